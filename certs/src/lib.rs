@@ -1,0 +1,1 @@
+//! Who a workload is, and how two of them prove it.

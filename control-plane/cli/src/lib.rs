@@ -1,0 +1,1 @@
+//! The command that people type, and every main.

@@ -1,0 +1,18 @@
+//! What the mesh means: identities, services, routes, policies, and the whole they form.
+//!
+//! Pure: nothing here does I/O, reads a clock or knows a wire format, so that `selvedge check`, the
+//! control plane and the proxy run the same rules.
+
+pub mod identity;
+pub mod policy;
+pub mod resilience;
+pub mod route;
+pub mod service;
+pub mod snapshot;
+
+pub use identity::{SpiffeId, TrustDomain, WorkloadName};
+pub use policy::{InboundPolicy, MtlsMode, MtlsRule, Verdict};
+pub use resilience::{LoadBalancer, OutlierDetection, RetryOn, RetryPolicy, TrafficPolicy};
+pub use route::{FullRegex, Match, Order, RequestFacts, RouteTable, Rule, StringMatch, WeightedBackend};
+pub use service::{Backend, BackendName, Endpoint, Endpoints, Protocol, Service, ServiceKey};
+pub use snapshot::{Lookup, Mesh, Workload};

@@ -1,0 +1,315 @@
+//! Which rule a request follows: matches as data, in an order that is decided when configuration changes.
+//!
+//! One table serves two orders: Istio's (`VirtualService`: the first match in list order) and Gateway
+//! API's (the most specific match, whatever its place). The second is the first over a sorted list, so
+//! [`RouteTable::find`] is the same walk for both.
+
+use std::{borrow::Cow, cmp::Reverse, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::{Serialize, Serializer};
+
+use crate::RetryPolicy;
+
+/// The largest compiled size of one regular expression, in bytes.
+const REGEX_SIZE_LIMIT: usize = 1 << 20;
+
+/// A regular expression (RE2 syntax) that must match a whole text.
+#[derive(Debug, Clone)]
+pub struct FullRegex {
+    source: String,
+    compiled: regex::Regex,
+}
+
+impl FullRegex {
+    /// Compiles `source`.
+    ///
+    /// # Errors
+    /// If it is no regular expression of this syntax, or is too large when compiled.
+    pub fn new(source: &str) -> Result<Self, regex::Error> {
+        let compiled = regex::RegexBuilder::new(&format!("^(?:{source})$"))
+            .size_limit(REGEX_SIZE_LIMIT)
+            .dot_matches_new_line(true)
+            .build()?;
+        Ok(Self { source: source.to_owned(), compiled })
+    }
+
+    /// The expression as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether all of `text` matches.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.compiled.is_match(text)
+    }
+}
+
+impl PartialEq for FullRegex {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Serialize for FullRegex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.source)
+    }
+}
+
+/// What a match asks of a text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum StringMatch {
+    /// Equal.
+    Exact(String),
+    /// A raw string prefix (Istio: `/foo` matches `/foobar`).
+    Prefix(String),
+    /// A prefix by path segments (Gateway API `PathPrefix`: `/foo` matches `/foo/bar`, not `/foobar`).
+    PathPrefix(String),
+    /// The whole text matches.
+    Regex(FullRegex),
+    /// Anything, as long as it is there.
+    Present,
+}
+
+impl StringMatch {
+    /// Whether `text` is what is asked for.
+    pub fn is_match(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(exact) => text == exact,
+            Self::Prefix(prefix) => text.starts_with(prefix.as_str()),
+            Self::PathPrefix(prefix) => {
+                let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+                text.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            Self::Regex(regex) => regex.is_match(text),
+            Self::Present => true,
+        }
+    }
+
+    fn is_match_ignoring_case(&self, text: &str) -> bool {
+        let starts =
+            |prefix: &str| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        match self {
+            Self::Exact(exact) => text.eq_ignore_ascii_case(exact),
+            Self::Prefix(prefix) => starts(prefix),
+            _ => self.is_match(text),
+        }
+    }
+
+    /// How specific a path match is: its kind (Exact, prefix, regular expression), then its length.
+    fn path_rank(&self) -> (u8, usize) {
+        match self {
+            Self::Exact(text) => (3, text.len()),
+            Self::Prefix(text) | Self::PathPrefix(text) => (2, text.strip_suffix('/').unwrap_or(text).len()),
+            Self::Regex(regex) => (1, regex.source().len()),
+            Self::Present => (0, 0),
+        }
+    }
+}
+
+/// One set of conditions, all of which must hold. Empty = every request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Match {
+    /// The path without its query, as the proxy normalised it.
+    pub path: Option<StringMatch>,
+    /// Whether `path` ignores ASCII case (Istio `ignoreUriCase`; exact and prefix only).
+    pub ignore_path_case: bool,
+    /// The method.
+    pub method: Option<StringMatch>,
+    /// The authority, port included as the client sent it.
+    pub authority: Option<StringMatch>,
+    /// Headers that must match; several values of one name are joined with `,`.
+    #[serde(serialize_with = "named_by_header")]
+    pub headers: Vec<(HeaderName, StringMatch)>,
+    /// Headers that must not match (Istio `withoutHeaders`); a missing one counts as empty.
+    #[serde(serialize_with = "named_by_header")]
+    pub without_headers: Vec<(HeaderName, StringMatch)>,
+    /// Query parameters; the first value of each name counts.
+    pub query: Vec<(String, StringMatch)>,
+}
+
+fn named_by_header<S: Serializer>(
+    list: &[(HeaderName, StringMatch)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(|(name, value)| (name.as_str(), value)))
+}
+
+impl Match {
+    /// Whether every condition holds.
+    pub fn is_match(&self, request: &RequestFacts<'_>) -> bool {
+        let text =
+            |wanted: &Option<StringMatch>, text| wanted.as_ref().is_none_or(|wanted| wanted.is_match(text));
+        self.path_is_match(request.path)
+            && text(&self.method, request.method.as_str())
+            && text(&self.authority, request.authority)
+            && self.headers.iter().all(|(name, wanted)| {
+                header(request.headers, name).is_some_and(|value| wanted.is_match(&value))
+            })
+            && self.without_headers.iter().all(|(name, unwanted)| match header(request.headers, name) {
+                Some(value) => !unwanted.is_match(&value),
+                None => matches!(unwanted, StringMatch::Present) || !unwanted.is_match(""),
+            })
+            && self.query.iter().all(|(name, wanted)| {
+                query_value(request.query, name).is_some_and(|value| wanted.is_match(value))
+            })
+    }
+
+    /// How specific this is, greatest first in Gateway API's order (HTTPRoute `rules.matches`).
+    pub fn specificity(&self) -> impl Ord + use<> {
+        let path = self.path.as_ref().map_or((0, 0), StringMatch::path_rank);
+        (path, self.method.is_some(), self.headers.len(), self.query.len())
+    }
+
+    fn path_is_match(&self, path: &str) -> bool {
+        match &self.path {
+            None => true,
+            Some(wanted) if self.ignore_path_case => wanted.is_match_ignoring_case(path),
+            Some(wanted) => wanted.is_match(path),
+        }
+    }
+}
+
+/// All values of a header, joined with `,`; `None` if it is missing or is not UTF-8.
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
+    let text = |value: &'a HeaderValue| std::str::from_utf8(value.as_bytes()).ok();
+    let mut values = headers.get_all(name).iter();
+    let first = text(values.next()?)?;
+    let Some(second) = values.next() else {
+        return Some(Cow::Borrowed(first));
+    };
+    let mut joined = first.to_owned();
+    for value in std::iter::once(second).chain(values) {
+        joined.push(',');
+        joined.push_str(text(value)?);
+    }
+    Some(Cow::Owned(joined))
+}
+
+/// The first value of a query parameter, as it is written; a parameter without `=` is empty.
+fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(key, _)| *key == name)
+        .map(|(_, v)| v)
+}
+
+/// One backend's share of a rule's requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WeightedBackend {
+    /// Its index in the service's backends.
+    pub backend: usize,
+    /// Its share is `weight` / the sum of all.
+    pub weight: u32,
+}
+
+/// What happens to requests that a match sends here.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Rule {
+    /// What it is called in logs, metrics and errors, such as `VirtualService default/reviews http[1]`.
+    pub name: String,
+    /// Which requests; any of these. Empty = every request.
+    pub matches: Vec<Match>,
+    /// Where they go. None, or weights that sum to nothing: answered 503.
+    pub backends: Vec<WeightedBackend>,
+    /// Time for the whole request, retries included; default none.
+    pub timeout: Option<Duration>,
+    /// When a failed attempt is followed by another.
+    pub retry: RetryPolicy,
+}
+
+impl Rule {
+    /// Draws a backend by weight; `None` if the weights sum to nothing.
+    pub fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
+        if let [only] = self.backends.as_slice() {
+            return (only.weight > 0).then_some(only.backend);
+        }
+        let total: u64 = self.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut drawn = rng.u64(..total);
+        for backend in &self.backends {
+            let weight = u64::from(backend.weight);
+            if drawn < weight {
+                return Some(backend.backend);
+            }
+            drawn -= weight;
+        }
+        None
+    }
+}
+
+/// What a match may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFacts<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Host and port as the client sent them.
+    pub authority: &'a str,
+    /// The path without its query.
+    pub path: &'a str,
+    /// The query without its `?`; empty if there is none.
+    pub query: &'a str,
+    /// All headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// Which of several matching rules wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Order {
+    /// The first in the list (Istio `VirtualService`).
+    Listed,
+    /// The most specific match; among equals, the first in the list (Gateway API).
+    MostSpecific,
+}
+
+/// A service's rules, ready to be searched.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteTable {
+    order: Order,
+    rules: Vec<Rule>,
+    /// Rule and match index, in the order in which they are tried.
+    #[serde(skip)]
+    tried: Vec<(usize, Option<usize>)>,
+}
+
+impl RouteTable {
+    /// A table of `rules` in `order`.
+    pub fn new(order: Order, rules: Vec<Rule>) -> Self {
+        let mut tried = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            if rule.matches.is_empty() {
+                tried.push((index, None));
+            }
+            tried.extend((0..rule.matches.len()).map(|place| (index, Some(place))));
+        }
+        if order == Order::MostSpecific {
+            let empty = Match::default();
+            tried.sort_by_key(|(rule, place)| {
+                Reverse(place.map_or(&empty, |place| &rules[*rule].matches[place]).specificity())
+            });
+        }
+        Self { order, rules, tried }
+    }
+
+    /// Which of several matching rules wins.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The rules, as they were listed.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The index of the rule that `request` follows; `None` if it matches none (answered 404).
+    pub fn find(&self, request: &RequestFacts<'_>) -> Option<usize> {
+        let found = self.tried.iter().find(|(rule, place)| {
+            place.is_none_or(|place| self.rules[*rule].matches[place].is_match(request))
+        });
+        found.map(|(rule, _)| *rule)
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be called: services, the backends that their routes name, and the endpoints behind them.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{RouteTable, SpiffeId, TrafficPolicy, WorkloadName};
+
+/// One port of one service: the unit that is looked up, routed and subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ServiceKey {
+    /// The fully qualified host, such as `reviews.default.svc.cluster.local`; lower case.
+    pub host: Arc<str>,
+    /// The service's port.
+    pub port: u16,
+}
+
+impl ServiceKey {
+    /// The port `port` of the service `host`.
+    pub fn new(host: &str, port: u16) -> Self {
+        Self { host: Arc::from(host), port }
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// What is spoken on a port, as its `appProtocol` or name says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum Protocol {
+    /// Not said: HTTP/1.1 or HTTP/2, whichever the client speaks.
+    #[default]
+    Unspecified,
+    /// HTTP/1.1 (or HTTP/2 where the client speaks it).
+    Http,
+    /// HTTP/2, gRPC included.
+    Http2,
+    /// Opaque bytes.
+    Tcp,
+}
+
+/// A service's port as one class of clients sees it: its routes, and the backends that they name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Service {
+    /// Which port of which service.
+    pub key: ServiceKey,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Which backend a request goes to.
+    pub routes: RouteTable,
+    /// What the rules of `routes` name by index.
+    pub backends: Vec<Backend>,
+}
+
+/// What a route names: a service's port, or a subset of its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct BackendName {
+    /// The service's port.
+    pub service: ServiceKey,
+    /// The `DestinationRule` subset, if the route names one.
+    pub subset: Option<Arc<str>>,
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subset {
+            Some(subset) => write!(f, "{}/{subset}", self.service),
+            None => fmt::Display::fmt(&self.service, f),
+        }
+    }
+}
+
+/// One backend with the policy that clients apply to it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Backend {
+    /// What it is called in logs, metrics and errors.
+    pub name: BackendName,
+    /// The endpoints of `name.service` that carry all these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Balancing, ejection, time limits.
+    pub policy: TrafficPolicy,
+    /// Why this backend cannot be used (an unknown host or subset): its share answers 503.
+    pub broken: Option<String>,
+}
+
+/// All endpoints of one service port; the same for every client.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Endpoints {
+    /// Which port of which service.
+    pub key: ServiceKey,
+    /// In a stable order.
+    pub list: Vec<Endpoint>,
+}
+
+/// One address that answers for a service port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Endpoint {
+    /// Where the app itself listens: the address and the workload's (target) port.
+    pub address: SocketAddr,
+    /// Where a client's sidecar connects: `address`, or the workload's inbound listener in explicit mode.
+    pub dial: SocketAddr,
+    /// The identity that it must prove. `None`: it is not meshed, or its workload's mode is DISABLE,
+    /// and is called in plaintext.
+    pub identity: Option<SpiffeId>,
+    /// The workload, if one is known at this address.
+    pub workload: Option<WorkloadName>,
+    /// The workload's labels, for subsets.
+    pub labels: BTreeMap<String, String>,
+}

@@ -1,0 +1,1 @@
+//! The story of a configuration change: YAML in, certificates and configuration out.

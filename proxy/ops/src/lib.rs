@@ -1,0 +1,1 @@
+//! What both daemons need: logging, admin server, drain, listeners.

@@ -1,0 +1,1 @@
+//! The sidecar: the story of a request.
