@@ -221,20 +221,20 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Draws a backend by weight; `None` if the weights sum to nothing.
+    /// Draws a place in [`Self::backends`] by weight; `None` if the weights sum to nothing.
     pub fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         if let [only] = self.backends.as_slice() {
-            return (only.weight > 0).then_some(only.backend);
+            return (only.weight > 0).then_some(0);
         }
         let total: u64 = self.backends.iter().map(|backend| u64::from(backend.weight)).sum();
         if total == 0 {
             return None;
         }
         let mut drawn = rng.u64(..total);
-        for backend in &self.backends {
+        for (place, backend) in self.backends.iter().enumerate() {
             let weight = u64::from(backend.weight);
             if drawn < weight {
-                return Some(backend.backend);
+                return Some(place);
             }
             drawn -= weight;
         }
