@@ -1,0 +1,137 @@
+//! Rules bound to what they act on: pools, endpoints' health, retry budgets, metric series.
+//!
+//! Built by the control thread when configuration changes, read by workers with no lock and no look-up
+//! by name. What has state of its own (an endpoint's health, a budget) is carried over from the table
+//! before, so that a change of configuration forgets nothing.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use selvedge_model::{BackendName, Protocol, RouteTable, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName};
+
+use crate::{
+    balance::{Candidate, Ejection, Health},
+    retry::Budget,
+    telemetry::Series,
+};
+
+/// Everything that workers look up, at one moment.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// What each authority that was asked for means; lower case, as the client wrote it.
+    pub destinations: HashMap<Arc<str>, Arc<Destination>>,
+    /// Who we are and what we let in. `None`: not known yet, so nothing is let in.
+    pub own: Option<Arc<Workload>>,
+}
+
+/// What one authority means.
+#[derive(Debug)]
+pub struct Destination {
+    /// The authority.
+    pub authority: Arc<str>,
+    /// The service behind it. `None`: the control plane knows of nothing by that name.
+    pub bound: Option<Arc<Bound>>,
+    /// Set by workers on use, cleared by the control thread; what stays clear is unsubscribed.
+    pub used: AtomicBool,
+}
+
+impl Destination {
+    /// Notes that it is in use.
+    pub fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A service's port, its rules bound.
+#[derive(Debug)]
+pub struct Bound {
+    /// Which port of which service; for a workload's own address, that address.
+    pub key: ServiceKey,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The rules.
+    pub routes: RouteTable,
+    /// Metric series, by rule and then by place in the rule's backends.
+    pub series: Vec<Vec<RouteSeries>>,
+    /// Series for requests that match no rule.
+    pub unrouted: RouteSeries,
+    /// What the rules name by index.
+    pub backends: Vec<Arc<BoundBackend>>,
+    /// What limits retries to this service.
+    pub budget: Arc<Budget>,
+}
+
+/// The series of one route to one backend.
+#[derive(Debug, Clone)]
+pub struct RouteSeries {
+    /// For answers over mutual TLS.
+    pub mtls: Arc<Series>,
+    /// For answers in plaintext, and for failures before there was a connection.
+    pub plain: Arc<Series>,
+}
+
+/// A backend, its endpoints bound.
+#[derive(Debug)]
+pub struct BoundBackend {
+    /// What it is called.
+    pub name: BackendName,
+    /// Balancing, ejection, time limits.
+    pub policy: TrafficPolicy,
+    /// Why it cannot be used; its share answers 503.
+    pub broken: Option<Arc<str>>,
+    /// Its endpoints (the subset's, if it is one).
+    pub endpoints: Vec<Arc<BoundEndpoint>>,
+    /// Round robin's cursor.
+    pub turn: AtomicUsize,
+    /// Ejection of its endpoints; `None` if the policy has none.
+    pub ejection: Option<Arc<Ejection>>,
+}
+
+/// An endpoint as one backend sees it.
+#[derive(Debug)]
+pub struct BoundEndpoint {
+    /// Where to connect, shared by every backend that has this endpoint.
+    pub target: Arc<Target>,
+    /// Where the app itself listens.
+    pub address: SocketAddr,
+    /// The workload, if known.
+    pub workload: Option<WorkloadName>,
+    /// Failures seen by this backend; shared with the same endpoint in the table before.
+    pub health: Arc<Health>,
+    /// The same as its backend's.
+    pub ejection: Option<Arc<Ejection>>,
+}
+
+/// What connections are pooled by: address, workload port, expected identity.
+#[derive(Debug)]
+pub struct Target {
+    /// Where workers keep its pool. Unique for the life of the process.
+    pub slot: usize,
+    /// Where to connect.
+    pub dial: SocketAddr,
+    /// The workload's port.
+    pub port: u16,
+    /// Who must answer. `None`: plaintext.
+    pub identity: Option<SpiffeId>,
+    /// Requests in flight, by all workers.
+    pub in_flight: AtomicU32,
+}
+
+impl Candidate for BoundEndpoint {
+    fn in_flight(&self) -> u32 {
+        self.target.in_flight.load(Ordering::Relaxed)
+    }
+
+    fn is_available(&self, now: Instant) -> bool {
+        self.ejection.as_ref().is_none_or(|ejection| !ejection.is_ejected(&self.health, now))
+    }
+}

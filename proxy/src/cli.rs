@@ -1,0 +1,92 @@
+//! The proxy's settings: command-line flags, each also an environment variable.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use selvedge_model::WorkloadName;
+
+/// The sidecar: carries one workload's traffic, in and out.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The workload that this is the sidecar of, as NAMESPACE/NAME.
+    #[arg(long, env = "SELVEDGE_WORKLOAD")]
+    pub workload: WorkloadName,
+
+    /// The control plane's gRPC port, as HOST:PORT.
+    #[arg(long, env = "SELVEDGE_CONTROL_PLANE", default_value = "127.0.0.1:8086")]
+    pub control_plane: String,
+
+    /// A join token, as `selvedge token create` prints it.
+    #[arg(long, env = "SELVEDGE_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    pub token: Option<String>,
+
+    /// A file that holds the join token; read again for every attempt to join.
+    #[arg(long, env = "SELVEDGE_TOKEN_FILE", required_unless_present = "token")]
+    pub token_file: Option<PathBuf>,
+
+    /// Where the app listens, as IP:PORT. Inbound requests go there.
+    #[arg(long, env = "SELVEDGE_APP")]
+    pub app: SocketAddr,
+
+    /// Where the app's outgoing requests are taken, as IP:PORT; may be given more than once.
+    #[arg(
+        long,
+        env = "SELVEDGE_OUTBOUND",
+        value_delimiter = ',',
+        default_values = ["127.0.0.1:4140", "[::1]:4140"]
+    )]
+    pub outbound: Vec<SocketAddr>,
+
+    /// Where other sidecars connect, as IP:PORT.
+    #[arg(long, env = "SELVEDGE_INBOUND", default_value = "[::]:4143")]
+    pub inbound: SocketAddr,
+
+    /// Where /live, /ready and /metrics are answered, as IP:PORT; everything else there only to loopback.
+    #[arg(long, env = "SELVEDGE_ADMIN", default_value = "[::]:4191")]
+    pub admin: SocketAddr,
+
+    /// Threads that carry traffic.
+    #[arg(long, env = "SELVEDGE_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: u16,
+
+    /// What carries HTTP/1.1 requests between sidecars. HTTP/2 and gRPC always travel as HTTP/2.
+    #[arg(long, env = "SELVEDGE_CARRIER", value_enum, default_value_t = Carrier::Http2)]
+    pub carrier: Carrier,
+
+    /// The lifetime to ask for our certificates; the control plane's maximum is the cap.
+    #[arg(long, env = "SELVEDGE_CERTIFICATE_TTL", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub certificate_ttl: Duration,
+
+    /// How long requests in progress may take after SIGTERM.
+    #[arg(long, env = "SELVEDGE_DRAIN_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// What happens to requests for destinations that are in no configuration.
+    #[arg(long, env = "SELVEDGE_OUTBOUND_TRAFFIC_POLICY", value_enum, default_value_t = OutboundTrafficPolicy::AllowAny)]
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+
+    /// Logging.
+    #[command(flatten)]
+    pub log: selvedge_ops::log::Args,
+
+    /// Exit when standard input closes, so that a parent's death takes this process along.
+    #[arg(long, hide = true)]
+    pub exit_on_stdin_close: bool,
+}
+
+/// What carries HTTP/1.1 requests between sidecars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Carrier {
+    /// One connection per request in flight; the shorter path at low load and for bulk.
+    Http1,
+    /// Many requests on one connection; fewer writes under load.
+    Http2,
+}
+
+/// What happens to requests for destinations that are in no configuration (Istio `outboundTrafficPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutboundTrafficPolicy {
+    /// They go out in plaintext, to whatever address their name has.
+    AllowAny,
+    /// They are answered 502.
+    RegistryOnly,
+}

@@ -1,0 +1,116 @@
+//! The configuration in force, as workers see it: one table, swapped whole.
+
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+
+use crate::bind::{Destination, Table};
+
+/// How long a request waits for the control plane to say what its authority means.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many authorities may wait to be asked for.
+const MAX_WANTED: usize = 1024;
+
+/// Where the control thread publishes tables, and workers ask for what is missing.
+#[derive(Debug)]
+pub struct Store {
+    table: ArcSwap<Table>,
+    generation: AtomicU64,
+    changed: watch::Sender<u64>,
+    wanted: mpsc::Sender<Arc<str>>,
+}
+
+impl Store {
+    /// An empty store, and the authorities that workers ask for.
+    pub fn new() -> (Arc<Self>, mpsc::Receiver<Arc<str>>) {
+        let (wanted, asked) = mpsc::channel(MAX_WANTED);
+        let store = Self {
+            table: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            changed: watch::Sender::new(0),
+            wanted,
+        };
+        (Arc::new(store), asked)
+    }
+
+    /// Puts a table in force. Called by the control thread alone.
+    pub fn publish(&self, table: Arc<Table>) {
+        self.table.store(table);
+        let generation = self.generation.fetch_add(1, Ordering::Release) + 1;
+        self.changed.send_replace(generation);
+    }
+
+    /// The table in force.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// How many tables have been published.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Wakes whenever a table is published.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Asks for `authority` and waits until it is known, or [`LOOKUP_TIMEOUT`] has passed (`None`).
+    pub async fn destination(&self, authority: &str) -> Option<Arc<Destination>> {
+        let mut changed = self.subscribe();
+        let asked: Arc<str> = Arc::from(authority);
+        let found = async {
+            self.wanted.send(asked).await.ok()?;
+            loop {
+                if let Some(destination) = self.table.load().destinations.get(authority) {
+                    return Some(Arc::clone(destination));
+                }
+                changed.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(LOOKUP_TIMEOUT, found).await.ok().flatten()
+    }
+}
+
+/// A worker's own hold of the table in force: one atomic load a look, no reference counted.
+#[derive(Debug)]
+pub struct View {
+    store: Arc<Store>,
+    held: RefCell<(u64, Arc<Table>)>,
+}
+
+impl View {
+    /// A view of `store`.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { held: RefCell::new((store.generation(), store.table())), store }
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Takes up a newer table if there is one. Returns the generation held.
+    pub fn refresh(&self) -> u64 {
+        let generation = self.store.generation();
+        let mut held = self.held.borrow_mut();
+        if held.0 != generation {
+            *held = (generation, self.store.table());
+        }
+        generation
+    }
+
+    /// Runs `look` on the table held.
+    pub fn with<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
+        look(&self.held.borrow().1)
+    }
+}

@@ -1,0 +1,199 @@
+//! Every failure that the proxy answers itself: status, gRPC code, reason, whose fault, may-retry.
+//!
+//! The reasons are a closed set, and the one table below gives each its meaning: the header
+//! `selvedge-error`, metrics and logs use the same words. A mesh peer's sidecar that answers with such a
+//! header is taken at its word: its failure counts here as the failure that it names.
+
+use std::{borrow::Cow, fmt};
+
+use http::StatusCode;
+
+/// The header that names what made an answer: `selvedge-error: <reason>: <what>`.
+pub const SELVEDGE_ERROR: http::HeaderName = http::HeaderName::from_static("selvedge-error");
+
+/// Why the proxy answered itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The request is not one that HTTP allows, or names no authority.
+    BadRequest,
+    /// The app beside the answering sidecar does not accept connections.
+    AppUnreachable,
+    /// No connection to the endpoint: refused, unreachable, or not within the connect timeout.
+    ConnectFailure,
+    /// The control plane has not said in time what the authority means.
+    Discovery,
+    /// The proxy is shutting down.
+    Draining,
+    /// The endpoint proved to be another workload than the one expected at its address.
+    Identity,
+    /// The request came back to the proxy that sent it.
+    Loop,
+    /// The rule's backend cannot be used: an unknown host or subset, or weights that sum to nothing.
+    NoBackend,
+    /// The backend has no endpoint that could be called: none at all, or all are ejected.
+    NoEndpoint,
+    /// The service has rules, and none matches the request.
+    NoRoute,
+    /// Too much is in progress already.
+    Overflow,
+    /// A policy refuses the connection or request.
+    Policy,
+    /// The other side did not speak the protocol that was agreed on.
+    Protocol,
+    /// The destination is in no configuration, and the outbound traffic policy lets only those out.
+    RegistryOnly,
+    /// The connection broke before the answer came.
+    Reset,
+    /// The route's time, or the attempt's, is over.
+    Timeout,
+    /// No mutual TLS with the endpoint, or no usable certificate of our own.
+    Tls,
+}
+
+/// What a [`Reason`] means to clients and operators.
+struct Meaning {
+    word: &'static str,
+    status: StatusCode,
+    grpc: u8,
+}
+
+impl Reason {
+    /// All of them, in the order of [`Self::index`].
+    pub const ALL: [Self; 17] = [
+        Self::BadRequest,
+        Self::AppUnreachable,
+        Self::ConnectFailure,
+        Self::Discovery,
+        Self::Draining,
+        Self::Identity,
+        Self::Loop,
+        Self::NoBackend,
+        Self::NoEndpoint,
+        Self::NoRoute,
+        Self::Overflow,
+        Self::Policy,
+        Self::Protocol,
+        Self::RegistryOnly,
+        Self::Reset,
+        Self::Timeout,
+        Self::Tls,
+    ];
+
+    const fn meaning(self) -> Meaning {
+        const fn of(word: &'static str, status: StatusCode, grpc: u8) -> Meaning {
+            Meaning { word, status, grpc }
+        }
+        match self {
+            Self::BadRequest => of("bad-request", StatusCode::BAD_REQUEST, 13),
+            Self::AppUnreachable => of("app-unreachable", StatusCode::SERVICE_UNAVAILABLE, 14),
+            Self::ConnectFailure => of("connect-failure", StatusCode::SERVICE_UNAVAILABLE, 14),
+            Self::Discovery => of("discovery", StatusCode::SERVICE_UNAVAILABLE, 14),
+            Self::Draining => of("draining", StatusCode::SERVICE_UNAVAILABLE, 14),
+            Self::Identity => of("identity", StatusCode::SERVICE_UNAVAILABLE, 14),
+            Self::Loop => of("loop", StatusCode::LOOP_DETECTED, 13),
+            Self::NoBackend => of("no-backend", StatusCode::SERVICE_UNAVAILABLE, 14),
+            Self::NoEndpoint => of("no-endpoint", StatusCode::SERVICE_UNAVAILABLE, 14),
+            Self::NoRoute => of("no-route", StatusCode::NOT_FOUND, 12),
+            Self::Overflow => of("overflow", StatusCode::SERVICE_UNAVAILABLE, 8),
+            Self::Policy => of("policy", StatusCode::FORBIDDEN, 7),
+            Self::Protocol => of("protocol", StatusCode::BAD_GATEWAY, 13),
+            Self::RegistryOnly => of("registry-only", StatusCode::BAD_GATEWAY, 14),
+            Self::Reset => of("reset", StatusCode::BAD_GATEWAY, 14),
+            Self::Timeout => of("timeout", StatusCode::GATEWAY_TIMEOUT, 4),
+            Self::Tls => of("tls", StatusCode::SERVICE_UNAVAILABLE, 14),
+        }
+    }
+
+    /// The word for headers, metrics and logs.
+    pub const fn word(self) -> &'static str {
+        self.meaning().word
+    }
+
+    /// The HTTP status of the answer.
+    pub const fn status(self) -> StatusCode {
+        self.meaning().status
+    }
+
+    /// The gRPC status of the answer, for callers that speak gRPC.
+    pub const fn grpc(self) -> u8 {
+        self.meaning().grpc
+    }
+
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Reads the reason out of a peer's `selvedge-error` header.
+    pub fn from_header(value: &http::HeaderValue) -> Option<Self> {
+        let text = value.to_str().ok()?;
+        let word = text.split(':').next()?.trim();
+        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+
+    /// Whether the app was certainly not reached, so that any request may be sent again.
+    pub const fn proves_undelivered(self) -> bool {
+        matches!(
+            self,
+            Self::AppUnreachable | Self::ConnectFailure | Self::Draining | Self::Identity | Self::Overflow | Self::Tls
+        )
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// One failure: its reason, and what failed in words for the person who reads them.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The kind of failure.
+    pub reason: Reason,
+    /// What failed, with which peer, and what to do.
+    pub what: Cow<'static, str>,
+    /// Whether the request certainly never reached an app.
+    pub undelivered: bool,
+}
+
+impl Failure {
+    /// A failure with its reason's own judgement of whether the app was reached.
+    pub fn new(reason: Reason, what: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, what: what.into(), undelivered: reason.proves_undelivered() }
+    }
+
+    /// The same failure, of which it is known that no app saw the request.
+    #[must_use]
+    pub fn never_delivered(mut self) -> Self {
+        self.undelivered = true;
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.what)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_one_word_and_its_own_place() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), place);
+            let header = http::HeaderValue::from_str(&format!("{reason}: anything: else")).unwrap();
+            assert_eq!(Reason::from_header(&header), Some(reason));
+        }
+    }
+
+    #[test]
+    fn another_word_is_no_reason() {
+        assert_eq!(Reason::from_header(&http::HeaderValue::from_static("nonsense: x")), None);
+    }
+}
