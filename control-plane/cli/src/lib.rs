@@ -1,1 +1,40 @@
-//! The command that people type, and every main.
+//! The command that people type: one file per subcommand, each with its `Args` and its `run`.
+//!
+//! A library beside the binaries, so that `selvedge`, `selvedge-proxy` and `selvedge-control-plane` share
+//! one way to start and one way to fail.
+
+use std::{io, process::ExitCode};
+
+pub mod certs;
+
+/// Turns what a command came to into the process's exit status; a failure is one line on stderr.
+///
+/// A reader who closed our output (`selvedge … | head`) is no failure.
+pub fn finish(program: &str, outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_who_left_is_no_failure() {
+        let closed = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        let missing = anyhow::Error::from(io::Error::from(io::ErrorKind::NotFound));
+
+        assert!(is_closed_pipe(&closed));
+        assert!(!is_closed_pipe(&missing));
+    }
+}

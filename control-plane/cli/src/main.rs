@@ -1,2 +1,38 @@
-//! Placeholder.
-fn main() {}
+//! `selvedge`: a whole mesh in one command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use selvedge_cli::{certs, finish};
+
+/// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
+#[derive(Debug, Parser)]
+#[command(name = "selvedge", version)]
+struct Selvedge {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Certs(certs::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Selvedge::parse().command {
+        Command::Certs(args) => certs::run(args),
+    };
+    finish("selvedge", outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Selvedge::command().debug_assert();
+    }
+}
