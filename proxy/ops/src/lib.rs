@@ -1,1 +1,17 @@
 //! What both daemons need: logging, admin server, drain, listeners.
+//!
+//! Nothing here knows what a proxy or a control plane does; each hands in its own routes, metrics and
+//! conditions.
+
+pub mod admin;
+pub mod build;
+pub mod drain;
+pub mod listen;
+pub mod logging;
+pub mod readiness;
+
+pub use admin::Admin;
+pub use drain::{Drain, Reason};
+pub use listen::announce;
+pub use logging::{LogArgs, LogFormat, LogLevel};
+pub use readiness::{Condition, Readiness};

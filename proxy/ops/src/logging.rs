@@ -1,0 +1,127 @@
+//! Logs: to stderr (stdout is for the listeners' addresses), as text or JSON, with a level that can be
+//! changed while the daemon runs.
+
+use std::{fmt, io, io::IsTerminal};
+
+use clap::ValueEnum;
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt::format::FmtSpan, layer::SubscriberExt, registry::LookupSpan, reload,
+    util::SubscriberInitExt,
+};
+
+/// The settings that both daemons share.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct LogArgs {
+    /// What is logged: a level, or directives such as `info,selvedge_proxy=debug`
+    #[arg(long, env = "SELVEDGE_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+    /// How it is written
+    #[arg(long, env = "SELVEDGE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Why logging could not be set up or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// Not a level, and not a list of directives.
+    #[error("{filter:?} is no log filter ({reason}); use error, warn, info, debug, trace, or target=level,…")]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Logging was set up before, in this process.
+    #[error("logging is already set up")]
+    Twice,
+}
+
+/// The level, changeable while the daemon runs (`/log-level`). Cheap to clone.
+#[derive(Clone)]
+pub struct LogLevel {
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+impl fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogLevel").field(&self.filter()).finish()
+    }
+}
+
+impl LogLevel {
+    /// The filter in force.
+    pub fn filter(&self) -> String {
+        self.handle.with_current(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Puts another filter in force.
+    ///
+    /// # Errors
+    /// If `filter` is not one.
+    pub fn set(&self, filter: &str) -> Result<(), LoggingError> {
+        let parsed = parse(filter)?;
+        self.handle
+            .reload(parsed)
+            .map_err(|error| LoggingError::Filter { filter: filter.to_owned(), reason: error.to_string() })
+    }
+}
+
+/// Sends this process's logs to stderr.
+///
+/// # Errors
+/// If the filter is not one, or logging was set up before.
+pub fn init(args: &LogArgs) -> Result<LogLevel, LoggingError> {
+    let (filter, level) = filter(&args.log)?;
+    let subscriber = tracing_subscriber::registry().with(filter).with(output(args.log_format));
+    subscriber.try_init().map_err(|_| LoggingError::Twice)?;
+    Ok(level)
+}
+
+/// The filter as a layer, and the handle that changes it for as long as the layer lives.
+pub(crate) fn filter(text: &str) -> Result<(reload::Layer<EnvFilter, Registry>, LogLevel), LoggingError> {
+    let (layer, handle) = reload::Layer::new(parse(text)?);
+    Ok((layer, LogLevel { handle }))
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
+    EnvFilter::try_new(filter)
+        .map_err(|error| LoggingError::Filter { filter: filter.to_owned(), reason: error.to_string() })
+}
+
+fn output<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_span_events(FmtSpan::NONE);
+    match format {
+        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_level_changes_and_a_wrong_one_changes_nothing() {
+        let (_layer, level) = filter("info").unwrap();
+
+        level.set("warn,selvedge_proxy=debug").unwrap();
+        let refused = level.set("selvedge_proxy=loud").unwrap_err();
+
+        assert!(refused.to_string().contains("selvedge_proxy=loud"), "{refused}");
+        assert!(level.filter().contains("selvedge_proxy=debug"), "{}", level.filter());
+    }
+}
