@@ -1,1 +1,3 @@
 //! The sidecar: the story of a request.
+
+pub mod balance;

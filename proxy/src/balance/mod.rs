@@ -1,0 +1,13 @@
+//! Which endpoint gets the next attempt, and which gets none for a while.
+//!
+//! Algorithms only: they hold no clock, no source of randomness and no connection. `now` and the
+//! generator are parameters, so a test of an hour of ejections takes no time. What workers share
+//! (round robin's cursor, ejections) is atomics; a pick takes no lock and allocates nothing.
+
+mod outlier;
+mod pick;
+
+pub use self::{
+    outlier::{Ejected, Ejection, Health, Outcome, Why},
+    pick::{Candidate, pick},
+};
