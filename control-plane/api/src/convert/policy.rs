@@ -1,0 +1,61 @@
+//! What a workload lets in.
+
+use std::sync::Arc;
+
+use selvedge_model::{InboundPolicy, MtlsMode, MtlsRule};
+
+use super::{ConvertError, port, required};
+use crate::wire;
+
+impl From<MtlsMode> for wire::MtlsMode {
+    fn from(mode: MtlsMode) -> Self {
+        match mode {
+            MtlsMode::Strict => Self::Strict,
+            MtlsMode::Permissive => Self::Permissive,
+            MtlsMode::Disable => Self::Disable,
+        }
+    }
+}
+
+impl From<&MtlsRule> for wire::MtlsRule {
+    fn from(rule: &MtlsRule) -> Self {
+        Self { mode: wire::MtlsMode::from(rule.mode).into(), name: rule.name.to_string() }
+    }
+}
+
+impl TryFrom<wire::MtlsRule> for MtlsRule {
+    type Error = ConvertError;
+
+    fn try_from(rule: wire::MtlsRule) -> Result<Self, ConvertError> {
+        let mode = match wire::MtlsMode::try_from(rule.mode) {
+            Ok(wire::MtlsMode::Strict) => MtlsMode::Strict,
+            Ok(wire::MtlsMode::Permissive) => MtlsMode::Permissive,
+            Ok(wire::MtlsMode::Disable) => MtlsMode::Disable,
+            Ok(wire::MtlsMode::Unspecified) | Err(_) => {
+                return Err(ConvertError::Unknown { field: "mutual-TLS mode", value: rule.mode });
+            }
+        };
+        Ok(Self { mode, name: Arc::from(rule.name) })
+    }
+}
+
+impl From<&InboundPolicy> for wire::InboundPolicy {
+    fn from(policy: &InboundPolicy) -> Self {
+        Self {
+            default: Some((&policy.default).into()),
+            ports: policy.ports.iter().map(|(port, rule)| (u32::from(*port), rule.into())).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::InboundPolicy> for InboundPolicy {
+    type Error = ConvertError;
+
+    fn try_from(policy: wire::InboundPolicy) -> Result<Self, ConvertError> {
+        let rule = |(number, rule)| Ok((port("inbound policy port", number)?, MtlsRule::try_from(rule)?));
+        Ok(Self {
+            default: required("inbound policy default", policy.default)?.try_into()?,
+            ports: policy.ports.into_iter().map(rule).collect::<Result<_, _>>()?,
+        })
+    }
+}

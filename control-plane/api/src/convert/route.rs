@@ -1,0 +1,160 @@
+//! Routes and what they match.
+
+use std::{str::FromStr, time::Duration};
+
+use http::HeaderName;
+use selvedge_model::{FullRegex, Match, Order, RouteTable, Rule, StringMatch, WeightedBackend};
+
+use super::{ConvertError, all, invalid, milliseconds, parse, required};
+use crate::wire::{self, string_match::Kind};
+
+impl From<&StringMatch> for wire::StringMatch {
+    fn from(wanted: &StringMatch) -> Self {
+        let kind = match wanted {
+            StringMatch::Exact(text) => Kind::Exact(text.clone()),
+            StringMatch::Prefix(text) => Kind::Prefix(text.clone()),
+            StringMatch::PathPrefix(text) => Kind::PathPrefix(text.clone()),
+            StringMatch::Regex(regex) => Kind::Regex(regex.source().to_owned()),
+            StringMatch::Present => Kind::Present(true),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::StringMatch> for StringMatch {
+    type Error = ConvertError;
+
+    fn try_from(wanted: wire::StringMatch) -> Result<Self, ConvertError> {
+        Ok(match required("match kind", wanted.kind)? {
+            Kind::Exact(text) => Self::Exact(text),
+            Kind::Prefix(text) => Self::Prefix(text),
+            Kind::PathPrefix(text) => Self::PathPrefix(text),
+            Kind::Regex(source) => {
+                let regex = FullRegex::new(&source);
+                Self::Regex(regex.map_err(|error| invalid("regular expression", &source, &error))?)
+            }
+            Kind::Present(true) => Self::Present,
+            Kind::Present(false) => {
+                return Err(invalid("match kind", "present: false", &"only true is known"));
+            }
+        })
+    }
+}
+
+/// Header and query conditions differ only in what their names are.
+fn named<N: AsRef<str>>(list: &[(N, StringMatch)]) -> Vec<wire::NamedMatch> {
+    list.iter()
+        .map(|(name, value)| wire::NamedMatch { name: name.as_ref().to_owned(), value: Some(value.into()) })
+        .collect()
+}
+
+fn names<N>(field: &'static str, list: Vec<wire::NamedMatch>) -> Result<Vec<(N, StringMatch)>, ConvertError>
+where
+    N: FromStr<Err: std::fmt::Display>,
+{
+    list.into_iter()
+        .map(|named| Ok((parse(field, &named.name)?, required("match value", named.value)?.try_into()?)))
+        .collect()
+}
+
+impl From<&Match> for wire::Match {
+    fn from(wanted: &Match) -> Self {
+        Self {
+            path: wanted.path.as_ref().map(Into::into),
+            ignore_path_case: wanted.ignore_path_case,
+            method: wanted.method.as_ref().map(Into::into),
+            authority: wanted.authority.as_ref().map(Into::into),
+            headers: named(&wanted.headers),
+            without_headers: named(&wanted.without_headers),
+            query: named(&wanted.query),
+        }
+    }
+}
+
+impl TryFrom<wire::Match> for Match {
+    type Error = ConvertError;
+
+    fn try_from(wanted: wire::Match) -> Result<Self, ConvertError> {
+        Ok(Self {
+            path: wanted.path.map(TryInto::try_into).transpose()?,
+            ignore_path_case: wanted.ignore_path_case,
+            method: wanted.method.map(TryInto::try_into).transpose()?,
+            authority: wanted.authority.map(TryInto::try_into).transpose()?,
+            headers: names::<HeaderName>("header name", wanted.headers)?,
+            without_headers: names::<HeaderName>("header name", wanted.without_headers)?,
+            query: names::<String>("query parameter", wanted.query)?,
+        })
+    }
+}
+
+impl From<&WeightedBackend> for wire::WeightedBackend {
+    fn from(share: &WeightedBackend) -> Self {
+        let backend = u32::try_from(share.backend).expect("no service has four billion backends");
+        Self { backend, weight: share.weight }
+    }
+}
+
+impl From<wire::WeightedBackend> for WeightedBackend {
+    fn from(share: wire::WeightedBackend) -> Self {
+        Self { backend: usize::try_from(share.backend).unwrap_or(usize::MAX), weight: share.weight }
+    }
+}
+
+impl From<&Rule> for wire::Rule {
+    fn from(rule: &Rule) -> Self {
+        Self {
+            name: rule.name.clone(),
+            matches: rule.matches.iter().map(Into::into).collect(),
+            backends: rule.backends.iter().map(Into::into).collect(),
+            timeout_ms: rule.timeout.map(milliseconds),
+            retry: Some((&rule.retry).into()),
+        }
+    }
+}
+
+impl TryFrom<wire::Rule> for Rule {
+    type Error = ConvertError;
+
+    fn try_from(rule: wire::Rule) -> Result<Self, ConvertError> {
+        Ok(Self {
+            name: rule.name,
+            matches: all(rule.matches)?,
+            backends: rule.backends.into_iter().map(Into::into).collect(),
+            timeout: rule.timeout_ms.map(Duration::from_millis),
+            retry: required("retry policy", rule.retry)?.try_into()?,
+        })
+    }
+}
+
+impl From<Order> for wire::Order {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::Listed => Self::Listed,
+            Order::MostSpecific => Self::MostSpecific,
+        }
+    }
+}
+
+impl From<&RouteTable> for wire::RouteTable {
+    fn from(table: &RouteTable) -> Self {
+        Self {
+            rules: table.rules().iter().map(Into::into).collect(),
+            order: wire::Order::from(table.order()).into(),
+        }
+    }
+}
+
+impl TryFrom<wire::RouteTable> for RouteTable {
+    type Error = ConvertError;
+
+    fn try_from(table: wire::RouteTable) -> Result<Self, ConvertError> {
+        let order = match wire::Order::try_from(table.order) {
+            Ok(wire::Order::Listed) => Order::Listed,
+            Ok(wire::Order::MostSpecific) => Order::MostSpecific,
+            Ok(wire::Order::Unspecified) | Err(_) => {
+                return Err(ConvertError::Unknown { field: "route order", value: table.order });
+            }
+        };
+        Ok(Self::new(order, all(table.rules)?))
+    }
+}

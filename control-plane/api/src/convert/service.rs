@@ -1,0 +1,170 @@
+//! Services, backends and endpoints.
+
+use std::sync::Arc;
+
+use selvedge_model::{Backend, BackendName, Endpoint, Endpoints, Protocol, Service, ServiceKey};
+
+use super::{ConvertError, all, invalid, parse, port, required};
+use crate::wire;
+
+impl From<&ServiceKey> for wire::ServiceKey {
+    fn from(key: &ServiceKey) -> Self {
+        Self { host: key.host.to_string(), port: key.port.into() }
+    }
+}
+
+impl TryFrom<wire::ServiceKey> for ServiceKey {
+    type Error = ConvertError;
+
+    fn try_from(key: wire::ServiceKey) -> Result<Self, ConvertError> {
+        if key.host.is_empty() {
+            return Err(invalid("service host", "", &"a service has a host"));
+        }
+        Ok(Self { host: Arc::from(key.host), port: port("service port", key.port)? })
+    }
+}
+
+impl From<Protocol> for wire::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Unspecified => Self::Unspecified,
+            Protocol::Http => Self::Http,
+            Protocol::Http2 => Self::Http2,
+            Protocol::Tcp => Self::Tcp,
+        }
+    }
+}
+
+fn protocol(value: i32) -> Result<Protocol, ConvertError> {
+    match wire::Protocol::try_from(value) {
+        Ok(wire::Protocol::Unspecified) => Ok(Protocol::Unspecified),
+        Ok(wire::Protocol::Http) => Ok(Protocol::Http),
+        Ok(wire::Protocol::Http2) => Ok(Protocol::Http2),
+        Ok(wire::Protocol::Tcp) => Ok(Protocol::Tcp),
+        Err(_) => Err(ConvertError::Unknown { field: "service protocol", value }),
+    }
+}
+
+impl From<&Service> for wire::Service {
+    fn from(service: &Service) -> Self {
+        Self {
+            key: Some((&service.key).into()),
+            protocol: wire::Protocol::from(service.protocol).into(),
+            routes: Some((&service.routes).into()),
+            backends: service.backends.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Service> for Service {
+    type Error = ConvertError;
+
+    fn try_from(service: wire::Service) -> Result<Self, ConvertError> {
+        let service = Self {
+            key: required("service key", service.key)?.try_into()?,
+            protocol: protocol(service.protocol)?,
+            routes: required("service routes", service.routes)?.try_into()?,
+            backends: all(service.backends)?,
+        };
+        backends_exist(&service)?;
+        Ok(service)
+    }
+}
+
+/// Rules name backends by index; one beyond the end would be a crash later.
+fn backends_exist(service: &Service) -> Result<(), ConvertError> {
+    let count = service.backends.len();
+    let named = service.routes.rules().iter().flat_map(|rule| &rule.backends).map(|share| share.backend);
+    match named.max() {
+        Some(backend) if backend >= count => Err(ConvertError::OutOfRange {
+            field: "rule backend",
+            value: u64::try_from(backend).unwrap_or(u64::MAX),
+            largest: u64::try_from(count.saturating_sub(1)).unwrap_or(u64::MAX),
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl From<&BackendName> for wire::BackendName {
+    fn from(name: &BackendName) -> Self {
+        Self {
+            service: Some((&name.service).into()),
+            subset: name.subset.as_ref().map(|subset| subset.to_string()),
+        }
+    }
+}
+
+impl TryFrom<wire::BackendName> for BackendName {
+    type Error = ConvertError;
+
+    fn try_from(name: wire::BackendName) -> Result<Self, ConvertError> {
+        Ok(Self {
+            service: required("backend service", name.service)?.try_into()?,
+            subset: name.subset.map(Arc::from),
+        })
+    }
+}
+
+impl From<&Backend> for wire::Backend {
+    fn from(backend: &Backend) -> Self {
+        Self {
+            name: Some((&backend.name).into()),
+            labels: backend.labels.clone(),
+            policy: Some((&backend.policy).into()),
+            broken: backend.broken.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Backend> for Backend {
+    type Error = ConvertError;
+
+    fn try_from(backend: wire::Backend) -> Result<Self, ConvertError> {
+        Ok(Self {
+            name: required("backend name", backend.name)?.try_into()?,
+            labels: backend.labels,
+            policy: required("backend policy", backend.policy)?.try_into()?,
+            broken: backend.broken,
+        })
+    }
+}
+
+impl From<&Endpoint> for wire::Endpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            address: endpoint.address.to_string(),
+            dial: endpoint.dial.to_string(),
+            identity: endpoint.identity.as_ref().map(ToString::to_string),
+            workload: endpoint.workload.as_ref().map(ToString::to_string),
+            labels: endpoint.labels.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Endpoint> for Endpoint {
+    type Error = ConvertError;
+
+    fn try_from(endpoint: wire::Endpoint) -> Result<Self, ConvertError> {
+        Ok(Self {
+            address: parse("endpoint address", &endpoint.address)?,
+            dial: parse("endpoint dial address", &endpoint.dial)?,
+            identity: endpoint.identity.map(|id| parse("endpoint identity", &id)).transpose()?,
+            workload: endpoint.workload.map(|name| parse("endpoint workload", &name)).transpose()?,
+            labels: endpoint.labels,
+        })
+    }
+}
+
+impl From<&Endpoints> for wire::Endpoints {
+    fn from(endpoints: &Endpoints) -> Self {
+        Self { key: Some((&endpoints.key).into()), list: endpoints.list.iter().map(Into::into).collect() }
+    }
+}
+
+impl TryFrom<wire::Endpoints> for Endpoints {
+    type Error = ConvertError;
+
+    fn try_from(endpoints: wire::Endpoints) -> Result<Self, ConvertError> {
+        Ok(Self { key: required("endpoints key", endpoints.key)?.try_into()?, list: all(endpoints.list)? })
+    }
+}

@@ -1,0 +1,61 @@
+//! A workload as its own sidecar sees it, and the answers to lookups.
+
+use selvedge_model::{Lookup, Workload};
+
+use super::{ConvertError, invalid, parse, port, required};
+use crate::wire::{self, lookup::Answer};
+
+impl From<&Workload> for wire::Workload {
+    fn from(workload: &Workload) -> Self {
+        Self {
+            name: workload.name.to_string(),
+            identity: workload.identity.to_string(),
+            meshed: workload.meshed,
+            inbound: workload.inbound.as_ref().map(ToString::to_string),
+            ports: workload.ports.iter().copied().map(Into::into).collect(),
+            policy: Some((&workload.policy).into()),
+        }
+    }
+}
+
+impl TryFrom<wire::Workload> for Workload {
+    type Error = ConvertError;
+
+    fn try_from(workload: wire::Workload) -> Result<Self, ConvertError> {
+        let ports = workload.ports.into_iter().map(|number| port("workload port", number));
+        Ok(Self {
+            name: parse("workload name", &workload.name)?,
+            identity: parse("workload identity", &workload.identity)?,
+            meshed: workload.meshed,
+            inbound: workload.inbound.map(|address| parse("inbound address", &address)).transpose()?,
+            ports: ports.collect::<Result<_, _>>()?,
+            policy: required("inbound policy", workload.policy)?.try_into()?,
+        })
+    }
+}
+
+impl wire::Lookup {
+    /// The answer to a lookup of `authority`.
+    pub fn new(authority: &str, lookup: &Lookup) -> Self {
+        let answer = match lookup {
+            Lookup::Service(key) => Answer::Service(key.into()),
+            Lookup::Endpoint(endpoint) => Answer::Endpoint(endpoint.as_ref().into()),
+            Lookup::None => Answer::None(true),
+        };
+        Self { authority: authority.to_owned(), answer: Some(answer) }
+    }
+}
+
+impl TryFrom<wire::Lookup> for Lookup {
+    type Error = ConvertError;
+
+    fn try_from(lookup: wire::Lookup) -> Result<Self, ConvertError> {
+        match required("lookup answer", lookup.answer)? {
+            Answer::Service(key) => Ok(Self::Service(key.try_into()?)),
+            Answer::Endpoint(endpoint) => Ok(Self::Endpoint(Box::new(endpoint.try_into()?))),
+            Answer::None(true) => Ok(Self::None),
+            // Only an explicit "none" may pass traffic through unprotected.
+            Answer::None(false) => Err(invalid("lookup answer", "none: false", &"only true is known")),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The model's types at random, and the properties that every conversion has.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::HeaderName;
+use proptest::{collection::vec, option, prelude::*};
+use prost::Message;
+use selvedge_model::{
+    Backend, BackendName, Endpoint, Endpoints, FullRegex, InboundPolicy, LoadBalancer, Lookup, Match,
+    MtlsMode, MtlsRule, Order, OutlierDetection, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service,
+    ServiceKey, SpiffeId, StringMatch, TrafficPolicy, WeightedBackend, Workload, WorkloadName,
+};
+
+use super::*;
+use crate::wire;
+
+fn object_name() -> impl Strategy<Value = String> {
+    "[a-z]([a-z0-9-]{0,8}[a-z0-9])?"
+}
+
+fn time() -> impl Strategy<Value = Duration> {
+    any::<u32>().prop_map(|ms| Duration::from_millis(ms.into()))
+}
+
+fn shared_text() -> impl Strategy<Value = Arc<str>> {
+    ".{0,12}".prop_map(Arc::from)
+}
+
+fn port_number() -> impl Strategy<Value = u16> {
+    1u16..
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    any::<SocketAddr>().prop_map(|address| SocketAddr::new(address.ip(), address.port()))
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    proptest::collection::btree_map("[a-z./]{1,8}", "[a-z0-9]{0,8}", 0..4)
+}
+
+fn identity() -> impl Strategy<Value = SpiffeId> {
+    ("[a-z.]{1,12}", object_name(), object_name()).prop_map(|(td, ns, sa)| {
+        SpiffeId::new(&td.parse().expect("a valid trust domain"), &ns, &sa).expect("valid names")
+    })
+}
+
+fn workload_name() -> impl Strategy<Value = WorkloadName> {
+    (object_name(), object_name()).prop_map(|(ns, name)| WorkloadName::new(&ns, &name).expect("valid names"))
+}
+
+fn service_key() -> impl Strategy<Value = ServiceKey> {
+    ("[a-z.-]{1,20}", port_number()).prop_map(|(host, port)| ServiceKey::new(&host, port))
+}
+
+fn string_match() -> impl Strategy<Value = StringMatch> {
+    prop_oneof![
+        ".{0,12}".prop_map(StringMatch::Exact),
+        ".{0,12}".prop_map(StringMatch::Prefix),
+        ".{0,12}".prop_map(StringMatch::PathPrefix),
+        "[a-z]{0,4}(\\.\\*|\\[0-9\\]\\+)?"
+            .prop_map(|source| StringMatch::Regex(FullRegex::new(&source).expect("a valid expression"))),
+        Just(StringMatch::Present),
+    ]
+}
+
+fn header_matches() -> impl Strategy<Value = Vec<(HeaderName, StringMatch)>> {
+    let name = "[a-z]([a-z0-9-]{0,8})".prop_map(|name| name.parse::<HeaderName>().expect("a valid name"));
+    vec((name, string_match()), 0..3)
+}
+
+prop_compose! {
+    fn a_match()(
+        path in option::of(string_match()), ignore_path_case: bool, method in option::of(string_match()),
+        authority in option::of(string_match()), headers in header_matches(),
+        without_headers in header_matches(), query in vec((".{0,8}", string_match()), 0..3),
+    ) -> Match {
+        Match { path, ignore_path_case, method, authority, headers, without_headers, query }
+    }
+}
+
+prop_compose! {
+    fn retry_on()(
+        any_5xx: bool, gateway_error: bool, reset: bool, connect_failure: bool, retriable_4xx: bool,
+        refused_stream: bool, status_codes in vec(100u16..600, 0..3), grpc_statuses in vec(0u8..17, 0..3),
+    ) -> RetryOn {
+        RetryOn {
+            any_5xx, gateway_error, reset, connect_failure, retriable_4xx, refused_stream, status_codes,
+            grpc_statuses,
+        }
+    }
+}
+
+prop_compose! {
+    fn retry_policy()(
+        attempts: u32, on in retry_on(), per_try_timeout in option::of(time()), backoff in time(),
+    ) -> RetryPolicy {
+        RetryPolicy { attempts, on, per_try_timeout, backoff }
+    }
+}
+
+fn rule(backends: usize) -> impl Strategy<Value = Rule> {
+    let share =
+        (0..backends.max(1), any::<u32>()).prop_map(|(backend, weight)| WeightedBackend { backend, weight });
+    let shares = vec(share, 0..if backends == 0 { 1 } else { 4 });
+    (".{0,12}", vec(a_match(), 0..3), shares, option::of(time()), retry_policy()).prop_map(
+        |(name, matches, backends, timeout, retry)| Rule { name, matches, backends, timeout, retry },
+    )
+}
+
+fn route_table(backends: usize) -> impl Strategy<Value = RouteTable> {
+    let order = prop_oneof![Just(Order::Listed), Just(Order::MostSpecific)];
+    (order, vec(rule(backends), 0..3)).prop_map(|(order, rules)| RouteTable::new(order, rules))
+}
+
+prop_compose! {
+    fn outlier_detection()(
+        consecutive_5xx: Option<u32>, consecutive_gateway_errors: Option<u32>, interval in time(),
+        base_ejection_time in time(), max_ejection_time in time(), max_ejection_percent in 0u8..=100,
+    ) -> OutlierDetection {
+        OutlierDetection {
+            consecutive_5xx, consecutive_gateway_errors, interval, base_ejection_time, max_ejection_time,
+            max_ejection_percent,
+        }
+    }
+}
+
+fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
+    let balancer = prop_oneof![
+        Just(LoadBalancer::LeastRequest),
+        Just(LoadBalancer::RoundRobin),
+        Just(LoadBalancer::Random),
+    ];
+    (balancer, option::of(outlier_detection()), time()).prop_map(
+        |(load_balancer, outlier_detection, connect_timeout)| TrafficPolicy {
+            load_balancer,
+            outlier_detection,
+            connect_timeout,
+        },
+    )
+}
+
+fn backend() -> impl Strategy<Value = Backend> {
+    let name = (service_key(), option::of(shared_text()))
+        .prop_map(|(service, subset)| BackendName { service, subset });
+    (name, labels(), traffic_policy(), option::of(".{0,12}"))
+        .prop_map(|(name, labels, policy, broken)| Backend { name, labels, policy, broken })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let protocol = prop_oneof![
+        Just(Protocol::Unspecified),
+        Just(Protocol::Http),
+        Just(Protocol::Http2),
+        Just(Protocol::Tcp),
+    ];
+    vec(backend(), 0..3).prop_flat_map(move |backends| {
+        (service_key(), protocol.clone(), route_table(backends.len()), Just(backends))
+            .prop_map(|(key, protocol, routes, backends)| Service { key, protocol, routes, backends })
+    })
+}
+
+prop_compose! {
+    fn endpoint()(
+        address in address(), dial in address(), identity in option::of(identity()),
+        workload in option::of(workload_name()), labels in labels(),
+    ) -> Endpoint {
+        Endpoint { address, dial, identity, workload, labels }
+    }
+}
+
+fn endpoints() -> impl Strategy<Value = Endpoints> {
+    (service_key(), vec(endpoint(), 0..4)).prop_map(|(key, list)| Endpoints { key, list })
+}
+
+fn mtls_rule() -> impl Strategy<Value = MtlsRule> {
+    let mode = prop_oneof![Just(MtlsMode::Strict), Just(MtlsMode::Permissive), Just(MtlsMode::Disable)];
+    (mode, shared_text()).prop_map(|(mode, name)| MtlsRule { mode, name })
+}
+
+fn inbound_policy() -> impl Strategy<Value = InboundPolicy> {
+    (mtls_rule(), proptest::collection::btree_map(port_number(), mtls_rule(), 0..3))
+        .prop_map(|(default, ports)| InboundPolicy { default, ports })
+}
+
+prop_compose! {
+    fn workload()(
+        name in workload_name(), identity in identity(), meshed: bool, inbound in option::of(address()),
+        ports in vec(port_number(), 0..3), policy in inbound_policy(),
+    ) -> Workload {
+        Workload { name, identity, meshed, inbound, ports, policy }
+    }
+}
+
+fn lookup() -> impl Strategy<Value = Lookup> {
+    prop_oneof![
+        service_key().prop_map(Lookup::Service),
+        endpoint().prop_map(|endpoint| Lookup::Endpoint(Box::new(endpoint))),
+        Just(Lookup::None),
+    ]
+}
+
+/// What arrives when `message` is sent.
+fn carried<W: Message + Default>(message: &W) -> W {
+    W::decode(message.encode_to_vec().as_slice()).expect("what we encoded")
+}
+
+proptest! {
+    #[test]
+    fn a_service_arrives_as_it_was_sent(sent in service()) {
+        let arrived = Service::try_from(carried(&wire::Service::from(&sent)));
+        prop_assert_eq!(arrived, Ok(sent));
+    }
+
+    #[test]
+    fn endpoints_arrive_as_they_were_sent(sent in endpoints()) {
+        let arrived = Endpoints::try_from(carried(&wire::Endpoints::from(&sent)));
+        prop_assert_eq!(arrived, Ok(sent));
+    }
+
+    #[test]
+    fn a_workload_arrives_as_it_was_sent(sent in workload()) {
+        let arrived = Workload::try_from(carried(&wire::Workload::from(&sent)));
+        prop_assert_eq!(arrived, Ok(sent));
+    }
+
+    #[test]
+    fn the_answer_to_a_lookup_arrives_as_it_was_sent(authority in "[a-z.:0-9]{1,20}", sent in lookup()) {
+        let message = carried(&wire::Lookup::new(&authority, &sent));
+        prop_assert_eq!(&message.authority, &authority);
+        prop_assert_eq!(Lookup::try_from(message), Ok(sent));
+    }
+
+    /// One value encodes to one sequence of bytes: versions are hashes of it.
+    #[test]
+    fn equal_services_have_equal_bytes(sent in service()) {
+        let bytes = wire::Service::from(&sent).encode_to_vec();
+        let again = wire::Service::from(&Service::try_from(wire::Service::from(&sent)).unwrap());
+        prop_assert_eq!(again.encode_to_vec(), bytes);
+    }
+
+    /// Whatever a peer sends is understood or refused; nothing panics.
+    #[test]
+    fn any_bytes_are_understood_or_refused(bytes in vec(any::<u8>(), 0..256)) {
+        if let Ok(service) = wire::Service::decode(bytes.as_slice()) {
+            let _ = Service::try_from(service);
+        }
+        if let Ok(workload) = wire::Workload::decode(bytes.as_slice()) {
+            let _ = Workload::try_from(workload);
+        }
+        if let Ok(endpoints) = wire::Endpoints::decode(bytes.as_slice()) {
+            let _ = Endpoints::try_from(endpoints);
+        }
+    }
+}
+
+fn valid_service() -> wire::Service {
+    let key = ServiceKey::new("a", 80);
+    let backend = Backend {
+        name: BackendName { service: key.clone(), subset: None },
+        labels: BTreeMap::new(),
+        policy: TrafficPolicy::default(),
+        broken: None,
+    };
+    let rule = Rule {
+        name: "rule".into(),
+        matches: vec![Match { path: Some(StringMatch::Present), ..Match::default() }],
+        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
+        timeout: None,
+        retry: RetryPolicy::default(),
+    };
+    let routes = RouteTable::new(Order::Listed, vec![rule]);
+    wire::Service::from(&Service { key, protocol: Protocol::Http, routes, backends: vec![backend] })
+}
+
+/// Why the service is refused after `spoil`.
+fn refusal(spoil: impl FnOnce(&mut wire::Service)) -> ConvertError {
+    let mut service = valid_service();
+    spoil(&mut service);
+    Service::try_from(service).expect_err("refused")
+}
+
+#[test]
+fn an_unknown_value_of_an_enumeration_is_refused_with_a_reason() {
+    assert!(Service::try_from(valid_service()).is_ok());
+
+    let protocol = refusal(|service| service.protocol = 99);
+    let order = refusal(|service| service.routes.as_mut().unwrap().order = 7);
+    let balancer = refusal(|service| service.backends[0].policy.as_mut().unwrap().load_balancer = 0);
+
+    assert_eq!(protocol, ConvertError::Unknown { field: "service protocol", value: 99 });
+    assert_eq!(order, ConvertError::Unknown { field: "route order", value: 7 });
+    assert_eq!(balancer, ConvertError::Unknown { field: "load balancer", value: 0 });
+    assert_eq!(protocol.to_string(), "service protocol is 99, which this version does not know");
+}
+
+#[test]
+fn a_match_of_a_kind_that_is_not_known_never_matches_everything() {
+    let refused = refusal(|service| {
+        let matches = &mut service.routes.as_mut().unwrap().rules[0].matches;
+        matches[0].path = Some(wire::StringMatch { kind: None });
+    });
+
+    assert_eq!(refused, ConvertError::Missing { field: "match kind" });
+}
+
+#[test]
+fn a_rule_cannot_name_a_backend_that_is_not_there() {
+    let refused = refusal(|service| {
+        service.routes.as_mut().unwrap().rules[0].backends[0].backend = 1;
+    });
+
+    assert_eq!(refused, ConvertError::OutOfRange { field: "rule backend", value: 1, largest: 0 });
+}
+
+#[test]
+fn a_regular_expression_that_does_not_compile_is_refused() {
+    let refused = refusal(|service| {
+        let matches = &mut service.routes.as_mut().unwrap().rules[0].matches;
+        matches[0].path = Some(wire::StringMatch { kind: Some(wire::string_match::Kind::Regex("(".into())) });
+    });
+
+    assert!(matches!(refused, ConvertError::Invalid { field: "regular expression", .. }), "{refused}");
+}
+
+#[test]
+fn an_answer_that_says_nothing_is_not_the_answer_none() {
+    let silent = wire::Lookup { authority: "a".into(), answer: None };
+
+    assert!(Lookup::try_from(silent).is_err());
+}
+
+#[test]
+fn a_time_below_a_millisecond_does_not_become_zero() {
+    assert_eq!(milliseconds(Duration::from_micros(1)), 1);
+    assert_eq!(milliseconds(Duration::from_millis(25)), 25);
+    assert_eq!(milliseconds(Duration::ZERO), 0);
+}

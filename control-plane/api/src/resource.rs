@@ -1,0 +1,89 @@
+//! What the resources of a discovery stream are called.
+
+use std::{fmt, str::FromStr};
+
+use selvedge_model::ServiceKey;
+
+/// The name of one resource, unique on a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResourceName {
+    /// `self`: the proxy's own workload.
+    Own,
+    /// `bundle`: the trust roots.
+    Bundle,
+    /// `lookup/<authority>`.
+    Lookup(String),
+    /// `service/<host>:<port>`.
+    Service(ServiceKey),
+    /// `endpoints/<host>:<port>`.
+    Endpoints(ServiceKey),
+}
+
+/// A text that names no resource that this version knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} names no resource that this version knows")]
+pub struct UnknownResource {
+    /// What was given.
+    pub text: String,
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => f.write_str("self"),
+            Self::Bundle => f.write_str("bundle"),
+            Self::Lookup(authority) => write!(f, "lookup/{authority}"),
+            Self::Service(key) => write!(f, "service/{key}"),
+            Self::Endpoints(key) => write!(f, "endpoints/{key}"),
+        }
+    }
+}
+
+impl FromStr for ResourceName {
+    type Err = UnknownResource;
+
+    fn from_str(text: &str) -> Result<Self, UnknownResource> {
+        let name = match text.split_once('/') {
+            None if text == "self" => Some(Self::Own),
+            None if text == "bundle" => Some(Self::Bundle),
+            Some(("lookup", authority)) if !authority.is_empty() => Some(Self::Lookup(authority.to_owned())),
+            Some(("service", key)) => service_key(key).map(Self::Service),
+            Some(("endpoints", key)) => service_key(key).map(Self::Endpoints),
+            _ => None,
+        };
+        name.ok_or_else(|| UnknownResource { text: text.to_owned() })
+    }
+}
+
+fn service_key(text: &str) -> Option<ServiceKey> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    (!host.is_empty()).then(|| ServiceKey::new(host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_as_it_is_written() {
+        let key = ServiceKey::new("reviews.default.svc.cluster.local", 9080);
+        for name in [
+            ResourceName::Own,
+            ResourceName::Bundle,
+            ResourceName::Lookup("reviews:9080".into()),
+            ResourceName::Lookup("[::1]:9080".into()),
+            ResourceName::Service(key.clone()),
+            ResourceName::Endpoints(key),
+        ] {
+            assert_eq!(name.to_string().parse::<ResourceName>().unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn another_text_is_refused() {
+        for text in ["", "own", "lookup/", "service/a", "service/:80", "endpoints/a:0", "secret/a:80"] {
+            assert!(text.parse::<ResourceName>().is_err(), "{text}");
+        }
+    }
+}
