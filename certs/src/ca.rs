@@ -1,0 +1,505 @@
+//! The authority: root → issuer → leaf.
+//!
+//! The root's key is used once a year, to make an issuer; the issuer's key signs leaves. So the root's
+//! key can be kept elsewhere between those days, and proxies pin a root that outlives many issuers.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use selvedge_model::{SpiffeId, TrustDomain};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use crate::{
+    bundle::Bundle,
+    csr::{self, CsrError},
+    facts::{Facts, NotACertificate, Utc, fingerprint},
+    files::{self, Draft, FileError},
+    leaf::{Leaf, LeafError},
+};
+
+const ROOT: &str = "ca.pem";
+const ROOT_KEY: &str = "ca-key.pem";
+const ISSUER: &str = "issuer.pem";
+const ISSUER_KEY: &str = "issuer-key.pem";
+
+const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+const ISSUER_LIFE: Duration = Duration::from_secs(365 * 86_400);
+/// A new issuer is made when this much of the old one's life is left.
+const ISSUER_RESERVE: Duration = Duration::from_secs(90 * 86_400);
+/// Certificates are valid from a little before they are made, for peers whose clock is late.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// The shortest life of a leaf: X.509 dates have whole seconds.
+const MIN_LEAF_LIFE: Duration = Duration::from_secs(1);
+
+/// Why there is no authority.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// A file is missing, exposed, or cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The directory cannot be made or locked.
+    #[error("cannot use the directory {}: {source}", path.display())]
+    Directory {
+        /// Which directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A certificate file holds something else.
+    #[error("{}: {source}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: NotACertificate,
+    },
+    /// The files do not belong together, or are not what their names say.
+    #[error("{}: {problem}", path.display())]
+    Mismatch {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The CA that is there serves another trust domain.
+    #[error(
+        "{} is the CA of trust domain {found}, not of {wanted}; use --trust-domain {found}, or another directory",
+        path.display()
+    )]
+    OtherTrustDomain {
+        /// Which root.
+        path: PathBuf,
+        /// Whose it is.
+        found: TrustDomain,
+        /// What was asked for.
+        wanted: TrustDomain,
+    },
+    /// The root has expired; all that it vouches for has, too.
+    #[error("{} expired at {}; make a new CA in another directory and give its ca.pem to everybody", path.display(), Utc(*not_after))]
+    Expired {
+        /// Which root.
+        path: PathBuf,
+        /// When it expired.
+        not_after: SystemTime,
+    },
+    /// The system gave no random numbers, or a certificate could not be encoded.
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+/// Why a certificate was not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The request itself is at fault.
+    #[error(transparent)]
+    Request(#[from] CsrError),
+    /// This authority vouches for one trust domain only.
+    #[error("{identity} is not in trust domain {trust_domain}, the only one that this CA signs for")]
+    OtherTrustDomain {
+        /// What was asked for.
+        identity: SpiffeId,
+        /// Whose CA this is.
+        trust_domain: TrustDomain,
+    },
+    /// A leaf may not outlive its issuer, so an expired issuer signs nothing.
+    #[error("the issuer's certificate expired at {}; restart, and a new one is made with the root's key", Utc(*not_after))]
+    IssuerExpired {
+        /// When it expired.
+        not_after: SystemTime,
+    },
+    /// X.509 dates have whole seconds.
+    #[error("a lifetime of {ttl:?} is too short; ask for at least 1 s")]
+    Lifetime {
+        /// What was asked for.
+        ttl: Duration,
+    },
+    /// A name that no certificate can hold.
+    #[error("the name {0:?} fits no certificate; use a DNS name or an IP address")]
+    Name(String),
+    /// The system gave no random numbers, or the certificate could not be encoded.
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    /// What was made is no leaf: a fault of ours.
+    #[error("the certificate that was made is unusable: {0}")]
+    Leaf(#[from] LeafError),
+}
+
+/// A certificate authority of one trust domain.
+#[derive(Debug)]
+pub struct Authority {
+    trust_domain: TrustDomain,
+    root: CertificateDer<'static>,
+    issuer: Signer,
+}
+
+/// A key that signs, with the certificate that says so.
+#[derive(Debug)]
+struct Signer {
+    certificate: CertificateDer<'static>,
+    not_after: SystemTime,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes a new authority in `directory`: `ca.pem`, `ca-key.pem`, `issuer.pem`, `issuer-key.pem`.
+    ///
+    /// # Errors
+    /// If one of these files exists already, or cannot be written.
+    pub fn create(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
+        let _lock = lock(directory)?;
+        Files::of(directory).create(trust_domain, SystemTime::now())
+    }
+
+    /// Loads the authority that is in `directory`. Makes a new issuer if that is missing or near its end.
+    ///
+    /// # Errors
+    /// If a file is missing, exposed to others, damaged, or does not belong to the rest.
+    pub fn load(directory: &Path) -> Result<Self, AuthorityError> {
+        let files = Files::of(directory);
+        // A directory that is not there is not made, unlike in `create`.
+        if !files.root.exists() {
+            return Err(FileError::Read { path: files.root, source: io::ErrorKind::NotFound.into() }.into());
+        }
+        let _lock = lock(directory)?;
+        files.load(SystemTime::now())
+    }
+
+    /// Loads the authority that is in `directory`, or makes one if there is none.
+    ///
+    /// Two processes that start together end up with the same authority.
+    ///
+    /// # Errors
+    /// As [`Self::create`] and [`Self::load`]; also if the authority serves another trust domain.
+    pub fn load_or_create(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
+        let _lock = lock(directory)?;
+        let files = Files::of(directory);
+        if !files.root.exists() {
+            return files.create(trust_domain, SystemTime::now());
+        }
+        let authority = files.load(SystemTime::now())?;
+        if authority.trust_domain == *trust_domain {
+            Ok(authority)
+        } else {
+            Err(AuthorityError::OtherTrustDomain {
+                path: files.root,
+                found: authority.trust_domain,
+                wanted: trust_domain.clone(),
+            })
+        }
+    }
+
+    /// Whose identities this authority signs.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// What peers must trust to accept this authority's leaves.
+    pub fn bundle(&self) -> Bundle {
+        Bundle { trust_domain: self.trust_domain.clone(), roots: vec![self.root.clone()] }
+    }
+
+    /// The SHA-256 of the root, by which a workload first knows us.
+    pub fn root_sha256(&self) -> [u8; 32] {
+        fingerprint(&self.root).0
+    }
+
+    /// Signs a request (PKCS #10, DER) of a workload that has proven to be `identity`.
+    ///
+    /// The chain is the leaf, then the issuer. It lasts for `ttl`, but never longer than the issuer.
+    ///
+    /// # Errors
+    /// If the request asks for anything but `identity`, is not signed by its own P-256 key, or is garbage.
+    pub fn sign(
+        &self,
+        csr_der: &[u8],
+        identity: &SpiffeId,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<CertificateDer<'static>>, SignError> {
+        let key = csr::accept(csr_der, identity)?;
+        self.certify(&key, identity, &[], ttl, now)
+    }
+
+    /// Makes a key and a certificate for `identity`, good also for the host names `names`.
+    ///
+    /// # Errors
+    /// If the identity is of another trust domain, or if the issuer has expired.
+    pub fn issue(
+        &self,
+        identity: &SpiffeId,
+        names: &[ServerName<'_>],
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Leaf, SignError> {
+        let key = new_key()?;
+        let chain = self.certify(&key, identity, names, ttl, now)?;
+        Ok(Leaf::new(chain, PrivateKeyDer::from(key))?)
+    }
+
+    fn certify(
+        &self,
+        key: &impl PublicKeyData,
+        identity: &SpiffeId,
+        names: &[ServerName<'_>],
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<CertificateDer<'static>>, SignError> {
+        if identity.trust_domain() != self.trust_domain.as_str() {
+            return Err(SignError::OtherTrustDomain {
+                identity: identity.clone(),
+                trust_domain: self.trust_domain.clone(),
+            });
+        }
+        if ttl < MIN_LEAF_LIFE {
+            return Err(SignError::Lifetime { ttl });
+        }
+        if now >= self.issuer.not_after {
+            return Err(SignError::IssuerExpired { not_after: self.issuer.not_after });
+        }
+        let not_after =
+            now.checked_add(ttl).map_or(self.issuer.not_after, |end| end.min(self.issuer.not_after));
+        // A short-lived certificate is backdated less, or it would be born past its time of renewal.
+        let mut params = certificate_params(now - CLOCK_SKEW.min(ttl / 10), not_after)?;
+        params.subject_alt_names.push(SanType::URI(identity.as_str().try_into()?));
+        for name in names {
+            params.subject_alt_names.push(host_name(name)?);
+        }
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = params.signed_by(key, &self.issuer.issuer)?;
+        Ok(vec![leaf.into(), self.issuer.certificate.clone()])
+    }
+}
+
+/// Where an authority's four files are.
+struct Files {
+    root: PathBuf,
+    root_key: PathBuf,
+    issuer: PathBuf,
+    issuer_key: PathBuf,
+}
+
+impl Files {
+    fn of(directory: &Path) -> Self {
+        let file = |name| directory.join(name);
+        Self {
+            root: file(ROOT),
+            root_key: file(ROOT_KEY),
+            issuer: file(ISSUER),
+            issuer_key: file(ISSUER_KEY),
+        }
+    }
+
+    fn create(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Authority, AuthorityError> {
+        for path in [&self.root_key, &self.root, &self.issuer_key, &self.issuer] {
+            if path.exists() {
+                return Err(FileError::Exists { path: path.clone() }.into());
+            }
+        }
+        let root = Signer::root(trust_domain, now)?;
+        let issuer = root.new_issuer(trust_domain, now)?;
+        // All are written and synced before the first gets its name, and the root's certificate gets it
+        // last: what a crash leaves behind is never mistaken for an authority.
+        let drafts = [
+            Draft::secret(&self.root_key, root.key_pem().as_bytes())?,
+            Draft::secret(&self.issuer_key, issuer.key_pem().as_bytes())?,
+            Draft::public(&self.issuer, issuer.certificate_pem().as_bytes())?,
+            Draft::public(&self.root, root.certificate_pem().as_bytes())?,
+        ];
+        for draft in drafts {
+            draft.keep_new()?;
+        }
+        Ok(Authority { trust_domain: trust_domain.clone(), root: root.certificate, issuer })
+    }
+
+    fn load(&self, now: SystemTime) -> Result<Authority, AuthorityError> {
+        let (root, facts) = read_one(&self.root)?;
+        if now >= facts.not_after {
+            return Err(AuthorityError::Expired { path: self.root.clone(), not_after: facts.not_after });
+        }
+        let Some(trust_domain) = facts.authority_trust_domain() else {
+            let problem = "this is no CA of a trust domain: it has no URI name spiffe://<trust-domain>; \
+                           make one with: selvedge certs ca --out DIR";
+            return Err(AuthorityError::Mismatch { path: self.root.clone(), problem: problem.to_owned() });
+        };
+        let current = self.current_issuer(&root)?;
+        let issuer = match current {
+            Some(issuer) if issuer.not_after > now + ISSUER_RESERVE => issuer,
+            // The root's key may be kept elsewhere: then an issuer serves to its last day.
+            Some(issuer) if issuer.not_after > now && !self.root_key.exists() => issuer,
+            _ => self.replace_issuer(&trust_domain, now)?,
+        };
+        Ok(Authority { trust_domain, root, issuer })
+    }
+
+    fn current_issuer(&self, root: &CertificateDer<'_>) -> Result<Option<Signer>, AuthorityError> {
+        if !self.issuer.exists() || !self.issuer_key.exists() {
+            return Ok(None);
+        }
+        let issuer = Signer::read(&self.issuer, &self.issuer_key)?;
+        if is_signed_by(&issuer.certificate, root) {
+            Ok(Some(issuer))
+        } else {
+            let problem =
+                format!("{} did not sign it; remove it and {ISSUER_KEY} for a new one", self.root.display());
+            Err(AuthorityError::Mismatch { path: self.issuer.clone(), problem })
+        }
+    }
+
+    fn replace_issuer(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Signer, AuthorityError> {
+        let root = Signer::read(&self.root, &self.root_key)?;
+        let issuer = root.new_issuer(trust_domain, now)?;
+        // Without its certificate a key does not count, so the old pair is taken apart first.
+        if self.issuer.exists() {
+            fs::remove_file(&self.issuer)
+                .map_err(|source| FileError::Write { path: self.issuer.clone(), source })?;
+        }
+        files::write_secret(&self.issuer_key, issuer.key_pem().as_bytes())?;
+        files::write_public(&self.issuer, issuer.certificate_pem().as_bytes())?;
+        Ok(issuer)
+    }
+}
+
+impl Signer {
+    /// A new root for `trust_domain`.
+    fn root(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
+        let key = new_key()?;
+        let params = signer_params("root", &key, trust_domain, now, ROOT_LIFE, 1)?;
+        let not_after = params.not_after.into();
+        let certificate = params.self_signed(&key)?.into();
+        Ok(Self { certificate, not_after, issuer: Issuer::new(params, key) })
+    }
+
+    /// A new issuer that this root vouches for.
+    fn new_issuer(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
+        let key = new_key()?;
+        let life = self.not_after.duration_since(now).unwrap_or_default().min(ISSUER_LIFE);
+        let params = signer_params("issuer", &key, trust_domain, now, life, 0)?;
+        let not_after = params.not_after.into();
+        let certificate = params.signed_by(&key, &self.issuer)?.into();
+        Ok(Self { certificate, not_after, issuer: Issuer::new(params, key) })
+    }
+
+    fn read(certificate_path: &Path, key_path: &Path) -> Result<Self, AuthorityError> {
+        let (certificate, facts) = read_one(certificate_path)?;
+        let key = files::read_key(key_path)?;
+        let mismatch = |problem: String| AuthorityError::Mismatch { path: key_path.to_owned(), problem };
+        let key = KeyPair::try_from(&key).map_err(|error| mismatch(format!("not a usable key: {error}")))?;
+        let certified =
+            X509Certificate::from_der(&certificate).ok().map(|(_, parsed)| parsed.public_key().raw.to_vec());
+        if certified != Some(key.subject_public_key_info()) {
+            return Err(mismatch(format!(
+                "not the key of {}; restore the right one",
+                certificate_path.display()
+            )));
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Self { certificate, not_after: facts.not_after, issuer })
+    }
+
+    fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    fn certificate_pem(&self) -> String {
+        files::certificates_to_pem(std::slice::from_ref(&self.certificate))
+    }
+}
+
+/// Holds the directory for us alone while it is read and written; made if it is missing.
+fn lock(directory: &Path) -> Result<File, AuthorityError> {
+    let locked = || {
+        fs::create_dir_all(directory)?;
+        let handle = File::open(directory)?;
+        handle.lock()?;
+        Ok(handle)
+    };
+    locked().map_err(|source| AuthorityError::Directory { path: directory.to_owned(), source })
+}
+
+fn read_one(path: &Path) -> Result<(CertificateDer<'static>, Facts), AuthorityError> {
+    let mut certificates = files::read_certificates(path)?;
+    if certificates.len() != 1 {
+        let problem = format!("holds {} certificates; expected one", certificates.len());
+        return Err(AuthorityError::Mismatch { path: path.to_owned(), problem });
+    }
+    let certificate = certificates.remove(0);
+    let facts = Facts::parse(&certificate)
+        .map_err(|source| AuthorityError::Malformed { path: path.to_owned(), source })?;
+    Ok((certificate, facts))
+}
+
+fn is_signed_by(certificate: &CertificateDer<'_>, signer: &CertificateDer<'_>) -> bool {
+    match (X509Certificate::from_der(certificate), X509Certificate::from_der(signer)) {
+        (Ok((_, certificate)), Ok((_, signer))) => {
+            certificate.issuer() == signer.subject()
+                && certificate.verify_signature(Some(signer.public_key())).is_ok()
+        }
+        _ => false,
+    }
+}
+
+fn new_key() -> Result<KeyPair, rcgen::Error> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+}
+
+/// What root and issuer have in common.
+fn signer_params(
+    role: &str,
+    key: &KeyPair,
+    trust_domain: &TrustDomain,
+    now: SystemTime,
+    life: Duration,
+    path_length: u8,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = certificate_params(now - CLOCK_SKEW, now + life)?;
+    // A short piece of the key's hash in the name tells an old root from a new one in every tool's output.
+    let key_hash = fingerprint(&key.subject_public_key_info()).to_string();
+    params.distinguished_name.push(DnType::CommonName, format!("selvedge {role} {}", &key_hash[..8]));
+    params.subject_alt_names.push(SanType::URI(format!("spiffe://{trust_domain}").as_str().try_into()?));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+/// What all certificates have in common: dates, a random serial number, an authority key identifier.
+fn certificate_params(
+    not_before: SystemTime,
+    not_after: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.not_before = not_before.into();
+    params.not_after = not_after.into();
+    params.serial_number = Some(serial_number()?);
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// 126 random bits: positive, unique, and not to be guessed (RFC 5280, section 4.1.2.2).
+fn serial_number() -> Result<SerialNumber, rcgen::Error> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+fn host_name(name: &ServerName<'_>) -> Result<SanType, SignError> {
+    match name {
+        ServerName::DnsName(name) => Ok(SanType::DnsName(name.as_ref().try_into()?)),
+        ServerName::IpAddress(ip) => Ok(SanType::IpAddress(IpAddr::from(*ip))),
+        other => Err(SignError::Name(other.to_str().into_owned())),
+    }
+}

@@ -1,0 +1,279 @@
+//! Keys and certificates on disk.
+//!
+//! A secret is born with mode 0600 under a temporary name and then renamed, so that at no moment can
+//! anybody else read it or find half of it. One that others could have read is not loaded: it may have leaked.
+
+use std::{
+    fs::{File, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tempfile::{Builder, NamedTempFile};
+
+/// The most that a key or certificate file may hold, in bytes; a larger one is something else.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why a key or certificate file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file is missing, or the process may not read it.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The directory is missing, full, or not ours to write.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Something of this name is there already and may be precious.
+    #[error("{} exists already and is never overwritten; choose another directory, or remove it", path.display())]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A secret that other users of this machine can read may have leaked.
+    #[error(
+        "{} can be read by others (mode {mode:04o}); make a new key, or run: chmod 600 {}",
+        path.display(),
+        path.display()
+    )]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file does not hold what it should.
+    #[error("{} holds no PEM {expected}: {reason}", path.display())]
+    NotPem {
+        /// Which file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Writes a secret that only this user can read, replacing what was there.
+///
+/// # Errors
+/// If the file cannot be written; then what was there is still there.
+pub fn write_secret(path: &Path, secret: &[u8]) -> Result<(), FileError> {
+    Draft::write(path, secret, SECRET)?.replace()
+}
+
+/// Writes a file that everybody may read, replacing what was there.
+///
+/// # Errors
+/// If the file cannot be written; then what was there is still there.
+pub fn write_public(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    Draft::write(path, content, PUBLIC)?.replace()
+}
+
+/// Reads a secret, if nobody else can.
+///
+/// # Errors
+/// If it cannot be read, or if group or others may read or write it.
+pub fn read_secret(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = open(path)?;
+    // The opened file is asked, not the path: what is checked is what is read.
+    let mode = file.metadata().map_err(|source| read_error(path, source))?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(FileError::Exposed { path: path.to_owned(), mode });
+    }
+    read_all(path, file)
+}
+
+/// Reads all certificates of a PEM file, in their order.
+///
+/// # Errors
+/// If the file cannot be read or holds no certificate.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let bytes = read_all(path, open(path)?)?;
+    let not_pem =
+        |reason: String| FileError::NotPem { path: path.to_owned(), expected: "certificate", reason };
+    let certificates = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| not_pem(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(not_pem("expected a section that starts with -----BEGIN CERTIFICATE-----".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// Reads a private key, if nobody else can.
+///
+/// # Errors
+/// If the file cannot be read, is exposed to others, or holds no private key.
+pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    PrivateKeyDer::from_pem_slice(&read_secret(path)?).map_err(|error| FileError::NotPem {
+        path: path.to_owned(),
+        expected: "private key",
+        reason: error.to_string(),
+    })
+}
+
+/// Certificates as PEM text, in their order.
+pub fn certificates_to_pem(chain: &[CertificateDer<'_>]) -> String {
+    chain.iter().map(|certificate| section("CERTIFICATE", certificate)).collect()
+}
+
+/// A private key as PEM text. The caller must treat it as the secret that it is.
+pub fn key_to_pem(key: &PrivateKeyDer<'_>) -> String {
+    let tag = match key {
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        _ => "PRIVATE KEY",
+    };
+    section(tag, key.secret_der())
+}
+
+const SECRET: u32 = 0o600;
+const PUBLIC: u32 = 0o644;
+
+/// A file that is written and synced but does not have its name yet.
+pub(crate) struct Draft {
+    path: PathBuf,
+    file: NamedTempFile,
+}
+
+impl Draft {
+    pub(crate) fn secret(path: &Path, content: &[u8]) -> Result<Self, FileError> {
+        Self::write(path, content, SECRET)
+    }
+
+    pub(crate) fn public(path: &Path, content: &[u8]) -> Result<Self, FileError> {
+        Self::write(path, content, PUBLIC)
+    }
+
+    fn write(path: &Path, content: &[u8], mode: u32) -> Result<Self, FileError> {
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let written = || -> io::Result<NamedTempFile> {
+            let mut file = Builder::new()
+                .prefix(".selvedge-")
+                .permissions(Permissions::from_mode(mode))
+                .tempfile_in(directory)?;
+            file.write_all(content)?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        };
+        let file = written().map_err(|source| write_error(path, source))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Gives the file its name, whatever had that name before.
+    pub(crate) fn replace(self) -> Result<(), FileError> {
+        self.file.persist(&self.path).map_err(|error| write_error(&self.path, error.error))?;
+        Ok(())
+    }
+
+    /// Gives the file its name, unless something has it already.
+    pub(crate) fn keep_new(self) -> Result<(), FileError> {
+        match self.file.persist_noclobber(&self.path) {
+            Ok(_) => Ok(()),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(FileError::Exists { path: self.path })
+            }
+            Err(error) => Err(write_error(&self.path, error.error)),
+        }
+    }
+}
+
+fn section(tag: &str, der: &[u8]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new(tag, der), config)
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    File::open(path).map_err(|source| read_error(path, source))
+}
+
+fn read_all(path: &Path, file: File) -> Result<Vec<u8>, FileError> {
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|source| read_error(path, source))?;
+    if bytes.len() as u64 > MAX_FILE {
+        let source =
+            io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB; this is no key or certificate");
+        return Err(read_error(path, source));
+    }
+    Ok(bytes)
+}
+
+fn read_error(path: &Path, source: io::Error) -> FileError {
+    FileError::Read { path: path.to_owned(), source }
+}
+
+fn write_error(path: &Path, source: io::Error) -> FileError {
+    FileError::Write { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_secret_is_born_readable_by_its_owner_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+
+        write_secret(&path, b"secret").unwrap();
+
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(read_secret(&path).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_not_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        write_secret(&path, b"secret").unwrap();
+
+        for exposed in [0o640, 0o604, 0o660] {
+            fs::set_permissions(&path, Permissions::from_mode(exposed)).unwrap();
+            let error = read_secret(&path).unwrap_err().to_string();
+            assert!(error.contains("chmod 600") && error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("taken");
+        fs::write(&path, "precious").unwrap();
+
+        let error = Draft::secret(&path, b"secret").unwrap().keep_new().unwrap_err();
+
+        assert!(matches!(error, FileError::Exists { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_holds_no_certificate_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        for content in ["", "hello", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"] {
+            fs::write(&path, content).unwrap();
+            let error = read_certificates(&path).unwrap_err().to_string();
+            assert!(error.contains("ca.pem holds no PEM certificate"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! TLS between a workload and the control plane.
+//!
+//! Without resumption: these connections are few and long, and every one verifies anew.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ServerConfig};
+use selvedge_model::TrustDomain;
+
+use super::{
+    client_config,
+    live::{Credentials, CredentialsError},
+    server_config,
+    verifier::{FirstContact, Workloads},
+};
+use crate::{control_plane_identity, verify::Anchors};
+
+/// gRPC is HTTP/2.
+pub const ALPN_GRPC: &[u8] = b"h2";
+
+/// What the control plane accepts connections with.
+///
+/// A client certificate is verified if there is one; a workload that has none yet shows a token later.
+/// The chain that is sent ends in the roots, so that such a workload can compare the root with the
+/// SHA-256 that it was given.
+///
+/// # Errors
+/// If the bundle is empty or damaged, or the leaf is not of its trust domain.
+pub fn grpc_server(own: &Credentials) -> Result<Arc<ServerConfig>, CredentialsError> {
+    own.check()?;
+    let mut key = own.leaf.certified_key()?;
+    key.cert.extend(own.bundle.roots.iter().cloned());
+    let verifier = Workloads::any(Anchors::new(&own.bundle)?).or_anonymous();
+    Ok(Arc::new(server_config(Arc::new(verifier), key, ALPN_GRPC)))
+}
+
+/// What a workload with a certificate connects to the control plane with.
+///
+/// # Errors
+/// If the bundle is empty or damaged, or the leaf is not of its trust domain.
+pub fn grpc_client(own: &Credentials) -> Result<Arc<ClientConfig>, CredentialsError> {
+    own.check()?;
+    let control_plane = control_plane_identity(&own.bundle.trust_domain);
+    let verifier = Workloads::only(Anchors::new(&own.bundle)?, control_plane);
+    Ok(Arc::new(client_config(Arc::new(verifier), Some(own.leaf.certified_key()?), ALPN_GRPC)))
+}
+
+/// What a workload first connects to the control plane with: all it knows is the SHA-256 of the root.
+///
+/// The server's chain must contain that root, lead to it, and name the control plane of `trust_domain`.
+pub fn bootstrap_client(root_sha256: [u8; 32], trust_domain: &TrustDomain) -> Arc<ClientConfig> {
+    let verifier = FirstContact { root_sha256, trust_domain: trust_domain.clone() };
+    Arc::new(client_config(Arc::new(verifier), None, ALPN_GRPC))
+}

@@ -1,0 +1,250 @@
+//! What rustls asks during a full handshake.
+
+use std::{
+    error::Error,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::verify_tls13_signature,
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use selvedge_model::{SpiffeId, TrustDomain};
+
+use crate::{
+    bundle::Bundle,
+    control_plane_identity,
+    facts::fingerprint,
+    tls::provider,
+    verify::{self, Anchors, Peer, PeerError, Role},
+};
+
+/// Believes workloads of one trust domain, or only one of them.
+#[derive(Debug)]
+pub(super) struct Workloads {
+    anchors: Anchors,
+    expected: Option<SpiffeId>,
+    may_be_anonymous: bool,
+}
+
+impl Workloads {
+    /// Believes every workload that the anchors vouch for.
+    pub(super) fn any(anchors: Anchors) -> Self {
+        Self { anchors, expected: None, may_be_anonymous: false }
+    }
+
+    /// Believes only `identity`.
+    pub(super) fn only(anchors: Anchors, identity: SpiffeId) -> Self {
+        Self { expected: Some(identity), ..Self::any(anchors) }
+    }
+
+    /// Also accepts clients that show no certificate at all.
+    pub(super) fn or_anonymous(self) -> Self {
+        Self { may_be_anonymous: true, ..self }
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> Result<(), rustls::Error> {
+        let chain = chain(leaf, intermediates);
+        let peer = self.anchors.peer(&chain, system_time(now), role).map_err(refusal)?;
+        self.expected.as_ref().map_or(Ok(()), |expected| expect(&peer, expected)).map_err(refusal)
+    }
+}
+
+/// Believes the control plane when nothing is known but its root's SHA-256, which came with the join token.
+#[derive(Debug)]
+pub(super) struct FirstContact {
+    pub(super) root_sha256: [u8; 32],
+    pub(super) trust_domain: TrustDomain,
+}
+
+impl FirstContact {
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), PeerError> {
+        let chain = chain(leaf, intermediates);
+        let pinned = intermediates.iter().find(|certificate| fingerprint(certificate).0 == self.root_sha256);
+        let roots = pinned.into_iter().map(|root| root.clone().into_owned()).collect();
+        let bundle = Bundle { trust_domain: self.trust_domain.clone(), roots };
+        let peer = verify::peer(&chain, &bundle, system_time(now), Role::Server)?;
+        expect(&peer, &control_plane_identity(&self.trust_domain))
+    }
+}
+
+impl ServerCertVerifier for Workloads {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verify(leaf, intermediates, now, Role::Server).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        signed(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        schemes()
+    }
+}
+
+impl ServerCertVerifier for FirstContact {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verify(leaf, intermediates, now).map_err(refusal).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        signed(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        schemes()
+    }
+}
+
+impl ClientCertVerifier for Workloads {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.may_be_anonymous
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A workload has one certificate; hints about which to choose are bytes for nothing.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.verify(leaf, intermediates, now, Role::Client).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        signed(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        schemes()
+    }
+}
+
+/// The reason why *we* refused the peer in a failed handshake, if that is what failed.
+pub fn peer_error(error: &io::Error) -> Option<&PeerError> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => {
+            (reason.as_ref() as &(dyn Error + 'static)).downcast_ref()
+        }
+        _ => None,
+    }
+}
+
+/// Keeps our own words: they go to the log of whoever refuses, the peer sees an alert only.
+fn refusal(error: PeerError) -> rustls::Error {
+    CertificateError::Other(OtherError(Arc::new(error))).into()
+}
+
+fn expect(peer: &Peer, expected: &SpiffeId) -> Result<(), PeerError> {
+    if peer.identity == *expected {
+        Ok(())
+    } else {
+        Err(PeerError::OtherIdentity { expected: expected.clone(), found: peer.identity.clone() })
+    }
+}
+
+fn chain<'a>(
+    leaf: &'a CertificateDer<'a>,
+    intermediates: &'a [CertificateDer<'a>],
+) -> Vec<CertificateDer<'a>> {
+    std::iter::once(leaf)
+        .chain(intermediates)
+        .map(|certificate| CertificateDer::from(certificate.as_ref()))
+        .collect()
+}
+
+fn signed(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+}
+
+fn schemes() -> Vec<SignatureScheme> {
+    provider().signature_verification_algorithms.supported_schemes()
+}
+
+fn tls12() -> rustls::Error {
+    rustls::Error::General("TLS 1.2 is never negotiated here".to_owned())
+}
+
+fn system_time(now: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs())
+}

@@ -1,0 +1,258 @@
+//! Who is at the other end: the chain by webpki, then exactly one SPIFFE ID of our trust domain.
+//!
+//! Host names play no part: a workload is known by its identity, whatever address it was found at. The
+//! caller compares the identity with the one that it expects.
+
+use std::time::SystemTime;
+
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use selvedge_model::{SpiffeId, TrustDomain};
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::{
+    bundle::Bundle,
+    facts::{Facts, NoIdentity, NotACertificate, Utc},
+    tls,
+};
+
+/// A peer that has proven who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its identity.
+    pub identity: SpiffeId,
+    /// The first moment at which its certificate is valid.
+    pub not_before: SystemTime,
+    /// The last moment at which its certificate is valid; its connections must end by then.
+    pub not_after: SystemTime,
+}
+
+/// The part that the peer plays in the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It connected to us.
+    Client,
+    /// We connected to it.
+    Server,
+}
+
+/// Why a peer was not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Plain TLS clients look like this.
+    #[error("the peer sent no certificate; only workloads with a certificate of the mesh are accepted")]
+    NoCertificate,
+    /// The first certificate cannot be read.
+    #[error("the peer's certificate is {0}")]
+    Malformed(#[from] NotACertificate),
+    /// The chain does not lead to one of our roots; the peer belongs to another mesh, or a root was replaced.
+    #[error(
+        "the certificate that names {claim} is not vouched for by a CA of {trust_domain} ({reason}); \
+         both sides need certificates of one CA, and its roots"
+    )]
+    Untrusted {
+        /// Who the certificate says it is for; nothing has proven that.
+        claim: String,
+        /// The trust domain whose roots were tried.
+        trust_domain: TrustDomain,
+        /// What webpki found.
+        reason: webpki::Error,
+    },
+    /// The peer did not renew in time, or our clock is ahead.
+    #[error(
+        "the certificate of {claim} expired at {}; look at its renewal, and at both clocks",
+        Utc(*not_after)
+    )]
+    Expired {
+        /// Who the certificate says it is for.
+        claim: String,
+        /// When it, or one of the certificates that it was signed with, expired.
+        not_after: SystemTime,
+    },
+    /// Our clock is late, or the peer's CA's is ahead.
+    #[error("the certificate of {claim} is valid only from {}; look at both clocks", Utc(*not_before))]
+    NotYetValid {
+        /// Who the certificate says it is for.
+        claim: String,
+        /// From when on it is valid.
+        not_before: SystemTime,
+    },
+    /// One of our CAs signed it, but not for a workload.
+    #[error("the certificate that names {claim} is not a workload's: {reason}")]
+    Identity {
+        /// Who the certificate says it is for.
+        claim: String,
+        /// What is wrong with its names.
+        reason: NoIdentity,
+    },
+    /// A CA that we trust for one trust domain signed for another.
+    #[error("{identity} is not in our trust domain {trust_domain}; only its workloads are accepted")]
+    OtherTrustDomain {
+        /// Who the peer is.
+        identity: SpiffeId,
+        /// Our trust domain.
+        trust_domain: TrustDomain,
+    },
+    /// The peer is a workload of our mesh, but not the one that belongs here.
+    #[error("the peer proved to be {found}, expected {expected}")]
+    OtherIdentity {
+        /// Who should have answered.
+        expected: SpiffeId,
+        /// Who did.
+        found: SpiffeId,
+    },
+}
+
+/// Why a bundle cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    /// With no root nobody can be believed.
+    #[error("the bundle of trust domain {0} has no root certificate")]
+    Empty(TrustDomain),
+    /// A root is damaged.
+    #[error("root certificate {position} of trust domain {trust_domain} cannot be used: {reason}")]
+    Root {
+        /// Whose root.
+        trust_domain: TrustDomain,
+        /// Which one, counted from 1.
+        position: usize,
+        /// What webpki found.
+        reason: webpki::Error,
+    },
+}
+
+/// A bundle's roots, ready to verify with.
+#[derive(Debug, Clone)]
+pub struct Anchors {
+    trust_domain: TrustDomain,
+    roots: Vec<TrustAnchor<'static>>,
+}
+
+impl Anchors {
+    /// Reads the roots of `bundle`.
+    ///
+    /// # Errors
+    /// If there is none, or one is damaged.
+    pub fn new(bundle: &Bundle) -> Result<Self, BundleError> {
+        if bundle.roots.is_empty() {
+            return Err(BundleError::Empty(bundle.trust_domain.clone()));
+        }
+        let anchor = |(index, root): (usize, &CertificateDer<'_>)| {
+            webpki::anchor_from_trusted_cert(root).map(|anchor| anchor.to_owned()).map_err(|reason| {
+                BundleError::Root { trust_domain: bundle.trust_domain.clone(), position: index + 1, reason }
+            })
+        };
+        let roots = bundle.roots.iter().enumerate().map(anchor).collect::<Result<_, _>>()?;
+        Ok(Self { trust_domain: bundle.trust_domain.clone(), roots })
+    }
+
+    /// Verifies the chain that a peer presented, its own certificate first.
+    ///
+    /// # Errors
+    /// If it does not lead to one of the roots, is not valid `now`, or names not exactly one workload of
+    /// the trust domain.
+    pub fn peer(&self, chain: &[CertificateDer<'_>], now: SystemTime, role: Role) -> Result<Peer, PeerError> {
+        let (leaf, intermediates) = chain.split_first().ok_or(PeerError::NoCertificate)?;
+        let facts = Facts::parse(leaf)?;
+        self.verify_chain(leaf, intermediates, now, role).map_err(|reason| self.explain(&facts, reason))?;
+        named(&facts, &self.trust_domain)
+    }
+
+    fn verify_chain(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: SystemTime,
+        role: Role,
+    ) -> Result<(), webpki::Error> {
+        let usage = match role {
+            Role::Client => KeyUsage::client_auth(),
+            Role::Server => KeyUsage::server_auth(),
+        };
+        let algorithms = tls::provider().signature_verification_algorithms.all;
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        EndEntityCert::try_from(leaf)?
+            .verify_for_usage(algorithms, &self.roots, intermediates, now, usage, None, None)
+            .map(drop)
+    }
+
+    fn explain(&self, facts: &Facts, reason: webpki::Error) -> PeerError {
+        let claim = facts.claim();
+        match reason {
+            webpki::Error::CertExpired { not_after, .. } => {
+                PeerError::Expired { claim, not_after: system_time(not_after) }
+            }
+            webpki::Error::CertNotValidYet { not_before, .. } => {
+                PeerError::NotYetValid { claim, not_before: system_time(not_before) }
+            }
+            reason => PeerError::Untrusted { claim, trust_domain: self.trust_domain.clone(), reason },
+        }
+    }
+}
+
+/// Verifies the chain that a peer presented, its own certificate first.
+///
+/// Reads the bundle's roots each time; where that matters, keep [`Anchors`].
+///
+/// # Errors
+/// See [`Anchors::peer`]; a damaged bundle vouches for nobody.
+pub fn peer(
+    chain: &[CertificateDer<'_>],
+    bundle: &Bundle,
+    now: SystemTime,
+    role: Role,
+) -> Result<Peer, PeerError> {
+    let leaf = chain.first().ok_or(PeerError::NoCertificate)?;
+    let anchors = Anchors::new(bundle).map_err(|error| PeerError::Untrusted {
+        claim: Facts::parse(leaf).map_or_else(|_| "nobody".to_owned(), |facts| facts.claim()),
+        trust_domain: bundle.trust_domain.clone(),
+        reason: match error {
+            BundleError::Empty(_) => webpki::Error::UnknownIssuer,
+            BundleError::Root { reason, .. } => reason,
+        },
+    })?;
+    anchors.peer(chain, now, role)
+}
+
+/// Who the peer of an established connection is, from the chain that was verified in its handshake, or
+/// in the handshake that it resumes.
+///
+/// On resumption rustls does not verify again, and time has passed: so every date is checked. The
+/// signatures need not be, because a session never outlives the roots that it was verified with.
+///
+/// # Errors
+/// If there is no chain, part of it is not valid `now`, or it names not exactly one workload of the trust domain.
+pub fn established(
+    chain: &[CertificateDer<'_>],
+    trust_domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<Peer, PeerError> {
+    let (leaf, intermediates) = chain.split_first().ok_or(PeerError::NoCertificate)?;
+    let facts = Facts::parse(leaf)?;
+    in_time(&facts, &facts, now)?;
+    for certificate in intermediates {
+        in_time(&Facts::parse(certificate)?, &facts, now)?;
+    }
+    named(&facts, trust_domain)
+}
+
+fn in_time(certificate: &Facts, leaf: &Facts, now: SystemTime) -> Result<(), PeerError> {
+    if now > certificate.not_after {
+        return Err(PeerError::Expired { claim: leaf.claim(), not_after: certificate.not_after });
+    }
+    if now < certificate.not_before {
+        return Err(PeerError::NotYetValid { claim: leaf.claim(), not_before: certificate.not_before });
+    }
+    Ok(())
+}
+
+fn named(facts: &Facts, trust_domain: &TrustDomain) -> Result<Peer, PeerError> {
+    let identity = facts.identity().map_err(|reason| PeerError::Identity { claim: facts.claim(), reason })?;
+    if identity.trust_domain() != trust_domain.as_str() {
+        return Err(PeerError::OtherTrustDomain { identity, trust_domain: trust_domain.clone() });
+    }
+    Ok(Peer { identity, not_before: facts.not_before, not_after: facts.not_after })
+}
+
+fn system_time(time: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(time.as_secs())
+}
