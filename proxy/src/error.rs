@@ -135,7 +135,12 @@ impl Reason {
     pub const fn proves_undelivered(self) -> bool {
         matches!(
             self,
-            Self::AppUnreachable | Self::ConnectFailure | Self::Draining | Self::Identity | Self::Overflow | Self::Tls
+            Self::AppUnreachable
+                | Self::ConnectFailure
+                | Self::Draining
+                | Self::Identity
+                | Self::Overflow
+                | Self::Tls
         )
     }
 }

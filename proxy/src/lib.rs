@@ -1,3 +1,5 @@
 //! The sidecar: the story of a request.
 
 pub mod balance;
+pub mod error;
+pub mod retry;
