@@ -192,10 +192,7 @@ impl<B> Shared<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ReplayError<B::Error>>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if let Some(frame) = self.next_kept() {
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -211,7 +208,7 @@ impl<B: Body<Data = Bytes> + Unpin> Shared<B> {
             Some(Err(error)) => {
                 self.ended = true;
                 self.stop_keeping();
-                Some(Err(ReplayError::Original(error)))
+                Some(Err(error))
             }
             None => {
                 self.ended = true;
@@ -261,7 +258,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Replay<B> {
         if !self.is_current(&shared) {
             return Poll::Ready(Some(Err(ReplayError::TakenOver)));
         }
-        shared.poll_frame(cx)
+        shared.poll_frame(cx).map_err(ReplayError::Original)
     }
 
     fn is_end_stream(&self) -> bool {
