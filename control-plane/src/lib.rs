@@ -1,1 +1,4 @@
 //! The story of a configuration change: YAML in, certificates and configuration out.
+
+pub mod problem;
+pub mod resources;

@@ -1,0 +1,127 @@
+//! What is wrong with a document, where it stands, and what to change.
+//!
+//! Everything that reads configuration reports through this one type: `selvedge check`, the control
+//! plane's log and its admin page say the same words.
+
+use std::{fmt, path::Path, sync::Arc};
+
+use serde::Serialize;
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Something that was asked for does not happen: a document, a rule or a reference is without effect.
+    Error,
+    /// It works, but probably not as meant.
+    Warning,
+    /// A kind, field or value that this version reads over.
+    NotActedOn,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::NotActedOn => "not acted on",
+        })
+    }
+}
+
+/// Which document: its kind, namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct DocumentName {
+    /// Such as `VirtualService`.
+    pub kind: Arc<str>,
+    /// The namespace; the default one if the document names none.
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for DocumentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// One thing that is wrong, for the person who wrote the document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Which document, if its name could be read.
+    pub document: Option<DocumentName>,
+    /// The file or directory.
+    pub path: Option<Arc<Path>>,
+    /// The line in that file, counted from 1.
+    pub line: Option<u64>,
+    /// Which field, such as `spec.http[0].timeout`; empty = the document as a whole.
+    pub field: String,
+    /// What is wrong and what to change.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem with a file or directory as a whole.
+    pub fn with_path(severity: Severity, path: &Path, message: impl Into<String>) -> Self {
+        Self {
+            severity,
+            document: None,
+            path: Some(Arc::from(path)),
+            line: None,
+            field: String::new(),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, "{}", path.display())?;
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+            }
+            f.write_str(": ")?;
+        }
+        if let Some(document) = &self.document {
+            write!(f, "{document}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_reads_place_document_field_and_remedy() {
+        let problem = Problem {
+            severity: Severity::Error,
+            document: Some(DocumentName {
+                kind: "Service".into(),
+                namespace: "default".into(),
+                name: "a".into(),
+            }),
+            path: Some(Arc::from(Path::new("a.yaml"))),
+            line: Some(3),
+            field: "spec.ports".to_owned(),
+            message: "is empty; name at least one port".to_owned(),
+        };
+
+        assert_eq!(
+            problem.to_string(),
+            "a.yaml:3: Service default/a: spec.ports: is empty; name at least one port"
+        );
+        assert_eq!(
+            Problem::with_path(Severity::Error, Path::new("/etc/mesh"), "cannot be read").to_string(),
+            "/etc/mesh: cannot be read"
+        );
+    }
+}

@@ -1,0 +1,386 @@
+//! One text to documents: YAML or JSON, any number of documents, `kind: List` opened.
+//!
+//! The text is cut at its `---` lines before it is parsed, so that one malformed document leaves its
+//! neighbours readable. That is exact: YAML forbids such a line anywhere inside a document.
+
+use std::{fmt, path::Path, sync::Arc};
+
+use selvedge_model::WorkloadName;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    Resource, destination_rule,
+    document::{Document, Metadata, MetadataWords, Origin, Reading, wrong},
+    endpoint_slice,
+    node::{Lines, Node, Value},
+    peer_authentication, service, service_entry,
+    typed::{self, FieldError, Seen, UnknownField},
+    virtual_service, workload_entry,
+};
+use crate::problem::{DocumentName, Problem, Severity};
+
+const NETWORKING: &[&str] =
+    &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
+
+/// The kinds that are acted on, and the versions of each that mean the same.
+const KINDS: [(&str, &[&str]); 7] = [
+    ("Service", &["v1"]),
+    ("EndpointSlice", &["discovery.k8s.io/v1"]),
+    ("WorkloadEntry", NETWORKING),
+    ("ServiceEntry", NETWORKING),
+    ("VirtualService", NETWORKING),
+    ("DestinationRule", NETWORKING),
+    ("PeerAuthentication", SECURITY),
+];
+
+/// One document of a text, and what became of it.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// Its place among the text's documents, from 0.
+    pub index: usize,
+    /// Its first line, from 1.
+    pub line: u64,
+    /// Its name, as far as one can be read; in a malformed document, as it looks.
+    pub name: Option<DocumentName>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+    /// The part of the text that it stands in, with the line before its first.
+    pub chunk: Arc<str>,
+    /// The number of lines before `chunk`.
+    pub lines_before: u64,
+    /// The index of the first document of `chunk`.
+    pub first_of_chunk: usize,
+}
+
+/// What became of one document.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It is understood.
+    Understood(Resource),
+    /// It is of a kind that nothing here acts on.
+    NotActedOn,
+    /// It is not understood: see its problems.
+    Failed,
+}
+
+/// Every document of `text`, which stands in the file `path`.
+pub fn decode(text: &str, path: &Arc<Path>, default_namespace: &str) -> Vec<Decoded> {
+    let mut documents = Vec::new();
+    for (lines_before, chunk) in chunks(text) {
+        documents.extend(decode_chunk(
+            &Arc::from(chunk),
+            lines_before,
+            documents.len(),
+            path,
+            default_namespace,
+        ));
+    }
+    documents
+}
+
+/// Every document of one part of a text, with `lines_before` lines and `first` documents before it.
+pub(crate) fn decode_chunk(
+    chunk: &Arc<str>,
+    lines_before: u64,
+    first: usize,
+    path: &Arc<Path>,
+    default_namespace: &str,
+) -> Vec<Decoded> {
+    let place = Place { chunk, lines_before, first, path, default_namespace };
+    match Node::parse(chunk) {
+        Ok(None) => Vec::new(),
+        Ok(Some(mut node)) => {
+            node.shift_lines(lines_before);
+            let mut documents = Vec::new();
+            place.open(&node, &mut documents);
+            documents
+        }
+        Err(mut error) => {
+            error.line = Some(lines_before + error.line.unwrap_or(1));
+            let name = guessed_name(chunk, default_namespace);
+            let problem = place.problem(name.as_ref(), Severity::Error, error);
+            vec![place.decoded(first, lines_before + 1, name, Outcome::Failed, vec![problem])]
+        }
+    }
+}
+
+/// The parts of `text` between its document markers, each with the number of lines before it.
+fn chunks(text: &str) -> Vec<(u64, &str)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut chunks = Vec::new();
+    let (mut start, mut start_line) = (0, 0);
+    let mut blank = true;
+    let mut offset = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let marker = is_marker(line, "---") || is_marker(line, "...");
+        // Comments and directives above a first `---` belong to the document that it opens.
+        if marker && !blank {
+            chunks.push((start_line, &text[start..offset]));
+            (start, start_line) = (offset, number as u64);
+            blank = true;
+        }
+        let rest = if marker { &line[3..] } else { line };
+        let rest = rest.trim();
+        if !rest.is_empty() && !rest.starts_with('#') && (marker || !rest.starts_with('%')) {
+            blank = false;
+        }
+        if is_marker(line, "...") && blank {
+            // An end marker with nothing before it: YAML allows it only after a document.
+            (start, start_line) = (offset + line.len(), number as u64 + 1);
+        }
+        offset += line.len();
+    }
+    chunks.push((start_line, &text[start..]));
+    chunks
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// What a malformed document seems to be called, by its lines `kind:`, `name:` and `namespace:`.
+fn guessed_name(chunk: &str, default_namespace: &str) -> Option<DocumentName> {
+    let value = |line: &str, key: &str| {
+        let value = line.strip_prefix(key)?.strip_prefix(':')?;
+        let value = value.split(" #").next().unwrap_or(value).trim().trim_matches(['"', '\'']);
+        (!value.is_empty()).then(|| value.to_owned())
+    };
+    let (mut kind, mut name, mut namespace, mut in_metadata) = (None, None, None, false);
+    for line in chunk.lines() {
+        let inner = line.trim_start();
+        if inner.len() == line.len() && !line.is_empty() && !line.starts_with('#') {
+            in_metadata = line.starts_with("metadata:");
+            kind = kind.or_else(|| value(line, "kind"));
+        } else if in_metadata {
+            name = name.or_else(|| value(inner, "name"));
+            namespace = namespace.or_else(|| value(inner, "namespace"));
+        }
+    }
+    let kind = kind.filter(|kind| KINDS.iter().any(|(known, _)| known == kind))?;
+    let namespace = namespace.unwrap_or_else(|| default_namespace.to_owned());
+    Some(DocumentName { kind: kind.into(), namespace: namespace.into(), name: name?.into() })
+}
+
+/// Where documents are being read from.
+struct Place<'a> {
+    chunk: &'a Arc<str>,
+    lines_before: u64,
+    first: usize,
+    path: &'a Arc<Path>,
+    default_namespace: &'a str,
+}
+
+impl Place<'_> {
+    /// Adds the document `node`, or those of the list that it is.
+    fn open(&self, node: &Node, documents: &mut Vec<Decoded>) {
+        let is_list = node.text("kind").is_some_and(|kind| kind.ends_with("List"));
+        match node.field("items").map(|items| &items.node.value) {
+            Some(Value::List(items)) if is_list => {
+                for item in items {
+                    self.open(item, documents);
+                }
+            }
+            _ => {
+                let index = self.first + documents.len();
+                documents.push(self.read(node, index));
+            }
+        }
+    }
+
+    fn read(&self, node: &Node, index: usize) -> Decoded {
+        let failed = |name: Option<DocumentName>, error: FieldError| {
+            let problem = self.problem(name.as_ref(), Severity::Error, error);
+            self.decoded(index, node.line, name, Outcome::Failed, vec![problem])
+        };
+        let at = |line: u64, field: &str, message: String| FieldError {
+            field: field.to_owned(),
+            line: Some(line),
+            message,
+        };
+        let Value::Map(_) = node.value else {
+            let message = format!("expected a document, found {}", node.describe());
+            return failed(None, at(node.line, "", message));
+        };
+        let (Some(kind), Some(version)) = (node.text("kind"), node.text("apiVersion")) else {
+            let message = "is no document: it needs apiVersion and kind".to_owned();
+            return failed(None, at(node.line, "", message));
+        };
+        let metadata = node.field("metadata");
+        let name = metadata.and_then(|metadata| metadata.node.text("name"));
+        let namespace = metadata.and_then(|metadata| metadata.node.text("namespace"));
+        let name = name.map(|name| DocumentName {
+            kind: kind.into(),
+            namespace: namespace.unwrap_or(self.default_namespace).into(),
+            name: name.into(),
+        });
+        let versions = KINDS.iter().find(|(known, _)| *known == kind).map(|(_, versions)| *versions);
+        if !versions.is_some_and(|versions| versions.contains(&version)) {
+            let message = match versions {
+                Some(versions) => {
+                    format!("{kind} of {version} is not acted on; {} is", versions.join(" or "))
+                }
+                None => format!("{kind} ({version}) is not acted on"),
+            };
+            let line = node.field("kind").map_or(node.line, |entry| entry.line);
+            let problem = self.problem(name.as_ref(), Severity::NotActedOn, at(line, "", message));
+            return self.decoded(index, node.line, name, Outcome::NotActedOn, vec![problem]);
+        }
+        let Some(name) = name else {
+            return failed(None, at(node.line, "metadata.name", format!("is missing in this {kind}")));
+        };
+        if WorkloadName::new(&name.namespace, &name.name).is_err() {
+            let message = "name and namespace are lower-case letters, digits, '-' and '.'".to_owned();
+            let line = metadata.map_or(node.line, |entry| entry.line);
+            return failed(Some(name), at(line, "metadata", message));
+        }
+        let lines = Arc::new(Lines::of(node));
+        let origin = Origin { path: Arc::clone(self.path), index, line: node.line, lines };
+        match read_kind(node, &name, &origin) {
+            Ok((resource, remarks)) => {
+                let problems = remarks
+                    .into_iter()
+                    .map(|(severity, error)| self.problem(Some(&name), severity, error))
+                    .collect();
+                self.decoded(index, node.line, Some(name), Outcome::Understood(resource), problems)
+            }
+            Err(mut error) => {
+                error.line = error.line.or_else(|| origin.lines.find(&error.field));
+                failed(Some(name), error)
+            }
+        }
+    }
+
+    fn decoded(
+        &self,
+        index: usize,
+        line: u64,
+        name: Option<DocumentName>,
+        outcome: Outcome,
+        problems: Vec<Problem>,
+    ) -> Decoded {
+        let (chunk, lines_before) = (Arc::clone(self.chunk), self.lines_before);
+        Decoded { index, line, name, outcome, problems, chunk, lines_before, first_of_chunk: self.first }
+    }
+
+    fn problem(&self, name: Option<&DocumentName>, severity: Severity, error: FieldError) -> Problem {
+        Problem {
+            severity,
+            document: name.cloned(),
+            path: Some(Arc::clone(self.path)),
+            line: error.line,
+            field: error.field,
+            message: error.message,
+        }
+    }
+}
+
+type Remarks = Vec<(Severity, FieldError)>;
+
+fn read_kind(node: &Node, name: &DocumentName, origin: &Origin) -> Result<(Resource, Remarks), FieldError> {
+    let document = Source { node, name, origin };
+    match &*name.kind {
+        "Service" => document.with_spec(service::read, Resource::Service),
+        "EndpointSlice" => document.whole(endpoint_slice::read, Resource::EndpointSlice),
+        "WorkloadEntry" => document.with_spec(
+            |words, reading| workload_entry::read(words, "spec", reading.metadata, reading),
+            Resource::WorkloadEntry,
+        ),
+        "ServiceEntry" => document.with_spec(service_entry::read, Resource::ServiceEntry),
+        "VirtualService" => document.with_spec(virtual_service::read, Resource::VirtualService),
+        "DestinationRule" => document.with_spec(destination_rule::read, Resource::DestinationRule),
+        "PeerAuthentication" => document.whole(
+            |words: Envelope<peer_authentication::Words>, reading: &mut Reading<'_>| {
+                peer_authentication::read(words.spec.unwrap_or_default(), reading)
+            },
+            Resource::PeerAuthentication,
+        ),
+        kind => Err(wrong("kind", format!("{kind} is not acted on"))),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<W> {
+    #[serde(rename = "apiVersion")]
+    _api_version: Seen,
+    #[serde(rename = "kind")]
+    _kind: Seen,
+    #[serde(rename = "metadata")]
+    _metadata: Seen,
+    spec: Option<W>,
+    #[serde(rename = "status")]
+    _status: Option<Seen>,
+}
+
+/// A document of a kind that is acted on, before it is read.
+struct Source<'a> {
+    node: &'a Node,
+    name: &'a DocumentName,
+    origin: &'a Origin,
+}
+
+impl Source<'_> {
+    fn with_spec<W: DeserializeOwned + fmt::Debug, T>(
+        &self,
+        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
+        wrap: impl Fn(Arc<Document<T>>) -> Resource,
+    ) -> Result<(Resource, Remarks), FieldError> {
+        let with_spec = |words: Envelope<W>, reading: &mut Reading<'_>| match words.spec {
+            Some(spec) => read(spec, reading),
+            None => Err(wrong("spec", "is missing")),
+        };
+        self.whole(with_spec, wrap)
+    }
+
+    fn whole<W: DeserializeOwned, T>(
+        &self,
+        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
+        wrap: impl Fn(Arc<Document<T>>) -> Resource,
+    ) -> Result<(Resource, Remarks), FieldError> {
+        let (metadata, mut unknown) = self.metadata()?;
+        let (words, mut fields) = typed::decode(self.node)?;
+        let mut reading = Reading { metadata: &metadata, unknown: &mut fields, remarks: Vec::new() };
+        let acted_on: &[&str] = match &*self.name.kind {
+            "WorkloadEntry" => &[workload_entry::INBOUND_ANNOTATION],
+            _ => &[],
+        };
+        for annotation in metadata.annotations_not_acted_on(acted_on) {
+            reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
+        }
+        let spec = read(words, &mut reading)?;
+        let noted = reading.remarks;
+        let mut remarks: Remarks = Vec::new();
+        for (severity, field, message) in noted {
+            let line = Some(self.origin.line_of(&field));
+            remarks.push((severity, FieldError { field, line, message }));
+        }
+        unknown.append(&mut fields);
+        for UnknownField { field, line } in unknown {
+            let message = "not acted on".to_owned();
+            remarks.push((Severity::NotActedOn, FieldError { field, line: Some(line), message }));
+        }
+        remarks.sort_by_key(|(_, error)| error.line);
+        let (name, origin) = (self.name.clone(), self.origin.clone());
+        Ok((wrap(Arc::new(Document { name, metadata, origin, spec })), remarks))
+    }
+
+    fn metadata(&self) -> Result<(Metadata, Vec<UnknownField>), FieldError> {
+        let Some(entry) = self.node.field("metadata") else {
+            return Err(wrong("metadata", "is missing"));
+        };
+        let below = |field: String| {
+            if field.is_empty() { "metadata".to_owned() } else { format!("metadata.{field}") }
+        };
+        let (words, mut unknown) = typed::decode::<MetadataWords>(&entry.node).map_err(|mut error| {
+            error.field = below(error.field);
+            error
+        })?;
+        for field in &mut unknown {
+            field.field = below(std::mem::take(&mut field.field));
+        }
+        Ok((words.read()?, unknown))
+    }
+}

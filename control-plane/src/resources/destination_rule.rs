@@ -1,0 +1,260 @@
+//! `DestinationRule`: how clients treat a host, and which subsets its endpoints form.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use selvedge_model::{LoadBalancer, OutlierDetection};
+use serde::Deserialize;
+
+use super::{
+    document::{Reading, wrong},
+    service_entry::export_to,
+    typed::{FieldError, Seen},
+    words::GoDuration,
+};
+
+/// Ejections never last longer than this, or than the base ejection time if that is longer (Envoy's rule).
+const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
+
+/// What a `DestinationRule` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationRuleSpec {
+    /// The host as it is written, lower case: a name, a short name, or `*.suffix`.
+    pub host: String,
+    /// How its endpoints are treated.
+    pub policy: PolicyBlocks,
+    /// Its subsets.
+    pub subsets: Vec<Subset>,
+}
+
+/// The endpoints of a host that carry some labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subset {
+    /// Its name.
+    pub name: String,
+    /// The labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it sets for itself.
+    pub policy: PolicyBlocks,
+}
+
+/// A `trafficPolicy`, block by block: a subset's block replaces its host's whole block.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyBlocks {
+    /// `loadBalancer`.
+    pub load_balancer: Option<LoadBalancer>,
+    /// `outlierDetection`.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// `connectionPool`: the time for TCP and TLS, if that block gives it.
+    pub connection_pool: Option<ConnectionPool>,
+}
+
+/// The part of `connectionPool` that is acted on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectionPool {
+    /// `tcp.connectTimeout`.
+    pub connect_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    host: String,
+    #[serde(default)]
+    traffic_policy: PolicyWords,
+    #[serde(default)]
+    subsets: Vec<SubsetWords>,
+    export_to: Option<Vec<String>>,
+    workload_selector: Option<Seen>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SubsetWords {
+    name: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    traffic_policy: PolicyWords,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PolicyWords {
+    load_balancer: Option<LoadBalancerWords>,
+    outlier_detection: Option<OutlierWords>,
+    connection_pool: Option<ConnectionPoolWords>,
+    tls: Option<TlsWords>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LoadBalancerWords {
+    simple: Option<SimpleWord>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum SimpleWord {
+    Unspecified,
+    LeastRequest,
+    LeastConn,
+    RoundRobin,
+    Random,
+    Passthrough,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OutlierWords {
+    #[serde(rename = "consecutive5xxErrors")]
+    consecutive_5xx_errors: Option<u32>,
+    consecutive_gateway_errors: Option<u32>,
+    consecutive_errors: Option<u32>,
+    interval: Option<GoDuration>,
+    base_ejection_time: Option<GoDuration>,
+    max_ejection_percent: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConnectionPoolWords {
+    tcp: TcpWords,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct TcpWords {
+    connect_timeout: Option<GoDuration>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TlsWords {
+    mode: Option<String>,
+}
+
+pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<DestinationRuleSpec, FieldError> {
+    if words.host.is_empty() {
+        return Err(wrong("spec.host", "is empty; name a host"));
+    }
+    if words.workload_selector.is_some() {
+        // Read over, the rule would reach clients that it is not meant for.
+        let message =
+            "is not acted on, so the document has no effect; rules per client workload do not exist yet";
+        return Err(wrong("spec.workloadSelector", message));
+    }
+    export_to(words.export_to.as_deref(), reading);
+    let policy = read_policy(words.traffic_policy, "spec.trafficPolicy", reading)?;
+    let mut subsets: Vec<Subset> = Vec::new();
+    for (index, subset) in words.subsets.into_iter().enumerate() {
+        let field = format!("spec.subsets[{index}]");
+        if subset.name.is_empty() {
+            return Err(wrong(format!("{field}.name"), "is empty; name the subset"));
+        }
+        if subsets.iter().any(|other| other.name == subset.name) {
+            let message = format!("{:?} is defined twice; the first is used", subset.name);
+            reading.error(format!("{field}.name"), message);
+            continue;
+        }
+        let policy = read_policy(subset.traffic_policy, &format!("{field}.trafficPolicy"), reading)?;
+        subsets.push(Subset { name: subset.name, labels: subset.labels, policy });
+    }
+    Ok(DestinationRuleSpec { host: words.host.to_ascii_lowercase(), policy, subsets })
+}
+
+fn read_policy(
+    words: PolicyWords,
+    field: &str,
+    reading: &mut Reading<'_>,
+) -> Result<PolicyBlocks, FieldError> {
+    if let Some(tls) = words.tls {
+        read_tls(&tls, &format!("{field}.tls"), reading);
+    }
+    let load_balancer = words.load_balancer.map(|words| match words.simple {
+        None | Some(SimpleWord::Unspecified | SimpleWord::LeastRequest | SimpleWord::LeastConn) => {
+            LoadBalancer::LeastRequest
+        }
+        Some(SimpleWord::RoundRobin) => LoadBalancer::RoundRobin,
+        Some(SimpleWord::Random) => LoadBalancer::Random,
+        Some(SimpleWord::Passthrough) => {
+            let message = "PASSTHROUGH is not acted on; LEAST_REQUEST is used";
+            reading.not_acted_on(format!("{field}.loadBalancer.simple"), message);
+            LoadBalancer::LeastRequest
+        }
+    });
+    let outlier = words.outlier_detection;
+    let outlier_detection = outlier
+        .map(|words| read_outlier(&words, &format!("{field}.outlierDetection"), reading))
+        .transpose()?;
+    let connection_pool = match words.connection_pool {
+        None => None,
+        Some(pool) => Some(read_connection_pool(&pool, field)?),
+    };
+    Ok(PolicyBlocks { load_balancer, outlier_detection, connection_pool })
+}
+
+fn read_tls(words: &TlsWords, field: &str, reading: &mut Reading<'_>) {
+    let mode = words.mode.as_deref().unwrap_or("DISABLE");
+    if mode == "ISTIO_MUTUAL" {
+        let message = "is decided by endpoint: mutual TLS with every meshed one, plaintext with others";
+        reading.warning(field, message);
+    } else {
+        let message = format!(
+            "{mode} is not acted on: meshed endpoints are called with mutual TLS, others in plaintext; remove it"
+        );
+        reading.error(field, message);
+    }
+}
+
+fn read_connection_pool(words: &ConnectionPoolWords, field: &str) -> Result<ConnectionPool, FieldError> {
+    let connect_timeout = words.tcp.connect_timeout.map(|time| time.0);
+    if connect_timeout.is_some_and(|time| time < Duration::from_millis(1)) {
+        let field = format!("{field}.connectionPool.tcp.connectTimeout");
+        return Err(wrong(field, "is shorter than 1ms; no connection could be made"));
+    }
+    Ok(ConnectionPool { connect_timeout })
+}
+
+fn read_outlier(
+    words: &OutlierWords,
+    field: &str,
+    reading: &mut Reading<'_>,
+) -> Result<OutlierDetection, FieldError> {
+    let default = OutlierDetection::default();
+    let time = |words: Option<GoDuration>, name: &str, default: Duration| match words {
+        Some(GoDuration(time)) if time < Duration::from_millis(1) => {
+            Err(wrong(format!("{field}.{name}"), "is shorter than 1ms; write for example 10s"))
+        }
+        Some(GoDuration(time)) => Ok(time),
+        None => Ok(default),
+    };
+    let interval = time(words.interval, "interval", default.interval)?;
+    let base_ejection_time = time(words.base_ejection_time, "baseEjectionTime", default.base_ejection_time)?;
+    let max_ejection_percent = match words.max_ejection_percent {
+        None | Some(0) => default.max_ejection_percent,
+        Some(percent) => u8::try_from(percent).ok().filter(|percent| *percent <= 100).ok_or_else(|| {
+            wrong(format!("{field}.maxEjectionPercent"), format!("{percent} is no percentage; use 1 to 100"))
+        })?,
+    };
+    let mut gateway_errors = words.consecutive_gateway_errors;
+    if let Some(count) = words.consecutive_errors {
+        let old = format!("{field}.consecutiveErrors");
+        if gateway_errors.is_some() {
+            reading.warning(old, "is an old name of consecutiveGatewayErrors, which is also given and used");
+        } else {
+            reading.warning(old, "is an old name, taken as consecutiveGatewayErrors; write that");
+            gateway_errors = Some(count);
+        }
+    }
+    let consecutive_5xx = match words.consecutive_5xx_errors {
+        None => default.consecutive_5xx,
+        Some(count) => Some(count).filter(|count| *count > 0),
+    };
+    Ok(OutlierDetection {
+        consecutive_5xx,
+        consecutive_gateway_errors: gateway_errors.filter(|count| *count > 0),
+        interval,
+        base_ejection_time,
+        max_ejection_time: MAX_EJECTION_TIME.max(base_ejection_time),
+        max_ejection_percent,
+    })
+}

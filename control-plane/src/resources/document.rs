@@ -1,0 +1,181 @@
+//! What all kinds have in common: a name, metadata, and the place in a file where it stands.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    node::Lines,
+    typed::{FieldError, Seen, UnknownField},
+};
+use crate::problem::{DocumentName, Problem, Severity};
+
+/// Annotations of tools that apply documents; they ask nothing of a mesh.
+const BOOKKEEPING: [&str; 6] = [
+    "kubectl.kubernetes.io/",
+    "meta.helm.sh/",
+    "helm.sh/",
+    "argocd.argoproj.io/",
+    "kustomize.toolkit.fluxcd.io/",
+    "helm.toolkit.fluxcd.io/",
+];
+
+/// One document: its name, where it stands, and what it means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document<T> {
+    /// Its kind, namespace and name.
+    pub name: DocumentName,
+    /// Its labels, annotations and age.
+    pub metadata: Metadata,
+    /// Where it stands.
+    pub origin: Origin,
+    /// What it says.
+    pub spec: T,
+}
+
+/// The part of `metadata` that we read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// `labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// `creationTimestamp`; files seldom have one.
+    pub created: Option<OffsetDateTime>,
+}
+
+/// Where a document stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file.
+    pub path: Arc<Path>,
+    /// Its place among the file's documents, from 0.
+    pub index: usize,
+    /// Its first line, from 1.
+    pub line: u64,
+    pub(super) lines: Arc<Lines>,
+}
+
+impl Origin {
+    /// The line of `field`, or of the nearest field that holds it.
+    pub fn line_of(&self, field: &str) -> u64 {
+        self.lines.find(field).unwrap_or(self.line)
+    }
+}
+
+impl<T> Document<T> {
+    /// A problem with `field` of this document.
+    pub fn problem(&self, severity: Severity, field: &str, message: impl Into<String>) -> Problem {
+        Problem {
+            severity,
+            document: Some(self.name.clone()),
+            path: Some(Arc::clone(&self.origin.path)),
+            line: Some(self.origin.line_of(field)),
+            field: field.to_owned(),
+            message: message.into(),
+        }
+    }
+
+    /// `path:line`, to point at this document from a problem with another.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.origin.path.display(), self.origin.line)
+    }
+}
+
+/// What a kind's reading may look at and report besides its own fields.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    pub(super) metadata: &'a Metadata,
+    pub(super) unknown: &'a mut Vec<UnknownField>,
+    pub(super) remarks: Vec<(Severity, String, String)>,
+}
+
+impl Reading<'_> {
+    /// Says that `field` is read over.
+    pub(super) fn not_acted_on(&mut self, field: impl Into<String>, what: impl Into<String>) {
+        self.remarks.push((Severity::NotActedOn, field.into(), what.into()));
+    }
+
+    /// Says that part of the document has no effect.
+    pub(super) fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.remarks.push((Severity::Error, field.into(), message.into()));
+    }
+
+    /// Says that `field` may not do what was meant.
+    pub(super) fn warning(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.remarks.push((Severity::Warning, field.into(), message.into()));
+    }
+
+    /// Takes out the fields below `field` that nothing reads.
+    pub(super) fn take_unknown_below(&mut self, field: &str) -> Vec<UnknownField> {
+        let below = |unknown: &UnknownField| {
+            unknown
+                .field
+                .strip_prefix(field)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let (taken, rest) = std::mem::take(self.unknown).into_iter().partition(below);
+        *self.unknown = rest;
+        taken
+    }
+}
+
+/// `error` at `field`; its line is looked up later.
+pub(super) fn wrong(field: impl Into<String>, message: impl Into<String>) -> FieldError {
+    FieldError { field: field.into(), line: None, message: message.into() }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct MetadataWords {
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    #[serde(rename = "namespace")]
+    _namespace: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    creation_timestamp: Option<String>,
+    // What a cluster adds when a document is read back from it.
+    #[serde(rename = "uid")]
+    _uid: Option<Seen>,
+    #[serde(rename = "resourceVersion")]
+    _resource_version: Option<Seen>,
+    #[serde(rename = "generation")]
+    _generation: Option<Seen>,
+    #[serde(rename = "managedFields")]
+    _managed_fields: Option<Seen>,
+    #[serde(rename = "ownerReferences")]
+    _owner_references: Option<Seen>,
+    #[serde(rename = "finalizers")]
+    _finalizers: Option<Seen>,
+    #[serde(rename = "selfLink")]
+    _self_link: Option<Seen>,
+    #[serde(rename = "generateName")]
+    _generate_name: Option<Seen>,
+}
+
+impl MetadataWords {
+    pub(super) fn read(self) -> Result<Metadata, FieldError> {
+        let created = match &self.creation_timestamp {
+            None => None,
+            Some(text) => Some(OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+                let message = format!("{text:?} is no time; write it as 2026-01-31T12:00:00Z or remove it");
+                wrong("metadata.creationTimestamp", message)
+            })?),
+        };
+        Ok(Metadata { labels: self.labels, annotations: self.annotations, created })
+    }
+}
+
+impl Metadata {
+    /// The annotations that ask for something and that `acted_on` does not name.
+    pub(super) fn annotations_not_acted_on<'a>(
+        &'a self,
+        acted_on: &'a [&'a str],
+    ) -> impl Iterator<Item = &'a str> {
+        self.annotations.keys().map(String::as_str).filter(move |key| {
+            !acted_on.contains(key) && !BOOKKEEPING.iter().any(|prefix| key.starts_with(prefix))
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! `EndpointSlice` (discovery.k8s.io/v1): addresses behind a service, listed by hand or by a cluster.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::{
+    document::{Reading, wrong},
+    typed::{FieldError, Seen},
+    words::port_number,
+};
+
+/// The label that names an `EndpointSlice`'s service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// What an `EndpointSlice` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSliceSpec {
+    /// The service in the same namespace.
+    pub service: String,
+    /// The ready addresses, in their order.
+    pub addresses: Vec<IpAddr>,
+    /// The ports by name; `None` = every port of the service, at its own number.
+    pub ports: Option<Vec<SlicePort>>,
+}
+
+/// A port of an `EndpointSlice`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicePort {
+    /// The service port's name; empty if that has none.
+    pub name: String,
+    /// The number at these addresses; `None` = the service's own.
+    pub port: Option<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    #[serde(rename = "apiVersion")]
+    _api_version: Seen,
+    #[serde(rename = "kind")]
+    _kind: Seen,
+    #[serde(rename = "metadata")]
+    _metadata: Seen,
+    address_type: String,
+    #[serde(default)]
+    endpoints: Vec<EndpointWords>,
+    ports: Option<Vec<PortWords>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct EndpointWords {
+    addresses: Vec<String>,
+    #[serde(default)]
+    conditions: ConditionWords,
+    // Where a cluster says which pod this is; the address alone decides here.
+    #[serde(rename = "targetRef")]
+    _target_ref: Option<Seen>,
+    #[serde(rename = "nodeName")]
+    _node_name: Option<Seen>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ConditionWords {
+    ready: Option<bool>,
+    #[serde(rename = "serving")]
+    _serving: Option<Seen>,
+    #[serde(rename = "terminating")]
+    _terminating: Option<Seen>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortWords {
+    #[serde(default)]
+    name: String,
+    port: Option<u32>,
+    protocol: Option<String>,
+    #[serde(rename = "appProtocol")]
+    _app_protocol: Option<Seen>,
+}
+
+pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<EndpointSliceSpec, FieldError> {
+    let Some(service) = reading.metadata.labels.get(SERVICE_LABEL) else {
+        return Err(wrong("metadata.labels", format!("has no {SERVICE_LABEL}; name the service with it")));
+    };
+    let service = service.clone();
+    match words.address_type.as_str() {
+        "IPv4" | "IPv6" => {}
+        "FQDN" => {
+            reading.not_acted_on("addressType", "FQDN is not acted on; list addresses");
+            return Ok(EndpointSliceSpec { service, addresses: Vec::new(), ports: Some(Vec::new()) });
+        }
+        other => return Err(wrong("addressType", format!("{other:?} is not known; use IPv4 or IPv6"))),
+    }
+    let mut addresses = Vec::new();
+    for (index, endpoint) in words.endpoints.into_iter().enumerate() {
+        let field = format!("endpoints[{index}].addresses");
+        let Some(first) = endpoint.addresses.first() else {
+            return Err(wrong(field, "is empty; list one address"));
+        };
+        let address =
+            first.parse().map_err(|_| wrong(format!("{field}[0]"), format!("{first:?} is no IP address")))?;
+        if endpoint.addresses.len() > 1 {
+            reading.not_acted_on(format!("{field}[1]"), "only the first address of an endpoint is used");
+        }
+        if endpoint.conditions.ready.unwrap_or(true) {
+            addresses.push(address);
+        }
+    }
+    let ports = words.ports.map(|ports| read_ports(ports, reading)).transpose()?;
+    Ok(EndpointSliceSpec { service, addresses, ports })
+}
+
+fn read_ports(words: Vec<PortWords>, reading: &mut Reading<'_>) -> Result<Vec<SlicePort>, FieldError> {
+    let mut ports = Vec::new();
+    for (index, port) in words.into_iter().enumerate() {
+        let field = format!("ports[{index}]");
+        if let Some(transport) = port.protocol.as_deref().filter(|transport| *transport != "TCP") {
+            reading
+                .not_acted_on(format!("{field}.protocol"), format!("{transport} is not carried, only TCP"));
+            continue;
+        }
+        let number = port.port.map(|number| port_number(number, &format!("{field}.port"))).transpose()?;
+        ports.push(SlicePort { name: port.name, port: number });
+    }
+    Ok(ports)
+}

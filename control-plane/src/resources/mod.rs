@@ -1,0 +1,132 @@
+//! The YAML words: what a document says, checked as far as it can be checked alone.
+//!
+//! One file per kind that is acted on. Each has its words (serde structs with exactly the fields that we
+//! honour) and what they mean (`…Spec`), so that `compile` never sees a text that was not understood.
+
+pub mod decode;
+pub mod destination_rule;
+mod document;
+pub mod endpoint_slice;
+mod node;
+pub mod peer_authentication;
+pub mod service;
+pub mod service_entry;
+mod typed;
+pub mod virtual_service;
+mod words;
+pub mod workload_entry;
+
+use std::sync::Arc;
+
+pub use self::{
+    decode::{Decoded, Outcome, decode},
+    destination_rule::DestinationRuleSpec,
+    document::{Document, Metadata, Origin},
+    endpoint_slice::EndpointSliceSpec,
+    peer_authentication::PeerAuthenticationSpec,
+    service::ServiceSpec,
+    service_entry::ServiceEntrySpec,
+    virtual_service::VirtualServiceSpec,
+    workload_entry::WorkloadEntrySpec,
+};
+use crate::problem::DocumentName;
+
+/// Every document that is acted on, each list in its order of precedence (oldest first).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resources {
+    /// `Service`.
+    pub services: Vec<Arc<Document<ServiceSpec>>>,
+    /// `EndpointSlice`.
+    pub endpoint_slices: Vec<Arc<Document<EndpointSliceSpec>>>,
+    /// `WorkloadEntry`.
+    pub workload_entries: Vec<Arc<Document<WorkloadEntrySpec>>>,
+    /// `ServiceEntry`.
+    pub service_entries: Vec<Arc<Document<ServiceEntrySpec>>>,
+    /// `VirtualService`.
+    pub virtual_services: Vec<Arc<Document<VirtualServiceSpec>>>,
+    /// `DestinationRule`.
+    pub destination_rules: Vec<Arc<Document<DestinationRuleSpec>>>,
+    /// `PeerAuthentication`.
+    pub peer_authentications: Vec<Arc<Document<PeerAuthenticationSpec>>>,
+}
+
+/// One document of any kind that is acted on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resource {
+    /// `Service`.
+    Service(Arc<Document<ServiceSpec>>),
+    /// `EndpointSlice`.
+    EndpointSlice(Arc<Document<EndpointSliceSpec>>),
+    /// `WorkloadEntry`.
+    WorkloadEntry(Arc<Document<WorkloadEntrySpec>>),
+    /// `ServiceEntry`.
+    ServiceEntry(Arc<Document<ServiceEntrySpec>>),
+    /// `VirtualService`.
+    VirtualService(Arc<Document<VirtualServiceSpec>>),
+    /// `DestinationRule`.
+    DestinationRule(Arc<Document<DestinationRuleSpec>>),
+    /// `PeerAuthentication`.
+    PeerAuthentication(Arc<Document<PeerAuthenticationSpec>>),
+}
+
+macro_rules! of_any_kind {
+    ($resource:expr, $document:ident => $body:expr) => {
+        match $resource {
+            Resource::Service($document) => $body,
+            Resource::EndpointSlice($document) => $body,
+            Resource::WorkloadEntry($document) => $body,
+            Resource::ServiceEntry($document) => $body,
+            Resource::VirtualService($document) => $body,
+            Resource::DestinationRule($document) => $body,
+            Resource::PeerAuthentication($document) => $body,
+        }
+    };
+}
+
+impl Resource {
+    /// What it is called.
+    pub fn name(&self) -> &DocumentName {
+        of_any_kind!(self, document => &document.name)
+    }
+
+    /// Its labels, annotations and age.
+    pub fn metadata(&self) -> &Metadata {
+        of_any_kind!(self, document => &document.metadata)
+    }
+
+    /// Where it stands.
+    pub fn origin(&self) -> &Origin {
+        of_any_kind!(self, document => &document.origin)
+    }
+}
+
+impl Resources {
+    /// Adds `resource` behind those of its kind that are already there.
+    pub fn push(&mut self, resource: Resource) {
+        match resource {
+            Resource::Service(document) => self.services.push(document),
+            Resource::EndpointSlice(document) => self.endpoint_slices.push(document),
+            Resource::WorkloadEntry(document) => self.workload_entries.push(document),
+            Resource::ServiceEntry(document) => self.service_entries.push(document),
+            Resource::VirtualService(document) => self.virtual_services.push(document),
+            Resource::DestinationRule(document) => self.destination_rules.push(document),
+            Resource::PeerAuthentication(document) => self.peer_authentications.push(document),
+        }
+    }
+
+    /// How many documents there are.
+    pub fn len(&self) -> usize {
+        self.services.len()
+            + self.endpoint_slices.len()
+            + self.workload_entries.len()
+            + self.service_entries.len()
+            + self.virtual_services.len()
+            + self.destination_rules.len()
+            + self.peer_authentications.len()
+    }
+
+    /// Whether there is no document at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,259 @@
+//! A parsed document as a tree whose every node knows its line.
+//!
+//! A tree, and not structs straight from the text, because a document is read twice (which kind is it,
+//! then as that kind) and because lines are asked for long after the text is gone.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor},
+};
+use serde_saphyr::Spanned;
+
+use super::typed::FieldError;
+
+/// Limits for one document; far above any real one, far below what would hurt.
+const MAX_NODES: usize = 200_000;
+const MAX_DEPTH: usize = 64;
+const MAX_REPLAYED_EVENTS: usize = 100_000;
+
+/// A value and the line it stands on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Node {
+    pub(crate) line: u64,
+    pub(crate) value: Value,
+}
+
+/// What YAML and JSON can say.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// One field; `line` is its key's.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) line: u64,
+    pub(crate) node: Node,
+}
+
+impl Node {
+    /// Parses one YAML (or JSON) document; `None` if it is empty.
+    ///
+    /// # Errors
+    /// If it is malformed, repeats a key, or exceeds the limits on size, depth and aliases.
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, FieldError> {
+        let options = serde_saphyr::options! {
+            strict_booleans: true,
+            with_snippet: false,
+            budget: serde_saphyr::budget! { max_nodes: MAX_NODES, max_depth: MAX_DEPTH },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED_EVENTS },
+        };
+        serde_saphyr::from_str_with_options::<Option<Self>>(text, options).map_err(|error| {
+            let words = error.to_string();
+            // The position is relative to the document; the caller knows the file's lines.
+            let words = words.split(" at line ").next().unwrap_or(&words);
+            let words = words.split(", set DuplicateKeyPolicy").next().unwrap_or(words);
+            FieldError {
+                field: String::new(),
+                line: error.location().map(|location| location.line()).filter(|line| *line > 0),
+                message: format!("not valid YAML: {}", words.trim()),
+            }
+        })
+    }
+
+    /// The field `key`, if this is a map that has it and it is not null.
+    pub(crate) fn field(&self, key: &str) -> Option<&Entry> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.key == key && entry.node.value != Value::Null)
+    }
+
+    /// The text of the field `key`.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        match &self.field(key)?.node.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Adds `by` to the line of this node and all below.
+    pub(crate) fn shift_lines(&mut self, by: u64) {
+        self.line += by;
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.shift_lines(by)),
+            Value::Map(entries) => {
+                for entry in entries {
+                    entry.line += by;
+                    entry.node.shift_lines(by);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What it is, for an error message.
+    pub(crate) fn describe(&self) -> String {
+        match &self.value {
+            Value::Null => "nothing".to_owned(),
+            Value::Bool(value) => format!("the boolean {value}"),
+            Value::Signed(value) => format!("the number {value}"),
+            Value::Unsigned(value) => format!("the number {value}"),
+            Value::Float(value) => format!("the number {value}"),
+            Value::Text(text) => format!("the text {text:?}"),
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(_) => "a map".to_owned(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self { line: spanned.referenced.line(), value: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(u64::try_from(value).map_or(Value::Signed(value), Value::Unsigned))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Unsigned(value))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+        Ok(Value::Float(value as f64))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
+        Ok(Value::Float(value as f64))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let line = key.referenced.line();
+            entries.push(Entry { key: key.value, line, node: map.next_value()? });
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+/// The line of every field of a document, by its pointer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Lines(BTreeMap<String, u64>);
+
+impl Lines {
+    pub(crate) fn of(node: &Node) -> Self {
+        let mut lines = Self::default();
+        lines.add(node, node.line, &Pointer::Root);
+        lines
+    }
+
+    fn add(&mut self, node: &Node, line: u64, pointer: &Pointer<'_>) {
+        self.0.insert(pointer.to_string(), line);
+        match &node.value {
+            Value::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.add(item, item.line, &Pointer::Index(pointer, index));
+                }
+            }
+            Value::Map(entries) => {
+                for entry in entries {
+                    self.add(&entry.node, entry.line, &Pointer::Key(pointer, &entry.key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The line of `field`, or of the nearest field that holds it.
+    pub(crate) fn find(&self, field: &str) -> Option<u64> {
+        let mut field = field;
+        loop {
+            if let Some(line) = self.0.get(field) {
+                return Some(*line);
+            }
+            if field.is_empty() {
+                return None;
+            }
+            field = &field[..field.rfind(['.', '[']).unwrap_or(0)];
+        }
+    }
+}
+
+/// Where in a document: a chain on the stack, written out only when something is reported.
+#[derive(Clone, Copy)]
+pub(super) enum Pointer<'a> {
+    Root,
+    Key(&'a Pointer<'a>, &'a str),
+    Index(&'a Pointer<'a>, usize),
+}
+
+impl fmt::Display for Pointer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Key(parent, key) if key.contains(['.', '[', '/']) => write!(f, "{parent}[{key}]"),
+            Self::Key(Pointer::Root, key) => f.write_str(key),
+            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `PeerAuthentication`: whether workloads take mutual TLS only, plaintext too, or plaintext only.
+
+use std::collections::BTreeMap;
+
+use selvedge_model::MtlsMode;
+use serde::Deserialize;
+
+use super::{
+    document::{Reading, wrong},
+    typed::FieldError,
+};
+
+/// What a `PeerAuthentication` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerAuthenticationSpec {
+    /// The labels of the workloads that it is for; empty = all of its namespace (or of the mesh).
+    pub selector: BTreeMap<String, String>,
+    /// The mode; `None` = as the next wider document says.
+    pub mode: Option<MtlsMode>,
+    /// Modes by workload port; `None` = `mode`.
+    pub ports: BTreeMap<u16, Option<MtlsMode>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Words {
+    selector: SelectorWords,
+    mtls: MtlsWords,
+    port_level_mtls: BTreeMap<String, MtlsWords>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SelectorWords {
+    match_labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MtlsWords {
+    mode: ModeWord,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum ModeWord {
+    #[default]
+    Unset,
+    Disable,
+    Permissive,
+    Strict,
+}
+
+impl ModeWord {
+    fn read(self) -> Option<MtlsMode> {
+        match self {
+            Self::Unset => None,
+            Self::Disable => Some(MtlsMode::Disable),
+            Self::Permissive => Some(MtlsMode::Permissive),
+            Self::Strict => Some(MtlsMode::Strict),
+        }
+    }
+}
+
+pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PeerAuthenticationSpec, FieldError> {
+    if let Some(unknown) = reading.take_unknown_below("spec.selector").first() {
+        // Read over, it would select more workloads than meant.
+        return Err(wrong(unknown.field.clone(), "is not understood; select workloads by matchLabels"));
+    }
+    let selector = words.selector.match_labels;
+    let mut ports = BTreeMap::new();
+    for (port, mtls) in words.port_level_mtls {
+        let field = format!("spec.portLevelMtls.{port}");
+        let number = port.parse().ok().filter(|number| *number != 0);
+        let number = number.ok_or_else(|| wrong(&field, format!("{port:?} is no port; use 1 to 65535")))?;
+        ports.insert(number, mtls.mode.read());
+    }
+    if selector.is_empty() && !ports.is_empty() {
+        let message = "has no effect without a selector; add selector.matchLabels";
+        reading.error("spec.portLevelMtls", message);
+        ports.clear();
+    }
+    Ok(PeerAuthenticationSpec { selector, mode: words.mtls.mode.read(), ports })
+}

@@ -1,0 +1,213 @@
+//! `Service` (v1): a name, its ports, and the labels of the workloads behind it.
+
+use std::{collections::BTreeMap, fmt};
+
+use selvedge_model::Protocol;
+use serde::{Deserialize, Deserializer, de};
+
+use super::{
+    document::{Reading, wrong},
+    typed::{FieldError, Seen},
+    words::port_number,
+};
+
+/// Ports whose servers speak first, so that sniffing would wait for a client that waits too.
+const SERVER_FIRST_PORTS: [u16; 4] = [25, 53, 3306, 27017];
+
+/// What a `Service` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// The labels that its workloads carry; empty = endpoints come from `EndpointSlice`s alone.
+    pub selector: BTreeMap<String, String>,
+    /// Its TCP ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// One port of a `Service`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty if it is the only port and has none.
+    pub name: String,
+    /// The port that clients call.
+    pub port: u16,
+    /// The port that workloads serve.
+    pub target: TargetPort,
+    /// What is spoken.
+    pub protocol: Protocol,
+}
+
+/// Where a service's port leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetPort {
+    /// The same number as the service's port.
+    Same,
+    /// This number.
+    Number(u16),
+    /// The workload's port of this name.
+    Named(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    #[serde(default)]
+    selector: BTreeMap<String, String>,
+    #[serde(default)]
+    ports: Vec<PortWords>,
+    #[serde(rename = "type")]
+    service_type: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    session_affinity: Option<String>,
+    internal_traffic_policy: Option<String>,
+    publish_not_ready_addresses: Option<bool>,
+    // What a cluster adds by default.
+    #[serde(rename = "ipFamilies")]
+    _ip_families: Option<Seen>,
+    #[serde(rename = "ipFamilyPolicy")]
+    _ip_family_policy: Option<Seen>,
+    #[serde(rename = "clusterIPs")]
+    _cluster_ips: Option<Seen>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortWords {
+    #[serde(default)]
+    name: String,
+    port: u32,
+    target_port: Option<NumberOrName>,
+    protocol: Option<String>,
+    app_protocol: Option<String>,
+}
+
+/// A port by number or by name.
+#[derive(Debug)]
+enum NumberOrName {
+    Number(u32),
+    Name(String),
+}
+
+impl<'de> Deserialize<'de> for NumberOrName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl de::Visitor<'_> for Either {
+            type Value = NumberOrName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port number or name")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<NumberOrName, E> {
+                Ok(NumberOrName::Number(u32::try_from(number).unwrap_or(u32::MAX)))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<NumberOrName, E> {
+                // Kubernetes reads a quoted number as a number too.
+                Ok(name.parse().map_or_else(|_| NumberOrName::Name(name.to_owned()), NumberOrName::Number))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// What the value of a field means for those who do not act on it.
+fn unless_default(reading: &mut Reading<'_>, field: &str, value: Option<&str>, default: &str, what: &str) {
+    if let Some(value) = value.filter(|value| *value != default) {
+        reading.not_acted_on(format!("spec.{field}"), format!("{value} is not acted on: {what}"));
+    }
+}
+
+pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpec, FieldError> {
+    let kind = words.service_type.as_deref();
+    unless_default(reading, "type", kind, "ClusterIP", "only callers inside the mesh are served");
+    unless_default(
+        reading,
+        "sessionAffinity",
+        words.session_affinity.as_deref(),
+        "None",
+        "requests are balanced one by one",
+    );
+    let local = words.internal_traffic_policy.as_deref();
+    unless_default(reading, "internalTrafficPolicy", local, "Cluster", "every endpoint is used");
+    let cluster_ip = words.cluster_ip.as_deref().filter(|ip| !ip.is_empty());
+    unless_default(reading, "clusterIP", cluster_ip, "None", "call the service by its name");
+    if words.publish_not_ready_addresses == Some(true) {
+        reading.not_acted_on("spec.publishNotReadyAddresses", "not acted on: only ready endpoints are used");
+    }
+    if kind == Some("ExternalName") {
+        return Ok(ServiceSpec { selector: BTreeMap::new(), ports: Vec::new() });
+    }
+    if words.ports.is_empty() {
+        return Err(wrong("spec.ports", "is empty; name at least one port"));
+    }
+    let several = words.ports.len() > 1;
+    let mut ports: Vec<ServicePort> = Vec::new();
+    for (index, port) in words.ports.into_iter().enumerate() {
+        let field = format!("spec.ports[{index}]");
+        if several && port.name.is_empty() {
+            return Err(wrong(field, "has no name; each of several ports needs one"));
+        }
+        if let Some(transport) = port.protocol.as_deref().filter(|transport| *transport != "TCP") {
+            reading
+                .not_acted_on(format!("{field}.protocol"), format!("{transport} is not carried, only TCP"));
+            continue;
+        }
+        let port = read_port(port, &field)?;
+        if let Some(other) = ports.iter().find(|other| other.port == port.port || other.name == port.name) {
+            let message = format!(
+                "has the number or name of port {} {:?}; both must be unique",
+                other.port, other.name
+            );
+            return Err(wrong(field, message));
+        }
+        ports.push(port);
+    }
+    Ok(ServiceSpec { selector: words.selector, ports })
+}
+
+fn read_port(words: PortWords, field: &str) -> Result<ServicePort, FieldError> {
+    let port = port_number(words.port, &format!("{field}.port"))?;
+    let target = match words.target_port {
+        None => TargetPort::Same,
+        Some(NumberOrName::Number(number)) => {
+            TargetPort::Number(port_number(number, &format!("{field}.targetPort"))?)
+        }
+        Some(NumberOrName::Name(name)) => TargetPort::Named(name),
+    };
+    let protocol = protocol_of(words.app_protocol.as_deref(), &words.name, port);
+    Ok(ServicePort { name: words.name, port, target, protocol })
+}
+
+/// What is spoken on a port: `appProtocol` beats the part of the name before `-`.
+pub(super) fn protocol_of(app_protocol: Option<&str>, port_name: &str, port: u16) -> Protocol {
+    let by_name = || known_protocol(port_name.split('-').next().unwrap_or_default());
+    let by_number = || if SERVER_FIRST_PORTS.contains(&port) { Protocol::Tcp } else { Protocol::Unspecified };
+    app_protocol.and_then(known_protocol).or_else(by_name).unwrap_or_else(by_number)
+}
+
+/// The protocol that Istio's word for it names.
+pub(super) fn known_protocol(word: &str) -> Option<Protocol> {
+    match word.to_ascii_lowercase().as_str() {
+        // gRPC-Web travels over either version of HTTP.
+        "http" | "http_proxy" | "grpc-web" | "kubernetes.io/ws" => Some(Protocol::Http),
+        "http2" | "grpc" | "kubernetes.io/h2c" => Some(Protocol::Http2),
+        "tcp" | "tls" | "https" | "mongo" | "redis" | "mysql" | "kubernetes.io/wss" => Some(Protocol::Tcp),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ports_protocol_is_its_app_protocol_or_its_name() {
+        assert_eq!(protocol_of(None, "http-admin", 80), Protocol::Http);
+        assert_eq!(protocol_of(None, "grpc", 80), Protocol::Http2);
+        assert_eq!(protocol_of(Some("kubernetes.io/h2c"), "http", 80), Protocol::Http2);
+        assert_eq!(protocol_of(Some("example.com/own"), "tcp-x", 80), Protocol::Tcp);
+        assert_eq!(protocol_of(None, "", 80), Protocol::Unspecified);
+        assert_eq!(protocol_of(None, "", 3306), Protocol::Tcp, "a server that speaks first");
+    }
+}

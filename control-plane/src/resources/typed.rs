@@ -1,0 +1,380 @@
+//! A node's way into typed structs.
+//!
+//! Its own serde deserializer, because three things must be known together that no generic format (nor
+//! `serde_ignored` on top of one) offers: the line of every error, every field that a struct does not
+//! name with its line, and Istio's snake_case spellings of camelCase fields.
+
+use std::{cell::RefCell, collections::HashSet, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess,
+        Visitor, value::StrDeserializer,
+    },
+    forward_to_deserialize_any,
+};
+
+use super::node::{Entry, Node, Pointer, Value};
+
+/// A field that a struct does not name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnknownField {
+    /// Such as `spec.http[0].fault.delay`.
+    pub(crate) field: String,
+    pub(crate) line: u64,
+}
+
+/// Why a document is not what its kind asks for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub(crate) struct FieldError {
+    /// Empty until the innermost node that failed has named itself.
+    pub(crate) field: String,
+    pub(crate) line: Option<u64>,
+    pub(crate) message: String,
+}
+
+/// Reads `node` into `T`, and collects every field that `T` does not name.
+///
+/// # Errors
+/// The first field that is not what `T` asks for, with its line.
+pub(crate) fn decode<T: de::DeserializeOwned>(node: &Node) -> Result<(T, Vec<UnknownField>), FieldError> {
+    let unknown = RefCell::new(Vec::new());
+    let at = At { node, line: node.line, pointer: Pointer::Root, unknown: &unknown };
+    let value = T::deserialize(at)?;
+    Ok((value, unknown.into_inner()))
+}
+
+/// A field that is read over on purpose, or whose mere presence is all that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct Seen;
+
+/// One node on its way into a typed value.
+#[derive(Clone, Copy)]
+struct At<'de, 'p> {
+    node: &'de Node,
+    line: u64,
+    pointer: Pointer<'p>,
+    unknown: &'p RefCell<Vec<UnknownField>>,
+}
+
+impl<'de> At<'de, '_> {
+    /// Says where `error` happened, unless a node further in has said so.
+    fn located(&self, mut error: FieldError) -> FieldError {
+        if error.line.is_none() {
+            error.line = Some(self.line);
+            error.field = self.pointer.to_string();
+        }
+        error
+    }
+
+    fn expected(&self, what: &str) -> FieldError {
+        self.located(de::Error::custom(format!("expected {what}, found {}", self.node.describe())))
+    }
+
+    /// Records this field, by its leaves, as one that nothing reads.
+    fn record_unknown(&self) {
+        match &self.node.value {
+            Value::Null => {}
+            Value::Map(entries) if !entries.is_empty() => {
+                for entry in entries {
+                    let pointer = Pointer::Key(&self.pointer, &entry.key);
+                    let below = At { node: &entry.node, line: entry.line, pointer, unknown: self.unknown };
+                    below.record_unknown();
+                }
+            }
+            _ => {
+                let field = self.pointer.to_string();
+                self.unknown.borrow_mut().push(UnknownField { field, line: self.line });
+            }
+        }
+    }
+
+    fn visit_map<V: Visitor<'de>>(
+        self,
+        fields: Option<&'static [&'static str]>,
+        visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        let Value::Map(entries) = &self.node.value else {
+            return Err(self.expected("a map of fields"));
+        };
+        let mut seen = HashSet::new();
+        let mut list = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let mut key = entry.key.clone();
+            if let Some(fields) = fields {
+                // Null means unset, as in Kubernetes and protobuf JSON.
+                if entry.node.value == Value::Null {
+                    continue;
+                }
+                if !fields.contains(&key.as_str()) {
+                    let camel = camel_case(&key);
+                    if fields.contains(&camel.as_str()) {
+                        key = camel;
+                    }
+                }
+            }
+            if !seen.insert(key.clone()) {
+                let mut error: FieldError =
+                    de::Error::custom(format!("{key:?} is given twice; keep one of them"));
+                error.line = Some(entry.line);
+                error.field = self.pointer.to_string();
+                return Err(error);
+            }
+            list.push((key, entry));
+        }
+        visitor
+            .visit_map(Entries { at: self, list: list.into_iter(), value: None })
+            .map_err(|error| self.located(error))
+    }
+
+    fn visit_list<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        let Value::List(items) = &self.node.value else {
+            return Err(self.expected("a list"));
+        };
+        visitor.visit_seq(Items { at: self, items, next: 0 }).map_err(|error| self.located(error))
+    }
+
+    fn visit_text<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        match &self.node.value {
+            Value::Text(text) => visitor.visit_str(text).map_err(|error| self.located(error)),
+            Value::Bool(_) | Value::Signed(_) | Value::Unsigned(_) | Value::Float(_) => {
+                let message = format!("expected a text, found {}; put it in quotes", self.node.describe());
+                Err(self.located(de::Error::custom(message)))
+            }
+            _ => Err(self.expected("a text")),
+        }
+    }
+
+    fn visit_number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        match &self.node.value {
+            Value::Signed(_) | Value::Unsigned(_) | Value::Float(_) => self.deserialize_any(visitor),
+            _ => Err(self.expected("a number")),
+        }
+    }
+}
+
+/// `max_connections` -> `maxConnections`.
+fn camel_case(snake: &str) -> String {
+    let mut words = snake.split('_');
+    let mut camel = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        camel.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        camel.push_str(letters.as_str());
+    }
+    camel
+}
+
+macro_rules! numbers {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+            self.visit_number(visitor)
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for At<'de, '_> {
+    type Error = FieldError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        match &self.node.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Signed(value) => visitor.visit_i64(*value),
+            Value::Unsigned(value) => visitor.visit_u64(*value),
+            Value::Float(value) => visitor.visit_f64(*value),
+            Value::Text(text) => visitor.visit_str(text),
+            Value::List(_) => return self.visit_list(visitor),
+            Value::Map(_) => return self.visit_map(None, visitor),
+        }
+        .map_err(|error| self.located(error))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        match &self.node.value {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        self.visit_map(Some(fields), visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        self.visit_map(None, visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        self.visit_list(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, FieldError> {
+        self.visit_list(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        let Value::Text(text) = &self.node.value else {
+            return Err(self.expected("one word"));
+        };
+        visitor.visit_enum(Word(text)).map_err(|error| self.located(error))
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        match &self.node.value {
+            Value::Bool(value) => visitor.visit_bool(*value),
+            _ => Err(self.expected("true or false")),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        self.visit_text(visitor)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        self.visit_text(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        visitor.visit_newtype_struct(self).map_err(|error| self.located(error))
+    }
+
+    /// Only [`Seen`] is a unit struct: whatever stands here is passed over without being recorded.
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        self.record_unknown();
+        visitor.visit_unit()
+    }
+
+    numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+        deserialize_f32 deserialize_f64
+    }
+
+    forward_to_deserialize_any! {
+        i128 u128 char bytes byte_buf unit tuple_struct identifier
+    }
+}
+
+struct Entries<'de, 'p> {
+    at: At<'de, 'p>,
+    list: std::vec::IntoIter<(String, &'de Entry)>,
+    value: Option<&'de Entry>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de, '_> {
+    type Error = FieldError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, FieldError> {
+        let Some((key, entry)) = self.list.next() else { return Ok(None) };
+        self.value = Some(entry);
+        let key: StrDeserializer<'_, FieldError> = key.as_str().into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, FieldError> {
+        let entry = self.value.take().expect("serde asks for a value after its key");
+        let pointer = Pointer::Key(&self.at.pointer, &entry.key);
+        let below = At { node: &entry.node, line: entry.line, pointer, unknown: self.at.unknown };
+        seed.deserialize(below).map_err(|error| below.located(error))
+    }
+}
+
+struct Items<'de, 'p> {
+    at: At<'de, 'p>,
+    items: &'de [Node],
+    next: usize,
+}
+
+impl<'de> SeqAccess<'de> for Items<'de, '_> {
+    type Error = FieldError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, FieldError> {
+        let Some(node) = self.items.get(self.next) else { return Ok(None) };
+        let pointer = Pointer::Index(&self.at.pointer, self.next);
+        self.next += 1;
+        let below = At { node, line: node.line, pointer, unknown: self.at.unknown };
+        seed.deserialize(below).map(Some).map_err(|error| below.located(error))
+    }
+}
+
+struct Word<'a>(&'a str);
+
+impl<'a> EnumAccess<'a> for Word<'a> {
+    type Error = FieldError;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'a>>(self, seed: V) -> Result<(V::Value, Self), FieldError> {
+        let word: StrDeserializer<'_, FieldError> = self.0.into_deserializer();
+        Ok((seed.deserialize(word)?, self))
+    }
+}
+
+impl<'a> VariantAccess<'a> for Word<'a> {
+    type Error = FieldError;
+
+    fn unit_variant(self) -> Result<(), FieldError> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'a>>(self, _seed: T) -> Result<T::Value, FieldError> {
+        Err(de::Error::invalid_type(Unexpected::UnitVariant, &"a word with a value"))
+    }
+
+    fn tuple_variant<V: Visitor<'a>>(self, _len: usize, _visitor: V) -> Result<V::Value, FieldError> {
+        Err(de::Error::invalid_type(Unexpected::UnitVariant, &"a word with values"))
+    }
+
+    fn struct_variant<V: Visitor<'a>>(
+        self,
+        _fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        Err(de::Error::invalid_type(Unexpected::UnitVariant, &"a word with fields"))
+    }
+}
+
+impl de::Error for FieldError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self { field: String::new(), line: None, message: message.to_string() }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::custom(format!("{field} is missing"))
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::custom(format!("{field} is given twice; keep one of them"))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::custom(format!("{variant:?} is not known here; use one of {}", expected.join(", ")))
+    }
+}

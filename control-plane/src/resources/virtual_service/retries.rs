@@ -1,0 +1,84 @@
+//! `retries`: how often, and on which of Envoy's conditions.
+
+use selvedge_model::{RetryOn, RetryPolicy};
+use serde::Deserialize;
+
+use super::super::{
+    document::{Reading, wrong},
+    typed::FieldError,
+    words::GoDuration,
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    attempts: Option<u32>,
+    per_try_timeout: Option<GoDuration>,
+    retry_on: Option<String>,
+    backoff: Option<GoDuration>,
+}
+
+pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Result<RetryPolicy, FieldError> {
+    let default = RetryPolicy::default();
+    if words.attempts.is_none() {
+        reading.warning(field, "gives no attempts, which means 0; add attempts to retry");
+    }
+    let on = match words.retry_on.as_deref().map(str::trim).filter(|conditions| !conditions.is_empty()) {
+        None => default.on,
+        Some(conditions) => read_conditions(conditions, &format!("{field}.retryOn"), reading)?,
+    };
+    let backoff = match words.backoff {
+        Some(GoDuration(backoff)) if backoff.is_zero() => {
+            return Err(wrong(format!("{field}.backoff"), "is 0; write for example 25ms"));
+        }
+        Some(GoDuration(backoff)) => backoff,
+        None => default.backoff,
+    };
+    Ok(RetryPolicy {
+        attempts: words.attempts.unwrap_or(0),
+        on,
+        per_try_timeout: words.per_try_timeout.map(|time| time.0).filter(|time| !time.is_zero()),
+        backoff,
+    })
+}
+
+fn read_conditions(conditions: &str, field: &str, reading: &mut Reading<'_>) -> Result<RetryOn, FieldError> {
+    let mut on = RetryOn::default();
+    for word in conditions.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        match word {
+            "5xx" => on.any_5xx = true,
+            "gateway-error" => on.gateway_error = true,
+            "reset" => on.reset = true,
+            "connect-failure" => on.connect_failure = true,
+            "retriable-4xx" => on.retriable_4xx = true,
+            "refused-stream" => on.refused_stream = true,
+            // The plain numbers beside it are its list.
+            "retriable-status-codes" => {}
+            "cancelled" => on.grpc_statuses.push(1),
+            "deadline-exceeded" => on.grpc_statuses.push(4),
+            "resource-exhausted" => on.grpc_statuses.push(8),
+            "internal" => on.grpc_statuses.push(13),
+            "unavailable" => on.grpc_statuses.push(14),
+            "reset-before-request"
+            | "retriable-headers"
+            | "envoy-ratelimited"
+            | "http3-post-connect-failure" => {
+                reading.not_acted_on(field, format!("{word} is not acted on"));
+            }
+            code => match code.parse::<u16>() {
+                Ok(status) if (100..=599).contains(&status) => on.status_codes.push(status),
+                _ => {
+                    let message = format!(
+                        "{code:?} is no retry condition; use for example connect-failure, reset, gateway-error, 5xx or 503"
+                    );
+                    return Err(wrong(field, message));
+                }
+            },
+        }
+    }
+    on.status_codes.sort_unstable();
+    on.status_codes.dedup();
+    on.grpc_statuses.sort_unstable();
+    on.grpc_statuses.dedup();
+    Ok(on)
+}

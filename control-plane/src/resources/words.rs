@@ -1,0 +1,183 @@
+//! Words that several kinds share: durations, text matches, port numbers.
+
+use std::{fmt, time::Duration};
+
+use http::HeaderName;
+use selvedge_model::{FullRegex, StringMatch};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
+
+use super::{document::wrong, typed::FieldError};
+
+/// A length of time as Istio writes it (Go's form): `1h2m3s`, `0.5s`, `250ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct GoDuration(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for GoDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = GoDuration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration with its unit, such as 30s")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<GoDuration, E> {
+                parse_duration(text).map(GoDuration).ok_or_else(|| {
+                    E::custom(format!("{text:?} is no duration; write it as 1h2m3s, 0.5s or 250ms"))
+                })
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<GoDuration, E> {
+                Err(E::custom(format!("the duration {number} has no unit; write {number}s")))
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+/// The time that `text` says; `None` if it is malformed, negative or longer than centuries.
+fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut total: u128 = 0;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (digits, after) = rest.split_at(number);
+        let unit_len = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_len);
+        let nanos: u128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        total = total.checked_add(scaled(digits, nanos)?)?;
+        rest = after;
+    }
+    if text.is_empty() {
+        return None;
+    }
+    u64::try_from(total).ok().map(Duration::from_nanos)
+}
+
+/// The decimal number `digits` times `unit`, rounded down.
+fn scaled(digits: &str, unit: u128) -> Option<u128> {
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if (whole.is_empty() && fraction.is_empty()) || digits.len() > 18 || fraction.contains('.') {
+        return None;
+    }
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let part: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let below = part * unit / 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    Some(whole * unit + below)
+}
+
+/// `exact`, `prefix` or `regex`; none of them asks only that the text is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct StringMatchWords {
+    exact: Option<String>,
+    prefix: Option<String>,
+    regex: Option<String>,
+}
+
+impl StringMatchWords {
+    /// What is asked for; `field` is where it stands.
+    pub(super) fn read(self, field: &str) -> Result<StringMatch, FieldError> {
+        match (self.exact, self.prefix, self.regex) {
+            (Some(exact), None, None) => Ok(StringMatch::Exact(exact)),
+            (None, Some(prefix), None) => Ok(StringMatch::Prefix(prefix)),
+            (None, None, Some(regex)) => FullRegex::new(&regex).map(StringMatch::Regex).map_err(|error| {
+                let words = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+                wrong(format!("{field}.regex"), format!("{regex:?} is no RE2 regular expression: {words}"))
+            }),
+            (None, None, None) => Ok(StringMatch::Present),
+            _ => Err(wrong(field, "gives more than one of exact, prefix and regex; keep one")),
+        }
+    }
+
+    /// As [`Self::read`], where Istio also writes `regex: "*"` for "is there".
+    pub(super) fn read_header(self, field: &str) -> Result<StringMatch, FieldError> {
+        if self.regex.as_deref() == Some("*") && self.exact.is_none() && self.prefix.is_none() {
+            return Ok(StringMatch::Present);
+        }
+        self.read(field)
+    }
+
+    /// As [`Self::read`], where an empty match is a mistake.
+    pub(super) fn read_given(self, field: &str) -> Result<StringMatch, FieldError> {
+        match self.read(field)? {
+            StringMatch::Present => Err(wrong(field, "is empty; give exact, prefix or regex")),
+            StringMatch::Prefix(prefix) if prefix.is_empty() => {
+                Err(wrong(format!("{field}.prefix"), "is empty; write / to match every path"))
+            }
+            asked => Ok(asked),
+        }
+    }
+}
+
+/// A header name, in the lower case that HTTP/2 needs.
+pub(super) fn header_name(name: &str, field: &str) -> Result<HeaderName, FieldError> {
+    HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
+        .map_err(|_| wrong(field, format!("{name:?} is no header name")))
+}
+
+/// A port number that something can listen on.
+pub(super) fn port_number(number: u32, field: &str) -> Result<u16, FieldError> {
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| wrong(field, format!("{number} is no port; use 1 to 65535")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_in_go() {
+        for (text, millis) in [
+            ("30s", 30_000),
+            ("0.5s", 500),
+            ("1h2m3s", 3_723_000),
+            ("1m0.25s", 60_250),
+            ("250ms", 250),
+            ("0", 0),
+            ("0s", 0),
+            ("+1s", 1000),
+            (".5s", 500),
+        ] {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in
+            ["", "5", "s", "1", "-1s", "1 s", "1d", "1.2.3s", "1s2", ".", ".s", "9999999999999999h", "1e3s"]
+        {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_match_asks_for_one_thing() {
+        let words = |exact: Option<&str>, regex: Option<&str>| StringMatchWords {
+            exact: exact.map(str::to_owned),
+            prefix: None,
+            regex: regex.map(str::to_owned),
+        };
+
+        assert_eq!(words(Some("a"), None).read("f"), Ok(StringMatch::Exact("a".to_owned())));
+        assert_eq!(words(None, Some("*")).read_header("f"), Ok(StringMatch::Present));
+        assert_eq!(words(None, None).read("f"), Ok(StringMatch::Present));
+        assert!(words(Some("a"), Some("b")).read("f").is_err());
+        assert!(words(None, Some("(")).read("f").unwrap_err().message.contains("RE2"));
+        assert!(words(None, None).read_given("f").is_err());
+    }
+}

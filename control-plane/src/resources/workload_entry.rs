@@ -1,0 +1,92 @@
+//! `WorkloadEntry`: a workload outside Kubernetes, with its address, labels, ports and service account.
+//!
+//! Two things that Kubernetes knows about a pod are said here by a label and an annotation: whether there
+//! is a sidecar (`security.istio.io/tlsMode: istio`, as injection sets it), and where its inbound listener
+//! is when nothing redirects connections to it (`config.selvedge.io/inbound: IP:PORT`).
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use selvedge_model::WorkloadName;
+use serde::Deserialize;
+
+use super::{
+    document::{Metadata, Reading, wrong},
+    typed::FieldError,
+    words::port_number,
+};
+
+/// The label that says that a workload has a sidecar.
+const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+/// The annotation that says where a workload's inbound listener is.
+pub(super) const INBOUND_ANNOTATION: &str = "config.selvedge.io/inbound";
+
+/// What a `WorkloadEntry` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadEntrySpec {
+    /// Where it is; `None` if that is not an IP address (which is reported).
+    pub address: Option<IpAddr>,
+    /// Its labels; those of `spec` beat those of `metadata`.
+    pub labels: BTreeMap<String, String>,
+    /// The ports that it serves, by name.
+    pub ports: BTreeMap<String, u16>,
+    /// Its service account.
+    pub service_account: String,
+    /// Whether it has a sidecar.
+    pub meshed: bool,
+    /// Its sidecar's inbound listener, in explicit mode.
+    pub inbound: Option<SocketAddr>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    address: String,
+    #[serde(default)]
+    ports: BTreeMap<String, u32>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    service_account: Option<String>,
+}
+
+pub(super) fn read(
+    words: Words,
+    field: &str,
+    metadata: &Metadata,
+    reading: &mut Reading<'_>,
+) -> Result<WorkloadEntrySpec, FieldError> {
+    let address = words.address.parse().ok();
+    if address.is_none() {
+        let message =
+            format!("{:?} is not acted on: only IP addresses are, so nothing is sent there", words.address);
+        reading.not_acted_on(format!("{field}.address"), message);
+    }
+    let mut ports = BTreeMap::new();
+    for (name, number) in words.ports {
+        let port = port_number(number, &format!("{field}.ports.{name}"))?;
+        ports.insert(name, port);
+    }
+    let mut labels = metadata.labels.clone();
+    labels.extend(words.labels);
+    let service_account = words.service_account.unwrap_or_else(|| "default".to_owned());
+    if WorkloadName::new("default", &service_account).is_err() {
+        let message =
+            format!("{service_account:?} is no service account; use lower-case letters, digits and '-'");
+        return Err(wrong(format!("{field}.serviceAccount"), message));
+    }
+    let inbound = match metadata.annotations.get(INBOUND_ANNOTATION) {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|_| {
+            let message = format!("{text:?} is no address; write IP:PORT of the sidecar's inbound listener");
+            wrong(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message)
+        })?),
+    };
+    let meshed = labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == "istio");
+    if inbound.is_some() && !meshed {
+        let message = format!("has no effect without the label {TLS_MODE_LABEL}: istio");
+        reading.warning(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message);
+    }
+    Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound })
+}
