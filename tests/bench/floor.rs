@@ -1,0 +1,214 @@
+//! The floor: a pair of proxies that only forward, each with as little between its sockets as hyper
+//! and rustls allow.
+//!
+//! It is the yardstick for the product, so it shares what a sidecar cannot do without (mutual TLS 1.3
+//! with the same provider and options, one thread, pooled connections, HTTP/1.1 or HTTP/2 between the
+//! two) and has nothing else: no routing, no policy, no retries, no timeouts, no metrics.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use self::upstream::{Answer, Upstream};
+use crate::process::{announce, exit_when_stdin_closes};
+
+mod tls;
+mod upstream;
+
+/// Large enough that 1 KiB answers and bulk alike never wait for a window.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const STREAMS: u32 = 4096;
+
+/// What a failed forward is to hyper, which then closes the connection.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Which half of the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Half {
+    /// Plain HTTP in, mutual TLS out.
+    Client,
+    /// Mutual TLS in, plain HTTP out.
+    Server,
+}
+
+impl Half {
+    /// As the command line spells it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// What the two halves speak inside TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Carrier {
+    Http1,
+    Http2,
+}
+
+impl Carrier {
+    /// As the command line spells it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(long, value_enum)]
+    half: Half,
+    #[arg(long, value_enum, default_value = "http2")]
+    carrier: Carrier,
+    /// Where to listen; port 0 takes a free one, which is printed.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Where to forward to: the other half, or the app.
+    #[arg(long)]
+    to: SocketAddr,
+    /// A directory with ca.pem, cert.pem and key.pem.
+    #[arg(long)]
+    certificates: PathBuf,
+    #[arg(long, hide = true)]
+    exit_on_stdin_close: bool,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    if args.exit_on_stdin_close {
+        exit_when_stdin_closes();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; is the port taken?", args.listen))?;
+    let forwarder = Forwarder::new(&args)?;
+    announce("floor", listener.local_addr()?)?;
+    loop {
+        // Out of descriptors or a caller that gave up: nothing that ends the floor.
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let forwarder = forwarder.clone();
+        tokio::spawn(async move {
+            if let Err(error) = forwarder.connection(stream).await {
+                eprintln!("connection: {error}");
+            }
+        });
+    }
+}
+
+/// What every connection of this half needs.
+#[derive(Clone)]
+struct Forwarder {
+    acceptor: Option<TlsAcceptor>,
+    /// What arrives: plain HTTP/1.1 at the client's half, the carrier at the server's.
+    arrives: Carrier,
+    upstream: Arc<Upstream>,
+}
+
+impl Forwarder {
+    fn new(args: &Args) -> anyhow::Result<Self> {
+        Ok(match args.half {
+            Half::Client => Self {
+                acceptor: None,
+                arrives: Carrier::Http1,
+                upstream: Arc::new(Upstream::new(
+                    args.to,
+                    Some(tls::client(&args.certificates)?),
+                    args.carrier,
+                )),
+            },
+            Half::Server => Self {
+                acceptor: Some(tls::server(&args.certificates)?),
+                arrives: args.carrier,
+                upstream: Arc::new(Upstream::new(args.to, None, Carrier::Http1)),
+            },
+        })
+    }
+
+    async fn connection(self, stream: TcpStream) -> Result<(), Failure> {
+        stream.set_nodelay(true)?;
+        match self.acceptor.clone() {
+            Some(acceptor) => self.requests(acceptor.accept(stream).await?).await,
+            None => self.requests(stream).await,
+        }
+    }
+
+    async fn requests<S>(self, stream: S) -> Result<(), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (arrives, upstream) = (self.arrives, self.upstream);
+        let service = service_fn(move |request| forward(Arc::clone(&upstream), arrives, request));
+        let stream = TokioIo::new(stream);
+        match arrives {
+            Carrier::Http1 => {
+                hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await?
+            }
+            Carrier::Http2 => {
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .max_concurrent_streams(STREAMS)
+                    .serve_connection(stream, service)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn forward(
+    upstream: Arc<Upstream>,
+    arrives: Carrier,
+    mut request: Request<Incoming>,
+) -> Result<Response<Answer>, Failure> {
+    match (arrives, upstream.carrier()) {
+        (Carrier::Http1, Carrier::Http2) => to_http2(&mut request)?,
+        (Carrier::Http2, Carrier::Http1) => to_http1(&mut request)?,
+        (Carrier::Http1, Carrier::Http1) | (Carrier::Http2, Carrier::Http2) => {}
+    }
+    let mut response = upstream.send(request).await?;
+    *response.version_mut() = Version::HTTP_11;
+    Ok(response)
+}
+
+/// HTTP/2 names the authority in the URI, not in a header.
+fn to_http2(request: &mut Request<Incoming>) -> Result<(), Failure> {
+    let host = request.headers_mut().remove(HOST).ok_or("the request has no host")?;
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(Authority::try_from(host.as_bytes())?);
+    *request.uri_mut() = Uri::from_parts(parts)?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(())
+}
+
+/// HTTP/1.1 names the authority in a header, not in the URI.
+fn to_http1(request: &mut Request<Incoming>) -> Result<(), Failure> {
+    let parts = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(authority) = parts.authority {
+        request.headers_mut().insert(HOST, authority.as_str().try_into()?);
+    }
+    *request.uri_mut() = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+    *request.version_mut() = Version::HTTP_11;
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! HAProxy, once as client of mutual TLS and once as its server: HTTP/2 between the two.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+
+use super::{Half, Pair, Site, foreign, text};
+use crate::certificates::SERVER_NAME;
+use crate::process::{Running, installed};
+
+pub(super) fn start(site: &Site) -> anyhow::Result<Pair> {
+    let program = installed("haproxy").context("haproxy is not installed")?;
+    foreign(site, |half, listen, to| {
+        let name = format!("haproxy-{}", half.word());
+        let config = site.write(&format!("{name}.cfg"), &config(half, listen, to, site)?)?;
+        // -db: in the foreground.
+        Running::start_foreign(&name, &program, &["-db", "-f", text(&config)?], &site.directory)
+    })
+}
+
+fn config(half: Half, listen: SocketAddr, to: SocketAddr, site: &Site) -> anyhow::Result<String> {
+    let certificates = site.certificates();
+    let certificates = text(&certificates)?;
+    let tls = format!(
+        "ssl crt {certificates}/pair.pem ca-file {certificates}/ca.pem verify required \
+         ssl-min-ver TLSv1.3 alpn h2"
+    );
+    let (bind, server) = match half {
+        Half::Client => (String::new(), format!("{tls} sni str({SERVER_NAME}) verifyhost {SERVER_NAME}")),
+        Half::Server => (tls, String::new()),
+    };
+    // Idle connections are kept, so that no round pays for a handshake.
+    Ok(format!(
+        "global
+             nbthread 1
+             maxconn 8192
+         defaults
+             mode http
+             timeout connect 5s
+             timeout client 1h
+             timeout server 1h
+             timeout http-keep-alive 1h
+             http-reuse always
+         frontend in
+             bind {listen} {bind}
+             default_backend next
+         backend next
+             server next {to} pool-purge-delay 1h {server}\n"
+    ))
+}
