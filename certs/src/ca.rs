@@ -27,6 +27,9 @@ use crate::{
     leaf::{Leaf, LeafError},
 };
 
+#[cfg(test)]
+mod tests;
+
 const ROOT: &str = "ca.pem";
 const ROOT_KEY: &str = "ca-key.pem";
 const ISSUER: &str = "issuer.pem";

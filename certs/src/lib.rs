@@ -12,6 +12,8 @@ pub mod ca;
 pub mod csr;
 pub mod facts;
 pub mod files;
+#[cfg(test)]
+mod forge;
 pub mod leaf;
 pub mod renewal;
 pub mod tls;

@@ -6,6 +6,8 @@
 
 mod grpc;
 mod live;
+#[cfg(test)]
+mod tests;
 mod verifier;
 
 use std::{

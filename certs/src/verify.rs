@@ -57,6 +57,14 @@ pub enum PeerError {
         /// What webpki found.
         reason: webpki::Error,
     },
+    /// The certificate breaks a rule of X.509, or is for another purpose: a CA's own, a mail signer's.
+    #[error("the certificate that names {claim} cannot be used here: {reason}; a workload's own is needed")]
+    Unfit {
+        /// Who the certificate says it is for.
+        claim: String,
+        /// What webpki found.
+        reason: webpki::Error,
+    },
     /// The peer did not renew in time, or our clock is ahead.
     #[error(
         "the certificate of {claim} expired at {}; look at its renewal, and at both clocks",
@@ -184,7 +192,10 @@ impl Anchors {
             webpki::Error::CertNotValidYet { not_before, .. } => {
                 PeerError::NotYetValid { claim, not_before: system_time(not_before) }
             }
-            reason => PeerError::Untrusted { claim, trust_domain: self.trust_domain.clone(), reason },
+            reason @ (webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
+                PeerError::Untrusted { claim, trust_domain: self.trust_domain.clone(), reason }
+            }
+            reason => PeerError::Unfit { claim, reason },
         }
     }
 }
@@ -255,4 +266,125 @@ fn named(facts: &Facts, trust_domain: &TrustDomain) -> Result<Peer, PeerError> {
 
 fn system_time(time: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+
+    use super::*;
+    use crate::forge::{Forger, identity, uri};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// What the roots of an honest CA make of a leaf of the same CA, after `change`.
+    fn judged(change: impl FnOnce(&mut CertificateParams)) -> Result<Peer, PeerError> {
+        let ca = Forger::new();
+        let leaf = ca.leaf_with(&identity("reviews"), change);
+        peer(&leaf.chain, &ca.bundle(), SystemTime::now(), Role::Client)
+    }
+
+    #[test]
+    fn a_workload_of_our_trust_domain_is_believed_in_both_roles() {
+        let ca = Forger::new();
+        let leaf = ca.leaf(&identity("reviews"));
+
+        for role in [Role::Client, Role::Server] {
+            let peer = peer(&leaf.chain, &ca.bundle(), SystemTime::now(), role).unwrap();
+            assert_eq!(peer.identity, identity("reviews"));
+        }
+    }
+
+    #[test]
+    fn another_ca_is_not_believed_whatever_it_names() {
+        let leaf = Forger::new().leaf(&identity("reviews"));
+
+        let error = peer(&leaf.chain, &Forger::new().bundle(), SystemTime::now(), Role::Client).unwrap_err();
+
+        assert!(
+            matches!(&error, PeerError::Untrusted { claim, .. } if claim == identity("reviews").as_str())
+        );
+        assert!(error.to_string().contains("not vouched for by a CA of cluster.local"), "{error}");
+    }
+
+    #[test]
+    fn either_root_is_believed_while_one_replaces_the_other() {
+        let (old, new) = (Forger::new(), Forger::new());
+        let both = Bundle { roots: vec![old.root.clone(), new.root.clone()], ..old.bundle() };
+
+        for ca in [&old, &new] {
+            let leaf = ca.leaf(&identity("reviews"));
+            assert!(peer(&leaf.chain, &both, SystemTime::now(), Role::Server).is_ok());
+        }
+    }
+
+    #[test]
+    fn dates_are_checked() {
+        let now = SystemTime::now();
+
+        let expired = judged(|params| params.not_after = (now - HOUR / 120).into()).unwrap_err();
+        let early = judged(|params| params.not_before = (now + HOUR / 2).into()).unwrap_err();
+
+        assert!(matches!(expired, PeerError::Expired { .. }), "{expired}");
+        assert!(expired.to_string().contains(identity("reviews").as_str()), "{expired}");
+        assert!(matches!(early, PeerError::NotYetValid { .. }), "{early}");
+    }
+
+    #[test]
+    fn exactly_one_spiffe_id_is_believed() {
+        let names = |names: Vec<rcgen::SanType>| judged(|params| params.subject_alt_names = names);
+        let good = || uri(identity("reviews").as_str());
+
+        for result in [
+            names(vec![good(), uri(identity("admin").as_str())]),
+            names(vec![good(), uri("https://reviews.example")]),
+            names(vec![uri("spiffe://cluster.local/reviews")]),
+            names(vec![rcgen::SanType::DnsName("reviews".try_into().unwrap())]),
+        ] {
+            assert!(matches!(result, Err(PeerError::Identity { .. })), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn a_ca_of_one_trust_domain_does_not_vouch_for_another() {
+        let result =
+            judged(|params| params.subject_alt_names = vec![uri("spiffe://elsewhere/ns/shop/sa/reviews")]);
+
+        assert!(matches!(result, Err(PeerError::OtherTrustDomain { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn a_certificate_for_servers_only_is_no_clients() {
+        let result = judged(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+
+        assert!(matches!(result, Err(PeerError::Unfit { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn no_certificate_and_no_root_are_refused() {
+        let ca = Forger::new();
+        let empty = Bundle { roots: Vec::new(), ..ca.bundle() };
+        let leaf = ca.leaf(&identity("reviews"));
+        let now = SystemTime::now();
+
+        assert_eq!(peer(&[], &ca.bundle(), now, Role::Client), Err(PeerError::NoCertificate));
+        assert!(peer(&leaf.chain, &empty, now, Role::Client).is_err());
+        assert!(matches!(Anchors::new(&empty), Err(BundleError::Empty(_))));
+    }
+
+    #[test]
+    fn an_established_peer_is_asked_for_every_date_of_its_chain() {
+        let ca = Forger::new();
+        let trust_domain = TrustDomain::default();
+        let now = SystemTime::now();
+        let short = ca.leaf_with(&identity("reviews"), |params| params.not_after = (now + HOUR / 2).into());
+        let long = ca.leaf(&identity("reviews"));
+        let chain = [long.chain[0].clone(), short.chain[0].clone()];
+
+        assert!(established(&chain, &trust_domain, now).is_ok());
+        let late = established(&chain, &trust_domain, now + HOUR * 3 / 4);
+        assert!(matches!(late, Err(PeerError::Expired { .. })), "{late:?}");
+    }
 }
