@@ -40,6 +40,8 @@ pub struct HttpRoute {
     pub name: Option<String>,
     /// Which requests; any of these. `None` = every request; an empty list = none.
     pub matches: Option<Vec<HttpMatch>>,
+    /// Whether matches are left out because they cannot be checked.
+    pub left_out: bool,
     /// Where they go; none = answered 503.
     pub destinations: Vec<Destination>,
     /// Time for the whole request, retries included.
@@ -162,15 +164,16 @@ fn for_sidecars(gateways: Option<&[String]>) -> bool {
 
 fn read_route(words: RouteWords, index: usize, reading: &mut Reading<'_>) -> Result<HttpRoute, FieldError> {
     let field = format!("spec.http[{index}]");
-    let matches = if words.matches.is_empty() {
-        None
-    } else {
-        let mut read = Vec::new();
-        for (place, words) in words.matches.into_iter().enumerate() {
-            read.extend(read_match(words, &format!("{field}.match[{place}]"), reading)?);
+    let every_request = words.matches.is_empty();
+    let (mut matches, mut left_out) = (Vec::new(), false);
+    for (place, words) in words.matches.into_iter().enumerate() {
+        match read_match(words, &format!("{field}.match[{place}]"), reading)? {
+            Asked::Checkable(asked) => matches.push(asked),
+            Asked::Uncheckable => left_out = true,
+            Asked::OfGateways => {}
         }
-        Some(read)
-    };
+    }
+    let matches = (!every_request).then_some(matches);
     let destinations = read_destinations(words.route, &format!("{field}.route"))?;
     let other = [
         ("redirect", words.redirect),
@@ -193,19 +196,24 @@ fn read_route(words: RouteWords, index: usize, reading: &mut Reading<'_>) -> Res
         Some(words) => retries::read(words, &format!("{field}.retries"), reading)?,
     };
     let timeout = words.timeout.map(|time| time.0).filter(|time| !time.is_zero());
-    Ok(HttpRoute { index, name: words.name, matches, destinations, timeout, retry })
+    Ok(HttpRoute { index, name: words.name, matches, left_out, destinations, timeout, retry })
 }
 
-/// The match, or `None` if it cannot be checked here.
-fn read_match(
-    words: MatchWords,
-    field: &str,
-    reading: &mut Reading<'_>,
-) -> Result<Option<HttpMatch>, FieldError> {
+/// What one entry of `match` asks.
+enum Asked {
+    /// Something that a sidecar can check.
+    Checkable(HttpMatch),
+    /// Something that it cannot.
+    Uncheckable,
+    /// Something of gateways only.
+    OfGateways,
+}
+
+fn read_match(words: MatchWords, field: &str, reading: &mut Reading<'_>) -> Result<Asked, FieldError> {
     if !for_sidecars(words.gateways.as_deref()) {
         reading.not_acted_on(format!("{field}.gateways"), "names gateways only; sidecars skip this match");
         reading.take_unknown_below(field);
-        return Ok(None);
+        return Ok(Asked::OfGateways);
     }
     let mut unchecked =
         reading.take_unknown_below(field).into_iter().map(|unknown| unknown.field).collect::<Vec<_>>();
@@ -242,14 +250,14 @@ fn read_match(
     };
     let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     if unchecked.is_empty() {
-        return Ok(Some(HttpMatch { port, condition }));
+        return Ok(Asked::Checkable(HttpMatch { port, condition }));
     }
     for unchecked in unchecked {
         let message =
             "is a condition that is not acted on, so the whole match is left out; remove it or the match";
         reading.error(unchecked, message);
     }
-    Ok(None)
+    Ok(Asked::Uncheckable)
 }
 
 fn read_destinations(words: Vec<DestinationWords>, field: &str) -> Result<Vec<Destination>, FieldError> {

@@ -1,0 +1,140 @@
+//! Which `DestinationRule` a client follows for a host, and what it says about a subset.
+
+use std::collections::BTreeMap;
+
+use selvedge_model::{OutlierDetection, TrafficPolicy};
+
+use super::{
+    Problems, Settings,
+    hosts::{closeness, resolve, suggestion},
+    services::{Catalog, KnownHost},
+};
+use crate::resources::{
+    DestinationRuleSpec, Document, Resources,
+    destination_rule::{PolicyBlocks, Subset},
+};
+
+type Rule = Document<DestinationRuleSpec>;
+
+/// All rules of one namespace for one host or pattern: the first one's policy, everyone's subsets.
+#[derive(Debug)]
+pub(super) struct RuleSet<'a> {
+    policy: (&'a Rule, &'a PolicyBlocks),
+    subsets: Vec<(&'a Rule, &'a Subset)>,
+}
+
+/// Every rule, by namespace and host pattern.
+#[derive(Debug)]
+pub(super) struct DestinationRules<'a> {
+    namespaces: BTreeMap<&'a str, BTreeMap<String, RuleSet<'a>>>,
+    root_namespace: &'a str,
+}
+
+impl<'a> DestinationRules<'a> {
+    pub(super) fn new(
+        resources: &'a Resources,
+        settings: &'a Settings,
+        catalog: &Catalog<'_>,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut namespaces: BTreeMap<&str, BTreeMap<String, RuleSet<'_>>> = BTreeMap::new();
+        for rule in &resources.destination_rules {
+            let rule: &Rule = rule;
+            let namespace = &*rule.name.namespace;
+            let host = resolve(&rule.spec.host, namespace, &settings.cluster_domain);
+            if !catalog.hosts().any(|known| closeness(&host, &known.host).is_some()) {
+                let remedy = suggestion(&host, &settings.cluster_domain, |name| catalog.find(name).is_some());
+                problems.warning(rule, "spec.host", format!("nothing is called {host}; {remedy}"));
+            }
+            let sets = namespaces.entry(namespace).or_default();
+            match sets.get_mut(&host) {
+                Some(set) => set.join(rule, problems),
+                None => {
+                    let subsets = rule.spec.subsets.iter().map(|subset| (rule, subset)).collect();
+                    sets.insert(host, RuleSet { policy: (rule, &rule.spec.policy), subsets });
+                }
+            }
+        }
+        Self { namespaces, root_namespace: &settings.root_namespace }
+    }
+
+    /// The rules for `host` that clients in `client` follow; `None` = clients in a namespace without rules.
+    pub(super) fn find(&self, client: Option<&str>, host: &KnownHost<'_>) -> Option<&RuleSet<'a>> {
+        let namespaces = [client, Some(host.namespace), Some(self.root_namespace)];
+        namespaces.into_iter().flatten().find_map(|namespace| self.in_namespace(namespace, &host.host))
+    }
+
+    /// The namespaces with rules of their own for any of `hosts`.
+    pub(super) fn namespaces_with_rules<'s>(
+        &'s self,
+        hosts: &'s [&str],
+    ) -> impl Iterator<Item = &'a str> + use<'s, 'a> {
+        let has_rules =
+            |namespace: &str| hosts.iter().any(|host| self.in_namespace(namespace, host).is_some());
+        self.namespaces.keys().copied().filter(move |namespace| has_rules(namespace))
+    }
+
+    fn in_namespace(&self, namespace: &str, host: &str) -> Option<&RuleSet<'a>> {
+        let sets = self.namespaces.get(namespace)?;
+        let matching = sets.iter().filter_map(|(pattern, set)| Some((closeness(pattern, host)?, set)));
+        matching.max_by_key(|(closeness, _)| *closeness).map(|(_, set)| set)
+    }
+}
+
+impl<'a> RuleSet<'a> {
+    /// Adds a later rule of the same namespace for the same host.
+    fn join(&mut self, rule: &'a Rule, problems: &mut Problems) {
+        if rule.spec.policy != PolicyBlocks::default() {
+            let first = self.policy.0;
+            let message = format!(
+                "has no effect: {} ({}) comes first for this host; merge them",
+                first.name,
+                first.place()
+            );
+            problems.error(rule, "spec.trafficPolicy", message);
+        }
+        for (index, subset) in rule.spec.subsets.iter().enumerate() {
+            match self.subsets.iter().find(|(_, other)| other.name == subset.name) {
+                None => self.subsets.push((rule, subset)),
+                Some((first, _)) => {
+                    let message = format!(
+                        "{:?} is already defined by {} ({}), which is used",
+                        subset.name,
+                        first.name,
+                        first.place()
+                    );
+                    problems.error(rule, &format!("spec.subsets[{index}].name"), message);
+                }
+            }
+        }
+    }
+
+    /// The labels of a subset and the policy for it; `None` if no rule defines it.
+    pub(super) fn subset(&self, name: &str) -> Option<(BTreeMap<String, String>, TrafficPolicy)> {
+        let (_, subset) = self.subsets.iter().find(|(_, subset)| subset.name == name)?;
+        Some((subset.labels.clone(), merged(Some(&subset.policy), self.policy.1)))
+    }
+
+    /// The policy for the host as a whole.
+    pub(super) fn policy(&self) -> TrafficPolicy {
+        merged(None, self.policy.1)
+    }
+
+    /// The names of the subsets, for error messages.
+    pub(super) fn subset_names(&self) -> Vec<&'a str> {
+        self.subsets.iter().map(|(_, subset)| subset.name.as_str()).collect()
+    }
+}
+
+/// A subset's blocks over its host's: block by block, never field by field.
+fn merged(subset: Option<&PolicyBlocks>, host: &PolicyBlocks) -> TrafficPolicy {
+    let default = TrafficPolicy::default();
+    let load_balancer = subset.and_then(|blocks| blocks.load_balancer).or(host.load_balancer);
+    let outlier = |blocks: &PolicyBlocks| -> Option<OutlierDetection> { blocks.outlier_detection.clone() };
+    let pool = subset.and_then(|blocks| blocks.connection_pool).or(host.connection_pool);
+    TrafficPolicy {
+        load_balancer: load_balancer.unwrap_or(default.load_balancer),
+        outlier_detection: subset.and_then(outlier).or_else(|| outlier(host)),
+        connect_timeout: pool.and_then(|pool| pool.connect_timeout).unwrap_or(default.connect_timeout),
+    }
+}

@@ -1,0 +1,57 @@
+//! Host names in documents: short names, wildcards, and which of several patterns is the most specific.
+
+/// The full name of `host` as a rule in `namespace` means it: a name without a dot is a service there.
+pub(super) fn resolve(host: &str, namespace: &str, cluster_domain: &str) -> String {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.contains(['.', '*', ':']) {
+        return host.to_owned();
+    }
+    service_host(host, namespace, cluster_domain)
+}
+
+/// The full name of a Kubernetes service.
+pub(super) fn service_host(name: &str, namespace: &str, cluster_domain: &str) -> String {
+    format!("{name}.{namespace}.svc.{cluster_domain}")
+}
+
+/// How closely `pattern` (a name, or `*` and a suffix) names `host`; `None` if it does not.
+pub(super) fn closeness(pattern: &str, host: &str) -> Option<usize> {
+    match pattern.strip_prefix('*') {
+        None => (pattern == host).then_some(usize::MAX),
+        Some(suffix) => (host.len() > suffix.len() && host.ends_with(suffix)).then_some(suffix.len()),
+    }
+}
+
+/// What to write instead of a host that nothing has, if that can be told.
+pub(super) fn suggestion(host: &str, cluster_domain: &str, known: impl Fn(&str) -> bool) -> String {
+    let full = format!("{host}.svc.{cluster_domain}");
+    if known(&full) {
+        format!("write {full}: only names without a dot are completed")
+    } else {
+        "add a Service or ServiceEntry for it, or correct the name".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_without_a_dot_is_completed() {
+        assert_eq!(resolve("a", "shop", "cluster.local"), "a.shop.svc.cluster.local");
+        assert_eq!(resolve("a.shop", "x", "cluster.local"), "a.shop");
+        assert_eq!(resolve("*", "x", "cluster.local"), "*");
+        assert_eq!(resolve("a.example.com.", "x", "cluster.local"), "a.example.com");
+    }
+
+    #[test]
+    fn the_longest_suffix_is_the_closest() {
+        let host = "a.shop.svc.cluster.local";
+
+        assert_eq!(closeness(host, host), Some(usize::MAX));
+        assert!(closeness("*.shop.svc.cluster.local", host) > closeness("*.cluster.local", host));
+        assert_eq!(closeness("*", host), Some(0));
+        assert_eq!(closeness("*.other", host), None);
+        assert_eq!(closeness("*.shop.svc.cluster.local", "shop.svc.cluster.local"), None);
+    }
+}

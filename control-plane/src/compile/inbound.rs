@@ -1,0 +1,106 @@
+//! `PeerAuthentication` to each workload's inbound policy: workload beats namespace beats mesh.
+
+use std::collections::BTreeMap;
+
+use selvedge_model::{InboundPolicy, MtlsRule, WorkloadName};
+
+use super::{Problems, Settings, selects};
+use crate::resources::{Document, PeerAuthenticationSpec, Resources};
+
+type Policy = Document<PeerAuthenticationSpec>;
+
+/// Every `PeerAuthentication` by what it is for; the oldest at each level.
+#[derive(Debug)]
+pub(super) struct Policies<'a> {
+    mesh: Option<&'a Policy>,
+    namespaces: BTreeMap<&'a str, &'a Policy>,
+    /// Those with a selector, oldest first.
+    selecting: Vec<&'a Policy>,
+}
+
+impl<'a> Policies<'a> {
+    pub(super) fn new(resources: &'a Resources, settings: &Settings, problems: &mut Problems) -> Self {
+        let mut policies = Self { mesh: None, namespaces: BTreeMap::new(), selecting: Vec::new() };
+        for policy in &resources.peer_authentications {
+            let policy: &Policy = policy;
+            let namespace = &*policy.name.namespace;
+            let in_root = namespace == settings.root_namespace;
+            if !policy.spec.selector.is_empty() {
+                if in_root {
+                    let message = "has no effect in the root namespace; move it to its workloads' namespace";
+                    problems.error(policy, "spec.selector", message);
+                } else {
+                    policies.selecting.push(policy);
+                }
+                continue;
+            }
+            let level = if in_root { "the mesh" } else { "this namespace" };
+            let winner = match in_root {
+                true => *policies.mesh.get_or_insert(policy),
+                false => *policies.namespaces.entry(namespace).or_insert(policy),
+            };
+            if !std::ptr::eq(winner, policy) {
+                let message = format!(
+                    "has no effect: {} ({}) comes first for {level}; remove one of them",
+                    winner.name,
+                    winner.place()
+                );
+                problems.error(policy, "", message);
+            }
+        }
+        policies
+    }
+
+    /// What a workload with `labels` in `namespace` lets in.
+    pub(super) fn find(&self, namespace: &str, labels: &BTreeMap<String, String>) -> InboundPolicy {
+        let mut default = MtlsRule::default();
+        let wider = [self.mesh, self.namespaces.get(namespace).copied()];
+        for policy in wider.into_iter().flatten() {
+            default = rule(policy, policy.spec.mode).unwrap_or(default);
+        }
+        let Some(policy) = self.selecting(namespace, labels).next() else {
+            return InboundPolicy { default, ports: BTreeMap::new() };
+        };
+        default = rule(policy, policy.spec.mode).unwrap_or(default);
+        let ports = policy
+            .spec
+            .ports
+            .iter()
+            .map(|(port, mode)| (*port, rule(policy, *mode).unwrap_or_else(|| default.clone())))
+            .collect();
+        InboundPolicy { default, ports }
+    }
+
+    /// Reports every policy that selects the workload besides the one that it follows.
+    pub(super) fn report_losers(
+        &self,
+        workload: &WorkloadName,
+        labels: &BTreeMap<String, String>,
+        problems: &mut Problems,
+    ) {
+        let mut selecting = self.selecting(workload.namespace(), labels);
+        let Some(winner) = selecting.next() else { return };
+        for loser in selecting {
+            let message = format!(
+                "has no effect on workload {workload}: {} ({}) comes first; let only one of them select it",
+                winner.name,
+                winner.place()
+            );
+            problems.error(loser, "spec.selector", message);
+        }
+    }
+
+    fn selecting(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Policy> {
+        self.selecting.iter().copied().filter(move |policy| {
+            &*policy.name.namespace == namespace && selects(&policy.spec.selector, labels)
+        })
+    }
+}
+
+fn rule(policy: &Policy, mode: Option<selvedge_model::MtlsMode>) -> Option<MtlsRule> {
+    Some(MtlsRule { mode: mode?, name: policy.name.to_string().into() })
+}

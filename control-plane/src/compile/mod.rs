@@ -1,0 +1,114 @@
+//! Documents to a mesh: what the words of all documents together mean.
+//!
+//! Pure, and always whole: every change compiles everything again, because a route depends on documents
+//! of four kinds and three namespaces, and tracking that by hand is where such programs go wrong. What
+//! comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
+
+mod destination_rules;
+mod hosts;
+mod inbound;
+mod routes;
+mod services;
+mod workloads;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use selvedge_model::{Mesh, TrustDomain};
+
+use crate::{
+    problem::{Problem, Severity},
+    resources::{Document, Resources},
+};
+
+/// What the meaning of documents depends on besides themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The trust domain of every identity.
+    pub trust_domain: TrustDomain,
+    /// The DNS suffix of Kubernetes services, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// The namespace of documents that name none.
+    pub default_namespace: String,
+    /// The namespace whose documents count for the whole mesh.
+    pub root_namespace: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            trust_domain: TrustDomain::default(),
+            cluster_domain: "cluster.local".to_owned(),
+            default_namespace: "default".to_owned(),
+            root_namespace: "istio-system".to_owned(),
+        }
+    }
+}
+
+/// The mesh that `resources` describe, and what is wrong between documents.
+///
+/// Parts that are equal to those of `previous` are the same `Arc`s.
+pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (Mesh, Vec<Problem>) {
+    let mut problems = Problems::default();
+    let policies = inbound::Policies::new(resources, settings, &mut problems);
+    let mut workloads = workloads::Workloads::new(resources, settings, &policies, &mut problems);
+    let catalog = services::Catalog::new(resources, settings, &mut problems);
+    let endpoints =
+        services::endpoints(resources, settings, &catalog, &policies, &mut workloads, &mut problems);
+    let routing = routes::Routing::new(resources, settings, &catalog, &mut problems);
+
+    let mesh = Mesh {
+        workloads: workloads.finish(&previous.workloads),
+        services: routing.views(&previous.services, &mut problems),
+        endpoints: endpoints
+            .into_iter()
+            .map(|(key, endpoints)| {
+                let kept = keep(endpoints, previous.endpoints.get(&key));
+                (key, kept)
+            })
+            .collect(),
+        addresses: workloads.addresses(),
+        cluster_domain: match &*previous.cluster_domain == settings.cluster_domain.as_str() {
+            true => Arc::clone(&previous.cluster_domain),
+            false => Arc::from(settings.cluster_domain.as_str()),
+        },
+    };
+    (mesh, problems.into_sorted())
+}
+
+/// `new`, as the old `Arc` if it is equal to that.
+fn keep<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
+    match old {
+        Some(old) if **old == new => Arc::clone(old),
+        _ => Arc::new(new),
+    }
+}
+
+/// What is wrong, each thing once: a service with several ports meets the same mistake several times.
+#[derive(Debug, Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, problem: Problem) {
+        if !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
+    }
+
+    fn error<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
+        self.add(document.problem(Severity::Error, field, message));
+    }
+
+    fn warning<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
+        self.add(document.problem(Severity::Warning, field, message));
+    }
+
+    fn into_sorted(mut self) -> Vec<Problem> {
+        self.0.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
+        self.0
+    }
+}
+
+/// Whether a thing with `labels` is among those that `selector` selects.
+fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+}

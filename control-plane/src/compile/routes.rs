@@ -1,0 +1,293 @@
+//! `VirtualService`s to each service port's routes, as each namespace's clients see them.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use selvedge_model::{
+    Backend, BackendName, Match, Order, Protocol, RetryPolicy, RouteTable, Rule, Service, ServiceKey,
+    TrafficPolicy, WeightedBackend, snapshot::ServiceViews,
+};
+
+use super::{
+    Problems, Settings,
+    destination_rules::DestinationRules,
+    hosts::{closeness, resolve, suggestion},
+    keep,
+    services::{Catalog, KnownHost},
+};
+use crate::resources::{
+    Document, Resources, VirtualServiceSpec,
+    virtual_service::{Destination, HttpRoute},
+};
+
+type VirtualService = Document<VirtualServiceSpec>;
+
+/// Everything that decides where a request goes.
+#[derive(Debug)]
+pub(super) struct Routing<'a> {
+    settings: &'a Settings,
+    catalog: &'a Catalog<'a>,
+    rules: DestinationRules<'a>,
+    /// The first `VirtualService` of each host or pattern.
+    virtual_services: BTreeMap<String, &'a VirtualService>,
+}
+
+impl<'a> Routing<'a> {
+    pub(super) fn new(
+        resources: &'a Resources,
+        settings: &'a Settings,
+        catalog: &'a Catalog<'a>,
+        problems: &mut Problems,
+    ) -> Self {
+        let rules = DestinationRules::new(resources, settings, catalog, problems);
+        let mut routing = Self { settings, catalog, rules, virtual_services: BTreeMap::new() };
+        for document in &resources.virtual_services {
+            if document.spec.for_sidecars && !document.spec.http.is_empty() {
+                routing.add(document, problems);
+            }
+        }
+        routing
+    }
+
+    fn add(&mut self, document: &'a VirtualService, problems: &mut Problems) {
+        let domain = &self.settings.cluster_domain;
+        for (index, host) in document.spec.hosts.iter().enumerate() {
+            let field = format!("spec.hosts[{index}]");
+            let host = resolve(host, &document.name.namespace, domain);
+            let known: Vec<_> =
+                self.catalog.hosts().filter(|known| closeness(&host, &known.host).is_some()).collect();
+            if known.is_empty() {
+                let remedy = suggestion(&host, domain, |name| self.catalog.find(name).is_some());
+                problems.warning(document, &field, format!("nothing is called {host}; {remedy}"));
+            } else if known.iter().all(|known| known.ports.values().all(|spoken| *spoken == Protocol::Tcp)) {
+                let message =
+                    format!("{host} has no HTTP port, so these routes have no effect; name a port http");
+                problems.warning(document, &field, message);
+            }
+            match self.virtual_services.entry(host) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(document);
+                }
+                Entry::Occupied(taken) if std::ptr::eq(*taken.get(), document) => {}
+                Entry::Occupied(taken) => {
+                    let first = taken.get();
+                    let message = format!(
+                        "{} already follows {} ({}), so this document has no effect on it; merge them",
+                        taken.key(),
+                        first.name,
+                        first.place()
+                    );
+                    problems.error(document, &field, message);
+                }
+            }
+        }
+    }
+
+    /// Every service port, as every namespace's clients see it.
+    pub(super) fn views(
+        &self,
+        previous: &BTreeMap<ServiceKey, ServiceViews>,
+        problems: &mut Problems,
+    ) -> BTreeMap<ServiceKey, ServiceViews> {
+        let mut views = BTreeMap::new();
+        for host in self.catalog.hosts() {
+            for (port, protocol) in &host.ports {
+                let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
+                let port = Port { host, key: &key, protocol: *protocol };
+                let before = previous.get(&key);
+                let default = self.view(None, &port, problems);
+                let mut by_namespace = BTreeMap::new();
+                for namespace in self.rules.namespaces_with_rules(&involved_hosts(&default)) {
+                    let own = self.view(Some(namespace), &port, problems);
+                    if own != default {
+                        let before = before.and_then(|views| views.by_namespace.get(namespace));
+                        by_namespace.insert(Arc::from(namespace), keep(own, before));
+                    }
+                }
+                let default = keep(default, before.map(|views| &views.default));
+                views.insert(key, ServiceViews { default, by_namespace });
+            }
+        }
+        views
+    }
+
+    /// The service port as clients in `client` see it.
+    fn view(&self, client: Option<&str>, port: &Port<'_>, problems: &mut Problems) -> Service {
+        let mut backends = Backends { routing: self, client, port, list: Vec::new() };
+        let document = self.virtual_service(&port.host.host).filter(|_| port.protocol != Protocol::Tcp);
+        let routes = document.and_then(|document| backends.routes(document, problems));
+        let routes = routes.unwrap_or_else(|| backends.default_route());
+        Service { key: port.key.clone(), protocol: port.protocol, routes, backends: backends.list }
+    }
+
+    fn virtual_service(&self, host: &str) -> Option<&'a VirtualService> {
+        if let Some(exact) = self.virtual_services.get(host) {
+            return Some(exact);
+        }
+        let matching = self
+            .virtual_services
+            .iter()
+            .filter_map(|(pattern, found)| Some((closeness(pattern, host)?, found)));
+        matching.max_by_key(|(closeness, _)| *closeness).map(|(_, found)| *found)
+    }
+}
+
+/// The hosts that a service's backends name.
+fn involved_hosts(service: &Service) -> Vec<&str> {
+    service.backends.iter().map(|backend| &*backend.name.service.host).collect()
+}
+
+/// A port of a known host.
+struct Port<'a> {
+    host: &'a KnownHost<'a>,
+    key: &'a ServiceKey,
+    protocol: Protocol,
+}
+
+/// The backends of one view, as its routes come to name them.
+struct Backends<'a> {
+    routing: &'a Routing<'a>,
+    client: Option<&'a str>,
+    port: &'a Port<'a>,
+    list: Vec<Backend>,
+}
+
+impl Backends<'_> {
+    /// Everything to the whole service.
+    fn default_route(&mut self) -> RouteTable {
+        let whole = BackendName { service: self.port.key.clone(), subset: None };
+        let backend = self.index(whole, |backends, name| backends.whole(backends.port.host, name));
+        let rule = Rule {
+            name: "default".to_owned(),
+            matches: Vec::new(),
+            backends: vec![WeightedBackend { backend, weight: 1 }],
+            timeout: None,
+            retry: RetryPolicy::default(),
+        };
+        RouteTable::new(Order::Listed, vec![rule])
+    }
+
+    /// The routes of `document` for this port; `None` if all of them are for other ports.
+    fn routes(&mut self, document: &VirtualService, problems: &mut Problems) -> Option<RouteTable> {
+        let mut rules = Vec::new();
+        let mut all_for_other_ports = true;
+        for route in &document.spec.http {
+            let Some(matches) = matches_for(route, self.port.key.port) else {
+                all_for_other_ports &= !route.left_out;
+                continue;
+            };
+            all_for_other_ports = false;
+            let backends = route
+                .destinations
+                .iter()
+                .map(|destination| WeightedBackend {
+                    backend: self.backend(document, route, destination, problems),
+                    weight: destination.weight,
+                })
+                .collect();
+            rules.push(Rule {
+                name: rule_name(document, route),
+                matches,
+                backends,
+                timeout: route.timeout,
+                retry: route.retry.clone(),
+            });
+        }
+        (!all_for_other_ports).then(|| RouteTable::new(Order::Listed, rules))
+    }
+
+    /// The index of the backend that `destination` names, which may be broken.
+    fn backend(
+        &mut self,
+        document: &VirtualService,
+        route: &HttpRoute,
+        destination: &Destination,
+        problems: &mut Problems,
+    ) -> usize {
+        let settings = self.routing.settings;
+        let host = resolve(&destination.host, &document.name.namespace, &settings.cluster_domain);
+        let known = self.routing.catalog.find(&host);
+        let only_port =
+            known.filter(|known| known.ports.len() == 1).and_then(|known| known.ports.keys().next());
+        let port = destination.port.or(only_port.copied()).unwrap_or(self.port.key.port);
+        let subset = destination.subset.as_deref().map(Arc::from);
+        let name = BackendName { service: ServiceKey::new(&host, port), subset };
+        let index = self.index(name, |backends, name| match known {
+            None => {
+                let catalog = backends.routing.catalog;
+                let remedy = suggestion(&host, &settings.cluster_domain, |name| catalog.find(name).is_some());
+                broken(name, "host", format!("nothing is called {host}; {remedy}"))
+            }
+            Some(known) if !known.ports.contains_key(&port) => {
+                let ports: Vec<_> = known.ports.keys().map(u16::to_string).collect();
+                let message = format!("{host} has no port {port}; use one of {}", ports.join(", "));
+                broken(name, "port", message)
+            }
+            Some(known) => backends.whole_or_subset(known, name),
+        });
+        if let Some((part, why)) = self.list[index].broken.as_deref().and_then(|words| words.split_once(": "))
+        {
+            let field = format!("spec.http[{}].route[{}].destination.{part}", route.index, destination.index);
+            problems.error(document, &field, format!("{why} (its share of requests is answered 503)"));
+        }
+        index
+    }
+
+    fn index(&mut self, name: BackendName, make: impl FnOnce(&Self, BackendName) -> Backend) -> usize {
+        if let Some(index) = self.list.iter().position(|backend| backend.name == name) {
+            return index;
+        }
+        let backend = make(self, name);
+        self.list.push(backend);
+        self.list.len() - 1
+    }
+
+    fn whole_or_subset(&self, known: &KnownHost<'_>, name: BackendName) -> Backend {
+        let Some(subset) = name.subset.clone() else {
+            return self.whole(known, name);
+        };
+        let rules = self.routing.rules.find(self.client, known);
+        if let Some((labels, policy)) = rules.and_then(|rules| rules.subset(&subset)) {
+            return Backend { name, labels, policy, broken: None };
+        }
+        let defined = rules.map(|rules| rules.subset_names()).unwrap_or_default();
+        let remedy = match (rules, defined.is_empty()) {
+            (None, _) => "add a DestinationRule with this subset".to_owned(),
+            (Some(_), true) => "add it to the host's DestinationRule".to_owned(),
+            (Some(_), false) => format!("add it, or use one of {}", defined.join(", ")),
+        };
+        let message =
+            format!("no DestinationRule for {} defines the subset {subset:?}; {remedy}", known.host);
+        broken(name, "subset", message)
+    }
+
+    fn whole(&self, known: &KnownHost<'_>, name: BackendName) -> Backend {
+        let policy = self.routing.rules.find(self.client, known).map(|rules| rules.policy());
+        Backend { name, labels: BTreeMap::new(), policy: policy.unwrap_or_default(), broken: None }
+    }
+}
+
+/// A backend that cannot be used, because the `part` of a destination is `why`.
+fn broken(name: BackendName, part: &str, why: String) -> Backend {
+    let policy = TrafficPolicy::default();
+    Backend { name, labels: BTreeMap::new(), policy, broken: Some(format!("{part}: {why}")) }
+}
+
+/// The matches of `route` on `port` (none = every request); `None` if it is not for this port.
+fn matches_for(route: &HttpRoute, port: u16) -> Option<Vec<Match>> {
+    let Some(matches) = &route.matches else {
+        return Some(Vec::new());
+    };
+    let here = matches.iter().filter(|one| one.port.is_none_or(|own| own == port));
+    let here: Vec<_> = here.map(|one| one.condition.clone()).collect();
+    (!here.is_empty()).then_some(here)
+}
+
+fn rule_name(document: &VirtualService, route: &HttpRoute) -> String {
+    match &route.name {
+        Some(name) => format!("{} http[{}] {name}", document.name, route.index),
+        None => format!("{} http[{}]", document.name, route.index),
+    }
+}

@@ -1,0 +1,331 @@
+//! Services and the endpoints behind them, from `Service`, `EndpointSlice` and `ServiceEntry`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use selvedge_model::{Endpoint, Endpoints, Protocol, ServiceKey, SpiffeId};
+
+use super::{
+    Problems, Settings,
+    hosts::service_host,
+    inbound::Policies,
+    workloads::{Workloads, expected_identity},
+};
+use crate::resources::{
+    Document, EndpointSliceSpec, Resources, ServiceEntrySpec, ServiceSpec, WorkloadEntrySpec,
+    service::{ServicePort, TargetPort},
+    service_entry::{EntryEndpoints, EntryPort},
+};
+
+/// One host that can be called.
+#[derive(Debug)]
+pub(super) struct KnownHost<'a> {
+    pub(super) host: Arc<str>,
+    pub(super) namespace: &'a str,
+    pub(super) ports: BTreeMap<u16, Protocol>,
+    source: Source<'a>,
+}
+
+/// The document that defines a host.
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    Service(&'a Document<ServiceSpec>),
+    Entry(&'a Document<ServiceEntrySpec>),
+}
+
+impl Source<'_> {
+    fn describe(&self) -> String {
+        match self {
+            Self::Service(document) => format!("{} ({})", document.name, document.place()),
+            Self::Entry(document) => format!("{} ({})", document.name, document.place()),
+        }
+    }
+}
+
+/// Every host that can be called, by its full name.
+#[derive(Debug)]
+pub(super) struct Catalog<'a> {
+    hosts: BTreeMap<Arc<str>, KnownHost<'a>>,
+}
+
+impl<'a> Catalog<'a> {
+    pub(super) fn new(resources: &'a Resources, settings: &Settings, problems: &mut Problems) -> Self {
+        let mut hosts = BTreeMap::new();
+        for document in &resources.services {
+            let name = &document.name;
+            let host: Arc<str> = service_host(&name.name, &name.namespace, &settings.cluster_domain)
+                .to_ascii_lowercase()
+                .into();
+            let ports = document.spec.ports.iter().map(|port| (port.port, port.protocol)).collect();
+            let known = KnownHost {
+                host: Arc::clone(&host),
+                namespace: &name.namespace,
+                ports,
+                source: Source::Service(document),
+            };
+            hosts.insert(host, known);
+        }
+        for document in &resources.service_entries {
+            for (index, host) in document.spec.hosts.iter().enumerate() {
+                let ports = document.spec.ports.iter().map(|port| (port.number, port.protocol)).collect();
+                let host: Arc<str> = Arc::from(host.as_str());
+                match hosts.entry(Arc::clone(&host)) {
+                    Entry::Vacant(vacant) => {
+                        let namespace = &*document.name.namespace;
+                        vacant.insert(KnownHost { host, namespace, ports, source: Source::Entry(document) });
+                    }
+                    Entry::Occupied(taken) => {
+                        let message = format!(
+                            "{host} is already defined by {}; remove one of them",
+                            taken.get().source.describe()
+                        );
+                        problems.error(document, &format!("spec.hosts[{index}]"), message);
+                    }
+                }
+            }
+        }
+        Self { hosts }
+    }
+
+    pub(super) fn find(&self, host: &str) -> Option<&KnownHost<'a>> {
+        self.hosts.get(host)
+    }
+
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &KnownHost<'a>> {
+        self.hosts.values()
+    }
+}
+
+/// Where an endpoint list comes from, before addresses are known to belong to workloads.
+enum Candidate<'a> {
+    Workload(usize, u16),
+    Address(SocketAddr),
+    Inline(&'a Document<ServiceEntrySpec>, &'a WorkloadEntrySpec, SocketAddr),
+}
+
+/// The endpoints of every port of every host.
+pub(super) fn endpoints(
+    resources: &Resources,
+    settings: &Settings,
+    catalog: &Catalog<'_>,
+    policies: &Policies<'_>,
+    workloads: &mut Workloads<'_>,
+    problems: &mut Problems,
+) -> BTreeMap<ServiceKey, Endpoints> {
+    let slices = slices_by_service(resources, catalog, settings, problems);
+    let mut candidates: BTreeMap<ServiceKey, Vec<Candidate<'_>>> = BTreeMap::new();
+    // Selected workloads first: they say which workload serves which port, and addresses are matched by that.
+    for host in catalog.hosts() {
+        match host.source {
+            Source::Service(document) => {
+                for port in &document.spec.ports {
+                    let mut list = selected_by_service(document, port, workloads, problems);
+                    list.extend(sliced(slices.get(&*host.host), port));
+                    candidates.insert(ServiceKey { host: Arc::clone(&host.host), port: port.port }, list);
+                }
+            }
+            Source::Entry(document) => {
+                for port in &document.spec.ports {
+                    let list = of_entry(document, port, workloads);
+                    candidates.insert(ServiceKey { host: Arc::clone(&host.host), port: port.number }, list);
+                }
+            }
+        }
+    }
+    let chosen = candidates.values().flatten();
+    for (index, port) in chosen.filter_map(|candidate| match candidate {
+        Candidate::Workload(index, port) => Some((*index, *port)),
+        Candidate::Address(..) | Candidate::Inline(..) => None,
+    }) {
+        workloads.serves(index, port);
+    }
+    let settled = Settled { settings, policies, external: external_keys(catalog) };
+    let endpoints = candidates
+        .into_iter()
+        .map(|(key, candidates)| {
+            let mut by_address = BTreeMap::new();
+            for endpoint in candidates.iter().filter_map(|one| settled.endpoint(&key, one, workloads)) {
+                by_address.entry((endpoint.address, endpoint.dial)).or_insert(endpoint);
+            }
+            let list = by_address.into_values().collect();
+            (key.clone(), Endpoints { key, list })
+        })
+        .collect();
+    workloads.report_shared_addresses(problems);
+    endpoints
+}
+
+/// The ports of hosts outside the mesh, whose endpoints are never called with mutual TLS.
+fn external_keys(catalog: &Catalog<'_>) -> BTreeSet<Arc<str>> {
+    let external = catalog.hosts().filter(|host| match host.source {
+        Source::Service(_) => false,
+        Source::Entry(document) => !document.spec.internal,
+    });
+    external.map(|host| Arc::clone(&host.host)).collect()
+}
+
+type Slices<'a> = BTreeMap<String, Vec<&'a EndpointSliceSpec>>;
+
+fn slices_by_service<'a>(
+    resources: &'a Resources,
+    catalog: &Catalog<'_>,
+    settings: &Settings,
+    problems: &mut Problems,
+) -> Slices<'a> {
+    let mut slices: Slices<'a> = BTreeMap::new();
+    for slice in &resources.endpoint_slices {
+        let host = service_host(&slice.spec.service, &slice.name.namespace, &settings.cluster_domain);
+        if catalog.find(&host).is_none() {
+            let message = format!(
+                "names the service {}/{}, which does not exist; add it or correct the label",
+                slice.name.namespace, slice.spec.service
+            );
+            problems.error(slice, "metadata.labels", message);
+        }
+        slices.entry(host).or_default().push(&slice.spec);
+    }
+    slices
+}
+
+fn selected_by_service<'a>(
+    document: &Document<ServiceSpec>,
+    port: &ServicePort,
+    workloads: &Workloads<'_>,
+    problems: &mut Problems,
+) -> Vec<Candidate<'a>> {
+    let selector = &document.spec.selector;
+    if selector.is_empty() {
+        return Vec::new();
+    }
+    let mut list = Vec::new();
+    for (index, known) in workloads.selected(&document.name.namespace, selector) {
+        let ports = &known.document.spec.ports;
+        let target = match (ports.get(&port.name), &port.target) {
+            (Some(own), _) => Some(*own),
+            (None, TargetPort::Same) => Some(port.port),
+            (None, TargetPort::Number(number)) => Some(*number),
+            (None, TargetPort::Named(name)) => {
+                let found = ports.get(name).copied();
+                if found.is_none() {
+                    let message = format!(
+                        "has no port named {name:?}, which {} ({}) asks for, so it gets no requests; add it to spec.ports",
+                        document.name,
+                        document.place()
+                    );
+                    problems.error(known.document, "spec.ports", message);
+                }
+                found
+            }
+        };
+        list.extend(target.map(|target| Candidate::Workload(index, target)));
+    }
+    list
+}
+
+/// The addresses that `slices` list for the service port `port`.
+fn sliced<'a>(slices: Option<&Vec<&EndpointSliceSpec>>, port: &ServicePort) -> Vec<Candidate<'a>> {
+    let own = match port.target {
+        TargetPort::Number(number) => number,
+        TargetPort::Same | TargetPort::Named(_) => port.port,
+    };
+    let mut list = Vec::new();
+    for slice in slices.into_iter().flatten() {
+        let number = match &slice.ports {
+            None => own,
+            Some(ports) => match ports.iter().find(|sliced| sliced.name == port.name) {
+                Some(sliced) => sliced.port.unwrap_or(own),
+                None => continue,
+            },
+        };
+        list.extend(slice.addresses.iter().map(|ip| Candidate::Address(SocketAddr::new(*ip, number))));
+    }
+    list
+}
+
+fn of_entry<'a>(
+    document: &'a Document<ServiceEntrySpec>,
+    port: &EntryPort,
+    workloads: &Workloads<'_>,
+) -> Vec<Candidate<'a>> {
+    let target = |ports: &BTreeMap<String, u16>| ports.get(&port.name).copied().unwrap_or(port.target);
+    match &document.spec.endpoints {
+        EntryEndpoints::Selected(selector) => workloads
+            .selected(&document.name.namespace, selector)
+            .map(|(index, known)| Candidate::Workload(index, target(&known.document.spec.ports)))
+            .collect(),
+        EntryEndpoints::Inline(list) => list
+            .iter()
+            .filter_map(|inline| {
+                let ip: IpAddr = inline.address?;
+                Some(Candidate::Inline(document, inline, SocketAddr::new(ip, target(&inline.ports))))
+            })
+            .collect(),
+    }
+}
+
+/// What candidates are settled by, once every workload's ports are known.
+struct Settled<'a> {
+    settings: &'a Settings,
+    policies: &'a Policies<'a>,
+    external: BTreeSet<Arc<str>>,
+}
+
+impl Settled<'_> {
+    fn endpoint(
+        &self,
+        key: &ServiceKey,
+        candidate: &Candidate<'_>,
+        workloads: &mut Workloads<'_>,
+    ) -> Option<Endpoint> {
+        let mut endpoint = match candidate {
+            Candidate::Workload(index, port) => workloads.at(*index).endpoint(*port)?,
+            Candidate::Address(address) => {
+                at_address(*address, workloads).unwrap_or_else(|| plaintext(*address, BTreeMap::new()))
+            }
+            Candidate::Inline(document, inline, address) => {
+                self.inline(document, inline, *address, workloads)
+            }
+        };
+        if self.external.contains(&key.host) {
+            endpoint.identity = None;
+            endpoint.dial = endpoint.address;
+        }
+        Some(endpoint)
+    }
+
+    fn inline(
+        &self,
+        document: &Document<ServiceEntrySpec>,
+        inline: &WorkloadEntrySpec,
+        address: SocketAddr,
+        workloads: &mut Workloads<'_>,
+    ) -> Endpoint {
+        if let Some(mut endpoint) = at_address(address, workloads) {
+            if !inline.labels.is_empty() {
+                endpoint.labels.clone_from(&inline.labels);
+            }
+            return endpoint;
+        }
+        let namespace = &*document.name.namespace;
+        let policy = self.policies.find(namespace, &inline.labels);
+        let identity = SpiffeId::new(&self.settings.trust_domain, namespace, &inline.service_account).ok();
+        let mut endpoint = plaintext(address, inline.labels.clone());
+        endpoint.identity = identity
+            .and_then(|identity| expected_identity(inline.meshed, &policy, address.port(), &identity));
+        endpoint
+    }
+}
+
+/// The workload at `address` as an endpoint; notes that it serves that port.
+fn at_address(address: SocketAddr, workloads: &mut Workloads<'_>) -> Option<Endpoint> {
+    let index = workloads.serving(address)?;
+    workloads.serves(index, address.port());
+    workloads.at(index).endpoint(address.port())
+}
+
+fn plaintext(address: SocketAddr, labels: BTreeMap<String, String>) -> Endpoint {
+    Endpoint { address, dial: address, identity: None, workload: None, labels }
+}

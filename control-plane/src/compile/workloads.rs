@@ -1,0 +1,166 @@
+//! Workloads: who they are, where they are, and what calling one of their ports takes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use selvedge_model::{Endpoint, InboundPolicy, MtlsMode, SpiffeId, Workload, WorkloadName};
+
+use super::{Problems, Settings, inbound::Policies, keep, selects};
+use crate::resources::{Document, Resources, WorkloadEntrySpec};
+
+/// One `WorkloadEntry` with what other documents say about it.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    pub(super) document: &'a Document<WorkloadEntrySpec>,
+    pub(super) name: WorkloadName,
+    identity: SpiffeId,
+    policy: InboundPolicy,
+    /// The ports that it serves: its own, and those that services name as their targets.
+    ports: BTreeSet<u16>,
+}
+
+impl Known<'_> {
+    /// What calling `port` here takes; `None` if its address is unknown.
+    pub(super) fn endpoint(&self, port: u16) -> Option<Endpoint> {
+        let spec = &self.document.spec;
+        let address = SocketAddr::new(spec.address?, port);
+        Some(Endpoint {
+            address,
+            dial: spec.inbound.filter(|_| spec.meshed).unwrap_or(address),
+            identity: expected_identity(spec.meshed, &self.policy, port, &self.identity),
+            workload: Some(self.name.clone()),
+            labels: spec.labels.clone(),
+        })
+    }
+}
+
+/// The identity that a client expects at `port`: none where it must call in plaintext.
+pub(super) fn expected_identity(
+    meshed: bool,
+    policy: &InboundPolicy,
+    port: u16,
+    identity: &SpiffeId,
+) -> Option<SpiffeId> {
+    (meshed && policy.rule(port).mode != MtlsMode::Disable).then(|| identity.clone())
+}
+
+/// Every workload.
+#[derive(Debug)]
+pub(super) struct Workloads<'a> {
+    list: Vec<Known<'a>>,
+}
+
+impl<'a> Workloads<'a> {
+    pub(super) fn new(
+        resources: &'a Resources,
+        settings: &Settings,
+        policies: &Policies<'_>,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut list = Vec::new();
+        for document in &resources.workload_entries {
+            let (namespace, spec) = (&*document.name.namespace, &document.spec);
+            let name = WorkloadName::new(namespace, &document.name.name);
+            let identity = SpiffeId::new(&settings.trust_domain, namespace, &spec.service_account);
+            let (name, identity) = match (name, identity) {
+                (Ok(name), Ok(identity)) => (name, identity),
+                (Err(error), _) | (_, Err(error)) => {
+                    problems.error(document, "metadata", error.to_string());
+                    continue;
+                }
+            };
+            policies.report_losers(&name, &spec.labels, problems);
+            let policy = policies.find(namespace, &spec.labels);
+            let ports = spec.ports.values().copied().collect();
+            list.push(Known { document, name, identity, policy, ports });
+        }
+        Self { list }
+    }
+
+    /// Those of `namespace` that `selector` selects.
+    pub(super) fn selected(
+        &self,
+        namespace: &str,
+        selector: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (usize, &Known<'a>)> {
+        self.list.iter().enumerate().filter(move |(_, known)| {
+            known.name.namespace() == namespace && selects(selector, &known.document.spec.labels)
+        })
+    }
+
+    /// The workload at `index`, as [`Self::selected`] numbers them.
+    pub(super) fn at(&self, index: usize) -> &Known<'a> {
+        &self.list[index]
+    }
+
+    /// Notes that the workload at `index` serves `port`.
+    pub(super) fn serves(&mut self, index: usize, port: u16) {
+        self.list[index].ports.insert(port);
+    }
+
+    /// The workload that serves `address`: one with that port, or the only one with that IP address.
+    pub(super) fn serving(&self, address: SocketAddr) -> Option<usize> {
+        let here = |known: &Known<'_>| known.document.spec.address == Some(address.ip());
+        let with_port =
+            self.list.iter().position(|known| here(known) && known.ports.contains(&address.port()));
+        with_port.or_else(|| {
+            let mut at_address = self.list.iter().enumerate().filter(|(_, known)| here(known));
+            let (only, _) = at_address.next()?;
+            at_address.next().is_none().then_some(only)
+        })
+    }
+
+    /// Reports every address and port that two workloads claim.
+    pub(super) fn report_shared_addresses(&self, problems: &mut Problems) {
+        let mut owners: BTreeMap<(IpAddr, u16), &Known<'_>> = BTreeMap::new();
+        for known in &self.list {
+            let Some(address) = known.document.spec.address else { continue };
+            for port in &known.ports {
+                let owner = owners.entry((address, *port)).or_insert(known);
+                if !std::ptr::eq(*owner, known) {
+                    let message = format!(
+                        "{} is also the address of {} ({}), whose identity is expected there; give each workload its own port",
+                        SocketAddr::new(address, *port),
+                        owner.document.name,
+                        owner.document.place()
+                    );
+                    problems.warning(known.document, "spec.address", message);
+                }
+            }
+        }
+    }
+
+    /// Each workload by every address and port that it serves.
+    pub(super) fn addresses(&self) -> BTreeMap<SocketAddr, Endpoint> {
+        let mut addresses = BTreeMap::new();
+        for known in &self.list {
+            for endpoint in known.ports.iter().filter_map(|port| known.endpoint(*port)) {
+                addresses.entry(endpoint.address).or_insert(endpoint);
+            }
+        }
+        addresses
+    }
+
+    /// Each workload as its own sidecar sees it.
+    pub(super) fn finish(
+        &self,
+        previous: &BTreeMap<WorkloadName, Arc<Workload>>,
+    ) -> BTreeMap<WorkloadName, Arc<Workload>> {
+        let finished = self.list.iter().map(|known| {
+            let spec = &known.document.spec;
+            let workload = Workload {
+                name: known.name.clone(),
+                identity: known.identity.clone(),
+                meshed: spec.meshed,
+                inbound: spec.inbound.filter(|_| spec.meshed),
+                ports: known.ports.iter().copied().collect(),
+                policy: known.policy.clone(),
+            };
+            (known.name.clone(), keep(workload, previous.get(&known.name)))
+        });
+        finished.collect()
+    }
+}
