@@ -5,6 +5,7 @@
 
 use std::{io, process::ExitCode};
 
+pub mod app;
 pub mod certs;
 
 /// Turns what a command came to into the process's exit status; a failure is one line on stderr.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_cli::{certs, finish};
+use selvedge_cli::{app, certs, finish};
 
 /// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
 #[derive(Debug, Parser)]
@@ -15,11 +15,14 @@ struct Selvedge {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(hide = true)]
+    App(app::Args),
     Certs(certs::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Selvedge::parse().command {
+        Command::App(args) => app::run(args),
         Command::Certs(args) => certs::run(args),
     };
     finish("selvedge", outcome)
