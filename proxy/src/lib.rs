@@ -3,3 +3,4 @@
 pub mod balance;
 pub mod error;
 pub mod retry;
+pub mod telemetry;

@@ -1,0 +1,185 @@
+//! The text of `/metrics`, and what bounds it.
+
+use std::{collections::HashSet, time::Duration};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const FIVE_MS: Duration = Duration::from_millis(5);
+
+fn frontend() -> WorkloadName {
+    WorkloadName::new("default", "frontend-1").expect("a valid name")
+}
+
+fn reviews() -> ServiceKey {
+    ServiceKey::new("reviews.default.svc.cluster.local", 9080)
+}
+
+fn to_v2() -> Labels {
+    Labels {
+        route: "canary".into(),
+        destination_subset: "v2".into(),
+        mtls: true,
+        ..Labels::outbound(&frontend(), &reviews())
+    }
+}
+
+/// The lines that begin so.
+fn lines<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
+    text.lines().filter(|line| line.starts_with(start)).collect()
+}
+
+#[test]
+fn the_text_is_what_dashboards_rely_on() {
+    let metrics = Arc::new(Metrics::new(2));
+    let series = metrics.series(&to_v2());
+    series.record(0, Some(200), None, None, FIVE_MS);
+    series.record(1, Some(200), None, None, 3 * FIVE_MS);
+    series.record(1, Some(503), None, Some(Reason::NoEndpoint), FIVE_MS);
+    series.record(0, Some(200), Some(14), None, Duration::from_secs(60));
+    series.record(0, None, None, None, FIVE_MS);
+    let peer: SpiffeId = "spiffe://cluster.local/ns/shop/sa/cart".parse().expect("a valid identity");
+    metrics.inbound(&frontend(), 8080, Some(&peer)).record(0, Some(404), None, None, FIVE_MS);
+    metrics.unknown_destination(&frontend()).record(0, Some(502), None, Some(Reason::RegistryOnly), FIVE_MS);
+    metrics.unknown_source(&frontend()).record(0, Some(400), None, Some(Reason::BadRequest), FIVE_MS);
+    let _open = metrics.connection_opened(Direction::Outbound, true);
+    drop(metrics.connection_opened(Direction::Inbound, false));
+    metrics.connection_refused(Direction::Inbound, true, Reason::Tls);
+    metrics.retries(&reviews(), 0);
+    metrics.retries(&reviews(), 1);
+    metrics.retry_budget_exhausted(&reviews(), 0);
+    metrics.ejections(&BackendName { service: reviews(), subset: Some("v1".into()) }, 0);
+    metrics.set_certificate_expiry(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    metrics.set_configuration_version("3f2a");
+
+    assert_eq!(metrics.render(), include_str!("expected.txt"));
+}
+
+#[test]
+fn nothing_counted_is_valid_too() {
+    let text = Arc::new(Metrics::new(1)).render();
+
+    assert_is_openmetrics(&text);
+    assert_eq!(
+        lines(&text, "selvedge_"),
+        ["selvedge_inbound_connections_open 0", "selvedge_outbound_connections_open 0"]
+    );
+}
+
+#[test]
+fn equal_labels_are_one_series() {
+    let metrics = Metrics::new(1);
+
+    assert!(Arc::ptr_eq(&metrics.series(&to_v2()), &metrics.series(&to_v2())));
+    let plain = metrics.series(&Labels { mtls: false, ..to_v2() });
+    assert!(!Arc::ptr_eq(&metrics.series(&to_v2()), &plain));
+}
+
+#[test]
+fn series_beyond_the_limit_are_counted_together() {
+    let metrics = Arc::new(Metrics::with_limit(1, 3));
+    let held: Vec<Arc<Series>> = (0..10)
+        .map(|route| metrics.series(&Labels { route: format!("route-{route}").into(), ..to_v2() }))
+        .collect();
+    held.iter().for_each(|series| series.record(0, Some(200), None, None, FIVE_MS));
+
+    let text = metrics.render();
+    assert_is_openmetrics(&text);
+    let requests = lines(&text, "selvedge_outbound_requests_total");
+    assert_eq!(requests.len(), 4);
+    let overflow = r#"selvedge_outbound_requests_total{overflow="true",http_response_status_code="200"} 7"#;
+    assert!(requests.contains(&overflow), "{requests:?}");
+    let durations = lines(&text, "selvedge_outbound_request_duration_seconds_count");
+    // All ten go to one service, whose histogram tells no routes apart; only the overflow has its own.
+    assert!(durations.iter().any(|line| line.ends_with(r#"{overflow="true"} 7"#)), "{durations:?}");
+}
+
+#[test]
+fn series_that_nobody_holds_make_room() {
+    let metrics = Metrics::with_limit(1, 3);
+    let held = metrics.series(&to_v2());
+
+    for route in 0..10 {
+        let series = metrics.series(&Labels { route: format!("route-{route}").into(), ..to_v2() });
+        assert!(series.labels().is_some(), "route {route}");
+    }
+    assert!(Arc::ptr_eq(&held, &metrics.series(&to_v2())));
+}
+
+#[test]
+fn a_search_for_room_in_vain_is_not_repeated_at_once() {
+    let metrics = Metrics::with_limit(1, 1);
+    let held = metrics.series(&to_v2());
+    let other = || metrics.series(&Labels { mtls: false, ..to_v2() }).labels().is_some();
+
+    assert!(!other());
+    drop(held);
+    let turned_away = (0..2 * TURNED_AWAY).take_while(|_| !other()).count();
+    assert_eq!(turned_away, TURNED_AWAY);
+}
+
+#[test]
+fn the_longest_durations_are_in_the_bucket_without_a_bound() {
+    let metrics = Arc::new(Metrics::new(1));
+    metrics.series(&to_v2()).record(0, Some(200), None, None, Duration::from_secs(11));
+
+    let text = metrics.render();
+    let buckets = lines(&text, "selvedge_outbound_request_duration_seconds_bucket");
+    assert_eq!(buckets.len(), BUCKETS_MS.len() + 1);
+    assert!(buckets[..BUCKETS_MS.len()].iter().all(|line| line.ends_with(" 0")));
+    assert!(buckets[BUCKETS_MS.len()].contains(r#"le="+Inf""#) && buckets[BUCKETS_MS.len()].ends_with(" 1"));
+}
+
+proptest! {
+    #[test]
+    fn whatever_names_configuration_uses_the_text_stays_valid(
+        routes in proptest::collection::vec(any::<String>(), 1..8),
+        subset in any::<String>(),
+        version in any::<String>(),
+        statuses in proptest::collection::vec((0_u16..1000, 0_usize..Reason::ALL.len()), 1..60),
+    ) {
+        let metrics = Arc::new(Metrics::with_limit(1, 5));
+        metrics.set_configuration_version(&version);
+        for route in routes {
+            let labels =
+                Labels { route: route.into(), destination_subset: subset.as_str().into(), ..to_v2() };
+            let series = metrics.series(&labels);
+            for (status, reason) in &statuses {
+                series.record(0, Some(*status), None, Some(Reason::ALL[*reason]), FIVE_MS);
+            }
+        }
+        assert_is_openmetrics(&metrics.render());
+    }
+}
+
+/// Checks the rules of the OpenMetrics text format that a collector could break: each family is declared
+/// once, before its samples, which stand together; sample names fit the type; no sample comes twice; the
+/// text ends with `# EOF`.
+fn assert_is_openmetrics(text: &str) {
+    let body = text.strip_suffix("# EOF\n").expect("the text ends with # EOF");
+    let (mut families, mut samples) = (HashSet::new(), HashSet::new());
+    let (mut family, mut kind) = ("", "");
+    for line in body.split_terminator('\n') {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            (family, kind) = declared.split_once(' ').expect("a name and a type");
+            assert!(families.insert(family), "{family} is declared twice");
+        } else if let Some(comment) = line.strip_prefix("# ") {
+            assert!(comment.starts_with("HELP ") || comment.starts_with("UNIT "), "{line}");
+        } else {
+            let (sample, value) = line.rsplit_once(' ').expect("a sample and a value");
+            let name = sample.split_once('{').map_or(sample, |(name, _)| name);
+            let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{name} under {family}"));
+            let fits = match kind {
+                "counter" => suffix == "_total",
+                "gauge" => suffix.is_empty(),
+                "info" => suffix == "_info",
+                "histogram" => ["_bucket", "_count", "_sum"].contains(&suffix),
+                other => panic!("{family} has the type {other}"),
+            };
+            assert!(fits, "{name} is a {kind}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(samples.insert(sample), "{sample} comes twice");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What is told about requests: numbers for Prometheus, and a line for each if asked for.
+//!
+//! Trace context (W3C `traceparent`, `tracestate`) needs nothing here: it is an end-to-end header and
+//! passes through like any other.
+
+pub mod access_log;
+mod metrics;
+mod series;
+
+pub use self::{
+    metrics::{Metrics, OpenConnection},
+    series::{Direction, Labels, Series},
+};
