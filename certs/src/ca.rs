@@ -159,7 +159,7 @@ impl Authority {
     /// # Errors
     /// If one of these files exists already, or cannot be written.
     pub fn create(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
-        let _lock = lock(directory)?;
+        let _lock = lock_new(directory)?;
         Files::of(directory).create(trust_domain, SystemTime::now())
     }
 
@@ -169,10 +169,6 @@ impl Authority {
     /// If a file is missing, exposed to others, damaged, or does not belong to the rest.
     pub fn load(directory: &Path) -> Result<Self, AuthorityError> {
         let files = Files::of(directory);
-        // A directory that is not there is not made, unlike in `create`.
-        if !files.root.exists() {
-            return Err(FileError::Read { path: files.root, source: io::ErrorKind::NotFound.into() }.into());
-        }
         let _lock = lock(directory)?;
         files.load(SystemTime::now())
     }
@@ -184,7 +180,7 @@ impl Authority {
     /// # Errors
     /// As [`Self::create`] and [`Self::load`]; also if the authority serves another trust domain.
     pub fn load_or_create(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
-        let _lock = lock(directory)?;
+        let _lock = lock_new(directory)?;
         let files = Files::of(directory);
         if !files.root.exists() {
             return files.create(trust_domain, SystemTime::now());
@@ -421,15 +417,21 @@ impl Signer {
     }
 }
 
-/// Holds the directory for us alone while it is read and written; made if it is missing.
+/// Holds the directory for us alone while it is read and written.
 fn lock(directory: &Path) -> Result<File, AuthorityError> {
     let locked = || {
-        fs::create_dir_all(directory)?;
         let handle = File::open(directory)?;
         handle.lock()?;
         Ok(handle)
     };
     locked().map_err(|source| AuthorityError::Directory { path: directory.to_owned(), source })
+}
+
+/// As [`lock`], but makes the directory if it is missing.
+fn lock_new(directory: &Path) -> Result<File, AuthorityError> {
+    fs::create_dir_all(directory)
+        .map_err(|source| AuthorityError::Directory { path: directory.to_owned(), source })?;
+    lock(directory)
 }
 
 fn read_one(path: &Path) -> Result<(CertificateDer<'static>, Facts), AuthorityError> {

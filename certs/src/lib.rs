@@ -7,6 +7,9 @@
 
 use selvedge_model::{SpiffeId, TrustDomain};
 
+/// The types of `rustls-pki-types` that this crate's functions take and give.
+pub use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName};
+
 pub mod bundle;
 pub mod ca;
 pub mod csr;

@@ -1,1 +1,3 @@
-//! End to end.
+//! End to end: the real binaries, real sockets.
+
+mod certs;

@@ -215,8 +215,11 @@ fn a_missing_authority_is_named_and_nothing_is_made() {
 
     let error = Authority::load(&missing).unwrap_err().to_string();
 
-    assert!(error.contains("missing/ca.pem"), "{error}");
+    assert!(error.contains("missing: No such file"), "{error}");
     assert!(!missing.exists());
+    let error = Authority::load(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("ca.pem: No such file"), "{error}");
+    assert_eq!(names(directory.path()), BTreeSet::new());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{io, process::ExitCode};
 pub mod app;
 pub mod certs;
 
-/// Turns what a command came to into the process's exit status; a failure is one line on stderr.
+/// Turns what a command came to into the process's exit status; a failure is one message on stderr.
 ///
 /// A reader who closed our output (`selvedge … | head`) is no failure.
 pub fn finish(program: &str, outcome: anyhow::Result<()>) -> ExitCode {
@@ -16,10 +16,21 @@ pub fn finish(program: &str, outcome: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{program}: {error:#}");
+            eprintln!("{program}: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each once: many of our messages end in their cause already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -29,6 +40,16 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let missing = std::path::Path::new("/nowhere/a.pem");
+        let error = anyhow::Error::from(selvedge_certs::files::read_certificates(missing).unwrap_err());
+
+        let text = told(&error.context("no CA"));
+
+        assert_eq!(text, "no CA: cannot read /nowhere/a.pem: No such file or directory (os error 2)");
+    }
 
     #[test]
     fn a_reader_who_left_is_no_failure() {
