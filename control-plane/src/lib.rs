@@ -3,3 +3,4 @@
 pub mod compile;
 pub mod problem;
 pub mod resources;
+pub mod sources;

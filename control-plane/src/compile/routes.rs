@@ -218,12 +218,12 @@ impl Backends<'_> {
             None => {
                 let catalog = backends.routing.catalog;
                 let remedy = suggestion(&host, &settings.cluster_domain, |name| catalog.find(name).is_some());
-                broken(name, "host", format!("nothing is called {host}; {remedy}"))
+                broken(name, "host", &format!("nothing is called {host}; {remedy}"))
             }
             Some(known) if !known.ports.contains_key(&port) => {
                 let ports: Vec<_> = known.ports.keys().map(u16::to_string).collect();
                 let message = format!("{host} has no port {port}; use one of {}", ports.join(", "));
-                broken(name, "port", message)
+                broken(name, "port", &message)
             }
             Some(known) => backends.whole_or_subset(known, name),
         });
@@ -260,7 +260,7 @@ impl Backends<'_> {
         };
         let message =
             format!("no DestinationRule for {} defines the subset {subset:?}; {remedy}", known.host);
-        broken(name, "subset", message)
+        broken(name, "subset", &message)
     }
 
     fn whole(&self, known: &KnownHost<'_>, name: BackendName) -> Backend {
@@ -270,7 +270,7 @@ impl Backends<'_> {
 }
 
 /// A backend that cannot be used, because the `part` of a destination is `why`.
-fn broken(name: BackendName, part: &str, why: String) -> Backend {
+fn broken(name: BackendName, part: &str, why: &str) -> Backend {
     let policy = TrafficPolicy::default();
     Backend { name, labels: BTreeMap::new(), policy, broken: Some(format!("{part}: {why}")) }
 }

@@ -47,12 +47,19 @@ pub struct Decoded {
     pub outcome: Outcome,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
-    /// The part of the text that it stands in, with the line before its first.
-    pub chunk: Arc<str>,
-    /// The number of lines before `chunk`.
+    /// The part of the text that it stands in.
+    pub chunk: Chunk,
+}
+
+/// A part of a text between two document markers: one document, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The part itself.
+    pub text: Arc<str>,
+    /// The number of lines before it.
     pub lines_before: u64,
-    /// The index of the first document of `chunk`.
-    pub first_of_chunk: usize,
+    /// The number of documents before it.
+    pub first: usize,
 }
 
 /// What became of one document.
@@ -69,40 +76,29 @@ pub enum Outcome {
 /// Every document of `text`, which stands in the file `path`.
 pub fn decode(text: &str, path: &Arc<Path>, default_namespace: &str) -> Vec<Decoded> {
     let mut documents = Vec::new();
-    for (lines_before, chunk) in chunks(text) {
-        documents.extend(decode_chunk(
-            &Arc::from(chunk),
-            lines_before,
-            documents.len(),
-            path,
-            default_namespace,
-        ));
+    for (lines_before, text) in chunks(text) {
+        let chunk = Chunk { text: Arc::from(text), lines_before, first: documents.len() };
+        documents.extend(decode_chunk(&chunk, path, default_namespace));
     }
     documents
 }
 
-/// Every document of one part of a text, with `lines_before` lines and `first` documents before it.
-pub(crate) fn decode_chunk(
-    chunk: &Arc<str>,
-    lines_before: u64,
-    first: usize,
-    path: &Arc<Path>,
-    default_namespace: &str,
-) -> Vec<Decoded> {
-    let place = Place { chunk, lines_before, first, path, default_namespace };
-    match Node::parse(chunk) {
+/// Every document of one part of a text.
+pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &str) -> Vec<Decoded> {
+    let place = Place { chunk, path, default_namespace };
+    match Node::parse(&chunk.text) {
         Ok(None) => Vec::new(),
         Ok(Some(mut node)) => {
-            node.shift_lines(lines_before);
+            node.shift_lines(chunk.lines_before);
             let mut documents = Vec::new();
             place.open(&node, &mut documents);
             documents
         }
         Err(mut error) => {
-            error.line = Some(lines_before + error.line.unwrap_or(1));
-            let name = guessed_name(chunk, default_namespace);
+            error.line = Some(chunk.lines_before + error.line.unwrap_or(1));
+            let name = guessed_name(&chunk.text, default_namespace);
             let problem = place.problem(name.as_ref(), Severity::Error, error);
-            vec![place.decoded(first, lines_before + 1, name, Outcome::Failed, vec![problem])]
+            vec![place.decoded(chunk.first, chunk.lines_before + 1, name, Outcome::Failed, vec![problem])]
         }
     }
 }
@@ -166,9 +162,7 @@ fn guessed_name(chunk: &str, default_namespace: &str) -> Option<DocumentName> {
 
 /// Where documents are being read from.
 struct Place<'a> {
-    chunk: &'a Arc<str>,
-    lines_before: u64,
-    first: usize,
+    chunk: &'a Chunk,
     path: &'a Arc<Path>,
     default_namespace: &'a str,
 }
@@ -184,7 +178,7 @@ impl Place<'_> {
                 }
             }
             _ => {
-                let index = self.first + documents.len();
+                let index = self.chunk.first + documents.len();
                 documents.push(self.read(node, index));
             }
         }
@@ -261,8 +255,7 @@ impl Place<'_> {
         outcome: Outcome,
         problems: Vec<Problem>,
     ) -> Decoded {
-        let (chunk, lines_before) = (Arc::clone(self.chunk), self.lines_before);
-        Decoded { index, line, name, outcome, problems, chunk, lines_before, first_of_chunk: self.first }
+        Decoded { index, line, name, outcome, problems, chunk: self.chunk.clone() }
     }
 
     fn problem(&self, name: Option<&DocumentName>, severity: Severity, error: FieldError) -> Problem {

@@ -242,8 +242,8 @@ impl Lines {
 #[derive(Clone, Copy)]
 pub(super) enum Pointer<'a> {
     Root,
-    Key(&'a Pointer<'a>, &'a str),
-    Index(&'a Pointer<'a>, usize),
+    Key(&'a Self, &'a str),
+    Index(&'a Self, usize),
 }
 
 impl fmt::Display for Pointer<'_> {

@@ -168,7 +168,7 @@ fn read_route(words: RouteWords, index: usize, reading: &mut Reading<'_>) -> Res
     let (mut matches, mut left_out) = (Vec::new(), false);
     for (place, words) in words.matches.into_iter().enumerate() {
         match read_match(words, &format!("{field}.match[{place}]"), reading)? {
-            Asked::Checkable(asked) => matches.push(asked),
+            Asked::Checkable(asked) => matches.push(*asked),
             Asked::Uncheckable => left_out = true,
             Asked::OfGateways => {}
         }
@@ -193,7 +193,7 @@ fn read_route(words: RouteWords, index: usize, reading: &mut Reading<'_>) -> Res
     }
     let retry = match words.retries {
         None => RetryPolicy::default(),
-        Some(words) => retries::read(words, &format!("{field}.retries"), reading)?,
+        Some(words) => retries::read(&words, &format!("{field}.retries"), reading)?,
     };
     let timeout = words.timeout.map(|time| time.0).filter(|time| !time.is_zero());
     Ok(HttpRoute { index, name: words.name, matches, left_out, destinations, timeout, retry })
@@ -202,7 +202,7 @@ fn read_route(words: RouteWords, index: usize, reading: &mut Reading<'_>) -> Res
 /// What one entry of `match` asks.
 enum Asked {
     /// Something that a sidecar can check.
-    Checkable(HttpMatch),
+    Checkable(Box<HttpMatch>),
     /// Something that it cannot.
     Uncheckable,
     /// Something of gateways only.
@@ -250,7 +250,7 @@ fn read_match(words: MatchWords, field: &str, reading: &mut Reading<'_>) -> Resu
     };
     let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     if unchecked.is_empty() {
-        return Ok(Asked::Checkable(HttpMatch { port, condition }));
+        return Ok(Asked::Checkable(Box::new(HttpMatch { port, condition })));
     }
     for unchecked in unchecked {
         let message =

@@ -18,7 +18,7 @@ pub(super) struct Words {
     backoff: Option<GoDuration>,
 }
 
-pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Result<RetryPolicy, FieldError> {
+pub(super) fn read(words: &Words, field: &str, reading: &mut Reading<'_>) -> Result<RetryPolicy, FieldError> {
     let default = RetryPolicy::default();
     if words.attempts.is_none() {
         reading.warning(field, "gives no attempts, which means 0; add attempts to retry");

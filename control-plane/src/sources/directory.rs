@@ -1,0 +1,361 @@
+//! Documents from a directory of YAML and JSON files, followed by looking again.
+//!
+//! Looking, and not file notifications, because that is the same on every file system and mount; and
+//! twice, because a half-written YAML file often parses: a change counts once two looks in a row saw it.
+//! What fails keeps its last good version; only what is gone is gone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use time::OffsetDateTime;
+use tokio::{sync::watch, time::MissedTickBehavior};
+
+use super::{
+    Loaded,
+    files::{Scan, Seen, scan},
+    last_good::{Kept, LastGood},
+};
+use crate::{
+    problem::{DocumentName, Problem, Severity},
+    resources::{Decoded, Outcome, Resource, Resources, decode},
+};
+
+/// How a directory is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Time between two looks; default 250 ms. A change counts after the second.
+    pub poll_interval: Duration,
+    /// The namespace of documents that name none; default `default`.
+    pub default_namespace: String,
+    /// Where the last good version of every document is kept; `None` = in memory only.
+    pub last_good: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            poll_interval: Duration::from_millis(250),
+            default_namespace: "default".to_owned(),
+            last_good: None,
+        }
+    }
+}
+
+/// Why a directory yields nothing at all.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It does not exist, is no directory, or may not be read.
+    #[error("the configuration directory {path} cannot be read: {source}; create it or name another")]
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Everything that `root` holds now.
+///
+/// # Errors
+/// If `root` cannot be read. What is wrong inside is in [`Loaded::problems`].
+pub fn load(root: &Path, options: Options) -> Result<Arc<Loaded>, DirectoryError> {
+    let mut directory = Directory::new(root, options);
+    let scan = scan(root).map_err(|source| DirectoryError::Unreadable { path: root.to_owned(), source })?;
+    directory.apply(Ok(scan));
+    Ok(directory.loaded)
+}
+
+/// A directory that is being followed.
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    options: Options,
+    /// Whether it has been looked at.
+    looked: bool,
+    /// Whether the root could be read at least once.
+    started: bool,
+    files: BTreeMap<PathBuf, File>,
+    /// What is wrong with the root or the directories below.
+    unreadable: BTreeMap<PathBuf, String>,
+    last_good: LastGood,
+    last_good_problems: Vec<Problem>,
+    loaded: Arc<Loaded>,
+}
+
+/// One file, as it counts.
+#[derive(Debug)]
+struct File {
+    counted: Seen,
+    /// What the last look saw, if that does not count yet.
+    pending: Option<Seen>,
+    documents: Vec<Decoded>,
+}
+
+/// Documents with a time come first, oldest first; then by file and place.
+type Place = (bool, Option<OffsetDateTime>, PathBuf, usize);
+
+impl Directory {
+    /// The directory `root`, not yet looked at.
+    pub fn new(root: &Path, options: Options) -> Self {
+        let (last_good, last_good_problems) =
+            LastGood::load(options.last_good.clone(), root, &options.default_namespace);
+        Self {
+            root: root.to_owned(),
+            options,
+            looked: false,
+            started: false,
+            files: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            last_good,
+            last_good_problems,
+            loaded: Arc::new(Loaded::default()),
+        }
+    }
+
+    /// Looks once; all there is if anything changed, which the first look always does.
+    pub fn poll(&mut self) -> Option<Arc<Loaded>> {
+        let scan = scan(&self.root);
+        self.apply(scan).then(|| Arc::clone(&self.loaded))
+    }
+
+    /// Looks again and again, and sends all there is whenever anything changed, until nobody listens.
+    pub async fn watch(mut self, sender: watch::Sender<Arc<Loaded>>) {
+        let mut looks = tokio::time::interval(self.options.poll_interval);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !sender.is_closed() {
+            looks.tick().await;
+            let look = tokio::task::spawn_blocking(move || {
+                let change = self.poll();
+                (self, change)
+            });
+            let Ok((directory, change)) = look.await else {
+                tracing::error!("looking at the configuration directory failed; its last state stays in use");
+                return;
+            };
+            self = directory;
+            if let Some(loaded) = change {
+                sender.send_replace(loaded);
+            }
+        }
+    }
+
+    fn apply(&mut self, scan: io::Result<Scan>) -> bool {
+        let first = !std::mem::replace(&mut self.looked, true);
+        let changed = match scan {
+            Ok(scan) => self.count(scan),
+            Err(error) => {
+                let why = format!("the configuration directory cannot be read ({error}); nothing is changed");
+                let unreadable = BTreeMap::from([(self.root.clone(), why)]);
+                std::mem::replace(&mut self.unreadable, unreadable.clone()) != unreadable
+            }
+        };
+        if changed || first {
+            self.assemble();
+        }
+        changed || first
+    }
+
+    /// Takes over what `scan` saw, as far as it counts; whether anything did.
+    fn count(&mut self, mut scan: Scan) -> bool {
+        let at_once = !self.started;
+        self.started = true;
+        let unreadable = std::mem::take(&mut scan.unreadable);
+        let paths: BTreeSet<PathBuf> = self.files.keys().chain(scan.files.keys()).cloned().collect();
+        let mut changed = self.unreadable != unreadable;
+        for path in paths {
+            let seen = match scan.files.remove(&path) {
+                Some(seen) => seen,
+                None if unreadable.keys().any(|directory| path.starts_with(directory)) => continue,
+                None => Seen::Gone,
+            };
+            changed |= self.count_file(&path, seen, at_once);
+        }
+        self.unreadable = unreadable;
+        changed
+    }
+
+    fn count_file(&mut self, path: &Path, seen: Seen, at_once: bool) -> bool {
+        let fresh = File { counted: Seen::Gone, pending: None, documents: Vec::new() };
+        let file = self.files.entry(path.to_owned()).or_insert(fresh);
+        if file.counted == seen {
+            file.pending = None;
+        } else if at_once || file.pending.as_ref() == Some(&seen) {
+            file.pending = None;
+            if let Seen::Text(text) = &seen {
+                file.documents = decode(text, &Arc::from(path), &self.options.default_namespace);
+            }
+            file.counted = seen;
+            if file.counted == Seen::Gone {
+                self.files.remove(path);
+            }
+            return true;
+        } else {
+            file.pending = Some(seen);
+        }
+        if file.counted == Seen::Gone && file.pending.is_none() {
+            self.files.remove(path);
+        }
+        false
+    }
+
+    /// Puts together what is in use now, from what counts and from last good versions.
+    fn assemble(&mut self) {
+        let mut whole = Assembly::new(&self.last_good);
+        let mut unread: Vec<(&Path, &str)> =
+            self.unreadable.iter().map(|(path, why)| (path.as_path(), why.as_str())).collect();
+        let mut documents: Vec<(Place, &Decoded)> = Vec::new();
+        for (path, file) in &self.files {
+            documents.extend(file.documents.iter().map(|document| (self.place(path, document), document)));
+            if let Seen::Unreadable(why) = &file.counted {
+                unread.push((path, why));
+            }
+        }
+        documents.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (place, document) in documents {
+            whole.add(place, document);
+        }
+        whole.keep_unnamed();
+        for (path, why) in unread {
+            whole.problems.push(Problem::with_path(Severity::Error, path, why));
+            whole.keep_below(path);
+        }
+        let (resources, mut problems, kept) = whole.finish();
+        // Until the root has been read once, nothing says that a saved document is gone.
+        if self.started {
+            problems.extend(self.last_good.replace(kept, &self.root));
+        }
+        problems.append(&mut self.last_good_problems.clone());
+        self.loaded = Arc::new(Loaded { resources, problems });
+    }
+
+    fn place(&self, path: &Path, document: &Decoded) -> Place {
+        let created = match &document.outcome {
+            Outcome::Understood(resource) => resource.metadata().created,
+            Outcome::Failed => {
+                let kept = document.name.as_ref().and_then(|name| self.last_good.find(name));
+                kept.and_then(|kept| kept.resource.metadata().created)
+            }
+            Outcome::NotActedOn => None,
+        };
+        (created.is_none(), created, path.to_owned(), document.index)
+    }
+}
+
+/// What is in use, while it is being put together.
+struct Assembly<'a> {
+    last_good: &'a LastGood,
+    chosen: BTreeMap<DocumentName, (Place, Kept)>,
+    /// Where each name was first met, whether understood or not.
+    taken: BTreeMap<DocumentName, String>,
+    /// Files with a malformed document that nobody can name, and the problem that says so.
+    unnamed: Vec<(PathBuf, usize)>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Assembly<'a> {
+    fn new(last_good: &'a LastGood) -> Self {
+        Self {
+            last_good,
+            chosen: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            unnamed: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, place: Place, document: &Decoded) {
+        let here = format!("{}:{}", place.2.display(), document.line);
+        let first = document.name.as_ref().and_then(|name| self.taken.get(name));
+        match (&document.outcome, first) {
+            (Outcome::NotActedOn, _) => self.problems.extend_from_slice(&document.problems),
+            (Outcome::Understood(resource), Some(first)) => {
+                let name = resource.name();
+                self.problems.push(Problem {
+                    severity: Severity::Error,
+                    document: Some(name.clone()),
+                    path: Some(Arc::clone(&resource.origin().path)),
+                    line: Some(document.line),
+                    field: String::new(),
+                    message: format!(
+                        "is here for the second time; {first} comes first and is used: rename or remove one"
+                    ),
+                });
+            }
+            (Outcome::Understood(resource), None) => {
+                let name = resource.name().clone();
+                self.problems.extend_from_slice(&document.problems);
+                self.taken.insert(name.clone(), here);
+                let kept = Kept { resource: resource.clone(), chunk: document.chunk.clone() };
+                self.chosen.insert(name, (place, kept));
+            }
+            (Outcome::Failed, _) => self.add_failed(place, document, here),
+        }
+    }
+
+    fn add_failed(&mut self, place: Place, document: &Decoded, here: String) {
+        let start = self.problems.len();
+        self.problems.extend_from_slice(&document.problems);
+        let Some(name) = &document.name else {
+            self.unnamed.push((place.2, start));
+            return;
+        };
+        if self.taken.contains_key(name) {
+            return;
+        }
+        self.taken.insert(name.clone(), here);
+        let kept = self.last_good.find(name).cloned();
+        let consequence = match &kept {
+            Some(_) => "; its last good version stays in use",
+            None => "; nothing of it is in use",
+        };
+        if let Some(problem) = self.problems.get_mut(start) {
+            problem.message.push_str(consequence);
+        }
+        if let Some(kept) = kept {
+            self.chosen.insert(name.clone(), (place, kept));
+        }
+    }
+
+    /// Keeps what a malformed document may have been: all that its file once held and no longer names.
+    fn keep_unnamed(&mut self) {
+        for (path, problem) in std::mem::take(&mut self.unnamed) {
+            let names = self.keep_below(&path);
+            if let Some(problem) = self.problems.get_mut(problem).filter(|_| !names.is_empty()) {
+                problem.message.push_str(&format!("; {} stays in use as it was", names.join(", ")));
+            }
+        }
+    }
+
+    /// Keeps the last good version of every document at or below `path` that was not met.
+    fn keep_below(&mut self, path: &Path) -> Vec<String> {
+        let mut names = Vec::new();
+        for (name, kept) in self.last_good.all() {
+            let origin = kept.resource.origin();
+            if origin.path.starts_with(path) && !self.taken.contains_key(name) {
+                let created = kept.resource.metadata().created;
+                let place = (created.is_none(), created, origin.path.to_path_buf(), origin.index);
+                self.taken.insert(name.clone(), format!("{}:{}", origin.path.display(), origin.line));
+                self.chosen.insert(name.clone(), (place, kept.clone()));
+                names.push(name.to_string());
+            }
+        }
+        names
+    }
+
+    fn finish(self) -> (Resources, Vec<Problem>, BTreeMap<DocumentName, Kept>) {
+        let mut in_order: Vec<(&Place, &Resource)> =
+            self.chosen.values().map(|(place, kept)| (place, &kept.resource)).collect();
+        in_order.sort_by_key(|(place, _)| *place);
+        let mut resources = Resources::default();
+        for (_, resource) in in_order {
+            resources.push(resource.clone());
+        }
+        let kept = self.chosen.into_iter().map(|(name, (_, kept))| (name, kept)).collect();
+        (resources, self.problems, kept)
+    }
+}
