@@ -14,7 +14,9 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{BackendName, Protocol, RouteTable, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName};
+use selvedge_model::{
+    BackendName, Protocol, RouteTable, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName,
+};
 
 use crate::{
     balance::{Candidate, Ejection, Health},

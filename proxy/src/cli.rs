@@ -66,7 +66,7 @@ pub struct Args {
 
     /// Logging.
     #[command(flatten)]
-    pub log: selvedge_ops::log::Args,
+    pub log: selvedge_ops::LogArgs,
 
     /// Exit when standard input closes, so that a parent's death takes this process along.
     #[arg(long, hide = true)]

@@ -18,6 +18,8 @@ pub enum Reason {
     BadRequest,
     /// The app beside the answering sidecar does not accept connections.
     AppUnreachable,
+    /// Our own certificate is missing or has expired.
+    Certificate,
     /// No connection to the endpoint: refused, unreachable, or not within the connect timeout.
     ConnectFailure,
     /// The control plane has not said in time what the authority means.
@@ -46,7 +48,7 @@ pub enum Reason {
     Reset,
     /// The route's time, or the attempt's, is over.
     Timeout,
-    /// No mutual TLS with the endpoint, or no usable certificate of our own.
+    /// No mutual TLS with the endpoint.
     Tls,
 }
 
@@ -59,9 +61,10 @@ struct Meaning {
 
 impl Reason {
     /// All of them, in the order of [`Self::index`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::AppUnreachable,
+        Self::Certificate,
         Self::ConnectFailure,
         Self::Discovery,
         Self::Draining,
@@ -86,6 +89,7 @@ impl Reason {
         match self {
             Self::BadRequest => of("bad-request", StatusCode::BAD_REQUEST, 13),
             Self::AppUnreachable => of("app-unreachable", StatusCode::SERVICE_UNAVAILABLE, 14),
+            Self::Certificate => of("certificate", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::ConnectFailure => of("connect-failure", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Discovery => of("discovery", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Draining => of("draining", StatusCode::SERVICE_UNAVAILABLE, 14),
@@ -136,6 +140,7 @@ impl Reason {
         matches!(
             self,
             Self::AppUnreachable
+                | Self::Certificate
                 | Self::ConnectFailure
                 | Self::Draining
                 | Self::Identity

@@ -1,6 +1,26 @@
 //! The sidecar: the story of a request.
+//!
+//! [`outbound`] and [`inbound`] are the two paths, each one readable list of steps; the other modules are
+//! the steps, in the order in which a request meets them.
 
+pub mod accept;
+pub mod authorize;
 pub mod balance;
+pub mod bind;
+pub mod body;
+pub mod cli;
+pub mod connect;
+pub mod detect;
+pub mod discovery;
 pub mod error;
+pub mod forward;
+pub mod identify;
+pub mod inbound;
+pub mod outbound;
+pub mod respond;
 pub mod retry;
+pub mod route;
+pub mod serve;
+pub mod step;
 pub mod telemetry;
+pub mod worker;

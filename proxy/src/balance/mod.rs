@@ -7,7 +7,10 @@
 mod outlier;
 mod pick;
 
+pub mod endpoints;
+
 pub use self::{
+    endpoints::endpoints,
     outlier::{Ejected, Ejection, Health, Outcome, Why},
     pick::{Candidate, pick},
 };

@@ -8,11 +8,13 @@
 //! The order in which they are asked: [`decide`]; unless the request is proven undelivered
 //! [`Budget::withdraw`]; then [`Original::attempt`], whose `None` means that the answer at hand is final.
 
+mod attempts;
 mod budget;
 mod policy;
 mod replay;
 
 pub use self::{
+    attempts::attempts,
     budget::Budget,
     policy::{Decision, Failure, Outcome, PROVEN_ATTEMPTS, decide},
     replay::{Original, REPLAY_LIMIT, Replay, ReplayError},

@@ -5,9 +5,11 @@
 
 pub mod access_log;
 mod metrics;
+mod observe;
 mod series;
 
 pub use self::{
     metrics::{Metrics, OpenConnection},
+    observe::{Observed, observe},
     series::{Direction, Labels, Series},
 };

@@ -1,0 +1,196 @@
+//! Taking connections, and handing each to one worker for the rest of its life.
+//!
+//! With one worker (the default) that worker accepts for itself. With more, one acceptor hands each socket
+//! to the worker with the fewest connections. No SO_REUSEPORT: a second proxy must fail with "in use".
+
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use crate::{
+    inbound, outbound,
+    step::{Request, Step},
+    worker::{Shared, Worker},
+};
+
+/// How long accepting pauses when the process has no file descriptor left.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Which way a listener's connections go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the app.
+    Outbound,
+    /// To the app.
+    Inbound,
+}
+
+/// A socket on its way to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    direction: Direction,
+    socket: std::net::TcpStream,
+    peer: SocketAddr,
+}
+
+/// Takes connections from `listener` until the proxy drains, and gives each to `take`.
+///
+/// # Errors
+/// If the listener cannot be registered with this thread's runtime.
+pub async fn accept(
+    listener: std::net::TcpListener,
+    shared: &Shared,
+    mut take: impl FnMut(TcpStream, SocketAddr),
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = shared.drain.drained() => return Ok(()),
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                if let Err(error) = socket.set_nodelay(true) {
+                    tracing::debug!(%peer, %error, "the connection ended before it was taken");
+                    continue;
+                }
+                take(socket, peer);
+            }
+            Err(error) if of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection ended unaccepted")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections; raise the limit of open files if this lasts");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether an error of `accept` is about the connection and not about us (accept(2)).
+fn of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// Serves connections on a worker, each in a task of its own; ends when all have ended after the drain.
+#[derive(Debug)]
+pub struct Server<O, I> {
+    worker: Rc<Worker>,
+    outbound: O,
+    inbound: I,
+    tasks: JoinSet<()>,
+}
+
+/// The server of `worker`.
+pub fn server(worker: Rc<Worker>) -> Server<impl Step<Request>, impl Step<Request>> {
+    let (outbound, inbound) = (outbound::path(&worker), inbound::path(&worker));
+    Server { worker, outbound, inbound, tasks: JoinSet::new() }
+}
+
+impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
+    /// Takes up one connection. `on_end` is dropped when it has ended.
+    pub fn take(
+        &mut self,
+        direction: Direction,
+        socket: TcpStream,
+        peer: SocketAddr,
+        on_end: impl Sized + 'static,
+    ) {
+        while self.tasks.try_join_next().is_some() {}
+        let worker = Rc::clone(&self.worker);
+        match direction {
+            Direction::Outbound => {
+                let path = self.outbound.clone();
+                self.tasks.spawn_local(async move {
+                    let _on_end = on_end;
+                    outbound::connection(worker, path, socket, peer).await;
+                });
+            }
+            Direction::Inbound => {
+                let path = self.inbound.clone();
+                self.tasks.spawn_local(async move {
+                    let _on_end = on_end;
+                    inbound::connection(worker, path, socket, peer).await;
+                });
+            }
+        }
+    }
+
+    /// Waits for the connections that are still open.
+    pub async fn finish(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The acceptor's end of a worker: how many connections it carries, and where to send one more.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    load: Arc<AtomicUsize>,
+    sockets: mpsc::UnboundedSender<Accepted>,
+}
+
+/// A worker's end of its [`Seat`].
+#[derive(Debug)]
+pub struct Seated {
+    load: Arc<AtomicUsize>,
+    sockets: mpsc::UnboundedReceiver<Accepted>,
+}
+
+/// One more connection of a worker's, as long as this lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A pair of ends.
+pub fn seat() -> (Seat, Seated) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let load = Arc::new(AtomicUsize::new(0));
+    (Seat { load: Arc::clone(&load), sockets: sender }, Seated { load, sockets: receiver })
+}
+
+/// Gives a connection to the worker with the fewest.
+pub fn hand_over(seats: &[Seat], direction: Direction, socket: TcpStream, peer: SocketAddr) {
+    let Some(seat) = seats.iter().min_by_key(|seat| seat.load.load(Ordering::Relaxed)) else { return };
+    match socket.into_std() {
+        Ok(socket) => {
+            seat.load.fetch_add(1, Ordering::Relaxed);
+            if seat.sockets.send(Accepted { direction, socket, peer }).is_err() {
+                seat.load.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        Err(error) => tracing::debug!(%peer, %error, "the connection ended before a worker had it"),
+    }
+}
+
+impl Seated {
+    /// Takes up connections until the acceptor is gone.
+    pub async fn serve<O: Step<Request>, I: Step<Request>>(&mut self, server: &mut Server<O, I>) {
+        while let Some(Accepted { direction, socket, peer }) = self.sockets.recv().await {
+            let counted = Counted(Arc::clone(&self.load));
+            match TcpStream::from_std(socket) {
+                Ok(socket) => server.take(direction, socket, peer, counted),
+                Err(error) => tracing::debug!(%peer, %error, "the connection ended before a worker had it"),
+            }
+        }
+    }
+}

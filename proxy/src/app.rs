@@ -1,0 +1,199 @@
+//! The whole proxy: listeners, workers, and the control thread, each a small named step.
+
+use std::{net::SocketAddr, sync::Arc, thread};
+
+use anyhow::Context;
+use selvedge_certs::tls::Live;
+use selvedge_ops::{Drain, Readiness, announce, listen, logging};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::LocalSet,
+};
+
+use crate::{
+    accept::{self, Direction, Seat, Seated},
+    cli::Args,
+    control::{self, Control},
+    discovery::store::Store,
+    telemetry::Metrics,
+    worker::{Settings, Shared, Worker},
+};
+
+/// The sockets that a proxy listens on.
+#[derive(Debug)]
+struct Listeners {
+    outbound: Vec<std::net::TcpListener>,
+    inbound: std::net::TcpListener,
+    admin: std::net::TcpListener,
+}
+
+/// Runs a proxy until it is told to end.
+///
+/// # Errors
+/// If a setting cannot be used, a port is taken, or a thread cannot be started.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let log_level = logging::init(&args.log)?;
+    let listeners = listen(&args)?;
+    let settings = settings(&args, &listeners)?;
+    let (store, asked) = Store::new();
+    let live = Live::new();
+    let metrics = Arc::new(Metrics::new(args.workers.into()));
+    let drain = Drain::default();
+    let shared = Shared {
+        settings: Arc::new(settings),
+        store: Arc::clone(&store),
+        live: live.clone(),
+        metrics: Arc::clone(&metrics),
+        drain: drain.clone(),
+    };
+    let traffic = start_workers(&shared, listeners.outbound, listeners.inbound)?;
+    let control = Control {
+        args: Arc::new(args),
+        live,
+        store,
+        asked,
+        metrics,
+        drain: drain.clone(),
+        readiness: Readiness::default(),
+        admin: listeners.admin,
+        log_level,
+    };
+    runtime()?.block_on(until_drained(control, &drain, traffic))
+}
+
+/// The control thread: configuration, certificates and admin, until all traffic has ended.
+async fn until_drained(
+    control: Control,
+    drain: &Drain,
+    traffic: Vec<thread::JoinHandle<()>>,
+) -> anyhow::Result<()> {
+    drain.on_signals().context("cannot handle signals")?;
+    if control.args.exit_on_stdin_close {
+        drain.on_stdin_close().context("cannot watch standard input")?;
+    }
+    let ended = async {
+        drain.drained().await;
+        tokio::task::spawn_blocking(move || traffic.into_iter().all(|thread| thread.join().is_ok())).await
+    };
+    tokio::select! {
+        result = control::run(control) => result.context("the control thread ended"),
+        clean = ended => {
+            anyhow::ensure!(clean?, "a worker thread panicked; the log has its message");
+            Ok(())
+        }
+    }
+}
+
+fn listen(args: &Args) -> anyhow::Result<Listeners> {
+    let outbound = args.outbound.iter().map(|address| listen::tcp("--outbound", *address));
+    let listeners = Listeners {
+        outbound: outbound.collect::<Result<_, _>>()?,
+        inbound: listen::tcp("--inbound", args.inbound)?,
+        admin: listen::tcp("--admin", args.admin)?,
+    };
+    for outbound in &listeners.outbound {
+        announce("outbound", outbound.local_addr()?);
+    }
+    announce("inbound", listeners.inbound.local_addr()?);
+    announce("admin", listeners.admin.local_addr()?);
+    Ok(listeners)
+}
+
+fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
+    let outbound: Result<Vec<SocketAddr>, _> =
+        listeners.outbound.iter().map(std::net::TcpListener::local_addr).collect();
+    Ok(Settings {
+        workload: args.workload.clone(),
+        app: args.app,
+        listeners: outbound?,
+        carrier: args.carrier,
+        outbound_traffic_policy: args.outbound_traffic_policy,
+        drain_timeout: args.drain_timeout,
+    })
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+}
+
+/// Starts the threads that carry traffic. They end after the drain, when their connections have.
+fn start_workers(
+    shared: &Shared,
+    outbound: Vec<std::net::TcpListener>,
+    inbound: std::net::TcpListener,
+) -> anyhow::Result<Vec<thread::JoinHandle<()>>> {
+    let mut listeners: Vec<_> =
+        outbound.into_iter().map(|listener| (Direction::Outbound, listener)).collect();
+    listeners.push((Direction::Inbound, inbound));
+    let workers = shared.metrics.workers();
+    if workers == 1 {
+        let shared = shared.clone();
+        return Ok(vec![spawn("worker-0", move || alone(&shared, listeners))?]);
+    }
+    let (seats, seated): (Vec<Seat>, Vec<Seated>) = (0..workers).map(|_| accept::seat()).unzip();
+    let mut threads = Vec::with_capacity(workers + 1);
+    for (index, seated) in seated.into_iter().enumerate() {
+        let shared = shared.clone();
+        threads.push(spawn(&format!("worker-{index}"), move || together(index, &shared, seated))?);
+    }
+    let shared = shared.clone();
+    threads.push(spawn("acceptor", move || acceptor(&shared, listeners, &seats))?);
+    Ok(threads)
+}
+
+fn spawn(
+    name: &str,
+    run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<thread::JoinHandle<()>> {
+    let body = move || {
+        if let Err(error) = run() {
+            tracing::error!("a thread that carries traffic failed: {error:#}");
+            std::process::exit(1);
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(body).context("cannot start a thread")
+}
+
+/// The one worker: accepts for itself.
+fn alone(shared: &Shared, listeners: Vec<(Direction, std::net::TcpListener)>) -> anyhow::Result<()> {
+    let local = LocalSet::new();
+    local.block_on(&runtime()?, async {
+        let server = std::cell::RefCell::new(accept::server(Worker::start(0, shared)));
+        let serving = &server;
+        let accepting = listeners.into_iter().map(|(direction, listener)| {
+            let take = move |socket, peer| serving.borrow_mut().take(direction, socket, peer, ());
+            accept::accept(listener, shared, take)
+        });
+        futures_util::future::try_join_all(accepting).await?;
+        server.into_inner().finish().await;
+        Ok(())
+    })
+}
+
+/// One of several workers: takes what the acceptor hands over.
+fn together(index: usize, shared: &Shared, mut seated: Seated) -> anyhow::Result<()> {
+    let local = LocalSet::new();
+    local.block_on(&runtime()?, async {
+        let mut server = accept::server(Worker::start(index, shared));
+        seated.serve(&mut server).await;
+        server.finish().await;
+        Ok(())
+    })
+}
+
+/// Accepts for all workers.
+fn acceptor(
+    shared: &Shared,
+    listeners: Vec<(Direction, std::net::TcpListener)>,
+    seats: &[Seat],
+) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let accepting = listeners.into_iter().map(|(direction, listener)| {
+            accept::accept(listener, shared, move |socket, peer| {
+                accept::hand_over(seats, direction, socket, peer)
+            })
+        });
+        futures_util::future::try_join_all(accepting).await?;
+        Ok(())
+    })
+}

@@ -1,0 +1,174 @@
+//! The step that picks an endpoint and sends the request there; one call is one attempt.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use futures_util::future::{FutureExt, LocalBoxFuture};
+use tower::Service;
+
+use super::{Outcome, pick};
+use crate::{
+    bind::{BoundBackend, BoundEndpoint},
+    body::InFlight,
+    connect::SendError,
+    error::{Failure, Reason, SELVEDGE_ERROR},
+    step::{Error, Facts, Response, Routed, Taken},
+    worker::Worker,
+};
+
+/// One attempt at a request.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The request.
+    pub routed: Routed,
+    /// Places in the backend's endpoints that earlier attempts used; others are preferred.
+    pub tried: Vec<usize>,
+    /// When this attempt must have answered, if it may not take all the time that there is.
+    pub until: Option<Instant>,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Balance {
+    worker: Rc<Worker>,
+}
+
+/// The last step of the way out.
+pub fn endpoints(worker: Rc<Worker>) -> Balance {
+    Balance { worker }
+}
+
+impl Service<Attempt> for Balance {
+    type Response = Response;
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Response, Error>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        send(Rc::clone(&self.worker), attempt).boxed_local()
+    }
+}
+
+async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
+    let Attempt { routed, tried, until } = attempt;
+    let backend = Arc::clone(routed.backend());
+    let mut facts = Facts {
+        route: Some(Taken { bound: Arc::clone(&routed.bound), rule: Some((routed.rule, routed.place)) }),
+        ..Facts::default()
+    };
+    let endpoint = match choose(&worker, &backend, &tried) {
+        Ok(endpoint) => endpoint,
+        Err(failure) => {
+            facts.reason = Some(failure.reason);
+            return Err(Error { failure, facts: Box::new(facts), request: Some(Box::new(routed.http)) });
+        }
+    };
+    facts.endpoint = Some(Arc::clone(&endpoint));
+
+    let in_flight = InFlight::new(&endpoint.target);
+    let limit = backend.policy.connect_timeout;
+    let sending = worker.pools.send(&endpoint.target, routed.version, routed.http, limit);
+    let sent = match until {
+        None => sending.await,
+        Some(until) => match tokio::time::timeout_at(until.into(), sending).await {
+            Ok(sent) => sent,
+            Err(_) => Err(late(&endpoint).into()),
+        },
+    };
+    let result = match sent {
+        Ok(mut http) => {
+            facts.reason = named_by_peer(&endpoint, &mut http);
+            http.body_mut().end().in_flight = Some(in_flight);
+            Ok(Response { http, facts })
+        }
+        Err(SendError { failure, request }) => {
+            facts.reason = Some(failure.reason);
+            Err(Error { failure, facts: Box::new(facts), request })
+        }
+    };
+    judge(&worker, &backend, &endpoint, &result);
+    result
+}
+
+fn choose(worker: &Worker, backend: &BoundBackend, tried: &[usize]) -> Result<Arc<BoundEndpoint>, Failure> {
+    if let Some(broken) = &backend.broken {
+        return Err(Failure::new(Reason::NoBackend, format!("{} cannot be used: {broken}", backend.name)));
+    }
+    let mut rng = worker.rng.borrow_mut();
+    let how = backend.policy.load_balancer;
+    let picked = pick(how, &backend.endpoints, &backend.turn, tried, Instant::now(), &mut rng);
+    picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
+        let what = match backend.endpoints.len() {
+            0 => format!("{} has no endpoint; is any workload selected by it?", backend.name),
+            all => format!("all {all} endpoints of {} are ejected for failing; see /endpoints", backend.name),
+        };
+        Failure::new(Reason::NoEndpoint, what)
+    })
+}
+
+fn late(endpoint: &BoundEndpoint) -> Failure {
+    Failure::new(
+        Reason::Timeout,
+        format!("{} has not answered in the time for one attempt", endpoint.address),
+    )
+}
+
+/// The failure that a mesh peer's sidecar says it answered with itself. What an endpoint without a
+/// sidecar says about that is its app's invention, and goes no further.
+fn named_by_peer(
+    endpoint: &BoundEndpoint,
+    response: &mut http::Response<crate::body::Body>,
+) -> Option<Reason> {
+    if endpoint.target.identity.is_none() {
+        response.headers_mut().remove(SELVEDGE_ERROR);
+        return None;
+    }
+    response.headers().get(SELVEDGE_ERROR).and_then(Reason::from_header)
+}
+
+/// Counts the attempt for or against its endpoint.
+fn judge(
+    worker: &Worker,
+    backend: &BoundBackend,
+    endpoint: &BoundEndpoint,
+    result: &Result<Response, Error>,
+) {
+    let Some(ejection) = &backend.ejection else { return };
+    let outcome = match result {
+        Ok(response) if response.facts.reason.is_some_and(blames_endpoint) => Outcome::GatewayFailure,
+        Ok(response) => Outcome::of_status(response.http.status().as_u16()),
+        Err(error) if blames_endpoint(error.failure.reason) => Outcome::GatewayFailure,
+        Err(_) => return,
+    };
+    let ejected = ejection.record(&endpoint.health, outcome, backend.endpoints.len(), Instant::now());
+    if let Some(ejected) = ejected {
+        worker.metrics.ejections(&backend.name, worker.index);
+        tracing::warn!(
+            backend = %backend.name, endpoint = %endpoint.address, times = ejected.times, why = ejected.why.word(),
+            "ejected for {:?}", ejected.time
+        );
+    }
+}
+
+/// Whether a failure says something about the endpoint, rather than about us or the request.
+fn blames_endpoint(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::AppUnreachable
+            | Reason::ConnectFailure
+            | Reason::Draining
+            | Reason::Identity
+            | Reason::Overflow
+            | Reason::Protocol
+            | Reason::Reset
+            | Reason::Timeout
+            | Reason::Tls
+    )
+}

@@ -1,0 +1,217 @@
+//! The one body type of the request path, and what happens when it ends.
+//!
+//! An enum and not a trait object: there are few kinds of body, and every frame passes through here.
+//! What must happen exactly once when an answer is over (count it, give its connection back) hangs on
+//! the body as an [`End`], so that no step needs a task or a wrapper of its own.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::{bind::Target, connect::Lease, retry::Replay, telemetry::Observed};
+
+/// Why a body could not be read to its end.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's or an answer's body.
+#[derive(Debug, Default)]
+pub struct Body {
+    kind: Kind,
+    end: End,
+    limit: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug, Default)]
+enum Kind {
+    #[default]
+    Empty,
+    /// Given up before its end.
+    Cut,
+    Full(Bytes),
+    Incoming(Incoming),
+    Replay(Replay<Incoming>),
+}
+
+/// What happens once, when a body has ended or was given up.
+#[derive(Debug, Default)]
+pub struct End {
+    /// The connection that it came on, to be used again.
+    pub lease: Option<Lease>,
+    /// The endpoint's count of requests in flight.
+    pub in_flight: Option<InFlight>,
+    /// What is measured about the whole answer.
+    pub observed: Option<Observed>,
+}
+
+impl End {
+    /// Carries out everything that was waiting.
+    fn finish(&mut self, whole: bool) {
+        if let Some(lease) = self.lease.take()
+            && whole
+        {
+            lease.give_back();
+        }
+        self.in_flight = None;
+        if let Some(observed) = self.observed.take() {
+            observed.finish(whole, Instant::now());
+        }
+    }
+}
+
+/// One request in flight at an endpoint; counted from [`InFlight::new`] until it is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Target>);
+
+impl InFlight {
+    /// Counts one more request.
+    pub fn new(target: &Arc<Target>) -> Self {
+        target.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(target))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Body {
+    /// A body of known bytes.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
+    }
+
+    /// A body that arrives on a connection.
+    pub fn incoming(body: Incoming) -> Self {
+        Self::of(if body.is_end_stream() { Kind::Empty } else { Kind::Incoming(body) })
+    }
+
+    /// A body that can be sent again.
+    pub fn replay(body: Replay<Incoming>) -> Self {
+        Self::of(Kind::Replay(body))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, end: End::default(), limit: None }
+    }
+
+    /// What happens when it ends.
+    pub fn end(&mut self) -> &mut End {
+        &mut self.end
+    }
+
+    /// Ends it with an error when `limit` is over, unless it has ended before.
+    pub fn limit(&mut self, limit: Pin<Box<Sleep>>) {
+        if !self.is_empty() {
+            self.limit = Some(limit);
+        }
+    }
+
+    /// Whether there is nothing to read: a request without a body needs no replay.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.kind, Kind::Empty)
+    }
+
+    /// The arriving body; `None` if there is none, or it is not one as it came.
+    pub fn into_incoming(mut self) -> Option<Incoming> {
+        match std::mem::take(&mut self.kind) {
+            Kind::Incoming(body) => Some(body),
+            _ => None,
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some(limit) = &mut this.limit
+            && limit.as_mut().poll(cx).is_ready()
+        {
+            this.kind = Kind::Cut;
+            this.limit = None;
+            this.end.finish(false);
+            return Poll::Ready(Some(Err("the route's timeout is over".into())));
+        }
+        let frame = match &mut this.kind {
+            Kind::Empty | Kind::Cut => None,
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = Kind::Empty;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Kind::Incoming(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
+            }
+            Kind::Replay(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
+            }
+        };
+        if let Some(Ok(frame)) = &frame
+            && let (Some(trailers), Some(observed)) = (frame.trailers_ref(), &mut this.end.observed)
+        {
+            observed.trailers(trailers);
+        }
+        match &frame {
+            None => this.end.finish(true),
+            Some(Err(_)) => this.end.finish(false),
+            Some(Ok(_)) if this.is_end_stream() => this.end.finish(true),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Cut => false,
+            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Incoming(body) => body.is_end_stream(),
+            Kind::Replay(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Cut => SizeHint::default(),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Incoming(body) => body.size_hint(),
+            Kind::Replay(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // hyper drops a body without reading it where none may follow (HEAD, 204, 304): that is an end
+        // like any other.
+        let whole = self.is_end_stream();
+        self.end.finish(whole);
+    }
+}
+
+/// Where workers' futures run: the worker's own thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        drop(tokio::task::spawn_local(future));
+    }
+}

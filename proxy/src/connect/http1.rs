@@ -1,0 +1,148 @@
+//! HTTP/1.1 connections: one request at a time, idle ones kept in a stack.
+
+use std::{
+    cell::RefCell,
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
+
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use selvedge_api::wire;
+
+use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite};
+use crate::body::Body;
+
+/// How long an idle connection to an app or an endpoint without a sidecar is kept. Shorter than the
+/// keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
+const IDLE_PLAIN: Duration = Duration::from_secs(4);
+
+/// How long an idle connection between sidecars is kept.
+const IDLE_MESH: Duration = Duration::from_secs(60);
+
+/// How often a connection that is coming back is looked at again before it is given up.
+const READY_LOOKS: usize = 4;
+
+/// Idle connections to one target, the one used last on top.
+#[derive(Debug, Default)]
+pub(super) struct Idle(RefCell<Vec<Connection>>);
+
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Body>,
+    retire_at: Option<Instant>,
+    idle_since: Instant,
+}
+
+/// A connection that an answer is arriving on. Dropped: closed.
+#[derive(Debug)]
+pub struct Lease {
+    connection: Connection,
+    pool: Weak<Pool>,
+}
+
+impl Lease {
+    /// Puts the connection back, to be used for another request.
+    pub fn give_back(mut self) {
+        if let Some(pool) = self.pool.upgrade()
+            && !self.connection.sender.is_closed()
+        {
+            self.connection.idle_since = Instant::now();
+            pool.http1.0.borrow_mut().push(self.connection);
+        }
+    }
+}
+
+impl Connection {
+    fn usable(&self, now: Instant, idle: Duration) -> bool {
+        !self.sender.is_closed()
+            && now.duration_since(self.idle_since) < idle
+            && self.retire_at.is_none_or(|retire_at| now < retire_at)
+    }
+
+    /// Whether it can take a request, after giving its task a few chances to finish with the last one.
+    async fn ready(&mut self) -> bool {
+        for _ in 0..READY_LOOKS {
+            if self.sender.is_ready() {
+                return true;
+            }
+            if self.sender.is_closed() {
+                return false;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.sender.is_ready()
+    }
+}
+
+impl Idle {
+    pub(super) fn sweep(&self, now: Instant) {
+        self.0.borrow_mut().retain(|connection| connection.usable(now, IDLE_MESH));
+    }
+
+    async fn take(&self, idle: Duration) -> Option<Connection> {
+        let now = Instant::now();
+        loop {
+            let mut connection = self.0.borrow_mut().pop()?;
+            if connection.usable(now, idle) && connection.ready().await {
+                return Some(connection);
+            }
+        }
+    }
+}
+
+/// Sends one request. A pooled connection that turns out to have died is replaced, as long as hyper hands
+/// the request back unsent: that is never the caller's concern.
+pub(super) async fn send(
+    pool: &Rc<Pool>,
+    settings: &Settings,
+    mut request: http::Request<Body>,
+    limit: Duration,
+) -> Result<http::Response<Body>, SendError> {
+    rewrite::for_http1(&mut request)?;
+    let idle = if pool.target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
+    loop {
+        let (mut connection, reused) = match pool.http1.take(idle).await {
+            Some(connection) => (connection, true),
+            None => match open(pool, settings, limit).await {
+                Ok(connection) => (connection, false),
+                Err(failure) => return Err(SendError { failure, request: Some(Box::new(request)) }),
+            },
+        };
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => {
+                let mut response = answer(response);
+                response.body_mut().end().lease = Some(Lease { connection, pool: Rc::downgrade(pool) });
+                return Ok(response);
+            }
+            Err(mut error) => {
+                let failure = failed(&pool.target, error.error());
+                match error.take_message() {
+                    Some(unsent) if reused => request = unsent,
+                    Some(unsent) => {
+                        return Err(SendError {
+                            failure: failure.never_delivered(),
+                            request: Some(Box::new(unsent)),
+                        });
+                    }
+                    None => return Err(failure.into()),
+                }
+            }
+        }
+    }
+}
+
+async fn open(pool: &Pool, settings: &Settings, limit: Duration) -> Result<Connection, Failure> {
+    let opened = pool.open(settings, wire::Carrier::Http1, wire::AppProtocol::Http1, limit).await?;
+    let dial = pool.target.dial;
+    let (sender, connection) = Builder::new()
+        .handshake(TokioIo::new(opened.stream))
+        .await
+        .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%dial, %error, "HTTP/1.1 connection ended");
+        }
+    });
+    Ok(Connection { sender, retire_at: opened.retire_at, idle_since: Instant::now() })
+}

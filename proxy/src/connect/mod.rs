@@ -1,0 +1,196 @@
+//! Connections to endpoints and to the app: opened when needed, pooled by whom they reach and how.
+//!
+//! Every worker has pools of its own, found by a target's slot in an array: no lock, no hashing. HTTP/1
+//! connections serve one request at a time and come back when its answer has ended; an HTTP/2
+//! connection is shared by all requests to a target.
+
+pub mod stream;
+pub mod tls;
+
+mod http1;
+pub mod http2;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use http1::Lease;
+use hyper::body::Incoming;
+use selvedge_api::wire;
+use selvedge_certs::tls::Live;
+
+use crate::{
+    bind::Target,
+    body::Body,
+    cli::Carrier,
+    error::{Failure, Reason},
+    step::HttpVersion,
+};
+
+/// The slot of a target whose connections are not kept.
+pub const UNPOOLED: usize = usize::MAX;
+
+/// What is the same for every connection that a worker opens.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Our certificate and the trust roots.
+    pub live: Live,
+    /// What carries HTTP/1.1 requests between sidecars.
+    pub carrier: Carrier,
+    /// Our workload's name, for display in peers' logs.
+    pub source: String,
+}
+
+/// A worker's connections.
+#[derive(Debug)]
+pub struct Pools {
+    settings: Settings,
+    by_slot: RefCell<Vec<Option<Rc<Pool>>>>,
+}
+
+/// The connections to one target.
+#[derive(Debug)]
+struct Pool {
+    target: Arc<Target>,
+    http1: http1::Idle,
+    /// For requests of HTTP/1 clients, and of HTTP/2 clients: the app is spoken to as its client speaks.
+    http2: [http2::Shared; 2],
+}
+
+/// Why a request was not answered.
+#[derive(Debug)]
+pub struct SendError {
+    /// What failed.
+    pub failure: Failure,
+    /// The request, if no byte of it was sent.
+    pub request: Option<Box<http::Request<Body>>>,
+}
+
+impl From<Failure> for SendError {
+    fn from(failure: Failure) -> Self {
+        Self { failure, request: None }
+    }
+}
+
+impl Pools {
+    /// No connections yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, by_slot: RefCell::default() }
+    }
+
+    /// Sends `request` to `target` as a client that speaks `version` would, and waits for the answer's
+    /// headers. `limit` bounds opening a connection.
+    ///
+    /// # Errors
+    /// A failure says whether the app can have seen the request.
+    pub async fn send(
+        &self,
+        target: &Arc<Target>,
+        version: HttpVersion,
+        request: http::Request<Body>,
+        limit: Duration,
+    ) -> Result<http::Response<Body>, SendError> {
+        let pool = self.pool(target);
+        let meshed = target.identity.is_some();
+        let over_http2 = version == HttpVersion::Http2 || (meshed && self.settings.carrier == Carrier::Http2);
+        if over_http2 {
+            http2::send(&pool, &self.settings, version, request, limit).await
+        } else {
+            http1::send(&pool, &self.settings, request, limit).await
+        }
+    }
+
+    /// Closes connections that have been idle for long, and forgets targets that are no longer configured.
+    pub fn sweep(&self, now: Instant) {
+        for place in self.by_slot.borrow_mut().iter_mut() {
+            if let Some(pool) = place {
+                pool.http1.sweep(now);
+                pool.http2.iter().for_each(|shared| shared.sweep(now));
+                // The pool itself holds one reference; without another, no table names this target.
+                if Arc::strong_count(&pool.target) == 1 {
+                    *place = None;
+                }
+            }
+        }
+    }
+
+    fn pool(&self, target: &Arc<Target>) -> Rc<Pool> {
+        if target.slot == UNPOOLED {
+            return Rc::new(Pool::new(target));
+        }
+        let mut by_slot = self.by_slot.borrow_mut();
+        if by_slot.len() <= target.slot {
+            by_slot.resize_with(target.slot + 1, || None);
+        }
+        match &by_slot[target.slot] {
+            Some(pool) if Arc::ptr_eq(&pool.target, target) => Rc::clone(pool),
+            _ => {
+                let pool = Rc::new(Pool::new(target));
+                by_slot[target.slot] = Some(Rc::clone(&pool));
+                pool
+            }
+        }
+    }
+}
+
+impl Pool {
+    fn new(target: &Arc<Target>) -> Self {
+        Self { target: Arc::clone(target), http1: http1::Idle::default(), http2: Default::default() }
+    }
+
+    async fn open(
+        &self,
+        settings: &Settings,
+        carrier: wire::Carrier,
+        app: wire::AppProtocol,
+        limit: Duration,
+    ) -> Result<tls::Opened, Failure> {
+        let preamble = wire::Preamble {
+            carrier: carrier.into(),
+            port: self.target.port.into(),
+            source: settings.source.clone(),
+            app: app.into(),
+        };
+        tls::open(&self.target, &preamble, &settings.live, limit).await
+    }
+}
+
+/// What an error of hyper's means for the request that it came to.
+fn failed(target: &Target, error: &hyper::Error) -> Failure {
+    let dial = target.dial;
+    let http2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    if let Some(http2) = http2 {
+        if http2.is_go_away() && http2.is_remote() {
+            // RFC 9113, section 6.8: streams above the last one that GOAWAY names were not processed.
+            return Failure::new(
+                Reason::Reset,
+                format!("{dial} is shutting down and did not take the request"),
+            )
+            .never_delivered();
+        }
+        if http2.reason() == Some(h2::Reason::REFUSED_STREAM) {
+            // RFC 9113, section 8.7: a refused stream was not processed.
+            return Failure::new(Reason::Reset, format!("{dial} refused the stream")).never_delivered();
+        }
+    }
+    if error.is_parse() {
+        return Failure::new(Reason::Protocol, format!("{dial} did not answer as HTTP requires: {error}"));
+    }
+    if error.is_user() || error.is_body_write_aborted() {
+        return Failure::new(Reason::BadRequest, format!("the request could not be sent to {dial}: {error}"));
+    }
+    Failure::new(Reason::Reset, format!("the connection to {dial} broke before its answer: {error}"))
+}
+
+/// Turns what hyper gives into an answer of ours.
+fn answer(response: http::Response<Incoming>) -> http::Response<Body> {
+    let mut response = response.map(Body::incoming);
+    rewrite::answer(&mut response);
+    response
+}

@@ -1,0 +1,3 @@
+//! Configuration from the control plane.
+
+pub mod store;

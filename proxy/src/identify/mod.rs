@@ -1,0 +1,108 @@
+//! Who is at the other end: the mesh TLS handshake of connections that come in, and our own certificate.
+
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
+
+use selvedge_api::{
+    preamble::{self, PreambleError},
+    wire,
+};
+use selvedge_certs::{
+    tls::{self, Live},
+    verify::Peer,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
+
+use crate::error::Reason;
+
+/// Time for the handshake and the preamble together.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a connection that began as TLS does was not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// A scanner, or a network that loses packets.
+    #[error("the handshake was not over within {HANDSHAKE_TIMEOUT:?}")]
+    Timeout,
+    /// The other side gave up, or offered nothing that we accept; rustls says what.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[from] io::Error),
+    /// TLS of the app's own, which an explicit listener cannot pass on.
+    #[error("the client speaks TLS, but not the mesh's (its ALPN has no selvedge/1)")]
+    NotMesh,
+    /// This proxy has no certificate, or it has expired.
+    #[error("our own certificate cannot be used: {0}")]
+    Own(String),
+    /// The peer's certificate is not one of this mesh's.
+    #[error("the client's certificate is not accepted: {0}")]
+    Peer(String),
+    /// What came after the handshake is not what sidecars send.
+    #[error(transparent)]
+    Preamble(#[from] PreambleError),
+}
+
+impl HandshakeError {
+    /// The word for metrics.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Timeout => Reason::Timeout,
+            Self::Tls(_) | Self::NotMesh => Reason::Tls,
+            Self::Own(_) => Reason::Certificate,
+            Self::Peer(_) => Reason::Identity,
+            Self::Preamble(_) => Reason::Protocol,
+        }
+    }
+}
+
+/// A mesh peer's connection, past its handshake and preamble.
+#[derive(Debug)]
+pub struct Identified<S> {
+    /// The bytes that follow.
+    pub stream: TlsStream<S>,
+    /// Who it is.
+    pub peer: Peer,
+    /// What it wants.
+    pub preamble: wire::Preamble,
+}
+
+/// Completes a mesh handshake on `stream` and reads the preamble.
+///
+/// # Errors
+/// [`HandshakeError`]; the connection is of no further use.
+pub async fn identify<S>(stream: S, live: &Live) -> Result<Identified<S>, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, live))
+        .await
+        .unwrap_or(Err(HandshakeError::Timeout))
+}
+
+async fn handshake<S>(stream: S, live: &Live) -> Result<Identified<S>, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let ours =
+        hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == tls::ALPN_MESH));
+    if !ours {
+        return Err(HandshakeError::NotMesh);
+    }
+    let now = SystemTime::now();
+    let current = live.current().ok_or_else(|| HandshakeError::Own("there is none yet".to_owned()))?;
+    current.usable(now).map_err(|error| HandshakeError::Own(error.to_string()))?;
+    let mut stream = hello.into_stream(std::sync::Arc::clone(&current.server)).await?;
+    let peer = tls::peer_of(stream.get_ref().1, &current, now)
+        .map_err(|error| HandshakeError::Peer(error.to_string()))?;
+
+    let mut prefix = [0; 2];
+    stream.read_exact(&mut prefix).await?;
+    let mut bytes = [0; preamble::MAX_LENGTH];
+    let bytes = &mut bytes[..preamble::length(prefix)?];
+    stream.read_exact(bytes).await?;
+    let preamble = preamble::decode(bytes)?;
+    Ok(Identified { stream, peer, preamble })
+}

@@ -1,0 +1,142 @@
+//! The way in: from a mesh peer or a plain client, past policy, to the app.
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::HeaderValue;
+use selvedge_api::wire;
+use selvedge_model::Workload;
+use tokio::net::TcpStream;
+use tower::ServiceBuilder;
+
+use crate::{
+    authorize::authorize,
+    connect::{stream::Prefixed, tls::MAX_AGE},
+    detect::{Detected, detect},
+    forward::forward,
+    identify::{Identified, identify},
+    respond::respond,
+    serve::{self, Protocol},
+    step::{Conn, HttpVersion, Request, Step},
+    telemetry::{self, Direction},
+    worker::Worker,
+};
+
+/// How long a client may take to send its first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+
+/// The path of a request that comes in to this workload, first step first.
+pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
+    let unknown = worker.metrics.unknown_source(&worker.settings.workload);
+    ServiceBuilder::new()
+        .layer(telemetry::observe(Rc::clone(worker), Direction::Inbound, unknown)) // sees every answer, the proxy's own included
+        .layer(respond()) // our failures become HTTP or gRPC answers
+        .layer(authorize(Rc::clone(worker))) // by the policy in force now, not when the connection came
+        .service(forward(Rc::clone(worker)))
+}
+
+/// Carries one connection to our workload.
+pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStream, peer: SocketAddr) {
+    worker.view.refresh();
+    let Some(own) = worker.view.with(|table| table.own.clone()) else {
+        // Nothing is let in before our own policy has arrived.
+        return;
+    };
+    let detected = tokio::select! {
+        detected = tokio::time::timeout(FIRST_BYTE, detect(&mut tcp)) => detected,
+        _ = worker.drain.drained() => return,
+    };
+    let Ok(Ok(Some((detected, prefix)))) = detected else { return };
+    let stream = Prefixed::new(prefix, tcp);
+    match detected {
+        Detected::Tls => mesh(worker, path, stream, peer, &own).await,
+        Detected::Http1 => plain(worker, path, stream, peer, HttpVersion::Http1, Protocol::Http1).await,
+        Detected::Http2 => plain(worker, path, stream, peer, HttpVersion::Http2, Protocol::Http2).await,
+    }
+}
+
+/// A client without mutual TLS. Whether it may come in is decided for each request, so that it is told.
+async fn plain(
+    worker: Rc<Worker>,
+    path: impl Step<Request>,
+    stream: Prefixed<TcpStream>,
+    peer: SocketAddr,
+    version: HttpVersion,
+    protocol: Protocol,
+) {
+    let port = worker.settings.app.port();
+    let series = worker.metrics.inbound(&worker.settings.workload, port, None);
+    let conn = Conn {
+        peer,
+        version,
+        identity: None,
+        port,
+        series: Some(series),
+        xfcc: None,
+        last: RefCell::default(),
+    };
+    serve::serve(protocol, stream, path, Rc::new(conn), serve::until(worker, None)).await;
+}
+
+async fn mesh(
+    worker: Rc<Worker>,
+    path: impl Step<Request>,
+    stream: Prefixed<TcpStream>,
+    peer: SocketAddr,
+    own: &Arc<Workload>,
+) {
+    let Identified { stream, peer: proven, preamble } = match identify(stream, &worker.live).await {
+        Ok(identified) => identified,
+        Err(error) => {
+            worker.metrics.connection_refused(Direction::Inbound, true, error.reason());
+            tracing::info!(%peer, %error, "connection refused");
+            return;
+        }
+    };
+    let port = u16::try_from(preamble.port).unwrap_or_default();
+    if port != worker.settings.app.port() && !own.ports.contains(&port) {
+        tracing::warn!(%peer, identity = %proven.identity, port, "the peer asks for a port that is not this workload's");
+        return;
+    }
+    let protocol = match preamble.carrier() {
+        wire::Carrier::Http1 => Protocol::Http1,
+        wire::Carrier::Http2 => Protocol::Http2,
+        wire::Carrier::Tcp | wire::Carrier::Unspecified => {
+            tracing::warn!(%peer, identity = %proven.identity, "this version serves no opaque TCP between sidecars");
+            return;
+        }
+    };
+    let version = match preamble.app() {
+        wire::AppProtocol::Http2 => HttpVersion::Http2,
+        _ => HttpVersion::Http1,
+    };
+    tracing::debug!(%peer, identity = %proven.identity, source = preamble.source, port, "mesh peer connected");
+    let conn = Conn {
+        peer,
+        version,
+        port,
+        series: Some(worker.metrics.inbound(&worker.settings.workload, port, Some(&proven.identity))),
+        xfcc: forwarded_client_cert(own, &proven.identity),
+        identity: Some(proven.identity),
+        last: RefCell::default(),
+    };
+    let until = serve::until(worker, Some(retire_at(proven.not_after)));
+    serve::serve(protocol, stream, path, Rc::new(conn), until).await;
+}
+
+/// `x-forwarded-client-cert`, as Envoy writes it: whom the app's sidecar is, and whom the client proved to be.
+fn forwarded_client_cert(own: &Workload, peer: &selvedge_model::SpiffeId) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("By={};URI={peer}", own.identity)).ok()
+}
+
+/// When a peer's connection takes no more requests. The peer, which retires it a little earlier by the
+/// same rule, is normally first.
+fn retire_at(not_after: SystemTime) -> Instant {
+    let life = not_after.duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now() + life.min(MAX_AGE)
+}

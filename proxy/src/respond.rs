@@ -1,0 +1,136 @@
+//! Our own failures become answers: HTTP for HTTP clients, a gRPC status for gRPC ones, and always the
+//! header that names the failure.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service, layer::layer_fn};
+
+use crate::{
+    body::Body,
+    error::{Failure, Reason, SELVEDGE_ERROR},
+    step::{Error, Request, Response, Step},
+};
+
+/// The step that turns every error into an answer.
+pub fn respond<S: Step<Request>>() -> impl Layer<S, Service = Respond<S>> {
+    layer_fn(|inner| Respond { inner })
+}
+
+/// See [`respond`].
+#[derive(Debug, Clone)]
+pub struct Respond<S> {
+    inner: S,
+}
+
+impl<S: Step<Request>> Service<Request> for Respond<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Responded<S::Future>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let grpc = is_grpc(request.http.headers());
+        Responded { inner: self.inner.call(request), grpc }
+    }
+}
+
+pin_project! {
+    /// The answer of [`Respond`].
+    #[derive(Debug)]
+    pub struct Responded<F> {
+        #[pin]
+        inner: F,
+        grpc: bool,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.inner.poll(cx).map(|result| match result {
+            Ok(response) => Ok(response),
+            Err(error) => Ok(Response { http: answer(&error.failure, *this.grpc), facts: *error.facts }),
+        })
+    }
+}
+
+/// Whether a message with these headers is gRPC (gRPC over HTTP/2, "Content-Type").
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The answer to a request that failed with `failure`.
+pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
+    let text = failure.to_string();
+    let header = header_text(&text);
+    let mut response = http::Response::new(Body::default());
+    if grpc {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(u16::from(failure.reason.grpc())));
+        headers.insert("grpc-message", grpc_message(&text));
+    } else {
+        *response.status_mut() = failure.reason.status();
+        *response.body_mut() = Body::full(format!("{text}\n"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if failure.reason == Reason::Overflow {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+    }
+    response.headers_mut().insert(SELVEDGE_ERROR, header);
+    response
+}
+
+/// `text` without what a header cannot hold.
+fn header_text(text: &str) -> HeaderValue {
+    let safe: String = text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
+    HeaderValue::try_from(safe).unwrap_or_else(|_| HeaderValue::from_static("?"))
+}
+
+/// `text` as gRPC writes messages: percent-encoded outside printable ASCII.
+fn grpc_message(text: &str) -> HeaderValue {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' => encoded.push_str("%25"),
+            b' '..=b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    HeaderValue::try_from(encoded).unwrap_or_else(|_| HeaderValue::from_static("?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_named_in_status_header_and_body() {
+        let response = answer(&Failure::new(Reason::NoRoute, "line\nbreak é"), false);
+
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()[SELVEDGE_ERROR], "no-route: line?break ?");
+    }
+
+    #[test]
+    fn a_grpc_client_gets_a_grpc_status() {
+        let response = answer(&Failure::new(Reason::Timeout, "50 % é"), true);
+
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "4");
+        assert_eq!(response.headers()["grpc-message"], "timeout: 50 %25 %C3%A9");
+    }
+}

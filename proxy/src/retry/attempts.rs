@@ -1,0 +1,185 @@
+//! The step that tries again: each attempt goes through balancing anew.
+//!
+//! A request without a body costs one copy of its head; one with a body is kept as it passes, up to
+//! [`Replay`]'s limit. Nothing else is paid for a retry that does not come.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::{FutureExt, LocalBoxFuture};
+use http::{Method, request::Parts};
+use tower::{Layer, Service, layer::layer_fn};
+
+use super::{Decision, Failure, Original, Outcome, decide};
+use crate::{
+    balance::endpoints::Attempt,
+    bind::BoundBackend,
+    body::Body,
+    error::Reason,
+    step::{Error, Facts, Response, Routed, Step},
+    worker::Worker,
+};
+
+/// The step that sends a request, and sends it again where the route's policy says so.
+pub fn attempts<S: Step<Attempt>>(worker: Rc<Worker>) -> impl Layer<S, Service = Attempts<S>> {
+    layer_fn(move |inner| Attempts { inner, worker: Rc::clone(&worker) })
+}
+
+/// See [`attempts`].
+#[derive(Debug, Clone)]
+pub struct Attempts<S> {
+    inner: S,
+    worker: Rc<Worker>,
+}
+
+impl<S: Step<Attempt>> Service<Routed> for Attempts<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Response, Error>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, routed: Routed) -> Self::Future {
+        self.clone().run(routed).boxed_local()
+    }
+}
+
+/// What is kept of a request so that it can be sent again.
+struct Kept {
+    head: Parts,
+    body: Option<Original<hyper::body::Incoming>>,
+}
+
+impl Kept {
+    fn of(request: http::Request<Body>) -> Self {
+        let (head, body) = request.into_parts();
+        Self { head, body: body.into_incoming().map(Original::new) }
+    }
+
+    /// The request, for one more attempt; `None` if too much of its body has passed.
+    fn request(&self) -> Option<http::Request<Body>> {
+        let body = match &self.body {
+            None => Body::default(),
+            Some(original) => Body::replay(original.attempt()?),
+        };
+        Some(http::Request::from_parts(self.head.clone(), body))
+    }
+}
+
+impl<S: Step<Attempt>> Attempts<S> {
+    async fn run(mut self, routed: Routed) -> Result<Response, Error> {
+        let Routed { http, version, bound, rule, place, deadline } = routed;
+        let rule_of = &bound.routes.rules()[rule];
+        let backend = &bound.backends[rule_of.backends[place].backend];
+        bound.budget.deposit(Instant::now());
+        let kept = Kept::of(http);
+        let mut next = kept.request();
+        let mut tried = Vec::new();
+        let mut attempt = 0;
+        loop {
+            let Some(http) = next.take() else {
+                return Err(Error::new(Reason::Reset, "the request's body cannot be sent again"));
+            };
+            let routed = Routed { http, version, bound: Arc::clone(&bound), rule, place, deadline };
+            let until = until(rule_of.retry.per_try_timeout, deadline);
+            let mut result = self.inner.call(Attempt { routed, tried: tried.clone(), until }).await;
+            facts(&mut result).retries = attempt;
+            let again = decide(
+                &rule_of.retry,
+                &kept.head.method,
+                attempt,
+                &outcome(&result),
+                &mut self.worker.rng.borrow_mut(),
+            );
+            let Decision::Retry { proven_undelivered, backoff } = again else { return result };
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now + backoff >= deadline) {
+                return result;
+            }
+            if !proven_undelivered && !bound.budget.withdraw(now) {
+                self.worker.metrics.retry_budget_exhausted(&bound.key, self.worker.index);
+                return result;
+            }
+            // Last, because it takes the body away from the attempt before.
+            next = unsent(&mut result).or_else(|| kept.request());
+            if next.is_none() {
+                return result;
+            }
+            log(&kept.head.method, attempt, &result, backoff);
+            remember(&mut tried, &result, backend);
+            self.worker.metrics.retries(&bound.key, self.worker.index);
+            drop(result);
+            if !backoff.is_zero() {
+                tokio::time::sleep(backoff).await;
+            }
+            attempt += 1;
+        }
+    }
+}
+
+fn log(method: &Method, attempt: u32, result: &Result<Response, Error>, backoff: Duration) {
+    let (status, why) = match result {
+        Ok(response) => (Some(response.http.status().as_u16()), None),
+        Err(error) => (None, Some(&error.failure)),
+    };
+    tracing::debug!(%method, attempt, ?status, ?why, ?backoff, "trying again");
+}
+
+/// When an attempt must have answered.
+fn until(per_try: Option<Duration>, deadline: Option<Instant>) -> Option<Instant> {
+    let per_try = per_try.map(|limit| Instant::now() + limit);
+    per_try.into_iter().chain(deadline).min()
+}
+
+fn facts(result: &mut Result<Response, Error>) -> &mut Facts {
+    match result {
+        Ok(response) => &mut response.facts,
+        Err(error) => &mut error.facts,
+    }
+}
+
+/// The request itself, where it came back because no byte of it was sent.
+fn unsent(result: &mut Result<Response, Error>) -> Option<http::Request<Body>> {
+    result.as_mut().err().and_then(|error| error.request.take()).map(|request| *request)
+}
+
+fn remember(tried: &mut Vec<usize>, result: &Result<Response, Error>, backend: &BoundBackend) {
+    let endpoint = match result {
+        Ok(response) => &response.facts.endpoint,
+        Err(error) => &error.facts.endpoint,
+    };
+    if let Some(used) = endpoint {
+        tried.extend(backend.endpoints.iter().position(|endpoint| Arc::ptr_eq(endpoint, used)));
+    }
+}
+
+/// What `decide` needs to know about an attempt's result.
+fn outcome(result: &Result<Response, Error>) -> Outcome {
+    match result {
+        Ok(response) => {
+            let status = response.http.status().as_u16();
+            let grpc = response.http.headers().get("grpc-status").and_then(|status| status.to_str().ok());
+            let grpc = grpc.and_then(|status| status.parse().ok());
+            match response.facts.reason {
+                None => Outcome::answer(status, grpc),
+                Some(reason) => Outcome::answer_of_peer(status, grpc, reason),
+            }
+        }
+        Err(error) => {
+            let failure = match error.failure.reason {
+                Reason::Timeout => Some(Failure::PerTryTimeout),
+                Reason::Protocol => Some(Failure::Reset),
+                _ if error.failure.undelivered => Some(Failure::NotDelivered),
+                reason => Failure::named_by_peer(reason),
+            };
+            let delivered = !error.failure.undelivered;
+            Outcome { status: None, grpc_status: None, failure, made_by_proxy: true, delivered }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `Request` becomes `Routed`: its authority names a service, the service's rules name a backend.
+//!
+//! Keep-alive clients ask for the same authority again and again, so each connection remembers its last
+//! one; only another authority, or a newer table, costs a look-up.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use http::header::HOST;
+use pin_project_lite::pin_project;
+use selvedge_model::RequestFacts;
+use tower::{Layer, Service, layer::layer_fn};
+
+use super::pass_through::pass_through;
+use crate::{
+    bind::{Bound, Destination},
+    discovery::store::LOOKUP_TIMEOUT,
+    error::Reason,
+    step::{Error, Request, Response, Routed, Step, Taken},
+    worker::Worker,
+};
+
+/// The step that turns a request into a routed one.
+pub fn choose<S: Step<Routed>>(worker: Rc<Worker>) -> impl Layer<S, Service = Choose<S>> {
+    layer_fn(move |inner| Choose { worker: Rc::clone(&worker), inner })
+}
+
+/// See [`choose`].
+#[derive(Debug, Clone)]
+pub struct Choose<S> {
+    worker: Rc<Worker>,
+    inner: S,
+}
+
+impl<S: Step<Routed>> Service<Request> for Choose<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Chosen<S::Future>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match self.known(&request) {
+            Ok(Some(destination)) if destination.bound.is_some() => match self.route(request, &destination) {
+                Ok(routed) => Chosen::Routed { inner: self.inner.call(routed) },
+                Err(error) => Chosen::Failed { error: Some(error) },
+            },
+            // Seldom: the first request for an authority, or one that is in no configuration.
+            Ok(_) => Chosen::Asking { asking: Box::pin(self.clone().ask(request)) },
+            Err(error) => Chosen::Failed { error: Some(error) },
+        }
+    }
+}
+
+pin_project! {
+    /// The answer of [`Choose`].
+    #[project = ChosenProjection]
+    pub enum Chosen<F> {
+        Routed { #[pin] inner: F },
+        Asking { asking: Pin<Box<dyn Future<Output = Result<Response, Error>>>> },
+        Failed { error: Option<Error> },
+    }
+}
+
+impl<F: Future<Output = Result<Response, Error>>> Future for Chosen<F> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            ChosenProjection::Routed { inner } => inner.poll(cx),
+            ChosenProjection::Asking { asking } => asking.as_mut().poll(cx),
+            ChosenProjection::Failed { error } => {
+                Poll::Ready(Err(error.take().expect("a future is not polled after it is ready")))
+            }
+        }
+    }
+}
+
+impl<S: Step<Routed>> Choose<S> {
+    /// What the request's authority means, if that is known without asking the control plane.
+    fn known(&self, request: &Request) -> Result<Option<Arc<Destination>>, Error> {
+        let authority = authority(&request.http)?;
+        let generation = self.worker.view.refresh();
+        let mut last = request.conn.last.borrow_mut();
+        if let Some((found_in, destination)) = &*last
+            && *found_in == generation
+            && destination.authority.eq_ignore_ascii_case(authority)
+        {
+            return Ok(Some(Arc::clone(destination)));
+        }
+        let found = self.worker.view.with(|table| {
+            table.destinations.get(authority).cloned().or_else(|| {
+                let lower = authority.bytes().any(|byte| byte.is_ascii_uppercase());
+                lower.then(|| table.destinations.get(authority.to_ascii_lowercase().as_str()).cloned())?
+            })
+        });
+        if let Some(destination) = &found {
+            destination.touch();
+            *last = Some((generation, Arc::clone(destination)));
+        }
+        Ok(found)
+    }
+
+    /// Finds the rule, and draws a backend by its weights.
+    fn route(&self, request: Request, destination: &Arc<Destination>) -> Result<Routed, Error> {
+        let Some(bound) = destination.bound.clone() else {
+            return Err(unknown(&destination.authority));
+        };
+        let found = find(&bound, &request);
+        let Some(rule) = found else {
+            let what = format!("{} has routes, and none matches this request", bound.key);
+            return Err(at(&bound, Error::new(Reason::NoRoute, what)));
+        };
+        let drawn = bound.routes.rules()[rule].pick(&mut self.worker.rng.borrow_mut());
+        let Some(place) = drawn else {
+            let what = format!("the weights of {} sum to nothing", bound.routes.rules()[rule].name);
+            return Err(at(&bound, Error::new(Reason::NoBackend, what)));
+        };
+        let deadline = bound.routes.rules()[rule].timeout.map(|timeout| Instant::now() + timeout);
+        Ok(Routed { http: request.http, version: request.conn.version, bound, rule, place, deadline })
+    }
+
+    /// Asks the control plane, then goes on; what it does not know passes through, if that is allowed.
+    async fn ask(mut self, request: Request) -> Result<Response, Error> {
+        let authority = authority(&request.http)?.to_ascii_lowercase();
+        let store = Arc::clone(self.worker.view.store());
+        let Some(destination) = store.destination(&authority).await else {
+            let what = format!(
+                "the control plane has not said within {LOOKUP_TIMEOUT:?} what {authority} is; \
+                 see /config on this proxy's admin port for its connection"
+            );
+            return Err(Error::new(Reason::Discovery, what));
+        };
+        destination.touch();
+        if destination.bound.is_none() {
+            return pass_through(&self.worker, request, &authority).await;
+        }
+        let routed = self.route(request, &destination)?;
+        self.inner.call(routed).await
+    }
+}
+
+pub(super) fn unknown(authority: &str) -> Error {
+    let what = format!("{authority} is in no Service or ServiceEntry that this workload may see");
+    Error::new(Reason::RegistryOnly, what)
+}
+
+/// `error`, with the service that it came from.
+fn at(bound: &Arc<Bound>, mut error: Error) -> Error {
+    error.facts.route = Some(Taken { bound: Arc::clone(bound), rule: None });
+    error
+}
+
+fn find(bound: &Bound, request: &Request) -> Option<usize> {
+    let http = &request.http;
+    bound.routes.find(&RequestFacts {
+        method: http.method(),
+        authority: authority(http).ok()?,
+        path: http.uri().path(),
+        query: http.uri().query().unwrap_or_default(),
+        headers: http.headers(),
+    })
+}
+
+/// The host and port that the request names.
+pub(crate) fn authority<B>(request: &http::Request<B>) -> Result<&str, Error> {
+    if let Some(authority) = request.uri().authority() {
+        return Ok(authority.as_str());
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next().map(http::HeaderValue::to_str), hosts.next()) {
+        (Some(Ok(host)), None) if !host.is_empty() => Ok(host),
+        _ => Err(Error::new(Reason::BadRequest, "exactly one Host header must name the destination")),
+    }
+}

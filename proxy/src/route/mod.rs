@@ -1,0 +1,8 @@
+//! Which service, rule and backend a request is for.
+
+mod choose;
+mod pass_through;
+mod timeout;
+
+pub use choose::choose;
+pub use timeout::timeout;

@@ -1,0 +1,71 @@
+//! Requests for what is in no configuration: out in plaintext, to wherever their name points, if the
+//! outbound traffic policy allows it (Istio `outboundTrafficPolicy` ALLOW_ANY).
+//!
+//! Only the control plane's word that it knows of nothing by that name leads here; a control plane that
+//! is slow or away never does.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+
+use crate::{
+    bind::Target,
+    cli::OutboundTrafficPolicy,
+    connect::UNPOOLED,
+    error::Reason,
+    route::choose::unknown,
+    step::{Error, Facts, Request, Response},
+    worker::Worker,
+};
+
+/// Time to connect to a destination that has no policy of its own; Istio's default.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The port of an authority that names none.
+const DEFAULT_PORT: u16 = 80;
+
+/// Sends `request` to the address that `authority` has.
+pub(super) async fn pass_through(
+    worker: &Worker,
+    request: Request,
+    authority: &str,
+) -> Result<Response, Error> {
+    if worker.settings.outbound_traffic_policy == OutboundTrafficPolicy::RegistryOnly {
+        return Err(unknown(authority));
+    }
+    let dial = resolve(authority).await?;
+    if worker.settings.listeners.contains(&dial) {
+        let what =
+            format!("{authority} is this proxy's own listener {dial}; the request would come back for ever");
+        return Err(Error::new(Reason::Loop, what));
+    }
+    let target = Arc::new(Target {
+        slot: UNPOOLED,
+        dial,
+        port: dial.port(),
+        identity: None,
+        in_flight: AtomicU32::new(0),
+    });
+    let version = request.conn.version;
+    let sent = worker.pools.send(&target, version, request.http, CONNECT_TIMEOUT).await;
+    match sent {
+        Ok(http) => Ok(Response { http, facts: Facts::default() }),
+        Err(error) => Err(Error::from(error.failure)),
+    }
+}
+
+async fn resolve(authority: &str) -> Result<SocketAddr, Error> {
+    let failed = |why: String| {
+        let what = format!("{authority} is no service of the mesh, and its name does not resolve: {why}");
+        Error::new(Reason::ConnectFailure, what)
+    };
+    let named = if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        authority.to_owned()
+    } else {
+        format!("{authority}:{DEFAULT_PORT}")
+    };
+    let mut addresses = tokio::net::lookup_host(named).await.map_err(|error| failed(error.to_string()))?;
+    addresses.next().ok_or_else(|| failed("it has no address".to_owned()))
+}

@@ -1,0 +1,149 @@
+//! A request's path, in types: what each step receives, and what comes back.
+//!
+//! A [`Step`] is a Tower service over our own request, response and error. What is known grows along the
+//! path, so a missing fact is a compile error: a [`Request`] has a connection, a [`Routed`] has a rule and
+//! a backend as well. Facts about the answer travel back with it ([`Facts`]), so that the outermost step
+//! can count it without anything shared.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+
+use selvedge_model::SpiffeId;
+use tower::Service;
+
+use crate::{
+    bind::{Bound, BoundBackend, BoundEndpoint, Destination},
+    body::Body,
+    error::{Failure, Reason},
+    telemetry::Series,
+};
+
+/// One step of a request's path. Always ready: whatever waits, waits inside `call`.
+pub trait Step<R>: Service<R, Response = Response, Error = Error, Future: 'static> + Clone + 'static {}
+
+impl<R, S> Step<R> for S where
+    S: Service<R, Response = Response, Error = Error, Future: 'static> + Clone + 'static
+{
+}
+
+/// What a connection's own end speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// What is known about the connection that a request came on.
+#[derive(Debug)]
+pub struct Conn {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// What it speaks; for a request from a mesh peer, what its own client speaks.
+    pub version: HttpVersion,
+    /// Who it has proven to be. `None`: plaintext.
+    pub identity: Option<SpiffeId>,
+    /// The workload's port that is meant (inbound only).
+    pub port: u16,
+    /// What its requests are counted in (inbound only).
+    pub series: Option<Arc<Series>>,
+    /// What the app is told about the peer, ready to be inserted (inbound only).
+    pub xfcc: Option<http::HeaderValue>,
+    /// The last authority that was looked up, with the generation it was found in.
+    pub last: std::cell::RefCell<Option<(u64, Arc<Destination>)>>,
+}
+
+/// A request as it arrived.
+#[derive(Debug)]
+pub struct Request {
+    /// The request itself, in origin or absolute form.
+    pub http: http::Request<Body>,
+    /// The connection that it came on.
+    pub conn: Rc<Conn>,
+}
+
+/// A request that has found its rule and its backend.
+#[derive(Debug)]
+pub struct Routed {
+    /// The request itself.
+    pub http: http::Request<Body>,
+    /// What the client speaks.
+    pub version: HttpVersion,
+    /// The service that it is for.
+    pub bound: Arc<Bound>,
+    /// The index of the rule that it follows.
+    pub rule: usize,
+    /// The place in the rule's backends that was drawn for it.
+    pub place: usize,
+    /// When all attempts together must have answered.
+    pub deadline: Option<Instant>,
+}
+
+impl Routed {
+    /// The rule that it follows.
+    pub fn rule(&self) -> &selvedge_model::Rule {
+        &self.bound.routes.rules()[self.rule]
+    }
+
+    /// The backend that was drawn for it.
+    pub fn backend(&self) -> &Arc<BoundBackend> {
+        &self.bound.backends[self.rule().backends[self.place].backend]
+    }
+}
+
+/// The way that a request took.
+#[derive(Debug)]
+pub struct Taken {
+    /// The service that it was for.
+    pub bound: Arc<Bound>,
+    /// The rule that it followed, and the place in the rule's backends that was drawn; `None`: no rule
+    /// matched, or nothing could be drawn.
+    pub rule: Option<(usize, usize)>,
+}
+
+/// What is known about an answer, besides itself.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The way that the request took, as far as it came.
+    pub route: Option<Taken>,
+    /// The endpoint that answered, or was tried last.
+    pub endpoint: Option<Arc<BoundEndpoint>>,
+    /// Why a proxy, ours or the peer's, made the answer itself. `None`: the app made it.
+    pub reason: Option<Reason>,
+    /// Attempts after the first.
+    pub retries: u32,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Response {
+    /// The answer itself.
+    pub http: http::Response<Body>,
+    /// What is known about it.
+    pub facts: Facts,
+}
+
+/// No answer.
+#[derive(Debug)]
+pub struct Error {
+    /// Why.
+    pub failure: Failure,
+    /// What is known about it.
+    pub facts: Box<Facts>,
+    /// The request, where it is certain that no byte of it was sent.
+    pub request: Option<Box<http::Request<Body>>>,
+}
+
+impl Error {
+    /// A failure of which nothing else is known.
+    pub fn new(reason: Reason, what: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+        Self::from(Failure::new(reason, what))
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let facts = Facts { reason: Some(failure.reason), ..Facts::default() };
+        Self { failure, facts: Box::new(facts), request: None }
+    }
+}

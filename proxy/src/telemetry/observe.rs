@@ -1,0 +1,149 @@
+//! The outermost step: every answer, the proxy's own included, is counted once, when it is over.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use http::HeaderMap;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service, layer::layer_fn};
+
+use super::{Direction, Series, access_log};
+use crate::{
+    error::Reason,
+    step::{Conn, Error, Facts, Request, Response, Step, Taken},
+    worker::Worker,
+};
+
+/// The step that counts and logs what goes in `direction`. `unknown` counts what has no better place.
+pub fn observe<S: Step<Request>>(
+    worker: Rc<Worker>,
+    direction: Direction,
+    unknown: Arc<Series>,
+) -> impl Layer<S, Service = Observe<S>> {
+    layer_fn(move |inner| Observe {
+        inner,
+        worker: Rc::clone(&worker),
+        direction,
+        unknown: Arc::clone(&unknown),
+    })
+}
+
+/// See [`observe`].
+#[derive(Debug, Clone)]
+pub struct Observe<S> {
+    inner: S,
+    worker: Rc<Worker>,
+    direction: Direction,
+    unknown: Arc<Series>,
+}
+
+impl<S: Step<Request>> Service<Request> for Observe<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Observing<S::Future>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let conn = Rc::clone(&request.conn);
+        let line = access_log::enabled().then(|| {
+            let identity = conn.identity.as_ref();
+            Box::new(access_log::Line::of(self.direction, &request.http, conn.peer, identity))
+        });
+        Observing {
+            inner: self.inner.call(request),
+            conn,
+            unknown: Arc::clone(&self.unknown),
+            worker: self.worker.index,
+            started: Instant::now(),
+            line,
+        }
+    }
+}
+
+pin_project! {
+    /// The answer of [`Observe`].
+    #[derive(Debug)]
+    pub struct Observing<F> {
+        #[pin]
+        inner: F,
+        conn: Rc<Conn>,
+        unknown: Arc<Series>,
+        worker: usize,
+        started: Instant,
+        line: Option<Box<access_log::Line>>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.inner.poll(cx).map(|result| {
+            result.map(|mut response| {
+                let observed = Observed {
+                    series: series(&response.facts, this.conn).unwrap_or_else(|| Arc::clone(this.unknown)),
+                    worker: *this.worker,
+                    started: *this.started,
+                    status: response.http.status().as_u16(),
+                    grpc_status: grpc_status(response.http.headers()),
+                    reason: response.facts.reason,
+                    retries: response.facts.retries,
+                    line: this.line.take(),
+                };
+                response.http.body_mut().end().observed = Some(observed);
+                response
+            })
+        })
+    }
+}
+
+/// Where an answer is counted: with its route outbound, with its connection inbound.
+fn series(facts: &Facts, conn: &Conn) -> Option<Arc<Series>> {
+    let Some(Taken { bound, rule }) = &facts.route else { return conn.series.clone() };
+    let pair = rule.map_or(&bound.unrouted, |(rule, place)| &bound.series[rule][place]);
+    let meshed = facts.endpoint.as_ref().is_some_and(|endpoint| endpoint.target.identity.is_some());
+    Some(Arc::clone(if meshed { &pair.mtls } else { &pair.plain }))
+}
+
+/// An answer under way, to be counted when its body has ended.
+#[derive(Debug)]
+pub struct Observed {
+    series: Arc<Series>,
+    worker: usize,
+    started: Instant,
+    status: u16,
+    grpc_status: Option<u8>,
+    reason: Option<Reason>,
+    retries: u32,
+    line: Option<Box<access_log::Line>>,
+}
+
+impl Observed {
+    /// Takes note of the answer's trailers: where gRPC says how the call ended.
+    pub fn trailers(&mut self, trailers: &HeaderMap) {
+        self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+    }
+
+    /// Counts it. `whole`: the body came to its end.
+    pub fn finish(self, whole: bool, now: Instant) {
+        let reason = self.reason.or((!whole).then_some(Reason::Reset));
+        let duration = now.duration_since(self.started);
+        self.series.record(self.worker, Some(self.status), self.grpc_status, reason, duration);
+        if let Some(line) = self.line {
+            line.write(self.status, reason.map(Reason::word), duration, self.retries);
+        }
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

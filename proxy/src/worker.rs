@@ -1,0 +1,109 @@
+//! A worker: one thread that carries connections, with everything that it needs to itself.
+
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use selvedge_certs::tls::Live;
+use selvedge_model::{SpiffeId, WorkloadName};
+use selvedge_ops::Drain;
+
+use crate::{
+    cli::{Carrier, OutboundTrafficPolicy},
+    connect::{self, Pools},
+    discovery::store::{Store, View},
+    telemetry::Metrics,
+};
+
+/// How often idle connections are looked through.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What all workers have in common.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who we are.
+    pub workload: WorkloadName,
+    /// Where the app listens.
+    pub app: SocketAddr,
+    /// Our own outbound listeners, where nothing that we send may arrive.
+    pub listeners: Vec<SocketAddr>,
+    /// What carries HTTP/1.1 requests between sidecars.
+    pub carrier: Carrier,
+    /// What happens to requests for what is in no configuration.
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+    /// How long requests in progress may take once draining has begun.
+    pub drain_timeout: Duration,
+}
+
+/// What is shared between threads; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// What all workers have in common.
+    pub settings: Arc<Settings>,
+    /// The configuration in force.
+    pub store: Arc<Store>,
+    /// Our certificate and the trust roots.
+    pub live: Live,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The signal to finish.
+    pub drain: Drain,
+}
+
+/// One thread's own things.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, from 0: its shard of every metric.
+    pub index: usize,
+    /// What all workers have in common.
+    pub settings: Arc<Settings>,
+    /// The configuration in force, as this thread sees it.
+    pub view: View,
+    /// Our certificate and the trust roots.
+    pub live: Live,
+    /// Open connections to endpoints and to the app.
+    pub pools: Pools,
+    /// Draws backends and endpoints.
+    pub rng: RefCell<fastrand::Rng>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The signal to finish.
+    pub drain: Drain,
+}
+
+impl Worker {
+    /// Worker number `index`. Must be called on a thread with a local task set; its own housekeeping is
+    /// spawned there.
+    pub fn start(index: usize, shared: &Shared) -> Rc<Self> {
+        let settings = Arc::clone(&shared.settings);
+        let pools = Pools::new(connect::Settings {
+            live: shared.live.clone(),
+            carrier: settings.carrier,
+            source: settings.workload.to_string(),
+        });
+        let worker = Rc::new(Self {
+            index,
+            settings,
+            view: View::new(Arc::clone(&shared.store)),
+            live: shared.live.clone(),
+            pools,
+            rng: RefCell::new(fastrand::Rng::new()),
+            metrics: Arc::clone(&shared.metrics),
+            drain: shared.drain.clone(),
+        });
+        tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+        worker
+    }
+
+    /// Our own identity, once the control plane has said it.
+    pub fn identity(&self) -> Option<SpiffeId> {
+        self.view.with(|table| table.own.as_ref().map(|own| own.identity.clone()))
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        // An idle worker holds on to an old table, and with it to targets, until it looks again.
+        worker.view.refresh();
+        worker.pools.sweep(std::time::Instant::now());
+    }
+}
