@@ -27,7 +27,7 @@ use rustls_pki_types::ServerName;
 pub use self::{
     grpc::{ALPN_GRPC, bootstrap_client, grpc_client, grpc_server},
     live::{Credentials, CredentialsError, Current, Live, Unusable},
-    verifier::peer_error,
+    verifier::{explain, peer_error},
 };
 use crate::verify::{self, Peer, PeerError};
 

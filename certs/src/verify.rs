@@ -11,7 +11,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::{
     bundle::Bundle,
-    facts::{Facts, NoIdentity, NotACertificate, Utc},
+    facts::{Facts, Fingerprint, NoIdentity, NotACertificate, Utc},
     tls,
 };
 
@@ -56,6 +56,17 @@ pub enum PeerError {
         trust_domain: TrustDomain,
         /// What webpki found.
         reason: webpki::Error,
+    },
+    /// At first contact: the server is of another control plane than the token, or its CA was replaced.
+    #[error(
+        "the chain of {claim} has no root with SHA-256 {expected}, which the join token names; \
+         make a new token at the control plane that this address belongs to"
+    )]
+    OtherRoot {
+        /// Who the certificate says it is for; nothing has proven that.
+        claim: String,
+        /// The root that was expected.
+        expected: Fingerprint,
     },
     /// The certificate breaks a rule of X.509, or is for another purpose: a CA's own, a mail signer's.
     #[error("the certificate that names {claim} cannot be used here: {reason}; a workload's own is needed")]

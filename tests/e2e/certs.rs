@@ -116,6 +116,8 @@ fn every_refusal_names_the_file_and_the_remedy() {
     let at = directory.path();
     succeed(at, SELVEDGE, &["certs", "ca", "--out", "other"]);
     std::fs::write(at.join("garbage.pem"), "hello").expect("a file");
+    let lone = succeed(at, "openssl", &["x509", "-in", "web/cert.pem"]);
+    std::fs::write(at.join("lone.pem"), lone).expect("a file");
     let before = std::fs::read(at.join("ca/ca-key.pem")).expect("the key");
 
     let issue = |ca: &'static str, identity: &'static str| {
@@ -129,6 +131,10 @@ fn every_refusal_names_the_file_and_the_remedy() {
             "ca/issuer.pem: the first certificate is a CA's",
         ),
         (&["certs", "verify", "--ca", "none.pem", "web/cert.pem"], "cannot read none.pem: No such file"),
+        (
+            &["certs", "verify", "--ca", "ca/ca.pem", "lone.pem"],
+            "its issuer's may be missing: give the whole chain",
+        ),
         (&["certs", "inspect", "garbage.pem"], "garbage.pem holds no PEM certificate: expected"),
         (&["certs", "inspect", "web/key.pem"], "web/key.pem holds no PEM certificate: expected"),
         (&issue("none", WEB), "no usable CA in none (make one: selvedge certs ca --out DIR)"),

@@ -334,8 +334,10 @@ async fn another_root_than_the_pinned_one_is_not_trusted() {
     let wrong = bootstrap_client(fingerprint(&other.root).0, &trust_domain);
     let (client, server) = handshake(wrong, control_plane(&ca)).await;
 
-    assert!(matches!(peer_error(&client.unwrap_err()), Some(PeerError::Untrusted { .. })));
-    assert!(server.is_err());
+    let error = client.unwrap_err();
+    assert!(matches!(peer_error(&error), Some(PeerError::OtherRoot { .. })), "{error}");
+    assert!(explain(&error).contains("make a new token"), "{}", explain(&error));
+    assert!(explain(&server.unwrap_err()).contains("its log says why"));
 }
 
 /// Knowing the right root is public knowledge: to send it along must not be enough.

@@ -19,7 +19,7 @@ use selvedge_model::{SpiffeId, TrustDomain};
 use crate::{
     bundle::Bundle,
     control_plane_identity,
-    facts::fingerprint,
+    facts::{Facts, Fingerprint, fingerprint},
     tls::provider,
     verify::{self, Anchors, Peer, PeerError, Role},
 };
@@ -76,9 +76,13 @@ impl FirstContact {
         now: UnixTime,
     ) -> Result<(), PeerError> {
         let chain = chain(leaf, intermediates);
-        let pinned = intermediates.iter().find(|certificate| fingerprint(certificate).0 == self.root_sha256);
-        let roots = pinned.into_iter().map(|root| root.clone().into_owned()).collect();
-        let bundle = Bundle { trust_domain: self.trust_domain.clone(), roots };
+        let expected = Fingerprint(self.root_sha256);
+        let Some(pinned) = intermediates.iter().find(|certificate| fingerprint(certificate) == expected)
+        else {
+            return Err(PeerError::OtherRoot { claim: Facts::parse(leaf)?.claim(), expected });
+        };
+        let bundle =
+            Bundle { trust_domain: self.trust_domain.clone(), roots: vec![pinned.clone().into_owned()] };
         let peer = verify::peer(&chain, &bundle, system_time(now), Role::Server)?;
         expect(&peer, &control_plane_identity(&self.trust_domain))
     }
@@ -203,6 +207,20 @@ pub fn peer_error(error: &io::Error) -> Option<&PeerError> {
             (reason.as_ref() as &(dyn Error + 'static)).downcast_ref()
         }
         _ => None,
+    }
+}
+
+/// Why a handshake failed, in words for a log: ours if we refused the peer (rustls would print our reason
+/// in its debug form), and a hint where to look if the peer refused us.
+pub fn explain(error: &io::Error) -> String {
+    if let Some(reason) = peer_error(error) {
+        return reason.to_string();
+    }
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::AlertReceived(alert)) => {
+            format!("the peer ended the handshake with the alert {alert:?}; its log says why")
+        }
+        _ => error.to_string(),
     }
 }
 

@@ -219,10 +219,20 @@ fn check(args: &VerifyArgs, now: SystemTime, out: &mut impl Write) -> anyhow::Re
             PeerError::Unfit { .. } => verify::peer(&chain, &bundle, now, Role::Client),
             error => Err(error),
         })
-        .map_err(|error| anyhow!("{file} against {}: {error}", args.ca.display()))?;
+        .map_err(|error| anyhow!("{file} against {}: {error}{}", args.ca.display(), hint(&error, &chain)))?;
     let left = peer.not_after.duration_since(now).unwrap_or_default();
     writeln!(out, "ok: {}, valid until {} ({} left)", peer.identity, Utc(peer.not_after), rough(left))?;
     Ok(())
+}
+
+/// A lone certificate is often a chain of which somebody copied only the first.
+fn hint(error: &PeerError, chain: &[CertificateDer<'_>]) -> &'static str {
+    match error {
+        PeerError::Untrusted { .. } if chain.len() == 1 => {
+            "; the file holds one certificate, so its issuer's may be missing: give the whole chain"
+        }
+        _ => "",
+    }
 }
 
 /// The trust domain that the roots name; a foreign root names none, then the leaf's own.
