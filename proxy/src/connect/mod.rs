@@ -179,6 +179,12 @@ fn failed(target: &Target, error: &hyper::Error) -> Failure {
             return Failure::new(Reason::Reset, format!("{dial} refused the stream")).never_delivered();
         }
     }
+    if let Some(alert) = alert(error) {
+        // In TLS 1.3 a client learns only now that the server did not accept its certificate; the server
+        // has looked at nothing that came after it.
+        let what = format!("{dial} ended the TLS handshake: {}", selvedge_certs::tls::explain(alert));
+        return Failure::new(Reason::Tls, what).never_delivered();
+    }
     if error.is_parse() {
         return Failure::new(Reason::Protocol, format!("{dial} did not answer as HTTP requires: {error}"));
     }
@@ -186,6 +192,17 @@ fn failed(target: &Target, error: &hyper::Error) -> Failure {
         return Failure::new(Reason::BadRequest, format!("the request could not be sent to {dial}: {error}"));
     }
     Failure::new(Reason::Reset, format!("the connection to {dial} broke before its answer: {error}"))
+}
+
+/// The TLS alert that ended the connection, if one did.
+fn alert(error: &hyper::Error) -> Option<&std::io::Error> {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let io = causes.find_map(|cause| match cause.downcast_ref::<h2::Error>() {
+        Some(http2) => http2.get_io(),
+        None => cause.downcast_ref::<std::io::Error>(),
+    })?;
+    let tls = io.get_ref()?.downcast_ref::<tokio_rustls::rustls::Error>()?;
+    matches!(tls, tokio_rustls::rustls::Error::AlertReceived(_)).then_some(io)
 }
 
 /// Turns what hyper gives into an answer of ours.

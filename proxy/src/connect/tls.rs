@@ -80,7 +80,7 @@ async fn mesh(
     let stream = connector
         .connect(tls::session_name(dial), tcp)
         .await
-        .map_err(|error| failed(format!("no mutual TLS with {dial}: {error}")))?;
+        .map_err(|error| failed(format!("no mutual TLS with {dial}: {}", tls::explain(&error))))?;
     let peer = tls::peer_of(stream.get_ref().1, &current, now)
         .map_err(|error| failed(format!("{dial} has no acceptable certificate: {error}")))?;
     if target.identity.as_ref() != Some(&peer.identity) {

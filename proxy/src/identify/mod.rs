@@ -28,7 +28,7 @@ pub enum HandshakeError {
     #[error("the handshake was not over within {HANDSHAKE_TIMEOUT:?}")]
     Timeout,
     /// The other side gave up, or offered nothing that we accept; rustls says what.
-    #[error("the TLS handshake failed: {0}")]
+    #[error("the TLS handshake failed: {}", tls::explain(.0))]
     Tls(#[from] io::Error),
     /// TLS of the app's own, which an explicit listener cannot pass on.
     #[error("the client speaks TLS, but not the mesh's (its ALPN has no selvedge/1)")]
