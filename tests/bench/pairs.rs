@@ -27,18 +27,19 @@ pub(crate) enum Kind {
     Floor(Carrier),
     Selvedge(Carrier),
     Nginx,
-    Haproxy,
+    Haproxy(Carrier),
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Direct,
         Self::Selvedge(Carrier::Http1),
         Self::Floor(Carrier::Http1),
         Self::Nginx,
+        Self::Haproxy(Carrier::Http1),
         Self::Selvedge(Carrier::Http2),
         Self::Floor(Carrier::Http2),
-        Self::Haproxy,
+        Self::Haproxy(Carrier::Http2),
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -49,7 +50,8 @@ impl Kind {
             Self::Selvedge(Carrier::Http1) => "selvedge-h1",
             Self::Selvedge(Carrier::Http2) => "selvedge-h2",
             Self::Nginx => "nginx",
-            Self::Haproxy => "haproxy",
+            Self::Haproxy(Carrier::Http1) => "haproxy-h1",
+            Self::Haproxy(Carrier::Http2) => "haproxy-h2",
         }
     }
 
@@ -62,7 +64,7 @@ impl Kind {
                 return (!found).then(|| format!("{} is not there: build it", site.selvedge.display()));
             }
             Self::Nginx => "nginx",
-            Self::Haproxy => "haproxy",
+            Self::Haproxy(_) => "haproxy",
         };
         installed(program).is_none().then(|| format!("{program} is not installed: apt-get install {program}"))
     }
@@ -74,7 +76,7 @@ impl Kind {
             Self::Floor(carrier) => floor(self.name(), carrier, site)?,
             Self::Selvedge(carrier) => selvedge::start(self.name(), carrier, site)?,
             Self::Nginx => nginx::start(site)?,
-            Self::Haproxy => haproxy::start(site)?,
+            Self::Haproxy(carrier) => haproxy::start(self.name(), carrier, site)?,
         };
         pair.wait_until_it_answers()?;
         Ok(pair)

@@ -10,13 +10,15 @@ use crate::sample::{Sample, Turn};
 
 /// Who is compared with whom: the product with its floor and the peers, and the floor with the peers to
 /// show that it is a floor.
-const COMPARED: [(&str, &str); 6] = [
+const COMPARED: [(&str, &str); 8] = [
     ("selvedge-h1", "floor-h1"),
     ("selvedge-h2", "floor-h2"),
     ("selvedge-h1", "nginx"),
-    ("selvedge-h2", "haproxy"),
+    ("selvedge-h1", "haproxy-h1"),
+    ("selvedge-h2", "haproxy-h2"),
     ("floor-h1", "nginx"),
-    ("floor-h2", "haproxy"),
+    ("floor-h1", "haproxy-h1"),
+    ("floor-h2", "haproxy-h2"),
 ];
 
 /// Everything that a run found out.

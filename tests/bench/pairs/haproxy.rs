@@ -1,29 +1,41 @@
-//! HAProxy, once as client of mutual TLS and once as its server: HTTP/2 between the two.
+//! HAProxy, once as client of mutual TLS and once as its server, with HTTP/1.1 or HTTP/2
+//! between the two.
 
 use std::net::SocketAddr;
 
 use anyhow::Context;
 
-use super::{Half, Pair, Site, foreign, text};
+use super::{Pair, Site, foreign, text};
 use crate::certificates::SERVER_NAME;
+use crate::floor::{Carrier, Half};
 use crate::process::{Running, installed};
 
-pub(super) fn start(site: &Site) -> anyhow::Result<Pair> {
+pub(super) fn start(name: &str, carrier: Carrier, site: &Site) -> anyhow::Result<Pair> {
     let program = installed("haproxy").context("haproxy is not installed")?;
     foreign(site, |half, listen, to| {
-        let name = format!("haproxy-{}", half.word());
-        let config = site.write(&format!("{name}.cfg"), &config(half, listen, to, site)?)?;
+        let name = format!("{name}-{}", half.word());
+        let config = site.write(&format!("{name}.cfg"), &config(half, carrier, listen, to, site)?)?;
         // -db: in the foreground.
         Running::start_foreign(&name, &program, &["-db", "-f", text(&config)?], &site.directory)
     })
 }
 
-fn config(half: Half, listen: SocketAddr, to: SocketAddr, site: &Site) -> anyhow::Result<String> {
+fn config(
+    half: Half,
+    carrier: Carrier,
+    listen: SocketAddr,
+    to: SocketAddr,
+    site: &Site,
+) -> anyhow::Result<String> {
     let certificates = site.certificates();
     let certificates = text(&certificates)?;
+    let alpn = match carrier {
+        Carrier::Http1 => "http/1.1",
+        Carrier::Http2 => "h2",
+    };
     let tls = format!(
         "ssl crt {certificates}/pair.pem ca-file {certificates}/ca.pem verify required \
-         ssl-min-ver TLSv1.3 alpn h2"
+         ssl-min-ver TLSv1.3 alpn {alpn}"
     );
     let (bind, server) = match half {
         Half::Client => (String::new(), format!("{tls} sni str({SERVER_NAME}) verifyhost {SERVER_NAME}")),

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 
-use super::{Half, Pair, Site, foreign, text};
+use super::{Pair, Site, foreign, text};
 use crate::certificates::SERVER_NAME;
+use crate::floor::Half;
 use crate::process::{Running, installed};
 
 /// Without time or count limits on connections, so that no round pays for a handshake.
