@@ -69,6 +69,11 @@ impl Upstream {
                 return Ok(sender);
             }
         }
+        Box::pin(self.open_http1()).await
+    }
+
+    /// Called boxed: its future has a TLS handshake in it, and requests that connect nowhere would carry it.
+    async fn open_http1(&self) -> Result<Http1, Failure> {
         let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
         match &self.tls {
@@ -78,9 +83,14 @@ impl Upstream {
     }
 
     async fn http2(&self) -> Result<Http2, Failure> {
-        if let Some(sender) = self.shared() {
-            return Ok(sender);
+        match self.shared() {
+            Some(sender) => Ok(sender),
+            None => Box::pin(self.open_http2()).await,
         }
+    }
+
+    /// Called boxed, as [`Self::open_http1`] is.
+    async fn open_http2(&self) -> Result<Http2, Failure> {
         let _opening = self.opening.lock().await;
         if let Some(sender) = self.shared() {
             return Ok(sender);
