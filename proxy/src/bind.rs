@@ -116,7 +116,8 @@ pub struct BoundEndpoint {
 /// What connections are pooled by: address, workload port, expected identity.
 #[derive(Debug)]
 pub struct Target {
-    /// Where workers keep its pool. Unique for the life of the process.
+    /// Where workers keep its pool. No other target has it while anything holds this one, so a pool
+    /// that holds its target is never found by another's slot.
     pub slot: usize,
     /// Where to connect.
     pub dial: SocketAddr,

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use selvedge_model::WorkloadName;
 
+use crate::discovery::Address;
+
 /// The sidecar: carries one workload's traffic, in and out.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -13,7 +15,7 @@ pub struct Args {
 
     /// The control plane's gRPC port, as HOST:PORT.
     #[arg(long, env = "SELVEDGE_CONTROL_PLANE", default_value = "127.0.0.1:8086")]
-    pub control_plane: String,
+    pub control_plane: Address,
 
     /// A join token, as `selvedge token create` prints it.
     #[arg(long, env = "SELVEDGE_TOKEN", hide_env_values = true, conflicts_with = "token_file")]

@@ -4,12 +4,15 @@
 //! the steps, in the order in which a request meets them.
 
 pub mod accept;
+pub mod admin;
+pub mod app;
 pub mod authorize;
 pub mod balance;
 pub mod bind;
 pub mod body;
 pub mod cli;
 pub mod connect;
+pub mod control;
 pub mod detect;
 pub mod discovery;
 pub mod error;
@@ -24,3 +27,5 @@ pub mod serve;
 pub mod step;
 pub mod telemetry;
 pub mod worker;
+
+pub use app::run;

@@ -98,6 +98,11 @@ impl Health {
         Self::default()
     }
 
+    /// 5xx and unanswered attempts since the last success.
+    pub fn consecutive_failures(&self) -> u32 {
+        self.consecutive_5xx.load(Ordering::Relaxed)
+    }
+
     fn forgive(&self) {
         // Looked at before it is written: on the usual path nobody writes to memory that workers share.
         for failures in [&self.consecutive_5xx, &self.consecutive_gateway_errors] {

@@ -1,5 +1,8 @@
 //! Who is at the other end: the mesh TLS handshake of connections that come in, and our own certificate.
 
+pub mod own;
+pub mod token;
+
 use std::{
     io,
     time::{Duration, SystemTime},

@@ -28,7 +28,10 @@ use prometheus_client::{
 };
 use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName};
 
-use super::series::{BUCKETS_MS, Direction, DurationLabels, Durations, End, Labels, Series};
+use super::{
+    control::ControlMetrics,
+    series::{BUCKETS_MS, Direction, DurationLabels, Durations, End, Labels, Series},
+};
 use crate::error::Reason;
 
 /// Series that there is room for.
@@ -53,6 +56,8 @@ pub struct Metrics {
     /// Seconds since 1970; 0 = no certificate yet.
     certificate_expiry: AtomicU64,
     configuration: Mutex<Option<Arc<str>>>,
+    /// What the control thread counts.
+    pub control: ControlMetrics,
 }
 
 impl Metrics {
@@ -77,6 +82,7 @@ impl Metrics {
             ejections: Rare::new(workers),
             certificate_expiry: AtomicU64::new(0),
             configuration: Mutex::default(),
+            control: ControlMetrics::default(),
         }
     }
 
@@ -157,6 +163,7 @@ impl Metrics {
     pub fn render(self: &Arc<Self>) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(self)));
+        self.control.register(&mut registry);
         let mut text = String::new();
         text::encode(&mut text, &registry).expect("a String takes whatever is written to it");
         text

@@ -4,11 +4,13 @@
 //! passes through like any other.
 
 pub mod access_log;
+mod control;
 mod metrics;
 mod observe;
 mod series;
 
 pub use self::{
+    control::ControlMetrics,
     metrics::{Metrics, OpenConnection},
     observe::{Observed, observe},
     series::{Direction, Labels, Series},

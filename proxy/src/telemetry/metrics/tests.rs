@@ -52,6 +52,11 @@ fn the_text_is_what_dashboards_rely_on() {
     metrics.ejections(&BackendName { service: reviews(), subset: Some("v1".into()) }, 0);
     metrics.set_certificate_expiry(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     metrics.set_configuration_version("3f2a");
+    metrics.control.certificates_obtained.inc();
+    metrics.control.certificate_failures.inc_by(2);
+    metrics.control.applied.inc_by(3);
+    metrics.control.refused.inc_by(4);
+    metrics.control.connected.set(1);
 
     assert_eq!(metrics.render(), include_str!("expected.txt"));
 }
@@ -63,7 +68,15 @@ fn nothing_counted_is_valid_too() {
     assert_is_openmetrics(&text);
     assert_eq!(
         lines(&text, "selvedge_"),
-        ["selvedge_inbound_connections_open 0", "selvedge_outbound_connections_open 0"]
+        [
+            "selvedge_certificates_obtained_total 0",
+            "selvedge_certificate_failures_total 0",
+            "selvedge_configuration_transactions_applied_total 0",
+            "selvedge_configuration_transactions_refused_total 0",
+            "selvedge_control_plane_connected 0",
+            "selvedge_inbound_connections_open 0",
+            "selvedge_outbound_connections_open 0"
+        ]
     );
 }
 

@@ -1,0 +1,649 @@
+//! Ties configuration to the state that it acts on.
+//!
+//! State belongs to a name, not to a version of a document: an endpoint's failures and ejection to its
+//! backend's name and its address, a retry budget to its service, connections to whom they reach. So a
+//! change of weights forgets nothing, and what a change did not touch keeps its very `Arc`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use selvedge_model::{
+    Backend, BackendName, Endpoint, Endpoints, Lookup, Order, Protocol, RetryPolicy, RouteTable, Rule,
+    Service, ServiceKey, SpiffeId, TrafficPolicy, WeightedBackend, WorkloadName,
+};
+
+use super::held::Held;
+use crate::{
+    balance::{Ejection, Health},
+    bind::{Bound, BoundBackend, BoundEndpoint, Destination, RouteSeries, Table, Target},
+    retry::Budget,
+    telemetry::{Labels, Metrics},
+};
+
+/// The name of the one rule of a workload's own address.
+const DIRECT_RULE: &str = "direct";
+
+/// How much was bound anew; what is counted here is what a change costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Services.
+    pub services: usize,
+    /// Endpoints looked at, once for each backend that selects among them.
+    pub endpoints: usize,
+    /// Targets that did not exist before.
+    pub targets: usize,
+}
+
+/// What an authority's meaning is known by from one table to the next.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Meaning {
+    /// A service's port.
+    Service(ServiceKey),
+    /// A workload's own address, by the authority that names it.
+    Address(Arc<str>),
+}
+
+/// What a [`Bound`] is made of.
+#[derive(Debug, Clone)]
+struct Source {
+    service: Arc<Service>,
+    /// In the order of the service's backends.
+    endpoints: Vec<Option<Arc<Endpoints>>>,
+}
+
+impl Source {
+    fn is(&self, other: &Self) -> bool {
+        let mut endpoints = self.endpoints.iter().zip(&other.endpoints);
+        Arc::ptr_eq(&self.service, &other.service)
+            && endpoints.all(|(mine, its)| same(mine.as_ref(), its.as_ref()))
+    }
+}
+
+/// A [`Bound`], and what it was made of.
+#[derive(Debug)]
+struct Entry {
+    source: Source,
+    bound: Arc<Bound>,
+}
+
+/// Makes tables.
+#[derive(Debug)]
+pub struct Binder {
+    own: WorkloadName,
+    metrics: Arc<Metrics>,
+    entries: BTreeMap<Meaning, Entry>,
+    addresses: BTreeMap<Arc<str>, (Endpoint, Source)>,
+    targets: Targets,
+    table: Arc<Table>,
+}
+
+impl Binder {
+    /// Nothing bound yet. `own` is the workload that calls.
+    pub fn new(own: WorkloadName, metrics: Arc<Metrics>) -> Self {
+        Self {
+            own,
+            metrics,
+            entries: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            targets: Targets::default(),
+            table: Arc::default(),
+        }
+    }
+
+    /// The table of everything held that is `asked` for.
+    pub fn bind(&mut self, held: &Held, asked: impl Fn(&str) -> bool, now: Instant) -> (Arc<Table>, Work) {
+        let mut sources = BTreeMap::new();
+        let mut meanings: Vec<(Arc<str>, Option<Meaning>)> = Vec::new();
+        let mut addresses = BTreeMap::new();
+        for (authority, lookup) in held.lookups().iter().filter(|(authority, _)| asked(authority)) {
+            let meaning = match lookup {
+                Lookup::None => None,
+                Lookup::Service(key) => {
+                    let Some(service) = held.service(key) else { continue };
+                    let meaning = Meaning::Service(key.clone());
+                    sources.entry(meaning.clone()).or_insert_with(|| source(held, service));
+                    Some(meaning)
+                }
+                Lookup::Endpoint(endpoint) => {
+                    let (endpoint, source) = self.address(authority, endpoint);
+                    let meaning = Meaning::Address(Arc::clone(authority));
+                    sources.insert(meaning.clone(), source.clone());
+                    addresses.insert(Arc::clone(authority), (endpoint, source));
+                    Some(meaning)
+                }
+            };
+            meanings.push((Arc::clone(authority), meaning));
+        }
+        self.addresses = addresses;
+        let work = self.bind_sources(sources, now);
+        let destinations = meanings.into_iter().map(|(authority, meaning)| {
+            let bound = meaning.map(|meaning| Arc::clone(&self.entries[&meaning].bound));
+            let destination = self.destination(&authority, bound);
+            (authority, destination)
+        });
+        self.table = Arc::new(Table { destinations: destinations.collect(), own: held.own().cloned() });
+        (Arc::clone(&self.table), work)
+    }
+
+    /// Replaces `entries` by those of `sources`, keeping what has not changed.
+    fn bind_sources(&mut self, sources: BTreeMap<Meaning, Source>, now: Instant) -> Work {
+        let mut before = std::mem::take(&mut self.entries);
+        let mut kept = BTreeMap::new();
+        let mut changed = Vec::new();
+        for (meaning, source) in sources {
+            match before.remove(&meaning) {
+                Some(entry) if entry.source.is(&source) => drop(kept.insert(meaning, entry)),
+                entry => {
+                    before.extend(entry.map(|entry| (meaning.clone(), entry)));
+                    changed.push((meaning, source));
+                }
+            }
+        }
+        let mut pass = Pass {
+            shared: named(kept.values()),
+            predecessors: named(before.values()),
+            targets: &mut self.targets,
+            work: Work::default(),
+            now,
+        };
+        let mut made = Vec::new();
+        for (meaning, source) in &changed {
+            let backends = pass.backends(source);
+            let predecessor = before.get(meaning).map(|entry| &*entry.bound);
+            made.push(Arc::new(bind_service(&self.own, &self.metrics, source, backends, predecessor, now)));
+        }
+        let work = pass.work;
+        let changed = changed.into_iter().zip(made);
+        kept.extend(changed.map(|((meaning, source), bound)| (meaning, Entry { source, bound })));
+        self.entries = kept;
+        self.targets.forget_unused();
+        work
+    }
+
+    /// What a workload's own address is bound as: a service with one rule, one backend and one endpoint.
+    fn address(&self, authority: &Arc<str>, endpoint: &Endpoint) -> (Endpoint, Source) {
+        match self.addresses.get(authority) {
+            Some(known) if known.0 == *endpoint => known.clone(),
+            _ => (endpoint.clone(), direct(endpoint)),
+        }
+    }
+
+    fn destination(&self, authority: &Arc<str>, bound: Option<Arc<Bound>>) -> Arc<Destination> {
+        let before = self.table.destinations.get(authority);
+        if let Some(before) = before.filter(|before| same(before.bound.as_ref(), bound.as_ref())) {
+            return Arc::clone(before);
+        }
+        let used = before.is_some_and(|before| before.used.load(Ordering::Relaxed));
+        Arc::new(Destination { authority: Arc::clone(authority), bound, used: AtomicBool::new(used) })
+    }
+}
+
+/// A backend, and what it was made of.
+#[derive(Clone)]
+struct Place<'a> {
+    definition: &'a Backend,
+    endpoints: Option<&'a Arc<Endpoints>>,
+    bound: Arc<BoundBackend>,
+}
+
+/// The first backend of each name.
+fn named<'a>(entries: impl Iterator<Item = &'a Entry>) -> HashMap<&'a BackendName, Place<'a>> {
+    let mut places = HashMap::new();
+    for Entry { source, bound } in entries {
+        let sources = source.service.backends.iter().zip(&source.endpoints);
+        for ((definition, endpoints), bound) in sources.zip(&bound.backends) {
+            places.entry(&definition.name).or_insert_with(|| Place {
+                definition,
+                endpoints: endpoints.as_ref(),
+                bound: Arc::clone(bound),
+            });
+        }
+    }
+    places
+}
+
+/// One pass over what has changed.
+struct Pass<'a> {
+    /// Backends that are in use after this pass; whoever names the same one shares it.
+    shared: HashMap<&'a BackendName, Place<'a>>,
+    /// Backends of what has changed or is gone; their state goes to whoever has their name now.
+    predecessors: HashMap<&'a BackendName, Place<'a>>,
+    targets: &'a mut Targets,
+    work: Work,
+    now: Instant,
+}
+
+impl<'a> Pass<'a> {
+    fn backends(&mut self, source: &'a Source) -> Vec<Arc<BoundBackend>> {
+        self.work.services += 1;
+        let backends = source.service.backends.iter().zip(&source.endpoints);
+        backends.map(|(definition, endpoints)| self.backend(definition, endpoints.as_ref())).collect()
+    }
+
+    fn backend(
+        &mut self,
+        definition: &'a Backend,
+        endpoints: Option<&'a Arc<Endpoints>>,
+    ) -> Arc<BoundBackend> {
+        let is_for = |place: &Place<'_>| same(place.endpoints, endpoints) && place.definition == definition;
+        let bound = match self.shared.get(&definition.name) {
+            Some(place) if is_for(place) => return Arc::clone(&place.bound),
+            // Two services that see one backend differently cannot share its state.
+            Some(_) => return self.bind(definition, endpoints, None),
+            None => match self.predecessors.remove(&definition.name) {
+                Some(place) if is_for(&place) => place.bound,
+                place => self.bind(definition, endpoints, place.map(|place| place.bound).as_deref()),
+            },
+        };
+        let place = Place { definition, endpoints, bound: Arc::clone(&bound) };
+        self.shared.insert(&definition.name, place);
+        bound
+    }
+
+    fn bind(
+        &mut self,
+        definition: &Backend,
+        endpoints: Option<&Arc<Endpoints>>,
+        predecessor: Option<&BoundBackend>,
+    ) -> Arc<BoundBackend> {
+        let ejection = ejection(definition, predecessor, self.now);
+        let mut known = endpoints_with_health(predecessor.filter(|_| ejection.is_some()));
+        let list = endpoints.map(|endpoints| endpoints.list.as_slice()).unwrap_or_default();
+        self.work.endpoints += list.len();
+        let selected = list.iter().filter(|endpoint| selects(&definition.labels, endpoint));
+        let endpoints = selected.map(|endpoint| {
+            Arc::new(BoundEndpoint {
+                target: self.targets.find_or_make(endpoint, &mut self.work),
+                address: endpoint.address,
+                workload: endpoint.workload.clone(),
+                health: known.remove(&endpoint.address).unwrap_or_default(),
+                ejection: ejection.clone(),
+            })
+        });
+        let endpoints = endpoints.collect();
+        if let Some(ejection) = &ejection {
+            // They have left: what they were ejected for no longer counts against the cap.
+            known.values().for_each(|health| ejection.forget(health));
+        }
+        Arc::new(BoundBackend {
+            name: definition.name.clone(),
+            policy: definition.policy.clone(),
+            broken: definition.broken.as_deref().map(Arc::from),
+            endpoints,
+            turn: AtomicUsize::new(predecessor.map_or(0, |before| before.turn.load(Ordering::Relaxed))),
+            ejection,
+        })
+    }
+}
+
+/// The backend's ejections: those that it had, under the settings that it has now.
+fn ejection(definition: &Backend, predecessor: Option<&BoundBackend>, now: Instant) -> Option<Arc<Ejection>> {
+    let settings = definition.policy.outlier_detection.as_ref()?;
+    match predecessor.and_then(|before| before.ejection.as_ref()) {
+        Some(before) if before.settings() == settings => Some(Arc::clone(before)),
+        Some(before) => Some(Arc::new(before.with_settings(settings.clone()))),
+        None => Some(Arc::new(Ejection::new(settings.clone(), now))),
+    }
+}
+
+/// Each endpoint's health, if it belongs to ejections that go on.
+fn endpoints_with_health(predecessor: Option<&BoundBackend>) -> HashMap<SocketAddr, Arc<Health>> {
+    let before = predecessor.filter(|before| before.ejection.is_some());
+    let endpoints = before.map(|before| before.endpoints.as_slice()).unwrap_or_default();
+    endpoints.iter().map(|endpoint| (endpoint.address, Arc::clone(&endpoint.health))).collect()
+}
+
+fn selects(labels: &BTreeMap<String, String>, endpoint: &Endpoint) -> bool {
+    labels.iter().all(|(name, value)| endpoint.labels.get(name) == Some(value))
+}
+
+fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn source(held: &Held, service: &Arc<Service>) -> Source {
+    let endpoints = service.backends.iter().map(|backend| held.endpoints(&backend.name.service).cloned());
+    Source { endpoints: endpoints.collect(), service: Arc::clone(service) }
+}
+
+fn direct(endpoint: &Endpoint) -> Source {
+    let key = ServiceKey::new(&endpoint.address.ip().to_string(), endpoint.address.port());
+    let rule = Rule {
+        name: DIRECT_RULE.to_owned(),
+        matches: Vec::new(),
+        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
+        timeout: None,
+        retry: RetryPolicy::default(),
+    };
+    let backend = Backend {
+        name: BackendName { service: key.clone(), subset: None },
+        labels: BTreeMap::new(),
+        policy: TrafficPolicy::default(),
+        broken: None,
+    };
+    let service = Service {
+        key: key.clone(),
+        protocol: Protocol::Unspecified,
+        routes: RouteTable::new(Order::Listed, vec![rule]),
+        backends: vec![backend],
+    };
+    let endpoints = Endpoints { key, list: vec![endpoint.clone()] };
+    Source { service: Arc::new(service), endpoints: vec![Some(Arc::new(endpoints))] }
+}
+
+fn route_series(metrics: &Metrics, labels: &Labels) -> RouteSeries {
+    let of = |mtls| metrics.series(&Labels { mtls, ..labels.clone() });
+    RouteSeries { mtls: of(true), plain: of(false) }
+}
+
+fn bind_service(
+    own: &WorkloadName,
+    metrics: &Metrics,
+    source: &Source,
+    backends: Vec<Arc<BoundBackend>>,
+    predecessor: Option<&Bound>,
+    now: Instant,
+) -> Bound {
+    let service = &source.service;
+    let budget = predecessor.map_or_else(|| Arc::new(Budget::new(now)), |before| Arc::clone(&before.budget));
+    let labels = Labels::outbound(own, &service.key);
+    let series = |rule: &Rule| {
+        let route: Arc<str> = Arc::from(rule.name.as_str());
+        let backends = rule.backends.iter().map(|share| &service.backends[share.backend].name);
+        let labels = backends.map(|name| Labels {
+            route: Arc::clone(&route),
+            destination_subset: name.subset.clone().unwrap_or_default(),
+            ..labels.clone()
+        });
+        labels.map(|labels| route_series(metrics, &labels)).collect()
+    };
+    Bound {
+        key: service.key.clone(),
+        protocol: service.protocol,
+        series: service.routes.rules().iter().map(series).collect(),
+        unrouted: route_series(metrics, &labels),
+        routes: service.routes.clone(),
+        backends,
+        budget,
+    }
+}
+
+/// Whom connections reach.
+type Reach = (SocketAddr, u16, Option<SpiffeId>);
+
+/// The targets that tables name, and the slots where workers keep their connections.
+#[derive(Debug, Default)]
+struct Targets {
+    by_reach: HashMap<Reach, Weak<Target>>,
+    /// Who has each slot, or had it last.
+    slots: Vec<Weak<Target>>,
+    /// Slots known to be free.
+    free: Vec<usize>,
+}
+
+impl Targets {
+    fn find_or_make(&mut self, endpoint: &Endpoint, work: &mut Work) -> Arc<Target> {
+        let reach: Reach = (endpoint.dial, endpoint.address.port(), endpoint.identity.clone());
+        if let Some(target) = self.by_reach.get(&reach).and_then(Weak::upgrade) {
+            return target;
+        }
+        work.targets += 1;
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        let (dial, port, identity) = reach.clone();
+        let target = Arc::new(Target { slot, dial, port, identity, in_flight: AtomicU32::new(0) });
+        if slot == self.slots.len() {
+            self.slots.push(Weak::new());
+        }
+        self.slots[slot] = Arc::downgrade(&target);
+        self.by_reach.insert(reach, Arc::downgrade(&target));
+        target
+    }
+
+    /// Drops what nobody holds any more, not even a worker's pool, and frees its slots.
+    fn forget_unused(&mut self) {
+        self.by_reach.retain(|_, target| target.strong_count() > 0);
+        while self.slots.last().is_some_and(|last| last.strong_count() == 0) {
+            self.slots.pop();
+        }
+        let slots = self.slots.iter().enumerate().rev();
+        self.free = slots.filter(|(_, target)| target.strong_count() == 0).map(|(slot, _)| slot).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use selvedge_api::wire;
+
+    use super::*;
+    use crate::{
+        balance::Outcome,
+        discovery::{
+            fixtures::{self, AUTHORITY},
+            held::Draft,
+        },
+    };
+
+    struct Fixture {
+        held: Held,
+        binder: Binder,
+        now: Instant,
+    }
+
+    impl Fixture {
+        /// Two subsets at 90/10, three endpoints: two of `v1`, one of `v2`.
+        fn new() -> (Self, Arc<Table>) {
+            let binder = Binder::new(fixtures::workload(), Arc::new(Metrics::new(1)));
+            let mut fixture = Self { held: Held::default(), binder, now: Instant::now() };
+            let (table, _) = fixture.change(vec![
+                fixtures::lookup("1"),
+                fixtures::service("1", &[90, 10]),
+                fixtures::endpoints("1", 3),
+            ]);
+            (fixture, table)
+        }
+
+        fn change(&mut self, upserts: Vec<wire::Resource>) -> (Arc<Table>, Work) {
+            let mut draft = Draft::default();
+            draft.add(wire::Transaction { nonce: 1, upserts, removals: Vec::new(), more: false });
+            self.held.take_in(draft, &fixtures::us(), |_| true).unwrap();
+            self.binder.bind(&self.held, |_| true, self.now)
+        }
+    }
+
+    fn bound(table: &Table) -> Arc<Bound> {
+        Arc::clone(table.destinations[AUTHORITY].bound.as_ref().unwrap())
+    }
+
+    fn eject(backend: &BoundBackend, endpoint: &BoundEndpoint, now: Instant) {
+        let ejection = backend.ejection.as_ref().unwrap();
+        ejection.record(&endpoint.health, Outcome::Failure5xx, backend.endpoints.len(), now).unwrap();
+    }
+
+    #[test]
+    fn a_subset_has_the_endpoints_with_all_its_labels() {
+        let (_, table) = Fixture::new();
+
+        let bound = bound(&table);
+
+        let counts: Vec<_> = bound.backends.iter().map(|backend| backend.endpoints.len()).collect();
+        assert_eq!(counts, [2, 1]);
+        assert_eq!(bound.series.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+        let labels = bound.series[0][1].mtls.labels().unwrap();
+        assert_eq!((&*labels.destination_subset, labels.mtls), ("v2", true));
+    }
+
+    #[test]
+    fn a_change_of_weights_forgets_nothing() {
+        let (mut fixture, table) = Fixture::new();
+        let before = bound(&table);
+        eject(&before.backends[0], &before.backends[0].endpoints[0], fixture.now);
+        before.backends[0].endpoints[0].target.in_flight.store(7, Ordering::Relaxed);
+        before.backends[0].turn.store(3, Ordering::Relaxed);
+
+        let (table, work) = fixture.change(vec![fixtures::service("2", &[50, 50])]);
+
+        let after = bound(&table);
+        assert_eq!(after.routes.rules()[0].backends[1].weight, 50);
+        assert!(Arc::ptr_eq(&before.budget, &after.budget));
+        assert!(Arc::ptr_eq(&before.backends[0], &after.backends[0]), "the backends have not changed");
+        assert!(Arc::ptr_eq(&before.series[0][0].plain, &after.series[0][0].plain));
+        assert_eq!(work, Work { services: 1, endpoints: 0, targets: 0 });
+    }
+
+    #[test]
+    fn a_change_of_endpoints_keeps_the_state_of_those_that_stay() {
+        let (mut fixture, table) = Fixture::new();
+        let before = bound(&table);
+        eject(&before.backends[0], &before.backends[0].endpoints[0], fixture.now);
+        before.backends[0].turn.store(3, Ordering::Relaxed);
+
+        let (table, work) = fixture.change(vec![fixtures::endpoints("2", 5)]);
+
+        let after = bound(&table);
+        assert_eq!(work.targets, 2);
+        assert_eq!(after.backends[0].endpoints.len(), 3);
+        assert_eq!(after.backends[0].turn.load(Ordering::Relaxed), 3);
+        let (old, new) = (&before.backends[0].endpoints[0], &after.backends[0].endpoints[0]);
+        assert!(Arc::ptr_eq(&old.health, &new.health) && Arc::ptr_eq(&old.target, &new.target));
+        assert!(new.ejection.as_ref().unwrap().is_ejected(&new.health, fixture.now));
+    }
+
+    #[test]
+    fn a_change_of_the_ejection_settings_keeps_who_is_ejected() {
+        let (mut fixture, table) = Fixture::new();
+        let before = bound(&table);
+        eject(&before.backends[0], &before.backends[0].endpoints[0], fixture.now);
+        let mut changed = fixtures::model_service(&[90, 10]);
+        changed.backends[0].policy.outlier_detection.as_mut().unwrap().base_ejection_time =
+            Duration::from_secs(1);
+
+        let (table, _) = fixture.change(vec![fixtures::service_of("2", &changed)]);
+
+        let after = bound(&table);
+        let ejection = after.backends[0].ejection.as_ref().unwrap();
+        assert_eq!(ejection.settings().base_ejection_time, Duration::from_secs(1));
+        assert_eq!(ejection.ejected(), 1);
+        assert!(ejection.is_ejected(&after.backends[0].endpoints[0].health, fixture.now));
+        assert!(Arc::ptr_eq(&before.backends[1], &after.backends[1]));
+    }
+
+    #[test]
+    fn an_endpoint_that_left_no_longer_counts_as_ejected() {
+        let (mut fixture, table) = Fixture::new();
+        let before = bound(&table);
+        let leaving = Arc::clone(&before.backends[0].endpoints[1]);
+        eject(&before.backends[0], &leaving, fixture.now);
+
+        // Only the first endpoint stays.
+        let (table, _) = fixture.change(vec![fixtures::endpoints("2", 1)]);
+
+        let backend = &bound(&table).backends[0];
+        let ejection = backend.ejection.as_ref().unwrap();
+        assert_eq!(ejection.ejected(), 0);
+        eject(backend, &backend.endpoints[0], fixture.now);
+        assert_eq!(ejection.ejected(), 1);
+    }
+
+    #[test]
+    fn what_a_change_did_not_touch_keeps_its_arc() {
+        let (mut fixture, table) = Fixture::new();
+        let before = Arc::clone(&table.destinations[AUTHORITY]);
+
+        let (table, work) = fixture.change(vec![
+            fixtures::own("1", "shop/frontend-1"),
+            fixtures::lookup_of("elsewhere", "1", &Lookup::None),
+        ]);
+
+        assert_eq!(work, Work::default());
+        assert!(Arc::ptr_eq(&before, &table.destinations[AUTHORITY]));
+        assert!(table.destinations["elsewhere"].bound.is_none());
+        assert!(table.own.is_some());
+    }
+
+    #[test]
+    fn two_names_of_one_service_are_one_service() {
+        let (mut fixture, _) = Fixture::new();
+
+        let other = fixtures::lookup_of("reviews.shop:9080", "1", &Lookup::Service(fixtures::key()));
+        let (table, work) = fixture.change(vec![other]);
+
+        assert_eq!(work.services, 0);
+        let other = table.destinations["reviews.shop:9080"].bound.as_ref().unwrap();
+        assert!(Arc::ptr_eq(&bound(&table), other));
+    }
+
+    #[test]
+    fn a_workloads_own_address_is_one_endpoint_with_the_default_rule() {
+        let (mut fixture, _) = Fixture::new();
+        let endpoint = fixtures::model_endpoint(0);
+        let lookup = |version| {
+            let lookup = Lookup::Endpoint(Box::new(fixtures::model_endpoint(0)));
+            fixtures::lookup_of("10.0.0.1:8080", version, &lookup)
+        };
+
+        let (table, _) = fixture.change(vec![lookup("1")]);
+
+        let direct = table.destinations["10.0.0.1:8080"].bound.as_ref().unwrap();
+        assert_eq!(direct.routes.rules()[0].retry, RetryPolicy::default());
+        assert_eq!(direct.backends[0].endpoints[0].address, endpoint.address);
+        let shared = &bound(&table).backends[0].endpoints[0].target;
+        assert!(Arc::ptr_eq(&direct.backends[0].endpoints[0].target, shared), "one target, one pool");
+
+        let (again, work) = fixture.change(vec![lookup("2")]);
+        assert_eq!(work, Work::default());
+        assert!(Arc::ptr_eq(direct, again.destinations["10.0.0.1:8080"].bound.as_ref().unwrap()));
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_not_in_the_table() {
+        let (mut fixture, _) = Fixture::new();
+
+        let (table, _) = fixture.binder.bind(&fixture.held, |_| false, fixture.now);
+
+        assert!(table.destinations.is_empty());
+    }
+
+    #[test]
+    fn a_slot_is_given_again_only_after_its_target_is_gone() {
+        let (mut fixture, table) = Fixture::new();
+        let pooled = Arc::clone(&bound(&table).backends[0].endpoints[1].target);
+        drop(table);
+
+        // Endpoint 2 leaves, but a worker's pool still holds its target; then others come.
+        fixture.change(vec![fixtures::endpoints("2", 1)]);
+        fixture.change(vec![fixtures::own("1", "shop/frontend-1")]);
+        let (table, _) = fixture.change(vec![fixtures::endpoints("3", 6)]);
+
+        let mut slots: Vec<usize> =
+            bound(&table).backends.iter().flat_map(|b| &b.endpoints).map(|e| e.target.slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [0, 1, 2, 3, 4, 5], "small, and each once");
+        let again = bound(&table).backends[0].endpoints[1].target.clone();
+        assert!(Arc::ptr_eq(&pooled, &again), "it came back while its pool was still there");
+    }
+
+    #[test]
+    fn ten_thousand_endpoints_are_looked_at_once_for_each_backend() {
+        let (mut fixture, _) = Fixture::new();
+
+        let (table, work) = fixture.change(vec![fixtures::endpoints("2", 10_000)]);
+        assert_eq!(work, Work { services: 1, endpoints: 20_000, targets: 9_997 });
+        assert_eq!(bound(&table).backends[0].endpoints.len(), 5_000);
+
+        let (_, work) = fixture.change(vec![fixtures::service("2", &[50, 50])]);
+        assert_eq!(work, Work { services: 1, endpoints: 0, targets: 0 });
+    }
+}

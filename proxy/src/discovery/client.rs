@@ -1,0 +1,374 @@
+//! The conversation with the control plane: one stream, opened again whenever it breaks.
+//!
+//! What is held and what was asked for belong to the client and not to the stream: a new stream starts by
+//! saying both, and the control plane answers with the difference alone. Requests for authorities are
+//! taken down at all times, with a stream or without.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    hash::{DefaultHasher, Hash, Hasher},
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use selvedge_api::{
+    ResourceName,
+    wire::{self, client_message::Message as Body, discovery_client::DiscoveryClient},
+};
+use selvedge_certs::bundle::Bundle;
+use selvedge_model::WorkloadName;
+use selvedge_ops::Condition;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::{
+    binder::{Binder, Work},
+    complaint::Complaint,
+    connect::{ConnectError, ControlPlane},
+    held::{Change, Draft, Held, Refusal, Us},
+    status::{Applied, Refused, Status},
+    store::Store,
+    subscriptions::{Noted, SWEEP_EVERY, Subscriptions},
+};
+use crate::{identify::own::Joined, telemetry::Metrics};
+
+/// All addresses of the control plane together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// From the connection to the stream's first sign of life.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Before the second attempt, at most; doubles from there.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// A stream that lived this long was a good one: the next attempt starts without a pause to speak of.
+const GOOD_STREAM: Duration = Duration::from_secs(10);
+/// Messages that wait for a control plane that does not read. Beyond, the stream counts as broken.
+const MAX_OUTGOING: usize = 1024;
+/// One part of a transaction, as the protocol promises.
+const MAX_PART: usize = 64 << 20;
+/// A stream outlives no certificate: it is opened anew this long before its own expires, or a tenth of
+/// that certificate's life, if that is less.
+const BEFORE_EXPIRY: Duration = Duration::from_secs(60);
+
+/// What the conversation needs from the rest of the control thread.
+#[derive(Debug)]
+pub struct Discovery {
+    /// Whom to talk to.
+    pub control_plane: ControlPlane,
+    /// Whose sidecar this is.
+    pub workload: WorkloadName,
+    /// Our certificate, as soon as there is one, and each that follows.
+    pub joined: watch::Receiver<Option<Arc<Joined>>>,
+    /// Where configuration is put in force.
+    pub store: Arc<Store>,
+    /// What workers ask for.
+    pub asked: mpsc::Receiver<Arc<str>>,
+    /// What makes tables.
+    pub binder: Binder,
+    /// Where new trust roots go.
+    pub bundle: watch::Sender<Option<Arc<Bundle>>>,
+    /// Where the conversation's state is told.
+    pub status: watch::Sender<Status>,
+    /// Met while this workload's own policy is known.
+    pub own_policy: Condition,
+    /// Transactions are counted here.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    /// Our certificate is about to expire, and there is a newer one.
+    #[error("the certificate was replaced")]
+    NewCertificate,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A control plane that is overloaded, or stopped.
+    #[error("the control plane at {address} does not answer within {limit:?}")]
+    Timeout { address: String, limit: Duration },
+    /// It said why.
+    #[error("the control plane refuses or breaks the stream: {} ({:?})", .0.message(), .0.code())]
+    Status(Box<tonic::Status>),
+    /// It is shutting down.
+    #[error("the control plane closed the stream")]
+    Closed,
+    /// Nothing that we send is taken.
+    #[error("the control plane does not read what it is sent")]
+    Stuck,
+}
+
+/// Keeps configuration in force up to date, for as long as it is polled.
+pub async fn run(discovery: Discovery) {
+    let mut client = Client::new(discovery);
+    let mut complaint =
+        Complaint::new("no configuration from the control plane; what was last good stays in force");
+    let mut attempt = 0;
+    loop {
+        let joined = client.certificate().await;
+        let started = Instant::now();
+        let ended = client.converse(joined, &mut complaint).await;
+        let was_good = client.heard || started.elapsed() >= GOOD_STREAM;
+        client.hang_up();
+        if was_good {
+            attempt = 0;
+        }
+        if matches!(ended, Ended::NewCertificate) {
+            tracing::debug!("opening the configuration stream anew, with the new certificate");
+            continue;
+        }
+        complaint.raise(&ended);
+        let pause = backoff(attempt, fastrand::f64());
+        attempt = attempt.saturating_add(1);
+        client.while_noting(sleep(pause)).await;
+    }
+}
+
+/// How long to wait after the `attempt`-th failure in a row (the first is 0): anything up to a limit that
+/// doubles, so that a fleet which lost its control plane does not come back as one.
+fn backoff(attempt: u32, jitter: f64) -> Duration {
+    let limit = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(attempt)).min(MAX_BACKOFF);
+    limit.mul_f64(jitter.clamp(0.0, 1.0))
+}
+
+struct Client {
+    discovery: Discovery,
+    subscriptions: Subscriptions,
+    held: Held,
+    /// The transaction whose parts are arriving.
+    draft: Draft,
+    /// The open stream's other direction.
+    outgoing: Option<mpsc::Sender<wire::ClientMessage>>,
+    /// Whether the stream has brought a transaction.
+    heard: bool,
+    sweep_at: Instant,
+}
+
+impl Client {
+    fn new(discovery: Discovery) -> Self {
+        Self {
+            discovery,
+            subscriptions: Subscriptions::default(),
+            held: Held::default(),
+            draft: Draft::default(),
+            outgoing: None,
+            heard: false,
+            sweep_at: Instant::now() + SWEEP_EVERY,
+        }
+    }
+
+    /// The certificate in use; waits for the first.
+    async fn certificate(&mut self) -> Arc<Joined> {
+        loop {
+            if let Some(joined) = self.discovery.joined.borrow_and_update().clone() {
+                return joined;
+            }
+            let mut joined = self.discovery.joined.clone();
+            let changed = self.while_noting(async move { joined.changed().await.is_ok() }).await;
+            if !changed {
+                // Nobody is left who could obtain one: the process is ending.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// One stream, from connecting to its end.
+    async fn converse(&mut self, joined: Arc<Joined>, complaint: &mut Complaint) -> Ended {
+        let mut stream = match self.open(&joined).await {
+            Ok(stream) => stream,
+            Err(ended) => return ended,
+        };
+        complaint.settle();
+        tracing::info!(control_plane = %self.discovery.control_plane.address(), "configuration stream open");
+        self.discovery.metrics.control.connected.set(1);
+        self.discovery.status.send_modify(|status| status.connected(SystemTime::now()));
+        let us = Us { workload: self.discovery.workload.clone(), trust_domain: joined.trust_domain.clone() };
+        let mut renewed = pin!(renewed(self.discovery.joined.clone(), joined));
+        loop {
+            tokio::select! {
+                part = stream.message() => match part {
+                    Ok(Some(part)) => self.receive(part, &us),
+                    Ok(None) => return Ended::Closed,
+                    Err(status) => return Ended::Status(Box::new(status)),
+                },
+                Some(authority) = self.discovery.asked.recv() => self.note(&authority),
+                () = sleep_until(self.sweep_at) => self.sweep(),
+                () = &mut renewed => return Ended::NewCertificate,
+            }
+            if self.outgoing.is_none() {
+                return Ended::Stuck;
+            }
+        }
+    }
+
+    async fn open(&mut self, joined: &Joined) -> Result<Streaming<wire::Transaction>, Ended> {
+        let control_plane = self.discovery.control_plane.clone();
+        let tls = Arc::clone(&joined.tls);
+        let timed_out = |limit| Ended::Timeout { address: control_plane.address().to_string(), limit };
+        let channel = self
+            .while_noting(timeout(CONNECT_TIMEOUT, control_plane.connect(&tls)))
+            .await
+            .map_err(|_| timed_out(CONNECT_TIMEOUT))??;
+        let (outgoing, messages) = mpsc::channel(MAX_OUTGOING);
+        self.outgoing = Some(outgoing);
+        self.send(Body::Hello(self.hello()));
+        let mut client = DiscoveryClient::new(channel).max_decoding_message_size(MAX_PART);
+        let opening = timeout(OPEN_TIMEOUT, client.stream(ReceiverStream::new(messages)));
+        let response = self.while_noting(opening).await.map_err(|_| timed_out(OPEN_TIMEOUT))?;
+        response.map(tonic::Response::into_inner).map_err(|status| Ended::Status(Box::new(status)))
+    }
+
+    fn hello(&self) -> wire::Hello {
+        let held = self.held.versions().iter();
+        wire::Hello {
+            workload: self.discovery.workload.to_string(),
+            proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+            held: held.map(|(name, version)| (name.to_string(), version.clone())).collect(),
+            authorities: self.subscriptions.authorities().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.outgoing = None;
+        self.draft = Draft::default();
+        self.heard = false;
+        self.discovery.metrics.control.connected.set(0);
+        self.discovery.status.send_modify(|status| status.away(SystemTime::now()));
+    }
+
+    /// Takes a part of a transaction, and with the last part the transaction.
+    fn receive(&mut self, part: wire::Transaction, us: &Us) {
+        self.heard = true;
+        let (nonce, more) = (part.nonce, part.more);
+        self.draft.add(part);
+        if more {
+            return;
+        }
+        let draft = std::mem::take(&mut self.draft);
+        let asked = |authority: &str| self.subscriptions.contains(authority);
+        let refused = match self.held.take_in(draft, us, asked) {
+            Ok(change) => {
+                self.applied(nonce, change);
+                None
+            }
+            Err(refusal) => {
+                self.refused(nonce, &refusal);
+                Some(refusal.to_string())
+            }
+        };
+        self.send(Body::Ack(wire::Ack { nonce, refused }));
+    }
+
+    fn applied(&mut self, nonce: u64, change: Change) {
+        let work = self.put_in_force();
+        if change.bundle {
+            self.discovery.bundle.send_replace(self.held.bundle().cloned());
+        }
+        let Change { upserts, removals, .. } = change;
+        tracing::debug!(nonce, upserts, removals, ?work, "configuration applied");
+        self.discovery.metrics.control.applied.inc();
+        let applied = Applied { nonce, at: SystemTime::now(), upserts, removals };
+        let versions = Arc::clone(self.held.versions());
+        self.discovery.metrics.set_configuration_version(&fingerprint(&versions));
+        self.discovery.status.send_modify(|status| {
+            status.applied = Some(applied);
+            status.refused = None;
+            status.versions = versions;
+        });
+    }
+
+    fn refused(&mut self, nonce: u64, refusal: &Refusal) {
+        tracing::warn!(nonce, %refusal, "configuration refused; what was last good stays in force");
+        self.discovery.metrics.control.refused.inc();
+        let refused = Refused { nonce, at: SystemTime::now(), why: refusal.to_string() };
+        self.discovery.status.send_modify(|status| status.refused = Some(refused));
+    }
+
+    fn put_in_force(&mut self) -> Work {
+        let subscriptions = &self.subscriptions;
+        let (table, work) =
+            self.discovery.binder.bind(&self.held, |authority| subscriptions.contains(authority), now());
+        self.discovery.store.publish(table);
+        self.discovery.own_policy.set(self.held.own().is_some());
+        work
+    }
+
+    /// Takes down that a request asked for `authority`.
+    fn note(&mut self, authority: &Arc<str>) {
+        let Noted::New { dropped } = self.subscriptions.note(Arc::clone(authority), now()) else {
+            return;
+        };
+        if let Some(dropped) = dropped {
+            self.unsubscribe(&dropped);
+        }
+        self.send(Body::Subscribe(wire::Subscribe { authority: authority.to_string() }));
+        if self.held.lookups().contains_key(authority) {
+            // Asked for again before the control plane took the answer away.
+            self.put_in_force();
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.sweep_at = Instant::now() + SWEEP_EVERY;
+        let unused = self.subscriptions.sweep(&self.discovery.store.table(), now());
+        for authority in &unused {
+            tracing::debug!(%authority, "nobody uses it any more");
+            self.unsubscribe(authority);
+        }
+        if !unused.is_empty() {
+            self.put_in_force();
+        }
+    }
+
+    fn unsubscribe(&mut self, authority: &Arc<str>) {
+        self.send(Body::Unsubscribe(wire::Unsubscribe { authority: authority.to_string() }));
+    }
+
+    /// Sends on the open stream; without one nothing is lost, because the next begins with all of it.
+    fn send(&mut self, body: Body) {
+        let Some(outgoing) = &self.outgoing else { return };
+        if outgoing.try_send(wire::ClientMessage { message: Some(body) }).is_err() {
+            self.outgoing = None;
+        }
+    }
+
+    /// Waits for `work`, and takes down meanwhile what workers ask for.
+    async fn while_noting<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(authority) = self.discovery.asked.recv() => self.note(&authority),
+                () = sleep_until(self.sweep_at) => self.sweep(),
+            }
+        }
+    }
+}
+
+/// Ends when a stream opened as `used` should be opened anew: there is a newer certificate, and `used`
+/// is about to expire.
+async fn renewed(mut joined: watch::Receiver<Option<Arc<Joined>>>, used: Arc<Joined>) {
+    let newer = |now: &Option<Arc<Joined>>| now.as_ref().is_some_and(|now| !Arc::ptr_eq(now, &used));
+    if joined.wait_for(newer).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    let life = used.not_after.duration_since(used.not_before).unwrap_or_default();
+    let at = used.not_after - BEFORE_EXPIRY.min(life / 10);
+    sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
+}
+
+/// One word for everything held: the same word means the same configuration.
+fn fingerprint(versions: &BTreeMap<ResourceName, String>) -> String {
+    let mut hasher = DefaultHasher::new();
+    versions.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

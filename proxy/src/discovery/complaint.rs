@@ -1,0 +1,59 @@
+//! A failure that repeats is logged once, and once more when it is over.
+//!
+//! A control plane that is away for an hour fails a thousand attempts; an operator wants two lines.
+
+use std::fmt;
+
+/// One thing that can go wrong again and again.
+#[derive(Debug)]
+pub struct Complaint {
+    about: &'static str,
+    open: Option<String>,
+}
+
+impl Complaint {
+    /// Nothing to complain of yet. `about` says what does not work while it fails.
+    pub fn new(about: &'static str) -> Self {
+        Self { about, open: None }
+    }
+
+    /// It has failed: a warning, unless the last failure was the same. Returns whether it was logged.
+    pub fn raise(&mut self, reason: &impl fmt::Display) -> bool {
+        let reason = reason.to_string();
+        if self.open.as_ref() == Some(&reason) {
+            return false;
+        }
+        tracing::warn!(%reason, "{}", self.about);
+        self.open = Some(reason);
+        true
+    }
+
+    /// It works (again). Returns whether that was logged.
+    pub fn settle(&mut self) -> bool {
+        let Some(reason) = self.open.take() else { return false };
+        tracing::info!(was = %reason, "works again: {}", self.about);
+        true
+    }
+
+    /// What it fails with now.
+    pub fn reason(&self) -> Option<&str> {
+        self.open.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_logged_once_until_it_changes_or_is_over() {
+        let mut complaint = Complaint::new("no configuration");
+
+        assert!(complaint.raise(&"refused"));
+        assert!(!complaint.raise(&"refused"));
+        assert!(complaint.raise(&"timed out"));
+        assert!(complaint.settle());
+        assert!(!complaint.settle());
+        assert!(complaint.raise(&"timed out"));
+    }
+}

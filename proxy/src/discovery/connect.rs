@@ -1,0 +1,220 @@
+//! Connections to the control plane: TCP to any of its addresses, our own TLS, and the proof that it is
+//! the control plane who answers.
+//!
+//! The connection is made here and handed to tonic ready for use, so that each way to fail has a name
+//! (tonic would say "transport error"), and so that tonic never reconnects behind our back with a
+//! certificate that has been replaced.
+
+use std::{fmt, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use selvedge_certs::{tls, verify::PeerError};
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{ClientConfig, pki_types::ServerName},
+};
+use tonic::transport::{Channel, Endpoint};
+
+/// For one address: TCP and TLS together.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// For asking the resolver.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A control plane that answers no ping for this long after [`KEEPALIVE_INTERVAL`] is gone, even if its
+/// kernel still acknowledges (a stopped process, a lost host).
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// How often it is pinged.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(4);
+/// Flow control: a large service's endpoints arrive in one go.
+const WINDOW: u32 = 4 << 20;
+
+/// Where the control plane is: `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    host: String,
+    port: u16,
+}
+
+/// A text is no `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no HOST:PORT, such as control-plane.example:8086 or [::1]:8086")]
+pub struct AddressError {
+    text: String,
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let wrong = || AddressError { text: text.to_owned() };
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = bracketed.unwrap_or(host);
+        let is_name = ServerName::try_from(host).is_ok();
+        if port == 0 || !is_name || (bracketed.is_none() && host.contains(':')) {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why there is no connection to the control plane.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The resolver does not know the name, or does not answer.
+    #[error("the control plane's name {host:?} cannot be resolved: {reason}; check --control-plane and DNS")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        reason: String,
+    },
+    /// None of its addresses accepts a connection, or all fail in TLS.
+    #[error("no connection to the control plane at {address}: {reason}; is it running?")]
+    Unreachable {
+        /// Where.
+        address: Address,
+        /// What happened at the last of its addresses.
+        reason: String,
+    },
+    /// Somebody answers who does not prove to be the control plane.
+    #[error("{address} ({dialled}) is not this mesh's control plane: {reason}")]
+    NotControlPlane {
+        /// Where.
+        address: Address,
+        /// Which of its addresses.
+        dialled: SocketAddr,
+        /// What it proved to be instead.
+        reason: Box<PeerError>,
+    },
+    /// TLS works, HTTP/2 does not.
+    #[error("{address} does not speak gRPC: {source}")]
+    Http2 {
+        /// Where.
+        address: Address,
+        /// What tonic says.
+        source: tonic::transport::Error,
+    },
+}
+
+/// The control plane, as something to connect to.
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    address: Address,
+}
+
+impl ControlPlane {
+    /// The control plane at `address`.
+    pub fn new(address: Address) -> Self {
+        Self { address }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Connects: resolves the name anew and tries each address in turn. `tls` says how to recognise the
+    /// control plane.
+    ///
+    /// # Errors
+    /// If none answers, or whoever does is not this mesh's control plane.
+    pub async fn connect(&self, tls: &Arc<ClientConfig>) -> Result<Channel, ConnectError> {
+        let mut ready = Some(TokioIo::new(self.stream(tls).await?));
+        let once = tower::service_fn(move |_| {
+            let stream = ready.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+            std::future::ready(stream)
+        });
+        Endpoint::from_static("http://control-plane")
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .connect_with_connector(once)
+            .await
+            .map_err(|source| ConnectError::Http2 { address: self.address.clone(), source })
+    }
+
+    async fn stream(&self, tls: &Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let connector = TlsConnector::from(Arc::clone(tls));
+        let mut last = self.unreachable("its name has no address".to_owned());
+        for address in self.resolve().await? {
+            match tokio::time::timeout(ADDRESS_TIMEOUT, open(address, &connector)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = self.failed(address, &error),
+                Err(_) => {
+                    last = self.unreachable(format!("{address} does not answer within {ADDRESS_TIMEOUT:?}"))
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        let Address { host, port } = &self.address;
+        if let Ok(ip) = host.parse() {
+            return Ok(vec![SocketAddr::new(ip, *port)]);
+        }
+        let failed = |reason| ConnectError::Resolve { host: host.clone(), reason };
+        match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((host.as_str(), *port))).await {
+            Ok(Ok(addresses)) => Ok(addresses.collect()),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed(format!("no answer within {RESOLVE_TIMEOUT:?}"))),
+        }
+    }
+
+    fn failed(&self, dialled: SocketAddr, error: &io::Error) -> ConnectError {
+        let address = self.address.clone();
+        match tls::peer_error(error) {
+            Some(reason) => {
+                ConnectError::NotControlPlane { address, dialled, reason: Box::new(reason.clone()) }
+            }
+            None => self.unreachable(format!("{dialled}: {}", tls::explain(error))),
+        }
+    }
+
+    fn unreachable(&self, reason: String) -> ConnectError {
+        ConnectError::Unreachable { address: self.address.clone(), reason }
+    }
+}
+
+async fn open(address: SocketAddr, connector: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    connector.connect(tls::session_name(address), tcp).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_it_is_written() {
+        for text in ["127.0.0.1:8086", "[::1]:8086", "control-plane.selvedge.svc:8086"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_connected_to_is_no_address() {
+        for text in
+            ["", "host", "host:", "host:0", "host:99999", ":8086", "::1:8086", "http://host:8086", "a b:1"]
+        {
+            let error = text.parse::<Address>().unwrap_err();
+            assert!(error.to_string().contains("HOST:PORT"), "{error}");
+        }
+    }
+}

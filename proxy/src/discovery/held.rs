@@ -1,0 +1,438 @@
+//! The resources held: what the control plane has told us, by the names and versions that it gave them.
+//!
+//! A transaction is decoded and checked as a whole against what would be held after it, and only then
+//! taken in: a half-understood update never changes anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use selvedge_api::{ConvertError, ResourceName, resource::UnknownResource, wire};
+use selvedge_certs::{
+    bundle::Bundle,
+    verify::{Anchors, BundleError},
+};
+use selvedge_model::{
+    Endpoints, Lookup, Service, ServiceKey, TrustDomain, Workload, WorkloadName, identity::IdentityError,
+};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+/// What a transaction may hold before its last part: a bound against a control plane gone wrong.
+const MAX_TRANSACTION_RESOURCES: usize = 1 << 17;
+
+/// Why a transaction was not taken in. The text goes to the control plane, which shows it to operators.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A kind of resource that this version does not know.
+    #[error(transparent)]
+    Unknown(#[from] UnknownResource),
+    /// Contents that this version cannot read: an unknown enum, a bad regular expression, no address.
+    #[error("{name}: {reason}")]
+    Content {
+        /// The resource.
+        name: ResourceName,
+        /// What is wrong.
+        reason: ConvertError,
+    },
+    /// Trust roots that nobody could be verified with.
+    #[error("bundle: {0}")]
+    Bundle(#[from] UnusableBundle),
+    /// The contents say that they are something else than the name says.
+    #[error("{name} holds {found}")]
+    Misnamed {
+        /// The resource.
+        name: ResourceName,
+        /// What it holds.
+        found: String,
+    },
+    /// The transaction lacks what it refers to.
+    #[error("{name} refers to {missing}, which is neither held nor in the transaction")]
+    Dangling {
+        /// What refers to it.
+        name: ResourceName,
+        /// What is not there.
+        missing: ResourceName,
+    },
+    /// More resources than any configuration needs.
+    #[error("the transaction has more than {MAX_TRANSACTION_RESOURCES} resources")]
+    TooLarge,
+}
+
+/// Why trust roots cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableBundle {
+    /// They are not of any trust domain.
+    #[error(transparent)]
+    TrustDomain(#[from] IdentityError),
+    /// There is none, or one is damaged.
+    #[error(transparent)]
+    Roots(#[from] BundleError),
+}
+
+/// The trust roots in `bundle`, if peers can be verified with them.
+///
+/// # Errors
+/// If they cannot.
+pub fn bundle(bundle: wire::Bundle) -> Result<Bundle, UnusableBundle> {
+    let roots = bundle.roots.into_iter().map(|root| CertificateDer::from(Vec::from(root))).collect();
+    let bundle = Bundle { trust_domain: bundle.trust_domain.parse()?, roots };
+    Anchors::new(&bundle)?;
+    Ok(bundle)
+}
+
+/// A resource's contents.
+#[derive(Debug, Clone)]
+enum Content {
+    Own(Arc<Workload>),
+    Bundle(Arc<Bundle>),
+    Lookup(Lookup),
+    Service(Arc<Service>),
+    Endpoints(Arc<Endpoints>),
+}
+
+/// A transaction whose parts are still arriving.
+#[derive(Debug, Default)]
+pub struct Draft {
+    upserts: BTreeMap<ResourceName, (String, Content)>,
+    removals: BTreeSet<ResourceName>,
+    refused: Option<Refusal>,
+}
+
+impl Draft {
+    /// Adds a part. What is wrong with it shows when the whole is taken in.
+    pub fn add(&mut self, part: wire::Transaction) {
+        if self.refused.is_some() {
+            return;
+        }
+        // A name that cannot be read names nothing that we hold.
+        self.removals.extend(part.removals.iter().filter_map(|name| name.parse().ok()));
+        self.refused = part.upserts.into_iter().try_for_each(|resource| self.upsert(resource)).err();
+    }
+
+    fn upsert(&mut self, resource: wire::Resource) -> Result<(), Refusal> {
+        if self.upserts.len() >= MAX_TRANSACTION_RESOURCES {
+            return Err(Refusal::TooLarge);
+        }
+        let name: ResourceName = resource.name.parse()?;
+        let content = decode(&name, resource.body)?;
+        self.upserts.insert(name, (resource.version, content));
+        Ok(())
+    }
+}
+
+fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Content, Refusal> {
+    use wire::resource::Body;
+
+    let unreadable = |reason| Refusal::Content { name: name.clone(), reason };
+    let (found, content) = match body.ok_or(unreadable(ConvertError::Missing { field: "body" }))? {
+        Body::Self_(workload) => {
+            let workload = Workload::try_from(workload).map_err(unreadable)?;
+            (ResourceName::Own, Content::Own(Arc::new(workload)))
+        }
+        Body::Bundle(roots) => (ResourceName::Bundle, Content::Bundle(Arc::new(bundle(roots)?))),
+        Body::Lookup(lookup) => {
+            let authority = lookup.authority.clone();
+            let lookup = Lookup::try_from(lookup).map_err(unreadable)?;
+            (ResourceName::Lookup(authority), Content::Lookup(lookup))
+        }
+        Body::Service(service) => {
+            let service = Service::try_from(service).map_err(unreadable)?;
+            (ResourceName::Service(service.key.clone()), Content::Service(Arc::new(service)))
+        }
+        Body::Endpoints(endpoints) => {
+            let endpoints = Endpoints::try_from(endpoints).map_err(unreadable)?;
+            (ResourceName::Endpoints(endpoints.key.clone()), Content::Endpoints(Arc::new(endpoints)))
+        }
+    };
+    if found == *name {
+        Ok(content)
+    } else {
+        Err(Refusal::Misnamed { name: name.clone(), found: found.to_string() })
+    }
+}
+
+/// What a transaction changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Change {
+    /// How many resources it brought.
+    pub upserts: usize,
+    /// How many it took away.
+    pub removals: usize,
+    /// Whether the trust roots are among them.
+    pub bundle: bool,
+}
+
+/// Who the resources must be for.
+#[derive(Debug, Clone)]
+pub struct Us {
+    /// The workload that this is the sidecar of.
+    pub workload: WorkloadName,
+    /// The trust domain that our certificate is of.
+    pub trust_domain: TrustDomain,
+}
+
+impl Us {
+    fn accepts(&self, name: &ResourceName, content: &Content) -> Result<(), Refusal> {
+        let found = match content {
+            Content::Own(workload) if workload.name != self.workload => {
+                format!("the workload {}; this is the sidecar of {}", workload.name, self.workload)
+            }
+            Content::Bundle(bundle) if bundle.trust_domain != self.trust_domain => {
+                format!("the roots of {}; this mesh is {}", bundle.trust_domain, self.trust_domain)
+            }
+            _ => return Ok(()),
+        };
+        Err(Refusal::Misnamed { name: name.clone(), found })
+    }
+}
+
+/// Everything held.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    own: Option<Arc<Workload>>,
+    bundle: Option<Arc<Bundle>>,
+    lookups: BTreeMap<Arc<str>, Lookup>,
+    services: BTreeMap<ServiceKey, Arc<Service>>,
+    endpoints: BTreeMap<ServiceKey, Arc<Endpoints>>,
+    versions: Arc<BTreeMap<ResourceName, String>>,
+}
+
+impl Held {
+    /// This workload.
+    pub fn own(&self) -> Option<&Arc<Workload>> {
+        self.own.as_ref()
+    }
+
+    /// The trust roots, if the stream has brought any.
+    pub fn bundle(&self) -> Option<&Arc<Bundle>> {
+        self.bundle.as_ref()
+    }
+
+    /// What each authority means.
+    pub fn lookups(&self) -> &BTreeMap<Arc<str>, Lookup> {
+        &self.lookups
+    }
+
+    /// A service's port.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    /// The endpoints of a service's port.
+    pub fn endpoints(&self, key: &ServiceKey) -> Option<&Arc<Endpoints>> {
+        self.endpoints.get(key)
+    }
+
+    /// The version of everything held.
+    pub fn versions(&self) -> &Arc<BTreeMap<ResourceName, String>> {
+        &self.versions
+    }
+
+    /// Takes in a whole transaction, or nothing of it.
+    ///
+    /// # Errors
+    /// If any part of it cannot be used by the sidecar of `us`, or if the answer to an authority that is
+    /// still `asked` for would not be complete. Then `self` is as it was.
+    pub fn take_in(
+        &mut self,
+        draft: Draft,
+        us: &Us,
+        asked: impl Fn(&str) -> bool,
+    ) -> Result<Change, Refusal> {
+        if let Some(refusal) = draft.refused {
+            return Err(refusal);
+        }
+        let mut next = self.clone();
+        let mut change = Change::default();
+        for name in &draft.removals {
+            change.removals += usize::from(next.remove(name));
+        }
+        for (name, (version, content)) in draft.upserts {
+            us.accepts(&name, &content)?;
+            change.upserts += 1;
+            change.bundle |= name == ResourceName::Bundle;
+            next.insert(name, version, content);
+        }
+        next.is_complete(asked)?;
+        *self = next;
+        Ok(change)
+    }
+
+    fn insert(&mut self, name: ResourceName, version: String, content: Content) {
+        if self.versions.get(&name) == Some(&version) {
+            // Held already: keeping the old `Arc` tells the binder that nothing changed.
+            return;
+        }
+        match content {
+            Content::Own(workload) => self.own = Some(workload),
+            Content::Bundle(bundle) => self.bundle = Some(bundle),
+            Content::Lookup(lookup) => {
+                if let ResourceName::Lookup(authority) = &name {
+                    self.lookups.insert(Arc::from(authority.as_str()), lookup);
+                }
+            }
+            Content::Service(service) => {
+                self.services.insert(service.key.clone(), service);
+            }
+            Content::Endpoints(endpoints) => {
+                self.endpoints.insert(endpoints.key.clone(), endpoints);
+            }
+        }
+        Arc::make_mut(&mut self.versions).insert(name, version);
+    }
+
+    fn remove(&mut self, name: &ResourceName) -> bool {
+        match name {
+            ResourceName::Own => self.own = None,
+            // Without roots we could not even be told of new ones: the last ones stay.
+            ResourceName::Bundle => return false,
+            ResourceName::Lookup(authority) => drop(self.lookups.remove(authority.as_str())),
+            ResourceName::Service(key) => drop(self.services.remove(key)),
+            ResourceName::Endpoints(key) => drop(self.endpoints.remove(key)),
+        }
+        Arc::make_mut(&mut self.versions).remove(name).is_some()
+    }
+
+    /// Whether everything is held that the authorities asked for lead to: an authority whose service is
+    /// missing would fail, and a service whose endpoints are missing would answer that it has none.
+    fn is_complete(&self, asked: impl Fn(&str) -> bool) -> Result<(), Refusal> {
+        let dangling = |name, missing| Err(Refusal::Dangling { name, missing });
+        for (authority, lookup) in self.lookups.iter().filter(|(authority, _)| asked(authority)) {
+            let Lookup::Service(key) = lookup else { continue };
+            let Some(service) = self.services.get(key) else {
+                return dangling(
+                    ResourceName::Lookup(authority.to_string()),
+                    ResourceName::Service(key.clone()),
+                );
+            };
+            let mut usable = service.backends.iter().filter(|backend| backend.broken.is_none());
+            if let Some(backend) = usable.find(|backend| !self.endpoints.contains_key(&backend.name.service))
+            {
+                let missing = ResourceName::Endpoints(backend.name.service.clone());
+                return dangling(ResourceName::Service(key.clone()), missing);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::fixtures::{self, AUTHORITY};
+
+    fn draft(upserts: Vec<wire::Resource>, removals: &[&str]) -> Draft {
+        let mut draft = Draft::default();
+        let removals = removals.iter().map(ToString::to_string).collect();
+        draft.add(wire::Transaction { nonce: 1, upserts, removals, more: false });
+        draft
+    }
+
+    fn take_in(held: &mut Held, draft: Draft) -> Result<Change, Refusal> {
+        held.take_in(draft, &fixtures::us(), |authority| authority == AUTHORITY)
+    }
+
+    fn complete() -> Vec<wire::Resource> {
+        vec![fixtures::lookup("1"), fixtures::service("1", &[90, 10]), fixtures::endpoints("1", 3)]
+    }
+
+    #[test]
+    fn a_transaction_is_held_under_its_names_and_versions() {
+        let mut held = Held::default();
+
+        let change = take_in(&mut held, draft(complete(), &[])).unwrap();
+
+        assert_eq!(change, Change { upserts: 3, removals: 0, bundle: false });
+        assert_eq!(held.versions()[&ResourceName::Lookup(AUTHORITY.into())], "1");
+        assert!(held.service(&fixtures::key()).is_some());
+        assert_eq!(held.endpoints(&fixtures::key()).unwrap().list.len(), 3);
+    }
+
+    #[test]
+    fn a_transaction_with_one_bad_part_changes_nothing() {
+        let mut held = Held::default();
+        take_in(&mut held, draft(complete(), &[])).unwrap();
+        let before = held.versions().clone();
+
+        let refusal = take_in(
+            &mut held,
+            draft(vec![fixtures::endpoints("2", 5), fixtures::bad_service("2")], &["self"]),
+        )
+        .unwrap_err();
+
+        assert!(matches!(refusal, Refusal::Content { .. }), "{refusal}");
+        assert!(refusal.to_string().contains("service/reviews"), "{refusal}");
+        assert_eq!(*held.versions(), before);
+        assert_eq!(held.endpoints(&fixtures::key()).unwrap().list.len(), 3);
+    }
+
+    #[test]
+    fn a_lookup_without_its_service_and_a_service_without_its_endpoints_are_refused() {
+        let mut held = Held::default();
+
+        let lonely = take_in(&mut held, draft(vec![fixtures::lookup("1")], &[]));
+        assert!(matches!(lonely, Err(Refusal::Dangling { missing: ResourceName::Service(_), .. })));
+
+        let lonely = vec![fixtures::lookup("1"), fixtures::service("1", &[1])];
+        let lonely = take_in(&mut held, draft(lonely, &[]));
+        assert!(matches!(lonely, Err(Refusal::Dangling { missing: ResourceName::Endpoints(_), .. })));
+        assert!(held.versions().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_asks_for_any_more_may_be_taken_away_in_any_order() {
+        let mut held = Held::default();
+        take_in(&mut held, draft(complete(), &[])).unwrap();
+        let service = format!("service/{}", fixtures::key());
+
+        let change =
+            held.take_in(draft(vec![], &[&service, "gadget/x"]), &fixtures::us(), |_| false).unwrap();
+
+        assert_eq!(change.removals, 1);
+        assert!(held.service(&fixtures::key()).is_none());
+    }
+
+    #[test]
+    fn an_equal_version_keeps_what_is_held() {
+        let mut held = Held::default();
+        take_in(&mut held, draft(complete(), &[])).unwrap();
+        let before = Arc::clone(held.service(&fixtures::key()).unwrap());
+
+        take_in(&mut held, draft(complete(), &[])).unwrap();
+
+        assert!(Arc::ptr_eq(&before, held.service(&fixtures::key()).unwrap()));
+    }
+
+    #[test]
+    fn resources_of_somebody_else_are_refused() {
+        let mut held = Held::default();
+
+        let other = take_in(&mut held, draft(vec![fixtures::own("1", "shop/other")], &[]));
+        assert!(matches!(other, Err(Refusal::Misnamed { .. })), "{other:?}");
+
+        let mut renamed = fixtures::endpoints("1", 1);
+        renamed.name = "endpoints/other:80".into();
+        let other = take_in(&mut held, draft(vec![renamed], &[]));
+        assert!(matches!(other, Err(Refusal::Misnamed { .. })), "{other:?}");
+
+        let unknown = wire::Resource { name: "gadget/x".into(), ..fixtures::endpoints("1", 1) };
+        assert!(matches!(take_in(&mut held, draft(vec![unknown], &[])), Err(Refusal::Unknown(_))));
+    }
+
+    #[test]
+    fn roots_that_verify_nobody_are_refused_and_never_removed() {
+        let mut held = Held::default();
+        let bundle = wire::Resource {
+            name: "bundle".into(),
+            version: "1".into(),
+            body: Some(wire::resource::Body::Bundle(wire::Bundle {
+                trust_domain: "cluster.local".into(),
+                roots: vec![],
+            })),
+        };
+
+        assert!(matches!(take_in(&mut held, draft(vec![bundle], &[])), Err(Refusal::Bundle(_))));
+        assert_eq!(take_in(&mut held, draft(vec![], &["bundle"])).unwrap().removals, 0);
+    }
+}

@@ -1,0 +1,252 @@
+//! Our own certificate: obtained with the join token, renewed with itself, put into use without a pause.
+//!
+//! Runs beside traffic and never in its way. A renewal that fails is tried again while the certificate
+//! lives; when it has expired only the join token is proof, if it is still good.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rustls::ClientConfig;
+use selvedge_api::wire::{self, certificates_client::CertificatesClient};
+use selvedge_certs::{
+    bundle::Bundle,
+    csr::KeyAndCsr,
+    facts::Utc,
+    leaf::{Leaf, LeafError},
+    renewal,
+    tls::{self, Credentials, CredentialsError, Live},
+};
+use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
+use selvedge_ops::Condition;
+use tokio::sync::watch;
+use tokio_rustls::rustls::{self, pki_types::CertificateDer};
+
+use super::token::{TokenError, TokenSource};
+use crate::{
+    discovery::{
+        complaint::Complaint,
+        connect::{ConnectError, ControlPlane},
+        held::{self, UnusableBundle},
+    },
+    telemetry::Metrics,
+};
+
+/// For connecting to the control plane and having a request signed.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long to sleep at most before looking at the clock again: it may have been set meanwhile.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
+
+/// What we prove ourselves to the control plane with.
+#[derive(Debug)]
+pub struct Joined {
+    /// For connections to the control plane.
+    pub tls: Arc<ClientConfig>,
+    /// Whose workload we are.
+    pub trust_domain: TrustDomain,
+    /// From when on the certificate is valid.
+    pub not_before: SystemTime,
+    /// Until when.
+    pub not_after: SystemTime,
+}
+
+/// What obtaining certificates needs from the rest of the control thread.
+#[derive(Debug)]
+pub struct Own {
+    /// Who signs.
+    pub control_plane: ControlPlane,
+    /// Whose sidecar this is.
+    pub workload: WorkloadName,
+    /// The first proof.
+    pub token: TokenSource,
+    /// The lifetime to ask for.
+    pub ttl: Duration,
+    /// Where certificates are put into use for traffic.
+    pub live: Live,
+    /// Where they are put into use for the control plane's streams.
+    pub joined: watch::Sender<Option<Arc<Joined>>>,
+    /// New trust roots.
+    pub bundle: watch::Receiver<Option<Arc<Bundle>>>,
+    /// Met while there is a valid certificate.
+    pub certificate: Condition,
+    /// Renewals and failures are counted here.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why there is no (new) certificate.
+#[derive(Debug, thiserror::Error)]
+enum OwnError {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A control plane that is overloaded, or stopped.
+    #[error("the control plane at {address} has signed nothing within {SIGN_TIMEOUT:?}")]
+    Timeout { address: String },
+    /// It says why.
+    #[error("the control plane does not sign: {message} ({code:?})")]
+    Refused { message: String, code: tonic::Code },
+    /// The system has no random numbers to give.
+    #[error("no key can be made: {reason}")]
+    Key { reason: String },
+    /// A control plane gone wrong.
+    #[error("the control plane signed a certificate for {found} where {asked} was asked for")]
+    OtherIdentity { asked: SpiffeId, found: SpiffeId },
+    #[error("the certificate that was signed cannot be used: {0}")]
+    Leaf(#[from] LeafError),
+    #[error("the trust roots cannot be used: {0}")]
+    Bundle(#[from] UnusableBundle),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error("the control plane sent no trust roots with the certificate")]
+    NoBundle,
+}
+
+/// What a request for a certificate is made with.
+struct Proof {
+    tls: Arc<ClientConfig>,
+    identity: SpiffeId,
+    token: Option<String>,
+}
+
+/// Obtains a certificate and keeps it fresh, for as long as it is polled.
+pub async fn run(own: Own) {
+    let mut keeper = Keeper { own, credentials: None };
+    let mut complaint = Complaint::new("no new certificate from the control plane");
+    let mut failures = 0;
+    loop {
+        let address = keeper.own.control_plane.address().to_string();
+        let obtained = tokio::time::timeout(SIGN_TIMEOUT, keeper.obtain())
+            .await
+            .unwrap_or(Err(OwnError::Timeout { address }))
+            .and_then(|credentials| keeper.put_into_use(credentials));
+        let next = match obtained {
+            Ok(renew_at) => {
+                failures = 0;
+                keeper.own.metrics.control.certificates_obtained.inc();
+                complaint.settle();
+                renew_at
+            }
+            Err(error) => {
+                keeper.own.metrics.control.certificate_failures.inc();
+                complaint.raise(&error);
+                let now = SystemTime::now();
+                let pause = renewal::retry_delay(failures, keeper.remaining(now), fastrand::f64());
+                failures = failures.saturating_add(1);
+                now + pause
+            }
+        };
+        keeper.wait_until(next).await;
+    }
+}
+
+struct Keeper {
+    own: Own,
+    /// In use.
+    credentials: Option<Credentials>,
+}
+
+impl Keeper {
+    async fn obtain(&self) -> Result<Credentials, OwnError> {
+        let Proof { tls, identity, token } = self.proof(SystemTime::now())?;
+        let request =
+            KeyAndCsr::generate(&identity).map_err(|error| OwnError::Key { reason: error.to_string() })?;
+        let channel = self.own.control_plane.connect(&tls).await?;
+        let answer = CertificatesClient::new(channel)
+            .sign(wire::SignRequest {
+                csr: request.der.into(),
+                workload: self.own.workload.to_string(),
+                token,
+                ttl_seconds: Some(self.own.ttl.as_secs().max(1)),
+            })
+            .await
+            .map_err(|status| OwnError::Refused {
+                message: status.message().to_owned(),
+                code: status.code(),
+            })?
+            .into_inner();
+        let chain = answer.chain.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
+        let leaf = Leaf::new(chain, request.key)?;
+        if leaf.identity != identity {
+            return Err(OwnError::OtherIdentity { asked: identity, found: leaf.identity });
+        }
+        let bundle = held::bundle(answer.bundle.ok_or(OwnError::NoBundle)?)?;
+        Ok(Credentials { leaf, bundle })
+    }
+
+    /// The current certificate while it is valid, else the token.
+    fn proof(&self, now: SystemTime) -> Result<Proof, OwnError> {
+        if let Some(credentials) = self.credentials.as_ref().filter(|held| now < held.leaf.not_after) {
+            let tls = tls::grpc_client(credentials)?;
+            return Ok(Proof { tls, identity: credentials.leaf.identity.clone(), token: None });
+        }
+        let token = self.own.token.read(&self.own.workload, now)?;
+        let tls = tls::bootstrap_client(token.root_sha256, &token.trust_domain);
+        Ok(Proof { tls, identity: token.identity, token: Some(token.text) })
+    }
+
+    /// Returns when to renew.
+    fn put_into_use(&mut self, credentials: Credentials) -> Result<SystemTime, OwnError> {
+        let joined = Joined {
+            tls: tls::grpc_client(&credentials)?,
+            trust_domain: credentials.bundle.trust_domain.clone(),
+            not_before: credentials.leaf.not_before,
+            not_after: credentials.leaf.not_after,
+        };
+        let current = self.own.live.set(credentials.clone())?;
+        self.credentials = Some(credentials);
+        let Joined { not_before, not_after, .. } = joined;
+        self.own.joined.send_replace(Some(Arc::new(joined)));
+        self.own.certificate.met();
+        self.own.metrics.set_certificate_expiry(not_after);
+        tracing::info!(
+            identity = %current.identity, generation = current.generation,
+            not_after = %Utc(not_after), "certificate in use"
+        );
+        // From now on and not from `not_before`, which the signer sets back for clocks that are late.
+        let from = not_before.max(SystemTime::now()).min(not_after);
+        Ok(renewal::renew_at(from, not_after, fastrand::f64()))
+    }
+
+    /// Takes up trust roots that the stream has brought.
+    fn take_up(&mut self, bundle: &Bundle) {
+        let Some(credentials) = self.credentials.as_ref().filter(|held| held.bundle != *bundle) else {
+            return;
+        };
+        let newer = Credentials { leaf: credentials.leaf.clone(), bundle: bundle.clone() };
+        match self.put_into_use(newer) {
+            Ok(_) => tracing::info!(?bundle, "trust roots changed"),
+            Err(error) => tracing::warn!(%error, "new trust roots cannot be used; the last ones stay"),
+        }
+    }
+
+    fn remaining(&self, now: SystemTime) -> Duration {
+        let not_after = self.credentials.as_ref().map(|held| held.leaf.not_after);
+        not_after.and_then(|not_after| not_after.duration_since(now).ok()).unwrap_or_default()
+    }
+
+    async fn wait_until(&mut self, at: SystemTime) {
+        loop {
+            let now = SystemTime::now();
+            let remaining = self.remaining(now);
+            if self.credentials.is_some() {
+                self.own.certificate.set(!remaining.is_zero());
+            }
+            let Ok(left) = at.duration_since(now) else { return };
+            let until_expiry = if remaining.is_zero() { left } else { remaining };
+            tokio::select! {
+                changed = self.own.bundle.changed() => {
+                    let bundle = self.own.bundle.borrow_and_update().clone();
+                    match bundle {
+                        Some(bundle) => self.take_up(&bundle),
+                        // Its sender is gone: the process is ending.
+                        None if changed.is_err() => tokio::time::sleep(left).await,
+                        None => {}
+                    }
+                }
+                () = tokio::time::sleep(left.min(until_expiry).min(LOOK_AT_CLOCK)) => {}
+            }
+        }
+    }
+}

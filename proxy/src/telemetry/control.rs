@@ -1,0 +1,54 @@
+//! What the control thread counts: certificates, and the conversation with the control plane.
+//!
+//! Rare, and by one thread: prometheus-client's own types do.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+/// The control thread's counts.
+#[derive(Debug, Default)]
+pub struct ControlMetrics {
+    /// Certificates obtained from the control plane.
+    pub certificates_obtained: Counter,
+    /// Attempts to obtain one that failed.
+    pub certificate_failures: Counter,
+    /// 1 while the configuration stream is open.
+    pub connected: Gauge,
+    /// Transactions taken in.
+    pub applied: Counter,
+    /// Transactions refused.
+    pub refused: Counter,
+}
+
+impl ControlMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
+        counter(
+            "selvedge_certificates_obtained",
+            "Certificates obtained from the control plane",
+            &self.certificates_obtained,
+        );
+        counter(
+            "selvedge_certificate_failures",
+            "Attempts to obtain a certificate that failed",
+            &self.certificate_failures,
+        );
+        counter(
+            "selvedge_configuration_transactions_applied",
+            "Transactions of configuration that were applied, each whole",
+            &self.applied,
+        );
+        counter(
+            "selvedge_configuration_transactions_refused",
+            "Transactions of configuration that were refused; what was last good stays in force",
+            &self.refused,
+        );
+        registry.register(
+            "selvedge_control_plane_connected",
+            "1 while the configuration stream is open",
+            self.connected.clone(),
+        );
+    }
+}
