@@ -7,6 +7,8 @@ use std::{io, process::ExitCode};
 
 pub mod app;
 pub mod certs;
+pub mod demo;
+pub mod proxy;
 
 /// Turns what a command came to into the process's exit status; a failure is one message on stderr.
 ///

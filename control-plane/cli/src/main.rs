@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_cli::{app, certs, finish};
+use selvedge_cli::{app, certs, demo, finish, proxy};
 
 /// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
 #[derive(Debug, Parser)]
@@ -18,12 +18,16 @@ enum Command {
     #[command(hide = true)]
     App(app::Args),
     Certs(certs::Args),
+    Demo(demo::Args),
+    Proxy(proxy::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Selvedge::parse().command {
         Command::App(args) => app::run(args),
         Command::Certs(args) => certs::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Proxy(args) => proxy::run(args),
     };
     finish("selvedge", outcome)
 }

@@ -149,9 +149,9 @@ impl Load {
         self.course.began
     }
 
-    /// What came back until now.
-    pub fn so_far(&self) -> Report {
-        self.report()
+    /// Looks at what came back until now; senders wait meanwhile, so be quick.
+    pub fn look<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
+        look(&self.course.tally())
     }
 
     /// Sends nothing new, waits for what is under way, and reports.
@@ -514,7 +514,7 @@ mod tests {
         let load = Plan::new(reviews_started().await, "reviews:9080").start();
 
         crate::wait::until(Duration::from_secs(5), "50 answers", async || {
-            let seen = load.so_far().requests;
+            let seen = load.look(|report| report.requests);
             if seen >= 50 { Ok(()) } else { Err(seen) }
         })
         .await
