@@ -112,3 +112,6 @@ impl Problems {
 fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(name, value)| labels.get(name) == Some(value))
 }
+
+#[cfg(test)]
+mod tests;

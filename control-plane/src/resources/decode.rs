@@ -107,27 +107,28 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
 fn chunks(text: &str) -> Vec<(u64, &str)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut chunks = Vec::new();
-    let (mut start, mut start_line) = (0, 0);
-    let mut blank = true;
-    let mut offset = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        let marker = is_marker(line, "---") || is_marker(line, "...");
-        // Comments and directives above a first `---` belong to the document that it opens.
-        if marker && !blank {
-            chunks.push((start_line, &text[start..offset]));
-            (start, start_line) = (offset, number as u64);
-            blank = true;
+    let (mut start, mut start_line, mut offset) = (0, 0, 0);
+    // Comments and directives above a first `---` belong to the document that it opens.
+    let mut opened = false;
+    for (number, line) in (0_u64..).zip(text.split_inclusive('\n')) {
+        let end = offset + line.len();
+        if is_marker(line, "---") {
+            if opened {
+                chunks.push((start_line, &text[start..offset]));
+                (start, start_line) = (offset, number);
+            }
+            opened = true;
+        } else if is_marker(line, "...") {
+            if opened {
+                chunks.push((start_line, &text[start..offset]));
+            }
+            (start, start_line) = (end, number + 1);
+            opened = false;
+        } else {
+            let is_content = !line.trim().is_empty() && !line.trim_start().starts_with('#');
+            opened |= is_content && !line.starts_with('%');
         }
-        let rest = if marker { &line[3..] } else { line };
-        let rest = rest.trim();
-        if !rest.is_empty() && !rest.starts_with('#') && (marker || !rest.starts_with('%')) {
-            blank = false;
-        }
-        if is_marker(line, "...") && blank {
-            // An end marker with nothing before it: YAML allows it only after a document.
-            (start, start_line) = (offset + line.len(), number as u64 + 1);
-        }
-        offset += line.len();
+        offset = end;
     }
     chunks.push((start_line, &text[start..]));
     chunks

@@ -130,3 +130,6 @@ impl Resources {
         self.len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests;

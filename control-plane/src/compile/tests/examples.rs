@@ -1,0 +1,117 @@
+//! Each file of `examples/policies`, with services and workloads to act on.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use selvedge_model::{LoadBalancer, TrafficPolicy};
+
+use super::*;
+
+/// Every file's name and text.
+fn policies() -> BTreeMap<String, String> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/policies");
+    let files = fs::read_dir(&directory).expect("examples/policies is part of the repository");
+    files
+        .map(|file| file.expect("a readable directory").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).expect("a readable file"))
+        })
+        .collect()
+}
+
+/// The file `name`, together with `reviews` and its versions.
+fn with_reviews(name: &str, more: &str) -> (Mesh, Vec<Problem>) {
+    compiled(&format!("{MESH}{more}---\n{}", policies()[name]))
+}
+
+fn subset_policy(mesh: &Mesh, subset: &str) -> TrafficPolicy {
+    let found = reviews(mesh).backends.iter().find(|backend| backend.name.subset.as_deref() == Some(subset));
+    found.expect("a backend of this subset").policy.clone()
+}
+
+#[test]
+fn every_example_has_a_test() {
+    let names: Vec<_> = policies().into_keys().collect();
+
+    assert_eq!(
+        names,
+        [
+            "canary-90-10.yaml",
+            "canary-with-header.yaml",
+            "least-request-and-ejection.yaml",
+            "strict-mtls.yaml"
+        ]
+    );
+}
+
+#[test]
+fn canary_with_header() {
+    let (mesh, problems) = with_reviews("canary-with-header.yaml", SUBSETS);
+
+    assert_eq!(problems, []);
+    let service = reviews(&mesh);
+    assert_eq!(backends(service, "/", &[("end-user", "jason")]), Some(vec![("v2".to_owned(), 1)]));
+    let weighted = Some(vec![("v1".to_owned(), 90), ("v2".to_owned(), 10)]);
+    assert_eq!(backends(service, "/", &[("end-user", "jane")]), weighted);
+    assert_eq!(backends(service, "/", &[]), weighted);
+    assert!(service.backends.iter().all(|backend| backend.broken.is_none()));
+}
+
+#[test]
+fn least_request_and_ejection() {
+    let routes = policies().remove("canary-with-header.yaml").unwrap();
+    let (mesh, problems) = with_reviews("least-request-and-ejection.yaml", &format!("---\n{routes}"));
+
+    let policy = subset_policy(&mesh, "v1");
+    assert_eq!(policy.load_balancer, LoadBalancer::LeastRequest);
+    let outlier = policy.outlier_detection.unwrap();
+    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_errors), (Some(5), Some(5)));
+    assert_eq!(outlier.interval, Duration::from_secs(30));
+    assert_eq!(outlier.base_ejection_time, Duration::from_secs(30));
+    assert_eq!(errors(&problems), [""; 0]);
+    let told: Vec<_> = problems.iter().map(|problem| problem.field.rsplit('.').next().unwrap()).collect();
+    assert_eq!(
+        told,
+        ["maxConnections", "http1MaxPendingRequests", "maxRequestsPerConnection", "consecutiveErrors"]
+    );
+}
+
+#[test]
+fn strict_mtls() {
+    let (mesh, problems) = with_reviews("strict-mtls.yaml", "");
+
+    assert_eq!(problems, []);
+    for workload in mesh.workloads.values() {
+        let rule = workload.policy.rule(9080);
+        assert_eq!((rule.mode, &*rule.name), (MtlsMode::Strict, "PeerAuthentication default/default"));
+    }
+}
+
+#[test]
+fn canary_90_10() {
+    let my_app = MESH.replace("reviews", "my-app");
+    let (mesh, problems) = compiled(&format!("{my_app}---\n{}", policies()["canary-90-10.yaml"]));
+
+    assert_eq!(problems, []);
+    let service = service(&mesh, "my-app.default.svc.cluster.local", 9080, "default");
+    assert_eq!(backends(service, "/version", &[]), Some(vec![("v1".to_owned(), 90), ("v2".to_owned(), 10)]));
+    let labels: Vec<_> = service.backends.iter().map(|backend| backend.labels["version"].as_str()).collect();
+    assert_eq!(labels, ["v1", "v2"]);
+}
+
+#[test]
+fn the_canarys_configuration_has_no_problem() {
+    let files = [
+        include_str!("../../../../examples/canary/config/service.yaml"),
+        include_str!("../../../../examples/canary/config/virtualservice.yaml"),
+        include_str!("../../../../examples/canary/config/destinationrule.yaml"),
+        include_str!("../../../../examples/canary/config/peerauthentication.yaml"),
+    ];
+    let (mesh, problems) = compiled(&files.join("---\n"));
+
+    assert_eq!(problems, []);
+    let outlier = subset_policy(&mesh, "v1").outlier_detection.unwrap();
+    assert_eq!(outlier.interval, Duration::from_secs(1));
+    assert_eq!(outlier.base_ejection_time, Duration::from_secs(2));
+}

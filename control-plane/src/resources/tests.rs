@@ -1,0 +1,498 @@
+//! What documents mean alone: fields, lines, and everything that is said about what is not acted on.
+
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use selvedge_model::{LoadBalancer, MtlsMode, Protocol, RetryOn, RetryPolicy, StringMatch};
+
+use super::{service::TargetPort, service_entry::EntryEndpoints, *};
+use crate::problem::{Problem, Severity};
+
+fn read(text: &str) -> Vec<Decoded> {
+    decode(text, &Arc::from(Path::new("mesh.yaml")), "default")
+}
+
+fn only(text: &str) -> Decoded {
+    let mut documents = read(text);
+    assert_eq!(documents.len(), 1, "{documents:?}");
+    documents.remove(0)
+}
+
+fn understood(decoded: &Decoded) -> &Resource {
+    match &decoded.outcome {
+        Outcome::Understood(resource) => resource,
+        other => panic!("{other:?}: {:?}", decoded.problems),
+    }
+}
+
+fn virtual_service(http: &str) -> Decoded {
+    only(&format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  http:\n{http}"
+    ))
+}
+
+fn routes(decoded: &Decoded) -> &[virtual_service::HttpRoute] {
+    match understood(decoded) {
+        Resource::VirtualService(document) => &document.spec.http,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn destination_rule(policy: &str) -> Decoded {
+    only(&format!(
+        "apiVersion: networking.istio.io/v1beta1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a\n  trafficPolicy:\n{policy}"
+    ))
+}
+
+fn policy(decoded: &Decoded) -> &destination_rule::PolicyBlocks {
+    match understood(decoded) {
+        Resource::DestinationRule(document) => &document.spec.policy,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Field, line and severity of each problem.
+fn told(decoded: &Decoded) -> Vec<(&str, u64, Severity)> {
+    let facts = |problem: &Problem| (problem.line.unwrap_or(0), problem.severity);
+    decoded
+        .problems
+        .iter()
+        .map(|problem| (problem.field.as_str(), facts(problem).0, facts(problem).1))
+        .collect()
+}
+
+const SERVICE: &str =
+    "apiVersion: v1\nkind: Service\nmetadata:\n  name: NAME\nspec:\n  ports:\n    - port: 80\n";
+
+#[test]
+fn a_malformed_document_leaves_its_neighbours_readable() {
+    let text = format!(
+        "{}---\n# the middle\na: b: c\n---\n{}",
+        SERVICE.replace("NAME", "one"),
+        SERVICE.replace("NAME", "two")
+    );
+
+    let documents = read(&text);
+
+    assert_eq!(understood(&documents[0]).name().to_string(), "Service default/one");
+    assert!(matches!(documents[1].outcome, Outcome::Failed));
+    assert_eq!(documents[1].problems[0].line, Some(10));
+    assert_eq!(understood(&documents[2]).name().to_string(), "Service default/two");
+    assert_eq!(understood(&documents[2]).origin().line, 12);
+}
+
+#[test]
+fn a_malformed_document_is_named_as_it_looks() {
+    let decoded = only(
+        "apiVersion: v1\nkind: Service # a service\nmetadata:\n  labels: {name: x}\n  name: 'one'\nspec: [\n",
+    );
+
+    assert_eq!(decoded.name.unwrap().to_string(), "Service default/one");
+    assert!(decoded.problems[0].message.contains("not valid YAML"), "{:?}", decoded.problems);
+}
+
+#[test]
+fn json_lists_and_markers_are_read_alike() {
+    let json = "{\n\t\"apiVersion\": \"v1\", \"kind\": \"Service\",\n\t\"metadata\": {\"name\": \"one\"},\n\t\"spec\": {\"ports\": [{\"port\": 80}]}\n}\n";
+    let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 1}]}}\n- {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: 1}]}}\n";
+    let marked = "\u{feff}# above\n%YAML 1.2\n---\n{apiVersion: v1, kind: Service, metadata: {name: c}, spec: {ports: [{port: 1}]}}\n...\n---\n# nothing\n";
+
+    let names: Vec<_> = [json, list, marked]
+        .iter()
+        .flat_map(|text| read(text))
+        .map(|decoded| format!("{} {} {}", understood(&decoded).name().name, decoded.index, decoded.line))
+        .collect();
+
+    assert_eq!(names, ["one 0 1", "a 0 4", "b 1 5", "c 0 4"]);
+}
+
+#[test]
+fn every_field_that_is_not_acted_on_is_named_with_its_line() {
+    let decoded = destination_rule(
+        "    connectionPool:\n      tcp:\n        maxConnections: 100\n        connectTimeout: 3s\n      http:\n        http1MaxPendingRequests: 50\n    outlierDetection:\n      consecutiveErrors: 5\n",
+    );
+
+    assert_eq!(
+        told(&decoded),
+        [
+            ("spec.trafficPolicy.connectionPool.tcp.maxConnections", 9, Severity::NotActedOn),
+            ("spec.trafficPolicy.connectionPool.http.http1MaxPendingRequests", 12, Severity::NotActedOn),
+            ("spec.trafficPolicy.outlierDetection.consecutiveErrors", 14, Severity::Warning),
+        ]
+    );
+    assert_eq!(policy(&decoded).connection_pool.unwrap().connect_timeout, Some(Duration::from_secs(3)));
+    let outlier = policy(&decoded).outlier_detection.clone().unwrap();
+    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_errors), (Some(5), Some(5)));
+}
+
+#[test]
+fn istios_snake_case_spellings_are_read() {
+    let decoded = destination_rule(
+        "    load_balancer: {simple: LEAST_CONN}\n    outlier_detection: {consecutive_5xx_errors: 0, base_ejection_time: 600s, max_ejection_percent: 100}\n",
+    );
+
+    assert_eq!(told(&decoded), []);
+    assert_eq!(policy(&decoded).load_balancer, Some(LoadBalancer::LeastRequest));
+    let outlier = policy(&decoded).outlier_detection.clone().unwrap();
+    assert_eq!(outlier.consecutive_5xx, None);
+    assert_eq!(outlier.max_ejection_time, Duration::from_secs(600));
+    assert_eq!(outlier.max_ejection_percent, 100);
+}
+
+#[test]
+fn a_wrong_value_names_its_field_line_and_remedy() {
+    for (policy, field, line, words) in [
+        (
+            "    loadBalancer:\n      simple: FASTEST\n",
+            "spec.trafficPolicy.loadBalancer.simple",
+            8,
+            "LEAST_REQUEST",
+        ),
+        ("    outlierDetection: {interval: 30}\n", "spec.trafficPolicy.outlierDetection.interval", 7, "30s"),
+        ("    outlierDetection: [1]\n", "spec.trafficPolicy.outlierDetection", 7, "found a list"),
+        (
+            "    outlierDetection:\n      maxEjectionPercent: 101\n",
+            "spec.trafficPolicy.outlierDetection.maxEjectionPercent",
+            8,
+            "101",
+        ),
+    ] {
+        let decoded = destination_rule(policy);
+
+        assert!(matches!(decoded.outcome, Outcome::Failed), "{policy}");
+        let problem = &decoded.problems[0];
+        assert_eq!((problem.field.as_str(), problem.line), (field, Some(line)));
+        assert!(problem.message.contains(words), "{problem}");
+    }
+}
+
+#[test]
+fn an_unquoted_number_for_a_text_asks_for_quotes() {
+    let decoded = only(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\nspec:\n  selector:\n    version: 1\n  ports: [{port: 80}]\n",
+    );
+
+    assert_eq!(
+        decoded.problems[0].to_string(),
+        "mesh.yaml:7: Service default/a: spec.selector.version: expected a text, found the number 1; put it in quotes"
+    );
+}
+
+#[test]
+fn a_kind_that_nothing_acts_on_is_reported_once() {
+    let decoded = only("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: 3}\n");
+    let knative = only("apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}\n");
+
+    assert!(matches!(decoded.outcome, Outcome::NotActedOn));
+    assert_eq!(told(&decoded), [("", 2, Severity::NotActedOn)]);
+    assert!(knative.problems[0].message.contains("v1 is"), "{:?}", knative.problems);
+}
+
+#[test]
+fn what_is_no_document_is_an_error() {
+    for text in
+        ["- a\n", "hello\n", "kind: Service\n", "apiVersion: v1\nkind: Service\nspec: {}\n", "a: &a [*a]\n"]
+    {
+        let decoded = only(text);
+
+        assert!(matches!(decoded.outcome, Outcome::Failed), "{text}");
+        assert_eq!(decoded.problems[0].severity, Severity::Error);
+        assert_eq!(decoded.problems[0].line, Some(1));
+    }
+    assert!(read("# only a comment\n---\n\n---\n").is_empty());
+}
+
+#[test]
+fn an_alias_bomb_is_refused() {
+    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for level in 1..9 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(",");
+        bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+    }
+
+    assert!(matches!(only(&bomb).outcome, Outcome::Failed));
+    assert!(matches!(only(&"[".repeat(100_000)).outcome, Outcome::Failed));
+}
+
+#[test]
+fn a_match_reads_every_condition() {
+    let decoded = virtual_service(
+        "  - name: first\n    match:\n    - uri: {prefix: /a}\n      ignoreUriCase: true\n      method: {exact: GET}\n      authority: {regex: 'a.*'}\n      headers: {End-User: {exact: jason}, x-there: {}, x-any: {regex: '*'}}\n      withoutHeaders: {x-not: {}}\n      queryParams: {debug: {exact: ''}}\n      port: 80\n    route: [{destination: {host: a}}]\n",
+    );
+
+    assert_eq!(told(&decoded), []);
+    let route = &routes(&decoded)[0];
+    let matched = &route.matches.as_ref().unwrap()[0];
+    assert_eq!(route.name.as_deref(), Some("first"));
+    assert_eq!(matched.port, Some(80));
+    assert_eq!(matched.condition.path, Some(StringMatch::Prefix("/a".to_owned())));
+    assert!(matched.condition.ignore_path_case);
+    let headers: Vec<_> =
+        matched.condition.headers.iter().map(|(name, m)| (name.as_str(), m.clone())).collect();
+    assert_eq!(
+        headers,
+        [
+            ("end-user", StringMatch::Exact("jason".to_owned())),
+            ("x-any", StringMatch::Present),
+            ("x-there", StringMatch::Present)
+        ]
+    );
+    assert_eq!(matched.condition.query, [("debug".to_owned(), StringMatch::Exact(String::new()))]);
+}
+
+#[test]
+fn a_match_with_an_unchecked_condition_is_left_out_and_reported() {
+    for condition in [
+        "sourceLabels: {app: a}",
+        "sourceNamespace: shop",
+        "scheme: {exact: https}",
+        "headers: {'@request.auth.claims.sub': {exact: a}}",
+        "headers: {a: {suffix: x}}",
+        "header: {a: {exact: x}}",
+    ] {
+        let decoded = virtual_service(&format!(
+            "  - match: [{{uri: {{prefix: /x}}, {condition}}}, {{uri: {{exact: /y}}}}]\n    route: [{{destination: {{host: a}}}}]\n"
+        ));
+
+        let route = &routes(&decoded)[0];
+        assert!(route.left_out, "{condition}");
+        assert_eq!(route.matches.as_ref().unwrap().len(), 1, "{condition}");
+        assert_eq!(told(&decoded).len(), 1, "{condition}: {:?}", decoded.problems);
+        assert_eq!(decoded.problems[0].severity, Severity::Error, "{condition}");
+    }
+}
+
+#[test]
+fn a_match_for_gateways_only_is_not_for_sidecars() {
+    let decoded = virtual_service(
+        "  - match: [{gateways: [edge]}, {gateways: [edge, mesh]}]\n    route: [{destination: {host: a}}]\n",
+    );
+
+    let route = &routes(&decoded)[0];
+    assert!(!route.left_out);
+    assert_eq!(route.matches.as_ref().unwrap().len(), 1);
+    assert_eq!(decoded.problems[0].severity, Severity::NotActedOn);
+}
+
+#[test]
+fn a_single_destination_gets_all_and_zero_weights_get_nothing() {
+    let weights = |list: &str| {
+        let decoded = virtual_service(&format!("  - route: [{list}]\n"));
+        let weights: Vec<_> =
+            routes(&decoded)[0].destinations.iter().map(|one| (one.host.clone(), one.weight)).collect();
+        weights
+    };
+
+    assert_eq!(weights("{destination: {host: a}, weight: 0}"), [("a".to_owned(), 1)]);
+    assert_eq!(
+        weights("{destination: {host: a}, weight: 0}, {destination: {host: B}, weight: 7}"),
+        [("b".to_owned(), 7)]
+    );
+}
+
+#[test]
+fn weights_that_sum_to_nothing_and_routes_to_nowhere_are_refused() {
+    for (http, field) in [
+        (
+            "  - route: [{destination: {host: a}}, {destination: {host: b}, weight: 0}]\n",
+            "spec.http[0].route",
+        ),
+        ("  - timeout: 1s\n", "spec.http[0]"),
+        (
+            "  - match: [{uri: {regex: '('}}]\n    route: [{destination: {host: a}}]\n",
+            "spec.http[0].match[0].uri.regex",
+        ),
+        ("  - match: [{uri: {}}]\n    route: [{destination: {host: a}}]\n", "spec.http[0].match[0].uri"),
+        (
+            "  - route: [{destination: {host: a}}]\n    retries: {attempts: 1, retryOn: often}\n",
+            "spec.http[0].retries.retryOn",
+        ),
+        ("  - route: [{destination: {host: a}, weight: -1}]\n", "spec.http[0].route[0].weight"),
+    ] {
+        let decoded = virtual_service(http);
+
+        assert!(matches!(decoded.outcome, Outcome::Failed), "{http}");
+        assert_eq!(decoded.problems[0].field, field);
+        assert!(decoded.problems[0].line.is_some_and(|line| line >= 7), "{http}");
+    }
+}
+
+#[test]
+fn a_redirect_is_not_acted_on_and_its_requests_go_nowhere() {
+    let decoded = virtual_service("  - redirect: {uri: /b}\n");
+
+    assert_eq!(routes(&decoded)[0].destinations, []);
+    assert_eq!(told(&decoded), [("spec.http[0].redirect", 7, Severity::Error)]);
+}
+
+#[test]
+fn retries_are_read_as_istio_reads_them() {
+    let retry = |words: &str| {
+        let decoded = virtual_service(&format!("  - route: [{{destination: {{host: a}}}}]\n{words}"));
+        routes(&decoded)[0].retry.clone()
+    };
+
+    assert_eq!(retry(""), RetryPolicy::default());
+    assert_eq!(retry("    retries: {attempts: 0}\n").attempts, 0);
+    assert_eq!(retry("    retries: {attempts: 3}\n").on, RetryOn::istio_default());
+    let listed = retry(
+        "    retries: {attempts: 3, perTryTimeout: 2s, retryOn: 'gateway-error, reset,unavailable,503,retriable-status-codes'}\n",
+    );
+    assert_eq!(listed.per_try_timeout, Some(Duration::from_secs(2)));
+    assert!(listed.on.gateway_error && listed.on.reset && !listed.on.connect_failure);
+    assert_eq!((listed.on.grpc_statuses, listed.on.status_codes), (vec![14], vec![503]));
+}
+
+#[test]
+fn a_service_reads_its_ports() {
+    let decoded = only(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\nspec:\n  type: LoadBalancer\n  clusterIP: None\n  ports:\n  - {name: http, port: 80, targetPort: web}\n  - {name: x, port: 81, targetPort: 8081, appProtocol: kubernetes.io/h2c, nodePort: 30000}\n  - {name: dns, port: 53, protocol: UDP}\n  annotations: {cloud/lb: nlb}\n",
+    );
+
+    let Resource::Service(document) = understood(&decoded) else { panic!("{decoded:?}") };
+    let ports: Vec<_> =
+        document.spec.ports.iter().map(|port| (port.port, port.target.clone(), port.protocol)).collect();
+    assert_eq!(
+        ports,
+        [
+            (80, TargetPort::Named("web".to_owned()), Protocol::Http),
+            (81, TargetPort::Number(8081), Protocol::Http2)
+        ]
+    );
+    assert_eq!(
+        told(&decoded),
+        [
+            ("spec.type", 5, Severity::NotActedOn),
+            ("spec.ports[1].nodePort", 9, Severity::NotActedOn),
+            ("spec.ports[2].protocol", 10, Severity::NotActedOn),
+            ("spec.annotations[cloud/lb]", 11, Severity::NotActedOn),
+        ]
+    );
+}
+
+#[test]
+fn a_workload_entry_reads_its_sidecar() {
+    let decoded = only(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: a\n  labels: {app: old, tier: web}\n  annotations: {config.selvedge.io/inbound: '127.0.0.1:4143'}\nspec:\n  address: 127.0.0.1\n  labels: {app: a, security.istio.io/tlsMode: istio}\n  ports: {http: 9080}\n",
+    );
+
+    assert_eq!(told(&decoded), []);
+    let Resource::WorkloadEntry(document) = understood(&decoded) else { panic!("{decoded:?}") };
+    let spec = &document.spec;
+    assert_eq!(spec.address, Some("127.0.0.1".parse::<IpAddr>().unwrap()));
+    assert_eq!((spec.labels["app"].as_str(), spec.labels["tier"].as_str()), ("a", "web"));
+    assert!(spec.meshed);
+    assert_eq!(spec.inbound, Some("127.0.0.1:4143".parse().unwrap()));
+    assert_eq!(spec.service_account, "default");
+}
+
+#[test]
+fn a_workload_at_a_dns_name_is_reported() {
+    let decoded = only(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: a}\nspec: {address: web.local}\n",
+    );
+
+    assert_eq!(told(&decoded), [("spec.address", 4, Severity::NotActedOn)]);
+}
+
+#[test]
+fn only_static_service_entries_count() {
+    let entry = |resolution: &str| {
+        only(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a}}\nspec:\n  hosts: [A.example.com, '*.example.org']\n  ports: [{{number: 443, name: tls, protocol: TLS, targetPort: 8443}}]\n  resolution: {resolution}\n  endpoints: [{{address: 10.0.0.1}}]\n"
+        ))
+    };
+
+    let fixed = entry("STATIC");
+    let Resource::ServiceEntry(document) = understood(&fixed) else { panic!("{fixed:?}") };
+    assert_eq!(document.spec.hosts, ["a.example.com"]);
+    assert_eq!((document.spec.ports[0].target, document.spec.ports[0].protocol), (8443, Protocol::Tcp));
+    assert!(matches!(&document.spec.endpoints, EntryEndpoints::Inline(list) if list.len() == 1));
+    assert_eq!(told(&fixed), [("spec.hosts[1]", 5, Severity::NotActedOn)]);
+    let resolved = entry("DNS");
+    assert_eq!(told(&resolved), [("spec.resolution", 7, Severity::NotActedOn)]);
+}
+
+#[test]
+fn a_slices_not_ready_endpoints_do_not_count() {
+    let decoded = only(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints:\n- {addresses: [10.0.0.1]}\n- {addresses: [10.0.0.2], conditions: {ready: false}}\n- {addresses: [10.0.0.3], conditions: {ready: null, serving: true}}\nports: [{name: http, port: 80}]\n",
+    );
+
+    let Resource::EndpointSlice(document) = understood(&decoded) else { panic!("{decoded:?}") };
+    assert_eq!(document.spec.service, "web");
+    assert_eq!(document.spec.addresses.len(), 2);
+    assert_eq!(told(&decoded), []);
+}
+
+#[test]
+fn a_peer_authentication_reads_modes_by_port() {
+    let decoded = only(
+        "apiVersion: security.istio.io/v1beta1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec:\n  selector: {matchLabels: {app: a}}\n  mtls: {mode: STRICT}\n  portLevelMtls:\n    8080: {mode: DISABLE}\n    9090: {}\n",
+    );
+
+    let Resource::PeerAuthentication(document) = understood(&decoded) else { panic!("{decoded:?}") };
+    assert_eq!(document.spec.mode, Some(MtlsMode::Strict));
+    assert_eq!(document.spec.ports, [(8080, Some(MtlsMode::Disable)), (9090, None)].into());
+    let empty = only("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\n");
+    assert!(
+        matches!(understood(&empty), Resource::PeerAuthentication(document) if document.spec.mode.is_none())
+    );
+}
+
+#[test]
+fn a_selector_that_is_not_understood_fails_the_document() {
+    let decoded = only(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {selector: {matchExpressions: [{key: a}]}, mtls: {mode: DISABLE}}\n",
+    );
+
+    assert!(matches!(decoded.outcome, Outcome::Failed));
+    assert_eq!(decoded.problems[0].field, "spec.selector.matchExpressions");
+}
+
+#[test]
+fn annotations_that_ask_for_something_are_reported() {
+    let decoded = only(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  annotations:\n    kubectl.kubernetes.io/last-applied-configuration: '{}'\n    networking.istio.io/exportTo: '.'\nspec: {ports: [{port: 80}]}\n",
+    );
+
+    assert_eq!(
+        told(&decoded),
+        [("metadata.annotations[networking.istio.io/exportTo]", 7, Severity::NotActedOn)]
+    );
+}
+
+const LESSON: &str = concat!(
+    include_str!("../../../examples/policies/canary-with-header.yaml"),
+    "---\n",
+    include_str!("../../../examples/policies/least-request-and-ejection.yaml"),
+    "---\n",
+    include_str!("../../../examples/policies/strict-mtls.yaml"),
+    "---\n",
+    include_str!("../../../examples/policies/canary-90-10.yaml")
+);
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_read_without_a_panic(text in "\\PC*") {
+        read(&text);
+    }
+
+    #[test]
+    fn a_mutated_document_is_read_without_a_panic(
+        start in 0..LESSON.len(),
+        length in 0_usize..40,
+        put in prop_oneof![Just(String::new()), "[-:{}\\[\\],&*!|>'\"%@`#\\n\\t a-z0-9]{0,12}"],
+    ) {
+        let bytes = LESSON.as_bytes();
+        let end = (start + length).min(bytes.len());
+        let mutated = [&bytes[..start], put.as_bytes(), &bytes[end..]].concat();
+        for decoded in read(&String::from_utf8_lossy(&mutated)) {
+            let failed = matches!(decoded.outcome, Outcome::Failed);
+            prop_assert!(!failed || decoded.problems.iter().any(|one| one.severity == Severity::Error));
+            prop_assert!(decoded.problems.iter().all(|problem| problem.line.is_some_and(|line| line > 0)));
+        }
+    }
+}
