@@ -88,8 +88,12 @@ pub fn init(args: &LogArgs) -> Result<LogLevel, LoggingError> {
     Ok(level)
 }
 
-/// The filter as a layer, and the handle that changes it for as long as the layer lives.
-pub(crate) fn filter(text: &str) -> Result<(reload::Layer<EnvFilter, Registry>, LogLevel), LoggingError> {
+/// The filter as a layer, for a program that puts its subscriber together itself, and the handle that
+/// changes it for as long as the layer lives.
+///
+/// # Errors
+/// If `text` is no filter.
+pub fn filter(text: &str) -> Result<(reload::Layer<EnvFilter, Registry>, LogLevel), LoggingError> {
     let (layer, handle) = reload::Layer::new(parse(text)?);
     Ok((layer, LogLevel { handle }))
 }
