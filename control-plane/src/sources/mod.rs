@@ -14,6 +14,3 @@ pub struct Loaded {
     /// What is wrong with single documents, files, or the source itself.
     pub problems: Vec<Problem>,
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,101 @@
+//! The control plane's settings: command-line flags, each also an environment variable.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use selvedge_model::TrustDomain;
+use selvedge_ops::LogArgs;
+
+/// The control plane: turns YAML into configuration, and issues certificates.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The directory of YAML and JSON documents; changes are picked up while it runs.
+    #[arg(long, env = "SELVEDGE_CONFIG_DIR", value_name = "DIR")]
+    pub config_dir: PathBuf,
+
+    /// Where the CA, the token key and last good documents are kept; made if it is missing.
+    #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Where proxies get certificates and configuration, as IP:PORT.
+    #[arg(long, env = "SELVEDGE_LISTEN", default_value = "[::]:8086")]
+    pub listen: SocketAddr,
+
+    /// Where /live, /ready and /metrics are answered, as IP:PORT; everything else there only to loopback.
+    #[arg(long, env = "SELVEDGE_ADMIN", default_value = "127.0.0.1:9990")]
+    pub admin: SocketAddr,
+
+    /// The first part of every identity. Cannot be changed once there is a CA.
+    #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", default_value_t)]
+    pub trust_domain: TrustDomain,
+
+    /// The DNS suffix of services, as in reviews.default.svc.cluster.local.
+    #[arg(long, env = "SELVEDGE_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+
+    /// The namespace of documents that name none.
+    #[arg(long, env = "SELVEDGE_DEFAULT_NAMESPACE", default_value = "default")]
+    pub default_namespace: String,
+
+    /// The namespace whose policies count for the whole mesh.
+    #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", default_value = "istio-system")]
+    pub root_namespace: String,
+
+    /// The longest lifetime of a workload's certificate, whatever is asked for.
+    #[arg(
+        long,
+        env = "SELVEDGE_MAX_CERTIFICATE_TTL",
+        default_value = "24h",
+        value_parser = humantime::parse_duration
+    )]
+    pub max_certificate_ttl: Duration,
+
+    /// Time between two looks at the directory; a changed file counts once two looks saw it the same.
+    #[arg(long, env = "SELVEDGE_POLL_INTERVAL", default_value = "250ms", value_parser = humantime::parse_duration)]
+    pub poll_interval: Duration,
+
+    /// How long changes must pause before they are acted on; ten times this is the longest wait.
+    #[arg(long, env = "SELVEDGE_DEBOUNCE", default_value = "50ms", value_parser = humantime::parse_duration)]
+    pub debounce: Duration,
+
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// Exit when standard input closes, so that a parent's death takes this process along.
+    #[arg(long, hide = true)]
+    pub exit_on_stdin_close: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn two_directories_are_enough() {
+        let args = Program::parse_from(["control-plane", "--config-dir", "c", "--data-dir", "d"]).args;
+
+        assert_eq!(
+            (args.listen.to_string(), args.admin.to_string()),
+            ("[::]:8086".into(), "127.0.0.1:9990".into())
+        );
+        assert_eq!(args.max_certificate_ttl, Duration::from_secs(86_400));
+        assert_eq!(args.trust_domain, TrustDomain::default());
+    }
+
+    #[test]
+    fn a_trust_domain_is_checked_where_it_is_typed() {
+        let wrong = ["control-plane", "--config-dir", "c", "--data-dir", "d", "--trust-domain", "Not/One"];
+
+        let error = Program::try_parse_from(wrong).unwrap_err().to_string();
+
+        assert!(error.contains("no trust domain"), "{error}");
+    }
+}

@@ -1,0 +1,194 @@
+//! What the control plane counts.
+//!
+//! Labels are closed sets: no workload, authority or document name is one.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+use selvedge_ops::build;
+
+use crate::problem::{Problem, Severity};
+
+/// Whether a problem is an error, a warning, or a field that is read over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySeverity {
+    severity: SeverityLabel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // the label's own words
+enum SeverityLabel {
+    error,
+    warning,
+    not_acted_on,
+}
+
+/// What became of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // the label's own words
+pub enum Outcome {
+    /// It was sent.
+    sent,
+    /// The proxy applied it.
+    acknowledged,
+    /// The proxy refused it, and said why.
+    refused,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: Outcome,
+}
+
+/// A closed set of words, such as the reasons of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByProof {
+    proof: &'static str,
+}
+
+/// Every metric of the control plane, and the registry that writes them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    connected_proxies: Gauge,
+    transactions: Family<ByOutcome, Counter>,
+    streams_refused: Family<ByReason, Counter>,
+    certificates_signed: Family<ByProof, Counter>,
+    certificates_refused: Family<ByReason, Counter>,
+    problems: Family<BySeverity, Gauge>,
+    compile_duration: Histogram,
+    configuration_version: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("selvedge_control_plane"),
+            connected_proxies: Gauge::default(),
+            transactions: Family::default(),
+            streams_refused: Family::default(),
+            certificates_signed: Family::default(),
+            certificates_refused: Family::default(),
+            problems: Family::default(),
+            compile_duration: Histogram::new([0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.0]),
+            configuration_version: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "connected_proxies",
+            "Proxies with an open configuration stream",
+            self.connected_proxies.clone(),
+        );
+        registry.register("transactions", "Configuration transactions", self.transactions.clone());
+        registry.register(
+            "streams_refused",
+            "Configuration streams that were refused or ended by us",
+            self.streams_refused.clone(),
+        );
+        registry.register("certificates_signed", "Certificates signed", self.certificates_signed.clone());
+        registry.register(
+            "certificates_refused",
+            "Certificate requests refused",
+            self.certificates_refused.clone(),
+        );
+        registry.register("problems", "Problems in the configuration now", self.problems.clone());
+        registry.register_with_unit(
+            "compile_duration",
+            "Time to compile documents into a mesh",
+            Unit::Seconds,
+            self.compile_duration.clone(),
+        );
+        registry.register(
+            "configuration_version",
+            "Counts the configurations published since the start",
+            self.configuration_version.clone(),
+        );
+        registry.register("build", "Which build this is", Info::new(vec![("version", build::VERSION)]));
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("a String takes whatever is written");
+        text
+    }
+
+    pub(crate) fn set_connected_proxies(&self, count: usize) {
+        self.connected_proxies.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn transaction(&self, outcome: Outcome) {
+        self.transactions.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
+    pub(crate) fn stream_refused(&self, reason: &'static str) {
+        self.streams_refused.get_or_create(&ByReason { reason }).inc();
+    }
+
+    pub(crate) fn certificate_signed(&self, proof: &'static str) {
+        self.certificates_signed.get_or_create(&ByProof { proof }).inc();
+    }
+
+    pub(crate) fn certificate_refused(&self, reason: &'static str) {
+        self.certificates_refused.get_or_create(&ByReason { reason }).inc();
+    }
+
+    pub(crate) fn set_problems(&self, problems: &[Problem]) {
+        for (severity, label) in [
+            (Severity::Error, SeverityLabel::error),
+            (Severity::Warning, SeverityLabel::warning),
+            (Severity::NotActedOn, SeverityLabel::not_acted_on),
+        ] {
+            let count = problems.iter().filter(|problem| problem.severity == severity).count();
+            let gauge = self.problems.get_or_create(&BySeverity { severity: label });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn compiled(&self, duration: Duration) {
+        self.compile_duration.observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn published(&self, version: u64) {
+        self.configuration_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_is_written_in_the_words_of_the_documentation() {
+        let metrics = Metrics::default();
+        metrics.transaction(Outcome::acknowledged);
+        metrics.certificate_refused("token-expired");
+        metrics.set_problems(&[]);
+
+        let text = metrics.encode();
+
+        for line in [
+            r#"selvedge_control_plane_transactions_total{outcome="acknowledged"} 1"#,
+            r#"selvedge_control_plane_certificates_refused_total{reason="token-expired"} 1"#,
+            r#"selvedge_control_plane_problems{severity="not_acted_on"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! Join tokens: how a workload proves who it is before it has a certificate.
+//!
+//! A token is a JWT that this control plane signs and later checks itself, so one symmetric key in the
+//! data directory is enough. It carries the SHA-256 of our root, by which the workload first knows us.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::rand;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use selvedge_certs::{
+    control_plane_identity,
+    files::{self, FileError},
+};
+use selvedge_model::{SpiffeId, TrustDomain, WorkloadName, identity::IdentityError};
+use serde::{Deserialize, Serialize};
+
+const KEY: &str = "token-key";
+const SPENT: &str = "spent-tokens.json";
+/// HMAC-SHA-256 gains nothing from a longer key.
+const KEY_LENGTH: usize = 32;
+/// Far beyond any use, and far from where dates overflow.
+const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Why there is no token, or why one proves nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Its time is over.
+    #[error("the join token expired at {}; make another with `selvedge token create`", time(*.0))]
+    Expired(u64),
+    /// It was changed, or made with another key.
+    #[error("the join token was altered, or another control plane made it (its --data-dir counts)")]
+    Altered,
+    /// It is no token of this kind.
+    #[error("this is no join token: {0}; `selvedge token create` makes one")]
+    Malformed(String),
+    /// A `--once` token that was used before.
+    #[error("the join token was for one use and has been used; make another with `selvedge token create`")]
+    Spent,
+    /// Made for a mesh that this control plane does not serve.
+    #[error("the join token is for trust domain {found}, and this control plane serves {own}")]
+    OtherTrustDomain {
+        /// Whose the token is.
+        found: String,
+        /// Whose we are.
+        own: TrustDomain,
+    },
+    /// The names cannot be an identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// No workload may be what every workload trusts.
+    #[error("{0} is the control plane's own identity, which no workload may have")]
+    Reserved(SpiffeId),
+    /// A workload of another namespace cannot have the service account.
+    #[error("workload {workload} is not in namespace {namespace}, where the service account is")]
+    OtherNamespace {
+        /// Which workload.
+        workload: WorkloadName,
+        /// Where the service account is.
+        namespace: String,
+    },
+    /// No time at all, or more than anybody means.
+    #[error("a token cannot last for {0:?}; choose between 1s and 10 years")]
+    Life(Duration),
+    /// The key or the list of used tokens cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The key file holds something else.
+    #[error("{}: expected {KEY_LENGTH} bytes, found {found}; remove it, and every token must be made anew", path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// How long it is.
+        found: usize,
+    },
+    /// The list of used tokens cannot be read.
+    #[error("{}: {reason}; without it tokens could be used twice: restore it, or remove it and {KEY}", path.display())]
+    SpentList {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system gives no random numbers.
+    #[error("the operating system gives no random numbers")]
+    Random,
+}
+
+/// The key that tokens are signed with.
+pub struct TokenKey([u8; KEY_LENGTH]);
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenKey")
+    }
+}
+
+impl TokenKey {
+    /// Reads the key from `directory`, or makes it there (0600).
+    ///
+    /// Two processes that start together end up with the same key.
+    ///
+    /// # Errors
+    /// If the file is exposed to others, damaged, or cannot be written.
+    pub fn load_or_create(directory: &Path) -> Result<Self, TokenError> {
+        let path = directory.join(KEY);
+        if !path.exists() {
+            Self::create(&path)?;
+        }
+        let bytes = files::read_secret(&path)?;
+        let key = bytes.as_slice().try_into();
+        key.map(Self).map_err(|_| TokenError::Key { path, found: bytes.len() })
+    }
+
+    /// Writes a draft beside it and links that to its name: the first of several stays.
+    fn create(path: &Path) -> Result<(), TokenError> {
+        let mut key = [0; KEY_LENGTH];
+        rand::fill(&mut key).map_err(|_| TokenError::Random)?;
+        let draft = path.with_extension(format!("draft-{}", unique()?));
+        files::write_secret(&draft, &key)?;
+        let linked = fs::hard_link(&draft, path);
+        let removed = fs::remove_file(&draft);
+        match linked {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(FileError::Write { path: path.to_owned(), source }.into())
+            }
+            _ => removed.map_err(|source| FileError::Write { path: draft, source }.into()),
+        }
+    }
+}
+
+/// What a token is to allow.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Whose certificates it may be exchanged for.
+    pub identity: SpiffeId,
+    /// The only workload that may use it; `None` = every one of that service account.
+    pub workload: Option<WorkloadName>,
+    /// How long it can be used.
+    pub ttl: Duration,
+    /// Whether it can be used only once.
+    pub once: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    ns: String,
+    sa: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workload: Option<String>,
+    exp: u64,
+    jti: String,
+    #[serde(default)]
+    once: bool,
+    /// Hex SHA-256 of the root certificate's DER.
+    root: String,
+    td: String,
+}
+
+/// Makes a token. `root_sha256` is how its holder will know this control plane.
+///
+/// # Errors
+/// If the grant is for the control plane's own identity, for a workload of another namespace, or has an
+/// impossible lifetime.
+pub fn create(
+    key: &TokenKey,
+    grant: &Grant,
+    root_sha256: [u8; 32],
+    now: SystemTime,
+) -> Result<String, TokenError> {
+    if grant.ttl < Duration::from_secs(1) || grant.ttl > MAX_LIFE {
+        return Err(TokenError::Life(grant.ttl));
+    }
+    if let Some(workload) = &grant.workload
+        && workload.namespace() != grant.identity.namespace()
+    {
+        let namespace = grant.identity.namespace().to_owned();
+        return Err(TokenError::OtherNamespace { workload: workload.clone(), namespace });
+    }
+    refuse_reserved(&grant.identity)?;
+    let claims = Claims {
+        ns: grant.identity.namespace().to_owned(),
+        sa: grant.identity.service_account().to_owned(),
+        workload: grant.workload.as_ref().map(ToString::to_string),
+        exp: seconds(now).saturating_add(grant.ttl.as_secs()),
+        jti: unique()?,
+        once: grant.once,
+        root: hex(&root_sha256),
+        td: grant.identity.trust_domain().to_owned(),
+    };
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&key.0))
+        .map_err(|error| TokenError::Malformed(error.to_string()))
+}
+
+fn refuse_reserved(identity: &SpiffeId) -> Result<(), TokenError> {
+    let trust_domain = identity.trust_domain().parse()?;
+    if *identity == control_plane_identity(&trust_domain) {
+        return Err(TokenError::Reserved(identity.clone()));
+    }
+    Ok(())
+}
+
+/// What a valid token proves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Who its holder is.
+    pub identity: SpiffeId,
+    /// The only workload that may use it.
+    pub workload: Option<WorkloadName>,
+    /// The token's own name and its end, if it is for one use.
+    once: Option<(String, u64)>,
+}
+
+/// Checks tokens, and remembers which `--once` tokens were used.
+#[derive(Debug)]
+pub struct Attestor {
+    key: TokenKey,
+    trust_domain: TrustDomain,
+    spent_path: PathBuf,
+    /// Used `--once` tokens by name, with their end: after that they need not be remembered.
+    spent: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Attestor {
+    /// Checks the tokens that were made with the key in `directory` (which is made if it is missing).
+    ///
+    /// # Errors
+    /// If the key or the list of used tokens cannot be read.
+    pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, TokenError> {
+        let spent_path = directory.join(SPENT);
+        let spent = match fs::read(&spent_path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(error.to_string()),
+        };
+        let spent = spent.map_err(|reason| TokenError::SpentList { path: spent_path.clone(), reason })?;
+        Ok(Self {
+            key: TokenKey::load_or_create(directory)?,
+            trust_domain: trust_domain.clone(),
+            spent_path,
+            spent: Mutex::new(spent),
+        })
+    }
+
+    /// What `token` proves at `now`.
+    ///
+    /// # Errors
+    /// If it is none of ours, is expired, or was for one use and has been used.
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Proof, TokenError> {
+        let claims = self.claims(token)?;
+        if seconds(now) >= claims.exp {
+            return Err(TokenError::Expired(claims.exp));
+        }
+        if claims.td != self.trust_domain.as_str() {
+            return Err(TokenError::OtherTrustDomain { found: claims.td, own: self.trust_domain.clone() });
+        }
+        let identity = SpiffeId::new(&self.trust_domain, &claims.ns, &claims.sa)?;
+        refuse_reserved(&identity)?;
+        let workload = claims.workload.as_deref().map(str::parse).transpose()?;
+        let once = claims.once.then_some((claims.jti, claims.exp));
+        if let Some((name, _)) = &once
+            && self.spent.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+        {
+            return Err(TokenError::Spent);
+        }
+        Ok(Proof { identity, workload, once })
+    }
+
+    fn claims(&self, token: &str) -> Result<Claims, TokenError> {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // Checked by `verify`, against the `now` that it is given.
+        validation.validate_exp = false;
+        validation.required_spec_claims.clear();
+        let key = DecodingKey::from_secret(&self.key.0);
+        let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);
+        decoded.map(|data| data.claims).map_err(|error| match error.kind() {
+            ErrorKind::InvalidSignature => TokenError::Altered,
+            _ => TokenError::Malformed(error.to_string()),
+        })
+    }
+
+    /// Does what a proof allows; with a token for one use, this once and never again.
+    ///
+    /// The use is on disk before `work`'s result is given away. A token whose `work` failed is not used up.
+    ///
+    /// # Errors
+    /// What `work` says; or if the token has been used meanwhile, or its use cannot be written down.
+    pub fn redeem<T, E: From<TokenError>>(
+        &self,
+        proof: &Proof,
+        now: SystemTime,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let Some((name, expires)) = &proof.once else {
+            return work();
+        };
+        // Held meanwhile: two uses at once must not both find it unused.
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        if spent.contains_key(name) {
+            return Err(TokenError::Spent.into());
+        }
+        let result = work()?;
+        let mut next = spent.clone();
+        next.retain(|_, expires| *expires > seconds(now));
+        next.insert(name.clone(), *expires);
+        let bytes = serde_json::to_vec(&next).expect("names and numbers always have a JSON form");
+        files::write_secret(&self.spent_path, &bytes).map_err(TokenError::from)?;
+        *spent = next;
+        Ok(result)
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Only for moments that have passed.
+fn time(seconds: u64) -> impl fmt::Display {
+    selvedge_certs::facts::Utc(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+fn unique() -> Result<String, TokenError> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).map_err(|_| TokenError::Random)?;
+    Ok(hex(&bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    use super::*;
+
+    const ROOT: [u8; 32] = [7; 32];
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn grant() -> Grant {
+        Grant {
+            identity: "spiffe://cluster.local/ns/shop/sa/reviews".parse().unwrap(),
+            workload: None,
+            ttl: Duration::from_secs(60),
+            once: false,
+        }
+    }
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        attestor: Attestor,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let attestor = Attestor::open(directory.path(), &TrustDomain::default()).unwrap();
+            Self { directory, attestor }
+        }
+
+        fn token(&self, grant: &Grant) -> Result<String, TokenError> {
+            create(&TokenKey::load_or_create(self.directory.path()).unwrap(), grant, ROOT, now())
+        }
+    }
+
+    #[test]
+    fn a_token_proves_what_it_was_made_for_until_it_expires() {
+        let f = Fixture::new();
+        let workload: WorkloadName = "shop/reviews-1".parse().unwrap();
+        let token = f.token(&Grant { workload: Some(workload.clone()), ..grant() }).unwrap();
+
+        let proof = f.attestor.verify(&token, now() + Duration::from_secs(59)).unwrap();
+        assert_eq!((proof.identity, proof.workload), (grant().identity, Some(workload)));
+
+        let expired = f.attestor.verify(&token, now() + Duration::from_secs(60)).unwrap_err();
+        assert!(matches!(expired, TokenError::Expired(_)), "{expired}");
+    }
+
+    #[test]
+    fn its_holder_can_read_the_root_without_our_key() {
+        let token = Fixture::new().token(&grant()).unwrap();
+
+        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+
+        assert_eq!(claims["root"], "07".repeat(32));
+        assert_eq!(
+            (&claims["td"], &claims["ns"], &claims["sa"]),
+            (&"cluster.local".into(), &"shop".into(), &"reviews".into())
+        );
+    }
+
+    #[test]
+    fn an_altered_token_proves_nothing() {
+        let f = Fixture::new();
+        let token = f.token(&grant()).unwrap();
+        let parts: Vec<&str> = token.split('.').collect();
+        let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+        let other = URL_SAFE_NO_PAD.encode(claims.replace("reviews", "payment"));
+        let unsigned = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
+
+        let altered = f.attestor.verify(&format!("{}.{other}.{}", parts[0], parts[2]), now());
+        assert!(matches!(altered, Err(TokenError::Altered)), "{altered:?}");
+        for token in [format!("{unsigned}.{}.", parts[1]), "rubbish".into(), String::new()] {
+            let refused = f.attestor.verify(&token, now());
+            assert!(matches!(refused, Err(TokenError::Malformed(_))), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_control_plane_or_trust_domain_proves_nothing() {
+        let f = Fixture::new();
+        let theirs = Fixture::new().token(&grant()).unwrap();
+        let elsewhere =
+            Grant { identity: "spiffe://other.example/ns/shop/sa/reviews".parse().unwrap(), ..grant() };
+
+        assert!(matches!(f.attestor.verify(&theirs, now()), Err(TokenError::Altered)));
+        let token = f.token(&elsewhere).unwrap();
+        assert!(matches!(f.attestor.verify(&token, now()), Err(TokenError::OtherTrustDomain { .. })));
+    }
+
+    #[test]
+    fn nobody_becomes_the_control_plane() {
+        let f = Fixture::new();
+        let own = Grant { identity: control_plane_identity(&TrustDomain::default()), ..grant() };
+
+        assert!(matches!(f.token(&own), Err(TokenError::Reserved(_))));
+    }
+
+    #[test]
+    fn a_token_names_a_workload_of_its_own_namespace_and_lasts_for_some_time() {
+        let f = Fixture::new();
+        let foreign = Grant { workload: Some("other/reviews".parse().unwrap()), ..grant() };
+
+        assert!(matches!(f.token(&foreign), Err(TokenError::OtherNamespace { .. })));
+        assert!(matches!(f.token(&Grant { ttl: Duration::ZERO, ..grant() }), Err(TokenError::Life(_))));
+        assert!(matches!(f.token(&Grant { ttl: Duration::MAX, ..grant() }), Err(TokenError::Life(_))));
+    }
+
+    #[test]
+    fn a_token_for_one_use_is_used_once_even_across_a_restart() {
+        let f = Fixture::new();
+        let token = f.token(&Grant { once: true, ..grant() }).unwrap();
+        let first = f.attestor.verify(&token, now()).unwrap();
+        let second = f.attestor.verify(&token, now()).unwrap();
+
+        f.attestor.redeem(&first, now(), || Ok::<_, TokenError>(())).unwrap();
+
+        let again = f.attestor.redeem(&second, now(), || Ok::<_, TokenError>(()));
+        assert!(matches!(again, Err(TokenError::Spent)), "{again:?}");
+        let restarted = Attestor::open(f.directory.path(), &TrustDomain::default()).unwrap();
+        assert!(matches!(restarted.verify(&token, now()), Err(TokenError::Spent)));
+    }
+
+    #[test]
+    fn what_fails_does_not_use_a_token_up() {
+        let f = Fixture::new();
+        let token = f.token(&Grant { once: true, ..grant() }).unwrap();
+        let proof = f.attestor.verify(&token, now()).unwrap();
+
+        f.attestor.redeem(&proof, now(), || Err::<(), _>(TokenError::Random)).unwrap_err();
+
+        f.attestor.redeem(&proof, now(), || Ok::<_, TokenError>(())).unwrap();
+    }
+
+    #[test]
+    fn a_token_that_says_nothing_of_it_can_be_used_again() {
+        let f = Fixture::new();
+        let proof = f.attestor.verify(&f.token(&grant()).unwrap(), now()).unwrap();
+
+        for _ in 0..2 {
+            f.attestor.redeem(&proof, now(), || Ok::<_, TokenError>(())).unwrap();
+        }
+    }
+}

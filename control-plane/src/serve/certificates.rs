@@ -1,0 +1,431 @@
+//! The certificates service: signs a request for exactly the identity that was proven.
+//!
+//! Proof is a join token or, for renewal, the client certificate. A workload that no document names yet
+//! is served too: a proxy may start before its `WorkloadEntry`, and a certificate says who it is, not
+//! what it may do.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use selvedge_api::wire::{self, certificates_server};
+use selvedge_certs::{
+    ca::{Authority, SignError},
+    control_plane_identity,
+    verify::Peer,
+};
+use selvedge_model::{SpiffeId, WorkloadName, identity::IdentityError};
+use tonic::{Request, Response, Status};
+
+use super::{
+    attestation::{Attestor, Proof, TokenError},
+    bundle_to_wire,
+    connection::Client,
+};
+use crate::{metrics::Metrics, snapshot::Store};
+
+/// Why no certificate was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Neither a token nor a client certificate.
+    #[error("no proof of identity: send a join token, or connect with the current certificate")]
+    NoProof,
+    /// The connection outlived the certificate that it was made with.
+    #[error("the client certificate has expired; connect with a newer one, or send a join token")]
+    ExpiredCertificate,
+    /// The token proves nothing.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The control plane's own certificate is not renewed here.
+    #[error("{0} is the control plane's own identity")]
+    Reserved(SpiffeId),
+    /// No namespace and name.
+    #[error("workload: {0}")]
+    WorkloadName(#[from] IdentityError),
+    /// The token is for one workload, and another one asked.
+    #[error("the join token is for workload {allowed}, not for {asked}")]
+    OtherWorkload {
+        /// Whom the token names.
+        allowed: WorkloadName,
+        /// Who asked.
+        asked: WorkloadName,
+    },
+    /// The proven identity is not the one that the documents give to this workload.
+    #[error(
+        "the proof is for {proven}, but {workload} is {expected} by its WorkloadEntry; \
+         make a token for that namespace and service account, or change spec.serviceAccount"
+    )]
+    OtherIdentity {
+        /// What was proven.
+        proven: SpiffeId,
+        /// Who asked.
+        workload: WorkloadName,
+        /// Whose identity it has.
+        expected: SpiffeId,
+    },
+    /// The proven identity is of another namespace than the workload.
+    #[error("the proof is for {proven}, which cannot be workload {workload}: the namespaces differ")]
+    OtherNamespace {
+        /// What was proven.
+        proven: SpiffeId,
+        /// Who asked.
+        workload: WorkloadName,
+    },
+    /// Nothing is known about any workload yet.
+    #[error("the control plane is starting and has not read its configuration yet; try again")]
+    Starting,
+    /// The request asks for something else, or is garbage; or the authority cannot sign.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+impl Refusal {
+    /// The word in metrics and logs.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoProof => "no-proof",
+            Self::ExpiredCertificate => "certificate-expired",
+            Self::Token(TokenError::Expired(_)) => "token-expired",
+            Self::Token(TokenError::Spent) => "token-spent",
+            Self::Token(_) => "token",
+            Self::Reserved(_) => "reserved-identity",
+            Self::WorkloadName(_) => "workload-name",
+            Self::OtherWorkload { .. } => "other-workload",
+            Self::OtherIdentity { .. } => "other-identity",
+            Self::OtherNamespace { .. } => "other-namespace",
+            Self::Starting => "starting",
+            Self::Sign(SignError::Request(_) | SignError::Lifetime { .. }) => "request",
+            Self::Sign(_) => "authority",
+        }
+    }
+
+    fn status(&self) -> Status {
+        let message = self.to_string();
+        // What is wrong with our own files is for our own log.
+        let internal = || Status::internal("the control plane cannot sign now; its log says why");
+        match self {
+            Self::NoProof | Self::ExpiredCertificate => Status::unauthenticated(message),
+            Self::Token(
+                TokenError::File(_)
+                | TokenError::Random
+                | TokenError::Key { .. }
+                | TokenError::SpentList { .. },
+            ) => internal(),
+            Self::Token(_) => Status::unauthenticated(message),
+            Self::WorkloadName(_) => Status::invalid_argument(message),
+            Self::Sign(SignError::Request(_) | SignError::Lifetime { .. }) => {
+                Status::invalid_argument(message)
+            }
+            Self::Sign(_) => internal(),
+            Self::Starting => Status::unavailable(message),
+            Self::Reserved(_)
+            | Self::OtherWorkload { .. }
+            | Self::OtherIdentity { .. }
+            | Self::OtherNamespace { .. } => Status::permission_denied(message),
+        }
+    }
+}
+
+/// Signs certificates.
+#[derive(Debug)]
+pub struct Certificates {
+    /// Who signs.
+    pub authority: Arc<Authority>,
+    /// Who checks tokens.
+    pub attestor: Arc<Attestor>,
+    /// Where the workloads' identities are.
+    pub store: Arc<Store>,
+    /// The longest lifetime of a certificate, and the one that is given when none is asked for.
+    pub max_ttl: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Proven, by one way or the other.
+enum Proven {
+    Token(Proof),
+    Certificate(SpiffeId),
+}
+
+impl Proven {
+    fn identity(&self) -> &SpiffeId {
+        match self {
+            Self::Token(proof) => &proof.identity,
+            Self::Certificate(identity) => identity,
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Certificate(_) => "certificate",
+        }
+    }
+}
+
+impl Certificates {
+    /// Signs `request` of a client that showed the certificate of `peer`, if it showed one.
+    ///
+    /// # Errors
+    /// If nothing is proven, or what is proven is not what is asked for.
+    pub fn sign(
+        &self,
+        peer: Option<&Peer>,
+        request: &wire::SignRequest,
+        now: SystemTime,
+    ) -> Result<wire::SignResponse, Refusal> {
+        let workload: WorkloadName = request.workload.parse()?;
+        let proven = self.prove(peer, request.token.as_deref(), &workload, now)?;
+        let identity = proven.identity();
+        self.belongs(identity, &workload)?;
+        let asked = request.ttl_seconds.map_or(self.max_ttl, Duration::from_secs);
+        let ttl = asked.min(self.max_ttl);
+        let sign = || Ok::<_, Refusal>(self.authority.sign(&request.csr, identity, ttl, now)?);
+        let chain = match &proven {
+            Proven::Token(proof) => self.attestor.redeem(proof, now, sign)?,
+            Proven::Certificate(_) => sign()?,
+        };
+        self.metrics.certificate_signed(proven.word());
+        tracing::info!(%workload, %identity, ?ttl, proof = proven.word(), "certificate signed");
+        Ok(wire::SignResponse {
+            chain: chain.iter().map(|certificate| certificate.to_vec().into()).collect(),
+            bundle: Some(bundle_to_wire(&self.authority.bundle())),
+        })
+    }
+
+    fn prove(
+        &self,
+        peer: Option<&Peer>,
+        token: Option<&str>,
+        workload: &WorkloadName,
+        now: SystemTime,
+    ) -> Result<Proven, Refusal> {
+        if let Some(token) = token {
+            let proof = self.attestor.verify(token, now)?;
+            if let Some(allowed) = &proof.workload
+                && allowed != workload
+            {
+                return Err(Refusal::OtherWorkload { allowed: allowed.clone(), asked: workload.clone() });
+            }
+            return Ok(Proven::Token(proof));
+        }
+        let peer = peer.ok_or(Refusal::NoProof)?;
+        if now > peer.not_after {
+            return Err(Refusal::ExpiredCertificate);
+        }
+        if peer.identity == control_plane_identity(self.authority.trust_domain()) {
+            return Err(Refusal::Reserved(peer.identity.clone()));
+        }
+        Ok(Proven::Certificate(peer.identity.clone()))
+    }
+
+    /// Whether the workload has this identity, or may have it one day.
+    fn belongs(&self, proven: &SpiffeId, workload: &WorkloadName) -> Result<(), Refusal> {
+        let snapshot = self.store.current().ok_or(Refusal::Starting)?;
+        match snapshot.mesh().workloads.get(workload) {
+            Some(known) if known.identity != *proven => Err(Refusal::OtherIdentity {
+                proven: proven.clone(),
+                workload: workload.clone(),
+                expected: known.identity.clone(),
+            }),
+            None if workload.namespace() != proven.namespace() => {
+                Err(Refusal::OtherNamespace { proven: proven.clone(), workload: workload.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl certificates_server::Certificates for Certificates {
+    async fn sign(
+        &self,
+        request: Request<wire::SignRequest>,
+    ) -> Result<Response<wire::SignResponse>, Status> {
+        let client = request.extensions().get::<Client>().cloned();
+        let peer = client.as_ref().and_then(|client| client.peer.as_ref());
+        let signed = Self::sign(self, peer, request.get_ref(), SystemTime::now());
+        signed.map(Response::new).map_err(|refusal| {
+            self.metrics.certificate_refused(refusal.reason());
+            let address = client.as_ref().map(|client| client.address);
+            tracing::warn!(
+                workload = request.get_ref().workload,
+                ?address,
+                reason = refusal.reason(),
+                %refusal,
+                "certificate refused"
+            );
+            refusal.status()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_certs::{csr::KeyAndCsr, facts::Facts};
+    use selvedge_model::Mesh;
+
+    use super::*;
+    use crate::serve::{
+        attestation::{self, Grant, TokenKey},
+        testing::{self, identity},
+    };
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        certificates: Certificates,
+    }
+
+    impl Fixture {
+        /// Knows the workload `shop/reviews-1` of the service account `reviews`.
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let authority = Arc::new(testing::authority(directory.path()));
+            let store = Arc::new(Store::new(&authority.bundle()));
+            let mut mesh = Mesh::default();
+            testing::add_workload(&mut mesh, "shop/reviews-1", "reviews");
+            store.publish(mesh);
+            let attestor = Attestor::open(directory.path(), authority.trust_domain()).unwrap();
+            let certificates = Certificates {
+                authority,
+                attestor: Arc::new(attestor),
+                store,
+                max_ttl: Duration::from_secs(3600),
+                metrics: Arc::default(),
+            };
+            Self { directory, certificates }
+        }
+
+        fn token(&self, account: &str, workload: Option<&str>, once: bool) -> String {
+            let grant = Grant {
+                identity: identity("shop", account),
+                workload: workload.map(|workload| workload.parse().unwrap()),
+                ttl: Duration::from_secs(60),
+                once,
+            };
+            let key = TokenKey::load_or_create(self.directory.path()).unwrap();
+            let root = self.certificates.authority.root_sha256();
+            attestation::create(&key, &grant, root, SystemTime::now()).unwrap()
+        }
+
+        fn sign(&self, peer: Option<&Peer>, request: &wire::SignRequest) -> Result<Facts, Refusal> {
+            let response = self.certificates.sign(peer, request, SystemTime::now())?;
+            Ok(Facts::parse(&response.chain[0]).unwrap())
+        }
+    }
+
+    fn request(account: &str, workload: &str, token: Option<String>) -> wire::SignRequest {
+        let csr = KeyAndCsr::generate(&identity("shop", account)).unwrap().der;
+        wire::SignRequest { csr: csr.into(), workload: workload.into(), token, ttl_seconds: None }
+    }
+
+    fn peer(account: &str) -> Peer {
+        let now = SystemTime::now();
+        let minute = Duration::from_secs(60);
+        Peer { identity: identity("shop", account), not_before: now - minute, not_after: now + minute }
+    }
+
+    #[test]
+    fn a_token_is_exchanged_for_a_certificate_of_its_identity() {
+        let f = Fixture::new();
+
+        let leaf = f.sign(None, &request("reviews", "shop/reviews-1", Some(f.token("reviews", None, false))));
+
+        assert_eq!(leaf.unwrap().identity().unwrap(), identity("shop", "reviews"));
+    }
+
+    #[test]
+    fn a_request_for_somebody_else_is_refused() {
+        let f = Fixture::new();
+        let token = f.token("reviews", None, false);
+
+        let mut other = request("payment", "shop/reviews-1", Some(token.clone()));
+        assert!(matches!(f.sign(None, &other), Err(Refusal::Sign(SignError::Request(_)))));
+        other.workload = "shop/payment-1".into();
+        assert!(matches!(f.sign(None, &other), Err(Refusal::Sign(SignError::Request(_)))));
+    }
+
+    #[test]
+    fn a_workload_has_the_identity_that_its_document_says() {
+        let f = Fixture::new();
+
+        let payment = request("payment", "shop/reviews-1", Some(f.token("payment", None, false)));
+
+        assert!(matches!(f.sign(None, &payment), Err(Refusal::OtherIdentity { .. })));
+    }
+
+    #[test]
+    fn a_workload_that_is_not_known_yet_is_served_within_its_namespace() {
+        let f = Fixture::new();
+        let token = f.token("payment", None, false);
+
+        f.sign(None, &request("payment", "shop/payment-1", Some(token.clone()))).unwrap();
+
+        let elsewhere = f.sign(None, &request("payment", "other/payment-1", Some(token)));
+        assert!(matches!(elsewhere, Err(Refusal::OtherNamespace { .. })));
+    }
+
+    #[test]
+    fn a_token_for_one_workload_serves_no_other() {
+        let f = Fixture::new();
+        let token = f.token("reviews", Some("shop/reviews-2"), false);
+
+        let refused = f.sign(None, &request("reviews", "shop/reviews-1", Some(token.clone())));
+        assert!(matches!(refused, Err(Refusal::OtherWorkload { .. })));
+        f.sign(None, &request("reviews", "shop/reviews-2", Some(token))).unwrap();
+    }
+
+    #[test]
+    fn a_token_for_one_use_is_used_up_by_a_signature_and_not_by_a_bad_request() {
+        let f = Fixture::new();
+        let token = f.token("reviews", None, true);
+        let bad = wire::SignRequest {
+            csr: b"garbage".as_slice().into(),
+            ..request("reviews", "shop/reviews-1", Some(token.clone()))
+        };
+
+        assert!(matches!(f.sign(None, &bad), Err(Refusal::Sign(_))));
+        f.sign(None, &request("reviews", "shop/reviews-1", Some(token.clone()))).unwrap();
+
+        let again = f.sign(None, &request("reviews", "shop/reviews-1", Some(token)));
+        assert!(matches!(again, Err(Refusal::Token(TokenError::Spent))));
+    }
+
+    #[test]
+    fn the_current_certificate_is_proof_for_the_next_while_it_is_valid() {
+        let f = Fixture::new();
+        let renewal = request("reviews", "shop/reviews-1", None);
+        let expired = Peer { not_after: SystemTime::now() - Duration::from_secs(1), ..peer("reviews") };
+
+        f.sign(Some(&peer("reviews")), &renewal).unwrap();
+
+        assert!(matches!(f.sign(Some(&expired), &renewal), Err(Refusal::ExpiredCertificate)));
+        assert!(matches!(f.sign(Some(&peer("payment")), &renewal), Err(Refusal::OtherIdentity { .. })));
+        assert!(matches!(f.sign(None, &renewal), Err(Refusal::NoProof)));
+    }
+
+    #[test]
+    fn nobody_asks_for_more_time_than_the_maximum() {
+        let f = Fixture::new();
+        let mut long = request("reviews", "shop/reviews-1", None);
+        long.ttl_seconds = Some(u64::MAX);
+
+        let leaf = f.sign(Some(&peer("reviews")), &long).unwrap();
+
+        let longest = SystemTime::now() + f.certificates.max_ttl;
+        assert!(leaf.not_after <= longest, "{:?}", leaf.not_after);
+    }
+
+    #[test]
+    fn nothing_is_signed_before_the_configuration_was_read() {
+        let f = Fixture::new();
+        let authority = Arc::clone(&f.certificates.authority);
+        let starting = Certificates { store: Arc::new(Store::new(&authority.bundle())), ..f.certificates };
+
+        let renewal = request("reviews", "shop/reviews-1", None);
+        let refused = starting.sign(Some(&peer("reviews")), &renewal, SystemTime::now());
+
+        assert!(matches!(refused, Err(Refusal::Starting)));
+    }
+}

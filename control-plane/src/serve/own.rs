@@ -1,0 +1,105 @@
+//! The control plane's own certificate: made by its own authority, renewed in good time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use selvedge_certs::{
+    ca::{Authority, SignError},
+    control_plane_identity, renewal,
+    tls::{Credentials, CredentialsError, grpc_server},
+};
+use selvedge_model::TrustDomain;
+use tokio_rustls::rustls::ServerConfig;
+
+/// Why the control plane has no certificate for itself.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    /// The authority does not sign.
+    #[error("cannot make the control plane's own certificate: {0}")]
+    Sign(#[from] SignError),
+    /// What it signed cannot be used.
+    #[error("cannot use the control plane's own certificate: {0}")]
+    Credentials(#[from] CredentialsError),
+}
+
+/// The certificate in use, swapped live: each new connection takes the newest.
+#[derive(Debug)]
+pub struct OwnCertificate {
+    authority: Arc<Authority>,
+    ttl: Duration,
+    tls: ArcSwap<ServerConfig>,
+}
+
+/// When the certificate in use is valid.
+struct Life {
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl OwnCertificate {
+    /// Makes the first certificate; each lasts for `ttl`. The future renews it, and never ends.
+    ///
+    /// # Errors
+    /// If the authority does not sign it.
+    pub fn make(
+        authority: Arc<Authority>,
+        ttl: Duration,
+    ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
+        let (tls, life) = issue(&authority, ttl)?;
+        let own = Arc::new(Self { authority, ttl, tls: ArcSwap::new(tls) });
+        let renewing = Arc::clone(&own);
+        Ok((own, async move { renewing.renew(life).await }))
+    }
+
+    /// What the next connection is accepted with.
+    pub fn tls(&self) -> Arc<ServerConfig> {
+        self.tls.load_full()
+    }
+
+    /// Whose workloads are believed.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        self.authority.trust_domain()
+    }
+
+    async fn renew(&self, mut life: Life) {
+        loop {
+            sleep_until(renewal::renew_at(life.not_before, life.not_after, fastrand::f64())).await;
+            let mut attempt = 0;
+            life = loop {
+                match issue(&self.authority, self.ttl) {
+                    Ok((tls, life)) => {
+                        self.tls.store(tls);
+                        tracing::info!("the control plane's own certificate is renewed");
+                        break life;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the control plane's own certificate is not renewed");
+                        let left = life.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+                        tokio::time::sleep(renewal::retry_delay(attempt, left, fastrand::f64())).await;
+                        attempt = attempt.saturating_add(1);
+                    }
+                }
+            };
+        }
+    }
+}
+
+fn issue(authority: &Authority, ttl: Duration) -> Result<(Arc<ServerConfig>, Life), OwnError> {
+    let identity = control_plane_identity(authority.trust_domain());
+    let leaf = authority.issue(&identity, &[], ttl, SystemTime::now())?;
+    let life = Life { not_before: leaf.not_before, not_after: leaf.not_after };
+    Ok((grpc_server(&Credentials { leaf, bundle: authority.bundle() })?, life))
+}
+
+/// By the wall clock, looked at again every minute: it may be set, and a host may sleep.
+async fn sleep_until(at: SystemTime) {
+    const LOOK: Duration = Duration::from_secs(60);
+    while let Ok(left) = at.duration_since(SystemTime::now())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(LOOK)).await;
+    }
+}

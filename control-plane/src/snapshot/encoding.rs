@@ -1,0 +1,165 @@
+//! Resources as they are sent: encoded once, and shared by every stream.
+//!
+//! The version of a resource is a hash of its encoded contents, so that any replica, and any later run,
+//! gives equal contents the same version. A part of the mesh that kept its `Arc` is not encoded again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use prost::{Message, bytes::Bytes};
+use selvedge_api::{
+    ResourceName,
+    wire::{self, resource::Body},
+};
+use selvedge_model::{Endpoints, Service, Workload};
+
+/// How much of the hash a version keeps, in bytes: enough that two contents never meet.
+const VERSION_BYTES: usize = 16;
+
+/// One resource, ready to be sent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Encoded(Arc<Resource>);
+
+#[derive(Debug)]
+struct Resource {
+    name: ResourceName,
+    version: Arc<str>,
+    bytes: Bytes,
+}
+
+impl Encoded {
+    /// Encodes one resource.
+    pub fn new(name: ResourceName, body: Body) -> Self {
+        let mut message = wire::Resource { name: name.to_string(), version: String::new(), body: Some(body) };
+        let hash = digest(&SHA256, &message.encode_to_vec());
+        message.version = hash.as_ref()[..VERSION_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = Bytes::from(message.encode_to_vec());
+        Self(Arc::new(Resource { name, version: Arc::from(message.version), bytes }))
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &ResourceName {
+        &self.0.name
+    }
+
+    /// The hash of its contents.
+    pub fn version(&self) -> &Arc<str> {
+        &self.0.version
+    }
+
+    /// A `selvedge.v1.Resource`, as it is written on the wire.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+}
+
+/// What was encoded before, by the part of the mesh that it was made from.
+#[derive(Debug, Default)]
+pub struct Encodings {
+    workloads: Parts<Workload>,
+    services: Parts<Service>,
+    endpoints: Parts<Endpoints>,
+}
+
+impl Encodings {
+    /// The resource `self` of this workload.
+    pub fn workload(&self, workload: &Arc<Workload>) -> Encoded {
+        self.workloads
+            .find_or(workload, |workload| Encoded::new(ResourceName::Own, Body::Self_(workload.into())))
+    }
+
+    /// The resource of this service, as one class of clients sees it.
+    pub fn service(&self, service: &Arc<Service>) -> Encoded {
+        self.services.find_or(service, |service| {
+            Encoded::new(ResourceName::Service(service.key.clone()), Body::Service(service.into()))
+        })
+    }
+
+    /// The resource of these endpoints.
+    pub fn endpoints(&self, endpoints: &Arc<Endpoints>) -> Encoded {
+        self.endpoints.find_or(endpoints, encode_endpoints)
+    }
+
+    /// Lets go of what no mesh holds any more.
+    pub(super) fn forget_unused(&self) {
+        self.workloads.forget_unused();
+        self.services.forget_unused();
+        self.endpoints.forget_unused();
+    }
+}
+
+/// The resource of endpoints that are not part of a mesh, such as an empty list.
+pub(super) fn encode_endpoints(endpoints: &Endpoints) -> Encoded {
+    Encoded::new(ResourceName::Endpoints(endpoints.key.clone()), Body::Endpoints(endpoints.into()))
+}
+
+/// By address; the part that is kept beside makes sure that no other part gets the same address.
+#[derive(Debug)]
+struct Parts<T>(Mutex<HashMap<usize, (Arc<T>, Encoded)>>);
+
+impl<T> Default for Parts<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Parts<T> {
+    fn find_or(&self, part: &Arc<T>, encode: impl FnOnce(&T) -> Encoded) -> Encoded {
+        let address = Arc::as_ptr(part).addr();
+        if let Some((_, encoded)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address) {
+            return encoded.clone();
+        }
+        // Without the lock: two that meet here do the same work, and one result stays.
+        let encoded = encode(part);
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.entry(address).or_insert_with(|| (Arc::clone(part), encoded)).1.clone()
+    }
+
+    fn forget_unused(&self) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|_, (part, _)| Arc::strong_count(part) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_model::ServiceKey;
+
+    use super::*;
+
+    fn endpoints(host: &str) -> Arc<Endpoints> {
+        Arc::new(Endpoints { key: ServiceKey::new(host, 80), list: Vec::new() })
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_contents() {
+        let encodings = Encodings::default();
+        let (one, same, other) = (endpoints("a"), endpoints("a"), endpoints("b"));
+
+        let version = encodings.endpoints(&one).version().clone();
+
+        assert_eq!(encodings.endpoints(&same).version(), &version);
+        assert_ne!(encodings.endpoints(&other).version(), &version);
+        let sent = wire::Resource::decode(encodings.endpoints(&one).bytes().clone()).unwrap();
+        assert_eq!((sent.name.as_str(), sent.version.as_str()), ("endpoints/a:80", &*version));
+    }
+
+    #[test]
+    fn a_part_is_encoded_once_and_let_go_with_its_mesh() {
+        let encodings = Encodings::default();
+        let part = endpoints("a");
+
+        let first = encodings.endpoints(&part);
+        assert!(Arc::ptr_eq(&first.0, &encodings.endpoints(&part).0));
+
+        encodings.forget_unused();
+        assert!(Arc::ptr_eq(&first.0, &encodings.endpoints(&part).0), "the part is still in use");
+
+        drop(part);
+        encodings.forget_unused();
+        assert!(encodings.endpoints.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,9 @@
+//! Stage 4: the mesh as it is now, what one workload may see of it, and what that changes for a proxy.
+
+pub mod diff;
+pub mod encoding;
+pub mod store;
+pub mod view;
+
+pub use encoding::Encoded;
+pub use store::{Snapshot, Store};

@@ -1,0 +1,178 @@
+//! The mesh as it is now, with a version, told to everyone who waits for it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use selvedge_api::{ResourceName, wire::resource::Body};
+use selvedge_certs::bundle::Bundle;
+use selvedge_model::Mesh;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::encoding::{Encoded, Encodings};
+use crate::serve::bundle_to_wire;
+
+/// The mesh at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    version: u64,
+    mesh: Arc<Mesh>,
+    bundle: Encoded,
+    encodings: Arc<Encodings>,
+}
+
+impl Snapshot {
+    /// Counts the snapshots of this run, from 1.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The mesh itself.
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
+    }
+
+    /// The resource `bundle`: the trust roots.
+    pub fn bundle(&self) -> &Encoded {
+        &self.bundle
+    }
+
+    /// The mesh's parts as they are sent.
+    pub fn encodings(&self) -> &Encodings {
+        &self.encodings
+    }
+}
+
+/// Holds the newest snapshot; the old ones live as long as somebody looks at them.
+#[derive(Debug)]
+pub struct Store {
+    bundle: Encoded,
+    encodings: Arc<Encodings>,
+    versions: AtomicU64,
+    newest: watch::Sender<Option<Arc<Snapshot>>>,
+}
+
+impl Store {
+    /// A store without a mesh: nothing is served before the first [`Self::publish`].
+    pub fn new(bundle: &Bundle) -> Self {
+        Self {
+            bundle: Encoded::new(ResourceName::Bundle, Body::Bundle(bundle_to_wire(bundle))),
+            encodings: Arc::default(),
+            versions: AtomicU64::new(0),
+            newest: watch::Sender::new(None),
+        }
+    }
+
+    /// Makes `mesh` the newest, and returns its version.
+    pub fn publish(&self, mesh: Mesh) -> u64 {
+        let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
+        self.newest.send_replace(Some(Arc::new(Snapshot {
+            version,
+            mesh: Arc::new(mesh),
+            bundle: self.bundle.clone(),
+            encodings: Arc::clone(&self.encodings),
+        })));
+        self.encodings.forget_unused();
+        version
+    }
+
+    /// The newest snapshot; `None` before the first.
+    pub fn current(&self) -> Option<Arc<Snapshot>> {
+        self.newest.borrow().clone()
+    }
+
+    /// Tells of every newer snapshot; one that is slow sees only the newest.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        self.newest.subscribe()
+    }
+}
+
+/// How long to wait for further changes before acting on one.
+#[derive(Debug, Clone, Copy)]
+pub struct Debounce {
+    /// Act once nothing has changed for this long.
+    pub quiet: Duration,
+    /// Act after this long, however much is changing.
+    pub longest: Duration,
+}
+
+impl Debounce {
+    /// Waits for a change, and then until changes pause; the newest value is then marked as seen.
+    ///
+    /// `false` if nothing can change any more, because the other side is gone. Cancel-safe: a change that
+    /// was waited for is found again.
+    pub async fn changed<T>(&self, values: &mut watch::Receiver<T>) -> bool {
+        if values.changed().await.is_err() {
+            return false;
+        }
+        let deadline = Instant::now() + self.longest;
+        loop {
+            let quiet = deadline.min(Instant::now() + self.quiet);
+            match timeout_at(quiet, values.changed()).await {
+                // The last value of a source that is gone counts like any other.
+                Err(_) | Ok(Err(_)) => return true,
+                Ok(Ok(())) if Instant::now() >= deadline => return true,
+                Ok(Ok(())) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEBOUNCE: Debounce =
+        Debounce { quiet: Duration::from_millis(50), longest: Duration::from_millis(500) };
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_follow_each_other_count_as_one() {
+        let (sender, mut receiver) = watch::channel(0);
+        let start = Instant::now();
+        tokio::spawn(async move {
+            for value in 1..=5 {
+                sender.send_replace(value);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            std::future::pending::<()>().await;
+        });
+
+        assert!(DEBOUNCE.changed(&mut receiver).await);
+
+        assert_eq!(*receiver.borrow(), 5);
+        assert_eq!(start.elapsed().as_millis() / 10, 13, "80 ms of changes and 50 ms of quiet");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_never_pause_are_acted_on_in_time() {
+        let (sender, mut receiver) = watch::channel(0);
+        let start = Instant::now();
+        tokio::spawn(async move {
+            loop {
+                sender.send_modify(|value| *value += 1);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+
+        assert!(DEBOUNCE.changed(&mut receiver).await);
+
+        assert!(start.elapsed() <= DEBOUNCE.longest + DEBOUNCE.quiet, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_change_of_a_source_that_is_gone_counts() {
+        let (sender, mut receiver) = watch::channel(0);
+        sender.send_replace(1);
+        drop(sender);
+
+        assert!(DEBOUNCE.changed(&mut receiver).await);
+        assert!(!DEBOUNCE.changed(&mut receiver).await);
+    }
+}

@@ -1,0 +1,142 @@
+//! What one workload may see: itself, the trust roots, and what it asked for as its namespace sees it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use selvedge_api::{
+    ResourceName,
+    wire::{self, resource::Body},
+};
+use selvedge_model::{Endpoints, Lookup, Service, Workload};
+
+use super::{Encoded, Snapshot, encoding::encode_endpoints};
+
+/// What a part of a view is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The workload itself; comes first.
+    Own,
+    /// One authority that it asked for.
+    Authority(Arc<str>),
+}
+
+/// Resources that make sense only together: a lookup with its service and all endpoints that this names.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// What for.
+    pub subject: Subject,
+    /// All of it; no name twice. Parts may share resources.
+    pub resources: Vec<Encoded>,
+}
+
+/// Everything that the proxy of `workload` is to hold, if it asked for `authorities`.
+pub fn view(snapshot: &Snapshot, workload: &Arc<Workload>, authorities: &BTreeSet<Arc<str>>) -> Vec<Part> {
+    let own = Part {
+        subject: Subject::Own,
+        resources: vec![snapshot.encodings().workload(workload), snapshot.bundle().clone()],
+    };
+    let namespace = workload.name.namespace();
+    let asked = authorities.iter().map(|authority| part(snapshot, namespace, authority));
+    std::iter::once(own).chain(asked).collect()
+}
+
+fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> Part {
+    let lookup = snapshot.mesh().lookup(namespace, authority);
+    let name = ResourceName::Lookup(authority.to_string());
+    let mut resources = vec![Encoded::new(name, Body::Lookup(wire::Lookup::new(authority, &lookup)))];
+    if let Lookup::Service(key) = &lookup {
+        let views = snapshot.mesh().services.get(key).expect("the mesh found it by its own keys");
+        let service = views.for_namespace(namespace);
+        resources.push(snapshot.encodings().service(service));
+        resources.extend(endpoints(snapshot, service));
+    }
+    Part { subject: Subject::Authority(Arc::clone(authority)), resources }
+}
+
+/// The endpoints of every backend, once each; an empty list where a backend that can be used has none.
+fn endpoints(snapshot: &Snapshot, service: &Service) -> Vec<Encoded> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for backend in service.backends.iter().filter(|backend| seen.insert(&backend.name.service)) {
+        let key = &backend.name.service;
+        match snapshot.mesh().endpoints.get(key) {
+            Some(endpoints) => found.push(snapshot.encodings().endpoints(endpoints)),
+            None if backend.broken.is_some() => {}
+            None => found.push(encode_endpoints(&Endpoints { key: key.clone(), list: Vec::new() })),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_model::{Mesh, ServiceKey};
+
+    use super::*;
+    use crate::{
+        serve::testing::{self, add_route, add_service, add_workload},
+        snapshot::Store,
+    };
+
+    fn names(mesh: Mesh, workload: &str, authority: &str) -> Vec<String> {
+        let store = Store::new(&testing::bundle());
+        store.publish(mesh);
+        let snapshot = store.current().unwrap();
+        let workload = &snapshot.mesh().workloads[&workload.parse().unwrap()];
+        let parts = view(&snapshot, workload, &BTreeSet::from([Arc::from(authority)]));
+        parts.iter().flat_map(|part| &part.resources).map(|resource| resource.name().to_string()).collect()
+    }
+
+    fn mesh() -> Mesh {
+        let mut mesh = Mesh { cluster_domain: "cluster.local".into(), ..Mesh::default() };
+        add_workload(&mut mesh, "shop/frontend", "frontend");
+        add_workload(&mut mesh, "other/frontend", "frontend");
+        add_service(&mut mesh, "reviews.shop.svc.cluster.local", &["127.0.0.2:80"]);
+        mesh
+    }
+
+    #[test]
+    fn the_workload_and_the_roots_come_first() {
+        let names = names(mesh(), "shop/frontend", "nobody");
+
+        assert_eq!(names, ["self", "bundle", "lookup/nobody"]);
+    }
+
+    #[test]
+    fn a_lookup_comes_with_its_service_and_the_endpoints_of_every_backend() {
+        let mut mesh = mesh();
+        add_service(&mut mesh, "ratings.shop.svc.cluster.local", &["127.0.0.3:80"]);
+        let reviews = ServiceKey::new("reviews.shop.svc.cluster.local", 80);
+        let ratings = ServiceKey::new("ratings.shop.svc.cluster.local", 80);
+        let gone = ServiceKey::new("gone.shop.svc.cluster.local", 80);
+        add_route(&mut mesh, &reviews, None, &[&reviews, &ratings, &reviews, &gone]);
+
+        let names = names(mesh, "shop/frontend", "reviews");
+
+        assert_eq!(
+            names[2..],
+            [
+                "lookup/reviews",
+                "service/reviews.shop.svc.cluster.local:80",
+                "endpoints/reviews.shop.svc.cluster.local:80",
+                "endpoints/ratings.shop.svc.cluster.local:80",
+                "endpoints/gone.shop.svc.cluster.local:80",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_namespace_sees_its_own_rules() {
+        let mut mesh = mesh();
+        add_service(&mut mesh, "ratings.shop.svc.cluster.local", &["127.0.0.3:80"]);
+        let reviews = ServiceKey::new("reviews.shop.svc.cluster.local", 80);
+        let ratings = ServiceKey::new("ratings.shop.svc.cluster.local", 80);
+        add_route(&mut mesh, &reviews, Some("other"), &[&ratings]);
+
+        let own = names(mesh.clone(), "shop/frontend", "reviews.shop");
+        let other = names(mesh, "other/frontend", "reviews.shop");
+
+        assert!(own.contains(&"endpoints/reviews.shop.svc.cluster.local:80".to_owned()), "{own:?}");
+        assert!(!own.contains(&"endpoints/ratings.shop.svc.cluster.local:80".to_owned()), "{own:?}");
+        assert!(other.contains(&"endpoints/ratings.shop.svc.cluster.local:80".to_owned()), "{other:?}");
+    }
+}

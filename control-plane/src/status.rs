@@ -1,0 +1,234 @@
+//! Stage 6: what became of the configuration: problems in documents, and what each proxy holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use selvedge_certs::facts::Utc;
+use selvedge_model::{SpiffeId, WorkloadName};
+use serde::{Serialize, Serializer};
+
+use crate::{
+    metrics::Metrics,
+    problem::{Problem, Severity},
+    snapshot::diff::Versions,
+};
+
+/// The problems of the configuration as it is now.
+#[derive(Debug, Default)]
+pub struct Problems {
+    now: Mutex<Arc<Vec<Problem>>>,
+}
+
+/// What makes two problems one and the same: everything but the line, which moves with every edit above.
+type Same<'a> =
+    (Severity, &'a Option<crate::problem::DocumentName>, &'a Option<Arc<std::path::Path>>, &'a str, &'a str);
+
+fn same(problem: &Problem) -> Same<'_> {
+    (problem.severity, &problem.document, &problem.path, &problem.field, &problem.message)
+}
+
+impl Problems {
+    /// Replaces all problems; logs those that are new, and those that are gone, once each.
+    pub fn replace(&self, problems: Vec<Problem>) {
+        let problems = Arc::new(problems);
+        let before = std::mem::replace(&mut *self.lock(), Arc::clone(&problems));
+        let known: HashSet<Same<'_>> = before.iter().map(same).collect();
+        let still: HashSet<Same<'_>> = problems.iter().map(same).collect();
+        problems.iter().filter(|problem| !known.contains(&same(problem))).for_each(appeared);
+        for problem in before.iter().filter(|problem| !still.contains(&same(problem))) {
+            tracing::info!("solved: {problem}");
+        }
+    }
+
+    /// All of them.
+    pub fn now(&self) -> Arc<Vec<Problem>> {
+        Arc::clone(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Vec<Problem>>> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn appeared(problem: &Problem) {
+    match problem.severity {
+        Severity::Error => tracing::error!("{problem}"),
+        Severity::Warning => tracing::warn!("{problem}"),
+        Severity::NotActedOn => tracing::info!("not acted on: {problem}"),
+    }
+}
+
+/// One proxy with an open configuration stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct Proxy {
+    /// Whose sidecar it is.
+    pub workload: WorkloadName,
+    /// What it proved to be.
+    pub identity: SpiffeId,
+    /// Where its connection comes from.
+    pub address: SocketAddr,
+    /// What it says it is.
+    pub proxy_version: String,
+    /// When the stream was opened.
+    #[serde(serialize_with = "rfc3339")]
+    pub connected_at: SystemTime,
+    /// When its certificate, and with it the stream, ends.
+    #[serde(serialize_with = "rfc3339")]
+    pub certificate_expires_at: SystemTime,
+    /// What it asked for.
+    pub authorities: BTreeSet<Arc<str>>,
+    /// What it holds, by name, with versions.
+    #[serde(serialize_with = "by_name")]
+    pub holds: Arc<Versions>,
+    /// The configuration version that it is up to date with.
+    pub configuration_version: Option<u64>,
+    /// The last transaction that it applied.
+    pub acknowledged: Option<u64>,
+    /// A transaction that it has not answered yet.
+    pub under_way: Option<u64>,
+    /// The last transaction that it refused.
+    pub refused: Option<RefusedTransaction>,
+}
+
+/// A transaction that a proxy refused.
+#[derive(Debug, Clone, Serialize)]
+pub struct RefusedTransaction {
+    /// Which.
+    pub nonce: u64,
+    /// When.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: SystemTime,
+    /// Why, in the proxy's words.
+    pub reason: String,
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Utc(*time))
+}
+
+fn by_name<S: Serializer>(versions: &Versions, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(versions.iter().map(|(name, version)| (name.to_string(), version)))
+}
+
+/// Every connected proxy.
+#[derive(Debug)]
+pub struct Proxies {
+    metrics: Arc<Metrics>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    connected: BTreeMap<u64, Proxy>,
+}
+
+impl Proxies {
+    /// Nobody is connected yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, inner: Mutex::default() }
+    }
+
+    /// Adds a proxy for as long as its registration lives.
+    pub fn register(self: &Arc<Self>, proxy: Proxy) -> Registration {
+        let mut inner = self.lock();
+        let id = inner.next;
+        inner.next += 1;
+        inner.connected.insert(id, proxy);
+        self.metrics.set_connected_proxies(inner.connected.len());
+        Registration { proxies: Arc::clone(self), id }
+    }
+
+    /// All of them, in the order in which they came.
+    pub fn connected(&self) -> Vec<Proxy> {
+        self.lock().connected.values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A proxy's place among the connected.
+#[derive(Debug)]
+pub struct Registration {
+    proxies: Arc<Proxies>,
+    id: u64,
+}
+
+impl Registration {
+    /// Changes what is shown of the proxy.
+    pub fn update(&self, change: impl FnOnce(&mut Proxy)) {
+        if let Some(proxy) = self.proxies.lock().connected.get_mut(&self.id) {
+            change(proxy);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut inner = self.proxies.lock();
+        inner.connected.remove(&self.id);
+        self.proxies.metrics.set_connected_proxies(inner.connected.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        path::Path,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn problem(line: u64, message: &str) -> Problem {
+        let problem = Problem::with_path(Severity::Error, Path::new("a.yaml"), message);
+        Problem { line: Some(line), ..problem }
+    }
+
+    #[test]
+    fn a_problem_is_logged_when_it_appears_and_when_it_is_solved() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || writer.clone())
+            .finish();
+        let problems = Problems::default();
+
+        tracing::subscriber::with_default(subscriber, || {
+            problems.replace(vec![problem(3, "no such host")]);
+            problems.replace(vec![problem(4, "no such host"), problem(9, "no such subset")]);
+            problems.replace(vec![problem(9, "no such subset")]);
+        });
+
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = log.lines().map(|line| line.trim().split_once(": ").unwrap().1).collect();
+        assert_eq!(
+            lines,
+            ["a.yaml:3: no such host", "a.yaml:9: no such subset", "solved: a.yaml:4: no such host"]
+        );
+        assert_eq!(problems.now().len(), 1);
+    }
+}
