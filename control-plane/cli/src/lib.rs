@@ -7,9 +7,10 @@ use std::{io, process::ExitCode};
 
 pub mod app;
 pub mod certs;
-pub mod check;
+pub mod control_plane;
 pub mod demo;
 pub mod proxy;
+pub mod token;
 
 /// Turns what a command came to into the process's exit status; a failure is one message on stderr.
 ///

@@ -151,8 +151,6 @@ metadata:
   namespace: bench{annotations}
 spec:
   address: {address}
-  ports:
-    http: {port}
   serviceAccount: app
   labels:
     app: app
@@ -170,7 +168,6 @@ spec:
     app: client
     security.istio.io/tlsMode: istio
 ",
-        address = app.ip(),
-        port = app.port()
+        address = app.ip()
     )
 }

@@ -1,0 +1,134 @@
+//! `selvedge token`: join tokens, by which a workload outside Kubernetes gets its first certificate.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use selvedge_certs::ca::Authority;
+use selvedge_control_plane::{
+    data_dir::DataDir,
+    serve::attestation::{self, Grant, TokenKey},
+};
+use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
+
+/// Make join tokens, by which workloads get their first certificate
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Create(CreateArgs),
+}
+
+/// Make a token and print it, and nothing else, on stdout
+///
+/// Works before the control plane's first start: makes its CA and token key if they are missing.
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// The control plane's data directory
+    #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+
+    /// The workload's namespace
+    #[arg(long)]
+    namespace: String,
+
+    /// The workload's service account
+    #[arg(long)]
+    service_account: String,
+
+    /// The only workload that may use it, as NAMESPACE/NAME; otherwise every one of the service account
+    #[arg(long)]
+    workload: Option<WorkloadName>,
+
+    /// How long it can be used
+    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+
+    /// It can be used only once
+    #[arg(long)]
+    once: bool,
+
+    /// The first part of every identity
+    #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", default_value_t)]
+    trust_domain: TrustDomain,
+}
+
+/// Runs `selvedge token`.
+///
+/// # Errors
+/// If the data directory cannot be used, or no such token can be made.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Create(args) => {
+            let token = create(&args)?;
+            writeln!(io::stdout(), "{token}")?;
+            Ok(())
+        }
+    }
+}
+
+fn create(args: &CreateArgs) -> anyhow::Result<String> {
+    let identity = SpiffeId::new(&args.trust_domain, &args.namespace, &args.service_account)
+        .context("--namespace and --service-account")?;
+    let grant = Grant { identity, workload: args.workload.clone(), ttl: args.ttl, once: args.once };
+    let (authority, key) = open(&args.data_dir, &args.trust_domain)?;
+    Ok(attestation::create(&key, &grant, authority.root_sha256(), SystemTime::now())?)
+}
+
+fn open(data_dir: &Path, trust_domain: &TrustDomain) -> anyhow::Result<(Authority, TokenKey)> {
+    let data = DataDir::open(data_dir)?;
+    let authority = Authority::load_or_create(data.path(), trust_domain).context("the CA in --data-dir")?;
+    Ok((authority, TokenKey::load_or_create(data.path())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_control_plane::serve::attestation::Attestor;
+
+    use super::*;
+
+    fn args(data_dir: &Path) -> CreateArgs {
+        CreateArgs {
+            data_dir: data_dir.to_owned(),
+            namespace: "shop".into(),
+            service_account: "reviews".into(),
+            workload: None,
+            ttl: Duration::from_secs(60),
+            once: false,
+            trust_domain: TrustDomain::default(),
+        }
+    }
+
+    #[test]
+    fn a_token_made_before_the_first_start_is_good_afterwards() {
+        let parent = tempfile::tempdir().unwrap();
+        let data_dir = parent.path().join("data");
+
+        let token = create(&args(&data_dir)).unwrap();
+
+        let started = Authority::load_or_create(&data_dir, &TrustDomain::default()).unwrap();
+        let attestor = Attestor::open(&data_dir, started.trust_domain()).unwrap();
+        let proof = attestor.verify(&token, SystemTime::now()).unwrap();
+        assert_eq!(proof.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/reviews");
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+
+        let name = create(&CreateArgs { namespace: "Shop".into(), ..args(parent.path()) }).unwrap_err();
+        assert!(name.to_string().contains("--namespace"), "{name}");
+
+        create(&args(parent.path())).unwrap();
+        let other = CreateArgs { trust_domain: "other.example".parse().unwrap(), ..args(parent.path()) };
+        let other = format!("{:#}", create(&other).unwrap_err());
+        assert!(other.contains("--trust-domain cluster.local"), "{other}");
+    }
+}
