@@ -21,7 +21,7 @@ use crate::{
     forward::forward,
     identify::{Identified, identify},
     respond::respond,
-    serve::{self, Protocol},
+    serve::{self, Lifetime, Protocol},
     step::{Conn, HttpVersion, Request, Step},
     telemetry::{self, Direction},
     worker::Worker,
@@ -90,7 +90,7 @@ async fn mesh(
     peer: SocketAddr,
     own: &Arc<Workload>,
 ) {
-    let Identified { stream, peer: proven, preamble } = match identify(stream, &worker.live).await {
+    let Identified { stream, peer: proven, preamble, current } = match identify(stream, &worker.live).await {
         Ok(identified) => identified,
         Err(error) => {
             worker.metrics.connection_refused(Direction::Inbound, true, error.reason());
@@ -125,7 +125,8 @@ async fn mesh(
         identity: Some(proven.identity),
         last: RefCell::default(),
     };
-    let until = serve::until(worker, Some(retire_at(proven.not_after)));
+    let lifetime = Lifetime { retire_at: retire_at(proven.not_after), current };
+    let until = serve::until(worker, Some(lifetime));
     serve::serve(protocol, stream, path, Rc::new(conn), until).await;
 }
 

@@ -3,6 +3,7 @@
 use std::{
     pin::pin,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use hyper::{
     service::Service as HttpService,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use selvedge_certs::tls::Current;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
@@ -33,20 +35,44 @@ pub enum Protocol {
     Http2,
 }
 
-/// Completes when a connection must take no more requests: the proxy drains, or `retire_at` has come.
-/// Then gives the time that requests in progress still have.
-pub async fn until(worker: Rc<Worker>, retire_at: Option<Instant>) -> Duration {
-    let retired = async {
-        match retire_at {
-            Some(at) => tokio::time::sleep_until(at.into()).await,
+/// Until when a mesh peer's connection is served.
+#[derive(Debug)]
+pub struct Lifetime {
+    /// When it takes no more requests.
+    pub retire_at: Instant,
+    /// What its handshake was made with.
+    pub current: Arc<Current>,
+}
+
+/// Completes when a connection must take no more requests: the proxy drains, or the connection's lifetime
+/// is over. Then gives the time that requests in progress still have.
+pub async fn until(worker: Rc<Worker>, lifetime: Option<Lifetime>) -> Duration {
+    let over = async {
+        match lifetime {
+            Some(lifetime) => over(&worker, lifetime).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         _ = worker.drain.drained() => {}
-        () = retired => {}
+        () = over => {}
     }
     worker.settings.drain_timeout
+}
+
+async fn over(worker: &Worker, lifetime: Lifetime) {
+    let mut changed = worker.live.subscribe();
+    let withdrawn = async {
+        while !lifetime.current.is_retired() {
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = tokio::time::sleep_until(lifetime.retire_at.into()) => {}
+        () = withdrawn => {}
+    }
 }
 
 /// Serves `path` on `io`. When `until` completes, requests in progress finish, and no more are taken.

@@ -10,7 +10,7 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
-use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite};
+use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime};
 use crate::body::Body;
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept. Shorter than the
@@ -30,7 +30,7 @@ pub(super) struct Idle(RefCell<Vec<Connection>>);
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<Body>,
-    retire_at: Option<Instant>,
+    lifetime: Option<Lifetime>,
     idle_since: Instant,
 }
 
@@ -57,7 +57,7 @@ impl Connection {
     fn usable(&self, now: Instant, idle: Duration) -> bool {
         !self.sender.is_closed()
             && now.duration_since(self.idle_since) < idle
-            && self.retire_at.is_none_or(|retire_at| now < retire_at)
+            && self.lifetime.as_ref().is_none_or(|lifetime| lifetime.lasts(now))
     }
 
     /// Whether it can take a request, after giving its task a few chances to finish with the last one.
@@ -144,5 +144,5 @@ async fn open(pool: &Pool, settings: &Settings, limit: Duration) -> Result<Conne
             tracing::debug!(%dial, %error, "HTTP/1.1 connection ended");
         }
     });
-    Ok(Connection { sender, retire_at: opened.retire_at, idle_since: Instant::now() })
+    Ok(Connection { sender, lifetime: opened.lifetime, idle_since: Instant::now() })
 }

@@ -14,7 +14,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
 
-use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite};
+use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime};
 use crate::{
     body::{Body, Local},
     step::HttpVersion,
@@ -37,7 +37,7 @@ const MOVES: usize = 3;
 #[derive(Debug, Clone)]
 struct Connection {
     sender: SendRequest<Body>,
-    retire_at: Option<Instant>,
+    lifetime: Option<Lifetime>,
 }
 
 type Opening = SharedFuture<LocalBoxFuture<'static, Result<Connection, Failure>>>;
@@ -56,7 +56,7 @@ enum State {
 
 impl Connection {
     fn usable(&self, now: Instant) -> bool {
-        !self.sender.is_closed() && self.retire_at.is_none_or(|retire_at| now < retire_at)
+        !self.sender.is_closed() && self.lifetime.as_ref().is_none_or(|lifetime| lifetime.lasts(now))
     }
 }
 
@@ -179,5 +179,5 @@ async fn open(
             tracing::debug!(%dial, %error, "HTTP/2 connection ended");
         }
     });
-    Ok(Connection { sender, retire_at: opened.retire_at })
+    Ok(Connection { sender, lifetime: opened.lifetime })
 }

@@ -2,11 +2,12 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use selvedge_api::{preamble, wire};
-use selvedge_certs::tls::{self, Live};
+use selvedge_certs::tls::{self, Current, Live};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
@@ -24,8 +25,23 @@ pub const MAX_AGE: Duration = Duration::from_secs(3600);
 pub struct Opened {
     /// The bytes.
     pub stream: Stream,
-    /// From here on it takes no new request.
-    pub retire_at: Option<Instant>,
+    /// Until when it may be used. `None`: without end, it is plaintext.
+    pub lifetime: Option<Lifetime>,
+}
+
+/// Until when a mesh connection takes new requests.
+#[derive(Debug, Clone)]
+pub struct Lifetime {
+    retire_at: Instant,
+    current: Arc<Current>,
+}
+
+impl Lifetime {
+    /// Whether it still takes new requests: its certificates are valid, and no root that they may hang
+    /// on has been withdrawn.
+    pub fn lasts(&self, now: Instant) -> bool {
+        now < self.retire_at && !self.current.is_retired()
+    }
 }
 
 /// Opens a connection to `target` within `limit`, ready for the carrier that `preamble` names.
@@ -41,7 +57,7 @@ pub async fn open(
     let opened = async {
         let tcp = tcp(target.dial).await?;
         match &target.identity {
-            None => Ok(Opened { stream: Stream::Plain(tcp), retire_at: None }),
+            None => Ok(Opened { stream: Stream::Plain(tcp), lifetime: None }),
             Some(_) => mesh(tcp, target, preamble, live).await,
         }
     };
@@ -76,7 +92,7 @@ async fn mesh(
     let now = SystemTime::now();
     current.usable(now).map_err(|error| own(format!("our own certificate cannot be used: {error}")))?;
 
-    let connector = TlsConnector::from(std::sync::Arc::clone(&current.client));
+    let connector = TlsConnector::from(Arc::clone(&current.client));
     let stream = connector
         .connect(tls::session_name(dial), tcp)
         .await
@@ -98,7 +114,7 @@ async fn mesh(
         .await
         .map_err(|error| failed(format!("{dial} closed the connection before the first request: {error}")))?;
     let retire_at = retire_at(now, peer.not_after.min(current.not_after));
-    Ok(Opened { stream: Stream::Tls(Box::new(stream)), retire_at: Some(retire_at) })
+    Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime: Some(Lifetime { retire_at, current }) })
 }
 
 /// When a connection takes no more requests: a little before the first certificate on it ends, so that

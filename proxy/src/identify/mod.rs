@@ -5,6 +5,7 @@ pub mod token;
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -13,7 +14,7 @@ use selvedge_api::{
     wire,
 };
 use selvedge_certs::{
-    tls::{self, Live},
+    tls::{self, Current, Live},
     verify::Peer,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -69,6 +70,8 @@ pub struct Identified<S> {
     pub peer: Peer,
     /// What it wants.
     pub preamble: wire::Preamble,
+    /// What the handshake was made with.
+    pub current: Arc<Current>,
 }
 
 /// Completes a mesh handshake on `stream` and reads the preamble.
@@ -97,7 +100,7 @@ where
     let now = SystemTime::now();
     let current = live.current().ok_or_else(|| HandshakeError::Own("there is none yet".to_owned()))?;
     current.usable(now).map_err(|error| HandshakeError::Own(error.to_string()))?;
-    let mut stream = hello.into_stream(std::sync::Arc::clone(&current.server)).await?;
+    let mut stream = hello.into_stream(Arc::clone(&current.server)).await?;
     let peer = tls::peer_of(stream.get_ref().1, &current, now)
         .map_err(|error| HandshakeError::Peer(error.to_string()))?;
 
@@ -107,5 +110,5 @@ where
     let bytes = &mut bytes[..preamble::length(prefix)?];
     stream.read_exact(bytes).await?;
     let preamble = preamble::decode(bytes)?;
-    Ok(Identified { stream, peer, preamble })
+    Ok(Identified { stream, peer, preamble, current })
 }
