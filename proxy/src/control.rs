@@ -101,3 +101,87 @@ fn token(args: &Args) -> TokenSource {
         (token, None) => TokenSource::Given(token.clone().unwrap_or_default()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, time::Duration};
+
+    use clap::Parser;
+    use selvedge_ops::{listen, logging};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        task::JoinSet,
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::discovery::{
+        fake::{Ca, FakeControlPlane, PATIENCE, join_token},
+        fixtures,
+    };
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    async fn ask(admin: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer in time").unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_ready_with_a_certificate_and_its_own_policy() {
+        let ca = Ca::new();
+        let hour = Duration::from_secs(3600);
+        let mut control_plane = FakeControlPlane::start(&ca, fixtures::identity("frontend"), hour).await;
+        let address = control_plane.address.to_string();
+        let token = join_token(&ca, std::time::SystemTime::now() + hour);
+        let args = CommandLine::parse_from([
+            "selvedge-proxy",
+            "--workload=shop/frontend-1",
+            "--control-plane",
+            &address,
+            "--token",
+            &token,
+            "--app=127.0.0.1:1",
+        ])
+        .args;
+        let (store, asked) = Store::new();
+        let log_level = logging::init(&args.log).unwrap();
+        let listener = listen::tcp("--admin", "127.0.0.1:0".parse().unwrap()).unwrap();
+        let admin = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run(Control {
+            args: Arc::new(args),
+            live: Live::new(),
+            store,
+            asked,
+            metrics: Arc::new(Metrics::new(1)),
+            admin: listener,
+            readiness: Readiness::default(),
+            log_level,
+            drain: Drain::default(),
+        }));
+
+        let mut session = control_plane.session().await;
+        let not_yet = ask(admin, "/ready").await;
+        assert!(not_yet.starts_with("HTTP/1.1 503") && not_yet.contains("own policy"), "{not_yet}");
+        assert!(!not_yet.contains("certificate"), "{not_yet}");
+
+        let own = fixtures::own("1", "shop/frontend-1");
+        assert_eq!(session.transact(1, vec![own], &[]).await.refused, None);
+        let ready = ask(admin, "/ready").await;
+        assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+        assert!(ask(admin, "/config").await.contains("\"own\":{\"name\":\"shop/frontend-1\""));
+        let metrics = ask(admin, "/metrics").await;
+        assert!(metrics.contains("selvedge_control_plane_connected 1"), "{metrics}");
+        assert!(metrics.contains("selvedge_certificate_expiry_timestamp_seconds"), "{metrics}");
+    }
+}

@@ -46,7 +46,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// A stream that lived this long was a good one: the next attempt starts without a pause to speak of.
+/// A stream that lived this long was a good one: the pauses start over. One that breaks sooner does not
+/// count as an end of the trouble, or a control plane that fails on its first answer would be asked
+/// without pause.
 const GOOD_STREAM: Duration = Duration::from_secs(10);
 /// Messages that wait for a control plane that does not read. Beyond, the stream counts as broken.
 const MAX_OUTGOING: usize = 1024;
@@ -113,9 +115,8 @@ pub async fn run(discovery: Discovery) {
         let joined = client.certificate().await;
         let started = Instant::now();
         let ended = client.converse(joined, &mut complaint).await;
-        let was_good = client.heard || started.elapsed() >= GOOD_STREAM;
         client.hang_up();
-        if was_good {
+        if started.elapsed() >= GOOD_STREAM {
             attempt = 0;
         }
         if matches!(ended, Ended::NewCertificate) {
@@ -144,8 +145,6 @@ struct Client {
     draft: Draft,
     /// The open stream's other direction.
     outgoing: Option<mpsc::Sender<wire::ClientMessage>>,
-    /// Whether the stream has brought a transaction.
-    heard: bool,
     sweep_at: Instant,
 }
 
@@ -157,7 +156,6 @@ impl Client {
             held: Held::default(),
             draft: Draft::default(),
             outgoing: None,
-            heard: false,
             sweep_at: Instant::now() + SWEEP_EVERY,
         }
     }
@@ -236,14 +234,12 @@ impl Client {
     fn hang_up(&mut self) {
         self.outgoing = None;
         self.draft = Draft::default();
-        self.heard = false;
         self.discovery.metrics.control.connected.set(0);
         self.discovery.status.send_modify(|status| status.away(SystemTime::now()));
     }
 
     /// Takes a part of a transaction, and with the last part the transaction.
     fn receive(&mut self, part: wire::Transaction, us: &Us) {
-        self.heard = true;
         let (nonce, more) = (part.nonce, part.more);
         self.draft.add(part);
         if more {
@@ -372,3 +368,6 @@ fn fingerprint(versions: &BTreeMap<ResourceName, String>) -> String {
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

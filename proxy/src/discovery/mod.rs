@@ -9,6 +9,8 @@ pub mod client;
 pub mod complaint;
 pub mod connect;
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 pub(crate) mod fixtures;
 pub mod held;
 pub mod status;

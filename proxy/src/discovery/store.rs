@@ -114,3 +114,72 @@ impl View {
         look(&self.held.borrow().1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, sync::atomic::AtomicBool};
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn table(authority: &str) -> Arc<Table> {
+        let authority: Arc<str> = Arc::from(authority);
+        let destination =
+            Destination { authority: Arc::clone(&authority), bound: None, used: AtomicBool::new(false) };
+        Arc::new(Table { destinations: HashMap::from([(authority, Arc::new(destination))]), own: None })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_is_asked_for_and_waits_for_its_answer() {
+        let (store, mut asked) = Store::new();
+        let waiting = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.destination("reviews:9080").await }
+        });
+
+        assert_eq!(&*asked.recv().await.unwrap(), "reviews:9080");
+        store.publish(table("elsewhere:80"));
+        assert!(!waiting.is_finished());
+        store.publish(table("reviews:9080"));
+
+        assert_eq!(&*waiting.await.unwrap().unwrap().authority, "reviews:9080");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_without_an_answer_ends_after_its_time() {
+        let (store, _asked) = Store::new();
+        let start = Instant::now();
+
+        assert!(store.destination("reviews:9080").await.is_none());
+
+        assert_eq!(start.elapsed(), LOOKUP_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_ends_after_its_time_even_if_nobody_listens() {
+        let (store, _asked) = Store::new();
+        let lookups = (0..=MAX_WANTED).map(|place| {
+            let store = Arc::clone(&store);
+            async move { store.destination(&format!("host-{place}")).await }
+        });
+        let start = Instant::now();
+
+        let found = futures_util::future::join_all(lookups).await;
+
+        assert!(found.iter().all(Option::is_none));
+        assert_eq!(start.elapsed(), LOOKUP_TIMEOUT);
+    }
+
+    #[test]
+    fn a_view_holds_a_table_until_it_is_refreshed() {
+        let (store, _asked) = Store::new();
+        let view = View::new(Arc::clone(&store));
+
+        store.publish(table("a:80"));
+        assert!(view.with(|table| table.destinations.is_empty()));
+
+        assert_eq!(view.refresh(), 1);
+        assert!(view.with(|table| table.destinations.contains_key("a:80")));
+    }
+}

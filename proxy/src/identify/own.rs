@@ -250,3 +250,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
