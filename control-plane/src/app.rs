@@ -287,7 +287,8 @@ struct Compiling {
 impl Compiling {
     /// Until the source is gone.
     async fn run(self, mut loaded: watch::Receiver<Arc<Loaded>>) {
-        while self.debounce.changed(&mut loaded).await {
+        let mut first = true;
+        while self.changed(&mut loaded, std::mem::take(&mut first)).await {
             let newest = Arc::clone(&loaded.borrow_and_update());
             if self.is_unread(&newest) {
                 self.report(newest.problems.clone());
@@ -310,6 +311,11 @@ impl Compiling {
             self.report(newest.problems.iter().cloned().chain(problems).collect());
             self.publish(mesh);
         }
+    }
+
+    /// Waits for changes to pause, except before the first: a start is not kept waiting.
+    async fn changed(&self, loaded: &mut watch::Receiver<Arc<Loaded>>, first: bool) -> bool {
+        if first { loaded.changed().await.is_ok() } else { self.debounce.changed(loaded).await }
     }
 
     /// A directory that could never be read says nothing: an empty mesh would take away what proxies
@@ -371,3 +377,6 @@ impl Overview {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
