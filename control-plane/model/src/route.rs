@@ -171,18 +171,18 @@ impl Match {
     }
 }
 
-/// All values of a header, joined with `,`; `None` if it is missing or is not UTF-8.
+/// All values of a header, joined with `,`; `None` if it is missing. Bytes that are not UTF-8 become
+/// U+FFFD, so that no client makes a header invisible to a rule by adding one to it.
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
-    let text = |value: &'a HeaderValue| std::str::from_utf8(value.as_bytes()).ok();
-    let mut values = headers.get_all(name).iter();
-    let first = text(values.next()?)?;
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
+    let first = values.next()?;
     let Some(second) = values.next() else {
-        return Some(Cow::Borrowed(first));
+        return Some(first);
     };
-    let mut joined = first.to_owned();
+    let mut joined = first.into_owned();
     for value in std::iter::once(second).chain(values) {
         joined.push(',');
-        joined.push_str(text(value)?);
+        joined.push_str(&value);
     }
     Some(Cow::Owned(joined))
 }
@@ -313,3 +313,6 @@ impl RouteTable {
         found.map(|(rule, _)| *rule)
     }
 }
+
+#[cfg(test)]
+mod tests;
