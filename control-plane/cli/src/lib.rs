@@ -7,6 +7,7 @@ use std::{io, process::ExitCode};
 
 pub mod app;
 pub mod certs;
+pub mod check;
 pub mod control_plane;
 pub mod demo;
 pub mod proxy;

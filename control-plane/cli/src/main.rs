@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_cli::{app, certs, control_plane, demo, finish, proxy, token};
+use selvedge_cli::{app, certs, check, control_plane, demo, finish, proxy, token};
 
 /// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
 #[derive(Debug, Parser)]
@@ -18,6 +18,7 @@ enum Command {
     #[command(hide = true)]
     App(app::Args),
     Certs(certs::Args),
+    Check(check::Args),
     ControlPlane(control_plane::Args),
     Demo(demo::Args),
     Proxy(proxy::Args),
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
     let outcome = match Selvedge::parse().command {
         Command::App(args) => app::run(args),
         Command::Certs(args) => certs::run(args),
+        Command::Check(args) => match check::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::ControlPlane(args) => control_plane::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Proxy(args) => proxy::run(args),
