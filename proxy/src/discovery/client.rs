@@ -95,14 +95,28 @@ enum Ended {
     #[error("the control plane at {address} does not answer within {limit:?}")]
     Timeout { address: String, limit: Duration },
     /// It said why.
-    #[error("the control plane refuses or breaks the stream: {} ({:?})", .0.message(), .0.code())]
-    Status(Box<tonic::Status>),
+    #[error("the control plane refuses the stream: {message} ({code:?})")]
+    Refused { message: String, code: tonic::Code },
+    /// It ended without a word, or the network did.
+    #[error("the connection to the control plane broke: {reason}")]
+    Broken { reason: String },
     /// It is shutting down.
     #[error("the control plane closed the stream")]
     Closed,
     /// Nothing that we send is taken.
     #[error("the control plane does not read what it is sent")]
     Stuck,
+}
+
+impl Ended {
+    fn of(status: &tonic::Status) -> Self {
+        let message = status.message().to_owned();
+        // What is not the control plane's own word has a cause on this side.
+        match std::error::Error::source(status) {
+            Some(_) => Self::Broken { reason: message },
+            None => Self::Refused { message, code: status.code() },
+        }
+    }
 }
 
 /// Keeps configuration in force up to date, for as long as it is polled.
@@ -192,7 +206,7 @@ impl Client {
                 part = stream.message() => match part {
                     Ok(Some(part)) => self.receive(part, &us),
                     Ok(None) => return Ended::Closed,
-                    Err(status) => return Ended::Status(Box::new(status)),
+                    Err(status) => return Ended::of(&status),
                 },
                 Some(authority) = self.discovery.asked.recv() => self.note(&authority),
                 () = sleep_until(self.sweep_at) => self.sweep(),
@@ -218,7 +232,7 @@ impl Client {
         let mut client = DiscoveryClient::new(channel).max_decoding_message_size(MAX_PART);
         let opening = timeout(OPEN_TIMEOUT, client.stream(ReceiverStream::new(messages)));
         let response = self.while_noting(opening).await.map_err(|_| timed_out(OPEN_TIMEOUT))?;
-        response.map(tonic::Response::into_inner).map_err(|status| Ended::Status(Box::new(status)))
+        response.map(tonic::Response::into_inner).map_err(|status| Ended::of(&status))
     }
 
     fn hello(&self) -> wire::Hello {

@@ -34,11 +34,6 @@ impl Complaint {
         tracing::info!(was = %reason, "works again: {}", self.about);
         true
     }
-
-    /// What it fails with now.
-    pub fn reason(&self) -> Option<&str> {
-        self.open.as_deref()
-    }
 }
 
 #[cfg(test)]

@@ -27,14 +27,16 @@ use super::token::{TokenError, TokenSource};
 use crate::{
     discovery::{
         complaint::Complaint,
-        connect::{ConnectError, ControlPlane},
+        connect::{Address, ConnectError, ControlPlane},
         held::{self, UnusableBundle},
     },
     telemetry::Metrics,
 };
 
-/// For connecting to the control plane and having a request signed.
+/// For connecting to the control plane and having a request signed; less where little life is left.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Even then it may take this long.
+const SHORTEST_SIGN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to sleep at most before looking at the clock again: it may have been set meanwhile.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
@@ -82,8 +84,8 @@ enum OwnError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// A control plane that is overloaded, or stopped.
-    #[error("the control plane at {address} has signed nothing within {SIGN_TIMEOUT:?}")]
-    Timeout { address: String },
+    #[error("the control plane at {address} has signed nothing in time; is it overloaded, or stopped?")]
+    Timeout { address: Address },
     /// It says why.
     #[error("the control plane does not sign: {message} ({code:?})")]
     Refused { message: String, code: tonic::Code },
@@ -116,10 +118,9 @@ pub async fn run(own: Own) {
     let mut complaint = Complaint::new("no new certificate from the control plane");
     let mut failures = 0;
     loop {
-        let address = keeper.own.control_plane.address().to_string();
-        let obtained = tokio::time::timeout(SIGN_TIMEOUT, keeper.obtain())
+        let obtained = tokio::time::timeout(keeper.patience(SystemTime::now()), keeper.obtain())
             .await
-            .unwrap_or(Err(OwnError::Timeout { address }))
+            .unwrap_or_else(|_| Err(keeper.timed_out()))
             .and_then(|credentials| keeper.put_into_use(credentials));
         let next = match obtained {
             Ok(renew_at) => {
@@ -148,6 +149,20 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// How long one attempt may take, so that there is time for another before the certificate expires.
+    fn patience(&self, now: SystemTime) -> Duration {
+        let remaining = self.remaining(now);
+        if remaining.is_zero() {
+            SIGN_TIMEOUT
+        } else {
+            (remaining / 3).clamp(SHORTEST_SIGN_TIMEOUT, SIGN_TIMEOUT)
+        }
+    }
+
+    fn timed_out(&self) -> OwnError {
+        OwnError::Timeout { address: self.own.control_plane.address().clone() }
+    }
+
     async fn obtain(&self) -> Result<Credentials, OwnError> {
         let Proof { tls, identity, token } = self.proof(SystemTime::now())?;
         let request =

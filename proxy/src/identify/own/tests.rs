@@ -151,3 +151,18 @@ async fn a_refusal_is_told_in_the_control_planes_words() {
     assert!(matches!(error, OwnError::Refused { code: tonic::Code::InvalidArgument, .. }), "{error}");
     assert!(error.to_string().contains("sa/frontend"), "{error}");
 }
+
+#[tokio::test]
+async fn the_less_life_is_left_the_sooner_an_attempt_is_given_up() {
+    let (rig, own) = Rig::new(HOUR).await;
+    let credentials = rig.ca.credentials(&fixtures::identity("frontend"), HOUR);
+    let expires = credentials.leaf.not_after;
+    let mut keeper = Keeper { own, credentials: None };
+    assert_eq!(keeper.patience(SystemTime::now()), SIGN_TIMEOUT);
+
+    keeper.credentials = Some(credentials);
+    assert_eq!(keeper.patience(expires - HOUR / 2), SIGN_TIMEOUT);
+    assert_eq!(keeper.patience(expires - Duration::from_secs(9)), Duration::from_secs(3));
+    assert_eq!(keeper.patience(expires - Duration::from_secs(1)), SHORTEST_SIGN_TIMEOUT);
+    assert_eq!(keeper.patience(expires), SIGN_TIMEOUT);
+}
