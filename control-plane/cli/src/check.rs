@@ -1,0 +1,301 @@
+//! `selvedge check`: what a directory of documents means, and what is wrong with it, before it is served.
+//!
+//! The same reading and compiling as in the control plane, so that what passes here is what will be in
+//! use. Nothing is remembered: a document that fails is not in use here, while a running control plane
+//! would keep its last good version.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use selvedge_control_plane::{
+    compile::{Settings, compile},
+    problem::{Problem, Severity},
+    sources::directory::{self, Options},
+};
+use selvedge_model::{Mesh, Service, TrustDomain, snapshot::ServiceViews};
+use serde::Serialize;
+
+/// Read a directory of documents, say what is wrong with them and what they configure
+///
+/// Exit status: 0 if nothing is wrong (warnings are allowed), 1 if there are errors, 2 if the directory
+/// cannot be read.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The directory of YAML and JSON files
+    #[arg(long, env = "SELVEDGE_CONFIG_DIR", value_name = "DIR")]
+    config_dir: PathBuf,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    /// The trust domain of every identity
+    #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", value_name = "NAME", default_value_t)]
+    trust_domain: TrustDomain,
+    /// The DNS suffix of Kubernetes services
+    #[arg(long, env = "SELVEDGE_CLUSTER_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// The namespace of documents that name none
+    #[arg(long, env = "SELVEDGE_DEFAULT_NAMESPACE", value_name = "NAME", default_value = "default")]
+    default_namespace: String,
+    /// The namespace whose documents count for the whole mesh
+    #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", value_name = "NAME", default_value = "istio-system")]
+    root_namespace: String,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Report {
+    passed: bool,
+    errors: usize,
+    warnings: usize,
+    not_acted_on: usize,
+    problems: Vec<Problem>,
+    services: Vec<ServiceReport>,
+    workloads: Vec<WorkloadReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceReport {
+    host: String,
+    port: u16,
+    endpoints: usize,
+    meshed_endpoints: usize,
+    rules: Vec<RuleReport>,
+    /// Namespaces whose clients follow rules of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    namespaces: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct RuleReport {
+    name: String,
+    backends: Vec<BackendReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct BackendReport {
+    name: String,
+    weight: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkloadReport {
+    name: String,
+    identity: String,
+    meshed: bool,
+    mode: String,
+    rule: String,
+}
+
+/// Checks a directory; the exit status says what was found.
+///
+/// # Errors
+/// If the report cannot be written.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let options = Options { default_namespace: args.default_namespace.clone(), ..Options::default() };
+    let loaded = match directory::load(&args.config_dir, options) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let settings = Settings {
+        trust_domain: args.trust_domain,
+        cluster_domain: args.cluster_domain,
+        default_namespace: args.default_namespace,
+        root_namespace: args.root_namespace,
+    };
+    let (mesh, between) = compile(&loaded.resources, &settings, &Mesh::default());
+    let report = Report::new(&mesh, [loaded.problems.as_slice(), &between].concat());
+    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_text() };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+impl Report {
+    fn new(mesh: &Mesh, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by(|a, b| (a.severity, &a.path, a.line).cmp(&(b.severity, &b.path, b.line)));
+        let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
+        let errors = count(Severity::Error);
+        Self {
+            passed: errors == 0,
+            errors,
+            warnings: count(Severity::Warning),
+            not_acted_on: count(Severity::NotActedOn),
+            services: mesh.services.values().map(|views| ServiceReport::new(mesh, views)).collect(),
+            workloads: mesh
+                .workloads
+                .values()
+                .map(|workload| WorkloadReport {
+                    name: workload.name.to_string(),
+                    identity: workload.identity.to_string(),
+                    meshed: workload.meshed,
+                    mode: workload.policy.default.mode.to_string(),
+                    rule: workload.policy.default.name.to_string(),
+                })
+                .collect(),
+            problems,
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (severity, title) in [
+            (Severity::Error, "Errors"),
+            (Severity::Warning, "Warnings"),
+            (Severity::NotActedOn, "Not acted on"),
+        ] {
+            let mut here = self.problems.iter().filter(|problem| problem.severity == severity).peekable();
+            if here.peek().is_some() {
+                line(&mut text, 0, title);
+            }
+            for problem in here {
+                line(&mut text, 1, &problem.to_string());
+            }
+        }
+        if !self.services.is_empty() {
+            line(&mut text, 0, "Services");
+        }
+        for service in &self.services {
+            service.add_to(&mut text);
+        }
+        if !self.workloads.is_empty() {
+            line(&mut text, 0, "Workloads");
+        }
+        for WorkloadReport { name, identity, meshed, mode, rule } in &self.workloads {
+            let how = if *meshed { format!("{mode} by {rule}") } else { "no sidecar".to_owned() };
+            line(&mut text, 1, &format!("{name}  {identity}  {how}"));
+        }
+        let counts = [
+            counted(self.errors, "error", "errors"),
+            counted(self.warnings, "warning", "warnings"),
+            counted(self.not_acted_on, "field or document not acted on", "fields or documents not acted on"),
+        ];
+        line(&mut text, 0, &counts.join(", "));
+        text
+    }
+}
+
+impl ServiceReport {
+    fn new(mesh: &Mesh, views: &ServiceViews) -> Self {
+        let service = &views.default;
+        let endpoints = mesh.endpoints.get(&service.key).map(|endpoints| endpoints.list.as_slice());
+        let endpoints = endpoints.unwrap_or_default();
+        Self {
+            host: service.key.host.to_string(),
+            port: service.key.port,
+            endpoints: endpoints.len(),
+            meshed_endpoints: endpoints.iter().filter(|endpoint| endpoint.identity.is_some()).count(),
+            rules: rules(service),
+            namespaces: views.by_namespace.keys().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn add_to(&self, text: &mut String) {
+        let endpoints = counted(self.endpoints, "endpoint", "endpoints");
+        let meshed = self.meshed_endpoints;
+        line(text, 1, &format!("{}:{}  {endpoints}, {meshed} with mutual TLS", self.host, self.port));
+        for rule in &self.rules {
+            let mut shares = Vec::new();
+            for backend in &rule.backends {
+                let broken = if backend.broken.is_some() { " (broken: 503)" } else { "" };
+                shares.push(format!("{} {}{broken}", backend.weight, backend.name));
+            }
+            let shares = if shares.is_empty() { "nowhere: 503".to_owned() } else { shares.join(", ") };
+            line(text, 2, &format!("{} -> {shares}", rule.name));
+        }
+        if self.rules.is_empty() {
+            line(text, 2, "no rule: 404");
+        }
+        if !self.namespaces.is_empty() {
+            line(text, 2, &format!("other rules for clients in {}", self.namespaces.join(", ")));
+        }
+    }
+}
+
+fn rules(service: &Service) -> Vec<RuleReport> {
+    let backend = |index: usize, weight| {
+        let backend = &service.backends[index];
+        BackendReport { name: backend.name.to_string(), weight, broken: backend.broken.clone() }
+    };
+    let rule = |rule: &selvedge_model::Rule| RuleReport {
+        name: rule.name.clone(),
+        backends: rule.backends.iter().map(|one| backend(one.backend, one.weight)).collect(),
+    };
+    service.routes.rules().iter().map(rule).collect()
+}
+
+fn line(text: &mut String, indent: usize, words: &str) {
+    writeln!(text, "{:width$}{words}", "", width = indent * 2).expect("writing to a String cannot fail");
+}
+
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn check(files: &[(&str, &str)]) -> Report {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let loaded = directory::load(directory.path(), Options::default()).unwrap();
+        let (mesh, between) = compile(&loaded.resources, &Settings::default(), &Mesh::default());
+        Report::new(&mesh, [loaded.problems.as_slice(), &between].concat())
+    }
+
+    const CANARY: [(&str, &str); 2] = [
+        ("routes.yaml", include_str!("../../../examples/canary/config/virtualservice.yaml")),
+        ("service.yaml", include_str!("../../../examples/canary/config/service.yaml")),
+    ];
+
+    #[test]
+    fn a_report_names_errors_first_and_then_what_is_configured() {
+        let report = check(&CANARY);
+
+        let text = report.to_text();
+        assert!(!report.passed);
+        assert!(text.starts_with("Errors\n  "), "{text}");
+        assert!(
+            text.contains("routes.yaml:17: VirtualService default/reviews: spec.http[0].route[0]"),
+            "{text}"
+        );
+        assert!(text.contains("reviews.default.svc.cluster.local:9080  0 endpoints"), "{text}");
+        assert!(
+            text.contains(
+                "VirtualService default/reviews http[1] -> 90 reviews.default.svc.cluster.local:9080/v1"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("3 errors, 0 warnings, 0 fields or documents not acted on\n"), "{text}");
+    }
+
+    #[test]
+    fn warnings_pass() {
+        let rule = include_str!("../../../examples/policies/least-request-and-ejection.yaml");
+        let report = check(&[CANARY[0], CANARY[1], ("rule.yaml", rule)]);
+
+        assert!(report.passed, "{}", report.to_text());
+        assert_eq!((report.warnings, report.not_acted_on), (1, 3));
+    }
+
+    #[test]
+    fn a_report_is_one_json_object() {
+        let json = serde_json::to_value(check(&CANARY)).unwrap();
+
+        assert_eq!(json["passed"], false);
+        assert_eq!(json["problems"][0]["severity"], "error");
+        assert_eq!(json["services"][0]["rules"][1]["backends"][1]["weight"], 10);
+    }
+}
