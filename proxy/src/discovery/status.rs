@@ -9,8 +9,6 @@ use selvedge_api::ResourceName;
 pub struct Status {
     /// Whether the stream is open.
     pub stream: Stream,
-    /// Whether it ever was.
-    pub reached: bool,
     /// The last transaction that was taken in.
     pub applied: Option<Applied>,
     /// The last transaction that was refused, if it came after the last that was taken in.
@@ -65,7 +63,6 @@ impl Status {
     /// The stream is open.
     pub(super) fn connected(&mut self, now: SystemTime) {
         self.stream = Stream::Connected { since: now };
-        self.reached = true;
     }
 
     /// The stream is not open, or no more.
