@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
@@ -13,35 +13,43 @@ use selvedge_ops::build;
 
 use crate::problem::{Problem, Severity};
 
-/// Whether a problem is an error, a warning, or a field that is read over.
+/// What became of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Outcome {
+    /// It was sent.
+    Sent,
+    /// The proxy applied it.
+    Acknowledged,
+    /// The proxy refused it, and said why.
+    Refused,
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Acknowledged => "acknowledged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::NotActedOn => "not-acted-on",
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BySeverity {
-    severity: SeverityLabel,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types)] // the label's own words
-enum SeverityLabel {
-    error,
-    warning,
-    not_acted_on,
-}
-
-/// What became of a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types)] // the label's own words
-pub enum Outcome {
-    /// It was sent.
-    sent,
-    /// The proxy applied it.
-    acknowledged,
-    /// The proxy refused it, and said why.
-    refused,
+    severity: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOutcome {
-    outcome: Outcome,
+    outcome: &'static str,
 }
 
 /// A closed set of words, such as the reasons of a refusal.
@@ -134,7 +142,7 @@ impl Metrics {
     }
 
     pub(crate) fn transaction(&self, outcome: Outcome) {
-        self.transactions.get_or_create(&ByOutcome { outcome }).inc();
+        self.transactions.get_or_create(&ByOutcome { outcome: outcome.word() }).inc();
     }
 
     pub(crate) fn stream_refused(&self, reason: &'static str) {
@@ -150,13 +158,9 @@ impl Metrics {
     }
 
     pub(crate) fn set_problems(&self, problems: &[Problem]) {
-        for (severity, label) in [
-            (Severity::Error, SeverityLabel::error),
-            (Severity::Warning, SeverityLabel::warning),
-            (Severity::NotActedOn, SeverityLabel::not_acted_on),
-        ] {
+        for severity in [Severity::Error, Severity::Warning, Severity::NotActedOn] {
             let count = problems.iter().filter(|problem| problem.severity == severity).count();
-            let gauge = self.problems.get_or_create(&BySeverity { severity: label });
+            let gauge = self.problems.get_or_create(&BySeverity { severity: severity_word(severity) });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
@@ -177,7 +181,7 @@ mod tests {
     #[test]
     fn what_happened_is_written_in_the_words_of_the_documentation() {
         let metrics = Metrics::default();
-        metrics.transaction(Outcome::acknowledged);
+        metrics.transaction(Outcome::Acknowledged);
         metrics.certificate_refused("token-expired");
         metrics.set_problems(&[]);
 
@@ -186,7 +190,7 @@ mod tests {
         for line in [
             r#"selvedge_control_plane_transactions_total{outcome="acknowledged"} 1"#,
             r#"selvedge_control_plane_certificates_refused_total{reason="token-expired"} 1"#,
-            r#"selvedge_control_plane_problems{severity="not_acted_on"} 0"#,
+            r#"selvedge_control_plane_problems{severity="not-acted-on"} 0"#,
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");
         }

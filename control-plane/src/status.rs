@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -13,7 +14,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     metrics::Metrics,
-    problem::{Problem, Severity},
+    problem::{DocumentName, Problem, Severity},
     snapshot::diff::Versions,
 };
 
@@ -24,11 +25,11 @@ pub struct Problems {
 }
 
 /// What makes two problems one and the same: everything but the line, which moves with every edit above.
-type Same<'a> =
-    (Severity, &'a Option<crate::problem::DocumentName>, &'a Option<Arc<std::path::Path>>, &'a str, &'a str);
+type Same<'a> = (Severity, Option<&'a DocumentName>, Option<&'a Path>, &'a str, &'a str);
 
 fn same(problem: &Problem) -> Same<'_> {
-    (problem.severity, &problem.document, &problem.path, &problem.field, &problem.message)
+    let (document, path) = (problem.document.as_ref(), problem.path.as_deref());
+    (problem.severity, document, path, &problem.field, &problem.message)
 }
 
 impl Problems {
@@ -181,7 +182,6 @@ impl Drop for Registration {
 mod tests {
     use std::{
         io,
-        path::Path,
         sync::{Arc, Mutex},
     };
 

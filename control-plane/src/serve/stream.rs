@@ -149,8 +149,10 @@ impl Conversation {
         let registration = self.proxies.register(session.shown(self.address));
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
         loop {
-            self.send_what_is_due(&mut session).await?;
-            registration.update(|proxy| session.show(proxy));
+            if session.due && session.under_way.is_none() {
+                self.send_what_is_due(&mut session).await?;
+                registration.update(|proxy| session.show(proxy));
+            }
             let deadline = session.under_way.as_ref().map(|under_way| under_way.deadline);
             tokio::select! {
                 message = messages.message() => match message? {
@@ -183,9 +185,6 @@ impl Conversation {
     }
 
     async fn send_what_is_due(&mut self, session: &mut Session) -> Result<(), Status> {
-        if !session.due || session.under_way.is_some() {
-            return Ok(());
-        }
         let snapshot = self.snapshot()?;
         let Some(difference) = session.next(&snapshot, Instant::now() + ACK_TIMEOUT)? else {
             return Ok(());
@@ -199,7 +198,7 @@ impl Conversation {
             sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?
                 .ok();
         }
-        self.metrics.transaction(Outcome::sent);
+        self.metrics.transaction(Outcome::Sent);
         Ok(())
     }
 
@@ -211,12 +210,16 @@ impl Conversation {
     ) -> Result<(), Status> {
         match session.hear(message)? {
             Heard::Nothing => {}
-            Heard::Applied => self.metrics.transaction(Outcome::acknowledged),
+            // What it holds now is shown by the look at what is due next.
+            Heard::Applied => self.metrics.transaction(Outcome::Acknowledged),
             Heard::Refused { nonce, reason } => {
-                self.metrics.transaction(Outcome::refused);
+                self.metrics.transaction(Outcome::Refused);
                 tracing::warn!(workload = %session.workload, nonce, reason, "the proxy refused its configuration");
                 let refused = RefusedTransaction { nonce, at: SystemTime::now(), reason };
-                registration.update(|proxy| proxy.refused = Some(refused));
+                registration.update(|proxy| {
+                    session.show(proxy);
+                    proxy.refused = Some(refused);
+                });
             }
         }
         Ok(())
