@@ -58,10 +58,10 @@ mod tests {
     /// meant: see "Performance" in the README of `tests/bench`.
     #[test]
     fn what_a_request_carries_stays_small() {
-        assert!(size_of::<crate::body::Body>() <= 176, "{}", size_of::<crate::body::Body>());
-        assert!(size_of::<crate::step::Request>() <= 424, "{}", size_of::<crate::step::Request>());
-        assert!(size_of::<crate::step::Routed>() <= 488, "{}", size_of::<crate::step::Routed>());
-        assert!(size_of::<crate::step::Response>() <= 424, "{}", size_of::<crate::step::Response>());
+        assert!(size_of::<crate::body::Body>() <= 184, "{}", size_of::<crate::body::Body>());
+        assert!(size_of::<crate::step::Request>() <= 432, "{}", size_of::<crate::step::Request>());
+        assert!(size_of::<crate::step::Routed>() <= 496, "{}", size_of::<crate::step::Routed>());
+        assert!(size_of::<crate::step::Response>() <= 432, "{}", size_of::<crate::step::Response>());
         assert!(size_of::<crate::step::Error>() <= 64, "{}", size_of::<crate::step::Error>());
     }
 }
