@@ -1,3 +1,17 @@
-//! End to end: the real binaries, real sockets.
+//! End to end: the real binaries, real sockets, real files. One module for each topic; a mesh for each test.
 
+mod bad_config;
+mod bootstrap;
 mod certs;
+mod control_plane_away;
+mod demo;
+mod dependencies;
+mod drain;
+mod hello;
+mod http;
+mod kill;
+mod mesh_client;
+mod plaintext;
+
+/// The binary that people type; every program of a mesh is one of its subcommands.
+const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");

@@ -1,1 +1,107 @@
 //! The end-to-end harness and the benchmark's programs.
+//!
+//! Thin: meshes are the demo's own [`Cluster`], so that what the tests prove is what the demo shows. A test
+//! never sleeps to wait for a state: it [`poll`]s, with a deadline.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use selvedge_certs::{ca::Authority, tls::Credentials};
+use selvedge_demo::{cluster::Cluster, documents, processes::Exits, wait, workload::Spec};
+use selvedge_model::SpiffeId;
+
+/// How long to poll for a state that must come.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Asks `look` until it is `Ok`; its `Err` says what is there instead.
+///
+/// # Panics
+/// If that does not happen within `limit`.
+pub async fn poll<T, E: fmt::Display>(
+    limit: Duration,
+    what: &str,
+    look: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    wait::until(limit, what, look).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A mesh of a test's own. If the test fails, the ends of all logs are printed.
+#[derive(Debug)]
+pub struct Mesh {
+    cluster: Cluster,
+    /// Processes that ended although the test did not end them.
+    pub exits: Exits,
+}
+
+impl Mesh {
+    /// Addresses and an empty configuration; nothing runs.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub fn empty(binary: &str) -> Self {
+        let (cluster, exits) =
+            Cluster::create(Path::new(binary), None).expect("a part of the loopback network");
+        Self { cluster, exits }
+    }
+
+    /// A control plane and these workloads, all ready, each behind the service that its `app` label names.
+    ///
+    /// # Panics
+    /// If one does not become ready.
+    pub async fn of(binary: &str, specs: impl IntoIterator<Item = Spec>) -> Self {
+        let specs: Vec<Spec> = specs.into_iter().collect();
+        let mut mesh = Self::empty(binary);
+        for spec in &specs {
+            mesh.service(&spec.labels[0].1, spec.port);
+        }
+        mesh.start_control_plane().await.expect("a control plane");
+        mesh.add(specs).await.expect("workloads");
+        mesh
+    }
+
+    /// A `Service` of the workloads labelled `app: <name>`.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn service(&self, name: &str, port: u16) {
+        let text = documents::service(name, "default", port);
+        self.write(&format!("service-{name}.yaml"), &text).expect("a writable directory");
+    }
+
+    /// A certificate for `service_account`, straight from the mesh's CA, and the mesh's roots.
+    ///
+    /// # Panics
+    /// If the control plane has not made its CA yet.
+    pub fn credentials(&self, service_account: &str) -> Credentials {
+        let authority = Authority::load(&self.data_dir()).expect("the control plane's CA");
+        let identity = SpiffeId::new(authority.trust_domain(), "default", service_account).expect("a name");
+        let leaf = authority.issue(&identity, &[], Duration::from_secs(600), SystemTime::now());
+        Credentials { leaf: leaf.expect("a certificate"), bundle: authority.bundle() }
+    }
+}
+
+impl Deref for Mesh {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl DerefMut for Mesh {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.cluster.log_tails());
+        }
+    }
+}

@@ -20,7 +20,7 @@ use crate::{
     call::{self, Answer, CallError},
     documents::{self, Entry},
     ground::{Ground, GroundError},
-    processes::{Exits, Process, ProcessError, Processes},
+    processes::{self, Exits, Process, ProcessError, Processes},
     wait::{self, TooLate},
     workload::{AppKind, Spec, Workload},
 };
@@ -469,6 +469,16 @@ impl Cluster {
             process.terminate(Duration::from_secs(35)).await?;
         }
         Ok(())
+    }
+
+    /// The ends of all processes' logs.
+    pub fn log_tails(&self) -> String {
+        let mut text = String::new();
+        for log in self.processes.logs() {
+            let name = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            text.push_str(&format!("--- {name}\n{}\n", processes::tail(&log)));
+        }
+        text
     }
 
     /// The name and process id of everything that runs.

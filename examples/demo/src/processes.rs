@@ -121,6 +121,14 @@ impl Processes {
         &self.binary
     }
 
+    /// The logs of all processes that were started.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.logs).into_iter().flatten().flatten();
+        let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        logs.sort();
+        logs
+    }
+
     /// Where a process' log is.
     pub fn log(&self, name: &str) -> PathBuf {
         self.logs.join(format!("{name}.log"))
@@ -357,7 +365,7 @@ fn announced(stdout: ChildStdout) -> watch::Receiver<BTreeMap<String, Vec<Socket
 }
 
 /// The last lines of a log; colours taken out.
-fn tail(log: &Path) -> String {
+pub fn tail(log: &Path) -> String {
     let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.unwrap_or_else(|error| format!("(cannot be read: {error})"));
     let lines: Vec<&str> = text.lines().collect();

@@ -111,11 +111,13 @@ impl Summary {
         for (name, Latency { p50_us, p99_us }) in rows {
             table.add_row([name.to_owned(), milliseconds(p50_us), milliseconds(p99_us)]);
         }
+        // An early end measured nothing.
+        let table = if self.pair.p50_us == 0 { String::new() } else { format!("{table}\n") };
         let passed = self.steps.iter().filter(|step| step.passed).count();
         let share =
             if self.requests == 0 { 0.0 } else { 100.0 * self.succeeded as f64 / self.requests as f64 };
         format!(
-            "{table}\n{} requests, {} answered ({share:.2} %); {passed} of {} steps passed in {:.0} s",
+            "{table}{} requests, {} answered ({share:.2} %); {passed} of {} steps passed in {:.0} s",
             self.requests,
             self.succeeded,
             self.steps.len(),

@@ -1,0 +1,170 @@
+//! Bad configuration: one clear report, and everything else keeps working.
+
+use std::{path::Path, process::Command};
+
+use selvedge_demo::{apps::reviews, call, load::Plan, workload::Spec};
+use selvedge_tests::{Mesh, SOON, poll};
+use serde_json::Value;
+
+use crate::SELVEDGE;
+
+const V1: &str = "reviews-v1-a";
+
+async fn canary() -> Mesh {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    mesh.write_canary().unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("frontend"), Spec::reviews(V1, "v1"), Spec::reviews("reviews-v2", "v2")])
+        .await
+        .unwrap();
+    mesh
+}
+
+/// Waits until the control plane reports a problem whose file and message hold these words.
+async fn reported(mesh: &Mesh, file: &str, words: &str) -> Value {
+    poll(SOON, &format!("a problem in {file}: {words}"), async || {
+        let problems = mesh.control_plane_admin("/problems").await;
+        let problems: Vec<Value> =
+            problems.and_then(|answer| answer.json()).map_err(|error| error.to_string())?;
+        let found = problems.iter().find(|problem| {
+            problem["path"].as_str().is_some_and(|path| path.ends_with(file))
+                && problem.to_string().contains(words)
+        });
+        found.cloned().ok_or_else(|| format!("{problems:?}"))
+    })
+    .await
+}
+
+/// Waits until a request of `user`'s is answered by `version`.
+async fn sees(mesh: &Mesh, user: &str, version: &str) {
+    let frontend = mesh.workload("frontend");
+    poll(SOON, &format!("{user} sees {version}"), async || {
+        let answer = frontend.call(call::to("reviews:9080", "/").header("end-user", user)).await;
+        let answer: reviews::Answer =
+            answer.and_then(|answer| answer.json()).map_err(|error| error.to_string())?;
+        if answer.version == version { Ok(()) } else { Err(answer.version) }
+    })
+    .await;
+}
+
+async fn nothing_fails(mesh: &Mesh) {
+    let report = Plan::new(mesh.workload("frontend").outbound, "reviews:9080").requests(200).run().await;
+    assert_eq!(report.failed(), 0, "{}", report.summary());
+}
+
+#[tokio::test]
+async fn malformed_yaml_beside_good_yaml_is_reported_and_changes_nothing_else() {
+    let mesh = canary().await;
+
+    mesh.write("broken.yaml", "kind: Service\nmetadata: {name: [\n").unwrap();
+    let problem = reported(&mesh, "broken.yaml", "").await;
+    assert!(problem["line"].as_u64().is_some(), "{problem}");
+    nothing_fails(&mesh).await;
+
+    // The good files still count.
+    mesh.edit("virtualservice.yaml", |text| text.replace("exact: jason", "exact: maria")).unwrap();
+    sees(&mesh, "maria", "v2").await;
+}
+
+#[tokio::test]
+async fn a_document_that_turns_bad_keeps_its_last_good_version_even_over_a_restart() {
+    let mut mesh = canary().await;
+    sees(&mesh, "jason", "v2").await;
+
+    mesh.edit("virtualservice.yaml", |text| text.replace("hosts:", "hosts: {")).unwrap();
+    reported(&mesh, "virtualservice.yaml", "").await;
+    sees(&mesh, "jason", "v2").await;
+
+    mesh.kill_control_plane().await.unwrap();
+    mesh.start_control_plane().await.unwrap();
+    reported(&mesh, "virtualservice.yaml", "").await;
+    mesh.add([Spec::client("other")]).await.unwrap();
+    let other = mesh.workload("other");
+    let answer = other.call(call::to("reviews:9080", "/").header("end-user", "jason")).await.unwrap();
+    assert_eq!(answer.json::<reviews::Answer>().unwrap().version, "v2");
+}
+
+#[tokio::test]
+async fn the_share_of_an_unknown_subset_is_answered_503_and_the_rest_is_served() {
+    let mesh = canary().await;
+
+    mesh.edit("virtualservice.yaml", |text| text.replacen("subset: v2", "subset: v9", 1)).unwrap();
+    reported(&mesh, "virtualservice.yaml", "v9").await;
+
+    let frontend = mesh.workload("frontend");
+    poll(SOON, "jason's share is answered 503", async || {
+        let answer = frontend.call(call::to("reviews:9080", "/").header("end-user", "jason")).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let broken = answer.status == 503
+            && answer.proxy_error().is_some_and(|reason| reason.starts_with("no-backend"));
+        if broken { Ok(()) } else { Err(answer.summary()) }
+    })
+    .await;
+    nothing_fails(&mesh).await;
+}
+
+#[tokio::test]
+async fn a_vanished_directory_deletes_nothing() {
+    let mesh = canary().await;
+    sees(&mesh, "jason", "v2").await;
+    let (here, away) = (mesh.config_dir(), mesh.directory().join("away"));
+
+    std::fs::rename(&here, &away).unwrap();
+    reported(&mesh, "config", "").await;
+    nothing_fails(&mesh).await;
+    sees(&mesh, "jason", "v2").await;
+
+    std::fs::rename(&away, &here).unwrap();
+    mesh.edit("virtualservice.yaml", |text| text.replace("exact: jason", "exact: maria")).unwrap();
+    sees(&mesh, "maria", "v2").await;
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_a_deleted_route() {
+    let mesh = canary().await;
+    sees(&mesh, "jason", "v2").await;
+
+    mesh.remove("virtualservice.yaml").unwrap();
+
+    // Without a route every endpoint of the service is as good as any other.
+    sees(&mesh, "jason", "v1").await;
+}
+
+#[test]
+fn check_names_file_line_and_remedy_of_each_bad_document() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {ports: [{port: 9080}]}\n";
+    write(at, "a-service.yaml", service);
+    write(at, "b-service.yaml", service);
+    write(at, "malformed.yaml", "kind: [\n");
+    write(at, "route.yaml", &route("reviews", "- destination: {host: reviews, subset: v9}"));
+    let weightless =
+        "- {destination: {host: reviews}, weight: 0}\n        - {destination: {host: reviews}, weight: 0}";
+    write(at, "weights.yaml", &route("ratings", weightless));
+
+    let output = Command::new(SELVEDGE).args(["check", "--config-dir"]).arg(at).output().unwrap();
+
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for (place, words) in [
+        ("malformed.yaml:1", "not valid YAML"),
+        ("b-service.yaml:1", "rename or remove one"),
+        ("route.yaml:8", "v9"),
+        ("weights.yaml:7", "sum to 0; give at least one"),
+    ] {
+        let found = said.lines().any(|line| line.contains(place) && line.contains(words));
+        assert!(found, "no line with {place} and {words:?} in:\n{said}");
+    }
+}
+
+fn route(host: &str, destinations: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {host}}}\nspec:\n  \
+         hosts: [{host}]\n  http:\n    - route:\n        {destinations}\n"
+    )
+}
+
+fn write(directory: &Path, file: &str, text: &str) {
+    std::fs::write(directory.join(file), text).unwrap();
+}
