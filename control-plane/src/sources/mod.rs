@@ -14,3 +14,6 @@ pub struct Loaded {
     /// What is wrong with single documents, files, or the source itself.
     pub problems: Vec<Problem>,
 }
+
+#[cfg(test)]
+mod tests;

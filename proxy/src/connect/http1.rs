@@ -104,7 +104,8 @@ pub(super) async fn send(
     loop {
         let (mut connection, reused) = match pool.http1.take(idle).await {
             Some(connection) => (connection, true),
-            None => match open(pool, settings, limit).await {
+            // Boxed: a handshake is seldom, and its future is much larger than a request's.
+            None => match Box::pin(open(pool, settings, limit)).await {
                 Ok(connection) => (connection, false),
                 Err(failure) => return Err(SendError { failure, request: Some(Box::new(request)) }),
             },

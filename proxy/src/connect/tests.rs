@@ -156,3 +156,14 @@ async fn a_target_that_no_table_names_is_forgotten() {
         })
         .await;
 }
+
+/// A request's future is moved as it is built and boxed; what is seldom needed must not be in it.
+#[tokio::test]
+async fn the_future_of_a_request_stays_small() {
+    let pools = pools();
+    let target = target("127.0.0.1:1".parse().unwrap());
+
+    let sending = pools.send(&target, HttpVersion::Http1, request("/"), LIMIT);
+
+    assert!(size_of_val(&sending) <= 1920, "{} bytes", size_of_val(&sending));
+}

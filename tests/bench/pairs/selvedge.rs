@@ -151,6 +151,8 @@ metadata:
   namespace: bench{annotations}
 spec:
   address: {address}
+  ports:
+    http: {port}
   serviceAccount: app
   labels:
     app: app
@@ -168,6 +170,7 @@ spec:
     app: client
     security.istio.io/tlsMode: istio
 ",
-        address = app.ip()
+        address = app.ip(),
+        port = app.port()
     )
 }
