@@ -113,11 +113,13 @@ pub struct BoundEndpoint {
     pub ejection: Option<Arc<Ejection>>,
 }
 
+/// The slot of the app beside us; the binder gives endpoints the ones above.
+pub const APP_SLOT: usize = 0;
+
 /// What connections are pooled by: address, workload port, expected identity.
 #[derive(Debug)]
 pub struct Target {
-    /// Where workers keep its pool. No other target has it while anything holds this one, so a pool
-    /// that holds its target is never found by another's slot.
+    /// Where workers keep its pool. No other target has it while anything holds this one.
     pub slot: usize,
     /// Where to connect.
     pub dial: SocketAddr,

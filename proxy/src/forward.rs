@@ -12,7 +12,7 @@ use http::HeaderName;
 use tower::Service;
 
 use crate::{
-    bind::Target,
+    bind::{APP_SLOT, Target},
     connect::SendError,
     error::{Failure, Reason, SELVEDGE_ERROR},
     step::{Error, Facts, Request, Response},
@@ -24,9 +24,6 @@ const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-c
 
 /// Time to connect to the app: it is on this host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The app's place in a worker's pools; the binder counts endpoints' slots from 1.
-const APP_SLOT: usize = 0;
 
 /// See the module.
 #[derive(Debug, Clone)]

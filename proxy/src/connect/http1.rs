@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime};
-use crate::body::Body;
+use crate::{bind::Target, body::Body};
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept. Shorter than the
 /// keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
@@ -95,17 +95,18 @@ impl Idle {
 /// the request back unsent: that is never the caller's concern.
 pub(super) async fn send(
     pool: &Rc<Pool>,
+    target: &Target,
     settings: &Settings,
     mut request: http::Request<Body>,
     limit: Duration,
 ) -> Result<http::Response<Body>, SendError> {
     rewrite::for_http1(&mut request)?;
-    let idle = if pool.target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
+    let idle = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
     loop {
         let (mut connection, reused) = match pool.http1.take(idle).await {
             Some(connection) => (connection, true),
             // Boxed: a handshake is seldom, and its future is much larger than a request's.
-            None => match Box::pin(open(pool, settings, limit)).await {
+            None => match Box::pin(open(target, settings, limit)).await {
                 Ok(connection) => (connection, false),
                 Err(failure) => return Err(SendError { failure, request: Some(Box::new(request)) }),
             },
@@ -117,7 +118,7 @@ pub(super) async fn send(
                 return Ok(response);
             }
             Err(mut error) => {
-                let failure = failed(&pool.target, error.error());
+                let failure = failed(target, error.error());
                 match error.take_message() {
                     Some(unsent) if reused => request = unsent,
                     Some(unsent) => {
@@ -133,9 +134,9 @@ pub(super) async fn send(
     }
 }
 
-async fn open(pool: &Pool, settings: &Settings, limit: Duration) -> Result<Connection, Failure> {
-    let opened = pool.open(settings, wire::Carrier::Http1, wire::AppProtocol::Http1, limit).await?;
-    let dial = pool.target.dial;
+async fn open(target: &Target, settings: &Settings, limit: Duration) -> Result<Connection, Failure> {
+    let opened = super::open(target, settings, wire::Carrier::Http1, wire::AppProtocol::Http1, limit).await?;
+    let dial = target.dial;
     let (sender, connection) = Builder::new()
         .handshake(TokioIo::new(opened.stream))
         .await

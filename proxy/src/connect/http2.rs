@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,7 @@ use selvedge_api::wire;
 
 use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime};
 use crate::{
+    bind::Target,
     body::{Body, Local},
     step::HttpVersion,
 };
@@ -96,6 +98,7 @@ impl Shared {
 /// Sends one request on the shared connection, opening it if need be.
 pub(super) async fn send(
     pool: &Rc<Pool>,
+    target: &Arc<Target>,
     settings: &Settings,
     version: HttpVersion,
     mut request: http::Request<Body>,
@@ -104,14 +107,14 @@ pub(super) async fn send(
     rewrite::for_http2(&mut request)?;
     let mut moves = 0;
     loop {
-        let mut connection = match connection(pool, settings, version, limit).await {
+        let mut connection = match connection(pool, target, settings, version, limit).await {
             Ok(connection) => connection,
             Err(failure) => return Err(SendError { failure, request: Some(Box::new(request)) }),
         };
         match connection.sender.try_send_request(request).await {
             Ok(response) => return Ok(answer(response)),
             Err(mut error) => {
-                let failure = failed(&pool.target, error.error());
+                let failure = failed(target, error.error());
                 match error.take_message() {
                     Some(unsent) if moves < MOVES => {
                         moves += 1;
@@ -130,6 +133,7 @@ pub(super) async fn send(
 
 async fn connection(
     pool: &Rc<Pool>,
+    target: &Arc<Target>,
     settings: &Settings,
     version: HttpVersion,
     limit: Duration,
@@ -142,9 +146,9 @@ async fn connection(
         return Ok(connection);
     }
     let opening = shared.opening(|| {
-        let pool = Rc::clone(pool);
+        let target = Arc::clone(target);
         let settings = settings.clone();
-        async move { open(&pool, &settings, app, limit).await }.boxed_local()
+        async move { open(&target, &settings, app, limit).await }.boxed_local()
     });
     let opened = opening.await;
     let mut state = shared.0.borrow_mut();
@@ -157,13 +161,13 @@ async fn connection(
 }
 
 async fn open(
-    pool: &Pool,
+    target: &Target,
     settings: &Settings,
     app: wire::AppProtocol,
     limit: Duration,
 ) -> Result<Connection, Failure> {
-    let opened = pool.open(settings, wire::Carrier::Http2, app, limit).await?;
-    let dial = pool.target.dial;
+    let opened = super::open(target, settings, wire::Carrier::Http2, app, limit).await?;
+    let dial = target.dial;
     let (sender, connection) = Builder::new(Local)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

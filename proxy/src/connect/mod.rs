@@ -16,7 +16,7 @@ mod tests;
 use std::{
     cell::RefCell,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -57,7 +57,9 @@ pub struct Pools {
 /// The connections to one target.
 #[derive(Debug)]
 struct Pool {
-    target: Arc<Target>,
+    /// Weak, so that a target lives only as long as a table or a request names it; the pointer is its
+    /// own as long as this is there.
+    target: Weak<Target>,
     http1: http1::Idle,
     /// For requests of HTTP/1 clients, and of HTTP/2 clients: the app is spoken to as its client speaks.
     http2: [http2::Shared; 2],
@@ -100,9 +102,9 @@ impl Pools {
         let meshed = target.identity.is_some();
         let over_http2 = version == HttpVersion::Http2 || (meshed && self.settings.carrier == Carrier::Http2);
         if over_http2 {
-            http2::send(&pool, &self.settings, version, request, limit).await
+            http2::send(&pool, target, &self.settings, version, request, limit).await
         } else {
-            http1::send(&pool, &self.settings, request, limit).await
+            http1::send(&pool, target, &self.settings, request, limit).await
         }
     }
 
@@ -112,8 +114,7 @@ impl Pools {
             if let Some(pool) = place {
                 pool.http1.sweep(now);
                 pool.http2.iter().for_each(|shared| shared.sweep(now));
-                // The pool itself holds one reference; without another, no table names this target.
-                if Arc::strong_count(&pool.target) == 1 {
+                if pool.target.strong_count() == 0 {
                     *place = None;
                 }
             }
@@ -129,7 +130,7 @@ impl Pools {
             by_slot.resize_with(target.slot + 1, || None);
         }
         match &by_slot[target.slot] {
-            Some(pool) if Arc::ptr_eq(&pool.target, target) => Rc::clone(pool),
+            Some(pool) if pool.target.as_ptr() == Arc::as_ptr(target) => Rc::clone(pool),
             _ => {
                 let pool = Rc::new(Pool::new(target));
                 by_slot[target.slot] = Some(Rc::clone(&pool));
@@ -141,24 +142,24 @@ impl Pools {
 
 impl Pool {
     fn new(target: &Arc<Target>) -> Self {
-        Self { target: Arc::clone(target), http1: http1::Idle::default(), http2: Default::default() }
+        Self { target: Arc::downgrade(target), http1: http1::Idle::default(), http2: Default::default() }
     }
+}
 
-    async fn open(
-        &self,
-        settings: &Settings,
-        carrier: wire::Carrier,
-        app: wire::AppProtocol,
-        limit: Duration,
-    ) -> Result<tls::Opened, Failure> {
-        let preamble = wire::Preamble {
-            carrier: carrier.into(),
-            port: self.target.port.into(),
-            source: settings.source.clone(),
-            app: app.into(),
-        };
-        tls::open(&self.target, &preamble, &settings.live, limit).await
-    }
+async fn open(
+    target: &Target,
+    settings: &Settings,
+    carrier: wire::Carrier,
+    app: wire::AppProtocol,
+    limit: Duration,
+) -> Result<tls::Opened, Failure> {
+    let preamble = wire::Preamble {
+        carrier: carrier.into(),
+        port: target.port.into(),
+        source: settings.source.clone(),
+        app: app.into(),
+    };
+    tls::open(target, &preamble, &settings.live, limit).await
 }
 
 /// What an error of hyper's means for the request that it came to.

@@ -165,5 +165,5 @@ async fn the_future_of_a_request_stays_small() {
 
     let sending = pools.send(&target, HttpVersion::Http1, request("/"), LIMIT);
 
-    assert!(size_of_val(&sending) <= 1920, "{} bytes", size_of_val(&sending));
+    assert!(size_of_val(&sending) <= 1984, "{} bytes", size_of_val(&sending));
 }

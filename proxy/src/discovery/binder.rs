@@ -22,7 +22,7 @@ use selvedge_model::{
 use super::held::Held;
 use crate::{
     balance::{Ejection, Health},
-    bind::{Bound, BoundBackend, BoundEndpoint, Destination, RouteSeries, Table, Target},
+    bind::{APP_SLOT, Bound, BoundBackend, BoundEndpoint, Destination, RouteSeries, Table, Target},
     retry::Budget,
     telemetry::{Labels, Metrics},
 };
@@ -383,13 +383,24 @@ fn bind_service(
 type Reach = (SocketAddr, u16, Option<SpiffeId>);
 
 /// The targets that tables name, and the slots where workers keep their connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Targets {
     by_reach: HashMap<Reach, Weak<Target>>,
     /// Who has each slot, or had it last.
     slots: Vec<Weak<Target>>,
     /// Slots known to be free.
     free: Vec<usize>,
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        // The first slot is never given: the app has it.
+        Self {
+            by_reach: HashMap::new(),
+            slots: (0..=APP_SLOT).map(|_| Weak::new()).collect(),
+            free: Vec::new(),
+        }
+    }
 }
 
 impl Targets {
@@ -410,13 +421,15 @@ impl Targets {
         target
     }
 
-    /// Drops what nobody holds any more, not even a worker's pool, and frees its slots.
+    /// Drops what nobody holds any more, and frees its slots.
     fn forget_unused(&mut self) {
         self.by_reach.retain(|_, target| target.strong_count() > 0);
-        while self.slots.last().is_some_and(|last| last.strong_count() == 0) {
+        while self.slots.len() > APP_SLOT + 1
+            && self.slots.last().is_some_and(|last| last.strong_count() == 0)
+        {
             self.slots.pop();
         }
-        let slots = self.slots.iter().enumerate().rev();
+        let slots = self.slots.iter().enumerate().skip(APP_SLOT + 1).rev();
         self.free = slots.filter(|(_, target)| target.strong_count() == 0).map(|(slot, _)| slot).collect();
     }
 }
@@ -622,7 +635,7 @@ mod tests {
         let pooled = Arc::clone(&bound(&table).backends[0].endpoints[1].target);
         drop(table);
 
-        // Endpoint 2 leaves, but a worker's pool still holds its target; then others come.
+        // Endpoint 2 leaves, but a request still holds its target; then others come.
         fixture.change(vec![fixtures::endpoints("2", 1)]);
         fixture.change(vec![fixtures::own("1", "shop/frontend-1")]);
         let (table, _) = fixture.change(vec![fixtures::endpoints("3", 6)]);
@@ -630,9 +643,9 @@ mod tests {
         let mut slots: Vec<usize> =
             bound(&table).backends.iter().flat_map(|b| &b.endpoints).map(|e| e.target.slot).collect();
         slots.sort_unstable();
-        assert_eq!(slots, [0, 1, 2, 3, 4, 5], "small, and each once");
+        assert_eq!(slots, [1, 2, 3, 4, 5, 6], "small, each once, and none the app's");
         let again = bound(&table).backends[0].endpoints[1].target.clone();
-        assert!(Arc::ptr_eq(&pooled, &again), "it came back while its pool was still there");
+        assert!(Arc::ptr_eq(&pooled, &again), "it came back while its request was still there");
     }
 
     #[test]
