@@ -40,6 +40,11 @@ fn every_example_has_a_test() {
             "canary-90-10.yaml",
             "canary-with-header.yaml",
             "least-request-and-ejection.yaml",
+            "path-method-and-query.yaml",
+            "retries-and-timeout.yaml",
+            "service-of-two-hosts.yaml",
+            "service-outside-the-mesh.yaml",
+            "strict-except-one-port.yaml",
             "strict-mtls.yaml"
         ]
     );
@@ -98,6 +103,78 @@ fn canary_90_10() {
     assert_eq!(backends(service, "/version", &[]), Some(vec![("v1".to_owned(), 90), ("v2".to_owned(), 10)]));
     let labels: Vec<_> = service.backends.iter().map(|backend| backend.labels["version"].as_str()).collect();
     assert_eq!(labels, ["v1", "v2"]);
+}
+
+#[test]
+fn path_method_and_query() {
+    let (mesh, problems) = with_reviews("path-method-and-query.yaml", SUBSETS);
+
+    assert_eq!(problems, []);
+    let service = reviews(&mesh);
+    let v1 = Some(vec![("v1".to_owned(), 1)]);
+    assert_eq!(backends(service, "/reviews", &[]), v1);
+    assert_eq!(backends(service, "/reviews/12", &[]), v1);
+    assert_eq!(backends(service, "/reviews/12", &[("x-internal", "yes")]), None);
+    assert_eq!(backends(service, "/reviews/twelve", &[]), None);
+    let names: Vec<_> = service.routes.rules().iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["VirtualService default/reviews http[0] writes", "VirtualService default/reviews http[1] reads"]
+    );
+}
+
+#[test]
+fn retries_and_timeout() {
+    let (mesh, problems) = with_reviews("retries-and-timeout.yaml", "");
+
+    assert_eq!(problems, []);
+    let rule = &reviews(&mesh).routes.rules()[0];
+    assert_eq!(rule.timeout, Some(Duration::from_secs(2)));
+    assert_eq!((rule.retry.attempts, rule.retry.per_try_timeout), (3, Some(Duration::from_millis(500))));
+    assert!(rule.retry.on.reset && rule.retry.on.connect_failure && rule.retry.on.refused_stream);
+    assert_eq!(rule.retry.on.status_codes, [503]);
+}
+
+#[test]
+fn service_of_two_hosts() {
+    let (mesh, problems) = compiled(&policies()["service-of-two-hosts.yaml"]);
+
+    assert_eq!(problems, []);
+    let list = &mesh.endpoints[&ServiceKey::new("ratings.default.svc.cluster.local", 80)].list;
+    let facts: Vec<_> = list.iter().map(|one| (one.address.to_string(), one.dial.to_string())).collect();
+    assert_eq!(
+        facts,
+        [
+            ("10.0.0.11:8080".to_owned(), "10.0.0.11:4143".to_owned()),
+            ("10.0.0.12:8080".to_owned(), "10.0.0.12:4143".to_owned())
+        ]
+    );
+    let expected = "spiffe://cluster.local/ns/default/sa/ratings";
+    assert!(
+        list.iter().all(|one| one.identity.as_ref().is_some_and(|identity| identity.as_str() == expected))
+    );
+}
+
+#[test]
+fn service_outside_the_mesh() {
+    let (mesh, problems) = compiled(&policies()["service-outside-the-mesh.yaml"]);
+
+    assert_eq!(problems, []);
+    assert_eq!(
+        endpoint_addresses(&mesh, "catalogue.example.com", 80),
+        ["192.0.2.10:8080", "192.0.2.11:8081"]
+    );
+    let list = &mesh.endpoints[&ServiceKey::new("catalogue.example.com", 80)].list;
+    assert!(list.iter().all(|endpoint| endpoint.identity.is_none()));
+}
+
+#[test]
+fn strict_except_one_port() {
+    let (mesh, problems) = with_reviews("strict-except-one-port.yaml", "");
+
+    assert_eq!(problems, []);
+    let policy = &mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy;
+    assert_eq!((policy.rule(9080).mode, policy.rule(9090).mode), (MtlsMode::Strict, MtlsMode::Permissive));
 }
 
 #[test]
