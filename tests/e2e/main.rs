@@ -12,6 +12,7 @@ mod http;
 mod kill;
 mod mesh_client;
 mod plaintext;
+mod resilience;
 
 /// The binary that people type; every program of a mesh is one of its subcommands.
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");

@@ -74,7 +74,7 @@ impl Voice {
     }
 
     /// A step's verdict.
-    pub(super) fn step(self, number: usize, step: &Step) -> io::Result<()> {
+    pub(super) fn step(self, number: usize, step: &Step) -> anyhow::Result<()> {
         let (sign, colour) = if step.passed { ("✓", "32") } else { ("✗", "31") };
         let sign = if self.colours { format!("\x1b[{colour}m{sign}\x1b[0m") } else { sign.to_owned() };
         self.say(&format!(
@@ -84,19 +84,27 @@ impl Voice {
     }
 
     /// The end of the run.
-    pub(super) fn summary(self, summary: &Summary) -> io::Result<()> {
+    pub(super) fn summary(self, summary: &Summary) -> anyhow::Result<()> {
         self.say(&summary.table())?;
         if self.json {
             let text = serde_json::to_string(summary).expect("plain data");
-            writeln!(io::stdout(), "{text}")?;
+            writeln!(io::stdout(), "{text}").map_err(|error| unheard(&error))?;
         }
         Ok(())
     }
 
     /// To people: on stdout unless that is a program's.
-    pub(super) fn say(self, words: &str) -> io::Result<()> {
-        if self.json { writeln!(io::stderr(), "{words}") } else { writeln!(io::stdout(), "{words}") }
+    pub(super) fn say(self, words: &str) -> anyhow::Result<()> {
+        let said =
+            if self.json { writeln!(io::stderr(), "{words}") } else { writeln!(io::stdout(), "{words}") };
+        said.map_err(|error| unheard(&error))
     }
+}
+
+/// In words, because a reader who left is no failure of other commands, but a demo that is cut short has not
+/// passed.
+fn unheard(error: &io::Error) -> anyhow::Error {
+    anyhow::anyhow!("cannot print what was seen: {error}")
 }
 
 impl Summary {

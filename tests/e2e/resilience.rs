@@ -1,0 +1,117 @@
+//! Failures that callers do not see, and those that they do, in the words of the proxy.
+
+use selvedge_demo::{
+    call,
+    load::{Plan, Report},
+    workload::Spec,
+};
+use selvedge_tests::{Mesh, SOON, poll};
+
+use crate::SELVEDGE;
+
+fn two_servers() -> [Spec; 3] {
+    [
+        Spec::client("caller"),
+        Spec::server("reviews-a", "reviews", 9080),
+        Spec::server("reviews-b", "reviews", 9080),
+    ]
+}
+
+fn route(rule: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews}}\nspec:\n  \
+         hosts: [reviews]\n  http:\n    - route: [{{destination: {{host: reviews}}}}]\n      {rule}\n"
+    )
+}
+
+fn nothing_failed(report: &Report) {
+    assert_eq!(report.failed(), 0, "{}", report.summary());
+}
+
+#[tokio::test]
+async fn what_never_reached_an_app_is_sent_to_another_whatever_its_method() {
+    let mut mesh = Mesh::of(SELVEDGE, two_servers()).await;
+    let caller = mesh.workload("caller");
+    let before = caller.call(call::to("reviews:9080", "/echo").body("once")).await.unwrap();
+    assert_eq!(before.body, "once");
+
+    mesh.kill_app("reviews-a").await.unwrap();
+
+    let caller = mesh.workload("caller");
+    for n in 0..50 {
+        let body = format!("round {n}");
+        let answer = caller.call(call::to("reviews:9080", "/echo").body(body.clone())).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, body), "{}", answer.summary());
+    }
+}
+
+#[tokio::test]
+async fn a_killed_sidecar_under_load_of_gets_fails_no_request() {
+    let mesh = Mesh::of(SELVEDGE, two_servers()).await;
+    let caller = mesh.workload("caller");
+    let load = Plan::new(caller.outbound, "reviews:9080").keys(&["pod"]).pace(300.0).start();
+    poll(SOON, "both answer", async || {
+        let counts = load.look(|report| [report.count("pod", "reviews-a"), report.count("pod", "reviews-b")]);
+        if counts.iter().all(|count| *count > 20) { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+
+    mesh.workload("reviews-a").sidecar_process().unwrap().kill().await.unwrap();
+    let from = load.look(|report| report.count("pod", "reviews-b"));
+    poll(SOON, "the other one serves on", async || {
+        let count = load.look(|report| report.count("pod", "reviews-b"));
+        if count > from + 300 { Ok(()) } else { Err(count) }
+    })
+    .await;
+
+    nothing_failed(&load.stop().await);
+}
+
+#[tokio::test]
+async fn an_app_that_is_down_is_named_if_there_is_no_other() {
+    let specs = [Spec::client("caller"), Spec::server("reviews-a", "reviews", 9080)];
+    let mut mesh = Mesh::of(SELVEDGE, specs).await;
+    mesh.kill_app("reviews-a").await.unwrap();
+
+    let answer = mesh.workload("caller").call(call::to("reviews:9080", "/")).await.unwrap();
+
+    assert_eq!(answer.status, 503);
+    assert!(answer.proxy_error().unwrap().starts_with("app-unreachable"), "{}", answer.summary());
+}
+
+#[tokio::test]
+async fn the_time_limit_of_a_route_ends_a_slow_request() {
+    let mesh = Mesh::of(SELVEDGE, two_servers()).await;
+    mesh.write("route.yaml", &route("timeout: 300ms")).unwrap();
+    let caller = mesh.workload("caller");
+
+    poll(SOON, "the time limit is in effect", async || {
+        let answer = caller.call(call::to("reviews:9080", "/?delay=3s")).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let in_time =
+            answer.status == 504 && answer.proxy_error().is_some_and(|reason| reason.starts_with("timeout"));
+        if in_time { Ok(()) } else { Err(answer.summary()) }
+    })
+    .await;
+    let quick = caller.call(call::to("reviews:9080", "/?delay=10ms")).await.unwrap();
+
+    assert_eq!(quick.status, 200, "{}", quick.summary());
+}
+
+#[tokio::test]
+async fn a_sidecar_with_two_workers_serves_and_counts_like_one_with_one() {
+    let workers = |spec: Spec| spec.flag("--workers", "2");
+    let mesh = Mesh::of(SELVEDGE, two_servers().map(workers)).await;
+    let caller = mesh.workload("caller");
+
+    let report = Plan::new(caller.outbound, "reviews:9080").connections(16).requests(1000).run().await;
+
+    nothing_failed(&report);
+    let mut served = 0.0;
+    for server in ["reviews-a", "reviews-b"] {
+        let count = mesh.workload(server).metric("selvedge_inbound_requests_total").await.unwrap();
+        served += count.unwrap_or(0.0);
+    }
+    let sent = caller.metric("selvedge_outbound_requests_total").await.unwrap();
+    assert_eq!((sent, served), (Some(1000.0), 1000.0));
+}
