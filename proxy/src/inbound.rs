@@ -20,6 +20,7 @@ use crate::{
     detect::{Detected, detect},
     forward::forward,
     identify::{Identified, identify},
+    normalize::normalize,
     respond::respond,
     serve::{self, Lifetime, Protocol},
     step::{Conn, HttpVersion, Request, Step},
@@ -36,6 +37,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     ServiceBuilder::new()
         .layer(telemetry::observe(Rc::clone(worker), Direction::Inbound, unknown)) // sees every answer, the proxy's own included
         .layer(respond()) // our failures become HTTP or gRPC answers
+        .layer(normalize()) // one path and one authority, for all that follows
         .layer(authorize(Rc::clone(worker))) // by the policy in force now, not when the connection came
         .service(forward(Rc::clone(worker)))
 }

@@ -9,6 +9,7 @@ use crate::{
     balance,
     connect::stream::Prefixed,
     detect::{Detected, detect},
+    normalize::normalize,
     respond::respond,
     retry, route,
     serve::{self, Protocol},
@@ -26,6 +27,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     ServiceBuilder::new()
         .layer(telemetry::observe(Rc::clone(worker), Direction::Outbound, unknown)) // sees every answer, the proxy's own included
         .layer(respond()) // our failures become HTTP or gRPC answers
+        .layer(normalize()) // one path and one authority, for all that follows
         .layer(route::choose(Rc::clone(worker))) // Request -> Routed
         .layer(route::timeout()) // the whole request, all attempts
         .layer(retry::attempts(Rc::clone(worker))) // Routed -> Attempt, one or several

@@ -1,0 +1,149 @@
+//! The first step that may refuse: what a request means is settled here, once, for all that follows.
+//!
+//! Its path is in normal form ([`path`]) and its authority is one from here on: what a rule matches, what a
+//! policy decides on and what the app receives are the same. The query is left as it is. `OPTIONS *` keeps
+//! its asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before
+//!, and HTTP/2's has been cut off. CONNECT is refused, unless it is the
+//! extended CONNECT of RFC 8441, which has a path.
+
+pub mod path;
+
+use std::{
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use http::{
+    HeaderMap, Method, Uri,
+    header::HOST,
+    uri::{Authority, PathAndQuery},
+};
+use tower::{Layer, Service, layer::layer_fn};
+
+use crate::{
+    error::Reason,
+    step::{Error, Request, Response, Step},
+};
+
+/// The step that brings requests into normal form.
+pub fn normalize<S: Step<Request>>() -> impl Layer<S, Service = Normalize<S>> {
+    layer_fn(|inner| Normalize { inner })
+}
+
+/// See [`normalize`].
+#[derive(Debug, Clone)]
+pub struct Normalize<S> {
+    inner: S,
+}
+
+impl<S: Step<Request>> Service<Request> for Normalize<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Either<S::Future, Ready<Result<Response, Error>>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        match settle(&mut request.http) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(error) => Either::Right(ready(Err(error))),
+        }
+    }
+}
+
+fn settle<B>(request: &mut http::Request<B>) -> Result<(), Error> {
+    if request.method() == Method::CONNECT && request.extensions().get::<hyper::ext::Protocol>().is_none() {
+        return Err(bad("CONNECT is not offered; send the request itself"));
+    }
+    one_authority(request.uri(), request.headers())?;
+    let path = request.uri().path();
+    if path == "*" {
+        let options = request.method() == Method::OPTIONS;
+        return options.then_some(()).ok_or_else(|| bad("* is a target for OPTIONS alone"));
+    }
+    let normal = path::normalize(path).map_err(|malformed| bad(malformed.to_string()))?;
+    if let Some(normal) = normal {
+        *request.uri_mut() = with_path(request.uri(), normal)?;
+    }
+    Ok(())
+}
+
+/// Refuses a request whose `:authority` (or absolute target) and Host header name different hosts, or
+/// that has neither: which of them counts would be another matter for each reader.
+fn one_authority(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (uri.authority(), hosts.next(), hosts.next()) {
+        (Some(_), None, _) | (None, Some(_), None) => Ok(()),
+        (Some(authority), Some(host), None) if same(authority, host.as_bytes()) => Ok(()),
+        (Some(_), Some(_), _) => Err(bad("the request's target and its Host header name different hosts")),
+        (None, ..) => Err(bad("exactly one Host header must name the destination")),
+    }
+}
+
+fn same(authority: &Authority, host: &[u8]) -> bool {
+    let strip = |name: &[u8]| name.strip_suffix(b":80").unwrap_or(name).to_ascii_lowercase();
+    authority.as_str().as_bytes().eq_ignore_ascii_case(host)
+        || strip(authority.as_str().as_bytes()) == strip(host)
+}
+
+fn with_path(uri: &Uri, mut path: String) -> Result<Uri, Error> {
+    if let Some(query) = uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    let invalid = || bad("the path cannot be written in its normal form");
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(path).map_err(|_| invalid())?);
+    Uri::from_parts(parts).map_err(|_| invalid())
+}
+
+fn bad(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(Reason::BadRequest, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(method: &str, uri: &str, hosts: &[&str]) -> Result<String, String> {
+        let mut request = http::Request::builder().method(method).uri(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        let mut request = request.body(()).unwrap();
+        let result = settle(&mut request);
+        result.map(|()| request.uri().to_string()).map_err(|error| error.failure.to_string())
+    }
+
+    #[test]
+    fn the_query_is_left_alone() {
+        let uri = settled("GET", "/a/../b?c=/../%zz&d=%00", &["x"]);
+        assert_eq!(uri.unwrap(), "/b?c=/../%zz&d=%00");
+        assert_eq!(settled("GET", "http://x/a/../b?", &[]).unwrap(), "http://x/b?");
+    }
+
+    #[test]
+    fn one_host_is_named() {
+        assert!(settled("GET", "/", &["x"]).is_ok());
+        assert!(settled("GET", "http://x/", &[]).is_ok());
+        assert!(settled("GET", "http://x/", &["X"]).is_ok());
+        assert!(settled("GET", "http://x/", &["x:80"]).is_ok());
+        for (uri, hosts) in
+            [("/", &[][..]), ("/", &["x", "x"]), ("http://x/", &["y"]), ("http://x/", &["x", "x"])]
+        {
+            let refused = settled("GET", uri, hosts).unwrap_err();
+            assert!(refused.starts_with("bad-request: "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn special_targets_follow_their_rules() {
+        assert_eq!(settled("OPTIONS", "*", &["x"]).unwrap(), "*");
+        assert!(settled("GET", "*", &["x"]).unwrap_err().contains("OPTIONS alone"));
+        assert!(settled("CONNECT", "x:443", &["x:443"]).unwrap_err().contains("CONNECT is not offered"));
+        assert!(settled("GET", "/%", &["x"]).unwrap_err().starts_with("bad-request: the path has a %"));
+    }
+}

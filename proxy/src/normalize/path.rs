@@ -1,0 +1,221 @@
+//! One normal form for every path, so that a rule, a policy and the app all mean the same resource.
+//!
+//! Istio's BASE, which is Envoy's `normalize_path`: dot segments are resolved, also where the dots are
+//! percent-encoded (RFC 3986, section 5.2.4), `\` counts as `/`, encoded unreserved characters are decoded
+//! (section 6.2.2.2), and what may not stand in a path is encoded. As there, `%2F` stays encoded, several
+//! slashes stay several, and the hex digits of what stays encoded keep their case. Stricter than there:
+//! `%` without two hex digits is refused, as is an encoded control character, for apps decode both in ways
+//! of their own.
+
+/// Why a path has no normal form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It does not begin with a slash.
+    #[error("the path does not begin with /")]
+    NotAbsolute,
+    /// A percent sign without two hex digits.
+    #[error("the path has a % that two hex digits do not follow")]
+    Percent,
+    /// A control character, as it is or encoded: NUL, CR and LF among them.
+    #[error("the path has a control character")]
+    Control,
+}
+
+/// What a byte of a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// May stand in a normal path anywhere.
+    Plain,
+    /// A slash: what follows it may be a dot segment.
+    Slash,
+    /// Needs a closer look.
+    Special,
+}
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Special; 256];
+    let plain = b"!$&'()*+,-.0123456789:;=@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]_abcdefghijklmnopqrstuvwxyz~";
+    let mut place = 0;
+    while place < plain.len() {
+        kinds[plain[place] as usize] = Kind::Plain;
+        place += 1;
+    }
+    kinds[b'/' as usize] = Kind::Slash;
+    kinds
+};
+
+/// The normal form of `path`, which has no query. `None`: it is `path` itself; nothing is allocated then.
+///
+/// # Errors
+/// If it has none.
+pub fn normalize(path: &str) -> Result<Option<String>, Malformed> {
+    let bytes = path.as_bytes();
+    if bytes.first() != Some(&b'/') && bytes.first() != Some(&b'\\') {
+        return Err(Malformed::NotAbsolute);
+    }
+    if is_normal(bytes) {
+        return Ok(None);
+    }
+    Ok(Some(remove_dot_segments(&decode(bytes)?)))
+}
+
+/// Whether `path` has nothing special and no dot segment. May say no of a path that is normal.
+fn is_normal(path: &[u8]) -> bool {
+    let mut before = Kind::Plain;
+    path.iter().all(|&byte| {
+        let kind = KINDS[usize::from(byte)];
+        let hidden = before == Kind::Slash && byte == b'.';
+        before = kind;
+        kind != Kind::Special && !hidden
+    })
+}
+
+/// Decodes what need not be encoded, encodes what must be, and turns backslashes round.
+fn decode(path: &[u8]) -> Result<String, Malformed> {
+    let mut decoded = String::with_capacity(path.len() + 8);
+    let mut rest = path.iter().copied();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let digits = rest.next().zip(rest.next());
+                let value = digits.and_then(|(high, low)| Some(hex(high)? << 4 | hex(low)?));
+                let ((high, low), value) = digits.zip(value).ok_or(Malformed::Percent)?;
+                match value {
+                    _ if value.is_ascii_control() => return Err(Malformed::Control),
+                    b'-' | b'.' | b'_' | b'~' => decoded.push(char::from(value)),
+                    _ if value.is_ascii_alphanumeric() => decoded.push(char::from(value)),
+                    _ => decoded.extend(['%', char::from(high), char::from(low)]),
+                }
+            }
+            b'\\' => decoded.push('/'),
+            _ if byte.is_ascii_control() => return Err(Malformed::Control),
+            _ if KINDS[usize::from(byte)] != Kind::Special => decoded.push(char::from(byte)),
+            _ => decoded.extend(['%', upper_hex(byte >> 4), upper_hex(byte & 15)]),
+        }
+    }
+    Ok(decoded)
+}
+
+/// RFC 3986, section 5.2.4, for a path that begins with a slash: `..` at the root stays at the root.
+fn remove_dot_segments(path: &str) -> String {
+    let mut kept = String::with_capacity(path.len());
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." => {}
+            ".." => kept.truncate(kept.rfind('/').unwrap_or(0)),
+            _ => {
+                kept.push('/');
+                kept.push_str(segment);
+                continue;
+            }
+        }
+        // A dot segment names a directory.
+        if last {
+            kept.push('/');
+        }
+    }
+    kept
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+fn upper_hex(value: u8) -> char {
+    char::from(b"0123456789ABCDEF"[usize::from(value & 15)])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_path_has_one_normal_form() {
+        for (path, expected) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b/"),
+            ("/.", "/"),
+            ("/..", "/"),
+            ("/../../a", "/a"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/.", "/a/b/"),
+            ("/a/.b/..c/...", "/a/.b/..c/..."),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/.%2e/b", "/b"),
+            (r"/a\..\b", "/b"),
+            (r"\a", "/a"),
+            ("//a", "//a"),
+            ("/a//../b", "/a/b"),
+            ("////../..", "//"),
+            ("/%61dmin", "/admin"),
+            ("/%7euser%2dx%5F", "/~user-x_"),
+            ("/a%2fb", "/a%2fb"),
+            ("/a%2Fb%5c", "/a%2Fb%5c"),
+            ("/%2561", "/%2561"),
+            ("/a%20b", "/a%20b"),
+            ("/a{b}|\"é", "/a%7Bb%7D%7C%22%C3%A9"),
+            ("/a;b=c,d:e@f!$&'()*+[]", "/a;b=c,d:e@f!$&'()*+[]"),
+        ] {
+            let normal = normalize(path).unwrap();
+            assert_eq!(normal.as_deref().unwrap_or(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_apps_would_read_in_ways_of_their_own_is_refused() {
+        for (path, expected) in [
+            ("", Malformed::NotAbsolute),
+            ("a", Malformed::NotAbsolute),
+            ("*", Malformed::NotAbsolute),
+            ("%2fa", Malformed::NotAbsolute),
+            ("/%", Malformed::Percent),
+            ("/%4", Malformed::Percent),
+            ("/%4g", Malformed::Percent),
+            ("/%%20", Malformed::Percent),
+            ("/%+1", Malformed::Percent),
+            ("/a%00", Malformed::Control),
+            ("/a%0d%0aset-cookie:x", Malformed::Control),
+            ("/a%7F", Malformed::Control),
+            ("/a\0", Malformed::Control),
+            ("/a\r\nb", Malformed::Control),
+        ] {
+            assert_eq!(normalize(path), Err(expected), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_normal_path_costs_no_allocation() {
+        for path in ["/", "/reviews/0", "/a.b/c-d_e~f", "//a/b:c@d"] {
+            assert_eq!(normalize(path), Ok(None), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_form_is_its_own(path in r"/(\.|/|\\|%2[eEfF]|%5c|%61|[a-z%~|{\x80-\u{ff}]){0,24}") {
+            if let Ok(Some(normal)) = normalize(&path) {
+                prop_assert_eq!(normalize(&normal).map(|again| again.unwrap_or(normal.clone())), Ok(normal));
+            }
+        }
+
+        #[test]
+        fn no_path_leaves_its_root(path in r"/(\.|/|\\|%2[eE]|a){0,24}") {
+            let normal = normalize(&path).unwrap().unwrap_or(path);
+            prop_assert!(normal.starts_with('/'));
+            prop_assert!(!normal.split('/').any(|segment| segment == "." || segment == ".."), "{}", normal);
+        }
+
+        #[test]
+        fn nothing_is_a_panic(path in any::<String>()) {
+            let _ = normalize(&path);
+            let _ = normalize(&format!("/{path}"));
+        }
+    }
+}
