@@ -144,7 +144,7 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
     type Future = Answer<S::Future>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        let request = Request { http: request.map(Body::incoming), conn: Rc::clone(&self.conn) };
+        let request = Request { http: Box::new(request.map(Body::incoming)), conn: Rc::clone(&self.conn) };
         Answer { inner: self.path.clone().call(request) }
     }
 }

@@ -56,8 +56,8 @@ pub struct Conn {
 /// A request as it arrived.
 #[derive(Debug)]
 pub struct Request {
-    /// The request itself, in origin or absolute form.
-    pub http: http::Request<Body>,
+    /// The request itself. Boxed: it is moved from step to step, and into each one's future.
+    pub http: Box<http::Request<Body>>,
     /// The connection that it came on.
     pub conn: Rc<Conn>,
 }
@@ -66,7 +66,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Routed {
     /// The request itself.
-    pub http: http::Request<Body>,
+    pub http: Box<http::Request<Body>>,
     /// What the client speaks.
     pub version: HttpVersion,
     /// The service that it is for.

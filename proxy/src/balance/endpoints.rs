@@ -67,7 +67,7 @@ async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
         Ok(endpoint) => endpoint,
         Err(failure) => {
             facts.reason = Some(failure.reason);
-            return Err(Error { failure, facts: Box::new(facts), request: Some(Box::new(routed.http)) });
+            return Err(Error { failure, facts: Box::new(facts), request: Some(routed.http) });
         }
     };
     facts.endpoint = Some(Arc::clone(&endpoint));

@@ -97,7 +97,7 @@ pub(super) async fn send(
     pool: &Rc<Pool>,
     target: &Target,
     settings: &Settings,
-    mut request: http::Request<Body>,
+    mut request: Box<http::Request<Body>>,
     limit: Duration,
 ) -> Result<http::Response<Body>, SendError> {
     rewrite::for_http1(&mut request)?;
@@ -108,10 +108,10 @@ pub(super) async fn send(
             // Boxed: a handshake is seldom, and its future is much larger than a request's.
             None => match Box::pin(open(target, settings, limit)).await {
                 Ok(connection) => (connection, false),
-                Err(failure) => return Err(SendError { failure, request: Some(Box::new(request)) }),
+                Err(failure) => return Err(SendError { failure, request: Some(request) }),
             },
         };
-        match connection.sender.try_send_request(request).await {
+        match connection.sender.try_send_request(*request).await {
             Ok(response) => {
                 let mut response = answer(response);
                 response.body_mut().end().lease = Some(Lease { connection, pool: Rc::downgrade(pool) });
@@ -120,7 +120,7 @@ pub(super) async fn send(
             Err(mut error) => {
                 let failure = failed(target, error.error());
                 match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
+                    Some(unsent) if reused => request = Box::new(unsent),
                     Some(unsent) => {
                         return Err(SendError {
                             failure: failure.never_delivered(),

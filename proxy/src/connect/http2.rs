@@ -101,7 +101,7 @@ pub(super) async fn send(
     target: &Arc<Target>,
     settings: &Settings,
     version: HttpVersion,
-    mut request: http::Request<Body>,
+    mut request: Box<http::Request<Body>>,
     limit: Duration,
 ) -> Result<http::Response<Body>, SendError> {
     rewrite::for_http2(&mut request)?;
@@ -109,16 +109,16 @@ pub(super) async fn send(
     loop {
         let mut connection = match connection(pool, target, settings, version, limit).await {
             Ok(connection) => connection,
-            Err(failure) => return Err(SendError { failure, request: Some(Box::new(request)) }),
+            Err(failure) => return Err(SendError { failure, request: Some(request) }),
         };
-        match connection.sender.try_send_request(request).await {
+        match connection.sender.try_send_request(*request).await {
             Ok(response) => return Ok(answer(response)),
             Err(mut error) => {
                 let failure = failed(target, error.error());
                 match error.take_message() {
                     Some(unsent) if moves < MOVES => {
                         moves += 1;
-                        request = unsent;
+                        request = Box::new(unsent);
                     }
                     Some(unsent) => {
                         let failure = failure.never_delivered();

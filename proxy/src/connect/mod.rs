@@ -95,7 +95,7 @@ impl Pools {
         &self,
         target: &Arc<Target>,
         version: HttpVersion,
-        request: http::Request<Body>,
+        request: Box<http::Request<Body>>,
         limit: Duration,
     ) -> Result<http::Response<Body>, SendError> {
         let pool = self.pool(target);

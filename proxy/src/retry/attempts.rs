@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use http::{Method, request::Parts};
+use http::{HeaderMap, Method, Uri};
 use tower::{Layer, Service, layer::layer_fn};
 
 use super::{Decision, Failure, Original, Outcome, decide};
@@ -52,47 +52,54 @@ impl<S: Step<Attempt>> Service<Routed> for Attempts<S> {
 
 /// What is kept of a request so that it can be sent again.
 struct Kept {
-    head: Parts,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
     body: Option<Original<hyper::body::Incoming>>,
 }
 
 impl Kept {
-    fn of(request: http::Request<Body>) -> Self {
-        let (head, body) = request.into_parts();
-        Self { head, body: body.into_incoming().map(Original::new) }
+    /// Takes the request's body over, and gives it the first attempt's share of it.
+    fn of(request: &mut http::Request<Body>) -> Self {
+        let body = std::mem::take(request.body_mut()).into_incoming().map(Original::new);
+        if let Some(first) = body.as_ref().and_then(Original::attempt) {
+            *request.body_mut() = Body::replay(first);
+        }
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        Self { method, uri, headers: request.headers().clone(), body }
     }
 
     /// The request, for one more attempt; `None` if too much of its body has passed.
-    fn request(&self) -> Option<http::Request<Body>> {
+    fn again(&self) -> Option<Box<http::Request<Body>>> {
         let body = match &self.body {
             None => Body::default(),
             Some(original) => Body::replay(original.attempt()?),
         };
-        Some(http::Request::from_parts(self.head.clone(), body))
+        let mut request = http::Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        Some(Box::new(request))
     }
 }
 
 impl<S: Step<Attempt>> Attempts<S> {
     async fn run(mut self, routed: Routed) -> Result<Response, Error> {
-        let Routed { http, version, bound, rule, place, deadline } = routed;
+        let Routed { mut http, version, bound, rule, place, deadline } = routed;
         let rule_of = &bound.routes.rules()[rule];
         let backend = &bound.backends[rule_of.backends[place].backend];
         bound.budget.deposit(Instant::now());
-        let kept = Kept::of(http);
-        let mut next = kept.request();
+        let kept = Kept::of(&mut http);
         let mut tried = Vec::new();
         let mut attempt = 0;
         loop {
-            let Some(http) = next.take() else {
-                return Err(Error::new(Reason::Reset, "the request's body cannot be sent again"));
-            };
             let routed = Routed { http, version, bound: Arc::clone(&bound), rule, place, deadline };
             let until = until(rule_of.retry.per_try_timeout, deadline);
             let mut result = self.inner.call(Attempt { routed, tried: tried.clone(), until }).await;
             facts(&mut result).retries = attempt;
             let again = decide(
                 &rule_of.retry,
-                &kept.head.method,
+                &kept.method,
                 attempt,
                 &outcome(&result),
                 &mut self.worker.rng.borrow_mut(),
@@ -107,11 +114,9 @@ impl<S: Step<Attempt>> Attempts<S> {
                 return result;
             }
             // Last, because it takes the body away from the attempt before.
-            next = unsent(&mut result).or_else(|| kept.request());
-            if next.is_none() {
-                return result;
-            }
-            log(&kept.head.method, attempt, &result, backoff);
+            let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
+            http = next;
+            log(&kept.method, attempt, &result, backoff);
             remember(&mut tried, &result, backend);
             self.worker.metrics.retries(&bound.key, self.worker.index);
             drop(result);
@@ -145,8 +150,8 @@ fn facts(result: &mut Result<Response, Error>) -> &mut Facts {
 }
 
 /// The request itself, where it came back because no byte of it was sent.
-fn unsent(result: &mut Result<Response, Error>) -> Option<http::Request<Body>> {
-    result.as_mut().err().and_then(|error| error.request.take()).map(|request| *request)
+fn unsent(result: &mut Result<Response, Error>) -> Option<Box<http::Request<Body>>> {
+    result.as_mut().err().and_then(|error| error.request.take())
 }
 
 fn remember(tried: &mut Vec<usize>, result: &Result<Response, Error>, backend: &BoundBackend) {
