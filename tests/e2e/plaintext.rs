@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use selvedge_demo::{call, workload::Spec};
+use selvedge_demo::{apps::reviews, call, workload::Spec};
 use selvedge_tests::{Mesh, SOON, poll};
 use tokio::net::TcpListener;
 
@@ -59,6 +59,17 @@ async fn a_meshed_endpoint_without_its_sidecar_is_an_error_and_not_called_in_pla
     assert_eq!(direct.status, 200, "the app itself still listens");
     assert_eq!(after.status, 503, "{}", after.summary());
     assert!(after.proxy_error().is_some());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_meshed_is_called_in_plaintext() {
+    let specs = [Spec::client("caller"), Spec::server("legacy-1", "legacy", 9080).without_sidecar()];
+    let mesh = Mesh::of(SELVEDGE, specs).await;
+
+    let answer = mesh.workload("caller").call(call::to("legacy:9080", "/")).await.unwrap();
+
+    assert_eq!(answer.status, 200, "{}", answer.summary());
+    assert_eq!(answer.json::<reviews::Answer>().unwrap().client_identity, None);
 }
 
 #[tokio::test]

@@ -78,7 +78,6 @@ struct ControlPlane {
     process: Option<Process>,
     grpc: SocketAddr,
     admin: SocketAddr,
-    flags: Vec<String>,
 }
 
 /// A mesh of processes. Dropping it kills them all and removes its directory.
@@ -117,7 +116,6 @@ impl Cluster {
             process: None,
             grpc: ground.socket(CONTROL_PLANE_HOST, 8086)?,
             admin: ground.socket(CONTROL_PLANE_HOST, 9990)?,
-            flags: Vec::new(),
         };
         let cluster = Self {
             control_plane,
@@ -198,11 +196,6 @@ impl Cluster {
 
     // === control plane ===
 
-    /// More flags for the control plane, from its next start.
-    pub fn control_plane_flag(&mut self, name: &str, value: &str) {
-        self.control_plane.flags.extend([name.to_owned(), value.to_owned()]);
-    }
-
     /// Starts the control plane, where it was before if it ran before.
     ///
     /// # Errors
@@ -216,7 +209,6 @@ impl Cluster {
         ]);
         arguments.insert(0, "control-plane".to_owned());
         arguments.push("--exit-on-stdin-close".to_owned());
-        arguments.extend_from_slice(&self.control_plane.flags);
         let process = self.processes.start("control-plane", arguments)?;
         let process = self.control_plane.process.insert(process);
         process.listener("grpc", START_LIMIT).await?;

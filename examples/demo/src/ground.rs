@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
 };
 
 /// The port whose listener claims a subnet. It serves nothing.
@@ -83,11 +83,6 @@ fn address([a, b, c]: [u8; 3], host: u8) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, host)
 }
 
-/// Whether `address` is on the loopback network; nothing of the demo may listen elsewhere.
-pub fn is_loopback(address: SocketAddr) -> bool {
-    matches!(address.ip(), IpAddr::V4(ip) if ip.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +107,6 @@ mod tests {
 
         assert_eq!(other.ip(), taken.ip());
         assert_ne!(other.port(), taken.port());
-        assert!(is_loopback(other));
+        assert!(other.ip().is_loopback());
     }
 }

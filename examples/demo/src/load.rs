@@ -344,7 +344,6 @@ impl Course {
             return None;
         }
         let Some(pace) = self.plan.pace else { return Some(Instant::now()) };
-        #[allow(clippy::cast_precision_loss)] // a load of 2^52 requests does not end
         let due = self.began + Duration::from_secs_f64(number as f64 / pace);
         tokio::time::sleep_until(due.into()).await;
         (!self.stopped.load(Ordering::Acquire)).then_some(due)

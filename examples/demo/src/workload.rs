@@ -86,13 +86,6 @@ impl Spec {
         self
     }
 
-    /// With another identity.
-    #[must_use]
-    pub fn service_account(mut self, service_account: &str) -> Self {
-        service_account.clone_into(&mut self.service_account);
-        self
-    }
-
     /// With one more flag for its sidecar.
     #[must_use]
     pub fn flag(mut self, name: &str, value: &str) -> Self {
