@@ -53,7 +53,7 @@ pub struct End {
 
 impl End {
     /// Carries out everything that was waiting.
-    fn finish(&mut self, whole: bool) {
+    pub(crate) fn finish(&mut self, whole: bool) {
         if let Some(lease) = self.lease.take()
             && whole
         {

@@ -81,6 +81,7 @@ async fn plain(
         series: Some(series),
         xfcc: None,
         last: RefCell::default(),
+        tunnel: RefCell::default(),
     };
     serve::serve(protocol, stream, path, Rc::new(conn), serve::until(worker, None)).await;
 }
@@ -126,8 +127,10 @@ async fn mesh(
         xfcc: forwarded_client_cert(own, &proven.identity),
         identity: Some(proven.identity),
         last: RefCell::default(),
+        tunnel: RefCell::default(),
     };
-    let lifetime = Lifetime { retire_at: retire_at(proven.not_after), current };
+    let ends_at = ends_at(proven.not_after);
+    let lifetime = Lifetime { retire_at: ends_at.min(Instant::now() + MAX_AGE), ends_at, current };
     let until = serve::until(worker, Some(lifetime));
     serve::serve(protocol, stream, path, Rc::new(conn), until).await;
 }
@@ -137,9 +140,8 @@ fn forwarded_client_cert(own: &Workload, peer: &selvedge_model::SpiffeId) -> Opt
     HeaderValue::try_from(format!("By={};URI={peer}", own.identity)).ok()
 }
 
-/// When a peer's connection takes no more requests. The peer, which retires it a little earlier by the
-/// same rule, is normally first.
-fn retire_at(not_after: SystemTime) -> Instant {
-    let life = not_after.duration_since(SystemTime::now()).unwrap_or_default();
-    Instant::now() + life.min(MAX_AGE)
+/// When a peer's certificate ends. Its connection takes no more requests then, or when it is [`MAX_AGE`]
+/// old; the peer, which retires it a little earlier by the same rule, is normally first.
+fn ends_at(not_after: SystemTime) -> Instant {
+    Instant::now() + not_after.duration_since(SystemTime::now()).unwrap_or_default()
 }

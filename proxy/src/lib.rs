@@ -27,6 +27,7 @@ pub mod route;
 pub mod serve;
 pub mod step;
 pub mod telemetry;
+pub mod upgrade;
 pub mod worker;
 
 pub use app::run;

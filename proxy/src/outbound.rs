@@ -49,8 +49,16 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
             return;
         }
     };
-    let conn =
-        Conn { peer, version, identity: None, port: 0, series: None, xfcc: None, last: RefCell::default() };
+    let conn = Conn {
+        peer,
+        version,
+        identity: None,
+        port: 0,
+        series: None,
+        xfcc: None,
+        last: RefCell::default(),
+        tunnel: RefCell::default(),
+    };
     serve::serve(protocol, Prefixed::new(prefix, tcp), path, Rc::new(conn), serve::until(worker, None)).await;
 }
 

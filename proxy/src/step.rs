@@ -15,6 +15,7 @@ use crate::{
     body::Body,
     error::{Failure, Reason},
     telemetry::Series,
+    upgrade::Tunnel,
 };
 
 /// One step of a request's path. Always ready: whatever waits, waits inside `call`.
@@ -51,6 +52,8 @@ pub struct Conn {
     pub xfcc: Option<http::HeaderValue>,
     /// The last authority that was looked up, with the generation it was found in.
     pub last: std::cell::RefCell<Option<(u64, Arc<Destination>)>>,
+    /// What the connection goes on as when it is HTTP no longer.
+    pub tunnel: std::cell::RefCell<Option<Box<Tunnel>>>,
 }
 
 /// A request as it arrived.

@@ -12,7 +12,10 @@ mod http;
 mod kill;
 mod mesh_client;
 mod plaintext;
+mod protocols;
+mod raw;
 mod resilience;
+mod websocket;
 
 /// The binary that people type; every program of a mesh is one of its subcommands.
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");

@@ -6,12 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::{Builder, SendRequest};
+use http::StatusCode;
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{Builder, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime};
-use crate::{bind::Target, body::Body};
+use crate::{bind::Target, body::Body, upgrade::WebSocket};
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept. Shorter than the
 /// keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
@@ -101,6 +105,7 @@ pub(super) async fn send(
     limit: Duration,
 ) -> Result<http::Response<Body>, SendError> {
     rewrite::for_http1(&mut request)?;
+    let asked = WebSocket::is_asked_by(&request);
     let idle = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
     loop {
         let (mut connection, reused) = match pool.http1.take(idle).await {
@@ -112,11 +117,7 @@ pub(super) async fn send(
             },
         };
         match connection.sender.try_send_request(*request).await {
-            Ok(response) => {
-                let mut response = answer(response);
-                response.body_mut().end().lease = Some(Lease { connection, pool: Rc::downgrade(pool) });
-                return Ok(response);
-            }
+            Ok(response) => return received(pool, target, connection, response, asked),
             Err(mut error) => {
                 let failure = failed(target, error.error());
                 match error.take_message() {
@@ -134,6 +135,28 @@ pub(super) async fn send(
     }
 }
 
+/// An answer; its connection comes back when it has been read, if it is HTTP still.
+fn received(
+    pool: &Rc<Pool>,
+    target: &Target,
+    connection: Connection,
+    response: http::Response<Incoming>,
+    asked: bool,
+) -> Result<http::Response<Body>, SendError> {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switched && !(asked && WebSocket::is_named_in(response.headers())) {
+        let what = format!("{} switched to a protocol that the request did not ask for", target.dial);
+        return Err(Failure::new(Reason::Protocol, what).into());
+    }
+    let mut response = answer(response);
+    if switched {
+        WebSocket::announce(response.headers_mut());
+    } else {
+        response.body_mut().end().lease = Some(Lease { connection, pool: Rc::downgrade(pool) });
+    }
+    Ok(response)
+}
+
 async fn open(target: &Target, settings: &Settings, limit: Duration) -> Result<Connection, Failure> {
     let opened = super::open(target, settings, wire::Carrier::Http1, wire::AppProtocol::Http1, limit).await?;
     let dial = target.dial;
@@ -142,7 +165,7 @@ async fn open(target: &Target, settings: &Settings, limit: Duration) -> Result<C
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
     tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%dial, %error, "HTTP/1.1 connection ended");
         }
     });

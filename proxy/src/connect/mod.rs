@@ -31,6 +31,7 @@ use crate::{
     cli::Carrier,
     error::{Failure, Reason},
     step::HttpVersion,
+    upgrade::WebSocket,
 };
 
 /// The slot of a target whose connections are not kept.
@@ -100,7 +101,13 @@ impl Pools {
     ) -> Result<http::Response<Body>, SendError> {
         let pool = self.pool(target);
         let meshed = target.identity.is_some();
-        let over_http2 = version == HttpVersion::Http2 || (meshed && self.settings.carrier == Carrier::Http2);
+        let over_http2 = match version {
+            HttpVersion::Http2 => true,
+            // What is to become a WebSocket needs a connection that can become one.
+            HttpVersion::Http1 => {
+                meshed && self.settings.carrier == Carrier::Http2 && !WebSocket::is_asked_by(&request)
+            }
+        };
         if over_http2 {
             http2::send(&pool, target, &self.settings, version, request, limit).await
         } else {

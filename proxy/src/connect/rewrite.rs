@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
-    header::{CONNECTION, HOST, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
+    header::{CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{PathAndQuery, Scheme},
 };
 
 use super::{Failure, Reason};
+use crate::upgrade::WebSocket;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -31,9 +32,25 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes from a request what is for us alone.
+fn strip_request(request: &mut Request<crate::body::Body>) -> Result<(), Failure> {
+    if request.method() == Method::CONNECT {
+        let what = "CONNECT is not served: the proxy takes requests for services, and opens no tunnels";
+        return Err(Failure::new(Reason::BadRequest, what));
+    }
+    strip_hop_by_hop(request.headers_mut());
+    // `Expect: 100-continue` has been met: the server that read the request says 100 as soon as somebody
+    // wants the body, which is when there is a connection for it.
+    request.headers_mut().remove(EXPECT);
+    Ok(())
+}
+
 /// Makes `request` fit for an HTTP/1.1 connection: origin form, with a Host header.
 pub(super) fn for_http1(request: &mut Request<crate::body::Body>) -> Result<(), Failure> {
-    strip_hop_by_hop(request.headers_mut());
+    strip_request(request)?;
+    if WebSocket::is_asked_by(request) {
+        WebSocket::announce(request.headers_mut());
+    }
     if let Some(authority) = request.uri().authority() {
         if !request.headers().contains_key(HOST) {
             let host = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(authority.as_str().as_bytes()))
@@ -49,7 +66,7 @@ pub(super) fn for_http1(request: &mut Request<crate::body::Body>) -> Result<(), 
 
 /// Makes `request` fit for an HTTP/2 connection: absolute form, without a Host header.
 pub(super) fn for_http2(request: &mut Request<crate::body::Body>) -> Result<(), Failure> {
-    strip_hop_by_hop(request.headers_mut());
+    strip_request(request)?;
     let host = request.headers_mut().remove(HOST);
     if request.uri().authority().is_none() {
         let invalid = || Failure::new(Reason::BadRequest, "the request has no Host header that names a host");
