@@ -5,10 +5,7 @@ use std::{net::SocketAddr, sync::Arc, thread};
 use anyhow::Context;
 use selvedge_certs::tls::Live;
 use selvedge_ops::{Drain, Readiness, announce, listen, logging};
-use tokio::{
-    runtime::{Builder, Runtime},
-    task::LocalSet,
-};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
 use crate::{
     accept::{self, Direction, Seat, Seated},
@@ -116,6 +113,14 @@ fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
 }
 
+/// A worker's own runtime: its tasks are scheduled directly, and never leave its thread.
+fn local_runtime() -> anyhow::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .context("cannot start a runtime")
+}
+
 /// Starts the threads that carry traffic. They end after the drain, when their connections have.
 fn start_workers(
     shared: &Shared,
@@ -156,8 +161,7 @@ fn spawn(
 
 /// The one worker: accepts for itself.
 fn alone(shared: &Shared, listeners: Vec<(Direction, std::net::TcpListener)>) -> anyhow::Result<()> {
-    let local = LocalSet::new();
-    local.block_on(&runtime()?, async {
+    local_runtime()?.block_on(async {
         let server = std::cell::RefCell::new(accept::server(Worker::start(0, shared)));
         let serving = &server;
         let accepting = listeners.into_iter().map(|(direction, listener)| {
@@ -172,8 +176,7 @@ fn alone(shared: &Shared, listeners: Vec<(Direction, std::net::TcpListener)>) ->
 
 /// One of several workers: takes what the acceptor hands over.
 fn together(index: usize, shared: &Shared, mut seated: Seated) -> anyhow::Result<()> {
-    let local = LocalSet::new();
-    local.block_on(&runtime()?, async {
+    local_runtime()?.block_on(async {
         let mut server = accept::server(Worker::start(index, shared));
         seated.serve(&mut server).await;
         server.finish().await;

@@ -21,6 +21,7 @@ pub mod identify;
 pub mod inbound;
 pub mod normalize;
 pub mod outbound;
+pub mod rarely;
 pub mod respond;
 pub mod retry;
 pub mod route;

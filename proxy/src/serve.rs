@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     body::{Body, Local},
     connect::http2::{CONNECTION_WINDOW, MAX_FRAME, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW},
+    rarely::rarely,
     step::{Conn, Request, Step},
     upgrade::Asked,
     worker::Worker,
@@ -123,7 +124,7 @@ where
             tokio::select! {
                 biased;
                 ended = serving.as_mut() => Some(ended),
-                rest = until.requests() => {
+                rest = rarely(until.requests()) => {
                     cut_at = Some(tokio::time::Instant::now() + rest);
                     serving.as_mut().graceful_shutdown();
                     tokio::time::timeout(rest, serving).await.ok()
@@ -144,7 +145,7 @@ where
             tokio::select! {
                 biased;
                 ended = serving.as_mut() => Some(ended),
-                rest = until.requests() => {
+                rest = rarely(until.requests()) => {
                     serving.as_mut().graceful_shutdown();
                     tokio::time::timeout(rest, serving).await.ok()
                 }
