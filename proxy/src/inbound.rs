@@ -83,6 +83,7 @@ async fn plain(
         last: RefCell::default(),
         tunnel: RefCell::default(),
     };
+    let _open = worker.metrics.connection_opened(Direction::Inbound, false);
     serve::serve(protocol, stream, path, Rc::new(conn), serve::until(worker, None)).await;
 }
 
@@ -93,14 +94,16 @@ async fn mesh(
     peer: SocketAddr,
     own: &Arc<Workload>,
 ) {
-    let Identified { stream, peer: proven, preamble, current } = match identify(stream, &worker.live).await {
-        Ok(identified) => identified,
-        Err(error) => {
-            worker.metrics.connection_refused(Direction::Inbound, true, error.reason());
-            tracing::info!(%peer, %error, "connection refused");
-            return;
-        }
-    };
+    // Boxed: a handshake's future is large, and the connection's would keep its room.
+    let Identified { stream, peer: proven, preamble, current } =
+        match Box::pin(identify(stream, &worker.live)).await {
+            Ok(identified) => identified,
+            Err(error) => {
+                worker.metrics.connection_refused(Direction::Inbound, true, error.reason());
+                tracing::info!(%peer, %error, "connection refused");
+                return;
+            }
+        };
     let port = u16::try_from(preamble.port).unwrap_or_default();
     if port != worker.settings.app.port() && !own.ports.contains(&port) {
         tracing::warn!(%peer, identity = %proven.identity, port, "the peer asks for a port that is not this workload's");
@@ -131,6 +134,7 @@ async fn mesh(
     };
     let ends_at = ends_at(proven.not_after);
     let lifetime = Lifetime { retire_at: ends_at.min(Instant::now() + MAX_AGE), ends_at, current };
+    let _open = worker.metrics.connection_opened(Direction::Inbound, true);
     let until = serve::until(worker, Some(lifetime));
     serve::serve(protocol, stream, path, Rc::new(conn), until).await;
 }

@@ -78,6 +78,7 @@ impl Worker {
             live: shared.live.clone(),
             carrier: settings.carrier,
             source: settings.workload.to_string(),
+            metrics: Arc::clone(&shared.metrics),
         });
         let worker = Rc::new(Self {
             index,

@@ -164,7 +164,9 @@ async fn open(target: &Target, settings: &Settings, limit: Duration) -> Result<C
         .handshake(TokioIo::new(opened.stream))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
+    let open = super::opened(target, settings);
     tokio::task::spawn_local(async move {
+        let _open = open;
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%dial, %error, "HTTP/1.1 connection ended");
         }

@@ -178,7 +178,9 @@ async fn open(
         .handshake(TokioIo::new(opened.stream))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;
+    let open = super::opened(target, settings);
     tokio::task::spawn_local(async move {
+        let _open = open;
         if let Err(error) = connection.await {
             tracing::debug!(%dial, %error, "HTTP/2 connection ended");
         }

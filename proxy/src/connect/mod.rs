@@ -26,11 +26,12 @@ use selvedge_api::wire;
 use selvedge_certs::tls::Live;
 
 use crate::{
-    bind::Target,
+    bind::{APP_SLOT, Target},
     body::Body,
     cli::Carrier,
     error::{Failure, Reason},
     step::HttpVersion,
+    telemetry::{Direction, Metrics, OpenConnection},
     upgrade::WebSocket,
 };
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub carrier: Carrier,
     /// Our workload's name, for display in peers' logs.
     pub source: String,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A worker's connections.
@@ -166,7 +169,18 @@ async fn open(
         source: settings.source.clone(),
         app: app.into(),
     };
-    tls::open(target, &preamble, &settings.live, limit).await
+    let opened = tls::open(target, &preamble, &settings.live, limit).await;
+    if let (Err(failure), true) = (&opened, target.slot != APP_SLOT) {
+        settings.metrics.connection_refused(Direction::Outbound, target.identity.is_some(), failure.reason);
+    }
+    opened
+}
+
+/// Counts a connection as open until what is returned is dropped. The app's own are not counted: they
+/// go nowhere.
+fn opened(target: &Target, settings: &Settings) -> Option<OpenConnection> {
+    let counted = || settings.metrics.connection_opened(Direction::Outbound, target.identity.is_some());
+    (target.slot != APP_SLOT).then(counted)
 }
 
 /// What an error of hyper's means for the request that it came to.

@@ -26,7 +26,12 @@ use crate::body::Local;
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn pools() -> Pools {
-    Pools::new(Settings { live: Live::new(), carrier: Carrier::Http1, source: "default/test".into() })
+    Pools::new(Settings {
+        live: Live::new(),
+        carrier: Carrier::Http1,
+        source: "default/test".into(),
+        metrics: Arc::new(Metrics::new(1)),
+    })
 }
 
 fn target(dial: SocketAddr) -> Arc<Target> {
