@@ -12,11 +12,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use crate::{bind::Target, connect::Lease, retry::Replay, telemetry::Observed};
+use crate::{bind::Target, connect::Lease, error::Reason, retry::Replay, telemetry::Observed};
 
 /// Why a body could not be read to its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -26,7 +28,37 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Body {
     kind: Kind,
     end: End,
-    limit: Option<Pin<Box<Sleep>>>,
+    limit: Option<Pin<Box<Limit>>>,
+}
+
+pin_project! {
+    /// When a request's time is over, its answer's body included.
+    #[derive(Debug)]
+    pub struct Limit {
+        #[pin]
+        sleep: Sleep,
+        grpc: bool,
+    }
+}
+
+impl Limit {
+    /// Over at `deadline`. `grpc`: the answer is gRPC's, and says in its trailers that its time is over.
+    pub fn at(deadline: Instant, grpc: bool) -> Self {
+        Self { sleep: tokio::time::sleep_until(deadline.into()), grpc }
+    }
+
+    /// Whether it is over at `now`.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.sleep.deadline() <= now.into()
+    }
+}
+
+impl Future for Limit {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().sleep.poll(cx)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,8 +142,9 @@ impl Body {
         &mut self.end
     }
 
-    /// Ends it with an error when `limit` is over, unless it has ended before.
-    pub fn limit(&mut self, limit: Pin<Box<Sleep>>) {
+    /// Ends it when `limit` is over, unless it has ended before: with the status that gRPC has for it, or
+    /// with an error.
+    pub fn limit(&mut self, limit: Pin<Box<Limit>>) {
         if !self.is_empty() {
             self.limit = Some(limit);
         }
@@ -120,6 +153,22 @@ impl Body {
     /// Whether there is nothing to read: a request without a body needs no replay.
     pub fn is_empty(&self) -> bool {
         matches!(self.kind, Kind::Empty)
+    }
+
+    fn time_is_over(&mut self) -> Result<Frame<Bytes>, BodyError> {
+        let last = if self.limit.take().is_some_and(|limit| limit.grpc) {
+            self.kind = Kind::Empty;
+            let trailers = deadline_exceeded();
+            if let Some(observed) = &mut self.end.observed {
+                observed.trailers(&trailers);
+            }
+            Ok(Frame::trailers(trailers))
+        } else {
+            self.kind = Kind::Cut;
+            Err("the request's time is over".into())
+        };
+        self.end.finish(false);
+        last
     }
 
     /// The arriving body; `None` if there is none, or it is not one as it came.
@@ -143,10 +192,7 @@ impl HttpBody for Body {
         if let Some(limit) = &mut this.limit
             && limit.as_mut().poll(cx).is_ready()
         {
-            this.kind = Kind::Cut;
-            this.limit = None;
-            this.end.finish(false);
-            return Poll::Ready(Some(Err("the route's timeout is over".into())));
+            return Poll::Ready(Some(this.time_is_over()));
         }
         let frame = match &mut this.kind {
             Kind::Empty | Kind::Cut => None,
@@ -195,6 +241,14 @@ impl HttpBody for Body {
             Kind::Replay(body) => body.size_hint(),
         }
     }
+}
+
+/// gRPC's status for a call that has taken too long.
+fn deadline_exceeded() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from(u16::from(Reason::Timeout.grpc())));
+    trailers.insert("grpc-message", const { HeaderValue::from_static("timeout: the answer took too long") });
+    trailers
 }
 
 impl Drop for Body {

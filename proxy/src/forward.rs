@@ -13,7 +13,7 @@ use tower::Service;
 
 use crate::{
     bind::{APP_SLOT, Target},
-    connect::SendError,
+    connect::{FRESH_CONNECTION, FreshConnection, SendError},
     error::{Failure, Reason, SELVEDGE_ERROR},
     step::{Error, Facts, Request, Response},
     worker::Worker,
@@ -57,6 +57,9 @@ impl Service<Request> for Forward {
 async fn send(worker: Rc<Worker>, app: Arc<Target>, request: Request) -> Result<Response, Error> {
     let Request { mut http, conn } = request;
     http.headers_mut().remove(FORWARDED_CLIENT_CERT);
+    if http.headers_mut().remove(FRESH_CONNECTION).is_some() && conn.identity.is_some() {
+        http.extensions_mut().insert(FreshConnection);
+    }
     if let Some(client) = &conn.xfcc {
         http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
     }

@@ -68,7 +68,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
 }
 
 /// Whether a message with these headers is gRPC (gRPC over HTTP/2, "Content-Type").
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 

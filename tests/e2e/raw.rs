@@ -69,6 +69,18 @@ impl Around {
     }
 }
 
+impl Around {
+    /// The next connection to the app, whenever it comes.
+    pub(crate) async fn accept_unhurried(&self) -> TcpStream {
+        self.app.accept().await.expect("a connection").0
+    }
+
+    /// Whether no connection to the app comes for longer than any retry waits.
+    pub(crate) async fn nobody_connects(&self) -> bool {
+        timeout(Duration::from_millis(500), self.app.accept()).await.is_err()
+    }
+}
+
 /// One connection, and what was read from it too early.
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,

@@ -14,7 +14,9 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
-use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime};
+use super::{
+    Failure, FreshConnection, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime,
+};
 use crate::{bind::Target, body::Body, upgrade::WebSocket};
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept. Shorter than the
@@ -106,9 +108,11 @@ pub(super) async fn send(
 ) -> Result<http::Response<Body>, SendError> {
     rewrite::for_http1(&mut request)?;
     let asked = WebSocket::is_asked_by(&request);
+    let fresh = target.identity.is_none() && FreshConnection::is_needed_by(&request);
     let idle = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
     loop {
-        let (mut connection, reused) = match pool.http1.take(idle).await {
+        let kept = if fresh { None } else { pool.http1.take(idle).await };
+        let (mut connection, reused) = match kept {
             Some(connection) => (connection, true),
             // Boxed: a handshake is seldom, and its future is much larger than a request's.
             None => match Box::pin(open(target, settings, limit)).await {

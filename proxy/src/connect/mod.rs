@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 pub use http1::Lease;
 use hyper::body::Incoming;
 use selvedge_api::wire;
@@ -37,6 +38,22 @@ use crate::{
 
 /// The slot of a target whose connections are not kept.
 pub const UNPOOLED: usize = usize::MAX;
+
+/// Says to a mesh peer's sidecar what [`FreshConnection`] says here. Goes no further.
+pub const FRESH_CONNECTION: http::HeaderName = http::HeaderName::from_static("selvedge-fresh-connection");
+
+/// The mark, among a request's extensions, of one that is sent again because the connection that it was on
+/// broke: to be sent on a new connection to the app, since others from that time may be as dead. Without
+/// it, a server that closes many connections at once could use up all attempts.
+#[derive(Debug, Clone, Copy)]
+pub struct FreshConnection;
+
+impl FreshConnection {
+    /// Whether `request` needs one. Costs nothing where there are no extensions, as usual.
+    pub fn is_needed_by<B>(request: &http::Request<B>) -> bool {
+        request.extensions().get::<Self>().is_some()
+    }
+}
 
 /// What is the same for every connection that a worker opens.
 #[derive(Debug, Clone)]
@@ -99,11 +116,14 @@ impl Pools {
         &self,
         target: &Arc<Target>,
         version: HttpVersion,
-        request: Box<http::Request<Body>>,
+        mut request: Box<http::Request<Body>>,
         limit: Duration,
     ) -> Result<http::Response<Body>, SendError> {
         let pool = self.pool(target);
         let meshed = target.identity.is_some();
+        if meshed && FreshConnection::is_needed_by(&request) {
+            request.headers_mut().insert(FRESH_CONNECTION, const { HeaderValue::from_static("1") });
+        }
         let over_http2 = match version {
             HttpVersion::Http2 => true,
             // What is to become a WebSocket needs a connection that can become one.

@@ -19,6 +19,7 @@ use crate::{
     balance::endpoints::Attempt,
     bind::BoundBackend,
     body::Body,
+    connect::FreshConnection,
     error::Reason,
     step::{Error, Facts, Response, Routed, Step},
     worker::Worker,
@@ -97,13 +98,9 @@ impl<S: Step<Attempt>> Attempts<S> {
             let until = until(rule_of.retry.per_try_timeout, deadline);
             let mut result = self.inner.call(Attempt { routed, tried: tried.clone(), until }).await;
             facts(&mut result).retries = attempt;
-            let again = decide(
-                &rule_of.retry,
-                &kept.method,
-                attempt,
-                &outcome(&result),
-                &mut self.worker.rng.borrow_mut(),
-            );
+            let outcome = outcome(&result);
+            let again =
+                decide(&rule_of.retry, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
             let Decision::Retry { proven_undelivered, backoff } = again else { return result };
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now + backoff >= deadline) {
@@ -116,6 +113,9 @@ impl<S: Step<Attempt>> Attempts<S> {
             // Last, because it takes the body away from the attempt before.
             let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
             http = next;
+            if outcome.failure == Some(Failure::Reset) {
+                http.extensions_mut().insert(FreshConnection);
+            }
             log(&kept.method, attempt, &result, backoff);
             remember(&mut tried, &result, backend);
             self.worker.metrics.retries(&bound.key, self.worker.index);

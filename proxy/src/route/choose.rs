@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::header::HOST;
@@ -16,12 +16,12 @@ use pin_project_lite::pin_project;
 use selvedge_model::RequestFacts;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::pass_through::pass_through;
+use super::{grpc_timeout, pass_through::pass_through};
 use crate::{
     bind::{Bound, Destination},
     discovery::store::LOOKUP_TIMEOUT,
     error::Reason,
-    step::{Error, Request, Response, Routed, Step, Taken},
+    step::{Error, HttpVersion, Request, Response, Routed, Step, Taken},
     worker::Worker,
 };
 
@@ -123,7 +123,8 @@ impl<S: Step<Routed>> Choose<S> {
             let what = format!("the weights of {} sum to nothing", bound.routes.rules()[rule].name);
             return Err(at(&bound, Error::new(Reason::NoBackend, what)));
         };
-        let deadline = bound.routes.rules()[rule].timeout.map(|timeout| Instant::now() + timeout);
+        let timeout = timeout(bound.routes.rules()[rule].timeout, &request);
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         Ok(Routed { http: request.http, version: request.conn.version, bound, rule, place, deadline })
     }
 
@@ -156,6 +157,15 @@ pub(super) fn unknown(authority: &str) -> Error {
 fn at(bound: &Arc<Bound>, mut error: Error) -> Error {
     error.facts.route = Some(Taken { bound: Arc::clone(bound), rule: None });
     error
+}
+
+/// The route's timeout, or the caller's if that is shorter. Only HTTP/2 carries gRPC.
+fn timeout(of_route: Option<Duration>, request: &Request) -> Option<Duration> {
+    let of_caller = match request.conn.version {
+        HttpVersion::Http1 => None,
+        HttpVersion::Http2 => grpc_timeout::given(request.http.headers()),
+    };
+    of_route.into_iter().chain(of_caller).min()
 }
 
 fn find(bound: &Bound, request: &Request) -> Option<usize> {

@@ -1,6 +1,7 @@
 //! Which service, rule and backend a request is for.
 
 mod choose;
+mod grpc_timeout;
 mod pass_through;
 mod timeout;
 

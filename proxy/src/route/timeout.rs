@@ -1,19 +1,22 @@
 //! The time limit of a whole request: all attempts, and the answer to its last byte.
 //!
-//! A route without one (the default) costs nothing; one with it costs one timer, which moves from the
+//! A request without one (the default) costs nothing; one with it costs one timer, which moves from the
 //! waiting for headers into the body.
 
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 use tower::{Layer, Service, layer::layer_fn};
 
+use super::grpc_timeout;
 use crate::{
+    body,
     error::Reason,
+    respond::is_grpc,
     step::{Error, Facts, Response, Routed, Step, Taken},
 };
 
@@ -39,7 +42,8 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
 
     fn call(&mut self, routed: Routed) -> Self::Future {
         let limit = routed.deadline.map(|deadline| Limit {
-            sleep: Box::pin(tokio::time::sleep_until(deadline.into())),
+            time: Box::pin(body::Limit::at(deadline, is_grpc(routed.http.headers()))),
+            of_caller: grpc_timeout::given(routed.http.headers()),
             facts: Facts {
                 route: Some(Taken { bound: routed.bound.clone(), rule: Some((routed.rule, routed.place)) }),
                 reason: Some(Reason::Timeout),
@@ -52,8 +56,17 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
 
 #[derive(Debug)]
 struct Limit {
-    sleep: Pin<Box<Sleep>>,
+    time: Pin<Box<body::Limit>>,
+    /// What the caller gave, if it is a gRPC caller that gave any.
+    of_caller: Option<Duration>,
     facts: Facts,
+}
+
+impl Limit {
+    /// Whether `error` is this limit's.
+    fn is_over(&self, error: &Error) -> bool {
+        error.failure.reason == Reason::Timeout && self.time.is_over(Instant::now())
+    }
 }
 
 pin_project! {
@@ -72,18 +85,24 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(result) = this.inner.poll(cx) {
-            return Poll::Ready(result.map(|mut response| {
-                if let Some(limit) = this.limit.take() {
-                    response.http.body_mut().limit(limit.sleep);
+            return Poll::Ready(match (result, this.limit.take()) {
+                (Ok(mut response), Some(limit)) => {
+                    response.http.body_mut().limit(limit.time);
+                    Ok(response)
                 }
-                response
-            }));
+                // The last attempt had no longer than all together, and was first to notice.
+                (Err(mut error), Some(limit)) if limit.is_over(&error) => {
+                    error.failure.what = over(&limit.facts, limit.of_caller).into();
+                    Err(error)
+                }
+                (result, _) => result,
+            });
         }
         if let Some(limit) = this.limit
-            && limit.sleep.as_mut().poll(cx).is_ready()
+            && limit.time.as_mut().poll(cx).is_ready()
         {
             let facts = std::mem::take(&mut limit.facts);
-            let mut error = Error::new(Reason::Timeout, over(&facts));
+            let mut error = Error::new(Reason::Timeout, over(&facts, limit.of_caller));
             error.facts = Box::new(facts);
             return Poll::Ready(Err(error));
         }
@@ -91,11 +110,18 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
     }
 }
 
-fn over(facts: &Facts) -> String {
+fn over(facts: &Facts, of_caller: Option<Duration>) -> String {
     match &facts.route {
         Some(Taken { bound, rule: Some((rule, _)) }) => {
             let rule = &bound.routes.rules()[*rule];
-            format!("no answer within {:?}, the timeout of {}", rule.timeout.unwrap_or_default(), rule.name)
+            match (rule.timeout, of_caller) {
+                (of_rule, Some(limit)) if of_rule.is_none_or(|of_rule| limit < of_rule) => {
+                    format!("no answer within {limit:?}, the caller's own grpc-timeout")
+                }
+                (limit, _) => {
+                    format!("no answer within {:?}, the timeout of {}", limit.unwrap_or_default(), rule.name)
+                }
+            }
         }
         _ => "no answer within the route's timeout".to_owned(),
     }
