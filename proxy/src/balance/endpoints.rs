@@ -1,6 +1,7 @@
 //! The step that picks an endpoint and sends the request there; one call is one attempt.
 
 use std::{
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -74,14 +75,17 @@ async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
 
     let in_flight = InFlight::new(&endpoint.target);
     let limit = backend.policy.connect_timeout;
-    let sending = worker.pools.send(&endpoint.target, routed.version, routed.http, limit);
+    let mut awaited =
+        Awaited { worker: &worker, backend: &backend, endpoint: &endpoint, deadline: routed.deadline };
+    let sending = pin!(worker.pools.send(&endpoint.target, routed.version, routed.http, limit));
     let sent = match until {
         None => sending.await,
-        Some(until) => match tokio::time::timeout_at(until.into(), sending).await {
+        Some(until) => match Box::pin(tokio::time::timeout_at(until.into(), sending)).await {
             Ok(sent) => sent,
             Err(_) => Err(late(&endpoint).into()),
         },
     };
+    awaited.deadline = None;
     let result = match sent {
         Ok(mut http) => {
             facts.reason = named_by_peer(&endpoint, &mut http);
@@ -93,8 +97,28 @@ async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
             Err(Error { failure, facts: Box::new(facts), request })
         }
     };
-    judge(&worker, &backend, &endpoint, &result);
+    if let Some(outcome) = judge(&result) {
+        count(&worker, &backend, &endpoint, outcome);
+    }
     result
+}
+
+/// An answer that is waited for. The route's time limit drops the whole request from outside; when it is
+/// that which ends the waiting, the endpoint was too slow, and needs no timer of its own to be told so.
+struct Awaited<'a> {
+    worker: &'a Worker,
+    backend: &'a BoundBackend,
+    endpoint: &'a BoundEndpoint,
+    /// `None`: there is none, or the waiting is over.
+    deadline: Option<Instant>,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            count(self.worker, self.backend, self.endpoint, Outcome::GatewayFailure);
+        }
+    }
 }
 
 fn choose(worker: &Worker, backend: &BoundBackend, tried: &[usize]) -> Result<Arc<BoundEndpoint>, Failure> {
@@ -133,20 +157,18 @@ fn named_by_peer(
     response.headers().get(SELVEDGE_ERROR).and_then(Reason::from_header)
 }
 
-/// Counts the attempt for or against its endpoint.
-fn judge(
-    worker: &Worker,
-    backend: &BoundBackend,
-    endpoint: &BoundEndpoint,
-    result: &Result<Response, Error>,
-) {
+/// What an attempt's result says about its endpoint; `None`: nothing.
+fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
+    match result {
+        Ok(response) if response.facts.reason.is_some_and(blames_endpoint) => Some(Outcome::GatewayFailure),
+        Ok(response) => Some(Outcome::of_status(response.http.status().as_u16())),
+        Err(error) => blames_endpoint(error.failure.reason).then_some(Outcome::GatewayFailure),
+    }
+}
+
+/// Counts for or against an endpoint.
+fn count(worker: &Worker, backend: &BoundBackend, endpoint: &BoundEndpoint, outcome: Outcome) {
     let Some(ejection) = &backend.ejection else { return };
-    let outcome = match result {
-        Ok(response) if response.facts.reason.is_some_and(blames_endpoint) => Outcome::GatewayFailure,
-        Ok(response) => Outcome::of_status(response.http.status().as_u16()),
-        Err(error) if blames_endpoint(error.failure.reason) => Outcome::GatewayFailure,
-        Err(_) => return,
-    };
     let ejected = ejection.record(&endpoint.health, outcome, backend.endpoints.len(), Instant::now());
     if let Some(ejected) = ejected {
         worker.metrics.ejections(&backend.name, worker.index);

@@ -95,7 +95,8 @@ impl<S: Step<Attempt>> Attempts<S> {
         let mut attempt = 0;
         loop {
             let routed = Routed { http, version, bound: Arc::clone(&bound), rule, place, deadline };
-            let until = until(rule_of.retry.per_try_timeout, deadline);
+            // The route's own limit is kept outside, by `route::timeout`.
+            let until = rule_of.retry.per_try_timeout.map(|limit| Instant::now() + limit);
             let mut result = self.inner.call(Attempt { routed, tried: tried.clone(), until }).await;
             facts(&mut result).retries = attempt;
             let outcome = outcome(&result);
@@ -134,12 +135,6 @@ fn log(method: &Method, attempt: u32, result: &Result<Response, Error>, backoff:
         Err(error) => (None, Some(&error.failure)),
     };
     tracing::debug!(%method, attempt, ?status, ?why, ?backoff, "trying again");
-}
-
-/// When an attempt must have answered.
-fn until(per_try: Option<Duration>, deadline: Option<Instant>) -> Option<Instant> {
-    let per_try = per_try.map(|limit| Instant::now() + limit);
-    per_try.into_iter().chain(deadline).min()
 }
 
 fn facts(result: &mut Result<Response, Error>) -> &mut Facts {
