@@ -256,3 +256,38 @@ async fn a_failure_of_the_meshs_own_is_a_status_that_names_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_is_heard_by_the_server() {
+    let (mesh, counting) = served().await;
+    let mut client = client(&mesh).await;
+    let mut replies = client.server_stream(message(NEVER)).await.unwrap().into_inner();
+    assert_eq!(replies.message().await.unwrap().unwrap().text, NEVER);
+    assert_eq!(counting.under_way.load(Ordering::Relaxed), 1);
+
+    drop(replies);
+
+    nothing_is_under_way(&counting).await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_server_dies_does_not_end_well() {
+    let mut mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::grpc("echo-1")]).await;
+    let mut client = client(&mesh).await;
+    let endless = EchoRequest { count: u32::MAX, ..message("tick") };
+    let mut replies = client.server_stream(endless).await.unwrap().into_inner();
+    assert_eq!(replies.message().await.unwrap().unwrap().number, 0);
+
+    mesh.kill_app("echo-1").await.unwrap();
+
+    let end = async {
+        loop {
+            match replies.message().await {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        }
+    };
+    let end = tokio::time::timeout(SOON, end).await.expect("the stream ends");
+    assert!(end.is_err(), "{end:?}");
+}
