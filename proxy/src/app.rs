@@ -12,6 +12,7 @@ use crate::{
     cli::Args,
     control::{self, Control},
     discovery::store::Store,
+    serve::{HeadLimits, Limits},
     telemetry::Metrics,
     worker::{Settings, Shared, Worker},
 };
@@ -106,6 +107,12 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         carrier: args.carrier,
         outbound_traffic_policy: args.outbound_traffic_policy,
         drain_timeout: args.drain_timeout,
+        limits: Limits {
+            head: HeadLimits { bytes: args.max_header_bytes, count: args.max_headers },
+            streams: args.max_streams,
+        },
+        header_timeout: args.header_timeout,
+        idle_timeout: args.idle_timeout,
     })
 }
 

@@ -66,6 +66,26 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_OUTBOUND_TRAFFIC_POLICY", value_enum, default_value_t = OutboundTrafficPolicy::AllowAny)]
     pub outbound_traffic_policy: OutboundTrafficPolicy,
 
+    /// How many bytes a request's head may have; larger ones are answered 431.
+    #[arg(long, env = "SELVEDGE_MAX_HEADER_BYTES", default_value_t = 60 * 1024)]
+    pub max_header_bytes: usize,
+
+    /// How many header fields a request may have; more are answered 431.
+    #[arg(long, env = "SELVEDGE_MAX_HEADERS", default_value_t = 100)]
+    pub max_headers: usize,
+
+    /// How long the rest of a request's head may take after its first bytes; then it is answered 408.
+    #[arg(long, env = "SELVEDGE_HEADER_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub header_timeout: Duration,
+
+    /// How long a client's connection may stay open without a request.
+    #[arg(long, env = "SELVEDGE_IDLE_TIMEOUT", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
+
+    /// Requests that one HTTP/2 connection may have in progress.
+    #[arg(long, env = "SELVEDGE_MAX_STREAMS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+
     /// Logging.
     #[command(flatten)]
     pub log: selvedge_ops::LogArgs,

@@ -16,6 +16,10 @@ pub const SELVEDGE_ERROR: http::HeaderName = http::HeaderName::from_static("selv
 pub enum Reason {
     /// The request is not one that HTTP allows, or names no authority.
     BadRequest,
+    /// The request's head has more bytes or fields than the limit.
+    HeadTooLarge,
+    /// The rest of the request's head did not come in time.
+    RequestTimeout,
     /// The app beside the answering sidecar does not accept connections.
     AppUnreachable,
     /// Our own certificate is missing or has expired.
@@ -61,8 +65,10 @@ struct Meaning {
 
 impl Reason {
     /// All of them, in the order of [`Self::index`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::RequestTimeout,
         Self::AppUnreachable,
         Self::Certificate,
         Self::ConnectFailure,
@@ -88,6 +94,8 @@ impl Reason {
         }
         match self {
             Self::BadRequest => of("bad-request", StatusCode::BAD_REQUEST, 13),
+            Self::HeadTooLarge => of("head-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 13),
+            Self::RequestTimeout => of("request-timeout", StatusCode::REQUEST_TIMEOUT, 14),
             Self::AppUnreachable => of("app-unreachable", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Certificate => of("certificate", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::ConnectFailure => of("connect-failure", StatusCode::SERVICE_UNAVAILABLE, 14),
@@ -133,6 +141,11 @@ impl Reason {
         let text = value.to_str().ok()?;
         let word = text.split(':').next()?.trim();
         Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+
+    /// Whether the client did not send a request as HTTP requires.
+    pub const fn is_clients_fault(self) -> bool {
+        matches!(self, Self::BadRequest | Self::HeadTooLarge | Self::RequestTimeout)
     }
 
     /// Whether the app was certainly not reached, so that any request may be sent again.

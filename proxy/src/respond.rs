@@ -8,7 +8,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, layer::layer_fn};
@@ -90,6 +90,11 @@ pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
     }
+    if failure.reason.is_clients_fault() {
+        // What follows on an HTTP/1 connection may be meant as something else than the next request. On
+        // HTTP/2, where streams are apart, hyper takes this out.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response.headers_mut().insert(SELVEDGE_ERROR, header);
     response
 }
@@ -123,6 +128,12 @@ mod tests {
 
         assert_eq!(response.status(), 404);
         assert_eq!(response.headers()[SELVEDGE_ERROR], "no-route: line?break ?");
+    }
+
+    #[test]
+    fn who_sends_what_is_no_request_is_not_listened_to_any_more() {
+        assert_eq!(answer(&Failure::new(Reason::BadRequest, ""), false).headers()[CONNECTION], "close");
+        assert!(!answer(&Failure::new(Reason::NoRoute, ""), false).headers().contains_key(CONNECTION));
     }
 
     #[test]

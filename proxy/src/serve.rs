@@ -1,4 +1,12 @@
 //! Serving HTTP on a connection until it ends, is told to end, or has lived long enough.
+//!
+//! What a client sends is taken apart by hyper and h2, within our limits. HTTP/1 is read through
+//! a stricter reader of ours first (the module `strict`); h2 is as strict as RFC 9113 by itself.
+
+mod chunks;
+mod head;
+mod strict;
+mod watch;
 
 use std::{
     pin::pin,
@@ -7,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use head::Refusal;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -14,7 +23,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_certs::tls::Current;
+use strict::Strict;
 use tokio::io::{AsyncRead, AsyncWrite};
+pub use watch::{Patience, Watch};
 
 use crate::{
     body::{Body, Local},
@@ -25,8 +36,40 @@ use crate::{
     worker::Worker,
 };
 
-/// Requests that one HTTP/2 connection may have in progress.
-const MAX_STREAMS: u32 = 1024;
+/// Header fields that hyper takes if nobody says how many.
+const HYPER_FIELDS: usize = 100;
+
+/// How large hyper's read buffer may grow: its own default.
+const HYPER_BUFFER: usize = 8192 + 4096 * 100;
+
+/// Streams that a client has reset before we took them up (rapid reset, CVE-2023-44487): with more of
+/// them waiting, its connection ends.
+const MAX_RESET_STREAMS: usize = 20;
+
+/// Streams that we reset because of a client's errors, before its connection ends.
+const MAX_ERROR_STREAMS: usize = 256;
+
+/// How long requests in progress may go on when an HTTP/2 connection has had no new one for long: for
+/// good. They are what it was kept for.
+const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What clients may ask of us, on one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A request's head.
+    pub head: HeadLimits,
+    /// Requests in progress on an HTTP/2 connection.
+    pub streams: u32,
+}
+
+/// How large a request's head may be.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// Bytes: of an HTTP/1 head as it is written, of an HTTP/2 head as RFC 9113 counts (section 6.5.2).
+    pub bytes: usize,
+    /// Header fields.
+    pub count: usize,
+}
 
 /// What a connection speaks from here on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,16 +153,17 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Step<Request>,
 {
-    let io = TokioIo::new(io);
+    let limits = until.worker.settings.limits;
+    let watch = until.worker.patience.watch();
     let peer = conn.peer;
-    let service = Connected { path, conn: Rc::clone(&conn) };
+    let service =
+        Connected { path, conn: Rc::clone(&conn), watch: Arc::clone(&watch), most_fields: limits.head.count };
     // When what is in progress is cut off, once draining has begun.
     let mut cut_at = None;
     let ended = match protocol {
         Protocol::Http1 => {
-            // Not `pipeline_flush`: with it hyper takes in answers without end for a client that does not read.
-            let serving =
-                http1::Builder::new().half_close(true).serve_connection(io, service).with_upgrades();
+            let io = TokioIo::new(Strict::new(io, limits.head, watch));
+            let serving = http1(limits).serve_connection(io, service).with_upgrades();
             let mut serving = pin!(serving);
             tokio::select! {
                 biased;
@@ -132,20 +176,18 @@ where
             }
         }
         Protocol::Http2 => {
-            let serving = http2::Builder::new(Local)
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_frame_size(MAX_FRAME)
-                .max_concurrent_streams(MAX_STREAMS)
-                .keep_alive_interval(PING_INTERVAL)
-                .keep_alive_timeout(PING_TIMEOUT)
-                .serve_connection(io, service);
+            let serving = http2(limits).serve_connection(TokioIo::new(io), service);
+            let over = async {
+                tokio::select! {
+                    rest = until.requests() => rest,
+                    () = watch.over() => FOR_GOOD,
+                }
+            };
             let mut serving = pin!(serving);
             tokio::select! {
                 biased;
                 ended = serving.as_mut() => Some(ended),
-                rest = rarely(until.requests()) => {
+                rest = rarely(over) => {
                     serving.as_mut().graceful_shutdown();
                     tokio::time::timeout(rest, serving).await.ok()
                 }
@@ -171,11 +213,52 @@ where
     }
 }
 
+fn http1(limits: Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // Not `pipeline_flush`: with it hyper takes in answers without end for a client that does not read.
+    builder.half_close(true);
+    // Without a word, hyper has room for its default without allocating.
+    if limits.head.count > HYPER_FIELDS {
+        builder.max_headers(limits.head.count);
+    }
+    // So that it is never hyper that refuses a head for its size.
+    builder.max_buf_size(HYPER_BUFFER.max(2 * limits.head.bytes));
+    builder
+}
+
+fn http2(limits: Limits) -> http2::Builder<Local> {
+    let mut builder = http2::Builder::new(Local);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head.bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(MAX_ERROR_STREAMS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
 /// A path, on one connection.
 #[derive(Debug)]
 struct Connected<S> {
     path: S,
     conn: Rc<Conn>,
+    watch: Arc<Watch>,
+    most_fields: usize,
+}
+
+impl<S> Connected<S> {
+    /// What is wrong with a request, as far as its stream or its size tells.
+    fn refusal<B>(&self, request: &http::Request<B>) -> Option<Refusal> {
+        if request.method().as_str() == head::REFUSED {
+            return Some(self.watch.refusal());
+        }
+        (request.headers().len() > self.most_fields).then_some(head::TOO_MANY_FIELDS)
+    }
 }
 
 impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
@@ -185,8 +268,12 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
         let asked = Asked::by(&mut request, &self.conn);
+        self.watch.request();
+        if let Some(refusal) = self.refusal(&request) {
+            request.extensions_mut().insert(refusal);
+        }
         let request = Request { http: Box::new(request.map(Body::incoming)), conn: Rc::clone(&self.conn) };
-        Answer { inner: self.path.clone().call(request), asked }
+        Answer { inner: self.path.clone().call(request), asked, watch: Arc::clone(&self.watch) }
     }
 }
 
@@ -196,6 +283,7 @@ pin_project_lite::pin_project! {
         #[pin]
         inner: F,
         asked: Option<Box<Asked>>,
+        watch: Arc<Watch>,
     }
 }
 
@@ -214,6 +302,10 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
                 Err(error) => crate::respond::answer(&error.failure, false),
             };
             if let Some(asked) = this.asked.take() {
+                if http.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                    // The client sends other than HTTP once it has this, and no sooner.
+                    this.watch.become_tunnel();
+                }
                 asked.answered(&mut http);
             }
             Ok(http)

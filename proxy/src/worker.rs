@@ -10,6 +10,7 @@ use crate::{
     cli::{Carrier, OutboundTrafficPolicy},
     connect::{self, Pools},
     discovery::store::{Store, View},
+    serve::{Limits, Patience},
     telemetry::Metrics,
 };
 
@@ -31,6 +32,12 @@ pub struct Settings {
     pub outbound_traffic_policy: OutboundTrafficPolicy,
     /// How long requests in progress may take once draining has begun.
     pub drain_timeout: Duration,
+    /// What clients may ask of us, on one connection.
+    pub limits: Limits,
+    /// How long the rest of a request's head may take.
+    pub header_timeout: Duration,
+    /// How long a client's connection may stay without a request.
+    pub idle_timeout: Duration,
 }
 
 /// What is shared between threads; cheap to clone.
@@ -61,6 +68,8 @@ pub struct Worker {
     pub live: Live,
     /// Open connections to endpoints and to the app.
     pub pools: Pools,
+    /// Watches clients' connections for those that keep us waiting.
+    pub patience: Rc<Patience>,
     /// Draws backends and endpoints.
     pub rng: RefCell<fastrand::Rng>,
     /// What is counted.
@@ -80,8 +89,10 @@ impl Worker {
             source: settings.workload.to_string(),
             metrics: Arc::clone(&shared.metrics),
         });
+        let patience = Patience::new(settings.header_timeout, settings.idle_timeout);
         let worker = Rc::new(Self {
             index,
+            patience: Rc::clone(&patience),
             settings,
             view: View::new(Arc::clone(&shared.store)),
             live: shared.live.clone(),
@@ -91,6 +102,7 @@ impl Worker {
             drain: shared.drain.clone(),
         });
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+        tokio::task::spawn_local(wait(patience));
         worker
     }
 
@@ -106,5 +118,12 @@ async fn sweep(worker: Rc<Worker>) {
         // An idle worker holds on to an old table, and with it to targets, until it looks again.
         worker.view.refresh();
         worker.pools.sweep(std::time::Instant::now());
+    }
+}
+
+async fn wait(patience: Rc<Patience>) {
+    loop {
+        tokio::time::sleep(patience.tick()).await;
+        patience.advance();
     }
 }

@@ -56,6 +56,7 @@ pub async fn accept(
     mut take: impl FnMut(TcpStream, SocketAddr),
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let mut exhausted = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -63,6 +64,7 @@ pub async fn accept(
         };
         match accepted {
             Ok((socket, peer)) => {
+                exhausted = false;
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "the connection ended before it was taken");
                     continue;
@@ -73,7 +75,10 @@ pub async fn accept(
                 tracing::debug!(%error, "a connection ended unaccepted")
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections; raise the limit of open files if this lasts");
+                // Told once, and not twenty times a second as long as it lasts.
+                if !std::mem::replace(&mut exhausted, true) {
+                    tracing::warn!(%error, "cannot accept connections; raise the limit of open files if this lasts");
+                }
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }

@@ -220,6 +220,13 @@ fn failed(target: &Target, error: &hyper::Error) -> Failure {
             // RFC 9113, section 8.7: a refused stream was not processed.
             return Failure::new(Reason::Reset, format!("{dial} refused the stream")).never_delivered();
         }
+        if http2.is_reset() && !http2.is_remote() && !http2.is_library() {
+            // hyper itself gave the stream up, which it does where it cannot read what it is to send.
+            return Failure::new(
+                Reason::BadRequest,
+                format!("the request's body broke off on its way to {dial}"),
+            );
+        }
     }
     if let Some(alert) = alert(error) {
         // In TLS 1.3 a client learns only now that the server did not accept its certificate; the server

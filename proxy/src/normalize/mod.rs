@@ -2,9 +2,9 @@
 //!
 //! Its path is in normal form ([`path`]) and its authority is one from here on: what a rule matches, what a
 //! policy decides on and what the app receives are the same. The query is left as it is. `OPTIONS *` keeps
-//! its asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before
-//!, and HTTP/2's has been cut off. CONNECT is refused, unless it is the
-//! extended CONNECT of RFC 8441, which has a path.
+//! its asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before they
+//! come here, and HTTP/2's has been cut off. CONNECT is refused. So is what [`crate::serve`] has found
+//! wrong: here, so that it is answered, counted and logged like everything else.
 
 pub mod path;
 
@@ -23,6 +23,7 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     error::Reason,
+    serve::Refusal,
     step::{Error, Request, Response, Step},
 };
 
@@ -55,7 +56,10 @@ impl<S: Step<Request>> Service<Request> for Normalize<S> {
 }
 
 fn settle<B>(request: &mut http::Request<B>) -> Result<(), Error> {
-    if request.method() == Method::CONNECT && request.extensions().get::<hyper::ext::Protocol>().is_none() {
+    if let Some(refusal) = request.extensions().get::<Refusal>() {
+        return Err(Error::new(refusal.reason, refusal.what));
+    }
+    if request.method() == Method::CONNECT {
         return Err(bad("CONNECT is not offered; send the request itself"));
     }
     one_authority(request.uri(), request.headers())?;
@@ -74,6 +78,9 @@ fn settle<B>(request: &mut http::Request<B>) -> Result<(), Error> {
 /// Refuses a request whose `:authority` (or absolute target) and Host header name different hosts, or
 /// that has neither: which of them counts would be another matter for each reader.
 fn one_authority(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(bad("the request's authority names a user, and not only a host"));
+    }
     let mut hosts = headers.get_all(HOST).iter();
     match (uri.authority(), hosts.next(), hosts.next()) {
         (Some(_), None, _) | (None, Some(_), None) => Ok(()),
@@ -131,9 +138,13 @@ mod tests {
         assert!(settled("GET", "http://x/", &[]).is_ok());
         assert!(settled("GET", "http://x/", &["X"]).is_ok());
         assert!(settled("GET", "http://x/", &["x:80"]).is_ok());
-        for (uri, hosts) in
-            [("/", &[][..]), ("/", &["x", "x"]), ("http://x/", &["y"]), ("http://x/", &["x", "x"])]
-        {
+        for (uri, hosts) in [
+            ("/", &[][..]),
+            ("/", &["x", "x"]),
+            ("http://x/", &["y"]),
+            ("http://x/", &["x", "x"]),
+            ("http://me@x/", &[]),
+        ] {
             let refused = settled("GET", uri, hosts).unwrap_err();
             assert!(refused.starts_with("bad-request: "), "{refused}");
         }

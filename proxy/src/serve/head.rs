@@ -1,0 +1,332 @@
+//! One HTTP/1 request head, judged as a whole.
+//!
+//! hyper's parser is lenient where two readers of one head may differ (it takes `Content-Length` away where
+//! `Transfer-Encoding` stands beside it, and accepts a bare line feed), and its own refusals do not say who
+//! refuses. So every head is judged here first, by RFC 9112 as strictly as that is written, with Envoy's
+//! choices where it leaves one. Pure, and without allocation.
+
+use memchr::memchr;
+
+use super::HeadLimits;
+use crate::error::Reason;
+
+/// The method of the request that stands for a refused one; see [`super::strict`]. No client may use it.
+pub(super) const REFUSED: &str = "SELVEDGE-REFUSED";
+
+/// Why a request is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind of failure.
+    pub reason: Reason,
+    /// What is wrong, for whoever sent it.
+    pub what: &'static str,
+}
+
+/// What follows a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// The next head.
+    Empty,
+    /// So many bytes.
+    Sized(u64),
+    /// Chunks.
+    Chunked,
+}
+
+/// A head that may be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// How long it is, with the empty line that ends it.
+    pub(super) length: usize,
+    /// What follows it.
+    pub(super) framing: Framing,
+}
+
+const fn bad(what: &'static str) -> Refusal {
+    Refusal { reason: Reason::BadRequest, what }
+}
+
+const fn too_large(what: &'static str) -> Refusal {
+    Refusal { reason: Reason::HeadTooLarge, what }
+}
+
+/// The refusal of a request with more fields than the limit.
+pub(super) const TOO_MANY_FIELDS: Refusal = too_large("the request has too many header fields");
+
+/// The refusal of a request whose method cannot be one.
+pub(super) const NO_METHOD: Refusal = bad("the request's method is no method");
+
+/// Judges the head that `bytes` begin with. `None`: it does not end in them.
+pub(super) fn judge(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, Refusal> {
+    let mut lines = Lines { bytes, at: 0, count: 0 };
+    let result = judge_lines(&mut lines, limits.count);
+    let length = if matches!(result, Ok(None)) { bytes.len() } else { lines.at };
+    if length > limits.bytes {
+        return Err(too_large("the request's head is too long"));
+    }
+    let Some(framing) = result? else { return Ok(None) };
+    // Every line has its own CR LF, and nothing else of the kind.
+    let controls = bytes[..length].iter().filter(|&&byte| (byte < b' ' && byte != b'\t') || byte == 0x7F);
+    if controls.count() != 2 * lines.count {
+        return Err(bad("the request's head has a control character"));
+    }
+    Ok(Some(Head { length, framing }))
+}
+
+fn judge_lines(lines: &mut Lines<'_>, limit: usize) -> Result<Option<Framing>, Refusal> {
+    // RFC 9112, section 2.2: empty lines before a request are ignored.
+    let request = loop {
+        match lines.next()? {
+            None => return Ok(None),
+            Some([]) => {}
+            Some(line) => break RequestLine::judge(line)?,
+        }
+    };
+    let mut fields = Fields::default();
+    for count in 0.. {
+        match lines.next()? {
+            None => return Ok(None),
+            Some([]) => break,
+            Some(_) if count == limit => return Err(TOO_MANY_FIELDS),
+            Some(line) => fields.take(line)?,
+        }
+    }
+    fields.judge(&request).map(Some)
+}
+
+/// Lines that end with CR LF, and with nothing less.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    count: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn next(&mut self) -> Result<Option<&'a [u8]>, Refusal> {
+        let rest = &self.bytes[self.at..];
+        let Some(end) = memchr(b'\n', rest) else { return Ok(None) };
+        self.at += end + 1;
+        self.count += 1;
+        rest[..end].strip_suffix(b"\r").map(Some).ok_or(bad("a line of the request's head ends without CR"))
+    }
+}
+
+struct RequestLine<'a> {
+    /// The host of a target in absolute form.
+    authority: Option<&'a [u8]>,
+    is_http_10: bool,
+}
+
+impl<'a> RequestLine<'a> {
+    fn judge(line: &'a [u8]) -> Result<Self, Refusal> {
+        let invalid = bad("the request line is not METHOD TARGET HTTP/1.1");
+        let mut words = line.split(|&byte| byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(invalid);
+        };
+        if !is_token(method) || method == REFUSED.as_bytes() {
+            return Err(NO_METHOD);
+        }
+        let is_http_10 = match version {
+            b"HTTP/1.1" => false,
+            b"HTTP/1.0" => true,
+            _ => return Err(invalid),
+        };
+        let authority = authority(method, target)?;
+        Ok(Self { authority, is_http_10 })
+    }
+}
+
+/// The host of a target in absolute form, after seeing that the target is in a form that it may have.
+fn authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
+    let invalid = bad("the request's target is not valid");
+    if memchr(b'#', target).is_some() {
+        return Err(bad("the request's target has a fragment"));
+    }
+    if !target.iter().all(|&byte| TARGET[usize::from(byte)]) && http::Uri::try_from(target).is_err() {
+        return Err(invalid);
+    }
+    match target {
+        [b'/', ..] | b"*" => Ok(None),
+        _ if method == b"CONNECT" => Ok(Some(target)),
+        _ => {
+            let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
+                target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+            });
+            let rest = &target[scheme.ok_or(invalid)?.len()..];
+            let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+            Ok(Some(&rest[..end]))
+        }
+    }
+}
+
+/// What the fields of a head say that decides where its message ends, and whom it is for.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
+        if matches!(line, [b' ' | b'\t', ..]) {
+            return Err(bad("a header field is folded over two lines"));
+        }
+        let colon = memchr(b':', line).ok_or(bad("a header field has no colon"))?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if !is_token(name) {
+            return Err(bad("a header field's name is not valid"));
+        }
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.length(value.trim_ascii()),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.encoding(value.trim_ascii()),
+            _ => Ok(()),
+        }
+    }
+
+    fn host(&mut self, value: &'a [u8]) -> Result<(), Refusal> {
+        if self.host.replace(value).is_some() {
+            return Err(bad("the request has more than one Host"));
+        }
+        let valid = !value.is_empty() && value.iter().all(|&byte| HOST[usize::from(byte)]);
+        valid.then_some(()).ok_or(bad("the request's Host names no host"))
+    }
+
+    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        // 18 digits cannot overflow, and nothing is as long.
+        let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+        if !digits {
+            return Err(bad("the request's Content-Length is not a number"));
+        }
+        let length = value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'));
+        if self.length.replace(length).is_some() {
+            return Err(bad("the request has more than one Content-Length"));
+        }
+        Ok(())
+    }
+
+    fn encoding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if std::mem::replace(&mut self.chunked, true) || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(bad("the request's Transfer-Encoding is not one \"chunked\""));
+        }
+        Ok(())
+    }
+
+    fn judge(&self, request: &RequestLine<'_>) -> Result<Framing, Refusal> {
+        let host = self.host.ok_or(bad("the request has no Host"))?;
+        if request.authority.is_some_and(|authority| !same_host(authority, host)) {
+            return Err(bad("the request's target and its Host name different hosts"));
+        }
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(bad("the request has both Content-Length and Transfer-Encoding")),
+            (true, None) if request.is_http_10 => Err(bad("HTTP/1.0 has no Transfer-Encoding")),
+            (true, None) => Ok(Framing::Chunked),
+            (false, None | Some(0)) => Ok(Framing::Empty),
+            (false, Some(length)) => Ok(Framing::Sized(length)),
+        }
+    }
+}
+
+fn same_host(one: &[u8], other: &[u8]) -> bool {
+    fn bare(host: &[u8]) -> &[u8] {
+        host.strip_suffix(b":80").unwrap_or(host)
+    }
+    bare(one).eq_ignore_ascii_case(bare(other))
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
+}
+
+const fn table(more: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut place = 0;
+    while place < more.len() {
+        table[more[place] as usize] = true;
+        place += 1;
+    }
+    table
+}
+
+/// What names of methods and fields consist of (RFC 9110, section 5.6.2).
+const TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
+
+/// What usual targets consist of; of others it is asked whether they are a URI.
+const TARGET: [bool; 256] = table(b"-._~!$&'()*+,;=:@/?%");
+
+/// What names, addresses and ports consist of. RFC 3986 would allow more than any resolver does.
+const HOST: [bool; 256] = table(b"-._~:[]");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 400, count: 5 };
+
+    fn framing(head: &str) -> Framing {
+        let judged = judge(head.as_bytes(), LIMITS).unwrap().unwrap();
+        assert_eq!(judged.length, head.len());
+        judged.framing
+    }
+
+    #[test]
+    fn a_message_ends_where_its_one_length_says() {
+        assert_eq!(framing("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Framing::Empty);
+        assert_eq!(framing("\r\nGET /?a=b|c HTTP/1.0\r\nhost:a:1\r\n\r\n"), Framing::Empty);
+        assert_eq!(framing("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"), Framing::Empty);
+        assert_eq!(framing("PUT / HTTP/1.1\r\nContent-Length: 12 \r\nHost: a\r\n\r\n"), Framing::Sized(12));
+        assert_eq!(
+            framing("PUT / HTTP/1.1\r\nHost: a\r\nTRANSFER-ENCODING:\tChunked\r\n\r\n"),
+            Framing::Chunked
+        );
+        assert_eq!(framing("GET http://A:80/x HTTP/1.1\r\nHost: a\r\n\r\n"), Framing::Empty);
+        assert_eq!(framing("GET HTTP://[::1]:9?x HTTP/1.1\r\nHost: [::1]:9\r\n\r\n"), Framing::Empty);
+        assert_eq!(framing("OPTIONS * HTTP/1.1\r\nHost: a\r\nx:\r\n\r\n"), Framing::Empty);
+    }
+
+    #[test]
+    fn a_head_that_is_too_large_is_told_so() {
+        let host = "GET / HTTP/1.1\r\nHost: a\r\n";
+        for head in [
+            format!("{host}{}\r\n", "a: b\r\n".repeat(5)),
+            format!("{host}a: {}\r\n\r\n", "b".repeat(400)),
+            format!("{host}a: {}", "b".repeat(400)),
+        ] {
+            assert_eq!(judge(head.as_bytes(), LIMITS).unwrap_err().reason, Reason::HeadTooLarge, "{head}");
+        }
+        let just = format!("{host}{}\r\n", "a: b\r\n".repeat(4));
+        assert!(judge(just.as_bytes(), LIMITS).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_method_of_refused_requests_is_no_clients() {
+        let head = format!("{REFUSED} / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(judge(head.as_bytes(), LIMITS).unwrap_err().reason, Reason::BadRequest);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = judge(&bytes, LIMITS);
+        }
+
+        #[test]
+        fn a_part_of_a_good_head_is_no_refusal(cut in 0usize..80) {
+            let head = b"POST http://a:1/x HTTP/1.1\r\nHost: a:1\r\nContent-Length: 3\r\nx-y: z\r\n\r\nabc";
+            let part = &head[..cut.min(head.len())];
+            let judged = judge(part, LIMITS).unwrap();
+            prop_assert_eq!(judged.is_some(), part.len() >= head.len() - 3);
+        }
+    }
+}

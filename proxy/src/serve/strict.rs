@@ -1,0 +1,403 @@
+//! A client's HTTP/1 stream, on which hyper only gets to see requests that are beyond doubt.
+//!
+//! Heads are judged as their bytes arrive, in the buffer that they were read into; only a head that comes
+//! in parts is held back here until it is whole. Bodies pass uncopied, and are followed just as far as is
+//! needed to know where the next head begins. In place of a request that is refused hyper sees a small one
+//! of our own, after which nothing is read any more: so the refusal is answered in its turn by the same
+//! path as everything else, with our header, counted and logged, and the connection closes.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use memchr::memchr_iter;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    HeadLimits,
+    chunks::Chunks,
+    head::{Framing, Refusal, judge},
+    watch::{For, Watch},
+};
+use crate::error::Reason;
+
+/// What hyper sees instead of a refused request. Its method is [`super::head::REFUSED`].
+const STAND_IN: &[u8] = b"SELVEDGE-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+
+/// How much of what a refused client has sent already is read before the connection closes. Closing over
+/// unread bytes would reset it, and take the answer away from the client.
+const LINGER: usize = 256 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Strict<S> {
+    inner: S,
+    limits: HeadLimits,
+    watch: Arc<Watch>,
+    stage: Stage,
+    /// What was read and not yet handed on: cleared bytes, then the beginning of a head.
+    held: BytesMut,
+    /// How many bytes of `held` may be handed on.
+    cleared: usize,
+    /// Who is woken when the client has kept us waiting.
+    parked: Option<Waker>,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug)]
+enum Stage {
+    Head,
+    Sized(u64),
+    Chunked(Chunks),
+    /// No HTTP any more.
+    Tunnel,
+    /// A request was refused: nothing more is read.
+    Refused,
+    /// A body went wrong.
+    Broken,
+}
+
+impl<S> Strict<S> {
+    pub(super) fn new(inner: S, limits: HeadLimits, watch: Arc<Watch>) -> Self {
+        Self { inner, limits, watch, stage: Stage::Head, held: BytesMut::new(), cleared: 0, parked: None }
+    }
+
+    /// Goes through `bytes`, the first `seen` of which are an incomplete head. Returns how many of them
+    /// hyper may have.
+    fn inspect(&mut self, bytes: &[u8], seen: usize) -> usize {
+        let partial = seen > 0 && !self.may_be_whole(bytes, seen);
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            match &mut self.stage {
+                Stage::Head if self.watch.is_tunnel() => self.stage = Stage::Tunnel,
+                Stage::Head if at == 0 && partial => break,
+                Stage::Head => match judge(rest, self.limits) {
+                    Ok(Some(head)) => {
+                        at += head.length;
+                        self.follow(head.framing);
+                    }
+                    Ok(None) => break,
+                    Err(refusal) => {
+                        self.refuse(refusal);
+                        break;
+                    }
+                },
+                Stage::Sized(left) => {
+                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left -= here as u64;
+                    at += here;
+                    if *left == 0 {
+                        self.follow(Framing::Empty);
+                    }
+                }
+                Stage::Chunked(chunks) => match chunks.pass(rest) {
+                    Ok(passed) => {
+                        at += passed;
+                        if chunks.is_over() {
+                            self.follow(Framing::Empty);
+                        }
+                    }
+                    Err(_) => {
+                        self.stage = Stage::Broken;
+                        break;
+                    }
+                },
+                Stage::Tunnel => at = bytes.len(),
+                Stage::Refused | Stage::Broken => break,
+            }
+        }
+        if matches!(self.stage, Stage::Head) && at < bytes.len() && !self.watch.waits_for(For::Head) {
+            self.watch.wait(For::Head);
+        }
+        at
+    }
+
+    /// Whether a head that was incomplete can be whole now. Saves judging it again for every byte.
+    fn may_be_whole(&self, bytes: &[u8], seen: usize) -> bool {
+        let from = seen.saturating_sub(2);
+        let end = |at: usize| matches!(bytes[from + at..], [_, b'\n', ..] | [_, b'\r', b'\n', ..]);
+        bytes.len() > self.limits.bytes || memchr_iter(b'\n', &bytes[from..]).any(end)
+    }
+
+    /// A head has ended, or a body.
+    fn follow(&mut self, framing: Framing) {
+        let (stage, waiting) = match framing {
+            Framing::Empty => (Stage::Head, For::Request),
+            Framing::Sized(length) => (Stage::Sized(length), For::Nothing),
+            Framing::Chunked => (Stage::Chunked(Chunks::new()), For::Nothing),
+        };
+        self.stage = stage;
+        self.watch.wait(waiting);
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.watch.refuse(refusal);
+        self.stage = Stage::Refused;
+    }
+
+    /// Puts the stand-in after what hyper may still have, if the request that follows is refused.
+    fn stand_in(&mut self) {
+        if matches!(self.stage, Stage::Refused) {
+            self.held.truncate(self.cleared);
+            self.held.extend_from_slice(STAND_IN);
+            self.cleared = self.held.len();
+        }
+    }
+
+    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
+        let length = self.cleared.min(buf.remaining());
+        buf.put_slice(&self.held[..length]);
+        self.held.advance(length);
+        self.cleared -= length;
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
+        }
+    }
+
+    /// Has `waker` woken in time. It is the connection's, and seldom another than last time.
+    fn park(&mut self, waker: &Waker) {
+        if !self.parked.as_ref().is_some_and(|parked| parked.will_wake(waker)) {
+            self.watch.park(waker);
+            self.parked = Some(waker.clone());
+        }
+    }
+
+    /// The rest of a head has not come in time.
+    fn give_up(&mut self) {
+        self.refuse(Refusal {
+            reason: Reason::RequestTimeout,
+            what: "the rest of the request's head did not come in time (--header-timeout)",
+        });
+        self.stand_in();
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if this.cleared > 0 {
+                this.hand_over(buf);
+                return Poll::Ready(Ok(()));
+            }
+            match this.stage {
+                Stage::Refused => return Poll::Pending,
+                Stage::Broken => return Poll::Ready(Err(malformed())),
+                _ => {}
+            }
+            let before = buf.filled().len();
+            let Poll::Ready(read) = Pin::new(&mut this.inner).poll_read(cx, buf) else {
+                if !this.watch.is_over() {
+                    this.park(cx.waker());
+                    return Poll::Pending;
+                }
+                if this.held.is_empty() {
+                    // As if the client had closed: it has long not wanted anything.
+                    return Poll::Ready(Ok(()));
+                }
+                this.give_up();
+                continue;
+            };
+            read?;
+            if this.watch.is_over() {
+                // It comes at the last moment. Who was parked has been woken for nothing, and parks again.
+                this.parked = None;
+            }
+            let read = buf.filled().len() - before;
+            if read == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if this.held.is_empty() {
+                let passed = this.inspect(&buf.filled()[before..], 0);
+                this.held.extend_from_slice(&buf.filled()[before + passed..]);
+                buf.set_filled(before + passed);
+                this.stand_in();
+                if passed > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                let seen = this.held.len();
+                this.held.extend_from_slice(&buf.filled()[before..]);
+                buf.set_filled(before);
+                let held = std::mem::take(&mut this.held);
+                this.cleared = this.inspect(&held, seen);
+                this.held = held;
+                this.stand_in();
+            }
+        }
+    }
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the request's body is not chunked as HTTP/1.1 requires")
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+        if matches!(this.stage, Stage::Refused | Stage::Broken) {
+            discard(&mut this.inner, cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+/// Reads what has arrived already, and waits for nothing.
+fn discard<S: AsyncRead + Unpin>(stream: &mut S, cx: &mut Context<'_>) {
+    let mut waste = [0; 4096];
+    for _ in 0..LINGER / waste.len() {
+        let mut buf = ReadBuf::new(&mut waste);
+        match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::{super::watch::Patience, *};
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1000, count: 10 };
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+    const CHUNKED: &str =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    const BOTH: &str =
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+
+    /// What hyper sees of `sent`, which comes in pieces of `piece` bytes, and whether the rest was refused.
+    async fn seen(sent: &str, piece: usize) -> (String, bool) {
+        let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+        let (mut client, server) = duplex(64 * 1024);
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
+        let mut seen = Vec::new();
+        for piece in sent.as_bytes().chunks(piece) {
+            client.write_all(piece).await.unwrap();
+            // What is there now: a Strict that has nothing to hand on is pending.
+            while let Some(Ok(1..)) = strict.read_buf(&mut seen).now_or_never() {}
+        }
+        let refused = matches!(strict.stage, Stage::Refused);
+        (String::from_utf8(seen).unwrap(), refused)
+    }
+
+    fn stand_in_after(served: &str) -> String {
+        format!("{served}{}", String::from_utf8_lossy(STAND_IN))
+    }
+
+    #[tokio::test]
+    async fn what_is_beyond_doubt_passes_unchanged() {
+        let sent = [GET, POST, CHUNKED, GET].concat();
+
+        for piece in [1, 2, 3, 7, 50, 1000] {
+            assert_eq!(seen(&sent, piece).await, (sent.clone(), false), "in pieces of {piece}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_passes_after_a_request_that_is_refused() {
+        let sent = [POST, BOTH, GET].concat();
+
+        for piece in [1, 7, 1000] {
+            assert_eq!(seen(&sent, piece).await, (stand_in_after(POST), true), "in pieces of {piece}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_is_seen_whole_or_not_at_all() {
+        assert_eq!(seen(&GET[..GET.len() - 1], 1).await, (String::new(), false));
+    }
+
+    #[tokio::test]
+    async fn after_an_upgrade_anything_passes() {
+        let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+        let (mut client, server) = duplex(1024);
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
+        watch.become_tunnel();
+        client.write_all(b"\x81\x05hello").await.unwrap();
+
+        let mut seen = Vec::new();
+        strict.read_buf(&mut seen).await.unwrap();
+
+        assert_eq!(seen, b"\x81\x05hello");
+    }
+
+    #[tokio::test]
+    async fn a_slow_head_is_refused_and_a_silent_client_is_gone() {
+        let patience = Patience::new(Duration::from_secs(1), Duration::from_secs(2));
+        for (sent, expected) in [("GET / HTTP/1.1\r\n", stand_in_after("")), ("", String::new())] {
+            let watch = patience.watch();
+            let (mut client, server) = duplex(1024);
+            let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
+            client.write_all(sent.as_bytes()).await.unwrap();
+            let mut seen = Vec::with_capacity(1024);
+            assert!(strict.read_buf(&mut seen).now_or_never().is_none());
+
+            (0..100).for_each(|_| patience.advance());
+
+            strict.read_buf(&mut seen).now_or_never().unwrap().unwrap();
+            assert_eq!(String::from_utf8(seen).unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chunk_without_its_end_breaks_the_connection() {
+        let (mut client, server) = duplex(1024);
+        let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+        let mut strict = Strict::new(server, LIMITS, watch);
+        client.write_all(CHUNKED.replace("abc\r\n0", "abcd\r\n0").as_bytes()).await.unwrap();
+
+        let mut seen = Vec::new();
+        let error = strict.read_to_end(&mut seen).await.unwrap_err();
+
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(seen.ends_with(b"\r\n\r\n"), "the head, and nothing of the read that went wrong");
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_a_stream_is_cut(
+            order in prop::collection::vec(prop::sample::select(vec![GET, POST, CHUNKED, BOTH]), 1..5),
+            piece in 1usize..200,
+        ) {
+            let sent = order.concat();
+            let served: String = order.iter().take_while(|&&request| request != BOTH).copied().collect();
+            let refused = order.contains(&BOTH);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let expected = if refused { stand_in_after(&served) } else { served };
+            prop_assert_eq!(runtime.block_on(seen(&sent, piece)), (expected, refused));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Clients' connections that keep us waiting: one sweep over all of them instead of a timer for each request.
+//!
+//! A connection notes the tick at which it began to wait, which is one store; every tick, those that have
+//! waited for too long are woken and end themselves. Limits are kept to within one tick.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+
+use super::head::{NO_METHOD, Refusal};
+
+/// The longest tick: how long an idle worker sleeps.
+const MAX_TICK: Duration = Duration::from_secs(5);
+/// The shortest tick, for short limits.
+const MIN_TICK: Duration = Duration::from_millis(50);
+
+/// A worker's connections from clients.
+#[derive(Debug)]
+pub struct Patience {
+    tick: Duration,
+    clock: Arc<Clock>,
+    connections: RefCell<Vec<Weak<Watch>>>,
+}
+
+/// What time it is, and how much of it may pass; in ticks.
+#[derive(Debug)]
+struct Clock {
+    head: u32,
+    idle: u32,
+    now: AtomicU32,
+}
+
+impl Patience {
+    /// Waits for the rest of a head for `head`, and for another request for `idle`.
+    pub fn new(head: Duration, idle: Duration) -> Rc<Self> {
+        let tick = (head.min(idle) / 4).clamp(MIN_TICK, MAX_TICK);
+        let ticks = |limit: Duration| {
+            let ticks = limit.as_millis().div_ceil(tick.as_millis());
+            u32::try_from(ticks).unwrap_or(u32::MAX / 2)
+        };
+        let clock = Clock { head: ticks(head), idle: ticks(idle), now: AtomicU32::new(0) };
+        Rc::new(Self { tick, clock: Arc::new(clock), connections: RefCell::default() })
+    }
+
+    /// How often to call [`Self::advance`].
+    pub fn tick(&self) -> Duration {
+        self.tick
+    }
+
+    /// One tick later: wakes who has waited for too long, forgets who is gone.
+    pub fn advance(&self) {
+        self.clock.now.fetch_add(1, Ordering::Relaxed);
+        self.connections.borrow_mut().retain(|connection| {
+            let connection = connection.upgrade();
+            if let Some(watch) = connection.as_ref().filter(|watch| watch.is_over()) {
+                watch.waker.wake();
+            }
+            connection.is_some()
+        });
+    }
+
+    /// Watches one more connection, as long as the result lives.
+    pub fn watch(&self) -> Arc<Watch> {
+        let watch = Arc::new(Watch {
+            clock: Arc::clone(&self.clock),
+            waiting: AtomicU8::new(For::Request as u8),
+            since: AtomicU32::new(self.clock.now.load(Ordering::Relaxed)),
+            waker: AtomicWaker::new(),
+            refusal: OnceLock::new(),
+            tunnel: AtomicBool::new(false),
+        });
+        self.connections.borrow_mut().push(Arc::downgrade(&watch));
+        watch
+    }
+}
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum For {
+    /// Nothing that its client is to hurry for.
+    Nothing,
+    /// The rest of a head.
+    Head,
+    /// A request.
+    Request,
+}
+
+/// One connection from a client, as its stream and its service both see it.
+///
+/// All on one thread: the atomics are there because hyper upgrades only streams that could be sent to
+/// another, and cost what plain fields would.
+#[derive(Debug)]
+pub struct Watch {
+    clock: Arc<Clock>,
+    waiting: AtomicU8,
+    since: AtomicU32,
+    waker: AtomicWaker,
+    /// What was wrong with the request that is refused.
+    refusal: OnceLock<Refusal>,
+    /// Whether HTTP has ended on it, by an upgrade.
+    tunnel: AtomicBool,
+}
+
+impl Watch {
+    /// Begins to wait, from now.
+    pub(super) fn wait(&self, what: For) {
+        self.waiting.store(what as u8, Ordering::Relaxed);
+        self.since.store(self.clock.now.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// A request has come; on HTTP/2 that is all that is known.
+    pub(super) fn request(&self) {
+        if self.waits_for(For::Request) {
+            self.wait(For::Request);
+        }
+    }
+
+    /// Whether `what` is waited for.
+    pub(super) fn waits_for(&self, what: For) -> bool {
+        self.waiting.load(Ordering::Relaxed) == what as u8
+    }
+
+    /// Whether what is waited for has taken too long.
+    pub(super) fn is_over(&self) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        let waited = self.clock.now.load(Ordering::Relaxed).wrapping_sub(since);
+        // The tick that was running when it began does not count.
+        (self.waits_for(For::Head) && waited > self.clock.head)
+            || (self.waits_for(For::Request) && waited > self.clock.idle)
+    }
+
+    /// Wakes `waker` when it has taken too long.
+    pub(super) fn park(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Waits until it has taken too long.
+    pub(super) async fn over(&self) {
+        std::future::poll_fn(|cx| {
+            if self.is_over() {
+                return Poll::Ready(());
+            }
+            self.park(cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Serves no request any more, for this reason.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        // There is but one: nothing is read after it.
+        let _ = self.refusal.set(refusal);
+        self.wait(For::Nothing);
+    }
+
+    /// Why a request is refused in whose place hyper saw our own. If there is no reason, it was a client's.
+    pub(super) fn refusal(&self) -> Refusal {
+        self.refusal.get().copied().unwrap_or(NO_METHOD)
+    }
+
+    /// HTTP ends here; nothing is waited for any more.
+    pub(super) fn become_tunnel(&self) {
+        self.tunnel.store(true, Ordering::Relaxed);
+        self.wait(For::Nothing);
+    }
+
+    /// Whether HTTP has ended.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn advance(patience: &Patience, time: Duration) {
+        for _ in 0..time.as_millis() / patience.tick().as_millis() {
+            patience.advance();
+        }
+    }
+
+    #[test]
+    fn each_wait_has_its_own_limit() {
+        let (head, idle) = (Duration::from_secs(1), Duration::from_secs(10));
+        let patience = Patience::new(head, idle);
+        let watch = patience.watch();
+        advance(&patience, idle);
+        assert_eq!(watch.over().now_or_never(), None);
+        patience.advance();
+        assert_eq!(watch.over().now_or_never(), Some(()));
+
+        watch.wait(For::Head);
+        advance(&patience, head);
+        assert_eq!(watch.over().now_or_never(), None);
+        patience.advance();
+        assert_eq!(watch.over().now_or_never(), Some(()));
+
+        watch.wait(For::Nothing);
+        advance(&patience, 10 * idle);
+        assert_eq!(watch.over().now_or_never(), None);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let patience = Patience::new(Duration::from_secs(1), Duration::from_secs(1));
+        drop(patience.watch());
+        let _kept = patience.watch();
+
+        patience.advance();
+
+        assert_eq!(patience.connections.borrow().len(), 1);
+    }
+}
