@@ -9,6 +9,7 @@ mod dependencies;
 mod drain;
 mod grpc;
 mod hello;
+mod hostile;
 mod http;
 mod keep_alive;
 mod kill;

@@ -1,0 +1,152 @@
+//! Floods of cheap frames: their connection ends or stands still, and nobody else notices.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Duration, timeout},
+};
+
+use super::{
+    Mesh, SOON,
+    http2::{
+        self, ACK, CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS,
+        block, frame, request,
+    },
+};
+
+/// How long a flood goes on that is not ended.
+const FLOOD: Duration = Duration::from_secs(1);
+
+/// `count` of the frames that `make` gives for each turn, in one piece.
+fn many(count: u32, make: impl FnMut(u32) -> Vec<u8>) -> Vec<u8> {
+    (0..count).flat_map(make).collect()
+}
+
+/// What became of a flooding connection.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// It was ended, with this error in GOAWAY if there was one.
+    Ended(Option<u32>),
+    /// It is open.
+    Open,
+}
+
+/// Writes `frames` as fast as they are taken, and reads nothing but how that ends. `deaf`: not even that,
+/// before all is written.
+async fn flood(address: SocketAddr, frames: &[u8], deaf: bool) -> End {
+    let Raw(stream) = Raw::connect(address).await;
+    let (mut read, mut write) = stream.into_split();
+    let writing = async {
+        // It may be ended before all of it is written; if it is not, it may not be read any more.
+        let _ = timeout(FLOOD, write.write_all(frames)).await;
+    };
+    let end = async {
+        while let Some(frame) = http2::read(&mut read).await {
+            if frame.kind == GOAWAY {
+                return End::Ended(goaway(&frame.payload));
+            }
+        }
+        End::Ended(None)
+    };
+    let end = timeout(2 * FLOOD, end);
+    let end = if deaf {
+        writing.await;
+        end.await
+    } else {
+        tokio::join!(writing, end).1
+    };
+    end.unwrap_or(End::Open)
+}
+
+fn goaway(payload: &[u8]) -> Option<u32> {
+    payload.get(4..8).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes)
+}
+
+/// Floods both listeners with `frames`, while a client that behaves is served. Returns what became of each.
+async fn survive(mesh: &Mesh, frames: &[u8], deaf: bool) -> Vec<(&'static str, End)> {
+    let mut ends = Vec::new();
+    for (listener, address) in mesh.listeners() {
+        let (end, ()) = tokio::join!(flood(address, frames, deaf), mesh.is_served());
+        ends.push((listener, end));
+    }
+    mesh.is_well().await;
+    ends
+}
+
+fn assert_ended(ends: &[(&str, End)]) {
+    assert!(ends.iter().all(|(_, end)| matches!(end, End::Ended(_))), "{ends:?}");
+}
+
+#[tokio::test]
+async fn rapid_resets_end_their_connection() {
+    let mesh = Mesh::start(&[]).await;
+    let head = block(&request("/normal"));
+    let frames = many(20_000, |turn| {
+        let stream = turn * 2 + 1;
+        let mut both = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head);
+        both.extend(frame(RST_STREAM, 0, stream, &8u32.to_be_bytes()));
+        both
+    });
+
+    assert_ended(&survive(&mesh, &frames, false).await);
+}
+
+#[tokio::test]
+async fn a_head_without_end_ends_its_connection() {
+    let mesh = Mesh::start(&[]).await;
+    let part = block(&[("x", &"y".repeat(16_000))]);
+    let mut frames = frame(HEADERS, END_STREAM, 1, &block(&request("/normal")));
+    frames.extend(many(2_000, |_| frame(CONTINUATION, 0, 1, &part)));
+    let mut empty = frame(HEADERS, END_STREAM, 1, &block(&request("/normal")));
+    empty.extend(many(100_000, |_| frame(CONTINUATION, 0, 1, &[])));
+
+    assert_ended(&survive(&mesh, &frames, false).await);
+    survive(&mesh, &empty, false).await;
+}
+
+#[tokio::test]
+async fn streams_that_err_for_ever_end_their_connection() {
+    let mesh = Mesh::start(&[]).await;
+    let head = block(&[&request("/normal")[..], &[("connection", "close")]].concat());
+    let frames = many(20_000, |turn| frame(HEADERS, END_HEADERS | END_STREAM, turn * 2 + 1, &head));
+
+    assert_ended(&survive(&mesh, &frames, false).await);
+}
+
+#[tokio::test]
+async fn frames_that_want_answers_nobody_reads_are_not_piled_up() {
+    let mesh = Mesh::start(&[]).await;
+    for frames in [
+        many(400_000, |_| frame(PING, 0, 0, &[0; 8])),
+        many(400_000, |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xFF, 0xFF])),
+        many(400_000, |_| frame(SETTINGS, ACK, 0, &[])),
+    ] {
+        survive(&mesh, &frames, true).await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_streams_than_the_limit_are_taken() {
+    let mesh = Mesh::start(&[("--max-streams", "10")]).await;
+    for (listener, address) in mesh.listeners() {
+        let mut raw = Raw::connect(address).await;
+        let head = block(&request("/normal"));
+        let streams = many(11, |turn| frame(HEADERS, END_HEADERS, turn * 2 + 1, &head));
+        raw.0.write_all(&streams).await.expect("a new connection");
+
+        let refused = async {
+            while let Some(frame) = raw.read().await {
+                if frame.kind == RST_STREAM {
+                    return (frame.stream, frame.payload);
+                }
+            }
+            panic!("{listener}: the connection ended")
+        };
+        let refused = timeout(SOON, refused).await.expect("an answer");
+
+        // REFUSED_STREAM: 7.
+        assert_eq!(refused, (21, vec![0, 0, 0, 7]), "{listener}");
+    }
+    mesh.is_well().await;
+}
