@@ -24,8 +24,10 @@ use crate::{
 
 /// Flow-control windows: 64 KiB, the protocol's default, halves bulk throughput.
 pub const STREAM_WINDOW: u32 = 1 << 20;
-/// As [`STREAM_WINDOW`], for all streams of a connection together.
-pub const CONNECTION_WINDOW: u32 = 4 << 20;
+/// As [`STREAM_WINDOW`], for all streams of a connection together. An answer that its client does not read
+/// keeps up to a stream's window from all others, so this has room for many of those: with 4 MiB, five
+/// clients that read nothing would stop every other request to the same endpoint.
+pub const CONNECTION_WINDOW: u32 = 64 << 20;
 /// The largest frame that we accept, in bytes.
 pub const MAX_FRAME: u32 = 256 << 10;
 /// How often a silent connection is asked whether it still lives.
