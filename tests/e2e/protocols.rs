@@ -185,6 +185,49 @@ async fn an_answer_that_comes_before_the_body_reaches_the_client() {
 }
 
 #[tokio::test]
+async fn an_early_answer_of_an_app_that_reads_on_takes_nothing_of_the_body_away() {
+    let around = Around::new().await;
+    for caller in CALLERS {
+        let mut client = around.client(caller).await;
+        client.send(format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 1000000\r\n\r\nstart")).await;
+        let mut app = around.accept().await;
+        app.head().await;
+        app.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
+        assert_eq!(client.head().await.status(), "403", "{caller}: before the body has been sent");
+        assert_eq!(client.exactly(2).await, "no");
+
+        let body = vec![b'x'; 1_000_000 - "start".len()];
+        let (received, ()) = tokio::join!(app.exactly(1_000_000), client.send(&body));
+        assert!(received.starts_with("startxxx"), "{caller}");
+
+        // Both connections are as good as before.
+        client.send(format!("GET /next HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
+        assert_eq!(app.head().await.first_line(), "GET /next HTTP/1.1", "{caller}");
+        app.answer("next").await;
+        assert_eq!(client.head().await.status(), "200");
+        assert_eq!(client.exactly(4).await, "next");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_sent_together_are_answered_in_their_order() {
+    let around = Around::new().await;
+    for caller in CALLERS {
+        let mut client = around.client(caller).await;
+        let request = |path| format!("GET {path} HTTP/1.1\r\nhost: {APP}\r\n\r\n");
+        client.send(request("/1") + &request("/2") + &request("/3")).await;
+
+        for path in ["/1", "/2", "/3"] {
+            let mut app = around.accept().await;
+            assert_eq!(app.head().await.first_line(), format!("GET {path} HTTP/1.1"), "{caller}");
+            app.answer(path).await;
+            assert_eq!(client.head().await.status(), "200");
+            assert_eq!(client.exactly(2).await, path);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_takes_its_request_with_it() {
     let around = Around::new().await;
     for caller in CALLERS {
