@@ -1,26 +1,29 @@
 //! WebSocket: a connection that stops being HTTP when a request on it is answered with 101 (RFC 6455).
 //!
 //! Such a request takes the usual path, with policy, routing and retries, but at every hop on an HTTP/1.1
-//! connection that is then its own, whatever carries other requests between sidecars. Extended CONNECT
-//! (RFC 8441) would save one TLS handshake, and pay for it with HTTP/2's framing of every byte and with a
-//! second way to do everything; a WebSocket lives long enough for the handshake not to matter.
+//! connection that is then its own, whatever carries other requests between sidecars. HTTP/2 between them
+//! would save one TLS handshake, and pay for it with its framing of every byte; a WebSocket lives long
+//! enough for the handshake not to matter. A client that asks over HTTP/2 (extended CONNECT, RFC 8441) is
+//! understood, and goes on as the same request of HTTP/1.1: that is what apps speak.
 //!
 //! Only `websocket` is taken up. A request that asks for anything else, `h2c` above all, is served as the
 //! HTTP/1.1 that it also is: RFC 9110, section 7.8, lets a server ignore `Upgrade`, and a client must
 //! expect that. HTTP/2 in plaintext is served to clients that begin with it.
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{CONNECTION, UPGRADE},
+    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
 };
 use http_body::Body as HttpBody;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
 use crate::{
     body::{Body, End},
+    error::{Failure, Reason},
+    respond,
     step::Conn,
 };
 
@@ -62,31 +65,84 @@ fn lists(headers: &HeaderMap, header: HeaderName, token: &str) -> bool {
 pub struct Asked {
     near: OnUpgrade,
     conn: Rc<Conn>,
+    /// Whether the client asked by extended CONNECT.
+    extended: bool,
 }
 
 impl Asked {
     /// Marks `request` if it asks for a WebSocket.
     pub fn by(request: &mut http::Request<Incoming>, conn: &Rc<Conn>) -> Option<Box<Self>> {
-        // hyper puts it there if there is an Upgrade header: nothing is looked up for usual requests.
+        // hyper puts it there for an Upgrade header or CONNECT: nothing is looked up for usual requests.
         let near = request.extensions_mut().remove::<OnUpgrade>()?;
+        let extended = extended(request);
         let asked = request.method() == Method::GET
             && request.body().is_end_stream()
             && WebSocket::is_named_in(request.headers());
-        asked.then(|| {
+        (asked || extended).then(|| {
             request.extensions_mut().insert(WebSocket);
-            Box::new(Self { near, conn: Rc::clone(conn) })
+            Box::new(Self { near, conn: Rc::clone(conn), extended })
         })
     }
 
-    /// If the answer is 101, leaves a tunnel for the connection to go on as.
+    /// If the answer is 101, leaves a tunnel for the connection, or the stream, to go on as.
     pub fn answered(self, response: &mut http::Response<Body>) {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let far = hyper::upgrade::on(&mut *response);
             // The answer is over when the tunnel is: until then it counts as in flight.
             let end = std::mem::take(response.body_mut().end());
-            *self.conn.tunnel.borrow_mut() = Some(Box::new(Tunnel { near: self.near, far, end }));
+            let tunnel = Box::new(Tunnel { near: self.near, far, end });
+            if self.extended {
+                *response.status_mut() = StatusCode::OK;
+                for header in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+                    response.headers_mut().remove(header);
+                }
+                go_on(tunnel, self.conn.peer);
+            } else {
+                *self.conn.tunnel.borrow_mut() = Some(tunnel);
+            }
+        } else if self.extended && response.status().is_success() {
+            // To HTTP/2 it would say that there is a tunnel.
+            let what = format!("the app answered {} and took no WebSocket up", response.status().as_u16());
+            *response = respond::answer(&Failure::new(Reason::Protocol, what), false);
         }
     }
+}
+
+/// Makes an extended CONNECT for a WebSocket the request of HTTP/1.1 that it stands for (RFC 8441,
+/// section 5). Whether `request` is one.
+fn extended(request: &mut http::Request<Incoming>) -> bool {
+    let named =
+        request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket");
+    if named {
+        request.extensions_mut().remove::<Protocol>();
+        *request.method_mut() = Method::GET;
+        let headers = request.headers_mut();
+        headers.insert(SEC_WEBSOCKET_KEY, nonce());
+        headers.entry(SEC_WEBSOCKET_VERSION).or_insert(const { HeaderValue::from_static("13") });
+    }
+    named
+}
+
+/// Sixteen random bytes in Base64 (RFC 6455, section 4.1). They only prove that a server understood.
+fn nonce() -> HeaderValue {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = [b'='; 24];
+    for place in &mut text[..21] {
+        *place = ALPHABET[fastrand::usize(..64)];
+    }
+    // Two bits are left for the last one.
+    text[21] = ALPHABET[fastrand::usize(..4) * 16];
+    HeaderValue::from_bytes(&text).expect("Base64 is visible ASCII")
+}
+
+/// Carries the tunnel of a stream. It ends with the stream, and that at the latest with its connection,
+/// which knows when to end.
+fn go_on(tunnel: Box<Tunnel>, peer: SocketAddr) {
+    tokio::task::spawn_local(async move {
+        if let Err(error) = tunnel.carry(std::future::pending()).await {
+            tracing::debug!(%peer, %error, "WebSocket ended");
+        }
+    });
 }
 
 /// Two connections that have become one stream of bytes each way.
@@ -135,6 +191,16 @@ pub enum TunnelError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nonce_is_sixteen_bytes_in_base64() {
+        let (first, second) = (nonce(), nonce());
+
+        assert_ne!(first, second);
+        let text = first.to_str().unwrap();
+        assert_eq!((text.len(), &text[22..]), (24, "=="));
+        assert!("AQgw".contains(&text[21..22]), "the bits after the last byte are 0: {text}");
+    }
 
     #[test]
     fn a_websocket_is_one_token_of_each_header() {

@@ -124,13 +124,9 @@ impl Pools {
         if meshed && FreshConnection::is_needed_by(&request) {
             request.headers_mut().insert(FRESH_CONNECTION, const { HeaderValue::from_static("1") });
         }
-        let over_http2 = match version {
-            HttpVersion::Http2 => true,
-            // What is to become a WebSocket needs a connection that can become one.
-            HttpVersion::Http1 => {
-                meshed && self.settings.carrier == Carrier::Http2 && !WebSocket::is_asked_by(&request)
-            }
-        };
+        // What is to become a WebSocket needs a connection that can become one.
+        let over_http2 = !WebSocket::is_asked_by(&request)
+            && (version == HttpVersion::Http2 || (meshed && self.settings.carrier == Carrier::Http2));
         if over_http2 {
             http2::send(&pool, target, &self.settings, version, request, limit).await
         } else {

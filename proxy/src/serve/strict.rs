@@ -180,6 +180,11 @@ impl<S> Strict<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if matches!(this.stage, Stage::Head) && this.watch.is_tunnel() {
+            // What was held as the beginning of a head is none.
+            this.stage = Stage::Tunnel;
+            this.cleared = this.held.len();
+        }
         loop {
             if this.cleared > 0 {
                 this.hand_over(buf);
