@@ -1,7 +1,9 @@
 //! Serving HTTP on a connection until it ends, is told to end, or has lived long enough.
 //!
 //! What a client sends is taken apart by hyper and h2, within our limits. HTTP/1 is read through
-//! a stricter reader of ours first (the module `strict`); h2 is as strict as RFC 9113 by itself.
+//! a stricter reader of ours first (the module `strict`); h2 is as strict as RFC 9113 by itself. What h2
+//! refuses carries no `selvedge-error`, and is not counted as a request: a malformed stream is reset, one
+//! whose head is too long is answered with a bare 431, a flood ends its connection with GOAWAY.
 
 mod chunks;
 mod head;

@@ -66,8 +66,7 @@ pub(super) fn judge(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, Re
     }
     let Some(framing) = result? else { return Ok(None) };
     // Every line has its own CR LF, and nothing else of the kind.
-    let controls = bytes[..length].iter().filter(|&&byte| (byte < b' ' && byte != b'\t') || byte == 0x7F);
-    if controls.count() != 2 * lines.count {
+    if controls(&bytes[..length]) != 2 * lines.count {
         return Err(bad("the request's head has a control character"));
     }
     Ok(Some(Head { length, framing }))
@@ -238,8 +237,16 @@ fn same_host(one: &[u8], other: &[u8]) -> bool {
     bare(one).eq_ignore_ascii_case(bare(other))
 }
 
+/// How many control characters other than tabs there are. Counted in bytes, so that many are counted at once.
+fn controls(bytes: &[u8]) -> usize {
+    let is_control = |byte: u8| u8::from(((byte < b' ') & (byte != b'\t')) | (byte == 0x7F));
+    let count = |chunk: &[u8]| chunk.iter().fold(0, |sum, &byte| sum + is_control(byte));
+    bytes.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum()
+}
+
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
+    // No early end: without branches it takes a third of the time.
+    !bytes.is_empty() && bytes.iter().fold(true, |all, &byte| all & TOKEN[usize::from(byte)])
 }
 
 const fn table(more: &[u8]) -> [bool; 256] {

@@ -32,8 +32,7 @@ enum End {
     Open,
 }
 
-/// Writes `frames` as fast as they are taken, and reads nothing but how that ends. `deaf`: not even that,
-/// before all is written.
+/// Writes `frames` as fast as they are taken, and reads how that ends; if `deaf`, it reads nothing.
 async fn flood(address: SocketAddr, frames: &[u8], deaf: bool) -> End {
     let Raw(stream) = Raw::connect(address).await;
     let (mut read, mut write) = stream.into_split();
@@ -49,13 +48,11 @@ async fn flood(address: SocketAddr, frames: &[u8], deaf: bool) -> End {
         }
         End::Ended(None)
     };
-    let end = timeout(2 * FLOOD, end);
-    let end = if deaf {
+    if deaf {
         writing.await;
-        end.await
-    } else {
-        tokio::join!(writing, end).1
-    };
+        return End::Open;
+    }
+    let ((), end) = tokio::join!(writing, timeout(2 * FLOOD, end));
     end.unwrap_or(End::Open)
 }
 

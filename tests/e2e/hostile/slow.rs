@@ -31,6 +31,18 @@ async fn rest(client: &mut TcpStream) -> String {
     String::from_utf8_lossy(&rest).into_owned()
 }
 
+/// Waits until so much of an answer has arrived that its client holds it up.
+async fn full(client: &TcpStream) {
+    let mut beginning = vec![0; 64 * 1024];
+    wait::until(SOON, "the answer has begun", async || match client.peek(&mut beginning).await {
+        Ok(length) if length == beginning.len() => Ok(()),
+        Ok(length) => Err(format!("{length} bytes")),
+        Err(error) => Err(error.to_string()),
+    })
+    .await
+    .expect("the app answers");
+}
+
 #[tokio::test]
 async fn heads_that_do_not_come_to_an_end_time_out() {
     let mesh = Mesh::start(&[("--header-timeout", "1s")]).await;
@@ -82,7 +94,10 @@ async fn bodies_that_do_not_come_hold_up_nobody_else() {
 async fn answers_that_are_not_read_hold_up_nobody_else() {
     let mesh = Mesh::start(&[]).await;
     for (_, address) in mesh.listeners() {
-        let _slow = clients(address, 30, "GET /large HTTP/1.1\r\nHost: target:9080\r\n\r\n").await;
+        let slow = clients(address, 30, "GET /large HTTP/1.1\r\nHost: target:9080\r\n\r\n").await;
+        for client in &slow {
+            full(client).await;
+        }
 
         mesh.is_well().await;
     }
