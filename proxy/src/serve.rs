@@ -305,11 +305,11 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
                 Err(error) => crate::respond::answer(&error.failure, false),
             };
             if let Some(asked) = this.asked.take() {
+                asked.answered(&mut http);
                 if http.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     // The client sends other than HTTP once it has this, and no sooner.
                     this.watch.become_tunnel();
                 }
-                asked.answered(&mut http);
             }
             Ok(http)
         })

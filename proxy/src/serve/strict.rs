@@ -180,10 +180,20 @@ impl<S> Strict<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if matches!(this.stage, Stage::Head) && this.watch.is_tunnel() {
-            // What was held as the beginning of a head is none.
-            this.stage = Stage::Tunnel;
-            this.cleared = this.held.len();
+        match this.stage {
+            Stage::Head if this.watch.is_tunnel() => {
+                // What was held as the beginning of a head is none.
+                this.stage = Stage::Tunnel;
+                this.cleared = this.held.len();
+            }
+            Stage::Refused if this.watch.is_tunnel() => {
+                // The client did not wait for its answer, and what it sent was taken for a request: the
+                // stand-in must not get into the tunnel.
+                this.stage = Stage::Broken;
+                this.held.clear();
+                this.cleared = 0;
+            }
+            _ => {}
         }
         loop {
             if this.cleared > 0 {
@@ -357,6 +367,22 @@ mod tests {
         strict.read_buf(&mut seen).await.unwrap();
 
         assert_eq!(seen, b"\x81\x05hello");
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_too_early_breaks_the_tunnel() {
+        let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+        let (mut client, server) = duplex(1024);
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
+        client.write_all(format!("{GET}\x81\x05hell\n").as_bytes()).await.unwrap();
+        let mut seen = Vec::with_capacity(1024);
+        strict.read_buf(&mut seen).await.unwrap();
+        assert_eq!(seen, GET.as_bytes());
+
+        watch.become_tunnel();
+
+        assert!(strict.read_buf(&mut seen).await.is_err());
+        assert_eq!(seen, GET.as_bytes());
     }
 
     #[tokio::test]
