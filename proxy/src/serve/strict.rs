@@ -374,7 +374,7 @@ mod tests {
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
         let (mut client, server) = duplex(1024);
         let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
-        client.write_all(format!("{GET}\x81\x05hell\n").as_bytes()).await.unwrap();
+        client.write_all(format!("{GET}\x01\x05hell\n").as_bytes()).await.unwrap();
         let mut seen = Vec::with_capacity(1024);
         strict.read_buf(&mut seen).await.unwrap();
         assert_eq!(seen, GET.as_bytes());
