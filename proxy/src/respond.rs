@@ -72,6 +72,11 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// How a gRPC call ended, as an answer's headers or trailers say it.
+pub(crate) fn grpc_status(fields: &HeaderMap) -> Option<u8> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
 /// The answer to a request that failed with `failure`.
 pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
     let text = failure.to_string();

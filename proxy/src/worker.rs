@@ -3,7 +3,7 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_certs::tls::Live;
-use selvedge_model::{SpiffeId, WorkloadName};
+use selvedge_model::WorkloadName;
 use selvedge_ops::Drain;
 
 use crate::{
@@ -79,8 +79,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Worker number `index`. Must be called on a thread with a local task set; its own housekeeping is
-    /// spawned there.
+    /// Worker number `index`. Must be called on a local runtime; its own housekeeping is spawned there.
     pub fn start(index: usize, shared: &Shared) -> Rc<Self> {
         let settings = Arc::clone(&shared.settings);
         let pools = Pools::new(connect::Settings {
@@ -104,11 +103,6 @@ impl Worker {
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));
         tokio::task::spawn_local(wait(patience));
         worker
-    }
-
-    /// Our own identity, once the control plane has said it.
-    pub fn identity(&self) -> Option<SpiffeId> {
-        self.view.with(|table| table.own.as_ref().map(|own| own.identity.clone()))
     }
 }
 

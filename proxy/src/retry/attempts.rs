@@ -21,6 +21,7 @@ use crate::{
     body::Body,
     connect::FreshConnection,
     error::Reason,
+    respond::grpc_status,
     step::{Error, Facts, Response, Routed, Step},
     worker::Worker,
 };
@@ -118,7 +119,7 @@ impl<S: Step<Attempt>> Attempts<S> {
                 http.extensions_mut().insert(FreshConnection);
             }
             log(&kept.method, attempt, &result, backoff);
-            remember(&mut tried, &result, backend);
+            remember(&mut tried, facts(&mut result), backend);
             self.worker.metrics.retries(&bound.key, self.worker.index);
             drop(result);
             if !backoff.is_zero() {
@@ -149,12 +150,8 @@ fn unsent(result: &mut Result<Response, Error>) -> Option<Box<http::Request<Body
     result.as_mut().err().and_then(|error| error.request.take())
 }
 
-fn remember(tried: &mut Vec<usize>, result: &Result<Response, Error>, backend: &BoundBackend) {
-    let endpoint = match result {
-        Ok(response) => &response.facts.endpoint,
-        Err(error) => &error.facts.endpoint,
-    };
-    if let Some(used) = endpoint {
+fn remember(tried: &mut Vec<usize>, facts: &Facts, backend: &BoundBackend) {
+    if let Some(used) = &facts.endpoint {
         tried.extend(backend.endpoints.iter().position(|endpoint| Arc::ptr_eq(endpoint, used)));
     }
 }
@@ -164,8 +161,7 @@ fn outcome(result: &Result<Response, Error>) -> Outcome {
     match result {
         Ok(response) => {
             let status = response.http.status().as_u16();
-            let grpc = response.http.headers().get("grpc-status").and_then(|status| status.to_str().ok());
-            let grpc = grpc.and_then(|status| status.parse().ok());
+            let grpc = grpc_status(response.http.headers());
             match response.facts.reason {
                 None => Outcome::answer(status, grpc),
                 Some(reason) => Outcome::answer_of_peer(status, grpc, reason),

@@ -15,6 +15,7 @@ use tower::{Layer, Service, layer::layer_fn};
 use super::{Direction, Series, access_log};
 use crate::{
     error::Reason,
+    respond::grpc_status,
     step::{Conn, Error, Facts, Request, Response, Step, Taken},
     worker::Worker,
 };
@@ -142,8 +143,4 @@ impl Observed {
             line.write(self.status, reason.map(Reason::word), duration, self.retries);
         }
     }
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u8> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
