@@ -12,6 +12,7 @@ use crate::{
     cli::Args,
     control::{self, Control},
     discovery::store::Store,
+    names::Asker,
     serve::{HeadLimits, Limits},
     telemetry::Metrics,
     worker::{Settings, Shared, Worker},
@@ -34,6 +35,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let listeners = listen(&args)?;
     let settings = settings(&args, &listeners)?;
     let (store, asked) = Store::new();
+    let (names, questions) = Asker::new();
     let live = Live::new();
     let metrics = Arc::new(Metrics::new(args.workers.into()));
     let drain = Drain::default();
@@ -42,6 +44,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         store: Arc::clone(&store),
         live: live.clone(),
         metrics: Arc::clone(&metrics),
+        names,
         drain: drain.clone(),
     };
     let traffic = start_workers(&shared, listeners.outbound, listeners.inbound)?;
@@ -50,6 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         live,
         store,
         asked,
+        questions,
         metrics,
         drain: drain.clone(),
         readiness: Readiness::default(),

@@ -86,6 +86,10 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_MAX_STREAMS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
 
+    /// Names.
+    #[command(flatten)]
+    pub resolver: selvedge_ops::ResolverArgs,
+
     /// Logging.
     #[command(flatten)]
     pub log: selvedge_ops::LogArgs,

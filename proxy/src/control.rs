@@ -6,7 +6,7 @@
 use std::{net::TcpListener, sync::Arc};
 
 use selvedge_certs::tls::Live;
-use selvedge_ops::{Admin, Drain, LogLevel, Readiness};
+use selvedge_ops::{Admin, Drain, LogLevel, Readiness, Resolver};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         own::{self, Own},
         token::TokenSource,
     },
+    names::{Question, ask},
     telemetry::Metrics,
 };
 
@@ -31,6 +32,8 @@ pub struct Control {
     pub store: Arc<Store>,
     /// What workers ask for.
     pub asked: mpsc::Receiver<Arc<str>>,
+    /// The names whose addresses workers ask for.
+    pub questions: mpsc::Receiver<Question>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The admin port's listener.
@@ -48,8 +51,10 @@ pub struct Control {
 /// # Errors
 /// If the admin port's listener cannot be used.
 pub async fn run(control: Control) -> std::io::Result<()> {
-    let Control { args, live, store, asked, metrics, admin, readiness, log_level, drain } = control;
-    let control_plane = ControlPlane::new(args.control_plane.clone());
+    let Control { args, live, store, asked, questions, metrics, admin, readiness, log_level, drain } =
+        control;
+    let resolver = Arc::new(Resolver::new(args.resolver.clone()));
+    let control_plane = ControlPlane::new(args.control_plane.clone(), Arc::clone(&resolver));
     let (joined_sender, joined) = watch::channel(None);
     let (bundle_sender, bundle) = watch::channel(None);
     let (status_sender, status) = watch::channel(Status::default());
@@ -91,7 +96,9 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         metrics: Arc::new(move || metrics.render()),
         local: admin::routes(shown),
     };
-    let ((), (), served) = tokio::join!(own, discovery, selvedge_ops::admin::serve(admin, router.router()));
+    let answering = ask::answer(resolver, questions);
+    let ((), (), (), served) =
+        tokio::join!(own, discovery, answering, selvedge_ops::admin::serve(admin, router.router()));
     served.map(|never| match never {})
 }
 
@@ -163,6 +170,7 @@ mod tests {
             live: Live::new(),
             store,
             asked,
+            questions: crate::names::Asker::new().1,
             metrics: Arc::new(Metrics::new(1)),
             admin: listener,
             readiness: Readiness::default(),

@@ -19,6 +19,7 @@ pub mod error;
 pub mod forward;
 pub mod identify;
 pub mod inbound;
+pub mod names;
 pub mod normalize;
 pub mod outbound;
 pub mod rarely;

@@ -10,6 +10,7 @@ use crate::{
     cli::{Carrier, OutboundTrafficPolicy},
     connect::{self, Pools},
     discovery::store::{Store, View},
+    names::Asker,
     serve::{Limits, Patience},
     telemetry::Metrics,
 };
@@ -51,6 +52,8 @@ pub struct Shared {
     pub live: Live,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whom to ask for the addresses of names.
+    pub names: Asker,
     /// The signal to finish.
     pub drain: Drain,
 }
@@ -74,6 +77,8 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whom to ask for the addresses of names.
+    pub names: Asker,
     /// The signal to finish.
     pub drain: Drain,
 }
@@ -98,6 +103,7 @@ impl Worker {
             pools,
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
+            names: shared.names.clone(),
             drain: shared.drain.clone(),
         });
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));

@@ -1,4 +1,4 @@
-//! What both daemons need: logging, admin server, drain, listeners.
+//! What both daemons need: logging, admin server, drain, listeners, names.
 //!
 //! Nothing here knows what a proxy or a control plane does; each hands in its own routes, metrics and
 //! conditions.
@@ -9,9 +9,11 @@ pub mod drain;
 pub mod listen;
 pub mod logging;
 pub mod readiness;
+pub mod resolver;
 
 pub use admin::Admin;
 pub use drain::{Drain, Reason};
 pub use listen::announce;
 pub use logging::{LogArgs, LogFormat, LogLevel};
 pub use readiness::{Condition, Readiness};
+pub use resolver::{ResolveError, Resolved, Resolver, ResolverArgs};

@@ -9,6 +9,7 @@ use std::{fmt, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use selvedge_certs::{tls, verify::PeerError};
+use selvedge_ops::{ResolveError, Resolver};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
@@ -19,8 +20,6 @@ use tonic::transport::{Channel, Endpoint};
 
 /// For one address: TCP and TLS together.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
-/// For asking the resolver.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A control plane that answers no ping for this long after [`KEEPALIVE_INTERVAL`] is gone, even if its
 /// kernel still acknowledges (a stopped process, a lost host).
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -73,13 +72,13 @@ impl fmt::Display for Address {
 /// Why there is no connection to the control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The resolver does not know the name, or does not answer.
-    #[error("the control plane's name {host:?} cannot be resolved: {reason}; check --control-plane and DNS")]
+    /// DNS does not know the name, or does not answer.
+    #[error("the control plane's name {host:?} {reason}; check --control-plane and DNS")]
     Resolve {
         /// The name.
         host: String,
-        /// What the resolver says.
-        reason: String,
+        /// Why it has no address.
+        reason: ResolveError,
     },
     /// None of its addresses accepts a connection, or all fail in TLS.
     #[error("no connection to the control plane at {address}: {reason}; is it running?")]
@@ -113,12 +112,13 @@ pub enum ConnectError {
 #[derive(Debug, Clone)]
 pub struct ControlPlane {
     address: Address,
+    resolver: Arc<Resolver>,
 }
 
 impl ControlPlane {
-    /// The control plane at `address`.
-    pub fn new(address: Address) -> Self {
-        Self { address }
+    /// The control plane at `address`, whose name `resolver` knows.
+    pub fn new(address: Address, resolver: Arc<Resolver>) -> Self {
+        Self { address, resolver }
     }
 
     /// Where it is.
@@ -165,15 +165,9 @@ impl ControlPlane {
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         let Address { host, port } = &self.address;
-        if let Ok(ip) = host.parse() {
-            return Ok(vec![SocketAddr::new(ip, *port)]);
-        }
-        let failed = |reason| ConnectError::Resolve { host: host.clone(), reason };
-        match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((host.as_str(), *port))).await {
-            Ok(Ok(addresses)) => Ok(addresses.collect()),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed(format!("no answer within {RESOLVE_TIMEOUT:?}"))),
-        }
+        let found = self.resolver.all_addresses(host).await;
+        let resolved = found.map_err(|reason| ConnectError::Resolve { host: host.clone(), reason })?;
+        Ok(resolved.addresses.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect())
     }
 
     fn failed(&self, dialled: SocketAddr, error: &io::Error) -> ConnectError {

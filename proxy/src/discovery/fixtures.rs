@@ -1,6 +1,6 @@
 //! Valid resources for tests; each test changes one thing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use selvedge_api::wire;
 use selvedge_model::{
@@ -9,7 +9,9 @@ use selvedge_model::{
     WeightedBackend, Workload, WorkloadName,
 };
 
-use super::held::Us;
+use selvedge_ops::{Resolver, ResolverArgs};
+
+use super::{ControlPlane, held::Us};
 
 /// What apps call the service.
 pub(crate) const AUTHORITY: &str = "reviews:9080";
@@ -17,6 +19,12 @@ pub(crate) const AUTHORITY: &str = "reviews:9080";
 /// The workload whose sidecar is tested.
 pub(crate) fn workload() -> WorkloadName {
     "shop/frontend-1".parse().unwrap()
+}
+
+/// The control plane at `address`.
+pub(crate) fn control_plane(address: SocketAddr) -> ControlPlane {
+    let resolver = Resolver::new(ResolverArgs::default());
+    ControlPlane::new(address.to_string().parse().unwrap(), Arc::new(resolver))
 }
 
 pub(crate) fn identity(account: &str) -> SpiffeId {

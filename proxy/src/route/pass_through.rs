@@ -35,7 +35,7 @@ pub(super) async fn pass_through(
     if worker.settings.outbound_traffic_policy == OutboundTrafficPolicy::RegistryOnly {
         return Err(unknown(authority));
     }
-    let dial = resolve(authority).await?;
+    let dial = resolve(worker, authority).await?;
     if worker.settings.listeners.contains(&dial) {
         let what =
             format!("{authority} is this proxy's own listener {dial}; the request would come back for ever");
@@ -56,16 +56,20 @@ pub(super) async fn pass_through(
     }
 }
 
-async fn resolve(authority: &str) -> Result<SocketAddr, Error> {
+async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Error> {
+    if let Ok(address) = authority.parse() {
+        return Ok(address);
+    }
+    let (host, port) = match authority.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+        Some((host, Ok(port))) => (host, port),
+        _ => (authority, DEFAULT_PORT),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let failed = |why: String| {
-        let what = format!("{authority} is no service of the mesh, and its name does not resolve: {why}");
+        let what = format!("{authority} is no service of the mesh, and {host} {why}");
         Error::new(Reason::ConnectFailure, what)
     };
-    let named = if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-        authority.to_owned()
-    } else {
-        format!("{authority}:{DEFAULT_PORT}")
-    };
-    let mut addresses = tokio::net::lookup_host(named).await.map_err(|error| failed(error.to_string()))?;
-    addresses.next().ok_or_else(|| failed("it has no address".to_owned()))
+    let addresses = worker.names.addresses(host).await.map_err(|error| failed(error.to_string()))?;
+    let first = addresses.first().ok_or_else(|| failed("has no address".to_owned()))?;
+    Ok(SocketAddr::new(*first, port))
 }

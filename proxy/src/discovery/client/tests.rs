@@ -42,7 +42,7 @@ async fn start() -> Rig {
     let metrics = Arc::new(Metrics::new(1));
     let mut client = JoinSet::new();
     client.spawn(run(Discovery {
-        control_plane: ControlPlane::new(control_plane.address.to_string().parse().unwrap()),
+        control_plane: fixtures::control_plane(control_plane.address),
         workload: fixtures::workload(),
         joined: certificate,
         store: Arc::clone(&store),
@@ -251,7 +251,7 @@ async fn only_this_meshs_control_plane_is_believed() {
     let a_workload = FakeControlPlane::start_as(&ours, &fixtures::identity("reviews"), frontend, HOUR).await;
 
     for (impostor, what) in [(of_another_mesh, "not vouched for"), (a_workload, "sa/reviews")] {
-        let control_plane = ControlPlane::new(impostor.address.to_string().parse().unwrap());
+        let control_plane = fixtures::control_plane(impostor.address);
         let error = control_plane.connect(&joined.tls).await.unwrap_err();
         assert!(matches!(error, ConnectError::NotControlPlane { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
@@ -263,7 +263,7 @@ async fn a_control_plane_that_is_not_there_is_named() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let tls = Ca::new().joined(&fixtures::identity("frontend")).tls;
 
-    let error = ControlPlane::new(nobody.to_string().parse().unwrap()).connect(&tls).await.unwrap_err();
+    let error = fixtures::control_plane(nobody).connect(&tls).await.unwrap_err();
 
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains(&nobody.to_string()), "{error}");
@@ -331,7 +331,7 @@ fn offline_client() -> (Client, Sent) {
     let (store, asked) = Store::new();
     let metrics = Arc::new(Metrics::new(1));
     let mut client = Client::new(Discovery {
-        control_plane: ControlPlane::new("127.0.0.1:1".parse().unwrap()),
+        control_plane: fixtures::control_plane("127.0.0.1:1".parse().unwrap()),
         workload: fixtures::workload(),
         joined: watch::channel(None).1,
         store,

@@ -32,7 +32,7 @@ impl Rig {
         let readiness = Readiness::default();
         let metrics = Arc::new(Metrics::new(1));
         let own = Own {
-            control_plane: ControlPlane::new(control_plane.address.to_string().parse().unwrap()),
+            control_plane: fixtures::control_plane(control_plane.address),
             workload: fixtures::workload(),
             token: TokenSource::Given(join_token(&ca, SystemTime::now() + HOUR)),
             ttl,
@@ -143,8 +143,8 @@ async fn a_refusal_is_told_in_the_control_planes_words() {
     let (rig, own) = Rig::new(HOUR).await;
     // The token says frontend; this control plane signs for reviews alone.
     let control_plane = FakeControlPlane::start(&rig.ca, fixtures::identity("reviews"), HOUR).await;
-    let address = control_plane.address.to_string().parse().unwrap();
-    let keeper = Keeper { own: Own { control_plane: ControlPlane::new(address), ..own }, credentials: None };
+    let control_plane = fixtures::control_plane(control_plane.address);
+    let keeper = Keeper { own: Own { control_plane, ..own }, credentials: None };
 
     let error = keeper.obtain().await.expect_err("it refuses");
 

@@ -1,0 +1,336 @@
+//! Names to addresses: `/etc/hosts`, then the name servers of `/etc/resolv.conf`.
+//!
+//! Never the C library's `getaddrinfo`: our binaries are static, it cannot be linked into those, and it
+//! would block a thread for each name. Both files are read again when they change.
+
+mod conf;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use hickory_resolver::{
+    Hosts, TokioResolver,
+    config::{
+        ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
+        ServerOrderingStrategy,
+    },
+    lookup::Lookup,
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::{Query, ResponseCode},
+        rr::{Name, RecordType},
+    },
+};
+
+use self::conf::ResolvConf;
+
+/// The longest that an answer is believed, whatever its TTL.
+pub const MAX_TTL: Duration = Duration::from_secs(5);
+/// For one name, all servers, search domains and attempts together.
+const LIMIT: Duration = Duration::from_secs(5);
+/// The longest that "there is no such name" is believed: what is starting has none yet.
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
+/// How often the two files are looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where names are looked up.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ResolverArgs {
+    /// The file that names the DNS servers, search domains and options. A server may have a port: IP:PORT.
+    #[arg(long, env = "SELVEDGE_RESOLV_CONF", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+
+    /// The file of names that need no DNS server.
+    #[arg(long, env = "SELVEDGE_HOSTS_FILE", default_value = "/etc/hosts")]
+    pub hosts_file: PathBuf,
+}
+
+impl Default for ResolverArgs {
+    fn default() -> Self {
+        Self { resolv_conf: "/etc/resolv.conf".into(), hosts_file: "/etc/hosts".into() }
+    }
+}
+
+/// The addresses of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// At least one, in the order of the answer.
+    pub addresses: Vec<IpAddr>,
+    /// How long they may be believed: at most [`MAX_TTL`], and nothing for a TTL of 0.
+    pub valid_for: Duration,
+}
+
+/// Why a name has no address. The words follow "NAME ".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// Not something that DNS could know.
+    #[error("is no name that DNS allows")]
+    NotAName,
+    /// The server says that it does not exist (NXDOMAIN).
+    #[error("does not exist, says DNS (NXDOMAIN)")]
+    NoSuchName,
+    /// It exists, without an address.
+    #[error("has no address in DNS")]
+    NoAddress,
+    /// Neither in the hosts file, nor is there anyone to ask.
+    #[error("is not in {}, and {} names no DNS server", hosts_file.display(), resolv_conf.display())]
+    NoServer {
+        /// Where names without a server are.
+        hosts_file: PathBuf,
+        /// Where servers are.
+        resolv_conf: PathBuf,
+    },
+    /// Nobody answers: a wrong server, or a firewall.
+    #[error("gets no answer from DNS ({servers}) within {limit:?}")]
+    NoAnswer {
+        /// The servers asked.
+        servers: String,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The server answers, with an error.
+    #[error("cannot be resolved: the DNS server answers {code}")]
+    Refused {
+        /// What it says, such as `ServFail`.
+        code: String,
+    },
+    /// The server cannot be talked to.
+    #[error("cannot be resolved: {reason}")]
+    Failed {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Looks names up. Use it on one runtime, on which its connections live.
+#[derive(Debug)]
+pub struct Resolver {
+    args: ResolverArgs,
+    state: Mutex<State>,
+}
+
+/// What the two files said when they were last looked at.
+struct State {
+    looked_at: Instant,
+    texts: [String; 2],
+    client: Client,
+}
+
+#[derive(Clone)]
+struct Client {
+    hosts: Arc<Hosts>,
+    /// `None`: no server is named.
+    dns: Option<TokioResolver>,
+    servers: Arc<str>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("servers", &self.client.servers).finish_non_exhaustive()
+    }
+}
+
+impl Resolver {
+    /// A resolver as `args` say. Files that are not there are empty.
+    pub fn new(args: ResolverArgs) -> Self {
+        let texts = read(&args);
+        let client = Client::new(&texts);
+        Self { args, state: Mutex::new(State { looked_at: Instant::now(), texts, client }) }
+    }
+
+    /// The addresses of `name`: IPv4 where it has any, otherwise IPv6. A host without IPv6 is common, an
+    /// IPv6 address in DNS is too.
+    ///
+    /// # Errors
+    /// If it has none, or nobody knows in time.
+    pub async fn addresses(&self, name: &str) -> Result<Resolved, ResolveError> {
+        self.find(name, LookupIpStrategy::Ipv4thenIpv6).await
+    }
+
+    /// All addresses of `name`, for a caller who tries one after the other: IPv4 first.
+    ///
+    /// # Errors
+    /// If it has none, or nobody knows in time.
+    pub async fn all_addresses(&self, name: &str) -> Result<Resolved, ResolveError> {
+        self.find(name, LookupIpStrategy::Ipv4AndIpv6).await
+    }
+
+    async fn find(&self, name: &str, families: LookupIpStrategy) -> Result<Resolved, ResolveError> {
+        if let Ok(ip) = name.parse() {
+            return Ok(Resolved { addresses: vec![ip], valid_for: MAX_TTL });
+        }
+        let name = Name::from_str_relaxed(name).map_err(|_| ResolveError::NotAName)?;
+        let client = self.client();
+        match tokio::time::timeout(LIMIT, client.find(name, families)).await {
+            Ok(Ok(resolved)) => Ok(resolved),
+            Ok(Err(error)) => Err(self.explain(&client, error)),
+            Err(_) => Err(no_answer(&client)),
+        }
+    }
+
+    /// The client for what the files say now.
+    fn client(&self) -> Client {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.looked_at.elapsed() >= LOOK_AGAIN {
+            state.looked_at = Instant::now();
+            let texts = read(&self.args);
+            if texts != state.texts {
+                tracing::info!(
+                    resolv_conf = %self.args.resolv_conf.display(), hosts_file = %self.args.hosts_file.display(),
+                    "the files that names are looked up by have changed"
+                );
+                state.client = Client::new(&texts);
+                state.texts = texts;
+            }
+        }
+        state.client.clone()
+    }
+
+    fn explain(&self, client: &Client, error: NetError) -> ResolveError {
+        match error {
+            NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+                ResponseCode::NXDomain => ResolveError::NoSuchName,
+                ResponseCode::NoError => ResolveError::NoAddress,
+                code => ResolveError::Refused { code: format!("{code:?}") },
+            },
+            NetError::Dns(DnsError::ResponseCode(code)) => {
+                ResolveError::Refused { code: format!("{code:?}") }
+            }
+            NetError::NoConnections if client.dns.is_none() => ResolveError::NoServer {
+                hosts_file: self.args.hosts_file.clone(),
+                resolv_conf: self.args.resolv_conf.clone(),
+            },
+            NetError::Timeout => no_answer(client),
+            other => ResolveError::Failed { reason: format!("{other} (DNS server {})", client.servers) },
+        }
+    }
+}
+
+fn no_answer(client: &Client) -> ResolveError {
+    ResolveError::NoAnswer { servers: client.servers.to_string(), limit: LIMIT }
+}
+
+impl Client {
+    fn new([resolv_conf, hosts]: &[String; 2]) -> Self {
+        let conf = ResolvConf::parse(resolv_conf);
+        let mut known = Hosts::default();
+        if let Err(error) = known.read_hosts_conf(io::Cursor::new(hosts)) {
+            tracing::warn!(%error, "the hosts file cannot be read whole");
+        }
+        let servers = conf.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Self { hosts: Arc::new(known), dns: dns(&conf), servers: servers.into() }
+    }
+
+    async fn find(&self, name: Name, families: LookupIpStrategy) -> Result<Resolved, NetError> {
+        // The library would look only for the name with a search domain behind it.
+        if let Some(resolved) = self.in_hosts_file(&name, families) {
+            return Ok(resolved);
+        }
+        let Some(dns) = &self.dns else {
+            return if name.is_localhost() { Ok(localhost()) } else { Err(NetError::NoConnections) };
+        };
+        let v4 = dns.lookup(name.clone(), RecordType::A);
+        if families == LookupIpStrategy::Ipv4thenIpv6 {
+            return match addresses([v4.await]) {
+                Err(error) if error.is_no_records_found() || error.is_nx_domain() => {
+                    addresses([dns.lookup(name, RecordType::AAAA).await])
+                }
+                found => found,
+            };
+        }
+        let (v4, v6) = tokio::join!(v4, dns.lookup(name, RecordType::AAAA));
+        addresses([v4, v6])
+    }
+
+    fn in_hosts_file(&self, name: &Name, families: LookupIpStrategy) -> Option<Resolved> {
+        let of = |kind| {
+            let found = self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
+            found.map(|found| ips(&found)).unwrap_or_default()
+        };
+        let mut all = of(RecordType::A);
+        if families != LookupIpStrategy::Ipv4thenIpv6 || all.is_empty() {
+            all.extend(of(RecordType::AAAA));
+        }
+        (!all.is_empty()).then_some(Resolved { addresses: all, valid_for: MAX_TTL })
+    }
+}
+
+/// The addresses in all of `answers`; the first error if there is none.
+fn addresses<const N: usize>(answers: [Result<Lookup, NetError>; N]) -> Result<Resolved, NetError> {
+    let mut resolved = Resolved { addresses: Vec::new(), valid_for: MAX_TTL };
+    let mut failed = None;
+    for answer in answers {
+        match answer {
+            Ok(lookup) => {
+                resolved.addresses.extend(ips(&lookup));
+                let left = lookup.valid_until().saturating_duration_since(Instant::now());
+                resolved.valid_for = resolved.valid_for.min(left);
+            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        _ if !resolved.addresses.is_empty() => Ok(resolved),
+        Some(error) => Err(error),
+        None => Err(NetError::Message("the answer has no address")),
+    }
+}
+
+fn ips(lookup: &Lookup) -> Vec<IpAddr> {
+    lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect()
+}
+
+/// RFC 6761, section 6.3: needs no server.
+fn localhost() -> Resolved {
+    let addresses = vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
+    Resolved { addresses, valid_for: MAX_TTL }
+}
+
+fn dns(conf: &ResolvConf) -> Option<TokioResolver> {
+    if conf.servers.is_empty() {
+        return None;
+    }
+    let servers = conf.servers.iter().map(|server| {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = server.port();
+            connection
+        });
+        NameServerConfig::new(server.ip(), true, connections.into())
+    });
+    let search = conf.search.iter().filter_map(|domain| Name::from_str_relaxed(domain).ok()).collect();
+    let config = ResolverConfig::from_parts(None, search, servers.collect());
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    options.ndots = conf.ndots;
+    options.timeout = conf.timeout;
+    options.attempts = conf.attempts;
+    options.positive_max_ttl = Some(MAX_TTL);
+    options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
+    // The first server first, and the next only if it does not answer, as the C library does: servers for
+    // the inside and for the outside of a network may know different things.
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    options.num_concurrent_reqs = 1;
+    options.use_hosts_file = ResolveHosts::Never;
+    builder.build().inspect_err(|error| tracing::error!(%error, "no DNS client can be made")).ok()
+}
+
+/// Both files' texts; files that cannot be read are empty.
+fn read(args: &ResolverArgs) -> [String; 2] {
+    let text = |path: &Path| match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "cannot be read; names in it are not known");
+            }
+            String::new()
+        }
+    };
+    [text(&args.resolv_conf), text(&args.hosts_file)]
+}
