@@ -102,12 +102,17 @@ fn listen(args: &Args) -> anyhow::Result<Listeners> {
 }
 
 fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
+    anyhow::ensure!(
+        args.app.is_some() != args.redirected,
+        "either --app must say where the app listens, or --redirected that connections are redirected here"
+    );
     let outbound: Result<Vec<SocketAddr>, _> =
         listeners.outbound.iter().map(std::net::TcpListener::local_addr).collect();
     Ok(Settings {
         workload: args.workload.clone(),
         app: args.app,
         listeners: outbound?,
+        inbound: listeners.inbound.local_addr()?,
         carrier: args.carrier,
         outbound_traffic_policy: args.outbound_traffic_policy,
         drain_timeout: args.drain_timeout,

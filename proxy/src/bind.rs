@@ -29,6 +29,8 @@ use crate::{
 pub struct Table {
     /// What each authority that was asked for means; lower case, as the client wrote it.
     pub destinations: HashMap<Arc<str>, Arc<Destination>>,
+    /// Those of them that are addresses, as redirected connections are looked up.
+    pub addresses: HashMap<SocketAddr, Arc<Destination>>,
     /// Who we are and what we let in. `None`: not known yet, so nothing is let in.
     pub own: Option<Arc<Workload>>,
 }
@@ -113,14 +115,22 @@ pub struct BoundEndpoint {
     pub ejection: Option<Arc<Ejection>>,
 }
 
-/// The slot of the app beside us; the binder gives endpoints the ones above.
-pub const APP_SLOT: usize = 0;
+/// Where workers keep the connections to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// Among those to endpoints. No other target has this place while anything holds the one that has it.
+    Endpoint(usize),
+    /// Among those to the app beside us. Targets may share a place; its pool is that of the one used last.
+    App(usize),
+    /// Nowhere: each is used once.
+    None,
+}
 
 /// What connections are pooled by: address, workload port, expected identity.
 #[derive(Debug)]
 pub struct Target {
-    /// Where workers keep its pool. No other target has it while anything holds this one.
-    pub slot: usize,
+    /// Where workers keep its pool.
+    pub slot: Slot,
     /// Where to connect.
     pub dial: SocketAddr,
     /// The workload's port.
@@ -129,6 +139,13 @@ pub struct Target {
     pub identity: Option<SpiffeId>,
     /// Requests in flight, by all workers.
     pub in_flight: AtomicU32,
+}
+
+impl Target {
+    /// Whether it is the app beside us.
+    pub fn is_app(&self) -> bool {
+        matches!(self.slot, Slot::App(_))
+    }
 }
 
 impl Candidate for BoundEndpoint {

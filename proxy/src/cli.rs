@@ -26,8 +26,13 @@ pub struct Args {
     pub token_file: Option<PathBuf>,
 
     /// Where the app listens, as IP:PORT. Inbound requests go there.
-    #[arg(long, env = "SELVEDGE_APP")]
-    pub app: SocketAddr,
+    #[arg(long, env = "SELVEDGE_APP", required_unless_present = "redirected", conflicts_with = "redirected")]
+    pub app: Option<SocketAddr>,
+
+    /// The app's connections, in and out, are redirected to this proxy; each is carried to where it was
+    /// going.
+    #[arg(long, env = "SELVEDGE_REDIRECTED")]
+    pub redirected: bool,
 
     /// Where the app's outgoing requests are taken, as IP:PORT; may be given more than once.
     #[arg(

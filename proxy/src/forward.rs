@@ -1,6 +1,8 @@
 //! The last step of the way in: hand the request to the app, and take back nothing that only proxies say.
 
 use std::{
+    cell::RefCell,
+    net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::AtomicU32},
     task::{Context, Poll},
@@ -12,7 +14,7 @@ use http::HeaderName;
 use tower::Service;
 
 use crate::{
-    bind::{APP_SLOT, Target},
+    bind::{Slot, Target},
     connect::{FRESH_CONNECTION, FreshConnection, SendError},
     error::{Failure, Reason, SELVEDGE_ERROR},
     step::{Error, Facts, Request, Response},
@@ -25,19 +27,46 @@ const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-c
 /// Time to connect to the app: it is on this host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The place that all ports share which are not known to be the app's.
+const UNKNOWN_PORTS: usize = 0;
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Forward {
     worker: Rc<Worker>,
-    app: Arc<Target>,
 }
 
 /// The last step of the way in.
 pub fn forward(worker: Rc<Worker>) -> Forward {
-    let dial = worker.settings.app;
-    let app =
-        Target { slot: APP_SLOT, dial, port: dial.port(), identity: None, in_flight: AtomicU32::new(0) };
-    Forward { worker, app: Arc::new(app) }
+    Forward { worker }
+}
+
+/// Where a worker reaches the app: at each address and port that was dialled.
+#[derive(Debug, Default)]
+pub struct Apps(RefCell<Vec<Arc<Target>>>);
+
+impl Apps {
+    /// The app at `address`. Connections are kept for ports that are `known` to be the app's; of others
+    /// there may be any number.
+    pub fn at(&self, address: SocketAddr, known: bool) -> Arc<Target> {
+        let mut apps = self.0.borrow_mut();
+        if let Some(app) = apps.iter().find(|app| app.dial == address) {
+            return Arc::clone(app);
+        }
+        let slot = if known { UNKNOWN_PORTS + 1 + apps.len() } else { UNKNOWN_PORTS };
+        let (dial, port) = (address, address.port());
+        let app = Arc::new(Target {
+            slot: Slot::App(slot),
+            dial,
+            port,
+            identity: None,
+            in_flight: AtomicU32::new(0),
+        });
+        if known {
+            apps.push(Arc::clone(&app));
+        }
+        app
+    }
 }
 
 impl Service<Request> for Forward {
@@ -50,12 +79,16 @@ impl Service<Request> for Forward {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        send(Rc::clone(&self.worker), Arc::clone(&self.app), request).boxed_local()
+        send(Rc::clone(&self.worker), request).boxed_local()
     }
 }
 
-async fn send(worker: Rc<Worker>, app: Arc<Target>, request: Request) -> Result<Response, Error> {
+async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     let Request { mut http, conn } = request;
+    let Some(app) = conn.app.as_ref() else {
+        // Cannot happen: a connection is taken only once it is known where it goes.
+        return Err(Error::new(Reason::AppUnreachable, "it is not known where the app is"));
+    };
     http.headers_mut().remove(FORWARDED_CLIENT_CERT);
     if http.headers_mut().remove(FRESH_CONNECTION).is_some() && conn.identity.is_some() {
         http.extensions_mut().insert(FreshConnection);
@@ -63,20 +96,24 @@ async fn send(worker: Rc<Worker>, app: Arc<Target>, request: Request) -> Result<
     if let Some(client) = &conn.xfcc {
         http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
     }
-    match worker.pools.send(&app, conn.version, http, CONNECT_TIMEOUT).await {
+    match worker.pools.send(app, conn.version, http, CONNECT_TIMEOUT).await {
         Ok(mut http) => {
             http.headers_mut().remove(SELVEDGE_ERROR);
             Ok(Response { http, facts: Facts::default() })
         }
-        Err(SendError { failure, .. }) => Err(unreachable(&app, failure).into()),
+        Err(SendError { failure, .. }) => Err(unreachable(&worker, app, failure).into()),
     }
 }
 
 /// A failed connection to the app has its own name: the sidecar is there, the app is not.
-fn unreachable(app: &Target, failure: Failure) -> Failure {
+fn unreachable(worker: &Worker, app: &Target, failure: Failure) -> Failure {
     if failure.reason != Reason::ConnectFailure {
         return failure;
     }
-    let what = format!("the app does not accept connections at {} (--app): {}", app.dial, failure.what);
+    let hint = match worker.settings.app {
+        Some(_) => "(--app)",
+        None => "(it may listen on 127.0.0.1 only; let it listen on all addresses)",
+    };
+    let what = format!("the app does not accept connections at {} {hint}: {}", app.dial, failure.what);
     Failure::new(Reason::AppUnreachable, what)
 }

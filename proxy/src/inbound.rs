@@ -1,23 +1,26 @@
 //! The way in: from a mesh peer or a plain client, past policy, to the app.
 
+mod meant;
+
 use std::{
-    cell::RefCell,
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use http::HeaderValue;
+use meant::{Meant, meant};
 use selvedge_api::wire;
 use selvedge_model::Workload;
 use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 
 use crate::{
+    accept::{Arrival, original::reset},
     authorize::authorize,
     connect::{stream::Prefixed, tls::MAX_AGE},
     detect::{Detected, detect},
+    error::Failure,
     forward::forward,
     identify::{Identified, identify},
     normalize::normalize,
@@ -43,7 +46,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
 }
 
 /// Carries one connection to our workload.
-pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStream, peer: SocketAddr) {
+pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStream, arrival: Arrival) {
     worker.view.refresh();
     let Some(own) = worker.view.with(|table| table.own.clone()) else {
         // Nothing is let in before our own policy has arrived.
@@ -54,12 +57,33 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
         _ = worker.drain.drained() => return,
     };
     let Ok(Ok(Some((detected, prefix)))) = detected else { return };
-    let stream = Prefixed::new(prefix, tcp);
-    match detected {
-        Detected::Tls => mesh(worker, path, stream, peer, &own).await,
-        Detected::Http1 => plain(worker, path, stream, peer, HttpVersion::Http1, Protocol::Http1).await,
-        Detected::Http2 => plain(worker, path, stream, peer, HttpVersion::Http2, Protocol::Http2).await,
-    }
+    let (version, protocol) = match detected {
+        Detected::Tls => return mesh(worker, path, Prefixed::new(prefix, tcp), arrival, &own).await,
+        Detected::Http1 => (HttpVersion::Http1, Protocol::Http1),
+        Detected::Http2 => (HttpVersion::Http2, Protocol::Http2),
+    };
+    let meant = match meant(&worker.settings, &own, arrival.original, None) {
+        Ok(meant) => meant,
+        Err(failure) => {
+            refuse(&worker, arrival, false, &failure);
+            return reset(&tcp);
+        }
+    };
+    let series = worker.metrics.inbound(&worker.settings.workload, meant.port, None);
+    let conn = Conn {
+        port: meant.port,
+        app: Some(worker.apps.at(meant.address, meant.is_known)),
+        series: Some(series),
+        ..Conn::new(arrival, version)
+    };
+    plain(worker, path, Prefixed::new(prefix, tcp), conn, protocol).await;
+}
+
+/// Counts and logs a connection that is not let in.
+fn refuse(worker: &Worker, arrival: Arrival, mtls: bool, failure: &Failure) {
+    worker.metrics.connection_refused(Direction::Inbound, mtls, failure.reason);
+    let Arrival { peer, original } = arrival;
+    tracing::info!(%peer, original = original.map(|original| tracing::field::display(original.address)), %failure, "connection refused");
 }
 
 /// A client without mutual TLS. Whether it may come in is decided for each request, so that it is told.
@@ -67,22 +91,9 @@ async fn plain(
     worker: Rc<Worker>,
     path: impl Step<Request>,
     stream: Prefixed<TcpStream>,
-    peer: SocketAddr,
-    version: HttpVersion,
+    conn: Conn,
     protocol: Protocol,
 ) {
-    let port = worker.settings.app.port();
-    let series = worker.metrics.inbound(&worker.settings.workload, port, None);
-    let conn = Conn {
-        peer,
-        version,
-        identity: None,
-        port,
-        series: Some(series),
-        xfcc: None,
-        last: RefCell::default(),
-        tunnel: RefCell::default(),
-    };
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
     serve::serve(protocol, stream, path, Rc::new(conn), serve::until(worker, None)).await;
 }
@@ -91,9 +102,10 @@ async fn mesh(
     worker: Rc<Worker>,
     path: impl Step<Request>,
     stream: Prefixed<TcpStream>,
-    peer: SocketAddr,
+    arrival: Arrival,
     own: &Arc<Workload>,
 ) {
+    let peer = arrival.peer;
     // Boxed: a handshake's future is large, and the connection's would keep its room.
     let Identified { stream, peer: proven, preamble, current } =
         match Box::pin(identify(stream, &worker.live)).await {
@@ -105,10 +117,10 @@ async fn mesh(
             }
         };
     let port = u16::try_from(preamble.port).unwrap_or_default();
-    if port != worker.settings.app.port() && !own.ports.contains(&port) {
-        tracing::warn!(%peer, identity = %proven.identity, port, "the peer asks for a port that is not this workload's");
-        return;
-    }
+    let Meant { address, port, is_known } = match meant(&worker.settings, own, arrival.original, Some(port)) {
+        Ok(meant) => meant,
+        Err(failure) => return refuse(&worker, arrival, true, &failure),
+    };
     let protocol = match preamble.carrier() {
         wire::Carrier::Http1 => Protocol::Http1,
         wire::Carrier::Http2 => Protocol::Http2,
@@ -123,14 +135,12 @@ async fn mesh(
     };
     tracing::debug!(%peer, identity = %proven.identity, source = preamble.source, port, "mesh peer connected");
     let conn = Conn {
-        peer,
-        version,
         port,
+        app: Some(worker.apps.at(address, is_known)),
         series: Some(worker.metrics.inbound(&worker.settings.workload, port, Some(&proven.identity))),
         xfcc: forwarded_client_cert(own, &proven.identity),
         identity: Some(proven.identity),
-        last: RefCell::default(),
-        tunnel: RefCell::default(),
+        ..Conn::new(arrival, version)
     };
     let ends_at = ends_at(proven.not_after);
     let lifetime = Lifetime { retire_at: ends_at.min(Instant::now() + MAX_AGE), ends_at, current };

@@ -1,14 +1,16 @@
 //! The way out: from the app, through routing, retries and balancing, to an endpoint.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 
 use crate::{
+    accept::{Arrival, original::reset},
     balance,
     connect::stream::Prefixed,
     detect::{Detected, detect},
+    error::Reason,
     normalize::normalize,
     respond::respond,
     retry, route,
@@ -35,7 +37,13 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
 }
 
 /// Carries one connection of the app's.
-pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStream, peer: SocketAddr) {
+pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStream, arrival: Arrival) {
+    let peer = arrival.peer;
+    if arrival.original.is_some_and(|original| original.is_ours) {
+        worker.metrics.connection_refused(Direction::Outbound, false, Reason::Loop);
+        tracing::warn!(%peer, "connection refused: it was not redirected here, so it is not known where it goes");
+        return reset(&tcp);
+    }
     let detected = tokio::select! {
         detected = tokio::time::timeout(FIRST_BYTE, detect(&mut tcp)) => detected,
         _ = worker.drain.drained() => return,
@@ -49,17 +57,8 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
             return;
         }
     };
-    let conn = Conn {
-        peer,
-        version,
-        identity: None,
-        port: 0,
-        series: None,
-        xfcc: None,
-        last: RefCell::default(),
-        tunnel: RefCell::default(),
-    };
-    serve::serve(protocol, Prefixed::new(prefix, tcp), path, Rc::new(conn), serve::until(worker, None)).await;
+    let conn = Rc::new(Conn::new(arrival, version));
+    serve::serve(protocol, Prefixed::new(prefix, tcp), path, conn, serve::until(worker, None)).await;
 }
 
 #[cfg(test)]

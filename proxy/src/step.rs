@@ -11,7 +11,8 @@ use selvedge_model::SpiffeId;
 use tower::Service;
 
 use crate::{
-    bind::{Bound, BoundBackend, BoundEndpoint, Destination},
+    accept::{Arrival, Original},
+    bind::{Bound, BoundBackend, BoundEndpoint, Destination, Target},
     body::Body,
     error::{Failure, Reason},
     telemetry::Series,
@@ -44,8 +45,12 @@ pub struct Conn {
     pub version: HttpVersion,
     /// Who it has proven to be. `None`: plaintext.
     pub identity: Option<SpiffeId>,
+    /// Where it was going when it was redirected to us. `None`: nobody redirects.
+    pub original: Option<Original>,
     /// The workload's port that is meant (inbound only).
     pub port: u16,
+    /// Where its requests are forwarded (inbound only).
+    pub app: Option<Arc<Target>>,
     /// What its requests are counted in (inbound only).
     pub series: Option<Arc<Series>>,
     /// What the app is told about the peer, ready to be inserted (inbound only).
@@ -54,6 +59,24 @@ pub struct Conn {
     pub last: std::cell::RefCell<Option<(u64, Arc<Destination>)>>,
     /// What the connection goes on as when it is HTTP no longer.
     pub tunnel: std::cell::RefCell<Option<Box<Tunnel>>>,
+}
+
+impl Conn {
+    /// What is known of every connection: one in plaintext, until more is said.
+    pub fn new(arrival: Arrival, version: HttpVersion) -> Self {
+        Self {
+            peer: arrival.peer,
+            version,
+            identity: None,
+            original: arrival.original,
+            port: 0,
+            app: None,
+            series: None,
+            xfcc: None,
+            last: std::cell::RefCell::default(),
+            tunnel: std::cell::RefCell::default(),
+        }
+    }
 }
 
 /// A request as it arrived.

@@ -10,6 +10,7 @@ use crate::{
     cli::{Carrier, OutboundTrafficPolicy},
     connect::{self, Pools},
     discovery::store::{Store, View},
+    forward::Apps,
     names::Asker,
     serve::{Limits, Patience},
     telemetry::Metrics,
@@ -23,10 +24,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Who we are.
     pub workload: WorkloadName,
-    /// Where the app listens.
-    pub app: SocketAddr,
+    /// Where the app listens. `None`: connections are redirected to us, and the kernel says of each
+    /// where it was going.
+    pub app: Option<SocketAddr>,
     /// Our own outbound listeners, where nothing that we send may arrive.
     pub listeners: Vec<SocketAddr>,
+    /// Our own inbound listener.
+    pub inbound: SocketAddr,
     /// What carries HTTP/1.1 requests between sidecars.
     pub carrier: Carrier,
     /// What happens to requests for what is in no configuration.
@@ -71,6 +75,8 @@ pub struct Worker {
     pub live: Live,
     /// Open connections to endpoints and to the app.
     pub pools: Pools,
+    /// Where the app is reached.
+    pub apps: Apps,
     /// Watches clients' connections for those that keep us waiting.
     pub patience: Rc<Patience>,
     /// Draws backends and endpoints.
@@ -101,6 +107,7 @@ impl Worker {
             view: View::new(Arc::clone(&shared.store)),
             live: shared.live.clone(),
             pools,
+            apps: Apps::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
             names: shared.names.clone(),

@@ -3,6 +3,8 @@
 //! With one worker (the default) that worker accepts for itself. With more, one acceptor hands each socket
 //! to the worker with the fewest connections. No SO_REUSEPORT: a second proxy must fail with "in use".
 
+pub mod original;
+
 use std::{
     io,
     net::SocketAddr,
@@ -20,6 +22,8 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use original::Original;
+
 use crate::{
     inbound, outbound,
     step::{Request, Step},
@@ -36,6 +40,15 @@ pub enum Direction {
     Outbound,
     /// To the app.
     Inbound,
+}
+
+/// How a connection came.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Where it was going when it was redirected to us. `None`: nobody redirects.
+    pub original: Option<Original>,
 }
 
 /// A socket on its way to a worker.
@@ -119,19 +132,30 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
     ) {
         while self.tasks.try_join_next().is_some() {}
         let worker = Rc::clone(&self.worker);
+        let original = match worker.settings.app {
+            Some(_) => None,
+            None => match Original::of(&socket) {
+                Ok(original) => Some(original),
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "the connection ended before it was taken");
+                    return;
+                }
+            },
+        };
+        let arrival = Arrival { peer, original };
         match direction {
             Direction::Outbound => {
                 let path = self.outbound.clone();
                 self.tasks.spawn_local(async move {
                     let _on_end = on_end;
-                    outbound::connection(worker, path, socket, peer).await;
+                    outbound::connection(worker, path, socket, arrival).await;
                 });
             }
             Direction::Inbound => {
                 let path = self.inbound.clone();
                 self.tasks.spawn_local(async move {
                     let _on_end = on_end;
-                    inbound::connection(worker, path, socket, peer).await;
+                    inbound::connection(worker, path, socket, arrival).await;
                 });
             }
         }

@@ -27,7 +27,7 @@ use selvedge_api::wire;
 use selvedge_certs::tls::Live;
 
 use crate::{
-    bind::{APP_SLOT, Target},
+    bind::{Slot, Target},
     body::Body,
     cli::Carrier,
     error::{Failure, Reason},
@@ -35,9 +35,6 @@ use crate::{
     telemetry::{Direction, Metrics, OpenConnection},
     upgrade::WebSocket,
 };
-
-/// The slot of a target whose connections are not kept.
-pub const UNPOOLED: usize = usize::MAX;
 
 /// Says to a mesh peer's sidecar what [`FreshConnection`] says here. Goes no further.
 pub const FRESH_CONNECTION: http::HeaderName = http::HeaderName::from_static("selvedge-fresh-connection");
@@ -72,7 +69,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Pools {
     settings: Settings,
-    by_slot: RefCell<Vec<Option<Rc<Pool>>>>,
+    endpoints: RefCell<Vec<Option<Rc<Pool>>>>,
+    apps: RefCell<Vec<Option<Rc<Pool>>>>,
 }
 
 /// The connections to one target.
@@ -104,7 +102,7 @@ impl From<Failure> for SendError {
 impl Pools {
     /// No connections yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, by_slot: RefCell::default() }
+        Self { settings, endpoints: RefCell::default(), apps: RefCell::default() }
     }
 
     /// Sends `request` to `target` as a client that speaks `version` would, and waits for the answer's
@@ -136,7 +134,8 @@ impl Pools {
 
     /// Closes connections that have been idle for long, and forgets targets that are no longer configured.
     pub fn sweep(&self, now: Instant) {
-        for place in self.by_slot.borrow_mut().iter_mut() {
+        let (mut endpoints, mut apps) = (self.endpoints.borrow_mut(), self.apps.borrow_mut());
+        for place in endpoints.iter_mut().chain(apps.iter_mut()) {
             if let Some(pool) = place {
                 pool.http1.sweep(now);
                 pool.http2.iter().for_each(|shared| shared.sweep(now));
@@ -148,18 +147,20 @@ impl Pools {
     }
 
     fn pool(&self, target: &Arc<Target>) -> Rc<Pool> {
-        if target.slot == UNPOOLED {
-            return Rc::new(Pool::new(target));
+        let (pools, slot) = match target.slot {
+            Slot::Endpoint(slot) => (&self.endpoints, slot),
+            Slot::App(slot) => (&self.apps, slot),
+            Slot::None => return Rc::new(Pool::new(target)),
+        };
+        let mut pools = pools.borrow_mut();
+        if pools.len() <= slot {
+            pools.resize_with(slot + 1, || None);
         }
-        let mut by_slot = self.by_slot.borrow_mut();
-        if by_slot.len() <= target.slot {
-            by_slot.resize_with(target.slot + 1, || None);
-        }
-        match &by_slot[target.slot] {
+        match &pools[slot] {
             Some(pool) if pool.target.as_ptr() == Arc::as_ptr(target) => Rc::clone(pool),
             _ => {
                 let pool = Rc::new(Pool::new(target));
-                by_slot[target.slot] = Some(Rc::clone(&pool));
+                pools[slot] = Some(Rc::clone(&pool));
                 pool
             }
         }
@@ -186,7 +187,7 @@ async fn open(
         app: app.into(),
     };
     let opened = tls::open(target, &preamble, &settings.live, limit).await;
-    if let (Err(failure), true) = (&opened, target.slot != APP_SLOT) {
+    if let (Err(failure), false) = (&opened, target.is_app()) {
         settings.metrics.connection_refused(Direction::Outbound, target.identity.is_some(), failure.reason);
     }
     opened
@@ -196,7 +197,7 @@ async fn open(
 /// go nowhere.
 fn opened(target: &Target, settings: &Settings) -> Option<OpenConnection> {
     let counted = || settings.metrics.connection_opened(Direction::Outbound, target.identity.is_some());
-    (target.slot != APP_SLOT).then(counted)
+    (!target.is_app()).then(counted)
 }
 
 /// What an error of hyper's means for the request that it came to.

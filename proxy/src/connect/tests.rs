@@ -35,7 +35,13 @@ fn pools() -> Pools {
 }
 
 fn target(dial: SocketAddr) -> Arc<Target> {
-    Arc::new(Target { slot: 3, dial, port: dial.port(), identity: None, in_flight: AtomicU32::new(0) })
+    Arc::new(Target {
+        slot: Slot::Endpoint(3),
+        dial,
+        port: dial.port(),
+        identity: None,
+        in_flight: AtomicU32::new(0),
+    })
 }
 
 fn request(path: &str) -> Box<http::Request<Body>> {
@@ -153,11 +159,11 @@ async fn a_target_that_no_table_names_is_forgotten() {
             text(response).await;
 
             pools.sweep(Instant::now());
-            assert!(pools.by_slot.borrow()[3].is_some());
+            assert!(pools.endpoints.borrow()[3].is_some());
             drop(target);
             pools.sweep(Instant::now());
 
-            assert!(pools.by_slot.borrow()[3].is_none());
+            assert!(pools.endpoints.borrow()[3].is_none());
         })
         .await;
 }

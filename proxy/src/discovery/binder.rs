@@ -22,7 +22,7 @@ use selvedge_model::{
 use super::held::Held;
 use crate::{
     balance::{Ejection, Health},
-    bind::{APP_SLOT, Bound, BoundBackend, BoundEndpoint, Destination, RouteSeries, Table, Target},
+    bind::{Bound, BoundBackend, BoundEndpoint, Destination, RouteSeries, Slot, Table, Target},
     retry::Budget,
     telemetry::{Labels, Metrics},
 };
@@ -128,7 +128,12 @@ impl Binder {
             let destination = self.destination(&authority, bound);
             (authority, destination)
         });
-        self.table = Arc::new(Table { destinations: destinations.collect(), own: held.own().cloned() });
+        let destinations: HashMap<_, _> = destinations.collect();
+        let addresses = destinations
+            .iter()
+            .filter_map(|(authority, destination)| Some((authority.parse().ok()?, Arc::clone(destination))));
+        let addresses = addresses.collect();
+        self.table = Arc::new(Table { destinations, addresses, own: held.own().cloned() });
         (Arc::clone(&self.table), work)
     }
 
@@ -383,24 +388,13 @@ fn bind_service(
 type Reach = (SocketAddr, u16, Option<SpiffeId>);
 
 /// The targets that tables name, and the slots where workers keep their connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Targets {
     by_reach: HashMap<Reach, Weak<Target>>,
     /// Who has each slot, or had it last.
     slots: Vec<Weak<Target>>,
     /// Slots known to be free.
     free: Vec<usize>,
-}
-
-impl Default for Targets {
-    fn default() -> Self {
-        // The first slot is never given: the app has it.
-        Self {
-            by_reach: HashMap::new(),
-            slots: (0..=APP_SLOT).map(|_| Weak::new()).collect(),
-            free: Vec::new(),
-        }
-    }
 }
 
 impl Targets {
@@ -412,7 +406,13 @@ impl Targets {
         work.targets += 1;
         let slot = self.free.pop().unwrap_or(self.slots.len());
         let (dial, port, identity) = reach.clone();
-        let target = Arc::new(Target { slot, dial, port, identity, in_flight: AtomicU32::new(0) });
+        let target = Arc::new(Target {
+            slot: Slot::Endpoint(slot),
+            dial,
+            port,
+            identity,
+            in_flight: AtomicU32::new(0),
+        });
         if slot == self.slots.len() {
             self.slots.push(Weak::new());
         }
@@ -424,12 +424,10 @@ impl Targets {
     /// Drops what nobody holds any more, and frees its slots.
     fn forget_unused(&mut self) {
         self.by_reach.retain(|_, target| target.strong_count() > 0);
-        while self.slots.len() > APP_SLOT + 1
-            && self.slots.last().is_some_and(|last| last.strong_count() == 0)
-        {
+        while self.slots.last().is_some_and(|last| last.strong_count() == 0) {
             self.slots.pop();
         }
-        let slots = self.slots.iter().enumerate().skip(APP_SLOT + 1).rev();
+        let slots = self.slots.iter().enumerate().rev();
         self.free = slots.filter(|(_, target)| target.strong_count() == 0).map(|(slot, _)| slot).collect();
     }
 }
@@ -640,10 +638,17 @@ mod tests {
         fixture.change(vec![fixtures::own("1", "shop/frontend-1")]);
         let (table, _) = fixture.change(vec![fixtures::endpoints("3", 6)]);
 
-        let mut slots: Vec<usize> =
-            bound(&table).backends.iter().flat_map(|b| &b.endpoints).map(|e| e.target.slot).collect();
+        let mut slots: Vec<usize> = bound(&table)
+            .backends
+            .iter()
+            .flat_map(|backend| &backend.endpoints)
+            .map(|endpoint| match endpoint.target.slot {
+                Slot::Endpoint(slot) => slot,
+                other => panic!("an endpoint has {other:?}"),
+            })
+            .collect();
         slots.sort_unstable();
-        assert_eq!(slots, [1, 2, 3, 4, 5, 6], "small, each once, and none the app's");
+        assert_eq!(slots, [0, 1, 2, 3, 4, 5], "small, and each once");
         let again = bound(&table).backends[0].endpoints[1].target.clone();
         assert!(Arc::ptr_eq(&pooled, &again), "it came back while its request was still there");
     }

@@ -127,7 +127,10 @@ mod tests {
         let authority: Arc<str> = Arc::from(authority);
         let destination =
             Destination { authority: Arc::clone(&authority), bound: None, used: AtomicBool::new(false) };
-        Arc::new(Table { destinations: HashMap::from([(authority, Arc::new(destination))]), own: None })
+        Arc::new(Table {
+            destinations: HashMap::from([(authority, Arc::new(destination))]),
+            ..Table::default()
+        })
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,7 +98,7 @@ mod tests {
         let authority: Arc<str> = Arc::from(authority);
         let destination =
             Destination { authority: Arc::clone(&authority), bound: None, used: AtomicBool::new(false) };
-        Table { destinations: HashMap::from([(authority, Arc::new(destination))]), own: None }
+        Table { destinations: HashMap::from([(authority, Arc::new(destination))]), ..Table::default() }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Which service, rule and backend a request is for.
 
 mod choose;
+mod dialled;
 mod grpc_timeout;
 mod pass_through;
 mod timeout;
 
 pub use choose::choose;
+pub use dialled::dialled;
 pub use timeout::timeout;

@@ -11,9 +11,8 @@ use std::{
 };
 
 use crate::{
-    bind::Target,
+    bind::{Slot, Target},
     cli::OutboundTrafficPolicy,
-    connect::UNPOOLED,
     error::Reason,
     route::choose::unknown,
     step::{Error, Facts, Request, Response},
@@ -42,7 +41,7 @@ pub(super) async fn pass_through(
         return Err(Error::new(Reason::Loop, what));
     }
     let target = Arc::new(Target {
-        slot: UNPOOLED,
+        slot: Slot::None,
         dial,
         port: dial.port(),
         identity: None,

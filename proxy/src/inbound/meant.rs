@@ -1,0 +1,171 @@
+//! Which address of the app an inbound connection is meant for. Pure.
+//!
+//! A connection goes where it was going, or where its preamble says if it was dialled to our own listener;
+//! and only to our own workload. Nothing is relayed: there is no way to name another host, or one of the
+//! proxy's own ports.
+
+use std::net::SocketAddr;
+
+use selvedge_model::Workload;
+
+use crate::{
+    accept::Original,
+    error::{Failure, Reason},
+    worker::Settings,
+};
+
+/// The app's address that a connection is meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Meant {
+    /// Where to connect.
+    pub(super) address: SocketAddr,
+    /// The workload's port: what policies and metrics go by.
+    pub(super) port: u16,
+    /// Whether the port is one that the workload is known to serve.
+    pub(super) is_known: bool,
+}
+
+/// Where a connection goes that has the `original` destination (`None`: nobody redirects) and whose
+/// preamble has the port `asked` (`None`: there is no preamble, it is not a mesh peer's).
+///
+/// # Errors
+/// [`Reason::Policy`] if it is not meant for this workload, [`Reason::Loop`] if it would come back to us.
+pub(super) fn meant(
+    settings: &Settings,
+    own: &Workload,
+    original: Option<Original>,
+    asked: Option<u16>,
+) -> Result<Meant, Failure> {
+    let is_known = |port: u16| own.ports.contains(&port);
+    let refused = |what: String| Failure::new(Reason::Policy, what);
+    let not_ours = |port| refused(format!("port {port} is none of this workload's"));
+    match (settings.app, original) {
+        (Some(app), _) => {
+            let port = asked.unwrap_or(app.port());
+            let is_known = port == app.port() || is_known(port);
+            if is_known { Ok(Meant { address: app, port, is_known }) } else { Err(not_ours(port)) }
+        }
+        (None, Some(original)) if !original.is_ours => match asked {
+            Some(port) if port != original.address.port() => {
+                Err(refused(format!("the peer asks for port {port} on a connection to {}", original.address)))
+            }
+            _ => redirected(settings, original.address, is_known(original.address.port())),
+        },
+        (None, original) => match (original, asked) {
+            (Some(original), Some(port)) if is_known(port) => {
+                redirected(settings, SocketAddr::new(original.address.ip(), port), true)
+            }
+            (_, Some(port)) => Err(not_ours(port)),
+            (_, None) => Err(refused("the inbound port itself serves mesh peers only".to_owned())),
+        },
+    }
+}
+
+fn redirected(settings: &Settings, address: SocketAddr, is_known: bool) -> Result<Meant, Failure> {
+    let port = address.port();
+    let mut ours = settings.listeners.iter().chain([&settings.inbound]);
+    if ours.any(|ours| ours.port() == port) {
+        return Err(Failure::new(Reason::Loop, format!("port {port} is this proxy's own")));
+    }
+    Ok(Meant { address, port, is_known })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use selvedge_model::{InboundPolicy, SpiffeId, TrustDomain};
+
+    use super::*;
+    use crate::{
+        cli::{Carrier, OutboundTrafficPolicy},
+        serve::{HeadLimits, Limits},
+    };
+
+    fn settings(app: Option<&str>) -> Settings {
+        Settings {
+            workload: "shop/reviews-1".parse().unwrap(),
+            app: app.map(|app| app.parse().unwrap()),
+            listeners: vec!["127.0.0.1:4140".parse().unwrap()],
+            inbound: "[::]:4143".parse().unwrap(),
+            carrier: Carrier::Http2,
+            outbound_traffic_policy: OutboundTrafficPolicy::AllowAny,
+            drain_timeout: Duration::from_secs(1),
+            limits: Limits { head: HeadLimits { bytes: 1024, count: 10 }, streams: 1 },
+            header_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+        }
+    }
+
+    fn own() -> Workload {
+        Workload {
+            name: "shop/reviews-1".parse().unwrap(),
+            identity: SpiffeId::new(&TrustDomain::default(), "shop", "reviews").unwrap(),
+            meshed: true,
+            inbound: None,
+            ports: vec![9080],
+            policy: InboundPolicy::default(),
+        }
+    }
+
+    fn to(address: &str, is_ours: bool) -> Option<Original> {
+        Some(Original { address: address.parse().unwrap(), is_ours })
+    }
+
+    /// The app's address, or why not.
+    fn redirected(original: Option<Original>, asked: Option<u16>) -> Result<String, Reason> {
+        let meant = meant(&settings(None), &own(), original, asked);
+        meant.map(|meant| meant.address.to_string()).map_err(|failure| failure.reason)
+    }
+
+    #[test]
+    fn a_redirected_connection_goes_where_it_was_going() {
+        assert_eq!(redirected(to("10.0.0.5:9080", false), None), Ok("10.0.0.5:9080".to_owned()));
+        assert_eq!(redirected(to("10.0.0.5:9080", false), Some(9080)), Ok("10.0.0.5:9080".to_owned()));
+        assert_eq!(redirected(to("[fd00::5]:8000", false), Some(8000)), Ok("[fd00::5]:8000".to_owned()));
+        assert_eq!(redirected(to("10.0.0.5:9080", false), Some(8000)), Err(Reason::Policy));
+    }
+
+    #[test]
+    fn our_own_listener_serves_mesh_peers_and_ports_of_this_workload() {
+        assert_eq!(redirected(to("10.0.0.5:4143", true), Some(9080)), Ok("10.0.0.5:9080".to_owned()));
+        assert_eq!(redirected(to("10.0.0.5:4143", true), Some(9081)), Err(Reason::Policy));
+        assert_eq!(redirected(to("10.0.0.5:4143", true), Some(4143)), Err(Reason::Policy));
+        assert_eq!(redirected(to("10.0.0.5:4143", true), None), Err(Reason::Policy));
+    }
+
+    #[test]
+    fn our_own_ports_are_no_app() {
+        assert_eq!(redirected(to("10.0.0.5:4140", false), None), Err(Reason::Loop));
+        assert_eq!(redirected(to("10.0.0.5:4143", false), Some(4143)), Err(Reason::Loop));
+    }
+
+    #[test]
+    fn without_redirection_there_is_one_app() {
+        let of = |asked| meant(&settings(Some("127.0.0.1:8080")), &own(), None, asked);
+
+        assert_eq!(of(None).unwrap().port, 8080);
+        assert_eq!(
+            of(Some(9080)).unwrap(),
+            Meant { address: "127.0.0.1:8080".parse().unwrap(), port: 9080, is_known: true }
+        );
+        assert_eq!(of(Some(9081)).unwrap_err().reason, Reason::Policy);
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_reaches_another_address_than_the_one_it_dialled(
+            ip: [u8; 4], port: u16, asked: Option<u16>, is_ours: bool
+        ) {
+            let original = Original { address: SocketAddr::from((ip, port)), is_ours };
+
+            if let Ok(meant) = meant(&settings(None), &own(), Some(original), asked) {
+                prop_assert_eq!(meant.address.ip(), original.address.ip());
+                prop_assert_eq!(meant.port, meant.address.port());
+                prop_assert!(meant.port == port || (is_ours && own().ports.contains(&meant.port)));
+                prop_assert!(![4140, 4143].contains(&meant.port));
+            }
+        }
+    }
+}
