@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 /// Whom of ours each crate may import. Development dependencies are free: tests may use anything.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("selvedge-model", &[]),
     ("selvedge-ops", &[]),
     ("selvedge-demo", &[]),
+    ("selvedge-init", &[]),
     ("selvedge-api", &["selvedge-model"]),
     ("selvedge-certs", &["selvedge-model"]),
     ("selvedge-proxy", &["selvedge-api", "selvedge-certs", "selvedge-model", "selvedge-ops"]),
@@ -20,6 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
             "selvedge-certs",
             "selvedge-control-plane",
             "selvedge-demo",
+            "selvedge-init",
             "selvedge-model",
             "selvedge-ops",
             "selvedge-proxy",

@@ -1,0 +1,135 @@
+//! Why the rules cannot be set, or do not do what they should: each with what to change.
+
+use std::{io, net::SocketAddr};
+
+use crate::rules::Tool;
+
+/// Why `selvedge-init` ends with a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The capability is not there at all.
+    #[error(
+        "the capability NET_ADMIN is missing; give it to this container and to no other: `docker run --cap-add \
+         NET_ADMIN`, in a compose file `cap_add: [NET_ADMIN]`, in Kubernetes `securityContext: {{capabilities: \
+         {{add: [NET_ADMIN]}}}}`, and run it as root, since other users lose what is added"
+    )]
+    NoCapability,
+    /// The capability is there, but the network namespace belongs to another user namespace.
+    #[error(
+        "{tool} was not permitted to change this network namespace, although the capability NET_ADMIN is there: \
+         the namespace belongs to another user namespace, or a security profile (seccomp, SELinux, AppArmor) \
+         forbids it; {tool} said: {said}"
+    )]
+    NotPermitted {
+        /// Who was refused.
+        tool: &'static str,
+        /// In its own words.
+        said: String,
+    },
+    /// No tool at all.
+    #[error(
+        "neither nft nor iptables-restore is in PATH: install the package nftables, or use the image of \
+         selvedge-init, which has nft in it"
+    )]
+    NoTool,
+    /// A tool that was asked for, or that a part of the work needs.
+    #[error("{program} is not in PATH: install it, or leave --tool out to have whatever is there")]
+    NoProgram {
+        /// Which.
+        program: &'static str,
+    },
+    /// A tool that could not be started or spoken to.
+    #[error("cannot run {program}: {source}")]
+    Run {
+        /// Which.
+        program: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The kernel cannot do it.
+    #[error(
+        "this kernel does not redirect connections for {tool} ({said}); load its NAT modules on the host \
+         (`modprobe -a nft_chain_nat nft_redir` for nft, `modprobe -a iptable_nat ip6table_nat xt_REDIRECT \
+         xt_owner` for iptables), or try the other one with --tool"
+    )]
+    NoNat {
+        /// Which tool was told so.
+        tool: &'static str,
+        /// In its own words.
+        said: String,
+    },
+    /// The tool refused the rules for a reason that we do not know.
+    #[error("{tool} refused: {said}")]
+    Refused {
+        /// Which.
+        tool: &'static str,
+        /// In its own words.
+        said: String,
+    },
+    /// Two meshes in one namespace would fight for every connection.
+    #[error(
+        "somebody else's rules redirect connections here already ({rule}): take the other mesh's sidecar or init \
+         container away, remove its rules, or add --force if the two do not touch the same connections"
+    )]
+    Foreign {
+        /// One of them, and where it stands.
+        rule: String,
+    },
+    /// An earlier run used the other tool.
+    #[error("our rules are here already, set by {0}: remove them first with --cleanup --tool {0}")]
+    OtherTool(Tool),
+    /// The rules are in force and do nothing.
+    #[error(
+        "a connection to {target} was not redirected to port {port}: {seen}; either no rules are in force (run \
+         selvedge-init without --verify), or somebody else's come first (`nft list ruleset`)"
+    )]
+    NotRedirected {
+        /// Where it was sent.
+        target: SocketAddr,
+        /// Where it should have arrived.
+        port: u16,
+        /// What happened to it.
+        seen: String,
+    },
+    /// The proxy's own connections would come back to it for ever.
+    #[error(
+        "a connection of the user {uid} to {target} was redirected to the proxy, whose own it would be: run the \
+         proxy as the user that --proxy-uid names, and see whether somebody else's rules redirect it (`nft list \
+         ruleset`)"
+    )]
+    ProxyRedirected {
+        /// The proxy's user.
+        uid: u32,
+        /// Where it was sent.
+        target: SocketAddr,
+    },
+    /// `--verify` was asked for, and there is no connection that could be redirected.
+    #[error(
+        "nothing was verified: no route leads out of this network namespace, or all that one leads to is skipped; \
+         connect it to its network first"
+    )]
+    NoRoute,
+    /// The connections of the proof could not be made.
+    #[error("cannot verify the redirection: {what}: {source}")]
+    Verify {
+        /// Doing what.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The capabilities could not be given up.
+    #[error("cannot give up the capabilities: {0}")]
+    Drop(io::Error),
+    /// No signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+    /// The mark by which a held namespace is known.
+    #[error("another selvedge-init holds this network namespace already: one is enough")]
+    HeldAlready,
+    /// The same mark could not be set for another reason.
+    #[error("cannot mark this network namespace as held: {0}")]
+    Mark(io::Error),
+    /// The answer to `--held`.
+    #[error("no selvedge-init holds this network namespace: see the log of the container that runs --hold")]
+    NotHeld,
+}

@@ -1,0 +1,67 @@
+//! The rules as nftables has them, for `nft -f -`.
+
+use std::fmt::Write as _;
+
+use ipnet::IpNet;
+
+use crate::Options;
+
+/// Our table. Nobody else writes into it, so that it can be replaced and removed as a whole.
+pub const TABLE: &str = "inet selvedge";
+
+/// Replaces our table, in one transaction: declared first, so that there is always one to delete.
+pub fn set(options: &Options) -> String {
+    let mut text = remove();
+    let Options { proxy_uid, outbound_port, inbound_port, admin_port, .. } = options;
+    writeln!(text, "table {TABLE} {{").expect(GROWS);
+
+    // The priority -100 is that of iptables' nat table; its name, dstnat, is not known at the output hook.
+    chain(&mut text, "outbound", "output", |text| {
+        rule(text, "oifname \"lo\" return");
+        rule(text, &format!("meta skuid {proxy_uid} return"));
+        for ports in &options.skip_outbound_ports {
+            rule(text, &format!("tcp dport {ports} return"));
+        }
+        for network in &options.skip_outbound_networks {
+            rule(text, &format!("{} daddr {} return", family(network), network.trunc()));
+        }
+        rule(text, &format!("meta l4proto tcp redirect to :{outbound_port}"));
+    });
+    chain(&mut text, "inbound", "prerouting", |text| {
+        rule(text, "iifname \"lo\" return");
+        rule(text, &format!("tcp dport {inbound_port} return"));
+        rule(text, &format!("tcp dport {admin_port} return"));
+        for ports in &options.skip_inbound_ports {
+            rule(text, &format!("tcp dport {ports} return"));
+        }
+        rule(text, &format!("meta l4proto tcp redirect to :{inbound_port}"));
+    });
+
+    text.push_str("}\n");
+    text
+}
+
+/// Removes our table, whether it is there or not.
+pub fn remove() -> String {
+    format!("table {TABLE}\ndelete table {TABLE}\n")
+}
+
+const GROWS: &str = "a String grows";
+
+fn chain(text: &mut String, name: &str, hook: &str, rules: impl FnOnce(&mut String)) {
+    writeln!(text, "\tchain {name} {{").expect(GROWS);
+    rule(text, &format!("type nat hook {hook} priority -100; policy accept;"));
+    rules(text);
+    text.push_str("\t}\n");
+}
+
+fn rule(text: &mut String, rule: &str) {
+    writeln!(text, "\t\t{rule}").expect(GROWS);
+}
+
+fn family(network: &IpNet) -> &'static str {
+    match network {
+        IpNet::V4(_) => "ip",
+        IpNet::V6(_) => "ip6",
+    }
+}
