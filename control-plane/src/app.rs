@@ -6,6 +6,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use selvedge_certs::{
     ca::{Authority, AuthorityError},
     facts::Fingerprint,
+    files::FileError,
 };
 use selvedge_model::Mesh;
 use selvedge_ops::{
@@ -29,10 +30,11 @@ use crate::{
     resources::Resources,
     serve::{
         self, ServeError,
-        attestation::{Attestor, TokenError},
+        attestation::{Attestor, TokenError, TokenKey},
         certificates::Certificates,
         own::{OwnCertificate, OwnError},
         stream::Streams,
+        token_files::TokenFiles,
     },
     snapshot::{Store, store::Debounce},
     sources::{
@@ -68,6 +70,9 @@ pub enum AppError {
     /// Tokens cannot be checked.
     #[error("join tokens: {0}")]
     Token(#[from] TokenError),
+    /// The directory for join tokens cannot be made.
+    #[error("--token-dir: {0}; choose one that this user may write to")]
+    TokenDir(FileError),
     /// There is no certificate for the port.
     #[error(transparent)]
     Own(#[from] OwnError),
@@ -118,6 +123,7 @@ pub struct ControlPlane {
     _occupied: Occupied,
     authority: Arc<Authority>,
     attestor: Arc<Attestor>,
+    token_files: Option<TokenFiles>,
     grpc: (std::net::TcpListener, SocketAddr),
     admin: (std::net::TcpListener, SocketAddr),
 }
@@ -132,12 +138,17 @@ impl ControlPlane {
         let occupied = data.occupy()?;
         let authority = Authority::load_or_create(data.path(), &args.trust_domain)?;
         let attestor = Attestor::open(data.path(), &args.trust_domain)?;
+        let token_files = args.token_dir.as_deref().map(|directory| {
+            let key = TokenKey::load_or_create(data.path())?;
+            TokenFiles::open(directory, key, authority.root_sha256()).map_err(AppError::TokenDir)
+        });
         Ok(Self {
             args: args.clone(),
             drain,
             _occupied: occupied,
             authority: Arc::new(authority),
             attestor: Arc::new(attestor),
+            token_files: token_files.transpose()?,
             grpc: open("--listen", args.listen)?,
             admin: open("--admin", args.admin)?,
         })
@@ -198,7 +209,7 @@ impl ControlPlane {
             max_ttl: self.args.max_certificate_ttl,
             metrics: Arc::clone(&metrics),
         };
-        let streams = Streams { store, proxies, metrics, drain: self.drain.clone() };
+        let streams = Streams { store: Arc::clone(&store), proxies, metrics, drain: self.drain.clone() };
 
         let mut parts = JoinSet::new();
         let directory = self.directory();
@@ -214,6 +225,13 @@ impl ControlPlane {
             renewing.await;
             "renewing the control plane's own certificate"
         });
+        if let Some(files) = self.token_files {
+            let store = Arc::clone(&store);
+            parts.spawn(async move {
+                files.follow(store).await;
+                "writing join tokens"
+            });
+        }
         let admin_listener = self.admin.0;
         parts.spawn(async move {
             let Err(error) = admin::serve(admin_listener, admin.router()).await;

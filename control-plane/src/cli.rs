@@ -16,6 +16,11 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 
+    /// A directory, shared with the sidecars, in which every workload that has one finds a fresh join
+    /// token: the file NAMESPACE/NAME.
+    #[arg(long, env = "SELVEDGE_TOKEN_DIR", value_name = "DIR")]
+    pub token_dir: Option<PathBuf>,
+
     /// Where proxies get certificates and configuration, as IP:PORT.
     #[arg(long, env = "SELVEDGE_LISTEN", default_value = "[::]:8086")]
     pub listen: SocketAddr,

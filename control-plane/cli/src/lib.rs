@@ -9,6 +9,7 @@ pub mod app;
 pub mod certs;
 pub mod check;
 pub mod control_plane;
+pub mod daemon;
 pub mod demo;
 pub mod proxy;
 pub mod token;

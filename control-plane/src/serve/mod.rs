@@ -9,6 +9,7 @@ pub mod stream;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod token_files;
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What both daemons need: logging, admin server, drain, listeners, names.
+//! What both daemons need: logging, admin server, drain, listeners, names, and how others wait for them.
 //!
 //! Nothing here knows what a proxy or a control plane does; each hands in its own routes, metrics and
 //! conditions.
@@ -10,6 +10,7 @@ pub mod listen;
 pub mod logging;
 pub mod readiness;
 pub mod resolver;
+pub mod wait;
 
 pub use admin::Admin;
 pub use drain::{Drain, Reason};

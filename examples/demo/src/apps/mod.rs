@@ -12,6 +12,7 @@ pub mod frontend;
 pub mod grpc;
 pub mod identity;
 pub mod janitor;
+pub mod page;
 pub mod reviews;
 
 /// Which app to run.
@@ -19,7 +20,7 @@ pub mod reviews;
 pub enum App {
     /// An HTTP server that answers what it saw of each request.
     Reviews(reviews::Args),
-    /// An HTTP server that asks `reviews`, through its own sidecar.
+    /// An HTTP server that asks `reviews`; a page for browsers.
     Frontend(frontend::Args),
     /// A gRPC server with every kind of call.
     Grpc(grpc::Args),

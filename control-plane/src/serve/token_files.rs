@@ -1,0 +1,244 @@
+//! Join tokens as files: one for every workload that has a sidecar, kept fresh.
+//!
+//! For places where the control plane and its sidecars share no more than a volume, as in docker-compose.
+//! Each token is good for its one workload, and is written anew at half of its life: a sidecar that starts
+//! again days later still finds one that it can use.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use selvedge_certs::files::{self, FileError};
+use selvedge_model::{Mesh, SpiffeId, Workload, WorkloadName};
+
+use super::attestation::{self, Grant, TokenError, TokenKey};
+use crate::snapshot::Store;
+
+/// How long a token can be used.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// When it is replaced.
+const RENEWED: Duration = Duration::from_secs(12 * 3600);
+/// How soon a file that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The directory that `--token-dir` names: `<namespace>/<workload>` below it is that workload's token.
+#[derive(Debug)]
+pub struct TokenFiles {
+    directory: PathBuf,
+    key: TokenKey,
+    root_sha256: [u8; 32],
+    written: BTreeMap<WorkloadName, Written>,
+}
+
+#[derive(Debug)]
+struct Written {
+    identity: SpiffeId,
+    renew_at: SystemTime,
+}
+
+impl TokenFiles {
+    /// Opens the directory, or makes it, for this user only (0700); writes nothing yet.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(directory: &Path, key: TokenKey, root_sha256: [u8; 32]) -> Result<Self, FileError> {
+        make(directory)?;
+        Ok(Self { directory: directory.to_owned(), key, root_sha256, written: BTreeMap::new() })
+    }
+
+    /// Keeps the files as the newest mesh wants them, until the store is gone.
+    pub async fn follow(mut self, store: Arc<Store>) {
+        let mut snapshots = store.subscribe();
+        loop {
+            let newest = snapshots.borrow_and_update().clone();
+            let mut pause = RENEWED;
+            if let Some(snapshot) = newest {
+                // Files are synced to disk, which takes its time.
+                let refreshed = tokio::task::spawn_blocking(move || {
+                    let pause = self.refresh(snapshot.mesh(), SystemTime::now());
+                    (self, pause)
+                });
+                let Ok((this, until_next)) = refreshed.await else { return };
+                (self, pause) = (this, until_next);
+            }
+            tokio::select! {
+                changed = snapshots.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Writes what is missing or old, removes what it wrote for workloads that are gone, and says in how
+    /// long to look again.
+    fn refresh(&mut self, mesh: &Mesh, now: SystemTime) -> Duration {
+        let wanted = |name: &WorkloadName| mesh.workloads.get(name).is_some_and(|workload| workload.meshed);
+        let gone: Vec<_> = self.written.keys().filter(|name| !wanted(name)).cloned().collect();
+        for name in gone {
+            self.written.remove(&name);
+            if let Err(error) = fs::remove_file(self.path(&name)) {
+                tracing::warn!(workload = %name, %error, "the token file of a workload that is gone stays");
+            }
+        }
+        let mut failed = false;
+        for workload in mesh.workloads.values().filter(|workload| workload.meshed) {
+            let fresh = |written: &Written| written.identity == workload.identity && now < written.renew_at;
+            if self.written.get(&workload.name).is_some_and(fresh) {
+                continue;
+            }
+            if let Err(error) = self.write(workload, now) {
+                tracing::error!(workload = %workload.name, %error, "no join token was written; trying again");
+                failed = true;
+            }
+        }
+        if failed {
+            return RETRY;
+        }
+        let next = self.written.values().map(|written| written.renew_at).min();
+        next.and_then(|next| next.duration_since(now).ok()).unwrap_or(RENEWED)
+    }
+
+    fn write(&mut self, workload: &Workload, now: SystemTime) -> Result<(), TokenError> {
+        let grant = Grant {
+            identity: workload.identity.clone(),
+            workload: Some(workload.name.clone()),
+            ttl: LIFE,
+            once: false,
+        };
+        let token = attestation::create(&self.key, &grant, self.root_sha256, now)?;
+        let path = self.path(&workload.name);
+        make(&self.directory.join(workload.name.namespace()))?;
+        files::write_secret(&path, token.as_bytes())?;
+        tracing::info!(workload = %workload.name, path = %path.display(), "join token written");
+        let written = Written { identity: workload.identity.clone(), renew_at: now + RENEWED };
+        self.written.insert(workload.name.clone(), written);
+        Ok(())
+    }
+
+    fn path(&self, name: &WorkloadName) -> PathBuf {
+        self.directory.join(name.namespace()).join(name.name())
+    }
+}
+
+fn make(directory: &Path) -> Result<(), FileError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| FileError::Write { path: directory.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use selvedge_model::{InboundPolicy, TrustDomain};
+
+    use super::*;
+    use crate::serve::attestation::Attestor;
+
+    const ROOT: [u8; 32] = [7; 32];
+
+    fn workload(name: &str, account: &str, meshed: bool) -> Arc<Workload> {
+        Arc::new(Workload {
+            name: name.parse().unwrap(),
+            identity: SpiffeId::new(&TrustDomain::default(), "shop", account).unwrap(),
+            meshed,
+            inbound: None,
+            ports: vec![9080],
+            policy: InboundPolicy::default(),
+        })
+    }
+
+    fn mesh(workloads: &[Arc<Workload>]) -> Mesh {
+        let workloads = workloads.iter().map(|workload| (workload.name.clone(), Arc::clone(workload)));
+        Mesh { workloads: workloads.collect(), ..Mesh::default() }
+    }
+
+    struct Fixture {
+        parent: tempfile::TempDir,
+        files: TokenFiles,
+    }
+
+    fn fixture() -> Fixture {
+        let parent = tempfile::tempdir().unwrap();
+        let data = parent.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let key = TokenKey::load_or_create(&data).unwrap();
+        let files = TokenFiles::open(&parent.path().join("tokens"), key, ROOT).unwrap();
+        Fixture { parent, files }
+    }
+
+    impl Fixture {
+        fn token(&self, name: &str) -> Option<String> {
+            fs::read_to_string(self.parent.path().join("tokens").join(name)).ok()
+        }
+    }
+
+    #[test]
+    fn every_workload_with_a_sidecar_gets_a_token_of_its_own_that_nobody_else_can_read() {
+        let mut f = fixture();
+        let now = SystemTime::now();
+
+        f.files.refresh(&mesh(&[workload("shop/a", "a", true), workload("shop/plain", "b", false)]), now);
+
+        let attestor = Attestor::open(&f.parent.path().join("data"), &TrustDomain::default()).unwrap();
+        let proof = attestor.verify(&f.token("shop/a").unwrap(), now).unwrap();
+        assert_eq!(proof.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/a");
+        assert_eq!(proof.workload, Some("shop/a".parse().unwrap()));
+        assert_eq!(f.token("shop/plain"), None);
+        for (path, mode) in [("tokens", 0o700), ("tokens/shop", 0o700), ("tokens/shop/a", 0o600)] {
+            let permissions = fs::metadata(f.parent.path().join(path)).unwrap().permissions();
+            assert_eq!(permissions.mode() & 0o777, mode, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_token_stays_until_half_of_its_life_or_another_identity() {
+        let mut f = fixture();
+        let now = SystemTime::now();
+        let before = mesh(&[workload("shop/a", "a", true)]);
+        let pause = f.files.refresh(&before, now);
+        let first = f.token("shop/a").unwrap();
+
+        f.files.refresh(&before, now + RENEWED / 2);
+        assert_eq!(f.token("shop/a").unwrap(), first);
+        assert_eq!(pause, RENEWED);
+
+        f.files.refresh(&before, now + RENEWED);
+        let second = f.token("shop/a").unwrap();
+        assert_ne!(second, first);
+
+        f.files.refresh(&mesh(&[workload("shop/a", "other", true)]), now + RENEWED);
+        assert_ne!(f.token("shop/a").unwrap(), second);
+    }
+
+    #[test]
+    fn the_token_of_a_workload_that_is_gone_is_removed_and_no_other_file() {
+        let mut f = fixture();
+        let now = SystemTime::now();
+        f.files.refresh(&mesh(&[workload("shop/a", "a", true), workload("shop/b", "b", true)]), now);
+        let strange = f.parent.path().join("tokens/shop/mine");
+        fs::write(&strange, "").unwrap();
+
+        f.files.refresh(&mesh(&[workload("shop/b", "b", true)]), now);
+
+        assert_eq!(f.token("shop/a"), None);
+        assert!(f.token("shop/b").is_some() && strange.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_tried_again_soon() {
+        let mut f = fixture();
+        let in_the_way = f.parent.path().join("tokens/shop");
+        fs::write(&in_the_way, "").unwrap();
+        let mesh = mesh(&[workload("shop/a", "a", true)]);
+
+        assert_eq!(f.files.refresh(&mesh, SystemTime::now()), RETRY);
+
+        fs::remove_file(&in_the_way).unwrap();
+        assert_eq!(f.files.refresh(&mesh, SystemTime::now()), RENEWED);
+        assert!(f.token("shop/a").is_some());
+    }
+}
