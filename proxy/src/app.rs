@@ -13,6 +13,7 @@ use crate::{
     control::{self, Control},
     discovery::store::Store,
     names::Asker,
+    opaque,
     serve::{HeadLimits, Limits},
     telemetry::Metrics,
     worker::{Settings, Shared, Worker},
@@ -122,6 +123,7 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         },
         header_timeout: args.header_timeout,
         idle_timeout: args.idle_timeout,
+        tcp: opaque::Limits::new(args.tcp_idle_timeout, args.tcp_max_duration),
     })
 }
 

@@ -87,6 +87,16 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_IDLE_TIMEOUT", default_value = "1h", value_parser = humantime::parse_duration)]
     pub idle_timeout: Duration,
 
+    /// How long an opaque TCP connection may stay open with no byte either way; 0s: for good. A
+    /// `DestinationRule`'s `connectionPool.tcp.idleTimeout` beats it.
+    #[arg(long, env = "SELVEDGE_TCP_IDLE_TIMEOUT", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub tcp_idle_timeout: Duration,
+
+    /// How long an opaque TCP connection may last at all; 0s: for good. A `DestinationRule`'s
+    /// `connectionPool.tcp.maxConnectionDuration` beats it.
+    #[arg(long, env = "SELVEDGE_TCP_MAX_DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub tcp_max_duration: Duration,
+
     /// Requests that one HTTP/2 connection may have in progress.
     #[arg(long, env = "SELVEDGE_MAX_STREAMS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,

@@ -139,7 +139,11 @@ impl Reason {
     /// Reads the reason out of a peer's `selvedge-error` header.
     pub fn from_header(value: &http::HeaderValue) -> Option<Self> {
         let text = value.to_str().ok()?;
-        let word = text.split(':').next()?.trim();
+        Self::from_word(text.split(':').next()?.trim())
+    }
+
+    /// The reason that `word` names.
+    pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.word() == word)
     }
 

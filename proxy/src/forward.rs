@@ -101,19 +101,19 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
             http.headers_mut().remove(SELVEDGE_ERROR);
             Ok(Response { http, facts: Facts::default() })
         }
-        Err(SendError { failure, .. }) => Err(unreachable(&worker, app, failure).into()),
+        Err(SendError { failure, .. }) if failure.reason == Reason::ConnectFailure => {
+            Err(unreachable(&worker, app.dial, &failure.what).into())
+        }
+        Err(SendError { failure, .. }) => Err(failure.into()),
     }
 }
 
 /// A failed connection to the app has its own name: the sidecar is there, the app is not.
-fn unreachable(worker: &Worker, app: &Target, failure: Failure) -> Failure {
-    if failure.reason != Reason::ConnectFailure {
-        return failure;
-    }
+pub(crate) fn unreachable(worker: &Worker, app: SocketAddr, why: &dyn std::fmt::Display) -> Failure {
     let hint = match worker.settings.app {
         Some(_) => "(--app)",
         None => "(it may listen on 127.0.0.1 only; let it listen on all addresses)",
     };
-    let what = format!("the app does not accept connections at {} {hint}: {}", app.dial, failure.what);
+    let what = format!("the app does not accept connections at {app} {hint}: {why}");
     Failure::new(Reason::AppUnreachable, what)
 }

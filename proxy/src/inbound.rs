@@ -24,6 +24,10 @@ use crate::{
     forward::forward,
     identify::{Identified, identify},
     normalize::normalize,
+    opaque::{
+        ReadAhead,
+        way_in::{self, Incoming},
+    },
     respond::respond,
     serve::{self, Lifetime, Protocol},
     step::{Conn, HttpVersion, Request, Step},
@@ -108,7 +112,7 @@ async fn mesh(
     let peer = arrival.peer;
     // Boxed: a handshake's future is large, and the connection's would keep its room.
     let Identified { stream, peer: proven, preamble, current } =
-        match Box::pin(identify(stream, &worker.live)).await {
+        match Box::pin(identify(ReadAhead::new(stream), &worker.live)).await {
             Ok(identified) => identified,
             Err(error) => {
                 worker.metrics.connection_refused(Direction::Inbound, true, error.reason());
@@ -121,19 +125,24 @@ async fn mesh(
         Ok(meant) => meant,
         Err(failure) => return refuse(&worker, arrival, true, &failure),
     };
+    tracing::debug!(%peer, identity = %proven.identity, source = preamble.source, port, "mesh peer connected");
+    let _open = worker.metrics.connection_opened(Direction::Inbound, true);
+    let ends_at = ends_at(proven.not_after);
+    let lifetime = Lifetime { retire_at: ends_at.min(Instant::now() + MAX_AGE), ends_at, current };
+    let until = serve::until(Rc::clone(&worker), Some(lifetime));
     let protocol = match preamble.carrier() {
         wire::Carrier::Http1 => Protocol::Http1,
         wire::Carrier::Http2 => Protocol::Http2,
-        wire::Carrier::Tcp | wire::Carrier::Unspecified => {
-            tracing::warn!(%peer, identity = %proven.identity, "this version serves no opaque TCP between sidecars");
-            return;
+        wire::Carrier::Tcp => {
+            let (identity, app) = (Some(proven.identity), address);
+            return way_in::mesh(worker, Incoming { client: stream, peer, identity, port, app, until }).await;
         }
+        wire::Carrier::Unspecified => return,
     };
     let version = match preamble.app() {
         wire::AppProtocol::Http2 => HttpVersion::Http2,
         _ => HttpVersion::Http1,
     };
-    tracing::debug!(%peer, identity = %proven.identity, source = preamble.source, port, "mesh peer connected");
     let conn = Conn {
         port,
         app: Some(worker.apps.at(address, is_known)),
@@ -142,10 +151,6 @@ async fn mesh(
         identity: Some(proven.identity),
         ..Conn::new(arrival, version)
     };
-    let ends_at = ends_at(proven.not_after);
-    let lifetime = Lifetime { retire_at: ends_at.min(Instant::now() + MAX_AGE), ends_at, current };
-    let _open = worker.metrics.connection_opened(Direction::Inbound, true);
-    let until = serve::until(worker, Some(lifetime));
     serve::serve(protocol, stream, path, Rc::new(conn), until).await;
 }
 

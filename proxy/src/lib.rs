@@ -21,6 +21,7 @@ pub mod identify;
 pub mod inbound;
 pub mod names;
 pub mod normalize;
+pub mod opaque;
 pub mod outbound;
 pub mod rarely;
 pub mod respond;

@@ -32,6 +32,7 @@ pub use watch::{Patience, Watch};
 use crate::{
     body::{Body, Local},
     connect::http2::{CONNECTION_WINDOW, MAX_FRAME, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW},
+    error::Reason,
     rarely::rarely,
     step::{Conn, Request, Step},
     upgrade::Asked,
@@ -113,14 +114,15 @@ impl Until {
         self.worker.settings.drain_timeout
     }
 
-    /// Completes when a tunnel must end. Its connection's age alone is no reason: a tunnel cannot move to
-    /// a younger one.
-    async fn tunnel(&self) {
-        self.over(|lifetime| lifetime.ends_at).await;
+    /// Completes when a tunnel must end, and says why. Its connection's age alone is no reason: a tunnel
+    /// cannot move to a younger one.
+    pub(crate) async fn tunnel(&self) -> Reason {
+        let why = self.over(|lifetime| lifetime.ends_at).await;
         tokio::time::sleep(self.worker.settings.drain_timeout).await;
+        why
     }
 
-    async fn over(&self, end: impl Fn(&Lifetime) -> Instant) {
+    async fn over(&self, end: impl Fn(&Lifetime) -> Instant) -> Reason {
         let over = async {
             match &self.lifetime {
                 Some(lifetime) => over(&self.worker, lifetime, end(lifetime)).await,
@@ -128,8 +130,8 @@ impl Until {
             }
         };
         tokio::select! {
-            _ = self.worker.drain.drained() => {}
-            () = over => {}
+            _ = self.worker.drain.drained() => Reason::Draining,
+            () = over => Reason::Certificate,
         }
     }
 }
@@ -206,7 +208,7 @@ where
         let carried = tunnel.carry(async {
             match cut_at {
                 Some(at) => tokio::time::sleep_until(at).await,
-                None => until.tunnel().await,
+                None => drop(until.tunnel().await),
             }
         });
         if let Err(error) = Box::pin(carried).await {

@@ -23,12 +23,10 @@ use hyper_util::rt::TokioIo;
 use crate::{
     body::{Body, End},
     error::{Failure, Reason},
+    opaque::copy::{Meter, copy},
     respond,
     step::Conn,
 };
-
-/// Bytes that each direction of a tunnel may have on their way.
-const BUFFER: usize = 16 << 10;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
@@ -161,12 +159,11 @@ impl Tunnel {
         let carried = async {
             let (near, far) = tokio::try_join!(near, far).map_err(TunnelError::NotSwitched)?;
             let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
-            tokio::io::copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER)
-                .await
-                .map_err(TunnelError::Broken)
+            let (out, back) = (Meter::default(), Meter::default());
+            copy(&mut near, &mut far, &out, &back).await.map_err(|broken| TunnelError::Broken(broken.error))
         };
         let ended = tokio::select! {
-            ended = carried => ended.map(drop),
+            ended = carried => ended,
             () = cut => Err(TunnelError::Cut),
         };
         end.finish(ended.is_ok());

@@ -12,6 +12,7 @@ use crate::{
     discovery::store::{Store, View},
     forward::Apps,
     names::Asker,
+    opaque,
     serve::{Limits, Patience},
     telemetry::Metrics,
 };
@@ -43,6 +44,8 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long a client's connection may stay without a request.
     pub idle_timeout: Duration,
+    /// How long opaque connections may last, where no policy says it for their destination.
+    pub tcp: opaque::Limits,
 }
 
 /// What is shared between threads; cheap to clone.

@@ -14,6 +14,7 @@ mod http;
 mod keep_alive;
 mod kill;
 mod mesh_client;
+mod opaque;
 mod plaintext;
 mod protocols;
 mod raw;

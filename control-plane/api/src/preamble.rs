@@ -1,13 +1,17 @@
-//! The first bytes inside mesh TLS: a 16-bit big-endian length, then a [`wire::Preamble`].
+//! The first bytes inside mesh TLS: a 16-bit big-endian length, then a [`wire::Preamble`]; and, where opaque
+//! TCP is carried, what the other side says to it: a length again, then a [`wire::Answer`].
 
 use prost::Message;
 
 use crate::wire;
 
-/// The longest preamble that a peer may send, in bytes.
+/// The longest preamble, or answer, that a peer may send, in bytes.
 pub const MAX_LENGTH: usize = 1024;
 
-/// Why a preamble was refused.
+/// The answer that what follows is the app's, as it is sent.
+pub const ACCEPTED: [u8; 2] = [0, 0];
+
+/// Why a preamble, or an answer to one, was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PreambleError {
     /// A peer that is not one of ours, or a newer one.
@@ -31,11 +35,30 @@ pub enum PreambleError {
 
 /// The preamble with its length prefix, as it is sent.
 pub fn encode(preamble: &wire::Preamble) -> Vec<u8> {
-    let length = preamble.encoded_len();
+    prefixed(preamble)
+}
+
+/// The answer that the connection is refused, with its length prefix, as it is sent. `why` is cut where it is
+/// longer than can be sent.
+pub fn encode_refusal(why: &str) -> Vec<u8> {
+    let longest = why.floor_char_boundary(MAX_LENGTH - 8);
+    prefixed(&wire::Answer { refused: Some(why[..longest].to_owned()) })
+}
+
+fn prefixed(message: &impl Message) -> Vec<u8> {
+    let length = message.encoded_len();
     let mut bytes = Vec::with_capacity(2 + length);
     bytes.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
-    preamble.encode(&mut bytes).expect("a Vec grows as needed");
+    message.encode(&mut bytes).expect("a Vec grows as needed");
     bytes
+}
+
+/// Decodes an answer without its prefix. `Some`: the connection is refused, for this reason.
+///
+/// # Errors
+/// If it is no answer.
+pub fn decode_answer(bytes: &[u8]) -> Result<Option<String>, PreambleError> {
+    Ok(wire::Answer::decode(bytes)?.refused)
 }
 
 /// The length that a prefix announces.
@@ -87,6 +110,24 @@ mod tests {
 
         assert_eq!(length([bytes[0], bytes[1]]).unwrap(), bytes.len() - 2);
         assert_eq!(decode(&bytes[2..]).unwrap(), valid());
+    }
+
+    #[test]
+    fn an_answer_says_whether_and_why_a_connection_is_refused() {
+        assert_eq!(length(ACCEPTED).unwrap(), 0);
+        assert_eq!(decode_answer(&[]).unwrap(), None);
+
+        let refusal = encode_refusal("policy: no");
+        assert_eq!(length([refusal[0], refusal[1]]).unwrap(), refusal.len() - 2);
+        assert_eq!(decode_answer(&refusal[2..]).unwrap().as_deref(), Some("policy: no"));
+    }
+
+    #[test]
+    fn a_long_refusal_is_cut_between_characters() {
+        let refusal = encode_refusal(&"é".repeat(MAX_LENGTH));
+
+        assert!(length([refusal[0], refusal[1]]).is_ok());
+        assert!(decode_answer(&refusal[2..]).unwrap().unwrap().chars().all(|char| char == 'é'));
     }
 
     #[test]

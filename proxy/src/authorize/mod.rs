@@ -1,7 +1,8 @@
 //! Whether a request may come in: the model's verdict on its connection, by the policy in force now.
 //!
 //! Asked for each request and not once for each connection: a connection that a new policy forbids is
-//! refused at its next request, and the client is told by which rule.
+//! refused at its next request, and the client is told by which rule. An opaque connection has no next
+//! request; so it asks again whenever policy changes, and ends when it is forbidden.
 
 use std::{
     future::{Ready, ready},
@@ -10,11 +11,11 @@ use std::{
 };
 
 use futures_util::future::Either;
-use selvedge_model::Verdict;
+use selvedge_model::{SpiffeId, Verdict};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    error::Reason,
+    error::{Failure, Reason},
     step::{Error, Request, Response, Step},
     worker::Worker,
 };
@@ -51,18 +52,34 @@ impl<S: Step<Request>> Service<Request> for Authorize<S> {
 impl<S> Authorize<S> {
     fn refusal(&self, request: &Request) -> Option<Error> {
         let conn = &request.conn;
-        self.worker.view.refresh();
-        let verdict = self.worker.view.with(|table| {
-            table.own.as_ref().map(|own| own.policy.authorize(conn.port, conn.identity.as_ref()))
-        });
-        match verdict {
-            Some(Verdict::Allow) => None,
-            Some(Verdict::Deny { rule, why }) => {
-                tracing::debug!(peer = %conn.peer, identity = ?conn.identity, %rule, why, "request refused");
-                Some(Error::new(Reason::Policy, format!("{rule}: {why}")))
-            }
-            // Cannot happen after the connection was taken; if it does, nothing is let in.
-            None => Some(Error::new(Reason::Policy, "this workload's policy is not known")),
+        let failure = refusal(&self.worker, conn.port, conn.identity.as_ref())?;
+        tracing::debug!(peer = %conn.peer, identity = ?conn.identity, why = %failure.what, "request refused");
+        Some(failure.into())
+    }
+}
+
+/// Why a client that has proven to be `identity` may not come in to `port`; `None`: it may.
+pub(crate) fn refusal(worker: &Worker, port: u16, identity: Option<&SpiffeId>) -> Option<Failure> {
+    worker.view.refresh();
+    let verdict =
+        worker.view.with(|table| table.own.as_ref().map(|own| own.policy.authorize(port, identity)));
+    match verdict {
+        Some(Verdict::Allow) => None,
+        Some(Verdict::Deny { rule, why }) => Some(Failure::new(Reason::Policy, format!("{rule}: {why}"))),
+        // Cannot happen after the connection was taken; if it does, nothing is let in.
+        None => Some(Failure::new(Reason::Policy, "this workload's policy is not known")),
+    }
+}
+
+/// Completes when a policy, the one in force now or a later one, does not let such a client in.
+pub(crate) async fn forbidden(worker: &Worker, port: u16, identity: Option<&SpiffeId>) -> Failure {
+    let mut changed = worker.view.store().subscribe();
+    loop {
+        if let Some(failure) = refusal(worker, port, identity) {
+            return failure;
+        }
+        if changed.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
+use crate::opaque::ReadAhead;
+
 /// A stream whose first bytes were read to see what it carries, and are read again from here.
 ///
 /// Reading and replaying, never `peek`: waiting on `peek` for a hello that comes in parts would spin.
@@ -26,6 +28,11 @@ impl<S> Prefixed<S> {
     /// Puts `prefix` back in front of `inner`.
     pub fn new(prefix: Bytes, inner: S) -> Self {
         Self { prefix, inner }
+    }
+
+    /// What is read.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
     }
 }
 
@@ -77,7 +84,7 @@ pub enum Stream {
     /// To an endpoint that is not meshed, or to the app.
     Plain(TcpStream),
     /// To a mesh peer. Boxed: a TLS session is some 1,500 bytes.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
 }
 
 macro_rules! each {

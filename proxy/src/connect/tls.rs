@@ -15,6 +15,7 @@ use super::stream::Stream;
 use crate::{
     bind::Target,
     error::{Failure, Reason},
+    opaque::ReadAhead,
 };
 
 /// The longest that a mesh connection is used, however long its certificates live.
@@ -94,7 +95,7 @@ async fn mesh(
 
     let connector = TlsConnector::from(Arc::clone(&current.client));
     let stream = connector
-        .connect(tls::session_name(dial), tcp)
+        .connect(tls::session_name(dial), ReadAhead::new(tcp))
         .await
         .map_err(|error| failed(format!("no mutual TLS with {dial}: {}", tls::explain(&error))))?;
     let peer = tls::peer_of(stream.get_ref().1, &current, now)

@@ -80,6 +80,7 @@ mod tests {
     use super::*;
     use crate::{
         cli::{Carrier, OutboundTrafficPolicy},
+        opaque,
         serve::{HeadLimits, Limits},
     };
 
@@ -95,6 +96,7 @@ mod tests {
             limits: Limits { head: HeadLimits { bytes: 1024, count: 10 }, streams: 1 },
             header_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
+            tcp: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
         }
     }
 

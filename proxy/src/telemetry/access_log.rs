@@ -1,4 +1,4 @@
-//! The access log: one line for each request, through the log's target `access`.
+//! The access log: one line for each request and each opaque connection, through the log's target `access`.
 //!
 //! Off until the log's filter names it (`--log info,access=debug`, or `/log-level` while running), in the
 //! format that the log has. Off, it costs one look at a flag per request. On, it leaves out the query,
@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, header};
 use selvedge_model::SpiffeId;
 
 use super::Direction;
+use crate::error::Reason;
 
 /// The log's target.
 const TARGET: &str = "access";
@@ -70,6 +71,48 @@ impl Line {
             identity = self.identity.as_ref().map(SpiffeId::as_str),
             request_id = self.request_id,
             trace_id = self.trace_id,
+        );
+    }
+}
+
+/// What is written about an opaque connection when it is over, or was refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection<'a> {
+    /// Which way.
+    pub direction: Direction,
+    /// The client.
+    pub peer: SocketAddr,
+    /// Who it has proven to be.
+    pub identity: Option<&'a SpiffeId>,
+    /// What it was for: a service, or an address.
+    pub destination: std::fmt::Arguments<'a>,
+    /// Where it went; `None`: nowhere.
+    pub endpoint: Option<SocketAddr>,
+    /// Why it did not come to its own end.
+    pub reason: Option<Reason>,
+    /// Bytes from the client.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+    /// How long it lasted.
+    pub duration: Duration,
+}
+
+impl Connection<'_> {
+    /// Writes it, if lines are to be written.
+    pub fn write(&self) {
+        tracing::debug!(
+            target: TARGET,
+            direction = self.direction.word(),
+            protocol = "tcp",
+            destination = %self.destination,
+            endpoint = self.endpoint.map(tracing::field::display),
+            reason = self.reason.map(Reason::word),
+            received_bytes = self.received,
+            sent_bytes = self.sent,
+            duration_us = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX),
+            peer = %self.peer,
+            identity = self.identity.map(SpiffeId::as_str),
         );
     }
 }

@@ -31,6 +31,7 @@ use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName};
 use super::{
     control::ControlMetrics,
     series::{BUCKETS_MS, Direction, DurationLabels, Durations, End, Labels, Series},
+    tcp::{self, TcpSeries},
 };
 use crate::error::Reason;
 
@@ -49,6 +50,8 @@ pub struct Metrics {
     series: Registered<Labels, Series>,
     durations: Registered<DurationLabels, Durations>,
     overflow: [Arc<Series>; DIRECTIONS.len()],
+    tcp: Registered<Labels, TcpSeries>,
+    tcp_overflow: [Arc<TcpSeries>; DIRECTIONS.len()],
     connections: [Connections; DIRECTIONS.len()],
     retries: Rare<ServiceKey>,
     budget_exhausted: Rare<ServiceKey>,
@@ -76,6 +79,8 @@ impl Metrics {
             series: Registered::new(limit),
             durations: Registered::new(limit),
             overflow: [overflow(), overflow()],
+            tcp: Registered::new(limit),
+            tcp_overflow: [(); DIRECTIONS.len()].map(|()| Arc::new(TcpSeries::new(None, workers))),
             connections: Default::default(),
             retries: Rare::new(workers),
             budget_exhausted: Rare::new(workers),
@@ -101,6 +106,14 @@ impl Metrics {
             Some(Arc::new(Series::new(Some(labels.clone()), self.workers, durations)))
         });
         found.unwrap_or_else(|| Arc::clone(overflow))
+    }
+
+    /// The series of opaque connections with these labels. Takes a lock: once for each connection, or when
+    /// configuration changes.
+    pub fn tcp(&self, labels: &Labels) -> Arc<TcpSeries> {
+        let make = || Some(Arc::new(TcpSeries::new(Some(labels.clone()), self.workers)));
+        let found = self.tcp.find_or_make(labels, make);
+        found.unwrap_or_else(|| Arc::clone(&self.tcp_overflow[labels.direction as usize]))
     }
 
     /// The series of requests to our own port. `source`: who the client has proven to be.
@@ -306,7 +319,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (series, durations) = (self.series.all(), self.durations.all());
+        let (series, durations, tcp) = (self.series.all(), self.durations.all(), self.tcp.all());
         for direction in DIRECTIONS {
             let word = direction.word();
             let overflow = &self.overflow[direction as usize];
@@ -316,6 +329,9 @@ impl Collector for Metrics {
             let durations = durations.chain([overflow.durations()]);
             encode_durations(&mut encoder, word, durations)?;
             encode_connections(&mut encoder, word, &self.connections[direction as usize])?;
+            let tcp = tcp.iter().filter(|series| series.is_of(direction));
+            let tcp: Vec<_> = tcp.chain([&self.tcp_overflow[direction as usize]]).cloned().collect();
+            tcp::encode(&mut encoder, direction, &tcp)?;
         }
         self.encode_rare(&mut encoder)?;
         self.encode_state(&mut encoder)
@@ -436,15 +452,27 @@ fn encode_counts<K>(
 }
 
 /// Writes labels; leaves out those that are empty.
-struct LabelWriter<'a, 'b>(&'a mut LabelSetEncoder<'b>);
+pub(super) struct LabelWriter<'a, 'b>(pub(super) &'a mut LabelSetEncoder<'b>);
 
 impl LabelWriter<'_, '_> {
     fn label(&mut self, name: &str, value: impl EncodeLabelValue) -> fmt::Result {
         (name, value).encode(self.0.encode_label())
     }
 
-    fn text(&mut self, name: &str, value: &str) -> fmt::Result {
+    pub(super) fn text(&mut self, name: &str, value: &str) -> fmt::Result {
         if value.is_empty() { Ok(()) } else { self.label(name, value) }
+    }
+
+    /// What tells one series from another.
+    pub(super) fn labels(&mut self, labels: Option<&Labels>) -> fmt::Result {
+        let Some(labels) = labels else { return self.label("overflow", true) };
+        self.server(&labels.server_address, labels.server_port)?;
+        self.text("route", &labels.route)?;
+        self.text("destination_subset", &labels.destination_subset)?;
+        self.label("mtls", labels.mtls)?;
+        self.text("source_workload", &labels.source_workload)?;
+        self.text("source_namespace", &labels.source_namespace)?;
+        self.text("source_principal", &labels.source_principal)
     }
 
     fn server(&mut self, address: &str, port: u16) -> fmt::Result {
@@ -462,18 +490,7 @@ struct RequestLabels<'a> {
 impl EncodeLabelSet for RequestLabels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         let mut writer = LabelWriter(encoder);
-        match self.labels {
-            Some(labels) => {
-                writer.server(&labels.server_address, labels.server_port)?;
-                writer.text("route", &labels.route)?;
-                writer.text("destination_subset", &labels.destination_subset)?;
-                writer.label("mtls", labels.mtls)?;
-                writer.text("source_workload", &labels.source_workload)?;
-                writer.text("source_namespace", &labels.source_namespace)?;
-                writer.text("source_principal", &labels.source_principal)?;
-            }
-            None => writer.label("overflow", true)?,
-        }
+        writer.labels(self.labels)?;
         let Some(end) = self.end else { return writer.text("error_type", "_OTHER") };
         if let Some(status) = end.status {
             writer.label("http_response_status_code", status)?;

@@ -8,10 +8,12 @@ mod control;
 mod metrics;
 mod observe;
 mod series;
+mod tcp;
 
 pub use self::{
     control::ControlMetrics,
     metrics::{Metrics, OpenConnection},
     observe::{Observed, observe},
     series::{Direction, Labels, Series},
+    tcp::TcpSeries,
 };

@@ -328,7 +328,7 @@ impl Durations {
 }
 
 /// Adds to a number that only this thread writes.
-fn add(number: &AtomicU64, by: u64) {
+pub(super) fn add(number: &AtomicU64, by: u64) {
     number.store(number.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 

@@ -46,6 +46,14 @@ fn the_text_is_what_dashboards_rely_on() {
     let _open = metrics.connection_opened(Direction::Outbound, true);
     drop(metrics.connection_opened(Direction::Inbound, false));
     metrics.connection_refused(Direction::Inbound, true, Reason::Tls);
+    let tcp = metrics.tcp(&to_v2());
+    tcp.opened(0);
+    tcp.opened(1);
+    tcp.closed(0, None);
+    tcp.closed(1, Some(Reason::Policy));
+    tcp.refused(1, Reason::Overflow);
+    tcp.received(0).expect("a worker").store(70_000, Ordering::Relaxed);
+    tcp.sent(1).expect("a worker").store(5, Ordering::Relaxed);
     metrics.retries(&reviews(), 0);
     metrics.retries(&reviews(), 1);
     metrics.retry_budget_exhausted(&reviews(), 0);

@@ -1,0 +1,36 @@
+//! Opaque TCP: bytes that are carried as they are, because nobody has said what they mean.
+//!
+//! The same way as requests take, without what needs to understand them: a policy's verdict on the
+//! connection and not on each request, a service's TCP and TLS routes instead of its HTTP routes, one
+//! endpoint for the whole connection. Between sidecars it is one mesh connection for each of the app's, so
+//! that half-closing, slowness and resets mean at one end what they meant at the other.
+
+mod abort;
+mod ahead;
+#[allow(dead_code)] // until the way out hears answers
+mod answer;
+mod buffers;
+pub(crate) mod copy;
+mod session;
+pub(crate) mod way_in;
+
+use std::time::Duration;
+
+pub use self::ahead::ReadAhead;
+
+/// How long opaque connections may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// With no byte either way; `None`: for good.
+    pub idle: Option<Duration>,
+    /// At all; `None`: for good.
+    pub longest: Option<Duration>,
+}
+
+impl Limits {
+    /// These times, of which zero means for good.
+    pub fn new(idle: Duration, longest: Duration) -> Self {
+        let unless_zero = |time: Duration| (!time.is_zero()).then_some(time);
+        Self { idle: unless_zero(idle), longest: unless_zero(longest) }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a mesh peer's sidecar says to a connection of opaque TCP before the app's first byte: that it goes on,
+//! or why not.
+//!
+//! Nobody waits for it. Our app's bytes are on their way meanwhile, and the answer comes with the first bytes
+//! of the other app, so that it costs no round trip; a refusal comes at once.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use selvedge_api::preamble;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::error::{Failure, Reason};
+
+/// A stream whose first bytes read are an answer, which is taken out.
+#[derive(Debug)]
+pub(crate) struct Answered<S> {
+    inner: S,
+    /// `None`: it has been heard.
+    awaited: Option<Awaited>,
+}
+
+/// As much of the answer as has come.
+#[derive(Debug, Default)]
+struct Awaited {
+    prefix: [u8; 2],
+    message: Vec<u8>,
+    read: usize,
+}
+
+/// The peer's sidecar refused the connection, or did not say what sidecars say.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(pub(crate) Failure);
+
+impl<S> Answered<S> {
+    /// `inner`, at whose other end a sidecar is going to answer.
+    pub(crate) fn expected(inner: S) -> Self {
+        Self { inner, awaited: Some(Awaited::default()) }
+    }
+
+    /// `inner`, at whose other end there is no sidecar.
+    pub(crate) fn unexpected(inner: S) -> Self {
+        Self { inner, awaited: None }
+    }
+
+    /// What is read.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+/// The failure that `error` stands for, if it is an answer's.
+pub(crate) fn refusal(error: &io::Error) -> Option<&Failure> {
+    error.get_ref()?.downcast_ref().map(|Refused(failure)| failure)
+}
+
+fn refused(reason: Reason, what: String) -> io::Error {
+    io::Error::other(Refused(Failure::new(reason, what)))
+}
+
+/// The failure that a refusal in these words names.
+fn named(words: &str) -> io::Error {
+    let (word, what) = words.split_once(": ").unwrap_or((words, ""));
+    let reason = Reason::from_word(word).unwrap_or(Reason::Reset);
+    refused(reason, format!("the peer's sidecar refused the connection: {what}"))
+}
+
+impl Awaited {
+    /// Reads on; ready when the whole answer has come and it is that the connection goes on.
+    fn poll(&mut self, cx: &mut Context<'_>, mut inner: Pin<&mut impl AsyncRead>) -> Poll<io::Result<()>> {
+        loop {
+            let place = match self.read.checked_sub(2) {
+                None => &mut self.prefix[self.read..],
+                Some(start) => &mut self.message[start..],
+            };
+            let mut into = ReadBuf::new(place);
+            ready!(inner.as_mut().poll_read(cx, &mut into))?;
+            let read = into.filled().len();
+            if read == 0 {
+                let what = "the peer's sidecar closed the connection and did not say why".to_owned();
+                return Poll::Ready(Err(refused(Reason::Reset, what)));
+            }
+            self.read += read;
+            if self.read == 2 {
+                let length = preamble::length(self.prefix);
+                let length = length.map_err(|error| refused(Reason::Protocol, error.to_string()))?;
+                self.message.resize(length, 0);
+            }
+            if self.read >= 2 && self.read - 2 == self.message.len() {
+                return Poll::Ready(match preamble::decode_answer(&self.message) {
+                    Ok(None) => Ok(()),
+                    Ok(Some(words)) => Err(named(&words)),
+                    Err(error) => Err(refused(Reason::Protocol, error.to_string())),
+                });
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Answered<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(awaited) = &mut this.awaited {
+            ready!(awaited.poll(cx, Pin::new(&mut this.inner)))?;
+            this.awaited = None;
+        }
+        Pin::new(&mut this.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// What is read of a peer that sends `sent` in pieces of `room` bytes and closes.
+    async fn read(sent: &[u8], room: usize) -> Result<Vec<u8>, Failure> {
+        let (mut peer, near) = duplex(room);
+        let mut answered = Answered::expected(near);
+        let sending = async {
+            // Whoever has read enough to refuse it reads no more.
+            peer.write_all(sent).await.ok();
+            drop(peer);
+        };
+        let mut read = Vec::new();
+        let (ended, ()) = tokio::join!(
+            async {
+                let ended = answered.read_to_end(&mut read).await;
+                drop(answered);
+                ended
+            },
+            sending
+        );
+        match ended {
+            Ok(_) => Ok(read),
+            Err(error) => Err(refusal(&error).expect("an answer's").clone()),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_is_the_apps_however_it_is_cut() {
+        let sent = [&preamble::ACCEPTED[..], b"220 ready"].concat();
+        for room in 1..=sent.len() {
+            assert_eq!(read(&sent, room).await.unwrap(), b"220 ready", "pieces of {room}");
+        }
+        assert_eq!(read(&preamble::ACCEPTED, 1).await.unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_the_failure_that_it_names() {
+        let sent = preamble::encode_refusal("app-unreachable: nobody listens: at all");
+        for room in 1..=sent.len() {
+            let failure = read(&sent, room).await.unwrap_err();
+            assert_eq!(failure.reason, Reason::AppUnreachable);
+            assert!(failure.what.ends_with("nobody listens: at all"), "{failure}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_not_passed_on() {
+        assert_eq!(read(b"", 8).await.unwrap_err().reason, Reason::Reset);
+        assert_eq!(read(&[0], 8).await.unwrap_err().reason, Reason::Reset);
+        assert_eq!(read(&[0xff, 0xff, 1], 8).await.unwrap_err().reason, Reason::Protocol);
+        assert_eq!(read(&[0, 1, 0xff], 8).await.unwrap_err().reason, Reason::Protocol);
+        assert_eq!(read(&preamble::encode_refusal("nonsense"), 8).await.unwrap_err().reason, Reason::Reset);
+    }
+}

@@ -1,0 +1,357 @@
+//! The one copy loop: bytes both ways between two streams, until both have ended.
+//!
+//! Each way is read in large pieces and written at once from the same memory; a piece that the other side
+//! does not take whole is kept until it does, and nothing more is read meanwhile: who reads slowly slows the
+//! writer down. The end of one way is passed on as an end (half-close), and the other way goes on.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::buffers::{Buffer, Rest};
+
+/// Which of the two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The one that was there first: the client's.
+    Near,
+    /// The one that was opened for it.
+    Far,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Near => "client",
+            Self::Far => "other side",
+        })
+    }
+}
+
+/// One of the two broke.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Broken {
+    /// Which.
+    pub(crate) side: Side,
+    /// How.
+    #[source]
+    pub(crate) error: io::Error,
+}
+
+/// How many bytes went one way.
+#[derive(Debug, Default)]
+pub(crate) struct Meter<'a> {
+    total: Cell<u64>,
+    /// What else they are counted in; no other thread writes there.
+    also: Option<&'a AtomicU64>,
+}
+
+impl<'a> Meter<'a> {
+    /// Counts in `also`, too.
+    pub(crate) fn new(also: Option<&'a AtomicU64>) -> Self {
+        Self { total: Cell::new(0), also }
+    }
+
+    /// How many so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.get()
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.total.set(self.total.get().wrapping_add(bytes));
+        if let Some(also) = self.also {
+            also.store(also.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Copies from `near` to `far` and back until both have ended; `out` and `back` count what was written.
+///
+/// # Errors
+/// [`Broken`] as soon as one of them breaks; the other is then of no use either.
+pub(crate) async fn copy<N, F>(
+    near: &mut N,
+    far: &mut F,
+    out: &Meter<'_>,
+    back: &Meter<'_>,
+) -> Result<(), Broken>
+where
+    N: AsyncRead + AsyncWrite + Unpin,
+    F: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut outward, mut backward) = (Way::default(), Way::default());
+    std::future::poll_fn(|cx| {
+        let (from, to) = (Side::Near, Side::Far);
+        let out = outward.poll(cx, Pin::new(near), Pin::new(far), out).map_err(|at| at.of(from, to))?;
+        let (from, to) = (Side::Far, Side::Near);
+        let back = backward.poll(cx, Pin::new(far), Pin::new(near), back).map_err(|at| at.of(from, to))?;
+        if out.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// Which end of one way broke.
+enum At {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+impl At {
+    fn of(self, from: Side, to: Side) -> Broken {
+        match self {
+            Self::Reading(error) => Broken { side: from, error },
+            Self::Writing(error) => Broken { side: to, error },
+        }
+    }
+}
+
+/// One way.
+#[derive(Debug, Default)]
+struct Way {
+    stage: Stage,
+    /// What was read and not taken.
+    rest: Option<Rest>,
+    /// Whether the writer may hold something back.
+    unflushed: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum Stage {
+    #[default]
+    Flowing,
+    /// The reader has ended, and the writer is being told.
+    Ending,
+    Ended,
+}
+
+impl Way {
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut from: Pin<&mut R>,
+        mut to: Pin<&mut W>,
+        meter: &Meter<'_>,
+    ) -> Poll<Result<(), At>>
+    where
+        R: AsyncRead,
+        W: AsyncWrite,
+    {
+        loop {
+            match self.stage {
+                Stage::Flowing => {
+                    ready!(self.pass_on_rest(cx, to.as_mut(), meter)).map_err(At::Writing)?;
+                    let mut buffer = Buffer::take();
+                    let mut into = ReadBuf::new(&mut buffer);
+                    match from.as_mut().poll_read(cx, &mut into) {
+                        Poll::Ready(result) => result.map_err(At::Reading)?,
+                        Poll::Pending => {
+                            ready!(self.flush(cx, to.as_mut())).map_err(At::Writing)?;
+                            return Poll::Pending;
+                        }
+                    }
+                    match into.filled().len() {
+                        0 => self.stage = Stage::Ending,
+                        read => self.rest = Some(Rest::new(buffer, read)),
+                    }
+                }
+                Stage::Ending => {
+                    ready!(to.as_mut().poll_shutdown(cx)).or_else(already_gone).map_err(At::Writing)?;
+                    self.stage = Stage::Ended;
+                }
+                Stage::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn pass_on_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut to: Pin<&mut impl AsyncWrite>,
+        meter: &Meter<'_>,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = &mut self.rest {
+            let written = ready!(to.as_mut().poll_write(cx, rest.bytes()))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            meter.add(written);
+            self.unflushed = true;
+            rest.advance(written);
+            if rest.is_empty() {
+                self.rest = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>, to: Pin<&mut impl AsyncWrite>) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(to.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Whoever has already closed need not be told that nothing more comes.
+fn already_gone(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotConnected { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// The two ends of a copy, as those who talk through it see them; each pipe holds `room` bytes.
+    fn through(
+        room: usize,
+    ) -> (DuplexStream, DuplexStream, impl Future<Output = (Result<(), Broken>, u64, u64)>) {
+        let (client, mut near) = duplex(room);
+        let (server, mut far) = duplex(room);
+        let copying = async move {
+            let (out, back) = (Meter::default(), Meter::default());
+            let ended = copy(&mut near, &mut far, &out, &back).await;
+            (ended, out.total(), back.total())
+        };
+        (client, server, copying)
+    }
+
+    #[tokio::test]
+    async fn the_end_of_one_way_is_passed_on_and_the_other_goes_on() {
+        let (mut client, mut server, copying) = through(1024);
+        let talking = async {
+            client.write_all(b"question").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut question = String::new();
+            server.read_to_string(&mut question).await.unwrap();
+            assert_eq!(question, "question", "the server sees the end");
+
+            server.write_all(b"a longer answer").await.unwrap();
+            drop(server);
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer, "a longer answer");
+        };
+
+        let ((), (ended, out, back)) = tokio::join!(talking, copying);
+
+        assert!(ended.is_ok());
+        assert_eq!((out, back), (8, 15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stops_stops_the_writer() {
+        let room = 1 << 10;
+        let (mut client, server, copying) = through(room);
+        let writing = async {
+            let mut sent = 0;
+            while let Ok(written) =
+                tokio::time::timeout(Duration::from_secs(1), client.write(&[7; 4096])).await
+            {
+                sent += written.unwrap();
+            }
+            sent
+        };
+
+        let sent = tokio::select! {
+            sent = writing => sent,
+            _ = copying => unreachable!("nobody has closed"),
+        };
+
+        let held = 2 * room + super::super::buffers::BUFFER;
+        assert!(sent <= held, "{sent} bytes were taken in for somebody who reads none");
+        drop(server);
+    }
+
+    /// A stream whose other end is gone.
+    struct Gone;
+
+    impl AsyncRead for Gone {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    impl AsyncWrite for Gone {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_breaks_is_named() {
+        let (_client, mut near) = duplex(8);
+
+        let ended = copy(&mut near, &mut Gone, &Meter::default(), &Meter::default()).await;
+
+        assert_eq!(ended.expect_err("it broke").side, Side::Far);
+    }
+
+    #[test]
+    fn an_open_connection_needs_little() {
+        let (_client, mut near) = duplex(8);
+        let (_server, mut far) = duplex(8);
+        let (out, back) = (Meter::default(), Meter::default());
+
+        let copying = copy(&mut near, &mut far, &out, &back);
+
+        assert!(size_of_val(&copying) <= 240, "{}", size_of_val(&copying));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever the sizes of what is written and of what is taken, the bytes arrive as they were sent.
+        #[test]
+        fn bytes_arrive_in_their_order(
+            room in 1_usize..300,
+            out in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..400), 0..8),
+            back in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..400), 0..8),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (outward, backward) = (out.concat(), back.concat());
+            let (at_server, at_client) = runtime.block_on(async {
+                let (client, server, copying) = through(room);
+                let exchange = |stream: DuplexStream, pieces: Vec<Vec<u8>>| async move {
+                    let (mut reader, mut writer) = tokio::io::split(stream);
+                    let writing = async {
+                        for piece in pieces {
+                            writer.write_all(&piece).await.unwrap();
+                        }
+                        writer.shutdown().await.unwrap();
+                    };
+                    let mut read = Vec::new();
+                    let (_, ended) = tokio::join!(writing, reader.read_to_end(&mut read));
+                    ended.unwrap();
+                    read
+                };
+                let (at_client, at_server, (ended, ..)) =
+                    tokio::join!(exchange(client, out), exchange(server, back), copying);
+                ended.unwrap();
+                (at_server, at_client)
+            });
+            prop_assert_eq!(at_server, outward);
+            prop_assert_eq!(at_client, backward);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The way in: an opaque connection of a mesh peer's, or of a plain client's, to the app.
+
+use std::{
+    io,
+    io::Write,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use selvedge_api::preamble;
+use selvedge_model::SpiffeId;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
+
+use super::{ReadAhead, abort::Abort, session::Session};
+use crate::{
+    authorize::{forbidden, refusal},
+    connect::stream::Prefixed,
+    error::{Failure, Reason},
+    forward::unreachable,
+    serve::Until,
+    telemetry::{Direction, Labels},
+    worker::Worker,
+};
+
+/// Time to connect to the app: it is on this host.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client that is refused may take to hear why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A client's end.
+pub(crate) trait Client: AsyncRead + AsyncWrite + Abort + Unpin {
+    /// Says that the connection goes on; with the app's first bytes.
+    ///
+    /// # Errors
+    /// If it cannot be said.
+    fn accept(&mut self) -> io::Result<()>;
+
+    /// Says why it does not.
+    fn refuse(&mut self, failure: &Failure) -> impl Future<Output = ()>;
+}
+
+/// A mesh peer's sidecar, which is told.
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for TlsStream<S> {
+    fn accept(&mut self) -> io::Result<()> {
+        // Into rustls and no further: it is sent together with what comes next.
+        self.get_mut().1.writer().write_all(&preamble::ACCEPTED)
+    }
+
+    async fn refuse(&mut self, failure: &Failure) {
+        let telling = async {
+            self.write_all(&preamble::encode_refusal(&failure.to_string())).await?;
+            self.shutdown().await
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(LAST_WORDS, telling).await {
+            tracing::debug!(%error, "a refused peer did not hear why");
+        }
+    }
+}
+
+/// A plain client, to whom a closed connection must say all.
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for Prefixed<S> {
+    fn accept(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn refuse(&mut self, _: &Failure) {
+        self.abort();
+    }
+}
+
+/// A connection that has come in, and what is known about it.
+pub(crate) struct Incoming<C> {
+    /// The client's end.
+    pub(crate) client: C,
+    /// Where it is.
+    pub(crate) peer: SocketAddr,
+    /// Who it has proven to be.
+    pub(crate) identity: Option<SpiffeId>,
+    /// The workload's port that is meant.
+    pub(crate) port: u16,
+    /// Where the app is.
+    pub(crate) app: SocketAddr,
+    /// Until when it is served.
+    pub(crate) until: Until,
+}
+
+/// Carries a mesh peer's connection to the app. Boxed: the connections that carry HTTP would have its room.
+pub(crate) fn mesh<S>(
+    worker: Rc<Worker>,
+    mut incoming: Incoming<TlsStream<ReadAhead<S>>>,
+) -> Pin<Box<impl Future<Output = ()>>>
+where
+    S: AsyncRead + AsyncWrite + Abort + Unpin,
+{
+    incoming.client.get_mut().0.turn_on();
+    Box::pin(carry(worker, incoming))
+}
+
+/// Carries a connection to the app, as long as policy lets it.
+pub(crate) async fn carry<C: Client>(worker: Rc<Worker>, incoming: Incoming<C>) {
+    let Incoming { mut client, peer, identity, port, app, until } = incoming;
+    let identity = identity.as_ref();
+    let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, port, identity));
+    let session = Session {
+        worker: &worker,
+        series: &series,
+        direction: Direction::Inbound,
+        peer,
+        identity,
+        destination: format_args!("{app}"),
+        started: Instant::now(),
+    };
+    let opened = match refusal(&worker, port, identity) {
+        Some(failure) => Err(failure),
+        None => connect(&worker, app).await,
+    };
+    let mut app_end =
+        match opened.and_then(|opened| client.accept().map_err(|error| broken(&error)).map(|()| opened)) {
+            Ok(opened) => opened,
+            Err(failure) => {
+                session.refused(&failure);
+                return client.refuse(&failure).await;
+            }
+        };
+    let until = async {
+        tokio::select! {
+            failure = forbidden(&worker, port, identity) => failure,
+            reason = until.tunnel() => Failure::new(reason, "the proxy drains, or the peer's certificate has ended"),
+        }
+    };
+    // How it ended has been written down.
+    let _ = session.carry(&mut client, &mut app_end, app, worker.settings.tcp, until).await;
+}
+
+async fn connect(worker: &Worker, app: SocketAddr) -> Result<TcpStream, Failure> {
+    let opened = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(app)).await;
+    let opened = opened.map_err(|_| unreachable(worker, app, &"no answer in time"))?;
+    let opened = opened.map_err(|error| unreachable(worker, app, &error))?;
+    opened.set_nodelay(true).map_err(|error| unreachable(worker, app, &error))?;
+    Ok(opened)
+}
+
+fn broken(error: &io::Error) -> Failure {
+    Failure::new(Reason::Reset, format!("the client broke off: {error}"))
+}

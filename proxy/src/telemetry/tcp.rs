@@ -1,0 +1,184 @@
+//! The numbers of opaque connections: opened, closed and refused by why, and bytes each way.
+//!
+//! As for requests, each worker has numbers of its own and a connection finds its series once; bytes are
+//! counted as they pass, so that a connection of days does not come as one leap at its end.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, NoLabelSet},
+    metrics::MetricType,
+};
+
+use super::{
+    metrics::LabelWriter,
+    series::{Direction, Labels, add},
+};
+use crate::error::Reason;
+
+/// The numbers of the opaque connections with one set of labels.
+#[derive(Debug)]
+pub struct TcpSeries {
+    /// `None`: what there was no room for.
+    labels: Option<Labels>,
+    shards: Box<[Shard]>,
+}
+
+/// One worker's numbers.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    opened: AtomicU64,
+    /// By why: its own end, or a reason.
+    closed: [AtomicU64; Reason::ALL.len() + 1],
+    /// Never carried, by reason.
+    refused: [AtomicU64; Reason::ALL.len()],
+    /// From the client.
+    received: AtomicU64,
+    /// To the client.
+    sent: AtomicU64,
+}
+
+impl TcpSeries {
+    pub(super) fn new(labels: Option<Labels>, workers: usize) -> Self {
+        Self { labels, shards: std::iter::repeat_with(Shard::default).take(workers).collect() }
+    }
+
+    pub(super) fn is_of(&self, direction: Direction) -> bool {
+        self.labels.as_ref().is_some_and(|labels| labels.direction == direction)
+    }
+
+    /// Counts a connection that is carried from now on. As all that follow, to be called by the worker with
+    /// this index and nobody else.
+    pub fn opened(&self, worker: usize) {
+        self.count(worker, |shard| &shard.opened);
+    }
+
+    /// Counts a connection that is over; `reason`: why it did not come to its own end.
+    pub fn closed(&self, worker: usize, reason: Option<Reason>) {
+        self.count(worker, |shard| &shard.closed[reason.map_or(0, |reason| reason.index() + 1)]);
+    }
+
+    /// Counts a connection that was not carried at all.
+    pub fn refused(&self, worker: usize, reason: Reason) {
+        self.count(worker, |shard| &shard.refused[reason.index()]);
+    }
+
+    /// Where bytes from the client are counted.
+    pub fn received(&self, worker: usize) -> Option<&AtomicU64> {
+        self.shards.get(worker).map(|shard| &shard.received)
+    }
+
+    /// Where bytes to the client are counted.
+    pub fn sent(&self, worker: usize) -> Option<&AtomicU64> {
+        self.shards.get(worker).map(|shard| &shard.sent)
+    }
+
+    fn count(&self, worker: usize, number: impl FnOnce(&Shard) -> &AtomicU64) {
+        if let Some(shard) = self.shards.get(worker) {
+            add(number(shard), 1);
+        }
+    }
+
+    fn sum(&self, number: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards.iter().map(|shard| number(shard).load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many were closed, by why, and how many refused; only what has happened.
+    fn ends(&self) -> impl Iterator<Item = (Option<Reason>, u64)> {
+        let reasons = std::iter::once(None).chain(Reason::ALL.into_iter().map(Some));
+        let closed =
+            reasons.enumerate().map(|(place, reason)| (reason, self.sum(|shard| &shard.closed[place])));
+        closed.filter(|(_, count)| *count > 0)
+    }
+
+    fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let refused = Reason::ALL.into_iter().map(|reason| {
+            let count = self.sum(|shard| &shard.refused[reason.index()]);
+            (reason, count)
+        });
+        refused.filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Writes the families of one direction.
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    direction: Direction,
+    series: &[Arc<TcpSeries>],
+) -> fmt::Result {
+    let word = direction.word();
+    let name = format!("selvedge_{word}_tcp_connections_opened");
+    let help = "Opaque TCP connections that were carried.";
+    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+    for one in series {
+        let opened = one.sum(|shard| &shard.opened);
+        if opened > 0 {
+            let labels = TcpLabels { labels: one.labels.as_ref(), reason: None };
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&opened, None)?;
+        }
+    }
+    let name = format!("selvedge_{word}_tcp_connections_closed");
+    let help =
+        "Opaque TCP connections that are over; error_type says why, if they did not end by themselves.";
+    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+    for one in series {
+        for (reason, count) in one.ends() {
+            let labels = TcpLabels { labels: one.labels.as_ref(), reason };
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+    }
+    let name = format!("selvedge_{word}_tcp_connections_refused");
+    let help = "Opaque TCP connections that were not carried, by why.";
+    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+    for one in series {
+        for (reason, count) in one.refusals() {
+            let labels = TcpLabels { labels: one.labels.as_ref(), reason: Some(reason) };
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+    }
+    let received = "Bytes of opaque TCP connections that came from their clients.";
+    encode_bytes(encoder, &format!("selvedge_{word}_tcp_received_bytes"), received, series, |shard| {
+        &shard.received
+    })?;
+    let sent = "Bytes of opaque TCP connections that went to their clients.";
+    encode_bytes(encoder, &format!("selvedge_{word}_tcp_sent_bytes"), sent, series, |shard| &shard.sent)
+}
+
+fn encode_bytes(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: &[Arc<TcpSeries>],
+    number: impl Fn(&Shard) -> &AtomicU64,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for one in series {
+        let bytes = one.sum(&number);
+        if bytes > 0 {
+            let labels = TcpLabels { labels: one.labels.as_ref(), reason: None };
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&bytes, None)?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct TcpLabels<'a> {
+    labels: Option<&'a Labels>,
+    reason: Option<Reason>,
+}
+
+impl EncodeLabelSet for TcpLabels<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut writer = LabelWriter(encoder);
+        writer.labels(self.labels)?;
+        writer.text("error_type", self.reason.map(Reason::word).unwrap_or_default())
+    }
+}
