@@ -7,6 +7,7 @@ mod control_plane_away;
 mod demo;
 mod dependencies;
 mod drain;
+mod foreign;
 mod grpc;
 mod hello;
 mod hostile;

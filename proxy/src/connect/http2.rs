@@ -30,6 +30,9 @@ pub const STREAM_WINDOW: u32 = 1 << 20;
 pub const CONNECTION_WINDOW: u32 = 64 << 20;
 /// The largest frame that we accept, in bytes.
 pub const MAX_FRAME: u32 = 256 << 10;
+/// The most that an answer's headers may have, in bytes, and its trailers. Of trailers, h2 drops what is beyond
+/// without a word, so this is far above what a server sends; hyper's own 16 KiB cut off gRPC's large metadata.
+const MAX_ANSWER_HEAD: u32 = 256 << 10;
 /// How often a silent connection is asked whether it still lives.
 pub const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the answer to a ping may take.
@@ -175,6 +178,7 @@ async fn open(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_ANSWER_HEAD)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .handshake(TokioIo::new(opened.stream))

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{PathAndQuery, Scheme},
 };
 
@@ -60,8 +60,24 @@ pub(super) fn for_http1(request: &mut Request<crate::body::Body>) -> Result<(), 
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
     }
+    if request.version() == Version::HTTP_2 {
+        join_cookies(request.headers_mut());
+    }
     *request.version_mut() = Version::HTTP_11;
     Ok(())
+}
+
+/// Makes one Cookie header of the several that HTTP/2 allows, and HTTP/1.1 does not (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs = headers.get_all(COOKIE);
+    if crumbs.iter().nth(1).is_none() {
+        return;
+    }
+    let joined = crumbs.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    // What were values are one still, with `; ` between them.
+    if let Ok(cookie) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, cookie);
+    }
 }
 
 /// Makes `request` fit for an HTTP/2 connection: absolute form, without a Host header.
@@ -104,6 +120,22 @@ mod tests {
 
         assert_eq!(request.uri(), "/a?b=c");
         assert_eq!(request.headers()[HOST], "reviews:9080");
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_from_http2_are_one_cookie_in_http1() {
+        let cookies = |version| {
+            let mut request = request("http://reviews:9080/");
+            *request.version_mut() = version;
+            for crumb in ["a=1", "b=2"] {
+                request.headers_mut().append(COOKIE, HeaderValue::from_static(crumb));
+            }
+            for_http1(&mut request).unwrap();
+            request.headers().get_all(COOKIE).iter().cloned().collect::<Vec<_>>()
+        };
+
+        assert_eq!(cookies(Version::HTTP_2), ["a=1; b=2"]);
+        assert_eq!(cookies(Version::HTTP_11), ["a=1", "b=2"], "what came in HTTP/1.1 goes on as it came");
     }
 
     #[test]
