@@ -58,6 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         metrics,
         drain: drain.clone(),
         readiness: Readiness::default(),
+        inbound: shared.settings.inbound.port(),
         admin: listeners.admin,
         log_level,
     };

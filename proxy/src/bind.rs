@@ -17,6 +17,7 @@ use std::{
 use selvedge_model::{
     BackendName, Protocol, RouteTable, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName,
 };
+use serde::Serialize;
 
 use crate::{
     balance::{Candidate, Ejection, Health},
@@ -42,6 +43,9 @@ pub struct Destination {
     pub authority: Arc<str>,
     /// The service behind it. `None`: the control plane knows of nothing by that name.
     pub bound: Option<Arc<Bound>>,
+    /// If it is an address that the control plane knows nothing of: that address itself, for what may pass
+    /// through.
+    pub through: Option<Arc<Target>>,
     /// Set by workers on use, cleared by the control thread; what stays clear is unsubscribed.
     pub used: AtomicBool,
 }
@@ -55,11 +59,25 @@ impl Destination {
     }
 }
 
+/// How redirected connections find a [`Bound`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Called {
+    /// By requests' authority, whichever address was dialled.
+    ByName,
+    /// By addresses of its own alone; then whatever the authority is.
+    ByAddress,
+    /// It is the workload that was dialled.
+    Itself,
+}
+
 /// A service's port, its rules bound.
 #[derive(Debug)]
 pub struct Bound {
     /// Which port of which service; for a workload's own address, that address.
     pub key: ServiceKey,
+    /// How redirected connections find it.
+    pub called: Called,
     /// What is spoken.
     pub protocol: Protocol,
     /// The rules.

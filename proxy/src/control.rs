@@ -36,6 +36,8 @@ pub struct Control {
     pub questions: mpsc::Receiver<Question>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The inbound listener's port.
+    pub inbound: u16,
     /// The admin port's listener.
     pub admin: TcpListener,
     /// What `/ready` looks at; further conditions may be in it.
@@ -51,7 +53,7 @@ pub struct Control {
 /// # Errors
 /// If the admin port's listener cannot be used.
 pub async fn run(control: Control) -> std::io::Result<()> {
-    let Control { args, live, store, asked, questions, metrics, admin, readiness, log_level, drain } =
+    let Control { args, live, store, asked, questions, metrics, inbound, admin, readiness, log_level, drain } =
         control;
     let resolver = Arc::new(Resolver::new(args.resolver.clone()));
     let control_plane = ControlPlane::new(args.control_plane.clone(), Arc::clone(&resolver));
@@ -69,13 +71,15 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         certificate: readiness.condition("certificate"),
         metrics: Arc::clone(&metrics),
     });
+    let binder = Binder::new(args.workload.clone(), Arc::clone(&metrics));
+    let binder = if args.redirected { binder.redirected(inbound) } else { binder };
     let discovery = discovery::run(Discovery {
         control_plane,
         workload: args.workload.clone(),
         joined,
         store: Arc::clone(&store),
         asked,
-        binder: Binder::new(args.workload.clone(), Arc::clone(&metrics)),
+        binder,
         bundle: bundle_sender,
         status: status_sender,
         own_policy: readiness.condition("own policy"),
@@ -172,6 +176,7 @@ mod tests {
             asked,
             questions: crate::names::Asker::new().1,
             metrics: Arc::new(Metrics::new(1)),
+            inbound: 4143,
             admin: listener,
             readiness: Readiness::default(),
             log_level,

@@ -55,10 +55,22 @@ pub struct Conn {
     pub series: Option<Arc<Series>>,
     /// What the app is told about the peer, ready to be inserted (inbound only).
     pub xfcc: Option<http::HeaderValue>,
-    /// The last authority that was looked up, with the generation it was found in.
-    pub last: std::cell::RefCell<Option<(u64, Arc<Destination>)>>,
+    /// What the last look-up found (outbound only).
+    pub last: std::cell::RefCell<Option<Found>>,
     /// What the connection goes on as when it is HTTP no longer.
     pub tunnel: std::cell::RefCell<Option<Box<Tunnel>>>,
+}
+
+/// What a look-up found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The table that it was found in.
+    pub generation: u64,
+    /// The authority that it holds for, as the client writes it. `None`: for any, because the address that
+    /// the client dialled says it all.
+    pub authority: Option<Arc<str>>,
+    /// What was found.
+    pub destination: Arc<Destination>,
 }
 
 impl Conn {

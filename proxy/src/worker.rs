@@ -48,6 +48,18 @@ pub struct Settings {
     pub tcp: opaque::Limits,
 }
 
+impl Settings {
+    /// Whether `dial` is one of our own listeners, where what a client at `peer` sends would come back.
+    pub fn is_ours(&self, dial: SocketAddr, peer: SocketAddr) -> bool {
+        let (ip, peer) = (dial.ip().to_canonical(), peer.ip().to_canonical());
+        // Our app's connection to its own address comes from that address.
+        let here = ip.is_loopback() || ip == peer;
+        let listens = |ours: &SocketAddr| ours.ip() == ip || (ours.ip().is_unspecified() && here);
+        let mut listeners = self.listeners.iter().chain([&self.inbound]);
+        listeners.any(|ours| ours.port() == dial.port() && listens(ours))
+    }
+}
+
 /// What is shared between threads; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shared {

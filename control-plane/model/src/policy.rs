@@ -72,6 +72,11 @@ impl InboundPolicy {
         self.ports.get(&port).unwrap_or(&self.default)
     }
 
+    /// Whether a client must call `port` with mutual TLS if it can.
+    pub fn takes_mtls(&self, port: u16) -> bool {
+        self.rule(port).mode != MtlsMode::Disable
+    }
+
     /// Whether a connection to `port` from `peer` (`None`: plaintext) is let in.
     pub fn authorize(&self, port: u16, peer: Option<&SpiffeId>) -> Verdict {
         let rule = self.rule(port);

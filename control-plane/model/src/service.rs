@@ -1,6 +1,11 @@
 //! What can be called: services, the backends that their routes name, and the endpoints behind them.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -47,6 +52,9 @@ pub enum Protocol {
 pub struct Service {
     /// Which port of which service.
     pub key: ServiceKey,
+    /// The addresses by which alone it is called where connections are redirected (a `Service`'s
+    /// clusterIPs). Empty: it is called by name, at whichever address.
+    pub addresses: Vec<IpAddr>,
     /// What is spoken.
     pub protocol: Protocol,
     /// Which backend a request goes to.

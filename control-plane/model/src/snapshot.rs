@@ -3,7 +3,11 @@
 //! Parts are shared by `Arc`: what a change did not touch keeps its pointer, so a diff is a comparison
 //! of pointers and never of contents.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -18,8 +22,12 @@ pub struct Mesh {
     pub services: BTreeMap<ServiceKey, ServiceViews>,
     /// Every service port's endpoints.
     pub endpoints: BTreeMap<ServiceKey, Arc<Endpoints>>,
-    /// Workloads by each address and port that their apps serve.
+    /// Workloads by each address and port that their apps serve, and the other endpoints of services.
     pub addresses: BTreeMap<SocketAddr, Endpoint>,
+    /// Workloads whose sidecars take every connection to their address, whatever its port.
+    pub redirected: BTreeMap<IpAddr, Arc<Workload>>,
+    /// Services by each address and port that is theirs alone (a clusterIP, a `ServiceEntry`'s address).
+    pub service_addresses: BTreeMap<SocketAddr, ServiceKey>,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
     pub cluster_domain: Arc<str>,
 }
@@ -50,7 +58,7 @@ pub struct Workload {
     pub policy: InboundPolicy,
 }
 
-/// The answer to "what does this authority mean here?".
+/// The answer to "what does this authority, or this address, mean here?".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// This port of this service.
@@ -73,11 +81,10 @@ impl Mesh {
     ///
     /// Names resolve as Kubernetes' DNS search list does: `svc` in the client's namespace, `svc.ns`,
     /// `svc.ns.svc`, and the full name, each with an optional trailing dot; then a `ServiceEntry`'s host
-    /// as it is written. An address and port that a workload serves is that workload itself.
+    /// as it is written. An IP address is looked up as [`Self::lookup_address`] says.
     pub fn lookup(&self, namespace: &str, authority: &str) -> Lookup {
-        if let Ok(address) = authority.parse::<SocketAddr>() {
-            let endpoint = self.addresses.get(&address);
-            return endpoint.map_or(Lookup::None, |endpoint| Lookup::Endpoint(Box::new(endpoint.clone())));
+        if let Some(address) = address(authority) {
+            return self.lookup_address(address);
         }
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !host.ends_with(':') => match port.parse() {
@@ -99,5 +106,118 @@ impl Mesh {
             .map(|host| ServiceKey::new(host, port))
             .find(|key| self.services.contains_key(key))
             .map_or(Lookup::None, Lookup::Service)
+    }
+
+    /// What `address` means: a service whose own address it is, or else the workload at it. A workload
+    /// whose sidecar takes every connection is found by its address alone.
+    pub fn lookup_address(&self, address: SocketAddr) -> Lookup {
+        if let Some(key) = self.service_addresses.get(&address) {
+            return Lookup::Service(key.clone());
+        }
+        let served = self.addresses.get(&address).cloned();
+        let workload = || self.redirected.get(&address.ip());
+        let endpoint = served.or_else(|| workload().map(|workload| workload.at(address)));
+        endpoint.map_or(Lookup::None, |endpoint| Lookup::Endpoint(Box::new(endpoint)))
+    }
+}
+
+impl Workload {
+    /// The identity that a client expects at `port`: none where it must call in plaintext.
+    pub fn expected_identity(&self, port: u16) -> Option<&SpiffeId> {
+        (self.meshed && self.policy.takes_mtls(port)).then_some(&self.identity)
+    }
+
+    fn at(&self, address: SocketAddr) -> Endpoint {
+        Endpoint {
+            address,
+            dial: address,
+            identity: self.expected_identity(address.port()).cloned(),
+            workload: Some(self.name.clone()),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// The address that `authority` is, if it is one: `1.2.3.4:80`, `[::1]:80`, or without a port (80).
+fn address(authority: &str) -> Option<SocketAddr> {
+    let ip = authority.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(authority);
+    let of_ip = || ip.parse().ok().map(|ip| SocketAddr::new(ip, 80));
+    authority.parse().ok().or_else(of_ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{MtlsMode, MtlsRule, TrustDomain};
+
+    fn workload(mode: MtlsMode) -> Arc<Workload> {
+        let mut policy = InboundPolicy::default();
+        policy.ports.insert(7000, MtlsRule { mode, name: "test".into() });
+        Arc::new(Workload {
+            name: "shop/db-0".parse().unwrap(),
+            identity: SpiffeId::new(&TrustDomain::default(), "shop", "db").unwrap(),
+            meshed: true,
+            inbound: None,
+            ports: vec![5432],
+            policy,
+        })
+    }
+
+    fn mesh() -> Mesh {
+        let db = workload(MtlsMode::Disable);
+        let own = "10.0.0.5:5432".parse().unwrap();
+        Mesh {
+            addresses: BTreeMap::from([(own, db.at(own))]),
+            redirected: BTreeMap::from([(own.ip(), db)]),
+            service_addresses: BTreeMap::from([(
+                "10.96.0.1:80".parse().unwrap(),
+                ServiceKey::new("db.shop.svc.cluster.local", 80),
+            )]),
+            ..Mesh::default()
+        }
+    }
+
+    fn endpoint(lookup: Lookup) -> Endpoint {
+        match lookup {
+            Lookup::Endpoint(endpoint) => *endpoint,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_services_own_address_is_the_service_and_only_at_its_ports() {
+        let mesh = mesh();
+
+        let key = ServiceKey::new("db.shop.svc.cluster.local", 80);
+        assert_eq!(mesh.lookup("shop", "10.96.0.1:80"), Lookup::Service(key.clone()));
+        assert_eq!(mesh.lookup("shop", "10.96.0.1"), Lookup::Service(key));
+        assert_eq!(mesh.lookup("shop", "10.96.0.1:81"), Lookup::None);
+    }
+
+    #[test]
+    fn a_workload_whose_sidecar_takes_all_is_expected_to_prove_itself_at_every_port() {
+        let mesh = mesh();
+        let at = |authority| endpoint(mesh.lookup("shop", authority));
+
+        assert!(at("10.0.0.5:5432").identity.is_some());
+        assert!(at("10.0.0.5:6000").identity.is_some());
+        assert_eq!(at("10.0.0.5:6000").dial, "10.0.0.5:6000".parse().unwrap());
+        assert_eq!(at("10.0.0.5:7000").identity, None, "its policy says DISABLE");
+        assert_eq!(mesh.lookup("shop", "10.0.0.6:5432"), Lookup::None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_looked_up_as_it_is_written(ip: [u8; 16], port: u16) {
+            let v6 = SocketAddr::from((ip, port));
+            let v4 = SocketAddr::from(([ip[0], ip[1], ip[2], ip[3]], port));
+
+            prop_assert_eq!(address(&v6.to_string()), Some(v6));
+            prop_assert_eq!(address(&v4.to_string()), Some(v4));
+            prop_assert_eq!(address(&format!("[{}]", v6.ip())), Some(SocketAddr::new(v6.ip(), 80)));
+            prop_assert_eq!(address(&format!("{}.svc:{port}", v4.ip())), None);
+        }
     }
 }

@@ -56,8 +56,15 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
         services::endpoints(resources, settings, &catalog, &policies, &mut workloads, &mut problems);
     let routing = routes::Routing::new(resources, settings, &catalog, &mut problems);
 
+    let mut addresses = workloads.addresses();
+    for endpoint in endpoints.values().flat_map(|endpoints| &endpoints.list) {
+        addresses.entry(endpoint.address).or_insert_with(|| endpoint.clone());
+    }
+    let finished = workloads.finish(&previous.workloads);
     let mesh = Mesh {
-        workloads: workloads.finish(&previous.workloads),
+        redirected: workloads.redirected(&finished),
+        workloads: finished,
+        service_addresses: catalog.addresses(&mut problems),
         services: routing.views(&previous.services, &mut problems),
         endpoints: endpoints
             .into_iter()
@@ -66,7 +73,7 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
                 (key, kept)
             })
             .collect(),
-        addresses: workloads.addresses(),
+        addresses,
         cluster_domain: match &*previous.cluster_domain == settings.cluster_domain.as_str() {
             true => Arc::clone(&previous.cluster_domain),
             false => Arc::from(settings.cluster_domain.as_str()),

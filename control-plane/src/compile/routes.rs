@@ -119,7 +119,13 @@ impl<'a> Routing<'a> {
         let document = self.virtual_service(&port.host.host).filter(|_| port.protocol != Protocol::Tcp);
         let routes = document.and_then(|document| backends.routes(document, problems));
         let routes = routes.unwrap_or_else(|| backends.default_route());
-        Service { key: port.key.clone(), protocol: port.protocol, routes, backends: backends.list }
+        Service {
+            key: port.key.clone(),
+            addresses: port.host.own_addresses(),
+            protocol: port.protocol,
+            routes,
+            backends: backends.list,
+        }
     }
 
     fn virtual_service(&self, host: &str) -> Option<&'a VirtualService> {

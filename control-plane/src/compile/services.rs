@@ -29,6 +29,17 @@ pub(super) struct KnownHost<'a> {
     source: Source<'a>,
 }
 
+impl KnownHost<'_> {
+    /// The addresses by which alone it is called. A `ServiceEntry`'s HTTP is found by its name, as Istio
+    /// does; its addresses are for what has no name.
+    pub(super) fn own_addresses(&self) -> Vec<IpAddr> {
+        match self.source {
+            Source::Service(document) => document.spec.addresses.clone(),
+            Source::Entry(_) => Vec::new(),
+        }
+    }
+}
+
 /// The document that defines a host.
 #[derive(Debug, Clone, Copy)]
 enum Source<'a> {
@@ -37,6 +48,29 @@ enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// The addresses of its own that it says it has.
+    fn addresses(&self) -> &[IpAddr] {
+        match self {
+            Self::Service(document) => &document.spec.addresses,
+            Self::Entry(document) => &document.spec.addresses,
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Service(this), Self::Service(other)) => std::ptr::eq(*this, *other),
+            (Self::Entry(this), Self::Entry(other)) => std::ptr::eq(*this, *other),
+            _ => false,
+        }
+    }
+
+    fn error(&self, problems: &mut Problems, message: String) {
+        match self {
+            Self::Service(document) => problems.error(document, "spec.clusterIP", message),
+            Self::Entry(document) => problems.error(document, "spec.addresses", message),
+        }
+    }
+
     fn describe(&self) -> String {
         match self {
             Self::Service(document) => format!("{} ({})", document.name, document.place()),
@@ -88,6 +122,31 @@ impl<'a> Catalog<'a> {
             }
         }
         Self { hosts }
+    }
+
+    /// Each address and port that is a service's own, and whose. The first claim counts.
+    pub(super) fn addresses(&self, problems: &mut Problems) -> BTreeMap<SocketAddr, ServiceKey> {
+        let mut owners: BTreeMap<SocketAddr, (ServiceKey, &Source<'_>)> = BTreeMap::new();
+        for host in self.hosts() {
+            let addresses = host.source.addresses().iter();
+            for address in addresses.flat_map(|ip| host.ports.keys().map(|port| SocketAddr::new(*ip, *port)))
+            {
+                let key = ServiceKey { host: Arc::clone(&host.host), port: address.port() };
+                match owners.entry(address) {
+                    Entry::Vacant(vacant) => {
+                        vacant.insert((key, &host.source));
+                    }
+                    Entry::Occupied(taken) if taken.get().1.is(&host.source) => {}
+                    Entry::Occupied(taken) => {
+                        let first = taken.get().1.describe();
+                        let message =
+                            format!("{address} is already the address of {first}; give each its own");
+                        host.source.error(problems, message);
+                    }
+                }
+            }
+        }
+        owners.into_iter().map(|(address, (key, _))| (address, key)).collect()
     }
 
     pub(super) fn find(&self, host: &str) -> Option<&KnownHost<'a>> {

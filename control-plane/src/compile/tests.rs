@@ -8,6 +8,7 @@ use selvedge_model::{Lookup, MtlsMode, RequestFacts, Service, ServiceKey};
 use super::*;
 use crate::resources::{Outcome, decode};
 
+mod addresses;
 mod examples;
 mod policies;
 

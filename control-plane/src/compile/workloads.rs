@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{Endpoint, InboundPolicy, MtlsMode, SpiffeId, Workload, WorkloadName};
+use selvedge_model::{Endpoint, InboundPolicy, SpiffeId, Workload, WorkloadName};
 
 use super::{Problems, Settings, inbound::Policies, keep, selects};
 use crate::resources::{Document, Resources, WorkloadEntrySpec};
@@ -44,7 +44,7 @@ pub(super) fn expected_identity(
     port: u16,
     identity: &SpiffeId,
 ) -> Option<SpiffeId> {
-    (meshed && policy.rule(port).mode != MtlsMode::Disable).then(|| identity.clone())
+    (meshed && policy.takes_mtls(port)).then(|| identity.clone())
 }
 
 /// Every workload.
@@ -142,6 +142,26 @@ impl<'a> Workloads<'a> {
             }
         }
         addresses
+    }
+
+    /// Those that are dialled at their own address, where their sidecars take every connection. Where two
+    /// workloads share an address, only their ports tell which one is meant.
+    pub(super) fn redirected(
+        &self,
+        finished: &BTreeMap<WorkloadName, Arc<Workload>>,
+    ) -> BTreeMap<IpAddr, Arc<Workload>> {
+        let mut at: BTreeMap<IpAddr, Vec<&Known<'_>>> = BTreeMap::new();
+        for known in &self.list {
+            if let Some(address) = known.document.spec.address {
+                at.entry(address).or_default().push(known);
+            }
+        }
+        let alone = at.into_iter().filter_map(|(address, here)| match here.as_slice() {
+            [known] => Some((address, finished.get(&known.name)?)),
+            _ => None,
+        });
+        let redirected = alone.filter(|(_, workload)| workload.meshed && workload.inbound.is_none());
+        redirected.map(|(address, workload)| (address, Arc::clone(workload))).collect()
     }
 
     /// Each workload as its own sidecar sees it.

@@ -1,6 +1,6 @@
 //! `Service` (v1): a name, its ports, and the labels of the workloads behind it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use selvedge_model::Protocol;
 use serde::{Deserialize, Deserializer, de};
@@ -21,6 +21,9 @@ pub struct ServiceSpec {
     pub selector: BTreeMap<String, String>,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
+    /// The addresses of its own that clients dial (`clusterIPs`); empty = it has none: a headless
+    /// service, or one outside Kubernetes.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// One port of a `Service`.
@@ -61,13 +64,13 @@ pub(super) struct Words {
     session_affinity: Option<String>,
     internal_traffic_policy: Option<String>,
     publish_not_ready_addresses: Option<bool>,
+    #[serde(default, rename = "clusterIPs")]
+    cluster_ips: Vec<String>,
     // What a cluster adds by default.
     #[serde(rename = "ipFamilies")]
     _ip_families: Option<Seen>,
     #[serde(rename = "ipFamilyPolicy")]
     _ip_family_policy: Option<Seen>,
-    #[serde(rename = "clusterIPs")]
-    _cluster_ips: Option<Seen>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,13 +133,12 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
     );
     let local = words.internal_traffic_policy.as_deref();
     unless_default(reading, "internalTrafficPolicy", local, "Cluster", "every endpoint is used");
-    let cluster_ip = words.cluster_ip.as_deref().filter(|ip| !ip.is_empty());
-    unless_default(reading, "clusterIP", cluster_ip, "None", "call the service by its name");
+    let addresses = read_addresses(words.cluster_ip.as_deref(), &words.cluster_ips)?;
     if words.publish_not_ready_addresses == Some(true) {
         reading.not_acted_on("spec.publishNotReadyAddresses", "not acted on: only ready endpoints are used");
     }
     if kind == Some("ExternalName") {
-        return Ok(ServiceSpec { selector: BTreeMap::new(), ports: Vec::new() });
+        return Ok(ServiceSpec { selector: BTreeMap::new(), ports: Vec::new(), addresses: Vec::new() });
     }
     if words.ports.is_empty() {
         return Err(wrong("spec.ports", "is empty; name at least one port"));
@@ -163,7 +165,25 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
         }
         ports.push(port);
     }
-    Ok(ServiceSpec { selector: words.selector, ports })
+    Ok(ServiceSpec { selector: words.selector, ports, addresses })
+}
+
+/// The addresses in `clusterIP` and `clusterIPs`. Kubernetes keeps the first of the list equal to the single
+/// one; written by hand, either may be there alone. `None` is its word for a service without one.
+fn read_addresses(cluster_ip: Option<&str>, cluster_ips: &[String]) -> Result<Vec<IpAddr>, FieldError> {
+    let single = cluster_ip.map(|ip| ("spec.clusterIP".to_owned(), ip));
+    let listed = cluster_ips.iter().enumerate();
+    let listed = listed.map(|(index, ip)| (format!("spec.clusterIPs[{index}]"), ip.as_str()));
+    let mut addresses = Vec::new();
+    for (field, text) in single.into_iter().chain(listed).filter(|(_, text)| !["", "None"].contains(text)) {
+        let Ok(address) = text.parse::<IpAddr>() else {
+            return Err(wrong(field, format!("{text:?} is no IP address; write one, or None")));
+        };
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
 }
 
 fn read_port(words: PortWords, field: &str) -> Result<ServicePort, FieldError> {
@@ -200,6 +220,24 @@ pub(super) fn known_protocol(word: &str) -> Option<Protocol> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_services_addresses_are_each_there_once() {
+        let read = |single, list: &[&str]| {
+            read_addresses(single, &list.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let addresses =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+
+        assert_eq!(
+            read(Some("10.96.0.1"), &["10.96.0.1", "fd00::1"]).unwrap(),
+            addresses(&["10.96.0.1", "fd00::1"])
+        );
+        assert_eq!(read(None, &["10.96.0.1"]).unwrap(), addresses(&["10.96.0.1"]));
+        assert_eq!(read(Some("None"), &["None"]).unwrap(), addresses(&[]));
+        assert_eq!(read(Some(""), &[]).unwrap(), addresses(&[]));
+        assert!(read(Some("10.96.0"), &[]).is_err());
+    }
 
     #[test]
     fn a_ports_protocol_is_its_app_protocol_or_its_name() {

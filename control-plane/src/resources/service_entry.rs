@@ -1,6 +1,6 @@
 //! `ServiceEntry` (STATIC): a service that Kubernetes does not know, with its endpoints.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use selvedge_model::Protocol;
 use serde::Deserialize;
@@ -19,6 +19,8 @@ use super::{
 pub struct ServiceEntrySpec {
     /// Its names, lower case.
     pub hosts: Vec<String>,
+    /// The addresses that clients dial; several hosts of one entry share them.
+    pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<EntryPort>,
     /// Whether its endpoints belong to the mesh (`MESH_INTERNAL`) and may be meshed.
@@ -53,6 +55,8 @@ pub enum EntryEndpoints {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Words {
     hosts: Vec<String>,
+    #[serde(default)]
+    addresses: Vec<String>,
     #[serde(default)]
     ports: Vec<PortWords>,
     location: Option<Location>,
@@ -102,12 +106,14 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEnt
         reading.not_acted_on("spec.resolution", message);
         return Ok(ServiceEntrySpec {
             hosts: Vec::new(),
+            addresses: Vec::new(),
             ports: Vec::new(),
             internal: false,
             endpoints: EntryEndpoints::Inline(Vec::new()),
         });
     }
     let hosts = read_hosts(words.hosts, reading)?;
+    let addresses = read_addresses(&words.addresses, reading)?;
     let mut ports: Vec<EntryPort> = Vec::new();
     for (index, port) in words.ports.into_iter().enumerate() {
         let field = format!("spec.ports[{index}]");
@@ -133,7 +139,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEnt
         }
     };
     let internal = words.location == Some(Location::MeshInternal);
-    Ok(ServiceEntrySpec { hosts, ports, internal, endpoints })
+    Ok(ServiceEntrySpec { hosts, addresses, ports, internal, endpoints })
 }
 
 fn read_hosts(words: Vec<String>, reading: &mut Reading<'_>) -> Result<Vec<String>, FieldError> {
@@ -153,6 +159,22 @@ fn read_hosts(words: Vec<String>, reading: &mut Reading<'_>) -> Result<Vec<Strin
         hosts.push(host.to_ascii_lowercase());
     }
     Ok(hosts)
+}
+
+fn read_addresses(words: &[String], reading: &mut Reading<'_>) -> Result<Vec<IpAddr>, FieldError> {
+    let mut addresses = Vec::new();
+    for (index, text) in words.iter().enumerate() {
+        let field = format!("spec.addresses[{index}]");
+        match text.parse() {
+            Ok(address) if !addresses.contains(&address) => addresses.push(address),
+            Ok(_) => {}
+            Err(_) if text.contains('/') => {
+                reading.not_acted_on(field, format!("{text} is not acted on; list each address by itself"));
+            }
+            Err(_) => return Err(wrong(field, format!("{text:?} is no IP address"))),
+        }
+    }
+    Ok(addresses)
 }
 
 fn read_port(words: PortWords, field: &str) -> Result<EntryPort, FieldError> {

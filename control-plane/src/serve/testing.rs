@@ -68,6 +68,7 @@ pub(crate) fn add_route(mesh: &mut Mesh, key: &ServiceKey, namespace: Option<&st
     };
     let service = Arc::new(Service {
         key: key.clone(),
+        addresses: Vec::new(),
         protocol: Protocol::Http,
         routes: RouteTable::new(Order::Listed, vec![rule]),
         backends: to.iter().map(backend).collect(),

@@ -22,7 +22,7 @@ use selvedge_model::{
 use super::held::Held;
 use crate::{
     balance::{Ejection, Health},
-    bind::{Bound, BoundBackend, BoundEndpoint, Destination, RouteSeries, Slot, Table, Target},
+    bind::{Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Slot, Table, Target},
     retry::Budget,
     telemetry::{Labels, Metrics},
 };
@@ -77,6 +77,8 @@ struct Entry {
 #[derive(Debug)]
 pub struct Binder {
     own: WorkloadName,
+    /// Where our own workload is dialled instead of at its own port, if connections are redirected.
+    local: Option<u16>,
     metrics: Arc<Metrics>,
     entries: BTreeMap<Meaning, Entry>,
     addresses: BTreeMap<Arc<str>, (Endpoint, Source)>,
@@ -89,12 +91,20 @@ impl Binder {
     pub fn new(own: WorkloadName, metrics: Arc<Metrics>) -> Self {
         Self {
             own,
+            local: None,
             metrics,
             entries: BTreeMap::new(),
             addresses: BTreeMap::new(),
             targets: Targets::default(),
             table: Arc::default(),
         }
+    }
+
+    /// The same where connections are redirected to us, and `inbound` is our inbound listener's port.
+    #[must_use]
+    pub fn redirected(mut self, inbound: u16) -> Self {
+        self.local = Some(inbound);
+        self
     }
 
     /// The table of everything held that is `asked` for.
@@ -123,12 +133,12 @@ impl Binder {
         }
         self.addresses = addresses;
         let work = self.bind_sources(sources, now);
-        let destinations = meanings.into_iter().map(|(authority, meaning)| {
+        let mut destinations = HashMap::with_capacity(meanings.len());
+        for (authority, meaning) in meanings {
             let bound = meaning.map(|meaning| Arc::clone(&self.entries[&meaning].bound));
             let destination = self.destination(&authority, bound);
-            (authority, destination)
-        });
-        let destinations: HashMap<_, _> = destinations.collect();
+            destinations.insert(authority, destination);
+        }
         let addresses = destinations
             .iter()
             .filter_map(|(authority, destination)| Some((authority.parse().ok()?, Arc::clone(destination))));
@@ -154,6 +164,8 @@ impl Binder {
         let mut pass = Pass {
             shared: named(kept.values()),
             predecessors: named(before.values()),
+            own: &self.own,
+            local: self.local,
             targets: &mut self.targets,
             work: Work::default(),
             now,
@@ -162,7 +174,16 @@ impl Binder {
         for (meaning, source) in &changed {
             let backends = pass.backends(source);
             let predecessor = before.get(meaning).map(|entry| &*entry.bound);
-            made.push(Arc::new(bind_service(&self.own, &self.metrics, source, backends, predecessor, now)));
+            let called = called(meaning, &source.service);
+            made.push(Arc::new(bind_service(
+                &self.own,
+                &self.metrics,
+                called,
+                source,
+                backends,
+                predecessor,
+                now,
+            )));
         }
         let work = pass.work;
         let changed = changed.into_iter().zip(made);
@@ -180,13 +201,20 @@ impl Binder {
         }
     }
 
-    fn destination(&self, authority: &Arc<str>, bound: Option<Arc<Bound>>) -> Arc<Destination> {
+    fn destination(&mut self, authority: &Arc<str>, bound: Option<Arc<Bound>>) -> Arc<Destination> {
         let before = self.table.destinations.get(authority);
         if let Some(before) = before.filter(|before| same(before.bound.as_ref(), bound.as_ref())) {
             return Arc::clone(before);
         }
         let used = before.is_some_and(|before| before.used.load(Ordering::Relaxed));
-        Arc::new(Destination { authority: Arc::clone(authority), bound, used: AtomicBool::new(used) })
+        let through = match (&bound, authority.parse::<SocketAddr>()) {
+            (None, Ok(address)) => {
+                Some(self.targets.reach((address, address.port(), None), &mut Work::default()))
+            }
+            _ => None,
+        };
+        let (authority, used) = (Arc::clone(authority), AtomicBool::new(used));
+        Arc::new(Destination { authority, bound, through, used })
     }
 }
 
@@ -220,6 +248,8 @@ struct Pass<'a> {
     shared: HashMap<&'a BackendName, Place<'a>>,
     /// Backends of what has changed or is gone; their state goes to whoever has their name now.
     predecessors: HashMap<&'a BackendName, Place<'a>>,
+    own: &'a WorkloadName,
+    local: Option<u16>,
     targets: &'a mut Targets,
     work: Work,
     now: Instant,
@@ -252,6 +282,17 @@ impl<'a> Pass<'a> {
         bound
     }
 
+    /// Whom connections to `endpoint` reach. Our own workload is dialled at our own inbound listener: what
+    /// this host sends to itself is not redirected, and its app does not speak mesh TLS.
+    fn reach(&self, endpoint: &Endpoint) -> Reach {
+        let local = endpoint.workload.as_ref() == Some(self.own) && endpoint.identity.is_some();
+        let dial = match self.local {
+            Some(inbound) if local => SocketAddr::new(endpoint.address.ip(), inbound),
+            _ => endpoint.dial,
+        };
+        (dial, endpoint.address.port(), endpoint.identity.clone())
+    }
+
     fn bind(
         &mut self,
         definition: &Backend,
@@ -265,7 +306,7 @@ impl<'a> Pass<'a> {
         let selected = list.iter().filter(|endpoint| selects(&definition.labels, endpoint));
         let endpoints = selected.map(|endpoint| {
             Arc::new(BoundEndpoint {
-                target: self.targets.find_or_make(endpoint, &mut self.work),
+                target: self.targets.reach(self.reach(endpoint), &mut self.work),
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
                 health: known.remove(&endpoint.address).unwrap_or_default(),
@@ -339,6 +380,7 @@ fn direct(endpoint: &Endpoint) -> Source {
     };
     let service = Service {
         key: key.clone(),
+        addresses: Vec::new(),
         protocol: Protocol::Unspecified,
         routes: RouteTable::new(Order::Listed, vec![rule]),
         backends: vec![backend],
@@ -352,9 +394,19 @@ fn route_series(metrics: &Metrics, labels: &Labels) -> RouteSeries {
     RouteSeries { mtls: of(true), plain: of(false) }
 }
 
+/// How redirected connections find what is bound.
+fn called(meaning: &Meaning, service: &Service) -> Called {
+    match meaning {
+        Meaning::Address(_) => Called::Itself,
+        Meaning::Service(_) if service.addresses.is_empty() => Called::ByName,
+        Meaning::Service(_) => Called::ByAddress,
+    }
+}
+
 fn bind_service(
     own: &WorkloadName,
     metrics: &Metrics,
+    called: Called,
     source: &Source,
     backends: Vec<Arc<BoundBackend>>,
     predecessor: Option<&Bound>,
@@ -375,6 +427,7 @@ fn bind_service(
     };
     Bound {
         key: service.key.clone(),
+        called,
         protocol: service.protocol,
         series: service.routes.rules().iter().map(series).collect(),
         unrouted: route_series(metrics, &labels),
@@ -398,8 +451,7 @@ struct Targets {
 }
 
 impl Targets {
-    fn find_or_make(&mut self, endpoint: &Endpoint, work: &mut Work) -> Arc<Target> {
-        let reach: Reach = (endpoint.dial, endpoint.address.port(), endpoint.identity.clone());
+    fn reach(&mut self, reach: Reach, work: &mut Work) -> Arc<Target> {
         if let Some(target) = self.by_reach.get(&reach).and_then(Weak::upgrade) {
             return target;
         }
@@ -616,6 +668,55 @@ mod tests {
         let (again, work) = fixture.change(vec![lookup("2")]);
         assert_eq!(work, Work::default());
         assert!(Arc::ptr_eq(direct, again.destinations["10.0.0.1:8080"].bound.as_ref().unwrap()));
+    }
+
+    #[test]
+    fn an_address_is_found_by_itself_and_one_that_is_nothing_is_its_own_way_through() {
+        let (mut fixture, _) = Fixture::new();
+        let none = fixtures::lookup_of("192.0.2.1:443", "1", &Lookup::None);
+        let endpoint = Lookup::Endpoint(Box::new(fixtures::model_endpoint(0)));
+        let endpoint = fixtures::lookup_of("10.0.0.1:8080", "1", &endpoint);
+
+        let (table, _) = fixture.change(vec![none, endpoint]);
+
+        let nothing = &table.addresses[&"192.0.2.1:443".parse().unwrap()];
+        assert!(nothing.bound.is_none());
+        assert_eq!(nothing.through.as_ref().unwrap().dial, "192.0.2.1:443".parse().unwrap());
+        let workload = &table.addresses[&"10.0.0.1:8080".parse().unwrap()];
+        assert_eq!(workload.bound.as_ref().unwrap().called, Called::Itself);
+        assert!(workload.through.is_none());
+        assert!(table.destinations[AUTHORITY].through.is_none());
+    }
+
+    #[test]
+    fn a_service_with_addresses_of_its_own_is_called_by_them() {
+        let (mut fixture, table) = Fixture::new();
+        assert_eq!(bound(&table).called, Called::ByName);
+
+        let addresses = vec!["10.96.0.1".parse().unwrap()];
+        let service = Service { addresses, ..fixtures::model_service(&[90, 10]) };
+        let (table, _) = fixture.change(vec![fixtures::service_of("2", &service)]);
+
+        assert_eq!(bound(&table).called, Called::ByAddress);
+    }
+
+    #[test]
+    fn our_own_workload_is_dialled_at_our_own_listener_where_connections_are_redirected() {
+        let dialled = |redirected: bool| {
+            let (mut fixture, _) = Fixture::new();
+            let own = fixtures::model_endpoint(0).workload.unwrap();
+            let binder = Binder::new(own, Arc::new(Metrics::new(1)));
+            fixture.binder = if redirected { binder.redirected(4999) } else { binder };
+            let (table, _) = fixture.change(vec![]);
+            let endpoints = &bound(&table).backends[0].endpoints;
+            let dials = endpoints.iter().map(|endpoint| endpoint.target.dial.to_string());
+            (dials.collect::<Vec<_>>(), endpoints[0].target.port)
+        };
+
+        let (dials, port) = dialled(true);
+        assert_eq!(dials, ["10.0.0.1:4999", "10.0.0.3:4143"], "only our own, at its own address");
+        assert_eq!(port, 8080, "the preamble names the workload's port");
+        assert_eq!(dialled(false).0, ["10.0.0.1:4143", "10.0.0.3:4143"]);
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub(crate) fn model_service(weights: &[u32]) -> Service {
     };
     Service {
         key: key(),
+        addresses: Vec::new(),
         protocol: Protocol::Http,
         routes: RouteTable::new(Order::Listed, vec![rule]),
         backends: (0..weights.len()).map(backend).collect(),

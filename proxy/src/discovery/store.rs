@@ -125,8 +125,12 @@ mod tests {
 
     fn table(authority: &str) -> Arc<Table> {
         let authority: Arc<str> = Arc::from(authority);
-        let destination =
-            Destination { authority: Arc::clone(&authority), bound: None, used: AtomicBool::new(false) };
+        let destination = Destination {
+            authority: Arc::clone(&authority),
+            bound: None,
+            through: None,
+            used: AtomicBool::new(false),
+        };
         Arc::new(Table {
             destinations: HashMap::from([(authority, Arc::new(destination))]),
             ..Table::default()

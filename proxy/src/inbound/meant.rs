@@ -111,6 +111,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn our_listeners_are_ours_wherever_they_are_reached() {
+        let settings = settings(None);
+        let is_ours = |dial: &str, peer: &str| {
+            settings.is_ours(dial.parse().unwrap(), SocketAddr::new(peer.parse().unwrap(), 50_000))
+        };
+
+        assert!(is_ours("127.0.0.1:4140", "10.0.0.5"));
+        assert!(is_ours("10.0.0.5:4143", "10.0.0.5"), "the inbound listener has every address");
+        assert!(is_ours("[::1]:4143", "::1"));
+        assert!(!is_ours("10.0.0.6:4143", "10.0.0.5"), "another host's");
+        assert!(!is_ours("10.0.0.5:4140", "10.0.0.5"), "nobody listens there");
+        assert!(!is_ours("127.0.0.1:8080", "127.0.0.1"));
+    }
+
     fn to(address: &str, is_ours: bool) -> Option<Original> {
         Some(Original { address: address.parse().unwrap(), is_ours })
     }

@@ -1,7 +1,8 @@
 //! `Request` becomes `Routed`: its authority names a service, the service's rules name a backend.
 //!
 //! Keep-alive clients ask for the same authority again and again, so each connection remembers its last
-//! one; only another authority, or a newer table, costs a look-up.
+//! one; only another authority, or a newer table, costs a look-up. On a redirected connection to an address
+//! that is a service's own, the authority is not looked up at all.
 
 use std::{
     pin::Pin,
@@ -16,12 +17,12 @@ use pin_project_lite::pin_project;
 use selvedge_model::RequestFacts;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{grpc_timeout, pass_through::pass_through};
+use super::{dialled, grpc_timeout, pass_through::pass_through};
 use crate::{
     bind::{Bound, Destination},
     discovery::store::LOOKUP_TIMEOUT,
     error::Reason,
-    step::{Error, HttpVersion, Request, Response, Routed, Step, Taken},
+    step::{Error, Found, HttpVersion, Request, Response, Routed, Step, Taken},
     worker::Worker,
 };
 
@@ -89,23 +90,22 @@ impl<S: Step<Routed>> Choose<S> {
         let authority = authority(&request.http)?;
         let generation = self.worker.view.refresh();
         let mut last = request.conn.last.borrow_mut();
-        if let Some((found_in, destination)) = &*last
-            && *found_in == generation
-            && destination.authority.eq_ignore_ascii_case(authority)
+        if let Some(last) = &*last
+            && last.generation == generation
+            && last.authority.as_ref().is_none_or(|last| last.eq_ignore_ascii_case(authority))
         {
-            return Ok(Some(Arc::clone(destination)));
+            return Ok(Some(Arc::clone(&last.destination)));
         }
-        let found = self.worker.view.with(|table| {
-            table.destinations.get(authority).cloned().or_else(|| {
-                let lower = authority.bytes().any(|byte| byte.is_ascii_uppercase());
-                lower.then(|| table.destinations.get(authority.to_ascii_lowercase().as_str()).cloned())?
-            })
-        });
-        if let Some(destination) = &found {
+        let found = match request.conn.original {
+            None => named(&self.worker, authority)
+                .map(|destination| (Some(Arc::clone(&destination.authority)), destination)),
+            Some(original) => dialled::meant(&self.worker, original, authority),
+        };
+        Ok(found.map(|(authority, destination)| {
             destination.touch();
-            *last = Some((generation, Arc::clone(destination)));
-        }
-        Ok(found)
+            *last = Some(Found { generation, authority, destination: Arc::clone(&destination) });
+            destination
+        }))
     }
 
     /// Finds the rule, and draws a backend by its weights.
@@ -131,21 +131,38 @@ impl<S: Step<Routed>> Choose<S> {
     /// Asks the control plane, then goes on; what it does not know passes through, if that is allowed.
     async fn ask(mut self, request: Request) -> Result<Response, Error> {
         let authority = authority(&request.http)?.to_ascii_lowercase();
-        let store = Arc::clone(self.worker.view.store());
-        let Some(destination) = store.destination(&authority).await else {
-            let what = format!(
-                "the control plane has not said within {LOOKUP_TIMEOUT:?} what {authority} is; \
-                 see /config on this proxy's admin port for its connection"
-            );
-            return Err(Error::new(Reason::Discovery, what));
+        let destination = match request.conn.original {
+            None => ask(&self.worker, &authority).await?,
+            Some(original) => dialled::ask(&self.worker, original, &authority).await?,
         };
         destination.touch();
         if destination.bound.is_none() {
-            return pass_through(&self.worker, request, &authority).await;
+            return pass_through(&self.worker, request, &authority, &destination).await;
         }
         let routed = self.route(request, &destination)?;
         self.inner.call(routed).await
     }
+}
+
+/// What `authority` means, if that is known without asking the control plane.
+pub(super) fn named(worker: &Worker, authority: &str) -> Option<Arc<Destination>> {
+    worker.view.with(|table| {
+        table.destinations.get(authority).cloned().or_else(|| {
+            let lower = authority.bytes().any(|byte| byte.is_ascii_uppercase());
+            lower.then(|| table.destinations.get(authority.to_ascii_lowercase().as_str()).cloned())?
+        })
+    })
+}
+
+/// What `authority` means, as the control plane says in time.
+pub(super) async fn ask(worker: &Worker, authority: &str) -> Result<Arc<Destination>, Error> {
+    worker.view.store().destination(authority).await.ok_or_else(|| {
+        let what = format!(
+            "the control plane has not said within {LOOKUP_TIMEOUT:?} what {authority} is; \
+             see /config on this proxy's admin port for its connection"
+        );
+        Error::new(Reason::Discovery, what)
+    })
 }
 
 pub(super) fn unknown(authority: &str) -> Error {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    bind::{Slot, Target},
+    bind::{Destination, Slot, Target},
     cli::OutboundTrafficPolicy,
     error::Reason,
     route::choose::unknown,
@@ -25,34 +25,38 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The port of an authority that names none.
 const DEFAULT_PORT: u16 = 80;
 
-/// Sends `request` to the address that `authority` has.
+/// Sends `request` to the address that was dialled, which is `destination`'s; where nobody redirects, to the
+/// one that `authority` has.
 pub(super) async fn pass_through(
     worker: &Worker,
     request: Request,
     authority: &str,
+    destination: &Destination,
 ) -> Result<Response, Error> {
     if worker.settings.outbound_traffic_policy == OutboundTrafficPolicy::RegistryOnly {
         return Err(unknown(authority));
     }
-    let dial = resolve(worker, authority).await?;
-    if worker.settings.listeners.contains(&dial) {
+    let target = match &destination.through {
+        Some(target) => Arc::clone(target),
+        None => unpooled(resolve(worker, authority).await?),
+    };
+    let dial = target.dial;
+    if worker.settings.is_ours(dial, request.conn.peer) {
         let what =
             format!("{authority} is this proxy's own listener {dial}; the request would come back for ever");
         return Err(Error::new(Reason::Loop, what));
     }
-    let target = Arc::new(Target {
-        slot: Slot::None,
-        dial,
-        port: dial.port(),
-        identity: None,
-        in_flight: AtomicU32::new(0),
-    });
     let version = request.conn.version;
     let sent = worker.pools.send(&target, version, request.http, CONNECT_TIMEOUT).await;
     match sent {
         Ok(http) => Ok(Response { http, facts: Facts::default() }),
         Err(error) => Err(Error::from(error.failure)),
     }
+}
+
+fn unpooled(dial: SocketAddr) -> Arc<Target> {
+    let (port, in_flight) = (dial.port(), AtomicU32::new(0));
+    Arc::new(Target { slot: Slot::None, dial, port, identity: None, in_flight })
 }
 
 async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Error> {

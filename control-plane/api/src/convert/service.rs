@@ -52,6 +52,7 @@ impl From<&Service> for wire::Service {
             protocol: wire::Protocol::from(service.protocol).into(),
             routes: Some((&service.routes).into()),
             backends: service.backends.iter().map(Into::into).collect(),
+            addresses: service.addresses.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -60,7 +61,9 @@ impl TryFrom<wire::Service> for Service {
     type Error = ConvertError;
 
     fn try_from(service: wire::Service) -> Result<Self, ConvertError> {
+        let addresses = service.addresses.iter().map(|address| parse("service address", address));
         let service = Self {
+            addresses: addresses.collect::<Result<_, _>>()?,
             key: required("service key", service.key)?.try_into()?,
             protocol: protocol(service.protocol)?,
             routes: required("service routes", service.routes)?.try_into()?,

@@ -154,8 +154,16 @@ fn service() -> impl Strategy<Value = Service> {
         Just(Protocol::Tcp),
     ];
     vec(backend(), 0..3).prop_flat_map(move |backends| {
-        (service_key(), protocol.clone(), route_table(backends.len()), Just(backends))
-            .prop_map(|(key, protocol, routes, backends)| Service { key, protocol, routes, backends })
+        let addresses = vec(any::<std::net::IpAddr>(), 0..3);
+        (service_key(), addresses, protocol.clone(), route_table(backends.len()), Just(backends)).prop_map(
+            |(key, addresses, protocol, routes, backends)| Service {
+                key,
+                addresses,
+                protocol,
+                routes,
+                backends,
+            },
+        )
     })
 }
 
@@ -269,7 +277,13 @@ fn valid_service() -> wire::Service {
         retry: RetryPolicy::default(),
     };
     let routes = RouteTable::new(Order::Listed, vec![rule]);
-    wire::Service::from(&Service { key, protocol: Protocol::Http, routes, backends: vec![backend] })
+    wire::Service::from(&Service {
+        key,
+        addresses: Vec::new(),
+        protocol: Protocol::Http,
+        routes,
+        backends: vec![backend],
+    })
 }
 
 /// Why the service is refused after `spoil`.
