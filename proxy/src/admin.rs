@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
-    bind::{Bound, BoundBackend, BoundEndpoint, Destination},
+    bind::{Bound, BoundBackend, BoundEndpoint, Called, Destination},
     discovery::{
         Store,
         connect::Address,
@@ -125,11 +125,15 @@ struct DestinationState {
     authority: Arc<str>,
     /// Absent: the control plane knows of nothing by that name.
     service: Option<ServiceState>,
+    /// Where it goes if it may pass through: to the address that it is.
+    through: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct ServiceState {
     key: String,
+    /// How redirected connections find it.
+    called: Called,
     /// Absent for a workload's own address.
     version: Option<String>,
     protocol: Protocol,
@@ -203,7 +207,8 @@ fn control_plane(address: &Address, status: Status) -> ControlPlaneState {
 
 fn destination(destination: &Destination, versions: &BTreeMap<ResourceName, String>) -> DestinationState {
     let service = destination.bound.as_deref().map(|bound| service(bound, versions));
-    DestinationState { authority: Arc::clone(&destination.authority), service }
+    let through = destination.through.as_ref().map(|target| target.dial.to_string());
+    DestinationState { authority: Arc::clone(&destination.authority), service, through }
 }
 
 fn service(bound: &Bound, versions: &BTreeMap<ResourceName, String>) -> ServiceState {
@@ -216,6 +221,7 @@ fn service(bound: &Bound, versions: &BTreeMap<ResourceName, String>) -> ServiceS
     };
     ServiceState {
         key: bound.key.to_string(),
+        called: bound.called,
         version: versions.get(&ResourceName::Service(bound.key.clone())).cloned(),
         protocol: bound.protocol,
         routes: bound.routes.clone(),
@@ -348,6 +354,7 @@ mod tests {
         let destination = &config["destinations"][0];
         assert_eq!(destination["authority"], AUTHORITY);
         assert_eq!(destination["service"]["version"], "5");
+        assert_eq!(destination["service"]["called"], "by-name");
         assert_eq!(destination["service"]["routes"]["rules"][0]["backends"][0]["weight"], 90);
         assert_eq!(destination["service"]["backends"][0]["endpoints"], 2);
         assert_eq!(destination["service"]["backends"][0]["version"], "6");

@@ -21,7 +21,7 @@ use super::{dialled, grpc_timeout, pass_through::pass_through};
 use crate::{
     bind::{Bound, Destination},
     discovery::store::LOOKUP_TIMEOUT,
-    error::Reason,
+    error::{Failure, Reason},
     step::{Error, Found, HttpVersion, Request, Response, Routed, Step, Taken},
     worker::Worker,
 };
@@ -111,7 +111,7 @@ impl<S: Step<Routed>> Choose<S> {
     /// Finds the rule, and draws a backend by its weights.
     fn route(&self, request: Request, destination: &Arc<Destination>) -> Result<Routed, Error> {
         let Some(bound) = destination.bound.clone() else {
-            return Err(unknown(&destination.authority));
+            return Err(unknown(&destination.authority).into());
         };
         let found = find(&bound, &request);
         let Some(rule) = found else {
@@ -165,9 +165,9 @@ pub(super) async fn ask(worker: &Worker, authority: &str) -> Result<Arc<Destinat
     })
 }
 
-pub(super) fn unknown(authority: &str) -> Error {
+pub(super) fn unknown(authority: &str) -> Failure {
     let what = format!("{authority} is in no Service or ServiceEntry that this workload may see");
-    Error::new(Reason::RegistryOnly, what)
+    Failure::new(Reason::RegistryOnly, what)
 }
 
 /// `error`, with the service that it came from.

@@ -8,4 +8,5 @@ mod timeout;
 
 pub use choose::choose;
 pub use dialled::dialled;
+pub use pass_through::through;
 pub use timeout::timeout;

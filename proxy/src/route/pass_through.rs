@@ -1,4 +1,4 @@
-//! Requests for what is in no configuration: out in plaintext, to wherever their name points, if the
+//! What is for nothing that any configuration knows: out in plaintext, to wherever it was going, if the
 //! outbound traffic policy allows it (Istio `outboundTrafficPolicy` ALLOW_ANY).
 //!
 //! Only the control plane's word that it knows of nothing by that name leads here; a control plane that
@@ -13,7 +13,7 @@ use std::{
 use crate::{
     bind::{Destination, Slot, Target},
     cli::OutboundTrafficPolicy,
-    error::Reason,
+    error::{Failure, Reason},
     route::choose::unknown,
     step::{Error, Facts, Request, Response},
     worker::Worker,
@@ -33,25 +33,51 @@ pub(super) async fn pass_through(
     authority: &str,
     destination: &Destination,
 ) -> Result<Response, Error> {
-    if worker.settings.outbound_traffic_policy == OutboundTrafficPolicy::RegistryOnly {
-        return Err(unknown(authority));
-    }
+    permit(worker, authority)?;
     let target = match &destination.through {
         Some(target) => Arc::clone(target),
         None => unpooled(resolve(worker, authority).await?),
     };
-    let dial = target.dial;
-    if worker.settings.is_ours(dial, request.conn.peer) {
-        let what =
-            format!("{authority} is this proxy's own listener {dial}; the request would come back for ever");
-        return Err(Error::new(Reason::Loop, what));
-    }
+    refuse_loop(worker, target.dial, request.conn.peer)?;
     let version = request.conn.version;
     let sent = worker.pools.send(&target, version, request.http, CONNECT_TIMEOUT).await;
     match sent {
         Ok(http) => Ok(Response { http, facts: Facts::default() }),
         Err(error) => Err(Error::from(error.failure)),
     }
+}
+
+/// Where a connection from `peer` to `destination`, which is an address that the mesh does not know, goes on
+/// to: that very address.
+///
+/// # Errors
+/// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::Loop`] if it would
+/// come back to us.
+pub fn through<'a>(
+    worker: &Worker,
+    destination: &'a Destination,
+    peer: SocketAddr,
+) -> Result<&'a Arc<Target>, Failure> {
+    permit(worker, &destination.authority)?;
+    let target = destination.through.as_ref().ok_or_else(|| unknown(&destination.authority))?;
+    refuse_loop(worker, target.dial, peer)?;
+    Ok(target)
+}
+
+fn permit(worker: &Worker, authority: &str) -> Result<(), Failure> {
+    match worker.settings.outbound_traffic_policy {
+        OutboundTrafficPolicy::AllowAny => Ok(()),
+        OutboundTrafficPolicy::RegistryOnly => Err(unknown(authority)),
+    }
+}
+
+fn refuse_loop(worker: &Worker, dial: SocketAddr, peer: SocketAddr) -> Result<(), Failure> {
+    if worker.settings.is_ours(dial, peer) {
+        let what =
+            format!("{dial} is this proxy's own listener; what is sent there would come back for ever");
+        return Err(Failure::new(Reason::Loop, what));
+    }
+    Ok(())
 }
 
 fn unpooled(dial: SocketAddr) -> Arc<Target> {
