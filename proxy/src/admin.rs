@@ -147,6 +147,8 @@ struct BackendState {
     policy: TrafficPolicy,
     broken: Option<Arc<str>>,
     endpoints: usize,
+    /// Which names of endpoints have no address, and why.
+    unresolved: Option<Arc<str>>,
     /// The version of the endpoints.
     version: Option<String>,
 }
@@ -217,6 +219,7 @@ fn service(bound: &Bound, versions: &BTreeMap<ResourceName, String>) -> ServiceS
         policy: backend.policy.clone(),
         broken: backend.broken.clone(),
         endpoints: backend.endpoints.len(),
+        unresolved: backend.unresolved.clone(),
         version: versions.get(&ResourceName::Endpoints(backend.name.service.clone())).cloned(),
     };
     ServiceState {
@@ -237,6 +240,10 @@ struct EndpointState {
     address: String,
     /// Where we connect.
     dial: String,
+    /// The name that its address was found by. Absent: it was configured by address.
+    name: Option<Arc<str>>,
+    /// Why that name does not resolve now; the address is the last that it had.
+    name_failing: Option<Arc<str>>,
     /// Who must answer. Absent: plaintext.
     identity: Option<String>,
     workload: Option<WorkloadName>,
@@ -269,6 +276,8 @@ fn endpoint_state(backend: &BoundBackend, endpoint: &BoundEndpoint, now: Instant
         backend: backend.name.to_string(),
         address: endpoint.address.to_string(),
         dial: endpoint.target.dial.to_string(),
+        name: endpoint.origin.as_ref().map(|origin| Arc::clone(&origin.name)),
+        name_failing: endpoint.origin.as_ref().and_then(|origin| origin.failing.clone()),
         identity: endpoint.target.identity.as_ref().map(ToString::to_string),
         workload: endpoint.workload.clone(),
         in_flight: endpoint.target.in_flight.load(std::sync::atomic::Ordering::Relaxed),
@@ -293,7 +302,6 @@ mod tests {
     use crate::{
         balance::Outcome,
         discovery::{
-            binder::Binder,
             fake::Ca,
             fixtures::{self, AUTHORITY},
             held::{Draft, Held},
@@ -317,7 +325,7 @@ mod tests {
             ..wire::Transaction::default()
         });
         held.take_in(draft, &fixtures::us(), |_| true).unwrap();
-        let mut binder = Binder::new(fixtures::workload(), Arc::new(Metrics::new(1)));
+        let mut binder = fixtures::binder(&Arc::new(Metrics::new(1)));
         let (store, _asked) = Store::new();
         store.publish(binder.bind(&held, |_| true, Instant::now()).0);
         let applied = status::Applied { nonce: 4, at: SystemTime::now(), upserts: 4, removals: 0 };

@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::{
     balance::{Candidate, Ejection, Health},
+    names::Origin,
     retry::Budget,
     telemetry::Series,
 };
@@ -110,6 +111,8 @@ pub struct BoundBackend {
     pub policy: TrafficPolicy,
     /// Why it cannot be used; its share answers 503.
     pub broken: Option<Arc<str>>,
+    /// Which names of its endpoints have no address, and why.
+    pub unresolved: Option<Arc<str>>,
     /// Its endpoints (the subset's, if it is one).
     pub endpoints: Vec<Arc<BoundEndpoint>>,
     /// Round robin's cursor.
@@ -127,6 +130,8 @@ pub struct BoundEndpoint {
     pub address: SocketAddr,
     /// The workload, if known.
     pub workload: Option<WorkloadName>,
+    /// The name that its address was found by, if it was.
+    pub origin: Option<Arc<Origin>>,
     /// Failures seen by this backend; shared with the same endpoint in the table before.
     pub health: Arc<Health>,
     /// The same as its backend's.

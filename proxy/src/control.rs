@@ -17,7 +17,7 @@ use crate::{
         own::{self, Own},
         token::TokenSource,
     },
-    names::{Question, ask},
+    names::{Names, Question, ask},
     telemetry::Metrics,
 };
 
@@ -57,6 +57,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         control;
     let resolver = Arc::new(Resolver::new(args.resolver.clone()));
     let control_plane = ControlPlane::new(args.control_plane.clone(), Arc::clone(&resolver));
+    let names = Names::new(Arc::clone(&resolver), Arc::clone(&metrics));
     let (joined_sender, joined) = watch::channel(None);
     let (bundle_sender, bundle) = watch::channel(None);
     let (status_sender, status) = watch::channel(Status::default());
@@ -71,7 +72,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         certificate: readiness.condition("certificate"),
         metrics: Arc::clone(&metrics),
     });
-    let binder = Binder::new(args.workload.clone(), Arc::clone(&metrics));
+    let binder = Binder::new(args.workload.clone(), Arc::clone(&metrics), names);
     let binder = if args.redirected { binder.redirected(inbound) } else { binder };
     let discovery = discovery::run(Discovery {
         control_plane,

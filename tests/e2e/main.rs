@@ -15,6 +15,7 @@ mod http;
 mod keep_alive;
 mod kill;
 mod mesh_client;
+mod names;
 mod opaque;
 mod plaintext;
 mod protocols;

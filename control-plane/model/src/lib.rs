@@ -4,6 +4,7 @@
 //! control plane and the proxy run the same rules.
 
 pub mod identity;
+pub mod place;
 pub mod policy;
 pub mod resilience;
 pub mod route;
@@ -11,8 +12,9 @@ pub mod service;
 pub mod snapshot;
 
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
+pub use place::{Host, Place};
 pub use policy::{InboundPolicy, MtlsMode, MtlsRule, Verdict};
 pub use resilience::{LoadBalancer, OutlierDetection, RetryOn, RetryPolicy, TrafficPolicy};
 pub use route::{FullRegex, Match, Order, RequestFacts, RouteTable, Rule, StringMatch, WeightedBackend};
-pub use service::{Backend, BackendName, Endpoint, Endpoints, Protocol, Service, ServiceKey};
+pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};

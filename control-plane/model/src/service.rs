@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{RouteTable, SpiffeId, TrafficPolicy, WorkloadName};
+use crate::{Place, RouteTable, SpiffeId, TrafficPolicy, WorkloadName};
 
 /// One port of one service: the unit that is looked up, routed and subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -101,6 +101,47 @@ pub struct Endpoints {
     pub key: ServiceKey,
     /// In a stable order.
     pub list: Vec<Endpoint>,
+    /// Those whose addresses only DNS knows; each client resolves them in its own network.
+    pub named: Vec<NamedEndpoint>,
+    /// Whether a request goes wherever its own authority says (`ServiceEntry` resolution NONE).
+    pub requested: bool,
+}
+
+impl Endpoints {
+    /// These endpoints and no others.
+    pub fn new(key: ServiceKey, list: Vec<Endpoint>) -> Self {
+        Self { key, list, named: Vec::new(), requested: false }
+    }
+}
+
+/// An endpoint by name: as many endpoints as the name has addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct NamedEndpoint {
+    /// Where the app itself listens.
+    pub address: Place,
+    /// Where a client's sidecar connects: `address`, or the workload's inbound listener in explicit mode.
+    pub dial: Place,
+    /// Whether only one of the addresses is used at a time (`DNS_ROUND_ROBIN`).
+    pub one_address: bool,
+    /// The identity that each of the addresses must prove. `None`: it is called in plaintext.
+    pub identity: Option<SpiffeId>,
+    /// The workload, if it is one.
+    pub workload: Option<WorkloadName>,
+    /// The workload's labels, for subsets.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl NamedEndpoint {
+    /// The endpoint, if nothing of it is a name after all.
+    pub fn fixed(&self) -> Option<Endpoint> {
+        Some(Endpoint {
+            address: self.address.socket()?,
+            dial: self.dial.socket()?,
+            identity: self.identity.clone(),
+            workload: self.workload.clone(),
+            labels: self.labels.clone(),
+        })
+    }
 }
 
 /// One address that answers for a service port.

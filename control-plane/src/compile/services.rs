@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{Endpoint, Endpoints, Protocol, ServiceKey, SpiffeId};
+use selvedge_model::{Endpoints, NamedEndpoint, Place, Protocol, ServiceKey, SpiffeId};
 
 use super::{
     Problems, Settings,
@@ -161,8 +161,8 @@ impl<'a> Catalog<'a> {
 /// Where an endpoint list comes from, before addresses are known to belong to workloads.
 enum Candidate<'a> {
     Workload(usize, u16),
-    Address(SocketAddr),
-    Inline(&'a Document<ServiceEntrySpec>, &'a WorkloadEntrySpec, SocketAddr),
+    Address(Place),
+    Inline(&'a Document<ServiceEntrySpec>, &'a WorkloadEntrySpec, Place),
 }
 
 /// The endpoints of every port of every host.
@@ -205,12 +205,18 @@ pub(super) fn endpoints(
     let endpoints = candidates
         .into_iter()
         .map(|(key, candidates)| {
-            let mut by_address = BTreeMap::new();
+            let mut by_place = BTreeMap::new();
             for endpoint in candidates.iter().filter_map(|one| settled.endpoint(&key, one, workloads)) {
-                by_address.entry((endpoint.address, endpoint.dial)).or_insert(endpoint);
+                by_place.entry((endpoint.address.clone(), endpoint.dial.clone())).or_insert(endpoint);
             }
-            let list = by_address.into_values().collect();
-            (key.clone(), Endpoints { key, list })
+            let mut endpoints = Endpoints::new(key.clone(), Vec::new());
+            for endpoint in by_place.into_values() {
+                match endpoint.fixed() {
+                    Some(fixed) => endpoints.list.push(fixed),
+                    None => endpoints.named.push(endpoint),
+                }
+            }
+            (key, endpoints)
         })
         .collect();
     workloads.report_shared_addresses(problems);
@@ -299,7 +305,7 @@ fn sliced<'a>(slices: Option<&Vec<&EndpointSliceSpec>>, port: &ServicePort) -> V
                 None => continue,
             },
         };
-        list.extend(slice.addresses.iter().map(|ip| Candidate::Address(SocketAddr::new(*ip, number))));
+        list.extend(slice.addresses.iter().map(|ip| Candidate::Address(SocketAddr::new(*ip, number).into())));
     }
     list
 }
@@ -318,8 +324,8 @@ fn of_entry<'a>(
         EntryEndpoints::Inline(list) => list
             .iter()
             .filter_map(|inline| {
-                let ip: IpAddr = inline.address?;
-                Some(Candidate::Inline(document, inline, SocketAddr::new(ip, target(&inline.ports))))
+                let place = Place::new(inline.address.clone()?, target(&inline.ports));
+                Some(Candidate::Inline(document, inline, place))
             })
             .collect(),
     }
@@ -338,19 +344,17 @@ impl Settled<'_> {
         key: &ServiceKey,
         candidate: &Candidate<'_>,
         workloads: &mut Workloads<'_>,
-    ) -> Option<Endpoint> {
+    ) -> Option<NamedEndpoint> {
         let mut endpoint = match candidate {
             Candidate::Workload(index, port) => workloads.at(*index).endpoint(*port)?,
             Candidate::Address(address) => {
-                at_address(*address, workloads).unwrap_or_else(|| plaintext(*address, BTreeMap::new()))
+                at_place(address, workloads).unwrap_or_else(|| plaintext(address.clone(), BTreeMap::new()))
             }
-            Candidate::Inline(document, inline, address) => {
-                self.inline(document, inline, *address, workloads)
-            }
+            Candidate::Inline(document, inline, address) => self.inline(document, inline, address, workloads),
         };
         if self.external.contains(&key.host) {
             endpoint.identity = None;
-            endpoint.dial = endpoint.address;
+            endpoint.dial = endpoint.address.clone();
         }
         Some(endpoint)
     }
@@ -359,10 +363,10 @@ impl Settled<'_> {
         &self,
         document: &Document<ServiceEntrySpec>,
         inline: &WorkloadEntrySpec,
-        address: SocketAddr,
+        address: &Place,
         workloads: &mut Workloads<'_>,
-    ) -> Endpoint {
-        if let Some(mut endpoint) = at_address(address, workloads) {
+    ) -> NamedEndpoint {
+        if let Some(mut endpoint) = at_place(address, workloads) {
             if !inline.labels.is_empty() {
                 endpoint.labels.clone_from(&inline.labels);
             }
@@ -371,20 +375,21 @@ impl Settled<'_> {
         let namespace = &*document.name.namespace;
         let policy = self.policies.find(namespace, &inline.labels);
         let identity = SpiffeId::new(&self.settings.trust_domain, namespace, &inline.service_account).ok();
-        let mut endpoint = plaintext(address, inline.labels.clone());
-        endpoint.identity = identity
-            .and_then(|identity| expected_identity(inline.meshed, &policy, address.port(), &identity));
+        let mut endpoint = plaintext(address.clone(), inline.labels.clone());
+        endpoint.identity =
+            identity.and_then(|identity| expected_identity(inline.meshed, &policy, address.port, &identity));
         endpoint
     }
 }
 
-/// The workload at `address` as an endpoint; notes that it serves that port.
-fn at_address(address: SocketAddr, workloads: &mut Workloads<'_>) -> Option<Endpoint> {
-    let index = workloads.serving(address)?;
-    workloads.serves(index, address.port());
-    workloads.at(index).endpoint(address.port())
+/// The workload at `place` as an endpoint; notes that it serves that port.
+fn at_place(place: &Place, workloads: &mut Workloads<'_>) -> Option<NamedEndpoint> {
+    let index = workloads.serving(place)?;
+    workloads.serves(index, place.port);
+    workloads.at(index).endpoint(place.port)
 }
 
-fn plaintext(address: SocketAddr, labels: BTreeMap<String, String>) -> Endpoint {
-    Endpoint { address, dial: address, identity: None, workload: None, labels }
+fn plaintext(address: Place, labels: BTreeMap<String, String>) -> NamedEndpoint {
+    let dial = address.clone();
+    NamedEndpoint { address, dial, one_address: false, identity: None, workload: None, labels }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{Endpoint, InboundPolicy, SpiffeId, Workload, WorkloadName};
+use selvedge_model::{Endpoint, Host, InboundPolicy, NamedEndpoint, Place, SpiffeId, Workload, WorkloadName};
 
 use super::{Problems, Settings, inbound::Policies, keep, selects};
 use crate::resources::{Document, Resources, WorkloadEntrySpec};
@@ -24,12 +24,13 @@ pub(super) struct Known<'a> {
 
 impl Known<'_> {
     /// What calling `port` here takes; `None` if its address is unknown.
-    pub(super) fn endpoint(&self, port: u16) -> Option<Endpoint> {
+    pub(super) fn endpoint(&self, port: u16) -> Option<NamedEndpoint> {
         let spec = &self.document.spec;
-        let address = SocketAddr::new(spec.address?, port);
-        Some(Endpoint {
+        let address = Place::new(spec.address.clone()?, port);
+        Some(NamedEndpoint {
+            dial: spec.inbound.clone().filter(|_| spec.meshed).unwrap_or_else(|| address.clone()),
             address,
-            dial: spec.inbound.filter(|_| spec.meshed).unwrap_or(address),
+            one_address: false,
             identity: expected_identity(spec.meshed, &self.policy, port, &self.identity),
             workload: Some(self.name.clone()),
             labels: spec.labels.clone(),
@@ -101,11 +102,10 @@ impl<'a> Workloads<'a> {
         self.list[index].ports.insert(port);
     }
 
-    /// The workload that serves `address`: one with that port, or the only one with that IP address.
-    pub(super) fn serving(&self, address: SocketAddr) -> Option<usize> {
-        let here = |known: &Known<'_>| known.document.spec.address == Some(address.ip());
-        let with_port =
-            self.list.iter().position(|known| here(known) && known.ports.contains(&address.port()));
+    /// The workload that serves `place`: one with that port, or the only one with that address.
+    pub(super) fn serving(&self, place: &Place) -> Option<usize> {
+        let here = |known: &Known<'_>| known.document.spec.address.as_ref() == Some(&place.host);
+        let with_port = self.list.iter().position(|known| here(known) && known.ports.contains(&place.port));
         with_port.or_else(|| {
             let mut at_address = self.list.iter().enumerate().filter(|(_, known)| here(known));
             let (only, _) = at_address.next()?;
@@ -115,15 +115,15 @@ impl<'a> Workloads<'a> {
 
     /// Reports every address and port that two workloads claim.
     pub(super) fn report_shared_addresses(&self, problems: &mut Problems) {
-        let mut owners: BTreeMap<(IpAddr, u16), &Known<'_>> = BTreeMap::new();
+        let mut owners: BTreeMap<(&Host, u16), &Known<'_>> = BTreeMap::new();
         for known in &self.list {
-            let Some(address) = known.document.spec.address else { continue };
+            let Some(address) = &known.document.spec.address else { continue };
             for port in &known.ports {
                 let owner = owners.entry((address, *port)).or_insert(known);
                 if !std::ptr::eq(*owner, known) {
                     let message = format!(
                         "{} is also the address of {} ({}), whose identity is expected there; give each workload its own port",
-                        SocketAddr::new(address, *port),
+                        Place::new(address.clone(), *port),
                         owner.document.name,
                         owner.document.place()
                     );
@@ -133,11 +133,12 @@ impl<'a> Workloads<'a> {
         }
     }
 
-    /// Each workload by every address and port that it serves.
+    /// Each workload by every address and port that it serves, where that is an IP address.
     pub(super) fn addresses(&self) -> BTreeMap<SocketAddr, Endpoint> {
         let mut addresses = BTreeMap::new();
         for known in &self.list {
-            for endpoint in known.ports.iter().filter_map(|port| known.endpoint(*port)) {
+            let endpoints = known.ports.iter().filter_map(|port| known.endpoint(*port)?.fixed());
+            for endpoint in endpoints {
                 addresses.entry(endpoint.address).or_insert(endpoint);
             }
         }
@@ -152,15 +153,15 @@ impl<'a> Workloads<'a> {
     ) -> BTreeMap<IpAddr, Arc<Workload>> {
         let mut at: BTreeMap<IpAddr, Vec<&Known<'_>>> = BTreeMap::new();
         for known in &self.list {
-            if let Some(address) = known.document.spec.address {
+            if let Some(address) = known.document.spec.address.as_ref().and_then(Host::ip) {
                 at.entry(address).or_default().push(known);
             }
         }
         let alone = at.into_iter().filter_map(|(address, here)| match here.as_slice() {
-            [known] => Some((address, finished.get(&known.name)?)),
+            [known] if known.document.spec.inbound.is_none() => Some((address, finished.get(&known.name)?)),
             _ => None,
         });
-        let redirected = alone.filter(|(_, workload)| workload.meshed && workload.inbound.is_none());
+        let redirected = alone.filter(|(_, workload)| workload.meshed);
         redirected.map(|(address, workload)| (address, Arc::clone(workload))).collect()
     }
 
@@ -175,7 +176,7 @@ impl<'a> Workloads<'a> {
                 name: known.name.clone(),
                 identity: known.identity.clone(),
                 meshed: spec.meshed,
-                inbound: spec.inbound.filter(|_| spec.meshed),
+                inbound: spec.inbound.as_ref().filter(|_| spec.meshed).and_then(Place::socket),
                 ports: known.ports.iter().copied().collect(),
                 policy: known.policy.clone(),
             };

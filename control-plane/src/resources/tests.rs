@@ -1,9 +1,9 @@
 //! What documents mean alone: fields, lines, and everything that is said about what is not acted on.
 
-use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use selvedge_model::{LoadBalancer, MtlsMode, Protocol, RetryOn, RetryPolicy, StringMatch};
+use selvedge_model::{Host, LoadBalancer, MtlsMode, Protocol, RetryOn, RetryPolicy, StringMatch};
 
 use super::{service::TargetPort, service_entry::EntryEndpoints, *};
 use crate::problem::{Problem, Severity};
@@ -379,7 +379,7 @@ fn a_workload_entry_reads_its_sidecar() {
     assert_eq!(told(&decoded), []);
     let Resource::WorkloadEntry(document) = understood(&decoded) else { panic!("{decoded:?}") };
     let spec = &document.spec;
-    assert_eq!(spec.address, Some("127.0.0.1".parse::<IpAddr>().unwrap()));
+    assert_eq!(spec.address, Some("127.0.0.1".parse().unwrap()));
     assert_eq!((spec.labels["app"].as_str(), spec.labels["tier"].as_str()), ("a", "web"));
     assert!(spec.meshed);
     assert_eq!(spec.inbound, Some("127.0.0.1:4143".parse().unwrap()));
@@ -387,12 +387,19 @@ fn a_workload_entry_reads_its_sidecar() {
 }
 
 #[test]
-fn a_workload_at_a_dns_name_is_reported() {
-    let decoded = only(
-        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: a}\nspec: {address: web.local}\n",
-    );
+fn a_workload_is_at_an_address_or_a_dns_name() {
+    let entry = |address: &str| {
+        only(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: a}}\nspec: {{address: '{address}'}}\n"
+        ))
+    };
 
-    assert_eq!(told(&decoded), [("spec.address", 4, Severity::NotActedOn)]);
+    let by_name = entry("Web_1.local");
+    assert_eq!(told(&by_name), []);
+    let Resource::WorkloadEntry(document) = understood(&by_name) else { panic!("{by_name:?}") };
+    assert_eq!(document.spec.address, Some(Host::Name("web_1.local".into())));
+    assert_eq!(told(&entry("unix:///run/app.sock")), [("spec.address", 4, Severity::NotActedOn)]);
+    assert_eq!(told(&entry("10.0.0.300")), [("spec.address", 4, Severity::Error)]);
 }
 
 #[test]

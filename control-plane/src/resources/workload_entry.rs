@@ -2,14 +2,11 @@
 //!
 //! Two things that Kubernetes knows about a pod are said here by a label and an annotation: whether there
 //! is a sidecar (`security.istio.io/tlsMode: istio`, as injection sets it), and where its inbound listener
-//! is when nothing redirects connections to it (`config.selvedge.io/inbound: IP:PORT`).
+//! is when nothing redirects connections to it (`config.selvedge.io/inbound: HOST:PORT`).
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::collections::BTreeMap;
 
-use selvedge_model::WorkloadName;
+use selvedge_model::{Host, Place, WorkloadName};
 use serde::Deserialize;
 
 use super::{
@@ -26,8 +23,9 @@ pub(super) const INBOUND_ANNOTATION: &str = "config.selvedge.io/inbound";
 /// What a `WorkloadEntry` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkloadEntrySpec {
-    /// Where it is; `None` if that is not an IP address (which is reported).
-    pub address: Option<IpAddr>,
+    /// Where it is: an IP address, or a name that each client resolves in its own network. `None`: a Unix
+    /// socket (which is reported).
+    pub address: Option<Host>,
     /// Its labels; those of `spec` beat those of `metadata`.
     pub labels: BTreeMap<String, String>,
     /// The ports that it serves, by name.
@@ -37,7 +35,7 @@ pub struct WorkloadEntrySpec {
     /// Whether it has a sidecar.
     pub meshed: bool,
     /// Its sidecar's inbound listener, in explicit mode.
-    pub inbound: Option<SocketAddr>,
+    pub inbound: Option<Place>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,12 +55,7 @@ pub(super) fn read(
     metadata: &Metadata,
     reading: &mut Reading<'_>,
 ) -> Result<WorkloadEntrySpec, FieldError> {
-    let address = words.address.parse().ok();
-    if address.is_none() {
-        let message =
-            format!("{:?} is not acted on: only IP addresses are, so nothing is sent there", words.address);
-        reading.not_acted_on(format!("{field}.address"), message);
-    }
+    let address = read_address(&words.address, &format!("{field}.address"), reading)?;
     let mut ports = BTreeMap::new();
     for (name, number) in words.ports {
         let port = port_number(number, &format!("{field}.ports.{name}"))?;
@@ -79,7 +72,8 @@ pub(super) fn read(
     let inbound = match metadata.annotations.get(INBOUND_ANNOTATION) {
         None => None,
         Some(text) => Some(text.parse().map_err(|_| {
-            let message = format!("{text:?} is no address; write IP:PORT of the sidecar's inbound listener");
+            let message =
+                format!("{text:?} is no address; write HOST:PORT of the sidecar's inbound listener");
             wrong(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message)
         })?),
     };
@@ -89,4 +83,14 @@ pub(super) fn read(
         reading.warning(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message);
     }
     Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound })
+}
+
+fn read_address(text: &str, field: &str, reading: &mut Reading<'_>) -> Result<Option<Host>, FieldError> {
+    if text.starts_with("unix://") {
+        let message = "is a Unix socket, which is not acted on: nothing is sent there";
+        reading.not_acted_on(field, message);
+        return Ok(None);
+    }
+    let host = text.parse().map_err(|error| wrong(field, format!("{text:?} is {error}")))?;
+    Ok(Some(host))
 }

@@ -47,7 +47,7 @@ pub(crate) fn add_service(mesh: &mut Mesh, host: &str, endpoints: &[&str]) {
         Endpoint { address, dial: address, identity: None, workload: None, labels: Default::default() }
     };
     let list = endpoints.iter().map(endpoint).collect();
-    mesh.endpoints.insert(key.clone(), Arc::new(Endpoints { key: key.clone(), list }));
+    mesh.endpoints.insert(key.clone(), Arc::new(Endpoints::new(key.clone(), list)));
     add_route(mesh, &key, None, &[&key]);
 }
 

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn endpoints(host: &str) -> Arc<Endpoints> {
-        Arc::new(Endpoints { key: ServiceKey::new(host, 80), list: Vec::new() })
+        Arc::new(Endpoints::new(ServiceKey::new(host, 80), Vec::new()))
     }
 
     #[test]

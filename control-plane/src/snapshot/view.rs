@@ -61,7 +61,7 @@ fn endpoints(snapshot: &Snapshot, service: &Service) -> Vec<Encoded> {
         match snapshot.mesh().endpoints.get(key) {
             Some(endpoints) => found.push(snapshot.encodings().endpoints(endpoints)),
             None if backend.broken.is_some() => {}
-            None => found.push(encode_endpoints(&Endpoints { key: key.clone(), list: Vec::new() })),
+            None => found.push(encode_endpoints(&Endpoints::new(key.clone(), Vec::new()))),
         }
     }
     found

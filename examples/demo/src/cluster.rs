@@ -410,7 +410,7 @@ impl Cluster {
         let token_file = self.directory().join(format!("{name}.token"));
         write_secret(&token_file, token).map_err(|source| file_error(&token_file, source))?;
         let workload = self.workload(name);
-        let mut arguments = flags(&[
+        let usual = [
             ("--workload", format!("default/{name}")),
             ("--control-plane", self.control_plane.grpc.to_string()),
             ("--token-file", token_file.display().to_string()),
@@ -418,10 +418,13 @@ impl Cluster {
             ("--outbound", workload.outbound.to_string()),
             ("--inbound", workload.inbound.to_string()),
             ("--admin", workload.admin.to_string()),
-        ]);
-        arguments.insert(0, "proxy".to_owned());
+        ];
+        let own = &workload.spec.flags;
+        let usual = usual.into_iter().filter(|(flag, _)| own.iter().all(|other| other != flag));
+        let mut arguments = vec!["proxy".to_owned()];
+        arguments.extend(flags(&usual.collect::<Vec<_>>()));
         arguments.push("--exit-on-stdin-close".to_owned());
-        arguments.extend_from_slice(&workload.spec.flags);
+        arguments.extend_from_slice(own);
         let process = self.processes.start(&sidecar_name(name), arguments)?;
         self.workload_mut(name).sidecar_process = Some(process);
         Ok(())

@@ -24,7 +24,7 @@ pub struct Spec {
     pub port: u16,
     /// Whether it has a sidecar.
     pub sidecar: bool,
-    /// More flags for its sidecar.
+    /// More flags for its sidecar; one that it would have had anyway is replaced.
     pub flags: Vec<String>,
 }
 

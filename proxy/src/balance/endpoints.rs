@@ -129,9 +129,12 @@ fn choose(worker: &Worker, backend: &BoundBackend, tried: &[usize]) -> Result<Ar
     let how = backend.policy.load_balancer;
     let picked = pick(how, &backend.endpoints, &backend.turn, tried, Instant::now(), &mut rng);
     picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
-        let what = match backend.endpoints.len() {
-            0 => format!("{} has no endpoint; is any workload selected by it?", backend.name),
-            all => format!("all {all} endpoints of {} are ejected for failing; see /endpoints", backend.name),
+        let what = match (backend.endpoints.len(), &backend.unresolved) {
+            (0, Some(unresolved)) => format!("{} has no endpoint: {unresolved}", backend.name),
+            (0, None) => format!("{} has no endpoint; is any workload selected by it?", backend.name),
+            (all, _) => {
+                format!("all {all} endpoints of {} are ejected for failing; see /endpoints", backend.name)
+            }
         };
         Failure::new(Reason::NoEndpoint, what)
     })

@@ -23,6 +23,7 @@ use super::held::Held;
 use crate::{
     balance::{Ejection, Health},
     bind::{Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Slot, Table, Target},
+    names::{Names, Reached},
     retry::Budget,
     telemetry::{Labels, Metrics},
 };
@@ -46,6 +47,8 @@ pub struct Work {
 enum Meaning {
     /// A service's port.
     Service(ServiceKey),
+    /// A service's port whose requests go wherever they say, and the authority that says where.
+    Requested(ServiceKey, Arc<str>),
     /// A workload's own address, by the authority that names it.
     Address(Arc<str>),
 }
@@ -55,7 +58,7 @@ enum Meaning {
 struct Source {
     service: Arc<Service>,
     /// In the order of the service's backends.
-    endpoints: Vec<Option<Arc<Endpoints>>>,
+    endpoints: Vec<Option<Arc<Reached>>>,
 }
 
 impl Source {
@@ -80,6 +83,7 @@ pub struct Binder {
     /// Where our own workload is dialled instead of at its own port, if connections are redirected.
     local: Option<u16>,
     metrics: Arc<Metrics>,
+    names: Names,
     entries: BTreeMap<Meaning, Entry>,
     addresses: BTreeMap<Arc<str>, (Endpoint, Source)>,
     targets: Targets,
@@ -88,11 +92,12 @@ pub struct Binder {
 
 impl Binder {
     /// Nothing bound yet. `own` is the workload that calls.
-    pub fn new(own: WorkloadName, metrics: Arc<Metrics>) -> Self {
+    pub fn new(own: WorkloadName, metrics: Arc<Metrics>, names: Names) -> Self {
         Self {
             own,
             local: None,
             metrics,
+            names,
             entries: BTreeMap::new(),
             addresses: BTreeMap::new(),
             targets: Targets::default(),
@@ -107,18 +112,30 @@ impl Binder {
         self
     }
 
+    /// Waits until names of endpoints lead elsewhere, so that everything is to be bound again.
+    pub async fn names_changed(&mut self) {
+        self.names.changed().await;
+    }
+
     /// The table of everything held that is `asked` for.
     pub fn bind(&mut self, held: &Held, asked: impl Fn(&str) -> bool, now: Instant) -> (Arc<Table>, Work) {
         let mut sources = BTreeMap::new();
         let mut meanings: Vec<(Arc<str>, Option<Meaning>)> = Vec::new();
         let mut addresses = BTreeMap::new();
+        self.names.begin();
         for (authority, lookup) in held.lookups().iter().filter(|(authority, _)| asked(authority)) {
             let meaning = match lookup {
                 Lookup::None => None,
                 Lookup::Service(key) => {
                     let Some(service) = held.service(key) else { continue };
-                    let meaning = Meaning::Service(key.clone());
-                    sources.entry(meaning.clone()).or_insert_with(|| source(held, service));
+                    let meaning = meaning(held, service, authority);
+                    if !sources.contains_key(&meaning) {
+                        let known = source(held, &mut self.names, service, authority);
+                        // A working service goes on as it was until a new name of its is answered.
+                        let before = || self.entries.get(&meaning).map(|entry| entry.source.clone());
+                        let Some(source) = known.or_else(before) else { continue };
+                        sources.insert(meaning.clone(), source);
+                    }
                     Some(meaning)
                 }
                 Lookup::Endpoint(endpoint) => {
@@ -130,6 +147,18 @@ impl Binder {
                 }
             };
             meanings.push((Arc::clone(authority), meaning));
+        }
+        self.names.end();
+        for (authority, meaning) in meanings.iter_mut().filter(|(_, meaning)| meaning.is_none()) {
+            // The control plane does not know where names lead here; a workload's address is no stranger's.
+            let Some(endpoint) = authority.parse().ok().and_then(|address| self.names.at(address)) else {
+                continue;
+            };
+            let (endpoint, source) = self.address(authority, &endpoint.clone());
+            let address = Meaning::Address(Arc::clone(authority));
+            sources.insert(address.clone(), source.clone());
+            addresses.insert(Arc::clone(authority), (endpoint, source));
+            *meaning = Some(address);
         }
         self.addresses = addresses;
         let work = self.bind_sources(sources, now);
@@ -222,7 +251,7 @@ impl Binder {
 #[derive(Clone)]
 struct Place<'a> {
     definition: &'a Backend,
-    endpoints: Option<&'a Arc<Endpoints>>,
+    endpoints: Option<&'a Arc<Reached>>,
     bound: Arc<BoundBackend>,
 }
 
@@ -262,11 +291,7 @@ impl<'a> Pass<'a> {
         backends.map(|(definition, endpoints)| self.backend(definition, endpoints.as_ref())).collect()
     }
 
-    fn backend(
-        &mut self,
-        definition: &'a Backend,
-        endpoints: Option<&'a Arc<Endpoints>>,
-    ) -> Arc<BoundBackend> {
+    fn backend(&mut self, definition: &'a Backend, endpoints: Option<&'a Arc<Reached>>) -> Arc<BoundBackend> {
         let is_for = |place: &Place<'_>| same(place.endpoints, endpoints) && place.definition == definition;
         let bound = match self.shared.get(&definition.name) {
             Some(place) if is_for(place) => return Arc::clone(&place.bound),
@@ -296,20 +321,22 @@ impl<'a> Pass<'a> {
     fn bind(
         &mut self,
         definition: &Backend,
-        endpoints: Option<&Arc<Endpoints>>,
+        endpoints: Option<&Arc<Reached>>,
         predecessor: Option<&BoundBackend>,
     ) -> Arc<BoundBackend> {
         let ejection = ejection(definition, predecessor, self.now);
         let mut known = endpoints_with_health(predecessor.filter(|_| ejection.is_some()));
-        let list = endpoints.map(|endpoints| endpoints.list.as_slice()).unwrap_or_default();
-        self.work.endpoints += list.len();
-        let selected = list.iter().filter(|endpoint| selects(&definition.labels, endpoint));
-        let endpoints = selected.map(|endpoint| {
+        let unresolved = endpoints.and_then(|endpoints| endpoints.unresolved.clone());
+        self.work.endpoints += endpoints.map_or(0, |endpoints| endpoints.len());
+        let list = endpoints.into_iter().flat_map(|endpoints| endpoints.list());
+        let selected = list.filter(|(endpoint, _)| selects(&definition.labels, endpoint));
+        let endpoints = selected.map(|(endpoint, origin)| {
             Arc::new(BoundEndpoint {
                 target: self.targets.reach(self.reach(endpoint), &mut self.work),
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
-                health: known.remove(&endpoint.address).unwrap_or_default(),
+                origin: origin.cloned(),
+                health: known.remove(&(endpoint.address, endpoint.dial)).unwrap_or_default(),
                 ejection: ejection.clone(),
             })
         });
@@ -322,6 +349,7 @@ impl<'a> Pass<'a> {
             name: definition.name.clone(),
             policy: definition.policy.clone(),
             broken: definition.broken.as_deref().map(Arc::from),
+            unresolved,
             endpoints,
             turn: AtomicUsize::new(predecessor.map_or(0, |before| before.turn.load(Ordering::Relaxed))),
             ejection,
@@ -340,10 +368,15 @@ fn ejection(definition: &Backend, predecessor: Option<&BoundBackend>, now: Insta
 }
 
 /// Each endpoint's health, if it belongs to ejections that go on.
-fn endpoints_with_health(predecessor: Option<&BoundBackend>) -> HashMap<SocketAddr, Arc<Health>> {
+fn endpoints_with_health(
+    predecessor: Option<&BoundBackend>,
+) -> HashMap<(SocketAddr, SocketAddr), Arc<Health>> {
     let before = predecessor.filter(|before| before.ejection.is_some());
     let endpoints = before.map(|before| before.endpoints.as_slice()).unwrap_or_default();
-    endpoints.iter().map(|endpoint| (endpoint.address, Arc::clone(&endpoint.health))).collect()
+    let health = |endpoint: &Arc<BoundEndpoint>| {
+        ((endpoint.address, endpoint.target.dial), Arc::clone(&endpoint.health))
+    };
+    endpoints.iter().map(health).collect()
 }
 
 fn selects(labels: &BTreeMap<String, String>, endpoint: &Endpoint) -> bool {
@@ -358,9 +391,26 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
     }
 }
 
-fn source(held: &Held, service: &Arc<Service>) -> Source {
-    let endpoints = service.backends.iter().map(|backend| held.endpoints(&backend.name.service).cloned());
-    Source { endpoints: endpoints.collect(), service: Arc::clone(service) }
+/// What `authority` means, if it is a name of `service`.
+fn meaning(held: &Held, service: &Service, authority: &Arc<str>) -> Meaning {
+    let mut endpoints = service.backends.iter().filter_map(|backend| held.endpoints(&backend.name.service));
+    if endpoints.any(|endpoints| endpoints.requested) {
+        Meaning::Requested(service.key.clone(), Arc::clone(authority))
+    } else {
+        Meaning::Service(service.key.clone())
+    }
+}
+
+/// What `service` is made of for requests for `authority`; `None` while names in it are not answered.
+fn source(held: &Held, names: &mut Names, service: &Arc<Service>, authority: &str) -> Option<Source> {
+    let reach = |backend: &Backend| match held.endpoints(&backend.name.service) {
+        None => Some(None),
+        Some(endpoints) => names.reach(endpoints, authority).map(Some),
+    };
+    // All of them are looked at before one that waits ends it: they are looked up at the same time.
+    let endpoints: Vec<Option<_>> = service.backends.iter().map(reach).collect();
+    let endpoints = endpoints.into_iter().collect::<Option<Vec<_>>>()?;
+    Some(Source { endpoints, service: Arc::clone(service) })
 }
 
 fn direct(endpoint: &Endpoint) -> Source {
@@ -385,7 +435,7 @@ fn direct(endpoint: &Endpoint) -> Source {
         routes: RouteTable::new(Order::Listed, vec![rule]),
         backends: vec![backend],
     };
-    let endpoints = Endpoints { key, list: vec![endpoint.clone()] };
+    let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()])));
     Source { service: Arc::new(service), endpoints: vec![Some(Arc::new(endpoints))] }
 }
 
@@ -398,8 +448,8 @@ fn route_series(metrics: &Metrics, labels: &Labels) -> RouteSeries {
 fn called(meaning: &Meaning, service: &Service) -> Called {
     match meaning {
         Meaning::Address(_) => Called::Itself,
-        Meaning::Service(_) if service.addresses.is_empty() => Called::ByName,
-        Meaning::Service(_) => Called::ByAddress,
+        Meaning::Service(_) | Meaning::Requested(..) if service.addresses.is_empty() => Called::ByName,
+        Meaning::Service(_) | Meaning::Requested(..) => Called::ByAddress,
     }
 }
 
@@ -508,7 +558,7 @@ mod tests {
     impl Fixture {
         /// Two subsets at 90/10, three endpoints: two of `v1`, one of `v2`.
         fn new() -> (Self, Arc<Table>) {
-            let binder = Binder::new(fixtures::workload(), Arc::new(Metrics::new(1)));
+            let binder = fixtures::binder(&Arc::new(Metrics::new(1)));
             let mut fixture = Self { held: Held::default(), binder, now: Instant::now() };
             let (table, _) = fixture.change(vec![
                 fixtures::lookup("1"),
@@ -705,7 +755,7 @@ mod tests {
         let dialled = |redirected: bool| {
             let (mut fixture, _) = Fixture::new();
             let own = fixtures::model_endpoint(0).workload.unwrap();
-            let binder = Binder::new(own, Arc::new(Metrics::new(1)));
+            let binder = fixtures::binder_of(own, &Arc::new(Metrics::new(1)));
             fixture.binder = if redirected { binder.redirected(4999) } else { binder };
             let (table, _) = fixture.change(vec![]);
             let endpoints = &bound(&table).backends[0].endpoints;

@@ -209,6 +209,7 @@ impl Client {
                     Err(status) => return Ended::of(&status),
                 },
                 Some(authority) = self.discovery.asked.recv() => self.note(&authority),
+                () = self.discovery.binder.names_changed() => self.rebind(),
                 () = sleep_until(self.sweep_at) => self.sweep(),
                 () = &mut renewed => return Ended::NewCertificate,
             }
@@ -308,6 +309,12 @@ impl Client {
         work
     }
 
+    /// Puts in force that names of endpoints lead elsewhere.
+    fn rebind(&mut self) {
+        let work = self.put_in_force();
+        tracing::debug!(?work, "names of endpoints lead elsewhere");
+    }
+
     /// Takes down that a request asked for `authority`.
     fn note(&mut self, authority: &Arc<str>) {
         let Noted::New { dropped } = self.subscriptions.note(Arc::clone(authority), now()) else {
@@ -354,6 +361,7 @@ impl Client {
             tokio::select! {
                 done = &mut work => return done,
                 Some(authority) = self.discovery.asked.recv() => self.note(&authority),
+                () = self.discovery.binder.names_changed() => self.rebind(),
                 () = sleep_until(self.sweep_at) => self.sweep(),
             }
         }

@@ -11,7 +11,8 @@ use selvedge_model::{
 
 use selvedge_ops::{Resolver, ResolverArgs};
 
-use super::{ControlPlane, held::Us};
+use super::{ControlPlane, binder::Binder, held::Us};
+use crate::{names::Names, telemetry::Metrics};
 
 /// What apps call the service.
 pub(crate) const AUTHORITY: &str = "reviews:9080";
@@ -19,6 +20,16 @@ pub(crate) const AUTHORITY: &str = "reviews:9080";
 /// The workload whose sidecar is tested.
 pub(crate) fn workload() -> WorkloadName {
     "shop/frontend-1".parse().unwrap()
+}
+
+/// A binder that knows the names of this machine.
+pub(crate) fn binder(metrics: &Arc<Metrics>) -> Binder {
+    binder_of(workload(), metrics)
+}
+
+pub(crate) fn binder_of(own: WorkloadName, metrics: &Arc<Metrics>) -> Binder {
+    let names = Names::new(Arc::new(Resolver::new(ResolverArgs::default())), Arc::clone(metrics));
+    Binder::new(own, Arc::clone(metrics), names)
 }
 
 /// The control plane at `address`.
@@ -87,7 +98,7 @@ pub(crate) fn model_endpoint(place: usize) -> Endpoint {
 }
 
 pub(crate) fn model_endpoints(count: usize) -> Endpoints {
-    Endpoints { key: key(), list: (0..count).map(model_endpoint).collect() }
+    Endpoints::new(key(), (0..count).map(model_endpoint).collect())
 }
 
 fn resource(name: String, version: &str, body: wire::resource::Body) -> wire::Resource {

@@ -20,6 +20,12 @@ pub struct ControlMetrics {
     pub applied: Counter,
     /// Transactions refused.
     pub refused: Counter,
+    /// Names of endpoints that are looked up.
+    pub names: Gauge,
+    /// Those of them whose last look-up failed.
+    pub names_failing: Gauge,
+    /// Look-ups of them that failed.
+    pub lookups_failed: Counter,
 }
 
 impl ControlMetrics {
@@ -45,10 +51,22 @@ impl ControlMetrics {
             "Transactions of configuration that were refused; what was last good stays in force",
             &self.refused,
         );
-        registry.register(
+        counter(
+            "selvedge_dns_lookups_failed",
+            "Look-ups of endpoints' names that failed; their last addresses stay in use",
+            &self.lookups_failed,
+        );
+        let mut gauge = |name, help, gauge: &Gauge| registry.register(name, help, gauge.clone());
+        gauge(
             "selvedge_control_plane_connected",
             "1 while the configuration stream is open",
-            self.connected.clone(),
+            &self.connected,
+        );
+        gauge("selvedge_dns_names", "Names of endpoints that are looked up", &self.names);
+        gauge(
+            "selvedge_dns_names_failing",
+            "Names of endpoints whose last look-up failed",
+            &self.names_failing,
         );
     }
 }

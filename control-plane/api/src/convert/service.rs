@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use selvedge_model::{Backend, BackendName, Endpoint, Endpoints, Protocol, Service, ServiceKey};
+use selvedge_model::{
+    Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey,
+};
 
 use super::{ConvertError, all, invalid, parse, port, required};
 use crate::wire;
@@ -158,9 +160,42 @@ impl TryFrom<wire::Endpoint> for Endpoint {
     }
 }
 
+impl From<&NamedEndpoint> for wire::NamedEndpoint {
+    fn from(endpoint: &NamedEndpoint) -> Self {
+        Self {
+            address: endpoint.address.to_string(),
+            dial: endpoint.dial.to_string(),
+            one_address: endpoint.one_address,
+            identity: endpoint.identity.as_ref().map(ToString::to_string),
+            workload: endpoint.workload.as_ref().map(ToString::to_string),
+            labels: endpoint.labels.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::NamedEndpoint> for NamedEndpoint {
+    type Error = ConvertError;
+
+    fn try_from(endpoint: wire::NamedEndpoint) -> Result<Self, ConvertError> {
+        Ok(Self {
+            address: parse("named endpoint address", &endpoint.address)?,
+            dial: parse("named endpoint dial address", &endpoint.dial)?,
+            one_address: endpoint.one_address,
+            identity: endpoint.identity.map(|id| parse("named endpoint identity", &id)).transpose()?,
+            workload: endpoint.workload.map(|name| parse("named endpoint workload", &name)).transpose()?,
+            labels: endpoint.labels,
+        })
+    }
+}
+
 impl From<&Endpoints> for wire::Endpoints {
     fn from(endpoints: &Endpoints) -> Self {
-        Self { key: Some((&endpoints.key).into()), list: endpoints.list.iter().map(Into::into).collect() }
+        Self {
+            key: Some((&endpoints.key).into()),
+            list: endpoints.list.iter().map(Into::into).collect(),
+            named: endpoints.named.iter().map(Into::into).collect(),
+            requested: endpoints.requested,
+        }
     }
 }
 
@@ -168,6 +203,11 @@ impl TryFrom<wire::Endpoints> for Endpoints {
     type Error = ConvertError;
 
     fn try_from(endpoints: wire::Endpoints) -> Result<Self, ConvertError> {
-        Ok(Self { key: required("endpoints key", endpoints.key)?.try_into()?, list: all(endpoints.list)? })
+        Ok(Self {
+            key: required("endpoints key", endpoints.key)?.try_into()?,
+            list: all(endpoints.list)?,
+            named: all(endpoints.named)?,
+            requested: endpoints.requested,
+        })
     }
 }

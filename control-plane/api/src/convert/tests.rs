@@ -6,9 +6,10 @@ use http::HeaderName;
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, FullRegex, InboundPolicy, LoadBalancer, Lookup, Match,
-    MtlsMode, MtlsRule, Order, OutlierDetection, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service,
-    ServiceKey, SpiffeId, StringMatch, TrafficPolicy, WeightedBackend, Workload, WorkloadName,
+    Backend, BackendName, Endpoint, Endpoints, FullRegex, Host, InboundPolicy, LoadBalancer, Lookup, Match,
+    MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy,
+    RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TrafficPolicy, WeightedBackend, Workload,
+    WorkloadName,
 };
 
 use super::*;
@@ -176,8 +177,26 @@ prop_compose! {
     }
 }
 
+fn place() -> impl Strategy<Value = Place> {
+    let host = prop_oneof![
+        any::<std::net::IpAddr>().prop_map(Host::Ip),
+        "[a-z]{1,8}(\\.[a-z]{1,4})?".prop_map(|name| Host::Name(Arc::from(name))),
+    ];
+    (host, port_number()).prop_map(|(host, port)| Place::new(host, port))
+}
+
+prop_compose! {
+    fn named_endpoint()(
+        address in place(), dial in place(), one_address: bool, identity in option::of(identity()),
+        workload in option::of(workload_name()), labels in labels(),
+    ) -> NamedEndpoint {
+        NamedEndpoint { address, dial, one_address, identity, workload, labels }
+    }
+}
+
 fn endpoints() -> impl Strategy<Value = Endpoints> {
-    (service_key(), vec(endpoint(), 0..4)).prop_map(|(key, list)| Endpoints { key, list })
+    (service_key(), vec(endpoint(), 0..4), vec(named_endpoint(), 0..3), any::<bool>())
+        .prop_map(|(key, list, named, requested)| Endpoints { key, list, named, requested })
 }
 
 fn mtls_rule() -> impl Strategy<Value = MtlsRule> {

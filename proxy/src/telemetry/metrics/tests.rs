@@ -81,7 +81,10 @@ fn nothing_counted_is_valid_too() {
             "selvedge_certificate_failures_total 0",
             "selvedge_configuration_transactions_applied_total 0",
             "selvedge_configuration_transactions_refused_total 0",
+            "selvedge_dns_lookups_failed_total 0",
             "selvedge_control_plane_connected 0",
+            "selvedge_dns_names 0",
+            "selvedge_dns_names_failing 0",
             "selvedge_inbound_connections_open 0",
             "selvedge_outbound_connections_open 0"
         ]

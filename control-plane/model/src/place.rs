@@ -1,0 +1,194 @@
+//! Where something is: an IP address, or a name that only the caller's own DNS knows.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+};
+
+use serde::{Serialize, Serializer};
+
+/// The longest name that DNS allows, without a dot at its end (RFC 1035, section 2.3.4).
+const MAX_NAME: usize = 253;
+/// The longest part of a name between two dots.
+const MAX_LABEL: usize = 63;
+
+/// An IP address, or a DNS name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Host {
+    /// An address.
+    Ip(IpAddr),
+    /// A name, in lower case, without a dot at its end.
+    Name(Arc<str>),
+}
+
+/// A text is neither an IP address nor a DNS name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("neither an IP address nor a DNS name")]
+pub struct HostError;
+
+/// A text is no `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no HOST:PORT; HOST is an IP address (IPv6 in brackets) or a DNS name")]
+pub struct PlaceError;
+
+/// A host and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// Which host.
+    pub host: Host,
+    /// Which of its ports; not 0.
+    pub port: u16,
+}
+
+impl Host {
+    /// The address, if it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(*ip),
+            Self::Name(_) => None,
+        }
+    }
+
+    /// The name, if it is one.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Ip(_) => None,
+            Self::Name(name) => Some(name),
+        }
+    }
+}
+
+impl FromStr for Host {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::Ip(ip));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let mut labels = name.split('.');
+        // Docker's own names have underscores. A last part of digits is a mistyped address.
+        let is_label = |label: &str| {
+            (1..=MAX_LABEL).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let ends_in_letters =
+            name.rsplit('.').next().is_some_and(|last| !last.bytes().all(|byte| byte.is_ascii_digit()));
+        if name.len() > MAX_NAME || !ends_in_letters || !labels.all(is_label) {
+            return Err(HostError);
+        }
+        Ok(Self::Name(Arc::from(name.to_ascii_lowercase())))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => fmt::Display::fmt(ip, f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Place {
+    /// The port `port` of `host`.
+    pub fn new(host: Host, port: u16) -> Self {
+        Self { host, port }
+    }
+
+    /// The socket address, if the host is an address.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.host.ip()?, self.port))
+    }
+}
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: Host::Ip(address.ip()), port: address.port() }
+    }
+}
+
+impl FromStr for Place {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 { Err(PlaceError) } else { Ok(address.into()) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(PlaceError)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(PlaceError)?;
+        match host.parse() {
+            Ok(host @ Host::Name(_)) => Ok(Self { host, port }),
+            _ => Err(PlaceError),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(ip) => fmt::Display::fmt(&SocketAddr::new(*ip, self.port), f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Host {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_host_is_an_address_or_a_name() {
+        for (text, host) in [
+            ("10.0.0.1", Host::Ip("10.0.0.1".parse().unwrap())),
+            ("fd00::1", Host::Ip("fd00::1".parse().unwrap())),
+            ("Reviews-v1", Host::Name("reviews-v1".into())),
+            ("my_service.shop.example.", Host::Name("my_service.shop.example".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(host), "{text}");
+        }
+        let long = "a".repeat(64);
+        for text in
+            ["", ".", "a..b", "-a", "a-", "10.0.0.300", "10.0.0", "a b", "a/b", "unix:///x", "*.a", &long]
+        {
+            assert_eq!(text.parse::<Host>(), Err(HostError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_place_needs_a_port() {
+        for text in ["reviews:9080", "10.0.0.1:80", "[fd00::1]:80"] {
+            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+        }
+        for text in ["reviews", "reviews:", "reviews:0", "reviews:65536", "10.0.0.1:0", "fd00::1:80", ":80"] {
+            assert_eq!(text.parse::<Place>(), Err(PlaceError), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_read_is_written_the_same(text in "[a-z0-9_.:\\[\\]-]{0,24}") {
+            if let Ok(place) = text.parse::<Place>() {
+                prop_assert_eq!(place.to_string().parse(), Ok(place));
+            }
+        }
+    }
+}

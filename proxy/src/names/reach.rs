@@ -1,0 +1,369 @@
+//! Endpoints by name to endpoints with addresses.
+//!
+//! What has not changed keeps its `Arc`, so that binding compares pointers.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use selvedge_model::{Endpoint, Endpoints, Host, NamedEndpoint, Place, ServiceKey};
+use selvedge_ops::Resolver;
+
+use super::watch::{State, Watches};
+use crate::telemetry::Metrics;
+
+/// How many names that do not resolve an answer names.
+const NAMED_IN_ANSWERS: usize = 3;
+
+/// The endpoints of a service's port, all with addresses.
+#[derive(Debug)]
+pub struct Reached {
+    endpoints: Arc<Endpoints>,
+    /// Those that the names in `endpoints` have become.
+    resolved: Vec<(Endpoint, Arc<Origin>)>,
+    /// Which names have no address, and why; for answers.
+    pub unresolved: Option<Arc<str>>,
+    stamp: u64,
+}
+
+/// The name that an endpoint's address was found by.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The name.
+    pub name: Arc<str>,
+    /// Why it does not resolve now; the address is from before.
+    pub failing: Option<Arc<str>>,
+}
+
+impl Reached {
+    /// Endpoints without names.
+    pub fn fixed(endpoints: Arc<Endpoints>) -> Self {
+        Self { endpoints, resolved: Vec::new(), unresolved: None, stamp: 0 }
+    }
+
+    /// All of them; with the name that they were found by, if they were.
+    pub fn list(&self) -> impl Iterator<Item = (&Endpoint, Option<&Arc<Origin>>)> {
+        let fixed = self.endpoints.list.iter().map(|endpoint| (endpoint, None));
+        fixed.chain(self.resolved.iter().map(|(endpoint, origin)| (endpoint, Some(origin))))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.endpoints.list.len() + self.resolved.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A service's port; with the host that was asked for, if requests go wherever that is.
+type Key = (ServiceKey, Option<Host>);
+
+/// Every name in the configuration in force, and what it leads to.
+#[derive(Debug)]
+pub struct Names {
+    watches: Watches,
+    reached: HashMap<Key, Arc<Reached>>,
+    /// What this pass has looked at.
+    seen: HashSet<Key>,
+}
+
+impl Names {
+    /// No name yet.
+    pub fn new(resolver: Arc<Resolver>, metrics: Arc<Metrics>) -> Self {
+        Self { watches: Watches::new(resolver, metrics), reached: HashMap::new(), seen: HashSet::new() }
+    }
+
+    /// Begins a pass over everything in force.
+    pub fn begin(&mut self) {
+        self.watches.begin();
+        self.seen.clear();
+    }
+
+    /// Ends it: what was not looked at is forgotten, and its names are looked up no longer.
+    pub fn end(&mut self) {
+        let seen = &self.seen;
+        self.reached.retain(|key, _| seen.contains(key));
+        self.watches.end();
+    }
+
+    /// Waits until names lead elsewhere, or somewhere at last.
+    pub async fn changed(&mut self) {
+        self.watches.changed().await;
+    }
+
+    /// Where `endpoints` are for a request for `authority`. `None`: not known yet; [`Self::changed`] soon.
+    pub fn reach(&mut self, endpoints: &Arc<Endpoints>, authority: &str) -> Option<Arc<Reached>> {
+        let requested = endpoints.requested.then(|| host_of(authority)).flatten();
+        let key = (endpoints.key.clone(), requested.clone());
+        self.seen.insert(key.clone());
+        let on_request = requested.map(|host| whatever_is_at(Place::new(host, endpoints.key.port)));
+        let named = || endpoints.named.iter().chain(&on_request);
+        let stamp = self.look_at_all(named())?;
+        if let Some(known) = self.reached.get(&key)
+            && Arc::ptr_eq(&known.endpoints, endpoints)
+            && known.stamp == stamp
+        {
+            return Some(Arc::clone(known));
+        }
+        let mut reached = Reached { stamp, ..Reached::fixed(Arc::clone(endpoints)) };
+        let mut unresolved = Vec::new();
+        let mut taken: HashSet<_> = endpoints.list.iter().map(|fixed| (fixed.address, fixed.dial)).collect();
+        for endpoint in named() {
+            let (found, failed) = self.resolve(endpoint);
+            unresolved.extend(failed.filter(|failed| !unresolved.contains(failed)));
+            for (endpoint, origin) in found {
+                if taken.insert((endpoint.address, endpoint.dial)) {
+                    reached.resolved.push((endpoint, origin));
+                }
+            }
+        }
+        reached.unresolved = words(&unresolved);
+        let reached = Arc::new(reached);
+        self.reached.insert(key, Arc::clone(&reached));
+        Some(reached)
+    }
+
+    /// The workload at `address`, if that is where a name has led.
+    pub fn at(&self, address: SocketAddr) -> Option<&Endpoint> {
+        let all = self.reached.values().flat_map(|reached| &reached.resolved);
+        let found = all.map(|(endpoint, _)| endpoint).filter(|endpoint| endpoint.address == address);
+        found.filter(|endpoint| endpoint.workload.is_some()).min_by_key(|endpoint| &endpoint.workload)
+    }
+
+    /// Begins to look up every name in `named`. Returns the stamp of the last change, if all are answered.
+    fn look_at_all<'a>(&mut self, named: impl Iterator<Item = &'a NamedEndpoint>) -> Option<u64> {
+        let (mut last, mut waiting) = (0, false);
+        let hosts = named.flat_map(|endpoint| [&endpoint.address.host, &endpoint.dial.host]);
+        for name in hosts.filter_map(Host::name) {
+            match self.watches.look(name) {
+                Some((_, stamp)) => last = last.max(stamp),
+                None => waiting = true,
+            }
+        }
+        (!waiting).then_some(last)
+    }
+
+    /// The endpoints that `endpoint` leads to, or which name has no address and why.
+    fn resolve(&mut self, endpoint: &NamedEndpoint) -> (Vec<(Endpoint, Arc<Origin>)>, Option<String>) {
+        let one = endpoint.one_address;
+        let (dials, origin) = self.addresses(&endpoint.dial.host, one);
+        let apps = if endpoint.address.host == endpoint.dial.host {
+            Vec::new()
+        } else {
+            self.addresses(&endpoint.address.host, true).0
+        };
+        if dials.is_empty() {
+            let reason = origin.failing.as_deref().unwrap_or("has no address");
+            return (Vec::new(), Some(format!("{} {reason}", origin.name)));
+        }
+        let found = dials.into_iter().map(|dial| {
+            // Where the app is matters for its port; an address that is not known must not make it unreachable.
+            let app = apps.first().copied().unwrap_or(dial);
+            let endpoint = Endpoint {
+                address: SocketAddr::new(app, endpoint.address.port),
+                dial: SocketAddr::new(dial, endpoint.dial.port),
+                identity: endpoint.identity.clone(),
+                workload: endpoint.workload.clone(),
+                labels: endpoint.labels.clone(),
+            };
+            (endpoint, Arc::clone(&origin))
+        });
+        (found.collect(), None)
+    }
+
+    fn addresses(&mut self, host: &Host, one: bool) -> (Vec<IpAddr>, Arc<Origin>) {
+        match host {
+            Host::Ip(ip) => (vec![*ip], Arc::new(Origin { name: ip.to_string().into(), failing: None })),
+            Host::Name(name) => {
+                let State { addresses, one: chosen, failing } =
+                    self.watches.look(name).map(|(state, _)| state.clone()).unwrap_or_default();
+                let addresses = if one { chosen.into_iter().collect() } else { addresses };
+                (addresses, Arc::new(Origin { name: Arc::clone(name), failing }))
+            }
+        }
+    }
+}
+
+/// The host that `authority` (`HOST` or `HOST:PORT`) names.
+fn host_of(authority: &str) -> Option<Host> {
+    if let Ok(place) = authority.parse::<Place>() {
+        return Some(place.host);
+    }
+    let bare = authority.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(authority);
+    bare.parse().ok()
+}
+
+/// A server outside the mesh, known by nothing but where it is.
+fn whatever_is_at(place: Place) -> NamedEndpoint {
+    NamedEndpoint {
+        dial: place.clone(),
+        address: place,
+        one_address: false,
+        identity: None,
+        workload: None,
+        labels: std::collections::BTreeMap::new(),
+    }
+}
+
+fn words(unresolved: &[String]) -> Option<Arc<str>> {
+    let (named, more) = unresolved.split_at(unresolved.len().min(NAMED_IN_ANSWERS));
+    if named.is_empty() {
+        return None;
+    }
+    let mut words = named.join("; ");
+    if !more.is_empty() {
+        words.push_str(&format!("; and {} more names", more.len()));
+    }
+    Some(words.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use selvedge_model::SpiffeId;
+    use selvedge_ops::ResolverArgs;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::discovery::fixtures;
+
+    /// Names out of a hosts file; without a DNS server.
+    fn names(hosts: &str) -> (Names, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let args = ResolverArgs {
+            resolv_conf: directory.path().join("none"),
+            hosts_file: directory.path().join("hosts"),
+        };
+        std::fs::write(&args.hosts_file, hosts).unwrap();
+        (Names::new(Arc::new(Resolver::new(args)), Arc::new(Metrics::new(1))), directory)
+    }
+
+    fn named(address: &str, dial: &str) -> NamedEndpoint {
+        NamedEndpoint {
+            address: address.parse().unwrap(),
+            dial: dial.parse().unwrap(),
+            one_address: false,
+            identity: Some(identity()),
+            workload: Some("shop/reviews-v1".parse().unwrap()),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    fn identity() -> SpiffeId {
+        fixtures::identity("reviews")
+    }
+
+    fn endpoints(named: Vec<NamedEndpoint>) -> Arc<Endpoints> {
+        Arc::new(Endpoints { named, ..Endpoints::new(fixtures::key(), Vec::new()) })
+    }
+
+    async fn reach(names: &mut Names, endpoints: &Arc<Endpoints>, authority: &str) -> Arc<Reached> {
+        let found = async {
+            loop {
+                if let Some(reached) = names.reach(endpoints, authority) {
+                    return reached;
+                }
+                names.changed().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), found).await.expect("answers in time")
+    }
+
+    fn places(reached: &Reached) -> Vec<(String, String)> {
+        reached.list().map(|(one, _)| (one.address.to_string(), one.dial.to_string())).collect()
+    }
+
+    fn pair(address: &str, dial: &str) -> (String, String) {
+        (address.to_owned(), dial.to_owned())
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_an_endpoint_with_the_same_identity() {
+        let (mut names, _directory) = names("10.0.0.1 reviews\n10.0.0.2 reviews\n");
+        let endpoints = endpoints(vec![named("reviews:9080", "reviews:9080")]);
+
+        assert!(names.reach(&endpoints, "reviews").is_none(), "not before the answer");
+        let reached = reach(&mut names, &endpoints, "reviews").await;
+
+        let expected = [pair("10.0.0.1:9080", "10.0.0.1:9080"), pair("10.0.0.2:9080", "10.0.0.2:9080")];
+        assert_eq!(places(&reached), expected);
+        assert!(reached.list().all(|(one, origin)| {
+            one.identity == Some(identity()) && &*origin.unwrap().name == "reviews"
+        }));
+        let again = names.reach(&endpoints, "reviews").unwrap();
+        assert!(Arc::ptr_eq(&reached, &again), "what has not changed keeps its Arc");
+        let address = "10.0.0.2:9080".parse().unwrap();
+        assert_eq!(names.at(address).unwrap().workload, Some("shop/reviews-v1".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn one_address_is_one_endpoint() {
+        let (mut names, _directory) = names("10.0.0.1 reviews\n10.0.0.2 reviews\n");
+        let one = NamedEndpoint { one_address: true, ..named("reviews:9080", "reviews:9080") };
+
+        let reached = reach(&mut names, &endpoints(vec![one]), "reviews").await;
+
+        assert_eq!(places(&reached), [pair("10.0.0.1:9080", "10.0.0.1:9080")]);
+    }
+
+    #[tokio::test]
+    async fn an_inbound_listener_by_another_name_is_where_to_dial() {
+        let (mut names, _directory) = names("10.0.0.1 app\n10.0.0.8 sidecar\n10.0.0.9 sidecar\n");
+        let by_names = endpoints(vec![named("app:9080", "sidecar:4143")]);
+        let app_unknown = endpoints(vec![named("nobody:9080", "sidecar:4143")]);
+
+        let reached = reach(&mut names, &by_names, "reviews").await;
+        let expected = [pair("10.0.0.1:9080", "10.0.0.8:4143"), pair("10.0.0.1:9080", "10.0.0.9:4143")];
+        assert_eq!(places(&reached), expected);
+
+        let reached = reach(&mut names, &app_unknown, "reviews").await;
+        assert_eq!(places(&reached)[0], pair("10.0.0.8:9080", "10.0.0.8:4143"));
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_is_named_with_the_reason() {
+        let (mut names, _directory) = names("10.0.0.1 reviews\n");
+        let some = endpoints(vec![named("reviews:9080", "reviews:9080"), named("gone:9080", "gone:9080")]);
+
+        let reached = reach(&mut names, &some, "reviews").await;
+
+        assert_eq!(reached.len(), 1);
+        let words = reached.unresolved.as_deref().unwrap();
+        assert!(words.starts_with("gone ") && words.contains("names no DNS server"), "{words}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_goes_where_it_says_reaches_its_own_host() {
+        let (mut names, _directory) = names("10.0.0.1 api.example.com\n");
+        let anywhere = Arc::new(Endpoints { requested: true, ..Endpoints::new(fixtures::key(), Vec::new()) });
+
+        for (authority, ip) in [
+            ("api.example.com:9080", "10.0.0.1"),
+            ("api.example.com", "10.0.0.1"),
+            ("10.7.7.7:9080", "10.7.7.7"),
+        ] {
+            let reached = reach(&mut names, &anywhere, authority).await;
+            let place = format!("{ip}:9080");
+            assert_eq!(places(&reached), [pair(&place, &place)], "{authority}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_looks_at_is_forgotten() {
+        let (mut names, _directory) = names("10.0.0.1 reviews\n");
+        let endpoints = endpoints(vec![named("reviews:9080", "reviews:9080")]);
+        reach(&mut names, &endpoints, "reviews").await;
+
+        names.begin();
+        names.end();
+
+        assert!(names.at("10.0.0.1:9080".parse().unwrap()).is_none());
+        assert!(names.reach(&endpoints, "reviews").is_none(), "it is looked up anew");
+    }
+}

@@ -1,0 +1,128 @@
+//! A DNS server whose answers a test changes as it goes.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, ResponseCode},
+    rr::{RData, Record, RecordType},
+    serialize::binary::{BinDecodable, BinEncodable},
+};
+use tempfile::TempDir;
+use tokio::{net::UdpSocket, task::JoinHandle};
+
+/// What it says about a name.
+#[derive(Debug, Clone)]
+enum Saying {
+    /// These addresses, for so many seconds.
+    Addresses(Vec<IpAddr>, u32),
+    /// Nothing: the question is not answered.
+    Nothing,
+}
+
+type Names = Arc<Mutex<HashMap<String, Saying>>>;
+
+/// A DNS server on loopback, over UDP, and a `resolv.conf` that names it. It says NXDOMAIN about names that it does not know.
+#[derive(Debug)]
+pub struct DnsServer {
+    names: Names,
+    directory: TempDir,
+    serving: JoinHandle<()>,
+}
+
+impl DnsServer {
+    /// A server that knows no name.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub async fn start() -> Self {
+        let names = Names::default();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let address = socket.local_addr().expect("a bound socket has an address");
+        let directory = tempfile::tempdir().expect("a directory");
+        let conf = format!("nameserver {address}\noptions timeout:1 attempts:1\n");
+        fs::write(directory.path().join("resolv.conf"), conf).expect("a writable directory");
+        let serving = tokio::spawn(serve(socket, Arc::clone(&names)));
+        Self { names, directory, serving }
+    }
+
+    /// The `resolv.conf` that names this server, for `--resolv-conf`.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.directory.path().join("resolv.conf")
+    }
+
+    /// `name` has these addresses from now on, with a TTL of 0.
+    pub fn set(&self, name: &str, addresses: &[IpAddr]) {
+        self.set_with_ttl(name, addresses, 0);
+    }
+
+    /// `name` has these addresses from now on, with a TTL in seconds.
+    pub fn set_with_ttl(&self, name: &str, addresses: &[IpAddr], ttl: u32) {
+        self.say(name, Saying::Addresses(addresses.to_vec(), ttl));
+    }
+
+    /// Questions about `name` are not answered from now on.
+    pub fn silence(&self, name: &str) {
+        self.say(name, Saying::Nothing);
+    }
+
+    /// `name` does not exist from now on.
+    pub fn remove(&self, name: &str) {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    fn say(&self, name: &str, saying: Saying) {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), saying);
+    }
+}
+
+impl Drop for DnsServer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(socket: UdpSocket, names: Names) {
+    let mut buffer = [0; 1500];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((length, from)) => {
+                if let Some(answer) = answer(&buffer[..length], &names) {
+                    // Who does not take an answer asks again.
+                    let _ = socket.send_to(&answer, from).await;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => panic!("the DNS server's socket: {error}"),
+        }
+    }
+}
+
+fn answer(question: &[u8], names: &Names) -> Option<Vec<u8>> {
+    let request = Message::from_bytes(question).ok()?;
+    let query = request.queries.first()?.clone();
+    let name = query.name().to_ascii().trim_end_matches('.').to_owned();
+    let mut answer = Message::new(request.id, MessageType::Response, OpCode::Query);
+    answer.add_query(query.clone());
+    match names.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+        None => answer.metadata.response_code = ResponseCode::NXDomain,
+        Some(Saying::Nothing) => return None,
+        Some(Saying::Addresses(addresses, ttl)) => {
+            let fits = |ip: &&IpAddr| ip.is_ipv4() == (query.query_type() == RecordType::A);
+            for ip in addresses.iter().filter(fits) {
+                answer.add_answer(Record::from_rdata(query.name().clone(), *ttl, RData::from(*ip)));
+            }
+        }
+    }
+    answer.to_bytes().ok()
+}
+
+/// The addresses' hosts.
+pub fn ips<const N: usize>(addresses: [SocketAddr; N]) -> [IpAddr; N] {
+    addresses.map(|address| address.ip())
+}
