@@ -15,10 +15,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 
-use crate::{bind::Target, connect::Lease, error::Reason, retry::Replay, telemetry::Observed};
+use crate::{
+    bind::Target, connect::Lease, deadline::Deadline, error::Reason, retry::Replay, telemetry::Observed,
+};
 
 /// Why a body could not be read to its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,38 +27,17 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Default)]
 pub struct Body {
     kind: Kind,
-    end: End,
-    limit: Option<Pin<Box<Limit>>>,
+    /// Boxed: a message is moved a dozen times on its way, and only answers have one.
+    end: Option<Box<End>>,
 }
 
-pin_project! {
-    /// When a request's time is over, its answer's body included.
-    #[derive(Debug)]
-    pub struct Limit {
-        #[pin]
-        sleep: Sleep,
-        grpc: bool,
-    }
-}
-
-impl Limit {
-    /// Over at `deadline`. `grpc`: the answer is gRPC's, and says in its trailers that its time is over.
-    pub fn at(deadline: Instant, grpc: bool) -> Self {
-        Self { sleep: tokio::time::sleep_until(deadline.into()), grpc }
-    }
-
-    /// Whether it is over at `now`.
-    pub fn is_over(&self, now: Instant) -> bool {
-        self.sleep.deadline() <= now.into()
-    }
-}
-
-impl Future for Limit {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.project().sleep.poll(cx)
-    }
+/// When a request's time is over, its answer's body included.
+#[derive(Debug)]
+pub struct Limit {
+    /// When that is.
+    pub deadline: Deadline,
+    /// Whether the answer is gRPC's, and says in its trailers that its time is over.
+    pub grpc: bool,
 }
 
 #[derive(Debug, Default)]
@@ -81,19 +60,24 @@ pub struct End {
     pub in_flight: Option<InFlight>,
     /// What is measured about the whole answer.
     pub observed: Option<Observed>,
+    /// When it is ended, if it has not ended before: with the status that gRPC has for that, or with an
+    /// error.
+    pub limit: Option<Limit>,
 }
 
 impl End {
     /// Carries out everything that was waiting.
     pub(crate) fn finish(&mut self, whole: bool) {
+        let now = Instant::now();
+        self.limit = None;
         if let Some(lease) = self.lease.take()
             && whole
         {
-            lease.give_back();
+            lease.give_back(now);
         }
         self.in_flight = None;
         if let Some(observed) = self.observed.take() {
-            observed.finish(whole, Instant::now());
+            observed.finish(whole, now);
         }
     }
 }
@@ -134,19 +118,18 @@ impl Body {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, end: End::default(), limit: None }
+        Self { kind, end: None }
     }
 
     /// What happens when it ends.
     pub fn end(&mut self) -> &mut End {
-        &mut self.end
+        self.end.get_or_insert_default()
     }
 
-    /// Ends it when `limit` is over, unless it has ended before: with the status that gRPC has for it, or
-    /// with an error.
-    pub fn limit(&mut self, limit: Pin<Box<Limit>>) {
-        if !self.is_empty() {
-            self.limit = Some(limit);
+    /// Carries out what was to happen when it ends.
+    fn finish(&mut self, whole: bool) {
+        if let Some(mut end) = self.end.take() {
+            end.finish(whole);
         }
     }
 
@@ -156,18 +139,19 @@ impl Body {
     }
 
     fn time_is_over(&mut self) -> Result<Frame<Bytes>, BodyError> {
-        let last = if self.limit.take().is_some_and(|limit| limit.grpc) {
-            self.kind = Kind::Empty;
+        let end = self.end();
+        let last = if end.limit.take().is_some_and(|limit| limit.grpc) {
             let trailers = deadline_exceeded();
-            if let Some(observed) = &mut self.end.observed {
+            if let Some(observed) = &mut end.observed {
                 observed.trailers(&trailers);
             }
+            self.kind = Kind::Empty;
             Ok(Frame::trailers(trailers))
         } else {
             self.kind = Kind::Cut;
             Err("the request's time is over".into())
         };
-        self.end.finish(false);
+        self.finish(false);
         last
     }
 
@@ -189,8 +173,9 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some(limit) = &mut this.limit
-            && limit.as_mut().poll(cx).is_ready()
+        if let Some(end) = &mut this.end
+            && let Some(limit) = &mut end.limit
+            && Pin::new(&mut limit.deadline).poll(cx).is_ready()
         {
             return Poll::Ready(Some(this.time_is_over()));
         }
@@ -209,14 +194,15 @@ impl HttpBody for Body {
             }
         };
         if let Some(Ok(frame)) = &frame
-            && let (Some(trailers), Some(observed)) = (frame.trailers_ref(), &mut this.end.observed)
+            && let (Some(trailers), Some(end)) = (frame.trailers_ref(), &mut this.end)
+            && let Some(observed) = &mut end.observed
         {
             observed.trailers(trailers);
         }
         match &frame {
-            None => this.end.finish(true),
-            Some(Err(_)) => this.end.finish(false),
-            Some(Ok(_)) if this.is_end_stream() => this.end.finish(true),
+            None => this.finish(true),
+            Some(Err(_)) => this.finish(false),
+            Some(Ok(_)) if this.is_end_stream() => this.finish(true),
             Some(Ok(_)) => {}
         }
         Poll::Ready(frame)
@@ -256,7 +242,7 @@ impl Drop for Body {
         // hyper drops a body without reading it where none may follow (HEAD, 204, 304): that is an end
         // like any other.
         let whole = self.is_end_stream();
-        self.end.finish(whole);
+        self.finish(whole);
     }
 }
 

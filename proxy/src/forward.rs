@@ -84,7 +84,7 @@ impl Service<Request> for Forward {
 }
 
 async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
-    let Request { mut http, conn } = request;
+    let Request { mut http, conn, .. } = request;
     let Some(app) = conn.app.as_ref() else {
         // Cannot happen: a connection is taken only once it is known where it goes.
         return Err(Error::new(Reason::AppUnreachable, "it is not known where the app is"));

@@ -13,6 +13,7 @@ pub mod body;
 pub mod cli;
 pub mod connect;
 pub mod control;
+pub mod deadline;
 pub mod detect;
 pub mod discovery;
 pub mod error;

@@ -31,7 +31,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
         .layer(respond()) // our failures become HTTP or gRPC answers
         .layer(normalize()) // one path and one authority, for all that follows
         .layer(route::choose(Rc::clone(worker))) // Request -> Routed
-        .layer(route::timeout()) // the whole request, all attempts
+        .layer(route::timeout(Rc::clone(worker))) // the whole request, all attempts
         .layer(retry::attempts(Rc::clone(worker))) // Routed -> Attempt, one or several
         .service(balance::endpoints(Rc::clone(worker)))
 }
@@ -67,10 +67,10 @@ mod tests {
     /// meant: see "Performance" in the README of `tests/bench`.
     #[test]
     fn what_a_request_carries_stays_small() {
-        assert!(size_of::<crate::body::Body>() <= 184, "{}", size_of::<crate::body::Body>());
-        assert!(size_of::<crate::step::Request>() <= 16, "{}", size_of::<crate::step::Request>());
-        assert!(size_of::<crate::step::Routed>() <= 64, "{}", size_of::<crate::step::Routed>());
-        assert!(size_of::<crate::step::Response>() <= 432, "{}", size_of::<crate::step::Response>());
+        assert!(size_of::<crate::body::Body>() <= 56, "{}", size_of::<crate::body::Body>());
+        assert!(size_of::<crate::step::Request>() <= 32, "{}", size_of::<crate::step::Request>());
+        assert!(size_of::<crate::step::Routed>() <= 80, "{}", size_of::<crate::step::Routed>());
+        assert!(size_of::<crate::step::Response>() <= 64, "{}", size_of::<crate::step::Response>());
         assert!(size_of::<crate::step::Error>() <= 64, "{}", size_of::<crate::step::Error>());
     }
 }

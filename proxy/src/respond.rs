@@ -62,7 +62,10 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
         let this = self.project();
         this.inner.poll(cx).map(|result| match result {
             Ok(response) => Ok(response),
-            Err(error) => Ok(Response { http: answer(&error.failure, *this.grpc), facts: *error.facts }),
+            Err(error) => {
+                let http = Box::new(answer(&error.failure, *this.grpc));
+                Ok(Response { http, facts: *error.facts })
+            }
         })
     }
 }

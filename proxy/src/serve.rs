@@ -277,7 +277,8 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
         if let Some(refusal) = self.refusal(&request) {
             request.extensions_mut().insert(refusal);
         }
-        let request = Request { http: Box::new(request.map(Body::incoming)), conn: Rc::clone(&self.conn) };
+        let http = Box::new(request.map(Body::incoming));
+        let request = Request { http, conn: Rc::clone(&self.conn), at: Instant::now() };
         Answer { inner: self.path.clone().call(request), asked, watch: Arc::clone(&self.watch) }
     }
 }
@@ -302,7 +303,7 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
         let this = self.project();
         this.inner.poll(cx).map(|result| {
             let mut http = match result {
-                Ok(response) => response.http,
+                Ok(response) => *response.http,
                 // `respond` leaves no error; should a path be built without it, the answer is still one.
                 Err(error) => crate::respond::answer(&error.failure, false),
             };

@@ -98,6 +98,8 @@ pub struct Request {
     pub http: Box<http::Request<Body>>,
     /// The connection that it came on.
     pub conn: Rc<Conn>,
+    /// When it came. Read once, for all steps that ask no more than roughly what time it is.
+    pub at: Instant,
 }
 
 /// A request that has found its rule and its backend.
@@ -107,6 +109,8 @@ pub struct Routed {
     pub http: Box<http::Request<Body>>,
     /// What the client speaks.
     pub version: HttpVersion,
+    /// When it came, or when the attempt at hand began.
+    pub at: Instant,
     /// The service that it is for.
     pub bound: Arc<Bound>,
     /// The index of the rule that it follows.
@@ -155,8 +159,8 @@ pub struct Facts {
 /// An answer.
 #[derive(Debug)]
 pub struct Response {
-    /// The answer itself.
-    pub http: http::Response<Body>,
+    /// The answer itself. Boxed, as the request is.
+    pub http: Box<http::Response<Body>>,
     /// What is known about it.
     pub facts: Facts,
 }

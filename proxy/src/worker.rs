@@ -9,6 +9,7 @@ use selvedge_ops::Drain;
 use crate::{
     cli::{Carrier, OutboundTrafficPolicy},
     connect::{self, Pools},
+    deadline::Deadlines,
     discovery::store::{Store, View},
     forward::Apps,
     names::Asker,
@@ -94,6 +95,8 @@ pub struct Worker {
     pub apps: Apps,
     /// Watches clients' connections for those that keep us waiting.
     pub patience: Rc<Patience>,
+    /// The time limits of requests.
+    pub deadlines: Rc<Deadlines>,
     /// Draws backends and endpoints.
     pub rng: RefCell<fastrand::Rng>,
     /// What is counted.
@@ -115,6 +118,7 @@ impl Worker {
             metrics: Arc::clone(&shared.metrics),
         });
         let patience = Patience::new(settings.header_timeout, settings.idle_timeout);
+        let deadlines = Rc::new(Deadlines::default());
         let worker = Rc::new(Self {
             index,
             patience: Rc::clone(&patience),
@@ -123,6 +127,7 @@ impl Worker {
             live: shared.live.clone(),
             pools,
             apps: Apps::default(),
+            deadlines: Rc::clone(&deadlines),
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
             names: shared.names.clone(),
@@ -130,6 +135,7 @@ impl Worker {
         });
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));
         tokio::task::spawn_local(wait(patience));
+        tokio::task::spawn_local(deadlines.keep());
         worker
     }
 }

@@ -64,7 +64,7 @@ async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
         route: Some(Taken { bound: Arc::clone(&routed.bound), rule: Some((routed.rule, routed.place)) }),
         ..Facts::default()
     };
-    let endpoint = match choose(&worker, &backend, &tried) {
+    let endpoint = match choose(&worker, &backend, &tried, routed.at) {
         Ok(endpoint) => endpoint,
         Err(failure) => {
             facts.reason = Some(failure.reason);
@@ -78,13 +78,7 @@ async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
     let mut awaited =
         Awaited { worker: &worker, backend: &backend, endpoint: &endpoint, deadline: routed.deadline };
     let sending = pin!(worker.pools.send(&endpoint.target, routed.version, routed.http, limit));
-    let sent = match until {
-        None => sending.await,
-        Some(until) => match Box::pin(tokio::time::timeout_at(until.into(), sending)).await {
-            Ok(sent) => sent,
-            Err(_) => Err(late(&endpoint).into()),
-        },
-    };
+    let sent = worker.deadlines.within(until, sending).await.unwrap_or_else(|| Err(late(&endpoint).into()));
     awaited.deadline = None;
     let result = match sent {
         Ok(mut http) => {
@@ -121,13 +115,18 @@ impl Drop for Awaited<'_> {
     }
 }
 
-fn choose(worker: &Worker, backend: &BoundBackend, tried: &[usize]) -> Result<Arc<BoundEndpoint>, Failure> {
+fn choose(
+    worker: &Worker,
+    backend: &BoundBackend,
+    tried: &[usize],
+    now: Instant,
+) -> Result<Arc<BoundEndpoint>, Failure> {
     if let Some(broken) = &backend.broken {
         return Err(Failure::new(Reason::NoBackend, format!("{} cannot be used: {broken}", backend.name)));
     }
     let mut rng = worker.rng.borrow_mut();
     let how = backend.policy.load_balancer;
-    let picked = pick(how, &backend.endpoints, &backend.turn, tried, Instant::now(), &mut rng);
+    let picked = pick(how, &backend.endpoints, &backend.turn, tried, now, &mut rng);
     picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
         let what = match (backend.endpoints.len(), &backend.unresolved) {
             (0, Some(unresolved)) => format!("{} has no endpoint: {unresolved}", backend.name),
@@ -172,6 +171,9 @@ fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
 /// Counts for or against an endpoint.
 fn count(worker: &Worker, backend: &BoundBackend, endpoint: &BoundEndpoint, outcome: Outcome) {
     let Some(ejection) = &backend.ejection else { return };
+    if outcome == Outcome::Success {
+        return endpoint.health.forgive();
+    }
     let ejected = ejection.record(&endpoint.health, outcome, backend.endpoints.len(), Instant::now());
     if let Some(ejected) = ejected {
         worker.metrics.ejections(&backend.name, worker.index);

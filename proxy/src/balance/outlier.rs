@@ -103,7 +103,8 @@ impl Health {
         self.consecutive_5xx.load(Ordering::Relaxed)
     }
 
-    fn forgive(&self) {
+    /// Notes a success. As [`Ejection::record`], but no clock is read for it.
+    pub fn forgive(&self) {
         // Looked at before it is written: on the usual path nobody writes to memory that workers share.
         for failures in [&self.consecutive_5xx, &self.consecutive_gateway_errors] {
             if failures.load(Ordering::Relaxed) != 0 {

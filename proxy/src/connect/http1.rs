@@ -48,12 +48,12 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Puts the connection back, to be used for another request.
-    pub fn give_back(mut self) {
+    /// Puts the connection back at `now`, to be used for another request.
+    pub fn give_back(mut self, now: Instant) {
         if let Some(pool) = self.pool.upgrade()
             && !self.connection.sender.is_closed()
         {
-            self.connection.idle_since = Instant::now();
+            self.connection.idle_since = now;
             pool.http1.0.borrow_mut().push(self.connection);
         }
     }
@@ -105,7 +105,7 @@ pub(super) async fn send(
     settings: &Settings,
     mut request: Box<http::Request<Body>>,
     limit: Duration,
-) -> Result<http::Response<Body>, SendError> {
+) -> Result<Box<http::Response<Body>>, SendError> {
     rewrite::for_http1(&mut request)?;
     let asked = WebSocket::is_asked_by(&request);
     let fresh = target.identity.is_none() && FreshConnection::is_needed_by(&request);
@@ -146,7 +146,7 @@ fn received(
     connection: Connection,
     response: http::Response<Incoming>,
     asked: bool,
-) -> Result<http::Response<Body>, SendError> {
+) -> Result<Box<http::Response<Body>>, SendError> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switched && !(asked && WebSocket::is_named_in(response.headers())) {
         let what = format!("{} switched to a protocol that the request did not ask for", target.dial);

@@ -108,7 +108,7 @@ pub(super) async fn send(
     version: HttpVersion,
     mut request: Box<http::Request<Body>>,
     limit: Duration,
-) -> Result<http::Response<Body>, SendError> {
+) -> Result<Box<http::Response<Body>>, SendError> {
     rewrite::for_http2(&mut request)?;
     let mut moves = 0;
     loop {

@@ -116,7 +116,7 @@ impl Pools {
         version: HttpVersion,
         mut request: Box<http::Request<Body>>,
         limit: Duration,
-    ) -> Result<http::Response<Body>, SendError> {
+    ) -> Result<Box<http::Response<Body>>, SendError> {
         let pool = self.pool(target);
         let meshed = target.identity.is_some();
         if meshed && FreshConnection::is_needed_by(&request) {
@@ -252,8 +252,8 @@ fn alert(error: &hyper::Error) -> Option<&std::io::Error> {
 }
 
 /// Turns what hyper gives into an answer of ours.
-fn answer(response: http::Response<Incoming>) -> http::Response<Body> {
-    let mut response = response.map(Body::incoming);
+fn answer(response: http::Response<Incoming>) -> Box<http::Response<Body>> {
+    let mut response = Box::new(response.map(Body::incoming));
     rewrite::answer(&mut response);
     response
 }

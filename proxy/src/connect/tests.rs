@@ -48,7 +48,7 @@ fn request(path: &str) -> Box<http::Request<Body>> {
     Box::new(http::Request::builder().uri(path).header("host", "app").body(Body::default()).unwrap())
 }
 
-async fn text(response: http::Response<Body>) -> String {
+async fn text(response: Box<http::Response<Body>>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 

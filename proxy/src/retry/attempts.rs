@@ -87,17 +87,17 @@ impl Kept {
 
 impl<S: Step<Attempt>> Attempts<S> {
     async fn run(mut self, routed: Routed) -> Result<Response, Error> {
-        let Routed { mut http, version, bound, rule, place, deadline } = routed;
+        let Routed { mut http, version, mut at, bound, rule, place, deadline } = routed;
         let rule_of = &bound.routes.rules()[rule];
         let backend = &bound.backends[rule_of.backends[place].backend];
-        bound.budget.deposit(Instant::now());
+        bound.budget.deposit(at);
         let kept = Kept::of(&mut http);
         let mut tried = Vec::new();
         let mut attempt = 0;
         loop {
-            let routed = Routed { http, version, bound: Arc::clone(&bound), rule, place, deadline };
+            let routed = Routed { http, version, at, bound: Arc::clone(&bound), rule, place, deadline };
             // The route's own limit is kept outside, by `route::timeout`.
-            let until = rule_of.retry.per_try_timeout.map(|limit| Instant::now() + limit);
+            let until = rule_of.retry.per_try_timeout.map(|limit| at + limit);
             let mut result = self.inner.call(Attempt { routed, tried: tried.clone(), until }).await;
             facts(&mut result).retries = attempt;
             let outcome = outcome(&result);
@@ -126,6 +126,7 @@ impl<S: Step<Attempt>> Attempts<S> {
                 tokio::time::sleep(backoff).await;
             }
             attempt += 1;
+            at = Instant::now();
         }
     }
 }

@@ -124,18 +124,21 @@ impl<S: Step<Routed>> Choose<S> {
             return Err(at(&bound, Error::new(Reason::NoBackend, what)));
         };
         let timeout = timeout(bound.routes.rules()[rule].timeout, &request);
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        Ok(Routed { http: request.http, version: request.conn.version, bound, rule, place, deadline })
+        let Request { http, conn, at } = request;
+        let deadline = timeout.map(|timeout| at + timeout);
+        Ok(Routed { http, version: conn.version, at, bound, rule, place, deadline })
     }
 
     /// Asks the control plane, then goes on; what it does not know passes through, if that is allowed.
-    async fn ask(mut self, request: Request) -> Result<Response, Error> {
+    async fn ask(mut self, mut request: Request) -> Result<Response, Error> {
         let authority = authority(&request.http)?.to_ascii_lowercase();
         let destination = match request.conn.original {
             None => ask(&self.worker, &authority).await?,
             Some(original) => dialled::ask(&self.worker, original, &authority).await?,
         };
         destination.touch();
+        // The route's time begins when there is a route.
+        request.at = Instant::now();
         if destination.bound.is_none() {
             return pass_through(&self.worker, request, &authority, &destination).await;
         }

@@ -1,10 +1,11 @@
 //! The time limit of a whole request: all attempts, and the answer to its last byte.
 //!
-//! A request without one (the default) costs nothing; one with it costs one timer, which moves from the
-//! waiting for headers into the body.
+//! A request without one (the default) costs nothing; one with it costs a place among the worker's
+//! deadlines, which moves from the waiting for headers into the body.
 
 use std::{
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -18,17 +19,19 @@ use crate::{
     error::Reason,
     respond::is_grpc,
     step::{Error, Facts, Response, Routed, Step, Taken},
+    worker::Worker,
 };
 
 /// The step that ends a request when its route's time is over.
-pub fn timeout<S: Step<Routed>>() -> impl Layer<S, Service = Timeout<S>> {
-    layer_fn(|inner| Timeout { inner })
+pub fn timeout<S: Step<Routed>>(worker: Rc<Worker>) -> impl Layer<S, Service = Timeout<S>> {
+    layer_fn(move |inner| Timeout { inner, worker: Rc::clone(&worker) })
 }
 
 /// See [`timeout`].
 #[derive(Debug, Clone)]
 pub struct Timeout<S> {
     inner: S,
+    worker: Rc<Worker>,
 }
 
 impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
@@ -42,7 +45,10 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
 
     fn call(&mut self, routed: Routed) -> Self::Future {
         let limit = routed.deadline.map(|deadline| Limit {
-            time: Box::pin(body::Limit::at(deadline, is_grpc(routed.http.headers()))),
+            time: body::Limit {
+                deadline: self.worker.deadlines.at(deadline),
+                grpc: is_grpc(routed.http.headers()),
+            },
             of_caller: grpc_timeout::given(routed.http.headers()),
             facts: Facts {
                 route: Some(Taken { bound: routed.bound.clone(), rule: Some((routed.rule, routed.place)) }),
@@ -56,7 +62,7 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
 
 #[derive(Debug)]
 struct Limit {
-    time: Pin<Box<body::Limit>>,
+    time: body::Limit,
     /// What the caller gave, if it is a gRPC caller that gave any.
     of_caller: Option<Duration>,
     facts: Facts,
@@ -65,7 +71,7 @@ struct Limit {
 impl Limit {
     /// Whether `error` is this limit's.
     fn is_over(&self, error: &Error) -> bool {
-        error.failure.reason == Reason::Timeout && self.time.is_over(Instant::now())
+        error.failure.reason == Reason::Timeout && self.time.deadline.is_over(Instant::now())
     }
 }
 
@@ -87,7 +93,10 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
         if let Poll::Ready(result) = this.inner.poll(cx) {
             return Poll::Ready(match (result, this.limit.take()) {
                 (Ok(mut response), Some(limit)) => {
-                    response.http.body_mut().limit(limit.time);
+                    let body = response.http.body_mut();
+                    if !body.is_empty() {
+                        body.end().limit = Some(limit.time);
+                    }
                     Ok(response)
                 }
                 // The last attempt had no longer than all together, and was first to notice.
@@ -99,7 +108,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
             });
         }
         if let Some(limit) = this.limit
-            && limit.time.as_mut().poll(cx).is_ready()
+            && Pin::new(&mut limit.time.deadline).poll(cx).is_ready()
         {
             let facts = std::mem::take(&mut limit.facts);
             let mut error = Error::new(Reason::Timeout, over(&facts, limit.of_caller));

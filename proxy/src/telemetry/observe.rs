@@ -53,7 +53,7 @@ impl<S: Step<Request>> Service<Request> for Observe<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let conn = Rc::clone(&request.conn);
+        let (conn, started) = (Rc::clone(&request.conn), request.at);
         let line = access_log::enabled().then(|| {
             let identity = conn.identity.as_ref();
             Box::new(access_log::Line::of(self.direction, &request.http, conn.peer, identity))
@@ -63,7 +63,7 @@ impl<S: Step<Request>> Service<Request> for Observe<S> {
             conn,
             unknown: Arc::clone(&self.unknown),
             worker: self.worker.index,
-            started: Instant::now(),
+            started,
             line,
         }
     }
