@@ -15,7 +15,7 @@ use std::{
 };
 
 use selvedge_model::{
-    BackendName, Protocol, RouteTable, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName,
+    BackendName, Protocol, RouteTable, ServiceKey, SpiffeId, TcpTable, TrafficPolicy, Workload, WorkloadName,
 };
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ use crate::{
     balance::{Candidate, Ejection, Health},
     names::Origin,
     retry::Budget,
-    telemetry::Series,
+    telemetry::{Series, TcpSeries},
 };
 
 /// Everything that workers look up, at one moment.
@@ -87,6 +87,12 @@ pub struct Bound {
     pub series: Vec<Vec<RouteSeries>>,
     /// Series for requests that match no rule.
     pub unrouted: RouteSeries,
+    /// The rules for opaque connections.
+    pub tcp: TcpTable,
+    /// Series of opaque connections, by rule and then by place in the rule's backends.
+    pub tcp_series: Vec<Vec<TcpRouteSeries>>,
+    /// The series of opaque connections that match no rule.
+    pub tcp_unrouted: Arc<TcpSeries>,
     /// What the rules name by index.
     pub backends: Vec<Arc<BoundBackend>>,
     /// What limits retries to this service.
@@ -100,6 +106,15 @@ pub struct RouteSeries {
     pub mtls: Arc<Series>,
     /// For answers in plaintext, and for failures before there was a connection.
     pub plain: Arc<Series>,
+}
+
+/// The series of one opaque route to one backend.
+#[derive(Debug, Clone)]
+pub struct TcpRouteSeries {
+    /// Over mutual TLS.
+    pub mtls: Arc<TcpSeries>,
+    /// In plaintext, and those that failed before it was known.
+    pub plain: Arc<TcpSeries>,
 }
 
 /// A backend, its endpoints bound.
@@ -117,6 +132,8 @@ pub struct BoundBackend {
     pub endpoints: Vec<Arc<BoundEndpoint>>,
     /// Round robin's cursor.
     pub turn: AtomicUsize,
+    /// Opaque connections that are open, by all workers; shared with the same backend in the table before.
+    pub connections: Arc<AtomicU32>,
     /// Ejection of its endpoints; `None` if the policy has none.
     pub ejection: Option<Arc<Ejection>>,
 }

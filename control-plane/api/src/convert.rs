@@ -10,6 +10,7 @@ mod resilience;
 mod route;
 mod service;
 mod snapshot;
+mod tcp;
 #[cfg(test)]
 mod tests;
 

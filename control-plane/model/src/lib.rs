@@ -10,11 +10,13 @@ pub mod resilience;
 pub mod route;
 pub mod service;
 pub mod snapshot;
+pub mod tcp;
 
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
 pub use place::{Host, Place};
 pub use policy::{InboundPolicy, MtlsMode, MtlsRule, Verdict};
-pub use resilience::{LoadBalancer, OutlierDetection, RetryOn, RetryPolicy, TrafficPolicy};
+pub use resilience::{ConnectionLimits, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy, TrafficPolicy};
 pub use route::{FullRegex, Match, Order, RequestFacts, RouteTable, Rule, StringMatch, WeightedBackend};
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};
+pub use tcp::{ConnectionFacts, Layer, TcpMatch, TcpRule, TcpTable};

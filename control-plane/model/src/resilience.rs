@@ -58,6 +58,19 @@ pub struct TrafficPolicy {
     pub outlier_detection: Option<OutlierDetection>,
     /// Time for TCP and TLS together; default 10 s, as in Istio.
     pub connect_timeout: Duration,
+    /// What limits opaque connections.
+    pub connections: ConnectionLimits,
+}
+
+/// What limits opaque connections to one backend (`DestinationRule` `connectionPool.tcp`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct ConnectionLimits {
+    /// Open at once, by one client's sidecar; further ones are refused. `None` = no limit.
+    pub max_connections: Option<u32>,
+    /// Time without a byte either way; zero = for good, `None` = as the proxy's own setting says (1 h).
+    pub idle_timeout: Option<Duration>,
+    /// Time at all; `None` = as the proxy's own setting says (for good).
+    pub max_duration: Option<Duration>,
 }
 
 impl Default for TrafficPolicy {
@@ -66,6 +79,7 @@ impl Default for TrafficPolicy {
             load_balancer: LoadBalancer::default(),
             outlier_detection: None,
             connect_timeout: Duration::from_secs(10),
+            connections: ConnectionLimits::default(),
         }
     }
 }

@@ -223,15 +223,22 @@ pub struct Rule {
 impl Rule {
     /// Draws a place in [`Self::backends`] by weight; `None` if the weights sum to nothing.
     pub fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        if let [only] = self.backends.as_slice() {
+        WeightedBackend::pick(&self.backends, rng)
+    }
+}
+
+impl WeightedBackend {
+    /// Draws a place in `backends` by weight; `None` if the weights sum to nothing.
+    pub fn pick(backends: &[Self], rng: &mut fastrand::Rng) -> Option<usize> {
+        if let [only] = backends {
             return (only.weight > 0).then_some(0);
         }
-        let total: u64 = self.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+        let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
         if total == 0 {
             return None;
         }
         let mut drawn = rng.u64(..total);
-        for (place, backend) in self.backends.iter().enumerate() {
+        for (place, backend) in backends.iter().enumerate() {
             let weight = u64::from(backend.weight);
             if drawn < weight {
                 return Some(place);

@@ -9,7 +9,11 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Place, RouteTable, SpiffeId, TrafficPolicy, WorkloadName};
+use crate::{Place, RouteTable, SpiffeId, TcpTable, TrafficPolicy, WorkloadName};
+
+/// Ports of protocols whose servers speak first, or that are not HTTP wherever they are met: unless something
+/// else is declared, what is spoken there is opaque. Istio's and Linkerd's lists together.
+pub const OPAQUE_PORTS: [u16; 10] = [25, 53, 587, 3306, 4444, 5432, 6379, 9300, 11211, 27017];
 
 /// One port of one service: the unit that is looked up, routed and subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -59,7 +63,9 @@ pub struct Service {
     pub protocol: Protocol,
     /// Which backend a request goes to.
     pub routes: RouteTable,
-    /// What the rules of `routes` name by index.
+    /// Which backend an opaque connection goes to.
+    pub tcp: TcpTable,
+    /// What the rules of `routes` and `tcp` name by index.
     pub backends: Vec<Backend>,
 }
 

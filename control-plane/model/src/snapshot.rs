@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Endpoint, Endpoints, InboundPolicy, Service, ServiceKey, SpiffeId, WorkloadName};
+use crate::{Endpoint, Endpoints, InboundPolicy, Protocol, Service, ServiceKey, SpiffeId, WorkloadName};
 
 /// Everything that the control plane knows to tell its proxies.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +54,10 @@ pub struct Workload {
     pub inbound: Option<SocketAddr>,
     /// The ports that its app serves, by number.
     pub ports: Vec<u16>,
+    /// What is spoken on those of them of which it is said.
+    pub protocols: BTreeMap<u16, Protocol>,
+    /// Its labels, which rules may ask for.
+    pub labels: BTreeMap<String, String>,
     /// What it lets in.
     pub policy: InboundPolicy,
 }
@@ -162,6 +166,8 @@ mod tests {
             inbound: None,
             ports: vec![5432],
             policy,
+            protocols: BTreeMap::new(),
+            labels: BTreeMap::new(),
         })
     }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{OutlierDetection, TrafficPolicy};
+use selvedge_model::{OutlierDetection, Protocol, TrafficPolicy};
 
 use super::{
     Problems, Settings,
     hosts::{closeness, resolve, suggestion},
     services::{Catalog, KnownHost},
 };
+use crate::problem::Severity;
 use crate::resources::{
     DestinationRuleSpec, Document, Resources,
     destination_rule::{PolicyBlocks, Subset},
@@ -46,6 +47,7 @@ impl<'a> DestinationRules<'a> {
                 let remedy = suggestion(&host, &settings.cluster_domain, |name| catalog.find(name).is_some());
                 problems.warning(rule, "spec.host", format!("nothing is called {host}; {remedy}"));
             }
+            report_limits_of_http(rule, &host, catalog, problems);
             let sets = namespaces.entry(namespace).or_default();
             match sets.get_mut(&host) {
                 Some(set) => set.join(rule, problems),
@@ -78,6 +80,32 @@ impl<'a> DestinationRules<'a> {
         let sets = self.namespaces.get(namespace)?;
         let matching = sets.iter().filter_map(|(pattern, set)| Some((closeness(pattern, host)?, set)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, set)| set)
+    }
+}
+
+/// Says that limits of opaque connections do nothing where all ports speak HTTP.
+fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problems: &mut Problems) {
+    let known = || catalog.hosts().filter(|known| closeness(host, &known.host).is_some());
+    let http = |spoken: &Protocol| matches!(spoken, Protocol::Http | Protocol::Http2);
+    if known().next().is_none() || !known().all(|known| known.ports.values().all(http)) {
+        return;
+    }
+    let subsets = rule.spec.subsets.iter().enumerate();
+    let subsets = subsets.map(|(index, subset)| (format!("spec.subsets[{index}]"), &subset.policy));
+    for (field, policy) in std::iter::once(("spec".to_owned(), &rule.spec.policy)).chain(subsets) {
+        let limits = policy.connection_pool.map(|pool| pool.connections).unwrap_or_default();
+        for (name, is_set) in [
+            ("maxConnections", limits.max_connections.is_some()),
+            ("idleTimeout", limits.idle_timeout.is_some()),
+            ("maxConnectionDuration", limits.max_duration.is_some()),
+        ] {
+            if is_set {
+                let field = format!("{field}.trafficPolicy.connectionPool.tcp.{name}");
+                let message =
+                    "not acted on: it limits opaque connections, and all ports of the host speak HTTP";
+                problems.add(rule.problem(Severity::NotActedOn, &field, message));
+            }
+        }
     }
 }
 
@@ -136,5 +164,6 @@ fn merged(subset: Option<&PolicyBlocks>, host: &PolicyBlocks) -> TrafficPolicy {
         load_balancer: load_balancer.unwrap_or(default.load_balancer),
         outlier_detection: subset.and_then(outlier).or_else(|| outlier(host)),
         connect_timeout: pool.and_then(|pool| pool.connect_timeout).unwrap_or(default.connect_timeout),
+        connections: pool.map(|pool| pool.connections).unwrap_or_default(),
     }
 }

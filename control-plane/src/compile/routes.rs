@@ -1,14 +1,19 @@
-//! `VirtualService`s to each service port's routes, as each namespace's clients see them.
+//! `VirtualService`s, `TCPRoute`s and `TLSRoute`s to each service port's routes, as each namespace's clients
+//! see them.
+
+mod tcp;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
 use selvedge_model::{
     Backend, BackendName, Match, Order, Protocol, RetryPolicy, RouteTable, Rule, Service, ServiceKey,
-    TrafficPolicy, WeightedBackend, snapshot::ServiceViews,
+    TcpTable, TrafficPolicy, WeightedBackend, snapshot::ServiceViews,
 };
+
+use tcp::TcpRoutes;
 
 use super::{
     Problems, Settings,
@@ -32,6 +37,7 @@ pub(super) struct Routing<'a> {
     rules: DestinationRules<'a>,
     /// The first `VirtualService` of each host or pattern.
     virtual_services: BTreeMap<String, &'a VirtualService>,
+    tcp_routes: TcpRoutes<'a>,
 }
 
 impl<'a> Routing<'a> {
@@ -42,9 +48,11 @@ impl<'a> Routing<'a> {
         problems: &mut Problems,
     ) -> Self {
         let rules = DestinationRules::new(resources, settings, catalog, problems);
-        let mut routing = Self { settings, catalog, rules, virtual_services: BTreeMap::new() };
+        let tcp_routes = TcpRoutes::new(resources, settings, catalog, problems);
+        let mut routing = Self { settings, catalog, rules, virtual_services: BTreeMap::new(), tcp_routes };
         for document in &resources.virtual_services {
-            if document.spec.for_sidecars && !document.spec.http.is_empty() {
+            let says_nothing = document.spec.http.is_empty() && document.spec.tcp.is_empty();
+            if document.spec.for_sidecars && !says_nothing {
                 routing.add(document, problems);
             }
         }
@@ -61,10 +69,22 @@ impl<'a> Routing<'a> {
             if known.is_empty() {
                 let remedy = suggestion(&host, domain, |name| self.catalog.find(name).is_some());
                 problems.warning(document, &field, format!("nothing is called {host}; {remedy}"));
-            } else if known.iter().all(|known| known.ports.values().all(|spoken| *spoken == Protocol::Tcp)) {
-                let message =
-                    format!("{host} has no HTTP port, so these routes have no effect; name a port http");
-                problems.warning(document, &field, message);
+            } else {
+                let all = |wanted: fn(&Protocol) -> bool| {
+                    known.iter().all(|known| known.ports.values().all(wanted))
+                };
+                if !document.spec.http.is_empty() && all(|spoken| *spoken == Protocol::Tcp) {
+                    let message = format!(
+                        "{host} has no HTTP port, so the http routes have no effect; name a port http"
+                    );
+                    problems.warning(document, &field, message);
+                }
+                if !document.spec.tcp.is_empty() && all(|spoken| !may_be_opaque(*spoken)) {
+                    let message = format!(
+                        "{host} has HTTP ports only, so the tls and tcp routes have no effect; name a port tcp"
+                    );
+                    problems.warning(document, &field, message);
+                }
             }
             match self.virtual_services.entry(host) {
                 Entry::Vacant(vacant) => {
@@ -99,7 +119,13 @@ impl<'a> Routing<'a> {
                 let before = previous.get(&key);
                 let default = self.view(None, &port, problems);
                 let mut by_namespace = BTreeMap::new();
-                for namespace in self.rules.namespaces_with_rules(&involved_hosts(&default)) {
+                let involved = involved_hosts(&default);
+                let namespaces: BTreeSet<&str> = self
+                    .rules
+                    .namespaces_with_rules(&involved)
+                    .chain(self.tcp_routes.namespaces(&host.host))
+                    .collect();
+                for namespace in namespaces {
                     let own = self.view(Some(namespace), &port, problems);
                     if own != default {
                         let before = before.and_then(|views| views.by_namespace.get(namespace));
@@ -116,14 +142,21 @@ impl<'a> Routing<'a> {
     /// The service port as clients in `client` see it.
     fn view(&self, client: Option<&str>, port: &Port<'_>, problems: &mut Problems) -> Service {
         let mut backends = Backends { routing: self, client, port, list: Vec::new() };
-        let document = self.virtual_service(&port.host.host).filter(|_| port.protocol != Protocol::Tcp);
-        let routes = document.and_then(|document| backends.routes(document, problems));
+        let document = self.virtual_service(&port.host.host);
+        let for_http =
+            document.filter(|document| port.protocol != Protocol::Tcp && !document.spec.http.is_empty());
+        let routes = for_http.and_then(|document| backends.routes(document, problems));
         let routes = routes.unwrap_or_else(|| backends.default_route());
+        let tcp = match may_be_opaque(port.protocol) {
+            true => backends.tcp_table(document, problems),
+            false => TcpTable::default(),
+        };
         Service {
             key: port.key.clone(),
             addresses: port.host.own_addresses(),
             protocol: port.protocol,
             routes,
+            tcp,
             backends: backends.list,
         }
     }
@@ -138,6 +171,11 @@ impl<'a> Routing<'a> {
             .filter_map(|(pattern, found)| Some((closeness(pattern, host)?, found)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, found)| *found)
     }
+}
+
+/// Whether connections to a port that speaks `protocol` may be opaque.
+fn may_be_opaque(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Unspecified | Protocol::Tcp)
 }
 
 /// The hosts that a service's backends name.
@@ -185,11 +223,12 @@ impl Backends<'_> {
                 continue;
             };
             all_for_other_ports = false;
+            let field = format!("spec.http[{}].route", route.index);
             let backends = route
                 .destinations
                 .iter()
                 .map(|destination| WeightedBackend {
-                    backend: self.backend(document, route, destination, problems),
+                    backend: self.backend(document, &field, destination, problems),
                     weight: destination.weight,
                 })
                 .collect();
@@ -204,11 +243,11 @@ impl Backends<'_> {
         (!all_for_other_ports).then(|| RouteTable::new(Order::Listed, rules))
     }
 
-    /// The index of the backend that `destination` names, which may be broken.
+    /// The index of the backend that `destination`, in the list `field`, names; it may be broken.
     fn backend(
         &mut self,
         document: &VirtualService,
-        route: &HttpRoute,
+        field: &str,
         destination: &Destination,
         problems: &mut Problems,
     ) -> usize {
@@ -235,8 +274,13 @@ impl Backends<'_> {
         });
         if let Some((part, why)) = self.list[index].broken.as_deref().and_then(|words| words.split_once(": "))
         {
-            let field = format!("spec.http[{}].route[{}].destination.{part}", route.index, destination.index);
-            problems.error(document, &field, format!("{why} (its share of requests is answered 503)"));
+            let place = format!("{field}[{}].destination.{part}", destination.index);
+            let share = if field.starts_with("spec.http") {
+                "its share of requests is answered 503"
+            } else {
+                "its share of connections is refused"
+            };
+            problems.error(document, &place, format!("{why} ({share})"));
         }
         index
     }

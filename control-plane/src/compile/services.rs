@@ -194,12 +194,14 @@ pub(super) fn endpoints(
             }
         }
     }
-    let chosen = candidates.values().flatten();
-    for (index, port) in chosen.filter_map(|candidate| match candidate {
-        Candidate::Workload(index, port) => Some((*index, *port)),
-        Candidate::Address(..) | Candidate::Inline(..) => None,
-    }) {
-        workloads.serves(index, port);
+    for (key, candidates) in &candidates {
+        let spoken = catalog.find(&key.host).and_then(|host| host.ports.get(&key.port)).copied();
+        for candidate in candidates {
+            if let Candidate::Workload(index, port) = candidate {
+                workloads.serves(*index, *port);
+                workloads.speaks(*index, *port, spoken.unwrap_or_default());
+            }
+        }
     }
     let settled = Settled { settings, policies, external: external_keys(catalog) };
     let endpoints = candidates

@@ -11,6 +11,7 @@ use crate::resources::{Outcome, decode};
 mod addresses;
 mod examples;
 mod policies;
+mod tcp;
 
 /// Everything that `text` says, and what is wrong with it.
 fn resources(text: &str) -> (Resources, Vec<Problem>) {

@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{Endpoint, Host, InboundPolicy, NamedEndpoint, Place, SpiffeId, Workload, WorkloadName};
+use selvedge_model::{
+    Endpoint, Host, InboundPolicy, NamedEndpoint, Place, Protocol, SpiffeId, Workload, WorkloadName,
+};
 
 use super::{Problems, Settings, inbound::Policies, keep, selects};
 use crate::resources::{Document, Resources, WorkloadEntrySpec};
@@ -20,6 +22,8 @@ pub(super) struct Known<'a> {
     policy: InboundPolicy,
     /// The ports that it serves: its own, and those that services name as their targets.
     ports: BTreeSet<u16>,
+    /// What services say is spoken on them.
+    protocols: BTreeMap<u16, Protocol>,
 }
 
 impl Known<'_> {
@@ -35,6 +39,18 @@ impl Known<'_> {
             workload: Some(self.name.clone()),
             labels: spec.labels.clone(),
         })
+    }
+}
+
+impl Known<'_> {
+    /// What is spoken on its ports, where it is said: by services, or by its own opaque-ports annotation.
+    fn said_protocols(&self) -> BTreeMap<u16, Protocol> {
+        let mut protocols = self.protocols.clone();
+        protocols.retain(|_, spoken| *spoken != Protocol::Unspecified);
+        let opaque = &self.document.spec.opaque_ports;
+        let ranges = opaque.iter().flat_map(|(first, last)| self.ports.range(first..=last));
+        protocols.extend(ranges.map(|port| (*port, Protocol::Tcp)));
+        protocols
     }
 }
 
@@ -76,7 +92,8 @@ impl<'a> Workloads<'a> {
             policies.report_losers(&name, &spec.labels, problems);
             let policy = policies.find(namespace, &spec.labels);
             let ports = spec.ports.values().copied().collect();
-            list.push(Known { document, name, identity, policy, ports });
+            let protocols = BTreeMap::new();
+            list.push(Known { document, name, identity, policy, ports, protocols });
         }
         Self { list }
     }
@@ -100,6 +117,15 @@ impl<'a> Workloads<'a> {
     /// Notes that the workload at `index` serves `port`.
     pub(super) fn serves(&mut self, index: usize, port: u16) {
         self.list[index].ports.insert(port);
+    }
+
+    /// Notes that a service says that a workload speaks `protocol` on `port`. Where two services disagree,
+    /// nothing is said.
+    pub(super) fn speaks(&mut self, index: usize, port: u16, protocol: Protocol) {
+        let said = self.list[index].protocols.entry(port).or_insert(protocol);
+        if *said != protocol {
+            *said = Protocol::Unspecified;
+        }
     }
 
     /// The workload that serves `place`: one with that port, or the only one with that address.
@@ -179,6 +205,8 @@ impl<'a> Workloads<'a> {
                 inbound: spec.inbound.as_ref().filter(|_| spec.meshed).and_then(Place::socket),
                 ports: known.ports.iter().copied().collect(),
                 policy: known.policy.clone(),
+                protocols: known.said_protocols(),
+                labels: spec.labels.clone(),
             };
             (known.name.clone(), keep(workload, previous.get(&known.name)))
         });

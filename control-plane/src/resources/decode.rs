@@ -5,17 +5,17 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
-use selvedge_model::WorkloadName;
+use selvedge_model::{Layer, WorkloadName};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     Resource, destination_rule,
     document::{Document, Metadata, MetadataWords, Origin, Reading, wrong},
-    endpoint_slice,
+    endpoint_slice, gateway_tcp,
     node::{Lines, Node, Value},
     peer_authentication, service, service_entry,
     typed::{self, FieldError, Seen, UnknownField},
-    virtual_service, workload_entry,
+    virtual_service, words, workload_entry,
 };
 use crate::problem::{DocumentName, Problem, Severity};
 
@@ -23,8 +23,16 @@ const NETWORKING: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
 
+/// `v1alpha3` is of `TLSRoute` alone; its fields have stayed the same from one version to the next.
+const GATEWAY: &[&str] = &[
+    "gateway.networking.k8s.io/v1",
+    "gateway.networking.k8s.io/v1beta1",
+    "gateway.networking.k8s.io/v1alpha3",
+    "gateway.networking.k8s.io/v1alpha2",
+];
+
 /// The kinds that are acted on, and the versions of each that mean the same.
-const KINDS: [(&str, &[&str]); 7] = [
+const KINDS: [(&str, &[&str]); 9] = [
     ("Service", &["v1"]),
     ("EndpointSlice", &["discovery.k8s.io/v1"]),
     ("WorkloadEntry", NETWORKING),
@@ -32,6 +40,8 @@ const KINDS: [(&str, &[&str]); 7] = [
     ("VirtualService", NETWORKING),
     ("DestinationRule", NETWORKING),
     ("PeerAuthentication", SECURITY),
+    ("TCPRoute", GATEWAY),
+    ("TLSRoute", GATEWAY),
 ];
 
 /// One document of a text, and what became of it.
@@ -291,6 +301,10 @@ fn read_kind(node: &Node, name: &DocumentName, origin: &Origin) -> Result<(Resou
             },
             Resource::PeerAuthentication,
         ),
+        "TCPRoute" => document
+            .with_spec(|words, reading| gateway_tcp::read(words, Layer::Tcp, reading), Resource::TcpRoute),
+        "TLSRoute" => document
+            .with_spec(|words, reading| gateway_tcp::read(words, Layer::Tls, reading), Resource::TcpRoute),
         kind => Err(wrong("kind", format!("{kind} is not acted on"))),
     }
 }
@@ -338,7 +352,8 @@ impl Source<'_> {
         let (words, mut fields) = typed::decode(self.node)?;
         let mut reading = Reading { metadata: &metadata, unknown: &mut fields, remarks: Vec::new() };
         let acted_on: &[&str] = match &*self.name.kind {
-            "WorkloadEntry" => &[workload_entry::INBOUND_ANNOTATION],
+            "WorkloadEntry" => &[workload_entry::INBOUND_ANNOTATION, words::OPAQUE_PORTS_ANNOTATION],
+            "Service" => &[words::OPAQUE_PORTS_ANNOTATION],
             _ => &[],
         };
         for annotation in metadata.annotations_not_acted_on(acted_on) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use selvedge_model::{LoadBalancer, OutlierDetection};
+use selvedge_model::{ConnectionLimits, LoadBalancer, OutlierDetection};
 use serde::Deserialize;
 
 use super::{
@@ -53,6 +53,8 @@ pub struct PolicyBlocks {
 pub struct ConnectionPool {
     /// `tcp.connectTimeout`.
     pub connect_timeout: Option<Duration>,
+    /// `tcp.maxConnections`, `tcp.idleTimeout` and `tcp.maxConnectionDuration`.
+    pub connections: ConnectionLimits,
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,6 +127,9 @@ struct ConnectionPoolWords {
 #[serde(rename_all = "camelCase", default)]
 struct TcpWords {
     connect_timeout: Option<GoDuration>,
+    max_connections: Option<u32>,
+    idle_timeout: Option<GoDuration>,
+    max_connection_duration: Option<GoDuration>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -211,7 +216,18 @@ fn read_connection_pool(words: &ConnectionPoolWords, field: &str) -> Result<Conn
         let field = format!("{field}.connectionPool.tcp.connectTimeout");
         return Err(wrong(field, "is shorter than 1ms; no connection could be made"));
     }
-    Ok(ConnectionPool { connect_timeout })
+    let max_duration = words.tcp.max_connection_duration.map(|time| time.0);
+    if max_duration.is_some_and(|time| time < Duration::from_millis(1)) {
+        let field = format!("{field}.connectionPool.tcp.maxConnectionDuration");
+        return Err(wrong(field, "is shorter than 1ms; leave it out if connections may last"));
+    }
+    let connections = ConnectionLimits {
+        // As in Istio, 0 is as good as nothing.
+        max_connections: words.tcp.max_connections.filter(|count| *count > 0),
+        idle_timeout: words.tcp.idle_timeout.map(|time| time.0),
+        max_duration,
+    };
+    Ok(ConnectionPool { connect_timeout, connections })
 }
 
 fn read_outlier(

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod destination_rule;
 mod document;
 pub mod endpoint_slice;
+pub mod gateway_tcp;
 mod node;
 pub mod peer_authentication;
 pub mod service;
@@ -23,6 +24,7 @@ pub use self::{
     destination_rule::DestinationRuleSpec,
     document::{Document, Metadata, Origin},
     endpoint_slice::EndpointSliceSpec,
+    gateway_tcp::TcpRouteSpec,
     peer_authentication::PeerAuthenticationSpec,
     service::ServiceSpec,
     service_entry::ServiceEntrySpec,
@@ -48,6 +50,8 @@ pub struct Resources {
     pub destination_rules: Vec<Arc<Document<DestinationRuleSpec>>>,
     /// `PeerAuthentication`.
     pub peer_authentications: Vec<Arc<Document<PeerAuthenticationSpec>>>,
+    /// `TCPRoute` and `TLSRoute`.
+    pub tcp_routes: Vec<Arc<Document<TcpRouteSpec>>>,
 }
 
 /// One document of any kind that is acted on.
@@ -67,6 +71,8 @@ pub enum Resource {
     DestinationRule(Arc<Document<DestinationRuleSpec>>),
     /// `PeerAuthentication`.
     PeerAuthentication(Arc<Document<PeerAuthenticationSpec>>),
+    /// `TCPRoute` or `TLSRoute`.
+    TcpRoute(Arc<Document<TcpRouteSpec>>),
 }
 
 macro_rules! of_any_kind {
@@ -79,6 +85,7 @@ macro_rules! of_any_kind {
             Resource::VirtualService($document) => $body,
             Resource::DestinationRule($document) => $body,
             Resource::PeerAuthentication($document) => $body,
+            Resource::TcpRoute($document) => $body,
         }
     };
 }
@@ -111,6 +118,7 @@ impl Resources {
             Resource::VirtualService(document) => self.virtual_services.push(document),
             Resource::DestinationRule(document) => self.destination_rules.push(document),
             Resource::PeerAuthentication(document) => self.peer_authentications.push(document),
+            Resource::TcpRoute(document) => self.tcp_routes.push(document),
         }
     }
 
@@ -123,6 +131,7 @@ impl Resources {
             + self.virtual_services.len()
             + self.destination_rules.len()
             + self.peer_authentications.len()
+            + self.tcp_routes.len()
     }
 
     /// Whether there is no document at all.

@@ -2,17 +2,14 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use selvedge_model::Protocol;
+use selvedge_model::{Protocol, service::OPAQUE_PORTS};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
     document::{Reading, wrong},
     typed::{FieldError, Seen},
-    words::port_number,
+    words::{opaque_ports, port_number},
 };
-
-/// Ports whose servers speak first, so that sniffing would wait for a client that waits too.
-const SERVER_FIRST_PORTS: [u16; 4] = [25, 53, 3306, 27017];
 
 /// What a `Service` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +141,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
         return Err(wrong("spec.ports", "is empty; name at least one port"));
     }
     let several = words.ports.len() > 1;
+    let opaque = opaque_ports(&reading.metadata.annotations)?;
     let mut ports: Vec<ServicePort> = Vec::new();
     for (index, port) in words.ports.into_iter().enumerate() {
         let field = format!("spec.ports[{index}]");
@@ -155,7 +153,10 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
                 .not_acted_on(format!("{field}.protocol"), format!("{transport} is not carried, only TCP"));
             continue;
         }
-        let port = read_port(port, &field)?;
+        let mut port = read_port(port, &field)?;
+        if opaque.iter().any(|(first, last)| (*first..=*last).contains(&port.port)) {
+            port.protocol = Protocol::Tcp;
+        }
         if let Some(other) = ports.iter().find(|other| other.port == port.port || other.name == port.name) {
             let message = format!(
                 "has the number or name of port {} {:?}; both must be unique",
@@ -202,7 +203,7 @@ fn read_port(words: PortWords, field: &str) -> Result<ServicePort, FieldError> {
 /// What is spoken on a port: `appProtocol` beats the part of the name before `-`.
 pub(super) fn protocol_of(app_protocol: Option<&str>, port_name: &str, port: u16) -> Protocol {
     let by_name = || known_protocol(port_name.split('-').next().unwrap_or_default());
-    let by_number = || if SERVER_FIRST_PORTS.contains(&port) { Protocol::Tcp } else { Protocol::Unspecified };
+    let by_number = || if OPAQUE_PORTS.contains(&port) { Protocol::Tcp } else { Protocol::Unspecified };
     app_protocol.and_then(known_protocol).or_else(by_name).unwrap_or_else(by_number)
 }
 

@@ -115,7 +115,6 @@ fn every_field_that_is_not_acted_on_is_named_with_its_line() {
     assert_eq!(
         told(&decoded),
         [
-            ("spec.trafficPolicy.connectionPool.tcp.maxConnections", 9, Severity::NotActedOn),
             ("spec.trafficPolicy.connectionPool.http.http1MaxPendingRequests", 12, Severity::NotActedOn),
             ("spec.trafficPolicy.outlierDetection.consecutiveErrors", 14, Severity::Warning),
         ]

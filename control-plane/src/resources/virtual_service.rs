@@ -1,11 +1,12 @@
-//! `VirtualService`: which requests to a host go where, the first match in list order.
+//! `VirtualService`: which requests to a host go where, the first match in list order; and which opaque
+//! connections.
 //!
 //! A match with a condition that we cannot check is dropped and reported: applied without that condition
 //! it would send requests where nobody asked for them to go.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use selvedge_model::{Match, RetryPolicy};
+use selvedge_model::{Layer, Match, RetryPolicy};
 use serde::Deserialize;
 
 use super::{
@@ -16,6 +17,10 @@ use super::{
 };
 
 mod retries;
+mod tcp;
+
+pub(super) use tcp::server_name;
+pub use tcp::{PortMatch, TcpRoute};
 
 /// The gateway that means "every sidecar".
 const MESH: &str = "mesh";
@@ -29,6 +34,15 @@ pub struct VirtualServiceSpec {
     pub for_sidecars: bool,
     /// Its HTTP routes, in order.
     pub http: Vec<HttpRoute>,
+    /// Its TLS and TCP routes, in order.
+    pub tcp: Vec<TcpRoute>,
+}
+
+impl VirtualServiceSpec {
+    /// Its routes for opaque connections of one layer.
+    pub fn opaque(&self, layer: Layer) -> impl Iterator<Item = &TcpRoute> {
+        self.tcp.iter().filter(move |route| route.layer == layer)
+    }
 }
 
 /// One entry of `http`.
@@ -82,6 +96,10 @@ pub(super) struct Words {
     gateways: Option<Vec<String>>,
     #[serde(default)]
     http: Vec<RouteWords>,
+    #[serde(default)]
+    tls: Vec<tcp::RouteWords>,
+    #[serde(default)]
+    tcp: Vec<tcp::RouteWords>,
     export_to: Option<Vec<String>>,
 }
 
@@ -154,8 +172,10 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<VirtualSer
     for (index, route) in words.http.into_iter().enumerate() {
         http.push(read_route(route, index, reading)?);
     }
+    let mut tcp = tcp::read(words.tls, Layer::Tls, reading)?;
+    tcp.extend(tcp::read(words.tcp, Layer::Tcp, reading)?);
     let hosts = words.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    Ok(VirtualServiceSpec { hosts, for_sidecars, http })
+    Ok(VirtualServiceSpec { hosts, for_sidecars, http, tcp })
 }
 
 fn for_sidecars(gateways: Option<&[String]>) -> bool {

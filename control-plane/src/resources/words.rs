@@ -11,6 +11,27 @@ use serde::{
 
 use super::{document::wrong, typed::FieldError};
 
+/// Ports on which whatever is spoken is carried as it is: numbers and ranges, such as `3306,7000-7009`.
+pub(super) const OPAQUE_PORTS_ANNOTATION: &str = "config.selvedge.io/opaque-ports";
+
+/// The ports that the annotation [`OPAQUE_PORTS_ANNOTATION`] lists, as first and last of each range.
+pub(super) fn opaque_ports(
+    annotations: &std::collections::BTreeMap<String, String>,
+) -> Result<Vec<(u16, u16)>, FieldError> {
+    let list = annotations.get(OPAQUE_PORTS_ANNOTATION).map(String::as_str).unwrap_or_default();
+    let ranges = list.split(',').map(str::trim).filter(|range| !range.is_empty());
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let read = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let ends = port(first).zip(port(last)).filter(|(first, last)| first <= last);
+        ends.ok_or_else(|| {
+            let field = format!("metadata.annotations[{OPAQUE_PORTS_ANNOTATION}]");
+            wrong(field, format!("{range:?} is no port and no range; write for example 3306,7000-7009"))
+        })
+    };
+    ranges.map(read).collect()
+}
+
 /// A length of time as Istio writes it (Go's form): `1h2m3s`, `0.5s`, `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct GoDuration(pub(super) Duration);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{
     document::{Metadata, Reading, wrong},
     typed::FieldError,
-    words::port_number,
+    words::{opaque_ports, port_number},
 };
 
 /// The label that says that a workload has a sidecar.
@@ -36,6 +36,8 @@ pub struct WorkloadEntrySpec {
     pub meshed: bool,
     /// Its sidecar's inbound listener, in explicit mode.
     pub inbound: Option<Place>,
+    /// Its ports on which whatever is spoken is carried as it is; first and last of each range.
+    pub opaque_ports: Vec<(u16, u16)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,7 +84,8 @@ pub(super) fn read(
         let message = format!("has no effect without the label {TLS_MODE_LABEL}: istio");
         reading.warning(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message);
     }
-    Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound })
+    let opaque_ports = opaque_ports(&metadata.annotations)?;
+    Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound, opaque_ports })
 }
 
 fn read_address(text: &str, field: &str, reading: &mut Reading<'_>) -> Result<Option<Host>, FieldError> {

@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use selvedge_certs::{bundle::Bundle, ca::Authority};
 use selvedge_model::{
     Backend, BackendName, Endpoint, Endpoints, InboundPolicy, Mesh, Order, Protocol, RetryPolicy, RouteTable,
-    Rule, Service, ServiceKey, SpiffeId, TrafficPolicy, TrustDomain, WeightedBackend, Workload, WorkloadName,
-    snapshot::ServiceViews,
+    Rule, Service, ServiceKey, SpiffeId, TcpTable, TrafficPolicy, TrustDomain, WeightedBackend, Workload,
+    WorkloadName, snapshot::ServiceViews,
 };
 
 pub(crate) fn authority(directory: &Path) -> Authority {
@@ -35,6 +35,8 @@ pub(crate) fn add_workload(mesh: &mut Mesh, name: &str, account: &str) {
         inbound: None,
         ports: vec![8080],
         policy: InboundPolicy::default(),
+        protocols: Default::default(),
+        labels: Default::default(),
     };
     mesh.workloads.insert(name, Arc::new(workload));
 }
@@ -71,6 +73,7 @@ pub(crate) fn add_route(mesh: &mut Mesh, key: &ServiceKey, namespace: Option<&st
         addresses: Vec::new(),
         protocol: Protocol::Http,
         routes: RouteTable::new(Order::Listed, vec![rule]),
+        tcp: TcpTable::default(),
         backends: to.iter().map(backend).collect(),
     });
     match namespace {

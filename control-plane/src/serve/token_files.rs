@@ -148,6 +148,8 @@ mod tests {
             inbound: None,
             ports: vec![9080],
             policy: InboundPolicy::default(),
+            protocols: Default::default(),
+            labels: Default::default(),
         })
     }
 

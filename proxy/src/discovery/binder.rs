@@ -15,14 +15,17 @@ use std::{
 };
 
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, Lookup, Order, Protocol, RetryPolicy, RouteTable, Rule,
-    Service, ServiceKey, SpiffeId, TrafficPolicy, WeightedBackend, WorkloadName,
+    Backend, BackendName, Endpoint, Endpoints, Layer, Lookup, Order, Protocol, RetryPolicy, RouteTable, Rule,
+    Service, ServiceKey, SpiffeId, TcpRule, TcpTable, TrafficPolicy, WeightedBackend, WorkloadName,
 };
 
 use super::held::Held;
 use crate::{
     balance::{Ejection, Health},
-    bind::{Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Slot, Table, Target},
+    bind::{
+        Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Slot, Table, Target,
+        TcpRouteSeries,
+    },
     names::{Names, Reached},
     retry::Budget,
     telemetry::{Labels, Metrics},
@@ -352,6 +355,7 @@ impl<'a> Pass<'a> {
             unresolved,
             endpoints,
             turn: AtomicUsize::new(predecessor.map_or(0, |before| before.turn.load(Ordering::Relaxed))),
+            connections: predecessor.map(|before| Arc::clone(&before.connections)).unwrap_or_default(),
             ejection,
         })
     }
@@ -422,6 +426,12 @@ fn direct(endpoint: &Endpoint) -> Source {
         timeout: None,
         retry: RetryPolicy::default(),
     };
+    let opaque = TcpRule {
+        name: DIRECT_RULE.to_owned(),
+        layer: Layer::Tcp,
+        matches: Vec::new(),
+        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
+    };
     let backend = Backend {
         name: BackendName { service: key.clone(), subset: None },
         labels: BTreeMap::new(),
@@ -433,6 +443,7 @@ fn direct(endpoint: &Endpoint) -> Source {
         addresses: Vec::new(),
         protocol: Protocol::Unspecified,
         routes: RouteTable::new(Order::Listed, vec![rule]),
+        tcp: TcpTable { rules: vec![opaque] },
         backends: vec![backend],
     };
     let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()])));
@@ -451,6 +462,11 @@ fn called(meaning: &Meaning, service: &Service) -> Called {
         Meaning::Service(_) | Meaning::Requested(..) if service.addresses.is_empty() => Called::ByName,
         Meaning::Service(_) | Meaning::Requested(..) => Called::ByAddress,
     }
+}
+
+fn tcp_route_series(metrics: &Metrics, labels: &Labels) -> TcpRouteSeries {
+    let of = |mtls| metrics.tcp(&Labels { mtls, ..labels.clone() });
+    TcpRouteSeries { mtls: of(true), plain: of(false) }
 }
 
 fn bind_service(
@@ -475,6 +491,16 @@ fn bind_service(
         });
         labels.map(|labels| route_series(metrics, &labels)).collect()
     };
+    let tcp_series = |rule: &TcpRule| {
+        let route: Arc<str> = Arc::from(rule.name.as_str());
+        let backends = rule.backends.iter().map(|share| &service.backends[share.backend].name);
+        let labels = backends.map(|name| Labels {
+            route: Arc::clone(&route),
+            destination_subset: name.subset.clone().unwrap_or_default(),
+            ..labels.clone()
+        });
+        labels.map(|labels| tcp_route_series(metrics, &labels)).collect()
+    };
     Bound {
         key: service.key.clone(),
         called,
@@ -482,6 +508,9 @@ fn bind_service(
         series: service.routes.rules().iter().map(series).collect(),
         unrouted: route_series(metrics, &labels),
         routes: service.routes.clone(),
+        tcp: service.tcp.clone(),
+        tcp_series: service.tcp.rules.iter().map(tcp_series).collect(),
+        tcp_unrouted: metrics.tcp(&labels),
         backends,
         budget,
     }

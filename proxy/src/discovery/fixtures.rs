@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use selvedge_api::wire;
 use selvedge_model::{
     Backend, BackendName, Endpoint, Endpoints, InboundPolicy, Lookup, Order, OutlierDetection, Protocol,
-    RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, TrafficPolicy, TrustDomain,
+    RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, TcpTable, TrafficPolicy, TrustDomain,
     WeightedBackend, Workload, WorkloadName,
 };
 
@@ -79,6 +79,7 @@ pub(crate) fn model_service(weights: &[u32]) -> Service {
         addresses: Vec::new(),
         protocol: Protocol::Http,
         routes: RouteTable::new(Order::Listed, vec![rule]),
+        tcp: TcpTable::default(),
         backends: (0..weights.len()).map(backend).collect(),
     }
 }
@@ -113,6 +114,8 @@ pub(crate) fn own(version: &str, name: &str) -> wire::Resource {
         inbound: None,
         ports: vec![8080],
         policy: InboundPolicy::default(),
+        protocols: BTreeMap::new(),
+        labels: BTreeMap::new(),
     };
     resource("self".into(), version, wire::resource::Body::Self_((&workload).into()))
 }

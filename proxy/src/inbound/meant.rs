@@ -72,7 +72,7 @@ fn redirected(settings: &Settings, address: SocketAddr, is_known: bool) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeMap, time::Duration};
 
     use proptest::prelude::*;
     use selvedge_model::{InboundPolicy, SpiffeId, TrustDomain};
@@ -108,6 +108,8 @@ mod tests {
             inbound: None,
             ports: vec![9080],
             policy: InboundPolicy::default(),
+            protocols: BTreeMap::new(),
+            labels: BTreeMap::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_model::{LoadBalancer, OutlierDetection, RetryOn, RetryPolicy, TrafficPolicy};
+use selvedge_model::{ConnectionLimits, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy, TrafficPolicy};
 
 use super::{ConvertError, milliseconds, required};
 use crate::wire;
@@ -67,6 +67,7 @@ impl From<&TrafficPolicy> for wire::TrafficPolicy {
             load_balancer: wire::LoadBalancer::from(policy.load_balancer).into(),
             outlier_detection: policy.outlier_detection.as_ref().map(Into::into),
             connect_timeout_ms: milliseconds(policy.connect_timeout),
+            connections: Some(policy.connections.into()),
         }
     }
 }
@@ -79,7 +80,28 @@ impl TryFrom<wire::TrafficPolicy> for TrafficPolicy {
             load_balancer: load_balancer(policy.load_balancer)?,
             outlier_detection: policy.outlier_detection.map(TryInto::try_into).transpose()?,
             connect_timeout: Duration::from_millis(policy.connect_timeout_ms),
+            connections: required("connection limits", policy.connections)?.into(),
         })
+    }
+}
+
+impl From<ConnectionLimits> for wire::ConnectionLimits {
+    fn from(limits: ConnectionLimits) -> Self {
+        Self {
+            max_connections: limits.max_connections,
+            idle_timeout_ms: limits.idle_timeout.map(milliseconds),
+            max_duration_ms: limits.max_duration.map(milliseconds),
+        }
+    }
+}
+
+impl From<wire::ConnectionLimits> for ConnectionLimits {
+    fn from(limits: wire::ConnectionLimits) -> Self {
+        Self {
+            max_connections: limits.max_connections,
+            idle_timeout: limits.idle_timeout_ms.map(Duration::from_millis),
+            max_duration: limits.max_duration_ms.map(Duration::from_millis),
+        }
     }
 }
 

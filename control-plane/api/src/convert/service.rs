@@ -37,7 +37,7 @@ impl From<Protocol> for wire::Protocol {
     }
 }
 
-fn protocol(value: i32) -> Result<Protocol, ConvertError> {
+pub(super) fn protocol(value: i32) -> Result<Protocol, ConvertError> {
     match wire::Protocol::try_from(value) {
         Ok(wire::Protocol::Unspecified) => Ok(Protocol::Unspecified),
         Ok(wire::Protocol::Http) => Ok(Protocol::Http),
@@ -53,6 +53,7 @@ impl From<&Service> for wire::Service {
             key: Some((&service.key).into()),
             protocol: wire::Protocol::from(service.protocol).into(),
             routes: Some((&service.routes).into()),
+            tcp: Some((&service.tcp).into()),
             backends: service.backends.iter().map(Into::into).collect(),
             addresses: service.addresses.iter().map(ToString::to_string).collect(),
         }
@@ -69,6 +70,7 @@ impl TryFrom<wire::Service> for Service {
             key: required("service key", service.key)?.try_into()?,
             protocol: protocol(service.protocol)?,
             routes: required("service routes", service.routes)?.try_into()?,
+            tcp: required("service TCP routes", service.tcp)?.try_into()?,
             backends: all(service.backends)?,
         };
         backends_exist(&service)?;
@@ -79,8 +81,9 @@ impl TryFrom<wire::Service> for Service {
 /// Rules name backends by index; one beyond the end would be a crash later.
 fn backends_exist(service: &Service) -> Result<(), ConvertError> {
     let count = service.backends.len();
-    let named = service.routes.rules().iter().flat_map(|rule| &rule.backends).map(|share| share.backend);
-    match named.max() {
+    let of_requests = service.routes.rules().iter().flat_map(|rule| &rule.backends);
+    let of_connections = service.tcp.rules.iter().flat_map(|rule| &rule.backends);
+    match of_requests.chain(of_connections).map(|share| share.backend).max() {
         Some(backend) if backend >= count => Err(ConvertError::OutOfRange {
             field: "rule backend",
             value: u64::try_from(backend).unwrap_or(u64::MAX),

@@ -1,8 +1,8 @@
 //! A workload as its own sidecar sees it, and the answers to lookups.
 
-use selvedge_model::{Lookup, Workload};
+use selvedge_model::{Lookup, Protocol, Workload};
 
-use super::{ConvertError, invalid, parse, port, required};
+use super::{ConvertError, invalid, parse, port, required, service::protocol};
 use crate::wire::{self, lookup::Answer};
 
 impl From<&Workload> for wire::Workload {
@@ -14,8 +14,14 @@ impl From<&Workload> for wire::Workload {
             inbound: workload.inbound.as_ref().map(ToString::to_string),
             ports: workload.ports.iter().copied().map(Into::into).collect(),
             policy: Some((&workload.policy).into()),
+            protocols: workload.protocols.iter().map(said).collect(),
+            labels: workload.labels.clone(),
         }
     }
+}
+
+fn said((port, protocol): (&u16, &Protocol)) -> (u32, i32) {
+    (u32::from(*port), wire::Protocol::from(*protocol).into())
 }
 
 impl TryFrom<wire::Workload> for Workload {
@@ -23,6 +29,9 @@ impl TryFrom<wire::Workload> for Workload {
 
     fn try_from(workload: wire::Workload) -> Result<Self, ConvertError> {
         let ports = workload.ports.into_iter().map(|number| port("workload port", number));
+        let protocols = workload.protocols.into_iter();
+        let protocols =
+            protocols.map(|(number, spoken)| Ok((port("workload port", number)?, protocol(spoken)?)));
         Ok(Self {
             name: parse("workload name", &workload.name)?,
             identity: parse("workload identity", &workload.identity)?,
@@ -30,6 +39,8 @@ impl TryFrom<wire::Workload> for Workload {
             inbound: workload.inbound.map(|address| parse("inbound address", &address)).transpose()?,
             ports: ports.collect::<Result<_, _>>()?,
             policy: required("inbound policy", workload.policy)?.try_into()?,
+            protocols: protocols.collect::<Result<_, ConvertError>>()?,
+            labels: workload.labels,
         })
     }
 }

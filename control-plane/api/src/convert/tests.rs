@@ -6,10 +6,10 @@ use http::HeaderName;
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, FullRegex, Host, InboundPolicy, LoadBalancer, Lookup, Match,
-    MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy,
-    RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TrafficPolicy, WeightedBackend, Workload,
-    WorkloadName,
+    Backend, BackendName, ConnectionLimits, Endpoint, Endpoints, FullRegex, Host, InboundPolicy, Layer,
+    LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol,
+    RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule,
+    TcpTable, TrafficPolicy, WeightedBackend, Workload, WorkloadName,
 };
 
 use super::*;
@@ -99,11 +99,14 @@ prop_compose! {
     }
 }
 
-fn rule(backends: usize) -> impl Strategy<Value = Rule> {
+fn shares(backends: usize) -> impl Strategy<Value = Vec<WeightedBackend>> {
     let share =
         (0..backends.max(1), any::<u32>()).prop_map(|(backend, weight)| WeightedBackend { backend, weight });
-    let shares = vec(share, 0..if backends == 0 { 1 } else { 4 });
-    (".{0,12}", vec(a_match(), 0..3), shares, option::of(time()), retry_policy()).prop_map(
+    vec(share, 0..if backends == 0 { 1 } else { 4 })
+}
+
+fn rule(backends: usize) -> impl Strategy<Value = Rule> {
+    (".{0,12}", vec(a_match(), 0..3), shares(backends), option::of(time()), retry_policy()).prop_map(
         |(name, matches, backends, timeout, retry)| Rule { name, matches, backends, timeout, retry },
     )
 }
@@ -111,6 +114,36 @@ fn rule(backends: usize) -> impl Strategy<Value = Rule> {
 fn route_table(backends: usize) -> impl Strategy<Value = RouteTable> {
     let order = prop_oneof![Just(Order::Listed), Just(Order::MostSpecific)];
     (order, vec(rule(backends), 0..3)).prop_map(|(order, rules)| RouteTable::new(order, rules))
+}
+
+fn tcp_table(backends: usize) -> impl Strategy<Value = TcpTable> {
+    let subnet = (any::<std::net::IpAddr>(), 0_u8..=32)
+        .prop_map(|(address, length)| format!("{address}/{length}").parse().expect("a subnet"));
+    let names = vec("[a-z*.]{1,12}", 0..3);
+    let wanted = (names, vec(subnet, 0..3), labels(), option::of(object_name())).prop_map(
+        |(server_names, destination_subnets, source_labels, source_namespace)| TcpMatch {
+            server_names,
+            destination_subnets,
+            source_labels,
+            source_namespace,
+        },
+    );
+    let layer = prop_oneof![Just(Layer::Tls), Just(Layer::Tcp)];
+    let rule = (".{0,12}", layer, vec(wanted, 0..3), shares(backends))
+        .prop_map(|(name, layer, matches, backends)| TcpRule { name, layer, matches, backends });
+    vec(rule, 0..3).prop_map(|rules| TcpTable { rules })
+}
+
+prop_compose! {
+    fn connection_limits()(
+        max_connections: Option<u32>, idle_timeout in option::of(time()), max_duration in option::of(time()),
+    ) -> ConnectionLimits {
+        ConnectionLimits { max_connections, idle_timeout, max_duration }
+    }
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Unspecified), Just(Protocol::Http), Just(Protocol::Http2), Just(Protocol::Tcp),]
 }
 
 prop_compose! {
@@ -131,11 +164,12 @@ fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
         Just(LoadBalancer::RoundRobin),
         Just(LoadBalancer::Random),
     ];
-    (balancer, option::of(outlier_detection()), time()).prop_map(
-        |(load_balancer, outlier_detection, connect_timeout)| TrafficPolicy {
+    (balancer, option::of(outlier_detection()), time(), connection_limits()).prop_map(
+        |(load_balancer, outlier_detection, connect_timeout, connections)| TrafficPolicy {
             load_balancer,
             outlier_detection,
             connect_timeout,
+            connections,
         },
     )
 }
@@ -148,20 +182,17 @@ fn backend() -> impl Strategy<Value = Backend> {
 }
 
 fn service() -> impl Strategy<Value = Service> {
-    let protocol = prop_oneof![
-        Just(Protocol::Unspecified),
-        Just(Protocol::Http),
-        Just(Protocol::Http2),
-        Just(Protocol::Tcp),
-    ];
     vec(backend(), 0..3).prop_flat_map(move |backends| {
+        let count = backends.len();
         let addresses = vec(any::<std::net::IpAddr>(), 0..3);
-        (service_key(), addresses, protocol.clone(), route_table(backends.len()), Just(backends)).prop_map(
-            |(key, addresses, protocol, routes, backends)| Service {
+        let routes = (route_table(count), tcp_table(count));
+        (service_key(), addresses, protocol(), routes, Just(backends)).prop_map(
+            |(key, addresses, protocol, (routes, tcp), backends)| Service {
                 key,
                 addresses,
                 protocol,
                 routes,
+                tcp,
                 backends,
             },
         )
@@ -212,9 +243,10 @@ fn inbound_policy() -> impl Strategy<Value = InboundPolicy> {
 prop_compose! {
     fn workload()(
         name in workload_name(), identity in identity(), meshed: bool, inbound in option::of(address()),
-        ports in vec(port_number(), 0..3), policy in inbound_policy(),
+        ports in vec(port_number(), 0..3), policy in inbound_policy(), labels in labels(),
+        protocols in proptest::collection::btree_map(port_number(), protocol(), 0..3),
     ) -> Workload {
-        Workload { name, identity, meshed, inbound, ports, policy }
+        Workload { name, identity, meshed, inbound, ports, policy, protocols, labels }
     }
 }
 
@@ -296,11 +328,20 @@ fn valid_service() -> wire::Service {
         retry: RetryPolicy::default(),
     };
     let routes = RouteTable::new(Order::Listed, vec![rule]);
+    let tcp = TcpTable {
+        rules: vec![TcpRule {
+            name: "rule".into(),
+            layer: Layer::Tcp,
+            matches: Vec::new(),
+            backends: vec![WeightedBackend { backend: 0, weight: 1 }],
+        }],
+    };
     wire::Service::from(&Service {
         key,
         addresses: Vec::new(),
         protocol: Protocol::Http,
         routes,
+        tcp,
         backends: vec![backend],
     })
 }
@@ -343,6 +384,20 @@ fn a_rule_cannot_name_a_backend_that_is_not_there() {
     });
 
     assert_eq!(refused, ConvertError::OutOfRange { field: "rule backend", value: 1, largest: 0 });
+    let refused = refusal(|service| service.tcp.as_mut().unwrap().rules[0].backends[0].backend = 7);
+    assert_eq!(refused, ConvertError::OutOfRange { field: "rule backend", value: 7, largest: 0 });
+}
+
+#[test]
+fn a_tcp_rule_that_is_not_understood_is_refused() {
+    let layer = refusal(|service| service.tcp.as_mut().unwrap().rules[0].layer = 9);
+    assert_eq!(layer, ConvertError::Unknown { field: "rule layer", value: 9 });
+    let subnet = refusal(|service| {
+        let destination_subnets = vec!["10.0.0.0/99".to_owned()];
+        let wanted = wire::TcpMatch { destination_subnets, ..wire::TcpMatch::default() };
+        service.tcp.as_mut().unwrap().rules[0].matches = vec![wanted];
+    });
+    assert!(matches!(subnet, ConvertError::Invalid { field: "destination subnet", .. }), "{subnet}");
 }
 
 #[test]

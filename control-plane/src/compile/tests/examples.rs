@@ -78,7 +78,7 @@ fn least_request_and_ejection() {
     let told: Vec<_> = problems.iter().map(|problem| problem.field.rsplit('.').next().unwrap()).collect();
     assert_eq!(
         told,
-        ["maxConnections", "http1MaxPendingRequests", "maxRequestsPerConnection", "consecutiveErrors"]
+        ["http1MaxPendingRequests", "maxRequestsPerConnection", "consecutiveErrors", "maxConnections"]
     );
 }
 

@@ -1,0 +1,249 @@
+//! Where an opaque connection goes: by the address that it was going to, the name that its TLS asks for, and
+//! who opens it. All that can be known of it is known before its first byte is passed on.
+//!
+//! Of several matching rules the most specific wins, as in Envoy, to which Istio leaves it: first by the
+//! length of the subnet, then by how exactly the name is given; among equals the first in the list.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+
+use crate::WeightedBackend;
+
+/// A service's rules for opaque connections.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct TcpTable {
+    /// The rules, as they were listed.
+    pub rules: Vec<TcpRule>,
+}
+
+/// What happens to connections that a match sends here.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TcpRule {
+    /// What it is called in logs, metrics and errors, such as `VirtualService default/db tcp[0]`.
+    pub name: String,
+    /// Which connections it is about.
+    pub layer: Layer,
+    /// Which of those; any of these. Empty = every one.
+    pub matches: Vec<TcpMatch>,
+    /// Where they go. None, or weights that sum to nothing: refused.
+    pub backends: Vec<WeightedBackend>,
+}
+
+/// What a rule looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Layer {
+    /// Connections that begin with a TLS ClientHello of the app's own. Where a service has such rules, they
+    /// alone decide about such connections.
+    Tls,
+    /// Any bytes.
+    Tcp,
+}
+
+/// One set of conditions, all of which must hold. Empty = every connection.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct TcpMatch {
+    /// The names that TLS may ask for (SNI), lower case: exact, `*.suffix` (any number of labels), or `*`.
+    /// Empty = any, or none.
+    pub server_names: Vec<String>,
+    /// Where the connection was going to; any of these. Empty = anywhere.
+    #[serde(serialize_with = "as_text")]
+    pub destination_subnets: Vec<IpNet>,
+    /// Labels that the client's workload must carry.
+    pub source_labels: BTreeMap<String, String>,
+    /// The namespace that the client's workload must be in.
+    pub source_namespace: Option<String>,
+}
+
+fn as_text<S: Serializer>(subnets: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(subnets.iter().map(ToString::to_string))
+}
+
+/// What a match may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionFacts<'a> {
+    /// Whether it begins with a ClientHello.
+    pub layer: Layer,
+    /// The name that its ClientHello asks for.
+    pub server_name: Option<&'a str>,
+    /// Where it was going to, if it was redirected.
+    pub destination: Option<IpAddr>,
+    /// The namespace of the client's workload.
+    pub source_namespace: &'a str,
+    /// The labels of the client's workload.
+    pub source_labels: &'a BTreeMap<String, String>,
+}
+
+/// How closely a match fits: the subnet's length, then the name's kind and length.
+type Fit = (u8, (u8, usize));
+
+impl TcpTable {
+    /// The index of the rule that a connection follows; `None` if it matches none.
+    pub fn find(&self, connection: &ConnectionFacts<'_>) -> Option<usize> {
+        let tls = connection.layer == Layer::Tls && self.rules.iter().any(|rule| rule.layer == Layer::Tls);
+        let layer = if tls { Layer::Tls } else { Layer::Tcp };
+        let mut best: Option<(usize, Fit)> = None;
+        for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.layer == layer) {
+            if let Some(fit) = rule.fit(connection)
+                && best.is_none_or(|(_, other)| fit > other)
+            {
+                best = Some((index, fit));
+            }
+        }
+        best.map(|(index, _)| index)
+    }
+}
+
+impl TcpRule {
+    /// How closely the best of its matches fits; `None`: none does.
+    fn fit(&self, connection: &ConnectionFacts<'_>) -> Option<Fit> {
+        if self.matches.is_empty() {
+            return Some((0, (0, 0)));
+        }
+        self.matches.iter().filter_map(|wanted| wanted.fit(connection)).max()
+    }
+}
+
+impl TcpMatch {
+    fn fit(&self, connection: &ConnectionFacts<'_>) -> Option<Fit> {
+        let from_here =
+            self.source_namespace.as_deref().is_none_or(|wanted| wanted == connection.source_namespace)
+                && self
+                    .source_labels
+                    .iter()
+                    .all(|(name, value)| connection.source_labels.get(name) == Some(value));
+        if !from_here {
+            return None;
+        }
+        let name = match self.server_names.as_slice() {
+            [] => (0, 0),
+            names => {
+                let asked = connection.server_name?;
+                names.iter().filter_map(|pattern| name_fit(pattern, asked)).max()?
+            }
+        };
+        let subnet = match self.destination_subnets.as_slice() {
+            [] => 0,
+            subnets => {
+                let destination = connection.destination?;
+                let within = subnets.iter().filter(|subnet| subnet.contains(&destination));
+                // One more than its length: 0.0.0.0/0 is still more than no condition.
+                within.map(|subnet| subnet.prefix_len().saturating_add(1)).max()?
+            }
+        };
+        Some((subnet, name))
+    }
+}
+
+/// How closely `pattern` names `asked`; `None` if it does not.
+fn name_fit(pattern: &str, asked: &str) -> Option<(u8, usize)> {
+    match pattern.strip_prefix('*') {
+        None => pattern.eq_ignore_ascii_case(asked).then_some((3, asked.len())),
+        Some("") => Some((1, 0)),
+        Some(suffix) => {
+            let start = asked.len().checked_sub(suffix.len()).filter(|start| *start > 0)?;
+            let end = asked.get(start..)?;
+            end.eq_ignore_ascii_case(suffix).then_some((2, suffix.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(layer: Layer, wanted: TcpMatch) -> TcpRule {
+        TcpRule { name: String::new(), layer, matches: vec![wanted], backends: Vec::new() }
+    }
+
+    fn named(names: &[&str]) -> TcpMatch {
+        let server_names = names.iter().map(|name| (*name).to_owned()).collect();
+        TcpMatch { server_names, ..TcpMatch::default() }
+    }
+
+    fn to(subnet: &str) -> TcpMatch {
+        TcpMatch { destination_subnets: vec![subnet.parse().unwrap()], ..TcpMatch::default() }
+    }
+
+    const NO_LABELS: &BTreeMap<String, String> = &BTreeMap::new();
+
+    fn tls(server_name: Option<&str>) -> ConnectionFacts<'_> {
+        ConnectionFacts {
+            layer: Layer::Tls,
+            server_name,
+            destination: Some([10, 1, 2, 3].into()),
+            source_namespace: "shop",
+            source_labels: NO_LABELS,
+        }
+    }
+
+    fn table(rules: Vec<TcpRule>) -> TcpTable {
+        TcpTable { rules }
+    }
+
+    #[test]
+    fn the_most_exact_name_wins_wherever_it_stands() {
+        let table = table(vec![
+            rule(Layer::Tls, named(&["*"])),
+            rule(Layer::Tls, named(&["*.example.com"])),
+            rule(Layer::Tls, named(&["other.org", "*.b.example.com"])),
+            rule(Layer::Tls, named(&["a.b.example.com"])),
+        ]);
+        for (asked, found) in [
+            ("a.b.example.com", 3),
+            ("A.B.Example.COM", 3),
+            ("c.b.example.com", 2),
+            ("c.example.com", 1),
+            ("x.c.example.com", 1),
+            ("example.com", 0),
+            ("other.org", 2),
+        ] {
+            assert_eq!(table.find(&tls(Some(asked))), Some(found), "{asked}");
+        }
+        assert_eq!(table.find(&tls(None)), None, "a name is asked for, and there is none");
+    }
+
+    #[test]
+    fn rules_for_tls_decide_about_tls_and_leave_the_rest_alone() {
+        let with_both =
+            table(vec![rule(Layer::Tls, named(&["a.example"])), rule(Layer::Tcp, TcpMatch::default())]);
+        let bytes = ConnectionFacts { layer: Layer::Tcp, ..tls(None) };
+
+        assert_eq!(with_both.find(&tls(Some("a.example"))), Some(0));
+        assert_eq!(with_both.find(&tls(Some("b.example"))), None);
+        assert_eq!(with_both.find(&bytes), Some(1));
+        let without = table(vec![rule(Layer::Tcp, TcpMatch::default())]);
+        assert_eq!(without.find(&tls(Some("b.example"))), Some(0));
+    }
+
+    #[test]
+    fn the_narrowest_subnet_wins_and_among_equals_the_first() {
+        let table = table(vec![
+            rule(Layer::Tcp, TcpMatch::default()),
+            rule(Layer::Tcp, to("0.0.0.0/0")),
+            rule(Layer::Tcp, to("10.1.0.0/16")),
+            rule(Layer::Tcp, to("10.1.0.0/16")),
+            rule(Layer::Tcp, to("10.1.2.4/32")),
+        ]);
+
+        assert_eq!(table.find(&ConnectionFacts { layer: Layer::Tcp, ..tls(None) }), Some(2));
+        let explicit = ConnectionFacts { layer: Layer::Tcp, destination: None, ..tls(None) };
+        assert_eq!(table.find(&explicit), Some(0), "nobody knows where it was going");
+    }
+
+    #[test]
+    fn a_rule_may_be_for_some_clients_only() {
+        let source_labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+        let of_web = TcpMatch { source_labels: source_labels.clone(), ..TcpMatch::default() };
+        let of_shop = TcpMatch { source_namespace: Some("shop".into()), ..TcpMatch::default() };
+        let connection = ConnectionFacts { layer: Layer::Tcp, ..tls(None) };
+
+        let labelled = table(vec![rule(Layer::Tcp, of_web)]);
+        assert_eq!(labelled.find(&connection), None);
+        assert_eq!(labelled.find(&ConnectionFacts { source_labels: &source_labels, ..connection }), Some(0));
+        let namespaced = table(vec![rule(Layer::Tcp, of_shop)]);
+        assert_eq!(namespaced.find(&connection), Some(0));
+        assert_eq!(namespaced.find(&ConnectionFacts { source_namespace: "elsewhere", ..connection }), None);
+    }
+}

@@ -1,0 +1,276 @@
+//! Which opaque connections to a service go where: `TCPRoute`s and `TLSRoute`s, or else the `tls` and `tcp` of
+//! its `VirtualService`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use selvedge_model::{BackendName, Layer, ServiceKey, TcpMatch, TcpRule, TcpTable, WeightedBackend};
+
+use super::{
+    super::{
+        Problems, Settings,
+        hosts::{service_host, suggestion},
+        services::Catalog,
+    },
+    Backends, broken,
+};
+use crate::resources::{
+    Document, Resources, TcpRouteSpec,
+    gateway_tcp::{BackendRef, Parent},
+    virtual_service::{TcpRoute, VirtualServiceSpec},
+};
+
+type Route = Document<TcpRouteSpec>;
+
+/// The name of the rule of everything that no document says anything about.
+const DEFAULT_RULE: &str = "default";
+
+/// Every route, by the host that it is for; oldest first.
+#[derive(Debug, Default)]
+pub(super) struct TcpRoutes<'a> {
+    by_host: BTreeMap<Arc<str>, Vec<Attached<'a>>>,
+}
+
+/// A route at one of its parents.
+#[derive(Debug, Clone, Copy)]
+struct Attached<'a> {
+    route: &'a Route,
+    parent: &'a Parent,
+    /// Whether only clients in the route's own namespace follow it.
+    for_own_namespace: bool,
+}
+
+impl<'a> TcpRoutes<'a> {
+    pub(super) fn new(
+        resources: &'a Resources,
+        settings: &Settings,
+        catalog: &Catalog<'_>,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut routes = Self::default();
+        for route in &resources.tcp_routes {
+            let route: &Route = route;
+            for parent in &route.spec.parents {
+                let own = &*route.name.namespace;
+                let namespace = parent.namespace.as_deref().unwrap_or(own);
+                let host = service_host(&parent.name, namespace, &settings.cluster_domain);
+                let field = format!("spec.parentRefs[{}]", parent.index);
+                match catalog.find(&host) {
+                    None => {
+                        let message = format!(
+                            "there is no Service {namespace}/{}; add it or correct the name",
+                            parent.name
+                        );
+                        problems.error(route, &field, message);
+                    }
+                    Some(known) if parent.port.is_some_and(|port| !known.ports.contains_key(&port)) => {
+                        let ports: Vec<_> = known.ports.keys().map(u16::to_string).collect();
+                        let message = format!("{host} has no such port; use one of {}", ports.join(", "));
+                        problems.error(route, &format!("{field}.port"), message);
+                    }
+                    Some(known) => {
+                        let attached = Attached { route, parent, for_own_namespace: namespace != own };
+                        routes.by_host.entry(Arc::clone(&known.host)).or_default().push(attached);
+                    }
+                }
+            }
+        }
+        routes
+    }
+
+    /// The namespaces whose clients follow routes of their own for `host`.
+    pub(super) fn namespaces(&self, host: &str) -> impl Iterator<Item = &'a str> + use<'_, 'a> {
+        let attached = self.by_host.get(host).into_iter().flatten();
+        attached.filter(|one| one.for_own_namespace).map(|one| &*one.route.name.namespace)
+    }
+
+    /// The routes that clients in `client` follow for a service's port. Those of their own namespace beat
+    /// those of the service's.
+    fn find(&self, client: Option<&str>, key: &ServiceKey, layer: Layer) -> Vec<Attached<'a>> {
+        let here = |one: &&Attached<'_>| {
+            one.route.spec.layer == layer && one.parent.port.is_none_or(|port| port == key.port)
+        };
+        let attached = || self.by_host.get(&*key.host).into_iter().flatten().filter(here);
+        let own = |one: &&Attached<'_>| {
+            one.for_own_namespace && client.is_some_and(|client| client == &*one.route.name.namespace)
+        };
+        let consumers: Vec<_> = attached().filter(own).copied().collect();
+        if !consumers.is_empty() {
+            return consumers;
+        }
+        attached().filter(|one| !one.for_own_namespace).copied().collect()
+    }
+}
+
+impl Backends<'_> {
+    /// The rules for opaque connections to this port. What no document speaks of goes to the whole service.
+    pub(super) fn tcp_table(
+        &mut self,
+        document: Option<&Document<VirtualServiceSpec>>,
+        problems: &mut Problems,
+    ) -> TcpTable {
+        let mut rules = Vec::new();
+        for layer in [Layer::Tls, Layer::Tcp] {
+            let routes = self.routing.tcp_routes.find(self.client, self.port.key, layer);
+            if routes.is_empty() {
+                rules.extend(document.into_iter().flat_map(|document| self.istio(document, layer, problems)));
+            } else {
+                self.report_passed_over(document, layer, routes[0].route, problems);
+                rules.extend(self.gateway(&routes, layer, problems));
+            }
+        }
+        if !rules.iter().any(|rule: &TcpRule| rule.layer == Layer::Tcp) {
+            let whole = BackendName { service: self.port.key.clone(), subset: None };
+            let backend = self.index(whole, |backends, name| backends.whole(backends.port.host, name));
+            rules.push(TcpRule {
+                name: DEFAULT_RULE.to_owned(),
+                layer: Layer::Tcp,
+                matches: Vec::new(),
+                backends: vec![WeightedBackend { backend, weight: 1 }],
+            });
+        }
+        TcpTable { rules }
+    }
+
+    /// The rules of a `VirtualService`'s `tls` or `tcp` for this port.
+    fn istio(
+        &mut self,
+        document: &Document<VirtualServiceSpec>,
+        layer: Layer,
+        problems: &mut Problems,
+    ) -> Vec<TcpRule> {
+        let mut rules = Vec::new();
+        for route in document.spec.opaque(layer) {
+            let Some(matches) = matches_for(route, self.port.key.port) else { continue };
+            let field = format!("{}.route", route.field());
+            let backends = route.destinations.iter().map(|destination| WeightedBackend {
+                backend: self.backend(document, &field, destination, problems),
+                weight: destination.weight,
+            });
+            let backends = backends.collect();
+            let name = format!("{} {}[{}]", document.name, route.list(), route.index);
+            rules.push(TcpRule { name, layer, matches, backends });
+        }
+        rules
+    }
+
+    /// A `VirtualService`'s routes that a Gateway API route replaces.
+    fn report_passed_over(
+        &self,
+        document: Option<&Document<VirtualServiceSpec>>,
+        layer: Layer,
+        winner: &Route,
+        problems: &mut Problems,
+    ) {
+        let Some(document) = document else { return };
+        if let Some(route) = document.spec.opaque(layer).next() {
+            let message = format!(
+                "has no effect on {}: {} ({}) decides there; remove one of them",
+                self.port.key,
+                winner.name,
+                winner.place()
+            );
+            problems.error(document, &format!("spec.{}", route.list()), message);
+        }
+    }
+
+    fn gateway(&mut self, routes: &[Attached<'_>], layer: Layer, problems: &mut Problems) -> Vec<TcpRule> {
+        let mut rules = Vec::new();
+        let mut taken: BTreeMap<&str, &Route> = BTreeMap::new();
+        for Attached { route, parent, .. } in routes {
+            let names = match route.spec.hostnames.as_slice() {
+                [] => vec![""],
+                names => names.iter().map(String::as_str).collect(),
+            };
+            let mut matches = Vec::new();
+            for name in names {
+                if let Some(first) = taken.get(name) {
+                    let message = format!(
+                        "{} already follows {} ({}), so this route has no effect there; merge them",
+                        self.port.key,
+                        first.name,
+                        first.place()
+                    );
+                    problems.error(route, &format!("spec.parentRefs[{}]", parent.index), message);
+                    continue;
+                }
+                taken.insert(name, route);
+                let server_names = if name.is_empty() { Vec::new() } else { vec![name.to_owned()] };
+                matches.push(TcpMatch { server_names, ..TcpMatch::default() });
+            }
+            if matches.is_empty() {
+                continue;
+            }
+            let backends = route.spec.backends.iter().map(|backend| WeightedBackend {
+                backend: self.gateway_backend(route, backend, problems),
+                weight: backend.weight,
+            });
+            let backends = backends.collect();
+            rules.push(TcpRule { name: route.name.to_string(), layer, matches, backends });
+        }
+        rules
+    }
+
+    fn gateway_backend(&mut self, route: &Route, backend: &BackendRef, problems: &mut Problems) -> usize {
+        let routing = self.routing;
+        let domain = &routing.settings.cluster_domain;
+        let place = format!("spec.rules[0].backendRefs[{}]", backend.index);
+        let (name, why) = match &backend.service {
+            Ok(service) => {
+                let namespace = service.namespace.as_deref().unwrap_or(&route.name.namespace);
+                let host = service_host(&service.name, namespace, domain);
+                let known = routing.catalog.find(&host);
+                let why = match known {
+                    None => {
+                        let known = |name: &str| routing.catalog.find(name).is_some();
+                        let remedy = suggestion(&host, domain, known);
+                        Some(format!("name: nothing is called {host}; {remedy}"))
+                    }
+                    Some(known) if !known.ports.contains_key(&service.port) => {
+                        let ports: Vec<_> = known.ports.keys().map(u16::to_string).collect();
+                        Some(format!(
+                            "port: {host} has no port {}; use one of {}",
+                            service.port,
+                            ports.join(", ")
+                        ))
+                    }
+                    Some(_) => None,
+                };
+                (BackendName { service: ServiceKey::new(&host, service.port), subset: None }, why)
+            }
+            // Called by its place: it has no name of its own.
+            Err(why) => {
+                let host = format!("{}/{place}", route.name);
+                (
+                    BackendName { service: ServiceKey::new(&host, self.port.key.port), subset: None },
+                    Some(why.clone()),
+                )
+            }
+        };
+        let reported = why.clone();
+        let index = self.index(name, |backends, name| match &why {
+            Some(why) => {
+                let (part, why) = why.split_once(": ").unwrap_or(("", why));
+                broken(name, part, why)
+            }
+            None => match backends.routing.catalog.find(&name.service.host) {
+                Some(known) => backends.whole(known, name),
+                None => broken(name, "name", "nothing is called so"),
+            },
+        });
+        if let Some((part, why)) = reported.as_deref().and_then(|why| why.split_once(": ")) {
+            let message = format!("{why} (its share of connections is refused)");
+            problems.error(route, &format!("{place}.{part}"), message);
+        }
+        index
+    }
+}
+
+/// The matches of `route` on `port` (none = every connection); `None` if it is not for this port.
+fn matches_for(route: &TcpRoute, port: u16) -> Option<Vec<TcpMatch>> {
+    let Some(matches) = &route.matches else {
+        return Some(Vec::new());
+    };
+    let here = matches.iter().filter(|one| one.port.is_none_or(|own| own == port));
+    let here: Vec<_> = here.map(|one| one.condition.clone()).collect();
+    (!here.is_empty()).then_some(here)
+}

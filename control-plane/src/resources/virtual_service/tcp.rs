@@ -1,0 +1,167 @@
+//! `tls` and `tcp`: which opaque connections to a host go where.
+
+use std::collections::BTreeMap;
+
+use selvedge_model::{Layer, TcpMatch};
+use serde::Deserialize;
+
+use super::{Destination, DestinationWords, for_sidecars, read_destinations};
+use crate::resources::{
+    document::{Reading, wrong},
+    typed::FieldError,
+    words::port_number,
+};
+
+/// One entry of `tls` or `tcp`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpRoute {
+    /// Its place among the entries of its layer.
+    pub index: usize,
+    /// In which of the two lists it stands.
+    pub layer: Layer,
+    /// Which connections; any of these. `None` = every one; an empty list = none.
+    pub matches: Option<Vec<PortMatch>>,
+    /// Whether matches are left out because they cannot be checked.
+    pub left_out: bool,
+    /// Where they go.
+    pub destinations: Vec<Destination>,
+}
+
+/// One entry of `match`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortMatch {
+    /// The service port that it is for; `None` = any.
+    pub port: Option<u16>,
+    /// What the connection must look like.
+    pub condition: TcpMatch,
+}
+
+impl TcpRoute {
+    /// Where it stands in its document, such as `spec.tcp[0]`.
+    pub fn field(&self) -> String {
+        format!("spec.{}[{}]", self.list(), self.index)
+    }
+
+    /// The name of the list that it stands in.
+    pub fn list(&self) -> &'static str {
+        match self.layer {
+            Layer::Tls => "tls",
+            Layer::Tcp => "tcp",
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct RouteWords {
+    #[serde(rename = "match", default)]
+    matches: Vec<MatchWords>,
+    #[serde(default)]
+    route: Vec<DestinationWords>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MatchWords {
+    #[serde(default)]
+    sni_hosts: Vec<String>,
+    #[serde(default)]
+    destination_subnets: Vec<String>,
+    port: Option<u32>,
+    #[serde(default)]
+    source_labels: BTreeMap<String, String>,
+    source_namespace: Option<String>,
+    gateways: Option<Vec<String>>,
+}
+
+/// The routes of one list.
+pub(super) fn read(
+    list: Vec<RouteWords>,
+    layer: Layer,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<TcpRoute>, FieldError> {
+    let read = |(index, words)| read_route(words, index, layer, reading);
+    list.into_iter().enumerate().map(read).collect()
+}
+
+fn read_route(
+    words: RouteWords,
+    index: usize,
+    layer: Layer,
+    reading: &mut Reading<'_>,
+) -> Result<TcpRoute, FieldError> {
+    let mut route = TcpRoute { index, layer, matches: None, left_out: false, destinations: Vec::new() };
+    let field = route.field();
+    let every = words.matches.is_empty();
+    if every && layer == Layer::Tls {
+        return Err(wrong(format!("{field}.match"), "is empty; name at least one of sniHosts"));
+    }
+    let mut matches = Vec::new();
+    for (place, words) in words.matches.into_iter().enumerate() {
+        let field = format!("{field}.match[{place}]");
+        if !for_sidecars(words.gateways.as_deref()) {
+            let message = "names gateways only; sidecars skip this match";
+            reading.not_acted_on(format!("{field}.gateways"), message);
+            reading.take_unknown_below(&field);
+            continue;
+        }
+        let unchecked = reading.take_unknown_below(&field);
+        route.left_out |= !unchecked.is_empty();
+        for unchecked in &unchecked {
+            let message =
+                "is a condition that is not acted on, so the whole match is left out; remove it or the match";
+            reading.error(unchecked.field.clone(), message);
+        }
+        let read = read_match(words, layer, &field)?;
+        if unchecked.is_empty() {
+            matches.push(read);
+        }
+    }
+    route.matches = (!every).then_some(matches);
+    route.destinations = read_destinations(words.route, &format!("{field}.route"))?;
+    if route.destinations.is_empty() {
+        return Err(wrong(field, "has no route; name at least one destination"));
+    }
+    Ok(route)
+}
+
+fn read_match(words: MatchWords, layer: Layer, field: &str) -> Result<PortMatch, FieldError> {
+    let names_field = format!("{field}.sniHosts");
+    match (layer, words.sni_hosts.is_empty()) {
+        (Layer::Tls, true) => return Err(wrong(names_field, "is empty; name at least one host, or *")),
+        (Layer::Tcp, false) => return Err(wrong(names_field, "belongs to tls routes; move the route there")),
+        _ => {}
+    }
+    let mut server_names = Vec::new();
+    for (index, name) in words.sni_hosts.iter().enumerate() {
+        server_names.push(server_name(name, &format!("{names_field}[{index}]"))?);
+    }
+    let mut destination_subnets = Vec::new();
+    for (index, subnet) in words.destination_subnets.iter().enumerate() {
+        let read = subnet.parse().ok().or_else(|| address_as_subnet(subnet));
+        destination_subnets.push(read.ok_or_else(|| {
+            let field = format!("{field}.destinationSubnets[{index}]");
+            wrong(field, format!("{subnet:?} is no subnet; write it as 10.1.0.0/16"))
+        })?);
+    }
+    let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    let condition = TcpMatch {
+        server_names,
+        destination_subnets,
+        source_labels: words.source_labels,
+        source_namespace: words.source_namespace.filter(|namespace| !namespace.is_empty()),
+    };
+    Ok(PortMatch { port, condition })
+}
+
+fn address_as_subnet(text: &str) -> Option<ipnet::IpNet> {
+    text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from)
+}
+
+/// A name that TLS may ask for: a host, `*.suffix`, or `*`.
+pub(in crate::resources) fn server_name(name: &str, field: &str) -> Result<String, FieldError> {
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    if name != "*" && (rest.is_empty() || rest.contains('*')) {
+        return Err(wrong(field, format!("{name:?} is no host; write a name, *.suffix or *")));
+    }
+    Ok(name.to_ascii_lowercase())
+}
