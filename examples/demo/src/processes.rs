@@ -92,6 +92,8 @@ pub struct Exit {
 pub struct Processes {
     binary: PathBuf,
     logs: PathBuf,
+    /// The user and group that they run as; none = ours.
+    user: Option<u32>,
     exits: mpsc::UnboundedSender<Exit>,
 }
 
@@ -113,7 +115,13 @@ impl Processes {
     /// Processes of `binary`, whose logs go to the directory `logs`.
     pub fn new(binary: &Path, logs: &Path) -> (Self, Exits) {
         let (exits, receiver) = mpsc::unbounded_channel();
-        (Self { binary: binary.to_owned(), logs: logs.to_owned(), exits }, Exits(receiver))
+        (Self { binary: binary.to_owned(), logs: logs.to_owned(), user: None, exits }, Exits(receiver))
+    }
+
+    /// The same, but run as another user and its group, with no other groups. That takes root's rights.
+    #[must_use]
+    pub fn as_user(&self, id: u32) -> Self {
+        Self { user: Some(id), ..self.clone() }
     }
 
     /// The binary that is started.
@@ -172,6 +180,9 @@ impl Processes {
             }
         }
         command.env("AWS_LC_SYS_NO_JITTER_ENTROPY", "1");
+        if let Some(id) = self.user {
+            command.uid(id).gid(id);
+        }
         command
     }
 

@@ -1,0 +1,18 @@
+//! Real networks: workloads in network namespaces, their connections redirected by real rules, over bridges,
+//! overlays, macvlan and IPv6.
+//!
+//! All namespaces are the tests' own, belong to no name in the file system, and are gone with the process that
+//! made them: nothing of this touches the machine's own network, and nothing of it can be left behind.
+
+mod capture;
+mod mesh;
+mod namespace;
+mod network;
+mod rights;
+mod scenarios;
+
+/// The binary of all programs but one.
+const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");
+
+/// The binary that sets the rules.
+const SELVEDGE_INIT: &str = env!("CARGO_BIN_EXE_selvedge-init");

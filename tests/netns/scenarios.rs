@@ -1,0 +1,282 @@
+//! What must hold on every network: one list, run on each.
+
+use std::time::Duration;
+
+use selvedge_demo::{
+    apps::reviews,
+    call::{self, Answer, Call, CallError},
+    load::Plan,
+};
+use selvedge_tests::{SOON, poll};
+
+use crate::{
+    capture::Capture,
+    mesh::{Mesh, Mode, client, server},
+    network::Kind,
+    rights::netns,
+};
+
+/// A text that no packet between sidecars may have in it.
+const SECRET: &str = "nobody-on-the-wire-reads-this";
+
+/// Longer than a sidecar takes to find out that a peer is gone which said nothing: a ping every 15 s, answered
+/// within 10.
+const FOUND_OUT: Duration = Duration::from_secs(40);
+
+/// One test for each network and list below.
+macro_rules! networks {
+    ($($name:ident: $kind:ident,)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn carries_the_mesh() {
+                netns(async || traffic(Kind::$kind).await);
+            }
+
+            #[test]
+            fn may_fail() {
+                netns(async || failures(Kind::$kind).await);
+            }
+
+            #[test]
+            fn may_lose_sidecars() {
+                netns(async || lifecycle(Kind::$kind).await);
+            }
+        }
+    )*};
+}
+
+networks! {
+    bridge: Bridge,
+    small_mtu: SmallMtu,
+    ipv6: Ipv6,
+    overlay: Overlay,
+    macvlan: Macvlan,
+}
+
+/// A client, two versions of `reviews`, and somebody who is not of the mesh.
+async fn canary(kind: Kind) -> Mesh {
+    let mut mesh = Mesh::on(kind).await;
+    mesh.add([
+        client("client"),
+        server("reviews-v1-a", "reviews", "v1"),
+        server("reviews-v1-b", "reviews", "v1"),
+        server("reviews-v2", "reviews", "v2"),
+        client("outsider").mode(Mode::NoSidecar),
+    ])
+    .await;
+    mesh
+}
+
+async fn traffic(kind: Kind) {
+    let mesh = canary(kind).await;
+    an_unaware_app_is_carried_over_mutual_tls(&mesh).await;
+    the_canary_splits(&mesh).await;
+    bodies_larger_than_any_packet_arrive(&mesh).await;
+    what_stays_inside_is_left_alone(&mesh).await;
+}
+
+async fn failures(kind: Kind) {
+    let mut mesh = canary(kind).await;
+    a_partition_heals(&mesh).await;
+    a_lost_node_is_left_out(&mut mesh).await;
+    an_address_that_another_workload_got_is_refused(&mut mesh).await;
+}
+
+async fn lifecycle(kind: Kind) {
+    let mut mesh = canary(kind).await;
+    without_its_own_sidecar_an_app_reaches_nobody(&mut mesh).await;
+    without_its_sidecar_an_app_is_reached_by_nobody(&mut mesh).await;
+}
+
+fn secret(path: &str) -> Call {
+    call::to("reviews:9080", path).body(SECRET.repeat(100))
+}
+
+/// The app dials one instance's address and says nothing of a sidecar; packets are looked at on both sides and
+/// between.
+async fn an_unaware_app_is_carried_over_mutual_tls(mesh: &Mesh) {
+    let (client, reviews) = (mesh.workload("client"), mesh.workload("reviews-v1-a"));
+    let captures = [client, reviews].map(|workload| Capture::of(workload.namespace(), SECRET));
+    let between: Vec<Capture> = mesh.network.hosts().iter().map(|host| Capture::of(host, SECRET)).collect();
+
+    let get = call::to("reviews:9080", &format!("/?{SECRET}"));
+    let answer: reviews::Answer = client.call(reviews.address(), get).await.unwrap().json().unwrap();
+    assert_eq!(answer.client_identity.as_deref(), Some("spiffe://cluster.local/ns/default/sa/client"));
+    let echoed = client.call(reviews.address(), secret("/echo")).await.unwrap();
+    assert_eq!(echoed.text(), SECRET.repeat(100));
+    let found = captures.iter().chain(&between).map(Capture::found).sum::<u64>();
+    assert_eq!(found, 0);
+
+    // The same from somebody who is not of the mesh: refused, and to be read by everybody.
+    for workload in [client, reviews] {
+        let refused = mesh.workload("outsider").call(workload.address(), secret("/echo")).await.unwrap();
+        assert_eq!(refused.status, 403, "{}", refused.summary());
+        assert!(refused.proxy_error().unwrap().starts_with("policy"));
+    }
+    for capture in &captures {
+        poll(SOON, "the outsider's packets are seen", async || match capture.found() {
+            0 => Err(format!("{} packets without the text", capture.frames())),
+            _ => Ok(()),
+        })
+        .await;
+    }
+}
+
+/// 90 to 10 within 4.5 standard deviations of 2,000 requests, and by header always.
+async fn the_canary_splits(mesh: &Mesh) {
+    let address = mesh.workload("reviews-v1-a").address();
+    let plan = Plan::new(address, "reviews:9080").keys(&["version"]);
+
+    let report = mesh.workload("client").load(plan.clone().requests(2000)).await;
+    assert_eq!(report.failed(), 0, "{}", report.summary());
+    let off = (report.count("version", "v2") as f64 - 200.0) / (2000.0_f64 * 0.9 * 0.1).sqrt();
+    assert!(off.abs() < 4.5, "v2 had {} of 2000: {off:.1} σ off", report.count("version", "v2"));
+
+    let jason = plan.header("end-user", "jason").requests(50);
+    let report = mesh.workload("client").load(jason).await;
+    assert_eq!(report.count("version", "v2"), 50, "{}", report.summary());
+}
+
+/// Segments as large as the link takes, both ways.
+async fn bodies_larger_than_any_packet_arrive(mesh: &Mesh) {
+    let body = vec![b'x'; 1 << 20];
+    let call = call::to("reviews:9080", "/echo").body(body.clone());
+
+    let echoed = mesh.workload("client").call(mesh.workload("reviews-v2").address(), call).await.unwrap();
+
+    assert_eq!(echoed.status, 200, "{}", echoed.summary());
+    assert!(echoed.body == body, "{} bytes came back", echoed.body.len());
+}
+
+/// An app that calls itself, by `lo` or by its own address, meets no sidecar.
+async fn what_stays_inside_is_left_alone(mesh: &Mesh) {
+    let reviews = mesh.workload("reviews-v1-a");
+    for address in [reviews.address(), reviews.loopback(reviews.address().port())] {
+        let answer = reviews.call(address, call::to("reviews:9080", "/")).await.unwrap();
+        let answer: reviews::Answer = answer.json().unwrap();
+        assert_eq!((answer.pod.as_str(), answer.client_identity), ("reviews-v1-a", None));
+    }
+}
+
+/// A request that only `reviews-v2` may answer.
+fn for_v2() -> Call {
+    call::to("reviews:9080", "/").header("end-user", "jason").timeout(Duration::from_secs(3))
+}
+
+/// What a call came to, in few words.
+fn told(outcome: &Result<Answer, CallError>) -> String {
+    match outcome {
+        Ok(answer) => answer.summary(),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn answers(mesh: &Mesh, call: Call) {
+    let address = mesh.workload("reviews-v1-a").address();
+    poll(FOUND_OUT, "an answer", async || {
+        let outcome = mesh.workload("client").call(address, call.clone()).await;
+        if outcome.as_ref().is_ok_and(|answer| answer.status == 200) { Ok(()) } else { Err(told(&outcome)) }
+    })
+    .await;
+}
+
+/// Packets vanish: who waits for an answer gets none, others are served, and when packets pass again so is he.
+async fn a_partition_heals(mesh: &Mesh) {
+    let address = mesh.workload("reviews-v1-a").address();
+    answers(mesh, for_v2()).await;
+
+    mesh.network.cut(&mesh.workload("reviews-v2").place);
+    let cut_off = mesh.workload("client").call(address, for_v2()).await;
+    assert!(cut_off.as_ref().map_or(true, |answer| answer.status.is_server_error()), "{}", told(&cut_off));
+    let mut served = 0;
+    while served < 20 {
+        let call = call::to("reviews:9080", "/").timeout(Duration::from_secs(2));
+        match mesh.workload("client").call(address, call).await {
+            Ok(answer) if answer.status == 200 => served += 1,
+            other => println!("to v2, presumably: {}", told(&other)),
+        }
+    }
+
+    mesh.network.heal(&mesh.workload("reviews-v2").place);
+    let began = std::time::Instant::now();
+    answers(mesh, for_v2()).await;
+    println!("served again after {:?}", began.elapsed());
+}
+
+/// A node is gone without a word, while the mesh's documents still name its workload: soon nobody is sent there.
+async fn a_lost_node_is_left_out(mesh: &mut Mesh) {
+    let address = mesh.workload("reviews-v1-a").address();
+    mesh.network.cut(&mesh.workload("reviews-v1-b").place);
+    mesh.lose("reviews-v1-b").await;
+
+    let began = std::time::Instant::now();
+    let plan = Plan { timeout: Duration::from_secs(2), ..Plan::new(address, "reviews:9080").requests(100) };
+    poll(FOUND_OUT, "no request fails any more", async || {
+        let report = mesh.workload("client").load(plan.clone()).await;
+        println!("{:?}: {}", began.elapsed(), report.summary());
+        if report.failed() == 0 { Ok(()) } else { Err(report.summary()) }
+    })
+    .await;
+}
+
+/// Its new owner has a certificate of the mesh, but of another identity: it gets no request.
+async fn an_address_that_another_workload_got_is_refused(mesh: &mut Mesh) {
+    let address = mesh.workload("reviews-v2").place.address;
+    mesh.lose("reviews-v2").await;
+    mesh.add_at(server("squatter", "squatter", "v9"), address).await;
+
+    let client = mesh.workload("client");
+    let outcome = poll(FOUND_OUT, "a refusal by identity", async || {
+        let outcome = client.call(mesh.workload("reviews-v1-a").address(), for_v2()).await;
+        match &outcome {
+            Ok(answer) if answer.proxy_error().is_some_and(|error| error.starts_with("identity")) => {
+                Ok(told(&outcome))
+            }
+            _ => Err(told(&outcome)),
+        }
+    })
+    .await;
+    println!("{outcome}");
+}
+
+/// The rules stay when the sidecar dies, so that nothing leaves in plaintext; with the sidecar all comes back.
+async fn without_its_own_sidecar_an_app_reaches_nobody(mesh: &mut Mesh) {
+    let address = mesh.workload("reviews-v1-a").address();
+    mesh.kill_sidecar("client").await;
+
+    let client = mesh.workload("client");
+    let capture = Capture::of(client.namespace(), SECRET);
+    for _ in 0..5 {
+        let refused = client.call(address, secret("/echo")).await;
+        assert!(matches!(refused, Err(CallError::Connect { .. })), "{}", told(&refused));
+    }
+    assert_eq!(capture.found(), 0);
+
+    mesh.restart_sidecar("client").await;
+    answers(mesh, secret("/echo")).await;
+    assert_eq!(capture.found(), 0);
+}
+
+/// Its peers are told so at once, and do not try without mutual TLS.
+async fn without_its_sidecar_an_app_is_reached_by_nobody(mesh: &mut Mesh) {
+    let address = mesh.workload("reviews-v1-a").address();
+    answers(mesh, for_v2()).await;
+    mesh.kill_sidecar("reviews-v2").await;
+
+    let client = mesh.workload("client");
+    let capture = Capture::of(client.namespace(), SECRET);
+    let call = secret("/echo").header("end-user", "jason");
+    let refused = client.call(address, call.clone()).await;
+    let reason = refused.as_ref().ok().and_then(|answer| answer.proxy_error()).unwrap_or_default();
+    assert!(["connect-failure", "reset"].iter().any(|word| reason.starts_with(word)), "{}", told(&refused));
+    // Nor does somebody who is not of the mesh get past the rules.
+    let outsider = mesh.workload("outsider");
+    let refused = outsider.call(mesh.workload("reviews-v2").address(), call::to("reviews:9080", "/")).await;
+    assert!(matches!(refused, Err(CallError::Connect { .. })), "{}", told(&refused));
+
+    mesh.restart_sidecar("reviews-v2").await;
+    answers(mesh, call).await;
+    assert_eq!(capture.found(), 0);
+}
