@@ -73,7 +73,7 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
             return reset(&tcp);
         }
     };
-    let series = worker.metrics.inbound(&worker.settings.workload, meant.port, None);
+    let series = worker.metrics.inbound(&worker.settings.workload, meant.counted(), None);
     let conn = Conn {
         port: meant.port,
         app: Some(worker.apps.at(meant.address, meant.is_known)),
@@ -121,10 +121,11 @@ async fn mesh(
             }
         };
     let port = u16::try_from(preamble.port).unwrap_or_default();
-    let Meant { address, port, is_known } = match meant(&worker.settings, own, arrival.original, Some(port)) {
+    let meant = match meant(&worker.settings, own, arrival.original, Some(port)) {
         Ok(meant) => meant,
         Err(failure) => return refuse(&worker, arrival, true, &failure),
     };
+    let Meant { address, is_known, .. } = meant;
     tracing::debug!(%peer, identity = %proven.identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
     let ends_at = ends_at(proven.not_after);
@@ -146,7 +147,11 @@ async fn mesh(
     let conn = Conn {
         port,
         app: Some(worker.apps.at(address, is_known)),
-        series: Some(worker.metrics.inbound(&worker.settings.workload, port, Some(&proven.identity))),
+        series: Some(worker.metrics.inbound(
+            &worker.settings.workload,
+            meant.counted(),
+            Some(&proven.identity),
+        )),
         xfcc: forwarded_client_cert(own, &proven.identity),
         identity: Some(proven.identity),
         ..Conn::new(arrival, version)

@@ -78,6 +78,8 @@ pub async fn accept(
         match accepted {
             Ok((socket, peer)) => {
                 exhausted = false;
+                // An IPv4 client of a listener for both is shown as what it is.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "the connection ended before it was taken");
                     continue;

@@ -19,10 +19,17 @@ use crate::{
 pub(super) struct Meant {
     /// Where to connect.
     pub(super) address: SocketAddr,
-    /// The workload's port: what policies and metrics go by.
+    /// The workload's port: what policies go by.
     pub(super) port: u16,
     /// Whether the port is one that the workload is known to serve.
     pub(super) is_known: bool,
+}
+
+impl Meant {
+    /// The port as metrics have it: 0 for those that are not known, since clients can dial any of them.
+    pub(super) fn counted(&self) -> u16 {
+        if self.is_known { self.port } else { 0 }
+    }
 }
 
 /// Where a connection goes that has the `original` destination (`None`: nobody redirects) and whose
