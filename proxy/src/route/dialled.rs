@@ -37,7 +37,10 @@ pub(super) fn meant(
     original: Original,
     authority: &str,
 ) -> Option<(Option<Arc<str>>, Arc<Destination>)> {
-    let dialled = known(worker, original)?;
+    let Some(dialled) = known(worker, original) else {
+        let named = choose::named(worker, &name(authority, original)?)?;
+        return is_an_endpoint_of(original, &named).then(|| (Some(Arc::from(authority)), named));
+    };
     if is_called(&dialled, Called::ByAddress) {
         return Some((None, dialled));
     }
@@ -68,6 +71,17 @@ fn known(worker: &Worker, original: Original) -> Option<Arc<Destination>> {
     let found = worker.view.with(|table| table.addresses.get(&original.address).cloned())?;
     found.touch();
     Some(found)
+}
+
+/// Whether `original` is an endpoint of a service that is called by name: then it is no service's own
+/// address, and nothing more needs to be known of it. So a service that is known can be called at each of
+/// its endpoints, with a control plane or without.
+fn is_an_endpoint_of(original: Original, named: &Destination) -> bool {
+    let Some(bound) = named.bound.as_ref().filter(|bound| bound.called == Called::ByName) else {
+        return false;
+    };
+    let mut endpoints = bound.backends.iter().flat_map(|backend| &backend.endpoints);
+    endpoints.any(|endpoint| endpoint.address == original.address)
 }
 
 fn is_called(destination: &Destination, called: Called) -> bool {
