@@ -304,15 +304,17 @@ def trailers_of_a_request_are_taken(target):
 @case
 def data_on_stream_zero_ends_the_connection(target):
     client = Client(target)
+    # Nothing of ours is under way after this, so that no reset overtakes what is said at the end.
+    client.is_served()
     frame = DataFrame(1, data=b"x")
     frame.stream_id = 0
     client.frame(frame)
-    try:
-        client.until(lambda: any(isinstance(e, h2.events.ConnectionTerminated) for e in client.events))
-    except (AssertionError, ConnectionError) as closed:
-        raise AssertionError("closed without saying why") from closed
-    (end,) = [e for e in client.events if isinstance(e, h2.events.ConnectionTerminated)]
-    assert end.error_code == 1, end  # PROTOCOL_ERROR
+    ends = []
+    while not ends:
+        data = client.socket.recv(65536)
+        assert data, "closed without saying why"
+        ends = [e for e in client.h2.receive_data(data) if isinstance(e, h2.events.ConnectionTerminated)]
+    assert ends[0].error_code == 1, ends  # PROTOCOL_ERROR
 
 
 run(sys.argv[1:])
