@@ -1,48 +1,56 @@
-//! A whole run: start everything, take memory, take rounds in which every subject has its turn, count
-//! system calls, report.
+//! A whole run: start everything, take what is taken once, take rounds in which every subject has its turn at
+//! every load, count system calls, measure growth, report.
 //!
 //! Rounds are short and interleaved, because the speed of a shared machine drifts by tens of percent
 //! within minutes: figures are compared within a round, and the median over the rounds is told.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::certificates;
-use crate::load::{Generator, Target, Until};
-use crate::measure::{SystemCalls, resident_kib};
-use crate::pairs::{Kind, Pair, Site};
+use crate::field::Field;
+use crate::load::{Load, Turn};
+use crate::pairs::{Kind, Site};
 use crate::process::Running;
-use crate::report::{Conditions, Footprint, Report, Skipped, Subject};
-use crate::sample::{self, Turn};
+use crate::report::{Conditions, Report, Skipped};
 
-/// Every part needs a descriptor or two per connection, and the idle measurement opens a thousand.
-const DESCRIPTORS: u64 = 16_384;
+/// Every part needs a descriptor or two per connection, and the idle measurement opens ten thousand.
+const DESCRIPTORS: u64 = 20_000;
 
-/// How many connections wait, having been used once, when memory is measured a second time.
-const IDLE_CONNECTIONS: usize = 1000;
+/// How many client connections wait, having been used once, when memory is measured again.
+const IDLE: [usize; 2] = [1_000, 10_000];
+
+/// How often a client's half is started to see how long that takes.
+const STARTS: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many rounds, in each of which every subject has one turn.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many rounds, in each of which every subject has one turn at every load.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long each load of a turn lasts; a turn has two.
-    #[arg(long, default_value_t = 2.0)]
+    /// How long each load lasts that has no other end.
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// Connections that carry the load.
+    /// Connections that carry the keep-alive and the steady load.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Two rounds of half a second: shows that everything works, and no figure worth quoting.
+    /// The size of the large bodies in each round, in MiB; told per GiB.
+    #[arg(long, default_value_t = 256)]
+    bulk_mib: u64,
+    /// Two rounds of a fraction of a second: shows that everything works, and no figure worth quoting.
     #[arg(long)]
     quick: bool,
-    /// Measure this only; may be given more than once. The app alone is always measured.
+    /// Measure this subject only; may be given more than once. The app alone is always measured.
     #[arg(long, value_name = "NAME")]
     only: Vec<Kind>,
-    /// Print one JSON object instead of the table.
+    /// Measure this only; may be given more than once.
+    #[arg(long, value_name = "PART", value_enum)]
+    load: Vec<Part>,
+    /// Print one JSON object instead of the tables.
     #[arg(long)]
     json: bool,
     /// The `selvedge` binary; by default the one beside this binary.
@@ -51,6 +59,38 @@ pub(crate) struct Args {
     /// What the run is of, for the report: a commit, a profile.
     #[arg(long, default_value = "")]
     label: String,
+}
+
+/// Something that a run can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    KeepAlive,
+    Steady,
+    H2,
+    Connections,
+    Download,
+    Upload,
+    /// Memory, fresh and with idle connections.
+    Idle,
+    /// From starting the client's half until it is ready.
+    Start,
+    /// System calls per request of the keep-alive load.
+    SystemCalls,
+    /// The product with a thousand routes, ten thousand endpoints, a second worker, no retry policy.
+    Growth,
+}
+
+impl From<Load> for Part {
+    fn from(load: Load) -> Self {
+        match load {
+            Load::KeepAlive => Self::KeepAlive,
+            Load::Steady => Self::Steady,
+            Load::H2 => Self::H2,
+            Load::Connections => Self::Connections,
+            Load::Download => Self::Download,
+            Load::Upload => Self::Upload,
+        }
+    }
 }
 
 impl Args {
@@ -64,9 +104,10 @@ impl Args {
     }
 
     fn turn(&self) -> anyhow::Result<Turn> {
-        let seconds = if self.quick { 0.5 } else { self.seconds };
+        let seconds = if self.quick { 0.25 } else { self.seconds };
         let duration = Duration::try_from_secs_f64(seconds).context("--seconds is no length of time")?;
-        Ok(Turn { connections: self.connections, duration })
+        let bulk_bytes = if self.quick { 16 << 20 } else { self.bulk_mib << 20 };
+        Ok(Turn { connections: self.connections, duration, bulk_bytes })
     }
 
     fn selvedge(&self) -> anyhow::Result<PathBuf> {
@@ -79,45 +120,90 @@ impl Args {
     fn wants(&self, kind: Kind) -> bool {
         self.only.is_empty() || kind == Kind::Direct || self.only.contains(&kind)
     }
-}
 
-/// A subject while it runs.
-struct Contender {
-    pair: Pair,
-    subject: Subject,
+    fn does(&self, part: Part) -> bool {
+        self.load.is_empty() || self.load.contains(&part)
+    }
+
+    fn loads(&self) -> Vec<Load> {
+        Load::ALL.into_iter().filter(|load| self.does(Part::from(*load))).collect()
+    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let began = Instant::now();
     raise_descriptor_limit()?;
     let turn = args.turn()?;
     let directory = tempfile::Builder::new().prefix("selvedge-bench-").tempdir()?;
     let (app, site) = prepare(directory.path(), args.selvedge()?)?;
 
     let mut field = Field::default();
-    for kind in Kind::ALL.into_iter().filter(|kind| args.wants(*kind)) {
-        match kind.missing(&site) {
-            Some(why) => field.skipped.push(Skipped { name: kind.name(), why }),
-            None => field.enter(kind, &site),
+    let mut loads = args.loads();
+    loads.retain(|load| match load.missing() {
+        Some(why) => {
+            field.skipped.push(Skipped { name: load.name(), why });
+            false
         }
+        None => true,
+    });
+    compare(args, turn, &loads, &mut field, &app, &site);
+    let mut growth = Field::default();
+    if args.does(Part::Growth) {
+        grow(args, turn, &mut growth, &app, &site);
     }
-    for round in 0..args.rounds() {
-        eprintln!("round {} of {}", round + 1, args.rounds());
-        field.round(round as usize, turn, &app);
-    }
-    field.trace(args, directory.path());
 
+    let broken = [&field.broken[..], &growth.broken].concat();
     let report = Report {
-        conditions: Conditions::now(args.label.clone(), turn, args.rounds())?,
-        subjects: field.contenders.into_iter().map(|contender| contender.subject).collect(),
-        skipped: field.skipped,
+        conditions: Conditions::now(args.label.clone(), turn, args.rounds(), began.elapsed())?,
+        skipped: field.skipped.drain(..).chain(growth.skipped.drain(..)).collect(),
+        subjects: field.subjects(),
+        growth: growth.subjects(),
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.summary())?);
     } else {
         print!("{}", report.summary());
     }
-    ensure!(field.broken.is_empty(), "could not be measured to the end: {}", field.broken.join(", "));
+    ensure!(broken.is_empty(), "could not be measured to the end: {}", broken.join(", "));
     Ok(())
+}
+
+/// The product, its floor and the peers.
+fn compare(args: &Args, turn: Turn, loads: &[Load], field: &mut Field, app: &Running, site: &Site) {
+    for kind in Kind::ALL.into_iter().filter(|kind| args.wants(*kind)) {
+        field.enter(kind, site);
+    }
+    if args.does(Part::Idle) {
+        let counts = if args.quick { IDLE.map(|count| count / 10) } else { IDLE };
+        field.each("measuring the memory of", |contender| contender.footprint(&counts));
+    }
+    if args.does(Part::Start) {
+        let times = if args.quick { 1 } else { STARTS };
+        field.each("starting again", |contender| contender.starts(times));
+    }
+    if !loads.is_empty() {
+        field.rounds(args.rounds(), loads, turn, app);
+    }
+    if args.does(Part::SystemCalls) {
+        field.system_calls(args.connections, args.traced_requests(), &site.directory);
+    }
+}
+
+/// The product, and itself with one thing changed.
+fn grow(args: &Args, turn: Turn, field: &mut Field, app: &Running, site: &Site) {
+    // As long as nothing is asked for by name: then only what is.
+    let wanted = |kind: &Kind| args.only.is_empty() || *kind == Kind::GROWTH[0] || args.only.contains(kind);
+    let kinds: Vec<Kind> = Kind::GROWTH.into_iter().filter(wanted).collect();
+    if kinds.len() < 2 {
+        return;
+    }
+    // A directory of its own, since the product as it is has been started once already.
+    let site = Site { directory: site.directory.join("growth"), ..site.clone() };
+    for kind in kinds {
+        field.enter(kind, &site);
+    }
+    field.each("warming up", |contender| contender.warm_up(if args.quick { 2_000 } else { 100_000 }));
+    field.rounds(args.rounds(), &[Load::KeepAlive], turn, app);
 }
 
 /// The app and the certificates, which every pair needs.
@@ -126,106 +212,12 @@ fn prepare(directory: &Path, selvedge: PathBuf) -> anyhow::Result<(Running, Site
     app.args(["app", "--exit-on-stdin-close"]);
     let mut app = Running::start("app", app, directory)?;
     let site = Site { directory: directory.to_owned(), app: app.address_of("app")?, selvedge };
-    std::fs::create_dir_all(site.certificates())?;
-    certificates::write(&site.certificates())?;
+    let certificates = site.certificates();
+    for directory in [&certificates, &directory.join("growth")] {
+        std::fs::create_dir_all(directory)?;
+    }
+    certificates::write(&certificates)?;
     Ok((app, site))
-}
-
-/// Who takes part. One that breaks leaves the field, so that the others' figures are not lost.
-#[derive(Default)]
-struct Field {
-    contenders: Vec<Contender>,
-    skipped: Vec<Skipped>,
-    broken: Vec<&'static str>,
-}
-
-impl Field {
-    fn enter(&mut self, kind: Kind, site: &Site) {
-        eprintln!("starting {}", kind.name());
-        match start(kind, site) {
-            Ok(contender) => self.contenders.push(contender),
-            Err(error) => self.leave(kind.name(), &error),
-        }
-    }
-
-    fn leave(&mut self, name: &'static str, error: &anyhow::Error) {
-        eprintln!("{name} is out: {error:#}");
-        self.contenders.retain(|contender| contender.subject.name != name);
-        self.skipped.push(Skipped { name, why: format!("{error:#}") });
-        self.broken.push(name);
-    }
-
-    /// Gives each its turn, beginning with another one each time, so that nobody always follows the same.
-    fn round(&mut self, round: usize, turn: Turn, app: &Running) {
-        let mut broken = Vec::new();
-        let count = self.contenders.len();
-        for place in 0..count {
-            let Contender { pair, subject } = &mut self.contenders[(place + round) % count];
-            let mut others = pair.beside();
-            others.extend([app.id(), std::process::id()]);
-            match sample::take(turn, &pair.target, &pair.proxies(), &others) {
-                Ok(sample) => subject.samples.push(sample),
-                Err(error) => broken.push((subject.name, error)),
-            }
-        }
-        for (name, error) in broken {
-            self.leave(name, &error.context(format!("in round {}", round + 1)));
-        }
-    }
-
-    /// Counts system calls, in loads of their own since tracing slows everything.
-    fn trace(&mut self, args: &Args, directory: &Path) {
-        for Contender { pair, subject } in &mut self.contenders {
-            let proxies = pair.proxies();
-            if proxies.is_empty() {
-                continue;
-            }
-            eprintln!("counting the system calls of {}", subject.name);
-            let why = match calls_per_request(args, subject.name, &pair.target, &proxies, directory) {
-                Ok(Some(calls)) => {
-                    subject.system_calls = Some(calls);
-                    continue;
-                }
-                Ok(None) => "strace is not installed: apt-get install strace".to_owned(),
-                Err(error) => format!("{}: {error:#}", subject.name),
-            };
-            // Whatever stands in the way of tracing one stands in the way of all.
-            self.skipped.push(Skipped { name: "system calls", why });
-            return;
-        }
-    }
-}
-
-/// Starts a pair and takes its memory while it is fresh.
-fn start(kind: Kind, site: &Site) -> anyhow::Result<Contender> {
-    let pair = kind.start(site)?;
-    let mut subject = Subject::new(kind.name());
-    if !pair.proxies().is_empty() {
-        subject.footprint = Some(footprint(&pair)?);
-    }
-    Ok(Contender { pair, subject })
-}
-
-fn footprint(pair: &Pair) -> anyhow::Result<Footprint> {
-    let idle_kib = resident_kib(&pair.proxies())?;
-    let mut generator = Generator::new(&pair.target, IDLE_CONNECTIONS)?;
-    generator.touch_each(64)?;
-    Ok(Footprint { idle_kib, with_connections_kib: resident_kib(&pair.proxies())? })
-}
-
-fn calls_per_request(
-    args: &Args,
-    name: &str,
-    target: &Target,
-    proxies: &[u32],
-    directory: &Path,
-) -> anyhow::Result<Option<f64>> {
-    let mut generator = Generator::new(target, args.connections)?;
-    generator.closed(Until::Elapsed(Duration::from_millis(250)))?;
-    let Some(counting) = SystemCalls::attach(name, proxies, directory)? else { return Ok(None) };
-    let outcome = generator.closed(Until::Requests(args.traced_requests()))?;
-    let calls = counting.finish()?;
-    Ok(Some(calls as f64 / outcome.requests.max(1) as f64))
 }
 
 /// Our children inherit it.

@@ -6,14 +6,16 @@
 mod app;
 mod certificates;
 mod compare;
+mod field;
 mod floor;
 mod load;
 mod measure;
+mod once;
 mod pairs;
 mod process;
 mod readiness;
 mod report;
-mod sample;
+mod soaking;
 
 use std::process::ExitCode;
 
@@ -35,8 +37,10 @@ enum Command {
     App(app::Args),
     /// One half of the floor: a proxy that only forwards.
     Floor(floor::Args),
+    /// Ten minutes of load and faults, to look for leaks and for errors outside the rule.
+    Soak(soaking::Args),
     /// The load generator by itself.
-    Load(load::Args),
+    Load(load::generator::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,7 +48,8 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::App(args) => app::run(&args),
         Command::Floor(args) => floor::run(args),
-        Command::Load(args) => load::run(&args),
+        Command::Soak(args) => soaking::run(&args),
+        Command::Load(args) => load::generator::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

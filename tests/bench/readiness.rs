@@ -31,6 +31,12 @@ impl Readiness {
         Ok(epoll::add(&self.epoll, source, epoll::EventData::new_u64(id), epoll::EventFlags::IN)?)
     }
 
+    /// Reports `id` when `source`, watched already, has room for more, instead of when it can be read; or back.
+    pub(crate) fn rewatch(&self, source: impl AsFd, id: u64, for_room: bool) -> io::Result<()> {
+        let what = if for_room { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
+        Ok(epoll::modify(&self.epoll, source, epoll::EventData::new_u64(id), what)?)
+    }
+
     /// Replaces `ready` with the numbers of what can be read now, waiting up to `limit` for the first.
     pub(crate) fn wait(&mut self, ready: &mut Vec<u64>, limit: Option<Duration>) -> io::Result<()> {
         ready.clear();

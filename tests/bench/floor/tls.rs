@@ -16,6 +16,7 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::Carrier;
 use crate::certificates::SERVER_NAME;
 
 /// Opens TLS to the other half.
@@ -30,13 +31,28 @@ impl Connector {
     }
 }
 
-pub(super) fn client(directory: &Path) -> anyhow::Result<Connector> {
+/// Says, from the client's half to the server's, that requests are to reach the app in HTTP/2.
+const ALPN_HTTP2_APP: &[u8] = b"selvedge-floor/http2-app";
+
+const fn alpn(app: Carrier) -> &'static [u8] {
+    match app {
+        Carrier::Http1 => selvedge_certs::tls::ALPN_MESH,
+        Carrier::Http2 => ALPN_HTTP2_APP,
+    }
+}
+
+/// What the app is to be spoken to in.
+pub(super) fn app_protocol(stream: &tokio_rustls::server::TlsStream<TcpStream>) -> Carrier {
+    if stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2_APP) { Carrier::Http2 } else { Carrier::Http1 }
+}
+
+pub(super) fn client(directory: &Path, app: Carrier) -> anyhow::Result<Connector> {
     let Files { roots, chain, key } = Files::read(directory)?;
     let mut config = ClientConfig::builder_with_provider(selvedge_certs::tls::provider())
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)?;
-    config.alpn_protocols = vec![selvedge_certs::tls::ALPN_MESH.to_vec()];
+    config.alpn_protocols = vec![alpn(app).to_vec()];
     let name = ServerName::try_from(SERVER_NAME).context("the floor's server name")?;
     Ok(Connector { connector: TlsConnector::from(Arc::new(config)), name })
 }
@@ -50,7 +66,7 @@ pub(super) fn server(directory: &Path) -> anyhow::Result<TlsAcceptor> {
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![selvedge_certs::tls::ALPN_MESH.to_vec()];
+    config.alpn_protocols = [Carrier::Http1, Carrier::Http2].map(|app| alpn(app).to_vec()).to_vec();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

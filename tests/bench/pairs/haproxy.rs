@@ -12,11 +12,10 @@ use crate::process::{Running, installed};
 
 pub(super) fn start(name: &str, carrier: Carrier, site: &Site) -> anyhow::Result<Pair> {
     let program = installed("haproxy").context("haproxy is not installed")?;
-    foreign(site, |half, listen, to| {
-        let name = format!("{name}-{}", half.word());
+    foreign(name, site, move |name, half, listen, to, site| {
         let config = site.write(&format!("{name}.cfg"), &config(half, carrier, listen, to, site)?)?;
         // -db: in the foreground.
-        Running::start_foreign(&name, &program, &["-db", "-f", text(&config)?], &site.directory)
+        Running::start_foreign(name, &program, &["-db", "-f", text(&config)?], &site.directory)
     })
 }
 
@@ -41,11 +40,13 @@ fn config(
         Half::Client => (String::new(), format!("{tls} sni str({SERVER_NAME}) verifyhost {SERVER_NAME}")),
         Half::Server => (tls, String::new()),
     };
-    // Idle connections are kept, so that no round pays for a handshake.
+    // Idle connections are kept, so that no round pays for a handshake. It asks for twice as many descriptors as
+    // connections, and takes what it gets.
     Ok(format!(
         "global
              nbthread 1
-             maxconn 8192
+             maxconn 12000
+             no strict-limits
          defaults
              mode http
              timeout connect 5s

