@@ -1,10 +1,18 @@
 //! The whole proxy: listeners, workers, and the control thread, each a small named step.
 
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    thread,
+};
 
 use anyhow::Context;
 use selvedge_certs::tls::Live;
-use selvedge_ops::{Drain, Readiness, announce, listen, logging};
+use selvedge_ops::{
+    Readiness, announce,
+    listen::{self, ListenError},
+    logging,
+};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
 use crate::{
@@ -12,6 +20,7 @@ use crate::{
     cli::Args,
     control::{self, Control},
     discovery::store::Store,
+    leave::{self, Leave},
     names::Asker,
     opaque,
     serve::{HeadLimits, Limits},
@@ -39,14 +48,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (names, questions) = Asker::new();
     let live = Live::new();
     let metrics = Arc::new(Metrics::new(args.workers.into()));
-    let drain = Drain::default();
+    let leave = Leave::default();
     let shared = Shared {
         settings: Arc::new(settings),
         store: Arc::clone(&store),
         live: live.clone(),
         metrics: Arc::clone(&metrics),
         names,
-        drain: drain.clone(),
+        leave: leave.clone(),
     };
     let traffic = start_workers(&shared, listeners.outbound, listeners.inbound)?;
     let control = Control {
@@ -56,27 +65,33 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         asked,
         questions,
         metrics,
-        drain: drain.clone(),
+        leave: leave.clone(),
         readiness: Readiness::default(),
         inbound: shared.settings.inbound.port(),
         admin: listeners.admin,
         log_level,
     };
-    runtime()?.block_on(until_drained(control, &drain, traffic))
+    runtime()?.block_on(until_left(control, &leave, traffic))
 }
 
 /// The control thread: configuration, certificates and admin, until all traffic has ended.
-async fn until_drained(
+async fn until_left(
     control: Control,
-    drain: &Drain,
+    leave: &Leave,
     traffic: Vec<thread::JoinHandle<()>>,
 ) -> anyhow::Result<()> {
-    drain.on_signals().context("cannot handle signals")?;
+    leave.told().on_signals().context("cannot handle signals")?;
     if control.args.exit_on_stdin_close {
-        drain.on_stdin_close().context("cannot watch standard input")?;
+        leave.told().on_stdin_close().context("cannot watch standard input")?;
     }
+    let limits = leave::Limits { delay: control.args.drain_delay, timeout: control.args.drain_timeout };
+    let (explicit, store) = (control.args.app, Arc::clone(&control.store));
+    let app = move || match explicit {
+        Some(address) => leave::App::At(address),
+        None => leave::App::Ports(store.table().own.as_ref().map_or_else(Vec::new, |own| own.ports.clone())),
+    };
     let ended = async {
-        drain.drained().await;
+        leave.in_order(limits, app).await;
         tokio::task::spawn_blocking(move || traffic.into_iter().all(|thread| thread.join().is_ok())).await
     };
     tokio::select! {
@@ -89,9 +104,8 @@ async fn until_drained(
 }
 
 fn listen(args: &Args) -> anyhow::Result<Listeners> {
-    let outbound = args.outbound.iter().map(|address| listen::tcp("--outbound", *address));
     let listeners = Listeners {
-        outbound: outbound.collect::<Result<_, _>>()?,
+        outbound: outbound_listeners(&args.outbound)?,
         inbound: listen::tcp("--inbound", args.inbound)?,
         admin: listen::tcp("--admin", args.admin)?,
     };
@@ -100,6 +114,23 @@ fn listen(args: &Args) -> anyhow::Result<Listeners> {
     }
     announce("inbound", listeners.inbound.local_addr()?);
     announce("admin", listeners.admin.local_addr()?);
+    Ok(listeners)
+}
+
+/// A host without IPv6, as many containers are, has no `::1`, which is one of the defaults: it is left out if
+/// there is another.
+fn outbound_listeners(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, ListenError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        match listen::tcp("--outbound", *address) {
+            Err(ListenError::NoSuchAddress { .. })
+                if address.ip() == Ipv6Addr::LOCALHOST && addresses.len() > 1 =>
+            {
+                tracing::info!(%address, "not listened on: this host has no IPv6");
+            }
+            opened => listeners.push(opened?),
+        }
+    }
     Ok(listeners)
 }
 
@@ -140,7 +171,7 @@ fn local_runtime() -> anyhow::Result<LocalRuntime> {
         .context("cannot start a runtime")
 }
 
-/// Starts the threads that carry traffic. They end after the drain, when their connections have.
+/// Starts the threads that carry traffic. They end once both ways are closed, when their connections have.
 fn start_workers(
     shared: &Shared,
     outbound: Vec<std::net::TcpListener>,
@@ -185,7 +216,7 @@ fn alone(shared: &Shared, listeners: Vec<(Direction, std::net::TcpListener)>) ->
         let serving = &server;
         let accepting = listeners.into_iter().map(|(direction, listener)| {
             let take = move |socket, peer| serving.borrow_mut().take(direction, socket, peer, ());
-            accept::accept(listener, shared, take)
+            accept::accept(direction, listener, shared, take)
         });
         futures_util::future::try_join_all(accepting).await?;
         server.into_inner().finish().await;
@@ -211,7 +242,7 @@ fn acceptor(
 ) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let accepting = listeners.into_iter().map(|(direction, listener)| {
-            accept::accept(listener, shared, move |socket, peer| {
+            accept::accept(direction, listener, shared, move |socket, peer| {
                 accept::hand_over(seats, direction, socket, peer)
             })
         });

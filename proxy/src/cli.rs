@@ -63,7 +63,11 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_CERTIFICATE_TTL", default_value = "24h", value_parser = humantime::parse_duration)]
     pub certificate_ttl: Duration,
 
-    /// How long requests in progress may take after SIGTERM.
+    /// How long after SIGTERM everything is still carried, as long as the app keeps its port open.
+    #[arg(long, env = "SELVEDGE_DRAIN_DELAY", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub drain_delay: Duration,
+
+    /// How long leaving may take after SIGTERM; requests in progress are cut off then.
     #[arg(long, env = "SELVEDGE_DRAIN_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
 

@@ -6,7 +6,7 @@
 use std::{net::TcpListener, sync::Arc};
 
 use selvedge_certs::tls::Live;
-use selvedge_ops::{Admin, Drain, LogLevel, Readiness, Resolver};
+use selvedge_ops::{Admin, LogLevel, Readiness, Resolver};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         own::{self, Own},
         token::TokenSource,
     },
+    leave::Leave,
     names::{Names, Question, ask},
     telemetry::Metrics,
 };
@@ -44,8 +45,8 @@ pub struct Control {
     pub readiness: Readiness,
     /// What `/log-level` changes.
     pub log_level: LogLevel,
-    /// The signal to finish.
-    pub drain: Drain,
+    /// How far leaving has come.
+    pub leave: Leave,
 }
 
 /// Does the control thread's work until it is dropped. To be polled on a runtime of the control thread.
@@ -53,7 +54,7 @@ pub struct Control {
 /// # Errors
 /// If the admin port's listener cannot be used.
 pub async fn run(control: Control) -> std::io::Result<()> {
-    let Control { args, live, store, asked, questions, metrics, inbound, admin, readiness, log_level, drain } =
+    let Control { args, live, store, asked, questions, metrics, inbound, admin, readiness, log_level, leave } =
         control;
     let resolver = Arc::new(Resolver::new(args.resolver.clone()));
     let control_plane = ControlPlane::new(args.control_plane.clone(), Arc::clone(&resolver));
@@ -92,11 +93,11 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         store,
         live,
         status,
-        drain: drain.clone(),
+        drain: leave.told().clone(),
     };
     let router = Admin {
         readiness,
-        drain,
+        drain: leave.told().clone(),
         log_level,
         metrics: Arc::new(move || metrics.render()),
         local: admin::routes(shown),
@@ -181,7 +182,7 @@ mod tests {
             admin: listener,
             readiness: Readiness::default(),
             log_level,
-            drain: Drain::default(),
+            leave: Leave::default(),
         }));
 
         let mut session = control_plane.session().await;

@@ -108,12 +108,19 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     }
 }
 
-/// A failed connection to the app has its own name: the sidecar is there, the app is not.
+/// A failed connection to the app has its own name: the sidecar is there, the app is not. That an app which
+/// leaves together with its sidecar has gone first is no fault of its.
 pub(crate) fn unreachable(worker: &Worker, app: SocketAddr, why: &dyn std::fmt::Display) -> Failure {
     let hint = match worker.settings.app {
         Some(_) => "(--app)",
         None => "(it may listen on 127.0.0.1 only; let it listen on all addresses)",
     };
+    if worker.leave.told().is_draining() {
+        return Failure::new(
+            Reason::Draining,
+            "this workload is shutting down, and its app has closed its port",
+        );
+    }
     let what = format!("the app does not accept connections at {app} {hint}: {why}");
     Failure::new(Reason::AppUnreachable, what)
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 
 use crate::{
-    accept::{Arrival, original::reset},
+    accept::{self, Arrival, original::reset},
     authorize::authorize,
     connect::{stream::Prefixed, tls::MAX_AGE},
     detect::{Detected, detect},
@@ -58,7 +58,7 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
     };
     let detected = tokio::select! {
         detected = tokio::time::timeout(FIRST_BYTE, detect(&mut tcp)) => detected,
-        _ = worker.drain.drained() => return,
+        () = worker.leave.closed(accept::Direction::Inbound) => return,
     };
     let Ok(Ok(Some((detected, prefix)))) = detected else { return };
     let (version, protocol) = match detected {
@@ -99,7 +99,14 @@ async fn plain(
     protocol: Protocol,
 ) {
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
-    serve::serve(protocol, stream, path, Rc::new(conn), serve::until(worker, None)).await;
+    serve::serve(
+        protocol,
+        stream,
+        path,
+        Rc::new(conn),
+        serve::until(worker, accept::Direction::Inbound, None),
+    )
+    .await;
 }
 
 async fn mesh(
@@ -130,7 +137,7 @@ async fn mesh(
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
     let ends_at = ends_at(proven.not_after);
     let lifetime = Lifetime { retire_at: ends_at.min(Instant::now() + MAX_AGE), ends_at, current };
-    let until = serve::until(Rc::clone(&worker), Some(lifetime));
+    let until = serve::until(Rc::clone(&worker), accept::Direction::Inbound, Some(lifetime));
     let protocol = match preamble.carrier() {
         wire::Carrier::Http1 => Protocol::Http1,
         wire::Carrier::Http2 => Protocol::Http2,

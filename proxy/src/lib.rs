@@ -20,6 +20,7 @@ pub mod error;
 pub mod forward;
 pub mod identify;
 pub mod inbound;
+pub mod leave;
 pub mod names;
 pub mod normalize;
 pub mod opaque;

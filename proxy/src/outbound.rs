@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 
 use crate::{
-    accept::{Arrival, original::reset},
+    accept::{self, Arrival, original::reset},
     balance,
     connect::stream::Prefixed,
     detect::{Detected, detect},
@@ -46,7 +46,7 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
     }
     let detected = tokio::select! {
         detected = tokio::time::timeout(FIRST_BYTE, detect(&mut tcp)) => detected,
-        _ = worker.drain.drained() => return,
+        () = worker.leave.closed(accept::Direction::Outbound) => return,
     };
     let Ok(Ok(Some((detected, prefix)))) = detected else { return };
     let (version, protocol) = match detected {
@@ -58,7 +58,14 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
         }
     };
     let conn = Rc::new(Conn::new(arrival, version));
-    serve::serve(protocol, Prefixed::new(prefix, tcp), path, conn, serve::until(worker, None)).await;
+    serve::serve(
+        protocol,
+        Prefixed::new(prefix, tcp),
+        path,
+        conn,
+        serve::until(worker, accept::Direction::Outbound, None),
+    )
+    .await;
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use watch::{Patience, Watch};
 
 use crate::{
+    accept::Direction,
     body::{Body, Local},
     connect::http2::{CONNECTION_WINDOW, MAX_FRAME, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW},
     error::Reason,
@@ -94,16 +95,18 @@ pub struct Lifetime {
     pub current: Arc<Current>,
 }
 
-/// Until when a connection is served: the proxy drains, or the connection's lifetime is over.
+/// Until when a connection is served: its direction is closed, or its lifetime is over.
 #[derive(Debug)]
 pub struct Until {
     worker: Rc<Worker>,
+    direction: Direction,
     lifetime: Option<Lifetime>,
 }
 
-/// A connection of `worker`'s is served until the proxy drains, or until its `lifetime` is over.
-pub fn until(worker: Rc<Worker>, lifetime: Option<Lifetime>) -> Until {
-    Until { worker, lifetime }
+/// A connection of `worker`'s is served until its `direction` is closed, because the proxy leaves, or until
+/// its `lifetime` is over.
+pub fn until(worker: Rc<Worker>, direction: Direction, lifetime: Option<Lifetime>) -> Until {
+    Until { worker, direction, lifetime }
 }
 
 impl Until {
@@ -111,14 +114,14 @@ impl Until {
     /// progress still have.
     async fn requests(&self) -> Duration {
         self.over(|lifetime| lifetime.retire_at).await;
-        self.worker.settings.drain_timeout
+        self.worker.leave.rest(self.worker.settings.drain_timeout)
     }
 
     /// Completes when a tunnel must end, and says why. Its connection's age alone is no reason: a tunnel
     /// cannot move to a younger one.
     pub(crate) async fn tunnel(&self) -> Reason {
         let why = self.over(|lifetime| lifetime.ends_at).await;
-        tokio::time::sleep(self.worker.settings.drain_timeout).await;
+        tokio::time::sleep(self.worker.leave.rest(self.worker.settings.drain_timeout)).await;
         why
     }
 
@@ -130,7 +133,7 @@ impl Until {
             }
         };
         tokio::select! {
-            _ = self.worker.drain.drained() => Reason::Draining,
+            () = self.worker.leave.closed(self.direction) => Reason::Draining,
             () = over => Reason::Certificate,
         }
     }

@@ -4,7 +4,6 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_certs::tls::Live;
 use selvedge_model::WorkloadName;
-use selvedge_ops::Drain;
 
 use crate::{
     cli::{Carrier, OutboundTrafficPolicy},
@@ -12,6 +11,7 @@ use crate::{
     deadline::Deadlines,
     discovery::store::{Store, View},
     forward::Apps,
+    leave::Leave,
     names::Asker,
     opaque,
     serve::{Limits, Patience},
@@ -37,7 +37,7 @@ pub struct Settings {
     pub carrier: Carrier,
     /// What happens to requests for what is in no configuration.
     pub outbound_traffic_policy: OutboundTrafficPolicy,
-    /// How long requests in progress may take once draining has begun.
+    /// How long leaving may take, and what is under way on a connection that must end.
     pub drain_timeout: Duration,
     /// What clients may ask of us, on one connection.
     pub limits: Limits,
@@ -74,8 +74,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Whom to ask for the addresses of names.
     pub names: Asker,
-    /// The signal to finish.
-    pub drain: Drain,
+    /// How far leaving has come.
+    pub leave: Leave,
 }
 
 /// One thread's own things.
@@ -103,8 +103,8 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// Whom to ask for the addresses of names.
     pub names: Asker,
-    /// The signal to finish.
-    pub drain: Drain,
+    /// How far leaving has come.
+    pub leave: Leave,
 }
 
 impl Worker {
@@ -131,7 +131,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
             names: shared.names.clone(),
-            drain: shared.drain.clone(),
+            leave: shared.leave.clone(),
         });
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));
         tokio::task::spawn_local(wait(patience));

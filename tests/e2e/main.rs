@@ -21,6 +21,7 @@ mod plaintext;
 mod protocols;
 mod raw;
 mod resilience;
+mod rolling;
 mod websocket;
 
 /// The binary that people type; every program of a mesh is one of its subcommands.

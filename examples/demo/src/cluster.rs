@@ -28,6 +28,9 @@ use crate::{
 /// How long a process may take until it listens, and then until it is ready.
 pub const START_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a process may take to finish what is under way.
+const STOP_LIMIT: Duration = Duration::from_secs(35);
+
 /// The control plane's host number on the mesh's subnet; workloads count from the next.
 const CONTROL_PLANE_HOST: u8 = 1;
 
@@ -367,6 +370,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Tells a workload's app to end, and waits until it has finished what is under way.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub async fn stop_app(&mut self, name: &str) -> Result<(), ClusterError> {
+        if let Some(process) = self.workload_mut(name).app_process.take() {
+            process.terminate(STOP_LIMIT).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until a workload's app listens.
     ///
     /// # Errors
@@ -418,6 +432,8 @@ impl Cluster {
             ("--outbound", workload.outbound.to_string()),
             ("--inbound", workload.inbound.to_string()),
             ("--admin", workload.admin.to_string()),
+            // Nobody looks at `/ready` to balance load here, so that nothing is won by leaving later.
+            ("--drain-delay", "0s".to_owned()),
         ];
         let own = &workload.spec.flags;
         let usual = usual.into_iter().filter(|(flag, _)| own.iter().all(|other| other != flag));
@@ -455,13 +471,24 @@ impl Cluster {
         self.sidecar_ready(name).await
     }
 
+    /// Kills a workload's sidecar without warning.
+    ///
+    /// # Errors
+    /// If it does not die.
+    pub async fn kill_sidecar(&mut self, name: &str) -> Result<(), ClusterError> {
+        if let Some(process) = self.workload_mut(name).sidecar_process.take() {
+            process.kill().await?;
+        }
+        Ok(())
+    }
+
     /// Ends a workload's sidecar gracefully.
     ///
     /// # Errors
     /// If it does not end in time.
     pub async fn stop_sidecar(&mut self, name: &str) -> Result<(), ClusterError> {
         if let Some(process) = self.workload_mut(name).sidecar_process.take() {
-            process.terminate(Duration::from_secs(35)).await?;
+            process.terminate(STOP_LIMIT).await?;
         }
         Ok(())
     }

@@ -62,7 +62,7 @@ pub fn tcp(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Liste
     };
     opened.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::InUse { flag, address },
-        io::ErrorKind::AddrNotAvailable => ListenError::NoSuchAddress { flag, address },
+        _ if is_without(&source) => ListenError::NoSuchAddress { flag, address },
         _ => ListenError::Failed { flag, address, source },
     })
 }
@@ -81,11 +81,14 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn any_address_without_ipv6(error: &io::Error, address: SocketAddr) -> bool {
-    // EAFNOSUPPORT (no IPv6 in this kernel) or EADDRNOTAVAIL (switched off by sysctl).
+    address.is_ipv6() && address.ip().is_unspecified() && is_without(error)
+}
+
+/// Whether the host has no such address: EADDRNOTAVAIL (IPv6 may be switched off by sysctl), or EAFNOSUPPORT
+/// (this kernel has no IPv6).
+fn is_without(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
-    address.is_ipv6()
-        && address.ip().is_unspecified()
-        && (error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable)
+    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 #[derive(Serialize)]

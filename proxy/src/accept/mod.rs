@@ -59,11 +59,12 @@ pub struct Accepted {
     peer: SocketAddr,
 }
 
-/// Takes connections from `listener` until the proxy drains, and gives each to `take`.
+/// Takes connections from `listener` until its direction is closed, and gives each to `take`.
 ///
 /// # Errors
 /// If the listener cannot be registered with this thread's runtime.
 pub async fn accept(
+    direction: Direction,
     listener: std::net::TcpListener,
     shared: &Shared,
     mut take: impl FnMut(TcpStream, SocketAddr),
@@ -73,7 +74,7 @@ pub async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = shared.drain.drained() => return Ok(()),
+            () = shared.leave.closed(direction) => return Ok(()),
         };
         match accepted {
             Ok((socket, peer)) => {
@@ -145,18 +146,19 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
             },
         };
         let arrival = Arrival { peer, original };
+        let open = worker.leave.open(direction);
         match direction {
             Direction::Outbound => {
                 let path = self.outbound.clone();
                 self.tasks.spawn_local(async move {
-                    let _on_end = on_end;
+                    let _on_end = (on_end, open);
                     outbound::connection(worker, path, socket, arrival).await;
                 });
             }
             Direction::Inbound => {
                 let path = self.inbound.clone();
                 self.tasks.spawn_local(async move {
-                    let _on_end = on_end;
+                    let _on_end = (on_end, open);
                     inbound::connection(worker, path, socket, arrival).await;
                 });
             }
