@@ -4,7 +4,7 @@
 //! authority, as an app behind a forward proxy does. Or it is not told, and calls `reviews` by its name as
 //! any app does: where traffic is redirected, it knows nothing of the mesh.
 
-use std::{convert::Infallible, io, net::SocketAddr};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -54,31 +54,31 @@ pub struct Page {
     pub error: Option<String>,
 }
 
-/// Serves until it is killed.
+/// Serves until it is told to end.
 ///
 /// # Errors
 /// If its address cannot be listened on.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let listener = super::listen(&args.common).await?;
-    loop {
-        let stream = super::accept(&listener).await;
-        let args = args.clone();
-        tokio::spawn(async move {
-            let respond = service_fn(|request| respond(request, &args));
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), respond).await;
-        });
-    }
+    let args = Arc::new(args);
+    super::serve(listener, |stream| {
+        let args = Arc::clone(&args);
+        let respond = service_fn(move |request| respond(request, Arc::clone(&args)));
+        http1::Builder::new().serve_connection(TokioIo::new(stream), respond)
+    })
+    .await;
+    Ok(())
 }
 
-async fn respond(request: Request<Incoming>, args: &Args) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>, args: Arc<Args>) -> Result<Response<Full<Bytes>>, Infallible> {
     let user = request.headers().get(END_USER).and_then(|user| user.to_str().ok());
     if wants_a_page(request.headers()) {
         let user = user.or_else(|| user_of(request.uri()));
-        return Ok(page(args, user).await);
+        return Ok(page(&args, user).await);
     }
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let pod = args.common.name.clone();
-    let (status, page) = match ask(args, path, user).await {
+    let (status, page) = match ask(&args, path, user).await {
         Ok(reviews) => (StatusCode::OK, Page { pod, reviews: Some(reviews), error: None }),
         Err(error) => (StatusCode::BAD_GATEWAY, Page { pod, reviews: None, error: Some(error) }),
     };

@@ -25,7 +25,7 @@ pub struct Args {
     common: Common,
 }
 
-/// Serves until it is killed.
+/// Serves until it is told to end.
 ///
 /// # Errors
 /// If its address cannot be listened on.
@@ -33,7 +33,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let listener = super::listen(&args.common).await?;
     let echo = echo_server::EchoServer::new(Echo { pod: args.common.name });
     let incoming = TcpListenerStream::new(listener);
-    tonic::transport::Server::builder().add_service(echo).serve_with_incoming(incoming).await?;
+    let server = tonic::transport::Server::builder().add_service(echo);
+    server.serve_with_incoming_shutdown(incoming, super::terminated()).await?;
     Ok(())
 }
 

@@ -2,11 +2,15 @@
 //!
 //! They know nothing of the mesh: plain HTTP in and out, which is the point of a sidecar.
 
-use std::{io::Read, net::SocketAddr, time::Duration};
+use std::{io::Read, net::SocketAddr, pin::pin, time::Duration};
 
 use anyhow::Context;
 use clap::Subcommand;
-use tokio::net::TcpListener;
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+};
 
 pub mod frontend;
 pub mod grpc;
@@ -14,6 +18,7 @@ pub mod identity;
 pub mod janitor;
 pub mod page;
 pub mod reviews;
+pub mod wiretap;
 
 /// Which app to run.
 #[derive(Debug, Clone, Subcommand)]
@@ -24,6 +29,8 @@ pub enum App {
     Frontend(frontend::Args),
     /// A gRPC server with every kind of call.
     Grpc(grpc::Args),
+    /// Not an app: looks for plaintext on the wire.
+    Wiretap(wiretap::Args),
     /// Not an app: clears up after a mesh whose owner was killed.
     Janitor(janitor::Args),
 }
@@ -42,7 +49,7 @@ pub struct Common {
     pub exit_on_stdin_close: bool,
 }
 
-/// Runs one app until it is killed.
+/// Runs one app until it is told to end, or killed.
 ///
 /// # Errors
 /// If its address cannot be listened on.
@@ -52,6 +59,7 @@ pub fn run(app: App) -> anyhow::Result<()> {
             App::Reviews(args) => reviews::run(args).await,
             App::Frontend(args) => frontend::run(args).await,
             App::Grpc(args) => grpc::run(args).await,
+            App::Wiretap(args) => wiretap::run(args).await,
             App::Janitor(args) => janitor::run(args).await,
         }
     })
@@ -83,8 +91,45 @@ fn read_stdin_to_its_end() {
     while matches!(stdin.read(&mut buffer), Ok(1..)) {}
 }
 
+/// Serves connections until SIGTERM, then closes the port and finishes what is under way, as servers do.
+async fn serve<C>(listener: TcpListener, connection: impl Fn(TcpStream) -> C)
+where
+    C: GracefulConnection + Send + 'static,
+    C::Error: Send,
+{
+    let graceful = GracefulShutdown::new();
+    let mut terminated = pin!(terminated());
+    loop {
+        tokio::select! {
+            stream = accept(&listener) => {
+                let served = graceful.watch(connection(stream));
+                tokio::spawn(async move {
+                    // A caller that goes away in the middle is its own affair.
+                    let _ = served.await;
+                });
+            }
+            () = &mut terminated => break,
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+/// Waits for SIGTERM. Process 1 of a container would not even die of it if nobody did.
+async fn terminated() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+        }
+        Err(error) => {
+            eprintln!("SIGTERM cannot be waited for: {error}");
+            std::future::pending().await
+        }
+    }
+}
+
 /// The next connection; a failure to accept one (too many open files, say) is not the end of an app.
-async fn accept(listener: &TcpListener) -> tokio::net::TcpStream {
+async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

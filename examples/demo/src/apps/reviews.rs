@@ -57,7 +57,7 @@ pub struct Answer {
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// Serves until it is killed.
+/// Serves until it is told to end.
 ///
 /// # Errors
 /// If its address cannot be listened on.
@@ -67,19 +67,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Answers on `listener` for ever.
+/// Answers on `listener` until SIGTERM.
 pub async fn serve(listener: TcpListener, pod: &str, version: &str) {
     let instance = Arc::new(Instance { pod: pod.to_owned(), version: version.to_owned() });
-    loop {
-        let stream = super::accept(&listener).await;
+    let server = auto::Builder::new(TokioExecutor::new());
+    super::serve(listener, |stream| {
         let instance = Arc::clone(&instance);
-        tokio::spawn(async move {
-            let respond = service_fn(|request| respond(request, Arc::clone(&instance)));
-            let server = auto::Builder::new(TokioExecutor::new());
-            // A caller that goes away in the middle is its own affair.
-            let _ = server.serve_connection(TokioIo::new(stream), respond).await;
-        });
-    }
+        let respond = service_fn(move |request| respond(request, Arc::clone(&instance)));
+        server.serve_connection(TokioIo::new(stream), respond).into_owned()
+    })
+    .await;
 }
 
 /// What one process calls itself.
