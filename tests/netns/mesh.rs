@@ -61,6 +61,8 @@ pub(crate) struct Spec {
     pub(crate) version: Option<String>,
     /// How its connections come to its sidecar.
     pub(crate) mode: Mode,
+    /// More flags of its sidecar's.
+    pub(crate) flags: &'static [&'static str],
 }
 
 /// The port of every app.
@@ -68,7 +70,7 @@ pub(crate) const APP_PORT: u16 = 9080;
 
 /// A redirected workload without an app: the test itself makes its connections.
 pub(crate) fn client(name: &str) -> Spec {
-    Spec { name: name.to_owned(), app: name.to_owned(), version: None, mode: Mode::Redirected }
+    Spec { name: name.to_owned(), app: name.to_owned(), version: None, mode: Mode::Redirected, flags: &[] }
 }
 
 /// A redirected workload behind the service `app`, which answers as this version.
@@ -77,6 +79,12 @@ pub(crate) fn server(name: &str, app: &str, version: &str) -> Spec {
 }
 
 impl Spec {
+    /// With more flags for its sidecar.
+    #[must_use]
+    pub(crate) fn flags(self, flags: &'static [&'static str]) -> Self {
+        Self { flags, ..self }
+    }
+
     /// In another mode.
     #[must_use]
     pub(crate) fn mode(self, mode: Mode) -> Self {
@@ -134,7 +142,7 @@ pub(crate) struct Mesh {
     control: Place,
     workloads: BTreeMap<String, Workload>,
     processes: Processes,
-    _control_plane: Option<Process>,
+    control_plane: Option<Process>,
     _janitor: Process,
     _exits: Exits,
     // Dropped after the processes that use them.
@@ -163,7 +171,7 @@ impl Mesh {
             network,
             workloads: BTreeMap::new(),
             processes,
-            _control_plane: None,
+            control_plane: None,
             _janitor: janitor,
             _exits: exits,
             directory,
@@ -232,6 +240,13 @@ impl Mesh {
         }
     }
 
+    /// Kills the control plane without warning.
+    pub(crate) async fn kill_control_plane(&mut self) {
+        if let Some(process) = self.control_plane.take() {
+            process.kill().await.unwrap();
+        }
+    }
+
     /// Starts a workload's sidecar again.
     pub(crate) async fn restart_sidecar(&mut self, name: &str) {
         self.start_sidecar(name);
@@ -291,6 +306,7 @@ impl Mesh {
         } else {
             arguments.push("--redirected".to_owned());
         }
+        arguments.extend(workload.spec.flags.iter().map(ToString::to_string));
         let processes = self.processes.as_user(PROXY_UID);
         let sidecar = workload.namespace().inside(|| processes.start(&format!("{name} sidecar"), arguments));
         self.workloads.get_mut(name).unwrap().sidecar = Some(sidecar.unwrap());
@@ -319,7 +335,7 @@ impl Mesh {
         let process = namespace.inside(|| self.processes.start("control-plane", arguments)).unwrap();
         let admin = process.listener("admin", START_LIMIT).await.unwrap();
         self.daemon_ready("the control plane is ready", namespace, admin).await;
-        self._control_plane = Some(process);
+        self.control_plane = Some(process);
     }
 
     async fn daemon_ready(&self, what: &str, namespace: &Namespace, admin: SocketAddr) {
@@ -357,7 +373,7 @@ pub(crate) fn redirect(namespace: &Namespace) {
 
 /// The `WorkloadEntry` of a workload.
 fn entry(workload: &Workload) -> String {
-    let Spec { name, app, version, mode } = &workload.spec;
+    let Spec { name, app, version, mode, .. } = &workload.spec;
     let address = workload.place.address;
     let mut text = format!(
         "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: {name}\n  namespace: default\n"
