@@ -9,6 +9,7 @@ mod interception;
 mod mesh;
 mod namespace;
 mod network;
+mod redirection;
 mod rights;
 mod scenarios;
 

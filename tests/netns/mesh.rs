@@ -63,6 +63,8 @@ pub(crate) struct Spec {
     pub(crate) mode: Mode,
     /// More flags of its sidecar's.
     pub(crate) flags: &'static [&'static str],
+    /// What is added to all its ports, where several share an address.
+    pub(crate) shift: u16,
 }
 
 /// The port of every app.
@@ -70,7 +72,14 @@ pub(crate) const APP_PORT: u16 = 9080;
 
 /// A redirected workload without an app: the test itself makes its connections.
 pub(crate) fn client(name: &str) -> Spec {
-    Spec { name: name.to_owned(), app: name.to_owned(), version: None, mode: Mode::Redirected, flags: &[] }
+    Spec {
+        name: name.to_owned(),
+        app: name.to_owned(),
+        version: None,
+        mode: Mode::Redirected,
+        flags: &[],
+        shift: 0,
+    }
 }
 
 /// A redirected workload behind the service `app`, which answers as this version.
@@ -90,6 +99,12 @@ impl Spec {
     pub(crate) fn mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }
+
+    /// With all ports so much higher.
+    #[must_use]
+    pub(crate) fn shift(self, shift: u16) -> Self {
+        Self { shift, ..self }
+    }
 }
 
 /// A workload that runs.
@@ -106,7 +121,12 @@ pub(crate) struct Workload {
 impl Workload {
     /// Where its app is dialled.
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.place.address, APP_PORT)
+        SocketAddr::new(self.place.address, APP_PORT + self.spec.shift)
+    }
+
+    /// Where its sidecar is told of requests, if its connections are not redirected.
+    pub(crate) fn outbound(&self) -> SocketAddr {
+        self.loopback(4140 + self.spec.shift)
     }
 
     /// Its namespace.
@@ -199,9 +219,20 @@ impl Mesh {
 
     /// Adds workloads and waits until all are ready.
     pub(crate) async fn add(&mut self, specs: impl IntoIterator<Item = Spec>) {
+        let places: Vec<(Spec, Place)> = specs
+            .into_iter()
+            .map(|spec| {
+                let place = self.network.join(&spec.name);
+                (spec, place)
+            })
+            .collect();
+        self.add_in(places).await;
+    }
+
+    /// Adds workloads, each in its place, and waits until all are ready.
+    pub(crate) async fn add_in(&mut self, places: impl IntoIterator<Item = (Spec, Place)>) {
         let mut names = Vec::new();
-        for spec in specs {
-            let place = self.network.join(&spec.name);
+        for (spec, place) in places {
             names.push(spec.name.clone());
             self.place(spec, place);
         }
@@ -211,15 +242,6 @@ impl Mesh {
         for name in &names {
             self.ready(name).await;
         }
-    }
-
-    /// Adds one at an address that somebody else had, and waits until it is ready.
-    pub(crate) async fn add_at(&mut self, spec: Spec, address: IpAddr) {
-        let place = self.network.join_as(&spec.name, address);
-        let name = spec.name.clone();
-        self.place(spec, place);
-        self.start(&name);
-        self.ready(&name).await;
     }
 
     /// Kills a workload's processes and takes its namespace away. The mesh's documents still name it.
@@ -261,7 +283,7 @@ impl Mesh {
         }
         if let Some(sidecar) = &workload.sidecar {
             sidecar.listener("admin", START_LIMIT).await.unwrap();
-            let admin = workload.loopback(4191);
+            let admin = workload.loopback(4191 + workload.spec.shift);
             self.daemon_ready(&format!("{name}'s sidecar is ready"), workload.namespace(), admin).await;
         }
     }
@@ -285,7 +307,7 @@ impl Mesh {
     fn start_app(&mut self, name: &str) {
         let workload = self.workload(name);
         let Some(version) = &workload.spec.version else { return };
-        let listen = format!("[::]:{APP_PORT}");
+        let listen = format!("[::]:{}", workload.address().port());
         let arguments = ["app", "reviews", "--name", name, "--version", version, "--listen", &listen];
         let arguments = arguments.into_iter().chain(["--exit-on-stdin-close"]);
         let processes = self.processes.as_user(APP_UID);
@@ -302,7 +324,12 @@ impl Mesh {
         flag("--control-plane", SocketAddr::new(self.control.address, 8086).to_string());
         flag("--token-file", token);
         if workload.spec.mode == Mode::Explicit {
+            let any =
+                |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port + workload.spec.shift).to_string();
             flag("--app", workload.address().to_string());
+            flag("--outbound", workload.outbound().to_string());
+            flag("--inbound", any(4143));
+            flag("--admin", any(4191));
         } else {
             arguments.push("--redirected".to_owned());
         }
@@ -373,17 +400,18 @@ pub(crate) fn redirect(namespace: &Namespace) {
 
 /// The `WorkloadEntry` of a workload.
 fn entry(workload: &Workload) -> String {
-    let Spec { name, app, version, mode, .. } = &workload.spec;
+    let Spec { name, app, version, mode, shift, .. } = &workload.spec;
+    let port = workload.address().port();
     let address = workload.place.address;
     let mut text = format!(
         "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: {name}\n  namespace: default\n"
     );
     if *mode == Mode::Explicit {
-        let inbound = SocketAddr::new(address, 4143);
+        let inbound = SocketAddr::new(address, 4143 + shift);
         text.push_str(&format!("  annotations:\n    config.selvedge.io/inbound: \"{inbound}\"\n"));
     }
     text.push_str(&format!(
-        "spec:\n  address: \"{address}\"\n  serviceAccount: {app}\n  ports:\n    http: {APP_PORT}\n  labels:\n    app: {app}\n"
+        "spec:\n  address: \"{address}\"\n  serviceAccount: {app}\n  ports:\n    http: {port}\n  labels:\n    app: {app}\n"
     ));
     if let Some(version) = version {
         text.push_str(&format!("    version: {version}\n"));

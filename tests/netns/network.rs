@@ -67,6 +67,12 @@ impl Network {
         self.join_as(name, address)
     }
 
+    /// The namespace of the first host itself, as for a container with the host's network.
+    pub(crate) fn on_host(&self) -> Place {
+        let namespace = self.hosts[0].clone();
+        Place { host: namespace.clone(), namespace, address: self.address(1), link: "br0".to_owned() }
+    }
+
     /// The same with an address that somebody else had.
     pub(crate) fn join_as(&mut self, name: &str, address: IpAddr) -> Place {
         let namespace = Namespace::new(name);

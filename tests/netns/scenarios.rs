@@ -160,6 +160,38 @@ async fn what_stays_inside_is_left_alone(mesh: &Mesh) {
     }
 }
 
+/// Two workloads share the host's network: their connections cannot be redirected, as there would be two
+/// sidecars for one namespace. They name their sidecars, and speak with redirected ones as with each other.
+#[test]
+fn host_network() {
+    netns(async || {
+        let mut mesh = Mesh::on(Kind::Bridge).await;
+        let host = mesh.network.on_host();
+        let explicit = [client("client"), server("reviews-v1", "reviews", "v1").shift(100)];
+        mesh.add_in(explicit.map(|spec| (spec.mode(Mode::Explicit), host.clone()))).await;
+        mesh.add([server("reviews-v2", "reviews", "v2"), client("pod")]).await;
+        let (on_host, in_pod) = (mesh.workload("client"), mesh.workload("pod"));
+
+        let callers = [(on_host, on_host.outbound()), (in_pod, mesh.workload("reviews-v1").address())];
+        for (caller, address) in callers {
+            let capture = Capture::of(in_pod.namespace(), SECRET);
+            for (user, version) in [("jason", "v2"), ("jane", "v1")] {
+                let path = format!("/?{SECRET}");
+                let call = call::to("reviews:9080", &path).header("end-user", user);
+                let answer = poll(SOON, version, async || {
+                    let answer = caller.call(address, call.clone()).await.map_err(|e| e.to_string())?;
+                    let answer: reviews::Answer = answer.json().map_err(|e| e.to_string())?;
+                    if answer.version == version { Ok(answer) } else { Err(answer.version) }
+                })
+                .await;
+                let caller = format!("spiffe://cluster.local/ns/default/sa/{}", caller.spec.app);
+                assert_eq!(answer.client_identity, Some(caller));
+            }
+            assert_eq!(capture.found(), 0);
+        }
+    });
+}
+
 /// A request that only `reviews-v2` may answer.
 fn for_v2() -> Call {
     call::to("reviews:9080", "/").header("end-user", "jason").timeout(Duration::from_secs(3))
@@ -225,7 +257,8 @@ async fn a_lost_node_is_left_out(mesh: &mut Mesh) {
 async fn an_address_that_another_workload_got_is_refused(mesh: &mut Mesh) {
     let address = mesh.workload("reviews-v2").place.address;
     mesh.lose("reviews-v2").await;
-    mesh.add_at(server("squatter", "squatter", "v9"), address).await;
+    let place = mesh.network.join_as("squatter", address);
+    mesh.add_in([(server("squatter", "squatter", "v9"), place)]).await;
 
     let client = mesh.workload("client");
     let outcome = poll(FOUND_OUT, "a refusal by identity", async || {

@@ -40,13 +40,19 @@ pub fn hold() -> Result<(), Error> {
     give_up_capabilities().map_err(Error::Drop)?;
     let _mark = mark()?;
     println!("the network namespace is held, without any capability; SIGTERM ends it");
+    // Some may have ended before we listened.
+    reap();
     for signal in signals.forever() {
         if signal != SIGCHLD {
             break;
         }
-        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        reap();
     }
     Ok(())
+}
+
+fn reap() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 /// Whether the namespace is held.
