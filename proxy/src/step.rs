@@ -73,6 +73,17 @@ pub struct Found {
     pub destination: Arc<Destination>,
 }
 
+impl Found {
+    /// What was found, if it is still in force and holds for `authority`. It counts as used: a client that
+    /// keeps its connection for long would otherwise lose what it calls all the time.
+    pub fn again(&self, generation: u64, authority: &str) -> Option<&Arc<Destination>> {
+        let holds = || self.authority.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(authority));
+        let found = (self.generation == generation && holds()).then_some(&self.destination)?;
+        found.touch();
+        Some(found)
+    }
+}
+
 impl Conn {
     /// What is known of every connection: one in plaintext, until more is said.
     pub fn new(arrival: Arrival, version: HttpVersion) -> Self {
@@ -187,5 +198,48 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let facts = Facts { reason: Some(failure.reason), ..Facts::default() };
         Self { failure, facts: Box::new(facts), request: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn found(authority: Option<&str>) -> Found {
+        let destination = Destination {
+            authority: Arc::from("reviews:9080"),
+            bound: None,
+            through: None,
+            used: AtomicBool::new(false),
+        };
+        Found { generation: 7, authority: authority.map(Arc::from), destination: Arc::new(destination) }
+    }
+
+    #[test]
+    fn what_was_found_holds_for_its_authority_and_its_table() {
+        let found = found(Some("reviews:9080"));
+
+        assert!(found.again(7, "Reviews:9080").is_some());
+        assert!(found.again(7, "ratings:9080").is_none());
+        assert!(found.again(8, "reviews:9080").is_none());
+    }
+
+    #[test]
+    fn what_an_address_says_holds_for_any_authority() {
+        assert!(found(None).again(7, "anything").is_some());
+    }
+
+    #[test]
+    fn each_use_is_noted_on_a_connection_that_is_kept() {
+        let found = found(None);
+        for _ in 0..2 {
+            found.destination.used.store(false, Ordering::Relaxed);
+
+            found.again(7, "reviews");
+
+            assert!(found.destination.used.load(Ordering::Relaxed));
+        }
     }
 }

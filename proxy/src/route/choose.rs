@@ -90,11 +90,8 @@ impl<S: Step<Routed>> Choose<S> {
         let authority = authority(&request.http)?;
         let generation = self.worker.view.refresh();
         let mut last = request.conn.last.borrow_mut();
-        if let Some(last) = &*last
-            && last.generation == generation
-            && last.authority.as_ref().is_none_or(|last| last.eq_ignore_ascii_case(authority))
-        {
-            return Ok(Some(Arc::clone(&last.destination)));
+        if let Some(destination) = last.as_ref().and_then(|last| last.again(generation, authority)) {
+            return Ok(Some(Arc::clone(destination)));
         }
         let found = match request.conn.original {
             None => named(&self.worker, authority)
