@@ -98,15 +98,16 @@ impl Leave {
         let reason = self.told.drained().await;
         let began = Instant::now();
         let deadline = *self.deadline.get_or_init(|| began + limits.timeout);
-        let mut listens = false;
         // When whoever started us is gone, or a part of us, nothing is worth waiting for.
-        if !matches!(reason, Reason::StdinClosed | Reason::Failed) {
-            let until = deadline.min(began + limits.delay);
+        if matches!(reason, Reason::StdinClosed | Reason::Failed) {
+            self.inbound.close();
+            return self.outbound.close();
+        }
+        let until = deadline.min(began + limits.delay);
+        let mut listens = app().listens();
+        while listens && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
             listens = app().listens();
-            while listens && Instant::now() < until {
-                tokio::time::sleep(LOOK).await;
-                listens = app().listens();
-            }
         }
         tracing::info!(app_is_gone = !listens, "leaving: nothing more comes in");
         self.inbound.close();
@@ -224,8 +225,12 @@ mod tests {
     #[tokio::test]
     async fn a_parent_that_is_gone_is_reason_enough() {
         let app = app();
-        let (_leave, ended) = leaving(LIMITS, Reason::StdinClosed, &app);
+        let leave = Leave::default();
+        let _under_way = (leave.open(Direction::Inbound), leave.open(Direction::Outbound));
+        leave.told.begin(Reason::StdinClosed);
 
-        ended.await.unwrap();
+        leave.in_order(LIMITS, || App::At(app.local_addr().unwrap())).await;
+
+        assert!(is_closed(&leave, Direction::Inbound) && is_closed(&leave, Direction::Outbound));
     }
 }
