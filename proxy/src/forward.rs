@@ -17,6 +17,7 @@ use crate::{
     bind::{Slot, Target},
     connect::{FRESH_CONNECTION, FreshConnection, SendError},
     error::{Failure, Reason, SELVEDGE_ERROR},
+    seldom,
     step::{Error, Facts, Request, Response},
     worker::Worker,
 };
@@ -89,16 +90,16 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
         // Cannot happen: a connection is taken only once it is known where it goes.
         return Err(Error::new(Reason::AppUnreachable, "it is not known where the app is"));
     };
-    http.headers_mut().remove(FORWARDED_CLIENT_CERT);
-    if http.headers_mut().remove(FRESH_CONNECTION).is_some() && conn.identity.is_some() {
+    if seldom::remove(http.headers_mut(), &FRESH_CONNECTION).is_some() && conn.identity.is_some() {
         http.extensions_mut().insert(FreshConnection);
     }
-    if let Some(client) = &conn.xfcc {
-        http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
-    }
+    match &conn.xfcc {
+        Some(client) => http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone()),
+        None => seldom::remove(http.headers_mut(), &FORWARDED_CLIENT_CERT),
+    };
     match worker.pools.send(app, conn.version, http, CONNECT_TIMEOUT).await {
         Ok(mut http) => {
-            http.headers_mut().remove(SELVEDGE_ERROR);
+            seldom::remove(http.headers_mut(), &SELVEDGE_ERROR);
             Ok(Response { http, facts: Facts::default() })
         }
         Err(SendError { failure, .. }) if failure.reason == Reason::ConnectFailure => {

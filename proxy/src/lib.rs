@@ -29,6 +29,7 @@ pub mod rarely;
 pub mod respond;
 pub mod retry;
 pub mod route;
+pub mod seldom;
 pub mod serve;
 pub mod step;
 pub mod telemetry;

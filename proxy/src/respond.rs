@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 use pin_project_lite::pin_project;
@@ -16,8 +16,11 @@ use tower::{Layer, Service, layer::layer_fn};
 use crate::{
     body::Body,
     error::{Failure, Reason, SELVEDGE_ERROR},
+    seldom,
     step::{Error, Request, Response, Step},
 };
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The step that turns every error into an answer.
 pub fn respond<S: Step<Request>>() -> impl Layer<S, Service = Respond<S>> {
@@ -72,12 +75,12 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
 
 /// Whether a message with these headers is gRPC (gRPC over HTTP/2, "Content-Type").
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    seldom::get(headers, &CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// How a gRPC call ended, as an answer's headers or trailers say it.
 pub(crate) fn grpc_status(fields: &HeaderMap) -> Option<u8> {
-    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
+    seldom::get(fields, &GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// The answer to a request that failed with `failure`.
@@ -88,7 +91,7 @@ pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
     if grpc {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(u16::from(failure.reason.grpc())));
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(failure.reason.grpc())));
         headers.insert("grpc-message", grpc_message(&text));
     } else {
         *response.status_mut() = failure.reason.status();

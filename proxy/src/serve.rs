@@ -11,6 +11,7 @@ mod strict;
 mod watch;
 
 use std::{
+    cell::RefCell,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -163,8 +164,12 @@ where
     let limits = until.worker.settings.limits;
     let watch = until.worker.patience.watch();
     let peer = conn.peer;
-    let service =
-        Connected { path, conn: Rc::clone(&conn), watch: Arc::clone(&watch), most_fields: limits.head.count };
+    let service = Connected {
+        path: RefCell::new(path),
+        conn: Rc::clone(&conn),
+        watch: Arc::clone(&watch),
+        most_fields: limits.head.count,
+    };
     // When what is in progress is cut off, once draining has begun.
     let mut cut_at = None;
     let ended = match protocol {
@@ -253,7 +258,8 @@ fn http2(limits: Limits) -> http2::Builder<Local> {
 /// A path, on one connection.
 #[derive(Debug)]
 struct Connected<S> {
-    path: S,
+    /// Used in place: a copy for each request would count references up and down in every step.
+    path: RefCell<S>,
     conn: Rc<Conn>,
     watch: Arc<Watch>,
     most_fields: usize,
@@ -275,14 +281,14 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
     type Future = Answer<S::Future>;
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
-        let asked = Asked::by(&mut request, &self.conn);
+        let asked = Asked::by(&mut request, &self.conn).map(|asked| (asked, Arc::clone(&self.watch)));
         self.watch.request();
         if let Some(refusal) = self.refusal(&request) {
             request.extensions_mut().insert(refusal);
         }
         let http = Box::new(request.map(Body::incoming));
         let request = Request { http, conn: Rc::clone(&self.conn), at: Instant::now() };
-        Answer { inner: self.path.clone().call(request), asked, watch: Arc::clone(&self.watch) }
+        Answer { inner: self.path.borrow_mut().call(request), asked }
     }
 }
 
@@ -291,8 +297,7 @@ pin_project_lite::pin_project! {
     struct Answer<F> {
         #[pin]
         inner: F,
-        asked: Option<Box<Asked>>,
-        watch: Arc<Watch>,
+        asked: Option<(Box<Asked>, Arc<Watch>)>,
     }
 }
 
@@ -310,11 +315,11 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
                 // `respond` leaves no error; should a path be built without it, the answer is still one.
                 Err(error) => crate::respond::answer(&error.failure, false),
             };
-            if let Some(asked) = this.asked.take() {
+            if let Some((asked, watch)) = this.asked.take() {
                 asked.answered(&mut http);
                 if http.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     // The client sends other than HTTP once it has this, and no sooner.
-                    this.watch.become_tunnel();
+                    watch.become_tunnel();
                 }
             }
             Ok(http)

@@ -1,15 +1,6 @@
 //! The step that picks an endpoint and sends the request there; one call is one attempt.
 
-use std::{
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Instant,
-};
-
-use futures_util::future::{FutureExt, LocalBoxFuture};
-use tower::Service;
+use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use super::{Outcome, pick};
 use crate::{
@@ -17,6 +8,7 @@ use crate::{
     body::InFlight,
     connect::SendError,
     error::{Failure, Reason, SELVEDGE_ERROR},
+    seldom,
     step::{Error, Facts, Response, Routed, Taken},
     worker::Worker,
 };
@@ -32,6 +24,13 @@ pub struct Attempt {
     pub until: Option<Instant>,
 }
 
+/// What makes one attempt at a request. No [`crate::step::Step`]: its future is not boxed but is a part of
+/// the caller's, so that a request and all its attempts share one allocation.
+pub trait Attempting: Clone + 'static {
+    /// Picks an endpoint and sends the request there.
+    fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Response, Error>>;
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Balance {
@@ -43,28 +42,20 @@ pub fn endpoints(worker: Rc<Worker>) -> Balance {
     Balance { worker }
 }
 
-impl Service<Attempt> for Balance {
-    type Response = Response;
-    type Error = Error;
-    type Future = LocalBoxFuture<'static, Result<Response, Error>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, attempt: Attempt) -> Self::Future {
-        send(Rc::clone(&self.worker), attempt).boxed_local()
+impl Attempting for Balance {
+    fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Response, Error>> {
+        send(&self.worker, attempt)
     }
 }
 
-async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
+async fn send(worker: &Worker, attempt: Attempt) -> Result<Response, Error> {
     let Attempt { routed, tried, until } = attempt;
     let backend = Arc::clone(routed.backend());
     let mut facts = Facts {
         route: Some(Taken { bound: Arc::clone(&routed.bound), rule: Some((routed.rule, routed.place)) }),
         ..Facts::default()
     };
-    let endpoint = match choose(&worker, &backend, &tried, routed.at) {
+    let endpoint = match choose(worker, &backend, &tried, routed.at) {
         Ok(endpoint) => endpoint,
         Err(failure) => {
             facts.reason = Some(failure.reason);
@@ -75,8 +66,7 @@ async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
 
     let in_flight = InFlight::new(&endpoint.target);
     let limit = backend.policy.connect_timeout;
-    let mut awaited =
-        Awaited { worker: &worker, backend: &backend, endpoint: &endpoint, deadline: routed.deadline };
+    let mut awaited = Awaited { worker, backend: &backend, endpoint: &endpoint, deadline: routed.deadline };
     let sending = pin!(worker.pools.send(&endpoint.target, routed.version, routed.http, limit));
     let sent = worker.deadlines.within(until, sending).await.unwrap_or_else(|| Err(late(&endpoint).into()));
     awaited.deadline = None;
@@ -92,7 +82,7 @@ async fn send(worker: Rc<Worker>, attempt: Attempt) -> Result<Response, Error> {
         }
     };
     if let Some(outcome) = judge(&result) {
-        count(&worker, &backend, &endpoint, outcome);
+        count(worker, &backend, &endpoint, outcome);
     }
     result
 }
@@ -153,10 +143,10 @@ fn named_by_peer(
     response: &mut http::Response<crate::body::Body>,
 ) -> Option<Reason> {
     if endpoint.target.identity.is_none() {
-        response.headers_mut().remove(SELVEDGE_ERROR);
+        seldom::remove(response.headers_mut(), &SELVEDGE_ERROR);
         return None;
     }
-    response.headers().get(SELVEDGE_ERROR).and_then(Reason::from_header)
+    seldom::get(response.headers(), &SELVEDGE_ERROR).and_then(Reason::from_header)
 }
 
 /// What an attempt's result says about its endpoint; `None`: nothing.

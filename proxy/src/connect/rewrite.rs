@@ -8,13 +8,17 @@ use http::{
 };
 
 use super::{Failure, Reason};
-use crate::upgrade::WebSocket;
+use crate::{seldom, upgrade::WebSocket};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Removes what only concerns the connection that a message came on.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // One look at each name there is costs less than a look-up of each that there might be.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if let Some(connection) = headers.remove(CONNECTION) {
         let named = connection.to_str().unwrap_or_default().split(',').map(str::trim);
         for name in named.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()) {
@@ -32,6 +36,20 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a field of this name may have to go.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "te"
+    )
+}
+
 /// Removes from a request what is for us alone.
 fn strip_request(request: &mut Request<crate::body::Body>) -> Result<(), Failure> {
     if request.method() == Method::CONNECT {
@@ -41,7 +59,7 @@ fn strip_request(request: &mut Request<crate::body::Body>) -> Result<(), Failure
     strip_hop_by_hop(request.headers_mut());
     // `Expect: 100-continue` has been met: the server that read the request says 100 as soon as somebody
     // wants the body, which is when there is a connection for it.
-    request.headers_mut().remove(EXPECT);
+    seldom::remove(request.headers_mut(), &EXPECT);
     Ok(())
 }
 

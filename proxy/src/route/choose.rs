@@ -22,6 +22,7 @@ use crate::{
     bind::{Bound, Destination},
     discovery::store::LOOKUP_TIMEOUT,
     error::{Failure, Reason},
+    seldom,
     step::{Error, Found, HttpVersion, Request, Response, Routed, Step, Taken},
     worker::Worker,
 };
@@ -201,9 +202,9 @@ pub(crate) fn authority<B>(request: &http::Request<B>) -> Result<&str, Error> {
     if let Some(authority) = request.uri().authority() {
         return Ok(authority.as_str());
     }
-    let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next().map(http::HeaderValue::to_str), hosts.next()) {
-        (Some(Ok(host)), None) if !host.is_empty() => Ok(host),
+    // There is no second one: `normalize` has seen to that.
+    match seldom::get(request.headers(), &HOST).map(http::HeaderValue::to_str) {
+        Some(Ok(host)) if !host.is_empty() => Ok(host),
         _ => Err(Error::new(Reason::BadRequest, "exactly one Host header must name the destination")),
     }
 }

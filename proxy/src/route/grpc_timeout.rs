@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
+use crate::seldom;
+
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The most digits that the number may have.
@@ -15,7 +17,7 @@ const DIGITS: usize = 8;
 
 /// What `headers` give; `None` if they give nothing, or nothing that can be read.
 pub(super) fn given(headers: &HeaderMap) -> Option<Duration> {
-    parse(headers.get(GRPC_TIMEOUT)?.to_str().ok()?)
+    parse(seldom::get(headers, &GRPC_TIMEOUT)?.to_str().ok()?)
 }
 
 fn parse(text: &str) -> Option<Duration> {
