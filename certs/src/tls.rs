@@ -6,6 +6,7 @@
 
 mod grpc;
 mod live;
+mod outside;
 #[cfg(test)]
 mod tests;
 mod verifier;
@@ -27,6 +28,7 @@ use rustls_pki_types::ServerName;
 pub use self::{
     grpc::{ALPN_GRPC, bootstrap_client, grpc_client, grpc_server},
     live::{Credentials, CredentialsError, Current, Live, Unusable},
+    outside::{ALPN_HTTP1, ALPN_HTTP2, Outside, OutsideError, explain_outside, files as outside_files},
     verifier::{explain, peer_error},
 };
 use crate::verify::{self, Peer, PeerError};

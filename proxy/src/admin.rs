@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
-    bind::{Bound, BoundBackend, BoundEndpoint, Called, Destination},
+    bind::{Bound, BoundBackend, BoundEndpoint, Called, ClientTls, Destination},
     discovery::{
         Store,
         connect::Address,
@@ -244,8 +244,10 @@ struct EndpointState {
     name: Option<Arc<str>>,
     /// Why that name does not resolve now; the address is the last that it had.
     name_failing: Option<Arc<str>>,
-    /// Who must answer. Absent: plaintext.
+    /// Who must answer. Absent: plaintext, or TLS to the outside.
     identity: Option<String>,
+    /// The server name of TLS to the outside.
+    tls_to: Option<String>,
     workload: Option<WorkloadName>,
     /// Requests that wait for their answer, or whose answer has not ended.
     in_flight: u32,
@@ -279,6 +281,10 @@ fn endpoint_state(backend: &BoundBackend, endpoint: &BoundEndpoint, now: Instant
         name: endpoint.origin.as_ref().map(|origin| Arc::clone(&origin.name)),
         name_failing: endpoint.origin.as_ref().and_then(|origin| origin.failing.clone()),
         identity: endpoint.target.identity.as_ref().map(ToString::to_string),
+        tls_to: match &endpoint.target.tls {
+            ClientTls::Outside(outside) => Some(outside.name().to_owned()),
+            ClientTls::ByIdentity | ClientTls::Impossible => None,
+        },
         workload: endpoint.workload.clone(),
         in_flight: endpoint.target.in_flight.load(std::sync::atomic::Ordering::Relaxed),
         ejected: ejected.is_some(),

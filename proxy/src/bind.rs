@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::{
     balance::{Candidate, Ejection, Health},
+    connect::outside::Origination,
     names::Origin,
     retry::Budget,
     telemetry::{Series, TcpSeries},
@@ -166,7 +167,19 @@ pub enum Slot {
     None,
 }
 
-/// What connections are pooled by: address, workload port, expected identity.
+/// TLS to a target, besides the mesh's own.
+#[derive(Debug, Clone, Default)]
+pub enum ClientTls {
+    /// None: the mesh's where an identity is expected, plaintext otherwise.
+    #[default]
+    ByIdentity,
+    /// The mesh's is asked for, and the endpoint is not meshed: it is not called.
+    Impossible,
+    /// As servers outside of the mesh speak it.
+    Outside(Arc<Origination>),
+}
+
+/// What connections are pooled by: address, workload port, expected identity, TLS.
 #[derive(Debug)]
 pub struct Target {
     /// Where workers keep its pool.
@@ -175,8 +188,10 @@ pub struct Target {
     pub dial: SocketAddr,
     /// The workload's port.
     pub port: u16,
-    /// Who must answer. `None`: plaintext.
+    /// Who must answer. `None`: not mutual TLS of the mesh.
     pub identity: Option<SpiffeId>,
+    /// TLS besides the mesh's.
+    pub tls: ClientTls,
     /// Requests in flight, by all workers.
     pub in_flight: AtomicU32,
 }
@@ -185,6 +200,11 @@ impl Target {
     /// Whether it is the app beside us.
     pub fn is_app(&self) -> bool {
         matches!(self.slot, Slot::App(_))
+    }
+
+    /// Whether what is sent there goes over TLS to the outside.
+    pub fn is_tls_outside(&self) -> bool {
+        matches!(self.tls, ClientTls::Outside(_))
     }
 }
 

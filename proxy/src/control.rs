@@ -75,6 +75,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
     });
     let binder = Binder::new(args.workload.clone(), Arc::clone(&metrics), names);
     let binder = if args.redirected { binder.redirected(inbound) } else { binder };
+    let fresh = binder.originations().keep_fresh();
     let discovery = discovery::run(Discovery {
         control_plane,
         workload: args.workload.clone(),
@@ -103,8 +104,8 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         local: admin::routes(shown),
     };
     let answering = ask::answer(resolver, questions);
-    let ((), (), (), served) =
-        tokio::join!(own, discovery, answering, selvedge_ops::admin::serve(admin, router.router()));
+    let ((), (), (), (), served) =
+        tokio::join!(own, discovery, answering, fresh, selvedge_ops::admin::serve(admin, router.router()));
     served.map(|never| match never {})
 }
 

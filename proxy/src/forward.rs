@@ -14,7 +14,7 @@ use http::HeaderName;
 use tower::Service;
 
 use crate::{
-    bind::{Slot, Target},
+    bind::{ClientTls, Slot, Target},
     connect::{FRESH_CONNECTION, FreshConnection, SendError},
     error::{Failure, Reason, SELVEDGE_ERROR},
     seldom,
@@ -61,6 +61,7 @@ impl Apps {
             dial,
             port,
             identity: None,
+            tls: ClientTls::ByIdentity,
             in_flight: AtomicU32::new(0),
         });
         if known {

@@ -22,6 +22,7 @@ mod protocols;
 mod raw;
 mod resilience;
 mod rolling;
+mod tls_outside;
 mod websocket;
 
 /// The binary that people type; every program of a mesh is one of its subcommands.

@@ -13,6 +13,7 @@ mod snapshot;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod upstream_tls;
 
 use std::{fmt, str::FromStr, time::Duration};
 

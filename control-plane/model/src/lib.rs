@@ -11,6 +11,7 @@ pub mod route;
 pub mod service;
 pub mod snapshot;
 pub mod tcp;
+pub mod upstream_tls;
 
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
 pub use place::{Host, Place};
@@ -20,3 +21,4 @@ pub use route::{FullRegex, Match, Order, RequestFacts, RouteTable, Rule, StringM
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{ConnectionFacts, Layer, TcpMatch, TcpRule, TcpTable};
+pub use upstream_tls::{ClientCertificate, TlsOrigination, UpstreamTls};

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::UpstreamTls;
+
 /// How the next endpoint is chosen (`DestinationRule` `loadBalancer.simple`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 pub enum LoadBalancer {
@@ -60,6 +62,8 @@ pub struct TrafficPolicy {
     pub connect_timeout: Duration,
     /// What limits opaque connections.
     pub connections: ConnectionLimits,
+    /// TLS other than what each endpoint asks for.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// What limits opaque connections to one backend (`DestinationRule` `connectionPool.tcp`).
@@ -80,6 +84,7 @@ impl Default for TrafficPolicy {
             outlier_detection: None,
             connect_timeout: Duration::from_secs(10),
             connections: ConnectionLimits::default(),
+            tls: None,
         }
     }
 }

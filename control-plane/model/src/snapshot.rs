@@ -85,7 +85,7 @@ impl Mesh {
     ///
     /// Names resolve as Kubernetes' DNS search list does: `svc` in the client's namespace, `svc.ns`,
     /// `svc.ns.svc`, and the full name, each with an optional trailing dot; then a `ServiceEntry`'s host
-    /// as it is written. An IP address is looked up as [`Self::lookup_address`] says.
+    /// as it is written, then the longest of its wildcards that fits. An IP address is looked up as [`Self::lookup_address`] says.
     pub fn lookup(&self, namespace: &str, authority: &str) -> Lookup {
         if let Some(address) = address(authority) {
             return self.lookup_address(address);
@@ -105,9 +105,12 @@ impl Mesh {
             format!("{host}.svc.{domain}"),
             format!("{host}.{domain}"),
         ];
+        // The longest wildcard that fits comes first.
+        let wildcards = host.match_indices('.').map(|(dot, _)| format!("*{}", &host[dot..]));
         names
-            .iter()
-            .map(|host| ServiceKey::new(host, port))
+            .into_iter()
+            .chain(wildcards)
+            .map(|host| ServiceKey::new(&host, port))
             .find(|key| self.services.contains_key(key))
             .map_or(Lookup::None, Lookup::Service)
     }

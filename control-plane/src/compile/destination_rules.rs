@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{OutlierDetection, Protocol, TrafficPolicy};
+use selvedge_model::{Endpoints, Protocol, ServiceKey, TrafficPolicy, UpstreamTls};
 
 use super::{
     Problems, Settings,
     hosts::{closeness, resolve, suggestion},
+    selects,
     services::{Catalog, KnownHost},
 };
 use crate::problem::Severity;
@@ -137,15 +138,35 @@ impl<'a> RuleSet<'a> {
         }
     }
 
-    /// The labels of a subset and the policy for it; `None` if no rule defines it.
-    pub(super) fn subset(&self, name: &str) -> Option<(BTreeMap<String, String>, TrafficPolicy)> {
+    /// The labels of a subset of `host` and the policy for its `port`; `None` if no rule defines it.
+    pub(super) fn subset(
+        &self,
+        name: &str,
+        host: &KnownHost<'_>,
+        port: u16,
+    ) -> Option<(BTreeMap<String, String>, TrafficPolicy)> {
         let (_, subset) = self.subsets.iter().find(|(_, subset)| subset.name == name)?;
-        Some((subset.labels.clone(), merged(Some(&subset.policy), self.policy.1)))
+        Some((subset.labels.clone(), merged(Some(&subset.policy), self.policy.1, host, port)))
     }
 
-    /// The policy for the host as a whole.
-    pub(super) fn policy(&self) -> TrafficPolicy {
-        merged(None, self.policy.1)
+    /// The policy for `port` of `host` as a whole.
+    pub(super) fn policy(&self, host: &KnownHost<'_>, port: u16) -> TrafficPolicy {
+        merged(None, self.policy.1, host, port)
+    }
+
+    /// Reports where the mode of `tls` and what endpoints are do not go together.
+    pub(super) fn report_tls(&self, host: &KnownHost<'_>, endpoints: &Endpoints, problems: &mut Problems) {
+        let port = endpoints.key.port;
+        let everything = BTreeMap::new();
+        let whole = (self.policy.0, "spec.trafficPolicy.tls", &everything, self.policy(host, port).tls);
+        let subsets = self.subsets.iter().map(|(rule, subset)| {
+            let policy = merged(Some(&subset.policy), self.policy.1, host, port);
+            (*rule, "spec.subsets", &subset.labels, policy.tls)
+        });
+        for (rule, field, labels, tls) in std::iter::once(whole).chain(subsets) {
+            let Some(message) = tls.and_then(|tls| conflict(&tls, labels, endpoints)) else { continue };
+            problems.warning(rule, field, message);
+        }
     }
 
     /// The names of the subsets, for error messages.
@@ -154,16 +175,70 @@ impl<'a> RuleSet<'a> {
     }
 }
 
-/// A subset's blocks over its host's: block by block, never field by field.
-fn merged(subset: Option<&PolicyBlocks>, host: &PolicyBlocks) -> TrafficPolicy {
+/// A subset's blocks over its host's: block by block, never field by field. What is said for a port
+/// replaces all of them, also the blocks that it does not give.
+fn merged(
+    subset: Option<&PolicyBlocks>,
+    rule: &PolicyBlocks,
+    host: &KnownHost<'_>,
+    port: u16,
+) -> TrafficPolicy {
+    let of_port = |blocks: &PolicyBlocks| blocks.ports.get(&port).cloned();
+    let blocks = subset.and_then(of_port).or_else(|| of_port(rule)).unwrap_or_else(|| PolicyBlocks {
+        load_balancer: subset.and_then(|blocks| blocks.load_balancer).or(rule.load_balancer),
+        outlier_detection: subset
+            .and_then(|blocks| blocks.outlier_detection.clone())
+            .or_else(|| rule.outlier_detection.clone()),
+        connection_pool: subset.and_then(|blocks| blocks.connection_pool).or(rule.connection_pool),
+        tls: subset.and_then(|blocks| blocks.tls.clone()).or_else(|| rule.tls.clone()),
+        ports: BTreeMap::new(),
+    });
     let default = TrafficPolicy::default();
-    let load_balancer = subset.and_then(|blocks| blocks.load_balancer).or(host.load_balancer);
-    let outlier = |blocks: &PolicyBlocks| -> Option<OutlierDetection> { blocks.outlier_detection.clone() };
-    let pool = subset.and_then(|blocks| blocks.connection_pool).or(host.connection_pool);
+    let connect_timeout = blocks.connection_pool.and_then(|pool| pool.connect_timeout);
     TrafficPolicy {
-        load_balancer: load_balancer.unwrap_or(default.load_balancer),
-        outlier_detection: subset.and_then(outlier).or_else(|| outlier(host)),
-        connect_timeout: pool.and_then(|pool| pool.connect_timeout).unwrap_or(default.connect_timeout),
-        connections: pool.map(|pool| pool.connections).unwrap_or_default(),
+        load_balancer: blocks.load_balancer.unwrap_or(default.load_balancer),
+        outlier_detection: blocks.outlier_detection,
+        connect_timeout: connect_timeout.unwrap_or(default.connect_timeout),
+        connections: blocks.connection_pool.map(|pool| pool.connections).unwrap_or_default(),
+        tls: blocks.tls.map(|tls| named(tls, host)),
+    }
+}
+
+/// `tls` with the names that the host gives where it gives none.
+fn named(mut tls: UpstreamTls, host: &KnownHost<'_>) -> UpstreamTls {
+    if let UpstreamTls::Originate(origination) = &mut tls {
+        if origination.sni.is_none() && !host.host.starts_with('*') {
+            origination.sni = Some(host.host.to_string());
+        }
+        if origination.subject_alt_names.is_empty() {
+            origination.subject_alt_names = host.subject_alt_names().to_vec();
+        }
+    }
+    tls
+}
+
+/// What calls to those of `endpoints` that carry `labels` come to, if `tls` does not fit them.
+fn conflict(tls: &UpstreamTls, labels: &BTreeMap<String, String>, endpoints: &Endpoints) -> Option<String> {
+    let fixed =
+        endpoints.list.iter().map(|one| (&one.labels, one.identity.is_some(), one.address.to_string()));
+    let named =
+        endpoints.named.iter().map(|one| (&one.labels, one.identity.is_some(), one.address.to_string()));
+    let mut selected = fixed.chain(named).filter(|(own, ..)| selects(labels, own));
+    let ServiceKey { host, port } = &endpoints.key;
+    match tls {
+        UpstreamTls::IstioMutual => {
+            let (_, _, place) = selected.find(|(_, meshed, _)| !meshed)?;
+            Some(format!(
+                "asks for ISTIO_MUTUAL, but {place} of {host}:{port} has no sidecar that takes it: calls to it \
+                 are answered 503; remove tls, so that each endpoint is called as it asks to be"
+            ))
+        }
+        UpstreamTls::Disable | UpstreamTls::Originate(_) => {
+            let (_, _, place) = selected.find(|(_, meshed, _)| *meshed)?;
+            Some(format!(
+                "replaces the mutual TLS of the mesh with {place} of {host}:{port}, which has a sidecar: it \
+                 cannot tell who calls, and refuses if its PeerAuthentication is STRICT; remove tls"
+            ))
+        }
     }
 }

@@ -55,6 +55,7 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
     let endpoints =
         services::endpoints(resources, settings, &catalog, &policies, &mut workloads, &mut problems);
     let routing = routes::Routing::new(resources, settings, &catalog, &mut problems);
+    routing.report_tls(&endpoints, &mut problems);
 
     let mut addresses = workloads.addresses();
     for endpoint in endpoints.values().flat_map(|endpoints| &endpoints.list) {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use selvedge_model::{
-    Backend, BackendName, Match, Order, Protocol, RetryPolicy, RouteTable, Rule, Service, ServiceKey,
-    TcpTable, TrafficPolicy, WeightedBackend, snapshot::ServiceViews,
+    Backend, BackendName, Endpoints, Match, Order, Protocol, RetryPolicy, RouteTable, Rule, Service,
+    ServiceKey, TcpTable, TrafficPolicy, WeightedBackend, snapshot::ServiceViews,
 };
 
 use tcp::TcpRoutes;
@@ -100,6 +100,19 @@ impl<'a> Routing<'a> {
                         first.place()
                     );
                     problems.error(document, &field, message);
+                }
+            }
+        }
+    }
+
+    /// Reports `DestinationRule`s whose TLS does not fit the endpoints of their hosts.
+    pub(super) fn report_tls(&self, endpoints: &BTreeMap<ServiceKey, Endpoints>, problems: &mut Problems) {
+        for host in self.catalog.hosts() {
+            let Some(rules) = self.rules.find(None, host) else { continue };
+            for port in host.ports.keys() {
+                let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
+                if let Some(endpoints) = endpoints.get(&key) {
+                    rules.report_tls(host, endpoints, problems);
                 }
             }
         }
@@ -299,7 +312,9 @@ impl Backends<'_> {
             return self.whole(known, name);
         };
         let rules = self.routing.rules.find(self.client, known);
-        if let Some((labels, policy)) = rules.and_then(|rules| rules.subset(&subset)) {
+        if let Some((labels, policy)) =
+            rules.and_then(|rules| rules.subset(&subset, known, name.service.port))
+        {
             return Backend { name, labels, policy, broken: None };
         }
         let defined = rules.map(|rules| rules.subset_names()).unwrap_or_default();
@@ -314,7 +329,8 @@ impl Backends<'_> {
     }
 
     fn whole(&self, known: &KnownHost<'_>, name: BackendName) -> Backend {
-        let policy = self.routing.rules.find(self.client, known).map(|rules| rules.policy());
+        let policy =
+            self.routing.rules.find(self.client, known).map(|rules| rules.policy(known, name.service.port));
         Backend { name, labels: BTreeMap::new(), policy: policy.unwrap_or_default(), broken: None }
     }
 }

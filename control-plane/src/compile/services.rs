@@ -17,7 +17,7 @@ use super::{
 use crate::resources::{
     Document, EndpointSliceSpec, Resources, ServiceEntrySpec, ServiceSpec, WorkloadEntrySpec,
     service::{ServicePort, TargetPort},
-    service_entry::{EntryEndpoints, EntryPort},
+    service_entry::{EntryEndpoints, EntryPort, Resolution},
 };
 
 /// One host that can be called.
@@ -36,6 +36,23 @@ impl KnownHost<'_> {
         match self.source {
             Source::Service(document) => document.spec.addresses.clone(),
             Source::Entry(_) => Vec::new(),
+        }
+    }
+}
+
+impl KnownHost<'_> {
+    /// What certificates of its servers may say instead of its name.
+    pub(super) fn subject_alt_names(&self) -> &[String] {
+        match self.source {
+            Source::Service(_) => &[],
+            Source::Entry(document) => &document.spec.subject_alt_names,
+        }
+    }
+
+    fn resolution(&self) -> Resolution {
+        match self.source {
+            Source::Service(_) => Resolution::Static,
+            Source::Entry(document) => document.spec.resolution,
         }
     }
 }
@@ -188,7 +205,7 @@ pub(super) fn endpoints(
             }
             Source::Entry(document) => {
                 for port in &document.spec.ports {
-                    let list = of_entry(document, port, workloads);
+                    let list = of_entry(document, &host.host, port, workloads);
                     candidates.insert(ServiceKey { host: Arc::clone(&host.host), port: port.number }, list);
                 }
             }
@@ -211,8 +228,11 @@ pub(super) fn endpoints(
             for endpoint in candidates.iter().filter_map(|one| settled.endpoint(&key, one, workloads)) {
                 by_place.entry((endpoint.address.clone(), endpoint.dial.clone())).or_insert(endpoint);
             }
+            let resolution = catalog.find(&key.host).map_or(Resolution::Static, KnownHost::resolution);
             let mut endpoints = Endpoints::new(key.clone(), Vec::new());
-            for endpoint in by_place.into_values() {
+            endpoints.requested = resolution == Resolution::Requested;
+            for mut endpoint in by_place.into_values() {
+                endpoint.one_address = resolution == Resolution::Dns { one_address: true };
                 match endpoint.fixed() {
                     Some(fixed) => endpoints.list.push(fixed),
                     None => endpoints.named.push(endpoint),
@@ -314,6 +334,7 @@ fn sliced<'a>(slices: Option<&Vec<&EndpointSliceSpec>>, port: &ServicePort) -> V
 
 fn of_entry<'a>(
     document: &'a Document<ServiceEntrySpec>,
+    host: &str,
     port: &EntryPort,
     workloads: &Workloads<'_>,
 ) -> Vec<Candidate<'a>> {
@@ -323,6 +344,10 @@ fn of_entry<'a>(
             .selected(&document.name.namespace, selector)
             .map(|(index, known)| Candidate::Workload(index, target(&known.document.spec.ports)))
             .collect(),
+        EntryEndpoints::Hosts => {
+            let host = host.parse().ok();
+            host.map(|host| Candidate::Address(Place::new(host, port.target))).into_iter().collect()
+        }
         EntryEndpoints::Inline(list) => list
             .iter()
             .filter_map(|inline| {

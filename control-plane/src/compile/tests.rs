@@ -10,6 +10,7 @@ use crate::resources::{Outcome, decode};
 
 mod addresses;
 mod examples;
+mod outside;
 mod policies;
 mod tcp;
 

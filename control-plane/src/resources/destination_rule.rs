@@ -2,14 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use selvedge_model::{ConnectionLimits, LoadBalancer, OutlierDetection};
+use selvedge_model::{
+    ClientCertificate, ConnectionLimits, Host, LoadBalancer, OutlierDetection, TlsOrigination, UpstreamTls,
+};
 use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
     service_entry::export_to,
     typed::{FieldError, Seen},
-    words::GoDuration,
+    words::{GoDuration, port_number},
 };
 
 /// Ejections never last longer than this, or than the base ejection time if that is longer (Envoy's rule).
@@ -46,6 +48,11 @@ pub struct PolicyBlocks {
     pub outlier_detection: Option<OutlierDetection>,
     /// `connectionPool`: the time for TCP and TLS, if that block gives it.
     pub connection_pool: Option<ConnectionPool>,
+    /// `tls`. Its server name is still as it is written: `None` = the host's.
+    pub tls: Option<UpstreamTls>,
+    /// `portLevelSettings`, by the service's port: each replaces all blocks above, also those that it does
+    /// not give.
+    pub ports: BTreeMap<u16, Self>,
 }
 
 /// The part of `connectionPool` that is acted on.
@@ -86,6 +93,22 @@ struct PolicyWords {
     outlier_detection: Option<OutlierWords>,
     connection_pool: Option<ConnectionPoolWords>,
     tls: Option<TlsWords>,
+    port_level_settings: Vec<PortPolicyWords>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortPolicyWords {
+    port: PortWords,
+    load_balancer: Option<LoadBalancerWords>,
+    outlier_detection: Option<OutlierWords>,
+    connection_pool: Option<ConnectionPoolWords>,
+    tls: Option<TlsWords>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PortWords {
+    number: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -132,9 +155,27 @@ struct TcpWords {
     max_connection_duration: Option<GoDuration>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct TlsWords {
-    mode: Option<String>,
+    mode: TlsMode,
+    sni: Option<String>,
+    subject_alt_names: Vec<String>,
+    ca_certificates: Option<String>,
+    client_certificate: Option<String>,
+    private_key: Option<String>,
+    credential_name: Option<String>,
+    insecure_skip_verify: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum TlsMode {
+    #[default]
+    Disable,
+    Simple,
+    Mutual,
+    IstioMutual,
 }
 
 pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<DestinationRuleSpec, FieldError> {
@@ -171,9 +212,22 @@ fn read_policy(
     field: &str,
     reading: &mut Reading<'_>,
 ) -> Result<PolicyBlocks, FieldError> {
-    if let Some(tls) = words.tls {
-        read_tls(&tls, &format!("{field}.tls"), reading);
+    let mut ports = BTreeMap::new();
+    for (index, words) in words.port_level_settings.into_iter().enumerate() {
+        let field = format!("{field}.portLevelSettings[{index}]");
+        let port = port_number(words.port.number, &format!("{field}.port.number"))?;
+        let words = PolicyWords {
+            load_balancer: words.load_balancer,
+            outlier_detection: words.outlier_detection,
+            connection_pool: words.connection_pool,
+            tls: words.tls,
+            port_level_settings: Vec::new(),
+        };
+        if ports.insert(port, read_policy(words, &field, reading)?).is_some() {
+            return Err(wrong(field, format!("port {port} is given twice; keep one of them")));
+        }
     }
+    let tls = words.tls.map(|tls| read_tls(tls, &format!("{field}.tls"), reading)).transpose()?;
     let load_balancer = words.load_balancer.map(|words| match words.simple {
         None | Some(SimpleWord::Unspecified | SimpleWord::LeastRequest | SimpleWord::LeastConn) => {
             LoadBalancer::LeastRequest
@@ -194,20 +248,74 @@ fn read_policy(
         None => None,
         Some(pool) => Some(read_connection_pool(&pool, field)?),
     };
-    Ok(PolicyBlocks { load_balancer, outlier_detection, connection_pool })
+    Ok(PolicyBlocks { load_balancer, outlier_detection, connection_pool, tls, ports })
 }
 
-fn read_tls(words: &TlsWords, field: &str, reading: &mut Reading<'_>) {
-    let mode = words.mode.as_deref().unwrap_or("DISABLE");
-    if mode == "ISTIO_MUTUAL" {
-        let message = "is decided by endpoint: mutual TLS with every meshed one, plaintext with others";
-        reading.warning(field, message);
-    } else {
-        let message = format!(
-            "{mode} is not acted on: meshed endpoints are called with mutual TLS, others in plaintext; remove it"
-        );
-        reading.error(field, message);
+/// What of `tls` is only for SIMPLE and MUTUAL, as far as it is given.
+fn for_servers_outside(words: &TlsWords) -> Option<&'static str> {
+    let given = [
+        (words.sni.is_some(), "sni"),
+        (!words.subject_alt_names.is_empty(), "subjectAltNames"),
+        (words.ca_certificates.is_some(), "caCertificates"),
+        (words.client_certificate.is_some(), "clientCertificate"),
+        (words.private_key.is_some(), "privateKey"),
+        (words.credential_name.is_some(), "credentialName"),
+        (words.insecure_skip_verify, "insecureSkipVerify"),
+    ];
+    given.into_iter().find_map(|(given, name)| given.then_some(name))
+}
+
+fn read_tls(words: TlsWords, field: &str, reading: &mut Reading<'_>) -> Result<UpstreamTls, FieldError> {
+    let plain = match words.mode {
+        TlsMode::Disable => Some(UpstreamTls::Disable),
+        TlsMode::IstioMutual => Some(UpstreamTls::IstioMutual),
+        TlsMode::Simple | TlsMode::Mutual => None,
+    };
+    if let Some(plain) = plain {
+        if let Some(name) = for_servers_outside(&words) {
+            let message = "has no effect with this mode; it is for SIMPLE and MUTUAL";
+            reading.warning(format!("{field}.{name}"), message);
+        }
+        return Ok(plain);
     }
+    if let Some(sni) = &words.sni
+        && !matches!(sni.parse(), Ok(Host::Name(_)))
+    {
+        return Err(wrong(format!("{field}.sni"), format!("{sni:?} is no DNS name")));
+    }
+    if words.credential_name.is_some() {
+        let message = "is not acted on outside of a gateway; name files of the sidecar's: caCertificates, \
+                       and for MUTUAL clientCertificate and privateKey";
+        reading.not_acted_on(format!("{field}.credentialName"), message);
+    }
+    if words.insecure_skip_verify {
+        let message = "whoever answers is believed to be the server: anybody on the way can read and change \
+                       what is sent; give caCertificates instead";
+        reading.warning(format!("{field}.insecureSkipVerify"), message);
+    }
+    let client = match (words.mode, words.client_certificate, words.private_key) {
+        (TlsMode::Mutual, Some(certificate), Some(private_key)) => {
+            Some(ClientCertificate { certificate, private_key })
+        }
+        (TlsMode::Mutual, ..) => {
+            let message = "MUTUAL needs clientCertificate and privateKey, paths of the sidecar's file system";
+            return Err(wrong(field, message));
+        }
+        (_, None, None) => None,
+        _ => {
+            let message = "has no effect with SIMPLE; write MUTUAL to show a client certificate";
+            reading.warning(format!("{field}.clientCertificate"), message);
+            None
+        }
+    };
+    Ok(UpstreamTls::Originate(TlsOrigination {
+        sni: words.sni,
+        subject_alt_names: words.subject_alt_names,
+        // Istio's word for what is the default here.
+        ca_certificates: words.ca_certificates.filter(|path| path != "system"),
+        client,
+        insecure_skip_verify: words.insecure_skip_verify,
+    }))
 }
 
 fn read_connection_pool(words: &ConnectionPoolWords, field: &str) -> Result<ConnectionPool, FieldError> {

@@ -1,8 +1,8 @@
-//! `ServiceEntry` (STATIC): a service that Kubernetes does not know, with its endpoints.
+//! `ServiceEntry`: a service that Kubernetes does not know, with its endpoints, or where to look for them.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use selvedge_model::Protocol;
+use selvedge_model::{Host, Protocol};
 use serde::Deserialize;
 
 use super::{
@@ -25,6 +25,10 @@ pub struct ServiceEntrySpec {
     pub ports: Vec<EntryPort>,
     /// Whether its endpoints belong to the mesh (`MESH_INTERNAL`) and may be meshed.
     pub internal: bool,
+    /// How the addresses of its endpoints are found.
+    pub resolution: Resolution,
+    /// What its servers' certificates may say instead of the host, where TLS is begun to them.
+    pub subject_alt_names: Vec<String>,
     /// Where it is served.
     pub endpoints: EntryEndpoints,
 }
@@ -49,6 +53,22 @@ pub enum EntryEndpoints {
     Inline(Vec<WorkloadEntrySpec>),
     /// By the workloads of its namespace that carry these labels.
     Selected(BTreeMap<String, String>),
+    /// At the addresses of its hosts' own names.
+    Hosts,
+}
+
+/// How the addresses of a `ServiceEntry`'s endpoints are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// They are written down.
+    Static,
+    /// By DNS, which each sidecar asks.
+    Dns {
+        /// Whether one address of a name is used at a time (`DNS_ROUND_ROBIN`).
+        one_address: bool,
+    },
+    /// A request goes wherever it says (`NONE`, `DYNAMIC_DNS`).
+    Requested,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,11 +80,14 @@ pub(super) struct Words {
     #[serde(default)]
     ports: Vec<PortWords>,
     location: Option<Location>,
-    resolution: Option<Resolution>,
+    #[serde(default)]
+    resolution: ResolutionWord,
     #[serde(default)]
     endpoints: Vec<workload_entry::Words>,
     workload_selector: Option<SelectorWords>,
     export_to: Option<Vec<String>>,
+    #[serde(default)]
+    subject_alt_names: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,9 +112,10 @@ enum Location {
     MeshInternal,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum Resolution {
+enum ResolutionWord {
+    #[default]
     None,
     Static,
     Dns,
@@ -101,18 +125,13 @@ enum Resolution {
 
 pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEntrySpec, FieldError> {
     export_to(words.export_to.as_deref(), reading);
-    if words.resolution != Some(Resolution::Static) {
-        let message = "only resolution: STATIC is acted on, so this document has no effect";
-        reading.not_acted_on("spec.resolution", message);
-        return Ok(ServiceEntrySpec {
-            hosts: Vec::new(),
-            addresses: Vec::new(),
-            ports: Vec::new(),
-            internal: false,
-            endpoints: EntryEndpoints::Inline(Vec::new()),
-        });
-    }
-    let hosts = read_hosts(words.hosts, reading)?;
+    let resolution = match words.resolution {
+        ResolutionWord::Static => Resolution::Static,
+        ResolutionWord::Dns => Resolution::Dns { one_address: false },
+        ResolutionWord::DnsRoundRobin => Resolution::Dns { one_address: true },
+        ResolutionWord::None | ResolutionWord::DynamicDns => Resolution::Requested,
+    };
+    let hosts = read_hosts(words.hosts)?;
     let addresses = read_addresses(&words.addresses, reading)?;
     let mut ports: Vec<EntryPort> = Vec::new();
     for (index, port) in words.ports.into_iter().enumerate() {
@@ -123,38 +142,92 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEnt
         }
         ports.push(port);
     }
-    let endpoints = match (words.workload_selector, words.endpoints) {
-        (Some(_), endpoints) if !endpoints.is_empty() => {
+    let endpoints = read_endpoints(words.workload_selector, words.endpoints, reading)?;
+    fits(resolution, &hosts, &endpoints)?;
+    let endpoints = match (resolution, endpoints) {
+        (Resolution::Dns { .. }, EntryEndpoints::Inline(list)) if list.is_empty() => EntryEndpoints::Hosts,
+        (_, endpoints) => endpoints,
+    };
+    let internal = words.location == Some(Location::MeshInternal);
+    let subject_alt_names = words.subject_alt_names;
+    Ok(ServiceEntrySpec { hosts, addresses, ports, internal, resolution, subject_alt_names, endpoints })
+}
+
+fn read_endpoints(
+    selector: Option<SelectorWords>,
+    endpoints: Vec<workload_entry::Words>,
+    reading: &mut Reading<'_>,
+) -> Result<EntryEndpoints, FieldError> {
+    if let Some(selector) = selector {
+        if !endpoints.is_empty() {
             let message = "is given together with endpoints; keep one of them";
             return Err(wrong("spec.workloadSelector", message));
         }
-        (Some(selector), _) => EntryEndpoints::Selected(selector.labels),
-        (None, endpoints) => {
-            let mut read = Vec::new();
-            for (index, endpoint) in endpoints.into_iter().enumerate() {
-                let field = format!("spec.endpoints[{index}]");
-                read.push(workload_entry::read(endpoint, &field, &Metadata::default(), reading)?);
-            }
-            EntryEndpoints::Inline(read)
-        }
-    };
-    let internal = words.location == Some(Location::MeshInternal);
-    Ok(ServiceEntrySpec { hosts, addresses, ports, internal, endpoints })
+        return Ok(EntryEndpoints::Selected(selector.labels));
+    }
+    let mut read = Vec::new();
+    for (index, endpoint) in endpoints.into_iter().enumerate() {
+        let field = format!("spec.endpoints[{index}]");
+        read.push(workload_entry::read(endpoint, &field, &Metadata::default(), reading)?);
+    }
+    Ok(EntryEndpoints::Inline(read))
 }
 
-fn read_hosts(words: Vec<String>, reading: &mut Reading<'_>) -> Result<Vec<String>, FieldError> {
+/// Whether the endpoints can be found in the way that is asked for.
+fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) -> Result<(), FieldError> {
+    let list = match endpoints {
+        EntryEndpoints::Inline(list) => list.as_slice(),
+        EntryEndpoints::Selected(_) | EntryEndpoints::Hosts => &[],
+    };
+    let selected = matches!(endpoints, EntryEndpoints::Selected(_));
+    match resolution {
+        Resolution::Static => {
+            let by_name =
+                list.iter().enumerate().find_map(|(index, one)| Some((index, one.address.as_ref()?.name()?)));
+            if let Some((index, name)) = by_name {
+                let message = format!("{name} is no IP address; write resolution: DNS");
+                return Err(wrong(format!("spec.endpoints[{index}].address"), message));
+            }
+        }
+        Resolution::Dns { one_address } => {
+            let wildcard = hosts.iter().position(|host| host.starts_with('*'));
+            if let Some(index) = wildcard.filter(|_| list.is_empty() && !selected) {
+                let message = format!(
+                    "{} is no name that DNS can be asked for; list endpoints, or write resolution: DYNAMIC_DNS or NONE",
+                    hosts[index]
+                );
+                return Err(wrong(format!("spec.hosts[{index}]"), message));
+            }
+            if one_address && list.len() > 1 {
+                let message = "DNS_ROUND_ROBIN has one endpoint at most; write DNS to use several";
+                return Err(wrong("spec.endpoints", message));
+            }
+        }
+        Resolution::Requested if selected => {
+            let message =
+                "has no effect with this resolution, where a request goes wherever it says; write STATIC";
+            return Err(wrong("spec.workloadSelector", message));
+        }
+        Resolution::Requested if !list.is_empty() => {
+            let message = "have no effect with this resolution, where a request goes wherever it says; \
+                           write resolution: STATIC or DNS";
+            return Err(wrong("spec.endpoints", message));
+        }
+        Resolution::Requested => {}
+    }
+    Ok(())
+}
+
+fn read_hosts(words: Vec<String>) -> Result<Vec<String>, FieldError> {
     if words.is_empty() {
         return Err(wrong("spec.hosts", "is empty; name at least one host"));
     }
     let mut hosts = Vec::new();
     for (index, host) in words.into_iter().enumerate() {
-        let field = format!("spec.hosts[{index}]");
-        if host.is_empty() || host == "*" {
-            return Err(wrong(field, format!("{host:?} names no host; write its full name")));
-        }
-        if host.contains('*') {
-            reading.not_acted_on(field, format!("{host} is not acted on; list each host by its full name"));
-            continue;
+        let name = host.strip_prefix("*.").unwrap_or(&host);
+        if !matches!(name.parse(), Ok(Host::Name(_))) {
+            let message = format!("{host:?} names no host; write a DNS name, or *. and a domain");
+            return Err(wrong(format!("spec.hosts[{index}]"), message));
         }
         hosts.push(host.to_ascii_lowercase());
     }

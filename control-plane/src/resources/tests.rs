@@ -401,22 +401,113 @@ fn a_workload_is_at_an_address_or_a_dns_name() {
     assert_eq!(told(&entry("10.0.0.300")), [("spec.address", 4, Severity::Error)]);
 }
 
+fn service_entry(spec: &str) -> Decoded {
+    only(&format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a}}\nspec:\n  \
+         ports: [{{number: 443, name: tls, protocol: TLS, targetPort: 8443}}]\n{spec}"
+    ))
+}
+
 #[test]
-fn only_static_service_entries_count() {
-    let entry = |resolution: &str| {
-        only(&format!(
-            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a}}\nspec:\n  hosts: [A.example.com, '*.example.org']\n  ports: [{{number: 443, name: tls, protocol: TLS, targetPort: 8443}}]\n  resolution: {resolution}\n  endpoints: [{{address: 10.0.0.1}}]\n"
-        ))
+fn a_service_entry_says_where_its_endpoints_are_found() {
+    use service_entry::Resolution;
+
+    let entry = |spec: &str| {
+        let decoded = service_entry(spec);
+        assert_eq!(told(&decoded), [], "{spec}");
+        let Resource::ServiceEntry(document) = understood(&decoded) else { panic!("{decoded:?}") };
+        document.spec.clone()
     };
 
-    let fixed = entry("STATIC");
-    let Resource::ServiceEntry(document) = understood(&fixed) else { panic!("{fixed:?}") };
-    assert_eq!(document.spec.hosts, ["a.example.com"]);
-    assert_eq!((document.spec.ports[0].target, document.spec.ports[0].protocol), (8443, Protocol::Tcp));
-    assert!(matches!(&document.spec.endpoints, EntryEndpoints::Inline(list) if list.len() == 1));
-    assert_eq!(told(&fixed), [("spec.hosts[1]", 5, Severity::NotActedOn)]);
-    let resolved = entry("DNS");
-    assert_eq!(told(&resolved), [("spec.resolution", 7, Severity::NotActedOn)]);
+    let fixed = entry("  hosts: [A.example.com]\n  resolution: STATIC\n  endpoints: [{address: 10.0.0.1}]\n");
+    assert_eq!(fixed.hosts, ["a.example.com"]);
+    assert_eq!((fixed.ports[0].target, fixed.ports[0].protocol), (8443, Protocol::Tcp));
+    assert!(matches!(&fixed.endpoints, EntryEndpoints::Inline(list) if list.len() == 1));
+    let names = entry("  hosts: [a.example.com]\n  resolution: DNS\n  subjectAltNames: [b.example.com]\n");
+    assert_eq!(
+        (names.resolution, names.endpoints),
+        (Resolution::Dns { one_address: false }, EntryEndpoints::Hosts)
+    );
+    assert_eq!(names.subject_alt_names, ["b.example.com"]);
+    let one = entry(
+        "  hosts: [a.example.com]\n  resolution: DNS_ROUND_ROBIN\n  endpoints: [{address: b.example.com}]\n",
+    );
+    assert_eq!(one.resolution, Resolution::Dns { one_address: true });
+    for resolution in ["", "  resolution: NONE\n", "  resolution: DYNAMIC_DNS\n"] {
+        assert_eq!(
+            entry(&format!("  hosts: ['*.example.com']\n{resolution}")).resolution,
+            Resolution::Requested
+        );
+    }
+}
+
+#[test]
+fn endpoints_that_cannot_be_found_as_a_service_entry_says_are_an_error() {
+    for (spec, field) in [
+        (
+            "  hosts: [a.b]\n  resolution: STATIC\n  endpoints: [{address: b.example.com}]\n",
+            "spec.endpoints[0].address",
+        ),
+        ("  hosts: ['*.b']\n  resolution: DNS\n", "spec.hosts[0]"),
+        ("  hosts: ['*']\n", "spec.hosts[0]"),
+        ("  hosts: ['a.*.b']\n", "spec.hosts[0]"),
+        ("  hosts: [a.b]\n  endpoints: [{address: 10.0.0.1}]\n", "spec.endpoints"),
+        ("  hosts: [a.b]\n  workloadSelector: {labels: {a: b}}\n", "spec.workloadSelector"),
+        (
+            "  hosts: [a.b]\n  resolution: DNS_ROUND_ROBIN\n  endpoints: [{address: a}, {address: b}]\n",
+            "spec.endpoints",
+        ),
+    ] {
+        let decoded = service_entry(spec);
+        let told = told(&decoded);
+        let fields: Vec<_> = told.iter().map(|(field, _, severity)| (*field, *severity)).collect();
+        assert_eq!(fields, [(field, Severity::Error)], "{spec}");
+    }
+}
+
+#[test]
+fn a_destination_rule_says_how_tls_is_begun() {
+    use selvedge_model::{ClientCertificate, TlsOrigination, UpstreamTls};
+
+    let rule = |tls: &str| {
+        only(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a.example.com\n  trafficPolicy:\n    portLevelSettings:\n    - port: {{number: 443}}\n      tls: {tls}\n"
+        ))
+    };
+    let read = |decoded: &Decoded| {
+        let Resource::DestinationRule(document) = understood(decoded) else { panic!("{decoded:?}") };
+        assert_eq!(document.spec.policy.tls, None, "only for its port");
+        document.spec.policy.ports[&443].tls.clone().unwrap()
+    };
+
+    let mutual = rule(
+        "{mode: MUTUAL, sni: x.example, subjectAltNames: [y.example], caCertificates: /ca.pem, clientCertificate: /c.pem, privateKey: /k.pem}",
+    );
+    assert_eq!(told(&mutual), []);
+    let client = ClientCertificate { certificate: "/c.pem".into(), private_key: "/k.pem".into() };
+    let expected = TlsOrigination {
+        sni: Some("x.example".into()),
+        subject_alt_names: vec!["y.example".into()],
+        ca_certificates: Some("/ca.pem".into()),
+        client: Some(client),
+        insecure_skip_verify: false,
+    };
+    assert_eq!(read(&mutual), UpstreamTls::Originate(expected));
+    assert_eq!(read(&rule("{mode: DISABLE}")), UpstreamTls::Disable);
+    assert_eq!(read(&rule("{mode: ISTIO_MUTUAL}")), UpstreamTls::IstioMutual);
+
+    for (tls, severity) in [
+        ("{mode: MUTUAL}", Severity::Error),
+        ("{mode: SIMPLE, sni: 'a b'}", Severity::Error),
+        ("{mode: SIMPLE, credentialName: secret}", Severity::NotActedOn),
+        ("{mode: SIMPLE, insecureSkipVerify: true}", Severity::Warning),
+        ("{mode: ISTIO_MUTUAL, sni: x.example}", Severity::Warning),
+        ("{mode: SIMPLE, caCrl: /crl.pem}", Severity::NotActedOn),
+    ] {
+        let decoded = rule(tls);
+        let severities: Vec<_> = told(&decoded).iter().map(|(_, _, severity)| *severity).collect();
+        assert_eq!(severities, [severity], "{tls}");
+    }
 }
 
 #[test]

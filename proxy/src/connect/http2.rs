@@ -11,6 +11,7 @@ use futures_util::{
     FutureExt,
     future::{LocalBoxFuture, Shared as SharedFuture},
 };
+use http::uri::Scheme;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
@@ -109,7 +110,8 @@ pub(super) async fn send(
     mut request: Box<http::Request<Body>>,
     limit: Duration,
 ) -> Result<Box<http::Response<Body>>, SendError> {
-    rewrite::for_http2(&mut request)?;
+    let scheme = if target.is_tls_outside() { Scheme::HTTPS } else { Scheme::HTTP };
+    rewrite::for_http2(&mut request, scheme)?;
     let mut moves = 0;
     loop {
         let mut connection = match connection(pool, target, settings, version, limit).await {

@@ -4,6 +4,7 @@
 //! connections serve one request at a time and come back when its answer has ended; an HTTP/2
 //! connection is shared by all requests to a target.
 
+pub mod outside;
 pub mod stream;
 pub mod tls;
 

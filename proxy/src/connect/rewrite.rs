@@ -99,7 +99,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Makes `request` fit for an HTTP/2 connection: absolute form, without a Host header.
-pub(super) fn for_http2(request: &mut Request<crate::body::Body>) -> Result<(), Failure> {
+pub(super) fn for_http2(request: &mut Request<crate::body::Body>, scheme: Scheme) -> Result<(), Failure> {
     strip_request(request)?;
     let host = request.headers_mut().remove(HOST);
     if request.uri().authority().is_none() {
@@ -107,9 +107,16 @@ pub(super) fn for_http2(request: &mut Request<crate::body::Body>) -> Result<(), 
         let host = host.ok_or_else(invalid)?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.authority = Some(host.as_bytes().try_into().map_err(|_| invalid())?);
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(scheme);
         parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| invalid())?;
+    } else if scheme == Scheme::HTTPS && request.uri().scheme() != Some(&scheme) {
+        // Servers refuse a request that says that it came in plaintext when it did not.
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(scheme);
+        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+        let invalid = |_| Failure::new(Reason::BadRequest, "the request's target is no URI");
+        *request.uri_mut() = Uri::from_parts(parts).map_err(invalid)?;
     }
     *request.version_mut() = Version::HTTP_2;
     Ok(())
@@ -163,7 +170,7 @@ mod tests {
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive, x-hop"));
         request.headers_mut().insert("x-hop", HeaderValue::from_static("1"));
 
-        for_http2(&mut request).unwrap();
+        for_http2(&mut request, Scheme::HTTP).unwrap();
 
         assert_eq!(request.uri(), "http://reviews:9080/a?b=c");
         assert!(request.headers().is_empty());
@@ -171,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_request_without_a_host_is_refused() {
-        assert!(for_http2(&mut request("/")).is_err());
+        assert!(for_http2(&mut request("/"), Scheme::HTTP).is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Opening a connection: TCP, then mutual TLS with exactly the expected workload.
+//! Opening a connection: TCP, then mutual TLS with exactly the expected workload, or whatever else its
+//! configuration says of TLS. For every carrier.
 
 use std::{
     net::SocketAddr,
@@ -13,7 +14,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::stream::Stream;
 use crate::{
-    bind::Target,
+    bind::{ClientTls, Target},
     error::{Failure, Reason},
     opaque::ReadAhead,
 };
@@ -56,10 +57,21 @@ pub async fn open(
     limit: Duration,
 ) -> Result<Opened, Failure> {
     let opened = async {
+        if matches!(target.tls, ClientTls::Impossible) {
+            let what = format!(
+                "{} has no sidecar, and its DestinationRule asks for ISTIO_MUTUAL; it is not called in plaintext",
+                target.dial
+            );
+            return Err(Failure::new(Reason::Tls, what));
+        }
         let tcp = tcp(target.dial).await?;
-        match &target.identity {
-            None => Ok(Opened { stream: Stream::Plain(tcp), lifetime: None }),
-            Some(_) => mesh(tcp, target, preamble, live).await,
+        match (&target.tls, &target.identity) {
+            (ClientTls::Outside(outside), _) => {
+                let stream = outside.connect(tcp, preamble.carrier()).await?;
+                Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime: None })
+            }
+            (_, None) => Ok(Opened { stream: Stream::Plain(tcp), lifetime: None }),
+            (_, Some(_)) => mesh(tcp, target, preamble, live).await,
         }
     };
     tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {

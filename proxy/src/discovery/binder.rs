@@ -16,17 +16,19 @@ use std::{
 
 use selvedge_model::{
     Backend, BackendName, Endpoint, Endpoints, Layer, Lookup, Order, Protocol, RetryPolicy, RouteTable, Rule,
-    Service, ServiceKey, SpiffeId, TcpRule, TcpTable, TrafficPolicy, WeightedBackend, WorkloadName,
+    Service, ServiceKey, SpiffeId, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls,
+    WeightedBackend, WorkloadName,
 };
 
 use super::held::Held;
 use crate::{
     balance::{Ejection, Health},
     bind::{
-        Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Slot, Table, Target,
+        Bound, BoundBackend, BoundEndpoint, Called, ClientTls, Destination, RouteSeries, Slot, Table, Target,
         TcpRouteSeries,
     },
-    names::{Names, Reached},
+    connect::outside::Originations,
+    names::{Names, Origin, Reached},
     retry::Budget,
     telemetry::{Labels, Metrics},
 };
@@ -113,6 +115,11 @@ impl Binder {
     pub fn redirected(mut self, inbound: u16) -> Self {
         self.local = Some(inbound);
         self
+    }
+
+    /// The ways to do TLS to the outside that tables name.
+    pub fn originations(&self) -> Originations {
+        self.targets.originations.clone()
     }
 
     /// Waits until names of endpoints lead elsewhere, so that everything is to be bound again.
@@ -240,9 +247,9 @@ impl Binder {
         }
         let used = before.is_some_and(|before| before.used.load(Ordering::Relaxed));
         let through = match (&bound, authority.parse::<SocketAddr>()) {
-            (None, Ok(address)) => {
-                Some(self.targets.reach((address, address.port(), None), &mut Work::default()))
-            }
+            (None, Ok(address)) => Some(
+                self.targets.reach((address, address.port(), None, Tls::ByIdentity), &mut Work::default()),
+            ),
             _ => None,
         };
         let (authority, used) = (Arc::clone(authority), AtomicBool::new(used));
@@ -312,13 +319,15 @@ impl<'a> Pass<'a> {
 
     /// Whom connections to `endpoint` reach. Our own workload is dialled at our own inbound listener: what
     /// this host sends to itself is not redirected, and its app does not speak mesh TLS.
-    fn reach(&self, endpoint: &Endpoint) -> Reach {
-        let local = endpoint.workload.as_ref() == Some(self.own) && endpoint.identity.is_some();
+    fn reach(&self, backend: &Backend, endpoint: &Endpoint, origin: Option<&Arc<Origin>>) -> Reach {
+        let host = origin.map_or(&backend.name.service.host, |origin| &origin.name);
+        let (tls, identity) = Tls::of(backend.policy.tls.as_ref(), endpoint.identity.as_ref(), host);
+        let local = endpoint.workload.as_ref() == Some(self.own) && identity.is_some();
         let dial = match self.local {
             Some(inbound) if local => SocketAddr::new(endpoint.address.ip(), inbound),
             _ => endpoint.dial,
         };
-        (dial, endpoint.address.port(), endpoint.identity.clone())
+        (dial, endpoint.address.port(), identity, tls)
     }
 
     fn bind(
@@ -335,7 +344,7 @@ impl<'a> Pass<'a> {
         let selected = list.filter(|(endpoint, _)| selects(&definition.labels, endpoint));
         let endpoints = selected.map(|(endpoint, origin)| {
             Arc::new(BoundEndpoint {
-                target: self.targets.reach(self.reach(endpoint), &mut self.work),
+                target: self.targets.reach(self.reach(definition, endpoint, origin), &mut self.work),
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
                 origin: origin.cloned(),
@@ -516,13 +525,43 @@ fn bind_service(
     }
 }
 
-/// Whom connections reach.
-type Reach = (SocketAddr, u16, Option<SpiffeId>);
+/// Whom connections reach: where, at which of the workload's ports, who it must be, and how TLS is done
+/// with others than workloads.
+type Reach = (SocketAddr, u16, Option<SpiffeId>, Tls);
+
+/// What a [`ClientTls`] is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Tls {
+    ByIdentity,
+    Impossible,
+    Outside(TlsOrigination, Arc<str>),
+}
+
+impl Tls {
+    /// As `policy` says for an endpoint which asks for `identity`, at a server called `host`; and who must
+    /// answer then.
+    fn of(
+        policy: Option<&UpstreamTls>,
+        identity: Option<&SpiffeId>,
+        host: &Arc<str>,
+    ) -> (Self, Option<SpiffeId>) {
+        match policy {
+            None => (Self::ByIdentity, identity.cloned()),
+            Some(UpstreamTls::Disable) => (Self::ByIdentity, None),
+            Some(UpstreamTls::IstioMutual) if identity.is_none() => (Self::Impossible, None),
+            Some(UpstreamTls::IstioMutual) => (Self::ByIdentity, identity.cloned()),
+            Some(UpstreamTls::Originate(settings)) => {
+                (Self::Outside(settings.clone(), Arc::clone(host)), None)
+            }
+        }
+    }
+}
 
 /// The targets that tables name, and the slots where workers keep their connections.
 #[derive(Debug, Default)]
 struct Targets {
     by_reach: HashMap<Reach, Weak<Target>>,
+    originations: Originations,
     /// Who has each slot, or had it last.
     slots: Vec<Weak<Target>>,
     /// Slots known to be free.
@@ -536,12 +575,20 @@ impl Targets {
         }
         work.targets += 1;
         let slot = self.free.pop().unwrap_or(self.slots.len());
-        let (dial, port, identity) = reach.clone();
+        let (dial, port, identity, tls) = reach.clone();
+        let tls = match tls {
+            Tls::ByIdentity => ClientTls::ByIdentity,
+            Tls::Impossible => ClientTls::Impossible,
+            Tls::Outside(settings, host) => {
+                ClientTls::Outside(self.originations.find_or_make(&settings, &host))
+            }
+        };
         let target = Arc::new(Target {
             slot: Slot::Endpoint(slot),
             dial,
             port,
             identity,
+            tls,
             in_flight: AtomicU32::new(0),
         });
         if slot == self.slots.len() {

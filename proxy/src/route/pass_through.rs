@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    bind::{Destination, Slot, Target},
+    bind::{ClientTls, Destination, Slot, Target},
     cli::OutboundTrafficPolicy,
     error::{Failure, Reason},
     route::choose::unknown,
@@ -82,7 +82,7 @@ fn refuse_loop(worker: &Worker, dial: SocketAddr, peer: SocketAddr) -> Result<()
 
 fn unpooled(dial: SocketAddr) -> Arc<Target> {
     let (port, in_flight) = (dial.port(), AtomicU32::new(0));
-    Arc::new(Target { slot: Slot::None, dial, port, identity: None, in_flight })
+    Arc::new(Target { slot: Slot::None, dial, port, identity: None, tls: ClientTls::ByIdentity, in_flight })
 }
 
 async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Error> {

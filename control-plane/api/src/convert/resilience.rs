@@ -68,6 +68,7 @@ impl From<&TrafficPolicy> for wire::TrafficPolicy {
             outlier_detection: policy.outlier_detection.as_ref().map(Into::into),
             connect_timeout_ms: milliseconds(policy.connect_timeout),
             connections: Some(policy.connections.into()),
+            tls: policy.tls.as_ref().map(Into::into),
         }
     }
 }
@@ -81,6 +82,7 @@ impl TryFrom<wire::TrafficPolicy> for TrafficPolicy {
             outlier_detection: policy.outlier_detection.map(TryInto::try_into).transpose()?,
             connect_timeout: Duration::from_millis(policy.connect_timeout_ms),
             connections: required("connection limits", policy.connections)?.into(),
+            tls: policy.tls.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -6,10 +6,11 @@ use http::HeaderName;
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
-    Backend, BackendName, ConnectionLimits, Endpoint, Endpoints, FullRegex, Host, InboundPolicy, Layer,
-    LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol,
-    RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule,
-    TcpTable, TrafficPolicy, WeightedBackend, Workload, WorkloadName,
+    Backend, BackendName, ClientCertificate, ConnectionLimits, Endpoint, Endpoints, FullRegex, Host,
+    InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order,
+    OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId,
+    StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend,
+    Workload, WorkloadName,
 };
 
 use super::*;
@@ -158,20 +159,36 @@ prop_compose! {
     }
 }
 
+fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
+    let text = || ".{0,12}";
+    let client = (text(), text())
+        .prop_map(|(certificate, private_key)| ClientCertificate { certificate, private_key });
+    let origination =
+        (option::of(text()), vec(text(), 0..3), option::of(text()), option::of(client), any::<bool>())
+            .prop_map(|(sni, subject_alt_names, ca_certificates, client, insecure_skip_verify)| {
+                TlsOrigination { sni, subject_alt_names, ca_certificates, client, insecure_skip_verify }
+            });
+    prop_oneof![
+        Just(UpstreamTls::Disable),
+        Just(UpstreamTls::IstioMutual),
+        origination.prop_map(UpstreamTls::Originate),
+    ]
+}
+
 fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
     let balancer = prop_oneof![
         Just(LoadBalancer::LeastRequest),
         Just(LoadBalancer::RoundRobin),
         Just(LoadBalancer::Random),
     ];
-    (balancer, option::of(outlier_detection()), time(), connection_limits()).prop_map(
-        |(load_balancer, outlier_detection, connect_timeout, connections)| TrafficPolicy {
+    (balancer, option::of(outlier_detection()), time(), connection_limits(), option::of(upstream_tls()))
+        .prop_map(|(load_balancer, outlier_detection, connect_timeout, connections, tls)| TrafficPolicy {
             load_balancer,
             outlier_detection,
             connect_timeout,
             connections,
-        },
-    )
+            tls,
+        })
 }
 
 fn backend() -> impl Strategy<Value = Backend> {

@@ -1,0 +1,352 @@
+//! TLS to servers outside the mesh (`DestinationRule` `trafficPolicy.tls` SIMPLE and MUTUAL).
+//!
+//! Nothing of the mesh is in it: the server is believed by certificate authorities of the operating
+//! system's or of a file, and by its name; TLS 1.2 is allowed, since such servers still exist.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
+    },
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    server::ParsedCertificate,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use selvedge_model::TlsOrigination;
+use webpki::EndEntityCert;
+
+use super::{REMEMBERED_SERVERS, provider};
+
+/// HTTP/1.1 (RFC 7301, section 6).
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// HTTP/2 over TLS (RFC 9113, section 3.1).
+pub const ALPN_HTTP2: &[u8] = b"h2";
+
+/// Why TLS to a server outside the mesh cannot be set up. Nothing is sent then.
+#[derive(Debug, thiserror::Error)]
+pub enum OutsideError {
+    /// A file that the configuration names is not there, or not ours to read.
+    #[error("{field}: cannot read {}: {source}", path.display())]
+    Read {
+        /// Which field of `tls` names it.
+        field: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file without what should be in it.
+    #[error("{field}: {} holds no {what} in PEM form", path.display())]
+    Empty {
+        /// Which field of `tls` names it.
+        field: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// The certificate and the key do not fit together, or are damaged.
+    #[error("clientCertificate and privateKey cannot be used: {0}")]
+    Client(#[source] rustls::Error),
+    /// A container made from nothing has no certificate authorities.
+    #[error(
+        "the operating system has no certificate authorities here{reason}; set tls.caCertificates, or mount \
+         them and set SSL_CERT_FILE"
+    )]
+    NoSystemRoots {
+        /// What went wrong in looking for them.
+        reason: String,
+    },
+    /// The name that the server is to prove is no name.
+    #[error("{name:?} is no name that a server could prove; set tls.sni to one")]
+    Name {
+        /// The name.
+        name: String,
+    },
+}
+
+/// What connections to one kind of servers outside the mesh are made with.
+#[derive(Debug)]
+pub struct Outside {
+    /// For HTTP/1.1.
+    pub http1: Arc<ClientConfig>,
+    /// For HTTP/2.
+    pub http2: Arc<ClientConfig>,
+    /// For whatever the client speaks.
+    pub opaque: Arc<ClientConfig>,
+    /// What is sent as SNI, and what the server must prove to be if nothing else is named.
+    pub server_name: ServerName<'static>,
+}
+
+impl Outside {
+    /// Reads the files that `settings` name. `host`: what the server is called if `settings.sni` says nothing.
+    ///
+    /// # Errors
+    /// If a file cannot be used, or there is nobody to believe.
+    pub fn load(settings: &TlsOrigination, host: &str) -> Result<Self, OutsideError> {
+        let name = settings.sni.as_deref().unwrap_or(host);
+        let server_name = ServerName::try_from(name.to_owned())
+            .map_err(|_| OutsideError::Name { name: name.to_owned() })?;
+        let roots = if settings.insecure_skip_verify { RootCertStore::empty() } else { roots(settings)? };
+        let verifier = Verifier {
+            roots,
+            names: settings.subject_alt_names.clone(),
+            skip: settings.insecure_skip_verify,
+        };
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .expect("the provider has suites of both versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let config = match &settings.client {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let path = Path::new(&client.certificate);
+                let chain = certificates("clientCertificate", path)?;
+                let key = key(Path::new(&client.private_key))?;
+                builder.with_client_auth_cert(chain, key).map_err(OutsideError::Client)?
+            }
+        };
+        let with_alpn = |alpn: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
+            // A session store of its own: what was agreed on for one protocol is not resumed for another.
+            config.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS);
+            Arc::new(config)
+        };
+        Ok(Self {
+            http1: with_alpn(&[ALPN_HTTP1]),
+            http2: with_alpn(&[ALPN_HTTP2]),
+            opaque: with_alpn(&[]),
+            server_name,
+        })
+    }
+}
+
+/// The files that `settings` name, so that their change can be seen.
+pub fn files(settings: &TlsOrigination) -> impl Iterator<Item = &Path> {
+    let client = settings.client.iter().flat_map(|client| [&client.certificate, &client.private_key]);
+    settings.ca_certificates.iter().chain(client).map(Path::new)
+}
+
+fn roots(settings: &TlsOrigination) -> Result<RootCertStore, OutsideError> {
+    let mut store = RootCertStore::empty();
+    match &settings.ca_certificates {
+        Some(path) => {
+            let path = Path::new(path);
+            let (added, _) = store.add_parsable_certificates(certificates("caCertificates", path)?);
+            if added == 0 {
+                let what = "usable certificate";
+                return Err(OutsideError::Empty { field: "caCertificates", path: path.to_owned(), what });
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            let (added, _) = store.add_parsable_certificates(found.certs);
+            if added == 0 {
+                let reason = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+                return Err(OutsideError::NoSystemRoots { reason });
+            }
+        }
+    }
+    Ok(store)
+}
+
+fn read(field: &'static str, path: &Path) -> Result<Vec<u8>, OutsideError> {
+    fs::read(path).map_err(|source| OutsideError::Read { field, path: path.to_owned(), source })
+}
+
+fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, OutsideError> {
+    let text = read(field, path)?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&text).filter_map(Result::ok).collect();
+    if found.is_empty() {
+        return Err(OutsideError::Empty { field, path: path.to_owned(), what: "certificate" });
+    }
+    Ok(found)
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, OutsideError> {
+    let (field, what) = ("privateKey", "private key");
+    PrivateKeyDer::from_pem_slice(&read(field, path)?).map_err(|_| OutsideError::Empty {
+        field,
+        path: path.to_owned(),
+        what,
+    })
+}
+
+/// Believes who has a certificate of one of the roots for one of the names.
+#[derive(Debug)]
+struct Verifier {
+    roots: RootCertStore,
+    /// Empty: the server's name.
+    names: Vec<String>,
+    skip: bool,
+}
+
+impl Verifier {
+    fn is_named(
+        &self,
+        certificate: &CertificateDer<'_>,
+        server_name: &ServerName<'_>,
+    ) -> Result<(), rustls::Error> {
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        if self.names.is_empty() {
+            return verify_server_name(&parsed, server_name);
+        }
+        let proves = |name: &String| match ServerName::try_from(name.as_str()) {
+            Ok(name) => verify_server_name(&parsed, &name).is_ok(),
+            // Such as a SPIFFE ID, which is a URI.
+            Err(_) => EndEntityCert::try_from(certificate)
+                .is_ok_and(|certificate| certificate.valid_uri_names().any(|uri| uri == name)),
+        };
+        match self.names.iter().any(proves) {
+            true => Ok(()),
+            false => Err(CertificateError::NotValidForName.into()),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.skip {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let algorithms = provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        self.is_named(leaf, server_name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Why a handshake with a server outside the mesh failed, and what of `settings` to look at.
+pub fn explain_outside(error: &io::Error, settings: &TlsOrigination, outside: &Outside) -> String {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    match tls {
+        // A bad signature: of another authority with the same name.
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => {
+            let trusted = settings.ca_certificates.as_deref().unwrap_or("the operating system's");
+            format!("its certificate is of no certificate authority that is believed here ({trusted})")
+        }
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => {
+            let names = match settings.subject_alt_names.is_empty() {
+                true => outside.server_name.to_str().into_owned(),
+                false => settings.subject_alt_names.join(" or "),
+            };
+            format!("its certificate is not for {names}")
+        }
+        Some(rustls::Error::AlertReceived(alert)) => {
+            format!(
+                "it ended the handshake with the alert {alert:?}; it may want a client certificate (MUTUAL)"
+            )
+        }
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forge::Forger;
+
+    fn settings(ca: Option<&Path>) -> TlsOrigination {
+        TlsOrigination {
+            ca_certificates: ca.map(|path| path.display().to_string()),
+            ..TlsOrigination::default()
+        }
+    }
+
+    fn pem(certificate: &CertificateDer<'_>) -> String {
+        pem::encode(&pem::Pem::new("CERTIFICATE", certificate.to_vec()))
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_with_its_field() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing.pem");
+        let error = Outside::load(&settings(Some(&missing)), "a.example").unwrap_err().to_string();
+        assert!(error.starts_with("caCertificates: cannot read") && error.contains("missing.pem"), "{error}");
+
+        let empty = directory.path().join("empty.pem");
+        fs::write(&empty, "nothing").unwrap();
+        let error = Outside::load(&settings(Some(&empty)), "a.example").unwrap_err().to_string();
+        assert!(error.contains("holds no certificate"), "{error}");
+
+        let error = Outside::load(&settings(Some(&empty)), "a b").unwrap_err().to_string();
+        assert!(error.contains("tls.sni"), "{error}");
+    }
+
+    #[test]
+    fn a_server_is_believed_by_authority_and_name() {
+        let (good, other) = (Forger::new(), Forger::new());
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.pem");
+        fs::write(&ca, pem(&good.root)).unwrap();
+        let identity = crate::forge::identity("api");
+        let leaf = |forger: &Forger| {
+            let leaf = forger.leaf_with(&identity, |params| {
+                let name = rcgen::SanType::DnsName("*.example.com".try_into().unwrap());
+                params.subject_alt_names.push(name);
+            });
+            leaf.chain[0].clone()
+        };
+        let verdict = |forger: &Forger, names: &[&str], host: &str| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let verifier = Verifier { roots: roots(&settings(Some(&ca))).unwrap(), names, skip: false };
+            let host = ServerName::try_from(host.to_owned()).unwrap();
+            verifier.verify_server_cert(&leaf(forger), &[], &host, &[], UnixTime::now()).is_ok()
+        };
+
+        assert!(verdict(&good, &[], "api.example.com"));
+        assert!(!verdict(&good, &[], "api.example.org"), "another name");
+        assert!(!verdict(&other, &[], "api.example.com"), "another authority");
+        assert!(verdict(&good, &["x.example", identity.as_str()], "api.example.org"), "a URI that is named");
+        assert!(
+            !verdict(&good, &["x.example"], "api.example.com"),
+            "names that are given replace the host's"
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! TLS that a client's sidecar begins.
+
+use selvedge_model::{ClientCertificate, TlsOrigination, UpstreamTls};
+
+use super::{ConvertError, invalid, required};
+use crate::wire::{self, upstream_tls::Mode};
+
+impl From<&UpstreamTls> for wire::UpstreamTls {
+    fn from(tls: &UpstreamTls) -> Self {
+        let mode = match tls {
+            UpstreamTls::Disable => Mode::Disable(true),
+            UpstreamTls::IstioMutual => Mode::IstioMutual(true),
+            UpstreamTls::Originate(origination) => Mode::Originate(origination.into()),
+        };
+        Self { mode: Some(mode) }
+    }
+}
+
+impl TryFrom<wire::UpstreamTls> for UpstreamTls {
+    type Error = ConvertError;
+
+    fn try_from(tls: wire::UpstreamTls) -> Result<Self, ConvertError> {
+        match required("upstream TLS mode", tls.mode)? {
+            Mode::Disable(true) => Ok(Self::Disable),
+            Mode::IstioMutual(true) => Ok(Self::IstioMutual),
+            Mode::Originate(origination) => Ok(Self::Originate(origination.into())),
+            Mode::Disable(false) | Mode::IstioMutual(false) => {
+                Err(invalid("upstream TLS mode", "false", &"only true is known"))
+            }
+        }
+    }
+}
+
+impl From<&TlsOrigination> for wire::TlsOrigination {
+    fn from(origination: &TlsOrigination) -> Self {
+        let client = origination.client.as_ref().map(|client| wire::ClientCertificate {
+            certificate: client.certificate.clone(),
+            private_key: client.private_key.clone(),
+        });
+        Self {
+            sni: origination.sni.clone(),
+            subject_alt_names: origination.subject_alt_names.clone(),
+            ca_certificates: origination.ca_certificates.clone(),
+            client,
+            insecure_skip_verify: origination.insecure_skip_verify,
+        }
+    }
+}
+
+impl From<wire::TlsOrigination> for TlsOrigination {
+    fn from(origination: wire::TlsOrigination) -> Self {
+        let client = origination.client.map(|client| ClientCertificate {
+            certificate: client.certificate,
+            private_key: client.private_key,
+        });
+        Self {
+            sni: origination.sni,
+            subject_alt_names: origination.subject_alt_names,
+            ca_certificates: origination.ca_certificates,
+            client,
+            insecure_skip_verify: origination.insecure_skip_verify,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! TLS that a client's sidecar begins, where it is not what the endpoint itself asks for.
+
+use serde::Serialize;
+
+/// What `DestinationRule` `trafficPolicy.tls` says. Without it each endpoint decides: mutual TLS if it is
+/// meshed, plaintext if it is not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub enum UpstreamTls {
+    /// `DISABLE`: plaintext, also to meshed endpoints.
+    Disable,
+    /// `ISTIO_MUTUAL`: the mesh's mutual TLS; an endpoint that is not meshed is not called.
+    IstioMutual,
+    /// `SIMPLE` and `MUTUAL`: TLS as servers outside of a mesh speak it.
+    Originate(TlsOrigination),
+}
+
+/// How TLS to a server outside the mesh is done. Paths are those of the sidecar's own file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct TlsOrigination {
+    /// `sni`: what is sent as server name. `None`: the host that the request is for.
+    pub sni: Option<String>,
+    /// `subjectAltNames`: one of these must be in the server's certificate; empty = the server name.
+    pub subject_alt_names: Vec<String>,
+    /// `caCertificates`: the file of the authorities that are believed; `None` = the operating system's.
+    pub ca_certificates: Option<String>,
+    /// `clientCertificate` and `privateKey` (`MUTUAL`).
+    pub client: Option<ClientCertificate>,
+    /// `insecureSkipVerify`: whoever answers is believed.
+    pub insecure_skip_verify: bool,
+}
+
+/// The files of a certificate that proves who the client is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct ClientCertificate {
+    /// The certificate, then its issuers', in PEM form.
+    pub certificate: String,
+    /// Its private key, in PEM form.
+    pub private_key: String,
+}
