@@ -185,13 +185,16 @@ impl Report {
 impl ServiceReport {
     fn new(mesh: &Mesh, views: &ServiceViews) -> Self {
         let service = &views.default;
-        let endpoints = mesh.endpoints.get(&service.key).map(|endpoints| endpoints.list.as_slice());
-        let endpoints = endpoints.unwrap_or_default();
+        // One by name counts as one: how many addresses it has, only the sidecars' DNS knows.
+        let endpoints = mesh.endpoints.get(&service.key).into_iter();
+        let fixed = endpoints.clone().flat_map(|endpoints| &endpoints.list).map(|one| &one.identity);
+        let named = endpoints.flat_map(|endpoints| &endpoints.named).map(|one| &one.identity);
+        let identities: Vec<_> = fixed.chain(named).collect();
         Self {
             host: service.key.host.to_string(),
             port: service.key.port,
-            endpoints: endpoints.len(),
-            meshed_endpoints: endpoints.iter().filter(|endpoint| endpoint.identity.is_some()).count(),
+            endpoints: identities.len(),
+            meshed_endpoints: identities.iter().filter(|identity| identity.is_some()).count(),
             rules: rules(service),
             namespaces: views.by_namespace.keys().map(ToString::to_string).collect(),
         }
