@@ -155,6 +155,8 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         },
         header_timeout: args.header_timeout,
         idle_timeout: args.idle_timeout,
+        detect_timeout: args.detect_timeout,
+        opaque_ports: args.opaque_ports.clone(),
         tcp: opaque::Limits::new(args.tcp_idle_timeout, args.tcp_max_duration),
     })
 }

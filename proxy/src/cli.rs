@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use selvedge_model::WorkloadName;
+use selvedge_model::{WorkloadName, service::OPAQUE_PORTS};
 
 use crate::discovery::Address;
 
@@ -90,6 +90,15 @@ pub struct Args {
     /// How long a client's connection may stay open without a request.
     #[arg(long, env = "SELVEDGE_IDLE_TIMEOUT", default_value = "1h", value_parser = humantime::parse_duration)]
     pub idle_timeout: Duration,
+
+    /// How long a client may say nothing on a port whose protocol is not declared, until its server is
+    /// connected to: perhaps it speaks first.
+    #[arg(long, env = "SELVEDGE_DETECT_TIMEOUT", default_value = "100ms", value_parser = humantime::parse_duration)]
+    pub detect_timeout: Duration,
+
+    /// Ports whose connections are opaque without being looked at, where nothing else is declared.
+    #[arg(long, env = "SELVEDGE_OPAQUE_PORTS", value_delimiter = ',', default_values_t = OPAQUE_PORTS)]
+    pub opaque_ports: Vec<u16>,
 
     /// How long an opaque TCP connection may stay open with no byte either way; 0s: for good. A
     /// `DestinationRule`'s `connectionPool.tcp.idleTimeout` beats it.

@@ -8,21 +8,26 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::BytesMut;
 use http::HeaderValue;
 use meant::{Meant, meant};
 use selvedge_api::wire;
-use selvedge_model::Workload;
+use selvedge_model::{Protocol as Spoken, Workload};
 use tokio::net::TcpStream;
+use tokio_rustls::StartHandshake;
 use tower::ServiceBuilder;
 
 use crate::{
     accept::{self, Arrival, original::reset},
-    authorize::authorize,
+    authorize::{authorize, refusal},
     connect::{stream::Prefixed, tls::MAX_AGE},
-    detect::{Detected, detect},
+    detect::{
+        Detected, First, detect,
+        hello::{Hello, hello},
+    },
     error::Failure,
     forward::forward,
-    identify::{Identified, identify},
+    identify::{HandshakeError, Identified, identify},
     normalize::normalize,
     opaque::{
         ReadAhead,
@@ -56,21 +61,61 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
         // Nothing is let in before our own policy has arrived.
         return;
     };
-    let detected = tokio::select! {
-        detected = tokio::time::timeout(FIRST_BYTE, detect(&mut tcp)) => detected,
-        () = worker.leave.closed(accept::Direction::Inbound) => return,
+    // Where it goes unless it turns out to be a mesh peer's.
+    let meant = meant(&worker.settings, &own, arrival.original, None);
+    let spoken = meant.as_ref().map_or(Spoken::Unspecified, |meant| {
+        let declared = own.protocols.get(&meant.port).copied().unwrap_or_default();
+        worker.settings.spoken(declared, meant.port)
+    });
+    let may_be_opaque = matches!(spoken, Spoken::Unspecified | Spoken::Tcp);
+    let silence = match &meant {
+        Ok(meant) if may_be_opaque && refusal(&worker, meant.port, None).is_none() => {
+            Some(worker.settings.detect_timeout)
+        }
+        _ => None,
     };
-    let Ok(Ok(Some((detected, prefix)))) = detected else { return };
-    let (version, protocol) = match detected {
-        Detected::Tls => return mesh(worker, path, Prefixed::new(prefix, tcp), arrival, &own).await,
-        Detected::Http1 => (HttpVersion::Http1, Protocol::Http1),
-        Detected::Http2 => (HttpVersion::Http2, Protocol::Http2),
-    };
-    let meant = match meant(&worker.settings, &own, arrival.original, None) {
+    let mut read = BytesMut::new();
+    let Some(mut begun) = first(&worker, &mut tcp, &mut read, silence).await else { return };
+    if let (First::Silence, Ok(meant)) = (begun, &meant) {
+        let incoming = plain_incoming(&worker, tcp, &arrival, meant);
+        let Some((client, said)) = Box::pin(way_in::speculate(Rc::clone(&worker), incoming, &mut read)).await
+        else {
+            return;
+        };
+        (tcp, begun) = (client, said);
+    }
+    let First::Bytes(detected) = begun else { return };
+    if detected == Detected::Tls {
+        let hello = tokio::time::timeout(FIRST_BYTE, hello(&mut tcp, &mut read)).await;
+        match hello {
+            Ok(Ok(Hello::Mesh { accepted, rest })) => {
+                let stream = ReadAhead::new(Prefixed::new(rest.freeze(), tcp));
+                return mesh(worker, path, StartHandshake::from_parts(*accepted, stream), arrival, &own)
+                    .await;
+            }
+            Ok(Ok(Hello::Other { .. })) if may_be_opaque => {}
+            Ok(Ok(Hello::Other { .. })) => {
+                return refuse_handshake(&worker, arrival, &HandshakeError::NotMesh);
+            }
+            Ok(Err(error)) => return refuse_handshake(&worker, arrival, &HandshakeError::Tls(error)),
+            Err(_) => return refuse_handshake(&worker, arrival, &HandshakeError::Timeout),
+        }
+    }
+    let meant = match meant {
         Ok(meant) => meant,
         Err(failure) => {
             refuse(&worker, arrival, false, &failure);
             return reset(&tcp);
+        }
+    };
+    let (version, protocol) = match detected {
+        Detected::Http1 if spoken != Spoken::Tcp => (HttpVersion::Http1, Protocol::Http1),
+        Detected::Http2 if spoken != Spoken::Tcp => (HttpVersion::Http2, Protocol::Http2),
+        // Refused in HTTP's own words.
+        Detected::Opaque if !may_be_opaque => (HttpVersion::Http1, Protocol::Http1),
+        _ => {
+            let incoming = plain_incoming(&worker, Prefixed::new(read.freeze(), tcp), &arrival, &meant);
+            return Box::pin(way_in::plain(worker, incoming)).await;
         }
     };
     let series = worker.metrics.inbound(&worker.settings.workload, meant.counted(), None);
@@ -80,7 +125,40 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
         series: Some(series),
         ..Conn::new(arrival, version)
     };
-    plain(worker, path, Prefixed::new(prefix, tcp), conn, protocol).await;
+    plain(worker, path, Prefixed::new(read.freeze(), tcp), conn, protocol).await;
+}
+
+/// A plain client's connection that is opaque.
+fn plain_incoming<C>(worker: &Rc<Worker>, client: C, arrival: &Arrival, meant: &Meant) -> Incoming<C> {
+    let until = serve::until(Rc::clone(worker), accept::Direction::Inbound, None);
+    Incoming {
+        client,
+        peer: arrival.peer,
+        identity: None,
+        port: meant.port,
+        counted: meant.counted(),
+        app: meant.address,
+        until,
+    }
+}
+
+/// How a connection begins; `None`: with an error, or not in time, or not before we drain.
+async fn first(
+    worker: &Worker,
+    tcp: &mut TcpStream,
+    read: &mut BytesMut,
+    silence: Option<Duration>,
+) -> Option<First> {
+    tokio::select! {
+        first = tokio::time::timeout(FIRST_BYTE, detect(tcp, read, silence)) => first.ok()?.ok(),
+        () = worker.leave.closed(accept::Direction::Inbound) => None,
+    }
+}
+
+/// Counts and logs a handshake that came to nothing.
+fn refuse_handshake(worker: &Worker, arrival: Arrival, error: &HandshakeError) {
+    worker.metrics.connection_refused(Direction::Inbound, true, error.reason());
+    tracing::info!(peer = %arrival.peer, %error, "connection refused");
 }
 
 /// Counts and logs a connection that is not let in.
@@ -112,20 +190,16 @@ async fn plain(
 async fn mesh(
     worker: Rc<Worker>,
     path: impl Step<Request>,
-    stream: Prefixed<TcpStream>,
+    hello: StartHandshake<ReadAhead<Prefixed<TcpStream>>>,
     arrival: Arrival,
     own: &Arc<Workload>,
 ) {
     let peer = arrival.peer;
     // Boxed: a handshake's future is large, and the connection's would keep its room.
     let Identified { stream, peer: proven, preamble, current } =
-        match Box::pin(identify(ReadAhead::new(stream), &worker.live)).await {
+        match Box::pin(identify(hello, &worker.live)).await {
             Ok(identified) => identified,
-            Err(error) => {
-                worker.metrics.connection_refused(Direction::Inbound, true, error.reason());
-                tracing::info!(%peer, %error, "connection refused");
-                return;
-            }
+            Err(error) => return refuse_handshake(&worker, arrival, &error),
         };
     let port = u16::try_from(preamble.port).unwrap_or_default();
     let meant = match meant(&worker.settings, own, arrival.original, Some(port)) {
@@ -143,7 +217,9 @@ async fn mesh(
         wire::Carrier::Http2 => Protocol::Http2,
         wire::Carrier::Tcp => {
             let (identity, app) = (Some(proven.identity), address);
-            return way_in::mesh(worker, Incoming { client: stream, peer, identity, port, app, until }).await;
+            let counted = meant.counted();
+            let incoming = Incoming { client: stream, peer, identity, port, counted, app, until };
+            return way_in::mesh(worker, incoming).await;
         }
         wire::Carrier::Unspecified => return,
     };

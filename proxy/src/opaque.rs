@@ -7,12 +7,12 @@
 
 mod abort;
 mod ahead;
-#[allow(dead_code)] // until the way out hears answers
 mod answer;
 mod buffers;
 pub(crate) mod copy;
 mod session;
 pub(crate) mod way_in;
+pub(crate) mod way_out;
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_certs::tls::Live;
-use selvedge_model::WorkloadName;
+use selvedge_model::{Protocol, WorkloadName};
 
 use crate::{
     cli::{Carrier, OutboundTrafficPolicy},
@@ -45,11 +45,21 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long a client's connection may stay without a request.
     pub idle_timeout: Duration,
+    /// How long a client may say nothing, until its server is connected to.
+    pub detect_timeout: Duration,
+    /// Ports that are opaque, where nothing else is declared.
+    pub opaque_ports: Vec<u16>,
     /// How long opaque connections may last, where no policy says it for their destination.
     pub tcp: opaque::Limits,
 }
 
 impl Settings {
+    /// What is spoken on `port`, of which `declared` is what configuration says.
+    pub fn spoken(&self, declared: Protocol, port: u16) -> Protocol {
+        let opaque = declared == Protocol::Unspecified && self.opaque_ports.contains(&port);
+        if opaque { Protocol::Tcp } else { declared }
+    }
+
     /// Whether `dial` is one of our own listeners, where what a client at `peer` sends would come back.
     pub fn is_ours(&self, dial: SocketAddr, peer: SocketAddr) -> bool {
         let (ip, peer) = (dial.ip().to_canonical(), peer.ip().to_canonical());

@@ -79,9 +79,14 @@ pub struct ConnectionFacts<'a> {
 type Fit = (u8, (u8, usize));
 
 impl TcpTable {
+    /// Whether it matters whom a connection's TLS asks for.
+    pub fn has_names(&self) -> bool {
+        self.rules.iter().any(|rule| rule.layer == Layer::Tls)
+    }
+
     /// The index of the rule that a connection follows; `None` if it matches none.
     pub fn find(&self, connection: &ConnectionFacts<'_>) -> Option<usize> {
-        let tls = connection.layer == Layer::Tls && self.rules.iter().any(|rule| rule.layer == Layer::Tls);
+        let tls = connection.layer == Layer::Tls && self.has_names();
         let layer = if tls { Layer::Tls } else { Layer::Tcp };
         let mut best: Option<(usize, Fit)> = None;
         for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.layer == layer) {

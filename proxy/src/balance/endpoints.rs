@@ -105,7 +105,7 @@ impl Drop for Awaited<'_> {
     }
 }
 
-fn choose(
+pub(crate) fn choose(
     worker: &Worker,
     backend: &BoundBackend,
     tried: &[usize],
@@ -159,7 +159,7 @@ fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
 }
 
 /// Counts for or against an endpoint.
-fn count(worker: &Worker, backend: &BoundBackend, endpoint: &BoundEndpoint, outcome: Outcome) {
+pub(crate) fn count(worker: &Worker, backend: &BoundBackend, endpoint: &BoundEndpoint, outcome: Outcome) {
     let Some(ejection) = &backend.ejection else { return };
     if outcome == Outcome::Success {
         return endpoint.health.forgive();
@@ -175,7 +175,7 @@ fn count(worker: &Worker, backend: &BoundBackend, endpoint: &BoundEndpoint, outc
 }
 
 /// Whether a failure says something about the endpoint, rather than about us or the request.
-fn blames_endpoint(reason: Reason) -> bool {
+pub(crate) fn blames_endpoint(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::AppUnreachable

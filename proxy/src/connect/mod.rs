@@ -133,6 +133,22 @@ impl Pools {
         }
     }
 
+    /// Opens a connection of opaque TCP to `target` within `limit`, which counts as open until what comes with
+    /// it is dropped. It is nobody else's.
+    ///
+    /// # Errors
+    /// If there is no connection, or not to whom it should be; nothing was sent to an app.
+    pub async fn opaque(
+        &self,
+        target: &Target,
+        limit: Duration,
+    ) -> Result<(tls::Opened, Option<OpenConnection>), Failure> {
+        let (carrier, app) = (wire::Carrier::Tcp, wire::AppProtocol::Unspecified);
+        let mut connection = open(target, &self.settings, carrier, app, limit).await?;
+        connection.stream.read_ahead();
+        Ok((connection, opened(target, &self.settings)))
+    }
+
     /// Closes connections that have been idle for long, and forgets targets that are no longer configured.
     pub fn sweep(&self, now: Instant) {
         let (mut endpoints, mut apps) = (self.endpoints.borrow_mut(), self.apps.borrow_mut());

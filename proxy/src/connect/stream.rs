@@ -87,6 +87,18 @@ pub enum Stream {
     Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
 }
 
+impl Stream {
+    /// Reads as much at a time as there is, from now on. TLS by itself reads little.
+    pub fn read_ahead(&mut self) {
+        if let Self::Tls(tls) = self {
+            match &mut **tls {
+                TlsStream::Client(tls) => tls.get_mut().0.turn_on(),
+                TlsStream::Server(tls) => tls.get_mut().0.turn_on(),
+            }
+        }
+    }
+}
+
 macro_rules! each {
     ($self:expr, $inner:ident => $call:expr) => {
         match $self.get_mut() {

@@ -17,6 +17,7 @@ use crate::{
     bind::{ClientTls, Target},
     error::{Failure, Reason},
     opaque::ReadAhead,
+    serve,
 };
 
 /// The longest that a mesh connection is used, however long its certificates live.
@@ -35,6 +36,8 @@ pub struct Opened {
 #[derive(Debug, Clone)]
 pub struct Lifetime {
     retire_at: Instant,
+    /// When the peer's certificate ends.
+    ends_at: Instant,
     current: Arc<Current>,
 }
 
@@ -43,6 +46,11 @@ impl Lifetime {
     /// on has been withdrawn.
     pub fn lasts(&self, now: Instant) -> bool {
         now < self.retire_at && !self.current.is_retired()
+    }
+
+    /// Until when a connection lasts that is not HTTP's, and cannot move to a younger one.
+    pub fn of_tunnel(self) -> serve::Lifetime {
+        serve::Lifetime { retire_at: self.retire_at, ends_at: self.ends_at, current: self.current }
     }
 }
 
@@ -127,7 +135,9 @@ async fn mesh(
         .await
         .map_err(|error| failed(format!("{dial} closed the connection before the first request: {error}")))?;
     let retire_at = retire_at(now, peer.not_after.min(current.not_after));
-    Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime: Some(Lifetime { retire_at, current }) })
+    let ends_at = Instant::now() + peer.not_after.duration_since(now).unwrap_or_default();
+    let lifetime = Some(Lifetime { retire_at, ends_at, current });
+    Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime })
 }
 
 /// When a connection takes no more requests: a little before the first certificate on it ends, so that

@@ -18,7 +18,7 @@ use selvedge_certs::{
     verify::Peer,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
+use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use crate::error::Reason;
 
@@ -34,8 +34,10 @@ pub enum HandshakeError {
     /// The other side gave up, or offered nothing that we accept; rustls says what.
     #[error("the TLS handshake failed: {}", tls::explain(.0))]
     Tls(#[from] io::Error),
-    /// TLS of the app's own, which an explicit listener cannot pass on.
-    #[error("the client speaks TLS, but not the mesh's (its ALPN has no selvedge/1)")]
+    /// TLS of the app's own, on a port that is declared to speak HTTP.
+    #[error(
+        "the client speaks TLS, but not the mesh's (its ALPN has no selvedge/1), and the port is declared to speak HTTP"
+    )]
     NotMesh,
     /// This proxy has no certificate, or it has expired.
     #[error("our own certificate cannot be used: {0}")]
@@ -74,29 +76,23 @@ pub struct Identified<S> {
     pub current: Arc<Current>,
 }
 
-/// Completes a mesh handshake on `stream` and reads the preamble.
+/// Completes the mesh handshake that `hello` began, and reads the preamble.
 ///
 /// # Errors
 /// [`HandshakeError`]; the connection is of no further use.
-pub async fn identify<S>(stream: S, live: &Live) -> Result<Identified<S>, HandshakeError>
+pub async fn identify<S>(hello: StartHandshake<S>, live: &Live) -> Result<Identified<S>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, live))
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(hello, live))
         .await
         .unwrap_or(Err(HandshakeError::Timeout))
 }
 
-async fn handshake<S>(stream: S, live: &Live) -> Result<Identified<S>, HandshakeError>
+async fn handshake<S>(hello: StartHandshake<S>, live: &Live) -> Result<Identified<S>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let ours =
-        hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == tls::ALPN_MESH));
-    if !ours {
-        return Err(HandshakeError::NotMesh);
-    }
     let now = SystemTime::now();
     let current = live.current().ok_or_else(|| HandshakeError::Own("there is none yet".to_owned()))?;
     current.usable(now).map_err(|error| HandshakeError::Own(error.to_string()))?;

@@ -103,6 +103,8 @@ mod tests {
             limits: Limits { head: HeadLimits { bytes: 1024, count: 10 }, streams: 1 },
             header_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
+            detect_timeout: Duration::from_secs(1),
+            opaque_ports: Vec::new(),
             tcp: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
         }
     }

@@ -47,6 +47,11 @@ impl<S> Answered<S> {
         Self { inner, awaited: None }
     }
 
+    /// Whether the answer has come, and was that the connection goes on.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.awaited.is_none()
+    }
+
     /// What is read.
     pub(crate) fn get_ref(&self) -> &S {
         &self.inner

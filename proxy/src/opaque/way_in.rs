@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use selvedge_api::preamble;
 use selvedge_model::SpiffeId;
 use tokio::{
@@ -19,8 +20,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::{ReadAhead, abort::Abort, session::Session};
 use crate::{
+    accept,
     authorize::{forbidden, refusal},
     connect::stream::Prefixed,
+    detect::{First, detect},
     error::{Failure, Reason},
     forward::unreachable,
     serve::Until,
@@ -30,6 +33,9 @@ use crate::{
 
 /// Time to connect to the app: it is on this host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a plain client and the app may both say nothing.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// How long a client that is refused may take to hear why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -85,6 +91,8 @@ pub(crate) struct Incoming<C> {
     pub(crate) identity: Option<SpiffeId>,
     /// The workload's port that is meant.
     pub(crate) port: u16,
+    /// That port as metrics have it: 0 if it is not known to be the app's.
+    pub(crate) counted: u16,
     /// Where the app is.
     pub(crate) app: SocketAddr,
     /// Until when it is served.
@@ -103,11 +111,70 @@ where
     Box::pin(carry(worker, incoming))
 }
 
+/// Carries a plain client's connection to the app.
+pub(crate) async fn plain(worker: Rc<Worker>, incoming: Incoming<Prefixed<TcpStream>>) {
+    let _open = worker.metrics.connection_opened(Direction::Inbound, false);
+    carry(worker, incoming).await;
+}
+
+/// Connects to the app for a plain client that says nothing: perhaps the app speaks first. Then the connection
+/// is carried to its end. If it is the client that speaks, nothing has happened yet, and it is returned, with
+/// what its bytes in `read` say.
+pub(crate) async fn speculate(
+    worker: Rc<Worker>,
+    incoming: Incoming<TcpStream>,
+    read: &mut BytesMut,
+) -> Option<(TcpStream, First)> {
+    let Incoming { mut client, peer, identity, port, counted, app, until } = incoming;
+    let app_end = match connect(&worker, app).await {
+        Ok(app_end) => app_end,
+        Err(failure) => {
+            let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, counted, None));
+            let direction = Direction::Inbound;
+            let (destination, started) = (format_args!("{app}"), Instant::now());
+            let session = Session {
+                worker: &worker,
+                series: &series,
+                direction,
+                peer,
+                identity: None,
+                destination,
+                started,
+            };
+            session.refused(&failure);
+            client.abort();
+            return None;
+        }
+    };
+    tokio::select! {
+        biased;
+        first = tokio::time::timeout(SILENCE, detect(&mut client, read, None)) => {
+            return Some((client, first.ok()?.ok()?));
+        }
+        // Bytes or its end: either way it is the app's turn.
+        _ = app_end.readable() => {}
+        () = worker.leave.closed(accept::Direction::Inbound) => return None,
+    }
+    let client = Prefixed::new(read.split().freeze(), client);
+    let _open = worker.metrics.connection_opened(Direction::Inbound, false);
+    let incoming = Incoming { client, peer, identity, port, counted, app, until };
+    exchange(worker, incoming, Ok(app_end)).await;
+    None
+}
+
 /// Carries a connection to the app, as long as policy lets it.
-pub(crate) async fn carry<C: Client>(worker: Rc<Worker>, incoming: Incoming<C>) {
-    let Incoming { mut client, peer, identity, port, app, until } = incoming;
+async fn carry<C: Client>(worker: Rc<Worker>, incoming: Incoming<C>) {
+    let opened = match refusal(&worker, incoming.port, incoming.identity.as_ref()) {
+        Some(failure) => Err(failure),
+        None => connect(&worker, incoming.app).await,
+    };
+    exchange(worker, incoming, opened).await;
+}
+
+async fn exchange<C: Client>(worker: Rc<Worker>, incoming: Incoming<C>, opened: Result<TcpStream, Failure>) {
+    let Incoming { mut client, peer, identity, port, counted, app, until } = incoming;
     let identity = identity.as_ref();
-    let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, port, identity));
+    let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, counted, identity));
     let session = Session {
         worker: &worker,
         series: &series,
@@ -116,10 +183,6 @@ pub(crate) async fn carry<C: Client>(worker: Rc<Worker>, incoming: Incoming<C>) 
         identity,
         destination: format_args!("{app}"),
         started: Instant::now(),
-    };
-    let opened = match refusal(&worker, port, identity) {
-        Some(failure) => Err(failure),
-        None => connect(&worker, app).await,
     };
     let mut app_end =
         match opened.and_then(|opened| client.accept().map_err(|error| broken(&error)).map(|()| opened)) {

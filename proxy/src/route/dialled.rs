@@ -30,6 +30,14 @@ pub async fn dialled(worker: &Worker, original: Original) -> Option<Arc<Destinat
     Some(found)
 }
 
+/// What a connection to `original` is for whose TLS asks for `server_name`: as for HTTP, whose authority says the
+/// same. `None`: the control plane has not said it in time.
+pub async fn named(worker: &Worker, original: Original, server_name: &str) -> Option<Arc<Destination>> {
+    let found = ask(worker, original, server_name).await.ok()?;
+    found.touch();
+    Some(found)
+}
+
 /// What a request for `authority` on a connection to `original` is for, and the authority that this holds
 /// for (`None`: for any). Only if it is known without asking the control plane.
 pub(super) fn meant(

@@ -7,6 +7,6 @@ mod pass_through;
 mod timeout;
 
 pub use choose::choose;
-pub use dialled::dialled;
+pub use dialled::{dialled, named};
 pub use pass_through::through;
 pub use timeout::timeout;

@@ -1,0 +1,336 @@
+//! The way out: an opaque connection of the app's to an endpoint of whatever it was going to.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use selvedge_model::{ConnectionFacts, ConnectionLimits, Layer, WeightedBackend};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use super::{
+    Limits,
+    abort::Abort,
+    answer::{Answered, refusal},
+    session::Session,
+};
+use crate::{
+    accept::{self, Arrival},
+    balance::{
+        Outcome,
+        endpoints::{blames_endpoint, choose, count},
+    },
+    bind::{Bound, BoundBackend, BoundEndpoint, Destination, Target},
+    body::InFlight,
+    connect::stream::{Prefixed, Stream},
+    detect::{First, detect},
+    error::{Failure, Reason},
+    route::through,
+    serve::{self, Lifetime},
+    telemetry::{Direction, Labels, OpenConnection, TcpSeries},
+    worker::Worker,
+};
+
+/// How many endpoints a connection tries. No byte of it is sent to one that does not take it.
+const ATTEMPTS: usize = 3;
+
+/// Time to connect to a destination that has no policy of its own; Istio's default.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Room for what a server says first.
+const GREETING: usize = 4096;
+
+/// What is known of a connection before it goes anywhere.
+pub(crate) struct Outgoing {
+    /// Where it comes from.
+    pub(crate) arrival: Arrival,
+    /// Where it was going to.
+    pub(crate) dialled: IpAddr,
+    /// What that is.
+    pub(crate) destination: Arc<Destination>,
+    /// Whether it begins with TLS.
+    pub(crate) layer: Layer,
+    /// Whom that TLS asks for.
+    pub(crate) server_name: Option<String>,
+}
+
+impl Outgoing {
+    /// What it is for, in words.
+    fn called(&self) -> &dyn std::fmt::Display {
+        match &self.destination.bound {
+            Some(bound) => &bound.key,
+            None => &self.destination.authority,
+        }
+    }
+}
+
+/// The endpoint's end of a connection, and what hangs on it.
+struct Far {
+    stream: Answered<Stream>,
+    /// What the server has said already.
+    greeting: BytesMut,
+    endpoint: SocketAddr,
+    series: Arc<TcpSeries>,
+    limits: Limits,
+    lifetime: Option<Lifetime>,
+    /// Who is to blame if it breaks off before it has begun.
+    judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
+    _open: Option<OpenConnection>,
+    _counted: Option<(InFlight, Place)>,
+}
+
+/// One of the connections that a backend may have.
+struct Place(Arc<AtomicU32>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a connection is not carried, and where that is counted.
+struct Refused {
+    failure: Failure,
+    series: Arc<TcpSeries>,
+}
+
+/// Who speaks first on a connection whose client was silent.
+pub(crate) enum Speaker {
+    /// The client, after all.
+    Client(TcpStream, First),
+    /// Nobody any more: the server spoke, and the connection has been carried to its end; or it was refused.
+    Over,
+}
+
+/// Carries `client`, of which `read` has been read, to an endpoint.
+pub(crate) async fn carry(worker: Rc<Worker>, outgoing: Outgoing, client: TcpStream, read: BytesMut) {
+    let started = Instant::now();
+    match open(&worker, &outgoing).await {
+        Err(refused) => refuse(&worker, &outgoing, &client, &refused, started),
+        Ok(far) => exchange(&worker, &outgoing, Prefixed::new(read.freeze(), client), far, started).await,
+    }
+}
+
+/// Connects to an endpoint for a client that says nothing: perhaps it waits for the server to speak first.
+/// If it is the client that speaks, nothing has happened yet, and it is up to the caller what that means.
+pub(crate) async fn speculate(
+    worker: Rc<Worker>,
+    outgoing: Outgoing,
+    mut client: TcpStream,
+    read: &mut BytesMut,
+) -> io::Result<Speaker> {
+    let started = Instant::now();
+    let mut far = match open(&worker, &outgoing).await {
+        Ok(far) => far,
+        Err(refused) => {
+            refuse(&worker, &outgoing, &client, &refused, started);
+            return Ok(Speaker::Over);
+        }
+    };
+    far.greeting.reserve(GREETING);
+    let greeted = tokio::select! {
+        biased;
+        first = detect(&mut client, read, None) => return Ok(Speaker::Client(client, first?)),
+        greeted = far.stream.read_buf(&mut far.greeting) => greeted,
+        () = worker.leave.closed(accept::Direction::Outbound) => return Ok(Speaker::Over),
+    };
+    if let Err(error) = greeted {
+        let failure = refusal(&error).cloned();
+        let failure =
+            failure.unwrap_or_else(|| Failure::new(Reason::Reset, format!("the server broke off: {error}")));
+        judge(&worker, &far, Some(failure.reason));
+        let refused = Refused { failure, series: Arc::clone(&far.series) };
+        refuse(&worker, &outgoing, &client, &refused, started);
+        return Ok(Speaker::Over);
+    }
+    let client = Prefixed::new(read.split().freeze(), client);
+    exchange(&worker, &outgoing, client, far, started).await;
+    Ok(Speaker::Over)
+}
+
+/// Notes that a connection is not carried, and resets it.
+fn refuse(worker: &Worker, outgoing: &Outgoing, client: &TcpStream, refused: &Refused, started: Instant) {
+    let Refused { failure, series } = refused;
+    let called = outgoing.called();
+    let destination = format_args!("{called}");
+    session(worker, outgoing, series, started, destination).refused(failure);
+    client.abort();
+}
+
+fn session<'a>(
+    worker: &'a Worker,
+    outgoing: &'a Outgoing,
+    series: &'a TcpSeries,
+    started: Instant,
+    destination: std::fmt::Arguments<'a>,
+) -> Session<'a> {
+    let (direction, peer) = (Direction::Outbound, outgoing.arrival.peer);
+    Session { worker, series, direction, peer, identity: None, destination, started }
+}
+
+async fn exchange(
+    worker: &Rc<Worker>,
+    outgoing: &Outgoing,
+    mut client: Prefixed<TcpStream>,
+    mut far: Far,
+    started: Instant,
+) {
+    let until = serve::until(Rc::clone(worker), accept::Direction::Outbound, far.lifetime.take());
+    let until = async {
+        let reason = until.tunnel().await;
+        Failure::new(reason, "the proxy drains, or the endpoint's certificate has ended")
+    };
+    let series = Arc::clone(&far.series);
+    let (endpoint, limits) = (far.endpoint, far.limits);
+    let called = outgoing.called();
+    let destination = format_args!("{called}");
+    let session = session(worker, outgoing, &series, started, destination);
+    let greeting = far.greeting.split().freeze();
+    let mut stream = Prefixed::new(greeting, far.stream);
+    let ended = session.carry(&mut client, &mut stream, endpoint, limits, until).await;
+    let reason = ended.err().filter(|_| !stream.get_ref().is_heard()).map(|failure| failure.reason);
+    judge_by(worker, far.judged.as_ref(), reason);
+}
+
+/// Counts for or against the endpoint.
+fn judge(worker: &Worker, far: &Far, reason: Option<Reason>) {
+    judge_by(worker, far.judged.as_ref(), reason);
+}
+
+fn judge_by(
+    worker: &Worker,
+    judged: Option<&(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
+    reason: Option<Reason>,
+) {
+    let Some((backend, endpoint)) = judged else { return };
+    match reason {
+        Some(reason) if blames_endpoint(reason) => count(worker, backend, endpoint, Outcome::GatewayFailure),
+        Some(_) => {}
+        None => count(worker, backend, endpoint, Outcome::Success),
+    }
+}
+
+/// Opens a connection to an endpoint of the rule that this one follows.
+async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
+    let Some(bound) = &outgoing.destination.bound else { return open_through(worker, outgoing).await };
+    let refused = |failure| Refused { failure, series: Arc::clone(&bound.tcp_unrouted) };
+    let (rule, place) = route(worker, outgoing, bound).map_err(refused)?;
+    let series = &bound.tcp_series[rule][place];
+    let backend = &bound.backends[bound.tcp.rules[rule].backends[place].backend];
+    let refused = |failure| Refused { failure, series: Arc::clone(&series.plain) };
+    let slot = take_place(backend).map_err(refused)?;
+    let mut tried = Vec::new();
+    loop {
+        let endpoint = choose(worker, backend, &tried, Instant::now()).map_err(refused)?;
+        let in_flight = InFlight::new(&endpoint.target);
+        let meshed = endpoint.target.identity.is_some();
+        let series = Arc::clone(if meshed { &series.mtls } else { &series.plain });
+        match worker.pools.opaque(&endpoint.target, backend.policy.connect_timeout).await {
+            Ok((opened, open)) => {
+                let limits = limits(worker, &backend.policy.connections);
+                let judged = Some((Arc::clone(backend), Arc::clone(&endpoint)));
+                return Ok(Far {
+                    lifetime: opened.lifetime.map(|lifetime| lifetime.of_tunnel()),
+                    ..far(
+                        opened.stream,
+                        endpoint.address,
+                        series,
+                        limits,
+                        judged,
+                        open,
+                        Some((in_flight, slot)),
+                    )
+                });
+            }
+            Err(failure) => {
+                let judged = (Arc::clone(backend), Arc::clone(&endpoint));
+                judge_by(worker, Some(&judged), Some(failure.reason));
+                let place = backend.endpoints.iter().position(|one| Arc::ptr_eq(one, &endpoint));
+                tried.extend(place);
+                if tried.len() >= ATTEMPTS.min(backend.endpoints.len()) {
+                    return Err(Refused { failure, series });
+                }
+            }
+        }
+    }
+}
+
+fn far(
+    stream: Stream,
+    endpoint: SocketAddr,
+    series: Arc<TcpSeries>,
+    limits: Limits,
+    judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
+    open: Option<OpenConnection>,
+    counted: Option<(InFlight, Place)>,
+) -> Far {
+    let stream = match stream {
+        Stream::Plain(_) => Answered::unexpected(stream),
+        Stream::Tls(_) => Answered::expected(stream),
+    };
+    let greeting = BytesMut::new();
+    Far { stream, greeting, endpoint, series, limits, lifetime: None, judged, _open: open, _counted: counted }
+}
+
+/// Opens a connection to an address that the mesh does not know.
+async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
+    let unknown = selvedge_model::ServiceKey::new("unknown", 0);
+    let series = worker.metrics.tcp(&Labels::outbound(&worker.settings.workload, &unknown));
+    let refused = |failure| Refused { failure, series: Arc::clone(&series) };
+    let target = through(worker, &outgoing.destination, outgoing.arrival.peer).map_err(refused)?;
+    let target: &Arc<Target> = target;
+    let (opened, open) = worker.pools.opaque(target, CONNECT_TIMEOUT).await.map_err(refused)?;
+    Ok(far(opened.stream, target.dial, Arc::clone(&series), worker.settings.tcp, None, open, None))
+}
+
+/// The rule that a connection follows, and the place in its backends that was drawn.
+fn route(worker: &Worker, outgoing: &Outgoing, bound: &Bound) -> Result<(usize, usize), Failure> {
+    let own = worker.view.with(|table| table.own.clone());
+    let no_labels = Default::default();
+    let facts = ConnectionFacts {
+        layer: outgoing.layer,
+        server_name: outgoing.server_name.as_deref(),
+        destination: Some(outgoing.dialled),
+        source_namespace: worker.settings.workload.namespace(),
+        source_labels: own.as_ref().map_or(&no_labels, |own| &own.labels),
+    };
+    let rule = bound.tcp.find(&facts).ok_or_else(|| {
+        let what = format!("{} has routes for connections, and none matches this one", bound.key);
+        Failure::new(Reason::NoRoute, what)
+    })?;
+    let drawn = WeightedBackend::pick(&bound.tcp.rules[rule].backends, &mut worker.rng.borrow_mut());
+    let place = drawn.ok_or_else(|| {
+        let what = format!("the weights of {} sum to nothing", bound.tcp.rules[rule].name);
+        Failure::new(Reason::NoBackend, what)
+    })?;
+    Ok((rule, place))
+}
+
+/// One more connection to `backend`, if it may have one.
+fn take_place(backend: &BoundBackend) -> Result<Place, Failure> {
+    let place = Place(Arc::clone(&backend.connections));
+    let before = backend.connections.fetch_add(1, Ordering::Relaxed);
+    match backend.policy.connections.max_connections {
+        Some(most) if before >= most => {
+            let what =
+                format!("{} has its {most} connections (connectionPool.tcp.maxConnections)", backend.name);
+            Err(Failure::new(Reason::Overflow, what))
+        }
+        _ => Ok(place),
+    }
+}
+
+fn limits(worker: &Worker, policy: &ConnectionLimits) -> Limits {
+    let own = worker.settings.tcp;
+    Limits {
+        idle: policy.idle_timeout.map_or(own.idle, |idle| (!idle.is_zero()).then_some(idle)),
+        longest: policy.max_duration.or(own.longest),
+    }
+}
