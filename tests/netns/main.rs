@@ -12,6 +12,7 @@ mod network;
 mod redirection;
 mod rights;
 mod scenarios;
+mod servers;
 
 /// The binary of all programs but one.
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");

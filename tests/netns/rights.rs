@@ -73,7 +73,7 @@ fn missing_tool() -> Option<String> {
     })
 }
 
-fn refuse(missing: &str) {
+pub(crate) fn refuse(missing: &str) {
     assert!(env::var_os("CI").is_none(), "tests of real networks must run in CI; missing here: {missing}");
     println!("not run: tests of real networks need what is missing here: {missing}");
 }
