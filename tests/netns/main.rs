@@ -5,6 +5,7 @@
 //! made them: nothing of this touches the machine's own network, and nothing of it can be left behind.
 
 mod capture;
+mod connections;
 mod interception;
 mod mesh;
 mod namespace;

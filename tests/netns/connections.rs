@@ -1,0 +1,128 @@
+//! Routes and limits of opaque connections: to a clusterIP, by subset, changed live, and no more than allowed.
+
+use std::{net::SocketAddr, time::Duration};
+
+use selvedge_demo::{call, workload::sum_of};
+use selvedge_tests::{SOON, poll};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use crate::{
+    mesh::{Mesh, Workload, client, server},
+    network::Kind,
+    rights::netns,
+};
+
+/// Where the service is called: no address of any workload's.
+const SERVICE: &str = "10.99.0.1:7000";
+
+/// How long a greeting may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+const DOCUMENTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: default}
+spec: {clusterIP: 10.99.0.1, selector: {app: db}, ports: [{name: data, port: 7000}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db, namespace: default}
+spec:
+  host: db
+  trafficPolicy: {connectionPool: {tcp: {maxConnections: 2}}}
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+"#;
+
+/// A `VirtualService` that sends all connections to one subset.
+fn all_to(subset: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: db, namespace: default}}\n\
+         spec: {{hosts: [db], tcp: [{{route: [{{destination: {{host: db, subset: {subset}}}}}]}}]}}\n"
+    )
+}
+
+/// Greets whoever connects with the workload's name, and then waits for them to leave.
+fn greet(workload: &Workload) {
+    let listener = workload.namespace().inside(|| std::net::TcpListener::bind("0.0.0.0:7000")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let name = workload.spec.name.clone();
+    tokio::spawn(async move {
+        let listener = TcpListener::from_std(listener).unwrap();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let name = name.clone();
+            tokio::spawn(async move {
+                stream.write_all(name.as_bytes()).await.ok();
+                stream.read(&mut [0]).await.ok();
+            });
+        }
+    });
+}
+
+/// A connection of the client's to the service, and who greeted it; an error if it was cut off.
+async fn connect(mesh: &Mesh) -> std::io::Result<(TcpStream, String)> {
+    let address: SocketAddr = SERVICE.parse().unwrap();
+    let opened = mesh.workload("client").namespace().run(move || async move {
+        timeout(LIMIT, TcpStream::connect(address)).await.unwrap().and_then(TcpStream::into_std)
+    });
+    let mut stream = TcpStream::from_std(opened.await?)?;
+    let mut name = [0; 4];
+    timeout(LIMIT, stream.read_exact(&mut name)).await.expect("a greeting or an end")?;
+    Ok((stream, String::from_utf8_lossy(&name).into_owned()))
+}
+
+/// Waits until new connections are greeted by `name`.
+async fn greeted_by(mesh: &Mesh, name: &str) {
+    poll(SOON, &format!("connections go to {name}"), async || match connect(mesh).await {
+        Ok((_, found)) if found == name => Ok(()),
+        Ok((_, found)) => Err(found),
+        Err(error) => Err(error.to_string()),
+    })
+    .await;
+}
+
+async fn refused(mesh: &Mesh) -> f64 {
+    let client = mesh.workload("client");
+    let admin = client.loopback(4191);
+    let metrics = client.call(admin, call::to(&admin.to_string(), "/metrics")).await.unwrap().text();
+    let overflow = metrics.lines().filter(|line| line.contains("error_type=\"overflow\""));
+    let overflow: String = overflow.flat_map(|line| [line, "\n"]).collect();
+    sum_of(&overflow, "selvedge_outbound_tcp_connections_refused_total").unwrap_or_default()
+}
+
+async fn routes_and_limits() {
+    let mut mesh = Mesh::on(Kind::Bridge).await;
+    mesh.write("db.yaml", DOCUMENTS);
+    mesh.write("route.yaml", &all_to("v2"));
+    mesh.add([client("client"), server("db-1", "db", "v1"), server("db-2", "db", "v2")]).await;
+    greet(mesh.workload("db-1"));
+    greet(mesh.workload("db-2"));
+
+    greeted_by(&mesh, "db-2").await;
+    for _ in 0..10 {
+        // The one before counts until the sidecar has heard that it has ended.
+        greeted_by(&mesh, "db-2").await;
+    }
+    mesh.write("route.yaml", &all_to("v1"));
+    greeted_by(&mesh, "db-1").await;
+
+    // Two at once and no third, until one of them ends.
+    let mut held = Vec::new();
+    while held.len() < 2 {
+        held.extend(connect(&mesh).await.ok());
+    }
+    let before = refused(&mesh).await;
+    assert!(connect(&mesh).await.is_err(), "a third connection");
+    assert_eq!(refused(&mesh).await, before + 1.0);
+    held.pop();
+    greeted_by(&mesh, "db-1").await;
+}
+
+#[test]
+fn opaque_connections_follow_routes_and_keep_to_limits() {
+    netns(routes_and_limits);
+}
