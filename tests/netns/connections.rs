@@ -57,7 +57,7 @@ fn greet(workload: &Workload) {
             let name = name.clone();
             tokio::spawn(async move {
                 stream.write_all(name.as_bytes()).await.ok();
-                stream.read(&mut [0]).await.ok();
+                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
             });
         }
     });
