@@ -1,7 +1,7 @@
 //! Where redirected connections go: by the address that was dialled, and never out unprotected by mistake.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener},
     sync::{
         Arc,
@@ -13,7 +13,10 @@ use std::{
 
 use selvedge_demo::{apps::reviews::Answer, call};
 use selvedge_tests::{SOON, poll};
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{
     mesh::{APP_PORT, Mesh, Mode, Workload, client, server},
@@ -96,6 +99,58 @@ fn only_what_is_in_the_registry_goes_out_if_that_is_the_policy() {
         let outsider = answer(&mesh, "strict", mesh.workload("outsider").address(), "nobody").await;
         assert_eq!((outsider.pod.as_str(), outsider.client_identity), ("outsider", None));
     });
+}
+
+#[test]
+fn opaque_connections_go_by_the_address_too() {
+    netns(async || {
+        let mut mesh = mesh(Kind::Bridge).await;
+        let strict = client("strict").flags(&["--outbound-traffic-policy", "registry-only"]);
+        mesh.add([client("db"), strict]).await;
+        mesh.write(
+            "db.yaml",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec:\n  clusterIP: 10.99.0.2\n  \
+             selector: {app: db}\n  ports: [{name: tcp, port: 5432}]\n",
+        );
+        let db = Stranger::at(mesh.workload("db"), 5432);
+
+        // Only mutual TLS is let in there: what arrives came by it.
+        let cluster_ip = "10.99.0.2:5432".parse().unwrap();
+        poll(SOON, "the service is reached by its address", async || {
+            said(mesh.workload("client"), cluster_ip).await.map_err(|error| error.to_string())
+        })
+        .await;
+        assert_eq!(said(mesh.workload("client"), db.address).await.unwrap(), STRANGER);
+        assert_refused(mesh.workload("outsider"), db.address).await;
+
+        let stranger = Stranger::at(mesh.workload("outsider"), 7002);
+        assert_eq!(said(mesh.workload("client"), stranger.address).await.unwrap(), STRANGER);
+        assert_refused(mesh.workload("strict"), stranger.address).await;
+        assert_eq!(stranger.accepted(), 1, "only the registry is let out to");
+
+        let stranger = Stranger::at(mesh.workload("outsider"), 7003);
+        mesh.kill_control_plane().await;
+        assert_refused(mesh.workload("client"), stranger.address).await;
+        assert_eq!(stranger.accepted(), 0, "not before the control plane has said what it is");
+    });
+}
+
+async fn assert_refused(from: &Workload, address: SocketAddr) {
+    let error = said(from, address).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{address}: {error}");
+}
+
+/// What a server says to a few bytes that are no HTTP.
+async fn said(from: &Workload, address: SocketAddr) -> std::io::Result<String> {
+    let exchange = move || async move {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"\x00hello\n").await?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await?;
+        Ok::<_, std::io::Error>(said)
+    };
+    let said = from.namespace().run(exchange).await?;
+    Ok(said.split("\r\n\r\n").last().unwrap_or_default().to_owned())
 }
 
 const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
@@ -215,15 +270,14 @@ async fn assert_reset(from: &Workload, address: SocketAddr) {
         .namespace()
         .run(move || async move {
             let mut stream = TcpStream::connect(address).await?;
-            tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n")
-                .await?;
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await?;
             let mut read = Vec::new();
             stream.read_to_end(&mut read).await?;
             Ok::<_, std::io::Error>(read)
         })
         .await;
     let error = ended.map(|read| String::from_utf8_lossy(&read).into_owned()).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{address}: {error}");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{address}: {error}");
 }
 
 async fn a_port_may_let_plain_clients_in(mesh: &Mesh) {
