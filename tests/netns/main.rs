@@ -6,6 +6,7 @@
 
 mod capture;
 mod connections;
+mod dialogue;
 mod interception;
 mod mesh;
 mod namespace;

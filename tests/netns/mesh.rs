@@ -70,6 +70,9 @@ pub(crate) struct Spec {
 /// The port of every app.
 pub(crate) const APP_PORT: u16 = 9080;
 
+/// Another port of every workload, of which the mesh knows nothing but that it is there.
+pub(crate) const OTHER_PORT: u16 = 9090;
+
 /// A redirected workload without an app: the test itself makes its connections.
 pub(crate) fn client(name: &str) -> Spec {
     Spec {
@@ -411,7 +414,7 @@ fn entry(workload: &Workload) -> String {
         text.push_str(&format!("  annotations:\n    config.selvedge.io/inbound: \"{inbound}\"\n"));
     }
     text.push_str(&format!(
-        "spec:\n  address: \"{address}\"\n  serviceAccount: {app}\n  ports:\n    http: {port}\n  labels:\n    app: {app}\n"
+        "spec:\n  address: \"{address}\"\n  serviceAccount: {app}\n  ports:\n    http: {port}\n    other: {OTHER_PORT}\n  labels:\n    app: {app}\n"
     ));
     if let Some(version) = version {
         text.push_str(&format!("    version: {version}\n"));

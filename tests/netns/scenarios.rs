@@ -11,13 +11,14 @@ use selvedge_tests::{SOON, poll};
 
 use crate::{
     capture::Capture,
+    dialogue::a_server_may_speak_first,
     mesh::{Mesh, Mode, client, server},
     network::Kind,
     rights::netns,
 };
 
 /// A text that no packet between sidecars may have in it.
-const SECRET: &str = "nobody-on-the-wire-reads-this";
+pub(crate) const SECRET: &str = "nobody-on-the-wire-reads-this";
 
 /// Longer than a sidecar takes to find out that a peer is gone which said nothing: a ping every 15 s, answered
 /// within 10.
@@ -75,6 +76,7 @@ async fn traffic(kind: Kind) {
     the_canary_splits(&mesh).await;
     bodies_larger_than_any_packet_arrive(&mesh).await;
     what_stays_inside_is_left_alone(&mesh).await;
+    a_server_may_speak_first(&mesh).await;
 }
 
 async fn failures(kind: Kind) {

@@ -1,0 +1,62 @@
+//! A server that speaks first, at a port of which nobody told the mesh what is spoken there.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv6Addr, SocketAddr},
+};
+
+use selvedge_tests::SOON;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
+
+use crate::{
+    capture::Capture,
+    mesh::{Mesh, OTHER_PORT},
+    scenarios::SECRET,
+};
+
+/// Nobody told the mesh what is spoken at this port; the client waits to be greeted, then both speak, and each
+/// ends its own half.
+pub(crate) async fn a_server_may_speak_first(mesh: &Mesh) {
+    let (client, reviews) = (mesh.workload("client"), mesh.workload("reviews-v1-a"));
+    let address = SocketAddr::new(reviews.place.address, OTHER_PORT);
+    let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), OTHER_PORT);
+    let listener = reviews.namespace().inside(|| std::net::TcpListener::bind(any)).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = greet(stream.unwrap()); // whom the policy refuses breaks off
+        }
+    });
+    let captures = [client, reviews].map(|workload| Capture::of(workload.namespace(), SECRET));
+
+    let said = client.namespace().run(move || dialogue(address)).await.unwrap();
+    assert_eq!(said, format!("{SECRET}\nyou said {SECRET}"));
+    assert_eq!(captures.each_ref().map(Capture::found), [0, 0]);
+
+    let refused = mesh.workload("outsider").namespace().run(move || dialogue(address)).await;
+    assert!(!refused.as_ref().is_ok_and(|said| said.contains(SECRET)), "{refused:?}");
+}
+
+fn greet(mut stream: std::net::TcpStream) -> io::Result<()> {
+    writeln!(stream, "{SECRET}")?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    write!(stream, "you said {said}")
+}
+
+/// Waits for a line, answers, ends its own half, and returns all that was heard.
+async fn dialogue(address: SocketAddr) -> io::Result<String> {
+    let stream = TcpStream::connect(address).await?;
+    let mut stream = BufReader::new(stream);
+    let mut heard = String::new();
+    let dialogue = async {
+        stream.read_line(&mut heard).await?;
+        stream.write_all(SECRET.as_bytes()).await?;
+        stream.shutdown().await?;
+        stream.read_to_string(&mut heard).await
+    };
+    tokio::time::timeout(SOON, dialogue).await??;
+    Ok(heard)
+}
