@@ -81,12 +81,16 @@ async fn redirected(
     let mut read = BytesMut::new();
     let mut detected = match (spoken, &destination) {
         (Spoken::Tcp, _) if !asks_for_names => Some(First::Bytes(Detected::Opaque)),
-        (Spoken::Http | Spoken::Http2, _) | (_, None) => first(&worker, &mut tcp, &mut read, None).await,
-        (Spoken::Tcp | Spoken::Unspecified, Some(_)) => {
+        (Spoken::Http | Spoken::Http2, _) => first(&worker, &mut tcp, &mut read, None).await,
+        (Spoken::Tcp | Spoken::Unspecified, _) => {
             first(&worker, &mut tcp, &mut read, Some(worker.settings.detect_timeout)).await
         }
     };
-    if let (Some(First::Silence), Some(destination)) = (detected, &destination) {
+    if detected == Some(First::Silence) {
+        let Some(destination) = &destination else {
+            // A server that may be waited for, and nobody has said where it is.
+            return refuse_unknown(&worker, arrival, original, &tcp);
+        };
         let outgoing = outgoing(arrival, original, destination);
         let speaker = Box::pin(way_out::speculate(Rc::clone(&worker), outgoing, tcp, &mut read)).await;
         let Ok(Speaker::Client(client, said)) = speaker else { return };
@@ -133,9 +137,7 @@ async fn opaque(
         tls = Some(name);
     }
     let Some(destination) = destination else {
-        worker.metrics.connection_refused(Direction::Outbound, false, Reason::Discovery);
-        tracing::info!(peer = %arrival.peer, original = %original.address, "connection refused: the control plane has not said in time what that is");
-        return reset(&tcp);
+        return refuse_unknown(&worker, arrival, original, &tcp);
     };
     let mut outgoing = outgoing(arrival, original, &destination);
     if let Some(server_name) = tls {
@@ -155,6 +157,12 @@ async fn first(
         first = tokio::time::timeout(FIRST_BYTE, detect(tcp, read, silence)) => first.ok()?.ok(),
         () = worker.leave.closed(accept::Direction::Outbound) => None,
     }
+}
+
+fn refuse_unknown(worker: &Worker, arrival: Arrival, original: Original, tcp: &TcpStream) {
+    worker.metrics.connection_refused(Direction::Outbound, false, Reason::Discovery);
+    tracing::info!(peer = %arrival.peer, original = %original.address, "connection refused: the control plane has not said in time what that is");
+    reset(tcp);
 }
 
 fn refuse_tls(arrival: Arrival) {

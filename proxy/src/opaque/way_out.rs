@@ -195,8 +195,11 @@ async fn exchange(
     let greeting = far.greeting.split().freeze();
     let mut stream = Prefixed::new(greeting, far.stream);
     let ended = session.carry(&mut client, &mut stream, endpoint, limits, until).await;
-    let reason = ended.err().filter(|_| !stream.get_ref().is_heard()).map(|failure| failure.reason);
-    judge_by(worker, far.judged.as_ref(), reason);
+    match ended.err().filter(|_| !stream.get_ref().is_heard()).map(|failure| failure.reason) {
+        // Nobody's fault that can be told: a client may leave, or a limit be reached, before a word is said.
+        Some(reason) if reason != Reason::AppUnreachable => {}
+        reason => judge_by(worker, far.judged.as_ref(), reason),
+    }
 }
 
 /// Counts for or against the endpoint.
