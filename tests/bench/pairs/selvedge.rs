@@ -128,8 +128,8 @@ impl Sidecar {
     }
 
     fn start(&self, admin: Option<SocketAddr>) -> anyhow::Result<Running> {
-        let mut command = Command::new(&self.site.selvedge);
-        command.arg("proxy").args(&self.args).arg("--exit-on-stdin-close");
+        let mut command = Command::new(self.site.sidecar());
+        command.args(&self.args).arg("--exit-on-stdin-close");
         command.args(["--admin", &admin.map_or_else(|| "127.0.0.1:0".to_owned(), |admin| admin.to_string())]);
         command.env("SELVEDGE_TOKEN", &self.token);
         let name = if admin.is_some() { format!("{}-another", self.name) } else { self.name.clone() };
