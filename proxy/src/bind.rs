@@ -20,7 +20,7 @@ use selvedge_model::{
 use serde::Serialize;
 
 use crate::{
-    balance::{Candidate, Ejection, Health},
+    balance::{Candidate, Circuit, Counts, Ejection, Health},
     connect::outside::Origination,
     names::Origin,
     retry::Budget,
@@ -133,10 +133,12 @@ pub struct BoundBackend {
     pub endpoints: Vec<Arc<BoundEndpoint>>,
     /// Round robin's cursor.
     pub turn: AtomicUsize,
-    /// Opaque connections that are open, by all workers; shared with the same backend in the table before.
-    pub connections: Arc<AtomicU32>,
+    /// What is in progress with it, by all workers; shared with the same backend in the table before.
+    pub counts: Arc<Counts>,
     /// Ejection of its endpoints; `None` if the policy has none.
     pub ejection: Option<Arc<Ejection>>,
+    /// What there may be in progress with it; `None` if the policy has no limits.
+    pub circuit: Option<Circuit>,
 }
 
 /// An endpoint as one backend sees it.

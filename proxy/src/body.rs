@@ -17,7 +17,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::{
-    bind::Target, connect::Lease, deadline::Deadline, error::Reason, retry::Replay, telemetry::Observed,
+    balance::Held, bind::Target, connect::Lease, deadline::Deadline, error::Reason, retry::Replay,
+    telemetry::Observed,
 };
 
 /// Why a body could not be read to its end.
@@ -84,19 +85,23 @@ impl End {
 
 /// One request in flight at an endpoint; counted from [`InFlight::new`] until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(Arc<Target>);
+pub struct InFlight {
+    target: Arc<Target>,
+    /// Its place among the requests that the backend's policy allows. Boxed: few policies limit them.
+    _admitted: Option<Box<Held>>,
+}
 
 impl InFlight {
-    /// Counts one more request.
-    pub fn new(target: &Arc<Target>) -> Self {
+    /// Counts one more request, which was `admitted` if its backend has limits.
+    pub fn new(target: &Arc<Target>, admitted: Option<Held>) -> Self {
         target.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(target))
+        Self { target: Arc::clone(target), _admitted: admitted.map(Box::new) }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.target.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

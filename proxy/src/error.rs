@@ -153,6 +153,9 @@ impl Reason {
     }
 
     /// Whether the app was certainly not reached, so that any request may be sent again.
+    ///
+    /// Not so [`Self::Overflow`], although nothing was reached: to try again at once what there was no room
+    /// for is how overload spreads.
     pub const fn proves_undelivered(self) -> bool {
         matches!(
             self,
@@ -161,7 +164,6 @@ impl Reason {
                 | Self::ConnectFailure
                 | Self::Draining
                 | Self::Identity
-                | Self::Overflow
                 | Self::Tls
         )
     }

@@ -11,11 +11,12 @@ use std::{
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use http::HeaderName;
+use selvedge_model::{ConnectionLimits, ConnectionPool};
 use tower::Service;
 
 use crate::{
     bind::{ClientTls, Slot, Target},
-    connect::{FRESH_CONNECTION, FreshConnection, SendError},
+    connect::{FRESH_CONNECTION, FreshConnection, SendError, Terms},
     error::{Failure, Reason, SELVEDGE_ERROR},
     seldom,
     step::{Error, Facts, Request, Response},
@@ -25,8 +26,13 @@ use crate::{
 /// The peer's verified identity, for the app (Envoy's header, Envoy's format).
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
-/// Time to connect to the app: it is on this host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How the app is asked. Little time to connect: it is on this host.
+const TERMS: Terms<'static> = Terms {
+    connect_timeout: Duration::from_secs(5),
+    limits: &ConnectionLimits::NONE,
+    pool: &ConnectionPool::UNLIMITED,
+    circuit: None,
+};
 
 /// The place that all ports share which are not known to be the app's.
 const UNKNOWN_PORTS: usize = 0;
@@ -98,7 +104,7 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
         Some(client) => http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone()),
         None => seldom::remove(http.headers_mut(), &FORWARDED_CLIENT_CERT),
     };
-    match worker.pools.send(app, conn.version, http, CONNECT_TIMEOUT).await {
+    match worker.pools.send(app, conn.version, http, &TERMS).await {
         Ok(mut http) => {
             seldom::remove(http.headers_mut(), &SELVEDGE_ERROR);
             Ok(Response { http, facts: Facts::default() })

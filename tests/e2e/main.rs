@@ -17,6 +17,7 @@ mod kill;
 mod mesh_client;
 mod names;
 mod opaque;
+mod overload;
 mod plaintext;
 mod protocols;
 mod raw;

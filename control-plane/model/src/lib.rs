@@ -16,7 +16,10 @@ pub mod upstream_tls;
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
 pub use place::{Host, Place};
 pub use policy::{InboundPolicy, MtlsMode, MtlsRule, Verdict};
-pub use resilience::{ConnectionLimits, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy, TrafficPolicy};
+pub use resilience::{
+    ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy,
+    TrafficPolicy,
+};
 pub use route::{FullRegex, Match, Order, RequestFacts, RouteTable, Rule, StringMatch, WeightedBackend};
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};

@@ -51,6 +51,56 @@ impl Default for OutlierDetection {
     }
 }
 
+/// How HTTP/1.1 requests travel to an endpoint (`DestinationRule` `connectionPool.http.h2UpgradePolicy`).
+/// Whatever it says, the app is asked in HTTP/1.1 if there is a sidecar beside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum Http2Upgrade {
+    /// As the proxy's own setting says, but as HTTP/1.1 if connections, or
+    /// requests on one, are limited, which is meant for connections with one request at a time; to endpoints without a sidecar as HTTP/1.1.
+    #[default]
+    Default,
+    /// As HTTP/1.1.
+    Never,
+    /// As HTTP/2; to endpoints without a sidecar in plaintext, by prior knowledge.
+    Always,
+}
+
+/// How much one proxy has in progress with one backend, and how it keeps connections to it
+/// (`DestinationRule` `connectionPool.http`; Envoy's circuit breakers). What exceeds a limit is answered 503 at
+/// once. `None`: no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct ConnectionPool {
+    /// `http.http1MaxPendingRequests`: requests that wait for a connection, one that opens included.
+    pub max_pending_requests: Option<u32>,
+    /// `http.http2MaxRequests`: requests in progress, whatever they travel as.
+    pub max_requests: Option<u32>,
+    /// `http.maxRequestsPerConnection`: requests after which a connection takes no more.
+    pub max_requests_per_connection: Option<u32>,
+    /// `http.maxConcurrentStreams`: requests in progress on one HTTP/2 connection; the endpoint may allow
+    /// fewer.
+    pub max_concurrent_streams: Option<u32>,
+    /// `http.maxRetries`: attempts after a request's first that are in progress.
+    pub max_retries: Option<u32>,
+    /// `http.idleTimeout`: how long a connection without a request is kept. `None`: with HTTP/1.1, 4 s in
+    /// plaintext and 60 s between sidecars; with HTTP/2, until the endpoint closes it.
+    pub idle_timeout: Option<Duration>,
+    /// How HTTP/1.1 requests travel.
+    pub http2_upgrade: Http2Upgrade,
+}
+
+impl ConnectionPool {
+    /// No limits, and connections kept as long as is usual.
+    pub const UNLIMITED: Self = Self {
+        max_pending_requests: None,
+        max_requests: None,
+        max_requests_per_connection: None,
+        max_concurrent_streams: None,
+        max_retries: None,
+        idle_timeout: None,
+        http2_upgrade: Http2Upgrade::Default,
+    };
+}
+
 /// What a client does with one backend (`DestinationRule` `trafficPolicy`, the part that we act on).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct TrafficPolicy {
@@ -60,21 +110,30 @@ pub struct TrafficPolicy {
     pub outlier_detection: Option<OutlierDetection>,
     /// Time for TCP and TLS together; default 10 s, as in Istio.
     pub connect_timeout: Duration,
-    /// What limits opaque connections.
+    /// What limits connections.
     pub connections: ConnectionLimits,
+    /// What limits requests.
+    pub connection_pool: ConnectionPool,
     /// TLS other than what each endpoint asks for.
     pub tls: Option<UpstreamTls>,
 }
 
-/// What limits opaque connections to one backend (`DestinationRule` `connectionPool.tcp`).
+/// What limits connections to one backend (`DestinationRule` `connectionPool.tcp`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct ConnectionLimits {
-    /// Open at once, by one client's sidecar; further ones are refused. `None` = no limit.
+    /// Open at once, by one client's sidecar. Further opaque ones are refused; requests wait for one of those
+    /// that there are, and each worker may always have one to each endpoint. `None` = no limit.
     pub max_connections: Option<u32>,
-    /// Time without a byte either way; zero = for good, `None` = as the proxy's own setting says (1 h).
+    /// Opaque connections' time without a byte either way; zero = for good, `None` = as the proxy's own setting says (1 h).
     pub idle_timeout: Option<Duration>,
-    /// Time at all; `None` = as the proxy's own setting says (for good).
+    /// Time at all; `None` = as the proxy's own setting says (for good). A connection for requests takes no
+    /// more of them then; `None` = an hour.
     pub max_duration: Option<Duration>,
+}
+
+impl ConnectionLimits {
+    /// No limits.
+    pub const NONE: Self = Self { max_connections: None, idle_timeout: None, max_duration: None };
 }
 
 impl Default for TrafficPolicy {
@@ -84,6 +143,7 @@ impl Default for TrafficPolicy {
             outlier_detection: None,
             connect_timeout: Duration::from_secs(10),
             connections: ConnectionLimits::default(),
+            connection_pool: ConnectionPool::default(),
             tls: None,
         }
     }

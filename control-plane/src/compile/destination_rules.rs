@@ -94,18 +94,11 @@ fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problem
     let subsets = rule.spec.subsets.iter().enumerate();
     let subsets = subsets.map(|(index, subset)| (format!("spec.subsets[{index}]"), &subset.policy));
     for (field, policy) in std::iter::once(("spec".to_owned(), &rule.spec.policy)).chain(subsets) {
-        let limits = policy.connection_pool.map(|pool| pool.connections).unwrap_or_default();
-        for (name, is_set) in [
-            ("maxConnections", limits.max_connections.is_some()),
-            ("idleTimeout", limits.idle_timeout.is_some()),
-            ("maxConnectionDuration", limits.max_duration.is_some()),
-        ] {
-            if is_set {
-                let field = format!("{field}.trafficPolicy.connectionPool.tcp.{name}");
-                let message =
-                    "not acted on: it limits opaque connections, and all ports of the host speak HTTP";
-                problems.add(rule.problem(Severity::NotActedOn, &field, message));
-            }
+        if policy.connection_pool.as_ref().is_some_and(|pool| pool.connections.idle_timeout.is_some()) {
+            let field = format!("{field}.trafficPolicy.connectionPool.tcp.idleTimeout");
+            let message = "not acted on: it is for opaque connections, and all ports of the host speak HTTP; \
+                           set http.idleTimeout";
+            problems.add(rule.problem(Severity::NotActedOn, &field, message));
         }
     }
 }
@@ -189,17 +182,20 @@ fn merged(
         outlier_detection: subset
             .and_then(|blocks| blocks.outlier_detection.clone())
             .or_else(|| rule.outlier_detection.clone()),
-        connection_pool: subset.and_then(|blocks| blocks.connection_pool).or(rule.connection_pool),
+        connection_pool: subset
+            .and_then(|blocks| blocks.connection_pool.clone())
+            .or_else(|| rule.connection_pool.clone()),
         tls: subset.and_then(|blocks| blocks.tls.clone()).or_else(|| rule.tls.clone()),
         ports: BTreeMap::new(),
     });
     let default = TrafficPolicy::default();
-    let connect_timeout = blocks.connection_pool.and_then(|pool| pool.connect_timeout);
+    let pool = blocks.connection_pool.unwrap_or_default();
     TrafficPolicy {
         load_balancer: blocks.load_balancer.unwrap_or(default.load_balancer),
         outlier_detection: blocks.outlier_detection,
-        connect_timeout: connect_timeout.unwrap_or(default.connect_timeout),
-        connections: blocks.connection_pool.map(|pool| pool.connections).unwrap_or_default(),
+        connect_timeout: pool.connect_timeout.unwrap_or(default.connect_timeout),
+        connections: pool.connections,
+        connection_pool: pool.pool,
         tls: blocks.tls.map(|tls| named(tls, host)),
     }
 }

@@ -106,7 +106,7 @@ spec:
   host: reviews
   trafficPolicy:
     loadBalancer: {simple: ROUND_ROBIN}
-    connectionPool: {tcp: {connectTimeout: 1s}}
+    connectionPool: {tcp: {connectTimeout: 1s, maxConnections: 5}}
   subsets:
   - {name: v1, labels: {version: v1}}
   - name: v2
@@ -176,6 +176,8 @@ fn a_subset_replaces_whole_blocks_of_its_hosts_policy() {
     assert_eq!(v1.policy.connect_timeout, Duration::from_secs(1));
     assert_eq!(v2.policy.load_balancer, selvedge_model::LoadBalancer::RoundRobin);
     assert_eq!(v2.policy.connect_timeout, Duration::from_secs(10), "its connectionPool is another block");
+    let limits = [v1, v2].map(|backend| backend.policy.connections.max_connections);
+    assert_eq!(limits, [Some(5), None]);
     assert!(v1.policy.outlier_detection.is_none() && v2.policy.outlier_detection.is_some());
 }
 

@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use selvedge_model::{
-    ClientCertificate, ConnectionLimits, Host, LoadBalancer, OutlierDetection, TlsOrigination, UpstreamTls,
-};
+use selvedge_model::{ClientCertificate, Host, LoadBalancer, OutlierDetection, TlsOrigination, UpstreamTls};
 use serde::Deserialize;
 
 use super::{
+    connection_pool::{PoolBlock, PoolWords},
     document::{Reading, wrong},
     service_entry::export_to,
     typed::{FieldError, Seen},
@@ -46,22 +45,13 @@ pub struct PolicyBlocks {
     pub load_balancer: Option<LoadBalancer>,
     /// `outlierDetection`.
     pub outlier_detection: Option<OutlierDetection>,
-    /// `connectionPool`: the time for TCP and TLS, if that block gives it.
-    pub connection_pool: Option<ConnectionPool>,
+    /// `connectionPool`.
+    pub connection_pool: Option<PoolBlock>,
     /// `tls`. Its server name is still as it is written: `None` = the host's.
     pub tls: Option<UpstreamTls>,
     /// `portLevelSettings`, by the service's port: each replaces all blocks above, also those that it does
     /// not give.
     pub ports: BTreeMap<u16, Self>,
-}
-
-/// The part of `connectionPool` that is acted on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ConnectionPool {
-    /// `tcp.connectTimeout`.
-    pub connect_timeout: Option<Duration>,
-    /// `tcp.maxConnections`, `tcp.idleTimeout` and `tcp.maxConnectionDuration`.
-    pub connections: ConnectionLimits,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,7 +81,7 @@ struct SubsetWords {
 struct PolicyWords {
     load_balancer: Option<LoadBalancerWords>,
     outlier_detection: Option<OutlierWords>,
-    connection_pool: Option<ConnectionPoolWords>,
+    connection_pool: Option<PoolWords>,
     tls: Option<TlsWords>,
     port_level_settings: Vec<PortPolicyWords>,
 }
@@ -102,7 +92,7 @@ struct PortPolicyWords {
     port: PortWords,
     load_balancer: Option<LoadBalancerWords>,
     outlier_detection: Option<OutlierWords>,
-    connection_pool: Option<ConnectionPoolWords>,
+    connection_pool: Option<PoolWords>,
     tls: Option<TlsWords>,
 }
 
@@ -138,21 +128,6 @@ struct OutlierWords {
     interval: Option<GoDuration>,
     base_ejection_time: Option<GoDuration>,
     max_ejection_percent: Option<u32>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ConnectionPoolWords {
-    tcp: TcpWords,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct TcpWords {
-    connect_timeout: Option<GoDuration>,
-    max_connections: Option<u32>,
-    idle_timeout: Option<GoDuration>,
-    max_connection_duration: Option<GoDuration>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -246,7 +221,7 @@ fn read_policy(
         .transpose()?;
     let connection_pool = match words.connection_pool {
         None => None,
-        Some(pool) => Some(read_connection_pool(&pool, field)?),
+        Some(words) => Some(words.read(&format!("{field}.connectionPool"))?),
     };
     Ok(PolicyBlocks { load_balancer, outlier_detection, connection_pool, tls, ports })
 }
@@ -316,26 +291,6 @@ fn read_tls(words: TlsWords, field: &str, reading: &mut Reading<'_>) -> Result<U
         client,
         insecure_skip_verify: words.insecure_skip_verify,
     }))
-}
-
-fn read_connection_pool(words: &ConnectionPoolWords, field: &str) -> Result<ConnectionPool, FieldError> {
-    let connect_timeout = words.tcp.connect_timeout.map(|time| time.0);
-    if connect_timeout.is_some_and(|time| time < Duration::from_millis(1)) {
-        let field = format!("{field}.connectionPool.tcp.connectTimeout");
-        return Err(wrong(field, "is shorter than 1ms; no connection could be made"));
-    }
-    let max_duration = words.tcp.max_connection_duration.map(|time| time.0);
-    if max_duration.is_some_and(|time| time < Duration::from_millis(1)) {
-        let field = format!("{field}.connectionPool.tcp.maxConnectionDuration");
-        return Err(wrong(field, "is shorter than 1ms; leave it out if connections may last"));
-    }
-    let connections = ConnectionLimits {
-        // As in Istio, 0 is as good as nothing.
-        max_connections: words.tcp.max_connections.filter(|count| *count > 0),
-        idle_timeout: words.tcp.idle_timeout.map(|time| time.0),
-        max_duration,
-    };
-    Ok(ConnectionPool { connect_timeout, connections })
 }
 
 fn read_outlier(

@@ -3,6 +3,7 @@
 //! One file per kind that is acted on. Each has its words (serde structs with exactly the fields that we
 //! honour) and what they mean (`…Spec`), so that `compile` never sees a text that was not understood.
 
+pub mod connection_pool;
 pub mod decode;
 pub mod destination_rule;
 mod document;

@@ -3,7 +3,9 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use selvedge_model::{Host, LoadBalancer, MtlsMode, Protocol, RetryOn, RetryPolicy, StringMatch};
+use selvedge_model::{
+    ConnectionPool, Host, Http2Upgrade, LoadBalancer, MtlsMode, Protocol, RetryOn, RetryPolicy, StringMatch,
+};
 
 use super::{service::TargetPort, service_entry::EntryEndpoints, *};
 use crate::problem::{Problem, Severity};
@@ -109,19 +111,44 @@ fn json_lists_and_markers_are_read_alike() {
 #[test]
 fn every_field_that_is_not_acted_on_is_named_with_its_line() {
     let decoded = destination_rule(
-        "    connectionPool:\n      tcp:\n        maxConnections: 100\n        connectTimeout: 3s\n      http:\n        http1MaxPendingRequests: 50\n    outlierDetection:\n      consecutiveErrors: 5\n",
+        "    connectionPool:\n      tcp:\n        maxConnections: 100\n        connectTimeout: 3s\n        tcpKeepalive: {}\n      http:\n        http1MaxPendingRequests: 50\n        useClientProtocol: true\n    outlierDetection:\n      consecutiveErrors: 5\n",
     );
 
     assert_eq!(
         told(&decoded),
         [
-            ("spec.trafficPolicy.connectionPool.http.http1MaxPendingRequests", 12, Severity::NotActedOn),
-            ("spec.trafficPolicy.outlierDetection.consecutiveErrors", 14, Severity::Warning),
+            ("spec.trafficPolicy.connectionPool.tcp.tcpKeepalive", 11, Severity::NotActedOn),
+            ("spec.trafficPolicy.connectionPool.http.useClientProtocol", 14, Severity::NotActedOn),
+            ("spec.trafficPolicy.outlierDetection.consecutiveErrors", 16, Severity::Warning),
         ]
     );
-    assert_eq!(policy(&decoded).connection_pool.unwrap().connect_timeout, Some(Duration::from_secs(3)));
+    let block = policy(&decoded).connection_pool.clone().unwrap();
+    assert_eq!(block.connect_timeout, Some(Duration::from_secs(3)));
+    assert_eq!((block.connections.max_connections, block.pool.max_pending_requests), (Some(100), Some(50)));
     let outlier = policy(&decoded).outlier_detection.clone().unwrap();
     assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_errors), (Some(5), Some(5)));
+}
+
+#[test]
+fn limits_on_connections_are_read_and_zero_is_none() {
+    let decoded = destination_rule(
+        "    connectionPool:\n      tcp: {maxConnections: 0, maxConnectionDuration: 10m}\n      http: {http2MaxRequests: 7, maxRequestsPerConnection: 1, maxConcurrentStreams: 9, maxRetries: 3, idleTimeout: 5s, h2UpgradePolicy: DO_NOT_UPGRADE}\n",
+    );
+
+    assert_eq!(told(&decoded), []);
+    let expected = ConnectionPool {
+        max_pending_requests: None,
+        max_requests: Some(7),
+        max_requests_per_connection: Some(1),
+        max_concurrent_streams: Some(9),
+        max_retries: Some(3),
+        idle_timeout: Some(Duration::from_secs(5)),
+        http2_upgrade: Http2Upgrade::Never,
+    };
+    let block = policy(&decoded).connection_pool.as_ref().unwrap();
+    assert_eq!(block.pool, expected);
+    assert_eq!(block.connections.max_connections, None);
+    assert_eq!(block.connections.max_duration, Some(Duration::from_secs(600)));
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
-use super::{Outcome, pick};
+use super::{Limit, Outcome, pick};
 use crate::{
     bind::{BoundBackend, BoundEndpoint},
     body::InFlight,
-    connect::SendError,
+    connect::{SendError, Terms},
     error::{Failure, Reason, SELVEDGE_ERROR},
     seldom,
     step::{Error, Facts, Response, Routed, Taken},
@@ -63,11 +63,27 @@ async fn send(worker: &Worker, attempt: Attempt) -> Result<Response, Error> {
         }
     };
     facts.endpoint = Some(Arc::clone(&endpoint));
+    let admitted = match &backend.circuit {
+        None => None,
+        Some(circuit) => match circuit.enter(Limit::Requests) {
+            Some(admitted) => Some(admitted),
+            None => {
+                let failure = overflow(worker, &backend, Limit::Requests);
+                facts.reason = Some(failure.reason);
+                return Err(Error { failure, facts: Box::new(facts), request: Some(routed.http) });
+            }
+        },
+    };
 
-    let in_flight = InFlight::new(&endpoint.target);
-    let limit = backend.policy.connect_timeout;
+    let in_flight = InFlight::new(&endpoint.target, admitted);
+    let terms = Terms {
+        connect_timeout: backend.policy.connect_timeout,
+        limits: &backend.policy.connections,
+        pool: &backend.policy.connection_pool,
+        circuit: backend.circuit.as_ref(),
+    };
     let mut awaited = Awaited { worker, backend: &backend, endpoint: &endpoint, deadline: routed.deadline };
-    let sending = pin!(worker.pools.send(&endpoint.target, routed.version, routed.http, limit));
+    let sending = pin!(worker.pools.send(&endpoint.target, routed.version, routed.http, &terms));
     let sent = worker.deadlines.within(until, sending).await.unwrap_or_else(|| Err(late(&endpoint).into()));
     awaited.deadline = None;
     let result = match sent {
@@ -77,6 +93,9 @@ async fn send(worker: &Worker, attempt: Attempt) -> Result<Response, Error> {
             Ok(Response { http, facts })
         }
         Err(SendError { failure, request }) => {
+            if failure.reason == Reason::Overflow {
+                worker.metrics.overflow(&backend.name, Limit::Pending, worker.index);
+            }
             facts.reason = Some(failure.reason);
             Err(Error { failure, facts: Box::new(facts), request })
         }
@@ -129,6 +148,13 @@ pub(crate) fn choose(
     })
 }
 
+/// There is no room for one more of `what`.
+fn overflow(worker: &Worker, backend: &BoundBackend, what: Limit) -> Failure {
+    worker.metrics.overflow(&backend.name, what, worker.index);
+    let name = &backend.name;
+    Failure::new(Reason::Overflow, format!("{name} has as much in progress as {} allows", what.word()))
+}
+
 fn late(endpoint: &BoundEndpoint) -> Failure {
     Failure::new(
         Reason::Timeout,
@@ -154,6 +180,8 @@ fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
     match result {
         Ok(response) if response.facts.reason.is_some_and(blames_endpoint) => Some(Outcome::GatewayFailure),
         Ok(response) => Some(Outcome::of_status(response.http.status().as_u16())),
+        // That is our own limit, and no endpoint's failure.
+        Err(error) if error.failure.reason == Reason::Overflow => None,
         Err(error) => blames_endpoint(error.failure.reason).then_some(Outcome::GatewayFailure),
     }
 }

@@ -4,12 +4,14 @@
 //! generator are parameters, so a test of an hour of ejections takes no time. What workers share
 //! (round robin's cursor, ejections) is atomics; a pick takes no lock and allocates nothing.
 
+mod circuit;
 mod outlier;
 mod pick;
 
 pub mod endpoints;
 
 pub use self::{
+    circuit::{Circuit, Counts, Held, Limit},
     endpoints::endpoints,
     outlier::{Ejected, Ejection, Health, Outcome, Why},
     pick::{Candidate, pick},

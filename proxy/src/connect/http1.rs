@@ -1,7 +1,7 @@
 //! HTTP/1.1 connections: one request at a time, idle ones kept in a stack.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::{Rc, Weak},
     time::{Duration, Instant},
 };
@@ -15,55 +15,71 @@ use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{
-    Failure, FreshConnection, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime,
+    Failure, FreshConnection, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite,
+    tls::Lifetime, waiting::Waiting,
 };
-use crate::{bind::Target, body::Body, upgrade::WebSocket};
+use crate::{balance::Held, bind::Target, body::Body, upgrade::WebSocket};
 
-/// How long an idle connection to an app or an endpoint without a sidecar is kept. Shorter than the
-/// keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
+/// How long an idle connection to an app or an endpoint without a sidecar is kept, unless the
+/// backend's policy says. Shorter than the keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
 const IDLE_PLAIN: Duration = Duration::from_secs(4);
 
-/// How long an idle connection between sidecars is kept.
+/// How long an idle connection between sidecars is kept, unless the backend's policy says.
 const IDLE_MESH: Duration = Duration::from_secs(60);
 
 /// How often a connection that is coming back is looked at again before it is given up.
 const READY_LOOKS: usize = 4;
 
-/// Idle connections to one target, the one used last on top.
+/// A worker's connections to one target.
 #[derive(Debug, Default)]
-pub(super) struct Idle(RefCell<Vec<Connection>>);
+pub(super) struct Connections {
+    /// Those that no answer arrives on, the one used last on top.
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection keeps its box when it moves between the pool and an answer"
+    )]
+    idle: RefCell<Vec<Box<Connection>>>,
+    /// All that are open or being opened.
+    open: Cell<usize>,
+    waiting: Waiting,
+}
 
+/// Boxed wherever it is: it moves from the pool to a request, and with the answer back.
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<Body>,
-    lifetime: Option<Lifetime>,
+    pool: Weak<Pool>,
+    lifetime: Lifetime,
     idle_since: Instant,
+    /// How long it may be idle.
+    idle: Duration,
+    /// How many more requests it may take; `None`: any number.
+    left: Option<u32>,
 }
 
 /// A connection that an answer is arriving on. Dropped: closed.
 #[derive(Debug)]
-pub struct Lease {
-    connection: Connection,
-    pool: Weak<Pool>,
-}
+pub struct Lease(Box<Connection>);
 
 impl Lease {
     /// Puts the connection back at `now`, to be used for another request.
     pub fn give_back(mut self, now: Instant) {
-        if let Some(pool) = self.pool.upgrade()
-            && !self.connection.sender.is_closed()
+        if let Some(pool) = self.0.pool.upgrade()
+            && !self.0.sender.is_closed()
+            && self.0.left != Some(0)
         {
-            self.connection.idle_since = now;
-            pool.http1.0.borrow_mut().push(self.connection);
+            self.0.idle_since = now;
+            pool.http1.idle.borrow_mut().push(self.0);
+            pool.http1.waiting.wake_one();
         }
     }
 }
 
 impl Connection {
-    fn usable(&self, now: Instant, idle: Duration) -> bool {
+    fn usable(&self, now: Instant) -> bool {
         !self.sender.is_closed()
-            && now.duration_since(self.idle_since) < idle
-            && self.lifetime.as_ref().is_none_or(|lifetime| lifetime.lasts(now))
+            && now.duration_since(self.idle_since) < self.idle
+            && self.lifetime.lasts(now)
     }
 
     /// Whether it can take a request, after giving its task a few chances to finish with the last one.
@@ -81,18 +97,40 @@ impl Connection {
     }
 }
 
-impl Idle {
+impl Connections {
     pub(super) fn sweep(&self, now: Instant) {
-        self.0.borrow_mut().retain(|connection| connection.usable(now, IDLE_MESH));
+        self.idle.borrow_mut().retain(|connection| connection.usable(now));
     }
 
-    async fn take(&self, idle: Duration) -> Option<Connection> {
+    async fn take(&self) -> Option<Box<Connection>> {
         let now = Instant::now();
         loop {
-            let mut connection = self.0.borrow_mut().pop()?;
-            if connection.usable(now, idle) && connection.ready().await {
+            let mut connection = self.idle.borrow_mut().pop()?;
+            if connection.usable(now) && connection.ready().await {
                 return Some(connection);
             }
+        }
+    }
+}
+
+/// A connection that counts as open; when it is dropped there is room for another.
+struct Place {
+    pool: Weak<Pool>,
+    _counted: Option<Held>,
+}
+
+impl Place {
+    fn new(pool: &Rc<Pool>, counted: Option<Held>) -> Self {
+        pool.http1.open.set(pool.http1.open.get() + 1);
+        Self { pool: Rc::downgrade(pool), _counted: counted }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.http1.open.set(pool.http1.open.get() - 1);
+            pool.http1.waiting.wake_one();
         }
     }
 }
@@ -104,24 +142,24 @@ pub(super) async fn send(
     target: &Target,
     settings: &Settings,
     mut request: Box<http::Request<Body>>,
-    limit: Duration,
+    terms: &Terms<'_>,
 ) -> Result<Box<http::Response<Body>>, SendError> {
     rewrite::for_http1(&mut request)?;
     let asked = WebSocket::is_asked_by(&request);
     let fresh = target.identity.is_none() && FreshConnection::is_needed_by(&request);
-    let idle = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
     loop {
-        let kept = if fresh { None } else { pool.http1.take(idle).await };
+        let in_turn = fresh || (terms.circuit.is_some() && pool.http1.waiting.is_busy());
+        let kept = if in_turn { None } else { pool.http1.take().await };
         let (mut connection, reused) = match kept {
             Some(connection) => (connection, true),
             // Boxed: a handshake is seldom, and its future is much larger than a request's.
-            None => match Box::pin(open(target, settings, limit)).await {
-                Ok(connection) => (connection, false),
+            None => match Box::pin(open_or_wait(pool, target, settings, terms)).await {
+                Ok(connection) => connection,
                 Err(failure) => return Err(SendError { failure, request: Some(request) }),
             },
         };
         match connection.sender.try_send_request(*request).await {
-            Ok(response) => return received(pool, target, connection, response, asked),
+            Ok(response) => return received(target, connection, response, asked),
             Err(mut error) => {
                 let failure = failed(target, error.error());
                 match error.take_message() {
@@ -139,11 +177,35 @@ pub(super) async fn send(
     }
 }
 
-/// An answer; its connection comes back when it has been read, if it is HTTP still.
-fn received(
+/// A new connection; where there may be no more of them, one that comes back. Also whether it was used
+/// before.
+///
+/// There is always one to wait for: the first of each target is never refused.
+async fn open_or_wait(
     pool: &Rc<Pool>,
     target: &Target,
-    connection: Connection,
+    settings: &Settings,
+    terms: &Terms<'_>,
+) -> Result<(Box<Connection>, bool), Failure> {
+    let connections = &pool.http1;
+    let _pending = terms.pending(target)?;
+    loop {
+        if let Some(counted) = terms.connection(connections.open.get() == 0) {
+            let place = Place::new(pool, counted);
+            let opened = open(pool, target, settings, terms, place).await?;
+            return Ok((Box::new(opened), false));
+        }
+        connections.waiting.wait().await;
+        if let Some(kept) = connections.take().await {
+            return Ok((kept, true));
+        }
+    }
+}
+
+/// An answer; its connection comes back when it has been read, if it is HTTP still.
+fn received(
+    target: &Target,
+    mut connection: Box<Connection>,
     response: http::Response<Incoming>,
     asked: bool,
 ) -> Result<Box<http::Response<Body>>, SendError> {
@@ -156,13 +218,21 @@ fn received(
     if switched {
         WebSocket::announce(response.headers_mut());
     } else {
-        response.body_mut().end().lease = Some(Lease { connection, pool: Rc::downgrade(pool) });
+        connection.left = connection.left.map(|left| left.saturating_sub(1));
+        response.body_mut().end().lease = Some(super::Lease::Http1(Lease(connection)));
     }
     Ok(response)
 }
 
-async fn open(target: &Target, settings: &Settings, limit: Duration) -> Result<Connection, Failure> {
-    let opened = super::open(target, settings, wire::Carrier::Http1, wire::AppProtocol::Http1, limit).await?;
+async fn open(
+    pool: &Rc<Pool>,
+    target: &Target,
+    settings: &Settings,
+    terms: &Terms<'_>,
+    place: Place,
+) -> Result<Connection, Failure> {
+    let (carrier, app) = (wire::Carrier::Http1, wire::AppProtocol::Http1);
+    let opened = super::open(target, settings, carrier, app, terms.connect_timeout, terms.max_age()).await?;
     let dial = target.dial;
     let (sender, connection) = Builder::new()
         .handshake(TokioIo::new(opened.stream))
@@ -170,10 +240,18 @@ async fn open(target: &Target, settings: &Settings, limit: Duration) -> Result<C
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
     let open = super::opened(target, settings);
     tokio::task::spawn_local(async move {
-        let _open = open;
+        let _open = (open, place);
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%dial, %error, "HTTP/1.1 connection ended");
         }
     });
-    Ok(Connection { sender, lifetime: opened.lifetime, idle_since: Instant::now() })
+    let usual = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
+    Ok(Connection {
+        sender,
+        pool: Rc::downgrade(pool),
+        lifetime: opened.lifetime,
+        idle_since: Instant::now(),
+        idle: terms.pool.idle_timeout.unwrap_or(usual),
+        left: terms.pool.max_requests_per_connection,
+    })
 }

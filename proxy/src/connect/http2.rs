@@ -1,8 +1,11 @@
-//! HTTP/2 connections: one per target and application protocol, shared by all requests.
+//! HTTP/2 connections: shared by all requests to a target for one application protocol. There is one of
+//! them, and another only when all are full: when their endpoint allows no more requests on them.
 
 use std::{
-    cell::RefCell,
-    rc::Rc,
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
+    rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,8 +19,12 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
 
-use super::{Failure, Pool, Reason, SendError, Settings, answer, failed, rewrite, tls::Lifetime};
+use super::{
+    Failure, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite, tls::Lifetime,
+    waiting::Waiting,
+};
 use crate::{
+    balance::Held,
     bind::Target,
     body::{Body, Local},
     step::HttpVersion,
@@ -42,84 +49,165 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a request moves on to a newer connection because the one it had did not take it.
 const MOVES: usize = 3;
 
+/// Requests that a mesh peer is taken to allow before it has said how many: what sidecars allow by default.
+const USUAL_STREAMS: usize = 1024;
+
+/// Connections of one worker to one target, at the most, where no policy limits them. What finds none of
+/// them free waits.
+const MAX_CONNECTIONS: usize = 32;
+
+/// A worker's connections to one target, for one application protocol.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    /// The oldest first, which is used as long as it has room: so that the others become idle.
+    open: RefCell<Vec<Connection>>,
+    /// The attempt to open one that everybody waits for.
+    opening: RefCell<Option<Opening>>,
+    waiting: Waiting,
+}
+
 #[derive(Debug, Clone)]
 struct Connection {
     sender: SendRequest<Body>,
-    lifetime: Option<Lifetime>,
+    lifetime: Lifetime,
+    load: Rc<Load>,
+    /// How long it may be without a request; `None`: for as long as it lasts.
+    idle: Option<Duration>,
+    /// The most requests that it may have in progress, if the endpoint allows more.
+    most_streams: usize,
+    /// Its place among the connections that the backend's policy allows.
+    _counted: Option<Rc<Held>>,
 }
 
-type Opening = SharedFuture<LocalBoxFuture<'static, Result<Connection, Failure>>>;
-
-/// The one connection, or the attempt to open it that everybody waits for.
-#[derive(Debug, Default)]
-pub(super) struct Shared(RefCell<State>);
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    None,
-    Opening(Opening),
-    Open(Connection),
+/// What a connection carries.
+#[derive(Debug)]
+struct Load {
+    /// Requests in progress.
+    streams: Cell<usize>,
+    /// How many requests the endpoint allows to be in progress.
+    allowed: Cell<usize>,
+    /// Since when there is none.
+    idle_since: Cell<Instant>,
+    /// How many more requests it may take; `None`: any number.
+    left: Cell<Option<u32>>,
+    /// Whose it is, and where among them.
+    pool: Weak<Pool>,
+    place: usize,
 }
+
+/// A request in progress; when it is dropped there is room for another.
+#[derive(Debug)]
+pub struct Stream(Rc<Load>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let load = &self.0;
+        let streams = load.streams.get() - 1;
+        load.streams.set(streams);
+        if streams == 0 {
+            load.idle_since.set(Instant::now());
+        }
+        if let Some(pool) = load.pool.upgrade() {
+            pool.http2[load.place].waiting.wake_one();
+        }
+    }
+}
+
+type Opening = SharedFuture<LocalBoxFuture<'static, Result<(), Failure>>>;
 
 impl Connection {
     fn usable(&self, now: Instant) -> bool {
-        !self.sender.is_closed() && self.lifetime.as_ref().is_none_or(|lifetime| lifetime.lasts(now))
+        !self.sender.is_closed() && self.lifetime.lasts(now) && self.load.left.get() != Some(0)
+    }
+
+    fn has_room(&self) -> bool {
+        let most = self.load.allowed.get().min(self.most_streams);
+        // A peer that allows none for the moment is left to hyper, which waits until it does.
+        self.load.streams.get() < most.max(1)
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let since = self.load.idle_since.get();
+        self.load.streams.get() == 0 && self.idle.is_some_and(|idle| now.duration_since(since) >= idle)
+    }
+
+    /// Takes a place on it.
+    fn enter(&self) -> Stream {
+        self.load.streams.set(self.load.streams.get() + 1);
+        self.load.left.set(self.load.left.get().map(|left| left.saturating_sub(1)));
+        Stream(Rc::clone(&self.load))
     }
 }
 
-impl Shared {
-    /// Lets go of a connection that takes no more requests; those in progress finish.
+impl Connections {
+    /// Lets go of connections that take no more requests; those in progress finish.
     pub(super) fn sweep(&self, now: Instant) {
-        let mut state = self.0.borrow_mut();
-        if matches!(&*state, State::Open(connection) if !connection.usable(now)) {
-            *state = State::None;
-        }
+        self.open.borrow_mut().retain(|connection| connection.usable(now) && !connection.is_idle(now));
     }
 
-    fn open_connection(&self) -> Option<Connection> {
-        match &*self.0.borrow() {
-            State::Open(connection) if connection.usable(Instant::now()) => Some(connection.clone()),
-            _ => None,
+    /// A connection with room for a request.
+    fn find(&self) -> Option<Connection> {
+        let mut open = self.open.borrow_mut();
+        let now = Instant::now();
+        match open.iter().find(|connection| connection.usable(now) && connection.has_room()) {
+            Some(found) => Some(found.clone()),
+            None => {
+                open.retain(|connection| connection.usable(now));
+                None
+            }
         }
     }
 
     /// The attempt in progress, or a new one.
-    fn opening(
-        &self,
-        start: impl FnOnce() -> LocalBoxFuture<'static, Result<Connection, Failure>>,
-    ) -> Opening {
-        let mut state = self.0.borrow_mut();
-        if let State::Opening(opening) = &*state
+    fn opening(&self, start: impl FnOnce() -> LocalBoxFuture<'static, Result<(), Failure>>) -> Opening {
+        let mut opening = self.opening.borrow_mut();
+        if let Some(opening) = &*opening
             && opening.peek().is_none()
         {
             return opening.clone();
         }
-        let opening = start().shared();
-        *state = State::Opening(opening.clone());
-        opening
+        let new = start().shared();
+        *opening = Some(new.clone());
+        new
+    }
+
+    fn is_opening(&self) -> bool {
+        self.opening.borrow().as_ref().is_some_and(|opening| opening.peek().is_none())
     }
 }
 
-/// Sends one request on the shared connection, opening it if need be.
+/// Sends one request on a shared connection, opening one if need be.
 pub(super) async fn send(
     pool: &Rc<Pool>,
     target: &Arc<Target>,
     settings: &Settings,
     version: HttpVersion,
     mut request: Box<http::Request<Body>>,
-    limit: Duration,
+    terms: &Terms<'_>,
 ) -> Result<Box<http::Response<Body>>, SendError> {
     let scheme = if target.is_tls_outside() { Scheme::HTTPS } else { Scheme::HTTP };
     rewrite::for_http2(&mut request, scheme)?;
+    let place = usize::from(version == HttpVersion::Http2);
     let mut moves = 0;
     loop {
-        let mut connection = match connection(pool, target, settings, version, limit).await {
-            Ok(connection) => connection,
-            Err(failure) => return Err(SendError { failure, request: Some(request) }),
+        let connections = &pool.http2[place];
+        let in_turn = terms.circuit.is_some() && connections.waiting.is_busy();
+        let found = if in_turn { None } else { connections.find() };
+        let mut connection = match found {
+            Some(connection) => connection,
+            // Boxed: seldom, and larger than a request's future.
+            None => match Box::pin(open_or_wait(pool, place, target, settings, terms)).await {
+                Ok(connection) => connection,
+                Err(failure) => return Err(SendError { failure, request: Some(request) }),
+            },
         };
+        let stream = connection.enter();
         match connection.sender.try_send_request(*request).await {
-            Ok(response) => return Ok(answer(response)),
+            Ok(response) => {
+                let mut response = answer(response);
+                response.body_mut().end().lease = Some(super::Lease::Http2(stream));
+                return Ok(response);
+            }
             Err(mut error) => {
                 let failure = failed(target, error.error());
                 match error.take_message() {
@@ -138,60 +226,128 @@ pub(super) async fn send(
     }
 }
 
-async fn connection(
+/// A connection with room: a new one; where there may be no more of them, one of those that there are, when
+/// a request on it has ended.
+async fn open_or_wait(
     pool: &Rc<Pool>,
+    place: usize,
     target: &Arc<Target>,
     settings: &Settings,
-    version: HttpVersion,
-    limit: Duration,
+    terms: &Terms<'_>,
 ) -> Result<Connection, Failure> {
-    let (shared, app) = match version {
-        HttpVersion::Http1 => (&pool.http2[0], wire::AppProtocol::Http1),
-        HttpVersion::Http2 => (&pool.http2[1], wire::AppProtocol::Http2),
-    };
-    if let Some(connection) = shared.open_connection() {
-        return Ok(connection);
+    let connections = &pool.http2[place];
+    let _pending = terms.pending(target)?;
+    loop {
+        let open = connections.open.borrow().len();
+        let counted = match connections.is_opening() {
+            true => Some(None),
+            false if open >= MAX_CONNECTIONS => None,
+            false => terms.connection(open == 0),
+        };
+        match counted {
+            None => connections.waiting.wait().await,
+            Some(counted) => {
+                let opening = connections.opening(|| {
+                    let (pool, target, settings) =
+                        (Rc::downgrade(pool), Arc::clone(target), settings.clone());
+                    let wanted = Wanted::new(terms, place, counted);
+                    async move { open_for(&pool, &target, &settings, wanted).await }.boxed_local()
+                });
+                opening.await?;
+            }
+        }
+        if let Some(connection) = connections.find() {
+            return Ok(connection);
+        }
     }
-    let opening = shared.opening(|| {
-        let target = Arc::clone(target);
-        let settings = settings.clone();
-        async move { open(&target, &settings, app, limit).await }.boxed_local()
-    });
-    let opened = opening.await;
-    let mut state = shared.0.borrow_mut();
-    if let State::Opening(opening) = &*state
-        && opening.peek().is_some()
-    {
-        *state = opened.as_ref().map_or(State::None, |connection| State::Open(connection.clone()));
-    }
-    opened
 }
 
-async fn open(
+/// What a new connection is to be like.
+struct Wanted {
+    place: usize,
+    connect_timeout: Duration,
+    max_age: Duration,
+    idle: Option<Duration>,
+    most_streams: usize,
+    most_requests: Option<u32>,
+    counted: Option<Held>,
+}
+
+impl Wanted {
+    fn new(terms: &Terms<'_>, place: usize, counted: Option<Held>) -> Self {
+        let most_streams = terms.pool.max_concurrent_streams.map(usize::try_from);
+        Self {
+            place,
+            connect_timeout: terms.connect_timeout,
+            max_age: terms.max_age(),
+            idle: terms.pool.idle_timeout,
+            most_streams: most_streams.and_then(Result::ok).unwrap_or(usize::MAX),
+            most_requests: terms.pool.max_requests_per_connection,
+            counted,
+        }
+    }
+}
+
+/// Opens a connection and adds it to the pool's.
+async fn open_for(
+    pool: &Weak<Pool>,
     target: &Target,
     settings: &Settings,
-    app: wire::AppProtocol,
-    limit: Duration,
-) -> Result<Connection, Failure> {
-    let opened = super::open(target, settings, wire::Carrier::Http2, app, limit).await?;
+    wanted: Wanted,
+) -> Result<(), Failure> {
+    let app = if wanted.place == 0 { wire::AppProtocol::Http1 } else { wire::AppProtocol::Http2 };
+    let (limit, max_age) = (wanted.connect_timeout, wanted.max_age);
+    let opened = super::open(target, settings, wire::Carrier::Http2, app, limit, max_age).await?;
     let dial = target.dial;
-    let (sender, connection) = Builder::new(Local)
+    let mut builder = Builder::new(Local);
+    builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_ANSWER_HEAD)
         .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_timeout(PING_TIMEOUT);
+    if target.identity.is_some() {
+        builder.initial_max_send_streams(USUAL_STREAMS);
+    }
+    let (sender, connection) = builder
         .handshake(TokioIo::new(opened.stream))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;
     let open = super::opened(target, settings);
+    let load = Rc::new(Load {
+        streams: Cell::new(0),
+        allowed: Cell::new(connection.current_max_send_streams()),
+        idle_since: Cell::new(Instant::now()),
+        left: Cell::new(wanted.most_requests),
+        pool: Weak::clone(pool),
+        place: wanted.place,
+    });
+    let noted = Rc::clone(&load);
     tokio::task::spawn_local(async move {
         let _open = open;
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let carried = poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            noted.allowed.set(connection.current_max_send_streams());
+            ended
+        });
+        if let Err(error) = carried.await {
             tracing::debug!(%dial, %error, "HTTP/2 connection ended");
         }
     });
-    Ok(Connection { sender, lifetime: opened.lifetime })
+    let connection = Connection {
+        sender,
+        lifetime: opened.lifetime,
+        load,
+        idle: wanted.idle,
+        most_streams: wanted.most_streams,
+        _counted: wanted.counted.map(Rc::new),
+    };
+    // Without a pool there is nobody left who waits for it.
+    if let Some(pool) = pool.upgrade() {
+        pool.http2[wanted.place].open.borrow_mut().push(connection);
+    }
+    Ok(())
 }

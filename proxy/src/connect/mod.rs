@@ -13,6 +13,7 @@ pub mod http2;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{
     cell::RefCell,
@@ -22,12 +23,13 @@ use std::{
 };
 
 use http::HeaderValue;
-pub use http1::Lease;
 use hyper::body::Incoming;
 use selvedge_api::wire;
 use selvedge_certs::tls::Live;
+use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade};
 
 use crate::{
+    balance::{Circuit, Held, Limit},
     bind::{Slot, Target},
     body::Body,
     cli::Carrier,
@@ -50,6 +52,57 @@ impl FreshConnection {
     /// Whether `request` needs one. Costs nothing where there are no extensions, as usual.
     pub fn is_needed_by<B>(request: &http::Request<B>) -> bool {
         request.extensions().get::<Self>().is_some()
+    }
+}
+
+/// How requests to one backend are sent, and over what connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Time for TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// Limits on connections.
+    pub limits: &'a ConnectionLimits,
+    /// Limits on requests, and how connections are kept.
+    pub pool: &'a ConnectionPool,
+    /// What counts against those limits; `None`: there are none.
+    pub circuit: Option<&'a Circuit>,
+}
+
+impl Terms<'_> {
+    /// The longest that a connection is used.
+    fn max_age(&self) -> Duration {
+        self.limits.max_duration.unwrap_or(tls::MAX_AGE)
+    }
+
+    /// Whether connections are counted, or requests on one: such limits are meant for HTTP/1.1, where a
+    /// connection carries one request at a time.
+    fn limits_connections(&self) -> bool {
+        self.limits.max_connections.is_some() || self.pool.max_requests_per_connection.is_some()
+    }
+
+    /// Counts one more request that waits for a connection.
+    ///
+    /// # Errors
+    /// [`Reason::Overflow`]: there are too many.
+    fn pending(&self, target: &Target) -> Result<Option<Held>, Failure> {
+        let Some(circuit) = self.circuit else { return Ok(None) };
+        circuit.enter(Limit::Pending).map(Some).ok_or_else(|| {
+            let what = format!(
+                "no connection to {} is free, and as many requests wait for one as {} allows",
+                target.dial,
+                Limit::Pending.word()
+            );
+            Failure::new(Reason::Overflow, what)
+        })
+    }
+
+    /// Counts one more connection, the `first` of a worker to a target in any case; `None`: there is no room.
+    fn connection(&self, first: bool) -> Option<Option<Held>> {
+        let Some(circuit) = self.circuit else { return Some(None) };
+        if first {
+            return Some(Some(circuit.enter_anyway(Limit::Connections)));
+        }
+        circuit.enter(Limit::Connections).map(Some)
     }
 }
 
@@ -80,9 +133,28 @@ struct Pool {
     /// Weak, so that a target lives only as long as a table or a request names it; the pointer is its
     /// own as long as this is there.
     target: Weak<Target>,
-    http1: http1::Idle,
+    http1: http1::Connections,
     /// For requests of HTTP/1 clients, and of HTTP/2 clients: the app is spoken to as its client speaks.
-    http2: [http2::Shared; 2],
+    http2: [http2::Connections; 2],
+}
+
+/// A connection, or a place on one, that an answer arrives on.
+#[derive(Debug)]
+pub enum Lease {
+    /// A connection of HTTP/1.1. Dropped: closed.
+    Http1(http1::Lease),
+    /// A stream of an HTTP/2 connection.
+    Http2(http2::Stream),
+}
+
+impl Lease {
+    /// Gives it back at `now`, when the answer is over, to be used for another request.
+    pub fn give_back(self, now: Instant) {
+        match self {
+            Self::Http1(lease) => lease.give_back(now),
+            Self::Http2(stream) => drop(stream),
+        }
+    }
 }
 
 /// Why a request was not answered.
@@ -106,8 +178,8 @@ impl Pools {
         Self { settings, endpoints: RefCell::default(), apps: RefCell::default() }
     }
 
-    /// Sends `request` to `target` as a client that speaks `version` would, and waits for the answer's
-    /// headers. `limit` bounds opening a connection.
+    /// Sends `request` to `target` as a client that speaks `version` would, on the terms of its backend, and
+    /// waits for the answer's headers.
     ///
     /// # Errors
     /// A failure says whether the app can have seen the request.
@@ -116,7 +188,7 @@ impl Pools {
         target: &Arc<Target>,
         version: HttpVersion,
         mut request: Box<http::Request<Body>>,
-        limit: Duration,
+        terms: &Terms<'_>,
     ) -> Result<Box<http::Response<Body>>, SendError> {
         let pool = self.pool(target);
         let meshed = target.identity.is_some();
@@ -125,11 +197,22 @@ impl Pools {
         }
         // What is to become a WebSocket needs a connection that can become one.
         let over_http2 = !WebSocket::is_asked_by(&request)
-            && (version == HttpVersion::Http2 || (meshed && self.settings.carrier == Carrier::Http2));
+            && (version == HttpVersion::Http2 || self.upgrades(meshed, terms));
         if over_http2 {
-            http2::send(&pool, target, &self.settings, version, request, limit).await
+            http2::send(&pool, target, &self.settings, version, request, terms).await
         } else {
-            http1::send(&pool, target, &self.settings, request, limit).await
+            http1::send(&pool, target, &self.settings, request, terms).await
+        }
+    }
+
+    /// Whether HTTP/1.1 requests travel as HTTP/2.
+    fn upgrades(&self, meshed: bool, terms: &Terms<'_>) -> bool {
+        match terms.pool.http2_upgrade {
+            Http2Upgrade::Always => true,
+            Http2Upgrade::Never => false,
+            Http2Upgrade::Default => {
+                meshed && self.settings.carrier == Carrier::Http2 && !terms.limits_connections()
+            }
         }
     }
 
@@ -144,7 +227,8 @@ impl Pools {
         limit: Duration,
     ) -> Result<(tls::Opened, Option<OpenConnection>), Failure> {
         let (carrier, app) = (wire::Carrier::Tcp, wire::AppProtocol::Unspecified);
-        let mut connection = open(target, &self.settings, carrier, app, limit).await?;
+        // A tunnel ends by itself, not by its connection's age.
+        let mut connection = open(target, &self.settings, carrier, app, limit, tls::MAX_AGE).await?;
         connection.stream.read_ahead();
         Ok((connection, opened(target, &self.settings)))
     }
@@ -155,7 +239,7 @@ impl Pools {
         for place in endpoints.iter_mut().chain(apps.iter_mut()) {
             if let Some(pool) = place {
                 pool.http1.sweep(now);
-                pool.http2.iter().for_each(|shared| shared.sweep(now));
+                pool.http2.iter().for_each(|connections| connections.sweep(now));
                 if pool.target.strong_count() == 0 {
                     *place = None;
                 }
@@ -186,7 +270,7 @@ impl Pools {
 
 impl Pool {
     fn new(target: &Arc<Target>) -> Self {
-        Self { target: Arc::downgrade(target), http1: http1::Idle::default(), http2: Default::default() }
+        Self { target: Arc::downgrade(target), http1: Default::default(), http2: Default::default() }
     }
 }
 
@@ -196,6 +280,7 @@ async fn open(
     carrier: wire::Carrier,
     app: wire::AppProtocol,
     limit: Duration,
+    max_age: Duration,
 ) -> Result<tls::Opened, Failure> {
     let preamble = wire::Preamble {
         carrier: carrier.into(),
@@ -203,7 +288,7 @@ async fn open(
         source: settings.source.clone(),
         app: app.into(),
     };
-    let opened = tls::open(target, &preamble, &settings.live, limit).await;
+    let opened = tls::open(target, &preamble, &settings.live, limit, max_age).await;
     if let (Err(failure), false) = (&opened, target.is_app()) {
         settings.metrics.connection_refused(Direction::Outbound, target.identity.is_some(), failure.reason);
     }

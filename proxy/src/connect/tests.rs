@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicUsize, Ordering},
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Incoming,
@@ -18,12 +20,18 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_certs::tls::Live;
+use selvedge_model::TrafficPolicy;
 use tokio::{net::TcpListener, task::LocalSet};
 
 use super::*;
 use crate::body::Local;
 
-const LIMIT: Duration = Duration::from_secs(5);
+const TERMS: Terms<'static> = Terms {
+    connect_timeout: Duration::from_secs(5),
+    limits: &ConnectionLimits::NONE,
+    pool: &ConnectionPool::UNLIMITED,
+    circuit: None,
+};
 
 fn pools() -> Pools {
     Pools::new(Settings {
@@ -90,7 +98,7 @@ async fn a_connection_is_used_again_when_its_answer_has_been_read() {
                 let (pools, target) = (pools(), target(address));
 
                 for path in ["/a", "/b", "/c"] {
-                    let response = pools.send(&target, version, request(path), LIMIT).await.unwrap();
+                    let response = pools.send(&target, version, request(path), &TERMS).await.unwrap();
                     assert_eq!(text(response).await, path);
                 }
 
@@ -107,8 +115,8 @@ async fn http1_opens_one_connection_for_each_answer_under_way() {
             let (address, connections) = server(HttpVersion::Http1).await;
             let (pools, target) = (pools(), target(address));
 
-            let first = pools.send(&target, HttpVersion::Http1, request("/a"), LIMIT).await.unwrap();
-            let second = pools.send(&target, HttpVersion::Http1, request("/b"), LIMIT).await.unwrap();
+            let first = pools.send(&target, HttpVersion::Http1, request("/a"), &TERMS).await.unwrap();
+            let second = pools.send(&target, HttpVersion::Http1, request("/b"), &TERMS).await.unwrap();
 
             assert_eq!(connections.load(Ordering::Relaxed), 2);
             assert_eq!((text(first).await, text(second).await), ("/a".into(), "/b".into()));
@@ -122,7 +130,7 @@ async fn http2_requests_that_come_together_share_one_connection() {
         .run_until(async {
             let (address, connections) = server(HttpVersion::Http2).await;
             let (pools, target) = (pools(), target(address));
-            let send = |path| pools.send(&target, HttpVersion::Http2, request(path), LIMIT);
+            let send = |path| pools.send(&target, HttpVersion::Http2, request(path), &TERMS);
 
             let (first, second, third) = tokio::join!(send("/a"), send("/b"), send("/c"));
 
@@ -134,6 +142,143 @@ async fn http2_requests_that_come_together_share_one_connection() {
         .await;
 }
 
+/// A policy that allows one connection.
+fn one_connection(connection_pool: ConnectionPool) -> TrafficPolicy {
+    let connections = ConnectionLimits { max_connections: Some(1), ..ConnectionLimits::NONE };
+    TrafficPolicy { connections, connection_pool, ..TrafficPolicy::default() }
+}
+
+fn limited<'a>(policy: &'a TrafficPolicy, circuit: &'a Option<Circuit>) -> Terms<'a> {
+    Terms { limits: &policy.connections, pool: &policy.connection_pool, circuit: circuit.as_ref(), ..TERMS }
+}
+
+/// An answer on `pools` that has not been read.
+async fn unread(
+    pools: &Pools,
+    target: &Arc<Target>,
+    version: HttpVersion,
+    terms: &Terms<'_>,
+) -> Box<http::Response<Body>> {
+    pools.send(target, version, request("/unread"), terms).await.unwrap()
+}
+
+#[tokio::test]
+async fn whoever_finds_all_connections_in_use_waits_for_one_and_too_many_are_refused() {
+    LocalSet::new()
+        .run_until(async {
+            for version in [HttpVersion::Http1, HttpVersion::Http2] {
+                let (address, connections) = server(version).await;
+                let (pools, target) = (pools(), target(address));
+                let pool = ConnectionPool {
+                    max_pending_requests: Some(1),
+                    max_concurrent_streams: Some(1),
+                    ..ConnectionPool::UNLIMITED
+                };
+                let policy = one_connection(pool);
+                let circuit = Circuit::new(&policy, &Arc::default());
+                let terms = limited(&policy, &circuit);
+                let first = unread(&pools, &target, version, &terms).await;
+
+                let mut second = pin!(pools.send(&target, version, request("/b"), &terms));
+                assert!(second.as_mut().now_or_never().is_none());
+                let third = pools.send(&target, version, request("/c"), &terms).await.unwrap_err();
+
+                assert_eq!(third.failure.reason, Reason::Overflow, "{version:?}");
+                assert!(third.request.is_some() && !third.failure.undelivered);
+                assert_eq!(text(first).await, "/unread");
+                assert_eq!(text(second.await.unwrap()).await, "/b");
+                assert_eq!(connections.load(Ordering::Relaxed), 1, "{version:?}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_does_not_take_the_turn_of_the_next() {
+    LocalSet::new()
+        .run_until(async {
+            let (address, _) = server(HttpVersion::Http1).await;
+            let (pools, target) = (pools(), target(address));
+            let policy = one_connection(ConnectionPool::UNLIMITED);
+            let circuit = Circuit::new(&policy, &Arc::default());
+            let terms = limited(&policy, &circuit);
+            let version = HttpVersion::Http1;
+            let first = unread(&pools, &target, version, &terms).await;
+            let mut second = Box::pin(pools.send(&target, version, request("/b"), &terms));
+            let mut third = Box::pin(pools.send(&target, version, request("/c"), &terms));
+            assert!(second.as_mut().now_or_never().is_none());
+            assert!(third.as_mut().now_or_never().is_none());
+
+            // It is the second's turn now.
+            drop(first);
+            drop(second);
+
+            assert_eq!(text(third.await.unwrap()).await, "/c");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_connection_takes_no_more_requests_than_its_policy_says() {
+    LocalSet::new()
+        .run_until(async {
+            for version in [HttpVersion::Http1, HttpVersion::Http2] {
+                let (address, connections) = server(version).await;
+                let (pools, target) = (pools(), target(address));
+                let pool =
+                    ConnectionPool { max_requests_per_connection: Some(2), ..ConnectionPool::UNLIMITED };
+                let terms = Terms { pool: &pool, ..TERMS };
+
+                for _ in 0..6 {
+                    text(unread(&pools, &target, version, &terms).await).await;
+                }
+
+                assert_eq!(connections.load(Ordering::Relaxed), 3, "{version:?}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn http2_opens_another_connection_when_the_server_allows_no_more_requests_on_one() {
+    LocalSet::new()
+        .run_until(async {
+            let (address, connections) = server(HttpVersion::Http2).await;
+            let (pools, target) = (pools(), target(address));
+            let pool = ConnectionPool { max_concurrent_streams: Some(2), ..ConnectionPool::UNLIMITED };
+            let terms = Terms { pool: &pool, ..TERMS };
+
+            let mut answers = Vec::new();
+            for _ in 0..5 {
+                answers.push(unread(&pools, &target, HttpVersion::Http2, &terms).await);
+            }
+            assert_eq!(connections.load(Ordering::Relaxed), 3);
+
+            for answer in answers {
+                text(answer).await;
+            }
+            text(unread(&pools, &target, HttpVersion::Http2, &terms).await).await;
+            assert_eq!(connections.load(Ordering::Relaxed), 3, "there is room again");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn http11_travels_as_http2_if_the_policy_says_so() {
+    LocalSet::new()
+        .run_until(async {
+            let (address, _) = server(HttpVersion::Http2).await;
+            let (pools, target) = (pools(), target(address));
+            let pool = ConnectionPool { http2_upgrade: Http2Upgrade::Always, ..ConnectionPool::UNLIMITED };
+            let terms = Terms { pool: &pool, ..TERMS };
+
+            let answer = unread(&pools, &target, HttpVersion::Http1, &terms).await;
+
+            assert_eq!(text(answer).await, "/unread");
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn a_refused_connection_is_named_and_the_request_comes_back() {
     LocalSet::new()
@@ -141,7 +286,7 @@ async fn a_refused_connection_is_named_and_the_request_comes_back() {
             let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
 
             for version in [HttpVersion::Http1, HttpVersion::Http2] {
-                let error = pools().send(&target(address), version, request("/"), LIMIT).await.unwrap_err();
+                let error = pools().send(&target(address), version, request("/"), &TERMS).await.unwrap_err();
 
                 assert_eq!(error.failure.reason, Reason::ConnectFailure);
                 assert!(error.failure.undelivered && error.request.is_some());
@@ -156,7 +301,7 @@ async fn a_target_that_no_table_names_is_forgotten() {
         .run_until(async {
             let (address, _) = server(HttpVersion::Http1).await;
             let (pools, target) = (pools(), target(address));
-            let response = pools.send(&target, HttpVersion::Http1, request("/"), LIMIT).await.unwrap();
+            let response = pools.send(&target, HttpVersion::Http1, request("/"), &TERMS).await.unwrap();
             text(response).await;
 
             pools.sweep(Instant::now());
@@ -175,7 +320,7 @@ async fn the_future_of_a_request_stays_small() {
     let pools = pools();
     let target = target("127.0.0.1:1".parse().unwrap());
 
-    let sending = pools.send(&target, HttpVersion::Http1, request("/"), LIMIT);
+    let sending = pools.send(&target, HttpVersion::Http1, request("/"), &TERMS);
 
     assert!(size_of_val(&sending) <= 768, "{} bytes", size_of_val(&sending));
 }

@@ -20,7 +20,8 @@ use crate::{
     serve,
 };
 
-/// The longest that a mesh connection is used, however long its certificates live.
+/// The longest that a connection is used, however long its certificates live, unless its backend's policy
+/// says otherwise.
 pub const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// A connection, and when it must no longer be used for new requests.
@@ -28,33 +29,40 @@ pub const MAX_AGE: Duration = Duration::from_secs(3600);
 pub struct Opened {
     /// The bytes.
     pub stream: Stream,
-    /// Until when it may be used. `None`: without end, it is plaintext.
-    pub lifetime: Option<Lifetime>,
+    /// Until when it may be used.
+    pub lifetime: Lifetime,
 }
 
-/// Until when a mesh connection takes new requests.
+/// Until when a connection takes new requests.
 #[derive(Debug, Clone)]
 pub struct Lifetime {
     retire_at: Instant,
-    /// When the peer's certificate ends.
-    ends_at: Instant,
-    current: Arc<Current>,
+    /// What it was made with, and when the peer's certificate ends. `None`: it is not the mesh's TLS.
+    mesh: Option<(Arc<Current>, Instant)>,
 }
 
 impl Lifetime {
     /// Whether it still takes new requests: its certificates are valid, and no root that they may hang
     /// on has been withdrawn.
     pub fn lasts(&self, now: Instant) -> bool {
-        now < self.retire_at && !self.current.is_retired()
+        now < self.retire_at && !self.mesh.as_ref().is_some_and(|(current, _)| current.is_retired())
     }
 
-    /// Until when a connection lasts that is not HTTP's, and cannot move to a younger one.
-    pub fn of_tunnel(self) -> serve::Lifetime {
-        serve::Lifetime { retire_at: self.retire_at, ends_at: self.ends_at, current: self.current }
+    /// Until when a connection lasts that is not HTTP's, and cannot move to a younger one. `None`: nothing
+    /// on it ends.
+    pub fn of_tunnel(self) -> Option<serve::Lifetime> {
+        let (current, ends_at) = self.mesh?;
+        Some(serve::Lifetime { retire_at: self.retire_at, ends_at, current })
+    }
+
+    /// That of a connection which only its age ends.
+    fn of_age(max_age: Duration) -> Self {
+        Self { retire_at: retire_at(max_age), mesh: None }
     }
 }
 
-/// Opens a connection to `target` within `limit`, ready for the carrier that `preamble` names.
+/// Opens a connection to `target` within `limit`, ready for the carrier that `preamble` names, to be used
+/// for `max_age` at the longest.
 ///
 /// # Errors
 /// [`Reason::ConnectFailure`], [`Reason::Tls`] or [`Reason::Identity`]; nothing was sent to an app.
@@ -63,6 +71,7 @@ pub async fn open(
     preamble: &wire::Preamble,
     live: &Live,
     limit: Duration,
+    max_age: Duration,
 ) -> Result<Opened, Failure> {
     let opened = async {
         if matches!(target.tls, ClientTls::Impossible) {
@@ -76,10 +85,10 @@ pub async fn open(
         match (&target.tls, &target.identity) {
             (ClientTls::Outside(outside), _) => {
                 let stream = outside.connect(tcp, preamble.carrier()).await?;
-                Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime: None })
+                Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime: Lifetime::of_age(max_age) })
             }
-            (_, None) => Ok(Opened { stream: Stream::Plain(tcp), lifetime: None }),
-            (_, Some(_)) => mesh(tcp, target, preamble, live).await,
+            (_, None) => Ok(Opened { stream: Stream::Plain(tcp), lifetime: Lifetime::of_age(max_age) }),
+            (_, Some(_)) => mesh(tcp, target, preamble, live, max_age).await,
         }
     };
     tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {
@@ -103,6 +112,7 @@ async fn mesh(
     target: &Target,
     preamble: &wire::Preamble,
     live: &Live,
+    max_age: Duration,
 ) -> Result<Opened, Failure> {
     let dial = target.dial;
     let failed = |what: String| Failure::new(Reason::Tls, what);
@@ -134,17 +144,18 @@ async fn mesh(
         .write_all(&preamble::encode(preamble))
         .await
         .map_err(|error| failed(format!("{dial} closed the connection before the first request: {error}")))?;
-    let retire_at = retire_at(now, peer.not_after.min(current.not_after));
-    let ends_at = Instant::now() + peer.not_after.duration_since(now).unwrap_or_default();
-    let lifetime = Some(Lifetime { retire_at, ends_at, current });
+    let life = |end: SystemTime| end.duration_since(now).unwrap_or_default();
+    let retire_at = retire_at(life(peer.not_after.min(current.not_after)).min(max_age));
+    let lifetime = Lifetime { retire_at, mesh: Some((current, Instant::now() + life(peer.not_after))) };
     Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime })
 }
 
-/// When a connection takes no more requests: a little before the first certificate on it ends, so that
-/// it is this side that stops and nothing is cut off; at the latest after [`MAX_AGE`], jittered so that
-/// the connections of a restart do not all end together.
-fn retire_at(now: SystemTime, not_after: SystemTime) -> Instant {
-    let life = not_after.duration_since(now).unwrap_or_default();
+/// When a connection takes no more requests: a little before `life`, the time to its age or to the first
+/// end of a certificate on it, is over, so that it is this side that stops and nothing is cut off. Jittered,
+/// so that the connections of a restart do not all end together.
+fn retire_at(life: Duration) -> Instant {
     let jitter = fastrand::f64() * 0.1;
-    Instant::now() + life.min(MAX_AGE).mul_f64(0.9 - jitter)
+    // A life that no clock can hold is one without end.
+    let now = Instant::now();
+    now.checked_add(life.mul_f64(0.9 - jitter)).unwrap_or(now + MAX_AGE)
 }

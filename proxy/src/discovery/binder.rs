@@ -22,7 +22,7 @@ use selvedge_model::{
 
 use super::held::Held;
 use crate::{
-    balance::{Ejection, Health},
+    balance::{Circuit, Ejection, Health},
     bind::{
         Bound, BoundBackend, BoundEndpoint, Called, ClientTls, Destination, RouteSeries, Slot, Table, Target,
         TcpRouteSeries,
@@ -357,6 +357,7 @@ impl<'a> Pass<'a> {
             // They have left: what they were ejected for no longer counts against the cap.
             known.values().for_each(|health| ejection.forget(health));
         }
+        let counts = predecessor.map(|before| Arc::clone(&before.counts)).unwrap_or_default();
         Arc::new(BoundBackend {
             name: definition.name.clone(),
             policy: definition.policy.clone(),
@@ -364,8 +365,9 @@ impl<'a> Pass<'a> {
             unresolved,
             endpoints,
             turn: AtomicUsize::new(predecessor.map_or(0, |before| before.turn.load(Ordering::Relaxed))),
-            connections: predecessor.map(|before| Arc::clone(&before.connections)).unwrap_or_default(),
             ejection,
+            circuit: Circuit::new(&definition.policy, &counts),
+            counts,
         })
     }
 }

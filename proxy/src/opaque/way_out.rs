@@ -4,10 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,7 +21,7 @@ use super::{
 use crate::{
     accept::{self, Arrival},
     balance::{
-        Outcome,
+        Held, Limit, Outcome,
         endpoints::{blames_endpoint, choose, count},
     },
     bind::{Bound, BoundBackend, BoundEndpoint, Destination, Target},
@@ -83,16 +80,8 @@ struct Far {
     /// Who is to blame if it breaks off before it has begun.
     judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
     _open: Option<OpenConnection>,
-    _counted: Option<(InFlight, Place)>,
-}
-
-/// One of the connections that a backend may have.
-struct Place(Arc<AtomicU32>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// Its share of the endpoint's load, and its place among the connections that the backend may have.
+    _counted: Option<(InFlight, Held)>,
 }
 
 /// Why a connection is not carried, and where that is counted.
@@ -228,11 +217,11 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
     let series = &bound.tcp_series[rule][place];
     let backend = &bound.backends[bound.tcp.rules[rule].backends[place].backend];
     let refused = |failure| Refused { failure, series: Arc::clone(&series.plain) };
-    let slot = take_place(backend).map_err(refused)?;
+    let slot = take_place(worker, backend).map_err(refused)?;
     let mut tried = Vec::new();
     loop {
         let endpoint = choose(worker, backend, &tried, Instant::now()).map_err(refused)?;
-        let in_flight = InFlight::new(&endpoint.target);
+        let in_flight = InFlight::new(&endpoint.target, None);
         let meshed = endpoint.target.identity.is_some();
         let series = Arc::clone(if meshed { &series.mtls } else { &series.plain });
         match worker.pools.opaque(&endpoint.target, backend.policy.connect_timeout).await {
@@ -240,7 +229,7 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
                 let limits = limits(worker, &backend.policy.connections);
                 let judged = Some((Arc::clone(backend), Arc::clone(&endpoint)));
                 return Ok(Far {
-                    lifetime: opened.lifetime.map(|lifetime| lifetime.of_tunnel()),
+                    lifetime: opened.lifetime.of_tunnel(),
                     ..far(
                         opened.stream,
                         endpoint.address,
@@ -272,7 +261,7 @@ fn far(
     limits: Limits,
     judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
     open: Option<OpenConnection>,
-    counted: Option<(InFlight, Place)>,
+    counted: Option<(InFlight, Held)>,
 ) -> Far {
     let stream = match stream {
         Stream::Plain(_) => Answered::unexpected(stream),
@@ -317,17 +306,14 @@ fn route(worker: &Worker, outgoing: &Outgoing, bound: &Bound) -> Result<(usize, 
 }
 
 /// One more connection to `backend`, if it may have one.
-fn take_place(backend: &BoundBackend) -> Result<Place, Failure> {
-    let place = Place(Arc::clone(&backend.connections));
-    let before = backend.connections.fetch_add(1, Ordering::Relaxed);
-    match backend.policy.connections.max_connections {
-        Some(most) if before >= most => {
-            let what =
-                format!("{} has its {most} connections (connectionPool.tcp.maxConnections)", backend.name);
-            Err(Failure::new(Reason::Overflow, what))
-        }
-        _ => Ok(place),
-    }
+fn take_place(worker: &Worker, backend: &BoundBackend) -> Result<Held, Failure> {
+    let Some(circuit) = &backend.circuit else { return Ok(backend.counts.enter(Limit::Connections)) };
+    circuit.enter(Limit::Connections).ok_or_else(|| {
+        worker.metrics.overflow(&backend.name, Limit::Connections, worker.index);
+        let what =
+            format!("{} has as many connections as connectionPool.tcp.maxConnections allows", backend.name);
+        Failure::new(Reason::Overflow, what)
+    })
 }
 
 fn limits(worker: &Worker, policy: &ConnectionLimits) -> Limits {

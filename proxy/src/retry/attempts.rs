@@ -16,7 +16,10 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use super::{Decision, Failure, Original, Outcome, decide};
 use crate::{
-    balance::endpoints::{Attempt, Attempting},
+    balance::{
+        Limit,
+        endpoints::{Attempt, Attempting},
+    },
     bind::BoundBackend,
     body::Body,
     connect::FreshConnection,
@@ -99,6 +102,7 @@ impl<S: Attempting> Attempts<S> {
         let kept = Kept::of(&mut http);
         let mut tried = Vec::new();
         let mut attempt = 0;
+        let mut retrying = None;
         loop {
             let routed = Routed { http, version, at, bound: Arc::clone(&bound), rule, place, deadline };
             // The route's own limit is kept outside, by `route::timeout`.
@@ -116,6 +120,14 @@ impl<S: Attempting> Attempts<S> {
             if !proven_undelivered && !bound.budget.withdraw(now) {
                 self.worker.metrics.retry_budget_exhausted(&bound.key, self.worker.index);
                 return result;
+            }
+            drop(retrying.take());
+            if let Some(circuit) = &backend.circuit {
+                retrying = circuit.enter(Limit::Retries);
+                if retrying.is_none() {
+                    self.worker.metrics.overflow(&backend.name, Limit::Retries, self.worker.index);
+                    return result;
+                }
             }
             // Last, because it takes the body away from the attempt before.
             let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
@@ -199,6 +211,6 @@ mod tests {
     #[test]
     fn the_future_of_all_attempts_stays_small() {
         let size = size_of_output(Attempts::<Balance>::run);
-        assert!(size <= 1_536, "{size}");
+        assert!(size <= 1_600, "{size}");
     }
 }

@@ -10,17 +10,25 @@ use std::{
     time::Duration,
 };
 
+use selvedge_model::{ConnectionLimits, ConnectionPool};
+
 use crate::{
     bind::{ClientTls, Destination, Slot, Target},
     cli::OutboundTrafficPolicy,
+    connect::Terms,
     error::{Failure, Reason},
     route::choose::unknown,
     step::{Error, Facts, Request, Response},
     worker::Worker,
 };
 
-/// Time to connect to a destination that has no policy of its own; Istio's default.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How a destination is called that has no policy of its own; Istio's default.
+const TERMS: Terms<'static> = Terms {
+    connect_timeout: Duration::from_secs(10),
+    limits: &ConnectionLimits::NONE,
+    pool: &ConnectionPool::UNLIMITED,
+    circuit: None,
+};
 
 /// The port of an authority that names none.
 const DEFAULT_PORT: u16 = 80;
@@ -40,7 +48,7 @@ pub(super) async fn pass_through(
     };
     refuse_loop(worker, target.dial, request.conn.peer)?;
     let version = request.conn.version;
-    let sent = worker.pools.send(&target, version, request.http, CONNECT_TIMEOUT).await;
+    let sent = worker.pools.send(&target, version, request.http, &TERMS).await;
     match sent {
         Ok(http) => Ok(Response { http, facts: Facts::default() }),
         Err(error) => Err(Error::from(error.failure)),

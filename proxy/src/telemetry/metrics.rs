@@ -33,7 +33,7 @@ use super::{
     series::{BUCKETS_MS, Direction, DurationLabels, Durations, End, Labels, Series},
     tcp::{self, TcpSeries},
 };
-use crate::error::Reason;
+use crate::{balance::Limit, error::Reason};
 
 /// Series that there is room for.
 const SERIES_LIMIT: usize = 10_000;
@@ -56,6 +56,7 @@ pub struct Metrics {
     retries: Rare<ServiceKey>,
     budget_exhausted: Rare<ServiceKey>,
     ejections: Rare<BackendName>,
+    overflows: Rare<(BackendName, Limit)>,
     /// Seconds since 1970; 0 = no certificate yet.
     certificate_expiry: AtomicU64,
     configuration: Mutex<Option<Arc<str>>>,
@@ -85,6 +86,7 @@ impl Metrics {
             retries: Rare::new(workers),
             budget_exhausted: Rare::new(workers),
             ejections: Rare::new(workers),
+            overflows: Rare::new(workers),
             certificate_expiry: AtomicU64::new(0),
             configuration: Mutex::default(),
             control: ControlMetrics::default(),
@@ -159,6 +161,11 @@ impl Metrics {
     /// A worker has ejected an endpoint of this backend.
     pub fn ejections(&self, backend: &BackendName, worker: usize) {
         self.ejections.count(backend, worker);
+    }
+
+    /// A worker has refused something because this limit of the backend's was reached.
+    pub fn overflow(&self, backend: &BackendName, limit: Limit, worker: usize) {
+        self.overflows.count(&(backend.clone(), limit), worker);
     }
 
     /// Our certificate is valid until then.
@@ -414,7 +421,11 @@ impl Metrics {
         encode_counts(encoder, name, help, self.budget_exhausted.totals(), Of::Service)?;
         let name = "selvedge_outbound_endpoint_ejections";
         let help = "Endpoints ejected because they kept failing.";
-        encode_counts(encoder, name, help, self.ejections.totals(), Of::Backend)
+        encode_counts(encoder, name, help, self.ejections.totals(), Of::Backend)?;
+        let name = "selvedge_outbound_overflows";
+        let help = "Requests, retries and opaque connections refused because a limit of the backend's connectionPool was reached.";
+        let of = |(backend, limit)| Of::Limit(backend, limit);
+        encode_counts(encoder, name, help, self.overflows.totals(), of)
     }
 
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -475,6 +486,11 @@ impl LabelWriter<'_, '_> {
         self.text("source_principal", &labels.source_principal)
     }
 
+    fn backend(&mut self, backend: &BackendName) -> fmt::Result {
+        self.server(&backend.service.host, backend.service.port)?;
+        self.text("destination_subset", backend.subset.as_deref().unwrap_or_default())
+    }
+
     fn server(&mut self, address: &str, port: u16) -> fmt::Result {
         self.text("server_address", address)?;
         if port == 0 { Ok(()) } else { self.label("server_port", port) }
@@ -533,6 +549,7 @@ impl EncodeLabelSet for ConnectionLabels {
 enum Of {
     Service(ServiceKey),
     Backend(BackendName),
+    Limit(BackendName, Limit),
 }
 
 impl EncodeLabelSet for Of {
@@ -540,9 +557,10 @@ impl EncodeLabelSet for Of {
         let mut writer = LabelWriter(encoder);
         match self {
             Self::Service(service) => writer.server(&service.host, service.port),
-            Self::Backend(backend) => {
-                writer.server(&backend.service.host, backend.service.port)?;
-                writer.text("destination_subset", backend.subset.as_deref().unwrap_or_default())
+            Self::Backend(backend) => writer.backend(backend),
+            Self::Limit(backend, limit) => {
+                writer.backend(backend)?;
+                writer.text("limit", limit.word())
             }
         }
     }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use selvedge_model::{ConnectionLimits, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy, TrafficPolicy};
+use selvedge_model::{
+    ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy,
+    TrafficPolicy,
+};
 
 use super::{ConvertError, milliseconds, required};
 use crate::wire;
@@ -69,6 +72,8 @@ impl From<&TrafficPolicy> for wire::TrafficPolicy {
             connect_timeout_ms: milliseconds(policy.connect_timeout),
             connections: Some(policy.connections.into()),
             tls: policy.tls.as_ref().map(Into::into),
+            connection_pool: (policy.connection_pool != ConnectionPool::default())
+                .then(|| (&policy.connection_pool).into()),
         }
     }
 }
@@ -83,6 +88,56 @@ impl TryFrom<wire::TrafficPolicy> for TrafficPolicy {
             connect_timeout: Duration::from_millis(policy.connect_timeout_ms),
             connections: required("connection limits", policy.connections)?.into(),
             tls: policy.tls.map(TryInto::try_into).transpose()?,
+            connection_pool: policy.connection_pool.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+impl From<Http2Upgrade> for wire::Http2Upgrade {
+    fn from(upgrade: Http2Upgrade) -> Self {
+        match upgrade {
+            Http2Upgrade::Default => Self::Unspecified,
+            Http2Upgrade::Never => Self::Never,
+            Http2Upgrade::Always => Self::Always,
+        }
+    }
+}
+
+fn http2_upgrade(value: i32) -> Result<Http2Upgrade, ConvertError> {
+    match wire::Http2Upgrade::try_from(value) {
+        Ok(wire::Http2Upgrade::Unspecified) => Ok(Http2Upgrade::Default),
+        Ok(wire::Http2Upgrade::Never) => Ok(Http2Upgrade::Never),
+        Ok(wire::Http2Upgrade::Always) => Ok(Http2Upgrade::Always),
+        Err(_) => Err(ConvertError::Unknown { field: "upgrade to HTTP/2", value }),
+    }
+}
+
+impl From<&ConnectionPool> for wire::ConnectionPool {
+    fn from(pool: &ConnectionPool) -> Self {
+        Self {
+            max_pending_requests: pool.max_pending_requests,
+            max_requests: pool.max_requests,
+            max_requests_per_connection: pool.max_requests_per_connection,
+            max_concurrent_streams: pool.max_concurrent_streams,
+            max_retries: pool.max_retries,
+            idle_timeout_ms: pool.idle_timeout.map(milliseconds),
+            http2_upgrade: wire::Http2Upgrade::from(pool.http2_upgrade).into(),
+        }
+    }
+}
+
+impl TryFrom<wire::ConnectionPool> for ConnectionPool {
+    type Error = ConvertError;
+
+    fn try_from(pool: wire::ConnectionPool) -> Result<Self, ConvertError> {
+        Ok(Self {
+            max_pending_requests: pool.max_pending_requests,
+            max_requests: pool.max_requests,
+            max_requests_per_connection: pool.max_requests_per_connection,
+            max_concurrent_streams: pool.max_concurrent_streams,
+            max_retries: pool.max_retries,
+            idle_timeout: pool.idle_timeout_ms.map(Duration::from_millis),
+            http2_upgrade: http2_upgrade(pool.http2_upgrade)?,
         })
     }
 }

@@ -6,11 +6,11 @@ use http::HeaderName;
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
-    Backend, BackendName, ClientCertificate, ConnectionLimits, Endpoint, Endpoints, FullRegex, Host,
-    InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order,
-    OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId,
-    StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend,
-    Workload, WorkloadName,
+    Backend, BackendName, ClientCertificate, ConnectionLimits, ConnectionPool, Endpoint, Endpoints,
+    FullRegex, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule,
+    NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service,
+    ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy,
+    UpstreamTls, WeightedBackend, Workload, WorkloadName,
 };
 
 use super::*;
@@ -181,14 +181,34 @@ fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
         Just(LoadBalancer::RoundRobin),
         Just(LoadBalancer::Random),
     ];
-    (balancer, option::of(outlier_detection()), time(), connection_limits(), option::of(upstream_tls()))
-        .prop_map(|(load_balancer, outlier_detection, connect_timeout, connections, tls)| TrafficPolicy {
-            load_balancer,
-            outlier_detection,
-            connect_timeout,
-            connections,
-            tls,
-        })
+    let blocks = (option::of(outlier_detection()), connection_limits(), connection_pool());
+    (balancer, blocks, time(), option::of(upstream_tls())).prop_map(
+        |(load_balancer, (outlier_detection, connections, connection_pool), connect_timeout, tls)| {
+            TrafficPolicy {
+                load_balancer,
+                outlier_detection,
+                connect_timeout,
+                connections,
+                connection_pool,
+                tls,
+            }
+        },
+    )
+}
+
+prop_compose! {
+    fn connection_pool()(
+        max_pending_requests: Option<u32>, max_requests: Option<u32>, max_requests_per_connection: Option<u32>,
+        max_concurrent_streams: Option<u32>, max_retries: Option<u32>, idle_timeout in option::of(time()),
+        http2_upgrade in prop_oneof![
+            Just(Http2Upgrade::Default), Just(Http2Upgrade::Never), Just(Http2Upgrade::Always),
+        ],
+    ) -> ConnectionPool {
+        ConnectionPool {
+            max_pending_requests, max_requests, max_requests_per_connection, max_concurrent_streams,
+            max_retries, idle_timeout, http2_upgrade,
+        }
+    }
 }
 
 fn backend() -> impl Strategy<Value = Backend> {

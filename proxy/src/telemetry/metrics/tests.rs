@@ -58,6 +58,7 @@ fn the_text_is_what_dashboards_rely_on() {
     metrics.retries(&reviews(), 1);
     metrics.retry_budget_exhausted(&reviews(), 0);
     metrics.ejections(&BackendName { service: reviews(), subset: Some("v1".into()) }, 0);
+    metrics.overflow(&BackendName { service: reviews(), subset: None }, Limit::Pending, 0);
     metrics.set_certificate_expiry(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     metrics.set_configuration_version("3f2a");
     metrics.control.certificates_obtained.inc();

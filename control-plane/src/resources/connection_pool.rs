@@ -1,0 +1,98 @@
+//! `DestinationRule` `connectionPool`: how much may be in progress with a host, and over what connections.
+
+use std::time::Duration;
+
+use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade};
+use serde::Deserialize;
+
+use super::{document::wrong, typed::FieldError, words::GoDuration};
+
+/// What the block says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolBlock {
+    /// `tcp.connectTimeout`.
+    pub connect_timeout: Option<Duration>,
+    /// The rest of `tcp`.
+    pub connections: ConnectionLimits,
+    /// `http`.
+    pub pool: ConnectionPool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PoolWords {
+    tcp: TcpWords,
+    http: HttpWords,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct TcpWords {
+    max_connections: Option<u32>,
+    connect_timeout: Option<GoDuration>,
+    idle_timeout: Option<GoDuration>,
+    max_connection_duration: Option<GoDuration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct HttpWords {
+    #[serde(rename = "http1MaxPendingRequests")]
+    http1_max_pending_requests: Option<u32>,
+    #[serde(rename = "http2MaxRequests")]
+    http2_max_requests: Option<u32>,
+    max_requests_per_connection: Option<u32>,
+    max_concurrent_streams: Option<u32>,
+    max_retries: Option<u32>,
+    idle_timeout: Option<GoDuration>,
+    #[serde(rename = "h2UpgradePolicy")]
+    h2_upgrade_policy: UpgradeWord,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum UpgradeWord {
+    #[default]
+    Default,
+    DoNotUpgrade,
+    Upgrade,
+}
+
+impl PoolWords {
+    /// `field` is where the block stands.
+    pub(super) fn read(&self, field: &str) -> Result<PoolBlock, FieldError> {
+        let Self { tcp, http } = self;
+        let time = |words: Option<GoDuration>, name: &str, remedy: &str| match words {
+            Some(GoDuration(time)) if time < Duration::from_millis(1) => {
+                Err(wrong(format!("{field}.{name}"), format!("is shorter than 1ms; {remedy}")))
+            }
+            words => Ok(words.map(|GoDuration(time)| time)),
+        };
+        // As in Istio, 0 is as good as nothing.
+        let limit = |words: Option<u32>| words.filter(|limit| *limit > 0);
+        let pool = ConnectionPool {
+            max_pending_requests: limit(http.http1_max_pending_requests),
+            max_requests: limit(http.http2_max_requests),
+            max_requests_per_connection: limit(http.max_requests_per_connection),
+            max_concurrent_streams: limit(http.max_concurrent_streams),
+            max_retries: limit(http.max_retries),
+            idle_timeout: time(http.idle_timeout, "http.idleTimeout", "leave it out for the default")?,
+            http2_upgrade: match http.h2_upgrade_policy {
+                UpgradeWord::Default => Http2Upgrade::Default,
+                UpgradeWord::DoNotUpgrade => Http2Upgrade::Never,
+                UpgradeWord::Upgrade => Http2Upgrade::Always,
+            },
+        };
+        let connections = ConnectionLimits {
+            max_connections: limit(tcp.max_connections),
+            idle_timeout: tcp.idle_timeout.map(|GoDuration(time)| time),
+            max_duration: time(
+                tcp.max_connection_duration,
+                "tcp.maxConnectionDuration",
+                "leave it out if connections may last",
+            )?,
+        };
+        let connect_timeout = time(tcp.connect_timeout, "tcp.connectTimeout", "no connection could be made")?;
+        Ok(PoolBlock { connect_timeout, connections, pool })
+    }
+}

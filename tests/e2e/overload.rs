@@ -1,0 +1,114 @@
+//! Limits of a `DestinationRule`'s `connectionPool`: what exceeds one is refused at once, counted and named.
+
+use selvedge_demo::workload::Workload;
+use selvedge_tests::{SOON, poll};
+
+use crate::raw::{APP, Around, CALLERS, Head, Raw};
+
+/// The mesh, with these limits on calls to the app in force.
+async fn limited(limits: &str) -> Around {
+    let around = Around::new().await;
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: app}}\n\
+         spec:\n  host: app\n  trafficPolicy:\n    connectionPool: {limits}\n"
+    );
+    let before = configuration(&around).await;
+    around.mesh.write("limits.yaml", &rule).expect("the directory is ours");
+    // No sidecar has asked for the service yet: what the control plane has is what they get.
+    poll(SOON, "the control plane has the limits", async || {
+        let now = configuration(&around).await;
+        if now > before { Ok(()) } else { Err(now) }
+    })
+    .await;
+    around
+}
+
+/// The number of the configuration that the control plane has.
+async fn configuration(around: &Around) -> u64 {
+    let config = around.mesh.control_plane_admin("/config").await.expect("the control plane's admin port");
+    let config: serde_json::Value = config.json().expect("JSON");
+    config["configuration_version"].as_u64().expect("a number")
+}
+
+/// A new client's request, sent.
+async fn asks(around: &Around, caller: &str) -> Raw {
+    let mut client = around.client(caller).await;
+    client.send(format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
+    client
+}
+
+fn is_overflow(head: &Head) {
+    assert_eq!(head.status(), "503", "{}", head.0);
+    assert!(head.header("selvedge-error").is_some_and(|why| why.starts_with("overflow: ")), "{}", head.0);
+    assert_eq!(head.header("retry-after"), Some("1"), "{}", head.0);
+}
+
+async fn counts(workload: &Workload, limit: &str) {
+    let metrics = workload.admin("/metrics").await.expect("metrics").text();
+    let mut counted = metrics.lines().filter(|line| line.starts_with("selvedge_outbound_overflows_total"));
+    let label = format!("limit=\"{limit}\"");
+    assert!(counted.any(|line| line.contains(&label) && line.ends_with(" 1")), "{metrics}");
+}
+
+#[tokio::test]
+async fn more_requests_than_a_service_may_have_in_progress_are_refused_at_once() {
+    let around = limited("{http: {http2MaxRequests: 2}}").await;
+    for caller in CALLERS {
+        let mut first = asks(&around, caller).await;
+        let mut app = around.accept().await;
+        app.head().await;
+        let mut second = asks(&around, caller).await;
+        let mut other = around.accept().await;
+        other.head().await;
+
+        let mut third = asks(&around, caller).await;
+        is_overflow(&third.head().await);
+        counts(around.mesh.workload(caller), "http2MaxRequests").await;
+
+        app.answer("done").await;
+        assert_eq!(first.head().await.status(), "200", "{caller}");
+        assert_eq!(first.exactly(4).await, "done");
+        // The client sees the answer's end a moment before the sidecar counts it.
+        let (mut fourth, mut app) = poll(SOON, "there is room again", async || {
+            let mut client = asks(&around, caller).await;
+            tokio::select! {
+                refused = client.head() => Err(refused.0),
+                app = around.accept() => Ok((client, app)),
+            }
+        })
+        .await;
+        app.head().await;
+        app.answer("done").await;
+        assert_eq!(fourth.head().await.status(), "200", "{caller}");
+        other.answer("late").await;
+        assert_eq!(second.head().await.status(), "200", "{caller}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_for_the_one_connection_and_another_one_is_refused() {
+    let around = limited("{tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}").await;
+    for caller in CALLERS {
+        let mut first = asks(&around, caller).await;
+        let mut app = around.accept().await;
+        app.head().await;
+
+        // Of two more, one waits, whichever is first at its sidecar.
+        let (mut second, mut third) = (asks(&around, caller).await, asks(&around, caller).await);
+        let (refused, waits) = tokio::select! {
+            head = second.head() => (head, &mut third),
+            head = third.head() => (head, &mut second),
+        };
+        is_overflow(&refused);
+        counts(around.mesh.workload(caller), "http1MaxPendingRequests").await;
+        assert!(around.nobody_connects().await, "{caller}: it waits");
+
+        app.answer("done").await;
+        assert_eq!(first.head().await.status(), "200", "{caller}");
+        let mut app = around.accept().await;
+        app.head().await;
+        app.answer("next").await;
+        assert_eq!(waits.head().await.status(), "200", "{caller}");
+        assert_eq!(waits.exactly(4).await, "next");
+    }
+}
