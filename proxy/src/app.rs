@@ -16,7 +16,8 @@ use selvedge_ops::{
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
 use crate::{
-    accept::{self, Direction, Seat, Seated},
+    accept::{self, Clients, Direction, Seat, Seated},
+    budget::Budget,
     cli::Args,
     control::{self, Control},
     discovery::store::Store,
@@ -47,7 +48,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (store, asked) = Store::new();
     let (names, questions) = Asker::new();
     let live = Live::new();
+    accept::raise_open_files();
     let metrics = Arc::new(Metrics::new(args.workers.into()));
+    let budget = Arc::new(Budget::new(u64::from(args.buffer_budget) << 20));
+    metrics.watch(&budget);
     let leave = Leave::default();
     let shared = Shared {
         settings: Arc::new(settings),
@@ -55,6 +59,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         live: live.clone(),
         metrics: Arc::clone(&metrics),
         names,
+        budget,
+        clients: Arc::new(Clients::new(args.max_connections)),
         leave: leave.clone(),
     };
     let traffic = start_workers(&shared, listeners.outbound, listeners.inbound)?;

@@ -6,6 +6,7 @@
 
 use std::{
     pin::Pin,
+    rc::Rc,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Instant,
@@ -17,7 +18,13 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::{
-    balance::Held, bind::Target, connect::Lease, deadline::Deadline, error::Reason, retry::Replay,
+    balance::Held,
+    bind::Target,
+    budget::{Arriving, Ledger},
+    connect::Lease,
+    deadline::Deadline,
+    error::Reason,
+    retry::Replay,
     telemetry::Observed,
 };
 
@@ -48,8 +55,8 @@ enum Kind {
     /// Given up before its end.
     Cut,
     Full(Bytes),
-    Incoming(Incoming),
-    Replay(Replay<Incoming>),
+    Arriving(Arriving),
+    Replay(Replay<Arriving>),
 }
 
 /// What happens once, when a body has ended or was given up.
@@ -112,13 +119,13 @@ impl Body {
         Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
-    /// A body that arrives on a connection.
-    pub fn incoming(body: Incoming) -> Self {
-        Self::of(if body.is_end_stream() { Kind::Empty } else { Kind::Incoming(body) })
+    /// A body that arrives on a connection, which keeps account of what it holds if it is HTTP/2.
+    pub fn arriving(body: Incoming, ledger: Option<&Rc<Ledger>>) -> Self {
+        Self::of(if body.is_end_stream() { Kind::Empty } else { Kind::Arriving(Arriving::new(body, ledger)) })
     }
 
     /// A body that can be sent again.
-    pub fn replay(body: Replay<Incoming>) -> Self {
+    pub fn replay(body: Replay<Arriving>) -> Self {
         Self::of(Kind::Replay(body))
     }
 
@@ -161,9 +168,9 @@ impl Body {
     }
 
     /// The arriving body; `None` if there is none, or it is not one as it came.
-    pub fn into_incoming(mut self) -> Option<Incoming> {
+    pub fn into_arriving(mut self) -> Option<Arriving> {
         match std::mem::take(&mut self.kind) {
-            Kind::Incoming(body) => Some(body),
+            Kind::Arriving(body) => Some(body),
             _ => None,
         }
     }
@@ -191,7 +198,7 @@ impl HttpBody for Body {
                 this.kind = Kind::Empty;
                 Some(Ok(Frame::data(bytes)))
             }
-            Kind::Incoming(body) => {
+            Kind::Arriving(body) => {
                 ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
             }
             Kind::Replay(body) => {
@@ -218,7 +225,7 @@ impl HttpBody for Body {
             Kind::Empty => true,
             Kind::Cut => false,
             Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Incoming(body) => body.is_end_stream(),
+            Kind::Arriving(body) => body.is_end_stream(),
             Kind::Replay(body) => body.is_end_stream(),
         }
     }
@@ -228,7 +235,7 @@ impl HttpBody for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Cut => SizeHint::default(),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Incoming(body) => body.size_hint(),
+            Kind::Arriving(body) => body.size_hint(),
             Kind::Replay(body) => body.size_hint(),
         }
     }

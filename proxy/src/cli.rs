@@ -118,6 +118,16 @@ pub struct Args {
     #[command(flatten)]
     pub resolver: selvedge_ops::ResolverArgs,
 
+    /// Connections that clients may have open, in and out together; more are closed at once. Default: three
+    /// fifths of the files that the process may have open.
+    #[arg(long, env = "SELVEDGE_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
+
+    /// Bytes that HTTP/2 connections and bodies kept for another attempt may hold together, in MiB. With more
+    /// of them new requests are answered 503, and connections that hold much are not read from, then closed.
+    #[arg(long, env = "SELVEDGE_BUFFER_BUDGET", value_name = "MIB", default_value_t = 256)]
+    pub buffer_budget: u32,
+
     /// Logging.
     #[command(flatten)]
     pub log: selvedge_ops::LogArgs,

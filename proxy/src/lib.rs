@@ -10,6 +10,7 @@ pub mod authorize;
 pub mod balance;
 pub mod bind;
 pub mod body;
+pub mod budget;
 pub mod cli;
 pub mod connect;
 pub mod control;

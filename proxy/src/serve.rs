@@ -33,6 +33,7 @@ pub use watch::{Patience, Watch};
 use crate::{
     accept::Direction,
     body::{Body, Local},
+    budget::{Action, Budget, Guarded, Ledger, Side},
     connect::http2::{CONNECTION_WINDOW, MAX_FRAME, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW},
     error::Reason,
     rarely::rarely,
@@ -57,6 +58,12 @@ const MAX_ERROR_STREAMS: usize = 256;
 /// How long requests in progress may go on when an HTTP/2 connection has had no new one for long: for
 /// good. They are what it was kept for.
 const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The refusal of a request while too many bytes are held.
+const OVERLOADED: Refusal = Refusal {
+    reason: Reason::Overflow,
+    what: "this proxy holds as many bytes as --buffer-budget allows, which nobody takes",
+};
 
 /// What clients may ask of us, on one connection.
 #[derive(Debug, Clone, Copy)]
@@ -164,16 +171,20 @@ where
     let limits = until.worker.settings.limits;
     let watch = until.worker.patience.watch();
     let peer = conn.peer;
+    let budget = Arc::clone(&until.worker.budget);
+    let ledger = (protocol == Protocol::Http2).then(|| Ledger::new(&budget, CONNECTION_WINDOW));
     let service = Connected {
         path: RefCell::new(path),
         conn: Rc::clone(&conn),
         watch: Arc::clone(&watch),
+        budget,
+        ledger: ledger.clone(),
         most_fields: limits.head.count,
     };
     // When what is in progress is cut off, once draining has begun.
     let mut cut_at = None;
-    let ended = match protocol {
-        Protocol::Http1 => {
+    let ended = match ledger {
+        None => {
             let io = TokioIo::new(Strict::new(io, limits.head, watch));
             let serving = http1(limits).serve_connection(io, service).with_upgrades();
             let mut serving = pin!(serving);
@@ -187,8 +198,9 @@ where
                 }
             }
         }
-        Protocol::Http2 => {
-            let serving = http2(limits).serve_connection(TokioIo::new(io), service);
+        Some(ledger) => {
+            let io = TokioIo::new(Guarded::new(io, ledger, Side::Server));
+            let serving = http2(limits).serve_connection(io, service);
             let over = async {
                 tokio::select! {
                     rest = until.requests() => rest,
@@ -262,6 +274,9 @@ struct Connected<S> {
     path: RefCell<S>,
     conn: Rc<Conn>,
     watch: Arc<Watch>,
+    budget: Arc<Budget>,
+    /// `None`: it is HTTP/1.
+    ledger: Option<Rc<Ledger>>,
     most_fields: usize,
 }
 
@@ -270,6 +285,10 @@ impl<S> Connected<S> {
     fn refusal<B>(&self, request: &http::Request<B>) -> Option<Refusal> {
         if request.method().as_str() == head::REFUSED {
             return Some(self.watch.refusal());
+        }
+        if self.budget.is_exhausted() {
+            self.budget.acted(Action::RefusedRequest);
+            return Some(OVERLOADED);
         }
         (request.headers().len() > self.most_fields).then_some(head::TOO_MANY_FIELDS)
     }
@@ -286,7 +305,7 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
         if let Some(refusal) = self.refusal(&request) {
             request.extensions_mut().insert(refusal);
         }
-        let http = Box::new(request.map(Body::incoming));
+        let http = Box::new(request.map(|body| Body::arriving(body, self.ledger.as_ref())));
         let request = Request { http, conn: Rc::clone(&self.conn), at: Instant::now() };
         Answer { inner: self.path.borrow_mut().call(request), asked }
     }

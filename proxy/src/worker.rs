@@ -6,6 +6,8 @@ use selvedge_certs::tls::Live;
 use selvedge_model::{Protocol, WorkloadName};
 
 use crate::{
+    accept::Clients,
+    budget::Budget,
     cli::{Carrier, OutboundTrafficPolicy},
     connect::{self, Pools},
     deadline::Deadlines,
@@ -82,6 +84,10 @@ pub struct Shared {
     pub live: Live,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What the bytes draw on that have arrived and nobody has taken.
+    pub budget: Arc<Budget>,
+    /// Clients' connections, of all workers.
+    pub clients: Arc<Clients>,
     /// Whom to ask for the addresses of names.
     pub names: Asker,
     /// How far leaving has come.
@@ -111,6 +117,10 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What the bytes draw on that have arrived and nobody has taken.
+    pub budget: Arc<Budget>,
+    /// Clients' connections, of all workers.
+    pub clients: Arc<Clients>,
     /// Whom to ask for the addresses of names.
     pub names: Asker,
     /// How far leaving has come.
@@ -125,6 +135,7 @@ impl Worker {
             live: shared.live.clone(),
             carrier: settings.carrier,
             source: settings.workload.to_string(),
+            budget: Arc::clone(&shared.budget),
             metrics: Arc::clone(&shared.metrics),
         });
         let patience = Patience::new(settings.header_timeout, settings.idle_timeout);
@@ -140,6 +151,8 @@ impl Worker {
             deadlines: Rc::clone(&deadlines),
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
+            budget: Arc::clone(&shared.budget),
+            clients: Arc::clone(&shared.clients),
             names: shared.names.clone(),
             leave: shared.leave.clone(),
         });

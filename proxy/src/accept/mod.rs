@@ -3,6 +3,7 @@
 //! With one worker (the default) that worker accepts for itself. With more, one acceptor hands each socket
 //! to the worker with the fewest connections. No SO_REUSEPORT: a second proxy must fail with "in use".
 
+mod clients;
 pub mod original;
 
 use std::{
@@ -22,11 +23,14 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use clients::{Clients, raise_open_files};
 pub use original::Original;
 
 use crate::{
+    error::Reason,
     inbound, outbound,
     step::{Request, Step},
+    telemetry,
     worker::{Shared, Worker},
 };
 
@@ -40,6 +44,15 @@ pub enum Direction {
     Outbound,
     /// To the app.
     Inbound,
+}
+
+impl From<Direction> for telemetry::Direction {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Outbound => Self::Outbound,
+            Direction::Inbound => Self::Inbound,
+        }
+    }
 }
 
 /// How a connection came.
@@ -135,6 +148,12 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
     ) {
         while self.tasks.try_join_next().is_some() {}
         let worker = Rc::clone(&self.worker);
+        let Some(client) = worker.clients.enter() else {
+            worker.metrics.connection_refused(direction.into(), false, Reason::Overflow);
+            tracing::debug!(%peer, "connection refused: there are as many as --max-connections allows");
+            return original::reset(&socket);
+        };
+        let on_end = (on_end, client);
         let original = match worker.settings.app {
             Some(_) => None,
             None => match Original::of(&socket) {

@@ -214,7 +214,7 @@ fn received(
         let what = format!("{} switched to a protocol that the request did not ask for", target.dial);
         return Err(Failure::new(Reason::Protocol, what).into());
     }
-    let mut response = answer(response);
+    let mut response = answer(response, None);
     if switched {
         WebSocket::announce(response.headers_mut());
     } else {

@@ -27,15 +27,19 @@ use crate::{
     balance::Held,
     bind::Target,
     body::{Body, Local},
+    budget::{Guarded, Ledger, Side},
     step::HttpVersion,
 };
 
 /// Flow-control windows: 64 KiB, the protocol's default, halves bulk throughput.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 /// As [`STREAM_WINDOW`], for all streams of a connection together. An answer that its client does not read
-/// keeps up to a stream's window from all others, so this has room for many of those: with 4 MiB, five
-/// clients that read nothing would stop every other request to the same endpoint.
-pub const CONNECTION_WINDOW: u32 = 64 << 20;
+/// keeps up to a stream's window from all others, so this has room for some of those; with more of them
+/// the connection is full ([`FULL`]).
+pub const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes that nobody has taken, for which a connection that we opened gets no more requests: the rest of its
+/// window is for those that it has.
+const FULL: u64 = CONNECTION_WINDOW as u64 / 4;
 /// The largest frame that we accept, in bytes.
 pub const MAX_FRAME: u32 = 256 << 10;
 /// The most that an answer's headers may have, in bytes, and its trailers. Of trailers, h2 drops what is beyond
@@ -71,6 +75,7 @@ struct Connection {
     sender: SendRequest<Body>,
     lifetime: Lifetime,
     load: Rc<Load>,
+    ledger: Rc<Ledger>,
     /// How long it may be without a request; `None`: for as long as it lasts.
     idle: Option<Duration>,
     /// The most requests that it may have in progress, if the endpoint allows more.
@@ -123,7 +128,7 @@ impl Connection {
     fn has_room(&self) -> bool {
         let most = self.load.allowed.get().min(self.most_streams);
         // A peer that allows none for the moment is left to hyper, which waits until it does.
-        self.load.streams.get() < most.max(1)
+        self.load.streams.get() < most.max(1) && self.ledger.held() < FULL
     }
 
     fn is_idle(&self, now: Instant) -> bool {
@@ -204,7 +209,7 @@ pub(super) async fn send(
         let stream = connection.enter();
         match connection.sender.try_send_request(*request).await {
             Ok(response) => {
-                let mut response = answer(response);
+                let mut response = answer(response, Some(&connection.ledger));
                 response.body_mut().end().lease = Some(super::Lease::Http2(stream));
                 return Ok(response);
             }
@@ -299,6 +304,7 @@ async fn open_for(
     let (limit, max_age) = (wanted.connect_timeout, wanted.max_age);
     let opened = super::open(target, settings, wire::Carrier::Http2, app, limit, max_age).await?;
     let dial = target.dial;
+    let ledger = Ledger::new(&settings.budget, CONNECTION_WINDOW);
     let mut builder = Builder::new(Local);
     builder
         .timer(TokioTimer::new())
@@ -312,7 +318,7 @@ async fn open_for(
         builder.initial_max_send_streams(USUAL_STREAMS);
     }
     let (sender, connection) = builder
-        .handshake(TokioIo::new(opened.stream))
+        .handshake(TokioIo::new(Guarded::new(opened.stream, Rc::clone(&ledger), Side::Client)))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;
     let open = super::opened(target, settings);
@@ -341,6 +347,7 @@ async fn open_for(
         sender,
         lifetime: opened.lifetime,
         load,
+        ledger,
         idle: wanted.idle,
         most_streams: wanted.most_streams,
         _counted: wanted.counted.map(Rc::new),

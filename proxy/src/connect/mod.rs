@@ -32,6 +32,7 @@ use crate::{
     balance::{Circuit, Held, Limit},
     bind::{Slot, Target},
     body::Body,
+    budget::{Budget, Ledger},
     cli::Carrier,
     error::{Failure, Reason},
     step::HttpVersion,
@@ -115,6 +116,8 @@ pub struct Settings {
     pub carrier: Carrier,
     /// Our workload's name, for display in peers' logs.
     pub source: String,
+    /// What the bytes draw on that have arrived and nobody has taken.
+    pub budget: Arc<Budget>,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -354,8 +357,8 @@ fn alert(error: &hyper::Error) -> Option<&std::io::Error> {
 }
 
 /// Turns what hyper gives into an answer of ours.
-fn answer(response: http::Response<Incoming>) -> Box<http::Response<Body>> {
-    let mut response = Box::new(response.map(Body::incoming));
+fn answer(response: http::Response<Incoming>, ledger: Option<&Rc<Ledger>>) -> Box<http::Response<Body>> {
+    let mut response = Box::new(response.map(|body| Body::arriving(body, ledger)));
     rewrite::answer(&mut response);
     response
 }

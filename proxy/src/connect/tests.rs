@@ -38,6 +38,7 @@ fn pools() -> Pools {
         live: Live::new(),
         carrier: Carrier::Http1,
         source: "default/test".into(),
+        budget: Arc::new(Budget::new(u64::MAX)),
         metrics: Arc::new(Metrics::new(1)),
     })
 }

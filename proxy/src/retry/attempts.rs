@@ -22,6 +22,7 @@ use crate::{
     },
     bind::BoundBackend,
     body::Body,
+    budget::{Arriving, Budget as ByteBudget},
     connect::FreshConnection,
     error::Reason,
     respond::grpc_status,
@@ -61,13 +62,14 @@ struct Kept {
     uri: Uri,
     /// A list: to copy a map costs twice as much, and seldom is one needed again.
     headers: Vec<(HeaderName, HeaderValue)>,
-    body: Option<Original<hyper::body::Incoming>>,
+    body: Option<Original<Arriving>>,
 }
 
 impl Kept {
     /// Takes the request's body over, and gives it the first attempt's share of it.
-    fn of(request: &mut http::Request<Body>) -> Self {
-        let body = std::mem::take(request.body_mut()).into_incoming().map(Original::new);
+    fn of(request: &mut http::Request<Body>, budget: &Arc<ByteBudget>) -> Self {
+        let body = std::mem::take(request.body_mut()).into_arriving();
+        let body = body.map(|body| Original::new(body, budget));
         if let Some(first) = body.as_ref().and_then(Original::attempt) {
             *request.body_mut() = Body::replay(first);
         }
@@ -99,7 +101,7 @@ impl<S: Attempting> Attempts<S> {
         let rule_of = &bound.routes.rules()[rule];
         let backend = &bound.backends[rule_of.backends[place].backend];
         bound.budget.deposit(at);
-        let kept = Kept::of(&mut http);
+        let kept = Kept::of(&mut http, &self.worker.budget);
         let mut tried = Vec::new();
         let mut attempt = 0;
         let mut retrying = None;

@@ -14,12 +14,15 @@ use std::{
     fmt,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+
+use crate::budget::{Action, Budget};
 
 /// Bytes of a body that are kept. A longer body is sent once.
 pub const REPLAY_LIMIT: usize = 64 * 1024;
@@ -58,6 +61,8 @@ struct Shared<B> {
     /// The attempt that may read; 0 = none yet.
     attempt: u32,
     keeping: Keeping,
+    /// What `kept_bytes` are drawn on, as long as they are kept.
+    budget: Arc<Budget>,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     trailers: Option<HeaderMap>,
@@ -84,12 +89,12 @@ enum Next {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Original<B> {
-    /// A body that has not been read.
-    pub fn new(body: B) -> Self {
+    /// A body that has not been read, and what is kept of it draws on `budget`.
+    pub fn new(body: B, budget: &Arc<Budget>) -> Self {
         if body.is_end_stream() {
             return Self { shared: None };
         }
-        Self { shared: Some(Rc::new(RefCell::new(Shared::new(body)))) }
+        Self { shared: Some(Rc::new(RefCell::new(Shared::new(body, Arc::clone(budget))))) }
     }
 
     /// The body for the next attempt, from its first byte; the attempt before can read no more.
@@ -120,12 +125,19 @@ impl<B> Drop for Original<B> {
     }
 }
 
+impl<B> Drop for Shared<B> {
+    fn drop(&mut self) {
+        self.budget.remove(self.kept_bytes as u64);
+    }
+}
+
 impl<B> Shared<B> {
-    fn new(body: B) -> Self {
+    fn new(body: B, budget: Arc<Budget>) -> Self {
         Self {
             body,
             attempt: 0,
             keeping: Keeping::All,
+            budget,
             kept: Vec::new(),
             kept_bytes: 0,
             trailers: None,
@@ -162,7 +174,11 @@ impl<B> Shared<B> {
             self.next = Next::End;
         } else if let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) {
             self.kept_bytes += data.len();
-            if self.kept_bytes > REPLAY_LIMIT || self.kept.len() == FRAME_LIMIT {
+            self.budget.add(data.len() as u64);
+            if self.budget.is_exhausted() {
+                self.budget.acted(Action::ForgottenBody);
+                self.stop_keeping();
+            } else if self.kept_bytes > REPLAY_LIMIT || self.kept.len() == FRAME_LIMIT {
                 self.stop_keeping();
             } else {
                 self.kept.push(data.clone());
@@ -174,6 +190,7 @@ impl<B> Shared<B> {
     /// Forgets what has been kept, except what the current attempt has yet to give.
     fn stop_keeping(&mut self) {
         self.keeping = Keeping::Nothing;
+        self.budget.remove(std::mem::take(&mut self.kept_bytes) as u64);
         match self.next {
             Next::Frame(index) if index < self.kept.len() => {
                 self.kept.drain(..index);
@@ -298,6 +315,10 @@ mod tests {
 
     use super::*;
 
+    fn budget() -> Arc<Budget> {
+        Arc::new(Budget::new(u64::MAX))
+    }
+
     /// A body that gives these steps, one per poll.
     #[derive(Debug, Default)]
     struct Scripted {
@@ -406,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_request_without_a_body_costs_no_allocation_and_can_always_be_sent_again() {
-        let original = Original::new(Scripted { steps: VecDeque::new(), knows_its_length: true });
+        let original = Original::new(Scripted { steps: VecDeque::new(), knows_its_length: true }, &budget());
         assert!(original.shared.is_none());
 
         for _ in 0..3 {
@@ -424,7 +445,7 @@ mod tests {
 
         for first_cut in 0..=5 {
             for second_cut in 0..=5 {
-                let original = Original::new(chunked(steps.clone()));
+                let original = Original::new(chunked(steps.clone()), &budget());
                 read(&mut next(&original), first_cut).expect("no failure");
                 read(&mut next(&original), second_cut).expect("no failure");
 
@@ -436,7 +457,7 @@ mod tests {
 
     #[test]
     fn an_attempt_that_is_still_held_somewhere_loses_the_body_to_the_next() {
-        let original = Original::new(chunked([data("one "), data("two")]));
+        let original = Original::new(chunked([data("one "), data("two")]), &budget());
         let mut first = next(&original);
         read(&mut first, 1).expect("it is the only one");
 
@@ -449,7 +470,7 @@ mod tests {
     #[test]
     fn the_length_is_told_for_every_attempt() {
         let steps = [data("one "), data("two")].into_iter().collect();
-        let original = Original::new(Scripted { steps, knows_its_length: true });
+        let original = Original::new(Scripted { steps, knows_its_length: true }, &budget());
         let mut first = next(&original);
 
         assert_eq!(first.size_hint().exact(), Some(7));
@@ -468,13 +489,13 @@ mod tests {
     #[test]
     fn a_body_up_to_the_limit_can_be_sent_again_and_a_longer_one_only_once() {
         let chunk = Step::Data(Bytes::from(vec![b'x'; REPLAY_LIMIT / 4]));
-        let exactly = Original::new(chunked(vec![chunk.clone(); 4]));
+        let exactly = Original::new(chunked(vec![chunk.clone(); 4]), &budget());
         assert_eq!(read_all(&mut next(&exactly)).bytes.len(), REPLAY_LIMIT);
         assert_eq!(read_all(&mut next(&exactly)).bytes.len(), REPLAY_LIMIT);
 
         let mut steps = vec![chunk; 4];
         steps.extend([data("!"), data("?"), Step::Trailers(trailers())]);
-        let longer = Original::new(chunked(steps));
+        let longer = Original::new(chunked(steps), &budget());
         let mut first = next(&longer);
         read(&mut first, 4).expect("no failure");
         assert!(longer.can_replay());
@@ -486,11 +507,10 @@ mod tests {
 
     #[test]
     fn an_attempt_that_passes_the_limit_half_way_through_its_own_replay_goes_on() {
-        let original = Original::new(chunked([
-            Step::Data(Bytes::from(vec![b'x'; REPLAY_LIMIT])),
-            data("more"),
-            data("still more"),
-        ]));
+        let original = Original::new(
+            chunked([Step::Data(Bytes::from(vec![b'x'; REPLAY_LIMIT])), data("more"), data("still more")]),
+            &budget(),
+        );
         read(&mut next(&original), 1).expect("no failure");
 
         let second = read_all(&mut next(&original));
@@ -501,7 +521,7 @@ mod tests {
 
     #[test]
     fn very_many_tiny_frames_are_not_kept() {
-        let original = Original::new(chunked(vec![data("x"); FRAME_LIMIT + 1]));
+        let original = Original::new(chunked(vec![data("x"); FRAME_LIMIT + 1]), &budget());
         let mut first = next(&original);
 
         read(&mut first, FRAME_LIMIT).expect("no failure");
@@ -512,7 +532,7 @@ mod tests {
 
     #[test]
     fn a_body_that_failed_is_not_sent_again() {
-        let original = Original::new(chunked([data("one"), Step::Fail]));
+        let original = Original::new(chunked([data("one"), Step::Fail]), &budget());
         let mut first = next(&original);
 
         assert!(matches!(read(&mut first, 2), Err(ReplayError::Original(Gone))));
@@ -523,7 +543,7 @@ mod tests {
     fn once_no_further_attempt_can_come_nothing_is_kept() {
         let steps = [data("one "), data("two "), data("three"), Step::Trailers(trailers())];
         for cut in 0..=4 {
-            let original = Original::new(chunked(steps.clone()));
+            let original = Original::new(chunked(steps.clone()), &budget());
             read(&mut next(&original), cut).expect("no failure");
             let mut last = next(&original);
             read(&mut last, 1).expect("no failure");
@@ -550,7 +570,7 @@ mod tests {
             let mut steps: VecDeque<Step> =
                 frames.into_iter().flat_map(|frame| [Step::Wait, Step::Data(frame.into())]).collect();
             steps.extend(with_trailers.then(|| Step::Trailers(trailers())));
-            let original = Original::new(Scripted { steps, knows_its_length });
+            let original = Original::new(Scripted { steps, knows_its_length }, &budget());
 
             for cut in cuts {
                 let read = read(&mut next(&original), cut).expect("the body does not fail");

@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -33,7 +33,7 @@ use super::{
     series::{BUCKETS_MS, Direction, DurationLabels, Durations, End, Labels, Series},
     tcp::{self, TcpSeries},
 };
-use crate::{balance::Limit, error::Reason};
+use crate::{balance::Limit, budget::Budget, error::Reason};
 
 /// Series that there is room for.
 const SERIES_LIMIT: usize = 10_000;
@@ -60,6 +60,7 @@ pub struct Metrics {
     /// Seconds since 1970; 0 = no certificate yet.
     certificate_expiry: AtomicU64,
     configuration: Mutex<Option<Arc<str>>>,
+    budget: OnceLock<Arc<Budget>>,
     /// What the control thread counts.
     pub control: ControlMetrics,
 }
@@ -89,6 +90,7 @@ impl Metrics {
             overflows: Rare::new(workers),
             certificate_expiry: AtomicU64::new(0),
             configuration: Mutex::default(),
+            budget: OnceLock::new(),
             control: ControlMetrics::default(),
         }
     }
@@ -172,6 +174,12 @@ impl Metrics {
     pub fn set_certificate_expiry(&self, not_after: SystemTime) {
         let seconds = not_after.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.certificate_expiry.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Shows what `budget` holds and does.
+    pub fn watch(&self, budget: &Arc<Budget>) {
+        // There is but one in a process.
+        let _ = self.budget.set(Arc::clone(budget));
     }
 
     /// This configuration is in force.
@@ -341,6 +349,7 @@ impl Collector for Metrics {
             tcp::encode(&mut encoder, direction, &tcp)?;
         }
         self.encode_rare(&mut encoder)?;
+        self.encode_budget(&mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }
@@ -426,6 +435,22 @@ impl Metrics {
         let help = "Requests, retries and opaque connections refused because a limit of the backend's connectionPool was reached.";
         let of = |(backend, limit)| Of::Limit(backend, limit);
         encode_counts(encoder, name, help, self.overflows.totals(), of)
+    }
+
+    fn encode_budget(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(budget) = self.budget.get() else { return Ok(()) };
+        let help = "Bytes that have arrived, or are kept for another attempt, and that nobody has taken.";
+        encoder
+            .encode_descriptor("selvedge_buffered", help, Some(&Unit::Bytes), MetricType::Gauge)?
+            .encode_gauge(&budget.held())?;
+        let help = "What was done because more was buffered than --buffer-budget allows.";
+        let mut metric =
+            encoder.encode_descriptor("selvedge_buffer_overflows", help, None, MetricType::Counter)?;
+        for (action, count) in budget.actions() {
+            let labels = [("action", action.word())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        Ok(())
     }
 
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

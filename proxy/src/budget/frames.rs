@@ -1,0 +1,118 @@
+//! HTTP/2 frames as they pass, without keeping any of them (RFC 9113, section 4.1).
+
+/// Bytes of a frame's head.
+const HEAD: usize = 9;
+
+pub(super) const DATA: u8 = 0;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+
+/// What a client sends before its first frame.
+const PREFACE: usize = 24;
+
+/// One direction of a connection, and the place in it that has been reached.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Bytes before the first frame.
+    skip: usize,
+    head: [u8; HEAD],
+    /// How much of the head has been seen.
+    seen: usize,
+    /// How much of the payload has not.
+    left: usize,
+}
+
+/// A frame that a piece of payload belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) stream: u32,
+}
+
+impl Frames {
+    /// What a server sends.
+    pub(super) fn of_server() -> Self {
+        Self { skip: 0, head: [0; HEAD], seen: 0, left: 0 }
+    }
+
+    /// What a client sends.
+    pub(super) fn of_client() -> Self {
+        Self { skip: PREFACE, ..Self::of_server() }
+    }
+
+    /// Goes on through `bytes`, and shows each piece of a payload in them.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], mut see: impl FnMut(Frame, &[u8])) {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        bytes = &bytes[skipped..];
+        while !bytes.is_empty() {
+            if self.seen < HEAD {
+                let part = (HEAD - self.seen).min(bytes.len());
+                self.head[self.seen..self.seen + part].copy_from_slice(&bytes[..part]);
+                self.seen += part;
+                bytes = &bytes[part..];
+                if self.seen == HEAD {
+                    let [a, b, c, ..] = self.head;
+                    self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                }
+            }
+            let piece = self.left.min(bytes.len());
+            if piece > 0 {
+                see(self.frame(), &bytes[..piece]);
+                self.left -= piece;
+                bytes = &bytes[piece..];
+            }
+            if self.seen == HEAD && self.left == 0 {
+                self.seen = 0;
+            }
+        }
+    }
+
+    fn frame(&self) -> Frame {
+        let [_, _, _, kind, _, stream @ ..] = self.head;
+        Frame { kind, stream: u32::from_be_bytes(stream) & !(1 << 31) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, 0], &stream.to_be_bytes(), payload].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_seen_whole_however_they_are_cut(
+            sent in prop::collection::vec(
+                (0u8..10, 0u32..5, prop::collection::vec(any::<u8>(), 0..40)), 0..20,
+            ),
+            piece in 1usize..60,
+            from_client: bool,
+        ) {
+            let mut bytes = if from_client { vec![b'P'; PREFACE] } else { Vec::new() };
+            for (kind, stream, payload) in &sent {
+                bytes.extend(frame(*kind, *stream, payload));
+            }
+            let mut frames = if from_client { Frames::of_client() } else { Frames::of_server() };
+
+            let mut seen: Vec<(Frame, u8)> = Vec::new();
+            for piece in bytes.chunks(piece) {
+                frames.pass(piece, |frame, part| seen.extend(part.iter().map(|byte| (frame, *byte))));
+            }
+
+            let expected: Vec<_> = sent
+                .iter()
+                .flat_map(|(kind, stream, payload)| {
+                    let frame = Frame { kind: *kind, stream: *stream };
+                    payload.iter().map(move |byte| (frame, *byte))
+                })
+                .collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}

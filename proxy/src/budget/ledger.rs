@@ -1,0 +1,142 @@
+//! What one HTTP/2 connection holds.
+//!
+//! Neither hyper nor h2 says it, so it is kept here: what arrives is seen in the frames, and what is taken,
+//! by the bodies. Data that h2 throws away (of a stream that was reset) would stay in this account for ever;
+//! so h2's own account, the connection window, corrects it whenever h2 gives the peer more of that, and so
+//! does the end of the last body.
+
+use std::{cell::Cell, rc::Rc, sync::Arc};
+
+use super::Budget;
+
+/// The default connection window (RFC 9113, section 6.9.2): what the first update does not have to add.
+const DEFAULT_WINDOW: i64 = 65_535;
+
+/// See the module. All of a connection's parts are on one thread.
+#[derive(Debug)]
+pub struct Ledger {
+    budget: Arc<Budget>,
+    /// Bytes that have arrived, and that nobody has taken.
+    held: Cell<u64>,
+    /// Bytes of the connection's window that the peer has used and not been given back.
+    unreturned: Cell<i64>,
+    /// Bodies that are arriving.
+    bodies: Cell<usize>,
+}
+
+impl Ledger {
+    /// Of a connection whose window is `window` bytes.
+    pub fn new(budget: &Arc<Budget>, window: u32) -> Rc<Self> {
+        Rc::new(Self {
+            budget: Arc::clone(budget),
+            held: Cell::new(0),
+            unreturned: Cell::new(i64::from(window) - DEFAULT_WINDOW),
+            bodies: Cell::new(0),
+        })
+    }
+
+    /// Bytes that it holds.
+    pub fn held(&self) -> u64 {
+        self.held.get()
+    }
+
+    /// What it draws on.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Data has arrived. `ignored`: for a stream that has been given up; it is not kept.
+    pub(super) fn received(&self, bytes: usize, ignored: bool) {
+        let bytes = bytes as u64;
+        self.unreturned.set(self.unreturned.get().saturating_add_unsigned(bytes));
+        if !ignored {
+            self.held.set(self.held.get() + bytes);
+            self.budget.add(bytes);
+        }
+    }
+
+    /// Data has been taken.
+    pub(super) fn taken(&self, bytes: usize) {
+        self.set(self.held.get().saturating_sub(bytes as u64));
+    }
+
+    /// The peer was told that it may send so much more.
+    pub(super) fn returned(&self, bytes: u32) {
+        self.unreturned.set(self.unreturned.get() - i64::from(bytes));
+        let most = u64::try_from(self.unreturned.get()).unwrap_or(0);
+        self.set(self.held.get().min(most));
+    }
+
+    /// One more body is arriving.
+    pub(super) fn body_begins(&self) {
+        self.bodies.set(self.bodies.get() + 1);
+    }
+
+    /// A body has ended or was given up. Without any, there is nothing to hold data for.
+    pub(super) fn body_ends(&self) {
+        self.bodies.set(self.bodies.get() - 1);
+        if self.bodies.get() == 0 {
+            self.set(0);
+        }
+    }
+
+    /// Becomes less.
+    fn set(&self, held: u64) {
+        self.budget.remove(self.held.get() - held);
+        self.held.set(held);
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.budget.remove(self.held.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: u32 = 1 << 20;
+
+    fn ledger() -> (Arc<Budget>, Rc<Ledger>) {
+        let budget = Arc::new(Budget::new(1000));
+        let ledger = Ledger::new(&budget, WINDOW);
+        ledger.returned(WINDOW - 65_535);
+        (budget, ledger)
+    }
+
+    #[test]
+    fn what_arrives_is_held_until_it_is_taken() {
+        let (budget, ledger) = ledger();
+        ledger.body_begins();
+
+        ledger.received(900, false);
+        ledger.received(200, false);
+        assert!(budget.is_exhausted());
+        ledger.taken(300);
+
+        assert_eq!((ledger.held(), budget.held(), budget.is_exhausted()), (800, 800, false));
+        drop(ledger);
+        assert_eq!(budget.held(), 0, "a connection's end ends all that");
+    }
+
+    #[test]
+    fn what_was_thrown_away_is_forgotten_when_the_window_is_given_back_or_the_last_body_ends() {
+        let (budget, ledger) = ledger();
+        ledger.body_begins();
+        ledger.body_begins();
+        ledger.received(600, false);
+        ledger.received(100, false);
+        ledger.received(50, true);
+
+        // h2 has thrown the 600 away, and the ignored 50 with them.
+        ledger.returned(650);
+        assert_eq!((ledger.held(), budget.held()), (100, 100));
+
+        ledger.body_ends();
+        assert_eq!(ledger.held(), 100);
+        ledger.body_ends();
+        assert_eq!((ledger.held(), budget.held()), (0, 0));
+    }
+}

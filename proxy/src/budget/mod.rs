@@ -1,0 +1,102 @@
+//! How many bytes the process holds that have arrived and that nobody has taken yet.
+//!
+//! HTTP/2 lets a peer send ahead: a window for each stream, and one for the connection. One connection's
+//! windows are harmless; those of hundreds, all filled by peers whose answers nobody reads, are more than a
+//! sidecar may have. So every connection keeps a [`Ledger`] of what it holds, and all of them, with the bodies
+//! that are kept for another attempt, draw on one [`Budget`]. While that is exhausted
+//!
+//! - new requests are answered 503 at once;
+//! - nothing more is kept for other attempts;
+//! - a connection that holds more than its [`SHARE`] is not read from. If what it holds does not become less
+//!   for [`PATIENCE`], it is closed: its peer may be waiting for something that stands behind it.
+//!
+//! So memory is bounded by the budget and a share for each connection, whose number is limited too. HTTP/1
+//! needs no ledger: it is read only when somebody takes the body, so it holds one read buffer.
+
+mod arriving;
+mod frames;
+mod guarded;
+mod ledger;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+pub use self::{arriving::Arriving, guarded::Guarded, guarded::Side, ledger::Ledger};
+
+/// What a connection may hold, in bytes, while the budget is exhausted.
+pub const SHARE: u64 = 64 << 10;
+
+/// How long a connection that holds more may stay as it is.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is done about too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A request is answered 503.
+    RefusedRequest,
+    /// A connection is closed that held too much for too long.
+    ClosedConnection,
+    /// A body is no longer kept for another attempt.
+    ForgottenBody,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::RefusedRequest, Self::ClosedConnection, Self::ForgottenBody];
+
+    /// The word for metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RefusedRequest => "refused-request",
+            Self::ClosedConnection => "closed-connection",
+            Self::ForgottenBody => "forgotten-body",
+        }
+    }
+}
+
+/// What the process may hold, and what it does. Shared by all threads.
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    held: AtomicU64,
+    actions: [AtomicU64; Action::ALL.len()],
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub fn new(limit: u64) -> Self {
+        Self { limit, held: AtomicU64::new(0), actions: Default::default() }
+    }
+
+    /// Whether more is held than there should be.
+    pub fn is_exhausted(&self) -> bool {
+        self.held() > self.limit
+    }
+
+    /// Bytes that are held.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Notes that something was done about too much.
+    pub fn acted(&self, action: Action) {
+        self.actions[action as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often each thing was done.
+    pub fn actions(&self) -> impl Iterator<Item = (Action, u64)> {
+        Action::ALL.into_iter().zip(&self.actions).map(|(action, n)| (action, n.load(Ordering::Relaxed)))
+    }
+
+    /// So many bytes more.
+    pub fn add(&self, bytes: u64) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes less, of those that were added.
+    pub fn remove(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
