@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use selvedge_api::{preamble, wire};
-use selvedge_certs::tls::{Credentials, Current, Live};
+use selvedge_certs::tls::{Credentials, Current, Live, session_name};
+use selvedge_demo::workload::Workload;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// What a sidecar with these credentials connects with.
 pub(crate) fn configuration(credentials: Credentials) -> Arc<Current> {
@@ -12,12 +15,27 @@ pub(crate) fn configuration(credentials: Credentials) -> Arc<Current> {
 
 /// The first bytes inside TLS: a preamble for the app's port, then a GET.
 pub(crate) fn request(app: SocketAddr) -> Vec<u8> {
-    let mut bytes = preamble::encode(&wire::Preamble {
+    let mut bytes = http1(app);
+    bytes.extend_from_slice(b"GET / HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\r\n");
+    bytes
+}
+
+/// A preamble for HTTP/1.1 to the app's port.
+pub(crate) fn http1(app: SocketAddr) -> Vec<u8> {
+    preamble::encode(&wire::Preamble {
         carrier: wire::Carrier::Http1.into(),
         port: app.port().into(),
         source: "default/caller".to_owned(),
         app: wire::AppProtocol::Http1.into(),
-    });
-    bytes.extend_from_slice(b"GET / HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\r\n");
-    bytes
+    })
+}
+
+/// A mesh peer's connection for HTTP/1.1 to `workload`, past its preamble.
+pub(crate) async fn connect(configuration: &Current, workload: &Workload) -> TlsStream<TcpStream> {
+    let tcp = TcpStream::connect(workload.inbound).await.expect("the sidecar listens");
+    tcp.set_nodelay(true).expect("a socket");
+    let connector = TlsConnector::from(Arc::clone(&configuration.client));
+    let mut peer = connector.connect(session_name(workload.inbound), tcp).await.expect("a handshake");
+    peer.write_all(&http1(workload.app)).await.expect("it is taken");
+    peer
 }

@@ -5,6 +5,8 @@
 
 pub mod dns;
 
+pub mod fuzz;
+
 use std::{
     fmt,
     ops::{Deref, DerefMut},
@@ -79,11 +81,19 @@ impl Mesh {
     /// # Panics
     /// If the control plane has not made its CA yet.
     pub fn credentials(&self, service_account: &str) -> Credentials {
-        let authority = Authority::load(&self.data_dir()).expect("the control plane's CA");
-        let identity = SpiffeId::new(authority.trust_domain(), "default", service_account).expect("a name");
-        let leaf = authority.issue(&identity, &[], Duration::from_secs(600), SystemTime::now());
-        Credentials { leaf: leaf.expect("a certificate"), bundle: authority.bundle() }
+        credentials(&self.cluster, service_account)
     }
+}
+
+/// A certificate for `service_account`, straight from the CA of `cluster`, and the mesh's roots.
+///
+/// # Panics
+/// If the control plane has not made its CA yet.
+pub fn credentials(cluster: &Cluster, service_account: &str) -> Credentials {
+    let authority = Authority::load(&cluster.data_dir()).expect("the control plane's CA");
+    let identity = SpiffeId::new(authority.trust_domain(), "default", service_account).expect("a name");
+    let leaf = authority.issue(&identity, &[], Duration::from_secs(600), SystemTime::now());
+    Credentials { leaf: leaf.expect("a certificate"), bundle: authority.bundle() }
 }
 
 impl Deref for Mesh {

@@ -36,10 +36,10 @@ pub const STREAM_WINDOW: u32 = 1 << 20;
 /// As [`STREAM_WINDOW`], for all streams of a connection together. An answer that its client does not read
 /// keeps up to a stream's window from all others, so this has room for some of those; with more of them
 /// the connection is full ([`FULL`]).
-pub const CONNECTION_WINDOW: u32 = 16 << 20;
+pub const CONNECTION_WINDOW: u32 = 32 << 20;
 /// Bytes that nobody has taken, for which a connection that we opened gets no more requests: the rest of its
 /// window is for those that it has.
-const FULL: u64 = CONNECTION_WINDOW as u64 / 4;
+const FULL: u64 = CONNECTION_WINDOW as u64 / 8;
 /// The largest frame that we accept, in bytes.
 pub const MAX_FRAME: u32 = 256 << 10;
 /// The most that an answer's headers may have, in bytes, and its trailers. Of trailers, h2 drops what is beyond

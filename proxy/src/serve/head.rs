@@ -56,6 +56,10 @@ pub(super) const TOO_MANY_FIELDS: Refusal = too_large("the request has too many 
 /// The refusal of a request whose method cannot be one.
 pub(super) const NO_METHOD: Refusal = bad("the request's method is no method");
 
+/// The refusal of a request for a tunnel (RFC 9110, section 9.3.6).
+const NO_TUNNEL: Refusal =
+    bad("CONNECT is not served: the proxy takes requests for services, and opens no tunnels");
+
 /// Judges the head that `bytes` begin with. `None`: it does not end in them.
 pub(super) fn judge(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, Refusal> {
     let mut lines = Lines { bytes, at: 0, count: 0 };
@@ -128,18 +132,22 @@ impl<'a> RequestLine<'a> {
         if !is_token(method) || method == REFUSED.as_bytes() {
             return Err(NO_METHOD);
         }
+        if method == b"CONNECT" {
+            // hyper would keep such a connection for a tunnel, and never close it as it closes others.
+            return Err(NO_TUNNEL);
+        }
         let is_http_10 = match version {
             b"HTTP/1.1" => false,
             b"HTTP/1.0" => true,
             _ => return Err(invalid),
         };
-        let authority = authority(method, target)?;
+        let authority = authority(target)?;
         Ok(Self { authority, is_http_10 })
     }
 }
 
 /// The host of a target in absolute form, after seeing that the target is in a form that it may have.
-fn authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
+fn authority(target: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     let invalid = bad("the request's target is not valid");
     if memchr(b'#', target).is_some() {
         return Err(bad("the request's target has a fragment"));
@@ -149,7 +157,6 @@ fn authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Re
     }
     match target {
         [b'/', ..] | b"*" => Ok(None),
-        _ if method == b"CONNECT" => Ok(Some(target)),
         _ => {
             let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
                 target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))

@@ -2,13 +2,17 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
+use selvedge_certs::tls::Current;
+use selvedge_demo::workload::Workload;
+use selvedge_tests::credentials;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
 use super::{Mesh, SOON};
+use crate::mesh_client;
 
 /// One line of `tests/corpus/expectations`.
 struct Case {
@@ -49,16 +53,37 @@ fn corpus() -> Vec<Case> {
     cases
 }
 
-/// Sends `request`, in pieces of `piece` bytes, and reads until the other end closes.
-async fn exchange(address: SocketAddr, request: &[u8], piece: usize) -> String {
-    let mut stream = TcpStream::connect(address).await.expect("the listener is there");
-    stream.set_nodelay(true).expect("a socket");
-    let (mut read, mut write) = stream.split();
+/// Where hostile requests go in.
+enum Way<'a> {
+    /// A listener, in plaintext.
+    Plain(SocketAddr),
+    /// The target's inbound listener, as a mesh peer that carries HTTP/1.1.
+    Mesh(&'a Current, &'a Workload),
+}
+
+impl Way<'_> {
+    /// Sends `request`, in pieces of `piece` bytes, and reads until the other end closes.
+    async fn exchange(&self, request: &[u8], piece: usize) -> String {
+        match self {
+            Self::Plain(address) => {
+                let stream = TcpStream::connect(address).await.expect("the listener is there");
+                stream.set_nodelay(true).expect("a socket");
+                exchange(stream, request, piece).await
+            }
+            Self::Mesh(configuration, target) => {
+                exchange(mesh_client::connect(configuration, target).await, request, piece).await
+            }
+        }
+    }
+}
+
+async fn exchange(stream: impl AsyncRead + AsyncWrite, request: &[u8], piece: usize) -> String {
+    let (mut read, mut write) = tokio::io::split(stream);
     let mut answer = Vec::new();
     let sending = async {
         for piece in request.chunks(piece) {
             // It may have been refused before all of it is sent.
-            if write.write_all(piece).await.is_err() {
+            if write.write_all(piece).await.is_err() || write.flush().await.is_err() {
                 break;
             }
             tokio::task::yield_now().await;
@@ -103,14 +128,17 @@ fn complaint(case: &Case, answer: &str, seen: &[String]) -> Option<String> {
 async fn hostile_requests_are_refused_and_never_forwarded() {
     let mesh = Mesh::start(&[]).await;
     let mut complaints = Vec::new();
-    for (listener, address) in mesh.listeners() {
+    let configuration = mesh_client::configuration(credentials(&mesh.cluster, "client"));
+    let plain = mesh.listeners().map(|(listener, address)| (listener, Way::Plain(address)));
+    let ways = plain.into_iter().chain([("mesh TLS", Way::Mesh(&configuration, mesh.target()))]);
+    for (listener, way) in ways {
         for case in corpus() {
             for piece in [usize::MAX, 7] {
                 if case.request.len() > 10_000 && piece < case.request.len() {
                     continue;
                 }
                 mesh.app.seen();
-                let answer = exchange(address, &case.request, piece).await;
+                let answer = way.exchange(&case.request, piece).await;
                 let complaint = complaint(&case, &answer, &mesh.app.seen());
                 complaints.extend(complaint.map(|what| format!("{listener}, pieces of {piece}: {what}")));
             }

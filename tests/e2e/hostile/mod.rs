@@ -3,6 +3,7 @@
 mod floods;
 mod http1;
 mod http2;
+mod overload;
 mod slow;
 
 use std::{

@@ -1,0 +1,172 @@
+//! What must hold for any bytes. Each function takes what a peer or a user could send and panics if a rule is
+//! broken; fuzzers call them (`tests/fuzz`), and a plain test with every file of their corpus.
+
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
+
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use selvedge_api::preamble;
+use selvedge_control_plane::resources::decode;
+use selvedge_proxy::{
+    detect::{First, detect},
+    normalize::path,
+};
+use tokio::runtime::{Builder, Runtime};
+
+/// The clock of what waits only for so long.
+static CLOCK: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
+
+/// The first bytes of a connection: detected without waiting for more than there are, and none lost.
+pub fn detection(sent: &[u8]) {
+    let _clock = CLOCK.enter();
+    let (mut rest, mut read) = (sent, BytesMut::new());
+    let first = detect(&mut rest, &mut read, None).now_or_never().expect("a slice makes nobody wait");
+    let first = first.expect("a slice does not fail");
+    assert_eq!(first == First::End, sent.is_empty(), "{first:?}");
+    assert_eq!([&read[..], rest].concat(), sent, "nothing is lost");
+}
+
+/// A preamble between sidecars: refused, or the same when it is written again.
+pub fn preamble(sent: &[u8]) {
+    let Ok(read) = preamble::decode(sent) else { return };
+    let written = preamble::encode(&read);
+    let prefix = written.first_chunk().copied().expect("a length comes first");
+    if let Ok(length) = preamble::length(prefix) {
+        assert_eq!(length, written.len() - prefix.len());
+        assert_eq!(preamble::decode(&written[prefix.len()..]).expect("it was read before"), read);
+    }
+    drop(preamble::decode_answer(sent));
+}
+
+/// A path: refused, or brought into a form that stays as it is and climbs nowhere.
+pub fn normal_path(sent: &[u8]) {
+    let Ok(sent) = std::str::from_utf8(sent) else { return };
+    let Ok(changed) = path::normalize(sent) else { return };
+    let normal = changed.as_deref().unwrap_or(sent);
+    assert!(normal.starts_with('/'), "{sent:?} -> {normal:?}");
+    assert!(!normal.split('/').any(|segment| matches!(segment, "." | "..")), "{sent:?} -> {normal:?}");
+    assert!(!normal.contains(['\\', '\0', '\r', '\n']), "{sent:?} -> {normal:?}");
+    let again = path::normalize(normal).expect("a normal form is a path");
+    assert_eq!(again.as_deref().unwrap_or(normal), normal, "{sent:?} is not brought into form at once");
+    let target = http::uri::PathAndQuery::try_from(normal).expect("a normal form can be sent");
+    assert_eq!(target.path(), normal, "{sent:?}: a normal form has no query");
+}
+
+/// Documents: understood or reported, always at a line that the text has.
+pub fn yaml(sent: &[u8]) {
+    let Ok(text) = std::str::from_utf8(sent) else { return };
+    let lines = text.split('\n').count() as u64 + 1;
+    for document in decode(text, &Arc::from(Path::new("fuzz.yaml")), "default") {
+        assert!((1..=lines).contains(&document.line), "line {} of {lines}", document.line);
+        for problem in &document.problems {
+            assert!(!problem.message.is_empty(), "{problem:?}");
+            let line = problem.line.expect("a document's problem has a place");
+            assert!((1..=lines).contains(&line), "{problem:?}: there are {lines} lines");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::*;
+
+    fn files(directory: &str) -> Vec<PathBuf> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+        let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory:?}: {error}"));
+        let files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable directory").path()).collect();
+        files.into_iter().filter(|path| path.is_file()).collect()
+    }
+
+    fn replay(directory: &str, rule: fn(&[u8])) {
+        let files = files(directory);
+        assert!(!files.is_empty(), "{directory} is empty");
+        for file in files {
+            // A panic says what is wrong; this, with which file.
+            println!("{}", file.display());
+            rule(&fs::read(file).expect("a readable file"));
+        }
+    }
+
+    #[test]
+    fn the_corpus_breaks_no_rule() {
+        replay("fuzz/corpus/detection", detection);
+        replay("corpus", detection);
+        replay("fuzz/corpus/preamble", preamble);
+        replay("fuzz/corpus/path", normal_path);
+        replay("fuzz/corpus/yaml", yaml);
+        replay("../examples/policies", yaml);
+    }
+
+    /// What is done to a file of the corpus.
+    #[derive(Debug, Clone)]
+    enum Change {
+        Set(Index, u8),
+        Insert(Index, Vec<u8>),
+        Remove(Index, usize),
+        Repeat(Index, usize),
+    }
+
+    impl Change {
+        fn any() -> impl Strategy<Value = Self> {
+            let place = any::<Index>;
+            prop_oneof![
+                (place(), any::<u8>()).prop_map(|(at, byte)| Self::Set(at, byte)),
+                (place(), vec(any::<u8>(), 1..6)).prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+                (place(), 1usize..20).prop_map(|(at, length)| Self::Remove(at, length)),
+                (place(), 1usize..20).prop_map(|(at, length)| Self::Repeat(at, length)),
+            ]
+        }
+
+        fn make(&self, bytes: &mut Vec<u8>) {
+            let (Self::Set(at, _) | Self::Insert(at, _) | Self::Remove(at, _) | Self::Repeat(at, _)) = self;
+            let at = at.index(bytes.len() + 1);
+            let end = |length: &usize| bytes.len().min(at + length);
+            match self {
+                Self::Set(_, byte) => {
+                    if let Some(place) = bytes.get_mut(at) {
+                        *place = *byte;
+                    }
+                }
+                Self::Insert(_, more) => drop(bytes.splice(at..at, more.iter().copied())),
+                Self::Remove(_, length) => drop(bytes.drain(at..end(length))),
+                Self::Repeat(_, length) => {
+                    let again = bytes[at..end(length)].to_vec();
+                    drop(bytes.splice(at..at, again));
+                }
+            }
+        }
+    }
+
+    /// Any bytes, or a file of `directory` with a few changes.
+    fn nearly(directory: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
+        let files: Vec<Vec<u8>> =
+            files(directory).iter().map(|file| fs::read(file).expect("a readable file")).collect();
+        let changed =
+            (prop::sample::select(files), vec(Change::any(), 0..6)).prop_map(|(mut bytes, changes)| {
+                changes.iter().for_each(|change| change.make(&mut bytes));
+                bytes
+            });
+        prop_oneof![1 => vec(any::<u8>(), 0..100), 4 => changed]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_like_the_corpus_breaks_a_rule(
+            first in nearly("fuzz/corpus/detection"), sent in nearly("fuzz/corpus/preamble"),
+            target in nearly("fuzz/corpus/path"), text in nearly("fuzz/corpus/yaml"),
+        ) {
+            detection(&first);
+            preamble(&sent);
+            normal_path(&target);
+            yaml(&text);
+        }
+    }
+}
