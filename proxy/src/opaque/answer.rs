@@ -5,7 +5,7 @@
 //! of the other app, so that it costs no round trip; a refusal comes at once.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -13,7 +13,10 @@ use std::{
 use selvedge_api::preamble;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::error::{Failure, Reason};
+use crate::{
+    connect::stream::writes_to_inner,
+    error::{Failure, Reason},
+};
 
 /// A stream whose first bytes read are an answer, which is taken out.
 #[derive(Debug)]
@@ -118,29 +121,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Answered<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
+    writes_to_inner!();
 }
 
 #[cfg(test)]
