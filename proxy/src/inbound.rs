@@ -22,7 +22,7 @@ use crate::{
     authorize::{authorize, refusal},
     connect::{stream::Prefixed, tls::MAX_AGE},
     detect::{
-        Detected, First, detect,
+        Detected, First, detect_until,
         hello::{Hello, hello},
     },
     error::Failure,
@@ -149,10 +149,8 @@ async fn first(
     read: &mut BytesMut,
     silence: Option<Duration>,
 ) -> Option<First> {
-    tokio::select! {
-        first = tokio::time::timeout(FIRST_BYTE, detect(tcp, read, silence)) => first.ok()?.ok(),
-        () = worker.leave.closed(accept::Direction::Inbound) => None,
-    }
+    let over = worker.leave.closed(accept::Direction::Inbound);
+    detect_until(tcp, read, silence, FIRST_BYTE, over).await
 }
 
 /// Counts and logs a handshake that came to nothing.

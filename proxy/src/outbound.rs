@@ -12,7 +12,7 @@ use crate::{
     balance,
     bind::Destination,
     connect::stream::Prefixed,
-    detect::{Detected, First, detect, hello::hello},
+    detect::{Detected, First, detect_until, hello::hello},
     error::Reason,
     identify::HANDSHAKE_TIMEOUT,
     normalize::normalize,
@@ -153,10 +153,8 @@ async fn first(
     read: &mut BytesMut,
     silence: Option<Duration>,
 ) -> Option<First> {
-    tokio::select! {
-        first = tokio::time::timeout(FIRST_BYTE, detect(tcp, read, silence)) => first.ok()?.ok(),
-        () = worker.leave.closed(accept::Direction::Outbound) => None,
-    }
+    let over = worker.leave.closed(accept::Direction::Outbound);
+    detect_until(tcp, read, silence, FIRST_BYTE, over).await
 }
 
 fn refuse_unknown(worker: &Worker, arrival: Arrival, original: Original, tcp: &TcpStream) {

@@ -23,7 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem:
 use selvedge_model::TlsOrigination;
 use webpki::EndEntityCert;
 
-use super::{REMEMBERED_SERVERS, provider};
+use super::{REMEMBERED_SERVERS, provider, verifier::tls13_signatures};
 
 /// HTTP/1.1 (RFC 7301, section 6).
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
@@ -243,19 +243,7 @@ impl ServerCertVerifier for Verifier {
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    tls13_signatures!();
 }
 
 /// Why a handshake with a server outside the mesh failed, and what of `settings` to look at.

@@ -88,19 +88,10 @@ impl FirstContact {
     }
 }
 
-/// What both of rustls's verifier traits ask for in the same words: that the peer holds the key of the
-/// certificate that it shows. TLS 1.2 is never negotiated here.
+/// What rustls's verifier traits ask for in the same words: that the peer holds the key of the certificate
+/// that it shows. What TLS 1.2 wants is each verifier's own.
 macro_rules! tls13_signatures {
     () => {
-        fn verify_tls12_signature(
-            &self,
-            _message: &[u8],
-            _certificate: &CertificateDer<'_>,
-            _signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Err(rustls::Error::General("TLS 1.2 is never negotiated here".to_owned()))
-        }
-
         fn verify_tls13_signature(
             &self,
             message: &[u8],
@@ -117,6 +108,24 @@ macro_rules! tls13_signatures {
     };
 }
 
+pub(super) use tls13_signatures;
+
+/// The same within the mesh, where TLS 1.2 is never negotiated.
+macro_rules! mesh_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _certificate: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Err(rustls::Error::General("TLS 1.2 is never negotiated here".to_owned()))
+        }
+
+        tls13_signatures!();
+    };
+}
+
 impl ServerCertVerifier for Workloads {
     fn verify_server_cert(
         &self,
@@ -129,7 +138,7 @@ impl ServerCertVerifier for Workloads {
         self.verify(leaf, intermediates, now, Role::Server).map(|()| ServerCertVerified::assertion())
     }
 
-    tls13_signatures!();
+    mesh_signatures!();
 }
 
 impl ServerCertVerifier for FirstContact {
@@ -144,7 +153,7 @@ impl ServerCertVerifier for FirstContact {
         self.verify(leaf, intermediates, now).map_err(refusal).map(|()| ServerCertVerified::assertion())
     }
 
-    tls13_signatures!();
+    mesh_signatures!();
 }
 
 impl ClientCertVerifier for Workloads {
@@ -166,7 +175,7 @@ impl ClientCertVerifier for Workloads {
         self.verify(leaf, intermediates, now, Role::Client).map(|()| ClientCertVerified::assertion())
     }
 
-    tls13_signatures!();
+    mesh_signatures!();
 }
 
 /// The reason why *we* refused the peer in a failed handshake, if that is what failed.

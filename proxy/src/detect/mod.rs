@@ -93,6 +93,20 @@ pub async fn detect(
     }
 }
 
+/// As [`detect`], for `limit` at most and until `over`; `None`: not in time, or the connection broke.
+pub async fn detect_until(
+    stream: &mut (impl AsyncRead + Unpin),
+    read: &mut BytesMut,
+    silence: Option<Duration>,
+    limit: Duration,
+    over: impl Future<Output = ()>,
+) -> Option<First> {
+    tokio::select! {
+        first = tokio::time::timeout(limit, detect(stream, read, silence)) => first.ok()?.ok(),
+        () = over => None,
+    }
+}
+
 /// What `read` is the beginning of; `None` if more is needed.
 fn decide(read: &[u8]) -> Option<Detected> {
     match read {

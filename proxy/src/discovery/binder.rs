@@ -492,25 +492,23 @@ fn bind_service(
     let service = &source.service;
     let budget = predecessor.map_or_else(|| Arc::new(Budget::new(now)), |before| Arc::clone(&before.budget));
     let labels = Labels::outbound(own, &service.key);
-    let series = |rule: &Rule| {
-        let route: Arc<str> = Arc::from(rule.name.as_str());
-        let backends = rule.backends.iter().map(|share| &service.backends[share.backend].name);
-        let labels = backends.map(|name| Labels {
+    let by_share = |rule: &str, shares: &[WeightedBackend]| -> Vec<Labels> {
+        let route: Arc<str> = Arc::from(rule);
+        let names = shares.iter().map(|share| &service.backends[share.backend].name);
+        let labels = names.map(|name| Labels {
             route: Arc::clone(&route),
             destination_subset: name.subset.clone().unwrap_or_default(),
             ..labels.clone()
         });
-        labels.map(|labels| route_series(metrics, &labels)).collect()
+        labels.collect()
+    };
+    let series = |rule: &Rule| {
+        let labels = by_share(&rule.name, &rule.backends);
+        labels.iter().map(|labels| route_series(metrics, labels)).collect()
     };
     let tcp_series = |rule: &TcpRule| {
-        let route: Arc<str> = Arc::from(rule.name.as_str());
-        let backends = rule.backends.iter().map(|share| &service.backends[share.backend].name);
-        let labels = backends.map(|name| Labels {
-            route: Arc::clone(&route),
-            destination_subset: name.subset.clone().unwrap_or_default(),
-            ..labels.clone()
-        });
-        labels.map(|labels| tcp_route_series(metrics, &labels)).collect()
+        let labels = by_share(&rule.name, &rule.backends);
+        labels.iter().map(|labels| tcp_route_series(metrics, labels)).collect()
     };
     Bound {
         key: service.key.clone(),
