@@ -5,15 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 /// Whom of ours each crate may import. Development dependencies are free: tests may use anything.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("selvedge-model", &[]),
+    ("selvedge-kubernetes", &[]),
     ("selvedge-ops", &[]),
     ("selvedge-demo", &[]),
     ("selvedge-init", &[]),
     ("selvedge-api", &["selvedge-model"]),
     ("selvedge-certs", &["selvedge-model"]),
     ("selvedge-proxy", &["selvedge-api", "selvedge-certs", "selvedge-model", "selvedge-ops"]),
-    ("selvedge-control-plane", &["selvedge-api", "selvedge-certs", "selvedge-model", "selvedge-ops"]),
+    (
+        "selvedge-control-plane",
+        &["selvedge-api", "selvedge-certs", "selvedge-kubernetes", "selvedge-model", "selvedge-ops"],
+    ),
     (
         "selvedge-cli",
         &[
@@ -22,6 +26,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
             "selvedge-control-plane",
             "selvedge-demo",
             "selvedge-init",
+            "selvedge-kubernetes",
             "selvedge-model",
             "selvedge-ops",
             "selvedge-proxy",
@@ -34,6 +39,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
             "selvedge-certs",
             "selvedge-control-plane",
             "selvedge-demo",
+            "selvedge-kubernetes",
             "selvedge-model",
             "selvedge-ops",
             "selvedge-proxy",
