@@ -9,12 +9,11 @@ mod connections;
 mod dialogue;
 mod interception;
 mod mesh;
-mod namespace;
-mod network;
 mod redirection;
-mod rights;
 mod scenarios;
 mod servers;
+
+use selvedge_tests::netns::{namespace, network, rights};
 
 /// The binary of all programs but one.
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");

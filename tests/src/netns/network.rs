@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::namespace::Namespace;
+use super::namespace::Namespace;
 
 /// The first host number of workloads; lower ones are the hosts' own.
 const FIRST: u8 = 10;
 
 /// What carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// One host with a bridge, and a veth pair to each workload: Docker's `docker0`.
     Bridge,
     /// The same with an MTU of 1400, as below many VPNs and clouds.
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
 
 /// A network; workloads join it.
 #[derive(Debug)]
-pub(crate) struct Network {
+pub struct Network {
     kind: Kind,
     hosts: Vec<Namespace>,
     joined: u8,
@@ -32,11 +32,11 @@ pub(crate) struct Network {
 
 /// Where a workload is.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub struct Place {
     /// Its own namespace.
-    pub(crate) namespace: Namespace,
+    pub namespace: Namespace,
     /// Its address.
-    pub(crate) address: IpAddr,
+    pub address: IpAddr,
     /// The host's end of its link.
     link: String,
     host: Namespace,
@@ -44,7 +44,7 @@ pub(crate) struct Place {
 
 impl Network {
     /// A network with nobody on it.
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub fn new(kind: Kind) -> Self {
         let names: &[&str] = if kind == Kind::Overlay { &["host-a", "host-b"] } else { &["host-a"] };
         let network =
             Self { kind, hosts: names.iter().map(|name| Namespace::new(name)).collect(), joined: 0 };
@@ -57,24 +57,24 @@ impl Network {
     }
 
     /// The hosts: where packets pass that workloads send each other.
-    pub(crate) fn hosts(&self) -> &[Namespace] {
+    pub fn hosts(&self) -> &[Namespace] {
         &self.hosts
     }
 
     /// A new namespace on the network, on the next host in turn, with an address of its own.
-    pub(crate) fn join(&mut self, name: &str) -> Place {
+    pub fn join(&mut self, name: &str) -> Place {
         let address = self.address(FIRST + self.joined);
         self.join_as(name, address)
     }
 
     /// The namespace of the first host itself, as for a container with the host's network.
-    pub(crate) fn on_host(&self) -> Place {
+    pub fn on_host(&self) -> Place {
         let namespace = self.hosts[0].clone();
         Place { host: namespace.clone(), namespace, address: self.address(1), link: "br0".to_owned() }
     }
 
     /// The same with an address that somebody else had.
-    pub(crate) fn join_as(&mut self, name: &str, address: IpAddr) -> Place {
+    pub fn join_as(&mut self, name: &str, address: IpAddr) -> Place {
         let namespace = Namespace::new(name);
         let host = self.hosts[usize::from(self.joined) % self.hosts.len()].clone();
         let link = format!("v{}", self.joined);
@@ -98,7 +98,7 @@ impl Network {
     }
 
     /// Cuts a workload off, silently, as a pulled cable does: nobody is told.
-    pub(crate) fn cut(&self, place: &Place) {
+    pub fn cut(&self, place: &Place) {
         if self.kind == Kind::Macvlan {
             // Its link has no other end on the host.
             let rules = "table inet cut { chain in { type filter hook input priority -400; iifname eth0 drop; }; \
@@ -110,7 +110,7 @@ impl Network {
     }
 
     /// Joins it again.
-    pub(crate) fn heal(&self, place: &Place) {
+    pub fn heal(&self, place: &Place) {
         if self.kind == Kind::Macvlan {
             place.namespace.nft("delete table inet cut");
         } else {
@@ -119,7 +119,7 @@ impl Network {
     }
 
     /// The address of a host number.
-    pub(crate) fn address(&self, host: u8) -> IpAddr {
+    pub fn address(&self, host: u8) -> IpAddr {
         match self.kind {
             Kind::Ipv6 => Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, host.into()).into(),
             _ => Ipv4Addr::new(10, 88, 0, host).into(),

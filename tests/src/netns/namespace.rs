@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 
 /// A network namespace.
 #[derive(Debug, Clone)]
-pub(crate) struct Namespace {
+pub struct Namespace {
     name: String,
     file: Arc<File>,
 }
 
 impl Namespace {
     /// A new one, with `lo` up and nothing else. `name` is for messages alone.
-    pub(crate) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let file = thread::spawn(|| {
             #[expect(deprecated, reason = "unsound only for other flags: this one shares no memory")]
             rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
@@ -33,24 +33,24 @@ impl Namespace {
     }
 
     /// What it is called in messages.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// How `ip` is told of it from another namespace, as in `ip link set eth0 netns PATH`.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
     /// Does something in it: whatever sockets are opened and whatever processes are started belong to it.
-    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
         let _back = Back(current());
         enter(&self.file);
         work()
     }
 
     /// The same with a future, on a thread and a runtime of its own.
-    pub(crate) async fn run<T: Send + 'static, F: Future<Output = T>>(
+    pub async fn run<T: Send + 'static, F: Future<Output = T>>(
         &self,
         work: impl FnOnce() -> F + Send + 'static,
     ) -> T {
@@ -65,13 +65,13 @@ impl Namespace {
     }
 
     /// `ip ARGUMENTS`
-    pub(crate) fn ip(&self, arguments: &str) {
+    pub fn ip(&self, arguments: &str) {
         let mut command = Command::new("ip");
         self.expect(command.args(arguments.split_whitespace()));
     }
 
     /// `nft -f -`, with these rules.
-    pub(crate) fn nft(&self, rules: &str) {
+    pub fn nft(&self, rules: &str) {
         let mut command = Command::new("nft");
         command.args(["-f", "-"]).stdin(Stdio::piped());
         let mut child = self.inside(|| command.spawn().unwrap());
@@ -80,12 +80,12 @@ impl Namespace {
     }
 
     /// Runs a command in it to its end.
-    pub(crate) fn output(&self, command: &mut Command) -> std::process::Output {
+    pub fn output(&self, command: &mut Command) -> std::process::Output {
         self.inside(|| command.output()).unwrap_or_else(|error| panic!("{}: {command:?}: {error}", self.name))
     }
 
     /// Runs a command in it, which must succeed; says what it printed.
-    pub(crate) fn expect(&self, command: &mut Command) -> String {
+    pub fn expect(&self, command: &mut Command) -> String {
         let output = self.output(command);
         let said =
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -22,7 +22,7 @@ const TOOLS: [(&str, &str, &str); 4] = [
 ///
 /// Without root's rights it runs the test again in a user namespace, which needs `newuidmap` and some
 /// subordinate ids (`/etc/subuid`). Where that is impossible too, CI fails, and other people are told.
-pub(crate) fn netns<F: AsyncFnOnce()>(test: F) {
+pub fn netns<F: AsyncFnOnce()>(test: F) {
     if let Some(missing) = missing_tool() {
         return refuse(&missing);
     }
@@ -73,7 +73,8 @@ fn missing_tool() -> Option<String> {
     })
 }
 
-pub(crate) fn refuse(missing: &str) {
+/// Says that a test is not run, for want of this; in CI it fails.
+pub fn refuse(missing: &str) {
     assert!(env::var_os("CI").is_none(), "tests of real networks must run in CI; missing here: {missing}");
     println!("not run: tests of real networks need what is missing here: {missing}");
 }
