@@ -7,6 +7,8 @@ pub mod dns;
 
 pub mod fuzz;
 
+pub mod kubernetes;
+
 pub mod netns;
 
 use std::{
