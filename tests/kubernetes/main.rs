@@ -3,4 +3,14 @@
 //! An API server takes 10 s to start, so there are few tests, each of several steps. What is real here and what is
 //! not, the README beside this says.
 
+mod cluster;
+mod controllers;
+mod kubelet;
+mod node;
 mod server;
+
+/// The binaries of the programs.
+const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");
+const SELVEDGE_CONTROL_PLANE: &str = env!("CARGO_BIN_EXE_selvedge-control-plane");
+const SELVEDGE_INIT: &str = env!("CARGO_BIN_EXE_selvedge-init");
+const SELVEDGE_PROXY: &str = env!("CARGO_BIN_EXE_selvedge-proxy");

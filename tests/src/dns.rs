@@ -27,7 +27,7 @@ enum Saying {
 
 type Names = Arc<Mutex<HashMap<String, Saying>>>;
 
-/// A DNS server on loopback, over UDP, and a `resolv.conf` that names it. It says NXDOMAIN about names that it does not know.
+/// A DNS server over UDP, and a `resolv.conf` that names it. It says NXDOMAIN about names that it does not know.
 #[derive(Debug)]
 pub struct DnsServer {
     names: Names,
@@ -36,13 +36,20 @@ pub struct DnsServer {
 }
 
 impl DnsServer {
-    /// A server that knows no name.
+    /// A server on loopback that knows no name.
     ///
     /// # Panics
     /// If it cannot be had.
     pub async fn start() -> Self {
+        Self::on(UdpSocket::bind("127.0.0.1:0").await.expect("a port"))
+    }
+
+    /// The same on a socket that is there already, such as one of another network namespace.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub fn on(socket: UdpSocket) -> Self {
         let names = Names::default();
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("a bound socket has an address");
         let directory = tempfile::tempdir().expect("a directory");
         let conf = format!("nameserver {address}\noptions timeout:1 attempts:1\n");
