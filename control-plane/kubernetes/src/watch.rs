@@ -1,0 +1,157 @@
+//! Every object of a kind, and every change to one, for as long as the kind is served.
+//!
+//! What a cut connection, `410 Gone` or a restarted API server takes is made good here: a listing begins
+//! anew, and only when it is complete does it take the place of what was known before.
+
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use kube::{
+    api::{Api, DynamicObject},
+    runtime::{
+        utils::Backoff,
+        watcher::{self, Config},
+    },
+};
+use serde_json::Value;
+
+use crate::{Client, Error, Kind, objects::typed};
+
+/// The API server ends a watch after this long, in seconds, and a silent one is given up 5 s later: a
+/// network that loses connections without a word is noticed within that time.
+const WATCH_SECONDS: u32 = 60;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// One step of a watch. Objects come without `managedFields`.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A listing begins: what it does not name until [`Event::Listed`] is gone.
+    Listing,
+    /// One object of the listing.
+    Present(Value),
+    /// The listing is complete.
+    Listed,
+    /// An object is new or has changed.
+    Applied(Value),
+    /// An object is gone.
+    Deleted(Value),
+    /// Something failed; the watch goes on by itself after a pause.
+    Failed(Error),
+}
+
+impl Client {
+    /// Follows `kind`, in one namespace or in all. Never ends; dropping the stream ends it.
+    pub fn watch(&self, kind: &Kind, namespace: Option<&str>) -> impl Stream<Item = Event> + Send + use<> {
+        let resource = kind.resource();
+        let objects: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.inner.clone(), namespace, &resource),
+            None => Api::all_with(self.inner.clone(), &resource),
+        };
+        let (kind, server) = (kind.clone(), self.server().to_owned());
+        let steps = Box::pin(watcher::watcher(objects, Config::default().timeout(WATCH_SECONDS)));
+        let state = (steps, Pauses::default());
+        stream::unfold(state, |(mut steps, mut pauses)| async move {
+            let step = steps.next().await?;
+            match &step {
+                Ok(_) => pauses.reset(),
+                Err(_) => tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await,
+            }
+            Some((step, (steps, pauses)))
+        })
+        .map(move |step| match step {
+            Ok(watcher::Event::Init) => Event::Listing,
+            Ok(watcher::Event::InitApply(object)) => Event::Present(json(object, &kind)),
+            Ok(watcher::Event::InitDone) => Event::Listed,
+            Ok(watcher::Event::Apply(object)) => Event::Applied(json(object, &kind)),
+            Ok(watcher::Event::Delete(object)) => Event::Deleted(json(object, &kind)),
+            Err(error) => Event::Failed(failure(&error, &server)),
+        })
+    }
+}
+
+fn failure(error: &watcher::Error, server: &str) -> Error {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => Error::of_kube(error, server),
+        watcher::Error::WatchError(status) => Error::of_status(status),
+        watcher::Error::NoResourceVersion => {
+            Error::Unreachable { server: server.to_owned(), reason: error.to_string() }
+        }
+    }
+}
+
+/// The object as JSON, moved and not copied but for its metadata.
+fn json(mut object: DynamicObject, kind: &Kind) -> Value {
+    object.metadata.managed_fields = None;
+    let mut value = match object.data {
+        Value::Object(fields) => Value::Object(fields),
+        _ => Value::Object(serde_json::Map::new()),
+    };
+    if let (Some(fields), Ok(metadata)) = (value.as_object_mut(), serde_json::to_value(&object.metadata)) {
+        fields.insert("metadata".to_owned(), metadata);
+    }
+    typed(value, kind)
+}
+
+/// Growing pauses between attempts.
+#[derive(Debug, Default)]
+struct Pauses {
+    failures: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = SHORTEST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_limit_and_begin_anew_after_success() {
+        let mut pauses = Pauses::default();
+
+        let grown: Vec<u128> = pauses.by_ref().take(7).map(|pause| pause.as_millis()).collect();
+        assert_eq!(grown, [500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+
+        pauses.reset();
+        assert_eq!(pauses.next(), Some(SHORTEST_PAUSE));
+    }
+
+    #[test]
+    fn an_object_keeps_everything_but_its_managed_fields() {
+        let kind = Kind::namespaced("v1", "Service", "services");
+        let object = json!({
+            "metadata": {"name": "a", "namespace": "shop", "labels": {"x": "y"},
+                         "managedFields": [{"manager": "kubectl"}]},
+            "spec": {"ports": [{"port": 80}]}
+        });
+
+        let value = super::json(serde_json::from_value(object).unwrap(), &kind);
+
+        assert_eq!(
+            value,
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": "a", "namespace": "shop", "labels": {"x": "y"}},
+                "spec": {"ports": [{"port": 80}]}
+            })
+        );
+    }
+}
