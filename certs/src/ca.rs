@@ -27,8 +27,11 @@ use crate::{
     leaf::{Leaf, LeafError},
 };
 
+mod given;
 #[cfg(test)]
 mod tests;
+
+pub use self::given::{CaPem, to_pem};
 
 const ROOT: &str = "ca.pem";
 const ROOT_KEY: &str = "ca-key.pem";
@@ -143,6 +146,8 @@ pub struct Authority {
     trust_domain: TrustDomain,
     root: CertificateDer<'static>,
     issuer: Signer,
+    /// What leads from the issuer to the root, where that did not sign it itself.
+    above_issuer: Vec<CertificateDer<'static>>,
 }
 
 /// A key that signs, with the certificate that says so.
@@ -278,7 +283,8 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = params.signed_by(key, &self.issuer.issuer)?;
-        Ok(vec![leaf.into(), self.issuer.certificate.clone()])
+        let issuers = [&self.issuer.certificate].into_iter().chain(&self.above_issuer).cloned();
+        Ok([leaf.into()].into_iter().chain(issuers).collect())
     }
 }
 
@@ -320,7 +326,12 @@ impl Files {
         for draft in drafts {
             draft.keep_new()?;
         }
-        Ok(Authority { trust_domain: trust_domain.clone(), root: root.certificate, issuer })
+        Ok(Authority {
+            trust_domain: trust_domain.clone(),
+            root: root.certificate,
+            issuer,
+            above_issuer: Vec::new(),
+        })
     }
 
     fn load(&self, now: SystemTime) -> Result<Authority, AuthorityError> {
@@ -340,7 +351,7 @@ impl Files {
             Some(issuer) if issuer.not_after > now && !self.root_key.exists() => issuer,
             _ => self.replace_issuer(&trust_domain, now)?,
         };
-        Ok(Authority { trust_domain, root, issuer })
+        Ok(Authority { trust_domain, root, issuer, above_issuer: Vec::new() })
     }
 
     fn current_issuer(&self, root: &CertificateDer<'_>) -> Result<Option<Signer>, AuthorityError> {

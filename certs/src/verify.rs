@@ -11,7 +11,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::{
     bundle::Bundle,
-    facts::{Facts, Fingerprint, NoIdentity, NotACertificate, Utc},
+    facts::{Facts, NoIdentity, NotACertificate, Utc},
     tls,
 };
 
@@ -59,14 +59,14 @@ pub enum PeerError {
     },
     /// At first contact: the server is of another control plane than the token, or its CA was replaced.
     #[error(
-        "the chain of {claim} has no root with SHA-256 {expected}, which the join token names; \
-         make a new token at the control plane that this address belongs to"
+        "the chain of {claim} has no root with SHA-256 {expected}, which the join token or --trust-roots \
+         names; make a new token, or take the roots, of the control plane that this address belongs to"
     )]
     OtherRoot {
         /// Who the certificate says it is for; nothing has proven that.
         claim: String,
-        /// The root that was expected.
-        expected: Fingerprint,
+        /// The SHA-256 of the root that was expected; of each, if there are several.
+        expected: String,
     },
     /// The certificate breaks a rule of X.509, or is for another purpose: a CA's own, a mail signer's.
     #[error("the certificate that names {claim} cannot be used here: {reason}; a workload's own is needed")]

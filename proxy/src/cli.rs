@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use selvedge_model::{WorkloadName, service::OPAQUE_PORTS};
+use selvedge_model::{TrustDomain, WorkloadName, service::OPAQUE_PORTS};
 
-use crate::discovery::Address;
+use crate::{discovery::Address, identify::token::RootSha256};
 
 /// The sidecar: carries one workload's traffic, in and out.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,9 +21,20 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
     pub token: Option<String>,
 
-    /// A file that holds the join token; read again for every attempt to join.
+    /// A file that holds the join token, or in a cluster the pod's ServiceAccount token; read again for every
+    /// attempt to join.
     #[arg(long, env = "SELVEDGE_TOKEN_FILE", required_unless_present = "token")]
     pub token_file: Option<PathBuf>,
+
+    /// The SHA-256 of the control plane's root certificate, in hexadecimal; several, separated by commas,
+    /// while one root takes over from another. Needed with a ServiceAccount token, which does not say it: the
+    /// ConfigMap selvedge-trust-roots does.
+    #[arg(long, env = "SELVEDGE_TRUST_ROOTS", value_name = "SHA256", value_delimiter = ',')]
+    pub trust_roots: Vec<RootSha256>,
+
+    /// The control plane's trust domain, where the token names none: beside a ServiceAccount token.
+    #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", default_value_t)]
+    pub trust_domain: TrustDomain,
 
     /// Where the app listens, as IP:PORT. Inbound requests go there.
     #[arg(long, env = "SELVEDGE_APP", required_unless_present = "redirected", conflicts_with = "redirected")]

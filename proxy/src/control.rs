@@ -15,7 +15,7 @@ use crate::{
     discovery::{self, ControlPlane, Discovery, Status, Store, binder::Binder},
     identify::{
         own::{self, Own},
-        token::TokenSource,
+        token::{TokenSource, Trust},
     },
     leave::Leave,
     names::{Names, Question, ask},
@@ -66,6 +66,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         control_plane: control_plane.clone(),
         workload: args.workload.clone(),
         token: token(&args),
+        trust: Trust { roots: args.trust_roots.clone(), trust_domain: args.trust_domain.clone() },
         ttl: args.certificate_ttl,
         live: live.clone(),
         joined: joined_sender,

@@ -13,7 +13,7 @@ use super::{
     server_config,
     verifier::{FirstContact, Workloads},
 };
-use crate::{control_plane_identity, verify::Anchors};
+use crate::{control_plane_identity, facts::Fingerprint, verify::Anchors};
 
 /// gRPC is HTTP/2.
 pub const ALPN_GRPC: &[u8] = b"h2";
@@ -45,10 +45,12 @@ pub fn grpc_client(own: &Credentials) -> Result<Arc<ClientConfig>, CredentialsEr
     Ok(Arc::new(client_config(Arc::new(verifier), Some(own.leaf.certified_key()?), ALPN_GRPC)))
 }
 
-/// What a workload first connects to the control plane with: all it knows is the SHA-256 of the root.
+/// What a workload first connects to the control plane with: all it knows is the SHA-256 of the root, or of
+/// several while one takes over from another.
 ///
-/// The server's chain must contain that root, lead to it, and name the control plane of `trust_domain`.
-pub fn bootstrap_client(root_sha256: [u8; 32], trust_domain: &TrustDomain) -> Arc<ClientConfig> {
-    let verifier = FirstContact { root_sha256, trust_domain: trust_domain.clone() };
+/// The server's chain must contain such a root, lead to it, and name the control plane of `trust_domain`.
+pub fn bootstrap_client(root_sha256: &[[u8; 32]], trust_domain: &TrustDomain) -> Arc<ClientConfig> {
+    let roots = root_sha256.iter().copied().map(Fingerprint).collect();
+    let verifier = FirstContact { roots, trust_domain: trust_domain.clone() };
     Arc::new(client_config(Arc::new(verifier), None, ALPN_GRPC))
 }

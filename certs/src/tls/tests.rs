@@ -319,7 +319,7 @@ async fn the_root_pin_is_enough_to_trust_the_control_plane() {
     let ca = Forger::new();
     let trust_domain = ca.bundle().trust_domain;
 
-    let right = bootstrap_client(fingerprint(&ca.root).0, &trust_domain);
+    let right = bootstrap_client(&[fingerprint(&ca.root).0], &trust_domain);
     let (client, server) = handshake(right, control_plane(&ca)).await;
 
     assert_eq!(client.unwrap().get_ref().1.alpn_protocol(), Some(ALPN_GRPC));
@@ -331,7 +331,7 @@ async fn another_root_than_the_pinned_one_is_not_trusted() {
     let (ca, other) = (Forger::new(), Forger::new());
     let trust_domain = ca.bundle().trust_domain;
 
-    let wrong = bootstrap_client(fingerprint(&other.root).0, &trust_domain);
+    let wrong = bootstrap_client(&[fingerprint(&other.root).0], &trust_domain);
     let (client, server) = handshake(wrong, control_plane(&ca)).await;
 
     let error = client.unwrap_err();
@@ -348,7 +348,7 @@ async fn a_chain_that_only_carries_the_pinned_root_is_not_trusted() {
     let mut impostor = other.credentials(&control_plane_identity(&trust_domain));
     impostor.bundle.roots.push(ca.root.clone());
 
-    let client = bootstrap_client(fingerprint(&ca.root).0, &trust_domain);
+    let client = bootstrap_client(&[fingerprint(&ca.root).0], &trust_domain);
     let (client, _) = handshake(client, grpc_server(&impostor).unwrap()).await;
 
     assert!(matches!(peer_error(&client.unwrap_err()), Some(PeerError::Untrusted { .. })));
@@ -361,7 +361,7 @@ async fn a_workload_cannot_pass_for_the_control_plane() {
     let impostor = || grpc_server(&ca.credentials(&identity("reviews"))).unwrap();
 
     for client in [
-        bootstrap_client(fingerprint(&ca.root).0, &trust_domain),
+        bootstrap_client(&[fingerprint(&ca.root).0], &trust_domain),
         grpc_client(&ca.credentials(&identity("frontend"))).unwrap(),
     ] {
         let (client, _) = handshake(client, impostor()).await;

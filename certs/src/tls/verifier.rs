@@ -61,10 +61,11 @@ impl Workloads {
     }
 }
 
-/// Believes the control plane when nothing is known but its root's SHA-256, which came with the join token.
+/// Believes the control plane when nothing is known but its root's SHA-256, which came with the join token
+/// or the settings. While roots change there are several.
 #[derive(Debug)]
 pub(super) struct FirstContact {
-    pub(super) root_sha256: [u8; 32],
+    pub(super) roots: Vec<Fingerprint>,
     pub(super) trust_domain: TrustDomain,
 }
 
@@ -76,13 +77,14 @@ impl FirstContact {
         now: UnixTime,
     ) -> Result<(), PeerError> {
         let chain = chain(leaf, intermediates);
-        let expected = Fingerprint(self.root_sha256);
-        let Some(pinned) = intermediates.iter().find(|certificate| fingerprint(certificate) == expected)
-        else {
+        let pinned =
+            intermediates.iter().filter(|certificate| self.roots.contains(&fingerprint(certificate)));
+        let roots: Vec<_> = pinned.map(|root| root.clone().into_owned()).collect();
+        if roots.is_empty() {
+            let expected = self.roots.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
             return Err(PeerError::OtherRoot { claim: Facts::parse(leaf)?.claim(), expected });
-        };
-        let bundle =
-            Bundle { trust_domain: self.trust_domain.clone(), roots: vec![pinned.clone().into_owned()] };
+        }
+        let bundle = Bundle { trust_domain: self.trust_domain.clone(), roots };
         let peer = verify::peer(&chain, &bundle, system_time(now), Role::Server)?;
         expect(&peer, &control_plane_identity(&self.trust_domain))
     }

@@ -1,6 +1,7 @@
-//! Join tokens: how a workload proves who it is before it has a certificate.
+//! Tokens: how a workload proves who it is before it has a certificate.
 //!
-//! A token is a JWT that this control plane signs and later checks itself, so one symmetric key in the
+//! In a cluster that is its pod's ServiceAccount token, see [`service_account`]; elsewhere a join token. A
+//! join token is a JWT that this control plane signs and later checks itself, so one symmetric key in the
 //! data directory is enough. It carries the SHA-256 of our root, by which the workload first knows us.
 
 use std::{
@@ -20,10 +21,13 @@ use selvedge_certs::{
 use selvedge_model::{SpiffeId, TrustDomain, WorkloadName, identity::IdentityError};
 use serde::{Deserialize, Serialize};
 
-const KEY: &str = "token-key";
+pub mod service_account;
+
+/// The file in the data directory that join tokens are signed with.
+pub const KEY: &str = "token-key";
 const SPENT: &str = "spent-tokens.json";
 /// HMAC-SHA-256 gains nothing from a longer key.
-const KEY_LENGTH: usize = 32;
+pub const KEY_LENGTH: usize = 32;
 /// Far beyond any use, and far from where dates overflow.
 const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -42,6 +46,35 @@ pub enum TokenError {
     /// A `--once` token that was used before.
     #[error("the join token was for one use and has been used; make another with `selvedge token create`")]
     Spent,
+    /// A `--once` token where several replicas check tokens: none knows what the others have seen.
+    #[error(
+        "the join token is for one use, which several replicas of a control plane cannot count; make one \
+         without --once"
+    )]
+    Once,
+    /// A ServiceAccount token whose time is over; the kubelet replaces the file in time.
+    #[error("the ServiceAccount token expired at {}; its file has a newer one", time(*.0))]
+    ExpiredServiceAccount(u64),
+    /// A ServiceAccount token that was made for somebody else.
+    #[error(
+        "the ServiceAccount token is for the audience {0:?}; project one with `audience: {audience}`",
+        audience = service_account::AUDIENCE
+    )]
+    Audience(String),
+    /// The API server does not know the token (any more): its pod may be gone.
+    #[error("the API server does not vouch for the ServiceAccount token: {0}")]
+    NotVouchedFor(String),
+    /// A person's token, or another program's.
+    #[error("the token is {0:?}'s, which is no ServiceAccount")]
+    NoServiceAccount(String),
+    /// A ServiceAccount token at a control plane without a cluster.
+    #[error(
+        "this is no join token; ServiceAccount tokens are checked by a control plane with --source kubernetes"
+    )]
+    NoCluster,
+    /// The API server cannot be asked.
+    #[error("the ServiceAccount token cannot be checked now: {0}")]
+    Review(#[from] selvedge_kubernetes::Error),
     /// Made for a mesh that this control plane does not serve.
     #[error("the join token is for trust domain {found}, and this control plane serves {own}")]
     OtherTrustDomain {
@@ -222,6 +255,8 @@ pub struct Attestor {
     key: TokenKey,
     trust_domain: TrustDomain,
     spent_path: PathBuf,
+    /// Whether other replicas check tokens too.
+    shared: bool,
     /// Used `--once` tokens by name, with their end: after that they need not be remembered.
     spent: Mutex<BTreeMap<String, u64>>,
 }
@@ -243,8 +278,15 @@ impl Attestor {
             key: TokenKey::load_or_create(directory)?,
             trust_domain: trust_domain.clone(),
             spent_path,
+            shared: false,
             spent: Mutex::new(spent),
         })
+    }
+
+    /// The same, where other replicas check tokens too: then no token is for one use.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        Self { shared: true, ..self }
     }
 
     /// What `token` proves at `now`.
@@ -262,6 +304,9 @@ impl Attestor {
         let identity = SpiffeId::new(&self.trust_domain, &claims.ns, &claims.sa)?;
         refuse_reserved(&identity)?;
         let workload = claims.workload.as_deref().map(str::parse).transpose()?;
+        if claims.once && self.shared {
+            return Err(TokenError::Once);
+        }
         let once = claims.once.then_some((claims.jti, claims.exp));
         if let Some((name, _)) = &once
             && self.spent.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
@@ -313,6 +358,11 @@ impl Attestor {
         *spent = next;
         Ok(result)
     }
+}
+
+/// Whether `token` is one of ours, as far as it says so itself.
+pub fn is_join_token(token: &str) -> bool {
+    jsonwebtoken::decode_header(token).is_ok_and(|header| header.alg == Algorithm::HS256)
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -1,8 +1,8 @@
 //! The certificates service: signs a request for exactly the identity that was proven.
 //!
-//! Proof is a join token or, for renewal, the client certificate. A workload that no document names yet
-//! is served too: a proxy may start before its `WorkloadEntry`, and a certificate says who it is, not
-//! what it may do.
+//! Proof is a join token, in a cluster a ServiceAccount token, or for renewal the client certificate. A
+//! workload that no document names yet is served too: a proxy may start before its `WorkloadEntry`, and a
+//! certificate says who it is, not what it may do.
 
 use std::{
     sync::Arc,
@@ -19,7 +19,7 @@ use selvedge_model::{SpiffeId, WorkloadName, identity::IdentityError};
 use tonic::{Request, Response, Status};
 
 use super::{
-    attestation::{Attestor, Proof, TokenError},
+    attestation::{Attestor, Proof, TokenError, is_join_token, service_account::ServiceAccounts},
     bundle_to_wire,
     connection::Client,
 };
@@ -44,7 +44,7 @@ pub enum Refusal {
     #[error("workload: {0}")]
     WorkloadName(#[from] IdentityError),
     /// The token is for one workload, and another one asked.
-    #[error("the join token is for workload {allowed}, not for {asked}")]
+    #[error("the token is for workload {allowed}, not for {asked}")]
     OtherWorkload {
         /// Whom the token names.
         allowed: WorkloadName,
@@ -53,7 +53,7 @@ pub enum Refusal {
     },
     /// The proven identity is not the one that the documents give to this workload.
     #[error(
-        "the proof is for {proven}, but {workload} is {expected} by its WorkloadEntry; \
+        "the proof is for {proven}, but {workload} is {expected} by its WorkloadEntry or Pod; \
          make a token for that namespace and service account, or change spec.serviceAccount"
     )]
     OtherIdentity {
@@ -86,7 +86,8 @@ impl Refusal {
         match self {
             Self::NoProof => "no-proof",
             Self::ExpiredCertificate => "certificate-expired",
-            Self::Token(TokenError::Expired(_)) => "token-expired",
+            Self::Token(TokenError::Review(_)) => "token-review",
+            Self::Token(TokenError::Expired(_) | TokenError::ExpiredServiceAccount(_)) => "token-expired",
             Self::Token(TokenError::Spent) => "token-spent",
             Self::Token(_) => "token",
             Self::Reserved(_) => "reserved-identity",
@@ -112,6 +113,7 @@ impl Refusal {
                 | TokenError::Key { .. }
                 | TokenError::SpentList { .. },
             ) => internal(),
+            Self::Token(TokenError::Review(_)) => Status::unavailable(message),
             Self::Token(_) => Status::unauthenticated(message),
             Self::WorkloadName(_) => Status::invalid_argument(message),
             Self::Sign(SignError::Request(_) | SignError::Lifetime { .. }) => {
@@ -134,6 +136,8 @@ pub struct Certificates {
     pub authority: Arc<Authority>,
     /// Who checks tokens.
     pub attestor: Arc<Attestor>,
+    /// Who has ServiceAccount tokens checked, in a cluster.
+    pub service_accounts: Option<ServiceAccounts>,
     /// Where the workloads' identities are.
     pub store: Arc<Store>,
     /// The longest lifetime of a certificate, and the one that is given when none is asked for.
@@ -169,14 +173,14 @@ impl Certificates {
     ///
     /// # Errors
     /// If nothing is proven, or what is proven is not what is asked for.
-    pub fn sign(
+    pub async fn sign(
         &self,
         peer: Option<&Peer>,
         request: &wire::SignRequest,
         now: SystemTime,
     ) -> Result<wire::SignResponse, Refusal> {
         let workload: WorkloadName = request.workload.parse()?;
-        let proven = self.prove(peer, request.token.as_deref(), &workload, now)?;
+        let proven = self.prove(peer, request.token.as_deref(), &workload, now).await?;
         let identity = proven.identity();
         self.belongs(identity, &workload)?;
         let asked = request.ttl_seconds.map_or(self.max_ttl, Duration::from_secs);
@@ -194,7 +198,7 @@ impl Certificates {
         })
     }
 
-    fn prove(
+    async fn prove(
         &self,
         peer: Option<&Peer>,
         token: Option<&str>,
@@ -202,7 +206,11 @@ impl Certificates {
         now: SystemTime,
     ) -> Result<Proven, Refusal> {
         if let Some(token) = token {
-            let proof = self.attestor.verify(token, now)?;
+            let proof = match &self.service_accounts {
+                _ if is_join_token(token) => self.attestor.verify(token, now)?,
+                Some(service_accounts) => service_accounts.verify(token, now).await?,
+                None => return Err(self.no_join_token(token, now).into()),
+            };
             if let Some(allowed) = &proof.workload
                 && allowed != workload
             {
@@ -218,6 +226,14 @@ impl Certificates {
             return Err(Refusal::Reserved(peer.identity.clone()));
         }
         Ok(Proven::Certificate(peer.identity.clone()))
+    }
+
+    /// Why something else than a join token proves nothing here.
+    fn no_join_token(&self, token: &str, now: SystemTime) -> TokenError {
+        match self.attestor.verify(token, now) {
+            Err(error @ TokenError::Malformed(_)) if token.split('.').count() != 3 => error,
+            _ => TokenError::NoCluster,
+        }
     }
 
     /// Whether the workload has this identity, or may have it one day.
@@ -245,7 +261,7 @@ impl certificates_server::Certificates for Certificates {
     ) -> Result<Response<wire::SignResponse>, Status> {
         let client = request.extensions().get::<Client>().cloned();
         let peer = client.as_ref().and_then(|client| client.peer.as_ref());
-        let signed = Self::sign(self, peer, request.get_ref(), SystemTime::now());
+        let signed = Self::sign(self, peer, request.get_ref(), SystemTime::now()).await;
         signed.map(Response::new).map_err(|refusal| {
             self.metrics.certificate_refused(refusal.reason());
             let address = client.as_ref().map(|client| client.address);
@@ -263,6 +279,7 @@ impl certificates_server::Certificates for Certificates {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use selvedge_certs::{csr::KeyAndCsr, facts::Facts};
     use selvedge_model::Mesh;
 
@@ -290,6 +307,7 @@ mod tests {
             let certificates = Certificates {
                 authority,
                 attestor: Arc::new(attestor),
+                service_accounts: None,
                 store,
                 max_ttl: Duration::from_secs(3600),
                 metrics: Arc::default(),
@@ -310,7 +328,8 @@ mod tests {
         }
 
         fn sign(&self, peer: Option<&Peer>, request: &wire::SignRequest) -> Result<Facts, Refusal> {
-            let response = self.certificates.sign(peer, request, SystemTime::now())?;
+            let signed = self.certificates.sign(peer, request, SystemTime::now());
+            let response = signed.now_or_never().expect("join tokens are checked without waiting")?;
             Ok(Facts::parse(&response.chain[0]).unwrap())
         }
     }
@@ -424,7 +443,8 @@ mod tests {
         let starting = Certificates { store: Arc::new(Store::new(&authority.bundle())), ..f.certificates };
 
         let renewal = request("reviews", "shop/reviews-1", None);
-        let refused = starting.sign(Some(&peer("reviews")), &renewal, SystemTime::now());
+        let refused =
+            starting.sign(Some(&peer("reviews")), &renewal, SystemTime::now()).now_or_never().unwrap();
 
         assert!(matches!(refused, Err(Refusal::Starting)));
     }

@@ -66,6 +66,7 @@ impl World {
         let certificates = Certificates {
             authority: Arc::clone(&authority),
             attestor,
+            service_accounts: None,
             store: Arc::clone(&store),
             max_ttl: Duration::from_secs(3600),
             metrics: Arc::clone(&metrics),
@@ -106,7 +107,7 @@ impl World {
 
     /// A channel of a workload that has nothing but a token.
     async fn newcomer(&self) -> CertificatesClient<Channel> {
-        let tls = bootstrap_client(self.authority.root_sha256(), &TrustDomain::default());
+        let tls = bootstrap_client(&[self.authority.root_sha256()], &TrustDomain::default());
         CertificatesClient::new(self.connect(tls).await)
     }
 
@@ -303,7 +304,7 @@ async fn a_stream_is_for_the_workload_of_its_certificate_alone() {
     let nameless = world.talk("frontend", hello("frontend")).await.status().await;
     assert_eq!(nameless.code(), Code::InvalidArgument, "{nameless}");
 
-    let tls = bootstrap_client(world.authority.root_sha256(), &TrustDomain::default());
+    let tls = bootstrap_client(&[world.authority.root_sha256()], &TrustDomain::default());
     let anonymous = Talk::try_open(world.connect(tls).await, hello("shop/frontend")).await;
     assert_eq!(anonymous.err().map(|status| status.code()), Some(Code::Unauthenticated));
     assert!(world.proxies.connected().is_empty());

@@ -23,7 +23,7 @@ use selvedge_ops::Condition;
 use tokio::sync::watch;
 use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 
-use super::token::{TokenError, TokenSource};
+use super::token::{TokenError, TokenSource, Trust};
 use crate::{
     discovery::{
         complaint::Complaint,
@@ -62,6 +62,8 @@ pub struct Own {
     pub workload: WorkloadName,
     /// The first proof.
     pub token: TokenSource,
+    /// What the control plane is first known by, besides what a join token says.
+    pub trust: Trust,
     /// The lifetime to ask for.
     pub ttl: Duration,
     /// Where certificates are put into use for traffic.
@@ -196,8 +198,8 @@ impl Keeper {
             let tls = tls::grpc_client(credentials)?;
             return Ok(Proof { tls, identity: credentials.leaf.identity.clone(), token: None });
         }
-        let token = self.own.token.read(&self.own.workload, now)?;
-        let tls = tls::bootstrap_client(token.root_sha256, &token.trust_domain);
+        let token = self.own.token.read(&self.own.workload, &self.own.trust, now)?;
+        let tls = tls::bootstrap_client(&token.root_sha256, &token.trust_domain);
         Ok(Proof { tls, identity: token.identity, token: Some(token.text) })
     }
 

@@ -1,11 +1,14 @@
-//! The join token, as far as its bearer reads it.
+//! The token that proves who we are, as far as its bearer reads it: a join token, or in a cluster the pod's
+//! ServiceAccount token.
 //!
 //! Its signature is the control plane's business. Where the control plane is concerned, the bearer has
-//! nothing else to go by: the token says which root its certificate must lead to.
+//! nothing else to go by: a join token says which root its certificate must lead to, and beside a
+//! ServiceAccount token the settings must.
 
 use std::{
     fmt, io,
     path::PathBuf,
+    str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,6 +19,41 @@ use serde::Deserialize;
 
 /// A file that is larger holds something else.
 const MAX_TOKEN_FILE: u64 = 64 << 10;
+
+/// What the control plane is first known by, besides what a join token says of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// The SHA-256 of its root certificate; several while one root takes over from another.
+    pub roots: Vec<RootSha256>,
+    /// The trust domain where the token names none.
+    pub trust_domain: TrustDomain,
+}
+
+/// The SHA-256 of a root certificate; as text, 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootSha256(pub [u8; 32]);
+
+/// A text is no SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a SHA-256 is 64 hexadecimal digits, as in the ConfigMap selvedge-trust-roots")]
+pub struct NoSha256;
+
+impl FromStr for RootSha256 {
+    type Err = NoSha256;
+
+    /// Colons between the bytes, as `openssl` prints them, are fine.
+    fn from_str(text: &str) -> Result<Self, NoSha256> {
+        let hex = text.replace(':', "");
+        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(NoSha256);
+        }
+        let mut bytes = [0; 32];
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * place..2 * place + 2], 16).map_err(|_| NoSha256)?;
+        }
+        Ok(Self(bytes))
+    }
+}
 
 /// Why there is no token to join with.
 #[derive(Debug, thiserror::Error)]
@@ -29,21 +67,34 @@ pub enum TokenError {
         source: io::Error,
     },
     /// Something else was given in its place.
-    #[error("the join token is not one ({reason}); make one with `selvedge token create`")]
+    #[error(
+        "the join token is not one ({reason}); make one with `selvedge token create`, or in a cluster \
+         project a ServiceAccount token"
+    )]
     Malformed {
         /// What is wrong with it. Never its text.
         reason: String,
     },
+    /// A ServiceAccount token says nothing about the control plane.
+    #[error(
+        "nothing says which control plane to trust: beside a ServiceAccount token give --trust-roots, the \
+         SHA-256 of its root (ConfigMap selvedge-trust-roots, key root-sha256)"
+    )]
+    NoRoots,
     /// It was made too long ago.
-    #[error("the join token expired at {}; make a new one with `selvedge token create`", Utc(*at))]
+    #[error(
+        "the token expired at {}; make a new join token with `selvedge token create`; a ServiceAccount token \
+         is renewed by the kubelet",
+        Utc(*at)
+    )]
     Expired {
         /// When.
         at: SystemTime,
     },
     /// It was made for somebody else.
     #[error(
-        "the join token is for the workload {token}, and this is the sidecar of {us}; \
-         make one for {us} with `selvedge token create`"
+        "the token is for the workload {token}, and this is the sidecar of {us}; \
+         make a join token for {us} with `selvedge token create`; in a pod, look at --workload"
     )]
     OtherWorkload {
         /// Whose it is.
@@ -73,25 +124,25 @@ impl fmt::Debug for TokenSource {
 
 /// A token that is worth showing.
 #[derive(Clone)]
-pub struct JoinToken {
+pub struct Token {
     /// The token itself.
     pub text: String,
     /// Who its bearer may become.
     pub identity: SpiffeId,
-    /// Whose control plane made it.
+    /// The control plane's trust domain.
     pub trust_domain: TrustDomain,
-    /// What the control plane's chain must end in.
-    pub root_sha256: [u8; 32],
+    /// What the control plane's chain must end in: one of these.
+    pub root_sha256: Vec<[u8; 32]>,
 }
 
-impl fmt::Debug for JoinToken {
+impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinToken").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Token").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 
 #[derive(Deserialize)]
-struct Claims {
+struct JoinClaims {
     ns: String,
     sa: String,
     workload: Option<String>,
@@ -100,59 +151,125 @@ struct Claims {
     td: String,
 }
 
+#[derive(Deserialize)]
+struct ServiceAccountClaims {
+    exp: u64,
+    #[serde(rename = "kubernetes.io")]
+    kubernetes: KubernetesClaims,
+}
+
+#[derive(Deserialize)]
+struct KubernetesClaims {
+    namespace: String,
+    serviceaccount: Named,
+    pod: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
 impl TokenSource {
     /// The token as it is now, for the sidecar of `us`.
     ///
     /// # Errors
     /// If there is none, or if showing it would be of no use.
-    pub fn read(&self, us: &WorkloadName, now: SystemTime) -> Result<JoinToken, TokenError> {
+    pub fn read(&self, us: &WorkloadName, trust: &Trust, now: SystemTime) -> Result<Token, TokenError> {
         match self {
-            Self::Given(text) => JoinToken::read(text.trim(), us, now),
+            Self::Given(text) => Token::read(text.trim(), us, trust, now),
             Self::File(path) => {
                 let failed = |source| TokenError::File { path: path.clone(), source };
                 let size = std::fs::metadata(path).map_err(failed)?.len();
                 if size > MAX_TOKEN_FILE {
                     return Err(malformed(format!("{} has {size} bytes", path.display())));
                 }
-                JoinToken::read(std::fs::read_to_string(path).map_err(failed)?.trim(), us, now)
+                Token::read(std::fs::read_to_string(path).map_err(failed)?.trim(), us, trust, now)
             }
         }
     }
 }
 
-impl JoinToken {
-    fn read(text: &str, us: &WorkloadName, now: SystemTime) -> Result<Self, TokenError> {
+impl Token {
+    fn read(text: &str, us: &WorkloadName, trust: &Trust, now: SystemTime) -> Result<Self, TokenError> {
         let mut parts = text.split('.');
         let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(malformed("it does not have three parts".to_owned()));
         };
-        let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|error| malformed(error.to_string()))?;
-        let claims: Claims = serde_json::from_slice(&claims)
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|error| malformed(error.to_string()))?;
+        if let Ok(claims) = serde_json::from_slice::<ServiceAccountClaims>(&bytes) {
+            return Self::of_service_account(text, claims, us, trust, now);
+        }
+        let claims: JoinClaims = serde_json::from_slice(&bytes)
             // The category and not the text: serde quotes what it read.
             .map_err(|error| {
                 malformed(format!("its claims are not those of a join token: {:?}", error.classify()))
             })?;
-        let expires = UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp));
-        if let Some(at) = expires.filter(|at| *at <= now) {
-            return Err(TokenError::Expired { at });
-        }
+        Self::of_join(text, claims, us, trust, now)
+    }
+
+    fn of_join(
+        text: &str,
+        claims: JoinClaims,
+        us: &WorkloadName,
+        trust: &Trust,
+        now: SystemTime,
+    ) -> Result<Self, TokenError> {
+        check_end(claims.exp, now)?;
         if let Some(workload) = claims.workload {
-            let token: WorkloadName = workload.parse().map_err(|error| wrong_claim("workload", &error))?;
-            if token != *us {
-                return Err(TokenError::OtherWorkload { token, us: us.clone() });
-            }
+            check_workload(workload.parse().map_err(|error| wrong_claim("workload", &error))?, us)?;
         }
         let trust_domain = claims.td.parse().map_err(|error| wrong_claim("td", &error))?;
+        let root: RootSha256 = claims
+            .root
+            .parse()
+            .map_err(|_| malformed("its claim root is no SHA-256 in hexadecimal".to_owned()))?;
         Ok(Self {
             text: text.to_owned(),
             identity: SpiffeId::new(&trust_domain, &claims.ns, &claims.sa)
                 .map_err(|error| wrong_claim("ns or sa", &error))?,
-            root_sha256: sha256(&claims.root)
-                .ok_or_else(|| malformed("its claim root is no SHA-256 in hexadecimal".to_owned()))?,
+            root_sha256: [root].iter().chain(&trust.roots).map(|root| root.0).collect(),
             trust_domain,
         })
     }
+
+    fn of_service_account(
+        text: &str,
+        claims: ServiceAccountClaims,
+        us: &WorkloadName,
+        trust: &Trust,
+        now: SystemTime,
+    ) -> Result<Self, TokenError> {
+        let KubernetesClaims { namespace, serviceaccount, pod } = claims.kubernetes;
+        check_end(claims.exp, now)?;
+        if let Some(pod) = pod {
+            let workload = WorkloadName::new(&namespace, &pod.name);
+            check_workload(workload.map_err(|error| wrong_claim("kubernetes.io", &error))?, us)?;
+        }
+        if trust.roots.is_empty() {
+            return Err(TokenError::NoRoots);
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            identity: SpiffeId::new(&trust.trust_domain, &namespace, &serviceaccount.name)
+                .map_err(|error| wrong_claim("kubernetes.io", &error))?,
+            trust_domain: trust.trust_domain.clone(),
+            root_sha256: trust.roots.iter().map(|root| root.0).collect(),
+        })
+    }
+}
+
+fn check_end(exp: u64, now: SystemTime) -> Result<(), TokenError> {
+    let expires = UNIX_EPOCH.checked_add(Duration::from_secs(exp));
+    match expires.filter(|at| *at <= now) {
+        Some(at) => Err(TokenError::Expired { at }),
+        None => Ok(()),
+    }
+}
+
+fn check_workload(token: WorkloadName, us: &WorkloadName) -> Result<(), TokenError> {
+    if token == *us { Ok(()) } else { Err(TokenError::OtherWorkload { token, us: us.clone() }) }
 }
 
 fn malformed(reason: String) -> TokenError {
@@ -161,17 +278,6 @@ fn malformed(reason: String) -> TokenError {
 
 fn wrong_claim(claim: &str, error: &IdentityError) -> TokenError {
     malformed(format!("its claim {claim}: {error}"))
-}
-
-fn sha256(hex: &str) -> Option<[u8; 32]> {
-    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (place, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * place..2 * place + 2], 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -201,16 +307,70 @@ mod tests {
     fn a_token_says_who_its_bearer_is_and_which_root_to_trust() {
         let source = TokenSource::Given(format!("{}\n", token(&claims())));
 
-        let token = source.read(&us(), at(1000)).unwrap();
+        let token = source.read(&us(), &Trust::default(), at(1000)).unwrap();
 
         assert_eq!(token.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/reviews");
-        assert_eq!(token.root_sha256, [10; 32]);
+        assert_eq!(token.root_sha256, [[10; 32]]);
         assert!(!token.text.ends_with('\n'));
+    }
+
+    fn read(claims: &Value, trust: &Trust, now: SystemTime) -> Result<Token, TokenError> {
+        Token::read(&token(claims), &us(), trust, now)
+    }
+
+    fn roots(list: &[&str]) -> Trust {
+        let roots = list.iter().map(|root| root.repeat(32).parse().unwrap()).collect();
+        Trust { roots, trust_domain: TrustDomain::default() }
+    }
+
+    /// The claims that an API server puts into a projected token.
+    fn service_account_claims() -> Value {
+        json!({ "aud": ["selvedge"], "exp": 2000, "iat": 0, "iss": "https://kubernetes.default.svc",
+                "kubernetes.io": { "namespace": "shop", "pod": {"name": "reviews-1", "uid": "u"},
+                                   "serviceaccount": {"name": "reviews", "uid": "u"} },
+                "nbf": 0, "sub": "system:serviceaccount:shop:reviews" })
+    }
+
+    #[test]
+    fn beside_a_service_accounts_token_the_settings_say_which_root_to_trust() {
+        let token = read(&service_account_claims(), &roots(&["0a", "0b"]), at(1000)).unwrap();
+
+        assert_eq!(token.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/reviews");
+        assert_eq!(token.root_sha256, [[10; 32], [11; 32]]);
+        let error = read(&service_account_claims(), &Trust::default(), at(1000)).unwrap_err().to_string();
+        assert!(error.contains("--trust-roots") && error.contains("selvedge-trust-roots"), "{error}");
+    }
+
+    #[test]
+    fn a_pods_token_is_only_for_that_pods_sidecar() {
+        let mut claims = service_account_claims();
+        claims["kubernetes.io"]["pod"]["name"] = json!("reviews-2");
+
+        let error = read(&claims, &roots(&["0a"]), at(1000)).unwrap_err();
+        assert!(matches!(error, TokenError::OtherWorkload { .. }), "{error}");
+        let error = read(&service_account_claims(), &roots(&["0a"]), at(2000)).unwrap_err();
+        assert!(matches!(error, TokenError::Expired { .. }), "{error}");
+    }
+
+    #[test]
+    fn settings_add_roots_to_that_of_a_join_token() {
+        let token = read(&claims(), &roots(&["0b"]), at(1000)).unwrap();
+
+        assert_eq!(token.root_sha256, [[10; 32], [11; 32]]);
+    }
+
+    #[test]
+    fn a_roots_sha256_may_be_written_with_colons() {
+        let colons = ["0A"; 32].join(":");
+
+        assert_eq!(colons.parse(), Ok(RootSha256([10; 32])));
+        assert_eq!("0a".parse::<RootSha256>(), Err(NoSha256));
+        assert_eq!("é".repeat(32).parse::<RootSha256>(), Err(NoSha256));
     }
 
     #[test]
     fn an_expired_token_says_so_and_what_to_do() {
-        let error = JoinToken::read(&token(&claims()), &us(), at(2000)).unwrap_err().to_string();
+        let error = read(&claims(), &Trust::default(), at(2000)).unwrap_err().to_string();
 
         assert!(error.contains("expired at 1970-01-01T00:33:20Z"), "{error}");
         assert!(error.contains("selvedge token create"), "{error}");
@@ -221,7 +381,7 @@ mod tests {
         let mut claims = claims();
         claims["workload"] = json!("shop/ratings-1");
 
-        let error = JoinToken::read(&token(&claims), &us(), at(1000)).unwrap_err();
+        let error = read(&claims, &Trust::default(), at(1000)).unwrap_err();
 
         assert!(matches!(error, TokenError::OtherWorkload { .. }), "{error}");
     }
@@ -233,7 +393,7 @@ mod tests {
         for text in
             ["", "secret", "a.secret.c", "a.b.c.d", &token(&json!({"secret": 1})), &token(&without_root)]
         {
-            let error = JoinToken::read(text, &us(), at(1000)).unwrap_err();
+            let error = Token::read(text, &us(), &Trust::default(), at(1000)).unwrap_err();
             assert!(matches!(error, TokenError::Malformed { .. }), "{error}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
@@ -243,7 +403,7 @@ mod tests {
     fn a_missing_file_is_named() {
         let source = TokenSource::File("/nonexistent/token".into());
 
-        let error = source.read(&us(), at(0)).unwrap_err().to_string();
+        let error = source.read(&us(), &Trust::default(), at(0)).unwrap_err().to_string();
 
         assert!(error.contains("/nonexistent/token") && error.contains("--token-file"), "{error}");
     }

@@ -3,7 +3,7 @@
 use selvedge_ops::Readiness;
 use tokio::task::JoinSet;
 
-use super::*;
+use super::{super::token::Trust, *};
 use crate::discovery::{
     fake::{Asked, Ca, FakeControlPlane, PATIENCE, join_token, until},
     fixtures,
@@ -35,6 +35,7 @@ impl Rig {
             control_plane: fixtures::control_plane(control_plane.address),
             workload: fixtures::workload(),
             token: TokenSource::Given(join_token(&ca, SystemTime::now() + HOUR)),
+            trust: Trust::default(),
             ttl,
             live: live.clone(),
             joined: joined_sender,

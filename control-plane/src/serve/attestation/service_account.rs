@@ -1,0 +1,154 @@
+//! ServiceAccount tokens: in a cluster, how a pod proves who it is.
+//!
+//! The API server says whose a token is (TokenReview): it alone knows whether the pod that a token is bound
+//! to still lives. Only tokens made for us (audience `selvedge`) count, so that no other service that is
+//! shown a pod's token can pass for that pod here.
+
+use std::{sync::Arc, time::SystemTime};
+
+use selvedge_kubernetes::{Client, Reviewed};
+use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use super::{Proof, TokenError, refuse_reserved, seconds};
+
+/// The audience that tokens for us are made for.
+pub const AUDIENCE: &str = "selvedge";
+/// Where a review names the pod that a token is bound to.
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+/// How a ServiceAccount is called as a user.
+const USER: &str = "system:serviceaccount:";
+/// Reviews at a time: strangers who show us garbage must not keep the API server busy.
+const REVIEWS_AT_ONCE: usize = 16;
+
+/// Has ServiceAccount tokens checked.
+#[derive(Debug)]
+pub struct ServiceAccounts {
+    client: Client,
+    trust_domain: TrustDomain,
+    under_way: Arc<Semaphore>,
+}
+
+/// What can be told of a token without asking anybody. It proves nothing.
+#[derive(Debug, Deserialize)]
+struct Claims {
+    exp: u64,
+    #[serde(default)]
+    aud: Vec<String>,
+}
+
+impl ServiceAccounts {
+    /// Tokens of the cluster behind `client`, for identities in `trust_domain`.
+    pub fn new(client: Client, trust_domain: &TrustDomain) -> Self {
+        let under_way = Arc::new(Semaphore::new(REVIEWS_AT_ONCE));
+        Self { client, trust_domain: trust_domain.clone(), under_way }
+    }
+
+    /// What `token` proves.
+    ///
+    /// # Errors
+    /// If the API server does not vouch for it, or does not answer.
+    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Proof, TokenError> {
+        let claims = jsonwebtoken::dangerous::insecure_decode::<Claims>(token)
+            .map_err(|error| TokenError::Malformed(error.to_string()))?
+            .claims;
+        worth_a_review(&claims, now)?;
+        let _permit = self.under_way.acquire().await.map_err(|_| TokenError::Random)?;
+        let reviewed = self.client.review_token(token, &[AUDIENCE]).await?;
+        proof(reviewed, &self.trust_domain)
+    }
+}
+
+/// Refuses what the API server would refuse, so that it need not be asked.
+fn worth_a_review(claims: &Claims, now: SystemTime) -> Result<(), TokenError> {
+    if seconds(now) >= claims.exp {
+        return Err(TokenError::ExpiredServiceAccount(claims.exp));
+    }
+    if !claims.aud.iter().any(|audience| audience == AUDIENCE) {
+        return Err(TokenError::Audience(claims.aud.join(", ")));
+    }
+    Ok(())
+}
+
+fn proof(reviewed: Reviewed, trust_domain: &TrustDomain) -> Result<Proof, TokenError> {
+    let (username, audiences, extra) = match reviewed {
+        Reviewed::Authenticated { username, audiences, extra } => (username, audiences, extra),
+        Reviewed::Refused(reason) => return Err(TokenError::NotVouchedFor(reason)),
+    };
+    // An API server that knows no audiences would vouch for any token.
+    if !audiences.iter().any(|audience| audience == AUDIENCE) {
+        return Err(TokenError::Audience(audiences.join(", ")));
+    }
+    let account = username.strip_prefix(USER).and_then(|account| account.split_once(':'));
+    let Some((namespace, account)) = account else { return Err(TokenError::NoServiceAccount(username)) };
+    let identity = SpiffeId::new(trust_domain, namespace, account)?;
+    refuse_reserved(&identity)?;
+    let pod = extra.get(POD_NAME).and_then(|names| names.first());
+    let workload = pod.map(|pod| WorkloadName::new(namespace, pod)).transpose()?;
+    Ok(Proof { identity, workload, once: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        time::{Duration, UNIX_EPOCH},
+    };
+
+    use super::*;
+
+    fn reviewed(username: &str, audience: &str, pod: Option<&str>) -> Reviewed {
+        let extra = pod.map(|pod| (POD_NAME.to_owned(), vec![pod.to_owned()]));
+        Reviewed::Authenticated {
+            username: username.to_owned(),
+            audiences: vec![audience.to_owned()],
+            extra: extra.into_iter().collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    fn proof(reviewed: Reviewed) -> Result<Proof, TokenError> {
+        super::proof(reviewed, &TrustDomain::default())
+    }
+
+    #[test]
+    fn a_pods_token_proves_its_service_account_and_that_pod() {
+        let proof = proof(reviewed("system:serviceaccount:shop:reviews", AUDIENCE, Some("r-1"))).unwrap();
+
+        assert_eq!(proof.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/reviews");
+        assert_eq!(proof.workload, Some(WorkloadName::new("shop", "r-1").unwrap()));
+    }
+
+    #[test]
+    fn a_token_without_a_pod_proves_the_service_account_alone() {
+        let proof = proof(reviewed("system:serviceaccount:shop:reviews", AUDIENCE, None)).unwrap();
+
+        assert_eq!(proof.workload, None);
+    }
+
+    #[test]
+    fn what_is_not_for_us_or_no_service_accounts_proves_nothing() {
+        let error = |reviewed| proof(reviewed).unwrap_err();
+
+        let other = reviewed("system:serviceaccount:shop:reviews", "https://kubernetes.default.svc", None);
+        assert!(matches!(error(other), TokenError::Audience(_)));
+        let person = reviewed("alice", AUDIENCE, None);
+        assert!(matches!(error(person), TokenError::NoServiceAccount(_)));
+        let refused = Reviewed::Refused("token has been invalidated".to_owned());
+        assert!(error(refused).to_string().contains("token has been invalidated"));
+        let odd = reviewed("system:serviceaccount:shop:re views", AUDIENCE, None);
+        assert!(matches!(error(odd), TokenError::Identity(_)));
+    }
+
+    #[test]
+    fn the_api_server_is_not_asked_about_what_it_would_refuse() {
+        let claims = |exp, audience: &str| Claims { exp, aud: vec![audience.to_owned()] };
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+
+        assert!(worth_a_review(&claims(1001, AUDIENCE), now).is_ok());
+        let late = worth_a_review(&claims(1000, AUDIENCE), now).unwrap_err();
+        assert!(matches!(late, TokenError::ExpiredServiceAccount(1000)));
+        let other = worth_a_review(&claims(1001, "vault"), now).unwrap_err();
+        assert!(other.to_string().contains("vault"), "{other}");
+    }
+}
