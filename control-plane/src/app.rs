@@ -1,36 +1,28 @@
-//! The whole control plane: directory → compile → store → streams, with certificates beside it.
+//! The whole control plane: source → compile → store → streams, with certificates beside it.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Json, Router, extract::State, routing::get};
 use selvedge_certs::{
     ca::{Authority, AuthorityError},
     facts::Fingerprint,
     files::FileError,
 };
-use selvedge_model::Mesh;
 use selvedge_ops::{
-    Admin, Condition, Drain, LogLevel, Readiness, Reason, admin, announce,
+    Admin, Drain, LogLevel, Readiness, Reason, admin, announce,
     listen::{self, ListenError},
     logging::{self, LoggingError},
 };
-use serde::Serialize;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    cli::Args,
-    compile::{Settings, compile},
+    cli::{Args, SourceKind},
+    cluster::{CaError, Cluster},
+    compile::Settings,
     data_dir::{DataDir, DataDirError, Occupied},
     metrics::Metrics,
-    problem::{Problem, Severity},
-    resources::Resources,
     serve::{
         self, ServeError,
-        attestation::{Attestor, TokenError, TokenKey},
+        attestation::{Attestor, TokenError, TokenKey, service_account::ServiceAccounts},
         certificates::Certificates,
         own::{OwnCertificate, OwnError},
         stream::Streams,
@@ -40,9 +32,15 @@ use crate::{
     sources::{
         Loaded,
         directory::{Directory, Options},
+        kubernetes::Kubernetes,
     },
-    status::{Problems, Proxies, Proxy},
+    status::{Problems, Proxies},
 };
+
+mod compiling;
+mod overview;
+
+use self::{compiling::Compiling, overview::Overview};
 
 /// Where the last good version of every document is kept, below `--data-dir`.
 const LAST_GOOD: &str = "last-good";
@@ -61,12 +59,21 @@ pub enum AppError {
     /// The log filter is none.
     #[error("--log: {0}")]
     Logging(#[from] LoggingError),
+    /// The source is a directory, and none is named.
+    #[error("--config-dir is missing: name the directory of documents, or give --source kubernetes")]
+    NoDirectory,
+    /// The API server cannot be used.
+    #[error(transparent)]
+    Kubernetes(#[from] selvedge_kubernetes::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// There is no CA.
     #[error("the CA in --data-dir: {0}")]
     Authority(#[from] AuthorityError),
+    /// There is no CA in the cluster.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// Tokens cannot be checked.
     #[error("join tokens: {0}")]
     Token(#[from] TokenError),
@@ -106,7 +113,7 @@ pub fn run(args: &Args) -> Result<(), AppError> {
         if args.exit_on_stdin_close {
             drain.on_stdin_close()?;
         }
-        let control_plane = ControlPlane::prepare(args, drain)?;
+        let control_plane = ControlPlane::prepare(args, drain).await?;
         announce("grpc", control_plane.grpc_address());
         announce("admin", control_plane.admin_address());
         control_plane.run(log_level).await
@@ -115,11 +122,72 @@ pub fn run(args: &Args) -> Result<(), AppError> {
     result
 }
 
+/// Where documents come from, opened.
+#[derive(Debug)]
+enum Source {
+    Directory(Directory),
+    Kubernetes(Cluster),
+}
+
+impl Source {
+    async fn open(args: &Args) -> Result<Self, AppError> {
+        match args.source {
+            SourceKind::Directory => {
+                let directory = args.config_dir.as_deref().ok_or(AppError::NoDirectory)?;
+                let options = Options {
+                    poll_interval: args.poll_interval,
+                    default_namespace: args.default_namespace.clone(),
+                    last_good: Some(args.data_dir.join(LAST_GOOD)),
+                };
+                Ok(Self::Directory(Directory::new(directory, options)))
+            }
+            SourceKind::Kubernetes => Ok(Self::Kubernetes(Cluster::open(args).await?)),
+        }
+    }
+
+    /// The CA, from where this source's control planes keep theirs.
+    async fn authority(&self, data: &DataDir, args: &Args) -> Result<Authority, AppError> {
+        match self {
+            Self::Directory(_) => Ok(Authority::load_or_create(data.path(), &args.trust_domain)?),
+            Self::Kubernetes(cluster) => Ok(cluster.authority(&args.trust_domain).await?),
+        }
+    }
+
+    async fn attestor(&self, data: &DataDir, args: &Args) -> Result<Attestor, AppError> {
+        if let Self::Kubernetes(cluster) = self {
+            cluster.fetch_token_key(data.path()).await?;
+            return Ok(Attestor::open(data.path(), &args.trust_domain)?.shared());
+        }
+        Ok(Attestor::open(data.path(), &args.trust_domain)?)
+    }
+
+    fn cluster(&self) -> Option<&Cluster> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Kubernetes(cluster) => Some(cluster),
+        }
+    }
+
+    async fn watch(self, found: watch::Sender<Arc<Loaded>>, default_namespace: String) -> &'static str {
+        match self {
+            Self::Directory(directory) => {
+                directory.watch(found).await;
+                "following the configuration directory"
+            }
+            Self::Kubernetes(cluster) => {
+                Kubernetes::new(cluster.client().clone(), &default_namespace).watch(found).await;
+                "following the cluster"
+            }
+        }
+    }
+}
+
 /// A control plane that has everything it needs, and does nothing yet.
 #[derive(Debug)]
 pub struct ControlPlane {
     args: Args,
     drain: Drain,
+    source: Source,
     _occupied: Occupied,
     authority: Arc<Authority>,
     attestor: Arc<Attestor>,
@@ -129,15 +197,16 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Opens the data directory, loads or makes the CA, and opens both ports.
+    /// Opens the data directory and the source, loads or makes the CA, and opens both ports.
     ///
     /// # Errors
     /// If any of this fails; the message names the flag and the remedy.
-    pub fn prepare(args: &Args, drain: Drain) -> Result<Self, AppError> {
+    pub async fn prepare(args: &Args, drain: Drain) -> Result<Self, AppError> {
         let data = DataDir::open(&args.data_dir)?;
         let occupied = data.occupy()?;
-        let authority = Authority::load_or_create(data.path(), &args.trust_domain)?;
-        let attestor = Attestor::open(data.path(), &args.trust_domain)?;
+        let source = Source::open(args).await?;
+        let authority = source.authority(&data, args).await?;
+        let attestor = source.attestor(&data, args).await?;
         let token_files = args.token_dir.as_deref().map(|directory| {
             let key = TokenKey::load_or_create(data.path())?;
             TokenFiles::open(directory, key, authority.root_sha256()).map_err(AppError::TokenDir)
@@ -145,6 +214,7 @@ impl ControlPlane {
         Ok(Self {
             args: args.clone(),
             drain,
+            source,
             _occupied: occupied,
             authority: Arc::new(authority),
             attestor: Arc::new(attestor),
@@ -173,11 +243,13 @@ impl ControlPlane {
             version = selvedge_ops::build::VERSION,
             trust_domain = %self.authority.trust_domain(),
             root_sha256 = %Fingerprint(self.authority.root_sha256()),
-            config_dir = %self.args.config_dir.display(),
+            source = ?self.args.source,
+            config_dir = ?self.args.config_dir,
             "control plane starting"
         );
         let (own, renewing) =
             OwnCertificate::make(Arc::clone(&self.authority), OWN_TTL.min(self.args.max_certificate_ttl))?;
+        let cluster = self.source.cluster().cloned();
         let metrics = Arc::new(Metrics::default());
         let store = Arc::new(Store::new(&self.authority.bundle()));
         let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
@@ -185,7 +257,7 @@ impl ControlPlane {
         let readiness = Readiness::default();
         let (found, loaded) = watch::channel(Arc::new(Loaded::default()));
         let compiling = Compiling {
-            settings: self.settings(),
+            settings: settings(&self.args),
             debounce: Debounce { quiet: self.args.debounce, longest: self.args.debounce * LONGEST_DEBOUNCE },
             store: Arc::clone(&store),
             problems: Arc::clone(&problems),
@@ -193,6 +265,7 @@ impl ControlPlane {
             config_dir: self.args.config_dir.clone(),
             configuration: readiness.condition("configuration"),
         };
+        let verdicts = problems.subscribe();
         let overview = Overview { store: Arc::clone(&store), problems, proxies: Arc::clone(&proxies) };
         let encode = Arc::clone(&metrics);
         let admin = Admin {
@@ -205,6 +278,9 @@ impl ControlPlane {
         let certificates = Certificates {
             authority: Arc::clone(&self.authority),
             attestor: Arc::clone(&self.attestor),
+            service_accounts: cluster
+                .as_ref()
+                .map(|cluster| ServiceAccounts::new(cluster.client().clone(), &self.args.trust_domain)),
             store: Arc::clone(&store),
             max_ttl: self.args.max_certificate_ttl,
             metrics: Arc::clone(&metrics),
@@ -212,11 +288,10 @@ impl ControlPlane {
         let streams = Streams { store: Arc::clone(&store), proxies, metrics, drain: self.drain.clone() };
 
         let mut parts = JoinSet::new();
-        let directory = self.directory();
-        parts.spawn(async move {
-            directory.watch(found).await;
-            "following the configuration directory"
-        });
+        parts.spawn(self.source.watch(found, self.args.default_namespace.clone()));
+        if let Some(cluster) = cluster.clone() {
+            cluster.keep(Arc::clone(&self.authority), verdicts, &mut parts);
+        }
         parts.spawn(async move {
             compiling.run(loaded).await;
             "compiling"
@@ -239,32 +314,29 @@ impl ControlPlane {
             "the admin port"
         });
         let serving = serve::serve(self.grpc.0, own, certificates, streams, self.drain.clone());
-        tokio::select! {
+        let result = tokio::select! {
             served = until_drained(serving, &self.drain) => served,
             ended = parts.join_next() => {
                 let part = ended.and_then(Result::ok).unwrap_or("a part of the control plane");
                 self.drain.begin(Reason::Failed);
                 Err(AppError::Stopped { part })
             }
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            trust_domain: self.args.trust_domain.clone(),
-            cluster_domain: self.args.cluster_domain.clone(),
-            default_namespace: self.args.default_namespace.clone(),
-            root_namespace: self.args.root_namespace.clone(),
-        }
-    }
-
-    fn directory(&self) -> Directory {
-        let options = Options {
-            poll_interval: self.args.poll_interval,
-            default_namespace: self.args.default_namespace.clone(),
-            last_good: Some(self.args.data_dir.join(LAST_GOOD)),
         };
-        Directory::new(&self.args.config_dir, options)
+        drop(parts);
+        if let Some(cluster) = cluster {
+            // Given up only after the writer is gone, or it would write beside the next holder's.
+            let _ = timeout(EXIT_TIMEOUT, cluster.leave()).await;
+        }
+        result
+    }
+}
+
+fn settings(args: &Args) -> Settings {
+    Settings {
+        trust_domain: args.trust_domain.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+        default_namespace: args.default_namespace.clone(),
+        root_namespace: args.root_namespace.clone(),
     }
 }
 
@@ -289,111 +361,6 @@ async fn until_drained(
         Err(_) => tracing::warn!("some proxies did not take leave within {DRAIN_TIMEOUT:?}"),
     }
     Ok(())
-}
-
-/// Turns what the source has into the mesh that is served.
-struct Compiling {
-    settings: Settings,
-    debounce: Debounce,
-    store: Arc<Store>,
-    problems: Arc<Problems>,
-    metrics: Arc<Metrics>,
-    config_dir: std::path::PathBuf,
-    configuration: Condition,
-}
-
-impl Compiling {
-    /// Until the source is gone.
-    async fn run(self, mut loaded: watch::Receiver<Arc<Loaded>>) {
-        let mut first = true;
-        while self.changed(&mut loaded, std::mem::take(&mut first)).await {
-            let newest = Arc::clone(&loaded.borrow_and_update());
-            if self.is_unread(&newest) {
-                self.report(newest.problems.clone());
-                continue;
-            }
-            let previous = self.store.current().map(|snapshot| Arc::clone(snapshot.mesh()));
-            let settings = self.settings.clone();
-            let start = Instant::now();
-            let source = Arc::clone(&newest);
-            // Large configurations take long enough to hold up the streams of a worker thread.
-            let compiled = tokio::task::spawn_blocking(move || {
-                let previous = previous.unwrap_or_default();
-                compile(&source.resources, &settings, &previous)
-            });
-            let Ok((mesh, problems)) = compiled.await else {
-                tracing::error!("the configuration could not be compiled; the last good one stays in use");
-                continue;
-            };
-            self.metrics.compiled(start.elapsed());
-            self.report(newest.problems.iter().cloned().chain(problems).collect());
-            self.publish(mesh);
-        }
-    }
-
-    /// Waits for changes to pause, except before the first: a start is not kept waiting.
-    async fn changed(&self, loaded: &mut watch::Receiver<Arc<Loaded>>, first: bool) -> bool {
-        if first { loaded.changed().await.is_ok() } else { self.debounce.changed(loaded).await }
-    }
-
-    /// A directory that could never be read says nothing: an empty mesh would take away what proxies
-    /// still hold from before.
-    fn is_unread(&self, loaded: &Loaded) -> bool {
-        let unreadable = |problem: &Problem| {
-            problem.severity == Severity::Error && problem.path.as_deref() == Some(&*self.config_dir)
-        };
-        self.store.current().is_none()
-            && loaded.resources == Resources::default()
-            && loaded.problems.iter().any(unreadable)
-    }
-
-    fn report(&self, problems: Vec<Problem>) {
-        self.metrics.set_problems(&problems);
-        self.problems.replace(problems);
-    }
-
-    fn publish(&self, mesh: Mesh) {
-        let (workloads, services) = (mesh.workloads.len(), mesh.services.len());
-        let version = self.store.publish(mesh);
-        self.metrics.published(version);
-        self.configuration.met();
-        tracing::info!(version, workloads, services, "configuration published");
-    }
-}
-
-/// What the admin port tells people on this host.
-#[derive(Debug, Clone)]
-struct Overview {
-    store: Arc<Store>,
-    problems: Arc<Problems>,
-    proxies: Arc<Proxies>,
-}
-
-#[derive(Debug, Serialize)]
-struct Config {
-    /// `None` before the first.
-    configuration_version: Option<u64>,
-    proxies: Vec<Proxy>,
-}
-
-impl Overview {
-    fn routes(self) -> Router {
-        Router::new()
-            .route("/problems", get(Self::show_problems))
-            .route("/config", get(Self::show_config))
-            .with_state(self)
-    }
-
-    async fn show_problems(State(overview): State<Self>) -> Json<Arc<Vec<Problem>>> {
-        Json(overview.problems.now())
-    }
-
-    async fn show_config(State(overview): State<Self>) -> Json<Config> {
-        Json(Config {
-            configuration_version: overview.store.current().map(|snapshot| snapshot.version()),
-            proxies: overview.proxies.connected(),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -5,14 +5,50 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use selvedge_model::TrustDomain;
 use selvedge_ops::LogArgs;
 
+/// Where documents come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SourceKind {
+    /// Files below --config-dir.
+    Directory,
+    /// The API server of a Kubernetes cluster.
+    Kubernetes,
+}
+
 /// The control plane: turns YAML into configuration, and issues certificates.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The directory of YAML and JSON documents; changes are picked up while it runs.
-    #[arg(long, env = "SELVEDGE_CONFIG_DIR", value_name = "DIR")]
-    pub config_dir: PathBuf,
+    /// Where documents come from: a directory of files, or the API server of a Kubernetes cluster.
+    #[arg(long, env = "SELVEDGE_SOURCE", value_name = "SOURCE", default_value = "directory")]
+    pub source: SourceKind,
 
-    /// Where the CA, the token key and last good documents are kept; made if it is missing.
+    /// The directory of YAML and JSON documents; changes are picked up while it runs. Needed with --source
+    /// directory, and of no use with another.
+    #[arg(
+        long,
+        env = "SELVEDGE_CONFIG_DIR",
+        value_name = "DIR",
+        required_unless_present = "source",
+        required_if_eq("source", "directory")
+    )]
+    pub config_dir: Option<PathBuf>,
+
+    /// With --source kubernetes, the kubeconfig that says where the API server is. Without it: that which
+    /// KUBECONFIG or ~/.kube/config names, else the pod's own ServiceAccount.
+    #[arg(long, env = "SELVEDGE_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// With --source kubernetes, the namespace of the control plane's own objects: its CA's Secret, its
+    /// Lease, its Service.
+    #[arg(long, env = "SELVEDGE_NAMESPACE", value_name = "NAMESPACE", default_value = "selvedge")]
+    pub namespace: String,
+
+    /// With --source kubernetes, what tells this replica from the others: the name of its pod. Without it
+    /// the host's name, which is the same inside a pod.
+    #[arg(long, env = "SELVEDGE_POD_NAME", value_name = "NAME")]
+    pub pod_name: Option<String>,
+
+    /// Where the CA, the token key and last good documents are kept; made if it is missing. With --source
+    /// kubernetes the CA is in a Secret, and a directory that lives as long as the pod will do.
     #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 
@@ -93,6 +129,20 @@ mod tests {
         );
         assert_eq!(args.max_certificate_ttl, Duration::from_secs(86_400));
         assert_eq!(args.trust_domain, TrustDomain::default());
+    }
+
+    #[test]
+    fn a_directory_is_asked_for_unless_documents_come_from_elsewhere() {
+        let parse = |given: &[&str]| {
+            let program = ["control-plane", "--data-dir", "d"];
+            Program::try_parse_from(program.iter().chain(given)).map(|program| program.args)
+        };
+
+        assert!(parse(&[]).unwrap_err().to_string().contains("--config-dir"));
+        assert!(parse(&["--source", "directory"]).unwrap_err().to_string().contains("--config-dir"));
+        let args = parse(&["--source", "kubernetes"]).unwrap();
+        assert_eq!((args.source, args.config_dir), (SourceKind::Kubernetes, None));
+        assert_eq!(args.namespace, "selvedge");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod cluster;
 pub mod compile;
 pub mod data_dir;
 pub mod metrics;

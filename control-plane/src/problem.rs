@@ -34,7 +34,7 @@ impl fmt::Display for Severity {
 pub struct DocumentName {
     /// Such as `VirtualService`.
     pub kind: Arc<str>,
-    /// The namespace; the default one if the document names none.
+    /// The namespace; the default one if the document names none, empty if its kind has none.
     pub namespace: Arc<str>,
     /// `metadata.name`.
     pub name: Arc<str>,
@@ -42,18 +42,21 @@ pub struct DocumentName {
 
 impl fmt::Display for DocumentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        match &*self.namespace {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
     }
 }
 
 /// One thing that is wrong, for the person who wrote the document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
     /// Which document, if its name could be read.
     pub document: Option<DocumentName>,
-    /// The file or directory.
+    /// The file or directory; `None` for what is in a cluster, where the document's name says all.
     pub path: Option<Arc<Path>>,
     /// The line in that file, counted from 1.
     pub line: Option<u64>,

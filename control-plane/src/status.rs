@@ -11,17 +11,28 @@ use std::{
 use selvedge_certs::facts::Utc;
 use selvedge_model::{SpiffeId, WorkloadName};
 use serde::{Serialize, Serializer};
+use tokio::sync::watch;
 
 use crate::{
     metrics::Metrics,
     problem::{DocumentName, Problem, Severity},
     snapshot::diff::Versions,
+    sources::Object,
 };
 
 /// The problems of the configuration as it is now.
 #[derive(Debug, Default)]
 pub struct Problems {
-    now: Mutex<Arc<Vec<Problem>>>,
+    now: watch::Sender<Arc<Verdicts>>,
+}
+
+/// What became of every document, at one moment.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// The documents that somebody can be told about in the cluster.
+    pub objects: Arc<Vec<Object>>,
+    /// Every problem.
+    pub problems: Arc<Vec<Problem>>,
 }
 
 /// What makes two problems one and the same: everything but the line, which moves with every edit above.
@@ -34,9 +45,10 @@ fn same(problem: &Problem) -> Same<'_> {
 
 impl Problems {
     /// Replaces all problems; logs those that are new, and those that are gone, once each.
-    pub fn replace(&self, problems: Vec<Problem>) {
+    pub fn replace(&self, problems: Vec<Problem>, objects: &Arc<Vec<Object>>) {
         let problems = Arc::new(problems);
-        let before = std::mem::replace(&mut *self.lock(), Arc::clone(&problems));
+        let newest = Arc::new(Verdicts { objects: Arc::clone(objects), problems: Arc::clone(&problems) });
+        let before = Arc::clone(&self.now.send_replace(newest).problems);
         let known: HashSet<Same<'_>> = before.iter().map(same).collect();
         let still: HashSet<Same<'_>> = problems.iter().map(same).collect();
         problems.iter().filter(|problem| !known.contains(&same(problem))).for_each(appeared);
@@ -47,11 +59,12 @@ impl Problems {
 
     /// All of them.
     pub fn now(&self) -> Arc<Vec<Problem>> {
-        Arc::clone(&self.lock())
+        Arc::clone(&self.now.borrow().problems)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Vec<Problem>>> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tells of every change.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Verdicts>> {
+        self.now.subscribe()
     }
 }
 
@@ -216,11 +229,12 @@ mod tests {
             .with_writer(move || writer.clone())
             .finish();
         let problems = Problems::default();
+        let none = Arc::default();
 
         tracing::subscriber::with_default(subscriber, || {
-            problems.replace(vec![problem(3, "no such host")]);
-            problems.replace(vec![problem(4, "no such host"), problem(9, "no such subset")]);
-            problems.replace(vec![problem(9, "no such subset")]);
+            problems.replace(vec![problem(3, "no such host")], &none);
+            problems.replace(vec![problem(4, "no such host"), problem(9, "no such subset")], &none);
+            problems.replace(vec![problem(9, "no such subset")], &none);
         });
 
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

@@ -7,6 +7,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::*;
@@ -37,9 +38,14 @@ fn args(directory: &Path) -> Args {
     Program::parse_from(command).args
 }
 
-fn start(args: &Args) -> Running {
+/// The directory of documents.
+fn config(args: &Args) -> &Path {
+    args.config_dir.as_deref().unwrap()
+}
+
+async fn start(args: &Args) -> Running {
     let drain = Drain::default();
-    let control_plane = ControlPlane::prepare(args, drain.clone()).unwrap();
+    let control_plane = ControlPlane::prepare(args, drain.clone()).await.unwrap();
     let (layer, level) = logging::filter("info").unwrap();
     let (admin, root) = (control_plane.admin_address(), control_plane.authority.root_sha256());
     let ended = tokio::spawn(control_plane.run(level));
@@ -88,17 +94,18 @@ fn workload_entry(name: &str) -> String {
 async fn a_document_is_served_and_a_bad_one_beside_it_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path());
-    fs::create_dir(&args.config_dir).unwrap();
-    fs::write(args.config_dir.join("good.yaml"), workload_entry("reviews")).unwrap();
-    let running = start(&args);
+    fs::create_dir(config(&args)).unwrap();
+    fs::write(config(&args).join("good.yaml"), workload_entry("reviews")).unwrap();
+    let running = start(&args).await;
     running.shows("/ready", "HTTP/1.1 200").await;
 
-    fs::write(args.config_dir.join("bad.yaml"), "kind: [").unwrap();
+    fs::write(config(&args).join("bad.yaml"), "kind: [").unwrap();
     running.shows("/problems", "bad.yaml").await;
+    running.shows("/status", r#""problems":{"errors":1,"warnings":0,"not_acted_on":0}"#).await;
     running.shows("/metrics", r#"problems{severity="error"} 1"#).await;
     running.shows("/ready", "HTTP/1.1 200").await;
 
-    fs::remove_file(args.config_dir.join("bad.yaml")).unwrap();
+    fs::remove_file(config(&args).join("bad.yaml")).unwrap();
     running.shows("/problems", "\r\n\r\n[]").await;
     running.stop().await;
 }
@@ -107,15 +114,15 @@ async fn a_document_is_served_and_a_bad_one_beside_it_is_reported() {
 async fn a_restart_keeps_the_ca() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path());
-    fs::create_dir(&args.config_dir).unwrap();
+    fs::create_dir(config(&args)).unwrap();
 
-    let first = start(&args);
-    let second = ControlPlane::prepare(&args, Drain::default());
+    let first = start(&args).await;
+    let second = ControlPlane::prepare(&args, Drain::default()).await;
     assert!(matches!(second, Err(AppError::DataDir(DataDirError::InUse { .. }))), "{second:?}");
     let root = first.root;
     first.stop().await;
 
-    let restarted = start(&args);
+    let restarted = start(&args).await;
     assert_eq!(restarted.root, root);
     restarted.stop().await;
 }
@@ -124,13 +131,13 @@ async fn a_restart_keeps_the_ca() {
 async fn a_directory_that_was_never_there_is_no_empty_configuration() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path());
-    let running = start(&args);
+    let running = start(&args).await;
 
     running.shows("/problems", "cannot be read").await;
     running.shows("/ready", "still missing: configuration").await;
     running.shows("/config", r#""configuration_version":null"#).await;
 
-    fs::create_dir(&args.config_dir).unwrap();
+    fs::create_dir(config(&args)).unwrap();
     running.shows("/ready", "HTTP/1.1 200").await;
     running.stop().await;
 }
@@ -141,7 +148,7 @@ async fn a_port_in_use_is_one_error_that_names_its_flag() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let args = Args { listen: taken.local_addr().unwrap(), ..args(directory.path()) };
 
-    let error = ControlPlane::prepare(&args, Drain::default()).unwrap_err().to_string();
+    let error = ControlPlane::prepare(&args, Drain::default()).await.unwrap_err().to_string();
 
     assert!(error.contains("--listen") && error.contains("already in use"), "{error}");
 }

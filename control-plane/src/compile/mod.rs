@@ -11,7 +11,10 @@ mod routes;
 mod services;
 mod workloads;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use selvedge_model::{Mesh, TrustDomain};
 
@@ -93,13 +96,11 @@ fn keep<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
 
 /// What is wrong, each thing once: a service with several ports meets the same mistake several times.
 #[derive(Debug, Default)]
-struct Problems(Vec<Problem>);
+struct Problems(HashSet<Problem>);
 
 impl Problems {
     fn add(&mut self, problem: Problem) {
-        if !self.0.contains(&problem) {
-            self.0.push(problem);
-        }
+        self.0.insert(problem);
     }
 
     fn error<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
@@ -110,9 +111,14 @@ impl Problems {
         self.add(document.problem(Severity::Warning, field, message));
     }
 
-    fn into_sorted(mut self) -> Vec<Problem> {
-        self.0.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
-        self.0
+    fn into_sorted(self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = self.0.into_iter().collect();
+        let place = |problem: &Problem| (problem.path.clone(), problem.line);
+        problems.sort_by(|a, b| {
+            let words = (&a.document, &a.field, &a.message).cmp(&(&b.document, &b.field, &b.message));
+            place(a).cmp(&place(b)).then(words)
+        });
+        problems
     }
 }
 

@@ -170,6 +170,12 @@ impl<'a> Catalog<'a> {
         self.hosts.get(host)
     }
 
+    /// What is said to be spoken on a service's port.
+    fn spoken(&self, key: &ServiceKey) -> Protocol {
+        let port = self.find(&key.host).and_then(|host| host.ports.get(&key.port));
+        port.copied().unwrap_or_default()
+    }
+
     pub(super) fn hosts(&self) -> impl Iterator<Item = &KnownHost<'a>> {
         self.hosts.values()
     }
@@ -212,11 +218,20 @@ pub(super) fn endpoints(
         }
     }
     for (key, candidates) in &candidates {
-        let spoken = catalog.find(&key.host).and_then(|host| host.ports.get(&key.port)).copied();
         for candidate in candidates {
             if let Candidate::Workload(index, port) = candidate {
                 workloads.serves(*index, *port);
-                workloads.speaks(*index, *port, spoken.unwrap_or_default());
+                workloads.speaks(*index, *port, catalog.spoken(key));
+            }
+        }
+    }
+    for (key, candidates) in &candidates {
+        for candidate in candidates {
+            if let Candidate::Address(place) = candidate
+                && let Some(index) = workloads.serving(place)
+            {
+                workloads.serves(index, place.port);
+                workloads.speaks(index, place.port, catalog.spoken(key));
             }
         }
     }
@@ -265,7 +280,8 @@ fn slices_by_service<'a>(
     let mut slices: Slices<'a> = BTreeMap::new();
     for slice in &resources.endpoint_slices {
         let host = service_host(&slice.spec.service, &slice.name.namespace, &settings.cluster_domain);
-        if catalog.find(&host).is_none() {
+        // In a cluster a deleted service's slices follow it in a moment, and nobody wrote them.
+        if catalog.find(&host).is_none() && slice.origin.path.is_some() {
             let message = format!(
                 "names the service {}/{}, which does not exist; add it or correct the label",
                 slice.name.namespace, slice.spec.service
@@ -288,8 +304,8 @@ fn selected_by_service<'a>(
         return Vec::new();
     }
     let mut list = Vec::new();
-    for (index, known) in workloads.selected(&document.name.namespace, selector) {
-        let ports = &known.document.spec.ports;
+    for (index, entry) in workloads.selected(&document.name.namespace, selector) {
+        let ports = &entry.spec.ports;
         let target = match (ports.get(&port.name), &port.target) {
             (Some(own), _) => Some(*own),
             (None, TargetPort::Same) => Some(port.port),
@@ -302,7 +318,7 @@ fn selected_by_service<'a>(
                         document.name,
                         document.place()
                     );
-                    problems.error(known.document, "spec.ports", message);
+                    problems.error(entry, "spec.ports", message);
                 }
                 found
             }
@@ -318,8 +334,10 @@ fn sliced<'a>(slices: Option<&Vec<&EndpointSliceSpec>>, port: &ServicePort) -> V
         TargetPort::Number(number) => number,
         TargetPort::Same | TargetPort::Named(_) => port.port,
     };
+    let slices = || slices.into_iter().flatten();
+    let any_ready = slices().any(|slice| !slice.addresses.is_empty());
     let mut list = Vec::new();
-    for slice in slices.into_iter().flatten() {
+    for slice in slices() {
         let number = match &slice.ports {
             None => own,
             Some(ports) => match ports.iter().find(|sliced| sliced.name == port.name) {
@@ -327,7 +345,8 @@ fn sliced<'a>(slices: Option<&Vec<&EndpointSliceSpec>>, port: &ServicePort) -> V
                 None => continue,
             },
         };
-        list.extend(slice.addresses.iter().map(|ip| Candidate::Address(SocketAddr::new(*ip, number).into())));
+        let addresses = if any_ready { &slice.addresses } else { &slice.ending };
+        list.extend(addresses.iter().map(|ip| Candidate::Address(SocketAddr::new(*ip, number).into())));
     }
     list
 }
@@ -342,7 +361,7 @@ fn of_entry<'a>(
     match &document.spec.endpoints {
         EntryEndpoints::Selected(selector) => workloads
             .selected(&document.name.namespace, selector)
-            .map(|(index, known)| Candidate::Workload(index, target(&known.document.spec.ports)))
+            .map(|(index, entry)| Candidate::Workload(index, target(&entry.spec.ports)))
             .collect(),
         EntryEndpoints::Hosts => {
             let host = host.parse().ok();
@@ -375,7 +394,7 @@ impl Settled<'_> {
         let mut endpoint = match candidate {
             Candidate::Workload(index, port) => workloads.at(*index).endpoint(*port)?,
             Candidate::Address(address) => {
-                at_place(address, workloads).unwrap_or_else(|| plaintext(address.clone(), BTreeMap::new()))
+                workloads.endpoint_at(address).unwrap_or_else(|| plaintext(address.clone(), BTreeMap::new()))
             }
             Candidate::Inline(document, inline, address) => self.inline(document, inline, address, workloads),
         };
@@ -393,7 +412,7 @@ impl Settled<'_> {
         address: &Place,
         workloads: &mut Workloads<'_>,
     ) -> NamedEndpoint {
-        if let Some(mut endpoint) = at_place(address, workloads) {
+        if let Some(mut endpoint) = workloads.endpoint_at(address) {
             if !inline.labels.is_empty() {
                 endpoint.labels.clone_from(&inline.labels);
             }
@@ -407,13 +426,6 @@ impl Settled<'_> {
             identity.and_then(|identity| expected_identity(inline.meshed, &policy, address.port, &identity));
         endpoint
     }
-}
-
-/// The workload at `place` as an endpoint; notes that it serves that port.
-fn at_place(place: &Place, workloads: &mut Workloads<'_>) -> Option<NamedEndpoint> {
-    let index = workloads.serving(place)?;
-    workloads.serves(index, place.port);
-    workloads.at(index).endpoint(place.port)
 }
 
 fn plaintext(address: Place, labels: BTreeMap<String, String>) -> NamedEndpoint {

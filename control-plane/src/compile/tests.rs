@@ -9,6 +9,7 @@ use super::*;
 use crate::resources::{Outcome, decode};
 
 mod addresses;
+mod cluster;
 mod examples;
 mod outside;
 mod policies;

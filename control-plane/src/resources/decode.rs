@@ -11,9 +11,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{
     Resource, destination_rule,
     document::{Document, Metadata, MetadataWords, Origin, Reading, wrong},
-    endpoint_slice, gateway_tcp,
+    endpoint_slice, gateway_tcp, namespace,
     node::{Lines, Node, Value},
-    peer_authentication, service, service_entry,
+    peer_authentication, pod, service, service_entry,
     typed::{self, FieldError, Seen, UnknownField},
     virtual_service, words, workload_entry,
 };
@@ -32,7 +32,9 @@ const GATEWAY: &[&str] = &[
 ];
 
 /// The kinds that are acted on, and the versions of each that mean the same.
-const KINDS: [(&str, &[&str]); 9] = [
+pub(crate) const KINDS: &[(&str, &[&str])] = &[
+    ("Namespace", &["v1"]),
+    ("Pod", &["v1"]),
     ("Service", &["v1"]),
     ("EndpointSlice", &["discovery.k8s.io/v1"]),
     ("WorkloadEntry", NETWORKING),
@@ -43,6 +45,9 @@ const KINDS: [(&str, &[&str]); 9] = [
     ("TCPRoute", GATEWAY),
     ("TLSRoute", GATEWAY),
 ];
+
+/// Kinds whose objects live in no namespace.
+const CLUSTER_WIDE: &[&str] = &["Namespace", "GatewayClass"];
 
 /// One document of a text, and what became of it.
 #[derive(Debug, Clone)]
@@ -95,7 +100,7 @@ pub fn decode(text: &str, path: &Arc<Path>, default_namespace: &str) -> Vec<Deco
 
 /// Every document of one part of a text.
 pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &str) -> Vec<Decoded> {
-    let place = Place { chunk, path, default_namespace };
+    let place = Place { chunk, path: Some(path), default_namespace };
     match Node::parse(&chunk.text) {
         Ok(None) => Vec::new(),
         Ok(Some(mut node)) => {
@@ -111,6 +116,14 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
             vec![place.decoded(chunk.first, chunk.lines_before + 1, name, Outcome::Failed, vec![problem])]
         }
     }
+}
+
+/// One document that is no text (any more), such as the API server's JSON: its problems name fields and no
+/// lines.
+pub fn decode_value(document: serde_json::Value, default_namespace: &str) -> Decoded {
+    let nowhere = Chunk { text: Arc::default(), lines_before: 0, first: 0 };
+    let place = Place { chunk: &nowhere, path: None, default_namespace };
+    place.read(&Node::without_lines(document), 0)
 }
 
 /// The parts of `text` between its document markers, each with the number of lines before it.
@@ -167,14 +180,22 @@ fn guessed_name(chunk: &str, default_namespace: &str) -> Option<DocumentName> {
         }
     }
     let kind = kind.filter(|kind| KINDS.iter().any(|(known, _)| known == kind))?;
-    let namespace = namespace.unwrap_or_else(|| default_namespace.to_owned());
-    Some(DocumentName { kind: kind.into(), namespace: namespace.into(), name: name?.into() })
+    Some(document_name(&kind, namespace.as_deref(), &name?, default_namespace))
+}
+
+fn document_name(kind: &str, namespace: Option<&str>, name: &str, default_namespace: &str) -> DocumentName {
+    let namespace = match namespace {
+        _ if CLUSTER_WIDE.contains(&kind) => "",
+        namespace => namespace.unwrap_or(default_namespace),
+    };
+    DocumentName { kind: kind.into(), namespace: namespace.into(), name: name.into() }
 }
 
 /// Where documents are being read from.
 struct Place<'a> {
     chunk: &'a Chunk,
-    path: &'a Arc<Path>,
+    /// `None` = in a cluster.
+    path: Option<&'a Arc<Path>>,
     default_namespace: &'a str,
 }
 
@@ -216,11 +237,7 @@ impl Place<'_> {
         let metadata = node.field("metadata");
         let name = metadata.and_then(|metadata| metadata.node.text("name"));
         let namespace = metadata.and_then(|metadata| metadata.node.text("namespace"));
-        let name = name.map(|name| DocumentName {
-            kind: kind.into(),
-            namespace: namespace.unwrap_or(self.default_namespace).into(),
-            name: name.into(),
-        });
+        let name = name.map(|name| document_name(kind, namespace, name, self.default_namespace));
         let versions = KINDS.iter().find(|(known, _)| *known == kind).map(|(_, versions)| *versions);
         if !versions.is_some_and(|versions| versions.contains(&version)) {
             let message = match versions {
@@ -236,13 +253,21 @@ impl Place<'_> {
         let Some(name) = name else {
             return failed(None, at(node.line, "metadata.name", format!("is missing in this {kind}")));
         };
-        if WorkloadName::new(&name.namespace, &name.name).is_err() {
+        let namespace = if name.namespace.is_empty() { "default" } else { &name.namespace };
+        if WorkloadName::new(namespace, &name.name).is_err() {
             let message = "name and namespace are lower-case letters, digits, '-' and '.'".to_owned();
             let line = metadata.map_or(node.line, |entry| entry.line);
             return failed(Some(name), at(line, "metadata", message));
         }
-        let lines = Arc::new(Lines::of(node));
-        let origin = Origin { path: Arc::clone(self.path), index, line: node.line, lines };
+        let origin = match self.path {
+            None => Origin::CLUSTER,
+            Some(path) => Origin {
+                path: Some(Arc::clone(path)),
+                index,
+                line: node.line,
+                lines: Some(Arc::new(Lines::of(node))),
+            },
+        };
         match read_kind(node, &name, &origin) {
             Ok((resource, remarks)) => {
                 let problems = remarks
@@ -252,7 +277,7 @@ impl Place<'_> {
                 self.decoded(index, node.line, Some(name), Outcome::Understood(resource), problems)
             }
             Err(mut error) => {
-                error.line = error.line.or_else(|| origin.lines.find(&error.field));
+                error.line = error.line.or_else(|| origin.line_of(&error.field));
                 failed(Some(name), error)
             }
         }
@@ -273,8 +298,8 @@ impl Place<'_> {
         Problem {
             severity,
             document: name.cloned(),
-            path: Some(Arc::clone(self.path)),
-            line: error.line,
+            path: self.path.cloned(),
+            line: error.line.filter(|_| self.path.is_some()),
             field: error.field,
             message: error.message,
         }
@@ -286,6 +311,8 @@ type Remarks = Vec<(Severity, FieldError)>;
 fn read_kind(node: &Node, name: &DocumentName, origin: &Origin) -> Result<(Resource, Remarks), FieldError> {
     let document = Source { node, name, origin };
     match &*name.kind {
+        "Namespace" => document.whole(|words, reading| namespace::read(&words, reading), Resource::Namespace),
+        "Pod" => document.whole(pod::read, Resource::Pod),
         "Service" => document.with_spec(service::read, Resource::Service),
         "EndpointSlice" => document.whole(endpoint_slice::read, Resource::EndpointSlice),
         "WorkloadEntry" => document.with_spec(
@@ -356,14 +383,16 @@ impl Source<'_> {
             "Service" => &[words::OPAQUE_PORTS_ANNOTATION],
             _ => &[],
         };
-        for annotation in metadata.annotations_not_acted_on(acted_on) {
+        // Whoever runs pods has many annotations of his own there.
+        let is_runners = matches!(&*self.name.kind, "Namespace" | "Pod");
+        for annotation in metadata.annotations_not_acted_on(acted_on).filter(|_| !is_runners) {
             reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
         }
         let spec = read(words, &mut reading)?;
         let noted = reading.remarks;
         let mut remarks: Remarks = Vec::new();
         for (severity, field, message) in noted {
-            let line = Some(self.origin.line_of(&field));
+            let line = self.origin.line_of(&field);
             remarks.push((severity, FieldError { field, line, message }));
         }
         unknown.append(&mut fields);

@@ -1,6 +1,6 @@
-//! What all kinds have in common: a name, metadata, and the place in a file where it stands.
+//! What all kinds have in common: a name, metadata, and the place where it stands.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -45,22 +45,36 @@ pub struct Metadata {
     pub created: Option<OffsetDateTime>,
 }
 
-/// Where a document stands.
+/// Where a document stands: in a file, or in a cluster, where its name says all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The file.
-    pub path: Arc<Path>,
+    /// The file; `None` = a cluster.
+    pub path: Option<Arc<Path>>,
     /// Its place among the file's documents, from 0.
     pub index: usize,
-    /// Its first line, from 1.
+    /// Its first line, from 1; 0 in a cluster.
     pub line: u64,
-    pub(super) lines: Arc<Lines>,
+    pub(super) lines: Option<Arc<Lines>>,
 }
 
 impl Origin {
-    /// The line of `field`, or of the nearest field that holds it.
-    pub fn line_of(&self, field: &str) -> u64 {
-        self.lines.find(field).unwrap_or(self.line)
+    /// In a cluster.
+    pub const CLUSTER: Self = Self { path: None, index: 0, line: 0, lines: None };
+
+    /// The line of `field`, or of the nearest field that holds it; `None` in a cluster.
+    pub fn line_of(&self, field: &str) -> Option<u64> {
+        let lines = self.lines.as_ref()?;
+        Some(lines.find(field).unwrap_or(self.line))
+    }
+}
+
+impl fmt::Display for Origin {
+    /// `path:line`, or `in the cluster`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}:{}", path.display(), self.line),
+            None => f.write_str("in the cluster"),
+        }
     }
 }
 
@@ -70,16 +84,16 @@ impl<T> Document<T> {
         Problem {
             severity,
             document: Some(self.name.clone()),
-            path: Some(Arc::clone(&self.origin.path)),
-            line: Some(self.origin.line_of(field)),
+            path: self.origin.path.clone(),
+            line: self.origin.line_of(field),
             field: field.to_owned(),
             message: message.into(),
         }
     }
 
-    /// `path:line`, to point at this document from a problem with another.
+    /// `path:line` or `in the cluster`, to point at this document from a problem with another.
     pub fn place(&self) -> String {
-        format!("{}:{}", self.origin.path.display(), self.origin.line)
+        self.origin.to_string()
     }
 }
 

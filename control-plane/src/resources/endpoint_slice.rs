@@ -20,6 +20,9 @@ pub struct EndpointSliceSpec {
     pub service: String,
     /// The ready addresses, in their order.
     pub addresses: Vec<IpAddr>,
+    /// Those that still serve while they end: used only where a service has no ready address at all, as
+    /// kube-proxy does.
+    pub ending: Vec<IpAddr>,
     /// The ports by name; `None` = every port of the service, at its own number.
     pub ports: Option<Vec<SlicePort>>,
 }
@@ -63,10 +66,8 @@ struct EndpointWords {
 #[derive(Debug, Default, Deserialize)]
 struct ConditionWords {
     ready: Option<bool>,
-    #[serde(rename = "serving")]
-    _serving: Option<Seen>,
-    #[serde(rename = "terminating")]
-    _terminating: Option<Seen>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,11 +90,16 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<EndpointSl
         "IPv4" | "IPv6" => {}
         "FQDN" => {
             reading.not_acted_on("addressType", "FQDN is not acted on; list addresses");
-            return Ok(EndpointSliceSpec { service, addresses: Vec::new(), ports: Some(Vec::new()) });
+            return Ok(EndpointSliceSpec {
+                service,
+                addresses: Vec::new(),
+                ending: Vec::new(),
+                ports: Some(Vec::new()),
+            });
         }
         other => return Err(wrong("addressType", format!("{other:?} is not known; use IPv4 or IPv6"))),
     }
-    let mut addresses = Vec::new();
+    let (mut addresses, mut ending) = (Vec::new(), Vec::new());
     for (index, endpoint) in words.endpoints.into_iter().enumerate() {
         let field = format!("endpoints[{index}].addresses");
         let Some(first) = endpoint.addresses.first() else {
@@ -104,12 +110,15 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<EndpointSl
         if endpoint.addresses.len() > 1 {
             reading.not_acted_on(format!("{field}[1]"), "only the first address of an endpoint is used");
         }
-        if endpoint.conditions.ready.unwrap_or(true) {
+        let conditions = endpoint.conditions;
+        if conditions.ready.unwrap_or(true) {
             addresses.push(address);
+        } else if conditions.serving == Some(true) && conditions.terminating == Some(true) {
+            ending.push(address);
         }
     }
     let ports = words.ports.map(|ports| read_ports(ports, reading)).transpose()?;
-    Ok(EndpointSliceSpec { service, addresses, ports })
+    Ok(EndpointSliceSpec { service, addresses, ending, ports })
 }
 
 fn read_ports(words: Vec<PortWords>, reading: &mut Reading<'_>) -> Result<Vec<SlicePort>, FieldError> {

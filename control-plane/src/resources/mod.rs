@@ -9,8 +9,10 @@ pub mod destination_rule;
 mod document;
 pub mod endpoint_slice;
 pub mod gateway_tcp;
+pub mod namespace;
 mod node;
 pub mod peer_authentication;
+pub mod pod;
 pub mod service;
 pub mod service_entry;
 mod typed;
@@ -21,12 +23,14 @@ pub mod workload_entry;
 use std::sync::Arc;
 
 pub use self::{
-    decode::{Decoded, Outcome, decode},
+    decode::{Decoded, Outcome, decode, decode_value},
     destination_rule::DestinationRuleSpec,
     document::{Document, Metadata, Origin},
     endpoint_slice::EndpointSliceSpec,
     gateway_tcp::TcpRouteSpec,
+    namespace::NamespaceSpec,
     peer_authentication::PeerAuthenticationSpec,
+    pod::PodSpec,
     service::ServiceSpec,
     service_entry::ServiceEntrySpec,
     virtual_service::VirtualServiceSpec,
@@ -37,6 +41,10 @@ use crate::problem::DocumentName;
 /// Every document that is acted on, each list in its order of precedence (oldest first).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resources {
+    /// `Namespace`.
+    pub namespaces: Vec<Arc<Document<NamespaceSpec>>>,
+    /// `Pod`.
+    pub pods: Vec<Arc<Document<PodSpec>>>,
     /// `Service`.
     pub services: Vec<Arc<Document<ServiceSpec>>>,
     /// `EndpointSlice`.
@@ -58,6 +66,10 @@ pub struct Resources {
 /// One document of any kind that is acted on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resource {
+    /// `Namespace`.
+    Namespace(Arc<Document<NamespaceSpec>>),
+    /// `Pod`.
+    Pod(Arc<Document<PodSpec>>),
     /// `Service`.
     Service(Arc<Document<ServiceSpec>>),
     /// `EndpointSlice`.
@@ -79,6 +91,8 @@ pub enum Resource {
 macro_rules! of_any_kind {
     ($resource:expr, $document:ident => $body:expr) => {
         match $resource {
+            Resource::Namespace($document) => $body,
+            Resource::Pod($document) => $body,
             Resource::Service($document) => $body,
             Resource::EndpointSlice($document) => $body,
             Resource::WorkloadEntry($document) => $body,
@@ -112,6 +126,8 @@ impl Resources {
     /// Adds `resource` behind those of its kind that are already there.
     pub fn push(&mut self, resource: Resource) {
         match resource {
+            Resource::Namespace(document) => self.namespaces.push(document),
+            Resource::Pod(document) => self.pods.push(document),
             Resource::Service(document) => self.services.push(document),
             Resource::EndpointSlice(document) => self.endpoint_slices.push(document),
             Resource::WorkloadEntry(document) => self.workload_entries.push(document),
@@ -125,7 +141,9 @@ impl Resources {
 
     /// How many documents there are.
     pub fn len(&self) -> usize {
-        self.services.len()
+        self.namespaces.len()
+            + self.pods.len()
+            + self.services.len()
             + self.endpoint_slices.len()
             + self.workload_entries.len()
             + self.service_entries.len()

@@ -71,6 +71,27 @@ impl Node {
         })
     }
 
+    /// What came from a program and not from a text: it has no lines.
+    pub(crate) fn without_lines(value: serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match value {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(value),
+            Json::Number(number) => match (number.as_u64(), number.as_i64()) {
+                (Some(number), _) => Value::Unsigned(number),
+                (None, Some(number)) => Value::Signed(number),
+                (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Value::Text(text),
+            Json::Array(items) => Value::List(items.into_iter().map(Self::without_lines).collect()),
+            Json::Object(fields) => {
+                let entry = |(key, value)| Entry { key, line: 0, node: Self::without_lines(value) };
+                Value::Map(fields.into_iter().map(entry).collect())
+            }
+        };
+        Self { line: 0, value }
+    }
+
     /// The field `key`, if this is a map that has it and it is not null.
     pub(crate) fn field(&self, key: &str) -> Option<&Entry> {
         let Value::Map(entries) = &self.value else { return None };

@@ -137,7 +137,9 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
     if kind == Some("ExternalName") {
         return Ok(ServiceSpec { selector: BTreeMap::new(), ports: Vec::new(), addresses: Vec::new() });
     }
-    if words.ports.is_empty() {
+    // A headless service without ports is how StatefulSets name their pods in DNS.
+    let headless = words.cluster_ip.as_deref() == Some("None");
+    if words.ports.is_empty() && !headless {
         return Err(wrong("spec.ports", "is empty; name at least one port"));
     }
     let several = words.ports.len() > 1;

@@ -79,13 +79,18 @@ pub(super) fn read(
             wrong(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message)
         })?),
     };
-    let meshed = labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == "istio");
+    let meshed = is_meshed(&labels);
     if inbound.is_some() && !meshed {
         let message = format!("has no effect without the label {TLS_MODE_LABEL}: istio");
         reading.warning(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message);
     }
     let opaque_ports = opaque_ports(&metadata.annotations)?;
     Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound, opaque_ports })
+}
+
+/// Whether a workload with `labels` has a sidecar.
+pub(super) fn is_meshed(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == "istio")
 }
 
 fn read_address(text: &str, field: &str, reading: &mut Reading<'_>) -> Result<Option<Host>, FieldError> {

@@ -230,7 +230,7 @@ impl Directory {
             problems.extend(self.last_good.replace(kept, &self.root));
         }
         problems.append(&mut self.last_good_problems.clone());
-        self.loaded = Arc::new(Loaded { resources, problems });
+        self.loaded = Arc::new(Loaded { resources, problems, ..Loaded::default() });
     }
 
     fn place(&self, path: &Path, document: &Decoded) -> Place {
@@ -278,7 +278,7 @@ impl<'a> Assembly<'a> {
                 self.problems.push(Problem {
                     severity: Severity::Error,
                     document: Some(name.clone()),
-                    path: Some(Arc::clone(&resource.origin().path)),
+                    path: resource.origin().path.clone(),
                     line: Some(document.line),
                     field: String::new(),
                     message: format!(
@@ -336,10 +336,11 @@ impl<'a> Assembly<'a> {
         let mut names = Vec::new();
         for (name, kept) in self.last_good.all() {
             let origin = kept.resource.origin();
-            if origin.path.starts_with(path) && !self.taken.contains_key(name) {
+            let Some(file) = origin.path.as_deref().filter(|file| file.starts_with(path)) else { continue };
+            if !self.taken.contains_key(name) {
                 let created = kept.resource.metadata().created;
-                let place = (created.is_none(), created, origin.path.to_path_buf(), origin.index);
-                self.taken.insert(name.clone(), format!("{}:{}", origin.path.display(), origin.line));
+                let place = (created.is_none(), created, file.to_path_buf(), origin.index);
+                self.taken.insert(name.clone(), origin.to_string());
                 self.chosen.insert(name.clone(), (place, kept.clone()));
                 names.push(name.to_string());
             }

@@ -119,7 +119,8 @@ impl Kept {
 
 /// `<kind>/<namespace>/<name>`: names are Kubernetes object names, which are safe as file names.
 fn saved_path(directory: &Path, name: &DocumentName) -> PathBuf {
-    directory.join(&*name.kind).join(&*name.namespace).join(&*name.name)
+    let namespace = if name.namespace.is_empty() { "cluster-wide" } else { &name.namespace };
+    directory.join(&*name.kind).join(namespace).join(&*name.name)
 }
 
 fn saved_files(directory: &Path) -> Vec<PathBuf> {
@@ -152,8 +153,9 @@ fn read_saved(path: &Path, root: &Path, default_namespace: &str) -> Result<(Docu
 
 fn write_saved(directory: &Path, name: &DocumentName, kept: &Kept, root: &Path) -> io::Result<()> {
     let origin = kept.resource.origin();
+    let path = origin.path.as_deref().unwrap_or(root);
     let saved = Saved {
-        path: origin.path.strip_prefix(root).unwrap_or(&origin.path).to_owned(),
+        path: path.strip_prefix(root).unwrap_or(path).to_owned(),
         index: origin.index,
         lines_before: kept.chunk.lines_before,
         first_of_chunk: kept.chunk.first,

@@ -2,9 +2,15 @@
 
 pub mod directory;
 mod files;
+pub mod kubernetes;
 mod last_good;
 
-use crate::{problem::Problem, resources::Resources};
+use std::sync::Arc;
+
+use crate::{
+    problem::{DocumentName, Problem},
+    resources::Resources,
+};
 
 /// All that a source has, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,6 +19,25 @@ pub struct Loaded {
     pub resources: Resources,
     /// What is wrong with single documents, files, or the source itself.
     pub problems: Vec<Problem>,
+    /// The objects that people wrote and may be told about; none where there is nowhere to write.
+    pub objects: Arc<Vec<Object>>,
+}
+
+/// An object in a cluster, as far as it takes to write about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Which.
+    pub name: DocumentName,
+    /// Where words about it belong.
+    pub role: kubernetes::Role,
+    /// Such as `networking.istio.io/v1`.
+    pub api_version: Arc<str>,
+    /// What tells it from an earlier object of the same name.
+    pub uid: Arc<str>,
+    /// Counts the changes of what it asks for.
+    pub generation: i64,
+    /// Of a route, its `spec.parentRefs`.
+    pub parents: Option<Arc<serde_json::Value>>,
 }
 
 #[cfg(test)]

@@ -1,0 +1,103 @@
+//! What the admin port tells people on this host: problems, and what every proxy holds.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, Router, extract::State, routing::get};
+use selvedge_model::WorkloadName;
+use serde::Serialize;
+
+use crate::{
+    problem::{Problem, Severity},
+    snapshot::Store,
+    status::{Problems, Proxies, Proxy},
+};
+
+/// What the admin port tells people on this host.
+#[derive(Debug, Clone)]
+pub(super) struct Overview {
+    pub(super) store: Arc<Store>,
+    pub(super) problems: Arc<Problems>,
+    pub(super) proxies: Arc<Proxies>,
+}
+
+#[derive(Debug, Serialize)]
+struct Config {
+    /// `None` before the first.
+    configuration_version: Option<u64>,
+    proxies: Vec<Proxy>,
+}
+
+/// Whether the configuration has arrived: the answer to "has my change arrived?", as far as the proxies of
+/// this replica are concerned.
+#[derive(Debug, PartialEq, Serialize)]
+struct Summary {
+    /// `None` before the first.
+    configuration_version: Option<u64>,
+    proxies: Arrived,
+    problems: Counts,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct Arrived {
+    connected: usize,
+    up_to_date: usize,
+    /// Those that have not acknowledged the newest configuration yet.
+    behind: Vec<WorkloadName>,
+    /// Those that have refused their last transaction, and why.
+    refused: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct Counts {
+    errors: usize,
+    warnings: usize,
+    not_acted_on: usize,
+}
+
+impl Summary {
+    fn of(configuration_version: Option<u64>, proxies: &[Proxy], problems: &[Problem]) -> Self {
+        let mut arrived = Arrived { connected: proxies.len(), ..Arrived::default() };
+        for proxy in proxies {
+            match (proxy.configuration_version, configuration_version) {
+                (Some(has), Some(newest)) if has >= newest => arrived.up_to_date += 1,
+                _ => arrived.behind.push(proxy.workload.clone()),
+            }
+            if let Some(refused) = &proxy.refused {
+                arrived.refused.insert(proxy.workload.to_string(), refused.reason.clone());
+            }
+        }
+        let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
+        let problems = Counts {
+            errors: count(Severity::Error),
+            warnings: count(Severity::Warning),
+            not_acted_on: count(Severity::NotActedOn),
+        };
+        Self { configuration_version, proxies: arrived, problems }
+    }
+}
+
+impl Overview {
+    pub(super) fn routes(self) -> Router {
+        Router::new()
+            .route("/problems", get(Self::show_problems))
+            .route("/config", get(Self::show_config))
+            .route("/status", get(Self::show_status))
+            .with_state(self)
+    }
+
+    async fn show_problems(State(overview): State<Self>) -> Json<Arc<Vec<Problem>>> {
+        Json(overview.problems.now())
+    }
+
+    async fn show_status(State(overview): State<Self>) -> Json<Summary> {
+        let version = overview.store.current().map(|snapshot| snapshot.version());
+        Json(Summary::of(version, &overview.proxies.connected(), &overview.problems.now()))
+    }
+
+    async fn show_config(State(overview): State<Self>) -> Json<Config> {
+        Json(Config {
+            configuration_version: overview.store.current().map(|snapshot| snapshot.version()),
+            proxies: overview.proxies.connected(),
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! What the control plane keeps in the cluster that it runs in: its CA, its Lease, its words about documents.
+//!
+//! All replicas do the same, whoever comes first makes what is missing, and nothing is kept in one of them
+//! alone. Only what must not be written twice over is left to the one that holds the Lease.
+
+mod authority;
+mod published;
+pub mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use selvedge_certs::ca::Authority;
+use selvedge_kubernetes::{Client, Connect, Election};
+use tokio::{sync::watch, task::JoinSet};
+
+pub use self::{
+    authority::{CA_SECRET, CaError, TOKEN_KEY_SECRET},
+    published::{INJECT_WEBHOOK, TRUST_ROOTS, VALIDATE_WEBHOOK},
+};
+use crate::{cli::Args, status::Verdicts};
+
+/// The Lease of the replica that writes.
+pub const LEASE: &str = "selvedge-control-plane";
+/// How long a start waits for an API server that is away.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two attempts meanwhile.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The cluster, and our place in it.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    client: Client,
+    namespace: String,
+    /// Which replica we are.
+    identity: String,
+}
+
+impl Cluster {
+    /// Prepares to talk to the API server.
+    ///
+    /// # Errors
+    /// If nothing says where it is.
+    pub async fn open(args: &Args) -> Result<Self, selvedge_kubernetes::Error> {
+        let connect = Connect { kubeconfig: args.kubeconfig.clone(), context: None };
+        let client = Client::connect(&connect).await?;
+        let identity = args.pod_name.clone().or_else(host_name).unwrap_or_else(random_name);
+        Ok(Self { client, namespace: args.namespace.clone(), identity })
+    }
+
+    /// The API server.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The namespace of the control plane's own objects.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Starts everything that goes on beside serving.
+    pub(crate) fn keep(
+        self,
+        authority: Arc<Authority>,
+        verdicts: watch::Receiver<Arc<Verdicts>>,
+        parts: &mut JoinSet<&'static str>,
+    ) {
+        let (holding, held) = watch::channel(false);
+        let election = Election {
+            namespace: self.namespace.clone(),
+            name: LEASE.to_owned(),
+            identity: self.identity.clone(),
+        };
+        let client = self.client.clone();
+        parts.spawn(async move {
+            client.take_part(election, holding).await;
+            "taking part in the election of the replica that writes"
+        });
+        let writer = status::Writer::new(self.client.clone(), &self.identity);
+        parts.spawn(async move {
+            writer.run(verdicts, held).await;
+            "writing what became of documents"
+        });
+        parts.spawn(async move {
+            self.publish_trust_roots(&authority).await;
+            "publishing the trust roots"
+        });
+    }
+
+    /// Gives the Lease up, so that another replica goes on writing at once.
+    pub(crate) async fn leave(&self) {
+        let election = Election {
+            namespace: self.namespace.clone(),
+            name: LEASE.to_owned(),
+            identity: self.identity.clone(),
+        };
+        if let Err(error) = self.client.give_up(&election).await {
+            tracing::debug!(%error, "the Lease is not given up; it runs out by itself");
+        }
+    }
+}
+
+/// Tries again while the API server does not answer, but not for ever.
+async fn patiently<T, F: Future<Output = Result<T, selvedge_kubernetes::Error>>>(
+    mut ask: impl FnMut() -> F,
+) -> Result<T, selvedge_kubernetes::Error> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Err(error @ selvedge_kubernetes::Error::Unreachable { .. })
+                if tokio::time::Instant::now() < deadline =>
+            {
+                tracing::warn!(%error, "waiting for the Kubernetes API server");
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Inside a pod, the pod's name.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+fn random_name() -> String {
+    format!("selvedge-{:016x}", fastrand::u64(..))
+}

@@ -1,0 +1,207 @@
+//! What became of documents, written where their authors look: in their status, and in Events.
+//!
+//! Written by the replica that holds the Lease, only where it says something new, and slowly enough that a
+//! change to a thousand documents does not keep the API server from its work.
+
+mod words;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use selvedge_certs::facts::Utc;
+use selvedge_kubernetes::{Client, Error, Kind, objects::Change};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use self::words::Verdict;
+use crate::{
+    problem::{Problem, Severity},
+    sources::{Object, kubernetes::Role},
+    status::Verdicts,
+};
+
+/// Our name in `status.parents[].controllerName` and as the reporter of Events.
+pub const CONTROLLER: &str = "selvedge.io/control-plane";
+/// At most 20 writes each second.
+const PAUSE: Duration = Duration::from_millis(50);
+/// When something could not be written, it is tried again after this long.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Writes what became of documents.
+#[derive(Debug)]
+pub struct Writer {
+    client: Client,
+    instance: String,
+    /// By the object's uid, what it has been told.
+    told: HashMap<Arc<str>, Told>,
+    kinds: HashMap<(Arc<str>, Arc<str>), Option<Kind>>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    generation: i64,
+    status: Option<Verdict>,
+    events: HashSet<String>,
+}
+
+impl Writer {
+    /// Writes through `client`, as the replica `instance`.
+    pub fn new(client: Client, instance: &str) -> Self {
+        Self { client, instance: instance.to_owned(), told: HashMap::new(), kinds: HashMap::new() }
+    }
+
+    /// Writes while `held` says that we hold the Lease. Ends when nothing can change any more.
+    pub async fn run(
+        mut self,
+        mut verdicts: watch::Receiver<Arc<Verdicts>>,
+        mut held: watch::Receiver<bool>,
+    ) {
+        loop {
+            if held.wait_for(|held| *held).await.is_err() {
+                return;
+            }
+            tracing::info!("this replica holds the Lease: it writes status and Events");
+            // Whoever held it before may have written since.
+            self.told.clear();
+            while *held.borrow() {
+                let newest = Arc::clone(&verdicts.borrow_and_update());
+                let complete = self.write_all(&newest, &held).await;
+                let retry = tokio::time::sleep(if complete { Duration::MAX } else { RETRY });
+                tokio::select! {
+                    changed = verdicts.changed() => if changed.is_err() { return },
+                    changed = held.changed() => if changed.is_err() { return },
+                    () = retry => {}
+                }
+            }
+            tracing::info!("this replica no longer holds the Lease");
+        }
+    }
+
+    /// Whether everything is written.
+    async fn write_all(&mut self, verdicts: &Verdicts, held: &watch::Receiver<bool>) -> bool {
+        let mut by_document: HashMap<_, Vec<&Problem>> = HashMap::new();
+        for problem in verdicts.problems.iter() {
+            if let Some(document) = &problem.document {
+                by_document.entry(document).or_default().push(problem);
+            }
+        }
+        let present: HashSet<&Arc<str>> = verdicts.objects.iter().map(|object| &object.uid).collect();
+        self.told.retain(|uid, _| present.contains(uid));
+        let mut complete = true;
+        for object in verdicts.objects.iter() {
+            if !*held.borrow() {
+                return true;
+            }
+            let problems = by_document.get(&object.name).map(Vec::as_slice).unwrap_or_default();
+            if let Err(error) = self.write(object, problems).await {
+                tracing::debug!(%error, object = %object.name, "what became of it is not written yet");
+                complete = false;
+                // Nothing else can be written either.
+                if matches!(error, Error::Unreachable { .. }) {
+                    return false;
+                }
+            }
+        }
+        complete
+    }
+
+    async fn write(&mut self, object: &Object, problems: &[&Problem]) -> Result<(), Error> {
+        let verdict = Verdict::of(problems);
+        let before = self.told.remove(&object.uid).unwrap_or_default();
+        let mut now = Told { generation: object.generation, status: before.status, events: before.events };
+        let known = before.generation == object.generation && now.status.as_ref() == Some(&verdict);
+        let written = if known { Ok(()) } else { self.write_status(object, &verdict, problems).await };
+        if written.is_ok() {
+            now.status = Some(verdict);
+        }
+        let told = match written {
+            Ok(()) => self.write_events(object, problems, &mut now.events).await,
+            failed => failed,
+        };
+        self.told.insert(Arc::clone(&object.uid), now);
+        told
+    }
+
+    async fn write_status(
+        &mut self,
+        object: &Object,
+        verdict: &Verdict,
+        problems: &[&Problem],
+    ) -> Result<(), Error> {
+        if !matches!(object.role, Role::Route | Role::Istio) {
+            return Ok(());
+        }
+        let Some(kind) = self.kind(object).await?.filter(|kind| kind.has_status) else { return Ok(()) };
+        let namespace = Some(&*object.name.namespace);
+        let Some(found) = self.client.get(&kind, namespace, &object.name.name).await? else { return Ok(()) };
+        // Of a newer one we know nothing yet; its verdict follows.
+        if found.pointer("/metadata/uid").and_then(Value::as_str) != Some(&*object.uid)
+            || found.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default()
+                != object.generation
+        {
+            return Ok(());
+        }
+        let now = Utc(SystemTime::now()).to_string();
+        let status = match object.role {
+            Role::Route => words::parents(object, verdict, problems, &found["status"], &now),
+            _ => words::conditions(object, verdict, &found["status"], &now),
+        };
+        let Some(status) = status else { return Ok(()) };
+        // Only if nobody, such as another controller, has written meanwhile.
+        let version = &found["metadata"]["resourceVersion"];
+        let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
+        tokio::time::sleep(PAUSE).await;
+        let name = &object.name.name;
+        match self.client.change_status(&kind, namespace, name, Change::Merge(&patch)).await {
+            Err(Error::NotFound(_)) => Ok(()),
+            written => written.map(|_| ()),
+        }
+    }
+
+    /// Tells of each problem once, for as long as it lasts.
+    async fn write_events(
+        &self,
+        object: &Object,
+        problems: &[&Problem],
+        told: &mut HashSet<String>,
+    ) -> Result<(), Error> {
+        let events: Vec<(String, &Problem)> = problems
+            .iter()
+            // Of single fields that nothing acts on, status and `selvedge check` tell.
+            .filter(|problem| problem.severity != Severity::NotActedOn || problem.field.is_empty())
+            .map(|problem| (words::event_name(object, problem), *problem))
+            .collect();
+        told.retain(|name| events.iter().any(|(still, _)| still == name));
+        let kind = Kind::namespaced("events.k8s.io/v1", "Event", "events");
+        for (name, problem) in events {
+            if told.contains(&name) {
+                continue;
+            }
+            let event = words::event(object, problem, &name, &self.instance, SystemTime::now());
+            let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
+            tokio::time::sleep(PAUSE).await;
+            match self.client.create(&kind, Some(namespace), &event).await {
+                // The replica that held the Lease before has told of it.
+                Ok(_) | Err(Error::AlreadyExists(_)) => {}
+                // A namespace that is being deleted takes no Events.
+                Err(Error::Forbidden(why)) if why.contains("being terminated") => {}
+                Err(error) => return Err(error),
+            }
+            told.insert(name);
+        }
+        Ok(())
+    }
+
+    async fn kind(&mut self, object: &Object) -> Result<Option<Kind>, Error> {
+        let key = (Arc::clone(&object.api_version), Arc::clone(&object.name.kind));
+        if let Some(known) = self.kinds.get(&key) {
+            return Ok(known.clone());
+        }
+        let found = self.client.find_kind(&object.name.kind, &[&object.api_version]).await?;
+        self.kinds.insert(key, found.clone());
+        Ok(found)
+    }
+}

@@ -1,0 +1,192 @@
+//! What a cluster's pods and slices mean.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::resources::decode_value;
+
+/// A pod as the API server lists it.
+fn pod(name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": "a", "security.istio.io/tlsMode": "istio"}},
+        "spec": {"serviceAccountName": "a", "containers": [
+            {"name": "app", "ports": [{"name": "http", "containerPort": 8080}]},
+            {"name": "selvedge-proxy", "ports": [{"containerPort": 4143}]},
+        ]},
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    })
+}
+
+fn with(mut object: Value, pointer: &str, value: Value) -> Value {
+    *object.pointer_mut(pointer).unwrap() = value;
+    object
+}
+
+fn service_a() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"selector": {"app": "a"}, "clusterIP": "10.96.0.1",
+                 "ports": [{"name": "redis", "port": 80, "targetPort": 8080}]}
+    })
+}
+
+/// Each endpoint with its conditions.
+fn slice(endpoints: &[(&str, Value)]) -> Value {
+    let endpoint =
+        |(address, conditions): &(&str, Value)| json!({"addresses": [address], "conditions": conditions});
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "a-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "a"}},
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": [{"name": "redis", "port": 8080}]
+    })
+}
+
+fn ready() -> Value {
+    json!({"ready": true, "serving": true, "terminating": false})
+}
+
+fn cluster(objects: &[Value]) -> (Mesh, Vec<Problem>) {
+    let mut resources = Resources::default();
+    for object in objects {
+        let decoded = decode_value(object.clone(), "default");
+        assert_eq!(decoded.problems, []);
+        match decoded.outcome {
+            Outcome::Understood(resource) => resources.push(resource),
+            other => panic!("{other:?}"),
+        }
+    }
+    compile(&resources, &Settings::default(), &Mesh::default())
+}
+
+fn workload<'a>(mesh: &'a Mesh, name: &str) -> Option<&'a Arc<selvedge_model::Workload>> {
+    mesh.workloads.get(&name.parse().unwrap())
+}
+
+const A: &str = "a.shop.svc.cluster.local";
+
+#[test]
+fn a_pod_is_a_workload_of_its_service_account() {
+    let (mesh, problems) = cluster(&[pod("a-1", "10.0.0.1")]);
+
+    assert_eq!(problems, []);
+    let workload = workload(&mesh, "shop/a-1").unwrap();
+    assert_eq!(workload.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/a");
+    assert!(workload.meshed);
+    assert_eq!(workload.ports, [8080], "the sidecar's own are not the workload's");
+    assert!(mesh.redirected.contains_key(&"10.0.0.1".parse().unwrap()));
+}
+
+#[test]
+fn a_pod_without_the_label_or_in_its_nodes_network_is_not_meshed() {
+    let plain = with(pod("plain", "10.0.0.1"), "/metadata/labels", json!({"app": "a"}));
+    let node = with(pod("node", "192.168.0.1"), "/spec", json!({"hostNetwork": true}));
+    let slice = slice(&[("10.0.0.1", ready()), ("192.168.0.1", ready())]);
+
+    let (mesh, problems) = cluster(&[plain, node, service_a(), slice]);
+
+    assert_eq!(problems, []);
+    assert!(!workload(&mesh, "shop/plain").unwrap().meshed);
+    assert!(!workload(&mesh, "shop/node").unwrap().meshed);
+    let endpoints = &mesh.endpoints[&ServiceKey::new(A, 80)].list;
+    assert!(endpoints.iter().all(|endpoint| endpoint.identity.is_none()));
+    assert_eq!(mesh.redirected.len(), 0);
+}
+
+#[test]
+fn a_services_endpoints_are_those_of_its_slices_and_never_pods_by_their_labels() {
+    let pods = [pod("a-1", "10.0.0.1"), pod("a-2", "10.0.0.2"), pod("a-3", "10.0.0.3")];
+    let slice = slice(&[("10.0.0.1", ready()), ("10.0.0.2", json!({"ready": false}))]);
+    let entry = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+        "metadata": {"name": "outside", "namespace": "shop"},
+        "spec": {"address": "172.16.0.1", "labels": {"app": "a"}, "serviceAccount": "a"}
+    });
+
+    let (mesh, problems) = cluster(&[&pods[..], &[service_a(), slice, entry]].concat());
+
+    assert_eq!(problems, []);
+    assert_eq!(endpoint_addresses(&mesh, A, 80), ["10.0.0.1:8080", "172.16.0.1:8080"]);
+    let first = &mesh.endpoints[&ServiceKey::new(A, 80)].list[0];
+    assert_eq!(first.identity.as_ref().unwrap().as_str(), "spiffe://cluster.local/ns/shop/sa/a");
+    assert_eq!(first.workload.as_ref().unwrap().to_string(), "shop/a-1");
+    assert_eq!(
+        workload(&mesh, "shop/a-1").unwrap().protocols[&8080],
+        selvedge_model::Protocol::Tcp,
+        "the service says what is spoken"
+    );
+}
+
+#[test]
+fn an_ending_pod_is_called_only_where_nothing_else_is_left() {
+    let ending = || json!({"ready": false, "serving": true, "terminating": true});
+    let pods = [pod("a-1", "10.0.0.1"), pod("a-2", "10.0.0.2")];
+    let addresses = |slice: Value| {
+        let (mesh, _) = cluster(&[&pods[..], &[service_a(), slice]].concat());
+        endpoint_addresses(&mesh, A, 80)
+    };
+
+    assert_eq!(addresses(slice(&[("10.0.0.1", ending()), ("10.0.0.2", ready())])), ["10.0.0.2:8080"]);
+    assert_eq!(addresses(slice(&[("10.0.0.1", ending())])), ["10.0.0.1:8080"]);
+    let failing = json!({"ready": false, "serving": false, "terminating": true});
+    assert_eq!(addresses(slice(&[("10.0.0.1", failing)])), [] as [String; 0]);
+}
+
+#[test]
+fn a_pod_without_an_address_has_its_policy_already_and_a_finished_one_is_none() {
+    let new = with(pod("new", ""), "/status", json!({"phase": "Pending"}));
+    let done = with(pod("done", "10.0.0.1"), "/status/phase", json!("Succeeded"));
+    let failed = with(pod("failed", "10.0.0.2"), "/status/phase", json!("Failed"));
+
+    let (mesh, problems) = cluster(&[new, done, failed]);
+
+    assert_eq!(problems, []);
+    assert!(workload(&mesh, "shop/new").unwrap().meshed);
+    assert!(workload(&mesh, "shop/done").is_none() && workload(&mesh, "shop/failed").is_none());
+    assert_eq!(mesh.addresses.len(), 0);
+}
+
+#[test]
+fn an_address_that_two_pods_have_is_the_newer_ones() {
+    let mut newer = pod("newer", "10.0.0.1");
+    newer["spec"]["serviceAccountName"] = json!("b");
+
+    // The oldest comes first in a source.
+    let (mesh, problems) =
+        cluster(&[pod("older", "10.0.0.1"), newer, service_a(), slice(&[("10.0.0.1", ready())])]);
+
+    assert_eq!(problems, []);
+    let endpoint = &mesh.endpoints[&ServiceKey::new(A, 80)].list[0];
+    assert_eq!(endpoint.workload.as_ref().unwrap().to_string(), "shop/newer");
+    assert_eq!(mesh.redirected[&"10.0.0.1".parse::<std::net::IpAddr>().unwrap()].name.name(), "newer");
+}
+
+#[test]
+fn a_pod_is_found_at_its_address_of_either_family() {
+    let both = with(pod("a-1", "10.0.0.1"), "/status/podIPs", json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]));
+
+    let (mesh, _) = cluster(&[both]);
+
+    for address in ["10.0.0.1:8080", "[fd00::1]:8080"] {
+        match mesh.lookup("shop", address) {
+            Lookup::Endpoint(endpoint) => assert_eq!(endpoint.dial.to_string(), address),
+            other => panic!("{address}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_pod_in_a_directory_is_told_that_nobody_runs_it() {
+    let (_, problems) = compiled(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b}]}\n",
+    );
+
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].to_string().starts_with("mesh.yaml:1: Pod default/a: outside a cluster"),
+        "{problems:?}"
+    );
+    assert_eq!(problems[0].severity, Severity::Warning);
+}

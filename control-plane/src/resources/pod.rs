@@ -1,0 +1,196 @@
+//! `Pod` (v1): a workload that a cluster runs; whether it is meshed, where it is, and who it is.
+//!
+//! Only what a mesh asks of a pod is read. Everything else in it is for whoever runs it, so nothing of it
+//! is reported as not acted on.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::{
+    document::{Reading, wrong},
+    typed::FieldError,
+    words::{opaque_ports, port_number},
+    workload_entry::is_meshed,
+};
+use selvedge_model::WorkloadName;
+
+/// The sidecar's container: its ports are not the workload's.
+pub const SIDECAR_CONTAINER: &str = "selvedge-proxy";
+
+/// What a `Pod` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodSpec {
+    /// Its addresses (`status.podIPs`), of either family; none until it has been given one.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it uses its node's network, and so shares the node's addresses.
+    pub host_network: bool,
+    /// Its service account.
+    pub service_account: String,
+    /// The TCP ports that its containers say they serve; the name is empty if there is none.
+    pub ports: Vec<(String, u16)>,
+    /// Whether it has a sidecar; never in its node's network.
+    pub meshed: bool,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Whether its condition `Ready` is true.
+    pub ready: bool,
+    /// The kind and name of what controls it, such as a ReplicaSet.
+    pub owner: Option<(String, String)>,
+    /// Its ports on which whatever is spoken is carried as it is; first and last of each range.
+    pub opaque_ports: Vec<(u16, u16)>,
+}
+
+impl PodSpec {
+    /// Whether it has ended for good: its address may be another's by now.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+}
+
+/// `status.phase`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Phase {
+    /// Accepted, and not running yet.
+    #[default]
+    Pending,
+    /// At least one container runs.
+    Running,
+    /// All containers have ended well.
+    Succeeded,
+    /// All containers have ended, one of them badly.
+    Failed,
+    /// Its node does not say.
+    Unknown,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Words {
+    metadata: MetadataWords,
+    #[serde(default)]
+    spec: SpecWords,
+    #[serde(default)]
+    status: StatusWords,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MetadataWords {
+    #[serde(default)]
+    owner_references: Vec<OwnerWords>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OwnerWords {
+    kind: String,
+    name: String,
+    #[serde(default)]
+    controller: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SpecWords {
+    host_network: bool,
+    service_account_name: Option<String>,
+    containers: Vec<ContainerWords>,
+    init_containers: Vec<ContainerWords>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ContainerWords {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    ports: Vec<PortWords>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortWords {
+    #[serde(default)]
+    name: String,
+    container_port: u32,
+    protocol: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct StatusWords {
+    phase: Phase,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<IpWords>,
+    conditions: Vec<ConditionWords>,
+}
+
+#[derive(Debug, Deserialize)]
+struct IpWords {
+    ip: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct ConditionWords {
+    #[serde(rename = "type")]
+    condition: String,
+    status: String,
+}
+
+pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, FieldError> {
+    reading.unknown.clear();
+    let Words { metadata, spec, status } = words;
+    let mut ports = Vec::new();
+    let lists = [("containers", spec.containers), ("initContainers", spec.init_containers)];
+    for (list, containers) in lists {
+        for (index, container) in containers.into_iter().enumerate() {
+            if container.name == SIDECAR_CONTAINER {
+                continue;
+            }
+            let field = format!("spec.{list}[{index}]");
+            read_ports(container.ports, &field, &mut ports)?;
+        }
+    }
+    let service_account = spec.service_account_name.filter(|name| !name.is_empty());
+    let service_account = service_account.unwrap_or_else(|| "default".to_owned());
+    if WorkloadName::new("default", &service_account).is_err() {
+        return Err(wrong("spec.serviceAccountName", format!("{service_account:?} is no service account")));
+    }
+    let owner = metadata.owner_references.into_iter().find(|owner| owner.controller);
+    let ready = |condition: &ConditionWords| condition.condition == "Ready" && condition.status == "True";
+    Ok(PodSpec {
+        addresses: read_addresses(status.pod_ip, status.pod_ips)?,
+        host_network: spec.host_network,
+        service_account,
+        ports,
+        meshed: is_meshed(&reading.metadata.labels) && !spec.host_network,
+        phase: status.phase,
+        ready: status.conditions.iter().any(ready),
+        owner: owner.map(|owner| (owner.kind, owner.name)),
+        opaque_ports: opaque_ports(&reading.metadata.annotations)?,
+    })
+}
+
+fn read_ports(words: Vec<PortWords>, field: &str, ports: &mut Vec<(String, u16)>) -> Result<(), FieldError> {
+    for (index, port) in words.into_iter().enumerate() {
+        if port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP") {
+            let number = port_number(port.container_port, &format!("{field}.ports[{index}].containerPort"))?;
+            ports.push((port.name, number));
+        }
+    }
+    Ok(())
+}
+
+fn read_addresses(single: Option<String>, list: Vec<IpWords>) -> Result<Vec<IpAddr>, FieldError> {
+    let texts = list.into_iter().map(|words| words.ip).chain(single).filter(|text| !text.is_empty());
+    let mut addresses = Vec::new();
+    for text in texts {
+        let address: IpAddr = text
+            .parse()
+            .map_err(|_| wrong("status.podIPs", format!("{text:?} is no IP address; remove it")))?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}

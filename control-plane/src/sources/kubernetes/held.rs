@@ -1,0 +1,266 @@
+//! What is known of a cluster, kept step by step. Pure: no API server, no clock.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use selvedge_kubernetes::Error;
+use serde_json::Value;
+
+use super::{Role, kinds::Wanted};
+use crate::{
+    problem::{DocumentName, Problem, Severity},
+    resources::{Decoded, Outcome, Resource, decode_value},
+    sources::{Loaded, Object},
+};
+
+/// Stands for all kinds together where a step has the place of one.
+pub(super) const EVERY_KIND: usize = usize::MAX;
+
+/// Something that happened to one kind.
+#[derive(Debug)]
+pub(super) enum Step {
+    Listing,
+    Present(Value),
+    Listed,
+    Applied(Value),
+    Deleted(Value),
+    /// It is not served.
+    Missing,
+    Failed(Error),
+    /// The API server answers again.
+    Answers,
+}
+
+/// Namespace and name; the namespace is empty for what has none.
+type Name = (String, String);
+
+/// One object.
+#[derive(Debug)]
+struct Entry {
+    /// What is in use of it: the last version that was understood.
+    resource: Option<Resource>,
+    problems: Vec<Problem>,
+    object: Option<Object>,
+}
+
+/// One kind.
+#[derive(Debug)]
+struct OfKind {
+    wanted: &'static Wanted,
+    /// Whether it has been listed, or is known to be missing.
+    settled: bool,
+    served: bool,
+    objects: BTreeMap<Name, Entry>,
+    /// What a listing has named so far.
+    listing: Option<BTreeMap<Name, Entry>>,
+    /// Why it cannot be followed.
+    failure: Option<String>,
+}
+
+/// Everything that is known.
+#[derive(Debug)]
+pub(super) struct Held {
+    default_namespace: String,
+    kinds: Vec<OfKind>,
+    /// Why nothing can be followed.
+    unreachable: Option<String>,
+    changed: bool,
+}
+
+impl Held {
+    pub(super) fn new(kinds: &'static [Wanted], default_namespace: &str) -> Self {
+        let of_kind = |wanted| OfKind {
+            wanted,
+            settled: false,
+            served: false,
+            objects: BTreeMap::new(),
+            listing: None,
+            failure: None,
+        };
+        Self {
+            default_namespace: default_namespace.to_owned(),
+            kinds: kinds.iter().map(of_kind).collect(),
+            unreachable: None,
+            changed: false,
+        }
+    }
+
+    /// All there is, if that has changed since it was last asked for, and everything has been listed.
+    pub(super) fn changed(&mut self) -> Option<Loaded> {
+        if !self.kinds.iter().all(|kind| kind.settled) {
+            return None;
+        }
+        std::mem::take(&mut self.changed).then(|| self.assemble())
+    }
+
+    pub(super) fn take(&mut self, (index, step): (usize, Step)) {
+        // One API server that is away is one problem, not one for each kind.
+        if let Step::Failed(error) = &step
+            && (index == EVERY_KIND || matches!(error, Error::Unreachable { .. }))
+        {
+            let why = format!("{error}; the last known state stays in use");
+            return self.changed |= self.unreachable.replace(why.clone()) != Some(why);
+        }
+        self.changed |= self.unreachable.take().is_some();
+        let Some(kind) = self.kinds.get_mut(index) else { return };
+        self.changed |= kind.take(step, &self.default_namespace);
+    }
+
+    fn assemble(&self) -> Loaded {
+        let mut loaded = Loaded::default();
+        let mut objects = Vec::new();
+        for kind in &self.kinds {
+            let mut entries: Vec<(&Name, &Entry)> = kind.objects.iter().collect();
+            // The oldest first, as Gateway API and Istio settle conflicts.
+            entries.sort_by_key(|(name, entry)| {
+                let created = entry.resource.as_ref().and_then(|resource| resource.metadata().created);
+                (created.is_none(), created, *name)
+            });
+            for (_, entry) in entries {
+                loaded.problems.extend_from_slice(&entry.problems);
+                objects.extend(entry.object.clone());
+                if let Some(resource) = &entry.resource {
+                    loaded.resources.push(resource.clone());
+                }
+            }
+            loaded.problems.extend(kind.failure.as_ref().map(|why| of_cluster(why)));
+        }
+        loaded.problems.extend(self.unreachable.as_ref().map(|why| of_cluster(why)));
+        loaded.objects = Arc::new(objects);
+        loaded
+    }
+}
+
+/// A problem with the cluster as a whole.
+fn of_cluster(message: &str) -> Problem {
+    let message = message.to_owned();
+    Problem {
+        severity: Severity::Error,
+        document: None,
+        path: None,
+        line: None,
+        field: String::new(),
+        message,
+    }
+}
+
+impl OfKind {
+    /// Takes one step; whether anything is different now.
+    fn take(&mut self, step: Step, default_namespace: &str) -> bool {
+        match step {
+            Step::Listing => {
+                self.listing = Some(BTreeMap::new());
+                false
+            }
+            Step::Present(object) => {
+                let (name, entry) = self.read(object, default_namespace);
+                self.listing.get_or_insert_default().insert(name, entry);
+                false
+            }
+            Step::Listed => {
+                let listed = self.listing.take().unwrap_or_default();
+                let before = std::mem::replace(&mut self.objects, listed);
+                let same = before.len() == self.objects.len()
+                    && before.iter().zip(&self.objects).all(|((a, old), (b, new))| a == b && old.is(new));
+                let first = !std::mem::replace(&mut self.settled, true) || !self.served;
+                self.served = true;
+                self.failure.take().is_some() || first || !same
+            }
+            Step::Applied(object) => {
+                let (name, entry) = self.read(object, default_namespace);
+                let changed = !self.objects.get(&name).is_some_and(|old| old.is(&entry));
+                self.objects.insert(name, entry);
+                self.failure.take().is_some() || changed
+            }
+            Step::Deleted(object) => {
+                let name = name_of(&object);
+                self.failure.take().is_some() || self.objects.remove(&name).is_some()
+            }
+            Step::Missing => {
+                let first = !std::mem::replace(&mut self.settled, true);
+                if first || self.served {
+                    let versions = self.wanted.api_versions.join(", ");
+                    tracing::info!(kind = self.wanted.kind, %versions, "not served here; followed once it is");
+                }
+                self.served = false;
+                self.listing = None;
+                let had = !std::mem::take(&mut self.objects).is_empty();
+                self.failure.take().is_some() || first || had
+            }
+            Step::Failed(error) => {
+                let why = format!(
+                    "{} ({}) cannot be followed: {error}; what is known of it stays in use",
+                    self.wanted.kind, self.wanted.api_versions[0]
+                );
+                if !self.settled {
+                    tracing::warn!("{why}");
+                }
+                self.failure.replace(why.clone()) != Some(why)
+            }
+            Step::Answers => false,
+        }
+    }
+
+    /// What `object` says, with what is already known of the same object where that is equal or better.
+    fn read(&self, object: Value, default_namespace: &str) -> (Name, Entry) {
+        let name = name_of(&object);
+        let before = self.objects.get(&name);
+        let standing = self.standing(&object);
+        let Decoded { outcome, problems, name: document, .. } = decode_value(object, default_namespace);
+        let mut entry = Entry { resource: None, problems, object: None };
+        match outcome {
+            Outcome::Understood(resource) => {
+                let known = before.and_then(|before| before.resource.as_ref());
+                entry.resource = Some(known.filter(|known| **known == resource).cloned().unwrap_or(resource));
+            }
+            Outcome::NotActedOn => {}
+            Outcome::Failed => {
+                entry.resource = before.and_then(|before| before.resource.clone());
+                let consequence = match entry.resource {
+                    Some(_) => "; its last good version stays in use",
+                    None => "; nothing of it is in use",
+                };
+                if let Some(problem) = entry.problems.first_mut() {
+                    problem.message.push_str(consequence);
+                }
+            }
+        }
+        entry.object = standing.zip(document).map(|(standing, name)| Object { name, ..standing });
+        (name, entry)
+    }
+
+    /// What writing about `object` takes; `None` for kinds of which nobody writes.
+    fn standing(&self, object: &Value) -> Option<Object> {
+        let role = self.wanted.role;
+        if role == Role::Running {
+            return None;
+        }
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        Some(Object {
+            name: DocumentName { kind: "".into(), namespace: "".into(), name: "".into() },
+            role,
+            api_version: text("/apiVersion").into(),
+            uid: text("/metadata/uid").into(),
+            generation: object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
+            parents: match role {
+                Role::Route => object.pointer("/spec/parentRefs").cloned().map(Arc::new),
+                _ => None,
+            },
+        })
+    }
+}
+
+impl Entry {
+    fn is(&self, other: &Self) -> bool {
+        let same_resource = match (&self.resource, &other.resource) {
+            (Some(this), Some(other)) => this == other,
+            (None, None) => true,
+            _ => false,
+        };
+        same_resource && self.problems == other.problems && self.object == other.object
+    }
+}
+
+fn name_of(object: &Value) -> Name {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    (text("/metadata/namespace"), text("/metadata/name"))
+}

@@ -1,0 +1,221 @@
+//! What is known of a cluster, by the steps that lead there.
+
+use serde_json::{Value, json};
+
+use super::{
+    held::{EVERY_KIND, Held, Step},
+    kinds::KINDS,
+};
+use crate::{problem::Severity, sources::Loaded};
+
+fn index(kind: &str) -> usize {
+    KINDS.iter().position(|wanted| wanted.kind == kind).unwrap()
+}
+
+/// Everything is listed, and there is nothing.
+fn empty() -> Held {
+    let mut held = Held::new(KINDS, "default");
+    for index in 0..KINDS.len() {
+        held.take((index, Step::Missing));
+    }
+    held.changed().expect("the first state counts, even if it is empty");
+    held
+}
+
+fn service(name: &str, port: u16, generation: i64) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "shop", "uid": name, "generation": generation},
+        "spec": {"ports": [{"port": port}]}
+    })
+}
+
+fn take(held: &mut Held, kind: &str, step: Step) {
+    held.take((index(kind), step));
+}
+
+/// Name and first port of every service, in order.
+fn services(loaded: &Loaded) -> Vec<(String, u16)> {
+    let services = loaded.resources.services.iter();
+    services.map(|document| (document.name.name.to_string(), document.spec.ports[0].port)).collect()
+}
+
+fn errors(loaded: &Loaded) -> Vec<String> {
+    let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    errors.map(ToString::to_string).collect()
+}
+
+fn unreachable() -> selvedge_kubernetes::Error {
+    selvedge_kubernetes::Error::Unreachable { server: "https://api".into(), reason: "refused".into() }
+}
+
+#[test]
+fn nothing_counts_before_every_kind_is_listed_or_known_to_be_missing() {
+    let mut held = Held::new(KINDS, "default");
+    for index in 1..KINDS.len() {
+        held.take((index, Step::Missing));
+    }
+    held.take((0, Step::Listing));
+    assert!(held.changed().is_none());
+
+    held.take((0, Step::Listed));
+
+    assert!(held.changed().is_some());
+    assert!(held.changed().is_none(), "and only once");
+}
+
+#[test]
+fn a_listing_takes_the_place_of_what_was_known_once_it_is_complete() {
+    let mut held = empty();
+    take(&mut held, "Service", Step::Listing);
+    take(&mut held, "Service", Step::Present(service("a", 1, 1)));
+    take(&mut held, "Service", Step::Present(service("b", 1, 1)));
+    take(&mut held, "Service", Step::Listed);
+    assert_eq!(services(&held.changed().unwrap()), [("a".into(), 1), ("b".into(), 1)]);
+
+    // The API server forgot where we were (410 Gone), and meanwhile a is gone and b has changed.
+    take(&mut held, "Service", Step::Listing);
+    take(&mut held, "Service", Step::Present(service("b", 2, 2)));
+    assert!(held.changed().is_none(), "half a listing is none");
+    take(&mut held, "Service", Step::Listed);
+
+    assert_eq!(services(&held.changed().unwrap()), [("b".into(), 2)]);
+}
+
+#[test]
+fn a_listing_of_what_is_known_changes_nothing_and_keeps_the_documents() {
+    let mut held = empty();
+    take(&mut held, "Service", Step::Applied(service("a", 1, 1)));
+    let before = held.changed().unwrap();
+
+    take(&mut held, "Service", Step::Listing);
+    take(&mut held, "Service", Step::Present(service("a", 1, 1)));
+    take(&mut held, "Service", Step::Listed);
+    // The kind was not listed before: that it is now counts.
+    let after = held.changed().unwrap();
+    assert!(std::sync::Arc::ptr_eq(&before.resources.services[0], &after.resources.services[0]));
+
+    take(&mut held, "Service", Step::Listing);
+    take(&mut held, "Service", Step::Present(service("a", 1, 1)));
+    take(&mut held, "Service", Step::Listed);
+    assert!(held.changed().is_none());
+    take(&mut held, "Service", Step::Applied(service("a", 1, 1)));
+    assert!(held.changed().is_none());
+}
+
+#[test]
+fn an_object_that_fails_keeps_its_last_good_version_and_is_named_by_its_kind() {
+    let mut held = empty();
+    take(&mut held, "Service", Step::Applied(service("a", 1, 1)));
+    held.changed().unwrap();
+
+    take(&mut held, "Service", Step::Applied(service("a", 0, 2)));
+    take(&mut held, "Service", Step::Applied(service("b", 0, 1)));
+    let loaded = held.changed().unwrap();
+
+    assert_eq!(services(&loaded), [("a".into(), 1)]);
+    let told = errors(&loaded);
+    assert!(told[0].starts_with("Service shop/a: spec.ports[0].port: "), "{told:?}");
+    assert!(told[0].ends_with("its last good version stays in use"), "{told:?}");
+    assert!(told[1].ends_with("nothing of it is in use"), "{told:?}");
+    let generation = |name: &str| {
+        loaded.objects.iter().find(|object| &*object.name.name == name).map(|object| object.generation)
+    };
+    assert_eq!((generation("a"), generation("b")), (Some(2), Some(1)), "who wrote it is told of this one");
+
+    // Even a listing that begins anew does not forget it.
+    take(&mut held, "Service", Step::Listing);
+    take(&mut held, "Service", Step::Present(service("a", 0, 2)));
+    take(&mut held, "Service", Step::Listed);
+    assert_eq!(services(&held.changed().unwrap()), [("a".into(), 1)]);
+}
+
+#[test]
+fn a_deleted_object_is_gone_and_so_is_a_kind_whose_crd_went() {
+    let mut held = empty();
+    take(&mut held, "Service", Step::Listing);
+    take(&mut held, "Service", Step::Present(service("a", 1, 1)));
+    take(&mut held, "Service", Step::Present(service("b", 1, 1)));
+    take(&mut held, "Service", Step::Listed);
+    take(&mut held, "Service", Step::Deleted(service("a", 1, 1)));
+    assert_eq!(services(&held.changed().unwrap()), [("b".into(), 1)]);
+
+    take(&mut held, "Service", Step::Missing);
+
+    assert_eq!(services(&held.changed().unwrap()), []);
+}
+
+#[test]
+fn the_oldest_object_comes_first() {
+    let dated = |name: &str, time: &str| {
+        let mut service = service(name, 1, 1);
+        service["metadata"]["creationTimestamp"] = json!(time);
+        service
+    };
+    let mut held = empty();
+    take(&mut held, "Service", Step::Applied(dated("a", "2026-02-01T00:00:00Z")));
+    take(&mut held, "Service", Step::Applied(dated("c", "2026-01-01T00:00:00Z")));
+    take(&mut held, "Service", Step::Applied(dated("b", "2026-01-01T00:00:00Z")));
+
+    let names: Vec<String> = services(&held.changed().unwrap()).into_iter().map(|(name, _)| name).collect();
+
+    assert_eq!(names, ["b", "c", "a"]);
+}
+
+#[test]
+fn an_api_server_that_is_away_is_one_problem_and_nothing_is_lost() {
+    let mut held = empty();
+    take(&mut held, "Service", Step::Applied(service("a", 1, 1)));
+    held.changed().unwrap();
+
+    take(&mut held, "Service", Step::Failed(unreachable()));
+    take(&mut held, "Pod", Step::Failed(unreachable()));
+    let away = held.changed().unwrap();
+    assert_eq!(services(&away), [("a".into(), 1)]);
+    assert_eq!(
+        errors(&away),
+        [
+            "the Kubernetes API server at https://api does not answer: refused; the last known state stays in use"
+        ]
+    );
+
+    held.take((EVERY_KIND, Step::Answers));
+    assert_eq!(errors(&held.changed().unwrap()), [] as [String; 0]);
+}
+
+#[test]
+fn a_kind_that_may_not_be_listed_is_named_and_keeps_the_rest_waiting() {
+    let mut held = Held::new(KINDS, "default");
+    for index in 1..KINDS.len() {
+        held.take((index, Step::Missing));
+    }
+
+    held.take((0, Step::Failed(selvedge_kubernetes::Error::Forbidden("namespaces is forbidden".into()))));
+    assert!(held.changed().is_none(), "policies that cannot be read must not count as none");
+
+    held.take((0, Step::Listing));
+    held.take((0, Step::Listed));
+    assert_eq!(errors(&held.changed().unwrap()), [] as [String; 0]);
+}
+
+#[test]
+fn an_object_of_a_kind_that_nothing_acts_on_is_reported() {
+    let mut held = empty();
+
+    take(
+        &mut held,
+        "EnvoyFilter",
+        Step::Applied(json!({
+            "apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+            "metadata": {"name": "x", "namespace": "shop", "uid": "u", "generation": 1}, "spec": {}
+        })),
+    );
+
+    let loaded = held.changed().unwrap();
+    assert_eq!(loaded.problems[0].severity, Severity::NotActedOn);
+    assert_eq!(
+        loaded.problems[0].to_string(),
+        "EnvoyFilter shop/x: EnvoyFilter (networking.istio.io/v1alpha3) is not acted on"
+    );
+    assert_eq!(loaded.objects.len(), 1);
+}
