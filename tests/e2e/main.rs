@@ -12,6 +12,7 @@ mod grpc;
 mod hello;
 mod hostile;
 mod http;
+mod install;
 mod keep_alive;
 mod kill;
 mod mesh_client;

@@ -9,6 +9,8 @@ pub mod fuzz;
 
 pub mod kubernetes;
 
+pub mod manifests;
+
 pub mod netns;
 
 use std::{

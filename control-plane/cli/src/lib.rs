@@ -11,6 +11,7 @@ pub mod check;
 pub mod control_plane;
 pub mod daemon;
 pub mod demo;
+pub mod install;
 pub mod proxy;
 pub mod token;
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_cli::{app, certs, check, control_plane, demo, finish, proxy, token};
+use selvedge_cli::{app, certs, check, control_plane, demo, finish, install, proxy, token};
 
 /// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
 #[derive(Debug, Parser)]
@@ -21,6 +21,7 @@ enum Command {
     Check(check::Args),
     ControlPlane(control_plane::Args),
     Demo(demo::Args),
+    Install(install::Args),
     Proxy(proxy::Args),
     Token(token::Args),
 }
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         },
         Command::ControlPlane(args) => control_plane::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Install(args) => install::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Token(args) => token::run(args),
     };

@@ -48,7 +48,7 @@ fn program(name: &str, package: &str) -> Option<PathBuf> {
 ///
 /// # Panics
 /// If there is no such Python, in CI.
-fn script(name: &str) -> Option<Command> {
+pub(crate) fn script(name: &str) -> Option<Command> {
     let python = std::env::var_os("SELVEDGE_TEST_PYTHON").map_or_else(
         // <target directory>/<profile>/selvedge
         || Path::new(SELVEDGE).with_file_name("../foreign-clients/bin/python"),
@@ -78,7 +78,7 @@ async fn output(command: &mut Command) -> Output {
 }
 
 /// Runs it to its end, which must be a good one; what it printed.
-async fn succeeds(command: &mut Command) -> String {
+pub(crate) async fn succeeds(command: &mut Command) -> String {
     let output = output(command).await;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr);

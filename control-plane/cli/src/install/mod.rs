@@ -1,0 +1,101 @@
+//! `selvedge install`: the objects that make a mesh of a Kubernetes cluster, for `kubectl apply -f -`.
+//!
+//! It only prints: what is applied can be read, kept and compared first, and the rights to do it are the
+//! caller's.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+
+use self::{chart::Release, values::Values};
+
+pub mod chart;
+pub mod values;
+
+/// The namespace that the mesh is installed into, unless another is named.
+pub const NAMESPACE: &str = "selvedge";
+
+/// Print what installs the mesh on Kubernetes, for `kubectl apply -f -`
+///
+/// Nothing is changed and no cluster is asked. It is the Helm chart of deploy/helm/selvedge, rendered: values
+/// have the same names, and later flags win over earlier ones in the order --ha, --values, --set, --image-….
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The namespace to install into
+    #[arg(long, short, default_value = NAMESPACE, value_parser = namespace)]
+    namespace: String,
+
+    /// Several replicas, each on a node of its own, that drains of nodes never stop whole
+    #[arg(long)]
+    ha: bool,
+
+    /// A file of the chart's values; may be given several times
+    #[arg(long, short = 'f', value_name = "FILE")]
+    values: Vec<PathBuf>,
+
+    /// One of the chart's values, as in controlPlane.replicas=3; may be given several times
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+
+    /// The tag of all images; by default this version's
+    #[arg(long, value_name = "TAG")]
+    image_tag: Option<String>,
+
+    /// The registry of all images, as in registry.example/mesh
+    #[arg(long, value_name = "PREFIX")]
+    image_registry: Option<String>,
+}
+
+/// Prints the manifests.
+///
+/// # Errors
+/// If a value is unknown or cannot be used.
+#[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let text = manifests(&args)?;
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn manifests(args: &Args) -> anyhow::Result<String> {
+    let mut values = Values::defaults()?;
+    // Who applies what is printed has no `--create-namespace`.
+    values.set("createNamespace=true")?;
+    if args.ha {
+        values.add_ha()?;
+    }
+    for path in &args.values {
+        let text = fs::read_to_string(path).with_context(|| format!("--values {}", path.display()))?;
+        values.add_yaml(&text).with_context(|| format!("--values {}", path.display()))?;
+    }
+    for assignment in &args.set {
+        values.set(assignment).context("--set")?;
+    }
+    if let Some(tag) = &args.image_tag {
+        values.set(&format!("image.tag={tag}")).context("--image-tag")?;
+    }
+    if let Some(registry) = &args.image_registry {
+        values.set(&format!("image.registry={registry}")).context("--image-registry")?;
+    }
+    chart::render(values.get(), Release { namespace: &args.namespace, service: "selvedge" })
+}
+
+/// Reads the name of a namespace: a label of DNS, RFC 1123.
+///
+/// # Errors
+/// If it cannot be one.
+pub fn namespace(text: &str) -> Result<String, String> {
+    let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    let is_name = (1..=63).contains(&text.len()) && text.chars().all(inner);
+    if is_name && !text.starts_with('-') && !text.ends_with('-') {
+        return Ok(text.to_owned());
+    }
+    Err("a namespace has 1 to 63 lower-case letters, digits and hyphens, none of these at an end".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

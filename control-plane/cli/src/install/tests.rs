@@ -1,0 +1,153 @@
+use clap::Parser;
+use proptest::prelude::*;
+use selvedge_tests::manifests::{documents, read_strictly};
+use serde_json::Value;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Program {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn install(flags: &[&str]) -> String {
+    let args = Program::parse_from(["install"].iter().chain(flags)).args;
+    manifests(&args).unwrap()
+}
+
+fn object<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// The documents of `text` that `others` has not.
+fn only_in(text: &str, others: &str) -> String {
+    let others: Vec<&str> = others.split("---\n").collect();
+    let only: Vec<&str> = text.split("---\n").filter(|document| !others.contains(document)).collect();
+    only.join("---\n")
+}
+
+#[test]
+fn the_default_installation() {
+    insta::assert_snapshot!(install(&[]));
+}
+
+#[test]
+fn what_several_replicas_add() {
+    insta::assert_snapshot!(only_in(&install(&["--ha"]), &install(&[])));
+}
+
+#[test]
+fn an_installation_with_values_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let values = directory.path().join("values.yaml");
+    fs::write(
+        &values,
+        "controlPlane:\n  podLabels: {team: mesh}\n  podAnnotations: {note: \"9990\"}\n  tolerations: [{operator: Exists}]\n\
+         image: {pullSecrets: [registry]}\nvalidator: {enabled: false}\n",
+    )
+    .unwrap();
+    let flags = [
+        "--namespace=mesh",
+        "--values",
+        values.to_str().unwrap(),
+        "--set=controlPlane.log=info,selvedge=debug",
+        "--image-registry=registry.example/mesh",
+        "--image-tag=dev",
+    ];
+
+    insta::assert_snapshot!(only_in(&install(&flags), &install(&["--namespace=mesh"])));
+}
+
+#[test]
+fn webhooks_come_last_and_the_namespace_first() {
+    let kinds: Vec<String> = documents(&install(&[]))
+        .iter()
+        .map(|object| object["kind"].as_str().unwrap_or_default().to_owned())
+        .collect();
+
+    assert_eq!(kinds.first().map(String::as_str), Some("Namespace"));
+    let (_, last) = kinds.split_at(kinds.len() - 2);
+    assert_eq!(last, ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"]);
+}
+
+/// The rules of <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>, which the
+/// namespace enforces.
+#[test]
+fn the_control_planes_pod_keeps_to_the_restricted_level_of_pod_security() {
+    let objects = documents(&install(&["--ha"]));
+    let enforced = &object(&objects, "Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
+    assert_eq!(enforced, "restricted");
+
+    let pod = &object(&objects, "Deployment")["spec"]["template"]["spec"];
+    let security = &pod["securityContext"];
+    assert_eq!(security["runAsNonRoot"], true);
+    assert_ne!(security["runAsUser"], 0);
+    assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault");
+    for field in ["hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"] {
+        assert_eq!(pod.get(field), None, "{field}");
+    }
+    for volume in pod["volumes"].as_array().unwrap() {
+        assert!(volume["emptyDir"].is_object() && volume.as_object().unwrap().len() == 2, "{volume}");
+    }
+    for container in pod["containers"].as_array().unwrap() {
+        let security = &container["securityContext"];
+        assert_eq!(security["allowPrivilegeEscalation"], false);
+        assert_eq!(security["readOnlyRootFilesystem"], true);
+        assert_eq!(security["capabilities"], serde_json::json!({"drop": ["ALL"]}));
+        assert!(container["ports"].as_array().unwrap().iter().all(|port| port.get("hostPort").is_none()));
+    }
+}
+
+#[test]
+fn only_several_replicas_have_a_disruption_budget() {
+    let has = |flags: &[&str]| install(flags).contains("PodDisruptionBudget");
+
+    assert!(!has(&[]));
+    assert!(has(&["--ha"]));
+    assert!(has(&["--set=controlPlane.replicas=2"]));
+    assert!(!has(&["--ha", "--set=controlPlane.replicas=1"]));
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_the_flag_that_brought_it() {
+    let args = Program::parse_from(["install", "--set=image.tags=a"]).args;
+
+    let error = format!("{:#}", manifests(&args).unwrap_err());
+
+    assert_eq!(error, "--set: image.tags: there is no such value; did you mean image.tag?");
+    assert!(Program::try_parse_from(["install", "--namespace=Mesh"]).is_err());
+}
+
+const CHOICES: [&str; 14] = [
+    "createNamespace=false",
+    "controlPlane.antiAffinity=required",
+    "controlPlane.log=info,a[b]=\"debug: x\"",
+    "controlPlane.nodeSelector=null",
+    "controlPlane.podAnnotations.note=true",
+    "controlPlane.podLabels.team=007",
+    "controlPlane.priorityClassName=system-cluster-critical",
+    "controlPlane.replicas=2",
+    "controlPlane.resources.limits=null",
+    "controlPlane.tolerations=[{\"operator\": \"Exists\"}]",
+    "image.pullSecrets={a,b}",
+    "image.registry=registry.example:5000/a",
+    "injector.excludedNamespaces={}",
+    "validator.enabled=false",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn any_combination_of_values_makes_objects_without_unknown_fields(
+        chosen in proptest::sample::subsequence(CHOICES.to_vec(), 0..=CHOICES.len()),
+    ) {
+        let flags: Vec<String> = chosen.iter().map(|choice| format!("--set={choice}")).collect();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+
+        for object in documents(&install(&flags)) {
+            prop_assert_eq!(read_strictly(&object), Ok(()), "{}", object);
+        }
+    }
+}
