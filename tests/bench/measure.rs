@@ -40,9 +40,9 @@ pub(crate) fn cpu_of_children() -> anyhow::Result<Duration> {
     Ok(Duration::from_millis(10 * ticks))
 }
 
-/// The resident memory of the processes, in KiB.
-pub(crate) fn resident_kib(processes: &[u32]) -> anyhow::Result<u64> {
-    processes.iter().map(|process| status_number(*process, "VmRSS:")).sum()
+/// The resident memory of each of the processes, in KiB.
+pub(crate) fn resident_kib(processes: &[u32]) -> anyhow::Result<Vec<u64>> {
+    processes.iter().map(|process| status_number(*process, "VmRSS:")).collect()
 }
 
 fn status_number(process: u32, name: &str) -> anyhow::Result<u64> {

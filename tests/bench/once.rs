@@ -18,20 +18,21 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// How many requests are under way at once while connections are used for the first time.
 const AT_ONCE: usize = 64;
 
-/// Resident memory of both proxies.
+/// Resident memory of the proxies, each by itself: the client's half, then the server's.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Footprint {
     /// Fresh, after one request.
-    pub(crate) idle_kib: u64,
+    pub(crate) idle_kib: Vec<u64>,
     /// With so many client connections that carried a request each and wait.
-    pub(crate) with_connections: Vec<(usize, u64)>,
+    pub(crate) with_connections: Vec<(usize, Vec<u64>)>,
 }
 
 impl Footprint {
-    /// KiB for each of `connections`.
-    pub(crate) fn per_connection(&self, connections: usize) -> Option<f64> {
+    /// KiB of each proxy for each of `connections`.
+    pub(crate) fn per_connection(&self, connections: usize) -> Option<Vec<f64>> {
         let (_, kib) = self.with_connections.iter().find(|(count, _)| *count == connections)?;
-        Some(kib.saturating_sub(self.idle_kib) as f64 / connections as f64)
+        let more = kib.iter().zip(&self.idle_kib).map(|(kib, idle)| kib.saturating_sub(*idle));
+        Some(more.map(|kib| kib as f64 / connections as f64).collect())
     }
 }
 

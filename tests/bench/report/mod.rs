@@ -200,8 +200,9 @@ struct Once {
     name: &'static str,
     start_ms: Option<f64>,
     system_calls_per_request: Option<f64>,
-    rss_idle_kib: Option<u64>,
-    rss_kib_per_connection: Vec<(usize, f64)>,
+    /// Of the client's half, and of the server's.
+    rss_idle_kib: Option<Vec<u64>>,
+    rss_kib_per_connection: Vec<(usize, Vec<f64>)>,
 }
 
 /// The product with one thing changed.
@@ -281,7 +282,7 @@ fn once(subject: &Subject) -> Option<Once> {
         name: subject.name,
         start_ms: median(subject.starts_ms.clone()),
         system_calls_per_request: subject.system_calls,
-        rss_idle_kib: footprint.map(|footprint| footprint.idle_kib),
+        rss_idle_kib: footprint.map(|footprint| footprint.idle_kib.clone()),
         rss_kib_per_connection: per_connection,
     };
     let anything = once.start_ms.is_some() || footprint.is_some() || once.system_calls_per_request.is_some();

@@ -88,22 +88,25 @@ impl Summary<'_> {
     fn once(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(first) = self.once.first() else { return Ok(()) };
         let counts: Vec<usize> = first.rss_kib_per_connection.iter().map(|(count, _)| *count).collect();
-        writeln!(f, "\nStart, system calls of keep-alive, resident memory of both proxies\n")?;
-        write!(f, "| {:15} | ready ms | sysc./r | MiB idle |", "pair")?;
+        writeln!(
+            f,
+            "\nStart, system calls of keep-alive, resident memory: the client's half + the server's\n"
+        )?;
+        write!(f, "| {:15} | ready ms | sysc./r |    MiB idle |", "pair")?;
         for count in &counts {
             write!(f, " {:>17} |", format!("KiB/conn at {count}"))?;
         }
-        write!(f, "\n|{:-<17}|---------:|--------:|---------:|", "")?;
+        write!(f, "\n|{:-<17}|---------:|--------:|------------:|", "")?;
         for _ in &counts {
             write!(f, "{:->18}:|", "")?;
         }
         writeln!(f)?;
         for row in &self.once {
             let (start, calls) = (number(row.start_ms, 0), number(row.system_calls_per_request, 2));
-            let idle = number(row.rss_idle_kib.map(|kib| kib as f64 / 1024.0), 1);
-            write!(f, "| {:15} | {start:>8} | {calls:>7} | {idle:>8} |", row.name)?;
+            let idle = row.rss_idle_kib.iter().flatten().map(|kib| *kib as f64 / 1024.0);
+            write!(f, "| {:15} | {start:>8} | {calls:>7} | {:>11} |", row.name, halves(idle))?;
             for (_, kib) in &row.rss_kib_per_connection {
-                write!(f, " {kib:>17.1} |")?;
+                write!(f, " {:>17} |", halves(kib.iter().copied()))?;
             }
             writeln!(f)?;
         }
@@ -152,6 +155,12 @@ impl Summary<'_> {
         }
         Ok(())
     }
+}
+
+/// The figures of the halves of a pair.
+fn halves(values: impl Iterator<Item = f64>) -> String {
+    let texts: Vec<_> = values.map(|value| format!("{value:.1}")).collect();
+    if texts.is_empty() { "-".into() } else { texts.join(" + ") }
 }
 
 fn number(value: Option<f64>, digits: usize) -> String {

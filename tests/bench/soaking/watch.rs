@@ -55,7 +55,7 @@ impl Watch {
                 .count();
             watched.looks.push(Look {
                 seconds: at.as_secs_f64(),
-                resident_kib: resident_kib(&[watched.pid])? as f64,
+                resident_kib: resident_kib(&[watched.pid])?.iter().sum::<u64>() as f64,
                 descriptors: descriptors as f64,
             });
         }
