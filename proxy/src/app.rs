@@ -24,7 +24,7 @@ use crate::{
     leave::{self, Leave},
     names::Asker,
     opaque,
-    serve::{HeadLimits, Limits},
+    serve::{HeadLimits, Limits, PaceLimits},
     telemetry::Metrics,
     worker::{Settings, Shared, Worker},
 };
@@ -160,10 +160,13 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
             streams: args.max_streams,
         },
         header_timeout: args.header_timeout,
+        pace: PaceLimits { patience: args.body_timeout, rate: args.min_body_rate },
         idle_timeout: args.idle_timeout,
+        preserve_header_case: args.preserve_header_case,
         detect_timeout: args.detect_timeout,
         opaque_ports: args.opaque_ports.clone(),
         tcp: opaque::Limits::new(args.tcp_idle_timeout, args.tcp_max_duration),
+        websocket: opaque::Limits::new(args.websocket_idle_timeout, std::time::Duration::ZERO),
     })
 }
 

@@ -25,6 +25,7 @@ use crate::{
     deadline::Deadline,
     error::Reason,
     retry::Replay,
+    serve::Pace,
     telemetry::Observed,
 };
 
@@ -119,9 +120,22 @@ impl Body {
         Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
-    /// A body that arrives on a connection, which keeps account of what it holds if it is HTTP/2.
-    pub fn arriving(body: Incoming, ledger: Option<&Rc<Ledger>>) -> Self {
-        Self::of(if body.is_end_stream() { Kind::Empty } else { Kind::Arriving(Arriving::new(body, ledger)) })
+    /// A body that arrives on a connection, which keeps account of what it holds if it is HTTP/2, and that may
+    /// have to keep a pace.
+    pub fn arriving(body: Incoming, ledger: Option<&Rc<Ledger>>, pace: Option<Rc<Pace>>) -> Self {
+        if body.is_end_stream() {
+            return Self::of(Kind::Empty);
+        }
+        Self::of(Kind::Arriving(Arriving::new(body, ledger, pace)))
+    }
+
+    /// The pace that it has to keep as it arrives.
+    pub fn pace(&self) -> Option<Rc<Pace>> {
+        match &self.kind {
+            Kind::Arriving(body) => body.pace().cloned(),
+            Kind::Replay(body) => body.look(|body| body.pace().cloned()).flatten(),
+            Kind::Empty | Kind::Cut | Kind::Full(_) => None,
+        }
     }
 
     /// A body that can be sent again.

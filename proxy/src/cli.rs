@@ -70,6 +70,11 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_CARRIER", value_enum, default_value_t = Carrier::Http2)]
     pub carrier: Carrier,
 
+    /// Header names keep their upper and lower case where HTTP/1.1 goes on as HTTP/1.1 (with `--carrier http1`
+    /// between sidecars, too). Without it they arrive in lower case; for apps that mind, which HTTP forbids them.
+    #[arg(long, env = "SELVEDGE_PRESERVE_HEADER_CASE")]
+    pub preserve_header_case: bool,
+
     /// The lifetime to ask for our certificates; the control plane's maximum is the cap.
     #[arg(long, env = "SELVEDGE_CERTIFICATE_TTL", default_value = "24h", value_parser = humantime::parse_duration)]
     pub certificate_ttl: Duration,
@@ -98,6 +103,16 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_HEADER_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration)]
     pub header_timeout: Duration,
 
+    /// How long a request's body of declared length may keep us waiting; then it is answered 408. What comes of
+    /// it makes good for time, as `--min-body-rate` says.
+    #[arg(long, env = "SELVEDGE_BODY_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub body_timeout: Duration,
+
+    /// Bytes of a request's body that make good for one second of `--body-timeout`, never for more than all of
+    /// it: so a body may be as slow as this, on average. 0: bodies may be as slow as they are.
+    #[arg(long, env = "SELVEDGE_MIN_BODY_RATE", value_name = "BYTES", default_value_t = 240)]
+    pub min_body_rate: u32,
+
     /// How long a client's connection may stay open without a request.
     #[arg(long, env = "SELVEDGE_IDLE_TIMEOUT", default_value = "1h", value_parser = humantime::parse_duration)]
     pub idle_timeout: Duration,
@@ -120,6 +135,10 @@ pub struct Args {
     /// `connectionPool.tcp.maxConnectionDuration` beats it.
     #[arg(long, env = "SELVEDGE_TCP_MAX_DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub tcp_max_duration: Duration,
+
+    /// How long a WebSocket may stay open with no byte either way; 0s: for good.
+    #[arg(long, env = "SELVEDGE_WEBSOCKET_IDLE_TIMEOUT", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub websocket_idle_timeout: Duration,
 
     /// Requests that one HTTP/2 connection may have in progress.
     #[arg(long, env = "SELVEDGE_MAX_STREAMS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]

@@ -104,7 +104,7 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
         Some(client) => http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone()),
         None => seldom::remove(http.headers_mut(), &FORWARDED_CLIENT_CERT),
     };
-    match worker.pools.send(app, conn.version, http, &TERMS).await {
+    match worker.pools.send(app, &conn, http, &TERMS).await {
         Ok(mut http) => {
             seldom::remove(http.headers_mut(), &SELVEDGE_ERROR);
             Ok(Response { http, facts: Facts::default() })

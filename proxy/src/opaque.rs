@@ -10,7 +10,7 @@ mod ahead;
 mod answer;
 mod buffers;
 pub(crate) mod copy;
-mod session;
+pub(crate) mod session;
 pub(crate) mod way_in;
 pub(crate) mod way_out;
 

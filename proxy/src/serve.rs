@@ -3,10 +3,13 @@
 //! What a client sends is taken apart by hyper and h2, within our limits. HTTP/1 is read through
 //! a stricter reader of ours first (the module `strict`); h2 is as strict as RFC 9113 by itself. What h2
 //! refuses carries no `selvedge-error`, and is not counted as a request: a malformed stream is reset, one
-//! whose head is too long is answered with a bare 431, a flood ends its connection with GOAWAY.
+//! whose head is longer than twice our limit is answered with a bare 431 (up to that, it is answered and counted
+//! as HTTP/1's is), a flood ends its connection with GOAWAY.
 
+mod awaited;
 mod chunks;
 mod head;
+mod pace;
 mod strict;
 mod watch;
 
@@ -20,11 +23,12 @@ use std::{
 
 pub use head::Refusal;
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     server::conn::{http1, http2},
     service::Service as HttpService,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+pub use pace::{Pace, PaceLimits};
 use selvedge_certs::tls::Current;
 use strict::Strict;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -33,7 +37,7 @@ pub use watch::{Patience, Watch};
 use crate::{
     accept::Direction,
     body::{Body, Local},
-    budget::{Action, Budget, Guarded, Ledger, Side},
+    budget::{Action, Guarded, Ledger, Side},
     connect::http2::{CONNECTION_WINDOW, MAX_FRAME, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW},
     error::Reason,
     rarely::rarely,
@@ -171,22 +175,26 @@ where
     let limits = until.worker.settings.limits;
     let watch = until.worker.patience.watch();
     let peer = conn.peer;
-    let budget = Arc::clone(&until.worker.budget);
-    let ledger = (protocol == Protocol::Http2).then(|| Ledger::new(&budget, CONNECTION_WINDOW));
+    let ledger = (protocol == Protocol::Http2).then(|| Ledger::new(&until.worker.budget, CONNECTION_WINDOW));
     let service = Connected {
         path: RefCell::new(path),
         conn: Rc::clone(&conn),
         watch: Arc::clone(&watch),
-        budget,
+        worker: Rc::clone(&until.worker),
         ledger: ledger.clone(),
-        most_fields: limits.head.count,
+        most: limits.head,
     };
     // When what is in progress is cut off, once draining has begun.
     let mut cut_at = None;
     let ended = match ledger {
         None => {
-            let io = TokioIo::new(Strict::new(io, limits.head, watch));
-            let serving = http1(limits).serve_connection(io, service).with_upgrades();
+            // A mesh peer's sidecar closes a connection that it is done with, never a half of one.
+            let half_closes = conn.identity.is_none();
+            let io = TokioIo::new(Strict::new(io, limits.head, Arc::clone(&watch), half_closes));
+            // Set once: the connection is served once.
+            let _ = conn.watch.set(watch);
+            let keeps_case = until.worker.settings.preserve_header_case;
+            let serving = http1(limits, keeps_case).serve_connection(io, service).with_upgrades();
             let mut serving = pin!(serving);
             tokio::select! {
                 biased;
@@ -225,20 +233,22 @@ where
     }
     if let Some(tunnel) = conn.tunnel.take() {
         // Boxed: few connections need it, and all would carry its room.
-        let carried = tunnel.carry(async {
+        let carried = tunnel.carry(&until.worker, async {
             match cut_at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => drop(until.tunnel().await),
+                Some(at) => {
+                    tokio::time::sleep_until(at).await;
+                    Reason::Draining
+                }
+                None => until.tunnel().await,
             }
         });
-        if let Err(error) = Box::pin(carried).await {
-            tracing::debug!(%peer, %error, "WebSocket ended");
-        }
+        Box::pin(carried).await;
     }
 }
 
-fn http1(limits: Limits) -> http1::Builder {
+fn http1(limits: Limits, keeps_case: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    builder.preserve_header_case(keeps_case);
     // Not `pipeline_flush`: with it hyper takes in answers without end for a client that does not read.
     builder.half_close(true);
     // Without a word, hyper has room for its default without allocating.
@@ -259,7 +269,7 @@ fn http2(limits: Limits) -> http2::Builder<Local> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head.bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.head.bytes.saturating_mul(2)).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
         .max_local_error_reset_streams(MAX_ERROR_STREAMS)
         .keep_alive_interval(PING_INTERVAL)
@@ -274,10 +284,10 @@ struct Connected<S> {
     path: RefCell<S>,
     conn: Rc<Conn>,
     watch: Arc<Watch>,
-    budget: Arc<Budget>,
+    worker: Rc<Worker>,
     /// `None`: it is HTTP/1.
     ledger: Option<Rc<Ledger>>,
-    most_fields: usize,
+    most: HeadLimits,
 }
 
 impl<S> Connected<S> {
@@ -286,11 +296,16 @@ impl<S> Connected<S> {
         if request.method().as_str() == head::REFUSED {
             return Some(self.watch.refusal());
         }
-        if self.budget.is_exhausted() {
-            self.budget.acted(Action::RefusedRequest);
+        if self.worker.budget.is_exhausted() {
+            self.worker.budget.acted(Action::RefusedRequest);
             return Some(OVERLOADED);
         }
-        (request.headers().len() > self.most_fields).then_some(head::TOO_MANY_FIELDS)
+        if request.headers().len() > self.most.count {
+            return Some(head::TOO_MANY_FIELDS);
+        }
+        // Of HTTP/1 every byte has been counted.
+        let is_too_long = self.ledger.is_some() && head::list_size(request) > self.most.bytes;
+        is_too_long.then_some(head::TOO_LONG)
     }
 }
 
@@ -300,14 +315,21 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
     type Future = Answer<S::Future>;
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
-        let asked = Asked::by(&mut request, &self.conn).map(|asked| (asked, Arc::clone(&self.watch)));
+        let asked = Asked::by(&mut request, &self.conn);
         self.watch.request();
+        if self.ledger.is_none() {
+            self.watch.awaited.begin(request.version() >= http::Version::HTTP_11);
+        }
         if let Some(refusal) = self.refusal(&request) {
             request.extensions_mut().insert(refusal);
         }
-        let http = Box::new(request.map(|body| Body::arriving(body, self.ledger.as_ref())));
+        let http = Box::new(request.map(|body| {
+            let pace = Pace::of(body.size_hint().exact(), self.worker.settings.pace, &self.worker.deadlines);
+            Body::arriving(body, self.ledger.as_ref(), pace)
+        }));
         let request = Request { http, conn: Rc::clone(&self.conn), at: Instant::now() };
-        Answer { inner: self.path.borrow_mut().call(request), asked }
+        let asked = asked.map(|asked| (asked, Rc::clone(&self.worker)));
+        Answer { inner: self.path.borrow_mut().call(request), asked, watch: Arc::clone(&self.watch) }
     }
 }
 
@@ -316,7 +338,8 @@ pin_project_lite::pin_project! {
     struct Answer<F> {
         #[pin]
         inner: F,
-        asked: Option<(Box<Asked>, Arc<Watch>)>,
+        asked: Option<(Box<Asked>, Rc<Worker>)>,
+        watch: Arc<Watch>,
     }
 }
 
@@ -329,16 +352,17 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
     ) -> std::task::Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map(|result| {
+            this.watch.awaited.end();
             let mut http = match result {
                 Ok(response) => *response.http,
                 // `respond` leaves no error; should a path be built without it, the answer is still one.
                 Err(error) => crate::respond::answer(&error.failure, false),
             };
-            if let Some((asked, watch)) = this.asked.take() {
-                asked.answered(&mut http);
+            if let Some((asked, worker)) = this.asked.take() {
+                asked.answered(&mut http, &worker);
                 if http.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     // The client sends other than HTTP once it has this, and no sooner.
-                    watch.become_tunnel();
+                    this.watch.become_tunnel();
                 }
             }
             Ok(http)

@@ -15,6 +15,7 @@ use crate::{
     bind::{Bound, BoundBackend, BoundEndpoint, Destination, Target},
     body::Body,
     error::{Failure, Reason},
+    serve::Watch,
     telemetry::Series,
     upgrade::Tunnel,
 };
@@ -59,6 +60,8 @@ pub struct Conn {
     pub last: std::cell::RefCell<Option<Found>>,
     /// What the connection goes on as when it is HTTP no longer.
     pub tunnel: std::cell::RefCell<Option<Box<Tunnel>>>,
+    /// What its stream is told about the requests on it (HTTP/1 only).
+    pub watch: std::cell::OnceCell<Arc<Watch>>,
 }
 
 /// What a look-up found.
@@ -98,6 +101,7 @@ impl Conn {
             xfcc: None,
             last: std::cell::RefCell::default(),
             tunnel: std::cell::RefCell::default(),
+            watch: std::cell::OnceCell::new(),
         }
     }
 }
@@ -118,8 +122,8 @@ pub struct Request {
 pub struct Routed {
     /// The request itself.
     pub http: Box<http::Request<Body>>,
-    /// What the client speaks.
-    pub version: HttpVersion,
+    /// The connection that it came on.
+    pub conn: Rc<Conn>,
     /// When it came, or when the attempt at hand began.
     pub at: Instant,
     /// The service that it is for.

@@ -10,7 +10,7 @@
 //! HTTP/1.1 that it also is: RFC 9110, section 7.8, lets a server ignore `Upgrade`, and a client must
 //! expect that. HTTP/2 in plaintext is served to clients that begin with it.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{pin::pin, rc::Rc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -21,11 +21,18 @@ use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
 use crate::{
+    authorize::forbidden,
     body::{Body, End},
     error::{Failure, Reason},
-    opaque::copy::{Meter, copy},
+    opaque::{
+        copy::{Meter, copy},
+        session::over,
+    },
+    rarely::rarely,
     respond,
     step::Conn,
+    telemetry::TcpSeries,
+    worker::Worker,
 };
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -83,18 +90,18 @@ impl Asked {
     }
 
     /// If the answer is 101, leaves a tunnel for the connection, or the stream, to go on as.
-    pub fn answered(self, response: &mut http::Response<Body>) {
+    pub fn answered(self, response: &mut http::Response<Body>, worker: &Rc<Worker>) {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let far = hyper::upgrade::on(&mut *response);
             // The answer is over when the tunnel is: until then it counts as in flight.
             let end = std::mem::take(response.body_mut().end());
-            let tunnel = Box::new(Tunnel { near: self.near, far, end });
+            let tunnel = Box::new(Tunnel { near: self.near, far, end, conn: Rc::clone(&self.conn) });
             if self.extended {
                 *response.status_mut() = StatusCode::OK;
                 for header in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
                     response.headers_mut().remove(header);
                 }
-                go_on(tunnel, self.conn.peer);
+                go_on(tunnel, Rc::clone(worker));
             } else {
                 *self.conn.tunnel.borrow_mut() = Some(tunnel);
             }
@@ -135,12 +142,8 @@ fn nonce() -> HeaderValue {
 
 /// Carries the tunnel of a stream. It ends with the stream, and that at the latest with its connection,
 /// which knows when to end.
-fn go_on(tunnel: Box<Tunnel>, peer: SocketAddr) {
-    tokio::task::spawn_local(async move {
-        if let Err(error) = tunnel.carry(std::future::pending()).await {
-            tracing::debug!(%peer, %error, "WebSocket ended");
-        }
-    });
+fn go_on(tunnel: Box<Tunnel>, worker: Rc<Worker>) {
+    tokio::task::spawn_local(async move { tunnel.carry(&worker, std::future::pending()).await });
 }
 
 /// Two connections that have become one stream of bytes each way.
@@ -149,40 +152,72 @@ pub struct Tunnel {
     near: OnUpgrade,
     far: OnUpgrade,
     end: End,
+    conn: Rc<Conn>,
 }
 
 impl Tunnel {
-    /// Copies bytes both ways until both have ended, or until `cut`. An end of one direction is passed on,
-    /// and the other goes on.
-    pub async fn carry(self: Box<Self>, cut: impl Future<Output = ()>) -> Result<(), TunnelError> {
-        let Self { near, far, mut end } = *self;
-        let carried = async {
-            let (near, far) = tokio::try_join!(near, far).map_err(TunnelError::NotSwitched)?;
-            let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
-            let (out, back) = (Meter::default(), Meter::default());
-            copy(&mut near, &mut far, &out, &back).await.map_err(|broken| TunnelError::Broken(broken.error))
+    /// Copies bytes both ways until both have ended, or `until` completes, or a policy forbids its client, or
+    /// it has been silent for too long. An end of one direction is passed on, and the other goes on.
+    pub async fn carry(self: Box<Self>, worker: &Worker, until: impl Future<Output = Reason>) {
+        let Self { near, far, mut end, conn } = *self;
+        let series = end.observed.as_ref().map(|observed| observed.websockets(&worker.metrics));
+        let until = async {
+            tokio::select! {
+                reason = until => Failure::new(reason, "the proxy drains, or the peer's certificate has ended"),
+                failure = disallowed(worker, &conn) => failure,
+            }
         };
-        let ended = tokio::select! {
-            ended = carried => ended,
-            () = cut => Err(TunnelError::Cut),
-        };
-        end.finish(ended.is_ok());
-        ended
+        let carried = carried(worker, near, far, series.as_deref(), until).await;
+        if let Err(failure) = &carried {
+            tracing::debug!(peer = %conn.peer, identity = ?conn.identity, %failure, "WebSocket ended");
+        }
+        end.finish(carried.is_ok());
     }
 }
 
-/// Why a WebSocket did not come to its own end.
-#[derive(Debug, thiserror::Error)]
-pub enum TunnelError {
-    /// One of the two ended before the 101 was through.
-    #[error("the connection ended before it became a WebSocket: {0}")]
-    NotSwitched(#[source] hyper::Error),
-    /// One end went away without closing.
-    #[error("the WebSocket broke: {0}")]
-    Broken(#[source] std::io::Error),
-    /// The proxy shut down, or the mesh connection's certificates ended.
-    #[error("the WebSocket was still open at the end of the drain timeout, or of a certificate")]
-    Cut,
+/// Completes when its client may not come in any longer. Nobody asks whether our own app may go out.
+async fn disallowed(worker: &Worker, conn: &Conn) -> Failure {
+    match &conn.app {
+        Some(_) => forbidden(worker, conn.port, conn.identity.as_ref()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn carried(
+    worker: &Worker,
+    near: OnUpgrade,
+    far: OnUpgrade,
+    series: Option<&TcpSeries>,
+    until: impl Future<Output = Failure>,
+) -> Result<(), Failure> {
+    let mut until = pin!(until);
+    let switched = async { tokio::try_join!(near, far) };
+    let (near, far) = tokio::select! {
+        switched = switched => switched.map_err(|error| {
+            Failure::new(Reason::Reset, format!("the connection ended before it became a WebSocket: {error}"))
+        })?,
+        failure = until.as_mut() => return Err(failure),
+    };
+    let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
+    let index = worker.index;
+    let (received, sent) = (
+        Meter::new(series.and_then(|series| series.received(index))),
+        Meter::new(series.and_then(|series| series.sent(index))),
+    );
+    if let Some(series) = series {
+        series.opened(index);
+    }
+    let ended = tokio::select! {
+        biased;
+        ended = copy(&mut near, &mut far, &received, &sent) => ended.map_err(|broken| {
+            Failure::new(Reason::Reset, format!("the {} broke off: {}", broken.side, broken.error))
+        }),
+        failure = rarely(over(worker.settings.websocket, [&received, &sent], until)) => Err(failure),
+    };
+    if let Some(series) = series {
+        series.closed(index, ended.as_ref().err().map(|failure| failure.reason));
+    }
+    ended
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
     leave::Leave,
     names::Asker,
     opaque,
-    serve::{Limits, Patience},
+    serve::{Limits, PaceLimits, Patience},
     telemetry::Metrics,
 };
 
@@ -45,14 +45,20 @@ pub struct Settings {
     pub limits: Limits,
     /// How long the rest of a request's head may take.
     pub header_timeout: Duration,
+    /// How slowly the body of a request may come.
+    pub pace: PaceLimits,
     /// How long a client's connection may stay without a request.
     pub idle_timeout: Duration,
+    /// Whether header names keep their case where HTTP/1.1 goes on as HTTP/1.1.
+    pub preserve_header_case: bool,
     /// How long a client may say nothing, until its server is connected to.
     pub detect_timeout: Duration,
     /// Ports that are opaque, where nothing else is declared.
     pub opaque_ports: Vec<u16>,
     /// How long opaque connections may last, where no policy says it for their destination.
     pub tcp: opaque::Limits,
+    /// How long WebSockets may last.
+    pub websocket: opaque::Limits,
 }
 
 impl Settings {
@@ -134,6 +140,7 @@ impl Worker {
         let pools = Pools::new(connect::Settings {
             live: shared.live.clone(),
             carrier: settings.carrier,
+            preserve_header_case: settings.preserve_header_case,
             source: settings.workload.to_string(),
             budget: Arc::clone(&shared.budget),
             metrics: Arc::clone(&shared.metrics),

@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::raw::{APP, Around, CALLERS, LIMIT, SERVER, within};
+use crate::raw::{APP, Around, CALLERS, LIMIT, Raw, SERVER, within};
 
 #[tokio::test]
 async fn a_message_without_a_body_says_what_the_app_said_and_the_connection_goes_on() {
@@ -81,19 +81,69 @@ async fn nothing_is_expected_of_a_client_whose_request_goes_nowhere() {
     }
 }
 
+/// A client, and what it is to see before its answer.
+struct Hinted {
+    name: &'static str,
+    client: Raw,
+    request: &'static str,
+    interim: &'static [&'static str],
+}
+
 #[tokio::test]
-async fn interim_answers_are_not_taken_for_the_answer() {
+async fn interim_answers_are_passed_on_where_http1_goes_all_the_way_and_never_taken_for_the_answer() {
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nLink: </b.css>\r\n\r\n";
     let around = Around::new().await;
-    for caller in CALLERS {
-        let mut client = around.client(caller).await;
-        client.send(format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
+    let [over_http2, over_http1] = CALLERS;
+    let hinted = |name, client, request, interim| Hinted { name, client, request, interim };
+    let all = &["103", "102"];
+    for Hinted { name, mut client, request, interim } in [
+        hinted(over_http1, around.client(over_http1).await, "GET /x HTTP/1.1\r\n", all),
+        hinted("no sidecar", around.plain_client().await, "GET /x HTTP/1.1\r\n", all),
+        // RFC 9110, section 15.2: a client of HTTP/1.0 does not know of them.
+        hinted("HTTP/1.0", around.plain_client().await, "GET /x HTTP/1.0\r\n", &[]),
+        hinted(over_http2, around.client(over_http2).await, "GET /x HTTP/1.1\r\n", &[]),
+    ] {
+        client.send(format!("{request}host: {APP}\r\n\r\n")).await;
         let mut app = around.accept().await;
         app.head().await;
-        app.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n").await;
+        app.send(HINTS).await;
+        if let Some(status) = interim.first() {
+            let hints = client.head().await;
+            assert_eq!(hints.status(), *status, "{name}: before the app has answered");
+            assert_eq!(hints.0.matches("link: <").count(), 2, "{name}: {}", hints.0);
+        }
+        app.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n").await;
         app.answer("at last").await;
+        for status in interim.iter().skip(1) {
+            assert_eq!(client.head().await.status(), *status, "{name}");
+        }
 
-        assert_eq!(client.head().await.status(), "200", "{caller}");
+        assert_eq!(client.head().await.status(), "200", "{name}");
         assert_eq!(client.exactly(7).await, "at last");
+    }
+}
+
+#[tokio::test]
+async fn header_names_keep_their_case_over_http1_if_that_is_wished_for() {
+    let around = Around::with(&[("--preserve-header-case", "")]).await;
+    let [over_http2, over_http1] = CALLERS;
+    for (name, mut client, kept) in [
+        (over_http1, around.client(over_http1).await, true),
+        ("no sidecar", around.plain_client().await, true),
+        (over_http2, around.client(over_http2).await, false),
+    ] {
+        client
+            .send(format!("GET /x HTTP/1.1\r\nHost: {APP}\r\nX-Odd-CASE: 1\r\nx-even-case: 2\r\n\r\n"))
+            .await;
+        let mut app = around.accept().await;
+        let request = app.head().await.0;
+        app.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Answered-BY: app\r\nconnection: close\r\n\r\n")
+            .await;
+        let answer = client.head().await.0;
+
+        assert_eq!(request.contains("\r\nX-Odd-CASE: 1\r\n"), kept, "{name}: {request}");
+        assert!(request.contains("\r\nx-even-case: 2\r\n"), "{name}: {request}");
+        assert_eq!(answer.contains("\r\nX-Answered-BY: app\r\n"), kept, "{name}: {answer}");
     }
 }
 
@@ -260,6 +310,47 @@ async fn a_client_that_goes_away_takes_its_request_with_it() {
             }
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_its_connection_before_the_answer_takes_its_request_with_it() {
+    let around = Around::new().await;
+    for name in [CALLERS[0], CALLERS[1], "no sidecar"] {
+        let connect = async || match name {
+            "no sidecar" => around.plain_client().await,
+            caller => around.client(caller).await,
+        };
+        for request in [
+            format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n"),
+            format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 3\r\n\r\nabc"),
+        ] {
+            let mut client = connect().await;
+            client.send(request).await;
+            let mut app = around.accept().await;
+            app.head().await;
+            client.reset();
+
+            // All that the app sees is the end of its connection: it has sent nothing.
+            let rest = app.rest().await;
+            assert!(rest.is_empty() || rest == "abc", "{name}: {rest:?}");
+        }
+
+        // One that closes its half is answered, and so is what it has asked before.
+        let mut client = connect().await;
+        let request = |path| format!("GET {path} HTTP/1.1\r\nhost: {APP}\r\n\r\n");
+        client.send(request("/1")).await;
+        let mut app = around.accept().await;
+        app.head().await;
+        client.send(request("/2")).await;
+        client.finish().await.unwrap();
+        app.answer("1").await;
+        let mut app = around.accept().await;
+        app.head().await;
+        app.answer("2").await;
+        let answers = client.rest().await;
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{name}: {answers}");
+        assert!(answers.ends_with('2'), "{name}: {answers}");
     }
 }
 

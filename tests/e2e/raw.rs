@@ -37,18 +37,25 @@ pub(crate) struct Around {
 
 impl Around {
     pub(crate) async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// All sidecars have these flags, too; those without a value have an empty one here.
+    pub(crate) async fn with(flags: &[(&str, &str)]) -> Self {
         let [over_http2, over_http1] = CALLERS;
         let mut server = Spec::server(SERVER, "app", 8080);
         server.app = AppKind::None;
-        let mesh = Mesh::of(
-            SELVEDGE,
-            [
-                Spec::client(over_http2).flag("--carrier", "http2"),
-                Spec::client(over_http1).flag("--carrier", "http1"),
-                server.flag("--drain-timeout", DRAIN_TIMEOUT),
-            ],
-        )
-        .await;
+        let specs = [
+            Spec::client(over_http2).flag("--carrier", "http2"),
+            Spec::client(over_http1).flag("--carrier", "http1"),
+            server.flag("--drain-timeout", DRAIN_TIMEOUT),
+        ];
+        let specs = specs.map(|mut spec| {
+            let words = flags.iter().flat_map(|(name, value)| [*name, *value]);
+            spec.flags.extend(words.filter(|word| !word.is_empty()).map(str::to_owned));
+            spec
+        });
+        let mesh = Mesh::of(SELVEDGE, specs).await;
         let app = TcpListener::bind(mesh.workload(SERVER).app).await.expect("the app's address is ours");
         Self { mesh, app }
     }
@@ -60,6 +67,12 @@ impl Around {
     /// A connection of the client app `caller`'s to its sidecar.
     pub(crate) async fn client(&self, caller: &str) -> Raw {
         Raw::new(TcpStream::connect(self.outbound(caller)).await.expect("the sidecar listens"))
+    }
+
+    /// A connection of a client without a sidecar to the server's.
+    pub(crate) async fn plain_client(&self) -> Raw {
+        let inbound = self.mesh.workload(SERVER).inbound;
+        Raw::new(TcpStream::connect(inbound).await.expect("the sidecar listens"))
     }
 
     /// The next connection of the server's sidecar to the app.

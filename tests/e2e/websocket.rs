@@ -11,6 +11,7 @@ use http_body_util::Empty;
 use hyper::{body::Incoming, client::conn::http2, ext::Protocol};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
+use selvedge_demo::workload::sum_of;
 use selvedge_tests::{SOON, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -63,6 +64,12 @@ async fn opened(around: &Around, caller: &str) -> (WebSocketStream<TcpStream>, W
 /// The client's end and the app's, with no library between.
 async fn opened_raw(around: &Around, caller: &str) -> (Raw, Raw) {
     let mut client = around.client(caller).await;
+    let app = handshake(around, &mut client).await;
+    (client, app)
+}
+
+/// Makes `client` a WebSocket; returns the app's end.
+async fn handshake(around: &Around, client: &mut Raw) -> Raw {
     client.send(format!("GET /chat HTTP/1.1\r\nhost: {APP}\r\n{HANDSHAKE}\r\n")).await;
     let mut app = around.accept().await;
     let request = app.head().await;
@@ -74,7 +81,7 @@ async fn opened_raw(around: &Around, caller: &str) -> (Raw, Raw) {
     assert_eq!(answer.header("upgrade"), Some("websocket"));
     assert_eq!(answer.header("connection"), Some("Upgrade"));
     assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-    (client, app)
+    app
 }
 
 #[tokio::test]
@@ -301,6 +308,61 @@ async fn nobody_is_given_a_tunnel_by_connect() {
 
         assert_eq!(head.status(), "400", "{}", head.0);
     }
+}
+
+#[tokio::test]
+async fn a_silent_websocket_ends_after_its_limit_and_is_counted() {
+    let around = Around::with(&[("--websocket-idle-timeout", "1s")]).await;
+    for caller in CALLERS {
+        let (mut client, mut app) = opened_raw(&around, caller).await;
+        client.send("four").await;
+        assert_eq!(app.exactly(4).await, "four");
+        app.send("seventh").await;
+        assert_eq!(client.exactly(7).await, "seventh");
+        let open = async || {
+            around.mesh.workload(caller).metric("selvedge_outbound_websocket_connections_open").await
+        };
+        assert_eq!(open().await.unwrap(), Some(1.0));
+
+        assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()), "{caller}");
+
+        let metrics = around.mesh.workload(caller).admin("/metrics").await.unwrap().text();
+        for (name, value) in [
+            ("connections_open", 0.0),
+            ("connections_opened_total", 1.0),
+            ("connections_closed_total", 1.0),
+            ("received_bytes_total", 4.0),
+            ("sent_bytes_total", 7.0),
+        ] {
+            let name = format!("selvedge_outbound_websocket_{name}");
+            assert_eq!(sum_of(&metrics, &name), Some(value), "{caller}: {name} in {metrics}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_comes_to_forbid_a_websockets_client_ends_it() {
+    let around = Around::new().await;
+    let mut client = around.plain_client().await;
+    let mut app = handshake(&around, &mut client).await;
+    let (mut of_the_mesh, mut its_app) = opened_raw(&around, CALLERS[1]).await;
+
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: own, namespace: default}\n\
+                  spec: {selector: {matchLabels: {app: app}}, mtls: {mode: STRICT}}\n";
+    around.mesh.write("policy.yaml", strict).unwrap();
+
+    assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()));
+    let server = around.mesh.workload(SERVER);
+    let metrics = server.admin("/metrics").await.unwrap().text();
+    let closed = metrics.lines().find(|line| {
+        line.starts_with("selvedge_inbound_websocket_connections_closed_total{")
+            && line.contains("error_type=\"policy\"")
+    });
+    assert!(closed.is_some_and(|line| line.ends_with(" 1")), "{metrics}");
+
+    // Who may come in is not disturbed.
+    of_the_mesh.send("still here").await;
+    assert_eq!(its_app.exactly(10).await, "still here");
 }
 
 #[tokio::test]

@@ -4,31 +4,45 @@ use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use super::{Limit, Outcome, pick};
 use crate::{
-    bind::{BoundBackend, BoundEndpoint},
-    body::InFlight,
+    bind::{Bound, BoundBackend, BoundEndpoint},
+    body::{Body, InFlight},
     connect::{SendError, Terms},
     error::{Failure, Reason, SELVEDGE_ERROR},
     seldom,
-    step::{Error, Facts, Response, Routed, Taken},
+    step::{Conn, Error, Facts, Response, Taken},
     worker::Worker,
 };
 
-/// One attempt at a request.
-#[derive(Debug)]
-pub struct Attempt {
-    /// The request.
-    pub routed: Routed,
+/// One attempt at a request, which is lent all that is known of the request: its future is small.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The connection that the request came on.
+    pub conn: &'a Conn,
+    /// The service that it is for.
+    pub bound: &'a Arc<Bound>,
+    /// The index of the rule that it follows, and the place in its backends that was drawn.
+    pub rule: (usize, usize),
+    /// That backend.
+    pub backend: &'a BoundBackend,
     /// Places in the backend's endpoints that earlier attempts used; others are preferred.
-    pub tried: Vec<usize>,
-    /// When this attempt must have answered, if it may not take all the time that there is.
+    pub tried: &'a [usize],
+    /// When it begins.
+    pub at: Instant,
+    /// When it must have answered, if it may not take all the time that there is.
     pub until: Option<Instant>,
+    /// When all attempts together must have answered.
+    pub deadline: Option<Instant>,
 }
 
 /// What makes one attempt at a request. No [`crate::step::Step`]: its future is not boxed but is a part of
 /// the caller's, so that a request and all its attempts share one allocation.
 pub trait Attempting: Clone + 'static {
     /// Picks an endpoint and sends the request there.
-    fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Response, Error>>;
+    fn attempt(
+        &self,
+        http: Box<http::Request<Body>>,
+        attempt: &Attempt<'_>,
+    ) -> impl Future<Output = Result<Response, Error>>;
 }
 
 /// See the module.
@@ -43,67 +57,81 @@ pub fn endpoints(worker: Rc<Worker>) -> Balance {
 }
 
 impl Attempting for Balance {
-    fn attempt(&self, attempt: Attempt) -> impl Future<Output = Result<Response, Error>> {
-        send(&self.worker, attempt)
+    fn attempt(
+        &self,
+        http: Box<http::Request<Body>>,
+        attempt: &Attempt<'_>,
+    ) -> impl Future<Output = Result<Response, Error>> {
+        send(&self.worker, http, attempt)
     }
 }
 
-async fn send(worker: &Worker, attempt: Attempt) -> Result<Response, Error> {
-    let Attempt { routed, tried, until } = attempt;
-    let backend = Arc::clone(routed.backend());
-    let mut facts = Facts {
-        route: Some(Taken { bound: Arc::clone(&routed.bound), rule: Some((routed.rule, routed.place)) }),
-        ..Facts::default()
-    };
-    let endpoint = match choose(worker, &backend, &tried, routed.at) {
-        Ok(endpoint) => endpoint,
-        Err(failure) => {
-            facts.reason = Some(failure.reason);
-            return Err(Error { failure, facts: Box::new(facts), request: Some(routed.http) });
-        }
-    };
-    facts.endpoint = Some(Arc::clone(&endpoint));
-    let admitted = match &backend.circuit {
-        None => None,
-        Some(circuit) => match circuit.enter(Limit::Requests) {
-            Some(admitted) => Some(admitted),
-            None => {
-                let failure = overflow(worker, &backend, Limit::Requests);
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+fn send(
+    worker: &Worker,
+    http: Box<http::Request<Body>>,
+    attempt: &Attempt<'_>,
+) -> impl Future<Output = Result<Response, Error>> {
+    async move {
+        let backend = attempt.backend;
+        let mut facts = Facts {
+            route: Some(Taken { bound: Arc::clone(attempt.bound), rule: Some(attempt.rule) }),
+            ..Facts::default()
+        };
+        let endpoint = match choose(worker, backend, attempt.tried, attempt.at) {
+            Ok(endpoint) => endpoint,
+            Err(failure) => {
                 facts.reason = Some(failure.reason);
-                return Err(Error { failure, facts: Box::new(facts), request: Some(routed.http) });
+                return Err(Error { failure, facts: Box::new(facts), request: Some(http) });
             }
-        },
-    };
+        };
+        facts.endpoint = Some(Arc::clone(&endpoint));
+        let admitted = match &backend.circuit {
+            None => None,
+            Some(circuit) => match circuit.enter(Limit::Requests) {
+                Some(admitted) => Some(admitted),
+                None => {
+                    let failure = overflow(worker, backend, Limit::Requests);
+                    facts.reason = Some(failure.reason);
+                    return Err(Error { failure, facts: Box::new(facts), request: Some(http) });
+                }
+            },
+        };
 
-    let in_flight = InFlight::new(&endpoint.target, admitted);
-    let terms = Terms {
-        connect_timeout: backend.policy.connect_timeout,
-        limits: &backend.policy.connections,
-        pool: &backend.policy.connection_pool,
-        circuit: backend.circuit.as_ref(),
-    };
-    let mut awaited = Awaited { worker, backend: &backend, endpoint: &endpoint, deadline: routed.deadline };
-    let sending = pin!(worker.pools.send(&endpoint.target, routed.version, routed.http, &terms));
-    let sent = worker.deadlines.within(until, sending).await.unwrap_or_else(|| Err(late(&endpoint).into()));
-    awaited.deadline = None;
-    let result = match sent {
-        Ok(mut http) => {
-            facts.reason = named_by_peer(&endpoint, &mut http);
-            http.body_mut().end().in_flight = Some(in_flight);
-            Ok(Response { http, facts })
-        }
-        Err(SendError { failure, request }) => {
-            if failure.reason == Reason::Overflow {
-                worker.metrics.overflow(&backend.name, Limit::Pending, worker.index);
+        let in_flight = InFlight::new(&endpoint.target, admitted);
+        let terms = Terms {
+            connect_timeout: backend.policy.connect_timeout,
+            limits: &backend.policy.connections,
+            pool: &backend.policy.connection_pool,
+            circuit: backend.circuit.as_ref(),
+        };
+        let mut awaited = Awaited { worker, backend, endpoint: &endpoint, deadline: attempt.deadline };
+        let sending = pin!(worker.pools.send(&endpoint.target, attempt.conn, http, &terms));
+        let sent = worker
+            .deadlines
+            .within(attempt.until, sending)
+            .await
+            .unwrap_or_else(|| Err(late(&endpoint).into()));
+        awaited.deadline = None;
+        let result = match sent {
+            Ok(mut http) => {
+                facts.reason = named_by_peer(&endpoint, &mut http);
+                http.body_mut().end().in_flight = Some(in_flight);
+                Ok(Response { http, facts })
             }
-            facts.reason = Some(failure.reason);
-            Err(Error { failure, facts: Box::new(facts), request })
+            Err(SendError { failure, request }) => {
+                if failure.reason == Reason::Overflow {
+                    worker.metrics.overflow(&backend.name, Limit::Pending, worker.index);
+                }
+                facts.reason = Some(failure.reason);
+                Err(Error { failure, facts: Box::new(facts), request })
+            }
+        };
+        if let Some(outcome) = judge(&result) {
+            count(worker, backend, &endpoint, outcome);
         }
-    };
-    if let Some(outcome) = judge(&result) {
-        count(worker, &backend, &endpoint, outcome);
+        result
     }
-    result
 }
 
 /// An answer that is waited for. The route's time limit drops the whole request from outside; when it is
@@ -164,10 +192,7 @@ fn late(endpoint: &BoundEndpoint) -> Failure {
 
 /// The failure that a mesh peer's sidecar says it answered with itself. What an endpoint without a
 /// sidecar says about that is its app's invention, and goes no further.
-fn named_by_peer(
-    endpoint: &BoundEndpoint,
-    response: &mut http::Response<crate::body::Body>,
-) -> Option<Reason> {
+fn named_by_peer(endpoint: &BoundEndpoint, response: &mut http::Response<Body>) -> Option<Reason> {
     if endpoint.target.identity.is_none() {
         seldom::remove(response.headers_mut(), &SELVEDGE_ERROR);
         return None;

@@ -23,7 +23,12 @@ use std::{
     time::Duration,
 };
 
-pub use self::{arriving::Arriving, guarded::Guarded, guarded::Side, ledger::Ledger};
+pub use self::{
+    arriving::{Arriving, Interrupted},
+    guarded::Guarded,
+    guarded::Side,
+    ledger::Ledger,
+};
 
 /// What a connection may hold, in bytes, while the budget is exhausted.
 pub const SHARE: u64 = 64 << 10;

@@ -137,40 +137,43 @@ impl Drop for Place {
 
 /// Sends one request. A pooled connection that turns out to have died is replaced, as long as hyper hands
 /// the request back unsent: that is never the caller's concern.
-pub(super) async fn send(
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+pub(super) fn send(
     pool: &Rc<Pool>,
     target: &Target,
     settings: &Settings,
     mut request: Box<http::Request<Body>>,
     terms: &Terms<'_>,
-) -> Result<Box<http::Response<Body>>, SendError> {
-    rewrite::for_http1(&mut request)?;
-    let asked = WebSocket::is_asked_by(&request);
-    let fresh = target.identity.is_none() && FreshConnection::is_needed_by(&request);
-    loop {
-        let in_turn = fresh || (terms.circuit.is_some() && pool.http1.waiting.is_busy());
-        let kept = if in_turn { None } else { pool.http1.take().await };
-        let (mut connection, reused) = match kept {
-            Some(connection) => (connection, true),
-            // Boxed: a handshake is seldom, and its future is much larger than a request's.
-            None => match Box::pin(open_or_wait(pool, target, settings, terms)).await {
-                Ok(connection) => connection,
-                Err(failure) => return Err(SendError { failure, request: Some(request) }),
-            },
-        };
-        match connection.sender.try_send_request(*request).await {
-            Ok(response) => return received(target, connection, response, asked),
-            Err(mut error) => {
-                let failure = failed(target, error.error());
-                match error.take_message() {
-                    Some(unsent) if reused => request = Box::new(unsent),
-                    Some(unsent) => {
-                        return Err(SendError {
-                            failure: failure.never_delivered(),
-                            request: Some(Box::new(unsent)),
-                        });
+) -> impl Future<Output = Result<Box<http::Response<Body>>, SendError>> {
+    async move {
+        rewrite::for_http1(&mut request)?;
+        let asked = WebSocket::is_asked_by(&request);
+        let fresh = target.identity.is_none() && FreshConnection::is_needed_by(&request);
+        loop {
+            let in_turn = fresh || (terms.circuit.is_some() && pool.http1.waiting.is_busy());
+            let kept = if in_turn { None } else { pool.http1.take().await };
+            let (mut connection, reused) = match kept {
+                Some(connection) => (connection, true),
+                // Boxed: a handshake is seldom, and its future is much larger than a request's.
+                None => match Box::pin(open_or_wait(pool, target, settings, terms)).await {
+                    Ok(connection) => connection,
+                    Err(failure) => return Err(SendError { failure, request: Some(request) }),
+                },
+            };
+            match connection.sender.try_send_request(*request).await {
+                Ok(response) => return received(target, connection, response, asked),
+                Err(mut error) => {
+                    let failure = failed(target, error.error());
+                    match error.take_message() {
+                        Some(unsent) if reused => *request = unsent,
+                        Some(unsent) => {
+                            return Err(SendError {
+                                failure: failure.never_delivered(),
+                                request: Some(Box::new(unsent)),
+                            });
+                        }
+                        None => return Err(failure.into()),
                     }
-                    None => return Err(failure.into()),
                 }
             }
         }
@@ -235,6 +238,7 @@ async fn open(
     let opened = super::open(target, settings, carrier, app, terms.connect_timeout, terms.max_age()).await?;
     let dial = target.dial;
     let (sender, connection) = Builder::new()
+        .preserve_header_case(settings.preserve_header_case)
         .handshake(TokioIo::new(opened.stream))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;

@@ -182,49 +182,52 @@ impl Connections {
 }
 
 /// Sends one request on a shared connection, opening one if need be.
-pub(super) async fn send(
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+pub(super) fn send(
     pool: &Rc<Pool>,
     target: &Arc<Target>,
     settings: &Settings,
     version: HttpVersion,
     mut request: Box<http::Request<Body>>,
     terms: &Terms<'_>,
-) -> Result<Box<http::Response<Body>>, SendError> {
-    let scheme = if target.is_tls_outside() { Scheme::HTTPS } else { Scheme::HTTP };
-    rewrite::for_http2(&mut request, scheme)?;
-    let place = usize::from(version == HttpVersion::Http2);
-    let mut moves = 0;
-    loop {
-        let connections = &pool.http2[place];
-        let in_turn = terms.circuit.is_some() && connections.waiting.is_busy();
-        let found = if in_turn { None } else { connections.find() };
-        let mut connection = match found {
-            Some(connection) => connection,
-            // Boxed: seldom, and larger than a request's future.
-            None => match Box::pin(open_or_wait(pool, place, target, settings, terms)).await {
-                Ok(connection) => connection,
-                Err(failure) => return Err(SendError { failure, request: Some(request) }),
-            },
-        };
-        let stream = connection.enter();
-        match connection.sender.try_send_request(*request).await {
-            Ok(response) => {
-                let mut response = answer(response, Some(&connection.ledger));
-                response.body_mut().end().lease = Some(super::Lease::Http2(stream));
-                return Ok(response);
-            }
-            Err(mut error) => {
-                let failure = failed(target, error.error());
-                match error.take_message() {
-                    Some(unsent) if moves < MOVES => {
-                        moves += 1;
-                        request = Box::new(unsent);
+) -> impl Future<Output = Result<Box<http::Response<Body>>, SendError>> {
+    async move {
+        let scheme = if target.is_tls_outside() { Scheme::HTTPS } else { Scheme::HTTP };
+        rewrite::for_http2(&mut request, scheme)?;
+        let place = usize::from(version == HttpVersion::Http2);
+        let mut moves = 0;
+        loop {
+            let connections = &pool.http2[place];
+            let in_turn = terms.circuit.is_some() && connections.waiting.is_busy();
+            let found = if in_turn { None } else { connections.find() };
+            let mut connection = match found {
+                Some(connection) => connection,
+                // Boxed: seldom, and larger than a request's future.
+                None => match Box::pin(open_or_wait(pool, place, target, settings, terms)).await {
+                    Ok(connection) => connection,
+                    Err(failure) => return Err(SendError { failure, request: Some(request) }),
+                },
+            };
+            let stream = connection.enter();
+            match connection.sender.try_send_request(*request).await {
+                Ok(response) => {
+                    let mut response = answer(response, Some(&connection.ledger));
+                    response.body_mut().end().lease = Some(super::Lease::Http2(stream));
+                    return Ok(response);
+                }
+                Err(mut error) => {
+                    let failure = failed(target, error.error());
+                    match error.take_message() {
+                        Some(unsent) if moves < MOVES => {
+                            moves += 1;
+                            *request = unsent;
+                        }
+                        Some(unsent) => {
+                            let failure = failure.never_delivered();
+                            return Err(SendError { failure, request: Some(Box::new(unsent)) });
+                        }
+                        None => return Err(failure.into()),
                     }
-                    Some(unsent) => {
-                        let failure = failure.never_delivered();
-                        return Err(SendError { failure, request: Some(Box::new(unsent)) });
-                    }
-                    None => return Err(failure.into()),
                 }
             }
         }

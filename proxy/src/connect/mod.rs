@@ -10,6 +10,7 @@ pub mod tls;
 
 mod http1;
 pub mod http2;
+mod interim;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ use crate::{
     budget::{Budget, Ledger},
     cli::Carrier,
     error::{Failure, Reason},
-    step::HttpVersion,
+    step::{Conn, HttpVersion},
     telemetry::{Direction, Metrics, OpenConnection},
     upgrade::WebSocket,
 };
@@ -114,6 +115,8 @@ pub struct Settings {
     pub live: Live,
     /// What carries HTTP/1.1 requests between sidecars.
     pub carrier: Carrier,
+    /// Whether header names keep their case where HTTP/1.1 goes on as HTTP/1.1.
+    pub preserve_header_case: bool,
     /// Our workload's name, for display in peers' logs.
     pub source: String,
     /// What the bytes draw on that have arrived and nobody has taken.
@@ -181,30 +184,45 @@ impl Pools {
         Self { settings, endpoints: RefCell::default(), apps: RefCell::default() }
     }
 
-    /// Sends `request` to `target` as a client that speaks `version` would, on the terms of its backend, and
+    /// Sends `request`, which came on `conn`, to `target` as its client would, on the terms of its backend, and
     /// waits for the answer's headers.
     ///
     /// # Errors
     /// A failure says whether the app can have seen the request.
-    pub async fn send(
+    #[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+    pub fn send(
         &self,
         target: &Arc<Target>,
-        version: HttpVersion,
+        conn: &Conn,
         mut request: Box<http::Request<Body>>,
         terms: &Terms<'_>,
-    ) -> Result<Box<http::Response<Body>>, SendError> {
-        let pool = self.pool(target);
-        let meshed = target.identity.is_some();
-        if meshed && FreshConnection::is_needed_by(&request) {
-            request.headers_mut().insert(FRESH_CONNECTION, const { HeaderValue::from_static("1") });
-        }
-        // What is to become a WebSocket needs a connection that can become one.
-        let over_http2 = !WebSocket::is_asked_by(&request)
-            && (version == HttpVersion::Http2 || self.upgrades(meshed, terms));
-        if over_http2 {
-            http2::send(&pool, target, &self.settings, version, request, terms).await
-        } else {
-            http1::send(&pool, target, &self.settings, request, terms).await
+    ) -> impl Future<Output = Result<Box<http::Response<Body>>, SendError>> {
+        async move {
+            let version = conn.version;
+            let pace = request.body().pace();
+            let pool = self.pool(target);
+            let meshed = target.identity.is_some();
+            if meshed && FreshConnection::is_needed_by(&request) {
+                request.headers_mut().insert(FRESH_CONNECTION, const { HeaderValue::from_static("1") });
+            }
+            // What is to become a WebSocket needs a connection that can become one.
+            let over_http2 = !WebSocket::is_asked_by(&request)
+                && (version == HttpVersion::Http2 || self.upgrades(meshed, terms));
+            let sent = if over_http2 {
+                http2::send(&pool, target, &self.settings, version, request, terms).await
+            } else {
+                interim::pass_on(&mut request, conn);
+                http1::send(&pool, target, &self.settings, request, terms).await
+            };
+            match sent {
+                // Whatever the endpoint made of it.
+                Err(_) if pace.is_some_and(|pace| pace.was_slow()) => Err(Failure::new(
+                    Reason::RequestTimeout,
+                    "the request's body came too slowly (--body-timeout, --min-body-rate)",
+                )
+                .into()),
+                sent => sent,
+            }
         }
     }
 
@@ -358,7 +376,7 @@ fn alert(error: &hyper::Error) -> Option<&std::io::Error> {
 
 /// Turns what hyper gives into an answer of ours.
 fn answer(response: http::Response<Incoming>, ledger: Option<&Rc<Ledger>>) -> Box<http::Response<Body>> {
-    let mut response = Box::new(response.map(|body| Body::arriving(body, ledger)));
+    let mut response = Box::new(response.map(|body| Body::arriving(body, ledger, None)));
     rewrite::answer(&mut response);
     response
 }

@@ -14,7 +14,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Removes what only concerns the connection that a message came on.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // One look at each name there is costs less than a look-up of each that there might be.
     if !headers.keys().any(is_hop_by_hop) {
         return;

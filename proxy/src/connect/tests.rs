@@ -37,6 +37,7 @@ fn pools() -> Pools {
     Pools::new(Settings {
         live: Live::new(),
         carrier: Carrier::Http1,
+        preserve_header_case: false,
         source: "default/test".into(),
         budget: Arc::new(Budget::new(u64::MAX)),
         metrics: Arc::new(Metrics::new(1)),
@@ -52,6 +53,12 @@ fn target(dial: SocketAddr) -> Arc<Target> {
         tls: crate::bind::ClientTls::ByIdentity,
         in_flight: AtomicU32::new(0),
     })
+}
+
+/// A client's connection. Never closed, so that a test need not keep it.
+fn conn(version: HttpVersion) -> &'static Conn {
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    Box::leak(Box::new(Conn::new(crate::accept::Arrival { peer, original: None }, version)))
 }
 
 fn request(path: &str) -> Box<http::Request<Body>> {
@@ -99,7 +106,7 @@ async fn a_connection_is_used_again_when_its_answer_has_been_read() {
                 let (pools, target) = (pools(), target(address));
 
                 for path in ["/a", "/b", "/c"] {
-                    let response = pools.send(&target, version, request(path), &TERMS).await.unwrap();
+                    let response = pools.send(&target, conn(version), request(path), &TERMS).await.unwrap();
                     assert_eq!(text(response).await, path);
                 }
 
@@ -116,8 +123,8 @@ async fn http1_opens_one_connection_for_each_answer_under_way() {
             let (address, connections) = server(HttpVersion::Http1).await;
             let (pools, target) = (pools(), target(address));
 
-            let first = pools.send(&target, HttpVersion::Http1, request("/a"), &TERMS).await.unwrap();
-            let second = pools.send(&target, HttpVersion::Http1, request("/b"), &TERMS).await.unwrap();
+            let first = pools.send(&target, conn(HttpVersion::Http1), request("/a"), &TERMS).await.unwrap();
+            let second = pools.send(&target, conn(HttpVersion::Http1), request("/b"), &TERMS).await.unwrap();
 
             assert_eq!(connections.load(Ordering::Relaxed), 2);
             assert_eq!((text(first).await, text(second).await), ("/a".into(), "/b".into()));
@@ -131,7 +138,7 @@ async fn http2_requests_that_come_together_share_one_connection() {
         .run_until(async {
             let (address, connections) = server(HttpVersion::Http2).await;
             let (pools, target) = (pools(), target(address));
-            let send = |path| pools.send(&target, HttpVersion::Http2, request(path), &TERMS);
+            let send = |path| pools.send(&target, conn(HttpVersion::Http2), request(path), &TERMS);
 
             let (first, second, third) = tokio::join!(send("/a"), send("/b"), send("/c"));
 
@@ -160,7 +167,7 @@ async fn unread(
     version: HttpVersion,
     terms: &Terms<'_>,
 ) -> Box<http::Response<Body>> {
-    pools.send(target, version, request("/unread"), terms).await.unwrap()
+    pools.send(target, conn(version), request("/unread"), terms).await.unwrap()
 }
 
 #[tokio::test]
@@ -180,9 +187,9 @@ async fn whoever_finds_all_connections_in_use_waits_for_one_and_too_many_are_ref
                 let terms = limited(&policy, &circuit);
                 let first = unread(&pools, &target, version, &terms).await;
 
-                let mut second = pin!(pools.send(&target, version, request("/b"), &terms));
+                let mut second = pin!(pools.send(&target, conn(version), request("/b"), &terms));
                 assert!(second.as_mut().now_or_never().is_none());
-                let third = pools.send(&target, version, request("/c"), &terms).await.unwrap_err();
+                let third = pools.send(&target, conn(version), request("/c"), &terms).await.unwrap_err();
 
                 assert_eq!(third.failure.reason, Reason::Overflow, "{version:?}");
                 assert!(third.request.is_some() && !third.failure.undelivered);
@@ -205,8 +212,8 @@ async fn who_gives_up_waiting_does_not_take_the_turn_of_the_next() {
             let terms = limited(&policy, &circuit);
             let version = HttpVersion::Http1;
             let first = unread(&pools, &target, version, &terms).await;
-            let mut second = Box::pin(pools.send(&target, version, request("/b"), &terms));
-            let mut third = Box::pin(pools.send(&target, version, request("/c"), &terms));
+            let mut second = Box::pin(pools.send(&target, conn(version), request("/b"), &terms));
+            let mut third = Box::pin(pools.send(&target, conn(version), request("/c"), &terms));
             assert!(second.as_mut().now_or_never().is_none());
             assert!(third.as_mut().now_or_never().is_none());
 
@@ -287,7 +294,8 @@ async fn a_refused_connection_is_named_and_the_request_comes_back() {
             let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
 
             for version in [HttpVersion::Http1, HttpVersion::Http2] {
-                let error = pools().send(&target(address), version, request("/"), &TERMS).await.unwrap_err();
+                let error =
+                    pools().send(&target(address), conn(version), request("/"), &TERMS).await.unwrap_err();
 
                 assert_eq!(error.failure.reason, Reason::ConnectFailure);
                 assert!(error.failure.undelivered && error.request.is_some());
@@ -302,7 +310,7 @@ async fn a_target_that_no_table_names_is_forgotten() {
         .run_until(async {
             let (address, _) = server(HttpVersion::Http1).await;
             let (pools, target) = (pools(), target(address));
-            let response = pools.send(&target, HttpVersion::Http1, request("/"), &TERMS).await.unwrap();
+            let response = pools.send(&target, conn(HttpVersion::Http1), request("/"), &TERMS).await.unwrap();
             text(response).await;
 
             pools.sweep(Instant::now());
@@ -321,7 +329,7 @@ async fn the_future_of_a_request_stays_small() {
     let pools = pools();
     let target = target("127.0.0.1:1".parse().unwrap());
 
-    let sending = pools.send(&target, HttpVersion::Http1, request("/"), &TERMS);
+    let sending = pools.send(&target, conn(HttpVersion::Http1), request("/"), &TERMS);
 
     assert!(size_of_val(&sending) <= 768, "{} bytes", size_of_val(&sending));
 }

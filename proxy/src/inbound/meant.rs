@@ -88,7 +88,7 @@ mod tests {
     use crate::{
         cli::{Carrier, OutboundTrafficPolicy},
         opaque,
-        serve::{HeadLimits, Limits},
+        serve::{HeadLimits, Limits, PaceLimits},
     };
 
     fn settings(app: Option<&str>) -> Settings {
@@ -102,10 +102,13 @@ mod tests {
             drain_timeout: Duration::from_secs(1),
             limits: Limits { head: HeadLimits { bytes: 1024, count: 10 }, streams: 1 },
             header_timeout: Duration::from_secs(1),
+            pace: PaceLimits { patience: Duration::from_secs(1), rate: 1 },
             idle_timeout: Duration::from_secs(1),
+            preserve_header_case: false,
             detect_timeout: Duration::from_secs(1),
             opaque_ports: Vec::new(),
             tcp: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
+            websocket: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
         }
     }
 

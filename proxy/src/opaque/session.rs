@@ -121,7 +121,11 @@ fn failure(ended: Ended) -> Failure {
 }
 
 /// Completes when a connection must end before it does by itself.
-async fn over(limits: Limits, meters: [&Meter<'_>; 2], until: impl Future<Output = Failure>) -> Failure {
+pub(crate) async fn over(
+    limits: Limits,
+    meters: [&Meter<'_>; 2],
+    until: impl Future<Output = Failure>,
+) -> Failure {
     let at_most = async {
         match limits.longest {
             Some(longest) => tokio::time::sleep(longest).await,

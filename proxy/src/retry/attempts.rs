@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::{Extensions, HeaderName, HeaderValue, Method, Uri};
 use tower::{Layer, Service, layer::layer_fn};
 
 use super::{Decision, Failure, Original, Outcome, decide};
@@ -62,6 +62,8 @@ struct Kept {
     uri: Uri,
     /// A list: to copy a map costs twice as much, and seldom is one needed again.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// What is known about it besides; nearly always nothing.
+    extensions: Extensions,
     body: Option<Original<Arriving>>,
 }
 
@@ -75,7 +77,8 @@ impl Kept {
         }
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let headers = request.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        Self { method, uri, headers, body }
+        let extensions = request.extensions().clone();
+        Self { method, uri, headers, extensions, body }
     }
 
     /// The request, for one more attempt; `None` if too much of its body has passed.
@@ -87,6 +90,7 @@ impl Kept {
         let mut request = http::Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
+        *request.extensions_mut() = self.extensions.clone();
         request.headers_mut().reserve(self.headers.len());
         for (name, value) in &self.headers {
             request.headers_mut().append(name, value.clone());
@@ -96,56 +100,65 @@ impl Kept {
 }
 
 impl<S: Attempting> Attempts<S> {
-    async fn run(self, routed: Routed) -> Result<Response, Error> {
-        let Routed { mut http, version, mut at, bound, rule, place, deadline } = routed;
-        let rule_of = &bound.routes.rules()[rule];
-        let backend = &bound.backends[rule_of.backends[place].backend];
-        bound.budget.deposit(at);
-        let kept = Kept::of(&mut http, &self.worker.budget);
-        let mut tried = Vec::new();
-        let mut attempt = 0;
-        let mut retrying = None;
-        loop {
-            let routed = Routed { http, version, at, bound: Arc::clone(&bound), rule, place, deadline };
-            // The route's own limit is kept outside, by `route::timeout`.
-            let until = rule_of.retry.per_try_timeout.map(|limit| at + limit);
-            let mut result = self.inner.attempt(Attempt { routed, tried: tried.clone(), until }).await;
-            facts(&mut result).retries = attempt;
-            let outcome = outcome(&result);
-            let again =
-                decide(&rule_of.retry, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
-            let Decision::Retry { proven_undelivered, backoff } = again else { return result };
-            let now = Instant::now();
-            if deadline.is_some_and(|deadline| now + backoff >= deadline) {
-                return result;
-            }
-            if !proven_undelivered && !bound.budget.withdraw(now) {
-                self.worker.metrics.retry_budget_exhausted(&bound.key, self.worker.index);
-                return result;
-            }
-            drop(retrying.take());
-            if let Some(circuit) = &backend.circuit {
-                retrying = circuit.enter(Limit::Retries);
-                if retrying.is_none() {
-                    self.worker.metrics.overflow(&backend.name, Limit::Retries, self.worker.index);
+    fn run(self, routed: Routed) -> impl Future<Output = Result<Response, Error>> {
+        let Routed { mut http, conn, mut at, bound, rule, place, deadline } = routed;
+        async move {
+            let rule_of = &bound.routes.rules()[rule];
+            let backend = &bound.backends[rule_of.backends[place].backend];
+            bound.budget.deposit(at);
+            let kept = Kept::of(&mut http, &self.worker.budget);
+            let mut tried = Vec::new();
+            let mut attempt = 0;
+            let mut retrying = None;
+            loop {
+                // The route's own limit is kept outside, by `route::timeout`.
+                let until = rule_of.retry.per_try_timeout.map(|limit| at + limit);
+                let rule = (rule, place);
+                let this =
+                    Attempt { conn: &conn, bound: &bound, rule, backend, tried: &tried, at, until, deadline };
+                let mut result = self.inner.attempt(http, &this).await;
+                facts(&mut result).retries = attempt;
+                let outcome = outcome(&result);
+                let again = decide(
+                    &rule_of.retry,
+                    &kept.method,
+                    attempt,
+                    &outcome,
+                    &mut self.worker.rng.borrow_mut(),
+                );
+                let Decision::Retry { proven_undelivered, backoff } = again else { return result };
+                let now = Instant::now();
+                if deadline.is_some_and(|deadline| now + backoff >= deadline) {
                     return result;
                 }
+                if !proven_undelivered && !bound.budget.withdraw(now) {
+                    self.worker.metrics.retry_budget_exhausted(&bound.key, self.worker.index);
+                    return result;
+                }
+                drop(retrying.take());
+                if let Some(circuit) = &backend.circuit {
+                    retrying = circuit.enter(Limit::Retries);
+                    if retrying.is_none() {
+                        self.worker.metrics.overflow(&backend.name, Limit::Retries, self.worker.index);
+                        return result;
+                    }
+                }
+                // Last, because it takes the body away from the attempt before.
+                let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
+                http = next;
+                if outcome.failure == Some(Failure::Reset) {
+                    http.extensions_mut().insert(FreshConnection);
+                }
+                log(&kept.method, attempt, &result, backoff);
+                remember(&mut tried, facts(&mut result), backend);
+                self.worker.metrics.retries(&bound.key, self.worker.index);
+                drop(result);
+                if !backoff.is_zero() {
+                    tokio::time::sleep(backoff).await;
+                }
+                attempt += 1;
+                at = Instant::now();
             }
-            // Last, because it takes the body away from the attempt before.
-            let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
-            http = next;
-            if outcome.failure == Some(Failure::Reset) {
-                http.extensions_mut().insert(FreshConnection);
-            }
-            log(&kept.method, attempt, &result, backoff);
-            remember(&mut tried, facts(&mut result), backend);
-            self.worker.metrics.retries(&bound.key, self.worker.index);
-            drop(result);
-            if !backoff.is_zero() {
-                tokio::time::sleep(backoff).await;
-            }
-            attempt += 1;
-            at = Instant::now();
         }
     }
 }
@@ -213,6 +226,6 @@ mod tests {
     #[test]
     fn the_future_of_all_attempts_stays_small() {
         let size = size_of_output(Attempts::<Balance>::run);
-        assert!(size <= 1_600, "{size}");
+        assert!(size <= 1_400, "{size}");
     }
 }

@@ -124,7 +124,7 @@ impl<S: Step<Routed>> Choose<S> {
         let timeout = timeout(bound.routes.rules()[rule].timeout, &request);
         let Request { http, conn, at } = request;
         let deadline = timeout.map(|timeout| at + timeout);
-        Ok(Routed { http, version: conn.version, at, bound, rule, place, deadline })
+        Ok(Routed { http, conn, at, bound, rule, place, deadline })
     }
 
     /// Asks the control plane, then goes on; what it does not know passes through, if that is allowed.

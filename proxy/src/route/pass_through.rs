@@ -47,8 +47,7 @@ pub(super) async fn pass_through(
         None => unpooled(resolve(worker, authority).await?),
     };
     refuse_loop(worker, target.dial, request.conn.peer)?;
-    let version = request.conn.version;
-    let sent = worker.pools.send(&target, version, request.http, &TERMS).await;
+    let sent = worker.pools.send(&target, &request.conn, request.http, &TERMS).await;
     match sent {
         Ok(http) => Ok(Response { http, facts: Facts::default() }),
         Err(error) => Err(Error::from(error.failure)),

@@ -5,9 +5,15 @@
 //! needed to know where the next head begins. In place of a request that is refused hyper sees a small one
 //! of our own, after which nothing is read any more: so the refusal is answered in its turn by the same
 //! path as everything else, with our header, counted and logged, and the connection closes.
+//!
+//! While an answer is awaited hyper does not read, since a client may close its half and still be answered.
+//! One that is gone altogether would then be noticed when its answer is written: too late for the app, which
+//! works for nobody. So this stream reads on instead, and holds what comes. An end is kept for later, and a
+//! reset ends the connection, and with it the request.
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -28,7 +34,7 @@ use crate::error::Reason;
 /// What hyper sees instead of a refused request. Its method is [`super::head::REFUSED`].
 const STAND_IN: &[u8] = b"SELVEDGE-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
-/// How much of what a refused client has sent already is read before the connection closes. Closing over
+/// How much of what a client has sent already that was refused, or cut short, is read before the connection closes. Closing over
 /// unread bytes would reset it, and take the answer away from the client.
 const LINGER: usize = 256 * 1024;
 
@@ -45,7 +51,18 @@ pub(super) struct Strict<S> {
     cleared: usize,
     /// Who is woken when the client has kept us waiting.
     parked: Option<Waker>,
+    /// Whether a client that closes its half still waits for its answers.
+    half_closes: bool,
+    /// Whether it has closed it.
+    ended: bool,
+    /// Whether hyper is in the middle of writing something.
+    writing: bool,
+    /// Interim answers that are being sent.
+    interim: Vec<u8>,
 }
+
+/// How many bytes of the next request are taken in while an answer is awaited, at the most.
+const AHEAD: usize = 1024;
 
 /// What the next byte belongs to.
 #[derive(Debug)]
@@ -62,8 +79,21 @@ enum Stage {
 }
 
 impl<S> Strict<S> {
-    pub(super) fn new(inner: S, limits: HeadLimits, watch: Arc<Watch>) -> Self {
-        Self { inner, limits, watch, stage: Stage::Head, held: BytesMut::new(), cleared: 0, parked: None }
+    /// `half_closes`: its client may close its half and wait for its answers, as HTTP/1.1 allows.
+    pub(super) fn new(inner: S, limits: HeadLimits, watch: Arc<Watch>, half_closes: bool) -> Self {
+        Self {
+            inner,
+            limits,
+            watch,
+            stage: Stage::Head,
+            held: BytesMut::new(),
+            cleared: 0,
+            parked: None,
+            half_closes,
+            ended: false,
+            writing: false,
+            interim: Vec::new(),
+        }
     }
 
     /// Goes through `bytes`, the first `seen` of which are an incomplete head. Returns how many of them
@@ -203,6 +233,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             match this.stage {
                 Stage::Refused => return Poll::Pending,
                 Stage::Broken => return Poll::Ready(Err(malformed())),
+                _ if this.ended => return Poll::Ready(Ok(())),
                 _ => {}
             }
             let before = buf.filled().len();
@@ -248,23 +279,87 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Strict<S> {
+    /// Reads while an answer is awaited, to learn of a client that is gone.
+    fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.ended || !self.held.is_empty() || !matches!(self.stage, Stage::Head) {
+            return Ok(());
+        }
+        let mut space = [const { MaybeUninit::uninit() }; AHEAD];
+        let mut buf = ReadBuf::uninit(&mut space);
+        let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, &mut buf) else { return Ok(()) };
+        read?;
+        let bytes = buf.filled();
+        if bytes.is_empty() {
+            self.ended = true;
+            let gone =
+                || io::Error::new(io::ErrorKind::ConnectionAborted, "the client left before its answer");
+            return self.half_closes.then_some(()).ok_or_else(gone);
+        }
+        self.held.extend_from_slice(bytes);
+        self.cleared = self.inspect(bytes, 0);
+        self.stand_in();
+        Ok(())
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Strict<S> {
+    /// Sends interim answers, if there are any. They come between whole messages: those that find hyper in
+    /// the middle of one are left out.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.interim.is_empty() {
+            if !self.watch.awaited.has_interim() {
+                return Poll::Ready(Ok(()));
+            }
+            // Who was parked has been woken for this, and parks again.
+            self.parked = None;
+            let interim = self.watch.awaited.take();
+            if !self.writing {
+                self.interim = interim;
+            }
+        }
+        while !self.interim.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.interim))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the request's body is not chunked as HTTP/1.1 requires")
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+        let this = self.get_mut();
+        ready!(this.poll_interim(cx))?;
+        this.writing = true;
+        Pin::new(&mut this.inner).poll_write(cx, buf)
     }
 
+    /// hyper comes here whenever it has been woken, after it has written all that it had.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        let is_awaited = this.watch.awaited.is_on();
+        // A message has come to its end, unless its answer's body is what hyper waits for.
+        this.writing &= !is_awaited;
+        ready!(this.poll_interim(cx))?;
+        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
+        if is_awaited {
+            this.park(cx.waker());
+            this.look(cx)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
-        if matches!(this.stage, Stage::Refused | Stage::Broken) {
+        if !matches!(this.stage, Stage::Head | Stage::Tunnel) {
             discard(&mut this.inner, cx);
         }
         Poll::Ready(Ok(()))
@@ -275,7 +370,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        ready!(this.poll_interim(cx))?;
+        this.writing = true;
+        Pin::new(&mut this.inner).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -317,7 +415,7 @@ mod tests {
     async fn seen(sent: &str, piece: usize) -> (String, bool) {
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
         let (mut client, server) = duplex(64 * 1024);
-        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true);
         let mut seen = Vec::new();
         for piece in sent.as_bytes().chunks(piece) {
             client.write_all(piece).await.unwrap();
@@ -359,7 +457,7 @@ mod tests {
     async fn after_an_upgrade_anything_passes() {
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
         let (mut client, server) = duplex(1024);
-        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true);
         watch.become_tunnel();
         client.write_all(b"\x81\x05hello").await.unwrap();
 
@@ -373,7 +471,7 @@ mod tests {
     async fn what_was_refused_too_early_breaks_the_tunnel() {
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
         let (mut client, server) = duplex(1024);
-        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true);
         client.write_all(format!("{GET}\x01\x05hell\n").as_bytes()).await.unwrap();
         let mut seen = Vec::with_capacity(1024);
         strict.read_buf(&mut seen).await.unwrap();
@@ -391,7 +489,7 @@ mod tests {
         for (sent, expected) in [("GET / HTTP/1.1\r\n", stand_in_after("")), ("", String::new())] {
             let watch = patience.watch();
             let (mut client, server) = duplex(1024);
-            let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch));
+            let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true);
             client.write_all(sent.as_bytes()).await.unwrap();
             let mut seen = Vec::with_capacity(1024);
             assert!(strict.read_buf(&mut seen).now_or_never().is_none());
@@ -407,7 +505,7 @@ mod tests {
     async fn a_chunk_without_its_end_breaks_the_connection() {
         let (mut client, server) = duplex(1024);
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
-        let mut strict = Strict::new(server, LIMITS, watch);
+        let mut strict = Strict::new(server, LIMITS, watch, true);
         client.write_all(CHUNKED.replace("abc\r\n0", "abcd\r\n0").as_bytes()).await.unwrap();
 
         let mut seen = Vec::new();

@@ -16,7 +16,10 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::head::{NO_METHOD, Refusal};
+use super::{
+    awaited::Awaited,
+    head::{NO_METHOD, Refusal},
+};
 
 /// The longest tick: how long an idle worker sleeps.
 const MAX_TICK: Duration = Duration::from_secs(5);
@@ -77,6 +80,7 @@ impl Patience {
             waker: AtomicWaker::new(),
             refusal: OnceLock::new(),
             tunnel: AtomicBool::new(false),
+            awaited: Awaited::default(),
         });
         self.connections.borrow_mut().push(Arc::downgrade(&watch));
         watch
@@ -109,6 +113,8 @@ pub struct Watch {
     refusal: OnceLock<Refusal>,
     /// Whether HTTP has ended on it, by an upgrade.
     tunnel: AtomicBool,
+    /// The answer that its client waits for; HTTP/1 only.
+    pub(super) awaited: Awaited,
 }
 
 impl Watch {
@@ -166,6 +172,18 @@ impl Watch {
     /// Why a request is refused in whose place hyper saw our own. If there is no reason, it was a client's.
     pub(super) fn refusal(&self) -> Refusal {
         self.refusal.get().copied().unwrap_or(NO_METHOD)
+    }
+
+    /// The number of the request whose client may get interim answers; `None`: there is none.
+    pub(crate) fn exchange(&self) -> Option<u32> {
+        self.awaited.exchange()
+    }
+
+    /// Sends `text`, an interim answer, to whoever waits for the answer to request number `exchange`.
+    pub(crate) fn interim(&self, exchange: u32, text: &[u8]) {
+        if self.awaited.leave(exchange, text) {
+            self.waker.wake();
+        }
     }
 
     /// HTTP ends here; nothing is waited for any more.

@@ -31,7 +31,7 @@ use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName};
 use super::{
     control::ControlMetrics,
     series::{BUCKETS_MS, Direction, DurationLabels, Durations, End, Labels, Series},
-    tcp::{self, TcpSeries},
+    tcp::{self, Kind, TcpSeries},
 };
 use crate::{balance::Limit, budget::Budget, error::Reason};
 
@@ -50,8 +50,8 @@ pub struct Metrics {
     series: Registered<Labels, Series>,
     durations: Registered<DurationLabels, Durations>,
     overflow: [Arc<Series>; DIRECTIONS.len()],
-    tcp: Registered<Labels, TcpSeries>,
-    tcp_overflow: [Arc<TcpSeries>; DIRECTIONS.len()],
+    tcp: Streams,
+    websockets: Streams,
     connections: [Connections; DIRECTIONS.len()],
     retries: Rare<ServiceKey>,
     budget_exhausted: Rare<ServiceKey>,
@@ -81,8 +81,8 @@ impl Metrics {
             series: Registered::new(limit),
             durations: Registered::new(limit),
             overflow: [overflow(), overflow()],
-            tcp: Registered::new(limit),
-            tcp_overflow: [(); DIRECTIONS.len()].map(|()| Arc::new(TcpSeries::new(None, workers))),
+            tcp: Streams::new(limit, workers),
+            websockets: Streams::new(limit, workers),
             connections: Default::default(),
             retries: Rare::new(workers),
             budget_exhausted: Rare::new(workers),
@@ -115,9 +115,21 @@ impl Metrics {
     /// The series of opaque connections with these labels. Takes a lock: once for each connection, or when
     /// configuration changes.
     pub fn tcp(&self, labels: &Labels) -> Arc<TcpSeries> {
-        let make = || Some(Arc::new(TcpSeries::new(Some(labels.clone()), self.workers)));
-        let found = self.tcp.find_or_make(labels, make);
-        found.unwrap_or_else(|| Arc::clone(&self.tcp_overflow[labels.direction as usize]))
+        self.tcp.find(labels, self.workers)
+    }
+
+    /// The series of WebSockets that requests have become which are counted in `requests`. Takes a lock: once
+    /// for each WebSocket.
+    pub fn websockets(&self, requests: &Series) -> Arc<TcpSeries> {
+        match requests.labels() {
+            Some(labels) => self.websockets.find(labels, self.workers),
+            None => {
+                let inbound = &self.overflow[Direction::Inbound as usize];
+                let inbound = std::ptr::eq(requests, Arc::as_ptr(inbound));
+                let direction = if inbound { Direction::Inbound } else { Direction::Outbound };
+                Arc::clone(&self.websockets.overflow[direction as usize])
+            }
+        }
     }
 
     /// The series of requests to our own port. `source`: who the client has proven to be.
@@ -294,6 +306,33 @@ impl<K: Ord, V> Entries<K, V> {
     }
 }
 
+/// The series of one kind of byte streams.
+#[derive(Debug)]
+struct Streams {
+    series: Registered<Labels, TcpSeries>,
+    overflow: [Arc<TcpSeries>; DIRECTIONS.len()],
+}
+
+impl Streams {
+    fn new(limit: usize, workers: usize) -> Self {
+        let overflow = || Arc::new(TcpSeries::new(None, workers));
+        Self { series: Registered::new(limit), overflow: [overflow(), overflow()] }
+    }
+
+    fn find(&self, labels: &Labels, workers: usize) -> Arc<TcpSeries> {
+        let make = || Some(Arc::new(TcpSeries::new(Some(labels.clone()), workers)));
+        let found = self.series.find_or_make(labels, make);
+        found.unwrap_or_else(|| Arc::clone(&self.overflow[labels.direction as usize]))
+    }
+
+    fn of(&self, direction: Direction) -> Vec<Arc<TcpSeries>> {
+        let mut all = self.series.all();
+        all.retain(|series| series.is_of(direction));
+        all.push(Arc::clone(&self.overflow[direction as usize]));
+        all
+    }
+}
+
 /// Counts of what is rare, by a key that is looked up each time. Each worker has its own map, whose lock
 /// nobody else takes but a scrape.
 #[derive(Debug)]
@@ -334,7 +373,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (series, durations, tcp) = (self.series.all(), self.durations.all(), self.tcp.all());
+        let (series, durations) = (self.series.all(), self.durations.all());
         for direction in DIRECTIONS {
             let word = direction.word();
             let overflow = &self.overflow[direction as usize];
@@ -344,9 +383,8 @@ impl Collector for Metrics {
             let durations = durations.chain([overflow.durations()]);
             encode_durations(&mut encoder, word, durations)?;
             encode_connections(&mut encoder, word, &self.connections[direction as usize])?;
-            let tcp = tcp.iter().filter(|series| series.is_of(direction));
-            let tcp: Vec<_> = tcp.chain([&self.tcp_overflow[direction as usize]]).cloned().collect();
-            tcp::encode(&mut encoder, direction, &tcp)?;
+            tcp::encode(&mut encoder, Kind::Tcp, direction, &self.tcp.of(direction))?;
+            tcp::encode(&mut encoder, Kind::WebSocket, direction, &self.websockets.of(direction))?;
         }
         self.encode_rare(&mut encoder)?;
         self.encode_budget(&mut encoder)?;

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{Direction, Series, access_log};
+use super::{Direction, Metrics, Series, TcpSeries, access_log};
 use crate::{
     error::Reason,
     respond::grpc_status,
@@ -129,6 +129,11 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Where it is counted as a WebSocket, which the request has become.
+    pub fn websockets(&self, metrics: &Metrics) -> Arc<TcpSeries> {
+        metrics.websockets(&self.series)
+    }
+
     /// Takes note of the answer's trailers: where gRPC says how the call ended.
     pub fn trailers(&mut self, trailers: &HeaderMap) {
         self.grpc_status = grpc_status(trailers).or(self.grpc_status);

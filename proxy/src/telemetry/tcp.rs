@@ -1,4 +1,4 @@
-//! The numbers of opaque connections: opened, closed and refused by why, and bytes each way.
+//! The numbers of opaque connections and of WebSockets: opened, closed and refused by why, and bytes each way.
 //!
 //! As for requests, each worker has numbers of its own and a connection finds its series once; bytes are
 //! counted as they pass, so that a connection of days does not come as one leap at its end.
@@ -22,7 +22,26 @@ use super::{
 };
 use crate::error::Reason;
 
-/// The numbers of the opaque connections with one set of labels.
+/// What is carried as a stream of bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// Opaque connections.
+    Tcp,
+    /// What HTTP requests have become.
+    WebSocket,
+}
+
+impl Kind {
+    /// The word in metrics' names, and what their help calls it.
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Tcp => ("tcp", "opaque TCP connections"),
+            Self::WebSocket => ("websocket", "WebSockets"),
+        }
+    }
+}
+
+/// The numbers of the streams with one set of labels.
 #[derive(Debug)]
 pub struct TcpSeries {
     /// `None`: what there was no room for.
@@ -90,6 +109,13 @@ impl TcpSeries {
         self.shards.iter().map(|shard| number(shard).load(Ordering::Relaxed)).sum()
     }
 
+    /// How many are open; `None`: there never was one.
+    fn open(&self) -> Option<u64> {
+        let opened = self.sum(|shard| &shard.opened);
+        let closed: u64 = self.ends().map(|(_, count)| count).sum();
+        (opened > 0).then(|| opened.saturating_sub(closed))
+    }
+
     /// How many were closed, by why, and how many refused; only what has happened.
     fn ends(&self) -> impl Iterator<Item = (Option<Reason>, u64)> {
         let reasons = std::iter::once(None).chain(Reason::ALL.into_iter().map(Some));
@@ -110,13 +136,24 @@ impl TcpSeries {
 /// Writes the families of one direction.
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
+    kind: Kind,
     direction: Direction,
     series: &[Arc<TcpSeries>],
 ) -> fmt::Result {
-    let word = direction.word();
-    let name = format!("selvedge_{word}_tcp_connections_opened");
-    let help = "Opaque TCP connections that were carried.";
-    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+    let (word, streams) = kind.words();
+    let prefix = format!("selvedge_{}_{word}", direction.word());
+    let name = format!("{prefix}_connections_open");
+    let help = format!("How many {streams} are open.");
+    let mut metric = encoder.encode_descriptor(&name, &help, None, MetricType::Gauge)?;
+    for one in series {
+        if let Some(open) = one.open() {
+            let labels = TcpLabels { labels: one.labels.as_ref(), reason: None };
+            metric.encode_family(&labels)?.encode_gauge(&open)?;
+        }
+    }
+    let name = format!("{prefix}_connections_opened");
+    let help = format!("How many {streams} were carried.");
+    let mut metric = encoder.encode_descriptor(&name, &help, None, MetricType::Counter)?;
     for one in series {
         let opened = one.sum(|shard| &shard.opened);
         if opened > 0 {
@@ -124,31 +161,42 @@ pub(super) fn encode(
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&opened, None)?;
         }
     }
-    let name = format!("selvedge_{word}_tcp_connections_closed");
+    let name = format!("{prefix}_connections_closed");
     let help =
-        "Opaque TCP connections that are over; error_type says why, if they did not end by themselves.";
-    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+        format!("How many {streams} are over; error_type says why, if they did not end by themselves.");
+    let mut metric = encoder.encode_descriptor(&name, &help, None, MetricType::Counter)?;
     for one in series {
         for (reason, count) in one.ends() {
             let labels = TcpLabels { labels: one.labels.as_ref(), reason };
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
     }
-    let name = format!("selvedge_{word}_tcp_connections_refused");
-    let help = "Opaque TCP connections that were not carried, by why.";
-    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+    if matches!(kind, Kind::Tcp) {
+        encode_refusals(encoder, &prefix, streams, series)?;
+    }
+    let received = format!("Bytes of {streams} that came from their clients.");
+    encode_bytes(encoder, &format!("{prefix}_received_bytes"), &received, series, |shard| &shard.received)?;
+    let sent = format!("Bytes of {streams} that went to their clients.");
+    encode_bytes(encoder, &format!("{prefix}_sent_bytes"), &sent, series, |shard| &shard.sent)
+}
+
+/// Those that were never carried. A WebSocket that was not is a request like any other.
+fn encode_refusals(
+    encoder: &mut DescriptorEncoder<'_>,
+    prefix: &str,
+    streams: &str,
+    series: &[Arc<TcpSeries>],
+) -> fmt::Result {
+    let name = format!("{prefix}_connections_refused");
+    let help = format!("How many {streams} were not carried, by why.");
+    let mut metric = encoder.encode_descriptor(&name, &help, None, MetricType::Counter)?;
     for one in series {
         for (reason, count) in one.refusals() {
             let labels = TcpLabels { labels: one.labels.as_ref(), reason: Some(reason) };
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
     }
-    let received = "Bytes of opaque TCP connections that came from their clients.";
-    encode_bytes(encoder, &format!("selvedge_{word}_tcp_received_bytes"), received, series, |shard| {
-        &shard.received
-    })?;
-    let sent = "Bytes of opaque TCP connections that went to their clients.";
-    encode_bytes(encoder, &format!("selvedge_{word}_tcp_sent_bytes"), sent, series, |shard| &shard.sent)
+    Ok(())
 }
 
 fn encode_bytes(

@@ -221,8 +221,13 @@ fn cases() -> Vec<Case> {
     ];
     let long = "x".repeat(62_000);
     cases.push(Case {
-        allowed: &[Outcome::Status(431), Outcome::Reset],
+        allowed: &[Outcome::Status(431)],
         ..with("a field that is too long", &[("x", &long)], "")
+    });
+    let far_too_long = "x".repeat(200_000);
+    cases.push(Case {
+        allowed: &[Outcome::Status(431), Outcome::Reset, Outcome::Closed],
+        ..with("a field that is far too long", &[("x", &far_too_long)], "")
     });
     cases.push(Case { allowed: &[Outcome::Status(431)], ..with("too many fields", &[("x", "y"); 101], "") });
     cases.push(Case {
@@ -275,4 +280,12 @@ async fn malformed_streams_are_refused_and_never_forwarded() {
     }
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     mesh.is_well().await;
+    for workload in [mesh.client(), mesh.target()] {
+        let metrics = workload.admin("/metrics").await.expect("metrics").text();
+        let refused =
+            |line: &&str| line.contains("_requests_total{") && line.contains("error_type=\"head-too-large\"");
+        let counts =
+            metrics.lines().filter(refused).filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
+        assert_eq!(counts.sum::<u32>(), 2, "too long, and too many fields: {metrics}");
+    }
 }

@@ -62,6 +62,46 @@ async fn heads_that_do_not_come_to_an_end_time_out() {
 }
 
 #[tokio::test]
+async fn bodies_that_come_too_slowly_are_refused_and_others_take_their_time() {
+    let mesh = Mesh::start(&[("--body-timeout", "1s"), ("--min-body-rate", "1000")]).await;
+    let post =
+        |path: &str, length: &str| format!("POST /{path} HTTP/1.1\r\nHost: target:9080\r\n{length}\r\n\r\n");
+    for (listener, address) in mesh.listeners() {
+        let start = post("slow", "Content-Length: 1000000") + "a";
+        let mut slow = clients(address, 100, &start).await;
+        // These keep the pace, or none is asked of them.
+        let mut steady = clients(address, 1, &post("steady", "Content-Length: 4000")).await;
+        let mut silent = clients(address, 1, &post("silent", "Transfer-Encoding: chunked")).await;
+        for round in 0..4 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            steady[0].write_all(&[b'x'; 1000]).await.expect("it is read");
+            if round == 0 {
+                for client in &mut slow {
+                    client.write_all(b"a").await.expect("its time is not over");
+                }
+            }
+        }
+
+        for client in &mut slow {
+            let answer = rest(client).await;
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{listener}: {answer}");
+            assert!(answer.contains("selvedge-error: request-timeout: "), "{listener}: {answer}");
+        }
+        silent[0].write_all(b"0\r\n\r\n").await.expect("it is read");
+        for client in steady.iter_mut().chain(&mut silent) {
+            let mut answer = vec![0; 12];
+            timeout(SOON, client.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+            assert_eq!(answer, b"HTTP/1.1 200", "{listener}");
+        }
+        let mut seen = mesh.app.seen();
+        seen.retain(|path| path != "/normal");
+        seen.sort();
+        assert_eq!(seen, ["/silent", "/steady"], "{listener}");
+    }
+    mesh.is_well().await;
+}
+
+#[tokio::test]
 async fn connections_without_requests_are_closed() {
     let mesh = Mesh::start(&[("--idle-timeout", "1s")]).await;
     for (_, address) in mesh.listeners() {

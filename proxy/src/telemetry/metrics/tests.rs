@@ -54,6 +54,11 @@ fn the_text_is_what_dashboards_rely_on() {
     tcp.refused(1, Reason::Overflow);
     tcp.received(0).expect("a worker").store(70_000, Ordering::Relaxed);
     tcp.sent(1).expect("a worker").store(5, Ordering::Relaxed);
+    let websockets = metrics.websockets(&series);
+    websockets.opened(0);
+    websockets.opened(1);
+    websockets.closed(1, Some(Reason::Timeout));
+    websockets.received(0).expect("a worker").store(4, Ordering::Relaxed);
     metrics.retries(&reviews(), 0);
     metrics.retries(&reviews(), 1);
     metrics.retry_budget_exhausted(&reviews(), 0);

@@ -1,0 +1,114 @@
+//! The answer that a client of HTTP/1 waits for, and the interim answers that it gets before (RFC 9110,
+//! section 15.2): `103 Early Hints`, above all.
+//!
+//! hyper tells of interim answers on connections that it opened, and can send none on those that it serves.
+//! So they are left here, already written out, and our own stream beneath hyper sends them when hyper has
+//! nothing under way: see [`super::strict`].
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+};
+
+/// Bytes of interim answers that wait to be sent. More are left out: they are hints.
+const LIMIT: usize = 16 << 10;
+
+/// See the module. On one thread, as its [`super::Watch`] is.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    /// Which request of the connection's is being answered: nothing that was said about an earlier one counts.
+    exchange: AtomicU32,
+    state: AtomicU8,
+    /// Whether there is anything in `interim`. Asked for each write, so that the lock is not.
+    some: AtomicBool,
+    interim: Mutex<Vec<u8>>,
+}
+
+/// No answer is awaited.
+const NONE: u8 = 0;
+/// One answer, and nothing else before it.
+const FINAL: u8 = 1;
+/// One answer, after any number of interim ones.
+const ANY: u8 = 2;
+
+impl Awaited {
+    /// A request has come; `interim`: its client understands interim answers, as HTTP/1.0 does not.
+    pub(super) fn begin(&self, interim: bool) {
+        self.exchange.store(self.exchange.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.state.store(if interim { ANY } else { FINAL }, Ordering::Relaxed);
+    }
+
+    /// Its answer has come.
+    pub(super) fn end(&self) {
+        self.state.store(NONE, Ordering::Relaxed);
+    }
+
+    /// Whether an answer is awaited.
+    pub(super) fn is_on(&self) -> bool {
+        self.state.load(Ordering::Relaxed) != NONE
+    }
+
+    /// The number of the request whose client may be told something before its answer.
+    pub(super) fn exchange(&self) -> Option<u32> {
+        (self.state.load(Ordering::Relaxed) == ANY).then(|| self.exchange.load(Ordering::Relaxed))
+    }
+
+    /// Leaves an interim answer to request number `exchange`. Whether it is to be sent.
+    pub(super) fn leave(&self, exchange: u32, text: &[u8]) -> bool {
+        let mut interim = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.exchange() == Some(exchange) && interim.len() + text.len() <= LIMIT;
+        if wanted {
+            interim.extend_from_slice(text);
+            self.some.store(true, Ordering::Relaxed);
+        }
+        wanted
+    }
+
+    /// Whether an interim answer is to be sent.
+    pub(super) fn has_interim(&self) -> bool {
+        self.some.load(Ordering::Relaxed)
+    }
+
+    /// What is to be sent.
+    pub(super) fn take(&self) -> Vec<u8> {
+        self.some.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_request_that_is_being_answered_has_interim_answers() {
+        let awaited = Awaited::default();
+        assert_eq!(awaited.exchange(), None, "nobody has asked");
+
+        awaited.begin(true);
+        let first = awaited.exchange().unwrap();
+        assert!(awaited.leave(first, b"a") && awaited.leave(first, b"b"));
+        assert!(awaited.has_interim());
+        assert_eq!(awaited.take(), b"ab");
+        assert!(!awaited.has_interim());
+
+        awaited.end();
+        assert!(!awaited.leave(first, b"late"));
+        awaited.begin(true);
+        assert!(!awaited.leave(first, b"of another"));
+        awaited.begin(false);
+        assert_eq!((awaited.exchange(), awaited.is_on()), (None, true), "HTTP/1.0 has none");
+    }
+
+    #[test]
+    fn there_are_only_so_many() {
+        let awaited = Awaited::default();
+        awaited.begin(true);
+        let exchange = awaited.exchange().unwrap();
+
+        assert!(awaited.leave(exchange, &[b'a'; LIMIT]));
+        assert!(!awaited.leave(exchange, b"a"));
+
+        assert_eq!(awaited.take().len(), LIMIT);
+    }
+}

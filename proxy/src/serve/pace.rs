@@ -1,0 +1,141 @@
+//! How slowly a request's body may come: what is too slow keeps an app busy with waiting (slow POST).
+//!
+//! Only a body whose length its head declares has to keep a pace. Whoever knows the length has the bytes, so
+//! what holds them up is the network or ill will; a body of unknown length may be a stream that has nothing
+//! to say for hours. And only the time counts in which we wait for the client, not that in which the app
+//! does not read.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use crate::deadline::{Deadline, Deadlines};
+
+/// How slowly bodies may come.
+#[derive(Debug, Clone, Copy)]
+pub struct PaceLimits {
+    /// How long one may keep us waiting before anything of it has come.
+    pub patience: Duration,
+    /// So many bytes make good for a second of it; 0: there is no limit.
+    pub rate: u32,
+}
+
+/// The pace of one body.
+#[derive(Debug)]
+pub struct Pace {
+    limits: PaceLimits,
+    deadlines: Rc<Deadlines>,
+    /// How long it may keep us waiting yet.
+    left: Cell<Duration>,
+    /// Since when we wait, and until when.
+    waiting: RefCell<Option<(Instant, Deadline)>>,
+    slow: Cell<bool>,
+}
+
+impl Pace {
+    /// The pace of a body of so many bytes; `None`: it need not keep any.
+    pub fn of(length: Option<u64>, limits: PaceLimits, deadlines: &Rc<Deadlines>) -> Option<Rc<Self>> {
+        let limited = limits.rate > 0 && length.is_some_and(|length| length > 0);
+        limited.then(|| {
+            Rc::new(Self {
+                limits,
+                deadlines: Rc::clone(deadlines),
+                left: Cell::new(limits.patience),
+                waiting: RefCell::default(),
+                slow: Cell::new(false),
+            })
+        })
+    }
+
+    /// Nothing has come. Ready when that has been so for too long.
+    pub fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting.borrow_mut();
+        let (_, deadline) = waiting.get_or_insert_with(|| {
+            let now = Instant::now();
+            (now, self.deadlines.at(now + self.left.get()))
+        });
+        ready!(Pin::new(deadline).poll(cx));
+        self.slow.set(true);
+        Poll::Ready(())
+    }
+
+    /// So many bytes have come.
+    pub fn came(&self, bytes: usize) {
+        let waited = self.waiting.take().map(|(since, _)| since.elapsed()).unwrap_or_default();
+        self.left.set(self.limits.after(self.left.get(), waited, bytes));
+    }
+
+    /// Whether it was too slow.
+    pub fn was_slow(&self) -> bool {
+        self.slow.get()
+    }
+}
+
+impl PaceLimits {
+    /// What is left of the time that a body may keep us waiting, after it has done so and given so many bytes.
+    fn after(self, left: Duration, waited: Duration, bytes: usize) -> Duration {
+        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / u64::from(self.rate.max(1));
+        left.saturating_sub(waited).saturating_add(Duration::from_nanos(nanos)).min(self.patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: PaceLimits = PaceLimits { patience: Duration::from_secs(10), rate: 100 };
+
+    #[test]
+    fn bytes_make_good_for_time_but_are_not_saved_up() {
+        let second = Duration::from_secs(1);
+
+        assert_eq!(LIMITS.after(10 * second, 4 * second, 0), 6 * second);
+        assert_eq!(LIMITS.after(6 * second, second, 200), 7 * second);
+        assert_eq!(
+            LIMITS.after(6 * second, second, 1_000_000),
+            10 * second,
+            "a fast start earns no long stall"
+        );
+        assert_eq!(LIMITS.after(second, 4 * second, 50), second / 2);
+    }
+
+    #[test]
+    fn only_a_body_of_known_length_keeps_a_pace() {
+        let deadlines = Rc::new(Deadlines::default());
+
+        assert!(Pace::of(Some(1), LIMITS, &deadlines).is_some());
+        assert!(Pace::of(Some(0), LIMITS, &deadlines).is_none());
+        assert!(Pace::of(None, LIMITS, &deadlines).is_none());
+        let unlimited = PaceLimits { rate: 0, ..LIMITS };
+        assert!(Pace::of(Some(1), unlimited, &deadlines).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn who_keeps_the_rate_is_never_cut_off(waits in prop::collection::vec(1u64..9_000, 1..200)) {
+            let mut left = LIMITS.patience;
+            for millis in waits {
+                let waited = Duration::from_millis(millis);
+                prop_assert!(waited < left, "{left:?} left");
+                // A whole second's bytes for each second begun.
+                left = LIMITS.after(left, waited, millis.div_ceil(1000) as usize * 100);
+            }
+        }
+
+        #[test]
+        fn who_is_slower_is_cut_off(millis in 1_500u64..5_000) {
+            let (mut left, mut bytes) = (LIMITS.patience, 0);
+            while left > Duration::from_millis(millis) {
+                left = LIMITS.after(left, Duration::from_millis(millis), 100);
+                bytes += 100;
+                prop_assert!(bytes < 100_000);
+            }
+        }
+    }
+}
