@@ -20,7 +20,7 @@ use selvedge_model::{
 use serde::Serialize;
 
 use crate::{
-    balance::{Candidate, Circuit, Counts, Ejection, Health},
+    balance::{Aperture, Candidate, Circuit, Counts, Ejection, Health},
     connect::outside::Origination,
     names::Origin,
     retry::Budget,
@@ -133,6 +133,8 @@ pub struct BoundBackend {
     pub endpoints: Vec<Arc<BoundEndpoint>>,
     /// Round robin's cursor.
     pub turn: AtomicUsize,
+    /// The part of very many endpoints that requests go to for now; `None`: all.
+    pub aperture: Option<Aperture>,
     /// What is in progress with it, by all workers; shared with the same backend in the table before.
     pub counts: Arc<Counts>,
     /// Ejection of its endpoints; `None` if the policy has none.

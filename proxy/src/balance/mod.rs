@@ -4,6 +4,7 @@
 //! generator are parameters, so a test of an hour of ejections takes no time. What workers share
 //! (round robin's cursor, ejections) is atomics; a pick takes no lock and allocates nothing.
 
+mod aperture;
 mod circuit;
 mod outlier;
 mod pick;
@@ -11,6 +12,7 @@ mod pick;
 pub mod endpoints;
 
 pub use self::{
+    aperture::Aperture,
     circuit::{Circuit, Counts, Held, Limit},
     endpoints::endpoints,
     outlier::{Ejected, Ejection, Health, Outcome, Why},

@@ -15,6 +15,8 @@ use std::{
 
 use selvedge_model::LoadBalancer;
 
+use super::Aperture;
+
 /// Draws before the endpoints are counted. With a tenth of them ejected, one pick in 10,000 counts.
 const DRAWS: usize = 4;
 
@@ -39,26 +41,30 @@ impl<T: Candidate + ?Sized> Candidate for Arc<T> {
 /// The index of the endpoint to call next; `None` if there is none that may be called.
 ///
 /// `tried` are the endpoints of this request's earlier attempts: they are passed over while there is
-/// another. `turn` is round robin's cursor. Nothing is called while ejected, even if all are: whoever
+/// another. `turn` is round robin's cursor; `aperture` is the part of them that power of two choices draws
+/// from, `None`: all. Nothing is called while ejected, even if all are: whoever
 /// sets `outlierDetection` has a panic threshold of 0, as in Istio.
 pub fn pick<C: Candidate>(
     how: LoadBalancer,
     candidates: &[C],
     turn: &AtomicUsize,
+    aperture: Option<&Aperture>,
     tried: &[usize],
     now: Instant,
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
-    let fresh = Eligible { candidates, tried, now }.pick(how, turn, rng);
+    let aperture = aperture.filter(|_| how == LoadBalancer::LeastRequest);
+    let fresh = Eligible { candidates, aperture, tried, now }.pick(how, turn, rng);
     if fresh.is_some() || tried.is_empty() {
         return fresh;
     }
-    Eligible { candidates, tried: &[], now }.pick(how, turn, rng)
+    Eligible { candidates, aperture, tried: &[], now }.pick(how, turn, rng)
 }
 
 /// The candidates that one pick may choose from.
 struct Eligible<'a, C> {
     candidates: &'a [C],
+    aperture: Option<&'a Aperture>,
     tried: &'a [usize],
     now: Instant,
 }
@@ -84,8 +90,15 @@ impl<C: Candidate> Eligible<'_, C> {
         let first = self.any(rng)?;
         let second = self.any_but(first, rng).unwrap_or(first);
         // Equally loaded: the first, which is as likely to be either of the two.
-        let second_is_less_loaded = self.candidates[second].in_flight() < self.candidates[first].in_flight();
-        Some(if second_is_less_loaded { second } else { first })
+        let in_flight = |index: usize| self.candidates[index].in_flight();
+        let (picked, in_flight) = match (in_flight(first), in_flight(second)) {
+            (of_first, of_second) if of_second < of_first => (second, of_second),
+            (of_first, _) => (first, of_first),
+        };
+        if let Some(aperture) = self.aperture {
+            aperture.picked(in_flight);
+        }
+        Some(picked)
     }
 
     /// The next one after the last pick, whoever made it.
@@ -110,10 +123,11 @@ impl<C: Candidate> Eligible<'_, C> {
         if len == 0 {
             return None;
         }
-        (0..DRAWS)
-            .map(|_| rng.usize(..len))
-            .find(|index| self.has(*index))
-            .or_else(|| self.any_by_count(None, rng))
+        let draw = |_| match self.aperture {
+            Some(aperture) => aperture.draw(rng),
+            None => rng.usize(..len),
+        };
+        (0..DRAWS).map(draw).find(|index| self.has(*index)).or_else(|| self.any_by_count(None, rng))
     }
 
     fn any_but(&self, other: usize, rng: &mut fastrand::Rng) -> Option<usize> {
@@ -121,10 +135,17 @@ impl<C: Candidate> Eligible<'_, C> {
         if others == 0 {
             return None;
         }
+        let draw = |_| match self.aperture {
+            // It is seldom the same again, and then there are more draws.
+            Some(aperture) => aperture.draw(rng),
+            None => {
+                let index = rng.usize(..others);
+                index + usize::from(index >= other)
+            }
+        };
         (0..DRAWS)
-            .map(|_| rng.usize(..others))
-            .map(|index| index + usize::from(index >= other))
-            .find(|index| self.has(*index))
+            .map(draw)
+            .find(|index| *index != other && self.has(*index))
             .or_else(|| self.any_by_count(Some(other), rng))
     }
 
@@ -174,7 +195,7 @@ mod tests {
 
     fn picks(how: LoadBalancer, candidates: &[Arc<Endpoint>], count: usize, seed: u64) -> Vec<usize> {
         let (turn, now, mut rng) = (AtomicUsize::new(0), Instant::now(), fastrand::Rng::with_seed(seed));
-        (0..count).filter_map(|_| pick(how, candidates, &turn, &[], now, &mut rng)).collect()
+        (0..count).filter_map(|_| pick(how, candidates, &turn, None, &[], now, &mut rng)).collect()
     }
 
     /// The chi-squared statistic of how often each of `among` was picked, against equal shares.
@@ -231,7 +252,8 @@ mod tests {
             let candidates = endpoints(&[true; 50]);
             let (turn, now, mut rng) = (AtomicUsize::new(0), Instant::now(), fastrand::Rng::with_seed(11));
             for _ in 0..5_000 {
-                let index = pick(how, &candidates, &turn, &[], now, &mut rng).expect("all are available");
+                let index =
+                    pick(how, &candidates, &turn, None, &[], now, &mut rng).expect("all are available");
                 candidates[index].in_flight.fetch_add(1, Ordering::Relaxed);
             }
             let loads = candidates.iter().map(Candidate::in_flight);
@@ -258,7 +280,7 @@ mod tests {
             (AtomicUsize::new(usize::MAX), Instant::now(), fastrand::Rng::with_seed(1));
 
         for _ in 0..4 {
-            assert!(pick(LoadBalancer::RoundRobin, &three, &turn, &[], now, &mut rng).is_some());
+            assert!(pick(LoadBalancer::RoundRobin, &three, &turn, None, &[], now, &mut rng).is_some());
         }
     }
 
@@ -284,7 +306,7 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let fresh = (0..available.len()).any(|index| available[index] && !tried.contains(&index));
 
-            match pick(how, &candidates, &turn, &tried, Instant::now(), &mut rng) {
+            match pick(how, &candidates, &turn, None, &tried, Instant::now(), &mut rng) {
                 Some(index) => {
                     prop_assert!(available[index]);
                     prop_assert!(!fresh || !tried.contains(&index));

@@ -22,7 +22,7 @@ use selvedge_model::{
 
 use super::held::Held;
 use crate::{
-    balance::{Circuit, Ejection, Health},
+    balance::{Aperture, Circuit, Ejection, Health},
     bind::{
         Bound, BoundBackend, BoundEndpoint, Called, ClientTls, Destination, RouteSeries, Slot, Table, Target,
         TcpRouteSeries,
@@ -352,7 +352,9 @@ impl<'a> Pass<'a> {
                 ejection: ejection.clone(),
             })
         });
-        let endpoints = endpoints.collect();
+        let endpoints: Vec<_> = endpoints.collect();
+        let keys = endpoints.iter().map(|endpoint| (endpoint.address, endpoint.target.dial));
+        let aperture = Aperture::over(keys, predecessor.and_then(|before| before.aperture.as_ref()));
         if let Some(ejection) = &ejection {
             // They have left: what they were ejected for no longer counts against the cap.
             known.values().for_each(|health| ejection.forget(health));
@@ -365,6 +367,7 @@ impl<'a> Pass<'a> {
             unresolved,
             endpoints,
             turn: AtomicUsize::new(predecessor.map_or(0, |before| before.turn.load(Ordering::Relaxed))),
+            aperture,
             ejection,
             circuit: Circuit::new(&definition.policy, &counts),
             counts,

@@ -1,0 +1,178 @@
+//! The part of very many endpoints that requests go to for now.
+//!
+//! A process that sends requests to each of ten thousand endpoints has ten thousand connections, each seldom
+//! used: cold in every cache, or closed again before its next request. So where there are many endpoints
+//! ([`MANY`]), power of two choices draws from a part of them, as Finagle's aperture balancer does. The part
+//!
+//! - is each process's own: endpoints stand in an order that is another one for each, so that all together
+//!   reach all;
+//! - widens when even the better of two endpoints is busy, so that nobody waits who need not;
+//! - narrows again, and moves on, little by little: in the end every endpoint has its turn.
+//!
+//! Endpoints that come or leave change the part by as many as they are.
+
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// So many endpoints are no longer all used at once.
+const MANY: usize = 256;
+
+/// So many are used at the least.
+const LEAST: u32 = 128;
+
+/// In flight at the better of two endpoints, before the request at hand, when the part widens.
+const BUSY: u32 = 2;
+
+/// Requests after which the part moves on by one endpoint, which costs one connection.
+const TURN: u32 = 4096;
+
+/// See the module. Shared by all workers; what they write over each other is of no weight.
+#[derive(Debug)]
+pub struct Aperture {
+    /// The endpoints' indices, in the order of `ranks`.
+    order: Box<[u32]>,
+    /// What the order is by: hashes of what the endpoints are, which stay when others come or leave.
+    ranks: Box<[u64]>,
+    hashes: RandomState,
+    /// The first that is used, and how many.
+    start: AtomicU32,
+    size: AtomicU32,
+    picks: AtomicU32,
+}
+
+impl Aperture {
+    /// One for the endpoints with these keys, which goes on as the one `before`. `None`: they are few.
+    pub fn over<K: Hash>(keys: impl ExactSizeIterator<Item = K>, before: Option<&Self>) -> Option<Self> {
+        let len = u32::try_from(keys.len()).ok()?;
+        if keys.len() <= MANY {
+            return None;
+        }
+        let hashes = before.map_or_else(RandomState::new, |before| before.hashes.clone());
+        let mut ranked: Vec<_> = keys.map(|key| hashes.hash_one(key)).zip(0_u32..).collect();
+        ranked.sort_unstable();
+        let (ranks, order): (Vec<_>, Vec<_>) = ranked.into_iter().unzip();
+        let start = before.map_or(0, Self::first_rank);
+        let start = u32::try_from(ranks.partition_point(|rank| *rank < start)).unwrap_or_default();
+        let size = before.map_or(LEAST, |before| before.size.load(Ordering::Relaxed));
+        Some(Self {
+            order: order.into(),
+            ranks: ranks.into(),
+            hashes,
+            start: AtomicU32::new(start % len),
+            size: AtomicU32::new(size.min(len)),
+            picks: AtomicU32::new(0),
+        })
+    }
+
+    fn first_rank(&self) -> u64 {
+        self.ranks[self.start.load(Ordering::Relaxed) as usize]
+    }
+
+    /// The index of an endpoint, each of those in use as likely.
+    pub fn draw(&self, rng: &mut fastrand::Rng) -> usize {
+        let place = self.start.load(Ordering::Relaxed) + rng.u32(..self.size.load(Ordering::Relaxed));
+        self.order[place as usize % self.order.len()] as usize
+    }
+
+    /// Takes note that a request goes to an endpoint that has so many in flight.
+    pub fn picked(&self, in_flight: u32) {
+        let len = self.order.len() as u32;
+        let size = self.size.load(Ordering::Relaxed);
+        if in_flight >= BUSY && size < len {
+            self.size.store(size + 1, Ordering::Relaxed);
+        }
+        let picks = self.picks.load(Ordering::Relaxed).wrapping_add(1);
+        self.picks.store(picks, Ordering::Relaxed);
+        if picks.is_multiple_of(TURN) {
+            let start = self.start.load(Ordering::Relaxed) + 1;
+            self.start.store(if start < len { start } else { 0 }, Ordering::Relaxed);
+            self.size.store(size - (size - LEAST).div_ceil(16), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn in_use(aperture: &Aperture, keys: &[u64]) -> BTreeSet<u64> {
+        let mut rng = fastrand::Rng::with_seed(7);
+        (0..20 * keys.len()).map(|_| keys[aperture.draw(&mut rng)]).collect()
+    }
+
+    fn over(keys: &[u64], before: Option<&Aperture>) -> Aperture {
+        Aperture::over(keys.iter(), before).expect("there are many")
+    }
+
+    #[test]
+    fn few_endpoints_are_all_used() {
+        assert!(Aperture::over(0..MANY, None).is_none());
+        assert!(Aperture::over(0..MANY + 1, None).is_some());
+    }
+
+    #[test]
+    fn idle_endpoints_are_not_all_called_and_each_process_has_its_own() {
+        let keys: Vec<u64> = (0..2_000).collect();
+        let (one, other) = (over(&keys, None), over(&keys, None));
+
+        let (one, other) = (in_use(&one, &keys), in_use(&other, &keys));
+
+        assert_eq!((one.len(), other.len()), (LEAST as usize, LEAST as usize));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn it_widens_while_endpoints_are_busy_and_narrows_afterwards() {
+        let keys: Vec<u64> = (0..1_000).collect();
+        let aperture = over(&keys, None);
+
+        (0..5_000).for_each(|_| aperture.picked(BUSY));
+        assert_eq!(in_use(&aperture, &keys).len(), 1_000);
+        (0..100 * TURN).for_each(|_| aperture.picked(0));
+
+        assert_eq!(in_use(&aperture, &keys).len(), LEAST as usize);
+    }
+
+    #[test]
+    fn every_endpoint_has_its_turn() {
+        let keys: Vec<u64> = (0..300).collect();
+        let aperture = over(&keys, None);
+        let mut used = in_use(&aperture, &keys);
+
+        // So that the last comes just before the first.
+        (0..(300 - LEAST) * TURN).for_each(|_| aperture.picked(0));
+        used.extend(in_use(&aperture, &keys));
+        assert_eq!(used.len(), 2 * LEAST as usize);
+        (0..LEAST * TURN).for_each(|_| aperture.picked(0));
+
+        assert_eq!(aperture.start.load(Ordering::Relaxed), 0, "all the way round");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn who_comes_and_leaves_changes_it_by_as_many(
+            left in prop::collection::btree_set(0_u64..1_000, 0..20),
+            came in prop::collection::btree_set(1_000_u64..2_000, 0..20),
+            turns in 0_u32..1_500,
+        ) {
+            let keys: Vec<u64> = (0..1_000).collect();
+            let before = over(&keys, None);
+            (0..turns * 8).for_each(|_| before.picked(0));
+            let later: Vec<u64> = (0..1_000).filter(|key| !left.contains(key)).chain(came.iter().copied()).collect();
+
+            let after = over(&later, Some(&before));
+
+            let (old, new) = (in_use(&before, &keys), in_use(&after, &later));
+            prop_assert_eq!(new.len(), LEAST as usize);
+            let stayed = new.intersection(&old).count();
+            prop_assert!(stayed + left.len() + came.len() >= LEAST as usize, "{} stayed", stayed);
+        }
+    }
+}
