@@ -4,10 +4,13 @@
 //! not, the README beside this says.
 
 mod cluster;
+mod control_plane;
 mod controllers;
+mod faults;
 mod kubelet;
 mod node;
 mod server;
+mod source;
 
 /// The binaries of the programs.
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");

@@ -1,0 +1,110 @@
+//! A replica of the control plane outside the cluster, on loopback: with the rights that the chart gives it, and no
+//! more.
+
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use selvedge_demo::{
+    call,
+    processes::{Exits, Process, Processes},
+};
+use selvedge_tests::{SOON, kubernetes::ApiServer, poll};
+use serde_json::Value;
+
+use crate::SELVEDGE;
+
+/// The namespace of the control plane's own objects, and its account there.
+pub(crate) const NAMESPACE: &str = "selvedge";
+pub(crate) const ACCOUNT: &str = "selvedge-control-plane";
+
+/// How long a start may take, with many others on the machine.
+const START: Duration = Duration::from_secs(60);
+
+/// What says who may do what.
+const RIGHTS: [&str; 6] =
+    ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+
+/// What `selvedge install` prints.
+pub(crate) fn manifests(arguments: &[&str]) -> String {
+    let output = Command::new(SELVEDGE).arg("install").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Those of the documents that are of these kinds.
+pub(crate) fn of_kinds(documents: &str, kinds: &[&str]) -> String {
+    let wanted = |document: &&str| {
+        kinds.iter().any(|kind| document.lines().any(|line| line == format!("kind: {kind}")))
+    };
+    documents.split("\n---\n").filter(wanted).collect::<Vec<_>>().join("\n---\n")
+}
+
+/// Gives the control plane's account its rights; says how it comes to the server.
+pub(crate) async fn rights(server: &ApiServer) -> std::path::PathBuf {
+    server.apply(&of_kinds(&manifests(&[]), &RIGHTS)).await;
+    server.kubeconfig_of(NAMESPACE, ACCOUNT).await
+}
+
+/// A replica that runs.
+pub(crate) struct ControlPlane {
+    pub(crate) process: Process,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl ControlPlane {
+    /// Starts one as `name`, and waits until it is ready.
+    pub(crate) async fn start(processes: &Processes, name: &str, kubeconfig: &Path, data: &Path) -> Self {
+        let data = data.join(name);
+        let arguments = [
+            "control-plane",
+            "--exit-on-stdin-close",
+            "--source=kubernetes",
+            &format!("--kubeconfig={}", kubeconfig.display()),
+            &format!("--data-dir={}", data.display()),
+            &format!("--pod-name={name}"),
+            "--listen=127.0.0.1:0",
+            "--admin=127.0.0.1:0",
+        ];
+        let process = processes.start(name, arguments).unwrap();
+        let grpc = process.listener("grpc", START).await.unwrap();
+        let admin = process.listener("admin", START).await.unwrap();
+        let replica = Self { process, grpc, admin };
+        poll(START, &format!("{name} is ready"), async || {
+            let answer = call::send(admin, call::to(&admin.to_string(), "/ready")).await;
+            match answer {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(format!("{}\n{}", answer.text(), replica.process.log_tail())),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await;
+        replica
+    }
+
+    /// What its admin port says at a path.
+    pub(crate) async fn admin(&self, path: &str) -> Value {
+        call::send(self.admin, call::to(&self.admin.to_string(), path)).await.unwrap().json().unwrap()
+    }
+
+    /// That the role which it has was enough.
+    pub(crate) fn lacked_no_right(&self) {
+        let log = self.process.whole_log().unwrap();
+        assert!(!log.to_lowercase().contains("forbidden"), "{log}");
+    }
+
+    /// Waits until the problems that it knows are such.
+    pub(crate) async fn problems(&self, what: &str, so: impl Fn(&str) -> bool) {
+        poll(SOON, what, async || {
+            let problems = self.admin("/problems").await.to_string();
+            if so(&problems) { Ok(()) } else { Err(problems) }
+        })
+        .await;
+    }
+}
+
+/// Processes of `selvedge`, with a place for their logs.
+pub(crate) fn processes(server: &ApiServer) -> (Processes, Exits) {
+    let logs = server.directory().join("selvedge-logs");
+    std::fs::create_dir_all(&logs).unwrap();
+    Processes::new(Path::new(SELVEDGE), &logs)
+}
