@@ -8,6 +8,7 @@ mod certificates;
 mod compare;
 mod field;
 mod floor;
+mod kubernetes;
 mod load;
 mod measure;
 mod once;
@@ -37,6 +38,8 @@ enum Command {
     App(app::Args),
     /// One half of the floor: a proxy that only forwards.
     Floor(floor::Args),
+    /// The control plane with a large cluster.
+    Kubernetes(kubernetes::Args),
     /// Ten minutes of load and faults, to look for leaks and for errors outside the rule.
     Soak(soaking::Args),
     /// The load generator by itself.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::App(args) => app::run(&args),
         Command::Floor(args) => floor::run(args),
+        Command::Kubernetes(args) => kubernetes::run(&args),
         Command::Soak(args) => soaking::run(&args),
         Command::Load(args) => load::generator::run(&args),
     };

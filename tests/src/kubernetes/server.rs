@@ -282,7 +282,10 @@ impl ApiServer {
     }
 
     /// Gives a namespace the service account `default`, and the certificate of the server's authority.
-    async fn furnish(&self, namespace: &str) {
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub async fn furnish(&self, namespace: &str) {
         self.api.service_account(namespace, "default").await;
         let authority = fs::read_to_string(self.ca_file()).unwrap();
         let map = json!({
