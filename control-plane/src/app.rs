@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use selvedge_certs::{
     ca::{Authority, AuthorityError},
-    facts::Fingerprint,
+    facts::{Fingerprint, fingerprint},
     files::FileError,
 };
 use selvedge_ops::{
@@ -19,6 +19,10 @@ use crate::{
     cluster::{CaError, Cluster},
     compile::Settings,
     data_dir::{DataDir, DataDirError, Occupied},
+    inject::{
+        events::Events,
+        webhook::{Knowledge, Webhook, WebhookError},
+    },
     metrics::Metrics,
     serve::{
         self, ServeError,
@@ -83,6 +87,9 @@ pub enum AppError {
     /// There is no certificate for the port.
     #[error(transparent)]
     Own(#[from] OwnError),
+    /// The webhook cannot be served.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -116,6 +123,9 @@ pub fn run(args: &Args) -> Result<(), AppError> {
         let control_plane = ControlPlane::prepare(args, drain).await?;
         announce("grpc", control_plane.grpc_address());
         announce("admin", control_plane.admin_address());
+        if let Some(address) = control_plane.webhook_address() {
+            announce("webhook", address);
+        }
         control_plane.run(log_level).await
     });
     runtime.shutdown_timeout(EXIT_TIMEOUT);
@@ -194,10 +204,12 @@ pub struct ControlPlane {
     token_files: Option<TokenFiles>,
     grpc: (std::net::TcpListener, SocketAddr),
     admin: (std::net::TcpListener, SocketAddr),
+    /// In a cluster.
+    webhook: Option<Webhook>,
 }
 
 impl ControlPlane {
-    /// Opens the data directory and the source, loads or makes the CA, and opens both ports.
+    /// Opens the data directory and the source, loads or makes the CA, and opens all ports.
     ///
     /// # Errors
     /// If any of this fails; the message names the flag and the remedy.
@@ -211,9 +223,13 @@ impl ControlPlane {
             let key = TokenKey::load_or_create(data.path())?;
             TokenFiles::open(directory, key, authority.root_sha256()).map_err(AppError::TokenDir)
         });
+        let webhook = source
+            .cluster()
+            .map(|cluster| Webhook::prepare(&args.webhook, cluster.namespace(), &args.cluster_domain));
         Ok(Self {
             args: args.clone(),
             drain,
+            webhook: webhook.transpose()?,
             source,
             _occupied: occupied,
             authority: Arc::new(authority),
@@ -234,6 +250,11 @@ impl ControlPlane {
         self.admin.1
     }
 
+    /// Where the API server calls us, in a cluster.
+    pub fn webhook_address(&self) -> Option<SocketAddr> {
+        self.webhook.as_ref().map(Webhook::address)
+    }
+
     /// Serves until the drain begins and proxies have been told.
     ///
     /// # Errors
@@ -247,8 +268,8 @@ impl ControlPlane {
             config_dir = ?self.args.config_dir,
             "control plane starting"
         );
-        let (own, renewing) =
-            OwnCertificate::make(Arc::clone(&self.authority), OWN_TTL.min(self.args.max_certificate_ttl))?;
+        let own_ttl = OWN_TTL.min(self.args.max_certificate_ttl);
+        let (own, renewing) = OwnCertificate::make(Arc::clone(&self.authority), own_ttl)?;
         let cluster = self.source.cluster().cloned();
         let metrics = Arc::new(Metrics::default());
         let store = Arc::new(Store::new(&self.authority.bundle()));
@@ -288,6 +309,27 @@ impl ControlPlane {
         let streams = Streams { store: Arc::clone(&store), proxies, metrics, drain: self.drain.clone() };
 
         let mut parts = JoinSet::new();
+        let (events, happened) = Events::channel();
+        if let Some(cluster) = cluster.clone().filter(|_| self.webhook.is_some()) {
+            let authority = Arc::clone(&self.authority);
+            parts.spawn(async move {
+                tokio::join!(cluster.keep_webhooks(authority), cluster.write_injection_events(happened));
+                "keeping the webhooks' configurations"
+            });
+        }
+        let knowledge = Knowledge {
+            inject: Arc::new(self.args.inject.settings(
+                trust_roots(&self.authority),
+                self.args.trust_domain.clone(),
+                &self.args.namespace,
+            )),
+            compile: Arc::new(settings(&self.args)),
+            loaded: loaded.clone(),
+            events,
+        };
+        let authority = Arc::clone(&self.authority);
+        let webhook =
+            self.webhook.map(|webhook| webhook.run(authority, own_ttl, knowledge, self.drain.clone()));
         parts.spawn(self.source.watch(found, self.args.default_namespace.clone()));
         if let Some(cluster) = cluster.clone() {
             cluster.keep(Arc::clone(&self.authority), verdicts, &mut parts);
@@ -313,7 +355,17 @@ impl ControlPlane {
             tracing::error!(%error, "the admin port failed");
             "the admin port"
         });
-        let serving = serve::serve(self.grpc.0, own, certificates, streams, self.drain.clone());
+        let grpc = serve::serve(self.grpc.0, own, certificates, streams, self.drain.clone());
+        let serving = async {
+            let webhook = async {
+                match webhook {
+                    Some(webhook) => Ok(webhook.await?),
+                    None => Ok(()),
+                }
+            };
+            let grpc = async { grpc.await.map_err(AppError::from) };
+            tokio::try_join!(grpc, webhook).map(|((), ())| ())
+        };
         let result = tokio::select! {
             served = until_drained(serving, &self.drain) => served,
             ended = parts.join_next() => {
@@ -329,6 +381,11 @@ impl ControlPlane {
         }
         result
     }
+}
+
+/// The SHA-256 of every root of ours, as sidecars are told it.
+fn trust_roots(authority: &Authority) -> Vec<String> {
+    authority.bundle().roots.iter().map(|root| fingerprint(root).to_string()).collect()
 }
 
 fn settings(args: &Args) -> Settings {
@@ -348,12 +405,12 @@ fn open(flag: &'static str, address: SocketAddr) -> Result<(std::net::TcpListene
 
 /// `serving`, which after the drain has begun gets only so much more time.
 async fn until_drained(
-    serving: impl Future<Output = Result<(), ServeError>>,
+    serving: impl Future<Output = Result<(), AppError>>,
     drain: &Drain,
 ) -> Result<(), AppError> {
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
-        served = &mut serving => return Ok(served?),
+        served = &mut serving => return served,
         _ = drain.drained() => {}
     }
     match timeout(DRAIN_TIMEOUT, serving).await {

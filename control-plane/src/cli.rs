@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use selvedge_model::TrustDomain;
 use selvedge_ops::LogArgs;
 
+use crate::inject::{InjectArgs, webhook::WebhookArgs};
+
 /// Where documents come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum SourceKind {
@@ -97,6 +99,14 @@ pub struct Args {
     /// How long changes must pause before they are acted on; ten times this is the longest wait.
     #[arg(long, env = "SELVEDGE_DEBOUNCE", default_value = "50ms", value_parser = humantime::parse_duration)]
     pub debounce: Duration,
+
+    /// With --source kubernetes, where the API server calls us.
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+
+    /// With --source kubernetes, what pods are injected with.
+    #[command(flatten)]
+    pub inject: InjectArgs,
 
     /// Logging.
     #[command(flatten)]

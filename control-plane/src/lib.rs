@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cluster;
 pub mod compile;
 pub mod data_dir;
+pub mod inject;
 pub mod metrics;
 pub mod problem;
 pub mod resources;

@@ -150,6 +150,7 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
     Ok(Settings {
         workload: args.workload.clone(),
         app: args.app,
+        ingress: args.ingress,
         listeners: outbound?,
         inbound: listeners.inbound.local_addr()?,
         carrier: args.carrier,

@@ -1,10 +1,18 @@
 //! The proxy's settings: command-line flags, each also an environment variable.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use selvedge_model::{TrustDomain, WorkloadName, service::OPAQUE_PORTS};
 
-use crate::{discovery::Address, identify::token::RootSha256};
+use crate::{
+    discovery::Address,
+    identify::token::RootSha256,
+    probes::{AppMetrics, AppProbes},
+};
 
 /// The sidecar: carries one workload's traffic, in and out.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,6 +52,30 @@ pub struct Args {
     /// going.
     #[arg(long, env = "SELVEDGE_REDIRECTED")]
     pub redirected: bool,
+
+    /// The address at which the app is asked for its probes and metrics: the pod's own.
+    #[arg(long, env = "SELVEDGE_APP_ADDRESS", value_name = "IP", default_value = "127.0.0.1")]
+    pub app_address: IpAddr,
+
+    /// The app's probes, each answered for at a path below /app-health or /app-lifecycle of the admin port: JSON,
+    /// as injection writes it.
+    #[arg(
+        long,
+        env = "SELVEDGE_APP_PROBES",
+        value_name = "JSON",
+        default_value = "{}",
+        hide_default_value = true
+    )]
+    pub app_probes: AppProbes,
+
+    /// Where the app's metrics are, which /metrics/app of the admin port passes on: JSON, as injection writes it.
+    #[arg(long, env = "SELVEDGE_APP_METRICS", value_name = "JSON")]
+    pub app_metrics: Option<AppMetrics>,
+
+    /// This is an ingress controller's sidecar: what a request names as its Host says which service it is for, if
+    /// there is one of that name, and only otherwise the address that was dialled.
+    #[arg(long, env = "SELVEDGE_INGRESS", requires = "redirected")]
+    pub ingress: bool,
 
     /// Where the app's outgoing requests are taken, as IP:PORT; may be given more than once.
     #[arg(

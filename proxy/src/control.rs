@@ -19,6 +19,7 @@ use crate::{
     },
     leave::Leave,
     names::{Names, Question, ask},
+    probes::{self, Asked},
     telemetry::Metrics,
 };
 
@@ -104,9 +105,14 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         metrics: Arc::new(move || metrics.render()),
         local: admin::routes(shown),
     };
+    let probes = probes::routes(Asked {
+        app: args.app_address,
+        probes: args.app_probes.clone(),
+        metrics: args.app_metrics.clone(),
+    });
     let answering = ask::answer(resolver, questions);
-    let ((), (), (), (), served) =
-        tokio::join!(own, discovery, answering, fresh, selvedge_ops::admin::serve(admin, router.router()));
+    let serving = selvedge_ops::admin::serve(admin, router.router().merge(probes));
+    let ((), (), (), (), served) = tokio::join!(own, discovery, answering, fresh, serving);
     served.map(|never| match never {})
 }
 

@@ -31,6 +31,8 @@ pub struct Settings {
     /// Where the app listens. `None`: connections are redirected to us, and the kernel says of each
     /// where it was going.
     pub app: Option<SocketAddr>,
+    /// Whether a request's authority beats the address that was dialled.
+    pub ingress: bool,
     /// Our own outbound listeners, where nothing that we send may arrive.
     pub listeners: Vec<SocketAddr>,
     /// Our own inbound listener.

@@ -12,6 +12,7 @@ mod grpc;
 mod hello;
 mod hostile;
 mod http;
+mod inject;
 mod install;
 mod keep_alive;
 mod kill;

@@ -7,6 +7,7 @@
 mod capture;
 mod connections;
 mod dialogue;
+mod injected;
 mod interception;
 mod mesh;
 mod redirection;

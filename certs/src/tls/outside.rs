@@ -23,7 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem:
 use selvedge_model::TlsOrigination;
 use webpki::EndEntityCert;
 
-use super::{REMEMBERED_SERVERS, provider, verifier::tls13_signatures};
+use super::{REMEMBERED_SERVERS, provider, verifier::outside_signatures};
 
 /// HTTP/1.1 (RFC 7301, section 6).
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
@@ -233,17 +233,7 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    tls13_signatures!();
+    outside_signatures!();
 }
 
 /// Why a handshake with a server outside the mesh failed, and what of `settings` to look at.

@@ -394,3 +394,27 @@ async fn the_control_plane_refuses_a_certificate_of_another_ca() {
 
     assert!(matches!(peer_error(&server.unwrap_err()), Some(PeerError::Untrusted { .. })));
 }
+
+#[tokio::test]
+async fn who_calls_us_from_outside_the_mesh_may_speak_tls_1_2_and_shows_nothing() {
+    let ca = Forger::new();
+    let server = https_server(&ca.credentials(&identity("control-plane"))).unwrap();
+    let mut old = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(kubernetes::Anybody))
+        .with_no_client_auth();
+    old.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+
+    for (client, version) in
+        [(unverified_client(), ProtocolVersion::TLSv1_3), (Arc::new(old), ProtocolVersion::TLSv1_2)]
+    {
+        let (client, server) = handshake(client, Arc::clone(&server)).await;
+        let (client, server) = (client.unwrap(), server.unwrap());
+
+        assert_eq!(client.get_ref().1.protocol_version(), Some(version));
+        assert_eq!(server.get_ref().1.alpn_protocol(), Some(ALPN_HTTP1));
+        assert!(server.get_ref().1.peer_certificates().is_none());
+    }
+}

@@ -110,7 +110,24 @@ macro_rules! tls13_signatures {
     };
 }
 
-pub(super) use tls13_signatures;
+/// The same outside the mesh, where TLS 1.2 is allowed.
+macro_rules! outside_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            let algorithms = &provider().signature_verification_algorithms;
+            verify_tls12_signature(message, certificate, signature, algorithms)
+        }
+
+        $crate::tls::verifier::tls13_signatures!();
+    };
+}
+
+pub(super) use {outside_signatures, tls13_signatures};
 
 /// The same within the mesh, where TLS 1.2 is never negotiated.
 macro_rules! mesh_signatures {

@@ -11,9 +11,12 @@ pub mod check;
 pub mod control_plane;
 pub mod daemon;
 pub mod demo;
+pub mod inject;
 pub mod install;
+mod manifests;
 pub mod proxy;
 pub mod token;
+pub mod uninject;
 
 /// Turns what a command came to into the process's exit status; a failure is one message on stderr.
 ///

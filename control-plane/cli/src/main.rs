@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_cli::{app, certs, check, control_plane, demo, finish, install, proxy, token};
+use selvedge_cli::{app, certs, check, control_plane, demo, finish, inject, install, proxy, token, uninject};
 
 /// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
 #[derive(Debug, Parser)]
@@ -19,11 +19,13 @@ enum Command {
     App(app::Args),
     Certs(certs::Args),
     Check(check::Args),
-    ControlPlane(control_plane::Args),
+    ControlPlane(Box<control_plane::Args>),
     Demo(demo::Args),
+    Inject(inject::Args),
     Install(install::Args),
-    Proxy(proxy::Args),
+    Proxy(Box<proxy::Args>),
     Token(token::Args),
+    Uninject(uninject::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,11 +36,13 @@ fn main() -> ExitCode {
             Ok(status) => return status,
             Err(error) => Err(error),
         },
-        Command::ControlPlane(args) => control_plane::run(args),
+        Command::ControlPlane(args) => control_plane::run(*args),
         Command::Demo(args) => demo::run(args),
+        Command::Inject(args) => inject::run(args),
         Command::Install(args) => install::run(args),
-        Command::Proxy(args) => proxy::run(args),
+        Command::Proxy(args) => proxy::run(*args),
         Command::Token(args) => token::run(args),
+        Command::Uninject(args) => uninject::run(args),
     };
     finish("selvedge", outcome)
 }

@@ -4,6 +4,7 @@
 //! alone. Only what must not be written twice over is left to the one that holds the Lease.
 
 mod authority;
+mod injection;
 mod published;
 pub mod status;
 

@@ -127,7 +127,7 @@ pub fn decode_value(document: serde_json::Value, default_namespace: &str) -> Dec
 }
 
 /// The parts of `text` between its document markers, each with the number of lines before it.
-fn chunks(text: &str) -> Vec<(u64, &str)> {
+pub fn chunks(text: &str) -> Vec<(u64, &str)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut chunks = Vec::new();
     let (mut start, mut start_line, mut offset) = (0, 0, 0);

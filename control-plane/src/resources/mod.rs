@@ -23,7 +23,7 @@ pub mod workload_entry;
 use std::sync::Arc;
 
 pub use self::{
-    decode::{Decoded, Outcome, decode, decode_value},
+    decode::{Decoded, Outcome, chunks, decode, decode_value},
     destination_rule::DestinationRuleSpec,
     document::{Document, Metadata, Origin},
     endpoint_slice::EndpointSliceSpec,
@@ -34,6 +34,7 @@ pub use self::{
     service::ServiceSpec,
     service_entry::ServiceEntrySpec,
     virtual_service::VirtualServiceSpec,
+    words::port_ranges,
     workload_entry::WorkloadEntrySpec,
 };
 use crate::problem::DocumentName;
@@ -137,6 +138,35 @@ impl Resources {
             Resource::PeerAuthentication(document) => self.peer_authentications.push(document),
             Resource::TcpRoute(document) => self.tcp_routes.push(document),
         }
+    }
+
+    /// Puts `resource` in the place of the one of its name, or behind those of its kind that are there.
+    pub fn put(&mut self, resource: Resource) {
+        let name = resource.name().clone();
+        let mut alone = Self::default();
+        alone.push(resource);
+        macro_rules! put_each {
+            ($($list:ident),*) => {$(
+                for document in alone.$list {
+                    match self.$list.iter_mut().find(|there| there.name == name) {
+                        Some(there) => *there = document,
+                        None => self.$list.push(document),
+                    }
+                }
+            )*};
+        }
+        put_each!(
+            namespaces,
+            pods,
+            services,
+            endpoint_slices,
+            workload_entries,
+            service_entries,
+            virtual_services,
+            destination_rules,
+            peer_authentications,
+            tcp_routes
+        );
     }
 
     /// How many documents there are.

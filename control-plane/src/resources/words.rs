@@ -19,15 +19,21 @@ pub(super) fn opaque_ports(
     annotations: &std::collections::BTreeMap<String, String>,
 ) -> Result<Vec<(u16, u16)>, FieldError> {
     let list = annotations.get(OPAQUE_PORTS_ANNOTATION).map(String::as_str).unwrap_or_default();
+    port_ranges(list)
+        .map_err(|message| wrong(format!("metadata.annotations[{OPAQUE_PORTS_ANNOTATION}]"), message))
+}
+
+/// The ports of a list of numbers and ranges, as first and last of each range.
+///
+/// # Errors
+/// Which of them is none, and what to write.
+pub fn port_ranges(list: &str) -> Result<Vec<(u16, u16)>, String> {
     let ranges = list.split(',').map(str::trim).filter(|range| !range.is_empty());
     let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
     let read = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let ends = port(first).zip(port(last)).filter(|(first, last)| first <= last);
-        ends.ok_or_else(|| {
-            let field = format!("metadata.annotations[{OPAQUE_PORTS_ANNOTATION}]");
-            wrong(field, format!("{range:?} is no port and no range; write for example 3306,7000-7009"))
-        })
+        ends.ok_or_else(|| format!("{range:?} is no port and no range; write for example 3306,7000-7009"))
     };
     ranges.map(read).collect()
 }

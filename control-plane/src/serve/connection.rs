@@ -1,4 +1,4 @@
-//! Connections to the gRPC port: TCP, our own TLS, and who is at the other end.
+//! Connections to one of our TLS ports: TCP, our own TLS, and who is at the other end.
 //!
 //! TLS is ours and not tonic's, so that a renewed certificate is used from the next connection on and
 //! every request knows the identity that its client proved. Handshakes run beside each other: a client
@@ -66,7 +66,8 @@ enum HandshakeError {
 ///
 /// # Errors
 /// If the listener cannot be given to the runtime.
-pub(super) async fn accept(
+pub(crate) async fn accept(
+    port: &'static str,
     listener: std::net::TcpListener,
     own: Arc<OwnCertificate>,
     accepted: mpsc::Sender<io::Result<Connection>>,
@@ -74,13 +75,14 @@ pub(super) async fn accept(
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     tokio::select! {
-        () = accept_all(listener, own, accepted) => {}
+        () = accept_all(port, listener, own, accepted) => {}
         _ = drain.drained() => {}
     }
     Ok(())
 }
 
 async fn accept_all(
+    port: &'static str,
     listener: TcpListener,
     own: Arc<OwnCertificate>,
     accepted: mpsc::Sender<io::Result<Connection>>,
@@ -96,13 +98,13 @@ async fn accept_all(
                     match shake_hands(stream, address, &own).await {
                         // It fails only when nobody serves any more.
                         Ok(connection) => drop(accepted.send(Ok(connection)).await),
-                        Err(error) => tracing::info!(%address, %error, "connection refused"),
+                        Err(error) => tracing::info!(%address, %error, "{port} refused a connection"),
                     }
                     drop(slot);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the gRPC port cannot accept");
+                tracing::warn!(%error, "{port} cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -126,6 +128,13 @@ async fn shake_hands(
 fn peer(stream: &TlsStream<TcpStream>, trust_domain: &TrustDomain) -> Result<Option<Peer>, PeerError> {
     let chain = stream.get_ref().1.peer_certificates();
     chain.map(|chain| verify::established(chain, trust_domain, SystemTime::now())).transpose()
+}
+
+impl Connection {
+    /// Where it comes from.
+    pub(crate) fn peer_address(&self) -> SocketAddr {
+        self.client.address
+    }
 }
 
 impl Connected for Connection {

@@ -67,7 +67,7 @@ pub async fn serve(
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
             stop.drained().await;
         });
-    let accepting = connection::accept(listener, own, accepted, drain);
+    let accepting = connection::accept("the gRPC port", listener, own, accepted, drain);
     tokio::try_join!(accepting.map_err(ServeError::from), serving.map_err(ServeError::from))?;
     Ok(())
 }

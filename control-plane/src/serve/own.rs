@@ -7,9 +7,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use selvedge_certs::{
+    ServerName,
     ca::{Authority, SignError},
     control_plane_identity, renewal,
-    tls::{Credentials, CredentialsError, grpc_server},
+    tls::{Credentials, CredentialsError, grpc_server, https_server},
 };
 use selvedge_model::TrustDomain;
 use tokio_rustls::rustls::ServerConfig;
@@ -30,7 +31,17 @@ pub enum OwnError {
 pub struct OwnCertificate {
     authority: Arc<Authority>,
     ttl: Duration,
+    purpose: Purpose,
     tls: ArcSwap<ServerConfig>,
+}
+
+/// What a certificate is shown for.
+#[derive(Debug)]
+enum Purpose {
+    /// The gRPC port, where proxies expect our identity.
+    Grpc,
+    /// A port that others call by one of these names.
+    Https(Vec<ServerName<'static>>),
 }
 
 /// When the certificate in use is valid.
@@ -48,8 +59,28 @@ impl OwnCertificate {
         authority: Arc<Authority>,
         ttl: Duration,
     ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
-        let (tls, life) = issue(&authority, ttl)?;
-        let own = Arc::new(Self { authority, ttl, tls: ArcSwap::new(tls) });
+        Self::with(authority, ttl, Purpose::Grpc)
+    }
+
+    /// The same, for clients outside the mesh that call us by one of `names`, over HTTPS.
+    ///
+    /// # Errors
+    /// If the authority does not sign it.
+    pub fn for_names(
+        authority: Arc<Authority>,
+        ttl: Duration,
+        names: Vec<ServerName<'static>>,
+    ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
+        Self::with(authority, ttl, Purpose::Https(names))
+    }
+
+    fn with(
+        authority: Arc<Authority>,
+        ttl: Duration,
+        purpose: Purpose,
+    ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
+        let (tls, life) = issue(&authority, ttl, &purpose)?;
+        let own = Arc::new(Self { authority, ttl, purpose, tls: ArcSwap::new(tls) });
         let renewing = Arc::clone(&own);
         Ok((own, async move { renewing.renew(life).await }))
     }
@@ -69,7 +100,7 @@ impl OwnCertificate {
             sleep_until(renewal::renew_at(life.not_before, life.not_after, fastrand::f64())).await;
             let mut attempt = 0;
             life = loop {
-                match issue(&self.authority, self.ttl) {
+                match issue(&self.authority, self.ttl, &self.purpose) {
                     Ok((tls, life)) => {
                         self.tls.store(tls);
                         tracing::info!("the control plane's own certificate is renewed");
@@ -87,11 +118,21 @@ impl OwnCertificate {
     }
 }
 
-fn issue(authority: &Authority, ttl: Duration) -> Result<(Arc<ServerConfig>, Life), OwnError> {
+fn issue(
+    authority: &Authority,
+    ttl: Duration,
+    purpose: &Purpose,
+) -> Result<(Arc<ServerConfig>, Life), OwnError> {
     let identity = control_plane_identity(authority.trust_domain());
-    let leaf = authority.issue(&identity, &[], ttl, SystemTime::now())?;
+    let names: &[ServerName<'_>] = if let Purpose::Https(names) = purpose { names } else { &[] };
+    let leaf = authority.issue(&identity, names, ttl, SystemTime::now())?;
     let life = Life { not_before: leaf.not_before, not_after: leaf.not_after };
-    Ok((grpc_server(&Credentials { leaf, bundle: authority.bundle() })?, life))
+    let own = Credentials { leaf, bundle: authority.bundle() };
+    let tls = match purpose {
+        Purpose::Grpc => grpc_server(&own)?,
+        Purpose::Https(_) => https_server(&own)?,
+    };
+    Ok((tls, life))
 }
 
 /// By the wall clock, looked at again every minute: it may be set, and a host may sleep.

@@ -26,7 +26,8 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
     task::JoinSet,
 };
@@ -162,7 +163,7 @@ pub async fn serve(listener: std::net::TcpListener, router: Router) -> std::io::
             Ok((stream, peer)) => {
                 let router = router.clone();
                 connections.spawn(async move {
-                    carry(stream, peer, router).await;
+                    carry(peer, stream, router).await;
                     drop(slot);
                 });
             }
@@ -175,7 +176,12 @@ pub async fn serve(listener: std::net::TcpListener, router: Router) -> std::io::
     }
 }
 
-async fn carry(stream: TcpStream, peer: SocketAddr, router: Router) {
+/// Serves one connection of HTTP/1.1, from `peer`, until it ends.
+pub async fn carry(
+    peer: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+) {
     let service = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -183,7 +189,7 @@ async fn carry(stream: TcpStream, peer: SocketAddr, router: Router) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%peer, %error, "admin connection ended");
+        tracing::debug!(%peer, %error, "connection ended");
     }
 }
 

@@ -98,6 +98,14 @@ pub fn filter(text: &str) -> Result<(reload::Layer<EnvFilter, Registry>, LogLeve
     Ok((layer, LogLevel { handle }))
 }
 
+/// Whether `filter` is one.
+///
+/// # Errors
+/// If it is not.
+pub fn check(filter: &str) -> Result<(), LoggingError> {
+    parse(filter).map(drop)
+}
+
 fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::try_new(filter)
         .map_err(|error| LoggingError::Filter { filter: filter.to_owned(), reason: error.to_string() })

@@ -98,6 +98,7 @@ mod tests {
             listeners: vec!["127.0.0.1:4140".parse().unwrap()],
             inbound: "[::]:4143".parse().unwrap(),
             carrier: Carrier::Http2,
+            ingress: false,
             outbound_traffic_policy: OutboundTrafficPolicy::AllowAny,
             drain_timeout: Duration::from_secs(1),
             limits: Limits { head: HeadLimits { bytes: 1024, count: 10 }, streams: 1 },

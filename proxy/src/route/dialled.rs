@@ -4,6 +4,9 @@
 //! An address that is a service's own says it all. At any other address, HTTP is for the service that its
 //! authority names, if that service is called by name; otherwise it is for whoever was dialled: a workload
 //! (which keeps its mutual TLS, and has no routes), or an address that the mesh does not know.
+//!
+//! An ingress controller dials pods, whatever service they are of, and says by the authority what it means:
+//! beside one (`--ingress`) the authority of any service beats any address.
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -45,16 +48,18 @@ pub(super) fn meant(
     original: Original,
     authority: &str,
 ) -> Option<(Option<Arc<str>>, Arc<Destination>)> {
+    let ingress = worker.settings.ingress;
     let Some(dialled) = known(worker, original) else {
         let named = choose::named(worker, &name(authority, original)?)?;
-        return is_an_endpoint_of(original, &named).then(|| (Some(Arc::from(authority)), named));
+        let enough = is_an_endpoint_of(original, &named) || (ingress && named.bound.is_some());
+        return enough.then(|| (Some(Arc::from(authority)), named));
     };
-    if is_called(&dialled, Called::ByAddress) {
+    if is_called(&dialled, Called::ByAddress) && !ingress {
         return Some((None, dialled));
     }
     let destination = match name(authority, original) {
         None => dialled,
-        Some(name) => by_name_or(choose::named(worker, &name)?, dialled),
+        Some(name) => by_name_or(choose::named(worker, &name)?, dialled, ingress),
     };
     Some((Some(Arc::from(authority)), destination))
 }
@@ -69,9 +74,10 @@ pub(super) async fn ask(
         Some(known) => known,
         None => choose::ask(worker, &original.address.to_string()).await?,
     };
-    match name(authority, original).filter(|_| !is_called(&dialled, Called::ByAddress)) {
+    let ingress = worker.settings.ingress;
+    match name(authority, original).filter(|_| ingress || !is_called(&dialled, Called::ByAddress)) {
         None => Ok(dialled),
-        Some(name) => Ok(by_name_or(choose::ask(worker, &name).await?, dialled)),
+        Some(name) => Ok(by_name_or(choose::ask(worker, &name).await?, dialled, ingress)),
     }
 }
 
@@ -96,9 +102,10 @@ fn is_called(destination: &Destination, called: Called) -> bool {
     destination.bound.as_ref().is_some_and(|bound| bound.called == called)
 }
 
-/// A service that has an address of its own is called by that alone, and not by its name here.
-fn by_name_or(named: Arc<Destination>, dialled: Arc<Destination>) -> Arc<Destination> {
-    if is_called(&named, Called::ByName) { named } else { dialled }
+/// A service that has an address of its own is called by that alone, and not by its name here, except by an
+/// ingress controller.
+fn by_name_or(named: Arc<Destination>, dialled: Arc<Destination>, ingress: bool) -> Arc<Destination> {
+    if is_called(&named, Called::ByName) || (ingress && named.bound.is_some()) { named } else { dialled }
 }
 
 /// The name that `authority` is, with its port: the one that was dialled if it says none. `None`: it is an

@@ -3,7 +3,7 @@
 //! Written by the replica that holds the Lease, only where it says something new, and slowly enough that a
 //! change to a thousand documents does not keep the API server from its work.
 
-mod words;
+pub(super) mod words;
 
 use std::{
     collections::{HashMap, HashSet},

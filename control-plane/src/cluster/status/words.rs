@@ -232,6 +232,32 @@ pub(super) fn event(
     if !object.name.namespace.is_empty() {
         regarding["namespace"] = (*object.name.namespace).into();
     }
+    let words = EventWords { severity, reason, action: "Compile", note: said([problem].into_iter()) };
+    event_object(namespace, name, &regarding, words, instance, now)
+}
+
+/// What an Event says.
+pub(in crate::cluster) struct EventWords {
+    /// `Normal` or `Warning`.
+    pub(in crate::cluster) severity: &'static str,
+    /// What happened, in one word.
+    pub(in crate::cluster) reason: &'static str,
+    /// What we were doing, in one word.
+    pub(in crate::cluster) action: &'static str,
+    /// The whole of it.
+    pub(in crate::cluster) note: String,
+}
+
+/// An Event (events.k8s.io/v1) of ours about `regarding`.
+pub(in crate::cluster) fn event_object(
+    namespace: &str,
+    name: &str,
+    regarding: &Value,
+    words: EventWords,
+    instance: &str,
+    now: SystemTime,
+) -> Value {
+    let EventWords { severity, reason, action, note } = words;
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
@@ -239,8 +265,8 @@ pub(super) fn event(
         "eventTime": micro_time(now),
         "type": severity,
         "reason": reason,
-        "action": "Compile",
-        "note": said([problem].into_iter()),
+        "action": action,
+        "note": shortened(note),
         "regarding": regarding,
         "reportingController": CONTROLLER,
         "reportingInstance": shorter(instance),

@@ -1,0 +1,27 @@
+//! `selvedge uninject`: manifests as they were before `selvedge inject`.
+
+use selvedge_control_plane::inject::revert::revert;
+
+use crate::manifests::{self, Input, Outcome};
+
+/// Take the sidecars out of the pods of manifests, and print these
+///
+/// Probes, hooks and Prometheus' annotations are as they were; annotations config.selvedge.io/NAME stay. Every
+/// document without a sidecar comes out as it went in.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    input: Input,
+}
+
+/// Takes them out.
+///
+/// # Errors
+/// If something cannot be read.
+#[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
+pub fn run(args: Args) -> anyhow::Result<()> {
+    manifests::change(&args.input, |pod, _| match revert(pod) {
+        true => (Outcome::Changed, Vec::new()),
+        false => (Outcome::Kept("it has no sidecar".to_owned()), Vec::new()),
+    })
+}

@@ -1,0 +1,410 @@
+//! What may be set on a pod or a namespace: `config.selvedge.io/NAME` for every NAME of one table.
+//!
+//! The table is all there is: reading, checking and the list in the README come from it. What is not in it,
+//! or has a value that cannot be meant, is refused with the reason. The proxy's and `selvedge-init`'s own
+//! checks are the same ones (a test of `selvedge-cli` holds each against the other), so that nothing which
+//! passes here makes a container fail to start.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::settings::Quantity;
+use crate::resources::port_ranges;
+
+/// What every setting's annotation begins with.
+pub const PREFIX: &str = "config.selvedge.io/";
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, without the prefix.
+    pub name: &'static str,
+    /// What may be set.
+    pub values: Values,
+    /// What acts on it.
+    pub acts: Acts,
+    /// What it does, for people.
+    pub what: &'static str,
+}
+
+/// What may be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// The name of an image.
+    Image,
+    /// One of a few words.
+    OneOf(&'static [&'static str]),
+    /// Ports and ranges of them, such as `25,8000-8010`.
+    Ports,
+    /// Networks and addresses, such as `10.0.0.0/8,fd00::1`.
+    Networks,
+    /// A length of time, such as `500ms` or `1m 30s`.
+    Time,
+    /// A whole number from the first to the second.
+    Number(u64, u64),
+    /// An amount of CPU or memory as Kubernetes writes it, such as `100m` or `64Mi`.
+    Amount,
+    /// A level, or directives such as `info,selvedge_proxy=debug`.
+    LogFilter,
+}
+
+/// What acts on a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acts {
+    /// The proxy, by this environment variable.
+    Proxy(&'static str),
+    /// `selvedge-init`, by this environment variable.
+    Init(&'static str),
+    /// The patch itself.
+    Patch,
+    /// The control plane, which reads it from the pod as it is at any time.
+    ControlPlane,
+}
+
+const SWITCH: Values = Values::OneOf(&["enabled", "disabled"]);
+
+const fn setting(name: &'static str, values: Values, acts: Acts, what: &'static str) -> Setting {
+    Setting { name, values, acts, what }
+}
+
+/// Every setting there is.
+pub const SETTINGS: [Setting; 32] = [
+    setting("proxy-image", Values::Image, Acts::Patch, "the image of the sidecar"),
+    setting("init-image", Values::Image, Acts::Patch, "the image of `selvedge-init`"),
+    setting(
+        "image-pull-policy",
+        Values::OneOf(&["Always", "IfNotPresent", "Never"]),
+        Acts::Patch,
+        "when both images are pulled",
+    ),
+    setting(
+        "native-sidecar",
+        SWITCH,
+        Acts::Patch,
+        "`enabled`: the sidecar is an init container that stays (Kubernetes 1.29); `disabled`: a container",
+    ),
+    setting("proxy-cpu-request", Values::Amount, Acts::Patch, "CPU that is set aside for the sidecar"),
+    setting("proxy-cpu-limit", Values::Amount, Acts::Patch, "CPU that the sidecar may use"),
+    setting("proxy-memory-request", Values::Amount, Acts::Patch, "memory that is set aside for the sidecar"),
+    setting("proxy-memory-limit", Values::Amount, Acts::Patch, "memory that the sidecar may use"),
+    setting(
+        "skip-inbound-ports",
+        Values::Ports,
+        Acts::Init("SELVEDGE_SKIP_INBOUND_PORTS"),
+        "ports of the app that connections reach without the sidecar: no mutual TLS, no policy",
+    ),
+    setting(
+        "skip-outbound-ports",
+        Values::Ports,
+        Acts::Init("SELVEDGE_SKIP_OUTBOUND_PORTS"),
+        "ports elsewhere that connections reach without the sidecar",
+    ),
+    setting(
+        "skip-outbound-networks",
+        Values::Networks,
+        Acts::Init("SELVEDGE_SKIP_OUTBOUND_NETWORKS"),
+        "networks that connections reach without the sidecar",
+    ),
+    setting(
+        "opaque-ports",
+        Values::Ports,
+        Acts::ControlPlane,
+        "ports of the app on which whatever is spoken is carried as it is",
+    ),
+    setting(
+        "outbound-traffic-policy",
+        Values::OneOf(&["allow-any", "registry-only"]),
+        Acts::Proxy("SELVEDGE_OUTBOUND_TRAFFIC_POLICY"),
+        "what happens to connections for destinations that are in no configuration",
+    ),
+    setting(
+        "ingress",
+        SWITCH,
+        Acts::Proxy("SELVEDGE_INGRESS"),
+        "for ingress controllers that dial pods: the `Host` of a request says which service it is for, \
+         and not the address",
+    ),
+    setting("workers", Values::Number(1, 256), Acts::Proxy("SELVEDGE_WORKERS"), "threads that carry traffic"),
+    setting(
+        "carrier",
+        Values::OneOf(&["http1", "http2"]),
+        Acts::Proxy("SELVEDGE_CARRIER"),
+        "what carries HTTP/1.1 requests between sidecars",
+    ),
+    setting(
+        "detect-timeout",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_DETECT_TIMEOUT"),
+        "how long a client may say nothing until its server is connected to",
+    ),
+    setting(
+        "drain-delay",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_DRAIN_DELAY"),
+        "how long after SIGTERM everything is still carried, as long as the app keeps its port open",
+    ),
+    setting(
+        "drain-timeout",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_DRAIN_TIMEOUT"),
+        "how long leaving may take after SIGTERM",
+    ),
+    setting(
+        "header-timeout",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_HEADER_TIMEOUT"),
+        "how long the rest of a request's head may take",
+    ),
+    setting(
+        "idle-timeout",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_IDLE_TIMEOUT"),
+        "how long a client's connection may stay open without a request",
+    ),
+    setting(
+        "tcp-idle-timeout",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_TCP_IDLE_TIMEOUT"),
+        "how long an opaque connection may be silent; `0s`: for good",
+    ),
+    setting(
+        "tcp-max-duration",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_TCP_MAX_DURATION"),
+        "how long an opaque connection may last; `0s`: for good",
+    ),
+    setting(
+        "certificate-ttl",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_CERTIFICATE_TTL"),
+        "the lifetime to ask for the sidecar's certificates",
+    ),
+    setting(
+        "max-connections",
+        Values::Number(1, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_CONNECTIONS"),
+        "connections that clients may have open, in and out together",
+    ),
+    setting(
+        "max-streams",
+        Values::Number(1, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_STREAMS"),
+        "requests that one HTTP/2 connection may have in progress",
+    ),
+    setting(
+        "max-header-bytes",
+        Values::Number(0, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_HEADER_BYTES"),
+        "bytes that a request's head may have",
+    ),
+    setting(
+        "max-headers",
+        Values::Number(0, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_HEADERS"),
+        "header fields that a request may have",
+    ),
+    setting(
+        "buffer-budget",
+        Values::Number(0, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_BUFFER_BUDGET"),
+        "MiB that HTTP/2 connections and bodies kept for another attempt may hold together",
+    ),
+    setting(
+        "default-opaque-ports",
+        Values::Ports,
+        Acts::Proxy("SELVEDGE_OPAQUE_PORTS"),
+        "ports, also elsewhere, whose connections are opaque where nothing is declared; no ranges",
+    ),
+    setting("log-level", Values::LogFilter, Acts::Proxy("SELVEDGE_LOG"), "what the sidecar logs"),
+    setting(
+        "log-format",
+        Values::OneOf(&["text", "json"]),
+        Acts::Proxy("SELVEDGE_LOG_FORMAT"),
+        "how the sidecar's log lines are written",
+    ),
+];
+
+/// The setting called `name`.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+impl Setting {
+    /// Checks `value`.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to write instead.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        let refused = |expected: &str| Err(format!("{value:?} is {expected}"));
+        match self.values {
+            Values::Image => match value {
+                "" => refused("no image"),
+                _ if value.contains(char::is_whitespace) => refused("no image: it has a space in it"),
+                _ => Ok(()),
+            },
+            Values::OneOf(words) => match words.contains(&value) {
+                true => Ok(()),
+                false => refused(&format!("not one of {}", words.join(", "))),
+            },
+            Values::Ports if self.name == "default-opaque-ports" => {
+                let port = |text: &str| text.parse::<u16>().is_ok();
+                match value.split(',').all(port) {
+                    true => Ok(()),
+                    false => refused("no list of ports; write for example 3306,6379"),
+                }
+            }
+            Values::Ports => match port_ranges(value) {
+                Ok(ports) if ports.is_empty() => refused("no port; write for example 25,8000-8010"),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            },
+            Values::Networks => {
+                let network = |text: &str| {
+                    let text = text.trim();
+                    text.parse::<IpNet>().is_ok() || text.parse::<IpAddr>().is_ok()
+                };
+                match value.split(',').all(network) {
+                    true => Ok(()),
+                    false => refused("no list of networks; write for example 10.0.0.0/8,fd00::1"),
+                }
+            }
+            Values::Time => match humantime::parse_duration(value) {
+                Ok(_) => Ok(()),
+                Err(_) => refused("no length of time; write for example 500ms, 30s or 1h 30m"),
+            },
+            Values::Number(least, most) => match value.parse::<u64>() {
+                Ok(number) if (least..=most).contains(&number) => Ok(()),
+                _ => refused(&format!("no whole number from {least} to {most}")),
+            },
+            Values::Amount => match value.parse::<Quantity>() {
+                Ok(_) => Ok(()),
+                Err(error) => refused(error),
+            },
+            Values::LogFilter => selvedge_ops::logging::check(value).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// The settings that `annotations` make, by name; what is wrong with any of them goes into `wrong`, said of
+/// `whose`.
+pub(super) fn read<'a>(
+    annotations: impl Iterator<Item = (&'a str, &'a str)>,
+    whose: &str,
+    wrong: &mut Vec<String>,
+) -> BTreeMap<&'static str, String> {
+    let mut set = BTreeMap::new();
+    for (key, value) in annotations {
+        let Some(name) = key.strip_prefix(PREFIX) else { continue };
+        match find(name).map(|setting| (setting, setting.check(value))) {
+            Some((setting, Ok(()))) => {
+                set.insert(setting.name, value.to_owned());
+            }
+            Some((_, Err(reason))) => wrong.push(format!("{whose}: annotation {key}: {reason}")),
+            None => wrong.push(format!("{whose}: annotation {key}: {}", unknown(name))),
+        }
+    }
+    set
+}
+
+/// That `name` is none, and which one may have been meant.
+pub(super) fn unknown(name: &str) -> String {
+    let near = SETTINGS.iter().map(|setting| (distance(name, setting.name), setting.name)).min();
+    match near {
+        Some((distance, near)) if distance <= 1 + near.len() / 4 => {
+            format!("there is no such setting; {PREFIX}{near} is one")
+        }
+        _ => "there is no such setting of pods or namespaces; the README has the list of them".to_owned(),
+    }
+}
+
+/// How many characters must be put in, taken out or changed (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The list of all settings, as a table in Markdown.
+pub fn markdown() -> String {
+    let mut text = "| setting | value | what it does |\n|---|---|---|\n".to_owned();
+    for setting in SETTINGS {
+        let value = match setting.values {
+            Values::Image => "an image".to_owned(),
+            Values::OneOf(words) => {
+                words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+            }
+            Values::Ports => "ports: `25,8000-8010`".to_owned(),
+            Values::Networks => "networks: `10.0.0.0/8,fd00::1`".to_owned(),
+            Values::Time => "a time: `500ms`, `30s`".to_owned(),
+            Values::Number(least, most) if most > 1000 => format!("a number from {least}"),
+            Values::Number(least, most) => format!("a number from {least} to {most}"),
+            Values::Amount => "an amount: `100m`, `64Mi`".to_owned(),
+            Values::LogFilter => "a level, or `info,selvedge_proxy=debug`".to_owned(),
+        };
+        writeln!(text, "| `{}` | {value} | {} |", setting.name, setting.what).expect("a String grows");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(name: &str, value: &str) -> String {
+        find(name).unwrap().check(value).unwrap_err()
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_meant_is_refused_with_what_to_write() {
+        for (name, value, reason) in [
+            ("proxy-image", "", "no image"),
+            ("image-pull-policy", "always", "not one of Always, IfNotPresent, Never"),
+            ("skip-inbound-ports", "70000", "no port and no range"),
+            ("skip-inbound-ports", "", "no port"),
+            ("skip-outbound-ports", "90-80", "no port and no range"),
+            ("skip-outbound-networks", "10.0.0.0/33", "no list of networks"),
+            ("detect-timeout", "5", "no length of time"),
+            ("workers", "0", "from 1 to 256"),
+            ("workers", "many", "from 1 to 256"),
+            ("proxy-memory-limit", "64 Mi", "no amount"),
+            ("log-level", "selvedge_proxy=loud", "no log filter"),
+            ("native-sidecar", "true", "not one of enabled, disabled"),
+            ("default-opaque-ports", "1-2", "no list of ports"),
+        ] {
+            let error = refusal(name, value);
+            assert!(error.contains(reason), "{name}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_setting_names_the_one_that_was_meant() {
+        let mut wrong = Vec::new();
+        let annotations = [("config.selvedge.io/skip-inbound-port", "1"), ("example.com/x", "y")];
+
+        let set = read(annotations.into_iter(), "pod shop/a", &mut wrong);
+
+        assert!(set.is_empty());
+        assert_eq!(
+            wrong,
+            ["pod shop/a: annotation config.selvedge.io/skip-inbound-port: there is no such setting; \
+                 config.selvedge.io/skip-inbound-ports is one"]
+        );
+        assert!(unknown("inbound").contains("no such setting of pods"));
+    }
+
+    #[test]
+    fn the_readme_has_the_list() {
+        let readme = include_str!("../../../README.md");
+
+        assert!(readme.contains(&markdown()), "put this into README.md, On Kubernetes:\n\n{}", markdown());
+    }
+}

@@ -1,0 +1,223 @@
+//! What the injector puts into every pod, unless the pod or its namespace says otherwise.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use selvedge_model::TrustDomain;
+
+use super::annotations::{self, PREFIX};
+
+/// How sidecars are put into pods.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InjectArgs {
+    /// The image of the sidecars that are injected.
+    #[arg(long, env = "SELVEDGE_PROXY_IMAGE", value_name = "IMAGE", default_value = "selvedge-proxy:dev")]
+    pub proxy_image: String,
+
+    /// The image of `selvedge-init`, which redirects a pod's connections to its sidecar.
+    #[arg(long, env = "SELVEDGE_INIT_IMAGE", value_name = "IMAGE", default_value = "selvedge-init:dev")]
+    pub init_image: String,
+
+    /// When both images are pulled.
+    #[arg(
+        long,
+        env = "SELVEDGE_IMAGE_PULL_POLICY",
+        value_name = "POLICY",
+        default_value = "IfNotPresent",
+        value_parser = ["Always", "IfNotPresent", "Never"]
+    )]
+    pub image_pull_policy: String,
+
+    /// Inject native sidecars (init containers that stay; Kubernetes 1.29), so that jobs end and a pod's own
+    /// init containers are in the mesh; otherwise containers.
+    #[arg(
+        long,
+        env = "SELVEDGE_NATIVE_SIDECARS",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub native_sidecars: bool,
+
+    /// Where injected sidecars find the control plane's gRPC port, as HOST:PORT.
+    /// Default: port 8086 of the Service selvedge-control-plane in the control plane's namespace.
+    #[arg(long, env = "SELVEDGE_PROXY_CONTROL_PLANE", value_name = "HOST:PORT")]
+    pub proxy_control_plane: Option<String>,
+
+    /// A setting of pods, without its `config.selvedge.io/`, that holds where neither the pod nor its namespace
+    /// has it, such as `log-level=warn`; may be given more than once.
+    #[arg(long, env = "SELVEDGE_INJECT_DEFAULTS", value_name = "NAME=VALUE", value_delimiter = ';', value_parser = preset)]
+    pub inject_default: Vec<Preset>,
+}
+
+/// A setting and its value, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preset {
+    name: &'static str,
+    value: String,
+}
+
+/// What holds where neither the pod nor its namespace says anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where injected sidecars find the control plane.
+    pub control_plane: String,
+    /// The SHA-256 of each root that sidecars first believe it by, in hexadecimal.
+    pub trust_roots: Vec<String>,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// The version that is written on injected pods.
+    pub version: &'static str,
+    /// The settings, by name.
+    pub(super) defaults: BTreeMap<&'static str, String>,
+}
+
+impl InjectArgs {
+    /// The settings, for a control plane in `namespace` whose roots have the SHA-256s `trust_roots`.
+    pub fn settings(&self, trust_roots: Vec<String>, trust_domain: TrustDomain, namespace: &str) -> Settings {
+        let native = if self.native_sidecars { "enabled" } else { "disabled" };
+        let mut defaults = BTreeMap::from([
+            ("proxy-image", self.proxy_image.clone()),
+            ("init-image", self.init_image.clone()),
+            ("image-pull-policy", self.image_pull_policy.clone()),
+            ("native-sidecar", native.to_owned()),
+            // Without a request of every container, a HorizontalPodAutoscaler by utilisation has nothing to
+            // divide by, and stops.
+            ("proxy-cpu-request", "10m".to_owned()),
+            ("proxy-memory-request", "32Mi".to_owned()),
+        ]);
+        defaults.extend(self.inject_default.iter().map(|Preset { name, value }| (*name, value.clone())));
+        Settings {
+            control_plane: match &self.proxy_control_plane {
+                Some(address) => address.clone(),
+                None => format!("{}:8086", service_name(namespace)),
+            },
+            trust_roots,
+            trust_domain,
+            version: selvedge_ops::build::VERSION,
+            defaults,
+        }
+    }
+}
+
+/// The name of the control plane's Service, for everybody in the cluster.
+pub fn service_name(namespace: &str) -> String {
+    format!("selvedge-control-plane.{namespace}.svc")
+}
+
+fn preset(text: &str) -> Result<Preset, String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE, such as log-level=warn")?;
+    let name = name.trim().strip_prefix(PREFIX).unwrap_or(name.trim());
+    let setting = annotations::find(name).ok_or_else(|| annotations::unknown(name))?;
+    if setting.acts == annotations::Acts::ControlPlane {
+        return Err(format!("{name} is of one app; set it on pods or namespaces"));
+    }
+    setting.check(value).map_err(|reason| format!("{name}: {reason}"))?;
+    Ok(Preset { name: setting.name, value: value.to_owned() })
+}
+
+/// An amount of CPU or memory, as Kubernetes writes it (`100m`, `64Mi`, `1e3`, `0.5`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Quantity {
+    /// In billionths, the smallest that Kubernetes knows.
+    nanos: u128,
+}
+
+impl FromStr for Quantity {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WHAT: &str = "no amount; write for example 100m of CPU or 64Mi of memory";
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, suffix) = text.split_at(end);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let digits = format!("{whole}{fraction}");
+        if digits.is_empty() || digits.len() > 18 || fraction.contains('.') {
+            return Err(WHAT);
+        }
+        let digits: u128 = digits.parse().map_err(|_| WHAT)?;
+        let unit = unit(suffix).ok_or(WHAT)?;
+        let scale = 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| WHAT)?);
+        let nanos = digits.checked_mul(unit).ok_or(WHAT)?.div_ceil(scale);
+        Ok(Self { nanos })
+    }
+}
+
+/// How many billionths a suffix stands for.
+fn unit(suffix: &str) -> Option<u128> {
+    const ONE: u128 = 1_000_000_000;
+    let power = |of: &str| "KMGTPE".find(of).and_then(|place| u32::try_from(place + 1).ok());
+    match suffix {
+        "" => Some(ONE),
+        "n" => Some(1),
+        "u" => Some(1_000),
+        "m" => Some(1_000_000),
+        "k" => Some(ONE * 1_000),
+        "M" | "G" | "T" | "P" | "E" => Some(ONE * 1_000_u128.pow(power(suffix)?)),
+        "Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei" => Some(ONE << (10 * power(&suffix[..1])?)),
+        _ => {
+            let exponent: i8 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            match exponent {
+                0..=18 => Some(ONE * 10_u128.pow(exponent.unsigned_abs().into())),
+                -9..0 => Some(ONE / 10_u128.pow(exponent.unsigned_abs().into())),
+                _ => None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: InjectArgs,
+    }
+
+    fn parsed(arguments: &[&str]) -> Result<Settings, String> {
+        let arguments = ["control-plane"].iter().chain(arguments);
+        let program = Program::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        Ok(program.args.settings(Vec::new(), TrustDomain::default(), "selvedge"))
+    }
+
+    #[test]
+    fn amounts_compare_whatever_their_units() {
+        let amount = |text: &str| text.parse::<Quantity>().unwrap_or_else(|error| panic!("{text}: {error}"));
+
+        for (less, more) in [("100m", "0.5"), ("64Mi", "1Gi"), ("1M", "1Mi"), ("999", "1k"), ("1e2", "101")] {
+            assert!(amount(less) < amount(more), "{less} {more}");
+        }
+        assert_eq!(amount("1500m"), amount("1.5"));
+        assert_eq!(amount("1Ki"), amount("1024"));
+        assert_eq!(amount("12E"), amount("12e18"));
+        for wrong in ["", "m", "1x", "-1", "1 Gi", "1.2.3", "1K", "1e99", "."] {
+            assert!(wrong.parse::<Quantity>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn any_setting_of_pods_has_a_default_for_all_of_them() {
+        let settings = parsed(&["--inject-default=log-level=warn", "--native-sidecars=false"]).unwrap();
+
+        assert_eq!(settings.defaults["log-level"], "warn");
+        assert_eq!(settings.defaults["native-sidecar"], "disabled");
+        assert_eq!(settings.defaults["proxy-cpu-request"], "10m");
+    }
+
+    #[test]
+    fn a_default_that_cannot_be_meant_is_refused_where_it_is_typed() {
+        for (argument, reason) in [
+            ("--inject-default=log-level", "NAME=VALUE"),
+            ("--inject-default=workers=0", "from 1 to 256"),
+            ("--inject-default=worker=2", "config.selvedge.io/workers is one"),
+            ("--inject-default=opaque-ports=25", "of one app"),
+            ("--image-pull-policy=always", "possible values"),
+        ] {
+            let error = parsed(&[argument]).unwrap_err();
+            assert!(error.contains(reason), "{argument}: {error}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The whole patch: what comes out, that it can be taken back, and what stands in its way.
+
+use std::collections::BTreeMap;
+
+use clap::Parser;
+use selvedge_model::TrustDomain;
+use serde_json::{Value, json};
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Program {
+    #[command(flatten)]
+    args: InjectArgs,
+}
+
+fn settings(arguments: &[&str]) -> Settings {
+    let program = Program::parse_from(["control-plane"].iter().chain(arguments));
+    let roots = vec!["0123456789abcdef".repeat(4)];
+    Settings { version: "0.1.0", ..program.args.settings(roots, TrustDomain::default(), "selvedge") }
+}
+
+fn namespace(annotations: &[(&str, &str)]) -> NamespaceFacts {
+    let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    NamespaceFacts {
+        name: "shop".to_owned(),
+        labels: BTreeMap::from([(INJECT.to_owned(), "enabled".to_owned())]),
+        annotations: annotations.collect(),
+    }
+}
+
+fn patch(pod: &Value, arguments: &[&str]) -> (Vec<Operation>, Vec<String>) {
+    match decide(pod, &namespace(&[]), &settings(arguments), false) {
+        Ok(Decision::Inject { patch, warnings }) => (patch, warnings),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn applied(pod: &Value, operations: &[Operation]) -> Value {
+    let patch: json_patch::Patch = serde_json::from_value(serde_json::to_value(operations).unwrap()).unwrap();
+    let mut pod = pod.clone();
+    json_patch::patch(&mut pod, &patch).unwrap();
+    pod
+}
+
+fn injected(pod: &Value, arguments: &[&str]) -> Value {
+    applied(pod, &patch(pod, arguments).0)
+}
+
+fn refusal(pod: &Value) -> String {
+    decide(pod, &namespace(&[]), &settings(&[]), false).unwrap_err().to_string()
+}
+
+fn yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap()
+}
+
+fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
+    pod["spec"][list].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect()
+}
+
+/// A pod as small as the API server takes it.
+fn small() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "a" },
+        "spec": { "containers": [{ "name": "app", "image": "app" }] },
+    })
+}
+
+/// A pod with some of everything.
+fn large() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "generateName": "web-",
+            "labels": { "app": "web" },
+            "annotations": {
+                "prometheus.io/scrape": "true", "prometheus.io/port": "9102",
+                "config.selvedge.io/log-level": "warn", "config.selvedge.io/skip-outbound-ports": "25,8000-8010",
+                "config.selvedge.io/ingress": "enabled", "config.selvedge.io/proxy-memory-limit": "16Mi",
+            },
+        },
+        "spec": {
+            "shareProcessNamespace": true,
+            "imagePullSecrets": [{ "name": "registry" }],
+            "initContainers": [{ "name": "migrate", "image": "migrate" }],
+            "containers": [
+                {
+                    "name": "app", "image": "app",
+                    "ports": [{ "name": "http", "containerPort": 8080 }],
+                    "livenessProbe": {
+                        "initialDelaySeconds": 3,
+                        "httpGet": { "path": "/healthz?full=1", "port": "http", "httpHeaders": [{ "name": "X-Cost", "value": "$5" }] },
+                        "timeoutSeconds": 2,
+                    },
+                    "readinessProbe": { "tcpSocket": { "port": 8080 } },
+                    "startupProbe": { "grpc": { "port": 9000, "service": "web" } },
+                    "lifecycle": {
+                        "postStart": { "exec": { "command": ["true"] } },
+                        "preStop": { "httpGet": { "path": "/leave", "port": 8080, "scheme": "HTTPS" } },
+                    },
+                },
+                {
+                    "name": "helper", "image": "helper",
+                    "livenessProbe": { "exec": { "command": ["true"] } },
+                    "readinessProbe": { "httpGet": { "host": "192.0.2.1", "port": 80 } },
+                },
+            ],
+            "volumes": [{ "name": "data", "emptyDir": {} }],
+        },
+    })
+}
+
+#[test]
+fn a_small_pod_gets_what_it_lacks() {
+    let (operations, warnings) = patch(&small(), &[]);
+
+    assert_eq!(warnings, Vec::<String>::new());
+    insta::assert_snapshot!("small", yaml(&applied(&small(), &operations)));
+    insta::assert_snapshot!("small_patch", yaml(&serde_json::to_value(&operations).unwrap()));
+}
+
+#[test]
+fn a_large_pod_keeps_everything_else() {
+    insta::assert_snapshot!("large", yaml(&injected(&large(), &[])));
+}
+
+#[test]
+fn a_classic_sidecar_comes_before_the_apps_and_after_the_init_containers() {
+    let classic = ["--native-sidecars=false"];
+    let pod = injected(&large(), &classic);
+
+    assert_eq!(names(&pod, "initContainers"), ["migrate", "selvedge-init"]);
+    assert_eq!(names(&pod, "containers"), ["selvedge-proxy", "app", "helper"]);
+    let wait = &pod["spec"]["containers"][0]["lifecycle"]["postStart"]["exec"]["command"];
+    assert_eq!(*wait, json!(["/selvedge-proxy", "wait", "--timeout", "120s"]));
+    assert_eq!(pod["spec"]["containers"][1]["livenessProbe"]["httpGet"]["path"], "/app-health/app/livez");
+    let (_, warnings) = patch(&large(), &classic);
+    assert!(warnings[0].contains("init containers are not in the mesh"), "{warnings:?}");
+}
+
+#[test]
+fn a_native_sidecar_comes_before_the_pods_own_init_containers() {
+    let pod = injected(&large(), &[]);
+
+    assert_eq!(names(&pod, "initContainers"), ["selvedge-init", "selvedge-proxy", "migrate"]);
+    assert_eq!(names(&pod, "containers"), ["app", "helper"]);
+    assert_eq!(pod["spec"]["initContainers"][1]["restartPolicy"], "Always");
+}
+
+#[test]
+fn a_pod_with_a_sidecar_gets_no_other_and_no_change() {
+    for arguments in [&[] as &[&str], &["--native-sidecars=false"]] {
+        let once = injected(&large(), arguments);
+
+        let again = decide(&once, &namespace(&[]), &settings(arguments), false).unwrap();
+
+        assert_eq!(again, Decision::Skip { reason: Reason::AlreadyInjected, patch: Vec::new() });
+    }
+}
+
+#[test]
+fn what_was_injected_can_be_taken_back_to_the_letter() {
+    let mut bare = small();
+    bare.as_object_mut().unwrap().remove("metadata");
+    let mut null = bare.clone();
+    null["metadata"] = Value::Null;
+    assert_eq!(injected(&null, &[]), injected(&bare, &[]), "as YAML has a key with nothing below");
+    for pod in [small(), large(), bare] {
+        for arguments in [&[] as &[&str], &["--native-sidecars=false"]] {
+            let mut reverted = injected(&pod, arguments);
+
+            assert!(revert::revert(&mut reverted));
+
+            assert_eq!(reverted.to_string(), pod.to_string());
+            assert!(!revert::revert(&mut reverted), "there is nothing more to take back");
+        }
+    }
+}
+
+#[test]
+fn the_pod_beats_its_namespace_which_beats_the_defaults() {
+    let mut pod = small();
+    pod["metadata"]["annotations"] = json!({ "config.selvedge.io/log-level": "debug" });
+    let namespace = namespace(&[
+        ("config.selvedge.io/log-level", "error"),
+        ("config.selvedge.io/workers", "2"),
+        ("config.selvedge.io/opaque-ports", "9000"),
+    ]);
+    let settings = settings(&["--inject-default=workers=4", "--inject-default=carrier=http1"]);
+
+    let Ok(Decision::Inject { patch, .. }) = decide(&pod, &namespace, &settings, false) else { panic!() };
+
+    let pod = applied(&pod, &patch);
+    let env = &pod["spec"]["initContainers"][1]["env"];
+    let value = |name: &str| {
+        let mut env = env.as_array().unwrap().iter();
+        env.find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}"))["value"].clone()
+    };
+    assert_eq!(value("SELVEDGE_LOG"), "debug");
+    assert_eq!(value("SELVEDGE_WORKERS"), "2");
+    assert_eq!(value("SELVEDGE_CARRIER"), "http1");
+    // The control plane looks for it on the pod.
+    assert_eq!(pod["metadata"]["annotations"]["config.selvedge.io/opaque-ports"], "9000");
+}
+
+#[test]
+fn a_default_request_gives_way_to_a_limit_that_is_less() {
+    let pod = injected(&large(), &[]);
+
+    let resources = &pod["spec"]["initContainers"][1]["resources"];
+    assert_eq!(
+        *resources,
+        json!({ "requests": { "cpu": "10m", "memory": "16Mi" }, "limits": { "memory": "16Mi" } })
+    );
+}
+
+#[test]
+fn who_asks_decides_and_the_pod_before_its_namespace() {
+    let quiet = NamespaceFacts { name: "quiet".to_owned(), ..NamespaceFacts::default() };
+    let says = |kind: &str, value: &str| {
+        let mut pod = small();
+        pod["metadata"][kind] = json!({ INJECT: value });
+        pod
+    };
+    let reason = |pod: &Value, namespace: &NamespaceFacts| match decide(pod, namespace, &settings(&[]), false)
+    {
+        Ok(Decision::Inject { .. }) => None,
+        Ok(Decision::Skip { reason, .. }) => Some(reason),
+        Err(refused) => panic!("{refused}"),
+    };
+
+    assert_eq!(reason(&small(), &quiet), Some(Reason::NotAsked));
+    assert_eq!(reason(&small(), &namespace(&[])), None);
+    for kind in ["annotations", "labels"] {
+        assert_eq!(reason(&says(kind, "enabled"), &quiet), None);
+        assert_eq!(reason(&says(kind, "disabled"), &namespace(&[])), Some(Reason::Disabled));
+    }
+    assert!(refusal(&says("labels", "yes")).contains("neither enabled nor disabled"));
+    assert!(matches!(decide(&small(), &quiet, &settings(&[]), true), Ok(Decision::Inject { .. })));
+}
+
+#[test]
+fn a_pod_that_cannot_have_a_sidecar_says_why() {
+    let with = |path: &str, value: Value| {
+        let mut pod = small();
+        let (parent, field) = path.rsplit_once('/').unwrap();
+        pod.pointer_mut(parent).unwrap()[field] = value;
+        pod
+    };
+
+    for (pod, word) in [
+        (with("/spec/hostNetwork", true.into()), "host-network"),
+        (with("/spec/initContainers", json!([{ "name": "istio-init" }])), "other-mesh"),
+        (with("/spec/os", json!({ "name": "windows" })), "windows"),
+        (with("/metadata/annotations", json!({ "kubernetes.io/config.mirror": "x" })), "static-pod"),
+        (with("/metadata/labels", json!({ INJECT: "disabled" })), "disabled"),
+    ] {
+        let Ok(Decision::Skip { reason, patch }) = decide(&pod, &namespace(&[]), &settings(&[]), false)
+        else {
+            panic!("{pod}")
+        };
+        assert_eq!(reason.word(), word);
+        assert_eq!(applied(&pod, &patch)["metadata"]["annotations"][SKIPPED], word);
+    }
+}
+
+#[test]
+fn what_the_sidecar_could_not_live_with_is_refused_all_at_once() {
+    let mut pod = small();
+    pod["metadata"]["annotations"] =
+        json!({ "config.selvedge.io/workers": "0", "config.selvedge.io/x": "1" });
+    pod["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 4191 }]);
+    pod["spec"]["securityContext"] = json!({ "runAsUser": 2102 });
+    pod["spec"]["volumes"] = json!([{ "name": "selvedge-token" }]);
+
+    let error = refusal(&pod);
+
+    for part in ["workers", "no such setting", "port 4191", "user 2102", "volume selvedge-token"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn limits_below_requests_are_refused() {
+    let mut pod = small();
+    pod["metadata"]["annotations"] =
+        json!({ "config.selvedge.io/proxy-cpu-request": "1", "config.selvedge.io/proxy-cpu-limit": "500m" });
+
+    assert!(refusal(&pod).contains("proxy-cpu-limit 500m is less than"), "{}", refusal(&pod));
+}
+
+#[test]
+fn a_job_with_a_classic_sidecar_is_told_how_it_ends() {
+    let mut pod = small();
+    pod["spec"]["restartPolicy"] = "OnFailure".into();
+
+    assert_eq!(patch(&pod, &[]).1, Vec::<String>::new(), "a native sidecar ends by itself");
+    let (_, warnings) = patch(&pod, &["--native-sidecars=false"]);
+    assert!(warnings[0].contains("/shutdown"), "{warnings:?}");
+}
+
+#[test]
+fn a_namespace_that_forbids_redirection_is_warned_of() {
+    let mut namespace = namespace(&[]);
+    namespace.labels.insert("pod-security.kubernetes.io/enforce".to_owned(), "baseline".to_owned());
+
+    let Ok(Decision::Inject { warnings, .. }) = decide(&small(), &namespace, &settings(&[]), false) else {
+        panic!()
+    };
+
+    assert!(warnings[0].contains("namespace shop enforces"), "{warnings:?}");
+}
+
+#[test]
+fn a_probe_at_a_port_that_no_container_has_stays_and_is_warned_of() {
+    let mut pod = small();
+    pod["spec"]["containers"][0]["livenessProbe"] = json!({ "httpGet": { "port": "web" } });
+
+    let (operations, warnings) = patch(&pod, &[]);
+
+    assert_eq!(applied(&pod, &operations)["spec"]["containers"][0], pod["spec"]["containers"][0]);
+    assert!(warnings[0].contains("spec.containers.0.livenessProbe"), "{warnings:?}");
+}
+
+#[test]
+fn metrics_without_a_port_are_found_at_the_only_one() {
+    let mut pod = small();
+    pod["metadata"]["annotations"] = json!({ "prometheus.io/scrape": "true" });
+    assert!(patch(&pod, &[]).1[0].contains("prometheus.io/port"), "there is none");
+
+    pod["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 9102 }]);
+    let pod = injected(&pod, &[]);
+
+    assert_eq!(pod["metadata"]["annotations"]["prometheus.io/port"], "4191");
+    assert_eq!(pod["metadata"]["annotations"]["prometheus.io/path"], "/metrics/app");
+    assert!(pod.to_string().contains(r#"{\"portNumber\":9102}"#));
+}

@@ -1,0 +1,145 @@
+//! What others ask of the app by way of the sidecar's admin port: the kubelet's probes, and Prometheus.
+//!
+//! Both come in plaintext and prove nobody's identity, so that a policy may refuse them at the app's own ports.
+//! The injector points them here, where nothing is redirected, and hands over the originals. Each is made anew
+//! whenever it is asked for, as the kubelet would (`pkg/probe`), from the control thread; the answer says what
+//! failed. What is asked is what the pod's own YAML says, and nothing that a caller says.
+
+mod grpc;
+mod http;
+mod metrics;
+mod words;
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::HttpGet;
+use hyper::StatusCode;
+use tokio::{net::TcpStream, time::timeout};
+
+pub use self::words::{AppMetrics, AppProbes, WordsError};
+
+/// How the kubelet names itself.
+const USER_AGENT: &str = "kube-probe/1.0";
+
+/// One of the app's probes or hooks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Probe {
+    asks: Asks,
+    port: u16,
+    /// How long the app may take. `None`: as long as whoever asks waits.
+    timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Asks {
+    /// `httpGet`: whether the answer's status is 200 to 399.
+    Http(HttpGet),
+    /// `tcpSocket`: whether there is a connection.
+    Tcp,
+    /// `grpc`: whether the health service (`grpc.health.v1.Health`) says `SERVING` of this service.
+    Grpc(String),
+}
+
+/// Why a probe failed.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    /// The app answered, and that it is not well.
+    #[error("answered {status}{}", said(body))]
+    Status { status: StatusCode, body: String },
+    /// The app, or what has its port, does not do what it should.
+    #[error("{0}")]
+    Otherwise(String),
+    /// It did not in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+/// Where the app is asked, and for what.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The app's address: the pod's own.
+    pub app: std::net::IpAddr,
+    /// Its probes.
+    pub probes: AppProbes,
+    /// Its metrics, if they are scraped through us.
+    pub metrics: Option<AppMetrics>,
+}
+
+/// `/app-health/…`, `/app-lifecycle/…` and `/metrics/app`; answered to everybody.
+pub fn routes(asked: Asked) -> Router {
+    Router::new()
+        .route("/app-health/{container}/{probe}", get(probe))
+        .route("/app-lifecycle/{container}/{hook}", get(probe))
+        .route("/metrics/app", get(metrics::scrape))
+        .with_state(Arc::new(asked))
+}
+
+async fn probe(State(asked): State<Arc<Asked>>, request: Request) -> Response {
+    let path = request.uri().path();
+    let Some(probe) = asked.probes.find(path) else {
+        let words = format!("{path} is no probe of this pod's app: there was none when it was injected\n");
+        return (StatusCode::NOT_FOUND, words).into_response();
+    };
+    let at = SocketAddr::new(asked.app, probe.port);
+    match probe.make(at, request.headers()).await {
+        Ok(()) => "passed\n".into_response(),
+        Err(failed) => {
+            tracing::info!(path, %failed, "{probe} of the app at {at} failed");
+            // What is none of HTTP's failures would not be one to the kubelet either.
+            let status = match &failed {
+                Failed::Status { status, .. } if status.as_u16() >= 400 => *status,
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (status, format!("{probe} of the app at {at}: {failed}\n")).into_response()
+        }
+    }
+}
+
+impl Probe {
+    async fn make(&self, at: SocketAddr, headers: &hyper::HeaderMap) -> Result<(), Failed> {
+        let asking = async {
+            match &self.asks {
+                Asks::Http(get) => get.passes(at, headers).await,
+                Asks::Tcp => connect(at).await.map(drop),
+                Asks::Grpc(service) => grpc::is_serving(at, service).await,
+            }
+        };
+        match self.timeout {
+            None => asking.await,
+            Some(limit) => timeout(limit, asking).await.unwrap_or(Err(Failed::Timeout(limit))),
+        }
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.asks {
+            Asks::Http(get) => write!(f, "GET {}", get.path),
+            Asks::Tcp => f.write_str("a TCP connection"),
+            Asks::Grpc(service) => write!(f, "the gRPC health check of {service:?}"),
+        }
+    }
+}
+
+/// A connection to the app: by the proxy's user, whose connections are not redirected.
+async fn connect(at: SocketAddr) -> Result<TcpStream, Failed> {
+    let stream = TcpStream::connect(at).await;
+    stream.map_err(|error| Failed::Otherwise(format!("no connection: {error}")))
+}
+
+/// The beginning of a body, as words.
+fn said(body: &str) -> String {
+    match body.trim() {
+        "" => String::new(),
+        body => format!(": {body}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
