@@ -8,7 +8,7 @@ use selvedge_certs::{
     files::FileError,
 };
 use selvedge_ops::{
-    Admin, Drain, LogLevel, Readiness, Reason, admin, announce,
+    Admin, Drain, LogArgs, LogLevel, Readiness, Reason, admin, announce,
     listen::{self, ListenError},
     logging::{self, LoggingError},
 };
@@ -112,7 +112,7 @@ pub enum AppError {
 /// # Errors
 /// If it cannot start, or a part of it fails.
 pub fn run(args: &Args) -> Result<(), AppError> {
-    let log_level = logging::init(&args.log)?;
+    let log_level = logging::init(&log(args))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
         let drain = Drain::default();
@@ -151,7 +151,11 @@ impl Source {
                 };
                 Ok(Self::Directory(Directory::new(directory, options)))
             }
-            SourceKind::Kubernetes => Ok(Self::Kubernetes(Cluster::open(args).await?)),
+            SourceKind::Kubernetes => {
+                let kubeconfig = args.kubeconfig.as_deref();
+                let cluster = Cluster::open(kubeconfig, &args.namespace, args.pod_name.as_deref()).await?;
+                Ok(Self::Kubernetes(cluster))
+            }
         }
     }
 
@@ -386,6 +390,16 @@ impl ControlPlane {
 /// The SHA-256 of every root of ours, as sidecars are told it.
 fn trust_roots(authority: &Authority) -> Vec<String> {
     authority.bundle().roots.iter().map(|root| fingerprint(root).to_string()).collect()
+}
+
+/// What is logged. kube writes an error for every failed attempt, of which we tell in our own words and once;
+/// who wants its words too names it in the filter.
+fn log(args: &Args) -> LogArgs {
+    let mut log = args.log.clone();
+    if args.source == SourceKind::Kubernetes && !log.log.contains("kube_") {
+        log.log.push_str(",kube_client=off,kube_runtime=off");
+    }
+    log
 }
 
 fn settings(args: &Args) -> Settings {

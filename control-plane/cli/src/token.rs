@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context;
 use selvedge_certs::ca::Authority;
 use selvedge_control_plane::{
+    cluster::Cluster,
     data_dir::DataDir,
     serve::attestation::{self, Grant, TokenKey},
 };
@@ -32,8 +33,20 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
     /// The control plane's data directory
-    #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR")]
-    data_dir: PathBuf,
+    #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR", required_unless_present = "kubernetes")]
+    data_dir: Option<PathBuf>,
+
+    /// The control plane runs in a Kubernetes cluster: the key of join tokens is in a Secret there
+    #[arg(long)]
+    kubernetes: bool,
+
+    /// The kubeconfig of that cluster; otherwise that which KUBECONFIG or ~/.kube/config names
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The control plane's own namespace there
+    #[arg(long, value_name = "NAMESPACE", default_value = "selvedge")]
+    control_plane_namespace: String,
 
     /// The workload's namespace
     #[arg(long)]
@@ -51,8 +64,8 @@ struct CreateArgs {
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
     ttl: Duration,
 
-    /// It can be used only once
-    #[arg(long)]
+    /// It can be used only once; not in a cluster, where several replicas check tokens
+    #[arg(long, conflicts_with = "kubernetes")]
     once: bool,
 
     /// The first part of every identity
@@ -78,7 +91,10 @@ fn create(args: &CreateArgs) -> anyhow::Result<String> {
     let identity = SpiffeId::new(&args.trust_domain, &args.namespace, &args.service_account)
         .context("--namespace and --service-account")?;
     let grant = Grant { identity, workload: args.workload.clone(), ttl: args.ttl, once: args.once };
-    let (authority, key) = open(&args.data_dir, &args.trust_domain)?;
+    let (authority, key) = match &args.data_dir {
+        Some(data_dir) if !args.kubernetes => open(data_dir, &args.trust_domain)?,
+        _ => from_cluster(args)?,
+    };
     Ok(attestation::create(&key, &grant, authority.root_sha256(), SystemTime::now())?)
 }
 
@@ -86,6 +102,16 @@ fn open(data_dir: &Path, trust_domain: &TrustDomain) -> anyhow::Result<(Authorit
     let data = DataDir::open(data_dir)?;
     let authority = Authority::load_or_create(data.path(), trust_domain).context("the CA in --data-dir")?;
     Ok((authority, TokenKey::load_or_create(data.path())?))
+}
+
+/// The same out of a cluster's Secrets.
+fn from_cluster(args: &CreateArgs) -> anyhow::Result<(Authority, TokenKey)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let kubeconfig = args.kubeconfig.as_deref();
+        let cluster = Cluster::open(kubeconfig, &args.control_plane_namespace, None).await?;
+        Ok((cluster.authority(&args.trust_domain).await?, cluster.token_key().await?))
+    })
 }
 
 #[cfg(test)]
@@ -96,7 +122,10 @@ mod tests {
 
     fn args(data_dir: &Path) -> CreateArgs {
         CreateArgs {
-            data_dir: data_dir.to_owned(),
+            data_dir: Some(data_dir.to_owned()),
+            kubernetes: false,
+            kubeconfig: None,
+            control_plane_namespace: "selvedge".into(),
             namespace: "shop".into(),
             service_account: "reviews".into(),
             workload: None,

@@ -32,10 +32,18 @@ impl Compiling {
     /// Until the source is gone.
     pub(super) async fn run(self, mut loaded: watch::Receiver<Arc<Loaded>>) {
         let mut first = true;
+        let mut compiled_last: Option<(Arc<Loaded>, Vec<Problem>)> = None;
         while self.changed(&mut loaded, std::mem::take(&mut first)).await {
             let newest = Arc::clone(&loaded.borrow_and_update());
             if self.is_unread(&newest) {
                 self.report(newest.problems.clone(), &newest);
+                continue;
+            }
+            // A source that only has other words for its troubles changes nothing for the mesh.
+            if let Some((before, between)) = &compiled_last
+                && before.resources == newest.resources
+            {
+                self.report(newest.problems.iter().chain(between).cloned().collect(), &newest);
                 continue;
             }
             let previous = self.store.current().map(|snapshot| Arc::clone(snapshot.mesh()));
@@ -52,7 +60,8 @@ impl Compiling {
                 continue;
             };
             self.metrics.compiled(start.elapsed());
-            self.report(newest.problems.iter().cloned().chain(problems).collect(), &newest);
+            self.report(newest.problems.iter().chain(&problems).cloned().collect(), &newest);
+            compiled_last = Some((newest, problems));
             self.publish(mesh);
         }
     }

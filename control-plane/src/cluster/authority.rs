@@ -14,7 +14,7 @@ use selvedge_kubernetes::{Error, Secret};
 use selvedge_model::TrustDomain;
 
 use super::{Cluster, patiently};
-use crate::serve::attestation::{KEY, KEY_LENGTH};
+use crate::serve::attestation::{KEY, KEY_LENGTH, TokenKey};
 
 /// The Secret with the CA: `tls.crt`, `tls.key`, `ca.crt`.
 pub const CA_SECRET: &str = "selvedge-ca";
@@ -96,6 +96,19 @@ impl Cluster {
     /// # Errors
     /// If the Secret cannot be read or made, or the file cannot be written.
     pub async fn fetch_token_key(&self, directory: &Path) -> Result<(), CaError> {
+        Ok(files::write_secret(&directory.join(KEY), &self.token_key_bytes().await?)?)
+    }
+
+    /// The key that join tokens are signed with.
+    ///
+    /// # Errors
+    /// If the Secret cannot be read or made, or holds something else.
+    pub async fn token_key(&self) -> Result<TokenKey, CaError> {
+        let key = TokenKey::from_bytes(&self.token_key_bytes().await?);
+        key.ok_or_else(|| self.incomplete(TOKEN_KEY_SECRET, KEY))
+    }
+
+    async fn token_key_bytes(&self) -> Result<Vec<u8>, CaError> {
         let mut secret = self
             .secret_or_new(TOKEN_KEY_SECRET, || {
                 let mut key = vec![0; KEY_LENGTH];
@@ -103,8 +116,7 @@ impl Cluster {
                 Ok(Secret::new(OPAQUE, BTreeMap::from([(KEY.to_owned(), key)])))
             })
             .await?;
-        let key = secret.data.remove(KEY).ok_or_else(|| self.incomplete(TOKEN_KEY_SECRET, KEY))?;
-        Ok(files::write_secret(&directory.join(KEY), &key)?)
+        secret.data.remove(KEY).ok_or_else(|| self.incomplete(TOKEN_KEY_SECRET, KEY))
     }
 
     /// Whether the Secret still holds the CA that `authority` was made of; `None` if it cannot be told now.

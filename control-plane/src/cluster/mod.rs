@@ -8,7 +8,7 @@ mod injection;
 mod published;
 pub mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use selvedge_certs::ca::Authority;
 use selvedge_kubernetes::{Client, Connect, Election};
@@ -18,7 +18,7 @@ pub use self::{
     authority::{CA_SECRET, CaError, TOKEN_KEY_SECRET},
     published::{INJECT_WEBHOOK, TRUST_ROOTS, VALIDATE_WEBHOOK},
 };
-use crate::{cli::Args, status::Verdicts};
+use crate::status::Verdicts;
 
 /// The Lease of the replica that writes.
 pub const LEASE: &str = "selvedge-control-plane";
@@ -37,15 +37,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Prepares to talk to the API server.
+    /// Prepares to talk to the API server that `kubeconfig` names, or else the surroundings do. Our own
+    /// objects are in `namespace`; `pod_name` tells us from other replicas (otherwise the host's name does).
     ///
     /// # Errors
     /// If nothing says where it is.
-    pub async fn open(args: &Args) -> Result<Self, selvedge_kubernetes::Error> {
-        let connect = Connect { kubeconfig: args.kubeconfig.clone(), context: None };
+    pub async fn open(
+        kubeconfig: Option<&Path>,
+        namespace: &str,
+        pod_name: Option<&str>,
+    ) -> Result<Self, selvedge_kubernetes::Error> {
+        let connect = Connect { kubeconfig: kubeconfig.map(Path::to_owned), context: None };
         let client = Client::connect(&connect).await?;
-        let identity = args.pod_name.clone().or_else(host_name).unwrap_or_else(random_name);
-        Ok(Self { client, namespace: args.namespace.clone(), identity })
+        let identity = pod_name.map(str::to_owned).or_else(host_name).unwrap_or_else(random_name);
+        Ok(Self { client, namespace: namespace.to_owned(), identity })
     }
 
     /// The API server.

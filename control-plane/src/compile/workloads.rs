@@ -183,8 +183,14 @@ impl<'a> Workloads<'a> {
         policies: &Policies<'_>,
         problems: &mut Problems,
     ) -> Self {
-        let mut workloads = Self { list: Vec::new(), entries: HashMap::new(), at_host: HashMap::new() };
-        let mut pods: HashMap<(&str, &str), &Document<PodSpec>> = HashMap::new();
+        let count = resources.pods.len() + resources.workload_entries.len();
+        let mut workloads = Self {
+            list: Vec::with_capacity(count),
+            entries: HashMap::new(),
+            at_host: HashMap::with_capacity(count),
+        };
+        let mut pods: HashMap<(&str, &str), &Document<PodSpec>> =
+            HashMap::with_capacity(resources.pods.len());
         for document in resources.pods.iter().filter(|pod| !pod.spec.has_ended()) {
             if document.origin.path.is_some() {
                 let message = "outside a cluster nothing runs it and nobody lists it behind its services; \

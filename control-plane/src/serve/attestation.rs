@@ -150,6 +150,11 @@ impl TokenKey {
         key.map(Self).map_err(|_| TokenError::Key { path, found: bytes.len() })
     }
 
+    /// The key that these bytes are; `None` if they are too few or too many.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// Writes a draft beside it and links that to its name: the first of several stays.
     fn create(path: &Path) -> Result<(), TokenError> {
         let mut key = [0; KEY_LENGTH];

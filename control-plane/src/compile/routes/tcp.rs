@@ -11,7 +11,7 @@ use super::{
         hosts::{service_host, suggestion},
         services::Catalog,
     },
-    Backends, broken,
+    Backends, broken, may_be_opaque,
 };
 use crate::resources::{
     Document, Resources, TcpRouteSpec,
@@ -68,6 +68,16 @@ impl<'a> TcpRoutes<'a> {
                         problems.error(route, &format!("{field}.port"), message);
                     }
                     Some(known) => {
+                        let meant = known
+                            .ports
+                            .iter()
+                            .filter(|(port, _)| parent.port.is_none_or(|one| one == **port));
+                        if !meant.map(|(_, protocol)| *protocol).any(may_be_opaque) {
+                            let message = format!(
+                                "has no effect: {host} speaks HTTP there; name its port tcp, or use an HTTPRoute"
+                            );
+                            problems.error(route, &field, message);
+                        }
                         let attached = Attached { route, parent, for_own_namespace: namespace != own };
                         routes.by_host.entry(Arc::clone(&known.host)).or_default().push(attached);
                     }

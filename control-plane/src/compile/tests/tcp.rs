@@ -245,6 +245,11 @@ fn what_gateway_routes_get_wrong_is_said() {
             format!("{{parentRefs: [{{group: \"\", kind: Service, name: db, port: 1}}], {to_db}}}"),
             "has no such port",
         ),
+        (
+            "TCPRoute",
+            format!("{{parentRefs: [{{group: \"\", kind: Service, name: db, port: 80}}], {to_db}}}"),
+            "speaks HTTP there",
+        ),
         ("TCPRoute", format!("{{{of_db}, rules: []}}"), "spec.rules: is empty"),
         ("TCPRoute", format!("{{{of_db}, hostnames: [a], {to_db}}}"), "belongs to TLSRoute"),
         (

@@ -63,6 +63,8 @@ pub(super) struct Held {
     kinds: Vec<OfKind>,
     /// Why nothing can be followed.
     unreachable: Option<String>,
+    /// Whether everything has been listed once.
+    started: bool,
     changed: bool,
 }
 
@@ -80,6 +82,7 @@ impl Held {
             default_namespace: default_namespace.to_owned(),
             kinds: kinds.iter().map(of_kind).collect(),
             unreachable: None,
+            started: false,
             changed: false,
         }
     }
@@ -89,6 +92,14 @@ impl Held {
         if !self.kinds.iter().all(|kind| kind.settled) {
             return None;
         }
+        if !std::mem::replace(&mut self.started, true) {
+            let missing: Vec<&str> =
+                self.kinds.iter().filter(|kind| !kind.served).map(|kind| kind.wanted.kind).collect();
+            tracing::info!(
+                missing = missing.join(", "),
+                "every kind is listed; those that are missing here are followed once they are served"
+            );
+        }
         std::mem::take(&mut self.changed).then(|| self.assemble())
     }
 
@@ -97,8 +108,15 @@ impl Held {
         if let Step::Failed(error) = &step
             && (index == EVERY_KIND || matches!(error, Error::Unreachable { .. }))
         {
-            let why = format!("{error}; the last known state stays in use");
-            return self.changed |= self.unreachable.replace(why.clone()) != Some(why);
+            if self.unreachable.is_none() {
+                // Before everything has been listed nobody else tells of problems.
+                if !self.started {
+                    tracing::warn!("{error}");
+                }
+                self.unreachable = Some(format!("{error}; the last known state stays in use"));
+                self.changed = true;
+            }
+            return;
         }
         self.changed |= self.unreachable.take().is_some();
         let Some(kind) = self.kinds.get_mut(index) else { return };
@@ -161,8 +179,11 @@ impl OfKind {
                 let before = std::mem::replace(&mut self.objects, listed);
                 let same = before.len() == self.objects.len()
                     && before.iter().zip(&self.objects).all(|((a, old), (b, new))| a == b && old.is(new));
-                let first = !std::mem::replace(&mut self.settled, true) || !self.served;
-                self.served = true;
+                let late = std::mem::replace(&mut self.settled, true) && !self.served;
+                let first = !std::mem::replace(&mut self.served, true);
+                if late {
+                    tracing::info!(kind = self.wanted.kind, "served now; followed");
+                }
                 self.failure.take().is_some() || first || !same
             }
             Step::Applied(object) => {
@@ -172,15 +193,11 @@ impl OfKind {
                 self.failure.take().is_some() || changed
             }
             Step::Deleted(object) => {
-                let name = name_of(&object);
-                self.failure.take().is_some() || self.objects.remove(&name).is_some()
+                let had = self.objects.remove(&name_of(&object)).is_some();
+                self.failure.take().is_some() || had
             }
             Step::Missing => {
                 let first = !std::mem::replace(&mut self.settled, true);
-                if first || self.served {
-                    let versions = self.wanted.api_versions.join(", ");
-                    tracing::info!(kind = self.wanted.kind, %versions, "not served here; followed once it is");
-                }
                 self.served = false;
                 self.listing = None;
                 let had = !std::mem::take(&mut self.objects).is_empty();
@@ -191,10 +208,12 @@ impl OfKind {
                     "{} ({}) cannot be followed: {error}; what is known of it stays in use",
                     self.wanted.kind, self.wanted.api_versions[0]
                 );
-                if !self.settled {
+                let new = self.failure.as_ref() != Some(&why);
+                if new && !self.settled {
                     tracing::warn!("{why}");
                 }
-                self.failure.replace(why.clone()) != Some(why)
+                self.failure = Some(why);
+                new
             }
             Step::Answers => false,
         }
@@ -205,8 +224,8 @@ impl OfKind {
         let name = name_of(&object);
         let before = self.objects.get(&name);
         let standing = self.standing(&object);
-        let Decoded { outcome, problems, name: document, .. } = decode_value(object, default_namespace);
-        let mut entry = Entry { resource: None, problems, object: None };
+        let Decoded { outcome, problems, .. } = decode_value(object, default_namespace);
+        let mut entry = Entry { resource: None, problems, object: standing };
         match outcome {
             Outcome::Understood(resource) => {
                 let known = before.and_then(|before| before.resource.as_ref());
@@ -224,7 +243,6 @@ impl OfKind {
                 }
             }
         }
-        entry.object = standing.zip(document).map(|(standing, name)| Object { name, ..standing });
         (name, entry)
     }
 
@@ -236,7 +254,11 @@ impl OfKind {
         }
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         Some(Object {
-            name: DocumentName { kind: "".into(), namespace: "".into(), name: "".into() },
+            name: DocumentName {
+                kind: self.wanted.kind.into(),
+                namespace: text("/metadata/namespace").into(),
+                name: text("/metadata/name").into(),
+            },
             role,
             api_version: text("/apiVersion").into(),
             uid: text("/metadata/uid").into(),

@@ -140,6 +140,12 @@ fn a_deleted_object_is_gone_and_so_is_a_kind_whose_crd_went() {
     take(&mut held, "Service", Step::Deleted(service("a", 1, 1)));
     assert_eq!(services(&held.changed().unwrap()), [("b".into(), 1)]);
 
+    take(&mut held, "Service", Step::Failed(selvedge_kubernetes::Error::Conflict("odd".into())));
+    take(&mut held, "Service", Step::Deleted(service("b", 1, 1)));
+    assert_eq!(services(&held.changed().unwrap()), []);
+    take(&mut held, "Service", Step::Applied(service("c", 1, 1)));
+    assert_eq!(services(&held.changed().unwrap()), [("c".into(), 1)]);
+
     take(&mut held, "Service", Step::Missing);
 
     assert_eq!(services(&held.changed().unwrap()), []);
