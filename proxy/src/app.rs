@@ -19,6 +19,7 @@ use crate::{
     accept::{self, Clients, Direction, Seat, Seated},
     budget::Budget,
     cli::Args,
+    connect::Liveness,
     control::{self, Control},
     discovery::store::Store,
     leave::{self, Leave},
@@ -168,6 +169,12 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         opaque_ports: args.opaque_ports.clone(),
         tcp: opaque::Limits::new(args.tcp_idle_timeout, args.tcp_max_duration),
         websocket: opaque::Limits::new(args.websocket_idle_timeout, std::time::Duration::ZERO),
+        liveness: Liveness {
+            keepalive: args.tcp_keepalive,
+            user_timeout: args.tcp_user_timeout,
+            ping_interval: args.ping_interval,
+            ping_timeout: args.ping_timeout,
+        },
     })
 }
 

@@ -171,6 +171,24 @@ pub struct Args {
     /// How long a WebSocket may stay open with no byte either way; 0s: for good.
     #[arg(long, env = "SELVEDGE_WEBSOCKET_IDLE_TIMEOUT", default_value = "1h", value_parser = humantime::parse_duration)]
     pub websocket_idle_timeout: Duration,
+    /// How long a connection to or from another host may be silent until it is known that its peer is gone, in
+    /// whole seconds; 0s: it is not asked. (TCP keep-alive: half of the time, then five probes.)
+    #[arg(long, env = "SELVEDGE_TCP_KEEPALIVE", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub tcp_keepalive: Duration,
+
+    /// How long another host may leave bytes unacknowledged until its connection counts as broken; 0s: as long as
+    /// the kernel tries, some 15 minutes. A peer that lives and takes nothing for so long is cut off, too.
+    #[arg(long, env = "SELVEDGE_TCP_USER_TIMEOUT", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub tcp_user_timeout: Duration,
+
+    /// How long an HTTP/2 connection may be silent until its peer is asked whether it lives; 0s: it is not asked.
+    /// One that we opened is asked only while requests are in progress.
+    #[arg(long, env = "SELVEDGE_PING_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub ping_interval: Duration,
+
+    /// How long the answer may take; then the connection counts as broken.
+    #[arg(long, env = "SELVEDGE_PING_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub ping_timeout: Duration,
 
     /// Requests that one HTTP/2 connection may have in progress.
     #[arg(long, env = "SELVEDGE_MAX_STREAMS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]

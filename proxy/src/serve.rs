@@ -38,7 +38,10 @@ use crate::{
     accept::Direction,
     body::{Body, Local},
     budget::{Action, Guarded, Ledger, Side},
-    connect::http2::{CONNECTION_WINDOW, MAX_FRAME, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW},
+    connect::{
+        Liveness,
+        http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
+    },
     error::Reason,
     rarely::rarely,
     step::{Conn, Request, Step},
@@ -208,7 +211,7 @@ where
         }
         Some(ledger) => {
             let io = TokioIo::new(Guarded::new(io, ledger, Side::Server));
-            let serving = http2(limits).serve_connection(io, service);
+            let serving = http2(limits, until.worker.settings.liveness).serve_connection(io, service);
             let over = async {
                 tokio::select! {
                     rest = until.requests() => rest,
@@ -260,7 +263,7 @@ fn http1(limits: Limits, keeps_case: bool) -> http1::Builder {
     builder
 }
 
-fn http2(limits: Limits) -> http2::Builder<Local> {
+fn http2(limits: Limits, liveness: Liveness) -> http2::Builder<Local> {
     let mut builder = http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())
@@ -272,8 +275,8 @@ fn http2(limits: Limits) -> http2::Builder<Local> {
         .max_header_list_size(u32::try_from(limits.head.bytes.saturating_mul(2)).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
         .max_local_error_reset_streams(MAX_ERROR_STREAMS)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .keep_alive_interval(liveness.pings())
+        .keep_alive_timeout(liveness.ping_timeout);
     builder
 }
 

@@ -9,7 +9,7 @@ use crate::{
     accept::Clients,
     budget::Budget,
     cli::{Carrier, OutboundTrafficPolicy},
-    connect::{self, Pools},
+    connect::{self, Liveness, Pools},
     deadline::Deadlines,
     discovery::store::{Store, View},
     forward::Apps,
@@ -61,6 +61,8 @@ pub struct Settings {
     pub tcp: opaque::Limits,
     /// How long WebSockets may last.
     pub websocket: opaque::Limits,
+    /// How soon a peer is noticed that is gone without a word.
+    pub liveness: Liveness,
 }
 
 impl Settings {
@@ -146,6 +148,7 @@ impl Worker {
             source: settings.workload.to_string(),
             budget: Arc::clone(&shared.budget),
             metrics: Arc::clone(&shared.metrics),
+            liveness: settings.liveness,
         });
         let patience = Patience::new(settings.header_timeout, settings.idle_timeout);
         let deadlines = Rc::new(Deadlines::default());

@@ -154,6 +154,13 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
             return original::reset(&socket);
         };
         let on_end = (on_end, client);
+        // The app is beside us; a peer may be cut off from us.
+        if direction == Direction::Inbound
+            && let Err(error) = worker.settings.liveness.watch(&socket)
+        {
+            tracing::debug!(%peer, %error, "the connection ended before it was taken");
+            return;
+        }
         let original = match worker.settings.app {
             Some(_) => None,
             None => match Original::of(&socket) {

@@ -45,10 +45,6 @@ pub const MAX_FRAME: u32 = 256 << 10;
 /// The most that an answer's headers may have, in bytes, and its trailers. Of trailers, h2 drops what is beyond
 /// without a word, so this is far above what a server sends; hyper's own 16 KiB cut off gRPC's large metadata.
 const MAX_ANSWER_HEAD: u32 = 256 << 10;
-/// How often a silent connection is asked whether it still lives.
-pub const PING_INTERVAL: Duration = Duration::from_secs(15);
-/// How long the answer to a ping may take.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a request moves on to a newer connection because the one it had did not take it.
 const MOVES: usize = 3;
@@ -315,8 +311,8 @@ async fn open_for(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_ANSWER_HEAD)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .keep_alive_interval(settings.liveness.pings())
+        .keep_alive_timeout(settings.liveness.ping_timeout);
     if target.identity.is_some() {
         builder.initial_max_send_streams(USUAL_STREAMS);
     }

@@ -11,6 +11,7 @@ pub mod tls;
 mod http1;
 pub mod http2;
 mod interim;
+mod liveness;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,8 @@ use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
+
+pub use self::liveness::Liveness;
 
 use http::HeaderValue;
 use hyper::body::Incoming;
@@ -123,6 +126,8 @@ pub struct Settings {
     pub budget: Arc<Budget>,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
+    /// How soon a peer is noticed that is gone.
+    pub liveness: Liveness,
 }
 
 /// A worker's connections.
@@ -309,7 +314,7 @@ async fn open(
         source: settings.source.clone(),
         app: app.into(),
     };
-    let opened = tls::open(target, &preamble, &settings.live, limit, max_age).await;
+    let opened = tls::open(target, &preamble, settings, limit, max_age).await;
     if let (Err(failure), false) = (&opened, target.is_app()) {
         settings.metrics.connection_refused(Direction::Outbound, target.identity.is_some(), failure.reason);
     }

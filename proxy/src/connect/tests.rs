@@ -41,6 +41,7 @@ fn pools() -> Pools {
         source: "default/test".into(),
         budget: Arc::new(Budget::new(u64::MAX)),
         metrics: Arc::new(Metrics::new(1)),
+        liveness: Liveness::OFF,
     })
 }
 

@@ -2,7 +2,6 @@
 //! configuration says of TLS. For every carrier.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -12,7 +11,7 @@ use selvedge_certs::tls::{self, Current, Live};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::stream::Stream;
+use super::{Settings, stream::Stream};
 use crate::{
     bind::{ClientTls, Target},
     error::{Failure, Reason},
@@ -69,7 +68,7 @@ impl Lifetime {
 pub async fn open(
     target: &Target,
     preamble: &wire::Preamble,
-    live: &Live,
+    settings: &Settings,
     limit: Duration,
     max_age: Duration,
 ) -> Result<Opened, Failure> {
@@ -81,14 +80,14 @@ pub async fn open(
             );
             return Err(Failure::new(Reason::Tls, what));
         }
-        let tcp = tcp(target.dial).await?;
+        let tcp = tcp(target, settings).await?;
         match (&target.tls, &target.identity) {
             (ClientTls::Outside(outside), _) => {
                 let stream = outside.connect(tcp, preamble.carrier()).await?;
                 Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime: Lifetime::of_age(max_age) })
             }
             (_, None) => Ok(Opened { stream: Stream::Plain(tcp), lifetime: Lifetime::of_age(max_age) }),
-            (_, Some(_)) => mesh(tcp, target, preamble, live, max_age).await,
+            (_, Some(_)) => mesh(tcp, target, preamble, &settings.live, max_age).await,
         }
     };
     tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {
@@ -100,10 +99,15 @@ pub async fn open(
     })
 }
 
-async fn tcp(dial: SocketAddr) -> Result<TcpStream, Failure> {
+async fn tcp(target: &Target, settings: &Settings) -> Result<TcpStream, Failure> {
+    let dial = target.dial;
     let failed = |error| Failure::new(Reason::ConnectFailure, format!("no connection to {dial}: {error}"));
     let tcp = TcpStream::connect(dial).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
+    // An app beside us cannot be cut off from us.
+    if !target.is_app() {
+        settings.liveness.watch(&tcp).map_err(failed)?;
+    }
     Ok(tcp)
 }
 

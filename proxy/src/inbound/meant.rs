@@ -87,6 +87,7 @@ mod tests {
     use super::*;
     use crate::{
         cli::{Carrier, OutboundTrafficPolicy},
+        connect::Liveness,
         opaque,
         serve::{HeadLimits, Limits, PaceLimits},
     };
@@ -110,6 +111,7 @@ mod tests {
             opaque_ports: Vec::new(),
             tcp: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
             websocket: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
+            liveness: Liveness::OFF,
         }
     }
 

@@ -1,0 +1,94 @@
+//! How soon a peer is noticed that is gone without a word: its host lost power, or a network drops its packets.
+//!
+//! The kernel asks silent connections (TCP keep-alive), and HTTP/2 asks its own while requests wait (PING), which
+//! notices a process that hangs, too. Bytes that nobody acknowledges are the kernel's to give up on, after some 15
+//! minutes: `TCP_USER_TIMEOUT` makes that quicker, but it also cuts off a peer that lives and takes nothing for so
+//! long (tcp(7)), and slow readers are to slow their writers down. So it is off unless asked for.
+
+use std::{io, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// Probes that go unanswered before a connection counts as broken.
+const PROBES: u32 = 5;
+
+/// How long who is silent may be gone. Zero is for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    /// From a connection's last byte until it has been found out that its peer is gone.
+    pub keepalive: Duration,
+    /// How long bytes may go unacknowledged, or a peer take none.
+    pub user_timeout: Duration,
+    /// How long an HTTP/2 connection with requests in progress may be silent before it is asked.
+    pub ping_interval: Duration,
+    /// How long the answer may take.
+    pub ping_timeout: Duration,
+}
+
+impl Liveness {
+    /// Nobody is watched.
+    #[cfg(test)]
+    pub(crate) const OFF: Self = Self {
+        keepalive: Duration::ZERO,
+        user_timeout: Duration::ZERO,
+        ping_interval: Duration::ZERO,
+        ping_timeout: Duration::ZERO,
+    };
+
+    /// Has the kernel watch a connection to or from another host.
+    ///
+    /// # Errors
+    /// If the connection has ended already.
+    pub fn watch(&self, tcp: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(tcp);
+        if !self.keepalive.is_zero() {
+            socket.set_tcp_keepalive(&probes(self.keepalive))?;
+        }
+        if !self.user_timeout.is_zero() {
+            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        }
+        Ok(())
+    }
+
+    /// How often to ask over HTTP/2; `None`: never.
+    pub fn pings(&self) -> Option<Duration> {
+        (!self.ping_interval.is_zero()).then_some(self.ping_interval)
+    }
+}
+
+/// Half of the time in silence, the rest in probes; the kernel counts in whole seconds.
+fn probes(within: Duration) -> TcpKeepalive {
+    let second = Duration::from_secs(1);
+    let interval = (within / 2 / PROBES).max(second);
+    let silence = within.saturating_sub(interval * PROBES).max(second);
+    TcpKeepalive::new().with_time(silence).with_interval(interval).with_retries(PROBES)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let liveness = Liveness {
+            keepalive: Duration::from_secs(30),
+            user_timeout: Duration::from_secs(7),
+            ..Liveness::OFF
+        };
+
+        liveness.watch(&tcp).unwrap();
+
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(15));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(3));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+        assert_eq!(liveness.pings(), None);
+    }
+}
