@@ -20,7 +20,7 @@ use selvedge_model::{
 use serde::Serialize;
 
 use crate::{
-    balance::{Aperture, Candidate, Circuit, Counts, Ejection, Health},
+    balance::{Aperture, Candidate, Circuit, Counts, Ejection, Health, Shares, Weights},
     connect::outside::Origination,
     names::Origin,
     retry::Budget,
@@ -45,6 +45,9 @@ pub struct Destination {
     pub authority: Arc<str>,
     /// The service behind it. `None`: the control plane knows of nothing by that name.
     pub bound: Option<Arc<Bound>>,
+    /// If it is an address of an endpoint: the one service that has no address of its own and has this endpoint,
+    /// whose opaque connections these may be.
+    pub service: Option<Arc<Bound>>,
     /// If it is an address that the control plane knows nothing of: that address itself, for what may pass
     /// through.
     pub through: Option<Arc<Target>>,
@@ -90,6 +93,10 @@ pub struct Bound {
     pub unrouted: RouteSeries,
     /// The rules for opaque connections.
     pub tcp: TcpTable,
+    /// Whether a document says where opaque connections go.
+    pub tcp_written: bool,
+    /// Whether what is sent goes wherever it was going (`ServiceEntry` resolution NONE).
+    pub requested: bool,
     /// Series of opaque connections, by rule and then by place in the rule's backends.
     pub tcp_series: Vec<Vec<TcpRouteSeries>>,
     /// The series of opaque connections that match no rule.
@@ -131,6 +138,8 @@ pub struct BoundBackend {
     pub unresolved: Option<Arc<str>>,
     /// Its endpoints (the subset's, if it is one).
     pub endpoints: Vec<Arc<BoundEndpoint>>,
+    /// Their weights, if they are not all equal.
+    pub weights: Option<Weights>,
     /// Round robin's cursor.
     pub turn: AtomicUsize,
     /// The part of very many endpoints that requests go to for now; `None`: all.
@@ -141,6 +150,17 @@ pub struct BoundBackend {
     pub ejection: Option<Arc<Ejection>>,
     /// What there may be in progress with it; `None` if the policy has no limits.
     pub circuit: Option<Circuit>,
+}
+
+impl BoundBackend {
+    /// How often each of its endpoints is to be picked.
+    pub fn shares(&self) -> Shares<'_> {
+        match (&self.weights, &self.aperture) {
+            (Some(weights), _) => Shares::Weighted(weights),
+            (None, Some(aperture)) => Shares::OfPart(aperture),
+            (None, None) => Shares::Equal,
+        }
+    }
 }
 
 /// An endpoint as one backend sees it.

@@ -74,7 +74,10 @@ async fn redirected(
     original: Original,
 ) {
     let destination = route::dialled(&worker, original).await;
-    let bound = destination.as_ref().and_then(|destination| destination.bound.as_ref());
+    let bound = destination.as_ref().and_then(|destination| {
+        // Who dials an endpoint speaks what its service says.
+        destination.service.as_ref().or(destination.bound.as_ref())
+    });
     let declared = bound.map_or(Spoken::Unspecified, |bound| bound.protocol);
     let spoken = worker.settings.spoken(declared, original.address.port());
     let asks_for_names = bound.is_some_and(|bound| bound.tcp.has_names());
@@ -111,7 +114,7 @@ async fn redirected(
 }
 
 fn outgoing(arrival: Arrival, original: Original, destination: &Arc<Destination>) -> Outgoing {
-    let (dialled, destination) = (original.address.ip(), Arc::clone(destination));
+    let (dialled, destination) = (original.address, Arc::clone(destination));
     Outgoing { arrival, dialled, destination, layer: Layer::Tcp, server_name: None }
 }
 

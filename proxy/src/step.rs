@@ -215,6 +215,7 @@ mod tests {
         let destination = Destination {
             authority: Arc::from("reviews:9080"),
             bound: None,
+            service: None,
             through: None,
             used: AtomicBool::new(false),
         };

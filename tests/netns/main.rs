@@ -10,7 +10,10 @@ mod dialogue;
 mod injected;
 mod interception;
 mod mesh;
+mod names;
+mod outside;
 mod redirection;
+mod routes;
 mod scenarios;
 mod servers;
 

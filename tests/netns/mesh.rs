@@ -12,7 +12,7 @@ use std::{
         fd::AsRawFd as _,
         unix::fs::{PermissionsExt as _, chown},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -53,8 +53,10 @@ pub(crate) enum Mode {
 /// What a workload is to be.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
-    /// Its name; its namespace is `default`.
+    /// Its name.
     pub(crate) name: String,
+    /// The mesh's namespace that it is in.
+    pub(crate) namespace: &'static str,
     /// Its service account, and its label `app`.
     pub(crate) app: String,
     /// Its label `version`, and that of a `reviews` server that runs in it; without one there is none.
@@ -65,6 +67,8 @@ pub(crate) struct Spec {
     pub(crate) flags: &'static [&'static str],
     /// What is added to all its ports, where several share an address.
     pub(crate) shift: u16,
+    /// Whether the mesh's documents have its name, `NAME.test`, and not its address.
+    pub(crate) by_name: bool,
 }
 
 /// The port of every app.
@@ -77,11 +81,13 @@ pub(crate) const OTHER_PORT: u16 = 9090;
 pub(crate) fn client(name: &str) -> Spec {
     Spec {
         name: name.to_owned(),
+        namespace: "default",
         app: name.to_owned(),
         version: None,
         mode: Mode::Redirected,
         flags: &[],
         shift: 0,
+        by_name: false,
     }
 }
 
@@ -97,10 +103,22 @@ impl Spec {
         Self { flags, ..self }
     }
 
+    /// In another namespace of the mesh's.
+    #[must_use]
+    pub(crate) fn namespace(self, namespace: &'static str) -> Self {
+        Self { namespace, ..self }
+    }
+
     /// In another mode.
     #[must_use]
     pub(crate) fn mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
+    }
+
+    /// Known by a name, which [`Mesh::hosts`] gives an address.
+    #[must_use]
+    pub(crate) fn by_name(self) -> Self {
+        Self { by_name: true, ..self }
     }
 
     /// With all ports so much higher.
@@ -200,6 +218,7 @@ impl Mesh {
             directory,
             _binary: binary,
         };
+        mesh.hosts("");
         for (file, text) in documents::CANARY {
             mesh.write(file, text);
         }
@@ -218,6 +237,18 @@ impl Mesh {
         let beside = path.with_extension("new");
         fs::write(&beside, text).unwrap();
         fs::rename(&beside, &path).unwrap();
+    }
+
+    /// Writes the file of names that all sidecars look addresses up in; at first there are none.
+    pub(crate) fn hosts(&self, text: &str) {
+        let path = self.hosts_file();
+        let beside = path.with_extension("new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(&beside, &path).unwrap();
+    }
+
+    fn hosts_file(&self) -> PathBuf {
+        self.directory.path().join("hosts")
     }
 
     /// Adds workloads and waits until all are ready.
@@ -323,9 +354,11 @@ impl Mesh {
         let token = self.token(&workload.spec);
         let mut arguments = vec!["proxy".to_owned(), "--exit-on-stdin-close".to_owned()];
         let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-        flag("--workload", format!("default/{name}"));
+        flag("--workload", format!("{}/{name}", workload.spec.namespace));
         flag("--control-plane", SocketAddr::new(self.control.address, 8086).to_string());
         flag("--token-file", token);
+        flag("--hosts-file", self.hosts_file().to_str().unwrap().to_owned());
+        flag("--resolv-conf", "/dev/null".to_owned());
         if workload.spec.mode == Mode::Explicit {
             let any =
                 |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port + workload.spec.shift).to_string();
@@ -346,7 +379,7 @@ impl Mesh {
     fn token(&self, spec: &Spec) -> String {
         let data = self.directory.path().join("data");
         let mut command = Command::new(SELVEDGE);
-        command.args(["token", "create", "--namespace", "default", "--ttl", "1h"]);
+        command.args(["token", "create", "--namespace", spec.namespace, "--ttl", "1h"]);
         command.args(["--service-account", &spec.app, "--data-dir"]).arg(data);
         let token = self.control.namespace.expect(&mut command);
         let file = self.directory.path().join(format!("{}.token", spec.name));
@@ -403,14 +436,17 @@ pub(crate) fn redirect(namespace: &Namespace) {
 
 /// The `WorkloadEntry` of a workload.
 fn entry(workload: &Workload) -> String {
-    let Spec { name, app, version, mode, shift, .. } = &workload.spec;
+    let Spec { name, namespace, app, version, mode, shift, .. } = &workload.spec;
     let port = workload.address().port();
-    let address = workload.place.address;
+    let address = match workload.spec.by_name {
+        true => format!("{name}.test"),
+        false => workload.place.address.to_string(),
+    };
     let mut text = format!(
-        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: {name}\n  namespace: default\n"
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: {name}\n  namespace: {namespace}\n"
     );
     if *mode == Mode::Explicit {
-        let inbound = SocketAddr::new(address, 4143 + shift);
+        let inbound = SocketAddr::new(workload.place.address, 4143 + shift);
         text.push_str(&format!("  annotations:\n    config.selvedge.io/inbound: \"{inbound}\"\n"));
     }
     text.push_str(&format!(

@@ -29,6 +29,11 @@ impl ServiceKey {
     pub fn new(host: &str, port: u16) -> Self {
         Self { host: Arc::from(host), port }
     }
+
+    /// Of no service: what is known by a DNS name and may be at `port`.
+    pub fn named(port: u16) -> Self {
+        Self::new("*", port)
+    }
 }
 
 impl fmt::Display for ServiceKey {
@@ -135,6 +140,8 @@ pub struct NamedEndpoint {
     pub workload: Option<WorkloadName>,
     /// The workload's labels, for subsets.
     pub labels: BTreeMap<String, String>,
+    /// Its share of requests is this / the sum of its backend's endpoints'; not 0.
+    pub weight: u32,
 }
 
 impl NamedEndpoint {
@@ -146,6 +153,7 @@ impl NamedEndpoint {
             identity: self.identity.clone(),
             workload: self.workload.clone(),
             labels: self.labels.clone(),
+            weight: self.weight,
         })
     }
 }
@@ -164,4 +172,6 @@ pub struct Endpoint {
     pub workload: Option<WorkloadName>,
     /// The workload's labels, for subsets.
     pub labels: BTreeMap<String, String>,
+    /// Its share of requests is this / the sum of its backend's endpoints'; not 0.
+    pub weight: u32,
 }

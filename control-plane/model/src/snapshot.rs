@@ -4,14 +4,18 @@
 //! of pointers and never of contents.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::{Endpoint, Endpoints, InboundPolicy, Protocol, Service, ServiceKey, SpiffeId, WorkloadName};
+use crate::{
+    Endpoint, Endpoints, Host, InboundPolicy, NamedEndpoint, Place, Protocol, Service, ServiceKey, SpiffeId,
+    WorkloadName,
+};
 
 /// Everything that the control plane knows to tell its proxies.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +32,28 @@ pub struct Mesh {
     pub redirected: BTreeMap<IpAddr, Arc<Workload>>,
     /// Services by each address and port that is theirs alone (a clusterIP, a `ServiceEntry`'s address).
     pub service_addresses: BTreeMap<SocketAddr, ServiceKey>,
+    /// The same for ranges of addresses (a `ServiceEntry`'s), by their ports; the smallest ranges first.
+    pub service_ranges: BTreeMap<u16, Vec<(IpNet, ServiceKey)>>,
+    /// Services without addresses of their own, by each address and port of their endpoints.
+    pub callers: BTreeMap<SocketAddr, Vec<ServiceKey>>,
+    /// The namespaces whose clients know of a host, where that is not all.
+    pub exported: BTreeMap<Arc<str>, BTreeSet<String>>,
+    /// What is known by a DNS name, which only the proxies know the addresses of.
+    pub named: Named,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
     pub cluster_domain: Arc<str>,
+}
+
+/// What an address may turn out to be that is in no document: one that a name has.
+#[derive(Debug, Clone, Default)]
+pub struct Named {
+    /// Endpoints, by their port.
+    pub endpoints: BTreeMap<u16, Vec<NamedEndpoint>>,
+    /// Workloads whose sidecars take every connection to their name's addresses, whatever its port.
+    pub redirected: BTreeMap<Host, Arc<Workload>>,
+    /// Services without addresses of their own that have such endpoints, or any (resolution NONE), by the port of
+    /// those.
+    pub callers: BTreeMap<u16, Vec<ServiceKey>>,
 }
 
 /// One service port, as each class of clients sees it.
@@ -67,10 +91,22 @@ pub struct Workload {
 pub enum Lookup {
     /// This port of this service.
     Service(ServiceKey),
-    /// One workload's own address: no routes, mutual TLS if it is meshed.
-    Endpoint(Box<Endpoint>),
+    /// An address that is no service's own, and may be something nevertheless.
+    Address(Box<Address>),
     /// Nothing that the mesh knows; only this may pass through, as the outbound traffic policy says.
     None,
+}
+
+/// What may be at an address that is no service's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Address {
+    /// A workload, or another endpoint of a service: no routes, mutual TLS if it is meshed.
+    pub endpoint: Option<Endpoint>,
+    /// Services without addresses of their own that have the `endpoint`; if there is none, those that have one
+    /// there if their names lead there.
+    pub services: Vec<ServiceKey>,
+    /// Whether it may be an address that a name has: of the endpoints of [`ServiceKey::named`].
+    pub named: bool,
 }
 
 impl ServiceViews {
@@ -85,10 +121,12 @@ impl Mesh {
     ///
     /// Names resolve as Kubernetes' DNS search list does: `svc` in the client's namespace, `svc.ns`,
     /// `svc.ns.svc`, and the full name, each with an optional trailing dot; then a `ServiceEntry`'s host
-    /// as it is written, then the longest of its wildcards that fits. An IP address is looked up as [`Self::lookup_address`] says.
+    /// as it is written, then the longest of its wildcards that fits. An IP address is first a service
+    /// whose own it is, then the workload or other endpoint at it (a workload whose sidecar takes every connection is
+    /// found by its address alone), then a service in whose range it is, and then perhaps something known by name.
     pub fn lookup(&self, namespace: &str, authority: &str) -> Lookup {
         if let Some(address) = address(authority) {
-            return self.lookup_address(address);
+            return self.lookup_address(namespace, address);
         }
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !host.ends_with(':') => match port.parse() {
@@ -111,20 +149,66 @@ impl Mesh {
             .into_iter()
             .chain(wildcards)
             .map(|host| ServiceKey::new(&host, port))
-            .find(|key| self.services.contains_key(key))
+            .find(|key| self.services.contains_key(key) && self.is_known_to(namespace, key))
             .map_or(Lookup::None, Lookup::Service)
     }
 
-    /// What `address` means: a service whose own address it is, or else the workload at it. A workload
-    /// whose sidecar takes every connection is found by its address alone.
-    pub fn lookup_address(&self, address: SocketAddr) -> Lookup {
-        if let Some(key) = self.service_addresses.get(&address) {
+    fn lookup_address(&self, namespace: &str, address: SocketAddr) -> Lookup {
+        let known = |key: &&ServiceKey| self.is_known_to(namespace, key);
+        if let Some(key) = self.service_addresses.get(&address).filter(known) {
             return Lookup::Service(key.clone());
         }
         let served = self.addresses.get(&address).cloned();
         let workload = || self.redirected.get(&address.ip());
         let endpoint = served.or_else(|| workload().map(|workload| workload.at(address)));
-        endpoint.map_or(Lookup::None, |endpoint| Lookup::Endpoint(Box::new(endpoint)))
+        if endpoint.is_none()
+            && let Some(key) = self.service_of_range(address).filter(known)
+        {
+            return Lookup::Service(key.clone());
+        }
+        let (services, named) = match endpoint {
+            Some(_) => (self.callers.get(&address), false),
+            None => (self.named.callers.get(&address.port()), self.named.may_be_at(address.port())),
+        };
+        let services = services.into_iter().flatten().filter(known).cloned().collect();
+        let found = Address { endpoint, services, named };
+        if found == Address::default() { Lookup::None } else { Lookup::Address(Box::new(found)) }
+    }
+
+    /// Whether clients in `namespace` know of a service.
+    fn is_known_to(&self, namespace: &str, key: &ServiceKey) -> bool {
+        self.exported.get(&key.host).is_none_or(|namespaces| namespaces.contains(namespace))
+    }
+
+    fn service_of_range(&self, address: SocketAddr) -> Option<&ServiceKey> {
+        let mut ranges = self.service_ranges.get(&address.port())?.iter();
+        ranges.find(|(range, _)| range.contains(&address.ip())).map(|(_, key)| key)
+    }
+
+    /// Everything known by name that may be at `port`; what [`Lookup::Address`] refers to.
+    pub fn named_at(&self, port: u16) -> Endpoints {
+        let mut named = self.named.endpoints.get(&port).cloned().unwrap_or_default();
+        let served = named.clone();
+        let elsewhere = |host: &&Host| !served.iter().any(|endpoint| endpoint.address.host == **host);
+        for host in self.named.redirected.keys().filter(elsewhere) {
+            let (place, workload) = (Place::new(host.clone(), port), &self.named.redirected[host]);
+            named.push(NamedEndpoint {
+                dial: place.clone(),
+                address: place,
+                one_address: false,
+                identity: workload.expected_identity(port).cloned(),
+                workload: Some(workload.name.clone()),
+                labels: BTreeMap::new(),
+                weight: 1,
+            });
+        }
+        Endpoints { named, ..Endpoints::new(ServiceKey::named(port), Vec::new()) }
+    }
+}
+
+impl Named {
+    fn may_be_at(&self, port: u16) -> bool {
+        !self.redirected.is_empty() || self.endpoints.contains_key(&port)
     }
 }
 
@@ -141,12 +225,13 @@ impl Workload {
             identity: self.expected_identity(address.port()).cloned(),
             workload: Some(self.name.clone()),
             labels: BTreeMap::new(),
+            weight: 1,
         }
     }
 }
 
 /// The address that `authority` is, if it is one: `1.2.3.4:80`, `[::1]:80`, or without a port (80).
-fn address(authority: &str) -> Option<SocketAddr> {
+pub fn address(authority: &str) -> Option<SocketAddr> {
     let ip = authority.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(authority);
     let of_ip = || ip.parse().ok().map(|ip| SocketAddr::new(ip, 80));
     authority.parse().ok().or_else(of_ip)
@@ -190,7 +275,7 @@ mod tests {
 
     fn endpoint(lookup: Lookup) -> Endpoint {
         match lookup {
-            Lookup::Endpoint(endpoint) => *endpoint,
+            Lookup::Address(found) => found.endpoint.unwrap(),
             other => panic!("{other:?}"),
         }
     }

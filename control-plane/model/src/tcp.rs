@@ -78,7 +78,17 @@ pub struct ConnectionFacts<'a> {
 /// How closely a match fits: the subnet's length, then the name's kind and length.
 type Fit = (u8, (u8, usize));
 
+impl TcpRule {
+    /// The name of the rule of everything that no document says anything about.
+    pub const DEFAULT: &str = "default";
+}
+
 impl TcpTable {
+    /// Whether a document says where connections go.
+    pub fn is_written(&self) -> bool {
+        self.rules.iter().any(|rule| rule.name != TcpRule::DEFAULT)
+    }
+
     /// Whether it matters whom a connection's TLS asks for.
     pub fn has_names(&self) -> bool {
         self.rules.iter().any(|rule| rule.layer == Layer::Tls)

@@ -18,7 +18,8 @@ use crate::resources::{
 
 type Rule = Document<DestinationRuleSpec>;
 
-/// All rules of one namespace for one host or pattern: the first one's policy, everyone's subsets.
+/// All rules of one namespace for one host or pattern and for the same clients: the first one's policy, everyone's
+/// subsets.
 #[derive(Debug)]
 pub(super) struct RuleSet<'a> {
     policy: (&'a Rule, &'a PolicyBlocks),
@@ -28,7 +29,7 @@ pub(super) struct RuleSet<'a> {
 /// Every rule, by namespace and host pattern.
 #[derive(Debug)]
 pub(super) struct DestinationRules<'a> {
-    namespaces: BTreeMap<&'a str, BTreeMap<String, RuleSet<'a>>>,
+    namespaces: BTreeMap<&'a str, BTreeMap<String, Vec<RuleSet<'a>>>>,
     root_namespace: &'a str,
 }
 
@@ -39,7 +40,7 @@ impl<'a> DestinationRules<'a> {
         catalog: &Catalog<'_>,
         problems: &mut Problems,
     ) -> Self {
-        let mut namespaces: BTreeMap<&str, BTreeMap<String, RuleSet<'_>>> = BTreeMap::new();
+        let mut namespaces: BTreeMap<&str, BTreeMap<String, Vec<RuleSet<'_>>>> = BTreeMap::new();
         for rule in &resources.destination_rules {
             let rule: &Rule = rule;
             let namespace = &*rule.name.namespace;
@@ -50,11 +51,12 @@ impl<'a> DestinationRules<'a> {
             }
             report_limits_of_http(rule, &host, catalog, problems);
             let sets = namespaces.entry(namespace).or_default();
-            match sets.get_mut(&host) {
+            let sets = sets.entry(host).or_default();
+            match sets.iter_mut().find(|set| set.policy.0.spec.export_to == rule.spec.export_to) {
                 Some(set) => set.join(rule, problems),
                 None => {
                     let subsets = rule.spec.subsets.iter().map(|subset| (rule, subset)).collect();
-                    sets.insert(host, RuleSet { policy: (rule, &rule.spec.policy), subsets });
+                    sets.push(RuleSet { policy: (rule, &rule.spec.policy), subsets });
                 }
             }
         }
@@ -64,22 +66,32 @@ impl<'a> DestinationRules<'a> {
     /// The rules for `host` that clients in `client` follow; `None` = clients in a namespace without rules.
     pub(super) fn find(&self, client: Option<&str>, host: &KnownHost<'_>) -> Option<&RuleSet<'a>> {
         let namespaces = [client, Some(host.namespace), Some(self.root_namespace)];
-        namespaces.into_iter().flatten().find_map(|namespace| self.in_namespace(namespace, &host.host))
+        namespaces
+            .into_iter()
+            .flatten()
+            .find_map(|namespace| self.in_namespace(namespace, &host.host, client))
     }
 
-    /// The namespaces with rules of their own for any of `hosts`.
+    /// The namespaces with rules of their own for any of `hosts`: in them, or for them and not for all.
     pub(super) fn namespaces_with_rules<'s>(
         &'s self,
         hosts: &'s [&str],
     ) -> impl Iterator<Item = &'a str> + use<'s, 'a> {
-        let has_rules =
-            |namespace: &str| hosts.iter().any(|host| self.in_namespace(namespace, host).is_some());
-        self.namespaces.keys().copied().filter(move |namespace| has_rules(namespace))
+        let for_them = |pattern: &str| hosts.iter().any(|host| closeness(pattern, host).is_some());
+        self.namespaces.iter().flat_map(move |(namespace, sets)| {
+            let sets = sets.iter().filter(|(pattern, _)| for_them(pattern)).flat_map(|(_, sets)| sets);
+            let rules: Vec<&'a Rule> = sets.map(|set| set.policy.0).collect();
+            let own = (!rules.is_empty()).then_some(*namespace);
+            own.into_iter()
+                .chain(rules.into_iter().flat_map(|rule| rule.spec.export_to.namespaces(namespace)))
+        })
     }
 
-    fn in_namespace(&self, namespace: &str, host: &str) -> Option<&RuleSet<'a>> {
-        let sets = self.namespaces.get(namespace)?;
-        let matching = sets.iter().filter_map(|(pattern, set)| Some((closeness(pattern, host)?, set)));
+    fn in_namespace(&self, namespace: &str, host: &str, client: Option<&str>) -> Option<&RuleSet<'a>> {
+        let seen = |set: &&RuleSet<'a>| set.policy.0.spec.export_to.includes(namespace, client);
+        let matching = self.namespaces.get(namespace)?.iter();
+        let matching =
+            matching.filter_map(|(pattern, sets)| Some((closeness(pattern, host)?, sets.iter().find(seen)?)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, set)| set)
     }
 }

@@ -5,6 +5,7 @@
 //! comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
 
 mod destination_rules;
+mod dialled;
 mod hosts;
 mod inbound;
 mod routes;
@@ -65,10 +66,15 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
         addresses.entry(endpoint.address).or_insert_with(|| endpoint.clone());
     }
     let finished = workloads.finish(&previous.workloads);
+    let redirected = workloads.redirected(&finished);
     let mesh = Mesh {
-        redirected: workloads.redirected(&finished),
+        callers: dialled::callers(&catalog, &endpoints),
+        named: dialled::named(&catalog, &endpoints, workloads.named(), &redirected),
+        redirected: redirected.into_iter().filter_map(|(host, here)| Some((host.ip()?, here))).collect(),
         workloads: finished,
         service_addresses: catalog.addresses(&mut problems),
+        exported: catalog.exported(),
+        service_ranges: catalog.ranges(&mut problems),
         services: routing.views(&previous.services, &mut problems),
         endpoints: endpoints
             .into_iter()

@@ -4,7 +4,7 @@
 mod tcp;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -35,8 +35,8 @@ pub(super) struct Routing<'a> {
     settings: &'a Settings,
     catalog: &'a Catalog<'a>,
     rules: DestinationRules<'a>,
-    /// The first `VirtualService` of each host or pattern.
-    virtual_services: BTreeMap<String, &'a VirtualService>,
+    /// The `VirtualService`s of each host or pattern: the first, and others that are for other clients.
+    virtual_services: BTreeMap<String, Vec<&'a VirtualService>>,
     tcp_routes: TcpRoutes<'a>,
 }
 
@@ -86,21 +86,23 @@ impl<'a> Routing<'a> {
                     problems.warning(document, &field, message);
                 }
             }
-            match self.virtual_services.entry(host) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(document);
-                }
-                Entry::Occupied(taken) if std::ptr::eq(*taken.get(), document) => {}
-                Entry::Occupied(taken) => {
-                    let first = taken.get();
+            let own = &*document.name.namespace;
+            let mut known = self.virtual_services.get(&host).into_iter().flatten();
+            let first = known.find(|first| {
+                first.spec.export_to.meets(&first.name.namespace, &document.spec.export_to, own)
+            });
+            match first {
+                Some(first) if std::ptr::eq(*first, document) => {}
+                Some(first) => {
                     let message = format!(
-                        "{} already follows {} ({}), so this document has no effect on it; merge them",
-                        taken.key(),
+                        "{host} already follows {} ({}), so this document has no effect on it; merge them, or write \
+                         exportTo so that nobody follows both",
                         first.name,
                         first.place()
                     );
                     problems.error(document, &field, message);
                 }
+                None => self.virtual_services.entry(host).or_default().push(document),
             }
         }
     }
@@ -137,6 +139,7 @@ impl<'a> Routing<'a> {
                     .rules
                     .namespaces_with_rules(&involved)
                     .chain(self.tcp_routes.namespaces(&host.host))
+                    .chain(self.exported_to(&host.host))
                     .collect();
                 for namespace in namespaces {
                     let own = self.view(Some(namespace), &port, problems);
@@ -155,7 +158,7 @@ impl<'a> Routing<'a> {
     /// The service port as clients in `client` see it.
     fn view(&self, client: Option<&str>, port: &Port<'_>, problems: &mut Problems) -> Service {
         let mut backends = Backends { routing: self, client, port, list: Vec::new() };
-        let document = self.virtual_service(&port.host.host);
+        let document = self.virtual_service(&port.host.host, client);
         let for_http =
             document.filter(|document| port.protocol != Protocol::Tcp && !document.spec.http.is_empty());
         let routes = for_http.and_then(|document| backends.routes(document, problems));
@@ -174,15 +177,25 @@ impl<'a> Routing<'a> {
         }
     }
 
-    fn virtual_service(&self, host: &str) -> Option<&'a VirtualService> {
-        if let Some(exact) = self.virtual_services.get(host) {
-            return Some(exact);
-        }
+    /// The one that clients in `client` follow for `host`.
+    fn virtual_service(&self, host: &str, client: Option<&str>) -> Option<&'a VirtualService> {
+        let seen = |list: &[&'a VirtualService]| {
+            let mut list = list.iter().copied();
+            list.find(|document| document.spec.export_to.includes(&document.name.namespace, client))
+        };
         let matching = self
             .virtual_services
             .iter()
-            .filter_map(|(pattern, found)| Some((closeness(pattern, host)?, found)));
-        matching.max_by_key(|(closeness, _)| *closeness).map(|(_, found)| *found)
+            .filter_map(|(pattern, list)| Some((closeness(pattern, host)?, seen(list)?)));
+        matching.max_by_key(|(closeness, _)| *closeness).map(|(_, found)| found)
+    }
+
+    /// The namespaces that some `VirtualService` of `host` is for and not for all.
+    fn exported_to<'s>(&'s self, host: &'s str) -> impl Iterator<Item = &'s str> {
+        let matching =
+            self.virtual_services.iter().filter(move |(pattern, _)| closeness(pattern, host).is_some());
+        let documents = matching.flat_map(|(_, list)| list);
+        documents.flat_map(|document| document.spec.export_to.namespaces(&document.name.namespace))
     }
 }
 

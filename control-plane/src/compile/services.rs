@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use selvedge_model::{Endpoints, NamedEndpoint, Place, Protocol, ServiceKey, SpiffeId};
 
 use super::{
@@ -41,6 +42,15 @@ impl KnownHost<'_> {
 }
 
 impl KnownHost<'_> {
+    /// Whether whoever dials one of its endpoints may mean all of it: it has no address of its own, and does not
+    /// say that its endpoints are called one by one (a headless `Service`).
+    pub(super) fn is_called_by_endpoints(&self) -> bool {
+        match self.source {
+            Source::Service(document) => document.spec.addresses.is_empty() && !document.spec.headless,
+            Source::Entry(document) => document.spec.addresses.is_empty() && document.spec.ranges.is_empty(),
+        }
+    }
+
     /// What certificates of its servers may say instead of its name.
     pub(super) fn subject_alt_names(&self) -> &[String] {
         match self.source {
@@ -139,6 +149,51 @@ impl<'a> Catalog<'a> {
             }
         }
         Self { hosts }
+    }
+
+    /// The namespaces whose clients know of a host, where that is not all.
+    pub(super) fn exported(&self) -> BTreeMap<Arc<str>, BTreeSet<String>> {
+        let exported = self.hosts().filter_map(|host| {
+            let Source::Entry(document) = &host.source else { return None };
+            let to = &document.spec.export_to;
+            let namespaces = || to.namespaces(host.namespace).map(str::to_owned).collect();
+            (!to.is_everywhere()).then(|| (Arc::clone(&host.host), namespaces()))
+        });
+        exported.collect()
+    }
+
+    /// Each range of addresses that is a service's own, by its ports; the smallest first, and of equal ones the
+    /// first.
+    pub(super) fn ranges(&self, problems: &mut Problems) -> BTreeMap<u16, Vec<(IpNet, ServiceKey)>> {
+        let mut ranges: BTreeMap<u16, Vec<(IpNet, ServiceKey, &Source<'_>)>> = BTreeMap::new();
+        for host in self.hosts() {
+            let Source::Entry(document) = &host.source else { continue };
+            for (port, range) in host
+                .ports
+                .keys()
+                .flat_map(|port| document.spec.ranges.iter().map(move |range| (*port, range)))
+            {
+                let here = ranges.entry(port).or_default();
+                match here.iter().find(|(other, ..)| other == range) {
+                    None => {
+                        here.push((*range, ServiceKey { host: Arc::clone(&host.host), port }, &host.source))
+                    }
+                    Some((_, _, first)) if host.source.is(first) => {}
+                    Some((_, _, first)) => {
+                        let message = format!(
+                            "{range} at port {port} is already the range of {}; give each its own",
+                            first.describe()
+                        );
+                        host.source.error(problems, message);
+                    }
+                }
+            }
+        }
+        let sorted = ranges.into_iter().map(|(port, mut ranges)| {
+            ranges.sort_by_key(|(range, ..)| std::cmp::Reverse(range.prefix_len()));
+            (port, ranges.into_iter().map(|(range, key, _)| (range, key)).collect())
+        });
+        sorted.collect()
     }
 
     /// Each address and port that is a service's own, and whose. The first claim counts.
@@ -416,12 +471,14 @@ impl Settled<'_> {
             if !inline.labels.is_empty() {
                 endpoint.labels.clone_from(&inline.labels);
             }
+            endpoint.weight = inline.weight;
             return endpoint;
         }
         let namespace = &*document.name.namespace;
         let policy = self.policies.find(namespace, &inline.labels);
         let identity = SpiffeId::new(&self.settings.trust_domain, namespace, &inline.service_account).ok();
         let mut endpoint = plaintext(address.clone(), inline.labels.clone());
+        endpoint.weight = inline.weight;
         endpoint.identity =
             identity.and_then(|identity| expected_identity(inline.meshed, &policy, address.port, &identity));
         endpoint
@@ -430,5 +487,5 @@ impl Settled<'_> {
 
 fn plaintext(address: Place, labels: BTreeMap<String, String>) -> NamedEndpoint {
     let dial = address.clone();
-    NamedEndpoint { address, dial, one_address: false, identity: None, workload: None, labels }
+    NamedEndpoint { address, dial, one_address: false, identity: None, workload: None, labels, weight: 1 }
 }

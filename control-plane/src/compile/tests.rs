@@ -11,6 +11,7 @@ use crate::resources::{Outcome, decode};
 mod addresses;
 mod cluster;
 mod examples;
+mod exported;
 mod outside;
 mod policies;
 mod tcp;

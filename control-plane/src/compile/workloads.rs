@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -59,6 +59,13 @@ impl<'a> Source<'a> {
         match self {
             Self::Entry(document) => document.spec.inbound.as_ref(),
             Self::Pod(_) => None,
+        }
+    }
+
+    fn weight(self) -> u32 {
+        match self {
+            Self::Entry(document) => document.spec.weight,
+            Self::Pod(_) => 1,
         }
     }
 
@@ -132,6 +139,7 @@ impl<'a> Known<'a> {
             identity: expected_identity(meshed, &self.policy, place.port, &self.identity),
             workload: Some(self.name.clone()),
             labels: self.source.labels().clone(),
+            weight: self.source.weight(),
             address: place,
         }
     }
@@ -342,20 +350,26 @@ impl<'a> Workloads<'a> {
         addresses
     }
 
+    /// Each workload by every port that it serves, where its address is a name.
+    pub(super) fn named(&self) -> impl Iterator<Item = NamedEndpoint> {
+        let by_name = self.list.iter().filter(|known| known.hosts.iter().any(|host| host.name().is_some()));
+        by_name.flat_map(|known| known.ports.iter().filter_map(|port| known.endpoint(*port)))
+    }
+
     /// Those that are dialled at their own address, where their sidecars take every connection. Where two
     /// workloads share an address, only their ports tell which one is meant.
     pub(super) fn redirected(
         &self,
         finished: &BTreeMap<WorkloadName, Arc<Workload>>,
-    ) -> BTreeMap<IpAddr, Arc<Workload>> {
+    ) -> BTreeMap<Host, Arc<Workload>> {
         let alone = self.at_host.iter().filter_map(|(host, here)| match here.as_slice() {
             [index] if self.list[*index].source.inbound().is_none() => {
-                Some((host.ip()?, finished.get(&self.list[*index].name)?))
+                Some((host, finished.get(&self.list[*index].name)?))
             }
             _ => None,
         });
         let redirected = alone.filter(|(_, workload)| workload.meshed);
-        redirected.map(|(address, workload)| (address, Arc::clone(workload))).collect()
+        redirected.map(|(address, workload)| (address.clone(), Arc::clone(workload))).collect()
     }
 
     /// Each workload as its own sidecar sees it.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     connection_pool::{PoolBlock, PoolWords},
     document::{Reading, wrong},
-    service_entry::export_to,
+    export_to::{self, ExportTo},
     typed::{FieldError, Seen},
     words::{GoDuration, port_number},
 };
@@ -19,6 +19,8 @@ const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
 /// What a `DestinationRule` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationRuleSpec {
+    /// Whose clients it is for.
+    pub export_to: ExportTo,
     /// The host as it is written, lower case: a name, a short name, or `*.suffix`.
     pub host: String,
     /// How its endpoints are treated.
@@ -163,7 +165,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<Destinatio
             "is not acted on, so the document has no effect; rules per client workload do not exist yet";
         return Err(wrong("spec.workloadSelector", message));
     }
-    export_to(words.export_to.as_deref(), reading);
+    let export_to = export_to::read(words.export_to)?;
     let policy = read_policy(words.traffic_policy, "spec.trafficPolicy", reading)?;
     let mut subsets: Vec<Subset> = Vec::new();
     for (index, subset) in words.subsets.into_iter().enumerate() {
@@ -179,7 +181,8 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<Destinatio
         let policy = read_policy(subset.traffic_policy, &format!("{field}.trafficPolicy"), reading)?;
         subsets.push(Subset { name: subset.name, labels: subset.labels, policy });
     }
-    Ok(DestinationRuleSpec { host: words.host.to_ascii_lowercase(), policy, subsets })
+    let host = words.host.to_ascii_lowercase();
+    Ok(DestinationRuleSpec { export_to, host, policy, subsets })
 }
 
 fn read_policy(

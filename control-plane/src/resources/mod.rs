@@ -8,6 +8,7 @@ pub mod decode;
 pub mod destination_rule;
 mod document;
 pub mod endpoint_slice;
+pub mod export_to;
 pub mod gateway_tcp;
 pub mod namespace;
 mod node;

@@ -21,6 +21,8 @@ pub struct ServiceSpec {
     /// The addresses of its own that clients dial (`clusterIPs`); empty = it has none: a headless
     /// service, or one outside Kubernetes.
     pub addresses: Vec<IpAddr>,
+    /// Whether it says that it has none (`clusterIP: None`): whoever dials one of its endpoints means that one.
+    pub headless: bool,
 }
 
 /// One port of a `Service`.
@@ -135,7 +137,8 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
         reading.not_acted_on("spec.publishNotReadyAddresses", "not acted on: only ready endpoints are used");
     }
     if kind == Some("ExternalName") {
-        return Ok(ServiceSpec { selector: BTreeMap::new(), ports: Vec::new(), addresses: Vec::new() });
+        let (selector, ports, addresses) = (BTreeMap::new(), Vec::new(), Vec::new());
+        return Ok(ServiceSpec { selector, ports, addresses, headless: false });
     }
     // A headless service without ports is how StatefulSets name their pods in DNS.
     let headless = words.cluster_ip.as_deref() == Some("None");
@@ -168,7 +171,8 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
         }
         ports.push(port);
     }
-    Ok(ServiceSpec { selector: words.selector, ports, addresses })
+    let headless = words.cluster_ip.iter().chain(&words.cluster_ips).any(|ip| ip == "None");
+    Ok(ServiceSpec { selector: words.selector, ports, addresses, headless })
 }
 
 /// The addresses in `clusterIP` and `clusterIPs`. Kubernetes keeps the first of the list equal to the single

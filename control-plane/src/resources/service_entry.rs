@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use selvedge_model::{Host, Protocol};
 use serde::Deserialize;
 
 use super::{
     WorkloadEntrySpec,
     document::{Metadata, Reading, wrong},
+    export_to::{self, ExportTo},
     service::{known_protocol, protocol_of},
     typed::FieldError,
     words::port_number,
@@ -17,10 +19,14 @@ use super::{
 /// What a `ServiceEntry` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceEntrySpec {
+    /// Whose clients it is for.
+    pub export_to: ExportTo,
     /// Its names, lower case.
     pub hosts: Vec<String>,
     /// The addresses that clients dial; several hosts of one entry share them.
     pub addresses: Vec<IpAddr>,
+    /// The same, as ranges.
+    pub ranges: Vec<IpNet>,
     /// Its ports.
     pub ports: Vec<EntryPort>,
     /// Whether its endpoints belong to the mesh (`MESH_INTERNAL`) and may be meshed.
@@ -124,7 +130,7 @@ enum ResolutionWord {
 }
 
 pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEntrySpec, FieldError> {
-    export_to(words.export_to.as_deref(), reading);
+    let export_to = export_to::read(words.export_to)?;
     let resolution = match words.resolution {
         ResolutionWord::Static => Resolution::Static,
         ResolutionWord::Dns => Resolution::Dns { one_address: false },
@@ -132,7 +138,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEnt
         ResolutionWord::None | ResolutionWord::DynamicDns => Resolution::Requested,
     };
     let hosts = read_hosts(words.hosts)?;
-    let addresses = read_addresses(&words.addresses, reading)?;
+    let (addresses, ranges) = read_addresses(&words.addresses)?;
     let mut ports: Vec<EntryPort> = Vec::new();
     for (index, port) in words.ports.into_iter().enumerate() {
         let field = format!("spec.ports[{index}]");
@@ -150,7 +156,17 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEnt
     };
     let internal = words.location == Some(Location::MeshInternal);
     let subject_alt_names = words.subject_alt_names;
-    Ok(ServiceEntrySpec { hosts, addresses, ports, internal, resolution, subject_alt_names, endpoints })
+    Ok(ServiceEntrySpec {
+        export_to,
+        hosts,
+        addresses,
+        ranges,
+        ports,
+        internal,
+        resolution,
+        subject_alt_names,
+        endpoints,
+    })
 }
 
 fn read_endpoints(
@@ -234,20 +250,24 @@ fn read_hosts(words: Vec<String>) -> Result<Vec<String>, FieldError> {
     Ok(hosts)
 }
 
-fn read_addresses(words: &[String], reading: &mut Reading<'_>) -> Result<Vec<IpAddr>, FieldError> {
-    let mut addresses = Vec::new();
+fn read_addresses(words: &[String]) -> Result<(Vec<IpAddr>, Vec<IpNet>), FieldError> {
+    let (mut addresses, mut ranges) = (Vec::new(), Vec::new());
     for (index, text) in words.iter().enumerate() {
-        let field = format!("spec.addresses[{index}]");
-        match text.parse() {
-            Ok(address) if !addresses.contains(&address) => addresses.push(address),
-            Ok(_) => {}
-            Err(_) if text.contains('/') => {
-                reading.not_acted_on(field, format!("{text} is not acted on; list each address by itself"));
+        // The smallest range is an address.
+        let range = text.parse::<IpNet>().map(|range| range.trunc());
+        let single = range.as_ref().ok().filter(|range| range.prefix_len() == range.max_prefix_len());
+        match (text.parse().ok().or(single.map(IpNet::addr)), range) {
+            (Some(address), _) if addresses.contains(&address) => {}
+            (Some(address), _) => addresses.push(address),
+            (None, Ok(range)) if ranges.contains(&range) => {}
+            (None, Ok(range)) => ranges.push(range),
+            (None, Err(_)) => {
+                let message = format!("{text:?} is no IP address and no range such as 10.0.0.0/8");
+                return Err(wrong(format!("spec.addresses[{index}]"), message));
             }
-            Err(_) => return Err(wrong(field, format!("{text:?} is no IP address"))),
         }
     }
-    Ok(addresses)
+    Ok((addresses, ranges))
 }
 
 fn read_port(words: PortWords, field: &str) -> Result<EntryPort, FieldError> {
@@ -264,12 +284,4 @@ fn read_port(words: PortWords, field: &str) -> Result<EntryPort, FieldError> {
         })?,
     };
     Ok(EntryPort { name: words.name, number, target, protocol })
-}
-
-/// Reports an `exportTo` that would hide the document from some namespaces.
-pub(super) fn export_to(namespaces: Option<&[String]>, reading: &mut Reading<'_>) {
-    let hides = namespaces.is_some_and(|list| !list.is_empty() && !list.iter().any(|name| name == "*"));
-    if hides {
-        reading.not_acted_on("spec.exportTo", "not acted on: the document counts in every namespace");
-    }
 }

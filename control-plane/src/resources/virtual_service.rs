@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
-    service_entry::export_to,
+    export_to::{self, ExportTo},
     typed::{FieldError, Seen},
     words::{GoDuration, StringMatchWords, header_name, port_number},
 };
@@ -28,6 +28,8 @@ const MESH: &str = "mesh";
 /// What a `VirtualService` says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VirtualServiceSpec {
+    /// Whose clients it is for.
+    pub export_to: ExportTo,
     /// The hosts as they are written, lower case: names, short names, or `*.suffix`.
     pub hosts: Vec<String>,
     /// Whether sidecars follow it (its gateways are absent or include `mesh`).
@@ -162,7 +164,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<VirtualSer
     if words.hosts.is_empty() || words.hosts.iter().any(String::is_empty) {
         return Err(wrong("spec.hosts", "is empty; name at least one host"));
     }
-    export_to(words.export_to.as_deref(), reading);
+    let export_to = export_to::read(words.export_to)?;
     let for_sidecars = for_sidecars(words.gateways.as_deref());
     if !for_sidecars {
         let message = "names gateways only, which are not acted on, so the document has no effect; add mesh";
@@ -175,7 +177,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<VirtualSer
     let mut tcp = tcp::read(words.tls, Layer::Tls, reading)?;
     tcp.extend(tcp::read(words.tcp, Layer::Tcp, reading)?);
     let hosts = words.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    Ok(VirtualServiceSpec { hosts, for_sidecars, http, tcp })
+    Ok(VirtualServiceSpec { export_to, hosts, for_sidecars, http, tcp })
 }
 
 fn for_sidecars(gateways: Option<&[String]>) -> bool {

@@ -38,6 +38,8 @@ pub struct WorkloadEntrySpec {
     pub inbound: Option<Place>,
     /// Its ports on which whatever is spoken is carried as it is; first and last of each range.
     pub opaque_ports: Vec<(u16, u16)>,
+    /// Its share of requests, beside others behind the same service; not 0.
+    pub weight: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -49,6 +51,8 @@ pub(super) struct Words {
     #[serde(default)]
     labels: BTreeMap<String, String>,
     service_account: Option<String>,
+    #[serde(default)]
+    weight: u32,
 }
 
 pub(super) fn read(
@@ -85,7 +89,9 @@ pub(super) fn read(
         reading.warning(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message);
     }
     let opaque_ports = opaque_ports(&metadata.annotations)?;
-    Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound, opaque_ports })
+    // As in Istio, where 0 is as good as nothing.
+    let weight = words.weight.max(1);
+    Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound, opaque_ports, weight })
 }
 
 /// Whether a workload with `labels` has a sidecar.

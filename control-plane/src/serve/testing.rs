@@ -46,7 +46,14 @@ pub(crate) fn add_service(mesh: &mut Mesh, host: &str, endpoints: &[&str]) {
     let key = ServiceKey::new(host, 80);
     let endpoint = |address: &&str| {
         let address = address.parse().unwrap();
-        Endpoint { address, dial: address, identity: None, workload: None, labels: Default::default() }
+        Endpoint {
+            address,
+            dial: address,
+            identity: None,
+            workload: None,
+            labels: Default::default(),
+            weight: 1,
+        }
     };
     let list = endpoints.iter().map(endpoint).collect();
     mesh.endpoints.insert(key.clone(), Arc::new(Endpoints::new(key.clone(), list)));

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     fn resource(authority: &str, contents: &str) -> Encoded {
-        let lookup = wire::Lookup { authority: contents.into(), answer: None };
+        let lookup = wire::Lookup { authority: contents.into(), ..wire::Lookup::default() };
         Encoded::new(ResourceName::Lookup(authority.into()), Body::Lookup(lookup))
     }
 

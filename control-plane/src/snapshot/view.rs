@@ -6,7 +6,7 @@ use selvedge_api::{
     ResourceName,
     wire::{self, resource::Body},
 };
-use selvedge_model::{Endpoints, Lookup, Service, Workload};
+use selvedge_model::{Endpoints, Lookup, Service, ServiceKey, Workload};
 
 use super::{Encoded, Snapshot, encoding::encode_endpoints};
 
@@ -43,13 +43,41 @@ fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> Part {
     let lookup = snapshot.mesh().lookup(namespace, authority);
     let name = ResourceName::Lookup(authority.to_string());
     let mut resources = vec![Encoded::new(name, Body::Lookup(wire::Lookup::new(authority, &lookup)))];
-    if let Lookup::Service(key) = &lookup {
-        let views = snapshot.mesh().services.get(key).expect("the mesh found it by its own keys");
-        let service = views.for_namespace(namespace);
-        resources.push(snapshot.encodings().service(service));
-        resources.extend(endpoints(snapshot, service));
+    match &lookup {
+        Lookup::Service(key) => resources.extend(service(snapshot, namespace, key)),
+        Lookup::Address(address) => {
+            for key in &address.services {
+                resources.extend(service(snapshot, namespace, key));
+                // Its own too, whatever its routes name: they say whether it has one at the address.
+                resources.extend(
+                    snapshot.mesh().endpoints.get(key).map(|own| snapshot.encodings().endpoints(own)),
+                );
+            }
+            if address.named
+                && let Some(port) = port(authority)
+            {
+                resources.push(encode_endpoints(&snapshot.mesh().named_at(port)));
+            }
+            let mut seen = BTreeSet::new();
+            resources.retain(|resource| seen.insert(resource.name().clone()));
+        }
+        Lookup::None => {}
     }
     Part { subject: Subject::Authority(Arc::clone(authority)), resources }
+}
+
+/// The port of an authority that is an address.
+fn port(authority: &str) -> Option<u16> {
+    selvedge_model::snapshot::address(authority).map(|address| address.port())
+}
+
+/// A service's port and all endpoints that it names.
+fn service(snapshot: &Snapshot, namespace: &str, key: &ServiceKey) -> Vec<Encoded> {
+    let views = snapshot.mesh().services.get(key).expect("the mesh found it by its own keys");
+    let service = views.for_namespace(namespace);
+    let mut resources = vec![snapshot.encodings().service(service)];
+    resources.extend(endpoints(snapshot, service));
+    resources
 }
 
 /// The endpoints of every backend, once each; an empty list where a backend that can be used has none.
@@ -69,7 +97,7 @@ fn endpoints(snapshot: &Snapshot, service: &Service) -> Vec<Encoded> {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_model::{Mesh, ServiceKey};
+    use selvedge_model::Mesh;
 
     use super::*;
     use crate::{

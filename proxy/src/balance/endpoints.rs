@@ -163,8 +163,7 @@ pub(crate) fn choose(
     }
     let mut rng = worker.rng.borrow_mut();
     let how = backend.policy.load_balancer;
-    let aperture = backend.aperture.as_ref();
-    let picked = pick(how, &backend.endpoints, &backend.turn, aperture, tried, now, &mut rng);
+    let picked = pick(how, &backend.endpoints, backend.shares(), &backend.turn, tried, now, &mut rng);
     picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
         let what = match (backend.endpoints.len(), &backend.unresolved) {
             (0, Some(unresolved)) => format!("{} has no endpoint: {unresolved}", backend.name),

@@ -8,6 +8,7 @@ mod aperture;
 mod circuit;
 mod outlier;
 mod pick;
+mod weights;
 
 pub mod endpoints;
 
@@ -16,5 +17,6 @@ pub use self::{
     circuit::{Circuit, Counts, Held, Limit},
     endpoints::endpoints,
     outlier::{Ejected, Ejection, Health, Outcome, Why},
-    pick::{Candidate, pick},
+    pick::{Candidate, Shares, pick},
+    weights::Weights,
 };

@@ -15,10 +15,30 @@ use std::{
 
 use selvedge_model::LoadBalancer;
 
-use super::Aperture;
+use super::{Aperture, Weights};
 
 /// Draws before the endpoints are counted. With a tenth of them ejected, one pick in 10,000 counts.
 const DRAWS: usize = 4;
+
+/// How often each endpoint is to be picked.
+#[derive(Debug, Clone, Copy)]
+pub enum Shares<'a> {
+    /// All as often.
+    Equal,
+    /// As their weights say.
+    Weighted(&'a Weights),
+    /// Power of two choices draws from a part of them, all as often; otherwise as [`Self::Equal`].
+    OfPart(&'a Aperture),
+}
+
+impl Shares<'_> {
+    fn weight(self, index: usize) -> u64 {
+        match self {
+            Self::Weighted(weights) => weights.weight(index),
+            Self::Equal | Self::OfPart(_) => 1,
+        }
+    }
+}
 
 /// What balancing needs to know about an endpoint.
 pub trait Candidate {
@@ -41,30 +61,32 @@ impl<T: Candidate + ?Sized> Candidate for Arc<T> {
 /// The index of the endpoint to call next; `None` if there is none that may be called.
 ///
 /// `tried` are the endpoints of this request's earlier attempts: they are passed over while there is
-/// another. `turn` is round robin's cursor; `aperture` is the part of them that power of two choices draws
-/// from, `None`: all. Nothing is called while ejected, even if all are: whoever
-/// sets `outlierDetection` has a panic threshold of 0, as in Istio.
+/// another. `shares` are those of `candidates`; `turn` is round robin's cursor. Nothing is called while ejected,
+/// even if all are: whoever sets `outlierDetection` has a panic threshold of 0, as in Istio.
 pub fn pick<C: Candidate>(
     how: LoadBalancer,
     candidates: &[C],
+    shares: Shares<'_>,
     turn: &AtomicUsize,
-    aperture: Option<&Aperture>,
     tried: &[usize],
     now: Instant,
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
-    let aperture = aperture.filter(|_| how == LoadBalancer::LeastRequest);
-    let fresh = Eligible { candidates, aperture, tried, now }.pick(how, turn, rng);
+    let shares = match (how, shares) {
+        (LoadBalancer::RoundRobin | LoadBalancer::Random, Shares::OfPart(_)) => Shares::Equal,
+        _ => shares,
+    };
+    let fresh = Eligible { candidates, shares, tried, now }.pick(how, turn, rng);
     if fresh.is_some() || tried.is_empty() {
         return fresh;
     }
-    Eligible { candidates, aperture, tried: &[], now }.pick(how, turn, rng)
+    Eligible { candidates, shares, tried: &[], now }.pick(how, turn, rng)
 }
 
 /// The candidates that one pick may choose from.
 struct Eligible<'a, C> {
     candidates: &'a [C],
-    aperture: Option<&'a Aperture>,
+    shares: Shares<'a>,
     tried: &'a [usize],
     now: Instant,
 }
@@ -73,7 +95,7 @@ impl<C: Candidate> Eligible<'_, C> {
     fn pick(&self, how: LoadBalancer, turn: &AtomicUsize, rng: &mut fastrand::Rng) -> Option<usize> {
         match how {
             LoadBalancer::LeastRequest => self.less_loaded_of_two(rng),
-            LoadBalancer::RoundRobin => self.next_in_turn(turn),
+            LoadBalancer::RoundRobin => self.next_in_turn(turn, rng),
             LoadBalancer::Random => self.any(rng),
         }
     }
@@ -89,27 +111,37 @@ impl<C: Candidate> Eligible<'_, C> {
     fn less_loaded_of_two(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         let first = self.any(rng)?;
         let second = self.any_but(first, rng).unwrap_or(first);
-        // Equally loaded: the first, which is as likely to be either of the two.
+        // Equally loaded: the first, which is as likely to be either of the two, or as their weights say.
         let in_flight = |index: usize| self.candidates[index].in_flight();
-        let (picked, in_flight) = match (in_flight(first), in_flight(second)) {
-            (of_first, of_second) if of_second < of_first => (second, of_second),
-            (of_first, _) => (first, of_first),
+        let load =
+            |in_flight: u32, other: usize| u64::from(in_flight).saturating_mul(self.shares.weight(other));
+        let (of_first, of_second) = (in_flight(first), in_flight(second));
+        let (picked, in_flight) = match load(of_second, first) < load(of_first, second) {
+            true => (second, of_second),
+            false => (first, of_first),
         };
-        if let Some(aperture) = self.aperture {
+        if let Shares::OfPart(aperture) = self.shares {
             aperture.picked(in_flight);
         }
         Some(picked)
     }
 
     /// The next one after the last pick, whoever made it.
-    fn next_in_turn(&self, turn: &AtomicUsize) -> Option<usize> {
+    fn next_in_turn(&self, turn: &AtomicUsize, rng: &mut fastrand::Rng) -> Option<usize> {
         let len = self.candidates.len();
         if len == 0 {
             return None;
         }
         let start = turn.fetch_add(1, Ordering::Relaxed);
-        let at = |step: usize| start.wrapping_add(step) % len;
-        let skipped = (0..len).find(|step| self.has(at(*step)))?;
+        let at = |step: usize| match self.shares {
+            Shares::Weighted(weights) => weights.in_turn(start.wrapping_add(step)),
+            Shares::Equal | Shares::OfPart(_) => start.wrapping_add(step) % len,
+        };
+        let Some(skipped) = (0..len).find(|step| self.has(at(*step))) else {
+            // With weights, as many steps as there are endpoints need not meet all of them.
+            let weighted = matches!(self.shares, Shares::Weighted(_));
+            return weighted.then(|| self.any_by_count(None, rng)).flatten();
+        };
         if skipped > 0 {
             // The turn moves past those left out as well; otherwise the endpoint behind an ejected one
             // would get two shares.
@@ -123,9 +155,10 @@ impl<C: Candidate> Eligible<'_, C> {
         if len == 0 {
             return None;
         }
-        let draw = |_| match self.aperture {
-            Some(aperture) => aperture.draw(rng),
-            None => rng.usize(..len),
+        let draw = |_| match self.shares {
+            Shares::OfPart(aperture) => aperture.draw(rng),
+            Shares::Weighted(weights) => weights.draw(rng),
+            Shares::Equal => rng.usize(..len),
         };
         (0..DRAWS).map(draw).find(|index| self.has(*index)).or_else(|| self.any_by_count(None, rng))
     }
@@ -135,10 +168,11 @@ impl<C: Candidate> Eligible<'_, C> {
         if others == 0 {
             return None;
         }
-        let draw = |_| match self.aperture {
+        let draw = |_| match self.shares {
             // It is seldom the same again, and then there are more draws.
-            Some(aperture) => aperture.draw(rng),
-            None => {
+            Shares::OfPart(aperture) => aperture.draw(rng),
+            Shares::Weighted(weights) => weights.draw(rng),
+            Shares::Equal => {
                 let index = rng.usize(..others);
                 index + usize::from(index >= other)
             }
@@ -149,16 +183,24 @@ impl<C: Candidate> Eligible<'_, C> {
             .or_else(|| self.any_by_count(Some(other), rng))
     }
 
-    /// Counts those that may be called, then draws among them: each has the same chance.
+    /// Counts those that may be called, then draws among them: each has the same chance, or that of its weight.
     fn any_by_count(&self, other: Option<usize>, rng: &mut fastrand::Rng) -> Option<usize> {
         let eligible =
             || (0..self.candidates.len()).filter(|index| Some(*index) != other && self.has(*index));
-        let count = eligible().count();
-        if count == 0 {
+        let sum: u64 = eligible().map(|index| self.shares.weight(index)).sum();
+        if sum == 0 {
             return None;
         }
+        let mut drawn = rng.u64(..sum);
+        let found = eligible().find(|index| match drawn.checked_sub(self.shares.weight(*index)) {
+            Some(left) => {
+                drawn = left;
+                false
+            }
+            None => true,
+        });
         // Another worker may eject one between the two passes: then the first that is left.
-        eligible().nth(rng.usize(..count)).or_else(|| eligible().next())
+        found.or_else(|| eligible().next())
     }
 }
 
@@ -195,7 +237,7 @@ mod tests {
 
     fn picks(how: LoadBalancer, candidates: &[Arc<Endpoint>], count: usize, seed: u64) -> Vec<usize> {
         let (turn, now, mut rng) = (AtomicUsize::new(0), Instant::now(), fastrand::Rng::with_seed(seed));
-        (0..count).filter_map(|_| pick(how, candidates, &turn, None, &[], now, &mut rng)).collect()
+        (0..count).filter_map(|_| pick(how, candidates, Shares::Equal, &turn, &[], now, &mut rng)).collect()
     }
 
     /// The chi-squared statistic of how often each of `among` was picked, against equal shares.
@@ -219,6 +261,38 @@ mod tests {
                 assert!(statistic < 27.9, "{how:?}, seed {seed}: {statistic}");
             }
         }
+    }
+
+    #[test]
+    fn endpoints_get_shares_as_their_weights_say() {
+        let three = endpoints(&[true; 3]);
+        let weights = Weights::of([6, 3, 1].into_iter()).unwrap();
+        for how in [LoadBalancer::Random, LoadBalancer::LeastRequest, LoadBalancer::RoundRobin] {
+            let (turn, now, mut rng) = (AtomicUsize::new(0), Instant::now(), fastrand::Rng::with_seed(3));
+            let mut taken = [0.0_f64; 3];
+            for _ in 0..100_000 {
+                let index = pick(how, &three, Shares::Weighted(&weights), &turn, &[], now, &mut rng);
+                taken[index.expect("all are available")] += 1.0;
+            }
+            for (share, expected) in taken.iter().zip([0.6, 0.3, 0.1]) {
+                assert!((share / 100_000.0 - expected).abs() < 0.01, "{how:?}: {taken:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_heavier_endpoint_bears_more_load() {
+        let two = endpoints(&[true; 2]);
+        let weights = Weights::of([4, 1].into_iter()).unwrap();
+        let (turn, now, mut rng) = (AtomicUsize::new(0), Instant::now(), fastrand::Rng::with_seed(5));
+        for _ in 0..1_000 {
+            let how = LoadBalancer::LeastRequest;
+            let index = pick(how, &two, Shares::Weighted(&weights), &turn, &[], now, &mut rng).unwrap();
+            two[index].in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+
+        let first = two[0].in_flight();
+        assert!((795..=805).contains(&first), "{first} of 1,000 in flight at the endpoint of four fifths");
     }
 
     #[test]
@@ -252,8 +326,8 @@ mod tests {
             let candidates = endpoints(&[true; 50]);
             let (turn, now, mut rng) = (AtomicUsize::new(0), Instant::now(), fastrand::Rng::with_seed(11));
             for _ in 0..5_000 {
-                let index =
-                    pick(how, &candidates, &turn, None, &[], now, &mut rng).expect("all are available");
+                let index = pick(how, &candidates, Shares::Equal, &turn, &[], now, &mut rng)
+                    .expect("all are available");
                 candidates[index].in_flight.fetch_add(1, Ordering::Relaxed);
             }
             let loads = candidates.iter().map(Candidate::in_flight);
@@ -280,7 +354,9 @@ mod tests {
             (AtomicUsize::new(usize::MAX), Instant::now(), fastrand::Rng::with_seed(1));
 
         for _ in 0..4 {
-            assert!(pick(LoadBalancer::RoundRobin, &three, &turn, None, &[], now, &mut rng).is_some());
+            assert!(
+                pick(LoadBalancer::RoundRobin, &three, Shares::Equal, &turn, &[], now, &mut rng).is_some()
+            );
         }
     }
 
@@ -298,6 +374,7 @@ mod tests {
             available in proptest::collection::vec(any::<bool>(), 0..12),
             tried in proptest::collection::vec(0_usize..12, 0..12),
             how in any_balancer(),
+            weights in proptest::collection::vec(1_u32..5, 12),
             turn in any::<u16>(),
             seed in any::<u64>(),
         ) {
@@ -306,7 +383,9 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let fresh = (0..available.len()).any(|index| available[index] && !tried.contains(&index));
 
-            match pick(how, &candidates, &turn, None, &tried, Instant::now(), &mut rng) {
+            let weights = Weights::of(weights[..available.len()].iter().copied());
+            let shares = weights.as_ref().map_or(Shares::Equal, Shares::Weighted);
+            match pick(how, &candidates, shares, &turn, &tried, Instant::now(), &mut rng) {
                 Some(index) => {
                     prop_assert!(available[index]);
                     prop_assert!(!fresh || !tried.contains(&index));

@@ -18,11 +18,12 @@ use selvedge_model::{
     Backend, BackendName, Endpoint, Endpoints, Layer, Lookup, Order, Protocol, RetryPolicy, RouteTable, Rule,
     Service, ServiceKey, SpiffeId, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls,
     WeightedBackend, WorkloadName,
+    snapshot::{self, Address},
 };
 
 use super::held::Held;
 use crate::{
-    balance::{Aperture, Circuit, Ejection, Health},
+    balance::{Aperture, Circuit, Ejection, Health, Weights},
     bind::{
         Bound, BoundBackend, BoundEndpoint, Called, ClientTls, Destination, RouteSeries, Slot, Table, Target,
         TcpRouteSeries,
@@ -81,6 +82,14 @@ struct Entry {
     bound: Arc<Bound>,
 }
 
+/// What one pass finds out before anything is bound.
+#[derive(Debug, Default)]
+struct Meant {
+    sources: BTreeMap<Meaning, Source>,
+    addresses: BTreeMap<Arc<str>, (Endpoint, Source)>,
+    asked: BTreeMap<Arc<str>, Instant>,
+}
+
 /// Makes tables.
 #[derive(Debug)]
 pub struct Binder {
@@ -91,6 +100,8 @@ pub struct Binder {
     names: Names,
     entries: BTreeMap<Meaning, Entry>,
     addresses: BTreeMap<Arc<str>, (Endpoint, Source)>,
+    /// When an address was asked for first at which nothing is known to be, and a name may lead.
+    asked: BTreeMap<Arc<str>, Instant>,
     targets: Targets,
     table: Arc<Table>,
 }
@@ -105,6 +116,7 @@ impl Binder {
             names,
             entries: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            asked: BTreeMap::new(),
             targets: Targets::default(),
             table: Arc::default(),
         }
@@ -129,53 +141,29 @@ impl Binder {
 
     /// The table of everything held that is `asked` for.
     pub fn bind(&mut self, held: &Held, asked: impl Fn(&str) -> bool, now: Instant) -> (Arc<Table>, Work) {
-        let mut sources = BTreeMap::new();
-        let mut meanings: Vec<(Arc<str>, Option<Meaning>)> = Vec::new();
-        let mut addresses = BTreeMap::new();
+        let mut meant = Meant::default();
+        let mut meanings: Vec<(Arc<str>, Option<Meaning>, Option<Meaning>)> = Vec::new();
         self.names.begin();
         for (authority, lookup) in held.lookups().iter().filter(|(authority, _)| asked(authority)) {
             let meaning = match lookup {
-                Lookup::None => None,
+                Lookup::None => Some((None, None)),
                 Lookup::Service(key) => {
-                    let Some(service) = held.service(key) else { continue };
-                    let meaning = meaning(held, service, authority);
-                    if !sources.contains_key(&meaning) {
-                        let known = source(held, &mut self.names, service, authority);
-                        // A working service goes on as it was until a new name of its is answered.
-                        let before = || self.entries.get(&meaning).map(|entry| entry.source.clone());
-                        let Some(source) = known.or_else(before) else { continue };
-                        sources.insert(meaning.clone(), source);
-                    }
-                    Some(meaning)
+                    self.service(held, key, authority, &mut meant).map(|meaning| (Some(meaning), None))
                 }
-                Lookup::Endpoint(endpoint) => {
-                    let (endpoint, source) = self.address(authority, endpoint);
-                    let meaning = Meaning::Address(Arc::clone(authority));
-                    sources.insert(meaning.clone(), source.clone());
-                    addresses.insert(Arc::clone(authority), (endpoint, source));
-                    Some(meaning)
-                }
+                Lookup::Address(found) => self.dialled(held, authority, found, &mut meant, now),
             };
-            meanings.push((Arc::clone(authority), meaning));
+            // What is not known yet is in no table: whoever asks for it waits.
+            meanings.extend(meaning.map(|(meaning, service)| (Arc::clone(authority), meaning, service)));
         }
         self.names.end();
-        for (authority, meaning) in meanings.iter_mut().filter(|(_, meaning)| meaning.is_none()) {
-            // The control plane does not know where names lead here; a workload's address is no stranger's.
-            let Some(endpoint) = authority.parse().ok().and_then(|address| self.names.at(address)) else {
-                continue;
-            };
-            let (endpoint, source) = self.address(authority, &endpoint.clone());
-            let address = Meaning::Address(Arc::clone(authority));
-            sources.insert(address.clone(), source.clone());
-            addresses.insert(Arc::clone(authority), (endpoint, source));
-            *meaning = Some(address);
-        }
-        self.addresses = addresses;
-        let work = self.bind_sources(sources, now);
+        self.addresses = meant.addresses;
+        self.asked = meant.asked;
+        let work = self.bind_sources(meant.sources, now);
         let mut destinations = HashMap::with_capacity(meanings.len());
-        for (authority, meaning) in meanings {
-            let bound = meaning.map(|meaning| Arc::clone(&self.entries[&meaning].bound));
-            let destination = self.destination(&authority, bound);
+        for (authority, meaning, service) in meanings {
+            let bound = |meaning| Arc::clone(&self.entries[&meaning].bound);
+            let (bound, service) = (meaning.map(bound), service.map(bound));
+            let destination = self.destination(&authority, bound, service);
             destinations.insert(authority, destination);
         }
         let addresses = destinations
@@ -184,6 +172,76 @@ impl Binder {
         let addresses = addresses.collect();
         self.table = Arc::new(Table { destinations, addresses, own: held.own().cloned() });
         (Arc::clone(&self.table), work)
+    }
+
+    /// What a service's port means to who asks for `authority`; `None`: its names are not answered yet.
+    fn service(
+        &mut self,
+        held: &Held,
+        key: &ServiceKey,
+        authority: &Arc<str>,
+        meant: &mut Meant,
+    ) -> Option<Meaning> {
+        let service = held.service(key)?;
+        let meaning = meaning(held, service, authority);
+        if !meant.sources.contains_key(&meaning) {
+            let known = source(held, &mut self.names, service, authority);
+            // A working service goes on as it was until a new name of its is answered.
+            let before = || self.entries.get(&meaning).map(|entry| entry.source.clone());
+            meant.sources.insert(meaning.clone(), known.or_else(before)?);
+        }
+        Some(meaning)
+    }
+
+    /// What an address means that is no service's own: the endpoint there, and the one service that is called by
+    /// it. `None`: names that may lead there are not answered yet.
+    fn dialled(
+        &mut self,
+        held: &Held,
+        authority: &Arc<str>,
+        found: &Address,
+        meant: &mut Meant,
+        now: Instant,
+    ) -> Option<(Option<Meaning>, Option<Meaning>)> {
+        let address = snapshot::address(authority)?;
+        let by_name = found.named.then(|| ServiceKey::named(address.port()));
+        let lists = found.services.iter().chain(&by_name).filter_map(|key| held.endpoints(key));
+        // All are looked at before one that waits ends it: they are looked up at the same time.
+        let reached: Vec<Option<Arc<Reached>>> =
+            lists.clone().map(|endpoints| self.names.reach(endpoints, authority)).collect();
+        let reached = reached.into_iter().collect::<Option<Vec<_>>>()?;
+        let endpoint = found.endpoint.clone().or_else(|| {
+            let places = reached.iter().rev().filter_map(|reached| reached.at(address));
+            places.min_by_key(|endpoint| endpoint.workload.is_none()).cloned()
+        });
+        if endpoint.is_none() {
+            // Nothing may go out unprotected because the address is younger than what is known of the names: whoever
+            // dials it may have asked DNS a moment ago.
+            let since = self.asked.get(authority).copied().unwrap_or(now);
+            meant.asked.insert(Arc::clone(authority), since);
+            let known: Vec<bool> =
+                lists.map(|endpoints| self.names.are_known_since(endpoints, since)).collect();
+            if !known.into_iter().all(|known| known) {
+                return None;
+            }
+        }
+        let has_it = |key: &&ServiceKey| {
+            let own = reached.iter().find(|reached| reached.key() == *key);
+            found.endpoint.is_some() || own.is_some_and(|own| own.at(address).is_some())
+        };
+        let mut services = found.services.iter().filter(has_it);
+        let service = match (services.next(), services.next()) {
+            (Some(only), None) => Some(self.service(held, only, authority, meant)?),
+            _ => None,
+        };
+        let endpoint = endpoint.map(|endpoint| {
+            let (endpoint, source) = self.address(authority, &endpoint);
+            let meaning = Meaning::Address(Arc::clone(authority));
+            meant.sources.insert(meaning.clone(), source.clone());
+            meant.addresses.insert(Arc::clone(authority), (endpoint, source));
+            meaning
+        });
+        Some((endpoint, service))
     }
 
     /// Replaces `entries` by those of `sources`, keeping what has not changed.
@@ -213,11 +271,10 @@ impl Binder {
         for (meaning, source) in &changed {
             let backends = pass.backends(source);
             let predecessor = before.get(meaning).map(|entry| &*entry.bound);
-            let called = called(meaning, &source.service);
             made.push(Arc::new(bind_service(
                 &self.own,
                 &self.metrics,
-                called,
+                meaning,
                 source,
                 backends,
                 predecessor,
@@ -240,9 +297,17 @@ impl Binder {
         }
     }
 
-    fn destination(&mut self, authority: &Arc<str>, bound: Option<Arc<Bound>>) -> Arc<Destination> {
+    fn destination(
+        &mut self,
+        authority: &Arc<str>,
+        bound: Option<Arc<Bound>>,
+        service: Option<Arc<Bound>>,
+    ) -> Arc<Destination> {
         let before = self.table.destinations.get(authority);
-        if let Some(before) = before.filter(|before| same(before.bound.as_ref(), bound.as_ref())) {
+        let is_as_before = |before: &&Arc<Destination>| {
+            same(before.bound.as_ref(), bound.as_ref()) && same(before.service.as_ref(), service.as_ref())
+        };
+        if let Some(before) = before.filter(is_as_before) {
             return Arc::clone(before);
         }
         let used = before.is_some_and(|before| before.used.load(Ordering::Relaxed));
@@ -253,7 +318,7 @@ impl Binder {
             _ => None,
         };
         let (authority, used) = (Arc::clone(authority), AtomicBool::new(used));
-        Arc::new(Destination { authority, bound, through, used })
+        Arc::new(Destination { authority, bound, service, through, used })
     }
 }
 
@@ -341,8 +406,9 @@ impl<'a> Pass<'a> {
         let unresolved = endpoints.and_then(|endpoints| endpoints.unresolved.clone());
         self.work.endpoints += endpoints.map_or(0, |endpoints| endpoints.len());
         let list = endpoints.into_iter().flat_map(|endpoints| endpoints.list());
-        let selected = list.filter(|(endpoint, _)| selects(&definition.labels, endpoint));
-        let endpoints = selected.map(|(endpoint, origin)| {
+        let selected: Vec<_> = list.filter(|(endpoint, _)| selects(&definition.labels, endpoint)).collect();
+        let weights = Weights::of(selected.iter().map(|(endpoint, _)| endpoint.weight));
+        let endpoints = selected.into_iter().map(|(endpoint, origin)| {
             Arc::new(BoundEndpoint {
                 target: self.targets.reach(self.reach(definition, endpoint, origin), &mut self.work),
                 address: endpoint.address,
@@ -366,6 +432,7 @@ impl<'a> Pass<'a> {
             broken: definition.broken.as_deref().map(Arc::from),
             unresolved,
             endpoints,
+            weights,
             turn: AtomicUsize::new(predecessor.map_or(0, |before| before.turn.load(Ordering::Relaxed))),
             aperture,
             ejection,
@@ -486,7 +553,7 @@ fn tcp_route_series(metrics: &Metrics, labels: &Labels) -> TcpRouteSeries {
 fn bind_service(
     own: &WorkloadName,
     metrics: &Metrics,
-    called: Called,
+    meaning: &Meaning,
     source: &Source,
     backends: Vec<Arc<BoundBackend>>,
     predecessor: Option<&Bound>,
@@ -515,12 +582,14 @@ fn bind_service(
     };
     Bound {
         key: service.key.clone(),
-        called,
+        called: called(meaning, service),
         protocol: service.protocol,
         series: service.routes.rules().iter().map(series).collect(),
         unrouted: route_series(metrics, &labels),
         routes: service.routes.clone(),
         tcp: service.tcp.clone(),
+        tcp_written: service.tcp.is_written(),
+        requested: matches!(meaning, Meaning::Requested(..)),
         tcp_series: service.tcp.rules.iter().map(tcp_series).collect(),
         tcp_unrouted: metrics.tcp(&labels),
         backends,
@@ -655,6 +724,11 @@ mod tests {
         }
     }
 
+    /// That `endpoint` is at the address that was asked for.
+    fn at(endpoint: Endpoint) -> Lookup {
+        Lookup::Address(Box::new(Address { endpoint: Some(endpoint), ..Address::default() }))
+    }
+
     fn bound(table: &Table) -> Arc<Bound> {
         Arc::clone(table.destinations[AUTHORITY].bound.as_ref().unwrap())
     }
@@ -782,7 +856,7 @@ mod tests {
         let (mut fixture, _) = Fixture::new();
         let endpoint = fixtures::model_endpoint(0);
         let lookup = |version| {
-            let lookup = Lookup::Endpoint(Box::new(fixtures::model_endpoint(0)));
+            let lookup = at(fixtures::model_endpoint(0));
             fixtures::lookup_of("10.0.0.1:8080", version, &lookup)
         };
 
@@ -803,7 +877,7 @@ mod tests {
     fn an_address_is_found_by_itself_and_one_that_is_nothing_is_its_own_way_through() {
         let (mut fixture, _) = Fixture::new();
         let none = fixtures::lookup_of("192.0.2.1:443", "1", &Lookup::None);
-        let endpoint = Lookup::Endpoint(Box::new(fixtures::model_endpoint(0)));
+        let endpoint = at(fixtures::model_endpoint(0));
         let endpoint = fixtures::lookup_of("10.0.0.1:8080", "1", &endpoint);
 
         let (table, _) = fixture.change(vec![none, endpoint]);

@@ -95,6 +95,7 @@ pub(crate) fn model_endpoint(place: usize) -> Endpoint {
         identity: Some(identity("reviews")),
         workload: Some(format!("shop/reviews-{place}").parse().unwrap()),
         labels: BTreeMap::from([("version".to_owned(), version.to_owned())]),
+        weight: 1,
     }
 }
 

@@ -15,6 +15,7 @@ use selvedge_certs::{
 };
 use selvedge_model::{
     Endpoints, Lookup, Service, ServiceKey, TrustDomain, Workload, WorkloadName, identity::IdentityError,
+    snapshot::address,
 };
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
@@ -299,18 +300,31 @@ impl Held {
     fn is_complete(&self, asked: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         let dangling = |name, missing| Err(Refusal::Dangling { name, missing });
         for (authority, lookup) in self.lookups.iter().filter(|(authority, _)| asked(authority)) {
-            let Lookup::Service(key) = lookup else { continue };
-            let Some(service) = self.services.get(key) else {
-                return dangling(
-                    ResourceName::Lookup(authority.to_string()),
-                    ResourceName::Service(key.clone()),
-                );
+            let name = || ResourceName::Lookup(authority.to_string());
+            let (keys, named) = match lookup {
+                Lookup::None => continue,
+                Lookup::Service(key) => (std::slice::from_ref(key), None),
+                Lookup::Address(found) => {
+                    let port = address(authority).filter(|_| found.named).map(|address| address.port());
+                    (found.services.as_slice(), port.map(ServiceKey::named))
+                }
             };
-            let mut usable = service.backends.iter().filter(|backend| backend.broken.is_none());
-            if let Some(backend) = usable.find(|backend| !self.endpoints.contains_key(&backend.name.service))
-            {
-                let missing = ResourceName::Endpoints(backend.name.service.clone());
-                return dangling(ResourceName::Service(key.clone()), missing);
+            // Of an address the lists say which of those who may be there is.
+            let lists =
+                matches!(lookup, Lookup::Address(_)).then_some(keys).into_iter().flatten().chain(&named);
+            if let Some(key) = lists.into_iter().find(|key| !self.endpoints.contains_key(*key)) {
+                return dangling(name(), ResourceName::Endpoints(key.clone()));
+            }
+            for key in keys {
+                let Some(service) = self.services.get(key) else {
+                    return dangling(name(), ResourceName::Service(key.clone()));
+                };
+                let mut usable = service.backends.iter().filter(|backend| backend.broken.is_none());
+                let missing = usable.find(|backend| !self.endpoints.contains_key(&backend.name.service));
+                if let Some(backend) = missing {
+                    let missing = ResourceName::Endpoints(backend.name.service.clone());
+                    return dangling(ResourceName::Service(key.clone()), missing);
+                }
             }
         }
         Ok(())

@@ -99,6 +99,7 @@ mod tests {
         let destination = Destination {
             authority: Arc::clone(&authority),
             bound: None,
+            service: None,
             through: None,
             used: AtomicBool::new(false),
         };

@@ -6,6 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
 use selvedge_model::{Endpoint, Endpoints, Host, NamedEndpoint, Place, ServiceKey};
@@ -38,6 +39,16 @@ pub struct Origin {
 }
 
 impl Reached {
+    /// Whose they are.
+    pub fn key(&self) -> &ServiceKey {
+        &self.endpoints.key
+    }
+
+    /// The endpoint at this address.
+    pub fn at(&self, address: SocketAddr) -> Option<&Endpoint> {
+        self.list().map(|(endpoint, _)| endpoint).find(|endpoint| endpoint.address == address)
+    }
+
     /// Endpoints without names.
     pub fn fixed(endpoints: Arc<Endpoints>) -> Self {
         Self { endpoints, resolved: Vec::new(), unresolved: None, stamp: 0 }
@@ -128,18 +139,19 @@ impl Names {
         Some(reached)
     }
 
-    /// The workload at `address`, if that is where a name has led.
-    pub fn at(&self, address: SocketAddr) -> Option<&Endpoint> {
-        let all = self.reached.values().flat_map(|reached| &reached.resolved);
-        let found = all.map(|(endpoint, _)| endpoint).filter(|endpoint| endpoint.address == address);
-        found.filter(|endpoint| endpoint.workload.is_some()).min_by_key(|endpoint| &endpoint.workload)
+    /// Whether all names of `endpoints` have been looked up since then. If not, they are at once.
+    pub fn are_known_since(&mut self, endpoints: &Endpoints, since: Instant) -> bool {
+        let mut known = true;
+        for name in endpoints.named.iter().flat_map(names) {
+            known &= self.watches.is_known_since(name, since);
+        }
+        known
     }
 
     /// Begins to look up every name in `named`. Returns the stamp of the last change, if all are answered.
     fn look_at_all<'a>(&mut self, named: impl Iterator<Item = &'a NamedEndpoint>) -> Option<u64> {
         let (mut last, mut waiting) = (0, false);
-        let hosts = named.flat_map(|endpoint| [&endpoint.address.host, &endpoint.dial.host]);
-        for name in hosts.filter_map(Host::name) {
+        for name in named.flat_map(names) {
             match self.watches.look(name) {
                 Some((_, stamp)) => last = last.max(stamp),
                 None => waiting = true,
@@ -170,6 +182,7 @@ impl Names {
                 identity: endpoint.identity.clone(),
                 workload: endpoint.workload.clone(),
                 labels: endpoint.labels.clone(),
+                weight: endpoint.weight,
             };
             (endpoint, Arc::clone(&origin))
         });
@@ -187,6 +200,11 @@ impl Names {
             }
         }
     }
+}
+
+/// The names in `endpoint`.
+fn names(endpoint: &NamedEndpoint) -> impl Iterator<Item = &Arc<str>> {
+    [&endpoint.address.host, &endpoint.dial.host].into_iter().filter_map(Host::name)
 }
 
 /// The host that `authority` (`HOST` or `HOST:PORT`) names.
@@ -207,6 +225,7 @@ fn whatever_is_at(place: Place) -> NamedEndpoint {
         identity: None,
         workload: None,
         labels: std::collections::BTreeMap::new(),
+        weight: 1,
     }
 }
 
@@ -252,6 +271,7 @@ mod tests {
             identity: Some(identity()),
             workload: Some("shop/reviews-v1".parse().unwrap()),
             labels: BTreeMap::new(),
+            weight: 1,
         }
     }
 
@@ -299,7 +319,25 @@ mod tests {
         let again = names.reach(&endpoints, "reviews").unwrap();
         assert!(Arc::ptr_eq(&reached, &again), "what has not changed keeps its Arc");
         let address = "10.0.0.2:9080".parse().unwrap();
-        assert_eq!(names.at(address).unwrap().workload, Some("shop/reviews-v1".parse().unwrap()));
+        assert_eq!(reached.at(address).unwrap().workload, Some("shop/reviews-v1".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_at_once_for_an_address_that_is_new() {
+        let (mut names, directory) = names("10.0.0.1 reviews\n");
+        let endpoints = endpoints(vec![named("reviews:9080", "reviews:9080")]);
+        reach(&mut names, &endpoints, "reviews").await;
+        std::fs::write(directory.path().join("hosts"), "10.0.0.2 reviews\n").unwrap();
+
+        let since = Instant::now();
+        assert!(!names.are_known_since(&endpoints, since));
+        while !names.are_known_since(&endpoints, since) {
+            tokio::time::timeout(Duration::from_secs(1), names.changed())
+                .await
+                .expect("no pause is waited for");
+        }
+
+        assert!(names.are_known_since(&endpoints, since));
     }
 
     #[tokio::test]
@@ -363,7 +401,6 @@ mod tests {
         names.begin();
         names.end();
 
-        assert!(names.at("10.0.0.1:9080".parse().unwrap()).is_none());
         assert!(names.reach(&endpoints, "reviews").is_none(), "it is looked up anew");
     }
 }

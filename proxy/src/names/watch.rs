@@ -6,13 +6,14 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use selvedge_ops::{ResolveError, Resolved, Resolver};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::{AbortHandle, JoinSet},
     time::{sleep, sleep_until},
 };
@@ -41,9 +42,12 @@ pub(super) struct State {
 #[derive(Debug)]
 struct Watched {
     state: State,
-    asked_at: Instant,
-    /// Whether there has been an answer, good or bad, or the time for it is over.
-    answered: bool,
+    /// Since when an answer is waited for; `None`: nobody waits.
+    awaited: Option<Instant>,
+    /// When there was the last answer, good or bad, or the time for it was over.
+    answered: Option<Instant>,
+    /// Ends the pause until the next look-up.
+    hurry: Arc<Notify>,
     /// When `state` last changed, in [`Watches::clock`]'s count.
     stamp: u64,
     used: bool,
@@ -80,13 +84,16 @@ impl Watches {
     /// first answer is still to come.
     pub(super) fn look(&mut self, name: &Arc<str>) -> Option<(&State, u64)> {
         if !self.names.contains_key(name) {
-            let task =
-                self.tasks.spawn(watch(Arc::clone(&self.resolver), Arc::clone(name), self.found.clone()));
+            let hurry = Arc::new(Notify::new());
+            let watching =
+                watch(Arc::clone(&self.resolver), Arc::clone(name), Arc::clone(&hurry), self.found.clone());
+            let task = self.tasks.spawn(watching);
             self.clock += 1;
             let watched = Watched {
                 state: State::default(),
-                asked_at: Instant::now(),
-                answered: false,
+                awaited: Some(Instant::now()),
+                answered: None,
+                hurry,
                 stamp: self.clock,
                 used: true,
                 task,
@@ -95,7 +102,21 @@ impl Watches {
         }
         let watched = self.names.get_mut(name)?;
         watched.used = true;
-        watched.answered.then_some((&watched.state, watched.stamp))
+        watched.answered.is_some().then_some((&watched.state, watched.stamp))
+    }
+
+    /// Whether there has been an answer about `name` since then; otherwise it is looked up at once, and
+    /// [`Self::changed`] when that is done.
+    pub(super) fn is_known_since(&mut self, name: &Arc<str>, since: Instant) -> bool {
+        self.look(name);
+        let Some(watched) = self.names.get_mut(name) else { return false };
+        let known = watched.answered.is_some_and(|answered| answered >= since);
+        if !known && watched.awaited.is_none() {
+            watched.awaited = Some(Instant::now());
+            self.resolver.forget();
+            watched.hurry.notify_one();
+        }
+        known
     }
 
     /// Begins a pass over everything that is configured.
@@ -144,20 +165,23 @@ impl Watches {
 
     /// When the first answer to some name is late.
     fn late_at(&self) -> Option<Instant> {
-        let waiting = self.names.values().filter(|watched| !watched.answered);
-        waiting.map(|watched| watched.asked_at + FIRST_ANSWER).min()
+        self.names.values().filter_map(|watched| Some(watched.awaited? + FIRST_ANSWER)).min()
     }
 
     fn give_up_waiting(&mut self, now: Instant) -> bool {
         let mut changed = false;
         for (name, watched) in &mut self.names {
-            if !watched.answered && now >= watched.asked_at + FIRST_ANSWER {
+            if watched.awaited.is_none_or(|awaited| now < awaited + FIRST_ANSWER) {
+                continue;
+            }
+            watched.awaited = None;
+            changed = true;
+            // An answer that is late this time leaves what is known of it.
+            if watched.answered.replace(now).is_none() {
                 tracing::warn!(%name, "DNS has said nothing about this name within {FIRST_ANSWER:?}");
-                watched.answered = true;
                 watched.state.failing = Some(format!("has no answer from DNS yet ({FIRST_ANSWER:?})").into());
                 self.clock += 1;
                 watched.stamp = self.clock;
-                changed = true;
             }
         }
         changed
@@ -170,15 +194,15 @@ impl Watches {
         }
         let Some(watched) = self.names.get_mut(&name) else { return false };
         let state = next(&watched.state, answer);
-        let changed = !watched.answered || state != watched.state;
+        let changed = watched.answered.is_none() || state != watched.state;
         if changed {
             log(&name, &watched.state, &state);
             self.clock += 1;
             watched.stamp = self.clock;
         }
-        watched.answered = true;
+        watched.answered = Some(Instant::now());
         watched.state = state;
-        changed
+        watched.awaited.take().is_some() || changed
     }
 
     fn count(&self) {
@@ -216,17 +240,39 @@ fn log(name: &str, before: &State, now: &State) {
     }
 }
 
+/// One look-up of `name`. Who is in a hurry while it takes long has another one begun beside it, since what it
+/// finds may be older than their question.
+async fn look_up(resolver: &Resolver, name: &str, hurry: &Notify) -> Result<Resolved, ResolveError> {
+    let mut first = pin!(resolver.addresses(name));
+    tokio::select! {
+        answer = &mut first => return answer,
+        () = hurry.notified() => {}
+    }
+    tokio::select! {
+        answer = first => answer,
+        answer = resolver.addresses(name) => answer,
+    }
+}
+
 /// Looks `name` up until it is aborted.
-async fn watch(resolver: Arc<Resolver>, name: Arc<str>, found: mpsc::UnboundedSender<Found>) {
+async fn watch(
+    resolver: Arc<Resolver>,
+    name: Arc<str>,
+    hurry: Arc<Notify>,
+    found: mpsc::UnboundedSender<Found>,
+) {
     let mut failures = 0;
     loop {
-        let answer = resolver.addresses(&name).await;
+        let answer = look_up(&resolver, &name, &hurry).await;
         let pause = pause(&answer, &mut failures);
         let answer = answer.map(|resolved| resolved.addresses);
         if found.send(Found { name: Arc::clone(&name), answer }).is_err() {
             return;
         }
-        sleep(pause).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = hurry.notified() => {}
+        }
     }
 }
 

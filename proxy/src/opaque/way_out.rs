@@ -2,9 +2,9 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,7 @@ use crate::{
         Held, Limit, Outcome,
         endpoints::{blames_endpoint, choose, count},
     },
-    bind::{Bound, BoundBackend, BoundEndpoint, Destination, Target},
+    bind::{Bound, BoundBackend, BoundEndpoint, ClientTls, Destination, Slot, Target},
     body::InFlight,
     connect::stream::{Prefixed, Stream},
     detect::{First, detect},
@@ -49,7 +49,7 @@ pub(crate) struct Outgoing {
     /// Where it comes from.
     pub(crate) arrival: Arrival,
     /// Where it was going to.
-    pub(crate) dialled: IpAddr,
+    pub(crate) dialled: SocketAddr,
     /// What that is.
     pub(crate) destination: Arc<Destination>,
     /// Whether it begins with TLS.
@@ -61,10 +61,22 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// What it is for, in words.
     fn called(&self) -> &dyn std::fmt::Display {
-        match &self.destination.bound {
-            Some(bound) => &bound.key,
+        match self.follows() {
+            Some((bound, _)) => &bound.key,
             None => &self.destination.authority,
         }
+    }
+
+    /// Whose routes and policy it follows, and the only address that it may go to, if there is but one. `None`: it is
+    /// for nothing that the mesh knows.
+    ///
+    /// Who dials an endpoint of a service that has no address of its own may mean that endpoint (a replica of a
+    /// database) or all of them; only if a document says where such connections go is it the latter.
+    fn follows(&self) -> Option<(&Arc<Bound>, Option<SocketAddr>)> {
+        let bound = self.destination.service.as_ref().or(self.destination.bound.as_ref())?;
+        let is_service_of_endpoint = self.destination.service.is_some();
+        let only = bound.requested || is_service_of_endpoint && !bound.tcp_written;
+        Some((bound, only.then_some(self.dialled)))
     }
 }
 
@@ -211,7 +223,7 @@ fn judge_by(
 
 /// Opens a connection to an endpoint of the rule that this one follows.
 async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
-    let Some(bound) = &outgoing.destination.bound else { return open_through(worker, outgoing).await };
+    let Some((bound, only)) = outgoing.follows() else { return open_through(worker, outgoing).await };
     let refused = |failure| Refused { failure, series: Arc::clone(&bound.tcp_unrouted) };
     let (rule, place) = route(worker, outgoing, bound).map_err(refused)?;
     let series = &bound.tcp_series[rule][place];
@@ -220,7 +232,11 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
     let slot = take_place(worker, backend).map_err(refused)?;
     let mut tried = Vec::new();
     loop {
-        let endpoint = choose(worker, backend, &tried, Instant::now()).map_err(refused)?;
+        let endpoint = match only {
+            None => choose(worker, backend, &tried, Instant::now()),
+            Some(address) => at(address, bound, backend),
+        };
+        let endpoint = endpoint.map_err(refused)?;
         let in_flight = InFlight::new(&endpoint.target, None);
         let meshed = endpoint.target.identity.is_some();
         let series = Arc::clone(if meshed { &series.mtls } else { &series.plain });
@@ -231,7 +247,7 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
                 return Ok(Far {
                     lifetime: opened.lifetime.of_tunnel(),
                     ..far(
-                        opened.stream,
+                        said_by(meshed, opened.stream),
                         endpoint.address,
                         series,
                         limits,
@@ -246,7 +262,7 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
                 judge_by(worker, Some(&judged), Some(failure.reason));
                 let place = backend.endpoints.iter().position(|one| Arc::ptr_eq(one, &endpoint));
                 tried.extend(place);
-                if tried.len() >= ATTEMPTS.min(backend.endpoints.len()) {
+                if only.is_some() || tried.len() >= ATTEMPTS.min(backend.endpoints.len()) {
                     return Err(Refused { failure, series });
                 }
             }
@@ -254,8 +270,39 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
     }
 }
 
+/// The endpoint at the address that was dialled.
+fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<BoundEndpoint>, Failure> {
+    if let Some(endpoint) = backend.endpoints.iter().find(|endpoint| endpoint.address == address) {
+        return Ok(Arc::clone(endpoint));
+    }
+    // Wherever it was going, in the way in which the host that it names is called.
+    let tls = match backend.endpoints.first() {
+        Some(endpoint) if bound.requested => endpoint.target.tls.clone(),
+        None if bound.requested && backend.policy.tls.is_none() => ClientTls::ByIdentity,
+        _ => {
+            let what = format!("{} has no endpoint at {address}", bound.key);
+            return Err(Failure::new(Reason::NoEndpoint, what));
+        }
+    };
+    let (slot, identity, in_flight) = (Slot::None, None, AtomicU32::new(0));
+    Ok(Arc::new(BoundEndpoint {
+        target: Arc::new(Target { slot, dial: address, port: address.port(), identity, tls, in_flight }),
+        address,
+        workload: None,
+        origin: None,
+        health: Arc::default(),
+        ejection: None,
+    }))
+}
+
+/// What is read of an endpoint: where it is `meshed`, its sidecar's answer comes first. TLS alone tells nothing:
+/// a server outside the mesh may speak it too.
+fn said_by(meshed: bool, stream: Stream) -> Answered<Stream> {
+    if meshed { Answered::expected(stream) } else { Answered::unexpected(stream) }
+}
+
 fn far(
-    stream: Stream,
+    stream: Answered<Stream>,
     endpoint: SocketAddr,
     series: Arc<TcpSeries>,
     limits: Limits,
@@ -263,10 +310,6 @@ fn far(
     open: Option<OpenConnection>,
     counted: Option<(InFlight, Held)>,
 ) -> Far {
-    let stream = match stream {
-        Stream::Plain(_) => Answered::unexpected(stream),
-        Stream::Tls(_) => Answered::expected(stream),
-    };
     let greeting = BytesMut::new();
     Far { stream, greeting, endpoint, series, limits, lifetime: None, judged, _open: open, _counted: counted }
 }
@@ -279,7 +322,8 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refus
     let target = through(worker, &outgoing.destination, outgoing.arrival.peer).map_err(refused)?;
     let target: &Arc<Target> = target;
     let (opened, open) = worker.pools.opaque(target, CONNECT_TIMEOUT).await.map_err(refused)?;
-    Ok(far(opened.stream, target.dial, Arc::clone(&series), worker.settings.tcp, None, open, None))
+    let stream = Answered::unexpected(opened.stream);
+    Ok(far(stream, target.dial, Arc::clone(&series), worker.settings.tcp, None, open, None))
 }
 
 /// The rule that a connection follows, and the place in its backends that was drawn.
@@ -289,7 +333,7 @@ fn route(worker: &Worker, outgoing: &Outgoing, bound: &Bound) -> Result<(usize, 
     let facts = ConnectionFacts {
         layer: outgoing.layer,
         server_name: outgoing.server_name.as_deref(),
-        destination: Some(outgoing.dialled),
+        destination: Some(outgoing.dialled.ip()),
         source_namespace: worker.settings.workload.namespace(),
         source_labels: own.as_ref().map_or(&no_labels, |own| &own.labels),
     };

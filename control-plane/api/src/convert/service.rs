@@ -145,6 +145,7 @@ impl From<&Endpoint> for wire::Endpoint {
             identity: endpoint.identity.as_ref().map(ToString::to_string),
             workload: endpoint.workload.as_ref().map(ToString::to_string),
             labels: endpoint.labels.clone(),
+            weight: endpoint.weight,
         }
     }
 }
@@ -159,6 +160,8 @@ impl TryFrom<wire::Endpoint> for Endpoint {
             identity: endpoint.identity.map(|id| parse("endpoint identity", &id)).transpose()?,
             workload: endpoint.workload.map(|name| parse("endpoint workload", &name)).transpose()?,
             labels: endpoint.labels,
+            // An older control plane says nothing of it.
+            weight: endpoint.weight.max(1),
         })
     }
 }
@@ -172,6 +175,7 @@ impl From<&NamedEndpoint> for wire::NamedEndpoint {
             identity: endpoint.identity.as_ref().map(ToString::to_string),
             workload: endpoint.workload.as_ref().map(ToString::to_string),
             labels: endpoint.labels.clone(),
+            weight: endpoint.weight,
         }
     }
 }
@@ -187,6 +191,8 @@ impl TryFrom<wire::NamedEndpoint> for NamedEndpoint {
             identity: endpoint.identity.map(|id| parse("named endpoint identity", &id)).transpose()?,
             workload: endpoint.workload.map(|name| parse("named endpoint workload", &name)).transpose()?,
             labels: endpoint.labels,
+            // An older control plane says nothing of it.
+            weight: endpoint.weight.max(1),
         })
     }
 }

@@ -1,8 +1,8 @@
 //! A workload as its own sidecar sees it, and the answers to lookups.
 
-use selvedge_model::{Lookup, Protocol, Workload};
+use selvedge_model::{Lookup, Protocol, Workload, snapshot::Address};
 
-use super::{ConvertError, invalid, parse, port, required, service::protocol};
+use super::{ConvertError, all, invalid, parse, port, required, service::protocol};
 use crate::wire::{self, lookup::Answer};
 
 impl From<&Workload> for wire::Workload {
@@ -48,12 +48,20 @@ impl TryFrom<wire::Workload> for Workload {
 impl wire::Lookup {
     /// The answer to a lookup of `authority`.
     pub fn new(authority: &str, lookup: &Lookup) -> Self {
+        let (mut services, mut named) = (Vec::new(), false);
         let answer = match lookup {
             Lookup::Service(key) => Answer::Service(key.into()),
-            Lookup::Endpoint(endpoint) => Answer::Endpoint(endpoint.as_ref().into()),
+            Lookup::Address(address) => {
+                services.extend(address.services.iter().map(Into::into));
+                named = address.named;
+                address
+                    .endpoint
+                    .as_ref()
+                    .map_or(Answer::None(true), |endpoint| Answer::Endpoint(endpoint.into()))
+            }
             Lookup::None => Answer::None(true),
         };
-        Self { authority: authority.to_owned(), answer: Some(answer) }
+        Self { authority: authority.to_owned(), answer: Some(answer), services, named }
     }
 }
 
@@ -61,12 +69,16 @@ impl TryFrom<wire::Lookup> for Lookup {
     type Error = ConvertError;
 
     fn try_from(lookup: wire::Lookup) -> Result<Self, ConvertError> {
-        match required("lookup answer", lookup.answer)? {
-            Answer::Service(key) => Ok(Self::Service(key.try_into()?)),
-            Answer::Endpoint(endpoint) => Ok(Self::Endpoint(Box::new(endpoint.try_into()?))),
-            Answer::None(true) => Ok(Self::None),
+        let endpoint = match required("lookup answer", lookup.answer)? {
+            Answer::Service(key) => return Ok(Self::Service(key.try_into()?)),
+            Answer::Endpoint(endpoint) => Some(endpoint.try_into()?),
+            Answer::None(true) => None,
             // Only an explicit "none" may pass traffic through unprotected.
-            Answer::None(false) => Err(invalid("lookup answer", "none: false", &"only true is known")),
-        }
+            Answer::None(false) => {
+                return Err(invalid("lookup answer", "none: false", &"only true is known"));
+            }
+        };
+        let address = Address { endpoint, services: all(lookup.services)?, named: lookup.named };
+        Ok(if address == Address::default() { Self::None } else { Self::Address(Box::new(address)) })
     }
 }

@@ -10,7 +10,7 @@ use selvedge_model::{
     FullRegex, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule,
     NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service,
     ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy,
-    UpstreamTls, WeightedBackend, Workload, WorkloadName,
+    UpstreamTls, WeightedBackend, Workload, WorkloadName, snapshot::Address,
 };
 
 use super::*;
@@ -239,9 +239,9 @@ fn service() -> impl Strategy<Value = Service> {
 prop_compose! {
     fn endpoint()(
         address in address(), dial in address(), identity in option::of(identity()),
-        workload in option::of(workload_name()), labels in labels(),
+        workload in option::of(workload_name()), labels in labels(), weight in 1_u32..,
     ) -> Endpoint {
-        Endpoint { address, dial, identity, workload, labels }
+        Endpoint { address, dial, identity, workload, labels, weight }
     }
 }
 
@@ -256,9 +256,9 @@ fn place() -> impl Strategy<Value = Place> {
 prop_compose! {
     fn named_endpoint()(
         address in place(), dial in place(), one_address: bool, identity in option::of(identity()),
-        workload in option::of(workload_name()), labels in labels(),
+        workload in option::of(workload_name()), labels in labels(), weight in 1_u32..,
     ) -> NamedEndpoint {
-        NamedEndpoint { address, dial, one_address, identity, workload, labels }
+        NamedEndpoint { address, dial, one_address, identity, workload, labels, weight }
     }
 }
 
@@ -290,7 +290,13 @@ prop_compose! {
 fn lookup() -> impl Strategy<Value = Lookup> {
     prop_oneof![
         service_key().prop_map(Lookup::Service),
-        endpoint().prop_map(|endpoint| Lookup::Endpoint(Box::new(endpoint))),
+        (option::of(endpoint()), vec(service_key(), 0..3), any::<bool>())
+            .prop_filter("said as none", |(endpoint, services, named)| {
+                endpoint.is_some() || !services.is_empty() || *named
+            })
+            .prop_map(|(endpoint, services, named)| {
+                Lookup::Address(Box::new(Address { endpoint, services, named }))
+            }),
         Just(Lookup::None),
     ]
 }
@@ -449,7 +455,7 @@ fn a_regular_expression_that_does_not_compile_is_refused() {
 
 #[test]
 fn an_answer_that_says_nothing_is_not_the_answer_none() {
-    let silent = wire::Lookup { authority: "a".into(), answer: None };
+    let silent = wire::Lookup { authority: "a".into(), ..wire::Lookup::default() };
 
     assert!(Lookup::try_from(silent).is_err());
 }

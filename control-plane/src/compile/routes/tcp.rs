@@ -21,9 +21,6 @@ use crate::resources::{
 
 type Route = Document<TcpRouteSpec>;
 
-/// The name of the rule of everything that no document says anything about.
-const DEFAULT_RULE: &str = "default";
-
 /// Every route, by the host that it is for; oldest first.
 #[derive(Debug, Default)]
 pub(super) struct TcpRoutes<'a> {
@@ -132,7 +129,7 @@ impl Backends<'_> {
             let whole = BackendName { service: self.port.key.clone(), subset: None };
             let backend = self.index(whole, |backends, name| backends.whole(backends.port.host, name));
             rules.push(TcpRule {
-                name: DEFAULT_RULE.to_owned(),
+                name: TcpRule::DEFAULT.to_owned(),
                 layer: Layer::Tcp,
                 matches: Vec::new(),
                 backends: vec![WeightedBackend { backend, weight: 1 }],

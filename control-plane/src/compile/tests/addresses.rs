@@ -17,7 +17,10 @@ const DB: &str = "db.default.svc.cluster.local";
 /// The workload that is expected at `address`, and where it is dialled.
 fn workload(mesh: &Mesh, address: &str) -> Option<(String, String)> {
     match mesh.lookup("default", address) {
-        Lookup::Endpoint(endpoint) => Some((endpoint.identity?.to_string(), endpoint.dial.to_string())),
+        Lookup::Address(found) => {
+            let endpoint = found.endpoint?;
+            Some((endpoint.identity?.to_string(), endpoint.dial.to_string()))
+        }
         _ => None,
     }
 }
@@ -78,9 +81,12 @@ fn a_service_entrys_addresses_lead_to_it_and_its_endpoints_are_known() {
     let key = ServiceKey::new("api.example.com", 80);
     assert_eq!(mesh.lookup("default", "240.0.0.1:80"), Lookup::Service(key));
     assert!(service(&mesh, "api.example.com", 80, "default").addresses.is_empty(), "called by name");
-    assert!(matches!(mesh.lookup("default", "192.0.2.1:80"), Lookup::Endpoint(_)), "known, if not meshed");
-    let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
-    assert_eq!(fields, ["spec.addresses[1]"], "a range is reported");
+    assert!(matches!(mesh.lookup("default", "192.0.2.1:80"), Lookup::Address(_)), "known, if not meshed");
+    assert_eq!(problems, []);
+    let key = ServiceKey::new("api.example.com", 80);
+    assert_eq!(mesh.lookup("default", "240.0.1.77:80"), Lookup::Service(key), "in its range");
+    assert_eq!(mesh.lookup("default", "240.0.1.77:81"), Lookup::None, "not at its port");
+    assert_eq!(mesh.lookup("default", "240.0.2.1:80"), Lookup::None);
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn a_pod_is_found_at_its_address_of_either_family() {
 
     for address in ["10.0.0.1:8080", "[fd00::1]:8080"] {
         match mesh.lookup("shop", address) {
-            Lookup::Endpoint(endpoint) => assert_eq!(endpoint.dial.to_string(), address),
+            Lookup::Address(found) => assert_eq!(found.endpoint.unwrap().dial.to_string(), address),
             other => panic!("{address}: {other:?}"),
         }
     }

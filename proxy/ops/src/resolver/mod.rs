@@ -119,6 +119,8 @@ pub struct Resolver {
 /// What the two files said when they were last looked at.
 struct State {
     looked_at: Instant,
+    /// Whether they are to be looked at again before anything is looked up.
+    forgotten: bool,
     texts: [String; 2],
     client: Client,
 }
@@ -142,7 +144,7 @@ impl Resolver {
     pub fn new(args: ResolverArgs) -> Self {
         let texts = read(&args);
         let client = Client::new(&texts);
-        Self { args, state: Mutex::new(State { looked_at: Instant::now(), texts, client }) }
+        Self { args, state: Mutex::new(State { looked_at: Instant::now(), forgotten: false, texts, client }) }
     }
 
     /// The addresses of `name`: IPv4 where it has any, otherwise IPv6. A host without IPv6 is common, an
@@ -162,6 +164,16 @@ impl Resolver {
         self.find(name, LookupIpStrategy::Ipv4AndIpv6).await
     }
 
+    /// Has look-ups that begin from now on believe nothing that was found before: no answer that is still valid,
+    /// and not what the two files said.
+    pub fn forget(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.forgotten = true;
+        if let Some(dns) = &state.client.dns {
+            dns.clear_cache();
+        }
+    }
+
     async fn find(&self, name: &str, families: LookupIpStrategy) -> Result<Resolved, ResolveError> {
         if let Ok(ip) = name.parse() {
             return Ok(Resolved { addresses: vec![ip], valid_for: MAX_TTL });
@@ -178,7 +190,7 @@ impl Resolver {
     /// The client for what the files say now.
     fn client(&self) -> Client {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked_at.elapsed() >= LOOK_AGAIN {
+        if state.looked_at.elapsed() >= LOOK_AGAIN || std::mem::take(&mut state.forgotten) {
             state.looked_at = Instant::now();
             let texts = read(&self.args);
             if texts != state.texts {

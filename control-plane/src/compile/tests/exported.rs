@@ -1,0 +1,108 @@
+//! `exportTo`: whose clients a document is for.
+
+use super::*;
+
+const SERVICES: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {selector: {app: db}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: shop}
+spec: {selector: {app: other}, ports: [{name: http, port: 80}]}
+---
+"#;
+
+const DB: &str = "db.shop.svc.cluster.local";
+
+/// A `VirtualService` of `db` that sends everything to `other`.
+fn to_other(namespace: &str, name: &str, export_to: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec:\n  hosts: [{DB}]\n  exportTo: {export_to}\n\
+         \x20 http: [{{route: [{{destination: {{host: other.shop.svc.cluster.local}}}}]}}]\n---\n"
+    )
+}
+
+/// Where clients in `client` are sent that call `db`.
+fn sent_to(mesh: &Mesh, client: &str) -> String {
+    let service = service(mesh, DB, 80, client);
+    let rule = &service.routes.rules()[0];
+    service.backends[rule.backends[0].backend].name.service.host.split('.').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_virtual_service_is_followed_by_those_whom_it_is_for() {
+    for (export_to, expected) in [
+        ("['*']", ["other", "other", "other"]),
+        ("['.']", ["other", "db", "db"]),
+        ("[a]", ["db", "other", "db"]),
+        ("['.', a]", ["other", "other", "db"]),
+        ("['~']", ["db", "db", "db"]),
+    ] {
+        let (mesh, problems) = compiled(&format!("{SERVICES}{}", to_other("shop", "one", export_to)));
+
+        assert_eq!(problems, []);
+        assert_eq!(["shop", "a", "b"].map(|client| sent_to(&mesh, client)), expected, "{export_to}");
+    }
+}
+
+#[test]
+fn two_documents_for_one_host_are_fine_unless_somebody_follows_both() {
+    let apart = format!("{SERVICES}{}{}", to_other("shop", "one", "[a]"), to_other("shop", "two", "[b]"));
+    assert_eq!(compiled(&apart).1, []);
+
+    let both = format!("{SERVICES}{}{}", to_other("shop", "one", "['*']"), to_other("shop", "two", "[b]"));
+    let (_, problems) = compiled(&both);
+    assert!(errors(&problems)[0].contains("already follows VirtualService shop/one"), "{problems:?}");
+}
+
+#[test]
+fn a_destination_rule_holds_for_those_whom_it_is_for() {
+    let rule = |export_to: &str| {
+        format!(
+            "{SERVICES}apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: db, namespace: shop}}\n\
+             spec:\n  host: {DB}\n  exportTo: {export_to}\n\
+             \x20 trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 7}}}}}}\n"
+        )
+    };
+    let limit =
+        |mesh: &Mesh, client| service(mesh, DB, 80, client).backends[0].policy.connections.max_connections;
+    for (export_to, expected) in [
+        ("['*']", [Some(7), Some(7), Some(7)]),
+        ("['.']", [Some(7), None, None]),
+        ("[a]", [None, Some(7), None]),
+    ] {
+        let (mesh, problems) = compiled(&rule(export_to));
+
+        assert_eq!(problems, []);
+        assert_eq!(["shop", "a", "b"].map(|client| limit(&mesh, client)), expected, "{export_to}");
+    }
+}
+
+#[test]
+fn a_service_entry_is_known_to_those_whom_it_is_for() {
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: out, namespace: shop}\n\
+         spec:\n  hosts: [api.example.com]\n  addresses: [240.0.0.1, 240.1.0.0/16]\n  resolution: STATIC\n\
+         \x20 exportTo: ['.', a]\n\
+         \x20 ports: [{number: 80, name: http}]\n  endpoints: [{address: 192.0.2.1}]\n";
+    let (mesh, problems) = compiled(entry);
+
+    assert_eq!(problems, []);
+    let key = ServiceKey::new("api.example.com", 80);
+    for authority in ["api.example.com", "240.0.0.1", "240.1.2.3"] {
+        for client in ["shop", "a"] {
+            assert_eq!(mesh.lookup(client, authority), Lookup::Service(key.clone()), "{authority}");
+        }
+        assert_eq!(mesh.lookup("b", authority), Lookup::None, "{authority}");
+    }
+}
+
+#[test]
+fn what_is_no_namespace_is_refused() {
+    let (_, problems) = compiled(&format!("{SERVICES}{}", to_other("shop", "one", "[Shop]")));
+
+    assert!(errors(&problems)[0].starts_with("spec.exportTo[0]: \"Shop\" is no namespace"), "{problems:?}");
+}

@@ -1,0 +1,128 @@
+//! `exportTo`: the namespaces whose clients a document of Istio's is for.
+
+use std::collections::BTreeSet;
+
+use super::{document::wrong, typed::FieldError};
+
+/// Whose clients a document is for. Default: everybody's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportTo {
+    everywhere: bool,
+    own: bool,
+    namespaces: BTreeSet<String>,
+}
+
+impl Default for ExportTo {
+    fn default() -> Self {
+        Self { everywhere: true, own: false, namespaces: BTreeSet::new() }
+    }
+}
+
+impl ExportTo {
+    /// Whether a document in the namespace `own` is for the clients of `client`; `None`: of a namespace that no
+    /// document names.
+    pub fn includes(&self, own: &str, client: Option<&str>) -> bool {
+        let named = |client| (self.own && client == own) || self.namespaces.contains(client);
+        self.everywhere || client.is_some_and(named)
+    }
+
+    /// The namespaces that it is for, if it is in `own` and not for all.
+    pub fn namespaces<'a>(&'a self, own: &'a str) -> impl Iterator<Item = &'a str> {
+        let own = (self.own && !self.everywhere).then_some(own);
+        let listed = self.namespaces.iter().map(String::as_str).filter(|_| !self.everywhere);
+        own.into_iter().chain(listed)
+    }
+
+    /// Whether a document in `own` and one in `other_own` with `other` are both for somebody.
+    pub fn meets(&self, own: &str, other: &Self, other_own: &str) -> bool {
+        match (self.everywhere, other.everywhere) {
+            (true, true) => true,
+            (true, false) => other.namespaces(other_own).next().is_some(),
+            (false, true) => self.namespaces(own).next().is_some(),
+            (false, false) => self.namespaces(own).any(|client| other.includes(other_own, Some(client))),
+        }
+    }
+
+    /// Whether it is for everybody.
+    pub fn is_everywhere(&self) -> bool {
+        self.everywhere
+    }
+}
+
+/// Reads `spec.exportTo`: `*` is everybody, `.` the document's own namespace, `~` nobody, anything else a namespace.
+pub(super) fn read(words: Option<Vec<String>>) -> Result<ExportTo, FieldError> {
+    let words = words.unwrap_or_default();
+    if words.is_empty() {
+        return Ok(ExportTo::default());
+    }
+    let mut read = ExportTo { everywhere: false, own: false, namespaces: BTreeSet::new() };
+    let several = words.len() > 1;
+    for (index, word) in words.into_iter().enumerate() {
+        match word.as_str() {
+            "*" => read.everywhere = true,
+            "." => read.own = true,
+            "~" if several => {
+                let message = "~ is for nobody, and the list names somebody; remove one of them";
+                return Err(wrong(format!("spec.exportTo[{index}]"), message));
+            }
+            "~" => {}
+            name if is_namespace(name) => drop(read.namespaces.insert(word)),
+            name => {
+                let message = format!(
+                    "{name:?} is no namespace; write one, or \".\" (its own), \"*\" (all) or \"~\" (none)"
+                );
+                return Err(wrong(format!("spec.exportTo[{index}]"), message));
+            }
+        }
+    }
+    Ok(read)
+}
+
+/// RFC 1123 labels, as Kubernetes names namespaces.
+fn is_namespace(name: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len())
+        && name.bytes().all(inside)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(words: &[&str]) -> ExportTo {
+        read(Some(words.iter().map(ToString::to_string).collect())).unwrap()
+    }
+
+    #[test]
+    fn a_document_is_for_whom_it_names() {
+        for (words, for_a, for_b, for_others) in [
+            (&["*"][..], true, true, true),
+            (&["."], true, false, false),
+            (&["b"], false, true, false),
+            (&[".", "b"], true, true, false),
+            (&["~"], false, false, false),
+            (&[], true, true, true),
+        ] {
+            let to = to(words);
+            let seen = [Some("a"), Some("b"), None].map(|client| to.includes("a", client));
+            assert_eq!(seen, [for_a, for_b, for_others], "{words:?}");
+        }
+    }
+
+    #[test]
+    fn two_documents_meet_where_somebody_sees_both() {
+        assert!(to(&["*"]).meets("a", &to(&["."]), "b"));
+        assert!(!to(&["."]).meets("a", &to(&["."]), "b"));
+        assert!(to(&["."]).meets("a", &to(&["a"]), "b"));
+        assert!(!to(&["~"]).meets("a", &to(&["*"]), "b"));
+    }
+
+    #[test]
+    fn nobody_together_with_somebody_and_what_is_no_namespace_are_refused() {
+        for words in [["~", "a"], ["A", "b"], ["a", "b c"]] {
+            assert!(read(Some(words.iter().map(ToString::to_string).collect())).is_err(), "{words:?}");
+        }
+    }
+}

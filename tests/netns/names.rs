@@ -1,0 +1,114 @@
+//! Whoever dials an endpoint's address means the endpoint, also where the mesh knows only its name; and all of its
+//! service, if a document says where the service's connections go.
+
+use std::net::{IpAddr, SocketAddr};
+
+use selvedge_tests::{SOON, poll};
+
+use crate::{
+    capture::Capture,
+    mesh::{Mesh, client, server},
+    network::Kind,
+    rights::netns,
+    routes::{answers_at, plain, say_name},
+};
+
+/// Selects both, and has no address of its own.
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec:\n  selector: {app: db}\n  \
+     ports: [{name: data, port: 7000}]\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+     metadata: {name: db}\nspec:\n  host: db\n  subsets: [{name: v2, labels: {version: v2}}]\n";
+
+const ALL_TO_V2: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: db}\nspec:\n  \
+     hosts: [db]\n  tcp: [{route: [{destination: {host: db, subset: v2}}]}]\n";
+
+/// The same service once more.
+const SECOND: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: second}\nspec:\n  selector: {app: db}\n  \
+     ports: [{name: data, port: 7000}]\n";
+
+/// A client, and two servers that let nobody in without mutual TLS; where the second one's port 7000 is.
+async fn mesh(by_name: bool) -> (Mesh, SocketAddr, SocketAddr) {
+    let mut mesh = Mesh::on(Kind::Bridge).await;
+    mesh.write("db.yaml", SERVICE);
+    let servers = [server("db-1", "db", "v1"), server("db-2", "db", "v2")];
+    let servers = servers.map(|server| if by_name { server.by_name() } else { server });
+    mesh.add([client("client")].into_iter().chain(servers)).await;
+    for name in ["db-1", "db-2"] {
+        say_name(mesh.workload(name));
+    }
+    let at = |name| SocketAddr::new(mesh.workload(name).place.address, 7000);
+    let (first, second) = (at("db-1"), at("db-2"));
+    (mesh, first, second)
+}
+
+fn hosts(addresses: &[(&str, IpAddr)]) -> String {
+    addresses.iter().map(|(name, address)| format!("{address} {name}.test\n")).collect()
+}
+
+async fn soon(mesh: &Mesh, address: SocketAddr, name: &str) {
+    poll(SOON, &format!("{name} answers at {address}"), async || {
+        match answers_at(mesh, "client", address, plain()).await {
+            Ok(found) if found == name => Ok(()),
+            Ok(found) => Err(found),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+}
+
+/// Routes count if they are written, and the service is the only one.
+async fn dialled(by_name: bool) {
+    let (mesh, first, second) = mesh(by_name).await;
+    mesh.hosts(&hosts(&[("db-1", first.ip()), ("db-2", second.ip())]));
+    let capture = Capture::of(mesh.workload("client").namespace(), "DB-1");
+
+    for (address, name) in [(first, "db-1"), (second, "db-2")] {
+        soon(&mesh, address, name).await;
+        for _ in 0..5 {
+            assert_eq!(answers_at(&mesh, "client", address, plain()).await.unwrap(), name);
+        }
+    }
+    mesh.write("route.yaml", ALL_TO_V2);
+    soon(&mesh, first, "db-2").await;
+    for address in [first, second, first] {
+        assert_eq!(answers_at(&mesh, "client", address, plain()).await.unwrap(), "db-2");
+    }
+    mesh.write("second.yaml", SECOND);
+    soon(&mesh, first, "db-1").await;
+
+    assert_eq!((capture.found(), capture.frames() > 0), (0, true), "packets with a server's name in them");
+}
+
+/// An address that a name has just got is its workload's from the first connection on: never a stranger's, to whom
+/// the outbound traffic policy would let it go in plaintext.
+async fn at_once() {
+    let (mut mesh, first, second) = mesh(true).await;
+    // The sidecar knows the names, and that nothing is at these addresses.
+    for address in [first, second] {
+        let refused = answers_at(&mesh, "client", address, plain()).await;
+        assert!(refused.is_err(), "let in without mutual TLS: {refused:?}");
+    }
+
+    mesh.add([server("db-3", "db", "v3").by_name()]).await;
+    say_name(mesh.workload("db-3"));
+    let third = SocketAddr::new(mesh.workload("db-3").place.address, 7000);
+    let capture = Capture::of(mesh.workload("client").namespace(), "DB-3");
+    mesh.hosts(&hosts(&[("db-3", third.ip())]));
+
+    assert_eq!(answers_at(&mesh, "client", third, plain()).await.unwrap(), "db-3");
+    assert_eq!(capture.found(), 0);
+}
+
+#[test]
+fn an_endpoints_address_is_the_endpoint_or_its_service_if_that_has_routes() {
+    netns(async || dialled(false).await);
+}
+
+#[test]
+fn an_address_that_a_name_has_is_the_endpoint_or_its_service_if_that_has_routes() {
+    netns(async || dialled(true).await);
+}
+
+#[test]
+fn an_address_that_a_name_has_just_got_is_no_strangers() {
+    netns(at_once);
+}
