@@ -22,6 +22,8 @@ pub enum Reason {
     RequestTimeout,
     /// The app beside the answering sidecar does not accept connections.
     AppUnreachable,
+    /// The client left before its answer came. Nobody is told but metrics and logs.
+    Canceled,
     /// Our own certificate is missing or has expired.
     Certificate,
     /// No connection to the endpoint: refused, unreachable, or not within the connect timeout.
@@ -65,11 +67,12 @@ struct Meaning {
 
 impl Reason {
     /// All of them, in the order of [`Self::index`].
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestTimeout,
         Self::AppUnreachable,
+        Self::Canceled,
         Self::Certificate,
         Self::ConnectFailure,
         Self::Discovery,
@@ -97,6 +100,8 @@ impl Reason {
             Self::HeadTooLarge => of("head-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 13),
             Self::RequestTimeout => of("request-timeout", StatusCode::REQUEST_TIMEOUT, 14),
             Self::AppUnreachable => of("app-unreachable", StatusCode::SERVICE_UNAVAILABLE, 14),
+            // There is no answer whose status it could be.
+            Self::Canceled => of("canceled", StatusCode::BAD_REQUEST, 1),
             Self::Certificate => of("certificate", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::ConnectFailure => of("connect-failure", StatusCode::SERVICE_UNAVAILABLE, 14),
             Self::Discovery => of("discovery", StatusCode::SERVICE_UNAVAILABLE, 14),

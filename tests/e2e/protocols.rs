@@ -335,6 +335,9 @@ async fn a_client_that_breaks_its_connection_before_the_answer_takes_its_request
             let rest = app.rest().await;
             assert!(rest.is_empty() || rest == "abc", "{name}: {rest:?}");
         }
+        let metrics = around.mesh.workload(SERVER).admin("/metrics").await.unwrap().text();
+        let canceled = metrics.lines().filter(|line| line.contains("error_type=\"canceled\""));
+        assert!(canceled.count() > 0, "{name}: {metrics}");
 
         // One that closes its half is answered, and so is what it has asked before.
         let mut client = connect().await;

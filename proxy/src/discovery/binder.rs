@@ -684,13 +684,13 @@ impl Targets {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeSet, time::Duration};
 
     use selvedge_api::wire;
 
     use super::*;
     use crate::{
-        balance::Outcome,
+        balance::{Outcome, pick},
         discovery::{
             fixtures::{self, AUTHORITY},
             held::Draft,
@@ -785,6 +785,31 @@ mod tests {
         let (old, new) = (&before.backends[0].endpoints[0], &after.backends[0].endpoints[0]);
         assert!(Arc::ptr_eq(&old.health, &new.health) && Arc::ptr_eq(&old.target, &new.target));
         assert!(new.ejection.as_ref().unwrap().is_ejected(&new.health, fixture.now));
+    }
+
+    #[test]
+    fn requests_go_to_a_part_of_very_many_endpoints_which_a_change_leaves_in_use() {
+        let (mut fixture, few) = Fixture::new();
+        assert!(bound(&few).backends[0].aperture.is_none());
+        let now = fixture.now;
+        let used = |table: &Table| -> BTreeSet<SocketAddr> {
+            let bound = bound(table);
+            let backend = &bound.backends[0];
+            let mut rng = fastrand::Rng::with_seed(3);
+            let mut pick = || {
+                let (how, aperture) = (backend.policy.load_balancer, backend.aperture.as_ref());
+                pick(how, &backend.endpoints, &backend.turn, aperture, &[], now, &mut rng).unwrap()
+            };
+            (0..4_000).map(|_| backend.endpoints[pick()].address).collect()
+        };
+
+        let (table, _) = fixture.change(vec![fixtures::endpoints("2", 600)]);
+        let before = used(&table);
+        let (table, _) = fixture.change(vec![fixtures::endpoints("3", 606)]);
+        let after = used(&table);
+
+        assert_eq!((before.len(), after.len()), (128, 128));
+        assert!(after.intersection(&before).count() >= 128 - 6);
     }
 
     #[test]

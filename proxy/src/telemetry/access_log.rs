@@ -55,8 +55,9 @@ impl Line {
         }
     }
 
-    /// Writes it, now that the request is over. `reason` says why a proxy made the answer.
-    pub fn write(self, status: u16, reason: Option<&'static str>, duration: Duration, retries: u32) {
+    /// Writes it, now that the request is over; without a `status` there was no answer. `reason` says why not, or
+    /// why a proxy made it.
+    pub fn write(self, status: Option<u16>, reason: Option<&'static str>, duration: Duration, retries: u32) {
         tracing::debug!(
             target: TARGET,
             direction = self.direction.word(),
@@ -179,7 +180,7 @@ mod tests {
             let peer = "127.0.0.1:5000".parse().expect("an address");
             let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
             let line = Line::of(Direction::Inbound, request, peer, Some(&identity));
-            line.write(503, Some("no-endpoint"), Duration::from_millis(2), 1);
+            line.write(Some(503), Some("no-endpoint"), Duration::from_millis(2), 1);
         }
     }
 

@@ -1,4 +1,5 @@
-//! The outermost step: every answer, the proxy's own included, is counted once, when it is over.
+//! The outermost step: every answer, the proxy's own included, is counted once, when it is over, and so is a
+//! request whose client leaves before there is one.
 
 use std::{
     pin::Pin,
@@ -65,6 +66,7 @@ impl<S: Step<Request>> Service<Request> for Observe<S> {
             worker: self.worker.index,
             started,
             line,
+            answered: false,
         }
     }
 }
@@ -80,7 +82,35 @@ pin_project! {
         worker: usize,
         started: Instant,
         line: Option<Box<access_log::Line>>,
+        answered: bool,
     }
+
+    impl<F> PinnedDrop for Observing<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if *this.answered {
+                return;
+            }
+            // Nobody waits for the answer any more.
+            let (duration, reason) = (this.started.elapsed(), Reason::Canceled);
+            let series = unanswered(this.conn).unwrap_or_else(|| Arc::clone(this.unknown));
+            series.record(*this.worker, None, None, Some(reason), duration);
+            if let Some(line) = this.line.take() {
+                line.write(None, Some(reason.word()), duration, 0);
+            }
+        }
+    }
+}
+
+/// Where a request is counted that has no answer: with its connection inbound, outbound with the service that
+/// was last looked up on its connection.
+fn unanswered(conn: &Conn) -> Option<Arc<Series>> {
+    let of_service = || {
+        let last = conn.last.borrow();
+        let bound = last.as_ref()?.destination.bound.as_ref()?;
+        Some(Arc::clone(&bound.unrouted.plain))
+    };
+    conn.series.clone().or_else(of_service)
 }
 
 impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
@@ -89,6 +119,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map(|result| {
+            *this.answered = true;
             result.map(|mut response| {
                 let observed = Observed {
                     series: series(&response.facts, this.conn).unwrap_or_else(|| Arc::clone(this.unknown)),
@@ -145,7 +176,7 @@ impl Observed {
         let duration = now.duration_since(self.started);
         self.series.record(self.worker, Some(self.status), self.grpc_status, reason, duration);
         if let Some(line) = self.line {
-            line.write(self.status, reason.map(Reason::word), duration, self.retries);
+            line.write(Some(self.status), reason.map(Reason::word), duration, self.retries);
         }
     }
 }
