@@ -115,6 +115,7 @@ impl Running {
                 &format!("--pod-name={name}"),
                 "--listen=127.0.0.1:0",
                 "--admin=127.0.0.1:0",
+                "--webhook-listen=127.0.0.1:0",
             ],
         )?;
         let grpc = process.listener("grpc", LIMIT).await?;

@@ -49,11 +49,23 @@ pub(crate) struct ControlPlane {
     pub(crate) process: Process,
     pub(crate) grpc: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) webhook: SocketAddr,
 }
 
 impl ControlPlane {
     /// Starts one as `name`, and waits until it is ready.
     pub(crate) async fn start(processes: &Processes, name: &str, kubeconfig: &Path, data: &Path) -> Self {
+        Self::start_with(processes, name, kubeconfig, data, &["--webhook-listen=127.0.0.1:0"]).await
+    }
+
+    /// The same, with more flags, of which one says where the webhook is.
+    pub(crate) async fn start_with(
+        processes: &Processes,
+        name: &str,
+        kubeconfig: &Path,
+        data: &Path,
+        more: &[&str],
+    ) -> Self {
         let data = data.join(name);
         let arguments = [
             "control-plane",
@@ -65,10 +77,11 @@ impl ControlPlane {
             "--listen=127.0.0.1:0",
             "--admin=127.0.0.1:0",
         ];
-        let process = processes.start(name, arguments).unwrap();
+        let process = processes.start(name, arguments.iter().chain(more)).unwrap();
         let grpc = process.listener("grpc", START).await.unwrap();
         let admin = process.listener("admin", START).await.unwrap();
-        let replica = Self { process, grpc, admin };
+        let webhook = process.listener("webhook", START).await.unwrap();
+        let replica = Self { process, grpc, admin, webhook };
         poll(START, &format!("{name} is ready"), async || {
             let answer = call::send(admin, call::to(&admin.to_string(), "/ready")).await;
             match answer {

@@ -3,6 +3,7 @@
 //! An API server takes 10 s to start, so there are few tests, each of several steps. What is real here and what is
 //! not, the README beside this says.
 
+mod admission;
 mod cluster;
 mod control_plane;
 mod controllers;

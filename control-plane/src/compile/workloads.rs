@@ -55,6 +55,15 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Whether connections to `port` pass by its sidecar.
+    fn skips(self, port: u16) -> bool {
+        let among = |(first, last): &(u16, u16)| (*first..=*last).contains(&port);
+        match self {
+            Self::Entry(_) => false,
+            Self::Pod(document) => document.spec.skipped_ports.iter().any(among),
+        }
+    }
+
     fn inbound(self) -> Option<&'a Place> {
         match self {
             Self::Entry(document) => document.spec.inbound.as_ref(),
@@ -132,7 +141,7 @@ impl<'a> Known<'a> {
 
     /// What calling it at `place`, which is here, takes.
     fn endpoint_at(&self, place: Place) -> NamedEndpoint {
-        let meshed = self.source.meshed();
+        let meshed = self.source.meshed() && !self.source.skips(place.port);
         NamedEndpoint {
             dial: self.source.inbound().filter(|_| meshed).cloned().unwrap_or_else(|| place.clone()),
             one_address: false,

@@ -35,9 +35,6 @@ pub struct Request {
     /// Its namespace.
     #[serde(default)]
     pub namespace: String,
-    /// Its name; an object whose name the API server makes has none yet.
-    #[serde(default)]
-    pub name: String,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     pub operation: String,
     /// The object as it would be; `null` for `DELETE`.

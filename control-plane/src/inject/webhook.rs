@@ -250,9 +250,10 @@ fn event_subject(request: &Request) -> super::events::Subject {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
             namespace: request.namespace.clone(),
-            name: match request.name.as_str() {
-                "" => text(&request.object["metadata"]["generateName"]),
-                name => name.to_owned(),
+            // Its own, or what the API server will make one from.
+            name: match &request.object["metadata"] {
+                metadata if metadata["name"].is_string() => text(&metadata["name"]),
+                metadata => text(&metadata["generateName"]),
             },
             uid: String::new(),
         },

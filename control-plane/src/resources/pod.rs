@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     typed::FieldError,
-    words::{opaque_ports, port_number},
+    words::{SKIP_INBOUND_PORTS_ANNOTATION, annotated_ports, opaque_ports, port_number},
     workload_entry::is_meshed,
 };
 use selvedge_model::WorkloadName;
@@ -39,6 +39,8 @@ pub struct PodSpec {
     pub owner: Option<(String, String)>,
     /// Its ports on which whatever is spoken is carried as it is; first and last of each range.
     pub opaque_ports: Vec<(u16, u16)>,
+    /// Its ports that connections reach without its sidecar: nobody speaks mutual TLS there.
+    pub skipped_ports: Vec<(u16, u16)>,
 }
 
 impl PodSpec {
@@ -168,6 +170,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, F
         ready: status.conditions.iter().any(ready),
         owner: owner.map(|owner| (owner.kind, owner.name)),
         opaque_ports: opaque_ports(&reading.metadata.annotations)?,
+        skipped_ports: annotated_ports(&reading.metadata.annotations, SKIP_INBOUND_PORTS_ANNOTATION)?,
     })
 }
 

@@ -14,13 +14,23 @@ use super::{document::wrong, typed::FieldError};
 /// Ports on which whatever is spoken is carried as it is: numbers and ranges, such as `3306,7000-7009`.
 pub(super) const OPAQUE_PORTS_ANNOTATION: &str = "config.selvedge.io/opaque-ports";
 
+/// Ports of a pod that connections reach without its sidecar, written as the former.
+pub(super) const SKIP_INBOUND_PORTS_ANNOTATION: &str = "config.selvedge.io/skip-inbound-ports";
+
 /// The ports that the annotation [`OPAQUE_PORTS_ANNOTATION`] lists, as first and last of each range.
 pub(super) fn opaque_ports(
     annotations: &std::collections::BTreeMap<String, String>,
 ) -> Result<Vec<(u16, u16)>, FieldError> {
-    let list = annotations.get(OPAQUE_PORTS_ANNOTATION).map(String::as_str).unwrap_or_default();
-    port_ranges(list)
-        .map_err(|message| wrong(format!("metadata.annotations[{OPAQUE_PORTS_ANNOTATION}]"), message))
+    annotated_ports(annotations, OPAQUE_PORTS_ANNOTATION)
+}
+
+/// The ports that the annotation `name` lists, as first and last of each range.
+pub(super) fn annotated_ports(
+    annotations: &std::collections::BTreeMap<String, String>,
+    name: &str,
+) -> Result<Vec<(u16, u16)>, FieldError> {
+    let list = annotations.get(name).map(String::as_str).unwrap_or_default();
+    port_ranges(list).map_err(|message| wrong(format!("metadata.annotations[{name}]"), message))
 }
 
 /// The ports of a list of numbers and ranges, as first and last of each range.

@@ -190,3 +190,22 @@ fn a_pod_in_a_directory_is_told_that_nobody_runs_it() {
     );
     assert_eq!(problems[0].severity, Severity::Warning);
 }
+
+#[test]
+fn a_port_that_passes_by_the_sidecar_is_called_in_plaintext() {
+    let skipping = with(
+        pod("a-1", "10.0.0.1"),
+        "/metadata",
+        json!({
+            "name": "a-1", "namespace": "shop", "labels": {"app": "a", "security.istio.io/tlsMode": "istio"},
+            "annotations": {"config.selvedge.io/skip-inbound-ports": "22,8000-8100"},
+        }),
+    );
+    for (pod, identities) in [(pod("a-1", "10.0.0.1"), 1), (skipping, 0)] {
+        let (mesh, _) = cluster(&[service_a(), pod, slice(&[("10.0.0.1", ready())])]);
+
+        let endpoints = mesh.endpoints.values().flat_map(|endpoints| &endpoints.list);
+        assert_eq!(endpoints.clone().count(), 1);
+        assert_eq!(endpoints.filter(|endpoint| endpoint.identity.is_some()).count(), identities);
+    }
+}
