@@ -26,7 +26,7 @@ controlPlane:
   tolerations: [{key: mesh, operator: Exists, effect: NoSchedule}, {operator: Exists, tolerationSeconds: 30}]
   podAnnotations: {empty: "", text: "a: b # c", number: "1e3"}
   podLabels: {team: mesh}
-injector: {failurePolicy: Ignore, annotatedFailurePolicy: Fail, timeoutSeconds: 3, excludedNamespaces: []}
+injector: {nativeSidecars: false, settings: {proxy-memory-limit: 256Mi, log-level: "warn"}, failurePolicy: Ignore, annotatedFailurePolicy: Fail, timeoutSeconds: 3, excludedNamespaces: []}
 validator: {enabled: false}
 "#;
 

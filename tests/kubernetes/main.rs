@@ -8,6 +8,7 @@ mod cluster;
 mod control_plane;
 mod controllers;
 mod faults;
+mod install;
 mod kubelet;
 mod node;
 mod server;

@@ -8,6 +8,7 @@ use std::{io, process::ExitCode};
 pub mod app;
 pub mod certs;
 pub mod check;
+pub mod cluster;
 pub mod control_plane;
 pub mod daemon;
 pub mod demo;
@@ -15,8 +16,10 @@ pub mod inject;
 pub mod install;
 mod manifests;
 pub mod proxy;
+pub mod status;
 pub mod token;
 pub mod uninject;
+pub mod uninstall;
 
 /// Turns what a command came to into the process's exit status; a failure is one message on stderr.
 ///

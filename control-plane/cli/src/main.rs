@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use selvedge_cli::{app, certs, check, control_plane, demo, finish, inject, install, proxy, token, uninject};
+use selvedge_cli::{
+    app, certs, check, control_plane, demo, finish, inject, install, proxy, status, token, uninject,
+    uninstall,
+};
 
 /// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
 #[derive(Debug, Parser)]
@@ -24,8 +27,10 @@ enum Command {
     Inject(inject::Args),
     Install(install::Args),
     Proxy(Box<proxy::Args>),
+    Status(status::Args),
     Token(token::Args),
     Uninject(uninject::Args),
+    Uninstall(uninstall::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,8 +46,13 @@ fn main() -> ExitCode {
         Command::Inject(args) => inject::run(args),
         Command::Install(args) => install::run(args),
         Command::Proxy(args) => proxy::run(*args),
+        Command::Status(args) => match status::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Token(args) => token::run(args),
         Command::Uninject(args) => uninject::run(args),
+        Command::Uninstall(args) => uninstall::run(args),
     };
     finish("selvedge", outcome)
 }

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod error;
+pub mod forward;
 pub mod kind;
 pub mod lease;
 pub mod objects;

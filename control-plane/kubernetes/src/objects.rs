@@ -78,6 +78,21 @@ impl Client {
         self.ask(Request::new(kind.path(namespace)).create(&PostParams::default(), body)).await
     }
 
+    /// What [`Client::create`] would make of `object`, after defaults and webhooks; nothing is made.
+    ///
+    /// # Errors
+    /// As [`Client::create`].
+    pub async fn try_create(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        object: &Value,
+    ) -> Result<Value, Error> {
+        let parameters = PostParams { dry_run: true, ..PostParams::default() };
+        let body = object.to_string().into_bytes();
+        self.ask(Request::new(kind.path(namespace)).create(&parameters, body)).await
+    }
+
     /// Puts `object` in the place of the one with its name; if it has a `resourceVersion`, only if nobody
     /// has changed that since.
     ///

@@ -84,6 +84,19 @@ fn manifests(args: &Args) -> anyhow::Result<String> {
     chart::render(values.get(), Release { namespace: &args.namespace, service: "selvedge" })
 }
 
+/// Every object that an installation in `namespace` may have, whatever its values, in the order in which they are
+/// applied.
+///
+/// # Errors
+/// If the chart is broken.
+pub fn every_object(namespace: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+    let mut values = Values::defaults()?;
+    values.add_ha()?;
+    values.set("createNamespace=true")?;
+    let text = chart::render(values.get(), Release { namespace, service: "selvedge" })?;
+    Ok(serde_saphyr::from_multiple(&text)?)
+}
+
 /// Reads the name of a namespace: a label of DNS, RFC 1123.
 ///
 /// # Errors

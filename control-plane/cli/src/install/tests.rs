@@ -1,5 +1,8 @@
+use std::collections::BTreeSet;
+
 use clap::Parser;
 use proptest::prelude::*;
+use selvedge_control_plane::sources::kubernetes::{Role, kinds::KINDS};
 use selvedge_tests::manifests::{documents, read_strictly};
 use serde_json::Value;
 
@@ -119,7 +122,88 @@ fn a_wrong_value_is_refused_with_the_flag_that_brought_it() {
     assert!(Program::try_parse_from(["install", "--namespace=Mesh"]).is_err());
 }
 
-const CHOICES: [&str; 14] = [
+#[test]
+fn the_control_plane_understands_the_arguments_that_it_is_given() {
+    #[derive(Debug, Parser)]
+    struct ControlPlane {
+        #[command(flatten)]
+        args: selvedge_control_plane::cli::Args,
+    }
+    let flags = ["--namespace=mesh", "--image-tag=1.10", "--set=injector.settings.log-level=warn"];
+    let objects = documents(&install(&flags));
+    let container = &object(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let given = container["args"].as_array().unwrap().iter().map(|text| text.as_str().unwrap());
+
+    let args = ControlPlane::try_parse_from(["control-plane"].into_iter().chain(given)).unwrap().args;
+
+    assert_eq!(args.namespace, "mesh");
+    assert_eq!(
+        (args.inject.proxy_image.as_str(), args.inject.inject_default.len()),
+        ("selvedge-proxy:1.10", 1)
+    );
+    for (port, listens) in
+        [("grpc", args.listen), ("webhook", args.webhook.webhook_listen), ("admin", args.admin)]
+    {
+        let ports = container["ports"].as_array().unwrap();
+        let open = ports.iter().find(|open| open["name"] == port).unwrap();
+        assert_eq!(open["containerPort"], listens.port(), "{port}");
+        assert!(listens.ip().is_unspecified(), "{port}");
+    }
+}
+
+/// A kind's name in paths.
+fn plural(kind: &str) -> String {
+    let kind = kind.to_lowercase();
+    match kind.strip_suffix('y') {
+        // Not Gateway.
+        Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
+        _ if kind.ends_with('s') => format!("{kind}es"),
+        _ => format!("{kind}s"),
+    }
+}
+
+/// `group/resource verb`, of every rule of a role.
+fn rights(role: &Value) -> BTreeSet<String> {
+    let texts = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                rights.extend(texts(&rule["verbs"]).iter().map(|verb| format!("{group}/{resource} {verb}")));
+            }
+        }
+    }
+    rights
+}
+
+#[test]
+fn the_role_reads_the_kinds_that_are_followed_and_writes_the_status_of_those_that_have_one_for_us() {
+    let mut wanted = BTreeSet::from(
+        [
+            "events.k8s.io/events create",
+            "authentication.k8s.io/tokenreviews create",
+            "admissionregistration.k8s.io/mutatingwebhookconfigurations get",
+            "admissionregistration.k8s.io/mutatingwebhookconfigurations patch",
+            "admissionregistration.k8s.io/validatingwebhookconfigurations get",
+            "admissionregistration.k8s.io/validatingwebhookconfigurations patch",
+        ]
+        .map(str::to_owned),
+    );
+    for kind in KINDS {
+        let group = kind.api_versions[0].rsplit_once('/').map_or("", |(group, _)| group);
+        let resource = format!("{group}/{}", plural(kind.kind));
+        wanted.extend([format!("{resource} list"), format!("{resource} watch")]);
+        if matches!(kind.role, Role::Route | Role::Istio) {
+            wanted.extend([format!("{resource} get"), format!("{resource}/status patch")]);
+        }
+    }
+
+    assert_eq!(rights(object(&documents(&install(&[])), "ClusterRole")), wanted);
+}
+
+const CHOICES: [&str; 16] = [
     "createNamespace=false",
     "controlPlane.antiAffinity=required",
     "controlPlane.log=info,a[b]=\"debug: x\"",
@@ -133,6 +217,8 @@ const CHOICES: [&str; 14] = [
     "image.pullSecrets={a,b}",
     "image.registry=registry.example:5000/a",
     "injector.excludedNamespaces={}",
+    "injector.nativeSidecars=false",
+    "injector.settings.log-level=warn",
     "validator.enabled=false",
 ];
 

@@ -1,54 +1,26 @@
-//! `selvedge check`: what a directory of documents means, and what is wrong with it, before it is served.
+//! What documents mean, and what is wrong with them.
 //!
 //! The same reading and compiling as in the control plane, so that what passes here is what will be in
 //! use. Nothing is remembered: a document that fails is not in use here, while a running control plane
 //! would keep its last good version.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{fmt::Write as _, path::Path};
 
 use selvedge_control_plane::{
     compile::{Settings, compile},
     problem::{Problem, Severity},
-    sources::directory::{self, Options},
+    sources::{
+        Loaded,
+        directory::{self, Options},
+    },
 };
-use selvedge_model::{Mesh, Service, TrustDomain, snapshot::ServiceViews};
+use selvedge_model::{Mesh, Service, snapshot::ServiceViews};
 use serde::Serialize;
-
-/// Read a directory of documents, say what is wrong with them and what they configure
-///
-/// Exit status: 0 if nothing is wrong (warnings are allowed), 1 if there are errors, 2 if the directory
-/// cannot be read.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// The directory of YAML and JSON files
-    #[arg(long, env = "SELVEDGE_CONFIG_DIR", value_name = "DIR")]
-    config_dir: PathBuf,
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    json: bool,
-    /// The trust domain of every identity
-    #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", value_name = "NAME", default_value_t)]
-    trust_domain: TrustDomain,
-    /// The DNS suffix of Kubernetes services
-    #[arg(long, env = "SELVEDGE_CLUSTER_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
-    cluster_domain: String,
-    /// The namespace of documents that name none
-    #[arg(long, env = "SELVEDGE_DEFAULT_NAMESPACE", value_name = "NAME", default_value = "default")]
-    default_namespace: String,
-    /// The namespace whose documents count for the whole mesh
-    #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", value_name = "NAME", default_value = "istio-system")]
-    root_namespace: String,
-}
 
 /// What was found.
 #[derive(Debug, Serialize)]
-struct Report {
-    passed: bool,
+pub(super) struct Report {
+    pub(super) passed: bool,
     errors: usize,
     warnings: usize,
     not_acted_on: usize,
@@ -92,33 +64,20 @@ struct WorkloadReport {
     rule: String,
 }
 
-/// Checks a directory; the exit status says what was found.
-///
-/// # Errors
-/// If the report cannot be written.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let options = Options { default_namespace: args.default_namespace.clone(), ..Options::default() };
-    let loaded = match directory::load(&args.config_dir, options) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("selvedge: {error}");
-            return Ok(ExitCode::from(2));
-        }
-    };
-    let settings = Settings {
-        trust_domain: args.trust_domain,
-        cluster_domain: args.cluster_domain,
-        default_namespace: args.default_namespace,
-        root_namespace: args.root_namespace,
-    };
-    let (mesh, between) = compile(&loaded.resources, &settings, &Mesh::default());
-    let report = Report::new(&mesh, [loaded.problems.as_slice(), &between].concat());
-    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_text() };
-    io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+/// Checks a directory, or says why it cannot be read.
+pub(super) fn of_directory(directory: &Path, settings: &Settings) -> Result<Report, String> {
+    let options = Options { default_namespace: settings.default_namespace.clone(), ..Options::default() };
+    let loaded = directory::load(directory, options).map_err(|error| error.to_string())?;
+    Ok(Report::of(&loaded, settings))
 }
 
 impl Report {
+    /// What `loaded` comes to.
+    pub(super) fn of(loaded: &Loaded, settings: &Settings) -> Self {
+        let (mesh, between) = compile(&loaded.resources, settings, &Mesh::default());
+        Self::new(&mesh, [loaded.problems.as_slice(), &between].concat())
+    }
+
     fn new(mesh: &Mesh, mut problems: Vec<Problem>) -> Self {
         problems.sort_by(|a, b| (a.severity, &a.path, a.line).cmp(&(b.severity, &b.path, b.line)));
         let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
@@ -144,7 +103,16 @@ impl Report {
         }
     }
 
-    fn to_text(&self) -> String {
+    /// All of it.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = self.problems_to_text();
+        self.add_mesh(&mut text);
+        text += &self.counts();
+        text
+    }
+
+    /// What is wrong, by document, and how much it is.
+    pub(super) fn problems_to_text(&self) -> String {
         let mut text = String::new();
         for (severity, title) in [
             (Severity::Error, "Errors"),
@@ -159,26 +127,33 @@ impl Report {
                 line(&mut text, 1, &problem.to_string());
             }
         }
+        text
+    }
+
+    fn add_mesh(&self, text: &mut String) {
         if !self.services.is_empty() {
-            line(&mut text, 0, "Services");
+            line(text, 0, "Services");
         }
         for service in &self.services {
-            service.add_to(&mut text);
+            service.add_to(text);
         }
         if !self.workloads.is_empty() {
-            line(&mut text, 0, "Workloads");
+            line(text, 0, "Workloads");
         }
         for WorkloadReport { name, identity, meshed, mode, rule } in &self.workloads {
             let how = if *meshed { format!("{mode} by {rule}") } else { "no sidecar".to_owned() };
-            line(&mut text, 1, &format!("{name}  {identity}  {how}"));
+            line(text, 1, &format!("{name}  {identity}  {how}"));
         }
+    }
+
+    /// How much is wrong, in one line.
+    pub(super) fn counts(&self) -> String {
         let counts = [
             counted(self.errors, "error", "errors"),
             counted(self.warnings, "warning", "warnings"),
             counted(self.not_acted_on, "field or document not acted on", "fields or documents not acted on"),
         ];
-        line(&mut text, 0, &counts.join(", "));
-        text
+        counts.join(", ") + "\n"
     }
 }
 
@@ -259,8 +234,8 @@ mod tests {
     }
 
     const CANARY: [(&str, &str); 2] = [
-        ("routes.yaml", include_str!("../../../examples/canary/config/virtualservice.yaml")),
-        ("service.yaml", include_str!("../../../examples/canary/config/service.yaml")),
+        ("routes.yaml", include_str!("../../../../examples/canary/config/virtualservice.yaml")),
+        ("service.yaml", include_str!("../../../../examples/canary/config/service.yaml")),
     ];
 
     #[test]
@@ -286,7 +261,7 @@ mod tests {
 
     #[test]
     fn warnings_pass() {
-        let rule = include_str!("../../../examples/policies/least-request-and-ejection.yaml");
+        let rule = include_str!("../../../../examples/policies/least-request-and-ejection.yaml");
         let tcp = "\n      tcp:\n";
         let rule = rule.replacen(tcp, &format!("{tcp}        tcpKeepalive: {{ time: 60s }}\n"), 1);
         let report = check(&[CANARY[0], CANARY[1], ("rule.yaml", &rule)]);

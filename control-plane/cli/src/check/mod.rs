@@ -1,0 +1,155 @@
+//! `selvedge check`: whether all is well, in a cluster before and after installation, or in a directory of
+//! documents before it is served.
+
+mod documents;
+mod facts;
+mod finding;
+mod judge;
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use selvedge_control_plane::compile::Settings;
+use selvedge_model::TrustDomain;
+use serde::Serialize;
+
+use self::{
+    documents::Report,
+    facts::{Facts, Ground},
+    finding::{Finding, Findings, Verdict},
+};
+use crate::cluster::{self, ClusterArgs};
+
+/// Look whether all is well in a Kubernetes cluster, or with --config-dir in a directory of documents
+///
+/// In a cluster: what an installation needs, what there is of it, certificates, webhooks, sidecars and what they
+/// have been told, and every document. Each thing that is not well comes with what to do.
+///
+/// Exit status: 0 if nothing is wrong (warnings are allowed), 1 if there are errors, 2 if the directory cannot be
+/// read or the cluster does not answer.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The directory of YAML and JSON files to check, instead of a cluster
+    #[arg(long, env = "SELVEDGE_CONFIG_DIR", value_name = "DIR")]
+    config_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
+
+    /// Before installation: only whether the cluster and your rights in it are enough
+    #[arg(long, conflicts_with = "config_dir")]
+    pre: bool,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+
+    /// The trust domain of every identity
+    #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", value_name = "NAME", default_value_t)]
+    trust_domain: TrustDomain,
+
+    /// The DNS suffix of Kubernetes services
+    #[arg(long, env = "SELVEDGE_CLUSTER_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
+    cluster_domain: String,
+
+    /// The namespace of documents that name none
+    #[arg(long, env = "SELVEDGE_DEFAULT_NAMESPACE", value_name = "NAME", default_value = "default")]
+    default_namespace: String,
+
+    /// The namespace whose documents count for the whole mesh
+    #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", value_name = "NAME", default_value = "istio-system")]
+    root_namespace: String,
+}
+
+/// What was found in a cluster.
+#[derive(Debug, Serialize)]
+struct OfCluster {
+    passed: bool,
+    findings: Vec<Finding>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    documents: Option<Report>,
+}
+
+/// Checks; the exit status says what was found.
+///
+/// # Errors
+/// If the report cannot be written.
+#[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let settings = Settings {
+        trust_domain: args.trust_domain.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+        default_namespace: args.default_namespace.clone(),
+        root_namespace: args.root_namespace.clone(),
+    };
+    let checked = match &args.config_dir {
+        Some(directory) => documents::of_directory(directory, &settings)
+            .and_then(|report| written(args.json, &report, report.passed, Report::to_text)),
+        None => cluster::runtime()?
+            .block_on(of_cluster(&args, &settings))
+            .map_err(|error| format!("{error:#}; to check a directory of documents, give --config-dir"))
+            .and_then(|report| written(args.json, &report, report.passed, OfCluster::to_text)),
+    };
+    let (text, passed) = match checked {
+        Ok(checked) => checked,
+        Err(error) => {
+            eprintln!("selvedge: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn written<T: Serialize>(
+    json: bool,
+    report: &T,
+    passed: bool,
+    to_text: impl Fn(&T) -> String,
+) -> Result<(String, bool), String> {
+    if !json {
+        return Ok((to_text(report), passed));
+    }
+    let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    Ok((text + "\n", passed))
+}
+
+async fn of_cluster(args: &Args, settings: &Settings) -> anyhow::Result<OfCluster> {
+    let client = args.cluster.connect().await?;
+    let namespace = &args.cluster.namespace;
+    let ground = Ground::ask(&client, namespace).await?;
+    let mut findings = Findings::default();
+    judge::ground(&ground, &mut findings);
+    let mut documents = None;
+    if !args.pre {
+        let facts = Facts::ask(&client, namespace).await?;
+        judge::installation(&facts, SystemTime::now(), &mut findings);
+        findings.section("documents");
+        match facts::documents(&args.cluster, &settings.default_namespace).await {
+            Ok(loaded) => documents = Some(Report::of(&loaded, settings)),
+            Err(error) => findings.warning(
+                format!("the documents of the cluster are not checked: {error:#}"),
+                "needs the rights to list and watch what the ClusterRole selvedge-control-plane names",
+            ),
+        }
+    }
+    let passed = findings.count(Verdict::Error) == 0 && documents.as_ref().is_none_or(|report| report.passed);
+    Ok(OfCluster { passed, findings: findings.list, documents })
+}
+
+impl OfCluster {
+    fn to_text(&self) -> String {
+        let mut text = finding::to_text(&self.findings);
+        if let Some(report) = &self.documents {
+            text += &report.problems_to_text();
+            text += "documents: ";
+            text += &report.counts();
+        }
+        text += if self.passed { "no errors\n" } else { "there are errors\n" };
+        text
+    }
+}

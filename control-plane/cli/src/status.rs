@@ -1,0 +1,395 @@
+//! `selvedge status`: what the proxies hold, and whether the newest change has arrived everywhere.
+//!
+//! Asks the control plane's admin port, which tells such things to its own host only: on Kubernetes through the
+//! API server, by `port-forward` into each replica; elsewhere by `--admin` on the host where it runs.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Write as _},
+    net::SocketAddr,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use comfy_table::{Table, presets};
+use selvedge_kubernetes::Client;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+
+use crate::cluster::{self, ClusterArgs};
+
+/// Between two looks while `--wait`ing.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Show the connected proxies, and whether the newest change has arrived at all of them
+///
+/// Exit status: 0 if it has, 1 if some proxy is behind or refused it, 2 if the control plane cannot be asked.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+
+    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
+    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
+    admin: Option<SocketAddr>,
+
+    /// Every proxy, and not only those that are behind
+    #[arg(long)]
+    all: bool,
+
+    /// Wait until the newest change has arrived everywhere, for so long at most
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    wait: Option<Duration>,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one replica of the control plane says at `/config`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Config {
+    /// The newest; `None` before the first.
+    configuration_version: Option<u64>,
+    proxies: Vec<Proxy>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Proxy {
+    workload: String,
+    identity: String,
+    proxy_version: String,
+    certificate_expires_at: String,
+    holds: BTreeMap<String, serde_json::Value>,
+    configuration_version: Option<u64>,
+    refused: Option<Refused>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Refused {
+    at: String,
+    reason: String,
+}
+
+/// How far the newest configuration has come at one proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    /// It has refused a part of it, and keeps what it had before.
+    Refused,
+    /// It has not taken it yet.
+    Behind,
+    /// It has it.
+    UpToDate,
+}
+
+/// One proxy.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) workload: String,
+    identity: String,
+    /// The control plane's replica that it is connected to.
+    replica: String,
+    proxy_version: String,
+    /// How many resources it has been given.
+    holds: usize,
+    pub(crate) state: State,
+    /// Of a refusal, when and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    certificate_expires_at: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    arrived: bool,
+    up_to_date: usize,
+    proxies: Vec<Row>,
+    /// Replicas that could not be asked, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unknown: BTreeMap<String, String>,
+}
+
+/// Prints the proxies; the exit status says whether the newest change has arrived.
+///
+/// # Errors
+/// If the report cannot be written.
+#[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let report = match cluster::runtime()?.block_on(watch(&args)) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("selvedge: {error:#}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let text =
+        if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_text(args.all) };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(if report.arrived { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// One look, or with `--wait` as many as it takes.
+async fn watch(args: &Args) -> anyhow::Result<Report> {
+    let deadline = args.wait.map(|wait| Instant::now() + wait);
+    loop {
+        let report = look(args).await?;
+        if report.arrived || deadline.is_none_or(|deadline| Instant::now() >= deadline) {
+            return Ok(report);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn look(args: &Args) -> anyhow::Result<Report> {
+    if let Some(admin) = args.admin {
+        let unreachable = || format!("the control plane's admin port {admin}");
+        let stream = TcpStream::connect(admin).await.with_context(unreachable)?;
+        let config = cluster::ask(stream, "/config").await.with_context(unreachable)?;
+        let config = serde_json::from_value(config).with_context(unreachable)?;
+        return Ok(Report::new(BTreeMap::from([(admin.to_string(), Ok(config))])));
+    }
+    let client = args.cluster.connect().await?;
+    let namespace = &args.cluster.namespace;
+    let replicas = of_replicas(&client, namespace).await;
+    if replicas.is_empty() {
+        anyhow::bail!("no control plane runs in the namespace {namespace}: selvedge check says why");
+    }
+    if let Some(error) = replicas.values().all(Result::is_err).then(|| replicas.values().next()).flatten()
+        && let Err(error) = error
+    {
+        anyhow::bail!("no replica of the control plane can be asked: {error}");
+    }
+    Ok(Report::new(replicas))
+}
+
+/// What each running replica of the control plane says, by its pod. None if there is none that can be named.
+pub(crate) async fn of_replicas(
+    client: &Client,
+    namespace: &str,
+) -> BTreeMap<String, Result<Config, String>> {
+    let mut replicas = BTreeMap::new();
+    let pods = match cluster::control_plane_pods(client, namespace).await {
+        Ok(pods) => pods,
+        Err(error) => return BTreeMap::from([("?".to_owned(), Err(format!("{error:#}")))]),
+    };
+    for pod in pods {
+        let config = of_replica(client, namespace, &pod).await.map_err(|error| format!("{error:#}"));
+        replicas.insert(pod, config);
+    }
+    replicas
+}
+
+async fn of_replica(client: &Client, namespace: &str, pod: &str) -> anyhow::Result<Config> {
+    let stream = client.forward(namespace, pod, cluster::ADMIN_PORT).await?;
+    Ok(serde_json::from_value(cluster::ask(stream, "/config").await?)?)
+}
+
+impl Config {
+    /// Its proxies; `replica` is what it is called.
+    pub(crate) fn rows(&self, replica: &str) -> Vec<Row> {
+        self.proxies.iter().map(|proxy| proxy.row(replica, self.configuration_version)).collect()
+    }
+}
+
+impl Proxy {
+    fn row(&self, replica: &str, newest: Option<u64>) -> Row {
+        let has_newest =
+            newest.is_none_or(|newest| self.configuration_version.is_some_and(|has| has >= newest));
+        let state = match &self.refused {
+            _ if has_newest => State::UpToDate,
+            Some(_) => State::Refused,
+            None => State::Behind,
+        };
+        let refused = self.refused.as_ref().filter(|_| state == State::Refused);
+        Row {
+            workload: self.workload.clone(),
+            identity: self.identity.clone(),
+            replica: replica.to_owned(),
+            proxy_version: self.proxy_version.clone(),
+            holds: self.holds.len(),
+            state,
+            reason: refused.map(|refused| format!("{} at {}", refused.reason, refused.at)),
+            certificate_expires_at: self.certificate_expires_at.clone(),
+        }
+    }
+}
+
+impl Report {
+    fn new(replicas: BTreeMap<String, Result<Config, String>>) -> Self {
+        let mut proxies = Vec::new();
+        let mut unknown = BTreeMap::new();
+        for (replica, config) in replicas {
+            match config {
+                Ok(config) => proxies.extend(config.rows(&replica)),
+                Err(error) => {
+                    unknown.insert(replica, error);
+                }
+            }
+        }
+        proxies.sort_by(|a: &Row, b: &Row| (a.state, &a.workload).cmp(&(b.state, &b.workload)));
+        let up_to_date = proxies.iter().filter(|row| row.state == State::UpToDate).count();
+        Self { arrived: up_to_date == proxies.len() && unknown.is_empty(), up_to_date, proxies, unknown }
+    }
+
+    /// By service account how many there are; then one by one those that are not up to date, or all.
+    fn to_text(&self, all: bool) -> String {
+        let mut text = self.by_identity();
+        let shown: Vec<&Row> =
+            self.proxies.iter().filter(|row| all || row.state != State::UpToDate).collect();
+        if !shown.is_empty() {
+            let mut table =
+                new_table(["WORKLOAD", "STATE", "VERSION", "HOLDS", "CERTIFICATE ENDS", "REPLICA"]);
+            for row in &shown {
+                let holds = row.holds.to_string();
+                table.add_row([
+                    &row.workload,
+                    row.state.word(),
+                    &row.proxy_version,
+                    &holds,
+                    &row.certificate_expires_at,
+                    &row.replica,
+                ]);
+            }
+            writeln!(text, "\n{}", trimmed(&table)).expect("writing to a String cannot fail");
+        }
+        for row in &self.proxies {
+            if let Some(reason) = &row.reason {
+                writeln!(text, "{} refused: {reason}", row.workload)
+                    .expect("writing to a String cannot fail");
+            }
+        }
+        for (replica, why) in &self.unknown {
+            writeln!(text, "replica {replica} cannot be asked: {why}")
+                .expect("writing to a String cannot fail");
+        }
+        let verdict = match self.arrived {
+            true => "the newest configuration has arrived everywhere",
+            false => "the newest configuration has not arrived everywhere",
+        };
+        let count = self.proxies.len();
+        writeln!(text, "{verdict}: {} of {count} proxies have it", self.up_to_date)
+            .expect("writing to a String cannot fail");
+        text
+    }
+
+    fn by_identity(&self) -> String {
+        let mut groups: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for row in &self.proxies {
+            let (proxies, up_to_date) = groups.entry(&row.identity).or_default();
+            *proxies += 1;
+            *up_to_date += usize::from(row.state == State::UpToDate);
+        }
+        if groups.is_empty() {
+            return "no proxy is connected\n".to_owned();
+        }
+        let mut table = new_table(["IDENTITY", "PROXIES", "UP TO DATE"]);
+        for (identity, (proxies, up_to_date)) in groups {
+            table.add_row([identity.to_owned(), proxies.to_string(), up_to_date.to_string()]);
+        }
+        trimmed(&table) + "\n"
+    }
+}
+
+impl State {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Behind => "behind",
+            Self::UpToDate => "up to date",
+        }
+    }
+}
+
+fn new_table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(header);
+    table
+}
+
+/// The table's lines without the blanks at their ends.
+fn trimmed(table: &Table) -> String {
+    let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(newest: u64, proxies: &[(&str, Option<u64>, Option<&str>)]) -> Result<Config, String> {
+        let proxy = |(workload, version, refused): &(&str, Option<u64>, Option<&str>)| {
+            json!({
+                "workload": workload,
+                "identity": "spiffe://cluster.local/ns/shop/sa/reviews",
+                "proxy_version": "0.1.0",
+                "certificate_expires_at": "2026-11-28T12:00:00Z",
+                "holds": {"self": 1, "service reviews:80": 2},
+                "configuration_version": version,
+                "refused": refused.map(|reason| json!({"nonce": 1, "at": "2026-11-28T11:00:00Z", "reason": reason})),
+            })
+        };
+        let proxies: Vec<_> = proxies.iter().map(proxy).collect();
+        Ok(serde_json::from_value(json!({"configuration_version": newest, "proxies": proxies})).unwrap())
+    }
+
+    #[test]
+    fn each_replica_counts_its_own_versions() {
+        let replicas = BTreeMap::from([
+            ("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)])),
+            ("b".to_owned(), config(7, &[("shop/r-2", Some(7), None), ("shop/r-3", Some(3), None)])),
+        ]);
+
+        let report = Report::new(replicas);
+
+        assert_eq!((report.arrived, report.up_to_date), (false, 2));
+        assert_eq!(
+            (report.proxies[0].workload.as_str(), report.proxies[0].state),
+            ("shop/r-3", State::Behind)
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_reason_until_something_newer_is_taken() {
+        let stands = config(3, &[("shop/r-1", Some(2), Some("unknown enum"))]);
+        let over = config(4, &[("shop/r-1", Some(4), Some("unknown enum"))]);
+
+        let report = Report::new(BTreeMap::from([("a".to_owned(), stands)]));
+        let text = report.to_text(false);
+        assert!(text.contains("shop/r-1 refused: unknown enum at 2026-11-28T11:00:00Z"), "{text}");
+        assert!(text.ends_with("has not arrived everywhere: 0 of 1 proxies have it\n"), "{text}");
+        assert!(Report::new(BTreeMap::from([("a".to_owned(), over)])).arrived);
+    }
+
+    #[test]
+    fn what_cannot_be_asked_has_not_arrived() {
+        let replicas = BTreeMap::from([
+            ("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)])),
+            ("b".to_owned(), Err("forbidden".to_owned())),
+        ]);
+
+        let report = Report::new(replicas);
+
+        assert!(!report.arrived);
+        assert!(report.to_text(false).contains("replica b cannot be asked: forbidden"));
+    }
+
+    #[test]
+    fn proxies_that_are_up_to_date_are_summed_up() {
+        let report =
+            Report::new(BTreeMap::from([("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)]))]));
+
+        let text = report.to_text(false);
+        assert!(text.contains("spiffe://cluster.local/ns/shop/sa/reviews"), "{text}");
+        assert!(!text.contains("shop/r-1"), "{text}");
+        assert!(report.to_text(true).contains("shop/r-1"));
+    }
+}
