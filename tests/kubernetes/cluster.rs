@@ -27,7 +27,7 @@ pub(crate) const START: Duration = Duration::from_secs(90);
 
 /// One node, and the API server on it.
 pub(crate) struct Cluster {
-    kubelet: Kubelet,
+    pub(crate) kubelet: Kubelet,
     pub(crate) server: ApiServer,
     dns: DnsServer,
     pub(crate) host: Place,
@@ -43,6 +43,8 @@ impl Cluster {
         let network = Network::new(Kind::Bridge);
         let host = network.on_host();
         host.namespace.inside(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+        // Nobody has these addresses: they are another's by the time that a packet leaves.
+        host.namespace.ip("route add 10.96.0.0/16 dev br0");
         let server = ApiServer::start_at(assets, &host).await;
         server.serve(kinds::CORE).await;
         let socket = host.namespace.inside(|| std::net::UdpSocket::bind((host.address, 53)).unwrap());

@@ -34,6 +34,8 @@ pub(crate) struct Kubelet {
     _exits: Exits,
     directory: std::path::PathBuf,
     pods: BTreeMap<String, Pod>,
+    /// What the API server would have kept of pods if it were newer, by namespace and Job.
+    newer: BTreeMap<(String, String), Value>,
 }
 
 impl Kubelet {
@@ -50,6 +52,7 @@ impl Kubelet {
             _exits: exits,
             directory: server.directory().join("pods"),
             pods: BTreeMap::new(),
+            newer: BTreeMap::new(),
         }
     }
 
@@ -58,6 +61,7 @@ impl Kubelet {
         let list = self.api.get("/api/v1/pods").await.unwrap();
         let mut gone: Vec<String> = self.pods.keys().cloned().collect();
         for object in list["items"].as_array().expect("a list of pods") {
+            let object = &self.as_a_newer_server_has_it(object.clone());
             let uid = text(&object["metadata"]["uid"]).to_owned();
             gone.retain(|known| *known != uid);
             if object["metadata"]["deletionTimestamp"].is_string() {
@@ -75,6 +79,21 @@ impl Kubelet {
                 pod.kill().await;
             }
         }
+    }
+
+    /// Runs the pods of a Job by this `spec`: Kubernetes 1.20 takes no pod with a native sidecar.
+    pub(crate) fn run_instead(&mut self, namespace: &str, job: &str, spec: &Value) {
+        self.newer.insert((namespace.to_owned(), job.to_owned()), spec.clone());
+    }
+
+    fn as_a_newer_server_has_it(&self, mut pod: Value) -> Value {
+        let job = text(&pod["metadata"]["labels"]["job-name"]).to_owned();
+        if let Some(spec) = self.newer.get(&(text(&pod["metadata"]["namespace"]).to_owned(), job)) {
+            let account = pod["spec"]["serviceAccountName"].clone();
+            pod["spec"] = spec.clone();
+            pod["spec"]["serviceAccountName"] = account;
+        }
+        pod
     }
 
     /// The running pod of that name.

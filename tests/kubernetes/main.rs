@@ -10,6 +10,7 @@ mod controllers;
 mod faults;
 mod install;
 mod kubelet;
+mod mesh;
 mod node;
 mod server;
 mod source;

@@ -13,4 +13,4 @@ mod server;
 
 pub use api::{Api, Refused};
 pub use assets::{Assets, assets};
-pub use server::{AUDIENCE, ApiServer};
+pub use server::{AUDIENCE, ApiServer, Asked};

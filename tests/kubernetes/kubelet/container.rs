@@ -95,12 +95,14 @@ impl Container {
         let script = script(ground.directory, &root, object, image, &rights, &env, &run);
         let file = ground.directory.join(format!("{name}.sh"));
         fs::write(&file, script).unwrap();
-        let arguments = ["--mount", "--propagation", "private", "--", "/bin/sh", file.to_str().unwrap()];
+        let arguments =
+            ["--mount", "--uts", "--propagation", "private", "--", "/bin/sh", file.to_str().unwrap()];
         let metadata = &pod["metadata"];
         let called = format!("{}_{}_{name}", text(&metadata["namespace"]), text(&metadata["name"]));
         let process = ground.namespace.inside(|| ground.processes.start(&called, arguments)).unwrap();
-        let mut enter: Vec<String> =
-            ["nsenter", "--mount", "--net", "--root", "--wd", "--target"].map(str::to_owned).to_vec();
+        let mut enter: Vec<String> = ["nsenter", "--mount", "--uts", "--net", "--root", "--wd", "--target"]
+            .map(str::to_owned)
+            .to_vec();
         enter.extend([process.pid().to_string(), "--".to_owned()]);
         enter.extend(rights.iter().cloned());
         enter.extend(["/usr/bin/env".to_owned(), "-i".to_owned()]);
@@ -176,9 +178,10 @@ pub(super) fn user(pod: &Value, container: &Value, image: &Image) -> u32 {
 /// The words that give up what the container may not have.
 fn rights(pod: &Value, container: &Value, user: u32, facts: &Facts) -> Vec<String> {
     let context = &container["securityContext"];
-    let non_root = [context, &pod["spec"]["securityContext"]].into_iter().any(|c| c["runAsNonRoot"] == true);
+    let contexts = [context, &pod["spec"]["securityContext"]];
+    let non_root = contexts.into_iter().find_map(|context| context["runAsNonRoot"].as_bool()) == Some(true);
     assert!(!non_root || user != 0, "{} is not to run as root, and would", container["name"]);
-    let group = [context, &pod["spec"]["securityContext"]].into_iter().find_map(|c| c["runAsGroup"].as_u64());
+    let group = contexts.into_iter().find_map(|context| context["runAsGroup"].as_u64());
     let group = group.unwrap_or(0);
     let mut capabilities: Vec<String> = DEFAULT_CAPABILITIES.map(str::to_owned).to_vec();
     for dropped in items(&context["capabilities"]["drop"]) {
@@ -209,7 +212,8 @@ fn script(
     run: &[String],
 ) -> String {
     let root = root.display();
-    let mut text = format!("set -e\nmount -t tmpfs -o mode=755 tmpfs {root}\n");
+    let mut text = format!("set -e\nhostname -F {}/etc/hostname\n", directory.display());
+    let _ = writeln!(text, "mount -t tmpfs -o mode=755 tmpfs {root}");
     for path in SHARED {
         if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
             let _ = writeln!(text, "cp -a {path} {root}{path}");
@@ -265,6 +269,7 @@ pub(super) fn write_etc(directory: &Path, facts: &Facts, hostname: &str) {
         ("passwd", "root:x:0:0:root:/:/bin/sh\n".to_owned()),
         ("group", "root:x:0:\n".to_owned()),
         ("nsswitch.conf", "hosts: files dns\n".to_owned()),
+        ("hostname", format!("{hostname}\n")),
         ("hosts", format!("127.0.0.1 localhost\n::1 localhost\n{} {hostname}\n", facts.address)),
         ("resolv.conf", facts.resolv_conf.clone()),
     ];

@@ -35,6 +35,14 @@ const ETCD_PEER_PORT: u16 = 2380;
 const SERVICES: &str = "10.96.0.0/16";
 const OWN_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
+/// Who asked for what, service accounts alone.
+const AUDIT_POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata, userGroups: ['system:serviceaccounts']}]
+";
+
 /// How long it may take to start: 9 s on two idle cores.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
@@ -49,6 +57,46 @@ const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// A kind of Kubernetes 1.21 takes the place of this, which 1.20 serves: see [`super::kinds`].
 const SWITCHED_OFF: &str = "discovery.k8s.io/v1beta1=false";
+
+/// One request that somebody made.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Such as `get` or `watch`.
+    pub verb: String,
+    /// The resource's group; empty for the core group.
+    pub group: String,
+    /// The resource, such as `pods` or `pods/status`.
+    pub resource: String,
+    /// The answer's status.
+    pub status: u64,
+}
+
+impl Asked {
+    fn read(event: &Value) -> Self {
+        let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let reference = &event["objectRef"];
+        let mut resource = of(&reference["resource"]);
+        if let Some(part) = reference["subresource"].as_str() {
+            resource = format!("{resource}/{part}");
+        }
+        Self {
+            verb: of(&event["verb"]),
+            group: of(&reference["apiGroup"]),
+            resource,
+            status: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
+        }
+    }
+
+    /// Whether a role's rule for `resource` of `group` means it: `*` is any resource, `*/status` any one's status.
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        let matches = match resource.strip_prefix('*') {
+            Some("") => true,
+            Some(part) => self.resource.ends_with(part),
+            None => self.resource == resource,
+        };
+        self.group == group && matches
+    }
+}
 
 /// An API server and its etcd. Both end when it is dropped.
 pub struct ApiServer {
@@ -110,6 +158,8 @@ impl ApiServer {
         let kubeconfig = admin_kubeconfig(&certificates, SocketAddr::new(address, PORT));
         fs::write(directory.path().join("admin.kubeconfig"), kubeconfig.to_string()).unwrap();
 
+        fs::write(directory.path().join("audit-policy.yaml"), AUDIT_POLICY).unwrap();
+
         let start = |name: &str, arguments: Vec<String>| {
             started(&processes, namespace.as_ref(), &assets.program(name), name, arguments)
         };
@@ -163,6 +213,20 @@ impl ApiServer {
     /// The file with the certificate of its authority.
     pub fn ca_file(&self) -> String {
         self.certificates.file("ca.crt")
+    }
+
+    /// What a user has asked for; watches and other long answers stand there twice.
+    ///
+    /// # Panics
+    /// If the log cannot be read.
+    pub fn asked_by(&self, user: &str) -> Vec<Asked> {
+        let log = fs::read_to_string(self.audit_log()).unwrap();
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|event| event["user"]["username"] == user).map(|event| Asked::read(&event)).collect()
+    }
+
+    fn audit_log(&self) -> PathBuf {
+        self.directory.path().join("audit.log")
     }
 
     /// Kills it without warning. What it has stored stays.
@@ -345,6 +409,8 @@ impl ApiServer {
             ("endpoint-reconciler-type", "none".to_owned()),
             ("runtime-config", SWITCHED_OFF.to_owned()),
             ("service-cluster-ip-range", SERVICES.to_owned()),
+            ("audit-policy-file", self.directory.path().join("audit-policy.yaml").display().to_string()),
+            ("audit-log-path", self.audit_log().display().to_string()),
             ("shutdown-delay-duration", "0s".to_owned()),
         ]
         .into_iter()
