@@ -797,8 +797,8 @@ mod tests {
             let backend = &bound.backends[0];
             let mut rng = fastrand::Rng::with_seed(3);
             let mut pick = || {
-                let (how, aperture) = (backend.policy.load_balancer, backend.aperture.as_ref());
-                pick(how, &backend.endpoints, &backend.turn, aperture, &[], now, &mut rng).unwrap()
+                let (how, shares) = (backend.policy.load_balancer, backend.shares());
+                pick(how, &backend.endpoints, shares, &backend.turn, &[], now, &mut rng).unwrap()
             };
             (0..4_000).map(|_| backend.endpoints[pick()].address).collect()
         };
