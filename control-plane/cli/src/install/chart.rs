@@ -4,6 +4,8 @@
 //! keep to what Go's `text/template` has and the functions below; an end-to-end test compares the outcome with that
 //! of Helm's own engine.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
 use gtmpl_ng::{Context, Func, FuncError, Template, Value};
 use serde_json::Value as Json;
@@ -159,8 +161,10 @@ fn from_template(value: &Value) -> Result<Json, FuncError> {
         Value::Bool(value) => Json::Bool(*value),
         Value::String(text) => Json::String(text.clone()),
         Value::Array(list) => Json::Array(list.iter().map(from_template).collect::<Result<_, _>>()?),
+        // In the order of their names, as Helm writes them: a `HashMap` has none.
         Value::Map(map) | Value::Object(map) => Json::Object(
-            map.iter()
+            BTreeMap::from_iter(map)
+                .into_iter()
                 .map(|(name, value)| Ok((name.clone(), from_template(value)?)))
                 .collect::<Result<_, FuncError>>()?,
         ),
