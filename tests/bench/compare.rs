@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -14,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::certificates;
 use crate::field::Field;
 use crate::load::{Load, Turn};
+use crate::netspace::Redirects;
 use crate::pairs::{Kind, Site};
 use crate::process::Running;
 use crate::report::{Conditions, Report, Skipped};
@@ -23,6 +25,9 @@ const DESCRIPTORS: u64 = 20_000;
 
 /// How many client connections wait, having been used once, when memory is measured again.
 const IDLE: [usize; 2] = [1_000, 10_000];
+
+/// The same for opaque TCP, where each of them takes two descriptors of a half.
+const IDLE_OPAQUE: [usize; 2] = [1_000, 5_000];
 
 /// How often a client's half is started to see how long that takes.
 const STARTS: usize = 5;
@@ -50,6 +55,9 @@ pub(crate) struct Args {
     /// Measure this only; may be given more than once.
     #[arg(long, value_name = "PART", value_enum)]
     load: Vec<Part>,
+    /// Measure opaque TCP, in a network namespace of its own, instead of HTTP.
+    #[arg(long)]
+    opaque: bool,
     /// Print one JSON object instead of the tables.
     #[arg(long)]
     json: bool,
@@ -126,16 +134,29 @@ impl Args {
     }
 
     fn loads(&self) -> Vec<Load> {
-        Load::ALL.into_iter().filter(|load| self.does(Part::from(*load))).collect()
+        // What a client speaks is nothing to who carries it opaquely: h2 would show nothing new.
+        let all = Load::ALL.into_iter().filter(|load| !self.opaque || *load != Load::H2);
+        all.filter(|load| self.does(Part::from(*load))).collect()
+    }
+
+    fn kinds(&self) -> &'static [Kind] {
+        if self.opaque { &Kind::OPAQUE } else { &Kind::ALL }
+    }
+
+    fn idle(&self) -> [usize; 2] {
+        let counts = if self.opaque { IDLE_OPAQUE } else { IDLE };
+        if self.quick { counts.map(|count| count / 10) } else { counts }
     }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let began = Instant::now();
+    // First, because it starts this program again.
+    let redirects = if args.opaque { Some(Arc::new(Redirects::enter()?)) } else { None };
     raise_descriptor_limit()?;
     let turn = args.turn()?;
     let directory = tempfile::Builder::new().prefix("selvedge-bench-").tempdir()?;
-    let (app, site) = prepare(directory.path(), args.selvedge()?)?;
+    let (app, site) = prepare(directory.path(), args.selvedge()?, redirects)?;
 
     let mut field = Field::default();
     let mut loads = args.loads();
@@ -148,7 +169,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     });
     compare(args, turn, &loads, &mut field, &app, &site);
     let mut growth = Field::default();
-    if args.does(Part::Growth) {
+    if args.does(Part::Growth) && !args.opaque {
         grow(args, turn, &mut growth, &app, &site);
     }
 
@@ -170,12 +191,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The product, its floor and the peers.
 fn compare(args: &Args, turn: Turn, loads: &[Load], field: &mut Field, app: &Running, site: &Site) {
-    for kind in Kind::ALL.into_iter().filter(|kind| args.wants(*kind)) {
-        field.enter(kind, site);
+    for kind in args.kinds().iter().filter(|kind| args.wants(**kind)) {
+        field.enter(*kind, site);
     }
     if args.does(Part::Idle) {
-        let counts = if args.quick { IDLE.map(|count| count / 10) } else { IDLE };
-        field.each("measuring the memory of", |contender| contender.footprint(&counts));
+        field.each("measuring the memory of", |contender| contender.footprint(&args.idle()));
     }
     if args.does(Part::Start) {
         let times = if args.quick { 1 } else { STARTS };
@@ -207,11 +227,15 @@ fn grow(args: &Args, turn: Turn, field: &mut Field, app: &Running, site: &Site) 
 }
 
 /// The app and the certificates, which every pair needs.
-fn prepare(directory: &Path, selvedge: PathBuf) -> anyhow::Result<(Running, Site)> {
+fn prepare(
+    directory: &Path,
+    selvedge: PathBuf,
+    redirects: Option<Arc<Redirects>>,
+) -> anyhow::Result<(Running, Site)> {
     let mut app = Command::new(std::env::current_exe()?);
     app.args(["app", "--exit-on-stdin-close"]);
     let mut app = Running::start("app", app, directory)?;
-    let site = Site { directory: directory.to_owned(), app: app.address_of("app")?, selvedge };
+    let site = Site { directory: directory.to_owned(), app: app.address_of("app")?, selvedge, redirects };
     let certificates = site.certificates();
     for directory in [&certificates, &directory.join("growth")] {
         std::fs::create_dir_all(directory)?;

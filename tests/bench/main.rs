@@ -11,6 +11,7 @@ mod floor;
 mod kubernetes;
 mod load;
 mod measure;
+mod netspace;
 mod once;
 mod pairs;
 mod process;

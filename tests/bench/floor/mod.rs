@@ -3,7 +3,7 @@
 //!
 //! It is the yardstick for the product, so it shares what a sidecar cannot do without (mutual TLS 1.3
 //! with the same provider and options, one thread, pooled connections, HTTP/1.1 or HTTP/2 between the
-//! two) and has nothing else: no routing, no policy, no retries, no timeouts, no metrics.
+//! two, or the bytes as they are) and has nothing else: no routing, no policy, no retries, no timeouts, no metrics.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,9 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use self::relay::Relay;
 use self::upstream::{Answer, Upstream};
 use crate::process::{announce, exit_when_stdin_closes};
 
+mod relay;
 mod tls;
 mod upstream;
 
@@ -58,6 +60,8 @@ impl Half {
 pub(crate) enum Carrier {
     Http1,
     Http2,
+    /// Whatever the client does: opaque bytes.
+    Tcp,
 }
 
 impl Carrier {
@@ -66,6 +70,7 @@ impl Carrier {
         match self {
             Self::Http1 => "http1",
             Self::Http2 => "http2",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -101,14 +106,26 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is the port taken?", args.listen))?;
+    if args.carrier == Carrier::Tcp {
+        let relay = Relay::new(&args)?;
+        return each(listener, move |stream| relay.clone().connection(stream)).await;
+    }
     let forwarder = Forwarder::new(&args)?;
+    each(listener, move |stream| forwarder.clone().connection(stream)).await
+}
+
+/// Gives each connection to `carry`.
+async fn each<F>(listener: TcpListener, carry: impl Fn(TcpStream) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
     announce("floor", listener.local_addr()?)?;
     loop {
         // Out of descriptors or a caller that gave up: nothing that ends the floor.
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let forwarder = forwarder.clone();
+        let carried = carry(stream);
         tokio::spawn(async move {
-            if let Err(error) = forwarder.connection(stream).await {
+            if let Err(error) = carried.await {
                 eprintln!("connection: {error}");
             }
         });
@@ -151,7 +168,7 @@ impl Forwarder {
             Some(acceptor) => {
                 let stream = acceptor.accept(stream).await?;
                 let upstream = match tls::app_protocol(&stream) {
-                    Carrier::Http1 => &self.http1,
+                    Carrier::Http1 | Carrier::Tcp => &self.http1,
                     Carrier::Http2 => &self.http2,
                 };
                 requests(Arc::clone(upstream), self.carrier, stream).await
@@ -177,7 +194,7 @@ where
     let service = service_fn(move |request| forward(Arc::clone(&upstream), arrives, request));
     let stream = TokioIo::new(stream);
     match arrives {
-        Carrier::Http1 => {
+        Carrier::Http1 | Carrier::Tcp => {
             hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await?
         }
         Carrier::Http2 => {
@@ -202,7 +219,7 @@ async fn forward(
     match (arrives, upstream.carrier()) {
         (Carrier::Http1, Carrier::Http2) => to_http2(&mut request)?,
         (Carrier::Http2, Carrier::Http1) => to_http1(&mut request)?,
-        (Carrier::Http1, Carrier::Http1) | (Carrier::Http2, Carrier::Http2) => {}
+        _ => {}
     }
     let mut response = upstream.send(request).await?;
     *response.version_mut() = Version::HTTP_11;

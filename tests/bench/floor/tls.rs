@@ -36,7 +36,7 @@ const ALPN_HTTP2_APP: &[u8] = b"selvedge-floor/http2-app";
 
 const fn alpn(app: Carrier) -> &'static [u8] {
     match app {
-        Carrier::Http1 => selvedge_certs::tls::ALPN_MESH,
+        Carrier::Http1 | Carrier::Tcp => selvedge_certs::tls::ALPN_MESH,
         Carrier::Http2 => ALPN_HTTP2_APP,
     }
 }

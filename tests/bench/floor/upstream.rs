@@ -49,7 +49,7 @@ impl Upstream {
 
     pub(super) async fn send(&self, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
         match self.carrier {
-            Carrier::Http1 => {
+            Carrier::Http1 | Carrier::Tcp => {
                 let mut lease = Lease { sender: Some(self.http1().await?), idle: Arc::clone(&self.idle) };
                 let sender = lease.sender.as_mut().expect("it was put there above");
                 let response = sender.send_request(request).await?;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Variant;
+use crate::netspace;
 
 /// The app's name in the mesh.
 pub(super) const AUTHORITY: &str = "app.bench.svc.cluster.local";
@@ -35,6 +36,35 @@ spec:
 /// Left out, there would be the default policy.
 const NO_RETRIES: &str = "
       attempts: 0";
+
+/// Balancing and ejection; nobody comes in without mutual TLS.
+const POLICIES: &str = "\
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: app
+  namespace: bench
+spec:
+  host: app.bench.svc.cluster.local
+  trafficPolicy:
+    loadBalancer:
+      simple: LEAST_REQUEST
+    outlierDetection:
+      consecutive5xxErrors: 5
+      interval: 1s
+      baseEjectionTime: 2s
+      maxEjectionPercent: 100
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata:
+  name: default
+  namespace: bench
+spec:
+  mtls:
+    mode: STRICT
+";
 
 /// The service, and how it is to be reached: routing, retries, ejection and mutual TLS.
 pub(super) fn services(app: SocketAddr, variant: Variant) -> String {
@@ -76,32 +106,45 @@ spec:
     route:
     - destination:
         host: {AUTHORITY}
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
+{POLICIES}",
+        port = app.port()
+    )
+}
+
+/// The same for opaque connections to an address of the service's own: routing, ejection and mutual TLS.
+pub(super) fn opaque_services(app: SocketAddr, own: IpAddr) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
 metadata:
   name: app
   namespace: bench
 spec:
-  host: {AUTHORITY}
-  trafficPolicy:
-    loadBalancer:
-      simple: LEAST_REQUEST
-    outlierDetection:
-      consecutive5xxErrors: 5
-      interval: 1s
-      baseEjectionTime: 2s
-      maxEjectionPercent: 100
+  clusterIP: {own}
+  selector:
+    app: app
+  ports:
+  - name: tcp
+    port: {service_port}
+    targetPort: {port}
 ---
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
+apiVersion: networking.istio.io/v1
+kind: VirtualService
 metadata:
-  name: default
+  name: app
   namespace: bench
 spec:
-  mtls:
-    mode: STRICT
-",
+  hosts: [{AUTHORITY}]
+  tcp:
+  - match:
+    - port: {service_port}
+      sourceLabels:
+        app: client
+    route:
+    - destination:
+        host: {AUTHORITY}
+{POLICIES}",
+        service_port = netspace::PORT,
         port = app.port()
     )
 }

@@ -1,4 +1,5 @@
-//! Envoy, once as client of mutual TLS and once as its server, with HTTP/1.1 or HTTP/2 between the two.
+//! Envoy, once as client of mutual TLS and once as its server, with HTTP/1.1, HTTP/2 or opaque TCP between the
+//! two.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,34 @@ pub(super) fn program() -> Option<PathBuf> {
     let inside = pythons.map(|python| python.path().join("site-packages/envoy/_bin/envoy"));
     inside.into_iter().find(|file| file.is_file()).or_else(|| named.is_file().then_some(named))
 }
+
+/// No limit on time or requests, so that no round pays for a handshake.
+const HTTP_FILTER: &str = "
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          codec_type: AUTO
+          stream_idle_timeout: 0s
+          common_http_protocol_options: {idle_timeout: 0s}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ['*']
+              routes:
+              - match: {prefix: /}
+                route: {cluster: next, timeout: 0s}";
+
+const TCP_FILTER: &str = "
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: in
+          cluster: next
+          idle_timeout: 0s";
 
 pub(super) fn start(name: &str, carrier: Carrier, site: &Site) -> anyhow::Result<Pair> {
     let program = program().context("envoy is not installed")?;
@@ -39,11 +68,16 @@ fn config(
     let certificates = site.certificates();
     let certificates = text(&certificates)?;
     let (alpn, upstream_protocol) = match (half, carrier) {
+        (_, Carrier::Tcp) => ("", ""),
         (Half::Client, Carrier::Http1) => ("http/1.1", "http_protocol_options: {}"),
         (Half::Client, Carrier::Http2) => ("h2", "http2_protocol_options: {}"),
         // The app is asked in HTTP/1.1.
         (Half::Server, Carrier::Http1) => ("http/1.1", "http_protocol_options: {}"),
         (Half::Server, Carrier::Http2) => ("h2", "http_protocol_options: {}"),
+    };
+    let (filter, options) = match carrier {
+        Carrier::Tcp => (TCP_FILTER, String::new()),
+        Carrier::Http1 | Carrier::Http2 => (HTTP_FILTER, http_options(upstream_protocol)),
     };
     let common = format!(
         "common_tls_context:
@@ -83,31 +117,14 @@ fn config(
             String::new(),
         ),
     };
-    // No limit on time or requests, so that no round pays for a handshake; breakers that never open.
+    // Breakers that never open.
     Ok(format!(
         "static_resources:
   listeners:
   - name: in
     address: {{socket_address: {{address: {listen_ip}, port_value: {listen_port}}}}}
     filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          codec_type: AUTO
-          stream_idle_timeout: 0s
-          common_http_protocol_options: {{idle_timeout: 0s}}
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ['*']
-              routes:
-              - match: {{prefix: /}}
-                route: {{cluster: next, timeout: 0s}}{downstream}
+    - filters:{filter}{downstream}
   clusters:
   - name: next
     type: STATIC
@@ -119,16 +136,23 @@ fn config(
       cluster_name: next
       endpoints:
       - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: {to_ip}, port_value: {to_port}}}}}}}
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        common_http_protocol_options: {{idle_timeout: 0s}}
-        explicit_http_config: {{{upstream_protocol}}}{upstream}
+        - endpoint: {{address: {{socket_address: {{address: {to_ip}, port_value: {to_port}}}}}}}{options}{upstream}
 ",
         listen_ip = listen.ip(),
         listen_port = listen.port(),
         to_ip = to.ip(),
         to_port = to.port(),
     ))
+}
+
+/// How a cluster is asked in a version of HTTP.
+fn http_options(upstream_protocol: &str) -> String {
+    format!(
+        "
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        common_http_protocol_options: {{idle_timeout: 0s}}
+        explicit_http_config: {{{upstream_protocol}}}"
+    )
 }

@@ -1,4 +1,4 @@
-//! HAProxy, once as client of mutual TLS and once as its server, with HTTP/1.1 or HTTP/2
+//! HAProxy, once as client of mutual TLS and once as its server, with HTTP/1.1, HTTP/2 or opaque TCP
 //! between the two.
 
 use std::net::SocketAddr;
@@ -28,13 +28,14 @@ fn config(
 ) -> anyhow::Result<String> {
     let certificates = site.certificates();
     let certificates = text(&certificates)?;
-    let alpn = match carrier {
-        Carrier::Http1 => "http/1.1",
-        Carrier::Http2 => "h2",
+    let (mode, alpn) = match carrier {
+        Carrier::Http1 => ("http\n             http-reuse always", "alpn http/1.1"),
+        Carrier::Http2 => ("http\n             http-reuse always", "alpn h2"),
+        Carrier::Tcp => ("tcp", ""),
     };
     let tls = format!(
         "ssl crt {certificates}/pair.pem ca-file {certificates}/ca.pem verify required \
-         ssl-min-ver TLSv1.3 alpn {alpn}"
+         ssl-min-ver TLSv1.3 {alpn}"
     );
     let (bind, server) = match half {
         Half::Client => (String::new(), format!("{tls} sni str({SERVER_NAME}) verifyhost {SERVER_NAME}")),
@@ -48,12 +49,11 @@ fn config(
              maxconn 12000
              no strict-limits
          defaults
-             mode http
+             mode {mode}
              timeout connect 5s
              timeout client 1h
              timeout server 1h
              timeout http-keep-alive 1h
-             http-reuse always
          frontend in
              bind {listen} {bind}
              default_backend next

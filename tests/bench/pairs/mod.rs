@@ -1,12 +1,13 @@
 //! What is measured: the app alone, and pairs of proxies in front of it.
 //!
-//! Every pair takes plain HTTP/1.1 at its client's half, carries it over mutual TLS 1.3, and gives plain
-//! HTTP/1.1 to the same app. Each half is one process with one thread for traffic.
+//! Every pair takes plain HTTP/1.1 (or bytes, which it does not look at) at its client's half, carries it over
+//! mutual TLS 1.3, and gives the same to the same app. Each half is one process with one thread for traffic.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,6 +15,7 @@ use anyhow::Context;
 use crate::floor::{Carrier, Half};
 use crate::load::Load;
 use crate::load::generator::{Generator, Target};
+use crate::netspace::Redirects;
 use crate::process::{Running, installed, poll_until, spare_address};
 
 pub(crate) use self::selvedge::Variant;
@@ -36,7 +38,7 @@ pub(crate) enum Kind {
     Envoy(Carrier),
 }
 
-use Carrier::{Http1, Http2};
+use Carrier::{Http1, Http2, Tcp};
 
 impl Kind {
     /// Who takes every load.
@@ -53,6 +55,15 @@ impl Kind {
         Self::Envoy(Http2),
     ];
 
+    /// Who carries opaque TCP.
+    pub(crate) const OPAQUE: [Self; 5] = [
+        Self::Direct,
+        Self::Selvedge(Tcp, Variant::Plain),
+        Self::Floor(Tcp),
+        Self::Haproxy(Tcp),
+        Self::Envoy(Tcp),
+    ];
+
     /// The product as it is used, and with one thing changed: what that costs.
     pub(crate) const GROWTH: [Self; 5] = [
         Self::Selvedge(Http1, Variant::Plain),
@@ -67,13 +78,17 @@ impl Kind {
             Self::Direct => "direct",
             Self::Floor(Http1) => "floor-h1",
             Self::Floor(Http2) => "floor-h2",
+            Self::Floor(Tcp) => "floor-tcp",
             Self::Selvedge(Http1, variant) => variant.name(),
             Self::Selvedge(Http2, _) => "selvedge-h2",
+            Self::Selvedge(Tcp, _) => "selvedge-tcp",
             Self::Nginx => "nginx",
             Self::Haproxy(Http1) => "haproxy-h1",
             Self::Haproxy(Http2) => "haproxy-h2",
+            Self::Haproxy(Tcp) => "haproxy-tcp",
             Self::Envoy(Http1) => "envoy-h1",
             Self::Envoy(Http2) => "envoy-h2",
+            Self::Envoy(Tcp) => "envoy-tcp",
         }
     }
 
@@ -123,7 +138,8 @@ impl std::str::FromStr for Kind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let all = || Self::ALL.into_iter().chain(Self::GROWTH.into_iter().skip(1));
+        let others = || Self::OPAQUE.into_iter().skip(1).chain(Self::GROWTH.into_iter().skip(1));
+        let all = || Self::ALL.into_iter().chain(others());
         let known = all().map(Self::name).collect::<Vec<_>>().join(", ");
         let found = all().find(|kind| kind.name() == name);
         found.ok_or_else(|| format!("{name:?} is not one of {known}"))
@@ -139,6 +155,8 @@ pub(crate) struct Site {
     pub(crate) app: SocketAddr,
     /// The `selvedge` binary; `selvedge-proxy` is beside it.
     pub(crate) selvedge: PathBuf,
+    /// Opaque TCP only: addresses from which clients are redirected to the pairs.
+    pub(crate) redirects: Option<Arc<Redirects>>,
 }
 
 impl Site {
@@ -244,14 +262,18 @@ fn foreign(
     let (inner, outer) = (spare_address()?, spare_address()?);
     let server = start(&format!("{name}-server"), Half::Server, inner, site.app, site)?;
     let client = start(&format!("{name}-client"), Half::Client, outer, inner, site)?;
-    let (name, site) = (format!("{name}-another"), site.clone());
+    let (name, own) = (format!("{name}-another"), site.clone());
     let another = move || {
         let address = spare_address()?;
-        let process = start(&name, Half::Client, address, inner, &site)?;
+        let process = start(&name, Half::Client, address, inner, &own)?;
         Ok(Starting { process, ready: Target { address, authority: "app".into() }, path: "/" })
     };
+    let reached = match &site.redirects {
+        Some(redirects) => Redirects::lead(redirects.claim(), outer.port())?,
+        None => outer,
+    };
     Ok(Pair {
-        target: Target { address: outer, authority: "app".into() },
+        target: Target { address: reached, authority: "app".into() },
         halves: vec![client, server],
         beside: Vec::new(),
         another: Some(Box::new(another)),

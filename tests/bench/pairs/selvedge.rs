@@ -10,6 +10,7 @@ use std::process::Command;
 use super::{Pair, Site, Starting, documents};
 use crate::floor::Carrier;
 use crate::load::generator::Target;
+use crate::netspace::Redirects;
 use crate::process::{Running, output, spare_address};
 
 /// What is changed to see what it costs.
@@ -38,10 +39,17 @@ impl Variant {
 }
 
 pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site) -> anyhow::Result<Pair> {
+    // Opaque: who connects to this address is redirected to the client's half.
+    let redirects = site.redirects.as_deref().filter(|_| carrier == Carrier::Tcp);
+    let own = redirects.map(Redirects::claim);
+    let services = match own {
+        Some(address) => documents::opaque_services(site.app, address),
+        None => documents::services(site.app, variant),
+    };
     let mesh = Mesh { name, carrier, variant, site, directory: site.directory.join(name) };
     let config = mesh.config();
     std::fs::create_dir_all(&config)?;
-    std::fs::write(config.join("services.yaml"), documents::services(site.app, variant))?;
+    std::fs::write(config.join("services.yaml"), services)?;
     std::fs::write(config.join("workloads.yaml"), documents::workloads(site.app, None, variant))?;
     let (control_plane, grpc) = mesh.control_plane()?;
 
@@ -51,7 +59,11 @@ pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site)
     std::fs::write(config.join("workloads.yaml"), documents::workloads(site.app, Some(inbound), variant))?;
     let sidecar = Sidecar::new(&mesh, grpc, "client")?;
     let mut client = sidecar.start(None)?;
-    let address = client.address_of("outbound")?;
+    let outbound = client.address_of("outbound")?;
+    let address = match own {
+        Some(address) => Redirects::lead(address, outbound.port())?,
+        None => outbound,
+    };
     let another = move || {
         let admin = spare_address()?;
         let ready = Target { address: admin, authority: admin.to_string() };
@@ -119,11 +131,15 @@ impl Sidecar {
             ["--control-plane", &control_plane.to_string()],
             ["--outbound", "127.0.0.1:0"],
             ["--inbound", inbound],
-            ["--app", &mesh.site.app.to_string()],
-            ["--carrier", mesh.carrier.word()],
             ["--workers", workers],
         ];
-        let args = args.as_flattened().iter().map(ToString::to_string).collect();
+        let mut args: Vec<String> = args.as_flattened().iter().map(ToString::to_string).collect();
+        let mut flags = |flags: &[&str]| args.extend(flags.iter().map(ToString::to_string));
+        match (mesh.carrier, workload) {
+            (Carrier::Tcp, "client") => flags(&["--redirected"]),
+            (Carrier::Tcp, _) => flags(&["--app", &mesh.site.app.to_string()]),
+            (carrier, _) => flags(&["--app", &mesh.site.app.to_string(), "--carrier", carrier.word()]),
+        }
         Ok(Self { name: format!("{}-{workload}", mesh.name), args, token, site: mesh.site.clone() })
     }
 

@@ -13,7 +13,7 @@ mod text;
 
 /// Who is compared with whom: the product with its floor and the peers, and the floor with the peers to
 /// show that it is a floor.
-const COMPARED: [(&str, &str); 13] = [
+const COMPARED: [(&str, &str); 18] = [
     ("selvedge-h1", "floor-h1"),
     ("selvedge-h2", "floor-h2"),
     ("selvedge-h1", "nginx"),
@@ -27,6 +27,11 @@ const COMPARED: [(&str, &str); 13] = [
     ("floor-h1", "envoy-h1"),
     ("floor-h2", "haproxy-h2"),
     ("floor-h2", "envoy-h2"),
+    ("selvedge-tcp", "floor-tcp"),
+    ("selvedge-tcp", "haproxy-tcp"),
+    ("selvedge-tcp", "envoy-tcp"),
+    ("floor-tcp", "haproxy-tcp"),
+    ("floor-tcp", "envoy-tcp"),
 ];
 
 /// The product as it is used, with which its variants are compared.
