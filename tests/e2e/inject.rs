@@ -184,7 +184,7 @@ fn examples(setting: &Setting) -> (&'static str, &'static [&'static str]) {
     match setting.values {
         Values::Image => ("registry.example/a:1", &[""]),
         Values::OneOf(words) => (words[0], &["maybe"]),
-        Values::Ports if setting.name == "default-opaque-ports" => ("25,3306", &["no", "25-30"]),
+        Values::PortNumbers => ("25,3306", &["no", "25-30"]),
         Values::Ports => ("25,8000-8010", &["0", "70000", "9-8", "x"]),
         Values::Networks => ("10.0.0.0/8,fd00::1", &["10.0.0.0/33", "x"]),
         Values::Time => ("1m 30s", &["5", "x", "-1s"]),

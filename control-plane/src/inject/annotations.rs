@@ -37,6 +37,8 @@ pub enum Values {
     OneOf(&'static [&'static str]),
     /// Ports and ranges of them, such as `25,8000-8010`.
     Ports,
+    /// Ports without ranges, such as `25,3306`.
+    PortNumbers,
     /// Networks and addresses, such as `10.0.0.0/8,fd00::1`.
     Networks,
     /// A length of time, such as `500ms` or `1m 30s`.
@@ -212,7 +214,7 @@ pub const SETTINGS: [Setting; 32] = [
     ),
     setting(
         "default-opaque-ports",
-        Values::Ports,
+        Values::PortNumbers,
         Acts::Proxy("SELVEDGE_OPAQUE_PORTS"),
         "ports, also elsewhere, whose connections are opaque where nothing is declared; no ranges",
     ),
@@ -247,7 +249,7 @@ impl Setting {
                 true => Ok(()),
                 false => refused(&format!("not one of {}", words.join(", "))),
             },
-            Values::Ports if self.name == "default-opaque-ports" => {
+            Values::PortNumbers => {
                 let port = |text: &str| text.parse::<u16>().is_ok();
                 match value.split(',').all(port) {
                     true => Ok(()),
@@ -343,6 +345,7 @@ pub fn markdown() -> String {
                 words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
             }
             Values::Ports => "ports: `25,8000-8010`".to_owned(),
+            Values::PortNumbers => "ports: `25,3306`".to_owned(),
             Values::Networks => "networks: `10.0.0.0/8,fd00::1`".to_owned(),
             Values::Time => "a time: `500ms`, `30s`".to_owned(),
             Values::Number(least, most) if most > 1000 => format!("a number from {least}"),
