@@ -8,13 +8,12 @@ use std::{
 };
 
 use selvedge_certs::ca::{Authority, to_pem};
-use selvedge_kubernetes::Kind;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{
     Cluster,
-    status::words::{EventWords, event_object},
+    status::words::{EventWords, event_kind, event_object},
 };
 use crate::inject::events::Event;
 
@@ -41,7 +40,7 @@ impl Cluster {
 
     /// Writes what happened to pods, until nobody can tell any more. An Event that cannot be written is lost.
     pub(crate) async fn write_injection_events(&self, mut happened: mpsc::Receiver<Event>) {
-        let kind = Kind::namespaced("events.k8s.io/v1", "Event", "events");
+        let kind = event_kind();
         while let Some(Event { subject, warning, reason, message }) = happened.recv().await {
             let regarding = json!({
                 "apiVersion": subject.api_version,

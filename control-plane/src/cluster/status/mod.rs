@@ -175,7 +175,7 @@ impl Writer {
             .map(|problem| (words::event_name(object, problem), *problem))
             .collect();
         told.retain(|name| events.iter().any(|(still, _)| still == name));
-        let kind = Kind::namespaced("events.k8s.io/v1", "Event", "events");
+        let kind = words::event_kind();
         for (name, problem) in events {
             if told.contains(&name) {
                 continue;

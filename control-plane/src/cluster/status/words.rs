@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use selvedge_kubernetes::Kind;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -246,6 +247,11 @@ pub(in crate::cluster) struct EventWords {
     pub(in crate::cluster) action: &'static str,
     /// The whole of it.
     pub(in crate::cluster) note: String,
+}
+
+/// The kind of what [`event_object`] makes.
+pub(in crate::cluster) fn event_kind() -> Kind {
+    Kind::namespaced("events.k8s.io/v1", "Event", "events")
 }
 
 /// An Event (events.k8s.io/v1) of ours about `regarding`.
