@@ -127,7 +127,7 @@ pub fn until(worker: Rc<Worker>, direction: Direction, lifetime: Option<Lifetime
 impl Until {
     /// Completes when the connection must take no more requests. Then gives the time that requests in
     /// progress still have.
-    async fn requests(&self) -> Duration {
+    pub(crate) async fn requests(&self) -> Duration {
         self.over(|lifetime| lifetime.retire_at).await;
         self.worker.leave.rest(self.worker.settings.drain_timeout)
     }

@@ -19,6 +19,20 @@ use crate::{SELVEDGE, mesh_client};
 /// How long any one exchange may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// The words of `proxy/src/opaque/frames.rs`: the end of one side of a session, and the beginning of another.
+const END: [u8; 4] = [0; 4];
+const OPEN: [u8; 4] = [0xff; 4];
+
+/// Bytes of a session's, as they go over the mesh.
+fn frame(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).expect("a short one").to_be_bytes()[..], bytes].concat()
+}
+
+/// What the sidecar sends for an app that says `bytes` first.
+fn accepted(bytes: &[u8]) -> Vec<u8> {
+    [frame(&preamble::ACCEPTED), frame(bytes)].concat()
+}
+
 /// The workload whose app the test is.
 const SERVER: &str = "app-1";
 
@@ -58,11 +72,12 @@ impl Around {
     /// A peer's connection and what the app has of it, in use.
     async fn in_use(&self) -> (TlsStream<TcpStream>, TcpStream) {
         let mut peer = self.peer().await;
-        peer.write_all(b"hello").await.expect("it is taken");
+        peer.write_all(&frame(b"hello")).await.expect("it is taken");
         let mut app = self.accept().await;
         assert_eq!(exactly(&mut app, 5).await, b"hello");
         app.write_all(b"welcome").await.expect("it is taken");
-        assert_eq!(exactly(&mut peer, 2 + 7).await, [&preamble::ACCEPTED[..], b"welcome"].concat());
+        let answer = accepted(b"welcome");
+        assert_eq!(exactly(&mut peer, answer.len()).await, answer);
         (peer, app)
     }
 
@@ -105,12 +120,12 @@ async fn each_side_may_end_before_the_other_and_all_is_counted() {
     let around = Around::new(&[]).await;
     let (mut peer, mut app) = around.in_use().await;
 
-    peer.write_all(b"last question").await.unwrap();
-    peer.shutdown().await.unwrap();
+    peer.write_all(&[frame(b"last question"), END.to_vec()].concat()).await.unwrap();
     assert_eq!(rest(&mut app).await, (b"last question".to_vec(), true), "the app sees the end");
     app.write_all(b"long answer").await.unwrap();
     app.shutdown().await.unwrap();
-    assert_eq!(rest(&mut peer).await, (b"long answer".to_vec(), true));
+    let answer = [frame(b"long answer"), END.to_vec()].concat();
+    assert_eq!(exactly(&mut peer, answer.len()).await, answer);
 
     let received = "received_bytes=18";
     around.logged(&["access", "tcp", received, "sent_bytes=18", "sa/caller"]).await;
@@ -127,7 +142,8 @@ async fn an_app_that_speaks_first_is_heard() {
 
     around.accept().await.write_all(b"220 ready").await.unwrap();
 
-    assert_eq!(exactly(&mut peer, 2 + 9).await, [&preamble::ACCEPTED[..], b"220 ready"].concat());
+    let answer = accepted(b"220 ready");
+    assert_eq!(exactly(&mut peer, answer.len()).await, answer);
 }
 
 #[tokio::test]
@@ -154,7 +170,8 @@ async fn an_app_that_is_not_there_is_named_to_the_peer() {
     let mut peer = around.peer().await;
     let (answer, _) = rest(&mut peer).await;
 
-    let refused = preamble::decode_answer(answer.get(2..).unwrap_or_default()).unwrap().unwrap_or_default();
+    let refused =
+        preamble::decode_answer(answer.get(4 + 2..).unwrap_or_default()).unwrap().unwrap_or_default();
     assert!(refused.starts_with("app-unreachable: "), "{refused:?}");
     assert_eq!(around.metric("selvedge_inbound_tcp_connections_refused_total").await, 1.0);
 }
@@ -196,7 +213,7 @@ async fn draining_gives_a_connection_its_time_and_then_ends_it() {
 
     let sidecar = around.mesh.workload(SERVER).sidecar_process().unwrap();
     sidecar.signal(Signal::TERM).unwrap();
-    peer.write_all(b"still there?").await.unwrap();
+    peer.write_all(&frame(b"still there?")).await.unwrap();
     assert_eq!(exactly(&mut app, 12).await, b"still there?");
 
     assert!(!rest(&mut peer).await.1, "cut off");
@@ -208,36 +225,89 @@ async fn a_large_transfer_arrives_whole_both_ways() {
     const LENGTH: usize = 32 << 20;
     let around = Around::new(&[]).await;
     let (peer, app) = around.in_use().await;
-    let pattern = |start: usize| (start..).map(|place| place.wrapping_mul(2_654_435_761).to_le_bytes()[3]);
-    let exchange =
-        async |stream: (Box<dyn tokio::io::AsyncRead + Unpin>, Box<dyn tokio::io::AsyncWrite + Unpin>)| {
-            let (mut reader, mut writer) = stream;
-            let writing = async {
-                let sent: Vec<u8> = pattern(0).take(1 << 16).collect();
-                for _ in 0..LENGTH / sent.len() {
-                    writer.write_all(&sent).await.unwrap();
-                }
-                writer.shutdown().await.unwrap();
-            };
-            let reading = async {
-                let expected: Vec<u8> = pattern(0).take(1 << 16).collect();
-                let mut piece = vec![0; 1 << 16];
-                for _ in 0..LENGTH / piece.len() {
-                    reader.read_exact(&mut piece).await.unwrap();
-                    assert!(piece == expected);
-                }
-                assert_eq!(reader.read(&mut piece).await.unwrap(), 0);
-            };
-            tokio::join!(writing, reading);
-        };
-    let (peer, app) = (tokio::io::split(peer), app.into_split());
-
-    let both = async {
-        tokio::join!(
-            exchange((Box::new(peer.0), Box::new(peer.1))),
-            exchange((Box::new(app.0), Box::new(app.1)))
-        )
+    let piece: Vec<u8> =
+        (0_u32..1 << 16).map(|place| place.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let framed = frame(&piece);
+    let (mut peer_reads, mut peer_writes) = tokio::io::split(peer);
+    let (mut app_reads, mut app_writes) = app.into_split();
+    let (piece, framed) = (&piece, &framed);
+    let at_peer = async move {
+        for _ in 0..LENGTH / piece.len() {
+            peer_writes.write_all(framed).await.unwrap();
+        }
+        peer_writes.write_all(&END).await.unwrap();
+        // Kept: what is dropped is closed.
+        peer_writes
+    };
+    let at_app = async move {
+        for _ in 0..LENGTH / piece.len() {
+            app_writes.write_all(piece).await.unwrap();
+        }
+        app_writes.shutdown().await.unwrap();
+    };
+    let to_app = async {
+        let mut read = vec![0; piece.len()];
+        for _ in 0..LENGTH / piece.len() {
+            app_reads.read_exact(&mut read).await.unwrap();
+            assert!(read == *piece);
+        }
+        assert_eq!(app_reads.read(&mut read).await.unwrap(), 0);
+    };
+    let to_peer = async {
+        let mut read = Vec::with_capacity(LENGTH);
+        loop {
+            let length = u64::from(peer_reads.read_u32().await.unwrap());
+            if length == 0 {
+                break;
+            }
+            (&mut peer_reads).take(length).read_to_end(&mut read).await.unwrap();
+        }
+        assert!(read.len() == LENGTH && read.chunks(piece.len()).all(|chunk| chunk == piece));
     };
 
-    timeout(LIMIT * 6, both).await.expect("64 MiB take no minute");
+    let all = async { tokio::join!(at_peer, at_app, to_app, to_peer) };
+    timeout(LIMIT * 6, all).await.expect("64 MiB take no minute");
+}
+
+#[tokio::test]
+async fn a_connection_takes_one_session_after_another() {
+    let around = Around::new(&[]).await;
+    let (mut peer, mut app) = around.in_use().await;
+    for _ in 0..3 {
+        peer.write_all(&END).await.unwrap();
+        assert_eq!(rest(&mut app).await, (Vec::new(), true));
+        drop(app);
+        assert_eq!(exactly(&mut peer, 4).await, END);
+
+        peer.write_all(&[OPEN.to_vec(), frame(b"once more")].concat()).await.unwrap();
+        app = around.accept().await;
+        assert_eq!(exactly(&mut app, 9).await, b"once more");
+        app.write_all(b"welcome").await.unwrap();
+        let answer = accepted(b"welcome");
+        assert_eq!(exactly(&mut peer, answer.len()).await, answer);
+    }
+    assert_eq!(around.metric("selvedge_inbound_tcp_connections_opened_total").await, 4.0);
+    assert_eq!(around.metric("selvedge_inbound_connections_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn an_idle_connection_hears_that_the_sidecar_drains_and_a_session_begun_before_is_served() {
+    let around = Around::new(&[]).await;
+    let (mut peer, mut app) = around.in_use().await;
+    peer.write_all(&END).await.unwrap();
+    app.shutdown().await.unwrap();
+    assert_eq!(exactly(&mut peer, 4).await, END);
+    let sidecar = around.mesh.workload(SERVER).sidecar_process().unwrap();
+
+    sidecar.signal(Signal::TERM).unwrap();
+    assert_eq!(exactly(&mut peer, 4).await, [0xff, 0xff, 0xff, 0xfe], "no more sessions");
+    // As if it had been under way.
+    peer.write_all(&[OPEN.to_vec(), frame(b"just now"), END.to_vec()].concat()).await.unwrap();
+    let mut app = around.accept().await;
+    assert_eq!(rest(&mut app).await, (b"just now".to_vec(), true));
+    drop(app);
+
+    let answer = [frame(&preamble::ACCEPTED), END.to_vec()].concat();
+    assert_eq!(exactly(&mut peer, answer.len()).await, answer);
+    assert!(sidecar.wait(SOON).await.unwrap().success());
 }

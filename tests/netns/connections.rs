@@ -85,10 +85,19 @@ async fn greeted_by(mesh: &Mesh, name: &str) {
     .await;
 }
 
-async fn refused(mesh: &Mesh) -> f64 {
+async fn metrics(mesh: &Mesh) -> String {
     let client = mesh.workload("client");
     let admin = client.loopback(4191);
-    let metrics = client.call(admin, call::to(&admin.to_string(), "/metrics")).await.unwrap().text();
+    client.call(admin, call::to(&admin.to_string(), "/metrics")).await.unwrap().text()
+}
+
+/// Mesh connections that the client's sidecar has opened.
+async fn opened(mesh: &Mesh) -> f64 {
+    sum_of(&metrics(mesh).await, "selvedge_outbound_connections_total").unwrap_or_default()
+}
+
+async fn refused(mesh: &Mesh) -> f64 {
+    let metrics = metrics(mesh).await;
     let overflow = metrics.lines().filter(|line| line.contains("error_type=\"overflow\""));
     let overflow: String = overflow.flat_map(|line| [line, "\n"]).collect();
     sum_of(&overflow, "selvedge_outbound_tcp_connections_refused_total").unwrap_or_default()
@@ -109,6 +118,20 @@ async fn routes_and_limits() {
     }
     mesh.write("route.yaml", &all_to("v1"));
     greeted_by(&mesh, "db-1").await;
+
+    // One after the other, they share mesh connections: no more than there may be at once.
+    let before = opened(&mesh).await;
+    for _ in 0..20 {
+        greeted_by(&mesh, "db-1").await;
+    }
+    let more = opened(&mesh).await - before;
+    assert!(more <= 2.0, "{more} mesh connections for 20 of the app's");
+
+    // One whose sidecar has gone is not used again.
+    mesh.kill_sidecar("db-1").await;
+    assert!(connect(&mesh).await.is_err(), "there is no sidecar");
+    mesh.restart_sidecar("db-1").await;
+    connect(&mesh).await.expect("a new mesh connection");
 
     // Two at once and no third, until one of them ends.
     let mut held = Vec::new();

@@ -25,7 +25,7 @@ use crate::{balance::Held, bind::Target, body::Body, upgrade::WebSocket};
 const IDLE_PLAIN: Duration = Duration::from_secs(4);
 
 /// How long an idle connection between sidecars is kept, unless the backend's policy says.
-const IDLE_MESH: Duration = Duration::from_secs(60);
+pub(super) const IDLE_MESH: Duration = Duration::from_secs(60);
 
 /// How often a connection that is coming back is looked at again before it is given up.
 const READY_LOOKS: usize = 4;

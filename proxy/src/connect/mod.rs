@@ -15,6 +15,7 @@ mod liveness;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 mod waiting;
 
 use std::{
@@ -24,7 +25,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::liveness::Liveness;
+pub use self::{
+    liveness::Liveness,
+    tunnels::{Hold, Tunnel},
+};
 
 use http::HeaderValue;
 use hyper::body::Incoming;
@@ -147,6 +151,8 @@ struct Pool {
     http1: http1::Connections,
     /// For requests of HTTP/1 clients, and of HTTP/2 clients: the app is spoken to as its client speaks.
     http2: [http2::Connections; 2],
+    /// For opaque TCP.
+    tunnels: tunnels::Connections,
 }
 
 /// A connection, or a place on one, that an answer arrives on.
@@ -242,21 +248,18 @@ impl Pools {
         }
     }
 
-    /// Opens a connection of opaque TCP to `target` within `limit`, which counts as open until what comes with
-    /// it is dropped. It is nobody else's.
+    /// A connection to `target` for one of opaque TCP: one that waits for its next, or one that is opened within
+    /// `limit`.
     ///
     /// # Errors
     /// If there is no connection, or not to whom it should be; nothing was sent to an app.
-    pub async fn opaque(
-        &self,
-        target: &Target,
-        limit: Duration,
-    ) -> Result<(tls::Opened, Option<OpenConnection>), Failure> {
-        let (carrier, app) = (wire::Carrier::Tcp, wire::AppProtocol::Unspecified);
-        // A tunnel ends by itself, not by its connection's age.
-        let mut connection = open(target, &self.settings, carrier, app, limit, tls::MAX_AGE).await?;
-        connection.stream.read_ahead();
-        Ok((connection, opened(target, &self.settings)))
+    pub async fn opaque(&self, target: &Arc<Target>, limit: Duration) -> Result<Tunnel, Failure> {
+        // Only a sidecar can tell one session from the next.
+        let pool = target.identity.is_some().then(|| self.pool(target));
+        match pool.as_ref().and_then(|pool| pool.tunnels.take(Instant::now())) {
+            Some(tunnel) => Ok(tunnel),
+            None => tunnels::open(pool.as_ref(), target, &self.settings, limit).await,
+        }
     }
 
     /// Closes connections that have been idle for long, and forgets targets that are no longer configured.
@@ -266,6 +269,7 @@ impl Pools {
             if let Some(pool) = place {
                 pool.http1.sweep(now);
                 pool.http2.iter().for_each(|connections| connections.sweep(now));
+                pool.tunnels.sweep(now);
                 if pool.target.strong_count() == 0 {
                     *place = None;
                 }
@@ -296,7 +300,12 @@ impl Pools {
 
 impl Pool {
     fn new(target: &Arc<Target>) -> Self {
-        Self { target: Arc::downgrade(target), http1: Default::default(), http2: Default::default() }
+        Self {
+            target: Arc::downgrade(target),
+            http1: Default::default(),
+            http2: Default::default(),
+            tunnels: Default::default(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsStream, server};
 
-use super::{ahead::ReadAhead, answer::Answered};
+use super::{ahead::ReadAhead, answer::Answered, frames::Framed};
 use crate::{
     accept::original::reset,
     connect::stream::{Prefixed, Stream},
@@ -31,6 +31,12 @@ impl<S: Abort> Abort for Prefixed<S> {
 }
 
 impl<S: Abort> Abort for ReadAhead<S> {
+    fn abort(&self) {
+        self.get_ref().abort();
+    }
+}
+
+impl<S: Abort> Abort for Framed<S> {
     fn abort(&self) {
         self.get_ref().abort();
     }

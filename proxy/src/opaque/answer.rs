@@ -55,6 +55,11 @@ impl<S> Answered<S> {
         self.awaited.is_none()
     }
 
+    /// What was read, whose bytes are the app's alone once the answer is heard.
+    pub(crate) fn into_inner(self) -> S {
+        self.inner
+    }
+
     /// What is read.
     pub(crate) fn get_ref(&self) -> &S {
         &self.inner

@@ -14,7 +14,13 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::buffers::{Buffer, Rest};
+use super::{
+    buffers::{BUFFER, Buffer, Rest},
+    frames::HEADER,
+};
+
+/// The most that is read at once: with the header of a frame, what TLS sends at once.
+const PIECE: usize = BUFFER - HEADER;
 
 /// Which of the two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +155,7 @@ impl Way {
                 Stage::Flowing => {
                     ready!(self.pass_on_rest(cx, to.as_mut(), meter)).map_err(At::Writing)?;
                     let mut buffer = Buffer::take();
-                    let mut into = ReadBuf::new(&mut buffer);
+                    let mut into = ReadBuf::new(&mut buffer[..PIECE]);
                     match from.as_mut().poll_read(cx, &mut into) {
                         Poll::Ready(result) => result.map_err(At::Reading)?,
                         Poll::Pending => {

@@ -1,8 +1,6 @@
 //! The way in: an opaque connection of a mesh peer's, or of a plain client's, to the app.
 
 use std::{
-    io,
-    io::Write,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
@@ -18,13 +16,13 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{ReadAhead, abort::Abort, session::Session};
+use super::{Framed, ReadAhead, abort::Abort, session::Session};
 use crate::{
     accept,
     authorize::{forbidden, refusal},
     connect::stream::Prefixed,
     detect::{First, detect},
-    error::{Failure, Reason},
+    error::Failure,
     forward::unreachable,
     serve::Until,
     telemetry::{Direction, Labels},
@@ -37,32 +35,32 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a plain client and the app may both say nothing.
 const SILENCE: Duration = Duration::from_secs(300);
 
+/// How long a peer may take to hear that a connection takes no more sessions: one that it began before it knew is
+/// served.
+const LAST_SESSION: Duration = Duration::from_secs(1);
+
 /// How long a client that is refused may take to hear why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A client's end.
 pub(crate) trait Client: AsyncRead + AsyncWrite + Abort + Unpin {
     /// Says that the connection goes on; with the app's first bytes.
-    ///
-    /// # Errors
-    /// If it cannot be said.
-    fn accept(&mut self) -> io::Result<()>;
+    fn accept(&mut self);
 
     /// Says why it does not.
     fn refuse(&mut self, failure: &Failure) -> impl Future<Output = ()>;
 }
 
 /// A mesh peer's sidecar, which is told.
-impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for TlsStream<S> {
-    fn accept(&mut self) -> io::Result<()> {
-        // Into rustls and no further: it is sent together with what comes next.
-        self.get_mut().1.writer().write_all(&preamble::ACCEPTED)
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for Framed<S> {
+    fn accept(&mut self) {
+        self.send_along(preamble::ACCEPTED);
     }
 
     async fn refuse(&mut self, failure: &Failure) {
         let telling = async {
             self.write_all(&preamble::encode_refusal(&failure.to_string())).await?;
-            self.shutdown().await
+            self.close().await
         };
         if let Ok(Err(error)) = tokio::time::timeout(LAST_WORDS, telling).await {
             tracing::debug!(%error, "a refused peer did not hear why");
@@ -72,9 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for TlsStream<S> {
 
 /// A plain client, to whom a closed connection must say all.
 impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for Prefixed<S> {
-    fn accept(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    fn accept(&mut self) {}
 
     async fn refuse(&mut self, _: &Failure) {
         self.abort();
@@ -99,22 +95,66 @@ pub(crate) struct Incoming<C> {
     pub(crate) until: Until,
 }
 
-/// Carries a mesh peer's connection to the app. Boxed: the connections that carry HTTP would have its room.
+impl<C> Incoming<C> {
+    /// The same, with another end.
+    fn map<D>(self, end: impl FnOnce(C) -> D) -> Incoming<D> {
+        let Self { client, peer, identity, port, counted, app, until } = self;
+        Incoming { client: end(client), peer, identity, port, counted, app, until }
+    }
+}
+
+/// Carries a mesh peer's sessions to the app, one after the other. Boxed: the connections that carry HTTP would have
+/// its room.
 pub(crate) fn mesh<S>(
     worker: Rc<Worker>,
-    mut incoming: Incoming<TlsStream<ReadAhead<S>>>,
+    incoming: Incoming<TlsStream<ReadAhead<S>>>,
 ) -> Pin<Box<impl Future<Output = ()>>>
 where
     S: AsyncRead + AsyncWrite + Abort + Unpin,
 {
-    incoming.client.get_mut().0.turn_on();
-    Box::pin(carry(worker, incoming))
+    let mut incoming = incoming.map(|mut client| {
+        client.get_mut().0.turn_on();
+        Framed::new(client)
+    });
+    Box::pin(async move {
+        while carry(&worker, &mut incoming).await.is_ok() && another(&worker, &mut incoming).await {}
+    })
+}
+
+/// Waits for the peer to begin another session.
+async fn another<S>(worker: &Worker, incoming: &mut Incoming<Framed<S>>) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Incoming { client, peer, until, .. } = incoming;
+    if !client.is_free() {
+        return false;
+    }
+    let next = tokio::select! {
+        biased;
+        next = tokio::time::timeout(worker.settings.idle_timeout, client.next_session()) => next,
+        _ = until.requests() => {
+            if client.say_closing().await.is_err() {
+                return false;
+            }
+            tokio::time::timeout(LAST_SESSION, client.next_session()).await
+        }
+    };
+    match next {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "idle mesh connection ended");
+            false
+        }
+        Err(_) => false,
+    }
 }
 
 /// Carries a plain client's connection to the app.
-pub(crate) async fn plain(worker: Rc<Worker>, incoming: Incoming<Prefixed<TcpStream>>) {
+pub(crate) async fn plain(worker: Rc<Worker>, mut incoming: Incoming<Prefixed<TcpStream>>) {
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
-    carry(worker, incoming).await;
+    // How it ended has been written down.
+    let _ = carry(&worker, &mut incoming).await;
 }
 
 /// Connects to the app for a plain client that says nothing: perhaps the app speaks first. Then the connection
@@ -157,49 +197,54 @@ pub(crate) async fn speculate(
     }
     let client = Prefixed::new(read.split().freeze(), client);
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
-    let incoming = Incoming { client, peer, identity, port, counted, app, until };
-    exchange(worker, incoming, Ok(app_end)).await;
+    let mut incoming = Incoming { client, peer, identity, port, counted, app, until };
+    // How it ended has been written down.
+    let _ = exchange(&worker, &mut incoming, Ok(app_end)).await;
     None
 }
 
 /// Carries a connection to the app, as long as policy lets it.
-async fn carry<C: Client>(worker: Rc<Worker>, incoming: Incoming<C>) {
-    let opened = match refusal(&worker, incoming.port, incoming.identity.as_ref()) {
+async fn carry<C: Client>(worker: &Rc<Worker>, incoming: &mut Incoming<C>) -> Result<(), Failure> {
+    let opened = match refusal(worker, incoming.port, incoming.identity.as_ref()) {
         Some(failure) => Err(failure),
-        None => connect(&worker, incoming.app).await,
+        None => connect(worker, incoming.app).await,
     };
-    exchange(worker, incoming, opened).await;
+    exchange(worker, incoming, opened).await
 }
 
-async fn exchange<C: Client>(worker: Rc<Worker>, incoming: Incoming<C>, opened: Result<TcpStream, Failure>) {
-    let Incoming { mut client, peer, identity, port, counted, app, until } = incoming;
-    let identity = identity.as_ref();
-    let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, counted, identity));
+async fn exchange<C: Client>(
+    worker: &Rc<Worker>,
+    incoming: &mut Incoming<C>,
+    opened: Result<TcpStream, Failure>,
+) -> Result<(), Failure> {
+    let Incoming { client, peer, identity, port, counted, app, until } = incoming;
+    let (identity, app, port) = (identity.as_ref(), *app, *port);
+    let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, *counted, identity));
     let session = Session {
-        worker: &worker,
+        worker,
         series: &series,
         direction: Direction::Inbound,
-        peer,
+        peer: *peer,
         identity,
         destination: format_args!("{app}"),
         started: Instant::now(),
     };
-    let mut app_end =
-        match opened.and_then(|opened| client.accept().map_err(|error| broken(&error)).map(|()| opened)) {
-            Ok(opened) => opened,
-            Err(failure) => {
-                session.refused(&failure);
-                return client.refuse(&failure).await;
-            }
-        };
+    let mut app_end = match opened {
+        Ok(opened) => opened,
+        Err(failure) => {
+            session.refused(&failure);
+            client.refuse(&failure).await;
+            return Err(failure);
+        }
+    };
+    client.accept();
     let until = async {
         tokio::select! {
-            failure = forbidden(&worker, port, identity) => failure,
+            failure = forbidden(worker, port, identity) => failure,
             reason = until.tunnel() => Failure::new(reason, "the proxy drains, or the peer's certificate has ended"),
         }
     };
-    // How it ended has been written down.
-    let _ = session.carry(&mut client, &mut app_end, app, worker.settings.tcp, until).await;
+    session.carry(client, &mut app_end, app, worker.settings.tcp, until).await
 }
 
 async fn connect(worker: &Worker, app: SocketAddr) -> Result<TcpStream, Failure> {
@@ -208,8 +253,4 @@ async fn connect(worker: &Worker, app: SocketAddr) -> Result<TcpStream, Failure>
     let opened = opened.map_err(|error| unreachable(worker, app, &error))?;
     opened.set_nodelay(true).map_err(|error| unreachable(worker, app, &error))?;
     Ok(opened)
-}
-
-fn broken(error: &io::Error) -> Failure {
-    Failure::new(Reason::Reset, format!("the client broke off: {error}"))
 }

@@ -13,7 +13,7 @@ use selvedge_model::{ConnectionFacts, ConnectionLimits, Layer, WeightedBackend};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::{
-    Limits,
+    Framed, Limits,
     abort::Abort,
     answer::{Answered, refusal},
     session::Session,
@@ -26,12 +26,15 @@ use crate::{
     },
     bind::{Bound, BoundBackend, BoundEndpoint, ClientTls, Destination, Slot, Target},
     body::InFlight,
-    connect::stream::{Prefixed, Stream},
+    connect::{
+        Hold, Tunnel,
+        stream::{Prefixed, Stream},
+    },
     detect::{First, detect},
     error::{Failure, Reason},
     route::through,
-    serve::{self, Lifetime},
-    telemetry::{Direction, Labels, OpenConnection, TcpSeries},
+    serve,
+    telemetry::{Direction, Labels, TcpSeries},
     worker::Worker,
 };
 
@@ -82,16 +85,15 @@ impl Outgoing {
 
 /// The endpoint's end of a connection, and what hangs on it.
 struct Far {
-    stream: Answered<Stream>,
+    stream: Answered<Framed<Stream>>,
+    hold: Hold,
     /// What the server has said already.
     greeting: BytesMut,
     endpoint: SocketAddr,
     series: Arc<TcpSeries>,
     limits: Limits,
-    lifetime: Option<Lifetime>,
     /// Who is to blame if it breaks off before it has begun.
     judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
-    _open: Option<OpenConnection>,
     /// Its share of the endpoint's load, and its place among the connections that the backend may have.
     _counted: Option<(InFlight, Held)>,
 }
@@ -183,7 +185,8 @@ async fn exchange(
     mut far: Far,
     started: Instant,
 ) {
-    let until = serve::until(Rc::clone(worker), accept::Direction::Outbound, far.lifetime.take());
+    let until =
+        serve::until(Rc::clone(worker), accept::Direction::Outbound, far.hold.lifetime.clone().of_tunnel());
     let until = async {
         let reason = until.tunnel().await;
         Failure::new(reason, "the proxy drains, or the endpoint's certificate has ended")
@@ -196,10 +199,14 @@ async fn exchange(
     let greeting = far.greeting.split().freeze();
     let mut stream = Prefixed::new(greeting, far.stream);
     let ended = session.carry(&mut client, &mut stream, endpoint, limits, until).await;
-    match ended.err().filter(|_| !stream.get_ref().is_heard()).map(|failure| failure.reason) {
+    let failed = ended.err().map(|failure| failure.reason);
+    match failed.filter(|_| !stream.get_ref().is_heard()) {
         // Nobody's fault that can be told: a client may leave, or a limit be reached, before a word is said.
         Some(reason) if reason != Reason::AppUnreachable => {}
         reason => judge_by(worker, far.judged.as_ref(), reason),
+    }
+    if failed.is_none() {
+        far.hold.give_back(stream.into_inner().into_inner(), Instant::now());
     }
 }
 
@@ -241,20 +248,12 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
         let meshed = endpoint.target.identity.is_some();
         let series = Arc::clone(if meshed { &series.mtls } else { &series.plain });
         match worker.pools.opaque(&endpoint.target, backend.policy.connect_timeout).await {
-            Ok((opened, open)) => {
-                let limits = limits(worker, &backend.policy.connections);
-                let judged = Some((Arc::clone(backend), Arc::clone(&endpoint)));
+            Ok(tunnel) => {
                 return Ok(Far {
-                    lifetime: opened.lifetime.of_tunnel(),
-                    ..far(
-                        said_by(meshed, opened.stream),
-                        endpoint.address,
-                        series,
-                        limits,
-                        judged,
-                        open,
-                        Some((in_flight, slot)),
-                    )
+                    limits: limits(worker, &backend.policy.connections),
+                    judged: Some((Arc::clone(backend), Arc::clone(&endpoint))),
+                    _counted: Some((in_flight, slot)),
+                    ..far(tunnel, meshed, endpoint.address, series, worker.settings.tcp)
                 });
             }
             Err(failure) => {
@@ -295,23 +294,12 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
     }))
 }
 
-/// What is read of an endpoint: where it is `meshed`, its sidecar's answer comes first. TLS alone tells nothing:
-/// a server outside the mesh may speak it too.
-fn said_by(meshed: bool, stream: Stream) -> Answered<Stream> {
-    if meshed { Answered::expected(stream) } else { Answered::unexpected(stream) }
-}
-
-fn far(
-    stream: Answered<Stream>,
-    endpoint: SocketAddr,
-    series: Arc<TcpSeries>,
-    limits: Limits,
-    judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
-    open: Option<OpenConnection>,
-    counted: Option<(InFlight, Held)>,
-) -> Far {
-    let greeting = BytesMut::new();
-    Far { stream, greeting, endpoint, series, limits, lifetime: None, judged, _open: open, _counted: counted }
+/// The end of `tunnel`. Where it is `meshed`, a sidecar's answer comes first. TLS alone tells nothing: a server
+/// outside the mesh may speak it too.
+fn far(tunnel: Tunnel, meshed: bool, endpoint: SocketAddr, series: Arc<TcpSeries>, limits: Limits) -> Far {
+    let Tunnel { stream, hold } = tunnel;
+    let stream = if meshed { Answered::expected(stream) } else { Answered::unexpected(stream) };
+    Far { stream, hold, greeting: BytesMut::new(), endpoint, series, limits, judged: None, _counted: None }
 }
 
 /// Opens a connection to an address that the mesh does not know.
@@ -321,9 +309,8 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refus
     let refused = |failure| Refused { failure, series: Arc::clone(&series) };
     let target = through(worker, &outgoing.destination, outgoing.arrival.peer).map_err(refused)?;
     let target: &Arc<Target> = target;
-    let (opened, open) = worker.pools.opaque(target, CONNECT_TIMEOUT).await.map_err(refused)?;
-    let stream = Answered::unexpected(opened.stream);
-    Ok(far(stream, target.dial, Arc::clone(&series), worker.settings.tcp, None, open, None))
+    let tunnel = worker.pools.opaque(target, CONNECT_TIMEOUT).await.map_err(refused)?;
+    Ok(far(tunnel, false, target.dial, Arc::clone(&series), worker.settings.tcp))
 }
 
 /// The rule that a connection follows, and the place in its backends that was drawn.

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| selvedge_tests::fuzz::detection(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rules::detection(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| selvedge_tests::fuzz::normal_path(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rules::normal_path(bytes));

@@ -1,0 +1,112 @@
+//! Connections of opaque TCP: one session at a time, idle ones of the mesh kept in a stack.
+
+use std::{
+    cell::RefCell,
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
+
+use selvedge_api::wire;
+
+use super::{
+    Failure, Pool, Settings,
+    http1::IDLE_MESH,
+    stream::Stream,
+    tls::{self, Lifetime},
+};
+use crate::{bind::Target, opaque::Framed, telemetry::OpenConnection};
+
+/// How many of a worker's connections to one target wait for another session at most: what more there were served
+/// a burst.
+const MOST_IDLE: usize = 64;
+
+/// A connection that carries a session of opaque TCP.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The session's bytes.
+    pub(crate) stream: Framed<Stream>,
+    /// What the connection is to whoever opened it.
+    pub(crate) hold: Hold,
+}
+
+/// A connection's place, while its bytes are elsewhere. Dropped: the connection counts as closed.
+#[derive(Debug)]
+pub struct Hold {
+    /// Until when the connection may be used.
+    pub(crate) lifetime: Lifetime,
+    pool: Weak<Pool>,
+    _open: Option<OpenConnection>,
+}
+
+/// A worker's idle connections to one target, the one used last on top.
+#[derive(Debug, Default)]
+pub(super) struct Connections(RefCell<Vec<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    tunnel: Tunnel,
+    idle_since: Instant,
+}
+
+impl Kept {
+    fn is_usable(&mut self, now: Instant) -> bool {
+        now.duration_since(self.idle_since) < IDLE_MESH
+            && self.tunnel.hold.lifetime.lasts(now)
+            && self.tunnel.stream.is_awaited()
+    }
+}
+
+impl Hold {
+    /// Keeps the connection for another session, now that `stream` has carried one to its end. Otherwise it is
+    /// closed.
+    pub(crate) fn give_back(self, stream: Framed<Stream>, now: Instant) {
+        if let Some(pool) = self.pool.upgrade()
+            && stream.is_free()
+        {
+            let mut idle = pool.tunnels.0.borrow_mut();
+            if idle.len() < MOST_IDLE {
+                idle.push(Kept { tunnel: Tunnel { stream, hold: self }, idle_since: now });
+            }
+        }
+    }
+}
+
+impl Connections {
+    pub(super) fn sweep(&self, now: Instant) {
+        self.0.borrow_mut().retain_mut(|kept| kept.is_usable(now));
+    }
+
+    /// One that its sidecar still waits on, with a session begun.
+    pub(super) fn take(&self, now: Instant) -> Option<Tunnel> {
+        loop {
+            let mut kept = self.0.borrow_mut().pop()?;
+            if kept.is_usable(now) {
+                kept.tunnel.stream.begin();
+                return Some(kept.tunnel);
+            }
+        }
+    }
+}
+
+/// Opens one to `target` within `limit`; afterwards it is kept in `pool`, if there is one.
+pub(super) async fn open(
+    pool: Option<&Rc<Pool>>,
+    target: &Target,
+    settings: &Settings,
+    limit: Duration,
+) -> Result<Tunnel, Failure> {
+    let (carrier, app) = (wire::Carrier::Tcp, wire::AppProtocol::Unspecified);
+    // A session ends by itself, not by its connection's age.
+    let mut opened = super::open(target, settings, carrier, app, limit, tls::MAX_AGE).await?;
+    opened.stream.read_ahead();
+    let stream = match pool {
+        Some(_) => Framed::new(opened.stream),
+        None => Framed::raw(opened.stream),
+    };
+    let hold = Hold {
+        lifetime: opened.lifetime,
+        pool: pool.map(Rc::downgrade).unwrap_or_default(),
+        _open: super::opened(target, settings),
+    };
+    Ok(Tunnel { stream, hold })
+}
