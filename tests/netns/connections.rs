@@ -149,3 +149,28 @@ async fn routes_and_limits() {
 fn opaque_connections_follow_routes_and_keep_to_limits() {
     netns(routes_and_limits);
 }
+
+/// A server's host that vanished while a mesh connection to it was kept for the next of the app's.
+async fn a_kept_connection_to_nobody() {
+    let mut mesh = Mesh::on(Kind::Bridge).await;
+    mesh.write("db.yaml", DOCUMENTS);
+    mesh.add([client("client").flags(&["--tcp-keepalive", "3s"]), server("db-1", "db", "v1")]).await;
+    greet(mesh.workload("db-1"));
+    greeted_by(&mesh, "db-1").await;
+    greeted_by(&mesh, "db-1").await;
+    // What was silent for a second is doubted. Nothing tells from outside that it was.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    mesh.network.cut(&mesh.workload("db-1").place);
+    let before = opened(&mesh).await;
+    assert!(connect(&mesh).await.is_err(), "cut off, and not left to wait");
+    assert_eq!(opened(&mesh).await, before, "it was a kept connection that was tried");
+
+    mesh.network.heal(&mesh.workload("db-1").place);
+    greeted_by(&mesh, "db-1").await;
+}
+
+#[test]
+fn a_kept_connection_to_a_host_that_vanished_is_given_up_soon() {
+    netns(a_kept_connection_to_nobody);
+}

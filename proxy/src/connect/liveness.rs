@@ -51,9 +51,28 @@ impl Liveness {
         Ok(())
     }
 
+    /// Watches a connection that was silent and is used again: its peer may have gone meanwhile, and what is sent now is
+    /// to find out as soon as silence would have, not after the kernel's 15 minutes. Until [`Self::trust`].
+    pub(crate) fn doubt(&self, tcp: &TcpStream) {
+        let known = [self.keepalive, self.user_timeout].into_iter().filter(|time| !time.is_zero()).min();
+        give_up_after(tcp, known);
+    }
+
+    /// Watches a connection as one whose peer is known to live.
+    pub(crate) fn trust(&self, tcp: &TcpStream) {
+        give_up_after(tcp, (!self.user_timeout.is_zero()).then_some(self.user_timeout));
+    }
+
     /// How often to ask over HTTP/2; `None`: never.
     pub fn pings(&self) -> Option<Duration> {
         (!self.ping_interval.is_zero()).then_some(self.ping_interval)
+    }
+}
+
+fn give_up_after(tcp: &TcpStream, time: Option<Duration>) {
+    if let Err(error) = SockRef::from(tcp).set_tcp_user_timeout(time) {
+        // Whoever reads it or writes to it next finds out.
+        tracing::debug!(%error, "a connection has ended");
     }
 }
 
@@ -90,5 +109,13 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
         assert_eq!(liveness.pings(), None);
+
+        let never = Liveness { user_timeout: Duration::ZERO, ..liveness };
+        never.doubt(&tcp);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        never.trust(&tcp);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+        liveness.doubt(&tcp);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
     }
 }

@@ -112,6 +112,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// What carries it.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0.get_ref(),
+        }
+    }
+
     /// Reads as much at a time as there is, from now on. TLS by itself reads little.
     pub fn read_ahead(&mut self) {
         if let Self::Tls(tls) = self {

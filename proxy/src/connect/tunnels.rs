@@ -9,12 +9,15 @@ use std::{
 use selvedge_api::wire;
 
 use super::{
-    Failure, Pool, Settings,
+    Failure, Liveness, Pool, Settings,
     http1::IDLE_MESH,
     stream::Stream,
     tls::{self, Lifetime},
 };
 use crate::{bind::Target, opaque::Framed, telemetry::OpenConnection};
+
+/// After so long a silence its peer may have gone without a word.
+const DOUBTFUL: Duration = Duration::from_secs(1);
 
 /// How many of a worker's connections to one target wait for another session at most: what more there were served
 /// a burst.
@@ -27,6 +30,8 @@ pub struct Tunnel {
     pub(crate) stream: Framed<Stream>,
     /// What the connection is to whoever opened it.
     pub(crate) hold: Hold,
+    /// By what to trust the connection again once its peer has been heard of.
+    pub(crate) doubted: Option<Liveness>,
 }
 
 /// A connection's place, while its bytes are elsewhere. Dropped: the connection counts as closed.
@@ -34,6 +39,7 @@ pub struct Tunnel {
 pub struct Hold {
     /// Until when the connection may be used.
     pub(crate) lifetime: Lifetime,
+    liveness: Liveness,
     pool: Weak<Pool>,
     _open: Option<OpenConnection>,
 }
@@ -65,7 +71,7 @@ impl Hold {
         {
             let mut idle = pool.tunnels.0.borrow_mut();
             if idle.len() < MOST_IDLE {
-                idle.push(Kept { tunnel: Tunnel { stream, hold: self }, idle_since: now });
+                idle.push(Kept { tunnel: Tunnel { stream, hold: self, doubted: None }, idle_since: now });
             }
         }
     }
@@ -81,8 +87,14 @@ impl Connections {
         loop {
             let mut kept = self.0.borrow_mut().pop()?;
             if kept.is_usable(now) {
-                kept.tunnel.stream.begin();
-                return Some(kept.tunnel);
+                let Kept { mut tunnel, idle_since } = kept;
+                tunnel.stream.begin();
+                if now.duration_since(idle_since) >= DOUBTFUL {
+                    let liveness = tunnel.hold.liveness;
+                    liveness.doubt(tunnel.stream.get_ref().tcp());
+                    tunnel.doubted = Some(liveness);
+                }
+                return Some(tunnel);
             }
         }
     }
@@ -105,8 +117,9 @@ pub(super) async fn open(
     };
     let hold = Hold {
         lifetime: opened.lifetime,
+        liveness: settings.liveness,
         pool: pool.map(Rc::downgrade).unwrap_or_default(),
         _open: super::opened(target, settings),
     };
-    Ok(Tunnel { stream, hold })
+    Ok(Tunnel { stream, hold, doubted: None })
 }

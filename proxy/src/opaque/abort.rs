@@ -4,7 +4,7 @@
 //! not: it is reset, and where TLS carries it there is no `close_notify` either.
 
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsStream, server};
+use tokio_rustls::server;
 
 use super::{ahead::ReadAhead, answer::Answered, frames::Framed};
 use crate::{
@@ -56,12 +56,6 @@ impl<S: Abort> Abort for server::TlsStream<S> {
 
 impl Abort for Stream {
     fn abort(&self) {
-        match self {
-            Self::Plain(tcp) => tcp.abort(),
-            Self::Tls(tls) => match &**tls {
-                TlsStream::Client(tls) => tls.get_ref().0.abort(),
-                TlsStream::Server(tls) => tls.get_ref().0.abort(),
-            },
-        }
+        self.tcp().abort();
     }
 }

@@ -11,17 +11,38 @@ use std::{
 };
 
 use selvedge_api::preamble;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
+use super::Framed;
 use crate::{
-    connect::stream::writes_to_inner,
+    connect::{
+        Liveness,
+        stream::{Stream, writes_to_inner},
+    },
     error::{Failure, Reason},
 };
+
+/// What may be a TCP connection.
+pub(crate) trait Carried {
+    /// That connection.
+    fn tcp(&self) -> Option<&TcpStream>;
+}
+
+impl Carried for Framed<Stream> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().tcp())
+    }
+}
 
 /// A stream whose first bytes read are an answer, which is taken out.
 #[derive(Debug)]
 pub(crate) struct Answered<S> {
     inner: S,
+    /// By what to trust the connection again once the answer has come.
+    doubted: Option<Liveness>,
     /// `None`: it has been heard.
     awaited: Option<Awaited>,
 }
@@ -40,14 +61,14 @@ struct Awaited {
 pub(crate) struct Refused(pub(crate) Failure);
 
 impl<S> Answered<S> {
-    /// `inner`, at whose other end a sidecar is going to answer.
-    pub(crate) fn expected(inner: S) -> Self {
-        Self { inner, awaited: Some(Awaited::default()) }
+    /// `inner`, at whose other end a sidecar is going to answer. Until then it may be `doubted` that there is one.
+    pub(crate) fn expected(inner: S, doubted: Option<Liveness>) -> Self {
+        Self { inner, doubted, awaited: Some(Awaited::default()) }
     }
 
     /// `inner`, at whose other end there is no sidecar.
     pub(crate) fn unexpected(inner: S) -> Self {
-        Self { inner, awaited: None }
+        Self { inner, doubted: None, awaited: None }
     }
 
     /// Whether the answer has come, and was that the connection goes on.
@@ -114,12 +135,15 @@ impl Awaited {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Answered<S> {
+impl<S: AsyncRead + Carried + Unpin> AsyncRead for Answered<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Some(awaited) = &mut this.awaited {
             ready!(awaited.poll(cx, Pin::new(&mut this.inner)))?;
             this.awaited = None;
+            if let (Some(liveness), Some(tcp)) = (this.doubted.take(), this.inner.tcp()) {
+                liveness.trust(tcp);
+            }
         }
         Pin::new(&mut this.inner).poll_read(cx, buf)
     }
@@ -131,14 +155,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+
+    impl Carried for DuplexStream {
+        fn tcp(&self) -> Option<&TcpStream> {
+            None
+        }
+    }
 
     /// What is read of a peer that sends `sent` in pieces of `room` bytes and closes.
     async fn read(sent: &[u8], room: usize) -> Result<Vec<u8>, Failure> {
         let (mut peer, near) = duplex(room);
-        let mut answered = Answered::expected(near);
+        let mut answered = Answered::expected(near, None);
         let sending = async {
             // Whoever has read enough to refuse it reads no more.
             peer.write_all(sent).await.ok();

@@ -297,8 +297,8 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
 /// The end of `tunnel`. Where it is `meshed`, a sidecar's answer comes first. TLS alone tells nothing: a server
 /// outside the mesh may speak it too.
 fn far(tunnel: Tunnel, meshed: bool, endpoint: SocketAddr, series: Arc<TcpSeries>, limits: Limits) -> Far {
-    let Tunnel { stream, hold } = tunnel;
-    let stream = if meshed { Answered::expected(stream) } else { Answered::unexpected(stream) };
+    let Tunnel { stream, hold, doubted } = tunnel;
+    let stream = if meshed { Answered::expected(stream, doubted) } else { Answered::unexpected(stream) };
     Far { stream, hold, greeting: BytesMut::new(), endpoint, series, limits, judged: None, _counted: None }
 }
 
