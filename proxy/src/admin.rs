@@ -127,6 +127,8 @@ struct DestinationState {
     service: Option<ServiceState>,
     /// Where it goes if it may pass through: to the address that it is.
     through: Option<String>,
+    /// Why it may not: it may be a workload's address.
+    doubt: Option<Arc<str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -210,7 +212,8 @@ fn control_plane(address: &Address, status: Status) -> ControlPlaneState {
 fn destination(destination: &Destination, versions: &BTreeMap<ResourceName, String>) -> DestinationState {
     let service = destination.bound.as_deref().map(|bound| service(bound, versions));
     let through = destination.through.as_ref().map(|target| target.dial.to_string());
-    DestinationState { authority: Arc::clone(&destination.authority), service, through }
+    let (authority, doubt) = (Arc::clone(&destination.authority), destination.doubt.clone());
+    DestinationState { authority, service, through, doubt }
 }
 
 fn service(bound: &Bound, versions: &BTreeMap<ResourceName, String>) -> ServiceState {

@@ -51,6 +51,8 @@ pub struct Destination {
     /// If it is an address that the control plane knows nothing of: that address itself, for what may pass
     /// through.
     pub through: Option<Arc<Target>>,
+    /// Why it may all the same be a workload's address: which name's, of which DNS says nothing. Nothing goes out then.
+    pub doubt: Option<Arc<str>>,
     /// Set by workers on use, cleared by the control thread; what stays clear is unsubscribed.
     pub used: AtomicBool,
 }

@@ -217,6 +217,7 @@ mod tests {
             bound: None,
             service: None,
             through: None,
+            doubt: None,
             used: AtomicBool::new(false),
         };
         Found { generation: 7, authority: authority.map(Arc::from), destination: Arc::new(destination) }

@@ -4,38 +4,35 @@
 //! backend's name and its address, a retry budget to its service, connections to whom they reach. So a
 //! change of weights forgets nothing, and what a change did not touch keeps its very `Arc`.
 
+mod dialled;
+mod targets;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, Layer, Lookup, Order, Protocol, RetryPolicy, RouteTable, Rule,
-    Service, ServiceKey, SpiffeId, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls,
-    WeightedBackend, WorkloadName,
-    snapshot::{self, Address},
+    Backend, BackendName, Endpoint, Lookup, Rule, Service, ServiceKey, TcpRule, WeightedBackend, WorkloadName,
 };
 
+use self::targets::{Reach, Targets, Tls};
 use super::held::Held;
 use crate::{
     balance::{Aperture, Circuit, Ejection, Health, Weights},
     bind::{
-        Bound, BoundBackend, BoundEndpoint, Called, ClientTls, Destination, RouteSeries, Slot, Table, Target,
-        TcpRouteSeries,
+        Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Table, TcpRouteSeries,
     },
     connect::outside::Originations,
     names::{Names, Origin, Reached},
     retry::Budget,
     telemetry::{Labels, Metrics},
 };
-
-/// The name of the one rule of a workload's own address.
-const DIRECT_RULE: &str = "direct";
 
 /// How much was bound anew; what is counted here is what a change costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,6 +77,17 @@ impl Source {
 struct Entry {
     source: Source,
     bound: Arc<Bound>,
+}
+
+/// What one authority means, before it is bound.
+#[derive(Debug, Default)]
+struct Found {
+    /// `None`: nothing that is known.
+    meaning: Option<Meaning>,
+    /// The one service that has the endpoint which `meaning` is.
+    service: Option<Meaning>,
+    /// Why it is not certain that nothing known is there.
+    doubt: Option<Arc<str>>,
 }
 
 /// What one pass finds out before anything is bound.
@@ -142,28 +150,28 @@ impl Binder {
     /// The table of everything held that is `asked` for.
     pub fn bind(&mut self, held: &Held, asked: impl Fn(&str) -> bool, now: Instant) -> (Arc<Table>, Work) {
         let mut meant = Meant::default();
-        let mut meanings: Vec<(Arc<str>, Option<Meaning>, Option<Meaning>)> = Vec::new();
+        let mut meanings: Vec<(Arc<str>, Found)> = Vec::new();
         self.names.begin();
         for (authority, lookup) in held.lookups().iter().filter(|(authority, _)| asked(authority)) {
-            let meaning = match lookup {
-                Lookup::None => Some((None, None)),
-                Lookup::Service(key) => {
-                    self.service(held, key, authority, &mut meant).map(|meaning| (Some(meaning), None))
-                }
+            let found = match lookup {
+                Lookup::None => Some(Found::default()),
+                Lookup::Service(key) => self
+                    .service(held, key, authority, &mut meant)
+                    .map(|meaning| Found { meaning: Some(meaning), ..Found::default() }),
                 Lookup::Address(found) => self.dialled(held, authority, found, &mut meant, now),
             };
             // What is not known yet is in no table: whoever asks for it waits.
-            meanings.extend(meaning.map(|(meaning, service)| (Arc::clone(authority), meaning, service)));
+            meanings.extend(found.map(|found| (Arc::clone(authority), found)));
         }
         self.names.end();
         self.addresses = meant.addresses;
         self.asked = meant.asked;
         let work = self.bind_sources(meant.sources, now);
         let mut destinations = HashMap::with_capacity(meanings.len());
-        for (authority, meaning, service) in meanings {
+        for (authority, Found { meaning, service, doubt }) in meanings {
             let bound = |meaning| Arc::clone(&self.entries[&meaning].bound);
             let (bound, service) = (meaning.map(bound), service.map(bound));
-            let destination = self.destination(&authority, bound, service);
+            let destination = self.destination(&authority, bound, service, doubt);
             destinations.insert(authority, destination);
         }
         let addresses = destinations
@@ -191,57 +199,6 @@ impl Binder {
             meant.sources.insert(meaning.clone(), known.or_else(before)?);
         }
         Some(meaning)
-    }
-
-    /// What an address means that is no service's own: the endpoint there, and the one service that is called by
-    /// it. `None`: names that may lead there are not answered yet.
-    fn dialled(
-        &mut self,
-        held: &Held,
-        authority: &Arc<str>,
-        found: &Address,
-        meant: &mut Meant,
-        now: Instant,
-    ) -> Option<(Option<Meaning>, Option<Meaning>)> {
-        let address = snapshot::address(authority)?;
-        let by_name = found.named.then(|| ServiceKey::named(address.port()));
-        let lists = found.services.iter().chain(&by_name).filter_map(|key| held.endpoints(key));
-        // All are looked at before one that waits ends it: they are looked up at the same time.
-        let reached: Vec<Option<Arc<Reached>>> =
-            lists.clone().map(|endpoints| self.names.reach(endpoints, authority)).collect();
-        let reached = reached.into_iter().collect::<Option<Vec<_>>>()?;
-        let endpoint = found.endpoint.clone().or_else(|| {
-            let places = reached.iter().rev().filter_map(|reached| reached.at(address));
-            places.min_by_key(|endpoint| endpoint.workload.is_none()).cloned()
-        });
-        if endpoint.is_none() {
-            // Nothing may go out unprotected because the address is younger than what is known of the names: whoever
-            // dials it may have asked DNS a moment ago.
-            let since = self.asked.get(authority).copied().unwrap_or(now);
-            meant.asked.insert(Arc::clone(authority), since);
-            let known: Vec<bool> =
-                lists.map(|endpoints| self.names.are_known_since(endpoints, since)).collect();
-            if !known.into_iter().all(|known| known) {
-                return None;
-            }
-        }
-        let has_it = |key: &&ServiceKey| {
-            let own = reached.iter().find(|reached| reached.key() == *key);
-            found.endpoint.is_some() || own.is_some_and(|own| own.at(address).is_some())
-        };
-        let mut services = found.services.iter().filter(has_it);
-        let service = match (services.next(), services.next()) {
-            (Some(only), None) => Some(self.service(held, only, authority, meant)?),
-            _ => None,
-        };
-        let endpoint = endpoint.map(|endpoint| {
-            let (endpoint, source) = self.address(authority, &endpoint);
-            let meaning = Meaning::Address(Arc::clone(authority));
-            meant.sources.insert(meaning.clone(), source.clone());
-            meant.addresses.insert(Arc::clone(authority), (endpoint, source));
-            meaning
-        });
-        Some((endpoint, service))
     }
 
     /// Replaces `entries` by those of `sources`, keeping what has not changed.
@@ -289,36 +246,31 @@ impl Binder {
         work
     }
 
-    /// What a workload's own address is bound as: a service with one rule, one backend and one endpoint.
-    fn address(&self, authority: &Arc<str>, endpoint: &Endpoint) -> (Endpoint, Source) {
-        match self.addresses.get(authority) {
-            Some(known) if known.0 == *endpoint => known.clone(),
-            _ => (endpoint.clone(), direct(endpoint)),
-        }
-    }
-
     fn destination(
         &mut self,
         authority: &Arc<str>,
         bound: Option<Arc<Bound>>,
         service: Option<Arc<Bound>>,
+        doubt: Option<Arc<str>>,
     ) -> Arc<Destination> {
         let before = self.table.destinations.get(authority);
         let is_as_before = |before: &&Arc<Destination>| {
-            same(before.bound.as_ref(), bound.as_ref()) && same(before.service.as_ref(), service.as_ref())
+            same(before.bound.as_ref(), bound.as_ref())
+                && same(before.service.as_ref(), service.as_ref())
+                && before.doubt == doubt
         };
         if let Some(before) = before.filter(is_as_before) {
             return Arc::clone(before);
         }
         let used = before.is_some_and(|before| before.used.load(Ordering::Relaxed));
         let through = match (&bound, authority.parse::<SocketAddr>()) {
-            (None, Ok(address)) => Some(
+            (None, Ok(address)) if doubt.is_none() => Some(
                 self.targets.reach((address, address.port(), None, Tls::ByIdentity), &mut Work::default()),
             ),
             _ => None,
         };
         let (authority, used) = (Arc::clone(authority), AtomicBool::new(used));
-        Arc::new(Destination { authority, bound, service, through, used })
+        Arc::new(Destination { authority, bound, service, through, doubt, used })
     }
 }
 
@@ -498,39 +450,6 @@ fn source(held: &Held, names: &mut Names, service: &Arc<Service>, authority: &st
     Some(Source { endpoints, service: Arc::clone(service) })
 }
 
-fn direct(endpoint: &Endpoint) -> Source {
-    let key = ServiceKey::new(&endpoint.address.ip().to_string(), endpoint.address.port());
-    let rule = Rule {
-        name: DIRECT_RULE.to_owned(),
-        matches: Vec::new(),
-        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
-        timeout: None,
-        retry: RetryPolicy::default(),
-    };
-    let opaque = TcpRule {
-        name: DIRECT_RULE.to_owned(),
-        layer: Layer::Tcp,
-        matches: Vec::new(),
-        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
-    };
-    let backend = Backend {
-        name: BackendName { service: key.clone(), subset: None },
-        labels: BTreeMap::new(),
-        policy: TrafficPolicy::default(),
-        broken: None,
-    };
-    let service = Service {
-        key: key.clone(),
-        addresses: Vec::new(),
-        protocol: Protocol::Unspecified,
-        routes: RouteTable::new(Order::Listed, vec![rule]),
-        tcp: TcpTable { rules: vec![opaque] },
-        backends: vec![backend],
-    };
-    let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()])));
-    Source { service: Arc::new(service), endpoints: vec![Some(Arc::new(endpoints))] }
-}
-
 fn route_series(metrics: &Metrics, labels: &Labels) -> RouteSeries {
     let of = |mtls| metrics.series(&Labels { mtls, ..labels.clone() });
     RouteSeries { mtls: of(true), plain: of(false) }
@@ -594,91 +513,6 @@ fn bind_service(
         tcp_unrouted: metrics.tcp(&labels),
         backends,
         budget,
-    }
-}
-
-/// Whom connections reach: where, at which of the workload's ports, who it must be, and how TLS is done
-/// with others than workloads.
-type Reach = (SocketAddr, u16, Option<SpiffeId>, Tls);
-
-/// What a [`ClientTls`] is known by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Tls {
-    ByIdentity,
-    Impossible,
-    Outside(TlsOrigination, Arc<str>),
-}
-
-impl Tls {
-    /// As `policy` says for an endpoint which asks for `identity`, at a server called `host`; and who must
-    /// answer then.
-    fn of(
-        policy: Option<&UpstreamTls>,
-        identity: Option<&SpiffeId>,
-        host: &Arc<str>,
-    ) -> (Self, Option<SpiffeId>) {
-        match policy {
-            None => (Self::ByIdentity, identity.cloned()),
-            Some(UpstreamTls::Disable) => (Self::ByIdentity, None),
-            Some(UpstreamTls::IstioMutual) if identity.is_none() => (Self::Impossible, None),
-            Some(UpstreamTls::IstioMutual) => (Self::ByIdentity, identity.cloned()),
-            Some(UpstreamTls::Originate(settings)) => {
-                (Self::Outside(settings.clone(), Arc::clone(host)), None)
-            }
-        }
-    }
-}
-
-/// The targets that tables name, and the slots where workers keep their connections.
-#[derive(Debug, Default)]
-struct Targets {
-    by_reach: HashMap<Reach, Weak<Target>>,
-    originations: Originations,
-    /// Who has each slot, or had it last.
-    slots: Vec<Weak<Target>>,
-    /// Slots known to be free.
-    free: Vec<usize>,
-}
-
-impl Targets {
-    fn reach(&mut self, reach: Reach, work: &mut Work) -> Arc<Target> {
-        if let Some(target) = self.by_reach.get(&reach).and_then(Weak::upgrade) {
-            return target;
-        }
-        work.targets += 1;
-        let slot = self.free.pop().unwrap_or(self.slots.len());
-        let (dial, port, identity, tls) = reach.clone();
-        let tls = match tls {
-            Tls::ByIdentity => ClientTls::ByIdentity,
-            Tls::Impossible => ClientTls::Impossible,
-            Tls::Outside(settings, host) => {
-                ClientTls::Outside(self.originations.find_or_make(&settings, &host))
-            }
-        };
-        let target = Arc::new(Target {
-            slot: Slot::Endpoint(slot),
-            dial,
-            port,
-            identity,
-            tls,
-            in_flight: AtomicU32::new(0),
-        });
-        if slot == self.slots.len() {
-            self.slots.push(Weak::new());
-        }
-        self.slots[slot] = Arc::downgrade(&target);
-        self.by_reach.insert(reach, Arc::downgrade(&target));
-        target
-    }
-
-    /// Drops what nobody holds any more, and frees its slots.
-    fn forget_unused(&mut self) {
-        self.by_reach.retain(|_, target| target.strong_count() > 0);
-        while self.slots.last().is_some_and(|last| last.strong_count() == 0) {
-            self.slots.pop();
-        }
-        let slots = self.slots.iter().enumerate().rev();
-        self.free = slots.filter(|(_, target)| target.strong_count() == 0).map(|(slot, _)| slot).collect();
     }
 }
 

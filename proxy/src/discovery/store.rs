@@ -130,6 +130,7 @@ mod tests {
             bound: None,
             service: None,
             through: None,
+            doubt: None,
             used: AtomicBool::new(false),
         };
         Arc::new(Table {

@@ -101,6 +101,7 @@ mod tests {
             bound: None,
             service: None,
             through: None,
+            doubt: None,
             used: AtomicBool::new(false),
         };
         Table { destinations: HashMap::from([(authority, Arc::new(destination))]), ..Table::default() }

@@ -10,5 +10,5 @@ mod watch;
 
 pub use self::{
     ask::{Asker, Question},
-    reach::{Names, Origin, Reached},
+    reach::{Doubt, Names, Origin, Reached},
 };

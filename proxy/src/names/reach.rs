@@ -12,7 +12,7 @@ use std::{
 use selvedge_model::{Endpoint, Endpoints, Host, NamedEndpoint, Place, ServiceKey};
 use selvedge_ops::Resolver;
 
-use super::watch::{State, Watches};
+use super::watch::{Heard, State, Watches};
 use crate::telemetry::Metrics;
 
 /// How many names that do not resolve an answer names.
@@ -69,6 +69,17 @@ impl Reached {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Whether an address may be a name's, as far as DNS has told us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is none's.
+    None,
+    /// It may be a workload's: which name's, and why that is not known.
+    Silence(Arc<str>),
+    /// Not all names are answered yet; [`Names::changed`] soon.
+    Waiting,
 }
 
 /// A service's port; with the host that was asked for, if requests go wherever that is.
@@ -139,13 +150,24 @@ impl Names {
         Some(reached)
     }
 
-    /// Whether all names of `endpoints` have been looked up since then. If not, they are at once.
-    pub fn are_known_since(&mut self, endpoints: &Endpoints, since: Instant) -> bool {
-        let mut known = true;
-        for name in endpoints.named.iter().flat_map(names) {
-            known &= self.watches.is_known_since(name, since);
+    /// Whether an address may be one of `endpoints` that DNS has not told us of since then. Their names are looked up
+    /// at once.
+    ///
+    /// Only workloads count of whose names DNS says nothing: whoever has no sidecar is spoken to in plaintext anyway.
+    pub fn may_have_since(&mut self, endpoints: &Endpoints, since: Instant) -> Doubt {
+        let mut doubt = Doubt::None;
+        for endpoint in &endpoints.named {
+            for name in names(endpoint) {
+                match (self.watches.heard_since(name, since), &doubt) {
+                    (Heard::Waiting, _) => doubt = Doubt::Waiting,
+                    (Heard::Silence(reason), Doubt::None) if endpoint.identity.is_some() => {
+                        doubt = Doubt::Silence(format!("{name} {reason}").into());
+                    }
+                    (Heard::Silence(_) | Heard::Placed, _) => {}
+                }
+            }
         }
-        known
+        doubt
     }
 
     /// Begins to look up every name in `named`. Returns the stamp of the last change, if all are answered.
@@ -254,11 +276,16 @@ mod tests {
 
     /// Names out of a hosts file; without a DNS server.
     fn names(hosts: &str) -> (Names, TempDir) {
+        names_of(hosts, "")
+    }
+
+    fn names_of(hosts: &str, resolv_conf: &str) -> (Names, TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let args = ResolverArgs {
-            resolv_conf: directory.path().join("none"),
+            resolv_conf: directory.path().join("resolv.conf"),
             hosts_file: directory.path().join("hosts"),
         };
+        std::fs::write(&args.resolv_conf, resolv_conf).unwrap();
         std::fs::write(&args.hosts_file, hosts).unwrap();
         (Names::new(Arc::new(Resolver::new(args)), Arc::new(Metrics::new(1))), directory)
     }
@@ -330,14 +357,48 @@ mod tests {
         std::fs::write(directory.path().join("hosts"), "10.0.0.2 reviews\n").unwrap();
 
         let since = Instant::now();
-        assert!(!names.are_known_since(&endpoints, since));
-        while !names.are_known_since(&endpoints, since) {
-            tokio::time::timeout(Duration::from_secs(1), names.changed())
-                .await
-                .expect("no pause is waited for");
-        }
+        assert_eq!(names.may_have_since(&endpoints, since), Doubt::Waiting);
+        assert_eq!(settled(&mut names, &endpoints, since).await, Doubt::None);
+        let address = "10.0.0.2:9080".parse().unwrap();
+        assert!(names.reach(&endpoints, "reviews").unwrap().at(address).is_some());
+    }
 
-        assert!(names.are_known_since(&endpoints, since));
+    /// What there is to say once no answer is waited for.
+    async fn settled(names: &mut Names, endpoints: &Endpoints, since: Instant) -> Doubt {
+        loop {
+            match names.may_have_since(endpoints, since) {
+                Doubt::Waiting => {}
+                doubt => return doubt,
+            }
+            // Longer than the time for an answer, and shorter than the longest pause between two look-ups.
+            let limit = Duration::from_secs(3);
+            tokio::time::timeout(limit, names.changed()).await.expect("no pause is waited for");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_may_be_a_workloads_while_dns_does_not_say_where_that_is() {
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("nameserver {}\noptions timeout:1 attempts:1\n", silent.local_addr().unwrap());
+        let (mut names, directory) = names_of("10.0.0.1 known\n", &server);
+        let meshed = endpoints(vec![named("known:9080", "known:9080"), named("quiet:9080", "quiet:9080")]);
+        let outside = NamedEndpoint { identity: None, ..named("silent:9080", "silent:9080") };
+        let outside = endpoints(vec![outside, named("known:9080", "known:9080")]);
+        let since = Instant::now();
+
+        let Doubt::Silence(doubt) = settled(&mut names, &meshed, since).await else { panic!("no doubt") };
+        assert!(doubt.starts_with("quiet "), "{doubt}");
+        assert_eq!(settled(&mut names, &outside, since).await, Doubt::None, "spoken to in plaintext anyway");
+
+        // Once it is said, nobody has to ask for it again.
+        std::fs::write(directory.path().join("hosts"), "10.0.0.1 known\n10.0.0.3 quiet\n").unwrap();
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while names.may_have_since(&meshed, since) != Doubt::None {
+                names.changed().await;
+            }
+        })
+        .await
+        .expect("known at last");
     }
 
     #[tokio::test]

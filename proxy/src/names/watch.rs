@@ -39,6 +39,17 @@ pub(super) struct State {
     pub(super) failing: Option<Arc<str>>,
 }
 
+/// Whether DNS has said where a name is, since some moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It has, or that it is nowhere.
+    Placed,
+    /// It has said neither, and why. So the name may be anywhere.
+    Silence(Arc<str>),
+    /// The time for an answer is not over.
+    Waiting,
+}
+
 #[derive(Debug)]
 struct Watched {
     state: State,
@@ -46,6 +57,10 @@ struct Watched {
     awaited: Option<Instant>,
     /// When there was the last answer, good or bad, or the time for it was over.
     answered: Option<Instant>,
+    /// When DNS last said where it is, or that it is nowhere.
+    placed: Option<Instant>,
+    /// Whether somebody was told since then that DNS does not say it.
+    missed: bool,
     /// Ends the pause until the next look-up.
     hurry: Arc<Notify>,
     /// When `state` last changed, in [`Watches::clock`]'s count.
@@ -93,6 +108,8 @@ impl Watches {
                 state: State::default(),
                 awaited: Some(Instant::now()),
                 answered: None,
+                placed: None,
+                missed: false,
                 hurry,
                 stamp: self.clock,
                 used: true,
@@ -105,18 +122,27 @@ impl Watches {
         watched.answered.is_some().then_some((&watched.state, watched.stamp))
     }
 
-    /// Whether there has been an answer about `name` since then; otherwise it is looked up at once, and
-    /// [`Self::changed`] when that is done.
-    pub(super) fn is_known_since(&mut self, name: &Arc<str>, since: Instant) -> bool {
+    /// Whether DNS has said since then where `name` is. If there is no answer, it is looked up at once, and
+    /// [`Self::changed`] when that is done or takes too long.
+    pub(super) fn heard_since(&mut self, name: &Arc<str>, since: Instant) -> Heard {
         self.look(name);
-        let Some(watched) = self.names.get_mut(name) else { return false };
-        let known = watched.answered.is_some_and(|answered| answered >= since);
-        if !known && watched.awaited.is_none() {
+        let Some(watched) = self.names.get_mut(name) else { return Heard::Waiting };
+        let is_since = |at: Option<Instant>| at.is_some_and(|at| at >= since);
+        if is_since(watched.placed) {
+            return Heard::Placed;
+        }
+        if is_since(watched.answered) {
+            watched.missed = true;
+            let reason = watched.state.failing.clone();
+            let reason = reason.unwrap_or_else(|| format!("gets no answer from DNS within {FIRST_ANSWER:?}").into());
+            return Heard::Silence(reason);
+        }
+        if watched.awaited.is_none() {
             watched.awaited = Some(Instant::now());
             self.resolver.forget();
             watched.hurry.notify_one();
         }
-        known
+        Heard::Waiting
     }
 
     /// Begins a pass over everything that is configured.
@@ -193,14 +219,21 @@ impl Watches {
             self.metrics.control.lookups_failed.inc();
         }
         let Some(watched) = self.names.get_mut(&name) else { return false };
+        let now = Instant::now();
+        let mut changed = false;
+        if answer.as_ref().map_or_else(ResolveError::says_there_is_none, |_| true) {
+            watched.placed = Some(now);
+            // Whoever was told of silence may go on, even if nothing else has changed.
+            changed = std::mem::take(&mut watched.missed);
+        }
         let state = next(&watched.state, answer);
-        let changed = watched.answered.is_none() || state != watched.state;
-        if changed {
+        if watched.answered.is_none() || state != watched.state {
+            changed = true;
             log(&name, &watched.state, &state);
             self.clock += 1;
             watched.stamp = self.clock;
         }
-        watched.answered = Some(Instant::now());
+        watched.answered = Some(now);
         watched.state = state;
         watched.awaited.take().is_some() || changed
     }

@@ -2,7 +2,7 @@
 //! outbound traffic policy allows it (Istio `outboundTrafficPolicy` ALLOW_ANY).
 //!
 //! Only the control plane's word that it knows of nothing by that name leads here; a control plane that
-//! is slow or away never does.
+//! is slow or away never does, nor DNS that does not say where a workload's name leads.
 
 use std::{
     net::SocketAddr,
@@ -42,6 +42,7 @@ pub(super) async fn pass_through(
     destination: &Destination,
 ) -> Result<Response, Error> {
     permit(worker, authority)?;
+    refuse_doubt(destination)?;
     let target = match &destination.through {
         Some(target) => Arc::clone(target),
         None => unpooled(resolve(worker, authority).await?),
@@ -58,14 +59,15 @@ pub(super) async fn pass_through(
 /// to: that very address.
 ///
 /// # Errors
-/// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::Loop`] if it would
-/// come back to us.
+/// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::Discovery`] if it may be a
+/// workload's address, [`Reason::Loop`] if it would come back to us.
 pub fn through<'a>(
     worker: &Worker,
     destination: &'a Destination,
     peer: SocketAddr,
 ) -> Result<&'a Arc<Target>, Failure> {
     permit(worker, &destination.authority)?;
+    refuse_doubt(destination)?;
     let target = destination.through.as_ref().ok_or_else(|| unknown(&destination.authority))?;
     refuse_loop(worker, target.dial, peer)?;
     Ok(target)
@@ -76,6 +78,16 @@ fn permit(worker: &Worker, authority: &str) -> Result<(), Failure> {
         OutboundTrafficPolicy::AllowAny => Ok(()),
         OutboundTrafficPolicy::RegistryOnly => Err(unknown(authority)),
     }
+}
+
+/// In plaintext it would go to a workload that is called over mutual TLS or not at all.
+fn refuse_doubt(destination: &Destination) -> Result<(), Failure> {
+    let Some(doubt) = &destination.doubt else { return Ok(()) };
+    let address = &destination.authority;
+    let what = format!(
+        "{address} may be a workload's: {doubt}; until that is known, only what a ServiceEntry has goes out there"
+    );
+    Err(Failure::new(Reason::Discovery, what))
 }
 
 fn refuse_loop(worker: &Worker, dial: SocketAddr, peer: SocketAddr) -> Result<(), Failure> {

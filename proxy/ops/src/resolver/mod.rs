@@ -109,6 +109,17 @@ pub enum ResolveError {
     },
 }
 
+impl ResolveError {
+    /// Whether it is known now that the name has no address. Otherwise it may have any: who knows was not reached, or
+    /// has not said.
+    pub fn says_there_is_none(&self) -> bool {
+        match self {
+            Self::NotAName | Self::NoSuchName | Self::NoAddress | Self::NoServer { .. } => true,
+            Self::NoAnswer { .. } | Self::Refused { .. } | Self::Failed { .. } => false,
+        }
+    }
+}
+
 /// Looks names up. Use it on one runtime, on which its connections live.
 #[derive(Debug)]
 pub struct Resolver {

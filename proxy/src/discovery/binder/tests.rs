@@ -3,10 +3,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use selvedge_api::wire;
+use selvedge_model::{RetryPolicy, snapshot::Address};
 
 use super::*;
 use crate::{
     balance::{Outcome, pick},
+    bind::Slot,
     discovery::{
         fixtures::{self, AUTHORITY},
         held::Draft,

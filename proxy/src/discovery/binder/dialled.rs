@@ -1,0 +1,115 @@
+//! What an address means that is no service's own: the endpoint there, and the one service that is called by it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use selvedge_model::{
+    Backend, BackendName, Endpoint, Endpoints, Layer, Order, Protocol, RetryPolicy, RouteTable, Rule, Service,
+    ServiceKey, TcpRule, TcpTable, TrafficPolicy, WeightedBackend,
+    snapshot::{self, Address},
+};
+
+use super::{Binder, Found, Held, Meaning, Meant, Source};
+use crate::names::{Doubt, Reached};
+
+/// The name of the one rule of a workload's own address.
+const DIRECT_RULE: &str = "direct";
+
+impl Binder {
+    /// What an address means that is no service's own: the endpoint there, and the one service that is called by
+    /// it. `None`: names that may lead there are not answered yet.
+    pub(super) fn dialled(
+        &mut self,
+        held: &Held,
+        authority: &Arc<str>,
+        found: &Address,
+        meant: &mut Meant,
+        now: Instant,
+    ) -> Option<Found> {
+        let address = snapshot::address(authority)?;
+        let by_name = found.named.then(|| ServiceKey::named(address.port()));
+        let lists = found.services.iter().chain(&by_name).filter_map(|key| held.endpoints(key));
+        // All are looked at before one that waits ends it: they are looked up at the same time.
+        let reached: Vec<Option<Arc<Reached>>> =
+            lists.clone().map(|endpoints| self.names.reach(endpoints, authority)).collect();
+        let reached = reached.into_iter().collect::<Option<Vec<_>>>()?;
+        let endpoint = found.endpoint.clone().or_else(|| {
+            let places = reached.iter().rev().filter_map(|reached| reached.at(address));
+            places.min_by_key(|endpoint| endpoint.workload.is_none()).cloned()
+        });
+        let mut doubt = None;
+        if endpoint.is_none() {
+            // Nothing may go out unprotected because the address is younger than what is known of the names: whoever
+            // dials it may have asked DNS a moment ago.
+            let since = self.asked.get(authority).copied().unwrap_or(now);
+            meant.asked.insert(Arc::clone(authority), since);
+            // All are looked up at the same time here, too.
+            let doubts: Vec<Doubt> =
+                lists.map(|endpoints| self.names.may_have_since(endpoints, since)).collect();
+            for found in doubts {
+                match found {
+                    Doubt::None => {}
+                    Doubt::Waiting => return None,
+                    Doubt::Silence(why) => doubt = Some(why),
+                }
+            }
+        }
+        let has_it = |key: &&ServiceKey| {
+            let own = reached.iter().find(|reached| reached.key() == *key);
+            found.endpoint.is_some() || own.is_some_and(|own| own.at(address).is_some())
+        };
+        let mut services = found.services.iter().filter(has_it);
+        let service = match (services.next(), services.next()) {
+            (Some(only), None) => Some(self.service(held, only, authority, meant)?),
+            _ => None,
+        };
+        let endpoint = endpoint.map(|endpoint| {
+            let (endpoint, source) = self.address(authority, &endpoint);
+            let meaning = Meaning::Address(Arc::clone(authority));
+            meant.sources.insert(meaning.clone(), source.clone());
+            meant.addresses.insert(Arc::clone(authority), (endpoint, source));
+            meaning
+        });
+        Some(Found { meaning: endpoint, service, doubt })
+    }
+
+    /// What a workload's own address is bound as: a service with one rule, one backend and one endpoint.
+    fn address(&self, authority: &Arc<str>, endpoint: &Endpoint) -> (Endpoint, Source) {
+        match self.addresses.get(authority) {
+            Some(known) if known.0 == *endpoint => known.clone(),
+            _ => (endpoint.clone(), direct(endpoint)),
+        }
+    }
+}
+
+fn direct(endpoint: &Endpoint) -> Source {
+    let key = ServiceKey::new(&endpoint.address.ip().to_string(), endpoint.address.port());
+    let rule = Rule {
+        name: DIRECT_RULE.to_owned(),
+        matches: Vec::new(),
+        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
+        timeout: None,
+        retry: RetryPolicy::default(),
+    };
+    let opaque = TcpRule {
+        name: DIRECT_RULE.to_owned(),
+        layer: Layer::Tcp,
+        matches: Vec::new(),
+        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
+    };
+    let backend = Backend {
+        name: BackendName { service: key.clone(), subset: None },
+        labels: BTreeMap::new(),
+        policy: TrafficPolicy::default(),
+        broken: None,
+    };
+    let service = Service {
+        key: key.clone(),
+        addresses: Vec::new(),
+        protocol: Protocol::Unspecified,
+        routes: RouteTable::new(Order::Listed, vec![rule]),
+        tcp: TcpTable { rules: vec![opaque] },
+        backends: vec![backend],
+    };
+    let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()])));
+    Source { service: Arc::new(service), endpoints: vec![Some(Arc::new(endpoints))] }
+}

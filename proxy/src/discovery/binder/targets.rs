@@ -1,0 +1,101 @@
+//! Whom connections reach, shared by everything that reaches the same, and the slots of their pools.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Weak, atomic::AtomicU32},
+};
+
+use selvedge_model::{SpiffeId, TlsOrigination, UpstreamTls};
+
+use super::Work;
+use crate::{
+    bind::{ClientTls, Slot, Target},
+    connect::outside::Originations,
+};
+
+/// Whom connections reach: where, at which of the workload's ports, who it must be, and how TLS is done
+/// with others than workloads.
+pub(super) type Reach = (SocketAddr, u16, Option<SpiffeId>, Tls);
+
+/// What a [`ClientTls`] is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Tls {
+    ByIdentity,
+    Impossible,
+    Outside(TlsOrigination, Arc<str>),
+}
+
+impl Tls {
+    /// As `policy` says for an endpoint which asks for `identity`, at a server called `host`; and who must
+    /// answer then.
+    pub(super) fn of(
+        policy: Option<&UpstreamTls>,
+        identity: Option<&SpiffeId>,
+        host: &Arc<str>,
+    ) -> (Self, Option<SpiffeId>) {
+        match policy {
+            None => (Self::ByIdentity, identity.cloned()),
+            Some(UpstreamTls::Disable) => (Self::ByIdentity, None),
+            Some(UpstreamTls::IstioMutual) if identity.is_none() => (Self::Impossible, None),
+            Some(UpstreamTls::IstioMutual) => (Self::ByIdentity, identity.cloned()),
+            Some(UpstreamTls::Originate(settings)) => {
+                (Self::Outside(settings.clone(), Arc::clone(host)), None)
+            }
+        }
+    }
+}
+
+/// The targets that tables name, and the slots where workers keep their connections.
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    by_reach: HashMap<Reach, Weak<Target>>,
+    pub(super) originations: Originations,
+    /// Who has each slot, or had it last.
+    slots: Vec<Weak<Target>>,
+    /// Slots known to be free.
+    free: Vec<usize>,
+}
+
+impl Targets {
+    /// Whoever reaches the same shares it.
+    pub(super) fn reach(&mut self, reach: Reach, work: &mut Work) -> Arc<Target> {
+        if let Some(target) = self.by_reach.get(&reach).and_then(Weak::upgrade) {
+            return target;
+        }
+        work.targets += 1;
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        let (dial, port, identity, tls) = reach.clone();
+        let tls = match tls {
+            Tls::ByIdentity => ClientTls::ByIdentity,
+            Tls::Impossible => ClientTls::Impossible,
+            Tls::Outside(settings, host) => {
+                ClientTls::Outside(self.originations.find_or_make(&settings, &host))
+            }
+        };
+        let target = Arc::new(Target {
+            slot: Slot::Endpoint(slot),
+            dial,
+            port,
+            identity,
+            tls,
+            in_flight: AtomicU32::new(0),
+        });
+        if slot == self.slots.len() {
+            self.slots.push(Weak::new());
+        }
+        self.slots[slot] = Arc::downgrade(&target);
+        self.by_reach.insert(reach, Arc::downgrade(&target));
+        target
+    }
+
+    /// Drops what nobody holds any more, and frees its slots.
+    pub(super) fn forget_unused(&mut self) {
+        self.by_reach.retain(|_, target| target.strong_count() > 0);
+        while self.slots.last().is_some_and(|last| last.strong_count() == 0) {
+            self.slots.pop();
+        }
+        let slots = self.slots.iter().enumerate().rev();
+        self.free = slots.filter(|(_, target)| target.strong_count() == 0).map(|(slot, _)| slot).collect();
+    }
+}
