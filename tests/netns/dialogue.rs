@@ -13,30 +13,33 @@ use tokio::{
 
 use crate::{
     capture::Capture,
-    mesh::{Mesh, OTHER_PORT},
+    mesh::{Mesh, Mode},
     scenarios::SECRET,
 };
 
-/// Nobody told the mesh what is spoken at this port; the client waits to be greeted, then both speak, and each
-/// ends its own half.
-pub(crate) async fn a_server_may_speak_first(mesh: &Mesh) {
-    let (client, reviews) = (mesh.workload("client"), mesh.workload("reviews-v1-a"));
-    let address = SocketAddr::new(reviews.place.address, OTHER_PORT);
-    let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), OTHER_PORT);
-    let listener = reviews.namespace().inside(|| std::net::TcpListener::bind(any)).unwrap();
+/// Nobody told the mesh what is spoken at this port of `server`'s; the client waits to be greeted, then both speak,
+/// and each ends its own half.
+pub(crate) async fn a_server_may_speak_first(mesh: &Mesh, client: &str, server: &str, port: u16) {
+    let (client, server) = (mesh.workload(client), mesh.workload(server));
+    let address = SocketAddr::new(server.place.address, port);
+    let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+    let listener = server.namespace().inside(|| std::net::TcpListener::bind(any)).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let _ = greet(stream.unwrap()); // whom the policy refuses breaks off
         }
     });
-    let captures = [client, reviews].map(|workload| Capture::of(workload.namespace(), SECRET));
+    let captures = [client, server].map(|workload| Capture::of(workload.namespace(), SECRET));
 
     let said = client.namespace().run(move || dialogue(address)).await.unwrap();
     assert_eq!(said, format!("{SECRET}\nyou said {SECRET}"));
     assert_eq!(captures.each_ref().map(Capture::found), [0, 0]);
 
-    let refused = mesh.workload("outsider").namespace().run(move || dialogue(address)).await;
-    assert!(!refused.as_ref().is_ok_and(|said| said.contains(SECRET)), "{refused:?}");
+    // Where nobody redirects, the app itself is open to everybody who reaches its host.
+    if server.spec.mode == Mode::Redirected {
+        let refused = mesh.workload("outsider").namespace().run(move || dialogue(address)).await;
+        assert!(!refused.as_ref().is_ok_and(|said| said.contains(SECRET)), "{refused:?}");
+    }
 }
 
 fn greet(mut stream: std::net::TcpStream) -> io::Result<()> {

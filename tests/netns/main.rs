@@ -7,6 +7,7 @@
 mod capture;
 mod connections;
 mod dialogue;
+mod entries;
 mod injected;
 mod interception;
 mod mesh;
@@ -16,6 +17,7 @@ mod redirection;
 mod routes;
 mod scenarios;
 mod servers;
+mod vanished;
 
 use selvedge_tests::netns::{namespace, network, rights};
 

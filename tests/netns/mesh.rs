@@ -150,6 +150,14 @@ impl Workload {
         self.loopback(4140 + self.spec.shift)
     }
 
+    /// Where others' connections for it come in.
+    pub(crate) fn door(&self) -> SocketAddr {
+        match self.spec.mode {
+            Mode::Explicit => SocketAddr::new(self.place.address, 4143 + self.spec.shift),
+            Mode::Redirected | Mode::NoSidecar => self.address(),
+        }
+    }
+
     /// Its namespace.
     pub(crate) fn namespace(&self) -> &Namespace {
         &self.place.namespace
@@ -219,6 +227,7 @@ impl Mesh {
             _binary: binary,
         };
         mesh.hosts("");
+        mesh.resolv_conf("");
         for (file, text) in documents::CANARY {
             mesh.write(file, text);
         }
@@ -233,22 +242,25 @@ impl Mesh {
 
     /// Writes a document that the control plane reads.
     pub(crate) fn write(&self, file: &str, text: &str) {
-        let path = self.directory.path().join("config").join(file);
-        let beside = path.with_extension("new");
-        fs::write(&beside, text).unwrap();
-        fs::rename(&beside, &path).unwrap();
+        replace(&self.directory.path().join("config").join(file), text);
     }
 
     /// Writes the file of names that all sidecars look addresses up in; at first there are none.
     pub(crate) fn hosts(&self, text: &str) {
-        let path = self.hosts_file();
-        let beside = path.with_extension("new");
-        fs::write(&beside, text).unwrap();
-        fs::rename(&beside, &path).unwrap();
+        replace(&self.hosts_file(), text);
     }
 
     fn hosts_file(&self) -> PathBuf {
         self.directory.path().join("hosts")
+    }
+
+    /// Writes the file that says which DNS servers all sidecars ask; at first there are none.
+    pub(crate) fn resolv_conf(&self, text: &str) {
+        replace(&self.resolv_conf_file(), text);
+    }
+
+    fn resolv_conf_file(&self) -> PathBuf {
+        self.directory.path().join("resolv.conf")
     }
 
     /// Adds workloads and waits until all are ready.
@@ -358,7 +370,7 @@ impl Mesh {
         flag("--control-plane", SocketAddr::new(self.control.address, 8086).to_string());
         flag("--token-file", token);
         flag("--hosts-file", self.hosts_file().to_str().unwrap().to_owned());
-        flag("--resolv-conf", "/dev/null".to_owned());
+        flag("--resolv-conf", self.resolv_conf_file().to_str().unwrap().to_owned());
         if workload.spec.mode == Mode::Explicit {
             let any =
                 |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port + workload.spec.shift).to_string();
@@ -426,6 +438,13 @@ impl Drop for Mesh {
     }
 }
 
+/// Writes a file as a whole: nobody sees a part of it.
+fn replace(path: &Path, text: &str) {
+    let beside = path.with_extension("new");
+    fs::write(&beside, text).unwrap();
+    fs::rename(&beside, path).unwrap();
+}
+
 /// Sets the rules in a namespace, with the one capability that it takes.
 pub(crate) fn redirect(namespace: &Namespace) {
     let mut command = Command::new("setpriv");
@@ -436,7 +455,7 @@ pub(crate) fn redirect(namespace: &Namespace) {
 
 /// The `WorkloadEntry` of a workload.
 fn entry(workload: &Workload) -> String {
-    let Spec { name, namespace, app, version, mode, shift, .. } = &workload.spec;
+    let Spec { name, namespace, app, version, mode, .. } = &workload.spec;
     let port = workload.address().port();
     let address = match workload.spec.by_name {
         true => format!("{name}.test"),
@@ -446,7 +465,7 @@ fn entry(workload: &Workload) -> String {
         "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: {name}\n  namespace: {namespace}\n"
     );
     if *mode == Mode::Explicit {
-        let inbound = SocketAddr::new(workload.place.address, 4143 + shift);
+        let inbound = workload.door();
         text.push_str(&format!("  annotations:\n    config.selvedge.io/inbound: \"{inbound}\"\n"));
     }
     text.push_str(&format!(

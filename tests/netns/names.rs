@@ -1,8 +1,12 @@
 //! Whoever dials an endpoint's address means the endpoint, also where the mesh knows only its name; and all of its
 //! service, if a document says where the service's connections go.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr, UdpSocket},
+};
 
+use selvedge_demo::call;
 use selvedge_tests::{SOON, poll};
 
 use crate::{
@@ -10,7 +14,8 @@ use crate::{
     mesh::{Mesh, client, server},
     network::Kind,
     rights::netns,
-    routes::{answers_at, plain, say_name},
+    routes::{answers_at, plain, say, say_name},
+    scenarios::SECRET,
 };
 
 /// Selects both, and has no address of its own.
@@ -96,6 +101,49 @@ async fn at_once() {
 
     assert_eq!(answers_at(&mesh, "client", third, plain()).await.unwrap(), "db-3");
     assert_eq!(capture.found(), 0);
+}
+
+/// Nothing goes out to an address that may be a workload's, as long as the DNS does not say where its name leads.
+async fn not_before_dns_has_spoken() {
+    let (mut mesh, first, second) = mesh(true).await;
+    let known = hosts(&[("db-1", first.ip()), ("db-2", second.ip())]);
+    mesh.hosts(&known);
+    soon(&mesh, first, "db-1").await;
+    let stranger = mesh.network.join("stranger");
+    say(&stranger.namespace, "else");
+    let stranger = SocketAddr::new(stranger.address, 7000);
+    let silent = mesh.network.join("dns");
+    let _silent = silent.namespace.inside(|| UdpSocket::bind((silent.address, 53))).unwrap();
+    mesh.resolv_conf(&format!("nameserver {}\noptions timeout:1 attempts:1\n", silent.address));
+    mesh.add([server("db-3", "db", "v3").by_name()]).await;
+    say_name(mesh.workload("db-3"));
+    let third = SocketAddr::new(mesh.workload("db-3").place.address, 7000);
+    let capture = Capture::of(mesh.workload("client").namespace(), SECRET);
+
+    // Who is who, nobody can tell yet.
+    let said = || [b"\0", SECRET.as_bytes()].concat();
+    for address in [third, stranger] {
+        let refused = answers_at(&mesh, "client", address, said()).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionReset, "{address}");
+    }
+    let refused =
+        mesh.workload("client").call(stranger, call::to("else", &format!("/?{SECRET}"))).await.unwrap();
+    let reason = refused.proxy_error().unwrap_or_default();
+    assert!(reason.starts_with("discovery") && reason.contains("db-3.test"), "{}", refused.summary());
+    assert_eq!((refused.status.as_u16(), capture.found(), capture.frames() > 0), (503, 0, true));
+    // Those whose names are known are reached as ever.
+    assert_eq!(answers_at(&mesh, "client", second, said()).await.unwrap(), "db-2");
+    assert_eq!(capture.found(), 0);
+
+    mesh.hosts(&(known + &hosts(&[("db-3", third.ip())])));
+    soon(&mesh, third, "db-3").await;
+    assert_eq!(capture.found(), 0);
+    soon(&mesh, stranger, "else").await;
+}
+
+#[test]
+fn nothing_goes_out_to_what_may_be_a_workload_of_which_dns_says_nothing() {
+    netns(not_before_dns_has_spoken);
 }
 
 #[test]

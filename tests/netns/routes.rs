@@ -14,6 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::{
     mesh::{Mesh, Workload, client, server},
+    namespace::Namespace,
     network::Kind,
     rights::netns,
 };
@@ -90,9 +91,14 @@ async fn mesh() -> Mesh {
 
 /// Listens in a workload, and says its name in capitals, which nobody else does, to whoever has said something.
 pub(crate) fn say_name(workload: &Workload) {
-    let listener = workload.namespace().inside(|| std::net::TcpListener::bind("0.0.0.0:7000")).unwrap();
+    say(workload.namespace(), &workload.spec.name);
+}
+
+/// The same with another name, and wherever it is.
+pub(crate) fn say(namespace: &Namespace, name: &str) {
+    let listener = namespace.inside(|| std::net::TcpListener::bind("0.0.0.0:7000")).unwrap();
     listener.set_nonblocking(true).unwrap();
-    let name = workload.spec.name.to_uppercase();
+    let name = name.to_uppercase();
     tokio::spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
         loop {
@@ -108,7 +114,7 @@ pub(crate) fn say_name(workload: &Workload) {
 }
 
 /// A ClientHello that asks for `name`, as TLS clients send it.
-fn hello(name: &str) -> Vec<u8> {
+pub(crate) fn hello(name: &str) -> Vec<u8> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()

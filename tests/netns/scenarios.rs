@@ -1,6 +1,6 @@
 //! What must hold on every network: one list, run on each.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use selvedge_demo::{
     apps::reviews,
@@ -12,7 +12,7 @@ use selvedge_tests::{SOON, poll};
 use crate::{
     capture::Capture,
     dialogue::a_server_may_speak_first,
-    mesh::{Mesh, Mode, client, server},
+    mesh::{Mesh, Mode, OTHER_PORT, client, server},
     network::Kind,
     rights::netns,
 };
@@ -24,70 +24,112 @@ pub(crate) const SECRET: &str = "nobody-on-the-wire-reads-this";
 /// within 5.
 const FOUND_OUT: Duration = Duration::from_secs(40);
 
+/// Where the client and the first server of the canary are. Everybody else is always in a namespace of his own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    /// Each in a namespace of its own, where connections are redirected.
+    Pod,
+    /// Both in the host's: connections cannot be redirected there, as there would be two sidecars for one namespace.
+    /// They name their sidecars, and speak with redirected ones as with each other.
+    Host,
+}
+
 /// One test for each network and list below.
 macro_rules! networks {
-    ($($name:ident: $kind:ident,)*) => {$(
+    ($($name:ident: $kind:ident $home:ident,)*) => {$(
         mod $name {
             use super::*;
 
             #[test]
             fn carries_the_mesh() {
-                netns(async || traffic(Kind::$kind).await);
+                netns(async || traffic(Kind::$kind, Home::$home).await);
             }
 
             #[test]
             fn may_fail() {
-                netns(async || failures(Kind::$kind).await);
+                netns(async || failures(Kind::$kind, Home::$home).await);
             }
 
             #[test]
             fn may_lose_sidecars() {
-                netns(async || lifecycle(Kind::$kind).await);
+                netns(async || lifecycle(Kind::$kind, Home::$home).await);
             }
         }
     )*};
 }
 
 networks! {
-    bridge: Bridge,
-    small_mtu: SmallMtu,
-    ipv6: Ipv6,
-    overlay: Overlay,
-    macvlan: Macvlan,
+    bridge: Bridge Pod,
+    small_mtu: SmallMtu Pod,
+    ipv6: Ipv6 Pod,
+    overlay: Overlay Pod,
+    macvlan: Macvlan Pod,
+    host_network: Bridge Host,
 }
 
 /// A client, two versions of `reviews`, and somebody who is not of the mesh.
-async fn canary(kind: Kind) -> Mesh {
+async fn canary(kind: Kind, home: Home) -> Mesh {
     let mut mesh = Mesh::on(kind).await;
+    let first = [client("client"), server("reviews-v1-a", "reviews", "v1")];
+    match home {
+        Home::Pod => mesh.add(first).await,
+        Home::Host => {
+            let host = mesh.network.on_host();
+            let [client, server] = first;
+            let explicit = [client, server.shift(100)].map(|spec| spec.mode(Mode::Explicit));
+            mesh.add_in(explicit.map(|spec| (spec, host.clone()))).await;
+        }
+    }
     mesh.add([
-        client("client"),
-        server("reviews-v1-a", "reviews", "v1"),
         server("reviews-v1-b", "reviews", "v1"),
         server("reviews-v2", "reviews", "v2"),
         client("outsider").mode(Mode::NoSidecar),
     ])
     .await;
+    // Documents are taken up in no order: the routes must have arrived.
+    answers_by(&mesh, for_v2(), "v2").await;
     mesh
 }
 
-async fn traffic(kind: Kind) {
-    let mesh = canary(kind).await;
-    an_unaware_app_is_carried_over_mutual_tls(&mesh).await;
-    the_canary_splits(&mesh).await;
-    bodies_larger_than_any_packet_arrive(&mesh).await;
-    what_stays_inside_is_left_alone(&mesh).await;
-    a_server_may_speak_first(&mesh).await;
+/// Where the client's app sends what is for `reviews`.
+fn way(mesh: &Mesh) -> SocketAddr {
+    let client = mesh.workload("client");
+    match client.spec.mode {
+        Mode::Explicit => client.outbound(),
+        Mode::Redirected | Mode::NoSidecar => mesh.workload("reviews-v1-a").address(),
+    }
 }
 
-async fn failures(kind: Kind) {
-    let mut mesh = canary(kind).await;
+async fn traffic(kind: Kind, home: Home) {
+    let mut mesh = canary(kind, home).await;
+    an_unaware_app_is_carried_over_mutual_tls(&mesh).await;
+    the_canary_splits(&mesh, "client", way(&mesh)).await;
+    bodies_larger_than_any_packet_arrive(&mesh).await;
+    match home {
+        Home::Pod => {
+            what_stays_inside_is_left_alone(&mesh).await;
+            a_server_may_speak_first(&mesh, "client", "reviews-v1-a", OTHER_PORT).await;
+        }
+        Home::Host => {
+            let mail = client("mail").mode(Mode::Explicit).shift(200);
+            mesh.add_in([(mail, mesh.network.on_host())]).await;
+            mesh.add([client("pod")]).await;
+            the_canary_splits(&mesh, "pod", mesh.workload("reviews-v1-a").address()).await;
+            let port = mesh.workload("mail").address().port();
+            a_server_may_speak_first(&mesh, "pod", "mail", port).await;
+        }
+    }
+}
+
+async fn failures(kind: Kind, home: Home) {
+    let mut mesh = canary(kind, home).await;
     a_partition_heals(&mesh).await;
     a_lost_node_is_left_out(&mut mesh).await;
     an_address_that_another_workload_got_is_refused(&mut mesh).await;
 }
 
-async fn lifecycle(kind: Kind) {
-    let mut mesh = canary(kind).await;
+async fn lifecycle(kind: Kind, home: Home) {
+    let mut mesh = canary(kind, home).await;
     without_its_own_sidecar_an_app_reaches_nobody(&mut mesh).await;
     without_its_sidecar_an_app_is_reached_by_nobody(&mut mesh).await;
 }
@@ -104,16 +146,16 @@ async fn an_unaware_app_is_carried_over_mutual_tls(mesh: &Mesh) {
     let between: Vec<Capture> = mesh.network.hosts().iter().map(|host| Capture::of(host, SECRET)).collect();
 
     let get = call::to("reviews:9080", &format!("/?{SECRET}"));
-    let answer: reviews::Answer = client.call(reviews.address(), get).await.unwrap().json().unwrap();
+    let answer: reviews::Answer = client.call(way(mesh), get).await.unwrap().json().unwrap();
     assert_eq!(answer.client_identity.as_deref(), Some("spiffe://cluster.local/ns/default/sa/client"));
-    let echoed = client.call(reviews.address(), secret("/echo")).await.unwrap();
+    let echoed = client.call(way(mesh), secret("/echo")).await.unwrap();
     assert_eq!(echoed.text(), SECRET.repeat(100));
     let found = captures.iter().chain(&between).map(Capture::found).sum::<u64>();
     assert_eq!(found, 0);
 
     // The same from somebody who is not of the mesh: refused, and to be read by everybody.
     for workload in [client, reviews] {
-        let refused = mesh.workload("outsider").call(workload.address(), secret("/echo")).await.unwrap();
+        let refused = mesh.workload("outsider").call(workload.door(), secret("/echo")).await.unwrap();
         assert_eq!(refused.status, 403, "{}", refused.summary());
         assert!(refused.proxy_error().unwrap().starts_with("policy"));
     }
@@ -127,26 +169,25 @@ async fn an_unaware_app_is_carried_over_mutual_tls(mesh: &Mesh) {
 }
 
 /// 90 to 10 within 4.5 standard deviations of 2,000 requests, and by header always.
-async fn the_canary_splits(mesh: &Mesh) {
-    let address = mesh.workload("reviews-v1-a").address();
+async fn the_canary_splits(mesh: &Mesh, caller: &str, address: SocketAddr) {
     let plan = Plan::new(address, "reviews:9080").keys(&["version"]);
 
-    let report = mesh.workload("client").load(plan.clone().requests(2000)).await;
+    let report = mesh.workload(caller).load(plan.clone().requests(2000)).await;
     assert_eq!(report.failed(), 0, "{}", report.summary());
     let off = (report.count("version", "v2") as f64 - 200.0) / (2000.0_f64 * 0.9 * 0.1).sqrt();
     assert!(off.abs() < 4.5, "v2 had {} of 2000: {off:.1} σ off", report.count("version", "v2"));
 
     let jason = plan.header("end-user", "jason").requests(50);
-    let report = mesh.workload("client").load(jason).await;
+    let report = mesh.workload(caller).load(jason).await;
     assert_eq!(report.count("version", "v2"), 50, "{}", report.summary());
 }
 
 /// Segments as large as the link takes, both ways.
 async fn bodies_larger_than_any_packet_arrive(mesh: &Mesh) {
     let body = vec![b'x'; 1 << 20];
-    let call = call::to("reviews:9080", "/echo").body(body.clone());
+    let call = call::to("reviews:9080", "/echo").header("end-user", "jason").body(body.clone());
 
-    let echoed = mesh.workload("client").call(mesh.workload("reviews-v2").address(), call).await.unwrap();
+    let echoed = mesh.workload("client").call(way(mesh), call).await.unwrap();
 
     assert_eq!(echoed.status, 200, "{}", echoed.summary());
     assert!(echoed.body == body, "{} bytes came back", echoed.body.len());
@@ -160,38 +201,6 @@ async fn what_stays_inside_is_left_alone(mesh: &Mesh) {
         let answer: reviews::Answer = answer.json().unwrap();
         assert_eq!((answer.pod.as_str(), answer.client_identity), ("reviews-v1-a", None));
     }
-}
-
-/// Two workloads share the host's network: their connections cannot be redirected, as there would be two
-/// sidecars for one namespace. They name their sidecars, and speak with redirected ones as with each other.
-#[test]
-fn host_network() {
-    netns(async || {
-        let mut mesh = Mesh::on(Kind::Bridge).await;
-        let host = mesh.network.on_host();
-        let explicit = [client("client"), server("reviews-v1", "reviews", "v1").shift(100)];
-        mesh.add_in(explicit.map(|spec| (spec.mode(Mode::Explicit), host.clone()))).await;
-        mesh.add([server("reviews-v2", "reviews", "v2"), client("pod")]).await;
-        let (on_host, in_pod) = (mesh.workload("client"), mesh.workload("pod"));
-
-        let callers = [(on_host, on_host.outbound()), (in_pod, mesh.workload("reviews-v1").address())];
-        for (caller, address) in callers {
-            let capture = Capture::of(in_pod.namespace(), SECRET);
-            for (user, version) in [("jason", "v2"), ("jane", "v1")] {
-                let path = format!("/?{SECRET}");
-                let call = call::to("reviews:9080", &path).header("end-user", user);
-                let answer = poll(SOON, version, async || {
-                    let answer = caller.call(address, call.clone()).await.map_err(|e| e.to_string())?;
-                    let answer: reviews::Answer = answer.json().map_err(|e| e.to_string())?;
-                    if answer.version == version { Ok(answer) } else { Err(answer.version) }
-                })
-                .await;
-                let caller = format!("spiffe://cluster.local/ns/default/sa/{}", caller.spec.app);
-                assert_eq!(answer.client_identity, Some(caller));
-            }
-            assert_eq!(capture.found(), 0);
-        }
-    });
 }
 
 /// A request that only `reviews-v2` may answer.
@@ -208,17 +217,26 @@ fn told(outcome: &Result<Answer, CallError>) -> String {
 }
 
 async fn answers(mesh: &Mesh, call: Call) {
-    let address = mesh.workload("reviews-v1-a").address();
     poll(FOUND_OUT, "an answer", async || {
-        let outcome = mesh.workload("client").call(address, call.clone()).await;
+        let outcome = mesh.workload("client").call(way(mesh), call.clone()).await;
         if outcome.as_ref().is_ok_and(|answer| answer.status == 200) { Ok(()) } else { Err(told(&outcome)) }
+    })
+    .await;
+}
+
+async fn answers_by(mesh: &Mesh, call: Call, version: &str) {
+    poll(SOON, &format!("{version} answers"), async || {
+        let outcome = mesh.workload("client").call(way(mesh), call.clone()).await;
+        let answer = outcome.map_err(|error| error.to_string())?;
+        let found: reviews::Answer = answer.json().map_err(|_| answer.summary())?;
+        if found.version == version { Ok(()) } else { Err(found.version) }
     })
     .await;
 }
 
 /// Packets vanish: who waits for an answer gets none, others are served, and when packets pass again so is he.
 async fn a_partition_heals(mesh: &Mesh) {
-    let address = mesh.workload("reviews-v1-a").address();
+    let address = way(mesh);
     answers(mesh, for_v2()).await;
 
     mesh.network.cut(&mesh.workload("reviews-v2").place);
@@ -241,7 +259,7 @@ async fn a_partition_heals(mesh: &Mesh) {
 
 /// A node is gone without a word, while the mesh's documents still name its workload: soon nobody is sent there.
 async fn a_lost_node_is_left_out(mesh: &mut Mesh) {
-    let address = mesh.workload("reviews-v1-a").address();
+    let address = way(mesh);
     mesh.network.cut(&mesh.workload("reviews-v1-b").place);
     mesh.lose("reviews-v1-b").await;
 
@@ -264,7 +282,7 @@ async fn an_address_that_another_workload_got_is_refused(mesh: &mut Mesh) {
 
     let client = mesh.workload("client");
     let outcome = poll(FOUND_OUT, "a refusal by identity", async || {
-        let outcome = client.call(mesh.workload("reviews-v1-a").address(), for_v2()).await;
+        let outcome = client.call(way(mesh), for_v2()).await;
         match &outcome {
             Ok(answer) if answer.proxy_error().is_some_and(|error| error.starts_with("identity")) => {
                 Ok(told(&outcome))
@@ -278,7 +296,7 @@ async fn an_address_that_another_workload_got_is_refused(mesh: &mut Mesh) {
 
 /// The rules stay when the sidecar dies, so that nothing leaves in plaintext; with the sidecar all comes back.
 async fn without_its_own_sidecar_an_app_reaches_nobody(mesh: &mut Mesh) {
-    let address = mesh.workload("reviews-v1-a").address();
+    let address = way(mesh);
     mesh.kill_sidecar("client").await;
 
     let client = mesh.workload("client");
@@ -296,7 +314,7 @@ async fn without_its_own_sidecar_an_app_reaches_nobody(mesh: &mut Mesh) {
 
 /// Its peers are told so at once, and do not try without mutual TLS.
 async fn without_its_sidecar_an_app_is_reached_by_nobody(mesh: &mut Mesh) {
-    let address = mesh.workload("reviews-v1-a").address();
+    let address = way(mesh);
     answers(mesh, for_v2()).await;
     mesh.kill_sidecar("reviews-v2").await;
 

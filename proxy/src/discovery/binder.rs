@@ -25,9 +25,7 @@ use self::targets::{Reach, Targets, Tls};
 use super::held::Held;
 use crate::{
     balance::{Aperture, Circuit, Ejection, Health, Weights},
-    bind::{
-        Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Table, TcpRouteSeries,
-    },
+    bind::{Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Table, TcpRouteSeries},
     connect::outside::Originations,
     names::{Names, Origin, Reached},
     retry::Budget,

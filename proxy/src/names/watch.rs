@@ -134,7 +134,8 @@ impl Watches {
         if is_since(watched.answered) {
             watched.missed = true;
             let reason = watched.state.failing.clone();
-            let reason = reason.unwrap_or_else(|| format!("gets no answer from DNS within {FIRST_ANSWER:?}").into());
+            let reason =
+                reason.unwrap_or_else(|| format!("gets no answer from DNS within {FIRST_ANSWER:?}").into());
             return Heard::Silence(reason);
         }
         if watched.awaited.is_none() {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, Layer, Order, Protocol, RetryPolicy, RouteTable, Rule, Service,
-    ServiceKey, TcpRule, TcpTable, TrafficPolicy, WeightedBackend,
+    Backend, BackendName, Endpoint, Endpoints, Layer, Order, Protocol, RetryPolicy, RouteTable, Rule,
+    Service, ServiceKey, TcpRule, TcpTable, TrafficPolicy, WeightedBackend,
     snapshot::{self, Address},
 };
 
