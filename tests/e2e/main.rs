@@ -2,6 +2,7 @@
 
 mod bad_config;
 mod bootstrap;
+mod canary_scripts;
 mod certs;
 mod control_plane_away;
 mod demo;

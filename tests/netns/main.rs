@@ -4,6 +4,7 @@
 //! All namespaces are the tests' own, belong to no name in the file system, and are gone with the process that
 //! made them: nothing of this touches the machine's own network, and nothing of it can be left behind.
 
+mod breaking;
 mod capture;
 mod connections;
 mod dialogue;
