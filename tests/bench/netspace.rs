@@ -53,6 +53,9 @@ impl Redirects {
             ip.args(arguments.split(' '));
             output(ip).context("package iproute2")?;
         }
+        // As on loopback addresses: else a minute's connections use up all ports of a client, and to find a free one
+        // takes milliseconds.
+        std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1").context("cannot set tcp_tw_reuse")?;
         nft(RULES)?;
         Ok(Self::default())
     }

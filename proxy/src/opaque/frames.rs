@@ -48,7 +48,7 @@ struct Frames {
     ahead: Ahead,
     /// What is still to be written of the frame that has begun.
     to_write: u32,
-    /// What must go out, even if there is no byte to go with it.
+    /// Whether an opening must go out, even if no byte of the session goes with it.
     unflushed: bool,
     write_end: End,
     header: [u8; HEADER],
@@ -123,12 +123,11 @@ impl<S> Framed<S> {
         })
     }
 
-    /// Puts `bytes`, two at most, into a frame that goes out with whatever is sent next.
+    /// Puts `bytes` into a frame that goes out with whatever is sent next.
     pub(crate) fn send_along(&mut self, bytes: [u8; 2]) {
         if let Some(frames) = &mut self.frames {
             frames.ahead.push(&2_u32.to_be_bytes());
             frames.ahead.push(&bytes);
-            frames.unflushed = true;
         }
     }
 
