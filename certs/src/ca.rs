@@ -212,6 +212,11 @@ impl Authority {
         Bundle { trust_domain: self.trust_domain.clone(), roots: vec![self.root.clone()] }
     }
 
+    /// The certificate that signs leaves.
+    pub fn issuer(&self) -> &CertificateDer<'static> {
+        &self.issuer.certificate
+    }
+
     /// The SHA-256 of the root, by which a workload first knows us.
     pub fn root_sha256(&self) -> [u8; 32] {
         fingerprint(&self.root).0

@@ -7,6 +7,7 @@ use selvedge_certs::{
     facts::{Fingerprint, fingerprint},
     files::FileError,
 };
+use selvedge_kubernetes::Version;
 use selvedge_ops::{
     Admin, Drain, LogArgs, LogLevel, Readiness, Reason, admin, announce,
     listen::{self, ListenError},
@@ -20,6 +21,7 @@ use crate::{
     compile::Settings,
     data_dir::{DataDir, DataDirError, Occupied},
     inject::{
+        self,
         events::Events,
         webhook::{Knowledge, Webhook, WebhookError},
     },
@@ -38,7 +40,7 @@ use crate::{
         directory::{Directory, Options},
         kubernetes::Kubernetes,
     },
-    status::{Problems, Proxies},
+    status::{OwnCertificates, Problems, Proxies},
 };
 
 mod compiling;
@@ -210,6 +212,8 @@ pub struct ControlPlane {
     admin: (std::net::TcpListener, SocketAddr),
     /// In a cluster.
     webhook: Option<Webhook>,
+    /// The cluster's.
+    version: Option<Version>,
 }
 
 impl ControlPlane {
@@ -230,9 +234,14 @@ impl ControlPlane {
         let webhook = source
             .cluster()
             .map(|cluster| Webhook::prepare(&args.webhook, cluster.namespace(), &args.cluster_domain));
+        let version = match source.cluster() {
+            Some(cluster) => cluster.version().await?,
+            None => None,
+        };
         Ok(Self {
             args: args.clone(),
             drain,
+            version,
             webhook: webhook.transpose()?,
             source,
             _occupied: occupied,
@@ -273,9 +282,11 @@ impl ControlPlane {
             "control plane starting"
         );
         let own_ttl = OWN_TTL.min(self.args.max_certificate_ttl);
-        let (own, renewing) = OwnCertificate::make(Arc::clone(&self.authority), own_ttl)?;
         let cluster = self.source.cluster().cloned();
         let metrics = Arc::new(Metrics::default());
+        let own_certificates = Arc::new(OwnCertificates::new(&self.authority, Arc::clone(&metrics)));
+        let (own, renewing) =
+            OwnCertificate::make(Arc::clone(&self.authority), own_ttl, Arc::clone(&own_certificates))?;
         let store = Arc::new(Store::new(&self.authority.bundle()));
         let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
         let problems = Arc::new(Problems::default());
@@ -291,7 +302,12 @@ impl ControlPlane {
             configuration: readiness.condition("configuration"),
         };
         let verdicts = problems.subscribe();
-        let overview = Overview { store: Arc::clone(&store), problems, proxies: Arc::clone(&proxies) };
+        let overview = Overview {
+            store: Arc::clone(&store),
+            problems: Arc::clone(&problems),
+            proxies: Arc::clone(&proxies),
+            certificates: Arc::clone(&own_certificates),
+        };
         let encode = Arc::clone(&metrics);
         let admin = Admin {
             readiness,
@@ -321,19 +337,27 @@ impl ControlPlane {
                 "keeping the webhooks' configurations"
             });
         }
+        let fit = sidecars(&self.args, &self.authority);
+        let (inject, injected) = watch::channel(Arc::new(fit(self.version)));
+        if let Some(cluster) = cluster.clone() {
+            let how = if injected.borrow().are_native() { "native" } else { "containers like any" };
+            tracing::info!(kubernetes = self.version.map(tracing::field::display), "sidecars are {how}");
+            parts.spawn(async move {
+                cluster.keep_fitting(inject, fit).await;
+                "following the cluster's version"
+            });
+        }
         let knowledge = Knowledge {
-            inject: Arc::new(self.args.inject.settings(
-                trust_roots(&self.authority),
-                self.args.trust_domain.clone(),
-                &self.args.namespace,
-            )),
+            inject: injected,
             compile: Arc::new(settings(&self.args)),
             loaded: loaded.clone(),
+            problems,
             events,
         };
         let authority = Arc::clone(&self.authority);
-        let webhook =
-            self.webhook.map(|webhook| webhook.run(authority, own_ttl, knowledge, self.drain.clone()));
+        let webhook = self
+            .webhook
+            .map(|webhook| webhook.run(authority, own_ttl, knowledge, own_certificates, self.drain.clone()));
         parts.spawn(self.source.watch(found, self.args.default_namespace.clone()));
         if let Some(cluster) = cluster.clone() {
             cluster.keep(Arc::clone(&self.authority), verdicts, &mut parts);
@@ -385,6 +409,12 @@ impl ControlPlane {
         }
         result
     }
+}
+
+/// How sidecars are injected into a cluster of some version.
+fn sidecars(args: &Args, authority: &Authority) -> impl Fn(Option<Version>) -> inject::Settings + use<> {
+    let (args, roots) = (args.clone(), trust_roots(authority));
+    move |version| args.inject.settings_on(version, roots.clone(), args.trust_domain.clone(), &args.namespace)
 }
 
 /// The SHA-256 of every root of ours, as sidecars are told it.

@@ -2,7 +2,7 @@
 //!
 //! Labels are closed sets: no workload, authority or document name is one.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -59,6 +59,11 @@ struct ByReason {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCertificate {
+    certificate: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByProof {
     proof: &'static str,
 }
@@ -72,6 +77,7 @@ pub struct Metrics {
     streams_refused: Family<ByReason, Counter>,
     certificates_signed: Family<ByProof, Counter>,
     certificates_refused: Family<ByReason, Counter>,
+    certificate_expiry: Family<ByCertificate, Gauge>,
     problems: Family<BySeverity, Gauge>,
     compile_duration: Histogram,
     configuration_version: Gauge,
@@ -86,6 +92,7 @@ impl Default for Metrics {
             streams_refused: Family::default(),
             certificates_signed: Family::default(),
             certificates_refused: Family::default(),
+            certificate_expiry: Family::default(),
             problems: Family::default(),
             compile_duration: Histogram::new([0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.0]),
             configuration_version: Gauge::default(),
@@ -114,6 +121,12 @@ impl Metrics {
             "certificates_refused",
             "Certificate requests refused",
             self.certificates_refused.clone(),
+        );
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When a certificate of the control plane's own ends, since 1970",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
         );
         registry.register("problems", "Problems in the configuration now", self.problems.clone());
         registry.register_with_unit(
@@ -155,6 +168,12 @@ impl Metrics {
 
     pub(crate) fn certificate_refused(&self, reason: &'static str) {
         self.certificates_refused.get_or_create(&ByReason { reason }).inc();
+    }
+
+    pub(crate) fn certificate_expires(&self, certificate: &'static str, at: SystemTime) {
+        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let gauge = self.certificate_expiry.get_or_create(&ByCertificate { certificate });
+        gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn set_problems(&self, problems: &[Problem]) {

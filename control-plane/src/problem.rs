@@ -64,6 +64,9 @@ pub struct Problem {
     pub field: String,
     /// What is wrong and what to change.
     pub message: String,
+    /// Whether it is so whatever other documents there are: the API server keeps no document that has such an error.
+    #[serde(skip)]
+    pub alone: bool,
 }
 
 impl Problem {
@@ -76,6 +79,7 @@ impl Problem {
             line: None,
             field: String::new(),
             message: message.into(),
+            alone: true,
         }
     }
 }
@@ -116,6 +120,7 @@ mod tests {
             line: Some(3),
             field: "spec.ports".to_owned(),
             message: "is empty; name at least one port".to_owned(),
+            alone: true,
         };
 
         assert_eq!(

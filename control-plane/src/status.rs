@@ -20,6 +20,10 @@ use crate::{
     sources::Object,
 };
 
+mod certificates;
+
+pub use self::certificates::{Life, OwnCertificates, Purpose};
+
 /// The problems of the configuration as it is now.
 #[derive(Debug, Default)]
 pub struct Problems {

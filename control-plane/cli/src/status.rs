@@ -9,22 +9,25 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use selvedge_kubernetes::Client;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::cluster::{self, ClusterArgs};
 
 /// Between two looks while `--wait`ing.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the reason of a failed connection into a pod may take to come behind it.
+const FAILURE_TIME: Duration = Duration::from_secs(1);
 
 /// Show the connected proxies, and whether the newest change has arrived at all of them
 ///
@@ -57,6 +60,23 @@ pub(crate) struct Config {
     /// The newest; `None` before the first.
     configuration_version: Option<u64>,
     proxies: Vec<Proxy>,
+    /// Its own certificates, by what they are for.
+    #[serde(default)]
+    pub(crate) certificates: BTreeMap<String, Life>,
+}
+
+/// From when to when a certificate is valid.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Life {
+    #[serde(deserialize_with = "rfc3339")]
+    pub(crate) not_before: SystemTime,
+    #[serde(deserialize_with = "rfc3339")]
+    pub(crate) not_after: SystemTime,
+}
+
+fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -186,8 +206,16 @@ pub(crate) async fn of_replicas(
 }
 
 async fn of_replica(client: &Client, namespace: &str, pod: &str) -> anyhow::Result<Config> {
-    let stream = client.forward(namespace, pod, cluster::ADMIN_PORT).await?;
-    Ok(serde_json::from_value(cluster::ask(stream, "/config").await?)?)
+    let connection = client.forward(namespace, pod, cluster::ADMIN_PORT).await?;
+    let config = match cluster::ask(connection.stream, "/config").await {
+        Ok(config) => config,
+        // The kubelet may know better why nobody has answered.
+        Err(error) => match timeout(FAILURE_TIME, connection.failure).await {
+            Ok(Some(failure)) => anyhow::bail!("{}", failure.trim()),
+            _ => return Err(error),
+        },
+    };
+    Ok(serde_json::from_value(config)?)
 }
 
 impl Config {

@@ -11,6 +11,7 @@ pub mod lease;
 pub mod objects;
 pub mod review;
 pub mod secret;
+pub mod version;
 pub mod watch;
 
 pub use self::{
@@ -20,5 +21,6 @@ pub use self::{
     lease::Election,
     review::{Access, Reviewed},
     secret::Secret,
+    version::Version,
     watch::Event,
 };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     problem::{Problem, Severity},
     snapshot::Store,
-    status::{Problems, Proxies, Proxy},
+    status::{Life, OwnCertificates, Problems, Proxies, Proxy, Purpose},
 };
 
 /// What the admin port tells people on this host.
@@ -18,6 +18,7 @@ pub(super) struct Overview {
     pub(super) store: Arc<Store>,
     pub(super) problems: Arc<Problems>,
     pub(super) proxies: Arc<Proxies>,
+    pub(super) certificates: Arc<OwnCertificates>,
 }
 
 #[derive(Debug, Serialize)]
@@ -25,6 +26,8 @@ struct Config {
     /// `None` before the first.
     configuration_version: Option<u64>,
     proxies: Vec<Proxy>,
+    /// This replica's own.
+    certificates: BTreeMap<Purpose, Life>,
 }
 
 /// Whether the configuration has arrived: the answer to "has my change arrived?", as far as the proxies of
@@ -98,6 +101,7 @@ impl Overview {
         Json(Config {
             configuration_version: overview.store.current().map(|snapshot| snapshot.version()),
             proxies: overview.proxies.connected(),
+            certificates: overview.certificates.now(),
         })
     }
 }

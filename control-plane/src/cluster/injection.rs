@@ -8,21 +8,57 @@ use std::{
 };
 
 use selvedge_certs::ca::{Authority, to_pem};
+use selvedge_kubernetes::{Error, Version};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
-    Cluster,
+    Cluster, patiently,
     status::words::{EventWords, event_kind, event_object},
 };
-use crate::inject::events::Event;
+use crate::inject::{Settings, events::Event};
 
 /// Time between two looks at the configurations: somebody may have applied them anew.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// The same after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Time between two looks at the cluster's version: it may be upgraded under us.
+const VERSION_INTERVAL: Duration = Duration::from_secs(300);
+
 impl Cluster {
+    /// The cluster's version; `None` if what it says is none.
+    ///
+    /// # Errors
+    /// If the API server does not answer for long, or refuses.
+    pub async fn version(&self) -> Result<Option<Version>, Error> {
+        let text = patiently(|| self.client.server_version()).await?;
+        Ok(Version::parse(&text))
+    }
+
+    /// Keeps `settings` at what `fit` makes of the cluster's version. Never ends.
+    pub(crate) async fn keep_fitting(
+        &self,
+        settings: watch::Sender<Arc<Settings>>,
+        fit: impl Fn(Option<Version>) -> Settings,
+    ) {
+        loop {
+            tokio::time::sleep(VERSION_INTERVAL).await;
+            // Of one that is away nothing new is known.
+            let Ok(text) = self.client.server_version().await else { continue };
+            let newest = fit(Version::parse(&text));
+            settings.send_if_modified(|settings| {
+                let changed = **settings != newest;
+                if changed {
+                    let how = if newest.are_native() { "native" } else { "containers like any" };
+                    tracing::info!(kubernetes = text, "new sidecars are {how} from now on");
+                    *settings = Arc::new(newest);
+                }
+                changed
+            });
+        }
+    }
+
     /// Keeps our CA in the webhooks' configurations. Never ends.
     pub(crate) async fn keep_webhooks(&self, authority: Arc<Authority>) {
         let pem = to_pem(&authority.bundle().roots);
@@ -64,5 +100,50 @@ impl Cluster {
                 tracing::debug!(%error, namespace = subject.namespace, "an Event could not be written");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use selvedge_model::TrustDomain;
+
+    use super::*;
+    use crate::{cluster::canned::Canned, inject::InjectArgs};
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        inject: InjectArgs,
+    }
+
+    fn says(server: &Canned, version: &str) {
+        let numbers: Vec<&str> = version.trim_start_matches('v').split('.').collect();
+        server.say(
+            "/version",
+            json!({
+                "major": numbers[0], "minor": numbers[1], "gitVersion": version, "gitCommit": "",
+                "gitTreeState": "clean", "buildDate": "2026-01-01T00:00:00Z", "goVersion": "go1", "compiler": "gc",
+                "platform": "linux/amd64",
+            }),
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sidecars_fit_the_clusters_version_also_after_an_upgrade() {
+        let server = Canned::start().await;
+        says(&server, "v1.28.15");
+        let cluster = Cluster::open(Some(&server.kubeconfig()), "selvedge", Some("one")).await.unwrap();
+        let args = Program::parse_from(["control-plane"]).inject;
+        let fit = move |version| args.settings_on(version, Vec::new(), TrustDomain::default(), "selvedge");
+
+        let (settings, mut seen) = watch::channel(Arc::new(fit(cluster.version().await.unwrap())));
+        assert!(!seen.borrow().are_native());
+        says(&server, "v1.29.1");
+        let following = tokio::spawn(async move { cluster.keep_fitting(settings, fit).await });
+
+        seen.changed().await.unwrap();
+        assert!(seen.borrow().are_native());
+        following.abort();
     }
 }

@@ -4,6 +4,8 @@
 //! alone. Only what must not be written twice over is left to the one that holds the Lease.
 
 mod authority;
+#[cfg(test)]
+pub(crate) mod canned;
 mod injection;
 mod published;
 pub mod status;

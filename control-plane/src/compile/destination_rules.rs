@@ -10,7 +10,7 @@ use super::{
     selects,
     services::{Catalog, KnownHost},
 };
-use crate::problem::Severity;
+use crate::problem::{Problem, Severity};
 use crate::resources::{
     DestinationRuleSpec, Document, Resources,
     destination_rule::{PolicyBlocks, Subset},
@@ -110,7 +110,8 @@ fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problem
             let field = format!("{field}.trafficPolicy.connectionPool.tcp.idleTimeout");
             let message = "not acted on: it is for opaque connections, and all ports of the host speak HTTP; \
                            set http.idleTimeout";
-            problems.add(rule.problem(Severity::NotActedOn, &field, message));
+            let problem = rule.problem(Severity::NotActedOn, &field, message);
+            problems.add(Problem { alone: false, ..problem });
         }
     }
 }

@@ -28,7 +28,7 @@ impl<'a> Policies<'a> {
             if !policy.spec.selector.is_empty() {
                 if in_root {
                     let message = "has no effect in the root namespace; move it to its workloads' namespace";
-                    problems.error(policy, "spec.selector", message);
+                    problems.error_alone(policy, "spec.selector", message);
                 } else {
                     policies.selecting.push(policy);
                 }

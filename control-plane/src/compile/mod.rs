@@ -109,12 +109,18 @@ impl Problems {
         self.0.insert(problem);
     }
 
+    /// An error that other documents have a part in.
     fn error<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
+        self.add(Problem { alone: false, ..document.problem(Severity::Error, field, message) });
+    }
+
+    /// An error that no other document could cause or cure.
+    fn error_alone<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
         self.add(document.problem(Severity::Error, field, message));
     }
 
     fn warning<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
-        self.add(document.problem(Severity::Warning, field, message));
+        self.add(Problem { alone: false, ..document.problem(Severity::Warning, field, message) });
     }
 
     fn into_sorted(self) -> Vec<Problem> {

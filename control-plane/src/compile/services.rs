@@ -139,11 +139,20 @@ impl<'a> Catalog<'a> {
                         vacant.insert(KnownHost { host, namespace, ports, source: Source::Entry(document) });
                     }
                     Entry::Occupied(taken) => {
-                        let message = format!(
-                            "{host} is already defined by {}; remove one of them",
-                            taken.get().source.describe()
-                        );
-                        problems.error(document, &format!("spec.hosts[{index}]"), message);
+                        let (first, field) = (taken.get().source, format!("spec.hosts[{index}]"));
+                        if first.is(&Source::Entry(document)) {
+                            problems.error_alone(
+                                document,
+                                &field,
+                                format!("{host} is given twice; keep one"),
+                            );
+                        } else {
+                            let message = format!(
+                                "{host} is already defined by {}; remove one of them",
+                                first.describe()
+                            );
+                            problems.error(document, &field, message);
+                        }
                     }
                 }
             }

@@ -109,10 +109,11 @@ impl<'a> Source<'a> {
         matches!(self, Self::Pod(document) if !document.spec.host_network)
     }
 
+    /// Reports a name that no workload can have.
     fn error(self, problems: &mut Problems, message: String) {
         match self {
-            Self::Entry(document) => problems.error(document, "metadata", message),
-            Self::Pod(document) => problems.error(document, "metadata", message),
+            Self::Entry(document) => problems.error_alone(document, "metadata", message),
+            Self::Pod(document) => problems.error_alone(document, "metadata", message),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
+use selvedge_kubernetes::Version;
 use selvedge_model::TrustDomain;
 
 use super::annotations::{self, PREFIX};
@@ -27,16 +28,10 @@ pub struct InjectArgs {
     )]
     pub image_pull_policy: String,
 
-    /// Inject native sidecars (init containers that stay; Kubernetes 1.29), so that jobs end and a pod's own
-    /// init containers are in the mesh; otherwise containers.
-    #[arg(
-        long,
-        env = "SELVEDGE_NATIVE_SIDECARS",
-        value_name = "BOOL",
-        default_value_t = true,
-        action = clap::ArgAction::Set
-    )]
-    pub native_sidecars: bool,
+    /// Whether sidecars are native: init containers that stay, so that jobs end and a pod's own init containers
+    /// are in the mesh; otherwise they are containers.
+    #[arg(long, env = "SELVEDGE_NATIVE_SIDECARS", value_name = "WHETHER", default_value = "auto")]
+    pub native_sidecars: NativeSidecars,
 
     /// Where injected sidecars find the control plane's gRPC port, as HOST:PORT.
     /// Default: port 8086 of the Service selvedge-control-plane in the control plane's namespace.
@@ -47,6 +42,27 @@ pub struct InjectArgs {
     /// has it, such as `log-level=warn`; may be given more than once.
     #[arg(long, env = "SELVEDGE_INJECT_DEFAULTS", value_name = "NAME=VALUE", value_delimiter = ';', value_parser = preset)]
     pub inject_default: Vec<Preset>,
+}
+
+/// Whether sidecars are native, where neither the pod nor its namespace says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum NativeSidecars {
+    /// Unless the cluster is known to be older than Kubernetes 1.29, which has them.
+    Auto,
+    /// Always.
+    True,
+    /// Never.
+    False,
+}
+
+impl NativeSidecars {
+    fn on(self, cluster: Option<Version>) -> bool {
+        match self {
+            Self::Auto => cluster.is_none_or(|version| version >= Version::SIDECARS),
+            Self::True => true,
+            Self::False => false,
+        }
+    }
 }
 
 /// A setting and its value, checked.
@@ -72,9 +88,21 @@ pub struct Settings {
 }
 
 impl InjectArgs {
-    /// The settings, for a control plane in `namespace` whose roots have the SHA-256s `trust_roots`.
+    /// The settings, for a control plane in `namespace` whose roots have the SHA-256s `trust_roots`; for a
+    /// cluster that nobody has asked for its version.
     pub fn settings(&self, trust_roots: Vec<String>, trust_domain: TrustDomain, namespace: &str) -> Settings {
-        let native = if self.native_sidecars { "enabled" } else { "disabled" };
+        self.settings_on(None, trust_roots, trust_domain, namespace)
+    }
+
+    /// The same, for a cluster of this version.
+    pub fn settings_on(
+        &self,
+        cluster: Option<Version>,
+        trust_roots: Vec<String>,
+        trust_domain: TrustDomain,
+        namespace: &str,
+    ) -> Settings {
+        let native = if self.native_sidecars.on(cluster) { "enabled" } else { "disabled" };
         let mut defaults = BTreeMap::from([
             ("proxy-image", self.proxy_image.clone()),
             ("init-image", self.init_image.clone()),
@@ -96,6 +124,13 @@ impl InjectArgs {
             version: selvedge_ops::build::VERSION,
             defaults,
         }
+    }
+}
+
+impl Settings {
+    /// Whether sidecars are native, where neither the pod nor its namespace says so.
+    pub fn are_native(&self) -> bool {
+        self.defaults.get("native-sidecar").is_some_and(|value| value == "enabled")
     }
 }
 
@@ -205,6 +240,22 @@ mod tests {
         assert_eq!(settings.defaults["log-level"], "warn");
         assert_eq!(settings.defaults["native-sidecar"], "disabled");
         assert_eq!(settings.defaults["proxy-cpu-request"], "10m");
+    }
+
+    #[test]
+    fn sidecars_are_native_where_the_cluster_knows_them() {
+        let native = |arguments: &[&str], version: Option<&str>| {
+            let program = Program::parse_from(["control-plane"].iter().chain(arguments));
+            let version = version.and_then(Version::parse);
+            program.args.settings_on(version, Vec::new(), TrustDomain::default(), "selvedge").are_native()
+        };
+
+        assert!(native(&[], None), "of which nothing is known");
+        assert!(native(&[], Some("v1.29.0")) && native(&[], Some("v1.33.1+k3s1")));
+        assert!(!native(&[], Some("v1.28.9")) && !native(&[], Some("v1.20.2")));
+        assert!(native(&["--native-sidecars=true"], Some("v1.28.9")));
+        assert!(!native(&["--native-sidecars=false"], Some("v1.33.1")));
+        assert!(native(&["--inject-default=native-sidecar=enabled"], Some("v1.20.2")));
     }
 
     #[test]

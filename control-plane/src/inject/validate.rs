@@ -1,7 +1,10 @@
 //! Whether the API server should keep a document: read and compiled as the control plane will.
 //!
 //! What is wrong with the document alone refuses it. What is wrong between documents is a warning, because the
-//! other one may come next (a `VirtualService` before its `DestinationRule`); so is what is not acted on.
+//! other one may come next (a `VirtualService` before its `DestinationRule`); so is what is not acted on, and what
+//! others lose by this one.
+
+use std::collections::HashSet;
 
 use selvedge_model::Mesh;
 use serde_json::Value;
@@ -21,26 +24,57 @@ pub struct Verdict {
     pub warnings: Vec<String>,
 }
 
-/// What `object` of `namespace` means among `others`.
-pub fn validate(object: Value, namespace: &str, others: &Resources, settings: &Settings) -> Verdict {
+/// How many problems that other documents would have by this one are told. Who asks cannot use a long list.
+const OTHERS_TOLD: usize = 5;
+
+/// What `object` of `namespace` means among `others`, which have the problems `known`, as far as that is known.
+pub fn validate(
+    object: Value,
+    namespace: &str,
+    others: &Resources,
+    settings: &Settings,
+    known: &[Problem],
+) -> Verdict {
     let mut verdict = Verdict::default();
     let decoded = decode_value(object, namespace);
     for problem in &decoded.problems {
-        verdict.add(problem, problem.severity == Severity::Error);
+        verdict.add(problem);
     }
     let Outcome::Understood(resource) = decoded.outcome else { return verdict };
     let name = resource.name().clone();
     let mut together = others.clone();
     together.put(resource);
     let (_, between) = compile(&together, settings, &Mesh::default());
-    for problem in between.iter().filter(|problem| problem.document.as_ref() == Some(&name)) {
-        verdict.add(problem, false);
+    let (own, of_others): (Vec<_>, Vec<_>) =
+        between.iter().partition(|problem| problem.document.as_ref() == Some(&name));
+    own.into_iter().for_each(|problem| verdict.add(problem));
+    let of_others = of_others
+        .into_iter()
+        .filter(|problem| problem.severity != Severity::NotActedOn && !known.contains(problem));
+    let mut new: Vec<_> = of_others.collect();
+    if !new.is_empty() {
+        // What is known may be a moment old: only what goes without this document is its doing.
+        let (_, without) = compile(others, settings, &Mesh::default());
+        let place = |problem: &Problem| (problem.document.clone(), problem.field.clone());
+        let there: HashSet<_> = without.iter().map(place).collect();
+        new.retain(|problem| !there.contains(&place(problem)));
     }
+    verdict.add_of_others(&new);
     verdict
 }
 
 impl Verdict {
-    fn add(&mut self, problem: &Problem, refuses: bool) {
+    fn add_of_others(&mut self, problems: &[&Problem]) {
+        let told = problems.iter().take(OTHERS_TOLD).map(|problem| format!("because of this, {problem}"));
+        self.warnings.extend(told);
+        let more = problems.len().saturating_sub(OTHERS_TOLD);
+        if more > 0 {
+            self.warnings.push(format!("because of this, other documents have {more} more problems"));
+        }
+    }
+
+    fn add(&mut self, problem: &Problem) {
+        let refuses = problem.alone && problem.severity == Severity::Error;
         let mut words = match problem.field.as_str() {
             "" => problem.message.clone(),
             field => format!("{field}: {}", problem.message),
@@ -74,7 +108,14 @@ mod tests {
             let Outcome::Understood(resource) = decoded.outcome else { panic!("{:?}", decoded.problems) };
             resources.put(resource);
         }
-        validate(object.clone(), "shop", &resources, &Settings::default())
+        validate(object.clone(), "shop", &resources, &Settings::default(), &[])
+    }
+
+    fn security(name: &str, namespace: &str, spec: &Value) -> Value {
+        json!({
+            "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
+            "metadata": { "name": name, "namespace": namespace }, "spec": spec,
+        })
     }
 
     #[test]
@@ -106,6 +147,77 @@ mod tests {
             "spec": { "host": "reviews", "subsets": [{ "name": "v2", "labels": { "version": "v2" } }] },
         });
         assert_eq!(verdict(&virtual_service(&http), &[service, rule]), Verdict::default());
+    }
+
+    #[test]
+    fn what_only_the_compiler_finds_wrong_with_a_document_alone_refuses_it() {
+        let entry = |hosts: &Value| {
+            json!({
+                "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+                "metadata": { "name": "outside", "namespace": "shop" },
+                "spec": {
+                    "hosts": hosts, "resolution": "DNS",
+                    "ports": [{ "number": 443, "name": "tls", "protocol": "TLS" }],
+                },
+            })
+        };
+        let route = |parents: &Value| {
+            json!({
+                "apiVersion": "gateway.networking.k8s.io/v1alpha2", "kind": "TCPRoute",
+                "metadata": { "name": "db", "namespace": "shop" },
+                "spec": { "parentRefs": parents, "rules": [{ "backendRefs": [{ "name": "db", "port": 5432 }] }] },
+            })
+        };
+        let parent = json!({ "group": "", "kind": "Service", "name": "db", "port": 5432 });
+        let in_root = json!({ "selector": { "matchLabels": { "app": "a" } }, "mtls": { "mode": "STRICT" } });
+
+        for (document, field) in [
+            (entry(&json!(["a.example", "a.example"])), "spec.hosts[1]"),
+            (route(&json!([parent, parent])), "spec.parentRefs[1]"),
+            (security("a", "istio-system", &in_root), "spec.selector"),
+        ] {
+            let verdict = verdict(&document, &[]);
+            let [error] = &verdict.errors[..] else { panic!("{document}: {verdict:?}") };
+            assert!(error.starts_with(&format!("{field}: ")), "{error}");
+        }
+        assert_eq!(verdict(&entry(&json!(["a.example"])), &[]), Verdict::default());
+    }
+
+    #[test]
+    fn what_another_document_has_a_part_in_is_a_warning() {
+        let strict = json!({ "mtls": { "mode": "STRICT" } });
+        let first = security("a", "shop", &strict);
+
+        let verdict = verdict(&security("b", "shop", &strict), &[first]);
+
+        assert_eq!(verdict.errors, Vec::<String>::new());
+        assert!(verdict.warnings[0].contains("has no effect: PeerAuthentication shop/a"), "{verdict:?}");
+    }
+
+    #[test]
+    fn what_others_lose_by_a_document_is_a_warning_and_what_they_lack_anyway_is_not() {
+        let http = json!([{ "route": [{ "destination": { "host": "reviews", "subset": "v2" } }] }]);
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "reviews", "namespace": "shop" },
+            "spec": { "ports": [{ "port": 9080 }], "selector": { "app": "reviews" } },
+        });
+        let rule = |subsets: &Value| {
+            json!({
+                "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+                "metadata": { "name": "reviews", "namespace": "shop" },
+                "spec": { "host": "reviews", "subsets": subsets },
+            })
+        };
+        let with = rule(&json!([{ "name": "v2", "labels": { "version": "v2" } }]));
+        let others = [service.clone(), virtual_service(&http), with];
+
+        let taken_away = verdict(&rule(&json!([])), &others);
+        let never_there = verdict(&rule(&json!([])), &others[..2]);
+
+        assert_eq!(taken_away.errors, Vec::<String>::new());
+        let [warning] = &taken_away.warnings[..] else { panic!("{taken_away:?}") };
+        assert!(warning.starts_with("because of this, VirtualService shop/reviews: "), "{warning}");
+        assert_eq!(never_there, Verdict::default());
     }
 
     #[test]

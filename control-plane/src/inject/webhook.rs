@@ -42,6 +42,7 @@ use crate::{
         own::{OwnCertificate, OwnError},
     },
     sources::Loaded,
+    status::{OwnCertificates, Problems},
 };
 
 /// The largest body: an object of 3 MiB, the most that the API server takes, twice.
@@ -94,11 +95,13 @@ pub struct Webhook {
 #[derive(Debug, Clone)]
 pub struct Knowledge {
     /// How sidecars are injected.
-    pub inject: Arc<Settings>,
+    pub inject: watch::Receiver<Arc<Settings>>,
     /// How documents are compiled.
     pub compile: Arc<compile::Settings>,
     /// What the cluster holds.
     pub loaded: watch::Receiver<Arc<Loaded>>,
+    /// What is wrong with it.
+    pub problems: Arc<Problems>,
     /// Who tells it of what happened.
     pub events: Events,
 }
@@ -134,9 +137,10 @@ impl Webhook {
         authority: Arc<Authority>,
         ttl: Duration,
         knowledge: Knowledge,
+        shown: Arc<OwnCertificates>,
         drain: Drain,
     ) -> Result<(), WebhookError> {
-        let (own, renewing) = OwnCertificate::for_names(authority, ttl, self.names)?;
+        let (own, renewing) = OwnCertificate::for_names(authority, ttl, self.names, shown)?;
         let (accepted, mut connections) = mpsc::channel(WAITING);
         let router = router(knowledge);
         let accepting =
@@ -200,7 +204,8 @@ async fn inject(
         return Ok(Json(Answer::allowed(&request)));
     }
     let namespace = knowledge.namespace(&request.namespace).await?;
-    let decided = decide(&request.object, &namespace, &knowledge.inject, false);
+    let settings = Arc::clone(&knowledge.inject.borrow());
+    let decided = decide(&request.object, &namespace, &settings, false);
     let pod = event_subject(&request);
     let (answer, event) = match decided {
         Err(refused) => {
@@ -213,7 +218,7 @@ async fn inject(
             (patched(&request, &patch)?, event)
         }
         Ok(Decision::Inject { patch, warnings }) => {
-            let words = format!("sidecar injected ({INJECTED}: {})", knowledge.inject.version);
+            let words = format!("sidecar injected ({INJECTED}: {})", settings.version);
             let event = Event::normal(pod, "Injected", words);
             (patched(&request, &patch)?.with_warnings(warnings), Some(event))
         }
@@ -269,11 +274,12 @@ async fn check(
         return Ok(Json(Answer::allowed(&request)));
     }
     let loaded = Arc::clone(&knowledge.loaded.borrow());
+    let known = knowledge.problems.now();
     let compile = Arc::clone(&knowledge.compile);
     // A large mesh takes long enough to hold up other reviews.
     let checked = tokio::task::spawn_blocking(move || {
         let object = request.object.take();
-        let verdict = validate(object, &request.namespace, &loaded.resources, &compile);
+        let verdict = validate(object, &request.namespace, &loaded.resources, &compile, &known);
         (request, verdict)
     });
     let (request, Verdict { errors, warnings }) =

@@ -302,6 +302,7 @@ impl Place<'_> {
             line: error.line.filter(|_| self.path.is_some()),
             field: error.field,
             message: error.message,
+            alone: true,
         }
     }
 }

@@ -79,7 +79,7 @@ impl fmt::Display for Origin {
 }
 
 impl<T> Document<T> {
-    /// A problem with `field` of this document.
+    /// A problem with `field` of this document alone.
     pub fn problem(&self, severity: Severity, field: &str, message: impl Into<String>) -> Problem {
         Problem {
             severity,
@@ -88,6 +88,7 @@ impl<T> Document<T> {
             line: self.origin.line_of(field),
             field: field.to_owned(),
             message: message.into(),
+            alone: true,
         }
     }
 

@@ -15,6 +15,8 @@ use selvedge_certs::{
 use selvedge_model::TrustDomain;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::status::{self, Life, OwnCertificates};
+
 /// Why the control plane has no certificate for itself.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnError {
@@ -33,6 +35,8 @@ pub struct OwnCertificate {
     ttl: Duration,
     purpose: Purpose,
     tls: ArcSwap<ServerConfig>,
+    /// Where people see how long it lasts.
+    shown: Arc<OwnCertificates>,
 }
 
 /// What a certificate is shown for.
@@ -44,22 +48,27 @@ enum Purpose {
     Https(Vec<ServerName<'static>>),
 }
 
-/// When the certificate in use is valid.
-struct Life {
-    not_before: SystemTime,
-    not_after: SystemTime,
+impl Purpose {
+    fn shown(&self) -> status::Purpose {
+        match self {
+            Self::Grpc => status::Purpose::Grpc,
+            Self::Https(_) => status::Purpose::Webhook,
+        }
+    }
 }
 
 impl OwnCertificate {
-    /// Makes the first certificate; each lasts for `ttl`. The future renews it, and never ends.
+    /// Makes the first certificate; each lasts for `ttl`, which `shown` is told. The future renews it, and never
+    /// ends.
     ///
     /// # Errors
     /// If the authority does not sign it.
     pub fn make(
         authority: Arc<Authority>,
         ttl: Duration,
+        shown: Arc<OwnCertificates>,
     ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
-        Self::with(authority, ttl, Purpose::Grpc)
+        Self::with(authority, ttl, Purpose::Grpc, shown)
     }
 
     /// The same, for clients outside the mesh that call us by one of `names`, over HTTPS.
@@ -70,17 +79,20 @@ impl OwnCertificate {
         authority: Arc<Authority>,
         ttl: Duration,
         names: Vec<ServerName<'static>>,
+        shown: Arc<OwnCertificates>,
     ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
-        Self::with(authority, ttl, Purpose::Https(names))
+        Self::with(authority, ttl, Purpose::Https(names), shown)
     }
 
     fn with(
         authority: Arc<Authority>,
         ttl: Duration,
         purpose: Purpose,
+        shown: Arc<OwnCertificates>,
     ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
         let (tls, life) = issue(&authority, ttl, &purpose)?;
-        let own = Arc::new(Self { authority, ttl, purpose, tls: ArcSwap::new(tls) });
+        shown.use_now(purpose.shown(), life);
+        let own = Arc::new(Self { authority, ttl, purpose, tls: ArcSwap::new(tls), shown });
         let renewing = Arc::clone(&own);
         Ok((own, async move { renewing.renew(life).await }))
     }
@@ -103,6 +115,7 @@ impl OwnCertificate {
                 match issue(&self.authority, self.ttl, &self.purpose) {
                     Ok((tls, life)) => {
                         self.tls.store(tls);
+                        self.shown.use_now(self.purpose.shown(), life);
                         tracing::info!("the control plane's own certificate is renewed");
                         break life;
                     }

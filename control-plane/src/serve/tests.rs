@@ -71,6 +71,7 @@ impl World {
             max_ttl: Duration::from_secs(3600),
             metrics: Arc::clone(&metrics),
         };
+        let shown = Arc::new(crate::status::OwnCertificates::new(&authority, Arc::clone(&metrics)));
         let streams = Streams {
             store: Arc::clone(&store),
             proxies: Arc::clone(&proxies),
@@ -80,7 +81,7 @@ impl World {
         let listener = selvedge_ops::listen::tcp("--listen", "127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (own, _renewing) =
-            OwnCertificate::make(Arc::clone(&authority), Duration::from_secs(3600)).unwrap();
+            OwnCertificate::make(Arc::clone(&authority), Duration::from_secs(3600), shown).unwrap();
         let server = tokio::spawn(serve(listener, own, certificates, streams, drain.clone()));
         Self { directory, authority, store, proxies, drain, address, server }
     }

@@ -284,6 +284,7 @@ impl<'a> Assembly<'a> {
                     message: format!(
                         "is here for the second time; {first} comes first and is used: rename or remove one"
                     ),
+                    alone: false,
                 });
             }
             (Outcome::Understood(resource), None) => {

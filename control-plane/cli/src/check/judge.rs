@@ -1,13 +1,15 @@
 //! What the facts of a cluster mean: each as it must be, or with what to do. Pure: asks nobody.
 
+mod certificates;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use selvedge_certs::facts::{Facts as Certificate, Utc};
 use selvedge_control_plane::inject::{INJECT, INJECTED, PROXY_CONTAINER, SKIPPED, pod_security_warning};
+use selvedge_kubernetes::Version;
 use serde_json::Value;
 
 use super::{
@@ -21,10 +23,6 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The oldest Kubernetes that has the kinds in the versions that are used: EndpointSlice and
 /// PodDisruptionBudget `v1`.
 const OLDEST_KUBERNETES: Version = Version(1, 21);
-/// The oldest Kubernetes with sidecars that are init containers, by default.
-const SIDECAR_KUBERNETES: Version = Version(1, 29);
-/// A root that ends sooner should be replaced now: every proxy must learn the new one before.
-const ROOT_RESERVE: Duration = Duration::from_secs(60 * 86_400);
 /// How many of many are named.
 const NAMED: usize = 10;
 
@@ -37,9 +35,13 @@ pub(super) fn ground(ground: &Ground, findings: &mut Findings) {
             format!("Kubernetes {} is too old", ground.version),
             format!("upgrade the cluster to {OLDEST_KUBERNETES} or newer"),
         ),
-        Some(version) if version < SIDECAR_KUBERNETES => findings.warning(
-            format!("Kubernetes {} has no sidecars of its own", ground.version),
-            format!("before {SIDECAR_KUBERNETES}, inject classic containers: config.selvedge.io/native-sidecar: disabled"),
+        Some(version) if version < Version::SIDECARS => findings.warning(
+            format!(
+                "Kubernetes {} has no native sidecars: they are containers, jobs do not end by themselves, and \
+                 init containers are not in the mesh",
+                ground.version
+            ),
+            format!("upgrade the cluster to {} or newer; the control plane notices", Version::SIDECARS),
         ),
         _ => findings.ok(format!("Kubernetes {}", ground.version)),
     }
@@ -66,7 +68,8 @@ pub(super) fn installation(facts: &Facts, now: SystemTime, findings: &mut Findin
     versions(facts, findings);
     replicas(facts, findings);
     findings.section("certificates");
-    let roots = trust_roots(facts, now, findings);
+    let roots = certificates::trust_roots(facts, now, findings);
+    certificates::of_replicas(facts, now, findings);
     findings.section("webhooks");
     ca_bundles(facts, &roots, findings);
     tried_pod(facts, findings);
@@ -206,51 +209,6 @@ fn why_not_ready(pod: &Value) -> String {
     waiting.or(unscheduled).or_else(|| pod["status"]["phase"].as_str()).unwrap_or("not ready").to_owned()
 }
 
-/// The roots, as DER.
-fn trust_roots(facts: &Facts, now: SystemTime, findings: &mut Findings) -> Vec<Vec<u8>> {
-    let text = facts.trust_roots.as_ref().and_then(|found| found["data"]["ca.pem"].as_str());
-    let Some(text) = text else {
-        findings.error(
-            "the control plane has not published its trust roots (ConfigMap selvedge-trust-roots)",
-            "look at its log: it cannot start, or may not write it",
-        );
-        return Vec::new();
-    };
-    let roots: Vec<Vec<u8>> =
-        pem::parse_many(text).unwrap_or_default().into_iter().map(pem::Pem::into_contents).collect();
-    for root in &roots {
-        root_certificate(root, now, findings);
-    }
-    if roots.is_empty() {
-        findings
-            .error("the ConfigMap selvedge-trust-roots holds no certificate", "delete it: it is made again");
-    }
-    roots
-}
-
-fn root_certificate(root: &[u8], now: SystemTime, findings: &mut Findings) {
-    let certificate = match Certificate::parse(root) {
-        Ok(certificate) => certificate,
-        Err(error) => {
-            findings.error(format!("a trust root cannot be read: {error}"), "repair the Secret selvedge-ca");
-            return;
-        }
-    };
-    let ends = Utc(certificate.not_after);
-    let remedy = "make a new root, and give proxies both roots meanwhile (--trust-roots)";
-    match certificate.not_after.duration_since(now) {
-        Err(_) => findings.error(format!("the root certificate has ended on {ends}"), remedy),
-        Ok(left) if left < ROOT_RESERVE => {
-            findings.warning(format!("the root certificate ends in {}, on {ends}", days(left)), remedy);
-        }
-        Ok(left) => findings.ok(format!("the root certificate ends in {}, on {ends}", days(left))),
-    }
-}
-
-fn days(time: Duration) -> String {
-    format!("{} days", time.as_secs() / 86_400)
-}
-
 /// Each webhook must hold the roots by which the API server knows us.
 fn ca_bundles(facts: &Facts, roots: &[Vec<u8>], findings: &mut Findings) {
     for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
@@ -285,13 +243,21 @@ fn ca_bundles(facts: &Facts, roots: &[Vec<u8>], findings: &mut Findings) {
 fn tried_pod(facts: &Facts, findings: &mut Findings) {
     match &facts.tried_pod {
         None => {}
-        Some(Ok(pod)) if has_sidecar(pod) => {
-            findings.ok("a pod that asks for a sidecar gets one (tried, not made)")
-        }
-        Some(Ok(_)) => findings.error(
-            "a pod that asks for a sidecar gets none (tried, not made)",
-            "look at the MutatingWebhookConfiguration selvedge-inject and the control plane's log",
-        ),
+        Some(Ok(pod)) => match sidecar(pod) {
+            Some(("initContainers", container)) if container["restartPolicy"] != "Always" => findings.error(
+                "a pod that asks for a sidecar gets a native one, which the API server does not know: it would \
+                 never start (tried, not made)",
+                "leave --native-sidecars (the chart's injector.nativeSidecars) at auto, or set it to false",
+            ),
+            Some(("initContainers", _)) => {
+                findings.ok("a pod that asks for a sidecar gets a native one (tried, not made)");
+            }
+            Some(_) => findings.ok("a pod that asks for a sidecar gets one, as a container (tried, not made)"),
+            None => findings.error(
+                "a pod that asks for a sidecar gets none (tried, not made)",
+                "look at the MutatingWebhookConfiguration selvedge-inject and the control plane's log",
+            ),
+        },
         Some(Err(error)) if error.contains("failed calling webhook") => findings.error(
             format!("the API server cannot call the webhook: {error}"),
             "look whether the control plane is ready, and whether the API server reaches its port 8443",
@@ -305,11 +271,12 @@ fn tried_pod(facts: &Facts, findings: &mut Findings) {
     }
 }
 
-fn has_sidecar(pod: &Value) -> bool {
-    ["initContainers", "containers"]
-        .into_iter()
-        .flat_map(|place| list(&pod["spec"][place]))
-        .any(|container| container["name"] == PROXY_CONTAINER)
+/// The sidecar of a pod, and among which containers it is.
+fn sidecar(pod: &Value) -> Option<(&'static str, &Value)> {
+    let places = ["initContainers", "containers"].into_iter();
+    let mut containers =
+        places.flat_map(|place| list(&pod["spec"][place]).map(move |container| (place, container)));
+    containers.find(|(_, container)| container["name"] == PROXY_CONTAINER)
 }
 
 fn namespaces(facts: &Facts, findings: &mut Findings) {
@@ -421,7 +388,7 @@ fn configuration(facts: &Facts, findings: &mut Findings) {
             }
             Err(error) => findings.warning(
                 format!("{replica} cannot be asked what its proxies hold: {error}"),
-                "needs the right to create pods/portforward",
+                "needs the right to get pods/portforward, from Kubernetes 1.35 also to create it",
             ),
         }
     }
@@ -450,28 +417,6 @@ fn configuration(facts: &Facts, findings: &mut Findings) {
     }
     if refused.is_empty() && behind.is_empty() {
         findings.ok(format!("the newest configuration has arrived at all {} connected proxies", rows.len()));
-    }
-}
-
-/// Major and minor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32);
-
-impl Version {
-    /// Reads `v1.33.1`, `1.33` and the like.
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.trim_start_matches('v').split('.');
-        let mut number = || -> Option<u32> {
-            let digits: String = parts.next()?.chars().take_while(char::is_ascii_digit).collect();
-            digits.parse().ok()
-        };
-        Some(Self(number()?, number()?))
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
     }
 }
 

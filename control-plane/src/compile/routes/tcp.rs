@@ -1,7 +1,10 @@
 //! Which opaque connections to a service go where: `TCPRoute`s and `TLSRoute`s, or else the `tls` and `tcp` of
 //! its `VirtualService`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use selvedge_model::{BackendName, Layer, ServiceKey, TcpMatch, TcpRule, TcpTable, WeightedBackend};
 
@@ -46,11 +49,16 @@ impl<'a> TcpRoutes<'a> {
         let mut routes = Self::default();
         for route in &resources.tcp_routes {
             let route: &Route = route;
+            let mut named = BTreeSet::new();
             for parent in &route.spec.parents {
                 let own = &*route.name.namespace;
                 let namespace = parent.namespace.as_deref().unwrap_or(own);
                 let host = service_host(&parent.name, namespace, &settings.cluster_domain);
                 let field = format!("spec.parentRefs[{}]", parent.index);
+                if !named.insert((host.clone(), parent.port)) {
+                    problems.error_alone(route, &field, "is given twice; keep one");
+                    continue;
+                }
                 match catalog.find(&host) {
                     None => {
                         let message = format!(

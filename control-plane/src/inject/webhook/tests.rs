@@ -19,6 +19,7 @@ use super::*;
 use crate::{
     inject::InjectArgs,
     resources::{Outcome, Resources, decode_value},
+    status::Purpose,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +39,7 @@ struct Running {
     directory: tempfile::TempDir,
     events: Receiver<Event>,
     loaded: watch::Sender<Arc<Loaded>>,
+    shown: Arc<OwnCertificates>,
     drain: Drain,
     serving: JoinHandle<Result<(), WebhookError>>,
 }
@@ -60,16 +62,19 @@ fn start(ttl: Duration) -> Running {
     let authority = Arc::new(crate::serve::testing::authority(directory.path()));
     let (loaded, receiver) = watch::channel(cluster());
     let (events, happened) = Events::channel();
+    let settings = program.inject.settings(Vec::new(), TrustDomain::default(), "selvedge");
     let knowledge = Knowledge {
-        inject: Arc::new(program.inject.settings(Vec::new(), TrustDomain::default(), "selvedge")),
+        inject: watch::channel(Arc::new(settings)).1,
         compile: Arc::new(compile::Settings::default()),
         loaded: receiver,
+        problems: Arc::default(),
         events,
     };
     let webhook = Webhook::prepare(&program.webhook, "selvedge", "cluster.local").unwrap();
     let (address, drain) = (webhook.address(), Drain::default());
-    let serving = tokio::spawn(webhook.run(authority, ttl, knowledge, drain.clone()));
-    Running { address, directory, events: happened, loaded, drain, serving }
+    let shown = Arc::new(OwnCertificates::new(&authority, Arc::default()));
+    let serving = tokio::spawn(webhook.run(authority, ttl, knowledge, Arc::clone(&shown), drain.clone()));
+    Running { address, directory, events: happened, loaded, shown, drain, serving }
 }
 
 impl Running {
@@ -179,10 +184,19 @@ async fn a_document_that_is_wrong_in_itself_is_refused_and_others_are_warned_of(
     let refused = webhook.review("/validate", &request(wrong)).await;
     let right =
         webhook.review("/validate", &request(json!({ "hosts": ["a"], "http": [{ "route": route }] }))).await;
+    let mut twice = request(json!({
+        "hosts": ["a.example", "a.example"], "resolution": "DNS",
+        "ports": [{ "number": 443, "name": "tls", "protocol": "TLS" }],
+    }));
+    twice["object"]["kind"] = "ServiceEntry".into();
+    let twice = webhook.review("/validate", &twice).await;
 
     assert_eq!(refused["allowed"], false);
     let words = refused["status"]["message"].as_str().unwrap();
     assert!(words.contains("spec.http[0].timeout"), "{words}");
+    // Which only the compiler finds.
+    assert_eq!(twice["allowed"], false, "{twice}");
+    assert!(twice["status"]["message"].as_str().unwrap().contains("spec.hosts[1]"), "{twice}");
     assert_eq!(right["allowed"], true, "{right}");
     assert!(
         right["warnings"][0].as_str().unwrap().starts_with("spec.hosts[0]: nothing is called"),
@@ -223,6 +237,7 @@ async fn its_certificate_is_for_its_service_alone_and_renewed_while_it_serves() 
     };
 
     let first = shown(&webhook.connect(NAME).await.unwrap());
+    let first_ends = webhook.shown.now()[&Purpose::Webhook].not_after;
     assert!(webhook.connect(&format!("{NAME}.cluster.local")).await.is_ok());
     assert!(webhook.connect("other.selvedge.svc").await.is_err());
     let deadline = Instant::now() + PATIENCE;
@@ -234,6 +249,7 @@ async fn its_certificate_is_for_its_service_alone_and_renewed_while_it_serves() 
         assert!(Instant::now() < deadline, "the certificate is not renewed");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert!(webhook.shown.now()[&Purpose::Webhook].not_after > first_ends, "{:?}", webhook.shown);
     webhook.drain.begin(Reason::Asked);
     timeout(PATIENCE, webhook.serving).await.expect("ends with the drain").unwrap().unwrap();
 }

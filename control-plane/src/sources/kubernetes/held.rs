@@ -158,6 +158,7 @@ fn of_cluster(message: &str) -> Problem {
         line: None,
         field: String::new(),
         message,
+        alone: false,
     }
 }
 

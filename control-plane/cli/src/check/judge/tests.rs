@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{super::finding::Verdict, *};
@@ -21,7 +23,9 @@ fn facts() -> Facts {
         trust_roots: Some(roots),
         namespaces: vec![json!({"metadata": {"name": "shop", "labels": {"selvedge.io/inject": "enabled"}}})],
         pods: vec![pod("shop", "reviews-1")],
-        tried_pod: Some(Ok(json!({"spec": {"initContainers": [{"name": PROXY_CONTAINER}]}}))),
+        tried_pod: Some(Ok(
+            json!({"spec": {"initContainers": [{"name": PROXY_CONTAINER, "restartPolicy": "Always"}]}}),
+        )),
         ..Facts::default()
     }
 }
@@ -144,7 +148,7 @@ fn replicas_that_are_not_ready_say_why() {
 fn a_root_that_ends_soon_is_told_long_before() {
     let facts = facts();
     let text = facts.trust_roots.as_ref().unwrap()["data"]["ca.pem"].as_str().unwrap();
-    let end = Certificate::parse(pem::parse(text).unwrap().contents()).unwrap().not_after;
+    let end = selvedge_certs::facts::Facts::parse(pem::parse(text).unwrap().contents()).unwrap().not_after;
 
     let (verdict, what) = trouble_among(&judged_at(&facts, end - Duration::from_secs(30 * 86_400)));
     assert_eq!(verdict, Verdict::Warning);
@@ -153,6 +157,58 @@ fn a_root_that_ends_soon_is_told_long_before() {
     let (verdict, what) = trouble_among(&judged_at(&facts, end + Duration::from_secs(1)));
     assert_eq!(verdict, Verdict::Error);
     assert!(what.contains("has ended"), "{what}");
+}
+
+/// With a replica whose certificates are good for so long around now, in seconds.
+fn with_replica(certificates: &[(&str, i64, i64)]) -> Facts {
+    let at = |offset: i64| {
+        let now = SystemTime::now();
+        let distance = Duration::from_secs(offset.unsigned_abs());
+        humantime::format_rfc3339(if offset < 0 { now - distance } else { now + distance }).to_string()
+    };
+    let lives: serde_json::Map<_, _> = certificates
+        .iter()
+        .map(|(name, from, to)| ((*name).to_owned(), json!({"not_before": at(*from), "not_after": at(*to)})))
+        .collect();
+    let config = json!({"configuration_version": 1, "proxies": [], "certificates": lives});
+    let mut facts = facts();
+    facts.replicas.insert("selvedge-control-plane-1".to_owned(), Ok(serde_json::from_value(config).unwrap()));
+    facts
+}
+
+#[test]
+fn a_certificate_of_a_replica_that_is_not_renewed_is_told_before_it_ends() {
+    let hour = 3600;
+    let root = ("root", -hour, 1_000 * 24 * hour);
+    let well = [
+        root,
+        ("issuer", -hour, 300 * 24 * hour),
+        ("grpc", -hour, 23 * hour),
+        ("webhook", -16 * hour, 8 * hour),
+    ];
+    let findings = judged(&with_replica(&well));
+    assert_eq!(findings.count(Verdict::Ok), findings.list.len(), "{:#?}", findings.list);
+    let said: Vec<_> = findings.list.iter().map(|finding| finding.what.as_str()).collect();
+    assert!(
+        said.iter().any(|what| what.starts_with("the certificate of the webhooks ends in 7 hours")),
+        "{said:?}"
+    );
+    assert!(
+        said.iter().any(|what| what.starts_with("what signs workloads' certificates ends in 299 days")),
+        "{said:?}"
+    );
+
+    let (verdict, what) = only_trouble(&with_replica(&[root, ("webhook", -21 * hour, 3 * hour)]));
+    assert_eq!(verdict, Verdict::Warning);
+    assert!(what.contains("is not renewed (selvedge-control-plane-1)"), "{what}");
+
+    let (verdict, what) = only_trouble(&with_replica(&[root, ("webhook", -24 * hour, -1)]));
+    assert_eq!(verdict, Verdict::Error);
+    assert!(what.starts_with("the certificate of the webhooks has ended on "), "{what}");
+
+    let (verdict, what) = only_trouble(&with_replica(&[root, ("issuer", -90 * 24 * hour, 10 * 24 * hour)]));
+    assert_eq!(verdict, Verdict::Warning);
+    assert!(what.starts_with("what signs workloads' certificates ends in 9 days"), "{what}");
 }
 
 #[test]
@@ -179,6 +235,10 @@ fn a_webhook_that_is_not_called_or_cannot_be_is_an_error_and_one_that_may_not_be
     };
 
     assert_eq!(tried(Ok(json!({"spec": {"containers": [{"name": "app"}]}}))).0, Verdict::Error);
+    let forgotten = json!({"spec": {"initContainers": [{"name": PROXY_CONTAINER}]}});
+    let (verdict, what) = tried(Ok(forgotten));
+    assert_eq!(verdict, Verdict::Error);
+    assert!(what.contains("which the API server does not know"), "{what}");
     assert_eq!(
         tried(Err("Internal error: failed calling webhook \"a\": timeout".to_owned())).0,
         Verdict::Error

@@ -28,6 +28,7 @@ fn problem(severity: Severity, field: &str, message: &str) -> Problem {
         line: None,
         field: field.to_owned(),
         message: message.to_owned(),
+        alone: false,
     }
 }
 

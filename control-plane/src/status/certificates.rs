@@ -1,0 +1,84 @@
+//! How long the control plane's own certificates are good for, for people who look and for alerts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use selvedge_certs::{ca::Authority, facts::Facts};
+use serde::Serialize;
+
+use super::rfc3339;
+use crate::metrics::Metrics;
+
+/// What a certificate of the control plane is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// The trust root.
+    Root,
+    /// What signs workloads' certificates.
+    Issuer,
+    /// The port that proxies connect to.
+    Grpc,
+    /// The port that the API server calls.
+    Webhook,
+}
+
+impl Purpose {
+    /// As metrics and `/config` call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Issuer => "issuer",
+            Self::Grpc => "grpc",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// From when to when a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Life {
+    /// The first moment.
+    #[serde(serialize_with = "rfc3339")]
+    pub not_before: SystemTime,
+    /// The last moment.
+    #[serde(serialize_with = "rfc3339")]
+    pub not_after: SystemTime,
+}
+
+/// The certificates in use.
+#[derive(Debug)]
+pub struct OwnCertificates {
+    metrics: Arc<Metrics>,
+    lives: Mutex<BTreeMap<Purpose, Life>>,
+}
+
+impl OwnCertificates {
+    /// Those of `authority`; the others follow when they are made.
+    pub fn new(authority: &Authority, metrics: Arc<Metrics>) -> Self {
+        let own = Self { metrics, lives: Mutex::default() };
+        let roots = authority.bundle().roots;
+        let of_authority = [(Purpose::Root, roots.first()), (Purpose::Issuer, Some(authority.issuer()))];
+        for (purpose, certificate) in of_authority {
+            // They have been read before: an authority is made of nothing else.
+            if let Some(Ok(facts)) = certificate.map(|certificate| Facts::parse(certificate)) {
+                own.use_now(purpose, Life { not_before: facts.not_before, not_after: facts.not_after });
+            }
+        }
+        own
+    }
+
+    /// Notes that a certificate is in use from now on, in the place of the one before.
+    pub fn use_now(&self, purpose: Purpose, life: Life) {
+        self.metrics.certificate_expires(purpose.word(), life.not_after);
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner).insert(purpose, life);
+    }
+
+    /// All of them.
+    pub fn now(&self) -> BTreeMap<Purpose, Life> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
