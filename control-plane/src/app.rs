@@ -319,9 +319,10 @@ impl ControlPlane {
         let certificates = Certificates {
             authority: Arc::clone(&self.authority),
             attestor: Arc::clone(&self.attestor),
-            service_accounts: cluster
-                .as_ref()
-                .map(|cluster| ServiceAccounts::new(cluster.client().clone(), &self.args.trust_domain)),
+            service_accounts: cluster.as_ref().map(|cluster| {
+                let (client, how) = (cluster.client().clone(), self.args.token_verification);
+                ServiceAccounts::new(client, how, &self.args.trust_domain)
+            }),
             store: Arc::clone(&store),
             max_ttl: self.args.max_certificate_ttl,
             metrics: Arc::clone(&metrics),

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use selvedge_model::TrustDomain;
 use selvedge_ops::LogArgs;
 
-use crate::inject::{InjectArgs, webhook::WebhookArgs};
+use crate::{
+    inject::{InjectArgs, webhook::WebhookArgs},
+    serve::attestation::service_account::TokenVerification,
+};
 
 /// Where documents come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,6 +51,10 @@ pub struct Args {
     /// the host's name, which is the same inside a pod.
     #[arg(long, env = "SELVEDGE_POD_NAME", value_name = "NAME")]
     pub pod_name: Option<String>,
+
+    /// With --source kubernetes, who says whose a ServiceAccount token is.
+    #[arg(long, env = "SELVEDGE_TOKEN_VERIFICATION", value_name = "HOW", default_value = "tokenreview")]
+    pub token_verification: TokenVerification,
 
     /// Where the CA, the token key and last good documents are kept; made if it is missing. With --source
     /// kubernetes the CA is in a Secret, and a directory that lives as long as the pod will do.

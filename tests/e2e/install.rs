@@ -15,6 +15,7 @@ const EVERYTHING: &str = r#"
 createNamespace: true
 image: {registry: "registry.example:5000/mesh", tag: "1.10", pullPolicy: Always, pullSecrets: [one, two]}
 trustDomain: mesh.example
+tokenVerification: jwks
 rootNamespace: mesh-policies
 controlPlane:
   replicas: 5

@@ -18,10 +18,14 @@ use selvedge_certs::{
     control_plane_identity,
     files::{self, FileError},
 };
-use selvedge_model::{SpiffeId, TrustDomain, WorkloadName, identity::IdentityError};
+use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
 use serde::{Deserialize, Serialize};
 
+mod error;
+mod jwks;
 pub mod service_account;
+
+pub use self::error::TokenError;
 
 /// The file in the data directory that join tokens are signed with.
 pub const KEY: &str = "token-key";
@@ -30,99 +34,6 @@ const SPENT: &str = "spent-tokens.json";
 pub const KEY_LENGTH: usize = 32;
 /// Far beyond any use, and far from where dates overflow.
 const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
-
-/// Why there is no token, or why one proves nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// Its time is over.
-    #[error("the join token expired at {}; make another with `selvedge token create`", time(*.0))]
-    Expired(u64),
-    /// It was changed, or made with another key.
-    #[error("the join token was altered, or another control plane made it (its --data-dir counts)")]
-    Altered,
-    /// It is no token of this kind.
-    #[error("this is no join token: {0}; `selvedge token create` makes one")]
-    Malformed(String),
-    /// A `--once` token that was used before.
-    #[error("the join token was for one use and has been used; make another with `selvedge token create`")]
-    Spent,
-    /// A `--once` token where several replicas check tokens: none knows what the others have seen.
-    #[error(
-        "the join token is for one use, which several replicas of a control plane cannot count; make one \
-         without --once"
-    )]
-    Once,
-    /// A ServiceAccount token whose time is over; the kubelet replaces the file in time.
-    #[error("the ServiceAccount token expired at {}; its file has a newer one", time(*.0))]
-    ExpiredServiceAccount(u64),
-    /// A ServiceAccount token that was made for somebody else.
-    #[error(
-        "the ServiceAccount token is for the audience {0:?}; project one with `audience: {audience}`",
-        audience = service_account::AUDIENCE
-    )]
-    Audience(String),
-    /// The API server does not know the token (any more): its pod may be gone.
-    #[error("the API server does not vouch for the ServiceAccount token: {0}")]
-    NotVouchedFor(String),
-    /// A person's token, or another program's.
-    #[error("the token is {0:?}'s, which is no ServiceAccount")]
-    NoServiceAccount(String),
-    /// A ServiceAccount token at a control plane without a cluster.
-    #[error(
-        "this is no join token; ServiceAccount tokens are checked by a control plane with --source kubernetes"
-    )]
-    NoCluster,
-    /// The API server cannot be asked.
-    #[error("the ServiceAccount token cannot be checked now: {0}")]
-    Review(#[from] selvedge_kubernetes::Error),
-    /// Made for a mesh that this control plane does not serve.
-    #[error("the join token is for trust domain {found}, and this control plane serves {own}")]
-    OtherTrustDomain {
-        /// Whose the token is.
-        found: String,
-        /// Whose we are.
-        own: TrustDomain,
-    },
-    /// The names cannot be an identity.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// No workload may be what every workload trusts.
-    #[error("{0} is the control plane's own identity, which no workload may have")]
-    Reserved(SpiffeId),
-    /// A workload of another namespace cannot have the service account.
-    #[error("workload {workload} is not in namespace {namespace}, where the service account is")]
-    OtherNamespace {
-        /// Which workload.
-        workload: WorkloadName,
-        /// Where the service account is.
-        namespace: String,
-    },
-    /// No time at all, or more than anybody means.
-    #[error("a token cannot last for {0:?}; choose between 1s and 10 years")]
-    Life(Duration),
-    /// The key or the list of used tokens cannot be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The key file holds something else.
-    #[error("{}: expected {KEY_LENGTH} bytes, found {found}; remove it, and every token must be made anew", path.display())]
-    Key {
-        /// Which file.
-        path: PathBuf,
-        /// How long it is.
-        found: usize,
-    },
-    /// The list of used tokens cannot be read.
-    #[error("{}: {reason}; without it tokens could be used twice: restore it, or remove it and {KEY}", path.display())]
-    SpentList {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
-    Random,
-}
 
 /// The key that tokens are signed with.
 pub struct TokenKey([u8; KEY_LENGTH]);

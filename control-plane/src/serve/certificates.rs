@@ -86,7 +86,7 @@ impl Refusal {
         match self {
             Self::NoProof => "no-proof",
             Self::ExpiredCertificate => "certificate-expired",
-            Self::Token(TokenError::Review(_)) => "token-review",
+            Self::Token(TokenError::Review(_) | TokenError::Keys(_)) => "token-review",
             Self::Token(TokenError::Expired(_) | TokenError::ExpiredServiceAccount(_)) => "token-expired",
             Self::Token(TokenError::Spent) => "token-spent",
             Self::Token(_) => "token",
@@ -113,7 +113,7 @@ impl Refusal {
                 | TokenError::Key { .. }
                 | TokenError::SpentList { .. },
             ) => internal(),
-            Self::Token(TokenError::Review(_)) => Status::unavailable(message),
+            Self::Token(TokenError::Review(_) | TokenError::Keys(_)) => Status::unavailable(message),
             Self::Token(_) => Status::unauthenticated(message),
             Self::WorkloadName(_) => Status::invalid_argument(message),
             Self::Sign(SignError::Request(_) | SignError::Lifetime { .. }) => {

@@ -203,7 +203,7 @@ fn the_role_reads_the_kinds_that_are_followed_and_writes_the_status_of_those_tha
     assert_eq!(rights(object(&documents(&install(&[])), "ClusterRole")), wanted);
 }
 
-const CHOICES: [&str; 16] = [
+const CHOICES: [&str; 17] = [
     "createNamespace=false",
     "controlPlane.antiAffinity=required",
     "controlPlane.log=info,a[b]=\"debug: x\"",
@@ -219,6 +219,7 @@ const CHOICES: [&str; 16] = [
     "injector.excludedNamespaces={}",
     "injector.nativeSidecars=false",
     "injector.settings.log-level=warn",
+    "tokenVerification=jwks",
     "validator.enabled=false",
 ];
 

@@ -148,6 +148,12 @@ fn check(value: &Value, schema: &Value, path: &str, wrong: &mut Vec<String>) {
         return;
     }
     let mut fail = |must: String| wrong.push(format!("{path}: must be {must}, not {value}"));
+    if let Some(words) = schema["enum"].as_array() {
+        if !words.contains(value) {
+            fail(one_of(words));
+        }
+        return;
+    }
     match (schema["type"].as_str(), value) {
         (Some("object"), Value::Object(map)) => check_names(map, schema, path, wrong),
         (Some("array"), Value::Array(list)) => {
@@ -156,12 +162,6 @@ fn check(value: &Value, schema: &Value, path: &str, wrong: &mut Vec<String>) {
             }
         }
         (Some("string"), Value::String(text)) => {
-            if let Some(words) = schema["enum"].as_array()
-                && !words.contains(value)
-            {
-                let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-                fail(words.join(" or "));
-            }
             if let Some(pattern) = schema["pattern"].as_str()
                 && !Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
             {
@@ -184,6 +184,12 @@ fn check(value: &Value, schema: &Value, path: &str, wrong: &mut Vec<String>) {
             _ => "text".to_owned(),
         }),
     }
+}
+
+/// `a or b`, as one writes them.
+fn one_of(words: &[Value]) -> String {
+    let words = words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned));
+    words.collect::<Vec<_>>().join(" or ")
 }
 
 fn check_names(map: &Map<String, Value>, schema: &Value, path: &str, wrong: &mut Vec<String>) {
@@ -300,6 +306,10 @@ mod tests {
         assert_eq!(
             refused(|values| values.set("injector.failurePolicy=fail")),
             r#"injector.failurePolicy: must be Fail or Ignore, not "fail""#
+        );
+        assert_eq!(
+            refused(|values| values.set("injector.nativeSidecars=no")),
+            r#"injector.nativeSidecars: must be auto or true or false, not "no""#
         );
         assert_eq!(
             refused(|values| values.add_yaml("controlPlane: {podLabels: {a: 1}}")),

@@ -1,17 +1,22 @@
 //! ServiceAccount tokens: in a cluster, how a pod proves who it is.
 //!
-//! The API server says whose a token is (TokenReview): it alone knows whether the pod that a token is bound
-//! to still lives. Only tokens made for us (audience `selvedge`) count, so that no other service that is
-//! shown a pod's token can pass for that pod here.
+//! By default the API server says whose a token is (TokenReview): it alone knows whether the pod that a token is
+//! bound to still lives. Its keys say it as well, without a question for each token, and believe a token until it
+//! ends (an hour, as injected). Only tokens made for us (audience `selvedge`) count, so that no other service that
+//! is shown a pod's token can pass for that pod here.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use selvedge_kubernetes::{Client, Reviewed};
 use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::{Proof, TokenError, refuse_reserved, seconds};
+use super::{
+    Proof, TokenError,
+    jwks::{self, Keys},
+    refuse_reserved, seconds,
+};
 
 /// The audience that tokens for us are made for.
 pub const AUDIENCE: &str = "selvedge";
@@ -22,12 +27,27 @@ const USER: &str = "system:serviceaccount:";
 /// Reviews at a time: strangers who show us garbage must not keep the API server busy.
 const REVIEWS_AT_ONCE: usize = 16;
 
+/// Who says whose a ServiceAccount token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TokenVerification {
+    /// The API server, asked about each: a token dies with its pod.
+    #[value(name = "tokenreview")]
+    TokenReview,
+    /// The API server's keys: a token is good until it ends, also when its pod is gone.
+    Jwks,
+}
+
 /// Has ServiceAccount tokens checked.
 #[derive(Debug)]
 pub struct ServiceAccounts {
-    client: Client,
+    judge: Judge,
     trust_domain: TrustDomain,
-    under_way: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+enum Judge {
+    Review { client: Client, under_way: Semaphore },
+    Keys(Keys),
 }
 
 /// What can be told of a token without asking anybody. It proves nothing.
@@ -40,22 +60,31 @@ struct Claims {
 
 impl ServiceAccounts {
     /// Tokens of the cluster behind `client`, for identities in `trust_domain`.
-    pub fn new(client: Client, trust_domain: &TrustDomain) -> Self {
-        let under_way = Arc::new(Semaphore::new(REVIEWS_AT_ONCE));
-        Self { client, trust_domain: trust_domain.clone(), under_way }
+    pub fn new(client: Client, verification: TokenVerification, trust_domain: &TrustDomain) -> Self {
+        let judge = match verification {
+            TokenVerification::TokenReview => {
+                Judge::Review { client, under_way: Semaphore::new(REVIEWS_AT_ONCE) }
+            }
+            TokenVerification::Jwks => Judge::Keys(Keys::new(client)),
+        };
+        Self { judge, trust_domain: trust_domain.clone() }
     }
 
     /// What `token` proves.
     ///
     /// # Errors
-    /// If the API server does not vouch for it, or does not answer.
+    /// If the API server does not vouch for it, or does not answer; or if none of its keys has signed it.
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Proof, TokenError> {
+        let (client, under_way) = match &self.judge {
+            Judge::Keys(keys) => return signed(&keys.verify(token, now).await?, &self.trust_domain),
+            Judge::Review { client, under_way } => (client, under_way),
+        };
         let claims = jsonwebtoken::dangerous::insecure_decode::<Claims>(token)
             .map_err(|error| TokenError::Malformed(error.to_string()))?
             .claims;
         worth_a_review(&claims, now)?;
-        let _permit = self.under_way.acquire().await.map_err(|_| TokenError::Random)?;
-        let reviewed = self.client.review_token(token, &[AUDIENCE]).await?;
+        let _permit = under_way.acquire().await.map_err(|_| TokenError::Random)?;
+        let reviewed = client.review_token(token, &[AUDIENCE]).await?;
         proof(reviewed, &self.trust_domain)
     }
 }
@@ -82,9 +111,28 @@ fn proof(reviewed: Reviewed, trust_domain: &TrustDomain) -> Result<Proof, TokenE
     }
     let account = username.strip_prefix(USER).and_then(|account| account.split_once(':'));
     let Some((namespace, account)) = account else { return Err(TokenError::NoServiceAccount(username)) };
+    let pod = extra.get(POD_NAME).and_then(|names| names.first());
+    proof_of(namespace, account, pod.map(String::as_str), trust_domain)
+}
+
+/// What a token's own words prove, once it is known who signed it.
+fn signed(claims: &jwks::Claims, trust_domain: &TrustDomain) -> Result<Proof, TokenError> {
+    let bound = &claims.kubernetes;
+    let (namespace, account) = (&bound.namespace, &bound.serviceaccount.name);
+    if claims.sub != format!("{USER}{namespace}:{account}") {
+        return Err(TokenError::NoServiceAccount(claims.sub.clone()));
+    }
+    proof_of(namespace, account, bound.pod.as_ref().map(|pod| pod.name.as_str()), trust_domain)
+}
+
+fn proof_of(
+    namespace: &str,
+    account: &str,
+    pod: Option<&str>,
+    trust_domain: &TrustDomain,
+) -> Result<Proof, TokenError> {
     let identity = SpiffeId::new(trust_domain, namespace, account)?;
     refuse_reserved(&identity)?;
-    let pod = extra.get(POD_NAME).and_then(|names| names.first());
     let workload = pod.map(|pod| WorkloadName::new(namespace, pod)).transpose()?;
     Ok(Proof { identity, workload, once: None })
 }
@@ -124,6 +172,25 @@ mod tests {
         let proof = proof(reviewed("system:serviceaccount:shop:reviews", AUDIENCE, None)).unwrap();
 
         assert_eq!(proof.workload, None);
+    }
+
+    #[test]
+    fn a_tokens_own_words_must_agree() {
+        let claims = |sub: &str| -> jwks::Claims {
+            serde_json::from_value(serde_json::json!({
+                "iss": "a", "aud": ["b"], "exp": 1, "sub": sub,
+                "kubernetes.io": {
+                    "namespace": "shop", "serviceaccount": { "name": "reviews" }, "pod": { "name": "r-1" },
+                },
+            }))
+            .unwrap()
+        };
+
+        let proof = signed(&claims("system:serviceaccount:shop:reviews"), &TrustDomain::default()).unwrap();
+        assert_eq!(proof.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/reviews");
+        assert_eq!(proof.workload, Some(WorkloadName::new("shop", "r-1").unwrap()));
+        let other = signed(&claims("system:serviceaccount:shop:payment"), &TrustDomain::default());
+        assert!(matches!(other, Err(TokenError::NoServiceAccount(_))), "{other:?}");
     }
 
     #[test]
