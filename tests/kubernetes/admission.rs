@@ -66,8 +66,7 @@ async fn what_the_webhooks_say_comes_to_whoever_asks() {
     // Before the control plane, which looks for them when it starts.
     configure(&server, port).await;
     let listen = format!("--webhook-listen=127.0.0.1:{port}");
-    // An API server of before 1.28 refuses native sidecars, and says so.
-    let flags = [listen.as_str(), "--webhook-name=localhost", "--native-sidecars=false"];
+    let flags = [listen.as_str(), "--webhook-name=localhost"];
     let replica = ControlPlane::start_with(&processes, "replica", &kubeconfig, &data, &flags).await;
     assert_eq!(replica.webhook.port(), port);
 
@@ -76,7 +75,7 @@ async fn what_the_webhooks_say_comes_to_whoever_asks() {
     a_pod_that_cannot_have_one_says_why(&server).await;
     a_setting_that_cannot_be_meant_is_refused(&server).await;
     documents_are_checked_before_they_are_kept(&server).await;
-    replica.lacked_no_right();
+    replica.lacked_no_right(&server).await;
 }
 
 /// As soon as the API server has been told whom to believe.

@@ -50,7 +50,7 @@ impl Cluster {
         let socket = host.namespace.inside(|| std::net::UdpSocket::bind((host.address, 53)).unwrap());
         socket.set_nonblocking(true).unwrap();
         let dns = DnsServer::on(tokio::net::UdpSocket::from_std(socket).unwrap());
-        let kubelet = Kubelet::new(&server, images);
+        let kubelet = Kubelet::new(&server, images, &host).await;
         let mut cluster = Self { kubelet, server, dns, host, network, rules: String::new(), state: None };
         cluster.sync().await;
         cluster

@@ -8,7 +8,7 @@ use selvedge_demo::{
     processes::{Exits, Process, Processes},
 };
 use selvedge_tests::{SOON, kubernetes::ApiServer, poll};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::SELVEDGE;
 
@@ -99,10 +99,23 @@ impl ControlPlane {
         call::send(self.admin, call::to(&self.admin.to_string(), path)).await.unwrap().json().unwrap()
     }
 
-    /// That the role which it has was enough.
-    pub(crate) fn lacked_no_right(&self) {
+    /// That the role which it has was enough. An API server that is just starting refuses what it will allow.
+    pub(crate) async fn lacked_no_right(&self, server: &ApiServer) {
         let log = self.process.whole_log().unwrap();
-        assert!(!log.to_lowercase().contains("forbidden"), "{log}");
+        for line in log.lines().filter(|line| line.to_lowercase().contains("forbidden")) {
+            let right = refused(line).unwrap_or_else(|| panic!("{line}"));
+            let review = json!({
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SubjectAccessReview",
+                "spec": {
+                    "user": format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"),
+                    "resourceAttributes": right,
+                },
+            });
+            let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+            let review = server.api().create(path, &review).await.unwrap();
+            assert_eq!(review["status"]["allowed"], true, "{line}");
+        }
     }
 
     /// Waits until the problems that it knows are such.
@@ -113,6 +126,21 @@ impl ControlPlane {
         })
         .await;
     }
+}
+
+/// What an API server refused, in its words: `pods "a" is forbidden: User "u" cannot get resource "pods" in API group
+/// "" in the namespace "n"`.
+fn refused(line: &str) -> Option<Value> {
+    let (before, after) = line.split_once(" is forbidden: User ")?;
+    let quoted = |behind: &str| Some(after.split_once(behind)?.1.split_once('"')?.0);
+    let verb = after.split_once(" cannot ")?.1.split_once(' ')?.0;
+    let resource = quoted("resource \"")?;
+    let (resource, part) = resource.split_once('/').unwrap_or((resource, ""));
+    let name = before.strip_suffix('"').and_then(|before| Some(before.rsplit_once('"')?.1));
+    Some(json!({
+        "verb": verb, "group": quoted("API group \"")?, "resource": resource, "subresource": part,
+        "namespace": quoted("namespace \"").unwrap_or_default(), "name": name.unwrap_or_default(),
+    }))
 }
 
 /// Processes of `selvedge`, with a place for their logs.

@@ -7,6 +7,7 @@
 
 mod container;
 mod environment;
+mod forward;
 mod image;
 mod pod;
 mod probe;
@@ -17,10 +18,11 @@ use std::collections::BTreeMap;
 use selvedge_demo::processes::{Exits, Processes};
 use selvedge_tests::{
     kubernetes::{Api, ApiServer},
-    netns::network::Network,
+    netns::network::{Network, Place},
 };
 use serde_json::{Value, json};
 
+use self::forward::Forwarding;
 pub(crate) use self::{image::Image, pod::Pod};
 
 /// The node that all pods run on.
@@ -34,17 +36,22 @@ pub(crate) struct Kubelet {
     _exits: Exits,
     directory: std::path::PathBuf,
     pods: BTreeMap<String, Pod>,
+    forwarding: Forwarding,
     /// What the API server would have kept of pods if it were newer, by namespace and Job.
     newer: BTreeMap<(String, String), Value>,
 }
 
 impl Kubelet {
-    /// A node with nothing on it yet.
-    pub(crate) fn new(server: &ApiServer, images: Vec<Image>) -> Self {
+    /// A node with nothing on it yet, which the API server is told of.
+    pub(crate) async fn new(server: &ApiServer, images: Vec<Image>, host: &Place) -> Self {
         let logs = server.directory().join("containers");
         std::fs::create_dir(&logs).unwrap();
         // A mount namespace of its own, where nothing that it mounts is seen by others.
         let (processes, exits) = Processes::new(std::path::Path::new("unshare"), &logs);
+        let (certificate, key) = server.kubelet_certificate(host.address);
+        let forwarding =
+            Forwarding::start(host, (&certificate, &key), std::path::Path::new(&server.ca_file()));
+        register(server.api(), host).await;
         Self {
             api: server.api().clone(),
             images,
@@ -52,6 +59,7 @@ impl Kubelet {
             _exits: exits,
             directory: server.directory().join("pods"),
             pods: BTreeMap::new(),
+            forwarding,
             newer: BTreeMap::new(),
         }
     }
@@ -76,6 +84,7 @@ impl Kubelet {
         }
         for uid in gone {
             if let Some(pod) = self.pods.remove(&uid) {
+                self.forwarding.remove(&pod.namespace, &pod.name);
                 pod.kill().await;
             }
         }
@@ -130,11 +139,13 @@ impl Kubelet {
         } else {
             network.join(&format!("{namespace}/{name}"))
         };
+        self.forwarding.add(namespace, name, &place);
         Pod::new(object, place, host, &self.directory)
     }
 
     async fn end(&mut self, uid: &str, object: &Value) {
         if let Some(mut pod) = self.pods.remove(uid) {
+            self.forwarding.remove(&pod.namespace, &pod.name);
             pod.terminate().await;
         }
         let metadata = &object["metadata"];
@@ -143,6 +154,18 @@ impl Kubelet {
         // Somebody may have forced it away meanwhile.
         let _ = self.api.delete(&path).await;
     }
+}
+
+/// Says where the node is, and where its kubelet listens.
+async fn register(api: &Api, host: &Place) {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
+    api.create("/api/v1/nodes", &node).await.unwrap();
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": host.address}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": forward::PORT}},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }});
+    api.merge(&format!("/api/v1/nodes/{NODE}/status"), &status).await.unwrap();
 }
 
 /// A text that the API server guarantees to be there; empty if it is not.

@@ -12,8 +12,11 @@ mod install;
 mod kubelet;
 mod mesh;
 mod node;
+mod operators;
+mod role;
 mod server;
 mod source;
+mod world;
 
 /// The binaries of the programs.
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");

@@ -1,13 +1,10 @@
 //! The whole path: a Deployment, its pods with sidecars by the webhook, their containers run, and traffic through them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Write as _,
-};
+use std::{collections::BTreeMap, io::Write as _};
 
 use selvedge_demo::apps::reviews::Answer;
 use selvedge_tests::{
-    kubernetes::{Asked, assets, kinds},
+    kubernetes::{assets, kinds},
     netns::rights::netns,
 };
 use serde_json::{Value, json};
@@ -15,9 +12,10 @@ use serde_json::{Value, json};
 use crate::{
     SELVEDGE,
     cluster::Cluster,
-    control_plane::{ACCOUNT, NAMESPACE, manifests},
+    control_plane::{NAMESPACE, manifests},
     kubelet::{items, text},
     node::images,
+    operators, role,
 };
 
 /// The lesson's own documents, unchanged.
@@ -100,27 +98,17 @@ async fn whole_path() {
     cluster.server.serve(kinds::GATEWAY).await;
     cluster.server.serve(kinds::ISTIO).await;
     installed(&mut cluster).await;
-    // Kubernetes 1.20 has no native sidecars: it forgets what makes an init container one.
-    cluster
-        .server
-        .namespace(
-            SHOP,
-            json!({
-                "labels": {"selvedge.io/inject": "enabled"},
-                "annotations": {"config.selvedge.io/native-sidecar": "disabled"},
-            }),
-        )
-        .await;
+    cluster.server.namespace(SHOP, json!({"labels": {"selvedge.io/inject": "enabled"}})).await;
     apply(&cluster, STRICT).await;
     apply(&cluster, CLIENT).await;
 
     requests_are_spread_over_the_pods_of_exercise_2(&mut cluster).await;
+    operators::see_what_is_so(&mut cluster).await;
     nobody_without_a_certificate_comes_in(&mut cluster).await;
     the_canary_of_exercise_5_gets_a_tenth(&mut cluster).await;
     the_policies_of_exercise_3_are_taken(&mut cluster).await;
     a_route_of_the_gateway_api_is_told_what_became_of_it(&mut cluster).await;
     a_job_with_a_native_sidecar_is_meshed_from_its_first_container_and_ends(&mut cluster).await;
-    the_role_has_what_was_asked_for_and_no_more(&cluster).await;
     pods_wait_for_the_webhook_or_do_not(&mut cluster).await;
 }
 
@@ -309,6 +297,7 @@ async fn pods_wait_for_the_webhook_or_do_not(cluster: &mut Cluster) {
     let deployment = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/selvedge-control-plane");
     cluster.api().merge(&deployment, &scale(0)).await.unwrap();
     cluster.ready(NAMESPACE, ("app.kubernetes.io/component", "control-plane"), 0).await;
+    role::has_what_was_asked_for_and_no_more(cluster).await;
     let pod = |name: &str| -> Value {
         json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -342,40 +331,4 @@ fn inject(document: &str, roots: &str) -> String {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "selvedge inject: {}", output.status);
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Nothing was refused, and each verb of each rule was used for one of the resources that the rule names: of some
-/// kinds there is nothing here to write a status for. Watches still go on: of those, it is known that they were
-/// begun only where they have ended.
-async fn the_role_has_what_was_asked_for_and_no_more(cluster: &Cluster) {
-    let account = format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}");
-    let asked = cluster.server.asked_by(&account);
-    let refused: Vec<_> = asked.iter().filter(|one| one.status == 403).collect();
-    assert!(refused.is_empty(), "{refused:?}");
-    let groups = cluster.api().get("/apis").await.unwrap();
-    let served: BTreeSet<&str> =
-        items(&groups["groups"]).map(|group| text(&group["name"])).chain([""]).collect();
-    let mut unused = BTreeSet::new();
-    for path in [
-        format!("/apis/rbac.authorization.k8s.io/v1/clusterroles/{ACCOUNT}"),
-        format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/{ACCOUNT}"),
-    ] {
-        for rule in items(&cluster.api().get(&path).await.unwrap()["rules"]) {
-            if !items(&rule["apiGroups"]).any(|group| served.contains(text(group))) {
-                continue;
-            }
-            let means = |one: &Asked| {
-                let groups = items(&rule["apiGroups"]).map(text);
-                groups
-                    .into_iter()
-                    .any(|group| items(&rule["resources"]).any(|resource| one.is(group, text(resource))))
-            };
-            for verb in items(&rule["verbs"]).map(text).filter(|verb| *verb != "watch") {
-                if !asked.iter().any(|one| one.verb == verb && means(one)) {
-                    unused.insert(format!("{verb} {} {}", rule["apiGroups"], rule["resources"]));
-                }
-            }
-        }
-    }
-    assert_eq!(unused, BTreeSet::new());
 }

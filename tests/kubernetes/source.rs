@@ -1,27 +1,22 @@
 //! The control plane follows a cluster, whatever happens to it. What it knows is seen by a real sidecar's requests.
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
+    path::Path,
+    time::{Duration, Instant},
 };
 
-use selvedge_demo::{
-    apps::reviews::Answer,
-    call,
-    ground::Ground,
-    processes::{Exits, Process, Processes},
-};
+use selvedge_demo::call;
 use selvedge_tests::{
     SOON,
-    kubernetes::{AUDIENCE, ApiServer, assets, kinds},
+    kubernetes::{ApiServer, assets, kinds},
     poll,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    control_plane::{ControlPlane, processes, rights},
+    control_plane::{ACCOUNT, ControlPlane, NAMESPACE, rights},
     faults::{Fault, Faults},
+    world::{Caller, SLICE, World},
 };
 
 /// How long the Lease of a replica that died is kept, and then some.
@@ -30,155 +25,13 @@ const TAKE_OVER: Duration = Duration::from_secs(40);
 /// How long a client may take to come back after an API server was away: it waits longer and longer.
 const COME_BACK: Duration = Duration::from_secs(90);
 
-const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/reviews-1";
+/// How long the API server is away here, if the environment does not say otherwise: longer than a Lease is good for,
+/// and than clients wait between two attempts at first.
+const AWAY: Duration = Duration::from_secs(20);
+const AWAY_VARIABLE: &str = "SELVEDGE_TEST_API_SERVER_AWAY_SECONDS";
+
 const ROUTES: &str = "/apis/networking.istio.io/v1/namespaces/default/virtualservices";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/selvedge/leases/selvedge-control-plane";
-
-/// An API server, two apps, and a sidecar that calls them by the name of their Service.
-struct World {
-    server: ApiServer,
-    processes: Processes,
-    _exits: Exits,
-    ground: Ground,
-    apps: Vec<(String, SocketAddr, Process)>,
-    data: PathBuf,
-}
-
-impl World {
-    async fn new(server: ApiServer) -> Self {
-        let (processes, exits) = processes(&server);
-        let data = server.directory().join("data");
-        std::fs::create_dir(&data).unwrap();
-        let ground = Ground::claim().unwrap();
-        let mut world = Self { server, processes, _exits: exits, ground, apps: Vec::new(), data };
-        for (host, name) in [(11, "reviews-a"), (12, "reviews-b")] {
-            world.app(host, name).await;
-        }
-        // Without an address of its own: a sidecar that is called by name has no other way to it.
-        world
-            .server
-            .apply(
-                "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\n\
-                 spec: {clusterIP: None, selector: {app: reviews}, ports: [{name: http, port: 9080}]}\n",
-            )
-            .await;
-        world
-            .create("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &world.slice("reviews-a"))
-            .await;
-        world
-    }
-
-    async fn create(&self, path: &str, object: &Value) {
-        self.server.api().create(path, object).await.unwrap();
-    }
-
-    /// An app on loopback, and the Pod that it is.
-    async fn app(&mut self, host: u8, name: &str) {
-        let address = SocketAddr::new(self.ground.address(host).into(), 9080);
-        let listen = address.to_string();
-        let arguments = ["app", "reviews", "--exit-on-stdin-close", "--name", name, "--listen", &listen];
-        let process = self.processes.start(name, arguments).unwrap();
-        process.listener("app", SOON).await.unwrap();
-        self.pod(name, "reviews", address.ip()).await;
-        self.apps.push((name.to_owned(), address, process));
-    }
-
-    async fn pod(&self, name: &str, app: &str, address: IpAddr) {
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "labels": {"app": app}},
-            "spec": {"containers": [{"name": "app", "image": "app"}]},
-        });
-        self.create("/api/v1/namespaces/default/pods", &pod).await;
-        let status = json!({"status": {
-            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
-            "conditions": [{"type": "Ready", "status": "True"}],
-        }});
-        let path = format!("/api/v1/namespaces/default/pods/{name}/status");
-        self.server.api().merge(&path, &status).await.unwrap();
-    }
-
-    fn slice(&self, of: &str) -> Value {
-        let (_, address, _) = self.apps.iter().find(|(name, ..)| name == of).unwrap();
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": "reviews-1", "labels": {"kubernetes.io/service-name": "reviews"}},
-            "addressType": "IPv4",
-            "endpoints": [{
-                "addresses": [address.ip()], "conditions": {"ready": true},
-                "targetRef": {"kind": "Pod", "name": of, "namespace": "default"},
-            }],
-            "ports": [{"name": "http", "port": 9080, "protocol": "TCP"}],
-        })
-    }
-
-    /// The Service is this app's from now on.
-    async fn point_at(&self, name: &str) {
-        self.server.api().merge(SLICE, &self.slice(name)).await.unwrap();
-    }
-
-    /// A sidecar of a Pod of its own, which proves itself by a ServiceAccount token.
-    async fn caller(&self, name: &str, host: u8, control_plane: &ControlPlane) -> Caller {
-        let path = format!("/api/v1/namespaces/default/pods/{name}");
-        if self.server.api().get(&path).await.is_err() {
-            self.server.api().service_account("default", name).await;
-            let address = IpAddr::from(self.ground.address(host));
-            let pod = json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": name, "labels": {"app": name}},
-                "spec": {"serviceAccountName": name, "containers": [{"name": "app", "image": "app"}]},
-            });
-            self.create("/api/v1/namespaces/default/pods", &pod).await;
-            let status =
-                json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
-            self.server.api().merge(&format!("{path}/status"), &status).await.unwrap();
-        }
-        let pod = self.server.api().get(&path).await.unwrap();
-        let token = self.server.api().token("default", name, Some(AUDIENCE), Some(&pod)).await.unwrap();
-        let file = self.data.join(format!("{name}.token"));
-        std::fs::write(&file, token).unwrap();
-        let roots =
-            self.server.api().get("/api/v1/namespaces/selvedge/configmaps/selvedge-trust-roots").await;
-        let roots = roots.unwrap()["data"]["root-sha256"].as_str().unwrap().to_owned();
-        let arguments = [
-            "proxy".to_owned(),
-            "--exit-on-stdin-close".to_owned(),
-            format!("--workload=default/{name}"),
-            format!("--control-plane={}", control_plane.grpc),
-            format!("--token-file={}", file.display()),
-            format!("--trust-roots={roots}"),
-            "--app=127.0.0.1:1".to_owned(),
-            "--outbound=127.0.0.1:0".to_owned(),
-            "--inbound=127.0.0.1:0".to_owned(),
-            "--admin=127.0.0.1:0".to_owned(),
-        ];
-        let process = self.processes.start(name, arguments).unwrap();
-        let outbound = process.listener("outbound", SOON).await.unwrap();
-        Caller { process, outbound }
-    }
-}
-
-/// A sidecar, by which we call.
-struct Caller {
-    process: Process,
-    outbound: SocketAddr,
-}
-
-impl Caller {
-    /// Waits until the Service is answered by that app.
-    async fn reaches(&self, name: &str, limit: Duration) {
-        poll(limit, &format!("the Service is {name}'s"), async || {
-            let answer = call::send(self.outbound, call::to("reviews:9080", "/")).await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            match answer.json::<Answer>() {
-                Ok(found) if found.pod == name => Ok(()),
-                Ok(found) => Err(found.pod),
-                Err(_) => Err(format!("{}\n{}", answer.summary(), self.process.log_tail())),
-            }
-        })
-        .await;
-    }
-}
 
 /// A route for an app that there is not: something to have words about.
 fn route(name: &str) -> Value {
@@ -204,6 +57,8 @@ async fn a_cluster_is_followed_whatever_happens_to_it() {
 
     a_restarted_server_is_followed_again(&mut world, &caller).await;
     a_kind_that_comes_later_is_picked_up(&world, &first).await;
+    a_server_that_is_away_for_long_is_missed_by_newcomers_alone(&mut world, &first, &caller, &kubeconfig)
+        .await;
     the_next_replica_takes_over(&world, first, &kubeconfig).await;
     drop(caller);
     faults_are_survived(&world).await;
@@ -218,6 +73,67 @@ async fn a_restarted_server_is_followed_again(world: &mut World, caller: &Caller
     world.point_at("reviews-a").await;
 
     caller.reaches("reviews-a", COME_BACK).await;
+}
+
+/// What is known goes on. Who is new is let in by the cluster's keys, where they are asked for; by TokenReview, as
+/// soon as the server is back.
+async fn a_server_that_is_away_for_long_is_missed_by_newcomers_alone(
+    world: &mut World,
+    first: &ControlPlane,
+    caller: &Caller,
+    kubeconfig: &Path,
+) {
+    let by_keys = ["--webhook-listen=127.0.0.1:0", "--token-verification=jwks"];
+    let by_keys =
+        ControlPlane::start_with(&world.processes, "by-keys", kubeconfig, &world.data, &by_keys).await;
+    let reviews = |server: &ApiServer| {
+        let asked = server.asked_by(&format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
+        asked.iter().filter(|one| one.resource == "tokenreviews").count()
+    };
+    let before = reviews(&world.server);
+    let early = world.caller("early", 31, &by_keys).await;
+    early.reaches("reviews-a", SOON).await;
+    assert_eq!(reviews(&world.server), before, "the cluster's keys are enough");
+    let [by_key, by_review] = [world.newcomer("by-key", 32).await, world.newcomer("by-review", 33).await];
+
+    world.server.kill().await;
+    let gone = Instant::now();
+    let by_key = world.join(&by_key, &by_keys).await;
+    by_key.reaches("reviews-a", SOON).await;
+    let by_review = world.join(&by_review, first).await;
+    poll(SOON, "the newcomer is told why it has to wait", async || {
+        let log = by_review.process.whole_log().map_err(|error| error.to_string())?;
+        if log.contains("the ServiceAccount token cannot be checked now") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let away = std::env::var(AWAY_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
+    while gone.elapsed() < away.map_or(AWAY, Duration::from_secs) {
+        for one in [caller, &early, &by_key] {
+            one.reaches("reviews-a", SOON).await;
+        }
+        for replica in [first, &by_keys] {
+            let ready = call::send(replica.admin, call::to("control-plane", "/ready")).await.unwrap();
+            assert_eq!(ready.status, 200, "{}", ready.text());
+        }
+    }
+
+    world.server.start_again().await;
+    world.point_at("reviews-b").await;
+    for one in [caller, &early, &by_key, &by_review] {
+        one.reaches("reviews-b", COME_BACK).await;
+    }
+    world.create(ROUTES, &route("back")).await;
+    has_a_verdict(world, "back", TAKE_OVER).await;
+    world.server.api().delete(&format!("{ROUTES}/back")).await.unwrap();
+    by_keys.lacked_no_right(&world.server).await;
+    by_keys.process.terminate(SOON).await.unwrap();
+    poll(TAKE_OVER, "the other replica holds the Lease", async || match holder(world).await {
+        holder if holder == "replica-1" => Ok(()),
+        holder => Err(holder),
+    })
+    .await;
+    world.point_at("reviews-a").await;
+    caller.reaches("reviews-a", SOON).await;
 }
 
 async fn a_kind_that_comes_later_is_picked_up(world: &World, control_plane: &ControlPlane) {
@@ -249,29 +165,32 @@ async fn has_a_verdict(world: &World, name: &str, limit: Duration) {
 }
 
 /// By the Lease, whatever the clock of the one that died has said.
-async fn the_next_replica_takes_over(world: &World, first: ControlPlane, kubeconfig: &std::path::Path) {
+async fn the_next_replica_takes_over(world: &World, first: ControlPlane, kubeconfig: &Path) {
     let api = world.server.api();
     let second = ControlPlane::start(&world.processes, "replica-2", kubeconfig, &world.data).await;
-    let holder = async || {
-        api.get(LEASE).await.unwrap()["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
-    };
-    assert_eq!(holder().await, "replica-1");
+    assert_eq!(holder(world).await, "replica-1");
     // Both have the same authority: whoever joins by the second is known to the first's.
     let caller = world.caller("caller-2", 22, &second).await;
     caller.reaches("reviews-a", SOON).await;
 
-    first.lacked_no_right();
+    first.lacked_no_right(&world.server).await;
     first.process.kill().await.unwrap();
     let ahead = json!({"spec": {"renewTime": "2099-01-01T00:00:00.000000Z"}});
     api.merge(LEASE, &ahead).await.unwrap();
     world.create(ROUTES, &route("later")).await;
 
     has_a_verdict(world, "later", TAKE_OVER).await;
-    assert_eq!(holder().await, "replica-2");
-    second.lacked_no_right();
+    assert_eq!(holder(world).await, "replica-2");
+    second.lacked_no_right(&world.server).await;
     second.process.terminate(SOON).await.unwrap();
-    assert_eq!(holder().await, "", "it was given up at the end");
+    assert_eq!(holder(world).await, "", "it was given up at the end");
     api.delete(&format!("{ROUTES}/later")).await.unwrap();
+}
+
+/// Who writes.
+async fn holder(world: &World) -> String {
+    let lease = world.server.api().get(LEASE).await.unwrap();
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
 /// What a real API server does only when one does not look.

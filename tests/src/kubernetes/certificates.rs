@@ -45,6 +45,14 @@ impl Certificates {
         self.issue("apiserver", &params);
     }
 
+    /// `kubelet.crt` and `kubelet.key`: for a node at this address.
+    pub(super) fn node(&self, address: IpAddr) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject("kubelet", None);
+        params.subject_alt_names.push(SanType::IpAddress(address));
+        self.issue("kubelet", &params);
+    }
+
     /// `NAME.crt` and `NAME.key`: for a client, by what Kubernetes takes for a user and its group.
     pub(super) fn client(&self, user: &str, group: &str) {
         let mut params = CertificateParams::default();

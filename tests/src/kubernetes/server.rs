@@ -31,6 +31,9 @@ const PORT: u16 = 6443;
 const ETCD_PORT: u16 = 2379;
 const ETCD_PEER_PORT: u16 = 2380;
 
+/// Who the API server is to kubelets.
+const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
+
 /// The addresses that Services get; the first is the API server's own.
 const SERVICES: &str = "10.96.0.0/16";
 const OWN_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
@@ -154,6 +157,7 @@ impl ApiServer {
         let certificates = Certificates::new(&directory.path().join("pki"));
         certificates.server(&[address, OWN_SERVICE.into()]);
         certificates.client("admin", "system:masters");
+        certificates.client(KUBELET_CLIENT, "system:masters");
         certificates.key("service-accounts");
         let kubeconfig = admin_kubeconfig(&certificates, SocketAddr::new(address, PORT));
         fs::write(directory.path().join("admin.kubeconfig"), kubeconfig.to_string()).unwrap();
@@ -213,6 +217,12 @@ impl ApiServer {
     /// The file with the certificate of its authority.
     pub fn ca_file(&self) -> String {
         self.certificates.file("ca.crt")
+    }
+
+    /// The files with the certificate and the key of a kubelet at `address`, made for it.
+    pub fn kubelet_certificate(&self, address: IpAddr) -> (PathBuf, PathBuf) {
+        self.certificates.node(address);
+        (self.certificates.file("kubelet.crt").into(), self.certificates.file("kubelet.key").into())
     }
 
     /// What a user has asked for; watches and other long answers stand there twice.
@@ -386,7 +396,7 @@ impl ApiServer {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let pki = |name| self.certificates.file(name);
+        let pki = |name: &str| self.certificates.file(name);
         [
             ("etcd-servers", format!("http://{}", SocketAddr::new(self.address, ETCD_PORT))),
             ("bind-address", self.address.to_string()),
@@ -395,6 +405,9 @@ impl ApiServer {
             ("tls-cert-file", pki("apiserver.crt")),
             ("tls-private-key-file", pki("apiserver.key")),
             ("client-ca-file", pki("ca.crt")),
+            ("kubelet-certificate-authority", pki("ca.crt")),
+            ("kubelet-client-certificate", pki(&format!("{KUBELET_CLIENT}.crt"))),
+            ("kubelet-client-key", pki(&format!("{KUBELET_CLIENT}.key"))),
             ("authorization-mode", "RBAC".to_owned()),
             ("anonymous-auth", "false".to_owned()),
             ("service-account-issuer", ISSUER.to_owned()),

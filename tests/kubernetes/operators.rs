@@ -1,0 +1,112 @@
+//! What people who run a cluster are told of it: `selvedge status` and `check`, through the API server and the kubelet
+//! into the control plane's pod.
+
+use std::{path::Path, process::Output, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{
+    SELVEDGE,
+    cluster::Cluster,
+    control_plane::NAMESPACE,
+    kubelet::{items, text},
+};
+
+/// How long a command may take.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// As much as `selvedge status` needs.
+const WATCHER: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: watcher, namespace: selvedge}
+rules:
+- {apiGroups: [''], resources: [pods], verbs: [list]}
+- {apiGroups: [''], resources: [pods/portforward], verbs: [get]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: watcher, namespace: selvedge}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: watcher}
+subjects: [{kind: ServiceAccount, name: watcher, namespace: selvedge}]
+";
+
+/// While the pods of a Deployment `web` and a client of theirs run.
+pub(crate) async fn see_what_is_so(cluster: &mut Cluster) {
+    the_newest_change_has_arrived_at_every_sidecar(cluster).await;
+    who_may_not_look_is_told(cluster).await;
+    everything_is_looked_at(cluster).await;
+}
+
+async fn the_newest_change_has_arrived_at_every_sidecar(cluster: &mut Cluster) {
+    cluster.api().service_account(NAMESPACE, "watcher").await;
+    cluster.server.apply(WATCHER).await;
+    let kubeconfig = cluster.server.kubeconfig_of(NAMESPACE, "watcher").await;
+
+    let output = selvedge(cluster, &kubeconfig, &["status", "--json", "--all", "--wait=30s"]).await;
+
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["arrived"], &report["up_to_date"]), (&json!(true), &json!(4)), "{report:#}");
+    let replica = cluster.ready(NAMESPACE, ("app.kubernetes.io/component", "control-plane"), 1).await;
+    assert!(items(&report["proxies"]).all(|proxy| proxy["replica"] == *replica[0]), "{report:#}");
+    let identities: Vec<&str> = items(&report["proxies"]).map(|proxy| text(&proxy["identity"])).collect();
+    assert!(identities.contains(&"spiffe://cluster.local/ns/shop/sa/client"), "{report:#}");
+
+    let output = selvedge(cluster, &kubeconfig, &["status"]).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.ends_with("has arrived everywhere: 4 of 4 proxies have it\n"), "{said}");
+}
+
+async fn who_may_not_look_is_told(cluster: &Cluster) {
+    let kubeconfig = cluster.server.kubeconfig_of(NAMESPACE, "default").await;
+
+    let output = selvedge(cluster, &kubeconfig, &["status"]).await;
+
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("system:serviceaccount:selvedge:default"), "{said}");
+}
+
+async fn everything_is_looked_at(cluster: &Cluster) {
+    let kubeconfig = cluster.server.admin_kubeconfig();
+
+    let output = selvedge(cluster, &kubeconfig, &["check", "--json"]).await;
+
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let of = |verdict: &str| -> Vec<&str> {
+        items(&report["findings"])
+            .filter(|finding| finding["verdict"] == verdict)
+            .map(|finding| text(&finding["what"]))
+            .collect()
+    };
+    let well = of("ok");
+    for (begin, end) in [
+        ("the newest configuration has arrived at all 4 connected proxies", ""),
+        ("the root certificate ends in ", ""),
+        ("what signs workloads' certificates ends in ", ""),
+        ("the certificate of the port for proxies ends in ", ""),
+        ("the certificate of the webhooks ends in ", ""),
+        // As this server's version asks for.
+        ("a pod that asks for a sidecar gets one, as a container", ""),
+        ("4 sidecars have version ", ", as the control plane"),
+    ] {
+        let found = well.iter().any(|what| what.starts_with(begin) && what.ends_with(end));
+        assert!(found, "{begin}…{end}: {report:#}");
+    }
+    // That Kubernetes is too old, as the tests' server says of itself.
+    let errors = of("error");
+    assert!(errors.iter().all(|what| what.ends_with("is too old")), "{report:#}");
+    assert_eq!(report["documents"]["passed"], true, "{report:#}");
+}
+
+/// On the node, where the API server is.
+async fn selvedge(cluster: &Cluster, kubeconfig: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(SELVEDGE);
+    command.env("KUBECONFIG", kubeconfig).args(arguments).kill_on_drop(true);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = cluster.host.namespace.inside(|| command.spawn()).unwrap();
+    tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it ends in time").unwrap()
+}
