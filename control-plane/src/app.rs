@@ -44,6 +44,7 @@ use crate::{
 };
 
 mod compiling;
+mod issuer;
 mod overview;
 
 use self::{compiling::Compiling, overview::Overview};
@@ -355,13 +356,18 @@ impl ControlPlane {
             problems,
             events,
         };
-        let authority = Arc::clone(&self.authority);
-        let webhook = self
-            .webhook
-            .map(|webhook| webhook.run(authority, own_ttl, knowledge, own_certificates, self.drain.clone()));
+        let (authority, shown) = (Arc::clone(&self.authority), Arc::clone(&own_certificates));
+        let webhook =
+            self.webhook.map(|webhook| webhook.run(authority, own_ttl, knowledge, shown, self.drain.clone()));
         parts.spawn(self.source.watch(found, self.args.default_namespace.clone()));
         if let Some(cluster) = cluster.clone() {
-            cluster.keep(Arc::clone(&self.authority), verdicts, &mut parts);
+            cluster.keep(Arc::clone(&self.authority), own_certificates, verdicts, &mut parts);
+        } else {
+            let (authority, directory) = (Arc::clone(&self.authority), self.args.data_dir.clone());
+            parts.spawn(async move {
+                issuer::keep(&authority, &own_certificates, &directory).await;
+                "keeping the CA's issuer"
+            });
         }
         parts.spawn(async move {
             compiling.run(loaded).await;

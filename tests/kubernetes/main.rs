@@ -14,6 +14,7 @@ mod mesh;
 mod node;
 mod operators;
 mod role;
+mod root;
 mod server;
 mod source;
 mod world;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     control_plane::{ACCOUNT, ControlPlane, NAMESPACE, rights},
     faults::{Fault, Faults},
+    root::Root,
     world::{Caller, SLICE, World},
 };
 
@@ -47,6 +48,8 @@ async fn a_cluster_is_followed_whatever_happens_to_it() {
     let server = ApiServer::start(assets).await;
     server.serve(kinds::CORE).await;
     let kubeconfig = rights(&server).await;
+    let (root, ca) = (Root::new(), "/api/v1/namespaces/selvedge/secrets");
+    server.api().create(ca, &root.secret(1)).await.unwrap();
     let mut world = World::new(server).await;
     let first = ControlPlane::start(&world.processes, "replica-1", &kubeconfig, &world.data).await;
     let caller = world.caller("caller", 21, &first).await;
@@ -57,6 +60,7 @@ async fn a_cluster_is_followed_whatever_happens_to_it() {
 
     a_restarted_server_is_followed_again(&mut world, &caller).await;
     a_kind_that_comes_later_is_picked_up(&world, &first).await;
+    the_next_ca_below_the_root_is_taken(&world, &first, &root).await;
     a_server_that_is_away_for_long_is_missed_by_newcomers_alone(&mut world, &first, &caller, &kubeconfig)
         .await;
     the_next_replica_takes_over(&world, first, &kubeconfig).await;
@@ -73,6 +77,26 @@ async fn a_restarted_server_is_followed_again(world: &mut World, caller: &Caller
     world.point_at("reviews-a").await;
 
     caller.reaches("reviews-a", COME_BACK).await;
+}
+
+/// As cert-manager renews a CA that is below another.
+async fn the_next_ca_below_the_root_is_taken(world: &World, control_plane: &ControlPlane, root: &Root) {
+    let ends = async || {
+        let config = control_plane.admin("/config").await;
+        config["certificates"]["issuer"]["not_after"].as_str().unwrap_or_default().to_owned()
+    };
+    let before = ends().await;
+    let secret = "/api/v1/namespaces/selvedge/secrets/selvedge-ca";
+    world.server.api().merge(secret, &root.secret(2)).await.unwrap();
+
+    poll(SOON, "the control plane signs by the next CA", async || {
+        let now = ends().await;
+        if now > before { Ok(()) } else { Err(now) }
+    })
+    .await;
+    // Whoever has a certificate of the first calls whoever has one of the second, and the other way round.
+    let caller = world.caller("of-the-next-ca", 34, control_plane).await;
+    caller.reaches("reviews-a", SOON).await;
 }
 
 /// What is known goes on. Who is new is let in by the cluster's keys, where they are asked for; by TokenReview, as

@@ -47,6 +47,12 @@ impl CaPem {
         let certificate = root.certificate_pem().into_bytes();
         Ok(Self { root: Some(certificate.clone()), certificate, key: root.key_pem().into_bytes() })
     }
+
+    /// Whether the CA is a root, and not below another.
+    pub fn is_root(&self) -> bool {
+        let chain = certificates(CERTIFICATE, &self.certificate).unwrap_or_default();
+        chain.first().is_some_and(|own| is_signed_by(own, own))
+    }
 }
 
 impl Authority {
@@ -75,12 +81,7 @@ impl Authority {
         let signer = signer(own, &pem.key, facts.not_after)?;
         if is_signed_by(own, own) {
             let issuer = signer.new_issuer(trust_domain, now)?;
-            return Ok(Self {
-                trust_domain: trust_domain.clone(),
-                root: own.clone(),
-                issuer,
-                above_issuer: Vec::new(),
-            });
+            return Ok(Self::new(trust_domain.clone(), own.clone(), issuer, Vec::new()));
         }
         let given = pem.root.as_deref().unwrap_or_default();
         let root = certificates(ROOT, given)?.into_iter().next();
@@ -94,7 +95,7 @@ impl Authority {
             }
             below = certificate;
         }
-        Ok(Self { trust_domain: trust_domain.clone(), root, issuer: signer, above_issuer: above })
+        Ok(Self::new(trust_domain.clone(), root, signer, above))
     }
 }
 

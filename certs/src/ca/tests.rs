@@ -1,11 +1,14 @@
-use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use rustls_pki_types::PrivateKeyDer;
 
-use super::*;
+use super::{
+    directory::{Files, ISSUER, ISSUER_KEY, ROOT, ROOT_KEY},
+    *,
+};
 use crate::{
     csr::KeyAndCsr,
-    facts::Fingerprint,
+    facts::{Facts, Fingerprint},
     verify::{self, Role},
 };
 
@@ -140,7 +143,7 @@ fn after_a_restart_it_is_the_same_authority() {
 
     assert_eq!(first.bundle(), second.bundle());
     assert_eq!(first.root_sha256(), third.root_sha256());
-    assert_eq!(first.issuer.certificate, third.issuer.certificate);
+    assert_eq!(first.issuer(), third.issuer());
     assert_eq!(third.trust_domain(), &domain());
     let leaf = third.issue(&reviews(), &[], HOUR, SystemTime::now()).unwrap();
     assert!(verify::peer(&leaf.chain, &first.bundle(), SystemTime::now(), Role::Server).is_ok());
@@ -246,22 +249,22 @@ fn an_issuer_near_its_end_is_replaced_under_the_same_root() {
     let renewed = files.load(later).unwrap();
 
     assert_eq!(renewed.root_sha256(), first.root_sha256());
-    assert!(renewed.issuer.not_after > first.issuer.not_after);
+    assert!(renewed.issuer_ends() > first.issuer_ends());
     let leaf = renewed.issue(&reviews(), &[], HOUR, later).unwrap();
     assert!(verify::peer(&leaf.chain, &first.bundle(), later, Role::Client).is_ok());
-    assert_eq!(files.load(later).unwrap().issuer.certificate, renewed.issuer.certificate);
+    assert_eq!(files.load(later).unwrap().issuer(), renewed.issuer());
 }
 
 #[test]
 fn without_the_roots_key_an_issuer_serves_to_its_last_day() {
     let (directory, first) = authority();
     let files = Files::of(directory.path());
-    fs::remove_file(&files.root_key).unwrap();
+    fs::remove_file(directory.path().join(ROOT_KEY)).unwrap();
 
     let late = files.load(SystemTime::now() + YEAR - HOUR).unwrap();
     let too_late = files.load(SystemTime::now() + YEAR + HOUR).unwrap_err().to_string();
 
-    assert_eq!(late.issuer.certificate, first.issuer.certificate);
+    assert_eq!(late.issuer(), first.issuer());
     assert!(too_late.contains("cannot read") && too_late.contains(ROOT_KEY), "{too_late}");
 }
 

@@ -3,11 +3,15 @@
 //! Whoever comes first makes them; two who come together are told apart by the API server, and the slower
 //! one takes what the faster one made. cert-manager may make the CA instead: the names are its own.
 
-use std::{collections::BTreeMap, path::Path, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use aws_lc_rs::rand;
 use selvedge_certs::{
-    ca::{Authority, AuthorityError, CaPem},
+    ca::{Authority, AuthorityError, CaPem, OtherRoot},
     files::{self, FileError},
 };
 use selvedge_kubernetes::{Error, Secret};
@@ -20,6 +24,9 @@ use crate::serve::attestation::{KEY, KEY_LENGTH, TokenKey};
 pub const CA_SECRET: &str = "selvedge-ca";
 /// The Secret with the key of join tokens: `token-key`.
 pub const TOKEN_KEY_SECRET: &str = "selvedge-join-token-key";
+
+/// How much longer a root's new issuer must last than the one in use.
+const WORTH_RENEWING: Duration = Duration::from_secs(86_400);
 
 const TLS: &str = "kubernetes.io/tls";
 const OPAQUE: &str = "Opaque";
@@ -67,6 +74,26 @@ pub enum CaError {
     /// The system gives no random numbers.
     #[error("the operating system gives no random numbers")]
     Random,
+}
+
+/// Why what signs is not renewed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RenewalError {
+    /// The API server does not say.
+    #[error(transparent)]
+    Unknown(#[from] Error),
+    /// Somebody has deleted it.
+    #[error("it is gone")]
+    Gone,
+    /// It lacks a part.
+    #[error(transparent)]
+    Incomplete(#[from] CaError),
+    /// What it holds is no CA, or another trust domain's.
+    #[error(transparent)]
+    Unusable(#[from] AuthorityError),
+    /// Proxies must be told of a new root before anything is signed below it.
+    #[error(transparent)]
+    OtherRoot(#[from] OtherRoot),
 }
 
 impl Cluster {
@@ -119,13 +146,27 @@ impl Cluster {
         secret.data.remove(KEY).ok_or_else(|| self.incomplete(TOKEN_KEY_SECRET, KEY))
     }
 
-    /// Whether the Secret still holds the CA that `authority` was made of; `None` if it cannot be told now.
-    pub(super) async fn still_holds(&self, authority: &Authority) -> Option<bool> {
-        let secret = self.client.secret(&self.namespace, CA_SECRET).await.ok()?;
-        let Some(secret) = secret else { return Some(false) };
-        let pem = self.ca_pem(secret).ok()?;
-        let found = Authority::from_pem(&pem, authority.trust_domain(), SystemTime::now());
-        Some(found.is_ok_and(|found| found.root_sha256() == authority.root_sha256()))
+    /// Signs by what the Secret holds now, if that is new and below the root in use: cert-manager's next CA, or a new
+    /// issuer of a root's. Says whether it was.
+    ///
+    /// # Errors
+    /// If the Secret cannot be read, or what it holds cannot be used or has another root.
+    pub(super) async fn renew(&self, authority: &Authority, now: SystemTime) -> Result<bool, RenewalError> {
+        let secret = self.client.secret(&self.namespace, CA_SECRET).await?.ok_or(RenewalError::Gone)?;
+        let pem = self.ca_pem(secret)?;
+        let found = Authority::from_pem(&pem, authority.trust_domain(), now)?;
+        let due = match pem.is_root() {
+            // It makes another each time, which near the root's own end lasts no longer.
+            true => {
+                authority.issuer_ends_soon(now)
+                    && found.issuer_ends() > authority.issuer_ends() + WORTH_RENEWING
+            }
+            false => found.issuer() != authority.issuer(),
+        };
+        if due || found.root_sha256() != authority.root_sha256() {
+            authority.sign_by(&found)?;
+        }
+        Ok(due)
     }
 
     fn ca_pem(&self, mut secret: Secret) -> Result<CaPem, CaError> {
@@ -160,5 +201,50 @@ impl Cluster {
 
     fn incomplete(&self, name: &'static str, key: &'static str) -> CaError {
         CaError::Incomplete { namespace: self.namespace.clone(), name, key }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::canned::Canned;
+
+    const PATH: &str = "/api/v1/namespaces/selvedge/secrets/selvedge-ca";
+
+    fn secret(pem: &CaPem) -> Value {
+        let text = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": TLS, "metadata": { "name": CA_SECRET },
+            "data": { CERTIFICATE: text(&pem.certificate), PRIVATE_KEY: text(&pem.key) },
+        })
+    }
+
+    #[tokio::test]
+    async fn a_roots_issuer_is_made_anew_in_time_and_another_root_is_not_taken() {
+        let (server, trust_domain) = (Canned::start().await, TrustDomain::default());
+        let cluster = Cluster::open(Some(&server.kubeconfig()), "selvedge", Some("one")).await.unwrap();
+        let pem = CaPem::new_root(&trust_domain, SystemTime::now()).unwrap();
+        server.say(PATH, secret(&pem));
+        let authority = cluster.authority(&trust_domain).await.unwrap();
+        let first = authority.issuer();
+
+        assert!(!cluster.renew(&authority, SystemTime::now()).await.unwrap());
+        assert_eq!(authority.issuer(), first, "which is good for long");
+        let later = SystemTime::now() + Duration::from_secs(300 * 86_400);
+        assert!(cluster.renew(&authority, later).await.unwrap());
+        let second = authority.issuer();
+        assert_ne!(second, first);
+        assert!(!cluster.renew(&authority, later).await.unwrap());
+
+        server.say(PATH, secret(&CaPem::new_root(&trust_domain, SystemTime::now()).unwrap()));
+        let other = cluster.renew(&authority, SystemTime::now()).await;
+        assert!(matches!(other, Err(RenewalError::OtherRoot(_))), "{other:?}");
+        server.say_nothing(PATH);
+        let gone = cluster.renew(&authority, SystemTime::now()).await;
+        assert!(matches!(gone, Err(RenewalError::Gone)), "{gone:?}");
+        assert_eq!(authority.issuer(), second);
     }
 }

@@ -20,7 +20,7 @@ pub use self::{
     authority::{CA_SECRET, CaError, TOKEN_KEY_SECRET},
     published::{INJECT_WEBHOOK, TRUST_ROOTS, VALIDATE_WEBHOOK},
 };
-use crate::status::Verdicts;
+use crate::status::{OwnCertificates, Verdicts};
 
 /// The Lease of the replica that writes.
 pub const LEASE: &str = "selvedge-control-plane";
@@ -69,6 +69,7 @@ impl Cluster {
     pub(crate) fn keep(
         self,
         authority: Arc<Authority>,
+        shown: Arc<OwnCertificates>,
         verdicts: watch::Receiver<Arc<Verdicts>>,
         parts: &mut JoinSet<&'static str>,
     ) {
@@ -89,8 +90,8 @@ impl Cluster {
             "writing what became of documents"
         });
         parts.spawn(async move {
-            self.publish_trust_roots(&authority).await;
-            "publishing the trust roots"
+            self.keep_authority(&authority, &shown).await;
+            "following the CA's Secret"
         });
     }
 

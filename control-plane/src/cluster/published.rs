@@ -1,6 +1,6 @@
 //! What others read of us in the cluster: the trust roots, and the CA of our webhooks.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use selvedge_certs::{
     ca::{Authority, to_pem},
@@ -9,7 +9,8 @@ use selvedge_certs::{
 use selvedge_kubernetes::{Error, Kind, objects::Change};
 use serde_json::{Value, json};
 
-use super::Cluster;
+use super::{Cluster, authority::RenewalError};
+use crate::status::OwnCertificates;
 
 /// The ConfigMap with the root certificate (`ca.pem`) and its SHA-256 (`root-sha256`), which proxies are
 /// given to know us by.
@@ -19,31 +20,51 @@ pub const INJECT_WEBHOOK: &str = "selvedge-inject";
 /// The configuration of the webhook that checks documents.
 pub const VALIDATE_WEBHOOK: &str = "selvedge-validate";
 
-/// Time between two looks at what we have published: somebody may have changed it.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// Time between two looks at the CA's Secret and at what we have published: somebody may have changed them.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Cluster {
-    /// Keeps the ConfigMap [`TRUST_ROOTS`] right, and says when the CA's Secret has changed. Never ends.
-    pub(super) async fn publish_trust_roots(&self, authority: &Authority) {
+    /// Keeps the ConfigMap [`TRUST_ROOTS`] right, and signs by what the CA's Secret holds while that changes below
+    /// the same root. Never ends.
+    pub(super) async fn keep_authority(&self, authority: &Authority, shown: &OwnCertificates) {
         let kind = Kind::namespaced("v1", "ConfigMap", "configmaps");
         let wanted = trust_roots(authority);
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut held = true;
+        let mut trouble: Option<String> = None;
         loop {
             looks.tick().await;
-            if let Some(still) = self.still_holds(authority).await {
-                if held && !still {
-                    tracing::error!(
-                        secret = super::CA_SECRET,
-                        "the CA's Secret has changed; this replica goes on with the CA that it has: restart \
-                         all replicas, and give proxies both roots meanwhile (--trust-roots)"
-                    );
+            match self.renew(authority, SystemTime::now()).await {
+                // What was so is so still, as far as is known.
+                Err(RenewalError::Unknown(error)) => {
+                    tracing::debug!(%error, secret = super::CA_SECRET, "the CA's Secret cannot be read");
                 }
-                held = still;
+                Err(error) => {
+                    let words = Some(error.to_string());
+                    if trouble != words {
+                        tracing::error!(
+                            secret = super::CA_SECRET,
+                            %error,
+                            "the CA's Secret has changed; this replica goes on with the CA that it has: repair the \
+                             Secret, or restart all replicas, and give proxies both roots meanwhile (--trust-roots)"
+                        );
+                    }
+                    trouble = words;
+                }
+                Ok(renewed) => {
+                    trouble = None;
+                    if renewed {
+                        shown.use_authority(authority);
+                        tracing::info!(
+                            "certificates are signed by a new issuer below the same root from now on"
+                        );
+                    }
+                }
             }
             // Roots that are no longer the Secret's are not for new pods.
-            if held && let Err(error) = self.keep_config_map(&kind, &wanted).await {
+            if trouble.is_none()
+                && let Err(error) = self.keep_config_map(&kind, &wanted).await
+            {
                 tracing::warn!(%error, name = TRUST_ROOTS, "the trust roots are not published");
             }
         }
@@ -118,8 +139,6 @@ fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use selvedge_certs::ca::CaPem;
     use selvedge_model::TrustDomain;
 

@@ -60,15 +60,19 @@ impl OwnCertificates {
     /// Those of `authority`; the others follow when they are made.
     pub fn new(authority: &Authority, metrics: Arc<Metrics>) -> Self {
         let own = Self { metrics, lives: Mutex::default() };
-        let roots = authority.bundle().roots;
-        let of_authority = [(Purpose::Root, roots.first()), (Purpose::Issuer, Some(authority.issuer()))];
-        for (purpose, certificate) in of_authority {
+        own.use_authority(authority);
+        own
+    }
+
+    /// Notes the certificates that `authority` has now.
+    pub fn use_authority(&self, authority: &Authority) {
+        let roots = authority.bundle().roots.into_iter().take(1).map(|root| (Purpose::Root, root));
+        for (purpose, certificate) in roots.chain([(Purpose::Issuer, authority.issuer())]) {
             // They have been read before: an authority is made of nothing else.
-            if let Some(Ok(facts)) = certificate.map(|certificate| Facts::parse(certificate)) {
-                own.use_now(purpose, Life { not_before: facts.not_before, not_after: facts.not_after });
+            if let Ok(facts) = Facts::parse(&certificate) {
+                self.use_now(purpose, Life { not_before: facts.not_before, not_after: facts.not_after });
             }
         }
-        own
     }
 
     /// Notes that a certificate is in use from now on, in the place of the one before.

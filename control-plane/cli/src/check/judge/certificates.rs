@@ -91,8 +91,8 @@ pub(super) fn of_replicas(facts: &Facts, now: SystemTime, findings: &mut Finding
 /// What signs workloads' certificates: made by the root's key at each start, or given in the CA's Secret.
 fn issuer_certificate(replica: &str, issuer: &Life, root: &Life, now: SystemTime, findings: &mut Findings) {
     let ends = Utc(issuer.not_after);
-    let remedy = "renew the CA in the Secret selvedge-ca if it is not ours, and restart the control plane, which \
-                  then signs by a new certificate";
+    let remedy = "renew the CA in the Secret selvedge-ca: the control plane takes it within 10 s. One that the \
+                  control plane made itself it renews; its log says what hinders it";
     match left(issuer, now) {
         None => findings.error(
             format!("what signs workloads' certificates has ended on {ends} ({replica}): no proxy gets one"),
