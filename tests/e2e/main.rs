@@ -19,6 +19,7 @@ mod keep_alive;
 mod kill;
 mod mesh_client;
 mod names;
+mod observed;
 mod opaque;
 mod overload;
 mod plaintext;
