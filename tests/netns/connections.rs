@@ -174,3 +174,40 @@ async fn a_kept_connection_to_nobody() {
 fn a_kept_connection_to_a_host_that_vanished_is_given_up_soon() {
     netns(a_kept_connection_to_nobody);
 }
+
+/// Whoever's sidecar is gone is left out, and no client hears of it: nothing was sent to him yet.
+async fn ejection() {
+    let mut mesh = Mesh::on(Kind::Bridge).await;
+    let eject = "trafficPolicy: {outlierDetection: {consecutiveGatewayErrors: 2, baseEjectionTime: 300s, \
+                 maxEjectionPercent: 100}}";
+    mesh.write(
+        "db.yaml",
+        &DOCUMENTS.replace("trafficPolicy: {connectionPool: {tcp: {maxConnections: 2}}}", eject),
+    );
+    mesh.add([client("client"), server("db-1", "db", "v1"), server("db-2", "db", "v2")]).await;
+    greet(mesh.workload("db-1"));
+    greet(mesh.workload("db-2"));
+    greeted_by(&mesh, "db-1").await;
+
+    mesh.kill_sidecar("db-1").await;
+    let client = mesh.workload("client");
+    poll(SOON, "db-1 is ejected", async || {
+        let (_, name) = connect(&mesh).await.map_err(|error| format!("a client was told: {error}"))?;
+        assert_eq!(name, "db-2");
+        let admin = client.loopback(4191);
+        let endpoints = client.call(admin, call::to(&admin.to_string(), "/endpoints")).await;
+        let endpoints: Vec<serde_json::Value> =
+            endpoints.and_then(|answer| answer.json()).map_err(|error| error.to_string())?;
+        let out: Vec<_> = endpoints.iter().filter(|endpoint| endpoint["ejected"] == true).collect();
+        match out[..] {
+            [one] if one["workload"] == "default/db-1" => Ok(()),
+            _ => Err(format!("{endpoints:?}")),
+        }
+    })
+    .await;
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_connected_to_is_ejected() {
+    netns(ejection);
+}

@@ -7,6 +7,7 @@
 mod breaking;
 mod capture;
 mod connections;
+mod declared;
 mod dialogue;
 mod entries;
 mod injected;
