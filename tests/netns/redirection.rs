@@ -206,6 +206,9 @@ fn refusals() {
     succeeds(namespace, &["--tool", "iptables"]);
     says(&mut init(&["--tool", "nft"]), &["here already, set by iptables", "--cleanup --tool iptables"]);
     succeeds(namespace, &["--cleanup", "--tool", "iptables"]);
+    succeeds(namespace, &["--tool", "nft"]);
+    says(&mut init(&["--tool", "iptables"]), &["here already, set by nft", "--cleanup --tool nft"]);
+    succeeds(namespace, &["--cleanup"]);
 
     let istio = "-t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001";
     namespace.expect(Command::new("iptables").args(istio.split(' ')));
@@ -213,6 +216,9 @@ fn refusals() {
         says(&mut init(&["--tool", tool]), &["somebody else's rules", "15001", "--force"]);
     }
     succeeds(namespace, &["--force"]);
+
+    namespace.ip("link set lo down");
+    says(&mut init(&["--force"]), &["nothing arrives at 127.0.0.1:4140", "ip link set lo up"]);
 
     let nowhere = Namespace::new("nowhere");
     succeeds(&nowhere, &[]);

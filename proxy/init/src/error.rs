@@ -117,6 +117,13 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The port that connections are redirected to is on `lo`.
+    #[error(
+        "nothing arrives at {0}, where connections are redirected to: the interface lo is down (`ip link set lo up`), \
+         IPv6 is switched off for it alone (`sysctl net.ipv6.conf.lo.disable_ipv6=0`), or a filter drops what goes \
+         there (`nft list ruleset`)"
+    )]
+    NoLoopback(SocketAddr),
     /// The capabilities could not be given up.
     #[error("cannot give up the capabilities: {0}")]
     Drop(io::Error),

@@ -84,6 +84,15 @@ fn set_by_nft(options: &Options) -> Result<(), Error> {
 }
 
 fn set_by_iptables(options: &Options) -> Result<(), Error> {
+    // What nft has set is not among the rules that iptables lists. Where nft does not work, it has set nothing.
+    if is_installed("nft")
+        && let Ok(listing) = run("nft", &["list", "ruleset"], "")
+    {
+        if foreign::has_our_table(&listing) {
+            return Err(Error::OtherTool(Tool::Nft));
+        }
+        refuse(options, foreign::in_nft(&listing))?;
+    }
     for family in families() {
         let saved = save(family)?;
         refuse(options, foreign::in_iptables(&saved))?;

@@ -83,8 +83,18 @@ impl ProxyPort {
             Ok(listener)
         });
         match listener {
-            Ok(listener) => Ok(Self { port, ours: Some(listener) }),
+            Ok(listener) => {
+                // What is redirected comes by the same interface. Whoever answers instead of us shows that it is up.
+                match TcpStream::connect_timeout(&address, ARRIVAL) {
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        return Err(Error::NoLoopback(address));
+                    }
+                    connected => drop(connected.and_then(|_| listener.accept())),
+                }
+                Ok(Self { port, ours: Some(listener) })
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(Self { port, ours: None }),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Err(Error::NoLoopback(address)),
             Err(source) => Err(Error::Verify { what: format!("cannot listen on {address}"), source }),
         }
     }

@@ -85,7 +85,7 @@ fn refuse_doubt(destination: &Destination) -> Result<(), Failure> {
     let Some(doubt) = &destination.doubt else { return Ok(()) };
     let address = &destination.authority;
     let what = format!(
-        "{address} may be a workload's: {doubt}; until that is known, only what a ServiceEntry has goes out there"
+        "{address} may be a workload's: {doubt}; have DNS answer, or declare the address by a ServiceEntry"
     );
     Err(Failure::new(Reason::Discovery, what))
 }

@@ -5,6 +5,9 @@
 
 use super::{iptables, nft};
 
+/// Those that we make with iptables.
+const OUR_CHAINS: [&str; 2] = [iptables::OUTBOUND, iptables::INBOUND];
+
 /// The first foreign rule in what `nft list ruleset` prints that redirects, with its table and chain.
 pub fn in_nft(listing: &str) -> Option<String> {
     let (mut table, mut chain) = ("", "");
@@ -13,7 +16,7 @@ pub fn in_nft(listing: &str) -> Option<String> {
             table = name.trim_end_matches('{').trim_end();
         } else if let Some(name) = line.strip_prefix("chain ") {
             chain = name.trim_end_matches('{').trim_end();
-        } else if table != nft::TABLE && redirects(line) {
+        } else if table != nft::TABLE && !OUR_CHAINS.contains(&chain) && redirects(line) {
             return Some(format!("table {table}, chain {chain}: {line}"));
         }
     }
@@ -22,9 +25,7 @@ pub fn in_nft(listing: &str) -> Option<String> {
 
 /// The first foreign rule in what `iptables-save` prints that redirects.
 pub fn in_iptables(saved: &str) -> Option<String> {
-    let ours = |line: &str| {
-        [iptables::OUTBOUND, iptables::INBOUND].iter().any(|chain| line.starts_with(&format!("-A {chain} ")))
-    };
+    let ours = |line: &str| OUR_CHAINS.iter().any(|chain| line.starts_with(&format!("-A {chain} ")));
     let found = saved.lines().find(|line| line.starts_with("-A ") && redirects(line) && !ours(line));
     found.map(str::to_owned)
 }
@@ -32,6 +33,13 @@ pub fn in_iptables(saved: &str) -> Option<String> {
 /// Whether the chains that we make with iptables stand in what `nft list ruleset` prints.
 pub fn has_our_chains(listing: &str) -> bool {
     listing.contains(&format!("chain {} {{", iptables::OUTBOUND))
+}
+
+/// Whether the table that we make with nft stands there.
+pub fn has_our_table(listing: &str) -> bool {
+    listing
+        .lines()
+        .any(|line| line.strip_prefix("table ").is_some_and(|name| name.trim_end_matches(" {") == nft::TABLE))
 }
 
 /// nft prints `redirect to :15001`, or `xt target "REDIRECT"` for what iptables set; iptables `-j REDIRECT`.
@@ -68,5 +76,9 @@ mod tests {
         assert_eq!(in_nft(&nft::set(&options)), None);
         assert_eq!(in_iptables(&iptables::set(&options, iptables::Family::V4, "")), None);
         assert!(has_our_chains("\tchain SELVEDGE_OUTBOUND {\n") && !has_our_chains(DOCKER));
+        assert!(has_our_table("table inet selvedge {\n") && !has_our_table(DOCKER));
+        // As nft lists what iptables has set.
+        let listing = "table ip nat {\n\tchain SELVEDGE_OUTBOUND {\n\t\txt target \"REDIRECT\"\n\t}\n}\n";
+        assert_eq!(in_nft(listing), None);
     }
 }
