@@ -18,8 +18,7 @@ pub(crate) mod way_out;
 
 use std::time::Duration;
 
-pub use self::ahead::ReadAhead;
-pub(crate) use self::frames::Framed;
+pub use self::{ahead::ReadAhead, frames::Framed};
 
 /// How long opaque connections may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,12 @@ use selvedge_control_plane::resources::decode;
 use selvedge_proxy::{
     detect::{First, detect},
     normalize::path,
+    opaque::Framed,
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::{Builder, Runtime},
+};
 
 /// The clock of what waits only for so long.
 static CLOCK: LazyLock<Runtime> =
@@ -40,6 +44,42 @@ pub fn preamble(sent: &[u8]) {
         assert_eq!(preamble::decode(&written[prefix.len()..]).expect("it was read before"), read);
     }
     drop(preamble::decode_answer(sent));
+}
+
+/// Sessions of opaque TCP on a mesh connection: what is read of them is the same when it is written again.
+pub fn sessions(sent: &[u8]) {
+    let read = read_sessions(sent);
+    assert!(read.concat().len() <= sent.len(), "no byte is made up");
+    let mut written = Framed::new(tokio::io::join(tokio::io::empty(), Vec::new()));
+    for (at, session) in read.iter().enumerate() {
+        if at > 0 {
+            written.begin();
+        }
+        let writing = async {
+            written.write_all(session).await?;
+            written.shutdown().await
+        };
+        writing.now_or_never().expect("a Vec makes nobody wait").expect("a Vec takes all");
+    }
+    assert_eq!(read_sessions(written.get_ref().writer()), read);
+}
+
+/// The sessions that come to their end.
+fn read_sessions(sent: &[u8]) -> Vec<Vec<u8>> {
+    let mut stream = Framed::new(tokio::io::join(sent, tokio::io::sink()));
+    let mut sessions = Vec::new();
+    loop {
+        let mut session = Vec::new();
+        let ended = stream.read_to_end(&mut session).now_or_never().expect("a slice makes nobody wait");
+        if ended.is_err() {
+            return sessions;
+        }
+        sessions.push(session);
+        let more = stream.next_session().now_or_never().expect("a slice makes nobody wait");
+        if !more.unwrap_or(false) {
+            return sessions;
+        }
+    }
 }
 
 /// A path: refused, or brought into a form that stays as it is and climbs nowhere.
@@ -100,6 +140,7 @@ mod tests {
         replay("fuzz/corpus/detection", detection);
         replay("corpus", detection);
         replay("fuzz/corpus/preamble", preamble);
+        replay("fuzz/corpus/sessions", sessions);
         replay("fuzz/corpus/path", normal_path);
         replay("fuzz/corpus/yaml", yaml);
         replay("../examples/policies", yaml);
@@ -162,7 +203,9 @@ mod tests {
         fn nothing_like_the_corpus_breaks_a_rule(
             first in nearly("fuzz/corpus/detection"), sent in nearly("fuzz/corpus/preamble"),
             target in nearly("fuzz/corpus/path"), text in nearly("fuzz/corpus/yaml"),
+            carried in nearly("fuzz/corpus/sessions"),
         ) {
+            sessions(&carried);
             detection(&first);
             preamble(&sent);
             normal_path(&target);

@@ -37,7 +37,7 @@ const AHEAD: usize = HEADER + HEADER + 2 + HEADER;
 
 /// A stream that carries sessions in frames, or bytes as they are.
 #[derive(Debug)]
-pub(crate) struct Framed<S> {
+pub struct Framed<S> {
     inner: S,
     /// `None`: bytes pass as they are, and their end is the stream's.
     frames: Option<Frames>,
@@ -102,7 +102,7 @@ impl Ahead {
 
 impl<S> Framed<S> {
     /// `inner`, whose first session has begun.
-    pub(crate) fn new(inner: S) -> Self {
+    pub fn new(inner: S) -> Self {
         Self { inner, frames: Some(Frames::default()) }
     }
 
@@ -112,7 +112,7 @@ impl<S> Framed<S> {
     }
 
     /// What carries them.
-    pub(crate) fn get_ref(&self) -> &S {
+    pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
@@ -133,7 +133,7 @@ impl<S> Framed<S> {
 
     /// Begins another session. It is said with the session's first bytes, or before it is listened for the other
     /// side's.
-    pub(crate) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         if let Some(frames) = &mut self.frames {
             frames.again();
             frames.ahead.push(&OPEN.to_be_bytes());
@@ -286,7 +286,7 @@ impl<S: AsyncRead + Unpin> Framed<S> {
     ///
     /// # Errors
     /// If the connection breaks, or something else than a session begins.
-    pub(crate) async fn next_session(&mut self) -> io::Result<bool> {
+    pub async fn next_session(&mut self) -> io::Result<bool> {
         let Some(frames) = &mut self.frames else { return Ok(false) };
         let inner = &mut self.inner;
         match std::future::poll_fn(|cx| frames.poll_header(cx, Pin::new(inner))).await? {
