@@ -182,4 +182,19 @@ async fn a_sidecar_finds_its_control_plane_by_name() {
 
     let answer = mesh.workload("caller").call(call::to("reviews:9080", "/")).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.summary());
+
+    // DNS that answers nothing is named, and what to look at.
+    dns.silence("silent.test");
+    let token = mesh.token("caller", "1h").await.unwrap();
+    let (token, resolv_conf) = (format!("--token={token}"), format!("--resolv-conf={resolv_conf}"));
+    let arguments = ["--workload=default/caller", "--control-plane=silent.test:8086", "--app=127.0.0.1:1"];
+    let ports = ["--outbound=127.0.0.1:0", "--inbound=127.0.0.1:0", "--admin=127.0.0.1:0"];
+    let arguments = ["proxy", "--exit-on-stdin-close", &token, &resolv_conf].into_iter().chain(arguments);
+    let lost = mesh.processes().start("lost sidecar", arguments.chain(ports)).unwrap();
+    poll(SOON, "the silence is told", async || {
+        let log = lost.whole_log().map_err(|error| error.to_string())?;
+        let told = ["\"silent.test\" gets no answer from DNS", "check --control-plane and DNS"];
+        if told.iter().all(|words| log.contains(words)) { Ok(()) } else { Err(log) }
+    })
+    .await;
 }
