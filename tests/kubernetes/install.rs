@@ -44,7 +44,7 @@ async fn an_installation_is_checked_used_and_leaves_nothing() {
 
     before_installation_only_the_server_is_judged(&server).await;
     let manifests = install(&server).await;
-    server.apply(&manifests).await; // again: an upgrade to the same version
+    upgrade_by_kustomize(&server, &manifests).await;
     let control_plane = start_control_plane(&server).await;
     what_is_there_is_found(&server).await;
     the_newest_change_has_arrived(&server, &control_plane).await;
@@ -79,6 +79,23 @@ async fn install(server: &ApiServer) -> String {
     let manifests = String::from_utf8(output.stdout).unwrap();
     server.apply(&manifests).await;
     manifests
+}
+
+/// To the same version: nothing changes.
+async fn upgrade_by_kustomize(server: &ApiServer, manifests: &str) {
+    let directory = server.directory().join("kustomize");
+    std::fs::create_dir(&directory).unwrap();
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kustomize/kustomization.yaml");
+    std::fs::copy(ours, directory.join("kustomization.yaml")).unwrap();
+    std::fs::write(directory.join("selvedge.yaml"), manifests).unwrap();
+
+    let said = server.kubectl(&["apply", "-k", directory.to_str().unwrap()], "").await.unwrap();
+
+    assert!(said.contains("deployment.apps/selvedge-control-plane "), "{said}");
+    let changed: Vec<&str> = said.lines().filter(|line| !line.ends_with(" unchanged")).collect();
+    // Of these the API server fills fields in that the manifest leaves out.
+    let only_filled = changed.iter().all(|line| line.ends_with(" configured"));
+    assert!(only_filled, "{said}");
 }
 
 /// The control plane with the installed role, on this host: there is no node here to run it on.
@@ -198,6 +215,18 @@ async fn nothing_is_left(server: &ApiServer, control_plane: Process) {
     assert_eq!(ours(server).await, Vec::<String>::new());
     let report = check(server, &[]).await;
     assert!(words(&report, "error").join("\n").contains("there is no control plane"), "{report:#}");
+
+    // What one does without a way to the cluster takes the same away, as far as it is there.
+    let nowhere = server.directory().join("nowhere.kubeconfig");
+    let output = selvedge(&nowhere, &["uninstall", "--offline"]).await;
+    assert!(output.status.success(), "{output:?}");
+    let manifests = String::from_utf8(output.stdout).unwrap();
+    // A kind that 1.20 does not have in this version.
+    let known = |document: &&str| !document.contains("kind: PodDisruptionBudget");
+    let manifests = manifests.split("---\n").filter(known).collect::<Vec<_>>().join("---\n");
+    let delete = ["delete", "--ignore-not-found", "--wait=false", "-f", "-"];
+    let said = server.kubectl(&delete, &manifests).await.unwrap();
+    assert!(said.is_empty() || said.starts_with("namespace \"selvedge\""), "{said}");
 }
 
 /// What has our name, wherever it could be.
