@@ -138,8 +138,8 @@ pub struct NamedEndpoint {
     pub identity: Option<SpiffeId>,
     /// The workload, if it is one.
     pub workload: Option<WorkloadName>,
-    /// The workload's labels, for subsets.
-    pub labels: BTreeMap<String, String>,
+    /// The workload's labels, for subsets; shared with all else that knows them.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Its share of requests is this / the sum of its backend's endpoints'; not 0.
     pub weight: u32,
 }
@@ -170,8 +170,8 @@ pub struct Endpoint {
     pub identity: Option<SpiffeId>,
     /// The workload, if one is known at this address.
     pub workload: Option<WorkloadName>,
-    /// The workload's labels, for subsets.
-    pub labels: BTreeMap<String, String>,
+    /// The workload's labels, for subsets; shared with all else that knows them.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Its share of requests is this / the sum of its backend's endpoints'; not 0.
     pub weight: u32,
 }

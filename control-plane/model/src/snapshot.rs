@@ -80,8 +80,8 @@ pub struct Workload {
     pub ports: Vec<u16>,
     /// What is spoken on those of them of which it is said.
     pub protocols: BTreeMap<u16, Protocol>,
-    /// Its labels, which rules may ask for.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels, which rules may ask for; shared with all else that knows them.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// What it lets in.
     pub policy: InboundPolicy,
 }
@@ -198,7 +198,7 @@ impl Mesh {
                 one_address: false,
                 identity: workload.expected_identity(port).cloned(),
                 workload: Some(workload.name.clone()),
-                labels: BTreeMap::new(),
+                labels: Arc::default(),
                 weight: 1,
             });
         }
@@ -224,7 +224,7 @@ impl Workload {
             dial: address,
             identity: self.expected_identity(address.port()).cloned(),
             workload: Some(self.name.clone()),
-            labels: BTreeMap::new(),
+            labels: Arc::default(),
             weight: 1,
         }
     }
@@ -255,7 +255,7 @@ mod tests {
             ports: vec![5432],
             policy,
             protocols: BTreeMap::new(),
-            labels: BTreeMap::new(),
+            labels: Arc::default(),
         })
     }
 

@@ -54,7 +54,8 @@ impl Default for Settings {
 pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (Mesh, Vec<Problem>) {
     let mut problems = Problems::default();
     let policies = inbound::Policies::new(resources, settings, &mut problems);
-    let mut workloads = workloads::Workloads::new(resources, settings, &policies, &mut problems);
+    let mut workloads =
+        workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
     let endpoints =
         services::endpoints(resources, settings, &catalog, &policies, &mut workloads, &mut problems);

@@ -478,7 +478,7 @@ impl Settled<'_> {
     ) -> NamedEndpoint {
         if let Some(mut endpoint) = workloads.endpoint_at(address) {
             if !inline.labels.is_empty() {
-                endpoint.labels.clone_from(&inline.labels);
+                endpoint.labels = Arc::new(inline.labels.clone());
             }
             endpoint.weight = inline.weight;
             return endpoint;
@@ -495,6 +495,6 @@ impl Settled<'_> {
 }
 
 fn plaintext(address: Place, labels: BTreeMap<String, String>) -> NamedEndpoint {
-    let dial = address.clone();
+    let (dial, labels) = (address.clone(), labels.into());
     NamedEndpoint { address, dial, one_address: false, identity: None, workload: None, labels, weight: 1 }
 }

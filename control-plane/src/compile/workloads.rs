@@ -124,6 +124,8 @@ pub(super) struct Known<'a> {
     source: Source<'a>,
     pub(super) name: WorkloadName,
     identity: SpiffeId,
+    /// As before, where they were the same before: whatever is made of it shares them.
+    labels: Arc<BTreeMap<String, String>>,
     policy: InboundPolicy,
     /// Where it is; a pod may have an address of each family.
     hosts: Vec<Host>,
@@ -148,7 +150,7 @@ impl<'a> Known<'a> {
             one_address: false,
             identity: expected_identity(meshed, &self.policy, place.port, &self.identity),
             workload: Some(self.name.clone()),
-            labels: self.source.labels().clone(),
+            labels: Arc::clone(&self.labels),
             weight: self.source.weight(),
             address: place,
         }
@@ -199,6 +201,7 @@ impl<'a> Workloads<'a> {
         resources: &'a Resources,
         settings: &Settings,
         policies: &Policies<'_>,
+        previous: &BTreeMap<WorkloadName, Arc<Workload>>,
         problems: &mut Problems,
     ) -> Self {
         let count = resources.pods.len() + resources.workload_entries.len();
@@ -216,7 +219,7 @@ impl<'a> Workloads<'a> {
                 problems.warning(document, "", message);
             }
             pods.insert((&document.name.namespace, &document.name.name), document);
-            workloads.add(Source::Pod(document), settings, policies, problems);
+            workloads.add(Source::Pod(document), settings, policies, previous, problems);
         }
         for document in &resources.workload_entries {
             if let Some(pod) = pods.get(&(&*document.name.namespace, &*document.name.name)) {
@@ -228,7 +231,7 @@ impl<'a> Workloads<'a> {
                 problems.error(document, "metadata.name", message);
                 continue;
             }
-            workloads.add(Source::Entry(document), settings, policies, problems);
+            workloads.add(Source::Entry(document), settings, policies, previous, problems);
         }
         workloads
     }
@@ -238,6 +241,7 @@ impl<'a> Workloads<'a> {
         source: Source<'a>,
         settings: &Settings,
         policies: &Policies<'_>,
+        previous: &BTreeMap<WorkloadName, Arc<Workload>>,
         problems: &mut Problems,
     ) {
         let (document, labels) = (source.name(), source.labels());
@@ -269,8 +273,11 @@ impl<'a> Workloads<'a> {
         if matches!(source, Source::Entry(_)) {
             self.entries.entry(namespace).or_default().push(index);
         }
+        let before =
+            previous.get(&name).map(|workload| &workload.labels).filter(|before| ***before == *labels);
+        let labels = before.map_or_else(|| Arc::new(labels.clone()), Arc::clone);
         let (ports, protocols) = (source.ports(), BTreeMap::new());
-        self.list.push(Known { source, name, identity, policy, hosts, ports, protocols });
+        self.list.push(Known { source, name, identity, labels, policy, hosts, ports, protocols });
     }
 
     /// The `WorkloadEntry`s of `namespace` that `selector` selects.
@@ -397,7 +404,7 @@ impl<'a> Workloads<'a> {
                 ports: known.ports.iter().copied().collect(),
                 policy: known.policy.clone(),
                 protocols: known.said_protocols(),
-                labels: known.source.labels().clone(),
+                labels: Arc::clone(&known.labels),
             };
             (known.name.clone(), keep(workload, previous.get(&known.name)))
         });

@@ -94,7 +94,7 @@ pub(crate) fn model_endpoint(place: usize) -> Endpoint {
         dial: ([10, a, b, c], 4143).into(),
         identity: Some(identity("reviews")),
         workload: Some(format!("shop/reviews-{place}").parse().unwrap()),
-        labels: BTreeMap::from([("version".to_owned(), version.to_owned())]),
+        labels: BTreeMap::from([("version".to_owned(), version.to_owned())]).into(),
         weight: 1,
     }
 }
@@ -116,7 +116,7 @@ pub(crate) fn own(version: &str, name: &str) -> wire::Resource {
         ports: vec![8080],
         policy: InboundPolicy::default(),
         protocols: BTreeMap::new(),
-        labels: BTreeMap::new(),
+        labels: Arc::default(),
     };
     resource("self".into(), version, wire::resource::Body::Self_((&workload).into()))
 }

@@ -124,7 +124,7 @@ mod tests {
             ports: vec![9080],
             policy: InboundPolicy::default(),
             protocols: BTreeMap::new(),
-            labels: BTreeMap::new(),
+            labels: std::sync::Arc::default(),
         }
     }
 

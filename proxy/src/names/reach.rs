@@ -246,7 +246,7 @@ fn whatever_is_at(place: Place) -> NamedEndpoint {
         one_address: false,
         identity: None,
         workload: None,
-        labels: std::collections::BTreeMap::new(),
+        labels: std::sync::Arc::default(),
         weight: 1,
     }
 }
@@ -265,7 +265,7 @@ fn words(unresolved: &[String]) -> Option<Arc<str>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::time::Duration;
 
     use selvedge_model::SpiffeId;
     use selvedge_ops::ResolverArgs;
@@ -297,7 +297,7 @@ mod tests {
             one_address: false,
             identity: Some(identity()),
             workload: Some("shop/reviews-v1".parse().unwrap()),
-            labels: BTreeMap::new(),
+            labels: std::sync::Arc::default(),
             weight: 1,
         }
     }

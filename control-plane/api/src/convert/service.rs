@@ -144,7 +144,7 @@ impl From<&Endpoint> for wire::Endpoint {
             dial: endpoint.dial.to_string(),
             identity: endpoint.identity.as_ref().map(ToString::to_string),
             workload: endpoint.workload.as_ref().map(ToString::to_string),
-            labels: endpoint.labels.clone(),
+            labels: (*endpoint.labels).clone(),
             weight: endpoint.weight,
         }
     }
@@ -159,7 +159,7 @@ impl TryFrom<wire::Endpoint> for Endpoint {
             dial: parse("endpoint dial address", &endpoint.dial)?,
             identity: endpoint.identity.map(|id| parse("endpoint identity", &id)).transpose()?,
             workload: endpoint.workload.map(|name| parse("endpoint workload", &name)).transpose()?,
-            labels: endpoint.labels,
+            labels: endpoint.labels.into(),
             // An older control plane says nothing of it.
             weight: endpoint.weight.max(1),
         })
@@ -174,7 +174,7 @@ impl From<&NamedEndpoint> for wire::NamedEndpoint {
             one_address: endpoint.one_address,
             identity: endpoint.identity.as_ref().map(ToString::to_string),
             workload: endpoint.workload.as_ref().map(ToString::to_string),
-            labels: endpoint.labels.clone(),
+            labels: (*endpoint.labels).clone(),
             weight: endpoint.weight,
         }
     }
@@ -190,7 +190,7 @@ impl TryFrom<wire::NamedEndpoint> for NamedEndpoint {
             one_address: endpoint.one_address,
             identity: endpoint.identity.map(|id| parse("named endpoint identity", &id)).transpose()?,
             workload: endpoint.workload.map(|name| parse("named endpoint workload", &name)).transpose()?,
-            labels: endpoint.labels,
+            labels: endpoint.labels.into(),
             // An older control plane says nothing of it.
             weight: endpoint.weight.max(1),
         })

@@ -15,7 +15,7 @@ impl From<&Workload> for wire::Workload {
             ports: workload.ports.iter().copied().map(Into::into).collect(),
             policy: Some((&workload.policy).into()),
             protocols: workload.protocols.iter().map(said).collect(),
-            labels: workload.labels.clone(),
+            labels: (*workload.labels).clone(),
         }
     }
 }
@@ -40,7 +40,7 @@ impl TryFrom<wire::Workload> for Workload {
             ports: ports.collect::<Result<_, _>>()?,
             policy: required("inbound policy", workload.policy)?.try_into()?,
             protocols: protocols.collect::<Result<_, ConvertError>>()?,
-            labels: workload.labels,
+            labels: workload.labels.into(),
         })
     }
 }

@@ -241,7 +241,7 @@ prop_compose! {
         address in address(), dial in address(), identity in option::of(identity()),
         workload in option::of(workload_name()), labels in labels(), weight in 1_u32..,
     ) -> Endpoint {
-        Endpoint { address, dial, identity, workload, labels, weight }
+        Endpoint { address, dial, identity, workload, labels: labels.into(), weight }
     }
 }
 
@@ -258,7 +258,7 @@ prop_compose! {
         address in place(), dial in place(), one_address: bool, identity in option::of(identity()),
         workload in option::of(workload_name()), labels in labels(), weight in 1_u32..,
     ) -> NamedEndpoint {
-        NamedEndpoint { address, dial, one_address, identity, workload, labels, weight }
+        NamedEndpoint { address, dial, one_address, identity, workload, labels: labels.into(), weight }
     }
 }
 
@@ -283,7 +283,7 @@ prop_compose! {
         ports in vec(port_number(), 0..3), policy in inbound_policy(), labels in labels(),
         protocols in proptest::collection::btree_map(port_number(), protocol(), 0..3),
     ) -> Workload {
-        Workload { name, identity, meshed, inbound, ports, policy, protocols, labels }
+        Workload { name, identity, meshed, inbound, ports, policy, protocols, labels: labels.into() }
     }
 }
 
