@@ -209,25 +209,8 @@ where
                 }
             }
         }
-        Some(ledger) => {
-            let io = TokioIo::new(Guarded::new(io, ledger, Side::Server));
-            let serving = http2(limits, until.worker.settings.liveness).serve_connection(io, service);
-            let over = async {
-                tokio::select! {
-                    rest = until.requests() => rest,
-                    () = watch.over() => FOR_GOOD,
-                }
-            };
-            let mut serving = pin!(serving);
-            tokio::select! {
-                biased;
-                ended = serving.as_mut() => Some(ended),
-                rest = rarely(over) => {
-                    serving.as_mut().graceful_shutdown();
-                    tokio::time::timeout(rest, serving).await.ok()
-                }
-            }
-        }
+        // Boxed: connections of HTTP/1 would carry its room.
+        Some(ledger) => Box::pin(serve_http2(io, service, ledger, &until, &watch)).await,
     };
     match ended {
         Some(Ok(())) => {}
@@ -246,6 +229,38 @@ where
             }
         });
         Box::pin(carried).await;
+    }
+}
+
+/// The same over HTTP/2. `None`: requests were still in progress when time was up.
+async fn serve_http2<I, S>(
+    io: I,
+    service: Connected<S>,
+    ledger: Rc<Ledger>,
+    until: &Until,
+    watch: &Watch,
+) -> Option<hyper::Result<()>>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Step<Request>,
+{
+    let settings = &until.worker.settings;
+    let io = TokioIo::new(Guarded::new(io, ledger, Side::Server));
+    let serving = http2(settings.limits, settings.liveness).serve_connection(io, service);
+    let over = async {
+        tokio::select! {
+            rest = until.requests() => rest,
+            () = watch.over() => FOR_GOOD,
+        }
+    };
+    let mut serving = pin!(serving);
+    tokio::select! {
+        biased;
+        ended = serving.as_mut() => Some(ended),
+        rest = rarely(over) => {
+            serving.as_mut().graceful_shutdown();
+            tokio::time::timeout(rest, serving).await.ok()
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::{fmt, io, io::IsTerminal};
 use clap::ValueEnum;
 use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt::format::FmtSpan, layer::SubscriberExt, registry::LookupSpan, reload,
-    util::SubscriberInitExt,
+    Layer, Registry, filter::Targets, fmt::format::FmtSpan, layer::SubscriberExt, registry::LookupSpan,
+    reload, util::SubscriberInitExt,
 };
 
 /// The settings that both daemons share.
@@ -50,7 +50,7 @@ pub enum LoggingError {
 /// The level, changeable while the daemon runs (`/log-level`). Cheap to clone.
 #[derive(Clone)]
 pub struct LogLevel {
-    handle: reload::Handle<EnvFilter, Registry>,
+    handle: reload::Handle<Targets, Registry>,
 }
 
 impl fmt::Debug for LogLevel {
@@ -93,7 +93,7 @@ pub fn init(args: &LogArgs) -> Result<LogLevel, LoggingError> {
 ///
 /// # Errors
 /// If `text` is no filter.
-pub fn filter(text: &str) -> Result<(reload::Layer<EnvFilter, Registry>, LogLevel), LoggingError> {
+pub fn filter(text: &str) -> Result<(reload::Layer<Targets, Registry>, LogLevel), LoggingError> {
     let (layer, handle) = reload::Layer::new(parse(text)?);
     Ok((layer, LogLevel { handle }))
 }
@@ -106,8 +106,9 @@ pub fn check(filter: &str) -> Result<(), LoggingError> {
     parse(filter).map(drop)
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
-    EnvFilter::try_new(filter)
+fn parse(filter: &str) -> Result<Targets, LoggingError> {
+    filter
+        .parse::<Targets>()
         .map_err(|error| LoggingError::Filter { filter: filter.to_owned(), reason: error.to_string() })
 }
 

@@ -135,7 +135,7 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+    use tracing_subscriber::{filter::Targets, fmt::MakeWriter, layer::SubscriberExt};
 
     use super::*;
 
@@ -187,12 +187,9 @@ mod tests {
     #[test]
     fn a_request_is_one_line_of_json_without_its_query() {
         let captured = Captured::default();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_env_filter(EnvFilter::new("info,access=debug"))
-            .with_writer(captured.clone())
-            .finish();
+        let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(captured.clone());
+        let filter: Targets = "info,access=debug".parse().expect("a filter");
+        let subscriber = tracing_subscriber::registry().with(filter).with(json);
 
         tracing::subscriber::with_default(subscriber, || write_if_enabled(&request()));
 
@@ -221,10 +218,9 @@ mod tests {
     #[test]
     fn nothing_is_written_unless_the_filter_names_it() {
         let captured = Captured::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new("info"))
-            .with_writer(captured.clone())
-            .finish();
+        let text = tracing_subscriber::fmt::layer().with_writer(captured.clone());
+        let filter: Targets = "info".parse().expect("a filter");
+        let subscriber = tracing_subscriber::registry().with(filter).with(text);
 
         tracing::subscriber::with_default(subscriber, || {
             assert!(!enabled());
