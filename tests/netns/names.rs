@@ -113,6 +113,8 @@ async fn not_before_dns_has_spoken() {
     say(&stranger.namespace, "else");
     let stranger = SocketAddr::new(stranger.address, 7000);
     let silent = mesh.network.join("dns");
+    say(&silent.namespace, "main");
+    let declared = SocketAddr::new(silent.address, 7000);
     let _silent = silent.namespace.inside(|| UdpSocket::bind((silent.address, 53))).unwrap();
     mesh.resolv_conf(&format!("nameserver {}\noptions timeout:1 attempts:1\n", silent.address));
     mesh.add([server("db-3", "db", "v3").by_name()]).await;
@@ -122,7 +124,7 @@ async fn not_before_dns_has_spoken() {
 
     // Who is who, nobody can tell yet.
     let said = || [b"\0", SECRET.as_bytes()].concat();
-    for address in [third, stranger] {
+    for address in [third, stranger, declared] {
         let refused = answers_at(&mesh, "client", address, said()).await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionReset, "{address}");
     }
@@ -131,9 +133,19 @@ async fn not_before_dns_has_spoken() {
     let reason = refused.proxy_error().unwrap_or_default();
     assert!(reason.starts_with("discovery") && reason.contains("db-3.test"), "{}", refused.summary());
     assert_eq!((refused.status.as_u16(), capture.found(), capture.frames() > 0), (503, 0, true));
-    // Those whose names are known are reached as ever.
+    // Whose names are known, or who is declared, is reached as ever.
     assert_eq!(answers_at(&mesh, "client", second, said()).await.unwrap(), "db-2");
     assert_eq!(capture.found(), 0);
+    mesh.write(
+        "declared.yaml",
+        &format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: declared}}\nspec:\n  \
+             hosts: [declared.test]\n  addresses: [{}]\n  location: MESH_EXTERNAL\n  resolution: NONE\n  \
+             ports: [{{number: 7000, name: tcp, protocol: TCP}}]\n",
+            silent.address
+        ),
+    );
+    soon(&mesh, declared, "main").await;
 
     mesh.hosts(&(known + &hosts(&[("db-3", third.ip())])));
     soon(&mesh, third, "db-3").await;
