@@ -17,6 +17,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use selvedge_model::{SpiffeId, TrustDomain};
+use tokio::sync::watch;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
@@ -144,14 +145,19 @@ pub enum SignError {
 #[derive(Debug)]
 pub struct Authority {
     trust_domain: TrustDomain,
-    root: CertificateDer<'static>,
-    /// Who signs leaves now; another, below the same root, may take its place.
+    /// Who signs leaves now; another, below a root that is believed, may take its place.
     issuing: ArcSwap<Issuing>,
+    /// Counts how often that has changed.
+    changes: watch::Sender<u64>,
 }
 
-/// Who signs leaves.
+/// Who signs leaves, and who is believed.
 #[derive(Debug)]
 struct Issuing {
+    /// What the issuer's certificate leads to.
+    root: CertificateDer<'static>,
+    /// Roots that are believed beside it, while one takes over from another.
+    others: Vec<CertificateDer<'static>>,
     issuer: Signer,
     /// What leads from the issuer to the root, where that did not sign it itself.
     above: Vec<CertificateDer<'static>>,
@@ -171,18 +177,23 @@ impl Authority {
         &self.trust_domain
     }
 
-    /// What peers must trust to accept this authority's leaves.
+    /// What peers must trust to accept this authority's leaves, its own root first; and further roots while one takes
+    /// over from another.
     pub fn bundle(&self) -> Bundle {
-        Bundle { trust_domain: self.trust_domain.clone(), roots: vec![self.root.clone()] }
+        let issuing = self.issuing.load();
+        let roots = [&issuing.root].into_iter().chain(&issuing.others).cloned().collect();
+        Bundle { trust_domain: self.trust_domain.clone(), roots }
     }
 
     fn new(
         trust_domain: TrustDomain,
         root: CertificateDer<'static>,
+        others: Vec<CertificateDer<'static>>,
         issuer: Signer,
         above: Vec<CertificateDer<'static>>,
     ) -> Self {
-        Self { trust_domain, root, issuing: ArcSwap::from_pointee(Issuing { issuer, above }) }
+        let issuing = Issuing { root, others, issuer, above };
+        Self { trust_domain, issuing: ArcSwap::from_pointee(issuing), changes: watch::Sender::new(0) }
     }
 
     /// The certificate that signs leaves now.
@@ -192,7 +203,7 @@ impl Authority {
 
     /// The SHA-256 of the root, by which a workload first knows us.
     pub fn root_sha256(&self) -> [u8; 32] {
-        fingerprint(&self.root).0
+        fingerprint(&self.issuing.load().root).0
     }
 
     /// Signs a request (PKCS #10, DER) of a workload that has proven to be `identity`.
@@ -246,7 +257,7 @@ impl Authority {
             return Err(SignError::Lifetime { ttl });
         }
         let issuing = self.issuing.load();
-        let Issuing { issuer, above } = &**issuing;
+        let Issuing { issuer, above, .. } = &**issuing;
         if now >= issuer.not_after {
             return Err(SignError::IssuerExpired { not_after: issuer.not_after });
         }

@@ -303,6 +303,7 @@ impl ControlPlane {
             configuration: readiness.condition("configuration"),
         };
         let verdicts = problems.subscribe();
+        let (believed, authority) = (Arc::clone(&store), Arc::clone(&self.authority));
         let overview = Overview {
             store: Arc::clone(&store),
             problems: Arc::clone(&problems),
@@ -331,6 +332,13 @@ impl ControlPlane {
         let streams = Streams { store: Arc::clone(&store), proxies, metrics, drain: self.drain.clone() };
 
         let mut parts = JoinSet::new();
+        parts.spawn(async move {
+            let mut changes = authority.changes();
+            while changes.changed().await.is_ok() {
+                believed.believe(&authority.bundle());
+            }
+            "telling proxies of the trust roots"
+        });
         let (events, happened) = Events::channel();
         if let Some(cluster) = cluster.clone().filter(|_| self.webhook.is_some()) {
             let authority = Arc::clone(&self.authority);
@@ -340,12 +348,13 @@ impl ControlPlane {
             });
         }
         let fit = sidecars(&self.args, &self.authority);
+        let (version, changes) = (self.version, self.authority.changes());
         let (inject, injected) = watch::channel(Arc::new(fit(self.version)));
         if let Some(cluster) = cluster.clone() {
             let how = if injected.borrow().are_native() { "native" } else { "containers like any" };
             tracing::info!(kubernetes = self.version.map(tracing::field::display), "sidecars are {how}");
             parts.spawn(async move {
-                cluster.keep_fitting(inject, fit).await;
+                cluster.keep_fitting(inject, version, changes, fit).await;
                 "following the cluster's version"
             });
         }
@@ -419,9 +428,12 @@ impl ControlPlane {
 }
 
 /// How sidecars are injected into a cluster of some version.
-fn sidecars(args: &Args, authority: &Authority) -> impl Fn(Option<Version>) -> inject::Settings + use<> {
-    let (args, roots) = (args.clone(), trust_roots(authority));
-    move |version| args.inject.settings_on(version, roots.clone(), args.trust_domain.clone(), &args.namespace)
+fn sidecars(args: &Args, authority: &Arc<Authority>) -> impl Fn(Option<Version>) -> inject::Settings + use<> {
+    let (args, authority) = (args.clone(), Arc::clone(authority));
+    move |version| {
+        let roots = trust_roots(&authority);
+        args.inject.settings_on(version, roots, args.trust_domain.clone(), &args.namespace)
+    }
 }
 
 /// The SHA-256 of every root of ours, as sidecars are told it.

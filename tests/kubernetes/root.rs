@@ -15,8 +15,8 @@ impl Root {
         Self(CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// The Secret with the CA number `number` below it; later ones end later.
-    pub(crate) fn secret(&self, number: u32) -> Value {
+    /// The Secret with the CA number `number` below it; later ones end later. `beside` is believed too.
+    pub(crate) fn secret(&self, number: u32, beside: Option<&Self>) -> Value {
         let key = KeyPair::generate().unwrap();
         let params = params(&format!("ca {number}"), Duration::from_secs(90 * 86_400) * number);
         let certificate = params.signed_by(&key, &self.0).unwrap();
@@ -24,7 +24,11 @@ impl Root {
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
             "metadata": {"name": "selvedge-ca"},
             // As text, which the API server encodes.
-            "stringData": {"tls.crt": certificate.pem(), "tls.key": key.serialize_pem(), "ca.crt": self.0.pem()},
+            "stringData": {
+                "tls.crt": certificate.pem(),
+                "tls.key": key.serialize_pem(),
+                "ca.crt": self.0.pem() + &beside.map(|other| other.0.pem()).unwrap_or_default(),
+            },
         })
     }
 }

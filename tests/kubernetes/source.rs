@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     control_plane::{ACCOUNT, ControlPlane, NAMESPACE, rights},
     faults::{Fault, Faults},
+    kubelet::text,
     root::Root,
     world::{Caller, SLICE, World},
 };
@@ -49,7 +50,7 @@ async fn a_cluster_is_followed_whatever_happens_to_it() {
     server.serve(kinds::CORE).await;
     let kubeconfig = rights(&server).await;
     let (root, ca) = (Root::new(), "/api/v1/namespaces/selvedge/secrets");
-    server.api().create(ca, &root.secret(1)).await.unwrap();
+    server.api().create(ca, &root.secret(1, None)).await.unwrap();
     let mut world = World::new(server).await;
     let first = ControlPlane::start(&world.processes, "replica-1", &kubeconfig, &world.data).await;
     let caller = world.caller("caller", 21, &first).await;
@@ -60,7 +61,7 @@ async fn a_cluster_is_followed_whatever_happens_to_it() {
 
     a_restarted_server_is_followed_again(&mut world, &caller).await;
     a_kind_that_comes_later_is_picked_up(&world, &first).await;
-    the_next_ca_below_the_root_is_taken(&world, &first, &root).await;
+    the_next_ca_is_taken_and_another_root_step_by_step(&world, &first, &caller, &root).await;
     a_server_that_is_away_for_long_is_missed_by_newcomers_alone(&mut world, &first, &caller, &kubeconfig)
         .await;
     the_next_replica_takes_over(&world, first, &kubeconfig).await;
@@ -79,24 +80,56 @@ async fn a_restarted_server_is_followed_again(world: &mut World, caller: &Caller
     caller.reaches("reviews-a", COME_BACK).await;
 }
 
-/// As cert-manager renews a CA that is below another.
-async fn the_next_ca_below_the_root_is_taken(world: &World, control_plane: &ControlPlane, root: &Root) {
+/// As cert-manager renews a CA that is below another; then step by step to another root. Nobody is restarted.
+async fn the_next_ca_is_taken_and_another_root_step_by_step(
+    world: &World,
+    control_plane: &ControlPlane,
+    caller: &Caller,
+    root: &Root,
+) {
+    let give = async |secret: Value| {
+        let path = "/api/v1/namespaces/selvedge/secrets/selvedge-ca";
+        world.server.api().merge(path, &secret).await.unwrap();
+    };
+    let becomes = async |what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        poll(SOON, what, async || {
+            let config = control_plane.admin("/config").await;
+            let path = "/api/v1/namespaces/selvedge/configmaps/selvedge-trust-roots";
+            let roots = world.server.api().get(path).await.map_err(|error| error.to_string())?;
+            let seen = json!({"own": config["certificates"], "published": roots["data"]});
+            if is_so(&seen) { Ok(()) } else { Err(seen.to_string()) }
+        })
+        .await;
+    };
     let ends = async || {
         let config = control_plane.admin("/config").await;
-        config["certificates"]["issuer"]["not_after"].as_str().unwrap_or_default().to_owned()
+        text(&config["certificates"]["issuer"]["not_after"]).to_owned()
     };
+    let published = |seen: &Value| text(&seen["published"]["ca.pem"]).matches("BEGIN CERTIFICATE").count();
     let before = ends().await;
-    let secret = "/api/v1/namespaces/selvedge/secrets/selvedge-ca";
-    world.server.api().merge(secret, &root.secret(2)).await.unwrap();
 
-    poll(SOON, "the control plane signs by the next CA", async || {
-        let now = ends().await;
-        if now > before { Ok(()) } else { Err(now) }
-    })
-    .await;
-    // Whoever has a certificate of the first calls whoever has one of the second, and the other way round.
-    let caller = world.caller("of-the-next-ca", 34, control_plane).await;
-    caller.reaches("reviews-a", SOON).await;
+    give(root.secret(2, None)).await;
+    becomes("the next CA signs", &|seen| text(&seen["own"]["issuer"]["not_after"]) > before.as_str()).await;
+    let early = world.caller("of-the-next-ca", 34, control_plane).await;
+
+    let (next, before) = (Root::new(), ends().await);
+    give(root.secret(3, Some(&next))).await;
+    becomes("both roots are believed", &|seen| published(seen) == 2).await;
+    becomes("its CA signs", &|seen| text(&seen["own"]["issuer"]["not_after"]) > before.as_str()).await;
+    let before = ends().await;
+    give(next.secret(4, Some(root))).await;
+    becomes("the new root's CA signs", &|seen| text(&seen["own"]["issuer"]["not_after"]) > before.as_str())
+        .await;
+    let late = world.caller("of-the-next-root", 35, control_plane).await;
+    // Those of before have been told, or they would not know the control plane again.
+    world.point_at("reviews-b").await;
+    for one in [caller, &early, &late] {
+        one.reaches("reviews-b", SOON).await;
+    }
+    world.point_at("reviews-a").await;
+    for one in [caller, &early, &late] {
+        one.reaches("reviews-a", SOON).await;
+    }
 }
 
 /// What is known goes on. Who is new is let in by the cluster's keys, where they are asked for; by TokenReview, as

@@ -105,7 +105,7 @@ impl Files {
         for draft in drafts {
             draft.keep_new()?;
         }
-        Ok(Authority::new(trust_domain.clone(), root.certificate, issuer, Vec::new()))
+        Ok(Authority::new(trust_domain.clone(), root.certificate, Vec::new(), issuer, Vec::new()))
     }
 
     pub(super) fn load(&self, now: SystemTime) -> Result<Authority, AuthorityError> {
@@ -125,7 +125,7 @@ impl Files {
             Some(issuer) if issuer.not_after > now && !self.root_key.exists() => issuer,
             _ => self.replace_issuer(&trust_domain, now)?,
         };
-        Ok(Authority::new(trust_domain, root, issuer, Vec::new()))
+        Ok(Authority::new(trust_domain, root, Vec::new(), issuer, Vec::new()))
     }
 
     fn current_issuer(&self, root: &CertificateDer<'_>) -> Result<Option<Signer>, AuthorityError> {

@@ -23,7 +23,7 @@ pub struct CaPem {
     pub certificate: Vec<u8>,
     /// `tls.key`: its private key.
     pub key: Vec<u8>,
-    /// `ca.crt`: the root; needed only where the certificate is not one itself.
+    /// `ca.crt`: the root, needed only where the certificate is not one itself; and roots that are believed beside it.
     pub root: Option<Vec<u8>>,
 }
 
@@ -79,24 +79,49 @@ impl Authority {
             });
         }
         let signer = signer(own, &pem.key, facts.not_after)?;
+        let given = certificates(ROOT, pem.root.as_deref().unwrap_or_default())?;
         if is_signed_by(own, own) {
             let issuer = signer.new_issuer(trust_domain, now)?;
-            return Ok(Self::new(trust_domain.clone(), own.clone(), issuer, Vec::new()));
+            let others = beside(own, given, now);
+            return Ok(Self::new(trust_domain.clone(), own.clone(), others, issuer, Vec::new()));
         }
-        let given = pem.root.as_deref().unwrap_or_default();
-        let root = certificates(ROOT, given)?.into_iter().next();
-        let root = root.ok_or_else(|| mismatch(ROOT, "is empty; it must hold the root of tls.crt"))?;
-        usable(ROOT, &root, now)?;
-        let above: Vec<_> = above.iter().filter(|certificate| **certificate != root).cloned().collect();
-        let mut below = own;
-        for certificate in above.iter().chain([&root]) {
-            if !is_signed_by(below, certificate) {
-                return Err(mismatch(CERTIFICATE, "does not lead to the root in ca.crt, step by step"));
+        if given.is_empty() {
+            return Err(mismatch(ROOT, "is empty; it must hold the root of tls.crt"));
+        }
+        let leads_to = |root: &CertificateDer<'static>| {
+            let above: Vec<_> = above.iter().filter(|certificate| *certificate != root).cloned().collect();
+            let mut below = own;
+            for certificate in above.iter().chain([root]) {
+                if !is_signed_by(below, certificate) {
+                    return None;
+                }
+                below = certificate;
             }
-            below = certificate;
-        }
-        Ok(Self::new(trust_domain.clone(), root, signer, above))
+            Some((root.clone(), above))
+        };
+        let (root, above) = given
+            .iter()
+            .find_map(leads_to)
+            .ok_or_else(|| mismatch(CERTIFICATE, "does not lead to the root in ca.crt, step by step"))?;
+        usable(ROOT, &root, now)?;
+        let others = beside(&root, given, now);
+        Ok(Self::new(trust_domain.clone(), root, others, signer, above))
     }
+}
+
+/// Those of `given` that are to be believed beside `root`: all that are good for anything.
+fn beside(
+    root: &CertificateDer<'static>,
+    given: Vec<CertificateDer<'static>>,
+    now: SystemTime,
+) -> Vec<CertificateDer<'static>> {
+    let mut others = Vec::new();
+    for other in given {
+        if other != *root && !others.contains(&other) && usable(ROOT, &other, now).is_ok() {
+            others.push(other);
+        }
+    }
+    others
 }
 
 fn certificates(part: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {

@@ -1,15 +1,25 @@
-//! A new issuer below the same root, while the authority is in use.
+//! A new issuer, while the authority is in use.
 //!
-//! Nobody need be told: leaves of both lead to the root that everybody has. Another root is another matter.
+//! Below the same root nobody need be told: leaves of both lead to the root that everybody has. A new root takes over
+//! in three steps: first it is believed beside the old one, by everybody; then it signs, and the old one is believed
+//! still; when no leaf of the old one is left, that goes.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::watch;
 
 use super::{Authority, ISSUER_RESERVE};
 use crate::facts::{Fingerprint, fingerprint};
 
-/// Leaves of another root would be strangers' to everybody who has this one alone.
+/// Its leaves would be strangers' to some, or leaves that are in use would be.
 #[derive(Debug, thiserror::Error)]
-#[error("its root is {found}, and the one in use is {own}")]
+#[error(
+    "its root {found} and the one in use, {own}, do not believe each other: first give ca.crt both roots and leave \
+     tls.crt as it is; then change tls.crt and tls.key, and leave both roots in ca.crt"
+)]
 pub struct OtherRoot {
     /// The SHA-256 of the one.
     pub found: Fingerprint,
@@ -18,16 +28,23 @@ pub struct OtherRoot {
 }
 
 impl Authority {
-    /// Signs by the issuer of `newer` from now on.
+    /// Signs by the issuer of `newer` from now on, and believes whom it believes.
     ///
     /// # Errors
-    /// If it has another root.
+    /// If it has another root, and not both are believed by both.
     pub fn sign_by(&self, newer: &Self) -> Result<(), OtherRoot> {
-        if newer.root != self.root {
-            return Err(OtherRoot { found: fingerprint(&newer.root), own: fingerprint(&self.root) });
+        let (next, now) = (newer.issuing.load_full(), self.issuing.load_full());
+        if next.root != now.root && !(now.others.contains(&next.root) && next.others.contains(&now.root)) {
+            return Err(OtherRoot { found: fingerprint(&next.root), own: fingerprint(&now.root) });
         }
-        self.issuing.store(newer.issuing.load_full());
+        self.issuing.store(Arc::clone(&next));
+        self.changes.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Tells of every change of what signs or is believed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// When what signs leaves ends, and with it all that it has signed.
@@ -79,6 +96,37 @@ mod tests {
         for (chain, at) in [(before, now), (after, later)] {
             assert_eq!(verify::peer(&chain, &used.bundle(), at, Role::Client).unwrap().identity, identity);
         }
+    }
+
+    #[test]
+    fn a_root_takes_over_step_by_step() {
+        let now = SystemTime::now();
+        let identity = SpiffeId::new(&TrustDomain::default(), "shop", "reviews").unwrap();
+        let request = KeyAndCsr::generate(&identity).unwrap();
+        let [old, new] = [0, 1].map(|_| CaPem::new_root(&TrustDomain::default(), now).unwrap());
+        let beside = |ca: &CaPem, other: &CaPem| {
+            let roots = [ca.certificate.as_slice(), other.certificate.as_slice()].concat();
+            authority(&CaPem { root: Some(roots), ..ca.clone() }, now)
+        };
+        let used = authority(&old, now);
+        let changes = used.changes();
+        let before = used.sign(&request.der, &identity, DAY, now).unwrap();
+
+        used.sign_by(&beside(&new, &old)).expect_err("nobody believes it yet");
+        used.sign_by(&beside(&old, &new)).unwrap();
+        let both = used.bundle();
+        assert_eq!(both.roots.len(), 2);
+        used.sign_by(&authority(&new, now)).expect_err("leaves of the old root are in use");
+        used.sign_by(&beside(&new, &old)).unwrap();
+        let after = used.sign(&request.der, &identity, DAY, now).unwrap();
+
+        assert_eq!(*changes.borrow(), 2);
+        for (chain, bundle) in [(&before, &both), (&after, &both), (&before, &used.bundle())] {
+            assert!(verify::peer(chain, bundle, now, Role::Client).is_ok());
+        }
+        used.sign_by(&authority(&new, now)).unwrap();
+        assert!(verify::peer(&before, &used.bundle(), now, Role::Client).is_err(), "its time is over");
+        assert!(verify::peer(&after, &used.bundle(), now, Role::Client).is_ok());
     }
 
     #[test]

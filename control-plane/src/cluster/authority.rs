@@ -146,11 +146,11 @@ impl Cluster {
         secret.data.remove(KEY).ok_or_else(|| self.incomplete(TOKEN_KEY_SECRET, KEY))
     }
 
-    /// Signs by what the Secret holds now, if that is new and below the root in use: cert-manager's next CA, or a new
-    /// issuer of a root's. Says whether it was.
+    /// Signs by what the Secret holds now, and believes whom it believes, if that is new: cert-manager's next CA, a new
+    /// issuer of a root's, a further root. Says whether it was.
     ///
     /// # Errors
-    /// If the Secret cannot be read, or what it holds cannot be used or has another root.
+    /// If the Secret cannot be read, or what it holds cannot be used or has a root that is not believed yet.
     pub(super) async fn renew(&self, authority: &Authority, now: SystemTime) -> Result<bool, RenewalError> {
         let secret = self.client.secret(&self.namespace, CA_SECRET).await?.ok_or(RenewalError::Gone)?;
         let pem = self.ca_pem(secret)?;
@@ -163,7 +163,8 @@ impl Cluster {
             }
             false => found.issuer() != authority.issuer(),
         };
-        if due || found.root_sha256() != authority.root_sha256() {
+        let due = due || found.bundle() != authority.bundle();
+        if due {
             authority.sign_by(&found)?;
         }
         Ok(due)

@@ -36,22 +36,28 @@ impl Cluster {
         Ok(Version::parse(&text))
     }
 
-    /// Keeps `settings` at what `fit` makes of the cluster's version. Never ends.
+    /// Keeps `settings` at what `fit` makes of the cluster's version, which was `version`, and of what else it knows,
+    /// which `changes`. Never ends.
     pub(crate) async fn keep_fitting(
         &self,
         settings: watch::Sender<Arc<Settings>>,
+        mut version: Option<Version>,
+        mut changes: watch::Receiver<u64>,
         fit: impl Fn(Option<Version>) -> Settings,
     ) {
         loop {
-            tokio::time::sleep(VERSION_INTERVAL).await;
+            let _ = tokio::time::timeout(VERSION_INTERVAL, changes.changed()).await;
             // Of one that is away nothing new is known.
-            let Ok(text) = self.client.server_version().await else { continue };
-            let newest = fit(Version::parse(&text));
+            if let Ok(text) = self.client.server_version().await {
+                version = Version::parse(&text);
+            }
+            let newest = fit(version);
             settings.send_if_modified(|settings| {
                 let changed = **settings != newest;
                 if changed {
                     let how = if newest.are_native() { "native" } else { "containers like any" };
-                    tracing::info!(kubernetes = text, "new sidecars are {how} from now on");
+                    let kubernetes = version.map(tracing::field::display);
+                    tracing::info!(kubernetes, "new sidecars are {how}, and are told the roots of now");
                     *settings = Arc::new(newest);
                 }
                 changed
@@ -61,8 +67,9 @@ impl Cluster {
 
     /// Keeps our CA in the webhooks' configurations. Never ends.
     pub(crate) async fn keep_webhooks(&self, authority: Arc<Authority>) {
-        let pem = to_pem(&authority.bundle().roots);
+        let mut changes = authority.changes();
         loop {
+            let pem = to_pem(&authority.bundle().roots);
             let pause = match self.keep_ca_bundle(&pem).await {
                 Ok(()) => LOOK_INTERVAL,
                 Err(error) => {
@@ -70,7 +77,8 @@ impl Cluster {
                     RETRY
                 }
             };
-            tokio::time::sleep(pause).await;
+            // A new root must be known before a certificate of it is shown.
+            let _ = tokio::time::timeout(pause, changes.changed()).await;
         }
     }
 
@@ -137,10 +145,13 @@ mod tests {
         let args = Program::parse_from(["control-plane"]).inject;
         let fit = move |version| args.settings_on(version, Vec::new(), TrustDomain::default(), "selvedge");
 
-        let (settings, mut seen) = watch::channel(Arc::new(fit(cluster.version().await.unwrap())));
+        let version = cluster.version().await.unwrap();
+        let (settings, mut seen) = watch::channel(Arc::new(fit(version)));
         assert!(!seen.borrow().are_native());
         says(&server, "v1.29.1");
-        let following = tokio::spawn(async move { cluster.keep_fitting(settings, fit).await });
+        let (_roots, changes) = watch::channel(0);
+        let following =
+            tokio::spawn(async move { cluster.keep_fitting(settings, version, changes, fit).await });
 
         seen.changed().await.unwrap();
         assert!(seen.borrow().are_native());

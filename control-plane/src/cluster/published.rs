@@ -28,7 +28,6 @@ impl Cluster {
     /// the same root. Never ends.
     pub(super) async fn keep_authority(&self, authority: &Authority, shown: &OwnCertificates) {
         let kind = Kind::namespaced("v1", "ConfigMap", "configmaps");
-        let wanted = trust_roots(authority);
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut trouble: Option<String> = None;
@@ -46,7 +45,7 @@ impl Cluster {
                             secret = super::CA_SECRET,
                             %error,
                             "the CA's Secret has changed; this replica goes on with the CA that it has: repair the \
-                             Secret, or restart all replicas, and give proxies both roots meanwhile (--trust-roots)"
+                             Secret, or restart all replicas and all pods with sidecars"
                         );
                     }
                     trouble = words;
@@ -63,7 +62,7 @@ impl Cluster {
             }
             // Roots that are no longer the Secret's are not for new pods.
             if trouble.is_none()
-                && let Err(error) = self.keep_config_map(&kind, &wanted).await
+                && let Err(error) = self.keep_config_map(&kind, &trust_roots(authority)).await
             {
                 tracing::warn!(%error, name = TRUST_ROOTS, "the trust roots are not published");
             }

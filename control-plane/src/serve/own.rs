@@ -108,8 +108,13 @@ impl OwnCertificate {
     }
 
     async fn renew(&self, mut life: Life) {
+        let mut changes = self.authority.changes();
         loop {
-            sleep_until(renewal::renew_at(life.not_before, life.not_after, fastrand::f64())).await;
+            tokio::select! {
+                () = sleep_until(renewal::renew_at(life.not_before, life.not_after, fastrand::f64())) => {}
+                // Of what signs, or of who is believed.
+                Ok(()) = changes.changed() => {}
+            }
             let mut attempt = 0;
             life = loop {
                 match issue(&self.authority, self.ttl, &self.purpose) {

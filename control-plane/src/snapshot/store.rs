@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -53,7 +53,8 @@ impl Snapshot {
 /// Holds the newest snapshot; the old ones live as long as somebody looks at them.
 #[derive(Debug)]
 pub struct Store {
-    bundle: Encoded,
+    /// Held while something is published, so that what is newest is of the newest bundle and mesh.
+    bundle: Mutex<Encoded>,
     encodings: Arc<Encodings>,
     versions: AtomicU64,
     newest: watch::Sender<Option<Arc<Snapshot>>>,
@@ -63,7 +64,7 @@ impl Store {
     /// A store without a mesh: nothing is served before the first [`Self::publish`].
     pub fn new(bundle: &Bundle) -> Self {
         Self {
-            bundle: Encoded::new(ResourceName::Bundle, Body::Bundle(bundle_to_wire(bundle))),
+            bundle: Mutex::new(encoded(bundle)),
             encodings: Arc::default(),
             versions: AtomicU64::new(0),
             newest: watch::Sender::new(None),
@@ -72,14 +73,29 @@ impl Store {
 
     /// Makes `mesh` the newest, and returns its version.
     pub fn publish(&self, mesh: Mesh) -> u64 {
+        let bundle = self.bundle.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.send(&bundle, Arc::new(mesh));
+        self.encodings.forget_unused();
+        version
+    }
+
+    /// Has proxies believe the roots of `bundle` and no others.
+    pub fn believe(&self, bundle: &Bundle) {
+        let mut current = self.bundle.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = encoded(bundle);
+        if let Some(snapshot) = self.current() {
+            self.send(&current, Arc::clone(snapshot.mesh()));
+        }
+    }
+
+    fn send(&self, bundle: &Encoded, mesh: Arc<Mesh>) -> u64 {
         let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
         self.newest.send_replace(Some(Arc::new(Snapshot {
             version,
-            mesh: Arc::new(mesh),
-            bundle: self.bundle.clone(),
+            mesh,
+            bundle: bundle.clone(),
             encodings: Arc::clone(&self.encodings),
         })));
-        self.encodings.forget_unused();
         version
     }
 
@@ -92,6 +108,10 @@ impl Store {
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
         self.newest.subscribe()
     }
+}
+
+fn encoded(bundle: &Bundle) -> Encoded {
+    Encoded::new(ResourceName::Bundle, Body::Bundle(bundle_to_wire(bundle)))
 }
 
 /// How long to wait for further changes before acting on one.
