@@ -106,20 +106,21 @@ async fn the_next_ca_is_taken_and_another_root_step_by_step(
         text(&config["certificates"]["issuer"]["not_after"]).to_owned()
     };
     let published = |seen: &Value| text(&seen["published"]["ca.pem"]).matches("BEGIN CERTIFICATE").count();
-    let before = ends().await;
+    let (next, before) = (Root::new(), ends().await);
+    let map = "/api/v1/namespaces/selvedge/configmaps/selvedge-trust-roots";
+    let old = world.server.api().get(map).await.unwrap()["data"]["root-sha256"].clone();
 
-    give(root.secret(2, None)).await;
+    give(root.secret(2, Some(&next))).await;
+    becomes("both roots are believed", &|seen| published(seen) == 2).await;
     becomes("the next CA signs", &|seen| text(&seen["own"]["issuer"]["not_after"]) > before.as_str()).await;
     let early = world.caller("of-the-next-ca", 34, control_plane).await;
 
-    let (next, before) = (Root::new(), ends().await);
-    give(root.secret(3, Some(&next))).await;
-    becomes("both roots are believed", &|seen| published(seen) == 2).await;
-    becomes("its CA signs", &|seen| text(&seen["own"]["issuer"]["not_after"]) > before.as_str()).await;
     let before = ends().await;
-    give(next.secret(4, Some(root))).await;
-    becomes("the new root's CA signs", &|seen| text(&seen["own"]["issuer"]["not_after"]) > before.as_str())
-        .await;
+    give(next.secret(3, Some(root))).await;
+    becomes("the new root's CA signs, and newcomers are told of it", &|seen| {
+        text(&seen["own"]["issuer"]["not_after"]) > before.as_str() && seen["published"]["root-sha256"] != old
+    })
+    .await;
     let late = world.caller("of-the-next-root", 35, control_plane).await;
     // Those of before have been told, or they would not know the control plane again.
     world.point_at("reviews-b").await;
