@@ -2,13 +2,16 @@
 //!
 //! One table serves two orders: Istio's (`VirtualService`: the first match in list order) and Gateway
 //! API's (the most specific match, whatever its place). The second is the first over a sorted list, so
-//! [`RouteTable::find`] is the same walk for both.
+//! [`RouteTable::find`] is the same walk for both; where the list is long, an index by paths leaves out what cannot hold.
+
+mod index;
 
 use std::{borrow::Cow, cmp::Reverse, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Serialize, Serializer};
 
+use self::index::Index;
 use crate::RetryPolicy;
 
 /// The largest compiled size of one regular expression, in bytes.
@@ -281,7 +284,13 @@ pub struct RouteTable {
     /// Rule and match index, in the order in which they are tried.
     #[serde(skip)]
     tried: Vec<(usize, Option<usize>)>,
+    /// Of `tried`, if that is long.
+    #[serde(skip)]
+    index: Option<Index>,
 }
+
+/// So many matches are tried one after the other sooner than an index finds those that can hold.
+const FEW: usize = 12;
 
 impl RouteTable {
     /// A table of `rules` in `order`.
@@ -299,7 +308,9 @@ impl RouteTable {
                 Reverse(place.map_or(&empty, |place| &rules[*rule].matches[place]).specificity())
             });
         }
-        Self { order, rules, tried }
+        let matches = tried.iter().map(|(rule, place)| place.map(|place| &rules[*rule].matches[place]));
+        let index = (tried.len() > FEW).then(|| Index::over(matches));
+        Self { order, rules, tried, index }
     }
 
     /// Which of several matching rules wins.
@@ -314,10 +325,15 @@ impl RouteTable {
 
     /// The index of the rule that `request` follows; `None` if it matches none (answered 404).
     pub fn find(&self, request: &RequestFacts<'_>) -> Option<usize> {
-        let found = self.tried.iter().find(|(rule, place)| {
-            place.is_none_or(|place| self.rules[*rule].matches[place].is_match(request))
-        });
-        found.map(|(rule, _)| *rule)
+        let holds = |at: usize| {
+            let (rule, place) = self.tried[at];
+            place.is_none_or(|place| self.rules[rule].matches[place].is_match(request))
+        };
+        let found = match &self.index {
+            Some(index) => index.first(request.path, holds),
+            None => (0..self.tried.len()).find(|at| holds(*at)),
+        };
+        found.map(|at| self.tried[at].0)
     }
 }
 

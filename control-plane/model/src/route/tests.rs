@@ -125,7 +125,8 @@ fn some_match() -> impl Strategy<Value = Match> {
 }
 
 fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
-    vec(vec(some_match(), 0..4).prop_map(rule), 0..6)
+    // Some tables are long enough for an index, some are not.
+    vec(vec(some_match(), 0..4).prop_map(rule), 0..12)
 }
 
 fn some_request() -> impl Strategy<Value = Request> {

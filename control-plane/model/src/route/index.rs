@@ -1,0 +1,70 @@
+//! Which of many matches can hold at all, by how a request's path begins.
+//!
+//! Every match on an exact path or a prefix is filed under the text that its paths begin with, every other one under
+//! the empty text. The texts that a path begins with are found by one binary search: of all texts, sorted, the last that
+//! is not greater than the path begins with each of them, so that they are among those which it begins with itself.
+
+use super::{Match, StringMatch};
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Index {
+    /// Sorted by text.
+    texts: Vec<Filed>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Filed {
+    text: String,
+    /// The longest other text that this one begins with.
+    begins_with: Option<usize>,
+    /// The matches under this text, by their places in the order in which they are tried.
+    tried: Vec<usize>,
+}
+
+impl Index {
+    /// Over matches in the order in which they are tried; `None` is one that always holds.
+    pub(super) fn over<'a>(tried: impl Iterator<Item = Option<&'a Match>>) -> Self {
+        let mut filed: Vec<(&str, usize)> =
+            tried.enumerate().map(|(place, one)| (one.map_or("", beginning), place)).collect();
+        filed.sort_unstable();
+        let mut texts: Vec<Filed> = Vec::new();
+        for (text, place) in filed {
+            match texts.last_mut() {
+                Some(last) if last.text == text => last.tried.push(place),
+                last => {
+                    let mut begins_with = last.is_some().then(|| texts.len() - 1);
+                    while let Some(shorter) = begins_with.filter(|at| !text.starts_with(&texts[*at].text)) {
+                        begins_with = texts[shorter].begins_with;
+                    }
+                    texts.push(Filed { text: text.to_owned(), begins_with, tried: vec![place] });
+                }
+            }
+        }
+        Self { texts }
+    }
+
+    /// The first place, in the order in which they are tried, of a match that `holds` for a request with this path.
+    pub(super) fn first(&self, path: &str, holds: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut next = self.texts.partition_point(|filed| filed.text.as_str() <= path).checked_sub(1);
+        let mut first: Option<usize> = None;
+        while let Some(filed) = next.map(|at| &self.texts[at]) {
+            if path.starts_with(&filed.text) {
+                let mut earlier =
+                    filed.tried.iter().take_while(|place| first.is_none_or(|first| **place < first));
+                first = earlier.find(|place| holds(**place)).copied().or(first);
+            }
+            next = filed.begins_with;
+        }
+        first
+    }
+}
+
+/// What every path begins with for which `one` can hold.
+fn beginning(one: &Match) -> &str {
+    match &one.path {
+        Some(StringMatch::Exact(text) | StringMatch::Prefix(text)) if !one.ignore_path_case => text,
+        Some(StringMatch::PathPrefix(text)) => text.strip_suffix('/').unwrap_or(text),
+        _ => "",
+    }
+}
