@@ -1,6 +1,9 @@
 //! The house rules of the workspace: who may import whom, and one version of everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
@@ -47,10 +50,15 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ),
 ];
 
+/// Of this platform: crates for others need not have been downloaded.
 fn metadata() -> Metadata {
+    let version = Command::new("rustc").arg("-vV").output().expect("rustc, which built this").stdout;
+    let version = String::from_utf8(version).expect("text");
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc's own platform");
+    let options = ["--offline", "--locked", "--filter-platform", host];
     MetadataCommand::new()
         .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .other_options(vec!["--offline".to_owned(), "--locked".to_owned()])
+        .other_options(options.map(str::to_owned))
         .exec()
         .unwrap()
 }
