@@ -39,7 +39,6 @@ pub struct Tunnel {
 pub struct Hold {
     /// Until when the connection may be used.
     pub(crate) lifetime: Lifetime,
-    liveness: Liveness,
     pool: Weak<Pool>,
     _open: Option<OpenConnection>,
 }
@@ -83,14 +82,13 @@ impl Connections {
     }
 
     /// One that its sidecar still waits on, with a session begun.
-    pub(super) fn take(&self, now: Instant) -> Option<Tunnel> {
+    pub(super) fn take(&self, now: Instant, liveness: Liveness) -> Option<Tunnel> {
         loop {
             let mut kept = self.0.borrow_mut().pop()?;
             if kept.is_usable(now) {
                 let Kept { mut tunnel, idle_since } = kept;
                 tunnel.stream.begin();
                 if now.duration_since(idle_since) >= DOUBTFUL {
-                    let liveness = tunnel.hold.liveness;
                     liveness.doubt(tunnel.stream.get_ref().tcp());
                     tunnel.doubted = Some(liveness);
                 }
@@ -117,7 +115,6 @@ pub(super) async fn open(
     };
     let hold = Hold {
         lifetime: opened.lifetime,
-        liveness: settings.liveness,
         pool: pool.map(Rc::downgrade).unwrap_or_default(),
         _open: super::opened(target, settings),
     };
