@@ -278,7 +278,33 @@ impl Authority {
     }
 }
 
+/// Why a key does not sign for a certificate.
+enum NotItsKey {
+    /// It is none that signs.
+    Unusable(rcgen::Error),
+    /// It is another's.
+    Other,
+    /// The certificate is none to sign by.
+    Issuer(rcgen::Error),
+}
+
 impl Signer {
+    /// Who signs by `key`, if that is the key of `certificate`, which ends at `not_after`.
+    fn of(
+        certificate: CertificateDer<'static>,
+        key: &PrivateKeyDer<'_>,
+        not_after: SystemTime,
+    ) -> Result<Self, NotItsKey> {
+        let key = KeyPair::try_from(key).map_err(NotItsKey::Unusable)?;
+        let certified =
+            X509Certificate::from_der(&certificate).ok().map(|(_, parsed)| parsed.public_key().raw.to_vec());
+        if certified != Some(key.subject_public_key_info()) {
+            return Err(NotItsKey::Other);
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(NotItsKey::Issuer)?;
+        Ok(Self { certificate, not_after, issuer })
+    }
+
     /// A new root for `trust_domain`.
     fn root(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
         let key = new_key()?;

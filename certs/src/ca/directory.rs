@@ -6,12 +6,10 @@ use std::{
     time::SystemTime,
 };
 
-use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 use selvedge_model::TrustDomain;
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use super::{Authority, AuthorityError, ISSUER_RESERVE, Signer, is_signed_by};
+use super::{Authority, AuthorityError, ISSUER_RESERVE, NotItsKey, Signer, is_signed_by};
 use crate::{
     facts::Facts,
     files::{self, Draft, FileError},
@@ -161,17 +159,13 @@ impl Signer {
         let (certificate, facts) = read_one(certificate_path)?;
         let key = files::read_key(key_path)?;
         let mismatch = |problem: String| AuthorityError::Mismatch { path: key_path.to_owned(), problem };
-        let key = KeyPair::try_from(&key).map_err(|error| mismatch(format!("not a usable key: {error}")))?;
-        let certified =
-            X509Certificate::from_der(&certificate).ok().map(|(_, parsed)| parsed.public_key().raw.to_vec());
-        if certified != Some(key.subject_public_key_info()) {
-            return Err(mismatch(format!(
-                "not the key of {}; restore the right one",
-                certificate_path.display()
-            )));
-        }
-        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { certificate, not_after: facts.not_after, issuer })
+        Self::of(certificate, &key, facts.not_after).map_err(|error| match error {
+            NotItsKey::Unusable(error) => mismatch(format!("not a usable key: {error}")),
+            NotItsKey::Other => {
+                mismatch(format!("not the key of {}; restore the right one", certificate_path.display()))
+            }
+            NotItsKey::Issuer(error) => error.into(),
+        })
     }
 }
 

@@ -5,12 +5,10 @@
 
 use std::{fmt, path::PathBuf, time::SystemTime};
 
-use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use selvedge_model::TrustDomain;
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use super::{Authority, AuthorityError, Signer, is_signed_by};
+use super::{Authority, AuthorityError, NotItsKey, Signer, is_signed_by};
 use crate::{
     facts::Facts,
     files::{self, FileError},
@@ -148,15 +146,11 @@ fn signer(
     not_after: SystemTime,
 ) -> Result<Signer, AuthorityError> {
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| not_pem(KEY, "private key", &error))?;
-    let unusable = |error: rcgen::Error| mismatch(KEY, &format!("is not a usable key: {error}"));
-    let key = KeyPair::try_from(&key).map_err(unusable)?;
-    let certified =
-        X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed.public_key().raw.to_vec());
-    if certified != Some(key.subject_public_key_info()) {
-        return Err(mismatch(KEY, "is not the key of tls.crt"));
-    }
-    let issuer = Issuer::from_ca_cert_der(certificate, key)?;
-    Ok(Signer { certificate: certificate.clone(), not_after, issuer })
+    Signer::of(certificate.clone(), &key, not_after).map_err(|error| match error {
+        NotItsKey::Unusable(error) => mismatch(KEY, &format!("is not a usable key: {error}")),
+        NotItsKey::Other => mismatch(KEY, "is not the key of tls.crt"),
+        NotItsKey::Issuer(error) => error.into(),
+    })
 }
 
 fn mismatch(part: &str, problem: &str) -> AuthorityError {
