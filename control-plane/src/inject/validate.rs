@@ -101,6 +101,26 @@ mod tests {
         })
     }
 
+    /// Where its routes lead.
+    fn service() -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "reviews", "namespace": "shop" },
+            "spec": { "ports": [{ "port": 9080 }], "selector": { "app": "reviews" } },
+        })
+    }
+
+    fn rule(subsets: &Value) -> Value {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+            "metadata": { "name": "reviews", "namespace": "shop" },
+            "spec": { "host": "reviews", "subsets": subsets },
+        })
+    }
+
+    fn v2() -> Value {
+        json!([{ "name": "v2", "labels": { "version": "v2" } }])
+    }
+
     fn verdict(object: &Value, others: &[Value]) -> Verdict {
         let mut resources = Resources::default();
         for other in others {
@@ -131,22 +151,13 @@ mod tests {
     #[test]
     fn a_route_before_its_subsets_is_a_warning() {
         let http = json!([{ "route": [{ "destination": { "host": "reviews", "subset": "v2" } }] }]);
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "reviews", "namespace": "shop" },
-            "spec": { "ports": [{ "port": 9080 }], "selector": { "app": "reviews" } },
-        });
 
-        let before = verdict(&virtual_service(&http), std::slice::from_ref(&service));
+        let before = verdict(&virtual_service(&http), &[service()]);
 
         assert_eq!(before.errors, Vec::<String>::new());
         assert_eq!(before.warnings.len(), 1, "{before:?}");
         assert!(before.warnings[0].contains("v2"), "{before:?}");
-        let rule = json!({
-            "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
-            "metadata": { "name": "reviews", "namespace": "shop" },
-            "spec": { "host": "reviews", "subsets": [{ "name": "v2", "labels": { "version": "v2" } }] },
-        });
-        assert_eq!(verdict(&virtual_service(&http), &[service, rule]), Verdict::default());
+        assert_eq!(verdict(&virtual_service(&http), &[service(), rule(&v2())]), Verdict::default());
     }
 
     #[test]
@@ -197,19 +208,7 @@ mod tests {
     #[test]
     fn what_others_lose_by_a_document_is_a_warning_and_what_they_lack_anyway_is_not() {
         let http = json!([{ "route": [{ "destination": { "host": "reviews", "subset": "v2" } }] }]);
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "reviews", "namespace": "shop" },
-            "spec": { "ports": [{ "port": 9080 }], "selector": { "app": "reviews" } },
-        });
-        let rule = |subsets: &Value| {
-            json!({
-                "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
-                "metadata": { "name": "reviews", "namespace": "shop" },
-                "spec": { "host": "reviews", "subsets": subsets },
-            })
-        };
-        let with = rule(&json!([{ "name": "v2", "labels": { "version": "v2" } }]));
-        let others = [service.clone(), virtual_service(&http), with];
+        let others = [service(), virtual_service(&http), rule(&v2())];
 
         let taken_away = verdict(&rule(&json!([])), &others);
         let never_there = verdict(&rule(&json!([])), &others[..2]);
