@@ -17,6 +17,7 @@ mod inject;
 mod install;
 mod keep_alive;
 mod kill;
+mod links;
 mod mesh_client;
 mod names;
 mod observed;

@@ -405,9 +405,13 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_the_list() {
-        let readme = include_str!("../../../README.md");
+    fn the_guide_has_the_list() {
+        let guide = include_str!("../../inject.md");
 
-        assert!(readme.contains(&markdown()), "put this into README.md, On Kubernetes:\n\n{}", markdown());
+        assert!(
+            guide.contains(&markdown()),
+            "put this into control-plane/inject.md, Settings of pods:\n\n{}",
+            markdown()
+        );
     }
 }
