@@ -58,6 +58,15 @@ fn every_manifest_is_injected_as_its_snapshot_says() {
         let version = format!("selvedge.io/injected: \"{}\"", env!("CARGO_PKG_VERSION"));
         assert!(output.contains(&version), "{name}");
         let output = output.replace(&version, "selvedge.io/injected: VERSION");
+        // The images' tag is the version too, as `install` has it.
+        let tag = |image: &str| format!("{image}:{}", env!("CARGO_PKG_VERSION"));
+        assert!(
+            output.contains(&tag("selvedge-proxy")) || !output.contains("name: selvedge-proxy"),
+            "{name}"
+        );
+        let output = ["selvedge-proxy", "selvedge-init"]
+            .iter()
+            .fold(output, |output, image| output.replace(&tag(image), &format!("{image}:VERSION")));
 
         insta::with_settings!({ snapshot_path => "manifests/snapshots", prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!(name.clone(), output);
@@ -183,6 +192,7 @@ fn flag<P: Parser>(env: &str) -> String {
 fn examples(setting: &Setting) -> (&'static str, &'static [&'static str]) {
     match setting.values {
         Values::Image => ("registry.example/a:1", &[""]),
+        Values::Names => ("registry,mirror", &["A", "a,,b", "-a"]),
         Values::OneOf(words) => (words[0], &["maybe"]),
         Values::PortNumbers => ("25,3306", &["no", "25-30"]),
         Values::Ports => ("25,8000-8010", &["0", "70000", "9-8", "x"]),

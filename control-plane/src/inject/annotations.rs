@@ -1,6 +1,6 @@
 //! What may be set on a pod or a namespace: `config.selvedge.io/NAME` for every NAME of one table.
 //!
-//! The table is all there is: reading, checking and the list in the README come from it. What is not in it,
+//! The table is all there is: reading, checking and the list in the guide come from it. What is not in it,
 //! or has a value that cannot be meant, is refused with the reason. The proxy's and `selvedge-init`'s own
 //! checks are the same ones (a test of `selvedge-cli` holds each against the other), so that nothing which
 //! passes here makes a container fail to start.
@@ -33,6 +33,8 @@ pub struct Setting {
 pub enum Values {
     /// The name of an image.
     Image,
+    /// Names of objects, such as `registry,mirror`.
+    Names,
     /// One of a few words.
     OneOf(&'static [&'static str]),
     /// Ports and ranges of them, such as `25,8000-8010`.
@@ -71,7 +73,7 @@ const fn setting(name: &'static str, values: Values, acts: Acts, what: &'static 
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 32] = [
+pub const SETTINGS: [Setting; 33] = [
     setting("proxy-image", Values::Image, Acts::Patch, "the image of the sidecar"),
     setting("init-image", Values::Image, Acts::Patch, "the image of `selvedge-init`"),
     setting(
@@ -79,6 +81,12 @@ pub const SETTINGS: [Setting; 32] = [
         Values::OneOf(&["Always", "IfNotPresent", "Never"]),
         Acts::Patch,
         "when both images are pulled",
+    ),
+    setting(
+        "image-pull-secrets",
+        Values::Names,
+        Acts::Patch,
+        "Secrets in the pod's namespace by which both images are pulled, besides those that the pod has",
     ),
     setting(
         "native-sidecar",
@@ -227,6 +235,22 @@ pub const SETTINGS: [Setting; 32] = [
     ),
 ];
 
+/// The names in the value of a setting of [`Values::Names`].
+pub(super) fn names(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim)
+}
+
+/// Whether an object may be called `name`: a DNS subdomain (RFC 1123).
+fn is_object_name(name: &str) -> bool {
+    let inner =
+        |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-.".contains(letter);
+    let at_an_end = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    (1..=253).contains(&name.len())
+        && name.chars().all(inner)
+        && name.starts_with(at_an_end)
+        && name.ends_with(at_an_end)
+}
+
 /// The setting called `name`.
 pub fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
@@ -244,6 +268,10 @@ impl Setting {
                 "" => refused("no image"),
                 _ if value.contains(char::is_whitespace) => refused("no image: it has a space in it"),
                 _ => Ok(()),
+            },
+            Values::Names => match names(value).all(is_object_name) {
+                true => Ok(()),
+                false => refused("not a list of names; write for example registry,mirror"),
             },
             Values::OneOf(words) => match words.contains(&value) {
                 true => Ok(()),
@@ -316,7 +344,8 @@ pub(super) fn unknown(name: &str) -> String {
         Some((distance, near)) if distance <= 1 + near.len() / 4 => {
             format!("there is no such setting; {PREFIX}{near} is one")
         }
-        _ => "there is no such setting of pods or namespaces; the README has the list of them".to_owned(),
+        _ => "there is no such setting of pods or namespaces; control-plane/inject.md has the list of them"
+            .to_owned(),
     }
 }
 
@@ -341,6 +370,7 @@ pub fn markdown() -> String {
     for setting in SETTINGS {
         let value = match setting.values {
             Values::Image => "an image".to_owned(),
+            Values::Names => "names: `registry,mirror`".to_owned(),
             Values::OneOf(words) => {
                 words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
             }

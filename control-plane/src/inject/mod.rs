@@ -28,6 +28,8 @@ pub use settings::{InjectArgs, Settings};
 pub const INJECT: &str = "selvedge.io/inject";
 /// The annotation of pods that have a sidecar: the version that injected it.
 pub const INJECTED: &str = "selvedge.io/injected";
+/// The annotation of pods that have a sidecar: the Secrets that came with it to pull its images.
+pub const PULL_SECRETS: &str = "selvedge.io/injected-pull-secrets";
 /// The annotation of pods that have none although somebody asked for it: why.
 pub const SKIPPED: &str = "selvedge.io/inject-skipped";
 /// The label by which everybody knows that a pod has a sidecar; Istio's.

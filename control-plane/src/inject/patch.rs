@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ADMIN_PORT, INBOUND_PORT, INJECTED, NamespaceFacts, OUTBOUND_PORT, PROXY_UID, Reason, SKIPPED, Settings,
-    TLS_MODE, TOKEN_VOLUME,
+    ADMIN_PORT, INBOUND_PORT, INJECTED, NamespaceFacts, OUTBOUND_PORT, PROXY_UID, PULL_SECRETS, Reason,
+    SKIPPED, Settings, TLS_MODE, TOKEN_VOLUME,
     annotations::{self, Acts, PREFIX, SETTINGS, Setting},
     asked,
     namespace::pod_security_warning,
@@ -137,6 +137,10 @@ fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &Settings) -> Resul
     };
     annotations.push((INJECTED.to_owned(), settings.version.to_owned()));
     annotations.extend(inherited(pod, &set));
+    let secrets = missing_secrets(&pod["spec"], &set);
+    if !secrets.is_empty() {
+        annotations.push((PULL_SECRETS.to_owned(), secrets.join(",")));
+    }
     let sidecar = Sidecar { settings, set, probes: rewritten.originals, metrics };
     if !sidecar.is_native() {
         warnings.extend(classic_warnings(pod));
@@ -149,6 +153,7 @@ fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &Settings) -> Resul
     patch.extend(rewritten.operations);
     patch.extend(containers(&pod["spec"], &sidecar));
     patch.extend(volumes(&pod["spec"]));
+    patch.extend(pull_secrets(&pod["spec"], &secrets));
     Ok(Decision::Inject { patch, warnings })
 }
 
@@ -271,6 +276,28 @@ fn volumes(spec: &Value) -> Vec<Operation> {
     match spec["volumes"].is_array() {
         true => vec![Operation::add(at.last(), Sidecar::volume())],
         false => vec![Operation::add(at, vec![Sidecar::volume()])],
+    }
+}
+
+/// The Secrets that pull our images and that the pod does not name itself.
+fn missing_secrets(spec: &Value, set: &BTreeMap<&'static str, String>) -> Vec<String> {
+    let has = |name: &str| {
+        spec["imagePullSecrets"].as_array().into_iter().flatten().any(|secret| secret["name"] == name)
+    };
+    let wanted = set.get("image-pull-secrets").into_iter().flat_map(|names| annotations::names(names));
+    let mut missing: Vec<String> = wanted.filter(|name| !has(name)).map(str::to_owned).collect();
+    missing.sort();
+    missing.dedup();
+    missing
+}
+
+fn pull_secrets(spec: &Value, names: &[String]) -> Vec<Operation> {
+    let at = Pointer::new(&["spec", "imagePullSecrets"]);
+    let secrets = names.iter().map(|name| serde_json::json!({ "name": name }));
+    match spec["imagePullSecrets"].is_array() {
+        true => secrets.map(|secret| Operation::add(at.last(), secret)).collect(),
+        false if names.is_empty() => Vec::new(),
+        false => vec![Operation::add(at, secrets.collect::<Vec<_>>())],
     }
 }
 

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    INIT_CONTAINER, INJECTED, PROXY_CONTAINER, SKIPPED, TLS_MODE, TOKEN_VOLUME,
+    INIT_CONTAINER, INJECTED, PROXY_CONTAINER, PULL_SECRETS, SKIPPED, TLS_MODE, TOKEN_VOLUME,
     probes::{HOOKS, PROBES, SCRAPED, hook_path, probe_path, with_handler},
     sidecar::unescaped,
 };
@@ -27,6 +27,8 @@ pub fn revert(pod: &mut Value) -> bool {
     };
     let (probes, metrics) = (originals("SELVEDGE_APP_PROBES"), proxy_variable(pod, "SELVEDGE_APP_METRICS"));
     let metrics = metrics.as_deref().and_then(unescaped);
+    let ours = pod["metadata"]["annotations"][PULL_SECRETS].as_str().unwrap_or_default();
+    let ours: Vec<String> = ours.split(',').map(str::to_owned).collect();
     let spec = &mut pod["spec"];
     for list in ["initContainers", "containers"] {
         keep(spec, list, |one| one["name"] != INIT_CONTAINER && one["name"] != PROXY_CONTAINER);
@@ -35,11 +37,12 @@ pub fn revert(pod: &mut Value) -> bool {
         }
     }
     keep(spec, "volumes", |volume| volume["name"] != TOKEN_VOLUME);
+    keep(spec, "imagePullSecrets", |secret| !ours.iter().any(|name| secret["name"] == **name));
     let metadata = &mut pod["metadata"];
     if let Some(metrics) = metrics {
         scrape_again(metadata, &metrics);
     }
-    remove_from(metadata, "annotations", &[INJECTED]);
+    remove_from(metadata, "annotations", &[INJECTED, PULL_SECRETS]);
     remove_from(metadata, "labels", &[TLS_MODE]);
     if let Some(pod) = pod.as_object_mut()
         && pod["metadata"].as_object().is_some_and(Map::is_empty)

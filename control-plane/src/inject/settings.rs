@@ -5,18 +5,35 @@ use std::{collections::BTreeMap, str::FromStr};
 use selvedge_kubernetes::Version;
 use selvedge_model::TrustDomain;
 
-use super::annotations::{self, PREFIX};
+use super::{
+    INIT_CONTAINER, PROXY_CONTAINER,
+    annotations::{self, PREFIX},
+};
 
 /// How sidecars are put into pods.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InjectArgs {
-    /// The image of the sidecars that are injected.
-    #[arg(long, env = "SELVEDGE_PROXY_IMAGE", value_name = "IMAGE", default_value = "selvedge-proxy:dev")]
-    pub proxy_image: String,
+    /// The registry of the images that are injected, as in registry.example/mesh. Default: none.
+    #[arg(long, env = "SELVEDGE_IMAGE_REGISTRY", value_name = "PREFIX")]
+    pub image_registry: Option<String>,
 
-    /// The image of `selvedge-init`, which redirects a pod's connections to its sidecar.
-    #[arg(long, env = "SELVEDGE_INIT_IMAGE", value_name = "IMAGE", default_value = "selvedge-init:dev")]
-    pub init_image: String,
+    /// The tag of the images that are injected.
+    #[arg(long, env = "SELVEDGE_IMAGE_TAG", value_name = "TAG", default_value = selvedge_ops::build::VERSION)]
+    pub image_tag: String,
+
+    /// The image of the sidecars that are injected. Default: selvedge-proxy of the registry, with the tag.
+    #[arg(long, env = "SELVEDGE_PROXY_IMAGE", value_name = "IMAGE")]
+    pub proxy_image: Option<String>,
+
+    /// The image of `selvedge-init`, which redirects a pod's connections to its sidecar. Default: selvedge-init of
+    /// the registry, with the tag.
+    #[arg(long, env = "SELVEDGE_INIT_IMAGE", value_name = "IMAGE")]
+    pub init_image: Option<String>,
+
+    /// Names of Secrets, separated by commas, by which the images of injected pods are pulled; each must be in the
+    /// pod's own namespace.
+    #[arg(long, env = "SELVEDGE_IMAGE_PULL_SECRETS", value_name = "NAMES", value_parser = pull_secrets)]
+    pub image_pull_secrets: Option<String>,
 
     /// When both images are pulled.
     #[arg(
@@ -104,8 +121,8 @@ impl InjectArgs {
     ) -> Settings {
         let native = if self.native_sidecars.on(cluster) { "enabled" } else { "disabled" };
         let mut defaults = BTreeMap::from([
-            ("proxy-image", self.proxy_image.clone()),
-            ("init-image", self.init_image.clone()),
+            ("proxy-image", self.image(PROXY_CONTAINER, self.proxy_image.as_ref())),
+            ("init-image", self.image(INIT_CONTAINER, self.init_image.as_ref())),
             ("image-pull-policy", self.image_pull_policy.clone()),
             ("native-sidecar", native.to_owned()),
             // Without a request of every container, a HorizontalPodAutoscaler by utilisation has nothing to
@@ -113,6 +130,7 @@ impl InjectArgs {
             ("proxy-cpu-request", "10m".to_owned()),
             ("proxy-memory-request", "32Mi".to_owned()),
         ]);
+        defaults.extend(self.image_pull_secrets.iter().map(|names| ("image-pull-secrets", names.clone())));
         defaults.extend(self.inject_default.iter().map(|Preset { name, value }| (*name, value.clone())));
         Settings {
             control_plane: match &self.proxy_control_plane {
@@ -123,6 +141,15 @@ impl InjectArgs {
             trust_domain,
             version: selvedge_ops::build::VERSION,
             defaults,
+        }
+    }
+
+    /// `given`, or the image `name` of the registry, with the tag.
+    fn image(&self, name: &str, given: Option<&String>) -> String {
+        match (given, self.image_registry.as_deref().map(|registry| registry.trim_end_matches('/'))) {
+            (Some(given), _) => given.clone(),
+            (None, None | Some("")) => format!("{name}:{}", self.image_tag),
+            (None, Some(registry)) => format!("{registry}/{name}:{}", self.image_tag),
         }
     }
 }
@@ -137,6 +164,11 @@ impl Settings {
 /// The name of the control plane's Service, for everybody in the cluster.
 pub fn service_name(namespace: &str) -> String {
     format!("selvedge-control-plane.{namespace}.svc")
+}
+
+fn pull_secrets(text: &str) -> Result<String, String> {
+    let setting = annotations::find("image-pull-secrets").ok_or("there is no such setting")?;
+    setting.check(text).map(|()| text.to_owned())
 }
 
 fn preset(text: &str) -> Result<Preset, String> {

@@ -336,3 +336,40 @@ fn metrics_without_a_port_are_found_at_the_only_one() {
     assert_eq!(pod["metadata"]["annotations"]["prometheus.io/path"], "/metrics/app");
     assert!(pod.to_string().contains(r#"{\"portNumber\":9102}"#));
 }
+
+#[test]
+fn the_images_are_named_once_for_installation_and_injection() {
+    let images = |arguments: &[&str]| {
+        let pod = injected(&small(), arguments);
+        let containers = pod["spec"]["initContainers"].as_array().unwrap().clone();
+        containers.iter().map(|one| one["image"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let version = env!("CARGO_PKG_VERSION");
+
+    assert_eq!(images(&[]), [format!("selvedge-init:{version}"), format!("selvedge-proxy:{version}")]);
+    assert_eq!(
+        images(&["--image-registry=registry.example/mesh/", "--image-tag=1.2"]),
+        ["registry.example/mesh/selvedge-init:1.2", "registry.example/mesh/selvedge-proxy:1.2"]
+    );
+    assert_eq!(
+        images(&["--image-registry=registry.example", "--proxy-image=mine:3", "--init-image=i"]),
+        ["i", "mine:3"]
+    );
+}
+
+#[test]
+fn the_secrets_that_pull_our_images_come_with_the_sidecar_and_go_with_it() {
+    let arguments = ["--image-pull-secrets=registry,mirror"];
+    for original in [small(), large()] {
+        let mut pod = injected(&original, &arguments);
+        let secrets = pod["spec"]["imagePullSecrets"].clone();
+        let named = |name: &str| secrets.as_array().unwrap().iter().filter(|one| one["name"] == name).count();
+        assert_eq!((named("registry"), named("mirror")), (1, 1), "{secrets}");
+
+        assert!(revert::revert(&mut pod));
+        assert_eq!(pod, original);
+    }
+    let said =
+        Program::try_parse_from(["control-plane", "--image-pull-secrets=A b"]).unwrap_err().to_string();
+    assert!(said.contains("not a list of names"), "{said}");
+}

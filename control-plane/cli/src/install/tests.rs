@@ -138,7 +138,7 @@ fn the_control_plane_understands_the_arguments_that_it_is_given() {
 
     assert_eq!(args.namespace, "mesh");
     assert_eq!(
-        (args.inject.proxy_image.as_str(), args.inject.inject_default.len()),
+        (args.inject.proxy_image.as_deref().unwrap_or_default(), args.inject.inject_default.len()),
         ("selvedge-proxy:1.10", 1)
     );
     for (port, listens) in
