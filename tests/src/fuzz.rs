@@ -7,14 +7,24 @@ use std::{
 };
 
 use bytes::BytesMut;
+use clap::Parser;
 use futures_util::FutureExt;
+use k8s_openapi::api::core::v1::Pod;
 use selvedge_api::preamble;
-use selvedge_control_plane::resources::decode;
+use selvedge_control_plane::{
+    compile,
+    inject::{
+        Decision, InjectArgs, NamespaceFacts, Settings, decide, revert::revert, review::Review, validate,
+    },
+    resources::{Resources, decode},
+};
+use selvedge_model::TrustDomain;
 use selvedge_proxy::{
     detect::{First, detect},
     normalize::path,
     opaque::Framed,
 };
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::{Builder, Runtime},
@@ -111,6 +121,45 @@ pub fn yaml(sent: &[u8]) {
     }
 }
 
+/// How pods are injected where nobody says anything.
+static INJECTION: LazyLock<Settings> = LazyLock::new(|| {
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: InjectArgs,
+    }
+    let roots = vec!["0123456789abcdef".repeat(4)];
+    Program::parse_from(["fuzz"]).args.settings(roots, TrustDomain::default(), "selvedge")
+});
+
+/// What an API server, or whoever takes its place, asks the webhook: answered, or refused with words. A pod that the API
+/// server would take can take its patch, gets one sidecar and no second one, and is a pod again when that is taken out.
+pub fn review(sent: &[u8]) {
+    let Ok(request) = Review::request(sent) else { return };
+    let mesh = compile::Settings::default();
+    drop(validate::validate(request.object.clone(), &request.namespace, &Resources::default(), &mesh, &[]));
+    let namespace = NamespaceFacts { name: request.namespace.clone(), ..NamespaceFacts::default() };
+    let Ok(Decision::Inject { patch, .. }) = decide(&request.object, &namespace, &INJECTION, true) else {
+        return;
+    };
+    if !is_a_pod(&request.object) {
+        return;
+    }
+    let patch = serde_json::to_value(patch).and_then(serde_json::from_value::<json_patch::Patch>);
+    let mut pod = request.object;
+    json_patch::patch(&mut pod, &patch.expect("a patch is JSON")).expect("the patch fits the pod");
+    assert!(is_a_pod(&pod), "with a sidecar it is no pod any more: {pod}");
+    let again = decide(&pod, &namespace, &INJECTION, true);
+    assert!(!matches!(again, Ok(Decision::Inject { .. })), "a second sidecar: {pod}");
+    assert!(revert(&mut pod), "the sidecar cannot be taken out: {pod}");
+    assert!(is_a_pod(&pod), "without its sidecar it is no pod any more: {pod}");
+}
+
+fn is_a_pod(object: &Value) -> bool {
+    let pod = serde_json::from_value::<Pod>(object.clone());
+    pod.is_ok_and(|pod| pod.spec.is_some_and(|spec| !spec.containers.is_empty()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::PathBuf};
@@ -143,6 +192,7 @@ mod tests {
         replay("fuzz/corpus/preamble", preamble);
         replay("fuzz/corpus/sessions", sessions);
         replay("fuzz/corpus/path", normal_path);
+        replay("fuzz/corpus/review", review);
         replay("fuzz/corpus/yaml", yaml);
         replay("../examples/policies", yaml);
     }
@@ -204,8 +254,9 @@ mod tests {
         fn nothing_like_the_corpus_breaks_a_rule(
             first in nearly("fuzz/corpus/detection"), sent in nearly("fuzz/corpus/preamble"),
             target in nearly("fuzz/corpus/path"), text in nearly("fuzz/corpus/yaml"),
-            carried in nearly("fuzz/corpus/sessions"),
+            carried in nearly("fuzz/corpus/sessions"), asked in nearly("fuzz/corpus/review"),
         ) {
+            review(&asked);
             sessions(&carried);
             detection(&first);
             preamble(&sent);
