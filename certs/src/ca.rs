@@ -25,6 +25,7 @@ use crate::{
     csr::{self, CsrError},
     facts::{NotACertificate, Utc, fingerprint},
     files::{self, FileError},
+    holder::{self, Workload},
     leaf::{Leaf, LeafError},
 };
 
@@ -220,7 +221,23 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Vec<CertificateDer<'static>>, SignError> {
         let key = csr::accept(csr_der, identity)?;
-        self.certify(&key, identity, &[], ttl, now)
+        self.certify(&key, identity, None, &[], ttl, now)
+    }
+
+    /// The same, for one workload of that identity alone: the certificate says which.
+    ///
+    /// # Errors
+    /// As [`Self::sign`].
+    pub fn sign_for(
+        &self,
+        csr_der: &[u8],
+        identity: &SpiffeId,
+        workload: &Workload,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<CertificateDer<'static>>, SignError> {
+        let key = csr::accept(csr_der, identity)?;
+        self.certify(&key, identity, Some(workload), &[], ttl, now)
     }
 
     /// Makes a key and a certificate for `identity`, good also for the host names `names`.
@@ -235,7 +252,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Leaf, SignError> {
         let key = new_key()?;
-        let chain = self.certify(&key, identity, names, ttl, now)?;
+        let chain = self.certify(&key, identity, None, names, ttl, now)?;
         Ok(Leaf::new(chain, PrivateKeyDer::from(key))?)
     }
 
@@ -243,6 +260,7 @@ impl Authority {
         &self,
         key: &impl PublicKeyData,
         identity: &SpiffeId,
+        workload: Option<&Workload>,
         names: &[ServerName<'_>],
         ttl: Duration,
         now: SystemTime,
@@ -268,6 +286,7 @@ impl Authority {
         for name in names {
             params.subject_alt_names.push(host_name(name)?);
         }
+        params.custom_extensions.extend(workload.map(holder::extension));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =

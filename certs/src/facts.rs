@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use selvedge_model::{SpiffeId, TrustDomain};
+use selvedge_model::{Serial, SpiffeId, TrustDomain};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use x509_parser::{
     certificate::X509Certificate,
@@ -16,6 +16,11 @@ use x509_parser::{
     public_key::PublicKey,
     time::ASN1Time,
     x509::SubjectPublicKeyInfo,
+};
+
+use crate::{
+    holder::{self, Workload},
+    verify::Role,
 };
 
 /// The bytes are no certificate.
@@ -40,6 +45,9 @@ pub enum NoIdentity {
     /// A name that we cannot read could hide a second identity.
     #[error("it has a name that cannot be decoded")]
     Undecodable,
+    /// It says that it is for one workload, and not which.
+    #[error("it says which workload it is for in a form that cannot be read, or more than once")]
+    Workload,
 }
 
 /// What one certificate says.
@@ -65,7 +73,20 @@ pub struct Facts {
     pub key: String,
     /// Whether it may sign other certificates.
     pub is_authority: bool,
+    /// Its serial number.
+    pub serial: Serial,
+    /// The workload that it was issued to, as far as its CA says so.
+    pub workload: Option<Workload>,
+    purposes: Purposes,
     undecodable_name: bool,
+    undecodable_workload: bool,
+}
+
+/// What a certificate is for, by its extended key usage (RFC 5280, section 4.2.1.12). Without that: nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Purposes {
+    server: bool,
+    client: bool,
 }
 
 impl Facts {
@@ -90,8 +111,20 @@ impl Facts {
             not_after: system_time(certificate.validity().not_after),
             key: key_kind(certificate.public_key()),
             is_authority: certificate.is_ca(),
+            serial: Serial::from_bytes(certificate.raw_serial()),
+            workload: None,
+            purposes: Purposes::default(),
             undecodable_name: false,
+            undecodable_workload: false,
         };
+        match holder::of(&certificate) {
+            Ok(workload) => facts.workload = workload,
+            Err(holder::Unreadable) => facts.undecodable_workload = true,
+        }
+        if let Some(usage) = certificate.extended_key_usage().map_err(|error| wrong(&error))? {
+            facts.purposes =
+                Purposes { server: usage.value.server_auth, client: usage.value.client_auth };
+        }
         let names = certificate.subject_alternative_name().map_err(|error| wrong(&error))?;
         for name in names.iter().flat_map(|extension| &extension.value.general_names) {
             facts.add(name);
@@ -107,10 +140,22 @@ impl Facts {
         if self.undecodable_name {
             return Err(NoIdentity::Undecodable);
         }
+        if self.undecodable_workload {
+            return Err(NoIdentity::Workload);
+        }
         match self.uris.as_slice() {
             [] => Err(NoIdentity::Missing),
             [uri] => Ok(uri.parse()?),
             several => Err(NoIdentity::Several(several.len())),
+        }
+    }
+
+    /// Whether its extended key usage allows what a peer in this role does with it. One that says nothing of its
+    /// purpose was not made for a mesh.
+    pub fn is_for(&self, role: Role) -> bool {
+        match role {
+            Role::Server => self.purposes.server,
+            Role::Client => self.purposes.client,
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! A secret is born with mode 0600 under a temporary name and then renamed, so that at no moment can
 //! anybody else read it or find half of it. One that others could have read is not loaded: it may have leaked.
+//! One that others could have written is not loaded either, nor any from a directory of theirs: it may be theirs.
 
 use std::{
-    fs::{File, Permissions},
+    fs::{File, Metadata, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -53,6 +54,33 @@ pub enum FileError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Whoever may write it may have put something of his own there.
+    #[error(
+        "{} can be changed by others (mode {mode:04o}); make sure that what is in it is yours, and run: chmod go-w {}",
+        path.display(),
+        path.display()
+    )]
+    Writable {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Its owner may change it at any time.
+    #[error(
+        "{} belongs to the user with id {owner}, and we run as {ours}: only what is ours or root's is used; run as that \
+         user, or make sure that what is in it is yours, and run: chown {ours} {}",
+        path.display(),
+        path.display()
+    )]
+    Foreign {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        ours: u32,
+    },
     /// The file does not hold what it should.
     #[error("{} holds no PEM {expected}: {reason}", path.display())]
     NotPem {
@@ -84,15 +112,64 @@ pub fn write_public(path: &Path, content: &[u8]) -> Result<(), FileError> {
 /// Reads a secret, if nobody else can.
 ///
 /// # Errors
-/// If it cannot be read, or if group or others may read or write it.
+/// If it cannot be read, if it is neither ours nor root's, or if group or others may read or write it.
 pub fn read_secret(path: &Path) -> Result<Vec<u8>, FileError> {
     let file = open(path)?;
     // The opened file is asked, not the path: what is checked is what is read.
-    let mode = file.metadata().map_err(|source| read_error(path, source))?.permissions().mode() & 0o7777;
+    let metadata = file.metadata().map_err(|source| read_error(path, source))?;
+    let mode = mode(&metadata);
     if mode & 0o077 != 0 {
         return Err(FileError::Exposed { path: path.to_owned(), mode });
     }
+    only_ours(path, &metadata)?;
     read_all(path, file)
+}
+
+/// Reads a file that others may read and nobody else may have written, such as a projected token.
+///
+/// # Errors
+/// If it cannot be read, if it is neither ours nor root's, or if group or others may write it.
+pub fn read_trusted(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = open(path)?;
+    only_ours(path, &file.metadata().map_err(|source| read_error(path, source))?)?;
+    read_all(path, file)
+}
+
+/// Reads a file of the app's: its own to choose, whoever wrote it there. A mounted Secret is root's and everybody in
+/// the pod may read it; an agent that fetches certificates has a user of its own.
+///
+/// # Errors
+/// If it cannot be read, or if group or others may write it.
+pub fn read_mounted(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = open(path)?;
+    only_its_owners(path, &file.metadata().map_err(|source| read_error(path, source))?)?;
+    read_all(path, file)
+}
+
+/// Checks that nobody else may have put something into the directory `path`.
+///
+/// # Errors
+/// If it cannot be looked at, if it is neither ours nor root's, or if group or others may write to it.
+pub fn check_directory(path: &Path) -> Result<(), FileError> {
+    only_ours(path, &path.metadata().map_err(|source| read_error(path, source))?)
+}
+
+fn mode(metadata: &Metadata) -> u32 {
+    metadata.permissions().mode() & 0o7777
+}
+
+/// Checks that what is at `path` is ours or root's, and that nobody else may write it.
+fn only_ours(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
+    let (owner, ours) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != ours && owner != 0 {
+        return Err(FileError::Foreign { path: path.to_owned(), owner, ours });
+    }
+    only_its_owners(path, metadata)
+}
+
+fn only_its_owners(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
+    let mode = mode(metadata);
+    if mode & 0o022 == 0 { Ok(()) } else { Err(FileError::Writable { path: path.to_owned(), mode }) }
 }
 
 /// Reads all certificates of a PEM file, in their order.
@@ -251,6 +328,44 @@ mod tests {
             let error = read_secret(&path).unwrap_err().to_string();
             assert!(error.contains("chmod 600") && error.contains(&path.display().to_string()), "{error}");
         }
+    }
+
+    #[test]
+    fn what_others_may_write_is_not_used_and_what_others_may_read_is_where_that_is_no_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        fs::write(&path, "token").unwrap();
+
+        for (mode, used) in [(0o644, true), (0o444, true), (0o664, false), (0o646, false)] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let read = read_trusted(&path);
+            assert_eq!(read.is_ok(), used, "{mode:o}: {read:?}");
+        }
+        let error = read_trusted(&path).unwrap_err().to_string();
+        assert!(error.contains("chmod go-w") && error.contains("token"), "{error}");
+
+        check_directory(directory.path()).unwrap();
+        fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(check_directory(directory.path()), Err(FileError::Writable { mode: 0o777, .. })));
+    }
+
+    /// Only root can give a file to somebody else, so without root there is nothing to see.
+    #[test]
+    fn what_belongs_to_somebody_else_is_not_used_whatever_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        write_secret(&path, b"secret").unwrap();
+        if std::os::unix::fs::chown(&path, Some(2102), None).is_err() {
+            return;
+        }
+
+        for result in [read_secret(&path), read_trusted(&path)] {
+            let error = result.unwrap_err();
+            assert!(matches!(error, FileError::Foreign { owner: 2102, .. }), "{error}");
+            assert!(error.to_string().contains("chown"), "{error}");
+        }
+        std::os::unix::fs::chown(&directory, Some(2102), None).unwrap();
+        assert!(matches!(check_directory(directory.path()), Err(FileError::Foreign { .. })));
     }
 
     #[test]

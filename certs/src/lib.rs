@@ -17,6 +17,7 @@ pub mod facts;
 pub mod files;
 #[cfg(test)]
 mod forge;
+pub mod holder;
 pub mod leaf;
 pub mod renewal;
 pub mod tls;

@@ -6,12 +6,13 @@
 use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use selvedge_model::{SpiffeId, TrustDomain};
+use selvedge_model::{Holder, Serial, SpiffeId, TrustDomain};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::{
     bundle::Bundle,
     facts::{Facts, NoIdentity, NotACertificate, Utc},
+    holder::Workload,
     tls,
 };
 
@@ -24,6 +25,18 @@ pub struct Peer {
     pub not_before: SystemTime,
     /// The last moment at which its certificate is valid; its connections must end by then.
     pub not_after: SystemTime,
+    /// The serial number of its certificate.
+    pub serial: Serial,
+    /// The workload that its certificate was issued to. `None`: its CA does not say.
+    pub workload: Option<Workload>,
+}
+
+impl Peer {
+    /// What a list of revoked certificates is asked for.
+    pub fn holder(&self) -> Holder<'_> {
+        let workload = self.workload.as_ref().map(|workload| &workload.name);
+        Holder { identity: &self.identity, workload, serial: Some(&self.serial) }
+    }
 }
 
 /// The part that the peer plays in the connection.
@@ -75,6 +88,19 @@ pub enum PeerError {
         claim: String,
         /// What webpki found.
         reason: webpki::Error,
+    },
+    /// The certificate does not say that it is for this, as those of other issuers and purposes.
+    #[error(
+        "the certificate that names {claim} is not for a TLS {role} (its extended key usage does not list \
+         {usage}); a certificate that this mesh's CA has issued lists serverAuth and clientAuth"
+    )]
+    Purpose {
+        /// Who the certificate says it is for.
+        claim: String,
+        /// What the peer is here.
+        role: &'static str,
+        /// What is not listed.
+        usage: &'static str,
     },
     /// The peer did not renew in time, or our clock is ahead.
     #[error(
@@ -173,6 +199,8 @@ impl Anchors {
         let (leaf, intermediates) = chain.split_first().ok_or(PeerError::NoCertificate)?;
         let facts = Facts::parse(leaf)?;
         self.verify_chain(leaf, intermediates, now, role).map_err(|reason| self.explain(&facts, reason))?;
+        // webpki takes a certificate that says nothing of its purpose as one for every purpose.
+        fits(&facts, role)?;
         named(&facts, &self.trust_domain)
     }
 
@@ -272,7 +300,21 @@ fn named(facts: &Facts, trust_domain: &TrustDomain) -> Result<Peer, PeerError> {
     if identity.trust_domain() != trust_domain.as_str() {
         return Err(PeerError::OtherTrustDomain { identity, trust_domain: trust_domain.clone() });
     }
-    Ok(Peer { identity, not_before: facts.not_before, not_after: facts.not_after })
+    Ok(Peer {
+        identity,
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+        serial: facts.serial.clone(),
+        workload: facts.workload.clone(),
+    })
+}
+
+fn fits(facts: &Facts, role: Role) -> Result<(), PeerError> {
+    let (word, usage) = match role {
+        Role::Client => ("client", "clientAuth"),
+        Role::Server => ("server", "serverAuth"),
+    };
+    if facts.is_for(role) { Ok(()) } else { Err(PeerError::Purpose { claim: facts.claim(), role: word, usage }) }
 }
 
 fn system_time(time: UnixTime) -> SystemTime {
@@ -371,6 +413,17 @@ mod tests {
         let result = judged(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
 
         assert!(matches!(result, Err(PeerError::Unfit { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn a_certificate_that_says_nothing_of_its_purpose_is_nobodys() {
+        let ca = Forger::new();
+        let leaf = ca.leaf_with(&identity("reviews"), |params| params.extended_key_usages.clear());
+
+        for role in [Role::Client, Role::Server] {
+            let result = peer(&leaf.chain, &ca.bundle(), SystemTime::now(), role);
+            assert!(matches!(result, Err(PeerError::Purpose { .. })), "{result:?}");
+        }
     }
 
     #[test]

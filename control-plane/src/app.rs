@@ -327,6 +327,7 @@ impl ControlPlane {
             }),
             store: Arc::clone(&store),
             max_ttl: self.args.max_certificate_ttl,
+            grace: self.args.membership_grace,
             metrics: Arc::clone(&metrics),
         };
         let streams = Streams { store: Arc::clone(&store), proxies, metrics, drain: self.drain.clone() };
@@ -457,6 +458,7 @@ fn settings(args: &Args) -> Settings {
         cluster_domain: args.cluster_domain.clone(),
         default_namespace: args.default_namespace.clone(),
         root_namespace: args.root_namespace.clone(),
+        own_namespace: args.namespace.clone(),
     }
 }
 

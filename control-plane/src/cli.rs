@@ -42,8 +42,8 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// With --source kubernetes, the namespace of the control plane's own objects: its CA's Secret, its
-    /// Lease, its Service.
+    /// The control plane's own namespace, whose Revocations count for the whole mesh; with --source kubernetes
+    /// also that of its own objects: its CA's Secret, its Lease, its Service.
     #[arg(long, env = "SELVEDGE_NAMESPACE", value_name = "NAMESPACE", default_value = "selvedge")]
     pub namespace: String,
 
@@ -98,6 +98,18 @@ pub struct Args {
         value_parser = humantime::parse_duration
     )]
     pub max_certificate_ttl: Duration,
+
+    /// How long a workload that is in no document (any more) still gets certificates, and how long they last at most.
+    /// Afterwards its certificate is not renewed. Long enough for a file that is being replaced, and for a control
+    /// plane that has just started; 0s: only who is in a document gets one.
+    #[arg(
+        long,
+        env = "SELVEDGE_MEMBERSHIP_GRACE",
+        value_name = "DURATION",
+        default_value = "10m",
+        value_parser = humantime::parse_duration
+    )]
+    pub membership_grace: Duration,
 
     /// Time between two looks at the directory; a changed file counts once two looks saw it the same.
     #[arg(long, env = "SELVEDGE_POLL_INTERVAL", default_value = "250ms", value_parser = humantime::parse_duration)]

@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use selvedge_certs::files::{self, FileError};
+
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -21,6 +23,9 @@ pub enum DataDirError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Others may have put something into it.
+    #[error("--data-dir: {0}")]
+    Unsafe(#[from] FileError),
     /// The lock file cannot be opened or locked.
     #[error("--data-dir {}: cannot lock {LOCK}: {source}", path.display())]
     Lock {
@@ -58,13 +63,14 @@ impl DataDir {
     /// Opens the directory, or makes it, for this user only (0700).
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be made; or if others may have put something into it, such as a key of theirs.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
             .map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
+        files::check_directory(path)?;
         Ok(Self { path: path.to_owned() })
     }
 
@@ -107,6 +113,16 @@ mod tests {
 
         let mode = std::fs::metadata(data.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn one_that_others_may_write_to_is_refused_with_the_remedy() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+
+        let error = DataDir::open(parent.path()).unwrap_err().to_string();
+
+        assert!(error.starts_with("--data-dir: ") && error.contains("chmod go-w"), "{error}");
     }
 
     #[test]

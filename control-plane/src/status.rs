@@ -8,8 +8,8 @@ use std::{
     time::SystemTime,
 };
 
-use selvedge_certs::facts::Utc;
-use selvedge_model::{SpiffeId, WorkloadName};
+use selvedge_certs::{facts::Utc, holder::Basis, verify::Peer};
+use selvedge_model::{Serial, SpiffeId, WorkloadName};
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
@@ -80,13 +80,41 @@ fn appeared(problem: &Problem) {
     }
 }
 
+/// How it is known whose sidecar a proxy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// Its first token was for that workload alone.
+    Proven,
+    /// It said so for its first certificate, by a token that is good for every workload of its service account; it can
+    /// be no other since.
+    Claimed,
+    /// Its certificate names a service account alone, so it may be any workload of that.
+    ServiceAccount,
+}
+
+impl Proof {
+    /// That of whoever has shown this certificate.
+    pub fn of(peer: &Peer) -> Self {
+        match peer.workload.as_ref().map(|workload| workload.basis) {
+            Some(Basis::Proven) => Self::Proven,
+            Some(Basis::Claimed) => Self::Claimed,
+            None => Self::ServiceAccount,
+        }
+    }
+}
+
 /// One proxy with an open configuration stream.
 #[derive(Debug, Clone, Serialize)]
 pub struct Proxy {
-    /// Whose sidecar it is.
+    /// Whose sidecar it is; `proof` says how that is known.
     pub workload: WorkloadName,
     /// What it proved to be.
     pub identity: SpiffeId,
+    /// How it is known whose sidecar it is.
+    pub proof: Proof,
+    /// The serial number of its certificate.
+    pub certificate_serial: Serial,
     /// Where its connection comes from.
     pub address: SocketAddr,
     /// What it says it is.

@@ -1,7 +1,8 @@
 //! An authority whose keys are in a directory of ours: made there once, and loaded by whoever comes next.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -171,6 +172,9 @@ impl Signer {
 
 /// Holds the directory for us alone while it is read and written.
 fn lock(directory: &Path) -> Result<File, AuthorityError> {
+    if directory.exists() {
+        files::check_directory(directory)?;
+    }
     let locked = || {
         let handle = File::open(directory)?;
         handle.lock()?;
@@ -181,7 +185,11 @@ fn lock(directory: &Path) -> Result<File, AuthorityError> {
 
 /// As [`lock`], but makes the directory if it is missing.
 fn lock_new(directory: &Path) -> Result<File, AuthorityError> {
-    fs::create_dir_all(directory)
+    // The CA's certificate is for everybody, and whatever the umask is, the directory is ours alone to write to.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
         .map_err(|source| AuthorityError::Directory { path: directory.to_owned(), source })?;
     lock(directory)
 }

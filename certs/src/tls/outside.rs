@@ -24,6 +24,7 @@ use selvedge_model::TlsOrigination;
 use webpki::EndEntityCert;
 
 use super::{REMEMBERED_SERVERS, provider, verifier::outside_signatures};
+use crate::files::{FileError, read_mounted};
 
 /// HTTP/1.1 (RFC 7301, section 6).
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
@@ -33,6 +34,14 @@ pub const ALPN_HTTP2: &[u8] = b"h2";
 /// Why TLS to a server outside the mesh cannot be set up. Nothing is sent then.
 #[derive(Debug, thiserror::Error)]
 pub enum OutsideError {
+    /// A private key that is not there, or that others may have put there.
+    #[error("{field}: {source}")]
+    Key {
+        /// Which field of `tls` names it.
+        field: &'static str,
+        /// What is wrong with the file.
+        source: FileError,
+    },
     /// A file that the configuration names is not there, or not ours to read.
     #[error("{field}: cannot read {}: {source}", path.display())]
     Read {
@@ -175,7 +184,8 @@ fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, OutsideError> {
     let (field, what) = ("privateKey", "private key");
-    PrivateKeyDer::from_pem_slice(&read(field, path)?).map_err(|_| OutsideError::Empty {
+    let pem = read_mounted(path).map_err(|source| OutsideError::Key { field, source })?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| OutsideError::Empty {
         field,
         path: path.to_owned(),
         what,

@@ -7,6 +7,7 @@
 
 mod policy;
 mod resilience;
+mod revocation;
 mod route;
 mod service;
 mod snapshot;

@@ -11,6 +11,8 @@ pub enum ResourceName {
     Own,
     /// `bundle`: the trust roots.
     Bundle,
+    /// `revocations`: who is refused all the same.
+    Revocations,
     /// `lookup/<authority>`.
     Lookup(String),
     /// `service/<host>:<port>`.
@@ -32,6 +34,7 @@ impl fmt::Display for ResourceName {
         match self {
             Self::Own => f.write_str("self"),
             Self::Bundle => f.write_str("bundle"),
+            Self::Revocations => f.write_str("revocations"),
             Self::Lookup(authority) => write!(f, "lookup/{authority}"),
             Self::Service(key) => write!(f, "service/{key}"),
             Self::Endpoints(key) => write!(f, "endpoints/{key}"),
@@ -46,6 +49,7 @@ impl FromStr for ResourceName {
         let name = match text.split_once('/') {
             None if text == "self" => Some(Self::Own),
             None if text == "bundle" => Some(Self::Bundle),
+            None if text == "revocations" => Some(Self::Revocations),
             Some(("lookup", authority)) if !authority.is_empty() => Some(Self::Lookup(authority.to_owned())),
             Some(("service", key)) => service_key(key).map(Self::Service),
             Some(("endpoints", key)) => service_key(key).map(Self::Endpoints),
@@ -71,6 +75,7 @@ mod tests {
         for name in [
             ResourceName::Own,
             ResourceName::Bundle,
+            ResourceName::Revocations,
             ResourceName::Lookup("reviews:9080".into()),
             ResourceName::Lookup("[::1]:9080".into()),
             ResourceName::Service(key.clone()),

@@ -176,6 +176,8 @@ fn described(facts: &Facts, now: SystemTime) -> Vec<(&'static str, String)> {
         ("DNS names", facts.dns.join(", ")),
         ("IP addresses", joined(&facts.ips)),
         ("other names", facts.other_names.join(", ")),
+        ("workload", facts.workload.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("serial number", facts.serial.to_string()),
     ];
     // The one URI of a workload or a CA is the line above already.
     let said_already = facts.uris.len() == 1 && !lines[2].1.starts_with('(');

@@ -7,6 +7,7 @@ pub mod identity;
 pub mod place;
 pub mod policy;
 pub mod resilience;
+pub mod revocation;
 pub mod route;
 pub mod service;
 pub mod snapshot;
@@ -20,6 +21,7 @@ pub use resilience::{
     ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy,
     TrafficPolicy,
 };
+pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
 pub use route::{FullRegex, Match, Order, RequestFacts, RouteTable, Rule, StringMatch, WeightedBackend};
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};

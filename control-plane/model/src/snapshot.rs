@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    Endpoint, Endpoints, Host, InboundPolicy, NamedEndpoint, Place, Protocol, Service, ServiceKey, SpiffeId,
-    WorkloadName,
+    Endpoint, Endpoints, Host, InboundPolicy, NamedEndpoint, Place, Protocol, Revocations, Service,
+    ServiceKey, SpiffeId, WorkloadName,
 };
 
 /// Everything that the control plane knows to tell its proxies.
@@ -40,6 +40,8 @@ pub struct Mesh {
     pub exported: BTreeMap<Arc<str>, BTreeSet<String>>,
     /// What is known by a DNS name, which only the proxies know the addresses of.
     pub named: Named,
+    /// Who is refused although its certificate is still valid.
+    pub revocations: Arc<Revocations>,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
     pub cluster_domain: Arc<str>,
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     problem::{Problem, Severity},
     snapshot::Store,
-    status::{Life, OwnCertificates, Problems, Proxies, Proxy, Purpose},
+    status::{Life, OwnCertificates, Problems, Proof, Proxies, Proxy, Purpose},
 };
 
 /// What the admin port tells people on this host.
@@ -46,6 +46,8 @@ struct Arrived {
     up_to_date: usize,
     /// Those that have not acknowledged the newest configuration yet.
     behind: Vec<WorkloadName>,
+    /// Those whose certificates do not prove that they are this workload, but only one of its service account.
+    unproven: Vec<WorkloadName>,
     /// Those that have refused their last transaction, and why.
     refused: BTreeMap<String, String>,
 }
@@ -64,6 +66,9 @@ impl Summary {
             match (proxy.configuration_version, configuration_version) {
                 (Some(has), Some(newest)) if has >= newest => arrived.up_to_date += 1,
                 _ => arrived.behind.push(proxy.workload.clone()),
+            }
+            if proxy.proof != Proof::Proven {
+                arrived.unproven.push(proxy.workload.clone());
             }
             if let Some(refused) = &proxy.refused {
                 arrived.refused.insert(proxy.workload.to_string(), refused.reason.clone());

@@ -8,6 +8,7 @@ mod destination_rules;
 mod dialled;
 mod hosts;
 mod inbound;
+mod revocations;
 mod routes;
 mod services;
 mod workloads;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub default_namespace: String,
     /// The namespace whose documents count for the whole mesh.
     pub root_namespace: String,
+    /// The namespace of the control plane; its `Revocation`s count for the whole mesh too.
+    pub own_namespace: String,
 }
 
 impl Default for Settings {
@@ -44,6 +47,7 @@ impl Default for Settings {
             cluster_domain: "cluster.local".to_owned(),
             default_namespace: "default".to_owned(),
             root_namespace: "istio-system".to_owned(),
+            own_namespace: "selvedge".to_owned(),
         }
     }
 }
@@ -69,6 +73,10 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
     let finished = workloads.finish(&previous.workloads);
     let redirected = workloads.redirected(&finished);
     let mesh = Mesh {
+        revocations: keep(
+            revocations::revocations(resources, settings, &mut problems),
+            Some(&previous.revocations),
+        ),
         callers: dialled::callers(&catalog, &endpoints),
         named: dialled::named(&catalog, &endpoints, workloads.named(), &redirected),
         redirected: redirected.into_iter().filter_map(|(host, here)| Some((host.ip()?, here))).collect(),

@@ -13,7 +13,7 @@ use super::{
     document::{Document, Metadata, MetadataWords, Origin, Reading, wrong},
     endpoint_slice, gateway_tcp, namespace,
     node::{Lines, Node, Value},
-    peer_authentication, pod, service, service_entry,
+    peer_authentication, pod, revocation, service, service_entry,
     typed::{self, FieldError, Seen, UnknownField},
     virtual_service, words, workload_entry,
 };
@@ -31,6 +31,8 @@ const GATEWAY: &[&str] = &[
     "gateway.networking.k8s.io/v1alpha2",
 ];
 
+const OURS: &[&str] = &["selvedge.io/v1alpha1"];
+
 /// The kinds that are acted on, and the versions of each that mean the same.
 pub(crate) const KINDS: &[(&str, &[&str])] = &[
     ("Namespace", &["v1"]),
@@ -44,6 +46,7 @@ pub(crate) const KINDS: &[(&str, &[&str])] = &[
     ("PeerAuthentication", SECURITY),
     ("TCPRoute", GATEWAY),
     ("TLSRoute", GATEWAY),
+    ("Revocation", OURS),
 ];
 
 /// Kinds whose objects live in no namespace.
@@ -333,6 +336,7 @@ fn read_kind(node: &Node, name: &DocumentName, origin: &Origin) -> Result<(Resou
             .with_spec(|words, reading| gateway_tcp::read(words, Layer::Tcp, reading), Resource::TcpRoute),
         "TLSRoute" => document
             .with_spec(|words, reading| gateway_tcp::read(words, Layer::Tls, reading), Resource::TcpRoute),
+        "Revocation" => document.with_spec(revocation::read, Resource::Revocation),
         kind => Err(wrong("kind", format!("{kind} is not acted on"))),
     }
 }

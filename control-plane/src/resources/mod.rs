@@ -14,6 +14,7 @@ pub mod namespace;
 mod node;
 pub mod peer_authentication;
 pub mod pod;
+pub mod revocation;
 pub mod service;
 pub mod service_entry;
 mod typed;
@@ -32,6 +33,7 @@ pub use self::{
     namespace::NamespaceSpec,
     peer_authentication::PeerAuthenticationSpec,
     pod::PodSpec,
+    revocation::RevocationSpec,
     service::ServiceSpec,
     service_entry::ServiceEntrySpec,
     virtual_service::VirtualServiceSpec,
@@ -63,6 +65,8 @@ pub struct Resources {
     pub peer_authentications: Vec<Arc<Document<PeerAuthenticationSpec>>>,
     /// `TCPRoute` and `TLSRoute`.
     pub tcp_routes: Vec<Arc<Document<TcpRouteSpec>>>,
+    /// `Revocation`.
+    pub revocations: Vec<Arc<Document<RevocationSpec>>>,
 }
 
 /// One document of any kind that is acted on.
@@ -88,6 +92,8 @@ pub enum Resource {
     PeerAuthentication(Arc<Document<PeerAuthenticationSpec>>),
     /// `TCPRoute` or `TLSRoute`.
     TcpRoute(Arc<Document<TcpRouteSpec>>),
+    /// `Revocation`.
+    Revocation(Arc<Document<RevocationSpec>>),
 }
 
 macro_rules! of_any_kind {
@@ -103,6 +109,7 @@ macro_rules! of_any_kind {
             Resource::DestinationRule($document) => $body,
             Resource::PeerAuthentication($document) => $body,
             Resource::TcpRoute($document) => $body,
+            Resource::Revocation($document) => $body,
         }
     };
 }
@@ -138,6 +145,7 @@ impl Resources {
             Resource::DestinationRule(document) => self.destination_rules.push(document),
             Resource::PeerAuthentication(document) => self.peer_authentications.push(document),
             Resource::TcpRoute(document) => self.tcp_routes.push(document),
+            Resource::Revocation(document) => self.revocations.push(document),
         }
     }
 
@@ -166,7 +174,8 @@ impl Resources {
             virtual_services,
             destination_rules,
             peer_authentications,
-            tcp_routes
+            tcp_routes,
+            revocations
         );
     }
 
@@ -182,6 +191,7 @@ impl Resources {
             + self.destination_rules.len()
             + self.peer_authentications.len()
             + self.tcp_routes.len()
+            + self.revocations.len()
     }
 
     /// Whether there is no document at all.

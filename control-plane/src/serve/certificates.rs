@@ -1,8 +1,11 @@
 //! The certificates service: signs a request for exactly the identity that was proven.
 //!
-//! Proof is a join token, in a cluster a ServiceAccount token, or for renewal the client certificate. A
-//! workload that no document names yet is served too: a proxy may start before its `WorkloadEntry`, and a
-//! certificate says who it is, not what it may do.
+//! Proof is a join token, in a cluster a ServiceAccount token, or for renewal the client certificate. Each
+//! certificate says which workload it was issued to, and is renewed for no other.
+//!
+//! A workload that no document names yet is served too, since a proxy may start before its `WorkloadEntry`; but its
+//! certificates are short ([`Certificates::grace`]), and so are those of one that no document names any more, until
+//! it gets none. Who is revoked gets none at all.
 
 use std::{
     sync::Arc,
@@ -13,9 +16,11 @@ use selvedge_api::wire::{self, certificates_server};
 use selvedge_certs::{
     ca::{Authority, SignError},
     control_plane_identity,
+    facts::Facts,
+    holder::{Basis, Workload},
     verify::Peer,
 };
-use selvedge_model::{SpiffeId, WorkloadName, identity::IdentityError};
+use selvedge_model::{Holder, Revocation, SpiffeId, WorkloadName, identity::IdentityError};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -23,7 +28,13 @@ use super::{
     bundle_to_wire,
     connection::Client,
 };
-use crate::{metrics::Metrics, snapshot::Store};
+use crate::{
+    metrics::Metrics,
+    snapshot::{Membership, Snapshot, Store},
+};
+
+/// Shorter than this no certificate is worth while: X.509 dates have whole seconds.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Why no certificate was signed.
 #[derive(Debug, thiserror::Error)]
@@ -43,10 +54,12 @@ pub enum Refusal {
     /// No namespace and name.
     #[error("workload: {0}")]
     WorkloadName(#[from] IdentityError),
-    /// The token is for one workload, and another one asked.
-    #[error("the token is for workload {allowed}, not for {asked}")]
+    /// The proof is for one workload, and another one asked.
+    #[error("the {proof} is for workload {allowed}, not for {asked}")]
     OtherWorkload {
-        /// Whom the token names.
+        /// What was shown: a token or a certificate.
+        proof: &'static str,
+        /// Whom it names.
         allowed: WorkloadName,
         /// Who asked.
         asked: WorkloadName,
@@ -72,6 +85,21 @@ pub enum Refusal {
         /// Who asked.
         workload: WorkloadName,
     },
+    /// A document says that it is not to be let in.
+    #[error("{0}; ask whoever wrote that document")]
+    Revoked(Box<Revocation>),
+    /// It was in a document, and is not any more.
+    #[error(
+        "workload {0} is in no document any more, so it is no longer a member of the mesh; if it is to be, add its \
+         WorkloadEntry (in a cluster: start its pod) again"
+    )]
+    Removed(WorkloadName),
+    /// It is in no document, and was not since this control plane started.
+    #[error(
+        "workload {0} is in no document; add a WorkloadEntry of that namespace and name, with spec.serviceAccount and \
+         spec.address"
+    )]
+    NoMember(WorkloadName),
     /// Nothing is known about any workload yet.
     #[error("the control plane is starting and has not read its configuration yet; try again")]
     Starting,
@@ -95,6 +123,8 @@ impl Refusal {
             Self::OtherWorkload { .. } => "other-workload",
             Self::OtherIdentity { .. } => "other-identity",
             Self::OtherNamespace { .. } => "other-namespace",
+            Self::Revoked(_) => "revoked",
+            Self::Removed(_) | Self::NoMember(_) => "no-member",
             Self::Starting => "starting",
             Self::Sign(SignError::Request(_) | SignError::Lifetime { .. }) => "request",
             Self::Sign(_) => "authority",
@@ -122,6 +152,9 @@ impl Refusal {
             Self::Sign(_) => internal(),
             Self::Starting => Status::unavailable(message),
             Self::Reserved(_)
+            | Self::Revoked(_)
+            | Self::Removed(_)
+            | Self::NoMember(_)
             | Self::OtherWorkload { .. }
             | Self::OtherIdentity { .. }
             | Self::OtherNamespace { .. } => Status::permission_denied(message),
@@ -142,6 +175,8 @@ pub struct Certificates {
     pub store: Arc<Store>,
     /// The longest lifetime of a certificate, and the one that is given when none is asked for.
     pub max_ttl: Duration,
+    /// How long a workload that is in no document still gets certificates, and the longest lifetime of these.
+    pub grace: Duration,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -149,14 +184,31 @@ pub struct Certificates {
 /// Proven, by one way or the other.
 enum Proven {
     Token(Proof),
-    Certificate(SpiffeId),
+    Certificate(Box<Peer>),
 }
 
 impl Proven {
     fn identity(&self) -> &SpiffeId {
         match self {
             Self::Token(proof) => &proof.identity,
-            Self::Certificate(identity) => identity,
+            Self::Certificate(peer) => &peer.identity,
+        }
+    }
+
+    /// The only workload that it is good for.
+    fn workload(&self) -> Option<&WorkloadName> {
+        match self {
+            Self::Token(proof) => proof.workload.as_ref(),
+            Self::Certificate(peer) => peer.workload.as_ref().map(|workload| &workload.name),
+        }
+    }
+
+    /// How it is known that its bearer is that workload.
+    fn basis(&self) -> Basis {
+        match self {
+            Self::Token(Proof { workload: Some(_), .. }) => Basis::Proven,
+            Self::Certificate(peer) => peer.workload.as_ref().map_or(Basis::Claimed, |workload| workload.basis),
+            Self::Token(_) => Basis::Claimed,
         }
     }
 
@@ -180,18 +232,28 @@ impl Certificates {
         now: SystemTime,
     ) -> Result<wire::SignResponse, Refusal> {
         let workload: WorkloadName = request.workload.parse()?;
-        let proven = self.prove(peer, request.token.as_deref(), &workload, now).await?;
+        let proven = self.prove(peer, request.token.as_deref(), now).await?;
+        if let Some(allowed) = proven.workload().filter(|allowed| **allowed != workload) {
+            let (proof, allowed) = (proven.word(), allowed.clone());
+            return Err(Refusal::OtherWorkload { proof, allowed, asked: workload });
+        }
         let identity = proven.identity();
-        self.belongs(identity, &workload)?;
+        let snapshot = self.store.current().ok_or(Refusal::Starting)?;
+        belongs(&snapshot, identity, &workload)?;
+        is_allowed(&snapshot, &proven, &workload, now)?;
         let asked = request.ttl_seconds.map_or(self.max_ttl, Duration::from_secs);
-        let ttl = asked.min(self.max_ttl);
-        let sign = || Ok::<_, Refusal>(self.authority.sign(&request.csr, identity, ttl, now)?);
+        let ttl = asked.min(self.longest(&snapshot, &proven, &workload, now)?);
+        let holder = Workload { name: workload.clone(), basis: proven.basis() };
+        let sign =
+            || Ok::<_, Refusal>(self.authority.sign_for(&request.csr, identity, &holder, ttl, now)?);
         let chain = match &proven {
             Proven::Token(proof) => self.attestor.redeem(proof, now, sign)?,
             Proven::Certificate(_) => sign()?,
         };
         self.metrics.certificate_signed(proven.word());
-        tracing::info!(%workload, %identity, ?ttl, proof = proven.word(), "certificate signed");
+        let serial = chain.first().and_then(|leaf| Facts::parse(leaf).ok()).map(|facts| facts.serial);
+        let serial = serial.as_ref().map(tracing::field::display);
+        tracing::info!(workload = %holder, %identity, serial, ?ttl, proof = proven.word(), "certificate signed");
         Ok(wire::SignResponse {
             chain: chain.iter().map(|certificate| certificate.to_vec().into()).collect(),
             bundle: Some(bundle_to_wire(&self.authority.bundle())),
@@ -202,7 +264,6 @@ impl Certificates {
         &self,
         peer: Option<&Peer>,
         token: Option<&str>,
-        workload: &WorkloadName,
         now: SystemTime,
     ) -> Result<Proven, Refusal> {
         if let Some(token) = token {
@@ -211,11 +272,6 @@ impl Certificates {
                 Some(service_accounts) => service_accounts.verify(token, now).await?,
                 None => return Err(self.no_join_token(token, now).into()),
             };
-            if let Some(allowed) = &proof.workload
-                && allowed != workload
-            {
-                return Err(Refusal::OtherWorkload { allowed: allowed.clone(), asked: workload.clone() });
-            }
             return Ok(Proven::Token(proof));
         }
         let peer = peer.ok_or(Refusal::NoProof)?;
@@ -225,7 +281,31 @@ impl Certificates {
         if peer.identity == control_plane_identity(self.authority.trust_domain()) {
             return Err(Refusal::Reserved(peer.identity.clone()));
         }
-        Ok(Proven::Certificate(peer.identity.clone()))
+        Ok(Proven::Certificate(Box::new(peer.clone())))
+    }
+
+    /// How long the certificate may last, as far as that depends on the documents.
+    fn longest(
+        &self,
+        snapshot: &Snapshot,
+        proven: &Proven,
+        workload: &WorkloadName,
+        now: SystemTime,
+    ) -> Result<Duration, Refusal> {
+        let is_over = |since: SystemTime| now.duration_since(since).unwrap_or_default() >= self.grace;
+        match snapshot.membership(workload) {
+            Membership::Present => return Ok(self.max_ttl),
+            Membership::Left(at) if is_over(at) => return Err(Refusal::Removed(workload.clone())),
+            // This run does not know it. An earlier one did, or another replica, if it has a certificate.
+            Membership::Unknown(since) if is_over(since) && matches!(proven, Proven::Certificate(_)) => {
+                return Err(Refusal::Removed(workload.clone()));
+            }
+            Membership::Left(_) | Membership::Unknown(_) => {}
+        }
+        if self.grace < SHORTEST {
+            return Err(Refusal::NoMember(workload.clone()));
+        }
+        Ok(self.grace.min(self.max_ttl))
     }
 
     /// Why something else than a join token proves nothing here.
@@ -236,21 +316,37 @@ impl Certificates {
         }
     }
 
-    /// Whether the workload has this identity, or may have it one day.
-    fn belongs(&self, proven: &SpiffeId, workload: &WorkloadName) -> Result<(), Refusal> {
-        let snapshot = self.store.current().ok_or(Refusal::Starting)?;
-        match snapshot.mesh().workloads.get(workload) {
-            Some(known) if known.identity != *proven => Err(Refusal::OtherIdentity {
-                proven: proven.clone(),
-                workload: workload.clone(),
-                expected: known.identity.clone(),
-            }),
-            None if workload.namespace() != proven.namespace() => {
-                Err(Refusal::OtherNamespace { proven: proven.clone(), workload: workload.clone() })
-            }
-            _ => Ok(()),
+}
+
+/// Whether the workload has this identity, or may have it one day.
+fn belongs(snapshot: &Snapshot, proven: &SpiffeId, workload: &WorkloadName) -> Result<(), Refusal> {
+    match snapshot.mesh().workloads.get(workload) {
+        Some(known) if known.identity != *proven => Err(Refusal::OtherIdentity {
+            proven: proven.clone(),
+            workload: workload.clone(),
+            expected: known.identity.clone(),
+        }),
+        None if workload.namespace() != proven.namespace() => {
+            Err(Refusal::OtherNamespace { proven: proven.clone(), workload: workload.clone() })
         }
+        _ => Ok(()),
     }
+}
+
+/// Whether nothing revokes the identity, the workload, or the certificate that is shown.
+fn is_allowed(
+    snapshot: &Snapshot,
+    proven: &Proven,
+    workload: &WorkloadName,
+    now: SystemTime,
+) -> Result<(), Refusal> {
+    let serial = match proven {
+        Proven::Certificate(peer) => Some(&peer.serial),
+        Proven::Token(_) => None,
+    };
+    let holder = Holder { identity: proven.identity(), workload: Some(workload), serial };
+    let found = snapshot.mesh().revocations.find(holder, now);
+    found.map_or(Ok(()), |found| Err(Refusal::Revoked(Box::new(found.clone()))))
 }
 
 #[tonic::async_trait]
@@ -280,8 +376,8 @@ impl certificates_server::Certificates for Certificates {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use selvedge_certs::{csr::KeyAndCsr, facts::Facts};
-    use selvedge_model::Mesh;
+    use selvedge_certs::csr::KeyAndCsr;
+    use selvedge_model::{Mesh, Revocations, Revoked};
 
     use super::*;
     use crate::serve::{
@@ -310,9 +406,32 @@ mod tests {
                 service_accounts: None,
                 store,
                 max_ttl: Duration::from_secs(3600),
+                grace: GRACE,
                 metrics: Arc::default(),
             };
             Self { directory, certificates }
+        }
+
+        /// The same with another mesh.
+        fn publish(&self, change: impl FnOnce(&mut Mesh)) {
+            let mut mesh = Mesh::clone(self.certificates.store.current().unwrap().mesh());
+            change(&mut mesh);
+            self.certificates.store.publish(mesh);
+        }
+
+        fn remove(&self, workload: &str) {
+            self.publish(|mesh| drop(mesh.workloads.remove(&workload.parse().unwrap())));
+        }
+
+        fn sign_at(
+            &self,
+            now: SystemTime,
+            peer: Option<&Peer>,
+            request: &wire::SignRequest,
+        ) -> Result<Facts, Refusal> {
+            let signed = self.certificates.sign(peer, request, now);
+            let response = signed.now_or_never().expect("join tokens are checked without waiting")?;
+            Ok(Facts::parse(&response.chain[0]).unwrap())
         }
 
         fn token(&self, account: &str, workload: Option<&str>, once: bool) -> String {
@@ -328,11 +447,11 @@ mod tests {
         }
 
         fn sign(&self, peer: Option<&Peer>, request: &wire::SignRequest) -> Result<Facts, Refusal> {
-            let signed = self.certificates.sign(peer, request, SystemTime::now());
-            let response = signed.now_or_never().expect("join tokens are checked without waiting")?;
-            Ok(Facts::parse(&response.chain[0]).unwrap())
+            self.sign_at(SystemTime::now(), peer, request)
         }
     }
+
+    const GRACE: Duration = Duration::from_secs(600);
 
     fn request(account: &str, workload: &str, token: Option<String>) -> wire::SignRequest {
         let csr = KeyAndCsr::generate(&identity("shop", account)).unwrap().der;
@@ -342,7 +461,141 @@ mod tests {
     fn peer(account: &str) -> Peer {
         let now = SystemTime::now();
         let minute = Duration::from_secs(60);
-        Peer { identity: identity("shop", account), not_before: now - minute, not_after: now + minute }
+        Peer {
+            identity: identity("shop", account),
+            not_before: now - minute,
+            not_after: now + 60 * minute,
+            serial: "4fa0".parse().unwrap(),
+            workload: None,
+        }
+    }
+
+    /// Whoever has the certificate `facts`.
+    fn holder(facts: &Facts) -> Peer {
+        Peer {
+            serial: facts.serial.clone(),
+            workload: facts.workload.clone(),
+            ..peer(facts.identity().unwrap().service_account())
+        }
+    }
+
+    fn claims(name: &str, basis: Basis) -> Option<Workload> {
+        Some(Workload { name: name.parse().unwrap(), basis })
+    }
+
+    #[test]
+    fn a_token_for_one_workload_stays_good_for_that_one_alone_through_every_renewal() {
+        let f = Fixture::new();
+        f.publish(|mesh| testing::add_workload(mesh, "shop/reviews-2", "reviews"));
+        let token = f.token("reviews", Some("shop/reviews-1"), false);
+
+        let mut leaf = f.sign(None, &request("reviews", "shop/reviews-1", Some(token))).unwrap();
+        for _ in 0..2 {
+            assert_eq!(leaf.workload, claims("shop/reviews-1", Basis::Proven));
+            let other = f.sign(Some(&holder(&leaf)), &request("reviews", "shop/reviews-2", None)).unwrap_err();
+            assert!(matches!(other, Refusal::OtherWorkload { proof: "certificate", .. }), "{other}");
+            leaf = f.sign(Some(&holder(&leaf)), &request("reviews", "shop/reviews-1", None)).unwrap();
+        }
+    }
+
+    #[test]
+    fn who_only_claims_to_be_a_workload_is_held_to_it_and_never_passes_for_proven() {
+        let f = Fixture::new();
+        f.publish(|mesh| testing::add_workload(mesh, "shop/reviews-2", "reviews"));
+        let token = f.token("reviews", None, false);
+
+        let leaf = f.sign(None, &request("reviews", "shop/reviews-1", Some(token))).unwrap();
+        assert_eq!(leaf.workload, claims("shop/reviews-1", Basis::Claimed));
+
+        let renewed = f.sign(Some(&holder(&leaf)), &request("reviews", "shop/reviews-1", None)).unwrap();
+        assert_eq!(renewed.workload, leaf.workload);
+        let other = f.sign(Some(&holder(&leaf)), &request("reviews", "shop/reviews-2", None)).unwrap_err();
+        assert!(matches!(other, Refusal::OtherWorkload { .. }), "{other}");
+    }
+
+    #[test]
+    fn who_is_in_no_document_any_more_is_renewed_for_the_grace_and_then_no_longer() {
+        let f = Fixture::new();
+        let renewal = request("reviews", "shop/reviews-1", None);
+        let token = request("reviews", "shop/reviews-1", Some(f.token("reviews", None, false)));
+        f.remove("shop/reviews-1");
+        let now = SystemTime::now();
+
+        let short = f.sign_at(now, Some(&peer("reviews")), &renewal).unwrap();
+        assert!(short.not_after <= now + GRACE, "{:?}", short.not_after);
+        f.sign_at(now, None, &token).unwrap();
+
+        let later = now + GRACE + Duration::from_secs(1);
+        let refused = f.sign_at(later, Some(&peer("reviews")), &renewal).unwrap_err();
+        assert!(matches!(refused, Refusal::Removed(_)), "{refused}");
+        // Nor by a token that is still good, which would begin it all again.
+        let key = TokenKey::load_or_create(f.directory.path()).unwrap();
+        let grant = Grant {
+            identity: identity("shop", "reviews"),
+            workload: None,
+            ttl: 2 * GRACE,
+            once: false,
+        };
+        let long = attestation::create(&key, &grant, [0; 32], now).unwrap();
+        let again = request("reviews", "shop/reviews-1", Some(long));
+        assert!(matches!(f.sign_at(later, None, &again), Err(Refusal::Removed(_))));
+
+        f.publish(|mesh| testing::add_workload(mesh, "shop/reviews-1", "reviews"));
+        f.sign_at(later, Some(&peer("reviews")), &renewal).unwrap();
+    }
+
+    #[test]
+    fn a_control_plane_that_has_just_started_cuts_nobody_off() {
+        let f = Fixture::new();
+        let renewal = request("reviews", "shop/reviews-7", None);
+        let now = SystemTime::now();
+
+        f.sign_at(now, Some(&peer("reviews")), &renewal).unwrap();
+
+        let later = f.sign_at(now + GRACE + Duration::from_secs(1), Some(&peer("reviews")), &renewal);
+        assert!(matches!(later, Err(Refusal::Removed(_))), "{later:?}");
+    }
+
+    #[test]
+    fn who_is_in_no_document_yet_gets_short_certificates_for_as_long_as_its_token_is_good() {
+        let f = Fixture::new();
+        let early = request("payment", "shop/payment-1", Some(f.token("payment", None, false)));
+        let now = SystemTime::now();
+
+        let leaf = f.sign_at(now, None, &early).unwrap();
+        assert!(leaf.not_after <= now + GRACE, "{:?}", leaf.not_after);
+
+        let strict = Certificates { grace: Duration::ZERO, ..f.certificates };
+        let refused = strict.sign(None, &early, now).now_or_never().unwrap();
+        assert!(matches!(refused, Err(Refusal::NoMember(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn who_is_revoked_gets_no_certificate_by_whatever_proof() {
+        let f = Fixture::new();
+        let renewal = request("reviews", "shop/reviews-1", None);
+        let token = request("reviews", "shop/reviews-1", Some(f.token("reviews", None, false)));
+        let serial = "4fa0".parse().unwrap();
+        for (revoked, tokens_too) in [
+            (Revoked::Identity(identity("shop", "reviews")), true),
+            (Revoked::Workload("shop/reviews-1".parse().unwrap()), true),
+            (Revoked::Serial { serial, namespace: None }, false),
+        ] {
+            let entry = Revocation {
+                revoked,
+                document: "Revocation selvedge/a".into(),
+                reason: Some("stolen".into()),
+                until: None,
+            };
+            f.publish(|mesh| mesh.revocations = Arc::new(Revocations::new(vec![entry])));
+
+            let refused = f.sign(Some(&peer("reviews")), &renewal).unwrap_err();
+            assert!(matches!(refused, Refusal::Revoked(_)), "{refused}");
+            assert!(refused.to_string().contains("Revocation selvedge/a (stolen)"), "{refused}");
+            assert_eq!(f.sign(None, &token).is_err(), tokens_too);
+        }
+        f.publish(|mesh| mesh.revocations = Arc::default());
+        f.sign(Some(&peer("reviews")), &renewal).unwrap();
     }
 
     #[test]

@@ -16,7 +16,7 @@ use selvedge_api::{
     wire::{self, client_message::Message},
 };
 use selvedge_certs::verify::Peer;
-use selvedge_model::{Workload, WorkloadName};
+use selvedge_model::{Holder, Workload, WorkloadName};
 use selvedge_ops::Drain;
 use tokio::{
     sync::{mpsc, watch},
@@ -33,7 +33,7 @@ use crate::{
         diff::{self, Difference, Pace, Refused, Versions},
         view::{self, Subject},
     },
-    status::{Proxies, Proxy, RefusedTransaction, Registration},
+    status::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
 };
 
 /// From the stream's start to its Hello.
@@ -100,7 +100,7 @@ fn reason(code: Code) -> &'static str {
     match code {
         Code::Unauthenticated => "unauthenticated",
         Code::NotFound => "unknown-workload",
-        Code::PermissionDenied => "other-identity",
+        Code::PermissionDenied => "not-allowed",
         Code::InvalidArgument => "protocol",
         Code::ResourceExhausted => "too-many-subscriptions",
         Code::DeadlineExceeded => "silent",
@@ -161,6 +161,8 @@ impl Conversation {
                 },
                 changed = self.snapshots.changed() => {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping; come back"))?;
+                    // At once, and not when what is under way has been answered.
+                    session.admit(&*self.snapshot()?)?;
                     session.due = true;
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -311,9 +313,19 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether the workload exists and is who the certificate says.
+    /// Whether the workload exists, is who the certificate says, and is not revoked.
     fn admit(&self, snapshot: &Snapshot) -> Result<Arc<Workload>, Status> {
         let name = &self.workload;
+        if let Some(bound) = self.peer.workload.as_ref().filter(|bound| bound.name != *name) {
+            return Err(Status::permission_denied(format!(
+                "the certificate is for workload {}, not for {name}",
+                bound.name
+            )));
+        }
+        let holder = Holder { workload: Some(name), ..self.peer.holder() };
+        if let Some(found) = snapshot.mesh().revocations.find(holder, SystemTime::now()) {
+            return Err(Status::permission_denied(format!("{found}; ask whoever wrote that document")));
+        }
         let Some(workload) = snapshot.mesh().workloads.get(name) else {
             return Err(Status::not_found(format!(
                 "workload {name} is in no document; add a WorkloadEntry with metadata.namespace: {}, \
@@ -428,6 +440,8 @@ impl Session {
         Proxy {
             workload: self.workload.clone(),
             identity: self.peer.identity.clone(),
+            proof: Proof::of(&self.peer),
+            certificate_serial: self.peer.serial.clone(),
             address,
             proxy_version: self.proxy_version.clone(),
             connected_at: SystemTime::now(),

@@ -69,6 +69,7 @@ impl World {
             service_accounts: None,
             store: Arc::clone(&store),
             max_ttl: Duration::from_secs(3600),
+            grace: Duration::from_secs(600),
             metrics: Arc::clone(&metrics),
         };
         let shown = Arc::new(crate::status::OwnCertificates::new(&authority, Arc::clone(&metrics)));

@@ -45,7 +45,7 @@ impl TokenFiles {
     /// Opens the directory, or makes it, for this user only (0700); writes nothing yet.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be made, or if others may write to it.
     pub fn open(directory: &Path, key: TokenKey, root_sha256: [u8; 32]) -> Result<Self, FileError> {
         make(directory)?;
         Ok(Self { directory: directory.to_owned(), key, root_sha256, written: BTreeMap::new() })
@@ -126,7 +126,8 @@ impl TokenFiles {
 
 fn make(directory: &Path) -> Result<(), FileError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|source| FileError::Write { path: directory.to_owned(), source })
+    made.map_err(|source| FileError::Write { path: directory.to_owned(), source })?;
+    files::check_directory(directory)
 }
 
 #[cfg(test)]

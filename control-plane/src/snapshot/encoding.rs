@@ -14,7 +14,7 @@ use selvedge_api::{
     ResourceName,
     wire::{self, resource::Body},
 };
-use selvedge_model::{Endpoints, Service, Workload};
+use selvedge_model::{Endpoints, Revocations, Service, Workload};
 
 /// How much of the hash a version keeps, in bytes: enough that two contents never meet.
 const VERSION_BYTES: usize = 16;
@@ -62,6 +62,7 @@ pub struct Encodings {
     workloads: Parts<Workload>,
     services: Parts<Service>,
     endpoints: Parts<Endpoints>,
+    revocations: Parts<Revocations>,
 }
 
 impl Encodings {
@@ -83,11 +84,19 @@ impl Encodings {
         self.endpoints.find_or(endpoints, encode_endpoints)
     }
 
+    /// The resource `revocations`.
+    pub fn revocations(&self, revocations: &Arc<Revocations>) -> Encoded {
+        self.revocations.find_or(revocations, |revocations| {
+            Encoded::new(ResourceName::Revocations, Body::Revocations(revocations.into()))
+        })
+    }
+
     /// Lets go of what no mesh holds any more.
     pub(super) fn forget_unused(&self) {
         self.workloads.forget_unused();
         self.services.forget_unused();
         self.endpoints.forget_unused();
+        self.revocations.forget_unused();
     }
 }
 

@@ -6,4 +6,4 @@ pub mod store;
 pub mod view;
 
 pub use encoding::Encoded;
-pub use store::{Snapshot, Store};
+pub use store::{Membership, Snapshot, Store};

@@ -1,16 +1,17 @@
 //! The mesh as it is now, with a version, told to everyone who waits for it.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use selvedge_api::{ResourceName, wire::resource::Body};
 use selvedge_certs::bundle::Bundle;
-use selvedge_model::Mesh;
+use selvedge_model::{Mesh, WorkloadName};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -19,6 +20,9 @@ use tokio::{
 use super::encoding::{Encoded, Encodings};
 use crate::serve::bundle_to_wire;
 
+/// How many workloads that are gone are remembered; the first to go are forgotten first.
+const MOST_DEPARTED: usize = 10_000;
+
 /// The mesh at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -26,6 +30,49 @@ pub struct Snapshot {
     mesh: Arc<Mesh>,
     bundle: Encoded,
     encodings: Arc<Encodings>,
+    members: Members,
+}
+
+/// Who was in the mesh before.
+#[derive(Debug, Clone)]
+struct Members {
+    /// When this run's first mesh was published.
+    since: SystemTime,
+    /// Workloads that were in an earlier mesh of this run, and when they were not any more.
+    departed: Arc<BTreeMap<WorkloadName, SystemTime>>,
+}
+
+impl Members {
+    /// The same after `mesh` has followed on `before`, at `now`.
+    fn next(&self, before: &Mesh, mesh: &Mesh, now: SystemTime) -> Self {
+        let gone = |name: &&WorkloadName| !mesh.workloads.contains_key(*name);
+        let mut newly = before.workloads.keys().filter(gone).peekable();
+        let back = self.departed.keys().any(|name| mesh.workloads.contains_key(name));
+        if newly.peek().is_none() && !back {
+            return self.clone();
+        }
+        let mut departed = (*self.departed).clone();
+        departed.retain(|name, _| !mesh.workloads.contains_key(name));
+        departed.extend(newly.map(|name| (name.clone(), now)));
+        let surplus = departed.len().saturating_sub(MOST_DEPARTED);
+        if surplus > 0 {
+            let mut by_age: Vec<_> = departed.into_iter().collect();
+            by_age.sort_by_key(|(_, gone)| *gone);
+            departed = by_age.into_iter().skip(surplus).collect();
+        }
+        Self { since: self.since, departed: Arc::new(departed) }
+    }
+}
+
+/// Whether a workload is in the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    /// It is.
+    Present,
+    /// It was, until then.
+    Left(SystemTime),
+    /// Not since this run's first mesh, which was published then.
+    Unknown(SystemTime),
 }
 
 impl Snapshot {
@@ -42,6 +89,17 @@ impl Snapshot {
     /// The resource `bundle`: the trust roots.
     pub fn bundle(&self) -> &Encoded {
         &self.bundle
+    }
+
+    /// Whether `workload` is in the mesh, or was.
+    pub fn membership(&self, workload: &WorkloadName) -> Membership {
+        if self.mesh.workloads.contains_key(workload) {
+            return Membership::Present;
+        }
+        match self.members.departed.get(workload) {
+            Some(gone) => Membership::Left(*gone),
+            None => Membership::Unknown(self.members.since),
+        }
     }
 
     /// The mesh's parts as they are sent.
@@ -90,11 +148,17 @@ impl Store {
 
     fn send(&self, bundle: &Encoded, mesh: Arc<Mesh>) -> u64 {
         let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = SystemTime::now();
+        let members = match self.current() {
+            Some(before) => before.members.next(&before.mesh, &mesh, now),
+            None => Members { since: now, departed: Arc::default() },
+        };
         self.newest.send_replace(Some(Arc::new(Snapshot {
             version,
             mesh,
             bundle: bundle.clone(),
             encodings: Arc::clone(&self.encodings),
+            members,
         })));
         version
     }
@@ -151,6 +215,27 @@ mod tests {
 
     const DEBOUNCE: Debounce =
         Debounce { quiet: Duration::from_millis(50), longest: Duration::from_millis(500) };
+
+    #[test]
+    fn a_workload_that_is_gone_is_remembered_until_it_is_back() {
+        use crate::serve::testing;
+        let name: WorkloadName = "shop/a".parse().unwrap();
+        let store = Store::new(&testing::bundle());
+        let mut with = testing::mesh();
+        testing::add_workload(&mut with, "shop/a", "a");
+        let membership = || store.current().unwrap().membership(&name);
+
+        store.publish(testing::mesh());
+        assert!(matches!(membership(), Membership::Unknown(_)));
+        store.publish(with.clone());
+        assert_eq!(membership(), Membership::Present);
+        store.publish(testing::mesh());
+        let Membership::Left(gone) = membership() else { panic!("{:?}", membership()) };
+        store.publish(testing::mesh());
+        assert_eq!(membership(), Membership::Left(gone), "since it was seen last");
+        store.publish(with);
+        assert_eq!(membership(), Membership::Present);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn changes_that_follow_each_other_count_as_one() {

@@ -30,10 +30,10 @@ pub struct Part {
 
 /// Everything that the proxy of `workload` is to hold, if it asked for `authorities`.
 pub fn view(snapshot: &Snapshot, workload: &Arc<Workload>, authorities: &BTreeSet<Arc<str>>) -> Vec<Part> {
-    let own = Part {
-        subject: Subject::Own,
-        resources: vec![snapshot.encodings().workload(workload), snapshot.bundle().clone()],
-    };
+    let revocations = &snapshot.mesh().revocations;
+    let revocations = (!revocations.is_empty()).then(|| snapshot.encodings().revocations(revocations));
+    let resources = [snapshot.encodings().workload(workload), snapshot.bundle().clone()];
+    let own = Part { subject: Subject::Own, resources: resources.into_iter().chain(revocations).collect() };
     let namespace = workload.name.namespace();
     let asked = authorities.iter().map(|authority| part(snapshot, namespace, authority));
     std::iter::once(own).chain(asked).collect()
@@ -97,7 +97,7 @@ fn endpoints(snapshot: &Snapshot, service: &Service) -> Vec<Encoded> {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_model::Mesh;
+    use selvedge_model::{Mesh, Revocation, Revocations, Revoked};
 
     use super::*;
     use crate::{
@@ -127,6 +127,18 @@ mod tests {
         let names = names(mesh(), "shop/frontend", "nobody");
 
         assert_eq!(names, ["self", "bundle", "lookup/nobody"]);
+    }
+
+    #[test]
+    fn who_is_revoked_is_told_to_everybody_and_nothing_where_nobody_is() {
+        let mut mesh = mesh();
+        let revoked = Revoked::Identity(testing::identity("shop", "thief"));
+        let entry = Revocation { revoked, document: "Revocation a/b".into(), reason: None, until: None };
+        mesh.revocations = Arc::new(Revocations::new(vec![entry]));
+
+        for workload in ["shop/frontend", "other/frontend"] {
+            assert_eq!(names(mesh.clone(), workload, "nobody")[..3], ["self", "bundle", "revocations"]);
+        }
     }
 
     #[test]

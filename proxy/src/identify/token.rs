@@ -6,19 +6,22 @@
 //! ServiceAccount token the settings must.
 
 use std::{
-    fmt, io,
+    fmt,
     path::PathBuf,
     str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use selvedge_certs::facts::Utc;
+use selvedge_certs::{
+    facts::Utc,
+    files::{self, FileError},
+};
 use selvedge_model::{SpiffeId, TrustDomain, WorkloadName, identity::IdentityError};
 use serde::Deserialize;
 
 /// A file that is larger holds something else.
-const MAX_TOKEN_FILE: u64 = 64 << 10;
+const MAX_TOKEN_FILE: usize = 64 << 10;
 
 /// What the control plane is first known by, besides what a join token says of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,14 +61,9 @@ impl FromStr for RootSha256 {
 /// Why there is no token to join with.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file is not there (yet), or not readable.
-    #[error("the join token cannot be read from {}: {source}; check --token-file", path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the operating system says.
-        source: io::Error,
-    },
+    /// The file is not there (yet), not readable, or others may have put it there: a token says whom to trust.
+    #[error("no join token: {0}; check --token-file")]
+    File(#[from] FileError),
     /// Something else was given in its place.
     #[error(
         "the join token is not one ({reason}); make one with `selvedge token create`, or in a cluster \
@@ -179,12 +177,13 @@ impl TokenSource {
         match self {
             Self::Given(text) => Token::read(text.trim(), us, trust, now),
             Self::File(path) => {
-                let failed = |source| TokenError::File { path: path.clone(), source };
-                let size = std::fs::metadata(path).map_err(failed)?.len();
-                if size > MAX_TOKEN_FILE {
-                    return Err(malformed(format!("{} has {size} bytes", path.display())));
+                let bytes = files::read_trusted(path)?;
+                if bytes.len() > MAX_TOKEN_FILE {
+                    return Err(malformed(format!("{} has {} bytes", path.display(), bytes.len())));
                 }
-                Token::read(std::fs::read_to_string(path).map_err(failed)?.trim(), us, trust, now)
+                let text = std::str::from_utf8(&bytes);
+                let text = text.map_err(|_| malformed(format!("{} is not text", path.display())))?;
+                Token::read(text.trim(), us, trust, now)
             }
         }
     }
@@ -397,6 +396,23 @@ mod tests {
             assert!(matches!(error, TokenError::Malformed { .. }), "{error}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_that_others_may_have_written_is_not_believed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), token(&claims())).unwrap();
+        let source = TokenSource::File(file.path().to_owned());
+        let with = |mode| {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            source.read(&us(), &Trust::default(), at(1000))
+        };
+
+        let error = with(0o666).unwrap_err().to_string();
+        assert!(error.contains("can be changed by others") && error.contains("--token-file"), "{error}");
+        // As the kubelet projects one.
+        assert!(with(0o644).is_ok());
     }
 
     #[test]

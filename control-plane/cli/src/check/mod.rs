@@ -85,6 +85,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         cluster_domain: args.cluster_domain.clone(),
         default_namespace: args.default_namespace.clone(),
         root_namespace: args.root_namespace.clone(),
+        own_namespace: args.cluster.namespace.clone(),
     };
     let checked = match &args.config_dir {
         Some(directory) => documents::of_directory(directory, &settings)

@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use jsonwebtoken::{
     Algorithm, DecodingKey, Validation,
     errors::ErrorKind,
-    jwk::{AlgorithmParameters, JwkSet},
+    jwk::{AlgorithmParameters, Jwk, JwkSet, KeyOperations, PublicKeyUse},
 };
 use selvedge_kubernetes::Client;
 use serde::Deserialize;
@@ -86,9 +86,16 @@ impl std::fmt::Debug for Keys {
 /// Those of one moment.
 struct Known {
     issuer: String,
-    /// With their names.
-    keys: Vec<(Option<String>, DecodingKey)>,
+    keys: Vec<Key>,
     fetched: Instant,
+}
+
+/// One of them.
+struct Key {
+    name: Option<String>,
+    /// The only algorithm that it is for; `None` = any that its kind allows.
+    algorithm: Option<Algorithm>,
+    key: DecodingKey,
 }
 
 impl Keys {
@@ -156,21 +163,42 @@ impl Keys {
             serde_json::from_str(&get(DISCOVERY).await?).map_err(|error| unreadable(DISCOVERY, &error))?;
         let set: JwkSet =
             serde_json::from_str(&get(JWKS).await?).map_err(|error| unreadable(JWKS, &error))?;
-        let of_pairs =
-            set.keys.iter().filter(|key| !matches!(key.algorithm, AlgorithmParameters::OctetKey(_)));
-        let keys = of_pairs
-            .map(|key| Ok((key.common.key_id.clone(), DecodingKey::from_jwk(key)?)))
-            .collect::<Result<_, jsonwebtoken::errors::Error>>();
+        let signing = set.keys.iter().filter(|key| is_for_signatures(key));
+        let keys = signing.map(Key::read).collect::<Result<_, jsonwebtoken::errors::Error>>();
         let keys = keys.map_err(|error| unreadable(JWKS, &error))?;
         Ok(Known { issuer: discovery.issuer, keys, fetched: Instant::now() })
     }
 }
 
+/// Whether a key is published for others to verify signatures with (RFC 7517, sections 4.2 to 4.4): one for encryption
+/// is often kept in another place, and by others.
+fn is_for_signatures(key: &Jwk) -> bool {
+    let common = &key.common;
+    let by_use = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
+    let by_operations =
+        common.key_operations.as_ref().is_none_or(|allowed| allowed.contains(&KeyOperations::Verify));
+    let by_algorithm = common.key_algorithm.is_none() || algorithm(key).is_some();
+    let is_secret = matches!(key.algorithm, AlgorithmParameters::OctetKey(_));
+    by_use && by_operations && by_algorithm && !is_secret
+}
+
+/// The algorithm that a key is for, if it says one that signs.
+fn algorithm(key: &Jwk) -> Option<Algorithm> {
+    let said = key.common.key_algorithm?.to_string();
+    ALGORITHMS.into_iter().find(|known| format!("{known:?}") == said)
+}
+
+impl Key {
+    fn read(jwk: &Jwk) -> Result<Self, jsonwebtoken::errors::Error> {
+        let (name, key) = (jwk.common.key_id.clone(), DecodingKey::from_jwk(jwk)?);
+        Ok(Self { name, algorithm: algorithm(jwk), key })
+    }
+}
+
 impl Known {
     /// The keys that may have signed what names this one; any, if it names none.
-    fn find(&self, name: Option<&str>) -> impl Iterator<Item = &DecodingKey> {
-        let meant = move |(own, _): &&(Option<String>, DecodingKey)| name.is_none() || own.as_deref() == name;
-        self.keys.iter().filter(meant).map(|(_, key)| key)
+    fn find(&self, name: Option<&str>) -> impl Iterator<Item = &Key> {
+        self.keys.iter().filter(move |key| name.is_none() || key.name.as_deref() == name)
     }
 
     fn signed(&self, token: &str, name: Option<&str>, algorithm: Algorithm) -> Result<Claims, TokenError> {
@@ -184,7 +212,11 @@ impl Known {
             None => "there are none".to_owned(),
         };
         for key in self.find(name) {
-            match jsonwebtoken::decode::<Claims>(token, key, &validation) {
+            if let Some(only) = key.algorithm.filter(|only| *only != algorithm) {
+                why = format!("the key {:?} is for {only:?}, and the token is signed with {algorithm:?}", key.name);
+                continue;
+            }
+            match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
                 Ok(data) => return Ok(data.claims),
                 Err(error) => match error.kind() {
                     ErrorKind::Json(_) | ErrorKind::Base64(_) => {

@@ -31,6 +31,8 @@ const ISTIO_SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1b
 const ISTIO_TELEMETRY: &[&str] = &["telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1"];
 const ISTIO_EXTENSIONS: &[&str] = &["extensions.istio.io/v1alpha1"];
 
+const OURS: &[&str] = &["selvedge.io/v1alpha1"];
+
 const fn wanted(kind: &'static str, api_versions: &'static [&'static str], role: Role) -> Wanted {
     Wanted { kind, api_versions, role }
 }
@@ -65,6 +67,7 @@ pub const KINDS: &[Wanted] = &[
     wanted("RequestAuthentication", ISTIO_SECURITY, Role::Istio),
     wanted("Telemetry", ISTIO_TELEMETRY, Role::Istio),
     wanted("WasmPlugin", ISTIO_EXTENSIONS, Role::Istio),
+    wanted("Revocation", OURS, Role::Core),
 ];
 
 #[cfg(test)]

@@ -111,6 +111,37 @@ async fn what_is_not_for_us_or_not_for_now_is_not() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_published_for_something_else_signs_nothing() {
+    for (field, value) in [
+        ("use", json!("enc")),
+        ("use", json!("tls")),
+        ("key_ops", json!(["encrypt", "wrapKey"])),
+        ("alg", json!("ES384")),
+        ("alg", json!("RSA-OAEP")),
+        ("alg", json!("HS256")),
+    ] {
+        let mut key = Key::new("a");
+        key.jwk[field] = value.clone();
+        let (_server, keys) = publishing(&[&Key::new("b"), &key]).await;
+
+        let refused = keys.verify(&key.sign(&claims()), now()).await;
+
+        assert!(matches!(refused, Err(TokenError::Signature(_))), "{field} {value}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_says_that_it_verifies_does_so() {
+    let mut key = Key::new("a");
+    let jwk = key.jwk.as_object_mut().unwrap();
+    jwk.remove("use");
+    jwk.insert("key_ops".into(), json!(["verify"]));
+    let (_server, keys) = publishing(&[&key]).await;
+
+    keys.verify(&key.sign(&claims()), now()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_forged_token_proves_nothing() {
     let (real, forger) = (Key::new("a"), Key::new("a"));
     let (_server, keys) = publishing(&[&real]).await;

@@ -1,0 +1,118 @@
+//! `Revocation` (ours): who is refused from now on although its certificate is still valid.
+//!
+//! An entry that cannot be used is reported and the others count: one mistyped line must not leave everybody in whom the
+//! rest of the document names.
+
+use std::time::SystemTime;
+
+use selvedge_model::{Serial, SpiffeId, WorkloadName};
+use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{document::Reading, typed::FieldError};
+
+/// What a `Revocation` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RevocationSpec {
+    /// Identities, each with its place in `spec.identities`.
+    pub identities: Vec<(usize, RevokedIdentity)>,
+    /// Workloads as they are written, each with its place in `spec.workloads`.
+    pub workloads: Vec<(usize, String)>,
+    /// Serial numbers of certificates.
+    pub serials: Vec<Serial>,
+    /// When it ends; `None` = never.
+    pub until: Option<SystemTime>,
+    /// Why, for whoever reads about a refusal.
+    pub reason: Option<String>,
+}
+
+/// An identity as a document names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RevokedIdentity {
+    /// By its SPIFFE ID.
+    Id(SpiffeId),
+    /// By its service account; the namespace of the document, if it names none.
+    Account {
+        /// `namespace`.
+        namespace: Option<String>,
+        /// `serviceAccount`.
+        service_account: String,
+    },
+}
+
+/// A reason goes into the log of every refusal.
+const MAX_REASON: usize = 256;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Words {
+    identities: Vec<IdentityWords>,
+    workloads: Vec<String>,
+    serials: Vec<String>,
+    until: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct IdentityWords {
+    spiffe_id: Option<String>,
+    namespace: Option<String>,
+    service_account: Option<String>,
+}
+
+pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<RevocationSpec, FieldError> {
+    let mut spec = RevocationSpec::default();
+    for (place, identity) in words.identities.into_iter().enumerate() {
+        let field = format!("spec.identities[{place}]");
+        match identity.read() {
+            Ok(identity) => spec.identities.push((place, identity)),
+            Err(why) => reading.error(field, why),
+        }
+    }
+    for (place, name) in words.workloads.into_iter().enumerate() {
+        let whole = if name.contains('/') { name.clone() } else { format!("default/{name}") };
+        match whole.parse::<WorkloadName>() {
+            Ok(_) => spec.workloads.push((place, name)),
+            Err(_) => {
+                let why = format!("{name:?} is not a workload; write NAMESPACE/NAME, or NAME");
+                reading.error(format!("spec.workloads[{place}]"), why);
+            }
+        }
+    }
+    for (place, serial) in words.serials.into_iter().enumerate() {
+        match serial.parse() {
+            Ok(serial) => spec.serials.push(serial),
+            Err(why) => reading.error(format!("spec.serials[{place}]"), format!("{why}")),
+        }
+    }
+    if let Some(until) = words.until {
+        match OffsetDateTime::parse(&until, &Rfc3339) {
+            Ok(until) => spec.until = Some(until.into()),
+            Err(_) => reading.error(
+                "spec.until",
+                format!("{until:?} is not a date such as 2027-01-31T12:00:00Z; without one it holds for good"),
+            ),
+        }
+    }
+    spec.reason = words.reason.map(|reason| reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect());
+    if spec.identities.is_empty() && spec.workloads.is_empty() && spec.serials.is_empty() {
+        reading.error("spec", "revokes nobody; name identities, workloads or serials");
+    }
+    Ok(spec)
+}
+
+impl IdentityWords {
+    fn read(self) -> Result<RevokedIdentity, String> {
+        let Self { spiffe_id, namespace, service_account } = self;
+        match (spiffe_id, namespace, service_account) {
+            (Some(id), None, None) => {
+                id.parse().map(RevokedIdentity::Id).map_err(|error| format!("spiffeId: {error}"))
+            }
+            (None, namespace, Some(service_account)) => {
+                Ok(RevokedIdentity::Account { namespace, service_account })
+            }
+            _ => Err("names nobody: give spiffeId alone, or serviceAccount and its namespace".to_owned()),
+        }
+    }
+}
