@@ -205,7 +205,7 @@ pub enum ClientTls {
     Outside(Arc<Origination>),
 }
 
-/// What connections are pooled by: address, workload port, expected identity, TLS.
+/// What connections are pooled by: address, workload port, expected identity and workload, TLS.
 #[derive(Debug)]
 pub struct Target {
     /// Where workers keep its pool.
@@ -216,6 +216,8 @@ pub struct Target {
     pub port: u16,
     /// Who must answer. `None`: not mutual TLS of the mesh.
     pub identity: Option<SpiffeId>,
+    /// The workload that is there, as far as documents say.
+    pub workload: Option<WorkloadName>,
     /// TLS besides the mesh's.
     pub tls: ClientTls,
     /// Requests in flight, by all workers.

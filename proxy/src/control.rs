@@ -86,6 +86,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         asked,
         binder,
         bundle: bundle_sender,
+        live: live.clone(),
         status: status_sender,
         own_policy: readiness.condition("own policy"),
         metrics: Arc::clone(&metrics),

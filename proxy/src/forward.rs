@@ -67,6 +67,7 @@ impl Apps {
             dial,
             port,
             identity: None,
+            workload: None,
             tls: ClientTls::ByIdentity,
             in_flight: AtomicU32::new(0),
         });

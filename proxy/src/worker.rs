@@ -176,8 +176,13 @@ impl Worker {
 }
 
 async fn sweep(worker: Rc<Worker>) {
+    let mut revocations = worker.live.revocations();
     loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+            // Idle connections to whom is revoked wait for no sweep.
+            Ok(()) = revocations.changed() => {}
+        }
         // An idle worker holds on to an old table, and with it to targets, until it looks again.
         worker.view.refresh();
         worker.pools.sweep(std::time::Instant::now());

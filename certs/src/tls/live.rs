@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use rustls::{ClientConfig, ServerConfig, client::Resumption, crypto::aws_lc_rs::Ticketer};
-use selvedge_model::{SpiffeId, TrustDomain};
+use selvedge_model::{Holder, Revocation, Revocations, SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
 use super::{ALPN_MESH, REMEMBERED_SERVERS, client_config, server_config, verifier::Workloads};
@@ -19,7 +19,7 @@ use crate::{
     bundle::Bundle,
     facts::Utc,
     leaf::{Leaf, LeafError},
-    verify::{Anchors, BundleError},
+    verify::{Anchors, BundleError, Peer},
 };
 
 /// What a workload holds: who it is, and whom it trusts.
@@ -170,7 +170,8 @@ impl fmt::Debug for Current {
     }
 }
 
-/// A workload's TLS configurations as they are now. Cheap to clone; all clones see a change at once.
+/// A workload's TLS configurations as they are now, and who is refused all the same. Cheap to clone; all clones see a
+/// change at once.
 #[derive(Debug, Clone, Default)]
 pub struct Live {
     shared: Arc<Shared>,
@@ -183,6 +184,8 @@ struct Shared {
     generation: watch::Sender<u64>,
     /// Held while a change is made; readers never take it.
     changing: Mutex<()>,
+    /// Who is refused although its certificate is still valid.
+    revocations: watch::Sender<Arc<Revocations>>,
 }
 
 impl Live {
@@ -213,6 +216,44 @@ impl Live {
     /// The configurations in use, if there is a certificate yet.
     pub fn current(&self) -> Option<Arc<Current>> {
         self.shared.current.load_full()
+    }
+
+    /// Refuses from now on whoever is on this list, and nobody else who has a valid certificate.
+    pub fn revoke(&self, revocations: &Arc<Revocations>) {
+        self.shared.revocations.send_if_modified(|current| {
+            let is_new = !Arc::ptr_eq(current, revocations) && current != revocations;
+            *current = Arc::clone(revocations);
+            is_new
+        });
+    }
+
+    /// What revokes `holder`, if anything does.
+    pub fn revocation(&self, holder: Holder<'_>) -> Option<Revocation> {
+        let revocations = self.shared.revocations.borrow();
+        if revocations.is_empty() {
+            return None;
+        }
+        revocations.find(holder, SystemTime::now()).cloned()
+    }
+
+    /// Completes when `peer` is revoked, and says by what.
+    pub async fn revoked(&self, peer: &Peer) -> Revocation {
+        let mut changes = self.shared.revocations.subscribe();
+        loop {
+            // Seen before it is looked at: a change in between is found again.
+            changes.borrow_and_update();
+            if let Some(found) = self.revocation(peer.holder()) {
+                return found;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Wakes whenever the list of who is refused has changed.
+    pub fn revocations(&self) -> watch::Receiver<Arc<Revocations>> {
+        self.shared.revocations.subscribe()
     }
 
     /// Tells of every change by its generation; 0 stands for no certificate yet.

@@ -51,6 +51,7 @@ fn target(dial: SocketAddr) -> Arc<Target> {
         dial,
         port: dial.port(),
         identity: None,
+        workload: None,
         tls: crate::bind::ClientTls::ByIdentity,
         in_flight: AtomicU32::new(0),
     })

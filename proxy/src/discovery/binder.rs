@@ -263,7 +263,7 @@ impl Binder {
         let used = before.is_some_and(|before| before.used.load(Ordering::Relaxed));
         let through = match (&bound, authority.parse::<SocketAddr>()) {
             (None, Ok(address)) if doubt.is_none() => Some(
-                self.targets.reach((address, address.port(), None, Tls::ByIdentity), &mut Work::default()),
+                self.targets.reach((address, address.port(), None, None, Tls::ByIdentity), &mut Work::default()),
             ),
             _ => None,
         };
@@ -342,7 +342,9 @@ impl<'a> Pass<'a> {
             Some(inbound) if local => SocketAddr::new(endpoint.address.ip(), inbound),
             _ => endpoint.dial,
         };
-        (dial, endpoint.address.port(), identity, tls)
+        // Where nobody has to prove anything, it does not matter which workload it is.
+        let workload = endpoint.workload.clone().filter(|_| identity.is_some());
+        (dial, endpoint.address.port(), identity, workload, tls)
     }
 
     fn bind(

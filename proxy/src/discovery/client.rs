@@ -17,7 +17,7 @@ use selvedge_api::{
     ResourceName,
     wire::{self, client_message::Message as Body, discovery_client::DiscoveryClient},
 };
-use selvedge_certs::bundle::Bundle;
+use selvedge_certs::{bundle::Bundle, tls::Live};
 use selvedge_model::WorkloadName;
 use selvedge_ops::Condition;
 use tokio::{
@@ -75,6 +75,8 @@ pub struct Discovery {
     pub binder: Binder,
     /// Where new trust roots go.
     pub bundle: watch::Sender<Option<Arc<Bundle>>>,
+    /// Where it is put in force who is revoked.
+    pub live: Live,
     /// Where the conversation's state is told.
     pub status: watch::Sender<Status>,
     /// Met while this workload's own policy is known.
@@ -276,6 +278,8 @@ impl Client {
     }
 
     fn applied(&mut self, nonce: u64, change: Change) {
+        // First: what comes in by the new table is asked for by the new list.
+        self.discovery.live.revoke(self.held.revocations());
         let work = self.put_in_force();
         if change.bundle {
             self.discovery.bundle.send_replace(self.held.bundle().cloned());

@@ -14,7 +14,7 @@ use selvedge_certs::{
     verify::{Anchors, BundleError},
 };
 use selvedge_model::{
-    Endpoints, Lookup, Service, ServiceKey, TrustDomain, Workload, WorkloadName, identity::IdentityError,
+    Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName, identity::IdentityError,
     snapshot::address,
 };
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -87,6 +87,7 @@ pub fn bundle(bundle: wire::Bundle) -> Result<Bundle, UnusableBundle> {
 enum Content {
     Own(Arc<Workload>),
     Bundle(Arc<Bundle>),
+    Revocations(Arc<Revocations>),
     Lookup(Lookup),
     Service(Arc<Service>),
     Endpoints(Arc<Endpoints>),
@@ -132,6 +133,10 @@ fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Con
             (ResourceName::Own, Content::Own(Arc::new(workload)))
         }
         Body::Bundle(roots) => (ResourceName::Bundle, Content::Bundle(Arc::new(bundle(roots)?))),
+        Body::Revocations(list) => {
+            let list = Revocations::try_from(list).map_err(unreadable)?;
+            (ResourceName::Revocations, Content::Revocations(Arc::new(list)))
+        }
         Body::Lookup(lookup) => {
             let authority = lookup.authority.clone();
             let lookup = Lookup::try_from(lookup).map_err(unreadable)?;
@@ -193,6 +198,7 @@ impl Us {
 pub struct Held {
     own: Option<Arc<Workload>>,
     bundle: Option<Arc<Bundle>>,
+    revocations: Arc<Revocations>,
     lookups: BTreeMap<Arc<str>, Lookup>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
     endpoints: BTreeMap<ServiceKey, Arc<Endpoints>>,
@@ -208,6 +214,11 @@ impl Held {
     /// The trust roots, if the stream has brought any.
     pub fn bundle(&self) -> Option<&Arc<Bundle>> {
         self.bundle.as_ref()
+    }
+
+    /// Who is refused although its certificate is still valid.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// What each authority means.
@@ -268,6 +279,7 @@ impl Held {
         match content {
             Content::Own(workload) => self.own = Some(workload),
             Content::Bundle(bundle) => self.bundle = Some(bundle),
+            Content::Revocations(list) => self.revocations = list,
             Content::Lookup(lookup) => {
                 if let ResourceName::Lookup(authority) = &name {
                     self.lookups.insert(Arc::from(authority.as_str()), lookup);
@@ -288,6 +300,7 @@ impl Held {
             ResourceName::Own => self.own = None,
             // Without roots we could not even be told of new ones: the last ones stay.
             ResourceName::Bundle => return false,
+            ResourceName::Revocations => self.revocations = Arc::default(),
             ResourceName::Lookup(authority) => drop(self.lookups.remove(authority.as_str())),
             ResourceName::Service(key) => drop(self.services.remove(key)),
             ResourceName::Endpoints(key) => drop(self.endpoints.remove(key)),
@@ -432,6 +445,30 @@ mod tests {
 
         let unknown = wire::Resource { name: "gadget/x".into(), ..fixtures::endpoints("1", 1) };
         assert!(matches!(take_in(&mut held, draft(vec![unknown], &[])), Err(Refusal::Unknown(_))));
+    }
+
+    #[test]
+    fn a_list_of_revocations_stays_until_it_is_replaced_or_taken_away() {
+        let mut held = Held::default();
+        let entry = |identity: &str| wire::Revocation {
+            revoked: Some(wire::revocation::Revoked::Identity(identity.into())),
+            document: "Revocation selvedge/a".into(),
+            ..wire::Revocation::default()
+        };
+        let list = |version: &str, identity| wire::Resource {
+            name: "revocations".into(),
+            version: version.into(),
+            body: Some(wire::resource::Body::Revocations(wire::Revocations { list: vec![entry(identity)] })),
+        };
+
+        take_in(&mut held, draft(vec![list("1", "spiffe://cluster.local/ns/shop/sa/a")], &[])).unwrap();
+        assert!(matches!(
+            take_in(&mut held, draft(vec![list("2", "nobody")], &[])),
+            Err(Refusal::Content { .. })
+        ));
+        assert_eq!(held.revocations().list().len(), 1);
+        take_in(&mut held, draft(vec![], &["revocations"])).unwrap();
+        assert!(held.revocations().is_empty());
     }
 
     #[test]

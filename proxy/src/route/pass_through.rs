@@ -100,8 +100,15 @@ fn refuse_loop(worker: &Worker, dial: SocketAddr, peer: SocketAddr) -> Result<()
 }
 
 fn unpooled(dial: SocketAddr) -> Arc<Target> {
-    let (port, in_flight) = (dial.port(), AtomicU32::new(0));
-    Arc::new(Target { slot: Slot::None, dial, port, identity: None, tls: ClientTls::ByIdentity, in_flight })
+    Arc::new(Target {
+        slot: Slot::None,
+        dial,
+        port: dial.port(),
+        identity: None,
+        workload: None,
+        tls: ClientTls::ByIdentity,
+        in_flight: AtomicU32::new(0),
+    })
 }
 
 async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Error> {

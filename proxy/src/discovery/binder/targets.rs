@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicU32},
 };
 
-use selvedge_model::{SpiffeId, TlsOrigination, UpstreamTls};
+use selvedge_model::{SpiffeId, TlsOrigination, UpstreamTls, WorkloadName};
 
 use super::Work;
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
     connect::outside::Originations,
 };
 
-/// Whom connections reach: where, at which of the workload's ports, who it must be, and how TLS is done
-/// with others than workloads.
-pub(super) type Reach = (SocketAddr, u16, Option<SpiffeId>, Tls);
+/// Whom connections reach: where, at which of the workload's ports, who it must be, which workload that is, and how
+/// TLS is done with others than workloads.
+pub(super) type Reach = (SocketAddr, u16, Option<SpiffeId>, Option<WorkloadName>, Tls);
 
 /// What a [`ClientTls`] is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ impl Targets {
         }
         work.targets += 1;
         let slot = self.free.pop().unwrap_or(self.slots.len());
-        let (dial, port, identity, tls) = reach.clone();
+        let (dial, port, identity, workload, tls) = reach.clone();
         let tls = match tls {
             Tls::ByIdentity => ClientTls::ByIdentity,
             Tls::Impossible => ClientTls::Impossible,
@@ -78,6 +78,7 @@ impl Targets {
             dial,
             port,
             identity,
+            workload,
             tls,
             in_flight: AtomicU32::new(0),
         });
