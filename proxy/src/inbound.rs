@@ -19,7 +19,7 @@ use tower::ServiceBuilder;
 
 use crate::{
     accept::{self, Arrival, original::reset},
-    authorize::{authorize, refusal},
+    authorize::{Part, authorize, refusal, revoked},
     connect::{stream::Prefixed, tls::MAX_AGE},
     detect::{
         Detected, First, detect_until,
@@ -199,6 +199,10 @@ async fn mesh(
             Ok(identified) => identified,
             Err(error) => return refuse_handshake(&worker, arrival, &error),
         };
+    let proven = Arc::new(proven);
+    if let Some(failure) = revoked(&worker.live, proven.holder(), Part::Client) {
+        return refuse(&worker, arrival, true, &failure);
+    }
     let port = u16::try_from(preamble.port).unwrap_or_default();
     let meant = match meant(&worker.settings, own, arrival.original, Some(port)) {
         Ok(meant) => meant,
@@ -208,13 +212,14 @@ async fn mesh(
     tracing::debug!(%peer, identity = %proven.identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
     let ends_at = ends_at(proven.not_after);
-    let lifetime = Lifetime { retire_at: ends_at.min(Instant::now() + MAX_AGE), ends_at, current };
+    let retire_at = ends_at.min(Instant::now() + MAX_AGE);
+    let lifetime = Lifetime { retire_at, ends_at, current, peer: Arc::clone(&proven) };
     let until = serve::until(Rc::clone(&worker), accept::Direction::Inbound, Some(lifetime));
     let protocol = match preamble.carrier() {
         wire::Carrier::Http1 => Protocol::Http1,
         wire::Carrier::Http2 => Protocol::Http2,
         wire::Carrier::Tcp => {
-            let (identity, app) = (Some(proven.identity), address);
+            let (identity, app) = (Some(proven.identity.clone()), address);
             let counted = meant.counted();
             let incoming = Incoming { client: stream, peer, identity, port, counted, app, until };
             return way_in::mesh(worker, incoming).await;
@@ -234,7 +239,7 @@ async fn mesh(
             Some(&proven.identity),
         )),
         xfcc: forwarded_client_cert(own, &proven.identity),
-        identity: Some(proven.identity),
+        identity: Some(proven.identity.clone()),
         ..Conn::new(arrival, version)
     };
     serve::serve(protocol, stream, path, Rc::new(conn), until).await;

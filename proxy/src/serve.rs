@@ -29,20 +29,21 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 pub use pace::{Pace, PaceLimits};
-use selvedge_certs::tls::Current;
+use selvedge_certs::{tls::Current, verify::Peer};
 use strict::Strict;
 use tokio::io::{AsyncRead, AsyncWrite};
 pub use watch::{Patience, Watch};
 
 use crate::{
     accept::Direction,
+    authorize::{Part, no_longer_allowed},
     body::{Body, Local},
     budget::{Action, Guarded, Ledger, Side},
     connect::{
         Liveness,
         http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
     },
-    error::Reason,
+    error::{Failure, Reason},
     rarely::rarely,
     step::{Conn, Request, Step},
     upgrade::Asked,
@@ -108,6 +109,8 @@ pub struct Lifetime {
     pub ends_at: Instant,
     /// What its handshake was made with.
     pub current: Arc<Current>,
+    /// The peer.
+    pub peer: Arc<Peer>,
 }
 
 /// Until when a connection is served: its direction is closed, or its lifetime is over.
@@ -130,6 +133,17 @@ impl Until {
     pub(crate) async fn requests(&self) -> Duration {
         self.over(|lifetime| lifetime.retire_at).await;
         self.worker.leave.rest(self.worker.settings.drain_timeout)
+    }
+
+    /// Completes when the mesh peer at the other end is no longer allowed, and says why: then nothing in progress on
+    /// the connection goes on.
+    pub(crate) async fn no_longer_allowed(&self) -> Failure {
+        let Some(lifetime) = &self.lifetime else { return std::future::pending().await };
+        let part = match self.direction {
+            Direction::Inbound => Part::Client,
+            Direction::Outbound => Part::Server,
+        };
+        no_longer_allowed(&self.worker.live, &lifetime.peer, part).await
     }
 
     /// Completes when a tunnel must end, and says why. Its connection's age alone is no reason: a tunnel
@@ -169,8 +183,29 @@ async fn over(worker: &Worker, lifetime: &Lifetime, end: Instant) {
     }
 }
 
-/// Serves `path` on `io`. When `until` completes, requests in progress finish, and no more are taken.
+/// Serves `path` on `io`. When `until` completes, requests in progress finish, and no more are taken. When its peer is
+/// no longer allowed, the connection is closed at once.
 pub async fn serve<I, S>(protocol: Protocol, io: I, path: S, conn: Rc<Conn>, until: Until)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Step<Request>,
+{
+    if until.lifetime.is_none() {
+        return carry(protocol, io, path, conn, &until).await;
+    }
+    let watched = Rc::clone(&conn);
+    tokio::select! {
+        biased;
+        () = carry(protocol, io, path, conn, &until) => {}
+        failure = rarely(until.no_longer_allowed()) => {
+            tracing::info!(peer = %watched.peer, identity = ?watched.identity, %failure, "connection closed");
+            // It holds the connection, and nobody else will take it.
+            drop(watched.tunnel.take());
+        }
+    }
+}
+
+async fn carry<I, S>(protocol: Protocol, io: I, path: S, conn: Rc<Conn>, until: &Until)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Step<Request>,
@@ -210,7 +245,7 @@ where
             }
         }
         // Boxed: connections of HTTP/1 would carry its room.
-        Some(ledger) => Box::pin(serve_http2(io, service, ledger, &until, &watch)).await,
+        Some(ledger) => Box::pin(serve_http2(io, service, ledger, until, &watch)).await,
     };
     match ended {
         Some(Ok(())) => {}

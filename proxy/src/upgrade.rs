@@ -10,7 +10,7 @@
 //! HTTP/1.1 that it also is: RFC 9110, section 7.8, lets a server ignore `Upgrade`, and a client must
 //! expect that. HTTP/2 in plaintext is served to clients that begin with it.
 
-use std::{pin::pin, rc::Rc};
+use std::{pin::pin, rc::Rc, sync::Arc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -19,9 +19,10 @@ use http::{
 use http_body::Body as HttpBody;
 use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use selvedge_certs::verify::Peer;
 
 use crate::{
-    authorize::forbidden,
+    authorize::{Part, forbidden, no_longer_allowed},
     body::{Body, End},
     error::{Failure, Reason},
     opaque::{
@@ -65,6 +66,10 @@ fn lists(headers: &HeaderMap, header: HeaderName, token: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
+/// Who has switched protocols, among an answer's extensions. Not there: nobody of the mesh.
+#[derive(Debug, Clone)]
+pub struct Server(pub Arc<Peer>);
+
 /// A request for a WebSocket, until it is answered.
 #[derive(Debug)]
 pub struct Asked {
@@ -95,7 +100,8 @@ impl Asked {
             let far = hyper::upgrade::on(&mut *response);
             // The answer is over when the tunnel is: until then it counts as in flight.
             let end = std::mem::take(response.body_mut().end());
-            let tunnel = Box::new(Tunnel { near: self.near, far, end, conn: Rc::clone(&self.conn) });
+            let server = response.extensions_mut().remove::<Server>();
+            let tunnel = Box::new(Tunnel { near: self.near, far, end, conn: Rc::clone(&self.conn), server });
             if self.extended {
                 *response.status_mut() = StatusCode::OK;
                 for header in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
@@ -153,18 +159,20 @@ pub struct Tunnel {
     far: OnUpgrade,
     end: End,
     conn: Rc<Conn>,
+    server: Option<Server>,
 }
 
 impl Tunnel {
     /// Copies bytes both ways until both have ended, or `until` completes, or a policy forbids its client, or
     /// it has been silent for too long. An end of one direction is passed on, and the other goes on.
     pub async fn carry(self: Box<Self>, worker: &Worker, until: impl Future<Output = Reason>) {
-        let Self { near, far, mut end, conn } = *self;
+        let Self { near, far, mut end, conn, server } = *self;
         let series = end.observed.as_ref().map(|observed| observed.websockets(&worker.metrics));
         let until = async {
             tokio::select! {
                 reason = until => Failure::new(reason, "the proxy drains, or the peer's certificate has ended"),
                 failure = disallowed(worker, &conn) => failure,
+                failure = server_disallowed(worker, server.as_ref()) => failure,
             }
         };
         let carried = carried(worker, near, far, series.as_deref(), until).await;
@@ -179,6 +187,14 @@ impl Tunnel {
 async fn disallowed(worker: &Worker, conn: &Conn) -> Failure {
     match &conn.app {
         Some(_) => forbidden(worker, conn.port, conn.identity.as_ref()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Completes when nothing may go to its server any longer.
+async fn server_disallowed(worker: &Worker, server: Option<&Server>) -> Failure {
+    match server {
+        Some(Server(peer)) => no_longer_allowed(&worker.live, peer, Part::Server).await,
         None => std::future::pending().await,
     }
 }

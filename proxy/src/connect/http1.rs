@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,9 +17,15 @@ use selvedge_api::wire;
 
 use super::{
     Failure, FreshConnection, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite,
-    tls::Lifetime, waiting::Waiting,
+    tls::{Lifetime, while_allowed},
+    waiting::Waiting,
 };
-use crate::{balance::Held, bind::Target, body::Body, upgrade::WebSocket};
+use crate::{
+    balance::Held,
+    bind::Target,
+    body::Body,
+    upgrade::{Server, WebSocket},
+};
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept, unless the
 /// backend's policy says. Shorter than the keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
@@ -220,6 +227,9 @@ fn received(
     let mut response = answer(response, None);
     if switched {
         WebSocket::announce(response.headers_mut());
+        if let Some(peer) = connection.lifetime.peer() {
+            response.extensions_mut().insert(Server(Arc::clone(peer)));
+        }
     } else {
         connection.left = connection.left.map(|left| left.saturating_sub(1));
         response.body_mut().end().lease = Some(super::Lease::Http1(Lease(connection)));
@@ -243,9 +253,11 @@ async fn open(
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
     let open = super::opened(target, settings);
+    let (live, peer) = (settings.live.clone(), opened.lifetime.peer().cloned());
     tokio::task::spawn_local(async move {
         let _open = (open, place);
-        if let Err(error) = connection.with_upgrades().await {
+        let driving = connection.with_upgrades();
+        if let Some(Err(error)) = while_allowed(&live, peer.as_ref(), driving).await {
             tracing::debug!(%dial, %error, "HTTP/1.1 connection ended");
         }
     });

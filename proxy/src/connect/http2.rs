@@ -20,7 +20,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
 
 use super::{
-    Failure, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite, tls::Lifetime,
+    Failure, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite,
+    tls::{Lifetime, while_allowed},
     waiting::Waiting,
 };
 use crate::{
@@ -330,6 +331,7 @@ async fn open_for(
         place: wanted.place,
     });
     let noted = Rc::clone(&load);
+    let (live, peer) = (settings.live.clone(), opened.lifetime.peer().cloned());
     tokio::task::spawn_local(async move {
         let _open = open;
         let mut connection = pin!(connection);
@@ -338,7 +340,7 @@ async fn open_for(
             noted.allowed.set(connection.current_max_send_streams());
             ended
         });
-        if let Err(error) = carried.await {
+        if let Some(Err(error)) = while_allowed(&live, peer.as_ref(), carried).await {
             tracing::debug!(%dial, %error, "HTTP/2 connection ended");
         }
     });

@@ -7,15 +7,21 @@ use std::{
 };
 
 use selvedge_api::{preamble, wire};
-use selvedge_certs::tls::{self, Current, Live};
+use selvedge_certs::{
+    tls::{self, Current, Live},
+    verify::Peer,
+};
+use selvedge_model::Holder;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{Settings, stream::Stream};
 use crate::{
+    authorize::{Part, no_longer_allowed, revoked},
     bind::{ClientTls, Target},
     error::{Failure, Reason},
     opaque::ReadAhead,
+    rarely::rarely,
     serve,
 };
 
@@ -36,22 +42,42 @@ pub struct Opened {
 #[derive(Debug, Clone)]
 pub struct Lifetime {
     retire_at: Instant,
-    /// What it was made with, and when the peer's certificate ends. `None`: it is not the mesh's TLS.
-    mesh: Option<(Arc<Current>, Instant)>,
+    /// `None`: it is not the mesh's TLS.
+    mesh: Option<Mesh>,
+}
+
+/// What is known of a connection of the mesh's.
+#[derive(Debug, Clone)]
+struct Mesh {
+    /// What it was made with.
+    current: Arc<Current>,
+    /// When the peer's certificate ends.
+    ends_at: Instant,
+    peer: Arc<Peer>,
 }
 
 impl Lifetime {
     /// Whether it still takes new requests: its certificates are valid, and no root that they may hang
     /// on has been withdrawn.
     pub fn lasts(&self, now: Instant) -> bool {
-        now < self.retire_at && !self.mesh.as_ref().is_some_and(|(current, _)| current.is_retired())
+        now < self.retire_at && !self.mesh.as_ref().is_some_and(|mesh| mesh.current.is_retired())
     }
 
     /// Until when a connection lasts that is not HTTP's, and cannot move to a younger one. `None`: nothing
     /// on it ends.
     pub fn of_tunnel(self) -> Option<serve::Lifetime> {
-        let (current, ends_at) = self.mesh?;
-        Some(serve::Lifetime { retire_at: self.retire_at, ends_at, current })
+        let Mesh { current, ends_at, peer } = self.mesh?;
+        Some(serve::Lifetime { retire_at: self.retire_at, ends_at, current, peer })
+    }
+
+    /// Who is at the other end. `None`: nobody of the mesh.
+    pub fn peer(&self) -> Option<&Arc<Peer>> {
+        self.mesh.as_ref().map(|mesh| &mesh.peer)
+    }
+
+    /// Whether whoever is at the other end may still be sent anything.
+    pub fn is_allowed(&self, live: &Live) -> bool {
+        self.peer().is_none_or(|peer| revoked(live, peer.holder(), Part::Server).is_none())
     }
 
     /// That of a connection which only its age ends.
@@ -79,6 +105,12 @@ pub async fn open(
                 target.dial
             );
             return Err(Failure::new(Reason::Tls, what));
+        }
+        if let Some(identity) = &target.identity {
+            let holder = Holder { identity, workload: target.workload.as_ref(), serial: None };
+            if let Some(failure) = revoked(&settings.live, holder, Part::Server) {
+                return Err(failure);
+            }
         }
         let tcp = tcp(target, settings).await?;
         match (&target.tls, &target.identity) {
@@ -143,6 +175,10 @@ async fn mesh(
         return Err(Failure::new(Reason::Identity, what));
     }
 
+    if let Some(failure) = revoked(live, peer.holder(), Part::Server) {
+        return Err(failure);
+    }
+
     let mut stream = TlsStream::Client(stream);
     stream
         .write_all(&preamble::encode(preamble))
@@ -150,7 +186,8 @@ async fn mesh(
         .map_err(|error| failed(format!("{dial} closed the connection before the first request: {error}")))?;
     let life = |end: SystemTime| end.duration_since(now).unwrap_or_default();
     let retire_at = retire_at(life(peer.not_after.min(current.not_after)).min(max_age));
-    let lifetime = Lifetime { retire_at, mesh: Some((current, Instant::now() + life(peer.not_after))) };
+    let ends_at = Instant::now() + life(peer.not_after);
+    let lifetime = Lifetime { retire_at, mesh: Some(Mesh { current, ends_at, peer: Arc::new(peer) }) };
     Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime })
 }
 
@@ -162,4 +199,22 @@ fn retire_at(life: Duration) -> Instant {
     // A life that no clock can hold is one without end.
     let now = Instant::now();
     now.checked_add(life.mul_f64(0.9 - jitter)).unwrap_or(now + MAX_AGE)
+}
+
+/// Drives a connection until it ends by itself, or its peer is no longer allowed: then it is dropped, and with it
+/// whatever is in progress on it.
+pub async fn while_allowed<T>(
+    live: &Live,
+    peer: Option<&Arc<Peer>>,
+    driving: impl Future<Output = T>,
+) -> Option<T> {
+    let Some(peer) = peer else { return Some(driving.await) };
+    tokio::select! {
+        biased;
+        ended = driving => Some(ended),
+        failure = rarely(no_longer_allowed(live, peer, Part::Server)) => {
+            tracing::info!(identity = %peer.identity, %failure, "connection closed");
+            None
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use selvedge_api::wire;
+use selvedge_certs::tls::Live;
 
 use super::{
     Failure, Liveness, Pool, Settings,
@@ -54,9 +55,10 @@ struct Kept {
 }
 
 impl Kept {
-    fn is_usable(&mut self, now: Instant) -> bool {
+    fn is_usable(&mut self, now: Instant, live: &Live) -> bool {
         now.duration_since(self.idle_since) < IDLE_MESH
             && self.tunnel.hold.lifetime.lasts(now)
+            && self.tunnel.hold.lifetime.is_allowed(live)
             && self.tunnel.stream.is_awaited()
     }
 }
@@ -77,15 +79,15 @@ impl Hold {
 }
 
 impl Connections {
-    pub(super) fn sweep(&self, now: Instant) {
-        self.0.borrow_mut().retain_mut(|kept| kept.is_usable(now));
+    pub(super) fn sweep(&self, now: Instant, live: &Live) {
+        self.0.borrow_mut().retain_mut(|kept| kept.is_usable(now, live));
     }
 
     /// One that its sidecar still waits on, with a session begun.
-    pub(super) fn take(&self, now: Instant, liveness: Liveness) -> Option<Tunnel> {
+    pub(super) fn take(&self, now: Instant, live: &Live, liveness: Liveness) -> Option<Tunnel> {
         loop {
             let mut kept = self.0.borrow_mut().pop()?;
-            if kept.is_usable(now) {
+            if kept.is_usable(now, live) {
                 let Kept { mut tunnel, idle_since } = kept;
                 tunnel.stream.begin();
                 if now.duration_since(idle_since) >= DOUBTFUL {

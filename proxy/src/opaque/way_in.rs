@@ -133,6 +133,7 @@ where
     let next = tokio::select! {
         biased;
         next = tokio::time::timeout(worker.settings.idle_timeout, client.next_session()) => next,
+        _ = until.no_longer_allowed() => return false,
         _ = until.requests() => {
             if client.say_closing().await.is_err() {
                 return false;
@@ -241,6 +242,7 @@ async fn exchange<C: Client>(
     let until = async {
         tokio::select! {
             failure = forbidden(worker, port, identity) => failure,
+            failure = until.no_longer_allowed() => failure,
             reason = until.tunnel() => Failure::new(reason, "the proxy drains, or the peer's certificate has ended"),
         }
     };

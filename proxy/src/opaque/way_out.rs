@@ -188,8 +188,12 @@ async fn exchange(
     let until =
         serve::until(Rc::clone(worker), accept::Direction::Outbound, far.hold.lifetime.clone().of_tunnel());
     let until = async {
-        let reason = until.tunnel().await;
-        Failure::new(reason, "the proxy drains, or the endpoint's certificate has ended")
+        tokio::select! {
+            failure = until.no_longer_allowed() => failure,
+            reason = until.tunnel() => {
+                Failure::new(reason, "the proxy drains, or the endpoint's certificate has ended")
+            }
+        }
     };
     let series = Arc::clone(&far.series);
     let (endpoint, limits) = (far.endpoint, far.limits);
@@ -285,7 +289,15 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
     };
     let (slot, identity, in_flight) = (Slot::None, None, AtomicU32::new(0));
     Ok(Arc::new(BoundEndpoint {
-        target: Arc::new(Target { slot, dial: address, port: address.port(), identity, tls, in_flight }),
+        target: Arc::new(Target {
+            slot,
+            dial: address,
+            port: address.port(),
+            identity,
+            workload: None,
+            tls,
+            in_flight,
+        }),
         address,
         workload: None,
         origin: None,
