@@ -61,8 +61,8 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// A directory, shared with the sidecars, in which every workload that has one finds a fresh join
-    /// token: the file NAMESPACE/NAME.
+    /// A directory in which every workload that has a sidecar finds a fresh join token: the file NAMESPACE/NAME; or
+    /// NAMESPACE/NAME/token, where NAMESPACE/NAME is a directory, such as a volume that only its sidecar has besides.
     #[arg(long, env = "SELVEDGE_TOKEN_DIR", value_name = "DIR")]
     pub token_dir: Option<PathBuf>,
 

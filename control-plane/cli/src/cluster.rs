@@ -102,6 +102,7 @@ impl std::fmt::Display for Named {
 fn known_kind(api_version: &str, kind: &str) -> anyhow::Result<Kind> {
     let (plural, namespaced) = match kind {
         "Namespace" => ("namespaces", false),
+        "CustomResourceDefinition" => ("customresourcedefinitions", false),
         "ServiceAccount" => ("serviceaccounts", true),
         "ClusterRole" => ("clusterroles", false),
         "ClusterRoleBinding" => ("clusterrolebindings", false),

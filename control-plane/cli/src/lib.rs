@@ -16,6 +16,7 @@ pub mod inject;
 pub mod install;
 mod manifests;
 pub mod proxy;
+pub mod revoke;
 pub mod status;
 pub mod token;
 pub mod uninject;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use selvedge_cli::{
-    app, certs, check, control_plane, demo, finish, inject, install, proxy, status, token, uninject,
-    uninstall,
+    app, certs, check, control_plane, demo, finish, inject, install, proxy, revoke, status, token,
+    uninject, uninstall,
 };
 
 /// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
@@ -27,6 +27,7 @@ enum Command {
     Inject(inject::Args),
     Install(install::Args),
     Proxy(Box<proxy::Args>),
+    Revoke(revoke::Args),
     Status(status::Args),
     Token(token::Args),
     Uninject(uninject::Args),
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Inject(args) => inject::run(args),
         Command::Install(args) => install::run(args),
         Command::Proxy(args) => proxy::run(*args),
+        Command::Revoke(args) => revoke::run(args),
         Command::Status(args) => match status::run(args) {
             Ok(status) => return status,
             Err(error) => Err(error),

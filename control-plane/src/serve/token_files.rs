@@ -1,6 +1,7 @@
 //! Join tokens as files: one for every workload that has a sidecar, kept fresh.
 //!
-//! For places where the control plane and its sidecars share no more than a volume, as in docker-compose.
+//! For places where the control plane and its sidecars share no more than volumes, as in docker-compose. A sidecar needs
+//! its own token and no other's: so each may have a volume of its own, mounted here in the place of its file.
 //! Each token is good for its one workload, and is written anew at half of its life: a sidecar that starts
 //! again days later still finds one that it can use.
 
@@ -23,10 +24,13 @@ use crate::snapshot::Store;
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// When it is replaced.
 const RENEWED: Duration = Duration::from_secs(12 * 3600);
+/// What the file is called where a workload has a directory of its own.
+const IN_A_DIRECTORY: &str = "token";
 /// How soon a file that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The directory that `--token-dir` names: `<namespace>/<workload>` below it is that workload's token.
+/// The directory that `--token-dir` names: `<namespace>/<workload>` below it is that workload's token; or the file
+/// `token` in it, where that is a directory.
 #[derive(Debug)]
 pub struct TokenFiles {
     directory: PathBuf,
@@ -112,6 +116,7 @@ impl TokenFiles {
         let token = attestation::create(&self.key, &grant, self.root_sha256, now)?;
         let path = self.path(&workload.name);
         make(&self.directory.join(workload.name.namespace()))?;
+        path.parent().map_or(Ok(()), files::check_directory)?;
         files::write_secret(&path, token.as_bytes())?;
         tracing::info!(workload = %workload.name, path = %path.display(), "join token written");
         let written = Written { identity: workload.identity.clone(), renew_at: now + RENEWED };
@@ -120,7 +125,8 @@ impl TokenFiles {
     }
 
     fn path(&self, name: &WorkloadName) -> PathBuf {
-        self.directory.join(name.namespace()).join(name.name())
+        let path = self.directory.join(name.namespace()).join(name.name());
+        if path.is_dir() { path.join(IN_A_DIRECTORY) } else { path }
     }
 }
 
@@ -229,6 +235,19 @@ mod tests {
 
         assert_eq!(f.token("shop/a"), None);
         assert!(f.token("shop/b").is_some() && strange.exists());
+    }
+
+    #[test]
+    fn a_workload_that_has_a_directory_of_its_own_finds_its_token_there() {
+        let mut f = fixture();
+        let own = f.parent.path().join("tokens/shop/a");
+        fs::create_dir_all(&own).unwrap();
+        let now = SystemTime::now();
+
+        f.files.refresh(&mesh(&[workload("shop/a", "a", true), workload("shop/b", "b", true)]), now);
+        assert!(f.token("shop/a/token").is_some() && f.token("shop/b").is_some());
+        f.files.refresh(&mesh(&[]), now);
+        assert!(f.token("shop/a/token").is_none() && own.is_dir());
     }
 
     #[test]

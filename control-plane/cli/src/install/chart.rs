@@ -17,8 +17,9 @@ const HELPERS: &str = include_str!("../../../../deploy/helm/selvedge/templates/_
 
 /// The templates in the order in which their objects are applied: whatever others need comes first, and
 /// webhooks, which call what is before them, last.
-const TEMPLATES: [(&str, &str); 4] = [
+const TEMPLATES: [(&str, &str); 5] = [
     ("namespace.yaml", include_str!("../../../../deploy/helm/selvedge/templates/namespace.yaml")),
+    ("crds.yaml", include_str!("../../../../deploy/helm/selvedge/templates/crds.yaml")),
     ("rbac.yaml", include_str!("../../../../deploy/helm/selvedge/templates/rbac.yaml")),
     ("control-plane.yaml", include_str!("../../../../deploy/helm/selvedge/templates/control-plane.yaml")),
     ("webhooks.yaml", include_str!("../../../../deploy/helm/selvedge/templates/webhooks.yaml")),

@@ -1,0 +1,208 @@
+//! `selvedge revoke`: shut somebody out whose certificate is still valid.
+//!
+//! It makes a document and asks nobody: beside the other documents where these are files, and printed for
+//! `kubectl apply -f -` where they are in a cluster. What a document says can be read, kept, and taken back by deleting it.
+
+use std::{
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, bail};
+use selvedge_certs::facts::Utc;
+use selvedge_model::{Serial, SpiffeId, WorkloadName};
+use serde_json::{Value, json};
+
+use crate::install;
+
+/// Refuse somebody whose certificate is still valid, and close its connections
+///
+/// Makes a Revocation, which every proxy is told: new connections from and to whom it names are refused, open ones are
+/// closed within seconds, and there are no more certificates. Deleting the document takes it back. For a directory of
+/// documents, --config-dir writes the file; otherwise it is printed, for `kubectl apply -f -`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("whom").required(true).multiple(true)
+    .args(["identity", "service_account", "workload", "serial"])))]
+pub struct Args {
+    /// Everybody with this identity: spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>; repeatable
+    #[arg(long, value_name = "SPIFFE-ID")]
+    identity: Vec<SpiffeId>,
+
+    /// Everybody of this service account; repeatable
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    service_account: Vec<WorkloadName>,
+
+    /// Whoever has a certificate for this workload; repeatable
+    ///
+    /// A workload whose token is good for its whole service account (made without --workload) can come back under another
+    /// name: revoke the identity then.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    workload: Vec<WorkloadName>,
+
+    /// Whoever shows the certificate with this serial number, as `selvedge certs inspect` prints it; repeatable
+    #[arg(long, value_name = "HEX")]
+    serial: Vec<Serial>,
+
+    /// How long it holds, such as 24h: as long as certificates live is enough where nobody gets a new one; by default
+    /// until the document is deleted
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    lasts: Option<Duration>,
+
+    /// Why; goes into the logs of whoever refuses
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+
+    /// The document's name; by default made from whom it names
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// The document's namespace; one that is neither the control plane's nor the root namespace reaches nobody of another
+    #[arg(long, value_name = "NAMESPACE", default_value = install::NAMESPACE, value_parser = install::namespace)]
+    namespace: String,
+
+    /// Write it into this directory of documents instead of printing it; what is there is never overwritten
+    #[arg(long, env = "SELVEDGE_CONFIG_DIR", value_name = "DIR")]
+    config_dir: Option<PathBuf>,
+}
+
+/// Writes or prints the document.
+///
+/// # Errors
+/// If the name cannot be one, or the file exists already or cannot be written.
+#[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let name = name(&args)?;
+    let text = serde_saphyr::to_string(&document(&args, &name, SystemTime::now())?)?;
+    let mut out = io::stdout().lock();
+    match &args.config_dir {
+        None => out.write_all(text.as_bytes())?,
+        Some(directory) => {
+            let path = write(directory, &name, &text)?;
+            writeln!(out, "wrote {}; delete it to take it back", path.display())?;
+        }
+    }
+    Ok(())
+}
+
+/// The document's name: what was given, or a word made of whom it names.
+fn name(args: &Args) -> anyhow::Result<String> {
+    let named = || {
+        let identities = args.identity.iter().map(|id| format!("{}-{}", id.namespace(), id.service_account()));
+        let others = args.service_account.iter().chain(&args.workload);
+        let others = others.map(|name| format!("{}-{}", name.namespace(), name.name()));
+        let serials = args.serial.iter().map(ToString::to_string);
+        identities.chain(others).chain(serials).next().unwrap_or_default().chars().take(200).collect()
+    };
+    let name = args.name.clone().unwrap_or_else(named);
+    WorkloadName::new(&args.namespace, &name).with_context(|| format!("--name {name}"))?;
+    Ok(name)
+}
+
+fn document(args: &Args, name: &str, now: SystemTime) -> anyhow::Result<Value> {
+    let by_id = args.identity.iter().map(|identity| json!({ "spiffeId": identity }));
+    let by_account = args.service_account.iter().map(|account| {
+        json!({ "namespace": account.namespace(), "serviceAccount": account.name() })
+    });
+    let mut spec = json!({});
+    let identities: Vec<Value> = by_id.chain(by_account).collect();
+    if !identities.is_empty() {
+        spec["identities"] = json!(identities);
+    }
+    if !args.workload.is_empty() {
+        spec["workloads"] = json!(args.workload);
+    }
+    if !args.serial.is_empty() {
+        // As text also where all digits are decimal ones.
+        spec["serials"] = json!(args.serial.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+    if let Some(lasts) = args.lasts {
+        let until = now.checked_add(lasts).context("--for: longer than any clock can show")?;
+        spec["until"] = json!(Utc(until).to_string());
+    }
+    if let Some(reason) = &args.reason {
+        spec["reason"] = json!(reason);
+    }
+    Ok(json!({
+        "apiVersion": "selvedge.io/v1alpha1",
+        "kind": "Revocation",
+        "metadata": { "name": name, "namespace": args.namespace },
+        "spec": spec,
+    }))
+}
+
+/// Beside it first, under a name that is not read, then under its own: it is never read half.
+fn write(directory: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = directory.join(format!("revocation-{name}.yaml"));
+    let failed = || format!("cannot write {}", path.display());
+    let mut file = tempfile::Builder::new()
+        .prefix(".revocation-")
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(directory)
+        .with_context(failed)?;
+    file.write_all(text.as_bytes()).with_context(failed)?;
+    file.as_file().sync_all().with_context(failed)?;
+    match file.persist_noclobber(&path) {
+        Ok(_) => Ok(path),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            bail!("{} exists already; delete it first, or choose another --name", path.display())
+        }
+        Err(error) => Err(error.error).with_context(failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser;
+    use selvedge_control_plane::resources::{Outcome, Resource, decode};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(given: &[&str]) -> Args {
+        Program::try_parse_from(["revoke"].iter().chain(given)).unwrap().args
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_control_plane_reads() {
+        let args = args(&[
+            "--identity=spiffe://cluster.local/ns/shop/sa/a",
+            "--service-account=shop/b",
+            "--workload=shop/c-1",
+            "--serial=0123",
+            "--for=24h",
+            "--reason=a: \"key\" # leaked",
+        ]);
+        let directory = tempfile::tempdir().unwrap();
+        let name = name(&args).unwrap();
+        let text = serde_saphyr::to_string(&document(&args, &name, SystemTime::now()).unwrap()).unwrap();
+
+        let path = write(directory.path(), &name, &text).unwrap();
+
+        assert_eq!(path.file_name().unwrap(), "revocation-shop-a.yaml");
+        let decoded = decode(&text, &Arc::from(path.as_path()), "default");
+        assert_eq!(decoded[0].problems, [], "{text}");
+        let Outcome::Understood(Resource::Revocation(read)) = &decoded[0].outcome else { panic!("{decoded:?}") };
+        assert_eq!((read.spec.identities.len(), read.spec.workloads.len()), (2, 1));
+        assert_eq!(read.spec.serials, ["123".parse().unwrap()]);
+        assert_eq!(read.spec.reason.as_deref(), Some("a: \"key\" # leaked"));
+        assert!(read.spec.until.unwrap() > SystemTime::now() + Duration::from_secs(86_000));
+
+        let again = write(directory.path(), &name, &text).unwrap_err().to_string();
+        assert!(again.contains("exists already"), "{again}");
+    }
+
+    #[test]
+    fn somebody_must_be_named_and_the_name_must_be_one() {
+        assert!(Program::try_parse_from(["revoke"]).is_err());
+        assert!(name(&args(&["--serial=4fa0", "--name=Not/One"])).is_err());
+    }
+}
