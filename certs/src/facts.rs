@@ -122,8 +122,7 @@ impl Facts {
             Err(holder::Unreadable) => facts.undecodable_workload = true,
         }
         if let Some(usage) = certificate.extended_key_usage().map_err(|error| wrong(&error))? {
-            facts.purposes =
-                Purposes { server: usage.value.server_auth, client: usage.value.client_auth };
+            facts.purposes = Purposes { server: usage.value.server_auth, client: usage.value.client_auth };
         }
         let names = certificate.subject_alternative_name().map_err(|error| wrong(&error))?;
         for name in names.iter().flat_map(|extension| &extension.value.general_names) {

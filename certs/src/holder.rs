@@ -99,13 +99,16 @@ mod tests {
     };
 
     fn read(extensions: Vec<CustomExtension>) -> Facts {
-        let leaf = Forger::new().leaf_with(&identity("reviews"), |params| params.custom_extensions = extensions);
+        let leaf =
+            Forger::new().leaf_with(&identity("reviews"), |params| params.custom_extensions = extensions);
         Facts::parse(&leaf.chain[0]).unwrap()
     }
 
     #[test]
     fn a_workload_is_read_as_it_was_written_whatever_the_length_of_its_name() {
-        for name in ["shop/a".to_owned(), format!("shop/{}", "a".repeat(150)), format!("{0}/{0}", "a".repeat(253))] {
+        for name in
+            ["shop/a".to_owned(), format!("shop/{}", "a".repeat(150)), format!("{0}/{0}", "a".repeat(253))]
+        {
             for basis in [Basis::Proven, Basis::Claimed] {
                 let workload = Workload { name: name.parse().unwrap(), basis };
                 assert_eq!(read(vec![extension(&workload)]).workload, Some(workload));

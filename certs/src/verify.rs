@@ -314,7 +314,11 @@ fn fits(facts: &Facts, role: Role) -> Result<(), PeerError> {
         Role::Client => ("client", "clientAuth"),
         Role::Server => ("server", "serverAuth"),
     };
-    if facts.is_for(role) { Ok(()) } else { Err(PeerError::Purpose { claim: facts.claim(), role: word, usage }) }
+    if facts.is_for(role) {
+        Ok(())
+    } else {
+        Err(PeerError::Purpose { claim: facts.claim(), role: word, usage })
+    }
 }
 
 fn system_time(time: UnixTime) -> SystemTime {

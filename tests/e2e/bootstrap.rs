@@ -1,13 +1,17 @@
 //! How a sidecar gets its first certificate, and who does not get one.
 
-use std::{net::TcpListener, time::Duration};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use selvedge_api::wire::{SignRequest, certificates_client::CertificatesClient};
-use selvedge_certs::{csr::KeyAndCsr, tls};
+use selvedge_certs::{
+    csr::KeyAndCsr,
+    tls::{self, Credentials},
+};
 use selvedge_demo::{call, workload::Spec};
 use selvedge_model::{SpiffeId, TrustDomain};
 use selvedge_tests::{Mesh, SOON, poll};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::ClientConfig;
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -154,6 +158,10 @@ async fn the_control_plane_itself_refuses_a_token_that_is_expired_or_altered() {
 async fn first_contact(mesh: &Mesh) -> Channel {
     let authority = selvedge_certs::ca::Authority::load(&mesh.data_dir()).unwrap();
     let configuration = tls::bootstrap_client(&[authority.root_sha256()], authority.trust_domain());
+    connect(mesh, configuration).await.unwrap()
+}
+
+async fn connect(mesh: &Mesh, configuration: Arc<ClientConfig>) -> Option<Channel> {
     let address = mesh.control_plane_address();
     let connector = tower::service_fn(move |_| {
         let connector = tokio_rustls::TlsConnector::from(configuration.clone());
@@ -163,7 +171,19 @@ async fn first_contact(mesh: &Mesh) -> Channel {
             std::io::Result::Ok(hyper_util::rt::TokioIo::new(stream))
         }
     });
-    Endpoint::from_static("http://control-plane").connect_with_connector(connector).await.unwrap()
+    Endpoint::from_static("http://control-plane").connect_with_connector(connector).await.ok()
+}
+
+/// Whether the control plane lets in whoever has these credentials, and signs for it.
+pub(crate) async fn renews(mesh: &Mesh, credentials: &Credentials) -> bool {
+    let request = SignRequest {
+        csr: KeyAndCsr::generate(&credentials.leaf.identity).unwrap().der.into(),
+        workload: "default/caller".to_owned(),
+        token: None,
+        ttl_seconds: None,
+    };
+    let Some(channel) = connect(mesh, tls::grpc_client(credentials).unwrap()).await else { return false };
+    CertificatesClient::new(channel).sign(request).await.is_ok()
 }
 
 #[tokio::test]

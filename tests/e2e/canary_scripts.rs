@@ -70,6 +70,28 @@ fn root() -> PathBuf {
 /// Both of those that people start the canary with.
 const STARTS: [&str; 2] = ["examples/canary/up", "examples/canary/verify"];
 
+/// Whoever gets into one sidecar is not to find what another could be with.
+#[test]
+fn each_sidecar_of_the_canary_is_given_its_own_token_and_no_other() {
+    let compose = fs::read_to_string(root().join("examples/canary/compose.yaml")).unwrap();
+    let (_, services) = compose.split_once("\nservices:\n").unwrap();
+    let (services, volumes) = services.split_once("\nvolumes:\n").unwrap();
+    let mut sidecars = 0;
+    for lines in services.split("-proxy:\n").collect::<Vec<_>>().windows(2) {
+        let name = lines[0].lines().last().unwrap().trim();
+        let service = lines[1].split("depends_on").next().unwrap();
+        assert!(service.contains(&format!("volumes: [\"token-{name}:/token:ro\"]")), "{name}: {service}");
+        assert_eq!(service.matches("token-").count(), 1, "{name}: {service}");
+        assert!(services.contains(&format!("token-{name}:/tokens/default/{name}\n")), "{name}");
+        assert!(volumes.contains(&format!("  token-{name}: ")), "{name}");
+        sidecars += 1;
+    }
+    assert_eq!(sidecars, 3);
+    // Nor does what all sidecars have in common mount anything.
+    let (_, common) = compose.split_once("x-proxy: &proxy\n").unwrap();
+    assert!(!common.split("\n\n").next().unwrap().contains("volumes"));
+}
+
 #[test]
 fn without_docker_it_is_said_what_to_install() {
     for script in STARTS {

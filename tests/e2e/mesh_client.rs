@@ -22,20 +22,38 @@ pub(crate) fn request(app: SocketAddr) -> Vec<u8> {
 
 /// A preamble for HTTP/1.1 to the app's port.
 pub(crate) fn http1(app: SocketAddr) -> Vec<u8> {
+    preamble_for(wire::Carrier::Http1, app)
+}
+
+/// A preamble for this carrier to the app's port.
+fn preamble_for(carrier: wire::Carrier, app: SocketAddr) -> Vec<u8> {
+    let spoken = match carrier {
+        wire::Carrier::Tcp | wire::Carrier::Unspecified => wire::AppProtocol::Unspecified,
+        wire::Carrier::Http1 | wire::Carrier::Http2 => wire::AppProtocol::Http1,
+    };
     preamble::encode(&wire::Preamble {
-        carrier: wire::Carrier::Http1.into(),
+        carrier: carrier.into(),
         port: app.port().into(),
         source: "default/caller".to_owned(),
-        app: wire::AppProtocol::Http1.into(),
+        app: spoken.into(),
     })
 }
 
 /// A mesh peer's connection for HTTP/1.1 to `workload`, past its preamble.
 pub(crate) async fn connect(configuration: &Current, workload: &Workload) -> TlsStream<TcpStream> {
+    connect_for(wire::Carrier::Http1, configuration, workload).await
+}
+
+/// A mesh peer's connection for this carrier to `workload`, past its preamble.
+pub(crate) async fn connect_for(
+    carrier: wire::Carrier,
+    configuration: &Current,
+    workload: &Workload,
+) -> TlsStream<TcpStream> {
     let tcp = TcpStream::connect(workload.inbound).await.expect("the sidecar listens");
     tcp.set_nodelay(true).expect("a socket");
     let connector = TlsConnector::from(Arc::clone(&configuration.client));
     let mut peer = connector.connect(session_name(workload.inbound), tcp).await.expect("a handshake");
-    peer.write_all(&http1(workload.app)).await.expect("it is taken");
+    peer.write_all(&preamble_for(carrier, workload.app)).await.expect("it is taken");
     peer
 }

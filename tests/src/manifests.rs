@@ -14,6 +14,7 @@ use k8s_openapi::{
         policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -45,6 +46,7 @@ pub fn read_strictly(object: &Value) -> Result<(), String> {
         ClusterRoleBinding,
         ConfigMap,
         CronJob,
+        CustomResourceDefinition,
         DaemonSet,
         Deployment,
         Event,

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use selvedge_cli::{
-    app, certs, check, control_plane, demo, finish, inject, install, proxy, revoke, status, token,
-    uninject, uninstall,
+    app, certs, check, control_plane, demo, finish, inject, install, proxy, revoke, status, token, uninject,
+    uninstall,
 };
 
 /// A service mesh: identities, routing, retries and metrics for apps that stay as they are.

@@ -89,7 +89,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// The document's name: what was given, or a word made of whom it names.
 fn name(args: &Args) -> anyhow::Result<String> {
     let named = || {
-        let identities = args.identity.iter().map(|id| format!("{}-{}", id.namespace(), id.service_account()));
+        let identities =
+            args.identity.iter().map(|id| format!("{}-{}", id.namespace(), id.service_account()));
         let others = args.service_account.iter().chain(&args.workload);
         let others = others.map(|name| format!("{}-{}", name.namespace(), name.name()));
         let serials = args.serial.iter().map(ToString::to_string);
@@ -102,9 +103,10 @@ fn name(args: &Args) -> anyhow::Result<String> {
 
 fn document(args: &Args, name: &str, now: SystemTime) -> anyhow::Result<Value> {
     let by_id = args.identity.iter().map(|identity| json!({ "spiffeId": identity }));
-    let by_account = args.service_account.iter().map(|account| {
-        json!({ "namespace": account.namespace(), "serviceAccount": account.name() })
-    });
+    let by_account = args
+        .service_account
+        .iter()
+        .map(|account| json!({ "namespace": account.namespace(), "serviceAccount": account.name() }));
     let mut spec = json!({});
     let identities: Vec<Value> = by_id.chain(by_account).collect();
     if !identities.is_empty() {
@@ -190,7 +192,9 @@ mod tests {
         assert_eq!(path.file_name().unwrap(), "revocation-shop-a.yaml");
         let decoded = decode(&text, &Arc::from(path.as_path()), "default");
         assert_eq!(decoded[0].problems, [], "{text}");
-        let Outcome::Understood(Resource::Revocation(read)) = &decoded[0].outcome else { panic!("{decoded:?}") };
+        let Outcome::Understood(Resource::Revocation(read)) = &decoded[0].outcome else {
+            panic!("{decoded:?}")
+        };
         assert_eq!((read.spec.identities.len(), read.spec.workloads.len()), (2, 1));
         assert_eq!(read.spec.serials, ["123".parse().unwrap()]);
         assert_eq!(read.spec.reason.as_deref(), Some("a: \"key\" # leaked"));

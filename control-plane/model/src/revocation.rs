@@ -51,7 +51,8 @@ impl FromStr for Serial {
 
     fn from_str(text: &str) -> Result<Self, NotASerial> {
         let digits = text.replace(':', "").to_ascii_lowercase();
-        let is_one = (1..=MAX_DIGITS).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_one =
+            (1..=MAX_DIGITS).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
         if is_one { Ok(Self::of(&digits)) } else { Err(NotASerial { text: text.to_owned() }) }
     }
 }

@@ -15,7 +15,11 @@ use crate::resources::{Document, Resources, RevocationSpec, revocation::RevokedI
 type Doc = Document<RevocationSpec>;
 
 /// The list that all documents make together.
-pub(super) fn revocations(resources: &Resources, settings: &Settings, problems: &mut Problems) -> Revocations {
+pub(super) fn revocations(
+    resources: &Resources,
+    settings: &Settings,
+    problems: &mut Problems,
+) -> Revocations {
     let mut list = Vec::new();
     for document in &resources.revocations {
         Reader { document, settings }.read(&mut list, problems);
@@ -41,10 +45,11 @@ impl Reader<'_> {
             self.add(found, &format!("spec.workloads[{place}]"), &mut revoked, problems);
         }
         let namespace = (!self.is_for_all()).then(|| Arc::clone(&self.document.name.namespace));
-        revoked.extend(spec.serials.iter().map(|serial| Revoked::Serial {
-            serial: serial.clone(),
-            namespace: namespace.clone(),
-        }));
+        revoked.extend(
+            spec.serials
+                .iter()
+                .map(|serial| Revoked::Serial { serial: serial.clone(), namespace: namespace.clone() }),
+        );
         let name: Arc<str> = Arc::from(self.document.name.to_string());
         let reason: Option<Arc<str>> = spec.reason.as_deref().map(Arc::from);
         list.extend(revoked.into_iter().map(|revoked| Revocation {
@@ -94,10 +99,14 @@ impl Reader<'_> {
             }
         };
         if identity.trust_domain() != trust_domain.as_str() {
-            return Err(format!("has no effect: {identity} is not of this mesh, whose trust domain is {trust_domain}"));
+            return Err(format!(
+                "has no effect: {identity} is not of this mesh, whose trust domain is {trust_domain}"
+            ));
         }
         if identity == control_plane_identity(trust_domain) {
-            return Err(format!("has no effect: {identity} is the control plane, which is replaced and not revoked"));
+            return Err(format!(
+                "has no effect: {identity} is the control plane, which is replaced and not revoked"
+            ));
         }
         self.reaches(identity.namespace())?;
         Ok(identity)

@@ -14,6 +14,7 @@ mod examples;
 mod exported;
 mod outside;
 mod policies;
+mod revocations;
 mod tcp;
 
 /// Everything that `text` says, and what is wrong with it.

@@ -91,11 +91,14 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<Revocation
             Ok(until) => spec.until = Some(until.into()),
             Err(_) => reading.error(
                 "spec.until",
-                format!("{until:?} is not a date such as 2027-01-31T12:00:00Z; without one it holds for good"),
+                format!(
+                    "{until:?} is not a date such as 2027-01-31T12:00:00Z; without one it holds for good"
+                ),
             ),
         }
     }
-    spec.reason = words.reason.map(|reason| reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect());
+    spec.reason =
+        words.reason.map(|reason| reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect());
     if spec.identities.is_empty() && spec.workloads.is_empty() && spec.serials.is_empty() {
         reading.error("spec", "revokes nobody; name identities, workloads or serials");
     }

@@ -207,7 +207,9 @@ impl Proven {
     fn basis(&self) -> Basis {
         match self {
             Self::Token(Proof { workload: Some(_), .. }) => Basis::Proven,
-            Self::Certificate(peer) => peer.workload.as_ref().map_or(Basis::Claimed, |workload| workload.basis),
+            Self::Certificate(peer) => {
+                peer.workload.as_ref().map_or(Basis::Claimed, |workload| workload.basis)
+            }
             Self::Token(_) => Basis::Claimed,
         }
     }
@@ -244,8 +246,7 @@ impl Certificates {
         let asked = request.ttl_seconds.map_or(self.max_ttl, Duration::from_secs);
         let ttl = asked.min(self.longest(&snapshot, &proven, &workload, now)?);
         let holder = Workload { name: workload.clone(), basis: proven.basis() };
-        let sign =
-            || Ok::<_, Refusal>(self.authority.sign_for(&request.csr, identity, &holder, ttl, now)?);
+        let sign = || Ok::<_, Refusal>(self.authority.sign_for(&request.csr, identity, &holder, ttl, now)?);
         let chain = match &proven {
             Proven::Token(proof) => self.attestor.redeem(proof, now, sign)?,
             Proven::Certificate(_) => sign()?,
@@ -315,7 +316,6 @@ impl Certificates {
             _ => TokenError::NoCluster,
         }
     }
-
 }
 
 /// Whether the workload has this identity, or may have it one day.
@@ -492,7 +492,8 @@ mod tests {
         let mut leaf = f.sign(None, &request("reviews", "shop/reviews-1", Some(token))).unwrap();
         for _ in 0..2 {
             assert_eq!(leaf.workload, claims("shop/reviews-1", Basis::Proven));
-            let other = f.sign(Some(&holder(&leaf)), &request("reviews", "shop/reviews-2", None)).unwrap_err();
+            let other =
+                f.sign(Some(&holder(&leaf)), &request("reviews", "shop/reviews-2", None)).unwrap_err();
             assert!(matches!(other, Refusal::OtherWorkload { proof: "certificate", .. }), "{other}");
             leaf = f.sign(Some(&holder(&leaf)), &request("reviews", "shop/reviews-1", None)).unwrap();
         }
@@ -530,12 +531,8 @@ mod tests {
         assert!(matches!(refused, Refusal::Removed(_)), "{refused}");
         // Nor by a token that is still good, which would begin it all again.
         let key = TokenKey::load_or_create(f.directory.path()).unwrap();
-        let grant = Grant {
-            identity: identity("shop", "reviews"),
-            workload: None,
-            ttl: 2 * GRACE,
-            once: false,
-        };
+        let grant =
+            Grant { identity: identity("shop", "reviews"), workload: None, ttl: 2 * GRACE, once: false };
         let long = attestation::create(&key, &grant, [0; 32], now).unwrap();
         let again = request("reviews", "shop/reviews-1", Some(long));
         assert!(matches!(f.sign_at(later, None, &again), Err(Refusal::Removed(_))));

@@ -17,7 +17,7 @@ use selvedge_certs::{
     leaf::Leaf,
     tls::{Credentials, bootstrap_client, grpc_client},
 };
-use selvedge_model::{Mesh, ServiceKey, SpiffeId, TrustDomain};
+use selvedge_model::{Mesh, Revocation, Revocations, Revoked, ServiceKey, SpiffeId, TrustDomain};
 use tokio::{
     net::TcpStream,
     task::JoinHandle,
@@ -37,7 +37,7 @@ use crate::{
         testing::{self, add_route, add_service, add_workload, identity},
     },
     snapshot::Store,
-    status::Proxies,
+    status::{Proof, Proxies},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -88,8 +88,13 @@ impl World {
     }
 
     fn token(&self, identity: SpiffeId, now: SystemTime) -> String {
+        self.token_for(identity, None, now)
+    }
+
+    fn token_for(&self, identity: SpiffeId, workload: Option<&str>, now: SystemTime) -> String {
         let key = TokenKey::load_or_create(self.directory.path()).unwrap();
-        let grant = Grant { identity, workload: None, ttl: Duration::from_secs(60), once: false };
+        let workload = workload.map(|workload| workload.parse().unwrap());
+        let grant = Grant { identity, workload, ttl: Duration::from_secs(60), once: false };
         create(&key, &grant, self.authority.root_sha256(), now).unwrap()
     }
 
@@ -116,6 +121,24 @@ impl World {
     /// A channel of a workload with a certificate.
     async fn member(&self, identity: &SpiffeId, ttl: Duration) -> Channel {
         let leaf = self.authority.issue(identity, &[], ttl, SystemTime::now()).unwrap();
+        let own = Credentials { leaf, bundle: self.authority.bundle() };
+        self.connect(grpc_client(&own).unwrap()).await
+    }
+
+    /// A channel of a workload whose first certificate was for a token, which is for it alone if it `proves` that.
+    async fn joined(&self, account: &str, workload: &str, proves: bool) -> Channel {
+        let identity = identity("shop", account);
+        let made = KeyAndCsr::generate(&identity).unwrap();
+        let token = self.token_for(identity, proves.then_some(workload), SystemTime::now());
+        let request = wire::SignRequest {
+            csr: made.der.into(),
+            workload: workload.into(),
+            token: Some(token),
+            ttl_seconds: Some(60),
+        };
+        let signed = self.newcomer().await.sign(request).await.unwrap().into_inner();
+        let chain = signed.chain.iter().map(|der| der.to_vec().into()).collect();
+        let leaf = Leaf::new(chain, made.key).unwrap();
         let own = Credentials { leaf, bundle: self.authority.bundle() };
         self.connect(grpc_client(&own).unwrap()).await
     }
@@ -310,6 +333,53 @@ async fn a_stream_is_for_the_workload_of_its_certificate_alone() {
     let anonymous = Talk::try_open(world.connect(tls).await, hello("shop/frontend")).await;
     assert_eq!(anonymous.err().map(|status| status.code()), Some(Code::Unauthenticated));
     assert!(world.proxies.connected().is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_and_a_renewal_are_for_the_workload_that_the_first_token_was_for() {
+    let mut mesh = mesh();
+    add_workload(&mut mesh, "shop/frontend-2", "frontend");
+    let world = World::start(mesh);
+    for (proves, proof) in [(true, Proof::Proven), (false, Proof::Claimed)] {
+        let channel = world.joined("frontend", "shop/frontend", proves).await;
+
+        let other = Talk::open(channel.clone(), hello("shop/frontend-2")).await.status().await;
+        assert_eq!(other.code(), Code::PermissionDenied, "{other}");
+        assert!(other.message().contains("for workload shop/frontend,"), "{other}");
+        let renewal = wire::SignRequest {
+            csr: KeyAndCsr::generate(&identity("shop", "frontend")).unwrap().der.into(),
+            workload: "shop/frontend-2".into(),
+            token: None,
+            ttl_seconds: None,
+        };
+        let renewed = CertificatesClient::new(channel.clone()).sign(renewal).await.unwrap_err();
+        assert_eq!(renewed.code(), Code::PermissionDenied, "{renewed}");
+
+        let mut talk = Talk::open(channel, hello("shop/frontend")).await;
+        talk.apply().await;
+        assert_eq!(world.proxies.connected()[0].proof, proof);
+        drop(talk);
+        eventually("it is gone", || world.proxies.connected().is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_revoked_loses_its_stream_whatever_is_under_way_on_it() {
+    let mesh = mesh();
+    let world = World::start(mesh.clone());
+    let mut talk = world.talk("frontend", hello("shop/frontend")).await;
+    let _unanswered = talk.next().await;
+
+    let revoked = Revoked::Identity(identity("shop", "frontend"));
+    let entry = Revocation { revoked, document: "Revocation a/b".into(), reason: None, until: None };
+    let list = Revocations::new(vec![entry]);
+    world.store.publish(Mesh { revocations: Arc::new(list), ..mesh });
+
+    let status = talk.status().await;
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert!(status.message().contains("revoked by Revocation a/b"), "{status}");
+    let again = world.talk("frontend", hello("shop/frontend")).await.status().await;
+    assert_eq!(again.code(), Code::PermissionDenied, "{again}");
 }
 
 #[tokio::test]

@@ -79,6 +79,8 @@ pub enum ClusterError {
 #[derive(Debug)]
 struct ControlPlane {
     process: Option<Process>,
+    /// More flags.
+    flags: Vec<String>,
     grpc: SocketAddr,
     admin: SocketAddr,
 }
@@ -117,6 +119,7 @@ impl Cluster {
         let janitor = processes.start("janitor", janitor)?;
         let control_plane = ControlPlane {
             process: None,
+            flags: Vec::new(),
             grpc: ground.socket(CONTROL_PLANE_HOST, 8086)?,
             admin: ground.socket(CONTROL_PLANE_HOST, 9990)?,
         };
@@ -199,6 +202,11 @@ impl Cluster {
 
     // === control plane ===
 
+    /// Gives the control plane one more flag, from its next start on.
+    pub fn control_plane_flag(&mut self, name: &str, value: &str) {
+        self.control_plane.flags.extend([name.to_owned(), value.to_owned()]);
+    }
+
     /// Starts the control plane, where it was before if it ran before.
     ///
     /// # Errors
@@ -212,6 +220,7 @@ impl Cluster {
         ]);
         arguments.insert(0, "control-plane".to_owned());
         arguments.push("--exit-on-stdin-close".to_owned());
+        arguments.extend(self.control_plane.flags.iter().cloned());
         let process = self.processes.start("control-plane", arguments)?;
         let process = self.control_plane.process.insert(process);
         process.listener("grpc", START_LIMIT).await?;
@@ -256,9 +265,17 @@ impl Cluster {
     /// # Errors
     /// If the command fails.
     pub async fn token(&self, service_account: &str, ttl: &str) -> Result<String, ClusterError> {
+        self.token_with(service_account, &["--ttl", ttl]).await
+    }
+
+    /// The same with these flags.
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub async fn token_with(&self, service_account: &str, flags: &[&str]) -> Result<String, ClusterError> {
         let mut command = self.processes.command();
         command.args(["token", "create", "--namespace", "default", "--service-account", service_account]);
-        command.args(["--ttl", ttl, "--data-dir"]).arg(self.data_dir());
+        command.args(flags).arg("--data-dir").arg(self.data_dir());
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
         let output = output.map_err(|source| ProcessError::Start {
             name: "token create".to_owned(),

@@ -256,7 +256,10 @@ impl Pools {
     pub async fn opaque(&self, target: &Arc<Target>, limit: Duration) -> Result<Tunnel, Failure> {
         // Only a sidecar can tell one session from the next.
         let pool = target.identity.is_some().then(|| self.pool(target));
-        match pool.as_ref().and_then(|pool| pool.tunnels.take(Instant::now(), &self.settings.live, self.settings.liveness)) {
+        match pool
+            .as_ref()
+            .and_then(|pool| pool.tunnels.take(Instant::now(), &self.settings.live, self.settings.liveness))
+        {
             Some(tunnel) => Ok(tunnel),
             None => tunnels::open(pool.as_ref(), target, &self.settings, limit).await,
         }

@@ -263,7 +263,8 @@ impl Binder {
         let used = before.is_some_and(|before| before.used.load(Ordering::Relaxed));
         let through = match (&bound, authority.parse::<SocketAddr>()) {
             (None, Ok(address)) if doubt.is_none() => Some(
-                self.targets.reach((address, address.port(), None, None, Tls::ByIdentity), &mut Work::default()),
+                self.targets
+                    .reach((address, address.port(), None, None, Tls::ByIdentity), &mut Work::default()),
             ),
             _ => None,
         };

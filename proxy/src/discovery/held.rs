@@ -14,8 +14,8 @@ use selvedge_certs::{
     verify::{Anchors, BundleError},
 };
 use selvedge_model::{
-    Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName, identity::IdentityError,
-    snapshot::address,
+    Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName,
+    identity::IdentityError, snapshot::address,
 };
 use tokio_rustls::rustls::pki_types::CertificateDer;
 

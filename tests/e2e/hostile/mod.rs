@@ -3,7 +3,9 @@
 mod floods;
 mod http1;
 mod http2;
+mod membership;
 mod overload;
+mod revoked;
 mod slow;
 
 use std::{

@@ -54,12 +54,7 @@ impl TryFrom<wire::Revocation> for Revocation {
         };
         // An end that no clock can show is none.
         let until = entry.until.and_then(revocation::moment);
-        Ok(Self {
-            revoked,
-            document: Arc::from(entry.document),
-            reason: entry.reason.map(Arc::from),
-            until,
-        })
+        Ok(Self { revoked, document: Arc::from(entry.document), reason: entry.reason.map(Arc::from), until })
     }
 }
 
@@ -84,7 +79,8 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Revocation> {
-        let until = proptest::option::of((0..u64::from(u32::MAX)).prop_map(|s| UNIX_EPOCH + Duration::from_secs(s)));
+        let until =
+            proptest::option::of((0..u64::from(u32::MAX)).prop_map(|s| UNIX_EPOCH + Duration::from_secs(s)));
         (revoked(), "[A-Z][a-z/ ]{1,20}", proptest::option::of(".{1,20}"), until).prop_map(
             |(revoked, document, reason, until)| Revocation {
                 revoked,

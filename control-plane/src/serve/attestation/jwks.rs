@@ -213,7 +213,10 @@ impl Known {
         };
         for key in self.find(name) {
             if let Some(only) = key.algorithm.filter(|only| *only != algorithm) {
-                why = format!("the key {:?} is for {only:?}, and the token is signed with {algorithm:?}", key.name);
+                why = format!(
+                    "the key {:?} is for {only:?}, and the token is signed with {algorithm:?}",
+                    key.name
+                );
                 continue;
             }
             match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {

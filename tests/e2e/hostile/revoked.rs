@@ -1,0 +1,366 @@
+//! Who is revoked: refused although its certificate is still valid, in both directions, and cut off from what it has.
+
+use std::{process::Stdio, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use selvedge_api::{preamble, wire::Carrier};
+use selvedge_certs::tls::Current;
+use selvedge_demo::{cluster::Cluster, workload::Spec};
+use selvedge_tests::{Mesh, SOON, poll};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+
+use crate::{
+    SELVEDGE, mesh_client,
+    raw::{APP, Around, CALLERS, Raw, SERVER, within},
+};
+
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: app:8080\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+                         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+                        sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// The head of an answer that goes on for good.
+const STREAM: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n";
+
+/// Runs `selvedge revoke` on the mesh's directory.
+pub(super) async fn revoke(cluster: &Cluster, whom: &[&str]) {
+    let mut command = cluster.processes().command();
+    command.arg("revoke").args(whom).args(["--reason", "stolen", "--config-dir"]).arg(cluster.config_dir());
+    let output = command.stdin(Stdio::null()).output().await.expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+type Peer = TlsStream<TcpStream>;
+
+/// Waits until the other end closes the connection.
+async fn is_closed(what: &str, peer: &mut (impl AsyncReadExt + Unpin)) {
+    within(what, async {
+        let mut bytes = [0; 1024];
+        while matches!(peer.read(&mut bytes).await, Ok(1..)) {}
+    })
+    .await;
+}
+
+async fn read_until(peer: &mut Peer, end: &[u8]) {
+    let mut read = Vec::new();
+    within("an answer", async {
+        while !read.windows(end.len()).any(|window| window == end) {
+            let more = peer.read_buf(&mut read).await.expect("an answer");
+            assert!(more > 0, "{:?}", String::from_utf8_lossy(&read));
+        }
+    })
+    .await;
+}
+
+/// A mesh peer's connections of every kind, each in use.
+struct Connections {
+    idle: Peer,
+    answering: Peer,
+    websocket: Peer,
+    opaque: Peer,
+    kept: Peer,
+    stream: hyper::body::Incoming,
+    /// The app's ends of what is in progress.
+    app: Vec<(&'static str, Raw)>,
+}
+
+impl Connections {
+    async fn open(around: &Around, caller: &Current) -> Self {
+        let server = around.mesh.workload(SERVER);
+        let connect = async |carrier| mesh_client::connect_for(carrier, caller, server).await;
+        let mut app = Vec::new();
+
+        let mut idle = connect(Carrier::Http1).await;
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: app:8080\r\n\r\n").await.unwrap();
+        let mut end = around.accept().await;
+        end.head().await;
+        end.answer("done").await;
+        read_until(&mut idle, b"done").await;
+
+        let mut answering = connect(Carrier::Http1).await;
+        answering.write_all(b"GET / HTTP/1.1\r\nhost: app:8080\r\n\r\n").await.unwrap();
+        let mut end = around.accept().await;
+        end.head().await;
+        end.send(STREAM).await;
+        read_until(&mut answering, b"one").await;
+        app.push(("an answer in progress", end));
+
+        let mut websocket = connect(Carrier::Http1).await;
+        websocket.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+        let mut end = around.accept().await;
+        end.head().await;
+        end.send(SWITCHED).await;
+        read_until(&mut websocket, b"\r\n\r\n").await;
+        app.push(("a WebSocket", end));
+
+        let mut opaque = connect(Carrier::Tcp).await;
+        opaque.write_all(&frame(b"hello")).await.unwrap();
+        let mut end = around.accept().await;
+        end.exactly(5).await;
+        end.send("welcome").await;
+        read_until(&mut opaque, b"welcome").await;
+        app.push(("an opaque session", end));
+
+        let mut kept = connect(Carrier::Tcp).await;
+        kept.write_all(&[frame(b"hello"), END.to_vec()].concat()).await.unwrap();
+        let mut end = around.accept().await;
+        end.exactly(5).await;
+        end.finish().await.unwrap();
+        let ended = [frame(&preamble::ACCEPTED), END.to_vec()].concat();
+        read_until(&mut kept, &ended).await;
+
+        let io = TokioIo::new(connect(Carrier::Http2).await);
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get(format!("http://{APP}/")).body(Empty::<Bytes>::new()).unwrap();
+        let answer = tokio::spawn(async move {
+            // Kept as long as its answer: without it the connection would end.
+            let answer = sender.send_request(request).await;
+            (answer, sender)
+        });
+        let mut end = around.accept().await;
+        end.head().await;
+        end.send(STREAM).await;
+        let (answer, sender) = within("an answer", answer).await.unwrap();
+        std::mem::forget(sender);
+        let mut stream = answer.unwrap().into_body();
+        within("a frame", stream.frame()).await.unwrap().unwrap();
+        app.push(("a stream of HTTP/2", end));
+
+        Self { idle, answering, websocket, opaque, kept, stream, app }
+    }
+
+    /// Waits until every one has been closed, towards the client and towards the app.
+    async fn are_closed(&mut self) {
+        is_closed("an idle connection", &mut self.idle).await;
+        is_closed("an answer in progress", &mut self.answering).await;
+        is_closed("a WebSocket", &mut self.websocket).await;
+        is_closed("an opaque session", &mut self.opaque).await;
+        is_closed("a connection between two sessions", &mut self.kept).await;
+        within("a stream of HTTP/2", async { while matches!(self.stream.frame().await, Some(Ok(_))) {} })
+            .await;
+        for (what, end) in &mut self.app {
+            within(&format!("the app's end of {what}"), end.rest()).await;
+        }
+    }
+}
+
+/// The words of `proxy/src/opaque/frames.rs`.
+const END: [u8; 4] = [0; 4];
+
+fn frame(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).expect("a short one").to_be_bytes()[..], bytes].concat()
+}
+
+/// Whether a new connection with these credentials is answered.
+async fn is_served(around: &Around, caller: &Current) -> bool {
+    let server = around.mesh.workload(SERVER);
+    let mut peer = mesh_client::connect(caller, server).await;
+    // What is refused may be closed before it is written to.
+    let _ = peer.write_all(b"GET / HTTP/1.1\r\nhost: app:8080\r\nconnection: close\r\n\r\n").await;
+    let mut read = Vec::new();
+    let answered = async {
+        let mut end = around.accept().await;
+        end.head().await;
+        end.answer("here").await;
+    };
+    tokio::select! {
+        () = answered => {}
+        _ = peer.read_to_end(&mut read) => return false,
+    }
+    within("an answer", peer.read_to_end(&mut read)).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_client_that_is_revoked_loses_every_connection_and_gets_no_new_one() {
+    let around = Around::new().await;
+    let [thief, honest] =
+        ["thief", "honest"].map(|account| mesh_client::configuration(around.mesh.credentials(account)));
+    let mut stolen = Connections::open(&around, &thief).await;
+    let server = around.mesh.workload(SERVER);
+    let mut other = mesh_client::connect(&honest, server).await;
+
+    revoke(&around.mesh, &["--service-account", "default/thief"]).await;
+
+    stolen.are_closed().await;
+    assert!(!is_served(&around, &thief).await);
+    let log = server.sidecar_process().unwrap().whole_log().unwrap();
+    assert!(log.contains("is revoked by Revocation selvedge/default-thief (stolen)"), "{log}");
+    // Nobody else has noticed anything.
+    other.write_all(b"GET / HTTP/1.1\r\nhost: app:8080\r\n\r\n").await.unwrap();
+    let mut end = around.accept().await;
+    end.head().await;
+    end.answer("honest").await;
+    read_until(&mut other, b"honest").await;
+
+    around.mesh.remove("revocation-default-thief.yaml").unwrap();
+    poll(
+        SOON,
+        "it is let in again",
+        async || {
+            if is_served(&around, &thief).await { Ok(()) } else { Err("not yet") }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_revoked_by_its_number_shuts_nobody_else_out() {
+    let around = Around::new().await;
+    let [first, second] = [(); 2].map(|()| around.mesh.credentials("twin"));
+    let serial = selvedge_certs::facts::Facts::parse(&first.leaf.chain[0]).unwrap().serial;
+    let [first, second] = [first, second].map(mesh_client::configuration);
+    assert!(is_served(&around, &first).await);
+
+    revoke(&around.mesh, &["--serial", &serial.to_string()]).await;
+
+    poll(
+        SOON,
+        "the one is refused",
+        async || {
+            if is_served(&around, &first).await { Err("not yet") } else { Ok(()) }
+        },
+    )
+    .await;
+    assert!(is_served(&around, &second).await);
+}
+
+/// What the client sees of a server that is revoked while it answers, and afterwards.
+#[tokio::test]
+async fn a_server_that_is_revoked_is_cut_off_and_not_called_any_more() {
+    let around = Around::new().await;
+    let mut open = Vec::new();
+    for caller in CALLERS {
+        let mut answering = around.client(caller).await;
+        answering.send("GET / HTTP/1.1\r\nhost: app:8080\r\n\r\n").await;
+        let mut end = around.accept().await;
+        end.head().await;
+        end.send(STREAM).await;
+        answering.until("one").await;
+        let mut websocket = around.client(caller).await;
+        websocket.send(HANDSHAKE).await;
+        let mut chat = around.accept().await;
+        chat.head().await;
+        chat.send(SWITCHED).await;
+        websocket.head().await;
+        open.extend([(answering, end), (websocket, chat)]);
+    }
+    let opened = around.mesh.workload(SERVER).metric("selvedge_inbound_connections_total").await.unwrap();
+
+    revoke(&around.mesh, &["--identity", "spiffe://cluster.local/ns/default/sa/app"]).await;
+
+    for (client, app) in &mut open {
+        client.rest().await;
+        app.rest().await;
+    }
+    for caller in CALLERS {
+        let mut client = around.client(caller).await;
+        client.send("GET / HTTP/1.1\r\nhost: app:8080\r\nconnection: close\r\n\r\n").await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(
+            answer.contains("selvedge-error: identity: ") && answer.contains("is revoked by"),
+            "{answer}"
+        );
+    }
+    let dialled = around.mesh.workload(SERVER).metric("selvedge_inbound_connections_total").await.unwrap();
+    assert_eq!(dialled, opened, "it is not even connected to");
+}
+
+/// The workload's own name, for which its sidecar has a certificate.
+#[tokio::test]
+async fn a_workload_is_revoked_by_its_name_without_its_service_account() {
+    let around = Around::new().await;
+    let [caller, other] = CALLERS;
+    let ask = async |caller: &str| {
+        let mut client = around.client(caller).await;
+        client.send("GET / HTTP/1.1\r\nhost: app:8080\r\nconnection: close\r\n\r\n").await;
+        let serve = async {
+            let mut end = around.accept().await;
+            end.head().await;
+            end.answer("here").await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! { answer = client.rest() => answer, () = serve => unreachable!() }
+    };
+    assert!(ask(caller).await.ends_with("here"));
+
+    revoke(&around.mesh, &["--workload", &format!("default/{caller}")]).await;
+
+    poll(SOON, "it is refused", async || {
+        let answer = ask(caller).await;
+        if answer.starts_with("HTTP/1.1 5") { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    assert!(ask(other).await.ends_with("here"));
+}
+
+#[tokio::test]
+async fn a_sidecar_that_is_revoked_gets_no_certificate_and_no_configuration_and_its_log_says_why() {
+    let client = Spec::client("caller").flag("--certificate-ttl", "5s");
+    let mesh = Mesh::of(SELVEDGE, [client, Spec::server("reviews-a", "reviews", 9080)]).await;
+
+    revoke(&mesh, &["--service-account", "default/caller"]).await;
+
+    let sidecar = mesh.workload("caller").sidecar_process().unwrap();
+    for words in ["the control plane does not sign", "the control plane refuses the stream"] {
+        poll(SOON, &format!("its log says {words:?}"), async || {
+            let log = sidecar.whole_log().map_err(|error| error.to_string())?;
+            let says = |line: &&str| {
+                line.contains(words)
+                    && line.contains("revoked by Revocation selvedge/default-caller (stolen)")
+            };
+            if log.lines().any(|line| says(&line)) { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+    poll(SOON, "it is not ready", async || {
+        let answer = mesh.workload("caller").admin("/ready").await.map_err(|error| error.to_string())?;
+        if answer.status == 503 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    let answer = mesh.workload("reviews-a").admin("/ready").await.unwrap();
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn another_namespaces_revocation_reaches_nobody_and_says_so() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::server("reviews-a", "reviews", 9080)]).await;
+    let ask = async || {
+        let answer =
+            mesh.workload("caller").call(selvedge_demo::call::to("reviews:9080", "/")).await.unwrap();
+        answer.status
+    };
+    assert_eq!(ask().await, 200);
+
+    revoke(
+        &mesh,
+        &[
+            "--namespace=elsewhere",
+            "--service-account=default/reviews",
+            "--workload=default/caller",
+            "--name=all",
+        ],
+    )
+    .await;
+
+    let problems = poll(SOON, "it is reported", async || {
+        let problems = mesh.control_plane_admin("/problems").await.map_err(|error| error.to_string())?.text();
+        if problems.contains("reaches nobody of namespace default") { Ok(problems) } else { Err(problems) }
+    })
+    .await;
+    assert!(problems.contains("spec.identities[0]") && problems.contains("spec.workloads[0]"), "{problems}");
+    assert_eq!(ask().await, 200);
+    let check = mesh.processes().command().arg("check").arg("--config-dir").arg(mesh.config_dir()).output();
+    let check = tokio::time::timeout(Duration::from_secs(20), check).await.unwrap().unwrap();
+    assert!(!check.status.success());
+    assert!(String::from_utf8_lossy(&check.stdout).contains("reaches nobody of namespace default"));
+}
