@@ -4,21 +4,25 @@
 use std::{
     path::Path,
     sync::{Arc, LazyLock},
+    time::{Duration, SystemTime},
 };
 
 use bytes::BytesMut;
 use clap::Parser;
 use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
-use selvedge_api::preamble;
+use prost::Message;
+use selvedge_api::{preamble, wire};
+use selvedge_certs::{ca::Authority, facts::Facts};
 use selvedge_control_plane::{
     compile,
     inject::{
         Decision, InjectArgs, NamespaceFacts, Settings, decide, revert::revert, review::Review, validate,
     },
     resources::{Resources, decode},
+    serve::attestation::Attestor,
 };
-use selvedge_model::TrustDomain;
+use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
 use selvedge_proxy::{
     detect::{First, detect},
     normalize::path,
@@ -155,6 +159,30 @@ pub fn review(sent: &[u8]) {
     assert!(is_a_pod(&pod), "without its sidecar it is no pod any more: {pod}");
 }
 
+/// Whose certificates are asked for; and who signs them, with a key that lives as long as the process.
+static SIGNER: LazyLock<(Authority, Attestor, SpiffeId)> = LazyLock::new(|| {
+    let (directory, domain) = (tempfile::tempdir().expect("a directory"), TrustDomain::default());
+    let authority = Authority::create(directory.path(), &domain).expect("an authority");
+    let attestor = Attestor::open(directory.path(), &domain).expect("a token key");
+    (authority, attestor, SpiffeId::new(&domain, "shop", "reviews").expect("an identity"))
+});
+
+/// What a stranger asks to have signed: refused, or a leaf for the proven identity and nothing else.
+pub fn sign(sent: &[u8]) {
+    let Ok(request) = wire::SignRequest::decode(sent) else { return };
+    let (authority, attestor, identity) = &*SIGNER;
+    let now = SystemTime::now();
+    drop(request.workload.parse::<WorkloadName>());
+    if let Some(token) = &request.token {
+        assert!(attestor.verify(token, now).is_err(), "nobody has made a token with this key");
+    }
+    let ttl = Duration::from_secs(request.ttl_seconds.unwrap_or(60).min(3600));
+    let Ok(chain) = authority.sign(&request.csr, identity, ttl, now) else { return };
+    let leaf = Facts::parse(&chain[0]).expect("what we sign is a certificate");
+    assert_eq!(leaf.identity().as_ref(), Ok(identity));
+    assert_eq!(leaf.authority_trust_domain(), None, "nobody is made an authority");
+}
+
 fn is_a_pod(object: &Value) -> bool {
     let pod = serde_json::from_value::<Pod>(object.clone());
     pod.is_ok_and(|pod| pod.spec.is_some_and(|spec| !spec.containers.is_empty()))
@@ -193,6 +221,7 @@ mod tests {
         replay("fuzz/corpus/sessions", sessions);
         replay("fuzz/corpus/path", normal_path);
         replay("fuzz/corpus/review", review);
+        replay("fuzz/corpus/sign", sign);
         replay("fuzz/corpus/yaml", yaml);
         replay("../examples/policies", yaml);
     }
@@ -255,7 +284,9 @@ mod tests {
             first in nearly("fuzz/corpus/detection"), sent in nearly("fuzz/corpus/preamble"),
             target in nearly("fuzz/corpus/path"), text in nearly("fuzz/corpus/yaml"),
             carried in nearly("fuzz/corpus/sessions"), asked in nearly("fuzz/corpus/review"),
+            request in nearly("fuzz/corpus/sign"),
         ) {
+            sign(&request);
             review(&asked);
             sessions(&carried);
             detection(&first);
