@@ -49,8 +49,8 @@ pub enum Error {
     /// The kernel cannot do it.
     #[error(
         "this kernel does not redirect connections for {tool} ({said}); load its NAT modules on the host \
-         (`modprobe -a nft_chain_nat nft_redir` for nft, `modprobe -a iptable_nat ip6table_nat xt_REDIRECT \
-         xt_owner` for iptables), or try the other one with --tool"
+         (`modprobe -a nft_chain_nat nft_redir nft_fib_inet` for nft, `modprobe -a iptable_nat ip6table_nat \
+         xt_REDIRECT xt_owner xt_addrtype` for iptables), or try the other one with --tool"
     )]
     NoNat {
         /// Which tool was told so.
@@ -91,6 +91,12 @@ pub enum Error {
         /// What happened to it.
         seen: String,
     },
+    /// They redirect what is not addressed to this host, as ours once did.
+    #[error(
+        "the rules in force, set by {0}, redirect what is not addressed to this host, too: they are an older \
+         selvedge-init's; run this one without --verify"
+    )]
+    Outdated(Tool),
     /// The proxy's own connections would come back to it for ever.
     #[error(
         "a connection of the user {uid} to {target} was redirected to the proxy, whose own it would be: run the \

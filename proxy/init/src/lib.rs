@@ -37,6 +37,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     if action.verify {
         let proof = verify::verify(options)?;
+        tool::refuse_outdated()?;
         println!("{proof}");
         return if proof.redirected.is_empty() { Err(Error::NoRoute) } else { Ok(()) };
     }

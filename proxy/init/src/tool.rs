@@ -50,6 +50,27 @@ pub fn set(options: &Options, tool: Option<Tool>) -> Result<Tool, Error> {
     Ok(tool)
 }
 
+/// Refuses rules of ours that an older selvedge-init has set, as far as the tools that are here show them.
+///
+/// # Errors
+/// [`Error::Outdated`]
+pub fn refuse_outdated() -> Result<(), Error> {
+    if is_installed("nft")
+        && let Ok(listing) = run("nft", &["list", "ruleset"], "")
+        && foreign::has_our_table(&listing)
+        && !listing.contains(nft::FOR_OTHERS)
+    {
+        return Err(Error::Outdated(Tool::Nft));
+    }
+    for family in families().filter(|family| is_installed(family.save())) {
+        let saved = save(family).unwrap_or_default();
+        if iptables::is_set(&saved) && !saved.contains(iptables::FOR_OTHERS) {
+            return Err(Error::Outdated(Tool::Iptables));
+        }
+    }
+    Ok(())
+}
+
 /// Removes our rules: those of `tool`, or of every tool that is there.
 ///
 /// # Errors

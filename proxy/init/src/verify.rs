@@ -5,7 +5,8 @@
 //! RFC 3849), or, where no route leads there, a neighbour's: a redirected connection never leaves, so that
 //! nobody need be there. At most one packet goes out, the proxy's user's.
 //!
-//! Connections that come in cannot be proven from inside. Their rules came in the same transaction.
+//! Connections that come in cannot be proven from inside. Their rules came in the same transaction; whether they leave
+//! alone what is not for this host is read from the rules themselves.
 
 use std::{
     fmt, fs, io,

@@ -16,6 +16,10 @@ pub const OUTBOUND: &str = "SELVEDGE_OUTBOUND";
 /// Our chain for connections that come in.
 pub const INBOUND: &str = "SELVEDGE_INBOUND";
 
+/// What is not addressed to this host, and only passes by, is left alone. Also what shows that rules are not older
+/// than that.
+pub const FOR_OTHERS: &str = "-m addrtype ! --dst-type LOCAL -j RETURN";
+
 /// Where the built-in chains lead into ours.
 const JUMPS: [(&str, &str); 2] = [("OUTPUT", OUTBOUND), ("PREROUTING", INBOUND)];
 
@@ -73,6 +77,7 @@ pub fn set(options: &Options, family: Family, saved: &str) -> String {
 
     let mut inbound = |rule: &str| writeln!(text, "-A {INBOUND} {rule}").expect(GROWS);
     inbound("-i lo -j RETURN");
+    inbound(FOR_OTHERS);
     inbound(&format!("-p tcp --dport {inbound_port} -j RETURN"));
     inbound(&format!("-p tcp --dport {admin_port} -j RETURN"));
     for ports in &options.skip_inbound_ports {

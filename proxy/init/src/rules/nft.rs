@@ -9,6 +9,10 @@ use crate::Options;
 /// Our table. Nobody else writes into it, so that it can be replaced and removed as a whole.
 pub const TABLE: &str = "inet selvedge";
 
+/// What is not addressed to this host, and only passes by, is left alone. Also what shows that rules are not older
+/// than that.
+pub const FOR_OTHERS: &str = "fib daddr type != local return";
+
 /// Replaces our table, in one transaction: declared first, so that there is always one to delete.
 pub fn set(options: &Options) -> String {
     let mut text = remove();
@@ -29,6 +33,7 @@ pub fn set(options: &Options) -> String {
     });
     chain(&mut text, "inbound", "prerouting", |text| {
         rule(text, "iifname \"lo\" return");
+        rule(text, FOR_OTHERS);
         rule(text, &format!("tcp dport {inbound_port} return"));
         rule(text, &format!("tcp dport {admin_port} return"));
         for ports in &options.skip_inbound_ports {
