@@ -9,7 +9,7 @@ use selvedge_certs::{
 };
 use selvedge_kubernetes::Version;
 use selvedge_ops::{
-    Admin, Drain, LogArgs, LogLevel, Readiness, Reason, admin, announce,
+    Admin, Drain, LogArgs, LogLevel, Readiness, Reason, admin, announce, guarded,
     listen::{self, ListenError},
     logging::{self, LoggingError},
 };
@@ -124,10 +124,11 @@ pub fn run(args: &Args) -> Result<(), AppError> {
             drain.on_stdin_close()?;
         }
         let control_plane = ControlPlane::prepare(args, drain).await?;
-        announce("grpc", control_plane.grpc_address());
-        announce("admin", control_plane.admin_address());
-        if let Some(address) = control_plane.webhook_address() {
-            announce("webhook", address);
+        let webhook = control_plane.webhook_address().map(|address| ("webhook", address));
+        let listeners = [("grpc", control_plane.grpc_address()), ("admin", control_plane.admin_address())];
+        for (name, address) in listeners.into_iter().chain(webhook) {
+            guarded::guard(guarded::Kind::Private, address);
+            announce(name, address);
         }
         control_plane.run(log_level).await
     });

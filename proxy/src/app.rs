@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use selvedge_certs::tls::Live;
 use selvedge_ops::{
-    Readiness, announce,
+    Readiness, announce, guarded,
     listen::{self, ListenError},
     logging,
 };
@@ -25,6 +25,7 @@ use crate::{
     leave::{self, Leave},
     names::Asker,
     opaque,
+    own_listeners::{OwnListeners, Way},
     serve::{HeadLimits, Limits, PaceLimits},
     telemetry::Metrics,
     worker::{Settings, Shared, Worker},
@@ -74,7 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         metrics,
         leave: leave.clone(),
         readiness: Readiness::default(),
-        inbound: shared.settings.inbound.port(),
+        own: Arc::clone(&shared.settings.own),
         admin: listeners.admin,
         log_level,
     };
@@ -117,9 +118,15 @@ fn listen(args: &Args) -> anyhow::Result<Listeners> {
         admin: listen::tcp("--admin", args.admin)?,
     };
     for outbound in &listeners.outbound {
-        announce("outbound", outbound.local_addr()?);
+        let address = outbound.local_addr()?;
+        guarded::guard(guarded::Kind::Outbound, address);
+        announce("outbound", address);
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "whoever reaches --outbound calls with this workload's identity; it is not on loopback");
+        }
     }
     announce("inbound", listeners.inbound.local_addr()?);
+    guarded::guard(guarded::Kind::Private, listeners.admin.local_addr()?);
     announce("admin", listeners.admin.local_addr()?);
     Ok(listeners)
 }
@@ -146,14 +153,15 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         args.app.is_some() != args.redirected,
         "either --app must say where the app listens, or --redirected that connections are redirected here"
     );
-    let outbound: Result<Vec<SocketAddr>, _> =
-        listeners.outbound.iter().map(std::net::TcpListener::local_addr).collect();
+    let own = own_listeners(args, listeners)?;
+    if let Some(app) = args.app {
+        own.refuse_own(app, Way::App).map_err(|failure| anyhow::anyhow!("--app {app}: {}", failure.what))?;
+    }
     Ok(Settings {
         workload: args.workload.clone(),
         app: args.app,
         ingress: args.ingress,
-        listeners: outbound?,
-        inbound: listeners.inbound.local_addr()?,
+        own: Arc::new(own),
         carrier: args.carrier,
         outbound_traffic_policy: args.outbound_traffic_policy,
         drain_timeout: args.drain_timeout,
@@ -175,6 +183,17 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
             ping_interval: args.ping_interval,
             ping_timeout: args.ping_timeout,
         },
+    })
+}
+
+fn own_listeners(args: &Args, listeners: &Listeners) -> anyhow::Result<OwnListeners> {
+    let outbound = listeners.outbound.iter().map(std::net::TcpListener::local_addr);
+    Ok(OwnListeners {
+        outbound: outbound.collect::<Result<_, _>>()?,
+        inbound: listeners.inbound.local_addr()?,
+        admin: listeners.admin.local_addr()?,
+        control_plane: args.control_plane.port_on_loopback(),
+        redirected: args.redirected,
     })
 }
 

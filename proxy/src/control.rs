@@ -19,6 +19,7 @@ use crate::{
     },
     leave::Leave,
     names::{Names, Question, ask},
+    own_listeners::OwnListeners,
     probes::{self, Asked},
     telemetry::Metrics,
 };
@@ -38,8 +39,8 @@ pub struct Control {
     pub questions: mpsc::Receiver<Question>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// The inbound listener's port.
-    pub inbound: u16,
+    /// Where this proxy listens.
+    pub own: Arc<OwnListeners>,
     /// The admin port's listener.
     pub admin: TcpListener,
     /// What `/ready` looks at; further conditions may be in it.
@@ -55,8 +56,19 @@ pub struct Control {
 /// # Errors
 /// If the admin port's listener cannot be used.
 pub async fn run(control: Control) -> std::io::Result<()> {
-    let Control { args, live, store, asked, questions, metrics, inbound, admin, readiness, log_level, leave } =
-        control;
+    let Control {
+        args,
+        live,
+        store,
+        asked,
+        questions,
+        metrics,
+        own: listeners,
+        admin,
+        readiness,
+        log_level,
+        leave,
+    } = control;
     let resolver = Arc::new(Resolver::new(args.resolver.clone()));
     let control_plane = ControlPlane::new(args.control_plane.clone(), Arc::clone(&resolver));
     let names = Names::new(Arc::clone(&resolver), Arc::clone(&metrics));
@@ -76,7 +88,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         metrics: Arc::clone(&metrics),
     });
     let binder = Binder::new(args.workload.clone(), Arc::clone(&metrics), names);
-    let binder = if args.redirected { binder.redirected(inbound) } else { binder };
+    let binder = if args.redirected { binder.redirected(listeners.inbound.port()) } else { binder };
     let fresh = binder.originations().keep_fresh();
     let discovery = discovery::run(Discovery {
         control_plane,
@@ -110,6 +122,7 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         app: args.app_address,
         probes: args.app_probes.clone(),
         metrics: args.app_metrics.clone(),
+        own: listeners,
     });
     let answering = ask::answer(resolver, questions);
     let serving = selvedge_ops::admin::serve(admin, router.router().merge(probes));
@@ -187,7 +200,7 @@ mod tests {
             asked,
             questions: crate::names::Asker::new().1,
             metrics: Arc::new(Metrics::new(1)),
-            inbound: 4143,
+            own: Arc::new(crate::own_listeners::tests::listeners()),
             admin: listener,
             readiness: Readiness::default(),
             log_level,

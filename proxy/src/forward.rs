@@ -12,6 +12,7 @@ use std::{
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use http::HeaderName;
 use selvedge_model::{ConnectionLimits, ConnectionPool};
+use selvedge_ops::guarded::HOPS;
 use tower::Service;
 
 use crate::{
@@ -101,6 +102,7 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     if seldom::remove(http.headers_mut(), &FRESH_CONNECTION).is_some() && conn.identity.is_some() {
         http.extensions_mut().insert(FreshConnection);
     }
+    seldom::remove(http.headers_mut(), &HOPS);
     match &conn.xfcc {
         Some(client) => http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone()),
         None => seldom::remove(http.headers_mut(), &FORWARDED_CLIENT_CERT),

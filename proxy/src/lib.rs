@@ -26,6 +26,7 @@ pub mod names;
 pub mod normalize;
 pub mod opaque;
 pub mod outbound;
+pub mod own_listeners;
 pub mod probes;
 pub mod rarely;
 pub mod respond;

@@ -9,13 +9,14 @@ use crate::{
     accept::Clients,
     budget::Budget,
     cli::{Carrier, OutboundTrafficPolicy},
-    connect::{self, Liveness, Pools},
+    connect::{self, Instance, Liveness, Pools},
     deadline::Deadlines,
     discovery::store::{Store, View},
     forward::Apps,
     leave::Leave,
     names::Asker,
     opaque,
+    own_listeners::OwnListeners,
     serve::{Limits, PaceLimits, Patience},
     telemetry::Metrics,
 };
@@ -33,10 +34,8 @@ pub struct Settings {
     pub app: Option<SocketAddr>,
     /// Whether a request's authority beats the address that was dialled.
     pub ingress: bool,
-    /// Our own outbound listeners, where nothing that we send may arrive.
-    pub listeners: Vec<SocketAddr>,
-    /// Our own inbound listener.
-    pub inbound: SocketAddr,
+    /// Our own listeners, where nothing that we carry may arrive.
+    pub own: Arc<OwnListeners>,
     /// What carries HTTP/1.1 requests between sidecars.
     pub carrier: Carrier,
     /// What happens to requests for what is in no configuration.
@@ -70,16 +69,6 @@ impl Settings {
     pub fn spoken(&self, declared: Protocol, port: u16) -> Protocol {
         let opaque = declared == Protocol::Unspecified && self.opaque_ports.contains(&port);
         if opaque { Protocol::Tcp } else { declared }
-    }
-
-    /// Whether `dial` is one of our own listeners, where what a client at `peer` sends would come back.
-    pub fn is_ours(&self, dial: SocketAddr, peer: SocketAddr) -> bool {
-        let (ip, peer) = (dial.ip().to_canonical(), peer.ip().to_canonical());
-        // Our app's connection to its own address comes from that address.
-        let here = ip.is_loopback() || ip == peer;
-        let listens = |ours: &SocketAddr| ours.ip() == ip || (ours.ip().is_unspecified() && here);
-        let mut listeners = self.listeners.iter().chain([&self.inbound]);
-        listeners.any(|ours| ours.port() == dial.port() && listens(ours))
     }
 }
 
@@ -149,6 +138,8 @@ impl Worker {
             budget: Arc::clone(&shared.budget),
             metrics: Arc::clone(&shared.metrics),
             liveness: settings.liveness,
+            own: Arc::clone(&settings.own),
+            instance: Instance::new(),
         });
         let patience = Patience::new(settings.header_timeout, settings.idle_timeout);
         let deadlines = Rc::new(Deadlines::default());

@@ -32,7 +32,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{Drain, LogLevel, Readiness, Reason};
+use crate::{Drain, LogLevel, Readiness, Reason, guarded::HOPS};
 
 /// Connections at once; probes, scrapes and a few people need far fewer.
 const MAX_CONNECTIONS: usize = 128;
@@ -129,8 +129,12 @@ async fn loopback_only(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether a request on loopback was made by a web page, or under a name that DNS was made to give us.
+/// Whether a request on loopback was made by a web page, or under a name that DNS was made to give us, or came by way
+/// of a sidecar on this host.
 fn foreign(headers: &HeaderMap) -> Option<&'static str> {
+    if headers.contains_key(HOPS) {
+        return Some("not answered by way of a sidecar; call the admin port itself");
+    }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_local_name(host) {
         return Some("answered only when it is called by an IP address or localhost");
@@ -285,6 +289,8 @@ mod tests {
 
         assert_eq!(ask(&f.router, HERE, rebound, "").await.0, 403);
         assert_eq!(ask(&f.router, HERE, posted, "").await.0, 403);
+        let proxied = request("POST", "/shutdown").header(HOPS, "0123abcd");
+        assert_eq!(ask(&f.router, HERE, proxied, "").await.0, 403);
         assert!(!f.drain.is_draining());
 
         let own = request("POST", "/shutdown").header("origin", "http://127.0.0.1:4191");

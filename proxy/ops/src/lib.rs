@@ -6,6 +6,8 @@
 pub mod admin;
 pub mod build;
 pub mod drain;
+pub mod guarded;
+pub mod here;
 pub mod listen;
 pub mod logging;
 pub mod readiness;

@@ -27,7 +27,7 @@ pub use clients::{Clients, raise_open_files};
 pub use original::Original;
 
 use crate::{
-    error::Reason,
+    error::{Failure, Reason},
     inbound, outbound,
     step::{Request, Step},
     telemetry,
@@ -62,6 +62,17 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Where it was going when it was redirected to us. `None`: nobody redirects.
     pub original: Option<Original>,
+}
+
+impl Arrival {
+    /// Whether it may be carried in its `direction`: in, what is for this host; out, what is from it.
+    fn is_ours_to_carry(&self, direction: Direction) -> Result<(), Failure> {
+        match (self.original, direction) {
+            (None, _) => Ok(()),
+            (Some(original), Direction::Inbound) => original.is_for_this_host(),
+            (Some(original), Direction::Outbound) => original.is_from_this_host(self.peer),
+        }
+    }
 }
 
 /// A socket on its way to a worker.
@@ -172,6 +183,12 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
             },
         };
         let arrival = Arrival { peer, original };
+        if let Err(failure) = arrival.is_ours_to_carry(direction) {
+            worker.metrics.connection_refused(direction.into(), false, failure.reason);
+            let original = original.map(|original| tracing::field::display(original.address));
+            tracing::info!(%peer, original, %failure, "connection refused");
+            return original::reset(&socket);
+        }
         let open = worker.leave.open(direction);
         match direction {
             Direction::Outbound => {

@@ -3,16 +3,25 @@
 //! Asked once for each connection, right after it was accepted (`SO_ORIGINAL_DST`). The answer is the
 //! kernel's own record of the redirection, which no client can forge.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
+use selvedge_ops::here;
 use socket2::{SockAddr, SockRef};
 use tokio::net::TcpStream;
+
+use crate::error::{Failure, Reason};
 
 /// Where a redirected connection was going.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Original {
     /// The address and port that the client dialled; an IPv4 address is never written as IPv6.
     pub address: SocketAddr,
+    /// The address of this host at which it arrived. Redirected from another host, it is the first address of the
+    /// interface by which it came, and not the one that was dialled.
+    pub local: IpAddr,
     /// Whether it dialled our listener itself, so that nothing was redirected.
     pub is_ours: bool,
 }
@@ -31,7 +40,36 @@ impl Original {
         };
         // No record: the kernel does not track this connection, so it cannot have been redirected.
         let address = asked.ok().as_ref().and_then(SockAddr::as_socket).map_or(local, canonical);
-        Ok(Self { address, is_ours: address == local })
+        Ok(Self { address, local: local.ip(), is_ours: address == local })
+    }
+
+    /// Why nothing that `peer` sends is carried to the app: it is not for this host. Whatever redirects it, a sidecar
+    /// is nobody's next hop. At most four system calls for each connection, and none if the host has one address.
+    ///
+    /// # Errors
+    /// [`Reason::Policy`]
+    pub fn is_for_this_host(&self) -> Result<(), Failure> {
+        let ip = self.address.ip();
+        // From another host nothing goes to loopback, and what this one sends there is not redirected.
+        let is_outside = !ip.is_loopback() && !ip.is_unspecified();
+        if self.is_ours || (is_outside && (ip == self.local || here::has(ip))) {
+            return Ok(());
+        }
+        let what = format!("{ip} is not an address at which this host is reached, and nothing is relayed");
+        Err(Failure::new(Reason::Policy, what))
+    }
+
+    /// Why nothing that `peer` sends is carried out: it is not this host that sends it. What is redirected here on its
+    /// way out arrives on loopback, where nobody else can send; other rules may redirect what only passes by.
+    ///
+    /// # Errors
+    /// [`Reason::Policy`]
+    pub fn is_from_this_host(&self, peer: SocketAddr) -> Result<(), Failure> {
+        if self.is_ours || self.local.is_loopback() || here::has(peer.ip()) {
+            return Ok(());
+        }
+        let what = format!("{peer} is not on this host, and nothing is relayed");
+        Err(Failure::new(Reason::Policy, what))
     }
 }
 
@@ -69,8 +107,31 @@ mod tests {
 
             let original = Original::of(&server).unwrap();
 
-            assert_eq!(original, Original { address: client.peer_addr().unwrap(), is_ours: true });
+            let address = client.peer_addr().unwrap();
+            assert_eq!(original, Original { address, local: address.ip(), is_ours: true });
         }
+    }
+
+    #[test]
+    fn what_is_not_for_this_host_or_not_from_it_is_not_carried() {
+        let original = |address: &str, local: &str| {
+            let address = address.parse().unwrap();
+            Original { address, local: local.parse().unwrap(), is_ours: false }
+        };
+        let for_us = |address, local| original(address, local).is_for_this_host().is_ok();
+        let from_us = |local, peer: &str| {
+            original("192.0.2.1:80", local).is_from_this_host(peer.parse().unwrap()).is_ok()
+        };
+
+        assert!(for_us("192.0.2.5:80", "192.0.2.5"), "it arrived there");
+        assert!(!for_us("192.0.2.1:80", "192.0.2.5"));
+        assert!(!for_us("169.254.169.254:80", "192.0.2.5"));
+        assert!(!for_us("[2001:db8::1]:80", "fd00::5"));
+        assert!(!for_us("127.0.0.1:80", "192.0.2.5") && !for_us("[::1]:80", "fd00::5"), "never from outside");
+
+        assert!(from_us("127.0.0.1", "192.0.2.7:50000"), "nobody else sends there");
+        assert!(from_us("192.0.2.5", "127.0.0.1:50000"));
+        assert!(!from_us("192.0.2.5", "192.0.2.7:50000"));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ pub mod outside;
 pub mod stream;
 pub mod tls;
 
+mod hops;
 mod http1;
 pub mod http2;
 mod interim;
@@ -19,22 +20,24 @@ mod tunnels;
 mod waiting;
 
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     rc::Rc,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 pub use self::{
+    hops::Instance,
     liveness::Liveness,
     tunnels::{Hold, Tunnel},
 };
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use hyper::body::Incoming;
 use selvedge_api::wire;
 use selvedge_certs::tls::Live;
 use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade};
+use selvedge_ops::here;
 
 use crate::{
     balance::{Circuit, Held, Limit},
@@ -43,6 +46,7 @@ use crate::{
     budget::{Budget, Ledger},
     cli::Carrier,
     error::{Failure, Reason},
+    own_listeners::OwnListeners,
     step::{Conn, HttpVersion},
     telemetry::{Direction, Metrics, OpenConnection},
     upgrade::WebSocket,
@@ -132,6 +136,31 @@ pub struct Settings {
     pub metrics: Arc<Metrics>,
     /// How soon a peer is noticed that is gone.
     pub liveness: Liveness,
+    /// Our own listeners, to which nothing is connected.
+    pub own: Arc<OwnListeners>,
+    /// Our name in the mark of what may come back.
+    pub instance: Instance,
+}
+
+impl Settings {
+    /// Marks a request that goes to `target` in plaintext and may come back, or takes away what looks like a mark.
+    ///
+    /// # Errors
+    /// [`Reason::Loop`] if it has come back.
+    fn mark(
+        &self,
+        pool: &Pool,
+        target: &Target,
+        conn: &Conn,
+        headers: &mut HeaderMap,
+    ) -> Result<(), Failure> {
+        let is_local = |pool: &Pool| *pool.is_local.get_or_init(|| here::has(target.dial.ip()));
+        if !self.own.redirected && (!conn.peer.ip().is_loopback() || is_local(pool)) {
+            return self.instance.mark(headers);
+        }
+        hops::forget(headers);
+        Ok(())
+    }
 }
 
 /// A worker's connections.
@@ -153,6 +182,8 @@ struct Pool {
     http2: [http2::Connections; 2],
     /// For opaque TCP.
     tunnels: tunnels::Connections,
+    /// Whether the target is on this host. Asked for once: all that hangs on it is when a loop is noticed.
+    is_local: OnceCell<bool>,
 }
 
 /// A connection, or a place on one, that an answer arrives on.
@@ -215,6 +246,9 @@ impl Pools {
             let meshed = target.identity.is_some();
             if meshed && FreshConnection::is_needed_by(&request) {
                 request.headers_mut().insert(FRESH_CONNECTION, const { HeaderValue::from_static("1") });
+            }
+            if !meshed && !target.is_app() {
+                self.settings.mark(&pool, target, conn, request.headers_mut())?;
             }
             // What is to become a WebSocket needs a connection that can become one.
             let over_http2 = !WebSocket::is_asked_by(&request)
@@ -308,6 +342,7 @@ impl Pool {
             http1: Default::default(),
             http2: Default::default(),
             tunnels: Default::default(),
+            is_local: OnceCell::new(),
         }
     }
 }

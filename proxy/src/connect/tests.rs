@@ -42,6 +42,8 @@ fn pools() -> Pools {
         budget: Arc::new(Budget::new(u64::MAX)),
         metrics: Arc::new(Metrics::new(1)),
         liveness: Liveness::OFF,
+        own: Arc::new(crate::own_listeners::tests::listeners()),
+        instance: Instance::new(),
     })
 }
 

@@ -21,6 +21,7 @@ use crate::{
     bind::{ClientTls, Target},
     error::{Failure, Reason},
     opaque::ReadAhead,
+    own_listeners::Way,
     rarely::rarely,
     serve,
 };
@@ -133,6 +134,7 @@ pub async fn open(
 
 async fn tcp(target: &Target, settings: &Settings) -> Result<TcpStream, Failure> {
     let dial = target.dial;
+    settings.own.refuse_own(dial, way(target))?;
     let failed = |error| Failure::new(Reason::ConnectFailure, format!("no connection to {dial}: {error}"));
     let tcp = TcpStream::connect(dial).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
@@ -141,6 +143,18 @@ async fn tcp(target: &Target, settings: &Settings) -> Result<TcpStream, Failure>
         settings.liveness.watch(&tcp).map_err(failed)?;
     }
     Ok(tcp)
+}
+
+fn way(target: &Target) -> Way {
+    if target.is_app() {
+        Way::App
+    } else if target.identity.is_some() {
+        Way::Mesh
+    } else if target.port != target.dial.port() {
+        Way::Sidecar
+    } else {
+        Way::Out
+    }
 }
 
 async fn mesh(

@@ -5,7 +5,13 @@
 //! (tonic would say "transport error"), and so that tonic never reconnects behind our back with a
 //! certificate that has been replaced.
 
-use std::{fmt, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper_util::rt::TokioIo;
 use selvedge_certs::{tls, verify::PeerError};
@@ -40,6 +46,16 @@ pub struct Address {
 #[error("{text:?} is no HOST:PORT, such as control-plane.example:8086 or [::1]:8086")]
 pub struct AddressError {
     text: String,
+}
+
+impl Address {
+    /// Its port, if it is on this host's loopback.
+    pub fn port_on_loopback(&self) -> Option<u16> {
+        let ip = self.host.parse::<IpAddr>();
+        let is_loopback = self.host.eq_ignore_ascii_case("localhost")
+            || ip.is_ok_and(|ip| ip.is_unspecified() || ip.to_canonical().is_loopback());
+        is_loopback.then_some(self.port)
+    }
 }
 
 impl FromStr for Address {

@@ -70,16 +70,13 @@ pub(super) fn meant(
 
 fn redirected(settings: &Settings, address: SocketAddr, is_known: bool) -> Result<Meant, Failure> {
     let port = address.port();
-    let mut ours = settings.listeners.iter().chain([&settings.inbound]);
-    if ours.any(|ours| ours.port() == port) {
-        return Err(Failure::new(Reason::Loop, format!("port {port} is this proxy's own")));
-    }
+    settings.own.refuse_own_port(port)?;
     Ok(Meant { address, port, is_known })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
     use proptest::prelude::*;
     use selvedge_model::{InboundPolicy, SpiffeId, TrustDomain};
@@ -89,6 +86,7 @@ mod tests {
         cli::{Carrier, OutboundTrafficPolicy},
         connect::Liveness,
         opaque,
+        own_listeners::tests::listeners,
         serve::{HeadLimits, Limits, PaceLimits},
     };
 
@@ -96,8 +94,7 @@ mod tests {
         Settings {
             workload: "shop/reviews-1".parse().unwrap(),
             app: app.map(|app| app.parse().unwrap()),
-            listeners: vec!["127.0.0.1:4140".parse().unwrap()],
-            inbound: "[::]:4143".parse().unwrap(),
+            own: Arc::new(listeners()),
             carrier: Carrier::Http2,
             ingress: false,
             outbound_traffic_policy: OutboundTrafficPolicy::AllowAny,
@@ -128,23 +125,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn our_listeners_are_ours_wherever_they_are_reached() {
-        let settings = settings(None);
-        let is_ours = |dial: &str, peer: &str| {
-            settings.is_ours(dial.parse().unwrap(), SocketAddr::new(peer.parse().unwrap(), 50_000))
-        };
-
-        assert!(is_ours("127.0.0.1:4140", "10.0.0.5"));
-        assert!(is_ours("10.0.0.5:4143", "10.0.0.5"), "the inbound listener has every address");
-        assert!(is_ours("[::1]:4143", "::1"));
-        assert!(!is_ours("10.0.0.6:4143", "10.0.0.5"), "another host's");
-        assert!(!is_ours("10.0.0.5:4140", "10.0.0.5"), "nobody listens there");
-        assert!(!is_ours("127.0.0.1:8080", "127.0.0.1"));
-    }
-
     fn to(address: &str, is_ours: bool) -> Option<Original> {
-        Some(Original { address: address.parse().unwrap(), is_ours })
+        let address: SocketAddr = address.parse().unwrap();
+        Some(Original { address, local: address.ip(), is_ours })
     }
 
     /// The app's address, or why not.
@@ -173,6 +156,7 @@ mod tests {
     fn our_own_ports_are_no_app() {
         assert_eq!(redirected(to("10.0.0.5:4140", false), None), Err(Reason::Loop));
         assert_eq!(redirected(to("10.0.0.5:4143", false), Some(4143)), Err(Reason::Loop));
+        assert_eq!(redirected(to("10.0.0.5:4191", false), None), Err(Reason::Policy));
     }
 
     #[test]
@@ -192,13 +176,14 @@ mod tests {
         fn no_client_reaches_another_address_than_the_one_it_dialled(
             ip: [u8; 4], port: u16, asked: Option<u16>, is_ours: bool
         ) {
-            let original = Original { address: SocketAddr::from((ip, port)), is_ours };
+            let address = SocketAddr::from((ip, port));
+            let original = Original { address, local: address.ip(), is_ours };
 
             if let Ok(meant) = meant(&settings(None), &own(), Some(original), asked) {
                 prop_assert_eq!(meant.address.ip(), original.address.ip());
                 prop_assert_eq!(meant.port, meant.address.port());
                 prop_assert!(meant.port == port || (is_ours && own().ports.contains(&meant.port)));
-                prop_assert!(![4140, 4143].contains(&meant.port));
+                prop_assert!(![4140, 4143, 4191].contains(&meant.port));
             }
         }
     }

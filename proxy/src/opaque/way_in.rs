@@ -24,6 +24,7 @@ use crate::{
     detect::{First, detect},
     error::Failure,
     forward::unreachable,
+    own_listeners::Way,
     serve::Until,
     telemetry::{Direction, Labels},
     worker::Worker,
@@ -250,6 +251,7 @@ async fn exchange<C: Client>(
 }
 
 async fn connect(worker: &Worker, app: SocketAddr) -> Result<TcpStream, Failure> {
+    worker.settings.own.refuse_own(app, Way::App)?;
     let opened = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(app)).await;
     let opened = opened.map_err(|_| unreachable(worker, app, &"no answer in time"))?;
     let opened = opened.map_err(|error| unreachable(worker, app, &error))?;

@@ -319,7 +319,7 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refus
     let unknown = selvedge_model::ServiceKey::new("unknown", 0);
     let series = worker.metrics.tcp(&Labels::outbound(&worker.settings.workload, &unknown));
     let refused = |failure| Refused { failure, series: Arc::clone(&series) };
-    let target = through(worker, &outgoing.destination, outgoing.arrival.peer).map_err(refused)?;
+    let target = through(worker, &outgoing.destination).map_err(refused)?;
     let target: &Arc<Target> = target;
     let tunnel = worker.pools.opaque(target, CONNECT_TIMEOUT).await.map_err(refused)?;
     Ok(far(tunnel, false, target.dial, Arc::clone(&series), worker.settings.tcp))

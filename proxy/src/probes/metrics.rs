@@ -49,10 +49,13 @@ pub(super) async fn scrape(State(asked): State<Arc<Asked>>, request: Request) ->
         get.headers.extend(request.headers().get(&name).map(|value| (name, value.clone())));
     }
     let limit = limit(request.headers());
-    let failed = match timeout(limit, get.ask(at, request.headers())).await {
-        Ok(Ok(answer)) => return passed_on(answer, limit),
-        Ok(Err(failed)) => failed,
-        Err(_) => Failed::Timeout(limit),
+    let failed = match asked.refuse_own(at) {
+        Err(failed) => failed,
+        Ok(()) => match timeout(limit, get.ask(at, request.headers())).await {
+            Ok(Ok(answer)) => return passed_on(answer, limit),
+            Ok(Err(failed)) => failed,
+            Err(_) => Failed::Timeout(limit),
+        },
     };
     tracing::info!(%failed, "the app's metrics at {at} cannot be scraped");
     (StatusCode::BAD_GATEWAY, format!("GET {} of the app at {at}: {failed}\n", get.path)).into_response()

@@ -22,6 +22,8 @@ use http::HttpGet;
 use hyper::StatusCode;
 use tokio::{net::TcpStream, time::timeout};
 
+use crate::own_listeners::{OwnListeners, Way};
+
 pub use self::words::{AppMetrics, AppProbes, WordsError};
 
 /// How the kubelet names itself.
@@ -69,6 +71,8 @@ pub struct Asked {
     pub probes: AppProbes,
     /// Its metrics, if they are scraped through us.
     pub metrics: Option<AppMetrics>,
+    /// Our own listeners, which are not the app, whatever the pod's YAML says.
+    pub own: Arc<OwnListeners>,
 }
 
 /// `/app-health/…`, `/app-lifecycle/…` and `/metrics/app`; answered to everybody.
@@ -87,7 +91,11 @@ async fn probe(State(asked): State<Arc<Asked>>, request: Request) -> Response {
         return (StatusCode::NOT_FOUND, words).into_response();
     };
     let at = SocketAddr::new(asked.app, probe.port);
-    match probe.make(at, request.headers()).await {
+    let made = match asked.refuse_own(at) {
+        Ok(()) => probe.make(at, request.headers()).await,
+        Err(failed) => Err(failed),
+    };
+    match made {
         Ok(()) => "passed\n".into_response(),
         Err(failed) => {
             tracing::info!(path, %failed, "{probe} of the app at {at} failed");
@@ -98,6 +106,12 @@ async fn probe(State(asked): State<Arc<Asked>>, request: Request) -> Response {
             };
             (status, format!("{probe} of the app at {at}: {failed}\n")).into_response()
         }
+    }
+}
+
+impl Asked {
+    fn refuse_own(&self, at: SocketAddr) -> Result<(), Failed> {
+        self.own.refuse_own(at, Way::App).map_err(|failure| Failed::Otherwise(failure.what.into_owned()))
     }
 }
 

@@ -23,6 +23,10 @@ impl App {
     }
 }
 
+fn own() -> Arc<OwnListeners> {
+    Arc::new(crate::own_listeners::tests::listeners())
+}
+
 /// The status and body of the admin port's answer for one probe.
 async fn asked(probe: Value) -> (u16, String) {
     let probes = json!({ "/app-health/app/livez": probe });
@@ -30,6 +34,7 @@ async fn asked(probe: Value) -> (u16, String) {
         app: IpAddr::from([127, 0, 0, 1]),
         probes: probes.to_string().parse().unwrap(),
         metrics: None,
+        own: own(),
     };
     get_of(routes(asked), "/app-health/app/livez").await
 }
@@ -169,6 +174,7 @@ async fn metrics_pass_through_as_the_app_writes_them() {
         app: IpAddr::from([127, 0, 0, 1]),
         probes: AppProbes::default(),
         metrics: Some(metrics.parse().unwrap()),
+        own: own(),
     };
 
     let request =
@@ -182,8 +188,22 @@ async fn metrics_pass_through_as_the_app_writes_them() {
 }
 
 #[tokio::test]
+async fn our_own_listeners_are_not_the_app() {
+    let probe = json!({ "httpGet": { "path": "/config", "port": 4191, "scheme": "HTTP" } });
+    let (status, words) = asked(probe).await;
+    assert_eq!((status, words.contains("is an admin port")), (503, true), "{words}");
+
+    let metrics = json!({ "port": "4191", "path": "/config" }).to_string().parse().unwrap();
+    let app = IpAddr::from([127, 0, 0, 1]);
+    let asked = Asked { app, probes: AppProbes::default(), metrics: Some(metrics), own: own() };
+    let (status, words) = get_of(routes(asked), "/metrics/app").await;
+    assert_eq!((status, words.contains("is an admin port")), (502, true), "{words}");
+}
+
+#[tokio::test]
 async fn what_was_not_handed_over_is_not_asked() {
-    let asked = Asked { app: IpAddr::from([127, 0, 0, 1]), probes: AppProbes::default(), metrics: None };
+    let asked =
+        Asked { app: IpAddr::from([127, 0, 0, 1]), probes: AppProbes::default(), metrics: None, own: own() };
 
     let (status, words) = get_of(routes(asked.clone()), "/app-health/app/livez").await;
     assert_eq!((status, words.contains("is no probe of this pod's app")), (404, true), "{words}");

@@ -130,7 +130,8 @@ mod tests {
     use super::*;
 
     fn original(address: &str) -> Original {
-        Original { address: address.parse().unwrap(), is_ours: false }
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        Original { address, local: std::net::Ipv4Addr::LOCALHOST.into(), is_ours: false }
     }
 
     #[test]

@@ -47,7 +47,6 @@ pub(super) async fn pass_through(
         Some(target) => Arc::clone(target),
         None => unpooled(resolve(worker, authority).await?),
     };
-    refuse_loop(worker, target.dial, request.conn.peer)?;
     let sent = worker.pools.send(&target, &request.conn, request.http, &TERMS).await;
     match sent {
         Ok(http) => Ok(Response { http, facts: Facts::default() }),
@@ -55,22 +54,15 @@ pub(super) async fn pass_through(
     }
 }
 
-/// Where a connection from `peer` to `destination`, which is an address that the mesh does not know, goes on
-/// to: that very address.
+/// Where a connection to `destination`, which is an address that the mesh does not know, goes on to: that very address.
 ///
 /// # Errors
 /// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::Discovery`] if it may be a
-/// workload's address, [`Reason::Loop`] if it would come back to us.
-pub fn through<'a>(
-    worker: &Worker,
-    destination: &'a Destination,
-    peer: SocketAddr,
-) -> Result<&'a Arc<Target>, Failure> {
+/// workload's address.
+pub fn through<'a>(worker: &Worker, destination: &'a Destination) -> Result<&'a Arc<Target>, Failure> {
     permit(worker, &destination.authority)?;
     refuse_doubt(destination)?;
-    let target = destination.through.as_ref().ok_or_else(|| unknown(&destination.authority))?;
-    refuse_loop(worker, target.dial, peer)?;
-    Ok(target)
+    destination.through.as_ref().ok_or_else(|| unknown(&destination.authority))
 }
 
 fn permit(worker: &Worker, authority: &str) -> Result<(), Failure> {
@@ -88,15 +80,6 @@ fn refuse_doubt(destination: &Destination) -> Result<(), Failure> {
         "{address} may be a workload's: {doubt}; have DNS answer, or declare the address by a ServiceEntry"
     );
     Err(Failure::new(Reason::Discovery, what))
-}
-
-fn refuse_loop(worker: &Worker, dial: SocketAddr, peer: SocketAddr) -> Result<(), Failure> {
-    if worker.settings.is_ours(dial, peer) {
-        let what =
-            format!("{dial} is this proxy's own listener; what is sent there would come back for ever");
-        return Err(Failure::new(Reason::Loop, what));
-    }
-    Ok(())
 }
 
 fn unpooled(dial: SocketAddr) -> Arc<Target> {

@@ -1,0 +1,170 @@
+//! Listeners of our daemons that no proxy on this host connects to for somebody else.
+//!
+//! A proxied request comes from the proxy and so from this host: it would be let in where only this host may, and could
+//! stop a daemon or read its configuration. A proxy knows its own listeners; those of a control plane or another proxy
+//! beside it are told by a socket with an abstract name, which belongs to the network namespace as the listener does,
+//! needs no file, and is gone when its process is (unix(7)).
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr as Name, UnixDatagram},
+    },
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use axum::http::HeaderName;
+
+use crate::here;
+
+/// Says of a request that a proxy of ours sent it, and through which ones it came: their random names, separated by
+/// commas. Set where it may come back to a proxy, never between sidecars; the admin ports refuse to reveal or to change
+/// anything with it.
+pub const HOPS: HeaderName = HeaderName::from_static("selvedge-hops");
+
+/// What a guarded listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An outbound listener: what is sent there goes out again.
+    Outbound,
+    /// An admin port, or a control plane's.
+    Private,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// The sockets that guard this process's listeners, as long as it lives.
+static GUARDS: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
+
+/// What names are asked with. `None`: there are no such sockets here.
+static ASKS: LazyLock<Option<UnixDatagram>> = LazyLock::new(|| UnixDatagram::unbound().ok());
+
+/// Tells every proxy on this host that nothing is to be carried to the listener at `address`, as long as this process
+/// lives.
+pub fn guard(kind: Kind, address: SocketAddr) {
+    let place = Place::of_listener(address);
+    // The second name says which kind the first one is of.
+    for name in [place.name("listener"), place.name(kind.word())] {
+        match name.and_then(|name| UnixDatagram::bind_addr(&name)) {
+            Ok(guard) => GUARDS.lock().unwrap_or_else(PoisonError::into_inner).push(guard),
+            Err(error) => {
+                tracing::debug!(%address, %error, "other proxies on this host are not told of this listener");
+            }
+        }
+    }
+}
+
+/// What kind of guarded listener a connection to `dial` would reach, if any. Costs two system calls where none is.
+pub fn find(dial: SocketAddr) -> Option<Kind> {
+    let exact = Place::At(dial);
+    if exact.is("listener") {
+        return Some(exact.kind());
+    }
+    let any = Place::Everywhere(dial.port());
+    (any.is("listener") && here::has(dial.ip())).then(|| any.kind())
+}
+
+/// Where a listener is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    At(SocketAddr),
+    /// At every address of the host.
+    Everywhere(u16),
+}
+
+impl Place {
+    fn of_listener(address: SocketAddr) -> Self {
+        match address.ip().to_canonical() {
+            ip if ip.is_unspecified() => Self::Everywhere(address.port()),
+            ip => Self::At(SocketAddr::new(ip, address.port())),
+        }
+    }
+
+    fn name(self, what: &str) -> io::Result<Name> {
+        Name::from_abstract_name(match self {
+            Self::At(address) => format!("selvedge {what} {address}"),
+            Self::Everywhere(port) => format!("selvedge {what} *:{port}"),
+        })
+    }
+
+    fn is(self, what: &str) -> bool {
+        let Some(asks) = &*ASKS else { return false };
+        match self.name(what).and_then(|name| asks.connect_addr(&name)) {
+            Ok(()) => true,
+            // Nobody has the name. Any other error is about somebody who has it.
+            Err(error) => error.kind() != io::ErrorKind::ConnectionRefused,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        if self.is(Kind::Outbound.word()) { Kind::Outbound } else { Kind::Private }
+    }
+}
+
+/// `address` as a connection to it goes: IPv4 as such, and to this host where no host is said (`0.0.0.0`, `[::]`).
+pub fn dialled(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1_u16]),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn free(host: &str) -> SocketAddr {
+        TcpListener::bind(host).unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn a_guarded_listener_is_found_and_no_other() {
+        let (private, outbound) = (free("127.0.0.1:0"), free("127.0.0.1:0"));
+        assert_eq!(find(private), None);
+
+        guard(Kind::Private, private);
+        guard(Kind::Outbound, outbound);
+
+        assert_eq!(find(private), Some(Kind::Private));
+        assert_eq!(find(outbound), Some(Kind::Outbound));
+        assert_eq!(find(SocketAddr::new([127, 0, 0, 2].into(), private.port())), None);
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_found_at_those_of_this_host() {
+        let port = free("[::]:0").port();
+
+        guard(Kind::Private, format!("[::]:{port}").parse().unwrap());
+
+        for own in ["127.0.0.1", "127.0.0.9", "::1"] {
+            assert_eq!(find(SocketAddr::new(own.parse().unwrap(), port)), Some(Kind::Private), "{own}");
+        }
+        assert_eq!(find(SocketAddr::from(([192, 0, 2, 1], port))), None, "another host's");
+    }
+
+    #[test]
+    fn no_host_is_this_host() {
+        for (written, goes) in [
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("[::ffff:0.0.0.0]:80", "127.0.0.1:80"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("[fe80::1%3]:80", "[fe80::1]:80"),
+        ] {
+            assert_eq!(dialled(written.parse().unwrap()), goes.parse().unwrap());
+        }
+    }
+}

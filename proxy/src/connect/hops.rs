@@ -1,0 +1,103 @@
+//! Loops that no address shows: what comes back by way of another proxy, or of something that passes bytes on.
+//!
+//! A request that goes out in plaintext, and may come back, says through which proxies it came: by random names, of
+//! which this one knows its own. It may come back if it goes to this host or did not come from it; what an app beside us
+//! sends to another host goes out without the mark, and gets it when it is here for the second time. Between sidecars
+//! there is none, since a request that arrives at one goes to the app; nor where connections are redirected, since what
+//! nobody redirected is refused there.
+
+use http::{HeaderMap, HeaderValue};
+use selvedge_ops::guarded::HOPS;
+
+use super::{Failure, Reason};
+use crate::seldom;
+
+/// The most proxies that a request may come through.
+const MOST: usize = 8;
+
+/// The digits of a name.
+const DIGITS: usize = 8;
+
+/// This proxy's own name among the hops.
+#[derive(Debug, Clone)]
+pub struct Instance(String);
+
+impl Instance {
+    /// A name that nobody else has, or will guess.
+    pub fn new() -> Self {
+        Self(format!("{:0DIGITS$x}", fastrand::u32(..)))
+    }
+
+    /// Puts this proxy among the hops of a request that may come back.
+    ///
+    /// # Errors
+    /// [`Reason::Loop`] if it has come back, or came through too many others.
+    pub(super) fn mark(&self, headers: &mut HeaderMap) -> Result<(), Failure> {
+        let before = seldom::remove(headers, &HOPS);
+        // What is not written as we write it, a client made up.
+        let before: Vec<&str> = before.as_ref().and_then(hops).unwrap_or_default();
+        if before.contains(&self.0.as_str()) {
+            return Err(Failure::new(Reason::Loop, "the request has come back to the proxy that sent it"));
+        }
+        if before.len() >= MOST {
+            let what = format!("the request has come through {MOST} proxies without arriving anywhere");
+            return Err(Failure::new(Reason::Loop, what));
+        }
+        let hops = before.into_iter().chain([self.0.as_str()]).collect::<Vec<_>>().join(",");
+        headers.insert(HOPS, HeaderValue::try_from(hops).expect("digits and commas"));
+        Ok(())
+    }
+}
+
+/// Takes the hops away from a request that cannot come back.
+pub(super) fn forget(headers: &mut HeaderMap) {
+    seldom::remove(headers, &HOPS);
+}
+
+fn hops(value: &HeaderValue) -> Option<Vec<&str>> {
+    let hops: Vec<&str> = value.to_str().ok()?.split(',').collect();
+    let is_name = |hop: &&str| hop.len() == DIGITS && hop.bytes().all(|digit| digit.is_ascii_hexdigit());
+    (hops.len() <= MOST && hops.iter().all(is_name)).then_some(hops)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_back_is_known() {
+        let (one, other) = (Instance::new(), Instance::new());
+        let mut headers = HeaderMap::new();
+
+        one.mark(&mut headers).unwrap();
+        other.mark(&mut headers).unwrap();
+
+        assert_eq!(headers[HOPS], format!("{},{}", one.0, other.0));
+        assert_eq!(one.mark(&mut headers.clone()).unwrap_err().reason, Reason::Loop);
+        assert_eq!(other.mark(&mut headers).unwrap_err().reason, Reason::Loop);
+    }
+
+    #[test]
+    fn there_are_so_many_hops_and_no_more() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..MOST {
+            Instance::new().mark(&mut headers).unwrap();
+        }
+
+        assert_eq!(Instance::new().mark(&mut headers).unwrap_err().reason, Reason::Loop);
+    }
+
+    #[test]
+    fn what_a_client_makes_up_is_replaced() {
+        for made_up in ["nonsense", "", "12345678,", "1234567g", "x,y", &"12345678,".repeat(2000)] {
+            let mut headers = HeaderMap::new();
+            headers.append(HOPS, HeaderValue::try_from(made_up).unwrap());
+            headers.append(HOPS, HeaderValue::from_static("a second one"));
+            let instance = Instance::new();
+
+            instance.mark(&mut headers).unwrap();
+
+            assert_eq!(headers.get_all(HOPS).iter().collect::<Vec<_>>(), [&instance.0], "{made_up}");
+        }
+    }
+}
