@@ -20,7 +20,8 @@ use tokio::{
 
 use crate::{
     mesh::{APP_PORT, Mesh, Mode, Workload, client, server},
-    network::Kind,
+    namespace::Namespace,
+    network::{Kind, Place},
     rights::netns,
 };
 
@@ -28,7 +29,7 @@ use crate::{
 const CLUSTER_IPS: [&str; 2] = ["10.99.0.1", "fd99::1"];
 
 /// What a program that is in no configuration answers.
-const STRANGER: &str = "a stranger";
+pub(crate) const STRANGER: &str = "a stranger";
 
 #[test]
 fn a_connection_goes_where_its_address_says() {
@@ -142,6 +143,11 @@ async fn assert_refused(from: &Workload, address: SocketAddr) {
 
 /// What a server says to a few bytes that are no HTTP.
 async fn said(from: &Workload, address: SocketAddr) -> std::io::Result<String> {
+    said_in(from.namespace(), address).await
+}
+
+/// The same from a namespace.
+pub(crate) async fn said_in(from: &Namespace, address: SocketAddr) -> std::io::Result<String> {
     let exchange = move || async move {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(b"\x00hello\n").await?;
@@ -149,7 +155,7 @@ async fn said(from: &Workload, address: SocketAddr) -> std::io::Result<String> {
         stream.read_to_string(&mut said).await?;
         Ok::<_, std::io::Error>(said)
     };
-    let said = from.namespace().run(exchange).await?;
+    let said = from.run(exchange).await?;
     Ok(said.split("\r\n\r\n").last().unwrap_or_default().to_owned())
 }
 
@@ -306,16 +312,21 @@ async fn a_port_may_let_plain_clients_in(mesh: &Mesh) {
 }
 
 /// A program that is in no configuration; it answers every connection with [`STRANGER`].
-struct Stranger {
-    address: SocketAddr,
+pub(crate) struct Stranger {
+    pub(crate) address: SocketAddr,
     accepted: Arc<AtomicUsize>,
 }
 
 impl Stranger {
     /// One beside the app of `workload`.
     fn at(workload: &Workload, port: u16) -> Self {
-        let address = SocketAddr::new(workload.place.address, port);
-        let listener = workload.namespace().inside(|| TcpListener::bind(address)).unwrap();
+        Self::in_place(&workload.place, port)
+    }
+
+    /// One there.
+    pub(crate) fn in_place(place: &Place, port: u16) -> Self {
+        let address = SocketAddr::new(place.address, port);
+        let listener = place.namespace.inside(|| TcpListener::bind(address)).unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&accepted);
         thread::spawn(move || {
@@ -327,7 +338,8 @@ impl Stranger {
         Self { address, accepted }
     }
 
-    fn accepted(&self) -> usize {
+    /// How many connections came.
+    pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
 }

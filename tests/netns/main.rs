@@ -19,6 +19,7 @@ mod redirection;
 mod routes;
 mod scenarios;
 mod servers;
+mod strangers;
 mod vanished;
 
 use selvedge_tests::netns::{namespace, network, rights};

@@ -245,6 +245,11 @@ impl Mesh {
         replace(&self.directory.path().join("config").join(file), text);
     }
 
+    /// What a workload's sidecar has logged.
+    pub(crate) fn sidecar_log(&self, name: &str) -> String {
+        fs::read_to_string(self.processes.log(&format!("{name} sidecar"))).unwrap()
+    }
+
     /// Writes the file of names that all sidecars look addresses up in; at first there are none.
     pub(crate) fn hosts(&self, text: &str) {
         replace(&self.hosts_file(), text);
