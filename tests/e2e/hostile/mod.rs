@@ -5,6 +5,7 @@ mod http1;
 mod http2;
 mod membership;
 mod overload;
+mod own_listeners;
 mod revoked;
 mod slow;
 

@@ -1,0 +1,316 @@
+//! Nothing is carried to a listener of ours, however it is named, and nothing goes round in circles.
+//!
+//! What only this host may do at an admin port, a proxy on this host could do for anybody who may send it requests.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{Method, Version};
+use selvedge_demo::{
+    call::{self, Answer},
+    cluster::START_LIMIT,
+    workload::Spec,
+};
+use selvedge_tests::{Mesh, poll};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+};
+
+use super::SOON;
+use crate::SELVEDGE;
+
+/// A client whose sidecar listens on every address, a neighbour, and their control plane, all on this host.
+struct Scene {
+    mesh: Mesh,
+    /// The client's sidecar, by its ports.
+    outbound: SocketAddr,
+    admin: SocketAddr,
+    hosts: tempfile::NamedTempFile,
+}
+
+/// How this host is called by those who mean themselves.
+const HERE: [&str; 8] =
+    ["127.0.0.1", "127.9.9.9", "0.0.0.0", "[::]", "[::1]", "[::ffff:127.0.0.1]", "localhost", "inside.test"];
+
+impl Scene {
+    async fn start() -> Self {
+        let hosts = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(hosts.path(), "127.0.0.1 localhost\n127.0.0.1 inside.test\n").unwrap();
+        let mut mesh =
+            Mesh::of(SELVEDGE, [Spec::server("reviews-a", "reviews", 9080), Spec::client("neighbour")]).await;
+        let wide = Spec::client("wide")
+            .flag("--outbound", "0.0.0.0:0")
+            .flag("--admin", "[::]:0")
+            .flag("--hosts-file", &hosts.path().display().to_string())
+            .flag("--resolv-conf", "/dev/null");
+        mesh.place(wide).unwrap();
+        mesh.start_sidecar("wide").await.unwrap();
+        let process = mesh.workload("wide").sidecar_process().unwrap();
+        let [outbound, admin] = ["outbound", "admin"].map(|name| process.listener(name, START_LIMIT));
+        let (outbound, admin) = (loopback(outbound.await.unwrap()), loopback(admin.await.unwrap()));
+        let scene = Self { mesh, outbound, admin, hosts };
+        poll(SOON, "the sidecar serves", async || {
+            let answer = scene.ask(call::to("reviews:9080", "/")).await;
+            if answer.status == 200 { Ok(()) } else { Err(answer.summary()) }
+        })
+        .await;
+        scene
+    }
+
+    async fn ask(&self, call: call::Call) -> Answer {
+        call::send(self.outbound, call.timeout(SOON)).await.unwrap()
+    }
+
+    /// Every listener that nobody may reach, as authorities, and the reason that is given.
+    async fn listeners(&self) -> Vec<(String, &'static str)> {
+        let control_plane = self.mesh.control_plane_process().unwrap();
+        let neighbour = self.mesh.workload("neighbour");
+        let exact = [
+            (control_plane.listener("admin", START_LIMIT).await.unwrap(), "policy"),
+            (self.mesh.control_plane_address(), "policy"),
+            (neighbour.admin, "policy"),
+            (neighbour.outbound, "loop"),
+            (self.mesh.workload("wide").inbound, "loop"),
+        ];
+        let mapped = |address: SocketAddr| format!("[::ffff:{}]:{}", address.ip(), address.port());
+        let exact =
+            exact.into_iter().flat_map(|(at, reason)| [(at.to_string(), reason), (mapped(at), reason)]);
+        let own_admin = HERE.iter().map(|host| (format!("{host}:{}", self.admin.port()), "policy"));
+        // It has no IPv6.
+        let is_v4 = |host: &&&str| !host.starts_with("[::]") && !host.starts_with("[::1]");
+        let own_outbound = HERE.iter().filter(is_v4);
+        let own_outbound = own_outbound.map(|host| (format!("{host}:{}", self.outbound.port()), "loop"));
+        exact.chain(own_admin).chain(own_outbound).collect()
+    }
+
+    /// All of them go on, whatever was asked of them by way of a sidecar.
+    async fn is_well(&self) {
+        let neighbour = self.mesh.workload("neighbour");
+        let control_plane = self.mesh.control_plane_process().unwrap().listener("admin", START_LIMIT).await;
+        for admin in [self.admin, neighbour.admin, control_plane.unwrap()] {
+            let answer = call::send(admin, call::to(&admin.to_string(), "/ready")).await.unwrap();
+            assert_eq!(answer.status, 200, "{admin}: {}", answer.text());
+        }
+        assert!(self.hosts.path().exists());
+    }
+}
+
+fn loopback(address: SocketAddr) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], address.port()))
+}
+
+fn refused(answer: &Answer, reason: &str, asked: &str) {
+    let said = answer.proxy_error().unwrap_or_default();
+    assert!(said.starts_with(&format!("{reason}:")), "{asked}: {} {}", answer.summary(), answer.text());
+    assert_eq!(answer.status, if reason == "loop" { 508 } else { 403 }, "{asked}: {}", answer.summary());
+}
+
+#[tokio::test]
+async fn no_listener_of_ours_is_reached_by_way_of_a_sidecar() {
+    let scene = Scene::start().await;
+    for (authority, reason) in scene.listeners().await {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let config = scene.ask(call::to(&authority, "/config").version(version)).await;
+            refused(&config, reason, &authority);
+            let shutdown = call::to(&authority, "/shutdown").method(Method::POST).version(version);
+            refused(&scene.ask(shutdown).await, reason, &authority);
+        }
+        let said = absolute(scene.outbound, &authority).await;
+        assert!(said.contains(&format!("selvedge-error: {reason}:")), "{authority}: {said}");
+    }
+    scene.is_well().await;
+}
+
+/// The answer to a request whose target is a whole URI, as clients of a proxy write it.
+async fn absolute(proxy: SocketAddr, authority: &str) -> String {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    let request =
+        format!("GET http://{authority}/config HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn no_document_makes_a_listener_of_ours_an_endpoint() {
+    let scene = Scene::start().await;
+    let control_plane = scene.mesh.control_plane_process().unwrap();
+    let control_plane = control_plane.listener("admin", START_LIMIT).await.unwrap();
+    let neighbour = scene.mesh.workload("neighbour");
+    let doors = [scene.admin, scene.outbound, control_plane, neighbour.admin, neighbour.outbound];
+    let mut documents = String::new();
+    let mut called = Vec::new();
+    for (number, door) in doors.into_iter().enumerate() {
+        let (ip, port) = (door.ip(), door.port());
+        documents.push_str(&service_entry(
+            &format!("static-{number}"),
+            port,
+            "STATIC",
+            &format!("[{{address: {ip}}}]"),
+        ));
+        documents.push_str(&service_entry(&format!("dns-{number}"), port, "DNS", "[{address: inside.test}]"));
+        called.extend(["static", "dns"].map(|kind| format!("{kind}-{number}.example:{port}")));
+        for (kind, label, inbound) in [
+            ("plain", "", String::new()),
+            ("meshed", ", security.istio.io/tlsMode: istio", String::new()),
+            ("door", "", format!("annotations: {{config.selvedge.io/inbound: \"{door}\"}}, ")),
+        ] {
+            let name = format!("{kind}-{number}");
+            let own_port = if kind == "door" { 8000 } else { port };
+            documents.push_str(&workload(&name, &ip.to_string(), own_port, label, &inbound));
+            called.push(format!("{name}:{own_port}"));
+        }
+    }
+    scene.mesh.write("doors.yaml", &documents).unwrap();
+
+    for authority in &called {
+        let what = format!("{authority} is known, and refused");
+        poll(SOON, &what, async || {
+            let answer = scene.ask(call::to(authority, "/config")).await;
+            assert!(!answer.text().contains("workload\":"), "{authority}: {}", answer.text());
+            let said = answer.proxy_error().unwrap_or_default().to_owned();
+            let is_known = ["policy:", "loop:", "tls:"].iter().any(|reason| said.starts_with(reason));
+            if is_known { Ok(()) } else { Err(format!("{} {}", answer.summary(), answer.text())) }
+        })
+        .await;
+    }
+    scene.is_well().await;
+}
+
+fn service_entry(name: &str, port: u16, resolution: &str, endpoints: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n\
+         \x20 hosts: [{name}.example]\n  location: MESH_EXTERNAL\n  resolution: {resolution}\n\
+         \x20 ports: [{{number: {port}, name: http, protocol: HTTP}}]\n  endpoints: {endpoints}\n---\n"
+    )
+}
+
+/// A workload, and a service that has it alone.
+fn workload(name: &str, address: &str, port: u16, label: &str, annotations: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{{annotations}name: {name}}}\nspec:\n\
+         \x20 address: {address}\n  serviceAccount: reviews\n  ports: {{http: {port}}}\n\
+         \x20 labels: {{app: {name}{label}}}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n\
+         \x20 clusterIP: None\n  selector: {{app: {name}}}\n  ports: [{{name: http, port: {port}}}]\n---\n"
+    )
+}
+
+/// Something that passes bytes on to a listener of ours, so that no address shows where they end.
+async fn relay(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut there = TcpStream::connect(to).await.unwrap();
+                // Either end may break off.
+                let _ = copy_bidirectional(&mut stream, &mut there).await;
+            });
+        }
+    });
+    (address, accepted)
+}
+
+#[tokio::test]
+async fn what_comes_back_is_noticed_whatever_led_it_round() {
+    let scene = Scene::start().await;
+    let neighbour = scene.mesh.workload("neighbour").outbound;
+    for (through, rounds) in [(scene.outbound, 1), (neighbour, 2)] {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let (relay, accepted) = relay(through).await;
+            // Made up, too many, and as a client may write them by chance: none of it hides that it comes back.
+            for hops in ["", "nonsense", "00000000,11111111", "a,b,c,d,e,f,g,h,i,j"] {
+                accepted.store(0, Ordering::Relaxed);
+                let mut call = call::to(&relay.to_string(), "/").version(version);
+                if !hops.is_empty() {
+                    call = call.header("selvedge-hops", hops);
+                }
+
+                let answer = scene.ask(call).await;
+
+                assert_eq!(answer.status, 508, "{through}, {hops:?}: {}", answer.summary());
+                let times = accepted.load(Ordering::Relaxed);
+                assert!(times <= rounds + 1, "{through}: it went round {times} times");
+            }
+        }
+    }
+    scene.is_well().await;
+}
+
+/// Only what is on this host, and not in the mesh, is told through which proxies a request came.
+#[tokio::test]
+async fn apps_in_the_mesh_do_not_see_the_hops() {
+    let scene = Scene::start().await;
+    let (outside, seen) = noting().await;
+    let answer = scene.ask(call::to(&outside.to_string(), "/").header("selvedge-hops", "12345678")).await;
+    assert_eq!(answer.status, 200, "{}", answer.summary());
+    let head = seen.lock().unwrap().clone();
+    assert!(head.contains("selvedge-hops: 12345678,"), "{head}");
+
+    // The same server as an app of the mesh, called over mutual TLS and in plaintext.
+    let mut target = Spec::server("target", "target", 9080);
+    target.app = selvedge_demo::workload::AppKind::None;
+    let mut scene = scene;
+    scene.mesh.service("target", 9080);
+    scene.mesh.add([target]).await.unwrap();
+    let target = scene.mesh.workload("target");
+    let seen = note_at(TcpListener::bind(target.app).await.unwrap());
+    for at in [scene.outbound, target.inbound] {
+        poll(SOON, "the app is called", async || {
+            let call = call::to("target:9080", "/").header("selvedge-hops", "12345678");
+            let answer = call::send(at, call.timeout(SOON)).await.map_err(|error| error.to_string())?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.summary()) }
+        })
+        .await;
+        let head = seen.lock().unwrap().clone();
+        assert!(head.contains("HTTP/1.1") && !head.contains("selvedge-hops"), "{head}");
+    }
+}
+
+/// A server that notes the head of the last request.
+async fn noting() -> (SocketAddr, Arc<std::sync::Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    (listener.local_addr().unwrap(), note_at(listener))
+}
+
+fn note_at(listener: TcpListener) -> Arc<std::sync::Mutex<String>> {
+    let seen = Arc::new(std::sync::Mutex::new(String::new()));
+    let notes = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).await.unwrap_or_default();
+            *notes.lock().unwrap() = String::from_utf8_lossy(&head[..length]).into_owned();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(answer).await; // it may have gone
+        }
+    });
+    seen
+}
+
+#[tokio::test]
+async fn an_app_that_is_a_listener_of_ours_is_refused_at_the_start() {
+    let scene = Scene::start().await;
+    let control_plane = scene.mesh.control_plane_process().unwrap();
+    let control_plane = control_plane.listener("admin", START_LIMIT).await.unwrap();
+    for app in [control_plane, scene.admin, scene.mesh.workload("neighbour").outbound] {
+        let mut command = std::process::Command::new(SELVEDGE);
+        command.args(["proxy", "--workload", "default/x", "--token", "x", "--app", &app.to_string()]);
+        command.args(["--outbound", "127.0.0.1:0", "--inbound", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+
+        let output = command.output().unwrap();
+
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{app}: it started");
+        assert!(said.contains(&format!("--app {app}")), "{said}");
+    }
+}
