@@ -11,8 +11,8 @@ use std::{
 };
 
 use rustix::{
-    process::{Pid, Signal, Uid, kill_process},
-    thread::set_thread_res_uid,
+    process::{Gid, Pid, Signal, Uid, kill_process},
+    thread::{set_thread_res_gid, set_thread_res_uid},
 };
 use selvedge_tests::{SOON, poll};
 
@@ -86,6 +86,7 @@ fn redirected(kind: Kind, tool: &str) {
     let pod_asks = |address| ask(&pod.namespace, 1000, address).unwrap();
     let peer_asks = |address| ask(&peer.namespace, 1000, address).unwrap();
     let set = ["--tool", tool, "--skip-outbound-ports", "25", "--skip-inbound-ports", "22"];
+    let asks_as = |uid, gid| ask_as(&pod.namespace, uid, gid, to_peer(80)).unwrap();
 
     let mut listings = Vec::new();
     for _ in 0..2 {
@@ -107,6 +108,14 @@ fn redirected(kind: Kind, tool: &str) {
         listings.push(pod.namespace.expect(list.args(["--stateless", "list", "ruleset"])));
     }
     assert_eq!(listings[0], listings[1], "setting the rules again must change nothing");
+
+    // The proxy's user alone is not enough where its group is named, nor is the group.
+    let said = succeeds(&pod.namespace, &["--tool", tool, "--proxy-gid", "31234"]);
+    assert!(said.contains("none of user 2102"), "{said}");
+    assert_eq!(asks_as(2102, 31234), "peer", "{tool}");
+    for (uid, gid) in [(2102, 0), (2102, 2102), (1000, 31234), (0, 31234)] {
+        assert_eq!(asks_as(uid, gid), "sidecar, outbound", "{tool}: {uid}:{gid}");
+    }
 
     succeeds(&pod.namespace, &["--skip-outbound-networks", &format!("{}/24", peer.address), "--tool", tool]);
     assert_eq!(pod_asks(to_peer(80)), "peer");
@@ -270,9 +279,15 @@ fn answer(namespace: &Namespace, address: SocketAddr, text: &'static str) {
 
 /// Connects as this user, and says who answers.
 fn ask(namespace: &Namespace, uid: u32, address: SocketAddr) -> io::Result<String> {
+    ask_as(namespace, uid, 0, address)
+}
+
+/// The same as this group, too.
+fn ask_as(namespace: &Namespace, uid: u32, gid: u32, address: SocketAddr) -> io::Result<String> {
     namespace.inside(|| {
         let client = thread::spawn(move || {
-            let uid = Uid::from_raw(uid);
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            set_thread_res_gid(gid, gid, gid)?;
             set_thread_res_uid(uid, uid, uid)?;
             let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
             stream.set_read_timeout(Some(LIMIT))?;

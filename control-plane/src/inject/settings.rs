@@ -6,7 +6,7 @@ use selvedge_kubernetes::Version;
 use selvedge_model::TrustDomain;
 
 use super::{
-    INIT_CONTAINER, PROXY_CONTAINER,
+    INIT_CONTAINER, PROXY_CONTAINER, PROXY_UID,
     annotations::{self, PREFIX},
 };
 
@@ -98,6 +98,8 @@ pub struct Settings {
     pub trust_roots: Vec<String>,
     /// Its trust domain.
     pub trust_domain: TrustDomain,
+    /// The group that a pod's proxy runs as, by which the rules tell its connections from the app's, besides its user.
+    pub proxy_group: u32,
     /// The version that is written on injected pods.
     pub version: &'static str,
     /// The settings, by name.
@@ -139,6 +141,7 @@ impl InjectArgs {
             },
             trust_roots,
             trust_domain,
+            proxy_group: PROXY_UID,
             version: selvedge_ops::build::VERSION,
             defaults,
         }
@@ -155,6 +158,14 @@ impl InjectArgs {
 }
 
 impl Settings {
+    /// The same for one pod, whose proxy has a group of its own: no image is made for it, and no setuid program leads to
+    /// it. Below 65536, since user namespaces may have no others.
+    #[must_use]
+    pub fn with_own_group(&self) -> Self {
+        const FIRST: u32 = 10_000;
+        Self { proxy_group: fastrand::u32(FIRST..=u32::from(u16::MAX) - 2), ..self.clone() }
+    }
+
     /// Whether sidecars are native, where neither the pod nor its namespace says so.
     pub fn are_native(&self) -> bool {
         self.defaults.get("native-sidecar").is_some_and(|value| value == "enabled")

@@ -45,10 +45,9 @@ impl Sidecar<'_> {
     /// The container that redirects the pod's connections.
     pub(super) fn init(&self) -> Value {
         let mut container = self.container(INIT_CONTAINER, "init-image");
-        let env = self.env_of(|acts| if let Acts::Init(variable) = acts { Some(variable) } else { None });
-        if !env.is_empty() {
-            container.insert("env".to_owned(), env.into());
-        }
+        let mut env = vec![variable("SELVEDGE_PROXY_GID", &self.settings.proxy_group.to_string())];
+        env.extend(self.env_of(|acts| if let Acts::Init(variable) = acts { Some(variable) } else { None }));
+        container.insert("env".to_owned(), env.into());
         container.insert("resources".to_owned(), json!({ "requests": { "cpu": "10m", "memory": "10Mi" } }));
         container.insert(
             "securityContext".to_owned(),
@@ -100,7 +99,7 @@ impl Sidecar<'_> {
                 "capabilities": { "drop": ["ALL"] },
                 "privileged": false,
                 "readOnlyRootFilesystem": true,
-                "runAsGroup": PROXY_UID,
+                "runAsGroup": self.settings.proxy_group,
                 "runAsNonRoot": true,
                 "runAsUser": PROXY_UID,
                 "seccompProfile": { "type": "RuntimeDefault" },

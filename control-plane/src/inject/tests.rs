@@ -282,6 +282,25 @@ fn what_the_sidecar_could_not_live_with_is_refused_all_at_once() {
 }
 
 #[test]
+fn each_pods_proxy_has_a_group_of_its_own_and_the_rules_know_it() {
+    let group = || {
+        let settings = settings(&[]).with_own_group();
+        let decided = decide(&small(), &namespace(&[]), &settings, false);
+        let Ok(Decision::Inject { patch, .. }) = decided else { panic!("{decided:?}") };
+        let pod = applied(&small(), &patch);
+        let [init, proxy] = &pod["spec"]["initContainers"].as_array().unwrap()[..] else { panic!("{pod}") };
+        let group = proxy["securityContext"]["runAsGroup"].as_u64().unwrap();
+        assert_eq!(init["env"][0], json!({ "name": "SELVEDGE_PROXY_GID", "value": group.to_string() }));
+        assert!((10_000..65_534).contains(&group), "{group}");
+        group
+    };
+
+    let groups: std::collections::BTreeSet<u64> = (0..20).map(|_| group()).collect();
+
+    assert!(groups.len() > 15, "{groups:?}");
+}
+
+#[test]
 fn limits_below_requests_are_refused() {
     let mut pod = small();
     pod["metadata"]["annotations"] =

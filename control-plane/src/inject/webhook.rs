@@ -204,7 +204,7 @@ async fn inject(
         return Ok(Json(Answer::allowed(&request)));
     }
     let namespace = knowledge.namespace(&request.namespace).await?;
-    let settings = Arc::clone(&knowledge.inject.borrow());
+    let settings = knowledge.inject.borrow().with_own_group();
     let decided = decide(&request.object, &namespace, &settings, false);
     let pod = event_subject(&request);
     let (answer, event) = match decided {

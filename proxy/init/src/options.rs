@@ -30,6 +30,11 @@ pub struct Options {
     #[arg(long, env = "SELVEDGE_PROXY_UID", default_value_t = 2102, value_parser = clap::value_parser!(u32).range(1..))]
     pub proxy_uid: u32,
 
+    /// The group that the proxy runs as; only what has both, the user and the group, is not redirected then. An image
+    /// or a setuid program may become the user; a group that is drawn for each pod it would have to guess.
+    #[arg(long, env = "SELVEDGE_PROXY_GID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub proxy_gid: Option<u32>,
+
     /// The proxy's port for connections that leave.
     #[arg(long, env = "SELVEDGE_OUTBOUND_PORT", default_value = "4140")]
     pub outbound_port: NonZeroU16,
@@ -92,6 +97,7 @@ impl Default for Options {
         let port = |port| NonZeroU16::new(port).expect("written here");
         Self {
             proxy_uid: 2102,
+            proxy_gid: None,
             outbound_port: port(4140),
             inbound_port: port(4143),
             admin_port: port(4191),
@@ -193,6 +199,7 @@ mod tests {
             ("--skip-inbound-ports=90-80", "higher than the last"),
             ("--skip-outbound-networks=10.0.0.0/33", "neither a network"),
             ("--proxy-uid=0", "0 is not in 1.."),
+            ("--proxy-gid=0", "0 is not in 1.."),
         ] {
             let error = parsed(&[argument]).unwrap_err();
             assert!(error.contains(reason), "{argument}: {error}");

@@ -17,7 +17,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::{net::sockopt, process::Uid, thread::set_thread_res_uid};
+use rustix::{
+    net::sockopt,
+    process::{Gid, Uid},
+    thread::{set_thread_res_gid, set_thread_res_uid},
+};
 
 use crate::{Error, Options};
 
@@ -34,7 +38,7 @@ pub struct Proof {
     /// Where a connection was sent, for each family that leads anywhere from here.
     pub redirected: Vec<SocketAddr>,
     /// The proxy's user, if its connections were proven to be left alone. That takes the right to act as that
-    /// user for a moment (the capability `SETUID`).
+    /// user for a moment (the capability `SETUID`, and `SETGID` for its group).
     pub left_alone: Option<u32>,
 }
 
@@ -63,7 +67,7 @@ pub fn verify(options: &Options) -> Result<Proof, Error> {
         let port = ProxyPort::listen(family, options.outbound_port.get())?;
         port.expect_arrival(target)?;
         proof.redirected.push(target);
-        if port.expect_absence(target, options.proxy_uid)? {
+        if port.expect_absence(target, options)? {
             proof.left_alone = Some(options.proxy_uid);
         }
     }
@@ -120,8 +124,9 @@ impl ProxyPort {
     }
 
     /// `false` if we may not act as the proxy's user.
-    fn expect_absence(&self, target: SocketAddr, uid: u32) -> Result<bool, Error> {
-        let Some(connection) = as_user(uid, || TcpStream::connect_timeout(&target, ABSENCE)) else {
+    fn expect_absence(&self, target: SocketAddr, options: &Options) -> Result<bool, Error> {
+        let (uid, gid) = (options.proxy_uid, options.proxy_gid);
+        let Some(connection) = as_user(uid, gid, || TcpStream::connect_timeout(&target, ABSENCE)) else {
             return Ok(false);
         };
         let arrived = match &self.ours {
@@ -132,10 +137,15 @@ impl ProxyPort {
     }
 }
 
-/// Does `work` as another user, on a thread of its own which that user is for its whole life.
-fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> Option<T> {
-    let uid = Uid::from_raw(uid);
-    let worker = || set_thread_res_uid(uid, uid, uid).is_ok().then(work);
+/// Does `work` as another user, and as a group if one is given, on a thread of its own which that user is for its whole life.
+fn as_user<T: Send>(uid: u32, gid: Option<u32>, work: impl FnOnce() -> T + Send) -> Option<T> {
+    let (uid, gid) = (Uid::from_raw(uid), gid.map(Gid::from_raw));
+    let becomes = || {
+        // The group first: the user may not have the right to.
+        gid.map_or(Ok(()), |gid| set_thread_res_gid(gid, gid, gid))?;
+        set_thread_res_uid(uid, uid, uid)
+    };
+    let worker = || becomes().is_ok().then(work);
     thread::scope(|scope| scope.spawn(worker).join().expect("it does not panic"))
 }
 

@@ -47,6 +47,15 @@ impl Instance {
         headers.insert(HOPS, HeaderValue::try_from(hops).expect("digits and commas"));
         Ok(())
     }
+
+    /// Takes this proxy from the hops of a request that was not sent.
+    pub(super) fn unmark(&self, headers: &mut HeaderMap) {
+        let Some(hops) = seldom::remove(headers, &HOPS) else { return };
+        let before = hops.to_str().ok().and_then(|hops| hops.strip_suffix(&self.0)?.strip_suffix(','));
+        if let Some(before) = before.and_then(|before| HeaderValue::from_str(before).ok()) {
+            headers.insert(HOPS, before);
+        }
+    }
 }
 
 /// Takes the hops away from a request that cannot come back.
@@ -75,6 +84,22 @@ mod tests {
         assert_eq!(headers[HOPS], format!("{},{}", one.0, other.0));
         assert_eq!(one.mark(&mut headers.clone()).unwrap_err().reason, Reason::Loop);
         assert_eq!(other.mark(&mut headers).unwrap_err().reason, Reason::Loop);
+    }
+
+    #[test]
+    fn what_was_not_sent_has_not_come_back() {
+        let (one, other) = (Instance::new(), Instance::new());
+        let mut headers = HeaderMap::new();
+
+        for before in [&other, &one] {
+            for _ in 0..3 {
+                let was = headers.get(HOPS).cloned();
+                before.mark(&mut headers).unwrap();
+                before.unmark(&mut headers);
+                assert_eq!(headers.get(HOPS), was.as_ref());
+            }
+            before.mark(&mut headers).unwrap();
+        }
     }
 
     #[test]

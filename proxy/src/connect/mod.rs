@@ -266,6 +266,11 @@ impl Pools {
                     "the request's body came too slowly (--body-timeout, --min-body-rate)",
                 )
                 .into()),
+                // It is sent again, and has not come back.
+                Err(SendError { failure, request: Some(mut request) }) => {
+                    self.settings.instance.unmark(request.headers_mut());
+                    Err(SendError { failure, request: Some(request) })
+                }
                 sent => sent,
             }
         }

@@ -63,10 +63,11 @@ impl Family {
 /// Sets our chains anew. `saved`: what `iptables-save -t nat` prints now.
 pub fn set(options: &Options, family: Family, saved: &str) -> String {
     let mut text = beginning();
-    let Options { proxy_uid, outbound_port, inbound_port, admin_port, .. } = options;
+    let Options { proxy_uid, proxy_gid, outbound_port, inbound_port, admin_port, .. } = options;
+    let and_group = proxy_gid.map(|gid| format!("--gid-owner {gid} ")).unwrap_or_default();
     let mut outbound = |rule: &str| writeln!(text, "-A {OUTBOUND} {rule}").expect(GROWS);
     outbound("-o lo -j RETURN");
-    outbound(&format!("-m owner --uid-owner {proxy_uid} -j RETURN"));
+    outbound(&format!("-m owner --uid-owner {proxy_uid} {and_group}-j RETURN"));
     for ports in &options.skip_outbound_ports {
         outbound(&format!("-p tcp --dport {} -j RETURN", ports.written(':')));
     }

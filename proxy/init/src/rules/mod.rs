@@ -9,7 +9,8 @@
 //!   as next hop must not reach with the host's address whatever the host may. What is forwarded for containers or
 //!   virtual machines behind this host is not ours to carry either. The outbound chain needs no such rule: what is
 //!   forwarded does not pass the output hook.
-//! - The proxy is known by its user alone. A proxy that calls its own workload dials its own listener.
+//! - The proxy is known by its user, and its group if one is named: a mark on its sockets would take a capability that a
+//!   sidecar should not have, and its cgroup is not known yet. A proxy that calls its own workload dials its own listener.
 //! - The rules live in a table or in chains of their own and are never flushed with anybody else's: Docker's
 //!   resolver, for one, has its rules in the same `nat` table.
 //! - Only the first packet of a connection meets a NAT rule, so that connections which are there when the rules

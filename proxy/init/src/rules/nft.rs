@@ -16,13 +16,14 @@ pub const FOR_OTHERS: &str = "fib daddr type != local return";
 /// Replaces our table, in one transaction: declared first, so that there is always one to delete.
 pub fn set(options: &Options) -> String {
     let mut text = remove();
-    let Options { proxy_uid, outbound_port, inbound_port, admin_port, .. } = options;
+    let Options { proxy_uid, proxy_gid, outbound_port, inbound_port, admin_port, .. } = options;
+    let and_group = proxy_gid.map(|gid| format!("meta skgid {gid} ")).unwrap_or_default();
     writeln!(text, "table {TABLE} {{").expect(GROWS);
 
     // The priority -100 is that of iptables' nat table; its name, dstnat, is not known at the output hook.
     chain(&mut text, "outbound", "output", |text| {
         rule(text, "oifname \"lo\" return");
-        rule(text, &format!("meta skuid {proxy_uid} return"));
+        rule(text, &format!("meta skuid {proxy_uid} {and_group}return"));
         for ports in &options.skip_outbound_ports {
             rule(text, &format!("tcp dport {ports} return"));
         }

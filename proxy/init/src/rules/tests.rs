@@ -17,6 +17,7 @@ use iptables::Family;
 fn busy() -> Options {
     Options {
         proxy_uid: 1500,
+        proxy_gid: Some(31234),
         outbound_port: NonZeroU16::new(5000).unwrap(),
         skip_outbound_ports: vec!["25".parse().unwrap(), "8000-8010".parse().unwrap()],
         skip_outbound_networks: vec!["10.1.2.3/8".parse().unwrap(), "fd00::1/64".parse().unwrap()],
@@ -46,11 +47,12 @@ fn iptables_jumps_are_written_once_and_removed_if_they_are_there() {
 }
 
 /// Feeds `text` to a tool in a user and network namespace of its own, so that nothing here is touched and root
-/// is not needed. There is one user in it, the proxy's: a rule may only name users whom the namespace knows.
-fn takes(program: &[&str], proxy_uid: u32, text: &str) -> Result<(), String> {
+/// is not needed. There is one user in it, the proxy's, and one group: a rule may only name those whom
+/// the namespace knows.
+fn takes(program: &[&str], proxy_uid: u32, proxy_gid: u32, text: &str) -> Result<(), String> {
     let mut command = Command::new("unshare");
-    let user = format!("--map-user={proxy_uid}");
-    command.args(["--user", &user, "--keep-caps", "--net", "--"]).args(program);
+    let (user, group) = (format!("--map-user={proxy_uid}"), format!("--map-group={proxy_gid}"));
+    command.args(["--user", &user, &group, "--keep-caps", "--net", "--"]).args(program);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("unshare: {error}"))?;
     child.stdin.take().unwrap().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
@@ -62,7 +64,7 @@ fn takes(program: &[&str], proxy_uid: u32, text: &str) -> Result<(), String> {
 /// Whether the tools are here and may be used; where CI runs they must be.
 fn can_try() -> bool {
     let tools: [&[&str]; 3] = [&["nft", "-c", "-f", "-"], &["iptables-save"], &["ip6tables-save"]];
-    let missing = tools.iter().find_map(|tool| takes(tool, 1, "").err());
+    let missing = tools.iter().find_map(|tool| takes(tool, 1, 1, "").err());
     if let Some(why) = &missing {
         assert!(env::var_os("CI").is_none(), "nft, iptables and user namespaces must be here in CI: {why}");
         println!("not tried with the tools themselves, since they cannot be used here: {why}");
@@ -88,6 +90,7 @@ fn networks() -> impl Strategy<Value = Vec<IpNet>> {
 prop_compose! {
     fn options()(
         proxy_uid in 1u32..u32::MAX,
+        proxy_gid in proptest::option::of(1u32..u32::MAX),
         (outbound_port, inbound_port, admin_port) in (port(), port(), port()),
         skip_outbound_ports in ports(),
         skip_outbound_networks in networks(),
@@ -95,7 +98,7 @@ prop_compose! {
         force in any::<bool>(),
     ) -> Options {
         Options {
-            proxy_uid, outbound_port, inbound_port, admin_port,
+            proxy_uid, proxy_gid, outbound_port, inbound_port, admin_port,
             skip_outbound_ports, skip_outbound_networks, skip_inbound_ports, force,
         }
     }
@@ -108,7 +111,7 @@ fn the_tools_take_the_rules_whatever_the_options() {
     }
     let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(options in options())| {
-        let takes = |program: &[&str], text: &str| takes(program, options.proxy_uid, text);
+        let takes = |program: &[&str], text: &str| takes(program, options.proxy_uid, options.proxy_gid.unwrap_or(1), text);
         takes(&["nft", "-c", "-f", "-"], &nft::set(&options)).unwrap();
         takes(&["iptables-restore", "--noflush"], &iptables::set(&options, Family::V4, "")).unwrap();
         takes(&["ip6tables-restore", "--noflush"], &iptables::set(&options, Family::V6, "")).unwrap();
