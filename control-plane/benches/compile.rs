@@ -69,9 +69,10 @@ fn cluster(pods: usize, services: usize, round: usize) -> Resources {
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": format!("{name}-{pod}"), "namespace": namespace, "labels": {
                     "app": name, "version": "v1", "pod-template-hash": "5d4f8c7b9",
-                    "security.istio.io/tlsMode": "istio"}},
+                    "selvedge.io/sidecar": "injected"}},
                 "spec": {"serviceAccountName": name, "containers": [
-                    {"name": "app", "ports": [{"name": "http", "containerPort": 8080}]}]},
+                    {"name": "app", "ports": [{"name": "http", "containerPort": 8080}]},
+                    {"name": "selvedge-proxy"}]},
                 "status": {"phase": "Running", "podIP": ip(pod), "podIPs": [{"ip": ip(pod)}]}
             }));
         }

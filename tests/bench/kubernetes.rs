@@ -244,12 +244,12 @@ async fn one_pod(api: &Api, pod: usize, services: usize) -> anyhow::Result<()> {
         "app": format!("service-{}", pod % services),
         "version": "v1",
         "pod-template-hash": "5d4f8c7b9",
-        "security.istio.io/tlsMode": "istio",
+        "selvedge.io/sidecar": "injected",
     });
     let object = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": labels},
-        "spec": {"containers": [{"name": "app", "image": "registry.example/app:1.0", "ports": [{"name": "http", "containerPort": 8080}]}]},
+        "spec": {"containers": [{"name": "app", "image": "registry.example/app:1.0", "ports": [{"name": "http", "containerPort": 8080}]}, {"name": "selvedge-proxy", "image": "registry.example/selvedge:1.0"}]},
     });
     api.create(&collection("pods"), &object).await?;
     let address = address(pod);

@@ -87,7 +87,7 @@ async fn a_pod_gets_its_sidecar(server: &ApiServer) {
     .await;
 
     assert_eq!(containers(&created), ["selvedge-init", "selvedge-proxy", "app"]);
-    assert_eq!(created["metadata"]["labels"]["security.istio.io/tlsMode"], "istio");
+    assert_eq!(created["metadata"]["labels"]["selvedge.io/sidecar"], "injected");
     event(server, "Injected", "web").await;
     let elsewhere =
         server.api().create("/api/v1/namespaces/quiet/pods", &pod("web", &json!({}), false)).await;

@@ -180,7 +180,7 @@ async fn while_pods_have_sidecars_nothing_is_uninstalled(server: &ApiServer) {
         "kind": "Pod",
         "metadata": {
             "name": "reviews-1",
-            "labels": {"security.istio.io/tlsMode": "istio"},
+            "labels": {"selvedge.io/sidecar": "injected"},
             "annotations": {"selvedge.io/injected": "0.1.0"},
         },
         "spec": {"containers": [{"name": "app", "image": "app"}]},

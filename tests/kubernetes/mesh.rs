@@ -154,7 +154,7 @@ async fn requests_are_spread_over_the_pods_of_exercise_2(cluster: &mut Cluster) 
     let web = cluster.ready(SHOP, ("app", "web"), 3).await;
     for name in &web {
         let pod = cluster.api().get(&format!("/api/v1/namespaces/{SHOP}/pods/{name}")).await.unwrap();
-        assert_eq!(pod["metadata"]["labels"]["security.istio.io/tlsMode"], "istio");
+        assert_eq!(pod["metadata"]["labels"]["selvedge.io/sidecar"], "injected");
         let containers: Vec<&str> = items(&pod["spec"]["containers"]).map(|one| text(&one["name"])).collect();
         assert_eq!(containers, ["selvedge-proxy", "nginx"]);
     }

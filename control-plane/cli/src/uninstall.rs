@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use selvedge_control_plane::inject::{INJECT, INJECTED, TLS_MODE};
+use selvedge_control_plane::inject::{INJECT, INJECTED, SIDECAR_INJECTED, SIDECAR_LABEL};
 use selvedge_kubernetes::{Client, Kind};
 use serde_json::Value;
 
@@ -109,7 +109,8 @@ struct Injected {
 
 impl Injected {
     async fn of(client: &Client) -> anyhow::Result<Self> {
-        let pods = client.list(&cluster::pods(), None, Some(&format!("{TLS_MODE}=istio"))).await?;
+        let pods =
+            client.list(&cluster::pods(), None, Some(&format!("{SIDECAR_LABEL}={SIDECAR_INJECTED}"))).await?;
         let namespaces =
             client.list(&Kind::cluster_wide("v1", "Namespace", "namespaces"), None, None).await?;
         Ok(Self::among(&pods, &namespaces))
@@ -119,7 +120,7 @@ impl Injected {
         let text =
             |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let over = |pod: &Value| pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed";
-        // The label is Istio's as well; the annotation is ours.
+        // A label can be copied to anything; the annotation says which version injected it.
         let injected = |pod: &Value| !pod["metadata"]["annotations"][INJECTED].is_null();
         let asks = |namespace: &Value| {
             ["labels", "annotations"].iter().any(|place| namespace["metadata"][*place][INJECT] == "enabled")

@@ -32,8 +32,11 @@ pub const INJECTED: &str = "selvedge.io/injected";
 pub const PULL_SECRETS: &str = "selvedge.io/injected-pull-secrets";
 /// The annotation of pods that have none although somebody asked for it: why.
 pub const SKIPPED: &str = "selvedge.io/inject-skipped";
-/// The label by which everybody knows that a pod has a sidecar; Istio's.
-pub const TLS_MODE: &str = "security.istio.io/tlsMode";
+/// The label by which everybody knows that a pod has a sidecar of ours, with the value [`SIDECAR_INJECTED`].
+pub use crate::resources::pod::{SIDECAR_INJECTED, SIDECAR_LABEL};
+/// Istio's label for the same. Istio's clients would take a pod that has it for one of theirs, so injection does not
+/// set it; it once did, and what was injected then is reverted too.
+const TLS_MODE: &str = "security.istio.io/tlsMode";
 /// The container that carries the traffic.
 pub const PROXY_CONTAINER: &str = "selvedge-proxy";
 /// The container that sets the redirection rules, and ends.

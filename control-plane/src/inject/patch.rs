@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ADMIN_PORT, INBOUND_PORT, INJECTED, NamespaceFacts, OUTBOUND_PORT, PROXY_UID, PULL_SECRETS, Reason,
-    SKIPPED, Settings, TLS_MODE, TOKEN_VOLUME,
+    SIDECAR_INJECTED, SIDECAR_LABEL, SKIPPED, Settings, TOKEN_VOLUME,
     annotations::{self, Acts, PREFIX, SETTINGS, Setting},
     asked,
     namespace::pod_security_warning,
@@ -148,7 +148,8 @@ fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &Settings) -> Resul
 
     let metadata = Metadata::of(pod);
     let mut patch = metadata.with("annotations", annotations);
-    patch.extend(metadata.with_more("labels", vec![(TLS_MODE.to_owned(), "istio".to_owned())]));
+    let label = (SIDECAR_LABEL.to_owned(), SIDECAR_INJECTED.to_owned());
+    patch.extend(metadata.with_more("labels", vec![label]));
     // Before the containers move.
     patch.extend(rewritten.operations);
     patch.extend(containers(&pod["spec"], &sidecar));

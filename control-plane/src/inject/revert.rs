@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    INIT_CONTAINER, INJECTED, PROXY_CONTAINER, PULL_SECRETS, SKIPPED, TLS_MODE, TOKEN_VOLUME,
+    INIT_CONTAINER, INJECTED, PROXY_CONTAINER, PULL_SECRETS, SIDECAR_LABEL, SKIPPED, TLS_MODE, TOKEN_VOLUME,
     probes::{HOOKS, PROBES, SCRAPED, hook_path, probe_path, with_handler},
     sidecar::unescaped,
 };
@@ -43,7 +43,9 @@ pub fn revert(pod: &mut Value) -> bool {
         scrape_again(metadata, &metrics);
     }
     remove_from(metadata, "annotations", &[INJECTED, PULL_SECRETS]);
-    remove_from(metadata, "labels", &[TLS_MODE]);
+    // Whoever has our own label was given no other: Istio's is the pod's own then.
+    let label = if metadata["labels"].get(SIDECAR_LABEL).is_some() { SIDECAR_LABEL } else { TLS_MODE };
+    remove_from(metadata, "labels", &[label]);
     if let Some(pod) = pod.as_object_mut()
         && pod["metadata"].as_object().is_some_and(Map::is_empty)
     {

@@ -179,6 +179,30 @@ fn what_was_injected_can_be_taken_back_to_the_letter() {
 }
 
 #[test]
+fn a_pod_is_marked_by_our_label_and_istios_stays_whoevers_it_is() {
+    let mut own = small();
+    own["metadata"]["labels"] = json!({ "app": "a", TLS_MODE: "disabled" });
+    let marked = injected(&own, &[]);
+    let mut reverted = marked.clone();
+
+    assert_eq!(injected(&small(), &[])["metadata"]["labels"].get(TLS_MODE), None);
+    assert_eq!(marked["metadata"]["labels"][SIDECAR_LABEL], SIDECAR_INJECTED);
+    assert!(revert::revert(&mut reverted));
+    assert_eq!(reverted, own);
+}
+
+#[test]
+fn a_pod_that_was_injected_with_istios_label_is_reverted_too() {
+    let mut old = injected(&small(), &[]);
+    let labels = old["metadata"]["labels"].as_object_mut().unwrap();
+    labels.remove(SIDECAR_LABEL);
+    labels.insert(TLS_MODE.to_owned(), "istio".into());
+
+    assert!(revert::revert(&mut old));
+    assert_eq!(old, small());
+}
+
+#[test]
 fn the_pod_beats_its_namespace_which_beats_the_defaults() {
     let mut pod = small();
     pod["metadata"]["annotations"] = json!({ "config.selvedge.io/log-level": "debug" });

@@ -11,12 +11,16 @@ use super::{
     document::{Reading, wrong},
     typed::FieldError,
     words::{SKIP_INBOUND_PORTS_ANNOTATION, annotated_ports, opaque_ports, port_number},
-    workload_entry::is_meshed,
 };
 use selvedge_model::WorkloadName;
 
 /// The sidecar's container: its ports are not the workload's.
 pub const SIDECAR_CONTAINER: &str = "selvedge-proxy";
+
+/// The label of pods that have a sidecar of ours; injection sets it.
+pub const SIDECAR_LABEL: &str = "selvedge.io/sidecar";
+/// The label's value.
+pub const SIDECAR_INJECTED: &str = "injected";
 
 /// What a `Pod` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +33,8 @@ pub struct PodSpec {
     pub service_account: String,
     /// The TCP ports that its containers say they serve; the name is empty if there is none.
     pub ports: Vec<(String, u16)>,
-    /// Whether it has a sidecar; never in its node's network.
+    /// Whether it has a sidecar of ours; never in its node's network. Istio's label says nothing here: its own pods
+    /// carry it.
     pub meshed: bool,
     /// How far it has come.
     pub phase: Phase,
@@ -99,6 +104,12 @@ struct SpecWords {
     init_containers: Vec<ContainerWords>,
 }
 
+impl SpecWords {
+    fn has_sidecar(&self) -> bool {
+        self.containers.iter().chain(&self.init_containers).any(|one| one.name == SIDECAR_CONTAINER)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct ContainerWords {
     #[serde(default)]
@@ -142,6 +153,14 @@ struct ConditionWords {
 pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, FieldError> {
     reading.unknown.clear();
     let Words { metadata, spec, status } = words;
+    let labelled = reading.metadata.labels.get(SIDECAR_LABEL).is_some_and(|value| value == SIDECAR_INJECTED);
+    if labelled && !spec.host_network && !spec.has_sidecar() {
+        let message = format!(
+            "says that the pod has a sidecar, and it has no container {SIDECAR_CONTAINER}: calls to it will fail; remove \
+             the label, which injection alone sets"
+        );
+        reading.warning(format!("metadata.labels[{SIDECAR_LABEL}]"), message);
+    }
     let mut ports = Vec::new();
     let lists = [("containers", spec.containers), ("initContainers", spec.init_containers)];
     for (list, containers) in lists {
@@ -165,7 +184,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, F
         host_network: spec.host_network,
         service_account,
         ports,
-        meshed: is_meshed(&reading.metadata.labels) && !spec.host_network,
+        meshed: labelled && !spec.host_network,
         phase: status.phase,
         ready: status.conditions.iter().any(ready),
         owner: owner.map(|owner| (owner.kind, owner.name)),

@@ -1,7 +1,7 @@
 //! `WorkloadEntry`: a workload outside Kubernetes, with its address, labels, ports and service account.
 //!
 //! Two things that Kubernetes knows about a pod are said here by a label and an annotation: whether there
-//! is a sidecar (`security.istio.io/tlsMode: istio`, as injection sets it), and where its inbound listener
+//! is a sidecar (`security.istio.io/tlsMode: istio`, as Istio has it), and where its inbound listener
 //! is when nothing redirects connections to it (`config.selvedge.io/inbound: HOST:PORT`).
 
 use std::collections::BTreeMap;
@@ -95,7 +95,7 @@ pub(super) fn read(
 }
 
 /// Whether a workload with `labels` has a sidecar.
-pub(super) fn is_meshed(labels: &BTreeMap<String, String>) -> bool {
+fn is_meshed(labels: &BTreeMap<String, String>) -> bool {
     labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == "istio")
 }
 

@@ -9,7 +9,7 @@ use crate::resources::decode_value;
 fn pod(name: &str, address: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "shop", "labels": {"app": "a", "security.istio.io/tlsMode": "istio"}},
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": "a", "selvedge.io/sidecar": "injected"}},
         "spec": {"serviceAccountName": "a", "containers": [
             {"name": "app", "ports": [{"name": "http", "containerPort": 8080}]},
             {"name": "selvedge-proxy", "ports": [{"containerPort": 4143}]},
@@ -65,6 +65,14 @@ fn workload<'a>(mesh: &'a Mesh, name: &str) -> Option<&'a Arc<selvedge_model::Wo
     mesh.workloads.get(&name.parse().unwrap())
 }
 
+/// Who is expected at an address, by clients in `namespace`; `None`: it is called in plaintext.
+fn expected(mesh: &Mesh, namespace: &str, address: &str) -> Option<String> {
+    match mesh.lookup(namespace, address) {
+        Lookup::Address(found) => found.endpoint?.identity.map(|identity| identity.to_string()),
+        _ => None,
+    }
+}
+
 const A: &str = "a.shop.svc.cluster.local";
 
 #[test]
@@ -93,6 +101,31 @@ fn a_pod_without_the_label_or_in_its_nodes_network_is_not_meshed() {
     let endpoints = &mesh.endpoints[&ServiceKey::new(A, 80)].list;
     assert!(endpoints.iter().all(|endpoint| endpoint.identity.is_none()));
     assert_eq!(mesh.redirected.len(), 0);
+}
+
+#[test]
+fn a_pod_with_istios_sidecar_is_called_in_plaintext_and_one_with_ours_by_mutual_tls() {
+    for (labels, meshed) in [
+        (json!({"app": "a", "security.istio.io/tlsMode": "istio"}), false),
+        (json!({"app": "a", "selvedge.io/sidecar": "injected"}), true),
+        (json!({"app": "a", "selvedge.io/sidecar": "injected", "security.istio.io/tlsMode": "istio"}), true),
+        (json!({"app": "a", "selvedge.io/sidecar": "disabled"}), false),
+    ] {
+        let said = labels.to_string();
+        let (mesh, problems) = cluster(&[
+            with(pod("a-1", "10.0.0.1"), "/metadata/labels", labels),
+            service_a(),
+            slice(&[("10.0.0.1", ready())]),
+        ]);
+
+        assert_eq!(problems, []);
+        assert_eq!(workload(&mesh, "shop/a-1").unwrap().meshed, meshed, "{said}");
+        let endpoint = &mesh.endpoints[&ServiceKey::new(A, 80)].list[0];
+        assert_eq!(endpoint.identity.is_some(), meshed, "{said}");
+        for address in ["10.0.0.1:8080", "10.0.0.1:9999"] {
+            assert_eq!(expected(&mesh, "other", address).is_some(), meshed, "{said} {address}");
+        }
+    }
 }
 
 #[test]
@@ -197,7 +230,7 @@ fn a_port_that_passes_by_the_sidecar_is_called_in_plaintext() {
         pod("a-1", "10.0.0.1"),
         "/metadata",
         json!({
-            "name": "a-1", "namespace": "shop", "labels": {"app": "a", "security.istio.io/tlsMode": "istio"},
+            "name": "a-1", "namespace": "shop", "labels": {"app": "a", "selvedge.io/sidecar": "injected"},
             "annotations": {"config.selvedge.io/skip-inbound-ports": "22,8000-8100"},
         }),
     );
