@@ -28,16 +28,18 @@ pub struct Mesh {
     pub endpoints: BTreeMap<ServiceKey, Arc<Endpoints>>,
     /// Workloads by each address and port that their apps serve, and the other endpoints of services.
     pub addresses: BTreeMap<SocketAddr, Endpoint>,
-    /// Workloads whose sidecars take every connection to their address, whatever its port.
-    pub redirected: BTreeMap<IpAddr, Arc<Workload>>,
+    /// Workloads by the addresses that are theirs at every port, whether anybody declares it or not.
+    pub occupants: BTreeMap<IpAddr, Occupant>,
     /// Services by each address and port that is theirs alone (a clusterIP, a `ServiceEntry`'s address).
-    pub service_addresses: BTreeMap<SocketAddr, ServiceKey>,
-    /// The same for ranges of addresses (a `ServiceEntry`'s), by their ports; the smallest ranges first.
-    pub service_ranges: BTreeMap<u16, Vec<(IpNet, ServiceKey)>>,
-    /// Services without addresses of their own, by each address and port of their endpoints.
-    pub callers: BTreeMap<SocketAddr, Vec<ServiceKey>>,
-    /// The namespaces whose clients know of a host, where that is not all.
-    pub exported: BTreeMap<Arc<str>, BTreeSet<String>>,
+    pub service_addresses: BTreeMap<SocketAddr, Declared>,
+    /// The same for ranges of addresses (a `ServiceEntry`'s), by their ports; the smallest ranges first. A range has
+    /// only those addresses that nobody names more closely.
+    pub service_ranges: BTreeMap<u16, Vec<(IpNet, Declared)>>,
+    /// Services without addresses of their own, by each address and port of their endpoints; first those of the
+    /// namespace that declared the address first.
+    pub callers: BTreeMap<SocketAddr, Vec<Declared>>,
+    /// The namespaces whose clients know of a service's port, where that is not all.
+    pub exported: BTreeMap<ServiceKey, BTreeSet<String>>,
     /// What is known by a DNS name, which only the proxies know the addresses of.
     pub named: Named,
     /// Who is refused although its certificate is still valid.
@@ -49,13 +51,31 @@ pub struct Mesh {
 /// What an address may turn out to be that is in no document: one that a name has.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
-    /// Endpoints, by their port.
-    pub endpoints: BTreeMap<u16, Vec<NamedEndpoint>>,
-    /// Workloads whose sidecars take every connection to their name's addresses, whatever its port.
-    pub redirected: BTreeMap<Host, Arc<Workload>>,
+    /// Endpoints by their port, each with its rank. Where two names have one address, the lower rank counts.
+    pub endpoints: BTreeMap<u16, Vec<(usize, NamedEndpoint)>>,
+    /// Workloads by the names whose addresses are theirs at every port, each with its rank.
+    pub occupants: BTreeMap<Host, (usize, Occupant)>,
     /// Services without addresses of their own that have such endpoints, or any (resolution NONE), by the port of
-    /// those.
-    pub callers: BTreeMap<u16, Vec<ServiceKey>>,
+    /// those; those that were declared first come first.
+    pub callers: BTreeMap<u16, Vec<Declared>>,
+}
+
+/// A service's port, and the namespace of the document that declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Declared {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The service's port.
+    pub key: ServiceKey,
+}
+
+/// A workload that has all of an address: a pod, or one whose sidecar takes every connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Occupant {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// Its ports that connections reach without its sidecar; first and last of each range.
+    pub skipped: Vec<(u16, u16)>,
 }
 
 /// One service port, as each class of clients sees it.
@@ -105,8 +125,8 @@ pub struct Address {
     /// A workload, or another endpoint of a service: no routes, mutual TLS if it is meshed.
     pub endpoint: Option<Endpoint>,
     /// Services without addresses of their own that have the `endpoint`; if there is none, those that have one
-    /// there if their names lead there.
-    pub services: Vec<ServiceKey>,
+    /// there if their names lead there. Of several namespaces the first that has it counts.
+    pub services: Vec<Declared>,
     /// Whether it may be an address that a name has: of the endpoints of [`ServiceKey::named`].
     pub named: bool,
 }
@@ -123,9 +143,10 @@ impl Mesh {
     ///
     /// Names resolve as Kubernetes' DNS search list does: `svc` in the client's namespace, `svc.ns`,
     /// `svc.ns.svc`, and the full name, each with an optional trailing dot; then a `ServiceEntry`'s host
-    /// as it is written, then the longest of its wildcards that fits. An IP address is first a service
-    /// whose own it is, then the workload or other endpoint at it (a workload whose sidecar takes every connection is
-    /// found by its address alone), then a service in whose range it is, and then perhaps something known by name.
+    /// as it is written, then the longest of its wildcards that fits. A `Service` has all ports of its names: at one
+    /// that it does not serve there is nothing. An IP address is first a service
+    /// whose own it is, then the workload or other endpoint at it (a workload that has all of its address is
+    /// found by that alone), then a service in whose range it is, and then perhaps something known by name.
     pub fn lookup(&self, namespace: &str, authority: &str) -> Lookup {
         if let Some(address) = address(authority) {
             return self.lookup_address(namespace, address);
@@ -138,86 +159,131 @@ impl Mesh {
             _ => (authority, 80),
         };
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        let domain = &self.cluster_domain;
+        self.lookup_name(namespace, &host, port)
+    }
+
+    fn lookup_name(&self, namespace: &str, host: &str, port: u16) -> Lookup {
+        let services = format!(".svc.{}", self.cluster_domain);
         let names = [
-            host.clone(),
-            format!("{host}.{namespace}.svc.{domain}"),
-            format!("{host}.svc.{domain}"),
-            format!("{host}.{domain}"),
+            format!("{host}.{namespace}{services}"),
+            format!("{host}{services}"),
+            format!("{host}.{}", self.cluster_domain),
+            host.to_owned(),
         ];
-        // The longest wildcard that fits comes first.
-        let wildcards = host.match_indices('.').map(|(dot, _)| format!("*{}", &host[dot..]));
-        names
-            .into_iter()
-            .chain(wildcards)
-            .map(|host| ServiceKey::new(&host, port))
-            .find(|key| self.services.contains_key(key) && self.is_known_to(namespace, key))
+        for name in &names {
+            let key = ServiceKey::new(name, port);
+            if self.is_there(namespace, &key) {
+                return Lookup::Service(key);
+            }
+            if name.ends_with(&services) && self.has_other_ports(namespace, &key) {
+                return Lookup::None;
+            }
+        }
+        // The longest wildcard that fits comes first. Names of services belong to their namespaces: no wildcard that
+        // is wider than one namespace is for them.
+        let is_service = host.ends_with(&services);
+        let wildcards = host.match_indices('.').map(|(dot, _)| &host[dot..]);
+        let wildcards = wildcards.take_while(|suffix| !is_service || suffix.len() > services.len());
+        wildcards
+            .map(|suffix| ServiceKey::new(&format!("*{suffix}"), port))
+            .find(|key| self.is_there(namespace, key))
             .map_or(Lookup::None, Lookup::Service)
     }
 
+    fn is_there(&self, namespace: &str, key: &ServiceKey) -> bool {
+        self.services.contains_key(key) && self.is_known_to(namespace, key)
+    }
+
+    fn has_other_ports(&self, namespace: &str, key: &ServiceKey) -> bool {
+        let at = |port| ServiceKey { host: Arc::clone(&key.host), port };
+        let mut ports = self.services.range(at(0)..=at(u16::MAX)).map(|(key, _)| key);
+        ports.any(|key| self.is_known_to(namespace, key))
+    }
+
     fn lookup_address(&self, namespace: &str, address: SocketAddr) -> Lookup {
-        let known = |key: &&ServiceKey| self.is_known_to(namespace, key);
-        if let Some(key) = self.service_addresses.get(&address).filter(known) {
-            return Lookup::Service(key.clone());
+        let known = |declared: &&Declared| self.is_known_to(namespace, &declared.key);
+        if let Some(own) = self.service_addresses.get(&address).filter(known) {
+            return Lookup::Service(own.key.clone());
         }
         let served = self.addresses.get(&address).cloned();
-        let workload = || self.redirected.get(&address.ip());
-        let endpoint = served.or_else(|| workload().map(|workload| workload.at(address)));
-        if endpoint.is_none()
-            && let Some(key) = self.service_of_range(address).filter(known)
-        {
-            return Lookup::Service(key.clone());
+        let occupant = || self.occupants.get(&address.ip());
+        if let Some(endpoint) = served.or_else(|| occupant().map(|occupant| occupant.at(address))) {
+            let callers = self.callers.get(&address).into_iter().flatten().filter(known);
+            let services = of_first_namespace(callers);
+            return Lookup::Address(Box::new(Address { endpoint: Some(endpoint), services, named: false }));
         }
-        let (services, named) = match endpoint {
-            Some(_) => (self.callers.get(&address), false),
-            None => (self.named.callers.get(&address.port()), self.named.may_be_at(address.port())),
-        };
-        let services = services.into_iter().flatten().filter(known).cloned().collect();
-        let found = Address { endpoint, services, named };
+        // What is a service's at one port is not somebody else's at another.
+        let owner = self.owner_of_ports(address.ip());
+        let theirs =
+            |declared: &&Declared| known(declared) && owner.is_none_or(|owner| *owner == declared.namespace);
+        if let Some(declared) = self.ranges_with(address).find(theirs) {
+            return Lookup::Service(declared.key.clone());
+        }
+        let services = self.named.callers.get(&address.port()).into_iter().flatten();
+        let services = services.filter(theirs).cloned().collect();
+        let named = owner.is_none() && self.named.may_be_at(address.port());
+        let found = Address { endpoint: None, services, named };
         if found == Address::default() { Lookup::None } else { Lookup::Address(Box::new(found)) }
     }
 
     /// Whether clients in `namespace` know of a service.
     fn is_known_to(&self, namespace: &str, key: &ServiceKey) -> bool {
-        self.exported.get(&key.host).is_none_or(|namespaces| namespaces.contains(namespace))
+        self.exported.get(key).is_none_or(|namespaces| namespaces.contains(namespace))
     }
 
-    fn service_of_range(&self, address: SocketAddr) -> Option<&ServiceKey> {
-        let mut ranges = self.service_ranges.get(&address.port())?.iter();
-        ranges.find(|(range, _)| range.contains(&address.ip())).map(|(_, key)| key)
+    /// The namespace that has a service with the address `ip` at any port.
+    fn owner_of_ports(&self, ip: IpAddr) -> Option<&Arc<str>> {
+        let ports = SocketAddr::new(ip, 0)..=SocketAddr::new(ip, u16::MAX);
+        self.service_addresses.range(ports).next().map(|(_, declared)| &declared.namespace)
+    }
+
+    fn ranges_with(&self, address: SocketAddr) -> impl Iterator<Item = &Declared> {
+        let ranges = self.service_ranges.get(&address.port()).into_iter().flatten();
+        ranges.filter(move |(range, _)| range.contains(&address.ip())).map(|(_, declared)| declared)
     }
 
     /// Everything known by name that may be at `port`; what [`Lookup::Address`] refers to.
     pub fn named_at(&self, port: u16) -> Endpoints {
         let mut named = self.named.endpoints.get(&port).cloned().unwrap_or_default();
-        let served = named.clone();
-        let elsewhere = |host: &&Host| !served.iter().any(|endpoint| endpoint.address.host == **host);
-        for host in self.named.redirected.keys().filter(elsewhere) {
-            let (place, workload) = (Place::new(host.clone(), port), &self.named.redirected[host]);
-            named.push(NamedEndpoint {
+        let served: Vec<Host> = named.iter().map(|(_, endpoint)| endpoint.address.host.clone()).collect();
+        let elsewhere = self.named.occupants.iter().filter(|(host, _)| !served.contains(host));
+        named.extend(elsewhere.map(|(host, (rank, occupant))| {
+            let place = Place::new(host.clone(), port);
+            let endpoint = NamedEndpoint {
                 dial: place.clone(),
                 address: place,
                 one_address: false,
-                identity: workload.expected_identity(port).cloned(),
-                workload: Some(workload.name.clone()),
+                identity: occupant.expected_identity(port).cloned(),
+                workload: Some(occupant.workload.name.clone()),
                 labels: Arc::default(),
                 weight: 1,
-            });
-        }
+            };
+            (*rank, endpoint)
+        }));
+        named.sort_by_key(|(rank, _)| *rank);
+        let named = named.into_iter().map(|(_, endpoint)| endpoint).collect();
         Endpoints { named, ..Endpoints::new(ServiceKey::named(port), Vec::new()) }
     }
 }
 
+/// Those of `declared` that are of the same namespace as the first.
+fn of_first_namespace<'a>(declared: impl Iterator<Item = &'a Declared>) -> Vec<Declared> {
+    let mut declared = declared.peekable();
+    let first = declared.peek().map(|first| Arc::clone(&first.namespace));
+    declared.filter(|one| Some(&one.namespace) == first.as_ref()).cloned().collect()
+}
+
 impl Named {
     fn may_be_at(&self, port: u16) -> bool {
-        !self.redirected.is_empty() || self.endpoints.contains_key(&port)
+        !self.occupants.is_empty() || self.endpoints.contains_key(&port)
     }
 }
 
-impl Workload {
+impl Occupant {
     /// The identity that a client expects at `port`: none where it must call in plaintext.
-    pub fn expected_identity(&self, port: u16) -> Option<&SpiffeId> {
-        (self.meshed && self.policy.takes_mtls(port)).then_some(&self.identity)
+    fn expected_identity(&self, port: u16) -> Option<&SpiffeId> {
+        let skipped = self.skipped.iter().any(|(first, last)| (*first..=*last).contains(&port));
+        self.workload.expected_identity(port).filter(|_| !skipped)
     }
 
     fn at(&self, address: SocketAddr) -> Endpoint {
@@ -225,10 +291,17 @@ impl Workload {
             address,
             dial: address,
             identity: self.expected_identity(address.port()).cloned(),
-            workload: Some(self.name.clone()),
+            workload: Some(self.workload.name.clone()),
             labels: Arc::default(),
             weight: 1,
         }
+    }
+}
+
+impl Workload {
+    /// The identity that a client expects at `port`: none where it must call in plaintext.
+    pub fn expected_identity(&self, port: u16) -> Option<&SpiffeId> {
+        (self.meshed && self.policy.takes_mtls(port)).then_some(&self.identity)
     }
 }
 
@@ -262,17 +335,21 @@ mod tests {
     }
 
     fn mesh() -> Mesh {
-        let db = workload(MtlsMode::Disable);
+        let db = Occupant { workload: workload(MtlsMode::Disable), skipped: vec![(9000, 9001)] };
         let own = "10.0.0.5:5432".parse().unwrap();
         Mesh {
             addresses: BTreeMap::from([(own, db.at(own))]),
-            redirected: BTreeMap::from([(own.ip(), db)]),
+            occupants: BTreeMap::from([(own.ip(), db)]),
             service_addresses: BTreeMap::from([(
                 "10.96.0.1:80".parse().unwrap(),
-                ServiceKey::new("db.shop.svc.cluster.local", 80),
+                declared("shop", "db.shop.svc.cluster.local"),
             )]),
             ..Mesh::default()
         }
+    }
+
+    fn declared(namespace: &str, host: &str) -> Declared {
+        Declared { namespace: namespace.into(), key: ServiceKey::new(host, 80) }
     }
 
     fn endpoint(lookup: Lookup) -> Endpoint {
@@ -301,6 +378,7 @@ mod tests {
         assert!(at("10.0.0.5:6000").identity.is_some());
         assert_eq!(at("10.0.0.5:6000").dial, "10.0.0.5:6000".parse().unwrap());
         assert_eq!(at("10.0.0.5:7000").identity, None, "its policy says DISABLE");
+        assert_eq!(at("10.0.0.5:9001").identity, None, "its sidecar does not see that port");
         assert_eq!(mesh.lookup("shop", "10.0.0.6:5432"), Lookup::None);
     }
 

@@ -209,18 +209,18 @@ fn merged(
         connect_timeout: pool.connect_timeout.unwrap_or(default.connect_timeout),
         connections: pool.connections,
         connection_pool: pool.pool,
-        tls: blocks.tls.map(|tls| named(tls, host)),
+        tls: blocks.tls.map(|tls| named(tls, host, port)),
     }
 }
 
 /// `tls` with the names that the host gives where it gives none.
-fn named(mut tls: UpstreamTls, host: &KnownHost<'_>) -> UpstreamTls {
+fn named(mut tls: UpstreamTls, host: &KnownHost<'_>, port: u16) -> UpstreamTls {
     if let UpstreamTls::Originate(origination) = &mut tls {
-        if origination.sni.is_none() && !host.host.starts_with('*') {
-            origination.sni = Some(host.host.to_string());
+        if origination.sni.is_none() {
+            origination.sni = host.server_name().map(str::to_owned);
         }
         if origination.subject_alt_names.is_empty() {
-            origination.subject_alt_names = host.subject_alt_names().to_vec();
+            origination.subject_alt_names = host.subject_alt_names(port).to_vec();
         }
     }
     tls

@@ -3,32 +3,57 @@
 //! Those with an IP address are found here. Names have addresses in each proxy's own network, so what is known by
 //! name is listed by its port, and each proxy finds out by itself which of it an address is.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use selvedge_model::{Endpoints, Host, NamedEndpoint, ServiceKey, Workload, snapshot::Named};
+use selvedge_model::{
+    Endpoints, Host, NamedEndpoint, ServiceKey,
+    snapshot::{Declared, Named, Occupant},
+};
 
-use super::services::Catalog;
+use super::{owners::Owners, services::Catalog};
 
-/// The services that may be meant by whoever dials one of their endpoints.
+/// The services that may be meant by whoever dials one of their endpoints; the first first.
 fn called_by_endpoints<'a>(
     catalog: &'a Catalog<'_>,
     endpoints: &'a BTreeMap<ServiceKey, Endpoints>,
-) -> impl Iterator<Item = (&'a ServiceKey, &'a Endpoints)> {
-    let called = |key: &ServiceKey| catalog.find(&key.host).is_some_and(|host| host.is_called_by_endpoints());
-    endpoints.iter().filter(move |(key, _)| called(key))
+) -> impl Iterator<Item = (Declared, &'a Endpoints)> {
+    catalog.in_order().flat_map(move |host| {
+        let called = host.ports.keys().filter(|port| host.is_called_by_endpoints(**port));
+        called.filter_map(move |port| {
+            let declared = host.declared(*port);
+            let endpoints = endpoints.get(&declared.key)?;
+            Some((declared, endpoints))
+        })
+    })
 }
 
-/// Those services by the addresses of their endpoints.
+/// Those services by the addresses of their endpoints. A workload's address means only services of its namespace, and
+/// a pod's means that pod.
 pub(super) fn callers(
     catalog: &Catalog<'_>,
     endpoints: &BTreeMap<ServiceKey, Endpoints>,
-) -> BTreeMap<SocketAddr, Vec<ServiceKey>> {
-    let mut callers: BTreeMap<SocketAddr, Vec<ServiceKey>> = BTreeMap::new();
-    for (key, endpoints) in called_by_endpoints(catalog, endpoints) {
+    owners: &Owners<'_>,
+) -> BTreeMap<SocketAddr, Vec<Declared>> {
+    let mut callers: BTreeMap<SocketAddr, Vec<Declared>> = BTreeMap::new();
+    for (declared, endpoints) in called_by_endpoints(catalog, endpoints) {
         for endpoint in &endpoints.list {
-            add(callers.entry(endpoint.address).or_default(), key);
+            let owner = owners.of(&Host::Ip(endpoint.address.ip()), endpoint.address.port());
+            let is_a_workloads = endpoint.workload.is_some();
+            let is_theirs = owner.is_none_or(|owner| {
+                !owner.what.is_a_pod() && (!is_a_workloads || owner.namespace == &*declared.namespace)
+            });
+            if is_theirs {
+                add(callers.entry(endpoint.address).or_default(), &declared);
+            }
         }
     }
+    // The namespace that has the address comes first, whatever order its services are in; others are only for clients
+    // who do not know of those.
+    callers.retain(|address, declared| {
+        let Some(owner) = owners.of(&Host::Ip(address.ip()), address.port()) else { return true };
+        declared.sort_by_key(|one| &*one.namespace != owner.namespace);
+        declared.first().is_some_and(|first| &*first.namespace == owner.namespace)
+    });
     callers
 }
 
@@ -36,30 +61,39 @@ pub(super) fn callers(
 pub(super) fn named(
     catalog: &Catalog<'_>,
     endpoints: &BTreeMap<ServiceKey, Endpoints>,
-    workloads: impl Iterator<Item = NamedEndpoint>,
-    redirected: &BTreeMap<Host, Arc<Workload>>,
+    workloads: impl Iterator<Item = (usize, NamedEndpoint)>,
+    count: usize,
+    occupants: &BTreeMap<Host, (usize, Occupant)>,
 ) -> Named {
     let mut named = Named::default();
     // Workloads first: where a service lists the same place without knowing whose it is, it is theirs.
-    let listed = endpoints.values().flat_map(|endpoints| endpoints.named.iter().cloned());
-    for endpoint in workloads.chain(listed) {
+    let of_host = |host: &super::services::KnownHost<'_>| -> Vec<NamedEndpoint> {
+        let keys = host.ports.keys().map(|port| host.declared(*port).key);
+        let lists = keys.filter_map(|key| endpoints.get(&key));
+        lists.flat_map(|endpoints| endpoints.named.iter().cloned()).collect()
+    };
+    let listed = catalog.in_order().flat_map(of_host).enumerate();
+    let listed = listed.map(|(place, endpoint)| (count + place, endpoint));
+    for (rank, endpoint) in workloads.chain(listed) {
         let here = named.endpoints.entry(endpoint.address.port).or_default();
-        if !here.iter().any(|other| other.address == endpoint.address && other.dial == endpoint.dial) {
-            here.push(endpoint);
+        let is_there =
+            |other: &NamedEndpoint| other.address == endpoint.address && other.dial == endpoint.dial;
+        if !here.iter().any(|(_, other)| is_there(other)) {
+            here.push((rank, endpoint));
         }
     }
-    for (key, endpoints) in called_by_endpoints(catalog, endpoints) {
+    for (declared, endpoints) in called_by_endpoints(catalog, endpoints) {
         for endpoint in &endpoints.named {
-            add(named.callers.entry(endpoint.address.port).or_default(), key);
+            add(named.callers.entry(endpoint.address.port).or_default(), &declared);
         }
     }
-    let by_name = redirected.iter().filter(|(host, _)| host.name().is_some());
-    named.redirected = by_name.map(|(host, workload)| (host.clone(), Arc::clone(workload))).collect();
+    let by_name = occupants.iter().filter(|(host, _)| host.name().is_some());
+    named.occupants = by_name.map(|(host, occupant)| (host.clone(), occupant.clone())).collect();
     named
 }
 
-fn add(keys: &mut Vec<ServiceKey>, key: &ServiceKey) {
-    if !keys.contains(key) {
-        keys.push(key.clone());
+fn add(known: &mut Vec<Declared>, declared: &Declared) {
+    if !known.contains(declared) {
+        known.push(declared.clone());
     }
 }

@@ -14,6 +14,14 @@ pub(super) fn service_host(name: &str, namespace: &str, cluster_domain: &str) ->
     format!("{name}.{namespace}.svc.{cluster_domain}")
 }
 
+/// The namespace that `host` belongs to, if it is a name of services (`NAME.NAMESPACE.svc`, with or without the domain);
+/// `*`: it is a name of every namespace's.
+pub(super) fn namespace_of<'h>(host: &'h str, cluster_domain: &str) -> Option<&'h str> {
+    let without = host.strip_suffix(cluster_domain).and_then(|host| host.strip_suffix('.'));
+    let names = without.unwrap_or(host).strip_suffix(".svc")?;
+    if names == "*" { Some(names) } else { Some(names.rsplit_once('.')?.1) }
+}
+
 /// How closely `pattern` (a name, or `*` and a suffix) names `host`; `None` if it does not.
 pub(super) fn closeness(pattern: &str, host: &str) -> Option<usize> {
     match pattern.strip_prefix('*') {
@@ -42,6 +50,20 @@ mod tests {
         assert_eq!(resolve("a.shop", "x", "cluster.local"), "a.shop");
         assert_eq!(resolve("*", "x", "cluster.local"), "*");
         assert_eq!(resolve("a.example.com.", "x", "cluster.local"), "a.example.com");
+    }
+
+    #[test]
+    fn names_of_services_belong_to_their_namespaces() {
+        let of = |host| namespace_of(host, "cluster.local");
+
+        assert_eq!(of("a.shop.svc.cluster.local"), Some("shop"));
+        assert_eq!(of("a-0.a.shop.svc.cluster.local"), Some("shop"));
+        assert_eq!(of("a.shop.svc"), Some("shop"));
+        assert_eq!(of("*.shop.svc.cluster.local"), Some("shop"));
+        assert_eq!(of("*.svc.cluster.local"), Some("*"));
+        for other in ["a.shop", "a.example.com", "*.cluster.local", "*.local", "a.svc", "svc.cluster.local"] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]

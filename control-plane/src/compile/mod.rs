@@ -6,8 +6,10 @@
 
 mod destination_rules;
 mod dialled;
+mod endpoints;
 mod hosts;
 mod inbound;
+mod owners;
 mod revocations;
 mod routes;
 mod services;
@@ -61,27 +63,34 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
-    let endpoints =
-        services::endpoints(resources, settings, &catalog, &policies, &mut workloads, &mut problems);
+    let candidates = endpoints::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
+    let owners = owners::Owners::new(resources, &catalog, &candidates, &mut workloads, &mut problems);
+    let endpoints = endpoints::endpoints(
+        settings,
+        &catalog,
+        &policies,
+        &candidates,
+        &owners,
+        &mut workloads,
+        &mut problems,
+    );
     let routing = routes::Routing::new(resources, settings, &catalog, &mut problems);
     routing.report_tls(&endpoints, &mut problems);
 
     let mut addresses = workloads.addresses();
-    for endpoint in endpoints.values().flat_map(|endpoints| &endpoints.list) {
-        addresses.entry(endpoint.address).or_insert_with(|| endpoint.clone());
-    }
+    endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
     let finished = workloads.finish(&previous.workloads);
-    let redirected = workloads.redirected(&finished);
+    let occupants = workloads.occupants(&finished);
     let mesh = Mesh {
         revocations: keep(
             revocations::revocations(resources, settings, &mut problems),
             Some(&previous.revocations),
         ),
-        callers: dialled::callers(&catalog, &endpoints),
-        named: dialled::named(&catalog, &endpoints, workloads.named(), &redirected),
-        redirected: redirected.into_iter().filter_map(|(host, here)| Some((host.ip()?, here))).collect(),
+        callers: dialled::callers(&catalog, &endpoints, &owners),
+        named: dialled::named(&catalog, &endpoints, workloads.named(), workloads.len(), &occupants),
+        occupants: occupants.into_iter().filter_map(|(host, (_, here))| Some((host.ip()?, here))).collect(),
         workloads: finished,
-        service_addresses: catalog.addresses(&mut problems),
+        service_addresses: catalog.addresses(&owners, &mut problems),
         exported: catalog.exported(),
         service_ranges: catalog.ranges(&mut problems),
         services: routing.views(&previous.services, &mut problems),

@@ -292,8 +292,7 @@ impl Backends<'_> {
                 broken(name, "host", &format!("nothing is called {host}; {remedy}"))
             }
             Some(known) if !known.ports.contains_key(&port) => {
-                let ports: Vec<_> = known.ports.keys().map(u16::to_string).collect();
-                let message = format!("{host} has no port {port}; use one of {}", ports.join(", "));
+                let message = format!("{host} has no port {port}; {}", known.port_remedy());
                 broken(name, "port", &message)
             }
             Some(known) => backends.whole_or_subset(known, name),

@@ -1,25 +1,32 @@
-//! Services and the endpoints behind them, from `Service`, `EndpointSlice` and `ServiceEntry`.
+//! What can be called: every host of a `Service` or `ServiceEntry`, its ports, and whose it is.
+//!
+//! A host belongs to one namespace: the names of Kubernetes services to that which is in them, any other to the
+//! namespace whose `ServiceEntry` came first. Its other entries in that namespace add ports. Names below a wildcard
+//! become hosts of their own where a document speaks of them, so that it has its effect.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, SocketAddr},
+    ops::Bound,
     sync::Arc,
 };
 
 use ipnet::IpNet;
-use selvedge_model::{Endpoints, NamedEndpoint, Place, Protocol, ServiceKey, SpiffeId};
+use selvedge_model::{Host, Protocol, ServiceKey, snapshot::Declared};
 
 use super::{
     Problems, Settings,
-    hosts::service_host,
-    inbound::Policies,
-    workloads::{Workloads, expected_identity},
+    hosts::{closeness, namespace_of, resolve, service_host},
+    owners::Owners,
 };
 use crate::resources::{
-    Document, EndpointSliceSpec, Resources, ServiceEntrySpec, ServiceSpec, WorkloadEntrySpec,
-    service::{ServicePort, TargetPort},
+    Document, Resources, ServiceEntrySpec, ServiceSpec,
+    service::{ServicePort, TargetPort, protocol_of},
     service_entry::{EntryEndpoints, EntryPort, Resolution},
 };
+
+/// How many names an `ExternalName` may stand for that are such themselves.
+const LONGEST_CHAIN: usize = 8;
 
 /// One host that can be called.
 #[derive(Debug)]
@@ -27,44 +34,156 @@ pub(super) struct KnownHost<'a> {
     pub(super) host: Arc<str>,
     pub(super) namespace: &'a str,
     pub(super) ports: BTreeMap<u16, Protocol>,
-    source: Source<'a>,
+    /// What defines each of the ports.
+    sources: BTreeMap<u16, PortSource<'a>>,
+    /// What defined it first.
+    first: Source<'a>,
 }
 
-impl KnownHost<'_> {
+/// What defines a port of a host.
+#[derive(Debug, Clone)]
+struct PortSource<'a> {
+    source: Source<'a>,
+    /// Whether it is said for a wildcard that the host is below.
+    below_wildcard: bool,
+    /// The service's port that this is another name of (`ExternalName`).
+    alias_of: Option<ServiceKey>,
+}
+
+impl<'a> KnownHost<'a> {
+    fn new(host: Arc<str>, namespace: &'a str, first: Source<'a>) -> Self {
+        Self { host, namespace, ports: BTreeMap::new(), sources: BTreeMap::new(), first }
+    }
+
+    fn add(&mut self, port: u16, protocol: Protocol, source: PortSource<'a>) {
+        self.ports.insert(port, protocol);
+        self.sources.insert(port, source);
+    }
+
     /// The addresses by which alone it is called. A `ServiceEntry`'s HTTP is found by its name, as Istio
     /// does; its addresses are for what has no name.
     pub(super) fn own_addresses(&self) -> Vec<IpAddr> {
-        match self.source {
+        match self.first {
             Source::Service(document) => document.spec.addresses.clone(),
             Source::Entry(_) => Vec::new(),
         }
     }
-}
 
-impl KnownHost<'_> {
-    /// Whether whoever dials one of its endpoints may mean all of it: it has no address of its own, and does not
-    /// say that its endpoints are called one by one (a headless `Service`).
-    pub(super) fn is_called_by_endpoints(&self) -> bool {
-        match self.source {
-            Source::Service(document) => document.spec.addresses.is_empty() && !document.spec.headless,
-            Source::Entry(document) => document.spec.addresses.is_empty() && document.spec.ranges.is_empty(),
+    /// Whether whoever dials one of the endpoints of a port may mean all of it: it has no address of its own, and does
+    /// not say that its endpoints are called one by one (a headless `Service`).
+    pub(super) fn is_called_by_endpoints(&self, port: u16) -> bool {
+        let Some(PortSource { source, below_wildcard, alias_of }) = self.sources.get(&port) else {
+            return false;
+        };
+        match source {
+            Source::Service(document) => {
+                document.spec.addresses.is_empty() && !document.spec.headless && alias_of.is_none()
+            }
+            Source::Entry(document) => {
+                let requested = document.spec.resolution == Resolution::Requested;
+                let has_none = document.spec.addresses.is_empty() && document.spec.ranges.is_empty();
+                has_none && !(requested && *below_wildcard)
+            }
         }
     }
 
     /// What certificates of its servers may say instead of its name.
-    pub(super) fn subject_alt_names(&self) -> &[String] {
-        match self.source {
-            Source::Service(_) => &[],
-            Source::Entry(document) => &document.spec.subject_alt_names,
+    pub(super) fn subject_alt_names(&self, port: u16) -> &'a [String] {
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(Source::Entry(document)) => &document.spec.subject_alt_names,
+            _ => &[],
         }
     }
 
-    fn resolution(&self) -> Resolution {
-        match self.source {
-            Source::Service(_) => Resolution::Static,
-            Source::Entry(document) => document.spec.resolution,
+    /// The name that its servers go by outside of the mesh; `None` if any below a wildcard is one.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        match self.first {
+            Source::Service(document) => match document.spec.external_name.as_ref() {
+                Some(name) => name.name().map(|name| &**name),
+                None => Some(&self.host),
+            },
+            Source::Entry(_) => Some(&*self.host).filter(|host| !host.starts_with('*')),
         }
     }
+
+    /// Which ports it has, for whoever asked for another.
+    pub(super) fn port_remedy(&self) -> String {
+        if !self.ports.is_empty() {
+            let ports: Vec<_> = self.ports.keys().map(u16::to_string).collect();
+            return format!("use one of {}", ports.join(", "));
+        }
+        match self.first {
+            Source::Service(document) if document.spec.external_name.is_some() => {
+                "it is of the type ExternalName and says no ports: add spec.ports to it, or name a port in the route's \
+                 destination"
+                    .to_owned()
+            }
+            _ => "it says no ports; add spec.ports to it".to_owned(),
+        }
+    }
+
+    /// How endpoints of `port` are found.
+    pub(super) fn resolution(&self, port: u16) -> Resolution {
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(Source::Entry(document)) => document.spec.resolution,
+            _ => Resolution::Static,
+        }
+    }
+
+    /// Whether endpoints of `port` are outside the mesh, and never called with mutual TLS.
+    pub(super) fn is_external(&self, port: u16) -> bool {
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(Source::Entry(document)) => !document.spec.internal,
+            _ => false,
+        }
+    }
+
+    /// Where the endpoints of `port` come from.
+    pub(super) fn backing(&self, port: u16) -> Option<Backing<'a>> {
+        let PortSource { source, below_wildcard, alias_of } = self.sources.get(&port)?;
+        if let Some(key) = alias_of {
+            return Some(Backing::Alias(key.clone()));
+        }
+        match source {
+            Source::Service(document) => {
+                let declared = document.spec.ports.iter().find(|declared| declared.port == port);
+                if let Some(name) = &document.spec.external_name {
+                    let target = declared.map_or(port, |declared| target_number(&declared.target, port));
+                    return Some(Backing::Name(name.clone(), target));
+                }
+                Some(Backing::Service(document, declared?))
+            }
+            Source::Entry(document) => {
+                let declared = document.spec.ports.iter().find(|declared| declared.number == port)?;
+                let requested = document.spec.resolution == Resolution::Requested;
+                let by_name =
+                    *below_wildcard && requested || document.spec.endpoints == EntryEndpoints::Hosts;
+                match self.host.parse::<Host>().ok().filter(|_| by_name) {
+                    Some(name) => Some(Backing::Name(name, declared.target)),
+                    None => Some(Backing::Entry(document, declared)),
+                }
+            }
+        }
+    }
+}
+
+fn target_number(target: &TargetPort, port: u16) -> u16 {
+    match target {
+        TargetPort::Number(number) => *number,
+        TargetPort::Same | TargetPort::Named(_) => port,
+    }
+}
+
+/// Where a port's endpoints come from.
+pub(super) enum Backing<'a> {
+    /// The workloads that a `Service` selects, and its `EndpointSlice`s.
+    Service(&'a Document<ServiceSpec>, &'a ServicePort),
+    /// What a `ServiceEntry` lists or selects.
+    Entry(&'a Document<ServiceEntrySpec>, &'a EntryPort),
+    /// Wherever DNS says that this name is, at this port.
+    Name(Host, u16),
+    /// The same as this service's port.
+    Alias(ServiceKey),
 }
 
 /// The document that defines a host.
@@ -110,124 +229,307 @@ impl Source<'_> {
 #[derive(Debug)]
 pub(super) struct Catalog<'a> {
     hosts: BTreeMap<Arc<str>, KnownHost<'a>>,
+    /// Services first, then entries; the first of each first.
+    order: Vec<Arc<str>>,
 }
 
 impl<'a> Catalog<'a> {
     pub(super) fn new(resources: &'a Resources, settings: &Settings, problems: &mut Problems) -> Self {
-        let mut hosts = BTreeMap::new();
+        let mut catalog = Self { hosts: BTreeMap::new(), order: Vec::new() };
         for document in &resources.services {
-            let name = &document.name;
-            let host: Arc<str> = service_host(&name.name, &name.namespace, &settings.cluster_domain)
-                .to_ascii_lowercase()
-                .into();
-            let ports = document.spec.ports.iter().map(|port| (port.port, port.protocol)).collect();
-            let known = KnownHost {
-                host: Arc::clone(&host),
-                namespace: &name.namespace,
-                ports,
-                source: Source::Service(document),
-            };
-            hosts.insert(host, known);
+            catalog.add_service(document, settings);
         }
         for document in &resources.service_entries {
-            for (index, host) in document.spec.hosts.iter().enumerate() {
-                let ports = document.spec.ports.iter().map(|port| (port.number, port.protocol)).collect();
-                let host: Arc<str> = Arc::from(host.as_str());
-                match hosts.entry(Arc::clone(&host)) {
-                    Entry::Vacant(vacant) => {
-                        let namespace = &*document.name.namespace;
-                        vacant.insert(KnownHost { host, namespace, ports, source: Source::Entry(document) });
-                    }
-                    Entry::Occupied(taken) => {
-                        let (first, field) = (taken.get().source, format!("spec.hosts[{index}]"));
-                        if first.is(&Source::Entry(document)) {
-                            problems.error_alone(
-                                document,
-                                &field,
-                                format!("{host} is given twice; keep one"),
-                            );
-                        } else {
-                            let message = format!(
-                                "{host} is already defined by {}; remove one of them",
-                                first.describe()
-                            );
-                            problems.error(document, &field, message);
-                        }
-                    }
+            for index in 0..document.spec.hosts.len() {
+                catalog.add_entry(document, index, settings, problems);
+            }
+        }
+        let spoken_of = spoken_of(resources, settings);
+        catalog.add_external_names(resources, settings, &spoken_of, problems);
+        for host in spoken_of.keys() {
+            catalog.add_below_wildcards(host, settings);
+        }
+        catalog
+    }
+
+    fn insert(&mut self, known: KnownHost<'a>) {
+        self.order.push(Arc::clone(&known.host));
+        self.hosts.insert(Arc::clone(&known.host), known);
+    }
+
+    fn add_service(&mut self, document: &'a Document<ServiceSpec>, settings: &Settings) {
+        let name = &document.name;
+        let host = service_host(&name.name, &name.namespace, &settings.cluster_domain).to_ascii_lowercase();
+        let source = Source::Service(document);
+        let mut known = KnownHost::new(host.into(), &name.namespace, source);
+        if document.spec.external_name.is_none() {
+            for port in &document.spec.ports {
+                let source = PortSource { source, below_wildcard: false, alias_of: None };
+                known.add(port.port, port.protocol, source);
+            }
+        }
+        self.insert(known);
+    }
+
+    /// Adds the host at `index` of a `ServiceEntry`.
+    fn add_entry(
+        &mut self,
+        document: &'a Document<ServiceEntrySpec>,
+        index: usize,
+        settings: &Settings,
+        problems: &mut Problems,
+    ) {
+        let host: Arc<str> = Arc::from(document.spec.hosts[index].as_str());
+        let (field, namespace) = (format!("spec.hosts[{index}]"), &*document.name.namespace);
+        if document.spec.hosts[..index].iter().any(|other| **other == *host) {
+            return problems.error_alone(document, &field, format!("{host} is given twice; keep one"));
+        }
+        if let Some(message) = self.is_anothers(&host, namespace, &settings.cluster_domain) {
+            return problems.error(document, &field, message);
+        }
+        let source = Source::Entry(document);
+        let known = match self.hosts.get_mut(&host) {
+            None => {
+                self.insert(KnownHost::new(Arc::clone(&host), namespace, source));
+                self.hosts.get_mut(&host).expect("it was put there")
+            }
+            Some(known) if known.namespace == namespace && matches!(known.first, Source::Entry(_)) => known,
+            Some(known) => {
+                let message =
+                    format!("{host} is already defined by {}; remove one of them", known.first.describe());
+                return problems.error(document, &field, message);
+            }
+        };
+        for port in &document.spec.ports {
+            if let Some(other) = known.sources.get(&port.number) {
+                let message = format!(
+                    "port {} of {host} is already defined by {}; remove one of them",
+                    port.number,
+                    other.source.describe()
+                );
+                problems.error(document, &field, message);
+                continue;
+            }
+            known.add(
+                port.number,
+                port.protocol,
+                PortSource { source, below_wildcard: false, alias_of: None },
+            );
+        }
+    }
+
+    /// Why a `ServiceEntry` in `namespace` cannot have `host`, which is the name of a Kubernetes service.
+    fn is_anothers(&self, host: &str, namespace: &str, cluster_domain: &str) -> Option<String> {
+        if let Some(owner) = namespace_of(host, cluster_domain) {
+            return (owner != namespace).then(|| match owner {
+                "*" => format!(
+                    "{host} has no effect: names of services belong to the namespaces that are in them; write \
+                     *.{namespace}.svc.{cluster_domain} for those of this one"
+                ),
+                _ => format!(
+                    "{host} is a name of the namespace {owner}, so this entry has no effect on it; move the entry there, \
+                     or give it another host"
+                ),
+            });
+        }
+        let full = format!("{host}.svc.{cluster_domain}");
+        let known = self.hosts.get(&*full).filter(|known| matches!(known.first, Source::Service(_)))?;
+        Some(format!(
+            "{host} is another name of {}, which has it; give this entry another host",
+            known.first.describe()
+        ))
+    }
+
+    /// Gives services of the type ExternalName their ports: those that they say, or else those of the service that they
+    /// stand for, or else those that routes name.
+    fn add_external_names(
+        &mut self,
+        resources: &'a Resources,
+        settings: &Settings,
+        spoken_of: &BTreeMap<String, BTreeSet<u16>>,
+        problems: &mut Problems,
+    ) {
+        let of_type = |document: &&Arc<Document<ServiceSpec>>| document.spec.external_name.is_some();
+        for document in resources.services.iter().filter(of_type) {
+            let name = &document.name;
+            let host =
+                service_host(&name.name, &name.namespace, &settings.cluster_domain).to_ascii_lowercase();
+            let source = Source::Service(document);
+            let Some(target) = self.stands_for(document) else {
+                let message = "leads back to itself by way of other Services of this type; name another host";
+                problems.error(document, "spec.externalName", message);
+                continue;
+            };
+            let target = self.hosts.get(&*target).filter(|target| target.is_known_in(&name.namespace));
+            let mut ports: BTreeMap<u16, (Protocol, Option<ServiceKey>)> = BTreeMap::new();
+            for port in &document.spec.ports {
+                let number = target_number(&port.target, port.port);
+                let alias = target.map(|target| ServiceKey { host: Arc::clone(&target.host), port: number });
+                if let Some(target) = target.filter(|target| !target.ports.contains_key(&number)) {
+                    let message = format!("{} has no port {number}; {}", target.host, target.port_remedy());
+                    problems.error(document, "spec.ports", message);
+                    continue;
+                }
+                ports.insert(port.port, (port.protocol, alias));
+            }
+            if document.spec.ports.is_empty() {
+                match target {
+                    Some(target) => ports.extend(target.ports.iter().map(|(port, protocol)| {
+                        (*port, (*protocol, Some(ServiceKey { host: Arc::clone(&target.host), port: *port })))
+                    })),
+                    None => ports.extend(
+                        spoken_of
+                            .get(&host)
+                            .into_iter()
+                            .flatten()
+                            .map(|port| (*port, (protocol_of(None, "", *port), None))),
+                    ),
+                }
+            }
+            let known = self.hosts.get_mut(&*host).expect("every service is there");
+            for (port, (protocol, alias_of)) in ports {
+                known.add(port, protocol, PortSource { source, below_wildcard: false, alias_of });
+            }
+        }
+    }
+
+    /// The host that an `ExternalName` stands for in the end; `None`: for itself.
+    fn stands_for(&self, document: &Document<ServiceSpec>) -> Option<String> {
+        let mut name = document.spec.external_name.as_ref()?.to_string();
+        for _ in 0..LONGEST_CHAIN {
+            match self.hosts.get(&*name).map(|known| known.first) {
+                Some(Source::Service(Document {
+                    spec: ServiceSpec { external_name: Some(next), .. },
+                    ..
+                })) => {
+                    name = next.to_string();
+                }
+                _ => return Some(name),
+            }
+        }
+        None
+    }
+
+    /// Makes `host`, which a document speaks of, a host of its own if it is below wildcards, at the ports that it has by
+    /// them alone.
+    fn add_below_wildcards(&mut self, host: &str, settings: &Settings) {
+        let namespace = namespace_of(host, &settings.cluster_domain);
+        let before = self.hosts.get(host);
+        if before.is_some_and(|known| matches!(known.first, Source::Service(_))) {
+            return;
+        }
+        let mut above: Vec<(usize, &KnownHost<'a>)> = self
+            .hosts
+            .range::<str, _>((Bound::Included("*"), Bound::Excluded("+")))
+            .map(|(_, known)| known)
+            .filter(|known| *known.host != *host)
+            .filter_map(|known| Some((closeness(&known.host, host)?, known)))
+            // Names of services belong to their namespaces, whatever a wider wildcard says.
+            .filter(|(_, known)| {
+                namespace.is_none() || namespace_of(&known.host, &settings.cluster_domain) == namespace
+            })
+            .filter(|(_, known)| before.is_none_or(|before| before.namespace == known.namespace))
+            .collect();
+        above.sort_by_key(|(closeness, _)| std::cmp::Reverse(*closeness));
+        let mut ports: BTreeMap<u16, (Protocol, PortSource<'a>)> = BTreeMap::new();
+        let Some((_, closest)) = above.first() else { return };
+        let (namespace, first) = (closest.namespace, closest.first);
+        for (_, known) in above.iter().filter(|(_, known)| known.namespace == namespace) {
+            for (port, source) in &known.sources {
+                let source = PortSource { below_wildcard: true, ..source.clone() };
+                ports.entry(*port).or_insert((known.ports[port], source));
+            }
+        }
+        if self.hosts.get(host).is_none() {
+            self.insert(KnownHost::new(Arc::from(host), namespace, first));
+        }
+        let known = self.hosts.get_mut(host).expect("it was put there");
+        for (port, (protocol, source)) in ports {
+            if !known.ports.contains_key(&port) {
+                known.add(port, protocol, source);
+            }
+        }
+    }
+
+    /// The namespaces whose clients know of a service's port, where that is not all.
+    pub(super) fn exported(&self) -> BTreeMap<ServiceKey, BTreeSet<String>> {
+        let mut exported = BTreeMap::new();
+        for host in self.hosts() {
+            for (port, PortSource { source, .. }) in &host.sources {
+                let Source::Entry(document) = source else { continue };
+                let to = &document.spec.export_to;
+                if !to.is_everywhere() {
+                    let namespaces = to.namespaces(host.namespace).map(str::to_owned).collect();
+                    exported.insert(ServiceKey { host: Arc::clone(&host.host), port: *port }, namespaces);
                 }
             }
         }
-        Self { hosts }
-    }
-
-    /// The namespaces whose clients know of a host, where that is not all.
-    pub(super) fn exported(&self) -> BTreeMap<Arc<str>, BTreeSet<String>> {
-        let exported = self.hosts().filter_map(|host| {
-            let Source::Entry(document) = &host.source else { return None };
-            let to = &document.spec.export_to;
-            let namespaces = || to.namespaces(host.namespace).map(str::to_owned).collect();
-            (!to.is_everywhere()).then(|| (Arc::clone(&host.host), namespaces()))
-        });
-        exported.collect()
+        exported
     }
 
     /// Each range of addresses that is a service's own, by its ports; the smallest first, and of equal ones the
     /// first.
-    pub(super) fn ranges(&self, problems: &mut Problems) -> BTreeMap<u16, Vec<(IpNet, ServiceKey)>> {
-        let mut ranges: BTreeMap<u16, Vec<(IpNet, ServiceKey, &Source<'_>)>> = BTreeMap::new();
-        for host in self.hosts() {
-            let Source::Entry(document) = &host.source else { continue };
-            for (port, range) in host
-                .ports
-                .keys()
-                .flat_map(|port| document.spec.ranges.iter().map(move |range| (*port, range)))
-            {
-                let here = ranges.entry(port).or_default();
+    pub(super) fn ranges(&self, problems: &mut Problems) -> BTreeMap<u16, Vec<(IpNet, Declared)>> {
+        let mut ranges: BTreeMap<u16, Vec<(IpNet, Declared, Source<'_>)>> = BTreeMap::new();
+        for (declared, source) in self.own_ports() {
+            let Source::Entry(document) = source else { continue };
+            for range in &document.spec.ranges {
+                let here = ranges.entry(declared.key.port).or_default();
                 match here.iter().find(|(other, ..)| other == range) {
-                    None => {
-                        here.push((*range, ServiceKey { host: Arc::clone(&host.host), port }, &host.source))
-                    }
-                    Some((_, _, first)) if host.source.is(first) => {}
+                    None => here.push((*range, declared.clone(), source)),
+                    Some((_, _, first)) if source.is(first) => {}
                     Some((_, _, first)) => {
                         let message = format!(
-                            "{range} at port {port} is already the range of {}; give each its own",
+                            "{range} at port {} is already the range of {}; give each its own",
+                            declared.key.port,
                             first.describe()
                         );
-                        host.source.error(problems, message);
+                        source.error(problems, message);
                     }
                 }
             }
         }
         let sorted = ranges.into_iter().map(|(port, mut ranges)| {
             ranges.sort_by_key(|(range, ..)| std::cmp::Reverse(range.prefix_len()));
-            (port, ranges.into_iter().map(|(range, key, _)| (range, key)).collect())
+            (port, ranges.into_iter().map(|(range, declared, _)| (range, declared)).collect())
         });
         sorted.collect()
     }
 
-    /// Each address and port that is a service's own, and whose. The first claim counts.
-    pub(super) fn addresses(&self, problems: &mut Problems) -> BTreeMap<SocketAddr, ServiceKey> {
-        let mut owners: BTreeMap<SocketAddr, (ServiceKey, &Source<'_>)> = BTreeMap::new();
-        for host in self.hosts() {
-            let addresses = host.source.addresses().iter();
-            for address in addresses.flat_map(|ip| host.ports.keys().map(|port| SocketAddr::new(*ip, *port)))
-            {
-                let key = ServiceKey { host: Arc::clone(&host.host), port: address.port() };
-                match owners.entry(address) {
+    /// Each address and port that is a service's own, and whose. The first claim counts, of those that may be made.
+    pub(super) fn addresses(
+        &self,
+        owners: &Owners<'_>,
+        problems: &mut Problems,
+    ) -> BTreeMap<SocketAddr, Declared> {
+        let mut taken: BTreeMap<SocketAddr, (Declared, Source<'_>)> = BTreeMap::new();
+        for (declared, source) in self.own_ports() {
+            let port = declared.key.port;
+            let addresses = source.addresses().iter().map(|ip| SocketAddr::new(*ip, port));
+            for address in addresses.filter(|address| owners.may_serve(*address, &declared.namespace)) {
+                match taken.entry(address) {
                     Entry::Vacant(vacant) => {
-                        vacant.insert((key, &host.source));
+                        vacant.insert((declared.clone(), source));
                     }
-                    Entry::Occupied(taken) if taken.get().1.is(&host.source) => {}
-                    Entry::Occupied(taken) => {
-                        let first = taken.get().1.describe();
+                    Entry::Occupied(first) if first.get().1.is(&source) => {}
+                    Entry::Occupied(first) => {
+                        let first = first.get().1.describe();
                         let message =
                             format!("{address} is already the address of {first}; give each its own");
-                        host.source.error(problems, message);
+                        source.error(problems, message);
                     }
                 }
             }
         }
-        owners.into_iter().map(|(address, (key, _))| (address, key)).collect()
+        taken.into_iter().map(|(address, (declared, _))| (address, declared)).collect()
+    }
+
+    /// Every port of every host but those that are only below a wildcard; the first that was defined first.
+    fn own_ports(&self) -> impl Iterator<Item = (Declared, Source<'a>)> {
+        self.in_order().flat_map(|host| {
+            let own = host.sources.iter().filter(|(_, source)| !source.below_wildcard);
+            own.map(|(port, source)| (host.declared(*port), source.source))
+        })
     }
 
     pub(super) fn find(&self, host: &str) -> Option<&KnownHost<'a>> {
@@ -235,7 +537,7 @@ impl<'a> Catalog<'a> {
     }
 
     /// What is said to be spoken on a service's port.
-    fn spoken(&self, key: &ServiceKey) -> Protocol {
+    pub(super) fn spoken(&self, key: &ServiceKey) -> Protocol {
         let port = self.find(&key.host).and_then(|host| host.ports.get(&key.port));
         port.copied().unwrap_or_default()
     }
@@ -243,258 +545,51 @@ impl<'a> Catalog<'a> {
     pub(super) fn hosts(&self) -> impl Iterator<Item = &KnownHost<'a>> {
         self.hosts.values()
     }
+
+    /// Every host; services first, then entries, the first of each first.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &KnownHost<'a>> {
+        self.order.iter().map(|host| &self.hosts[host])
+    }
 }
 
-/// Where an endpoint list comes from, before addresses are known to belong to workloads.
-enum Candidate<'a> {
-    Workload(usize, u16),
-    Address(Place),
-    Inline(&'a Document<ServiceEntrySpec>, &'a WorkloadEntrySpec, Place),
-}
+impl KnownHost<'_> {
+    /// A port of it, and whose it is.
+    pub(super) fn declared(&self, port: u16) -> Declared {
+        let key = ServiceKey { host: Arc::clone(&self.host), port };
+        Declared { namespace: Arc::from(self.namespace), key }
+    }
 
-/// The endpoints of every port of every host.
-pub(super) fn endpoints(
-    resources: &Resources,
-    settings: &Settings,
-    catalog: &Catalog<'_>,
-    policies: &Policies<'_>,
-    workloads: &mut Workloads<'_>,
-    problems: &mut Problems,
-) -> BTreeMap<ServiceKey, Endpoints> {
-    let slices = slices_by_service(resources, catalog, settings, problems);
-    let mut candidates: BTreeMap<ServiceKey, Vec<Candidate<'_>>> = BTreeMap::new();
-    // Selected workloads first: they say which workload serves which port, and addresses are matched by that.
-    for host in catalog.hosts() {
-        match host.source {
-            Source::Service(document) => {
-                for port in &document.spec.ports {
-                    let mut list = selected_by_service(document, port, workloads, problems);
-                    list.extend(sliced(slices.get(&*host.host), port));
-                    candidates.insert(ServiceKey { host: Arc::clone(&host.host), port: port.port }, list);
-                }
-            }
-            Source::Entry(document) => {
-                for port in &document.spec.ports {
-                    let list = of_entry(document, &host.host, port, workloads);
-                    candidates.insert(ServiceKey { host: Arc::clone(&host.host), port: port.number }, list);
-                }
-            }
+    /// Whether documents in `namespace` may name it.
+    fn is_known_in(&self, namespace: &str) -> bool {
+        match self.first {
+            Source::Service(_) => true,
+            Source::Entry(document) => document.spec.export_to.includes(self.namespace, Some(namespace)),
         }
     }
-    for (key, candidates) in &candidates {
-        for candidate in candidates {
-            if let Candidate::Workload(index, port) = candidate {
-                workloads.serves(*index, *port);
-                workloads.speaks(*index, *port, catalog.spoken(key));
-            }
-        }
-    }
-    for (key, candidates) in &candidates {
-        for candidate in candidates {
-            if let Candidate::Address(place) = candidate
-                && let Some(index) = workloads.serving(place)
-            {
-                workloads.serves(index, place.port);
-                workloads.speaks(index, place.port, catalog.spoken(key));
-            }
-        }
-    }
-    let settled = Settled { settings, policies, external: external_keys(catalog) };
-    let endpoints = candidates
-        .into_iter()
-        .map(|(key, candidates)| {
-            let mut by_place = BTreeMap::new();
-            for endpoint in candidates.iter().filter_map(|one| settled.endpoint(&key, one, workloads)) {
-                by_place.entry((endpoint.address.clone(), endpoint.dial.clone())).or_insert(endpoint);
-            }
-            let resolution = catalog.find(&key.host).map_or(Resolution::Static, KnownHost::resolution);
-            let mut endpoints = Endpoints::new(key.clone(), Vec::new());
-            endpoints.requested = resolution == Resolution::Requested;
-            for mut endpoint in by_place.into_values() {
-                endpoint.one_address = resolution == Resolution::Dns { one_address: true };
-                match endpoint.fixed() {
-                    Some(fixed) => endpoints.list.push(fixed),
-                    None => endpoints.named.push(endpoint),
-                }
-            }
-            (key, endpoints)
-        })
-        .collect();
-    workloads.report_shared_addresses(problems);
-    endpoints
 }
 
-/// The ports of hosts outside the mesh, whose endpoints are never called with mutual TLS.
-fn external_keys(catalog: &Catalog<'_>) -> BTreeSet<Arc<str>> {
-    let external = catalog.hosts().filter(|host| match host.source {
-        Source::Service(_) => false,
-        Source::Entry(document) => !document.spec.internal,
-    });
-    external.map(|host| Arc::clone(&host.host)).collect()
-}
-
-type Slices<'a> = BTreeMap<String, Vec<&'a EndpointSliceSpec>>;
-
-fn slices_by_service<'a>(
-    resources: &'a Resources,
-    catalog: &Catalog<'_>,
-    settings: &Settings,
-    problems: &mut Problems,
-) -> Slices<'a> {
-    let mut slices: Slices<'a> = BTreeMap::new();
-    for slice in &resources.endpoint_slices {
-        let host = service_host(&slice.spec.service, &slice.name.namespace, &settings.cluster_domain);
-        // In a cluster a deleted service's slices follow it in a moment, and nobody wrote them.
-        if catalog.find(&host).is_none() && slice.origin.path.is_some() {
-            let message = format!(
-                "names the service {}/{}, which does not exist; add it or correct the label",
-                slice.name.namespace, slice.spec.service
-            );
-            problems.error(slice, "metadata.labels", message);
-        }
-        slices.entry(host).or_default().push(&slice.spec);
-    }
-    slices
-}
-
-fn selected_by_service<'a>(
-    document: &Document<ServiceSpec>,
-    port: &ServicePort,
-    workloads: &Workloads<'_>,
-    problems: &mut Problems,
-) -> Vec<Candidate<'a>> {
-    let selector = &document.spec.selector;
-    if selector.is_empty() {
-        return Vec::new();
-    }
-    let mut list = Vec::new();
-    for (index, entry) in workloads.selected(&document.name.namespace, selector) {
-        let ports = &entry.spec.ports;
-        let target = match (ports.get(&port.name), &port.target) {
-            (Some(own), _) => Some(*own),
-            (None, TargetPort::Same) => Some(port.port),
-            (None, TargetPort::Number(number)) => Some(*number),
-            (None, TargetPort::Named(name)) => {
-                let found = ports.get(name).copied();
-                if found.is_none() {
-                    let message = format!(
-                        "has no port named {name:?}, which {} ({}) asks for, so it gets no requests; add it to spec.ports",
-                        document.name,
-                        document.place()
-                    );
-                    problems.error(entry, "spec.ports", message);
-                }
-                found
-            }
-        };
-        list.extend(target.map(|target| Candidate::Workload(index, target)));
-    }
-    list
-}
-
-/// The addresses that `slices` list for the service port `port`.
-fn sliced<'a>(slices: Option<&Vec<&EndpointSliceSpec>>, port: &ServicePort) -> Vec<Candidate<'a>> {
-    let own = match port.target {
-        TargetPort::Number(number) => number,
-        TargetPort::Same | TargetPort::Named(_) => port.port,
+/// Every host that a route or rule speaks of, with the ports that routes name there.
+fn spoken_of(resources: &Resources, settings: &Settings) -> BTreeMap<String, BTreeSet<u16>> {
+    let mut spoken_of: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
+    let mut add = |host: &str, namespace: &str, port: Option<u16>| {
+        let host = resolve(host, namespace, &settings.cluster_domain);
+        spoken_of.entry(host).or_default().extend(port);
     };
-    let slices = || slices.into_iter().flatten();
-    let any_ready = slices().any(|slice| !slice.addresses.is_empty());
-    let mut list = Vec::new();
-    for slice in slices() {
-        let number = match &slice.ports {
-            None => own,
-            Some(ports) => match ports.iter().find(|sliced| sliced.name == port.name) {
-                Some(sliced) => sliced.port.unwrap_or(own),
-                None => continue,
-            },
-        };
-        let addresses = if any_ready { &slice.addresses } else { &slice.ending };
-        list.extend(addresses.iter().map(|ip| Candidate::Address(SocketAddr::new(*ip, number).into())));
-    }
-    list
-}
-
-fn of_entry<'a>(
-    document: &'a Document<ServiceEntrySpec>,
-    host: &str,
-    port: &EntryPort,
-    workloads: &Workloads<'_>,
-) -> Vec<Candidate<'a>> {
-    let target = |ports: &BTreeMap<String, u16>| ports.get(&port.name).copied().unwrap_or(port.target);
-    match &document.spec.endpoints {
-        EntryEndpoints::Selected(selector) => workloads
-            .selected(&document.name.namespace, selector)
-            .map(|(index, entry)| Candidate::Workload(index, target(&entry.spec.ports)))
-            .collect(),
-        EntryEndpoints::Hosts => {
-            let host = host.parse().ok();
-            host.map(|host| Candidate::Address(Place::new(host, port.target))).into_iter().collect()
-        }
-        EntryEndpoints::Inline(list) => list
-            .iter()
-            .filter_map(|inline| {
-                let place = Place::new(inline.address.clone()?, target(&inline.ports));
-                Some(Candidate::Inline(document, inline, place))
-            })
-            .collect(),
-    }
-}
-
-/// What candidates are settled by, once every workload's ports are known.
-struct Settled<'a> {
-    settings: &'a Settings,
-    policies: &'a Policies<'a>,
-    external: BTreeSet<Arc<str>>,
-}
-
-impl Settled<'_> {
-    fn endpoint(
-        &self,
-        key: &ServiceKey,
-        candidate: &Candidate<'_>,
-        workloads: &mut Workloads<'_>,
-    ) -> Option<NamedEndpoint> {
-        let mut endpoint = match candidate {
-            Candidate::Workload(index, port) => workloads.at(*index).endpoint(*port)?,
-            Candidate::Address(address) => {
-                workloads.endpoint_at(address).unwrap_or_else(|| plaintext(address.clone(), BTreeMap::new()))
-            }
-            Candidate::Inline(document, inline, address) => self.inline(document, inline, address, workloads),
-        };
-        if self.external.contains(&key.host) {
-            endpoint.identity = None;
-            endpoint.dial = endpoint.address.clone();
-        }
-        Some(endpoint)
-    }
-
-    fn inline(
-        &self,
-        document: &Document<ServiceEntrySpec>,
-        inline: &WorkloadEntrySpec,
-        address: &Place,
-        workloads: &mut Workloads<'_>,
-    ) -> NamedEndpoint {
-        if let Some(mut endpoint) = workloads.endpoint_at(address) {
-            if !inline.labels.is_empty() {
-                endpoint.labels = Arc::new(inline.labels.clone());
-            }
-            endpoint.weight = inline.weight;
-            return endpoint;
-        }
+    for document in &resources.virtual_services {
         let namespace = &*document.name.namespace;
-        let policy = self.policies.find(namespace, &inline.labels);
-        let identity = SpiffeId::new(&self.settings.trust_domain, namespace, &inline.service_account).ok();
-        let mut endpoint = plaintext(address.clone(), inline.labels.clone());
-        endpoint.weight = inline.weight;
-        endpoint.identity =
-            identity.and_then(|identity| expected_identity(inline.meshed, &policy, address.port, &identity));
-        endpoint
+        document.spec.hosts.iter().for_each(|host| add(host, namespace, None));
+        let http = document.spec.http.iter().flat_map(|route| &route.destinations);
+        let opaque = document.spec.tcp.iter().flat_map(|route| &route.destinations);
+        http.chain(opaque).for_each(|to| add(&to.host, namespace, to.port));
     }
-}
-
-fn plaintext(address: Place, labels: BTreeMap<String, String>) -> NamedEndpoint {
-    let (dial, labels) = (address.clone(), labels.into());
-    NamedEndpoint { address, dial, one_address: false, identity: None, workload: None, labels, weight: 1 }
+    for document in &resources.tcp_routes {
+        for to in document.spec.backends.iter().filter_map(|backend| backend.service.as_ref().ok()) {
+            let namespace = to.namespace.as_deref().unwrap_or(&document.name.namespace);
+            add(&to.name, namespace, Some(to.port));
+        }
+    }
+    for document in &resources.destination_rules {
+        add(&document.spec.host, &document.name.namespace, None);
+    }
+    spoken_of
 }

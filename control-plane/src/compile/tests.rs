@@ -13,6 +13,7 @@ mod cluster;
 mod examples;
 mod exported;
 mod outside;
+mod owners;
 mod policies;
 mod revocations;
 mod tcp;

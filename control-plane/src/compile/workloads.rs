@@ -11,12 +11,19 @@ use std::{
 
 use selvedge_model::{
     Endpoint, Host, InboundPolicy, NamedEndpoint, Place, Protocol, SpiffeId, Workload, WorkloadName,
+    snapshot::Occupant,
 };
 
-use super::{Problems, Settings, inbound::Policies, keep, selects};
+use super::{
+    Problems, Settings,
+    inbound::Policies,
+    keep,
+    owners::{self, Claim, Claimant, Lost, Ports, What},
+    selects,
+};
 use crate::{
     problem::DocumentName,
-    resources::{Document, PodSpec, Resources, WorkloadEntrySpec},
+    resources::{Document, PodSpec, Resources, Seniority, WorkloadEntrySpec},
 };
 
 /// The document that describes a workload.
@@ -55,13 +62,17 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Its ports that connections reach without its sidecar; first and last of each range.
+    fn skipped(self) -> &'a [(u16, u16)] {
+        match self {
+            Self::Entry(_) => &[],
+            Self::Pod(document) => &document.spec.skipped_ports,
+        }
+    }
+
     /// Whether connections to `port` pass by its sidecar.
     fn skips(self, port: u16) -> bool {
-        let among = |(first, last): &(u16, u16)| (*first..=*last).contains(&port);
-        match self {
-            Self::Entry(_) => false,
-            Self::Pod(document) => document.spec.skipped_ports.iter().any(among),
-        }
+        self.skipped().iter().any(|(first, last)| (*first..=*last).contains(&port))
     }
 
     fn inbound(self) -> Option<&'a Place> {
@@ -104,9 +115,47 @@ impl<'a> Source<'a> {
         matches!(self, Self::Pod(document) if document.spec.host_network)
     }
 
-    /// Whether its address is its own for as long as it lives.
+    /// Whether its address is its own for as long as it lives, since a cluster gave it out.
     fn owns_address(self) -> bool {
-        matches!(self, Self::Pod(document) if !document.spec.host_network)
+        self.what() == What::Pod && self.in_cluster()
+    }
+
+    fn in_cluster(self) -> bool {
+        match self {
+            Self::Entry(document) => owners::in_cluster(&document),
+            Self::Pod(document) => owners::in_cluster(&document),
+        }
+    }
+
+    fn what(self) -> What {
+        match self {
+            Self::Entry(_) => What::Other,
+            Self::Pod(document) if document.spec.host_network => What::PodOfNode,
+            Self::Pod(_) => What::Pod,
+        }
+    }
+
+    fn seniority(self) -> Seniority<'a> {
+        match self {
+            Self::Entry(document) => document.seniority(),
+            Self::Pod(document) => document.seniority(),
+        }
+    }
+
+    /// Whether it has every port of its address: a pod has, and whose sidecar takes every connection.
+    fn has_all_ports(self) -> bool {
+        match self {
+            Self::Entry(document) => document.spec.meshed && document.spec.inbound.is_none(),
+            Self::Pod(document) => !document.spec.host_network,
+        }
+    }
+
+    fn claim(self, ports: &BTreeSet<u16>) -> Claim<'a> {
+        let ports = if self.has_all_ports() { Ports::All } else { Ports::These(ports.clone()) };
+        match self {
+            Self::Entry(document) => owners::claim(document, self.what(), ports),
+            Self::Pod(document) => owners::claim(document, self.what(), ports),
+        }
     }
 
     /// Reports a name that no workload can have.
@@ -131,19 +180,30 @@ pub(super) struct Known<'a> {
     hosts: Vec<Host>,
     /// The ports that it serves: its own, and those that services name as their targets.
     ports: BTreeSet<u16>,
+    /// Ports that are somebody else's at its address.
+    lost: BTreeSet<u16>,
     /// What services say is spoken on them.
     protocols: BTreeMap<u16, Protocol>,
 }
 
 impl<'a> Known<'a> {
-    /// What calling `port` here takes, at its first address; `None` if it has none.
+    /// What calling `port` here takes, at its first address; `None` if it has none, or the port is somebody else's.
     pub(super) fn endpoint(&self, port: u16) -> Option<NamedEndpoint> {
-        let host = self.hosts.first()?;
+        let host = self.hosts.first().filter(|_| !self.lost.contains(&port))?;
         Some(self.endpoint_at(Place::new(host.clone(), port)))
     }
 
+    /// Whether it is at `host`.
+    pub(super) fn is_at(&self, host: &Host) -> bool {
+        self.hosts.contains(host)
+    }
+
+    fn serves(&self, port: u16) -> bool {
+        self.ports.contains(&port) && !self.lost.contains(&port)
+    }
+
     /// What calling it at `place`, which is here, takes.
-    fn endpoint_at(&self, place: Place) -> NamedEndpoint {
+    pub(super) fn endpoint_at(&self, place: Place) -> NamedEndpoint {
         let meshed = self.source.meshed() && !self.source.skips(place.port);
         NamedEndpoint {
             dial: self.source.inbound().filter(|_| meshed).cloned().unwrap_or_else(|| place.clone()),
@@ -192,6 +252,8 @@ pub(super) struct Workloads<'a> {
     /// Those that selectors may select, by namespace: `WorkloadEntry`s. Which pods are behind a service is
     /// what its `EndpointSlice`s say, and they alone know which of them are ready.
     entries: HashMap<&'a str, Vec<usize>>,
+    /// Pods by namespace and name.
+    pods: HashMap<(&'a str, &'a str), usize>,
     /// Each by its addresses; the newest last.
     at_host: HashMap<Host, Vec<usize>>,
 }
@@ -208,6 +270,7 @@ impl<'a> Workloads<'a> {
         let mut workloads = Self {
             list: Vec::with_capacity(count),
             entries: HashMap::new(),
+            pods: HashMap::with_capacity(resources.pods.len()),
             at_host: HashMap::with_capacity(count),
         };
         let mut pods: HashMap<(&str, &str), &Document<PodSpec>> =
@@ -270,14 +333,15 @@ impl<'a> Workloads<'a> {
             }
             here.push(index);
         }
-        if matches!(source, Source::Entry(_)) {
-            self.entries.entry(namespace).or_default().push(index);
+        match source {
+            Source::Entry(_) => self.entries.entry(namespace).or_default().push(index),
+            Source::Pod(_) => drop(self.pods.insert((namespace, &document.name), index)),
         }
         let before =
             previous.get(&name).map(|workload| &workload.labels).filter(|before| ***before == *labels);
         let labels = before.map_or_else(|| Arc::new(labels.clone()), Arc::clone);
-        let (ports, protocols) = (source.ports(), BTreeMap::new());
-        self.list.push(Known { source, name, identity, labels, policy, hosts, ports, protocols });
+        let (ports, lost, protocols) = (source.ports(), BTreeSet::new(), BTreeMap::new());
+        self.list.push(Known { source, name, identity, labels, policy, hosts, ports, lost, protocols });
     }
 
     /// The `WorkloadEntry`s of `namespace` that `selector` selects.
@@ -299,6 +363,50 @@ impl<'a> Workloads<'a> {
         &self.list[index]
     }
 
+    /// The pod of that name.
+    pub(super) fn pod(&self, namespace: &str, name: &str) -> Option<usize> {
+        self.pods.get(&(namespace, name)).copied()
+    }
+
+    /// What the pods of a cluster claim which are `what`.
+    pub(super) fn pod_claims(&self, what: What) -> impl Iterator<Item = (&Host, Claim<'a>)> {
+        let pods =
+            self.list.iter().filter(move |known| known.source.what() == what && known.source.in_cluster());
+        pods.flat_map(|known| known.hosts.iter().map(|host| (host, known.source.claim(&known.ports))))
+    }
+
+    /// What other workloads claim.
+    pub(super) fn other_claims(&self) -> Vec<(Seniority<'a>, Claimant<'a>)> {
+        let others = self
+            .list
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| !(known.source.what().is_a_pod() && known.source.in_cluster()));
+        let claims = others.flat_map(|(index, known)| {
+            known.hosts.iter().map(move |host| {
+                let claim = known.source.claim(&known.ports);
+                (known.source.seniority(), Claimant::Workload(index, host.clone(), claim))
+            })
+        });
+        claims.collect()
+    }
+
+    /// Takes from the workload at `index` what is somebody else's of its address `host`.
+    pub(super) fn lose(&mut self, index: usize, host: &Host, lost: &Lost<'_>, problems: &mut Problems) {
+        let known = &mut self.list[index];
+        if lost.all {
+            known.hosts.retain(|own| own != host);
+            if let Some(here) = self.at_host.get_mut(host) {
+                here.retain(|other| *other != index);
+            }
+        }
+        known.lost.extend(&lost.ports);
+        match known.source {
+            Source::Entry(document) => problems.error(document, "spec.address", lost.message(host)),
+            Source::Pod(document) => problems.error(document, "status.podIPs", lost.message(host)),
+        }
+    }
+
     /// Notes that the workload at `index` serves `port`.
     pub(super) fn serves(&mut self, index: usize, port: u16) {
         self.list[index].ports.insert(port);
@@ -313,20 +421,31 @@ impl<'a> Workloads<'a> {
         }
     }
 
-    /// The workload that serves `place`: one with that port, or the only one with that address.
-    pub(super) fn serving(&self, place: &Place) -> Option<usize> {
+    /// The workload that serves `place`: one with that port, or the only one there of those that have all ports or are
+    /// in `namespace`.
+    pub(super) fn serving(&self, place: &Place, namespace: &str) -> Option<usize> {
         let here = self.at_host.get(&place.host)?;
-        let with_port = here.iter().copied().find(|index| self.list[*index].ports.contains(&place.port));
-        with_port.or_else(|| match here.as_slice() {
-            [only] if !self.list[*only].source.shares_address() => Some(*only),
+        if let Some(index) = here.iter().find(|index| self.list[**index].serves(place.port)) {
+            return Some(*index);
+        }
+        let may_be = |index: &&usize| {
+            let known = &self.list[**index];
+            known.source.has_all_ports() || known.name.namespace() == namespace
+        };
+        let mut here = here.iter().filter(may_be);
+        match (here.next(), here.next()) {
+            (Some(only), None) if !self.list[*only].source.shares_address() => Some(*only),
             _ => None,
-        })
+        }
     }
 
-    /// The workload at `place` as an endpoint; notes that it serves that port.
-    pub(super) fn endpoint_at(&mut self, place: &Place) -> Option<NamedEndpoint> {
-        let index = self.serving(place)?;
-        self.serves(index, place.port);
+    /// The workload at `place` as an endpoint of a service in `namespace`; notes that it serves that port, if that is
+    /// its own namespace.
+    pub(super) fn endpoint_at(&mut self, place: &Place, namespace: &str) -> Option<NamedEndpoint> {
+        let index = self.serving(place, namespace)?;
+        if self.list[index].name.namespace() == namespace {
+            self.serves(index, place.port);
+        }
         Some(self.list[index].endpoint_at(place.clone()))
     }
 
@@ -335,7 +454,7 @@ impl<'a> Workloads<'a> {
         for (host, here) in self.at_host.iter().filter(|(_, here)| here.len() > 1) {
             let mut owners: BTreeMap<u16, &Known<'_>> = BTreeMap::new();
             for known in here.iter().map(|index| &self.list[*index]) {
-                for port in &known.ports {
+                for port in known.ports.iter().filter(|port| known.serves(**port)) {
                     let owner = *owners.entry(*port).or_insert(known);
                     let Some(entry) = known.entry().filter(|_| !std::ptr::eq(owner, known)) else { continue };
                     let place = match owner.source {
@@ -358,7 +477,8 @@ impl<'a> Workloads<'a> {
         let mut addresses = BTreeMap::new();
         for known in &self.list {
             for host in &known.hosts {
-                let places = known.ports.iter().map(|port| Place::new(host.clone(), *port));
+                let ports = known.ports.iter().filter(|port| known.serves(**port));
+                let places = ports.map(|port| Place::new(host.clone(), *port));
                 for endpoint in places.filter_map(|place| known.endpoint_at(place).fixed()) {
                     addresses.entry(endpoint.address).or_insert(endpoint);
                 }
@@ -367,26 +487,36 @@ impl<'a> Workloads<'a> {
         addresses
     }
 
-    /// Each workload by every port that it serves, where its address is a name.
-    pub(super) fn named(&self) -> impl Iterator<Item = NamedEndpoint> {
-        let by_name = self.list.iter().filter(|known| known.hosts.iter().any(|host| host.name().is_some()));
-        by_name.flat_map(|known| known.ports.iter().filter_map(|port| known.endpoint(*port)))
+    /// Each workload by every port that it serves, where its address is a name; with its rank.
+    pub(super) fn named(&self) -> impl Iterator<Item = (usize, NamedEndpoint)> {
+        let by_name = self.list.iter().enumerate();
+        let by_name = by_name.filter(|(_, known)| known.hosts.iter().any(|host| host.name().is_some()));
+        by_name.flat_map(|(rank, known)| {
+            known.ports.iter().filter_map(move |port| Some((rank, known.endpoint(*port)?)))
+        })
     }
 
-    /// Those that are dialled at their own address, where their sidecars take every connection. Where two
-    /// workloads share an address, only their ports tell which one is meant.
-    pub(super) fn redirected(
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Those that have all of their address; with their rank. Where two workloads share one, only their ports tell
+    /// which one is meant.
+    pub(super) fn occupants(
         &self,
         finished: &BTreeMap<WorkloadName, Arc<Workload>>,
-    ) -> BTreeMap<Host, Arc<Workload>> {
+    ) -> BTreeMap<Host, (usize, Occupant)> {
         let alone = self.at_host.iter().filter_map(|(host, here)| match here.as_slice() {
-            [index] if self.list[*index].source.inbound().is_none() => {
-                Some((host, finished.get(&self.list[*index].name)?))
+            [index] if self.list[*index].source.has_all_ports() => {
+                let known = &self.list[*index];
+                let workload = Arc::clone(finished.get(&known.name)?);
+                let skipped = known.source.skipped().to_vec();
+                Some((host.clone(), (*index, Occupant { workload, skipped })))
             }
             _ => None,
         });
-        let redirected = alone.filter(|(_, workload)| workload.meshed);
-        redirected.map(|(address, workload)| (address.clone(), Arc::clone(workload))).collect()
+        alone.collect()
     }
 
     /// Each workload as its own sidecar sees it.

@@ -92,10 +92,29 @@ impl<T> Document<T> {
         }
     }
 
+    /// Which of two documents came first, of whatever kinds: the older one, and without times the one whose file, or
+    /// place in it, comes first.
+    pub fn seniority(&self) -> Seniority<'_> {
+        let created = self.metadata.created;
+        Seniority {
+            created: (created.is_none(), created),
+            place: (self.origin.path.as_deref(), self.origin.index),
+            name: (&self.name.namespace, &self.name.name, &self.name.kind),
+        }
+    }
+
     /// `path:line` or `in the cluster`, to point at this document from a problem with another.
     pub fn place(&self) -> String {
         self.origin.to_string()
     }
+}
+
+/// See [`Document::seniority`]; the first is the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seniority<'a> {
+    created: (bool, Option<OffsetDateTime>),
+    place: (Option<&'a Path>, usize),
+    name: (&'a str, &'a str, &'a str),
 }
 
 /// What a kind's reading may look at and report besides its own fields.

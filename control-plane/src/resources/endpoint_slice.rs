@@ -1,6 +1,6 @@
 //! `EndpointSlice` (discovery.k8s.io/v1): addresses behind a service, listed by hand or by a cluster.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use serde::Deserialize;
 
@@ -19,12 +19,30 @@ pub struct EndpointSliceSpec {
     /// The service in the same namespace.
     pub service: String,
     /// The ready addresses, in their order.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Vec<SliceAddress>,
     /// Those that still serve while they end: used only where a service has no ready address at all, as
     /// kube-proxy does.
-    pub ending: Vec<IpAddr>,
+    pub ending: Vec<SliceAddress>,
     /// The ports by name; `None` = every port of the service, at its own number.
     pub ports: Option<Vec<SlicePort>>,
+}
+
+/// An address of an `EndpointSlice`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceAddress {
+    /// Where.
+    pub ip: IpAddr,
+    /// The pod that it is said to be (`targetRef`).
+    pub pod: Option<TargetPod>,
+}
+
+/// The pod that an `EndpointSlice` says an address is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetPod {
+    /// `None`: the slice's own.
+    pub namespace: Option<Arc<str>>,
+    /// Its name.
+    pub name: Arc<str>,
 }
 
 /// A port of an `EndpointSlice`.
@@ -56,11 +74,28 @@ struct EndpointWords {
     addresses: Vec<String>,
     #[serde(default)]
     conditions: ConditionWords,
-    // Where a cluster says which pod this is; the address alone decides here.
     #[serde(rename = "targetRef")]
-    _target_ref: Option<Seen>,
+    target_ref: Option<TargetWords>,
     #[serde(rename = "nodeName")]
     _node_name: Option<Seen>,
+}
+
+/// Whom an address belongs to.
+#[derive(Debug, Deserialize)]
+struct TargetWords {
+    #[serde(default)]
+    kind: String,
+    namespace: Option<String>,
+    #[serde(default)]
+    name: String,
+    #[serde(rename = "uid")]
+    _uid: Option<Seen>,
+    #[serde(rename = "apiVersion")]
+    _api_version: Option<Seen>,
+    #[serde(rename = "resourceVersion")]
+    _resource_version: Option<Seen>,
+    #[serde(rename = "fieldPath")]
+    _field_path: Option<Seen>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,11 +140,16 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<EndpointSl
         let Some(first) = endpoint.addresses.first() else {
             return Err(wrong(field, "is empty; list one address"));
         };
-        let address =
+        let ip =
             first.parse().map_err(|_| wrong(format!("{field}[0]"), format!("{first:?} is no IP address")))?;
         if endpoint.addresses.len() > 1 {
             reading.not_acted_on(format!("{field}[1]"), "only the first address of an endpoint is used");
         }
+        let pod = endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| TargetPod {
+            namespace: target.namespace.filter(|namespace| !namespace.is_empty()).map(Arc::from),
+            name: target.name.into(),
+        });
+        let address = SliceAddress { ip, pod };
         let conditions = endpoint.conditions;
         if conditions.ready.unwrap_or(true) {
             addresses.push(address);

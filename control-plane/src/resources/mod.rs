@@ -27,8 +27,8 @@ use std::sync::Arc;
 pub use self::{
     decode::{Decoded, Outcome, chunks, decode, decode_value},
     destination_rule::DestinationRuleSpec,
-    document::{Document, Metadata, Origin},
-    endpoint_slice::EndpointSliceSpec,
+    document::{Document, Metadata, Origin, Seniority},
+    endpoint_slice::{EndpointSliceSpec, SliceAddress},
     gateway_tcp::TcpRouteSpec,
     namespace::NamespaceSpec,
     peer_authentication::PeerAuthenticationSpec,

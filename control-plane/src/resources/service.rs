@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use selvedge_model::{Protocol, service::OPAQUE_PORTS};
+use selvedge_model::{Host, Protocol, service::OPAQUE_PORTS};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
@@ -23,6 +23,8 @@ pub struct ServiceSpec {
     pub addresses: Vec<IpAddr>,
     /// Whether it says that it has none (`clusterIP: None`): whoever dials one of its endpoints means that one.
     pub headless: bool,
+    /// The name that it stands for (`type: ExternalName`): another service's, or one that DNS knows.
+    pub external_name: Option<Host>,
 }
 
 /// One port of a `Service`.
@@ -58,6 +60,7 @@ pub(super) struct Words {
     ports: Vec<PortWords>,
     #[serde(rename = "type")]
     service_type: Option<String>,
+    external_name: Option<String>,
     #[serde(rename = "clusterIP")]
     cluster_ip: Option<String>,
     session_affinity: Option<String>,
@@ -121,7 +124,8 @@ fn unless_default(reading: &mut Reading<'_>, field: &str, value: Option<&str>, d
 }
 
 pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpec, FieldError> {
-    let kind = words.service_type.as_deref();
+    let external_name = read_external_name(&words)?;
+    let kind = words.service_type.as_deref().filter(|_| external_name.is_none());
     unless_default(reading, "type", kind, "ClusterIP", "only callers inside the mesh are served");
     unless_default(
         reading,
@@ -132,17 +136,16 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
     );
     let local = words.internal_traffic_policy.as_deref();
     unless_default(reading, "internalTrafficPolicy", local, "Cluster", "every endpoint is used");
-    let addresses = read_addresses(words.cluster_ip.as_deref(), &words.cluster_ips)?;
+    let (selector, addresses) = match &external_name {
+        Some(_) => (BTreeMap::new(), Vec::new()),
+        None => (words.selector, read_addresses(words.cluster_ip.as_deref(), &words.cluster_ips)?),
+    };
     if words.publish_not_ready_addresses == Some(true) {
         reading.not_acted_on("spec.publishNotReadyAddresses", "not acted on: only ready endpoints are used");
     }
-    if kind == Some("ExternalName") {
-        let (selector, ports, addresses) = (BTreeMap::new(), Vec::new(), Vec::new());
-        return Ok(ServiceSpec { selector, ports, addresses, headless: false });
-    }
     // A headless service without ports is how StatefulSets name their pods in DNS.
     let headless = words.cluster_ip.as_deref() == Some("None");
-    if words.ports.is_empty() && !headless {
+    if words.ports.is_empty() && !headless && external_name.is_none() {
         return Err(wrong("spec.ports", "is empty; name at least one port"));
     }
     let several = words.ports.len() > 1;
@@ -172,7 +175,22 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
         ports.push(port);
     }
     let headless = words.cluster_ip.iter().chain(&words.cluster_ips).any(|ip| ip == "None");
-    Ok(ServiceSpec { selector: words.selector, ports, addresses, headless })
+    Ok(ServiceSpec { selector, ports, addresses, headless, external_name })
+}
+
+/// The name that a service of the type ExternalName stands for; `None`: it is of another type.
+fn read_external_name(words: &Words) -> Result<Option<Host>, FieldError> {
+    if words.service_type.as_deref() != Some("ExternalName") {
+        return Ok(None);
+    }
+    let name = words.external_name.as_deref().unwrap_or_default();
+    let host = name.parse().map_err(|error| {
+        wrong(
+            "spec.externalName",
+            format!("{name:?} is {error}; write the DNS name that this Service stands for"),
+        )
+    })?;
+    Ok(Some(host))
 }
 
 /// The addresses in `clusterIP` and `clusterIPs`. Kubernetes keeps the first of the list equal to the single
@@ -207,7 +225,7 @@ fn read_port(words: PortWords, field: &str) -> Result<ServicePort, FieldError> {
 }
 
 /// What is spoken on a port: `appProtocol` beats the part of the name before `-`.
-pub(super) fn protocol_of(app_protocol: Option<&str>, port_name: &str, port: u16) -> Protocol {
+pub(crate) fn protocol_of(app_protocol: Option<&str>, port_name: &str, port: u16) -> Protocol {
     let by_name = || known_protocol(port_name.split('-').next().unwrap_or_default());
     let by_number = || if OPAQUE_PORTS.contains(&port) { Protocol::Tcp } else { Protocol::Unspecified };
     app_protocol.and_then(known_protocol).or_else(by_name).unwrap_or_else(by_number)

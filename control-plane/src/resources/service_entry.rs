@@ -245,7 +245,7 @@ fn read_hosts(words: Vec<String>) -> Result<Vec<String>, FieldError> {
             let message = format!("{host:?} names no host; write a DNS name, or *. and a domain");
             return Err(wrong(format!("spec.hosts[{index}]"), message));
         }
-        hosts.push(host.to_ascii_lowercase());
+        hosts.push(host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase());
     }
     Ok(hosts)
 }

@@ -46,7 +46,7 @@ fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> Part {
     match &lookup {
         Lookup::Service(key) => resources.extend(service(snapshot, namespace, key)),
         Lookup::Address(address) => {
-            for key in &address.services {
+            for key in address.services.iter().map(|declared| &declared.key) {
                 resources.extend(service(snapshot, namespace, key));
                 // Its own too, whatever its routes name: they say whether it has one at the address.
                 resources.extend(

@@ -314,18 +314,18 @@ impl Held {
         let dangling = |name, missing| Err(Refusal::Dangling { name, missing });
         for (authority, lookup) in self.lookups.iter().filter(|(authority, _)| asked(authority)) {
             let name = || ResourceName::Lookup(authority.to_string());
-            let (keys, named) = match lookup {
+            let (keys, named): (Vec<_>, _) = match lookup {
                 Lookup::None => continue,
-                Lookup::Service(key) => (std::slice::from_ref(key), None),
+                Lookup::Service(key) => (vec![key], None),
                 Lookup::Address(found) => {
                     let port = address(authority).filter(|_| found.named).map(|address| address.port());
-                    (found.services.as_slice(), port.map(ServiceKey::named))
+                    let keys = found.services.iter().map(|declared| &declared.key);
+                    (keys.collect(), port.map(ServiceKey::named))
                 }
             };
             // Of an address the lists say which of those who may be there is.
-            let lists =
-                matches!(lookup, Lookup::Address(_)).then_some(keys).into_iter().flatten().chain(&named);
-            if let Some(key) = lists.into_iter().find(|key| !self.endpoints.contains_key(*key)) {
+            let lists = matches!(lookup, Lookup::Address(_)).then_some(&keys).into_iter().flatten().copied();
+            if let Some(key) = lists.chain(&named).find(|key| !self.endpoints.contains_key(*key)) {
                 return dangling(name(), ResourceName::Endpoints(key.clone()));
             }
             for key in keys {

@@ -120,7 +120,9 @@ impl Names {
 
     /// Where `endpoints` are for a request for `authority`. `None`: not known yet; [`Self::changed`] soon.
     pub fn reach(&mut self, endpoints: &Arc<Endpoints>, authority: &str) -> Option<Arc<Reached>> {
-        let requested = endpoints.requested.then(|| host_of(authority)).flatten();
+        // A name below a wildcard says itself where it is, by whatever authority it is asked for.
+        let requested = endpoints.requested && endpoints.named.is_empty();
+        let requested = requested.then(|| host_of(authority)).flatten();
         let key = (endpoints.key.clone(), requested.clone());
         self.seen.insert(key.clone());
         let on_request = requested.map(|host| whatever_is_at(Place::new(host, endpoints.key.port)));

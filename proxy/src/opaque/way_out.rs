@@ -240,6 +240,8 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
     let series = &bound.tcp_series[rule][place];
     let backend = &bound.backends[bound.tcp.rules[rule].backends[place].backend];
     let refused = |failure| Refused { failure, series: Arc::clone(&series.plain) };
+    // Only what goes to the service itself goes to the address that was dialled; a route may lead elsewhere.
+    let only = only.filter(|_| backend.name.service == bound.key);
     let slot = take_place(worker, backend).map_err(refused)?;
     let mut tried = Vec::new();
     loop {

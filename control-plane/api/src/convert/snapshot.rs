@@ -1,6 +1,9 @@
 //! A workload as its own sidecar sees it, and the answers to lookups.
 
-use selvedge_model::{Lookup, Protocol, Workload, snapshot::Address};
+use selvedge_model::{
+    Lookup, Protocol, Workload,
+    snapshot::{Address, Declared},
+};
 
 use super::{ConvertError, all, invalid, parse, port, required, service::protocol};
 use crate::wire::{self, lookup::Answer};
@@ -42,6 +45,21 @@ impl TryFrom<wire::Workload> for Workload {
             protocols: protocols.collect::<Result<_, ConvertError>>()?,
             labels: workload.labels.into(),
         })
+    }
+}
+
+impl From<&Declared> for wire::Declared {
+    fn from(declared: &Declared) -> Self {
+        Self { namespace: declared.namespace.to_string(), key: Some((&declared.key).into()) }
+    }
+}
+
+impl TryFrom<wire::Declared> for Declared {
+    type Error = ConvertError;
+
+    fn try_from(declared: wire::Declared) -> Result<Self, ConvertError> {
+        let key = required("service's port", declared.key)?.try_into()?;
+        Ok(Self { namespace: declared.namespace.into(), key })
     }
 }
 

@@ -10,7 +10,8 @@ use selvedge_model::{
     FullRegex, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule,
     NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service,
     ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy,
-    UpstreamTls, WeightedBackend, Workload, WorkloadName, snapshot::Address,
+    UpstreamTls, WeightedBackend, Workload, WorkloadName,
+    snapshot::{Address, Declared},
 };
 
 use super::*;
@@ -287,10 +288,14 @@ prop_compose! {
     }
 }
 
+fn declared() -> impl Strategy<Value = Declared> {
+    (shared_text(), service_key()).prop_map(|(namespace, key)| Declared { namespace, key })
+}
+
 fn lookup() -> impl Strategy<Value = Lookup> {
     prop_oneof![
         service_key().prop_map(Lookup::Service),
-        (option::of(endpoint()), vec(service_key(), 0..3), any::<bool>())
+        (option::of(endpoint()), vec(declared(), 0..3), any::<bool>())
             .prop_filter("said as none", |(endpoint, services, named)| {
                 endpoint.is_some() || !services.is_empty() || *named
             })

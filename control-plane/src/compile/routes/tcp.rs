@@ -68,8 +68,7 @@ impl<'a> TcpRoutes<'a> {
                         problems.error(route, &field, message);
                     }
                     Some(known) if parent.port.is_some_and(|port| !known.ports.contains_key(&port)) => {
-                        let ports: Vec<_> = known.ports.keys().map(u16::to_string).collect();
-                        let message = format!("{host} has no such port; use one of {}", ports.join(", "));
+                        let message = format!("{host} has no such port; {}", known.port_remedy());
                         problems.error(route, &format!("{field}.port"), message);
                     }
                     Some(known) => {
@@ -241,12 +240,7 @@ impl Backends<'_> {
                         Some(format!("name: nothing is called {host}; {remedy}"))
                     }
                     Some(known) if !known.ports.contains_key(&service.port) => {
-                        let ports: Vec<_> = known.ports.keys().map(u16::to_string).collect();
-                        Some(format!(
-                            "port: {host} has no port {}; use one of {}",
-                            service.port,
-                            ports.join(", ")
-                        ))
+                        Some(format!("port: {host} has no port {}; {}", service.port, known.port_remedy()))
                     }
                     Some(_) => None,
                 };

@@ -6,7 +6,7 @@ use super::*;
 use crate::resources::decode_value;
 
 /// A pod as the API server lists it.
-fn pod(name: &str, address: &str) -> Value {
+pub(super) fn pod(name: &str, address: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": "shop", "labels": {"app": "a", "selvedge.io/sidecar": "injected"}},
@@ -18,12 +18,12 @@ fn pod(name: &str, address: &str) -> Value {
     })
 }
 
-fn with(mut object: Value, pointer: &str, value: Value) -> Value {
+pub(super) fn with(mut object: Value, pointer: &str, value: Value) -> Value {
     *object.pointer_mut(pointer).unwrap() = value;
     object
 }
 
-fn service_a() -> Value {
+pub(super) fn service_a() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "a", "namespace": "shop"},
@@ -33,7 +33,7 @@ fn service_a() -> Value {
 }
 
 /// Each endpoint with its conditions.
-fn slice(endpoints: &[(&str, Value)]) -> Value {
+pub(super) fn slice(endpoints: &[(&str, Value)]) -> Value {
     let endpoint =
         |(address, conditions): &(&str, Value)| json!({"addresses": [address], "conditions": conditions});
     json!({
@@ -44,11 +44,11 @@ fn slice(endpoints: &[(&str, Value)]) -> Value {
     })
 }
 
-fn ready() -> Value {
+pub(super) fn ready() -> Value {
     json!({"ready": true, "serving": true, "terminating": false})
 }
 
-fn cluster(objects: &[Value]) -> (Mesh, Vec<Problem>) {
+pub(super) fn cluster(objects: &[Value]) -> (Mesh, Vec<Problem>) {
     let mut resources = Resources::default();
     for object in objects {
         let decoded = decode_value(object.clone(), "default");
@@ -61,19 +61,19 @@ fn cluster(objects: &[Value]) -> (Mesh, Vec<Problem>) {
     compile(&resources, &Settings::default(), &Mesh::default())
 }
 
-fn workload<'a>(mesh: &'a Mesh, name: &str) -> Option<&'a Arc<selvedge_model::Workload>> {
+pub(super) fn workload<'a>(mesh: &'a Mesh, name: &str) -> Option<&'a Arc<selvedge_model::Workload>> {
     mesh.workloads.get(&name.parse().unwrap())
 }
 
 /// Who is expected at an address, by clients in `namespace`; `None`: it is called in plaintext.
-fn expected(mesh: &Mesh, namespace: &str, address: &str) -> Option<String> {
+pub(super) fn expected(mesh: &Mesh, namespace: &str, address: &str) -> Option<String> {
     match mesh.lookup(namespace, address) {
         Lookup::Address(found) => found.endpoint?.identity.map(|identity| identity.to_string()),
         _ => None,
     }
 }
 
-const A: &str = "a.shop.svc.cluster.local";
+pub(super) const A: &str = "a.shop.svc.cluster.local";
 
 #[test]
 fn a_pod_is_a_workload_of_its_service_account() {
@@ -84,7 +84,7 @@ fn a_pod_is_a_workload_of_its_service_account() {
     assert_eq!(workload.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/a");
     assert!(workload.meshed);
     assert_eq!(workload.ports, [8080], "the sidecar's own are not the workload's");
-    assert!(mesh.redirected.contains_key(&"10.0.0.1".parse().unwrap()));
+    assert!(mesh.occupants.contains_key(&"10.0.0.1".parse().unwrap()));
 }
 
 #[test]
@@ -100,7 +100,8 @@ fn a_pod_without_the_label_or_in_its_nodes_network_is_not_meshed() {
     assert!(!workload(&mesh, "shop/node").unwrap().meshed);
     let endpoints = &mesh.endpoints[&ServiceKey::new(A, 80)].list;
     assert!(endpoints.iter().all(|endpoint| endpoint.identity.is_none()));
-    assert_eq!(mesh.redirected.len(), 0);
+    assert_eq!(expected(&mesh, "other", "10.0.0.1:9999"), None);
+    assert!(!mesh.occupants.contains_key(&"192.168.0.1".parse().unwrap()), "its node has other ports");
 }
 
 #[test]
@@ -193,7 +194,10 @@ fn an_address_that_two_pods_have_is_the_newer_ones() {
     assert_eq!(problems, []);
     let endpoint = &mesh.endpoints[&ServiceKey::new(A, 80)].list[0];
     assert_eq!(endpoint.workload.as_ref().unwrap().to_string(), "shop/newer");
-    assert_eq!(mesh.redirected[&"10.0.0.1".parse::<std::net::IpAddr>().unwrap()].name.name(), "newer");
+    assert_eq!(
+        mesh.occupants[&"10.0.0.1".parse::<std::net::IpAddr>().unwrap()].workload.name.name(),
+        "newer"
+    );
 }
 
 #[test]

@@ -109,3 +109,175 @@ fn a_workload_by_name_keeps_its_identity_and_its_listener() {
     );
     assert!(named.identity.as_ref().unwrap().as_str().ends_with("/sa/reviews"));
 }
+
+/// A route of all requests for `host` to `to`.
+fn routed(host: &str, to: &str) -> String {
+    virtual_service(
+        "v",
+        &format!("{{hosts: ['{host}'], http: [{{route: [{{destination: {{host: {to}}}}}]}}]}}"),
+    )
+}
+
+/// The backend of the one rule that requests for `authority` follow.
+fn leads(mesh: &Mesh, authority: &str) -> Option<String> {
+    let Lookup::Service(key) = mesh.lookup("default", authority) else { return None };
+    let service = mesh.services[&key].for_namespace("default");
+    let backend = &service.backends[service.routes.rules()[0].backends[0].backend];
+    Some(match &backend.broken {
+        Some(why) => format!("broken: {why}"),
+        None => backend.name.to_string(),
+    })
+}
+
+#[test]
+fn a_route_for_a_name_below_a_wildcard_is_followed() {
+    let wild = entry("  hosts: ['*.example.com']\n  resolution: NONE\n");
+    for host in ["api.example.com", "API.example.com.", "*.example.com", "*"] {
+        let (mesh, problems) = compiled(&format!("{MESH}{wild}{}", routed(host, "reviews")));
+
+        assert_eq!(problems, [], "{host}");
+        for authority in ["api.example.com", "API.example.com.", "api.example.com:80"] {
+            assert_eq!(
+                leads(&mesh, authority).as_deref(),
+                Some("reviews.default.svc.cluster.local:9080"),
+                "{host}"
+            );
+        }
+        let other = leads(&mesh, "other.example.com").unwrap();
+        assert_eq!(other.starts_with("reviews"), host.starts_with('*'), "{host}: {other}");
+    }
+    let (mesh, problems) = compiled(&format!("{MESH}{wild}{}", routed("*.eu.example.com", "reviews")));
+    assert_eq!(problems, []);
+    assert_eq!(leads(&mesh, "a.eu.example.com").as_deref(), Some("reviews.default.svc.cluster.local:9080"));
+    assert_eq!(leads(&mesh, "a.us.example.com").as_deref(), Some("*.example.com:80"));
+    assert!(mesh.endpoints[&ServiceKey::new("*.eu.example.com", 80)].requested);
+}
+
+#[test]
+fn a_route_may_lead_to_a_name_below_a_wildcard() {
+    for (endpoints, expected) in [
+        ("  resolution: NONE\n", "api.example.com:443"),
+        ("  resolution: DNS\n  endpoints: [{address: gateway.test}]\n", "gateway.test:443"),
+    ] {
+        let wild = entry(&format!("  hosts: ['*.example.com']\n{endpoints}"));
+        let (mesh, problems) = compiled(&format!("{MESH}{wild}{}", routed("reviews", "api.example.com")));
+
+        assert_eq!(problems, []);
+        assert_eq!(leads(&mesh, "reviews:9080").as_deref(), Some("api.example.com:80"));
+        assert_eq!(named(&mesh, "api.example.com")[0].0, expected);
+    }
+}
+
+#[test]
+fn a_rule_for_a_name_below_a_wildcard_is_that_names_alone() {
+    let wild = entry("  hosts: ['*.example.com']\n  resolution: NONE\n");
+    let (mesh, problems) = compiled(&(wild + &rule("api.example.com", "{tls: {mode: SIMPLE}}")));
+
+    assert_eq!(problems, []);
+    let Some(UpstreamTls::Originate(origination)) = tls(&mesh, "api.example.com") else { panic!() };
+    assert_eq!(origination.sni.as_deref(), Some("api.example.com"));
+    assert_eq!(
+        mesh.lookup("default", "api.example.com"),
+        Lookup::Service(ServiceKey::new("api.example.com", 80))
+    );
+    assert_eq!(tls(&mesh, "*.example.com"), None);
+}
+
+#[test]
+fn a_name_below_a_private_wildcard_stays_private() {
+    let wild = entry("  hosts: ['*.example.com']\n  resolution: NONE\n  exportTo: ['.']\n");
+    let (mesh, _) = compiled(&format!("{MESH}{wild}{}", routed("api.example.com", "reviews")));
+
+    assert!(leads(&mesh, "api.example.com").is_some());
+    assert_eq!(mesh.lookup("shop", "api.example.com"), Lookup::None);
+}
+
+#[test]
+fn entries_of_one_host_and_namespace_add_up_port_by_port() {
+    let first = entry("  hosts: [api.example.com]\n  resolution: DNS\n");
+    let second = first.replace("name: e}", "name: f}").replace("number: 80, ", "number: 81, ").replace(
+        "resolution: DNS",
+        "resolution: STATIC\n  location: MESH_INTERNAL\n  exportTo: ['.']\n  endpoints: [{address: 192.0.2.7}]",
+    );
+    let (mesh, problems) = compiled(&format!("{first}{second}"));
+
+    assert_eq!(problems, []);
+    assert_eq!(leads(&mesh, "api.example.com:80").as_deref(), Some("api.example.com:80"));
+    assert_eq!(leads(&mesh, "api.example.com:81").as_deref(), Some("api.example.com:81"));
+    assert_eq!(named(&mesh, "api.example.com")[0].0, "api.example.com:443");
+    assert_eq!(endpoint_addresses(&mesh, "api.example.com", 81), ["192.0.2.7:443"]);
+    assert_eq!(mesh.lookup("shop", "api.example.com:81"), Lookup::None, "each is for whom it says");
+    assert!(matches!(mesh.lookup("shop", "api.example.com:80"), Lookup::Service(_)));
+
+    let elsewhere = second.replace("name: f}", "name: f, namespace: shop}");
+    let (mesh, problems) = compiled(&format!("{first}{elsewhere}"));
+    assert!(errors(&problems)[0].contains("already defined by ServiceEntry default/e"), "{problems:?}");
+    assert_eq!(leads(&mesh, "api.example.com:81"), None);
+
+    let same = first.replace("name: e}", "name: f}");
+    let (_, problems) = compiled(&format!("{first}{same}"));
+    assert!(
+        errors(&problems)[0].contains("port 80 of api.example.com is already defined by"),
+        "{problems:?}"
+    );
+}
+
+fn external(spec: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: ext}}\nspec: {{type: ExternalName, {spec}}}\n---\n"
+    )
+}
+
+#[test]
+fn a_service_may_stand_for_a_name_outside_the_mesh() {
+    let ports = "externalName: api.example.com, ports: [{name: http, port: 80, targetPort: 8080}]";
+    let text = format!("{MESH}{}{}", external(ports), routed("reviews", "ext"));
+    let (mesh, problems) = compiled(&(text.clone() + &rule("ext", "{tls: {mode: SIMPLE}}")));
+
+    assert_eq!(problems, []);
+    assert_eq!(leads(&mesh, "reviews:9080").as_deref(), Some("ext.default.svc.cluster.local:80"));
+    assert_eq!(leads(&mesh, "ext").as_deref(), Some("ext.default.svc.cluster.local:80"));
+    let host = "ext.default.svc.cluster.local";
+    assert_eq!(named(&mesh, host), [("api.example.com:8080".to_owned(), false)]);
+    assert_eq!(mesh.endpoints[&ServiceKey::new(host, 80)].named[0].identity, None);
+    let Some(UpstreamTls::Originate(origination)) = tls(&mesh, host) else { panic!() };
+    assert_eq!(origination.sni.as_deref(), Some("api.example.com"), "as its servers know it");
+}
+
+#[test]
+fn a_service_that_stands_for_a_name_may_leave_its_ports_to_routes() {
+    let to = |port: &str| {
+        let spec = format!("{{hosts: [reviews], http: [{{route: [{{destination: {{host: ext{port}}}}}]}}]}}");
+        format!("{MESH}{}{}", external("externalName: api.example.com"), virtual_service("v", &spec))
+    };
+    let (mesh, problems) = compiled(&to(", port: {number: 8443}"));
+    assert_eq!(problems, []);
+    assert_eq!(leads(&mesh, "reviews:9080").as_deref(), Some("ext.default.svc.cluster.local:8443"));
+    let key = ServiceKey::new("ext.default.svc.cluster.local", 8443);
+    assert_eq!(mesh.endpoints[&key].named[0].address.to_string(), "api.example.com:8443");
+
+    let (_, problems) = compiled(&to(""));
+    let errors = errors(&problems);
+    assert!(errors[0].contains("ExternalName and says no ports: add spec.ports"), "{errors:?}");
+}
+
+#[test]
+fn a_service_that_stands_for_another_has_its_workloads_and_their_mutual_tls() {
+    let chain = external("externalName: REVIEWS.default.svc.cluster.local.")
+        + &external(
+            "externalName: ext.default.svc.cluster.local, ports: [{name: http, port: 80, targetPort: 9080}]",
+        )
+        .replace("name: ext}", "name: far, namespace: shop}");
+    let (mesh, problems) = compiled(&format!("{MESH}{chain}"));
+
+    assert_eq!(problems, []);
+    for (host, port) in [("ext.default.svc.cluster.local", 9080), ("far.shop.svc.cluster.local", 80)] {
+        let endpoints = &mesh.endpoints[&ServiceKey::new(host, port)];
+        assert_eq!(endpoints.list, mesh.endpoints[&ServiceKey::new(REVIEWS, 9080)].list, "{host}");
+    }
+
+    let (_, problems) = compiled(&external("externalName: ext.default.svc.cluster.local"));
+    assert!(errors(&problems)[0].contains("leads back to itself"), "{problems:?}");
+    let (_, problems) = compiled(&external("ports: [{port: 80}]"));
+    assert!(errors(&problems)[0].starts_with("spec.externalName: \"\" is"), "{problems:?}");
+}

@@ -62,7 +62,12 @@ pub(super) fn trim(kind: &str, object: &mut Value) {
                     labels.retain(|name, _| name == "kubernetes.io/service-name");
                 }
             }
-            each(object, "/endpoints", |endpoint| keep_fields(endpoint, &["addresses", "conditions"]));
+            each(object, "/endpoints", |endpoint| {
+                keep_fields(endpoint, &["addresses", "conditions", "targetRef"]);
+                if let Some(target) = endpoint.get_mut("targetRef") {
+                    keep_fields(target, &["kind", "namespace", "name"]);
+                }
+            });
         }
         _ => remove(object, "status"),
     }

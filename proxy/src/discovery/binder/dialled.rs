@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use selvedge_model::{
     Backend, BackendName, Endpoint, Endpoints, Layer, Order, Protocol, RetryPolicy, RouteTable, Rule,
     Service, ServiceKey, TcpRule, TcpTable, TrafficPolicy, WeightedBackend,
-    snapshot::{self, Address},
+    snapshot::{self, Address, Declared},
 };
 
 use super::{Binder, Found, Held, Meaning, Meant, Source};
@@ -27,7 +27,8 @@ impl Binder {
     ) -> Option<Found> {
         let address = snapshot::address(authority)?;
         let by_name = found.named.then(|| ServiceKey::named(address.port()));
-        let lists = found.services.iter().chain(&by_name).filter_map(|key| held.endpoints(key));
+        let declared = found.services.iter().map(|declared| &declared.key);
+        let lists = declared.chain(&by_name).filter_map(|key| held.endpoints(key));
         // All are looked at before one that waits ends it: they are looked up at the same time.
         let reached: Vec<Option<Arc<Reached>>> =
             lists.clone().map(|endpoints| self.names.reach(endpoints, authority)).collect();
@@ -53,13 +54,16 @@ impl Binder {
                 }
             }
         }
-        let has_it = |key: &&ServiceKey| {
-            let own = reached.iter().find(|reached| reached.key() == *key);
+        let has_it = |declared: &&Declared| {
+            let own = reached.iter().find(|reached| *reached.key() == declared.key);
             found.endpoint.is_some() || own.is_some_and(|own| own.at(address).is_some())
         };
         let mut services = found.services.iter().filter(has_it);
-        let service = match (services.next(), services.next()) {
-            (Some(only), None) => Some(self.service(held, only, authority, meant)?),
+        // What other namespaces declare later changes nothing.
+        let first = services.next();
+        let another = services.any(|other| first.is_some_and(|first| first.namespace == other.namespace));
+        let service = match first {
+            Some(only) if !another => Some(self.service(held, &only.key, authority, meant)?),
             _ => None,
         };
         let endpoint = endpoint.map(|endpoint| {

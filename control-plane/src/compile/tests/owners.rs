@@ -1,0 +1,460 @@
+//! Whose addresses and names are: no document of one namespace says anything of another's.
+
+use proptest::{prelude::*, sample::select};
+use serde_json::{Value, json};
+
+use super::cluster::{cluster, expected, pod, ready, service_a, slice, with};
+use super::*;
+
+/// What the namespace `shop` has: a meshed pod, a plain one, one in its node's network, a service in front of the first,
+/// a workload outside whose sidecar takes every connection, one on a bare host, and a server that is none of the mesh's.
+fn shop() -> Vec<Value> {
+    let plain = with(pod("plain", "10.0.0.2"), "/metadata/labels", json!({}));
+    let node =
+        json!({"hostNetwork": true, "containers": [{"name": "app", "ports": [{"containerPort": 9100}]}]});
+    let node = with(with(pod("node", "10.1.0.1"), "/metadata/labels", json!({})), "/spec", node);
+    let mut of_pod = slice(&[("10.0.0.1", ready())]);
+    of_pod["endpoints"][0]["targetRef"] = json!({"kind": "Pod", "namespace": "shop", "name": "a-1"});
+    vec![
+        pod("a-1", "10.0.0.1"),
+        plain,
+        node,
+        service_a(),
+        of_pod,
+        workload_entry("shop", "vm", json!({"address": "172.16.0.1", "labels": meshed()})),
+        explicit("shop", "bare", "172.16.0.9", 80),
+        service_entry(
+            "shop",
+            "outside",
+            json!({
+                "hosts": ["outside.example.com"], "resolution": "STATIC", "addresses": ["240.0.0.7"],
+                "ports": [{"number": 443, "name": "tls", "protocol": "TLS"}], "endpoints": [{"address": "192.0.2.1"}]
+            }),
+        ),
+        service_entry(
+            "shop",
+            "by-endpoints",
+            json!({
+                "hosts": ["db.example.com"], "resolution": "STATIC",
+                "ports": [{"number": 5432, "name": "tcp", "protocol": "TCP"}], "endpoints": [{"address": "192.0.2.2"}]
+            }),
+        ),
+    ]
+}
+
+/// Everything that is `shop`'s in there.
+const THEIRS: [&str; 21] = [
+    "10.0.0.1:8080",
+    "10.0.0.1:9999",
+    "10.0.0.1:80",
+    "10.0.0.2:8080",
+    "10.0.0.2:9999",
+    "10.1.0.1:9100",
+    "10.96.0.1:80",
+    "10.96.0.1:81",
+    "10.96.0.1:9999",
+    "172.16.0.1:80",
+    "172.16.0.1:9999",
+    "172.16.0.9:80",
+    "192.0.2.1:443",
+    "192.0.2.2:5432",
+    "240.0.0.7:443",
+    "a.shop:80",
+    "a.shop.svc:80",
+    "a.shop.svc.cluster.local:80",
+    "a.shop.svc.cluster.local:9999",
+    "a-1.a.shop.svc.cluster.local:8080",
+    "outside.example.com:443",
+];
+
+fn meshed() -> Value {
+    json!({"security.istio.io/tlsMode": "istio"})
+}
+
+fn object(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": kind,
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec
+    })
+}
+
+fn workload_entry(namespace: &str, name: &str, spec: Value) -> Value {
+    object("WorkloadEntry", namespace, name, spec)
+}
+
+fn service_entry(namespace: &str, name: &str, spec: Value) -> Value {
+    object("ServiceEntry", namespace, name, spec)
+}
+
+/// A workload with a sidecar that nothing redirects connections to.
+fn explicit(namespace: &str, name: &str, address: &str, port: u16) -> Value {
+    let spec = json!({"address": address, "ports": {"http": port}, "labels": meshed()});
+    let mut entry = workload_entry(namespace, name, spec);
+    entry["metadata"]["annotations"] = json!({"config.selvedge.io/inbound": format!("{address}:4143")});
+    entry
+}
+
+fn service_with(namespace: &str, cluster_ip: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "theirs", "namespace": namespace},
+        "spec": {"clusterIP": cluster_ip, "ports": [{"name": "http", "port": port}]}
+    })
+}
+
+/// A service of `namespace` and a slice of it without a selector.
+fn sliced(namespace: &str, address: &str, port: u16, target: Option<Value>) -> Vec<Value> {
+    let mut endpoint = json!({"addresses": [address]});
+    if let Some(target) = target {
+        endpoint["targetRef"] = target;
+    }
+    let mut service = service_with(namespace, "None", port);
+    service["spec"].as_object_mut().unwrap().remove("clusterIP");
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "theirs-1", "namespace": namespace, "labels": {"kubernetes.io/service-name": "theirs"}},
+        "endpoints": [endpoint], "ports": [{"name": "http", "port": port}]
+    });
+    vec![service, slice]
+}
+
+fn entry_with(namespace: &str, host: &str, port: u16, more: Value) -> Value {
+    let mut spec = json!({
+        "hosts": [host], "resolution": "STATIC", "ports": [{"number": port, "name": "tcp", "protocol": "TCP"}]
+    });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    service_entry(namespace, "theirs", spec)
+}
+
+/// All that clients in `namespace` are told of `authority`.
+fn view(mesh: &Mesh, namespace: &str, authority: &str) -> String {
+    let lookup = mesh.lookup(namespace, authority);
+    let keys: Vec<ServiceKey> = match &lookup {
+        Lookup::Service(key) => vec![key.clone()],
+        Lookup::Address(found) => found.services.iter().map(|declared| declared.key.clone()).collect(),
+        Lookup::None => Vec::new(),
+    };
+    let of = |key: &ServiceKey| {
+        let service = mesh.services[key].for_namespace(namespace);
+        let endpoints = service.backends.iter().map(|backend| mesh.endpoints.get(&backend.name.service));
+        format!("{service:?} {:?}", endpoints.collect::<Vec<_>>())
+    };
+    format!("{lookup:?} {:?}", keys.iter().map(of).collect::<Vec<_>>())
+}
+
+/// What all together mean, if `added` are the younger documents.
+fn with_shop(added: &[Value]) -> (Mesh, Vec<Problem>) {
+    let aged = |mut object: Value, created: &str| {
+        object["metadata"]["creationTimestamp"] = created.into();
+        object
+    };
+    let old = shop().into_iter().map(|object| aged(object, "2026-01-01T00:00:00Z"));
+    let new = added.iter().map(|object| aged(object.clone(), "2026-01-02T00:00:00Z"));
+    cluster(&old.chain(new).collect::<Vec<_>>())
+}
+
+/// The same, read from a file in which `added` come last.
+fn in_a_file(added: &[Value]) -> (Mesh, Vec<Problem>) {
+    let documents = shop().into_iter().chain(added.iter().cloned()).map(|document| document.to_string());
+    let (mesh, problems) = compiled(&documents.collect::<Vec<_>>().join("\n---\n"));
+    let is_of_a_pod = |problem: &Problem| problem.message.starts_with("outside a cluster");
+    (mesh, problems.into_iter().filter(|problem| !is_of_a_pod(problem)).collect())
+}
+
+/// Asserts that nothing of `shop`'s is otherwise than it was, and gives what is wrong with the rest.
+fn unchanged(added: &[Value]) -> Vec<Problem> {
+    unchanged_in(with_shop, added)
+}
+
+fn unchanged_in(read: fn(&[Value]) -> (Mesh, Vec<Problem>), added: &[Value]) -> Vec<Problem> {
+    let (before, problems) = read(&[]);
+    assert_eq!(problems, []);
+    let (after, problems) = read(added);
+    for namespace in ["shop", "other", "aaa", "zzz"] {
+        for authority in THEIRS {
+            let (before, after) = (view(&before, namespace, authority), view(&after, namespace, authority));
+            assert!(before == after, "{authority} as {namespace} sees it is otherwise with {}", json!(added));
+        }
+    }
+    for (name, workload) in before.workloads.iter().filter(|(name, _)| name.namespace() == "shop") {
+        assert_eq!(workload, &after.workloads[name], "{added:?}");
+    }
+    problems
+}
+
+#[test]
+fn what_is_of_shop_is_as_it_says() {
+    let (mesh, _) = cluster(&shop());
+    let who = |address| expected(&mesh, "other", address);
+
+    let a = Some("spiffe://cluster.local/ns/shop/sa/a".to_owned());
+    assert_eq!([who("10.0.0.1:8080"), who("10.0.0.1:9999"), who("10.0.0.1:1")], [a.clone(), a.clone(), a]);
+    assert!(who("172.16.0.1:9999").is_some() && who("172.16.0.9:80").is_some());
+    for plain in ["10.0.0.2:8080", "10.0.0.2:9999", "10.1.0.1:9100", "192.0.2.1:443"] {
+        assert!(matches!(mesh.lookup("other", plain), Lookup::Address(_)), "{plain} is known");
+        assert_eq!(who(plain), None, "{plain}");
+    }
+    assert_eq!(mesh.lookup("other", "10.1.0.1:1"), Lookup::None, "a node has other ports");
+}
+
+#[test]
+fn an_address_belongs_to_its_owner_and_who_claims_it_is_told() {
+    let labelled = json!({"app": "x", "security.istio.io/tlsMode": "istio"});
+    for namespace in ["aaa", "zzz"] {
+        let entry = |spec: Value| vec![workload_entry(namespace, "x", spec)];
+        let service = |host: &str, port: u16, more: Value| vec![entry_with(namespace, host, port, more)];
+        for (added, expected) in [
+            (entry(json!({"address": "10.0.0.1"})), "10.0.0.1 belongs to Pod shop/a-1"),
+            (entry(json!({"address": "10.0.0.1", "labels": labelled})), "Pod shop/a-1"),
+            (entry(json!({"address": "10.0.0.1", "ports": {"x": 9}})), "Pod shop/a-1"),
+            (entry(json!({"address": "10.0.0.2", "labels": labelled})), "Pod shop/plain"),
+            (entry(json!({"address": "10.1.0.1", "labels": labelled})), "Pod shop/node"),
+            (
+                entry(json!({"address": "10.1.0.1", "ports": {"x": 9100}})),
+                "10.1.0.1:9100 belongs to Pod shop/node",
+            ),
+            (entry(json!({"address": "10.96.0.1", "labels": labelled})), "Service shop/a"),
+            (entry(json!({"address": "172.16.0.1"})), "WorkloadEntry shop/vm"),
+            (entry(json!({"address": "172.16.0.1", "ports": {"x": 80}})), "WorkloadEntry shop/vm"),
+            (entry(json!({"address": "172.16.0.9", "ports": {"x": 80}})), "172.16.0.9:80 belongs to"),
+            (entry(json!({"address": "172.16.0.9", "labels": labelled})), "WorkloadEntry shop/bare"),
+            (entry(json!({"address": "192.0.2.1", "labels": labelled})), "ServiceEntry shop/outside"),
+            (vec![explicit(namespace, "x", "172.16.0.9", 80)], "172.16.0.9:80 belongs to"),
+            (service("x.example", 8080, json!({"endpoints": [{"address": "10.0.0.1"}]})), "Pod shop/a-1"),
+            (service("x.example", 9999, json!({"endpoints": [{"address": "10.0.0.1"}]})), "Pod shop/a-1"),
+            (
+                service(
+                    "x.example",
+                    8080,
+                    json!({"endpoints": [{"address": "10.0.0.2", "labels": labelled}],
+                                                  "location": "MESH_INTERNAL"}),
+                ),
+                "Pod shop/plain",
+            ),
+            (service("x.example", 80, json!({"endpoints": [{"address": "10.96.0.1"}]})), "Service shop/a"),
+            (service("x.example", 8080, json!({"addresses": ["10.0.0.1"]})), "Pod shop/a-1"),
+            (service("x.example", 9999, json!({"addresses": ["10.0.0.2"]})), "Pod shop/plain"),
+            (service("a.example", 80, json!({"addresses": ["10.96.0.1"]})), "Service shop/a"),
+            (service("a.example", 81, json!({"addresses": ["10.96.0.1"]})), "Service shop/a"),
+            (service("a.example", 443, json!({"addresses": ["192.0.2.1"]})), "ServiceEntry shop/outside"),
+            (service("a.example", 443, json!({"addresses": ["240.0.0.7"]})), "ServiceEntry shop/outside"),
+            (service("a.shop.svc.cluster.local", 9999, json!({})), "name of the namespace shop"),
+            (service("a.shop.svc.cluster.local.", 9999, json!({})), "name of the namespace shop"),
+            (service("A.Shop.SVC", 9999, json!({})), "name of the namespace shop"),
+            (service("a.shop", 9999, json!({})), "another name of Service shop/a"),
+            (service("a-1.a.shop.svc.cluster.local", 8080, json!({})), "name of the namespace shop"),
+            (service("*.shop.svc.cluster.local", 9999, json!({})), "name of the namespace shop"),
+            (service("*.svc.cluster.local", 9999, json!({})), "belong to the namespaces"),
+            (service("outside.example.com", 443, json!({})), "already defined by ServiceEntry shop/outside"),
+            (vec![service_with(namespace, "10.96.0.1", 80)], "Service shop/a"),
+            (vec![service_with(namespace, "10.96.0.1", 81)], "Service shop/a"),
+            (vec![service_with(namespace, "10.0.0.1", 8080)], "Pod shop/a-1"),
+            (sliced(namespace, "10.0.0.1", 8080, None), "Pod shop/a-1"),
+            (sliced(namespace, "10.0.0.1", 9999, None), "Pod shop/a-1"),
+            (sliced(namespace, "10.96.0.1", 80, None), "Service shop/a"),
+        ] {
+            let errors = errors(&unchanged(&added));
+
+            assert!(errors.iter().any(|error| error.contains(expected)), "{added:?}: {errors:?}");
+        }
+    }
+}
+
+#[test]
+fn what_claims_nothing_of_anybodys_is_no_error() {
+    for namespace in ["aaa", "zzz"] {
+        let range = json!({"addresses": ["10.0.0.0/8", "172.16.0.0/12", "192.0.2.0/24", "240.0.0.0/4"]});
+        for added in [
+            vec![explicit(namespace, "x", "172.16.0.9", 81)],
+            vec![workload_entry(namespace, "x", json!({"address": "10.1.0.1", "ports": {"x": 9101}}))],
+            vec![entry_with(namespace, "x.example", 9999, range.clone())],
+            vec![entry_with(namespace, "x.example", 81, range)],
+            vec![entry_with(namespace, "*.local", 9999, json!({"resolution": "NONE"}))],
+            vec![entry_with(namespace, "*.example.com", 443, json!({"resolution": "NONE"}))],
+            vec![entry_with(namespace, "b.example", 5432, json!({"endpoints": [{"address": "192.0.2.2"}]}))],
+            sliced(namespace, "192.0.2.2", 5432, None),
+            sliced(namespace, "10.1.0.1", 9100, None),
+            sliced(namespace, "172.16.0.9", 82, None),
+        ] {
+            assert_eq!(unchanged(&added), [], "{added:?}");
+        }
+    }
+}
+
+#[test]
+fn who_lists_anothers_workload_calls_it_as_that_says() {
+    let (mesh, _) = with_shop(&sliced("zzz", "10.0.0.1", 9999, None));
+    let endpoint = &mesh.endpoints[&ServiceKey::new("theirs.zzz.svc.cluster.local", 9999)].list[0];
+    assert_eq!(endpoint.identity.as_ref().unwrap().as_str(), "spiffe://cluster.local/ns/shop/sa/a");
+
+    let entry = entry_with("zzz", "x.example", 8080, json!({"endpoints": [{"address": "10.0.0.1"}]}));
+    let (mesh, _) = with_shop(&[entry]);
+    let endpoint = &mesh.endpoints[&ServiceKey::new("x.example", 8080)].list[0];
+    assert_eq!(endpoint.identity.as_ref().unwrap().as_str(), "spiffe://cluster.local/ns/shop/sa/a");
+}
+
+#[test]
+fn an_address_of_a_slice_is_the_pod_that_it_names_or_left_out() {
+    let listed = |target: Value| {
+        let mut slice = slice(&[("10.0.0.1", ready())]);
+        slice["endpoints"][0]["targetRef"] = target;
+        let (mesh, problems) = cluster(&[pod("a-1", "10.0.0.1"), pod("a-2", "10.0.0.2"), service_a(), slice]);
+        let list = mesh.endpoints[&ServiceKey::new(super::cluster::A, 80)].list.clone();
+        (list.first().map(|one| one.identity.is_some()), errors(&problems))
+    };
+
+    assert_eq!(
+        listed(json!({"kind": "Pod", "namespace": "shop", "name": "a-1", "uid": "u"})),
+        (Some(true), vec![])
+    );
+    assert_eq!(listed(json!({"kind": "Pod", "name": "a-1"})), (Some(true), vec![]), "its own namespace");
+    assert_eq!(listed(json!({"kind": "Node", "name": "n"})), (Some(true), vec![]), "of no pod");
+    let (list, errors) = listed(json!({"kind": "Pod", "name": "a-2"}));
+    assert_eq!(list, None);
+    assert!(errors[0].contains("10.0.0.1 is no address of Pod shop/a-2"), "{errors:?}");
+    // Its pod has gone, or has not been heard of yet: nothing is called in plaintext meanwhile.
+    assert_eq!(listed(json!({"kind": "Pod", "namespace": "shop", "name": "gone"})), (None, vec![]));
+    assert_eq!(listed(json!({"kind": "Pod", "namespace": "other", "name": "a-1"})), (None, vec![]));
+}
+
+#[test]
+fn a_port_that_passes_by_the_sidecar_is_plaintext_whether_it_is_declared_or_not() {
+    let mut skipping = pod("a-1", "10.0.0.1");
+    skipping["metadata"]["annotations"] = json!({"config.selvedge.io/skip-inbound-ports": "22,8000-8100"});
+    let (mesh, _) = cluster(&[skipping]);
+
+    for (port, is_expected) in [(22, false), (8080, false), (23, true), (9999, true)] {
+        let found = expected(&mesh, "other", &format!("10.0.0.1:{port}"));
+        assert_eq!(found.is_some(), is_expected, "{port}");
+    }
+}
+
+#[test]
+fn of_two_entries_the_older_owns_an_address_whatever_their_names_are() {
+    let entry = |namespace: &str, created: &str| {
+        let mut entry = workload_entry(namespace, "x", json!({"address": "172.16.5.5", "labels": meshed()}));
+        entry["metadata"]["creationTimestamp"] = json!(created);
+        entry
+    };
+    let service = |created: &str| {
+        let mut service =
+            entry_with("zzz", "x.example", 80, json!({"endpoints": [{"address": "172.16.5.5"}]}));
+        service["metadata"]["creationTimestamp"] = json!(created);
+        service
+    };
+    let (old, new) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
+    for (documents, owner) in [
+        ([entry("aaa", new), entry("zzz", old)], Some("zzz")),
+        ([entry("aaa", old), entry("zzz", new)], Some("aaa")),
+        ([entry("aaa", new), service(old)], None),
+        ([entry("aaa", old), service(new)], Some("aaa")),
+    ] {
+        let (mesh, problems) = cluster(&documents);
+
+        let found = expected(&mesh, "other", "172.16.5.5:80");
+        let wanted = owner.map(|owner| format!("spiffe://cluster.local/ns/{owner}/sa/default"));
+        assert_eq!(found, wanted, "{documents:?}");
+        assert_eq!(errors(&problems).len(), 1, "{problems:?}");
+    }
+}
+
+/// A document of another namespace that speaks of something of `shop`'s.
+fn foreign() -> impl Strategy<Value = Vec<Value>> {
+    let namespace = select(vec!["aaa", "other", "zzz"]);
+    let address = select(vec![
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.1.0.1",
+        "10.96.0.1",
+        "172.16.0.1",
+        "172.16.0.9",
+        "192.0.2.1",
+        "192.0.2.2",
+        "240.0.0.7",
+    ]);
+    let port = select(vec![80_u16, 81, 443, 5432, 8080, 9100, 9999]);
+    let host = select(vec![
+        "x.example",
+        "a.shop",
+        "a.shop.svc",
+        "a.shop.svc.cluster.local",
+        "a-1.a.shop.svc.cluster.local",
+        "*.shop",
+        "*.svc",
+        "*.local",
+        "*.cluster.local",
+        "*.shop.svc.cluster.local",
+        "*.com",
+        "outside.example.com",
+        "db.example.com",
+        "0.example.com",
+    ]);
+    (namespace, address, port, host, 0..9_u8, any::<bool>(), any::<bool>()).prop_map(
+        |(namespace, address, port, host, kind, sidecar, internal)| {
+            let labels = if sidecar { meshed() } else { json!({}) };
+            let location = if internal { "MESH_INTERNAL" } else { "MESH_EXTERNAL" };
+            let endpoint = json!({"address": address, "labels": labels, "serviceAccount": "thief"});
+            let entry = |more: Value| {
+                let mut entry = entry_with(namespace, host, port, more);
+                entry["spec"]["location"] = location.into();
+                vec![entry]
+            };
+            match kind {
+                0 => vec![workload_entry(namespace, "x", endpoint)],
+                1 => vec![explicit(namespace, "x", address, port)],
+                2 => {
+                    let spec = json!({"address": address, "labels": labels, "ports": {"x": port}});
+                    vec![workload_entry(namespace, "x", spec)]
+                }
+                3 => entry(json!({"endpoints": [endpoint]})),
+                4 => entry(json!({"addresses": [address]})),
+                5 => entry(json!({"addresses": ["0.0.0.0/0"], "endpoints": [endpoint]})),
+                6 => entry(json!({"resolution": "NONE"})),
+                7 => vec![service_with(
+                    namespace,
+                    if address.starts_with("10.") { address } else { "10.96.0.1" },
+                    port,
+                )],
+                _ => {
+                    let target = sidecar.then(|| json!({"kind": "Pod", "namespace": "shop", "name": "a-1"}));
+                    sliced(namespace, address, port, target)
+                }
+            }
+        },
+    )
+}
+
+/// What a cluster gives out, written by hand.
+fn in_files() -> impl Strategy<Value = Vec<Value>> {
+    let address = select(vec![
+        "10.0.0.1",
+        "10.1.0.1",
+        "10.96.0.1",
+        "172.16.0.1",
+        "172.16.0.9",
+        "192.0.2.1",
+        "240.0.0.7",
+    ]);
+    (address, select(vec![80_u16, 443, 8080, 9100, 9999]), any::<bool>()).prop_map(
+        |(address, port, is_pod)| {
+            if !is_pod {
+                return vec![service_with("aaa", address, port)];
+            }
+            let mut thief = pod("thief", address);
+            thief["metadata"]["namespace"] = "aaa".into();
+            vec![thief]
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn no_document_of_another_namespace_changes_what_is_shops(added in foreign()) {
+        unchanged(&added);
+    }
+
+    #[test]
+    fn nor_does_one_in_a_file(added in prop_oneof![foreign(), in_files()]) {
+        unchanged_in(in_a_file, &added);
+    }
+}
