@@ -117,6 +117,10 @@ impl Files {
                            make one with: selvedge certs ca --out DIR";
             return Err(AuthorityError::Mismatch { path: self.root.clone(), problem: problem.to_owned() });
         };
+        // Used once a year, and no less to be kept: that others can read it must not show then.
+        if self.root_key.exists() {
+            files::read_secret(&self.root_key)?;
+        }
         let current = self.current_issuer(&root)?;
         let issuer = match current {
             Some(issuer) if issuer.not_after > now + ISSUER_RESERVE => issuer,

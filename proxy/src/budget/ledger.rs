@@ -5,7 +5,12 @@
 //! so h2's own account, the connection window, corrects it whenever h2 gives the peer more of that, and so
 //! does the end of the last body.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+};
 
 use super::Budget;
 
@@ -22,6 +27,10 @@ pub struct Ledger {
     unreturned: Cell<i64>,
     /// Bodies that are arriving.
     bodies: Cell<usize>,
+    /// Whether nothing is to be read any more.
+    cut: Cell<bool>,
+    /// Who waits for more bytes.
+    reader: RefCell<Option<Waker>>,
 }
 
 impl Ledger {
@@ -32,7 +41,30 @@ impl Ledger {
             held: Cell::new(0),
             unreturned: Cell::new(i64::from(window) - DEFAULT_WINDOW),
             bodies: Cell::new(0),
+            cut: Cell::new(false),
+            reader: RefCell::default(),
         })
+    }
+
+    /// Breaks the connection off, with all that is in progress on it. hyper's client has no other way: it keeps a
+    /// connection of HTTP/2 going until its last stream has ended, also when everything that it gave out is dropped.
+    pub fn cut(&self) {
+        self.cut.set(true);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Whether the connection has been broken off; if not, `reader` is woken when it is.
+    pub(super) fn is_cut(&self, reader: &Waker) -> bool {
+        if self.cut.get() {
+            return true;
+        }
+        let mut waiting = self.reader.borrow_mut();
+        if !waiting.as_ref().is_some_and(|waiting| waiting.will_wake(reader)) {
+            *waiting = Some(reader.clone());
+        }
+        false
     }
 
     /// Bytes that it holds.

@@ -332,6 +332,7 @@ async fn open_for(
     });
     let noted = Rc::clone(&load);
     let (live, peer) = (settings.live.clone(), opened.lifetime.peer().cloned());
+    let cut = Rc::clone(&ledger);
     tokio::task::spawn_local(async move {
         let _open = open;
         let mut connection = pin!(connection);
@@ -340,8 +341,10 @@ async fn open_for(
             noted.allowed.set(connection.current_max_send_streams());
             ended
         });
-        if let Some(Err(error)) = while_allowed(&live, peer.as_ref(), carried).await {
-            tracing::debug!(%dial, %error, "HTTP/2 connection ended");
+        match while_allowed(&live, peer.as_ref(), carried).await {
+            None => cut.cut(),
+            Some(Err(error)) => tracing::debug!(%dial, %error, "HTTP/2 connection ended"),
+            Some(Ok(())) => {}
         }
     });
     let connection = Connection {

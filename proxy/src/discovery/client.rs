@@ -197,7 +197,6 @@ impl Client {
             Ok(stream) => stream,
             Err(ended) => return ended,
         };
-        complaint.settle();
         tracing::info!(control_plane = %self.discovery.control_plane.address(), "configuration stream open");
         self.discovery.metrics.control.connected.set(1);
         self.discovery.status.send_modify(|status| status.connected(SystemTime::now()));
@@ -206,7 +205,11 @@ impl Client {
         loop {
             tokio::select! {
                 part = stream.message() => match part {
-                    Ok(Some(part)) => self.receive(part, &us),
+                    Ok(Some(part)) => {
+                        // Not before: a stream that is refused is accepted first, and says so as its end.
+                        complaint.settle();
+                        self.receive(part, &us);
+                    }
                     Ok(None) => return Ended::Closed,
                     Err(status) => return Ended::of(&status),
                 },
