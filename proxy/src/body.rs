@@ -24,6 +24,7 @@ use crate::{
     connect::Lease,
     deadline::Deadline,
     error::Reason,
+    fields,
     retry::Replay,
     serve::Pace,
     telemetry::Observed,
@@ -55,7 +56,12 @@ enum Kind {
     Empty,
     /// Given up before its end.
     Cut,
+    /// Has failed. Told one poll later: what came before is sent by then, where hyper would drop it together
+    /// with the connection.
+    Failed(BodyError),
     Full(Bytes),
+    /// None, of an answer that says how long it would have been.
+    Absent(u64),
     Arriving(Arriving),
     Replay(Replay<Arriving>),
 }
@@ -120,6 +126,14 @@ impl Body {
         Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
+    /// Says for an answer that has no body how long it would have been (RFC 9110, section 15.4.5). Only HTTP/1
+    /// asks a body for that.
+    pub fn would_be(&mut self, length: u64) {
+        if self.is_empty() {
+            self.kind = Kind::Absent(length);
+        }
+    }
+
     /// A body that arrives on a connection, which keeps account of what it holds if it is HTTP/2, and that may
     /// have to keep a pace.
     pub fn arriving(body: Incoming, ledger: Option<&Rc<Ledger>>, pace: Option<Rc<Pace>>) -> Self {
@@ -134,7 +148,7 @@ impl Body {
         match &self.kind {
             Kind::Arriving(body) => body.pace().cloned(),
             Kind::Replay(body) => body.look(|body| body.pace().cloned()).flatten(),
-            Kind::Empty | Kind::Cut | Kind::Full(_) => None,
+            Kind::Empty | Kind::Cut | Kind::Failed(_) | Kind::Full(_) | Kind::Absent(_) => None,
         }
     }
 
@@ -162,6 +176,13 @@ impl Body {
     /// Whether there is nothing to read: a request without a body needs no replay.
     pub fn is_empty(&self) -> bool {
         matches!(self.kind, Kind::Empty)
+    }
+
+    /// Gives `error` at the next poll.
+    fn fail<T>(&mut self, error: BodyError, cx: &Context<'_>) -> Poll<T> {
+        self.kind = Kind::Failed(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn time_is_over(&mut self) -> Result<Frame<Bytes>, BodyError> {
@@ -205,25 +226,35 @@ impl HttpBody for Body {
         {
             return Poll::Ready(Some(this.time_is_over()));
         }
-        let frame = match &mut this.kind {
-            Kind::Empty | Kind::Cut => None,
+        let mut frame = match &mut this.kind {
+            Kind::Empty | Kind::Cut | Kind::Absent(_) => None,
+            Kind::Failed(_) => match std::mem::replace(&mut this.kind, Kind::Cut) {
+                Kind::Failed(error) => Some(Err(error)),
+                _ => None,
+            },
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.kind = Kind::Empty;
                 Some(Ok(Frame::data(bytes)))
             }
-            Kind::Arriving(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
-            }
-            Kind::Replay(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
-            }
+            Kind::Arriving(body) => match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Err(error)) => return this.fail(error.into(), cx),
+                frame => frame.map(|frame| frame.map_err(Into::into)),
+            },
+            Kind::Replay(body) => match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Err(error)) => return this.fail(error.into(), cx),
+                frame => frame.map(|frame| frame.map_err(Into::into)),
+            },
         };
-        if let Some(Ok(frame)) = &frame
-            && let (Some(trailers), Some(end)) = (frame.trailers_ref(), &mut this.end)
-            && let Some(observed) = &mut end.observed
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
         {
-            observed.trailers(trailers);
+            fields::trailers(trailers);
+            if let Some(end) = &mut this.end
+                && let Some(observed) = &mut end.observed
+            {
+                observed.trailers(trailers);
+            }
         }
         match &frame {
             None => this.finish(true),
@@ -237,7 +268,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Empty => true,
-            Kind::Cut => false,
+            Kind::Cut | Kind::Failed(_) | Kind::Absent(_) => false,
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Arriving(body) => body.is_end_stream(),
             Kind::Replay(body) => body.is_end_stream(),
@@ -246,8 +277,9 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Cut => SizeHint::default(),
+            // Not 0: hyper would say so in requests that never said a length (RFC 9110, section 8.6).
+            Kind::Empty | Kind::Cut | Kind::Failed(_) => SizeHint::default(),
+            Kind::Absent(length) => SizeHint::with_exact(*length),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Arriving(body) => body.size_hint(),
             Kind::Replay(body) => body.size_hint(),
@@ -267,7 +299,7 @@ impl Drop for Body {
     fn drop(&mut self) {
         // hyper drops a body without reading it where none may follow (HEAD, 204, 304): that is an end
         // like any other.
-        let whole = self.is_end_stream();
+        let whole = self.is_end_stream() || matches!(self.kind, Kind::Absent(_));
         self.finish(whole);
     }
 }

@@ -10,22 +10,17 @@ use std::{
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use http::HeaderName;
 use selvedge_model::{ConnectionLimits, ConnectionPool};
-use selvedge_ops::guarded::HOPS;
 use tower::Service;
 
 use crate::{
     bind::{ClientTls, Slot, Target},
-    connect::{FRESH_CONNECTION, FreshConnection, SendError, Terms},
-    error::{Failure, Reason, SELVEDGE_ERROR},
-    seldom,
+    connect::{FreshConnection, SendError, Terms},
+    error::{Failure, Reason},
+    fields::{FORWARDED_CLIENT_CERT, reserved::take_what_sidecars_said},
     step::{Error, Facts, Request, Response},
     worker::Worker,
 };
-
-/// The peer's verified identity, for the app (Envoy's header, Envoy's format).
-const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// How the app is asked. Little time to connect: it is on this host.
 const TERMS: Terms<'static> = Terms {
@@ -99,19 +94,15 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
         // Cannot happen: a connection is taken only once it is known where it goes.
         return Err(Error::new(Reason::AppUnreachable, "it is not known where the app is"));
     };
-    if seldom::remove(http.headers_mut(), &FRESH_CONNECTION).is_some() && conn.identity.is_some() {
+    // What the client says in our name, `normalize` has taken away.
+    if take_what_sidecars_said(http.headers_mut()) {
         http.extensions_mut().insert(FreshConnection);
     }
-    seldom::remove(http.headers_mut(), &HOPS);
-    match &conn.xfcc {
-        Some(client) => http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone()),
-        None => seldom::remove(http.headers_mut(), &FORWARDED_CLIENT_CERT),
-    };
+    if let Some(client) = &conn.xfcc {
+        http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
+    }
     match worker.pools.send(app, &conn, http, &TERMS).await {
-        Ok(mut http) => {
-            seldom::remove(http.headers_mut(), &SELVEDGE_ERROR);
-            Ok(Response { http, facts: Facts::default() })
-        }
+        Ok(http) => Ok(Response { http, facts: Facts::default() }),
         Err(SendError { failure, .. }) if failure.reason == Reason::ConnectFailure => {
             Err(unreachable(&worker, app.dial, &failure.what).into())
         }

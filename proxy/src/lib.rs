@@ -18,6 +18,7 @@ pub mod deadline;
 pub mod detect;
 pub mod discovery;
 pub mod error;
+pub mod fields;
 pub mod forward;
 pub mod identify;
 pub mod inbound;

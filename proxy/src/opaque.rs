@@ -18,7 +18,7 @@ pub(crate) mod way_out;
 
 use std::time::Duration;
 
-pub use self::{ahead::ReadAhead, frames::Framed};
+pub use self::{abort::Abort, ahead::ReadAhead, frames::Framed};
 
 /// How long opaque connections may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,15 +7,17 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
+use hyper::ext::ReasonPhrase;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     body::Body,
     error::{Failure, Reason, SELVEDGE_ERROR},
+    fields::length,
     seldom,
     step::{Error, Request, Response, Step},
 };
@@ -108,6 +110,22 @@ pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
     }
     response.headers_mut().insert(SELVEDGE_ERROR, header);
     response
+}
+
+/// Has hyper write `response` to a client of HTTP/1 as it is.
+pub fn for_http1(response: &mut http::Response<Body>) {
+    let status = response.status();
+    if status == StatusCode::NOT_MODIFIED
+        && let Some(length) = length::stated(response.headers())
+    {
+        // RFC 9110, section 15.4.5: it says how long the answer to a usual GET would be.
+        response.body_mut().would_be(length);
+    }
+    if status.canonical_reason().is_none() {
+        // hyper would make words up. Those of the app, if it came by HTTP/1, stay.
+        let words = response.extensions_mut();
+        words.get_or_insert_with(|| const { ReasonPhrase::from_static(b"") });
+    }
 }
 
 /// `text` without what a header cannot hold.

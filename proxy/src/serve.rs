@@ -44,7 +44,9 @@ use crate::{
         http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
     },
     error::{Failure, Reason},
+    opaque::Abort,
     rarely::rarely,
+    respond,
     step::{Conn, Request, Step},
     upgrade::Asked,
     worker::Worker,
@@ -187,7 +189,7 @@ async fn over(worker: &Worker, lifetime: &Lifetime, end: Instant) {
 /// no longer allowed, the connection is closed at once.
 pub async fn serve<I, S>(protocol: Protocol, io: I, path: S, conn: Rc<Conn>, until: Until)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
     S: Step<Request>,
 {
     if until.lifetime.is_none() {
@@ -207,7 +209,7 @@ where
 
 async fn carry<I, S>(protocol: Protocol, io: I, path: S, conn: Rc<Conn>, until: &Until)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
     S: Step<Request>,
 {
     let limits = until.worker.settings.limits;
@@ -405,12 +407,15 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
     ) -> std::task::Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map(|result| {
-            this.watch.awaited.end();
+            let is_http1 = this.watch.awaited.end();
             let mut http = match result {
                 Ok(response) => *response.http,
                 // `respond` leaves no error; should a path be built without it, the answer is still one.
-                Err(error) => crate::respond::answer(&error.failure, false),
+                Err(error) => respond::answer(&error.failure, false),
             };
+            if is_http1 {
+                respond::for_http1(&mut http);
+            }
             if let Some((asked, worker)) = this.asked.take() {
                 asked.answered(&mut http, &worker);
                 if http.status() == http::StatusCode::SWITCHING_PROTOCOLS {

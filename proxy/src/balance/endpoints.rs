@@ -115,7 +115,7 @@ fn send(
         awaited.deadline = None;
         let result = match sent {
             Ok(mut http) => {
-                facts.reason = named_by_peer(&endpoint, &mut http);
+                facts.reason = named_by_peer(&http);
                 http.body_mut().end().in_flight = Some(in_flight);
                 Ok(Response { http, facts })
             }
@@ -190,13 +190,9 @@ fn late(endpoint: &BoundEndpoint) -> Failure {
     )
 }
 
-/// The failure that a mesh peer's sidecar says it answered with itself. What an endpoint without a
-/// sidecar says about that is its app's invention, and goes no further.
-fn named_by_peer(endpoint: &BoundEndpoint, response: &mut http::Response<Body>) -> Option<Reason> {
-    if endpoint.target.identity.is_none() {
-        seldom::remove(response.headers_mut(), &SELVEDGE_ERROR);
-        return None;
-    }
+/// The failure that a mesh peer's sidecar says it answered with itself. Of an endpoint without a sidecar nothing
+/// of the kind has come this far.
+fn named_by_peer(response: &http::Response<Body>) -> Option<Reason> {
     seldom::get(response.headers(), &SELVEDGE_ERROR).and_then(Reason::from_header)
 }
 

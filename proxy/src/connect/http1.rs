@@ -24,6 +24,7 @@ use crate::{
     balance::Held,
     bind::Target,
     body::Body,
+    fields::Framing,
     upgrade::{Server, WebSocket},
 };
 
@@ -164,7 +165,10 @@ pub(super) fn send(
                 // Boxed: a handshake is seldom, and its future is much larger than a request's.
                 None => match Box::pin(open_or_wait(pool, target, settings, terms)).await {
                     Ok(connection) => connection,
-                    Err(failure) => return Err(SendError { failure, request: Some(request) }),
+                    Err(failure) => {
+                        rewrite::take_back(&mut request);
+                        return Err(SendError { failure, request: Some(request) });
+                    }
                 },
             };
             match connection.sender.try_send_request(*request).await {
@@ -174,10 +178,10 @@ pub(super) fn send(
                     match error.take_message() {
                         Some(unsent) if reused => *request = unsent,
                         Some(unsent) => {
-                            return Err(SendError {
-                                failure: failure.never_delivered(),
-                                request: Some(Box::new(unsent)),
-                            });
+                            let mut unsent = Box::new(unsent);
+                            rewrite::take_back(&mut unsent);
+                            let failure = failure.never_delivered();
+                            return Err(SendError { failure, request: Some(unsent) });
                         }
                         None => return Err(failure.into()),
                     }
@@ -224,14 +228,17 @@ fn received(
         let what = format!("{} switched to a protocol that the request did not ask for", target.dial);
         return Err(Failure::new(Reason::Protocol, what).into());
     }
-    let mut response = answer(response, None);
+    let (mut response, framing) = answer(target, response, None)?;
     if switched {
         WebSocket::announce(response.headers_mut());
         if let Some(peer) = connection.lifetime.peer() {
             response.extensions_mut().insert(Server(Arc::clone(peer)));
         }
     } else {
-        connection.left = connection.left.map(|left| left.saturating_sub(1));
+        connection.left = match framing {
+            Framing::Sound => connection.left.map(|left| left.saturating_sub(1)),
+            Framing::Doubtful => Some(0),
+        };
         response.body_mut().end().lease = Some(super::Lease::Http1(Lease(connection)));
     }
     Ok(response)
@@ -249,6 +256,8 @@ async fn open(
     let dial = target.dial;
     let (sender, connection) = Builder::new()
         .preserve_header_case(settings.preserve_header_case)
+        // RFC 9112, section 5.1: whoever passes an answer on takes such spaces away.
+        .allow_spaces_after_header_name_in_responses(true)
         .handshake(TokioIo::new(opened.stream))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;

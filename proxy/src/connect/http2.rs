@@ -208,7 +208,7 @@ pub(super) fn send(
             let stream = connection.enter();
             match connection.sender.try_send_request(*request).await {
                 Ok(response) => {
-                    let mut response = answer(response, Some(&connection.ledger));
+                    let (mut response, _) = answer(target, response, Some(&connection.ledger))?;
                     response.body_mut().end().lease = Some(super::Lease::Http2(stream));
                     return Ok(response);
                 }

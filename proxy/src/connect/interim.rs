@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
+use http::{HeaderMap, StatusCode};
 
-use super::rewrite;
-use crate::{body::Body, error::SELVEDGE_ERROR, step::Conn};
+use crate::{body::Body, fields, step::Conn};
 
 /// Has interim answers to `request` passed on to the client that it came from on `conn`, if that can have any.
 pub(super) fn pass_on(request: &mut http::Request<Body>, conn: &Conn) {
@@ -25,10 +24,7 @@ pub(super) fn pass_on(request: &mut http::Request<Body>, conn: &Conn) {
 /// An interim answer as HTTP/1.1 writes it.
 fn text(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut headers = headers.clone();
-    rewrite::strip_hop_by_hop(&mut headers);
-    // It has no body, and only proxies say this.
-    headers.remove(CONTENT_LENGTH);
-    headers.remove(SELVEDGE_ERROR);
+    fields::interim(&mut headers);
     let reason = status.canonical_reason().unwrap_or_default();
     let mut text = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
     for (name, value) in &headers {
@@ -58,6 +54,7 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("content-length", "3"),
             ("selvedge-error", "policy: no"),
+            ("selvedge_error", "policy: no"),
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }

@@ -46,14 +46,12 @@ use crate::{
     budget::{Budget, Ledger},
     cli::Carrier,
     error::{Failure, Reason},
+    fields::{Framing, reserved::FRESH_CONNECTION},
     own_listeners::OwnListeners,
     step::{Conn, HttpVersion},
     telemetry::{Direction, Metrics, OpenConnection},
     upgrade::WebSocket,
 };
-
-/// Says to a mesh peer's sidecar what [`FreshConnection`] says here. Goes no further.
-pub const FRESH_CONNECTION: http::HeaderName = http::HeaderName::from_static("selvedge-fresh-connection");
 
 /// The mark, among a request's extensions, of one that is sent again because the connection that it was on
 /// broke: to be sent on a new connection to the app, since others from that time may be as dead. Without
@@ -431,9 +429,17 @@ fn alert(error: &hyper::Error) -> Option<&std::io::Error> {
     matches!(tls, tokio_rustls::rustls::Error::AlertReceived(_)).then_some(io)
 }
 
-/// Turns what hyper gives into an answer of ours.
-fn answer(response: http::Response<Incoming>, ledger: Option<&Rc<Ledger>>) -> Box<http::Response<Body>> {
+/// Turns what hyper gives into an answer of ours, and says whether its end is beyond doubt.
+///
+/// # Errors
+/// [`Reason::Protocol`]: it cannot be passed on.
+fn answer(
+    target: &Target,
+    response: http::Response<Incoming>,
+    ledger: Option<&Rc<Ledger>>,
+) -> Result<(Box<http::Response<Body>>, Framing), Failure> {
     let mut response = Box::new(response.map(|body| Body::arriving(body, ledger, None)));
-    rewrite::answer(&mut response);
-    response
+    let framing = rewrite::answer(&mut response, target.identity.is_some())
+        .map_err(|what| Failure::new(Reason::Protocol, format!("{} answered with {what}", target.dial)))?;
+    Ok((response, framing))
 }

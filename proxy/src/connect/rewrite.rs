@@ -1,78 +1,46 @@
-//! What changes in a message when it moves from one connection to another (RFC 9110, section 7.6).
+//! What changes in a request when it moves from one connection to another (RFC 9110, section 7.6). What it must
+//! not take along has been taken from it when it came, by [`crate::normalize`]; from answers it is taken here.
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{CONNECTION, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
+    header::{CONNECTION, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{PathAndQuery, Scheme},
 };
+use http_body::Body as _;
 
 use super::{Failure, Reason};
-use crate::{seldom, upgrade::WebSocket};
+use crate::{
+    body::Body,
+    fields::{self, Framing},
+    seldom,
+    upgrade::WebSocket,
+};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Removes what only concerns the connection that a message came on.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // One look at each name there is costs less than a look-up of each that there might be.
-    if !headers.keys().any(is_hop_by_hop) {
-        return;
-    }
-    if let Some(connection) = headers.remove(CONNECTION) {
-        let named = connection.to_str().unwrap_or_default().split(',').map(str::trim);
-        for name in named.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()) {
-            // `Connection: close, host` must not take away what the request is about.
-            if name != HOST && name != TE {
-                headers.remove(name);
-            }
-        }
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE] {
-        headers.remove(name);
-    }
-    if headers.get(TE).is_some_and(|te| te != "trailers") {
-        headers.remove(TE);
-    }
-}
-
-/// Whether a field of this name may have to go.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authenticate"
-            | "te"
-    )
-}
-
-/// Removes from a request what is for us alone.
-fn strip_request(request: &mut Request<crate::body::Body>) -> Result<(), Failure> {
+fn refuse_connect(request: &Request<Body>) -> Result<(), Failure> {
     if request.method() == Method::CONNECT {
         let what = "CONNECT is not served: the proxy takes requests for services, and opens no tunnels";
         return Err(Failure::new(Reason::BadRequest, what));
     }
-    strip_hop_by_hop(request.headers_mut());
-    // `Expect: 100-continue` has been met: the server that read the request says 100 as soon as somebody
-    // wants the body, which is when there is a connection for it.
-    seldom::remove(request.headers_mut(), &EXPECT);
     Ok(())
 }
 
-/// Makes `request` fit for an HTTP/1.1 connection: origin form, with a Host header.
-pub(super) fn for_http1(request: &mut Request<crate::body::Body>) -> Result<(), Failure> {
-    strip_request(request)?;
+/// Makes `request` fit for an HTTP/1.1 connection: origin form, with a Host header, and with a body that says
+/// where it ends.
+pub(super) fn for_http1(request: &mut Request<Body>) -> Result<(), Failure> {
+    refuse_connect(request)?;
     if WebSocket::is_asked_by(request) {
         WebSocket::announce(request.headers_mut());
+    } else if seldom::get(request.headers(), &TE).is_some() {
+        // RFC 9110, section 10.1.4: it is for this connection.
+        request.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("te") });
     }
     if let Some(authority) = request.uri().authority() {
         if !request.headers().contains_key(HOST) {
             let host = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(authority.as_str().as_bytes()))
-                .map_err(|_| Failure::new(Reason::BadRequest, "the request's authority is no host name"))?;
+                .map_err(|_| {
+                    Failure::new(Reason::BadRequest, "the request's authority is not a host name")
+                })?;
             request.headers_mut().insert(HOST, host);
         }
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -81,8 +49,18 @@ pub(super) fn for_http1(request: &mut Request<crate::body::Body>) -> Result<(), 
     if request.version() == Version::HTTP_2 {
         join_cookies(request.headers_mut());
     }
+    if !request.body().is_end_stream() {
+        fields::frame_body(request.headers_mut());
+    }
     *request.version_mut() = Version::HTTP_11;
     Ok(())
+}
+
+/// Takes back what [`for_http1`] has said about a connection that `request` was not sent on after all.
+pub(super) fn take_back(request: &mut Request<Body>) {
+    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
+        request.headers_mut().remove(name);
+    }
 }
 
 /// Makes one Cookie header of the several that HTTP/2 allows, and HTTP/1.1 does not (RFC 9113, section 8.2.3).
@@ -99,8 +77,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Makes `request` fit for an HTTP/2 connection: absolute form, without a Host header.
-pub(super) fn for_http2(request: &mut Request<crate::body::Body>, scheme: Scheme) -> Result<(), Failure> {
-    strip_request(request)?;
+pub(super) fn for_http2(request: &mut Request<Body>, scheme: Scheme) -> Result<(), Failure> {
+    refuse_connect(request)?;
     let host = request.headers_mut().remove(HOST);
     if request.uri().authority().is_none() {
         let invalid = || Failure::new(Reason::BadRequest, "the request has no Host header that names a host");
@@ -115,17 +93,22 @@ pub(super) fn for_http2(request: &mut Request<crate::body::Body>, scheme: Scheme
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(scheme);
         parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
-        let invalid = |_| Failure::new(Reason::BadRequest, "the request's target is no URI");
+        let invalid = |_| Failure::new(Reason::BadRequest, "the request's target is not a URI");
         *request.uri_mut() = Uri::from_parts(parts).map_err(invalid)?;
     }
     *request.version_mut() = Version::HTTP_2;
     Ok(())
 }
 
-/// Makes `response` fit for whatever connection the request came on.
-pub(super) fn answer(response: &mut Response<crate::body::Body>) {
-    strip_hop_by_hop(response.headers_mut());
+/// Makes `response` fit for whatever connection the request came on. `from_sidecar`: a mesh peer's sidecar sent
+/// it, and may have made it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn answer(response: &mut Response<Body>, from_sidecar: bool) -> Result<Framing, &'static str> {
+    let (status, has_body) = (response.status(), !response.body().is_empty());
     *response.version_mut() = Version::HTTP_11;
+    fields::answer(response.headers_mut(), status, has_body, from_sidecar)
 }
 
 #[cfg(test)]
@@ -167,8 +150,6 @@ mod tests {
     fn a_request_from_http1_gets_an_authority() {
         let mut request = request("/a?b=c");
         request.headers_mut().insert(HOST, HeaderValue::from_static("reviews:9080"));
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive, x-hop"));
-        request.headers_mut().insert("x-hop", HeaderValue::from_static("1"));
 
         for_http2(&mut request, Scheme::HTTP).unwrap();
 
@@ -182,15 +163,34 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_name_host_away() {
+    fn what_was_said_about_a_connection_is_taken_back() {
         let mut request = request("/");
         request.headers_mut().insert(HOST, HeaderValue::from_static("a"));
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("host, te"));
         request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-
         for_http1(&mut request).unwrap();
+        assert_eq!(request.headers()[CONNECTION], "te");
 
-        assert_eq!(request.headers()[HOST], "a");
+        take_back(&mut request);
+        for_http2(&mut request, Scheme::HTTP).unwrap();
+
+        assert_eq!(request.headers().len(), 1, "{:?}", request.headers());
         assert_eq!(request.headers()[TE], "trailers");
+    }
+
+    #[test]
+    fn a_request_without_a_body_says_nothing_of_one() {
+        for method in ["GET", "POST", "OPTIONS"] {
+            let mut request = request("http://a/");
+            *request.method_mut() = method.parse().unwrap();
+
+            for_http1(&mut request).unwrap();
+
+            assert_eq!(request.headers().len(), 1, "{method}: {:?}", request.headers());
+            assert_eq!(
+                request.body().size_hint().exact(),
+                None,
+                "hyper would say content-length: 0 for some"
+            );
+        }
     }
 }

@@ -4,8 +4,11 @@
 //! policy decides on and what the app receives are the same. The query is left as it is. `OPTIONS *` keeps
 //! its asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before they
 //! come here, and HTTP/2's has been cut off. CONNECT is refused. So is what [`crate::serve`] has found
-//! wrong: here, so that it is answered, counted and logged like everything else.
+//! wrong: here, so that it is answered, counted and logged like everything else. Fields that concern the
+//! client's own connection, and those that only sidecars write, end here ([`crate::fields`]): what is added
+//! later is ours.
 
+pub mod authority;
 pub mod path;
 
 use std::{
@@ -23,6 +26,7 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     error::Reason,
+    fields,
     serve::Refusal,
     step::{Error, Request, Response, Step},
 };
@@ -48,20 +52,22 @@ impl<S: Step<Request>> Service<Request> for Normalize<S> {
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        match settle(&mut request.http) {
+        let from_sidecar = request.conn.identity.is_some();
+        match settle(&mut request.http, from_sidecar) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(error) => Either::Right(ready(Err(error))),
         }
     }
 }
 
-fn settle<B>(request: &mut http::Request<B>) -> Result<(), Error> {
+fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool) -> Result<(), Error> {
     if let Some(refusal) = request.extensions().get::<Refusal>() {
         return Err(Error::new(refusal.reason, refusal.what));
     }
     if request.method() == Method::CONNECT {
         return Err(bad("CONNECT is not offered; send the request itself"));
     }
+    fields::request(request.headers_mut(), from_sidecar).map_err(bad)?;
     one_authority(request.uri(), request.headers())?;
     let path = request.uri().path();
     if path == "*" {
@@ -78,16 +84,17 @@ fn settle<B>(request: &mut http::Request<B>) -> Result<(), Error> {
 /// Refuses a request whose `:authority` (or absolute target) and Host header name different hosts, or
 /// that has neither: which of them counts would be another matter for each reader.
 fn one_authority(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(bad("the request's authority names a user, and not only a host"));
-    }
     let mut hosts = headers.get_all(HOST).iter();
-    match (uri.authority(), hosts.next(), hosts.next()) {
-        (Some(_), None, _) | (None, Some(_), None) => Ok(()),
-        (Some(authority), Some(host), None) if same(authority, host.as_bytes()) => Ok(()),
-        (Some(_), Some(_), _) => Err(bad("the request's target and its Host header name different hosts")),
-        (None, ..) => Err(bad("exactly one Host header must name the destination")),
-    }
+    let named = match (uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, _) => authority.as_str().as_bytes(),
+        (None, Some(host), None) => host.as_bytes(),
+        (Some(authority), Some(host), None) if same(authority, host.as_bytes()) => host.as_bytes(),
+        (Some(_), Some(_), _) => {
+            return Err(bad("the request's target and its Host header name different hosts"));
+        }
+        (None, ..) => return Err(bad("exactly one Host header must name the destination")),
+    };
+    authority::check(named).map_err(bad)
 }
 
 fn same(authority: &Authority, host: &[u8]) -> bool {
@@ -121,7 +128,7 @@ mod tests {
             request = request.header(HOST, *host);
         }
         let mut request = request.body(()).unwrap();
-        let result = settle(&mut request);
+        let result = settle(&mut request, false);
         result.map(|()| request.uri().to_string()).map_err(|error| error.failure.to_string())
     }
 
@@ -144,6 +151,9 @@ mod tests {
             ("http://x/", &["y"]),
             ("http://x/", &["x", "x"]),
             ("http://me@x/", &[]),
+            ("http://x:a/", &[]),
+            ("/", &["x/y"]),
+            ("/", &[""]),
         ] {
             let refused = settled("GET", uri, hosts).unwrap_err();
             assert!(refused.starts_with("bad-request: "), "{refused}");

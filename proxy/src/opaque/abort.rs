@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A stream that can be ended as one that broke off.
-pub(crate) trait Abort {
+pub trait Abort {
     /// From now on, dropping it resets it.
     fn abort(&self);
 }

@@ -22,6 +22,8 @@ pub(super) struct Awaited {
     /// Whether there is anything in `interim`. Asked for each write, so that the lock is not.
     some: AtomicBool,
     interim: Mutex<Vec<u8>>,
+    /// Whether the client speaks HTTP/1.0.
+    old: AtomicBool,
 }
 
 /// No answer is awaited.
@@ -36,16 +38,22 @@ impl Awaited {
     pub(super) fn begin(&self, interim: bool) {
         self.exchange.store(self.exchange.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.state.store(if interim { ANY } else { FINAL }, Ordering::Relaxed);
+        self.old.store(!interim, Ordering::Relaxed);
     }
 
-    /// Its answer has come.
-    pub(super) fn end(&self) {
-        self.state.store(NONE, Ordering::Relaxed);
+    /// Its answer has come. Whether one was awaited: with HTTP/2 none is.
+    pub(super) fn end(&self) -> bool {
+        self.state.swap(NONE, Ordering::Relaxed) != NONE
     }
 
     /// Whether an answer is awaited.
     pub(super) fn is_on(&self) -> bool {
         self.state.load(Ordering::Relaxed) != NONE
+    }
+
+    /// Whether the client, as far as it has said, speaks HTTP/1.0.
+    pub(super) fn is_old(&self) -> bool {
+        self.old.load(Ordering::Relaxed)
     }
 
     /// The number of the request whose client may be told something before its answer.

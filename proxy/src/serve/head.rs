@@ -242,7 +242,9 @@ impl<'a> Fields<'a> {
     }
 
     fn judge(&self, request: &RequestLine<'_>) -> Result<Framing, Refusal> {
-        let host = self.host.ok_or(bad("the request has no Host"))?;
+        // HTTP/1.0 has no Host: a target in absolute form says it all.
+        let named = request.authority.filter(|_| request.is_http_10);
+        let host = self.host.or(named).ok_or(bad("the request has no Host"))?;
         if request.authority.is_some_and(|authority| !same_host(authority, host)) {
             return Err(bad("the request's target and its Host name different hosts"));
         }
@@ -325,6 +327,7 @@ mod tests {
         );
         assert_eq!(framing("GET http://A:80/x HTTP/1.1\r\nHost: a\r\n\r\n"), Framing::Empty);
         assert_eq!(framing("GET HTTP://[::1]:9?x HTTP/1.1\r\nHost: [::1]:9\r\n\r\n"), Framing::Empty);
+        assert_eq!(framing("GET http://a/x HTTP/1.0\r\n\r\n"), Framing::Empty);
         assert_eq!(framing("OPTIONS * HTTP/1.1\r\nHost: a\r\nx:\r\n\r\n"), Framing::Empty);
     }
 

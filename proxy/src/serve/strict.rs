@@ -29,7 +29,7 @@ use super::{
     head::{Framing, Refusal, judge},
     watch::{For, Watch},
 };
-use crate::error::Reason;
+use crate::{error::Reason, opaque::Abort};
 
 /// What hyper sees instead of a refused request. Its method is [`super::head::REFUSED`].
 const STAND_IN: &[u8] = b"SELVEDGE-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -40,7 +40,7 @@ const LINGER: usize = 256 * 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Strict<S> {
+pub(super) struct Strict<S: Abort> {
     inner: S,
     limits: HeadLimits,
     watch: Arc<Watch>,
@@ -59,6 +59,8 @@ pub(super) struct Strict<S> {
     writing: bool,
     /// Interim answers that are being sent.
     interim: Vec<u8>,
+    /// Whether hyper has ended it well.
+    finished: bool,
 }
 
 /// How many bytes of the next request are taken in while an answer is awaited, at the most.
@@ -78,7 +80,7 @@ enum Stage {
     Broken,
 }
 
-impl<S> Strict<S> {
+impl<S: Abort> Strict<S> {
     /// `half_closes`: its client may close its half and wait for its answers, as HTTP/1.1 allows.
     pub(super) fn new(inner: S, limits: HeadLimits, watch: Arc<Watch>, half_closes: bool) -> Self {
         Self {
@@ -93,6 +95,7 @@ impl<S> Strict<S> {
             ended: false,
             writing: false,
             interim: Vec::new(),
+            finished: false,
         }
     }
 
@@ -207,7 +210,7 @@ impl<S> Strict<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
+impl<S: AsyncRead + Abort + Unpin> AsyncRead for Strict<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.stage {
@@ -279,7 +282,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Strict<S> {
+impl<S: AsyncRead + Abort + Unpin> Strict<S> {
     /// Reads while an answer is awaited, to learn of a client that is gone.
     fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.ended || !self.held.is_empty() || !matches!(self.stage, Stage::Head) {
@@ -303,7 +306,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Strict<S> {
+impl<S: AsyncWrite + Abort + Unpin> Strict<S> {
     /// Sends interim answers, if there are any. They come between whole messages: those that find hyper in
     /// the middle of one are left out.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -333,7 +336,7 @@ fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the request's body is not chunked as HTTP/1.1 requires")
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> AsyncWrite for Strict<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_interim(cx))?;
@@ -358,6 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.finished = true;
         ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
         if !matches!(this.stage, Stage::Head | Stage::Tunnel) {
             discard(&mut this.inner, cx);
@@ -378,6 +382,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+impl<S: Abort> Drop for Strict<S> {
+    fn drop(&mut self) {
+        // To a client of HTTP/1.0 the connection's end is the answer's, and one that was cut short would be a whole
+        // one (RFC 9112, section 8).
+        if !self.finished && self.watch.awaited.is_old() {
+            self.inner.abort();
+        }
     }
 }
 
@@ -402,6 +416,10 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::{super::watch::Patience, *};
+
+    impl Abort for tokio::io::DuplexStream {
+        fn abort(&self) {}
+    }
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 1000, count: 10 };
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -1,0 +1,152 @@
+//! Header fields that do not pass as they came: those about the connection that a message came on, about its
+//! length, and those that only sidecars write.
+//!
+//! Each kind of message has one function here, which goes through the names once and does no more for a usual
+//! message. The rules are RFC 9110's and RFC 9112's; each has its section beside it, and a test with a row.
+
+pub mod hops;
+pub mod length;
+pub mod reserved;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONTENT_LENGTH, EXPECT, HOST, TRAILER, TRANSFER_ENCODING},
+};
+pub use reserved::FORWARDED_CLIENT_CERT;
+
+/// What there is to do, as the names of a message's fields tell.
+#[derive(Debug, Default)]
+struct Found {
+    /// Something concerns the connection only.
+    hops: bool,
+    length: bool,
+    reserved: bool,
+    expect: bool,
+}
+
+impl Found {
+    fn among(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "content-length" => found.length = true,
+                "expect" => found.expect = true,
+                word if hops::concerns_connection(word) => found.hops = true,
+                word => found.reserved |= reserved::is_reserved(word),
+            }
+        }
+        found
+    }
+}
+
+/// Takes from a request what its next reader must not see. `from_sidecar`: a mesh peer's sidecar sent it, which
+/// may say what only sidecars say.
+///
+/// # Errors
+/// What is wrong with it, for whoever sent it.
+pub fn request(headers: &mut HeaderMap, from_sidecar: bool) -> Result<(), &'static str> {
+    let found = Found::among(headers);
+    if found.hops {
+        hops::strip(headers);
+    }
+    if found.reserved {
+        reserved::strip_request(headers, from_sidecar);
+    }
+    // Of HTTP/1 a second one has been refused before.
+    if found.length && headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err("the request has more than one Content-Length");
+    }
+    if found.expect {
+        // It has been met: the server that read the request says 100 as soon as somebody wants the body, which
+        // is when there is a connection for it. What else may be expected is the app's to judge (RFC 9110,
+        // section 10.1.1).
+        let is_met = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        if headers.get_all(EXPECT).iter().all(is_met) {
+            headers.remove(EXPECT);
+        }
+    }
+    Ok(())
+}
+
+/// What an answer says about the connection that it came on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Its end was beyond doubt.
+    Sound,
+    /// It had two lengths, of which one holds: nothing more is to be read on its connection.
+    Doubtful,
+}
+
+/// Takes from an answer with `status` what its next reader must not see, and leaves at most one length.
+/// `has_body`: something follows its head. `from_sidecar`: a mesh peer's sidecar sent it.
+///
+/// # Errors
+/// If its body cannot be read, because of a coding that nobody asked for.
+pub fn answer(
+    headers: &mut HeaderMap,
+    status: StatusCode,
+    has_body: bool,
+    from_sidecar: bool,
+) -> Result<Framing, &'static str> {
+    let found = Found::among(headers);
+    let mut framing = Framing::Sound;
+    if found.hops {
+        if let Some(coding) = length::coding(headers) {
+            if has_body && !coding.can_be_read(found.length) {
+                return Err("a Transfer-Encoding other than chunked, which nobody had asked for");
+            }
+            // RFC 9112, section 6.3: it overrides Content-Length, which must not be passed on.
+            if headers.remove(CONTENT_LENGTH).is_some() {
+                framing = Framing::Doubtful;
+            }
+        }
+        hops::strip(headers);
+    }
+    if found.length {
+        length::settle(headers, status);
+    }
+    if found.reserved && !from_sidecar {
+        reserved::strip_answer(headers);
+    }
+    Ok(framing)
+}
+
+/// Takes from an interim answer what its next reader must not see. It has no body, and no sidecar makes one.
+pub fn interim(headers: &mut HeaderMap) {
+    hops::strip(headers);
+    headers.remove(CONTENT_LENGTH);
+    reserved::strip_answer(headers);
+}
+
+/// Takes from trailers what must not be in them (RFC 9110, section 6.5.1): what decides where a message ends or
+/// goes, what concerns a connection, and what only sidecars say. They say none of it there.
+pub fn trailers(headers: &mut HeaderMap) {
+    let misplaced = |name: &&HeaderName| {
+        let word = name.as_str();
+        **name == CONTENT_LENGTH
+            || **name == HOST
+            || **name == TRAILER
+            || hops::concerns_connection(word)
+            || reserved::is_reserved(word)
+    };
+    remove_all(headers, misplaced);
+}
+
+/// Removes the fields whose names are `unwanted`. Allocates only if there are some.
+fn remove_all(headers: &mut HeaderMap, unwanted: impl FnMut(&&HeaderName) -> bool) {
+    let unwanted: Vec<HeaderName> = headers.keys().filter(unwanted).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+}
+
+/// Marks a request's body as one that ends with its last chunk, if nothing else says where it ends. hyper does
+/// so only for methods that usually have one (RFC 9112, section 6: any request may).
+pub fn frame_body(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, const { HeaderValue::from_static("chunked") });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! The one list of what only sidecars write, and how it is kept from everybody else's pen.
+//!
+//! A name is one of ours in each way in which an app may read it. CGI, WSGI, Rack and PHP make `_` of `-`, so
+//! that `X_Forwarded_Client_Cert` and `x-forwarded-client-cert` are one to them; some make `_` of other marks.
+//!
+//! | name | written by | read by |
+//! |---|---|---|
+//! | `x-forwarded-client-cert` | the sidecar of the app that is asked | its app |
+//! | `selvedge-error` | whichever sidecar answers in the app's place | the client, and its sidecar |
+//! | `selvedge-fresh-connection` | the client's sidecar | the server's |
+//! | `selvedge-hops` | any proxy, in a request that may come back to it | itself: whatever else is in it, it replaces |
+//! | any other `selvedge-…` | nobody, as yet | |
+
+use http::{HeaderMap, HeaderName};
+use selvedge_ops::guarded::HOPS;
+
+use super::remove_all;
+
+/// The peer's verified identity, for the app (Envoy's header, Envoy's format).
+pub const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static(CLIENT_CERT);
+
+const CLIENT_CERT: &str = "x-forwarded-client-cert";
+
+/// Says to a mesh peer's sidecar that the request is to be sent to the app on a new connection.
+pub const FRESH_CONNECTION: HeaderName = HeaderName::from_static("selvedge-fresh-connection");
+
+/// What the names of all our own fields begin with.
+const OURS: &[u8] = b"selvedge-";
+
+/// Whether an app, or a sidecar, may take a field of this name for one that only sidecars write.
+pub(super) fn is_reserved(name: &str) -> bool {
+    let name = name.as_bytes();
+    match name.first() {
+        Some(b's') => is_ours(name),
+        Some(b'x') => name.len() == CLIENT_CERT.len() && reads_as(name, CLIENT_CERT.as_bytes()),
+        _ => false,
+    }
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    name.get(..OURS.len()).is_some_and(|start| reads_as(start, OURS))
+}
+
+/// Whether `name` is `ours`, where any mark may stand for a dash. Both are in lower case, as `HeaderName`s are.
+fn reads_as(name: &[u8], ours: &[u8]) -> bool {
+    let same = |(name, ours): (&u8, &u8)| name == ours || (*ours == b'-' && !name.is_ascii_alphanumeric());
+    name.iter().zip(ours).all(same)
+}
+
+/// Takes away what a client may not say; if it is a mesh peer's sidecar, that is what it does not say.
+pub(super) fn strip_request(headers: &mut HeaderMap, from_sidecar: bool) {
+    let may_say = |name: &HeaderName| *name == HOPS || (from_sidecar && *name == FRESH_CONNECTION);
+    remove_all(headers, |name| is_reserved(name.as_str()) && !may_say(name));
+}
+
+/// Takes away what sidecars have said to each other, before the app is asked. Whether it is to be asked on a fresh
+/// connection.
+pub fn take_what_sidecars_said(headers: &mut HeaderMap) -> bool {
+    if !headers.keys().any(|name| *name == FRESH_CONNECTION || *name == HOPS) {
+        return false;
+    }
+    headers.remove(HOPS);
+    headers.remove(FRESH_CONNECTION).is_some()
+}
+
+/// Takes away what an app may not answer. Whom it was asked by is no secret, and an app may echo that.
+pub(super) fn strip_answer(headers: &mut HeaderMap) {
+    remove_all(headers, |name| is_ours(name.as_str().as_bytes()));
+}
