@@ -7,6 +7,7 @@ mod certs;
 mod control_plane_away;
 mod demo;
 mod dependencies;
+mod differential;
 mod drain;
 mod foreign;
 mod grpc;

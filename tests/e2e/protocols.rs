@@ -387,6 +387,35 @@ async fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error_to_a_client_that_knows_no_chunks() {
+    let around = Around::new().await;
+    for name in [CALLERS[0], CALLERS[1], "no sidecar"] {
+        for (head, whole) in [
+            ("transfer-encoding: chunked\r\n\r\n5\r\nstart\r\n", false),
+            ("transfer-encoding: chunked\r\n\r\n5\r\nstart\r\n0\r\n\r\n", true),
+            ("connection: close\r\n\r\nstart", true),
+        ] {
+            let mut client = match name {
+                "no sidecar" => around.plain_client().await,
+                caller => around.client(caller).await,
+            };
+            client.send(format!("GET /x HTTP/1.0\r\nhost: {APP}\r\n\r\n")).await;
+            let mut app = around.accept().await;
+            app.head().await;
+            app.send(format!("HTTP/1.1 200 OK\r\n{head}")).await;
+            assert_eq!(client.head().await.status(), "200", "{name}");
+            client.until("start").await;
+            drop(app);
+
+            let end = within("the end", client.stream.read(&mut [0])).await;
+
+            // Its end is the answer's end (RFC 9112, section 8): one that is no end must be an error.
+            assert_eq!(end.is_ok_and(|read| read == 0), whole, "{name}: {head:?}");
+        }
+    }
+}
+
 /// A body that would not fit into the memory that the sidecars may use.
 const LARGE: usize = 100 << 20;
 

@@ -157,6 +157,13 @@ fn with(what: &'static str, more: &[(&'static str, &str)], body: &'static str) -
     refused(what, &[&request("/hostile"), more].concat(), body)
 }
 
+/// A usual request that names its destination in `host` instead of `:authority`.
+fn with_host(what: &'static str, host: &'static str) -> Case {
+    let mut case = instead(what, ":authority", None);
+    case.fields.push(("host", host.to_owned()));
+    case
+}
+
 /// A usual request in which one pseudo-header is another.
 fn instead(what: &'static str, name: &str, value: Option<&'static str>) -> Case {
     let fields: Vec<_> = request("/hostile")
@@ -185,6 +192,19 @@ fn cases() -> Vec<Case> {
         instead("an authority with userinfo", ":authority", Some("me@target:9080")),
         instead("an authority with a path", ":authority", Some("target:9080/a")),
         instead("an authority with a line break", ":authority", Some("target:9080\r\nx: y")),
+        with_host("a host with a path and no authority", "target:9080/x"),
+        with_host("a host with a query and no authority", "target:9080?x"),
+        with_host("a host with userinfo and no authority", "me@target:9080"),
+        with_host("a host with a space and no authority", "target:9080 x"),
+        with_host("a host with two ports and no authority", "target:9080:80"),
+        with_host("a host with a name for a port and no authority", "target:http"),
+        with_host("a host that is a list and no authority", "target:9080, target:9080"),
+        with_host("an empty host and no authority", ""),
+        with_host("an unfinished address and no authority", "[::1"),
+        instead("an authority with two ports", ":authority", Some("target:9080:80")),
+        instead("an empty authority", ":authority", Some("")),
+        with("a host with a path beside an authority", &[("host", "target:9080/x")], ""),
+        with("an empty host beside an authority", &[("host", "")], ""),
         with("two methods", &[(":method", "GET")], ""),
         with("two paths", &[(":path", "/other")], ""),
         with("two authorities", &[(":authority", "other")], ""),
@@ -230,6 +250,11 @@ fn cases() -> Vec<Case> {
         ..with("a field that is far too long", &[("x", &far_too_long)], "")
     });
     cases.push(Case { allowed: &[Outcome::Status(431)], ..with("too many fields", &[("x", "y"); 101], "") });
+    cases.push(Case {
+        allowed: &[Outcome::Status(200)],
+        seen: &["/hostile"],
+        ..with_host("a host and no authority", TARGET)
+    });
     cases.push(Case {
         allowed: &[Outcome::Status(200)],
         seen: &["/good"],

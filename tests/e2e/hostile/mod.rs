@@ -3,6 +3,7 @@
 mod floods;
 mod http1;
 mod http2;
+mod identity;
 mod membership;
 mod overload;
 mod own_listeners;
