@@ -22,7 +22,9 @@ pub use resilience::{
     TrafficPolicy,
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
-pub use route::{FullRegex, Match, Order, RequestFacts, RouteTable, Rule, StringMatch, WeightedBackend};
+pub use route::{
+    FullRegex, HeaderField, Match, Order, RequestFacts, RouteTable, Rule, StringMatch, WeightedBackend,
+};
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{ConnectionFacts, Layer, TcpMatch, TcpRule, TcpTable};

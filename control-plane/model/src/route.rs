@@ -4,18 +4,25 @@
 //! API's (the most specific match, whatever its place). The second is the first over a sorted list, so
 //! [`RouteTable::find`] is the same walk for both; where the list is long, an index by paths leaves out what cannot hold.
 
+mod field;
 mod index;
 
-use std::{borrow::Cow, cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use serde::{Serialize, Serializer};
 
+pub use self::field::{HeaderField, UnknownField};
 use self::index::Index;
 use crate::RetryPolicy;
 
+/// The longest regular expression, in bytes, as it is written.
+const REGEX_SOURCE_LIMIT: usize = 4096;
 /// The largest compiled size of one regular expression, in bytes.
 const REGEX_SIZE_LIMIT: usize = 1 << 20;
+/// What one regular expression may keep of its work, in bytes and for each thread; beyond that it is forgotten and
+/// done again, in linear time all the same.
+const REGEX_CACHE_LIMIT: usize = 1 << 18;
 
 /// A regular expression (RE2 syntax) that must match a whole text.
 #[derive(Debug, Clone)]
@@ -24,17 +31,29 @@ pub struct FullRegex {
     compiled: regex::Regex,
 }
 
+/// Why a text is not a regular expression that can be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RegexError {
+    /// Whoever writes so long a list usually wants several matches.
+    #[error("it is {0} bytes long; {REGEX_SOURCE_LIMIT} are allowed")]
+    TooLong(usize),
+    /// It is malformed, or too large when compiled.
+    #[error("{}", .0.to_string().lines().last().unwrap_or_default().trim())]
+    Malformed(#[from] regex::Error),
+}
+
 impl FullRegex {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// If it is no regular expression of this syntax, or is too large when compiled.
-    pub fn new(source: &str) -> Result<Self, regex::Error> {
-        let compiled = regex::RegexBuilder::new(&format!("^(?:{source})$"))
-            .size_limit(REGEX_SIZE_LIMIT)
-            .dot_matches_new_line(true)
-            .build()?;
-        Ok(Self { source: source.to_owned(), compiled })
+    /// If it is not a regular expression of this syntax, is too long, or is too large when compiled.
+    pub fn new(source: &str) -> Result<Self, RegexError> {
+        if source.len() > REGEX_SOURCE_LIMIT {
+            return Err(RegexError::TooLong(source.len()));
+        }
+        // First by itself: `a)|(?:b` is an expression only between our anchors, and would escape them.
+        compile(source)?;
+        Ok(Self { source: source.to_owned(), compiled: compile(&format!("^(?:{source})$"))? })
     }
 
     /// The expression as it was written.
@@ -46,6 +65,14 @@ impl FullRegex {
     pub fn is_match(&self, text: &str) -> bool {
         self.compiled.is_match(text)
     }
+}
+
+fn compile(expression: &str) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(expression)
+        .size_limit(REGEX_SIZE_LIMIT)
+        .dfa_size_limit(REGEX_CACHE_LIMIT)
+        .dot_matches_new_line(true)
+        .build()
 }
 
 impl PartialEq for FullRegex {
@@ -123,20 +150,11 @@ pub struct Match {
     /// The authority, port included as the client sent it.
     pub authority: Option<StringMatch>,
     /// Headers that must match; several values of one name are joined with `,`.
-    #[serde(serialize_with = "named_by_header")]
-    pub headers: Vec<(HeaderName, StringMatch)>,
+    pub headers: Vec<(HeaderField, StringMatch)>,
     /// Headers that must not match (Istio `withoutHeaders`); a missing one counts as empty.
-    #[serde(serialize_with = "named_by_header")]
-    pub without_headers: Vec<(HeaderName, StringMatch)>,
+    pub without_headers: Vec<(HeaderField, StringMatch)>,
     /// Query parameters; the first value of each name counts.
     pub query: Vec<(String, StringMatch)>,
-}
-
-fn named_by_header<S: Serializer>(
-    list: &[(HeaderName, StringMatch)],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(list.iter().map(|(name, value)| (name.as_str(), value)))
 }
 
 impl Match {
@@ -147,10 +165,11 @@ impl Match {
         self.path_is_match(request.path)
             && text(&self.method, request.method.as_str())
             && text(&self.authority, request.authority)
-            && self.headers.iter().all(|(name, wanted)| {
-                header(request.headers, name).is_some_and(|value| wanted.is_match(&value))
-            })
-            && self.without_headers.iter().all(|(name, unwanted)| match header(request.headers, name) {
+            && self
+                .headers
+                .iter()
+                .all(|(name, wanted)| name.value(request).is_some_and(|value| wanted.is_match(&value)))
+            && self.without_headers.iter().all(|(name, unwanted)| match name.value(request) {
                 Some(value) => !unwanted.is_match(&value),
                 None => matches!(unwanted, StringMatch::Present) || !unwanted.is_match(""),
             })
@@ -172,22 +191,6 @@ impl Match {
             Some(wanted) => wanted.is_match(path),
         }
     }
-}
-
-/// All values of a header, joined with `,`; `None` if it is missing. Bytes that are not UTF-8 become
-/// U+FFFD, so that no client makes a header invisible to a rule by adding one to it.
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
-    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
-    let first = values.next()?;
-    let Some(second) = values.next() else {
-        return Some(first);
-    };
-    let mut joined = first.into_owned();
-    for value in std::iter::once(second).chain(values) {
-        joined.push(',');
-        joined.push_str(&value);
-    }
-    Some(Cow::Owned(joined))
 }
 
 /// The first value of a query parameter, as it is written; a parameter without `=` is empty.
@@ -257,6 +260,8 @@ impl WeightedBackend {
 pub struct RequestFacts<'a> {
     /// The method.
     pub method: &'a Method,
+    /// What the client wants to speak with the server: `http` or `https`.
+    pub scheme: &'a str,
     /// Host and port as the client sent them.
     pub authority: &'a str,
     /// The path without its query.

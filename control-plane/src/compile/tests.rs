@@ -61,8 +61,8 @@ fn backends(
         .iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .collect();
-    let facts =
-        RequestFacts { method: &Method::GET, authority: "reviews:9080", path, query: "", headers: &headers };
+    let (method, authority) = (&Method::GET, "reviews:9080");
+    let facts = RequestFacts { method, scheme: "http", authority, path, query: "", headers: &headers };
     let rule = &service.routes.rules()[service.routes.find(&facts)?];
     let name = |index: usize| service.backends[index].name.subset.as_deref().unwrap_or("whole").to_owned();
     Some(rule.backends.iter().map(|one| (name(one.backend), one.weight)).collect())

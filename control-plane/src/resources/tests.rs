@@ -243,7 +243,7 @@ fn an_alias_bomb_is_refused() {
 #[test]
 fn a_match_reads_every_condition() {
     let decoded = virtual_service(
-        "  - name: first\n    match:\n    - uri: {prefix: /a}\n      ignoreUriCase: true\n      method: {exact: GET}\n      authority: {regex: 'a.*'}\n      headers: {End-User: {exact: jason}, x-there: {}, x-any: {regex: '*'}}\n      withoutHeaders: {x-not: {}}\n      queryParams: {debug: {exact: ''}}\n      port: 80\n    route: [{destination: {host: a}}]\n",
+        "  - name: first\n    match:\n    - uri: {prefix: /a}\n      ignoreUriCase: true\n      scheme: {exact: http}\n      method: {exact: GET}\n      authority: {regex: 'a.*'}\n      headers: {End-User: {exact: jason}, x-there: {}, x-any: {regex: '*'}}\n      withoutHeaders: {x-not: {}}\n      queryParams: {debug: {exact: ''}}\n      port: 80\n    route: [{destination: {host: a}}]\n",
     );
 
     assert_eq!(told(&decoded), []);
@@ -254,13 +254,14 @@ fn a_match_reads_every_condition() {
     assert_eq!(matched.condition.path, Some(StringMatch::Prefix("/a".to_owned())));
     assert!(matched.condition.ignore_path_case);
     let headers: Vec<_> =
-        matched.condition.headers.iter().map(|(name, m)| (name.as_str(), m.clone())).collect();
+        matched.condition.headers.iter().map(|(name, m)| (name.as_ref(), m.clone())).collect();
     assert_eq!(
         headers,
         [
             ("end-user", StringMatch::Exact("jason".to_owned())),
             ("x-any", StringMatch::Present),
-            ("x-there", StringMatch::Present)
+            ("x-there", StringMatch::Present),
+            (":scheme", StringMatch::Exact("http".to_owned()))
         ]
     );
     assert_eq!(matched.condition.query, [("debug".to_owned(), StringMatch::Exact(String::new()))]);
@@ -271,7 +272,6 @@ fn a_match_with_an_unchecked_condition_is_left_out_and_reported() {
     for condition in [
         "sourceLabels: {app: a}",
         "sourceNamespace: shop",
-        "scheme: {exact: https}",
         "headers: {'@request.auth.claims.sub': {exact: a}}",
         "headers: {a: {suffix: x}}",
         "header: {a: {exact: x}}",

@@ -6,14 +6,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use selvedge_model::{Layer, Match, RetryPolicy};
+use selvedge_model::{HeaderField, Layer, Match, RetryPolicy};
 use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
     export_to::{self, ExportTo},
     typed::{FieldError, Seen},
-    words::{GoDuration, StringMatchWords, header_name, port_number},
+    words::{GoDuration, StringMatchWords, header_field, port_number},
 };
 
 mod retries;
@@ -130,6 +130,7 @@ struct MatchWords {
     uri: Option<StringMatchWords>,
     #[serde(default)]
     ignore_uri_case: bool,
+    scheme: Option<StringMatchWords>,
     method: Option<StringMatchWords>,
     authority: Option<StringMatchWords>,
     #[serde(default)]
@@ -246,21 +247,23 @@ fn read_match(words: MatchWords, field: &str, reading: &mut Reading<'_>) -> Resu
         let mut list = Vec::new();
         for (header, words) in map {
             let field = format!("{field}.{name}.{header}");
-            if header.starts_with(['@', ':']) {
+            // Claims of a token.
+            if header.starts_with('@') {
                 unchecked.push(field);
                 continue;
             }
-            list.push((header_name(&header, &field)?, words.read_header(&field)?));
+            list.push((header_field(&header, &field)?, words.read_header(&field)?));
         }
         Ok(list)
     };
-    let headers = header_list(words.headers, "headers")?;
+    let mut headers = header_list(words.headers, "headers")?;
     let without_headers = header_list(words.without_headers, "withoutHeaders")?;
     let mut query = Vec::new();
     for (name, words) in words.query_params {
         let asked = words.read_header(&format!("{field}.queryParams.{name}"))?;
         query.push((name, asked));
     }
+    headers.extend(given(words.scheme, "scheme")?.map(|scheme| (HeaderField::Scheme, scheme)));
     let condition = Match {
         path: given(words.uri, "uri")?,
         ignore_path_case: words.ignore_uri_case,

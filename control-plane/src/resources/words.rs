@@ -2,14 +2,16 @@
 
 use std::{fmt, time::Duration};
 
-use http::HeaderName;
-use selvedge_model::{FullRegex, StringMatch};
+use selvedge_model::{FullRegex, HeaderField, StringMatch, route::UnknownField};
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
 };
 
 use super::{document::wrong, typed::FieldError};
+
+/// So many characters of a regular expression that cannot be used are repeated in the message.
+const SHOWN_OF_A_REGEX: usize = 100;
 
 /// Ports on which whatever is spoken is carried as it is: numbers and ranges, such as `3306,7000-7009`.
 pub(super) const OPAQUE_PORTS_ANNOTATION: &str = "config.selvedge.io/opaque-ports";
@@ -134,8 +136,9 @@ impl StringMatchWords {
             (Some(exact), None, None) => Ok(StringMatch::Exact(exact)),
             (None, Some(prefix), None) => Ok(StringMatch::Prefix(prefix)),
             (None, None, Some(regex)) => FullRegex::new(&regex).map(StringMatch::Regex).map_err(|error| {
-                let words = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-                wrong(format!("{field}.regex"), format!("{regex:?} is no RE2 regular expression: {words}"))
+                let start = regex.chars().take(SHOWN_OF_A_REGEX).collect::<String>();
+                let message = format!("{start:?} is not an RE2 regular expression that can be used: {error}");
+                wrong(format!("{field}.regex"), message)
             }),
             (None, None, None) => Ok(StringMatch::Present),
             _ => Err(wrong(field, "gives more than one of exact, prefix and regex; keep one")),
@@ -162,10 +165,9 @@ impl StringMatchWords {
     }
 }
 
-/// A header name, in the lower case that HTTP/2 needs.
-pub(super) fn header_name(name: &str, field: &str) -> Result<HeaderName, FieldError> {
-    HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
-        .map_err(|_| wrong(field, format!("{name:?} is no header name")))
+/// What a match on the header `name` looks at.
+pub(super) fn header_field(name: &str, field: &str) -> Result<HeaderField, FieldError> {
+    name.parse().map_err(|error: UnknownField| wrong(field, error.to_string()))
 }
 
 /// A port number that something can listen on.

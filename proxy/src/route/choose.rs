@@ -190,6 +190,7 @@ fn find(bound: &Bound, request: &Request) -> Option<usize> {
     let http = &request.http;
     bound.routes.find(&RequestFacts {
         method: http.method(),
+        scheme: http.uri().scheme_str().unwrap_or("http"),
         authority: authority(http).ok()?,
         path: http.uri().path(),
         query: http.uri().query().unwrap_or_default(),

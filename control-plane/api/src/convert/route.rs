@@ -2,8 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use http::HeaderName;
-use selvedge_model::{FullRegex, Match, Order, RouteTable, Rule, StringMatch, WeightedBackend};
+use selvedge_model::{FullRegex, HeaderField, Match, Order, RouteTable, Rule, StringMatch, WeightedBackend};
 
 use super::{ConvertError, all, invalid, milliseconds, parse, required};
 use crate::wire::{self, string_match::Kind};
@@ -80,8 +79,8 @@ impl TryFrom<wire::Match> for Match {
             ignore_path_case: wanted.ignore_path_case,
             method: wanted.method.map(TryInto::try_into).transpose()?,
             authority: wanted.authority.map(TryInto::try_into).transpose()?,
-            headers: names::<HeaderName>("header name", wanted.headers)?,
-            without_headers: names::<HeaderName>("header name", wanted.without_headers)?,
+            headers: names::<HeaderField>("header name", wanted.headers)?,
+            without_headers: names::<HeaderField>("header name", wanted.without_headers)?,
             query: names::<String>("query parameter", wanted.query)?,
         })
     }

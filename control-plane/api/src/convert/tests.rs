@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::HeaderName;
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
     Backend, BackendName, ClientCertificate, ConnectionLimits, ConnectionPool, Endpoint, Endpoints,
-    FullRegex, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule,
+    FullRegex, HeaderField, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule,
     NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service,
     ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy,
     UpstreamTls, WeightedBackend, Workload, WorkloadName,
@@ -66,8 +65,10 @@ fn string_match() -> impl Strategy<Value = StringMatch> {
     ]
 }
 
-fn header_matches() -> impl Strategy<Value = Vec<(HeaderName, StringMatch)>> {
-    let name = "[a-z]([a-z0-9-]{0,8})".prop_map(|name| name.parse::<HeaderName>().expect("a valid name"));
+fn header_matches() -> impl Strategy<Value = Vec<(HeaderField, StringMatch)>> {
+    let name =
+        prop_oneof!["[a-z]([a-z0-9-]{0,8})", Just(":authority".to_owned()), Just(":scheme".to_owned())];
+    let name = name.prop_map(|name| name.parse::<HeaderField>().expect("a valid name"));
     vec((name, string_match()), 0..3)
 }
 

@@ -2,6 +2,8 @@
 
 use proptest::{collection::vec, option, prelude::*};
 
+use http::{HeaderName, HeaderValue};
+
 use super::*;
 
 /// A request that owns what [`RequestFacts`] borrow.
@@ -34,6 +36,7 @@ impl Request {
     fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
             method: &self.method,
+            scheme: "http",
             authority: &self.authority,
             path: &self.path,
             query: &self.query,
@@ -58,8 +61,8 @@ fn regex(text: &str) -> StringMatch {
     StringMatch::Regex(FullRegex::new(text).unwrap())
 }
 
-fn name(text: &'static str) -> HeaderName {
-    HeaderName::from_static(text)
+fn name(text: &'static str) -> HeaderField {
+    text.parse().unwrap()
 }
 
 fn rule(matches: Vec<Match>) -> Rule {
@@ -365,5 +368,56 @@ fn a_rule_without_matches_takes_every_request_and_a_table_may_take_none() {
         assert_eq!(table.find(&request.facts()), Some(1));
         assert_eq!(RouteTable::new(order, vec![never.clone()]).find(&request.facts()), None);
         assert_eq!(RouteTable::new(order, Vec::new()).find(&request.facts()), None);
+    }
+}
+
+#[test]
+fn an_expression_is_one_by_itself_and_cannot_leave_its_anchors() {
+    for escaping in ["a)|(?:b", "a)(?:", ")|(", "a)$|^(?:b", "(?:a", "a)"] {
+        assert!(FullRegex::new(escaping).is_err(), "{escaping}");
+    }
+    assert!(regex("a|b").is_match("a"));
+    for text in ["xa", "bx", "ax", "a\n", "\nb", ""] {
+        assert!(!regex("a|b").is_match(text), "{text:?}");
+        assert!(!regex("(?m)^a$|^b$").is_match(text), "{text:?}");
+    }
+    assert!(matches!(FullRegex::new(&"a".repeat(4097)), Err(RegexError::TooLong(4097))));
+    assert!(FullRegex::new(&"a".repeat(4096)).is_ok());
+}
+
+#[test]
+fn host_and_what_begins_with_a_colon_is_a_part_of_the_request() {
+    let matches = |field: &'static str, wanted: StringMatch, request: &Request| {
+        let one = Match { headers: vec![(name(field), wanted)], ..Match::default() };
+        one.is_match(&request.facts())
+    };
+    // As in HTTP/2, where there is no Host; and as in HTTP/1.1, where there is.
+    for request in [Request::get("/a?b=c"), Request::get("/a?b=c").header("host", b"reviews:9080")] {
+        for field in ["host", "Host", ":authority"] {
+            assert!(matches(field, exact("reviews:9080"), &request), "{field}");
+            assert!(matches(field, prefix("reviews"), &request), "{field}");
+            assert!(matches(field, regex(r"reviews(:\d+)?"), &request), "{field}");
+            assert!(matches(field, StringMatch::Present, &request), "{field}");
+            assert!(!matches(field, exact("reviews"), &request), "{field}: the port is part of it");
+        }
+        assert!(matches(":method", exact("GET"), &request));
+        assert!(matches(":path", exact("/a?b=c"), &request));
+        assert!(matches(":scheme", exact("http"), &request));
+        let without = Match { without_headers: vec![(name("host"), prefix("reviews"))], ..Match::default() };
+        assert!(!without.is_match(&request.facts()));
+    }
+    assert!(matches(":path", exact("/a"), &Request::get("/a")));
+    assert!(":status".parse::<HeaderField>().is_err());
+}
+
+#[test]
+fn the_crumbs_of_a_cookie_are_one_cookie() {
+    let crumbs = Request::get("/").header("cookie", b"a=1").header("cookie", b"user=jason");
+    let whole = Request::get("/").header("cookie", b"a=1; user=jason");
+
+    for request in [crumbs, whole] {
+        let wanted = regex("^(.*?; )?(user=jason)(;.*)?$");
+        let one = Match { headers: vec![(name("cookie"), wanted)], ..Match::default() };
+        assert!(one.is_match(&request.facts()));
     }
 }

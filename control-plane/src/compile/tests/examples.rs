@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use selvedge_model::{LoadBalancer, TrafficPolicy};
 
 use super::*;
+use crate::sources::directory;
 
 /// Every file's name and text.
 fn policies() -> BTreeMap<String, String> {
@@ -107,28 +108,32 @@ fn canary_90_10() {
 
 #[test]
 fn path_method_and_query() {
-    let (mesh, problems) = with_reviews("path-method-and-query.yaml", SUBSETS);
+    let details = format!("{MESH}{SUBSETS}").replace("reviews", "details");
+    let (mesh, problems) = compiled(&format!("{details}---\n{}", policies()["path-method-and-query.yaml"]));
 
     assert_eq!(problems, []);
-    let service = reviews(&mesh);
+    let service = service(&mesh, "details.default.svc.cluster.local", 9080, "default");
     let v1 = Some(vec![("v1".to_owned(), 1)]);
-    assert_eq!(backends(service, "/reviews", &[]), v1);
-    assert_eq!(backends(service, "/reviews/12", &[]), v1);
-    assert_eq!(backends(service, "/reviews/12", &[("x-internal", "yes")]), None);
-    assert_eq!(backends(service, "/reviews/twelve", &[]), None);
+    assert_eq!(backends(service, "/details", &[]), v1);
+    assert_eq!(backends(service, "/details/12", &[]), v1);
+    assert_eq!(backends(service, "/details/12", &[("x-internal", "yes")]), None);
+    assert_eq!(backends(service, "/details/twelve", &[]), None);
     let names: Vec<_> = service.routes.rules().iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(
         names,
-        ["VirtualService default/reviews http[0] writes", "VirtualService default/reviews http[1] reads"]
+        ["VirtualService default/details http[0] writes", "VirtualService default/details http[1] reads"]
     );
 }
 
 #[test]
 fn retries_and_timeout() {
-    let (mesh, problems) = with_reviews("retries-and-timeout.yaml", "");
+    let policies = policies();
+    let files = ["service-of-two-hosts.yaml", "retries-and-timeout.yaml"].map(|name| policies[name].as_str());
+    let (mesh, problems) = compiled(&files.join("---\n"));
 
     assert_eq!(problems, []);
-    let rule = &reviews(&mesh).routes.rules()[0];
+    let ratings = service(&mesh, "ratings.default.svc.cluster.local", 80, "default");
+    let rule = &ratings.routes.rules()[0];
     assert_eq!(rule.timeout, Some(Duration::from_secs(2)));
     assert_eq!((rule.retry.attempts, rule.retry.per_try_timeout), (3, Some(Duration::from_millis(500))));
     assert!(rule.retry.on.reset && rule.retry.on.connect_failure && rule.retry.on.refused_stream);
@@ -175,6 +180,16 @@ fn strict_except_one_port() {
     assert_eq!(problems, []);
     let policy = &mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy;
     assert_eq!((policy.rule(9080).mode, policy.rule(9090).mode), (MtlsMode::Strict, MtlsMode::Permissive));
+}
+
+#[test]
+fn all_together_are_a_directory_without_errors() {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/policies");
+    let loaded = directory::load(&directory, directory::Options::default()).unwrap();
+    let (_, between) = compile(&loaded.resources, &Settings::default(), &Mesh::default());
+
+    assert_eq!(errors(&loaded.problems), [""; 0]);
+    assert_eq!(errors(&between), [""; 0]);
 }
 
 #[test]

@@ -1,0 +1,107 @@
+//! What a match on a header looks at: a header, or a part of the request that stands elsewhere.
+//!
+//! HTTP/2 has no `Host` header and HTTP/1.1 no `:authority`: both names mean the authority, in either protocol, and as
+//! the client sent it, with its port if it gave one. Envoy reads them so too.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use http::{HeaderName, HeaderValue, header};
+use serde::{Serialize, Serializer};
+
+use super::RequestFacts;
+
+/// What a match on a header looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderField {
+    /// A header.
+    Header(HeaderName),
+    /// `host` and `:authority`.
+    Authority,
+    /// `:method`.
+    Method,
+    /// `:path`: the path as the proxy normalised it, with the query.
+    Path,
+    /// `:scheme`.
+    Scheme,
+}
+
+/// A name that no header can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the name of a header")]
+pub struct UnknownField(String);
+
+impl FromStr for HeaderField {
+    type Err = UnknownField;
+
+    /// Whatever case `name` is written in.
+    fn from_str(name: &str) -> Result<Self, UnknownField> {
+        let lower = name.to_ascii_lowercase();
+        Ok(match lower.as_str() {
+            "host" | ":authority" => Self::Authority,
+            ":method" => Self::Method,
+            ":path" => Self::Path,
+            ":scheme" => Self::Scheme,
+            lower => match HeaderName::from_bytes(lower.as_bytes()) {
+                Ok(name) => Self::Header(name),
+                Err(_) => return Err(UnknownField(name.to_owned())),
+            },
+        })
+    }
+}
+
+impl AsRef<str> for HeaderField {
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::Header(name) => name.as_str(),
+            Self::Authority => ":authority",
+            Self::Method => ":method",
+            Self::Path => ":path",
+            Self::Scheme => ":scheme",
+        }
+    }
+}
+
+impl fmt::Display for HeaderField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_ref())
+    }
+}
+
+impl Serialize for HeaderField {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_ref())
+    }
+}
+
+impl HeaderField {
+    /// What `request` has there; `None` if it has nothing.
+    pub(super) fn value<'a>(&self, request: &RequestFacts<'a>) -> Option<Cow<'a, str>> {
+        Some(match self {
+            Self::Header(name) => return header(request, name),
+            Self::Authority => Cow::Borrowed(request.authority),
+            Self::Method => Cow::Borrowed(request.method.as_str()),
+            Self::Path if request.query.is_empty() => Cow::Borrowed(request.path),
+            Self::Path => Cow::Owned(format!("{}?{}", request.path, request.query)),
+            Self::Scheme => Cow::Borrowed(request.scheme),
+        })
+    }
+}
+
+/// All values of a header, joined with `,`, the crumbs of a cookie with `; ` (RFC 9113, section 8.2.3); `None` if it is
+/// missing. Bytes that are not UTF-8 become U+FFFD, so that no client makes a header invisible to a rule by adding
+/// one to it.
+fn header<'a>(request: &RequestFacts<'a>, name: &HeaderName) -> Option<Cow<'a, str>> {
+    let values = request.headers.get_all(name).iter();
+    let mut values = values.map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
+    let first = values.next()?;
+    let Some(second) = values.next() else {
+        return Some(first);
+    };
+    let between = if *name == header::COOKIE { "; " } else { "," };
+    let mut joined = first.into_owned();
+    for value in std::iter::once(second).chain(values) {
+        joined.push_str(between);
+        joined.push_str(&value);
+    }
+    Some(Cow::Owned(joined))
+}
