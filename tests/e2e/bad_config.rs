@@ -168,3 +168,73 @@ fn route(host: &str, destinations: &str) -> String {
 fn write(directory: &Path, file: &str, text: &str) {
     std::fs::write(directory.join(file), text).unwrap();
 }
+
+/// STRICT, with one field that nobody can read.
+const BAD_POLICY: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: strict}\nspec:\n  \
+                          mtls: {mode: STRICT}\n  selector: {matchLabels: {app: reviews}}\n  portLevelMtls: \
+                          {eighty: {mode: STRICT}}\n";
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_used_lets_no_plaintext_in_from_the_first_moment_on() {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    mesh.service("reviews", 9080);
+    mesh.write("policy.yaml", BAD_POLICY).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("frontend"), Spec::reviews(V1, "v1")]).await.unwrap();
+    let inbound = mesh.workload(V1).inbound;
+    let plaintext = async || call::send(inbound, call::to("reviews:9080", "/")).await.unwrap();
+
+    let problem = reported(&mesh, "policy.yaml", "mutual TLS only").await;
+    assert_eq!(problem["severity"], "error", "{problem}");
+    let refused = plaintext().await;
+    assert_eq!(refused.status, 403, "{}", refused.summary());
+    assert!(refused.proxy_error().unwrap().contains("which cannot be used"), "{}", refused.summary());
+    let meshed = mesh.workload("frontend").call(call::to("reviews:9080", "/")).await.unwrap();
+    assert_eq!(meshed.status, 200, "{}", meshed.summary());
+
+    // Over a restart too, and until it is mended.
+    mesh.kill_control_plane().await.unwrap();
+    mesh.start_control_plane().await.unwrap();
+    assert_eq!(plaintext().await.status, 403);
+    mesh.write("policy.yaml", &BAD_POLICY.replace("eighty", "80").replace("STRICT", "PERMISSIVE")).unwrap();
+    poll(SOON, "what can be used is in force", async || {
+        let answer = plaintext().await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.summary()) }
+    })
+    .await;
+    // Then it has a good version, which stays.
+    mesh.write("policy.yaml", BAD_POLICY).unwrap();
+    reported(&mesh, "policy.yaml", "last good version stays in use").await;
+    assert_eq!(plaintext().await.status, 200);
+}
+
+#[test]
+fn check_says_what_a_policy_that_cannot_be_used_is_taken_for() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "policy.yaml", BAD_POLICY);
+    write(directory.path(), "broken.yaml", "kind: PeerAuthentication\nmetadata: {name: [\n");
+
+    let output =
+        Command::new(SELVEDGE).args(["check", "--config-dir"]).arg(directory.path()).output().unwrap();
+
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    for (place, words) in [
+        ("policy.yaml:7", "the workloads of namespace default that it selects take mutual TLS only"),
+        ("broken.yaml:2", "every workload of the mesh takes mutual TLS only"),
+    ] {
+        let found = said.lines().any(|line| line.contains(place) && line.contains(words));
+        assert!(found, "no line with {place} and {words:?} in:\n{said}");
+    }
+}
+
+#[test]
+fn the_examples_are_a_directory_without_errors() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies");
+
+    let output = Command::new(SELVEDGE).args(["check", "--config-dir", examples]).output().unwrap();
+
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("\n0 errors, "), "{said}");
+}

@@ -24,6 +24,8 @@ type Rule = Document<DestinationRuleSpec>;
 pub(super) struct RuleSet<'a> {
     policy: (&'a Rule, &'a PolicyBlocks),
     subsets: Vec<(&'a Rule, &'a Subset)>,
+    /// The first of them that cannot be used: nothing is sent to the host.
+    unusable: Option<&'a Rule>,
 }
 
 /// Every rule, by namespace and host pattern.
@@ -56,7 +58,8 @@ impl<'a> DestinationRules<'a> {
                 Some(set) => set.join(rule, problems),
                 None => {
                     let subsets = rule.spec.subsets.iter().map(|subset| (rule, subset)).collect();
-                    sets.push(RuleSet { policy: (rule, &rule.spec.policy), subsets });
+                    let unusable = rule.unusable.then_some(rule);
+                    sets.push(RuleSet { policy: (rule, &rule.spec.policy), subsets, unusable });
                 }
             }
         }
@@ -90,6 +93,12 @@ impl<'a> DestinationRules<'a> {
     fn in_namespace(&self, namespace: &str, host: &str, client: Option<&str>) -> Option<&RuleSet<'a>> {
         let seen = |set: &&RuleSet<'a>| set.policy.0.spec.export_to.includes(namespace, client);
         let matching = self.namespaces.get(namespace)?.iter();
+        // Whether a closer rule would overrule one that cannot be used, nobody knows.
+        let mut unusable = matching.clone().filter(|(pattern, _)| closeness(pattern, host).is_some());
+        let unusable = unusable.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some()));
+        if unusable.is_some() {
+            return unusable;
+        }
         let matching =
             matching.filter_map(|(pattern, sets)| Some((closeness(pattern, host)?, sets.iter().find(seen)?)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, set)| set)
@@ -119,6 +128,7 @@ fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problem
 impl<'a> RuleSet<'a> {
     /// Adds a later rule of the same namespace for the same host.
     fn join(&mut self, rule: &'a Rule, problems: &mut Problems) {
+        self.unusable = self.unusable.or(rule.unusable.then_some(rule));
         if rule.spec.policy != PolicyBlocks::default() {
             let first = self.policy.0;
             let message = format!(
@@ -173,6 +183,12 @@ impl<'a> RuleSet<'a> {
             let Some(message) = tls.and_then(|tls| conflict(&tls, labels, endpoints)) else { continue };
             problems.warning(rule, field, message);
         }
+    }
+
+    /// Why nothing may be sent to the host, if that is so.
+    pub(super) fn refusal(&self, host: &str) -> Option<String> {
+        let rule = self.unusable?;
+        Some(format!("{} ({}) cannot be used, so nothing is sent to {host}", rule.name, rule.place()))
     }
 
     /// The names of the subsets, for error messages.

@@ -14,41 +14,50 @@ type Policy = Document<PeerAuthenticationSpec>;
 pub(super) struct Policies<'a> {
     mesh: Option<&'a Policy>,
     namespaces: BTreeMap<&'a str, &'a Policy>,
-    /// Those with a selector, oldest first.
+    /// Those with a selector, oldest first; before them those that cannot be used.
     selecting: Vec<&'a Policy>,
 }
 
 impl<'a> Policies<'a> {
     pub(super) fn new(resources: &'a Resources, settings: &Settings, problems: &mut Problems) -> Self {
         let mut policies = Self { mesh: None, namespaces: BTreeMap::new(), selecting: Vec::new() };
-        for policy in &resources.peer_authentications {
-            let policy: &Policy = policy;
-            let namespace = &*policy.name.namespace;
-            let in_root = namespace == settings.root_namespace;
-            if !policy.spec.selector.is_empty() {
-                if in_root {
-                    let message = "has no effect in the root namespace; move it to its workloads' namespace";
-                    problems.error_alone(policy, "spec.selector", message);
-                } else {
-                    policies.selecting.push(policy);
-                }
-                continue;
-            }
-            let level = if in_root { "the mesh" } else { "this namespace" };
-            let winner = match in_root {
-                true => *policies.mesh.get_or_insert(policy),
-                false => *policies.namespaces.entry(namespace).or_insert(policy),
-            };
-            if !std::ptr::eq(winner, policy) {
-                let message = format!(
-                    "has no effect: {} ({}) comes first for {level}; remove one of them",
-                    winner.name,
-                    winner.place()
-                );
-                problems.error(policy, "", message);
-            }
+        // What cannot be used is first at its level: nobody knows what it says, so nobody else can overrule it.
+        let all = || resources.peer_authentications.iter().map(|policy| -> &'a Policy { policy });
+        for policy in all().filter(|policy| policy.unusable).chain(all().filter(|policy| !policy.unusable)) {
+            policies.add(policy, settings, problems);
         }
         policies
+    }
+
+    fn add(&mut self, policy: &'a Policy, settings: &Settings, problems: &mut Problems) {
+        let namespace = &*policy.name.namespace;
+        let in_root = namespace == settings.root_namespace;
+        if namespace.is_empty() || (policy.spec.any_workload && !in_root) {
+            self.selecting.push(policy);
+            return;
+        }
+        if !policy.spec.selector.is_empty() {
+            if in_root {
+                let message = "has no effect in the root namespace; move it to its workloads' namespace";
+                problems.error_alone(policy, "spec.selector", message);
+            } else {
+                self.selecting.push(policy);
+            }
+            return;
+        }
+        let level = if in_root { "the mesh" } else { "this namespace" };
+        let winner = match in_root {
+            true => *self.mesh.get_or_insert(policy),
+            false => *self.namespaces.entry(namespace).or_insert(policy),
+        };
+        if !std::ptr::eq(winner, policy) {
+            let message = format!(
+                "has no effect: {} ({}) comes first for {level}; remove one of them",
+                winner.name,
+                winner.place()
+            );
+            problems.error(policy, "", message);
+        }
     }
 
     /// What a workload with `labels` in `namespace` lets in.
@@ -96,11 +105,16 @@ impl<'a> Policies<'a> {
         labels: &BTreeMap<String, String>,
     ) -> impl Iterator<Item = &'a Policy> {
         self.selecting.iter().copied().filter(move |policy| {
-            &*policy.name.namespace == namespace && selects(&policy.spec.selector, labels)
+            let here = policy.name.namespace.is_empty() || &*policy.name.namespace == namespace;
+            here && (policy.spec.any_workload || selects(&policy.spec.selector, labels))
         })
     }
 }
 
 fn rule(policy: &Policy, mode: Option<selvedge_model::MtlsMode>) -> Option<MtlsRule> {
-    Some(MtlsRule { mode: mode?, name: policy.name.to_string().into() })
+    let name = match policy.unusable {
+        true => format!("{} ({}), which cannot be used", policy.name, policy.place()),
+        false => policy.name.to_string(),
+    };
+    Some(MtlsRule { mode: mode?, name: name.into() })
 }

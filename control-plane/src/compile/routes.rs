@@ -324,6 +324,9 @@ impl Backends<'_> {
             return self.whole(known, name);
         };
         let rules = self.routing.rules.find(self.client, known);
+        if let Some(why) = rules.and_then(|rules| rules.refusal(&known.host)) {
+            return broken(name, "host", &why);
+        }
         if let Some((labels, policy)) =
             rules.and_then(|rules| rules.subset(&subset, known, name.service.port))
         {
@@ -341,8 +344,11 @@ impl Backends<'_> {
     }
 
     fn whole(&self, known: &KnownHost<'_>, name: BackendName) -> Backend {
-        let policy =
-            self.routing.rules.find(self.client, known).map(|rules| rules.policy(known, name.service.port));
+        let rules = self.routing.rules.find(self.client, known);
+        if let Some(why) = rules.and_then(|rules| rules.refusal(&known.host)) {
+            return broken(name, "host", &why);
+        }
+        let policy = rules.map(|rules| rules.policy(known, name.service.port));
         Backend { name, labels: BTreeMap::new(), policy: policy.unwrap_or_default(), broken: None }
     }
 }

@@ -239,7 +239,9 @@ impl<'a> Catalog<'a> {
         for document in &resources.services {
             catalog.add_service(document, settings);
         }
-        for document in &resources.service_entries {
+        // What cannot be used comes last: it only keeps its hosts from being nobody's.
+        let entries = || resources.service_entries.iter();
+        for document in entries().filter(|entry| !entry.unusable).chain(entries().filter(|entry| entry.unusable)) {
             for index in 0..document.spec.hosts.len() {
                 catalog.add_entry(document, index, settings, problems);
             }
@@ -288,6 +290,10 @@ impl<'a> Catalog<'a> {
             return problems.error(document, &field, message);
         }
         let source = Source::Entry(document);
+        if document.unusable {
+            self.add_unusable(&host, document);
+            return;
+        }
         let known = match self.hosts.get_mut(&host) {
             None => {
                 self.insert(KnownHost::new(Arc::clone(&host), namespace, source));
@@ -315,6 +321,22 @@ impl<'a> Catalog<'a> {
                 port.protocol,
                 PortSource { source, below_wildcard: false, alias_of: None },
             );
+        }
+    }
+
+    /// Adds what nobody else has of a host of a `ServiceEntry` that cannot be used.
+    fn add_unusable(&mut self, host: &Arc<str>, document: &'a Document<ServiceEntrySpec>) {
+        let (namespace, source) = (&*document.name.namespace, Source::Entry(document));
+        if !self.hosts.contains_key(host) {
+            self.insert(KnownHost::new(Arc::clone(host), namespace, source));
+        }
+        let known = self.hosts.get_mut(host).filter(|known| known.namespace == namespace);
+        let Some(known) = known.filter(|known| matches!(known.first, Source::Entry(_))) else { return };
+        for port in &document.spec.ports {
+            if !known.sources.contains_key(&port.number) {
+                let source = PortSource { source, below_wildcard: false, alias_of: None };
+                known.add(port.number, port.protocol, source);
+            }
         }
     }
 

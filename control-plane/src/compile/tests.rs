@@ -17,14 +17,17 @@ mod owners;
 mod policies;
 mod revocations;
 mod tcp;
+mod unusable;
 
 /// Everything that `text` says, and what is wrong with it.
 fn resources(text: &str) -> (Resources, Vec<Problem>) {
     let (mut resources, mut problems) = (Resources::default(), Vec::new());
     for decoded in decode(text, &Arc::from(Path::new("mesh.yaml")), "default") {
         problems.extend(decoded.problems);
-        if let Outcome::Understood(resource) = decoded.outcome {
-            resources.push(resource);
+        match (decoded.outcome, decoded.stand_in) {
+            (Outcome::Understood(resource), _) => resources.push(resource),
+            (_, Some(stand_in)) => resources.push(stand_in.resource),
+            _ => {}
         }
     }
     (resources, problems)

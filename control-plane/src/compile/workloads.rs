@@ -10,7 +10,7 @@ use std::{
 };
 
 use selvedge_model::{
-    Endpoint, Host, InboundPolicy, NamedEndpoint, Place, Protocol, SpiffeId, Workload, WorkloadName,
+    Endpoint, Host, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Place, Protocol, SpiffeId, Workload, WorkloadName,
     snapshot::Occupant,
 };
 
@@ -38,6 +38,14 @@ impl<'a> Source<'a> {
         match self {
             Self::Entry(document) => &document.name,
             Self::Pod(document) => &document.name,
+        }
+    }
+
+    /// Whether its document cannot be used, so that nobody knows which policies select it.
+    fn is_unusable(self) -> bool {
+        match self {
+            Self::Entry(document) => document.unusable,
+            Self::Pod(_) => false,
         }
     }
 
@@ -235,6 +243,13 @@ impl<'a> Known<'a> {
     }
 }
 
+/// What a workload takes of which nobody knows which policies select it.
+fn strict(document: &DocumentName) -> InboundPolicy {
+    let name = format!("{document}, which cannot be used");
+    let default = MtlsRule { mode: MtlsMode::Strict, name: name.into() };
+    InboundPolicy { default, ports: BTreeMap::new() }
+}
+
 /// The identity that a client expects at `port`: none where it must call in plaintext.
 pub(super) fn expected_identity(
     meshed: bool,
@@ -316,7 +331,10 @@ impl<'a> Workloads<'a> {
             (Err(error), _) | (_, Err(error)) => return source.error(problems, error.to_string()),
         };
         policies.report_losers(&name, labels, problems);
-        let policy = policies.find(namespace, labels);
+        let policy = match source.is_unusable() {
+            true => strict(document),
+            false => policies.find(namespace, labels),
+        };
         let index = self.list.len();
         let hosts = source.hosts();
         for host in &hosts {

@@ -15,6 +15,7 @@ use super::{
     node::{Lines, Node, Value},
     peer_authentication, pod, revocation, service, service_entry,
     typed::{self, FieldError, Seen, UnknownField},
+    unusable::{self, StandIn},
     virtual_service, words, workload_entry,
 };
 use crate::problem::{DocumentName, Problem, Severity};
@@ -49,6 +50,16 @@ pub(crate) const KINDS: &[(&str, &[&str])] = &[
     ("Revocation", OURS),
 ];
 
+/// The kinds that say who may do what. One that cannot be used, or has a field that nobody understands, is read as
+/// [strictly as it may be meant](super::unusable).
+pub(super) const POLICIES: &[&str] = &["PeerAuthentication"];
+
+/// The groups that have policies only.
+pub(super) const GROUPS_OF_POLICIES: &[&str] = &["security.istio.io"];
+
+/// Kinds of those groups that nothing acts on yet.
+const POLICIES_TO_COME: &[&str] = &["AuthorizationPolicy", "RequestAuthentication"];
+
 /// Kinds whose objects live in no namespace.
 const CLUSTER_WIDE: &[&str] = &["Namespace", "GatewayClass"];
 
@@ -65,6 +76,8 @@ pub struct Decoded {
     pub outcome: Outcome,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
+    /// If it failed, what counts in its place as long as there is no good version.
+    pub stand_in: Option<StandIn>,
     /// The part of the text that it stands in.
     pub chunk: Chunk,
 }
@@ -116,7 +129,10 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
             error.line = Some(chunk.lines_before + error.line.unwrap_or(1));
             let name = guessed_name(&chunk.text, default_namespace);
             let problem = place.problem(name.as_ref(), Severity::Error, error);
-            vec![place.decoded(chunk.first, chunk.lines_before + 1, name, Outcome::Failed, vec![problem])]
+            let line = chunk.lines_before + 1;
+            let stand_in = unusable::of_text(&chunk.text, name.as_ref(), path, line);
+            let failed = place.decoded(chunk.first, line, name, Outcome::Failed, vec![problem]);
+            vec![Decoded { stand_in, ..failed }]
         }
     }
 }
@@ -220,6 +236,27 @@ impl Place<'_> {
     }
 
     fn read(&self, node: &Node, index: usize) -> Decoded {
+        let mut decoded = self.read_as_written(node, index);
+        if matches!(decoded.outcome, Outcome::Failed) {
+            let (name, origin) = (decoded.name.as_ref(), self.origin(node, index));
+            decoded.stand_in = unusable::of_document(node, name, &origin, self.default_namespace);
+        }
+        decoded
+    }
+
+    fn origin(&self, node: &Node, index: usize) -> Origin {
+        match self.path {
+            None => Origin::CLUSTER,
+            Some(path) => Origin {
+                path: Some(Arc::clone(path)),
+                index,
+                line: node.line,
+                lines: Some(Arc::new(Lines::of(node))),
+            },
+        }
+    }
+
+    fn read_as_written(&self, node: &Node, index: usize) -> Decoded {
         let failed = |name: Option<DocumentName>, error: FieldError| {
             let problem = self.problem(name.as_ref(), Severity::Error, error);
             self.decoded(index, node.line, name, Outcome::Failed, vec![problem])
@@ -250,6 +287,9 @@ impl Place<'_> {
                 None => format!("{kind} ({version}) is not acted on"),
             };
             let line = node.field("kind").map_or(node.line, |entry| entry.line);
+            if may_be_a_policy(kind, version) {
+                return failed(name, at(line, "", message));
+            }
             let problem = self.problem(name.as_ref(), Severity::NotActedOn, at(line, "", message));
             return self.decoded(index, node.line, name, Outcome::NotActedOn, vec![problem]);
         }
@@ -262,15 +302,7 @@ impl Place<'_> {
             let line = metadata.map_or(node.line, |entry| entry.line);
             return failed(Some(name), at(line, "metadata", message));
         }
-        let origin = match self.path {
-            None => Origin::CLUSTER,
-            Some(path) => Origin {
-                path: Some(Arc::clone(path)),
-                index,
-                line: node.line,
-                lines: Some(Arc::new(Lines::of(node))),
-            },
-        };
+        let origin = self.origin(node, index);
         match read_kind(node, &name, &origin) {
             Ok((resource, remarks)) => {
                 let problems = remarks
@@ -294,7 +326,7 @@ impl Place<'_> {
         outcome: Outcome,
         problems: Vec<Problem>,
     ) -> Decoded {
-        Decoded { index, line, name, outcome, problems, chunk: self.chunk.clone() }
+        Decoded { index, line, name, outcome, problems, stand_in: None, chunk: self.chunk.clone() }
     }
 
     fn problem(&self, name: Option<&DocumentName>, severity: Severity, error: FieldError) -> Problem {
@@ -310,9 +342,20 @@ impl Place<'_> {
     }
 }
 
+/// Whether a document of `kind` of `version`, which nothing acts on, was to be a policy.
+fn may_be_a_policy(kind: &str, version: &str) -> bool {
+    let of_policies = GROUPS_OF_POLICIES.iter().any(|group| version.starts_with(group));
+    let known = POLICIES_TO_COME.contains(&kind);
+    POLICIES.iter().any(|policy| policy.eq_ignore_ascii_case(kind)) || (of_policies && !known)
+}
+
 type Remarks = Vec<(Severity, FieldError)>;
 
-fn read_kind(node: &Node, name: &DocumentName, origin: &Origin) -> Result<(Resource, Remarks), FieldError> {
+pub(super) fn read_kind(
+    node: &Node,
+    name: &DocumentName,
+    origin: &Origin,
+) -> Result<(Resource, Remarks), FieldError> {
     let document = Source { node, name, origin };
     match &*name.kind {
         "Namespace" => document.whole(|words, reading| namespace::read(&words, reading), Resource::Namespace),
@@ -394,6 +437,14 @@ impl Source<'_> {
             reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
         }
         let spec = read(words, &mut reading)?;
+        if POLICIES.contains(&&*self.name.kind)
+            && let Some(UnknownField { field, line }) = reading.unknown.first()
+        {
+            // Read over, the policy may let in what it was to keep out.
+            let message =
+                "is not a field of this policy, so nobody knows what is meant; correct or remove it";
+            return Err(FieldError { line: Some(*line), ..wrong(field, message) });
+        }
         let noted = reading.remarks;
         let mut remarks: Remarks = Vec::new();
         for (severity, field, message) in noted {
@@ -407,7 +458,7 @@ impl Source<'_> {
         }
         remarks.sort_by_key(|(_, error)| error.line);
         let (name, origin) = (self.name.clone(), self.origin.clone());
-        Ok((wrap(Arc::new(Document { name, metadata, origin, spec })), remarks))
+        Ok((wrap(Arc::new(Document { name, metadata, origin, spec, unusable: false })), remarks))
     }
 
     fn metadata(&self) -> Result<(Metadata, Vec<UnknownField>), FieldError> {

@@ -32,6 +32,8 @@ pub struct Document<T> {
     pub origin: Origin,
     /// What it says.
     pub spec: T,
+    /// Whether it cannot be used, and this is what it is [taken for](super::unusable) instead.
+    pub unusable: bool,
 }
 
 /// The part of `metadata` that we read.

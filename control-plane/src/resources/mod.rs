@@ -18,6 +18,7 @@ pub mod revocation;
 pub mod service;
 pub mod service_entry;
 mod typed;
+pub mod unusable;
 pub mod virtual_service;
 mod words;
 pub mod workload_entry;
@@ -36,6 +37,7 @@ pub use self::{
     revocation::RevocationSpec,
     service::ServiceSpec,
     service_entry::ServiceEntrySpec,
+    unusable::StandIn,
     virtual_service::VirtualServiceSpec,
     words::port_ranges,
     workload_entry::WorkloadEntrySpec,
@@ -123,6 +125,11 @@ impl Resource {
     /// Its labels, annotations and age.
     pub fn metadata(&self) -> &Metadata {
         of_any_kind!(self, document => &document.metadata)
+    }
+
+    /// Whether it stands in for a document that cannot be used.
+    pub fn is_stand_in(&self) -> bool {
+        of_any_kind!(self, document => document.unusable)
     }
 
     /// Where it stands.

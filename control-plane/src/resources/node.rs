@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_saphyr::Spanned;
 
-use super::typed::FieldError;
+use super::typed::{FieldError, camel_case};
 
 /// Limits for one document; far above any real one, far below what would hurt.
 const MAX_NODES: usize = 200_000;
@@ -106,6 +106,57 @@ impl Node {
         }
     }
 
+    /// Whether this or anything below is a map with the field `key`, and that not null.
+    pub(crate) fn has_field(&self, key: &str) -> bool {
+        match &self.value {
+            Value::Map(entries) => {
+                self.field(key).is_some() || entries.iter().any(|entry| entry.node.has_field(key))
+            }
+            Value::List(items) => items.iter().any(|item| item.has_field(key)),
+            _ => false,
+        }
+    }
+
+    /// Takes out the field at `path`, as errors name it, or if it is not there the nearest that holds it; which one
+    /// that was.
+    pub(crate) fn take_out(&mut self, path: &str) -> Option<String> {
+        let taken = self.take_out_below(path, true)?;
+        Some(path[..taken].to_owned())
+    }
+
+    /// How much of `path` names what was taken out.
+    fn take_out_below(&mut self, path: &str, root: bool) -> Option<usize> {
+        let named = |shown: String| {
+            let after = path.strip_prefix(&shown)?;
+            (after.is_empty() || after.starts_with(['.', '['])).then_some(shown.len())
+        };
+        match &mut self.value {
+            Value::Map(entries) => {
+                let lengths = entries.iter().enumerate().filter_map(|(place, entry)| {
+                    let as_camel = named(shown(&camel_case(&entry.key), root));
+                    Some((named(shown(&entry.key, root)).or(as_camel)?, place))
+                });
+                let (length, place) = lengths.max()?;
+                let below = entries[place].node.take_out_below(&path[length..], false);
+                if below.is_none() {
+                    entries.remove(place);
+                }
+                Some(length + below.unwrap_or(0))
+            }
+            Value::List(items) => {
+                let lengths =
+                    (0..items.len()).filter_map(|place| Some((named(format!("[{place}]"))?, place)));
+                let (length, place) = lengths.max()?;
+                let below = items[place].take_out_below(&path[length..], false);
+                if below.is_none() {
+                    items.remove(place);
+                }
+                Some(length + below.unwrap_or(0))
+            }
+            _ => None,
+        }
+    }
+
     /// Adds `by` to the line of this node and all below.
     pub(crate) fn shift_lines(&mut self, by: u64) {
         self.line += by;
@@ -133,6 +184,15 @@ impl Node {
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
         }
+    }
+}
+
+/// How a path names the field `key`.
+fn shown(key: &str, root: bool) -> String {
+    match key {
+        key if key.contains(['.', '[', '/']) => format!("[{key}]"),
+        key if root => key.to_owned(),
+        key => format!(".{key}"),
     }
 }
 

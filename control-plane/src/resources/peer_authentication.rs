@@ -15,6 +15,8 @@ use super::{
 pub struct PeerAuthenticationSpec {
     /// The labels of the workloads that it is for; empty = all of its namespace (or of the mesh).
     pub selector: BTreeMap<String, String>,
+    /// Of one that cannot be used: whether its selector cannot be read, so that it may be for each workload.
+    pub any_workload: bool,
     /// The mode; `None` = as the next wider document says.
     pub mode: Option<MtlsMode>,
     /// Modes by workload port; `None` = `mode`.
@@ -80,5 +82,5 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PeerAuthen
         reading.error("spec.portLevelMtls", message);
         ports.clear();
     }
-    Ok(PeerAuthenticationSpec { selector, mode: words.mtls.mode.read(), ports })
+    Ok(PeerAuthenticationSpec { selector, any_workload: false, mode: words.mtls.mode.read(), ports })
 }

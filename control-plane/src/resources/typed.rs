@@ -156,7 +156,7 @@ impl<'de> At<'de, '_> {
 }
 
 /// `max_connections` -> `maxConnections`.
-fn camel_case(snake: &str) -> String {
+pub(super) fn camel_case(snake: &str) -> String {
     let mut words = snake.split('_');
     let mut camel = words.next().unwrap_or_default().to_owned();
     for word in words {

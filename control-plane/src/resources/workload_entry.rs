@@ -17,6 +17,8 @@ use super::{
 
 /// The label that says that a workload has a sidecar.
 const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+/// What the label may say: Istio's two words, and nothing.
+const TLS_MODES: [&str; 3] = ["istio", "disabled", ""];
 /// The annotation that says where a workload's inbound listener is.
 pub(super) const INBOUND_ANNOTATION: &str = "config.selvedge.io/inbound";
 
@@ -67,6 +69,7 @@ pub(super) fn read(
         let port = port_number(number, &format!("{field}.ports.{name}"))?;
         ports.insert(name, port);
     }
+    let said_here = words.labels.contains_key(TLS_MODE_LABEL);
     let mut labels = metadata.labels.clone();
     labels.extend(words.labels);
     let service_account = words.service_account.unwrap_or_else(|| "default".to_owned());
@@ -83,6 +86,13 @@ pub(super) fn read(
             wrong(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message)
         })?),
     };
+    if let Some(mode) = labels.get(TLS_MODE_LABEL).filter(|mode| !TLS_MODES.contains(&mode.as_str())) {
+        let message = format!(
+            "{mode:?} says neither that there is a sidecar (istio) nor that there is none (disabled)"
+        );
+        let holder = if said_here { field } else { "metadata" };
+        return Err(wrong(format!("{holder}.labels[{TLS_MODE_LABEL}]"), message));
+    }
     let meshed = is_meshed(&labels);
     if inbound.is_some() && !meshed {
         let message = format!("has no effect without the label {TLS_MODE_LABEL}: istio");

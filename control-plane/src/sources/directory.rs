@@ -16,13 +16,13 @@ use time::OffsetDateTime;
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use super::{
-    Loaded,
+    Loaded, consequence,
     files::{Scan, Seen, scan},
     last_good::{Kept, LastGood},
 };
 use crate::{
     problem::{DocumentName, Problem, Severity},
-    resources::{Decoded, Outcome, Resource, Resources, decode},
+    resources::{Decoded, Outcome, Resource, Resources, StandIn, decode, unusable},
 };
 
 /// How a directory is followed.
@@ -222,7 +222,11 @@ impl Directory {
         whole.keep_unnamed();
         for (path, why) in unread {
             whole.problems.push(Problem::with_path(Severity::Error, path, why));
+            // Of what was never read nobody knows whether it holds a policy. Without the root there is no mesh at all.
             whole.keep_below(path);
+            if !whole.holds_below(path) && path != self.root {
+                whole.stand_in(whole.problems.len() - 1, unusable::of_path(path));
+            }
         }
         let (resources, mut problems, kept) = whole.finish();
         // Until the root has been read once, nothing says that a saved document is gone.
@@ -252,8 +256,10 @@ struct Assembly<'a> {
     chosen: BTreeMap<DocumentName, (Place, Kept)>,
     /// Where each name was first met, whether understood or not.
     taken: BTreeMap<DocumentName, String>,
-    /// Files with a malformed document that nobody can name, and the problem that says so.
-    unnamed: Vec<(PathBuf, usize)>,
+    /// Files with a malformed document that nobody can name, the problem that says so, and what it is taken for.
+    unnamed: Vec<(PathBuf, usize, Option<StandIn>)>,
+    /// What stands in for documents that cannot be used and have no last good version.
+    stand_ins: Vec<Resource>,
     problems: Vec<Problem>,
 }
 
@@ -264,6 +270,7 @@ impl<'a> Assembly<'a> {
             chosen: BTreeMap::new(),
             taken: BTreeMap::new(),
             unnamed: Vec::new(),
+            stand_ins: Vec::new(),
             problems: Vec::new(),
         }
     }
@@ -286,6 +293,10 @@ impl<'a> Assembly<'a> {
                     ),
                     alone: false,
                 });
+                let first = self.chosen.get(name).map(|(_, kept)| &kept.resource);
+                if let Some(stand_in) = unusable::of_passed_over(first, resource) {
+                    self.stand_in(self.problems.len() - 1, stand_in);
+                }
             }
             (Outcome::Understood(resource), None) => {
                 let name = resource.name().clone();
@@ -302,38 +313,53 @@ impl<'a> Assembly<'a> {
         let start = self.problems.len();
         self.problems.extend_from_slice(&document.problems);
         let Some(name) = &document.name else {
-            self.unnamed.push((place.2, start));
+            self.unnamed.push((place.2, start, document.stand_in.clone()));
             return;
         };
         if self.taken.contains_key(name) {
-            return;
+            // Another one of its name is in use, which does not make good for a policy.
+            let policy = document.stand_in.clone().filter(|stand_in| unusable::is_policy(&stand_in.resource));
+            return policy.into_iter().for_each(|stand_in| self.stand_in(start, stand_in));
         }
         self.taken.insert(name.clone(), here);
         let kept = self.last_good.find(name).cloned();
-        let consequence = match &kept {
-            Some(_) => "; its last good version stays in use",
-            None => "; nothing of it is in use",
-        };
+        let good = kept.as_ref().map(|kept| &kept.resource);
         if let Some(problem) = self.problems.get_mut(start) {
-            problem.message.push_str(consequence);
+            problem.message.push_str(&consequence(good, document.stand_in.as_ref()));
         }
-        if let Some(kept) = kept {
-            self.chosen.insert(name.clone(), (place, kept));
+        match (kept, &document.stand_in) {
+            (Some(kept), _) => drop(self.chosen.insert(name.clone(), (place, kept))),
+            (None, Some(stand_in)) => self.stand_ins.push(stand_in.resource.clone()),
+            (None, None) => {}
         }
+    }
+
+    /// Takes `stand_in` into use, and says so where the problem is told.
+    fn stand_in(&mut self, problem: usize, stand_in: StandIn) {
+        if let Some(problem) = self.problems.get_mut(problem) {
+            problem.message.push_str(&format!("; {}", stand_in.words));
+        }
+        self.stand_ins.push(stand_in.resource);
     }
 
     /// Keeps what a malformed document may have been: all that its file once held and no longer names.
     fn keep_unnamed(&mut self) {
-        for (path, problem) in std::mem::take(&mut self.unnamed) {
+        for (path, problem, stand_in) in std::mem::take(&mut self.unnamed) {
             let names = self.keep_below(&path);
             if let Some(problem) = self.problems.get_mut(problem).filter(|_| !names.is_empty()) {
-                problem.message.push_str(&format!("; {} stays in use as it was", names.join(", ")));
+                let listed: Vec<_> = names.iter().map(ToString::to_string).collect();
+                problem.message.push_str(&format!("; {} stays in use as it was", listed.join(", ")));
+            }
+            if let Some(stand_in) = stand_in
+                && !names.iter().any(|name| name.kind == stand_in.resource.name().kind)
+            {
+                self.stand_in(problem, stand_in);
             }
         }
     }
 
     /// Keeps the last good version of every document at or below `path` that was not met.
-    fn keep_below(&mut self, path: &Path) -> Vec<String> {
+    fn keep_below(&mut self, path: &Path) -> Vec<DocumentName> {
         let mut names = Vec::new();
         for (name, kept) in self.last_good.all() {
             let origin = kept.resource.origin();
@@ -343,10 +369,15 @@ impl<'a> Assembly<'a> {
                 let place = (created.is_none(), created, file.to_path_buf(), origin.index);
                 self.taken.insert(name.clone(), origin.to_string());
                 self.chosen.insert(name.clone(), (place, kept.clone()));
-                names.push(name.to_string());
+                names.push(name.clone());
             }
         }
         names
+    }
+
+    /// Whether anything in use is from `path` or below.
+    fn holds_below(&self, path: &Path) -> bool {
+        self.chosen.values().any(|((_, _, file, _), _)| file.starts_with(path))
     }
 
     fn finish(self) -> (Resources, Vec<Problem>, BTreeMap<DocumentName, Kept>) {
@@ -354,8 +385,9 @@ impl<'a> Assembly<'a> {
             self.chosen.values().map(|(place, kept)| (place, &kept.resource)).collect();
         in_order.sort_by_key(|(place, _)| *place);
         let mut resources = Resources::default();
-        for (_, resource) in in_order {
-            resources.push(resource.clone());
+        let in_use = in_order.into_iter().map(|(_, resource)| resource.clone());
+        for resource in in_use.chain(self.stand_ins) {
+            resources.push(resource);
         }
         let kept = self.chosen.into_iter().map(|(name, (_, kept))| (name, kept)).collect();
         (resources, self.problems, kept)

@@ -1,7 +1,8 @@
 //! The configuration files below a directory, as they are at this moment.
 //!
 //! Symbolic links are followed, because a ConfigMap's mount consists of them; hidden entries are not
-//! looked into, because that mount keeps its versions in some. A directory that was already visited
+//! looked into, because that mount keeps its versions in some; nor is a file system's `lost+found`, which only root
+//! may read. A directory that was already visited
 //! (a link to a parent, say) is not visited again.
 
 use std::{
@@ -76,7 +77,8 @@ impl Walk {
     }
 
     fn entry(&mut self, path: PathBuf, depth: usize) {
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".") || name == "lost+found";
+        let hidden = path.file_name().is_some_and(hidden);
         if hidden {
             return;
         }

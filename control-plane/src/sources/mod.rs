@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     problem::{DocumentName, Problem},
-    resources::Resources,
+    resources::{Resource, Resources, StandIn},
 };
 
 /// All that a source has, at one moment.
@@ -38,6 +38,15 @@ pub struct Object {
     pub generation: i64,
     /// Of a route, its `spec.parentRefs`.
     pub parents: Option<Arc<serde_json::Value>>,
+}
+
+/// What is in use of a document that cannot be used: its last good version, or else what it is taken for.
+fn consequence(good: Option<&Resource>, stand_in: Option<&StandIn>) -> String {
+    match (good, stand_in) {
+        (Some(_), _) => "; its last good version stays in use".to_owned(),
+        (None, Some(stand_in)) => format!("; {}", stand_in.words),
+        (None, None) => "; nothing of it is in use".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
+use selvedge_model::MtlsMode;
 use tokio::sync::watch;
 
 use super::{
@@ -338,4 +339,87 @@ async fn a_watcher_is_told_of_every_change() {
 
     drop(receiver);
     tokio::time::timeout(limit, watching).await.unwrap().unwrap();
+}
+
+/// Name, mode and reach of every policy.
+fn policies(loaded: &Loaded) -> Vec<(String, Option<MtlsMode>, bool)> {
+    let policies = loaded.resources.peer_authentications.iter();
+    policies.map(|policy| (policy.name.to_string(), policy.spec.mode, policy.spec.any_workload)).collect()
+}
+
+fn policy(mode: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: a}}\nspec: {{mtls: {{mode: {mode}}}}}\n"
+    )
+}
+
+#[test]
+fn a_policy_that_fails_is_strict_only_as_long_as_it_has_no_good_version() {
+    let bench = Bench::new(&[("a.yaml", policy("SOON"))]);
+    let mut directory = bench.directory();
+
+    let fresh = directory.poll().unwrap();
+    assert_eq!(
+        policies(&fresh),
+        [("PeerAuthentication default/a".to_owned(), Some(MtlsMode::Strict), false)]
+    );
+    assert!(errors(&fresh)[0].contains("every workload of namespace default takes mutual TLS only"));
+
+    bench.write("a.yaml", &policy("PERMISSIVE"));
+    let good = settle(&mut directory).unwrap();
+    assert_eq!(policies(&good)[0].1, Some(MtlsMode::Permissive));
+    assert_eq!(errors(&good), [""; 0]);
+
+    bench.write("a.yaml", &policy("SOON"));
+    let kept = settle(&mut directory).unwrap();
+    assert_eq!(policies(&kept)[0].1, Some(MtlsMode::Permissive), "and it has one now");
+    assert_eq!(policies(&bench.directory().poll().unwrap()), policies(&kept), "also after a restart");
+}
+
+#[test]
+fn a_stand_in_is_never_a_last_good_version() {
+    let bench = Bench::new(&[("a.yaml", policy("SOON"))]);
+    bench.directory().poll().unwrap();
+    bench.write("a.yaml", &policy("[SOON]").replace("spec: {", "spec: {selector: 5, "));
+
+    let again = bench.directory().poll().unwrap();
+
+    assert_eq!(policies(&again), [("PeerAuthentication default/a".to_owned(), Some(MtlsMode::Strict), true)]);
+}
+
+#[test]
+fn what_was_never_read_may_hold_a_policy() {
+    let bench = Bench::new(&[("service.yaml", service("a", 1))]);
+    fs::write(bench.path("b.yaml"), [0xff, 0xfe]).unwrap();
+    let mut directory = bench.directory();
+
+    let loaded = directory.poll().unwrap();
+
+    assert_eq!(
+        policies(&loaded),
+        [("PeerAuthentication of unknown name".to_owned(), Some(MtlsMode::Strict), true)]
+    );
+    assert!(errors(&loaded)[0].contains("every workload of the mesh"), "{:?}", errors(&loaded));
+
+    // Of a file that was read before it is known what it holds.
+    bench.write("b.yaml", &policy("PERMISSIVE"));
+    settle(&mut directory).unwrap();
+    fs::write(bench.path("b.yaml"), [0xff, 0xfe]).unwrap();
+    assert_eq!(policies(&settle(&mut directory).unwrap())[0].1, Some(MtlsMode::Permissive));
+}
+
+#[test]
+fn a_second_policy_of_a_name_is_read_as_strict_if_it_says_something_else() {
+    let same = Bench::new(&[("a.yaml", policy("PERMISSIVE")), ("b.yaml", policy("PERMISSIVE"))]);
+    let other = Bench::new(&[("a.yaml", policy("PERMISSIVE")), ("b.yaml", policy("STRICT"))]);
+    let broken = Bench::new(&[("a.yaml", policy("PERMISSIVE")), ("b.yaml", policy("SOON"))]);
+    let modes = |bench: &Bench| -> Vec<_> {
+        let loaded = bench.directory().poll().unwrap();
+        assert_eq!(errors(&loaded).len(), 1);
+        policies(&loaded).into_iter().map(|(_, mode, _)| mode.unwrap()).collect()
+    };
+
+    assert_eq!(modes(&same), [MtlsMode::Permissive]);
+    assert_eq!(modes(&other), [MtlsMode::Permissive, MtlsMode::Strict]);
+    assert_eq!(modes(&broken), [MtlsMode::Permissive, MtlsMode::Strict]);
 }

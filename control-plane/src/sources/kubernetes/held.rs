@@ -9,7 +9,7 @@ use super::{Role, kinds::Wanted};
 use crate::{
     problem::{DocumentName, Problem, Severity},
     resources::{Decoded, Outcome, Resource, decode_value},
-    sources::{Loaded, Object},
+    sources::{Loaded, Object, consequence},
 };
 
 /// Stands for all kinds together where a step has the place of one.
@@ -225,7 +225,7 @@ impl OfKind {
         let name = name_of(&object);
         let before = self.objects.get(&name);
         let standing = self.standing(&object);
-        let Decoded { outcome, problems, .. } = decode_value(object, default_namespace);
+        let Decoded { outcome, problems, stand_in, .. } = decode_value(object, default_namespace);
         let mut entry = Entry { resource: None, problems, object: standing };
         match outcome {
             Outcome::Understood(resource) => {
@@ -234,14 +234,12 @@ impl OfKind {
             }
             Outcome::NotActedOn => {}
             Outcome::Failed => {
-                entry.resource = before.and_then(|before| before.resource.clone());
-                let consequence = match entry.resource {
-                    Some(_) => "; its last good version stays in use",
-                    None => "; nothing of it is in use",
-                };
+                let good = before.and_then(|before| before.resource.as_ref());
+                let good = good.filter(|resource| !resource.is_stand_in()).cloned();
                 if let Some(problem) = entry.problems.first_mut() {
-                    problem.message.push_str(consequence);
+                    problem.message.push_str(&consequence(good.as_ref(), stand_in.as_ref()));
                 }
+                entry.resource = good.or(stand_in.map(|stand_in| stand_in.resource));
             }
         }
         (name, entry)

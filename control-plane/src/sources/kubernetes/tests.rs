@@ -1,5 +1,6 @@
 //! What is known of a cluster, by the steps that lead there.
 
+use selvedge_model::MtlsMode;
 use serde_json::{Value, json};
 
 use super::{
@@ -224,4 +225,39 @@ fn an_object_of_a_kind_that_nothing_acts_on_is_reported() {
         "EnvoyFilter shop/x: EnvoyFilter (networking.istio.io/v1alpha3) is not acted on"
     );
     assert_eq!(loaded.objects.len(), 1);
+}
+
+fn policy(mode: &str) -> Value {
+    json!({
+        "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
+        "metadata": {"name": "a", "namespace": "shop", "uid": "u", "generation": 1},
+        "spec": {"mtls": {"mode": mode}}
+    })
+}
+
+#[test]
+fn a_policy_that_was_never_good_here_is_strict_whatever_becomes_of_it() {
+    let modes = |loaded: &Loaded| -> Vec<_> {
+        let policies = loaded.resources.peer_authentications.iter();
+        policies
+            .map(|policy| (policy.unusable, policy.spec.mode.unwrap(), policy.spec.any_workload))
+            .collect()
+    };
+    let mut held = empty();
+
+    // As after a restart: nothing is remembered.
+    take(&mut held, "PeerAuthentication", Step::Applied(policy("OPEN")));
+    assert_eq!(modes(&held.changed().unwrap()), [(true, MtlsMode::Strict, false)]);
+
+    let mut worse = policy("OPEN");
+    worse["spec"]["selector"] = json!(5);
+    take(&mut held, "PeerAuthentication", Step::Applied(worse));
+    assert_eq!(modes(&held.changed().unwrap()), [(true, MtlsMode::Strict, true)], "no last good version");
+
+    take(&mut held, "PeerAuthentication", Step::Applied(policy("PERMISSIVE")));
+    take(&mut held, "PeerAuthentication", Step::Applied(policy("OPEN")));
+    assert_eq!(modes(&held.changed().unwrap()), [(false, MtlsMode::Permissive, false)]);
+
+    take(&mut held, "PeerAuthentication", Step::Deleted(policy("OPEN")));
+    assert_eq!(modes(&held.changed().unwrap()), []);
 }

@@ -1,0 +1,277 @@
+//! What a document that cannot be used is taken for: the strictest thing that it may have meant.
+//!
+//! To leave it out would open what it protects. A policy is read as if it refused all that its kind can refuse,
+//! wherever it may be for; whoever it describes keeps its name and its addresses, so that nothing is sent there in
+//! plaintext as if nobody knew them. What can be read decides how far that goes: fields that cannot be are taken out
+//! one after the other until the rest is a document.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use selvedge_model::MtlsMode;
+
+use super::{
+    DestinationRuleSpec, Document, Metadata, Origin, PeerAuthenticationSpec, Resource, ServiceEntrySpec,
+    WorkloadEntrySpec,
+    decode::{GROUPS_OF_POLICIES, POLICIES, read_kind},
+    destination_rule::PolicyBlocks,
+    export_to::ExportTo,
+    node::{Node, Value},
+    service_entry::{EntryEndpoints, Resolution},
+};
+use crate::problem::DocumentName;
+
+/// More fields that cannot be read are too many to look for what is left.
+const MOST_TAKEN_OUT: usize = 16;
+
+/// The service account of a workload whose own cannot be read. Nobody has it, so nobody passes for that workload.
+const NOBODY: &str = "cannot.be.read";
+
+/// What a policy is called whose name cannot be read.
+const UNNAMED: &str = "of unknown name";
+
+/// What stands in for a document that cannot be used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StandIn {
+    /// What counts in its place; it says itself that it is not usable.
+    pub resource: Resource,
+    /// What that comes to, for whoever wrote the document.
+    pub words: String,
+}
+
+/// A document that cannot be used, as far as anything is known of it.
+struct Unusable<'a> {
+    name: DocumentName,
+    origin: &'a Origin,
+    node: &'a Node,
+    /// What was taken out so that the rest is a document.
+    lost: Vec<String>,
+}
+
+/// The stand-in of the document `node`; `None` if leaving it out opens nothing.
+pub(super) fn of_document(
+    node: &Node,
+    name: Option<&DocumentName>,
+    origin: &Origin,
+    default_namespace: &str,
+) -> Option<StandIn> {
+    let written = node.text("kind").unwrap_or_default();
+    let version = node.text("apiVersion").unwrap_or_default();
+    let of_policies = GROUPS_OF_POLICIES.iter().any(|group| version.starts_with(group));
+    let kind = match POLICIES.iter().find(|kind| kind.eq_ignore_ascii_case(written)) {
+        Some(policy) => policy,
+        // Only policies are in these groups, so this is one, whatever its kind was to be.
+        None if of_policies => POLICIES[0],
+        None => written,
+    };
+    let name = match name {
+        Some(name) => DocumentName { kind: kind.into(), ..name.clone() },
+        None => DocumentName {
+            kind: kind.into(),
+            namespace: namespace_of(node, default_namespace).unwrap_or_default().into(),
+            name: UNNAMED.into(),
+        },
+    };
+    let (left, lost) = left_of(node, &name, origin);
+    Unusable { name, origin, node, lost }.stand_in(left)
+}
+
+/// The stand-in of a text that is not even YAML, which seems to hold a document called `name`.
+pub(super) fn of_text(
+    text: &str,
+    name: Option<&DocumentName>,
+    path: &Arc<Path>,
+    line: u64,
+) -> Option<StandIn> {
+    let origin = Origin { path: Some(Arc::clone(path)), index: 0, line, lines: None };
+    let seems = |kind: &str| name.is_some_and(|name| &*name.kind == kind);
+    let value = |key: &str| {
+        let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(':'));
+        lines.map(|value| value.trim().trim_matches(['"', '\''])).find(|value| !value.is_empty())
+    };
+    if seems("DestinationRule") {
+        return text.contains("tls").then(|| {
+            let host = value("host").unwrap_or("*").to_ascii_lowercase();
+            refused_host(name.cloned().unwrap_or_else(|| unnamed("DestinationRule")), &origin, host)
+        });
+    }
+    let may_be_policy = POLICIES.iter().chain(GROUPS_OF_POLICIES).any(|word| text.contains(word));
+    may_be_policy.then(|| {
+        let known = name.filter(|name| POLICIES.contains(&&*name.kind) && value("namespace").is_some());
+        let name = known.cloned().unwrap_or_else(|| unnamed(POLICIES[0]));
+        strict(name, &origin, None)
+    })
+}
+
+/// Whether `resource` says who may do what.
+pub fn is_policy(resource: &Resource) -> bool {
+    POLICIES.contains(&&*resource.name().kind)
+}
+
+/// The stand-in of a policy that is understood and not in use, because `first` has its name and says something else.
+pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<StandIn> {
+    let Resource::PeerAuthentication(document) = resource else { return None };
+    let same = matches!(first, Some(Resource::PeerAuthentication(first)) if first.spec == document.spec);
+    let selector = document.spec.selector.clone();
+    (!same).then(|| strict(document.name.clone(), &document.origin, Some(selector)))
+}
+
+/// The stand-in of a file or directory that cannot be read, which may hold any policy.
+pub fn of_path(path: &Path) -> StandIn {
+    let origin = Origin { path: Some(Arc::from(path)), index: 0, line: 1, lines: None };
+    strict(unnamed(POLICIES[0]), &origin, None)
+}
+
+fn unnamed(kind: &str) -> DocumentName {
+    DocumentName { kind: kind.into(), namespace: "".into(), name: UNNAMED.into() }
+}
+
+/// What `node` is without the fields that cannot be read, and which those are.
+fn left_of(node: &Node, name: &DocumentName, origin: &Origin) -> (Option<Resource>, Vec<String>) {
+    let mut node = node.clone();
+    let mut lost = Vec::new();
+    while lost.len() < MOST_TAKEN_OUT {
+        match read_kind(&node, name, origin) {
+            Ok((resource, _)) => return (Some(resource), lost),
+            Err(error) => match node.take_out(&error.field) {
+                Some(field) => lost.push(field),
+                None => break,
+            },
+        }
+    }
+    (None, lost)
+}
+
+/// The namespace that a document says it is in; `None` if that cannot be read.
+fn namespace_of(node: &Node, default_namespace: &str) -> Option<String> {
+    let metadata = match node.field("metadata").map(|entry| &entry.node) {
+        None => return Some(default_namespace.to_owned()),
+        Some(metadata) => metadata,
+    };
+    match (&metadata.value, metadata.field("namespace").map(|entry| &entry.node.value)) {
+        (Value::Map(_), None) => Some(default_namespace.to_owned()),
+        (_, Some(Value::Text(namespace))) if is_namespace(namespace) => Some(namespace.clone()),
+        _ => None,
+    }
+}
+
+fn is_namespace(text: &str) -> bool {
+    selvedge_model::WorkloadName::new(text, "a").is_ok()
+}
+
+impl Unusable<'_> {
+    fn has_lost(&self, field: &str) -> bool {
+        self.lost.iter().any(|lost| lost.starts_with(field) || field.starts_with(lost.as_str()))
+    }
+
+    fn document<T>(&self, metadata: Metadata, spec: T) -> Arc<Document<T>> {
+        let (name, origin) = (self.name.clone(), self.origin.clone());
+        Arc::new(Document { name, metadata, origin, spec, unusable: true })
+    }
+
+    fn stand_in(mut self, left: Option<Resource>) -> Option<StandIn> {
+        match (&*self.name.kind, left) {
+            ("PeerAuthentication", left) => {
+                if namespace_of(self.node, &self.name.namespace).is_none() {
+                    self.name.namespace = "".into();
+                }
+                let selector = match left {
+                    Some(Resource::PeerAuthentication(left)) if !self.has_lost("spec.selector") => {
+                        Some(left.spec.selector.clone())
+                    }
+                    _ => None,
+                };
+                Some(strict(self.name, self.origin, selector))
+            }
+            ("DestinationRule", left) => self.destination_rule(left),
+            ("ServiceEntry", Some(Resource::ServiceEntry(left))) => Some(self.service_entry(&left)),
+            ("WorkloadEntry", Some(Resource::WorkloadEntry(left))) => Some(self.workload_entry(&left)),
+            ("Service", Some(Resource::Service(left))) => Some(StandIn {
+                resource: Resource::Service(self.document(left.metadata.clone(), left.spec.clone())),
+                words: format!("what can be read is in use, without {}", self.lost.join(", ")),
+            }),
+            ("Pod", Some(Resource::Pod(left))) => {
+                let mut spec = left.spec.clone();
+                // Whoever calls it expects its sidecar at every port.
+                spec.skipped_ports.clear();
+                Some(StandIn {
+                    resource: Resource::Pod(self.document(left.metadata.clone(), spec)),
+                    words: format!("what can be read is in use, without {}", self.lost.join(", ")),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn destination_rule(self, left: Option<Resource>) -> Option<StandIn> {
+        let spec = self.node.field("spec").map(|entry| &entry.node)?;
+        let about_tls = spec.has_field("tls") || !matches!(spec.value, Value::Map(_));
+        about_tls.then(|| {
+            let host = match left {
+                Some(Resource::DestinationRule(left)) => left.spec.host.clone(),
+                _ => spec.text("host").unwrap_or("*").to_ascii_lowercase(),
+            };
+            refused_host(self.name.clone(), self.origin, host)
+        })
+    }
+
+    fn service_entry(&self, left: &Document<ServiceEntrySpec>) -> StandIn {
+        let mut spec = left.spec.clone();
+        spec.endpoints = EntryEndpoints::Inline(Vec::new());
+        spec.resolution = Resolution::Static;
+        let words = format!("calls to {} are refused until then", spec.hosts.join(", "));
+        let resource = Resource::ServiceEntry(self.document(left.metadata.clone(), spec));
+        StandIn { resource, words }
+    }
+
+    fn workload_entry(&self, left: &Document<WorkloadEntrySpec>) -> StandIn {
+        let mut spec = left.spec.clone();
+        spec.meshed |= self.has_lost("spec.labels") || self.has_lost("metadata.labels");
+        if self.has_lost("spec.serviceAccount") {
+            NOBODY.clone_into(&mut spec.service_account);
+        }
+        let words = match spec.meshed {
+            true => "it is called with mutual TLS only, and takes nothing else".to_owned(),
+            false => format!("what can be read is in use, without {}", self.lost.join(", ")),
+        };
+        let resource = Resource::WorkloadEntry(self.document(left.metadata.clone(), spec));
+        StandIn { resource, words }
+    }
+}
+
+/// STRICT for the workloads that `selector` selects; `None`: for whichever it may select.
+fn strict(name: DocumentName, origin: &Origin, selector: Option<BTreeMap<String, String>>) -> StandIn {
+    let (reach, takes) = match (&*name.namespace, &selector) {
+        ("", _) => ("every workload of the mesh".to_owned(), "takes"),
+        (namespace, Some(selector)) if !selector.is_empty() => {
+            (format!("the workloads of namespace {namespace} that it selects"), "take")
+        }
+        (namespace, _) => (format!("every workload of namespace {namespace}"), "takes"),
+    };
+    let spec = PeerAuthenticationSpec {
+        any_workload: selector.is_none(),
+        selector: selector.unwrap_or_default(),
+        mode: Some(MtlsMode::Strict),
+        ports: BTreeMap::new(),
+    };
+    let document =
+        Document { name, metadata: Metadata::default(), origin: origin.clone(), spec, unusable: true };
+    StandIn {
+        resource: Resource::PeerAuthentication(Arc::new(document)),
+        words: format!("until then {reach} {takes} mutual TLS only, at every port (read as STRICT)"),
+    }
+}
+
+/// Refuses every call to `host`.
+fn refused_host(name: DocumentName, origin: &Origin, host: String) -> StandIn {
+    let words =
+        format!("calls to {host} are refused until then, because it says something about TLS to that host");
+    let spec = DestinationRuleSpec {
+        export_to: ExportTo::default(),
+        host,
+        policy: PolicyBlocks::default(),
+        subsets: Vec::new(),
+    };
+    let document =
+        Document { name, metadata: Metadata::default(), origin: origin.clone(), spec, unusable: true };
+    StandIn { resource: Resource::DestinationRule(Arc::new(document)), words }
+}
