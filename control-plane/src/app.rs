@@ -460,6 +460,7 @@ fn settings(args: &Args) -> Settings {
         default_namespace: args.default_namespace.clone(),
         root_namespace: args.root_namespace.clone(),
         own_namespace: args.namespace.clone(),
+        route_ownership: args.route_ownership,
     }
 }
 

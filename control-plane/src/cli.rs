@@ -6,6 +6,7 @@ use selvedge_model::TrustDomain;
 use selvedge_ops::LogArgs;
 
 use crate::{
+    compile::RouteOwnership,
     inject::{InjectArgs, webhook::WebhookArgs},
     serve::attestation::service_account::TokenVerification,
 };
@@ -89,6 +90,12 @@ pub struct Args {
     /// The namespace whose policies count for the whole mesh.
     #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", default_value = "istio-system")]
     pub root_namespace: String,
+
+    /// Whose VirtualServices count for a host: those that are exported to the client, whatever namespace they are in,
+    /// as in Istio (exported); or those of the host's own namespace and of --root-namespace, and in any other
+    /// namespace only for its own clients (namespace).
+    #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
+    pub route_ownership: RouteOwnership,
 
     /// The longest lifetime of a workload's certificate, whatever is asked for.
     #[arg(

@@ -164,12 +164,14 @@ impl Mesh {
 
     fn lookup_name(&self, namespace: &str, host: &str, port: u16) -> Lookup {
         let services = format!(".svc.{}", self.cluster_domain);
-        let names = [
-            format!("{host}.{namespace}{services}"),
-            format!("{host}{services}"),
-            format!("{host}.{}", self.cluster_domain),
-            host.to_owned(),
-        ];
+        // It is completed to a service's name only, not to a longer one, which would be anybody's to have.
+        let completed = match host.split('.').collect::<Vec<_>>().as_slice() {
+            [_] => Some(format!("{host}.{namespace}{services}")),
+            [_, _] => Some(format!("{host}{services}")),
+            [_, _, "svc"] => Some(format!("{host}.{}", self.cluster_domain)),
+            _ => None,
+        };
+        let names: Vec<_> = completed.into_iter().chain([host.to_owned()]).collect();
         for name in &names {
             let key = ServiceKey::new(name, port);
             if self.is_there(namespace, &key) {

@@ -40,6 +40,26 @@ pub struct Settings {
     pub root_namespace: String,
     /// The namespace of the control plane; its `Revocation`s count for the whole mesh too.
     pub own_namespace: String,
+    /// Whose routes count for a host.
+    pub route_ownership: RouteOwnership,
+}
+
+/// Whose routes count for a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RouteOwnership {
+    /// Those of the host's own namespace and of the root namespace; those of any other namespace count for that
+    /// namespace's own clients alone.
+    Namespace,
+    /// Those that are exported to the client, whatever namespace they are in, as in Istio.
+    #[default]
+    Exported,
+}
+
+impl Settings {
+    /// Whether documents in `namespace` say what a host of `owner` is to clients elsewhere.
+    fn is_foreign(&self, namespace: &str, owner: &str) -> bool {
+        namespace != owner && namespace != self.root_namespace
+    }
 }
 
 impl Default for Settings {
@@ -50,6 +70,7 @@ impl Default for Settings {
             default_namespace: "default".to_owned(),
             root_namespace: "istio-system".to_owned(),
             own_namespace: "selvedge".to_owned(),
+            route_ownership: RouteOwnership::default(),
         }
     }
 }

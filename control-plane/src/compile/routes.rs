@@ -4,6 +4,7 @@
 mod tcp;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -16,7 +17,7 @@ use selvedge_model::{
 use tcp::TcpRoutes;
 
 use super::{
-    Problems, Settings,
+    Problems, RouteOwnership, Settings,
     destination_rules::DestinationRules,
     hosts::{closeness, resolve, suggestion},
     keep,
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::resources::{
     Document, Resources, VirtualServiceSpec,
+    export_to::ExportTo,
     virtual_service::{Destination, HttpRoute},
 };
 
@@ -86,14 +88,13 @@ impl<'a> Routing<'a> {
                     problems.warning(document, &field, message);
                 }
             }
-            let own = &*document.name.namespace;
-            let mut known = self.virtual_services.get(&host).into_iter().flatten();
-            let first = known.find(|first| {
-                first.spec.export_to.meets(&first.name.namespace, &document.spec.export_to, own)
-            });
-            match first {
-                Some(first) if std::ptr::eq(*first, document) => {}
-                Some(first) => {
+            self.report_foreign(document, &field, &known, problems);
+            let others = self.virtual_services.get(&host).map(Vec::as_slice).unwrap_or_default();
+            if others.iter().any(|other| std::ptr::eq(*other, document)) {
+                continue;
+            }
+            match self.overruled(document, &host, others) {
+                Some((first, true)) => {
                     let message = format!(
                         "{host} already follows {} ({}), so this document has no effect on it; merge them, or write \
                          exportTo so that nobody follows both",
@@ -101,8 +102,95 @@ impl<'a> Routing<'a> {
                         first.place()
                     );
                     problems.error(document, &field, message);
+                    continue;
                 }
-                None => self.virtual_services.entry(host).or_default().push(document),
+                Some((first, false)) => {
+                    let message = format!(
+                        "some of its clients already follow {} ({}) for {host}; merge them, or write exportTo so that \
+                         nobody follows both",
+                        first.name,
+                        first.place()
+                    );
+                    problems.warning(document, &field, message);
+                }
+                None => {}
+            }
+            self.virtual_services.entry(host).or_default().push(document);
+        }
+    }
+
+    /// Which of `others`, all before it, decides about the host or pattern `host` where `document` would, and whether
+    /// that is so for everybody whom that is for.
+    fn overruled(
+        &self,
+        document: &VirtualService,
+        host: &str,
+        others: &[&'a VirtualService],
+    ) -> Option<(&'a VirtualService, bool)> {
+        let reach = self.reach(document, self.catalog.find(host));
+        let own = &*document.name.namespace;
+        let first_for = |client: Option<&str>| {
+            let closeness = reach.closeness(own, client)?;
+            others.iter().copied().find(|other| {
+                let theirs = self.reach(other, self.catalog.find(host));
+                theirs.closeness(&other.name.namespace, client).is_some_and(|theirs| theirs <= closeness)
+            })
+        };
+        if reach.is_everywhere() {
+            return first_for(None).map(|first| (first, true));
+        }
+        let firsts: Vec<_> = reach.namespaces(own).map(|client| first_for(Some(client))).collect();
+        let first = firsts.iter().copied().flatten().next()?;
+        Some((first, firsts.iter().all(Option::is_some)))
+    }
+
+    /// Whose clients `document` is for where it speaks of `known`.
+    fn reach<'d>(&self, document: &'d VirtualService, known: Option<&KnownHost<'_>>) -> Cow<'d, ExportTo> {
+        let (own, export_to) = (&*document.name.namespace, &document.spec.export_to);
+        let restricted = self.settings.route_ownership == RouteOwnership::Namespace;
+        match known {
+            Some(known) if restricted && self.settings.is_foreign(own, known.namespace) => {
+                Cow::Owned(export_to.own_alone(own))
+            }
+            _ => Cow::Borrowed(export_to),
+        }
+    }
+
+    /// Says that a document of one namespace speaks of another's host.
+    fn report_foreign(
+        &self,
+        document: &VirtualService,
+        field: &str,
+        known: &[&KnownHost<'_>],
+        problems: &mut Problems,
+    ) {
+        let (own, export_to) = (&*document.name.namespace, &document.spec.export_to);
+        let foreign = known.iter().find(|known| self.settings.is_foreign(own, known.namespace));
+        let Some(KnownHost { host, namespace, .. }) = foreign.filter(|_| export_to.leaves(own)) else {
+            return;
+        };
+        let whose = format!("{host} is of namespace {namespace}, and this document of namespace {own}");
+        match self.settings.route_ownership {
+            RouteOwnership::Exported => {
+                let message = format!(
+                    "{whose}: it decides for clients in other namespaces too, as Istio allows; write exportTo: [\".\"] \
+                     if its own clients are meant, or forbid it by --route-ownership namespace"
+                );
+                problems.warning(document, field, message);
+            }
+            RouteOwnership::Namespace if export_to.includes(own, Some(own)) => {
+                let message = format!(
+                    "{whose}: by --route-ownership namespace it counts for clients in {own} alone; move it to \
+                     {namespace}, or write exportTo: [\".\"]"
+                );
+                problems.warning(document, field, message);
+            }
+            RouteOwnership::Namespace => {
+                let message = format!(
+                    "{whose}: by --route-ownership namespace it has no effect, because it is not for clients in {own}; \
+                     move it to {namespace}"
+                );
+                problems.error(document, field, message);
             }
         }
     }
@@ -139,7 +227,7 @@ impl<'a> Routing<'a> {
                     .rules
                     .namespaces_with_rules(&involved)
                     .chain(self.tcp_routes.namespaces(&host.host))
-                    .chain(self.exported_to(&host.host))
+                    .chain(self.exported_to(host))
                     .collect();
                 for namespace in namespaces {
                     let own = self.view(Some(namespace), &port, problems);
@@ -158,7 +246,7 @@ impl<'a> Routing<'a> {
     /// The service port as clients in `client` see it.
     fn view(&self, client: Option<&str>, port: &Port<'_>, problems: &mut Problems) -> Service {
         let mut backends = Backends { routing: self, client, port, list: Vec::new() };
-        let document = self.virtual_service(&port.host.host, client);
+        let document = self.virtual_service(port.host, client);
         let for_http =
             document.filter(|document| port.protocol != Protocol::Tcp && !document.spec.http.is_empty());
         let routes = for_http.and_then(|document| backends.routes(document, problems));
@@ -177,25 +265,36 @@ impl<'a> Routing<'a> {
         }
     }
 
-    /// The one that clients in `client` follow for `host`.
-    fn virtual_service(&self, host: &str, client: Option<&str>) -> Option<&'a VirtualService> {
+    /// The one that clients in `client` follow for `known`: of the closest pattern, the one that is closest to them.
+    fn virtual_service(&self, known: &KnownHost<'_>, client: Option<&str>) -> Option<&'a VirtualService> {
         let seen = |list: &[&'a VirtualService]| {
-            let mut list = list.iter().copied();
-            list.find(|document| document.spec.export_to.includes(&document.name.namespace, client))
+            let closest = list.iter().copied().filter_map(|document| {
+                let closeness =
+                    self.reach(document, Some(known)).closeness(&document.name.namespace, client)?;
+                Some((closeness, document))
+            });
+            closest.min_by_key(|(closeness, _)| *closeness).map(|(_, document)| document)
         };
         let matching = self
             .virtual_services
             .iter()
-            .filter_map(|(pattern, list)| Some((closeness(pattern, host)?, seen(list)?)));
+            .filter_map(|(pattern, list)| Some((closeness(pattern, &known.host)?, seen(list)?)));
         matching.max_by_key(|(closeness, _)| *closeness).map(|(_, found)| found)
     }
 
-    /// The namespaces that some `VirtualService` of `host` is for and not for all.
-    fn exported_to<'s>(&'s self, host: &'s str) -> impl Iterator<Item = &'s str> {
+    /// The namespaces that some `VirtualService` of `known` is for and not for all.
+    fn exported_to(&self, known: &KnownHost<'_>) -> BTreeSet<&'a str> {
         let matching =
-            self.virtual_services.iter().filter(move |(pattern, _)| closeness(pattern, host).is_some());
-        let documents = matching.flat_map(|(_, list)| list);
-        documents.flat_map(|document| document.spec.export_to.namespaces(&document.name.namespace))
+            self.virtual_services.iter().filter(|(pattern, _)| closeness(pattern, &known.host).is_some());
+        let documents = matching.flat_map(|(_, list)| list.iter().copied());
+        let namespaces = documents.flat_map(|document| {
+            let own = &*document.name.namespace;
+            match self.reach(document, Some(known)) {
+                Cow::Borrowed(reach) => reach.namespaces(own).collect::<Vec<_>>(),
+                Cow::Owned(reach) => reach.includes(own, Some(own)).then_some(own).into_iter().collect(),
+            }
+        });
+        namespaces.collect()
     }
 }
 

@@ -14,6 +14,7 @@ mod examples;
 mod exported;
 mod outside;
 mod owners;
+mod ownership;
 mod policies;
 mod revocations;
 mod tcp;

@@ -12,6 +12,17 @@ pub struct ExportTo {
     namespaces: BTreeSet<String>,
 }
 
+/// How closely a document is for a client. Of two documents for one host the closer counts, as in Istio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closeness {
+    /// It names its own namespace (`.`), which is the client's.
+    Own,
+    /// It names the client's namespace.
+    Named,
+    /// It is for everybody.
+    Everybody,
+}
+
 impl Default for ExportTo {
     fn default() -> Self {
         Self { everywhere: true, own: false, namespaces: BTreeSet::new() }
@@ -41,6 +52,27 @@ impl ExportTo {
             (false, true) => self.namespaces(own).next().is_some(),
             (false, false) => self.namespaces(own).any(|client| other.includes(other_own, Some(client))),
         }
+    }
+
+    /// How closely a document in `own` is for the clients of `client`; `None`: it is not for them.
+    pub fn closeness(&self, own: &str, client: Option<&str>) -> Option<Closeness> {
+        match client {
+            _ if self.everywhere => Some(Closeness::Everybody),
+            Some(client) if self.own && client == own => Some(Closeness::Own),
+            Some(client) if self.namespaces.contains(client) => Some(Closeness::Named),
+            _ => None,
+        }
+    }
+
+    /// The same, but for clients of the document's own namespace alone; it is in `own`.
+    #[must_use]
+    pub fn own_alone(&self, own: &str) -> Self {
+        Self { everywhere: false, own: self.includes(own, Some(own)), namespaces: BTreeSet::new() }
+    }
+
+    /// Whether a document in `own` is for somebody in another namespace.
+    pub fn leaves(&self, own: &str) -> bool {
+        self.everywhere || self.namespaces.iter().any(|namespace| namespace != own)
     }
 
     /// Whether it is for everybody.

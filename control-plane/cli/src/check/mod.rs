@@ -13,7 +13,7 @@ use std::{
     time::SystemTime,
 };
 
-use selvedge_control_plane::compile::Settings;
+use selvedge_control_plane::compile::{RouteOwnership, Settings};
 use selvedge_model::TrustDomain;
 use serde::Serialize;
 
@@ -63,6 +63,10 @@ pub struct Args {
     /// The namespace whose documents count for the whole mesh
     #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", value_name = "NAME", default_value = "istio-system")]
     root_namespace: String,
+
+    /// Whose VirtualServices count for a host, as the control plane is told
+    #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
+    route_ownership: RouteOwnership,
 }
 
 /// What was found in a cluster.
@@ -86,6 +90,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         default_namespace: args.default_namespace.clone(),
         root_namespace: args.root_namespace.clone(),
         own_namespace: args.cluster.namespace.clone(),
+        route_ownership: args.route_ownership,
     };
     let checked = match &args.config_dir {
         Some(directory) => documents::of_directory(directory, &settings)

@@ -54,9 +54,19 @@ fn two_documents_for_one_host_are_fine_unless_somebody_follows_both() {
     let apart = format!("{SERVICES}{}{}", to_other("shop", "one", "[a]"), to_other("shop", "two", "[b]"));
     assert_eq!(compiled(&apart).1, []);
 
-    let both = format!("{SERVICES}{}{}", to_other("shop", "one", "['*']"), to_other("shop", "two", "[b]"));
-    let (_, problems) = compiled(&both);
-    assert!(errors(&problems)[0].contains("already follows VirtualService shop/one"), "{problems:?}");
+    let closer = format!("{SERVICES}{}{}", to_other("shop", "one", "['*']"), to_other("shop", "two", "[b]"));
+    assert_eq!(compiled(&closer).1, [], "clients in b follow the one that names them");
+
+    for export_to in ["['*']", "[b, c]"] {
+        let one = to_other("shop", "one", export_to);
+        let both = format!("{SERVICES}{one}{}", to_other("shop", "two", export_to));
+        let (_, problems) = compiled(&both);
+        assert!(errors(&problems)[0].contains("already follows VirtualService shop/one"), "{problems:?}");
+    }
+    let some = format!("{SERVICES}{}{}", to_other("shop", "one", "[b]"), to_other("shop", "two", "[b, c]"));
+    let (_, problems) = compiled(&some);
+    assert_eq!(errors(&problems), [""; 0]);
+    assert!(problems[0].message.contains("some of its clients already follow"), "{problems:?}");
 }
 
 #[test]
