@@ -12,6 +12,7 @@ mod inbound;
 mod owners;
 mod revocations;
 mod routes;
+mod selected;
 mod services;
 mod workloads;
 
@@ -97,6 +98,7 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
     );
     let routing = routes::Routing::new(resources, settings, &catalog, &mut problems);
     routing.report_tls(&endpoints, &mut problems);
+    selected::report_pods(resources, &mut problems);
 
     let mut addresses = workloads.addresses();
     endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);

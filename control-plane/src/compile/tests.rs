@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use selvedge_model::{Lookup, MtlsMode, RequestFacts, Service, ServiceKey};
+use selvedge_model::{
+    ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, Lookup, MtlsMode, RequestFacts, Service,
+    ServiceKey, TrafficPolicy, UpstreamTls,
+};
 
 use super::*;
 use crate::resources::{Outcome, decode};
@@ -438,4 +441,78 @@ fn a_disabled_port_is_called_in_plaintext() {
     assert!(list.iter().all(|endpoint| endpoint.identity.is_none()));
     let workload = &mesh.workloads[&"default/reviews-v1".parse().unwrap()];
     assert_eq!(workload.policy.rule(9001).mode, MtlsMode::Disable);
+}
+
+#[test]
+fn a_setting_for_a_port_replaces_all_that_is_set_for_the_others() {
+    let all = |limit: u32| {
+        format!(
+            "loadBalancer: {{simple: ROUND_ROBIN}}, tls: {{mode: ISTIO_MUTUAL}}, \
+             outlierDetection: {{consecutive5xxErrors: {limit}, consecutiveGatewayErrors: {limit}, interval: {limit}s, \
+             baseEjectionTime: {limit}s, maxEjectionPercent: {limit}}}, \
+             connectionPool: {{tcp: {{maxConnections: {limit}, connectTimeout: {limit}s, idleTimeout: {limit}s, \
+             maxConnectionDuration: {limit}s}}, http: {{http1MaxPendingRequests: {limit}, http2MaxRequests: {limit}, \
+             maxRequestsPerConnection: {limit}, maxConcurrentStreams: {limit}, maxRetries: {limit}, \
+             idleTimeout: {limit}s, h2UpgradePolicy: UPGRADE}}}}"
+        )
+    };
+    let of_port =
+        |port: u16, limit| format!("portLevelSettings: [{{port: {{number: {port}}}, {}}}]", all(limit));
+    // Of the host or of its subset, and for the whole or for a port: each place may say everything.
+    for (host, subset, whole, part) in [
+        (all(7), String::new(), 7, 7),
+        (String::new(), all(7), 0, 7),
+        (all(7), all(8), 7, 8),
+        (format!("{}, {}", all(6), of_port(9080, 7)), String::new(), 7, 7),
+        (format!("{}, {}", all(7), of_port(9081, 6)), String::new(), 7, 7),
+        (of_port(9080, 7), all(8), 7, 7),
+        (of_port(9080, 7), of_port(9080, 8), 7, 8),
+        (all(7), format!("{}, {}", all(6), of_port(9080, 8)), 7, 8),
+    ] {
+        let text = format!(
+            "{MESH}apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec:\n  \
+             host: reviews\n  trafficPolicy: {{{host}}}\n  subsets: [{{name: v1, labels: {{version: v1}}, \
+             trafficPolicy: {{{subset}}}}}]\n{}",
+            virtual_service(
+                "r",
+                "{hosts: [reviews], http: [{match: [{uri: {exact: /v1}}], route: [{destination: {host: reviews, subset: v1}}]}, {route: [{destination: {host: reviews}}]}]}"
+            )
+        );
+        let (mesh, problems) = compiled(&text);
+
+        assert_eq!(errors(&problems), [""; 0], "{text}");
+        for (name, expected) in [(None, whole), (Some("v1"), part)] {
+            let backend =
+                reviews(&mesh).backends.iter().find(|one| one.name.subset.as_deref() == name).unwrap();
+            assert_policy(&backend.policy, expected, &text);
+        }
+    }
+}
+
+/// Whether every field of `policy` is as `limit` says; 0: as nobody says anything.
+fn assert_policy(policy: &TrafficPolicy, limit: u32, text: &str) {
+    if limit == 0 {
+        return assert_eq!(*policy, TrafficPolicy::default(), "{text}");
+    }
+    let (time, limited) = (Duration::from_secs(limit.into()), Some(limit));
+    let outlier = policy.outlier_detection.as_ref().unwrap();
+    assert_eq!(policy.load_balancer, LoadBalancer::RoundRobin, "{text}");
+    assert_eq!(policy.tls, Some(UpstreamTls::IstioMutual), "{text}");
+    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_errors), (limited, limited), "{text}");
+    assert_eq!((outlier.interval, outlier.base_ejection_time), (time, time), "{text}");
+    assert_eq!(u32::from(outlier.max_ejection_percent), limit, "{text}");
+    assert_eq!(policy.connect_timeout, time, "{text}");
+    let connections =
+        ConnectionLimits { max_connections: limited, idle_timeout: Some(time), max_duration: Some(time) };
+    assert_eq!(policy.connections, connections, "{text}");
+    let pool = ConnectionPool {
+        max_pending_requests: limited,
+        max_requests: limited,
+        max_requests_per_connection: limited,
+        max_concurrent_streams: limited,
+        max_retries: limited,
+        idle_timeout: Some(time),
+        http2_upgrade: Http2Upgrade::Always,
+    };
+    assert_eq!(policy.connection_pool, pool, "{text}");
 }

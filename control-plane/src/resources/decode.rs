@@ -11,7 +11,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{
     Resource, destination_rule,
     document::{Document, Metadata, MetadataWords, Origin, Reading, wrong},
-    endpoint_slice, gateway_tcp, namespace,
+    endpoint_slice,
+    fields::{self, KnownField},
+    gateway_tcp, namespace,
     node::{Lines, Node, Value},
     peer_authentication, pod, revocation, service, service_entry,
     typed::{self, FieldError, Seen, UnknownField},
@@ -382,6 +384,33 @@ pub(super) fn read_kind(
         "Revocation" => document.with_spec(revocation::read, Resource::Revocation),
         kind => Err(wrong("kind", format!("{kind} is not acted on"))),
     }
+}
+
+/// Every field that the decoder of `kind` knows, but for what all kinds have in common.
+///
+/// # Panics
+/// If nothing acts on `kind`.
+pub fn known_fields(kind: &str) -> Vec<KnownField> {
+    let mut fields = match kind {
+        "Namespace" => fields::of::<namespace::Words>(),
+        "Pod" => fields::of::<pod::Words>(),
+        "Service" => fields::of::<Envelope<service::Words>>(),
+        "EndpointSlice" => fields::of::<endpoint_slice::Words>(),
+        "WorkloadEntry" => fields::of::<Envelope<workload_entry::Words>>(),
+        "ServiceEntry" => fields::of::<Envelope<service_entry::Words>>(),
+        "VirtualService" => fields::of::<Envelope<virtual_service::Words>>(),
+        "DestinationRule" => fields::of::<Envelope<destination_rule::Words>>(),
+        "PeerAuthentication" => fields::of::<Envelope<peer_authentication::Words>>(),
+        "TCPRoute" | "TLSRoute" => fields::of::<Envelope<gateway_tcp::Words>>(),
+        kind => panic!("nothing acts on {kind}"),
+    };
+    fields.retain(|field| !["apiVersion", "kind", "metadata", "status"].contains(&field.path.as_str()));
+    fields
+}
+
+/// The kinds that are acted on.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(kind, _)| *kind)
 }
 
 #[derive(Debug, Deserialize)]

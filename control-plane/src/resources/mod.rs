@@ -9,6 +9,7 @@ pub mod destination_rule;
 mod document;
 pub mod endpoint_slice;
 pub mod export_to;
+pub mod fields;
 pub mod gateway_tcp;
 pub mod namespace;
 mod node;

@@ -620,3 +620,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_service_asks_for_and_does_not_get_is_reported() {
+    for (field, value) in [
+        ("sessionAffinity", "ClientIP"),
+        ("internalTrafficPolicy", "Local"),
+        ("publishNotReadyAddresses", "true"),
+        ("type", "NodePort"),
+        ("externalIPs", "[192.0.2.1]"),
+        ("trafficDistribution", "PreferClose"),
+    ] {
+        let decoded = only(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec:\n  {field}: {value}\n  ports: [{{port: 80}}]\n"
+        ));
+
+        understood(&decoded);
+        assert!(told(&decoded)[0].0.starts_with(&format!("spec.{field}")), "{field}: {:?}", decoded.problems);
+    }
+    let default = "spec: {type: ClusterIP, sessionAffinity: None, internalTrafficPolicy: Cluster, ipFamilies: [IPv4], ports: [{port: 80}]}";
+    let decoded = only(&format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\n{default}\n"));
+    assert_eq!(told(&decoded), []);
+}

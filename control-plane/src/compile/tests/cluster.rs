@@ -246,3 +246,22 @@ fn a_port_that_passes_by_the_sidecar_is_called_in_plaintext() {
         assert_eq!(endpoints.filter(|endpoint| endpoint.identity.is_some()).count(), identities);
     }
 }
+
+#[test]
+fn a_service_entry_that_selects_pods_is_told_that_they_are_not_behind_it() {
+    let entry = |app: &str| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+            "metadata": {"name": "e", "namespace": "shop"},
+            "spec": {"hosts": ["e.internal"], "location": "MESH_INTERNAL", "resolution": "STATIC",
+                     "ports": [{"number": 80, "name": "http"}], "workloadSelector": {"labels": {"app": app}}}
+        })
+    };
+
+    let (_, problems) = cluster(&[pod("a-1", "10.0.0.1"), entry("a")]);
+    assert!(
+        errors(&problems)[0].starts_with("spec.workloadSelector: selects Pod shop/a-1 too"),
+        "{problems:?}"
+    );
+    assert_eq!(cluster(&[pod("a-1", "10.0.0.1"), entry("b")]).1, []);
+}

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use selvedge_model::{LoadBalancer, TrafficPolicy};
-
 use super::*;
 use crate::sources::directory;
 
