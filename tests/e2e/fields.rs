@@ -178,7 +178,7 @@ const ROWS: &[Row] = &[
         "spec.http[].retries.backoff",
         Test("pauses_are_drawn_below_a_doubling_ceiling_of_at_most_ten_times"),
     ),
-    ("VirtualService", "spec.http[].retries.perTryTimeout", Test("retries_and_timeout")),
+    ("VirtualService", "spec.http[].retries.perTryTimeout", Test("the_time_limit_of_an_attempt_ends_it")),
     ("VirtualService", "spec.http[].retries.retryOn", Test("each_word_names_its_failures")),
     (
         "VirtualService",
@@ -278,12 +278,12 @@ const ROWS: &[Row] = &[
     (
         "DestinationRule",
         "POLICY.connectionPool.http.maxRetries",
-        Test("there_is_room_again_when_something_has_ended"),
+        Test("no_more_attempts_after_the_first_are_in_progress_than_are_allowed"),
     ),
     (
         "DestinationRule",
         "POLICY.connectionPool.tcp.connectTimeout",
-        Test("an_endpoint_that_cannot_be_connected_to_is_ejected"),
+        Test("the_time_to_connect_is_as_long_as_the_rule_says"),
     ),
     (
         "DestinationRule",
@@ -293,7 +293,7 @@ const ROWS: &[Row] = &[
     (
         "DestinationRule",
         "POLICY.connectionPool.tcp.maxConnectionDuration",
-        Test("limits_of_connections_reach_the_backend"),
+        Test("a_connection_takes_no_more_requests_after_its_time"),
     ),
     (
         "DestinationRule",
@@ -338,14 +338,18 @@ const ROWS: &[Row] = &[
         Test("a_client_certificate_is_shown_if_the_rule_has_one"),
     ),
     ("DestinationRule", "POLICY.tls.credentialName", Reported("a_destination_rule_says_how_tls_is_begun")),
-    ("DestinationRule", "POLICY.tls.insecureSkipVerify", Test("a_destination_rule_says_how_tls_is_begun")),
+    (
+        "DestinationRule",
+        "POLICY.tls.insecureSkipVerify",
+        Test("http_becomes_https_and_the_server_is_verified"),
+    ),
     ("DestinationRule", "POLICY.tls.mode", Test("http_becomes_https_and_the_server_is_verified")),
     ("DestinationRule", "POLICY.tls.privateKey", Test("a_client_certificate_is_shown_if_the_rule_has_one")),
-    ("DestinationRule", "POLICY.tls.sni", Test("tls_is_begun_with_the_hosts_name_unless_it_says_otherwise")),
+    ("DestinationRule", "POLICY.tls.sni", Test("http_becomes_https_and_the_server_is_verified")),
     (
         "DestinationRule",
         "POLICY.tls.subjectAltNames[]",
-        Test("tls_is_begun_with_the_hosts_name_unless_it_says_otherwise"),
+        Test("http_becomes_https_and_the_server_is_verified"),
     ),
     ("PeerAuthentication", "spec.mtls.mode", Test("strict_refuses_plaintext_and_permissive_lets_it_in")),
     ("PeerAuthentication", "spec.portLevelMtls.*.mode", Test("strict_except_one_port")),
@@ -405,15 +409,9 @@ fn tests() -> BTreeSet<String> {
                 directories.push(entry);
             } else if entry.extension().is_some_and(|end| end == "rs") {
                 let text = fs::read_to_string(&entry).unwrap();
-                let after_test = text.split("#[test]").chain(text.split("#[tokio::test")).skip(1);
+                let after_test = text.split("#[test]").skip(1).chain(text.split("#[tokio::test").skip(1));
                 let name = |rest: &str| Some(rest.split_once("fn ")?.1.split('(').next()?.to_owned());
                 found.extend(after_test.filter_map(name));
-                // Scenarios of tests that need a namespace of their own.
-                found.extend(
-                    text.split("\nasync fn ")
-                        .skip(1)
-                        .filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())),
-                );
             }
         }
     }

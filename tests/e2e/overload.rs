@@ -112,3 +112,38 @@ async fn a_request_waits_for_the_one_connection_and_another_one_is_refused() {
         assert_eq!(waits.exactly(4).await, "next");
     }
 }
+
+#[tokio::test]
+async fn no_more_attempts_after_the_first_are_in_progress_than_are_allowed() {
+    let around = limited("{http: {maxRetries: 1}}").await;
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: app}\nspec:\n  hosts: [app]\n  \
+                 http:\n  - route: [{destination: {host: app}}]\n    retries: {attempts: 1, retryOn: '503'}\n";
+    let before = configuration(&around).await;
+    around.mesh.write("route.yaml", route).expect("the directory is ours");
+    poll(SOON, "the control plane has the route", async || {
+        let now = configuration(&around).await;
+        if now > before { Ok(()) } else { Err(now) }
+    })
+    .await;
+    let fails = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+    for caller in CALLERS {
+        let mut first = asks(&around, caller).await;
+        let mut app = around.accept().await;
+        app.head().await;
+        app.send(fails).await;
+        let mut again = around.accept().await;
+        again.head().await;
+
+        // That is tried once more. While it is, nothing else is.
+        let mut second = asks(&around, caller).await;
+        let mut app = around.accept().await;
+        app.head().await;
+        app.send(fails).await;
+        assert_eq!(second.head().await.status(), "503", "{caller}");
+        assert!(around.nobody_connects().await, "{caller}");
+
+        again.answer("done").await;
+        assert_eq!(first.head().await.status(), "200", "{caller}");
+    }
+}

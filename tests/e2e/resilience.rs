@@ -1,11 +1,24 @@
 //! Failures that callers do not see, and those that they do, in the words of the proxy.
 
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
 use selvedge_demo::{
     call,
     load::{Plan, Report},
     workload::Spec,
 };
 use selvedge_tests::{Mesh, SOON, poll};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 
 use crate::SELVEDGE;
 
@@ -114,4 +127,105 @@ async fn a_sidecar_with_two_workers_serves_and_counts_like_one_with_one() {
     }
     let sent = caller.metric("selvedge_outbound_requests_total").await.unwrap();
     assert_eq!((sent, served), (Some(1000.0), 1000.0));
+}
+
+#[tokio::test]
+async fn the_time_limit_of_an_attempt_ends_it() {
+    let mesh = Mesh::of(SELVEDGE, two_servers()).await;
+    mesh.write("route.yaml", &route("retries: {attempts: 0, perTryTimeout: 300ms}")).unwrap();
+    let caller = mesh.workload("caller");
+
+    poll(SOON, "the time limit is in effect", async || {
+        let answer = caller.call(call::to("reviews:9080", "/?delay=3s")).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let in_time =
+            answer.status == 504 && answer.proxy_error().is_some_and(|reason| reason.starts_with("timeout"));
+        if in_time { Ok(()) } else { Err(answer.summary()) }
+    })
+    .await;
+    let quick = caller.call(call::to("reviews:9080", "/?delay=10ms")).await.unwrap();
+    assert_eq!(quick.status, 200, "{}", quick.summary());
+}
+
+/// `host` is at `address`, outside the mesh; with this `connectionPool`.
+fn outside(host: &str, address: SocketAddr, pool: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {host}}}\nspec:\n  \
+         hosts: [{host}.test]\n  resolution: STATIC\n  ports: [{{number: 80, name: http, targetPort: {}}}]\n  \
+         endpoints: [{{address: {}}}]\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: \
+         {{name: {host}}}\nspec: {{host: {host}.test, trafficPolicy: {{connectionPool: {pool}}}}}\n",
+        address.port(),
+        address.ip()
+    )
+}
+
+#[tokio::test]
+async fn the_time_to_connect_is_as_long_as_the_rule_says() {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    // Whoever takes no connection, and whose queue is full, looks like a host that is not there.
+    let address = mesh.ground().socket(202, 9001).unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address).unwrap();
+    let _silent = socket.listen(1).unwrap();
+    let mut filling = Vec::new();
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(address)).await
+    {
+        filling.push(stream);
+    }
+    mesh.write("outside.yaml", &outside("silent", address, "{tcp: {connectTimeout: 300ms}}")).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("caller")]).await.unwrap();
+
+    let start = Instant::now();
+    let answer = mesh.workload("caller").call(call::to("silent.test", "/").timeout(SOON)).await.unwrap();
+
+    assert_eq!(answer.status, 503, "{}", answer.summary());
+    assert!(answer.proxy_error().unwrap().starts_with("connect-failure"), "{}", answer.summary());
+    // Three attempts; one by the default alone takes 10 s.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+/// A server that answers every request and keeps its connections, and how many it has taken.
+async fn keeping_server(address: SocketAddr) -> Arc<AtomicUsize> {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    connections
+}
+
+#[tokio::test]
+async fn a_connection_takes_no_more_requests_after_its_time() {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    let [ends, lasts] = [203, 204].map(|host| mesh.ground().socket(host, 9002).unwrap());
+    mesh.write("ends.yaml", &outside("ends", ends, "{tcp: {maxConnectionDuration: 1s}}")).unwrap();
+    mesh.write("lasts.yaml", &outside("lasts", lasts, "{}")).unwrap();
+    let (of_one, of_other) = (keeping_server(ends).await, keeping_server(lasts).await);
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("caller")]).await.unwrap();
+    let caller = mesh.workload("caller");
+
+    poll(SOON, "a third connection, one after the other", async || {
+        for host in ["ends.test", "lasts.test"] {
+            let answer = caller.call(call::to(host, "/")).await.map_err(|error| error.to_string())?;
+            assert_eq!(answer.status, 200, "{}", answer.summary());
+        }
+        let count = of_one.load(Ordering::Relaxed);
+        if count >= 3 { Ok(()) } else { Err(count) }
+    })
+    .await;
+    assert_eq!(of_other.load(Ordering::Relaxed), 1, "without a limit it is used again and again");
 }

@@ -199,6 +199,8 @@ async fn http_becomes_https_and_the_server_is_verified() {
     world.write("other.pem", &Ca::new().issuer.pem());
     world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/other.pem");
     world.until_refused("of no certificate authority that is believed here").await;
+    world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/other.pem, insecureSkipVerify: true");
+    world.until(HOST, "whoever answers is believed", |answer| answer.status == 200).await;
     world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/later.pem");
     world.until_refused("cannot read").await;
     world.write("later.pem", &world.ca.issuer.pem());
