@@ -255,10 +255,25 @@ struct EndpointState {
     /// Requests that wait for their answer, or whose answer has not ended.
     in_flight: u32,
     ejected: bool,
-    /// Seconds until it is let back in.
-    ejected_until: Option<f64>,
+    /// When it is let back in (RFC 3339).
+    ejected_until: Option<String>,
+    /// Seconds until then.
+    ejected_for_seconds: Option<f64>,
+    /// Why it is out. Absent: it is not.
+    ejection: Option<EjectionState>,
     /// Failures since its last success.
     consecutive_failures: u32,
+}
+
+/// Why an endpoint is ejected.
+#[derive(Debug, Serialize)]
+struct EjectionState {
+    /// The limit that it reached: `consecutive-5xx` or `consecutive-gateway-errors`.
+    reason: &'static str,
+    /// The failures in a row that reached it.
+    failures: u32,
+    /// The last of them, in words.
+    last_failure: String,
 }
 
 fn endpoint_states(store: &Store, now: Instant) -> Vec<EndpointState> {
@@ -291,9 +306,17 @@ fn endpoint_state(backend: &BoundBackend, endpoint: &BoundEndpoint, now: Instant
         workload: endpoint.workload.clone(),
         in_flight: endpoint.target.in_flight.load(std::sync::atomic::Ordering::Relaxed),
         ejected: ejected.is_some(),
-        ejected_until: ejected.map(|left| left.as_secs_f64()),
+        ejected_until: ejected.map(|left| utc(SystemTime::now() + left)),
+        ejected_for_seconds: ejected.map(|left| left.as_secs_f64()),
+        ejection: ejected.and_then(|_| ejection(endpoint)),
         consecutive_failures: endpoint.health.consecutive_failures(),
     }
+}
+
+fn ejection(endpoint: &BoundEndpoint) -> Option<EjectionState> {
+    let cause = endpoint.health.cause()?;
+    let (reason, failures, last_failure) = (cause.why.word(), cause.failures, cause.last.clone());
+    Some(EjectionState { reason, failures, last_failure })
 }
 
 fn utc(at: SystemTime) -> String {
@@ -391,13 +414,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endpoints_show_who_is_ejected_and_for_how_long() {
+    async fn endpoints_show_who_is_ejected_why_and_until_when() {
         let shown = shown();
         let table = shown.store.table();
         let backend = &table.destinations[AUTHORITY].bound.as_ref().unwrap().backends[0];
         let ejection = backend.ejection.as_ref().unwrap();
         let now = Instant::now();
-        ejection.record(&backend.endpoints[0].health, Outcome::GatewayFailure, 2, now).unwrap();
+        let health = &backend.endpoints[0].health;
+        let ejected = ejection.record(health, Outcome::GatewayFailure, 2, now).unwrap();
+        health.explain(&ejected, "connect-failure: nobody listens".to_owned());
+        let earliest = utc(SystemTime::now() + Duration::from_secs(30));
 
         let states = serde_json::to_value(endpoint_states(&shown.store, now)).unwrap();
 
@@ -405,10 +431,18 @@ mod tests {
         let ejected = &states[0];
         assert_eq!(ejected["backend"], "reviews.shop.svc.cluster.local:9080/v1");
         assert_eq!(ejected["ejected"], true);
-        assert_eq!(ejected["ejected_until"], 30.0);
+        let until = ejected["ejected_until"].as_str().unwrap();
+        let latest = utc(SystemTime::now() + Duration::from_secs(30));
+        assert!(earliest.as_str() <= until && until <= latest.as_str(), "{until}");
+        assert_eq!(ejected["ejected_for_seconds"], 30.0);
+        assert_eq!(ejected["ejection"]["reason"], "consecutive-5xx");
+        assert_eq!(ejected["ejection"]["failures"], 1);
+        assert_eq!(ejected["ejection"]["last_failure"], "connect-failure: nobody listens");
         assert_eq!(ejected["consecutive_failures"], 1);
         assert_eq!(states[1]["ejected"], false);
-        assert_eq!(states[1]["ejected_until"], Value::Null);
+        for field in ["ejected_until", "ejected_for_seconds", "ejection"] {
+            assert_eq!(states[1][field], Value::Null, "{field}");
+        }
         assert_eq!(states[2]["backend"], "reviews.shop.svc.cluster.local:9080/v2");
     }
 

@@ -16,13 +16,14 @@ use selvedge_ops::{
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
 use crate::{
-    accept::{self, Clients, Direction, Seat, Seated},
+    accept::{self, Clients, Entrance, Seat, Seated},
     budget::Budget,
     cli::Args,
     connect::Liveness,
     control::{self, Control},
     discovery::store::Store,
     leave::{self, Leave},
+    listens::Listens,
     names::Asker,
     opaque,
     own_listeners::{OwnListeners, Way},
@@ -35,6 +36,8 @@ use crate::{
 #[derive(Debug)]
 struct Listeners {
     outbound: Vec<std::net::TcpListener>,
+    /// Each with its place among `--upstream`.
+    upstreams: Vec<(usize, std::net::TcpListener)>,
     inbound: std::net::TcpListener,
     admin: std::net::TcpListener,
 }
@@ -65,7 +68,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         clients: Arc::new(Clients::new(args.max_connections)),
         leave: leave.clone(),
     };
-    let traffic = start_workers(&shared, listeners.outbound, listeners.inbound)?;
+    let upstreams =
+        listeners.upstreams.into_iter().map(|(place, listener)| (Entrance::upstream(place), listener));
+    let mut entrances: Vec<_> = upstreams.collect();
+    entrances.extend(listeners.outbound.into_iter().map(|listener| (Entrance::OUTBOUND, listener)));
+    entrances.push((Entrance::INBOUND, listeners.inbound));
+    let traffic = start_workers(&shared, entrances)?;
     let control = Control {
         args: Arc::new(args),
         live,
@@ -93,9 +101,9 @@ async fn until_left(
         leave.told().on_stdin_close().context("cannot watch standard input")?;
     }
     let limits = leave::Limits { delay: control.args.drain_delay, timeout: control.args.drain_timeout };
-    let (explicit, store) = (control.args.app, Arc::clone(&control.store));
-    let app = move || match explicit {
-        Some(address) => leave::App::At(address),
+    let (explicit, store) = (Listens::new(&control.args.app)?, Arc::clone(&control.store));
+    let app = move || match &explicit {
+        Some(listens) => leave::App::At(listens.addresses()),
         None => leave::App::Ports(store.table().own.as_ref().map_or_else(Vec::new, |own| own.ports.clone())),
     };
     let ended = async {
@@ -112,8 +120,9 @@ async fn until_left(
 }
 
 fn listen(args: &Args) -> anyhow::Result<Listeners> {
-    let listeners = Listeners {
+    let mut listeners = Listeners {
         outbound: outbound_listeners(&args.outbound)?,
+        upstreams: Vec::new(),
         inbound: listen::tcp("--inbound", args.inbound)?,
         admin: listen::tcp("--admin", args.admin)?,
     };
@@ -128,6 +137,9 @@ fn listen(args: &Args) -> anyhow::Result<Listeners> {
     announce("inbound", listeners.inbound.local_addr()?);
     guarded::guard(guarded::Kind::Private, listeners.admin.local_addr()?);
     announce("admin", listeners.admin.local_addr()?);
+    for (place, upstream) in args.upstream.iter().enumerate() {
+        listeners.upstreams.extend(upstream.open()?.into_iter().map(|listener| (place, listener)));
+    }
     Ok(listeners)
 }
 
@@ -149,18 +161,20 @@ fn outbound_listeners(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListe
 }
 
 fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
+    let app = Listens::new(&args.app)?;
     anyhow::ensure!(
-        args.app.is_some() != args.redirected,
+        app.is_some() != args.redirected,
         "either --app must say where the app listens, or --redirected that connections are redirected here"
     );
     let own = own_listeners(args, listeners)?;
-    if let Some(app) = args.app {
-        own.refuse_own(app, Way::App).map_err(|failure| anyhow::anyhow!("--app {app}: {}", failure.what))?;
+    for at in app.iter().flat_map(Listens::addresses) {
+        own.refuse_own(at, Way::App).map_err(|failure| anyhow::anyhow!("--app {at}: {}", failure.what))?;
     }
     Ok(Settings {
         workload: args.workload.clone(),
-        app: args.app,
+        app,
         ingress: args.ingress,
+        upstreams: args.upstream.clone(),
         own: Arc::new(own),
         carrier: args.carrier,
         outbound_traffic_policy: args.outbound_traffic_policy,
@@ -212,12 +226,8 @@ fn local_runtime() -> anyhow::Result<LocalRuntime> {
 /// Starts the threads that carry traffic. They end once both ways are closed, when their connections have.
 fn start_workers(
     shared: &Shared,
-    outbound: Vec<std::net::TcpListener>,
-    inbound: std::net::TcpListener,
+    listeners: Vec<(Entrance, std::net::TcpListener)>,
 ) -> anyhow::Result<Vec<thread::JoinHandle<()>>> {
-    let mut listeners: Vec<_> =
-        outbound.into_iter().map(|listener| (Direction::Outbound, listener)).collect();
-    listeners.push((Direction::Inbound, inbound));
     let workers = shared.metrics.workers();
     if workers == 1 {
         let shared = shared.clone();
@@ -248,13 +258,13 @@ fn spawn(
 }
 
 /// The one worker: accepts for itself.
-fn alone(shared: &Shared, listeners: Vec<(Direction, std::net::TcpListener)>) -> anyhow::Result<()> {
+fn alone(shared: &Shared, listeners: Vec<(Entrance, std::net::TcpListener)>) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
         let server = std::cell::RefCell::new(accept::server(Worker::start(0, shared)));
         let serving = &server;
-        let accepting = listeners.into_iter().map(|(direction, listener)| {
-            let take = move |socket, peer| serving.borrow_mut().take(direction, socket, peer, ());
-            accept::accept(direction, listener, shared, take)
+        let accepting = listeners.into_iter().map(|(entrance, listener)| {
+            let take = move |socket, peer| serving.borrow_mut().take(entrance, socket, peer, ());
+            accept::accept(entrance.direction, listener, shared, take)
         });
         futures_util::future::try_join_all(accepting).await?;
         server.into_inner().finish().await;
@@ -275,13 +285,13 @@ fn together(index: usize, shared: &Shared, mut seated: Seated) -> anyhow::Result
 /// Accepts for all workers.
 fn acceptor(
     shared: &Shared,
-    listeners: Vec<(Direction, std::net::TcpListener)>,
+    listeners: Vec<(Entrance, std::net::TcpListener)>,
     seats: &[Seat],
 ) -> anyhow::Result<()> {
     runtime()?.block_on(async {
-        let accepting = listeners.into_iter().map(|(direction, listener)| {
-            accept::accept(direction, listener, shared, move |socket, peer| {
-                accept::hand_over(seats, direction, socket, peer)
+        let accepting = listeners.into_iter().map(|(entrance, listener)| {
+            accept::accept(entrance.direction, listener, shared, move |socket, peer| {
+                accept::hand_over(seats, entrance, socket, peer)
             })
         });
         futures_util::future::try_join_all(accepting).await?;

@@ -25,6 +25,7 @@ use crate::{
     deadline::Deadline,
     error::Reason,
     fields,
+    opaque::way_out::Promised,
     retry::Replay,
     serve::Pace,
     telemetry::Observed,
@@ -75,6 +76,8 @@ pub struct End {
     pub in_flight: Option<InFlight>,
     /// What is measured about the whole answer.
     pub observed: Option<Observed>,
+    /// What the request was for that is answered: CONNECT opened a tunnel.
+    pub tunnel: Option<Box<Promised>>,
     /// When it is ended, if it has not ended before: with the status that gRPC has for that, or with an
     /// error.
     pub limit: Option<Limit>,

@@ -11,7 +11,9 @@ use selvedge_model::{TrustDomain, WorkloadName, service::OPAQUE_PORTS};
 use crate::{
     discovery::Address,
     identify::token::RootSha256,
+    listens::Listen,
     probes::{AppMetrics, AppProbes},
+    upstream::Upstream,
 };
 
 /// The sidecar: carries one workload's traffic, in and out.
@@ -44,9 +46,18 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", default_value_t)]
     pub trust_domain: TrustDomain,
 
-    /// Where the app listens, as IP:PORT. Inbound requests go there.
-    #[arg(long, env = "SELVEDGE_APP", required_unless_present = "redirected", conflicts_with = "redirected")]
-    pub app: Option<SocketAddr>,
+    /// Where the app listens: IP:PORT, or PORT=IP:PORT for one of the workload's ports; may be given more than once.
+    /// An address alone serves the workload's port of the same number, or the only one that it has. A port without
+    /// an address is refused.
+    #[arg(
+        long,
+        env = "SELVEDGE_APP",
+        value_name = "[PORT=]IP:PORT",
+        value_delimiter = ',',
+        required_unless_present = "redirected",
+        conflicts_with = "redirected"
+    )]
+    pub app: Vec<Listen>,
 
     /// The app's connections, in and out, are redirected to this proxy; each is carried to where it was
     /// going.
@@ -85,6 +96,17 @@ pub struct Args {
         default_values = ["127.0.0.1:4140", "[::1]:4140"]
     )]
     pub outbound: Vec<SocketAddr>,
+
+    /// A port of loopback (or an IP:PORT) whose connections all go to HOST:PORT, whatever they carry, as LISTEN=HOST:PORT:
+    /// for what does not say itself where it is going, as databases do; may be given more than once.
+    #[arg(
+        long,
+        env = "SELVEDGE_UPSTREAM",
+        value_name = "LISTEN=HOST:PORT",
+        value_delimiter = ',',
+        conflicts_with = "redirected"
+    )]
+    pub upstream: Vec<Upstream>,
 
     /// Where other sidecars connect, as IP:PORT.
     #[arg(long, env = "SELVEDGE_INBOUND", default_value = "[::]:4143")]

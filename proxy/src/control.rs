@@ -18,6 +18,7 @@ use crate::{
         token::{TokenSource, Trust},
     },
     leave::Leave,
+    listens::Listens,
     names::{Names, Question, ask},
     own_listeners::OwnListeners,
     probes::{self, Asked},
@@ -89,6 +90,8 @@ pub async fn run(control: Control) -> std::io::Result<()> {
     });
     let binder = Binder::new(args.workload.clone(), Arc::clone(&metrics), names);
     let binder = if args.redirected { binder.redirected(listeners.inbound.port()) } else { binder };
+    // What contradicts itself has ended us before.
+    let binder = binder.beside(Listens::new(&args.app).ok().flatten());
     let fresh = binder.originations().keep_fresh();
     let discovery = discovery::run(Discovery {
         control_plane,

@@ -90,6 +90,9 @@ impl Service<Request> for Forward {
 
 async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     let Request { mut http, conn, .. } = request;
+    if let Some(failure) = &conn.unserved {
+        return Err(Failure::clone(failure).into());
+    }
     let Some(app) = conn.app.as_ref() else {
         // Cannot happen: a connection is taken only once it is known where it goes.
         return Err(Error::new(Reason::AppUnreachable, "it is not known where the app is"));
@@ -113,7 +116,7 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
 /// A failed connection to the app has its own name: the sidecar is there, the app is not. That an app which
 /// leaves together with its sidecar has gone first is no fault of its.
 pub(crate) fn unreachable(worker: &Worker, app: SocketAddr, why: &dyn std::fmt::Display) -> Failure {
-    let hint = match worker.settings.app {
+    let hint = match &worker.settings.app {
         Some(_) => "(--app)",
         None => "(it may listen on 127.0.0.1 only; let it listen on all addresses)",
     };

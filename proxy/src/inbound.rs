@@ -105,7 +105,12 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
         Ok(meant) => meant,
         Err(failure) => {
             refuse(&worker, arrival, false, &failure);
-            return reset(&tcp);
+            return match detected {
+                Detected::Http1 | Detected::Http2 if arrival.original.is_none() => {
+                    tell(worker, path, Prefixed::new(read.freeze(), tcp), arrival, detected, failure).await;
+                }
+                _ => reset(&tcp),
+            };
         }
     };
     let (version, protocol) = match detected {
@@ -142,6 +147,25 @@ fn plain_incoming<C>(worker: &Rc<Worker>, client: C, arrival: &Arrival, meant: &
     }
 }
 
+/// Answers a plain client's requests with why they are forwarded nowhere.
+async fn tell(
+    worker: Rc<Worker>,
+    path: impl Step<Request>,
+    stream: Prefixed<TcpStream>,
+    arrival: Arrival,
+    detected: Detected,
+    failure: Failure,
+) {
+    let (version, protocol) = match detected {
+        Detected::Http2 => (HttpVersion::Http2, Protocol::Http2),
+        _ => (HttpVersion::Http1, Protocol::Http1),
+    };
+    let series = worker.metrics.inbound(&worker.settings.workload, 0, None);
+    let (unserved, series) = (Some(Box::new(failure)), Some(series));
+    let conn = Conn { unserved, series, ..Conn::new(arrival, version) };
+    plain(worker, path, stream, conn, protocol).await;
+}
+
 /// How a connection begins; `None`: with an error, or not in time, or not before we drain.
 async fn first(
     worker: &Worker,
@@ -162,7 +186,7 @@ fn refuse_handshake(worker: &Worker, arrival: Arrival, error: &HandshakeError) {
 /// Counts and logs a connection that is not let in.
 fn refuse(worker: &Worker, arrival: Arrival, mtls: bool, failure: &Failure) {
     worker.metrics.connection_refused(Direction::Inbound, mtls, failure.reason);
-    let Arrival { peer, original } = arrival;
+    let Arrival { peer, original, .. } = arrival;
     tracing::info!(%peer, original = original.map(|original| tracing::field::display(original.address)), %failure, "connection refused");
 }
 
@@ -205,10 +229,17 @@ async fn mesh(
     }
     let port = u16::try_from(preamble.port).unwrap_or_default();
     let meant = match meant(&worker.settings, own, arrival.original, Some(port)) {
-        Ok(meant) => meant,
-        Err(failure) => return refuse(&worker, arrival, true, &failure),
+        Ok(meant) => Ok(meant),
+        Err(failure) => {
+            refuse(&worker, arrival, true, &failure);
+            // Whose sidecar is told can say why; it has proven that it is of this mesh.
+            if arrival.original.is_some() {
+                return;
+            }
+            Err(failure)
+        }
     };
-    let Meant { address, is_known, .. } = meant;
+    let counted = meant.as_ref().map_or(0, Meant::counted);
     tracing::debug!(%peer, identity = %proven.identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
     let ends_at = ends_at(proven.not_after);
@@ -219,10 +250,13 @@ async fn mesh(
         wire::Carrier::Http1 => Protocol::Http1,
         wire::Carrier::Http2 => Protocol::Http2,
         wire::Carrier::Tcp => {
-            let (identity, app) = (Some(proven.identity.clone()), address);
-            let counted = meant.counted();
+            let identity = Some(proven.identity.clone());
+            let app = meant.as_ref().map_or(worker.settings.inbound, |meant| meant.address);
             let incoming = Incoming { client: stream, peer, identity, port, counted, app, until };
-            return way_in::mesh(worker, incoming).await;
+            return match meant {
+                Ok(_) => way_in::mesh(worker, incoming).await,
+                Err(failure) => way_in::refuse(worker, incoming, failure).await,
+            };
         }
         wire::Carrier::Unspecified => return,
     };
@@ -232,12 +266,9 @@ async fn mesh(
     };
     let conn = Conn {
         port,
-        app: Some(worker.apps.at(address, is_known)),
-        series: Some(worker.metrics.inbound(
-            &worker.settings.workload,
-            meant.counted(),
-            Some(&proven.identity),
-        )),
+        app: meant.as_ref().ok().map(|meant| worker.apps.at(meant.address, meant.is_known)),
+        unserved: meant.err().map(Box::new),
+        series: Some(worker.metrics.inbound(&worker.settings.workload, counted, Some(&proven.identity))),
         xfcc: forwarded_client_cert(own, &proven.identity),
         identity: Some(proven.identity.clone()),
         ..Conn::new(arrival, version)

@@ -159,7 +159,7 @@ mod tests {
         let at = listener.local_addr().unwrap();
         leave.told.begin(reason);
         let ordered = leave.clone();
-        (leave, tokio::spawn(async move { ordered.in_order(limits, || App::At(at)).await }))
+        (leave, tokio::spawn(async move { ordered.in_order(limits, || App::At(vec![at])).await }))
     }
 
     fn app() -> TcpListener {
@@ -229,7 +229,7 @@ mod tests {
         let _under_way = (leave.open(Direction::Inbound), leave.open(Direction::Outbound));
         leave.told.begin(Reason::StdinClosed);
 
-        leave.in_order(LIMITS, || App::At(app.local_addr().unwrap())).await;
+        leave.in_order(LIMITS, || App::At(vec![app.local_addr().unwrap()])).await;
 
         assert!(is_closed(&leave, Direction::Inbound) && is_closed(&leave, Direction::Outbound));
     }

@@ -23,6 +23,7 @@ pub mod forward;
 pub mod identify;
 pub mod inbound;
 pub mod leave;
+pub mod listens;
 pub mod names;
 pub mod normalize;
 pub mod opaque;
@@ -38,6 +39,7 @@ pub mod serve;
 pub mod step;
 pub mod telemetry;
 pub mod upgrade;
+pub mod upstream;
 pub mod worker;
 
 pub use app::run;

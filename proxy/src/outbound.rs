@@ -1,9 +1,9 @@
 //! The way out: from the app, through routing, retries and balancing, to an endpoint.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use selvedge_model::{Layer, Protocol as Spoken};
+use selvedge_model::Protocol as Spoken;
 use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 
@@ -22,6 +22,7 @@ use crate::{
     serve::{self, Protocol},
     step::{Conn, HttpVersion, Request, Step},
     telemetry::{self, Direction},
+    upstream::Upstream,
     worker::Worker,
 };
 
@@ -43,6 +44,10 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
 
 /// Carries one connection of the app's.
 pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, tcp: TcpStream, arrival: Arrival) {
+    if let Some(place) = arrival.upstream {
+        let Some(upstream) = worker.settings.upstreams.get(place).cloned() else { return };
+        return going(worker, path, tcp, arrival, Going::Upstream(upstream)).await;
+    }
     match arrival.original {
         None => explicit(worker, path, tcp, arrival).await,
         Some(original) if original.is_ours => {
@@ -50,7 +55,52 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, tcp: TcpSt
             tracing::warn!(peer = %arrival.peer, "connection refused: it was not redirected here, so it is not known where it goes");
             reset(&tcp);
         }
-        Some(original) => redirected(worker, path, tcp, arrival, original).await,
+        Some(original) => going(worker, path, tcp, arrival, Going::Dialled(original)).await,
+    }
+}
+
+/// Where a connection goes, whatever it carries.
+#[derive(Debug, Clone)]
+enum Going {
+    /// To the address that its client dialled; HTTP for a service that is called by name says that name.
+    Dialled(Original),
+    /// Where all connections of its listener go.
+    Upstream(Upstream),
+}
+
+impl Going {
+    /// What that is; `None`: the control plane has not said it in time.
+    async fn destination(&self, worker: &Worker) -> Option<Arc<Destination>> {
+        match self {
+            Self::Dialled(original) => route::dialled(worker, *original).await,
+            Self::Upstream(upstream) => route::destination(worker, &upstream.authority).await,
+        }
+    }
+
+    /// The port of where it goes.
+    fn port(&self) -> u16 {
+        match self {
+            Self::Dialled(original) => original.address.port(),
+            Self::Upstream(upstream) => upstream.port(),
+        }
+    }
+
+    /// From `peer`, to what is there: `destination`.
+    fn outgoing(&self, peer: SocketAddr, destination: &Arc<Destination>) -> Outgoing {
+        let address = match self {
+            Self::Dialled(original) => Some(original.address),
+            Self::Upstream(upstream) => upstream.authority.parse().ok(),
+        };
+        Outgoing::to(peer, address, Arc::clone(destination))
+    }
+}
+
+impl fmt::Display for Going {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dialled(original) => original.address.fmt(f),
+            Self::Upstream(upstream) => f.write_str(&upstream.authority),
+        }
     }
 }
 
@@ -59,27 +109,34 @@ async fn explicit(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStre
     let mut read = BytesMut::new();
     match first(&worker, &mut tcp, &mut read, None).await {
         None | Some(First::End | First::Silence) => {}
-        Some(First::Bytes(Detected::Tls)) => refuse_tls(arrival),
-        // What is no HTTP is refused in its words.
+        Some(First::Bytes(detected @ (Detected::Tls | Detected::Opaque))) => {
+            refuse_unnamed(&worker, arrival, detected);
+            if read.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+                // Perhaps it means HTTP: then it is refused in HTTP's words.
+                http(worker, path, tcp, arrival, read, detected).await;
+            } else {
+                reset(&tcp);
+            }
+        }
         Some(First::Bytes(detected)) => http(worker, path, tcp, arrival, read, detected).await,
     }
 }
 
-/// A connection that was going elsewhere: whatever it carries.
-async fn redirected(
+/// A connection of which it is known where it goes: whatever it carries.
+async fn going(
     worker: Rc<Worker>,
     path: impl Step<Request>,
     mut tcp: TcpStream,
     arrival: Arrival,
-    original: Original,
+    going: Going,
 ) {
-    let destination = route::dialled(&worker, original).await;
+    let destination = going.destination(&worker).await;
     let bound = destination.as_ref().and_then(|destination| {
         // Who dials an endpoint speaks what its service says.
         destination.service.as_ref().or(destination.bound.as_ref())
     });
     let declared = bound.map_or(Spoken::Unspecified, |bound| bound.protocol);
-    let spoken = worker.settings.spoken(declared, original.address.port());
+    let spoken = worker.settings.spoken(declared, going.port());
     let asks_for_names = bound.is_some_and(|bound| bound.tcp.has_names());
     let mut read = BytesMut::new();
     let mut detected = match (spoken, &destination) {
@@ -92,9 +149,9 @@ async fn redirected(
     if detected == Some(First::Silence) {
         let Some(destination) = &destination else {
             // A server that may be waited for, and nobody has said where it is.
-            return refuse_unknown(&worker, arrival, original, &tcp);
+            return refuse_unknown(&worker, arrival, &going, &tcp);
         };
-        let outgoing = outgoing(arrival, original, destination);
+        let outgoing = going.outgoing(arrival.peer, destination);
         let speaker = Box::pin(way_out::speculate(Rc::clone(&worker), outgoing, tcp, &mut read)).await;
         let Ok(Speaker::Client(client, said)) = speaker else { return };
         (tcp, detected) = (client, Some(said));
@@ -109,13 +166,8 @@ async fn redirected(
             refuse_tls(arrival);
             reset(&tcp);
         }
-        _ => Box::pin(opaque(worker, tcp, arrival, original, destination, read, detected)).await,
+        _ => Box::pin(opaque(worker, tcp, arrival, going, destination, read, detected)).await,
     }
-}
-
-fn outgoing(arrival: Arrival, original: Original, destination: &Arc<Destination>) -> Outgoing {
-    let (dialled, destination) = (original.address, Arc::clone(destination));
-    Outgoing { arrival, dialled, destination, layer: Layer::Tcp, server_name: None }
 }
 
 /// Whatever is not HTTP: as it is, to where it was going, or to whom its TLS asks for.
@@ -123,7 +175,7 @@ async fn opaque(
     worker: Rc<Worker>,
     mut tcp: TcpStream,
     arrival: Arrival,
-    original: Original,
+    going: Going,
     destination: Option<Arc<Destination>>,
     mut read: BytesMut,
     detected: Detected,
@@ -134,18 +186,19 @@ async fn opaque(
         let hello = tokio::time::timeout(HANDSHAKE_TIMEOUT, hello(&mut tcp, &mut read)).await;
         let Ok(Ok(hello)) = hello else { return };
         let name = hello.server_name();
-        if let Some(name) = &name {
-            destination = route::named(&worker, original, name).await.or(destination);
+        if let (Some(name), Going::Dialled(original)) = (&name, &going) {
+            destination = route::named(&worker, *original, name).await.or(destination);
         }
         tls = Some(name);
     }
     let Some(destination) = destination else {
-        return refuse_unknown(&worker, arrival, original, &tcp);
+        return refuse_unknown(&worker, arrival, &going, &tcp);
     };
-    let mut outgoing = outgoing(arrival, original, &destination);
-    if let Some(server_name) = tls {
-        (outgoing.layer, outgoing.server_name) = (Layer::Tls, server_name);
-    }
+    let outgoing = going.outgoing(arrival.peer, &destination);
+    let outgoing = match tls {
+        Some(server_name) => outgoing.with_tls(server_name),
+        None => outgoing,
+    };
     way_out::carry(worker, outgoing, tcp, read).await;
 }
 
@@ -160,10 +213,20 @@ async fn first(
     detect_until(tcp, read, silence, FIRST_BYTE, over).await
 }
 
-fn refuse_unknown(worker: &Worker, arrival: Arrival, original: Original, tcp: &TcpStream) {
+fn refuse_unknown(worker: &Worker, arrival: Arrival, going: &Going, tcp: &TcpStream) {
     worker.metrics.connection_refused(Direction::Outbound, false, Reason::Discovery);
-    tracing::info!(peer = %arrival.peer, original = %original.address, "connection refused: the control plane has not said in time what that is");
+    tracing::info!(peer = %arrival.peer, original = %going, "connection refused: the control plane has not said in time what that is");
     reset(tcp);
+}
+
+/// What is not HTTP does not say where it goes.
+fn refuse_unnamed(worker: &Worker, arrival: Arrival, detected: Detected) {
+    worker.metrics.connection_refused(Direction::Outbound, false, Reason::Protocol);
+    let carries = if detected == Detected::Tls { "TLS" } else { "no HTTP" };
+    tracing::warn!(
+        peer = %arrival.peer,
+        "connection refused: it carries {carries}, which does not say where it goes; give its destination a port of its own (--upstream PORT=HOST:PORT), or, if its client can use a proxy for HTTPS, name this listener as that (https_proxy)"
+    );
 }
 
 fn refuse_tls(arrival: Arrival) {
@@ -182,7 +245,9 @@ async fn http(
         Detected::Http2 => (HttpVersion::Http2, Protocol::Http2),
         Detected::Http1 | Detected::Opaque | Detected::Tls => (HttpVersion::Http1, Protocol::Http1),
     };
-    let conn = Rc::new(Conn::new(arrival, version));
+    // Where connections are redirected, CONNECT is meant for the proxy that was dialled.
+    let offers_tunnels = arrival.original.is_none() && arrival.upstream.is_none();
+    let conn = Rc::new(Conn { offers_tunnels, ..Conn::new(arrival, version) });
     let stream = Prefixed::new(read.freeze(), tcp);
     serve::serve(protocol, stream, path, conn, serve::until(worker, accept::Direction::Outbound, None)).await;
 }

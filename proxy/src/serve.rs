@@ -26,12 +26,16 @@ use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
     service::Service as HttpService,
+    upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 pub use pace::{Pace, PaceLimits};
 use selvedge_certs::{tls::Current, verify::Peer};
 use strict::Strict;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 pub use watch::{Patience, Watch};
 
 use crate::{
@@ -42,9 +46,10 @@ use crate::{
     connect::{
         Liveness,
         http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
+        stream::Prefixed,
     },
     error::{Failure, Reason},
-    opaque::Abort,
+    opaque::{Abort, way_out},
     rarely::rarely,
     respond,
     step::{Conn, Request, Step},
@@ -230,7 +235,8 @@ where
         None => {
             // A mesh peer's sidecar closes a connection that it is done with, never a half of one.
             let half_closes = conn.identity.is_none();
-            let io = TokioIo::new(Strict::new(io, limits.head, Arc::clone(&watch), half_closes));
+            let io = Strict::new(io, limits.head, Arc::clone(&watch), half_closes);
+            let io = TokioIo::new(io.with_tunnels(conn.offers_tunnels));
             // Set once: the connection is served once.
             let _ = conn.watch.set(watch);
             let keeps_case = until.worker.settings.preserve_header_case;
@@ -299,6 +305,14 @@ where
             tokio::time::timeout(rest, serving).await.ok()
         }
     }
+}
+
+/// What carries the tunnel that an app's connection has become, with what was read of it already; as it was if that is
+/// not a connection of HTTP/1.
+pub(crate) fn tunnel_of(upgraded: Upgraded) -> Result<impl way_out::Client, TokioIo<Upgraded>> {
+    let parts = upgraded.downcast::<TokioIo<Strict<Prefixed<TcpStream>>>>().map_err(TokioIo::new)?;
+    let (held, tcp) = parts.io.into_inner().into_tunnel();
+    Ok(Prefixed::new([parts.read_buf, held.freeze()].concat().into(), tcp))
 }
 
 fn http1(limits: Limits, keeps_case: bool) -> http1::Builder {
@@ -417,8 +431,7 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
                 respond::for_http1(&mut http);
             }
             if let Some((asked, worker)) = this.asked.take() {
-                asked.answered(&mut http, &worker);
-                if http.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                if asked.answered(&mut http, &worker) {
                     // The client sends other than HTTP once it has this, and no sooner.
                     this.watch.become_tunnel();
                 }

@@ -48,10 +48,16 @@ pub struct Conn {
     pub identity: Option<SpiffeId>,
     /// Where it was going when it was redirected to us. `None`: nobody redirects.
     pub original: Option<Original>,
+    /// Which of the settings' upstreams all of its requests are for, whatever their authority (outbound only).
+    pub upstream: Option<usize>,
+    /// Whether CONNECT opens tunnels on it (outbound only).
+    pub offers_tunnels: bool,
     /// The workload's port that is meant (inbound only).
     pub port: u16,
     /// Where its requests are forwarded (inbound only).
     pub app: Option<Arc<Target>>,
+    /// Why its requests are forwarded nowhere (inbound only). Boxed: few connections have it.
+    pub unserved: Option<Box<Failure>>,
     /// What its requests are counted in (inbound only).
     pub series: Option<Arc<Series>>,
     /// What the app is told about the peer, ready to be inserted (inbound only).
@@ -95,8 +101,11 @@ impl Conn {
             version,
             identity: None,
             original: arrival.original,
+            upstream: arrival.upstream,
+            offers_tunnels: false,
             port: 0,
             app: None,
+            unserved: None,
             series: None,
             xfcc: None,
             last: std::cell::RefCell::default(),

@@ -9,6 +9,8 @@
 //! Only `websocket` is taken up. A request that asks for anything else, `h2c` above all, is served as the
 //! HTTP/1.1 that it also is: RFC 9110, section 7.8, lets a server ignore `Upgrade`, and a client must
 //! expect that. HTTP/2 in plaintext is served to clients that begin with it.
+//!
+//! A tunnel that CONNECT has opened (`route::tunnel`) goes on from here in the same way, as opaque TCP.
 
 use std::{pin::pin, rc::Rc, sync::Arc};
 
@@ -17,7 +19,11 @@ use http::{
     header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
 };
 use http_body::Body as HttpBody;
-use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
+use hyper::{
+    body::Incoming,
+    ext::Protocol,
+    upgrade::{OnUpgrade, Upgraded},
+};
 use hyper_util::rt::TokioIo;
 use selvedge_certs::verify::Peer;
 
@@ -26,12 +32,14 @@ use crate::{
     body::{Body, End},
     error::{Failure, Reason},
     opaque::{
+        Abort,
         copy::{Meter, copy},
         session::over,
+        way_out,
     },
     rarely::rarely,
-    respond,
-    step::Conn,
+    respond, serve,
+    step::{Conn, HttpVersion},
     telemetry::TcpSeries,
     worker::Worker,
 };
@@ -70,39 +78,83 @@ fn lists(headers: &HeaderMap, header: HeaderName, token: &str) -> bool {
 #[derive(Debug, Clone)]
 pub struct Server(pub Arc<Peer>);
 
-/// A request for a WebSocket, until it is answered.
+/// A request for a WebSocket or a tunnel, until it is answered.
 #[derive(Debug)]
 pub struct Asked {
     near: OnUpgrade,
     conn: Rc<Conn>,
-    /// Whether the client asked by extended CONNECT.
-    extended: bool,
+    way: Way,
+}
+
+/// How a client asks for what is HTTP no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// For a WebSocket, by `Upgrade`.
+    Upgrade,
+    /// For a WebSocket, by extended CONNECT.
+    Extended,
+    /// For a tunnel, by CONNECT.
+    Connect,
 }
 
 impl Asked {
-    /// Marks `request` if it asks for a WebSocket.
+    /// Marks `request` if it asks for a WebSocket; `None`: neither for that nor for a tunnel.
     pub fn by(request: &mut http::Request<Incoming>, conn: &Rc<Conn>) -> Option<Box<Self>> {
         // hyper puts it there for an Upgrade header or CONNECT: nothing is looked up for usual requests.
         let near = request.extensions_mut().remove::<OnUpgrade>()?;
-        let extended = extended(request);
+        let way = if extended(request) {
+            Way::Extended
+        } else if request.method() == Method::CONNECT {
+            Way::Connect
+        } else {
+            Way::Upgrade
+        };
         let asked = request.method() == Method::GET
             && request.body().is_end_stream()
             && WebSocket::is_named_in(request.headers());
-        (asked || extended).then(|| {
+        if way != Way::Connect {
+            if !asked && way == Way::Upgrade {
+                return None;
+            }
             request.extensions_mut().insert(WebSocket);
-            Box::new(Self { near, conn: Rc::clone(conn), extended })
-        })
+        }
+        Some(Box::new(Self { near, conn: Rc::clone(conn), way }))
     }
 
-    /// If the answer is 101, leaves a tunnel for the connection, or the stream, to go on as.
-    pub fn answered(self, response: &mut http::Response<Body>, worker: &Rc<Worker>) {
+    /// If the answer is 101, or opens a tunnel, leaves that for the connection, or the stream, to go on as. Whether it
+    /// is the connection.
+    pub fn answered(self, response: &mut http::Response<Body>, worker: &Rc<Worker>) -> bool {
+        let conn = Rc::clone(&self.conn);
+        match self.way {
+            Way::Connect => self.connected(response, worker),
+            Way::Upgrade | Way::Extended => self.switched(response, worker),
+        }
+        conn.tunnel.borrow().is_some()
+    }
+
+    /// If a way to the endpoint was opened, goes on with that.
+    fn connected(self, response: &mut http::Response<Body>, worker: &Rc<Worker>) {
+        let end = response.body_mut().end();
+        let Some(opened) = end.tunnel.take() else { return };
+        // The request is over; what goes on is a connection, and counted as one.
+        end.finish(true);
+        let tunnel = Box::new(Tunnel::Connect { near: self.near, opened });
+        match self.conn.version {
+            HttpVersion::Http1 => *self.conn.tunnel.borrow_mut() = Some(tunnel),
+            HttpVersion::Http2 => go_on(tunnel, Rc::clone(worker)),
+        }
+    }
+
+    fn switched(self, response: &mut http::Response<Body>, worker: &Rc<Worker>) {
+        let extended = self.way == Way::Extended;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let far = hyper::upgrade::on(&mut *response);
             // The answer is over when the tunnel is: until then it counts as in flight.
             let end = std::mem::take(response.body_mut().end());
             let server = response.extensions_mut().remove::<Server>();
-            let tunnel = Box::new(Tunnel { near: self.near, far, end, conn: Rc::clone(&self.conn), server });
-            if self.extended {
+            let web_socket = Switched { near: self.near, far, end, conn: Rc::clone(&self.conn), server };
+            let tunnel = Box::new(Tunnel::WebSocket(web_socket));
+            if extended {
                 *response.status_mut() = StatusCode::OK;
                 for header in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
                     response.headers_mut().remove(header);
@@ -111,7 +163,7 @@ impl Asked {
             } else {
                 *self.conn.tunnel.borrow_mut() = Some(tunnel);
             }
-        } else if self.extended && response.status().is_success() {
+        } else if extended && response.status().is_success() {
             // To HTTP/2 it would say that there is a tunnel.
             let what = format!("the app answered {} and took no WebSocket up", response.status().as_u16());
             *response = respond::answer(&Failure::new(Reason::Protocol, what), false);
@@ -152,9 +204,44 @@ fn go_on(tunnel: Box<Tunnel>, worker: Rc<Worker>) {
     tokio::task::spawn_local(async move { tunnel.carry(&worker, std::future::pending()).await });
 }
 
+/// What a connection or a stream goes on as when it is HTTP no longer.
+#[derive(Debug)]
+pub enum Tunnel {
+    /// A WebSocket.
+    WebSocket(Switched),
+    /// Opaque TCP.
+    Connect {
+        /// The client's end.
+        near: OnUpgrade,
+        /// The way to the endpoint.
+        opened: Box<way_out::Promised>,
+    },
+}
+
+impl Tunnel {
+    /// Carries it to its end. A WebSocket also ends when `until` completes; opaque TCP knows by itself when it must.
+    pub async fn carry(self: Box<Self>, worker: &Rc<Worker>, until: impl Future<Output = Reason>) {
+        match *self {
+            Self::WebSocket(switched) => switched.carry(worker, until).await,
+            Self::Connect { near, opened } => match near.await {
+                Ok(near) => match serve::tunnel_of(near) {
+                    Ok(tcp) => opened.carry(worker, tcp).await,
+                    Err(stream) => opened.carry(worker, stream).await,
+                },
+                Err(error) => tracing::debug!(%error, "the connection ended before it became a tunnel"),
+            },
+        }
+    }
+}
+
+/// Nobody can be told that a stream of HTTP/2 broke off that has become a tunnel: it just ends.
+impl Abort for TokioIo<Upgraded> {
+    fn abort(&self) {}
+}
+
 /// Two connections that have become one stream of bytes each way.
 #[derive(Debug)]
-pub struct Tunnel {
+pub struct Switched {
     near: OnUpgrade,
     far: OnUpgrade,
     end: End,
@@ -162,11 +249,11 @@ pub struct Tunnel {
     server: Option<Server>,
 }
 
-impl Tunnel {
+impl Switched {
     /// Copies bytes both ways until both have ended, or `until` completes, or a policy forbids its client, or
     /// it has been silent for too long. An end of one direction is passed on, and the other goes on.
-    pub async fn carry(self: Box<Self>, worker: &Worker, until: impl Future<Output = Reason>) {
-        let Self { near, far, mut end, conn, server } = *self;
+    async fn carry(self, worker: &Worker, until: impl Future<Output = Reason>) {
+        let Self { near, far, mut end, conn, server } = self;
         let series = end.observed.as_ref().map(|observed| observed.websockets(&worker.metrics));
         let until = async {
             tokio::select! {

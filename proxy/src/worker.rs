@@ -14,11 +14,13 @@ use crate::{
     discovery::store::{Store, View},
     forward::Apps,
     leave::Leave,
+    listens::Listens,
     names::Asker,
     opaque,
     own_listeners::OwnListeners,
     serve::{Limits, PaceLimits, Patience},
     telemetry::Metrics,
+    upstream::Upstream,
 };
 
 /// How often idle connections are looked through.
@@ -29,11 +31,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Who we are.
     pub workload: WorkloadName,
-    /// Where the app listens. `None`: connections are redirected to us, and the kernel says of each
-    /// where it was going.
-    pub app: Option<SocketAddr>,
+    /// Where the app listens for each port. `None`: connections are redirected to us, and the kernel says of
+    /// each where it was going.
+    pub app: Option<Listens>,
     /// Whether a request's authority beats the address that was dialled.
     pub ingress: bool,
+    /// What connections to the listeners of `--upstream` are for.
+    pub upstreams: Vec<Upstream>,
     /// Our own listeners, where nothing that we carry may arrive.
     pub own: Arc<OwnListeners>,
     /// What carries HTTP/1.1 requests between sidecars.

@@ -55,6 +55,27 @@ impl From<Direction> for telemetry::Direction {
     }
 }
 
+/// Where connections come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entrance {
+    /// Which way they go.
+    pub direction: Direction,
+    /// Which of the settings' upstreams they are for.
+    upstream: Option<usize>,
+}
+
+impl Entrance {
+    /// A listener for whatever the app sends.
+    pub const OUTBOUND: Self = Self { direction: Direction::Outbound, upstream: None };
+    /// The listener for whatever is sent to the app.
+    pub const INBOUND: Self = Self { direction: Direction::Inbound, upstream: None };
+
+    /// A listener for what the app sends to the upstream at `place` of the settings' list.
+    pub const fn upstream(place: usize) -> Self {
+        Self { direction: Direction::Outbound, upstream: Some(place) }
+    }
+}
+
 /// How a connection came.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
@@ -62,6 +83,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Where it was going when it was redirected to us. `None`: nobody redirects.
     pub original: Option<Original>,
+    /// Which of the settings' upstreams it is for: it came to a listener of that alone.
+    pub upstream: Option<usize>,
 }
 
 impl Arrival {
@@ -78,7 +101,7 @@ impl Arrival {
 /// A socket on its way to a worker.
 #[derive(Debug)]
 pub struct Accepted {
-    direction: Direction,
+    entrance: Entrance,
     socket: std::net::TcpStream,
     peer: SocketAddr,
 }
@@ -152,7 +175,7 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
     /// Takes up one connection. `on_end` is dropped when it has ended.
     pub fn take(
         &mut self,
-        direction: Direction,
+        Entrance { direction, upstream }: Entrance,
         socket: TcpStream,
         peer: SocketAddr,
         on_end: impl Sized + 'static,
@@ -172,7 +195,7 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
             tracing::debug!(%peer, %error, "the connection ended before it was taken");
             return;
         }
-        let original = match worker.settings.app {
+        let original = match &worker.settings.app {
             Some(_) => None,
             None => match Original::of(&socket) {
                 Ok(original) => Some(original),
@@ -182,7 +205,7 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
                 }
             },
         };
-        let arrival = Arrival { peer, original };
+        let arrival = Arrival { peer, original, upstream };
         if let Err(failure) = arrival.is_ours_to_carry(direction) {
             worker.metrics.connection_refused(direction.into(), false, failure.reason);
             let original = original.map(|original| tracing::field::display(original.address));
@@ -245,12 +268,12 @@ pub fn seat() -> (Seat, Seated) {
 }
 
 /// Gives a connection to the worker with the fewest.
-pub fn hand_over(seats: &[Seat], direction: Direction, socket: TcpStream, peer: SocketAddr) {
+pub fn hand_over(seats: &[Seat], entrance: Entrance, socket: TcpStream, peer: SocketAddr) {
     let Some(seat) = seats.iter().min_by_key(|seat| seat.load.load(Ordering::Relaxed)) else { return };
     match socket.into_std() {
         Ok(socket) => {
             seat.load.fetch_add(1, Ordering::Relaxed);
-            if seat.sockets.send(Accepted { direction, socket, peer }).is_err() {
+            if seat.sockets.send(Accepted { entrance, socket, peer }).is_err() {
                 seat.load.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -261,10 +284,10 @@ pub fn hand_over(seats: &[Seat], direction: Direction, socket: TcpStream, peer: 
 impl Seated {
     /// Takes up connections until the acceptor is gone.
     pub async fn serve<O: Step<Request>, I: Step<Request>>(&mut self, server: &mut Server<O, I>) {
-        while let Some(Accepted { direction, socket, peer }) = self.sockets.recv().await {
+        while let Some(Accepted { entrance, socket, peer }) = self.sockets.recv().await {
             let counted = Counted(Arc::clone(&self.load));
             match TcpStream::from_std(socket) {
-                Ok(socket) => server.take(direction, socket, peer, counted),
+                Ok(socket) => server.take(entrance, socket, peer, counted),
                 Err(error) => tracing::debug!(%peer, %error, "the connection ended before a worker had it"),
             }
         }

@@ -1,6 +1,6 @@
 //! The step that picks an endpoint and sends the request there; one call is one attempt.
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
+use std::{fmt, pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use super::{Limit, Outcome, pick};
 use crate::{
@@ -128,7 +128,7 @@ fn send(
             }
         };
         if let Some(outcome) = judge(&result) {
-            count(worker, backend, &endpoint, outcome);
+            count(worker, backend, &endpoint, outcome, &Said(&result));
         }
         result
     }
@@ -147,7 +147,8 @@ struct Awaited<'a> {
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            count(self.worker, self.backend, self.endpoint, Outcome::GatewayFailure);
+            let late = late(self.endpoint);
+            count(self.worker, self.backend, self.endpoint, Outcome::GatewayFailure, &late);
         }
     }
 }
@@ -207,17 +208,41 @@ fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
     }
 }
 
-/// Counts for or against an endpoint.
-pub(crate) fn count(worker: &Worker, backend: &BoundBackend, endpoint: &BoundEndpoint, outcome: Outcome) {
+/// What an attempt's result was, in words.
+struct Said<'a>(&'a Result<Response, Error>);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let response = match self.0 {
+            Ok(response) => response,
+            Err(error) => return error.failure.fmt(f),
+        };
+        // A peer's sidecar names its failure in its own words.
+        match seldom::get(response.http.headers(), &SELVEDGE_ERROR).and_then(|named| named.to_str().ok()) {
+            Some(named) if response.facts.reason.is_some() => f.write_str(named),
+            _ => write!(f, "HTTP status {}", response.http.status().as_u16()),
+        }
+    }
+}
+
+/// Counts for or against an endpoint; `last` says how the attempt ended, should it be ejected for it.
+pub(crate) fn count(
+    worker: &Worker,
+    backend: &BoundBackend,
+    endpoint: &BoundEndpoint,
+    outcome: Outcome,
+    last: &dyn fmt::Display,
+) {
     let Some(ejection) = &backend.ejection else { return };
     if outcome == Outcome::Success {
         return endpoint.health.forgive();
     }
     let ejected = ejection.record(&endpoint.health, outcome, backend.endpoints.len(), Instant::now());
     if let Some(ejected) = ejected {
+        endpoint.health.explain(&ejected, last.to_string());
         worker.metrics.ejections(&backend.name, worker.index);
         tracing::warn!(
-            backend = %backend.name, endpoint = %endpoint.address, times = ejected.times, why = ejected.why.word(),
+            backend = %backend.name, endpoint = %endpoint.address, times = ejected.times, why = ejected.why.word(), %last,
             "ejected for {:?}", ejected.time
         );
     }

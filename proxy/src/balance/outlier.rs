@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use selvedge_model::OutlierDetection;
 
 /// [`Health::ejected_until`] of an endpoint that is not ejected.
@@ -75,6 +76,19 @@ pub struct Ejected {
     pub times: u32,
     /// Which limit was reached.
     pub why: Why,
+    /// The failures in a row that reached it.
+    pub failures: u32,
+}
+
+/// Why an endpoint was ejected last, for people who ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Which limit was reached.
+    pub why: Why,
+    /// The failures in a row that reached it.
+    pub failures: u32,
+    /// The last of them, in words.
+    pub last: String,
 }
 
 /// One endpoint's recent failures, and whether it is ejected. Belongs to one [`Ejection`] for life.
@@ -90,6 +104,8 @@ pub struct Health {
     last_end: AtomicU64,
     /// What the last ejection's base time was multiplied by.
     times: AtomicU32,
+    /// Why it was ejected last.
+    cause: ArcSwapOption<Cause>,
 }
 
 impl Health {
@@ -103,6 +119,17 @@ impl Health {
         self.consecutive_5xx.load(Ordering::Relaxed)
     }
 
+    /// Why it was ejected last; `None`: it never was.
+    pub fn cause(&self) -> Option<Arc<Cause>> {
+        self.cause.load_full()
+    }
+
+    /// Keeps why it was `ejected`, with its `last` failure in words.
+    pub fn explain(&self, ejected: &Ejected, last: String) {
+        let Ejected { why, failures, .. } = *ejected;
+        self.cause.store(Some(Arc::new(Cause { why, failures, last })));
+    }
+
     /// Notes a success. As [`Ejection::record`], but no clock is read for it.
     pub fn forgive(&self) {
         // Looked at before it is written: on the usual path nobody writes to memory that workers share.
@@ -113,8 +140,8 @@ impl Health {
         }
     }
 
-    /// Counts one failure and names the limit that it reaches, if any.
-    fn count(&self, outcome: Outcome, settings: &OutlierDetection) -> Option<Why> {
+    /// Counts one failure and names the limit that it reaches, if any, and the failures that it took.
+    fn count(&self, outcome: Outcome, settings: &OutlierDetection) -> Option<(Why, u32)> {
         let gateway_errors = if outcome == Outcome::GatewayFailure {
             self.consecutive_gateway_errors.fetch_add(1, Ordering::Relaxed).saturating_add(1)
         } else {
@@ -124,9 +151,9 @@ impl Health {
         let any_5xx = self.consecutive_5xx.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let reached = |limit: Option<u32>, count| limit.is_some_and(|limit| limit > 0 && count >= limit);
         if reached(settings.consecutive_gateway_errors, gateway_errors) {
-            Some(Why::ConsecutiveGatewayErrors)
+            Some((Why::ConsecutiveGatewayErrors, gateway_errors))
         } else if reached(settings.consecutive_5xx, any_5xx) {
-            Some(Why::Consecutive5xx)
+            Some((Why::Consecutive5xx, any_5xx))
         } else {
             None
         }
@@ -197,8 +224,8 @@ impl Ejection {
         if self.is_ejected(health, now) {
             return None;
         }
-        let why = health.count(outcome, &self.settings)?;
-        self.eject(health, why, endpoints, now)
+        let reached = health.count(outcome, &self.settings)?;
+        self.eject(health, reached, endpoints, now)
     }
 
     /// Whether the endpoint must not be called now. Ends an ejection whose time is over.
@@ -230,7 +257,13 @@ impl Ejection {
         }
     }
 
-    fn eject(&self, health: &Health, why: Why, endpoints: usize, now: Instant) -> Option<Ejected> {
+    fn eject(
+        &self,
+        health: &Health,
+        (why, failures): (Why, u32),
+        endpoints: usize,
+        now: Instant,
+    ) -> Option<Ejected> {
         if !self.take_place(endpoints) {
             return None;
         }
@@ -246,7 +279,7 @@ impl Ejection {
         }
         health.last_end.store(until, Ordering::Relaxed);
         health.times.store(times, Ordering::Relaxed);
-        Some(Ejected { time, times, why })
+        Some(Ejected { time, times, why, failures })
     }
 
     /// Ends the ejection that was to last until `until`; only one caller's exchange succeeds.
@@ -333,7 +366,10 @@ mod tests {
         assert!(!ejection.is_ejected(&health, now));
 
         let third = ejection.record(&health, Outcome::GatewayFailure, 2, now);
-        assert_eq!(third, Some(Ejected { time: 2 * SECOND, times: 1, why: Why::Consecutive5xx }));
+        assert_eq!(
+            third,
+            Some(Ejected { time: 2 * SECOND, times: 1, why: Why::Consecutive5xx, failures: 3 })
+        );
         assert!(ejection.is_ejected(&health, now));
         assert!(!ejection.none_ejected());
     }

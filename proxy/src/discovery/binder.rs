@@ -18,7 +18,8 @@ use std::{
 };
 
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Lookup, Rule, Service, ServiceKey, TcpRule, WeightedBackend, WorkloadName,
+    Backend, BackendName, Endpoint, Lookup, Rule, Service, ServiceKey, TcpRule, WeightedBackend, Workload,
+    WorkloadName,
 };
 
 use self::targets::{Reach, Targets, Tls};
@@ -27,6 +28,7 @@ use crate::{
     balance::{Aperture, Circuit, Ejection, Health, Weights},
     bind::{Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Table, TcpRouteSeries},
     connect::outside::Originations,
+    listens::Listens,
     names::{Names, Origin, Reached},
     retry::Budget,
     telemetry::{Labels, Metrics},
@@ -102,6 +104,8 @@ pub struct Binder {
     own: WorkloadName,
     /// Where our own workload is dialled instead of at its own port, if connections are redirected.
     local: Option<u16>,
+    /// Where our app listens, if connections are not redirected.
+    listens: Option<Listens>,
     metrics: Arc<Metrics>,
     names: Names,
     entries: BTreeMap<Meaning, Entry>,
@@ -118,6 +122,7 @@ impl Binder {
         Self {
             own,
             local: None,
+            listens: None,
             metrics,
             names,
             entries: BTreeMap::new(),
@@ -132,6 +137,13 @@ impl Binder {
     #[must_use]
     pub fn redirected(mut self, inbound: u16) -> Self {
         self.local = Some(inbound);
+        self
+    }
+
+    /// The same for an app that listens where `listens` says; it is told which ports have no app.
+    #[must_use]
+    pub fn beside(mut self, listens: Option<Listens>) -> Self {
+        self.listens = listens;
         self
     }
 
@@ -176,8 +188,23 @@ impl Binder {
             .iter()
             .filter_map(|(authority, destination)| Some((authority.parse().ok()?, Arc::clone(destination))));
         let addresses = addresses.collect();
+        self.look_for_apps(held.own());
         self.table = Arc::new(Table { destinations, addresses, own: held.own().cloned() });
         (Arc::clone(&self.table), work)
+    }
+
+    /// Says which ports of ours have no app, whenever they change.
+    fn look_for_apps(&self, own: Option<&Arc<Workload>>) {
+        let (Some(listens), Some(own)) = (&self.listens, own) else { return };
+        if self.table.own.as_ref().is_some_and(|before| before.ports == own.ports) {
+            return;
+        }
+        for port in listens.without(&own.ports) {
+            tracing::warn!(
+                port,
+                "this workload's port has no app, so requests for it are refused: {listens} serves other ports; add --app {port}=IP:PORT"
+            );
+        }
     }
 
     /// What a service's port means to who asks for `authority`; `None`: its names are not answered yet.

@@ -11,6 +11,7 @@ use selvedge_model::Workload;
 use crate::{
     accept::Original,
     error::{Failure, Reason},
+    listens::not_ours,
     worker::Settings,
 };
 
@@ -36,7 +37,8 @@ impl Meant {
 /// preamble has the port `asked` (`None`: there is no preamble, it is not a mesh peer's).
 ///
 /// # Errors
-/// [`Reason::Policy`] if it is not meant for this workload, [`Reason::Loop`] if it would come back to us.
+/// [`Reason::Policy`] if it is not meant for this workload, [`Reason::Loop`] if it would come back to us,
+/// [`Reason::AppUnreachable`] if nobody has said where the app listens for its port.
 pub(super) fn meant(
     settings: &Settings,
     own: &Workload,
@@ -45,12 +47,13 @@ pub(super) fn meant(
 ) -> Result<Meant, Failure> {
     let is_known = |port: u16| own.ports.contains(&port);
     let refused = |what: String| Failure::new(Reason::Policy, what);
-    let not_ours = |port| refused(format!("port {port} is none of this workload's"));
-    match (settings.app, original) {
-        (Some(app), _) => {
-            let port = asked.unwrap_or(app.port());
-            let is_known = port == app.port() || is_known(port);
-            if is_known { Ok(Meant { address: app, port, is_known }) } else { Err(not_ours(port)) }
+    match (&settings.app, original) {
+        (Some(listens), _) => {
+            let (port, address) = match asked {
+                Some(port) => (port, listens.find(port, &own.ports)?),
+                None => listens.only(&own.ports)?,
+            };
+            Ok(Meant { address, port, is_known: true })
         }
         (None, Some(original)) if !original.is_ours => match asked {
             Some(port) if port != original.address.port() => {
@@ -85,6 +88,7 @@ mod tests {
     use crate::{
         cli::{Carrier, OutboundTrafficPolicy},
         connect::Liveness,
+        listens::Listens,
         opaque,
         own_listeners::tests::listeners,
         serve::{HeadLimits, Limits, PaceLimits},
@@ -93,7 +97,8 @@ mod tests {
     fn settings(app: Option<&str>) -> Settings {
         Settings {
             workload: "shop/reviews-1".parse().unwrap(),
-            app: app.map(|app| app.parse().unwrap()),
+            app: app.and_then(|app| Listens::new(&[app.parse().unwrap()]).unwrap()),
+            upstreams: Vec::new(),
             own: Arc::new(listeners()),
             carrier: Carrier::Http2,
             ingress: false,
@@ -163,12 +168,13 @@ mod tests {
     fn without_redirection_there_is_one_app() {
         let of = |asked| meant(&settings(Some("127.0.0.1:8080")), &own(), None, asked);
 
-        assert_eq!(of(None).unwrap().port, 8080);
+        assert_eq!(of(None).unwrap().port, 9080);
         assert_eq!(
             of(Some(9080)).unwrap(),
             Meant { address: "127.0.0.1:8080".parse().unwrap(), port: 9080, is_known: true }
         );
         assert_eq!(of(Some(9081)).unwrap_err().reason, Reason::Policy);
+        assert_eq!(of(Some(8080)).unwrap_err().reason, Reason::Policy, "policies go by the workload's port");
     }
 
     proptest! {

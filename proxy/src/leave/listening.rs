@@ -16,8 +16,8 @@ const LISTEN: &str = "0A";
 /// Where an app listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum App {
-    /// At this address.
-    At(SocketAddr),
+    /// At any of these addresses.
+    At(Vec<SocketAddr>),
     /// At any of these ports, whatever the address. None: it only calls others.
     Ports(Vec<u16>),
 }
@@ -34,10 +34,10 @@ impl App {
 
     fn is_at(&self, socket: SocketAddr) -> bool {
         match self {
-            Self::At(app) => {
+            Self::At(apps) => apps.iter().any(|app| {
                 let ip = socket.ip();
                 app.port() == socket.port() && (ip == app.ip().to_canonical() || ip.is_unspecified())
-            }
+            }),
             Self::Ports(ports) => ports.contains(&socket.port()),
         }
     }
@@ -101,7 +101,8 @@ mod tests {
         for bind in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
             let listener = TcpListener::bind(bind).unwrap();
             let port = listener.local_addr().unwrap().port();
-            let apps = [App::At(SocketAddr::from(([127, 0, 0, 1], port))), App::Ports(vec![1, port])];
+            let [other, own] = [1, port].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+            let apps = [App::At(vec![own]), App::At(vec![other, own]), App::Ports(vec![1, port])];
             for app in &apps {
                 assert!(app.listens(), "{app:?} at {bind}");
             }
@@ -119,7 +120,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
 
-        assert!(!App::At(SocketAddr::from(([127, 0, 0, 2], port))).listens());
+        assert!(!App::At(vec![SocketAddr::from(([127, 0, 0, 2], port))]).listens());
         assert!(!App::Ports(Vec::new()).listens());
     }
 }

@@ -3,9 +3,9 @@
 //! Its path is in normal form ([`path`]) and its authority is one from here on: what a rule matches, what a
 //! policy decides on and what the app receives are the same. The query is left as it is. `OPTIONS *` keeps
 //! its asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before they
-//! come here, and HTTP/2's has been cut off. CONNECT is refused. So is what [`crate::serve`] has found
-//! wrong: here, so that it is answered, counted and logged like everything else. Fields that concern the
-//! client's own connection, and those that only sidecars write, end here ([`crate::fields`]): what is added
+//! come here, and HTTP/2's has been cut off. CONNECT is refused where no tunnels are offered. So is what
+//! [`crate::serve`] has found wrong: here, so that it is answered, counted and logged like everything else. Fields that
+//! concern the client's own connection, and those that only sidecars write, end here ([`crate::fields`]): what is added
 //! later is ours.
 
 pub mod authority;
@@ -53,19 +53,23 @@ impl<S: Step<Request>> Service<Request> for Normalize<S> {
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let from_sidecar = request.conn.identity.is_some();
-        match settle(&mut request.http, from_sidecar) {
+        match settle(&mut request.http, from_sidecar, request.conn.offers_tunnels) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(error) => Either::Right(ready(Err(error))),
         }
     }
 }
 
-fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool) -> Result<(), Error> {
+/// Why CONNECT is refused.
+pub const NO_TUNNEL: &str = "CONNECT is not served here: only the outbound listener opens tunnels, for an app whose \
+                             proxy it is (https_proxy), and only where connections are not redirected";
+
+fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool, tunnels: bool) -> Result<(), Error> {
     if let Some(refusal) = request.extensions().get::<Refusal>() {
         return Err(Error::new(refusal.reason, refusal.what));
     }
     if request.method() == Method::CONNECT {
-        return Err(bad("CONNECT is not offered; send the request itself"));
+        return if tunnels { tunnel(request) } else { Err(bad(NO_TUNNEL)) };
     }
     fields::request(request.headers_mut(), from_sidecar).map_err(bad)?;
     one_authority(request.uri(), request.headers())?;
@@ -79,6 +83,20 @@ fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool) -> Result<(), E
         *request.uri_mut() = with_path(request.uri(), normal)?;
     }
     Ok(())
+}
+
+/// Refuses a request for a tunnel that does not say to which host and port, or is for a tunnel of a certain kind
+/// (RFC 8441): of those only WebSocket is known, and that has been taken up before.
+fn tunnel<B>(request: &http::Request<B>) -> Result<(), Error> {
+    if request.extensions().get::<hyper::ext::Protocol>().is_some() {
+        return Err(bad("an extended CONNECT for another protocol than websocket is not served"));
+    }
+    let authority = request.uri().authority();
+    let port = authority.filter(|authority| !authority.as_str().contains('@')).and_then(Authority::port_u16);
+    match port {
+        Some(1..) => Ok(()),
+        _ => Err(bad("the target of CONNECT is not HOST:PORT")),
+    }
 }
 
 /// Refuses a request whose `:authority` (or absolute target) and Host header name different hosts, or
@@ -128,7 +146,7 @@ mod tests {
             request = request.header(HOST, *host);
         }
         let mut request = request.body(()).unwrap();
-        let result = settle(&mut request, false);
+        let result = settle(&mut request, false, false);
         result.map(|()| request.uri().to_string()).map_err(|error| error.failure.to_string())
     }
 
@@ -164,7 +182,7 @@ mod tests {
     fn special_targets_follow_their_rules() {
         assert_eq!(settled("OPTIONS", "*", &["x"]).unwrap(), "*");
         assert!(settled("GET", "*", &["x"]).unwrap_err().contains("OPTIONS alone"));
-        assert!(settled("CONNECT", "x:443", &["x:443"]).unwrap_err().contains("CONNECT is not offered"));
+        assert!(settled("CONNECT", "x:443", &["x:443"]).unwrap_err().contains(NO_TUNNEL));
         assert!(settled("GET", "/%", &["x"]).unwrap_err().starts_with("bad-request: the path has a %"));
     }
 }

@@ -122,6 +122,22 @@ where
     })
 }
 
+/// Tells a mesh peer why its connection goes nowhere. Boxed as [`mesh`] is.
+pub(crate) fn refuse<S>(
+    worker: Rc<Worker>,
+    incoming: Incoming<TlsStream<ReadAhead<S>>>,
+    failure: Failure,
+) -> Pin<Box<impl Future<Output = ()>>>
+where
+    S: AsyncRead + AsyncWrite + Abort + Unpin,
+{
+    let mut incoming = incoming.map(Framed::new);
+    Box::pin(async move {
+        // How it ended has been written down.
+        let _ = exchange(&worker, &mut incoming, Err(failure)).await;
+    })
+}
+
 /// Waits for the peer to begin another session.
 async fn another<S>(worker: &Worker, incoming: &mut Incoming<Framed<S>>) -> bool
 where

@@ -10,7 +10,10 @@ use std::{
 
 use bytes::BytesMut;
 use selvedge_model::{ConnectionFacts, ConnectionLimits, Layer, WeightedBackend};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::{
     Framed, Limits,
@@ -19,7 +22,7 @@ use super::{
     session::Session,
 };
 use crate::{
-    accept::{self, Arrival},
+    accept,
     balance::{
         Held, Limit, Outcome,
         endpoints::{blames_endpoint, choose, count},
@@ -30,8 +33,9 @@ use crate::{
         Hold, Tunnel,
         stream::{Prefixed, Stream},
     },
-    detect::{First, detect},
+    detect::{Detected, First, detect, detect_until, hello::hello},
     error::{Failure, Reason},
+    identify::HANDSHAKE_TIMEOUT,
     route::through,
     serve,
     telemetry::{Direction, Labels, TcpSeries},
@@ -44,15 +48,18 @@ const ATTEMPTS: usize = 3;
 /// Time to connect to a destination that has no policy of its own; Istio's default.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the client of a new tunnel may say nothing, where what it says decides on the route.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// Room for what a server says first.
 const GREETING: usize = 4096;
 
 /// What is known of a connection before it goes anywhere.
 pub(crate) struct Outgoing {
     /// Where it comes from.
-    pub(crate) arrival: Arrival,
-    /// Where it was going to.
-    pub(crate) dialled: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    /// The address that it was going to; `None`: it says a name.
+    pub(crate) dialled: Option<SocketAddr>,
     /// What that is.
     pub(crate) destination: Arc<Destination>,
     /// Whether it begins with TLS.
@@ -62,6 +69,21 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// From `peer` to `destination`; nothing is known yet of what it carries.
+    pub(crate) fn to(peer: SocketAddr, dialled: Option<SocketAddr>, destination: Arc<Destination>) -> Self {
+        Self { peer, dialled, destination, layer: Layer::Tcp, server_name: None }
+    }
+
+    /// Whether the name that its TLS asks for decides where it goes.
+    pub(crate) fn needs_name(&self) -> bool {
+        self.follows().is_some_and(|(bound, _)| bound.tcp.has_names())
+    }
+
+    /// It begins with TLS, which asks for `server_name`.
+    pub(crate) fn with_tls(self, server_name: Option<String>) -> Self {
+        Self { layer: Layer::Tls, server_name, ..self }
+    }
+
     /// What it is for, in words.
     fn called(&self) -> &dyn std::fmt::Display {
         match self.follows() {
@@ -79,7 +101,7 @@ impl Outgoing {
         let bound = self.destination.service.as_ref().or(self.destination.bound.as_ref())?;
         let is_service_of_endpoint = self.destination.service.is_some();
         let only = bound.requested || is_service_of_endpoint && !bound.tcp_written;
-        Some((bound, only.then_some(self.dialled)))
+        Some((bound, only.then_some(self.dialled).flatten()))
     }
 }
 
@@ -121,6 +143,81 @@ pub(crate) async fn carry(worker: Rc<Worker>, outgoing: Outgoing, client: TcpStr
     }
 }
 
+/// A tunnel that its client is going to be told of.
+pub struct Promised {
+    outgoing: Outgoing,
+    /// `None`: where it goes depends on what its client says first.
+    far: Option<Far>,
+    started: Instant,
+}
+
+impl std::fmt::Debug for Promised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Promised").field("to", &self.outgoing.destination.authority).finish_non_exhaustive()
+    }
+}
+
+impl Promised {
+    /// Connects to an endpoint, unless it is not known yet to which.
+    ///
+    /// # Errors
+    /// If there is no way to one; it has been counted and written down.
+    pub(crate) async fn open(worker: &Worker, outgoing: Outgoing) -> Result<Self, Failure> {
+        let started = Instant::now();
+        if outgoing.needs_name() {
+            return Ok(Self { outgoing, far: None, started });
+        }
+        match open(worker, &outgoing).await {
+            Ok(far) => Ok(Self { outgoing, far: Some(far), started }),
+            Err(refused) => {
+                note(worker, &outgoing, &refused, started);
+                Err(refused.failure)
+            }
+        }
+    }
+
+    /// Carries what `client` sends and gets, to its end.
+    pub(crate) async fn carry(self, worker: &Rc<Worker>, mut client: impl Client) {
+        let Self { outgoing, far, started } = self;
+        let mut read = BytesMut::new();
+        let (outgoing, far) = match far {
+            Some(far) => (outgoing, far),
+            None => {
+                let Some(outgoing) = heard(worker, outgoing, &mut client, &mut read).await else { return };
+                match open(worker, &outgoing).await {
+                    Ok(far) => (outgoing, far),
+                    Err(refused) => return refuse(worker, &outgoing, &client, &refused, started),
+                }
+            }
+        };
+        exchange(worker, &outgoing, Prefixed::new(read.freeze(), client), far, started).await;
+    }
+}
+
+/// The same with the name that the client's TLS asks for, once it has spoken or been silent for a while. `None`: it has
+/// left.
+async fn heard(
+    worker: &Worker,
+    outgoing: Outgoing,
+    client: &mut impl Client,
+    read: &mut BytesMut,
+) -> Option<Outgoing> {
+    let over = worker.leave.closed(accept::Direction::Outbound);
+    match detect_until(client, read, Some(SILENCE), HANDSHAKE_TIMEOUT, over).await? {
+        First::End => None,
+        First::Bytes(Detected::Tls) => {
+            let hello = tokio::time::timeout(HANDSHAKE_TIMEOUT, hello(client, read)).await.ok()?.ok()?;
+            Some(outgoing.with_tls(hello.server_name()))
+        }
+        First::Bytes(_) | First::Silence => Some(outgoing),
+    }
+}
+
+/// A client's end.
+pub(crate) trait Client: AsyncRead + AsyncWrite + Abort + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for S {}
+
 /// Connects to an endpoint for a client that says nothing: perhaps it waits for the server to speak first.
 /// If it is the client that speaks, nothing has happened yet, and it is up to the caller what that means.
 pub(crate) async fn speculate(
@@ -148,7 +245,7 @@ pub(crate) async fn speculate(
         let failure = refusal(&error).cloned();
         let failure =
             failure.unwrap_or_else(|| Failure::new(Reason::Reset, format!("the server broke off: {error}")));
-        judge(&worker, &far, Some(failure.reason));
+        judge_by(&worker, far.judged.as_ref(), Some(&failure));
         let refused = Refused { failure, series: Arc::clone(&far.series) };
         refuse(&worker, &outgoing, &client, &refused, started);
         return Ok(Speaker::Over);
@@ -159,12 +256,16 @@ pub(crate) async fn speculate(
 }
 
 /// Notes that a connection is not carried, and resets it.
-fn refuse(worker: &Worker, outgoing: &Outgoing, client: &TcpStream, refused: &Refused, started: Instant) {
+fn refuse(worker: &Worker, outgoing: &Outgoing, client: &impl Abort, refused: &Refused, started: Instant) {
+    note(worker, outgoing, refused, started);
+    client.abort();
+}
+
+/// Counts and writes down a connection that is not carried.
+fn note(worker: &Worker, outgoing: &Outgoing, refused: &Refused, started: Instant) {
     let Refused { failure, series } = refused;
     let called = outgoing.called();
-    let destination = format_args!("{called}");
-    session(worker, outgoing, series, started, destination).refused(failure);
-    client.abort();
+    session(worker, outgoing, series, started, format_args!("{called}")).refused(failure);
 }
 
 fn session<'a>(
@@ -174,14 +275,14 @@ fn session<'a>(
     started: Instant,
     destination: std::fmt::Arguments<'a>,
 ) -> Session<'a> {
-    let (direction, peer) = (Direction::Outbound, outgoing.arrival.peer);
+    let (direction, peer) = (Direction::Outbound, outgoing.peer);
     Session { worker, series, direction, peer, identity: None, destination, started }
 }
 
 async fn exchange(
     worker: &Rc<Worker>,
     outgoing: &Outgoing,
-    mut client: Prefixed<TcpStream>,
+    mut client: Prefixed<impl Client>,
     mut far: Far,
     started: Instant,
 ) {
@@ -203,32 +304,30 @@ async fn exchange(
     let greeting = far.greeting.split().freeze();
     let mut stream = Prefixed::new(greeting, far.stream);
     let ended = session.carry(&mut client, &mut stream, endpoint, limits, until).await;
-    let failed = ended.err().map(|failure| failure.reason);
-    match failed.filter(|_| !stream.get_ref().is_heard()) {
+    let failed = ended.err();
+    match failed.as_ref().filter(|_| !stream.get_ref().is_heard()) {
         // Nobody's fault that can be told: a client may leave, or a limit be reached, before a word is said.
-        Some(reason) if reason != Reason::AppUnreachable => {}
-        reason => judge_by(worker, far.judged.as_ref(), reason),
+        Some(failure) if failure.reason != Reason::AppUnreachable => {}
+        failure => judge_by(worker, far.judged.as_ref(), failure),
     }
     if failed.is_none() {
         far.hold.give_back(stream.into_inner().into_inner(), Instant::now());
     }
 }
 
-/// Counts for or against the endpoint.
-fn judge(worker: &Worker, far: &Far, reason: Option<Reason>) {
-    judge_by(worker, far.judged.as_ref(), reason);
-}
-
+/// Counts for the endpoint, or against it if there was a `failure`.
 fn judge_by(
     worker: &Worker,
     judged: Option<&(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
-    reason: Option<Reason>,
+    failure: Option<&Failure>,
 ) {
     let Some((backend, endpoint)) = judged else { return };
-    match reason {
-        Some(reason) if blames_endpoint(reason) => count(worker, backend, endpoint, Outcome::GatewayFailure),
+    match failure {
+        Some(failure) if blames_endpoint(failure.reason) => {
+            count(worker, backend, endpoint, Outcome::GatewayFailure, failure);
+        }
         Some(_) => {}
-        None => count(worker, backend, endpoint, Outcome::Success),
+        None => endpoint.health.forgive(),
     }
 }
 
@@ -264,7 +363,7 @@ async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
             }
             Err(failure) => {
                 let judged = (Arc::clone(backend), Arc::clone(&endpoint));
-                judge_by(worker, Some(&judged), Some(failure.reason));
+                judge_by(worker, Some(&judged), Some(&failure));
                 let place = backend.endpoints.iter().position(|one| Arc::ptr_eq(one, &endpoint));
                 tried.extend(place);
                 if only.is_some() || tried.len() >= ATTEMPTS.min(backend.endpoints.len()) {
@@ -321,9 +420,8 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refus
     let unknown = selvedge_model::ServiceKey::new("unknown", 0);
     let series = worker.metrics.tcp(&Labels::outbound(&worker.settings.workload, &unknown));
     let refused = |failure| Refused { failure, series: Arc::clone(&series) };
-    let target = through(worker, &outgoing.destination).map_err(refused)?;
-    let target: &Arc<Target> = target;
-    let tunnel = worker.pools.opaque(target, CONNECT_TIMEOUT).await.map_err(refused)?;
+    let target = through(worker, &outgoing.destination).await.map_err(refused)?;
+    let tunnel = worker.pools.opaque(&target, CONNECT_TIMEOUT).await.map_err(refused)?;
     Ok(far(tunnel, false, target.dial, Arc::clone(&series), worker.settings.tcp))
 }
 
@@ -334,7 +432,7 @@ fn route(worker: &Worker, outgoing: &Outgoing, bound: &Bound) -> Result<(usize, 
     let facts = ConnectionFacts {
         layer: outgoing.layer,
         server_name: outgoing.server_name.as_deref(),
-        destination: Some(outgoing.dialled.ip()),
+        destination: outgoing.dialled.map(|dialled| dialled.ip()),
         source_namespace: worker.settings.workload.namespace(),
         source_labels: own.as_ref().map_or(&no_labels, |own| &own.labels),
     };

@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::header::HOST;
+use http::{Method, header::HOST};
 use pin_project_lite::pin_project;
 use selvedge_model::RequestFacts;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{dialled, grpc_timeout, pass_through::pass_through};
+use super::{dialled, grpc_timeout, pass_through::pass_through, tunnel};
 use crate::{
     bind::{Bound, Destination},
     discovery::store::LOOKUP_TIMEOUT,
@@ -49,6 +49,9 @@ impl<S: Step<Routed>> Service<Request> for Choose<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
+        if *request.http.method() == Method::CONNECT {
+            return Chosen::Asking { asking: Box::pin(tunnel::open(Rc::clone(&self.worker), request)) };
+        }
         match self.known(&request) {
             Ok(Some(destination)) if destination.bound.is_some() => match self.route(request, &destination) {
                 Ok(routed) => Chosen::Routed { inner: self.inner.call(routed) },
@@ -94,10 +97,11 @@ impl<S: Step<Routed>> Choose<S> {
         if let Some(destination) = last.as_ref().and_then(|last| last.again(generation, authority)) {
             return Ok(Some(Arc::clone(destination)));
         }
-        let found = match request.conn.original {
-            None => named(&self.worker, authority)
+        let found = match (upstream(&self.worker, &request), request.conn.original) {
+            (Some(upstream), _) => named(&self.worker, upstream).map(|destination| (None, destination)),
+            (None, None) => named(&self.worker, authority)
                 .map(|destination| (Some(Arc::clone(&destination.authority)), destination)),
-            Some(original) => dialled::meant(&self.worker, original, authority),
+            (None, Some(original)) => dialled::meant(&self.worker, original, authority),
         };
         Ok(found.map(|(authority, destination)| {
             destination.touch();
@@ -129,7 +133,10 @@ impl<S: Step<Routed>> Choose<S> {
 
     /// Asks the control plane, then goes on; what it does not know passes through, if that is allowed.
     async fn ask(mut self, mut request: Request) -> Result<Response, Error> {
-        let authority = authority(&request.http)?.to_ascii_lowercase();
+        let authority = match upstream(&self.worker, &request) {
+            Some(upstream) => upstream.to_owned(),
+            None => authority(&request.http)?.to_ascii_lowercase(),
+        };
         let destination = match request.conn.original {
             None => ask(&self.worker, &authority).await?,
             Some(original) => dialled::ask(&self.worker, original, &authority).await?,
@@ -143,6 +150,23 @@ impl<S: Step<Routed>> Choose<S> {
         let routed = self.route(request, &destination)?;
         self.inner.call(routed).await
     }
+}
+
+/// What all requests on the connection are for, whatever their authority.
+fn upstream<'a>(worker: &'a Worker, request: &Request) -> Option<&'a str> {
+    let place = request.conn.upstream?;
+    worker.settings.upstreams.get(place).map(|upstream| &*upstream.authority)
+}
+
+/// What `authority` means; `None`: the control plane has not said it in time.
+pub async fn destination(worker: &Worker, authority: &str) -> Option<Arc<Destination>> {
+    worker.view.refresh();
+    let found = match named(worker, authority) {
+        Some(known) => known,
+        None => ask(worker, authority).await.ok()?,
+    };
+    found.touch();
+    Some(found)
 }
 
 /// What `authority` means, if that is known without asking the control plane.

@@ -5,8 +5,9 @@ mod dialled;
 mod grpc_timeout;
 mod pass_through;
 mod timeout;
+mod tunnel;
 
-pub use choose::choose;
+pub use choose::{choose, destination};
 pub use dialled::{dialled, named};
 pub use pass_through::through;
 pub use timeout::timeout;

@@ -45,7 +45,7 @@ pub(super) async fn pass_through(
     refuse_doubt(destination)?;
     let target = match &destination.through {
         Some(target) => Arc::clone(target),
-        None => unpooled(resolve(worker, authority).await?),
+        None => unpooled(resolve(worker, authority).await.map_err(Error::from)?),
     };
     let sent = worker.pools.send(&target, &request.conn, request.http, &TERMS).await;
     match sent {
@@ -54,15 +54,19 @@ pub(super) async fn pass_through(
     }
 }
 
-/// Where a connection to `destination`, which is an address that the mesh does not know, goes on to: that very address.
+/// Where a connection to `destination`, which the mesh does not know, goes on to: to the very address that it is, or to
+/// the one that its name has.
 ///
 /// # Errors
 /// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::Discovery`] if it may be a
-/// workload's address.
-pub fn through<'a>(worker: &Worker, destination: &'a Destination) -> Result<&'a Arc<Target>, Failure> {
+/// workload's address, [`Reason::ConnectFailure`] if the name has no address.
+pub async fn through(worker: &Worker, destination: &Destination) -> Result<Arc<Target>, Failure> {
     permit(worker, &destination.authority)?;
     refuse_doubt(destination)?;
-    destination.through.as_ref().ok_or_else(|| unknown(&destination.authority))
+    Ok(match &destination.through {
+        Some(target) => Arc::clone(target),
+        None => unpooled(resolve(worker, &destination.authority).await?),
+    })
 }
 
 fn permit(worker: &Worker, authority: &str) -> Result<(), Failure> {
@@ -94,7 +98,7 @@ fn unpooled(dial: SocketAddr) -> Arc<Target> {
     })
 }
 
-async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Error> {
+async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Failure> {
     if let Ok(address) = authority.parse() {
         return Ok(address);
     }
@@ -105,7 +109,7 @@ async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Error> 
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let failed = |why: String| {
         let what = format!("{authority} is no service of the mesh, and {host} {why}");
-        Error::new(Reason::ConnectFailure, what)
+        Failure::new(Reason::ConnectFailure, what)
     };
     let addresses = worker.names.addresses(host).await.map_err(|error| failed(error.to_string()))?;
     let first = addresses.first().ok_or_else(|| failed("has no address".to_owned()))?;

@@ -31,6 +31,8 @@ pub(super) enum Framing {
     Sized(u64),
     /// Chunks.
     Chunked,
+    /// Whatever its tunnel carries, if it is given one; otherwise the next head (CONNECT).
+    Tunnel,
 }
 
 /// A head that may be served.
@@ -60,8 +62,7 @@ pub(super) const TOO_MANY_FIELDS: Refusal = too_large("the request has too many 
 pub(super) const NO_METHOD: Refusal = bad("the request's method is no method");
 
 /// The refusal of a request for a tunnel (RFC 9110, section 9.3.6).
-const NO_TUNNEL: Refusal =
-    bad("CONNECT is not served: the proxy takes requests for services, and opens no tunnels");
+pub(super) const NO_TUNNEL: Refusal = bad(crate::normalize::NO_TUNNEL);
 
 /// Judges the head that `bytes` begin with. `None`: it does not end in them.
 pub(super) fn judge(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, Refusal> {
@@ -137,6 +138,7 @@ struct RequestLine<'a> {
     /// The host of a target in absolute form.
     authority: Option<&'a [u8]>,
     is_http_10: bool,
+    is_connect: bool,
 }
 
 impl<'a> RequestLine<'a> {
@@ -151,18 +153,21 @@ impl<'a> RequestLine<'a> {
         if !is_token(method) || method == REFUSED.as_bytes() {
             return Err(NO_METHOD);
         }
-        if method == b"CONNECT" {
-            // hyper would keep such a connection for a tunnel, and never close it as it closes others.
-            return Err(NO_TUNNEL);
-        }
+        let is_connect = method == b"CONNECT";
         let is_http_10 = match version {
             b"HTTP/1.1" => false,
             b"HTTP/1.0" => true,
             _ => return Err(invalid),
         };
-        let authority = authority(target)?;
-        Ok(Self { authority, is_http_10 })
+        let authority = if is_connect { tunnel(target)? } else { authority(target)? };
+        Ok(Self { authority, is_http_10, is_connect })
     }
+}
+
+/// The host and port that a tunnel is asked for to (RFC 9112, section 3.2.3).
+fn tunnel(target: &[u8]) -> Result<Option<&[u8]>, Refusal> {
+    let valid = target.iter().all(|&byte| HOST[usize::from(byte)]) && http::Uri::try_from(target).is_ok();
+    valid.then_some(None).ok_or(bad("the target of CONNECT is not HOST:PORT"))
 }
 
 /// The host of a target in absolute form, after seeing that the target is in a form that it may have.
@@ -242,6 +247,10 @@ impl<'a> Fields<'a> {
     }
 
     fn judge(&self, request: &RequestLine<'_>) -> Result<Framing, Refusal> {
+        if request.is_connect {
+            let has_body = self.chunked || self.length.is_some_and(|length| length > 0);
+            return if has_body { Err(bad("CONNECT has no body")) } else { Ok(Framing::Tunnel) };
+        }
         // HTTP/1.0 has no Host: a target in absolute form says it all.
         let named = request.authority.filter(|_| request.is_http_10);
         let host = self.host.or(named).ok_or(bad("the request has no Host"))?;

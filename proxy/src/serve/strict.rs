@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     HeadLimits,
     chunks::Chunks,
-    head::{Framing, Refusal, judge},
+    head::{Framing, NO_TUNNEL, Refusal, judge},
     watch::{For, Watch},
 };
 use crate::{error::Reason, opaque::Abort};
@@ -53,6 +53,8 @@ pub(super) struct Strict<S: Abort> {
     parked: Option<Waker>,
     /// Whether a client that closes its half still waits for its answers.
     half_closes: bool,
+    /// Whether CONNECT may open a tunnel.
+    tunnels: bool,
     /// Whether it has closed it.
     ended: bool,
     /// Whether hyper is in the middle of writing something.
@@ -72,6 +74,8 @@ enum Stage {
     Head,
     Sized(u64),
     Chunked(Chunks),
+    /// The answer to CONNECT says whether it is a tunnel's, or begins the next head.
+    Asked,
     /// No HTTP any more.
     Tunnel,
     /// A request was refused: nothing more is read.
@@ -92,11 +96,22 @@ impl<S: Abort> Strict<S> {
             cleared: 0,
             parked: None,
             half_closes,
+            tunnels: false,
             ended: false,
             writing: false,
             interim: Vec::new(),
             finished: false,
         }
+    }
+
+    /// The same; `tunnels`: its client may ask for a tunnel by CONNECT.
+    pub(super) fn with_tunnels(self, tunnels: bool) -> Self {
+        Self { tunnels, ..self }
+    }
+
+    /// What carries the tunnel that the stream has become, and what was read of it already.
+    pub(super) fn into_tunnel(self) -> (BytesMut, S) {
+        (self.held, self.inner)
     }
 
     /// Goes through `bytes`, the first `seen` of which are an incomplete head. Returns how many of them
@@ -110,6 +125,11 @@ impl<S: Abort> Strict<S> {
                 Stage::Head if self.watch.is_tunnel() => self.stage = Stage::Tunnel,
                 Stage::Head if at == 0 && partial => break,
                 Stage::Head => match judge(rest, self.limits) {
+                    Ok(Some(head)) if head.framing == Framing::Tunnel && !self.tunnels => {
+                        // hyper would keep such a connection for a tunnel, and never close it as it closes others.
+                        self.refuse(NO_TUNNEL);
+                        break;
+                    }
                     Ok(Some(head)) => {
                         at += head.length;
                         self.follow(head.framing);
@@ -141,7 +161,7 @@ impl<S: Abort> Strict<S> {
                     }
                 },
                 Stage::Tunnel => at = bytes.len(),
-                Stage::Refused | Stage::Broken => break,
+                Stage::Asked | Stage::Refused | Stage::Broken => break,
             }
         }
         if matches!(self.stage, Stage::Head) && at < bytes.len() && !self.watch.waits_for(For::Head) {
@@ -163,6 +183,7 @@ impl<S: Abort> Strict<S> {
             Framing::Empty => (Stage::Head, For::Request),
             Framing::Sized(length) => (Stage::Sized(length), For::Nothing),
             Framing::Chunked => (Stage::Chunked(Chunks::new()), For::Nothing),
+            Framing::Tunnel => (Stage::Asked, For::Request),
         };
         self.stage = stage;
         self.watch.wait(waiting);
@@ -214,10 +235,18 @@ impl<S: AsyncRead + Abort + Unpin> AsyncRead for Strict<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.stage {
-            Stage::Head if this.watch.is_tunnel() => {
+            Stage::Head | Stage::Asked if this.watch.is_tunnel() => {
                 // What was held as the beginning of a head is none.
                 this.stage = Stage::Tunnel;
                 this.cleared = this.held.len();
+            }
+            Stage::Asked if this.cleared == 0 && !this.watch.awaited.is_on() => {
+                // There is no tunnel.
+                this.stage = Stage::Head;
+                let held = std::mem::take(&mut this.held);
+                this.cleared = this.inspect(&held, 0);
+                this.held = held;
+                this.stand_in();
             }
             Stage::Refused if this.watch.is_tunnel() => {
                 // The client did not wait for its answer, and what it sent was taken for a request: the
@@ -285,7 +314,7 @@ impl<S: AsyncRead + Abort + Unpin> AsyncRead for Strict<S> {
 impl<S: AsyncRead + Abort + Unpin> Strict<S> {
     /// Reads while an answer is awaited, to learn of a client that is gone.
     fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.ended || !self.held.is_empty() || !matches!(self.stage, Stage::Head) {
+        if self.ended || !self.held.is_empty() || !matches!(self.stage, Stage::Head | Stage::Asked) {
             return Ok(());
         }
         let mut space = [const { MaybeUninit::uninit() }; AHEAD];

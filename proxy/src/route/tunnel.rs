@@ -1,0 +1,57 @@
+//! CONNECT: a request for a stream of bytes to a host and port (RFC 9110, section 9.3.6), as apps send it that are
+//! told of a proxy for HTTPS (`https_proxy`).
+//!
+//! What the tunnel carries is opaque: it follows its service's routes for connections, or goes out to what the mesh
+//! does not know if the outbound traffic policy allows it. Its client is told only when there is a connection, so that
+//! a failure is an answer with a reason. Where the name that the client's TLS asks for decides on the route, there is
+//! none before the client has spoken, which it does only after the answer.
+
+use std::{rc::Rc, sync::Arc};
+
+use selvedge_model::Protocol;
+
+use super::choose::{self, authority};
+use crate::{
+    body::Body,
+    error::{Failure, Reason},
+    opaque::way_out::{Outgoing, Promised},
+    step::{Error, Facts, Request, Response, Taken},
+    worker::Worker,
+};
+
+/// Opens the way that `request` asks for; the answer carries it.
+pub(super) async fn open(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
+    worker.view.refresh();
+    let asked = authority(&request.http)?.to_ascii_lowercase();
+    let destination = match choose::named(&worker, &asked) {
+        Some(known) => known,
+        None => choose::ask(&worker, &asked).await?,
+    };
+    destination.touch();
+    let route = destination.bound.as_ref().map(|bound| Taken { bound: Arc::clone(bound), rule: None });
+    let mut facts = Facts { route, ..Facts::default() };
+    let opened = match destination.bound.as_ref().map(|bound| bound.protocol) {
+        Some(Protocol::Http | Protocol::Http2) => Err(speaks_http(&asked)),
+        _ => Promised::open(&worker, Outgoing::to(request.conn.peer, asked.parse().ok(), destination)).await,
+    };
+    match opened {
+        Ok(tunnel) => {
+            let mut http = Box::new(http::Response::new(Body::default()));
+            http.body_mut().end().tunnel = Some(Box::new(tunnel));
+            Ok(Response { http, facts })
+        }
+        Err(failure) => {
+            facts.reason = Some(failure.reason);
+            Err(Error { failure, facts: Box::new(facts), request: None })
+        }
+    }
+}
+
+/// Its policies and routes are for requests, which nobody could see in a tunnel.
+fn speaks_http(authority: &str) -> Failure {
+    let what = format!(
+        "{authority} is declared to speak HTTP, which goes through no tunnel; send the request itself \
+         (http_proxy), or declare the port as tcp or tls"
+    );
+    Failure::new(Reason::NoRoute, what)
+}
