@@ -27,11 +27,13 @@ mod observed;
 mod opaque;
 mod overload;
 mod plaintext;
+mod ports;
 mod protocols;
 mod raw;
 mod resilience;
 mod rolling;
 mod tls_outside;
+mod upstream;
 mod websocket;
 
 /// The binary that people type; every program of a mesh is one of its subcommands.

@@ -176,11 +176,12 @@ fn selected_by_service<'a>(
     let mut list = Vec::new();
     for (index, entry) in workloads.selected(&document.name.namespace, selector) {
         let ports = &entry.spec.ports;
-        let target = match (ports.get(&port.name), &port.target) {
-            (Some(own), _) => Some(*own),
-            (None, TargetPort::Same) => Some(port.port),
-            (None, TargetPort::Number(number)) => Some(*number),
-            (None, TargetPort::Named(name)) => {
+        // As in Istio: a target that is named goes by that name alone, any other by the port's own name first.
+        let target = match (&port.target, ports.get(&port.name)) {
+            (TargetPort::Same | TargetPort::Number(_), Some(own)) => Some(*own),
+            (TargetPort::Same, None) => Some(port.port),
+            (TargetPort::Number(number), None) => Some(*number),
+            (TargetPort::Named(name), _) => {
                 let found = ports.get(name).copied();
                 if found.is_none() {
                     let message = format!(

@@ -327,6 +327,14 @@ spec:
   - {name: b, port: 2, targetPort: named}
   - {name: c, port: 3, targetPort: missing}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: admin}
+spec:
+  selector: {app: web}
+  ports:
+  - {name: a, port: 4, targetPort: named}
+---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: web}
@@ -338,6 +346,8 @@ spec: {address: 10.0.0.1, labels: {app: web}, ports: {a: 8081, named: 82}}
     assert_eq!(endpoint_addresses(&mesh, host, 1), ["10.0.0.1:8081"]);
     assert_eq!(endpoint_addresses(&mesh, host, 2), ["10.0.0.1:82"]);
     assert_eq!(endpoint_addresses(&mesh, host, 3), [""; 0]);
+    let admin = "admin.default.svc.cluster.local";
+    assert_eq!(endpoint_addresses(&mesh, admin, 4), ["10.0.0.1:82"], "a named target goes by its name alone");
     assert!(errors(&problems)[0].contains("no port named \"missing\""), "{problems:?}");
 }
 

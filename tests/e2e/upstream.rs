@@ -1,0 +1,300 @@
+//! Ways out of explicit mode for what is not HTTP: ports of their own (`--upstream`), and CONNECT.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Version};
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use selvedge_demo::{
+    call,
+    workload::{AppKind, Spec},
+};
+use selvedge_tests::{Mesh, SOON, poll};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use crate::SELVEDGE;
+
+/// How long any one exchange may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What a database says before its client does.
+const GREETING: &[u8] = b"\x4a\0\0\0welcome";
+
+/// How a client of Postgres begins.
+const POSTGRES: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+
+const DATABASE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec:\n  selector: {app: db}\n  \
+                        ports: [{name: tcp-pg, port: 5432, targetPort: 8080}]\n";
+
+/// A server that greets, and then sends everything back until its client has closed its half.
+async fn echo(at: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind(at).await.expect("the address is ours");
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                client.write_all(GREETING).await?;
+                let (mut reader, mut writer) = client.split();
+                tokio::io::copy(&mut reader, &mut writer).await?;
+                writer.shutdown().await
+            });
+        }
+    });
+    address
+}
+
+/// A caller with these flags, and a database behind its own sidecar, which the test serves.
+async fn database(flags: &[(&str, &str)]) -> Mesh {
+    let mut server = Spec::server("db-1", "db", 8080);
+    server.app = AppKind::None;
+    let caller = flags.iter().fold(Spec::client("caller"), |caller, (flag, value)| caller.flag(flag, value));
+    let mut mesh = Mesh::empty(SELVEDGE);
+    mesh.write("db.yaml", DATABASE).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([caller, server]).await.unwrap();
+    echo(mesh.workload("db-1").app).await;
+    mesh
+}
+
+async fn upstream(mesh: &Mesh, authority: &str) -> SocketAddr {
+    let process = mesh.workload("caller").sidecar_process().unwrap();
+    process.listener(&format!("upstream {authority}"), SOON).await.unwrap()
+}
+
+/// That `stream` leads to a server that greets and sends everything back, ends included.
+async fn is_echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let exchange = async {
+        let mut greeting = vec![0; GREETING.len()];
+        stream.read_exact(&mut greeting).await.expect("the server speaks first");
+        assert_eq!(greeting, GREETING);
+        stream.write_all(POSTGRES).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.expect("an end of its own");
+        assert_eq!(rest, POSTGRES);
+    };
+    timeout(LIMIT, exchange).await.expect("in time");
+}
+
+/// The head of the answer to a CONNECT, and the stream after it.
+async fn connect(proxy: SocketAddr, head: &str) -> (String, TcpStream) {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let head = timeout(LIMIT, async {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = stream.read_u8().await else { break };
+            head.push(byte);
+        }
+        String::from_utf8(head).unwrap()
+    });
+    (head.await.expect("an answer in time"), stream)
+}
+
+fn head_for(target: &str) -> String {
+    format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_port_of_its_own_leads_to_its_service_over_mutual_tls() {
+    let mesh = database(&[("--upstream", "0=db.default:5432")]).await;
+    let listener = upstream(&mesh, "db.default:5432").await;
+    assert!(listener.ip().is_loopback());
+
+    for _ in 0..3 {
+        is_echo(&mut TcpStream::connect(listener).await.unwrap()).await;
+    }
+
+    let metrics = mesh.workload("caller").admin("/metrics").await.unwrap().text();
+    let counted = metrics.lines().any(|line| {
+        line.starts_with("selvedge_outbound_tcp_connections_opened_total{")
+            && line.contains("db.default")
+            && line.contains("mtls=\"true\"")
+            && line.ends_with(" 3")
+    });
+    assert!(counted, "{metrics}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_the_mesh_does_not_know_goes_by_the_outbound_traffic_policy() {
+    let outside = echo("127.0.0.1:0".parse().unwrap()).await;
+    let flag = format!("0={outside}");
+    let mut mesh = database(&[("--upstream", &flag)]).await;
+    is_echo(&mut TcpStream::connect(upstream(&mesh, &outside.to_string()).await).await.unwrap()).await;
+
+    let flags = [("--upstream", flag.as_str()), ("--outbound-traffic-policy", "registry-only")];
+    mesh.restart_sidecar("caller", &flags).await.unwrap();
+    let mut refused = TcpStream::connect(upstream(&mesh, &outside.to_string()).await).await.unwrap();
+
+    let error = timeout(LIMIT, refused.read_u8()).await.expect("in time").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn http_at_an_upstream_is_for_its_service_whatever_its_host() {
+    let specs = [Spec::client("caller").flag("--upstream", "0=web:8080"), Spec::server("web-1", "web", 8080)];
+    let mesh = Mesh::of(SELVEDGE, specs).await;
+    let listener = upstream(&mesh, "web:8080").await;
+
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let authority = listener.to_string();
+        let call = call::to(&authority, "/echo").version(version).body("hello");
+        let answer = call::send(listener, call).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "hello"), "{}", answer.summary());
+    }
+}
+
+#[tokio::test]
+async fn connect_opens_a_tunnel_to_a_service() {
+    let mesh = database(&[]).await;
+    let proxy = mesh.workload("caller").outbound;
+
+    for head in [
+        head_for("db:5432"),
+        // As Python's http.client asked for long.
+        "CONNECT db:5432 HTTP/1.0\r\n\r\n".to_owned(),
+        "CONNECT db.default.svc.cluster.local:5432 HTTP/1.1\r\nHost: db\r\nProxy-Connection: Keep-Alive\r\n\r\n"
+            .to_owned(),
+    ] {
+        let (answer, mut tunnel) = connect(proxy, &head).await;
+        assert!(answer.split(' ').nth(1) == Some("200"), "{head}: {answer}");
+        let lower = answer.to_ascii_lowercase();
+        assert!(!lower.contains("content-length") && !lower.contains("transfer-encoding"), "{answer}");
+        is_echo(&mut tunnel).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_sends_before_its_tunnel_is_open_is_the_tunnels() {
+    let mesh = database(&[]).await;
+    let mut stream = TcpStream::connect(mesh.workload("caller").outbound).await.unwrap();
+    let early = [head_for("db:5432").as_bytes(), b"\x16\x03\x01 GET / HTTP/1.1\r\n\r\n"].concat();
+
+    stream.write_all(&early).await.unwrap();
+    stream.shutdown().await.unwrap();
+
+    let mut all = Vec::new();
+    timeout(LIMIT, stream.read_to_end(&mut all)).await.expect("in time").unwrap();
+    let end = all.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer") + 4;
+    assert_eq!(&all[end..], [GREETING, b"\x16\x03\x01 GET / HTTP/1.1\r\n\r\n"].concat());
+}
+
+#[tokio::test]
+async fn connect_over_http2_opens_a_tunnel_beside_other_streams() {
+    let mesh = database(&[]).await;
+    let tcp = TcpStream::connect(mesh.workload("caller").outbound).await.unwrap();
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp));
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let connect = |target: &str| {
+        http::Request::builder().method(Method::CONNECT).uri(target).body(Empty::<Bytes>::new()).unwrap()
+    };
+
+    let first = sender.send_request(connect("db:5432")).await.unwrap();
+    let refused = sender.send_request(connect("127.0.0.1:1")).await.unwrap();
+    let second = sender.send_request(connect("db:5432")).await.unwrap();
+
+    assert_eq!((first.status(), second.status()), (http::StatusCode::OK, http::StatusCode::OK));
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers()["selvedge-error"].to_str().unwrap().starts_with("connect-failure: "));
+    for tunnel in [first, second] {
+        is_echo(&mut TokioIo::new(hyper::upgrade::on(tunnel).await.unwrap())).await;
+    }
+}
+
+#[tokio::test]
+async fn connect_goes_outside_by_the_outbound_traffic_policy() {
+    let outside = echo("127.0.0.1:0".parse().unwrap()).await;
+    let mut mesh = database(&[]).await;
+    let (answer, mut tunnel) =
+        connect(mesh.workload("caller").outbound, &head_for(&outside.to_string())).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    is_echo(&mut tunnel).await;
+
+    mesh.restart_sidecar("caller", &[("--outbound-traffic-policy", "registry-only")]).await.unwrap();
+    let (answer, _) = connect(mesh.workload("caller").outbound, &head_for(&outside.to_string())).await;
+
+    assert!(
+        answer.starts_with("HTTP/1.1 502") && answer.contains("selvedge-error: registry-only: "),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_tunnel_is_an_answer_and_the_next_request_is_served() {
+    let specs = [Spec::client("caller"), Spec::server("web-1", "web", 8080)];
+    let mesh = Mesh::of(SELVEDGE, specs).await;
+    let caller = mesh.workload("caller");
+    let own = [caller.outbound, caller.inbound].map(|own| (own.to_string(), "508", "loop: "));
+    let others = [
+        ("127.0.0.1:1".to_owned(), "503", "connect-failure: "),
+        ("nowhere.invalid:443".to_owned(), "503", "connect-failure: "),
+        ("db:5432".to_owned(), "503", "connect-failure: "),
+        ("web:8080".to_owned(), "404", "no-route: "),
+        ("web".to_owned(), "400", "bad-request: "),
+        ("web:0".to_owned(), "400", "bad-request: "),
+    ];
+    for (target, status, why) in own.into_iter().chain(others) {
+        let (answer, mut stream) = connect(caller.outbound, &head_for(&target)).await;
+        let (said, rest) = (format!("HTTP/1.1 {status}"), format!("selvedge-error: {why}"));
+        assert!(answer.starts_with(&said) && answer.contains(&rest), "{target}: {answer}");
+        if status == "400" {
+            continue;
+        }
+        let length = answer.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let mut body = vec![0; length.trim().parse().unwrap()];
+        stream.read_exact(&mut body).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: web:8080\r\n\r\n").await.unwrap();
+        let mut next = [0; 15];
+        timeout(LIMIT, stream.read_exact(&mut next)).await.expect("in time").unwrap();
+        assert_eq!(&next, b"HTTP/1.1 200 OK", "{target}");
+    }
+
+    // Nobody comes in this way.
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let call = call::to("web:8080", "web:8080").method(Method::CONNECT).version(version);
+        if version == Version::HTTP_11 {
+            let answer = call::send(mesh.workload("web-1").inbound, call).await.unwrap();
+            assert_eq!(answer.status, 400);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_told_of_the_ways_that_there_are() {
+    let mesh = database(&[]).await;
+    let caller = mesh.workload("caller");
+    let mut postgres = TcpStream::connect(caller.outbound).await.unwrap();
+    postgres.write_all(POSTGRES).await.unwrap();
+    let error = timeout(LIMIT, postgres.read_u8()).await.expect("in time").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+
+    let (answer, _) = connect(caller.outbound, "EHLO there\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+
+    poll(SOON, "the log says what to do", async || {
+        let log = caller.sidecar_process().unwrap().whole_log().map_err(|error| error.to_string())?;
+        let told = log.lines().filter(|line| line.contains("--upstream PORT=HOST:PORT")).count();
+        if told == 2 { Ok(()) } else { Err(log) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_told_of_an_http_proxy_reaches_services_through_it() {
+    let specs = [Spec::client("caller"), Spec::server("web-1", "web", 8080)];
+    let mesh = Mesh::of(SELVEDGE, specs).await;
+
+    let (answer, _) = connect(
+        mesh.workload("caller").outbound,
+        "GET http://web:8080/ HTTP/1.1\r\nHost: web:8080\r\nProxy-Connection: keep-alive\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
