@@ -26,6 +26,7 @@ use crate::{
     error::Reason,
     fields,
     opaque::way_out::Promised,
+    respond::grpc_message,
     retry::Replay,
     serve::Pace,
     telemetry::Observed,
@@ -81,6 +82,9 @@ pub struct End {
     /// When it is ended, if it has not ended before: with the status that gRPC has for that, or with an
     /// error.
     pub limit: Option<Limit>,
+    /// Whether the answer is gRPC's: if it breaks off, it ends with a status. Without one a gRPC client would take a
+    /// lost connection behind us for an error in the server (INTERNAL), and not for one that passes (UNAVAILABLE).
+    pub is_grpc: bool,
 }
 
 impl End {
@@ -191,7 +195,7 @@ impl Body {
     fn time_is_over(&mut self) -> Result<Frame<Bytes>, BodyError> {
         let end = self.end();
         let last = if end.limit.take().is_some_and(|limit| limit.grpc) {
-            let trailers = deadline_exceeded();
+            let trailers = status(Reason::Timeout, "the answer took too long");
             if let Some(observed) = &mut end.observed {
                 observed.trailers(&trailers);
             }
@@ -203,6 +207,23 @@ impl Body {
         };
         self.finish(false);
         last
+    }
+
+    /// The connection that the body came on broke. A reset by the app's own server is passed on as one instead: its
+    /// code says what it means.
+    fn broke(&mut self, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
+        let is_grpc = self.end.as_ref().is_some_and(|end| end.is_grpc) && !is_reset_of_peer(&*error);
+        if !is_grpc {
+            self.finish(false);
+            return Err(error);
+        }
+        let trailers = status(Reason::Reset, &format!("the connection broke before the answer's end: {error}"));
+        if let Some(observed) = &mut self.end().observed {
+            observed.trailers(&trailers);
+        }
+        self.kind = Kind::Empty;
+        self.finish(false);
+        Ok(Frame::trailers(trailers))
     }
 
     /// The arriving body; `None` if there is none, or it is not one as it came.
@@ -249,6 +270,9 @@ impl HttpBody for Body {
                 frame => frame.map(|frame| frame.map_err(Into::into)),
             },
         };
+        if let Some(Err(error)) = frame {
+            return Poll::Ready(Some(this.broke(error)));
+        }
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {
@@ -261,9 +285,8 @@ impl HttpBody for Body {
         }
         match &frame {
             None => this.finish(true),
-            Some(Err(_)) => this.finish(false),
             Some(Ok(_)) if this.is_end_stream() => this.finish(true),
-            Some(Ok(_)) => {}
+            Some(_) => {}
         }
         Poll::Ready(frame)
     }
@@ -290,12 +313,19 @@ impl HttpBody for Body {
     }
 }
 
-/// gRPC's status for a call that has taken too long.
-fn deadline_exceeded() -> HeaderMap {
+/// gRPC's status for a call that has failed for `reason` after its answer had begun.
+fn status(reason: Reason, what: &str) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
-    trailers.insert("grpc-status", HeaderValue::from(u16::from(Reason::Timeout.grpc())));
-    trailers.insert("grpc-message", const { HeaderValue::from_static("timeout: the answer took too long") });
+    trailers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc())));
+    trailers.insert("grpc-message", grpc_message(&format!("{reason}: {what}")));
     trailers
+}
+
+/// Whether a peer has reset the stream itself, rather than that its connection was lost.
+fn is_reset_of_peer(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    let http2 = causes.find_map(|cause| cause.downcast_ref::<h2::Error>());
+    http2.is_some_and(|error| error.is_reset() && error.is_remote())
 }
 
 impl Drop for Body {

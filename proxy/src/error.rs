@@ -97,7 +97,7 @@ impl Reason {
         }
         match self {
             Self::BadRequest => of("bad-request", StatusCode::BAD_REQUEST, 13),
-            Self::HeadTooLarge => of("head-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 13),
+            Self::HeadTooLarge => of("head-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 8),
             Self::RequestTimeout => of("request-timeout", StatusCode::REQUEST_TIMEOUT, 14),
             Self::AppUnreachable => of("app-unreachable", StatusCode::SERVICE_UNAVAILABLE, 14),
             // There is no answer whose status it could be.
@@ -113,7 +113,7 @@ impl Reason {
             Self::NoRoute => of("no-route", StatusCode::NOT_FOUND, 12),
             Self::Overflow => of("overflow", StatusCode::SERVICE_UNAVAILABLE, 8),
             Self::Policy => of("policy", StatusCode::FORBIDDEN, 7),
-            Self::Protocol => of("protocol", StatusCode::BAD_GATEWAY, 13),
+            Self::Protocol => of("protocol", StatusCode::BAD_GATEWAY, 14),
             Self::RegistryOnly => of("registry-only", StatusCode::BAD_GATEWAY, 14),
             Self::Reset => of("reset", StatusCode::BAD_GATEWAY, 14),
             Self::Timeout => of("timeout", StatusCode::GATEWAY_TIMEOUT, 4),
@@ -189,12 +189,33 @@ pub struct Failure {
     pub what: Cow<'static, str>,
     /// Whether the request certainly never reached an app.
     pub undelivered: bool,
+    /// The gRPC status, if the endpoint's own end of the stream says another than the reason's.
+    grpc: Option<u8>,
 }
 
 impl Failure {
     /// A failure with its reason's own judgement of whether the app was reached.
     pub fn new(reason: Reason, what: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, what: what.into(), undelivered: reason.proves_undelivered() }
+        Self { reason, what: what.into(), undelivered: reason.proves_undelivered(), grpc: None }
+    }
+
+    /// The gRPC status of the answer, for callers that speak gRPC.
+    pub fn grpc(&self) -> u8 {
+        self.grpc.unwrap_or(self.reason.grpc())
+    }
+
+    /// The same failure, which came of a stream's reset with this error code. Its caller gets the status that the code
+    /// means to a gRPC client without a proxy (gRPC over HTTP/2, "HTTP2 Transport Mapping, Errors").
+    #[must_use]
+    pub fn of_reset(mut self, code: h2::Reason) -> Self {
+        self.grpc = Some(match code {
+            h2::Reason::REFUSED_STREAM => 14,
+            h2::Reason::CANCEL => 1,
+            h2::Reason::ENHANCE_YOUR_CALM => 8,
+            h2::Reason::INADEQUATE_SECURITY => 7,
+            _ => 13,
+        });
+        self
     }
 
     /// The same failure, of which it is known that no app saw the request.

@@ -1,5 +1,6 @@
 //! Our own failures become answers: HTTP for HTTP clients, a gRPC status for gRPC ones, and always the
-//! header that names the failure.
+//! header that names the failure. A gRPC answer that breaks off after its headers ends with a status, too
+//! (see [`crate::body`]).
 
 use std::{
     pin::Pin,
@@ -66,7 +67,12 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map(|result| match result {
-            Ok(response) => Ok(response),
+            Ok(mut response) => {
+                if *this.grpc && is_grpc(response.http.headers()) {
+                    response.http.body_mut().end().is_grpc = true;
+                }
+                Ok(response)
+            }
             Err(error) => {
                 let http = Box::new(answer(&error.failure, *this.grpc));
                 Ok(Response { http, facts: *error.facts })
@@ -93,7 +99,7 @@ pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
     if grpc {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(failure.reason.grpc())));
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(failure.grpc())));
         headers.insert("grpc-message", grpc_message(&text));
     } else {
         *response.status_mut() = failure.reason.status();
@@ -135,7 +141,7 @@ fn header_text(text: &str) -> HeaderValue {
 }
 
 /// `text` as gRPC writes messages: percent-encoded outside printable ASCII.
-fn grpc_message(text: &str) -> HeaderValue {
+pub(crate) fn grpc_message(text: &str) -> HeaderValue {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -12,6 +12,7 @@ mod drain;
 mod fields;
 mod foreign;
 mod grpc;
+mod grpc_failures;
 mod hello;
 mod hostile;
 mod http;

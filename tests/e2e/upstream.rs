@@ -235,7 +235,7 @@ async fn a_refused_tunnel_is_an_answer_and_the_next_request_is_served() {
         ("127.0.0.1:1".to_owned(), "503", "connect-failure: "),
         ("nowhere.invalid:443".to_owned(), "503", "connect-failure: "),
         ("db:5432".to_owned(), "503", "connect-failure: "),
-        ("web:8080".to_owned(), "404", "no-route: "),
+        ("web:8080".to_owned(), "400", "bad-request: "),
         ("web".to_owned(), "400", "bad-request: "),
         ("web:0".to_owned(), "400", "bad-request: "),
     ];

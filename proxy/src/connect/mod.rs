@@ -395,6 +395,10 @@ fn failed(target: &Target, error: &hyper::Error) -> Failure {
             // RFC 9113, section 8.7: a refused stream was not processed.
             return Failure::new(Reason::Reset, format!("{dial} refused the stream")).never_delivered();
         }
+        if let Some(code) = http2.reason().filter(|_| http2.is_reset() && http2.is_remote()) {
+            let what = format!("{dial} reset the stream before its answer: {code}");
+            return Failure::new(Reason::Reset, what).of_reset(code);
+        }
         if http2.is_reset() && !http2.is_remote() && !http2.is_library() {
             // hyper itself gave the stream up, which it does where it cannot read what it is to send.
             return Failure::new(

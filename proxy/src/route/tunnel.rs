@@ -53,5 +53,5 @@ fn speaks_http(authority: &str) -> Failure {
         "{authority} is declared to speak HTTP, which goes through no tunnel; send the request itself \
          (http_proxy), or declare the port as tcp or tls"
     );
-    Failure::new(Reason::NoRoute, what)
+    Failure::new(Reason::BadRequest, what)
 }

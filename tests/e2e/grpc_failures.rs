@@ -1,0 +1,288 @@
+//! What gRPC clients see when something fails, with the mesh and without it: the table in `proxy/errors.md`.
+//!
+//! The server is made by hand, so that it can fail in every way that there is: it does what the text of the
+//! request says, `before` any answer or `after` the first message.
+
+use std::{
+    net::{Shutdown, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream, server::SendResponse};
+use http::{Request, Response};
+use selvedge_demo::{
+    apps::grpc::wire::{EchoRequest, echo_client::EchoClient},
+    workload::{AppKind, Spec},
+};
+use selvedge_tests::Mesh;
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Mutex, Notify},
+    time::timeout,
+};
+use tonic::transport::Channel;
+
+use crate::{
+    SELVEDGE,
+    foreign::{script, succeeds},
+};
+
+/// How long any one call may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The time that a call has whose server says nothing.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a client sees that waits for ever.
+const NOTHING: &str = "nothing";
+
+/// One reply, of one field.
+const MESSAGE: &[u8] = b"\0\0\0\0\x04\x0a\x02ok";
+
+/// What becomes of a call, in each client's word for it.
+struct Row {
+    /// The failure, as the server is asked for it.
+    asked: &'static str,
+    /// grpcio without the mesh, and with it.
+    grpcio: [&'static str; 2],
+    /// tonic without the mesh, and with it.
+    tonic: [&'static str; 2],
+}
+
+const fn row(asked: &'static str, grpcio: [&'static str; 2], tonic: [&'static str; 2]) -> Row {
+    Row { asked, grpcio, tonic }
+}
+
+/// Each holds for unary calls and for streams.
+const TABLE: &[Row] = &[
+    row("killed before", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
+    row("killed after", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
+    row("closed before", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
+    row("closed after", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
+    row("drained before", ["OK"; 2], ["Ok"; 2]),
+    row("drained after", ["OK"; 2], ["Ok"; 2]),
+    row("REFUSED_STREAM before", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
+    row("REFUSED_STREAM after", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
+    row("CANCEL before", ["CANCELLED"; 2], ["Cancelled"; 2]),
+    row("CANCEL after", ["CANCELLED"; 2], ["Cancelled"; 2]),
+    row("ENHANCE_YOUR_CALM before", ["RESOURCE_EXHAUSTED"; 2], ["ResourceExhausted"; 2]),
+    row("ENHANCE_YOUR_CALM after", ["RESOURCE_EXHAUSTED"; 2], ["ResourceExhausted"; 2]),
+    row("INADEQUATE_SECURITY before", ["PERMISSION_DENIED"; 2], ["PermissionDenied"; 2]),
+    row("INTERNAL_ERROR before", ["INTERNAL"; 2], ["Internal"; 2]),
+    row("INTERNAL_ERROR after", ["INTERNAL"; 2], ["Internal"; 2]),
+    row("PROTOCOL_ERROR before", ["INTERNAL"; 2], ["Internal"; 2]),
+    row("silent before", ["DEADLINE_EXCEEDED"; 2], ["DeadlineExceeded"; 2]),
+    row("silent after", ["DEADLINE_EXCEEDED"; 2], ["DeadlineExceeded"; 2]),
+];
+
+/// The server's end of one connection.
+struct Connection {
+    /// Another handle of its socket.
+    socket: std::sync::Mutex<Option<std::net::TcpStream>>,
+    ping: Mutex<PingPong>,
+    /// The connection is to be let go of.
+    over: Notify,
+    /// It takes no more calls.
+    drain: Notify,
+}
+
+async fn serve(at: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind(at).await.expect("the address is ours");
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(connection(tcp));
+        }
+    });
+    address
+}
+
+async fn connection(tcp: TcpStream) {
+    let tcp = tcp.into_std().unwrap();
+    let socket = tcp.try_clone().unwrap();
+    // One that breaks off at once is no client's.
+    let Ok(mut http2) = h2::server::handshake(TcpStream::from_std(tcp).unwrap()).await else { return };
+    let ping = Mutex::new(http2.ping_pong().expect("asked for once"));
+    let socket = std::sync::Mutex::new(Some(socket));
+    let shared = Arc::new(Connection { socket, ping, over: Notify::new(), drain: Notify::new() });
+    loop {
+        tokio::select! {
+            call = http2.accept() => {
+                let Some(Ok((request, respond))) = call else { return };
+                tokio::spawn(answer(Arc::clone(&shared), request, respond));
+            }
+            () = shared.drain.notified() => http2.graceful_shutdown(),
+            () = shared.over.notified() => return,
+        }
+    }
+}
+
+/// The text of a request: its only field.
+async fn text(mut body: RecvStream) -> String {
+    let mut read = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+        read.extend_from_slice(&data);
+    }
+    String::from_utf8(read[7..].to_vec()).unwrap()
+}
+
+async fn answer(connection: Arc<Connection>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let asked = text(request.into_body()).await;
+    let (failure, when) = asked.split_once(' ').unwrap();
+    let head = || Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let mut stream = None;
+    if when == "after" {
+        let mut begun = respond.send_response(head(), false).unwrap();
+        begun.send_data(Bytes::from_static(MESSAGE), false).unwrap();
+        stream = Some(begun);
+        // Once this has come back, the client has what was sent before it.
+        connection.ping.lock().await.ping(Ping::opaque()).await.unwrap();
+    }
+    match failure {
+        "killed" => {
+            // Closed, it is reset.
+            let socket = connection.socket.lock().unwrap().take().unwrap();
+            SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(socket);
+            connection.over.notify_one();
+            // To let go of the stream would reset it first.
+            std::future::pending().await
+        }
+        "closed" => {
+            let socket = connection.socket.lock().unwrap().take().unwrap();
+            socket.shutdown(Shutdown::Both).unwrap();
+            std::future::pending().await
+        }
+        "drained" => {
+            connection.drain.notify_one();
+            let mut stream = stream.unwrap_or_else(|| {
+                let mut begun = respond.send_response(head(), false).unwrap();
+                begun.send_data(Bytes::from_static(MESSAGE), false).unwrap();
+                begun
+            });
+            let trailers = [("grpc-status", "0")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            stream.send_trailers(trailers.into_iter().collect()).unwrap();
+        }
+        "silent" => std::future::pending().await,
+        code => reset(code, respond, stream),
+    }
+}
+
+fn reset(code: &str, mut respond: SendResponse<Bytes>, stream: Option<SendStream<Bytes>>) {
+    let code = match code {
+        "REFUSED_STREAM" => Reason::REFUSED_STREAM,
+        "CANCEL" => Reason::CANCEL,
+        "ENHANCE_YOUR_CALM" => Reason::ENHANCE_YOUR_CALM,
+        "INADEQUATE_SECURITY" => Reason::INADEQUATE_SECURITY,
+        "INTERNAL_ERROR" => Reason::INTERNAL_ERROR,
+        "PROTOCOL_ERROR" => Reason::PROTOCOL_ERROR,
+        other => panic!("{other}"),
+    };
+    match stream {
+        Some(mut stream) => stream.send_reset(code),
+        None => respond.send_reset(code),
+    }
+}
+
+/// The mesh between a client and the server, and the server itself.
+async fn ways() -> (Mesh, [SocketAddr; 2]) {
+    let mut server = Spec::grpc("echo-1");
+    server.app = AppKind::None;
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), server]).await;
+    let direct = serve(mesh.workload("echo-1").app).await;
+    let through = mesh.workload("caller").outbound;
+    (mesh, [direct, through])
+}
+
+/// What tonic says that became of a unary call and of a stream.
+async fn tonic(at: SocketAddr, asked: &str) -> [String; 2] {
+    let limit = if asked.starts_with("silent") { DEADLINE } else { LIMIT };
+    let patience = limit * 3;
+    let request = || {
+        let mut request = tonic::Request::new(EchoRequest { text: asked.to_owned(), ..EchoRequest::default() });
+        request.set_timeout(limit);
+        request
+    };
+    let unary = async {
+        match client(at).await?.unary(request()).await {
+            Ok(_) => Ok::<_, tonic::Status>(()),
+            Err(status) => Err(status),
+        }
+    };
+    let stream = async {
+        let mut replies = client(at).await?.server_stream(request()).await?.into_inner();
+        while replies.message().await?.is_some() {}
+        Ok::<_, tonic::Status>(())
+    };
+    let code = |ended: Result<Result<(), tonic::Status>, _>| match ended {
+        Ok(Ok(())) => "Ok".to_owned(),
+        Ok(Err(status)) => format!("{:?}", status.code()),
+        Err(_) => NOTHING.to_owned(),
+    };
+    [code(timeout(patience, unary).await), code(timeout(patience, stream).await)]
+}
+
+async fn client(at: SocketAddr) -> Result<EchoClient<Channel>, tonic::Status> {
+    let channel = Channel::from_shared(format!("http://{at}")).unwrap().origin("http://echo:9090".parse().unwrap());
+    let channel = channel.connect().await.map_err(|error| tonic::Status::from_error(error.into()))?;
+    Ok(EchoClient::new(channel))
+}
+
+#[tokio::test]
+async fn tonic_sees_the_same_failures_as_without_the_mesh() {
+    let (_mesh, ways) = ways().await;
+    let mut wrong = Vec::new();
+    for Row { asked, tonic: expected, .. } in TABLE {
+        for (at, expected) in ways.into_iter().zip(expected) {
+            let ended = tonic(at, asked).await;
+            if ended != [*expected, *expected] {
+                wrong.push(format!("{asked}, {}: {ended:?}", if at == ways[0] { "direct" } else { "mesh" }));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn grpcio_sees_the_same_failures_as_without_the_mesh() {
+    let Some(_) = script("grpc_failures.py") else { return };
+    let (_mesh, ways) = ways().await;
+    let mut wrong = Vec::new();
+    for (place, at) in ways.into_iter().enumerate() {
+        let mut script = script("grpc_failures.py").expect("as above");
+        script.args([at.ip().to_string(), at.port().to_string(), "echo:9090".to_owned()]);
+        let said = succeeds(script.args(TABLE.iter().map(|row| row.asked))).await;
+        let expected = TABLE.iter().flat_map(|Row { asked, grpcio, .. }| {
+            ["unary", "stream"].map(|kind| format!("{kind} {asked}: {}", grpcio[place]))
+        });
+        for (said, expected) in said.lines().zip(expected) {
+            if said != expected {
+                wrong.push(format!("{} {said}", ["direct", "mesh"][place]));
+            }
+        }
+        assert_eq!(said.lines().count(), 2 * TABLE.len(), "{said}");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn nobody_at_the_endpoint_is_unavailable() {
+    let mut server = Spec::grpc("echo-1");
+    server.app = AppKind::None;
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), server]).await;
+    let ways = [mesh.workload("echo-1").app, mesh.workload("caller").outbound];
+    for at in ways {
+        assert_eq!(tonic(at, "anything").await, ["Unavailable"; 2], "{at}");
+    }
+
+    let Some(_) = script("grpc_failures.py") else { return };
+    for at in ways {
+        let mut script = script("grpc_failures.py").expect("as above");
+        script.args([at.ip().to_string(), at.port().to_string(), "echo:9090".to_owned(), "anything".to_owned()]);
+        assert_eq!(succeeds(&mut script).await, "unary anything: UNAVAILABLE\nstream anything: UNAVAILABLE\n");
+    }
+}
