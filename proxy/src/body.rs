@@ -217,7 +217,8 @@ impl Body {
             self.finish(false);
             return Err(error);
         }
-        let trailers = status(Reason::Reset, &format!("the connection broke before the answer's end: {error}"));
+        let trailers =
+            status(Reason::Reset, &format!("the connection broke before the answer's end: {error}"));
         if let Some(observed) = &mut self.end().observed {
             observed.trailers(&trailers);
         }

@@ -4,19 +4,24 @@
 //! request says, `before` any answer or `after` the first message.
 
 use std::{
+    collections::BTreeSet,
     net::{Shutdown, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream, server::SendResponse};
 use http::{Request, Response};
+use rustix::process::Signal;
 use selvedge_demo::{
     apps::grpc::wire::{EchoRequest, echo_client::EchoClient},
     workload::{AppKind, Spec},
 };
-use selvedge_tests::Mesh;
+use selvedge_tests::{Mesh, SOON, poll};
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -58,10 +63,10 @@ const fn row(asked: &'static str, grpcio: [&'static str; 2], tonic: [&'static st
 
 /// Each holds for unary calls and for streams.
 const TABLE: &[Row] = &[
-    row("killed before", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
-    row("killed after", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
-    row("closed before", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
-    row("closed after", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
+    row("killed before", ["UNAVAILABLE"; 2], LOST),
+    row("killed after", ["UNAVAILABLE"; 2], LOST),
+    row("closed before", ["UNAVAILABLE"; 2], LOST),
+    row("closed after", ["UNAVAILABLE"; 2], LOST),
     row("drained before", ["OK"; 2], ["Ok"; 2]),
     row("drained after", ["OK"; 2], ["Ok"; 2]),
     row("REFUSED_STREAM before", ["UNAVAILABLE"; 2], ["Unavailable"; 2]),
@@ -74,9 +79,15 @@ const TABLE: &[Row] = &[
     row("INTERNAL_ERROR before", ["INTERNAL"; 2], ["Internal"; 2]),
     row("INTERNAL_ERROR after", ["INTERNAL"; 2], ["Internal"; 2]),
     row("PROTOCOL_ERROR before", ["INTERNAL"; 2], ["Internal"; 2]),
-    row("silent before", ["DEADLINE_EXCEEDED"; 2], ["DeadlineExceeded"; 2]),
-    row("silent after", ["DEADLINE_EXCEEDED"; 2], ["DeadlineExceeded"; 2]),
+    // tonic ends such a call itself, in its own word.
+    row("silent before", ["DEADLINE_EXCEEDED"; 2], ["Cancelled"; 2]),
+    // Once there are headers, tonic waits for ever. The mesh keeps the caller's deadline.
+    row("silent after", ["DEADLINE_EXCEEDED"; 2], [NOTHING, "DeadlineExceeded"]),
 ];
+
+/// tonic has no status of its own for a connection that it has lost. The mesh says what gRPC has for it, which is what
+/// policies for retries look for.
+const LOST: [&str; 2] = ["Unknown", "Unavailable"];
 
 /// The server's end of one connection.
 struct Connection {
@@ -87,27 +98,31 @@ struct Connection {
     over: Notify,
     /// It takes no more calls.
     drain: Notify,
+    /// The calls of all connections that have got as far as they get.
+    calls: Arc<AtomicUsize>,
 }
 
-async fn serve(at: SocketAddr) -> SocketAddr {
+/// A server; and how many calls have got there as far as they get.
+async fn serve(at: SocketAddr) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind(at).await.expect("the address is ours");
-    let address = listener.local_addr().unwrap();
+    let calls = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&calls);
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            tokio::spawn(connection(tcp));
+            tokio::spawn(connection(tcp, Arc::clone(&counted)));
         }
     });
-    address
+    calls
 }
 
-async fn connection(tcp: TcpStream) {
+async fn connection(tcp: TcpStream, calls: Arc<AtomicUsize>) {
     let tcp = tcp.into_std().unwrap();
     let socket = tcp.try_clone().unwrap();
     // One that breaks off at once is no client's.
     let Ok(mut http2) = h2::server::handshake(TcpStream::from_std(tcp).unwrap()).await else { return };
     let ping = Mutex::new(http2.ping_pong().expect("asked for once"));
     let socket = std::sync::Mutex::new(Some(socket));
-    let shared = Arc::new(Connection { socket, ping, over: Notify::new(), drain: Notify::new() });
+    let shared = Arc::new(Connection { socket, ping, over: Notify::new(), drain: Notify::new(), calls });
     loop {
         tokio::select! {
             call = http2.accept() => {
@@ -142,6 +157,7 @@ async fn answer(connection: Arc<Connection>, request: Request<RecvStream>, mut r
         // Once this has come back, the client has what was sent before it.
         connection.ping.lock().await.ping(Ping::opaque()).await.unwrap();
     }
+    connection.calls.fetch_add(1, Ordering::Relaxed);
     match failure {
         "killed" => {
             // Closed, it is reset.
@@ -164,10 +180,11 @@ async fn answer(connection: Arc<Connection>, request: Request<RecvStream>, mut r
                 begun.send_data(Bytes::from_static(MESSAGE), false).unwrap();
                 begun
             });
-            let trailers = [("grpc-status", "0")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            let trailers =
+                [("grpc-status", "0")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
             stream.send_trailers(trailers.into_iter().collect()).unwrap();
         }
-        "silent" => std::future::pending().await,
+        "silent" | "endless" => std::future::pending().await,
         code => reset(code, respond, stream),
     }
 }
@@ -188,14 +205,22 @@ fn reset(code: &str, mut respond: SendResponse<Bytes>, stream: Option<SendStream
     }
 }
 
-/// The mesh between a client and the server, and the server itself.
-async fn ways() -> (Mesh, [SocketAddr; 2]) {
-    let mut server = Spec::grpc("echo-1");
+/// A client's and a server's sidecar, and nobody behind it.
+async fn mesh(caller: Spec, mut server: Spec) -> Mesh {
     server.app = AppKind::None;
-    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), server]).await;
-    let direct = serve(mesh.workload("echo-1").app).await;
-    let through = mesh.workload("caller").outbound;
-    (mesh, [direct, through])
+    Mesh::of(SELVEDGE, [caller, server]).await
+}
+
+/// The server itself, and the way there through the mesh.
+fn ways(mesh: &Mesh) -> [SocketAddr; 2] {
+    [mesh.workload("echo-1").app, mesh.workload("caller").outbound]
+}
+
+/// What grpcio says that became of a unary call and of a stream for each of `asked`, as `KIND ASKED: CODE`.
+async fn grpcio(at: SocketAddr, asked: impl IntoIterator<Item = &str>) -> Option<String> {
+    let mut script = script("grpc_failures.py")?;
+    script.args([at.ip().to_string(), at.port().to_string(), "echo:9090".to_owned()]).args(asked);
+    Some(succeeds(&mut script).await)
 }
 
 /// What tonic says that became of a unary call and of a stream.
@@ -203,7 +228,8 @@ async fn tonic(at: SocketAddr, asked: &str) -> [String; 2] {
     let limit = if asked.starts_with("silent") { DEADLINE } else { LIMIT };
     let patience = limit * 3;
     let request = || {
-        let mut request = tonic::Request::new(EchoRequest { text: asked.to_owned(), ..EchoRequest::default() });
+        let mut request =
+            tonic::Request::new(EchoRequest { text: asked.to_owned(), ..EchoRequest::default() });
         request.set_timeout(limit);
         request
     };
@@ -223,18 +249,22 @@ async fn tonic(at: SocketAddr, asked: &str) -> [String; 2] {
         Ok(Err(status)) => format!("{:?}", status.code()),
         Err(_) => NOTHING.to_owned(),
     };
-    [code(timeout(patience, unary).await), code(timeout(patience, stream).await)]
+    let (unary, stream) = tokio::join!(timeout(patience, unary), timeout(patience, stream));
+    [code(unary), code(stream)]
 }
 
 async fn client(at: SocketAddr) -> Result<EchoClient<Channel>, tonic::Status> {
-    let channel = Channel::from_shared(format!("http://{at}")).unwrap().origin("http://echo:9090".parse().unwrap());
+    let channel =
+        Channel::from_shared(format!("http://{at}")).unwrap().origin("http://echo:9090".parse().unwrap());
     let channel = channel.connect().await.map_err(|error| tonic::Status::from_error(error.into()))?;
     Ok(EchoClient::new(channel))
 }
 
 #[tokio::test]
 async fn tonic_sees_the_same_failures_as_without_the_mesh() {
-    let (_mesh, ways) = ways().await;
+    let mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1")).await;
+    serve(mesh.workload("echo-1").app).await;
+    let ways = ways(&mesh);
     let mut wrong = Vec::new();
     for Row { asked, tonic: expected, .. } in TABLE {
         for (at, expected) in ways.into_iter().zip(expected) {
@@ -249,13 +279,11 @@ async fn tonic_sees_the_same_failures_as_without_the_mesh() {
 
 #[tokio::test]
 async fn grpcio_sees_the_same_failures_as_without_the_mesh() {
-    let Some(_) = script("grpc_failures.py") else { return };
-    let (_mesh, ways) = ways().await;
+    let mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1")).await;
+    serve(mesh.workload("echo-1").app).await;
     let mut wrong = Vec::new();
-    for (place, at) in ways.into_iter().enumerate() {
-        let mut script = script("grpc_failures.py").expect("as above");
-        script.args([at.ip().to_string(), at.port().to_string(), "echo:9090".to_owned()]);
-        let said = succeeds(script.args(TABLE.iter().map(|row| row.asked))).await;
+    for (place, at) in ways(&mesh).into_iter().enumerate() {
+        let Some(said) = grpcio(at, TABLE.iter().map(|row| row.asked)).await else { return };
         let expected = TABLE.iter().flat_map(|Row { asked, grpcio, .. }| {
             ["unary", "stream"].map(|kind| format!("{kind} {asked}: {}", grpcio[place]))
         });
@@ -271,18 +299,119 @@ async fn grpcio_sees_the_same_failures_as_without_the_mesh() {
 
 #[tokio::test]
 async fn nobody_at_the_endpoint_is_unavailable() {
-    let mut server = Spec::grpc("echo-1");
-    server.app = AppKind::None;
-    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), server]).await;
-    let ways = [mesh.workload("echo-1").app, mesh.workload("caller").outbound];
-    for at in ways {
+    let mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1")).await;
+    for at in ways(&mesh) {
         assert_eq!(tonic(at, "anything").await, ["Unavailable"; 2], "{at}");
+        if let Some(said) = grpcio(at, ["anything"]).await {
+            assert_eq!(said, "unary anything: UNAVAILABLE\nstream anything: UNAVAILABLE\n", "{at}");
+        }
     }
+}
 
-    let Some(_) = script("grpc_failures.py") else { return };
-    for at in ways {
-        let mut script = script("grpc_failures.py").expect("as above");
-        script.args([at.ip().to_string(), at.port().to_string(), "echo:9090".to_owned(), "anything".to_owned()]);
-        assert_eq!(succeeds(&mut script).await, "unary anything: UNAVAILABLE\nstream anything: UNAVAILABLE\n");
+/// Calls of both kinds that never end by themselves, before and after their first message, by both clients. Once all are
+/// under way, something `happens`. What became of them, each end once: tonic's, and grpcio's.
+async fn ends(mesh: &mut Mesh, happens: impl AsyncFnOnce(&mut Mesh)) -> [BTreeSet<String>; 2] {
+    let begun = serve(mesh.workload("echo-1").app).await;
+    let through = mesh.workload("caller").outbound;
+    let [before, after] = ENDLESS;
+    let calls =
+        async { tokio::join!(tonic(through, before), tonic(through, after), grpcio(through, together())) };
+    let all = if script("grpc_failures.py").is_some() { 8 } else { 4 };
+    let then = async {
+        poll(SOON, "all calls are under way", async || match begun.load(Ordering::Relaxed) {
+            some if some == all => Ok(()),
+            some => Err(format!("{some} of {all}")),
+        })
+        .await;
+        happens(mesh).await;
+    };
+    let ((before, after, grpcio), ()) = tokio::join!(calls, then);
+    let grpcio = grpcio.unwrap_or_default();
+    let grpcio = grpcio.lines().filter_map(|line| line.rsplit_once(": ")).map(|(_, code)| code.to_owned());
+    [before.into_iter().chain(after).collect(), grpcio.collect()]
+}
+
+const ENDLESS: [&str; 2] = ["endless before", "endless after"];
+
+fn together() -> impl Iterator<Item = &'static str> {
+    ["--together"].into_iter().chain(ENDLESS)
+}
+
+fn only(code: &str) -> BTreeSet<String> {
+    BTreeSet::from([code.to_owned()])
+}
+
+/// That grpcio, if it is there, says nothing else.
+fn says_only(said: &BTreeSet<String>, code: &str) {
+    assert!(said.is_empty() || *said == only(code), "{said:?}");
+}
+
+#[tokio::test]
+async fn what_a_servers_sidecar_cuts_off_when_it_drains_is_unavailable() {
+    let mut mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1").flag("--drain-timeout", "1s")).await;
+
+    let [tonic, grpcio] = ends(&mut mesh, async |mesh| mesh.stop_sidecar("echo-1").await.unwrap()).await;
+
+    assert_eq!(tonic, only("Unavailable"));
+    says_only(&grpcio, "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn what_a_clients_own_sidecar_cuts_off_is_a_lost_connection() {
+    let mut mesh = mesh(Spec::client("caller").flag("--drain-timeout", "1s"), Spec::grpc("echo-1")).await;
+
+    let [tonic, grpcio] = ends(&mut mesh, async |mesh| mesh.stop_sidecar("caller").await.unwrap()).await;
+
+    assert_eq!(tonic, only(LOST[0]));
+    says_only(&grpcio, "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_peer_that_falls_silent_is_unavailable_once_its_time_is_over() {
+    let caller = Spec::client("caller").flag("--ping-interval", "1s").flag("--ping-timeout", "1s");
+    let mut mesh = mesh(caller, Spec::grpc("echo-1")).await;
+
+    let [tonic, grpcio] = ends(&mut mesh, async |mesh| {
+        mesh.workload("echo-1").sidecar_process().unwrap().signal(Signal::STOP).unwrap();
+    })
+    .await;
+
+    assert_eq!(tonic, only("Unavailable"));
+    says_only(&grpcio, "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_reached_is_what_a_servers_own_limit_is() {
+    let mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1")).await;
+    let begun = serve(mesh.workload("echo-1").app).await;
+    let through = mesh.workload("caller").outbound;
+    mesh.write(
+        "limit.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: echo}\nspec:\n  host: echo\n  \
+         trafficPolicy: {connectionPool: {http: {http2MaxRequests: 1}}}\n",
+    )
+    .unwrap();
+    let exhausted = "ResourceExhausted";
+    poll(SOON, "the limit is in force", async || {
+        let ended = tonic(through, "drained before").await;
+        if ended.iter().any(|one| one == exhausted) { Ok(()) } else { Err(format!("{ended:?}")) }
+    })
+    .await;
+    let before = begun.load(Ordering::Relaxed);
+    // Of the two, one finds room.
+    let held = tokio::spawn(async move { tonic(through, "endless after").await });
+    poll(SOON, "a call is held", async || {
+        let now = begun.load(Ordering::Relaxed);
+        if now == before + 1 { Ok(()) } else { Err(now) }
+    })
+    .await;
+
+    assert_eq!(tonic(through, "drained before").await, [exhausted; 2]);
+    if let Some(said) = grpcio(through, ["drained before"]).await {
+        assert_eq!(
+            said,
+            "unary drained before: RESOURCE_EXHAUSTED\nstream drained before: RESOURCE_EXHAUSTED\n"
+        );
     }
+    held.abort();
 }
