@@ -414,4 +414,17 @@ async fn a_limit_that_is_reached_is_what_a_servers_own_limit_is() {
         );
     }
     held.abort();
+
+    let Some(mut server) = script("grpc_server.py") else { return };
+    let direct = mesh.workload("caller").app;
+    let server = server.args([direct.ip().to_string(), direct.port().to_string(), "1".to_owned()]);
+    let _server = server.kill_on_drop(true).spawn().expect("it starts");
+    poll(SOON, "the server listens", async || TcpStream::connect(direct).await.map(drop)).await;
+    let held = tokio::spawn(async move { tonic(direct, "never").await });
+    poll(SOON, "the server has no room", async || {
+        let ended = tonic(direct, "anything").await;
+        if ended == [exhausted; 2] { Ok(()) } else { Err(format!("{ended:?}")) }
+    })
+    .await;
+    held.abort();
 }

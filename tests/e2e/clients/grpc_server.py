@@ -1,4 +1,5 @@
-"""The service `Echo` by grpcio. It does what the texts `never`, `remaining` and `large trailers` ask. HOST PORT"""
+"""The service `Echo` by grpcio. It does what the texts `never`, `remaining` and `large trailers` ask.
+HOST PORT [CALLS AT ONCE]"""
 
 import sys
 import threading
@@ -77,8 +78,12 @@ handlers = {
     "ClientStream": grpc.stream_unary_rpc_method_handler(client_stream, **coding),
     "Bidirectional": grpc.stream_stream_rpc_method_handler(bidirectional, **coding),
 }
-host, port = sys.argv[1:]
-server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", 2**25)])
+host, port, *limit = sys.argv[1:]
+server = grpc.server(
+    futures.ThreadPoolExecutor(16),
+    options=[("grpc.max_receive_message_length", 2**25)],
+    maximum_concurrent_rpcs=int(limit[0]) if limit else None,
+)
 server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
 assert server.add_insecure_port(f"{host}:{port}")
 server.start()
