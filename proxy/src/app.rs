@@ -201,7 +201,8 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
 }
 
 fn own_listeners(args: &Args, listeners: &Listeners) -> anyhow::Result<OwnListeners> {
-    let outbound = listeners.outbound.iter().map(std::net::TcpListener::local_addr);
+    let upstreams = listeners.upstreams.iter().map(|(_, listener)| listener);
+    let outbound = listeners.outbound.iter().chain(upstreams).map(std::net::TcpListener::local_addr);
     Ok(OwnListeners {
         outbound: outbound.collect::<Result<_, _>>()?,
         inbound: listeners.inbound.local_addr()?,

@@ -251,7 +251,7 @@ async fn mesh(
         wire::Carrier::Http2 => Protocol::Http2,
         wire::Carrier::Tcp => {
             let identity = Some(proven.identity.clone());
-            let app = meant.as_ref().map_or(worker.settings.inbound, |meant| meant.address);
+            let app = meant.as_ref().map_or(worker.settings.own.inbound, |meant| meant.address);
             let incoming = Incoming { client: stream, peer, identity, port, counted, app, until };
             return match meant {
                 Ok(_) => way_in::mesh(worker, incoming).await,

@@ -11,7 +11,7 @@ use std::{
 
 use http::uri::Authority;
 use selvedge_ops::{
-    announce,
+    announce, guarded,
     listen::{self, ListenError},
 };
 
@@ -86,7 +86,11 @@ impl Upstream {
             }
         }
         for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+            guarded::guard(guarded::Kind::Outbound, address);
             announce(&format!("upstream {}", self.authority), address);
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "whoever reaches --upstream calls with this workload's identity; it is not on loopback");
+            }
         }
         Ok(listeners)
     }

@@ -1,6 +1,6 @@
 //! A worker: one thread that carries connections, with everything that it needs to itself.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_certs::tls::Live;
 use selvedge_model::{Protocol, WorkloadName};

@@ -1,6 +1,6 @@
 //! Ways out of explicit mode for what is not HTTP: ports of their own (`--upstream`), and CONNECT.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Version};
@@ -17,7 +17,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::SELVEDGE;
+use tokio_rustls::rustls::{ClientConnection, pki_types::ServerName};
+
+use crate::{SELVEDGE, mesh_client};
 
 /// How long any one exchange may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -182,6 +184,49 @@ async fn what_a_client_sends_before_its_tunnel_is_open_is_the_tunnels() {
     timeout(LIMIT, stream.read_to_end(&mut all)).await.expect("in time").unwrap();
     let end = all.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer") + 4;
     assert_eq!(&all[end..], [GREETING, b"\x16\x03\x01 GET / HTTP/1.1\r\n\r\n"].concat());
+}
+
+/// How a client begins whose TLS asks for `name`.
+fn hello(mesh: &Mesh, name: &str) -> Vec<u8> {
+    let configuration = mesh_client::configuration(mesh.credentials("caller"));
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut connection = ClientConnection::new(Arc::clone(&configuration.client), name).unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test]
+async fn a_tunnel_follows_the_name_that_its_own_tls_asks_for() {
+    let mesh = database(&[("--upstream", "0=db:5432")]).await;
+    mesh.edit("db.yaml", |text| text.replace("tcp-pg", "tls-pg")).unwrap();
+    mesh.write(
+        "route.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: db}\nspec:\n  hosts: [db]\n  tls:\n  \
+         - match: [{sniHosts: [db]}]\n    route: [{destination: {host: db}}]\n",
+    )
+    .unwrap();
+    let proxy = mesh.workload("caller").outbound;
+    let (known, unknown) = (hello(&mesh, "db"), hello(&mesh, "other.example"));
+    let through = async |mut stream: TcpStream, hello: &[u8]| {
+        let mut answer = vec![0; GREETING.len() + hello.len()];
+        stream.write_all(hello).await.map_err(|error| error.to_string())?;
+        let read = timeout(LIMIT, stream.read_exact(&mut answer)).await.expect("in time");
+        read.map_err(|error| error.to_string())?;
+        Ok::<_, String>(answer == [GREETING, hello].concat())
+    };
+
+    poll(SOON, "the route is in force", async || {
+        let (answer, tunnel) = connect(proxy, &head_for("db:5432")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        if through(tunnel, &unknown).await.is_err() { Ok(()) } else { Err("whoever is asked for") }
+    })
+    .await;
+
+    let (_, tunnel) = connect(proxy, &head_for("db:5432")).await;
+    assert_eq!(through(tunnel, &known).await, Ok(true));
+    let direct = TcpStream::connect(upstream(&mesh, "db:5432").await).await.unwrap();
+    assert_eq!(through(direct, &known).await, Ok(true));
 }
 
 #[tokio::test]

@@ -178,7 +178,10 @@ fn selected_by_service<'a>(
         let ports = &entry.spec.ports;
         // As in Istio: a target that is named goes by that name alone, any other by the port's own name first.
         let target = match (&port.target, ports.get(&port.name)) {
-            (TargetPort::Same | TargetPort::Number(_), Some(own)) => Some(*own),
+            (TargetPort::Same | TargetPort::Number(_), Some(own)) => {
+                warn_of_another_port(document, port, entry, *own, problems);
+                Some(*own)
+            }
             (TargetPort::Same, None) => Some(port.port),
             (TargetPort::Number(number), None) => Some(*number),
             (TargetPort::Named(name), _) => {
@@ -197,6 +200,33 @@ fn selected_by_service<'a>(
         list.extend(target.map(|target| Candidate::Workload(index, target)));
     }
     list
+}
+
+/// Says that `port` leads to `own`, which the entry calls by the port's name, and not to the number that the service
+/// has: if that is written as its target, or is another port of the entry's.
+fn warn_of_another_port(
+    document: &Document<ServiceSpec>,
+    port: &ServicePort,
+    entry: &Document<WorkloadEntrySpec>,
+    own: u16,
+    problems: &mut Problems,
+) {
+    let said = match port.target {
+        TargetPort::Number(number) => number,
+        _ if entry.spec.ports.values().any(|other| *other == port.port) => port.port,
+        _ => own,
+    };
+    if said != own {
+        let message = format!(
+            "port {} leads to port {own} of {} ({}) and not to {said}: the entry's spec.ports calls that one {:?}, and \
+             the name comes first; name the port otherwise, or name it as its targetPort",
+            port.port,
+            entry.name,
+            entry.place(),
+            port.name
+        );
+        problems.warning(document, "spec.ports", message);
+    }
 }
 
 /// The addresses that `slices` list for the service port `port`.

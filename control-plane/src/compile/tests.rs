@@ -348,6 +348,8 @@ spec: {address: 10.0.0.1, labels: {app: web}, ports: {a: 8081, named: 82}}
     assert_eq!(endpoint_addresses(&mesh, host, 3), [""; 0]);
     let admin = "admin.default.svc.cluster.local";
     assert_eq!(endpoint_addresses(&mesh, admin, 4), ["10.0.0.1:82"], "a named target goes by its name alone");
+    let warned = "port 1 leads to port 8081 of WorkloadEntry default/web";
+    assert!(problems.iter().any(|problem| problem.to_string().contains(warned)), "{problems:?}");
     assert!(errors(&problems)[0].contains("no port named \"missing\""), "{problems:?}");
 }
 
