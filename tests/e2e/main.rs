@@ -26,6 +26,7 @@ mod mesh_client;
 mod names;
 mod observed;
 mod opaque;
+mod outside_names;
 mod overload;
 mod plaintext;
 mod ports;

@@ -123,6 +123,68 @@ async fn wherever() {
     assert!(refused.proxy_error().unwrap_or_default().starts_with("registry-only"), "{}", refused.summary());
 }
 
+fn route(spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: route, namespace: default}}\n\
+         spec:\n{spec}"
+    )
+}
+
+/// A route for one name below a wildcard is followed by what asks for that name, and by nothing else.
+async fn below_a_wildcard() {
+    let mesh = mesh(&[(130, "here"), (131, "else")]).await;
+    let at = |number| format!("{}:7000", mesh.network.address(number));
+    let wild = entry("wild", "  hosts: [\"*.wild.test\"]\n  resolution: NONE\n");
+    let other = format!(
+        "  hosts: [other.test]\n  resolution: STATIC\n  endpoints: [{{address: {}}}]\n",
+        mesh.network.address(131)
+    );
+    mesh.write("entry.yaml", &format!("{wild}---\n{}", entry("other", &other)));
+    let named = |name: &str| hello(name);
+    poll(SOON, "the wildcard has arrived", async || {
+        let found = answers(&mesh, "client", &at(130), named("one.wild.test")).await;
+        found.map_err(|error| error.to_string())
+    })
+    .await;
+
+    for hosts in ["one.wild.test", "\"*.wild.test\"", "ONE.Wild.test."] {
+        mesh.write(
+            "route.yaml",
+            &route("  hosts: [gone.test]\n  tcp: [{route: [{destination: {host: gone}}]}]\n"),
+        );
+        poll(SOON, "no route leads elsewhere", async || {
+            match answers(&mesh, "client", &at(130), named("one.wild.test")).await {
+                Ok(found) if found == "here" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        mesh.write(
+            "route.yaml",
+            &route(&format!(
+                "  hosts: [{hosts}]\n  tls:\n  - match: [{{port: 7000, sniHosts: [one.wild.test]}}]\n    route: [{{destination: {{host: other.test}}}}]\n"
+            )),
+        );
+        poll(SOON, &format!("the route for {hosts} is followed"), async || {
+            match answers(&mesh, "client", &at(130), named("one.wild.test")).await {
+                Ok(found) if found == "else" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        assert_eq!(
+            answers(&mesh, "client", &at(130), named("two.wild.test")).await.unwrap(),
+            "here",
+            "{hosts}"
+        );
+    }
+}
+
+#[test]
+fn a_route_for_a_name_below_a_wildcard_is_followed_by_what_asks_for_it() {
+    netns(below_a_wildcard);
+}
+
 #[test]
 fn every_address_of_a_range_is_the_service_for_those_whom_it_is_for() {
     netns(ranges);

@@ -15,6 +15,7 @@ mod interception;
 mod mesh;
 mod names;
 mod outside;
+mod owners;
 mod redirection;
 mod routes;
 mod scenarios;

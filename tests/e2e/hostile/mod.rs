@@ -7,6 +7,7 @@ mod identity;
 mod membership;
 mod overload;
 mod own_listeners;
+mod owners;
 mod revoked;
 mod slow;
 

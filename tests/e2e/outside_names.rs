@@ -1,0 +1,137 @@
+//! Names that lead outside the mesh: routes below wildcards, several entries of one host, and `ExternalName`.
+
+use std::net::SocketAddr;
+
+use selvedge_demo::{apps::reviews, call, workload::Spec};
+use selvedge_tests::{
+    Mesh, SOON,
+    dns::{DnsServer, ips},
+    poll,
+};
+
+use crate::SELVEDGE;
+
+/// A caller that asks `dns`, a server in the mesh, and one without a sidecar, which is called `outside.test`.
+async fn mesh(dns: &DnsServer) -> Mesh {
+    let caller = Spec::client("caller")
+        .flag("--resolv-conf", &dns.resolv_conf().display().to_string())
+        .flag("--hosts-file", "/dev/null");
+    let outside = Spec::server("outside", "outside", 9080).without_sidecar();
+    let mesh = Mesh::of(SELVEDGE, [caller, Spec::server("reviews-a", "reviews", 9080), outside]).await;
+    let [ip] = ips([mesh.workload("outside").app]);
+    for name in ["outside.test", "api.outside.test", "other.outside.test"] {
+        dns.set(name, &[ip]);
+    }
+    mesh
+}
+
+fn outside(mesh: &Mesh) -> SocketAddr {
+    mesh.workload("outside").app
+}
+
+/// Who answers, and whom it was told that the caller is.
+async fn answers(mesh: &Mesh, authority: &str) -> Result<(String, Option<String>), String> {
+    let answer = mesh.workload("caller").call(call::to(authority, "/")).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let found: reviews::Answer = answer.json().map_err(|_| answer.summary())?;
+    Ok((found.pod, found.client_identity))
+}
+
+async fn soon(mesh: &Mesh, authority: &str, pod: &str) {
+    let found = poll(SOON, &format!("{pod} answers for {authority}"), async || {
+        match answers(mesh, authority).await {
+            Ok(found) if found.0 == pod => Ok(found),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(
+        found.1.is_some(),
+        pod == "reviews-a",
+        "mutual TLS with the mesh, and with nobody else: {found:?}"
+    );
+}
+
+fn entry(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+fn route(name: &str, host: &str, to: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\n\
+         spec: {{hosts: ['{host}'], http: [{{route: [{{destination: {{host: '{to}'}}}}]}}]}}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_route_for_a_name_below_a_wildcard_is_followed_and_others_go_where_they_say() {
+    let dns = DnsServer::start().await;
+    let mesh = mesh(&dns).await;
+    let port = outside(&mesh).port();
+    let wildcard = entry(
+        "wild",
+        &format!("hosts: ['*.outside.test'], ports: [{{number: {port}, name: http}}], resolution: NONE"),
+    );
+    mesh.write("wild.yaml", &wildcard).unwrap();
+    let at = |name: &str| format!("{name}:{port}");
+    soon(&mesh, &at("api.outside.test"), "outside").await;
+
+    mesh.write("route.yaml", &route("api", "API.outside.test.", "reviews")).unwrap();
+
+    soon(&mesh, &at("api.outside.test"), "reviews-a").await;
+    soon(&mesh, &at("Api.Outside.test."), "reviews-a").await;
+    soon(&mesh, &at("other.outside.test"), "outside").await;
+    mesh.write("route.yaml", &route("all", "*.outside.test", "reviews")).unwrap();
+    soon(&mesh, &at("other.outside.test"), "reviews-a").await;
+    // And the other way: a service of the mesh to a name below the wildcard.
+    mesh.write("route.yaml", &route("out", "reviews", "other.outside.test")).unwrap();
+    soon(&mesh, "reviews:9080", "outside").await;
+}
+
+#[tokio::test]
+async fn entries_of_one_host_serve_all_their_ports() {
+    let dns = DnsServer::start().await;
+    let mesh = mesh(&dns).await;
+    let [inside] = ips([mesh.workload("reviews-a").app]);
+    let (port, app) = (outside(&mesh).port(), mesh.workload("reviews-a").app.port());
+    let first = format!(
+        "hosts: [many.test], ports: [{{number: 81, name: http, targetPort: {port}}}], \
+                         resolution: DNS, endpoints: [{{address: outside.test}}]"
+    );
+    let second = format!(
+        "hosts: [many.test], ports: [{{number: 82, name: http, targetPort: {app}}}], \
+                          location: MESH_INTERNAL, resolution: STATIC, endpoints: [{{address: {inside}}}]"
+    );
+    mesh.write("many.yaml", &(entry("first", &first) + &entry("second", &second))).unwrap();
+
+    soon(&mesh, "many.test:81", "outside").await;
+    soon(&mesh, "many.test:82", "reviews-a").await;
+}
+
+#[tokio::test]
+async fn a_service_stands_for_a_name_outside_or_for_another_service() {
+    let dns = DnsServer::start().await;
+    let mesh = mesh(&dns).await;
+    let port = outside(&mesh).port();
+    let external = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: ExternalName, {spec}}}\n"
+        )
+    };
+    let ext = external(
+        "ext",
+        &format!("externalName: outside.test, ports: [{{name: http, port: 80, targetPort: {port}}}]"),
+    );
+    let alias = external("alias", "externalName: reviews.default.svc.cluster.local");
+    mesh.write("external.yaml", &(ext + &alias)).unwrap();
+
+    soon(&mesh, "ext", "outside").await;
+    soon(&mesh, "ext.default.svc.cluster.local:80", "outside").await;
+    soon(&mesh, "alias:9080", "reviews-a").await;
+    mesh.write("route.yaml", &route("out", "reviews", "ext")).unwrap();
+    soon(&mesh, "reviews:9080", "outside").await;
+    // What stands for a service has that service's workloads, and not its routes.
+    soon(&mesh, "alias:9080", "reviews-a").await;
+}
