@@ -23,6 +23,11 @@ use crate::{
     verify::Role,
 };
 
+fn common_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let names = certificate.subject().iter_common_name();
+    names.filter_map(|name| Some(name.as_str().ok()?.to_owned())).collect()
+}
+
 /// The bytes are no certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate: {reason}")]
@@ -55,6 +60,8 @@ pub enum NoIdentity {
 pub struct Facts {
     /// The subject's distinguished name; empty in a workload's certificate.
     pub subject: String,
+    /// The subject's common names.
+    pub common_names: Vec<String>,
     /// The distinguished name of who signed it.
     pub issuer: String,
     /// URI names.
@@ -102,6 +109,7 @@ impl Facts {
         }
         let mut facts = Self {
             subject: certificate.subject().to_string(),
+            common_names: common_names(&certificate),
             issuer: certificate.issuer().to_string(),
             uris: Vec::new(),
             dns: Vec::new(),

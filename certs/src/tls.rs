@@ -28,7 +28,7 @@ use rustls_pki_types::ServerName;
 
 pub use self::{
     grpc::{ALPN_GRPC, bootstrap_client, grpc_client, grpc_server},
-    kubernetes::{https_server, unverified_client},
+    kubernetes::{ClientCa, ClientCaError, NotAllowed, https_server, unverified_client},
     live::{Credentials, CredentialsError, Current, Live, Unusable},
     outside::{ALPN_HTTP1, ALPN_HTTP2, Outside, OutsideError, explain_outside, files as outside_files},
     verifier::{explain, peer_error},

@@ -22,7 +22,6 @@ use crate::{
     data_dir::{DataDir, DataDirError, Occupied},
     inject::{
         self,
-        events::Events,
         webhook::{Knowledge, Webhook, WebhookError},
     },
     metrics::Metrics,
@@ -303,13 +302,14 @@ impl ControlPlane {
             config_dir: self.args.config_dir.clone(),
             configuration: readiness.condition("configuration"),
         };
-        let verdicts = problems.subscribe();
+        let (verdicts, told_of) = (problems.subscribe(), loaded.clone());
         let (believed, authority) = (Arc::clone(&store), Arc::clone(&self.authority));
         let overview = Overview {
             store: Arc::clone(&store),
             problems: Arc::clone(&problems),
             proxies: Arc::clone(&proxies),
             certificates: Arc::clone(&own_certificates),
+            loaded: loaded.clone(),
         };
         let encode = Arc::clone(&metrics);
         let admin = Admin {
@@ -331,7 +331,13 @@ impl ControlPlane {
             grace: self.args.membership_grace,
             metrics: Arc::clone(&metrics),
         };
-        let streams = Streams { store: Arc::clone(&store), proxies, metrics, drain: self.drain.clone() };
+        let streams = Streams {
+            store: Arc::clone(&store),
+            proxies,
+            metrics,
+            turns: Arc::default(),
+            drain: self.drain.clone(),
+        };
 
         let mut parts = JoinSet::new();
         parts.spawn(async move {
@@ -341,11 +347,10 @@ impl ControlPlane {
             }
             "telling proxies of the trust roots"
         });
-        let (events, happened) = Events::channel();
         if let Some(cluster) = cluster.clone().filter(|_| self.webhook.is_some()) {
             let authority = Arc::clone(&self.authority);
             parts.spawn(async move {
-                tokio::join!(cluster.keep_webhooks(authority), cluster.write_injection_events(happened));
+                cluster.keep_webhooks(authority).await;
                 "keeping the webhooks' configurations"
             });
         }
@@ -365,14 +370,13 @@ impl ControlPlane {
             compile: Arc::new(settings(&self.args)),
             loaded: loaded.clone(),
             problems,
-            events,
         };
         let (authority, shown) = (Arc::clone(&self.authority), Arc::clone(&own_certificates));
         let webhook =
             self.webhook.map(|webhook| webhook.run(authority, own_ttl, knowledge, shown, self.drain.clone()));
         parts.spawn(self.source.watch(found, self.args.default_namespace.clone()));
         if let Some(cluster) = cluster.clone() {
-            cluster.keep(Arc::clone(&self.authority), own_certificates, verdicts, &mut parts);
+            cluster.keep(Arc::clone(&self.authority), own_certificates, verdicts, told_of, &mut parts);
         } else {
             let (authority, directory) = (Arc::clone(&self.authority), self.args.data_dir.clone());
             parts.spawn(async move {

@@ -5,6 +5,7 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
+use selvedge_ops::plain;
 use serde::Serialize;
 
 /// How bad a problem is.
@@ -96,10 +97,11 @@ impl fmt::Display for Problem {
         if let Some(document) = &self.document {
             write!(f, "{document}: ")?;
         }
+        // In a cluster anybody may write documents, and this comes to the terminals of others.
         if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+            write!(f, "{}: ", plain(&self.field))?;
         }
-        f.write_str(&self.message)
+        f.write_str(&plain(&self.message))
     }
 }
 

@@ -398,7 +398,7 @@ async fn the_control_plane_refuses_a_certificate_of_another_ca() {
 #[tokio::test]
 async fn who_calls_us_from_outside_the_mesh_may_speak_tls_1_2_and_shows_nothing() {
     let ca = Forger::new();
-    let server = https_server(&ca.credentials(&identity("control-plane"))).unwrap();
+    let server = https_server(&ca.credentials(&identity("control-plane")), None).unwrap();
     let mut old = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS12])
         .unwrap()

@@ -11,6 +11,12 @@ pub mod resource;
 pub use convert::ConvertError;
 pub use resource::ResourceName;
 
+/// The longest message of a proxy's on its configuration stream, in bytes. What a Hello cannot name within it, the
+/// proxy leaves out: of what it holds it names nothing then, and is told all of it again.
+pub const MAX_CLIENT_MESSAGE: usize = 512 << 10;
+/// The longest request for a certificate, in bytes: a token and a CSR are 4 KiB together.
+pub const MAX_SIGN_REQUEST: usize = 64 << 10;
+
 /// The generated messages, clients and servers of the protobuf package `selvedge.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated
 pub mod wire {

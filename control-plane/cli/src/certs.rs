@@ -21,6 +21,7 @@ use selvedge_certs::{
     verify::{self, PeerError, Role},
 };
 use selvedge_model::{SpiffeId, TrustDomain};
+use selvedge_ops::plain;
 
 /// Make and look at certificates for local mTLS, with no mesh running
 #[derive(Debug, clap::Args)]
@@ -154,7 +155,7 @@ fn inspect(file: &Path, now: SystemTime, out: &mut impl Write) -> anyhow::Result
             Facts::parse(der).with_context(|| format!("{}, certificate {position}", file.display()))?;
         writeln!(out, "certificate {position} of {}", certificates.len())?;
         for (label, value) in described(&facts, now) {
-            writeln!(out, "  {label:<13} {value}")?;
+            writeln!(out, "  {label:<13} {}", plain(&value))?;
         }
         writeln!(out, "  {:<13} {}", "SHA-256", fingerprint(der))?;
     }

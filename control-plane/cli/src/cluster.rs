@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context, anyhow, bail};
 use selvedge_control_plane::cluster::{CA_SECRET, LEASE, TOKEN_KEY_SECRET, TRUST_ROOTS};
 use selvedge_kubernetes::{Client, Connect, Kind};
+use selvedge_ops::plain;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -110,6 +111,7 @@ fn known_kind(api_version: &str, kind: &str) -> anyhow::Result<Kind> {
         "RoleBinding" => ("rolebindings", true),
         "Service" => ("services", true),
         "Deployment" => ("deployments", true),
+        "NetworkPolicy" => ("networkpolicies", true),
         "PodDisruptionBudget" => ("poddisruptionbudgets", true),
         "MutatingWebhookConfiguration" => ("mutatingwebhookconfigurations", false),
         "ValidatingWebhookConfiguration" => ("validatingwebhookconfigurations", false),
@@ -168,7 +170,22 @@ pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyh
     let (head, body) = answer.split_once("\r\n\r\n").context("no answer of HTTP")?;
     let status = head.lines().next().unwrap_or_default();
     if !status.contains(" 200") {
-        bail!("{path}: {status}: {}", body.trim());
+        bail!("{path}: {}: {}", plain(status), plain(body.trim()));
     }
-    serde_json::from_str(body).with_context(|| format!("{path} is no JSON of Selvedge's"))
+    let answer = serde_json::from_str(body).with_context(|| format!("{path} is no JSON of Selvedge's"))?;
+    Ok(all_plain(answer))
+}
+
+/// The same with every text fit for a terminal: much of it is what proxies say of themselves.
+fn all_plain(value: Value) -> Value {
+    match value {
+        Value::String(text) => plain(&text).into_owned().into(),
+        Value::Array(items) => items.into_iter().map(all_plain).collect(),
+        Value::Object(fields) => {
+            let fields =
+                fields.into_iter().map(|(name, value)| (plain(&name).into_owned(), all_plain(value)));
+            fields.collect()
+        }
+        other => other,
+    }
 }

@@ -4,7 +4,7 @@
 //! API server, by `port-forward` into each replica; elsewhere by `--admin` on the host where it runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::{self, Write as _},
     net::SocketAddr,
@@ -29,9 +29,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long the reason of a failed connection into a pod may take to come behind it.
 const FAILURE_TIME: Duration = Duration::from_secs(1);
 
-/// Show the connected proxies, and whether the newest change has arrived at all of them
+/// Show the proxies, and whether all that should be connected are, and have the newest change
 ///
-/// Exit status: 0 if it has, 1 if some proxy is behind or refused it, 2 if the control plane cannot be asked.
+/// Exit status: 0 if so, 1 if some proxy is missing, is behind or refused the change, or if there is none at all, 2
+/// if the control plane cannot be asked.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -45,7 +46,11 @@ pub struct Args {
     #[arg(long)]
     all: bool,
 
-    /// Wait until the newest change has arrived everywhere, for so long at most
+    /// How many workloads must be connected at least, besides all that have a sidecar by their document or Pod
+    #[arg(long, value_name = "NUMBER")]
+    expect: Option<usize>,
+
+    /// Wait until all are connected and the newest change has arrived everywhere, for so long at most
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
 
@@ -60,6 +65,9 @@ pub(crate) struct Config {
     /// The newest; `None` before the first.
     configuration_version: Option<u64>,
     proxies: Vec<Proxy>,
+    /// The workloads that should be connected to one of the replicas.
+    #[serde(default)]
+    expected: BTreeSet<String>,
     /// Its own certificates, by what they are for.
     #[serde(default)]
     pub(crate) certificates: BTreeMap<String, Life>,
@@ -130,6 +138,10 @@ struct Report {
     arrived: bool,
     up_to_date: usize,
     proxies: Vec<Row>,
+    /// Workloads that should be connected and are not.
+    missing: BTreeSet<String>,
+    /// How many should be connected: those that are known, or as many as `--expect` says.
+    expected: usize,
     /// Replicas that could not be asked, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     unknown: BTreeMap<String, String>,
@@ -172,7 +184,7 @@ async fn look(args: &Args) -> anyhow::Result<Report> {
         let stream = TcpStream::connect(admin).await.with_context(unreachable)?;
         let config = cluster::ask(stream, "/config").await.with_context(unreachable)?;
         let config = serde_json::from_value(config).with_context(unreachable)?;
-        return Ok(Report::new(BTreeMap::from([(admin.to_string(), Ok(config))])));
+        return Ok(Report::new(BTreeMap::from([(admin.to_string(), Ok(config))]), args.expect));
     }
     let client = args.cluster.connect().await?;
     let namespace = &args.cluster.namespace;
@@ -185,7 +197,7 @@ async fn look(args: &Args) -> anyhow::Result<Report> {
     {
         anyhow::bail!("no replica of the control plane can be asked: {error}");
     }
-    Ok(Report::new(replicas))
+    Ok(Report::new(replicas, args.expect))
 }
 
 /// What each running replica of the control plane says, by its pod. None if there is none that can be named.
@@ -249,12 +261,15 @@ impl Proxy {
 }
 
 impl Report {
-    fn new(replicas: BTreeMap<String, Result<Config, String>>) -> Self {
-        let mut proxies = Vec::new();
-        let mut unknown = BTreeMap::new();
+    fn new(replicas: BTreeMap<String, Result<Config, String>>, expect: Option<usize>) -> Self {
+        let (mut proxies, mut unknown) = (Vec::new(), BTreeMap::new());
+        let mut expected = BTreeSet::new();
         for (replica, config) in replicas {
             match config {
-                Ok(config) => proxies.extend(config.rows(&replica)),
+                Ok(config) => {
+                    proxies.extend(config.rows(&replica));
+                    expected.extend(config.expected);
+                }
                 Err(error) => {
                     unknown.insert(replica, error);
                 }
@@ -262,7 +277,14 @@ impl Report {
         }
         proxies.sort_by(|a: &Row, b: &Row| (a.state, &a.workload).cmp(&(b.state, &b.workload)));
         let up_to_date = proxies.iter().filter(|row| row.state == State::UpToDate).count();
-        Self { arrived: up_to_date == proxies.len() && unknown.is_empty(), up_to_date, proxies, unknown }
+        // Each is connected to one of the replicas.
+        let connected: BTreeSet<&str> = proxies.iter().map(|row| row.workload.as_str()).collect();
+        let missing: BTreeSet<String> =
+            expected.into_iter().filter(|workload| !connected.contains(workload.as_str())).collect();
+        // Of nothing at all, "everywhere" says nothing, unless that is what is expected.
+        let expected = expect.unwrap_or(1).max(connected.len() + missing.len());
+        let arrived = up_to_date == proxies.len() && unknown.is_empty() && connected.len() >= expected;
+        Self { arrived, up_to_date, proxies, missing, expected, unknown }
     }
 
     /// By service account how many there are; then one by one those that are not up to date, or all.
@@ -296,14 +318,26 @@ impl Report {
             writeln!(text, "replica {replica} cannot be asked: {why}")
                 .expect("writing to a String cannot fail");
         }
+        for workload in &self.missing {
+            writeln!(text, "{workload} is not connected: look at its sidecar's log and /ready")
+                .expect("writing to a String cannot fail");
+        }
+        writeln!(text, "{}", self.verdict()).expect("writing to a String cannot fail");
+        text
+    }
+
+    fn verdict(&self) -> String {
         let verdict = match self.arrived {
             true => "the newest configuration has arrived everywhere",
             false => "the newest configuration has not arrived everywhere",
         };
-        let count = self.proxies.len();
-        writeln!(text, "{verdict}: {} of {count} proxies have it", self.up_to_date)
-            .expect("writing to a String cannot fail");
-        text
+        // A workload may have two, for a moment.
+        let all = self.expected.max(self.proxies.len());
+        let reason = match self.proxies.is_empty() && self.missing.is_empty() && !self.arrived {
+            true => "; no workload has a sidecar by its document or Pod",
+            false => "",
+        };
+        format!("{verdict}: {} of {all} proxies have it{reason}", self.up_to_date)
     }
 
     fn by_identity(&self) -> String {
@@ -376,7 +410,7 @@ mod tests {
             ("b".to_owned(), config(7, &[("shop/r-2", Some(7), None), ("shop/r-3", Some(3), None)])),
         ]);
 
-        let report = Report::new(replicas);
+        let report = Report::new(replicas, None);
 
         assert_eq!((report.arrived, report.up_to_date), (false, 2));
         assert_eq!(
@@ -390,11 +424,11 @@ mod tests {
         let stands = config(3, &[("shop/r-1", Some(2), Some("unknown enum"))]);
         let over = config(4, &[("shop/r-1", Some(4), Some("unknown enum"))]);
 
-        let report = Report::new(BTreeMap::from([("a".to_owned(), stands)]));
+        let report = Report::new(BTreeMap::from([("a".to_owned(), stands)]), None);
         let text = report.to_text(false);
         assert!(text.contains("shop/r-1 refused: unknown enum at 2026-11-28T11:00:00Z"), "{text}");
         assert!(text.ends_with("has not arrived everywhere: 0 of 1 proxies have it\n"), "{text}");
-        assert!(Report::new(BTreeMap::from([("a".to_owned(), over)])).arrived);
+        assert!(Report::new(BTreeMap::from([("a".to_owned(), over)]), None).arrived);
     }
 
     #[test]
@@ -404,7 +438,7 @@ mod tests {
             ("b".to_owned(), Err("forbidden".to_owned())),
         ]);
 
-        let report = Report::new(replicas);
+        let report = Report::new(replicas, None);
 
         assert!(!report.arrived);
         assert!(report.to_text(false).contains("replica b cannot be asked: forbidden"));
@@ -413,11 +447,52 @@ mod tests {
     #[test]
     fn proxies_that_are_up_to_date_are_summed_up() {
         let report =
-            Report::new(BTreeMap::from([("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)]))]));
+            Report::new(BTreeMap::from([("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)]))]), None);
 
         let text = report.to_text(false);
         assert!(text.contains("spiffe://cluster.local/ns/shop/sa/reviews"), "{text}");
         assert!(!text.contains("shop/r-1"), "{text}");
         assert!(report.to_text(true).contains("shop/r-1"));
+    }
+
+    /// The same, of a replica that knows of these workloads.
+    fn expecting(config: Result<Config, String>, expected: &[&str]) -> Result<Config, String> {
+        Ok(Config { expected: expected.iter().map(ToString::to_string).collect(), ..config? })
+    }
+
+    #[test]
+    fn who_should_be_connected_and_is_nowhere_is_named() {
+        let known = ["shop/r-1", "shop/r-2", "shop/r-3"];
+        let replicas = BTreeMap::from([
+            ("a".to_owned(), expecting(config(3, &[("shop/r-1", Some(3), None)]), &known)),
+            ("b".to_owned(), expecting(config(7, &[("shop/r-2", Some(7), None)]), &known)),
+        ]);
+
+        let report = Report::new(replicas, None);
+
+        assert!(!report.arrived);
+        let text = report.to_text(false);
+        assert!(text.contains("shop/r-3 is not connected") && !text.contains("shop/r-1 is not"), "{text}");
+        assert!(text.ends_with("has not arrived everywhere: 2 of 3 proxies have it\n"), "{text}");
+    }
+
+    #[test]
+    fn nothing_at_all_is_no_success_unless_it_is_expected() {
+        let nobody = || BTreeMap::from([("a".to_owned(), config(3, &[]))]);
+
+        let report = Report::new(nobody(), None);
+        assert!(!report.arrived);
+        assert!(report.to_text(false).contains("no workload has a sidecar"), "{}", report.to_text(false));
+        assert!(Report::new(nobody(), Some(0)).arrived);
+    }
+
+    #[test]
+    fn fewer_than_expected_is_no_success() {
+        let one = || BTreeMap::from([("a".to_owned(), config(3, &[("shop/r-1", Some(3), None)]))]);
+
+        assert!(Report::new(one(), Some(1)).arrived);
+        let report = Report::new(one(), Some(2));
+        assert!(!report.arrived);
+        assert!(report.to_text(false).ends_with("1 of 2 proxies have it\n"), "{}", report.to_text(false));
     }
 }

@@ -1,14 +1,19 @@
 //! What the admin port tells people on this host: problems, and what every proxy holds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{Json, Router, extract::State, routing::get};
 use selvedge_model::WorkloadName;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::{
     problem::{Problem, Severity},
     snapshot::Store,
+    sources::Loaded,
     status::{Life, OwnCertificates, Problems, Proof, Proxies, Proxy, Purpose},
 };
 
@@ -19,6 +24,7 @@ pub(super) struct Overview {
     pub(super) problems: Arc<Problems>,
     pub(super) proxies: Arc<Proxies>,
     pub(super) certificates: Arc<OwnCertificates>,
+    pub(super) loaded: watch::Receiver<Arc<Loaded>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -26,6 +32,8 @@ struct Config {
     /// `None` before the first.
     configuration_version: Option<u64>,
     proxies: Vec<Proxy>,
+    /// The workloads that have a sidecar by the documents, and so should be connected to one of the replicas.
+    expected: BTreeSet<WorkloadName>,
     /// This replica's own.
     certificates: BTreeMap<Purpose, Life>,
 }
@@ -43,6 +51,10 @@ struct Summary {
 #[derive(Debug, Default, PartialEq, Serialize)]
 struct Arrived {
     connected: usize,
+    /// The workloads that should be connected, to this replica or another.
+    expected: usize,
+    /// Of them, those that are not connected to this replica.
+    missing: Vec<WorkloadName>,
     up_to_date: usize,
     /// Those that have not acknowledged the newest configuration yet.
     behind: Vec<WorkloadName>,
@@ -60,8 +72,19 @@ struct Counts {
 }
 
 impl Summary {
-    fn of(configuration_version: Option<u64>, proxies: &[Proxy], problems: &[Problem]) -> Self {
-        let mut arrived = Arrived { connected: proxies.len(), ..Arrived::default() };
+    fn of(
+        configuration_version: Option<u64>,
+        proxies: &[Proxy],
+        expected: &BTreeSet<WorkloadName>,
+        problems: &[Problem],
+    ) -> Self {
+        let connected: BTreeSet<_> = proxies.iter().map(|proxy| &proxy.workload).collect();
+        let mut arrived = Arrived {
+            connected: proxies.len(),
+            expected: expected.len(),
+            missing: expected.iter().filter(|name| !connected.contains(name)).cloned().collect(),
+            ..Arrived::default()
+        };
         for proxy in proxies {
             match (proxy.configuration_version, configuration_version) {
                 (Some(has), Some(newest)) if has >= newest => arrived.up_to_date += 1,
@@ -93,19 +116,35 @@ impl Overview {
             .with_state(self)
     }
 
+    /// A pod that is ending may have lost its sidecar already, and one that has ended has none.
+    fn expected(&self) -> BTreeSet<WorkloadName> {
+        let Some(snapshot) = self.store.current() else { return BTreeSet::new() };
+        let loaded = Arc::clone(&self.loaded.borrow());
+        let pods = loaded.resources.pods.iter();
+        let ending: BTreeSet<(&str, &str)> = pods
+            .filter(|pod| pod.metadata.ending || pod.spec.has_ended())
+            .map(|pod| (&*pod.name.namespace, &*pod.name.name))
+            .collect();
+        let meshed = snapshot.mesh().workloads.values().filter(|workload| workload.meshed);
+        let expected = meshed.map(|workload| &workload.name);
+        expected.filter(|name| !ending.contains(&(name.namespace(), name.name()))).cloned().collect()
+    }
+
     async fn show_problems(State(overview): State<Self>) -> Json<Arc<Vec<Problem>>> {
         Json(overview.problems.now())
     }
 
     async fn show_status(State(overview): State<Self>) -> Json<Summary> {
         let version = overview.store.current().map(|snapshot| snapshot.version());
-        Json(Summary::of(version, &overview.proxies.connected(), &overview.problems.now()))
+        let expected = overview.expected();
+        Json(Summary::of(version, &overview.proxies.connected(), &expected, &overview.problems.now()))
     }
 
     async fn show_config(State(overview): State<Self>) -> Json<Config> {
         Json(Config {
             configuration_version: overview.store.current().map(|snapshot| snapshot.version()),
             proxies: overview.proxies.connected(),
+            expected: overview.expected(),
             certificates: overview.certificates.now(),
         })
     }

@@ -1,22 +1,31 @@
 //! What injection needs of the cluster: our CA in the webhooks' configurations, and Events about pods.
 //!
-//! By every replica, whether it holds the Lease or not: each is called, and who was called knows what happened.
+//! Our CA by every replica, whether it holds the Lease or not; Events by the one that does.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use selvedge_certs::ca::{Authority, to_pem};
 use selvedge_kubernetes::{Error, Version};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use super::{
     Cluster, patiently,
     status::words::{EventWords, event_kind, event_object},
 };
-use crate::inject::{Settings, events::Event};
+use crate::{
+    inject::{
+        Settings,
+        events::{self, Event},
+    },
+    sources::Loaded,
+};
 
 /// Time between two looks at the configurations: somebody may have applied them anew.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -82,31 +91,41 @@ impl Cluster {
         }
     }
 
-    /// Writes what happened to pods, until nobody can tell any more. An Event that cannot be written is lost.
-    pub(crate) async fn write_injection_events(&self, mut happened: mpsc::Receiver<Event>) {
-        let kind = event_kind();
-        while let Some(Event { subject, warning, reason, message }) = happened.recv().await {
-            let regarding = json!({
-                "apiVersion": subject.api_version,
-                "kind": subject.kind,
-                "namespace": subject.namespace,
-                "name": subject.name,
-                "uid": subject.uid,
-            });
-            let words = EventWords {
-                severity: if warning { "Warning" } else { "Normal" },
-                reason,
-                action: "Inject",
-                note: message,
-            };
-            // Names have at most 253 letters, and a pod's may yet end in a dash.
-            let name: String = subject.name.trim_end_matches('-').chars().take(200).collect();
-            let name = format!("{name}.{:016x}", fastrand::u64(..));
-            let now = SystemTime::now();
-            let event = event_object(&subject.namespace, &name, &regarding, words, &self.identity, now);
-            if let Err(error) = self.client.create(&kind, Some(&subject.namespace), &event).await {
-                tracing::debug!(%error, namespace = subject.namespace, "an Event could not be written");
+    /// Writes what happened to pods, while `held` says that we hold the Lease. Never ends. An Event that cannot be
+    /// written is lost.
+    pub(super) async fn write_injection_events(
+        &self,
+        mut loaded: watch::Receiver<Arc<Loaded>>,
+        mut held: watch::Receiver<bool>,
+    ) {
+        let mut told = HashSet::new();
+        loop {
+            if held.wait_for(|held| *held).await.is_err() || loaded.changed().await.is_err() {
+                // Whoever could tell anything is gone: the process is ending.
+                return std::future::pending().await;
             }
+            let newest = Arc::clone(&loaded.borrow_and_update());
+            let pods = newest.resources.pods.iter().map(AsRef::as_ref);
+            for event in events::news(pods, &mut told, OffsetDateTime::now_utc()) {
+                self.write_injection_event(&event).await;
+            }
+        }
+    }
+
+    async fn write_injection_event(&self, event: &Event) {
+        let Event { namespace, name, uid, reason, message } = event;
+        let regarding =
+            json!({ "apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid });
+        let words = EventWords { severity: "Normal", reason, action: "Inject", note: message.clone() };
+        // One name for one thing that happened, whichever replica tells of it.
+        let hash = digest(&SHA256, format!("{uid} {reason}").as_bytes());
+        let hash: String = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        // Names have at most 253 letters.
+        let name = format!("{}.{hash}", &name[..name.floor_char_boundary(200)]);
+        let object = event_object(namespace, &name, &regarding, words, &self.identity, SystemTime::now());
+        match self.client.create(&event_kind(), Some(namespace), &object).await {
+            Ok(_) | Err(Error::AlreadyExists(_)) => {}
+            Err(error) => tracing::debug!(%error, namespace, "an Event could not be written"),
         }
     }
 }

@@ -20,7 +20,10 @@ pub use self::{
     authority::{CA_SECRET, CaError, TOKEN_KEY_SECRET},
     published::{INJECT_WEBHOOK, TRUST_ROOTS, VALIDATE_WEBHOOK},
 };
-use crate::status::{OwnCertificates, Verdicts};
+use crate::{
+    sources::Loaded,
+    status::{OwnCertificates, Verdicts},
+};
 
 /// The Lease of the replica that writes.
 pub const LEASE: &str = "selvedge-control-plane";
@@ -71,6 +74,7 @@ impl Cluster {
         authority: Arc<Authority>,
         shown: Arc<OwnCertificates>,
         verdicts: watch::Receiver<Arc<Verdicts>>,
+        loaded: watch::Receiver<Arc<Loaded>>,
         parts: &mut JoinSet<&'static str>,
     ) {
         let (holding, held) = watch::channel(false);
@@ -83,6 +87,11 @@ impl Cluster {
         parts.spawn(async move {
             client.take_part(election, holding).await;
             "taking part in the election of the replica that writes"
+        });
+        let (teller, holds) = (self.clone(), held.clone());
+        parts.spawn(async move {
+            teller.write_injection_events(loaded, holds).await;
+            "writing what happened to pods"
         });
         let writer = status::Writer::new(self.client.clone(), &self.identity);
         parts.spawn(async move {

@@ -47,6 +47,18 @@ impl Reason {
         }
     }
 
+    /// The reason that has this word, as far as people are told of it. What mesh another sidecar is of is not in it.
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        let all = [
+            Self::Disabled,
+            Self::HostNetwork,
+            Self::OtherMesh("another mesh"),
+            Self::Windows,
+            Self::StaticPod,
+        ];
+        all.into_iter().find(|reason| reason.word() == word)
+    }
+
     /// Whether somebody who looks for the sidecar should find the reason on the pod.
     pub(super) fn is_told(self) -> bool {
         !matches!(self, Self::NotAsked | Self::AlreadyInjected)

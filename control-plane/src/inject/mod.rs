@@ -5,6 +5,7 @@
 
 pub mod annotations;
 mod asked;
+mod bodies;
 pub mod events;
 mod namespace;
 pub mod patch;

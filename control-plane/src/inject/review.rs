@@ -3,6 +3,7 @@
 //! Own structs of the fields that we read, and not a library's: those come with a copy of all of Kubernetes.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use selvedge_ops::{plain, plain_within};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -14,6 +15,8 @@ const KIND: &str = "AdmissionReview";
 /// The most characters of one warning, and of all together: the API server cuts what is longer.
 const ONE_WARNING: usize = 256;
 const ALL_WARNINGS: usize = 4096;
+/// How much is said of why an object is refused, in bytes.
+const LONGEST_REASON: usize = 8192;
 
 /// A question.
 #[derive(Debug, Deserialize)]
@@ -130,6 +133,7 @@ impl Answer {
     /// That it may not be, and why.
     pub fn refused(request: &Request, reason: &str) -> Self {
         let mut answer = Self::allowed(request);
+        let reason = plain_within(reason, LONGEST_REASON);
         answer.response.allowed = false;
         answer.response.status = Some(json!({ "code": 400, "reason": "Invalid", "message": reason }));
         answer
@@ -165,8 +169,9 @@ impl Answer {
 
 /// `warning` as far as the API server shows it.
 fn cut(warning: &str) -> String {
+    let warning = plain(warning);
     if warning.len() <= ONE_WARNING {
-        return warning.to_owned();
+        return warning.into_owned();
     }
     let end = warning.floor_char_boundary(ONE_WARNING - '…'.len_utf8());
     format!("{}…", &warning[..end])

@@ -4,32 +4,46 @@
 //! given (`caBundle`) is the authority's. A namespace that is not known yet is waited for, since a pod may come
 //! right behind its namespace; what is still unknown then is a failure, and the webhook's `failurePolicy` says what
 //! comes of it.
+//!
+//! Whoever reaches the port is answered, unless `--webhook-client-ca` says whom to believe. So an answer changes
+//! nothing by itself, and what one caller can hold or keep busy is bounded.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
+    body::Body,
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
 };
-use selvedge_certs::{DnsName, ServerName, ca::Authority};
-use selvedge_ops::{
-    Drain, admin,
-    listen::{self, ListenError},
+use selvedge_certs::{
+    DnsName, ServerName,
+    ca::Authority,
+    tls::{ClientCa, ClientCaError},
 };
-use serde_json::Value;
+use selvedge_ops::{
+    Drain, http1,
+    listen::{self, ListenError},
+    seated::{Patience, Reading},
+};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{
-    Decision, INJECTED, NamespaceFacts, Settings, decide,
-    events::{Event, Events},
+    Decision, NamespaceFacts, Settings,
+    bodies::{Bodies, BodyError},
+    decide,
     review::{Answer, Request, Review},
     settings::service_name,
     validate::{Verdict, validate},
@@ -38,15 +52,21 @@ use crate::{
     compile,
     resources::Resources,
     serve::{
-        connection,
+        connection::{Accepted, Manners, Port},
         own::{OwnCertificate, OwnError},
     },
     sources::Loaded,
     status::{OwnCertificates, Problems},
 };
 
-/// The largest body: an object of 3 MiB, the most that the API server takes, twice.
-const MAX_BODY: usize = 6 << 20;
+/// What is expected of the API server, and of whoever comes in its stead.
+const PATIENCE: Patience = Patience {
+    reading: Reading::Requests { head: Duration::from_secs(2), idle: Duration::from_secs(90) },
+    writing: Duration::from_secs(10),
+    bytes: u64::MAX,
+};
+/// Documents that are checked at once; each takes as long as compiling the mesh.
+const CHECKS: usize = 2;
 /// Connections that were accepted and wait to be served.
 const WAITING: usize = 64;
 /// How long we go on when we should end: until then the API server may not know that it should call another.
@@ -64,6 +84,22 @@ pub struct WebhookArgs {
     /// The name by which it calls us. Default: that of the Service selvedge-control-plane in our namespace.
     #[arg(long, env = "SELVEDGE_WEBHOOK_NAME", value_name = "NAME")]
     pub webhook_name: Option<String>,
+
+    /// Answer only clients that show a certificate of this CA (PEM). The API server shows one if its
+    /// AdmissionConfiguration names a kubeconfig for webhooks; without this, whoever reaches the port is answered.
+    #[arg(long, env = "SELVEDGE_WEBHOOK_CLIENT_CA", value_name = "FILE")]
+    pub webhook_client_ca: Option<PathBuf>,
+
+    /// With --webhook-client-ca, a name that the client's certificate must have: its common name or a DNS name.
+    /// May be given several times; without it, every certificate of that CA will do.
+    #[arg(
+        long = "webhook-client-name",
+        env = "SELVEDGE_WEBHOOK_CLIENT_NAMES",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "webhook_client_ca"
+    )]
+    pub webhook_client_names: Vec<String>,
 }
 
 /// Why there is no webhook.
@@ -81,6 +117,14 @@ pub enum WebhookError {
     /// The name is none.
     #[error("--webhook-name: {0:?} is no DNS name")]
     Name(String),
+    /// Nobody could be believed.
+    #[error("--webhook-client-ca {}: {source}", path.display())]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ClientCaError,
+    },
 }
 
 /// A webhook whose port is open, and that does nothing yet.
@@ -89,6 +133,7 @@ pub struct Webhook {
     listener: std::net::TcpListener,
     address: SocketAddr,
     names: Vec<ServerName<'static>>,
+    clients: Option<ClientCa>,
 }
 
 /// What the answers depend on.
@@ -102,8 +147,14 @@ pub struct Knowledge {
     pub loaded: watch::Receiver<Arc<Loaded>>,
     /// What is wrong with it.
     pub problems: Arc<Problems>,
-    /// Who tells it of what happened.
-    pub events: Events,
+}
+
+/// [`Knowledge`], and who asks now.
+#[derive(Debug)]
+struct Asked {
+    knowledge: Knowledge,
+    bodies: Arc<Bodies>,
+    checks: Semaphore,
 }
 
 impl Webhook {
@@ -120,7 +171,9 @@ impl Webhook {
         };
         let names = names.into_iter().map(server_name).collect::<Result<_, _>>()?;
         let listener = listen::tcp("--webhook-listen", args.webhook_listen)?;
-        Ok(Self { address: listener.local_addr()?, listener, names })
+        let clients = args.webhook_client_ca.as_deref();
+        let clients = clients.map(|path| believed(path, &args.webhook_client_names)).transpose()?;
+        Ok(Self { address: listener.local_addr()?, listener, names, clients })
     }
 
     /// Where it is.
@@ -140,15 +193,18 @@ impl Webhook {
         shown: Arc<OwnCertificates>,
         drain: Drain,
     ) -> Result<(), WebhookError> {
-        let (own, renewing) = OwnCertificate::for_names(authority, ttl, self.names, shown)?;
+        let (own, renewing) = OwnCertificate::for_names(authority, ttl, self.names, self.clients, shown)?;
         let (accepted, mut connections) = mpsc::channel(WAITING);
         let router = router(knowledge);
-        let accepting =
-            connection::accept("the webhook's port", self.listener, own, accepted, Drain::default());
+        let manners = Manners { stranger: PATIENCE, known: PATIENCE };
+        let port = Port { name: "the webhook's port", own, manners };
+        let accepted = Accepted { strangers: accepted.clone(), known: accepted };
+        let accepting = port.accept(self.listener, accepted, Drain::default());
         let serving = async {
             let mut open = JoinSet::new();
             while let Some(Ok(connection)) = connections.recv().await {
-                open.spawn(admin::carry(connection.peer_address(), connection, router.clone()));
+                let client = connection.client;
+                open.spawn(http1::carry(client.address, connection.stream, client.activity, router.clone()));
                 while open.try_join_next().is_some() {}
             }
         };
@@ -163,12 +219,17 @@ impl Webhook {
     }
 }
 
+fn believed(path: &Path, names: &[String]) -> Result<ClientCa, WebhookError> {
+    ClientCa::load(path, names).map_err(|source| WebhookError::ClientCa { path: path.to_owned(), source })
+}
+
 fn router(knowledge: Knowledge) -> Router {
-    Router::new()
-        .route("/inject", post(inject))
-        .route("/validate", post(check))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(knowledge)
+    let (bodies, checks) = (Arc::default(), Semaphore::new(CHECKS));
+    Router::new().route("/inject", post(inject)).route("/validate", post(check)).with_state(Arc::new(Asked {
+        knowledge,
+        bodies,
+        checks,
+    }))
 }
 
 /// Why there is no answer to a review.
@@ -190,45 +251,35 @@ impl IntoResponse for Failure {
     }
 }
 
-fn request(body: Result<Bytes, BytesRejection>) -> Result<Request, Failure> {
-    let body = body.map_err(|error| Failure::Malformed(error.status(), error.body_text()))?;
-    Review::request(&body).map_err(|words| Failure::Malformed(StatusCode::BAD_REQUEST, words))
+impl Asked {
+    async fn request(&self, body: Body) -> Result<Request, Failure> {
+        let body = self.bodies.read(body).await.map_err(|error| {
+            let status = match error {
+                BodyError::TooLong | BodyError::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
+                BodyError::Slow => StatusCode::REQUEST_TIMEOUT,
+                BodyError::Dropped => StatusCode::SERVICE_UNAVAILABLE,
+                BodyError::Broken => StatusCode::BAD_REQUEST,
+            };
+            Failure::Malformed(status, error.to_string())
+        })?;
+        Review::request(&body).map_err(|words| Failure::Malformed(StatusCode::BAD_REQUEST, words))
+    }
 }
 
-async fn inject(
-    State(knowledge): State<Knowledge>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Answer>, Failure> {
-    let request = request(body)?;
+async fn inject(State(asked): State<Arc<Asked>>, body: Body) -> Result<Json<Answer>, Failure> {
+    let request = asked.request(body).await?;
     if request.kind.kind != "Pod" || request.operation != "CREATE" {
         return Ok(Json(Answer::allowed(&request)));
     }
-    let namespace = knowledge.namespace(&request.namespace).await?;
-    let settings = knowledge.inject.borrow().with_own_group();
-    let decided = decide(&request.object, &namespace, &settings, false);
-    let pod = event_subject(&request);
-    let (answer, event) = match decided {
-        Err(refused) => {
-            let words = refused.to_string();
-            (Answer::refused(&request, &words), Some(Event::warning(pod, "InjectionRefused", words)))
-        }
-        Ok(Decision::Skip { reason, patch }) => {
-            let told = !patch.is_empty();
-            let event = told.then(|| Event::normal(pod, "InjectionSkipped", reason.to_string()));
-            (patched(&request, &patch)?, event)
-        }
-        Ok(Decision::Inject { patch, warnings }) => {
-            let words = format!("sidecar injected ({INJECTED}: {})", settings.version);
-            let event = Event::normal(pod, "Injected", words);
-            (patched(&request, &patch)?.with_warnings(warnings), Some(event))
-        }
+    let namespace = asked.knowledge.namespace(&request.namespace).await?;
+    let settings = asked.knowledge.inject.borrow().with_own_group();
+    let answer = match decide(&request.object, &namespace, &settings, false) {
+        // The API server tells whoever creates the pod, and a controller writes it into an Event.
+        Err(refused) => Answer::refused(&request, &refused.to_string()),
+        Ok(Decision::Skip { patch, .. }) => patched(&request, &patch)?,
+        Ok(Decision::Inject { patch, warnings }) => patched(&request, &patch)?.with_warnings(warnings),
     };
-    tracing::debug!(namespace = request.namespace, allowed = answer.is_allowed(), ?event, "pod reviewed");
-    if let Some(event) = event
-        && request.dry_run != Some(true)
-    {
-        knowledge.events.send(event);
-    }
+    tracing::debug!(namespace = request.namespace, allowed = answer.is_allowed(), "pod reviewed");
     Ok(Json(answer))
 }
 
@@ -236,43 +287,13 @@ fn patched(request: &Request, patch: &[super::Operation]) -> Result<Answer, Fail
     Answer::patched(request, patch).map_err(|error| Failure::NotYet(format!("no patch: {error}")))
 }
 
-/// Whom an event about a pod is shown with: its owner, since the pod does not exist yet and may have no name.
-fn event_subject(request: &Request) -> super::events::Subject {
-    let owners = request.object["metadata"]["ownerReferences"].as_array();
-    let owner = owners.and_then(|owners| {
-        owners.iter().find(|owner| owner["controller"] == true).or_else(|| owners.first())
-    });
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    match owner {
-        Some(owner) => super::events::Subject {
-            api_version: text(&owner["apiVersion"]),
-            kind: text(&owner["kind"]),
-            namespace: request.namespace.clone(),
-            name: text(&owner["name"]),
-            uid: text(&owner["uid"]),
-        },
-        None => super::events::Subject {
-            api_version: "v1".to_owned(),
-            kind: "Pod".to_owned(),
-            namespace: request.namespace.clone(),
-            // Its own, or what the API server will make one from.
-            name: match &request.object["metadata"] {
-                metadata if metadata["name"].is_string() => text(&metadata["name"]),
-                metadata => text(&metadata["generateName"]),
-            },
-            uid: String::new(),
-        },
-    }
-}
-
-async fn check(
-    State(knowledge): State<Knowledge>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Answer>, Failure> {
-    let mut request = request(body)?;
+async fn check(State(asked): State<Arc<Asked>>, body: Body) -> Result<Json<Answer>, Failure> {
+    let mut request = asked.request(body).await?;
     if !request.object.is_object() {
         return Ok(Json(Answer::allowed(&request)));
     }
+    let _one_of_few = asked.checks.acquire().await;
+    let knowledge = &asked.knowledge;
     let loaded = Arc::clone(&knowledge.loaded.borrow());
     let known = knowledge.problems.now();
     let compile = Arc::clone(&knowledge.compile);

@@ -45,6 +45,10 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
     /// `creationTimestamp`; files seldom have one.
     pub created: Option<OffsetDateTime>,
+    /// `uid`: in a cluster, what tells it from an earlier one of the same name.
+    pub uid: Option<String>,
+    /// Whether it is being deleted (`deletionTimestamp`).
+    pub ending: bool,
 }
 
 /// Where a document stands: in a file, or in a cluster, where its name says all.
@@ -173,8 +177,8 @@ pub(super) struct MetadataWords {
     annotations: BTreeMap<String, String>,
     creation_timestamp: Option<String>,
     // What a cluster adds when a document is read back from it.
-    #[serde(rename = "uid")]
-    _uid: Option<Seen>,
+    uid: Option<String>,
+    deletion_timestamp: Option<Seen>,
     #[serde(rename = "resourceVersion")]
     _resource_version: Option<Seen>,
     #[serde(rename = "generation")]
@@ -200,7 +204,13 @@ impl MetadataWords {
                 wrong("metadata.creationTimestamp", message)
             })?),
         };
-        Ok(Metadata { labels: self.labels, annotations: self.annotations, created })
+        Ok(Metadata {
+            labels: self.labels,
+            annotations: self.annotations,
+            created,
+            uid: self.uid,
+            ending: self.deletion_timestamp.is_some(),
+        })
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! TLS is ours and not tonic's, so that a renewed certificate is used from the next connection on and
 //! every request knows the identity that its client proved. Handshakes run beside each other: a client
-//! that says nothing holds up nobody.
+//! that says nothing holds up nobody. Nor does it hold much: a stranger has little time and few bytes for its
+//! handshake, then a place among few, and those who have proven who they are have places of their own.
 
 use std::{
     io,
@@ -10,28 +11,39 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use selvedge_certs::verify::{self, Peer, PeerError};
-use selvedge_model::TrustDomain;
-use selvedge_ops::Drain;
+use selvedge_certs::verify::Peer;
+use selvedge_ops::{
+    Drain,
+    calm::Calm,
+    places::{Activity, Limits, Place, Places},
+    seated::{Patience, Reading, Seated},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::JoinSet,
-    time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
-use super::own::OwnCertificate;
+use super::own::{Caller, OwnCertificate, UnknownClient};
 
-/// From the first byte to the end of the handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at once; more wait in the listener's backlog.
-const MAX_HANDSHAKES: usize = 1024;
+/// For a handshake: a ClientHello with a post-quantum key share has 2 KiB, a certificate with its issuer's as much.
+const HANDSHAKE: Patience = Patience {
+    reading: Reading::Whole(Duration::from_secs(5)),
+    writing: Duration::from_secs(5),
+    bytes: 16 << 10,
+};
+/// The most handshakes at once, and those from one address.
+const HANDSHAKES: (usize, usize) = (1024, 256);
+/// The most connections at once of clients that have proven nothing, and those from one address.
+const STRANGERS: (usize, usize) = (256, 64);
+/// Of the files that we may open, the parts for handshakes, for strangers and for those who are known.
+const SHARES: (usize, usize, usize) = (8, 16, 2);
 /// Pause after a failed accept: without one, too many open files would be a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -42,102 +54,166 @@ pub struct Client {
     pub address: SocketAddr,
     /// What the client certificate proved; `None` = it sent none.
     pub peer: Option<Peer>,
+    /// Where it is said what the connection does: one that is busy keeps its place.
+    pub activity: Activity,
 }
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
-    client: Client,
+    pub(crate) stream: TlsStream<Seated<TcpStream>>,
+    pub(crate) client: Client,
+}
+
+/// How long connections may take once their handshake is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manners {
+    /// Those that have proven nothing.
+    pub(crate) stranger: Patience,
+    /// Those that have shown a certificate.
+    pub(crate) known: Patience,
+}
+
+/// Where connections go whose handshake is done.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    /// Those that have proven nothing.
+    pub(crate) strangers: mpsc::Sender<io::Result<Connection>>,
+    /// Those that have shown a certificate.
+    pub(crate) known: mpsc::Sender<io::Result<Connection>>,
 }
 
 /// Why a connection was not accepted.
 #[derive(Debug, thiserror::Error)]
 enum HandshakeError {
-    #[error("no TLS handshake within {HANDSHAKE_TIMEOUT:?}")]
-    Timeout,
     #[error("TLS handshake: {0}")]
     Tls(#[from] io::Error),
+    #[error("there is no place: all who are known are busy")]
+    Full,
     #[error(transparent)]
-    Peer(#[from] PeerError),
+    Peer(#[from] UnknownClient),
 }
 
-/// Accepts connections and gives away those whose handshake is done, until the drain begins.
-///
-/// # Errors
-/// If the listener cannot be given to the runtime.
-pub(crate) async fn accept(
-    port: &'static str,
-    listener: std::net::TcpListener,
-    own: Arc<OwnCertificate>,
-    accepted: mpsc::Sender<io::Result<Connection>>,
-    drain: Drain,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    tokio::select! {
-        () = accept_all(port, listener, own, accepted) => {}
-        _ = drain.drained() => {}
-    }
-    Ok(())
+/// One of our TLS ports.
+#[derive(Debug)]
+pub(crate) struct Port {
+    /// What it is called in the log.
+    pub(crate) name: &'static str,
+    /// What it is served with.
+    pub(crate) own: Arc<OwnCertificate>,
+    /// What is expected of its clients.
+    pub(crate) manners: Manners,
 }
 
-async fn accept_all(
-    port: &'static str,
-    listener: TcpListener,
-    own: Arc<OwnCertificate>,
-    accepted: mpsc::Sender<io::Result<Connection>>,
-) {
-    let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    let mut handshakes = JoinSet::new();
-    while !accepted.is_closed() {
-        let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                let (own, accepted) = (Arc::clone(&own), accepted.clone());
-                handshakes.spawn(async move {
-                    match shake_hands(stream, address, &own).await {
-                        // It fails only when nobody serves any more.
-                        Ok(connection) => drop(accepted.send(Ok(connection)).await),
-                        Err(error) => tracing::info!(%address, %error, "{port} refused a connection"),
-                    }
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "{port} cannot accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+/// The port, and its places.
+#[derive(Debug)]
+struct Open {
+    port: Port,
+    arriving: Arc<Places>,
+    staying: Arc<Places>,
+}
+
+impl Port {
+    /// Accepts connections and gives away those whose handshake is done, until the drain begins.
+    ///
+    /// # Errors
+    /// If the listener cannot be given to the runtime.
+    pub(crate) async fn accept(
+        self,
+        listener: std::net::TcpListener,
+        accepted: Accepted,
+        drain: Drain,
+    ) -> io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        let files = selvedge_ops::files::raise();
+        let few = |(all, of_address): (usize, usize), known| {
+            let all = all.min(files / if known == 0 { SHARES.0 } else { SHARES.1 }).max(1);
+            Places::new(Limits { strangers: all, per_address: of_address.min(all), known, busy_stay: true })
+        };
+        let (arriving, staying) = (few(HANDSHAKES, 0), few(STRANGERS, (files / SHARES.2).max(1)));
+        let open = Arc::new(Open { port: self, arriving, staying });
+        tokio::select! {
+            () = open.accept_all(listener, accepted) => {}
+            _ = drain.drained() => {}
         }
-        while handshakes.try_join_next().is_some() {}
+        Ok(())
     }
 }
 
-async fn shake_hands(
-    stream: TcpStream,
-    address: SocketAddr,
-    own: &OwnCertificate,
-) -> Result<Connection, HandshakeError> {
-    stream.set_nodelay(true)?;
-    let acceptor = TlsAcceptor::from(own.tls());
-    let stream =
-        timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.map_err(|_| HandshakeError::Timeout)??;
-    let peer = peer(&stream, own.trust_domain())?;
-    Ok(Connection { stream, client: Client { address, peer } })
-}
+impl Open {
+    async fn accept_all(self: Arc<Self>, listener: TcpListener, accepted: Accepted) {
+        let mut handshakes = JoinSet::new();
+        while !accepted.known.is_closed() {
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    if let Some(place) = self.arriving.enter(address.ip(), false) {
+                        let (open, accepted) = (Arc::clone(&self), accepted.clone());
+                        handshakes.spawn(async move { open.welcome(stream, address, place, accepted).await });
+                    }
+                    // What it has said already is read before the next is let in, who may need its place.
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "{} cannot accept", self.port.name);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            while handshakes.try_join_next().is_some() {}
+        }
+    }
 
-fn peer(stream: &TlsStream<TcpStream>, trust_domain: &TrustDomain) -> Result<Option<Peer>, PeerError> {
-    let chain = stream.get_ref().1.peer_certificates();
-    chain.map(|chain| verify::established(chain, trust_domain, SystemTime::now())).transpose()
-}
+    async fn welcome(&self, stream: TcpStream, address: SocketAddr, place: Place, accepted: Accepted) {
+        match self.shake_hands(stream, address, place).await {
+            Ok(connection) => {
+                let Accepted { strangers, known } = accepted;
+                let to = if connection.client.peer.is_some() { known } else { strangers };
+                // It fails only when nobody serves any more.
+                drop(to.send(Ok(connection)).await);
+            }
+            // Of strangers there may be many.
+            Err(error @ HandshakeError::Tls(_)) => {
+                tracing::debug!(%address, %error, "{} refused a connection", self.port.name);
+            }
+            Err(error) => tracing::info!(%address, %error, "{} refused a connection", self.port.name),
+        }
+    }
 
-impl Connection {
-    /// Where it comes from.
-    pub(crate) fn peer_address(&self) -> SocketAddr {
-        self.client.address
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        place: Place,
+    ) -> Result<Connection, HandshakeError> {
+        stream.set_nodelay(true)?;
+        let own = &self.port.own;
+        let acceptor = TlsAcceptor::from(own.tls());
+        let mut stream = acceptor.accept(Seated::new(stream, place, HANDSHAKE)).await?;
+        let caller = own.caller(&stream)?;
+        let is_known = !matches!(caller, Caller::Stranger);
+        let manners = &self.port.manners;
+        let patience = if is_known { manners.known } else { manners.stranger };
+        let place = self.staying.enter(address.ip(), is_known).ok_or(HandshakeError::Full)?;
+        let activity = place.activity();
+        stream.get_mut().0.move_to(place, patience);
+        let peer = if let Caller::Workload(peer) = caller { Some(peer) } else { None };
+        Ok(Connection { stream, client: Client { address, peer, activity } })
     }
 }
 
-impl Connected for Connection {
+/// A connection of gRPC.
+#[derive(Debug)]
+pub(crate) struct GrpcConnection {
+    stream: Calm<TlsStream<Seated<TcpStream>>>,
+    client: Client,
+}
+
+impl From<Connection> for GrpcConnection {
+    fn from(connection: Connection) -> Self {
+        Self { stream: Calm::new(connection.stream), client: connection.client }
+    }
+}
+
+impl Connected for GrpcConnection {
     type ConnectInfo = Client;
 
     fn connect_info(&self) -> Client {
@@ -145,7 +221,7 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for GrpcConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -155,7 +231,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for GrpcConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -10,10 +10,11 @@ use selvedge_certs::{
     ServerName,
     ca::{Authority, SignError},
     control_plane_identity, renewal,
-    tls::{Credentials, CredentialsError, grpc_server, https_server},
+    tls::{ClientCa, Credentials, CredentialsError, NotAllowed, grpc_server, https_server},
+    verify::{self, Peer, PeerError},
 };
 use selvedge_model::TrustDomain;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::{rustls::ServerConfig, server::TlsStream};
 
 use crate::status::{self, Life, OwnCertificates};
 
@@ -26,6 +27,26 @@ pub enum OwnError {
     /// What it signed cannot be used.
     #[error("cannot use the control plane's own certificate: {0}")]
     Credentials(#[from] CredentialsError),
+}
+
+/// Who calls.
+#[derive(Debug)]
+pub(crate) enum Caller {
+    /// It has proven nothing.
+    Stranger,
+    /// Somebody outside the mesh who may call.
+    Client,
+    /// A workload.
+    Workload(Peer),
+}
+
+/// A certificate was shown, and not of anybody who is believed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnknownClient {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Name(#[from] NotAllowed),
 }
 
 /// The certificate in use, swapped live: each new connection takes the newest.
@@ -45,14 +66,14 @@ enum Purpose {
     /// The gRPC port, where proxies expect our identity.
     Grpc,
     /// A port that others call by one of these names.
-    Https(Vec<ServerName<'static>>),
+    Https(Vec<ServerName<'static>>, Option<ClientCa>),
 }
 
 impl Purpose {
     fn shown(&self) -> status::Purpose {
         match self {
             Self::Grpc => status::Purpose::Grpc,
-            Self::Https(_) => status::Purpose::Webhook,
+            Self::Https(..) => status::Purpose::Webhook,
         }
     }
 }
@@ -71,7 +92,8 @@ impl OwnCertificate {
         Self::with(authority, ttl, Purpose::Grpc, shown)
     }
 
-    /// The same, for clients outside the mesh that call us by one of `names`, over HTTPS.
+    /// The same, for clients outside the mesh that call us by one of `names`, over HTTPS; only for `clients`, if they
+    /// are given.
     ///
     /// # Errors
     /// If the authority does not sign it.
@@ -79,9 +101,10 @@ impl OwnCertificate {
         authority: Arc<Authority>,
         ttl: Duration,
         names: Vec<ServerName<'static>>,
+        clients: Option<ClientCa>,
         shown: Arc<OwnCertificates>,
     ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
-        Self::with(authority, ttl, Purpose::Https(names), shown)
+        Self::with(authority, ttl, Purpose::Https(names, clients), shown)
     }
 
     fn with(
@@ -100,6 +123,24 @@ impl OwnCertificate {
     /// What the next connection is accepted with.
     pub fn tls(&self) -> Arc<ServerConfig> {
         self.tls.load_full()
+    }
+
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    /// If the certificate that it has shown is of nobody who is believed.
+    pub(crate) fn caller<S>(&self, stream: &TlsStream<S>) -> Result<Caller, UnknownClient> {
+        let chain = stream.get_ref().1.peer_certificates();
+        match (&self.purpose, chain) {
+            (Purpose::Https(_, None), _) | (Purpose::Grpc, None) => Ok(Caller::Stranger),
+            (Purpose::Https(_, Some(clients)), chain) => {
+                clients.check(chain.unwrap_or_default())?;
+                Ok(Caller::Client)
+            }
+            (Purpose::Grpc, Some(chain)) => {
+                Ok(Caller::Workload(verify::established(chain, self.trust_domain(), SystemTime::now())?))
+            }
+        }
     }
 
     /// Whose workloads are believed.
@@ -142,13 +183,13 @@ fn issue(
     purpose: &Purpose,
 ) -> Result<(Arc<ServerConfig>, Life), OwnError> {
     let identity = control_plane_identity(authority.trust_domain());
-    let names: &[ServerName<'_>] = if let Purpose::Https(names) = purpose { names } else { &[] };
+    let names: &[ServerName<'_>] = if let Purpose::Https(names, _) = purpose { names } else { &[] };
     let leaf = authority.issue(&identity, names, ttl, SystemTime::now())?;
     let life = Life { not_before: leaf.not_before, not_after: leaf.not_after };
     let own = Credentials { leaf, bundle: authority.bundle() };
     let tls = match purpose {
         Purpose::Grpc => grpc_server(&own)?,
-        Purpose::Https(_) => https_server(&own)?,
+        Purpose::Https(_, clients) => https_server(&own, clients.as_ref())?,
     };
     Ok((tls, life))
 }

@@ -17,7 +17,11 @@ use selvedge_api::{
 };
 use selvedge_certs::verify::Peer;
 use selvedge_model::{Holder, Workload, WorkloadName};
-use selvedge_ops::Drain;
+use selvedge_ops::{
+    Drain,
+    places::{Activity, Doing},
+    plain_within,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -25,7 +29,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::connection::Client;
+use super::{
+    connection::Client,
+    turns::{self, Turns},
+};
 use crate::{
     metrics::{Metrics, Outcome},
     snapshot::{
@@ -45,9 +52,19 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the words at the end of a stream may take to be sent.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Subscriptions of one proxy. Each costs work on every change.
-const MAX_AUTHORITIES: usize = 20_000;
+const MAX_AUTHORITIES: usize = 10_000;
 /// The longest authority: a DNS name, a colon and a port.
 const MAX_AUTHORITY: usize = 260;
+/// Resources that a proxy may say that it holds.
+const MAX_HELD: usize = 10_000;
+/// The longest name of a resource: its kind, and an authority or a service's host and port.
+const MAX_NAME: usize = 300;
+/// The longest version of a resource.
+const MAX_VERSION: usize = 128;
+/// How much is kept of what a proxy says that it is, in bytes.
+const MAX_PROXY_VERSION: usize = 64;
+/// How much is kept of why it refused something, in bytes.
+const MAX_REASON: usize = 1024;
 /// Messages of one transaction that wait in memory for a slow connection.
 const OUTGOING: usize = 2;
 
@@ -60,6 +77,8 @@ pub struct Streams {
     pub proxies: Arc<Proxies>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How many each workload has.
+    pub turns: Arc<Turns>,
     /// Ends every stream.
     pub drain: Drain,
 }
@@ -87,6 +106,8 @@ impl server::Discovery for Streams {
             snapshots: self.store.subscribe(),
             proxies: Arc::clone(&self.proxies),
             metrics: Arc::clone(&self.metrics),
+            turns: Arc::clone(&self.turns),
+            activity: client.activity,
             outgoing,
         };
         // Ends with the drain, with the client, or with its certificate.
@@ -104,6 +125,7 @@ fn reason(code: Code) -> &'static str {
         Code::InvalidArgument => "protocol",
         Code::ResourceExhausted => "too-many-subscriptions",
         Code::DeadlineExceeded => "silent",
+        Code::Aborted => "replaced",
         Code::Unavailable => "stopping",
         _ => "broken",
     }
@@ -115,6 +137,8 @@ struct Conversation {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     proxies: Arc<Proxies>,
     metrics: Arc<Metrics>,
+    turns: Arc<Turns>,
+    activity: Activity,
     outgoing: mpsc::Sender<Result<Transaction, Status>>,
 }
 
@@ -128,6 +152,7 @@ impl Conversation {
             )),
             _ = drain.drained() => Err(Status::unavailable("the control plane is stopping; come back")),
         };
+        self.activity.set(Doing::Idle);
         let (address, identity) = (self.address, &self.peer.identity);
         match ended {
             Ok(()) => tracing::debug!(%address, %identity, "configuration stream closed by the proxy"),
@@ -146,6 +171,9 @@ impl Conversation {
         let mut session = Session::new(&self.peer, hello)?;
         self.started().await?;
         session.admit(&*self.snapshot()?)?;
+        let mut turn = self.turns.take(&session.workload);
+        // Its connection keeps its place from now on.
+        self.activity.set(Doing::Busy);
         let registration = self.proxies.register(session.shown(self.address));
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
         loop {
@@ -169,6 +197,10 @@ impl Conversation {
                     return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
                 }
                 () = self.outgoing.closed() => return Ok(()),
+                () = turn.over() => return Err(Status::aborted(format!(
+                    "{} newer streams of workload {} are open; give each proxy a workload of its own",
+                    turns::MOST, session.workload
+                ))),
             }
         }
     }
@@ -216,6 +248,7 @@ impl Conversation {
             Heard::Applied => self.metrics.transaction(Outcome::Acknowledged),
             Heard::Refused { nonce, reason } => {
                 self.metrics.transaction(Outcome::Refused);
+                let reason = plain_within(&reason, MAX_REASON);
                 tracing::warn!(workload = %session.workload, nonce, reason, "the proxy refused its configuration");
                 let refused = RefusedTransaction { nonce, at: SystemTime::now(), reason };
                 registration.update(|proxy| {
@@ -290,14 +323,19 @@ impl Session {
     fn new(peer: &Peer, hello: wire::Hello) -> Result<Self, Status> {
         let workload =
             hello.workload.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        if hello.held.len() > MAX_HELD {
+            return Err(Status::resource_exhausted(format!("more than {MAX_HELD} resources are held")));
+        }
+        let within =
+            |(name, version): &(String, String)| name.len() <= MAX_NAME && version.len() <= MAX_VERSION;
         // A name that we do not know is a newer control plane's; we will never change what it stands for.
         let known = |(name, version): (String, String)| Some((name.parse().ok()?, Arc::from(version)));
         let mut session = Self {
             peer: peer.clone(),
             workload,
-            proxy_version: hello.proxy_version,
+            proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION),
             authorities: BTreeSet::new(),
-            held: Arc::new(hello.held.into_iter().filter_map(known).collect()),
+            held: Arc::new(hello.held.into_iter().filter(within).filter_map(known).collect()),
             refused: Refused::new(),
             pace: Pace::default(),
             nonce: 0,

@@ -77,6 +77,7 @@ impl World {
             store: Arc::clone(&store),
             proxies: Arc::clone(&proxies),
             metrics,
+            turns: Arc::default(),
             drain: drain.clone(),
         };
         let listener = selvedge_ops::listen::tcp("--listen", "127.0.0.1:0".parse().unwrap()).unwrap();

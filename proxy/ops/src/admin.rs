@@ -3,6 +3,11 @@
 //! The port is reachable from outside (probes and Prometheus need it), so a route that reveals or changes
 //! something asks where the caller is. It also asks which name the caller used and which page sent it:
 //! a web page in a browser on this host could otherwise post to `127.0.0.1`.
+//!
+//! A stranger who wears the port out would have the pod restarted, since the kubelet's probes come here. So
+//! nobody waits for a place ([`crate::places`]). What tells the kubelet from a stranger is no more than its
+//! address, which depends on the network's plugin (the node's, a bridge's, a tunnel's): it needs one place for
+//! some milliseconds, and no other address can take that from it while one of them has more.
 
 use std::{
     convert::Infallible,
@@ -14,34 +19,38 @@ use std::{
 
 use axum::{
     Router,
+    body::{Body, to_bytes},
     extract::{ConnectInfo, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    sync::Semaphore,
-    task::JoinSet,
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+
+use crate::{
+    Drain, LogLevel, Readiness, Reason,
+    guarded::HOPS,
+    http1,
+    places::{Limits, Places},
+    scrape::Scrape,
+    seated::{Patience, Reading, Seated},
 };
 
-use crate::{Drain, LogLevel, Readiness, Reason, guarded::HOPS};
-
-/// Connections at once; probes, scrapes and a few people need far fewer.
-const MAX_CONNECTIONS: usize = 128;
-/// A client that sends no request for this long loses its connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections at once; probes, scrapes and a few people need far fewer. Those who are known are on this host.
+const PLACES: Limits = Limits { strangers: 256, per_address: 32, known: 128, busy_stay: false };
+/// How long a connection may take.
+const PATIENCE: Patience = Patience {
+    reading: Reading::Requests { head: Duration::from_secs(2), idle: Duration::from_secs(30) },
+    writing: Duration::from_secs(10),
+    bytes: u64::MAX,
+};
+/// The longest body that anything here takes: a log filter.
+const MAX_BODY: usize = 16 << 10;
+/// How long it may take to come.
+const BODY_TIME: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: without one, too many open files would be a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The format that Prometheus asks for first.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What an admin port shows.
 #[derive(Clone)]
@@ -73,12 +82,12 @@ impl Admin {
             .merge(Router::new().route("/shutdown", post(shutdown)).with_state(self.drain.clone()))
             .merge(self.local)
             .layer(middleware::from_fn(loopback_only));
-        let metrics = self.metrics;
+        let metrics = Router::new().route("/metrics", get(metrics)).with_state(Scrape::new(self.metrics));
         Router::new()
             .route("/live", get(|| async { "live\n" }))
             .route("/ready", get(ready))
             .with_state((self.readiness, self.drain))
-            .route("/metrics", get(|| async move { ([(header::CONTENT_TYPE, OPENMETRICS)], metrics()) }))
+            .merge(metrics)
             .merge(local)
     }
 }
@@ -95,11 +104,23 @@ async fn ready(State((readiness, drain)): State<(Readiness, Drain)>) -> Response
     }
 }
 
+async fn metrics(State(scrape): State<Scrape>, request: Request) -> Response {
+    let here = peer(&request).is_some_and(is_here);
+    scrape.answer(request.headers(), here)
+}
+
 async fn show_level(State(level): State<LogLevel>) -> String {
     format!("{}\n", level.filter())
 }
 
-async fn set_level(State(level): State<LogLevel>, filter: String) -> Response {
+async fn set_level(State(level): State<LogLevel>, body: Body) -> Response {
+    let filter = match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(filter)) => String::from_utf8_lossy(&filter).into_owned(),
+        Ok(Err(_)) => {
+            return (StatusCode::PAYLOAD_TOO_LARGE, "a filter is shorter than that\n").into_response();
+        }
+        Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the filter did not come in time\n").into_response(),
+    };
     match level.set(filter.trim()) {
         Ok(()) => {
             tracing::info!(filter = filter.trim(), "log level changed");
@@ -115,9 +136,8 @@ async fn shutdown(State(drain): State<Drain>) -> &'static str {
 }
 
 async fn loopback_only(request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-    let refused = match peer {
-        Some(peer) if peer.to_canonical().is_loopback() => foreign(request.headers()),
+    let refused = match peer(&request) {
+        Some(peer) if is_here(peer) => foreign(request.headers()),
         _ => Some("answered to callers on this host only (127.0.0.1 or ::1)"),
     };
     match refused {
@@ -127,6 +147,14 @@ async fn loopback_only(request: Request, next: Next) -> Response {
             (StatusCode::FORBIDDEN, body).into_response()
         }
     }
+}
+
+fn peer(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
+}
+
+fn is_here(peer: IpAddr) -> bool {
+    peer.to_canonical().is_loopback()
 }
 
 /// Whether a request on loopback was made by a web page, or under a name that DNS was made to give us, or came by way
@@ -159,17 +187,18 @@ fn is_local_name(host: &str) -> bool {
 /// If the listener cannot be given to the runtime.
 pub async fn serve(listener: std::net::TcpListener, router: Router) -> std::io::Result<Infallible> {
     let listener = TcpListener::from_std(listener)?;
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(PLACES);
     let mut connections = JoinSet::new();
     loop {
-        let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let router = router.clone();
-                connections.spawn(async move {
-                    carry(peer, stream, router).await;
-                    drop(slot);
-                });
+                if let Some(place) = places.enter(peer.ip(), is_here(peer.ip())) {
+                    let activity = place.activity();
+                    let stream = Seated::new(stream, place, PATIENCE);
+                    connections.spawn(http1::carry(peer, stream, activity, router.clone()));
+                }
+                // What it has said already is read before the next is let in, who may need its place.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin port cannot accept");
@@ -177,23 +206,6 @@ pub async fn serve(listener: std::net::TcpListener, router: Router) -> std::io::
             }
         }
         while connections.try_join_next().is_some() {}
-    }
-}
-
-/// Serves one connection of HTTP/1.1, from `peer`, until it ends.
-pub async fn carry(
-    peer: SocketAddr,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-) {
-    let service = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%peer, %error, "connection ended");
     }
 }
 

@@ -5,18 +5,27 @@
 
 pub mod admin;
 pub mod build;
+pub mod calm;
 pub mod drain;
+pub mod exposition;
+pub mod files;
 pub mod guarded;
 pub mod here;
+pub mod http1;
 pub mod listen;
 pub mod logging;
+pub mod places;
+pub mod plain;
 pub mod readiness;
 pub mod resolver;
+mod scrape;
+pub mod seated;
 pub mod wait;
 
 pub use admin::Admin;
 pub use drain::{Drain, Reason};
 pub use listen::announce;
 pub use logging::{LogArgs, LogFormat, LogLevel};
+pub use plain::{plain, plain_within};
 pub use readiness::{Condition, Readiness};
 pub use resolver::{ResolveError, Resolved, Resolver, ResolverArgs};

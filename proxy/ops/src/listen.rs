@@ -11,8 +11,9 @@ use std::{
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How many connections may wait to be accepted.
-const BACKLOG: i32 = 1024;
+/// How many connections may wait to be accepted: as many as Linux allows by default (`net.core.somaxconn`). Beyond,
+/// it drops what it is sent, and a client tries again after a second.
+const BACKLOG: i32 = 4096;
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]

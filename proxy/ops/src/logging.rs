@@ -10,6 +10,11 @@ use tracing_subscriber::{
     reload, util::SubscriberInitExt,
 };
 
+use crate::plain::{is_hidden, plain};
+
+/// Begins what a terminal does instead of showing it.
+const ESCAPE: char = '\u{1b}';
+
 /// The settings that both daemons share.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct LogArgs {
@@ -116,15 +121,50 @@ fn output<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_span_events(FmtSpan::NONE);
+    let ansi = format == LogFormat::Text && io::stderr().is_terminal();
+    let writer = move || Lines { out: io::stderr(), ansi };
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_span_events(FmtSpan::NONE);
     match format {
-        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => layer.with_ansi(ansi).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+/// Writes each event as one line, whatever somebody said in it ([`crate::plain`]).
+struct Lines<W> {
+    out: W,
+    /// Whether our own colours are in it; escape sequences in what others say are none by then.
+    ansi: bool,
+}
+
+impl<W: io::Write> io::Write for Lines<W> {
+    /// An event comes whole, with its line's end.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = event.strip_suffix(b"\n").unwrap_or(event);
+        let text = String::from_utf8_lossy(line);
+        if text.chars().any(|c| is_hidden(c) && !(self.ansi && c == ESCAPE)) {
+            let shown = text.split(ESCAPE).map(plain).collect::<Vec<_>>();
+            let escape = if self.ansi { "\u{1b}" } else { "\\u{1b}" };
+            self.out.write_all(shown.join(escape).as_bytes())?;
+            self.out.write_all(b"\n")?;
+        } else {
+            self.out.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
     use super::*;
 
     #[test]
@@ -136,5 +176,46 @@ mod tests {
 
         assert!(refused.to_string().contains("selvedge_proxy=loud"), "{refused}");
         assert!(level.filter().contains("selvedge_proxy=debug"), "{}", level.filter());
+    }
+
+    #[test]
+    fn nobody_forges_a_line_of_the_log() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let out = Arc::clone(&written);
+        let writer = move || Lines { out: Shared(Arc::clone(&out)), ansi: false };
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(writer).finish();
+
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(why = %"a\n ERROR forged\u{1b}[2J\u{202e}", "said: b\r\nINFO forged");
+        });
+
+        let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert_eq!(written.lines().count(), 1, "{written}");
+        assert!(!written.trim_end().chars().any(is_hidden), "{written:?}");
+        assert!(written.contains("a\\n ERROR forged"), "{written}");
+    }
+
+    #[test]
+    fn our_own_colours_stay() {
+        let mut written = Vec::new();
+        let mut lines = Lines { out: &mut written, ansi: true };
+
+        lines.write_all(b"\x1b[31mERROR\x1b[0m a\nb\n").unwrap();
+
+        assert_eq!(written, b"\x1b[31mERROR\x1b[0m a\\nb\n");
+    }
+
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 }

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::plain_within;
+
 /// Pause between two questions.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -18,6 +20,9 @@ const QUESTION: Duration = Duration::from_secs(2);
 
 /// An answer of `/ready` is a line; whatever is longer comes from something else.
 const MAX_ANSWER: u64 = 64 << 10;
+
+/// How much of an answer is repeated, in bytes.
+const MAX_SAID: usize = 1024;
 
 /// The daemon was not ready in time.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,9 +123,12 @@ fn ask(admin: SocketAddr, limit: Duration) -> Result<(), Seen> {
     match (status, body) {
         (Some("200"), Some("ready")) => Ok(()),
         (Some("503"), Some(said)) if said.starts_with("not ready") => {
-            Err(Seen::Said { admin, said: said.to_owned() })
+            Err(Seen::Said { admin, said: plain_within(said, MAX_SAID) })
         }
-        _ => Err(Seen::Stranger { admin, said: answer.lines().next().unwrap_or_default().to_owned() }),
+        _ => Err(Seen::Stranger {
+            admin,
+            said: plain_within(answer.lines().next().unwrap_or_default(), MAX_SAID),
+        }),
     }
 }
 

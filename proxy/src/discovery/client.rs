@@ -13,8 +13,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use prost::Message as _;
 use selvedge_api::{
-    ResourceName,
+    MAX_CLIENT_MESSAGE, ResourceName,
     wire::{self, client_message::Message as Body, discovery_client::DiscoveryClient},
 };
 use selvedge_certs::{bundle::Bundle, tls::Live};
@@ -159,6 +160,8 @@ struct Client {
     held: Held,
     /// The transaction whose parts are arriving.
     draft: Draft,
+    /// The control plane was not told what is held: its first transaction is all there is.
+    anew: bool,
     /// The open stream's other direction.
     outgoing: Option<mpsc::Sender<wire::ClientMessage>>,
     sweep_at: Instant,
@@ -171,6 +174,7 @@ impl Client {
             subscriptions: Subscriptions::default(),
             held: Held::default(),
             draft: Draft::default(),
+            anew: false,
             outgoing: None,
             sweep_at: Instant::now() + SWEEP_EVERY,
         }
@@ -234,21 +238,35 @@ impl Client {
             .map_err(|_| timed_out(CONNECT_TIMEOUT))??;
         let (outgoing, messages) = mpsc::channel(MAX_OUTGOING);
         self.outgoing = Some(outgoing);
-        self.send(Body::Hello(self.hello()));
+        let hello = self.hello();
+        self.send(Body::Hello(hello));
         let mut client = DiscoveryClient::new(channel).max_decoding_message_size(MAX_PART);
         let opening = timeout(OPEN_TIMEOUT, client.stream(ReceiverStream::new(messages)));
         let response = self.while_noting(opening).await.map_err(|_| timed_out(OPEN_TIMEOUT))?;
         response.map(tonic::Response::into_inner).map_err(|status| Ended::of(&status))
     }
 
-    fn hello(&self) -> wire::Hello {
+    fn hello(&mut self) -> wire::Hello {
+        for dropped in self.subscriptions.keep_within(MAX_CLIENT_MESSAGE / 2) {
+            tracing::warn!(authority = %dropped, "too many names are asked for: this one is asked for again when it is used");
+        }
         let held = self.held.versions().iter();
-        wire::Hello {
+        let mut hello = wire::Hello {
             workload: self.discovery.workload.to_string(),
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
             held: held.map(|(name, version)| (name.to_string(), version.clone())).collect(),
             authorities: self.subscriptions.authorities().map(ToString::to_string).collect(),
+        };
+        // A little is for the message around it.
+        self.anew = hello.encoded_len() > MAX_CLIENT_MESSAGE - 64;
+        if self.anew {
+            tracing::info!(
+                held = hello.held.len(),
+                "too much is held to name it: all of it is asked for again"
+            );
+            hello.held.clear();
         }
+        hello
     }
 
     fn hang_up(&mut self) {
@@ -265,7 +283,10 @@ impl Client {
         if more {
             return;
         }
-        let draft = std::mem::take(&mut self.draft);
+        let mut draft = std::mem::take(&mut self.draft);
+        if std::mem::take(&mut self.anew) {
+            draft.replace_all_of(&self.held);
+        }
         let asked = |authority: &str| self.subscriptions.contains(authority);
         let refused = match self.held.take_in(draft, us, asked) {
             Ok(change) => {

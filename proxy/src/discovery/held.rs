@@ -112,6 +112,12 @@ impl Draft {
         self.refused = part.upserts.into_iter().try_for_each(|resource| self.upsert(resource)).err();
     }
 
+    /// Makes the transaction the whole of what is held: of `held` nothing else stays.
+    pub fn replace_all_of(&mut self, held: &Held) {
+        let others = held.versions.keys().filter(|name| !self.upserts.contains_key(*name));
+        self.removals.extend(others.cloned());
+    }
+
     fn upsert(&mut self, resource: wire::Resource) -> Result<(), Refusal> {
         if self.upserts.len() >= MAX_TRANSACTION_RESOURCES {
             return Err(Refusal::TooLarge);

@@ -51,6 +51,21 @@ impl Subscriptions {
         Noted::New { dropped }
     }
 
+    /// Drops the ones longest unused, as far as all of them together have more than `bytes` bytes; returns them.
+    pub fn keep_within(&mut self, bytes: usize) -> Vec<Arc<str>> {
+        // What surrounds each in a message.
+        const AROUND: usize = 4;
+        let mut total: usize = self.last_used.keys().map(|authority| authority.len() + AROUND).sum();
+        let mut dropped = Vec::new();
+        while total > bytes
+            && let Some(oldest) = self.drop_oldest()
+        {
+            total -= oldest.len() + AROUND;
+            dropped.push(oldest);
+        }
+        dropped
+    }
+
     /// All of them.
     pub fn authorities(&self) -> impl Iterator<Item = &Arc<str>> {
         self.last_used.keys()

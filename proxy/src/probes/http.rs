@@ -106,7 +106,7 @@ impl HttpGet {
         if let Some(host) = host().filter(|_| !headers.contains_key(HOST)) {
             headers.insert(HOST, host);
         }
-        let agent = from.get(USER_AGENT).cloned();
+        let agent = from.get(USER_AGENT).filter(|agent| is_prober(agent)).cloned();
         let agent = agent.unwrap_or_else(|| HeaderValue::from_static(super::USER_AGENT));
         headers.entry(USER_AGENT).or_insert(agent);
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
@@ -141,6 +141,16 @@ impl HttpGet {
         let port = uri.port_u16().unwrap_or(if next.tls { 443 } else { 80 });
         Some((next, SocketAddr::new(at.ip(), port)))
     }
+}
+
+/// Whether somebody names himself as the kubelet or Prometheus does: what else a caller says of himself is not
+/// passed on.
+fn is_prober(agent: &HeaderValue) -> bool {
+    let short = agent.to_str().ok().filter(|agent| agent.len() <= 64);
+    short.is_some_and(|agent| {
+        ["kube-probe/", "Prometheus/"].iter().any(|known| agent.starts_with(known))
+            && agent.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/.+-~".contains(&byte))
+    })
 }
 
 /// The beginning of a body.

@@ -3,14 +3,16 @@
 //! Both come in plaintext and prove nobody's identity, so that a policy may refuse them at the app's own ports.
 //! The injector points them here, where nothing is redirected, and hands over the originals. Each is made anew
 //! whenever it is asked for, as the kubelet would (`pkg/probe`), from the control thread; the answer says what
-//! failed. What is asked is what the pod's own YAML says, and nothing that a caller says.
+//! failed. What is asked is what the pod's own YAML says, and nothing that a caller says. Anybody may call, so that
+//! it matters how often the app is asked ([`shared`]).
 
 mod grpc;
 mod http;
 mod metrics;
+mod shared;
 mod words;
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -20,10 +22,11 @@ use axum::{
 };
 use http::HttpGet;
 use hyper::StatusCode;
+use selvedge_ops::places::Places;
 use tokio::{net::TcpStream, time::timeout};
 
+use self::shared::{Shared, Told};
 use crate::own_listeners::{OwnListeners, Way};
-
 pub use self::words::{AppMetrics, AppProbes, WordsError};
 
 /// How the kubelet names itself.
@@ -75,38 +78,52 @@ pub struct Asked {
     pub own: Arc<OwnListeners>,
 }
 
+/// [`Asked`], and who asks now.
+struct Asking {
+    asked: Asked,
+    /// By the probe's path.
+    shared: BTreeMap<String, Shared>,
+    scrapes: Arc<Places>,
+}
+
 /// `/app-health/…`, `/app-lifecycle/…` and `/metrics/app`; answered to everybody.
 pub fn routes(asked: Asked) -> Router {
+    let shared = asked.probes.paths().map(|path| (path.to_owned(), Shared::default())).collect();
+    let scrapes = Places::new(metrics::AT_ONCE);
     Router::new()
         .route("/app-health/{container}/{probe}", get(probe))
         .route("/app-lifecycle/{container}/{hook}", get(probe))
         .route("/metrics/app", get(metrics::scrape))
-        .with_state(Arc::new(asked))
+        .with_state(Arc::new(Asking { asked, shared, scrapes }))
 }
 
-async fn probe(State(asked): State<Arc<Asked>>, request: Request) -> Response {
+async fn probe(State(asking): State<Arc<Asking>>, request: Request) -> Response {
     let path = request.uri().path();
-    let Some(probe) = asked.probes.find(path) else {
-        let words = format!("{path} is no probe of this pod's app: there was none when it was injected\n");
+    let (Some(probe), Some(shared)) = (asking.asked.probes.find(path), asking.shared.get(path)) else {
+        let words = "this is no probe of this pod's app: there was none when it was injected\n";
         return (StatusCode::NOT_FOUND, words).into_response();
     };
-    let at = SocketAddr::new(asked.app, probe.port);
-    let made = match asked.refuse_own(at) {
-        Ok(()) => probe.make(at, request.headers()).await,
-        Err(failed) => Err(failed),
+    let at = SocketAddr::new(asking.asked.app, probe.port);
+    let headers = request.headers();
+    let told = shared.told(async {
+        let made = match asking.asked.refuse_own(at) {
+            Ok(()) => probe.make(at, headers).await,
+            Err(failed) => Err(failed),
+        };
+        told(probe, path, at, made)
+    });
+    told.await.into_response()
+}
+
+fn told(probe: &Probe, path: &str, at: SocketAddr, made: Result<(), Failed>) -> Told {
+    let Err(failed) = made else { return (StatusCode::OK, "passed\n".to_owned()) };
+    tracing::info!(path, %failed, "{probe} of the app at {at} failed");
+    // What is none of HTTP's failures would not be one to the kubelet either.
+    let status = match &failed {
+        Failed::Status { status, .. } if status.as_u16() >= 400 => *status,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    match made {
-        Ok(()) => "passed\n".into_response(),
-        Err(failed) => {
-            tracing::info!(path, %failed, "{probe} of the app at {at} failed");
-            // What is none of HTTP's failures would not be one to the kubelet either.
-            let status = match &failed {
-                Failed::Status { status, .. } if status.as_u16() >= 400 => *status,
-                _ => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            (status, format!("{probe} of the app at {at}: {failed}\n")).into_response()
-        }
-    }
+    (status, format!("{probe} of the app at {at}: {failed}\n"))
 }
 
 impl Asked {

@@ -177,14 +177,16 @@ async fn metrics_pass_through_as_the_app_writes_them() {
         own: own(),
     };
 
-    let request =
-        Request::get("/metrics/app?name=a").header("accept", "text/plain").body(Body::empty()).unwrap();
+    let request = Request::get("/metrics/app?name=a&debug=1")
+        .header("accept", "text/plain")
+        .body(Body::empty())
+        .unwrap();
     let response = routes(asked).oneshot(request).await.unwrap();
 
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4");
     let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-    assert_eq!(body, "# text/plain name=a\nrequests_total 1\n");
+    assert_eq!(body, "# text/plain \nrequests_total 1\n", "what a caller asks for is not passed on");
 }
 
 #[tokio::test]

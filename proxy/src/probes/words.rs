@@ -36,6 +36,10 @@ pub enum WordsError {
 pub struct AppProbes(Arc<BTreeMap<String, Probe>>);
 
 impl AppProbes {
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     pub(super) fn find(&self, path: &str) -> Option<&Probe> {
         self.0.get(path)
     }

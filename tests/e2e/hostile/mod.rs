@@ -1,5 +1,7 @@
 //! Hostile clients: what they send is refused on both listeners, and whoever else is there is served.
 
+mod admin;
+mod control_plane;
 mod floods;
 mod http1;
 mod http2;

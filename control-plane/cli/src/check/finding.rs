@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use selvedge_ops::plain;
 use serde::Serialize;
 
 /// How something is.
@@ -55,7 +56,10 @@ impl Findings {
     }
 
     fn add(&mut self, verdict: Verdict, what: impl Into<String>, remedy: Option<String>) {
-        self.list.push(Finding { section: self.section, verdict, what: what.into(), remedy });
+        // Much of it is what a cluster says, and in the cluster others.
+        let (what, remedy) =
+            (plain(&what.into()).into_owned(), remedy.map(|words| plain(&words).into_owned()));
+        self.list.push(Finding { section: self.section, verdict, what, remedy });
     }
 
     pub(super) fn count(&self, verdict: Verdict) -> usize {

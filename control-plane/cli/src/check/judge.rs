@@ -122,8 +122,8 @@ fn needed(object: &Expected, facts: &Facts) -> bool {
             let deployment = facts.found("Deployment");
             deployment.is_some_and(|found| found["spec"]["replicas"].as_u64() > Some(1))
         }
-        // `validator.enabled` may be false.
-        "ValidatingWebhookConfiguration" => false,
+        // `validator.enabled` and `networkPolicy.enabled` may be false.
+        "ValidatingWebhookConfiguration" | "NetworkPolicy" => false,
         _ => true,
     }
 }

@@ -22,6 +22,7 @@ const TEMPLATES: [(&str, &str); 5] = [
     ("crds.yaml", include_str!("../../../../deploy/helm/selvedge/templates/crds.yaml")),
     ("rbac.yaml", include_str!("../../../../deploy/helm/selvedge/templates/rbac.yaml")),
     ("control-plane.yaml", include_str!("../../../../deploy/helm/selvedge/templates/control-plane.yaml")),
+    ("networkpolicy.yaml", include_str!("../../../../deploy/helm/selvedge/templates/networkpolicy.yaml")),
     ("webhooks.yaml", include_str!("../../../../deploy/helm/selvedge/templates/webhooks.yaml")),
 ];
 

@@ -203,7 +203,7 @@ fn the_role_reads_the_kinds_that_are_followed_and_writes_the_status_of_those_tha
     assert_eq!(rights(object(&documents(&install(&[])), "ClusterRole")), wanted);
 }
 
-const CHOICES: [&str; 17] = [
+const CHOICES: [&str; 22] = [
     "createNamespace=false",
     "controlPlane.antiAffinity=required",
     "controlPlane.log=info,a[b]=\"debug: x\"",
@@ -219,8 +219,13 @@ const CHOICES: [&str; 17] = [
     "injector.excludedNamespaces={}",
     "injector.nativeSidecars=false",
     "injector.settings.log-level=warn",
+    "networkPolicy.apiServer=[{\"ipBlock\": {\"cidr\": \"192.0.2.0/24\"}}]",
+    "networkPolicy.enabled=false",
+    "networkPolicy.monitoring=[]",
     "tokenVerification=jwks",
     "validator.enabled=false",
+    "webhookClientCa.configMap=api-servers",
+    "webhookClientCa.names={kube-apiserver}",
 ];
 
 proptest! {

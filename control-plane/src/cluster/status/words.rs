@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use selvedge_kubernetes::Kind;
+use selvedge_ops::plain;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -77,7 +78,8 @@ fn said<'a>(problems: impl Iterator<Item = &'a Problem>) -> String {
     shortened(words.join("; "))
 }
 
-fn shortened(mut text: String) -> String {
+fn shortened(text: String) -> String {
+    let mut text = plain(&text).into_owned();
     if text.len() > LONGEST {
         let mut end = LONGEST - '…'.len_utf8();
         while !text.is_char_boundary(end) {

@@ -6,18 +6,17 @@ use clap::Parser;
 use selvedge_certs::tls::Outside;
 use selvedge_model::{TlsOrigination, TrustDomain};
 use selvedge_ops::Reason;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc::Receiver,
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
 use crate::{
-    inject::InjectArgs,
+    inject::{InjectArgs, bodies::MAX_BODY},
     resources::{Outcome, Resources, decode_value},
     status::Purpose,
 };
@@ -37,7 +36,6 @@ struct Program {
 struct Running {
     address: SocketAddr,
     directory: tempfile::TempDir,
-    events: Receiver<Event>,
     loaded: watch::Sender<Arc<Loaded>>,
     shown: Arc<OwnCertificates>,
     drain: Drain,
@@ -61,20 +59,18 @@ fn start(ttl: Duration) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let authority = Arc::new(crate::serve::testing::authority(directory.path()));
     let (loaded, receiver) = watch::channel(cluster());
-    let (events, happened) = Events::channel();
     let settings = program.inject.settings(Vec::new(), TrustDomain::default(), "selvedge");
     let knowledge = Knowledge {
         inject: watch::channel(Arc::new(settings)).1,
         compile: Arc::new(compile::Settings::default()),
         loaded: receiver,
         problems: Arc::default(),
-        events,
     };
     let webhook = Webhook::prepare(&program.webhook, "selvedge", "cluster.local").unwrap();
     let (address, drain) = (webhook.address(), Drain::default());
     let shown = Arc::new(OwnCertificates::new(&authority, Arc::default()));
     let serving = tokio::spawn(webhook.run(authority, ttl, knowledge, Arc::clone(&shown), drain.clone()));
-    Running { address, directory, events: happened, loaded, shown, drain, serving }
+    Running { address, directory, loaded, shown, drain, serving }
 }
 
 impl Running {
@@ -130,30 +126,17 @@ fn pod_request(annotations: &Value, dry_run: bool) -> Value {
 }
 
 #[tokio::test]
-async fn a_pod_is_answered_with_a_patch_and_its_owner_with_an_event() {
-    let mut webhook = start(Duration::from_secs(3600));
+async fn a_pod_is_answered_with_a_patch() {
+    let webhook = start(Duration::from_secs(3600));
 
     let response = webhook.review("/inject", &pod_request(&json!({}), false)).await;
 
     assert_eq!((&response["allowed"], &response["patchType"]), (&json!(true), &json!("JSONPatch")));
-    let event = webhook.events.try_recv().unwrap();
-    assert_eq!((event.reason, event.subject.kind.as_str(), event.warning), ("Injected", "ReplicaSet", false));
-    assert_eq!((event.subject.namespace.as_str(), event.subject.uid.as_str()), ("shop", "9"));
-}
-
-#[tokio::test]
-async fn what_comes_to_nothing_leaves_no_event() {
-    let mut webhook = start(Duration::from_secs(3600));
-
-    let response = webhook.review("/inject", &pod_request(&json!({}), true)).await;
-
-    assert!(response["patch"].is_string());
-    assert!(webhook.events.try_recv().is_err());
 }
 
 #[tokio::test]
 async fn a_setting_that_cannot_be_meant_refuses_the_pod_with_the_reason() {
-    let mut webhook = start(Duration::from_secs(3600));
+    let webhook = start(Duration::from_secs(3600));
 
     let annotations = json!({ "config.selvedge.io/workers": "0" });
     let response = webhook.review("/inject", &pod_request(&annotations, false)).await;
@@ -161,8 +144,6 @@ async fn a_setting_that_cannot_be_meant_refuses_the_pod_with_the_reason() {
     assert_eq!(response["allowed"], false);
     let words = response["status"]["message"].as_str().unwrap();
     assert!(words.contains("config.selvedge.io/workers"), "{words}");
-    let event = webhook.events.try_recv().unwrap();
-    assert!(event.warning && event.message == words, "{event:?}");
 }
 
 #[tokio::test]

@@ -11,6 +11,12 @@ const OUR_DOMAINS: [&str; 3] = ["selvedge.io", "istio.io", "gateway.networking.k
 /// Drops of `object`, which is a `kind`, what no mesh reads.
 pub(super) fn trim(kind: &str, object: &mut Value) {
     trim_metadata(object);
+    if kind != "Pod"
+        && let Some(metadata) = object.get_mut("metadata")
+    {
+        // Written by the API server; a mesh has no use for it but with pods, and nobody is to be told so.
+        remove(metadata, "deletionTimestamp");
+    }
     match kind {
         "Pod" => {
             keep_annotations(object);
@@ -78,8 +84,6 @@ fn trim_metadata(object: &mut Value) {
     for field in ["managedFields", "selfLink", "finalizers", "generateName", "deletionGracePeriodSeconds"] {
         remove(metadata, field);
     }
-    // Written by the API server; a mesh has no use for it, and nobody is to be told so.
-    remove(metadata, "deletionTimestamp");
 }
 
 fn keep_annotations(object: &mut Value) {

@@ -1,0 +1,190 @@
+//! The bodies of reviews, of which anybody may send one: how long, how many at once, for how long.
+//!
+//! A pod fits into [`FREE`]; what is beyond that counts in a budget of all bodies together. Who comes when it is
+//! used up takes the part of who has held his for longest, so that nobody can hold it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::body::{Body, Bytes};
+use futures_util::StreamExt;
+use tokio::{sync::oneshot, time::timeout};
+
+/// The largest body: an object as large as etcd takes one (1.5 MiB), what it was before, and what is around them.
+pub(super) const MAX_BODY: usize = 4 << 20;
+/// So much of each body is not counted.
+const FREE: usize = 64 << 10;
+/// What all bodies may hold beyond that.
+const BUDGET: usize = 16 << 20;
+/// How long one may take to come; the API server waits for the whole answer for 10 s.
+const TIME: Duration = Duration::from_secs(5);
+/// The most values in a body. Each takes a hundred bytes, however short it is written.
+const MAX_VALUES: usize = 200_000;
+
+/// Why a body was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the body has more than {MAX_BODY} bytes")]
+    TooLong,
+    #[error("the body has more than {MAX_VALUES} values")]
+    TooMany,
+    #[error("the body did not come within {TIME:?}")]
+    Slow,
+    #[error("the body was dropped for that of another review: too many come at once")]
+    Dropped,
+    #[error("the body broke off")]
+    Broken,
+}
+
+/// All bodies that are coming.
+#[derive(Debug, Default)]
+pub(super) struct Bodies(Mutex<Coming>);
+
+#[derive(Debug, Default)]
+struct Coming {
+    next: u64,
+    counted: usize,
+    held: BTreeMap<u64, (usize, oneshot::Sender<()>)>,
+}
+
+/// One body's part.
+struct Part<'a> {
+    bodies: &'a Bodies,
+    id: u64,
+}
+
+impl Bodies {
+    /// All of `body`.
+    pub(super) async fn read(self: &Arc<Self>, body: Body) -> Result<Bytes, BodyError> {
+        let (stay, dropped) = oneshot::channel();
+        let part = self.enter(stay);
+        let read = tokio::select! {
+            read = timeout(TIME, part.collect(body)) => read.unwrap_or(Err(BodyError::Slow))?,
+            _ = dropped => return Err(BodyError::Dropped),
+        };
+        if values(&read) > MAX_VALUES {
+            return Err(BodyError::TooMany);
+        }
+        Ok(read.into())
+    }
+
+    fn enter(&self, stay: oneshot::Sender<()>) -> Part<'_> {
+        let mut coming = self.lock();
+        coming.next += 1;
+        let id = coming.next;
+        coming.held.insert(id, (0, stay));
+        Part { bodies: self, id }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Coming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Part<'_> {
+    async fn collect(&self, body: Body) -> Result<Vec<u8>, BodyError> {
+        let mut whole = Vec::new();
+        let mut pieces = body.into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| BodyError::Broken)?;
+            if whole.len() + piece.len() > MAX_BODY {
+                return Err(BodyError::TooLong);
+            }
+            self.count((whole.len() + piece.len()).saturating_sub(FREE));
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole)
+    }
+
+    /// Says how much is held beyond what is free. The oldest others make room.
+    fn count(&self, now: usize) {
+        let mut coming = self.bodies.lock();
+        let Some((held, _)) = coming.held.get_mut(&self.id) else { return };
+        let before = std::mem::replace(held, now);
+        coming.counted = coming.counted + now - before;
+        while coming.counted > BUDGET {
+            let oldest = coming.held.iter().find(|(id, (held, _))| **id != self.id && *held > 0);
+            let Some(oldest) = oldest.map(|(id, _)| *id) else { return };
+            coming.leave(oldest);
+        }
+    }
+}
+
+impl Coming {
+    fn leave(&mut self, id: u64) {
+        if let Some((held, _)) = self.held.remove(&id) {
+            self.counted -= held;
+        }
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        self.bodies.lock().leave(self.id);
+    }
+}
+
+/// About how many values a JSON text has, without reading it: what separates them, outside of strings.
+fn values(json: &[u8]) -> usize {
+    let (mut values, mut in_string, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b',' | b'[' | b'{' | b':' if !in_string => values += 1,
+            _ => {}
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// A body of `length` bytes that never ends.
+    fn unfinished(length: usize) -> Body {
+        let piece = Ok::<_, std::io::Error>(Bytes::from(vec![b' '; length]));
+        Body::from_stream(stream::iter([piece]).chain(stream::pending()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unfinished_bodies_hold_no_more_than_the_budget_and_only_for_a_time() {
+        let bodies = Arc::new(Bodies::default());
+        let mut readers = JoinSet::new();
+        for _ in 0..60 {
+            let bodies = Arc::clone(&bodies);
+            readers.spawn(async move { bodies.read(unfinished(MAX_BODY)).await });
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+
+        let small = bodies.read(Body::from("{}")).await.unwrap();
+        let large = bodies.read(Body::from(vec![b' '; MAX_BODY])).await.unwrap();
+        assert_eq!((&small[..], large.len()), (&b"{}"[..], MAX_BODY));
+        assert!(bodies.lock().counted <= BUDGET);
+
+        let ends = readers.join_all().await;
+        assert!(ends.iter().all(|end| matches!(end, Err(BodyError::Dropped | BodyError::Slow))), "{ends:?}");
+        let coming = bodies.lock();
+        assert_eq!((coming.counted, coming.held.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_would_be_large_once_it_is_read_is_refused() {
+        let bodies = Arc::new(Bodies::default());
+
+        let many = format!("[{}0]", "0,".repeat(MAX_VALUES));
+        assert_eq!(bodies.read(Body::from(many)).await.unwrap_err(), BodyError::TooMany);
+        let long = Body::from(vec![b' '; MAX_BODY + 1]);
+        assert_eq!(bodies.read(long).await.unwrap_err(), BodyError::TooLong);
+        let words = format!("\"{}\\\",\"", ",".repeat(MAX_VALUES));
+        assert!(bodies.read(Body::from(words)).await.is_ok());
+    }
+}
