@@ -224,7 +224,7 @@ async fn a_connection_takes_no_more_requests_after_its_time() {
             assert_eq!(answer.status, 200, "{}", answer.summary());
         }
         let count = of_one.load(Ordering::Relaxed);
-        if count >= 3 { Ok(()) } else { Err(count) }
+        if count >= 3 { Ok(()) } else { Err(format!("{count} connections")) }
     })
     .await;
     assert_eq!(of_other.load(Ordering::Relaxed), 1, "without a limit it is used again and again");

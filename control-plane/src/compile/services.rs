@@ -241,7 +241,9 @@ impl<'a> Catalog<'a> {
         }
         // What cannot be used comes last: it only keeps its hosts from being nobody's.
         let entries = || resources.service_entries.iter();
-        for document in entries().filter(|entry| !entry.unusable).chain(entries().filter(|entry| entry.unusable)) {
+        for document in
+            entries().filter(|entry| !entry.unusable).chain(entries().filter(|entry| entry.unusable))
+        {
             for index in 0..document.spec.hosts.len() {
                 catalog.add_entry(document, index, settings, problems);
             }

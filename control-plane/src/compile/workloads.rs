@@ -10,8 +10,8 @@ use std::{
 };
 
 use selvedge_model::{
-    Endpoint, Host, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Place, Protocol, SpiffeId, Workload, WorkloadName,
-    snapshot::Occupant,
+    Endpoint, Host, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Place, Protocol, SpiffeId, Workload,
+    WorkloadName, snapshot::Occupant,
 };
 
 use super::{

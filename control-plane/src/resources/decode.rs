@@ -401,6 +401,7 @@ pub fn known_fields(kind: &str) -> Vec<KnownField> {
         "VirtualService" => fields::of::<Envelope<virtual_service::Words>>(),
         "DestinationRule" => fields::of::<Envelope<destination_rule::Words>>(),
         "PeerAuthentication" => fields::of::<Envelope<peer_authentication::Words>>(),
+        "Revocation" => fields::of::<Envelope<revocation::Words>>(),
         "TCPRoute" | "TLSRoute" => fields::of::<Envelope<gateway_tcp::Words>>(),
         kind => panic!("nothing acts on {kind}"),
     };

@@ -38,8 +38,8 @@ struct Asking<'a> {
     found: &'a RefCell<Vec<KnownField>>,
 }
 
-impl<'a> Asking<'a> {
-    fn below(&self, part: &str) -> Asking<'a> {
+impl Asking<'_> {
+    fn below(&self, part: &str) -> Self {
         Self { path: format!("{}{part}", self.path), found: self.found }
     }
 

@@ -143,9 +143,8 @@ fn left_of(node: &Node, name: &DocumentName, origin: &Origin) -> (Option<Resourc
 
 /// The namespace that a document says it is in; `None` if that cannot be read.
 fn namespace_of(node: &Node, default_namespace: &str) -> Option<String> {
-    let metadata = match node.field("metadata").map(|entry| &entry.node) {
-        None => return Some(default_namespace.to_owned()),
-        Some(metadata) => metadata,
+    let Some(metadata) = node.field("metadata").map(|entry| &entry.node) else {
+        return Some(default_namespace.to_owned());
     };
     match (&metadata.value, metadata.field("namespace").map(|entry| &entry.node.value)) {
         (Value::Map(_), None) => Some(default_namespace.to_owned()),
@@ -185,6 +184,10 @@ impl Unusable<'_> {
             ("DestinationRule", left) => self.destination_rule(left),
             ("ServiceEntry", Some(Resource::ServiceEntry(left))) => Some(self.service_entry(&left)),
             ("WorkloadEntry", Some(Resource::WorkloadEntry(left))) => Some(self.workload_entry(&left)),
+            ("Revocation", Some(Resource::Revocation(left))) => Some(StandIn {
+                resource: Resource::Revocation(self.document(left.metadata.clone(), left.spec.clone())),
+                words: format!("whom the rest of it names stays out; without {}", self.lost.join(", ")),
+            }),
             ("Service", Some(Resource::Service(left))) => Some(StandIn {
                 resource: Resource::Service(self.document(left.metadata.clone(), left.spec.clone())),
                 words: format!("what can be read is in use, without {}", self.lost.join(", ")),

@@ -6,10 +6,10 @@ use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
     Backend, BackendName, ClientCertificate, ConnectionLimits, ConnectionPool, Endpoint, Endpoints,
-    FullRegex, HeaderField, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule,
-    NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service,
-    ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy,
-    UpstreamTls, WeightedBackend, Workload, WorkloadName,
+    FullRegex, HeaderField, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode,
+    MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable,
+    Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination,
+    TrafficPolicy, UpstreamTls, WeightedBackend, Workload, WorkloadName,
     snapshot::{Address, Declared},
 };
 
