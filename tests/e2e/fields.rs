@@ -71,7 +71,11 @@ const ROWS: &[Row] = &[
         Test("an_ending_pod_is_called_only_where_nothing_else_is_left"),
     ),
     ("EndpointSlice", "endpoints[].nodeName", Nothing("where a pod runs does not matter to who it is")),
-    ("EndpointSlice", "endpoints[].targetRef", Nothing("the address says which pod it is")),
+    (
+        "EndpointSlice",
+        "endpoints[].targetRef.**",
+        Test("an_address_of_a_slice_is_the_pod_that_it_names_or_left_out"),
+    ),
     ("EndpointSlice", "ports[].appProtocol", Nothing("the Service says it")),
     (
         "EndpointSlice",
@@ -358,6 +362,24 @@ const ROWS: &[Row] = &[
         "spec.selector.matchLabels.*",
         Test("the_workload_beats_the_namespace_and_that_the_mesh"),
     ),
+    (
+        "Revocation",
+        "spec.identities[].**",
+        Test("a_client_that_is_revoked_loses_every_connection_and_gets_no_new_one"),
+    ),
+    ("Revocation", "spec.workloads[]", Test("a_workload_is_revoked_by_its_name_without_its_service_account")),
+    (
+        "Revocation",
+        "spec.serials[]",
+        Test("a_certificate_that_is_revoked_by_its_number_shuts_nobody_else_out"),
+    ),
+    ("Revocation", "spec.until", Test("the_longest_of_several_entries_counts_and_each_ends_in_its_time")),
+    (
+        "Revocation",
+        "spec.reason",
+        Test("a_sidecar_that_is_revoked_gets_no_certificate_and_no_configuration_and_its_log_says_why"),
+    ),
+    ("Service", "spec.externalName", Test("a_service_may_stand_for_a_name_outside_the_mesh")),
     ("TCPRoute", "spec.hostnames[]", Reported("what_gateway_routes_get_wrong_is_said")),
     (
         "TCPRoute",

@@ -235,3 +235,14 @@ fn the_hosts_of_an_entry_that_cannot_be_used_are_not_nobodys() {
         assert!(endpoints.list.is_empty() && endpoints.named.is_empty() && !endpoints.requested, "{fields}");
     }
 }
+
+#[test]
+fn whom_a_revocation_names_is_refused_although_the_rest_of_it_cannot_be_read() {
+    let text = "apiVersion: selvedge.io/v1alpha1\nkind: Revocation\nmetadata: {name: stolen, namespace: istio-system}\nspec: {workloads: [shop/db-0], serials: all, until: [1]}\n";
+    let (mesh, problems) = compiled(text);
+
+    assert_ne!(errors(&problems), [""; 0]);
+    let list: Vec<_> =
+        mesh.revocations.list().iter().map(|entry| (entry.revoked.clone(), entry.until)).collect();
+    assert_eq!(list, [(selvedge_model::Revoked::Workload("shop/db-0".parse().unwrap()), None)]);
+}
