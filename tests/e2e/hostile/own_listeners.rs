@@ -145,6 +145,8 @@ async fn no_document_makes_a_listener_of_ours_an_endpoint() {
     let control_plane = control_plane.listener("admin", START_LIMIT).await.unwrap();
     let neighbour = scene.mesh.workload("neighbour");
     let doors = [scene.admin, scene.outbound, control_plane, neighbour.admin, neighbour.outbound];
+    let named = doors.iter().enumerate().map(|(number, door)| format!("{} door-{number}.test\n", door.ip()));
+    std::fs::write(scene.hosts.path(), named.collect::<String>()).unwrap();
     let mut documents = String::new();
     let mut called = Vec::new();
     for (number, door) in doors.into_iter().enumerate() {
@@ -155,15 +157,28 @@ async fn no_document_makes_a_listener_of_ours_an_endpoint() {
             "STATIC",
             &format!("[{{address: {ip}}}]"),
         ));
-        documents.push_str(&service_entry(&format!("dns-{number}"), port, "DNS", "[{address: inside.test}]"));
+        documents.push_str(&service_entry(
+            &format!("dns-{number}"),
+            port,
+            "DNS",
+            &format!("[{{address: door-{number}.test}}]"),
+        ));
         called.extend(["static", "dns"].map(|kind| format!("{kind}-{number}.example:{port}")));
         for (kind, label, inbound) in [
             ("plain", "", String::new()),
             ("meshed", ", security.istio.io/tlsMode: istio", String::new()),
-            ("door", "", format!("annotations: {{config.selvedge.io/inbound: \"{door}\"}}, ")),
+            // A sidecar's inbound listener, they say, to be called in plaintext.
+            (
+                "door",
+                ", security.istio.io/tlsMode: istio",
+                format!("annotations: {{config.selvedge.io/inbound: \"{door}\"}}, "),
+            ),
         ] {
             let name = format!("{kind}-{number}");
             let own_port = if kind == "door" { 8000 } else { port };
+            if kind == "door" {
+                documents.push_str(&in_plaintext(&name));
+            }
             documents.push_str(&workload(&name, &ip.to_string(), own_port, label, &inbound));
             called.push(format!("{name}:{own_port}"));
         }
@@ -189,6 +204,13 @@ fn service_entry(name: &str, port: u16, resolution: &str, endpoints: &str) -> St
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n\
          \x20 hosts: [{name}.example]\n  location: MESH_EXTERNAL\n  resolution: {resolution}\n\
          \x20 ports: [{{number: {port}, name: http, protocol: HTTP}}]\n  endpoints: {endpoints}\n---\n"
+    )
+}
+
+fn in_plaintext(host: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {host}}}\nspec:\n\
+         \x20 host: {host}\n  trafficPolicy: {{tls: {{mode: DISABLE}}}}\n---\n"
     )
 }
 
