@@ -154,7 +154,7 @@ pub(super) fn send(
     terms: &Terms<'_>,
 ) -> impl Future<Output = Result<Box<http::Response<Body>>, SendError>> {
     async move {
-        rewrite::for_http1(&mut request)?;
+        rewrite::for_http1(&mut request, target.identity.is_some())?;
         let asked = WebSocket::is_asked_by(&request);
         let fresh = target.identity.is_none() && FreshConnection::is_needed_by(&request);
         loop {

@@ -26,13 +26,13 @@ fn refuse_connect(request: &Request<Body>) -> Result<(), Failure> {
 }
 
 /// Makes `request` fit for an HTTP/1.1 connection: origin form, with a Host header, and with a body that says
-/// where it ends.
-pub(super) fn for_http1(request: &mut Request<Body>) -> Result<(), Failure> {
+/// where it ends. `to_sidecar`: it goes to a mesh peer's.
+pub(super) fn for_http1(request: &mut Request<Body>, to_sidecar: bool) -> Result<(), Failure> {
     refuse_connect(request)?;
     if WebSocket::is_asked_by(request) {
         WebSocket::announce(request.headers_mut());
-    } else if seldom::get(request.headers(), &TE).is_some() {
-        // RFC 9110, section 10.1.4: it is for this connection.
+    } else if !to_sidecar && seldom::get(request.headers(), &TE).is_some() {
+        // RFC 9110, section 10.1.4: it is for this connection. A sidecar knows, and counts fields.
         request.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("te") });
     }
     if let Some(authority) = request.uri().authority() {
@@ -124,7 +124,7 @@ mod tests {
     fn a_request_from_http2_gets_a_host_and_origin_form() {
         let mut request = request("http://reviews:9080/a?b=c");
 
-        for_http1(&mut request).unwrap();
+        for_http1(&mut request, false).unwrap();
 
         assert_eq!(request.uri(), "/a?b=c");
         assert_eq!(request.headers()[HOST], "reviews:9080");
@@ -138,7 +138,7 @@ mod tests {
             for crumb in ["a=1", "b=2"] {
                 request.headers_mut().append(COOKIE, HeaderValue::from_static(crumb));
             }
-            for_http1(&mut request).unwrap();
+            for_http1(&mut request, false).unwrap();
             request.headers().get_all(COOKIE).iter().cloned().collect::<Vec<_>>()
         };
 
@@ -167,7 +167,7 @@ mod tests {
         let mut request = request("/");
         request.headers_mut().insert(HOST, HeaderValue::from_static("a"));
         request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-        for_http1(&mut request).unwrap();
+        for_http1(&mut request, false).unwrap();
         assert_eq!(request.headers()[CONNECTION], "te");
 
         take_back(&mut request);
@@ -183,7 +183,7 @@ mod tests {
             let mut request = request("http://a/");
             *request.method_mut() = method.parse().unwrap();
 
-            for_http1(&mut request).unwrap();
+            for_http1(&mut request, false).unwrap();
 
             assert_eq!(request.headers().len(), 1, "{method}: {:?}", request.headers());
             assert_eq!(

@@ -193,7 +193,8 @@ async fn an_app_of_http2_sees_what_it_would_see_without_us() {
         ends_at_once: true,
     });
     let mut complaints = Complaints::default();
-    let bodies: [(&str, &str, fn() -> Option<Vec<Frame<Bytes>>>); 6] = [
+    type Row = (&'static str, &'static str, fn() -> Option<Vec<Frame<Bytes>>>);
+    let bodies: [Row; 6] = [
         ("no body", "", || None),
         ("an empty body", "", || Some(vec![])),
         ("a length", "content-length: 3", || Some(vec![data("abc")])),

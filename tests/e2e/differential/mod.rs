@@ -175,6 +175,7 @@ fn without(fields: &Fields, names: &[&str]) -> Fields {
 struct Complaints(Vec<String>);
 
 impl Complaints {
+    #[expect(clippy::needless_pass_by_value, reason = "callers make both on the spot")]
     fn expect<T: PartialEq + std::fmt::Debug>(
         &mut self,
         what: &str,
