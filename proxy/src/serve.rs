@@ -311,8 +311,7 @@ where
 /// not a connection of HTTP/1.
 pub(crate) fn tunnel_of(upgraded: Upgraded) -> Result<impl way_out::Client, TokioIo<Upgraded>> {
     let parts = upgraded.downcast::<TokioIo<Strict<Prefixed<TcpStream>>>>().map_err(TokioIo::new)?;
-    let (held, tcp) = parts.io.into_inner().into_tunnel();
-    Ok(Prefixed::new([parts.read_buf, held.freeze()].concat().into(), tcp))
+    Ok(Prefixed::new(parts.read_buf, parts.io.into_inner()))
 }
 
 fn http1(limits: Limits, keeps_case: bool) -> http1::Builder {

@@ -105,13 +105,9 @@ impl<S: Abort> Strict<S> {
     }
 
     /// The same; `tunnels`: its client may ask for a tunnel by CONNECT.
-    pub(super) fn with_tunnels(self, tunnels: bool) -> Self {
-        Self { tunnels, ..self }
-    }
-
-    /// What carries the tunnel that the stream has become, and what was read of it already.
-    pub(super) fn into_tunnel(self) -> (BytesMut, S) {
-        (self.held, self.inner)
+    pub(super) fn with_tunnels(mut self, tunnels: bool) -> Self {
+        self.tunnels = tunnels;
+        self
     }
 
     /// Goes through `bytes`, the first `seen` of which are an incomplete head. Returns how many of them
@@ -411,6 +407,12 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> AsyncWrite for Strict<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+impl<S: Abort> Abort for Strict<S> {
+    fn abort(&self) {
+        self.inner.abort();
     }
 }
 
