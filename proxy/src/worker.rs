@@ -143,7 +143,7 @@ impl Worker {
             metrics: Arc::clone(&shared.metrics),
             liveness: settings.liveness,
             own: Arc::clone(&settings.own),
-            instance: Instance::new(),
+            instance: Instance::random(),
         });
         let patience = Patience::new(settings.header_timeout, settings.idle_timeout);
         let deadlines = Rc::new(Deadlines::default());

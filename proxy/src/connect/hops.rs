@@ -24,7 +24,7 @@ pub struct Instance(String);
 
 impl Instance {
     /// A name that nobody else has, or will guess.
-    pub fn new() -> Self {
+    pub fn random() -> Self {
         Self(format!("{:0DIGITS$x}", fastrand::u32(..)))
     }
 
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_known() {
-        let (one, other) = (Instance::new(), Instance::new());
+        let (one, other) = (Instance::random(), Instance::random());
         let mut headers = HeaderMap::new();
 
         one.mark(&mut headers).unwrap();
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_has_not_come_back() {
-        let (one, other) = (Instance::new(), Instance::new());
+        let (one, other) = (Instance::random(), Instance::random());
         let mut headers = HeaderMap::new();
 
         for before in [&other, &one] {
@@ -106,10 +106,10 @@ mod tests {
     fn there_are_so_many_hops_and_no_more() {
         let mut headers = HeaderMap::new();
         for _ in 0..MOST {
-            Instance::new().mark(&mut headers).unwrap();
+            Instance::random().mark(&mut headers).unwrap();
         }
 
-        assert_eq!(Instance::new().mark(&mut headers).unwrap_err().reason, Reason::Loop);
+        assert_eq!(Instance::random().mark(&mut headers).unwrap_err().reason, Reason::Loop);
     }
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(HOPS, HeaderValue::try_from(made_up).unwrap());
             headers.append(HOPS, HeaderValue::from_static("a second one"));
-            let instance = Instance::new();
+            let instance = Instance::random();
 
             instance.mark(&mut headers).unwrap();
 

@@ -43,7 +43,7 @@ fn pools() -> Pools {
         metrics: Arc::new(Metrics::new(1)),
         liveness: Liveness::OFF,
         own: Arc::new(crate::own_listeners::tests::listeners()),
-        instance: Instance::new(),
+        instance: Instance::random(),
     })
 }
 
