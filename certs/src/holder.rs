@@ -70,8 +70,8 @@ pub(crate) fn extension(workload: &Workload) -> CustomExtension {
 fn length(length: usize) -> Vec<u8> {
     let [.., high, low] = length.to_be_bytes();
     match length {
-        ..=0x7f => vec![low],
-        ..=0xff => vec![0x81, low],
+        0..=0x7f => vec![low],
+        0x80..=0xff => vec![0x81, low],
         _ => vec![0x82, high, low],
     }
 }

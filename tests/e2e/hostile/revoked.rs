@@ -257,15 +257,27 @@ async fn a_server_that_is_revoked_is_cut_off_and_not_called_any_more() {
         chat.head().await;
         chat.send(SWITCHED).await;
         websocket.head().await;
-        open.extend([(answering, end), (websocket, chat)]);
+        open.push((format!("an answer {caller}"), answering, end));
+        open.push((format!("a WebSocket {caller}"), websocket, chat));
     }
     let opened = around.mesh.workload(SERVER).metric("selvedge_inbound_connections_total").await.unwrap();
 
     revoke(&around.mesh, &["--identity", "spiffe://cluster.local/ns/default/sa/app"]).await;
 
-    for (client, app) in &mut open {
-        client.rest().await;
-        app.rest().await;
+    for (what, client, app) in &mut open {
+        is_closed(&format!("the client's end of {what}"), &mut client.stream).await;
+        // At the latest when it has more to say.
+        poll(SOON, &format!("the app's end of {what} is closed"), async || {
+            let written = app.stream.write_all(b"3\r\ntwo\r\n").await;
+            match (written, app.stream.try_read(&mut [0; 64])) {
+                (Ok(()), Ok(1..)) => Err("more was read".to_owned()),
+                (Ok(()), Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    Err("it is open".to_owned())
+                }
+                _ => Ok(()),
+            }
+        })
+        .await;
     }
     for caller in CALLERS {
         let mut client = around.client(caller).await;
