@@ -17,6 +17,7 @@ image: {registry: "registry.example:5000/mesh", tag: "1.10", pullPolicy: Always,
 trustDomain: mesh.example
 tokenVerification: jwks
 rootNamespace: mesh-policies
+routeOwnership: namespace
 controlPlane:
   replicas: 5
   log: info,selvedge_control_plane=debug

@@ -137,6 +137,24 @@ async fn a_refused_transaction_keeps_the_last_good_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_policy_that_cannot_be_read_leaves_a_new_proxy_without_one_and_not_ready() {
+    for unreadable in [0, 99] {
+        let mut rig = start().await;
+        let mut session = rig.control_plane.session().await;
+        let mut own = fixtures::own("1", "shop/frontend-1");
+        let Some(wire::resource::Body::Self_(workload)) = &mut own.body else { panic!("{own:?}") };
+        let policy = workload.policy.as_mut().unwrap();
+        policy.default.as_mut().unwrap().mode = unreadable;
+
+        let ack = session.transact(1, vec![own], &[]).await;
+
+        assert!(ack.refused.expect("it is refused").contains("mode"));
+        assert!(rig.store.table().own.is_none(), "nobody is let in by it");
+        assert_eq!(rig.readiness.missing(), ["own policy"]);
+    }
+}
+
+#[tokio::test]
 async fn a_new_stream_says_what_is_held_and_gets_the_difference() {
     let mut rig = start().await;
     let session = rig.ready().await;
