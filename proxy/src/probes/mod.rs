@@ -26,8 +26,8 @@ use selvedge_ops::places::Places;
 use tokio::{net::TcpStream, time::timeout};
 
 use self::shared::{Shared, Told};
-use crate::own_listeners::{OwnListeners, Way};
 pub use self::words::{AppMetrics, AppProbes, WordsError};
+use crate::own_listeners::{OwnListeners, Way};
 
 /// How the kubelet names itself.
 const USER_AGENT: &str = "kube-probe/1.0";

@@ -17,7 +17,7 @@ const HELPERS: &str = include_str!("../../../../deploy/helm/selvedge/templates/_
 
 /// The templates in the order in which their objects are applied: whatever others need comes first, and
 /// webhooks, which call what is before them, last.
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("namespace.yaml", include_str!("../../../../deploy/helm/selvedge/templates/namespace.yaml")),
     ("crds.yaml", include_str!("../../../../deploy/helm/selvedge/templates/crds.yaml")),
     ("rbac.yaml", include_str!("../../../../deploy/helm/selvedge/templates/rbac.yaml")),
