@@ -108,3 +108,33 @@ async fn versions(mesh: &Mesh, caller: &str, host: &str) -> BTreeSet<String> {
     }
     seen
 }
+
+/// A stranger's connections make room for each other, and not for themselves in the place of the kubelet's.
+#[test]
+fn a_stranger_on_the_network_does_not_make_probes_fail() {
+    netns(async || {
+        let mut mesh = Mesh::on(Kind::Bridge).await;
+        let reviews = server("reviews-v1", "reviews", "v1");
+        let reviews = reviews.flags(&["--app-probes", PROBES, "--app-metrics", METRICS]);
+        let others = ["node", "stranger"].map(|name| client(name).mode(Mode::NoSidecar));
+        mesh.add([vec![reviews], others.to_vec()].concat()).await;
+        let [reviews, node, stranger] = ["reviews-v1", "node", "stranger"].map(|name| mesh.workload(name));
+        let mut admin_port = reviews.address();
+        admin_port.set_port(4191);
+
+        let scrapes = "GET /metrics/app?x=1 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20);
+        let mut held = Vec::new();
+        for sent in ["", "GET /live HTTP/1.1\r\nx: ", &scrapes] {
+            held.extend((0..200).filter_map(|_| {
+                let stream = stranger.namespace().inside(|| std::net::TcpStream::connect(admin_port)).ok()?;
+                // One whose place has been given away says so.
+                let _ = std::io::Write::write_all(&mut &stream, sent.as_bytes());
+                Some(stream)
+            }));
+            for path in ["/live", "/ready", "/app-health/reviews/readyz", "/metrics", "/metrics/app"] {
+                let answer = admin(node, reviews, path).await;
+                assert_eq!(answer.status, 200, "{path} beside {sent:?}: {}", answer.text());
+            }
+        }
+    });
+}
