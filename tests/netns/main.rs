@@ -14,6 +14,7 @@ mod injected;
 mod interception;
 mod mesh;
 mod names;
+mod other_mesh;
 mod outside;
 mod owners;
 mod redirection;
