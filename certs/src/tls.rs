@@ -24,7 +24,7 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 
 pub use self::{
     grpc::{ALPN_GRPC, bootstrap_client, grpc_client, grpc_server},
@@ -33,7 +33,7 @@ pub use self::{
     outside::{ALPN_HTTP1, ALPN_HTTP2, Outside, OutsideError, explain_outside, files as outside_files},
     verifier::{explain, peer_error},
 };
-use crate::verify::{self, Peer, PeerError};
+use crate::verify::{self, Peer, PeerError, Role};
 
 /// The protocol between sidecars: a preamble, then what it announces.
 pub const ALPN_MESH: &[u8] = b"selvedge/1";
@@ -79,6 +79,22 @@ pub fn session_name(dial: SocketAddr) -> ServerName<'static> {
 pub fn peer_of(connection: &CommonState, current: &Current, now: SystemTime) -> Result<Peer, PeerError> {
     let chain = connection.peer_certificates().ok_or(PeerError::NoCertificate)?;
     verify::established(chain, &current.bundle.trust_domain, now)
+}
+
+/// What a peer showed in the handshake of a connection, kept as long as that is open: so that it can be asked whether
+/// roots of today would believe it, too.
+#[derive(Debug)]
+pub struct Shown {
+    chain: Box<[CertificateDer<'static>]>,
+    /// When it was believed. What is asked later is whether it was right to, not whether it would be still.
+    at: SystemTime,
+    role: Role,
+}
+
+/// What the peer of `connection`, which is in `role`, has shown; [`peer_of`] has believed it `now`.
+pub fn shown(connection: &CommonState, role: Role, now: SystemTime) -> Shown {
+    let chain = connection.peer_certificates().unwrap_or_default();
+    Shown { chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(), at: now, role }
 }
 
 /// A client configuration, TLS 1.3 only, before anything is said about certificates of its own.

@@ -23,7 +23,7 @@ pub struct Peer {
     pub identity: SpiffeId,
     /// The first moment at which its certificate is valid.
     pub not_before: SystemTime,
-    /// The last moment at which its certificate is valid; its connections must end by then.
+    /// The last moment at which its certificate is valid; its connections take no new requests after it.
     pub not_after: SystemTime,
     /// The serial number of its certificate.
     pub serial: Serial,

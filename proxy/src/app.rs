@@ -197,6 +197,7 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
             ping_interval: args.ping_interval,
             ping_timeout: args.ping_timeout,
         },
+        max_connection_age: (!args.max_connection_age.is_zero()).then_some(args.max_connection_age),
     })
 }
 

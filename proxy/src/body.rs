@@ -28,7 +28,7 @@ use crate::{
     opaque::way_out::Promised,
     respond::grpc_message,
     retry::Replay,
-    serve::Pace,
+    serve::{Pace, UnderWay},
     telemetry::Observed,
 };
 
@@ -85,6 +85,8 @@ pub struct End {
     /// Whether the answer is gRPC's: if it breaks off, it ends with a status. Without one a gRPC client would take a
     /// lost connection behind us for an error in the server (INTERNAL), and not for one that passes (UNAVAILABLE).
     pub is_grpc: bool,
+    /// Its client's connection, where it counts as in progress.
+    pub under_way: Option<UnderWay>,
 }
 
 impl End {
@@ -98,6 +100,7 @@ impl End {
             lease.give_back(now);
         }
         self.in_flight = None;
+        self.under_way = None;
         if let Some(observed) = self.observed.take() {
             observed.finish(whole, now);
         }

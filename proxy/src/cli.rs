@@ -193,6 +193,14 @@ pub struct Args {
     /// How long a WebSocket may stay open with no byte either way; 0s: for good.
     #[arg(long, env = "SELVEDGE_WEBSOCKET_IDLE_TIMEOUT", default_value = "1h", value_parser = humantime::parse_duration)]
     pub websocket_idle_timeout: Duration,
+
+    /// How old a connection may be at all, whatever is in progress on it, in and out; 0s: for good. A little before,
+    /// it takes no more requests. Without it, what is in progress goes on however often certificates are renewed,
+    /// until its peer is no longer allowed; new requests move to a new connection once an hour, or as often as
+    /// certificates end.
+    #[arg(long, env = "SELVEDGE_MAX_CONNECTION_AGE", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub max_connection_age: Duration,
+
     /// How long a connection to or from another host may be silent until it is known that its peer is gone, in
     /// whole seconds; 0s: it is not asked. (TCP keep-alive: half of the time, then five probes.)
     #[arg(long, env = "SELVEDGE_TCP_KEEPALIVE", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -220,13 +228,15 @@ pub struct Args {
     #[command(flatten)]
     pub resolver: selvedge_ops::ResolverArgs,
 
-    /// Connections that clients may have open, in and out together; more are closed at once. Default: three
-    /// fifths of the files that the process may have open.
+    /// Connections that clients may have open in each direction: so the app's way out is never taken up by who comes
+    /// in. Of those that come in, a quarter is left to mesh peers, and where all are taken, the connection that has
+    /// been open longest without saying anything is closed for a newcomer. Default: three tenths of the files that
+    /// the process may have open.
     #[arg(long, env = "SELVEDGE_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
 
-    /// Bytes that HTTP/2 connections and bodies kept for another attempt may hold together, in MiB. With more
-    /// of them new requests are answered 503, and connections that hold much are not read from, then closed.
+    /// Bytes that HTTP/2 connections, heads that have not ended, and bodies kept for another attempt may hold
+    /// together, in MiB. With more of them new requests are answered 503, and connections that hold much are not read from, then closed.
     #[arg(long, env = "SELVEDGE_BUFFER_BUDGET", value_name = "MIB", default_value_t = 256)]
     pub buffer_budget: u32,
 

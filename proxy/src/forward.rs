@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use selvedge_model::{ConnectionLimits, ConnectionPool};
+use selvedge_model::{AppConnections, ConnectionLimits, ConnectionPool, Workload};
 use tower::Service;
 
 use crate::{
@@ -104,13 +104,31 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     if let Some(client) = &conn.xfcc {
         http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
     }
-    match worker.pools.send(app, &conn, http, &TERMS).await {
+    let (connections, pool) = (said(&worker, conn.port), ConnectionPool::UNLIMITED);
+    let pool = ConnectionPool {
+        idle_timeout: connections.idle_timeout,
+        max_requests_per_connection: connections.max_requests,
+        ..pool
+    };
+    let connect_timeout = connections.connect_timeout.unwrap_or(TERMS.connect_timeout);
+    match worker.pools.send(app, &conn, http, &Terms { connect_timeout, pool: &pool, ..TERMS }).await {
         Ok(http) => Ok(Response { http, facts: Facts::default() }),
         Err(SendError { failure, .. }) if failure.reason == Reason::ConnectFailure => {
             Err(unreachable(&worker, app.dial, &failure.what).into())
         }
         Err(SendError { failure, .. }) => Err(failure.into()),
     }
+}
+
+/// What is said of connections to our app's `port`.
+fn said(worker: &Worker, port: u16) -> AppConnections {
+    let said = |own: &Arc<Workload>| own.app_connections.get(&port).copied();
+    worker.view.with(|table| table.own.as_ref().and_then(said)).unwrap_or_default()
+}
+
+/// Time to connect to our app's `port`.
+pub(crate) fn connect_timeout(worker: &Worker, port: u16) -> Duration {
+    said(worker, port).connect_timeout.unwrap_or(TERMS.connect_timeout)
 }
 
 /// A failed connection to the app has its own name: the sidecar is there, the app is not. That an app which

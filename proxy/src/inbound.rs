@@ -18,14 +18,15 @@ use tokio_rustls::StartHandshake;
 use tower::ServiceBuilder;
 
 use crate::{
-    accept::{self, Arrival, original::reset},
+    accept::{self, Arrival, Client, original::reset},
     authorize::{Part, authorize, refusal, revoked},
+    budget::{Action, Counted},
     connect::{stream::Prefixed, tls::MAX_AGE},
     detect::{
         Detected, First, detect_until,
         hello::{Hello, hello},
     },
-    error::Failure,
+    error::{Failure, Reason},
     forward::forward,
     identify::{HandshakeError, Identified, identify},
     normalize::normalize,
@@ -34,7 +35,7 @@ use crate::{
         way_in::{self, Incoming},
     },
     respond::respond,
-    serve::{self, Lifetime, Protocol},
+    serve::{self, Protocol},
     step::{Conn, HttpVersion, Request, Step},
     telemetry::{self, Direction},
     worker::Worker,
@@ -42,6 +43,10 @@ use crate::{
 
 /// How long a client may take to send its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
+
+/// Why a plain client is turned away.
+const NO_PLACE: &str =
+    "there are as many clients without a certificate as --max-connections leaves places for";
 
 /// The path of a request that comes in to this workload, first step first.
 pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
@@ -55,7 +60,13 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
 }
 
 /// Carries one connection to our workload.
-pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStream, arrival: Arrival) {
+pub async fn connection(
+    worker: Rc<Worker>,
+    path: impl Step<Request>,
+    mut tcp: TcpStream,
+    arrival: Arrival,
+    client: Rc<Client>,
+) {
     worker.view.refresh();
     let Some(own) = worker.view.with(|table| table.own.clone()) else {
         // Nothing is let in before our own policy has arrived.
@@ -78,20 +89,19 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
     let Some(mut begun) = first(&worker, &mut tcp, &mut read, silence).await else { return };
     if let (First::Silence, Ok(meant)) = (begun, &meant) {
         let incoming = plain_incoming(&worker, tcp, &arrival, meant);
-        let Some((client, said)) = Box::pin(way_in::speculate(Rc::clone(&worker), incoming, &mut read)).await
-        else {
-            return;
-        };
-        (tcp, begun) = (client, said);
+        let carried = way_in::speculate(Rc::clone(&worker), incoming, &mut read, &client);
+        let Some(speaks) = Box::pin(carried).await else { return };
+        (tcp, begun) = speaks;
     }
     let First::Bytes(detected) = begun else { return };
     if detected == Detected::Tls {
-        let hello = tokio::time::timeout(FIRST_BYTE, hello(&mut tcp, &mut read)).await;
+        let hello =
+            tokio::time::timeout(FIRST_BYTE, counted_hello(&worker, &client, &mut tcp, &mut read)).await;
         match hello {
             Ok(Ok(Hello::Mesh { accepted, rest })) => {
                 let stream = ReadAhead::new(Prefixed::new(rest.freeze(), tcp));
-                return mesh(worker, path, StartHandshake::from_parts(*accepted, stream), arrival, &own)
-                    .await;
+                let hello = StartHandshake::from_parts(*accepted, stream);
+                return mesh(worker, path, hello, arrival, &own, &client).await;
             }
             Ok(Ok(Hello::Other { .. })) if may_be_opaque => {}
             Ok(Ok(Hello::Other { .. })) => {
@@ -113,6 +123,10 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
             };
         }
     };
+    if !worker.doors.is_plain(&client) {
+        refuse(&worker, arrival, false, &Failure::new(Reason::Overflow, NO_PLACE));
+        return reset(&tcp);
+    }
     let (version, protocol) = match detected {
         Detected::Http1 if spoken != Spoken::Tcp => (HttpVersion::Http1, Protocol::Http1),
         Detected::Http2 if spoken != Spoken::Tcp => (HttpVersion::Http2, Protocol::Http2),
@@ -128,6 +142,7 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: T
         port: meant.port,
         app: Some(worker.apps.at(meant.address, meant.is_known)),
         series: Some(series),
+        client: Some(client),
         ..Conn::new(arrival, version)
     };
     plain(worker, path, Prefixed::new(read.freeze(), tcp), conn, protocol).await;
@@ -164,6 +179,25 @@ async fn tell(
     let (unserved, series) = (Some(Box::new(failure)), Some(series));
     let conn = Conn { unserved, series, ..Conn::new(arrival, version) };
     plain(worker, path, stream, conn, protocol).await;
+}
+
+/// A client's hello. What it holds until it is whole counts, here and in rustls; where that is too much, the newcomer
+/// that came first is closed.
+async fn counted_hello(
+    worker: &Worker,
+    client: &Client,
+    tcp: &mut TcpStream,
+    read: &mut BytesMut,
+) -> std::io::Result<Hello> {
+    let count = |bytes: usize| {
+        client.says(&worker.budget, 2 * bytes);
+        if worker.budget.is_exhausted() && worker.doors.dismiss_newcomer() {
+            worker.budget.acted(Action::ClosedConnection);
+        }
+    };
+    let hello = hello(&mut Counted::new(tcp, count), read).await;
+    client.has_said();
+    hello
 }
 
 /// How a connection begins; `None`: with an error, or not in time, or not before we drain.
@@ -215,18 +249,18 @@ async fn mesh(
     hello: StartHandshake<ReadAhead<Prefixed<TcpStream>>>,
     arrival: Arrival,
     own: &Arc<Workload>,
+    client: &Client,
 ) {
     let peer = arrival.peer;
     // Boxed: a handshake's future is large, and the connection's would keep its room.
-    let Identified { stream, peer: proven, preamble, current } =
-        match Box::pin(identify(hello, &worker.live)).await {
-            Ok(identified) => identified,
-            Err(error) => return refuse_handshake(&worker, arrival, &error),
-        };
-    let proven = Arc::new(proven);
-    if let Some(failure) = revoked(&worker.live, proven.holder(), Part::Client) {
+    let Identified { stream, standing, preamble } = match Box::pin(identify(hello, &worker.live)).await {
+        Ok(identified) => identified,
+        Err(error) => return refuse_handshake(&worker, arrival, &error),
+    };
+    if let Some(failure) = revoked(&worker.live, standing.peer.holder(), Part::Client) {
         return refuse(&worker, arrival, true, &failure);
     }
+    client.is_known();
     let port = u16::try_from(preamble.port).unwrap_or_default();
     let meant = match meant(&worker.settings, own, arrival.original, Some(port)) {
         Ok(meant) => Ok(meant),
@@ -240,17 +274,16 @@ async fn mesh(
         }
     };
     let counted = meant.as_ref().map_or(0, Meant::counted);
-    tracing::debug!(%peer, identity = %proven.identity, source = preamble.source, port, "mesh peer connected");
+    let identity = standing.peer.identity.clone();
+    tracing::debug!(%peer, %identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
-    let ends_at = ends_at(proven.not_after);
-    let retire_at = ends_at.min(Instant::now() + MAX_AGE);
-    let lifetime = Lifetime { retire_at, ends_at, current, peer: Arc::clone(&proven) };
-    let until = serve::until(Rc::clone(&worker), accept::Direction::Inbound, Some(lifetime));
+    let retire_at = retire_at(standing.peer.not_after);
+    let until = serve::until(Rc::clone(&worker), accept::Direction::Inbound, Some((retire_at, standing)));
     let protocol = match preamble.carrier() {
         wire::Carrier::Http1 => Protocol::Http1,
         wire::Carrier::Http2 => Protocol::Http2,
         wire::Carrier::Tcp => {
-            let identity = Some(proven.identity.clone());
+            let identity = Some(identity);
             let app = meant.as_ref().map_or(worker.settings.own.inbound, |meant| meant.address);
             let incoming = Incoming { client: stream, peer, identity, port, counted, app, until };
             return match meant {
@@ -268,9 +301,9 @@ async fn mesh(
         port,
         app: meant.as_ref().ok().map(|meant| worker.apps.at(meant.address, meant.is_known)),
         unserved: meant.err().map(Box::new),
-        series: Some(worker.metrics.inbound(&worker.settings.workload, counted, Some(&proven.identity))),
-        xfcc: forwarded_client_cert(own, &proven.identity),
-        identity: Some(proven.identity.clone()),
+        series: Some(worker.metrics.inbound(&worker.settings.workload, counted, Some(&identity))),
+        xfcc: forwarded_client_cert(own, &identity),
+        identity: Some(identity),
         ..Conn::new(arrival, version)
     };
     serve::serve(protocol, stream, path, Rc::new(conn), until).await;
@@ -281,8 +314,8 @@ fn forwarded_client_cert(own: &Workload, peer: &selvedge_model::SpiffeId) -> Opt
     HeaderValue::try_from(format!("By={};URI={peer}", own.identity)).ok()
 }
 
-/// When a peer's certificate ends. Its connection takes no more requests then, or when it is [`MAX_AGE`]
-/// old; the peer, which retires it a little earlier by the same rule, is normally first.
-fn ends_at(not_after: SystemTime) -> Instant {
-    Instant::now() + not_after.duration_since(SystemTime::now()).unwrap_or_default()
+/// When a connection takes no more requests: when the peer's certificate ends, or when it is [`MAX_AGE`] old. The
+/// peer, which retires it a little earlier by the same rule, is normally first.
+fn retire_at(not_after: SystemTime) -> Instant {
+    Instant::now() + not_after.duration_since(SystemTime::now()).unwrap_or_default().min(MAX_AGE)
 }

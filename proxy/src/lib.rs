@@ -38,6 +38,7 @@ pub mod seldom;
 pub mod serve;
 pub mod step;
 pub mod telemetry;
+pub mod trust;
 pub mod upgrade;
 pub mod upstream;
 pub mod worker;

@@ -11,17 +11,20 @@ mod chunks;
 mod head;
 mod pace;
 mod strict;
+mod unfinished;
 mod watch;
 
 use std::{
     cell::RefCell,
-    pin::pin,
+    future::pending,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 pub use head::Refusal;
+use http::{HeaderValue, header::CONNECTION};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
@@ -30,21 +33,20 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 pub use pace::{Pace, PaceLimits};
-use selvedge_certs::{tls::Current, verify::Peer};
 use strict::Strict;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-pub use watch::{Patience, Watch};
+pub use watch::{Patience, UnderWay, Watch};
 
 use crate::{
     accept::Direction,
-    authorize::{Part, no_longer_allowed},
+    authorize::forbidden_meanwhile,
     body::{Body, Local},
-    budget::{Action, Guarded, Ledger, Side},
+    budget::{Action, Guarded, Ledger, Side, is_flood},
     connect::{
-        Liveness,
+        self, Liveness,
         http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
         stream::Prefixed,
     },
@@ -53,6 +55,7 @@ use crate::{
     rarely::rarely,
     respond,
     step::{Conn, Request, Step},
+    trust::{LAST_REQUESTS, Standing, lost},
     upgrade::Asked,
     worker::Worker,
 };
@@ -69,10 +72,6 @@ const MAX_RESET_STREAMS: usize = 20;
 
 /// Streams that we reset because of a client's errors, before its connection ends.
 const MAX_ERROR_STREAMS: usize = 256;
-
-/// How long requests in progress may go on when an HTTP/2 connection has had no new one for long: for
-/// good. They are what it was kept for.
-const FOR_GOOD: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The refusal of a request while too many bytes are held.
 const OVERLOADED: Refusal = Refusal {
@@ -107,112 +106,135 @@ pub enum Protocol {
     Http2,
 }
 
-/// Until when a mesh peer's connection is served.
-#[derive(Debug)]
-pub struct Lifetime {
-    /// When it takes no more requests.
-    pub retire_at: Instant,
-    /// When the peer's certificate ends, and with it what is no longer HTTP.
-    pub ends_at: Instant,
-    /// What its handshake was made with.
-    pub current: Arc<Current>,
-    /// The peer.
-    pub peer: Arc<Peer>,
-}
-
-/// Until when a connection is served: its direction is closed, or its lifetime is over.
+/// Until when a connection is served: its direction is closed, it is too old, or its peer is no longer believed.
 #[derive(Debug)]
 pub struct Until {
     worker: Rc<Worker>,
     direction: Direction,
-    lifetime: Option<Lifetime>,
+    began: Instant,
+    /// When it takes no more requests; `None`: its age is no reason.
+    retire_at: Option<Instant>,
+    /// Its peer; `None`: it is not the mesh's.
+    standing: Option<Arc<Standing>>,
 }
 
-/// A connection of `worker`'s is served until its `direction` is closed, because the proxy leaves, or until
-/// its `lifetime` is over.
-pub fn until(worker: Rc<Worker>, direction: Direction, lifetime: Option<Lifetime>) -> Until {
-    Until { worker, direction, lifetime }
+/// A connection of `worker`'s is served until its `direction` is closed, because the proxy leaves; one of a mesh
+/// `peer` takes requests until the time that is given, and goes on as long as that peer is believed.
+pub fn until(worker: Rc<Worker>, direction: Direction, peer: Option<(Instant, Arc<Standing>)>) -> Until {
+    let (retire_at, standing) = peer.unzip();
+    let oldest = worker.settings.max_connection_age.map(connect::tls::retire_at);
+    let retire_at = [retire_at, oldest].into_iter().flatten().min();
+    Until { worker, direction, began: Instant::now(), retire_at, standing }
 }
 
 impl Until {
-    /// Completes when the connection must take no more requests. Then gives the time that requests in
-    /// progress still have.
-    pub(crate) async fn requests(&self) -> Duration {
-        self.over(|lifetime| lifetime.retire_at).await;
-        self.worker.leave.rest(self.worker.settings.drain_timeout)
-    }
-
-    /// Completes when the mesh peer at the other end is no longer allowed, and says why: then nothing in progress on
-    /// the connection goes on.
-    pub(crate) async fn no_longer_allowed(&self) -> Failure {
-        let Some(lifetime) = &self.lifetime else { return std::future::pending().await };
-        let part = match self.direction {
-            Direction::Inbound => Part::Client,
-            Direction::Outbound => Part::Server,
-        };
-        no_longer_allowed(&self.worker.live, &lifetime.peer, part).await
-    }
-
-    /// Completes when a tunnel must end, and says why. Its connection's age alone is no reason: a tunnel
-    /// cannot move to a younger one.
-    pub(crate) async fn tunnel(&self) -> Reason {
-        let why = self.over(|lifetime| lifetime.ends_at).await;
-        tokio::time::sleep(self.worker.leave.rest(self.worker.settings.drain_timeout)).await;
-        why
-    }
-
-    async fn over(&self, end: impl Fn(&Lifetime) -> Instant) -> Reason {
-        let over = async {
-            match &self.lifetime {
-                Some(lifetime) => over(&self.worker, lifetime, end(lifetime)).await,
-                None => std::future::pending().await,
+    /// Completes when the connection must take no more requests.
+    pub(crate) async fn requests(&self) {
+        let withdrawn = async {
+            match &self.standing {
+                Some(standing) => standing.retired().await,
+                None => pending().await,
             }
         };
         tokio::select! {
-            () = self.worker.leave.closed(self.direction) => Reason::Draining,
-            () = over => Reason::Certificate,
+            () = self.worker.leave.closed(self.direction) => {}
+            () = at(self.retire_at) => {}
+            () = withdrawn => {}
         }
     }
-}
 
-async fn over(worker: &Worker, lifetime: &Lifetime, end: Instant) {
-    let mut changed = worker.live.subscribe();
-    let withdrawn = async {
-        while !lifetime.current.is_retired() {
-            if changed.changed().await.is_err() {
-                std::future::pending::<()>().await;
+    /// Completes when nothing may go to the mesh peer at the other end or come from it any more, and says why.
+    pub(crate) async fn lost(&self) -> Failure {
+        lost(self.standing.as_deref()).await
+    }
+
+    /// Completes when what is in progress must end, and says why. That certificates are renewed is no reason.
+    pub(crate) async fn end(&self) -> Failure {
+        let Self { worker, began, .. } = self;
+        let left = async {
+            worker.leave.closed(self.direction).await;
+            tokio::time::sleep(worker.leave.rest(worker.settings.drain_timeout)).await;
+        };
+        let oldest = worker.settings.max_connection_age.and_then(|age| began.checked_add(age));
+        tokio::select! {
+            () = left => Failure::new(Reason::Draining, "the proxy is shutting down"),
+            failure = self.lost() => failure,
+            () = at(oldest) => Failure::new(Reason::Timeout, "it is as old as --max-connection-age allows"),
+        }
+    }
+
+    /// The same for requests: also when a policy does not let their client in any more. Who is not believed
+    /// because of a root that is being replaced has a moment.
+    async fn requests_end(&self, conn: &Conn, watch: &Watch) -> Failure {
+        let forbidden = async {
+            match &conn.app {
+                Some(_) => {
+                    let in_progress = || watch.in_progress() > 0;
+                    forbidden_meanwhile(&self.worker, conn.port, conn.identity.as_ref(), in_progress).await
+                }
+                // Nobody asks whether our own app may go out.
+                None => pending().await,
             }
+        };
+        tokio::select! {
+            failure = self.end() => {
+                if failure.reason == Reason::Certificate {
+                    tokio::time::sleep(LAST_REQUESTS).await;
+                }
+                failure
+            }
+            failure = forbidden => failure,
         }
-    };
-    tokio::select! {
-        () = tokio::time::sleep_until(end.into()) => {}
-        () = withdrawn => {}
+    }
+
+    /// What happens to the connection next.
+    async fn turn(&self, retired: bool, conn: &Conn, watch: &Watch) -> Turn {
+        let retire = async {
+            if retired {
+                pending::<()>().await;
+            }
+            tokio::select! {
+                () = self.requests() => {}
+                // HTTP/1 ends itself then.
+                () = watch.over(), if conn.watch.get().is_none() => {}
+            }
+        };
+        tokio::select! {
+            biased;
+            () = retire => Turn::Retire,
+            failure = self.requests_end(conn, watch) => Turn::End(failure),
+        }
+    }
+
+    /// Says that requests in progress have been ended.
+    fn tell(&self, conn: &Conn, watch: &Watch, failure: &Failure) {
+        let requests = watch.in_progress();
+        if requests > 0 {
+            self.worker.metrics.connection_cut(self.direction.into(), failure.reason);
+            let (peer, identity) = (conn.peer, conn.identity.as_ref().map(tracing::field::display));
+            let age = self.began.elapsed();
+            tracing::info!(%peer, identity, ?age, requests, %failure, "ended a connection with requests in progress");
+        }
     }
 }
 
-/// Serves `path` on `io`. When `until` completes, requests in progress finish, and no more are taken. When its peer is
-/// no longer allowed, the connection is closed at once.
+/// What happens to a connection that has not come to its own end.
+enum Turn {
+    /// It takes no more requests; those in progress go on.
+    Retire,
+    /// It ends, and with it what is in progress.
+    End(Failure),
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => pending().await,
+    }
+}
+
+/// Serves `path` on `io`. When `until` says so, no more requests are taken, and those in progress go on.
 pub async fn serve<I, S>(protocol: Protocol, io: I, path: S, conn: Rc<Conn>, until: Until)
-where
-    I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
-    S: Step<Request>,
-{
-    if until.lifetime.is_none() {
-        return carry(protocol, io, path, conn, &until).await;
-    }
-    let watched = Rc::clone(&conn);
-    tokio::select! {
-        biased;
-        () = carry(protocol, io, path, conn, &until) => {}
-        failure = rarely(until.no_longer_allowed()) => {
-            tracing::info!(peer = %watched.peer, identity = ?watched.identity, %failure, "connection closed");
-            // It holds the connection, and nobody else will take it.
-            drop(watched.tunnel.take());
-        }
-    }
-}
-
-async fn carry<I, S>(protocol: Protocol, io: I, path: S, conn: Rc<Conn>, until: &Until)
 where
     I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
     S: Step<Request>,
@@ -220,6 +242,9 @@ where
     let limits = until.worker.settings.limits;
     let watch = until.worker.patience.watch();
     let peer = conn.peer;
+    if let Some(client) = &conn.client {
+        client.is_watched(&watch);
+    }
     let ledger = (protocol == Protocol::Http2).then(|| Ledger::new(&until.worker.budget, CONNECTION_WINDOW));
     let service = Connected {
         path: RefCell::new(path),
@@ -229,80 +254,79 @@ where
         ledger: ledger.clone(),
         most: limits.head,
     };
-    // When what is in progress is cut off, once draining has begun.
-    let mut cut_at = None;
     let ended = match ledger {
         None => {
             // A mesh peer's sidecar closes a connection that it is done with, never a half of one.
             let half_closes = conn.identity.is_none();
-            let io = Strict::new(io, limits.head, Arc::clone(&watch), half_closes);
+            let io = Strict::new(io, limits.head, Arc::clone(&watch), half_closes, &until.worker.budget);
             let io = TokioIo::new(io.with_tunnels(conn.offers_tunnels));
             // Set once: the connection is served once.
-            let _ = conn.watch.set(watch);
+            let _ = conn.watch.set(Arc::clone(&watch));
             let keeps_case = until.worker.settings.preserve_header_case;
             let serving = http1(limits, keeps_case).serve_connection(io, service).with_upgrades();
-            let mut serving = pin!(serving);
-            tokio::select! {
-                biased;
-                ended = serving.as_mut() => Some(ended),
-                rest = rarely(until.requests()) => {
-                    cut_at = Some(tokio::time::Instant::now() + rest);
-                    serving.as_mut().graceful_shutdown();
-                    tokio::time::timeout(rest, serving).await.ok()
-                }
-            }
+            carry(serving, |serving| serving.graceful_shutdown(), &until, &conn, &watch).await
         }
         // Boxed: connections of HTTP/1 would carry its room.
-        Some(ledger) => Box::pin(serve_http2(io, service, ledger, until, &watch)).await,
+        Some(ledger) => Box::pin(serve_http2(io, service, ledger, &until, &conn, &watch)).await,
     };
     match ended {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
-        None => tracing::warn!(%peer, "requests were still in progress at the end of the drain timeout"),
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if is_flood(&error) => {
+            until.worker.budget.flooded(Side::Server);
+            tracing::info!(%peer, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection that floods us");
+        }
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
+        Err(_) => return,
     }
     if let Some(tunnel) = conn.tunnel.take() {
         // Boxed: few connections need it, and all would carry its room.
-        let carried = tunnel.carry(&until.worker, async {
-            match cut_at {
-                Some(at) => {
-                    tokio::time::sleep_until(at).await;
-                    Reason::Draining
-                }
-                None => until.tunnel().await,
-            }
-        });
-        Box::pin(carried).await;
+        Box::pin(tunnel.carry(&until.worker, until.end())).await;
     }
 }
 
-/// The same over HTTP/2. `None`: requests were still in progress when time was up.
+/// The same over HTTP/2.
 async fn serve_http2<I, S>(
     io: I,
     service: Connected<S>,
     ledger: Rc<Ledger>,
     until: &Until,
+    conn: &Conn,
     watch: &Watch,
-) -> Option<hyper::Result<()>>
+) -> Result<hyper::Result<()>, Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Step<Request>,
 {
     let settings = &until.worker.settings;
-    let io = TokioIo::new(Guarded::new(io, ledger, Side::Server));
+    let io = TokioIo::new(Guarded::new(io, ledger, Side::Server, conn.peer));
     let serving = http2(settings.limits, settings.liveness).serve_connection(io, service);
-    let over = async {
-        tokio::select! {
-            rest = until.requests() => rest,
-            () = watch.over() => FOR_GOOD,
-        }
-    };
+    carry(serving, |serving| serving.graceful_shutdown(), until, conn, watch).await
+}
+
+/// Carries a connection to its own end; `retire` tells it to take no more requests. Fails if it was ended.
+async fn carry<C: Future>(
+    serving: C,
+    retire: impl Fn(Pin<&mut C>),
+    until: &Until,
+    conn: &Conn,
+    watch: &Watch,
+) -> Result<C::Output, Failure> {
     let mut serving = pin!(serving);
-    tokio::select! {
-        biased;
-        ended = serving.as_mut() => Some(ended),
-        rest = rarely(over) => {
-            serving.as_mut().graceful_shutdown();
-            tokio::time::timeout(rest, serving).await.ok()
+    let mut retired = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => return Ok(ended),
+            turn = rarely(until.turn(retired, conn, watch)) => match turn {
+                Turn::Retire => {
+                    retire(serving.as_mut());
+                    retired = true;
+                }
+                Turn::End(failure) => {
+                    until.tell(conn, watch, &failure);
+                    return Err(failure);
+                }
+            },
         }
     }
 }
@@ -397,8 +421,17 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
         }));
         let request = Request { http, conn: Rc::clone(&self.conn), at: Instant::now() };
         let asked = asked.map(|asked| (asked, Rc::clone(&self.worker)));
-        Answer { inner: self.path.borrow_mut().call(request), asked, watch: Arc::clone(&self.watch) }
+        let under_way = Some(UnderWay::new(Arc::clone(&self.watch)));
+        let protocol = if self.ledger.is_some() { Protocol::Http2 } else { Protocol::Http1 };
+        let stranger = (self.conn.series.is_some() && self.conn.identity.is_none()).then_some(protocol);
+        Answer { stranger, inner: self.path.borrow_mut().call(request), asked, under_way }
     }
+}
+
+/// Whether an answer is one after which a stranger's connection is not kept: each of them is a place that others need.
+fn is_refusal(reason: Option<Reason>) -> bool {
+    use Reason::{BadRequest, HeadTooLarge, Overflow, Policy, RequestTimeout};
+    matches!(reason, Some(BadRequest | HeadTooLarge | Overflow | Policy | RequestTimeout))
 }
 
 pin_project_lite::pin_project! {
@@ -407,7 +440,10 @@ pin_project_lite::pin_project! {
         #[pin]
         inner: F,
         asked: Option<(Box<Asked>, Rc<Worker>)>,
-        watch: Arc<Watch>,
+        // What a client speaks that comes in, and of whom nothing is proven.
+        stranger: Option<Protocol>,
+        // Until there is an answer.
+        under_way: Option<UnderWay>,
     }
 }
 
@@ -420,7 +456,9 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
     ) -> std::task::Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map(|result| {
-            let is_http1 = this.watch.awaited.end();
+            let is_http1 = this.under_way.as_ref().is_some_and(|UnderWay(watch)| watch.awaited.end());
+            let refuses = result.as_ref().is_ok_and(|answer| is_refusal(answer.facts.reason));
+            let dismissed = this.stranger.filter(|_| refuses);
             let mut http = match result {
                 Ok(response) => *response.http,
                 // `respond` leaves no error; should a path be built without it, the answer is still one.
@@ -429,11 +467,23 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
             if is_http1 {
                 respond::for_http1(&mut http);
             }
-            if let Some((asked, worker)) = this.asked.take() {
-                if asked.answered(&mut http, &worker) {
-                    // The client sends other than HTTP once it has this, and no sooner.
-                    this.watch.become_tunnel();
+            match dismissed {
+                None => {}
+                Some(Protocol::Http1) => {
+                    http.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
                 }
+                Some(Protocol::Http2) => this.under_way.iter().for_each(|UnderWay(watch)| watch.dismiss()),
+            }
+            let Some((asked, worker)) = this.asked.take() else {
+                http.body_mut().end().under_way = this.under_way.take();
+                return Ok(http);
+            };
+            let watch = this.under_way.as_ref().map(|UnderWay(watch)| Arc::clone(watch));
+            http.body_mut().end().under_way = this.under_way.take();
+            let becomes_tunnel = asked.answered(&mut http, &worker);
+            if let Some(watch) = watch.filter(|_| becomes_tunnel) {
+                // The client sends other than HTTP once it has this, and no sooner.
+                watch.become_tunnel();
             }
             Ok(http)
         })

@@ -11,12 +11,12 @@ use selvedge_model::SpiffeId;
 use tower::Service;
 
 use crate::{
-    accept::{Arrival, Original},
+    accept::{Arrival, Client, Original},
     bind::{Bound, BoundBackend, BoundEndpoint, Destination, Target},
     body::Body,
     error::{Failure, Reason},
     serve::Watch,
-    telemetry::Series,
+    telemetry::{Direction, Series},
     upgrade::Tunnel,
 };
 
@@ -52,6 +52,8 @@ pub struct Conn {
     pub upstream: Option<usize>,
     /// Whether CONNECT opens tunnels on it (outbound only).
     pub offers_tunnels: bool,
+    /// Its place among the clients that come in (inbound only).
+    pub client: Option<Rc<Client>>,
     /// The workload's port that is meant (inbound only).
     pub port: u16,
     /// Where its requests are forwarded (inbound only).
@@ -94,12 +96,18 @@ impl Found {
 }
 
 impl Conn {
+    /// Which way its requests go.
+    pub fn direction(&self) -> Direction {
+        if self.series.is_some() { Direction::Inbound } else { Direction::Outbound }
+    }
+
     /// What is known of every connection: one in plaintext, until more is said.
     pub fn new(arrival: Arrival, version: HttpVersion) -> Self {
         Self {
             peer: arrival.peer,
             version,
             identity: None,
+            client: None,
             original: arrival.original,
             upstream: arrival.upstream,
             offers_tunnels: false,

@@ -12,7 +12,7 @@
 //!
 //! A tunnel that CONNECT has opened (`route::tunnel`) goes on from here in the same way, as opaque TCP.
 
-use std::{pin::pin, rc::Rc, sync::Arc};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -25,10 +25,9 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use selvedge_certs::verify::Peer;
 
 use crate::{
-    authorize::{Part, forbidden, no_longer_allowed},
+    authorize::forbidden,
     body::{Body, End},
     error::{Failure, Reason},
     opaque::{
@@ -41,6 +40,7 @@ use crate::{
     respond, serve,
     step::{Conn, HttpVersion},
     telemetry::TcpSeries,
+    trust::{Standing, lost},
     worker::Worker,
 };
 
@@ -68,15 +68,16 @@ impl WebSocket {
     }
 }
 
+/// The sidecar that answered, among the extensions of its answer: for as long as a WebSocket goes on, it must be
+/// believed.
+#[derive(Debug, Clone)]
+pub struct Far(pub Arc<Standing>);
+
 /// Whether one of the comma-separated values of `header` is `token`.
 fn lists(headers: &HeaderMap, header: HeaderName, token: &str) -> bool {
     let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
-
-/// Who has switched protocols, among an answer's extensions. Not there: nobody of the mesh.
-#[derive(Debug, Clone)]
-pub struct Server(pub Arc<Peer>);
 
 /// A request for a WebSocket or a tunnel, until it is answered.
 #[derive(Debug)]
@@ -149,10 +150,10 @@ impl Asked {
         let extended = self.way == Way::Extended;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let far = hyper::upgrade::on(&mut *response);
+            let standing = response.extensions_mut().remove::<Far>();
             // The answer is over when the tunnel is: until then it counts as in flight.
             let end = std::mem::take(response.body_mut().end());
-            let server = response.extensions_mut().remove::<Server>();
-            let web_socket = Switched { near: self.near, far, end, conn: Rc::clone(&self.conn), server };
+            let web_socket = Switched { near: self.near, far, standing, end, conn: Rc::clone(&self.conn) };
             let tunnel = Box::new(Tunnel::WebSocket(web_socket));
             if extended {
                 *response.status_mut() = StatusCode::OK;
@@ -220,7 +221,7 @@ pub enum Tunnel {
 
 impl Tunnel {
     /// Carries it to its end. A WebSocket also ends when `until` completes; opaque TCP knows by itself when it must.
-    pub async fn carry(self: Box<Self>, worker: &Rc<Worker>, until: impl Future<Output = Reason>) {
+    pub async fn carry(self: Box<Self>, worker: &Rc<Worker>, until: impl Future<Output = Failure>) {
         match *self {
             Self::WebSocket(switched) => switched.carry(worker, until).await,
             Self::Connect { near, opened } => match near.await {
@@ -244,27 +245,35 @@ impl Abort for TokioIo<Upgraded> {
 pub struct Switched {
     near: OnUpgrade,
     far: OnUpgrade,
+    standing: Option<Far>,
     end: End,
     conn: Rc<Conn>,
-    server: Option<Server>,
 }
 
 impl Switched {
     /// Copies bytes both ways until both have ended, or `until` completes, or a policy forbids its client, or
     /// it has been silent for too long. An end of one direction is passed on, and the other goes on.
-    async fn carry(self, worker: &Worker, until: impl Future<Output = Reason>) {
-        let Self { near, far, mut end, conn, server } = self;
+    async fn carry(self, worker: &Worker, until: impl Future<Output = Failure>) {
+        let Self { near, far, standing, mut end, conn } = self;
+        let (began, standing) = (Instant::now(), standing.map(|Far(standing)| standing));
         let series = end.observed.as_ref().map(|observed| observed.websockets(&worker.metrics));
         let until = async {
             tokio::select! {
-                reason = until => Failure::new(reason, "the proxy drains, or the peer's certificate has ended"),
+                failure = until => failure,
                 failure = disallowed(worker, &conn) => failure,
-                failure = server_disallowed(worker, server.as_ref()) => failure,
+                failure = lost(standing.as_deref()) => failure,
             }
         };
         let carried = carried(worker, near, far, series.as_deref(), until).await;
-        if let Err(failure) = &carried {
-            tracing::debug!(peer = %conn.peer, identity = ?conn.identity, %failure, "WebSocket ended");
+        let (peer, identity, age) = (conn.peer, conn.identity.as_ref(), began.elapsed());
+        let identity = identity.map(tracing::field::display);
+        match &carried {
+            Ok(()) => {}
+            Err(Ended { by_us: true, failure }) => {
+                worker.metrics.connection_cut(conn.direction(), failure.reason);
+                tracing::info!(%peer, identity, ?age, %failure, "ended a WebSocket in progress");
+            }
+            Err(Ended { failure, .. }) => tracing::debug!(%peer, identity, %failure, "WebSocket ended"),
         }
         end.finish(carried.is_ok());
     }
@@ -278,12 +287,11 @@ async fn disallowed(worker: &Worker, conn: &Conn) -> Failure {
     }
 }
 
-/// Completes when nothing may go to its server any longer.
-async fn server_disallowed(worker: &Worker, server: Option<&Server>) -> Failure {
-    match server {
-        Some(Server(peer)) => no_longer_allowed(&worker.live, peer, Part::Server).await,
-        None => std::future::pending().await,
-    }
+/// How a WebSocket ended that did not come to its own end.
+struct Ended {
+    /// Whether it was this proxy that ended it.
+    by_us: bool,
+    failure: Failure,
 }
 
 async fn carried(
@@ -292,14 +300,16 @@ async fn carried(
     far: OnUpgrade,
     series: Option<&TcpSeries>,
     until: impl Future<Output = Failure>,
-) -> Result<(), Failure> {
+) -> Result<(), Ended> {
     let mut until = pin!(until);
+    let broken = |what: String| Ended { by_us: false, failure: Failure::new(Reason::Reset, what) };
+    let cut = |failure| Ended { by_us: true, failure };
     let switched = async { tokio::try_join!(near, far) };
     let (near, far) = tokio::select! {
         switched = switched => switched.map_err(|error| {
-            Failure::new(Reason::Reset, format!("the connection ended before it became a WebSocket: {error}"))
+            broken(format!("the connection ended before it became a WebSocket: {error}"))
         })?,
-        failure = until.as_mut() => return Err(failure),
+        failure = until.as_mut() => return Err(cut(failure)),
     };
     let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
     let index = worker.index;
@@ -312,13 +322,13 @@ async fn carried(
     }
     let ended = tokio::select! {
         biased;
-        ended = copy(&mut near, &mut far, &received, &sent) => ended.map_err(|broken| {
-            Failure::new(Reason::Reset, format!("the {} broke off: {}", broken.side, broken.error))
-        }),
-        failure = rarely(over(worker.settings.websocket, [&received, &sent], until)) => Err(failure),
+        ended = copy(&mut near, &mut far, &received, &sent) => {
+            ended.map_err(|end| broken(format!("the {} broke off: {}", end.side, end.error)))
+        }
+        failure = rarely(over(worker.settings.websocket, [&received, &sent], until)) => Err(cut(failure)),
     };
     if let Some(series) = series {
-        series.closed(index, ended.as_ref().err().map(|failure| failure.reason));
+        series.closed(index, ended.as_ref().err().map(|ended| ended.failure.reason));
     }
     ended
 }

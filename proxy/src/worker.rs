@@ -6,7 +6,7 @@ use selvedge_certs::tls::Live;
 use selvedge_model::{Protocol, WorkloadName};
 
 use crate::{
-    accept::Clients,
+    accept::{Clients, Doors},
     budget::Budget,
     cli::{Carrier, OutboundTrafficPolicy},
     connect::{self, Instance, Liveness, Pools},
@@ -66,6 +66,8 @@ pub struct Settings {
     pub websocket: opaque::Limits,
     /// How soon a peer is noticed that is gone without a word.
     pub liveness: Liveness,
+    /// How old a connection of a client's may be, whatever is in progress; `None`: for good.
+    pub max_connection_age: Option<Duration>,
 }
 
 impl Settings {
@@ -122,8 +124,8 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// What the bytes draw on that have arrived and nobody has taken.
     pub budget: Arc<Budget>,
-    /// Clients' connections, of all workers.
-    pub clients: Arc<Clients>,
+    /// Clients' connections, and who has to go if there are too many.
+    pub doors: Doors,
     /// Whom to ask for the addresses of names.
     pub names: Asker,
     /// How far leaving has come.
@@ -144,6 +146,7 @@ impl Worker {
             liveness: settings.liveness,
             own: Arc::clone(&settings.own),
             instance: Instance::random(),
+            max_connection_age: settings.max_connection_age,
         });
         let patience = Patience::new(settings.header_timeout, settings.idle_timeout);
         let deadlines = Rc::new(Deadlines::default());
@@ -159,7 +162,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
             budget: Arc::clone(&shared.budget),
-            clients: Arc::clone(&shared.clients),
+            doors: Doors::new(Arc::clone(&shared.clients)),
             names: shared.names.clone(),
             leave: shared.leave.clone(),
         });

@@ -21,6 +21,7 @@ mod install;
 mod keep_alive;
 mod kill;
 mod links;
+mod long_lived;
 mod matches;
 mod mesh_client;
 mod metrics;

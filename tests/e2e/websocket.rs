@@ -62,7 +62,7 @@ async fn opened(around: &Around, caller: &str) -> (WebSocketStream<TcpStream>, W
 }
 
 /// The client's end and the app's, with no library between.
-async fn opened_raw(around: &Around, caller: &str) -> (Raw, Raw) {
+pub(crate) async fn opened_raw(around: &Around, caller: &str) -> (Raw, Raw) {
     let mut client = around.client(caller).await;
     let app = handshake(around, &mut client).await;
     (client, app)
@@ -224,7 +224,7 @@ async fn an_app_that_switches_unasked_is_not_followed() {
 }
 
 /// Asks for a WebSocket over HTTP/2 (RFC 8441).
-async fn extended_connect(around: &Around, caller: &str) -> http::Response<Incoming> {
+pub(crate) async fn extended_connect(around: &Around, caller: &str) -> http::Response<Incoming> {
     let connection = TcpStream::connect(around.outbound(caller)).await.unwrap();
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(connection)).await.unwrap();

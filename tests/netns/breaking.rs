@@ -195,6 +195,39 @@ async fn sidecars_that_crash() {
     again.pair(mesh.workload("client")).await;
 }
 
+/// Certificates that end several times while connections are in use: the one that is open all along, a silent one,
+/// and those on mesh connections that were kept from others.
+async fn certificates_end() {
+    const FLAGS: &[&str] = &["--certificate-ttl", "6s", "--drain-timeout", "1s"];
+    let mut mesh = Mesh::on(Kind::Bridge).await;
+    mesh.add([client("client").flags(FLAGS), client("db").flags(FLAGS)]).await;
+    let (from, mut app) = (mesh.workload("client"), App::of(mesh.workload("db")));
+    let (mut client, mut server) = app.pair(from).await;
+    let (mut silent, mut its_server) = app.pair(from).await;
+    let until = tokio::time::Instant::now() + Duration::from_secs(16);
+
+    let mut rounds = tokio::time::interval(Duration::from_millis(500));
+    while tokio::time::Instant::now() < until {
+        rounds.tick().await;
+        client.write_all(b"ping").await.unwrap();
+        assert_eq!(exactly(&mut server, 4).await, b"ping");
+        server.write_all(b"pong").await.unwrap();
+        assert_eq!(exactly(&mut client, 4).await, b"pong");
+        let (mut short, mut its_end) = app.pair(from).await;
+        short.shutdown().await.unwrap();
+        assert!(end(&mut its_end).await.1.is_ok());
+        drop(its_end);
+        assert!(end(&mut short).await.1.is_ok());
+    }
+
+    silent.write_all(b"still here").await.unwrap();
+    assert_eq!(exactly(&mut its_server, 10).await, b"still here");
+    let admin = from.loopback(4191);
+    let metrics = from.call(admin, call::to(&admin.to_string(), "/metrics")).await.unwrap().text();
+    let obtained = sum_of(&metrics, "selvedge_certificates_obtained_total").expect("it is counted");
+    assert!(obtained >= 4.0, "only {obtained} certificates");
+}
+
 /// Open opaque connections of a workload's sidecar.
 async fn open(workload: &Workload, direction: &str) -> f64 {
     let admin = workload.loopback(4191);
@@ -295,6 +328,11 @@ fn opaque_connections_to_whoever_is_revoked_are_cut_off_and_there_are_no_more() 
 #[test]
 fn an_end_arrives_as_an_end_and_a_reset_as_a_reset() {
     netns(ends_are_told_apart);
+}
+
+#[test]
+fn connections_outlive_certificates() {
+    netns(certificates_end);
 }
 
 #[test]

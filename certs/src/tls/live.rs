@@ -14,12 +14,12 @@ use rustls::{ClientConfig, ServerConfig, client::Resumption, crypto::aws_lc_rs::
 use selvedge_model::{Holder, Revocation, Revocations, SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
-use super::{ALPN_MESH, REMEMBERED_SERVERS, client_config, server_config, verifier::Workloads};
+use super::{ALPN_MESH, REMEMBERED_SERVERS, Shown, client_config, server_config, verifier::Workloads};
 use crate::{
     bundle::Bundle,
     facts::Utc,
     leaf::{Leaf, LeafError},
-    verify::{Anchors, BundleError, Peer},
+    verify::{Anchors, BundleError, Peer, PeerError},
 };
 
 /// What a workload holds: who it is, and whom it trusts.
@@ -104,6 +104,8 @@ pub struct Current {
     pub client: Arc<ClientConfig>,
     /// For connections that we accept; the client must show a certificate.
     pub server: Arc<ServerConfig>,
+    /// The same, ready to verify with.
+    anchors: Anchors,
     /// Shared by all generations since a root was last withdrawn.
     retired: Arc<AtomicBool>,
 }
@@ -130,6 +132,15 @@ impl Current {
         self.retired.load(Ordering::Relaxed)
     }
 
+    /// Whether a peer that was believed when its connection began would have been believed by these roots, too.
+    ///
+    /// # Errors
+    /// If its certificates do not lead to one of them. Their dates are those of the handshake: what was proven
+    /// then stays proven when a certificate is renewed.
+    pub fn vouches_for(&self, shown: &Shown) -> Result<(), PeerError> {
+        self.anchors.peer(&shown.chain, shown.at, shown.role).map(drop)
+    }
+
     /// Our trust domain.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.bundle.trust_domain
@@ -138,7 +149,8 @@ impl Current {
     fn new(own: Credentials, generation: u64, retired: Arc<AtomicBool>) -> Result<Self, CredentialsError> {
         own.check()?;
         let key = own.leaf.certified_key()?;
-        let verifier = Arc::new(Workloads::any(Anchors::new(&own.bundle)?));
+        let anchors = Anchors::new(&own.bundle)?;
+        let verifier = Arc::new(Workloads::any(anchors.clone()));
         let mut client = client_config(Arc::clone(&verifier) as _, Some(key.clone()), ALPN_MESH);
         client.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS);
         let mut server = server_config(verifier, key, ALPN_MESH);
@@ -151,6 +163,7 @@ impl Current {
             not_before: own.leaf.not_before,
             not_after: own.leaf.not_after,
             bundle: own.bundle,
+            anchors,
             client: Arc::new(client),
             server: Arc::new(server),
             retired,

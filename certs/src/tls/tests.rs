@@ -280,6 +280,32 @@ fn a_withdrawn_root_retires_what_was_verified_with_it_and_an_added_one_does_not(
     assert!(!last.is_retired());
 }
 
+#[tokio::test]
+async fn a_peer_is_vouched_for_until_its_own_root_is_withdrawn_whatever_is_renewed() {
+    let (old, new) = (Forger::new(), Forger::new());
+    let both = Bundle { roots: vec![old.root.clone(), new.root.clone()], ..old.bundle() };
+    let (me, frontend) = (identity("reviews"), identity("frontend"));
+    let reviews = Live::new();
+    let overlap = reviews.set(Credentials { leaf: old.leaf(&me), bundle: both.clone() }).unwrap();
+    let now = SystemTime::now();
+    let [by_old, by_new] = [&old, &new].map(|ca| {
+        let client = Live::new();
+        client.set(Credentials { leaf: ca.leaf(&frontend), bundle: both.clone() }).unwrap();
+        client
+    });
+    let (_, by_old) = connected(&by_old, &reviews).await;
+    let (_, by_new) = connected(&by_new, &reviews).await;
+    let [by_old, by_new] = [by_old, by_new].map(|stream| shown(stream.get_ref().1, Role::Client, now));
+    assert!([&by_old, &by_new].iter().all(|peer| overlap.vouches_for(peer).is_ok()));
+
+    let renewed = reviews.set(Credentials { leaf: new.leaf(&me), bundle: both }).unwrap();
+    assert!([&by_old, &by_new].iter().all(|peer| renewed.vouches_for(peer).is_ok()));
+
+    let withdrawn = reviews.set(new.credentials(&me)).unwrap();
+    assert!(matches!(withdrawn.vouches_for(&by_old), Err(PeerError::Untrusted { .. })));
+    assert_eq!(withdrawn.vouches_for(&by_new), Ok(()));
+}
+
 #[test]
 fn every_change_is_announced_to_all_clones() {
     let ca = Forger::new();

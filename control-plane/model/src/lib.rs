@@ -18,8 +18,8 @@ pub use identity::{SpiffeId, TrustDomain, WorkloadName};
 pub use place::{Host, Place};
 pub use policy::{InboundPolicy, MtlsMode, MtlsRule, Verdict};
 pub use resilience::{
-    ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy,
-    TrafficPolicy,
+    AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn,
+    RetryPolicy, TrafficPolicy,
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
 pub use route::{

@@ -101,6 +101,34 @@ impl ConnectionPool {
     };
 }
 
+/// How a sidecar connects to its own app on one port: the part of `DestinationRule` `connectionPool` that Istio has
+/// servers' sidecars follow, too, and that means something there. `None`: as the proxy does by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct AppConnections {
+    /// `tcp.connectTimeout`; by itself 5 s.
+    pub connect_timeout: Option<Duration>,
+    /// `http.idleTimeout`: how long a connection without a request is kept; by itself 4 s.
+    pub idle_timeout: Option<Duration>,
+    /// `http.maxRequestsPerConnection`: requests after which a connection takes no more; by itself any number.
+    pub max_requests: Option<u32>,
+}
+
+impl AppConnections {
+    /// Of two, the shorter and the smaller: what is right for an app that closes connections soon is not wrong
+    /// for anybody.
+    #[must_use]
+    pub fn strictest(self, other: Self) -> Self {
+        fn smaller<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            [one, other].into_iter().flatten().min()
+        }
+        Self {
+            connect_timeout: smaller(self.connect_timeout, other.connect_timeout),
+            idle_timeout: smaller(self.idle_timeout, other.idle_timeout),
+            max_requests: smaller(self.max_requests, other.max_requests),
+        }
+    }
+}
+
 /// What a client does with one backend (`DestinationRule` `trafficPolicy`, the part that we act on).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct TrafficPolicy {

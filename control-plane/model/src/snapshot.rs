@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    Endpoint, Endpoints, Host, InboundPolicy, NamedEndpoint, Place, Protocol, Revocations, Service,
-    ServiceKey, SpiffeId, WorkloadName,
+    AppConnections, Endpoint, Endpoints, Host, InboundPolicy, NamedEndpoint, Place, Protocol, Revocations,
+    Service, ServiceKey, SpiffeId, WorkloadName,
 };
 
 /// Everything that the control plane knows to tell its proxies.
@@ -102,6 +102,8 @@ pub struct Workload {
     pub ports: Vec<u16>,
     /// What is spoken on those of them of which it is said.
     pub protocols: BTreeMap<u16, Protocol>,
+    /// How its sidecar connects to its app, by port, where a `DestinationRule` for a service says it.
+    pub app_connections: BTreeMap<u16, AppConnections>,
     /// Its labels, which rules may ask for; shared with all else that knows them.
     pub labels: Arc<BTreeMap<String, String>>,
     /// What it lets in.
@@ -332,6 +334,7 @@ mod tests {
             ports: vec![5432],
             policy,
             protocols: BTreeMap::new(),
+            app_connections: BTreeMap::new(),
             labels: Arc::default(),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{Endpoints, Protocol, ServiceKey, TrafficPolicy, UpstreamTls};
+use selvedge_model::{AppConnections, Endpoints, Protocol, ServiceKey, TrafficPolicy, UpstreamTls};
 
 use super::{
     Problems, Settings,
@@ -170,6 +170,17 @@ impl<'a> RuleSet<'a> {
         merged(None, self.policy.1, host, port)
     }
 
+    /// How sidecars of the servers of `host` connect to their apps for its `port`. As in Istio, subsets say nothing
+    /// about it.
+    pub(super) fn app_connections(&self, port: u16) -> AppConnections {
+        let pool = blocks(None, self.policy.1, port).connection_pool.unwrap_or_default();
+        AppConnections {
+            connect_timeout: pool.connect_timeout,
+            idle_timeout: pool.pool.idle_timeout,
+            max_requests: pool.pool.max_requests_per_connection,
+        }
+    }
+
     /// Reports where the mode of `tls` and what endpoints are do not go together.
     pub(super) fn report_tls(&self, host: &KnownHost<'_>, endpoints: &Endpoints, problems: &mut Problems) {
         let port = endpoints.key.port;
@@ -199,14 +210,9 @@ impl<'a> RuleSet<'a> {
 
 /// A subset's blocks over its host's: block by block, never field by field. What is said for a port
 /// replaces all of them, also the blocks that it does not give.
-fn merged(
-    subset: Option<&PolicyBlocks>,
-    rule: &PolicyBlocks,
-    host: &KnownHost<'_>,
-    port: u16,
-) -> TrafficPolicy {
+fn blocks(subset: Option<&PolicyBlocks>, rule: &PolicyBlocks, port: u16) -> PolicyBlocks {
     let of_port = |blocks: &PolicyBlocks| blocks.ports.get(&port).cloned();
-    let blocks = subset.and_then(of_port).or_else(|| of_port(rule)).unwrap_or_else(|| PolicyBlocks {
+    subset.and_then(of_port).or_else(|| of_port(rule)).unwrap_or_else(|| PolicyBlocks {
         load_balancer: subset.and_then(|blocks| blocks.load_balancer).or(rule.load_balancer),
         outlier_detection: subset
             .and_then(|blocks| blocks.outlier_detection.clone())
@@ -216,7 +222,17 @@ fn merged(
             .or_else(|| rule.connection_pool.clone()),
         tls: subset.and_then(|blocks| blocks.tls.clone()).or_else(|| rule.tls.clone()),
         ports: BTreeMap::new(),
-    });
+    })
+}
+
+/// The same as a policy for `port` of `host`.
+fn merged(
+    subset: Option<&PolicyBlocks>,
+    rule: &PolicyBlocks,
+    host: &KnownHost<'_>,
+    port: u16,
+) -> TrafficPolicy {
+    let blocks = blocks(subset, rule, port);
     let default = TrafficPolicy::default();
     let pool = blocks.connection_pool.unwrap_or_default();
     TrafficPolicy {

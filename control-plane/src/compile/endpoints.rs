@@ -67,6 +67,7 @@ pub(super) fn candidates<'a>(
             if let Candidate::Workload(index, port) = candidate {
                 workloads.serves(*index, *port);
                 workloads.speaks(*index, *port, catalog.spoken(key));
+                workloads.is_behind(*index, *port, key);
             }
         }
     }
@@ -134,6 +135,7 @@ fn note_served(catalog: &Catalog<'_>, candidates: &Candidates<'_>, workloads: &m
             if let Some(index) = index.filter(|index| workloads.at(*index).name.namespace() == namespace) {
                 workloads.serves(index, place.port);
                 workloads.speaks(index, place.port, catalog.spoken(key));
+                workloads.is_behind(index, place.port, key);
             }
         }
     }

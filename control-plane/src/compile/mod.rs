@@ -102,7 +102,8 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
 
     let mut addresses = workloads.addresses();
     endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
-    let finished = workloads.finish(&previous.workloads);
+    let finished =
+        workloads.finish(&previous.workloads, |key, namespace| routing.app_connections(key, namespace));
     let occupants = workloads.occupants(&finished);
     let mesh = Mesh {
         revocations: keep(

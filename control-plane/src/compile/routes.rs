@@ -10,8 +10,8 @@ use std::{
 };
 
 use selvedge_model::{
-    Backend, BackendName, Endpoints, Match, Order, Protocol, RetryPolicy, RouteTable, Rule, Service,
-    ServiceKey, TcpTable, TrafficPolicy, WeightedBackend, snapshot::ServiceViews,
+    AppConnections, Backend, BackendName, Endpoints, Match, Order, Protocol, RetryPolicy, RouteTable, Rule,
+    Service, ServiceKey, TcpTable, TrafficPolicy, WeightedBackend, snapshot::ServiceViews,
 };
 
 use tcp::TcpRoutes;
@@ -193,6 +193,12 @@ impl<'a> Routing<'a> {
                 problems.error(document, field, message);
             }
         }
+    }
+
+    /// How the sidecars of servers in `namespace` connect to their apps for `service`.
+    pub(super) fn app_connections(&self, service: &ServiceKey, namespace: &str) -> AppConnections {
+        let rules = self.catalog.find(&service.host).and_then(|host| self.rules.find(Some(namespace), host));
+        rules.map(|rules| rules.app_connections(service.port)).unwrap_or_default()
     }
 
     /// Reports `DestinationRule`s whose TLS does not fit the endpoints of their hosts.

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use selvedge_model::{
-    ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, Lookup, MtlsMode, RequestFacts, Service,
-    ServiceKey, TrafficPolicy, UpstreamTls,
+    AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, Lookup, MtlsMode,
+    RequestFacts, Service, ServiceKey, TrafficPolicy, UpstreamTls,
 };
 
 use super::*;
@@ -351,6 +351,44 @@ spec: {address: 10.0.0.1, labels: {app: web}, ports: {a: 8081, named: 82}}
     let warned = "port 1 leads to port 8081 of WorkloadEntry default/web";
     assert!(problems.iter().any(|problem| problem.to_string().contains(warned)), "{problems:?}");
     assert!(errors(&problems)[0].contains("no port named \"missing\""), "{problems:?}");
+}
+
+#[test]
+fn a_servers_sidecar_hears_how_its_app_is_connected_to_and_the_strictest_of_several_services_counts() {
+    let rule = |name: &str, host: &str, policy: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}}}\n\
+             spec: {{host: {host}, trafficPolicy: {{{policy}}}}}\n"
+        )
+    };
+    let also = "---\napiVersion: v1\nkind: Service\nmetadata: {name: also}\n\
+                spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 9001}]}\n";
+    let workload = |rules: &str| {
+        let (mesh, problems) = compiled(&format!("{MESH}{also}{rules}"));
+        assert_eq!(errors(&problems), [""; 0]);
+        Arc::clone(&mesh.workloads[&"default/reviews-v1".parse().unwrap()])
+    };
+    let wide = rule("wide", "\"*.default.svc.cluster.local\"", "connectionPool: {http: {idleTimeout: 9s}}");
+    let own = rule(
+        "own",
+        "reviews",
+        "connectionPool: {http: {idleTimeout: 5s, maxRequestsPerConnection: 7}, tcp: {connectTimeout: 1s}}",
+    );
+    let of_port = rule(
+        "of-port",
+        "also",
+        "portLevelSettings: [{port: {number: 80}, connectionPool: {http: {idleTimeout: 1s}}}]",
+    );
+
+    assert!(workload("").app_connections.is_empty());
+    let said = |connect: Option<u64>, idle: u64, max_requests: Option<u32>| {
+        let connect_timeout = connect.map(Duration::from_secs);
+        let said =
+            AppConnections { connect_timeout, idle_timeout: Some(Duration::from_secs(idle)), max_requests };
+        BTreeMap::from([(9001, said)])
+    };
+    assert_eq!(workload(&wide).app_connections, said(None, 9, None));
+    assert_eq!(workload(&format!("{wide}{own}{of_port}")).app_connections, said(Some(1), 1, Some(7)));
 }
 
 #[test]

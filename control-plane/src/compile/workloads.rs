@@ -10,8 +10,8 @@ use std::{
 };
 
 use selvedge_model::{
-    Endpoint, Host, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Place, Protocol, SpiffeId, Workload,
-    WorkloadName, snapshot::Occupant,
+    AppConnections, Endpoint, Host, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Place, Protocol,
+    ServiceKey, SpiffeId, Workload, WorkloadName, snapshot::Occupant,
 };
 
 use super::{
@@ -192,6 +192,8 @@ pub(super) struct Known<'a> {
     lost: BTreeSet<u16>,
     /// What services say is spoken on them.
     protocols: BTreeMap<u16, Protocol>,
+    /// The services that it is behind, by those of its ports that they send to.
+    services: BTreeMap<u16, BTreeSet<ServiceKey>>,
 }
 
 impl<'a> Known<'a> {
@@ -248,6 +250,23 @@ fn strict(document: &DocumentName) -> InboundPolicy {
     let name = format!("{document}, which cannot be used");
     let default = MtlsRule { mode: MtlsMode::Strict, name: name.into() };
     InboundPolicy { default, ports: BTreeMap::new() }
+}
+
+impl Known<'_> {
+    /// How its app is connected to, by port, where something is said about it: if several services do, as the
+    /// strictest says.
+    fn app_connections(
+        &self,
+        connections: impl Fn(&ServiceKey, &str) -> AppConnections,
+    ) -> BTreeMap<u16, AppConnections> {
+        let namespace = self.name.namespace();
+        let of = |services: &BTreeSet<ServiceKey>| {
+            let said = services.iter().map(|service| connections(service, namespace));
+            said.fold(AppConnections::default(), AppConnections::strictest)
+        };
+        let ports = self.services.iter().map(|(port, services)| (*port, of(services)));
+        ports.filter(|(_, said)| *said != AppConnections::default()).collect()
+    }
 }
 
 /// The identity that a client expects at `port`: none where it must call in plaintext.
@@ -359,7 +378,19 @@ impl<'a> Workloads<'a> {
             previous.get(&name).map(|workload| &workload.labels).filter(|before| ***before == *labels);
         let labels = before.map_or_else(|| Arc::new(labels.clone()), Arc::clone);
         let (ports, lost, protocols) = (source.ports(), BTreeSet::new(), BTreeMap::new());
-        self.list.push(Known { source, name, identity, labels, policy, hosts, ports, lost, protocols });
+        let services = BTreeMap::new();
+        self.list.push(Known {
+            source,
+            name,
+            identity,
+            labels,
+            policy,
+            hosts,
+            ports,
+            lost,
+            protocols,
+            services,
+        });
     }
 
     /// The `WorkloadEntry`s of `namespace` that `selector` selects.
@@ -437,6 +468,11 @@ impl<'a> Workloads<'a> {
         if *said != protocol {
             *said = Protocol::Unspecified;
         }
+    }
+
+    /// Notes that a service's port sends to `port` of the workload at `index`.
+    pub(super) fn is_behind(&mut self, index: usize, port: u16, service: &ServiceKey) {
+        self.list[index].services.entry(port).or_default().insert(service.clone());
     }
 
     /// The workload that serves `place`: one with that port, or the only one there of those that have all ports or are
@@ -537,10 +573,12 @@ impl<'a> Workloads<'a> {
         alone.collect()
     }
 
-    /// Each workload as its own sidecar sees it.
+    /// Each workload as its own sidecar sees it. `connections` says how those in a namespace are to be connected to
+    /// for a service.
     pub(super) fn finish(
         &self,
         previous: &BTreeMap<WorkloadName, Arc<Workload>>,
+        connections: impl Fn(&ServiceKey, &str) -> AppConnections,
     ) -> BTreeMap<WorkloadName, Arc<Workload>> {
         let finished = self.list.iter().map(|known| {
             let meshed = known.source.meshed();
@@ -552,6 +590,7 @@ impl<'a> Workloads<'a> {
                 ports: known.ports.iter().copied().collect(),
                 policy: known.policy.clone(),
                 protocols: known.said_protocols(),
+                app_connections: known.app_connections(&connections),
                 labels: Arc::clone(&known.labels),
             };
             (known.name.clone(), keep(workload, previous.get(&known.name)))

@@ -73,7 +73,7 @@ const fn setting(name: &'static str, values: Values, acts: Acts, what: &'static 
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 33] = [
+pub const SETTINGS: [Setting; 34] = [
     setting("proxy-image", Values::Image, Acts::Patch, "the image of the sidecar"),
     setting("init-image", Values::Image, Acts::Patch, "the image of `selvedge-init`"),
     setting(
@@ -185,6 +185,12 @@ pub const SETTINGS: [Setting; 33] = [
         "how long an opaque connection may last; `0s`: for good",
     ),
     setting(
+        "max-connection-age",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_MAX_CONNECTION_AGE"),
+        "how old a connection may be, whatever is in progress on it; `0s`: for good",
+    ),
+    setting(
         "certificate-ttl",
         Values::Time,
         Acts::Proxy("SELVEDGE_CERTIFICATE_TTL"),
@@ -194,7 +200,7 @@ pub const SETTINGS: [Setting; 33] = [
         "max-connections",
         Values::Number(1, u32::MAX as u64),
         Acts::Proxy("SELVEDGE_MAX_CONNECTIONS"),
-        "connections that clients may have open, in and out together",
+        "connections that clients may have open in each direction",
     ),
     setting(
         "max-streams",

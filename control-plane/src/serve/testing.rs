@@ -36,6 +36,7 @@ pub(crate) fn add_workload(mesh: &mut Mesh, name: &str, account: &str) {
         ports: vec![8080],
         policy: InboundPolicy::default(),
         protocols: Default::default(),
+        app_connections: Default::default(),
         labels: Default::default(),
     };
     mesh.workloads.insert(name, Arc::new(workload));

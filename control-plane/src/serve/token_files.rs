@@ -156,6 +156,7 @@ mod tests {
             ports: vec![9080],
             policy: InboundPolicy::default(),
             protocols: Default::default(),
+            app_connections: Default::default(),
             labels: Default::default(),
         })
     }

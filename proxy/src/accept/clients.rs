@@ -1,49 +1,247 @@
-//! How many connections clients may have open.
+//! How many connections clients may have open, and whose is closed where there are too many.
 //!
 //! Each connection of a client's may need another one to an endpoint. Without a limit a process would run out
-//! of files in the middle of requests, where the failure looks like an endpoint's; with it, whoever comes
-//! when there are too many is turned away at the door.
+//! of files in the middle of requests, where the failure looks like an endpoint's. So each direction has places of its
+//! own: whoever comes in, the app's way out stays open.
+//!
+//! Anybody can come in, and of a *newcomer* nothing is known. So that strangers keep nobody out who has a certificate,
+//! - a quarter of the places is for newcomers and mesh peers alone: a plain client that would take one is turned away;
+//! - where all are taken, the newcomer is let in that comes last: the oldest other newcomer goes, who has had the most
+//!   time to say who it is, or a plain client without a request in progress.
+//!
+//! Only plain clients with requests in progress and mesh peers keep their places whatever happens.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::VecDeque,
+    rc::{Rc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::Notify;
 
-/// The share of the files that a process may have open, which is for clients' connections: three of five.
-/// The rest is for connections to endpoints, which idle clients do not need.
-const SHARE: (u64, u64) = (3, 5);
+use super::Direction;
+use crate::{
+    budget::{Budget, Held},
+    serve::Watch,
+};
+
+/// The share of the files that a process may have open, which is for clients' connections of each direction: three of
+/// ten. The rest is for connections to endpoints, which idle clients do not need.
+const SHARE: (u64, u64) = (3, 10);
+
+/// How many plain clients are looked at for one without a request, at the most.
+const LOOKS: usize = 64;
 
 /// Connections of clients, of all workers.
 #[derive(Debug)]
 pub struct Clients {
+    /// In each direction.
     limit: usize,
-    open: AtomicUsize,
+    /// By direction.
+    open: [AtomicUsize; 2],
+    /// Plain clients' that have come in.
+    plain: AtomicUsize,
+}
+
+/// How far a client that comes in has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is known of it.
+    New,
+    /// Without a certificate.
+    Plain,
+    /// A mesh peer's; or our own app's, which goes out.
+    Known,
+    /// Its place is another's.
+    Gone,
 }
 
 /// One connection of a client's, as long as this lives.
 #[derive(Debug)]
-pub struct Client(Arc<Clients>);
+pub struct Client {
+    clients: Arc<Clients>,
+    direction: Direction,
+    stage: Cell<Stage>,
+    told: Notify,
+    /// What it is to whoever serves HTTP on it.
+    watch: OnceCell<Arc<Watch>>,
+    /// What its hello holds that has not ended.
+    hello: RefCell<Option<Held>>,
+}
+
+/// The clients of one worker that may have to go.
+#[derive(Debug)]
+pub struct Doors {
+    clients: Arc<Clients>,
+    /// The oldest first.
+    newcomers: RefCell<VecDeque<Weak<Client>>>,
+    plain: RefCell<VecDeque<Weak<Client>>>,
+}
 
 impl Clients {
-    /// At most `limit`; `None`: as many as the limit of open files suggests.
+    /// At most `limit` in each direction; `None`: as many as the limit of open files suggests.
     pub fn new(limit: Option<u32>) -> Self {
         let limit = limit.map_or_else(usual, u64::from);
-        Self { limit: usize::try_from(limit).unwrap_or(usize::MAX), open: AtomicUsize::new(0) }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { limit, open: Default::default(), plain: AtomicUsize::new(0) }
+    }
+
+    /// How many plain clients may come in.
+    fn most_plain(&self) -> usize {
+        (self.limit - self.limit / 4).max(1)
+    }
+}
+
+/// Counts one more, if there is room.
+fn enter(open: &AtomicUsize, limit: usize) -> bool {
+    let one_more = |open| (open < limit).then_some(open + 1);
+    open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+}
+
+impl Doors {
+    /// Nobody's yet.
+    pub fn new(clients: Arc<Clients>) -> Self {
+        Self { clients, newcomers: RefCell::default(), plain: RefCell::default() }
     }
 
     /// One more; `None`: there are too many.
-    pub fn enter(self: &Arc<Self>) -> Option<Client> {
-        let one_more = |open| (open < self.limit).then_some(open + 1);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Client(Arc::clone(self)))
+    pub fn enter(&self, direction: Direction) -> Option<Rc<Client>> {
+        let (open, limit) = (&self.clients.open[direction as usize], self.clients.limit);
+        while !enter(open, limit) {
+            if direction == Direction::Outbound || !(self.dismiss_newcomer() || self.dismiss_plain()) {
+                return None;
+            }
+        }
+        let stage = if direction == Direction::Inbound { Stage::New } else { Stage::Known };
+        let (clients, stage) = (Arc::clone(&self.clients), Cell::new(stage));
+        let client = Rc::new(Client {
+            clients,
+            direction,
+            stage,
+            told: Notify::new(),
+            watch: OnceCell::new(),
+            hello: RefCell::default(),
+        });
+        if direction == Direction::Inbound {
+            keep(&self.newcomers, &client);
+        }
+        Some(client)
+    }
+
+    /// A newcomer turns out to be a plain client. `false`: there is no place for one, and it must go.
+    pub fn is_plain(&self, client: &Rc<Client>) -> bool {
+        if client.stage.get() != Stage::New {
+            return true;
+        }
+        while !enter(&self.clients.plain, self.clients.most_plain()) {
+            if !self.dismiss_plain() {
+                return false;
+            }
+        }
+        client.stage.set(Stage::Plain);
+        keep(&self.plain, client);
+        true
+    }
+
+    /// Has the oldest newcomer go. `false`: there is none.
+    pub fn dismiss_newcomer(&self) -> bool {
+        loop {
+            let Some(oldest) = self.newcomers.borrow_mut().pop_front() else { return false };
+            if let Some(oldest) = oldest.upgrade().filter(|client| client.stage.get() == Stage::New) {
+                oldest.dismiss();
+                return true;
+            }
+        }
+    }
+
+    /// Has a plain client without a request go, of those that were not looked at last. `false`: there is none.
+    fn dismiss_plain(&self) -> bool {
+        let mut plain = self.plain.borrow_mut();
+        for _ in 0..LOOKS.min(plain.len()) {
+            let Some(next) = plain.pop_front() else { return false };
+            let Some(client) = next.upgrade().filter(|client| client.stage.get() == Stage::Plain) else {
+                continue;
+            };
+            if client.is_idle() {
+                client.dismiss();
+                return true;
+            }
+            plain.push_back(next);
+        }
+        false
+    }
+}
+
+/// Adds `client` to those that may have to go. Those that have gone by themselves are forgotten now and then.
+fn keep(among: &RefCell<VecDeque<Weak<Client>>>, client: &Rc<Client>) {
+    let mut among = among.borrow_mut();
+    if among.len() == among.capacity() {
+        among.retain(|client| client.strong_count() > 0);
+    }
+    among.push_back(Rc::downgrade(client));
+}
+
+impl Client {
+    /// It has proven who it is.
+    pub fn is_known(&self) {
+        if self.stage.get() == Stage::New {
+            self.stage.set(Stage::Known);
+        }
+    }
+
+    /// It speaks HTTP, and has requests in progress as `watch` says.
+    pub fn is_watched(&self, watch: &Arc<Watch>) {
+        // Once: a connection is served once.
+        let _ = self.watch.set(Arc::clone(watch));
+    }
+
+    /// So many bytes more of its hello have come.
+    pub fn says(&self, budget: &Arc<Budget>, more: usize) {
+        let mut hello = self.hello.borrow_mut();
+        let held = hello.get_or_insert_with(|| Held::new(budget));
+        held.set(held.bytes() + more);
+    }
+
+    /// Its hello is over.
+    pub fn has_said(&self) {
+        self.hello.take();
+    }
+
+    /// Completes when it has to go, because others need its place.
+    pub async fn dismissed(&self) {
+        self.told.notified().await;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.watch.get().is_some_and(|watch| watch.in_progress() == 0)
+    }
+
+    fn dismiss(&self) {
+        self.leave();
+        self.told.notify_one();
+    }
+
+    /// Gives its places back.
+    fn leave(&self) {
+        self.has_said();
+        let stage = self.stage.replace(Stage::Gone);
+        if stage == Stage::Plain {
+            self.clients.plain.fetch_sub(1, Ordering::Relaxed);
+        }
+        if stage != Stage::Gone {
+            self.clients.open[self.direction as usize].fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.leave();
     }
 }
 
@@ -63,23 +261,87 @@ fn usual() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::serve::{Patience, UnderWay};
+
+    fn doors(limit: u32) -> Doors {
+        Doors::new(Arc::new(Clients::new(Some(limit))))
+    }
+
+    fn newcomer(doors: &Doors) -> Rc<Client> {
+        doors.enter(Direction::Inbound).expect("a place")
+    }
+
+    /// A plain client, and what makes it busy.
+    fn plain(doors: &Doors) -> (Rc<Client>, Arc<Watch>) {
+        let client = newcomer(doors);
+        assert!(doors.is_plain(&client));
+        let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+        client.is_watched(&watch);
+        (client, watch)
+    }
+
+    fn has_to_go(client: &Client) -> bool {
+        client.dismissed().now_or_never().is_some()
+    }
 
     #[test]
-    fn who_leaves_makes_room() {
-        let clients = Arc::new(Clients::new(Some(1)));
-        let first = clients.enter().unwrap();
-        assert!(clients.enter().is_none());
+    fn who_leaves_makes_room_and_each_direction_has_its_own() {
+        let doors = doors(1);
+        let first = doors.enter(Direction::Outbound).unwrap();
+        assert!(doors.enter(Direction::Outbound).is_none());
+        let peer = newcomer(&doors);
+        peer.is_known();
+        assert!(doors.enter(Direction::Inbound).is_none(), "a mesh peer keeps its place");
 
         drop(first);
 
-        assert!(clients.enter().is_some());
+        assert!(doors.enter(Direction::Outbound).is_some());
+    }
+
+    #[test]
+    fn the_oldest_newcomer_goes_and_mesh_peers_stay() {
+        let doors = doors(4);
+        let peer = newcomer(&doors);
+        peer.is_known();
+        let silent = [newcomer(&doors), newcomer(&doors), newcomer(&doors)];
+
+        let next = [newcomer(&doors), newcomer(&doors)];
+
+        assert_eq!(silent.each_ref().map(|client| has_to_go(client)), [true, true, false]);
+        assert!(!has_to_go(&peer) && !next.iter().any(|client| has_to_go(client)));
+    }
+
+    #[test]
+    fn plain_clients_leave_a_quarter_and_the_idle_ones_go_first() {
+        let doors = doors(4);
+        let (busy, watch) = plain(&doors);
+        let _request = UnderWay::of(&watch);
+        let (idle, _) = plain(&doors);
+        let (other, watch) = plain(&doors);
+        let _another = UnderWay::of(&watch);
+
+        let (last, watch) = plain(&doors);
+        let _more = UnderWay::of(&watch);
+        assert_eq!(
+            [&busy, &idle, &other, &last].map(|client| has_to_go(client)),
+            [false, true, false, false]
+        );
+
+        let one_more = newcomer(&doors);
+        assert!(!doors.is_plain(&one_more), "nobody is idle, and the rest is for mesh peers");
+        drop(one_more);
+        newcomer(&doors).is_known();
     }
 
     #[test]
     fn the_usual_limit_leaves_files_for_connections_to_endpoints() {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
 
-        assert!(Clients::new(None).limit as u64 <= files / 5 * 3);
+        assert!(Clients::new(None).limit as u64 <= files / 10 * 3);
     }
 }

@@ -23,12 +23,13 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use clients::{Clients, raise_open_files};
+pub use clients::{Client, Clients, Doors, raise_open_files};
 pub use original::Original;
 
 use crate::{
     error::{Failure, Reason},
     inbound, outbound,
+    rarely::rarely,
     step::{Request, Step},
     telemetry,
     worker::{Shared, Worker},
@@ -182,12 +183,11 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
     ) {
         while self.tasks.try_join_next().is_some() {}
         let worker = Rc::clone(&self.worker);
-        let Some(client) = worker.clients.enter() else {
+        let Some(client) = worker.doors.enter(direction) else {
             worker.metrics.connection_refused(direction.into(), false, Reason::Overflow);
             tracing::debug!(%peer, "connection refused: there are as many as --max-connections allows");
             return original::reset(&socket);
         };
-        let on_end = (on_end, client);
         // The app is beside us; a peer may be cut off from us.
         if direction == Direction::Inbound
             && let Err(error) = worker.settings.liveness.watch(&socket)
@@ -217,7 +217,7 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
             Direction::Outbound => {
                 let path = self.outbound.clone();
                 self.tasks.spawn_local(async move {
-                    let _on_end = (on_end, open);
+                    let _on_end = (on_end, open, client);
                     outbound::connection(worker, path, socket, arrival).await;
                 });
             }
@@ -225,7 +225,15 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
                 let path = self.inbound.clone();
                 self.tasks.spawn_local(async move {
                     let _on_end = (on_end, open);
-                    inbound::connection(worker, path, socket, arrival).await;
+                    let carried = inbound::connection(Rc::clone(&worker), path, socket, arrival, Rc::clone(&client));
+                    tokio::select! {
+                        biased;
+                        () = carried => {}
+                        () = rarely(client.dismissed()) => {
+                            worker.metrics.connection_refused(direction.into(), false, Reason::Overflow);
+                            tracing::debug!(%peer, "connection closed: others need its place (--max-connections)");
+                        }
+                    }
                 });
             }
         }

@@ -76,6 +76,27 @@ pub(crate) fn refusal(worker: &Worker, port: u16, identity: Option<&SpiffeId>) -
     }
 }
 
+/// Completes when a policy that comes into force later does not let such a client in, and requests are in progress,
+/// as `in_progress` says. Without any, the next request is refused, and its client told why.
+pub(crate) async fn forbidden_meanwhile(
+    worker: &Worker,
+    port: u16,
+    identity: Option<&SpiffeId>,
+    in_progress: impl Fn() -> bool,
+) -> Failure {
+    let mut changed = worker.view.store().subscribe();
+    loop {
+        if changed.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if in_progress()
+            && let Some(failure) = refusal(worker, port, identity)
+        {
+            return failure;
+        }
+    }
+}
+
 /// Completes when a policy, the one in force now or a later one, does not let such a client in.
 pub(crate) async fn forbidden(worker: &Worker, port: u16, identity: Option<&SpiffeId>) -> Failure {
     let mut changed = worker.view.store().subscribe();

@@ -16,11 +16,18 @@ use crate::serve::Pace;
 /// See the module.
 #[derive(Debug)]
 pub struct Arriving {
-    body: Incoming,
-    /// `None`: it comes by HTTP/1, which holds nothing.
-    ledger: Option<Rc<Ledger>>,
+    source: Source,
     /// How slowly it may come; `None`: as slowly as it does.
     pace: Option<Rc<Pace>>,
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+enum Source {
+    /// HTTP/1, which holds nothing.
+    Http1(Incoming),
+    /// HTTP/2, whose connection's account has it at this place.
+    Http2(Rc<Ledger>, usize),
 }
 
 /// Why a body does not come to its end.
@@ -29,6 +36,9 @@ pub enum Interrupted {
     /// Its connection or its stream has ended, or it is not as HTTP requires.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
+    /// Its connection was closed because it held too much that nobody took.
+    #[error("its connection held too much that nobody took")]
+    LetGo,
     /// It did not come fast enough.
     #[error("the request's body came too slowly")]
     Slow,
@@ -37,10 +47,11 @@ pub enum Interrupted {
 impl Arriving {
     /// A body that is not read from yet.
     pub fn new(body: Incoming, ledger: Option<&Rc<Ledger>>, pace: Option<Rc<Pace>>) -> Self {
-        if let Some(ledger) = ledger {
-            ledger.body_begins();
-        }
-        Self { body, ledger: ledger.cloned(), pace }
+        let source = match ledger {
+            None => Source::Http1(body),
+            Some(ledger) => Source::Http2(Rc::clone(ledger), ledger.keep(body)),
+        };
+        Self { source, pace }
     }
 
     /// The pace that it has to keep.
@@ -57,7 +68,14 @@ impl Body for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
-        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+        let polled = match &mut self.source {
+            Source::Http1(body) => Pin::new(body).poll_frame(cx),
+            Source::Http2(ledger, place) => match ledger.with(*place, |body| Pin::new(body).poll_frame(cx)) {
+                Some(polled) => polled,
+                None => return Poll::Ready(Some(Err(Interrupted::LetGo))),
+            },
+        };
+        let frame = match polled {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let Some(pace) = &self.pace else { return Poll::Pending };
@@ -68,7 +86,7 @@ impl Body for Arriving {
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            if let Some(ledger) = &self.ledger {
+            if let Source::Http2(ledger, _) = &self.source {
                 ledger.taken(data.len());
             }
             if let Some(pace) = &self.pace {
@@ -79,25 +97,30 @@ impl Body for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.source {
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(ledger, place) => ledger.with(*place, |body| body.is_end_stream()).unwrap_or(false),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.source {
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2(ledger, place) => ledger.with(*place, |body| body.size_hint()).unwrap_or_default(),
+        }
     }
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        if self.ledger.is_none() {
-            return;
-        }
+        let Source::Http2(ledger, place) = &self.source else { return };
         // What has arrived of a body that is given up goes with it: taken, so that the account is right.
-        self.pace = None;
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut *self).poll_frame(&mut cx) {}
-        if let Some(ledger) = &self.ledger {
-            ledger.body_ends();
+        while let Some(Poll::Ready(Some(Ok(frame)))) =
+            ledger.with(*place, |body| Pin::new(body).poll_frame(&mut cx))
+        {
+            ledger.taken(frame.data_ref().map_or(0, Bytes::len));
         }
+        ledger.take(*place);
     }
 }

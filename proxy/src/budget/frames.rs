@@ -4,8 +4,14 @@
 const HEAD: usize = 9;
 
 pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
+pub(super) const GOAWAY: u8 = 7;
 pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
+
+/// The flag of a header block's last frame.
+pub(super) const END_HEADERS: u8 = 4;
 
 /// What a client sends before its first frame.
 const PREFACE: usize = 24;
@@ -22,11 +28,23 @@ pub(super) struct Frames {
     left: usize,
 }
 
-/// A frame that a piece of payload belongs to.
+/// What is seen of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen<'a> {
+    /// Its head, before any of its payload.
+    Head,
+    /// A piece of its payload.
+    Piece(&'a [u8]),
+}
+
+/// A frame's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: u8,
+    pub(super) flags: u8,
     pub(super) stream: u32,
+    /// Bytes of its payload.
+    pub(super) length: usize,
 }
 
 impl Frames {
@@ -40,8 +58,13 @@ impl Frames {
         Self { skip: PREFACE, ..Self::of_server() }
     }
 
-    /// Goes on through `bytes`, and shows each piece of a payload in them.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], mut see: impl FnMut(Frame, &[u8])) {
+    /// Whether no frame has begun that has not ended.
+    pub(super) fn is_between(&self) -> bool {
+        self.skip == 0 && self.seen == 0
+    }
+
+    /// Goes on through `bytes`, and shows each frame's head, and each piece of a payload in them.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], mut see: impl FnMut(Frame, Seen<'_>)) {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
         bytes = &bytes[skipped..];
@@ -54,11 +77,12 @@ impl Frames {
                 if self.seen == HEAD {
                     let [a, b, c, ..] = self.head;
                     self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                    see(self.frame(), Seen::Head);
                 }
             }
             let piece = self.left.min(bytes.len());
             if piece > 0 {
-                see(self.frame(), &bytes[..piece]);
+                see(self.frame(), Seen::Piece(&bytes[..piece]));
                 self.left -= piece;
                 bytes = &bytes[piece..];
             }
@@ -69,8 +93,9 @@ impl Frames {
     }
 
     fn frame(&self) -> Frame {
-        let [_, _, _, kind, _, stream @ ..] = self.head;
-        Frame { kind, stream: u32::from_be_bytes(stream) & !(1 << 31) }
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        Frame { kind, flags, stream: u32::from_be_bytes(stream) & !(1 << 31), length }
     }
 }
 
@@ -100,16 +125,20 @@ mod tests {
             }
             let mut frames = if from_client { Frames::of_client() } else { Frames::of_server() };
 
-            let mut seen: Vec<(Frame, u8)> = Vec::new();
+            let mut seen: Vec<(Frame, Option<u8>)> = Vec::new();
             for piece in bytes.chunks(piece) {
-                frames.pass(piece, |frame, part| seen.extend(part.iter().map(|byte| (frame, *byte))));
+                frames.pass(piece, |frame, part| match part {
+                    Seen::Head => seen.push((frame, None)),
+                    Seen::Piece(part) => seen.extend(part.iter().map(|byte| (frame, Some(*byte)))),
+                });
             }
+            prop_assert!(frames.is_between());
 
             let expected: Vec<_> = sent
                 .iter()
                 .flat_map(|(kind, stream, payload)| {
-                    let frame = Frame { kind: *kind, stream: *stream };
-                    payload.iter().map(move |byte| (frame, *byte))
+                    let frame = Frame { kind: *kind, flags: 0, stream: *stream, length: payload.len() };
+                    std::iter::once((frame, None)).chain(payload.iter().map(move |byte| (frame, Some(*byte))))
                 })
                 .collect();
             prop_assert_eq!(seen, expected);

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -15,7 +16,10 @@ use tokio::{
 
 use super::{
     Action, Ledger, PATIENCE, SHARE,
-    frames::{DATA, Frames, RST_STREAM, WINDOW_UPDATE},
+    calm::Calm,
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, Frame, Frames, GOAWAY, HEADERS, RST_STREAM, Seen, WINDOW_UPDATE,
+    },
 };
 
 /// How often a connection that is not read from looks whether it may be. A timer only while there is too
@@ -39,8 +43,12 @@ pub enum Side {
 pub struct Guarded<S> {
     inner: S,
     ledger: Rc<Ledger>,
+    side: Side,
+    /// The other side.
+    peer: SocketAddr,
     arriving: Frames,
     leaving: Leaving,
+    calm: Calm,
     pause: Option<Box<Pause>>,
 }
 
@@ -66,14 +74,15 @@ struct Pause {
 }
 
 impl<S> Guarded<S> {
-    /// A connection whose bytes are kept account of in `ledger`.
-    pub fn new(inner: S, ledger: Rc<Ledger>, side: Side) -> Self {
+    /// A connection with `peer` whose bytes are kept account of in `ledger`.
+    pub fn new(inner: S, ledger: Rc<Ledger>, side: Side, peer: SocketAddr) -> Self {
         let (arriving, leaving) = match side {
             Side::Server => (Frames::of_client(), Frames::of_server()),
             Side::Client => (Frames::of_server(), Frames::of_client()),
         };
         let leaving = Leaving { frames: leaving, given_up: [0; GIVEN_UP], oldest: 0, increment: 0, seen: 0 };
-        Self { inner, ledger, arriving, leaving, pause: None }
+        let calm = Calm::new(Instant::now().into_std());
+        Self { inner, ledger, side, peer, arriving, leaving, calm, pause: None }
     }
 
     fn has_room(&self) -> bool {
@@ -97,6 +106,8 @@ impl<S> Guarded<S> {
             }
             if pause.since.elapsed() >= PATIENCE {
                 self.ledger.budget().acted(Action::ClosedConnection);
+                // Whoever does not take a body does not notice that it has broken off.
+                self.ledger.let_go();
                 let what =
                     format!("it held {held} bytes that nobody took while --buffer-budget was exhausted");
                 return Poll::Ready(Err(io::Error::other(what)));
@@ -106,25 +117,64 @@ impl<S> Guarded<S> {
         }
     }
 
-    fn arrived(&mut self, bytes: &[u8]) {
-        let Self { arriving, ledger, leaving, .. } = self;
-        arriving.pass(bytes, |frame, piece| {
-            if frame.kind == DATA {
+    /// Takes account of what has come. The frame that is one too many, if there is one.
+    fn arrived(&mut self, bytes: &[u8]) -> Option<Frame> {
+        let Self { arriving, ledger, leaving, calm, .. } = self;
+        let mut too_many = None;
+        arriving.pass(bytes, |frame, seen| match (seen, frame.kind) {
+            (Seen::Head, kind) => {
+                if matches!(kind, HEADERS | CONTINUATION) {
+                    ledger.head(frame.length, frame.flags & END_HEADERS != 0);
+                }
+                if !calm.arrived(frame, || Instant::now().into_std()) {
+                    too_many = Some(frame);
+                }
+            }
+            (Seen::Piece(piece), DATA) => {
                 ledger.received(piece.len(), leaving.given_up.contains(&frame.stream));
             }
+            _ => {}
         });
+        too_many
     }
 }
 
+impl<S: AsyncWrite + Unpin> Guarded<S> {
+    /// Ends a connection that floods us, of which `frame` is one too many: with GOAWAY, if that can be said at once.
+    fn end(&mut self, cx: &mut Context<'_>, frame: Frame) -> io::Error {
+        let Self { peer, side, .. } = *self;
+        self.ledger.budget().flooded(side);
+        tracing::info!(%peer, ?side, kind = frame.kind, "ended an HTTP/2 connection that sends too many frames that carry nothing");
+        if self.leaving.frames.is_between() {
+            let highest = if side == Side::Server { self.calm.highest() } else { 0 };
+            let goaway = goaway(highest);
+            // Who takes nothing is told nothing.
+            let mut inner = Pin::new(&mut self.inner);
+            if let Poll::Ready(Ok(_)) = inner.as_mut().poll_write(cx, &goaway) {
+                let _ = inner.poll_flush(cx);
+            }
+        }
+        io::Error::other("it sent too many frames that carry nothing")
+    }
+}
+
+/// RFC 9113, section 6.8: a GOAWAY frame with ENHANCE_YOUR_CALM.
+fn goaway(last_stream: u32) -> [u8; 17] {
+    const ENHANCE_YOUR_CALM: u8 = 0xb;
+    let [a, b, c, d] = last_stream.to_be_bytes();
+    [0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, ENHANCE_YOUR_CALM]
+}
+
 impl Leaving {
-    fn pass(&mut self, bytes: &[u8], ledger: &Ledger) {
+    fn pass(&mut self, bytes: &[u8], ledger: &Ledger, calm: &mut Calm) {
         let Self { frames, given_up, oldest, increment, seen } = self;
-        frames.pass(bytes, |frame, piece| match frame.kind {
-            RST_STREAM if !given_up.contains(&frame.stream) => {
+        frames.pass(bytes, |frame, part| match (part, frame.kind) {
+            (Seen::Head, RST_STREAM) if !given_up.contains(&frame.stream) => {
                 given_up[*oldest] = frame.stream;
                 *oldest = (*oldest + 1) % GIVEN_UP;
             }
-            WINDOW_UPDATE if frame.stream == 0 => {
+            (Seen::Head, _) => calm.sent(frame),
+            (Seen::Piece(piece), WINDOW_UPDATE) if frame.stream == 0 => {
                 for byte in piece {
                     *increment = *increment << 8 | u32::from(*byte);
                     *seen += 1;
@@ -139,7 +189,7 @@ impl Leaving {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ledger.is_cut(cx.waker()) {
@@ -148,8 +198,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         ready!(this.poll_room(cx))?;
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
-        this.arrived(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
+        match this.arrived(&buf.filled()[before..]) {
+            None => Poll::Ready(Ok(())),
+            Some(frame) => Poll::Ready(Err(this.end(cx, frame))),
+        }
+    }
+}
+
+impl<S> Drop for Guarded<S> {
+    fn drop(&mut self) {
+        self.ledger.close();
     }
 }
 
@@ -157,7 +215,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
-        this.leaving.pass(&buf[..written], &this.ledger);
+        this.leaving.pass(&buf[..written], &this.ledger, &mut this.calm);
         Poll::Ready(Ok(written))
     }
 
@@ -179,7 +237,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         let mut left = written;
         for buf in bufs {
             let part = left.min(buf.len());
-            this.leaving.pass(&buf[..part], &this.ledger);
+            this.leaving.pass(&buf[..part], &this.ledger, &mut this.calm);
             left -= part;
         }
         Poll::Ready(Ok(written))
@@ -211,7 +269,7 @@ mod tests {
         let budget = Arc::new(Budget::new(budget));
         let ledger = Ledger::new(&budget, WINDOW);
         let (mut client, server) = duplex(1 << 20);
-        let mut server = Guarded::new(server, Rc::clone(&ledger), Side::Server);
+        let mut server = Guarded::new(server, Rc::clone(&ledger), Side::Server, ([127, 0, 0, 1], 1).into());
         server.write_all(&frame(WINDOW_UPDATE, 0, &(WINDOW - 65_535).to_be_bytes())).await.unwrap();
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         (client, server, ledger, budget)
@@ -234,7 +292,7 @@ mod tests {
         let (mut client, mut server, ledger, _) = guarded(1000).await;
         ledger.body_begins();
 
-        client.write_all(&frame(1, 1, &[0; 50])).await.unwrap();
+        client.write_all(&frame(4, 0, &[0; 48])).await.unwrap();
         client.write_all(&frame(DATA, 1, &[0; 300])).await.unwrap();
         read(&mut server);
         assert_eq!(ledger.held(), 300);
@@ -268,6 +326,58 @@ mod tests {
         tokio::time::advance(LOOK).await;
         assert!(read(&mut server).is_none());
         assert!(ledger.held() > 1000, "it is read from again");
+    }
+
+    #[tokio::test]
+    async fn a_flood_ends_with_a_word_and_is_counted() {
+        let (mut client, mut server, _, budget) = guarded(1000).await;
+        client.write_all(&frame(HEADERS, 5, &[0; 5])).await.unwrap();
+        client.write_all(&frame(6, 0, &[0; 8]).repeat(1_001)).await.unwrap();
+
+        assert!(read(&mut server).unwrap().to_string().contains("too many frames"));
+
+        drop(server);
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert!(told.ends_with(&frame(GOAWAY, 0, &[0, 0, 0, 5, 0, 0, 0, 0xb])), "{told:?}");
+        assert_eq!(budget.floods().map(|(_, count)| count).collect::<Vec<_>>(), [1, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_ends_while_it_is_waited_for() {
+        let (_client, mut server, ledger, _) = guarded(1000).await;
+        assert!(read(&mut server).is_none());
+        let mut buffer = [0];
+        let mut reading = std::pin::pin!(server.read(&mut buffer));
+        assert!(reading.as_mut().now_or_never().is_none());
+        let cutting = async {
+            tokio::task::yield_now().await;
+            ledger.cut();
+        };
+
+        let (end, ()) = tokio::join!(reading, cutting);
+
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_has_not_ended_is_held() {
+        let (mut client, mut server, ledger, budget) = guarded(1000).await;
+        client.write_all(&frame(HEADERS, 1, &[0; 600])).await.unwrap();
+        client.write_all(&frame(CONTINUATION, 1, &[0; 700])).await.unwrap();
+        assert!(read(&mut server).is_none());
+        assert!(budget.is_exhausted());
+        assert_eq!(ledger.held(), 1300);
+
+        let last = [&[0, 0, 1, CONTINUATION, END_HEADERS, 0, 0, 0, 1, 0][..]].concat();
+        client.write_all(&last).await.unwrap();
+        assert!(read(&mut server).is_none());
+        assert_eq!((ledger.held(), budget.held()), (0, 0));
+
+        client.write_all(&frame(HEADERS, 3, &[0; 600])).await.unwrap();
+        assert!(read(&mut server).is_none());
+        drop((server, ledger));
+        assert_eq!(budget.held(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,9 @@ use std::{
     task::Waker,
 };
 
+use hyper::body::Incoming;
+use tokio::sync::Notify;
+
 use super::Budget;
 
 /// The default connection window (RFC 9113, section 6.9.2): what the first update does not have to add.
@@ -31,6 +34,14 @@ pub struct Ledger {
     cut: Cell<bool>,
     /// Who waits for more bytes.
     reader: RefCell<Option<Waker>>,
+    /// The bodies themselves, each at its place, so that they can be let go whoever has them to read from.
+    kept: RefCell<Vec<Option<Incoming>>>,
+    /// Places that are free.
+    free: RefCell<Vec<usize>>,
+    /// Bytes of a head that has not come to its end; there is one at the most.
+    head: Cell<u64>,
+    /// Its bytes' stream has gone.
+    closed: Notify,
 }
 
 impl Ledger {
@@ -43,6 +54,10 @@ impl Ledger {
             bodies: Cell::new(0),
             cut: Cell::new(false),
             reader: RefCell::default(),
+            kept: RefCell::default(),
+            free: RefCell::default(),
+            head: Cell::new(0),
+            closed: Notify::new(),
         })
     }
 
@@ -69,7 +84,27 @@ impl Ledger {
 
     /// Bytes that it holds.
     pub fn held(&self) -> u64 {
-        self.held.get()
+        self.held.get() + self.head.get()
+    }
+
+    /// Completes when the connection has been closed: once, and for one who waits.
+    pub(crate) async fn closed(&self) {
+        self.closed.notified().await;
+    }
+
+    /// The connection is closed.
+    pub(super) fn close(&self) {
+        self.closed.notify_one();
+    }
+
+    /// A part of a head has come, and perhaps its last.
+    pub(super) fn head(&self, bytes: usize, ends: bool) {
+        if ends {
+            self.budget.remove(self.head.take());
+        } else {
+            self.head.set(self.head.get() + bytes as u64);
+            self.budget.add(bytes as u64);
+        }
     }
 
     /// What it draws on.
@@ -99,13 +134,48 @@ impl Ledger {
         self.set(self.held.get().min(most));
     }
 
-    /// One more body is arriving.
+    /// One more body is arriving. Returns its place.
+    pub(super) fn keep(&self, body: Incoming) -> usize {
+        self.body_begins();
+        let mut kept = self.kept.borrow_mut();
+        match self.free.borrow_mut().pop() {
+            Some(place) => {
+                kept[place] = Some(body);
+                place
+            }
+            None => {
+                kept.push(Some(body));
+                kept.len() - 1
+            }
+        }
+    }
+
+    /// What `act` makes of the body at `place`; `None`: it has been let go.
+    pub(super) fn with<T>(&self, place: usize, act: impl FnOnce(&mut Incoming) -> T) -> Option<T> {
+        self.kept.borrow_mut()[place].as_mut().map(act)
+    }
+
+    /// The body at `place` has ended or was given up.
+    pub(super) fn take(&self, place: usize) {
+        let body = self.kept.borrow_mut()[place].take();
+        self.free.borrow_mut().push(place);
+        drop(body);
+        self.body_ends();
+    }
+
+    /// Lets go of everything that is held: its connection ends, and whoever has a body of it does not read.
+    pub(super) fn let_go(&self) {
+        let bodies: Vec<Incoming> = self.kept.borrow_mut().iter_mut().filter_map(Option::take).collect();
+        drop(bodies);
+        self.set(0);
+    }
+
     pub(super) fn body_begins(&self) {
         self.bodies.set(self.bodies.get() + 1);
     }
 
     /// A body has ended or was given up. Without any, there is nothing to hold data for.
-    pub(super) fn body_ends(&self) {
+    fn body_ends(&self) {
         self.bodies.set(self.bodies.get() - 1);
         if self.bodies.get() == 0 {
             self.set(0);
@@ -121,7 +191,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.budget.remove(self.held.get());
+        self.budget.remove(self.held());
     }
 }
 

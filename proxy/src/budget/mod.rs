@@ -11,11 +11,14 @@
 //!   for [`PATIENCE`], it is closed: its peer may be waiting for something that stands behind it.
 //!
 //! So memory is bounded by the budget and a share for each connection, whose number is limited too. HTTP/1
-//! needs no ledger: it is read only when somebody takes the body, so it holds one read buffer.
+//! needs no ledger: it is read only when somebody takes the body, so it holds one read buffer. Heads that have not ended
+//! count too ([`Held`]), and so do the first bytes of TLS; the oldest of them is given up first.
 
 mod arriving;
+mod calm;
 mod frames;
 mod guarded;
+mod held;
 mod ledger;
 
 use std::{
@@ -27,6 +30,7 @@ pub use self::{
     arriving::{Arriving, Interrupted},
     guarded::Guarded,
     guarded::Side,
+    held::{Counted, Held},
     ledger::Ledger,
 };
 
@@ -61,18 +65,26 @@ impl Action {
     }
 }
 
+/// Whether `error` is h2's own answer to a flood: rapid resets, heads without end, and what else it counts by itself.
+pub(crate) fn is_flood(error: &hyper::Error) -> bool {
+    let http2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    http2.is_some_and(|http2| http2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !http2.is_remote())
+}
+
 /// What the process may hold, and what it does. Shared by all threads.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
     held: AtomicU64,
     actions: [AtomicU64; Action::ALL.len()],
+    /// Connections that were ended because of what the other side sent, by which side we are.
+    floods: [AtomicU64; 2],
 }
 
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(limit: u64) -> Self {
-        Self { limit, held: AtomicU64::new(0), actions: Default::default() }
+        Self { limit, held: AtomicU64::new(0), actions: Default::default(), floods: Default::default() }
     }
 
     /// Whether more is held than there should be.
@@ -88,6 +100,16 @@ impl Budget {
     /// Notes that something was done about too much.
     pub fn acted(&self, action: Action) {
         self.actions[action as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a connection was ended that flooded us, of which we are this side.
+    pub(crate) fn flooded(&self, side: Side) {
+        self.floods[side as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections were ended that flooded us: by clients, and by servers.
+    pub fn floods(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ["client", "server"].into_iter().zip(&self.floods).map(|(from, n)| (from, n.load(Ordering::Relaxed)))
     }
 
     /// How often each thing was done.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, StatusCode};
 use hyper::{
     body::Incoming,
     client::conn::http1::{Builder, SendRequest},
@@ -17,23 +17,33 @@ use selvedge_api::wire;
 
 use super::{
     Failure, FreshConnection, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite,
-    tls::{Lifetime, while_allowed},
-    waiting::Waiting,
+    tls::Lifetime, waiting::Waiting,
 };
 use crate::{
     balance::Held,
     bind::Target,
     body::Body,
     fields::Framing,
-    upgrade::{Server, WebSocket},
+    seldom,
+    upgrade::{Far, WebSocket},
 };
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept, unless the
 /// backend's policy says. Shorter than the keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
 const IDLE_PLAIN: Duration = Duration::from_secs(4);
 
+/// How long a connection to an app or an endpoint without a sidecar may have been idle for a request that must not be
+/// sent twice (RFC 9110, section 9.2.2): what a server closes meanwhile nobody could try again. Shorter than any usual
+/// keep-alive (gunicorn closes after 2 s).
+const IDLE_UNSAFE: Duration = Duration::from_secs(1);
+
+/// After so long a silence, it is looked whether the other side has closed the connection before it is used again.
+pub(super) const DOUBTFUL: Duration = Duration::from_millis(50);
+
 /// How long an idle connection between sidecars is kept, unless the backend's policy says.
 pub(super) const IDLE_MESH: Duration = Duration::from_secs(60);
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// How often a connection that is coming back is looked at again before it is given up.
 const READY_LOOKS: usize = 4;
@@ -58,6 +68,8 @@ struct Connection {
     sender: SendRequest<Body>,
     pool: Weak<Pool>,
     lifetime: Lifetime,
+    /// Whether a request is in progress on it.
+    in_use: Rc<Cell<bool>>,
     idle_since: Instant,
     /// How long it may be idle.
     idle: Duration,
@@ -77,6 +89,7 @@ impl Lease {
             && self.0.left != Some(0)
         {
             self.0.idle_since = now;
+            self.0.in_use.set(false);
             pool.http1.idle.borrow_mut().push(self.0);
             pool.http1.waiting.wake_one();
         }
@@ -90,8 +103,19 @@ impl Connection {
             && self.lifetime.lasts(now)
     }
 
+    /// Whether it has been idle for no longer than a request allows.
+    fn suits(&self, is_idempotent: bool, now: Instant) -> bool {
+        is_idempotent
+            || self.lifetime.standing().is_some()
+            || now.duration_since(self.idle_since) < IDLE_UNSAFE
+    }
+
     /// Whether it can take a request, after giving its task a few chances to finish with the last one.
-    async fn ready(&mut self) -> bool {
+    async fn ready(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.idle_since) >= DOUBTFUL {
+            // The runtime asks the kernel what has happened before we go on: its task has seen an end by then.
+            tokio::task::yield_now().await;
+        }
         for _ in 0..READY_LOOKS {
             if self.sender.is_ready() {
                 return true;
@@ -110,11 +134,13 @@ impl Connections {
         self.idle.borrow_mut().retain(|connection| connection.usable(now));
     }
 
-    async fn take(&self) -> Option<Box<Connection>> {
+    /// One that is not needed longest, for a request that may be sent again or not.
+    async fn take(&self, is_idempotent: bool) -> Option<Box<Connection>> {
         let now = Instant::now();
         loop {
             let mut connection = self.idle.borrow_mut().pop()?;
-            if connection.usable(now) && connection.ready().await {
+            if connection.usable(now) && connection.suits(is_idempotent, now) && connection.ready(now).await {
+                connection.in_use.set(true);
                 return Some(connection);
             }
         }
@@ -156,14 +182,15 @@ pub(super) fn send(
     async move {
         rewrite::for_http1(&mut request, target.identity.is_some())?;
         let asked = WebSocket::is_asked_by(&request);
+        let idempotent = request.method().is_idempotent();
         let fresh = target.identity.is_none() && FreshConnection::is_needed_by(&request);
         loop {
             let in_turn = fresh || (terms.circuit.is_some() && pool.http1.waiting.is_busy());
-            let kept = if in_turn { None } else { pool.http1.take().await };
+            let kept = if in_turn { None } else { pool.http1.take(idempotent).await };
             let (mut connection, reused) = match kept {
                 Some(connection) => (connection, true),
                 // Boxed: a handshake is seldom, and its future is much larger than a request's.
-                None => match Box::pin(open_or_wait(pool, target, settings, terms)).await {
+                None => match Box::pin(open_or_wait(pool, target, settings, terms, idempotent)).await {
                     Ok(connection) => connection,
                     Err(failure) => {
                         rewrite::take_back(&mut request);
@@ -200,6 +227,7 @@ async fn open_or_wait(
     target: &Target,
     settings: &Settings,
     terms: &Terms<'_>,
+    idempotent: bool,
 ) -> Result<(Box<Connection>, bool), Failure> {
     let connections = &pool.http1;
     let _pending = terms.pending(target)?;
@@ -210,7 +238,7 @@ async fn open_or_wait(
             return Ok((Box::new(opened), false));
         }
         connections.waiting.wait().await;
-        if let Some(kept) = connections.take().await {
+        if let Some(kept) = connections.take(idempotent).await {
             return Ok((kept, true));
         }
     }
@@ -228,11 +256,14 @@ fn received(
         let what = format!("{} switched to a protocol that the request did not ask for", target.dial);
         return Err(Failure::new(Reason::Protocol, what).into());
     }
+    if let Some(said) = keep_alive(response.headers()).filter(|_| target.identity.is_none()) {
+        connection.idle = connection.idle.min(said);
+    }
     let (mut response, framing) = answer(target, response, None)?;
     if switched {
         WebSocket::announce(response.headers_mut());
-        if let Some(peer) = connection.lifetime.peer() {
-            response.extensions_mut().insert(Server(Arc::clone(peer)));
+        if let Some(standing) = connection.lifetime.standing() {
+            response.extensions_mut().insert(Far(Arc::clone(standing)));
         }
     } else {
         connection.left = match framing {
@@ -242,6 +273,18 @@ fn received(
         response.body_mut().end().lease = Some(super::Lease::Http1(Lease(connection)));
     }
     Ok(response)
+}
+
+/// How long a server says that it keeps the connection (`Keep-Alive: timeout=5`, RFC 2068, section 19.7.1.1), less
+/// what a request may take to get there.
+fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
+    let parameters = seldom::get(headers, &KEEP_ALIVE)?.to_str().ok()?;
+    let seconds = parameters.split(',').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().parse::<u32>().ok())?
+    })?;
+    let promised = Duration::from_secs(seconds.into());
+    Some(promised.saturating_sub(Duration::from_secs(1)).max(promised / 2))
 }
 
 async fn open(
@@ -262,21 +305,46 @@ async fn open(
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
     let open = super::opened(target, settings);
-    let (live, peer) = (settings.live.clone(), opened.lifetime.peer().cloned());
+    let standing = opened.lifetime.standing().cloned();
+    let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
+    let in_use = Rc::new(Cell::new(true));
+    let is_used = Rc::clone(&in_use);
     tokio::task::spawn_local(async move {
         let _open = (open, place);
-        let driving = connection.with_upgrades();
-        if let Some(Err(error)) = while_allowed(&live, peer.as_ref(), driving).await {
-            tracing::debug!(%dial, %error, "HTTP/1.1 connection ended");
-        }
+        let in_progress = || usize::from(is_used.get());
+        // Dropped either way, and with it what is in progress.
+        let _ = super::carry(connection.with_upgrades(), dial, standing, counted, in_progress).await;
     });
     let usual = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
     Ok(Connection {
         sender,
         pool: Rc::downgrade(pool),
         lifetime: opened.lifetime,
+        in_use,
         idle_since: Instant::now(),
         idle: terms.pool.idle_timeout.unwrap_or(usual),
         left: terms.pool.max_requests_per_connection,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_let_go_before_its_server_closes_it() {
+        for (said, kept) in [
+            ("timeout=5", Some(4_000)),
+            ("max=100, Timeout = 2", Some(1_000)),
+            ("timeout=1", Some(500)),
+            ("timeout=0", Some(0)),
+            ("max=100", None),
+            ("timeout=soon", None),
+        ] {
+            let headers = HeaderMap::from_iter([(KEEP_ALIVE, HeaderValue::from_static(said))]);
+            assert_eq!(keep_alive(&headers), kept.map(Duration::from_millis), "{said}");
+        }
+    }
 }

@@ -20,9 +20,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
 
 use super::{
-    Failure, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite,
-    tls::{Lifetime, while_allowed},
-    waiting::Waiting,
+    Failure, Pool, Reason, SendError, Settings, Terms, answer, failed, http1::DOUBTFUL, rewrite,
+    tls::Lifetime, waiting::Waiting,
 };
 use crate::{
     balance::Held,
@@ -128,6 +127,11 @@ impl Connection {
         self.load.streams.get() < most.max(1) && self.ledger.held() < FULL
     }
 
+    /// Whether it has been without a request for so long that its other side may have ended it unnoticed.
+    fn is_doubtful(&self, now: Instant) -> bool {
+        self.load.streams.get() == 0 && now.duration_since(self.load.idle_since.get()) >= DOUBTFUL
+    }
+
     fn is_idle(&self, now: Instant) -> bool {
         let since = self.load.idle_since.get();
         self.load.streams.get() == 0 && self.idle.is_some_and(|idle| now.duration_since(since) >= idle)
@@ -198,6 +202,14 @@ pub(super) fn send(
             let in_turn = terms.circuit.is_some() && connections.waiting.is_busy();
             let found = if in_turn { None } else { connections.find() };
             let mut connection = match found {
+                Some(connection) if connection.is_doubtful(Instant::now()) => {
+                    // As with HTTP/1.1: its task has seen an end when we go on.
+                    tokio::task::yield_now().await;
+                    if connection.sender.is_closed() {
+                        continue;
+                    }
+                    connection
+                }
                 Some(connection) => connection,
                 // Boxed: seldom, and larger than a request's future.
                 None => match Box::pin(open_or_wait(pool, place, target, settings, terms)).await {
@@ -318,7 +330,7 @@ async fn open_for(
         builder.initial_max_send_streams(USUAL_STREAMS);
     }
     let (sender, connection) = builder
-        .handshake(TokioIo::new(Guarded::new(opened.stream, Rc::clone(&ledger), Side::Client)))
+        .handshake(TokioIo::new(Guarded::new(opened.stream, Rc::clone(&ledger), Side::Client, dial)))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;
     let open = super::opened(target, settings);
@@ -330,9 +342,9 @@ async fn open_for(
         pool: Weak::clone(pool),
         place: wanted.place,
     });
-    let noted = Rc::clone(&load);
-    let (live, peer) = (settings.live.clone(), opened.lifetime.peer().cloned());
-    let cut = Rc::clone(&ledger);
+    let (noted, account) = (Rc::clone(&load), Rc::clone(&ledger));
+    let standing = opened.lifetime.standing().cloned();
+    let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
     tokio::task::spawn_local(async move {
         let _open = open;
         let mut connection = pin!(connection);
@@ -341,10 +353,14 @@ async fn open_for(
             noted.allowed.set(connection.current_max_send_streams());
             ended
         });
-        match while_allowed(&live, peer.as_ref(), carried).await {
-            None => cut.cut(),
-            Some(Err(error)) => tracing::debug!(%dial, %error, "HTTP/2 connection ended"),
-            Some(Ok(())) => {}
+        // hyper is done when nothing new can be sent; what is in progress goes on until the connection is closed.
+        let carried = async {
+            carried.await?;
+            account.closed().await;
+            Ok(())
+        };
+        if super::carry(carried, dial, standing, counted, || noted.streams.get()).await.is_err() {
+            account.cut();
         }
     });
     let connection = Connection {

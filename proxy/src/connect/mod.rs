@@ -43,13 +43,15 @@ use crate::{
     balance::{Circuit, Held, Limit},
     bind::{Slot, Target},
     body::Body,
-    budget::{Budget, Ledger},
+    budget::{Budget, Ledger, Side, is_flood},
     cli::Carrier,
     error::{Failure, Reason},
     fields::{Framing, reserved::FRESH_CONNECTION},
     own_listeners::OwnListeners,
+    rarely::rarely,
     step::{Conn, HttpVersion},
     telemetry::{Direction, Metrics, OpenConnection},
+    trust::{LAST_REQUESTS, Standing},
     upgrade::WebSocket,
 };
 
@@ -138,6 +140,8 @@ pub struct Settings {
     pub own: Arc<OwnListeners>,
     /// Our name in the mark of what may come back.
     pub instance: Instance,
+    /// The oldest that a connection may be, whatever is in progress; `None`: for good.
+    pub max_connection_age: Option<Duration>,
 }
 
 impl Settings {
@@ -293,10 +297,7 @@ impl Pools {
     pub async fn opaque(&self, target: &Arc<Target>, limit: Duration) -> Result<Tunnel, Failure> {
         // Only a sidecar can tell one session from the next.
         let pool = target.identity.is_some().then(|| self.pool(target));
-        match pool
-            .as_ref()
-            .and_then(|pool| pool.tunnels.take(Instant::now(), &self.settings.live, self.settings.liveness))
-        {
+        match pool.as_ref().and_then(|pool| pool.tunnels.take(Instant::now(), self.settings.liveness)) {
             Some(tunnel) => Ok(tunnel),
             None => tunnels::open(pool.as_ref(), target, &self.settings, limit).await,
         }
@@ -309,7 +310,7 @@ impl Pools {
             if let Some(pool) = place {
                 pool.http1.sweep(now);
                 pool.http2.iter().for_each(|connections| connections.sweep(now));
-                pool.tunnels.sweep(now, &self.settings.live);
+                pool.tunnels.sweep(now);
                 if pool.target.strong_count() == 0 {
                     *place = None;
                 }
@@ -364,11 +365,63 @@ async fn open(
         source: settings.source.clone(),
         app: app.into(),
     };
+    let max_age = settings.max_connection_age.map_or(max_age, |oldest| oldest.min(max_age));
     let opened = tls::open(target, &preamble, settings, limit, max_age).await;
     if let (Err(failure), false) = (&opened, target.is_app()) {
         settings.metrics.connection_refused(Direction::Outbound, target.identity.is_some(), failure.reason);
     }
     opened
+}
+
+/// Carries an HTTP connection to its end, or until its peer is no longer allowed; where that is because of a root that
+/// is being replaced, a moment more for requests in progress. `in_progress` says how many there are.
+///
+/// # Errors
+/// Why it was ended.
+async fn carry(
+    connection: impl Future<Output = hyper::Result<()>>,
+    dial: std::net::SocketAddr,
+    standing: Option<Arc<Standing>>,
+    (metrics, budget): (Arc<Metrics>, Arc<Budget>),
+    in_progress: impl Fn() -> usize,
+) -> Result<(), Failure> {
+    let Some(standing) = standing else {
+        ended(dial, connection.await, &budget);
+        return Ok(());
+    };
+    let lost = async {
+        let failure = standing.lost().await;
+        if failure.reason == Reason::Certificate {
+            tokio::time::sleep(LAST_REQUESTS).await;
+        }
+        failure
+    };
+    tokio::select! {
+        biased;
+        end = connection => {
+            ended(dial, end, &budget);
+            Ok(())
+        }
+        failure = rarely(lost) => {
+            let (identity, age, requests) = (&standing.peer.identity, standing.since.elapsed(), in_progress());
+            if requests > 0 {
+                metrics.connection_cut(Direction::Outbound, failure.reason);
+                tracing::info!(%dial, %identity, ?age, requests, %failure, "ended a connection with requests in progress");
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn ended(dial: std::net::SocketAddr, end: hyper::Result<()>, budget: &Budget) {
+    match end {
+        Ok(()) => {}
+        Err(error) if is_flood(&error) => {
+            budget.flooded(Side::Client);
+            tracing::info!(%dial, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection that floods us");
+        }
+        Err(error) => tracing::debug!(%dial, %error, "HTTP connection ended"),
+    }
 }
 
 /// Counts a connection as open until what is returned is dropped. The app's own are not counted: they

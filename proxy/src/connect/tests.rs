@@ -44,6 +44,7 @@ fn pools() -> Pools {
         liveness: Liveness::OFF,
         own: Arc::new(crate::own_listeners::tests::listeners()),
         instance: Instance::random(),
+        max_connection_age: None,
     })
 }
 

@@ -8,8 +8,8 @@ use std::{
 
 use selvedge_api::{preamble, wire};
 use selvedge_certs::{
-    tls::{self, Current, Live},
-    verify::Peer,
+    tls::{self, Live},
+    verify::Role,
 };
 use selvedge_model::Holder;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -17,13 +17,12 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{Settings, stream::Stream};
 use crate::{
-    authorize::{Part, no_longer_allowed, revoked},
+    authorize::{Part, revoked},
     bind::{ClientTls, Target},
     error::{Failure, Reason},
     opaque::ReadAhead,
     own_listeners::Way,
-    rarely::rarely,
-    serve,
+    trust::Standing,
 };
 
 /// The longest that a connection is used, however long its certificates live, unless its backend's policy
@@ -43,47 +42,31 @@ pub struct Opened {
 #[derive(Debug, Clone)]
 pub struct Lifetime {
     retire_at: Instant,
-    /// `None`: it is not the mesh's TLS.
-    mesh: Option<Mesh>,
-}
-
-/// What is known of a connection of the mesh's.
-#[derive(Debug, Clone)]
-struct Mesh {
-    /// What it was made with.
-    current: Arc<Current>,
-    /// When the peer's certificate ends.
-    ends_at: Instant,
-    peer: Arc<Peer>,
+    /// Its peer. `None`: it is not the mesh's TLS.
+    standing: Option<Arc<Standing>>,
 }
 
 impl Lifetime {
     /// Whether it still takes new requests: its certificates are valid, and no root that they may hang
     /// on has been withdrawn.
     pub fn lasts(&self, now: Instant) -> bool {
-        now < self.retire_at && !self.mesh.as_ref().is_some_and(|mesh| mesh.current.is_retired())
+        now < self.retire_at && !self.standing.as_ref().is_some_and(|standing| standing.is_retired())
     }
 
-    /// Until when a connection lasts that is not HTTP's, and cannot move to a younger one. `None`: nothing
-    /// on it ends.
-    pub fn of_tunnel(self) -> Option<serve::Lifetime> {
-        let Mesh { current, ends_at, peer } = self.mesh?;
-        Some(serve::Lifetime { retire_at: self.retire_at, ends_at, current, peer })
-    }
-
-    /// Who is at the other end. `None`: nobody of the mesh.
-    pub fn peer(&self) -> Option<&Arc<Peer>> {
-        self.mesh.as_ref().map(|mesh| &mesh.peer)
+    /// Its peer, which must stay one that is allowed for as long as something is in progress. `None`: it is not
+    /// the mesh's TLS.
+    pub fn standing(&self) -> Option<&Arc<Standing>> {
+        self.standing.as_ref()
     }
 
     /// Whether whoever is at the other end may still be sent anything.
-    pub fn is_allowed(&self, live: &Live) -> bool {
-        self.peer().is_none_or(|peer| revoked(live, peer.holder(), Part::Server).is_none())
+    pub fn is_allowed(&self) -> bool {
+        self.standing.as_ref().is_none_or(|standing| standing.refusal().is_none())
     }
 
     /// That of a connection which only its age ends.
     fn of_age(max_age: Duration) -> Self {
-        Self { retire_at: retire_at(max_age), mesh: None }
+        Self { retire_at: retire_at(max_age), standing: None }
     }
 }
 
@@ -193,42 +176,24 @@ async fn mesh(
         return Err(failure);
     }
 
+    let not_after = peer.not_after.min(current.not_after);
+    let retire_at = retire_at(not_after.duration_since(now).unwrap_or_default().min(max_age));
+    let standing = Standing::new(stream.get_ref().1, Role::Server, peer, current, live, now);
     let mut stream = TlsStream::Client(stream);
     stream
         .write_all(&preamble::encode(preamble))
         .await
         .map_err(|error| failed(format!("{dial} closed the connection before the first request: {error}")))?;
-    let life = |end: SystemTime| end.duration_since(now).unwrap_or_default();
-    let retire_at = retire_at(life(peer.not_after.min(current.not_after)).min(max_age));
-    let ends_at = Instant::now() + life(peer.not_after);
-    let lifetime = Lifetime { retire_at, mesh: Some(Mesh { current, ends_at, peer: Arc::new(peer) }) };
+    let lifetime = Lifetime { retire_at, standing: Some(standing) };
     Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime })
 }
 
 /// When a connection takes no more requests: a little before `life`, the time to its age or to the first
 /// end of a certificate on it, is over, so that it is this side that stops and nothing is cut off. Jittered,
 /// so that the connections of a restart do not all end together.
-fn retire_at(life: Duration) -> Instant {
+pub(crate) fn retire_at(life: Duration) -> Instant {
     let jitter = fastrand::f64() * 0.1;
     // A life that no clock can hold is one without end.
     let now = Instant::now();
     now.checked_add(life.mul_f64(0.9 - jitter)).unwrap_or(now + MAX_AGE)
-}
-
-/// Drives a connection until it ends by itself, or its peer is no longer allowed: then it is dropped, and with it
-/// whatever is in progress on it.
-pub async fn while_allowed<T>(
-    live: &Live,
-    peer: Option<&Arc<Peer>>,
-    driving: impl Future<Output = T>,
-) -> Option<T> {
-    let Some(peer) = peer else { return Some(driving.await) };
-    tokio::select! {
-        biased;
-        ended = driving => Some(ended),
-        failure = rarely(no_longer_allowed(live, peer, Part::Server)) => {
-            tracing::info!(identity = %peer.identity, %failure, "connection closed");
-            None
-        }
-    }
 }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use selvedge_api::wire;
-use selvedge_certs::tls::Live;
 
 use super::{
     Failure, Liveness, Pool, Settings,
@@ -55,10 +54,10 @@ struct Kept {
 }
 
 impl Kept {
-    fn is_usable(&mut self, now: Instant, live: &Live) -> bool {
+    fn is_usable(&mut self, now: Instant) -> bool {
         now.duration_since(self.idle_since) < IDLE_MESH
             && self.tunnel.hold.lifetime.lasts(now)
-            && self.tunnel.hold.lifetime.is_allowed(live)
+            && self.tunnel.hold.lifetime.is_allowed()
             && self.tunnel.stream.is_awaited()
     }
 }
@@ -79,15 +78,15 @@ impl Hold {
 }
 
 impl Connections {
-    pub(super) fn sweep(&self, now: Instant, live: &Live) {
-        self.0.borrow_mut().retain_mut(|kept| kept.is_usable(now, live));
+    pub(super) fn sweep(&self, now: Instant) {
+        self.0.borrow_mut().retain_mut(|kept| kept.is_usable(now));
     }
 
     /// One that its sidecar still waits on, with a session begun.
-    pub(super) fn take(&self, now: Instant, live: &Live, liveness: Liveness) -> Option<Tunnel> {
+    pub(super) fn take(&self, now: Instant, liveness: Liveness) -> Option<Tunnel> {
         loop {
             let mut kept = self.0.borrow_mut().pop()?;
-            if kept.is_usable(now, live) {
+            if kept.is_usable(now) {
                 let Kept { mut tunnel, idle_since } = kept;
                 tunnel.stream.begin();
                 if now.duration_since(idle_since) >= DOUBTFUL {

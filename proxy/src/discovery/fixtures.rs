@@ -116,6 +116,7 @@ pub(crate) fn own(version: &str, name: &str) -> wire::Resource {
         ports: vec![8080],
         policy: InboundPolicy::default(),
         protocols: BTreeMap::new(),
+        app_connections: BTreeMap::new(),
         labels: Arc::default(),
     };
     resource("self".into(), version, wire::resource::Body::Self_((&workload).into()))

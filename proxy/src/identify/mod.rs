@@ -14,13 +14,13 @@ use selvedge_api::{
     wire,
 };
 use selvedge_certs::{
-    tls::{self, Current, Live},
-    verify::Peer,
+    tls::{self, Live},
+    verify::Role,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_rustls::{StartHandshake, server::TlsStream};
 
-use crate::error::Reason;
+use crate::{error::Reason, trust::Standing};
 
 /// Time for the handshake and the preamble together.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,12 +68,10 @@ impl HandshakeError {
 pub struct Identified<S> {
     /// The bytes that follow.
     pub stream: TlsStream<S>,
-    /// Who it is.
-    pub peer: Peer,
+    /// Who it is, for as long as it is believed.
+    pub standing: Arc<Standing>,
     /// What it wants.
     pub preamble: wire::Preamble,
-    /// What the handshake was made with.
-    pub current: Arc<Current>,
 }
 
 /// Completes the mesh handshake that `hello` began, and reads the preamble.
@@ -99,6 +97,7 @@ where
     let mut stream = hello.into_stream(Arc::clone(&current.server)).await?;
     let peer = tls::peer_of(stream.get_ref().1, &current, now)
         .map_err(|error| HandshakeError::Peer(error.to_string()))?;
+    let standing = Standing::new(stream.get_ref().1, Role::Client, peer, current, live, now);
 
     let mut prefix = [0; 2];
     stream.read_exact(&mut prefix).await?;
@@ -106,5 +105,5 @@ where
     let bytes = &mut bytes[..preamble::length(prefix)?];
     stream.read_exact(bytes).await?;
     let preamble = preamble::decode(bytes)?;
-    Ok(Identified { stream, peer, preamble, current })
+    Ok(Identified { stream, standing, preamble })
 }

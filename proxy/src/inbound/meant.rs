@@ -114,6 +114,7 @@ mod tests {
             tcp: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
             websocket: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
             liveness: Liveness::OFF,
+            max_connection_age: None,
         }
     }
 
@@ -126,6 +127,7 @@ mod tests {
             ports: vec![9080],
             policy: InboundPolicy::default(),
             protocols: BTreeMap::new(),
+            app_connections: BTreeMap::new(),
             labels: std::sync::Arc::default(),
         }
     }

@@ -81,15 +81,29 @@ impl Session<'_> {
         let ended = ended.map_err(|ended| {
             near.abort();
             far.abort();
+            self.tell(&ended);
             failure(ended)
         });
         let reason = ended.as_ref().err().map(|failure| failure.reason);
         self.series.closed(index, reason);
-        if let Err(failure) = &ended {
-            tracing::debug!(peer = %self.peer, destination = %self.destination, %failure, "connection cut off");
-        }
         self.write(Some(endpoint), reason, (received.total(), sent.total()));
         ended
+    }
+
+    /// Says how it ended that did not end by itself: so that it is seen when it was us.
+    fn tell(&self, ended: &Ended) {
+        let Self { peer, destination, identity, .. } = self;
+        match ended {
+            Ended::Broken(Broken { side, error }) => {
+                tracing::debug!(%peer, %destination, %side, %error, "connection cut off");
+            }
+            Ended::Cut(failure) => {
+                self.worker.metrics.connection_cut(self.direction, failure.reason);
+                let identity = identity.map(tracing::field::display);
+                let age = self.started.elapsed();
+                tracing::info!(%peer, identity, %destination, ?age, %failure, "ended an opaque connection in progress");
+            }
+        }
     }
 
     fn write(&self, endpoint: Option<SocketAddr>, reason: Option<Reason>, bytes: (u64, u64)) {

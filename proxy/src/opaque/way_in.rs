@@ -22,16 +22,13 @@ use crate::{
     authorize::{forbidden, refusal},
     connect::stream::Prefixed,
     detect::{First, detect},
-    error::Failure,
-    forward::unreachable,
+    error::{Failure, Reason},
+    forward::{connect_timeout, unreachable},
     own_listeners::Way,
     serve::Until,
     telemetry::{Direction, Labels},
     worker::Worker,
 };
-
-/// Time to connect to the app: it is on this host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a plain client and the app may both say nothing.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -150,7 +147,7 @@ where
     let next = tokio::select! {
         biased;
         next = tokio::time::timeout(worker.settings.idle_timeout, client.next_session()) => next,
-        _ = until.no_longer_allowed() => return false,
+        _ = until.lost() => return false,
         _ = until.requests() => {
             if client.say_closing().await.is_err() {
                 return false;
@@ -182,9 +179,10 @@ pub(crate) async fn speculate(
     worker: Rc<Worker>,
     incoming: Incoming<TcpStream>,
     read: &mut BytesMut,
+    place: &Rc<accept::Client>,
 ) -> Option<(TcpStream, First)> {
     let Incoming { mut client, peer, identity, port, counted, app, until } = incoming;
-    let app_end = match connect(&worker, app).await {
+    let app_end = match connect(&worker, port, app).await {
         Ok(app_end) => app_end,
         Err(failure) => {
             let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, counted, None));
@@ -213,6 +211,11 @@ pub(crate) async fn speculate(
         _ = app_end.readable() => {}
         () = worker.leave.closed(accept::Direction::Inbound) => return None,
     }
+    if !worker.doors.is_plain(place) {
+        worker.metrics.connection_refused(Direction::Inbound, false, Reason::Overflow);
+        client.abort();
+        return None;
+    }
     let client = Prefixed::new(read.split().freeze(), client);
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
     let mut incoming = Incoming { client, peer, identity, port, counted, app, until };
@@ -225,7 +228,7 @@ pub(crate) async fn speculate(
 async fn carry<C: Client>(worker: &Rc<Worker>, incoming: &mut Incoming<C>) -> Result<(), Failure> {
     let opened = match refusal(worker, incoming.port, incoming.identity.as_ref()) {
         Some(failure) => Err(failure),
-        None => connect(worker, incoming.app).await,
+        None => connect(worker, incoming.port, incoming.app).await,
     };
     exchange(worker, incoming, opened).await
 }
@@ -259,16 +262,15 @@ async fn exchange<C: Client>(
     let until = async {
         tokio::select! {
             failure = forbidden(worker, port, identity) => failure,
-            failure = until.no_longer_allowed() => failure,
-            reason = until.tunnel() => Failure::new(reason, "the proxy drains, or the peer's certificate has ended"),
+            failure = until.end() => failure,
         }
     };
     session.carry(client, &mut app_end, app, worker.settings.tcp, until).await
 }
 
-async fn connect(worker: &Worker, app: SocketAddr) -> Result<TcpStream, Failure> {
+async fn connect(worker: &Worker, port: u16, app: SocketAddr) -> Result<TcpStream, Failure> {
     worker.settings.own.refuse_own(app, Way::App)?;
-    let opened = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(app)).await;
+    let opened = tokio::time::timeout(connect_timeout(worker, port), TcpStream::connect(app)).await;
     let opened = opened.map_err(|_| unreachable(worker, app, &"no answer in time"))?;
     let opened = opened.map_err(|error| unreachable(worker, app, &error))?;
     opened.set_nodelay(true).map_err(|error| unreachable(worker, app, &error))?;

@@ -39,6 +39,7 @@ use crate::{
     route::through,
     serve,
     telemetry::{Direction, Labels, TcpSeries},
+    trust::lost,
     worker::Worker,
 };
 
@@ -286,14 +287,12 @@ async fn exchange(
     mut far: Far,
     started: Instant,
 ) {
-    let until =
-        serve::until(Rc::clone(worker), accept::Direction::Outbound, far.hold.lifetime.clone().of_tunnel());
+    let until = serve::until(Rc::clone(worker), accept::Direction::Outbound, None);
+    let standing = far.hold.lifetime.standing().cloned();
     let until = async {
         tokio::select! {
-            failure = until.no_longer_allowed() => failure,
-            reason = until.tunnel() => {
-                Failure::new(reason, "the proxy drains, or the endpoint's certificate has ended")
-            }
+            failure = until.end() => failure,
+            failure = lost(standing.as_deref()) => failure,
         }
     };
     let series = Arc::clone(&far.series);

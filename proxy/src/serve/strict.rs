@@ -24,12 +24,13 @@ use memchr::memchr_iter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    HeadLimits,
+    HeadLimits, OVERLOADED,
     chunks::Chunks,
     head::{Framing, NO_TUNNEL, Refusal, judge},
+    unfinished::Unfinished,
     watch::{For, Watch},
 };
-use crate::{error::Reason, opaque::Abort};
+use crate::{budget::Budget, error::Reason, opaque::Abort};
 
 /// What hyper sees instead of a refused request. Its method is [`super::head::REFUSED`].
 const STAND_IN: &[u8] = b"SELVEDGE-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -63,6 +64,8 @@ pub(super) struct Strict<S: Abort> {
     interim: Vec<u8>,
     /// Whether hyper has ended it well.
     finished: bool,
+    /// What a head holds that has not ended.
+    unfinished: Unfinished,
 }
 
 /// How many bytes of the next request are taken in while an answer is awaited, at the most.
@@ -86,7 +89,14 @@ enum Stage {
 
 impl<S: Abort> Strict<S> {
     /// `half_closes`: its client may close its half and wait for its answers, as HTTP/1.1 allows.
-    pub(super) fn new(inner: S, limits: HeadLimits, watch: Arc<Watch>, half_closes: bool) -> Self {
+    pub(super) fn new(
+        inner: S,
+        limits: HeadLimits,
+        watch: Arc<Watch>,
+        half_closes: bool,
+        budget: &Arc<Budget>,
+    ) -> Self {
+        let unfinished = Unfinished::new(Arc::clone(budget), Arc::clone(&watch));
         Self {
             inner,
             limits,
@@ -101,6 +111,7 @@ impl<S: Abort> Strict<S> {
             writing: false,
             interim: Vec::new(),
             finished: false,
+            unfinished,
         }
     }
 
@@ -217,13 +228,22 @@ impl<S: Abort> Strict<S> {
         }
     }
 
-    /// The rest of a head has not come in time.
+    /// The rest of a head has not come in time, or there is no room for it.
     fn give_up(&mut self) {
-        self.refuse(Refusal {
+        let late = Refusal {
             reason: Reason::RequestTimeout,
             what: "the rest of the request's head did not come in time (--header-timeout)",
-        });
+        };
+        self.refuse(if self.watch.is_overloaded() { OVERLOADED } else { late });
         self.stand_in();
+        self.account();
+    }
+
+    /// Takes account of what is held of a head that has not ended.
+    fn account(&mut self) {
+        let of_head = matches!(self.stage, Stage::Head) && self.watch.waits_for(For::Head);
+        let bytes = if of_head { self.held.len() - self.cleared } else { 0 };
+        self.unfinished.holds(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 }
 
@@ -292,6 +312,7 @@ impl<S: AsyncRead + Abort + Unpin> AsyncRead for Strict<S> {
                 buf.set_filled(before + passed);
                 this.stand_in();
                 if passed > 0 {
+                    this.account();
                     return Poll::Ready(Ok(()));
                 }
             } else {
@@ -302,6 +323,10 @@ impl<S: AsyncRead + Abort + Unpin> AsyncRead for Strict<S> {
                 this.cleared = this.inspect(&held, seen);
                 this.held = held;
                 this.stand_in();
+            }
+            this.account();
+            if this.watch.is_overloaded() && matches!(this.stage, Stage::Head) && this.cleared == 0 {
+                this.give_up();
             }
         }
     }
@@ -377,7 +402,8 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> AsyncWrite for Strict<S> {
         this.writing &= !is_awaited;
         ready!(this.poll_interim(cx))?;
         ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
-        if is_awaited {
+        if is_awaited || this.watch.in_progress() > 0 {
+            // Also while an answer comes bit by bit: who has left it would be noticed at its next bit only.
             this.park(cx.waker());
             this.look(cx)?;
         }
@@ -452,6 +478,10 @@ mod tests {
         fn abort(&self) {}
     }
 
+    fn budget() -> Arc<Budget> {
+        Arc::new(Budget::new(u64::MAX))
+    }
+
     const LIMITS: HeadLimits = HeadLimits { bytes: 1000, count: 10 };
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
@@ -464,7 +494,7 @@ mod tests {
     async fn seen(sent: &str, piece: usize) -> (String, bool) {
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
         let (mut client, server) = duplex(64 * 1024);
-        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true);
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true, &budget());
         let mut seen = Vec::new();
         for piece in sent.as_bytes().chunks(piece) {
             client.write_all(piece).await.unwrap();
@@ -506,7 +536,7 @@ mod tests {
     async fn after_an_upgrade_anything_passes() {
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
         let (mut client, server) = duplex(1024);
-        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true);
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true, &budget());
         watch.become_tunnel();
         client.write_all(b"\x81\x05hello").await.unwrap();
 
@@ -520,7 +550,7 @@ mod tests {
     async fn what_was_refused_too_early_breaks_the_tunnel() {
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
         let (mut client, server) = duplex(1024);
-        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true);
+        let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true, &budget());
         client.write_all(format!("{GET}\x01\x05hell\n").as_bytes()).await.unwrap();
         let mut seen = Vec::with_capacity(1024);
         strict.read_buf(&mut seen).await.unwrap();
@@ -538,7 +568,7 @@ mod tests {
         for (sent, expected) in [("GET / HTTP/1.1\r\n", stand_in_after("")), ("", String::new())] {
             let watch = patience.watch();
             let (mut client, server) = duplex(1024);
-            let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true);
+            let mut strict = Strict::new(server, LIMITS, Arc::clone(&watch), true, &budget());
             client.write_all(sent.as_bytes()).await.unwrap();
             let mut seen = Vec::with_capacity(1024);
             assert!(strict.read_buf(&mut seen).now_or_never().is_none());
@@ -554,7 +584,7 @@ mod tests {
     async fn a_chunk_without_its_end_breaks_the_connection() {
         let (mut client, server) = duplex(1024);
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
-        let mut strict = Strict::new(server, LIMITS, watch, true);
+        let mut strict = Strict::new(server, LIMITS, watch, true, &budget());
         client.write_all(CHUNKED.replace("abc\r\n0", "abcd\r\n0").as_bytes()).await.unwrap();
 
         let mut seen = Vec::new();

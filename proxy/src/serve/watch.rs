@@ -80,6 +80,11 @@ impl Patience {
             waker: AtomicWaker::new(),
             refusal: OnceLock::new(),
             tunnel: AtomicBool::new(false),
+            overloaded: AtomicBool::new(false),
+            head_bytes: AtomicU32::new(0),
+            heads: AtomicU32::new(0),
+            unwelcome: AtomicBool::new(false),
+            under_way: AtomicU32::new(0),
             awaited: Awaited::default(),
         });
         self.connections.borrow_mut().push(Arc::downgrade(&watch));
@@ -99,6 +104,31 @@ pub(super) enum For {
     Request,
 }
 
+/// A request in progress, as long as this lives.
+#[derive(Debug)]
+pub struct UnderWay(pub(super) Arc<Watch>);
+
+impl UnderWay {
+    /// One more on the connection of `watch`.
+    #[cfg(test)]
+    pub(crate) fn of(watch: &Arc<Watch>) -> Self {
+        Self::new(Arc::clone(watch))
+    }
+
+    /// One more on the connection of `watch`.
+    pub(super) fn new(watch: Arc<Watch>) -> Self {
+        // Plain loads and stores: all on one thread.
+        watch.under_way.store(watch.in_progress() + 1, Ordering::Relaxed);
+        Self(watch)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.store(self.0.in_progress() - 1, Ordering::Relaxed);
+    }
+}
+
 /// One connection from a client, as its stream and its service both see it.
 ///
 /// All on one thread: the atomics are there because hyper upgrades only streams that could be sent to
@@ -113,6 +143,16 @@ pub struct Watch {
     refusal: OnceLock<Refusal>,
     /// Whether HTTP has ended on it, by an upgrade.
     tunnel: AtomicBool,
+    /// Whether the head that has begun is to be refused, because too much is held.
+    overloaded: AtomicBool,
+    /// Bytes of the head that has begun.
+    head_bytes: AtomicU32,
+    /// How many heads have come in parts.
+    heads: AtomicU32,
+    /// Whether its client is not welcome any more, once it has been told why.
+    unwelcome: AtomicBool,
+    /// Requests in progress.
+    under_way: AtomicU32,
     /// The answer that its client waits for; HTTP/1 only.
     pub(super) awaited: Awaited,
 }
@@ -131,6 +171,11 @@ impl Watch {
         }
     }
 
+    /// Requests in progress: until the last byte of their answers has been taken, or nobody waits for it any more.
+    pub(crate) fn in_progress(&self) -> u32 {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
     /// Whether `what` is waited for.
     pub(super) fn waits_for(&self, what: For) -> bool {
         self.waiting.load(Ordering::Relaxed) == what as u8
@@ -141,8 +186,52 @@ impl Watch {
         let since = self.since.load(Ordering::Relaxed);
         let waited = self.clock.now.load(Ordering::Relaxed).wrapping_sub(since);
         // The tick that was running when it began does not count.
-        (self.waits_for(For::Head) && waited > self.clock.head)
+        self.unwelcome.load(Ordering::Relaxed)
+            || self.is_overloaded()
+            || (self.waits_for(For::Head) && waited > self.clock.head)
             || (self.waits_for(For::Request) && waited > self.clock.idle)
+    }
+
+    /// A head has begun that comes in parts; its number.
+    pub(super) fn begin_head(&self) -> u32 {
+        let number = self.heads.load(Ordering::Relaxed).wrapping_add(1);
+        self.heads.store(number, Ordering::Relaxed);
+        number
+    }
+
+    /// Whether head `number` has not ended.
+    pub(super) fn is_in_head(&self, number: u32) -> bool {
+        self.waits_for(For::Head) && self.heads.load(Ordering::Relaxed) == number
+    }
+
+    /// The head that has begun holds so many bytes; nothing once it is refused. Returns how many it held before.
+    pub(super) fn head_holds(&self, bytes: u32) -> u32 {
+        let before = self.head_bytes.load(Ordering::Relaxed);
+        if !self.is_overloaded() {
+            self.head_bytes.store(bytes, Ordering::Relaxed);
+            return before;
+        }
+        bytes
+    }
+
+    /// Refuses the head that has begun. Returns how many bytes it held.
+    pub(super) fn overload(&self) -> u32 {
+        self.overloaded.store(true, Ordering::Relaxed);
+        self.waker.wake();
+        let held = self.head_bytes.load(Ordering::Relaxed);
+        self.head_bytes.store(0, Ordering::Relaxed);
+        held
+    }
+
+    /// Whether the head that has begun is refused.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Ordering::Relaxed)
+    }
+
+    /// Takes no more requests: one was refused.
+    pub(super) fn dismiss(&self) {
+        self.unwelcome.store(true, Ordering::Relaxed);
+        self.waker.wake();
     }
 
     /// Wakes `waker` when it has taken too long.

@@ -162,6 +162,11 @@ impl Metrics {
         self.connections[direction as usize].count(mtls, Some(reason));
     }
 
+    /// A connection, or what it carried, was ended by us while something was in progress.
+    pub fn connection_cut(&self, direction: Direction, reason: Reason) {
+        self.connections[direction as usize].cut[reason.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A worker tries a request to this service again.
     pub fn retries(&self, service: &ServiceKey, worker: usize) {
         self.retries.count(service, worker);
@@ -229,6 +234,8 @@ struct Connections {
     open: AtomicI64,
     /// By mutual TLS (no, yes), then by result: made, or the reason why not.
     total: [[AtomicU64; Reason::ALL.len() + 1]; 2],
+    /// Ended by us with something in progress, by why.
+    cut: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Connections {
@@ -450,6 +457,16 @@ fn encode_connections(
         let labels = ConnectionLabels { mtls, result };
         metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&total, None)?;
     }
+    let name = format!("selvedge_{direction}_connections_cut");
+    let help = "Connections that this proxy ended with something in progress, by why.";
+    let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+    for (reason, total) in Reason::ALL.into_iter().zip(&connections.cut) {
+        let total = total.load(Ordering::Relaxed);
+        if total > 0 {
+            let labels = [("reason", reason.word())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&total, None)?;
+        }
+    }
     Ok(())
 }
 
@@ -486,6 +503,14 @@ impl Metrics {
             encoder.encode_descriptor("selvedge_buffer_overflows", help, None, MetricType::Counter)?;
         for (action, count) in budget.actions() {
             let labels = [("action", action.word())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        let help =
+            "HTTP/2 connections ended because too many frames came that carry nothing, by who sent them.";
+        let mut metric =
+            encoder.encode_descriptor("selvedge_http2_floods", help, None, MetricType::Counter)?;
+        for (from, count) in budget.floods() {
+            let labels = [("from", from)];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
         Ok(())

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use selvedge_api::wire;
+use selvedge_tests::credentials;
 use tokio::{
     io::AsyncWriteExt,
     time::{Duration, timeout},
@@ -10,10 +12,11 @@ use tokio::{
 use super::{
     Mesh, SOON,
     http2::{
-        self, ACK, CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS,
-        block, frame, request,
+        self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, Raw,
+        SETTINGS, block, frame, request,
     },
 };
+use crate::mesh_client;
 
 /// How long a flood goes on that is not ended.
 const FLOOD: Duration = Duration::from_secs(1);
@@ -87,6 +90,9 @@ async fn rapid_resets_end_their_connection() {
     });
 
     assert_ended(&survive(&mesh, &frames, false).await);
+    for workload in [mesh.client(), mesh.target()] {
+        assert_eq!(ended(workload, "client").await, 1.0);
+    }
 }
 
 #[tokio::test]
@@ -146,4 +152,99 @@ async fn no_more_streams_than_the_limit_are_taken() {
         assert_eq!(refused, (21, vec![0, 0, 0, 7]), "{listener}");
     }
     mesh.is_well().await;
+}
+
+const PRIORITY: u8 = 2;
+const WINDOW_UPDATE: u8 = 8;
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// Many frames that carry nothing, of each kind, after a request whose body does not end.
+fn floods() -> [(&'static str, Vec<u8>); 7] {
+    let begun = frame(HEADERS, END_HEADERS, 1, &block(&request("/normal")));
+    let after = |frame: Vec<u8>| [begun.clone(), many(20_000, |_| frame.clone())].concat();
+    [
+        ("PING", after(frame(PING, 0, 0, &[0; 8]))),
+        ("SETTINGS", after(frame(SETTINGS, 0, 0, &[]))),
+        ("SETTINGS with ACK", after(frame(PING, ACK, 0, &[0; 8]))),
+        ("PRIORITY", after(frame(PRIORITY, 0, 3, &[0, 0, 0, 0, 1]))),
+        ("WINDOW_UPDATE", after(frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]))),
+        ("empty DATA", after(frame(DATA, 0, 1, &[]))),
+        ("a kind that nobody knows", after(frame(0x77, 0, 0, &[]))),
+    ]
+}
+
+async fn ended(workload: &super::Workload, from: &str) -> f64 {
+    let metrics = workload.admin("/metrics").await.expect("metrics").text();
+    let name = format!("selvedge_http2_floods_total{{from=\"{from}\"}} ");
+    let counted = metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok());
+    counted.unwrap_or_else(|| panic!("{name} is not in {metrics}"))
+}
+
+#[tokio::test]
+async fn frames_that_carry_nothing_end_their_connection_with_a_word() {
+    let mesh = Mesh::start(&[]).await;
+    let floods = floods();
+    for (kind, frames) in &floods {
+        for (listener, end) in survive(&mesh, frames, false).await {
+            assert_eq!(end, End::Ended(Some(ENHANCE_YOUR_CALM)), "{kind}, {listener}");
+        }
+    }
+    for workload in [mesh.client(), mesh.target()] {
+        assert_eq!(ended(workload, "client").await as usize, floods.len());
+        let log = workload.sidecar_process().expect("it runs").whole_log().expect("a log");
+        assert!(log.matches("ended an HTTP/2 connection that").count() >= floods.len(), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_mesh_peer_that_floods_is_ended_like_anybody() {
+    let mesh = Mesh::start(&[]).await;
+    let configuration = mesh_client::configuration(credentials(&mesh.cluster, "client"));
+    let mut peer = mesh_client::connect_for(wire::Carrier::Http2, &configuration, mesh.target()).await;
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("it is taken");
+    peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.expect("it is taken");
+    let (mut read, mut write) = tokio::io::split(peer);
+    let writing = async {
+        let _ = timeout(FLOOD, write.write_all(&many(20_000, |_| frame(PING, 0, 0, &[0; 8])))).await;
+    };
+    let end = async {
+        while let Some(frame) = http2::read(&mut read).await {
+            if frame.kind == GOAWAY {
+                return goaway(&frame.payload);
+            }
+        }
+        None
+    };
+
+    let ((), end, ()) = tokio::join!(writing, timeout(SOON, end), mesh.is_served());
+
+    assert_eq!(end.expect("it is ended"), Some(ENHANCE_YOUR_CALM));
+    assert_eq!(ended(mesh.target(), "client").await, 1.0);
+    mesh.is_well().await;
+}
+
+#[tokio::test]
+async fn an_app_that_floods_its_sidecar_is_ended_and_its_client_hears_it() {
+    let around = crate::raw::Around::new().await;
+    let server = around.mesh.workload(crate::raw::SERVER);
+    let mut client = Raw::connect(server.inbound).await;
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", crate::raw::APP), (":path", "/")];
+    let head = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields));
+    client.0.write_all(&head).await.expect("it is taken");
+    let mut app = around.accept().await;
+    app.send(frame(SETTINGS, 0, 0, &[])).await;
+
+    // It may be ended before all of it is written.
+    let _ = timeout(FLOOD, app.stream.write_all(&many(20_000, |_| frame(PING, 0, 0, &[0; 8])))).await;
+
+    let answered = async {
+        while let Some(frame) = client.read().await {
+            if frame.kind == HEADERS {
+                return;
+            }
+        }
+        panic!("the client's connection ended without an answer");
+    };
+    timeout(SOON, answered).await.expect("an answer");
+    assert_eq!(ended(server, "server").await, 1.0);
 }

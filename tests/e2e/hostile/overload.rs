@@ -2,8 +2,9 @@
 
 use std::io::ErrorKind;
 
-use selvedge_demo::call;
-use selvedge_tests::poll;
+use selvedge_certs::tls::Current;
+use selvedge_demo::{call, workload::Workload};
+use selvedge_tests::{credentials, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -12,15 +13,17 @@ use tokio::{
 
 use super::{
     Mesh, SOON, TARGET,
-    http2::{END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, block, frame},
+    http2::{END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, SETTINGS, block, frame},
 };
+use crate::mesh_client;
 
 /// Longer than a connection may hold too much ([`selvedge_proxy::budget::PATIENCE`]).
 const LATER: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn what_nobody_reads_is_held_up_to_a_budget_and_then_let_go() {
-    let mesh = Mesh::start(&[("--buffer-budget", "1")]).await;
+    // Without pings: this client answers none, and would be closed for that on a busy machine before it is for this.
+    let mesh = Mesh::start(&[("--buffer-budget", "1"), ("--ping-interval", "0s")]).await;
     let outbound = mesh.client().outbound;
     let mut hostile = Raw::connect(outbound).await;
     // SETTINGS_INITIAL_WINDOW_SIZE 0: it takes nothing of its eight large answers.
@@ -99,4 +102,167 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
             .unwrap_or_else(|| panic!("{name} is not in {metrics}"));
         assert!(counted >= 10.0, "{direction}: {counted}");
     }
+}
+
+const GET: &str = "GET /normal HTTP/1.1\r\nhost: target:9080\r\n\r\n";
+
+/// A new connection that has sent `bytes`.
+async fn sent(address: std::net::SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.expect("the listener is there");
+    // It may be closed before all of it is sent: that is what some of these tests are about.
+    let _ = client.write_all(bytes).await;
+    client
+}
+
+/// What comes until the other end closes; `None`: it does not.
+async fn rest(client: &mut TcpStream, limit: Duration) -> Option<String> {
+    let mut rest = Vec::new();
+    let _ = timeout(limit, client.read_to_end(&mut rest)).await.ok()?;
+    Some(String::from_utf8_lossy(&rest).into_owned())
+}
+
+/// Whether the other end has closed.
+async fn is_closed(client: &mut TcpStream) -> bool {
+    timeout(Duration::from_millis(1), client.read(&mut [0; 1024]))
+        .await
+        .is_ok_and(|read| !matches!(read, Ok(1..)))
+}
+
+/// A mesh peer that comes anew is served.
+async fn a_new_peer_is_served(configuration: &Current, target: &Workload) {
+    let asked = async {
+        let mut peer = mesh_client::connect(configuration, target).await;
+        peer.write_all(GET.as_bytes()).await.expect("it is taken");
+        let mut answer = [0; 12];
+        peer.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        peer
+    };
+    drop(timeout(SOON, asked).await.expect("in time"));
+}
+
+#[tokio::test]
+async fn a_stranger_that_is_refused_is_closed() {
+    let mesh = Mesh::start(&[("--max-connections", "20")]).await;
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: own, namespace: default}\n\
+                  spec: {mtls: {mode: STRICT}}\n";
+    mesh.cluster.write("strict.yaml", strict).expect("a writable directory");
+    let inbound = mesh.target().inbound;
+    poll(SOON, "strangers are refused", async || {
+        let once = GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+        let answer = rest(&mut sent(inbound, once.as_bytes()).await, SOON).await.unwrap_or_default();
+        if answer.starts_with("HTTP/1.1 403 ") { Ok(()) } else { Err(answer) }
+    })
+    .await;
+
+    for _ in 0..60 {
+        let answer = rest(&mut sent(inbound, GET.as_bytes()).await, SOON).await.expect("it is closed");
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("connection: close"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+    let mut over_http2 = Raw::connect(inbound).await;
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", TARGET), (":path", "/normal")];
+    let head = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields));
+    over_http2.0.write_all(&head).await.expect("it is read");
+    let told = timeout(SOON, async {
+        let (mut answered, mut told) = (false, false);
+        while let Some(frame) = over_http2.read().await {
+            answered |= frame.kind == HEADERS;
+            // NO_ERROR: it may have had other requests in progress.
+            told |= frame.kind == GOAWAY && frame.payload[4..8] == [0; 4];
+            if told && answered {
+                break;
+            }
+        }
+        (answered, told)
+    });
+    assert_eq!(told.await.expect("in time"), (true, true));
+
+    let answer = call::send(mesh.client().outbound, call::to(TARGET, "/normal").timeout(SOON)).await;
+    assert_eq!(answer.expect("an answer").status, 200, "the way out is open");
+}
+
+#[tokio::test]
+async fn strangers_keep_out_no_mesh_peer_and_close_no_way_out() {
+    let mesh = Mesh::start(&[("--max-connections", "20")]).await;
+    let configuration = mesh_client::configuration(credentials(&mesh.cluster, "client"));
+    let mut crowd = Vec::new();
+    for workload in [mesh.target(), mesh.client()] {
+        for _ in 0..40 {
+            // Some say nothing, some have been answered, and some are in the middle of something.
+            crowd.push(sent(workload.inbound, b"").await);
+            crowd.push(sent(workload.inbound, GET.as_bytes()).await);
+            crowd.push(sent(workload.inbound, b"GET / HTTP/1.1\r\nhost: ").await);
+            crowd.push(
+                sent(workload.inbound, b"POST / HTTP/1.1\r\nhost: target:9080\r\ncontent-length: 9\r\n\r\n")
+                    .await,
+            );
+            crowd.push(sent(workload.inbound, &[0x16, 3, 1, 0x20, 0]).await);
+        }
+    }
+
+    for _ in 0..10 {
+        a_new_peer_is_served(&configuration, mesh.target()).await;
+        let answer = call::send(mesh.client().outbound, call::to(TARGET, "/normal").timeout(SOON)).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    drop(crowd);
+}
+
+#[tokio::test]
+async fn heads_that_do_not_end_count_and_the_oldest_is_refused_first() {
+    let mesh = Mesh::start(&[("--buffer-budget", "1")]).await;
+    let start = format!("GET /normal HTTP/1.1\r\nhost: target:9080\r\nx: {}", "y".repeat(50_000));
+    for (listener, address) in mesh.listeners() {
+        let mut slow = Vec::new();
+        for _ in 0..40 {
+            slow.push(sent(address, start.as_bytes()).await);
+        }
+
+        // There is room for twenty at the most.
+        for oldest in &mut slow[..20] {
+            let answer = rest(oldest, SOON).await.expect("it is refused");
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{listener}: {answer}");
+            assert!(
+                answer.contains("selvedge-error: overflow: ") && answer.contains("--buffer-budget"),
+                "{answer}"
+            );
+        }
+        let newest = slow.last_mut().expect("there are some");
+        newest.write_all(b"\r\nconnection: close\r\n\r\n").await.expect("it is open");
+        let answer = rest(newest, SOON).await.expect("it is answered");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{listener}: {answer}");
+        drop(slow);
+        mesh.is_well().await;
+    }
+}
+
+#[tokio::test]
+async fn hellos_that_do_not_end_count_and_the_oldest_is_closed_first() {
+    let mesh = Mesh::start(&[("--buffer-budget", "1")]).await;
+    let configuration = mesh_client::configuration(credentials(&mesh.cluster, "client"));
+    // A handshake message of 64 KiB, in records of 16,000 bytes.
+    let mut hello = Vec::new();
+    for number in 0..3 {
+        hello.extend([0x16, 3, 1, 0x3E, 0x80]);
+        let body = [if number == 0 { &[1, 0, 0xFF, 0][..] } else { &[0; 4] }, &[0; 15_996]].concat();
+        hello.extend(body);
+    }
+    let mut slow = Vec::new();
+    for _ in 0..40 {
+        slow.push(sent(mesh.target().inbound, &hello).await);
+    }
+
+    poll(SOON, "the oldest are closed", async || {
+        let mut open = 0;
+        for client in &mut slow[..10] {
+            open += usize::from(!is_closed(client).await);
+        }
+        if open == 0 { Ok(()) } else { Err(format!("{open} of 10 are open")) }
+    })
+    .await;
+    assert!(!is_closed(slow.last_mut().expect("there are some")).await, "there is room for the newest");
+    drop(slow);
+    a_new_peer_is_served(&configuration, mesh.target()).await;
+    mesh.is_well().await;
 }

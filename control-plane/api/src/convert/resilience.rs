@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use selvedge_model::{
-    ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn, RetryPolicy,
-    TrafficPolicy,
+    AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn,
+    RetryPolicy, TrafficPolicy,
 };
 
 use super::{ConvertError, milliseconds, required};
@@ -139,6 +139,26 @@ impl TryFrom<wire::ConnectionPool> for ConnectionPool {
             idle_timeout: pool.idle_timeout_ms.map(Duration::from_millis),
             http2_upgrade: http2_upgrade(pool.http2_upgrade)?,
         })
+    }
+}
+
+impl From<AppConnections> for wire::AppConnections {
+    fn from(connections: AppConnections) -> Self {
+        Self {
+            connect_timeout_ms: connections.connect_timeout.map(milliseconds),
+            idle_timeout_ms: connections.idle_timeout.map(milliseconds),
+            max_requests: connections.max_requests,
+        }
+    }
+}
+
+impl From<wire::AppConnections> for AppConnections {
+    fn from(connections: wire::AppConnections) -> Self {
+        Self {
+            connect_timeout: connections.connect_timeout_ms.map(Duration::from_millis),
+            idle_timeout: connections.idle_timeout_ms.map(Duration::from_millis),
+            max_requests: connections.max_requests,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A workload as its own sidecar sees it, and the answers to lookups.
 
 use selvedge_model::{
-    Lookup, Protocol, Workload,
+    AppConnections, Lookup, Protocol, Workload,
     snapshot::{Address, Declared},
 };
 
@@ -19,12 +19,17 @@ impl From<&Workload> for wire::Workload {
             policy: Some((&workload.policy).into()),
             protocols: workload.protocols.iter().map(said).collect(),
             labels: (*workload.labels).clone(),
+            app_connections: workload.app_connections.iter().map(app_connections).collect(),
         }
     }
 }
 
 fn said((port, protocol): (&u16, &Protocol)) -> (u32, i32) {
     (u32::from(*port), wire::Protocol::from(*protocol).into())
+}
+
+fn app_connections((port, connections): (&u16, &AppConnections)) -> (u32, wire::AppConnections) {
+    (u32::from(*port), (*connections).into())
 }
 
 impl TryFrom<wire::Workload> for Workload {
@@ -35,6 +40,9 @@ impl TryFrom<wire::Workload> for Workload {
         let protocols = workload.protocols.into_iter();
         let protocols =
             protocols.map(|(number, spoken)| Ok((port("workload port", number)?, protocol(spoken)?)));
+        let app_connections = workload.app_connections.into_iter();
+        let app_connections =
+            app_connections.map(|(number, said)| Ok((port("workload port", number)?, said.into())));
         Ok(Self {
             name: parse("workload name", &workload.name)?,
             identity: parse("workload identity", &workload.identity)?,
@@ -44,6 +52,7 @@ impl TryFrom<wire::Workload> for Workload {
             policy: required("inbound policy", workload.policy)?.try_into()?,
             protocols: protocols.collect::<Result<_, ConvertError>>()?,
             labels: workload.labels.into(),
+            app_connections: app_connections.collect::<Result<_, ConvertError>>()?,
         })
     }
 }

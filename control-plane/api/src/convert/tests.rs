@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
-    Backend, BackendName, ClientCertificate, ConnectionLimits, ConnectionPool, Endpoint, Endpoints,
-    FullRegex, HeaderField, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode,
-    MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy, RouteTable,
-    Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination,
-    TrafficPolicy, UpstreamTls, WeightedBackend, Workload, WorkloadName,
+    AppConnections, Backend, BackendName, ClientCertificate, ConnectionLimits, ConnectionPool, Endpoint,
+    Endpoints, FullRegex, HeaderField, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match,
+    MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy,
+    RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable,
+    TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend, Workload, WorkloadName,
     snapshot::{Address, Declared},
 };
 
@@ -280,12 +280,23 @@ fn inbound_policy() -> impl Strategy<Value = InboundPolicy> {
 }
 
 prop_compose! {
+    fn app_connections()(
+        connect_timeout in option::of(time()), idle_timeout in option::of(time()), max_requests: Option<u32>,
+    ) -> AppConnections {
+        AppConnections { connect_timeout, idle_timeout, max_requests }
+    }
+}
+
+prop_compose! {
     fn workload()(
         name in workload_name(), identity in identity(), meshed: bool, inbound in option::of(address()),
         ports in vec(port_number(), 0..3), policy in inbound_policy(), labels in labels(),
         protocols in proptest::collection::btree_map(port_number(), protocol(), 0..3),
+        app_connections in proptest::collection::btree_map(port_number(), app_connections(), 0..3),
     ) -> Workload {
-        Workload { name, identity, meshed, inbound, ports, policy, protocols, labels: labels.into() }
+        Workload {
+            name, identity, meshed, inbound, ports, policy, protocols, app_connections, labels: labels.into(),
+        }
     }
 }
 

@@ -59,6 +59,7 @@ fn the_text_is_what_dashboards_rely_on() {
     websockets.opened(1);
     websockets.closed(1, Some(Reason::Timeout));
     websockets.received(0).expect("a worker").store(4, Ordering::Relaxed);
+    metrics.connection_cut(Direction::Inbound, Reason::Policy);
     metrics.retries(&reviews(), 0);
     metrics.retries(&reviews(), 1);
     metrics.retry_budget_exhausted(&reviews(), 0);

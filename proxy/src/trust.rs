@@ -1,0 +1,116 @@
+//! Whether the peer of an open mesh connection is still one that the mesh believes.
+//!
+//! What a certificate proved in the handshake stays proven: neither its end nor a renewal, the peer's or our own,
+//! ends what is in progress. It ends when the peer is revoked or no longer believed. Whoever carries a mesh connection asks here,
+//! in both directions and whatever is carried; what policy says of a client that comes in is `authorize`'s.
+
+use std::{
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use selvedge_certs::{
+    tls::{self, Current, Live, Shown},
+    verify::{Peer, Role},
+};
+use tokio_rustls::rustls::CommonState;
+
+use crate::{
+    authorize::{Part, no_longer_allowed, revoked},
+    error::{Failure, Reason},
+};
+
+/// How long requests in progress may still take when the root is withdrawn by which their peer was believed: when
+/// a root is replaced, peers have certificates below the new one by then, and connections that are older.
+pub const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// What is known about the peer of a mesh connection.
+#[derive(Debug)]
+pub struct Standing {
+    /// Who it has proven to be, and how.
+    pub peer: Peer,
+    /// When it did.
+    pub since: Instant,
+    /// What it is to us.
+    part: Part,
+    shown: Shown,
+    made_with: Arc<Current>,
+    live: Live,
+}
+
+impl Standing {
+    /// Of the `peer` of `connection`, which plays `role` and was believed `now` by the roots of `current`.
+    pub fn new(
+        connection: &CommonState,
+        role: Role,
+        peer: Peer,
+        current: Arc<Current>,
+        live: &Live,
+        now: SystemTime,
+    ) -> Arc<Self> {
+        let shown = tls::shown(connection, role, now);
+        let part = match role {
+            Role::Client => Part::Client,
+            Role::Server => Part::Server,
+        };
+        Arc::new(Self { peer, since: Instant::now(), part, shown, made_with: current, live: live.clone() })
+    }
+
+    /// Whether new requests are to go elsewhere, because a root has been withdrawn that the connection may hang on.
+    pub fn is_retired(&self) -> bool {
+        self.made_with.is_retired()
+    }
+
+    /// Completes when new requests are to go elsewhere.
+    pub async fn retired(&self) {
+        let mut changed = self.live.subscribe();
+        while !self.is_retired() {
+            if changed.changed().await.is_err() {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// Why nothing may go to the peer or come from it any more: it is revoked, or not believed; `None`: it may.
+    pub fn refusal(&self) -> Option<Failure> {
+        if let Some(failure) = revoked(&self.live, self.peer.holder(), self.part) {
+            return Some(failure);
+        }
+        if !self.is_retired() {
+            return None;
+        }
+        let error = self.live.current()?.vouches_for(&self.shown).err()?;
+        Some(Failure::new(
+            Reason::Certificate,
+            format!("the root by which it was believed is withdrawn: {error}"),
+        ))
+    }
+
+    /// Completes when nothing may go to the peer or come from it any more, and says why.
+    pub async fn lost(&self) -> Failure {
+        let not_believed = async {
+            let mut changed = self.live.subscribe();
+            loop {
+                if let Some(failure) = self.refusal() {
+                    return failure;
+                }
+                if changed.changed().await.is_err() {
+                    pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            failure = no_longer_allowed(&self.live, &self.peer, self.part) => failure,
+            failure = not_believed => failure,
+        }
+    }
+}
+
+/// The same for a connection that may not be the mesh's: then never.
+pub async fn lost(standing: Option<&Standing>) -> Failure {
+    match standing {
+        Some(standing) => standing.lost().await,
+        None => pending().await,
+    }
+}
