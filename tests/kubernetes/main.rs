@@ -17,6 +17,7 @@ mod role;
 mod root;
 mod server;
 mod source;
+mod unusable;
 mod world;
 
 /// The binaries of the programs.
