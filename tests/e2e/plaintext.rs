@@ -1,6 +1,7 @@
 //! Nothing goes out in plaintext for want of knowing better.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -88,6 +89,52 @@ async fn strict_refuses_plaintext_and_permissive_lets_it_in() {
     }
 }
 
+#[tokio::test]
+async fn a_document_that_cannot_be_used_sends_nothing_out_in_plaintext() {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    let [ruled, entered, worked] =
+        [(241, 9086), (242, 9087), (243, 9088)].map(|(host, port)| mesh.ground().socket(host, port).unwrap());
+    let entry = |name: &str, address: SocketAddr, location: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n  \
+             hosts: [{name}.test]\n  location: {location}\n  resolution: STATIC\n  \
+             ports: [{{number: 80, name: http, targetPort: {}}}]\n  endpoints: [{{address: {}}}]\n",
+            address.port(),
+            address.ip()
+        )
+    };
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: ruled}\nspec: {host: \
+                ruled.test, trafficPolicy: {tls: {mode: simple}}}\n";
+    let workload = format!(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: worked}}\nspec: {{address: {}, \
+         ports: {{http: {}}}, labels: {{security.istio.io/tlsMode: Istio}}}}\n",
+        worked.ip(),
+        worked.port()
+    );
+    mesh.write("ruled.yaml", &entry("ruled", ruled, "MESH_EXTERNAL")).unwrap();
+    mesh.write("rule.yaml", rule).unwrap();
+    mesh.write("entered.yaml", &entry("entered", entered, "INSIDE")).unwrap();
+    mesh.write("worked.yaml", &workload).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("caller")]).await.unwrap();
+    let (_, to_ruled) = counting_server(ruled).await;
+    let (_, to_entered) = counting_server(entered).await;
+    let (_, _to_worked) = counting_server(worked).await;
+    let caller = mesh.workload("caller");
+
+    for (authority, reason) in
+        [("ruled.test", "no-backend"), ("entered.test", "no-endpoint"), (&*worked.to_string(), "tls")]
+    {
+        for version in [http::Version::HTTP_11, http::Version::HTTP_2] {
+            let answer = caller.call(call::to(authority, "/").version(version)).await.unwrap();
+            assert_eq!(answer.status, 503, "{authority}: {}", answer.summary());
+            let why = answer.proxy_error().unwrap_or_default();
+            assert!(why.starts_with(reason), "{authority}: {why}");
+        }
+    }
+    assert_eq!((to_ruled.load(Ordering::Relaxed), to_entered.load(Ordering::Relaxed)), (0, 0));
+}
+
 fn peer_authentication(mode: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n  name: default\n  \
@@ -96,7 +143,7 @@ fn peer_authentication(mode: &str) -> String {
 }
 
 /// A server outside the mesh that counts who connects.
-async fn counting_server(address: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+async fn counting_server(address: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(address).await.unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);

@@ -33,6 +33,8 @@ pub(super) struct RuleSet<'a> {
 pub(super) struct DestinationRules<'a> {
     namespaces: BTreeMap<&'a str, BTreeMap<String, Vec<RuleSet<'a>>>>,
     root_namespace: &'a str,
+    /// Whether any of them cannot be used. There seldom is one to look for.
+    some_unusable: bool,
 }
 
 impl<'a> DestinationRules<'a> {
@@ -63,7 +65,8 @@ impl<'a> DestinationRules<'a> {
                 }
             }
         }
-        Self { namespaces, root_namespace: &settings.root_namespace }
+        let some_unusable = resources.destination_rules.iter().any(|rule| rule.unusable);
+        Self { namespaces, root_namespace: &settings.root_namespace, some_unusable }
     }
 
     /// The rules for `host` that clients in `client` follow; `None` = clients in a namespace without rules.
@@ -94,10 +97,12 @@ impl<'a> DestinationRules<'a> {
         let seen = |set: &&RuleSet<'a>| set.policy.0.spec.export_to.includes(namespace, client);
         let matching = self.namespaces.get(namespace)?.iter();
         // Whether a closer rule would overrule one that cannot be used, nobody knows.
-        let mut unusable = matching.clone().filter(|(pattern, _)| closeness(pattern, host).is_some());
-        let unusable = unusable.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some()));
-        if unusable.is_some() {
-            return unusable;
+        if self.some_unusable {
+            let mut here = matching.clone().filter(|(pattern, _)| closeness(pattern, host).is_some());
+            let unusable = here.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some()));
+            if unusable.is_some() {
+                return unusable;
+            }
         }
         let matching =
             matching.filter_map(|(pattern, sets)| Some((closeness(pattern, host)?, sets.iter().find(seen)?)));

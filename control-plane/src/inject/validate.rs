@@ -220,6 +220,20 @@ mod tests {
     }
 
     #[test]
+    fn a_route_for_another_namespaces_host_is_a_warning_that_names_both() {
+        let http = json!([{ "route": [{ "destination": { "host": "reviews.shop.svc.cluster.local" } }] }]);
+        let mut foreign = virtual_service(&http);
+        foreign["metadata"]["namespace"] = json!("guest");
+        foreign["spec"]["hosts"] = json!(["reviews.shop.svc.cluster.local"]);
+
+        let verdict = verdict(&foreign, &[service()]);
+
+        assert_eq!(verdict.errors, Vec::<String>::new());
+        let [warning] = &verdict.warnings[..] else { panic!("{verdict:?}") };
+        assert!(warning.contains("of namespace shop") && warning.contains("of namespace guest"), "{warning}");
+    }
+
+    #[test]
     fn a_field_that_is_not_acted_on_is_a_warning() {
         let http = json!([{
             "corsPolicy": { "allowOrigins": [{ "exact": "https://a.example" }] },
