@@ -267,7 +267,7 @@ const ROWS: &[Row] = &[
     (
         "DestinationRule",
         "POLICY.connectionPool.http.idleTimeout",
-        Test("an_app_that_closes_its_connections_as_it_likes_fails_no_get"),
+        Test("a_destination_rules_idle_timeout_holds_between_a_sidecar_and_its_app"),
     ),
     (
         "DestinationRule",
