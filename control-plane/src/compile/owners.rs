@@ -221,7 +221,7 @@ impl<'a> Owners<'a> {
             claims.push((document.seniority(), Claimant::Addresses(document)));
         }
         claims.extend(self.candidate_claims(catalog, candidates));
-        claims.sort_by(|(a, _), (b, _)| a.cmp(b));
+        claims.sort_by_key(|(seniority, _)| *seniority);
         for (_, claimant) in claims {
             match claimant {
                 Claimant::Workload(index, host, claim) => {

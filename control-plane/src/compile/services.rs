@@ -464,7 +464,7 @@ impl<'a> Catalog<'a> {
                 ports.entry(*port).or_insert((known.ports[port], source));
             }
         }
-        if self.hosts.get(host).is_none() {
+        if !self.hosts.contains_key(host) {
             self.insert(KnownHost::new(Arc::from(host), namespace, first));
         }
         let known = self.hosts.get_mut(host).expect("it was put there");

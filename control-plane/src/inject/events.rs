@@ -77,7 +77,7 @@ mod tests {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": "web", "namespace": "shop", "uid": "u", "creationTimestamp": created,
-                "annotations": annotations, "labels": { crate::inject::TLS_MODE: "istio" },
+                "annotations": annotations, "labels": { crate::inject::SIDECAR_LABEL: crate::inject::SIDECAR_INJECTED },
             },
             "spec": { "containers": [] },
         });

@@ -317,6 +317,35 @@ fn an_address_of_a_slice_is_the_pod_that_it_names_or_left_out() {
 }
 
 #[test]
+fn a_pods_address_is_no_other_workloads_of_its_own_namespace_either() {
+    let entry = workload_entry("shop", "x", json!({"address": "10.0.0.1", "ports": {"x": 9}}));
+
+    let errors = errors(&unchanged(&[entry]));
+
+    assert!(errors[0].contains("10.0.0.1 belongs to Pod shop/a-1"), "{errors:?}");
+}
+
+#[test]
+fn a_name_that_a_workload_is_at_belongs_to_the_first_as_an_address_does() {
+    let entry = |namespace: &str, labels: Value| {
+        workload_entry(
+            namespace,
+            "x",
+            json!({"address": "vm.example", "labels": labels, "ports": {"http": 80}}),
+        )
+    };
+    for labels in [json!({}), meshed()] {
+        // Without times the first by namespace and name is the first.
+        let (mesh, problems) = cluster(&[entry("shop", meshed()), entry("thief", labels)]);
+
+        assert!(errors(&problems)[0].contains("vm.example belongs to WorkloadEntry shop/x"), "{problems:?}");
+        let named = mesh.named_at(80).named;
+        assert_eq!(named.len(), 1, "{named:?}");
+        assert_eq!(named[0].identity.as_ref().unwrap().as_str(), "spiffe://cluster.local/ns/shop/sa/default");
+    }
+}
+
+#[test]
 fn a_port_that_passes_by_the_sidecar_is_plaintext_whether_it_is_declared_or_not() {
     let mut skipping = pod("a-1", "10.0.0.1");
     skipping["metadata"]["annotations"] = json!({"config.selvedge.io/skip-inbound-ports": "22,8000-8100"});

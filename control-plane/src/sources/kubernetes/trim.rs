@@ -193,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn of_a_slices_endpoint_its_pod_stays() {
+        let slice = json!({
+            "kind": "EndpointSlice", "metadata": {"name": "a-1"},
+            "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n", "targetRef": {
+                "kind": "Pod", "namespace": "shop", "name": "a-1", "uid": "u"}}]
+        });
+
+        let target = json!({"kind": "Pod", "namespace": "shop", "name": "a-1"});
+        assert_eq!(trimmed(slice)["endpoints"], json!([{"addresses": ["10.0.0.1"], "targetRef": target}]));
+    }
+
+    #[test]
     fn whatever_an_object_looks_like_trimming_it_harms_nothing() {
         for kind in ["Pod", "Namespace", "Service", "EndpointSlice", "VirtualService"] {
             for mut odd in [
