@@ -44,9 +44,12 @@ impl Scene {
         std::fs::write(hosts.path(), "127.0.0.1 localhost\n127.0.0.1 inside.test\n").unwrap();
         let mut mesh =
             Mesh::of(SELVEDGE, [Spec::server("reviews-a", "reviews", 9080), Spec::client("neighbour")]).await;
+        let control_plane = mesh.control_plane_process().unwrap();
+        let control_plane = control_plane.listener("admin", START_LIMIT).await.unwrap();
         let wide = Spec::client("wide")
             .flag("--outbound", "0.0.0.0:0")
             .flag("--admin", "[::]:0")
+            .flag("--upstream", &format!("0={control_plane}"))
             .flag("--hosts-file", &hosts.path().display().to_string())
             .flag("--resolv-conf", "/dev/null");
         mesh.place(wide).unwrap();
@@ -121,17 +124,18 @@ async fn no_listener_of_ours_is_reached_by_way_of_a_sidecar() {
             let shutdown = call::to(&authority, "/shutdown").method(Method::POST).version(version);
             refused(&scene.ask(shutdown).await, reason, &authority);
         }
-        let said = absolute(scene.outbound, &authority).await;
-        assert!(said.contains(&format!("selvedge-error: {reason}:")), "{authority}: {said}");
+        for head in [format!("GET http://{authority}/config"), format!("CONNECT {authority}")] {
+            let said = raw(scene.outbound, &head, &authority).await;
+            assert!(said.contains(&format!("selvedge-error: {reason}:")), "{head}: {said}");
+        }
     }
     scene.is_well().await;
 }
 
-/// The answer to a request whose target is a whole URI, as clients of a proxy write it.
-async fn absolute(proxy: SocketAddr, authority: &str) -> String {
+/// The answer to a request with a target as clients of a proxy write it.
+async fn raw(proxy: SocketAddr, head: &str, authority: &str) -> String {
     let mut stream = TcpStream::connect(proxy).await.unwrap();
-    let request =
-        format!("GET http://{authority}/config HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    let request = format!("{head} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     tokio::time::timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
@@ -195,6 +199,26 @@ async fn no_document_makes_a_listener_of_ours_an_endpoint() {
             if is_known { Ok(()) } else { Err(format!("{} {}", answer.summary(), answer.text())) }
         })
         .await;
+    }
+    scene.is_well().await;
+}
+
+/// Not even one that the sidecar was told to have.
+#[tokio::test]
+async fn no_port_of_an_upstream_leads_to_a_listener_of_ours() {
+    let scene = Scene::start().await;
+    let control_plane = scene.mesh.control_plane_process().unwrap();
+    let control_plane = control_plane.listener("admin", START_LIMIT).await.unwrap();
+    let sidecar = scene.mesh.workload("wide").sidecar_process().unwrap();
+    let upstream = sidecar.listener(&format!("upstream {control_plane}"), START_LIMIT).await.unwrap();
+    for request in [&b"GET /config HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"[..], b"\0raw\r\n\r\n"] {
+        let mut stream = TcpStream::connect(upstream).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut said = vec![0; 4096];
+        let read = tokio::time::timeout(SOON, stream.read(&mut said)).await.unwrap();
+        let said =
+            read.map(|length| String::from_utf8_lossy(&said[..length]).into_owned()).unwrap_or_default();
+        assert!(said.is_empty() || said.contains("selvedge-error: policy:"), "{said}");
     }
     scene.is_well().await;
 }
