@@ -136,6 +136,55 @@ fn opaque_connections_go_by_the_address_too() {
     });
 }
 
+/// What is dialled is outside, and a document says that it is here: HTTP and opaque connections, at loopback and at the
+/// workload's own address.
+#[test]
+fn no_document_leads_to_a_sidecars_own_ports() {
+    netns(async || {
+        let mut mesh = Mesh::on(Kind::Bridge).await;
+        mesh.add([client("client").flags(&["--log", "selvedge_proxy=debug"])]).await;
+        let client = mesh.workload("client");
+        let mut documents = String::new();
+        let mut doors = Vec::new();
+        for (number, ip) in ["127.0.0.1".to_owned(), client.place.address.to_string()].iter().enumerate() {
+            for (port, reason) in [(4191, "policy"), (4143, "loop")] {
+                for protocol in ["HTTP", "TCP"] {
+                    let address = SocketAddr::from(([10, 99, 1, u8::try_from(doors.len()).unwrap()], 7000));
+                    documents.push_str(&format!(
+                        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+                         metadata: {{name: door-{number}-{port}-{}}}\nspec:\n\
+                         \x20 hosts: [door-{number}-{port}-{protocol}.example]\n  addresses: [\"{}\"]\n\
+                         \x20 location: MESH_EXTERNAL\n  resolution: STATIC\n\
+                         \x20 ports: [{{number: 7000, name: door, protocol: {protocol}, targetPort: {port}}}]\n\
+                         \x20 endpoints: [{{address: {ip}}}]\n---\n",
+                        protocol.to_lowercase(),
+                        address.ip(),
+                    ));
+                    doors.push((address, protocol, reason));
+                }
+            }
+        }
+        mesh.write("doors.yaml", &documents);
+
+        for (address, protocol, reason) in doors {
+            poll(SOON, &format!("{address} is known, and refused"), async || {
+                if protocol == "TCP" {
+                    let error = said(client, address).await.expect_err("nothing answers");
+                    let log = mesh.sidecar_log("client");
+                    let is_told =
+                        log.lines().any(|line| line.contains("own listener") || line.contains("admin port"));
+                    return if is_told { Ok(()) } else { Err(error.to_string()) };
+                }
+                let answer = client.call(address, call::to("door", "/config")).await;
+                let answer = answer.map_err(|error| error.to_string())?;
+                let said = answer.proxy_error().unwrap_or_default();
+                if said.starts_with(reason) { Ok(()) } else { Err(answer.summary()) }
+            })
+            .await;
+        }
+    });
+}
+
 async fn assert_refused(from: &Workload, address: SocketAddr) {
     let error = said(from, address).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{address}: {error}");
