@@ -70,14 +70,17 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::resources::{Outcome, Resources, decode_value};
+    use crate::resources::{
+        Outcome, Resources, decode_value,
+        pod::{SIDECAR_INJECTED, SIDECAR_LABEL},
+    };
 
     fn pods(annotations: &Value, created: &str) -> Resources {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": "web", "namespace": "shop", "uid": "u", "creationTimestamp": created,
-                "annotations": annotations, "labels": { crate::inject::SIDECAR_LABEL: crate::inject::SIDECAR_INJECTED },
+                "annotations": annotations, "labels": { SIDECAR_LABEL: SIDECAR_INJECTED },
             },
             "spec": { "containers": [] },
         });
