@@ -75,11 +75,11 @@ fn said<'a>(problems: impl Iterator<Item = &'a Problem>) -> String {
             field => format!("{field}: {}", problem.message),
         })
         .collect();
-    shortened(words.join("; "))
+    shortened(&words.join("; "))
 }
 
-fn shortened(text: String) -> String {
-    let mut text = plain(&text).into_owned();
+fn shortened(text: &str) -> String {
+    let mut text = plain(text).into_owned();
     if text.len() > LONGEST {
         let mut end = LONGEST - '…'.len_utf8();
         while !text.is_char_boundary(end) {
@@ -274,7 +274,7 @@ pub(in crate::cluster) fn event_object(
         "type": severity,
         "reason": reason,
         "action": action,
-        "note": shortened(note),
+        "note": shortened(&note),
         "regarding": regarding,
         "reportingController": CONTROLLER,
         "reportingInstance": shorter(instance),
