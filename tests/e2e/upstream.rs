@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use tokio_rustls::rustls::{ClientConnection, pki_types::ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
 use crate::{SELVEDGE, mesh_client};
 
@@ -190,7 +190,11 @@ async fn what_a_client_sends_before_its_tunnel_is_open_is_the_tunnels() {
 fn hello(mesh: &Mesh, name: &str) -> Vec<u8> {
     let configuration = mesh_client::configuration(mesh.credentials("caller"));
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    let mut connection = ClientConnection::new(Arc::clone(&configuration.client), name).unwrap();
+    let mut asking = ClientConfig::clone(&configuration.client);
+    asking.enable_sni = true;
+    // Not as sidecars do.
+    asking.alpn_protocols.clear();
+    let mut connection = ClientConnection::new(Arc::new(asking), name).unwrap();
     let mut hello = Vec::new();
     connection.write_tls(&mut hello).unwrap();
     hello
