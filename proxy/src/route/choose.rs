@@ -97,7 +97,7 @@ impl<S: Step<Routed>> Choose<S> {
         if let Some(destination) = last.as_ref().and_then(|last| last.again(generation, authority)) {
             return Ok(Some(Arc::clone(destination)));
         }
-        let found = match (upstream(&self.worker, &request), request.conn.original) {
+        let found = match (upstream(&self.worker, request), request.conn.original) {
             (Some(upstream), _) => named(&self.worker, upstream).map(|destination| (None, destination)),
             (None, None) => named(&self.worker, authority)
                 .map(|destination| (Some(Arc::clone(&destination.authority)), destination)),

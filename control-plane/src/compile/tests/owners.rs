@@ -71,6 +71,7 @@ fn meshed() -> Value {
     json!({"security.istio.io/tlsMode": "istio"})
 }
 
+#[allow(clippy::needless_pass_by_value)] // `json!` at every call
 fn object(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "networking.istio.io/v1", "kind": kind,
@@ -117,6 +118,7 @@ fn sliced(namespace: &str, address: &str, port: u16, target: Option<Value>) -> V
     vec![service, slice]
 }
 
+#[allow(clippy::needless_pass_by_value)] // `json!` at every call
 fn entry_with(namespace: &str, host: &str, port: u16, more: Value) -> Value {
     let mut spec = json!({
         "hosts": [host], "resolution": "STATIC", "ports": [{"number": port, "name": "tcp", "protocol": "TCP"}]

@@ -177,7 +177,7 @@ fn an_event_names_its_object_and_has_one_name_everywhere() {
 
 #[test]
 fn a_long_message_is_cut_between_letters() {
-    let long = shortened("é".repeat(2000));
+    let long = shortened(&"é".repeat(2000));
 
     assert!(long.len() <= LONGEST && long.ends_with('…'));
 }
