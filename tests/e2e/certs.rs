@@ -167,24 +167,28 @@ fn a_certificate_of_openssls_own_ca_is_judged_by_the_same_rules() {
     let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let root = ["req", "-x509", "-subj", "/CN=theirs", "-keyout", "ca.key", "-out", "ca.pem"];
     succeed(at, "openssl", &[&root[..], &new_key].concat());
-    let leaf = |uri: &str, out: &str| {
+    let leaf = |uri: &str, usage: &[&str], out: &str| {
         let names = format!("subjectAltName={uri}");
         let signed =
             ["-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "leaf.key", "-out", out, "-addext", &names];
         let leaf = ["req", "-x509", "-subj", "/CN=web", "-addext", "basicConstraints=critical,CA:FALSE"];
-        succeed(at, "openssl", &[&leaf[..], &new_key, &signed].concat());
+        succeed(at, "openssl", &[&leaf[..], &new_key, &signed, usage].concat());
     };
-    leaf(&format!("URI:{WEB}"), "one.pem");
-    leaf(&format!("URI:{WEB},URI:spiffe://cluster.local/ns/shop/sa/admin"), "two.pem");
-    leaf("DNS:localhost", "none.pem");
+    let for_tls = ["-addext", "extendedKeyUsage=serverAuth,clientAuth"];
+    leaf(&format!("URI:{WEB}"), &for_tls, "one.pem");
+    leaf(&format!("URI:{WEB},URI:spiffe://cluster.local/ns/shop/sa/admin"), &for_tls, "two.pem");
+    leaf("DNS:localhost", &for_tls, "none.pem");
+    leaf(&format!("URI:{WEB}"), &[], "unused.pem");
 
     let one = succeed(at, SELVEDGE, &["certs", "verify", "--ca", "ca.pem", "one.pem"]);
     let two = fail(at, &["certs", "verify", "--ca", "ca.pem", "two.pem"]);
     let none = fail(at, &["certs", "verify", "--ca", "ca.pem", "none.pem"]);
+    let unused = fail(at, &["certs", "verify", "--ca", "ca.pem", "unused.pem"]);
 
     assert!(one.starts_with(&format!("ok: {WEB}")), "{one}");
     assert!(two.contains("two.pem") && two.contains("it has 2 URI names"), "{two}");
     assert!(none.contains("none.pem") && none.contains("it has no URI name"), "{none}");
+    assert!(unused.contains("unused.pem") && unused.contains("extended key usage"), "{unused}");
 }
 
 #[test]

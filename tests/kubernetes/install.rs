@@ -150,12 +150,18 @@ async fn what_is_there_is_found(server: &ApiServer) {
 
 async fn the_newest_change_has_arrived(server: &ApiServer, control_plane: &Process) {
     let admin = control_plane.listener("admin", SOON).await.unwrap().to_string();
-    let output =
-        selvedge(&server.admin_kubeconfig(), &["status", "--json", "--wait=10s", "--admin", &admin]).await;
+    let output = selvedge(
+        &server.admin_kubeconfig(),
+        &["status", "--json", "--wait=10s", "--expect=0", "--admin", &admin],
+    )
+    .await;
 
     assert!(output.status.success(), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report, json!({"arrived": true, "up_to_date": 0, "proxies": []}));
+    assert_eq!(
+        report,
+        json!({"arrived": true, "up_to_date": 0, "proxies": [], "missing": [], "expected": 0})
+    );
 }
 
 async fn documents_are_judged(server: &ApiServer) {
