@@ -135,10 +135,10 @@ impl<'a> Owners<'a> {
         for (host, claim) in workloads.pod_claims(What::Pod) {
             owners.claims.insert(host.clone(), vec![claim]);
         }
-        owners.claim_cluster_ips(resources, problems);
         for (host, claim) in workloads.pod_claims(What::PodOfNode) {
             owners.claims.entry(host.clone()).or_default().push(claim);
         }
+        owners.claim_cluster_ips(resources, problems);
         owners.claim_others(resources, catalog, candidates, workloads, problems);
         owners
     }
