@@ -2,11 +2,13 @@
 //! broken; fuzzers call them (`tests/fuzz`), and a plain test with every file of their corpus.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
 
+use axum::{Router, routing::get};
 use bytes::BytesMut;
 use clap::Parser;
 use futures_util::FutureExt;
@@ -23,6 +25,10 @@ use selvedge_control_plane::{
     serve::attestation::Attestor,
 };
 use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
+use selvedge_ops::{
+    Admin, Drain, Readiness, http1, logging,
+    places::{Limits, Places},
+};
 use selvedge_proxy::{
     detect::{First, detect},
     normalize::path,
@@ -183,6 +189,43 @@ pub fn sign(sent: &[u8]) {
     assert_eq!(leaf.authority_trust_domain(), None, "nobody is made an authority");
 }
 
+/// Whatever a stranger sends to an admin port: it is told nothing that only this host may know, and changes nothing.
+pub fn admin(sent: &[u8]) {
+    const SECRET: &str = "what only this host may know";
+    let answered = CLOCK.block_on(async {
+        let (layer, log_level) = logging::filter("info").expect("a filter");
+        let drain = Drain::default();
+        let admin = Admin {
+            readiness: Readiness::default(),
+            drain: drain.clone(),
+            log_level: log_level.clone(),
+            metrics: Arc::new(|| "# EOF\n".to_owned()),
+            local: Router::new().route("/config", get(async || SECRET)),
+        };
+        let limits = Limits { strangers: 1, per_address: 1, known: 0, busy_stay: false };
+        let stranger = SocketAddr::from(([192, 0, 2, 7], 50_000));
+        let place = Places::new(limits).enter(stranger.ip(), false).expect("the only place");
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let (mut answers, mut requests) = tokio::io::split(client);
+        let asking = async {
+            drop(requests.write_all(sent).await);
+            drop(requests.shutdown().await);
+        };
+        let mut answer = Vec::new();
+        let serving = http1::carry(stranger, server, place.activity(), admin.router());
+        let all = async { tokio::join!(serving, asking, answers.read_to_end(&mut answer)) };
+        // A body that does not come is waited for, and nobody answers then.
+        drop(tokio::time::timeout(Duration::from_secs(10), all).await.expect("nobody waits for ever"));
+        assert!(!drain.is_draining(), "a stranger has ended it");
+        assert_eq!(log_level.filter(), "info", "a stranger has changed it");
+        drop(layer);
+        answer
+    });
+    let answered = String::from_utf8_lossy(&answered);
+    assert!(!answered.contains(SECRET), "{answered}");
+    assert!(answered.is_empty() || answered.starts_with("HTTP/1."), "{answered}");
+}
+
 fn is_a_pod(object: &Value) -> bool {
     let pod = serde_json::from_value::<Pod>(object.clone());
     pod.is_ok_and(|pod| pod.spec.is_some_and(|spec| !spec.containers.is_empty()))
@@ -222,6 +265,8 @@ mod tests {
         replay("fuzz/corpus/path", normal_path);
         replay("fuzz/corpus/review", review);
         replay("fuzz/corpus/sign", sign);
+        replay("fuzz/corpus/admin", admin);
+        replay("corpus", admin);
         replay("fuzz/corpus/yaml", yaml);
         replay("../examples/policies", yaml);
     }
@@ -284,8 +329,9 @@ mod tests {
             first in nearly("fuzz/corpus/detection"), sent in nearly("fuzz/corpus/preamble"),
             target in nearly("fuzz/corpus/path"), text in nearly("fuzz/corpus/yaml"),
             carried in nearly("fuzz/corpus/sessions"), asked in nearly("fuzz/corpus/review"),
-            request in nearly("fuzz/corpus/sign"),
+            request in nearly("fuzz/corpus/sign"), called in nearly("fuzz/corpus/admin"),
         ) {
+            admin(&called);
             sign(&request);
             review(&asked);
             sessions(&carried);
