@@ -3,6 +3,8 @@
 //! A `WorkloadEntry` and a `Pod` both are one. A cluster has thousands of pods, and each change compiles
 //! everything: nothing here looks through all workloads to find one.
 
+mod source;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
@@ -14,166 +16,19 @@ use selvedge_model::{
     ServiceKey, SpiffeId, Workload, WorkloadName, snapshot::Occupant,
 };
 
+use source::Source;
+
 use super::{
     Problems, Settings,
     inbound::Policies,
     keep,
-    owners::{self, Claim, Claimant, Lost, Ports, What},
+    owners::{Claim, Claimant, Lost, What},
     selects,
 };
 use crate::{
     problem::DocumentName,
     resources::{Document, PodSpec, Resources, Seniority, WorkloadEntrySpec},
 };
-
-/// The document that describes a workload.
-#[derive(Debug, Clone, Copy)]
-enum Source<'a> {
-    Entry(&'a Document<WorkloadEntrySpec>),
-    Pod(&'a Document<PodSpec>),
-}
-
-impl<'a> Source<'a> {
-    fn name(self) -> &'a DocumentName {
-        match self {
-            Self::Entry(document) => &document.name,
-            Self::Pod(document) => &document.name,
-        }
-    }
-
-    /// Whether its document cannot be used, so that nobody knows which policies select it.
-    fn is_unusable(self) -> bool {
-        match self {
-            Self::Entry(document) => document.unusable,
-            Self::Pod(_) => false,
-        }
-    }
-
-    fn labels(self) -> &'a BTreeMap<String, String> {
-        match self {
-            Self::Entry(document) => &document.spec.labels,
-            Self::Pod(document) => &document.metadata.labels,
-        }
-    }
-
-    fn service_account(self) -> &'a str {
-        match self {
-            Self::Entry(document) => &document.spec.service_account,
-            Self::Pod(document) => &document.spec.service_account,
-        }
-    }
-
-    fn meshed(self) -> bool {
-        match self {
-            Self::Entry(document) => document.spec.meshed,
-            Self::Pod(document) => document.spec.meshed,
-        }
-    }
-
-    /// Its ports that connections reach without its sidecar; first and last of each range.
-    fn skipped(self) -> &'a [(u16, u16)] {
-        match self {
-            Self::Entry(_) => &[],
-            Self::Pod(document) => &document.spec.skipped_ports,
-        }
-    }
-
-    /// Whether connections to `port` pass by its sidecar.
-    fn skips(self, port: u16) -> bool {
-        self.skipped().iter().any(|(first, last)| (*first..=*last).contains(&port))
-    }
-
-    fn inbound(self) -> Option<&'a Place> {
-        match self {
-            Self::Entry(document) => document.spec.inbound.as_ref(),
-            Self::Pod(_) => None,
-        }
-    }
-
-    fn weight(self) -> u32 {
-        match self {
-            Self::Entry(document) => document.spec.weight,
-            Self::Pod(_) => 1,
-        }
-    }
-
-    fn opaque_ports(self) -> &'a [(u16, u16)] {
-        match self {
-            Self::Entry(document) => &document.spec.opaque_ports,
-            Self::Pod(document) => &document.spec.opaque_ports,
-        }
-    }
-
-    fn ports(self) -> BTreeSet<u16> {
-        match self {
-            Self::Entry(document) => document.spec.ports.values().copied().collect(),
-            Self::Pod(document) => document.spec.ports.iter().map(|(_, port)| *port).collect(),
-        }
-    }
-
-    fn hosts(self) -> Vec<Host> {
-        match self {
-            Self::Entry(document) => document.spec.address.iter().cloned().collect(),
-            Self::Pod(document) => document.spec.addresses.iter().map(|ip| Host::Ip(*ip)).collect(),
-        }
-    }
-
-    /// Whether others may have its address too, so that only a port tells which one is meant.
-    fn shares_address(self) -> bool {
-        matches!(self, Self::Pod(document) if document.spec.host_network)
-    }
-
-    /// Whether its address is its own for as long as it lives, since a cluster gave it out.
-    fn owns_address(self) -> bool {
-        self.what() == What::Pod && self.in_cluster()
-    }
-
-    fn in_cluster(self) -> bool {
-        match self {
-            Self::Entry(document) => owners::in_cluster(&document),
-            Self::Pod(document) => owners::in_cluster(&document),
-        }
-    }
-
-    fn what(self) -> What {
-        match self {
-            Self::Entry(_) => What::Other,
-            Self::Pod(document) if document.spec.host_network => What::PodOfNode,
-            Self::Pod(_) => What::Pod,
-        }
-    }
-
-    fn seniority(self) -> Seniority<'a> {
-        match self {
-            Self::Entry(document) => document.seniority(),
-            Self::Pod(document) => document.seniority(),
-        }
-    }
-
-    /// Whether it has every port of its address: a pod has, and whose sidecar takes every connection.
-    fn has_all_ports(self) -> bool {
-        match self {
-            Self::Entry(document) => document.spec.meshed && document.spec.inbound.is_none(),
-            Self::Pod(document) => !document.spec.host_network,
-        }
-    }
-
-    fn claim(self, ports: &BTreeSet<u16>) -> Claim<'a> {
-        let ports = if self.has_all_ports() { Ports::All } else { Ports::These(ports.clone()) };
-        match self {
-            Self::Entry(document) => owners::claim(document, self.what(), ports),
-            Self::Pod(document) => owners::claim(document, self.what(), ports),
-        }
-    }
-
-    /// Reports a name that no workload can have.
-    fn error(self, problems: &mut Problems, message: String) {
-        match self {
-            Self::Entry(document) => problems.error_alone(document, "metadata", message),
-            Self::Pod(document) => problems.error_alone(document, "metadata", message),
-        }
-    }
-}
 
 /// One workload with what other documents say about it.
 #[derive(Debug)]

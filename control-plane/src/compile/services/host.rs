@@ -1,0 +1,225 @@
+//! One host that can be called: its ports, what defines each of them, and where their endpoints come from.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use selvedge_model::{Host, Protocol, ServiceKey, snapshot::Declared};
+
+use super::super::Problems;
+use crate::resources::{
+    Document, ServiceEntrySpec, ServiceSpec,
+    service::{ServicePort, TargetPort},
+    service_entry::{EntryEndpoints, EntryPort, Resolution},
+};
+
+/// One host that can be called.
+#[derive(Debug)]
+pub(in super::super) struct KnownHost<'a> {
+    pub(in super::super) host: Arc<str>,
+    pub(in super::super) namespace: &'a str,
+    pub(in super::super) ports: BTreeMap<u16, Protocol>,
+    /// What defines each of the ports.
+    pub(super) sources: BTreeMap<u16, PortSource<'a>>,
+    /// What defined it first.
+    pub(super) first: Source<'a>,
+}
+
+/// What defines a port of a host.
+#[derive(Debug, Clone)]
+pub(super) struct PortSource<'a> {
+    pub(super) source: Source<'a>,
+    /// Whether it is said for a wildcard that the host is below.
+    pub(super) below_wildcard: bool,
+    /// The service's port that this is another name of (`ExternalName`).
+    pub(super) alias_of: Option<ServiceKey>,
+}
+
+impl<'a> KnownHost<'a> {
+    pub(super) fn new(host: Arc<str>, namespace: &'a str, first: Source<'a>) -> Self {
+        Self { host, namespace, ports: BTreeMap::new(), sources: BTreeMap::new(), first }
+    }
+
+    pub(super) fn add(&mut self, port: u16, protocol: Protocol, source: PortSource<'a>) {
+        self.ports.insert(port, protocol);
+        self.sources.insert(port, source);
+    }
+
+    /// The addresses by which alone it is called. A `ServiceEntry`'s HTTP is found by its name, as Istio
+    /// does; its addresses are for what has no name.
+    pub(in super::super) fn own_addresses(&self) -> Vec<IpAddr> {
+        match self.first {
+            Source::Service(document) => document.spec.addresses.clone(),
+            Source::Entry(_) => Vec::new(),
+        }
+    }
+
+    /// Whether whoever dials one of the endpoints of a port may mean all of it: it has no address of its own, and does
+    /// not say that its endpoints are called one by one (a headless `Service`).
+    pub(in super::super) fn is_called_by_endpoints(&self, port: u16) -> bool {
+        let Some(PortSource { source, below_wildcard, alias_of }) = self.sources.get(&port) else {
+            return false;
+        };
+        match source {
+            Source::Service(document) => {
+                document.spec.addresses.is_empty() && !document.spec.headless && alias_of.is_none()
+            }
+            Source::Entry(document) => {
+                let requested = document.spec.resolution == Resolution::Requested;
+                let has_none = document.spec.addresses.is_empty() && document.spec.ranges.is_empty();
+                has_none && !(requested && *below_wildcard)
+            }
+        }
+    }
+
+    /// What certificates of its servers may say instead of its name.
+    pub(in super::super) fn subject_alt_names(&self, port: u16) -> &'a [String] {
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(Source::Entry(document)) => &document.spec.subject_alt_names,
+            _ => &[],
+        }
+    }
+
+    /// The name that its servers go by outside of the mesh; `None` if any below a wildcard is one.
+    pub(in super::super) fn server_name(&self) -> Option<&str> {
+        match self.first {
+            Source::Service(document) => match document.spec.external_name.as_ref() {
+                Some(name) => name.name().map(|name| &**name),
+                None => Some(&self.host),
+            },
+            Source::Entry(_) => Some(&*self.host).filter(|host| !host.starts_with('*')),
+        }
+    }
+
+    /// Which ports it has, for whoever asked for another.
+    pub(in super::super) fn port_remedy(&self) -> String {
+        if !self.ports.is_empty() {
+            let ports: Vec<_> = self.ports.keys().map(u16::to_string).collect();
+            return format!("use one of {}", ports.join(", "));
+        }
+        match self.first {
+            Source::Service(document) if document.spec.external_name.is_some() => {
+                "it is of the type ExternalName and says no ports: add spec.ports to it, or name a port in the route's \
+                 destination"
+                    .to_owned()
+            }
+            _ => "it says no ports; add spec.ports to it".to_owned(),
+        }
+    }
+
+    /// How endpoints of `port` are found.
+    pub(in super::super) fn resolution(&self, port: u16) -> Resolution {
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(Source::Entry(document)) => document.spec.resolution,
+            _ => Resolution::Static,
+        }
+    }
+
+    /// Whether endpoints of `port` are outside the mesh, and never called with mutual TLS.
+    pub(in super::super) fn is_external(&self, port: u16) -> bool {
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(Source::Entry(document)) => !document.spec.internal,
+            _ => false,
+        }
+    }
+
+    /// Where the endpoints of `port` come from.
+    pub(in super::super) fn backing(&self, port: u16) -> Option<Backing<'a>> {
+        let PortSource { source, below_wildcard, alias_of } = self.sources.get(&port)?;
+        if let Some(key) = alias_of {
+            return Some(Backing::Alias(key.clone()));
+        }
+        match source {
+            Source::Service(document) => {
+                let declared = document.spec.ports.iter().find(|declared| declared.port == port);
+                if let Some(name) = &document.spec.external_name {
+                    let target = declared.map_or(port, |declared| target_number(&declared.target, port));
+                    return Some(Backing::Name(name.clone(), target));
+                }
+                Some(Backing::Service(document, declared?))
+            }
+            Source::Entry(document) => {
+                let declared = document.spec.ports.iter().find(|declared| declared.number == port)?;
+                let requested = document.spec.resolution == Resolution::Requested;
+                let by_name =
+                    *below_wildcard && requested || document.spec.endpoints == EntryEndpoints::Hosts;
+                match self.host.parse::<Host>().ok().filter(|_| by_name) {
+                    Some(name) => Some(Backing::Name(name, declared.target)),
+                    None => Some(Backing::Entry(document, declared)),
+                }
+            }
+        }
+    }
+}
+
+impl KnownHost<'_> {
+    /// A port of it, and whose it is.
+    pub(in super::super) fn declared(&self, port: u16) -> Declared {
+        let key = ServiceKey { host: Arc::clone(&self.host), port };
+        Declared { namespace: Arc::from(self.namespace), key }
+    }
+
+    /// Whether documents in `namespace` may name it.
+    pub(super) fn is_known_in(&self, namespace: &str) -> bool {
+        match self.first {
+            Source::Service(_) => true,
+            Source::Entry(document) => document.spec.export_to.includes(self.namespace, Some(namespace)),
+        }
+    }
+}
+
+pub(super) fn target_number(target: &TargetPort, port: u16) -> u16 {
+    match target {
+        TargetPort::Number(number) => *number,
+        TargetPort::Same | TargetPort::Named(_) => port,
+    }
+}
+
+/// Where a port's endpoints come from.
+pub(in super::super) enum Backing<'a> {
+    /// The workloads that a `Service` selects, and its `EndpointSlice`s.
+    Service(&'a Document<ServiceSpec>, &'a ServicePort),
+    /// What a `ServiceEntry` lists or selects.
+    Entry(&'a Document<ServiceEntrySpec>, &'a EntryPort),
+    /// Wherever DNS says that this name is, at this port.
+    Name(Host, u16),
+    /// The same as this service's port.
+    Alias(ServiceKey),
+}
+
+/// The document that defines a host.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    Service(&'a Document<ServiceSpec>),
+    Entry(&'a Document<ServiceEntrySpec>),
+}
+
+impl Source<'_> {
+    /// The addresses of its own that it says it has.
+    pub(super) fn addresses(&self) -> &[IpAddr] {
+        match self {
+            Self::Service(document) => &document.spec.addresses,
+            Self::Entry(document) => &document.spec.addresses,
+        }
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Service(this), Self::Service(other)) => std::ptr::eq(*this, *other),
+            (Self::Entry(this), Self::Entry(other)) => std::ptr::eq(*this, *other),
+            _ => false,
+        }
+    }
+
+    pub(super) fn error(&self, problems: &mut Problems, message: String) {
+        match self {
+            Self::Service(document) => problems.error(document, "spec.clusterIP", message),
+            Self::Entry(document) => problems.error(document, "spec.addresses", message),
+        }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Service(document) => format!("{} ({})", document.name, document.place()),
+            Self::Entry(document) => format!("{} ({})", document.name, document.place()),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The document that describes a workload: a `WorkloadEntry` or a `Pod`, and what either of them says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_model::{Host, Place};
+
+use super::super::{
+    Problems,
+    owners::{self, Claim, Ports, What},
+};
+use crate::{
+    problem::DocumentName,
+    resources::{Document, PodSpec, Seniority, WorkloadEntrySpec},
+};
+
+/// The document that describes a workload.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    Entry(&'a Document<WorkloadEntrySpec>),
+    Pod(&'a Document<PodSpec>),
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn name(self) -> &'a DocumentName {
+        match self {
+            Self::Entry(document) => &document.name,
+            Self::Pod(document) => &document.name,
+        }
+    }
+
+    /// Whether its document cannot be used, so that nobody knows which policies select it.
+    pub(super) fn is_unusable(self) -> bool {
+        match self {
+            Self::Entry(document) => document.unusable,
+            Self::Pod(_) => false,
+        }
+    }
+
+    pub(super) fn labels(self) -> &'a BTreeMap<String, String> {
+        match self {
+            Self::Entry(document) => &document.spec.labels,
+            Self::Pod(document) => &document.metadata.labels,
+        }
+    }
+
+    pub(super) fn service_account(self) -> &'a str {
+        match self {
+            Self::Entry(document) => &document.spec.service_account,
+            Self::Pod(document) => &document.spec.service_account,
+        }
+    }
+
+    pub(super) fn meshed(self) -> bool {
+        match self {
+            Self::Entry(document) => document.spec.meshed,
+            Self::Pod(document) => document.spec.meshed,
+        }
+    }
+
+    /// Its ports that connections reach without its sidecar; first and last of each range.
+    pub(super) fn skipped(self) -> &'a [(u16, u16)] {
+        match self {
+            Self::Entry(_) => &[],
+            Self::Pod(document) => &document.spec.skipped_ports,
+        }
+    }
+
+    /// Whether connections to `port` pass by its sidecar.
+    pub(super) fn skips(self, port: u16) -> bool {
+        self.skipped().iter().any(|(first, last)| (*first..=*last).contains(&port))
+    }
+
+    pub(super) fn inbound(self) -> Option<&'a Place> {
+        match self {
+            Self::Entry(document) => document.spec.inbound.as_ref(),
+            Self::Pod(_) => None,
+        }
+    }
+
+    pub(super) fn weight(self) -> u32 {
+        match self {
+            Self::Entry(document) => document.spec.weight,
+            Self::Pod(_) => 1,
+        }
+    }
+
+    pub(super) fn opaque_ports(self) -> &'a [(u16, u16)] {
+        match self {
+            Self::Entry(document) => &document.spec.opaque_ports,
+            Self::Pod(document) => &document.spec.opaque_ports,
+        }
+    }
+
+    pub(super) fn ports(self) -> BTreeSet<u16> {
+        match self {
+            Self::Entry(document) => document.spec.ports.values().copied().collect(),
+            Self::Pod(document) => document.spec.ports.iter().map(|(_, port)| *port).collect(),
+        }
+    }
+
+    pub(super) fn hosts(self) -> Vec<Host> {
+        match self {
+            Self::Entry(document) => document.spec.address.iter().cloned().collect(),
+            Self::Pod(document) => document.spec.addresses.iter().map(|ip| Host::Ip(*ip)).collect(),
+        }
+    }
+
+    /// Whether others may have its address too, so that only a port tells which one is meant.
+    pub(super) fn shares_address(self) -> bool {
+        matches!(self, Self::Pod(document) if document.spec.host_network)
+    }
+
+    /// Whether its address is its own for as long as it lives, since a cluster gave it out.
+    pub(super) fn owns_address(self) -> bool {
+        self.what() == What::Pod && self.in_cluster()
+    }
+
+    pub(super) fn in_cluster(self) -> bool {
+        match self {
+            Self::Entry(document) => owners::in_cluster(&document),
+            Self::Pod(document) => owners::in_cluster(&document),
+        }
+    }
+
+    pub(super) fn what(self) -> What {
+        match self {
+            Self::Entry(_) => What::Other,
+            Self::Pod(document) if document.spec.host_network => What::PodOfNode,
+            Self::Pod(_) => What::Pod,
+        }
+    }
+
+    pub(super) fn seniority(self) -> Seniority<'a> {
+        match self {
+            Self::Entry(document) => document.seniority(),
+            Self::Pod(document) => document.seniority(),
+        }
+    }
+
+    /// Whether it has every port of its address: a pod has, and whose sidecar takes every connection.
+    pub(super) fn has_all_ports(self) -> bool {
+        match self {
+            Self::Entry(document) => document.spec.meshed && document.spec.inbound.is_none(),
+            Self::Pod(document) => !document.spec.host_network,
+        }
+    }
+
+    pub(super) fn claim(self, ports: &BTreeSet<u16>) -> Claim<'a> {
+        let ports = if self.has_all_ports() { Ports::All } else { Ports::These(ports.clone()) };
+        match self {
+            Self::Entry(document) => owners::claim(document, self.what(), ports),
+            Self::Pod(document) => owners::claim(document, self.what(), ports),
+        }
+    }
+
+    /// Reports a name that no workload can have.
+    pub(super) fn error(self, problems: &mut Problems, message: String) {
+        match self {
+            Self::Entry(document) => problems.error_alone(document, "metadata", message),
+            Self::Pod(document) => problems.error_alone(document, "metadata", message),
+        }
+    }
+}
