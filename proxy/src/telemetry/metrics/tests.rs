@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
+use crate::budget::{Action, Side};
 
 const FIVE_MS: Duration = Duration::from_millis(5);
 
@@ -65,6 +66,11 @@ fn the_text_is_what_dashboards_rely_on() {
     metrics.retry_budget_exhausted(&reviews(), 0);
     metrics.ejections(&BackendName { service: reviews(), subset: Some("v1".into()) }, 0);
     metrics.overflow(&BackendName { service: reviews(), subset: None }, Limit::Pending, 0);
+    let budget = Arc::new(Budget::new(1000));
+    budget.add(70);
+    budget.acted(Action::ForgottenBody);
+    budget.flooded(Side::Client);
+    metrics.watch(&budget);
     metrics.set_certificate_expiry(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     metrics.set_configuration_version("3f2a");
     metrics.control.certificates_obtained.inc();
