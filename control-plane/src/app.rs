@@ -54,7 +54,7 @@ const LAST_GOOD: &str = "last-good";
 const OWN_TTL: Duration = Duration::from_secs(86_400);
 /// The longest wait for changes to pause, in pauses.
 const LONGEST_DEBOUNCE: u32 = 10;
-/// How long proxies have to take leave.
+/// How long proxies have to finish what they are told.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long blocking work may go on after that.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -486,7 +486,7 @@ async fn until_drained(
     }
     match timeout(DRAIN_TIMEOUT, serving).await {
         Ok(served) => served?,
-        Err(_) => tracing::warn!("some proxies did not take leave within {DRAIN_TIMEOUT:?}"),
+        Err(_) => tracing::warn!("some proxies did not finish draining within {DRAIN_TIMEOUT:?}"),
     }
     Ok(())
 }

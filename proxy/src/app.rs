@@ -53,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (store, asked) = Store::new();
     let (names, questions) = Asker::new();
     let live = Live::new();
-    accept::raise_open_files();
+    selvedge_ops::files::raise();
     let metrics = Arc::new(Metrics::new(args.workers.into()));
     let budget = Arc::new(Budget::new(u64::from(args.buffer_budget) << 20));
     metrics.watch(&budget);

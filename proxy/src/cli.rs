@@ -157,13 +157,13 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_HEADER_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration)]
     pub header_timeout: Duration,
 
-    /// How long a request's body of declared length may keep us waiting; then it is answered 408. What comes of
-    /// it makes good for time, as `--min-body-rate` says.
+    /// How long a request's body of declared length may keep us waiting; then it is answered 408. Bytes
+    /// that arrive extend the limit, as `--min-body-rate` says.
     #[arg(long, env = "SELVEDGE_BODY_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration)]
     pub body_timeout: Duration,
 
-    /// Bytes of a request's body that make good for one second of `--body-timeout`, never for more than all of
-    /// it: so a body may be as slow as this, on average. 0: bodies may be as slow as they are.
+    /// The slowest that a request's body may arrive on average, in bytes per second: so many bytes extend
+    /// `--body-timeout` by one second, up to all of it in hand. 0 means no limit.
     #[arg(long, env = "SELVEDGE_MIN_BODY_RATE", value_name = "BYTES", default_value_t = 240)]
     pub min_body_rate: u32,
 

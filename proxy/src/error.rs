@@ -18,7 +18,7 @@ pub enum Reason {
     BadRequest,
     /// The request's head has more bytes or fields than the limit.
     HeadTooLarge,
-    /// The rest of the request's head did not come in time.
+    /// The rest of the request's head did not come in time, or its body came too slowly.
     RequestTimeout,
     /// The app beside the answering sidecar does not accept connections.
     AppUnreachable,
@@ -28,13 +28,13 @@ pub enum Reason {
     Certificate,
     /// No connection to the endpoint: refused, unreachable, or not within the connect timeout.
     ConnectFailure,
-    /// The control plane has not said in time what the authority means.
+    /// The control plane has not said in time what the authority means, or DNS whose the address is.
     Discovery,
     /// The proxy is shutting down.
     Draining,
     /// The endpoint proved to be another workload than the one expected at its address.
     Identity,
-    /// The request came back to the proxy that sent it.
+    /// The destination is a sidecar's own listener, or the request came back to the proxy that sent it.
     Loop,
     /// The rule's backend cannot be used: an unknown host or subset, or weights that sum to nothing.
     NoBackend,
@@ -42,7 +42,7 @@ pub enum Reason {
     NoEndpoint,
     /// The service has rules, and none matches the request.
     NoRoute,
-    /// Too much is in progress already.
+    /// A limit is reached: of the backend's connectionPool, of connections, or of what is held.
     Overflow,
     /// A policy refuses the connection or request.
     Policy,
@@ -54,7 +54,7 @@ pub enum Reason {
     Reset,
     /// The route's time, or the attempt's, is over.
     Timeout,
-    /// No mutual TLS with the endpoint.
+    /// No mutual TLS with the endpoint, or no TLS with a server outside the mesh.
     Tls,
 }
 

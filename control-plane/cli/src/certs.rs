@@ -246,8 +246,9 @@ fn trust_domain(roots: &[CertificateDer<'_>], leaf: &Facts) -> TrustDomain {
 }
 
 fn dns_name(text: &str) -> Result<DnsName<'static>, String> {
-    DnsName::try_from(text.to_owned())
-        .map_err(|_| format!("{text:?} is no DNS name; use letters, digits, '-' and '.', without wildcards"))
+    DnsName::try_from(text.to_owned()).map_err(|_| {
+        format!("{text:?} is not a DNS name; use letters, digits, '-' and '.', without wildcards")
+    })
 }
 
 fn joined<T: Display>(items: &[T]) -> String {

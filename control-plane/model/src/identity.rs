@@ -14,19 +14,21 @@ const MAX_SPIFFE_ID: usize = 2048;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// The text is not of the form `spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>`.
-    #[error("{text:?} is no identity; expected spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>")]
+    #[error(
+        "{text:?} is not an identity; expected spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>"
+    )]
     SpiffeId {
         /// What was given.
         text: String,
     },
     /// A trust domain is a lower-case DNS name of letters, digits, `.`, `-` and `_`.
-    #[error("{text:?} is no trust domain; use lower-case letters, digits, '.', '-' and '_'")]
+    #[error("{text:?} is not a trust domain; use lower-case letters, digits, '.', '-' and '_'")]
     TrustDomain {
         /// What was given.
         text: String,
     },
     /// A workload name is `<namespace>/<name>`, each part a Kubernetes object name.
-    #[error("{text:?} is no workload name; expected <namespace>/<name>")]
+    #[error("{text:?} is not a workload name; expected <namespace>/<name>")]
     WorkloadName {
         /// What was given.
         text: String,

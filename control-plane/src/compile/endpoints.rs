@@ -353,7 +353,7 @@ impl Settled<'_> {
                 None => {
                     if index.is_some() || slice.origin.path.is_some() {
                         let message = format!(
-                            "{} is no address of Pod {of}/{}, so it is left out; correct the address or its targetRef",
+                            "{} is not an address of Pod {of}/{}, so it is left out; correct the address or its targetRef",
                             place.host, pod.name
                         );
                         problems.error(slice, "endpoints", message);

@@ -224,7 +224,7 @@ pub const SETTINGS: [Setting; 34] = [
         "buffer-budget",
         Values::Number(0, u32::MAX as u64),
         Acts::Proxy("SELVEDGE_BUFFER_BUDGET"),
-        "MiB that HTTP/2 connections and bodies kept for another attempt may hold together",
+        "MiB that HTTP/2 connections, heads that have not ended, and bodies kept for another attempt may hold together",
     ),
     setting(
         "default-opaque-ports",

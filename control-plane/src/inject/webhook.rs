@@ -115,7 +115,7 @@ pub enum WebhookError {
     #[error(transparent)]
     Own(#[from] OwnError),
     /// The name is none.
-    #[error("--webhook-name: {0:?} is no DNS name")]
+    #[error("--webhook-name: {0:?} is not a DNS name")]
     Name(String),
     /// Nobody could be believed.
     #[error("--webhook-client-ca {}: {source}", path.display())]

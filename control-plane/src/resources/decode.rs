@@ -273,7 +273,7 @@ impl Place<'_> {
             return failed(None, at(node.line, "", message));
         };
         let (Some(kind), Some(version)) = (node.text("kind"), node.text("apiVersion")) else {
-            let message = "is no document: it needs apiVersion and kind".to_owned();
+            let message = "is not a document: it needs apiVersion and kind".to_owned();
             return failed(None, at(node.line, "", message));
         };
         let metadata = node.field("metadata");

@@ -259,7 +259,7 @@ fn read_tls(words: TlsWords, field: &str, reading: &mut Reading<'_>) -> Result<U
     if let Some(sni) = &words.sni
         && !matches!(sni.parse(), Ok(Host::Name(_)))
     {
-        return Err(wrong(format!("{field}.sni"), format!("{sni:?} is no DNS name")));
+        return Err(wrong(format!("{field}.sni"), format!("{sni:?} is not a DNS name")));
     }
     if words.credential_name.is_some() {
         let message = "is not acted on outside of a gateway; name files of the sidecar's: caCertificates, \
@@ -314,7 +314,10 @@ fn read_outlier(
     let max_ejection_percent = match words.max_ejection_percent {
         None | Some(0) => default.max_ejection_percent,
         Some(percent) => u8::try_from(percent).ok().filter(|percent| *percent <= 100).ok_or_else(|| {
-            wrong(format!("{field}.maxEjectionPercent"), format!("{percent} is no percentage; use 1 to 100"))
+            wrong(
+                format!("{field}.maxEjectionPercent"),
+                format!("{percent} is not a percentage; use 1 to 100"),
+            )
         })?,
     };
     let mut gateway_errors = words.consecutive_gateway_errors;

@@ -200,7 +200,8 @@ impl MetadataWords {
         let created = match &self.creation_timestamp {
             None => None,
             Some(text) => Some(OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-                let message = format!("{text:?} is no time; write it as 2026-01-31T12:00:00Z or remove it");
+                let message =
+                    format!("{text:?} is not a time; write it as 2026-01-31T12:00:00Z or remove it");
                 wrong("metadata.creationTimestamp", message)
             })?),
         };

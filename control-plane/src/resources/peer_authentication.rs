@@ -74,7 +74,8 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PeerAuthen
     for (port, mtls) in words.port_level_mtls {
         let field = format!("spec.portLevelMtls.{port}");
         let number = port.parse().ok().filter(|number| *number != 0);
-        let number = number.ok_or_else(|| wrong(&field, format!("{port:?} is no port; use 1 to 65535")))?;
+        let number =
+            number.ok_or_else(|| wrong(&field, format!("{port:?} is not a port; use 1 to 65535")))?;
         ports.insert(number, mtls.mode.read());
     }
     if selector.is_empty() && !ports.is_empty() {

@@ -175,7 +175,10 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, F
     let service_account = spec.service_account_name.filter(|name| !name.is_empty());
     let service_account = service_account.unwrap_or_else(|| "default".to_owned());
     if WorkloadName::new("default", &service_account).is_err() {
-        return Err(wrong("spec.serviceAccountName", format!("{service_account:?} is no service account")));
+        return Err(wrong(
+            "spec.serviceAccountName",
+            format!("{service_account:?} is not a service account"),
+        ));
     }
     let owner = metadata.owner_references.into_iter().find(|owner| owner.controller);
     let ready = |condition: &ConditionWords| condition.condition == "Ready" && condition.status == "True";
@@ -209,7 +212,7 @@ fn read_addresses(single: Option<String>, list: Vec<IpWords>) -> Result<Vec<IpAd
     for text in texts {
         let address: IpAddr = text
             .parse()
-            .map_err(|_| wrong("status.podIPs", format!("{text:?} is no IP address; remove it")))?;
+            .map_err(|_| wrong("status.podIPs", format!("{text:?} is not an IP address; remove it")))?;
         if !addresses.contains(&address) {
             addresses.push(address);
         }

@@ -202,7 +202,7 @@ fn read_addresses(cluster_ip: Option<&str>, cluster_ips: &[String]) -> Result<Ve
     let mut addresses = Vec::new();
     for (field, text) in single.into_iter().chain(listed).filter(|(_, text)| !["", "None"].contains(text)) {
         let Ok(address) = text.parse::<IpAddr>() else {
-            return Err(wrong(field, format!("{text:?} is no IP address; write one, or None")));
+            return Err(wrong(field, format!("{text:?} is not an IP address; write one, or None")));
         };
         if !addresses.contains(&address) {
             addresses.push(address);

@@ -201,7 +201,7 @@ fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) ->
             let by_name =
                 list.iter().enumerate().find_map(|(index, one)| Some((index, one.address.as_ref()?.name()?)));
             if let Some((index, name)) = by_name {
-                let message = format!("{name} is no IP address; write resolution: DNS");
+                let message = format!("{name} is not an IP address; write resolution: DNS");
                 return Err(wrong(format!("spec.endpoints[{index}].address"), message));
             }
         }
@@ -209,7 +209,7 @@ fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) ->
             let wildcard = hosts.iter().position(|host| host.starts_with('*'));
             if let Some(index) = wildcard.filter(|_| list.is_empty() && !selected) {
                 let message = format!(
-                    "{} is no name that DNS can be asked for; list endpoints, or write resolution: DYNAMIC_DNS or NONE",
+                    "{} is not a name that DNS can be asked for; list endpoints, or write resolution: DYNAMIC_DNS or NONE",
                     hosts[index]
                 );
                 return Err(wrong(format!("spec.hosts[{index}]"), message));
@@ -262,7 +262,7 @@ fn read_addresses(words: &[String]) -> Result<(Vec<IpAddr>, Vec<IpNet>), FieldEr
             (None, Ok(range)) if ranges.contains(&range) => {}
             (None, Ok(range)) => ranges.push(range),
             (None, Err(_)) => {
-                let message = format!("{text:?} is no IP address and no range such as 10.0.0.0/8");
+                let message = format!("{text:?} is neither an IP address nor a range such as 10.0.0.0/8");
                 return Err(wrong(format!("spec.addresses[{index}]"), message));
             }
         }

@@ -45,7 +45,9 @@ pub fn port_ranges(list: &str) -> Result<Vec<(u16, u16)>, String> {
     let read = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let ends = port(first).zip(port(last)).filter(|(first, last)| first <= last);
-        ends.ok_or_else(|| format!("{range:?} is no port and no range; write for example 3306,7000-7009"))
+        ends.ok_or_else(|| {
+            format!("{range:?} is neither a port nor a range; write for example 3306,7000-7009")
+        })
     };
     ranges.map(read).collect()
 }
@@ -66,7 +68,7 @@ impl<'de> Deserialize<'de> for GoDuration {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<GoDuration, E> {
                 parse_duration(text).map(GoDuration).ok_or_else(|| {
-                    E::custom(format!("{text:?} is no duration; write it as 1h2m3s, 0.5s or 250ms"))
+                    E::custom(format!("{text:?} is not a duration; write it as 1h2m3s, 0.5s or 250ms"))
                 })
             }
 
@@ -175,7 +177,7 @@ pub(super) fn port_number(number: u32, field: &str) -> Result<u16, FieldError> {
     u16::try_from(number)
         .ok()
         .filter(|port| *port != 0)
-        .ok_or_else(|| wrong(field, format!("{number} is no port; use 1 to 65535")))
+        .ok_or_else(|| wrong(field, format!("{number} is not a port; use 1 to 65535")))
 }
 
 #[cfg(test)]

@@ -75,14 +75,14 @@ pub(super) fn read(
     let service_account = words.service_account.unwrap_or_else(|| "default".to_owned());
     if WorkloadName::new("default", &service_account).is_err() {
         let message =
-            format!("{service_account:?} is no service account; use lower-case letters, digits and '-'");
+            format!("{service_account:?} is not a service account; use lower-case letters, digits and '-'");
         return Err(wrong(format!("{field}.serviceAccount"), message));
     }
     let inbound = match metadata.annotations.get(INBOUND_ANNOTATION) {
         None => None,
         Some(text) => Some(text.parse().map_err(|_| {
             let message =
-                format!("{text:?} is no address; write HOST:PORT of the sidecar's inbound listener");
+                format!("{text:?} is not an address; write HOST:PORT of the sidecar's inbound listener");
             wrong(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message)
         })?),
     };

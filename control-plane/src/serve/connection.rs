@@ -17,7 +17,7 @@ use std::{
 use selvedge_certs::verify::Peer;
 use selvedge_ops::{
     Drain,
-    calm::Calm,
+    http2::Calm,
     places::{Activity, Limits, Place, Places},
     seated::{Patience, Reading, Seated},
 };

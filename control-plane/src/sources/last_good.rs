@@ -63,7 +63,7 @@ impl LastGood {
                     documents.insert(name, kept);
                 }
                 Err(why) => {
-                    let message = format!("is no saved document ({why}); remove it");
+                    let message = format!("is not a saved document ({why}); remove it");
                     problems.push(Problem::with_path(Severity::Warning, &path, message));
                 }
             }

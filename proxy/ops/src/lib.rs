@@ -5,13 +5,13 @@
 
 pub mod admin;
 pub mod build;
-pub mod calm;
 pub mod drain;
 pub mod exposition;
 pub mod files;
 pub mod guarded;
 pub mod here;
 pub mod http1;
+pub mod http2;
 pub mod listen;
 pub mod logging;
 pub mod places;

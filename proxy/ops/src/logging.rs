@@ -40,7 +40,9 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// Not a level, and not a list of directives.
-    #[error("{filter:?} is no log filter ({reason}); use error, warn, info, debug, trace, or target=level,…")]
+    #[error(
+        "{filter:?} is not a log filter ({reason}); use error, warn, info, debug, trace, or target=level,…"
+    )]
     Filter {
         /// What was given.
         filter: String,

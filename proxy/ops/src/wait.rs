@@ -59,7 +59,7 @@ pub enum Seen {
         said: String,
     },
     /// Another server has the port.
-    #[error("{admin} is no admin port of Selvedge's: it answered {said:?}")]
+    #[error("{admin} is not an admin port of Selvedge's: it answered {said:?}")]
     Stranger {
         /// Who was asked.
         admin: SocketAddr,

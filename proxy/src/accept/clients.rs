@@ -21,7 +21,7 @@ use std::{
     },
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use selvedge_ops::files;
 use tokio::sync::Notify;
 
 use super::Direction;
@@ -32,7 +32,7 @@ use crate::{
 
 /// The share of the files that a process may have open, which is for clients' connections of each direction: three of
 /// ten. The rest is for connections to endpoints, which idle clients do not need.
-const SHARE: (u64, u64) = (3, 10);
+const SHARE: (usize, usize) = (3, 10);
 
 /// How many plain clients are looked at for one without a request, at the most.
 const LOOKS: usize = 64;
@@ -86,8 +86,7 @@ pub struct Doors {
 impl Clients {
     /// At most `limit` in each direction; `None`: as many as the limit of open files suggests.
     pub fn new(limit: Option<u32>) -> Self {
-        let limit = limit.map_or_else(usual, u64::from);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = limit.map_or_else(usual, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         Self { limit, open: Default::default(), plain: AtomicUsize::new(0) }
     }
 
@@ -245,18 +244,8 @@ impl Drop for Client {
     }
 }
 
-/// Allows the process as many open files as it may allow itself. The usual 1,024 are for programs that cannot
-/// do with more.
-pub fn raise_open_files() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-}
-
-fn usual() -> u64 {
-    let files = getrlimit(Resource::Nofile).current;
-    files.map_or(u64::MAX, |files| (files / SHARE.1 * SHARE.0).max(1))
+fn usual() -> usize {
+    (files::allowed() / SHARE.1 * SHARE.0).max(1)
 }
 
 #[cfg(test)]
@@ -340,8 +329,8 @@ mod tests {
 
     #[test]
     fn the_usual_limit_leaves_files_for_connections_to_endpoints() {
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let files = files::allowed();
 
-        assert!(Clients::new(None).limit as u64 <= files / 10 * 3);
+        assert!(Clients::new(None).limit <= files / 10 * 3);
     }
 }

@@ -23,7 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use clients::{Client, Clients, Doors, raise_open_files};
+pub use clients::{Client, Clients, Doors};
 pub use original::Original;
 
 use crate::{

@@ -43,7 +43,7 @@ impl Original {
         Ok(Self { address, local: local.ip(), is_ours: address == local })
     }
 
-    /// Why nothing that `peer` sends is carried to the app: it is not for this host. Whatever redirects it, a sidecar
+    /// Refuses what is not for this host, so that nothing of it is carried to the app. Whatever redirects it, a sidecar
     /// is nobody's next hop. At most four system calls for each connection, and none if the host has one address.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Original {
         Err(Failure::new(Reason::Policy, what))
     }
 
-    /// Why nothing that `peer` sends is carried out: it is not this host that sends it. Other rules than ours may redirect
+    /// Refuses what another host sends, so that nothing of it is carried out. Other rules than ours may redirect
     /// what only passes by. Four system calls for each connection.
     ///
     /// # Errors

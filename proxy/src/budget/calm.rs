@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use super::frames::{CONTINUATION, DATA, Frame, HEADERS};
+use selvedge_ops::http2::frames::{CONTINUATION, DATA, Frame, HEADERS};
 
 /// How many such frames may come at once.
 const BURST: u32 = 1_000;
@@ -94,10 +94,9 @@ fn cost(frame: Frame) -> u32 {
 mod tests {
     use std::time::Duration;
 
-    use super::{
-        super::frames::{RST_STREAM, WINDOW_UPDATE},
-        *,
-    };
+    use selvedge_ops::http2::frames::{RST_STREAM, WINDOW_UPDATE};
+
+    use super::*;
 
     fn frame(kind: u8, flags: u8, length: usize) -> Frame {
         Frame { kind, flags, stream: 1, length }

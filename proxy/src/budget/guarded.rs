@@ -9,18 +9,15 @@ use std::{
     time::Duration,
 };
 
+use selvedge_ops::http2::frames::{
+    CONTINUATION, DATA, END_HEADERS, Frame, Frames, HEADERS, RST_STREAM, Seen, WINDOW_UPDATE, goaway,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
 };
 
-use super::{
-    Action, Ledger, PATIENCE, SHARE,
-    calm::Calm,
-    frames::{
-        CONTINUATION, DATA, END_HEADERS, Frame, Frames, GOAWAY, HEADERS, RST_STREAM, Seen, WINDOW_UPDATE,
-    },
-};
+use super::{Action, Ledger, PATIENCE, SHARE, calm::Calm};
 
 /// How often a connection that is not read from looks whether it may be. A timer only while there is too
 /// much; the others' threads would be hard to be told by.
@@ -156,13 +153,6 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
         }
         io::Error::other("it sent too many frames that carry nothing")
     }
-}
-
-/// RFC 9113, section 6.8: a GOAWAY frame with ENHANCE_YOUR_CALM.
-fn goaway(last_stream: u32) -> [u8; 17] {
-    const ENHANCE_YOUR_CALM: u8 = 0xb;
-    let [a, b, c, d] = last_stream.to_be_bytes();
-    [0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, ENHANCE_YOUR_CALM]
 }
 
 impl Leaving {
@@ -339,7 +329,7 @@ mod tests {
         drop(server);
         let mut told = Vec::new();
         client.read_to_end(&mut told).await.unwrap();
-        assert!(told.ends_with(&frame(GOAWAY, 0, &[0, 0, 0, 5, 0, 0, 0, 0xb])), "{told:?}");
+        assert!(told.ends_with(&goaway(5)), "{told:?}");
         assert_eq!(budget.floods().map(|(_, count)| count).collect::<Vec<_>>(), [1, 0]);
     }
 

@@ -16,7 +16,6 @@
 
 mod arriving;
 mod calm;
-mod frames;
 mod guarded;
 mod held;
 mod ledger;

@@ -43,7 +43,7 @@ pub struct Address {
 
 /// A text is no `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no HOST:PORT, such as control-plane.example:8086 or [::1]:8086")]
+#[error("{text:?} is not a HOST:PORT, such as control-plane.example:8086 or [::1]:8086")]
 pub struct AddressError {
     text: String,
 }

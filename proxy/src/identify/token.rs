@@ -36,7 +36,7 @@ pub struct Trust {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootSha256(pub [u8; 32]);
 
-/// A text is no SHA-256.
+/// A text is not a SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a SHA-256 is 64 hexadecimal digits, as in the ConfigMap selvedge-trust-roots")]
 pub struct NoSha256;
@@ -223,7 +223,7 @@ impl Token {
         let root: RootSha256 = claims
             .root
             .parse()
-            .map_err(|_| malformed("its claim root is no SHA-256 in hexadecimal".to_owned()))?;
+            .map_err(|_| malformed("its claim root is not a SHA-256 in hexadecimal".to_owned()))?;
         Ok(Self {
             text: text.to_owned(),
             identity: SpiffeId::new(&trust_domain, &claims.ns, &claims.sa)

@@ -97,7 +97,7 @@ impl HttpGet {
     fn request(&self, at: SocketAddr, from: &HeaderMap) -> Result<Request<Empty<Bytes>>, Failed> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() =
-            self.path.parse().map_err(|_| Failed::Otherwise(format!("{:?} is no path", self.path)))?;
+            self.path.parse().map_err(|_| Failed::Otherwise(format!("{:?} is not a path", self.path)))?;
         let headers = request.headers_mut();
         for (name, value) in &self.headers {
             headers.append(name, value.clone());

@@ -172,14 +172,14 @@ impl HttpWords {
     fn read(&self) -> Result<HttpGet, String> {
         let path = self.path.as_deref().unwrap_or("/");
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        path.parse::<Uri>().map_err(|_| format!("{path:?} is no path"))?;
+        path.parse::<Uri>().map_err(|_| format!("{path:?} is not a path"))?;
         let tls = match self.scheme.as_deref() {
             None | Some("" | "HTTP") => false,
             Some("HTTPS") => true,
             Some(other) => return Err(format!("the scheme {other:?} is neither HTTP nor HTTPS")),
         };
         let header = |HeaderWords { name, value }: &HeaderWords| {
-            let wrong = || format!("{name}: {value:?} is no header field");
+            let wrong = || format!("{name}: {value:?} is not a header field");
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
             Ok((name, HeaderValue::from_str(value).map_err(|_| wrong())?))
         };

@@ -108,7 +108,7 @@ async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Failure
     };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let failed = |why: String| {
-        let what = format!("{authority} is no service of the mesh, and {host} {why}");
+        let what = format!("{authority} is not a service of the mesh, and {host} {why}");
         Failure::new(Reason::ConnectFailure, what)
     };
     let addresses = worker.names.addresses(host).await.map_err(|error| failed(error.to_string()))?;

@@ -59,7 +59,7 @@ pub(super) const TOO_LONG: Refusal = too_large("the request's head is too long")
 pub(super) const TOO_MANY_FIELDS: Refusal = too_large("the request has too many header fields");
 
 /// The refusal of a request whose method cannot be one.
-pub(super) const NO_METHOD: Refusal = bad("the request's method is no method");
+pub(super) const NO_METHOD: Refusal = bad("the request's method has characters that no method has");
 
 /// The refusal of a request for a tunnel (RFC 9110, section 9.3.6).
 pub(super) const NO_TUNNEL: Refusal = bad(crate::normalize::NO_TUNNEL);

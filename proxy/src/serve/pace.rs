@@ -20,7 +20,7 @@ use crate::deadline::{Deadline, Deadlines};
 pub struct PaceLimits {
     /// How long one may keep us waiting before anything of it has come.
     pub patience: Duration,
-    /// So many bytes make good for a second of it; 0: there is no limit.
+    /// So many bytes that arrive extend it by one second; 0: there is no limit.
     pub rate: u32,
 }
 

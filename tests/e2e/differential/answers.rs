@@ -128,7 +128,7 @@ fn lengths() -> Vec<Row> {
         get("a list of lengths that differ", "200 OK\r\nContent-Length: 2, 3\r\n\r\nok!").refused(),
         get("a negative length", "200 OK\r\nContent-Length: -2\r\n\r\nok").refused(),
         get("a length with a sign", "200 OK\r\nContent-Length: +2\r\n\r\nok").refused(),
-        get("a length that is no number", "200 OK\r\nContent-Length: two\r\n\r\nok").refused(),
+        get("a length that is not a number", "200 OK\r\nContent-Length: two\r\n\r\nok").refused(),
         get("an endless length", "200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nok").refused(),
         get("a coding that nobody asked for", "200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").refused(),
         get("a coding in another line", "200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").refused(),

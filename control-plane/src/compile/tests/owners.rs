@@ -312,7 +312,7 @@ fn an_address_of_a_slice_is_the_pod_that_it_names_or_left_out() {
     assert_eq!(listed(json!({"kind": "Node", "name": "n"})), (Some(true), vec![]), "of no pod");
     let (list, errors) = listed(json!({"kind": "Pod", "name": "a-2"}));
     assert_eq!(list, None);
-    assert!(errors[0].contains("10.0.0.1 is no address of Pod shop/a-2"), "{errors:?}");
+    assert!(errors[0].contains("10.0.0.1 is not an address of Pod shop/a-2"), "{errors:?}");
     // Its pod has gone, or has not been heard of yet: nothing is called in plaintext meanwhile.
     assert_eq!(listed(json!({"kind": "Pod", "namespace": "shop", "name": "gone"})), (None, vec![]));
     assert_eq!(listed(json!({"kind": "Pod", "namespace": "other", "name": "a-1"})), (None, vec![]));

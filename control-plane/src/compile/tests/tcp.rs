@@ -108,7 +108,7 @@ fn ports_are_opaque_by_name_annotation_and_number_and_their_workload_hears_of_it
 fn a_malformed_list_of_opaque_ports_is_refused() {
     let (_, problems) = compiled(&DATABASES.replace("7000-7009", "7009-7000"));
 
-    assert!(errors(&problems)[0].contains("\"7009-7000\" is no port and no range"), "{problems:?}");
+    assert!(errors(&problems)[0].contains("\"7009-7000\" is neither a port nor a range"), "{problems:?}");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn what_tcp_and_tls_routes_get_wrong_is_said() {
         ("tcp: [{match: [{sniHosts: [a]}], route: [{destination: {host: db}}]}]", "belongs to tls routes"),
         (
             "tcp: [{match: [{destinationSubnets: [10.0.0.0/99]}], route: [{destination: {host: db}}]}]",
-            "is no subnet",
+            "is not a subnet",
         ),
         ("tcp: [{route: []}]", "spec.tcp[0]: has no route"),
         ("tcp: [{route: [{destination: {host: nobody}}]}]", "nothing is called nobody.default"),
@@ -183,7 +183,7 @@ fn what_tcp_and_tls_routes_get_wrong_is_said() {
             "tcp: [{match: [{sourceSubnet: 10.0.0.1}], route: [{destination: {host: db}}]}]",
             "the whole match is left out",
         ),
-        ("tls: [{match: [{sniHosts: [\"a*b\"]}], route: [{destination: {host: db}}]}]", "is no host"),
+        ("tls: [{match: [{sniHosts: [\"a*b\"]}], route: [{destination: {host: db}}]}]", "is not a host"),
     ] {
         let spec = format!("{{hosts: [db], {routes}}}");
         let (_, problems) = compiled(&(DATABASES.to_owned() + &virtual_service("db", &spec)));
@@ -272,7 +272,7 @@ fn what_gateway_routes_get_wrong_is_said() {
             format!("{{{of_db}, rules: [{{backendRefs: [{{kind: Bucket, group: x, name: db, port: 1}}]}}]}}"),
             "Bucket is not acted on",
         ),
-        ("TLSRoute", format!("{{{of_db}, hostnames: [\"a.*\"], {to_db}}}"), "is no host"),
+        ("TLSRoute", format!("{{{of_db}, hostnames: [\"a.*\"], {to_db}}}"), "is not a host"),
         (
             "TLSRoute",
             format!("{{{of_db}, rules: [{{backendRefs: []}}, {{backendRefs: []}}]}}"),

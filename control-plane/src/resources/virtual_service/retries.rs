@@ -69,7 +69,7 @@ fn read_conditions(conditions: &str, field: &str, reading: &mut Reading<'_>) -> 
                 Ok(status) if (100..=599).contains(&status) => on.status_codes.push(status),
                 _ => {
                     let message = format!(
-                        "{code:?} is no retry condition; use for example connect-failure, reset, gateway-error, 5xx or 503"
+                        "{code:?} is not a retry condition; use for example connect-failure, reset, gateway-error, 5xx or 503"
                     );
                     return Err(wrong(field, message));
                 }

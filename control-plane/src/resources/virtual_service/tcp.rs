@@ -140,7 +140,7 @@ fn read_match(words: MatchWords, layer: Layer, field: &str) -> Result<PortMatch,
         let read = subnet.parse().ok().or_else(|| address_as_subnet(subnet));
         destination_subnets.push(read.ok_or_else(|| {
             let field = format!("{field}.destinationSubnets[{index}]");
-            wrong(field, format!("{subnet:?} is no subnet; write it as 10.1.0.0/16"))
+            wrong(field, format!("{subnet:?} is not a subnet; write it as 10.1.0.0/16"))
         })?);
     }
     let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
@@ -161,7 +161,7 @@ fn address_as_subnet(text: &str) -> Option<ipnet::IpNet> {
 pub(in crate::resources) fn server_name(name: &str, field: &str) -> Result<String, FieldError> {
     let rest = name.strip_prefix("*.").unwrap_or(name);
     if name != "*" && (rest.is_empty() || rest.contains('*')) {
-        return Err(wrong(field, format!("{name:?} is no host; write a name, *.suffix or *")));
+        return Err(wrong(field, format!("{name:?} is not a host; write a name, *.suffix or *")));
     }
     Ok(name.to_ascii_lowercase())
 }

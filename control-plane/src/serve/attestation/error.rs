@@ -17,7 +17,7 @@ pub enum TokenError {
     #[error("the join token was altered, or another control plane made it (its --data-dir counts)")]
     Altered,
     /// It is no token of this kind.
-    #[error("this is no join token: {0}; `selvedge token create` makes one")]
+    #[error("this is not a join token: {0}; `selvedge token create` makes one")]
     Malformed(String),
     /// A `--once` token that was used before.
     #[error("the join token was for one use and has been used; make another with `selvedge token create`")]
@@ -55,11 +55,11 @@ pub enum TokenError {
     #[error("the API server does not vouch for the ServiceAccount token: {0}")]
     NotVouchedFor(String),
     /// A person's token, or another program's.
-    #[error("the token is {0:?}'s, which is no ServiceAccount")]
+    #[error("the token is {0:?}'s, which is not a ServiceAccount")]
     NoServiceAccount(String),
     /// A ServiceAccount token at a control plane without a cluster.
     #[error(
-        "this is no join token; ServiceAccount tokens are checked by a control plane with --source kubernetes"
+        "this is not a join token; ServiceAccount tokens are checked by a control plane with --source kubernetes"
     )]
     NoCluster,
     /// The API server cannot be asked.

@@ -112,7 +112,7 @@ impl Keys {
         let header =
             jsonwebtoken::decode_header(token).map_err(|error| TokenError::Malformed(error.to_string()))?;
         if !ALGORITHMS.contains(&header.alg) {
-            return Err(TokenError::Signature(format!("{:?} is no way to sign it", header.alg)));
+            return Err(TokenError::Signature(format!("{:?} is not a way to sign it", header.alg)));
         }
         let known = self.with_key(header.kid.as_deref()).await?;
         let claims = known.signed(token, header.kid.as_deref(), header.alg)?;

@@ -1,13 +1,14 @@
-//! HTTP/2 that does not flood: frames that cost their sender nothing, and us an answer or a place in a table.
+//! The frames of a client's that cost it nothing, and us an answer or a place in a table, up to a number.
 //!
 //! Counted as they pass, before HTTP/2's own code sees them (RFC 9113, section 10.5, names them). Each takes one
 //! from an allowance that grows with time and with what we send, since a window is updated as often as it is
-//! filled. Who has used it up is answered with GOAWAY: what follows its last frame is a frame that may not be.
+//! filled. Requests count as well: a client of the control plane has few. The sidecar, whose clients may have any
+//! number of them, has its own rule for the same frames.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -16,133 +17,91 @@ use tokio::{
     time::Instant,
 };
 
+use super::frames::{DATA, Frame, Frames, HEADERS, Seen, goaway};
+
 /// The most frames at once.
 const MOST: f64 = 2_000.0;
 /// How many more each second.
 const PER_SECOND: f64 = 200.0;
 /// For so many bytes that we send, one more.
 const BYTES_PER_FRAME: f64 = 1024.0;
-/// What a client sends before its first frame.
-const PREFACE: usize = 24;
-/// Bytes of a frame's head.
-const HEAD: usize = 9;
-const DATA: u8 = 0;
-/// SETTINGS on a stream: an error of the connection (section 6.5).
-const FORBIDDEN: [u8; HEAD] = [0, 0, 0, 4, 0, 0, 0, 0, 1];
 
 /// A server's connection whose client's frames are counted.
 #[derive(Debug)]
 pub struct Calm<S> {
     stream: S,
-    frames: Frames,
+    arriving: Frames,
+    leaving: Frames,
     allowance: f64,
     at: Instant,
-    end: End,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    NotYet,
-    /// The frame that may not be is still to be read.
-    Due,
-    Over,
-}
-
-/// The place in what the client sends.
-#[derive(Debug)]
-struct Frames {
-    /// Bytes before the next head.
-    skip: usize,
-    head: [u8; HEAD],
-    seen: usize,
-}
-
-impl Frames {
-    /// Goes on through `bytes`; returns how far, if `counts` says of a frame's head that it is one too many.
-    fn pass(&mut self, bytes: &[u8], mut is_too_many: impl FnMut(u8, usize) -> bool) -> Option<usize> {
-        let mut at = 0;
-        while at < bytes.len() {
-            if self.skip > 0 {
-                let part = self.skip.min(bytes.len() - at);
-                self.skip -= part;
-                at += part;
-                continue;
-            }
-            let begins = at;
-            let part = (HEAD - self.seen).min(bytes.len() - at);
-            self.head[self.seen..self.seen + part].copy_from_slice(&bytes[at..at + part]);
-            self.seen += part;
-            at += part;
-            if self.seen == HEAD {
-                self.seen = 0;
-                let [a, b, c, kind, ..] = self.head;
-                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                // A head that began in an earlier piece is past: the next is soon enough.
-                if is_too_many(kind, self.skip) && at - begins == HEAD {
-                    return Some(begins);
-                }
-            }
-        }
-        None
-    }
+    /// The highest stream that the client has opened.
+    highest: u32,
 }
 
 impl<S> Calm<S> {
     /// `stream`, from its first byte on.
     pub fn new(stream: S) -> Self {
-        let frames = Frames { skip: PREFACE, head: [0; HEAD], seen: 0 };
-        Self { stream, frames, allowance: MOST, at: Instant::now(), end: End::NotYet }
+        let (arriving, leaving) = (Frames::of_client(), Frames::of_server());
+        Self { stream, arriving, leaving, allowance: MOST, at: Instant::now(), highest: 0 }
     }
 
-    /// How many of `bytes` may be seen; `None`: all of them.
-    fn count(&mut self, bytes: &[u8]) -> Option<usize> {
+    /// Counts the frames in `bytes`. `false`: they are too many.
+    fn is_calm(&mut self, bytes: &[u8]) -> bool {
         let now = Instant::now();
         self.grow((now - self.at).min(Duration::from_secs(60)).as_secs_f64() * PER_SECOND);
         self.at = now;
-        let allowance = &mut self.allowance;
-        self.frames.pass(bytes, |kind, length| {
-            if kind != DATA || length == 0 {
-                *allowance -= 1.0;
+        let Self { arriving, allowance, highest, .. } = self;
+        arriving.pass(bytes, |frame, seen| {
+            if seen == Seen::Head {
+                *allowance -= cost(frame);
+                *highest = if frame.kind == HEADERS { frame.stream.max(*highest) } else { *highest };
             }
-            *allowance < 0.0
-        })
+        });
+        *allowance >= 0.0
     }
 
     fn grow(&mut self, by: f64) {
         self.allowance = (self.allowance + by).min(MOST);
     }
 
-    fn sent(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.grow(bytes as f64 / BYTES_PER_FRAME);
-        }
-        written
+    /// `bytes` are on their way.
+    fn sent(&mut self, bytes: &[u8]) {
+        self.leaving.pass(bytes, |_, _| {});
+        self.grow(bytes.len() as f64 / BYTES_PER_FRAME);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Calm<S> {
+fn cost(frame: Frame) -> f64 {
+    if frame.kind == DATA && frame.length > 0 { 0.0 } else { 1.0 }
+}
+
+impl<S: AsyncWrite + Unpin> Calm<S> {
+    /// The end of a connection that floods: with GOAWAY, if that can be said at once.
+    fn end(&mut self, context: &mut Context<'_>) -> io::Error {
+        if self.leaving.is_between() {
+            let mut stream = Pin::new(&mut self.stream);
+            // Who takes nothing is told nothing.
+            if let Poll::Ready(Ok(_)) = stream.as_mut().poll_write(context, &goaway(self.highest)) {
+                let _ = stream.poll_flush(context);
+            }
+        }
+        io::Error::other("it sent too many frames that carry nothing")
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Calm<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
         let before = buffer.filled().len();
-        if this.end == End::NotYet {
-            std::task::ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
-            if let Some(seen) = this.count(&buffer.filled()[before..]) {
-                buffer.set_filled(before + seen);
-                this.end = End::Due;
-            }
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if self.is_calm(&buffer.filled()[before..]) {
+            return Poll::Ready(Ok(()));
         }
-        if this.end == End::Due && buffer.remaining() >= HEAD {
-            buffer.put_slice(&FORBIDDEN);
-            this.end = End::Over;
-        } else if this.end == End::Due && buffer.filled().len() == before {
-            // No room for the frame, and nothing else to read: the end will have to do.
-            this.end = End::Over;
-        }
-        Poll::Ready(Ok(()))
+        buffer.set_filled(before);
+        Poll::Ready(Err(self.end(context)))
     }
 }
 
@@ -152,8 +111,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Calm<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.sent(written)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.sent(&bytes[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -161,8 +121,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Calm<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.sent(written)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
+        let mut left = written;
+        for slice in slices {
+            let part = left.min(slice.len());
+            self.sent(&slice[..part]);
+            left -= part;
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -180,44 +146,64 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Calm<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
 
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    const REQUEST: [u8; 10] = [0, 0, 1, HEADERS, 4, 0, 0, 0, 7, 0x82];
 
-    async fn read(sent: Vec<u8>, piece: usize) -> Vec<u8> {
-        let mut calm = Calm::new(std::io::Cursor::new(sent));
+    /// What the server reads of `sent` in pieces of so many bytes, how that ends, and the client.
+    async fn read(sent: Vec<u8>, piece: usize) -> (Vec<u8>, io::Result<usize>, DuplexStream) {
+        let (mut client, server) = duplex(1 << 20);
+        client.write_all(&[PREFACE, &sent].concat()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut calm = Calm::new(server);
         let (mut all, mut part) = (Vec::new(), vec![0; piece]);
         loop {
-            let read = calm.read(&mut part).await.unwrap();
-            if read == 0 {
-                return all;
+            match calm.read(&mut part).await {
+                Ok(read @ 1..) => all.extend_from_slice(&part[..read]),
+                end => return (all.split_off(PREFACE.len()), end, client),
             }
-            all.extend_from_slice(&part[..read]);
         }
     }
 
-    fn pings(count: usize) -> Vec<u8> {
-        [vec![b'P'; PREFACE], PING.repeat(count)].concat()
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn a_flood_ends_between_two_frames_with_one_that_may_not_be() {
+    async fn a_flood_ends_with_goaway() {
         for piece in [9, 17, 1000, 16 << 10] {
-            let seen = read(pings(5_000), piece).await;
+            let (seen, end, mut client) = read([&REQUEST[..], &PING.repeat(5_000)].concat(), piece).await;
 
-            let flood =
-                seen.strip_suffix(&FORBIDDEN[..]).unwrap_or_else(|| panic!("{piece}: {}", seen.len()));
-            assert_eq!((flood.len() - PREFACE) % PING.len(), 0, "{piece}");
-            assert!(flood.len() < PREFACE + PING.len() * 2_300, "{piece}: {}", flood.len());
+            assert!(end.unwrap_err().to_string().contains("too many frames"), "{piece}");
+            assert!(seen.len() <= PING.len() * 2_000, "{piece}: {}", seen.len());
+            let mut told = Vec::new();
+            client.read_to_end(&mut told).await.unwrap();
+            assert_eq!(told, goaway(7), "{piece}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_within_the_allowance_is_read_as_it_is() {
-        assert_eq!(read(pings(1_000), 100).await, pings(1_000));
-        let data = [vec![b'P'; PREFACE], [0, 0, 1, 0, 0, 0, 0, 0, 1, b'x'].repeat(20_000)].concat();
-        assert_eq!(read(data.clone(), 4096).await, data, "data is what connections are for");
+        let data = [0, 0, 1, DATA, 0, 0, 0, 0, 1, b'x'].repeat(20_000);
+        for sent in [PING.repeat(1_000), data] {
+            let (seen, end, _) = read(sent.clone(), 4096).await;
+            assert_eq!((seen, end.unwrap()), (sent, 0), "data is what connections are for");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_said_in_the_middle_of_a_frame() {
+        let (mut client, server) = duplex(1 << 20);
+        let mut calm = Calm::new(server);
+        calm.write_all(&PING[..12]).await.unwrap();
+        client.write_all(&[PREFACE, &PING.repeat(3_000)].concat()).await.unwrap();
+
+        let mut all = Vec::new();
+        calm.read_to_end(&mut all).await.unwrap_err();
+
+        drop(calm);
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, &PING[..12]);
     }
 }

@@ -3,22 +3,27 @@
 /// Bytes of a frame's head.
 const HEAD: usize = 9;
 
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const RST_STREAM: u8 = 3;
-pub(super) const GOAWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
-pub(super) const CONTINUATION: u8 = 9;
+/// Kinds of frames (RFC 9113, section 6).
+pub const DATA: u8 = 0;
+/// The beginning of a request's or an answer's head.
+pub const HEADERS: u8 = 1;
+/// Ends one stream.
+pub const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+/// Lets the other side send more.
+pub const WINDOW_UPDATE: u8 = 8;
+/// The rest of a head.
+pub const CONTINUATION: u8 = 9;
 
 /// The flag of a header block's last frame.
-pub(super) const END_HEADERS: u8 = 4;
+pub const END_HEADERS: u8 = 4;
 
 /// What a client sends before its first frame.
 const PREFACE: usize = 24;
 
 /// One direction of a connection, and the place in it that has been reached.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub struct Frames {
     /// Bytes before the first frame.
     skip: usize,
     head: [u8; HEAD],
@@ -30,7 +35,7 @@ pub(super) struct Frames {
 
 /// What is seen of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen<'a> {
+pub enum Seen<'a> {
     /// Its head, before any of its payload.
     Head,
     /// A piece of its payload.
@@ -39,32 +44,35 @@ pub(super) enum Seen<'a> {
 
 /// A frame's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
+pub struct Frame {
+    /// What it is: [`DATA`] and so on.
+    pub kind: u8,
+    /// By its kind.
+    pub flags: u8,
+    /// 0: the whole connection.
+    pub stream: u32,
     /// Bytes of its payload.
-    pub(super) length: usize,
+    pub length: usize,
 }
 
 impl Frames {
     /// What a server sends.
-    pub(super) fn of_server() -> Self {
+    pub fn of_server() -> Self {
         Self { skip: 0, head: [0; HEAD], seen: 0, left: 0 }
     }
 
     /// What a client sends.
-    pub(super) fn of_client() -> Self {
+    pub fn of_client() -> Self {
         Self { skip: PREFACE, ..Self::of_server() }
     }
 
     /// Whether no frame has begun that has not ended.
-    pub(super) fn is_between(&self) -> bool {
+    pub fn is_between(&self) -> bool {
         self.skip == 0 && self.seen == 0
     }
 
     /// Goes on through `bytes`, and shows each frame's head, and each piece of a payload in them.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], mut see: impl FnMut(Frame, Seen<'_>)) {
+    pub fn pass(&mut self, mut bytes: &[u8], mut see: impl FnMut(Frame, Seen<'_>)) {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
         bytes = &bytes[skipped..];
@@ -92,11 +100,19 @@ impl Frames {
         }
     }
 
+    #[inline]
     fn frame(&self) -> Frame {
         let [a, b, c, kind, flags, stream @ ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         Frame { kind, flags, stream: u32::from_be_bytes(stream) & !(1 << 31), length }
     }
+}
+
+/// A GOAWAY frame with ENHANCE_YOUR_CALM (section 6.8): the end of a connection that floods.
+pub fn goaway(last_stream: u32) -> [u8; 17] {
+    const ENHANCE_YOUR_CALM: u8 = 0xb;
+    let [a, b, c, d] = last_stream.to_be_bytes();
+    [0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, ENHANCE_YOUR_CALM]
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// Not something that DNS could know.
-    #[error("is no name that DNS allows")]
+    #[error("is not a name that DNS allows")]
     NotAName,
     /// The server says that it does not exist (NXDOMAIN).
     #[error("does not exist, says DNS (NXDOMAIN)")]

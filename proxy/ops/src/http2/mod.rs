@@ -1,0 +1,6 @@
+//! HTTP/2 below HTTP: frames as they pass, and what ends a connection that floods.
+
+mod calm;
+pub mod frames;
+
+pub use calm::Calm;
