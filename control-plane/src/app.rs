@@ -24,29 +24,26 @@ use crate::{
         self,
         webhook::{Knowledge, Webhook, WebhookError},
     },
-    metrics::Metrics,
     serve::{
         self, ServeError,
         attestation::{Attestor, TokenError, TokenKey, service_account::ServiceAccounts},
         certificates::Certificates,
         own::{OwnCertificate, OwnError},
-        stream::Streams,
         token_files::TokenFiles,
     },
-    snapshot::{Store, store::Debounce},
     sources::{
         Loaded,
         directory::{Directory, Options},
         kubernetes::Kubernetes,
     },
-    status::{OwnCertificates, Problems, Proxies},
 };
 
 mod compiling;
 mod issuer;
 mod overview;
+mod shared;
 
-use self::{compiling::Compiling, overview::Overview};
+use self::shared::Shared;
 
 /// Where the last good version of every document is kept, below `--data-dir`.
 const LAST_GOOD: &str = "last-good";
@@ -274,138 +271,38 @@ impl ControlPlane {
     /// # Errors
     /// If a part fails.
     pub async fn run(self, log_level: LogLevel) -> Result<(), AppError> {
-        tracing::info!(
-            version = selvedge_ops::build::VERSION,
-            trust_domain = %self.authority.trust_domain(),
-            root_sha256 = %Fingerprint(self.authority.root_sha256()),
-            source = ?self.args.source,
-            config_dir = ?self.args.config_dir,
-            "control plane starting"
-        );
+        self.announce();
         let own_ttl = OWN_TTL.min(self.args.max_certificate_ttl);
         let cluster = self.source.cluster().cloned();
-        let metrics = Arc::new(Metrics::default());
-        let own_certificates = Arc::new(OwnCertificates::new(&self.authority, Arc::clone(&metrics)));
-        let (own, renewing) =
-            OwnCertificate::make(Arc::clone(&self.authority), own_ttl, Arc::clone(&own_certificates))?;
-        let store = Arc::new(Store::new(&self.authority.bundle()));
-        let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
-        let problems = Arc::new(Problems::default());
-        let readiness = Readiness::default();
         let (found, loaded) = watch::channel(Arc::new(Loaded::default()));
-        let compiling = Compiling {
-            settings: settings(&self.args),
-            debounce: Debounce { quiet: self.args.debounce, longest: self.args.debounce * LONGEST_DEBOUNCE },
-            store: Arc::clone(&store),
-            problems: Arc::clone(&problems),
-            metrics: Arc::clone(&metrics),
-            config_dir: self.args.config_dir.clone(),
-            configuration: readiness.condition("configuration"),
-        };
-        let (verdicts, told_of) = (problems.subscribe(), loaded.clone());
-        let (believed, authority) = (Arc::clone(&store), Arc::clone(&self.authority));
-        let overview = Overview {
-            store: Arc::clone(&store),
-            problems: Arc::clone(&problems),
-            proxies: Arc::clone(&proxies),
-            certificates: Arc::clone(&own_certificates),
-            loaded: loaded.clone(),
-        };
-        let encode = Arc::clone(&metrics);
-        let admin = Admin {
-            readiness,
-            drain: self.drain.clone(),
-            log_level,
-            metrics: Arc::new(move || encode.encode()),
-            local: overview.routes(),
-        };
-        let certificates = Certificates {
-            authority: Arc::clone(&self.authority),
-            attestor: Arc::clone(&self.attestor),
-            service_accounts: cluster.as_ref().map(|cluster| {
-                let (client, how) = (cluster.client().clone(), self.args.token_verification);
-                ServiceAccounts::new(client, how, &self.args.trust_domain)
-            }),
-            store: Arc::clone(&store),
-            max_ttl: self.args.max_certificate_ttl,
-            grace: self.args.membership_grace,
-            metrics: Arc::clone(&metrics),
-        };
-        let streams = Streams {
-            store: Arc::clone(&store),
-            proxies,
-            metrics,
-            turns: Arc::default(),
-            drain: self.drain.clone(),
-        };
+        let shared = Shared::new(&self.authority, loaded);
+        let shown = || Arc::clone(&shared.own_certificates);
+        let (own, renewing) = OwnCertificate::make(Arc::clone(&self.authority), own_ttl, shown())?;
+        let readiness = Readiness::default();
+        let compiling = shared.compiling(&self.args, readiness.condition("configuration"));
+        let admin = shared.admin(readiness, self.drain.clone(), log_level);
+        let (certificates, streams) = (self.certificates(&shared), shared.streams(self.drain.clone()));
 
         let mut parts = JoinSet::new();
-        parts.spawn(async move {
-            let mut changes = authority.changes();
-            while changes.changed().await.is_ok() {
-                believed.believe(&authority.bundle());
-            }
-            "telling proxies of the trust roots"
-        });
-        if let Some(cluster) = cluster.clone().filter(|_| self.webhook.is_some()) {
-            let authority = Arc::clone(&self.authority);
-            parts.spawn(async move {
-                cluster.keep_webhooks(authority).await;
-                "keeping the webhooks' configurations"
-            });
-        }
-        let fit = sidecars(&self.args, &self.authority);
-        let (version, changes) = (self.version, self.authority.changes());
-        let (inject, injected) = watch::channel(Arc::new(fit(self.version)));
-        if let Some(cluster) = cluster.clone() {
-            let how = if injected.borrow().are_native() { "native" } else { "containers like any" };
-            tracing::info!(kubernetes = self.version.map(tracing::field::display), "sidecars are {how}");
-            parts.spawn(async move {
-                cluster.keep_fitting(inject, version, changes, fit).await;
-                "following the cluster's version"
-            });
-        }
+        self.keep(&shared, &mut parts);
         let knowledge = Knowledge {
-            inject: injected,
+            inject: self.fit_sidecars(&mut parts),
             compile: Arc::new(settings(&self.args)),
-            loaded: loaded.clone(),
-            problems,
+            loaded: shared.loaded.clone(),
+            problems: Arc::clone(&shared.problems),
         };
-        let (authority, shown) = (Arc::clone(&self.authority), Arc::clone(&own_certificates));
-        let webhook =
-            self.webhook.map(|webhook| webhook.run(authority, own_ttl, knowledge, shown, self.drain.clone()));
         parts.spawn(self.source.watch(found, self.args.default_namespace.clone()));
-        if let Some(cluster) = cluster.clone() {
-            cluster.keep(Arc::clone(&self.authority), own_certificates, verdicts, told_of, &mut parts);
-        } else {
-            let (authority, directory) = (Arc::clone(&self.authority), self.args.data_dir.clone());
-            parts.spawn(async move {
-                issuer::keep(&authority, &own_certificates, &directory).await;
-                "keeping the CA's issuer"
-            });
-        }
-        parts.spawn(async move {
-            compiling.run(loaded).await;
-            "compiling"
-        });
-        parts.spawn(async move {
-            renewing.await;
-            "renewing the control plane's own certificate"
-        });
+        part(&mut parts, "compiling", compiling.run(shared.loaded.clone()));
+        part(&mut parts, "renewing the control plane's own certificate", renewing);
         if let Some(files) = self.token_files {
-            let store = Arc::clone(&store);
-            parts.spawn(async move {
-                files.follow(store).await;
-                "writing join tokens"
-            });
+            part(&mut parts, "writing join tokens", files.follow(Arc::clone(&shared.store)));
         }
-        let admin_listener = self.admin.0;
-        parts.spawn(async move {
-            let Err(error) = admin::serve(admin_listener, admin.router()).await;
-            tracing::error!(%error, "the admin port failed");
-            "the admin port"
-        });
+        part(&mut parts, "the admin port", serve_admin(self.admin.0, admin));
         let grpc = serve::serve(self.grpc.0, own, certificates, streams, self.drain.clone());
+        let authority = Arc::clone(&self.authority);
+        let webhook = self
+            .webhook
+            .map(|webhook| webhook.run(authority, own_ttl, knowledge, shown(), self.drain.clone()));
         let serving = async {
             let webhook = async {
                 match webhook {
@@ -416,20 +313,115 @@ impl ControlPlane {
             let grpc = async { grpc.await.map_err(AppError::from) };
             tokio::try_join!(grpc, webhook).map(|((), ())| ())
         };
-        let result = tokio::select! {
-            served = until_drained(serving, &self.drain) => served,
-            ended = parts.join_next() => {
-                let part = ended.and_then(Result::ok).unwrap_or("a part of the control plane");
-                self.drain.begin(Reason::Failed);
-                Err(AppError::Stopped { part })
-            }
-        };
+        let result = until_over(serving, &mut parts, &self.drain).await;
         drop(parts);
         if let Some(cluster) = cluster {
             // Given up only after the writer is gone, or it would write beside the next holder's.
             let _ = timeout(EXIT_TIMEOUT, cluster.leave()).await;
         }
         result
+    }
+
+    fn announce(&self) {
+        tracing::info!(
+            version = selvedge_ops::build::VERSION,
+            trust_domain = %self.authority.trust_domain(),
+            root_sha256 = %Fingerprint(self.authority.root_sha256()),
+            source = ?self.args.source,
+            config_dir = ?self.args.config_dir,
+            "control plane starting"
+        );
+    }
+
+    fn certificates(&self, shared: &Shared) -> Certificates {
+        let service_accounts = self.source.cluster().map(|cluster| {
+            let (client, how) = (cluster.client().clone(), self.args.token_verification);
+            ServiceAccounts::new(client, how, &self.args.trust_domain)
+        });
+        Certificates {
+            authority: Arc::clone(&self.authority),
+            attestor: Arc::clone(&self.attestor),
+            service_accounts,
+            store: Arc::clone(&shared.store),
+            max_ttl: self.args.max_certificate_ttl,
+            grace: self.args.membership_grace,
+            metrics: Arc::clone(&shared.metrics),
+        }
+    }
+
+    /// Keeps what others believe of us: our roots, our issuer, and in a cluster what is written there. It has to watch
+    /// before anything is compiled, or it would miss the first verdicts.
+    fn keep(&self, shared: &Shared, parts: &mut JoinSet<&'static str>) {
+        let (authority, store) = (Arc::clone(&self.authority), Arc::clone(&shared.store));
+        part(parts, "telling proxies of the trust roots", async move {
+            let mut changes = authority.changes();
+            while changes.changed().await.is_ok() {
+                store.believe(&authority.bundle());
+            }
+        });
+        let (authority, certificates) = (Arc::clone(&self.authority), Arc::clone(&shared.own_certificates));
+        let Some(cluster) = self.source.cluster() else {
+            let directory = self.args.data_dir.clone();
+            return part(parts, "keeping the CA's issuer", async move {
+                issuer::keep(&authority, &certificates, &directory).await;
+            });
+        };
+        if self.webhook.is_some() {
+            let (cluster, authority) = (cluster.clone(), Arc::clone(&authority));
+            part(parts, "keeping the webhooks' configurations", async move {
+                cluster.keep_webhooks(authority).await;
+            });
+        }
+        let verdicts = shared.problems.subscribe();
+        cluster.clone().keep(authority, certificates, verdicts, shared.loaded.clone(), parts);
+    }
+
+    /// How sidecars are injected, as fits the cluster's version and our roots, whenever those change.
+    fn fit_sidecars(&self, parts: &mut JoinSet<&'static str>) -> watch::Receiver<Arc<inject::Settings>> {
+        let fit = sidecars(&self.args, &self.authority);
+        let (inject, injected) = watch::channel(Arc::new(fit(self.version)));
+        if let Some(cluster) = self.source.cluster().cloned() {
+            let how = if injected.borrow().are_native() { "native" } else { "containers like any" };
+            tracing::info!(kubernetes = self.version.map(tracing::field::display), "sidecars are {how}");
+            let (version, changes) = (self.version, self.authority.changes());
+            part(parts, "following the cluster's version", async move {
+                cluster.keep_fitting(inject, version, changes, fit).await;
+            });
+        }
+        injected
+    }
+}
+
+/// Runs `work` for as long as the control plane does: when it ends, everything ends, and `name` is said.
+fn part(
+    parts: &mut JoinSet<&'static str>,
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    parts.spawn(async move {
+        work.await;
+        name
+    });
+}
+
+async fn serve_admin(listener: std::net::TcpListener, admin: Admin) {
+    let Err(error) = admin::serve(listener, admin.router()).await;
+    tracing::error!(%error, "the admin port failed");
+}
+
+/// `serving` until it is over, by a drain or because one of `parts` has ended.
+async fn until_over(
+    serving: impl Future<Output = Result<(), AppError>>,
+    parts: &mut JoinSet<&'static str>,
+    drain: &Drain,
+) -> Result<(), AppError> {
+    tokio::select! {
+        served = until_drained(serving, drain) => served,
+        ended = parts.join_next() => {
+            let part = ended.and_then(Result::ok).unwrap_or("a part of the control plane");
+            drain.begin(Reason::Failed);
+            Err(AppError::Stopped { part })
+        }
     }
 }
 

@@ -74,10 +74,7 @@ pub async fn connection(
     };
     // Where it goes unless it turns out to be a mesh peer's.
     let meant = meant(&worker.settings, &own, arrival.original, None);
-    let spoken = meant.as_ref().map_or(Spoken::Unspecified, |meant| {
-        let declared = own.protocols.get(&meant.port).copied().unwrap_or_default();
-        worker.settings.spoken(declared, meant.port)
-    });
+    let spoken = meant.as_ref().map_or(Spoken::Unspecified, |meant| spoken(&worker, &own, meant));
     let may_be_opaque = matches!(spoken, Spoken::Unspecified | Spoken::Tcp);
     let silence = match &meant {
         Ok(meant) if may_be_opaque && refusal(&worker, meant.port, None).is_none() => {
@@ -95,32 +92,29 @@ pub async fn connection(
     }
     let First::Bytes(detected) = begun else { return };
     if detected == Detected::Tls {
-        let hello =
-            tokio::time::timeout(FIRST_BYTE, counted_hello(&worker, &client, &mut tcp, &mut read)).await;
-        match hello {
-            Ok(Ok(Hello::Mesh { accepted, rest })) => {
+        match counted_hello(&worker, &client, &mut tcp, &mut read).await {
+            Ok(Hello::Mesh { accepted, rest }) => {
                 let stream = ReadAhead::new(Prefixed::new(rest.freeze(), tcp));
                 let hello = StartHandshake::from_parts(*accepted, stream);
                 return mesh(worker, path, hello, arrival, &own, &client).await;
             }
-            Ok(Ok(Hello::Other { .. })) if may_be_opaque => {}
-            Ok(Ok(Hello::Other { .. })) => {
+            Ok(Hello::Other { .. }) if may_be_opaque => {}
+            Ok(Hello::Other { .. }) => {
                 return refuse_handshake(&worker, arrival, &HandshakeError::NotMesh);
             }
-            Ok(Err(error)) => return refuse_handshake(&worker, arrival, &HandshakeError::Tls(error)),
-            Err(_) => return refuse_handshake(&worker, arrival, &HandshakeError::Timeout),
+            Err(error) => return refuse_handshake(&worker, arrival, &error),
         }
     }
     let meant = match meant {
         Ok(meant) => meant,
         Err(failure) => {
             refuse(&worker, arrival, false, &failure);
-            return match detected {
-                Detected::Http1 | Detected::Http2 if arrival.original.is_none() => {
-                    tell(worker, path, Prefixed::new(read.freeze(), tcp), arrival, detected, failure).await;
-                }
-                _ => reset(&tcp),
-            };
+            let is_told = matches!(detected, Detected::Http1 | Detected::Http2) && arrival.original.is_none();
+            if !is_told {
+                return reset(&tcp);
+            }
+            let stream = Prefixed::new(read.freeze(), tcp);
+            return tell(worker, path, stream, arrival, detected, failure).await;
         }
     };
     if !worker.doors.is_plain(&client) {
@@ -137,15 +131,24 @@ pub async fn connection(
             return Box::pin(way_in::plain(worker, incoming)).await;
         }
     };
-    let series = worker.metrics.inbound(&worker.settings.workload, meant.counted(), None);
-    let conn = Conn {
+    let conn = Conn { client: Some(client), ..plain_conn(&worker, arrival, &meant, version) };
+    plain(worker, path, Prefixed::new(read.freeze(), tcp), conn, protocol).await;
+}
+
+/// What is declared to be spoken where a connection goes.
+fn spoken(worker: &Worker, own: &Workload, meant: &Meant) -> Spoken {
+    let declared = own.protocols.get(&meant.port).copied().unwrap_or_default();
+    worker.settings.spoken(declared, meant.port)
+}
+
+/// A plain client's connection of requests.
+fn plain_conn(worker: &Worker, arrival: Arrival, meant: &Meant, version: HttpVersion) -> Conn {
+    Conn {
         port: meant.port,
         app: Some(worker.apps.at(meant.address, meant.is_known)),
-        series: Some(series),
-        client: Some(client),
+        series: Some(worker.metrics.inbound(&worker.settings.workload, meant.counted(), None)),
         ..Conn::new(arrival, version)
-    };
-    plain(worker, path, Prefixed::new(read.freeze(), tcp), conn, protocol).await;
+    }
 }
 
 /// A plain client's connection that is opaque.
@@ -188,16 +191,17 @@ async fn counted_hello(
     client: &Client,
     tcp: &mut TcpStream,
     read: &mut BytesMut,
-) -> std::io::Result<Hello> {
+) -> Result<Hello, HandshakeError> {
     let count = |bytes: usize| {
         client.says(&worker.budget, 2 * bytes);
         if worker.budget.is_exhausted() && worker.doors.dismiss_newcomer() {
             worker.budget.acted(Action::ClosedConnection);
         }
     };
-    let hello = hello(&mut Counted::new(tcp, count), read).await;
+    let mut counted = Counted::new(tcp, count);
+    let hello = tokio::time::timeout(FIRST_BYTE, hello(&mut counted, read)).await;
     client.has_said();
-    hello
+    Ok(hello.map_err(|_| HandshakeError::Timeout)??)
 }
 
 /// How a connection begins; `None`: with an error, or not in time, or not before we drain.

@@ -1,16 +1,17 @@
 //! Ports that are declared to carry no HTTP: nothing that passes there is looked into, even if it looks like HTTP.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use selvedge_tests::{SOON, poll};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::timeout,
 };
 
 use crate::{
-    mesh::{Mesh, Workload, client},
+    dialogue::echo,
+    mesh::{Mesh, client},
     network::Kind,
     rights::netns,
 };
@@ -43,23 +44,6 @@ fn service(annotations: &str, port: &str) -> String {
         "apiVersion: v1\nkind: Service\nmetadata: {{name: db, namespace: default, annotations: {{{annotations}}}}}\n\
          spec: {{selector: {{app: db}}, ports: [{{{port}, port: {PORT}}}, {{name: more, port: {WELL_KNOWN}}}]}}\n"
     )
-}
-
-/// Repeats what it hears.
-fn echo(workload: &Workload, port: u16) {
-    let listener =
-        workload.namespace().inside(|| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    tokio::spawn(async move {
-        let listener = TcpListener::from_std(listener).unwrap();
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let (mut read, mut write) = stream.split();
-                tokio::io::copy(&mut read, &mut write).await
-            });
-        }
-    });
 }
 
 /// What a port of `db`'s says to the client.

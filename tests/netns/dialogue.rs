@@ -1,21 +1,39 @@
-//! A server that speaks first, at a port of which nobody told the mesh what is spoken there.
+//! Servers that speak no HTTP: one that repeats what it hears, and one that speaks first, at a port of which nobody told
+//! the mesh what is spoken there.
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use selvedge_tests::SOON;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 use crate::{
     capture::Capture,
-    mesh::{Mesh, Mode},
+    mesh::{Mesh, Mode, Workload},
     scenarios::SECRET,
 };
+
+/// An app of `workload` at `port` that repeats what it hears.
+pub(crate) fn echo(workload: &Workload, port: u16) {
+    let listener =
+        workload.namespace().inside(|| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    tokio::spawn(async move {
+        let listener = TcpListener::from_std(listener).unwrap();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+}
 
 /// Nobody told the mesh what is spoken at this port of `server`'s; the client waits to be greeted, then both speak,
 /// and each ends its own half.

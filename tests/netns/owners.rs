@@ -1,19 +1,20 @@
 //! A workload's address is its own at every port: what another namespace writes of it takes no connection to it out of
 //! mutual TLS.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use selvedge_demo::call;
 use selvedge_tests::{SOON, poll};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::timeout,
 };
 
 use crate::{
     capture::Capture,
-    mesh::{APP_PORT, Mesh, OTHER_PORT, Workload, client},
+    dialogue::echo,
+    mesh::{APP_PORT, Mesh, OTHER_PORT, client},
     network::Kind,
     rights::netns,
     scenarios::SECRET,
@@ -21,23 +22,6 @@ use crate::{
 
 /// A port of which no document says anything.
 const UNDECLARED: u16 = 7003;
-
-/// Repeats what it hears.
-fn echo(workload: &Workload, port: u16) {
-    let listener =
-        workload.namespace().inside(|| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    tokio::spawn(async move {
-        let listener = TcpListener::from_std(listener).unwrap();
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let (mut read, mut write) = stream.split();
-                tokio::io::copy(&mut read, &mut write).await
-            });
-        }
-    });
-}
 
 /// What a port of `db`'s repeats to the client.
 async fn repeated(mesh: &Mesh, port: u16) -> std::io::Result<String> {

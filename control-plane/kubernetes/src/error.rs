@@ -46,11 +46,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether what was asked for does not exist.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::NotFound(_))
-    }
-
     pub(crate) fn of_status(status: &Status) -> Self {
         let message = match (status.message.as_str(), status.reason.as_str()) {
             ("", "") => format!("status {}", status.code),
@@ -104,7 +99,7 @@ mod tests {
     fn an_answer_is_sorted_by_what_to_do_about_it() {
         let sorted = |code, reason| Error::of_status(&status(code, reason));
 
-        assert!(sorted(404, "NotFound").is_not_found());
+        assert!(matches!(sorted(404, "NotFound"), Error::NotFound(_)));
         assert!(matches!(sorted(409, "AlreadyExists"), Error::AlreadyExists(_)));
         assert!(matches!(sorted(409, "Conflict"), Error::Conflict(_)));
         assert!(matches!(sorted(403, "Forbidden"), Error::Forbidden(_)));

@@ -114,17 +114,6 @@ impl Client {
         self.within(leases.replace(&election.name, &PostParams::default(), &lease)).await.map(|_| ())
     }
 
-    /// Who holds the Lease now; `None` if nobody does.
-    ///
-    /// # Errors
-    /// If the API server does not answer, or refuses.
-    pub async fn lease_holder(&self, namespace: &str, name: &str) -> Result<Option<String>, Error> {
-        let leases: Api<Lease> = Api::namespaced(self.inner.clone(), namespace);
-        let lease = self.within(leases.get_opt(name)).await?;
-        let holder = lease.and_then(|lease| lease.spec?.holder_identity);
-        Ok(holder.filter(|holder| !holder.is_empty()))
-    }
-
     /// Whether the Lease is ours now.
     async fn attempt(&self, election: &Election, seen: &mut Seen) -> Result<bool, Error> {
         let leases: Api<Lease> = Api::namespaced(self.inner.clone(), &election.namespace);

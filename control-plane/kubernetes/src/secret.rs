@@ -65,21 +65,6 @@ impl Client {
         let object = write(name, secret);
         self.within(secrets.create(&PostParams::default(), &object)).await.map(read)
     }
-
-    /// Puts `secret` in the place of the one of that name, if that is still the version that was read.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if somebody changed it; or if the API server does not answer, or refuses.
-    pub async fn replace_secret(
-        &self,
-        namespace: &str,
-        name: &str,
-        secret: &Secret,
-    ) -> Result<Secret, Error> {
-        let secrets: Api<ApiSecret> = Api::namespaced(self.inner.clone(), namespace);
-        let object = write(name, secret);
-        self.within(secrets.replace(name, &PostParams::default(), &object)).await.map(read)
-    }
 }
 
 fn read(secret: ApiSecret) -> Secret {

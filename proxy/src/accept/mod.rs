@@ -188,22 +188,12 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
             tracing::debug!(%peer, "connection refused: there are as many as --max-connections allows");
             return original::reset(&socket);
         };
-        // The app is beside us; a peer may be cut off from us.
-        if direction == Direction::Inbound
-            && let Err(error) = worker.settings.liveness.watch(&socket)
-        {
-            tracing::debug!(%peer, %error, "the connection ended before it was taken");
-            return;
-        }
-        let original = match &worker.settings.app {
-            Some(_) => None,
-            None => match Original::of(&socket) {
-                Ok(original) => Some(original),
-                Err(error) => {
-                    tracing::debug!(%peer, %error, "the connection ended before it was taken");
-                    return;
-                }
-            },
+        let original = match watched(&worker, direction, &socket) {
+            Ok(original) => original,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "the connection ended before it was taken");
+                return;
+            }
         };
         let arrival = Arrival { peer, original, upstream };
         if let Err(failure) = arrival.is_ours_to_carry(direction) {
@@ -242,6 +232,18 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
     /// Waits for the connections that are still open.
     pub async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Has the kernel watch whether the peer is there; and where `socket` was going, if it was redirected.
+fn watched(worker: &Worker, direction: Direction, socket: &TcpStream) -> io::Result<Option<Original>> {
+    // The app is beside us; a peer may be cut off from us.
+    if direction == Direction::Inbound {
+        worker.settings.liveness.watch(socket)?;
+    }
+    match worker.settings.app {
+        Some(_) => Ok(None),
+        None => Original::of(socket).map(Some),
     }
 }
 

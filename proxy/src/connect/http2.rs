@@ -305,18 +305,8 @@ impl Wanted {
     }
 }
 
-/// Opens a connection and adds it to the pool's.
-async fn open_for(
-    pool: &Weak<Pool>,
-    target: &Target,
-    settings: &Settings,
-    wanted: Wanted,
-) -> Result<(), Failure> {
-    let app = if wanted.place == 0 { wire::AppProtocol::Http1 } else { wire::AppProtocol::Http2 };
-    let (limit, max_age) = (wanted.connect_timeout, wanted.max_age);
-    let opened = super::open(target, settings, wire::Carrier::Http2, app, limit, max_age).await?;
-    let dial = target.dial;
-    let ledger = Ledger::new(&settings.budget, CONNECTION_WINDOW);
+/// How a connection to `target` is spoken on.
+fn builder(target: &Target, settings: &Settings) -> Builder<Local> {
     let mut builder = Builder::new(Local);
     builder
         .timer(TokioTimer::new())
@@ -329,7 +319,22 @@ async fn open_for(
     if target.identity.is_some() {
         builder.initial_max_send_streams(USUAL_STREAMS);
     }
-    let (sender, connection) = builder
+    builder
+}
+
+/// Opens a connection and adds it to the pool's.
+async fn open_for(
+    pool: &Weak<Pool>,
+    target: &Target,
+    settings: &Settings,
+    wanted: Wanted,
+) -> Result<(), Failure> {
+    let app = if wanted.place == 0 { wire::AppProtocol::Http1 } else { wire::AppProtocol::Http2 };
+    let (limit, max_age) = (wanted.connect_timeout, wanted.max_age);
+    let opened = super::open(target, settings, wire::Carrier::Http2, app, limit, max_age).await?;
+    let dial = target.dial;
+    let ledger = Ledger::new(&settings.budget, CONNECTION_WINDOW);
+    let (sender, connection) = builder(target, settings)
         .handshake(TokioIo::new(Guarded::new(opened.stream, Rc::clone(&ledger), Side::Client, dial)))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;

@@ -1,0 +1,86 @@
+//! What the parts of a control plane share, and the parts that are made of nothing else.
+
+use std::sync::Arc;
+
+use selvedge_certs::ca::Authority;
+use selvedge_ops::{Admin, Condition, Drain, LogLevel, Readiness};
+use tokio::sync::watch;
+
+use super::{LONGEST_DEBOUNCE, compiling::Compiling, overview::Overview, settings};
+use crate::{
+    cli::Args,
+    metrics::Metrics,
+    serve::stream::Streams,
+    snapshot::{Store, store::Debounce},
+    sources::Loaded,
+    status::{OwnCertificates, Problems, Proxies},
+};
+
+/// See the module.
+pub(super) struct Shared {
+    /// The configuration in force.
+    pub(super) store: Arc<Store>,
+    /// Who is connected.
+    pub(super) proxies: Arc<Proxies>,
+    /// What is wrong with the documents.
+    pub(super) problems: Arc<Problems>,
+    /// What is counted.
+    pub(super) metrics: Arc<Metrics>,
+    /// The control plane's own certificates, as the admin port shows them.
+    pub(super) own_certificates: Arc<OwnCertificates>,
+    /// The documents.
+    pub(super) loaded: watch::Receiver<Arc<Loaded>>,
+}
+
+impl Shared {
+    /// Nothing has been read yet; `loaded` will say what there is.
+    pub(super) fn new(authority: &Arc<Authority>, loaded: watch::Receiver<Arc<Loaded>>) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        Self {
+            store: Arc::new(Store::new(&authority.bundle())),
+            proxies: Arc::new(Proxies::new(Arc::clone(&metrics))),
+            problems: Arc::default(),
+            own_certificates: Arc::new(OwnCertificates::new(authority, Arc::clone(&metrics))),
+            metrics,
+            loaded,
+        }
+    }
+
+    /// What turns documents into configuration; `configuration` holds once there is some.
+    pub(super) fn compiling(&self, args: &Args, configuration: Condition) -> Compiling {
+        Compiling {
+            settings: settings(args),
+            debounce: Debounce { quiet: args.debounce, longest: args.debounce * LONGEST_DEBOUNCE },
+            store: Arc::clone(&self.store),
+            problems: Arc::clone(&self.problems),
+            metrics: Arc::clone(&self.metrics),
+            config_dir: args.config_dir.clone(),
+            configuration,
+        }
+    }
+
+    /// The admin port.
+    pub(super) fn admin(&self, readiness: Readiness, drain: Drain, log_level: LogLevel) -> Admin {
+        let overview = Overview {
+            store: Arc::clone(&self.store),
+            problems: Arc::clone(&self.problems),
+            proxies: Arc::clone(&self.proxies),
+            certificates: Arc::clone(&self.own_certificates),
+            loaded: self.loaded.clone(),
+        };
+        let metrics = Arc::clone(&self.metrics);
+        let metrics = Arc::new(move || metrics.encode());
+        Admin { readiness, drain, log_level, metrics, local: overview.routes() }
+    }
+
+    /// The configuration streams.
+    pub(super) fn streams(&self, drain: Drain) -> Streams {
+        Streams {
+            store: Arc::clone(&self.store),
+            proxies: Arc::clone(&self.proxies),
+            metrics: Arc::clone(&self.metrics),
+            turns: Arc::default(),
+            drain,
+        }
+    }
+}
