@@ -18,7 +18,7 @@ use crate::{
     operators, role,
 };
 
-/// The lesson's own documents, unchanged.
+/// Documents that were written for any cluster, unchanged.
 const EXERCISE_2: &str = include_str!("seeds/exercise2-web.yaml");
 const EXERCISE_3: &str = include_str!("seeds/exercise3-networkpolicies.yaml");
 const EXERCISE_5: &str = include_str!("seeds/exercise5-canary.yaml");
@@ -42,7 +42,7 @@ spec:
       containers: [{name: shell, image: selvedge, command: [sleep, infinity]}]
 ";
 
-/// What exercise 5 splits: the lesson has the routes, not the apps.
+/// What exercise 5 splits: it has the routes, not the apps.
 const MY_APP: &str = "
 apiVersion: v1
 kind: Service

@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 use selvedge_model::{Serial, SpiffeId, WorkloadName};
+use selvedge_ops::plain_within;
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -40,7 +41,7 @@ pub enum RevokedIdentity {
     },
 }
 
-/// A reason goes into the log of every refusal.
+/// A reason goes into the log of every refusal; so many bytes of it are kept.
 const MAX_REASON: usize = 256;
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,8 +98,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<Revocation
             ),
         }
     }
-    spec.reason =
-        words.reason.map(|reason| reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect());
+    spec.reason = words.reason.map(|reason| plain_within(&reason, MAX_REASON));
     if spec.identities.is_empty() && spec.workloads.is_empty() && spec.serials.is_empty() {
         reading.error("spec", "revokes nobody; name identities, workloads or serials");
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
-/// The lesson's configuration, as it stands in `examples/canary/config`: file name and text.
+/// The canary's configuration, as it stands in `examples/canary/config`: file name and text.
 pub const CANARY: [(&str, &str); 4] = [
     ("destinationrule.yaml", include_str!("../../canary/config/destinationrule.yaml")),
     ("peerauthentication.yaml", include_str!("../../canary/config/peerauthentication.yaml")),

@@ -31,7 +31,8 @@ pub struct Options {
     pub proxy_uid: u32,
 
     /// The group that the proxy runs as; only what has both, the user and the group, is not redirected then. An image
-    /// or a setuid program may become the user; a group that is drawn for each pod it would have to guess.
+    /// or a setuid program may become the user; a group that is drawn for each pod it would have to guess. By
+    /// default the user is enough.
     #[arg(long, env = "SELVEDGE_PROXY_GID", value_parser = clap::value_parser!(u32).range(1..))]
     pub proxy_gid: Option<u32>,
 

@@ -128,7 +128,7 @@ pub async fn accept(
             Ok((socket, peer)) => {
                 exhausted = false;
                 // An IPv4 client of a listener for both is shown as what it is.
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let peer = original::canonical(peer);
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "the connection ended before it was taken");
                     continue;

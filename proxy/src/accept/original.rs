@@ -75,7 +75,7 @@ impl Original {
 
 /// `address`, an IPv4 one as such even if it came through an IPv6 socket. Without IPv6's flow and scope,
 /// which are no part of where somebody is.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

@@ -60,3 +60,12 @@ fn an_entry_that_cannot_be_used_takes_no_other_with_it() {
     let (_, nobody) = revoked(&revocation("selvedge", "  reason: none\n"));
     assert!(nobody[0].contains("revokes nobody"), "{nobody:?}");
 }
+
+#[test]
+fn a_reason_is_shown_as_it_is_written_and_does_nothing_where_it_is_read() {
+    let spec = "  serials: [\"4F\"]\n  reason: \"key\\nERROR \\u202egnp\"\n";
+
+    let (mesh, _) = compiled(&revocation("selvedge", spec));
+
+    assert_eq!(mesh.revocations.list()[0].reason.as_deref(), Some("key\\nERROR \\u{202e}gnp"));
+}

@@ -27,7 +27,7 @@ const ASKED_FOR_A_PAGE: usize = 100;
 /// How many of them are under way at once.
 const AT_ONCE: usize = 8;
 
-/// The header that the lesson routes by; a real app would pass its trace headers as well.
+/// The header that the canary routes by; a real app would pass its trace headers as well.
 const END_USER: &str = "end-user";
 
 /// The settings of one instance.
