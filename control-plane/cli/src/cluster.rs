@@ -172,7 +172,8 @@ pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyh
     if !status.contains(" 200") {
         bail!("{path}: {}: {}", plain(status), plain(body.trim()));
     }
-    let answer = serde_json::from_str(body).with_context(|| format!("{path} is no JSON of Selvedge's"))?;
+    let answer = serde_json::from_str(body)
+        .with_context(|| format!("{path} does not answer in JSON of Selvedge's"))?;
     Ok(all_plain(answer))
 }
 
