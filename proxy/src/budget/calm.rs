@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use selvedge_ops::http2::frames::{CONTINUATION, DATA, Frame, HEADERS};
+use super::frames::{CONTINUATION, DATA, Frame, HEADERS};
 
 /// How many such frames may come at once.
 const BURST: u32 = 1_000;
@@ -94,9 +94,10 @@ fn cost(frame: Frame) -> u32 {
 mod tests {
     use std::time::Duration;
 
-    use selvedge_ops::http2::frames::{RST_STREAM, WINDOW_UPDATE};
-
-    use super::*;
+    use super::{
+        super::frames::{RST_STREAM, WINDOW_UPDATE},
+        *,
+    };
 
     fn frame(kind: u8, flags: u8, length: usize) -> Frame {
         Frame { kind, flags, stream: 1, length }

@@ -9,15 +9,18 @@ use std::{
     time::Duration,
 };
 
-use selvedge_ops::http2::frames::{
-    CONTINUATION, DATA, END_HEADERS, Frame, Frames, HEADERS, RST_STREAM, Seen, WINDOW_UPDATE, goaway,
-};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
 };
 
-use super::{Action, Ledger, PATIENCE, SHARE, calm::Calm};
+use super::{
+    Action, Ledger, PATIENCE, SHARE,
+    calm::Calm,
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, Frame, Frames, HEADERS, RST_STREAM, Seen, WINDOW_UPDATE, goaway,
+    },
+};
 
 /// How often a connection that is not read from looks whether it may be. A timer only while there is too
 /// much; the others' threads would be hard to be told by.
@@ -245,7 +248,10 @@ mod tests {
     use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    use super::{super::Budget, *};
+    use super::{
+        super::{Budget, frames::GOAWAY},
+        *,
+    };
 
     const WINDOW: u32 = 1 << 24;
 
@@ -329,7 +335,7 @@ mod tests {
         drop(server);
         let mut told = Vec::new();
         client.read_to_end(&mut told).await.unwrap();
-        assert!(told.ends_with(&goaway(5)), "{told:?}");
+        assert!(told.ends_with(&frame(GOAWAY, 0, &[0, 0, 0, 5, 0, 0, 0, 0xb])), "{told:?}");
         assert_eq!(budget.floods().map(|(_, count)| count).collect::<Vec<_>>(), [1, 0]);
     }
 

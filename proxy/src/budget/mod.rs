@@ -25,6 +25,8 @@ use std::{
     time::Duration,
 };
 
+use selvedge_ops::http2::frames;
+
 pub use self::{
     arriving::{Arriving, Interrupted},
     guarded::Guarded,

@@ -9,7 +9,8 @@ pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 /// Ends one stream.
 pub const RST_STREAM: u8 = 3;
-const GOAWAY: u8 = 7;
+/// The end of a connection, and why.
+pub const GOAWAY: u8 = 7;
 /// Lets the other side send more.
 pub const WINDOW_UPDATE: u8 = 8;
 /// The rest of a head.
