@@ -5,7 +5,7 @@
 //! One that others could have written is not loaded either, nor any from a directory of theirs: it may be theirs.
 
 use std::{
-    fs::{File, Metadata, Permissions},
+    fs::{self, File, Metadata, Permissions},
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -152,6 +152,33 @@ pub fn read_mounted(path: &Path) -> Result<Vec<u8>, FileError> {
 /// If it cannot be looked at, if it is neither ours nor root's, or if group or others may write to it.
 pub fn check_directory(path: &Path) -> Result<(), FileError> {
     only_ours(path, &path.metadata().map_err(|source| read_error(path, source))?)
+}
+
+/// Checks that nobody else may have put something into the directory `path`, or anything below it. Files that hold
+/// nothing, such as locks, say nothing.
+///
+/// # Errors
+/// If one cannot be looked at, is neither ours nor root's, or if group or others may write to it.
+pub fn check_tree(path: &Path) -> Result<(), FileError> {
+    check_directory(path)?;
+    for entry in fs::read_dir(path).map_err(|source| read_error(path, source))? {
+        let entry = entry.map_err(|source| read_error(path, source))?;
+        let below = entry.path();
+        let metadata = match below.metadata() {
+            Ok(metadata) => metadata,
+            // A draft that has its name by now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(read_error(&below, source)),
+        };
+        if metadata.is_file() && metadata.len() == 0 {
+            continue;
+        }
+        only_ours(&below, &metadata)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            check_tree(&below)?;
+        }
+    }
+    Ok(())
 }
 
 fn mode(metadata: &Metadata) -> u32 {

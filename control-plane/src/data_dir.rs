@@ -70,7 +70,7 @@ impl DataDir {
             .mode(0o700)
             .create(path)
             .map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
-        files::check_directory(path)?;
+        files::check_tree(path)?;
         Ok(Self { path: path.to_owned() })
     }
 
@@ -123,6 +123,36 @@ mod tests {
         let error = DataDir::open(parent.path()).unwrap_err().to_string();
 
         assert!(error.starts_with("--data-dir: ") && error.contains("chmod go-w"), "{error}");
+    }
+
+    /// Such as a root of theirs with which our issuer is signed, from the time when they could write here.
+    #[test]
+    fn what_others_may_have_left_in_it_is_refused_however_deep_it_lies() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(parent.path().join("last-good/Service/shop")).unwrap();
+        std::fs::write(parent.path().join("control-plane.lock"), "").unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&parent.path().join("control-plane.lock"), 0o666);
+        for name in ["ca.pem", "issuer.pem", "last-good/Service/shop/reviews"] {
+            let path = parent.path().join(name);
+            std::fs::write(&path, "theirs").unwrap();
+            mode(&path, 0o644);
+            DataDir::open(parent.path()).unwrap();
+
+            mode(&path, 0o666);
+
+            let error = DataDir::open(parent.path()).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("chmod go-w"), "{error}");
+            mode(&path, 0o644);
+            // Nobody but root can give a file away.
+            if std::os::unix::fs::chown(&path, Some(2102), None).is_ok() {
+                let error = DataDir::open(parent.path()).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("chown"), "{error}");
+            }
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Around {
         server.app = AppKind::None;
         let server = flags.iter().fold(server, |server, (name, value)| server.flag(name, value));
         let mesh = Mesh::of(SELVEDGE, [server]).await;
+        mesh.undeclare("app", 8080, SERVER).await;
         let app = TcpListener::bind(mesh.workload(SERVER).app).await.expect("the app's address is ours");
         Self { mesh, app }
     }

@@ -82,6 +82,22 @@ impl Mesh {
         self.write(&format!("service-{name}.yaml"), &text).expect("a writable directory");
     }
 
+    /// Has the `Service` called `name` say no longer what is spoken on `port`, and waits until the sidecar of its
+    /// `workload` knows: what comes there may be anything from then on.
+    ///
+    /// # Panics
+    /// If that does not happen soon.
+    pub async fn undeclare(&self, name: &str, port: u16, workload: &str) {
+        let text = documents::service(name, "default", port).replace("- name: http\n      port", "- port");
+        self.write(&format!("service-{name}.yaml"), &text).expect("a writable directory");
+        poll(SOON, "nothing is declared", async || {
+            let config = self.workload(workload).admin("/config").await.map_err(|error| error.to_string())?;
+            let text = config.text();
+            if text.contains("\"protocols\":{}") { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+
     /// A certificate for `service_account`, straight from the mesh's CA, and the mesh's roots.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::BytesMut;
 use selvedge_api::preamble;
-use selvedge_model::SpiffeId;
+use selvedge_model::{Protocol, SpiffeId};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -226,11 +226,31 @@ pub(crate) async fn speculate(
 
 /// Carries a connection to the app, as long as policy lets it.
 async fn carry<C: Client>(worker: &Rc<Worker>, incoming: &mut Incoming<C>) -> Result<(), Failure> {
-    let opened = match refusal(worker, incoming.port, incoming.identity.as_ref()) {
+    let refused = refusal(worker, incoming.port, incoming.identity.as_ref());
+    let opened = match refused.or_else(|| speaks_http(worker, incoming.port)) {
         Some(failure) => Err(failure),
         None => connect(worker, incoming.port, incoming.app).await,
     };
     exchange(worker, incoming, opened).await
+}
+
+/// Why nothing opaque comes in to `port`: its app is told by HTTP's fields who calls, and who could write them itself
+/// could call as anybody. Asked for each session, by the configuration in force.
+fn speaks_http(worker: &Worker, port: u16) -> Option<Failure> {
+    let declared = worker.view.with(|table| {
+        let own = table.own.as_ref()?;
+        own.protocols.get(&port).copied()
+    });
+    match worker.settings.spoken(declared.unwrap_or_default(), port) {
+        Protocol::Http | Protocol::Http2 => {
+            let what = format!(
+                "port {port} is declared to speak HTTP, and takes nothing opaque; declare it as tcp if that is what its \
+                 app speaks"
+            );
+            Some(Failure::new(Reason::Policy, what))
+        }
+        Protocol::Tcp | Protocol::Unspecified => None,
+    }
 }
 
 async fn exchange<C: Client>(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use selvedge_api::wire::Carrier;
 use selvedge_certs::tls::Current;
 use selvedge_demo::workload::{AppKind, Spec};
 use selvedge_tests::Mesh;
@@ -174,4 +175,25 @@ async fn what_only_sidecars_say_does_not_leave_the_mesh() {
     let got = String::from_utf8_lossy(&got[..read]).to_ascii_lowercase();
     assert!(got.starts_with("http/1.1 200"), "{got}");
     assert!(!got.lines().any(|line| line.starts_with("selvedge")), "{got}");
+}
+
+/// What is opaque is carried as it is: a peer that may send it to an app that believes `x-forwarded-client-cert` could
+/// call as anybody.
+#[tokio::test]
+async fn nothing_opaque_comes_in_where_http_is_declared() {
+    let around = Around::new().await;
+    let peer = mesh_client::configuration(around.mesh.credentials("over-http1"));
+    let request = format!("GET /x HTTP/1.1\r\nHost: {APP}\r\n{FORGED}\r\n");
+    let length = u32::try_from(request.len()).expect("a short one").to_be_bytes();
+    let server = around.mesh.workload(SERVER);
+    let mut opaque = mesh_client::connect_for(Carrier::Tcp, &peer, server).await;
+    opaque.write_all(&[&length[..], request.as_bytes()].concat()).await.expect("it is read");
+
+    let mut said = Vec::new();
+    // It may be closed before all of it has been read.
+    let _ = within("a refusal", opaque.read_to_end(&mut said)).await;
+
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("policy: port 8080 is declared to speak HTTP"), "{said}");
+    assert!(around.nobody_connects().await);
 }

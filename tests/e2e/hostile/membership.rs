@@ -107,7 +107,13 @@ async fn a_certificate_that_was_not_made_for_a_client_opens_nothing() {
 
 #[tokio::test]
 async fn a_data_directory_that_others_may_write_to_is_not_used() {
-    for (what, wanted) in [("directory", "chmod go-w"), ("key", "chmod 600"), ("owner", "chown")] {
+    for (what, wanted) in [
+        ("directory", "chmod go-w"),
+        ("key", "chmod 600"),
+        ("owner", "chown"),
+        ("certificate", "chmod go-w"),
+        ("last-good", "chmod go-w"),
+    ] {
         let mesh = Mesh::of(SELVEDGE, []).await;
         let data = mesh.data_dir();
         let key = data.join("ca-key.pem");

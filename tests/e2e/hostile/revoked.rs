@@ -74,6 +74,8 @@ struct Connections {
 
 impl Connections {
     async fn open(around: &Around, caller: &Current) -> Self {
+        // Of every kind on one port.
+        around.mesh.undeclare("app", 8080, SERVER).await;
         let server = around.mesh.workload(SERVER);
         let connect = async |carrier| mesh_client::connect_for(carrier, caller, server).await;
         let mut app = Vec::new();
