@@ -134,7 +134,9 @@ fn listen(args: &Args) -> anyhow::Result<Listeners> {
             tracing::warn!(%address, "whoever reaches --outbound calls with this workload's identity; it is not on loopback");
         }
     }
-    announce("inbound", listeners.inbound.local_addr()?);
+    let inbound = listeners.inbound.local_addr()?;
+    guarded::guard(guarded::Kind::Inbound, inbound);
+    announce("inbound", inbound);
     guarded::guard(guarded::Kind::Private, listeners.admin.local_addr()?);
     announce("admin", listeners.admin.local_addr()?);
     for (place, upstream) in args.upstream.iter().enumerate() {

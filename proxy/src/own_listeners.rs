@@ -58,7 +58,9 @@ impl OwnListeners {
             None => match self.others(dial) {
                 Some(Kind::Outbound) => Err(Listener::Outbound.refusal(dial)),
                 Some(Kind::Private) => Err(Listener::Private.refusal(dial)),
-                None => Ok(()),
+                // Whose app is another sidecar may be that one's app, too.
+                Some(Kind::Inbound) if way == Way::App => Err(Listener::Inbound.refusal(dial)),
+                Some(Kind::Inbound) | None => Ok(()),
             },
         }
     }

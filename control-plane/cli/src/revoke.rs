@@ -86,19 +86,32 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The document's name: what was given, or a word made of whom it names.
+/// The longest name of an object in a cluster (RFC 1123, a subdomain).
+const LONGEST_NAME: usize = 253;
+
+/// The document's name: what was given, or words made of all whom it names. Nobody else has the same: one that replaced
+/// another's (as `kubectl apply` does) would let that one in again.
 fn name(args: &Args) -> anyhow::Result<String> {
-    let named = || {
-        let identities =
-            args.identity.iter().map(|id| format!("{}-{}", id.namespace(), id.service_account()));
-        let others = args.service_account.iter().chain(&args.workload);
-        let others = others.map(|name| format!("{}-{}", name.namespace(), name.name()));
-        let serials = args.serial.iter().map(ToString::to_string);
-        identities.chain(others).chain(serials).next().unwrap_or_default().chars().take(200).collect()
-    };
-    let name = args.name.clone().unwrap_or_else(named);
+    let name = args.name.clone().unwrap_or_else(|| named(args));
+    if name.len() > LONGEST_NAME && args.name.is_none() {
+        bail!("no name made of all whom this names is short enough; choose one (--name), or make several documents");
+    }
     WorkloadName::new(&args.namespace, &name).with_context(|| format!("--name {name}"))?;
     Ok(name)
+}
+
+fn named(args: &Args) -> String {
+    let identities = args.identity.iter().map(|id| {
+        format!("identity.{}.{}.{}", id.trust_domain(), id.namespace(), id.service_account())
+    });
+    let of = |kind, name: &WorkloadName| format!("{kind}.{}.{}", name.namespace(), name.name());
+    let accounts = args.service_account.iter().map(|name| of("account", name));
+    let workloads = args.workload.iter().map(|name| of("workload", name));
+    let serials = args.serial.iter().map(|serial| format!("serial.{serial}"));
+    let mut all: Vec<String> = identities.chain(accounts).chain(workloads).chain(serials).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.join(".and.")
 }
 
 fn document(args: &Args, name: &str, now: SystemTime) -> anyhow::Result<Value> {
@@ -185,11 +198,15 @@ mod tests {
         ]);
         let directory = tempfile::tempdir().unwrap();
         let name = name(&args).unwrap();
+        assert_eq!(
+            name,
+            "account.shop.b.and.identity.cluster.local.shop.a.and.serial.123.and.workload.shop.c-1"
+        );
         let text = serde_saphyr::to_string(&document(&args, &name, SystemTime::now()).unwrap()).unwrap();
 
         let path = write(directory.path(), &name, &text).unwrap();
 
-        assert_eq!(path.file_name().unwrap(), "revocation-shop-a.yaml");
+        assert_eq!(path.file_name().unwrap(), format!("revocation-{name}.yaml").as_str());
         let decoded = decode(&text, &Arc::from(path.as_path()), "default");
         assert_eq!(decoded[0].problems, [], "{text}");
         let Outcome::Understood(Resource::Revocation(read)) = &decoded[0].outcome else {
@@ -202,6 +219,30 @@ mod tests {
 
         let again = write(directory.path(), &name, &text).unwrap_err().to_string();
         assert!(again.contains("exists already"), "{again}");
+    }
+
+    /// In a cluster the second document would take the first one's place, and let in whom that had shut out.
+    #[test]
+    fn no_document_takes_the_place_of_one_about_somebody_else() {
+        let whom: [&[&str]; 9] = [
+            &["--service-account=shop/a"],
+            &["--workload=shop/a"],
+            &["--identity=spiffe://cluster.local/ns/shop/sa/a"],
+            &["--identity=spiffe://elsewhere/ns/shop/sa/a"],
+            &["--service-account=shop-a/b"],
+            &["--service-account=shop/a-b"],
+            &["--service-account=shop/a", "--workload=shop/b"],
+            &["--service-account=shop/a", "--service-account=shop/b"],
+            &["--serial=4fa0"],
+        ];
+        let names: std::collections::BTreeSet<_> = whom.iter().map(|whom| name(&args(whom)).unwrap()).collect();
+        assert_eq!(names.len(), whom.len(), "{names:?}");
+
+        let again = args(&["--workload=shop/b", "--service-account=shop/a", "--for=1h", "--reason=other"]);
+        assert!(names.contains(&name(&again).unwrap()), "but of one about the same");
+        let many: Vec<String> = (0..20).map(|number| format!("--workload=shop/reviews-{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(name(&args(&many)).unwrap_err().to_string().contains("--name"));
     }
 
     #[test]

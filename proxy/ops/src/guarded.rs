@@ -29,6 +29,8 @@ pub const HOPS: HeaderName = HeaderName::from_static("selvedge-hops");
 pub enum Kind {
     /// An outbound listener: what is sent there goes out again.
     Outbound,
+    /// An inbound listener: who calls a workload is to reach it, and no sidecar's app is there.
+    Inbound,
     /// An admin port, or a control plane's.
     Private,
 }
@@ -37,6 +39,7 @@ impl Kind {
     fn word(self) -> &'static str {
         match self {
             Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
             Self::Private => "private",
         }
     }
@@ -63,14 +66,12 @@ pub fn guard(kind: Kind, address: SocketAddr) {
     }
 }
 
-/// What kind of guarded listener a connection to `dial` would reach, if any. Costs two system calls where none is.
+/// What kind of guarded listener a connection to `dial` would reach, if any. Costs two system calls where none is. Nobody
+/// listens here at an address of another host, whoever has a name that says so.
 pub fn find(dial: SocketAddr) -> Option<Kind> {
-    let exact = Place::At(dial);
-    if exact.is("listener") {
-        return Some(exact.kind());
-    }
-    let any = Place::Everywhere(dial.port());
-    (any.is("listener") && here::has(dial.ip())).then(|| any.kind())
+    let mut places = [Place::At(dial), Place::Everywhere(dial.port())].into_iter();
+    let found = places.find(|place| place.is("listener"))?;
+    here::has(dial.ip()).then(|| found.kind())
 }
 
 /// Where a listener is.
@@ -106,7 +107,8 @@ impl Place {
     }
 
     fn kind(self) -> Kind {
-        if self.is(Kind::Outbound.word()) { Kind::Outbound } else { Kind::Private }
+        let known = [Kind::Outbound, Kind::Inbound].into_iter().find(|kind| self.is(kind.word()));
+        known.unwrap_or(Kind::Private)
     }
 }
 
@@ -132,15 +134,28 @@ mod tests {
 
     #[test]
     fn a_guarded_listener_is_found_and_no_other() {
-        let (private, outbound) = (free("127.0.0.1:0"), free("127.0.0.1:0"));
+        let [private, outbound, inbound] = [(); 3].map(|()| free("127.0.0.1:0"));
         assert_eq!(find(private), None);
 
         guard(Kind::Private, private);
         guard(Kind::Outbound, outbound);
+        guard(Kind::Inbound, inbound);
 
         assert_eq!(find(private), Some(Kind::Private));
         assert_eq!(find(outbound), Some(Kind::Outbound));
+        assert_eq!(find(inbound), Some(Kind::Inbound));
         assert_eq!(find(SocketAddr::new([127, 0, 0, 2].into(), private.port())), None);
+    }
+
+    /// Anybody on this host may have a name of ours, and shall shut nothing off by it that is elsewhere.
+    #[test]
+    fn nothing_is_guarded_at_addresses_of_other_hosts() {
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], free("127.0.0.1:0").port()));
+
+        guard(Kind::Private, elsewhere);
+
+        assert!(Place::At(elsewhere).is("listener"));
+        assert_eq!(find(elsewhere), None);
     }
 
     #[test]

@@ -6,18 +6,22 @@
 
 use super::Detected;
 
-/// The longest method that counts as one; registered ones have up to 17 letters.
-const LONGEST_METHOD: usize = 32;
+/// The longest method that counts as one; registered ones have up to 17 letters, and some apps take any.
+const LONGEST_METHOD: usize = 128;
 
 /// Where in a line ` HTTP/1.` must be found, if the target does not say what it is.
 const LONGEST_TARGET: usize = 512;
 
-/// Empty lines before a request, as bytes: servers ignore at least one (RFC 9112, section 2.2).
-const EMPTY_LINES: usize = 4;
+/// The most empty lines before a request, as bytes: servers ignore at least one (RFC 9112, section 2.2), and many any
+/// number. What begins with more is refused as HTTP, since it must not pass by those who read HTTP.
+const EMPTY_LINES: usize = 32;
 
 /// [`Detected::Http1`], [`Detected::Opaque`], or `None` if more bytes are needed.
 pub(super) fn decide(read: &[u8]) -> Option<Detected> {
     let empty = read.iter().take(EMPTY_LINES).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    if empty == EMPTY_LINES {
+        return Some(Detected::Http1);
+    }
     let line = &read[empty..];
     let Some(end) = line.iter().take(LONGEST_METHOD + 1).position(|byte| !is_token(*byte)) else {
         return (line.len() > LONGEST_METHOD).then_some(Detected::Opaque);
@@ -61,6 +65,9 @@ mod tests {
         for (read, expected) in [
             (&b"GET /"[..], Some(Detected::Http1)),
             (b"\r\nGET /", Some(Detected::Http1)),
+            (b"\r\n\r\n\n\r\n\r\nGET /", Some(Detected::Http1)),
+            (b"\r\n\r\n\n\r\n\r\nPING\r\n", Some(Detected::Opaque)),
+            (b"AMETHODOFMORELETTERSTHANANYTHATISREGISTERED /", Some(Detected::Http1)),
             (b"get / nonsense", Some(Detected::Http1)),
             (b"OPTIONS * HTTP/1.1", Some(Detected::Http1)),
             (b"CONNECT db:5432 HTTP/1.1", Some(Detected::Http1)),
@@ -80,6 +87,7 @@ mod tests {
         ] {
             assert_eq!(decide(read), expected, "{}", read.escape_ascii());
         }
-        assert_eq!(decide(&[b'A'; 33]), Some(Detected::Opaque));
+        assert_eq!(decide(&[b'A'; LONGEST_METHOD + 1]), Some(Detected::Opaque));
+        assert_eq!(decide(&[b'\n'; EMPTY_LINES]), Some(Detected::Http1));
     }
 }

@@ -117,14 +117,22 @@ async fn a_data_directory_that_others_may_write_to_is_not_used() {
         let mesh = Mesh::of(SELVEDGE, []).await;
         let data = mesh.data_dir();
         let key = data.join("ca-key.pem");
-        let (path, mode) = if what == "directory" { (&data, 0o777) } else { (&key, 0o644) };
+        let (path, mode) = match what {
+            "directory" => (data.clone(), 0o777),
+            "certificate" => (data.join("ca.pem"), 0o666),
+            "last-good" => (data.join("last-good"), 0o777),
+            _ => (key.clone(), 0o644),
+        };
+        if what == "last-good" {
+            fs::create_dir_all(&path).unwrap();
+        }
         if what == "owner" {
             // Nobody but root can give a file away.
             if std::os::unix::fs::chown(&key, Some(2102), None).is_err() {
                 continue;
             }
         } else {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         }
 
         let second = mesh.processes().start(

@@ -348,7 +348,8 @@ async fn an_app_that_is_a_listener_of_ours_is_refused_at_the_start() {
     let scene = Scene::start().await;
     let control_plane = scene.mesh.control_plane_process().unwrap();
     let control_plane = control_plane.listener("admin", START_LIMIT).await.unwrap();
-    for app in [control_plane, scene.admin, scene.mesh.workload("neighbour").outbound] {
+    let neighbour = scene.mesh.workload("neighbour");
+    for app in [control_plane, scene.admin, neighbour.outbound, neighbour.inbound] {
         let mut command = std::process::Command::new(SELVEDGE);
         command.args(["proxy", "--workload", "default/x", "--token", "x", "--app", &app.to_string()]);
         command.args(["--outbound", "127.0.0.1:0", "--inbound", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);

@@ -201,7 +201,7 @@ async fn a_client_that_is_revoked_loses_every_connection_and_gets_no_new_one() {
     stolen.are_closed().await;
     assert!(!is_served(&around, &thief).await);
     let log = server.sidecar_process().unwrap().whole_log().unwrap();
-    assert!(log.contains("is revoked by Revocation selvedge/default-thief (stolen)"), "{log}");
+    assert!(log.contains("is revoked by Revocation selvedge/account.default.thief (stolen)"), "{log}");
     // Nobody else has noticed anything.
     other.write_all(b"GET / HTTP/1.1\r\nhost: app:8080\r\n\r\n").await.unwrap();
     let mut end = around.accept().await;
@@ -209,7 +209,7 @@ async fn a_client_that_is_revoked_loses_every_connection_and_gets_no_new_one() {
     end.answer("honest").await;
     read_until(&mut other, b"honest").await;
 
-    around.mesh.remove("revocation-default-thief.yaml").unwrap();
+    around.mesh.remove("revocation-account.default.thief.yaml").unwrap();
     poll(
         SOON,
         "it is let in again",
@@ -330,7 +330,7 @@ async fn a_sidecar_that_is_revoked_gets_no_certificate_and_no_configuration_and_
             let log = sidecar.whole_log().map_err(|error| error.to_string())?;
             let says = |line: &&str| {
                 line.contains(words)
-                    && line.contains("revoked by Revocation selvedge/default-caller (stolen)")
+                    && line.contains("revoked by Revocation selvedge/account.default.caller (stolen)")
             };
             if log.lines().any(|line| says(&line)) { Ok(()) } else { Err(log) }
         })
