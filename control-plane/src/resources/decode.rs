@@ -132,7 +132,7 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
             let name = guessed_name(&chunk.text, default_namespace);
             let problem = place.problem(name.as_ref(), Severity::Error, error);
             let line = chunk.lines_before + 1;
-            let stand_in = unusable::of_text(&chunk.text, name.as_ref(), path, line);
+            let stand_in = unusable::of_text(&chunk.text, name.as_ref(), path, line, default_namespace);
             let failed = place.decoded(chunk.first, line, name, Outcome::Failed, vec![problem]);
             vec![Decoded { stand_in, ..failed }]
         }
@@ -190,15 +190,22 @@ fn guessed_name(chunk: &str, default_namespace: &str) -> Option<DocumentName> {
         (!value.is_empty()).then(|| value.to_owned())
     };
     let (mut kind, mut name, mut namespace, mut in_metadata) = (None, None, None, false);
-    for line in chunk.lines() {
+    // Labels and annotations may be called the same, but stand further in.
+    let (mut depth, mut elsewhere) = (None, false);
+    for line in chunk.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
         let inner = line.trim_start();
-        if inner.len() == line.len() && !line.is_empty() && !line.starts_with('#') {
+        if inner.len() == line.len() {
             in_metadata = line.starts_with("metadata:");
             kind = kind.or_else(|| value(line, "kind"));
-        } else if in_metadata {
+        } else if in_metadata && *depth.get_or_insert(line.len() - inner.len()) == line.len() - inner.len() {
             name = name.or_else(|| value(inner, "name"));
             namespace = namespace.or_else(|| value(inner, "namespace"));
+        } else if in_metadata {
+            elsewhere |= value(inner, "namespace").is_some();
         }
+    }
+    if namespace.is_none() && elsewhere {
+        return None;
     }
     let kind = kind.filter(|kind| KINDS.iter().any(|(known, _)| known == kind))?;
     Some(document_name(&kind, namespace.as_deref(), &name?, default_namespace))
@@ -207,9 +214,23 @@ fn guessed_name(chunk: &str, default_namespace: &str) -> Option<DocumentName> {
 fn document_name(kind: &str, namespace: Option<&str>, name: &str, default_namespace: &str) -> DocumentName {
     let namespace = match namespace {
         _ if CLUSTER_WIDE.contains(&kind) => "",
-        namespace => namespace.unwrap_or(default_namespace),
+        // As to an API server, an empty text says nothing.
+        None | Some("") => default_namespace,
+        Some(namespace) => namespace,
     };
     DocumentName { kind: kind.into(), namespace: namespace.into(), name: name.into() }
+}
+
+/// The kind that is acted on and was meant by `kind` of `version`, whatever the case of its letters and the version's number.
+fn meant(kind: &str, version: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
+    let group = |version: &str| version.rsplit_once('/').map_or("", |(group, _)| group).to_ascii_lowercase();
+    let is_of = |versions: &[&str]| versions.iter().any(|known| group(known) == group(version));
+    KINDS.iter().find(|(known, versions)| known.eq_ignore_ascii_case(kind) && is_of(versions))
+}
+
+/// Whether `kind` is that of a list of documents.
+fn is_list(kind: &str) -> bool {
+    kind.to_ascii_lowercase().ends_with("list")
 }
 
 /// Where documents are being read from.
@@ -223,9 +244,8 @@ struct Place<'a> {
 impl Place<'_> {
     /// Adds the document `node`, or those of the list that it is.
     fn open(&self, node: &Node, documents: &mut Vec<Decoded>) {
-        let is_list = node.text("kind").is_some_and(|kind| kind.ends_with("List"));
         match node.field("items").map(|items| &items.node.value) {
-            Some(Value::List(items)) if is_list => {
+            Some(Value::List(items)) if node.text("kind").is_some_and(is_list) => {
                 for item in items {
                     self.open(item, documents);
                 }
@@ -279,17 +299,23 @@ impl Place<'_> {
         let metadata = node.field("metadata");
         let name = metadata.and_then(|metadata| metadata.node.text("name"));
         let namespace = metadata.and_then(|metadata| metadata.node.text("namespace"));
-        let name = name.map(|name| document_name(kind, namespace, name, self.default_namespace));
+        let meant = meant(kind, version);
+        let called = meant.map_or(kind, |(known, _)| known);
+        let name = name.map(|name| document_name(called, namespace, name, self.default_namespace));
         let versions = KINDS.iter().find(|(known, _)| *known == kind).map(|(_, versions)| *versions);
         if !versions.is_some_and(|versions| versions.contains(&version)) {
-            let message = match versions {
-                Some(versions) => {
+            let message = match (versions, meant) {
+                (Some(versions), _) => {
                     format!("{kind} of {version} is not acted on; {} is", versions.join(" or "))
                 }
-                None => format!("{kind} ({version}) is not acted on"),
+                (None, Some((known, versions))) => {
+                    format!("{kind} ({version}) is not acted on; {known} of {} is", versions.join(" or "))
+                }
+                (None, None) => format!("{kind} ({version}) is not acted on"),
             };
             let line = node.field("kind").map_or(node.line, |entry| entry.line);
-            if may_be_a_policy(kind, version) {
+            let hides_policy = || is_list(kind) && unusable::holds_policy(node);
+            if meant.is_some() || may_be_a_policy(kind, version) || hides_policy() {
                 return failed(name, at(line, "", message));
             }
             let problem = self.problem(name.as_ref(), Severity::NotActedOn, at(line, "", message));
@@ -346,7 +372,7 @@ impl Place<'_> {
 
 /// Whether a document of `kind` of `version`, which nothing acts on, was to be a policy.
 fn may_be_a_policy(kind: &str, version: &str) -> bool {
-    let of_policies = GROUPS_OF_POLICIES.iter().any(|group| version.starts_with(group));
+    let of_policies = unusable::is_of_policies(version);
     let known = POLICIES_TO_COME.contains(&kind);
     POLICIES.iter().any(|policy| policy.eq_ignore_ascii_case(kind)) || (of_policies && !known)
 }
@@ -468,7 +494,7 @@ impl Source<'_> {
         }
         let spec = read(words, &mut reading)?;
         if POLICIES.contains(&&*self.name.kind)
-            && let Some(UnknownField { field, line }) = reading.unknown.first()
+            && let Some(UnknownField { field, line }) = unknown.iter().chain(reading.unknown.iter()).next()
         {
             // Read over, the policy may let in what it was to keep out.
             let message =

@@ -5,18 +5,24 @@
 //! plaintext as if nobody knew them. What can be read decides how far that goes: fields that cannot be are taken out
 //! one after the other until the rest is a document.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use selvedge_model::MtlsMode;
 
 use super::{
     DestinationRuleSpec, Document, Metadata, Origin, PeerAuthenticationSpec, Resource, ServiceEntrySpec,
     WorkloadEntrySpec,
-    decode::{GROUPS_OF_POLICIES, POLICIES, read_kind},
+    decode::{GROUPS_OF_POLICIES, KINDS, POLICIES, read_kind},
     destination_rule::PolicyBlocks,
+    document::MetadataWords,
     export_to::ExportTo,
     node::{Node, Value},
     service_entry::{EntryEndpoints, Resolution},
+    typed,
 };
 use crate::problem::DocumentName;
 
@@ -54,13 +60,13 @@ pub(super) fn of_document(
     origin: &Origin,
     default_namespace: &str,
 ) -> Option<StandIn> {
-    let written = node.text("kind").unwrap_or_default();
-    let version = node.text("apiVersion").unwrap_or_default();
-    let of_policies = GROUPS_OF_POLICIES.iter().any(|group| version.starts_with(group));
-    let kind = match POLICIES.iter().find(|kind| kind.eq_ignore_ascii_case(written)) {
-        Some(policy) => policy,
+    let written = text_in_any_case(node, "kind");
+    let of_policies = is_of_policies(text_in_any_case(node, "apiVersion"));
+    let kind = match KINDS.iter().find(|(kind, _)| kind.eq_ignore_ascii_case(written)) {
+        Some((known, _)) => known,
         // Only policies are in these groups, so this is one, whatever its kind was to be.
         None if of_policies => POLICIES[0],
+        None if holds_policy(node) => return Some(strict(unnamed(POLICIES[0]), origin, None)),
         None => written,
     };
     let name = match name {
@@ -75,31 +81,83 @@ pub(super) fn of_document(
     Unusable { name, origin, node, lost }.stand_in(left)
 }
 
+/// Whether only policies have this `apiVersion`.
+pub(super) fn is_of_policies(version: &str) -> bool {
+    GROUPS_OF_POLICIES
+        .iter()
+        .any(|group| version.get(..group.len()).is_some_and(|start| start.eq_ignore_ascii_case(group)))
+}
+
+/// Whether a document somewhere in `node` seems to be a policy.
+pub(super) fn holds_policy(node: &Node) -> bool {
+    let is_policy = |text: &str| POLICIES.iter().any(|kind| kind.eq_ignore_ascii_case(text));
+    match &node.value {
+        Value::Text(text) => is_policy(text) || (is_of_policies(text) && text.contains('/')),
+        Value::List(items) => items.iter().any(holds_policy),
+        Value::Map(entries) => entries.iter().any(|entry| holds_policy(&entry.node)),
+        _ => false,
+    }
+}
+
+/// The text of the field `key`, whatever the case of its letters; empty if there is none.
+fn text_in_any_case<'n>(node: &'n Node, key: &str) -> &'n str {
+    let Value::Map(entries) = &node.value else { return "" };
+    let texts = entries.iter().filter(|entry| entry.key.eq_ignore_ascii_case(key));
+    let mut texts = texts.filter_map(|entry| match &entry.node.value {
+        Value::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    texts.next().unwrap_or_default()
+}
+
 /// The stand-in of a text that is not even YAML, which seems to hold a document called `name`.
 pub(super) fn of_text(
     text: &str,
     name: Option<&DocumentName>,
     path: &Arc<Path>,
     line: u64,
+    default_namespace: &str,
 ) -> Option<StandIn> {
     let origin = Origin { path: Some(Arc::clone(path)), index: 0, line, lines: None };
-    let seems = |kind: &str| name.is_some_and(|name| &*name.kind == kind);
-    let value = |key: &str| {
-        let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(':'));
-        lines.map(|value| value.trim().trim_matches(['"', '\''])).find(|value| !value.is_empty())
-    };
-    if seems("DestinationRule") {
-        return text.contains("tls").then(|| {
-            let host = value("host").unwrap_or("*").to_ascii_lowercase();
-            refused_host(name.cloned().unwrap_or_else(|| unnamed("DestinationRule")), &origin, host)
-        });
+    let text = text.to_ascii_lowercase();
+    let mentions = |word: &str| text.contains(&word.to_ascii_lowercase());
+    if POLICIES.iter().chain(GROUPS_OF_POLICIES).any(|word| mentions(word)) {
+        // Only where the text names one namespace and no other is it surely that.
+        let said: BTreeSet<_> = values(&text, "namespace").collect();
+        let is_there = |name: &&DocumentName| said.iter().eq([&&*name.namespace]);
+        let known = name.filter(|name| POLICIES.contains(&&*name.kind)).filter(is_there);
+        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(POLICIES[0])), &origin, None));
     }
-    let may_be_policy = POLICIES.iter().chain(GROUPS_OF_POLICIES).any(|word| text.contains(word));
-    may_be_policy.then(|| {
-        let known = name.filter(|name| POLICIES.contains(&&*name.kind) && value("namespace").is_some());
-        let name = known.cloned().unwrap_or_else(|| unnamed(POLICIES[0]));
-        strict(name, &origin, None)
+    let seems = match name {
+        Some(name) => &*name.kind == "DestinationRule",
+        None => mentions("DestinationRule"),
+    };
+    (seems && mentions("tls")).then(|| {
+        let only = |key: &str| {
+            let values: BTreeSet<_> = values(&text, key).collect();
+            (values.len() == 1).then(|| values.into_iter().next()).flatten()
+        };
+        let namespace = only("namespace").filter(|namespace| is_namespace(namespace));
+        let name = name.cloned().unwrap_or_else(|| DocumentName {
+            namespace: namespace.unwrap_or(default_namespace).into(),
+            ..unnamed("DestinationRule")
+        });
+        refused_host(name, &origin, only("host").unwrap_or("*").to_owned())
     })
+}
+
+/// What a text that is not even YAML (or JSON) seems to say of each field `key`.
+fn values<'t>(text: &'t str, key: &str) -> impl Iterator<Item = &'t str> {
+    let after = text.match_indices(key).filter_map(|(at, key)| {
+        let stands_alone =
+            !text[..at].ends_with(|before: char| before.is_alphanumeric() || "-_./".contains(before));
+        let rest = &text[at + key.len()..];
+        let rest = rest.trim_start_matches(['"', '\'']).trim_start().strip_prefix(':')?;
+        stands_alone.then_some(rest)
+    });
+    let value = |rest: &'t str| rest.split(['\n', ',', '}', ']']).next().unwrap_or(rest);
+    let values = after.map(value).map(|value| value.split(" #").next().unwrap_or(value));
+    values.map(|value| value.trim().trim_matches(['"', '\''])).filter(|value| !value.is_empty())
 }
 
 /// Whether `resource` says who may do what.
@@ -143,14 +201,31 @@ fn left_of(node: &Node, name: &DocumentName, origin: &Origin) -> (Option<Resourc
 
 /// The namespace that a document says it is in; `None` if that cannot be read.
 fn namespace_of(node: &Node, default_namespace: &str) -> Option<String> {
-    let Some(metadata) = node.field("metadata").map(|entry| &entry.node) else {
-        return Some(default_namespace.to_owned());
-    };
-    match (&metadata.value, metadata.field("namespace").map(|entry| &entry.node.value)) {
-        (Value::Map(_), None) => Some(default_namespace.to_owned()),
-        (_, Some(Value::Text(namespace))) if is_namespace(namespace) => Some(namespace.clone()),
+    let metadata = node.field("metadata").map(|entry| &entry.node);
+    match metadata.and_then(|metadata| metadata.field("namespace")).map(|entry| &entry.node.value) {
+        Some(Value::Text(namespace)) if is_namespace(namespace) => Some(namespace.clone()),
+        Some(Value::Text(namespace)) if !namespace.is_empty() => None,
+        Some(Value::Text(_)) | None if !may_be_misspelt(node, metadata) => Some(default_namespace.to_owned()),
         _ => None,
     }
+}
+
+/// Whether a document that says no namespace may do so in a field of a wrong name or at a wrong place.
+fn may_be_misspelt(node: &Node, metadata: Option<&Node>) -> bool {
+    let has = |node: &Node, keys: &[&str]| match &node.value {
+        Value::Map(entries) => entries.iter().any(|entry| {
+            keys.iter().any(|key| entry.key.eq_ignore_ascii_case(key)) && entry.node.value != Value::Null
+        }),
+        _ => true,
+    };
+    let Some(metadata) = metadata else { return has(node, &["metadata", "namespace"]) };
+    let unknown = match typed::decode::<MetadataWords>(metadata) {
+        Ok((_, unknown)) => !unknown.is_empty(),
+        Err(_) => !has(metadata, &["name"]),
+    };
+    unknown
+        || has(node, &["namespace"])
+        || (metadata.field("namespace").is_none() && has(metadata, &["namespace"]))
 }
 
 fn is_namespace(text: &str) -> bool {

@@ -211,8 +211,14 @@ impl Directory {
         let mut documents: Vec<(Place, &Decoded)> = Vec::new();
         for (path, file) in &self.files {
             documents.extend(file.documents.iter().map(|document| (self.place(path, document), document)));
-            if let Seen::Unreadable(why) = &file.counted {
-                unread.push((path, why));
+            match &file.counted {
+                Seen::Unreadable(why) => unread.push((path, why)),
+                Seen::Text(_) if file.documents.is_empty() => {
+                    let message =
+                        "holds no document, so it changes nothing; remove it, or put back what it held";
+                    whole.problems.push(Problem::with_path(Severity::Warning, path, message));
+                }
+                Seen::Text(_) | Seen::Gone => {}
             }
         }
         documents.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -82,7 +82,7 @@ impl Walk {
         if hidden {
             return;
         }
-        let wanted = path.extension().and_then(OsStr::to_str).is_some_and(|end| EXTENSIONS.contains(&end));
+        let wanted = path.extension().and_then(OsStr::to_str).is_some_and(is_wanted);
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => {
                 if let Err(error) = self.directory(&path, depth + 1) {
@@ -94,8 +94,19 @@ impl Walk {
                 let seen = read(&path);
                 self.scan.files.insert(path, seen);
             }
+            // It may stand where a file was to be, as a masked one does.
+            Ok(_) if wanted => {
+                let why =
+                    "is neither a file nor a directory, so nothing is read from it; replace it by a file";
+                self.scan.files.insert(path, Seen::Unreadable(why.to_owned()));
+            }
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // What has gone meanwhile has no target to name; a link to nothing has.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Ok(target) = fs::read_link(&path) {
+                    self.dangling(path, wanted, &target);
+                }
+            }
             Err(error) if wanted => {
                 self.scan.files.insert(path, Seen::Unreadable(error.to_string()));
             }
@@ -104,6 +115,20 @@ impl Walk {
             }
         }
     }
+
+    /// Notes a link to `target`, which is not there: a file that was wanted, or by its name maybe a directory.
+    fn dangling(&mut self, path: PathBuf, wanted: bool, target: &Path) {
+        let why = format!("links to {}, which is not there; mend or remove the link", target.display());
+        if wanted {
+            self.scan.files.insert(path, Seen::Unreadable(why));
+        } else if path.extension().is_none() {
+            self.scan.unreadable.insert(path, why);
+        }
+    }
+}
+
+fn is_wanted(extension: &str) -> bool {
+    EXTENSIONS.iter().any(|wanted| wanted.eq_ignore_ascii_case(extension))
 }
 
 fn read(path: &Path) -> Seen {

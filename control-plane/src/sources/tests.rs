@@ -409,6 +409,47 @@ fn what_was_never_read_may_hold_a_policy() {
 }
 
 #[test]
+fn what_stands_where_a_file_was_to_be_is_never_passed_over_in_silence() {
+    let link = |to: &str, name: &str| {
+        let bench = Bench::new(&[("service.yaml", service("a", 1))]);
+        std::os::unix::fs::symlink(to, bench.path(name)).unwrap();
+        bench.directory().poll().unwrap()
+    };
+    for (to, name) in [
+        ("nowhere", "b.yaml"),
+        ("nowhere", "policies"),
+        ("b.yaml", "b.yaml"),
+        ("/dev/null", "b.yaml"),
+        ("/dev/null", "b.JSON"),
+    ] {
+        let loaded = link(to, name);
+        assert_eq!(errors(&loaded).len(), 1, "{name} to {to}");
+        assert_eq!(policies(&loaded)[0].1, Some(MtlsMode::Strict), "{name} to {to}");
+    }
+    assert_eq!(errors(&link("nowhere", "readme.md")), [""; 0]);
+
+    let bench = Bench::new(&[("a.yaml", "# nothing\n".to_owned()), ("b.YAML", policy("STRICT"))]);
+    let loaded = bench.directory().poll().unwrap();
+    assert_eq!(policies(&loaded)[0].1, Some(MtlsMode::Strict), "whatever the case of its name's end");
+    assert_eq!(loaded.problems.len(), 1);
+    assert!(loaded.problems[0].to_string().contains("holds no document"), "{}", loaded.problems[0]);
+}
+
+#[test]
+fn a_malformed_text_keeps_the_document_that_it_was_by_its_own_name() {
+    let good = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n  labels:\n    name: b\n    namespace: shop\n  name: a\n  namespace: bank\nspec:\n  mtls:\n    mode: STRICT\n";
+    let bench = Bench::new(&[("a.yaml", good.to_owned())]);
+    let mut directory = bench.directory();
+    let before = policies(&directory.poll().unwrap());
+
+    bench.write("a.yaml", &good.replace("    mode", "\tmode"));
+
+    let loaded = settle(&mut directory).unwrap();
+    assert_eq!(errors(&loaded).len(), 1);
+    assert_eq!(policies(&loaded), before);
+}
+
+#[test]
 fn a_second_policy_of_a_name_is_read_as_strict_if_it_says_something_else() {
     let same = Bench::new(&[("a.yaml", policy("PERMISSIVE")), ("b.yaml", policy("PERMISSIVE"))]);
     let other = Bench::new(&[("a.yaml", policy("PERMISSIVE")), ("b.yaml", policy("STRICT"))]);

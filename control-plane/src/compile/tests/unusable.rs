@@ -76,9 +76,47 @@ fn a_policy_whose_name_or_kind_or_version_cannot_be_read_is_one_all_the_same() {
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: [a]\n",
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, creationTimestamp: now}\n",
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, labels: 5}\n",
+        "Apiversion: security.istio.io/v1\nKind: PeerAuthentication\nmetadata: {name: a}\n",
+        "apiVersion: Security.Istio.io/v1\nkind: Peer\nmetadata: {name: a}\n",
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, Namespace: shop}\n",
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namspace: shop}\n",
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nnamespace: shop\nmetadata: {name: a}\n",
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nMetadata: {name: a, namespace: shop}\n",
     ] {
         assert_eq!(modes(&format!("---\n{head}{spec}\n")), STRICT, "{head}");
     }
+}
+
+#[test]
+fn a_policy_in_a_list_that_cannot_be_opened_is_one_all_the_same() {
+    let policy = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a, namespace: shop}, spec: {mtls: {mode: STRICT}}}";
+    for text in [
+        format!("apiVersion: v1\nitems: [{policy}]\n"),
+        format!("apiVersion: v1\nkind: List\nItems: [{policy}]\n"),
+        format!("apiVersion: v1\nkind: List\nitems: {policy}\n"),
+        format!("apiVersion: v1\nkind: List\nitems: {{a: {policy}}}\n"),
+        format!("- {policy}\n"),
+        format!("[[{policy}]]\n"),
+    ] {
+        assert_eq!(modes(&format!("---\n{text}")), STRICT, "{text}");
+    }
+    let (mesh, problems) = compiled(&format!("{MESH}---\napiVersion: v1\nkind: list\nitems: [{policy}]\n"));
+    assert_eq!(errors(&problems), [""; 0], "a list of which only the case is wrong is one");
+    assert_eq!(
+        mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy.rule(80).mode,
+        MtlsMode::Permissive
+    );
+    let crd = "---\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: peerauthentications.security.istio.io}\nspec: {group: security.istio.io, names: {kind: PeerAuthentication}}\n";
+    let (_, problems) = compiled(&format!("{MESH}{crd}"));
+    assert_eq!(errors(&problems), [""; 0], "what only speaks of policies is none");
+}
+
+#[test]
+fn an_empty_namespace_is_the_default_one() {
+    let (mesh, problems) = compiled(&format!("{MESH}{}", policy_in("''", "{mtls: {mode: STRICT}}")));
+    assert_eq!(errors(&problems), [""; 0]);
+    let names: Vec<_> = mesh.workloads.values().map(|workload| &*workload.policy.default.name).collect();
+    assert!(names.iter().all(|name| name.contains("default/bad")), "{names:?}");
 }
 
 #[test]
@@ -89,6 +127,11 @@ fn a_policy_that_is_not_even_yaml_is_strict_for_whomever_it_may_be_for() {
         "{\"apiVersion\": \"security.istio.io/v1\", \"kind\": \"PeerAuthentication\", \"spec\": {\"mtls\": {,}}}",
         "apiVersion: security.istio.io/v1\nkin\nd: x\n",
         "apiVersion: v1\nkind: List\nitems:\n- kind: PeerAuthentication\n  spec: {mtls: {mode: [}\n",
+        // A label's name is no namespace, wherever it stands.
+        "kind: PeerAuthentication\nmetadata:\n  labels:\n    namespace: shop\n  name: a\n  namespace: default\nspec: [\n",
+        "kind: PeerAuthentication\nmetadata:\n  labels:\n    namespace: shop\n  name: a\nspec: [\n",
+        "kind: PeerAuthentication\nmetadata:\n  name: a\n\tnamespace: default\nspec: {}\n",
+        "KIND: peerauthentication\nmetadata: {name: a}\nspec: [\n",
     ];
     for text in malformed {
         assert_eq!(modes(&format!("---\n{text}")), STRICT, "{text}");
@@ -205,6 +248,18 @@ fn a_rule_about_tls_that_cannot_be_used_refuses_its_host() {
     }
     let text = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: bad\nspec:\n  host: reviews\n  trafficPolicy: {tls: {mode: SIMPLE}\n";
     assert!(refusals(text)[0].contains("DestinationRule default/bad"));
+    for head in [
+        "apiVersion: networking.istio.io/v9\nkind: DestinationRule\n",
+        "apiVersion: networking.istio.io/v1\nkind: destinationRule\n",
+        "ApiVersion: networking.istio.io/v1\nKind: DestinationRule\n",
+    ] {
+        let text = format!(
+            "---\n{head}metadata: {{name: bad}}\nspec: {{host: reviews, trafficPolicy: {{tls: {{mode: SIMPLE}}}}}}\n"
+        );
+        assert!(!refusals(&text).is_empty(), "{text}");
+    }
+    let json = "---\n{\"kind\": \"DestinationRule\", \"spec\": {\"host\": \"reviews\", \"trafficPolicy\": {\"tls\": {\"mode\": \"SIMPLE\"}}\n";
+    assert!(!refusals(json).is_empty());
     for spec in [
         "host: reviews, trafficPolicy: {outlierDetection: {interval: soon}}",
         "host: other, trafficPolicy: {tls: 5}",
