@@ -1,6 +1,7 @@
 //! `VirtualService`s, `TCPRoute`s and `TLSRoute`s to each service port's routes, as each namespace's clients
 //! see them.
 
+mod backends;
 mod tcp;
 
 use std::{
@@ -10,10 +11,10 @@ use std::{
 };
 
 use selvedge_model::{
-    AppConnections, Backend, BackendName, Endpoints, Match, Order, Protocol, RetryPolicy, RouteTable, Rule,
-    Service, ServiceKey, TcpTable, TrafficPolicy, WeightedBackend, snapshot::ServiceViews,
+    AppConnections, Endpoints, Protocol, Service, ServiceKey, TcpTable, snapshot::ServiceViews,
 };
 
+use backends::Backends;
 use tcp::TcpRoutes;
 
 use super::{
@@ -23,11 +24,7 @@ use super::{
     keep,
     services::{Catalog, KnownHost},
 };
-use crate::resources::{
-    Document, Resources, VirtualServiceSpec,
-    export_to::ExportTo,
-    virtual_service::{Destination, HttpRoute},
-};
+use crate::resources::{Document, Resources, VirtualServiceSpec, export_to::ExportTo};
 
 type VirtualService = Document<VirtualServiceSpec>;
 
@@ -251,7 +248,7 @@ impl<'a> Routing<'a> {
 
     /// The service port as clients in `client` see it.
     fn view(&self, client: Option<&str>, port: &Port<'_>, problems: &mut Problems) -> Service {
-        let mut backends = Backends { routing: self, client, port, list: Vec::new() };
+        let mut backends = Backends::new(self, client, port);
         let document = self.virtual_service(port.host, client);
         let for_http =
             document.filter(|document| port.protocol != Protocol::Tcp && !document.spec.http.is_empty());
@@ -319,164 +316,4 @@ struct Port<'a> {
     host: &'a KnownHost<'a>,
     key: &'a ServiceKey,
     protocol: Protocol,
-}
-
-/// The backends of one view, as its routes come to name them.
-struct Backends<'a> {
-    routing: &'a Routing<'a>,
-    client: Option<&'a str>,
-    port: &'a Port<'a>,
-    list: Vec<Backend>,
-}
-
-impl Backends<'_> {
-    /// Everything to the whole service.
-    fn default_route(&mut self) -> RouteTable {
-        let whole = BackendName { service: self.port.key.clone(), subset: None };
-        let backend = self.index(whole, |backends, name| backends.whole(backends.port.host, name));
-        let rule = Rule {
-            name: "default".to_owned(),
-            matches: Vec::new(),
-            backends: vec![WeightedBackend { backend, weight: 1 }],
-            timeout: None,
-            retry: RetryPolicy::default(),
-        };
-        RouteTable::new(Order::Listed, vec![rule])
-    }
-
-    /// The routes of `document` for this port; `None` if all of them are for other ports.
-    fn routes(&mut self, document: &VirtualService, problems: &mut Problems) -> Option<RouteTable> {
-        let mut rules = Vec::new();
-        let mut all_for_other_ports = true;
-        for route in &document.spec.http {
-            let Some(matches) = matches_for(route, self.port.key.port) else {
-                all_for_other_ports &= !route.left_out;
-                continue;
-            };
-            all_for_other_ports = false;
-            let field = format!("spec.http[{}].route", route.index);
-            let backends = route
-                .destinations
-                .iter()
-                .map(|destination| WeightedBackend {
-                    backend: self.backend(document, &field, destination, problems),
-                    weight: destination.weight,
-                })
-                .collect();
-            rules.push(Rule {
-                name: rule_name(document, route),
-                matches,
-                backends,
-                timeout: route.timeout,
-                retry: route.retry.clone(),
-            });
-        }
-        (!all_for_other_ports).then(|| RouteTable::new(Order::Listed, rules))
-    }
-
-    /// The index of the backend that `destination`, in the list `field`, names; it may be broken.
-    fn backend(
-        &mut self,
-        document: &VirtualService,
-        field: &str,
-        destination: &Destination,
-        problems: &mut Problems,
-    ) -> usize {
-        let settings = self.routing.settings;
-        let host = resolve(&destination.host, &document.name.namespace, &settings.cluster_domain);
-        let known = self.routing.catalog.find(&host);
-        let only_port =
-            known.filter(|known| known.ports.len() == 1).and_then(|known| known.ports.keys().next());
-        let port = destination.port.or(only_port.copied()).unwrap_or(self.port.key.port);
-        let subset = destination.subset.as_deref().map(Arc::from);
-        let name = BackendName { service: ServiceKey::new(&host, port), subset };
-        let index = self.index(name, |backends, name| match known {
-            None => {
-                let catalog = backends.routing.catalog;
-                let remedy = suggestion(&host, &settings.cluster_domain, |name| catalog.find(name).is_some());
-                broken(name, "host", &format!("nothing is called {host}; {remedy}"))
-            }
-            Some(known) if !known.ports.contains_key(&port) => {
-                let message = format!("{host} has no port {port}; {}", known.port_remedy());
-                broken(name, "port", &message)
-            }
-            Some(known) => backends.whole_or_subset(known, name),
-        });
-        if let Some((part, why)) = self.list[index].broken.as_deref().and_then(|words| words.split_once(": "))
-        {
-            let place = format!("{field}[{}].destination.{part}", destination.index);
-            let share = if field.starts_with("spec.http") {
-                "its share of requests is answered 503"
-            } else {
-                "its share of connections is refused"
-            };
-            problems.error(document, &place, format!("{why} ({share})"));
-        }
-        index
-    }
-
-    fn index(&mut self, name: BackendName, make: impl FnOnce(&Self, BackendName) -> Backend) -> usize {
-        if let Some(index) = self.list.iter().position(|backend| backend.name == name) {
-            return index;
-        }
-        let backend = make(self, name);
-        self.list.push(backend);
-        self.list.len() - 1
-    }
-
-    fn whole_or_subset(&self, known: &KnownHost<'_>, name: BackendName) -> Backend {
-        let Some(subset) = name.subset.clone() else {
-            return self.whole(known, name);
-        };
-        let rules = self.routing.rules.find(self.client, known);
-        if let Some(why) = rules.and_then(|rules| rules.refusal(&known.host)) {
-            return broken(name, "host", &why);
-        }
-        if let Some((labels, policy)) =
-            rules.and_then(|rules| rules.subset(&subset, known, name.service.port))
-        {
-            return Backend { name, labels, policy, broken: None };
-        }
-        let defined = rules.map(|rules| rules.subset_names()).unwrap_or_default();
-        let remedy = match (rules, defined.is_empty()) {
-            (None, _) => "add a DestinationRule with this subset".to_owned(),
-            (Some(_), true) => "add it to the host's DestinationRule".to_owned(),
-            (Some(_), false) => format!("add it, or use one of {}", defined.join(", ")),
-        };
-        let message =
-            format!("no DestinationRule for {} defines the subset {subset:?}; {remedy}", known.host);
-        broken(name, "subset", &message)
-    }
-
-    fn whole(&self, known: &KnownHost<'_>, name: BackendName) -> Backend {
-        let rules = self.routing.rules.find(self.client, known);
-        if let Some(why) = rules.and_then(|rules| rules.refusal(&known.host)) {
-            return broken(name, "host", &why);
-        }
-        let policy = rules.map(|rules| rules.policy(known, name.service.port));
-        Backend { name, labels: BTreeMap::new(), policy: policy.unwrap_or_default(), broken: None }
-    }
-}
-
-/// A backend that cannot be used, because the `part` of a destination is `why`.
-fn broken(name: BackendName, part: &str, why: &str) -> Backend {
-    let policy = TrafficPolicy::default();
-    Backend { name, labels: BTreeMap::new(), policy, broken: Some(format!("{part}: {why}")) }
-}
-
-/// The matches of `route` on `port` (none = every request); `None` if it is not for this port.
-fn matches_for(route: &HttpRoute, port: u16) -> Option<Vec<Match>> {
-    let Some(matches) = &route.matches else {
-        return Some(Vec::new());
-    };
-    let here = matches.iter().filter(|one| one.port.is_none_or(|own| own == port));
-    let here: Vec<_> = here.map(|one| one.condition.clone()).collect();
-    (!here.is_empty()).then_some(here)
-}
-
-fn rule_name(document: &VirtualService, route: &HttpRoute) -> String {
-    match &route.name {
-        Some(name) => format!("{} http[{}] {name}", document.name, route.index),
-        None => format!("{} http[{}]", document.name, route.index),
-    }
 }

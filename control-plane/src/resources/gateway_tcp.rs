@@ -51,9 +51,26 @@ pub struct BackendRef {
     /// Its place in the rule.
     pub index: usize,
     /// The service that it names, or why it names none.
-    pub service: Result<BackendService, String>,
+    pub service: Result<BackendService, Broken>,
     /// Its share is this / the sum of all.
     pub weight: u32,
+}
+
+/// Why a reference names nothing that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{part}: {why}")]
+pub struct Broken {
+    /// The part of the reference that is wrong: a field.
+    pub part: &'static str,
+    /// What is wrong with it, and the remedy.
+    pub why: String,
+}
+
+impl Broken {
+    /// `part` is wrong, because of `why`.
+    pub fn new(part: &'static str, why: impl Into<String>) -> Self {
+        Self { part, why: why.into() }
+    }
 }
 
 /// The service that a backend is.
@@ -166,8 +183,10 @@ fn read_backend(words: BackendWords, index: usize) -> Result<BackendRef, FieldEr
             let port = port_number(port, &format!("{field}.port"))?;
             Ok(BackendService { namespace: words.namespace, name: words.name, port })
         }
-        ("" | "core", None) if kind == "Service" => Err("port: is missing; a Service needs one".to_owned()),
-        (_, _) => Err(format!("kind: {kind} is not acted on; name a Service")),
+        ("" | "core", None) if kind == "Service" => {
+            Err(Broken::new("port", "is missing; a Service needs one"))
+        }
+        (_, _) => Err(Broken::new("kind", format!("{kind} is not acted on; name a Service"))),
     };
     Ok(BackendRef { index, service, weight })
 }

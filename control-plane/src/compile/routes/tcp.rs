@@ -14,11 +14,12 @@ use super::{
         hosts::{service_host, suggestion},
         services::Catalog,
     },
-    Backends, broken, may_be_opaque,
+    backends::{Backends, Share},
+    may_be_opaque,
 };
 use crate::resources::{
     Document, Resources, TcpRouteSpec,
-    gateway_tcp::{BackendRef, Parent},
+    gateway_tcp::{BackendRef, Broken, Parent},
     virtual_service::{TcpRoute, VirtualServiceSpec},
 };
 
@@ -157,7 +158,7 @@ impl Backends<'_> {
             let Some(matches) = matches_for(route, self.port.key.port) else { continue };
             let field = format!("{}.route", route.field());
             let backends = route.destinations.iter().map(|destination| WeightedBackend {
-                backend: self.backend(document, &field, destination, problems),
+                backend: self.backend(document, &field, destination, Share::Connections, problems),
                 weight: destination.weight,
             });
             let backends = backends.collect();
@@ -237,10 +238,11 @@ impl Backends<'_> {
                     None => {
                         let known = |name: &str| routing.catalog.find(name).is_some();
                         let remedy = suggestion(&host, domain, known);
-                        Some(format!("name: nothing is called {host}; {remedy}"))
+                        Some(Broken::new("name", format!("nothing is called {host}; {remedy}")))
                     }
                     Some(known) if !known.ports.contains_key(&service.port) => {
-                        Some(format!("port: {host} has no port {}; {}", service.port, known.port_remedy()))
+                        let why = format!("{host} has no port {}; {}", service.port, known.port_remedy());
+                        Some(Broken::new("port", why))
                     }
                     Some(_) => None,
                 };
@@ -255,22 +257,17 @@ impl Backends<'_> {
                 )
             }
         };
-        let reported = why.clone();
-        let index = self.index(name, |backends, name| match &why {
-            Some(why) => {
-                let (part, why) = why.split_once(": ").unwrap_or(("", why));
-                broken(name, part, why)
-            }
-            None => match backends.routing.catalog.find(&name.service.host) {
-                Some(known) => backends.whole(known, name),
-                None => broken(name, "name", "nothing is called so"),
-            },
-        });
-        if let Some((part, why)) = reported.as_deref().and_then(|why| why.split_once(": ")) {
-            let message = format!("{why} (its share of connections is refused)");
+        if let Some(Broken { part, why }) = &why {
+            let message = format!("{why} ({})", Share::Connections.when_broken());
             problems.error(route, &format!("{place}.{part}"), message);
         }
-        index
+        self.index(name, |backends, name| match why {
+            Some(broken) => Err(broken),
+            None => match backends.routing.catalog.find(&name.service.host) {
+                Some(known) => backends.whole(known, name),
+                None => Err(Broken::new("name", "nothing is called so")),
+            },
+        })
     }
 }
 
