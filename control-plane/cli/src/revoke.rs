@@ -94,16 +94,19 @@ const LONGEST_NAME: usize = 253;
 fn name(args: &Args) -> anyhow::Result<String> {
     let name = args.name.clone().unwrap_or_else(|| named(args));
     if name.len() > LONGEST_NAME && args.name.is_none() {
-        bail!("no name made of all whom this names is short enough; choose one (--name), or make several documents");
+        bail!(
+            "no name made of all whom this names is short enough; choose one (--name), or make several documents"
+        );
     }
     WorkloadName::new(&args.namespace, &name).with_context(|| format!("--name {name}"))?;
     Ok(name)
 }
 
 fn named(args: &Args) -> String {
-    let identities = args.identity.iter().map(|id| {
-        format!("identity.{}.{}.{}", id.trust_domain(), id.namespace(), id.service_account())
-    });
+    let identities = args
+        .identity
+        .iter()
+        .map(|id| format!("identity.{}.{}.{}", id.trust_domain(), id.namespace(), id.service_account()));
     let of = |kind, name: &WorkloadName| format!("{kind}.{}.{}", name.namespace(), name.name());
     let accounts = args.service_account.iter().map(|name| of("account", name));
     let workloads = args.workload.iter().map(|name| of("workload", name));
@@ -235,7 +238,8 @@ mod tests {
             &["--service-account=shop/a", "--service-account=shop/b"],
             &["--serial=4fa0"],
         ];
-        let names: std::collections::BTreeSet<_> = whom.iter().map(|whom| name(&args(whom)).unwrap()).collect();
+        let names: std::collections::BTreeSet<_> =
+            whom.iter().map(|whom| name(&args(whom)).unwrap()).collect();
         assert_eq!(names.len(), whom.len(), "{names:?}");
 
         let again = args(&["--workload=shop/b", "--service-account=shop/a", "--for=1h", "--reason=other"]);

@@ -170,8 +170,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_ends_with_goaway() {
-        for piece in [9, 17, 1000, 16 << 10] {
+    async fn a_flood_ends_with_goaway_in_whatever_pieces_it_comes() {
+        for piece in [4, 9, 17, 1000, 16 << 10] {
             let (seen, end, mut client) = read([&REQUEST[..], &PING.repeat(5_000)].concat(), piece).await;
 
             assert!(end.unwrap_err().to_string().contains("too many frames"), "{piece}");
