@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Failed, connect};
+use super::{Asked, Failed, connect};
 
 /// How much of a failure's body is passed on.
 const MAX_SAID: usize = 1024;
@@ -44,8 +44,9 @@ pub(super) struct Answer {
 }
 
 impl HttpGet {
-    /// Whether the app says that it is well: 200 to 399.
-    pub(super) async fn passes(&self, at: SocketAddr, from: &HeaderMap) -> Result<(), Failed> {
+    /// Whether the app says that it is well: 200 to 399. What `asked` does not let be asked, no redirect leads to either:
+    /// our own admin port would ask the app again, and so on for ever.
+    pub(super) async fn passes(&self, at: SocketAddr, from: &HeaderMap, asked: &Asked) -> Result<(), Failed> {
         let (mut get, mut at) = (self.clone(), at);
         for _ in 0..=MAX_REDIRECTS {
             let Answer { response, driver: _driver } = get.ask(at, from).await?;
@@ -55,6 +56,7 @@ impl HttpGet {
                 // To somebody else: the app itself is well, and the kubelet looks no further.
                 let Some(next) = next else { return Ok(()) };
                 (get, at) = next;
+                asked.refuse_own(at)?;
                 continue;
             }
             if status.is_success() {

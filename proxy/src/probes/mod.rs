@@ -21,7 +21,7 @@ use axum::{
     routing::get,
 };
 use http::HttpGet;
-use hyper::StatusCode;
+use hyper::{HeaderMap, StatusCode};
 use selvedge_ops::places::Places;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -107,7 +107,7 @@ async fn probe(State(asking): State<Arc<Asking>>, request: Request) -> Response 
     let headers = request.headers();
     let told = shared.told(async {
         let made = match asking.asked.refuse_own(at) {
-            Ok(()) => probe.make(at, headers).await,
+            Ok(()) => probe.make(at, headers, &asking.asked).await,
             Err(failed) => Err(failed),
         };
         told(probe, path, at, made)
@@ -133,10 +133,10 @@ impl Asked {
 }
 
 impl Probe {
-    async fn make(&self, at: SocketAddr, headers: &hyper::HeaderMap) -> Result<(), Failed> {
+    async fn make(&self, at: SocketAddr, headers: &HeaderMap, asked: &Asked) -> Result<(), Failed> {
         let asking = async {
             match &self.asks {
-                Asks::Http(get) => get.passes(at, headers).await,
+                Asks::Http(get) => get.passes(at, headers, asked).await,
                 Asks::Tcp => connect(at).await.map(drop),
                 Asks::Grpc(service) => grpc::is_serving(at, service).await,
             }

@@ -94,6 +94,21 @@ async fn a_redirect_is_followed_on_the_app_itself_and_is_health_elsewhere() {
 }
 
 #[tokio::test]
+async fn no_redirect_of_the_apps_leads_to_a_listener_of_ours() {
+    for ours in
+        ["http://127.0.0.1:4191/app-health/app/livez", "//127.0.0.1:4191/config", "https://127.0.0.1:4143"]
+    {
+        let to = get(move || async move { (StatusCode::FOUND, [("location", ours)]) });
+        let app = App::start(Router::new().route("/", to)).await;
+
+        let (status, words) = asked(json!({ "httpGet": { "path": "/", "port": app.port } })).await;
+
+        let is_refused = words.contains("is an admin port") || words.contains("own listener");
+        assert_eq!((status, is_refused), (503, true), "{ours}: {words}");
+    }
+}
+
+#[tokio::test]
 async fn who_does_not_listen_or_answer_fails_with_the_reason() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
