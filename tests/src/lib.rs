@@ -136,6 +136,17 @@ impl Drop for Mesh {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.cluster.log_tails());
+        } else {
+            nobody_panicked(&self.cluster);
         }
     }
+}
+
+/// Whatever a test does to them, no process of `cluster` has panicked, be it in one connection's task.
+///
+/// # Panics
+/// If one has.
+pub fn nobody_panicked(cluster: &Cluster) {
+    let panics = cluster.panics();
+    assert!(panics.is_empty(), "{panics:#?}");
 }

@@ -520,6 +520,19 @@ impl Cluster {
         text
     }
 
+    /// The first line of each panic that a process' log tells of, with the process' name.
+    pub fn panics(&self) -> Vec<String> {
+        let logs = self.processes.logs();
+        let lines = logs.iter().filter_map(|log| {
+            let name = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let text = String::from_utf8_lossy(&std::fs::read(log).ok()?).into_owned();
+            let line =
+                text.lines().find(|line| line.starts_with("thread '") && line.contains("panicked at"))?;
+            Some(format!("{name}: {line}"))
+        });
+        lines.collect()
+    }
+
     /// The name and process id of everything that runs.
     pub fn running(&self) -> Vec<(String, u32)> {
         let workloads = self.workloads.values().flat_map(|w| [w.app_process(), w.sidecar_process()]);

@@ -13,7 +13,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -111,7 +111,8 @@ pub struct Place {
     id: u64,
     address: IpAddr,
     activity: Activity,
-    stay: oneshot::Receiver<()>,
+    /// `None`: another has been given the place.
+    stay: Option<oneshot::Receiver<()>>,
 }
 
 impl Places {
@@ -132,7 +133,7 @@ impl Places {
         let id = inner.next;
         inner.seat(id, seat, known, &self.limits)?;
         drop(inner);
-        Some(Place { places: Arc::clone(self), id, address, activity, stay })
+        Some(Place { places: Arc::clone(self), id, address, activity, stay: Some(stay) })
     }
 
     /// How many strangers and how many others there are.
@@ -237,9 +238,14 @@ impl Place {
         Some(place)
     }
 
-    /// Ready once the place has been given to another connection.
+    /// Ready once the place has been given to another connection, however often it is asked from then on.
     pub fn poll_taken(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        std::pin::Pin::new(&mut self.stay).poll(context).map(drop)
+        if let Some(stay) = &mut self.stay {
+            // The sender never sends.
+            let _ = ready!(std::pin::Pin::new(stay).poll(context));
+            self.stay = None;
+        }
+        Poll::Ready(())
     }
 
     /// Returns once the place has been given to another connection.
@@ -341,6 +347,16 @@ mod tests {
 
         known[1].activity().set(Doing::Idle);
         assert!(places.enter(from("127.0.0.1"), true).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_gone_is_gone_whoever_asks_again() {
+        let places = Places::new(Limits { known: 1, busy_stay: false, ..LIMITS });
+        let mut first = places.enter(from("127.0.0.1"), true).unwrap();
+        let _second = places.enter(from("127.0.0.1"), true).unwrap();
+
+        // HTTP's own code flushes what it could not read.
+        assert!(gone(&mut first) && gone(&mut first));
     }
 
     #[tokio::test]

@@ -50,10 +50,12 @@ impl Calm {
 
     /// A frame has begun to arrive. `false`: it is one too many.
     pub(super) fn arrived(&mut self, frame: Frame, now: impl FnOnce() -> Instant) -> bool {
+        // A head that opens nothing and ends nothing is none (RFC 9113, section 8.1), but for interim answers.
+        let is_idle = frame.kind == HEADERS && frame.stream <= self.highest && frame.flags & END_STREAM == 0;
         if frame.kind == HEADERS {
             self.highest = self.highest.max(frame.stream);
         }
-        let cost = cost(frame);
+        let cost = cost(frame).max(is_idle.into());
         if cost > self.left {
             self.refill(now());
         }
@@ -135,9 +137,13 @@ mod tests {
     fn what_carries_something_costs_nothing_and_what_we_send_allows_for_more() {
         let start = Instant::now();
         let mut calm = Calm::new(start);
-        for useful in [frame(HEADERS, 0, 40), frame(DATA, 0, 1), frame(DATA, END_STREAM, 0)] {
+        for useful in [frame(HEADERS, END_STREAM, 40), frame(DATA, 0, 1), frame(DATA, END_STREAM, 0)] {
             assert_eq!(taken(&mut calm, useful, 5_000, start), 5_000);
         }
+        let mut opening = (2..5_000).map(|stream| Frame { stream, ..frame(HEADERS, 0, 40) });
+        assert!(opening.all(|opening| calm.arrived(opening, || start)));
+        assert_eq!(taken(&mut calm, frame(HEADERS, 0, 40), 5_000, start), BURST, "they open nothing");
+        calm.left = BURST;
 
         for _ in 0..5_000 {
             assert_eq!(taken(&mut calm, frame(WINDOW_UPDATE, 0, 4), 8, start), 8);

@@ -15,7 +15,7 @@ use std::{
 use hyper::body::Incoming;
 use tokio::sync::Notify;
 
-use super::Budget;
+use super::{Budget, unfinished};
 
 /// The default connection window (RFC 9113, section 6.9.2): what the first update does not have to add.
 const DEFAULT_WINDOW: i64 = 65_535;
@@ -38,8 +38,12 @@ pub struct Ledger {
     kept: RefCell<Vec<Option<Incoming>>>,
     /// Places that are free.
     free: RefCell<Vec<usize>>,
-    /// Bytes of a head that has not come to its end; there is one at the most.
-    head: Cell<u64>,
+    /// Bytes of a frame or a head that has not come to its end; there is one at the most.
+    unfinished: Cell<u64>,
+    /// What they take in the budget.
+    room: Cell<u64>,
+    /// How many such there have been.
+    begun: Cell<u32>,
     /// Its bytes' stream has gone.
     closed: Notify,
 }
@@ -56,7 +60,9 @@ impl Ledger {
             reader: RefCell::default(),
             kept: RefCell::default(),
             free: RefCell::default(),
-            head: Cell::new(0),
+            unfinished: Cell::new(0),
+            room: Cell::new(0),
+            begun: Cell::new(0),
             closed: Notify::new(),
         })
     }
@@ -84,7 +90,7 @@ impl Ledger {
 
     /// Bytes that it holds.
     pub fn held(&self) -> u64 {
-        self.held.get() + self.head.get()
+        self.held.get() + self.unfinished.get()
     }
 
     /// Completes when the connection has been closed: once, and for one who waits.
@@ -97,14 +103,32 @@ impl Ledger {
         self.closed.notify_one();
     }
 
-    /// A part of a head has come, and perhaps its last.
-    pub(super) fn head(&self, bytes: usize, ends: bool) {
-        if ends {
-            self.budget.remove(self.head.take());
-        } else {
-            self.head.set(self.head.get() + bytes as u64);
-            self.budget.add(bytes as u64);
+    /// So many bytes have come of a frame, or a head, that has not ended (0: of none), which take so much room.
+    pub(super) fn unfinished(self: &Rc<Self>, bytes: u64, room: u64) {
+        if bytes == self.unfinished.get() {
+            return;
         }
+        if self.unfinished.replace(bytes) == 0 {
+            self.begun.set(self.begun.get().wrapping_add(1));
+            unfinished::list(self);
+        }
+        let before = self.room.replace(room);
+        self.budget.unfinished(before, room);
+        if room > before {
+            unfinished::make_room(&self.budget);
+        }
+    }
+
+    /// The number of what has not ended; `None`: there is nothing.
+    pub(super) fn begun(&self) -> Option<u32> {
+        (self.unfinished.get() > 0).then_some(self.begun.get())
+    }
+
+    /// Gives up what has not ended, and the connection with it.
+    pub(super) fn give_up(&self) {
+        self.unfinished.set(0);
+        self.budget.unfinished(self.room.take(), 0);
+        self.cut();
     }
 
     /// What it draws on.
@@ -191,7 +215,8 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.budget.remove(self.held());
+        self.budget.remove(self.held.get());
+        self.budget.unfinished(self.room.get(), 0);
     }
 }
 

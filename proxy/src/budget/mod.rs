@@ -12,13 +12,15 @@
 //!
 //! So memory is bounded by the budget and a share for each connection, whose number is limited too. HTTP/1
 //! needs no ledger: it is read only when somebody takes the body, so it holds one read buffer. Heads that have not ended
-//! count too ([`Held`]), and so do the first bytes of TLS; the oldest of them is given up first.
+//! count too ([`Held`]), and so do the first bytes of TLS, and frames of HTTP/2 of whatever kind; the oldest of them is
+//! given up first.
 
 mod arriving;
 mod calm;
 mod guarded;
 mod held;
 mod ledger;
+mod unfinished;
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -77,6 +79,8 @@ pub(crate) fn is_flood(error: &hyper::Error) -> bool {
 pub struct Budget {
     limit: u64,
     held: AtomicU64,
+    /// Of them, those of frames and heads that have not ended.
+    unfinished: AtomicU64,
     actions: [AtomicU64; Action::ALL.len()],
     /// Connections that were ended because of what the other side sent, by which side we are.
     floods: [AtomicU64; 2],
@@ -85,7 +89,13 @@ pub struct Budget {
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(limit: u64) -> Self {
-        Self { limit, held: AtomicU64::new(0), actions: Default::default(), floods: Default::default() }
+        Self {
+            limit,
+            held: AtomicU64::new(0),
+            unfinished: AtomicU64::new(0),
+            actions: Default::default(),
+            floods: Default::default(),
+        }
     }
 
     /// Whether more is held than there should be.
@@ -96,6 +106,21 @@ impl Budget {
     /// Bytes that are held.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is, and frames and heads of HTTP/2 that have not ended have half of what may be held, or more.
+    fn is_exhausted_by_unfinished(&self) -> bool {
+        self.is_exhausted() && self.unfinished.load(Ordering::Relaxed) > self.limit / 2
+    }
+
+    /// Notes that what one connection holds of what has not ended changes from `before` to `now`.
+    fn unfinished(&self, before: u64, now: u64) {
+        for count in [&self.held, &self.unfinished] {
+            match now.checked_sub(before) {
+                Some(more) => count.fetch_add(more, Ordering::Relaxed),
+                None => count.fetch_sub(before - now, Ordering::Relaxed),
+            };
+        }
     }
 
     /// Notes that something was done about too much.

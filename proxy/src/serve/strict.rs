@@ -242,7 +242,8 @@ impl<S: Abort> Strict<S> {
     /// Takes account of what is held of a head that has not ended.
     fn account(&mut self) {
         let of_head = matches!(self.stage, Stage::Head) && self.watch.waits_for(For::Head);
-        let bytes = if of_head { self.held.len() - self.cleared } else { 0 };
+        // The room that it takes, which is more than its bytes.
+        let bytes = if of_head && self.held.len() > self.cleared { self.held.capacity() } else { 0 };
         self.unfinished.holds(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 }

@@ -65,7 +65,8 @@ async fn probes_are_answered_while_strangers_say_nothing_or_do_not_come_to_an_en
         for sent in
             ["", "GET /live HTTP/1.1\r\nHost: a\r\nx: ", "POST /live HTTP/1.1\r\nContent-Length: 99\r\n\r\n"]
         {
-            let _held = strangers(admin, 600, sent).await;
+            // More than there are places, and as many as may wait to be let in.
+            let _held = strangers(admin, 3_000, sent).await;
             are_probed(name, admin, 10).await;
         }
     }
