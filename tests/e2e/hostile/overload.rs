@@ -280,3 +280,42 @@ async fn hellos_that_do_not_end_count_and_the_oldest_is_closed_first() {
     a_new_peer_is_served(&configuration, mesh.target()).await;
     mesh.is_well().await;
 }
+
+#[tokio::test]
+async fn http2_frames_that_do_not_end_count_and_the_oldest_is_closed_first() {
+    let mesh = Mesh::start(&[("--buffer-budget", "1")]).await;
+    // A frame of 250,000 bytes of which 100,000 come. Of a head, each byte may stand for a whole field.
+    let unknown = [&[0x03, 0xD0, 0x90, 0x55, 0, 0, 0, 0, 0][..], &[0; 100_000]].concat();
+    let whole_head = [&[0x03, 0xD0, 0x90, 1, 4, 0, 0, 0, 1][..], &[0; 100_000]].concat();
+    let many_fields = [&[0, 0x27, 0x10, 1, 0, 0, 0, 0, 1][..], &[0x90; 10_000]].concat();
+    for (listener, address) in mesh.listeners() {
+        for begun in [&unknown, &whole_head, &many_fields] {
+            let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &begun[..]].concat();
+            let mut slow = Vec::new();
+            for _ in 0..40 {
+                slow.push(sent(address, &start).await);
+            }
+
+            poll(SOON, "the oldest are closed", async || {
+                let mut open = 0;
+                for client in &mut slow[..25] {
+                    open += usize::from(!is_closed(client).await);
+                }
+                if open == 0 { Ok(()) } else { Err(format!("{listener}: {open} of 25 are open")) }
+            })
+            .await;
+            assert!(!is_closed(slow.last_mut().expect("there are some")).await, "{listener}");
+            mesh.is_served().await;
+            drop(slow);
+        }
+    }
+    poll(SOON, "all is given back", async || {
+        let mut held = 0.0;
+        for workload in [mesh.client(), mesh.target()] {
+            let gauge = workload.metric("selvedge_buffered_bytes").await.map_err(|error| error.to_string())?;
+            held += gauge.ok_or("no such metric")?;
+        }
+        if held == 0.0 { Ok(()) } else { Err(format!("{held} bytes are held")) }
+    })
+    .await;
+}
