@@ -199,10 +199,17 @@ impl Until {
                 () = watch.over(), if conn.watch.get().is_none() => {}
             }
         };
+        let refused = async {
+            if !retired || conn.watch.get().is_some() {
+                pending::<()>().await;
+            }
+            watch.left_unserved().await;
+        };
         tokio::select! {
             biased;
             () = retire => Turn::Retire,
             failure = self.requests_end(conn, watch) => Turn::End(failure),
+            () = refused => Turn::End(Failure::new(Reason::Policy, "it was told, and has not gone")),
         }
     }
 
@@ -473,6 +480,10 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
                     http.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
                 }
                 Some(Protocol::Http2) => this.under_way.iter().for_each(|UnderWay(watch)| watch.dismiss()),
+            }
+            if dismissed.is_some() {
+                // Nobody waits until it takes that.
+                this.under_way.take();
             }
             let Some((asked, worker)) = this.asked.take() else {
                 http.body_mut().end().under_way = this.under_way.take();

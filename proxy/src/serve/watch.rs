@@ -26,6 +26,9 @@ const MAX_TICK: Duration = Duration::from_secs(5);
 /// The shortest tick, for short limits.
 const MIN_TICK: Duration = Duration::from_millis(50);
 
+/// How long a client that is not welcome any more may take to read why, and to go.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// A worker's connections from clients.
 #[derive(Debug)]
 pub struct Patience {
@@ -232,6 +235,16 @@ impl Watch {
     pub(super) fn dismiss(&self) {
         self.unwelcome.store(true, Ordering::Relaxed);
         self.waker.wake();
+    }
+
+    /// Waits until a client that is not welcome has had time to go, and nothing of its is in progress.
+    pub(super) async fn left_unserved(&self) {
+        loop {
+            tokio::time::sleep(FAREWELL).await;
+            if self.unwelcome.load(Ordering::Relaxed) && self.in_progress() == 0 {
+                return;
+            }
+        }
     }
 
     /// Wakes `waker` when it has taken too long.

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Mesh, SOON, TARGET,
-    http2::{END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, SETTINGS, block, frame},
+    http2::{ACK, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, Raw, SETTINGS, block, frame},
 };
 use crate::mesh_client;
 
@@ -191,6 +191,17 @@ async fn a_stranger_that_is_refused_is_closed() {
         (answered, told)
     });
     assert_eq!(told.await.expect("in time"), (true, true));
+    let mut takes_nothing = Raw::connect(inbound).await;
+    let window_0 = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    takes_nothing.0.write_all(&[window_0, head].concat()).await.expect("it is read");
+    let answers_pings = async {
+        while let Some(ping) = takes_nothing.read().await {
+            if ping.kind == PING && ping.flags & ACK == 0 {
+                let _ = takes_nothing.0.write_all(&frame(PING, ACK, 0, &ping.payload)).await;
+            }
+        }
+    };
+    timeout(SOON, answers_pings).await.expect("it is closed, and does not stay because it takes no answer");
 
     let answer = call::send(mesh.client().outbound, call::to(TARGET, "/normal").timeout(SOON)).await;
     assert_eq!(answer.expect("an answer").status, 200, "the way out is open");
@@ -312,7 +323,8 @@ async fn http2_frames_that_do_not_end_count_and_the_oldest_is_closed_first() {
     poll(SOON, "all is given back", async || {
         let mut held = 0.0;
         for workload in [mesh.client(), mesh.target()] {
-            let gauge = workload.metric("selvedge_buffered_bytes").await.map_err(|error| error.to_string())?;
+            let gauge =
+                workload.metric("selvedge_buffered_bytes").await.map_err(|error| error.to_string())?;
             held += gauge.ok_or("no such metric")?;
         }
         if held == 0.0 { Ok(()) } else { Err(format!("{held} bytes are held")) }
