@@ -234,6 +234,36 @@ async fn an_answer_that_comes_before_the_body_reaches_the_client() {
     }
 }
 
+/// Closing resets what is sent still. Whether a sidecar notices that first, or the answer, is a matter of moments.
+#[tokio::test]
+async fn an_answer_arrives_of_an_app_that_closes_over_a_body_it_has_not_read() {
+    let around = Around::new().await;
+    let body = vec![b'x'; 16 << 20];
+    let head = format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: {}\r\n\r\n", body.len());
+    for round in 0..10 {
+        for client in [Some(CALLERS[0]), Some(CALLERS[1]), None] {
+            let mut client = match client {
+                Some(caller) => around.client(caller).await,
+                None => around.plain_client().await,
+            };
+            client.send(&head).await;
+            let refuse = async {
+                let mut app = around.accept().await;
+                app.head().await;
+                app.exactly(body.len() / 8).await;
+                app.stream.peek(&mut [0]).await.expect("there is more");
+                app.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig").await;
+            };
+            // Who is answered may be cut off.
+            let (_, ()) = tokio::join!(within("writing", client.stream.write_all(&body)), refuse);
+
+            let answer = client.head().await;
+            assert_eq!(answer.status(), "413", "round {round}: {}", answer.0);
+            assert_eq!(client.exactly(3).await, "big", "round {round}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_early_answer_of_an_app_that_reads_on_takes_nothing_of_the_body_away() {
     let around = Around::new().await;

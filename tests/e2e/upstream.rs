@@ -102,6 +102,38 @@ fn head_for(target: &str) -> String {
     format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")
 }
 
+/// What a server says that gives up in the middle of what it is sent, as databases do.
+const GIVING_UP: &[u8] = b"ERROR: no room";
+
+#[tokio::test]
+async fn a_servers_last_words_arrive_when_it_closes_over_what_it_has_not_read() {
+    let mut server = Spec::server("db-1", "db", 8080);
+    server.app = AppKind::None;
+    let mut mesh = Mesh::empty(SELVEDGE);
+    mesh.write("db.yaml", DATABASE).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("caller").flag("--upstream", "0=db.default:5432"), server]).await.unwrap();
+    let listener = TcpListener::bind(mesh.workload("db-1").app).await.unwrap();
+    let address = upstream(&mesh, "db.default:5432").await;
+    let much = vec![b'x'; 16 << 20];
+
+    for round in 0..10 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let give_up = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            server.read_exact(&mut vec![0; much.len() / 8]).await.unwrap();
+            server.peek(&mut [0]).await.unwrap();
+            server.write_all(GIVING_UP).await.unwrap();
+        };
+        // Who is answered so is cut off.
+        let (_, ()) = timeout(LIMIT, async { tokio::join!(client.write_all(&much), give_up) }).await.unwrap();
+
+        let mut words = vec![0; GIVING_UP.len()];
+        timeout(LIMIT, client.read_exact(&mut words)).await.unwrap().expect("its last words");
+        assert_eq!(words, GIVING_UP, "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn a_port_of_its_own_leads_to_its_service_over_mutual_tls() {
     let mesh = database(&[("--upstream", "0=db.default:5432")]).await;

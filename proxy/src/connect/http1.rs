@@ -16,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{
-    Failure, FreshConnection, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite,
-    tls::Lifetime, waiting::Waiting,
+    Failure, FreshConnection, Pool, Reason, SendError, Settings, Terms, answer, failed,
+    last_answer::LastAnswer, rewrite, tls::Lifetime, waiting::Waiting,
 };
 use crate::{
     balance::Held,
@@ -301,7 +301,7 @@ async fn open(
         .preserve_header_case(settings.preserve_header_case)
         // RFC 9112, section 5.1: whoever passes an answer on takes such spaces away.
         .allow_spaces_after_header_name_in_responses(true)
-        .handshake(TokioIo::new(opened.stream))
+        .handshake(TokioIo::new(LastAnswer::new(opened.stream)))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
     let open = super::opened(target, settings);

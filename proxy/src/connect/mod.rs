@@ -12,6 +12,7 @@ mod hops;
 mod http1;
 pub mod http2;
 mod interim;
+mod last_answer;
 mod liveness;
 mod rewrite;
 #[cfg(test)]

@@ -3,6 +3,10 @@
 //! Each way is read in large pieces and written at once from the same memory; a piece that the other side
 //! does not take whole is kept until it does, and nothing more is read meanwhile: who reads slowly slows the
 //! writer down. The end of one way is passed on as an end (half-close), and the other way goes on.
+//!
+//! Who closes without having read everything resets what is sent to it still, and what it said before must arrive all the
+//! same: a database's reason for giving up, for instance. So when a stream cannot be written to any more, what has come from it
+//! is passed on first.
 
 use std::{
     cell::Cell,
@@ -82,7 +86,8 @@ impl<'a> Meter<'a> {
 /// Copies from `near` to `far` and back until both have ended; `out` and `back` count what was written.
 ///
 /// # Errors
-/// [`Broken`] as soon as one of them breaks; the other is then of no use either.
+/// [`Broken`] once one of them has broken, and what it had said has been passed on; the other is then of no use
+/// either.
 pub(crate) async fn copy<N, F>(
     near: &mut N,
     far: &mut F,
@@ -95,11 +100,19 @@ where
 {
     let (mut outward, mut backward) = (Way::default(), Way::default());
     std::future::poll_fn(|cx| {
-        let (from, to) = (Side::Near, Side::Far);
-        let out = outward.poll(cx, Pin::new(near), Pin::new(far), out).map_err(|at| at.of(from, to))?;
-        let (from, to) = (Side::Far, Side::Near);
-        let back = backward.poll(cx, Pin::new(far), Pin::new(near), back).map_err(|at| at.of(from, to))?;
-        if out.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let (near_side, far_side) = (Side::Near, Side::Far);
+        let out = outward
+            .poll(cx, Pin::new(near), Pin::new(far), out, backward.broken.is_some())
+            .map_err(|at| at.of(near_side, far_side))?;
+        let back = backward
+            .poll(cx, Pin::new(far), Pin::new(near), back, outward.broken.is_some())
+            .map_err(|at| at.of(far_side, near_side))?;
+        match (out.is_ready(), back.is_ready(), &mut outward.broken, &mut backward.broken) {
+            (true, true, ..) => Poll::Ready(Ok(())),
+            (_, true, Some(error), _) => Poll::Ready(Err(At::Writing(take(error)).of(near_side, far_side))),
+            (true, _, _, Some(error)) => Poll::Ready(Err(At::Writing(take(error)).of(far_side, near_side))),
+            _ => Poll::Pending,
+        }
     })
     .await
 }
@@ -127,6 +140,8 @@ struct Way {
     rest: Option<Rest>,
     /// Whether the writer may hold something back.
     unflushed: bool,
+    /// Why the writer takes nothing any more.
+    broken: Option<io::Error>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -139,12 +154,39 @@ enum Stage {
 }
 
 impl Way {
+    /// `is_last`: the reader can be written to no more, so that its end is not one to be passed on as such.
     fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Pin<&mut R>,
+        to: Pin<&mut W>,
+        meter: &Meter<'_>,
+        is_last: bool,
+    ) -> Poll<Result<(), At>>
+    where
+        R: AsyncRead,
+        W: AsyncWrite,
+    {
+        if self.broken.is_some() {
+            return Poll::Pending;
+        }
+        match ready!(self.flow(cx, from, to, meter, is_last)) {
+            Err(At::Writing(error)) if is_gone(&error) && !is_last => {
+                self.rest = None;
+                self.broken = Some(error);
+                Poll::Pending
+            }
+            ended => Poll::Ready(ended),
+        }
+    }
+
+    fn flow<R, W>(
         &mut self,
         cx: &mut Context<'_>,
         mut from: Pin<&mut R>,
         mut to: Pin<&mut W>,
         meter: &Meter<'_>,
+        is_last: bool,
     ) -> Poll<Result<(), At>>
     where
         R: AsyncRead,
@@ -167,6 +209,10 @@ impl Way {
                         0 => self.stage = Stage::Ending,
                         read => self.rest = Some(Rest::new(buffer, read)),
                     }
+                }
+                Stage::Ending if is_last => {
+                    ready!(self.flush(cx, to.as_mut())).map_err(At::Writing)?;
+                    self.stage = Stage::Ended;
                 }
                 Stage::Ending => {
                     ready!(to.as_mut().poll_shutdown(cx)).or_else(already_gone).map_err(At::Writing)?;
@@ -205,6 +251,16 @@ impl Way {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Whether a stream's other end takes nothing more; it may have said something before.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// Takes an error out of a place that nobody looks at again.
+fn take(error: &mut io::Error) -> io::Error {
+    std::mem::replace(error, io::ErrorKind::BrokenPipe.into())
 }
 
 /// Whoever has already closed need not be told that nothing more comes.
@@ -302,6 +358,59 @@ mod tests {
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+        }
+    }
+
+    /// A stream that takes nothing, and has something to say.
+    struct Leaving(&'static [u8]);
+
+    impl AsyncRead for Leaving {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Leaving {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_a_stream_broke_is_passed_on() {
+        for is_server in [true, false] {
+            let (mut talking, mut end) = duplex(4);
+            let mut leaving = Leaving(b"why it leaves");
+            let (out, back) = (Meter::default(), Meter::default());
+            let copying = async {
+                if is_server {
+                    copy(&mut end, &mut leaving, &out, &back).await
+                } else {
+                    copy(&mut leaving, &mut end, &out, &back).await
+                }
+            };
+            let (mut ended, mut heard) = (None, vec![0; 13]);
+            talking.write_all(b"more").await.unwrap();
+
+            tokio::join!(async { ended = Some(copying.await) }, async {
+                _ = talking.read_exact(&mut heard).await
+            },);
+
+            assert_eq!(heard, b"why it leaves");
+            let side = if is_server { Side::Far } else { Side::Near };
+            assert_eq!(ended.unwrap().expect_err("it broke").side, side);
         }
     }
 
