@@ -105,7 +105,7 @@ fn head_for(target: &str) -> String {
 /// What a server says that gives up in the middle of what it is sent, as databases do.
 const GIVING_UP: &[u8] = b"ERROR: no room";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_servers_last_words_arrive_when_it_closes_over_what_it_has_not_read() {
     let mut server = Spec::server("db-1", "db", 8080);
     server.app = AppKind::None;
@@ -115,21 +115,22 @@ async fn a_servers_last_words_arrive_when_it_closes_over_what_it_has_not_read() 
     mesh.add([Spec::client("caller").flag("--upstream", "0=db.default:5432"), server]).await.unwrap();
     let listener = TcpListener::bind(mesh.workload("db-1").app).await.unwrap();
     let address = upstream(&mesh, "db.default:5432").await;
-    let much = vec![b'x'; 16 << 20];
+    let much: Arc<[u8]> = vec![b'x'; 64 << 20].into();
 
     for round in 0..10 {
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let give_up = async {
-            let (mut server, _) = listener.accept().await.unwrap();
-            server.read_exact(&mut vec![0; much.len() / 8]).await.unwrap();
-            server.peek(&mut [0]).await.unwrap();
-            server.write_all(GIVING_UP).await.unwrap();
-        };
+        let (mut reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
+        let much = Arc::clone(&much);
         // Who is answered so is cut off.
-        let (_, ()) = timeout(LIMIT, async { tokio::join!(client.write_all(&much), give_up) }).await.unwrap();
+        let pushing = tokio::spawn(async move { writer.write_all(&much).await });
+        let (mut server, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+        server.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
+        server.peek(&mut [0]).await.unwrap();
+        server.write_all(GIVING_UP).await.unwrap();
+        drop(server);
 
         let mut words = vec![0; GIVING_UP.len()];
-        timeout(LIMIT, client.read_exact(&mut words)).await.unwrap().expect("its last words");
+        timeout(LIMIT, reader.read_exact(&mut words)).await.unwrap().expect("its last words");
+        pushing.abort();
         assert_eq!(words, GIVING_UP, "round {round}");
     }
 }

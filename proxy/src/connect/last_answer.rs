@@ -95,3 +95,51 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LastAnswer<S> {
         self.inner.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, join};
+
+    use super::*;
+
+    /// Takes nothing.
+    struct Closed(ErrorKind);
+
+    impl AsyncWrite for Closed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn answered(kind: ErrorKind) -> LastAnswer<Join<&'static [u8], Closed>> {
+        LastAnswer::new(join(&b"answer"[..], Closed(kind)))
+    }
+
+    #[test]
+    fn what_has_arrived_is_read_before_writing_fails() {
+        for (kind, is_whole) in [(ErrorKind::BrokenPipe, true), (ErrorKind::ConnectionReset, false)] {
+            let mut stream = answered(kind);
+            assert!(stream.write(b"more").now_or_never().is_none(), "{kind}");
+            let mut answer = Vec::new();
+            let end = stream.read_to_end(&mut answer).now_or_never().expect("it is all there");
+            assert_eq!((&answer[..], end.is_ok()), (&b"answer"[..], is_whole), "{kind}");
+            assert!(stream.write(b"more").now_or_never().expect("no wait").is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn any_other_failure_is_said_at_once() {
+        let written = answered(ErrorKind::TimedOut).write(b"more").now_or_never();
+
+        assert_eq!(written.expect("no wait").unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+}
