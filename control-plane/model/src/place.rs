@@ -17,7 +17,7 @@ const MAX_LABEL: usize = 63;
 /// An IP address, or a DNS name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
-    /// An address.
+    /// An address; an IPv4 address that was written as IPv6 (`::ffff:192.0.2.1`) is the IPv4 one.
     Ip(IpAddr),
     /// A name, in lower case, without a dot at its end.
     Name(Arc<str>),
@@ -64,8 +64,8 @@ impl FromStr for Host {
     type Err = HostError;
 
     fn from_str(text: &str) -> Result<Self, HostError> {
-        if let Ok(ip) = text.parse() {
-            return Ok(Self::Ip(ip));
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self::Ip(ip.to_canonical()));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
         let mut labels = name.split('.');
@@ -108,7 +108,7 @@ impl Place {
 
 impl From<SocketAddr> for Place {
     fn from(address: SocketAddr) -> Self {
-        Self { host: Host::Ip(address.ip()), port: address.port() }
+        Self { host: Host::Ip(address.ip().to_canonical()), port: address.port() }
     }
 }
 

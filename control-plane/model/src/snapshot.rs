@@ -309,11 +309,13 @@ impl Workload {
     }
 }
 
-/// The address that `authority` is, if it is one: `1.2.3.4:80`, `[::1]:80`, or without a port (80).
+/// The address that `authority` is, if it is one: `1.2.3.4:80`, `[::1]:80`, or without a port (80). `::ffff:1.2.3.4` is
+/// `1.2.3.4`, because that is whom the kernel connects to.
 pub fn address(authority: &str) -> Option<SocketAddr> {
     let ip = authority.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(authority);
     let of_ip = || ip.parse().ok().map(|ip| SocketAddr::new(ip, 80));
-    authority.parse().ok().or_else(of_ip)
+    let found: SocketAddr = authority.parse().ok().or_else(of_ip)?;
+    Some(SocketAddr::new(found.ip().to_canonical(), found.port()))
 }
 
 #[cfg(test)]
@@ -390,11 +392,12 @@ mod tests {
     proptest! {
         #[test]
         fn an_address_is_looked_up_as_it_is_written(ip: [u8; 16], port: u16) {
-            let v6 = SocketAddr::from((ip, port));
+            let v6 = SocketAddr::new(std::net::IpAddr::from(ip).to_canonical(), port);
             let v4 = SocketAddr::from(([ip[0], ip[1], ip[2], ip[3]], port));
 
             prop_assert_eq!(address(&v6.to_string()), Some(v6));
             prop_assert_eq!(address(&v4.to_string()), Some(v4));
+            prop_assert_eq!(address(&format!("[::ffff:{}]:{port}", v4.ip())), Some(v4));
             prop_assert_eq!(address(&format!("[{}]", v6.ip())), Some(SocketAddr::new(v6.ip(), 80)));
             prop_assert_eq!(address(&format!("{}.svc:{port}", v4.ip())), None);
         }

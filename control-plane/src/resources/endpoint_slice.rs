@@ -140,9 +140,10 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<EndpointSl
         let Some(first) = endpoint.addresses.first() else {
             return Err(wrong(field, "is empty; list one address"));
         };
-        let ip = first
+        let ip: IpAddr = first
             .parse()
             .map_err(|_| wrong(format!("{field}[0]"), format!("{first:?} is not an IP address")))?;
+        let ip = ip.to_canonical();
         if endpoint.addresses.len() > 1 {
             reading.not_acted_on(format!("{field}[1]"), "only the first address of an endpoint is used");
         }

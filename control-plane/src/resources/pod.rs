@@ -211,8 +211,9 @@ fn read_addresses(single: Option<String>, list: Vec<IpWords>) -> Result<Vec<IpAd
     let mut addresses = Vec::new();
     for text in texts {
         let address: IpAddr = text
-            .parse()
-            .map_err(|_| wrong("status.podIPs", format!("{text:?} is not an IP address; remove it")))?;
+            .parse::<IpAddr>()
+            .map_err(|_| wrong("status.podIPs", format!("{text:?} is not an IP address; remove it")))?
+            .to_canonical();
         if !addresses.contains(&address) {
             addresses.push(address);
         }

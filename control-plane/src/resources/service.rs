@@ -204,6 +204,7 @@ fn read_addresses(cluster_ip: Option<&str>, cluster_ips: &[String]) -> Result<Ve
         let Ok(address) = text.parse::<IpAddr>() else {
             return Err(wrong(field, format!("{text:?} is not an IP address; write one, or None")));
         };
+        let address = address.to_canonical();
         if !addresses.contains(&address) {
             addresses.push(address);
         }

@@ -254,9 +254,10 @@ fn read_addresses(words: &[String]) -> Result<(Vec<IpAddr>, Vec<IpNet>), FieldEr
     let (mut addresses, mut ranges) = (Vec::new(), Vec::new());
     for (index, text) in words.iter().enumerate() {
         // The smallest range is an address.
-        let range = text.parse::<IpNet>().map(|range| range.trunc());
+        let range = text.parse::<IpNet>().map(|range| canonical(range.trunc()));
         let single = range.as_ref().ok().filter(|range| range.prefix_len() == range.max_prefix_len());
-        match (text.parse().ok().or(single.map(IpNet::addr)), range) {
+        let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
+        match (address.or(single.map(IpNet::addr)), range) {
             (Some(address), _) if addresses.contains(&address) => {}
             (Some(address), _) => addresses.push(address),
             (None, Ok(range)) if ranges.contains(&range) => {}
@@ -268,6 +269,13 @@ fn read_addresses(words: &[String]) -> Result<(Vec<IpAddr>, Vec<IpNet>), FieldEr
         }
     }
     Ok((addresses, ranges))
+}
+
+/// A range of IPv4 addresses that are written as IPv6 (`::ffff:192.0.2.0/120`) is the IPv4 one.
+fn canonical(range: IpNet) -> IpNet {
+    let bits_of_v4 = range.prefix_len().checked_sub(96).filter(|_| range.addr().to_canonical().is_ipv4());
+    let v4 = |bits| IpNet::new(range.addr().to_canonical(), bits).ok();
+    if range.addr().is_ipv6() { bits_of_v4.and_then(v4).unwrap_or(range) } else { range }
 }
 
 fn read_port(words: PortWords, field: &str) -> Result<EntryPort, FieldError> {

@@ -31,6 +31,7 @@ fn claims(ip: &str, port: u16) -> Vec<(&'static str, String)> {
     };
     vec![
         entry("plain", &format!("address: {ip}, ports: {{http: {port}}}")),
+        entry("as-ipv6", &format!("address: '::ffff:{ip}', ports: {{http: {port}}}")),
         entry(
             "other-identity",
             &format!(
@@ -66,7 +67,12 @@ async fn a_document_of_another_namespace_takes_no_workload_out_of_mutual_tls() {
     let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::server("reviews-a", "reviews", 9080)]).await;
     mesh.write("strict.yaml", STRICT).unwrap();
     let app = mesh.workload("reviews-a").app;
-    let authorities = [app.to_string(), "reviews:9080".to_owned(), "reviews.default:9080".to_owned()];
+    let authorities = [
+        app.to_string(),
+        format!("[::ffff:{}]:{}", app.ip(), app.port()),
+        "reviews:9080".to_owned(),
+        "reviews.default:9080".to_owned(),
+    ];
     for authority in &authorities {
         poll(SOON, authority, async || caller_at(&mesh, authority).await).await;
     }

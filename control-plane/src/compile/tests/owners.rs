@@ -43,10 +43,12 @@ fn shop() -> Vec<Value> {
 }
 
 /// Everything that is `shop`'s in there.
-const THEIRS: [&str; 21] = [
+const THEIRS: [&str; 23] = [
     "10.0.0.1:8080",
     "10.0.0.1:9999",
     "10.0.0.1:80",
+    "[::ffff:10.0.0.1]:8080",
+    "[::ffff:a60:1]:80",
     "10.0.0.2:8080",
     "10.0.0.2:9999",
     "10.1.0.1:9100",
@@ -187,6 +189,7 @@ fn unchanged_in(read: fn(&[Value]) -> (Mesh, Vec<Problem>), added: &[Value]) -> 
 fn what_is_of_shop_is_as_it_says() {
     let (mesh, _) = cluster(&shop());
     let who = |address| expected(&mesh, "other", address);
+    assert_eq!(who("10.0.0.1:8080"), who("[::ffff:10.0.0.1]:8080"), "however an address is written");
 
     let a = Some("spiffe://cluster.local/ns/shop/sa/a".to_owned());
     assert_eq!([who("10.0.0.1:8080"), who("10.0.0.1:9999"), who("10.0.0.1:1")], [a.clone(), a.clone(), a]);
@@ -209,6 +212,15 @@ fn an_address_belongs_to_its_owner_and_who_claims_it_is_told() {
             (entry(json!({"address": "10.0.0.1", "labels": labelled})), "Pod shop/a-1"),
             (entry(json!({"address": "10.0.0.1", "ports": {"x": 9}})), "Pod shop/a-1"),
             (entry(json!({"address": "10.0.0.2", "labels": labelled})), "Pod shop/plain"),
+            (entry(json!({"address": "::ffff:10.0.0.1"})), "10.0.0.1 belongs to Pod shop/a-1"),
+            (entry(json!({"address": "0:0:0:0:0:FFFF:a00:2", "labels": labelled})), "Pod shop/plain"),
+            (service("x.example", 8080, json!({"addresses": ["::ffff:10.0.0.1"]})), "Pod shop/a-1"),
+            (service("x.example", 8080, json!({"addresses": ["::ffff:10.0.0.1/128"]})), "Pod shop/a-1"),
+            (
+                service("x.example", 8080, json!({"endpoints": [{"address": "::ffff:10.0.0.1"}]})),
+                "Pod shop/a-1",
+            ),
+            (vec![service_with(namespace, "::ffff:10.96.0.1", 80)], "Service shop/a"),
             (entry(json!({"address": "10.1.0.1", "labels": labelled})), "Pod shop/node"),
             (
                 entry(json!({"address": "10.1.0.1", "ports": {"x": 9100}})),
@@ -248,6 +260,7 @@ fn an_address_belongs_to_its_owner_and_who_claims_it_is_told() {
             (service("*.svc.cluster.local", 9999, json!({})), "belong to the namespaces"),
             (service("outside.example.com", 443, json!({})), "already defined by ServiceEntry shop/outside"),
             (vec![service_with(namespace, "10.96.0.1", 80)], "Service shop/a"),
+            (vec![service_with(namespace, "10.1.0.1", 9100)], "Pod shop/node"),
             (vec![service_with(namespace, "10.96.0.1", 81)], "Service shop/a"),
             (vec![service_with(namespace, "10.0.0.1", 8080)], "Pod shop/a-1"),
             (sliced(namespace, "10.0.0.1", 8080, None), "Pod shop/a-1"),
