@@ -135,3 +135,17 @@ async fn a_service_stands_for_a_name_outside_or_for_another_service() {
     // What stands for a service has that service's workloads, and not its routes.
     soon(&mesh, "alias:9080", "reviews-a").await;
 }
+
+#[tokio::test]
+async fn a_workload_keeps_its_mutual_tls_by_whatever_name_it_is_called() {
+    let dns = DnsServer::start().await;
+    let mesh = mesh(&dns).await;
+    let [ip] = ips([mesh.workload("reviews-a").app]);
+    dns.set("alias.test", &[ip]);
+    let at = |name: &str, server: &str| format!("{name}:{}", mesh.workload(server).app.port());
+
+    soon(&mesh, &at("alias.test", "reviews-a"), "reviews-a").await;
+
+    // What is no workload's goes out by any name.
+    soon(&mesh, &at("outside.test", "outside"), "outside").await;
+}

@@ -36,7 +36,7 @@ use crate::{
     detect::{Detected, First, detect, detect_until, hello::hello},
     error::{Failure, Reason},
     identify::HANDSHAKE_TIMEOUT,
-    route::through,
+    route::{at_its_address, through},
     serve,
     telemetry::{Direction, Labels, TcpSeries},
     trust::lost,
@@ -332,7 +332,19 @@ fn judge_by(
 
 /// Opens a connection to an endpoint of the rule that this one follows.
 async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
-    let Some((bound, only)) = outgoing.follows() else { return open_through(worker, outgoing).await };
+    match outgoing.follows() {
+        Some((bound, only)) => open_to(worker, outgoing, bound, only).await,
+        None => open_through(worker, outgoing).await,
+    }
+}
+
+/// Opens a connection to an endpoint of `bound`, or to the `only` one that it may go to.
+async fn open_to(
+    worker: &Worker,
+    outgoing: &Outgoing,
+    bound: &Arc<Bound>,
+    only: Option<SocketAddr>,
+) -> Result<Far, Refused> {
     let refused = |failure| Refused { failure, series: Arc::clone(&bound.tcp_unrouted) };
     let (rule, place) = route(worker, outgoing, bound).map_err(refused)?;
     let series = &bound.tcp_series[rule][place];
@@ -414,12 +426,20 @@ fn far(tunnel: Tunnel, meshed: bool, endpoint: SocketAddr, series: Arc<TcpSeries
     Far { stream, hold, greeting: BytesMut::new(), endpoint, series, limits, judged: None, _counted: None }
 }
 
-/// Opens a connection to an address that the mesh does not know.
+/// Opens a connection to an address that the mesh does not know; or to a workload, if a name that the mesh does not know
+/// leads there.
 async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
     let unknown = selvedge_model::ServiceKey::new("unknown", 0);
     let series = worker.metrics.tcp(&Labels::outbound(&worker.settings.workload, &unknown));
     let refused = |failure| Refused { failure, series: Arc::clone(&series) };
-    let target = through(worker, &outgoing.destination).await.map_err(refused)?;
+    let known = Arc::clone(&outgoing.destination);
+    let destination = at_its_address(worker, known).await.map_err(refused)?;
+    let dialled = outgoing.dialled.or_else(|| destination.authority.parse().ok());
+    let outgoing = Outgoing { destination, dialled, server_name: outgoing.server_name.clone(), ..*outgoing };
+    if let Some((bound, only)) = outgoing.follows() {
+        return open_to(worker, &outgoing, bound, only).await;
+    }
+    let target = through(worker, &outgoing.destination).map_err(refused)?;
     let tunnel = worker.pools.opaque(&target, CONNECT_TIMEOUT).await.map_err(refused)?;
     Ok(far(tunnel, false, target.dial, Arc::clone(&series), worker.settings.tcp))
 }

@@ -17,7 +17,11 @@ use pin_project_lite::pin_project;
 use selvedge_model::RequestFacts;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{dialled, grpc_timeout, pass_through::pass_through, tunnel};
+use super::{
+    dialled, grpc_timeout,
+    pass_through::{at_its_address, pass_through},
+    tunnel,
+};
 use crate::{
     bind::{Bound, Destination},
     discovery::store::LOOKUP_TIMEOUT,
@@ -142,6 +146,7 @@ impl<S: Step<Routed>> Choose<S> {
             Some(original) => dialled::ask(&self.worker, original, &authority).await?,
         };
         destination.touch();
+        let destination = at_its_address(&self.worker, destination).await?;
         // The route's time begins when there is a route.
         request.at = Instant::now();
         if destination.bound.is_none() {

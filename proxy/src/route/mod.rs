@@ -9,5 +9,5 @@ mod tunnel;
 
 pub use choose::{choose, destination};
 pub use dialled::{dialled, named};
-pub use pass_through::through;
+pub use pass_through::{at_its_address, through};
 pub use timeout::timeout;

@@ -4,20 +4,16 @@
 //! Only the control plane's word that it knows of nothing by that name leads here; a control plane that
 //! is slow or away never does, nor DNS that does not say where a workload's name leads.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicU32},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use selvedge_model::{ConnectionLimits, ConnectionPool};
 
 use crate::{
-    bind::{ClientTls, Destination, Slot, Target},
+    bind::{Destination, Target},
     cli::OutboundTrafficPolicy,
     connect::Terms,
     error::{Failure, Reason},
-    route::choose::unknown,
+    route::choose::{self, unknown},
     step::{Error, Facts, Request, Response},
     worker::Worker,
 };
@@ -33,8 +29,28 @@ const TERMS: Terms<'static> = Terms {
 /// The port of an authority that names none.
 const DEFAULT_PORT: u16 = 80;
 
-/// Sends `request` to the address that was dialled, which is `destination`'s; where nobody redirects, to the
-/// one that `authority` has.
+/// What is at the address of `destination`, if that is a name that no document has: a workload keeps its mutual TLS by
+/// whatever name it is called, and everything else is let out by what is known of its address. Whatever is known is as it
+/// was.
+///
+/// # Errors
+/// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::ConnectFailure`] if the name has
+/// no address, [`Reason::Discovery`] if the control plane has not said in time what is there.
+pub async fn at_its_address(
+    worker: &Worker,
+    destination: Arc<Destination>,
+) -> Result<Arc<Destination>, Failure> {
+    if destination.bound.is_some() || destination.through.is_some() {
+        return Ok(destination);
+    }
+    permit(worker, &destination.authority)?;
+    let address = resolve(worker, &destination.authority).await?;
+    let found = choose::ask(worker, &address.to_string()).await.map_err(|error| error.failure)?;
+    found.touch();
+    Ok(found)
+}
+
+/// Sends `request` to the address that `destination` is.
 pub(super) async fn pass_through(
     worker: &Worker,
     request: Request,
@@ -43,10 +59,7 @@ pub(super) async fn pass_through(
 ) -> Result<Response, Error> {
     permit(worker, authority)?;
     refuse_doubt(destination)?;
-    let target = match &destination.through {
-        Some(target) => Arc::clone(target),
-        None => unpooled(resolve(worker, authority).await.map_err(Error::from)?),
-    };
+    let target = way_through(destination)?;
     let sent = worker.pools.send(&target, &request.conn, request.http, &TERMS).await;
     match sent {
         Ok(http) => Ok(Response { http, facts: Facts::default() }),
@@ -54,19 +67,20 @@ pub(super) async fn pass_through(
     }
 }
 
-/// Where a connection to `destination`, which the mesh does not know, goes on to: to the very address that it is, or to
-/// the one that its name has.
+/// Where a connection to `destination`, which the mesh does not know, goes on to: to the very address that it is.
 ///
 /// # Errors
 /// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::Discovery`] if it may be a
-/// workload's address, [`Reason::ConnectFailure`] if the name has no address.
-pub async fn through(worker: &Worker, destination: &Destination) -> Result<Arc<Target>, Failure> {
+/// workload's address.
+pub fn through(worker: &Worker, destination: &Destination) -> Result<Arc<Target>, Failure> {
     permit(worker, &destination.authority)?;
     refuse_doubt(destination)?;
-    Ok(match &destination.through {
-        Some(target) => Arc::clone(target),
-        None => unpooled(resolve(worker, &destination.authority).await?),
-    })
+    way_through(destination)
+}
+
+/// Only an address is a way: of a name it is not known what is there.
+fn way_through(destination: &Destination) -> Result<Arc<Target>, Failure> {
+    destination.through.clone().ok_or_else(|| unknown(&destination.authority))
 }
 
 fn permit(worker: &Worker, authority: &str) -> Result<(), Failure> {
@@ -84,18 +98,6 @@ fn refuse_doubt(destination: &Destination) -> Result<(), Failure> {
         "{address} may be a workload's: {doubt}; have DNS answer, or declare the address by a ServiceEntry"
     );
     Err(Failure::new(Reason::Discovery, what))
-}
-
-fn unpooled(dial: SocketAddr) -> Arc<Target> {
-    Arc::new(Target {
-        slot: Slot::None,
-        dial,
-        port: dial.port(),
-        identity: None,
-        workload: None,
-        tls: ClientTls::ByIdentity,
-        in_flight: AtomicU32::new(0),
-    })
 }
 
 async fn resolve(worker: &Worker, authority: &str) -> Result<SocketAddr, Failure> {

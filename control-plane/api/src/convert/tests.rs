@@ -249,7 +249,7 @@ prop_compose! {
 
 fn place() -> impl Strategy<Value = Place> {
     let host = prop_oneof![
-        any::<std::net::IpAddr>().prop_map(Host::Ip),
+        any::<std::net::IpAddr>().prop_map(|ip| Host::Ip(ip.to_canonical())),
         "[a-z]{1,8}(\\.[a-z]{1,4})?".prop_map(|name| Host::Name(Arc::from(name))),
     ];
     (host, port_number()).prop_map(|(host, port)| Place::new(host, port))
