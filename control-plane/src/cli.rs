@@ -187,6 +187,6 @@ mod tests {
 
         let error = Program::try_parse_from(wrong).unwrap_err().to_string();
 
-        assert!(error.contains("no trust domain"), "{error}");
+        assert!(error.contains("is not a trust domain"), "{error}");
     }
 }

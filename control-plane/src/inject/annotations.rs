@@ -271,8 +271,8 @@ impl Setting {
         let refused = |expected: &str| Err(format!("{value:?} is {expected}"));
         match self.values {
             Values::Image => match value {
-                "" => refused("no image"),
-                _ if value.contains(char::is_whitespace) => refused("no image: it has a space in it"),
+                "" => refused("not an image"),
+                _ if value.contains(char::is_whitespace) => refused("not an image: it has a space in it"),
                 _ => Ok(()),
             },
             Values::Names => match names(value).all(is_object_name) {
@@ -287,11 +287,11 @@ impl Setting {
                 let port = |text: &str| text.parse::<u16>().is_ok();
                 match value.split(',').all(port) {
                     true => Ok(()),
-                    false => refused("no list of ports; write for example 3306,6379"),
+                    false => refused("not a list of ports; write for example 3306,6379"),
                 }
             }
             Values::Ports => match port_ranges(value) {
-                Ok(ports) if ports.is_empty() => refused("no port; write for example 25,8000-8010"),
+                Ok(ports) if ports.is_empty() => refused("not a port; write for example 25,8000-8010"),
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
             },
@@ -302,16 +302,16 @@ impl Setting {
                 };
                 match value.split(',').all(network) {
                     true => Ok(()),
-                    false => refused("no list of networks; write for example 10.0.0.0/8,fd00::1"),
+                    false => refused("not a list of networks; write for example 10.0.0.0/8,fd00::1"),
                 }
             }
             Values::Time => match humantime::parse_duration(value) {
                 Ok(_) => Ok(()),
-                Err(_) => refused("no length of time; write for example 500ms, 30s or 1h 30m"),
+                Err(_) => refused("not a length of time; write for example 500ms, 30s or 1h 30m"),
             },
             Values::Number(least, most) => match value.parse::<u64>() {
                 Ok(number) if (least..=most).contains(&number) => Ok(()),
-                _ => refused(&format!("no whole number from {least} to {most}")),
+                _ => refused(&format!("not a whole number from {least} to {most}")),
             },
             Values::Amount => match value.parse::<Quantity>() {
                 Ok(_) => Ok(()),
@@ -405,19 +405,19 @@ mod tests {
     #[test]
     fn a_value_that_cannot_be_meant_is_refused_with_what_to_write() {
         for (name, value, reason) in [
-            ("proxy-image", "", "no image"),
+            ("proxy-image", "", "not an image"),
             ("image-pull-policy", "always", "not one of Always, IfNotPresent, Never"),
-            ("skip-inbound-ports", "70000", "no port and no range"),
-            ("skip-inbound-ports", "", "no port"),
-            ("skip-outbound-ports", "90-80", "no port and no range"),
-            ("skip-outbound-networks", "10.0.0.0/33", "no list of networks"),
-            ("detect-timeout", "5", "no length of time"),
+            ("skip-inbound-ports", "70000", "neither a port nor a range"),
+            ("skip-inbound-ports", "", "not a port"),
+            ("skip-outbound-ports", "90-80", "neither a port nor a range"),
+            ("skip-outbound-networks", "10.0.0.0/33", "not a list of networks"),
+            ("detect-timeout", "5", "not a length of time"),
             ("workers", "0", "from 1 to 256"),
             ("workers", "many", "from 1 to 256"),
-            ("proxy-memory-limit", "64 Mi", "no amount"),
-            ("log-level", "selvedge_proxy=loud", "no log filter"),
+            ("proxy-memory-limit", "64 Mi", "not an amount"),
+            ("log-level", "selvedge_proxy=loud", "not a log filter"),
             ("native-sidecar", "true", "not one of enabled, disabled"),
-            ("default-opaque-ports", "1-2", "no list of ports"),
+            ("default-opaque-ports", "1-2", "not a list of ports"),
         ] {
             let error = refusal(name, value);
             assert!(error.contains(reason), "{name}={value}: {error}");

@@ -204,7 +204,7 @@ impl FromStr for Quantity {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WHAT: &str = "no amount; write for example 100m of CPU or 64Mi of memory";
+        const WHAT: &str = "not an amount; write for example 100m of CPU or 64Mi of memory";
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, suffix) = text.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
