@@ -380,6 +380,14 @@ async fn a_peer_that_falls_silent_is_unavailable_once_its_time_is_over() {
     says_only(&grpcio, "UNAVAILABLE");
 }
 
+/// Makes the two calls again until one of them finds the room for one and keeps it. Both are refused while the call
+/// before them still ends, or while another asks whether there is room.
+async fn until_held(at: SocketAddr, way: &'static str) {
+    loop {
+        tonic(at, way).await;
+    }
+}
+
 #[tokio::test]
 async fn a_limit_that_is_reached_is_what_a_servers_own_limit_is() {
     let mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1")).await;
@@ -398,8 +406,7 @@ async fn a_limit_that_is_reached_is_what_a_servers_own_limit_is() {
     })
     .await;
     let before = begun.load(Ordering::Relaxed);
-    // Of the two, one finds room.
-    let held = tokio::spawn(async move { tonic(through, "endless after").await });
+    let held = tokio::spawn(until_held(through, "endless after"));
     poll(SOON, "a call is held", async || {
         let now = begun.load(Ordering::Relaxed);
         if now == before + 1 { Ok(()) } else { Err(now) }
@@ -420,7 +427,7 @@ async fn a_limit_that_is_reached_is_what_a_servers_own_limit_is() {
     let server = server.args([direct.ip().to_string(), direct.port().to_string(), "1".to_owned()]);
     let _server = server.kill_on_drop(true).spawn().expect("it starts");
     poll(SOON, "the server listens", async || TcpStream::connect(direct).await.map(drop)).await;
-    let held = tokio::spawn(async move { tonic(direct, "never").await });
+    let held = tokio::spawn(until_held(direct, "never"));
     poll(SOON, "the server has no room", async || {
         let ended = tonic(direct, "anything").await;
         if ended == [exhausted; 2] { Ok(()) } else { Err(format!("{ended:?}")) }
