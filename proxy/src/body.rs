@@ -22,7 +22,6 @@ use crate::{
     bind::Target,
     budget::{Arriving, Ledger},
     connect::Lease,
-    deadline::Deadline,
     error::Reason,
     fields,
     opaque::way_out::Promised,
@@ -30,6 +29,7 @@ use crate::{
     retry::Replay,
     serve::{Pace, UnderWay},
     telemetry::Observed,
+    time::Deadline,
 };
 
 /// Why a body could not be read to its end.

@@ -18,10 +18,11 @@ use tokio_rustls::StartHandshake;
 use tower::ServiceBuilder;
 
 use crate::{
-    accept::{self, Arrival, Client, original::reset},
+    accept::Client,
+    arrival::{Arrival, Direction},
     authorize::{Part, authorize, refusal, revoked},
     budget::{Action, Counted},
-    connect::{stream::Prefixed, tls::MAX_AGE},
+    connect::tls::MAX_AGE,
     detect::{
         Detected, First, detect_until,
         hello::{Hello, hello},
@@ -29,15 +30,13 @@ use crate::{
     error::{Failure, Reason},
     forward::forward,
     identify::{HandshakeError, Identified, identify},
+    io::{Prefixed, ReadAhead, reset},
     normalize::normalize,
-    opaque::{
-        ReadAhead,
-        way_in::{self, Incoming},
-    },
+    opaque::way_in::{self, Incoming},
     respond::respond,
     serve::{self, Protocol},
     step::{Conn, HttpVersion, Request, Step},
-    telemetry::{self, Direction},
+    telemetry,
     worker::Worker,
 };
 
@@ -153,7 +152,7 @@ fn plain_conn(worker: &Worker, arrival: Arrival, meant: &Meant, version: HttpVer
 
 /// A plain client's connection that is opaque.
 fn plain_incoming<C>(worker: &Rc<Worker>, client: C, arrival: &Arrival, meant: &Meant) -> Incoming<C> {
-    let until = serve::until(Rc::clone(worker), accept::Direction::Inbound, None);
+    let until = serve::until(Rc::clone(worker), Direction::Inbound, None);
     Incoming {
         client,
         peer: arrival.peer,
@@ -211,7 +210,7 @@ async fn first(
     read: &mut BytesMut,
     silence: Option<Duration>,
 ) -> Option<First> {
-    let over = worker.leave.closed(accept::Direction::Inbound);
+    let over = worker.leave.closed(Direction::Inbound);
     detect_until(tcp, read, silence, FIRST_BYTE, over).await
 }
 
@@ -237,14 +236,7 @@ async fn plain(
     protocol: Protocol,
 ) {
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
-    serve::serve(
-        protocol,
-        stream,
-        path,
-        Rc::new(conn),
-        serve::until(worker, accept::Direction::Inbound, None),
-    )
-    .await;
+    serve::serve(protocol, stream, path, Rc::new(conn), serve::until(worker, Direction::Inbound, None)).await;
 }
 
 async fn mesh(
@@ -282,7 +274,7 @@ async fn mesh(
     tracing::debug!(%peer, %identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
     let retire_at = retire_at(standing.peer.not_after);
-    let until = serve::until(Rc::clone(&worker), accept::Direction::Inbound, Some((retire_at, standing)));
+    let until = serve::until(Rc::clone(&worker), Direction::Inbound, Some((retire_at, standing)));
     let protocol = match preamble.carrier() {
         wire::Carrier::Http1 => Protocol::Http1,
         wire::Carrier::Http2 => Protocol::Http2,

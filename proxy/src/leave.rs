@@ -27,7 +27,7 @@ pub use listening::App;
 use selvedge_ops::{Drain, Reason};
 use tokio::sync::watch;
 
-use crate::accept::Direction;
+use crate::arrival::Direction;
 
 /// How often it is looked whether the app is still there.
 const LOOK: Duration = Duration::from_millis(100);

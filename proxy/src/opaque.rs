@@ -4,21 +4,15 @@
 //! connection and not on each request, a service's TCP and TLS routes instead of its HTTP routes, one
 //! endpoint for the whole connection. Between sidecars each of the app's has a mesh connection to itself while it
 //! lasts, so that half-closing, slowness and resets mean at one end what they meant at the other; when it has
-//! ended well, the mesh connection is there for the next one (the module `frames`).
+//! ended well, the mesh connection is there for the next one ([`Framed`](crate::io::Framed)).
 
-mod abort;
-mod ahead;
 mod answer;
-mod buffers;
 pub(crate) mod copy;
-mod frames;
 pub(crate) mod session;
 pub(crate) mod way_in;
 pub(crate) mod way_out;
 
 use std::time::Duration;
-
-pub use self::{abort::Abort, ahead::ReadAhead, frames::Framed};
 
 /// How long opaque connections may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,20 +8,20 @@ use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 
 use crate::{
-    accept::{self, Arrival, Original, original::reset},
+    arrival::{Arrival, Direction, Original},
     balance,
     bind::Destination,
-    connect::stream::Prefixed,
     detect::{Detected, First, detect_until, hello::hello},
     error::Reason,
     identify::HANDSHAKE_TIMEOUT,
+    io::{Prefixed, reset},
     normalize::normalize,
     opaque::way_out::{self, Outgoing, Speaker},
     respond::respond,
     retry, route,
     serve::{self, Protocol},
     step::{Conn, HttpVersion, Request, Step},
-    telemetry::{self, Direction},
+    telemetry,
     upstream::Upstream,
     worker::Worker,
 };
@@ -209,7 +209,7 @@ async fn first(
     read: &mut BytesMut,
     silence: Option<Duration>,
 ) -> Option<First> {
-    let over = worker.leave.closed(accept::Direction::Outbound);
+    let over = worker.leave.closed(Direction::Outbound);
     detect_until(tcp, read, silence, FIRST_BYTE, over).await
 }
 
@@ -249,7 +249,7 @@ async fn http(
     let offers_tunnels = arrival.original.is_none() && arrival.upstream.is_none();
     let conn = Rc::new(Conn { offers_tunnels, ..Conn::new(arrival, version) });
     let stream = Prefixed::new(read.freeze(), tcp);
-    serve::serve(protocol, stream, path, conn, serve::until(worker, accept::Direction::Outbound, None)).await;
+    serve::serve(protocol, stream, path, conn, serve::until(worker, Direction::Outbound, None)).await;
 }
 
 #[cfg(test)]

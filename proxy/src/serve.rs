@@ -41,20 +41,20 @@ use tokio::{
 pub use watch::{Patience, UnderWay, Watch};
 
 use crate::{
-    accept::Direction,
+    arrival::Direction,
     authorize::forbidden_meanwhile,
     body::{Body, Local},
     budget::{Action, Guarded, Ledger, Side, is_flood},
     connect::{
-        self, Liveness,
+        self,
         http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
-        stream::Prefixed,
     },
     error::{Failure, Reason},
-    opaque::{Abort, way_out},
-    rarely::rarely,
+    io::{Abort, Liveness, Prefixed},
+    opaque::way_out,
     respond,
     step::{Conn, Request, Step},
+    time::when_woken,
     trust::{LAST_REQUESTS, Standing, lost},
     upgrade::Asked,
     worker::Worker,
@@ -217,7 +217,7 @@ impl Until {
     fn tell(&self, conn: &Conn, watch: &Watch, failure: &Failure) {
         let requests = watch.in_progress();
         if requests > 0 {
-            self.worker.metrics.connection_cut(self.direction.into(), failure.reason);
+            self.worker.metrics.connection_cut(self.direction, failure.reason);
             let (peer, identity) = (conn.peer, conn.identity.as_ref().map(tracing::field::display));
             let age = self.began.elapsed();
             tracing::info!(%peer, identity, ?age, requests, %failure, "ended a connection with requests in progress");
@@ -324,7 +324,7 @@ async fn carry<C: Future>(
         tokio::select! {
             biased;
             ended = serving.as_mut() => return Ok(ended),
-            turn = rarely(until.turn(retired, conn, watch)) => match turn {
+            turn = when_woken(until.turn(retired, conn, watch)) => match turn {
                 Turn::Retire => {
                     retire(serving.as_mut());
                     retired = true;

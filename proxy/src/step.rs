@@ -11,12 +11,13 @@ use selvedge_model::SpiffeId;
 use tower::Service;
 
 use crate::{
-    accept::{Arrival, Client, Original},
+    accept::Client,
+    arrival::{Arrival, Direction, Original},
     bind::{Bound, BoundBackend, BoundEndpoint, Destination, Target},
     body::Body,
     error::{Failure, Reason},
     serve::Watch,
-    telemetry::{Direction, Series},
+    telemetry::Series,
     upgrade::Tunnel,
 };
 

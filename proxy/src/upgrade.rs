@@ -30,16 +30,16 @@ use crate::{
     authorize::forbidden,
     body::{Body, End},
     error::{Failure, Reason},
+    io::Abort,
     opaque::{
-        Abort,
         copy::{Meter, copy},
         session::over,
         way_out,
     },
-    rarely::rarely,
     respond, serve,
     step::{Conn, HttpVersion},
     telemetry::TcpSeries,
+    time::when_woken,
     trust::{Standing, lost},
     worker::Worker,
 };
@@ -325,7 +325,7 @@ async fn carried(
         ended = copy(&mut near, &mut far, &received, &sent) => {
             ended.map_err(|end| broken(format!("the {} broke off: {}", end.side, end.error)))
         }
-        failure = rarely(over(worker.settings.websocket, [&received, &sent], until)) => Err(cut(failure)),
+        failure = when_woken(over(worker.settings.websocket, [&received, &sent], until)) => Err(cut(failure)),
     };
     if let Some(series) = series {
         series.closed(index, ended.as_ref().err().map(|ended| ended.failure.reason));

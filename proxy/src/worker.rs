@@ -9,10 +9,10 @@ use crate::{
     accept::{Clients, Doors},
     budget::Budget,
     cli::{Carrier, OutboundTrafficPolicy},
-    connect::{self, Instance, Liveness, Pools},
-    deadline::Deadlines,
+    connect::{self, Instance, Pools},
     discovery::store::{Store, View},
     forward::Apps,
+    io::Liveness,
     leave::Leave,
     listens::Listens,
     names::Asker,
@@ -20,6 +20,7 @@ use crate::{
     own_listeners::OwnListeners,
     serve::{Limits, PaceLimits, Patience},
     telemetry::Metrics,
+    time::Deadlines,
     upstream::Upstream,
 };
 

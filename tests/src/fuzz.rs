@@ -31,8 +31,8 @@ use selvedge_ops::{
 };
 use selvedge_proxy::{
     detect::{First, detect},
+    io::Framed,
     normalize::path,
-    opaque::Framed,
 };
 use serde_json::Value;
 use tokio::{

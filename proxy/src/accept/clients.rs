@@ -24,8 +24,8 @@ use std::{
 use selvedge_ops::files;
 use tokio::sync::Notify;
 
-use super::Direction;
 use crate::{
+    arrival::Direction,
     budget::{Budget, Held},
     serve::Watch,
 };

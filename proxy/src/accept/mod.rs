@@ -4,7 +4,6 @@
 //! to the worker with the fewest connections. No SO_REUSEPORT: a second proxy must fail with "in use".
 
 mod clients;
-pub mod original;
 
 use std::{
     io,
@@ -24,37 +23,20 @@ use tokio::{
 };
 
 pub use clients::{Client, Clients, Doors};
-pub use original::Original;
 
 use crate::{
-    error::{Failure, Reason},
-    inbound, outbound,
-    rarely::rarely,
+    arrival::{Arrival, Direction, Original, canonical},
+    error::Reason,
+    inbound,
+    io::reset,
+    outbound,
     step::{Request, Step},
-    telemetry,
+    time::when_woken,
     worker::{Shared, Worker},
 };
 
 /// How long accepting pauses when the process has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-
-/// Which way a listener's connections go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From the app.
-    Outbound,
-    /// To the app.
-    Inbound,
-}
-
-impl From<Direction> for telemetry::Direction {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Outbound => Self::Outbound,
-            Direction::Inbound => Self::Inbound,
-        }
-    }
-}
 
 /// Where connections come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,28 +56,6 @@ impl Entrance {
     /// A listener for what the app sends to the upstream at `place` of the settings' list.
     pub const fn upstream(place: usize) -> Self {
         Self { direction: Direction::Outbound, upstream: Some(place) }
-    }
-}
-
-/// How a connection came.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrival {
-    /// The other end.
-    pub peer: SocketAddr,
-    /// Where it was going when it was redirected to us. `None`: nobody redirects.
-    pub original: Option<Original>,
-    /// Which of the settings' upstreams it is for: it came to a listener of that alone.
-    pub upstream: Option<usize>,
-}
-
-impl Arrival {
-    /// Whether it may be carried in its `direction`: in, what is for this host; out, what is from it.
-    fn is_ours_to_carry(&self, direction: Direction) -> Result<(), Failure> {
-        match (self.original, direction) {
-            (None, _) => Ok(()),
-            (Some(original), Direction::Inbound) => original.is_for_this_host(),
-            (Some(original), Direction::Outbound) => original.is_from_this_host(self.peer),
-        }
     }
 }
 
@@ -128,7 +88,7 @@ pub async fn accept(
             Ok((socket, peer)) => {
                 exhausted = false;
                 // An IPv4 client of a listener for both is shown as what it is.
-                let peer = original::canonical(peer);
+                let peer = canonical(peer);
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "the connection ended before it was taken");
                     continue;
@@ -184,9 +144,9 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
         while self.tasks.try_join_next().is_some() {}
         let worker = Rc::clone(&self.worker);
         let Some(client) = worker.doors.enter(direction) else {
-            worker.metrics.connection_refused(direction.into(), false, Reason::Overflow);
+            worker.metrics.connection_refused(direction, false, Reason::Overflow);
             tracing::debug!(%peer, "connection refused: there are as many as --max-connections allows");
-            return original::reset(&socket);
+            return reset(&socket);
         };
         let original = match watched(&worker, direction, &socket) {
             Ok(original) => original,
@@ -197,10 +157,10 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
         };
         let arrival = Arrival { peer, original, upstream };
         if let Err(failure) = arrival.is_ours_to_carry(direction) {
-            worker.metrics.connection_refused(direction.into(), false, failure.reason);
+            worker.metrics.connection_refused(direction, false, failure.reason);
             let original = original.map(|original| tracing::field::display(original.address));
             tracing::info!(%peer, original, %failure, "connection refused");
-            return original::reset(&socket);
+            return reset(&socket);
         }
         let open = worker.leave.open(direction);
         match direction {
@@ -219,8 +179,8 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
                     tokio::select! {
                         biased;
                         () = carried => {}
-                        () = rarely(client.dismissed()) => {
-                            worker.metrics.connection_refused(direction.into(), false, Reason::Overflow);
+                        () = when_woken(client.dismissed()) => {
+                            worker.metrics.connection_refused(direction, false, Reason::Overflow);
                             tracing::debug!(%peer, "connection closed: others need its place (--max-connections)");
                         }
                     }

@@ -16,14 +16,15 @@ use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{
-    Failure, FreshConnection, Pool, Reason, SendError, Settings, Terms, answer, failed,
-    last_answer::LastAnswer, rewrite, tls::Lifetime, waiting::Waiting,
+    Failure, FreshConnection, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite,
+    tls::Lifetime, waiting::Waiting,
 };
 use crate::{
     balance::Held,
     bind::Target,
     body::Body,
     fields::Framing,
+    io::LastAnswer,
     seldom,
     upgrade::{Far, WebSocket},
 };

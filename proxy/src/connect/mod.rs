@@ -5,15 +5,12 @@
 //! connection is shared by all requests to a target.
 
 pub mod outside;
-pub mod stream;
 pub mod tls;
 
 mod hops;
 mod http1;
 pub mod http2;
 mod interim;
-mod last_answer;
-mod liveness;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -29,7 +26,6 @@ use std::{
 
 pub use self::{
     hops::Instance,
-    liveness::Liveness,
     tunnels::{Hold, Tunnel},
 };
 
@@ -41,6 +37,7 @@ use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade};
 use selvedge_ops::here;
 
 use crate::{
+    arrival::Direction,
     balance::{Circuit, Held, Limit},
     bind::{Slot, Target},
     body::Body,
@@ -48,10 +45,11 @@ use crate::{
     cli::Carrier,
     error::{Failure, Reason},
     fields::{Framing, reserved::FRESH_CONNECTION},
+    io::Liveness,
     own_listeners::OwnListeners,
-    rarely::rarely,
     step::{Conn, HttpVersion},
-    telemetry::{Direction, Metrics, OpenConnection},
+    telemetry::{Metrics, OpenConnection},
+    time::when_woken,
     trust::{LAST_REQUESTS, Standing},
     upgrade::WebSocket,
 };
@@ -403,7 +401,7 @@ async fn carry(
             ended(dial, end, &budget);
             Ok(())
         }
-        failure = rarely(lost) => {
+        failure = when_woken(lost) => {
             let (identity, age, requests) = (&standing.peer.identity, standing.since.elapsed(), in_progress());
             if requests > 0 {
                 metrics.connection_cut(Direction::Outbound, failure.reason);

@@ -19,7 +19,7 @@ use tokio_rustls::{TlsConnector, TlsStream, client};
 
 use crate::{
     error::{Failure, Reason},
-    opaque::ReadAhead,
+    io::ReadAhead,
 };
 
 /// How often the files are looked at.

@@ -63,7 +63,7 @@ fn target(dial: SocketAddr) -> Arc<Target> {
 /// A client's connection. Never closed, so that a test need not keep it.
 fn conn(version: HttpVersion) -> &'static Conn {
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    Box::leak(Box::new(Conn::new(crate::accept::Arrival { peer, original: None, upstream: None }, version)))
+    Box::leak(Box::new(Conn::new(crate::arrival::Arrival { peer, original: None, upstream: None }, version)))
 }
 
 fn request(path: &str) -> Box<http::Request<Body>> {

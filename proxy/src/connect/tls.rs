@@ -15,12 +15,12 @@ use selvedge_model::Holder;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::{Settings, stream::Stream};
+use super::Settings;
 use crate::{
     authorize::{Part, revoked},
     bind::{ClientTls, Target},
     error::{Failure, Reason},
-    opaque::ReadAhead,
+    io::{ReadAhead, Stream},
     own_listeners::Way,
     trust::Standing,
 };

@@ -9,12 +9,15 @@ use std::{
 use selvedge_api::wire;
 
 use super::{
-    Failure, Liveness, Pool, Settings,
+    Failure, Pool, Settings,
     http1::IDLE_MESH,
-    stream::Stream,
     tls::{self, Lifetime},
 };
-use crate::{bind::Target, opaque::Framed, telemetry::OpenConnection};
+use crate::{
+    bind::Target,
+    io::{Framed, Liveness, Stream},
+    telemetry::OpenConnection,
+};
 
 /// After so long a silence its peer may have gone without a word.
 const DOUBTFUL: Duration = Duration::from_secs(1);

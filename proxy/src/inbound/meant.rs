@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use selvedge_model::Workload;
 
 use crate::{
-    accept::Original,
+    arrival::Original,
     error::{Failure, Reason},
     listens::not_ours,
     worker::Settings,
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::{
         cli::{Carrier, OutboundTrafficPolicy},
-        connect::Liveness,
+        io::Liveness,
         listens::Listens,
         opaque,
         own_listeners::tests::listeners,

@@ -16,13 +16,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::Framed;
 use crate::{
-    connect::{
-        Liveness,
-        stream::{Stream, writes_to_inner},
-    },
     error::{Failure, Reason},
+    io::{Abort, Framed, Liveness, Stream, writes_to_inner},
 };
 
 /// What may be a TCP connection.
@@ -79,11 +75,6 @@ impl<S> Answered<S> {
     /// What was read, whose bytes are the app's alone once the answer is heard.
     pub(crate) fn into_inner(self) -> S {
         self.inner
-    }
-
-    /// What is read.
-    pub(crate) fn get_ref(&self) -> &S {
-        &self.inner
     }
 }
 
@@ -151,6 +142,12 @@ impl<S: AsyncRead + Carried + Unpin> AsyncRead for Answered<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
     writes_to_inner!();
+}
+
+impl<S: Abort> Abort for Answered<S> {
+    fn abort(&self) {
+        self.inner.abort();
+    }
 }
 
 #[cfg(test)]

@@ -18,10 +18,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{
-    buffers::{BUFFER, Buffer, Rest},
-    frames::HEADER,
-};
+use crate::io::{BUFFER, Buffer, HEADER, Rest};
 
 /// The most that is read at once: with the header of a frame, what TLS sends at once.
 const PIECE: usize = BUFFER - HEADER;
@@ -333,7 +330,7 @@ mod tests {
             _ = copying => unreachable!("nobody has closed"),
         };
 
-        let held = 2 * room + super::super::buffers::BUFFER;
+        let held = 2 * room + BUFFER;
         assert!(sent <= held, "{sent} bytes were taken in for somebody who reads none");
         drop(server);
     }

@@ -10,14 +10,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Limits,
-    abort::Abort,
     answer::refusal,
     copy::{Broken, Meter, copy},
 };
 use crate::{
+    arrival::Direction,
     error::{Failure, Reason},
-    rarely::rarely,
-    telemetry::{Direction, TcpSeries, access_log},
+    io::Abort,
+    telemetry::{TcpSeries, access_log},
+    time::when_woken,
     worker::Worker,
 };
 
@@ -76,7 +77,7 @@ impl Session<'_> {
         let ended = tokio::select! {
             biased;
             ended = copy(near, far, &received, &sent) => ended.map_err(Ended::Broken),
-            failure = rarely(over(limits, [&received, &sent], until)) => Err(Ended::Cut(failure)),
+            failure = when_woken(over(limits, [&received, &sent], until)) => Err(Ended::Cut(failure)),
         };
         let ended = ended.map_err(|ended| {
             near.abort();

@@ -16,17 +16,18 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{Framed, ReadAhead, abort::Abort, session::Session};
+use super::session::Session;
 use crate::{
     accept,
+    arrival::Direction,
     authorize::{forbidden, refusal},
-    connect::stream::Prefixed,
     detect::{First, detect},
     error::{Failure, Reason},
     forward::{connect_timeout, unreachable},
+    io::{Abort, Framed, Prefixed, ReadAhead},
     own_listeners::Way,
     serve::Until,
-    telemetry::{Direction, Labels},
+    telemetry::Labels,
     worker::Worker,
 };
 
@@ -209,7 +210,7 @@ pub(crate) async fn speculate(
         }
         // Bytes or its end: either way it is the app's turn.
         _ = app_end.readable() => {}
-        () = worker.leave.closed(accept::Direction::Inbound) => return None,
+        () = worker.leave.closed(Direction::Inbound) => return None,
     }
     if !worker.doors.is_plain(place) {
         worker.metrics.connection_refused(Direction::Inbound, false, Reason::Overflow);

@@ -16,29 +16,26 @@ use tokio::{
 };
 
 use super::{
-    Framed, Limits,
-    abort::Abort,
+    Limits,
     answer::{Answered, refusal},
     session::Session,
 };
 use crate::{
-    accept,
+    arrival::Direction,
     balance::{
         Held, Limit, Outcome,
         endpoints::{blames_endpoint, choose, count},
     },
     bind::{Bound, BoundBackend, BoundEndpoint, ClientTls, Destination, Slot, Target},
     body::InFlight,
-    connect::{
-        Hold, Tunnel,
-        stream::{Prefixed, Stream},
-    },
+    connect::{Hold, Tunnel},
     detect::{Detected, First, detect, detect_until, hello::hello},
     error::{Failure, Reason},
     identify::HANDSHAKE_TIMEOUT,
+    io::{Abort, Framed, Prefixed, Stream},
     route::{at_its_address, through},
     serve,
-    telemetry::{Direction, Labels, TcpSeries},
+    telemetry::{Labels, TcpSeries},
     trust::lost,
     worker::Worker,
 };
@@ -203,7 +200,7 @@ async fn heard(
     client: &mut impl Client,
     read: &mut BytesMut,
 ) -> Option<Outgoing> {
-    let over = worker.leave.closed(accept::Direction::Outbound);
+    let over = worker.leave.closed(Direction::Outbound);
     match detect_until(client, read, Some(SILENCE), HANDSHAKE_TIMEOUT, over).await? {
         First::End => None,
         First::Bytes(Detected::Tls) => {
@@ -240,7 +237,7 @@ pub(crate) async fn speculate(
         biased;
         first = detect(&mut client, read, None) => return Ok(Speaker::Client(client, first?)),
         greeted = far.stream.read_buf(&mut far.greeting) => greeted,
-        () = worker.leave.closed(accept::Direction::Outbound) => return Ok(Speaker::Over),
+        () = worker.leave.closed(Direction::Outbound) => return Ok(Speaker::Over),
     };
     if let Err(error) = greeted {
         let failure = refusal(&error).cloned();
@@ -287,7 +284,7 @@ async fn exchange(
     mut far: Far,
     started: Instant,
 ) {
-    let until = serve::until(Rc::clone(worker), accept::Direction::Outbound, None);
+    let until = serve::until(Rc::clone(worker), Direction::Outbound, None);
     let standing = far.hold.lifetime.standing().cloned();
     let until = async {
         tokio::select! {

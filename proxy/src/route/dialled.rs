@@ -12,7 +12,7 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use super::choose;
 use crate::{
-    accept::Original,
+    arrival::Original,
     bind::{Called, Destination},
     step::Error,
     worker::Worker,

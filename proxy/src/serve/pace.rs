@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::deadline::{Deadline, Deadlines};
+use crate::time::{Deadline, Deadlines};
 
 /// How slowly bodies may come.
 #[derive(Debug, Clone, Copy)]

@@ -30,7 +30,7 @@ use super::{
     unfinished::Unfinished,
     watch::{For, Watch},
 };
-use crate::{budget::Budget, error::Reason, opaque::Abort};
+use crate::{budget::Budget, error::Reason, io::Abort};
 
 /// What hyper sees instead of a refused request. Its method is [`super::head::REFUSED`].
 const STAND_IN: &[u8] = b"SELVEDGE-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";

@@ -9,8 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 use http::{HeaderMap, Method, header};
 use selvedge_model::SpiffeId;
 
-use super::Direction;
-use crate::error::Reason;
+use crate::{arrival::Direction, error::Reason};
 
 /// The log's target.
 const TARGET: &str = "access";

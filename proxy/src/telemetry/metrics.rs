@@ -30,10 +30,10 @@ use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName};
 
 use super::{
     control::ControlMetrics,
-    series::{BUCKETS_MS, Direction, DurationLabels, Durations, End, Labels, Series},
+    series::{BUCKETS_MS, DurationLabels, Durations, End, Labels, Series},
     tcp::{self, Kind, TcpSeries},
 };
-use crate::{balance::Limit, budget::Budget, error::Reason};
+use crate::{arrival::Direction, balance::Limit, budget::Budget, error::Reason};
 
 /// Series that there is room for.
 const SERIES_LIMIT: usize = 10_000;

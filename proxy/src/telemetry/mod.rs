@@ -14,6 +14,6 @@ pub use self::{
     control::ControlMetrics,
     metrics::{Metrics, OpenConnection},
     observe::{Observed, observe},
-    series::{Direction, Labels, Series},
+    series::{Labels, Series},
     tcp::TcpSeries,
 };

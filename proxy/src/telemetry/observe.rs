@@ -13,8 +13,9 @@ use http::HeaderMap;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{Direction, Metrics, Series, TcpSeries, access_log};
+use super::{Metrics, Series, TcpSeries, access_log};
 use crate::{
+    arrival::Direction,
     error::Reason,
     respond::grpc_status,
     step::{Conn, Error, Facts, Request, Response, Step, Taken},

@@ -17,32 +17,13 @@ use std::{
 
 use selvedge_model::{ServiceKey, SpiffeId, WorkloadName};
 
-use crate::error::Reason;
+use crate::{arrival::Direction, error::Reason};
 
 /// Upper bounds of the duration histogram's buckets, in milliseconds; the last bucket has none.
 pub(super) const BUCKETS_MS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 
 /// How many different ends one worker notes in one series; further ones are counted without labels.
 const ENDS: usize = 24;
-
-/// Which way requests go, as seen from the workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// To the app.
-    Inbound,
-    /// From the app.
-    Outbound,
-}
-
-impl Direction {
-    /// The word in metric names and logs.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
-}
 
 /// What tells one series from another. An empty label is left out, and so is port 0.
 ///

@@ -18,9 +18,9 @@ use prometheus_client::{
 
 use super::{
     metrics::LabelWriter,
-    series::{Direction, Labels, add},
+    series::{Labels, add},
 };
-use crate::error::Reason;
+use crate::{arrival::Direction, error::Reason};
 
 /// What is carried as a stream of bytes.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream that is read to its end before it says that it cannot be written to. See the module.
 #[derive(Debug)]
-pub(super) struct LastAnswer<S> {
+pub(crate) struct LastAnswer<S> {
     inner: S,
     /// Why nothing can be written any more.
     broken: Option<ErrorKind>,
@@ -25,7 +25,7 @@ pub(super) struct LastAnswer<S> {
 }
 
 impl<S> LastAnswer<S> {
-    pub(super) fn new(inner: S) -> Self {
+    pub(crate) fn new(inner: S) -> Self {
         Self { inner, broken: None, ended: false, writer: None }
     }
 

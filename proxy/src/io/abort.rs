@@ -3,14 +3,11 @@
 //! A TCP connection that is closed ends as if everything had been said. One whose other half broke off must
 //! not: it is reset, and where TLS carries it there is no `close_notify` either.
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::server;
 
-use super::{ahead::ReadAhead, answer::Answered, frames::Framed};
-use crate::{
-    accept::original::reset,
-    connect::stream::{Prefixed, Stream},
-};
+use super::{Framed, Prefixed, ReadAhead, Stream};
 
 /// A stream that can be ended as one that broke off.
 pub trait Abort {
@@ -42,12 +39,6 @@ impl<S: Abort> Abort for Framed<S> {
     }
 }
 
-impl<S: Abort> Abort for Answered<S> {
-    fn abort(&self) {
-        self.get_ref().abort();
-    }
-}
-
 impl<S: Abort> Abort for server::TlsStream<S> {
     fn abort(&self) {
         self.get_ref().0.abort();
@@ -57,5 +48,35 @@ impl<S: Abort> Abort for server::TlsStream<S> {
 impl Abort for Stream {
     fn abort(&self) {
         self.tcp().abort();
+    }
+}
+
+/// Ends `tcp` with a reset, so that its client takes it for a failure and not for an end.
+pub fn reset(tcp: &TcpStream) {
+    if let Err(error) = SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO)) {
+        tracing::debug!(%error, "a refused connection is closed without a reset");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reset_is_an_error_to_the_client() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(dialled, listener.accept());
+        let (mut client, (server, _)) = (client.unwrap(), accepted.unwrap());
+
+        reset(&server);
+        drop(server);
+
+        let error = client.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

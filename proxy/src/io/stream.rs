@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use crate::opaque::ReadAhead;
+use super::ReadAhead;
 
 /// What a stream writes that changes only what is read: it passes everything on to its field `inner`.
 macro_rules! writes_to_inner {

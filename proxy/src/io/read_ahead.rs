@@ -8,8 +8,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::buffers::{BUFFER, Buffer, Rest};
-use crate::connect::stream::writes_to_inner;
+use super::{
+    buffers::{BUFFER, Buffer, Rest},
+    stream::writes_to_inner,
+};
 
 /// A stream that, once told to, reads as much as there is and hands it out in the pieces asked for.
 ///

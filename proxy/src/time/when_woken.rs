@@ -16,15 +16,15 @@ use futures_util::task::AtomicWaker;
 use pin_project_lite::pin_project;
 
 /// `inner`, polled only when it has been woken.
-pub fn rarely<F: Future>(inner: F) -> Rarely<F> {
+pub fn when_woken<F: Future>(inner: F) -> WhenWoken<F> {
     let woken = Arc::new(Woken { flag: AtomicBool::new(true), task: AtomicWaker::new() });
-    Rarely { inner, waker: Waker::from(Arc::clone(&woken)), woken }
+    WhenWoken { inner, waker: Waker::from(Arc::clone(&woken)), woken }
 }
 
 pin_project! {
-    /// See [`rarely`].
+    /// See [`when_woken`].
     #[derive(Debug)]
-    pub struct Rarely<F> {
+    pub struct WhenWoken<F> {
         #[pin]
         inner: F,
         woken: Arc<Woken>,
@@ -50,7 +50,7 @@ impl Wake for Woken {
     }
 }
 
-impl<F: Future> Future for Rarely<F> {
+impl<F: Future> Future for WhenWoken<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -77,7 +77,7 @@ mod tests {
     async fn it_is_polled_when_it_was_woken_and_not_when_its_task_was() {
         let polls = Cell::new(0);
         let (sender, mut receiver) = oneshot::channel();
-        let mut inner = std::pin::pin!(rarely(std::future::poll_fn(|cx| {
+        let mut inner = std::pin::pin!(when_woken(std::future::poll_fn(|cx| {
             polls.set(polls.get() + 1);
             Pin::new(&mut receiver).poll(cx)
         })));

@@ -75,20 +75,13 @@ impl Original {
 
 /// `address`, an IPv4 one as such even if it came through an IPv6 socket. Without IPv6's flow and scope,
 /// which are no part of where somebody is.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Ends `tcp` with a reset, so that its client takes it for a failure and not for an end.
-pub fn reset(tcp: &TcpStream) {
-    if let Err(error) = SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO)) {
-        tracing::debug!(%error, "a refused connection is closed without a reset");
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncReadExt, net::TcpListener};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -131,16 +124,5 @@ mod tests {
 
         assert!(from_us("127.0.0.1:50000") && from_us("[::1]:50000"));
         assert!(!from_us("192.0.2.7:50000") && !from_us("[2001:db8::7]:50000"));
-    }
-
-    #[tokio::test]
-    async fn a_reset_is_an_error_to_the_client() {
-        let (mut client, server) = pair("127.0.0.1:0", "127.0.0.1").await;
-
-        reset(&server);
-        drop(server);
-
-        let error = client.read_u8().await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -1,0 +1,54 @@
+//! How a connection came to us: which way it goes, and where it was going when it was redirected.
+
+mod original;
+
+use std::net::SocketAddr;
+
+pub use original::Original;
+pub(crate) use original::canonical;
+
+use crate::error::Failure;
+
+/// Which way connections and requests go, as seen from the workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// To the app.
+    Inbound,
+    /// From the app.
+    Outbound,
+}
+
+impl Direction {
+    /// The word in metric names and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// How a connection came.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Where it was going when it was redirected to us. `None`: nobody redirects.
+    pub original: Option<Original>,
+    /// Which of the settings' upstreams it is for: it came to a listener of that alone.
+    pub upstream: Option<usize>,
+}
+
+impl Arrival {
+    /// Refuses what may not be carried in its `direction`: in goes what is for this host, out what is from it.
+    ///
+    /// # Errors
+    /// [`Reason::Policy`](crate::error::Reason::Policy)
+    pub fn is_ours_to_carry(&self, direction: Direction) -> Result<(), Failure> {
+        match (self.original, direction) {
+            (None, _) => Ok(()),
+            (Some(original), Direction::Inbound) => original.is_for_this_host(),
+            (Some(original), Direction::Outbound) => original.is_from_this_host(self.peer),
+        }
+    }
+}
