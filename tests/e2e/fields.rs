@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use selvedge_control_plane::resources::decode::{kinds, known_fields};
+use selvedge_control_plane::resources::kinds::acted_on;
 
 /// What is proven of a field.
 enum Proof {
@@ -445,12 +445,12 @@ fn every_field_that_is_read_has_a_test_that_proves_what_it_does() {
     let tests = tests();
     let mut used = BTreeSet::new();
     let mut missing = Vec::new();
-    for kind in kinds() {
-        for field in known_fields(kind) {
-            let rows = ROWS.iter().enumerate().filter(|(_, row)| is_for(row, kind, &field.path));
+    for kind in acted_on() {
+        for field in kind.known_fields() {
+            let rows = ROWS.iter().enumerate().filter(|(_, row)| is_for(row, kind.kind, &field.path));
             let rows: Vec<_> = rows.map(|(index, _)| index).collect();
             if rows.is_empty() {
-                missing.push(format!("{kind} {}", field.path));
+                missing.push(format!("{} {}", kind.kind, field.path));
             }
             used.extend(rows);
         }

@@ -3,67 +3,20 @@
 //! The text is cut at its `---` lines before it is parsed, so that one malformed document leaves its
 //! neighbours readable. That is exact: YAML forbids such a line anywhere inside a document.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use selvedge_model::{Layer, WorkloadName};
-use serde::{Deserialize, de::DeserializeOwned};
+use selvedge_model::WorkloadName;
 
 use super::{
-    Resource, destination_rule,
-    document::{Document, Metadata, MetadataWords, Origin, Reading, wrong},
-    endpoint_slice,
-    fields::{self, KnownField},
-    gateway_tcp, namespace,
+    Resource,
+    document::{Origin, wrong},
+    kinds::{self, ResourceKind},
     node::{Lines, Node, Value},
-    peer_authentication, pod, revocation, service, service_entry,
-    typed::{self, FieldError, Seen, UnknownField},
+    typed::FieldError,
+    unread::{Read, Unread},
     unusable::{self, StandIn},
-    virtual_service, words, workload_entry,
 };
 use crate::problem::{DocumentName, Problem, Severity};
-
-const NETWORKING: &[&str] =
-    &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
-const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
-
-/// `v1alpha3` is of `TLSRoute` alone; its fields have stayed the same from one version to the next.
-const GATEWAY: &[&str] = &[
-    "gateway.networking.k8s.io/v1",
-    "gateway.networking.k8s.io/v1beta1",
-    "gateway.networking.k8s.io/v1alpha3",
-    "gateway.networking.k8s.io/v1alpha2",
-];
-
-const OURS: &[&str] = &["selvedge.io/v1alpha1"];
-
-/// The kinds that are acted on, and the versions of each that mean the same.
-pub(crate) const KINDS: &[(&str, &[&str])] = &[
-    ("Namespace", &["v1"]),
-    ("Pod", &["v1"]),
-    ("Service", &["v1"]),
-    ("EndpointSlice", &["discovery.k8s.io/v1"]),
-    ("WorkloadEntry", NETWORKING),
-    ("ServiceEntry", NETWORKING),
-    ("VirtualService", NETWORKING),
-    ("DestinationRule", NETWORKING),
-    ("PeerAuthentication", SECURITY),
-    ("TCPRoute", GATEWAY),
-    ("TLSRoute", GATEWAY),
-    ("Revocation", OURS),
-];
-
-/// The kinds that say who may do what. One that cannot be used, or has a field that nobody understands, is read as
-/// [strictly as it may be meant](super::unusable).
-pub(super) const POLICIES: &[&str] = &["PeerAuthentication"];
-
-/// The groups that have policies only.
-pub(super) const GROUPS_OF_POLICIES: &[&str] = &["security.istio.io"];
-
-/// Kinds of those groups that nothing acts on yet.
-const POLICIES_TO_COME: &[&str] = &["AuthorizationPolicy", "RequestAuthentication"];
-
-/// Kinds whose objects live in no namespace.
-const CLUSTER_WIDE: &[&str] = &["Namespace", "GatewayClass"];
 
 /// One document of a text, and what became of it.
 #[derive(Debug, Clone)]
@@ -207,13 +160,13 @@ fn guessed_name(chunk: &str, default_namespace: &str) -> Option<DocumentName> {
     if namespace.is_none() && elsewhere {
         return None;
     }
-    let kind = kind.filter(|kind| KINDS.iter().any(|(known, _)| known == kind))?;
+    let kind = kind.filter(|kind| kinds::find(kind).is_some())?;
     Some(document_name(&kind, namespace.as_deref(), &name?, default_namespace))
 }
 
 fn document_name(kind: &str, namespace: Option<&str>, name: &str, default_namespace: &str) -> DocumentName {
     let namespace = match namespace {
-        _ if CLUSTER_WIDE.contains(&kind) => "",
+        _ if kinds::is_cluster_wide(kind) => "",
         // As to an API server, an empty text says nothing.
         None | Some("") => default_namespace,
         Some(namespace) => namespace,
@@ -222,10 +175,10 @@ fn document_name(kind: &str, namespace: Option<&str>, name: &str, default_namesp
 }
 
 /// The kind that is acted on and was meant by `kind` of `version`, whatever the case of its letters and the version's number.
-fn meant(kind: &str, version: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
+fn meant(kind: &str, version: &str) -> Option<&'static ResourceKind> {
     let group = |version: &str| version.rsplit_once('/').map_or("", |(group, _)| group).to_ascii_lowercase();
-    let is_of = |versions: &[&str]| versions.iter().any(|known| group(known) == group(version));
-    KINDS.iter().find(|(known, versions)| known.eq_ignore_ascii_case(kind) && is_of(versions))
+    let mut known = kinds::acted_on().iter();
+    known.find(|known| known.kind.eq_ignore_ascii_case(kind) && known.group() == group(version))
 }
 
 /// Whether `kind` is that of a list of documents.
@@ -300,16 +253,16 @@ impl Place<'_> {
         let name = metadata.and_then(|metadata| metadata.node.text("name"));
         let namespace = metadata.and_then(|metadata| metadata.node.text("namespace"));
         let meant = meant(kind, version);
-        let called = meant.map_or(kind, |(known, _)| known);
+        let called = meant.map_or(kind, |known| known.kind);
         let name = name.map(|name| document_name(called, namespace, name, self.default_namespace));
-        let versions = KINDS.iter().find(|(known, _)| *known == kind).map(|(_, versions)| *versions);
+        let versions = kinds::find(kind).map(|known| known.api_versions);
         if !versions.is_some_and(|versions| versions.contains(&version)) {
             let message = match (versions, meant) {
                 (Some(versions), _) => {
                     format!("{kind} of {version} is not acted on; {} is", versions.join(" or "))
                 }
-                (None, Some((known, versions))) => {
-                    format!("{kind} ({version}) is not acted on; {known} of {} is", versions.join(" or "))
+                (None, Some(ResourceKind { kind: known, api_versions, .. })) => {
+                    format!("{kind} ({version}) is not acted on; {known} of {} is", api_versions.join(" or "))
                 }
                 (None, None) => format!("{kind} ({version}) is not acted on"),
             };
@@ -373,164 +326,14 @@ impl Place<'_> {
 /// Whether a document of `kind` of `version`, which nothing acts on, was to be a policy.
 fn may_be_a_policy(kind: &str, version: &str) -> bool {
     let of_policies = unusable::is_of_policies(version);
-    let known = POLICIES_TO_COME.contains(&kind);
-    POLICIES.iter().any(|policy| policy.eq_ignore_ascii_case(kind)) || (of_policies && !known)
+    let known = kinds::is_policy_to_come(kind);
+    kinds::policies().any(|policy| policy.eq_ignore_ascii_case(kind)) || (of_policies && !known)
 }
 
-type Remarks = Vec<(Severity, FieldError)>;
-
-pub(super) fn read_kind(
-    node: &Node,
-    name: &DocumentName,
-    origin: &Origin,
-) -> Result<(Resource, Remarks), FieldError> {
-    let document = Source { node, name, origin };
-    match &*name.kind {
-        "Namespace" => document.whole(|words, reading| namespace::read(&words, reading), Resource::Namespace),
-        "Pod" => document.whole(pod::read, Resource::Pod),
-        "Service" => document.with_spec(service::read, Resource::Service),
-        "EndpointSlice" => document.whole(endpoint_slice::read, Resource::EndpointSlice),
-        "WorkloadEntry" => document.with_spec(
-            |words, reading| workload_entry::read(words, "spec", reading.metadata, reading),
-            Resource::WorkloadEntry,
-        ),
-        "ServiceEntry" => document.with_spec(service_entry::read, Resource::ServiceEntry),
-        "VirtualService" => document.with_spec(virtual_service::read, Resource::VirtualService),
-        "DestinationRule" => document.with_spec(destination_rule::read, Resource::DestinationRule),
-        "PeerAuthentication" => document.whole(
-            |words: Envelope<peer_authentication::Words>, reading: &mut Reading<'_>| {
-                peer_authentication::read(words.spec.unwrap_or_default(), reading)
-            },
-            Resource::PeerAuthentication,
-        ),
-        "TCPRoute" => document
-            .with_spec(|words, reading| gateway_tcp::read(words, Layer::Tcp, reading), Resource::TcpRoute),
-        "TLSRoute" => document
-            .with_spec(|words, reading| gateway_tcp::read(words, Layer::Tls, reading), Resource::TcpRoute),
-        "Revocation" => document.with_spec(revocation::read, Resource::Revocation),
-        kind => Err(wrong("kind", format!("{kind} is not acted on"))),
-    }
-}
-
-/// Every field that the decoder of `kind` knows, but for what all kinds have in common.
-///
-/// # Panics
-/// If nothing acts on `kind`.
-pub fn known_fields(kind: &str) -> Vec<KnownField> {
-    let mut fields = match kind {
-        "Namespace" => fields::of::<namespace::Words>(),
-        "Pod" => fields::of::<pod::Words>(),
-        "Service" => fields::of::<Envelope<service::Words>>(),
-        "EndpointSlice" => fields::of::<endpoint_slice::Words>(),
-        "WorkloadEntry" => fields::of::<Envelope<workload_entry::Words>>(),
-        "ServiceEntry" => fields::of::<Envelope<service_entry::Words>>(),
-        "VirtualService" => fields::of::<Envelope<virtual_service::Words>>(),
-        "DestinationRule" => fields::of::<Envelope<destination_rule::Words>>(),
-        "PeerAuthentication" => fields::of::<Envelope<peer_authentication::Words>>(),
-        "Revocation" => fields::of::<Envelope<revocation::Words>>(),
-        "TCPRoute" | "TLSRoute" => fields::of::<Envelope<gateway_tcp::Words>>(),
-        kind => panic!("nothing acts on {kind}"),
-    };
-    fields.retain(|field| !["apiVersion", "kind", "metadata", "status"].contains(&field.path.as_str()));
-    fields
-}
-
-/// The kinds that are acted on.
-pub fn kinds() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(kind, _)| *kind)
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope<W> {
-    #[serde(rename = "apiVersion")]
-    _api_version: Seen,
-    #[serde(rename = "kind")]
-    _kind: Seen,
-    #[serde(rename = "metadata")]
-    _metadata: Seen,
-    spec: Option<W>,
-    #[serde(rename = "status")]
-    _status: Option<Seen>,
-}
-
-/// A document of a kind that is acted on, before it is read.
-struct Source<'a> {
-    node: &'a Node,
-    name: &'a DocumentName,
-    origin: &'a Origin,
-}
-
-impl Source<'_> {
-    fn with_spec<W: DeserializeOwned + fmt::Debug, T>(
-        &self,
-        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
-        wrap: impl Fn(Arc<Document<T>>) -> Resource,
-    ) -> Result<(Resource, Remarks), FieldError> {
-        let with_spec = |words: Envelope<W>, reading: &mut Reading<'_>| match words.spec {
-            Some(spec) => read(spec, reading),
-            None => Err(wrong("spec", "is missing")),
-        };
-        self.whole(with_spec, wrap)
-    }
-
-    fn whole<W: DeserializeOwned, T>(
-        &self,
-        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
-        wrap: impl Fn(Arc<Document<T>>) -> Resource,
-    ) -> Result<(Resource, Remarks), FieldError> {
-        let (metadata, mut unknown) = self.metadata()?;
-        let (words, mut fields) = typed::decode(self.node)?;
-        let mut reading = Reading { metadata: &metadata, unknown: &mut fields, remarks: Vec::new() };
-        let acted_on: &[&str] = match &*self.name.kind {
-            "WorkloadEntry" => &[workload_entry::INBOUND_ANNOTATION, words::OPAQUE_PORTS_ANNOTATION],
-            "Service" => &[words::OPAQUE_PORTS_ANNOTATION],
-            _ => &[],
-        };
-        // Whoever runs pods has many annotations of his own there.
-        let is_runners = matches!(&*self.name.kind, "Namespace" | "Pod");
-        for annotation in metadata.annotations_not_acted_on(acted_on).filter(|_| !is_runners) {
-            reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
-        }
-        let spec = read(words, &mut reading)?;
-        if POLICIES.contains(&&*self.name.kind)
-            && let Some(UnknownField { field, line }) = unknown.iter().chain(reading.unknown.iter()).next()
-        {
-            // Read over, the policy may let in what it was to keep out.
-            let message =
-                "is not a field of this policy, so nobody knows what is meant; correct or remove it";
-            return Err(FieldError { line: Some(*line), ..wrong(field, message) });
-        }
-        let noted = reading.remarks;
-        let mut remarks: Remarks = Vec::new();
-        for (severity, field, message) in noted {
-            let line = self.origin.line_of(&field);
-            remarks.push((severity, FieldError { field, line, message }));
-        }
-        unknown.append(&mut fields);
-        for UnknownField { field, line } in unknown {
-            let message = "not acted on".to_owned();
-            remarks.push((Severity::NotActedOn, FieldError { field, line: Some(line), message }));
-        }
-        remarks.sort_by_key(|(_, error)| error.line);
-        let (name, origin) = (self.name.clone(), self.origin.clone());
-        Ok((wrap(Arc::new(Document { name, metadata, origin, spec, unusable: false })), remarks))
-    }
-
-    fn metadata(&self) -> Result<(Metadata, Vec<UnknownField>), FieldError> {
-        let Some(entry) = self.node.field("metadata") else {
-            return Err(wrong("metadata", "is missing"));
-        };
-        let below = |field: String| {
-            if field.is_empty() { "metadata".to_owned() } else { format!("metadata.{field}") }
-        };
-        let (words, mut unknown) = typed::decode::<MetadataWords>(&entry.node).map_err(|mut error| {
-            error.field = below(error.field);
-            error
-        })?;
-        for field in &mut unknown {
-            field.field = below(std::mem::take(&mut field.field));
-        }
-        Ok((words.read()?, unknown))
+/// Reads the document `node` of the kind that `name` says.
+pub(super) fn read_kind(node: &Node, name: &DocumentName, origin: &Origin) -> Read {
+    match kinds::find(&name.kind) {
+        Some(kind) => (kind.read)(&Unread { kind, node, name, origin }),
+        None => Err(wrong("kind", format!("{} is not acted on", name.kind))),
     }
 }

@@ -9,12 +9,18 @@ use super::{
     connection_pool::{PoolBlock, PoolWords},
     document::{Reading, wrong},
     export_to::{self, ExportTo},
+    kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     typed::{FieldError, Seen},
     words::{GoDuration, port_number},
 };
 
 /// Ejections never last longer than this, or than the base ejection time if that is longer (Envoy's rule).
 const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind =
+    ResourceKind::new("DestinationRule", ISTIO_NETWORKING, "destinationrules", Feedback::Conditions)
+        .read_as_spec::<Words>(|document| document.with_spec(read));
 
 /// What a `DestinationRule` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

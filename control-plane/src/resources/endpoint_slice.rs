@@ -3,15 +3,40 @@
 use std::{net::IpAddr, sync::Arc};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     document::{Reading, wrong},
+    kinds::{DISCOVERY, Feedback, ResourceKind},
+    trim,
     typed::{FieldError, Seen},
     words::port_number,
 };
 
 /// The label that names an `EndpointSlice`'s service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind =
+    ResourceKind::new("EndpointSlice", DISCOVERY, "endpointslices", Feedback::Nowhere)
+        .trimmed(trim)
+        .read_as_whole::<Words>(|document| document.whole(read));
+
+fn trim(object: &mut Value) {
+    trim::deletion(object);
+    if let Some(metadata) = object.get_mut("metadata") {
+        trim::remove(metadata, "annotations");
+        if let Some(Value::Object(labels)) = metadata.get_mut("labels") {
+            labels.retain(|name, _| name == SERVICE_LABEL);
+        }
+    }
+    trim::each(object, "/endpoints", |endpoint| {
+        trim::keep_fields(endpoint, &["addresses", "conditions", "targetRef"]);
+        if let Some(target) = endpoint.get_mut("targetRef") {
+            trim::keep_fields(target, &["kind", "namespace", "name"]);
+        }
+    });
+}
 
 /// What an `EndpointSlice` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
+    kinds::{Feedback, ResourceKind, YOUNG_GATEWAY},
     typed::FieldError,
     virtual_service::server_name,
     words::port_number,
@@ -18,6 +19,18 @@ const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// The largest weight that Gateway API allows.
 const MAX_WEIGHT: u32 = 1_000_000;
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const TCP_ROUTE: ResourceKind =
+    ResourceKind::new("TCPRoute", YOUNG_GATEWAY, "tcproutes", Feedback::Parents).read_as_spec::<Words>(
+        |document| document.with_spec(|words, reading| read(words, Layer::Tcp, reading)),
+    );
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const TLS_ROUTE: ResourceKind =
+    ResourceKind::new("TLSRoute", YOUNG_GATEWAY, "tlsroutes", Feedback::Parents).read_as_spec::<Words>(
+        |document| document.with_spec(|words, reading| read(words, Layer::Tls, reading)),
+    );
 
 /// What a `TCPRoute` or `TLSRoute` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

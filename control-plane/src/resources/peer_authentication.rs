@@ -7,8 +7,15 @@ use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
+    kinds::{Feedback, ISTIO_SECURITY, ResourceKind},
     typed::FieldError,
 };
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind =
+    ResourceKind::new("PeerAuthentication", ISTIO_SECURITY, "peerauthentications", Feedback::Conditions)
+        .policy()
+        .read_as_spec::<Words>(|document| document.with_spec_or_default(read));
 
 /// What a `PeerAuthentication` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,9 +6,12 @@
 use std::net::IpAddr;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     document::{Reading, wrong},
+    kinds::{CORE, Feedback, ResourceKind},
+    trim,
     typed::FieldError,
     words::{SKIP_INBOUND_PORTS_ANNOTATION, annotated_ports, opaque_ports, port_number},
 };
@@ -21,6 +24,25 @@ pub const SIDECAR_CONTAINER: &str = "selvedge-proxy";
 pub const SIDECAR_LABEL: &str = "selvedge.io/sidecar";
 /// The label's value.
 pub const SIDECAR_INJECTED: &str = "injected";
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind = ResourceKind::new("Pod", CORE, "pods", Feedback::Nowhere)
+    .trimmed(trim)
+    .with_any_annotations()
+    .read_as_whole::<Words>(|document| document.whole(read));
+
+fn trim(object: &mut Value) {
+    trim::keep_annotations(object);
+    trim::keep(object, "spec", &["hostNetwork", "serviceAccountName", "containers", "initContainers"]);
+    trim::keep(object, "status", &["phase", "podIP", "podIPs", "conditions"]);
+    for list in ["/spec/containers", "/spec/initContainers"] {
+        trim::each(object, list, |container| trim::keep_fields(container, &["name", "ports"]));
+    }
+    trim::each(object, "/status/conditions", |condition| trim::keep_fields(condition, &["type", "status"]));
+    if let Some(Value::Array(conditions)) = object.pointer_mut("/status/conditions") {
+        conditions.retain(|condition| condition["type"] == "Ready");
+    }
+}
 
 /// What a `Pod` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,15 @@ use selvedge_ops::plain_within;
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{document::Reading, typed::FieldError};
+use super::{
+    document::Reading,
+    kinds::{Feedback, OURS, ResourceKind},
+    typed::FieldError,
+};
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind = ResourceKind::new("Revocation", OURS, "revocations", Feedback::Events)
+    .read_as_spec::<Words>(|document| document.with_spec(read));
 
 /// What a `Revocation` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,12 +4,48 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use selvedge_model::{Host, Protocol, service::OPAQUE_PORTS};
 use serde::{Deserialize, Deserializer, de};
+use serde_json::Value;
 
 use super::{
     document::{Reading, wrong},
+    kinds::{CORE, Feedback, ResourceKind},
+    trim,
     typed::{FieldError, Seen},
-    words::{opaque_ports, port_number},
+    words::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind = ResourceKind::new("Service", CORE, "services", Feedback::Events)
+    .trimmed(trim)
+    .with_annotations(&[OPAQUE_PORTS_ANNOTATION])
+    .read_as_spec::<Words>(|document| document.with_spec(read));
+
+/// What is left out is for kube-proxy, load balancers and DNS, and they do act on it.
+fn trim(object: &mut Value) {
+    trim::status(object);
+    trim::keep_annotations(object);
+    let fields = [
+        "selector",
+        "ports",
+        "clusterIP",
+        "clusterIPs",
+        "type",
+        "externalName",
+        "sessionAffinity",
+        "internalTrafficPolicy",
+        "publishNotReadyAddresses",
+    ];
+    trim::keep(object, "spec", &fields);
+    trim::each(object, "/spec/ports", |port| {
+        trim::keep_fields(port, &["name", "port", "targetPort", "protocol", "appProtocol"]);
+    });
+    let is_external = object.pointer("/spec/type").is_some_and(|kind| kind == "ExternalName");
+    if let Some(spec) = object.get_mut("spec").filter(|_| !is_external) {
+        trim::remove(spec, "type");
+    }
+    trim::drop_if(object, "sessionAffinity", "None");
+    trim::drop_if(object, "internalTrafficPolicy", "Cluster");
+}
 
 /// What a `Service` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

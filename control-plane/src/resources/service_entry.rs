@@ -10,11 +10,17 @@ use super::{
     WorkloadEntrySpec,
     document::{Metadata, Reading, wrong},
     export_to::{self, ExportTo},
+    kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     service::{known_protocol, protocol_of},
     typed::FieldError,
     words::port_number,
     workload_entry,
 };
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind =
+    ResourceKind::new("ServiceEntry", ISTIO_NETWORKING, "serviceentries", Feedback::Conditions)
+        .read_as_spec::<Words>(|document| document.with_spec(read));
 
 /// What a `ServiceEntry` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,10 +16,11 @@ use selvedge_model::MtlsMode;
 use super::{
     DestinationRuleSpec, Document, Metadata, Origin, PeerAuthenticationSpec, Resource, ServiceEntrySpec,
     WorkloadEntrySpec,
-    decode::{GROUPS_OF_POLICIES, KINDS, POLICIES, read_kind},
+    decode::read_kind,
     destination_rule::PolicyBlocks,
     document::MetadataWords,
     export_to::ExportTo,
+    kinds::{self, GROUPS_OF_POLICIES},
     node::{Node, Value},
     service_entry::{EntryEndpoints, Resolution},
     typed,
@@ -28,6 +29,9 @@ use crate::problem::DocumentName;
 
 /// More fields that cannot be read are too many to look for what is left.
 const MOST_TAKEN_OUT: usize = 16;
+
+/// What a policy of unknown kind is taken for: this kind refuses the most.
+const STRICTEST: &str = "PeerAuthentication";
 
 /// The service account of a workload whose own cannot be read. Nobody has it, so nobody passes for that workload.
 const NOBODY: &str = "cannot.be.read";
@@ -62,11 +66,12 @@ pub(super) fn of_document(
 ) -> Option<StandIn> {
     let written = text_in_any_case(node, "kind");
     let of_policies = is_of_policies(text_in_any_case(node, "apiVersion"));
-    let kind = match KINDS.iter().find(|(kind, _)| kind.eq_ignore_ascii_case(written)) {
-        Some((known, _)) => known,
+    let mut known = kinds::acted_on().iter();
+    let kind = match known.find(|known| known.kind.eq_ignore_ascii_case(written)) {
+        Some(known) => known.kind,
         // Only policies are in these groups, so this is one, whatever its kind was to be.
-        None if of_policies => POLICIES[0],
-        None if holds_policy(node) => return Some(strict(unnamed(POLICIES[0]), origin, None)),
+        None if of_policies => STRICTEST,
+        None if holds_policy(node) => return Some(strict(unnamed(STRICTEST), origin, None)),
         None => written,
     };
     let name = match name {
@@ -90,7 +95,7 @@ pub(super) fn is_of_policies(version: &str) -> bool {
 
 /// Whether a document somewhere in `node` seems to be a policy.
 pub(super) fn holds_policy(node: &Node) -> bool {
-    let is_policy = |text: &str| POLICIES.iter().any(|kind| kind.eq_ignore_ascii_case(text));
+    let is_policy = |text: &str| kinds::policies().any(|kind| kind.eq_ignore_ascii_case(text));
     match &node.value {
         Value::Text(text) => is_policy(text) || (is_of_policies(text) && text.contains('/')),
         Value::List(items) => items.iter().any(holds_policy),
@@ -121,12 +126,13 @@ pub(super) fn of_text(
     let origin = Origin { path: Some(Arc::clone(path)), index: 0, line, lines: None };
     let text = text.to_ascii_lowercase();
     let mentions = |word: &str| text.contains(&word.to_ascii_lowercase());
-    if POLICIES.iter().chain(GROUPS_OF_POLICIES).any(|word| mentions(word)) {
+    if kinds::policies().chain(GROUPS_OF_POLICIES.iter().copied()).any(mentions) {
         // Only where the text names one namespace and no other is it surely that.
         let said: BTreeSet<_> = values(&text, "namespace").collect();
         let is_there = |name: &&DocumentName| said.iter().eq([&&*name.namespace]);
-        let known = name.filter(|name| POLICIES.contains(&&*name.kind)).filter(is_there);
-        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(POLICIES[0])), &origin, None));
+        let known =
+            name.filter(|name| kinds::policies().any(|policy| policy == &*name.kind)).filter(is_there);
+        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(STRICTEST)), &origin, None));
     }
     let seems = match name {
         Some(name) => &*name.kind == "DestinationRule",
@@ -162,7 +168,7 @@ fn values<'t>(text: &'t str, key: &str) -> impl Iterator<Item = &'t str> {
 
 /// Whether `resource` says who may do what.
 pub fn is_policy(resource: &Resource) -> bool {
-    POLICIES.contains(&&*resource.name().kind)
+    kinds::policies().any(|policy| policy == &*resource.name().kind)
 }
 
 /// The stand-in of a policy that is understood and not in use, because `first` has its name and says something else.
@@ -176,7 +182,7 @@ pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<S
 /// The stand-in of a file or directory that cannot be read, which may hold any policy.
 pub fn of_path(path: &Path) -> StandIn {
     let origin = Origin { path: Some(Arc::from(path)), index: 0, line: 1, lines: None };
-    strict(unnamed(POLICIES[0]), &origin, None)
+    strict(unnamed(STRICTEST), &origin, None)
 }
 
 fn unnamed(kind: &str) -> DocumentName {

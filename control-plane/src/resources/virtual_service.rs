@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     export_to::{self, ExportTo},
+    kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     typed::{FieldError, Seen},
     words::{GoDuration, StringMatchWords, header_field, port_number},
 };
@@ -24,6 +25,11 @@ pub use tcp::{PortMatch, TcpRoute};
 
 /// The gateway that means "every sidecar".
 const MESH: &str = "mesh";
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind =
+    ResourceKind::new("VirtualService", ISTIO_NETWORKING, "virtualservices", Feedback::Conditions)
+        .read_as_spec::<Words>(|document| document.with_spec(read));
 
 /// What a `VirtualService` says.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::{
     document::{Metadata, Reading, wrong},
+    kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     typed::FieldError,
-    words::{opaque_ports, port_number},
+    words::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
 
 /// The label that says that a workload has a sidecar.
@@ -21,6 +22,14 @@ const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
 const TLS_MODES: [&str; 3] = ["istio", "disabled", ""];
 /// The annotation that says where a workload's inbound listener is.
 pub(super) const INBOUND_ANNOTATION: &str = "config.selvedge.io/inbound";
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind =
+    ResourceKind::new("WorkloadEntry", ISTIO_NETWORKING, "workloadentries", Feedback::Conditions)
+        .with_annotations(&[INBOUND_ANNOTATION, OPAQUE_PORTS_ANNOTATION])
+        .read_as_spec::<Words>(|document| {
+            document.with_spec(|words, reading| read(words, "spec", reading.metadata, reading))
+        });
 
 /// What a `WorkloadEntry` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     problem::{DocumentName, Problem},
-    resources::{Resource, Resources, StandIn},
+    resources::{Resource, Resources, StandIn, kinds::Feedback},
 };
 
 /// All that a source has, at one moment.
@@ -28,8 +28,8 @@ pub struct Loaded {
 pub struct Object {
     /// Which.
     pub name: DocumentName,
-    /// Where words about it belong.
-    pub role: kubernetes::Role,
+    /// Where whoever wrote it is told what became of it.
+    pub feedback: Feedback,
     /// Such as `networking.istio.io/v1`.
     pub api_version: Arc<str>,
     /// What tells it from an earlier object of the same name.

@@ -114,3 +114,25 @@ impl super::ApiServer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use selvedge_control_plane::resources::kinds::followed;
+
+    use super::*;
+
+    #[test]
+    fn what_is_served_in_tests_is_what_the_control_plane_follows() {
+        for served in [CORE, GATEWAY, ISTIO].concat() {
+            let known = followed().find(|known| (known.group(), known.kind) == (served.group, served.kind));
+            let known = known.unwrap_or_else(|| panic!("nobody follows {}", served.kind));
+
+            assert_eq!(known.plural, served.plural);
+            assert_eq!(known.namespaced, served.kind != "GatewayClass", "{}", served.kind);
+            for version in served.versions {
+                let version = format!("{}/{version}", served.group);
+                assert!(known.api_versions.contains(&version.as_str()), "{} {version}", served.kind);
+            }
+        }
+    }
+}

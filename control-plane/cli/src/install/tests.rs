@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use clap::Parser;
 use proptest::prelude::*;
-use selvedge_control_plane::sources::kubernetes::{Role, kinds::KINDS};
+use selvedge_control_plane::resources::kinds::{Feedback, acted_on, followed};
 use selvedge_tests::manifests::{documents, read_strictly};
 use serde_json::Value;
 
@@ -151,17 +151,6 @@ fn the_control_plane_understands_the_arguments_that_it_is_given() {
     }
 }
 
-/// A kind's name in paths.
-fn plural(kind: &str) -> String {
-    let kind = kind.to_lowercase();
-    match kind.strip_suffix('y') {
-        // Not Gateway.
-        Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
-        _ if kind.ends_with('s') => format!("{kind}es"),
-        _ => format!("{kind}s"),
-    }
-}
-
 /// `group/resource verb`, of every rule of a role.
 fn rights(role: &Value) -> BTreeSet<String> {
     let texts = |list: &Value| -> Vec<String> {
@@ -191,16 +180,68 @@ fn the_role_reads_the_kinds_that_are_followed_and_writes_the_status_of_those_tha
         ]
         .map(str::to_owned),
     );
-    for kind in KINDS {
-        let group = kind.api_versions[0].rsplit_once('/').map_or("", |(group, _)| group);
-        let resource = format!("{group}/{}", plural(kind.kind));
+    for kind in followed() {
+        let resource = format!("{}/{}", kind.group(), kind.plural);
         wanted.extend([format!("{resource} list"), format!("{resource} watch")]);
-        if matches!(kind.role, Role::Route | Role::Istio) {
+        if matches!(kind.feedback, Feedback::Parents | Feedback::Conditions) {
             wanted.extend([format!("{resource} get"), format!("{resource}/status patch")]);
         }
     }
 
     assert_eq!(rights(object(&documents(&install(&[])), "ClusterRole")), wanted);
+}
+
+/// Those of Kubernetes itself are made by its own rules, and every pod would wait for the answer.
+#[test]
+fn the_webhook_checks_every_kind_that_is_acted_on_and_is_not_of_kubernetes_itself() {
+    let objects = documents(&install(&[]));
+    let webhook = object(&objects, "ValidatingWebhookConfiguration");
+    let groups: BTreeSet<&str> = webhook["webhooks"][0]["rules"][0]["apiGroups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group.as_str().unwrap())
+        .collect();
+
+    let of_kubernetes = ["", "discovery.k8s.io"];
+    let wanted: BTreeSet<&str> =
+        acted_on().iter().map(|kind| kind.group()).filter(|group| !of_kubernetes.contains(group)).collect();
+    assert_eq!(groups, wanted);
+}
+
+#[test]
+fn each_kind_of_our_own_comes_with_its_definition() {
+    let objects = documents(&install(&[]));
+    let defined: BTreeSet<String> = objects
+        .iter()
+        .filter(|object| object["kind"] == "CustomResourceDefinition")
+        .flat_map(|object| {
+            let spec = &object["spec"];
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let rest = format!(
+                "{} {} {}",
+                text(&spec["names"]["kind"]),
+                text(&spec["names"]["plural"]),
+                text(&spec["scope"])
+            );
+            let versions = spec["versions"].as_array().unwrap().iter();
+            let versions: Vec<String> = versions
+                .map(|version| format!("{}/{} {rest}", text(&spec["group"]), text(&version["name"])))
+                .collect();
+            versions
+        })
+        .collect();
+
+    let ours = followed().filter(|kind| kind.group().ends_with("selvedge.io"));
+    let wanted: BTreeSet<String> = ours
+        .flat_map(|kind| {
+            let scope = if kind.namespaced { "Namespaced" } else { "Cluster" };
+            kind.api_versions
+                .iter()
+                .map(move |version| format!("{version} {} {} {scope}", kind.kind, kind.plural))
+        })
+        .collect();
+    assert_eq!(defined, wanted);
 }
 
 const CHOICES: [&str; 22] = [

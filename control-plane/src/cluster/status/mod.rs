@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use self::words::Verdict;
 use crate::{
     problem::{Problem, Severity},
-    sources::{Object, kubernetes::Role},
+    resources::kinds::Feedback,
+    sources::Object,
     status::Verdicts,
 };
 
@@ -131,7 +132,7 @@ impl Writer {
         verdict: &Verdict,
         problems: &[&Problem],
     ) -> Result<(), Error> {
-        if !matches!(object.role, Role::Route | Role::Istio) {
+        if !matches!(object.feedback, Feedback::Parents | Feedback::Conditions) {
             return Ok(());
         }
         let Some(kind) = self.kind(object).await?.filter(|kind| kind.has_status) else { return Ok(()) };
@@ -145,8 +146,8 @@ impl Writer {
             return Ok(());
         }
         let now = Utc(SystemTime::now()).to_string();
-        let status = match object.role {
-            Role::Route => words::parents(object, verdict, problems, &found["status"], &now),
+        let status = match object.feedback {
+            Feedback::Parents => words::parents(object, verdict, problems, &found["status"], &now),
             _ => words::conditions(object, verdict, &found["status"], &now),
         };
         let Some(status) = status else { return Ok(()) };

@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use selvedge_kubernetes::Error;
 use serde_json::Value;
 
-use super::{Role, kinds::Wanted};
 use crate::{
     problem::{DocumentName, Problem, Severity},
-    resources::{Decoded, Outcome, Resource, decode_value},
+    resources::{
+        Decoded, Outcome, Resource, decode_value,
+        kinds::{Feedback, ResourceKind, followed},
+    },
     sources::{Loaded, Object, consequence},
 };
 
@@ -45,7 +47,7 @@ struct Entry {
 /// One kind.
 #[derive(Debug)]
 struct OfKind {
-    wanted: &'static Wanted,
+    wanted: &'static ResourceKind,
     /// Whether it has been listed, or is known to be missing.
     settled: bool,
     served: bool,
@@ -69,7 +71,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(kinds: &'static [Wanted], default_namespace: &str) -> Self {
+    pub(super) fn new(default_namespace: &str) -> Self {
         let of_kind = |wanted| OfKind {
             wanted,
             settled: false,
@@ -80,7 +82,7 @@ impl Held {
         };
         Self {
             default_namespace: default_namespace.to_owned(),
-            kinds: kinds.iter().map(of_kind).collect(),
+            kinds: followed().map(of_kind).collect(),
             unreachable: None,
             started: false,
             changed: false,
@@ -247,8 +249,8 @@ impl OfKind {
 
     /// What writing about `object` takes; `None` for kinds of which nobody writes.
     fn standing(&self, object: &Value) -> Option<Object> {
-        let role = self.wanted.role;
-        if role == Role::Running {
+        let feedback = self.wanted.feedback;
+        if feedback == Feedback::Nowhere {
             return None;
         }
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -258,12 +260,12 @@ impl OfKind {
                 namespace: text("/metadata/namespace").into(),
                 name: text("/metadata/name").into(),
             },
-            role,
+            feedback,
             api_version: text("/apiVersion").into(),
             uid: text("/metadata/uid").into(),
             generation: object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
-            parents: match role {
-                Role::Route => object.pointer("/spec/parentRefs").cloned().map(Arc::new),
+            parents: match feedback {
+                Feedback::Parents => object.pointer("/spec/parentRefs").cloned().map(Arc::new),
                 _ => None,
             },
         })

@@ -5,9 +5,7 @@
 //! last good state stays in use, however long the API server is away.
 
 mod held;
-pub mod kinds;
 mod served;
-mod trim;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,31 +18,16 @@ use tokio::{
 
 use self::{
     held::{Held, Step},
-    kinds::{KINDS, Wanted},
     served::{Served, look},
 };
 use super::Loaded;
+use crate::resources::kinds::{self, ResourceKind};
 
 /// Steps that wait to be taken: enough to keep a listing going, and no more memory than that.
 const WAITING: usize = 1024;
 
 /// The API server has refused something: it will not change its mind at once.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(3);
-
-/// What an object is to us besides what it says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Made by controllers by the thousand: nobody is told about a single one.
-    Running,
-    /// Written by people, without a place for our words in its status: those become Events.
-    Core,
-    /// A route whose status has a place for every controller.
-    Route,
-    /// An Istio kind: its status has conditions.
-    Istio,
-    /// Another kind that nothing acts on; Events tell so.
-    Other,
-}
 
 /// A cluster that is being followed.
 #[derive(Debug)]
@@ -62,15 +45,15 @@ impl Kubernetes {
     /// Sends all there is once everything has been listed, and again whenever anything changed, until
     /// nobody listens.
     pub async fn watch(self, sender: watch::Sender<Arc<Loaded>>) {
-        let (served, kinds) = watch::channel(Served::default());
+        let (served, looked) = watch::channel(Served::default());
         let (steps, mut taken) = mpsc::channel(WAITING);
         let mut tasks = JoinSet::new();
         tasks.spawn(look(self.client.clone(), served, steps.clone()));
-        for (index, wanted) in KINDS.iter().enumerate() {
-            tasks.spawn(follow(self.client.clone(), index, wanted, kinds.clone(), steps.clone()));
+        for (index, wanted) in kinds::followed().enumerate() {
+            tasks.spawn(follow(self.client.clone(), index, wanted, looked.clone(), steps.clone()));
         }
         drop(steps);
-        let mut held = Held::new(KINDS, &self.default_namespace);
+        let mut held = Held::new(&self.default_namespace);
         loop {
             let step = tokio::select! {
                 step = taken.recv() => step,
@@ -97,7 +80,7 @@ impl Kubernetes {
 async fn follow(
     client: Client,
     index: usize,
-    wanted: &'static Wanted,
+    wanted: &'static ResourceKind,
     mut served: watch::Receiver<Served>,
     steps: mpsc::Sender<(usize, Step)>,
 ) {
@@ -133,7 +116,7 @@ async fn follow(
                 Event::Failed(_) => true,
                 _ => false,
             };
-            if steps.send((index, trimmed(event, wanted.kind))).await.is_err() {
+            if steps.send((index, trimmed(event, wanted))).await.is_err() {
                 return std::future::pending().await;
             }
             // A refusal is over once a whole listing has succeeded.
@@ -145,9 +128,9 @@ async fn follow(
     }
 }
 
-fn trimmed(event: Event, kind: &str) -> Step {
+fn trimmed(event: Event, kind: &ResourceKind) -> Step {
     let trimmed = |mut object| {
-        trim::trim(kind, &mut object);
+        kind.trim(&mut object);
         object
     };
     match event {

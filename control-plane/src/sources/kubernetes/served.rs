@@ -8,10 +8,8 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{
-    held::{EVERY_KIND, Step},
-    kinds::{KINDS, Wanted},
-};
+use super::held::{EVERY_KIND, Step};
+use crate::resources::kinds::{ResourceKind, followed};
 
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -29,7 +27,7 @@ impl Served {
     }
 
     /// `wanted` in the best version that is served.
-    pub(super) fn find(&self, wanted: &Wanted) -> Option<Kind> {
+    pub(super) fn find(&self, wanted: &ResourceKind) -> Option<Kind> {
         let served = self.0.as_ref()?;
         let find = |version: &&str| {
             served.iter().find(|kind| kind.kind == wanted.kind && kind.api_version() == **version)
@@ -71,7 +69,7 @@ async fn kinds(client: &Client, first: bool) -> Result<Vec<Kind>, Error> {
     if first {
         wait_until_ready(client).await?;
     }
-    let mut versions: Vec<&str> = KINDS.iter().flat_map(|wanted| wanted.api_versions).copied().collect();
+    let mut versions: Vec<&str> = followed().flat_map(|wanted| wanted.api_versions).copied().collect();
     versions.sort_unstable();
     versions.dedup();
     let groups = client.api_versions().await?;
@@ -81,7 +79,7 @@ async fn kinds(client: &Client, first: bool) -> Result<Vec<Kind>, Error> {
             kinds.extend(client.kinds(version).await?);
         }
     }
-    kinds.retain(|kind| KINDS.iter().any(|wanted| wanted.kind == kind.kind));
+    kinds.retain(|kind| followed().any(|wanted| wanted.kind == kind.kind));
     Ok(kinds)
 }
 
@@ -154,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_best_served_version_is_followed() {
-        let wanted = KINDS.iter().find(|wanted| wanted.kind == "VirtualService").unwrap();
+        let wanted = followed().find(|wanted| wanted.kind == "VirtualService").unwrap();
         let served = |versions: &[&str]| {
             Served(Some(versions.iter().map(|version| kind(version)).collect())).find(wanted)
         };

@@ -3,20 +3,17 @@
 use selvedge_model::MtlsMode;
 use serde_json::{Value, json};
 
-use super::{
-    held::{EVERY_KIND, Held, Step},
-    kinds::KINDS,
-};
-use crate::{problem::Severity, sources::Loaded};
+use super::held::{EVERY_KIND, Held, Step};
+use crate::{problem::Severity, resources::kinds::followed, sources::Loaded};
 
 fn index(kind: &str) -> usize {
-    KINDS.iter().position(|wanted| wanted.kind == kind).unwrap()
+    followed().position(|wanted| wanted.kind == kind).unwrap()
 }
 
 /// Everything is listed, and there is nothing.
 fn empty() -> Held {
-    let mut held = Held::new(KINDS, "default");
-    for index in 0..KINDS.len() {
+    let mut held = Held::new("default");
+    for index in 0..followed().count() {
         held.take((index, Step::Missing));
     }
     held.changed().expect("the first state counts, even if it is empty");
@@ -52,8 +49,8 @@ fn unreachable() -> selvedge_kubernetes::Error {
 
 #[test]
 fn nothing_counts_before_every_kind_is_listed_or_known_to_be_missing() {
-    let mut held = Held::new(KINDS, "default");
-    for index in 1..KINDS.len() {
+    let mut held = Held::new("default");
+    for index in 1..followed().count() {
         held.take((index, Step::Missing));
     }
     held.take((0, Step::Listing));
@@ -192,8 +189,8 @@ fn an_api_server_that_is_away_is_one_problem_and_nothing_is_lost() {
 
 #[test]
 fn a_kind_that_may_not_be_listed_is_named_and_keeps_the_rest_waiting() {
-    let mut held = Held::new(KINDS, "default");
-    for index in 1..KINDS.len() {
+    let mut held = Held::new("default");
+    for index in 1..followed().count() {
         held.take((index, Step::Missing));
     }
 

@@ -4,15 +4,15 @@ use std::{
 };
 
 use super::*;
-use crate::{problem::DocumentName, sources::kubernetes::Role};
+use crate::{problem::DocumentName, resources::kinds::Feedback};
 
 const NOW: &str = "2026-01-02T00:00:00Z";
 const BEFORE: &str = "2026-01-01T00:00:00Z";
 
-fn object(role: Role, parents: Value) -> Object {
+fn object(feedback: Feedback, parents: Value) -> Object {
     Object {
         name: DocumentName { kind: "TCPRoute".into(), namespace: "shop".into(), name: "a".into() },
-        role,
+        feedback,
         api_version: "gateway.networking.k8s.io/v1alpha2".into(),
         uid: "u-1".into(),
         generation: 7,
@@ -34,7 +34,7 @@ fn problem(severity: Severity, field: &str, message: &str) -> Problem {
 
 fn parents_of(parents: &Value, problems: &[Problem], existing: &Value) -> Option<Value> {
     let problems: Vec<&Problem> = problems.iter().collect();
-    let object = object(Role::Route, parents.clone());
+    let object = object(Feedback::Parents, parents.clone());
     super::parents(&object, &Verdict::of(&problems), &problems, existing, NOW)
 }
 
@@ -129,7 +129,7 @@ fn a_route_of_a_gateway_or_of_a_kind_that_nothing_acts_on_is_not_ours() {
 fn an_istio_kind_has_our_condition_beside_others() {
     let reconciled = json!({"type": "Reconciled", "status": "True"});
     let existing = json!({"conditions": [reconciled], "observedGeneration": "6"});
-    let object = object(Role::Istio, Value::Null);
+    let object = object(Feedback::Conditions, Value::Null);
     let broken = [problem(Severity::Error, "spec.http[0].route[0].destination.host", "nothing has it")];
     let problems: Vec<&Problem> = broken.iter().collect();
 
@@ -160,7 +160,7 @@ fn warnings_leave_a_document_accepted_in_part() {
 
 #[test]
 fn an_event_names_its_object_and_has_one_name_everywhere() {
-    let object = object(Role::Core, Value::Null);
+    let object = object(Feedback::Events, Value::Null);
     let problem = problem(Severity::Warning, "spec.ports", "is doubtful");
     let name = event_name(&object, &problem);
     let at = UNIX_EPOCH + Duration::from_micros(1_500_000);

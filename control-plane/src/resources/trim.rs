@@ -3,90 +3,34 @@
 //! Two reasons. A cluster has thousands of pods, each with kilobytes that a mesh never reads. And what is
 //! not kept cannot change: a pod whose probes were counted anew is the same pod as before.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Annotations of whose domains something is asked of a mesh.
 const OUR_DOMAINS: [&str; 3] = ["selvedge.io", "istio.io", "gateway.networking.k8s.io"];
 
-/// Drops of `object`, which is a `kind`, what no mesh reads.
-pub(super) fn trim(kind: &str, object: &mut Value) {
-    trim_metadata(object);
-    if kind != "Pod"
-        && let Some(metadata) = object.get_mut("metadata")
-    {
-        // Written by the API server; a mesh has no use for it but with pods, and nobody is to be told so.
-        remove(metadata, "deletionTimestamp");
-    }
-    match kind {
-        "Pod" => {
-            keep_annotations(object);
-            keep(object, "spec", &["hostNetwork", "serviceAccountName", "containers", "initContainers"]);
-            keep(object, "status", &["phase", "podIP", "podIPs", "conditions"]);
-            for list in ["/spec/containers", "/spec/initContainers"] {
-                each(object, list, |container| keep_fields(container, &["name", "ports"]));
-            }
-            each(object, "/status/conditions", |condition| keep_fields(condition, &["type", "status"]));
-            if let Some(Value::Array(conditions)) = object.pointer_mut("/status/conditions") {
-                conditions.retain(|condition| condition["type"] == "Ready");
-            }
-        }
-        "Namespace" => {
-            keep_annotations(object);
-            keep(object, "spec", &[]);
-            keep(object, "status", &["phase"]);
-        }
-        "Service" => {
-            keep_annotations(object);
-            // What is left out is for kube-proxy, load balancers and DNS, and they do act on it.
-            let fields = [
-                "selector",
-                "ports",
-                "clusterIP",
-                "clusterIPs",
-                "type",
-                "externalName",
-                "sessionAffinity",
-                "internalTrafficPolicy",
-                "publishNotReadyAddresses",
-            ];
-            keep(object, "spec", &fields);
-            each(object, "/spec/ports", |port| {
-                keep_fields(port, &["name", "port", "targetPort", "protocol", "appProtocol"]);
-            });
-            let is_external = object.pointer("/spec/type").is_some_and(|kind| kind == "ExternalName");
-            if let Some(spec) = object.get_mut("spec").filter(|_| !is_external) {
-                remove(spec, "type");
-            }
-            drop_if(object, "sessionAffinity", "None");
-            drop_if(object, "internalTrafficPolicy", "Cluster");
-            remove(object, "status");
-        }
-        "EndpointSlice" => {
-            if let Some(metadata) = object.get_mut("metadata") {
-                remove(metadata, "annotations");
-                if let Some(Value::Object(labels)) = metadata.get_mut("labels") {
-                    labels.retain(|name, _| name == "kubernetes.io/service-name");
-                }
-            }
-            each(object, "/endpoints", |endpoint| {
-                keep_fields(endpoint, &["addresses", "conditions", "targetRef"]);
-                if let Some(target) = endpoint.get_mut("targetRef") {
-                    keep_fields(target, &["kind", "namespace", "name"]);
-                }
-            });
-        }
-        _ => remove(object, "status"),
-    }
-}
-
-fn trim_metadata(object: &mut Value) {
+/// What nobody reads of any kind's metadata goes.
+pub(super) fn metadata(object: &mut Value) {
     let Some(metadata) = object.get_mut("metadata") else { return };
     for field in ["managedFields", "selfLink", "finalizers", "generateName", "deletionGracePeriodSeconds"] {
         remove(metadata, field);
     }
 }
 
-fn keep_annotations(object: &mut Value) {
+/// Of most kinds, the status goes, and whether they are being deleted.
+pub(super) fn status(object: &mut Value) {
+    deletion(object);
+    remove(object, "status");
+}
+
+/// Whether it is being deleted: written by the API server, of use to a mesh with pods only, and nobody is to be told so.
+pub(super) fn deletion(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata") {
+        remove(metadata, "deletionTimestamp");
+    }
+}
+
+/// Annotations go that ask nothing of a mesh.
+pub(super) fn keep_annotations(object: &mut Value) {
     let Some(Value::Object(annotations)) = object.pointer_mut("/metadata/annotations") else { return };
     annotations.retain(|name, _| {
         let domain = name.split_once('/').map_or("", |(domain, _)| domain);
@@ -96,26 +40,29 @@ fn keep_annotations(object: &mut Value) {
     });
 }
 
-fn keep(object: &mut Value, part: &str, fields: &[&str]) {
+/// Of the field `part` all goes but `fields`.
+pub(super) fn keep(object: &mut Value, part: &str, fields: &[&str]) {
     if let Some(part) = object.get_mut(part) {
         keep_fields(part, fields);
     }
 }
 
-fn keep_fields(value: &mut Value, fields: &[&str]) {
+/// All goes but `fields`.
+pub(super) fn keep_fields(value: &mut Value, fields: &[&str]) {
     if let Value::Object(all) = value {
         all.retain(|name, _| fields.contains(&name.as_str()));
     }
 }
 
-fn each(object: &mut Value, list: &str, change: impl Fn(&mut Value)) {
+/// Changes each item of the list at the JSON pointer `list`.
+pub(super) fn each(object: &mut Value, list: &str, change: impl Fn(&mut Value)) {
     if let Some(Value::Array(items)) = object.pointer_mut(list) {
         items.iter_mut().for_each(change);
     }
 }
 
 /// Drops a field of `spec` that says what is so anyway.
-fn drop_if(object: &mut Value, field: &str, default: &str) {
+pub(super) fn drop_if(object: &mut Value, field: &str, default: &str) {
     if let Some(spec) = object.get_mut("spec")
         && spec[field] == default
     {
@@ -123,9 +70,10 @@ fn drop_if(object: &mut Value, field: &str, default: &str) {
     }
 }
 
-fn remove(value: &mut Value, field: &str) {
+/// The field `field` goes.
+pub(super) fn remove(value: &mut Value, field: &str) {
     if let Some(fields) = value.as_object_mut() {
-        Map::remove(fields, field);
+        fields.remove(field);
     }
 }
 
@@ -134,10 +82,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::resources::kinds;
 
     fn trimmed(mut object: Value) -> Value {
-        let kind = object["kind"].as_str().unwrap().to_owned();
-        trim(&kind, &mut object);
+        kinds::find(object["kind"].as_str().unwrap()).unwrap().trim(&mut object);
         object
     }
 
@@ -206,7 +154,7 @@ mod tests {
 
     #[test]
     fn whatever_an_object_looks_like_trimming_it_harms_nothing() {
-        for kind in ["Pod", "Namespace", "Service", "EndpointSlice", "VirtualService"] {
+        for kind in kinds::followed() {
             for mut odd in [
                 json!(null),
                 json!([]),
@@ -214,7 +162,7 @@ mod tests {
                 json!({"metadata": 1, "spec": [], "status": "x"}),
                 json!({"spec": {"containers": {}, "ports": 3}, "endpoints": "none", "metadata": {"labels": []}}),
             ] {
-                trim(kind, &mut odd);
+                kind.trim(&mut odd);
             }
         }
     }

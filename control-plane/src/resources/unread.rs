@@ -1,0 +1,136 @@
+//! One document of a kind that is acted on, on its way from a tree of words to what it means.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    Resource,
+    document::{Document, Metadata, MetadataWords, Origin, Reading, wrong},
+    kinds::ResourceKind,
+    node::Node,
+    typed::{self, FieldError, Seen, UnknownField},
+};
+use crate::problem::{DocumentName, Severity};
+
+/// What is to be said of single fields of a document that is understood.
+pub(super) type Remarks = Vec<(Severity, FieldError)>;
+
+/// What reading a document gives: the document, and what is to be said of its fields.
+pub(super) type Read = Result<(Resource, Remarks), FieldError>;
+
+/// A document before it is read.
+pub(super) struct Unread<'a> {
+    pub(super) kind: &'static ResourceKind,
+    pub(super) node: &'a Node,
+    pub(super) name: &'a DocumentName,
+    pub(super) origin: &'a Origin,
+}
+
+/// The words of a kind that has a `spec`, which are `W`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Envelope<W> {
+    #[serde(rename = "apiVersion")]
+    _api_version: Seen,
+    #[serde(rename = "kind")]
+    _kind: Seen,
+    #[serde(rename = "metadata")]
+    _metadata: Seen,
+    spec: Option<W>,
+    #[serde(rename = "status")]
+    _status: Option<Seen>,
+}
+
+impl Unread<'_> {
+    /// Reads a document that must have a `spec`.
+    pub(super) fn with_spec<W: DeserializeOwned + fmt::Debug, T>(
+        &self,
+        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
+    ) -> Read
+    where
+        Arc<Document<T>>: Into<Resource>,
+    {
+        self.whole(|words: Envelope<W>, reading: &mut Reading<'_>| match words.spec {
+            Some(spec) => read(spec, reading),
+            None => Err(wrong("spec", "is missing")),
+        })
+    }
+
+    /// Reads a document whose `spec` may be missing: then all of it is as if unset.
+    pub(super) fn with_spec_or_default<W: DeserializeOwned + Default, T>(
+        &self,
+        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
+    ) -> Read
+    where
+        Arc<Document<T>>: Into<Resource>,
+    {
+        self.whole(|words: Envelope<W>, reading: &mut Reading<'_>| {
+            read(words.spec.unwrap_or_default(), reading)
+        })
+    }
+
+    /// Reads a document of which more than the `spec` counts.
+    pub(super) fn whole<W: DeserializeOwned, T>(
+        &self,
+        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
+    ) -> Read
+    where
+        Arc<Document<T>>: Into<Resource>,
+    {
+        let (metadata, mut unknown) = self.metadata()?;
+        let (words, mut fields) = typed::decode(self.node)?;
+        let mut reading = Reading { metadata: &metadata, unknown: &mut fields, remarks: Vec::new() };
+        if let Some(acted_on) = self.kind.annotations {
+            for annotation in metadata.annotations_not_acted_on(acted_on) {
+                reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
+            }
+        }
+        let spec = read(words, &mut reading)?;
+        if self.kind.is_policy
+            && let Some(UnknownField { field, line }) = unknown.iter().chain(reading.unknown.iter()).next()
+        {
+            // Read over, the policy may let in what it was to keep out.
+            let message =
+                "is not a field of this policy, so nobody knows what is meant; correct or remove it";
+            return Err(FieldError { line: Some(*line), ..wrong(field, message) });
+        }
+        let noted = reading.remarks;
+        unknown.append(&mut fields);
+        let remarks = self.remarks(noted, unknown);
+        let (name, origin) = (self.name.clone(), self.origin.clone());
+        Ok((Arc::new(Document { name, metadata, origin, spec, unusable: false }).into(), remarks))
+    }
+
+    /// What reading has noted and which fields nobody knows, in the order of lines.
+    fn remarks(&self, noted: Vec<(Severity, String, String)>, unknown: Vec<UnknownField>) -> Remarks {
+        let noted = noted.into_iter().map(|(severity, field, message)| {
+            let line = self.origin.line_of(&field);
+            (severity, FieldError { field, line, message })
+        });
+        let unknown = unknown.into_iter().map(|UnknownField { field, line }| {
+            let message = "not acted on".to_owned();
+            (Severity::NotActedOn, FieldError { field, line: Some(line), message })
+        });
+        let mut remarks: Remarks = noted.chain(unknown).collect();
+        remarks.sort_by_key(|(_, error)| error.line);
+        remarks
+    }
+
+    fn metadata(&self) -> Result<(Metadata, Vec<UnknownField>), FieldError> {
+        let Some(entry) = self.node.field("metadata") else {
+            return Err(wrong("metadata", "is missing"));
+        };
+        let below = |field: String| {
+            if field.is_empty() { "metadata".to_owned() } else { format!("metadata.{field}") }
+        };
+        let (words, mut unknown) = typed::decode::<MetadataWords>(&entry.node).map_err(|mut error| {
+            error.field = below(error.field);
+            error
+        })?;
+        for field in &mut unknown {
+            field.field = below(std::mem::take(&mut field.field));
+        }
+        Ok((words.read()?, unknown))
+    }
+}
