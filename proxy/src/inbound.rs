@@ -20,7 +20,7 @@ use tower::ServiceBuilder;
 use crate::{
     accept::Client,
     arrival::{Arrival, Direction},
-    authorize::{Part, authorize, refusal, revoked},
+    authorize::{Part, authorize, opaque_refusal, revoked},
     budget::{Action, Counted},
     connect::tls::MAX_AGE,
     detect::{
@@ -28,6 +28,7 @@ use crate::{
         hello::{Hello, hello},
     },
     error::{Failure, Reason},
+    facts,
     forward::forward,
     identify::{HandshakeError, Identified, identify},
     io::{Prefixed, ReadAhead, reset},
@@ -76,7 +77,7 @@ pub async fn connection(
     let spoken = meant.as_ref().map_or(Spoken::Unspecified, |meant| spoken(&worker, &own, meant));
     let may_be_opaque = matches!(spoken, Spoken::Unspecified | Spoken::Tcp);
     let silence = match &meant {
-        Ok(meant) if may_be_opaque && refusal(&worker, meant.port, None).is_none() => {
+        Ok(meant) if may_be_opaque && may_be_silent(&worker, arrival, meant) => {
             Some(worker.settings.detect_timeout)
         }
         _ => None,
@@ -134,6 +135,12 @@ pub async fn connection(
     plain(worker, path, Prefixed::new(read.freeze(), tcp), conn, protocol).await;
 }
 
+/// Whether policy lets a plain client in that says nothing.
+fn may_be_silent(worker: &Worker, arrival: Arrival, meant: &Meant) -> bool {
+    let connection = facts::incoming(arrival.peer, None, arrival.original, meant.port);
+    opaque_refusal(worker, &connection).is_none()
+}
+
 /// What is declared to be spoken where a connection goes.
 fn spoken(worker: &Worker, own: &Workload, meant: &Meant) -> Spoken {
     let declared = own.protocols.get(&meant.port).copied().unwrap_or_default();
@@ -156,6 +163,7 @@ fn plain_incoming<C>(worker: &Rc<Worker>, client: C, arrival: &Arrival, meant: &
     Incoming {
         client,
         peer: arrival.peer,
+        original: arrival.original,
         identity: None,
         port: meant.port,
         counted: meant.counted(),
@@ -281,7 +289,8 @@ async fn mesh(
         wire::Carrier::Tcp => {
             let identity = Some(identity);
             let app = meant.as_ref().map_or(worker.settings.own.inbound, |meant| meant.address);
-            let incoming = Incoming { client: stream, peer, identity, port, counted, app, until };
+            let original = arrival.original;
+            let incoming = Incoming { client: stream, peer, original, identity, port, counted, app, until };
             return match meant {
                 Ok(_) => way_in::mesh(worker, incoming).await,
                 Err(failure) => way_in::refuse(worker, incoming, failure).await,

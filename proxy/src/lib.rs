@@ -18,6 +18,7 @@ pub mod control;
 pub mod detect;
 pub mod discovery;
 pub mod error;
+pub mod facts;
 pub mod fields;
 pub mod forward;
 pub mod identify;

@@ -170,7 +170,7 @@ impl Until {
             match &conn.app {
                 Some(_) => {
                     let in_progress = || watch.in_progress() > 0;
-                    forbidden_meanwhile(&self.worker, conn.port, conn.identity.as_ref(), in_progress).await
+                    forbidden_meanwhile(&self.worker, conn, in_progress).await
                 }
                 // Nobody asks whether our own app may go out.
                 None => pending().await,

@@ -65,6 +65,8 @@ pub struct Conn {
     pub series: Option<Arc<Series>>,
     /// What the app is told about the peer, ready to be inserted (inbound only).
     pub xfcc: Option<http::HeaderValue>,
+    /// The generation of the table whose policy lets it in, whatever its requests (inbound only).
+    pub let_in: std::cell::Cell<Option<u64>>,
     /// What the last look-up found (outbound only).
     pub last: std::cell::RefCell<Option<Found>>,
     /// What the connection goes on as when it is HTTP no longer.
@@ -117,6 +119,7 @@ impl Conn {
             unserved: None,
             series: None,
             xfcc: None,
+            let_in: std::cell::Cell::default(),
             last: std::cell::RefCell::default(),
             tunnel: std::cell::RefCell::default(),
             watch: std::cell::OnceCell::new(),

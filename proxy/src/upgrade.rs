@@ -27,7 +27,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 
 use crate::{
-    authorize::forbidden,
+    authorize::{forbidden, refusal},
     body::{Body, End},
     error::{Failure, Reason},
     io::Abort,
@@ -282,7 +282,7 @@ impl Switched {
 /// Completes when its client may not come in any longer. Nobody asks whether our own app may go out.
 async fn disallowed(worker: &Worker, conn: &Conn) -> Failure {
     match &conn.app {
-        Some(_) => forbidden(worker, conn.port, conn.identity.as_ref()).await,
+        Some(_) => forbidden(worker, |worker| refusal(worker, &conn.incoming())).await,
         None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: nothing here does I/O, reads a clock or knows a wire format, so that `selvedge check`, the
 //! control plane and the proxy run the same rules.
 
+pub mod facts;
 pub mod identity;
 pub mod place;
 pub mod policy;
@@ -16,16 +17,14 @@ pub mod upstream_tls;
 
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
 pub use place::{Host, Place};
-pub use policy::{InboundPolicy, MtlsMode, MtlsRule, Verdict};
+pub use policy::{ConnectionVerdict, InboundPolicy, MtlsMode, MtlsRule, Verdict};
 pub use resilience::{
     AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn,
     RetryPolicy, TrafficPolicy,
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
-pub use route::{
-    FullRegex, HeaderField, Match, Order, RequestFacts, RouteTable, Rule, StringMatch, WeightedBackend,
-};
+pub use route::{FullRegex, HeaderField, Match, Order, RouteTable, Rule, StringMatch, WeightedBackend};
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};
-pub use tcp::{ConnectionFacts, Layer, TcpMatch, TcpRule, TcpTable};
+pub use tcp::{Layer, TcpMatch, TcpRule, TcpTable};
 pub use upstream_tls::{ClientCertificate, TlsOrigination, UpstreamTls};

@@ -1,10 +1,10 @@
-//! Who may come in: the mutual-TLS mode of a workload's ports, and the verdict on one connection.
+//! Who may come in: the mutual-TLS mode of a workload's ports, and the verdict on a connection or a request.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::Serialize;
 
-use crate::SpiffeId;
+use crate::facts;
 
 /// How a port treats connections without a mesh certificate (`PeerAuthentication` `mtls.mode`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
@@ -52,18 +52,45 @@ pub struct InboundPolicy {
     pub ports: BTreeMap<u16, MtlsRule>,
 }
 
-/// The answer to one connection, with the rule that gave it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+/// The answer to a request, or to a connection that is decided as a whole; with the rule that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'p> {
     /// Let it in.
-    Allow,
+    Allow {
+        /// The document that says so.
+        rule: &'p Arc<str>,
+    },
     /// Refuse it.
     Deny {
         /// The document that says so.
-        rule: Arc<str>,
+        rule: &'p Arc<str>,
         /// What the peer lacks, in words for its operator.
         why: &'static str,
     },
+}
+
+/// The answer to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionVerdict<'p> {
+    /// It holds for the connection and for every request on it, as long as the policy is in force.
+    Final(Verdict<'p>),
+    /// Ask again with each request ([`InboundPolicy::authorize_request`]).
+    DependsOnRequest {
+        /// The first document that asks what only a request says.
+        rule: &'p Arc<str>,
+    },
+}
+
+impl<'p> ConnectionVerdict<'p> {
+    /// The answer to a connection that carries no requests: what depends on a request is refused.
+    pub fn without_requests(self) -> Verdict<'p> {
+        match self {
+            Self::Final(verdict) => verdict,
+            Self::DependsOnRequest { rule } => {
+                Verdict::Deny { rule, why: "it decides by HTTP requests, and the connection carries none" }
+            }
+        }
+    }
 }
 
 impl InboundPolicy {
@@ -77,21 +104,36 @@ impl InboundPolicy {
         self.rule(port).mode != MtlsMode::Disable
     }
 
-    /// Whether a connection to `port` from `peer` (`None`: plaintext) is let in.
-    pub fn authorize(&self, port: u16, peer: Option<&SpiffeId>) -> Verdict {
-        let rule = self.rule(port);
-        let why = match (rule.mode, peer) {
-            (MtlsMode::Strict, None) => "mutual TLS is required (STRICT) and the connection is plaintext",
-            (MtlsMode::Disable, Some(_)) => "mutual TLS is disabled (DISABLE) on this port",
-            _ => return Verdict::Allow,
-        };
-        Verdict::Deny { rule: Arc::clone(&rule.name), why }
+    /// Whether `connection` is let in. Its `port` is the workload's own.
+    pub fn authorize(&self, connection: &facts::Connection<'_>) -> ConnectionVerdict<'_> {
+        ConnectionVerdict::Final(self.mtls(connection))
+    }
+
+    /// Whether `request` is let in.
+    pub fn authorize_request(&self, request: &facts::Request<'_>) -> Verdict<'_> {
+        self.mtls(request.connection)
+    }
+
+    fn mtls(&self, connection: &facts::Connection<'_>) -> Verdict<'_> {
+        let MtlsRule { mode, name: rule } = self.rule(connection.port);
+        match (mode, connection.source.identity) {
+            (MtlsMode::Strict, None) => {
+                Verdict::Deny { rule, why: "mutual TLS is required (STRICT) and the connection is plaintext" }
+            }
+            (MtlsMode::Disable, Some(_)) => {
+                Verdict::Deny { rule, why: "mutual TLS is disabled (DISABLE) on this port" }
+            }
+            _ => Verdict::Allow { rule },
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::{SpiffeId, facts::Source};
 
     fn peer() -> SpiffeId {
         "spiffe://cluster.local/ns/a/sa/b".parse().unwrap()
@@ -101,18 +143,38 @@ mod tests {
         InboundPolicy { default: MtlsRule { mode, name: Arc::from("rule") }, ports: BTreeMap::new() }
     }
 
+    /// Whether a connection and each request on it are let in; and the rule that says so.
+    fn authorized(policy: &InboundPolicy, port: u16, peer: Option<&SpiffeId>) -> (bool, String) {
+        let connection = facts::Connection::new(Source::peer(Ipv4Addr::LOCALHOST.into(), peer), port);
+        let request = facts::Request {
+            connection: &connection,
+            method: &http::Method::GET,
+            scheme: "http",
+            authority: "a",
+            path: "/",
+            query: "",
+            headers: &http::HeaderMap::new(),
+        };
+        let verdict = policy.authorize_request(&request);
+        assert_eq!(policy.authorize(&connection), ConnectionVerdict::Final(verdict));
+        match verdict {
+            Verdict::Allow { rule } => (true, rule.to_string()),
+            Verdict::Deny { rule, .. } => (false, rule.to_string()),
+        }
+    }
+
     #[test]
     fn strict_refuses_plaintext_and_names_its_rule() {
-        let verdict = policy(MtlsMode::Strict).authorize(80, None);
+        let strict = policy(MtlsMode::Strict);
 
-        assert!(matches!(verdict, Verdict::Deny { rule, .. } if &*rule == "rule"));
-        assert_eq!(policy(MtlsMode::Strict).authorize(80, Some(&peer())), Verdict::Allow);
+        assert_eq!(authorized(&strict, 80, None), (false, "rule".to_owned()));
+        assert_eq!(authorized(&strict, 80, Some(&peer())), (true, "rule".to_owned()));
     }
 
     #[test]
     fn permissive_lets_both_in() {
-        assert_eq!(policy(MtlsMode::Permissive).authorize(80, None), Verdict::Allow);
-        assert_eq!(policy(MtlsMode::Permissive).authorize(80, Some(&peer())), Verdict::Allow);
+        assert!(authorized(&policy(MtlsMode::Permissive), 80, None).0);
+        assert!(authorized(&policy(MtlsMode::Permissive), 80, Some(&peer())).0);
     }
 
     #[test]
@@ -120,7 +182,17 @@ mod tests {
         let mut policy = policy(MtlsMode::Strict);
         policy.ports.insert(9090, MtlsRule { mode: MtlsMode::Disable, name: Arc::from("port") });
 
-        assert_eq!(policy.authorize(9090, None), Verdict::Allow);
-        assert!(matches!(policy.authorize(9090, Some(&peer())), Verdict::Deny { .. }));
+        assert_eq!(authorized(&policy, 9090, None), (true, "port".to_owned()));
+        assert_eq!(authorized(&policy, 9090, Some(&peer())), (false, "port".to_owned()));
+    }
+
+    #[test]
+    fn what_depends_on_a_request_is_refused_where_none_comes() {
+        let rule = Arc::from("rule");
+        let allow = Verdict::Allow { rule: &rule };
+
+        assert_eq!(ConnectionVerdict::Final(allow).without_requests(), allow);
+        let depends = ConnectionVerdict::DependsOnRequest { rule: &rule };
+        assert!(matches!(depends.without_requests(), Verdict::Deny { rule, .. } if &**rule == "rule"));
     }
 }

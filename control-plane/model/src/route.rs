@@ -9,12 +9,11 @@ mod index;
 
 use std::{cmp::Reverse, time::Duration};
 
-use http::{HeaderMap, Method};
 use serde::{Serialize, Serializer};
 
 pub use self::field::{HeaderField, UnknownField};
 use self::index::Index;
-use crate::RetryPolicy;
+use crate::{RetryPolicy, facts};
 
 /// The longest regular expression, in bytes, as it is written.
 const REGEX_SOURCE_LIMIT: usize = 4096;
@@ -159,7 +158,7 @@ pub struct Match {
 
 impl Match {
     /// Whether every condition holds.
-    pub fn is_match(&self, request: &RequestFacts<'_>) -> bool {
+    pub fn is_match(&self, request: &facts::Request<'_>) -> bool {
         let text =
             |wanted: &Option<StringMatch>, text| wanted.as_ref().is_none_or(|wanted| wanted.is_match(text));
         self.path_is_match(request.path)
@@ -255,23 +254,6 @@ impl WeightedBackend {
     }
 }
 
-/// What a match may look at.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestFacts<'a> {
-    /// The method.
-    pub method: &'a Method,
-    /// What the client wants to speak with the server: `http` or `https`.
-    pub scheme: &'a str,
-    /// Host and port as the client sent them.
-    pub authority: &'a str,
-    /// The path without its query.
-    pub path: &'a str,
-    /// The query without its `?`; empty if there is none.
-    pub query: &'a str,
-    /// All headers.
-    pub headers: &'a HeaderMap,
-}
-
 /// Which of several matching rules wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Order {
@@ -329,7 +311,7 @@ impl RouteTable {
     }
 
     /// The index of the rule that `request` follows; `None` if it matches none (answered 404).
-    pub fn find(&self, request: &RequestFacts<'_>) -> Option<usize> {
+    pub fn find(&self, request: &facts::Request<'_>) -> Option<usize> {
         let holds = |at: usize| {
             let (rule, place) = self.tried[at];
             place.is_none_or(|place| self.rules[rule].matches[place].is_match(request))

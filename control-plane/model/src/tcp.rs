@@ -4,12 +4,12 @@
 //! Of several matching rules the most specific wins, as in Envoy, to which Istio leaves it: first by the
 //! length of the subnet, then by how exactly the name is given; among equals the first in the list.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use crate::WeightedBackend;
+use crate::{WeightedBackend, facts};
 
 /// A service's rules for opaque connections.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -60,21 +60,6 @@ fn as_text<S: Serializer>(subnets: &[IpNet], serializer: S) -> Result<S::Ok, S::
     serializer.collect_seq(subnets.iter().map(ToString::to_string))
 }
 
-/// What a match may look at.
-#[derive(Debug, Clone, Copy)]
-pub struct ConnectionFacts<'a> {
-    /// Whether it begins with a ClientHello.
-    pub layer: Layer,
-    /// The name that its ClientHello asks for.
-    pub server_name: Option<&'a str>,
-    /// Where it was going to, if it was redirected.
-    pub destination: Option<IpAddr>,
-    /// The namespace of the client's workload.
-    pub source_namespace: &'a str,
-    /// The labels of the client's workload.
-    pub source_labels: &'a BTreeMap<String, String>,
-}
-
 /// How closely a match fits: the subnet's length, then the name's kind and length.
 type Fit = (u8, (u8, usize));
 
@@ -95,7 +80,7 @@ impl TcpTable {
     }
 
     /// The index of the rule that a connection follows; `None` if it matches none.
-    pub fn find(&self, connection: &ConnectionFacts<'_>) -> Option<usize> {
+    pub fn find(&self, connection: &facts::Connection<'_>) -> Option<usize> {
         let tls = connection.layer == Layer::Tls && self.has_names();
         let layer = if tls { Layer::Tls } else { Layer::Tcp };
         let mut best: Option<(usize, Fit)> = None;
@@ -112,7 +97,7 @@ impl TcpTable {
 
 impl TcpRule {
     /// How closely the best of its matches fits; `None`: none does.
-    fn fit(&self, connection: &ConnectionFacts<'_>) -> Option<Fit> {
+    fn fit(&self, connection: &facts::Connection<'_>) -> Option<Fit> {
         if self.matches.is_empty() {
             return Some((0, (0, 0)));
         }
@@ -121,13 +106,11 @@ impl TcpRule {
 }
 
 impl TcpMatch {
-    fn fit(&self, connection: &ConnectionFacts<'_>) -> Option<Fit> {
+    fn fit(&self, connection: &facts::Connection<'_>) -> Option<Fit> {
+        let source = &connection.source;
         let from_here =
-            self.source_namespace.as_deref().is_none_or(|wanted| wanted == connection.source_namespace)
-                && self
-                    .source_labels
-                    .iter()
-                    .all(|(name, value)| connection.source_labels.get(name) == Some(value));
+            self.source_namespace.as_deref().is_none_or(|wanted| Some(wanted) == source.namespace)
+                && self.source_labels.iter().all(|(name, value)| source.labels.get(name) == Some(value));
         if !from_here {
             return None;
         }
@@ -141,7 +124,7 @@ impl TcpMatch {
         let subnet = match self.destination_subnets.as_slice() {
             [] => 0,
             subnets => {
-                let destination = connection.destination?;
+                let destination = connection.destination?.ip();
                 let within = subnets.iter().filter(|subnet| subnet.contains(&destination));
                 // One more than its length: 0.0.0.0/0 is still more than no condition.
                 within.map(|subnet| subnet.prefix_len().saturating_add(1)).max()?
@@ -167,6 +150,7 @@ fn name_fit(pattern: &str, asked: &str) -> Option<(u8, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::{Connection, Source};
 
     fn rule(layer: Layer, wanted: TcpMatch) -> TcpRule {
         TcpRule { name: String::new(), layer, matches: vec![wanted], backends: Vec::new() }
@@ -181,16 +165,11 @@ mod tests {
         TcpMatch { destination_subnets: vec![subnet.parse().unwrap()], ..TcpMatch::default() }
     }
 
-    const NO_LABELS: &BTreeMap<String, String> = &BTreeMap::new();
+    const IN_SHOP: Source<'_> = Source { namespace: Some("shop"), ..Source::UNKNOWN };
 
-    fn tls(server_name: Option<&str>) -> ConnectionFacts<'_> {
-        ConnectionFacts {
-            layer: Layer::Tls,
-            server_name,
-            destination: Some([10, 1, 2, 3].into()),
-            source_namespace: "shop",
-            source_labels: NO_LABELS,
-        }
+    fn tls(server_name: Option<&str>) -> Connection<'_> {
+        let destination = Some(([10, 1, 2, 3], 5432).into());
+        Connection { destination, layer: Layer::Tls, server_name, ..Connection::new(IN_SHOP, 5432) }
     }
 
     fn table(rules: Vec<TcpRule>) -> TcpTable {
@@ -223,7 +202,7 @@ mod tests {
     fn rules_for_tls_decide_about_tls_and_leave_the_rest_alone() {
         let with_both =
             table(vec![rule(Layer::Tls, named(&["a.example"])), rule(Layer::Tcp, TcpMatch::default())]);
-        let bytes = ConnectionFacts { layer: Layer::Tcp, ..tls(None) };
+        let bytes = Connection { layer: Layer::Tcp, ..tls(None) };
 
         assert_eq!(with_both.find(&tls(Some("a.example"))), Some(0));
         assert_eq!(with_both.find(&tls(Some("b.example"))), None);
@@ -242,8 +221,8 @@ mod tests {
             rule(Layer::Tcp, to("10.1.2.4/32")),
         ]);
 
-        assert_eq!(table.find(&ConnectionFacts { layer: Layer::Tcp, ..tls(None) }), Some(2));
-        let explicit = ConnectionFacts { layer: Layer::Tcp, destination: None, ..tls(None) };
+        assert_eq!(table.find(&Connection { layer: Layer::Tcp, ..tls(None) }), Some(2));
+        let explicit = Connection { layer: Layer::Tcp, destination: None, ..tls(None) };
         assert_eq!(table.find(&explicit), Some(0), "nobody knows where it was going");
     }
 
@@ -252,13 +231,14 @@ mod tests {
         let source_labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
         let of_web = TcpMatch { source_labels: source_labels.clone(), ..TcpMatch::default() };
         let of_shop = TcpMatch { source_namespace: Some("shop".into()), ..TcpMatch::default() };
-        let connection = ConnectionFacts { layer: Layer::Tcp, ..tls(None) };
+        let from = |source| Connection { source, layer: Layer::Tcp, ..tls(None) };
+        let connection = from(IN_SHOP);
 
         let labelled = table(vec![rule(Layer::Tcp, of_web)]);
         assert_eq!(labelled.find(&connection), None);
-        assert_eq!(labelled.find(&ConnectionFacts { source_labels: &source_labels, ..connection }), Some(0));
+        assert_eq!(labelled.find(&from(Source { labels: &source_labels, ..IN_SHOP })), Some(0));
         let namespaced = table(vec![rule(Layer::Tcp, of_shop)]);
         assert_eq!(namespaced.find(&connection), Some(0));
-        assert_eq!(namespaced.find(&ConnectionFacts { source_namespace: "elsewhere", ..connection }), None);
+        assert_eq!(namespaced.find(&from(Source { namespace: Some("elsewhere"), ..IN_SHOP })), None);
     }
 }

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use selvedge_model::{
-    AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, Lookup, MtlsMode,
-    RequestFacts, Service, ServiceKey, TrafficPolicy, UpstreamTls,
+    AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, Lookup, MtlsMode, Service,
+    ServiceKey, TrafficPolicy, UpstreamTls, facts,
 };
 
 use super::*;
@@ -69,7 +69,9 @@ fn backends(
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .collect();
     let (method, authority) = (&Method::GET, "reviews:9080");
-    let facts = RequestFacts { method, scheme: "http", authority, path, query: "", headers: &headers };
+    let connection = &facts::Connection::new(facts::Source::UNKNOWN, 9080);
+    let facts =
+        facts::Request { connection, method, scheme: "http", authority, path, query: "", headers: &headers };
     let rule = &service.routes.rules()[service.routes.find(&facts)?];
     let name = |index: usize| service.backends[index].name.subset.as_deref().unwrap_or("whole").to_owned();
     Some(rule.backends.iter().map(|one| (name(one.backend), one.weight)).collect())

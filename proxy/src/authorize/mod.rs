@@ -1,8 +1,9 @@
 //! Whether a request may come in: the model's verdict on its connection, by the policy in force now.
 //!
-//! Asked for each request and not once for each connection: a connection that a new policy forbids is
-//! refused at its next request, and the client is told by which rule. An opaque connection has no next
-//! request; so it asks again whenever policy changes, and ends when it is forbidden.
+//! The connection is asked for first. If that decides, the answer holds for all its requests until the next table
+//! comes into force; otherwise each request is asked for. So a connection that a new policy forbids is refused at its
+//! next request, and the client is told by which rule. An opaque connection has no next request: it asks again
+//! whenever policy changes, and ends when it is forbidden.
 //!
 //! Whether a mesh peer is allowed at all is another question than what it may do here: [`revoked`] is its one answer,
 //! asked of both directions' connections when they begin, and of all that are open whenever the list changes. Those of
@@ -16,12 +17,13 @@ use std::{
 
 use futures_util::future::Either;
 use selvedge_certs::{tls::Live, verify::Peer};
-use selvedge_model::{Holder, Revocation, SpiffeId, Verdict};
+use selvedge_model::{ConnectionVerdict, Holder, InboundPolicy, Revocation, Verdict, facts::Connection};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     error::{Failure, Reason},
-    step::{Error, Request, Response, Step},
+    facts,
+    step::{Conn, Error, Request, Response, Step},
     worker::Worker,
 };
 
@@ -57,31 +59,83 @@ impl<S: Step<Request>> Service<Request> for Authorize<S> {
 impl<S> Authorize<S> {
     fn refusal(&self, request: &Request) -> Option<Error> {
         let conn = &request.conn;
-        let failure = refusal(&self.worker, conn.port, conn.identity.as_ref())?;
+        let generation = self.worker.view.refresh();
+        if conn.let_in.get() == Some(generation) {
+            return None;
+        }
+        let failure = match asked(&self.worker, request) {
+            Ok(Asked::Connection) => {
+                conn.let_in.set(Some(generation));
+                return None;
+            }
+            Ok(Asked::Request) => return None,
+            Err(failure) => failure,
+        };
         tracing::debug!(peer = %conn.peer, identity = ?conn.identity, why = %failure.what, "request refused");
         Some(failure.into())
     }
 }
 
-/// Why a client that has proven to be `identity` may not come in to `port`; `None`: it may.
-pub(crate) fn refusal(worker: &Worker, port: u16, identity: Option<&SpiffeId>) -> Option<Failure> {
+/// What was let in.
+enum Asked {
+    /// The connection, with all its requests.
+    Connection,
+    /// One request.
+    Request,
+}
+
+/// Asks for a request's connection, and for the request itself if that decides.
+fn asked(worker: &Worker, request: &Request) -> Result<Asked, Failure> {
+    let connection = request.conn.incoming();
+    by_policy(worker, |policy| match policy.authorize(&connection) {
+        ConnectionVerdict::Final(verdict) => let_in(verdict).map(|()| Asked::Connection),
+        ConnectionVerdict::DependsOnRequest { .. } => {
+            let request = facts::request(&request.http, &connection).map_err(|error| error.failure)?;
+            let_in(policy.authorize_request(&request)).map(|()| Asked::Request)
+        }
+    })
+}
+
+/// Why no request at all may come in on `connection`; `None`: some may.
+pub(crate) fn refusal(worker: &Worker, connection: &Connection<'_>) -> Option<Failure> {
     worker.view.refresh();
-    let verdict =
-        worker.view.with(|table| table.own.as_ref().map(|own| own.policy.authorize(port, identity)));
-    match verdict {
-        Some(Verdict::Allow) => None,
-        Some(Verdict::Deny { rule, why }) => Some(Failure::new(Reason::Policy, format!("{rule}: {why}"))),
+    let verdict = by_policy(worker, |policy| match policy.authorize(connection) {
+        ConnectionVerdict::Final(verdict) => let_in(verdict),
+        ConnectionVerdict::DependsOnRequest { .. } => Ok(()),
+    });
+    verdict.err()
+}
+
+/// Why nothing opaque may come in on `connection`; `None`: it may.
+pub(crate) fn opaque_refusal(worker: &Worker, connection: &Connection<'_>) -> Option<Failure> {
+    worker.view.refresh();
+    by_policy(worker, |policy| let_in(policy.authorize(connection).without_requests())).err()
+}
+
+/// Asks the policy that the worker's table holds.
+fn by_policy<T>(
+    worker: &Worker,
+    ask: impl FnOnce(&InboundPolicy) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    worker.view.with(|table| match &table.own {
+        Some(own) => ask(&own.policy),
         // Cannot happen after the connection was taken; if it does, nothing is let in.
-        None => Some(Failure::new(Reason::Policy, "this workload's policy is not known")),
+        None => Err(Failure::new(Reason::Policy, "this workload's policy is not known")),
+    })
+}
+
+fn let_in(verdict: Verdict<'_>) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Allow { .. } => Ok(()),
+        Verdict::Deny { rule, why } => Err(Failure::new(Reason::Policy, format!("{rule}: {why}"))),
     }
 }
 
-/// Completes when a policy that comes into force later does not let such a client in, and requests are in progress,
-/// as `in_progress` says. Without any, the next request is refused, and its client told why.
+/// Completes when a policy that comes into force later lets no request in on `conn`, and requests are in
+/// progress, as `in_progress` says. Without any, the next request is refused, and its client told why.
 pub(crate) async fn forbidden_meanwhile(
     worker: &Worker,
-    port: u16,
-    identity: Option<&SpiffeId>,
+    conn: &Conn,
     in_progress: impl Fn() -> bool,
 ) -> Failure {
     let mut changed = worker.view.store().subscribe();
@@ -90,18 +144,18 @@ pub(crate) async fn forbidden_meanwhile(
             std::future::pending::<()>().await;
         }
         if in_progress()
-            && let Some(failure) = refusal(worker, port, identity)
+            && let Some(failure) = refusal(worker, &conn.incoming())
         {
             return failure;
         }
     }
 }
 
-/// Completes when a policy, the one in force now or a later one, does not let such a client in.
-pub(crate) async fn forbidden(worker: &Worker, port: u16, identity: Option<&SpiffeId>) -> Failure {
+/// Completes when a policy, the one in force now or a later one, does not let what `refusal` asks about in.
+pub(crate) async fn forbidden(worker: &Worker, refusal: impl Fn(&Worker) -> Option<Failure>) -> Failure {
     let mut changed = worker.view.store().subscribe();
     loop {
-        if let Some(failure) = refusal(worker, port, identity) {
+        if let Some(failure) = refusal(worker) {
             return failure;
         }
         if changed.changed().await.is_err() {

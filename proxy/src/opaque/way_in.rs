@@ -19,10 +19,11 @@ use tokio_rustls::server::TlsStream;
 use super::session::Session;
 use crate::{
     accept,
-    arrival::Direction,
-    authorize::{forbidden, refusal},
+    arrival::{Direction, Original},
+    authorize::{forbidden, opaque_refusal},
     detect::{First, detect},
     error::{Failure, Reason},
+    facts,
     forward::{connect_timeout, unreachable},
     io::{Abort, Framed, Prefixed, ReadAhead},
     own_listeners::Way,
@@ -82,6 +83,8 @@ pub(crate) struct Incoming<C> {
     pub(crate) client: C,
     /// Where it is.
     pub(crate) peer: SocketAddr,
+    /// Where it was going when it was redirected to us. `None`: nobody redirects.
+    pub(crate) original: Option<Original>,
     /// Who it has proven to be.
     pub(crate) identity: Option<SpiffeId>,
     /// The workload's port that is meant.
@@ -97,8 +100,8 @@ pub(crate) struct Incoming<C> {
 impl<C> Incoming<C> {
     /// The same, with another end.
     fn map<D>(self, end: impl FnOnce(C) -> D) -> Incoming<D> {
-        let Self { client, peer, identity, port, counted, app, until } = self;
-        Incoming { client: end(client), peer, identity, port, counted, app, until }
+        let Self { client, peer, original, identity, port, counted, app, until } = self;
+        Incoming { client: end(client), peer, original, identity, port, counted, app, until }
     }
 }
 
@@ -182,7 +185,7 @@ pub(crate) async fn speculate(
     read: &mut BytesMut,
     place: &Rc<accept::Client>,
 ) -> Option<(TcpStream, First)> {
-    let Incoming { mut client, peer, identity, port, counted, app, until } = incoming;
+    let Incoming { mut client, peer, original, identity, port, counted, app, until } = incoming;
     let app_end = match connect(&worker, port, app).await {
         Ok(app_end) => app_end,
         Err(failure) => {
@@ -219,7 +222,7 @@ pub(crate) async fn speculate(
     }
     let client = Prefixed::new(read.split().freeze(), client);
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
-    let mut incoming = Incoming { client, peer, identity, port, counted, app, until };
+    let mut incoming = Incoming { client, peer, original, identity, port, counted, app, until };
     // How it ended has been written down.
     let _ = exchange(&worker, &mut incoming, Ok(app_end)).await;
     None
@@ -227,7 +230,9 @@ pub(crate) async fn speculate(
 
 /// Carries a connection to the app, as long as policy lets it.
 async fn carry<C: Client>(worker: &Rc<Worker>, incoming: &mut Incoming<C>) -> Result<(), Failure> {
-    let refused = refusal(worker, incoming.port, incoming.identity.as_ref());
+    let Incoming { peer, original, identity, port, .. } = incoming;
+    let connection = facts::incoming(*peer, identity.as_ref(), *original, *port);
+    let refused = opaque_refusal(worker, &connection);
     let opened = match refused.or_else(|| speaks_http(worker, incoming.port)) {
         Some(failure) => Err(failure),
         None => connect(worker, incoming.port, incoming.app).await,
@@ -259,8 +264,9 @@ async fn exchange<C: Client>(
     incoming: &mut Incoming<C>,
     opened: Result<TcpStream, Failure>,
 ) -> Result<(), Failure> {
-    let Incoming { client, peer, identity, port, counted, app, until } = incoming;
-    let (identity, app, port) = (identity.as_ref(), *app, *port);
+    let Incoming { client, peer, original, identity, port, counted, app, until } = incoming;
+    let (identity, app) = (identity.as_ref(), *app);
+    let connection = facts::incoming(*peer, identity, *original, *port);
     let series = worker.metrics.tcp(&Labels::inbound(&worker.settings.workload, *counted, identity));
     let session = Session {
         worker,
@@ -282,7 +288,7 @@ async fn exchange<C: Client>(
     client.accept();
     let until = async {
         tokio::select! {
-            failure = forbidden(worker, port, identity) => failure,
+            failure = forbidden(worker, |worker| opaque_refusal(worker, &connection)) => failure,
             failure = until.end() => failure,
         }
     };

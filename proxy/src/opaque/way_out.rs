@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use selvedge_model::{ConnectionFacts, ConnectionLimits, Layer, WeightedBackend};
+use selvedge_model::{ConnectionLimits, Layer, WeightedBackend, facts::Connection};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::TcpStream,
@@ -31,6 +31,7 @@ use crate::{
     connect::{Hold, Tunnel},
     detect::{Detected, First, detect, detect_until, hello::hello},
     error::{Failure, Reason},
+    facts,
     identify::HANDSHAKE_TIMEOUT,
     io::{Abort, Framed, Prefixed, Stream},
     route::{at_its_address, through},
@@ -443,16 +444,15 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refus
 
 /// The rule that a connection follows, and the place in its backends that was drawn.
 fn route(worker: &Worker, outgoing: &Outgoing, bound: &Bound) -> Result<(usize, usize), Failure> {
-    let own = worker.view.with(|table| table.own.clone());
-    let no_labels = Default::default();
-    let facts = ConnectionFacts {
-        layer: outgoing.layer,
-        server_name: outgoing.server_name.as_deref(),
-        destination: outgoing.dialled.map(|dialled| dialled.ip()),
-        source_namespace: worker.settings.workload.namespace(),
-        source_labels: own.as_ref().map_or(&no_labels, |own| &own.labels),
-    };
-    let rule = bound.tcp.find(&facts).ok_or_else(|| {
+    let found = worker.view.with(|table| {
+        bound.tcp.find(&Connection {
+            layer: outgoing.layer,
+            server_name: outgoing.server_name.as_deref(),
+            destination: outgoing.dialled,
+            ..facts::outgoing(worker, table.own.as_deref(), outgoing.peer, bound.key.port)
+        })
+    });
+    let rule = found.ok_or_else(|| {
         let what = format!("{} has routes for connections, and none matches this one", bound.key);
         Failure::new(Reason::NoRoute, what)
     })?;

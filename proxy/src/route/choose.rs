@@ -12,9 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, header::HOST};
+use http::Method;
 use pin_project_lite::pin_project;
-use selvedge_model::RequestFacts;
+use selvedge_model::facts::Connection;
 use tower::{Layer, Service, layer::layer_fn};
 
 use super::{
@@ -26,7 +26,7 @@ use crate::{
     bind::{Bound, Destination},
     discovery::store::LOOKUP_TIMEOUT,
     error::{Failure, Reason},
-    seldom,
+    facts::{self, authority},
     step::{Error, Found, HttpVersion, Request, Response, Routed, Step, Taken},
     worker::Worker,
 };
@@ -119,8 +119,7 @@ impl<S: Step<Routed>> Choose<S> {
         let Some(bound) = destination.bound.clone() else {
             return Err(unknown(&destination.authority).into());
         };
-        let found = find(&bound, &request);
-        let Some(rule) = found else {
+        let Some(rule) = find(&self.worker, &bound, &request) else {
             let what = format!("{} has routes, and none matches this request", bound.key);
             return Err(at(&bound, Error::new(Reason::NoRoute, what)));
         };
@@ -215,26 +214,13 @@ fn timeout(of_route: Option<Duration>, request: &Request) -> Option<Duration> {
     of_route.into_iter().chain(of_caller).min()
 }
 
-fn find(bound: &Bound, request: &Request) -> Option<usize> {
-    let http = &request.http;
-    bound.routes.find(&RequestFacts {
-        method: http.method(),
-        scheme: http.uri().scheme_str().unwrap_or("http"),
-        authority: authority(http).ok()?,
-        path: http.uri().path(),
-        query: http.uri().query().unwrap_or_default(),
-        headers: http.headers(),
+fn find(worker: &Worker, bound: &Bound, request: &Request) -> Option<usize> {
+    worker.view.with(|table| {
+        let conn = &request.conn;
+        let connection = Connection {
+            destination: facts::dialled(conn.original),
+            ..facts::outgoing(worker, table.own.as_deref(), conn.peer, bound.key.port)
+        };
+        bound.routes.find(&facts::request(&request.http, &connection).ok()?)
     })
-}
-
-/// The host and port that the request names.
-pub(crate) fn authority<B>(request: &http::Request<B>) -> Result<&str, Error> {
-    if let Some(authority) = request.uri().authority() {
-        return Ok(authority.as_str());
-    }
-    // There is no second one: `normalize` has seen to that.
-    match seldom::get(request.headers(), &HOST).map(http::HeaderValue::to_str) {
-        Some(Ok(host)) if !host.is_empty() => Ok(host),
-        _ => Err(Error::new(Reason::BadRequest, "exactly one Host header must name the destination")),
-    }
 }

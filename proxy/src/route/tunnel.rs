@@ -10,10 +10,11 @@ use std::{rc::Rc, sync::Arc};
 
 use selvedge_model::Protocol;
 
-use super::choose::{self, authority};
+use super::choose;
 use crate::{
     body::Body,
     error::{Failure, Reason},
+    facts::authority,
     opaque::way_out::{Outgoing, Promised},
     step::{Error, Facts, Request, Response, Taken},
     worker::Worker,

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use http::{HeaderName, HeaderValue, header};
 use serde::{Serialize, Serializer};
 
-use super::RequestFacts;
+use crate::facts;
 
 /// What a match on a header looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Serialize for HeaderField {
 
 impl HeaderField {
     /// What `request` has there; `None` if it has nothing.
-    pub(super) fn value<'a>(&self, request: &RequestFacts<'a>) -> Option<Cow<'a, str>> {
+    pub(super) fn value<'a>(&self, request: &facts::Request<'a>) -> Option<Cow<'a, str>> {
         Some(match self {
             Self::Header(name) => return header(request, name),
             Self::Authority => Cow::Borrowed(request.authority),
@@ -90,7 +90,7 @@ impl HeaderField {
 /// All values of a header, joined with `,`, the crumbs of a cookie with `; ` (RFC 9113, section 8.2.3); `None` if it is
 /// missing. Bytes that are not UTF-8 become U+FFFD, so that no client makes a header invisible to a rule by adding
 /// one to it.
-fn header<'a>(request: &RequestFacts<'a>, name: &HeaderName) -> Option<Cow<'a, str>> {
+fn header<'a>(request: &facts::Request<'a>, name: &HeaderName) -> Option<Cow<'a, str>> {
     let values = request.headers.get_all(name).iter();
     let mut values = values.map(HeaderValue::as_bytes).map(String::from_utf8_lossy);
     let first = values.next()?;

@@ -2,11 +2,13 @@
 
 use proptest::{collection::vec, option, prelude::*};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
 
-/// A request that owns what [`RequestFacts`] borrow.
+const CONNECTION: &facts::Connection<'_> = &facts::Connection::new(facts::Source::UNKNOWN, 9080);
+
+/// A request that owns what [`facts::Request`] borrows.
 #[derive(Debug, Clone)]
 struct Request {
     method: Method,
@@ -33,8 +35,9 @@ impl Request {
         self
     }
 
-    fn facts(&self) -> RequestFacts<'_> {
-        RequestFacts {
+    fn facts(&self) -> facts::Request<'_> {
+        facts::Request {
+            connection: CONNECTION,
             method: &self.method,
             scheme: "http",
             authority: &self.authority,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{ConnectionFacts, Layer, Protocol};
+use selvedge_model::{Layer, Protocol, facts};
 
 use super::*;
 
@@ -57,13 +57,8 @@ fn followed(
     server_name: Option<&str>,
 ) -> Option<(String, Vec<(String, u32)>)> {
     let service = service(mesh, DB, port, client);
-    let facts = ConnectionFacts {
-        layer,
-        server_name,
-        destination: None,
-        source_namespace: client,
-        source_labels: &BTreeMap::new(),
-    };
+    let source = facts::Source { namespace: Some(client), ..facts::Source::UNKNOWN };
+    let facts = facts::Connection { layer, server_name, ..facts::Connection::new(source, port) };
     let rule = &service.tcp.rules[service.tcp.find(&facts)?];
     let backends = rule.backends.iter().map(|share| {
         let backend = &service.backends[share.backend];
