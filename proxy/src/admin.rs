@@ -230,7 +230,7 @@ fn service(bound: &Bound, versions: &BTreeMap<ResourceName, String>) -> ServiceS
         called: bound.called,
         version: versions.get(&ResourceName::Service(bound.key.clone())).cloned(),
         protocol: bound.protocol,
-        routes: bound.routes.clone(),
+        routes: bound.http.table().clone(),
         backends: bound.backends.iter().map(backend).collect(),
     }
 }

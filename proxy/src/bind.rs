@@ -4,6 +4,8 @@
 //! by name. What has state of its own (an endpoint's health, a budget) is carried over from the table
 //! before, so that a change of configuration forgets nothing.
 
+mod rules;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -14,17 +16,15 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{
-    BackendName, Protocol, RouteTable, ServiceKey, SpiffeId, TcpTable, TrafficPolicy, Workload, WorkloadName,
-};
+use selvedge_model::{BackendName, Protocol, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName};
 use serde::Serialize;
 
+pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};
 use crate::{
     balance::{Aperture, Candidate, Circuit, Counts, Ejection, Health, Shares, Weights},
     connect::outside::Origination,
     names::Origin,
     retry::Budget,
-    telemetry::{Series, TcpSeries},
 };
 
 /// Everything that workers look up, at one moment.
@@ -87,44 +87,16 @@ pub struct Bound {
     pub called: Called,
     /// What is spoken.
     pub protocol: Protocol,
-    /// The rules.
-    pub routes: RouteTable,
-    /// Metric series, by rule and then by place in the rule's backends.
-    pub series: Vec<Vec<RouteSeries>>,
-    /// Series for requests that match no rule.
-    pub unrouted: RouteSeries,
-    /// The rules for opaque connections.
-    pub tcp: TcpTable,
-    /// Whether a document says where opaque connections go.
-    pub tcp_written: bool,
     /// Whether what is sent goes wherever it was going (`ServiceEntry` resolution NONE).
     pub requested: bool,
-    /// Series of opaque connections, by rule and then by place in the rule's backends.
-    pub tcp_series: Vec<Vec<TcpRouteSeries>>,
-    /// The series of opaque connections that match no rule.
-    pub tcp_unrouted: Arc<TcpSeries>,
-    /// What the rules name by index.
+    /// The rules for requests.
+    pub http: BoundHttp,
+    /// The rules for opaque connections.
+    pub tcp: BoundTcp,
+    /// All that the rules' shares go to.
     pub backends: Vec<Arc<BoundBackend>>,
     /// What limits retries to this service.
     pub budget: Arc<Budget>,
-}
-
-/// The series of one route to one backend.
-#[derive(Debug, Clone)]
-pub struct RouteSeries {
-    /// For answers over mutual TLS.
-    pub mtls: Arc<Series>,
-    /// For answers in plaintext, and for failures before there was a connection.
-    pub plain: Arc<Series>,
-}
-
-/// The series of one opaque route to one backend.
-#[derive(Debug, Clone)]
-pub struct TcpRouteSeries {
-    /// Over mutual TLS.
-    pub mtls: Arc<TcpSeries>,
-    /// In plaintext, and those that failed before it was known.
-    pub plain: Arc<TcpSeries>,
 }
 
 /// A backend, its endpoints bound.

@@ -137,7 +137,7 @@ async fn going(
     });
     let declared = bound.map_or(Spoken::Unspecified, |bound| bound.protocol);
     let spoken = worker.settings.spoken(declared, going.port());
-    let asks_for_names = bound.is_some_and(|bound| bound.tcp.has_names());
+    let asks_for_names = bound.is_some_and(|bound| bound.tcp.has_names);
     let mut read = BytesMut::new();
     let mut detected = match (spoken, &destination) {
         (Spoken::Tcp, _) if !asks_for_names => Some(First::Bytes(Detected::Opaque)),

@@ -13,7 +13,7 @@ use tower::Service;
 use crate::{
     accept::Client,
     arrival::{Arrival, Direction, Original},
-    bind::{Bound, BoundBackend, BoundEndpoint, Destination, Target},
+    bind::{Bound, BoundEndpoint, BoundRule, BoundShare, Destination, SeriesPair, Target},
     body::Body,
     error::{Failure, Reason},
     serve::Watch,
@@ -138,45 +138,40 @@ pub struct Request {
     pub at: Instant,
 }
 
-/// A request that has found its rule and its backend.
+/// A request that has found its rule, and whose backend is drawn.
 #[derive(Debug)]
 pub struct Routed {
     /// The request itself.
     pub http: Box<http::Request<Body>>,
     /// The connection that it came on.
     pub conn: Rc<Conn>,
-    /// When it came, or when the attempt at hand began.
+    /// When it came.
     pub at: Instant,
-    /// The service that it is for.
-    pub bound: Arc<Bound>,
-    /// The index of the rule that it follows.
-    pub rule: usize,
-    /// The place in the rule's backends that was drawn for it.
-    pub place: usize,
+    /// The rule that it follows.
+    pub rule: Arc<BoundRule>,
+    /// Which of the rule's shares was drawn for it.
+    pub share: Arc<BoundShare>,
     /// When all attempts together must have answered.
     pub deadline: Option<Instant>,
 }
 
-impl Routed {
-    /// The rule that it follows.
-    pub fn rule(&self) -> &selvedge_model::Rule {
-        &self.bound.routes.rules()[self.rule]
-    }
-
-    /// The backend that was drawn for it.
-    pub fn backend(&self) -> &Arc<BoundBackend> {
-        &self.bound.backends[self.rule().backends[self.place].backend]
-    }
+/// How far a request came on its way.
+#[derive(Debug)]
+pub enum Taken {
+    /// To a service: no rule of its matched, or nothing could be drawn.
+    Service(Arc<Bound>),
+    /// To a backend's share of a rule.
+    Share(Arc<BoundShare>),
 }
 
-/// The way that a request took.
-#[derive(Debug)]
-pub struct Taken {
-    /// The service that it was for.
-    pub bound: Arc<Bound>,
-    /// The rule that it followed, and the place in the rule's backends that was drawn; `None`: no rule
-    /// matched, or nothing could be drawn.
-    pub rule: Option<(usize, usize)>,
+impl Taken {
+    /// Where it is counted.
+    pub fn series(&self) -> &SeriesPair<Series> {
+        match self {
+            Self::Service(bound) => &bound.http.unrouted,
+            Self::Share(share) => &share.series,
+        }
+    }
 }
 
 /// What is known about an answer, besides itself.

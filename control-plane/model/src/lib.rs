@@ -23,7 +23,7 @@ pub use resilience::{
     RetryPolicy, TrafficPolicy,
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
-pub use route::{FullRegex, HeaderField, Match, Order, RouteTable, Rule, StringMatch, WeightedBackend};
+pub use route::{FullRegex, HeaderField, Match, Order, RouteTable, Rule, StringMatch, WeightedBackend, draw};
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{Layer, TcpMatch, TcpRule, TcpTable};

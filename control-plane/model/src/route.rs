@@ -228,30 +228,25 @@ pub struct Rule {
 impl Rule {
     /// Draws a place in [`Self::backends`] by weight; `None` if the weights sum to nothing.
     pub fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        WeightedBackend::pick(&self.backends, rng)
+        draw(self.backends.iter().map(|backend| backend.weight), rng)
     }
 }
 
-impl WeightedBackend {
-    /// Draws a place in `backends` by weight; `None` if the weights sum to nothing.
-    pub fn pick(backends: &[Self], rng: &mut fastrand::Rng) -> Option<usize> {
-        if let [only] = backends {
-            return (only.weight > 0).then_some(0);
-        }
-        let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-        if total == 0 {
-            return None;
-        }
-        let mut drawn = rng.u64(..total);
-        for (place, backend) in backends.iter().enumerate() {
-            let weight = u64::from(backend.weight);
-            if drawn < weight {
-                return Some(place);
-            }
-            drawn -= weight;
-        }
-        None
+/// Draws a place in `weights`, each as likely as its weight says; `None` if they sum to nothing.
+pub fn draw(weights: impl ExactSizeIterator<Item = u32> + Clone, rng: &mut fastrand::Rng) -> Option<usize> {
+    let total: u64 = weights.clone().map(u64::from).sum();
+    if weights.len() == 1 || total == 0 {
+        // One alone needs no random number.
+        return (total > 0).then_some(0);
     }
+    let mut drawn = rng.u64(..total);
+    for (place, weight) in weights.map(u64::from).enumerate() {
+        if drawn < weight {
+            return Some(place);
+        }
+        drawn -= weight;
+    }
+    None
 }
 
 /// Which of several matching rules wins.

@@ -4,7 +4,7 @@ use std::{fmt, pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use super::{Limit, Outcome, pick};
 use crate::{
-    bind::{Bound, BoundBackend, BoundEndpoint},
+    bind::{BoundBackend, BoundEndpoint, BoundShare},
     body::{Body, InFlight},
     connect::{SendError, Terms},
     error::{Failure, Reason, SELVEDGE_ERROR},
@@ -18,14 +18,10 @@ use crate::{
 pub struct Attempt<'a> {
     /// The connection that the request came on.
     pub conn: &'a Conn,
-    /// The service that it is for.
-    pub bound: &'a Arc<Bound>,
-    /// The index of the rule that it follows, and the place in its backends that was drawn.
-    pub rule: (usize, usize),
-    /// That backend.
-    pub backend: &'a BoundBackend,
-    /// Places in the backend's endpoints that earlier attempts used; others are preferred.
-    pub tried: &'a [usize],
+    /// The share that it is of: where it goes, and where it is counted.
+    pub share: &'a Arc<BoundShare>,
+    /// The endpoints that earlier attempts used; others are preferred.
+    pub tried: &'a Tried,
     /// When it begins.
     pub at: Instant,
     /// When it must have answered, if it may not take all the time that there is.
@@ -73,11 +69,8 @@ fn send(
     attempt: &Attempt<'_>,
 ) -> impl Future<Output = Result<Response, Error>> {
     async move {
-        let backend = attempt.backend;
-        let mut facts = Facts {
-            route: Some(Taken { bound: Arc::clone(attempt.bound), rule: Some(attempt.rule) }),
-            ..Facts::default()
-        };
+        let backend = &*attempt.share.backend;
+        let mut facts = Facts { route: Some(Taken::Share(Arc::clone(attempt.share))), ..Facts::default() };
         let endpoint = match choose(worker, backend, attempt.tried, attempt.at) {
             Ok(endpoint) => endpoint,
             Err(failure) => {
@@ -153,10 +146,30 @@ impl Drop for Awaited<'_> {
     }
 }
 
+/// The endpoints of one backend that a request or a connection has tried, by their places.
+#[derive(Debug, Default)]
+pub struct Tried(Vec<usize>);
+
+impl Tried {
+    /// Notes that `endpoint` of `backend` was tried; it is nothing to note if it is none of them.
+    pub(crate) fn note(&mut self, backend: &BoundBackend, endpoint: &Arc<BoundEndpoint>) {
+        self.0.extend(backend.endpoints.iter().position(|one| Arc::ptr_eq(one, endpoint)));
+    }
+
+    /// How many were tried, each as often as it was.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Picks an endpoint of `backend`, one that was not `tried` if there is one.
+///
+/// # Errors
+/// [`Reason::NoBackend`] if the backend cannot be used, [`Reason::NoEndpoint`] if it has no endpoint that may be called.
 pub(crate) fn choose(
     worker: &Worker,
     backend: &BoundBackend,
-    tried: &[usize],
+    Tried(tried): &Tried,
     now: Instant,
 ) -> Result<Arc<BoundEndpoint>, Failure> {
     if let Some(broken) = &backend.broken {

@@ -5,6 +5,7 @@
 //! change of weights forgets nothing, and what a change did not touch keeps its very `Arc`.
 
 mod dialled;
+mod rules;
 mod targets;
 
 use std::{
@@ -17,21 +18,20 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{
-    Backend, BackendName, Endpoint, Lookup, Rule, Service, ServiceKey, TcpRule, WeightedBackend, Workload,
-    WorkloadName,
-};
+use selvedge_model::{Backend, BackendName, Endpoint, Lookup, Service, ServiceKey, Workload, WorkloadName};
 
-use self::targets::{Reach, Targets, Tls};
+use self::{
+    rules::With,
+    targets::{Reach, Targets, Tls},
+};
 use super::held::Held;
 use crate::{
     balance::{Aperture, Circuit, Ejection, Health, Weights},
-    bind::{Bound, BoundBackend, BoundEndpoint, Called, Destination, RouteSeries, Table, TcpRouteSeries},
+    bind::{Bound, BoundBackend, BoundEndpoint, Destination, Table},
     connect::outside::Originations,
     listens::Listens,
     names::{Names, Origin, Reached},
-    retry::Budget,
-    telemetry::{Labels, Metrics},
+    telemetry::Metrics,
 };
 
 /// How much was bound anew; what is counted here is what a change costs.
@@ -249,19 +249,12 @@ impl Binder {
             work: Work::default(),
             now,
         };
+        let with = With { own: &self.own, metrics: &self.metrics, now };
         let mut made = Vec::new();
         for (meaning, source) in &changed {
             let backends = pass.backends(source);
             let predecessor = before.get(meaning).map(|entry| &*entry.bound);
-            made.push(Arc::new(bind_service(
-                &self.own,
-                &self.metrics,
-                meaning,
-                source,
-                backends,
-                predecessor,
-                now,
-            )));
+            made.push(Arc::new(with.bind(meaning, source, backends, predecessor)));
         }
         let work = pass.work;
         let changed = changed.into_iter().zip(made);
@@ -476,72 +469,6 @@ fn source(held: &Held, names: &mut Names, service: &Arc<Service>, authority: &st
     let endpoints: Vec<Option<_>> = service.backends.iter().map(reach).collect();
     let endpoints = endpoints.into_iter().collect::<Option<Vec<_>>>()?;
     Some(Source { endpoints, service: Arc::clone(service) })
-}
-
-fn route_series(metrics: &Metrics, labels: &Labels) -> RouteSeries {
-    let of = |mtls| metrics.series(&Labels { mtls, ..labels.clone() });
-    RouteSeries { mtls: of(true), plain: of(false) }
-}
-
-/// How redirected connections find what is bound.
-fn called(meaning: &Meaning, service: &Service) -> Called {
-    match meaning {
-        Meaning::Address(_) => Called::Itself,
-        Meaning::Service(_) | Meaning::Requested(..) if service.addresses.is_empty() => Called::ByName,
-        Meaning::Service(_) | Meaning::Requested(..) => Called::ByAddress,
-    }
-}
-
-fn tcp_route_series(metrics: &Metrics, labels: &Labels) -> TcpRouteSeries {
-    let of = |mtls| metrics.tcp(&Labels { mtls, ..labels.clone() });
-    TcpRouteSeries { mtls: of(true), plain: of(false) }
-}
-
-fn bind_service(
-    own: &WorkloadName,
-    metrics: &Metrics,
-    meaning: &Meaning,
-    source: &Source,
-    backends: Vec<Arc<BoundBackend>>,
-    predecessor: Option<&Bound>,
-    now: Instant,
-) -> Bound {
-    let service = &source.service;
-    let budget = predecessor.map_or_else(|| Arc::new(Budget::new(now)), |before| Arc::clone(&before.budget));
-    let labels = Labels::outbound(own, &service.key);
-    let by_share = |rule: &str, shares: &[WeightedBackend]| -> Vec<Labels> {
-        let route: Arc<str> = Arc::from(rule);
-        let names = shares.iter().map(|share| &service.backends[share.backend].name);
-        let labels = names.map(|name| Labels {
-            route: Arc::clone(&route),
-            destination_subset: name.subset.clone().unwrap_or_default(),
-            ..labels.clone()
-        });
-        labels.collect()
-    };
-    let series = |rule: &Rule| {
-        let labels = by_share(&rule.name, &rule.backends);
-        labels.iter().map(|labels| route_series(metrics, labels)).collect()
-    };
-    let tcp_series = |rule: &TcpRule| {
-        let labels = by_share(&rule.name, &rule.backends);
-        labels.iter().map(|labels| tcp_route_series(metrics, labels)).collect()
-    };
-    Bound {
-        key: service.key.clone(),
-        called: called(meaning, service),
-        protocol: service.protocol,
-        series: service.routes.rules().iter().map(series).collect(),
-        unrouted: route_series(metrics, &labels),
-        routes: service.routes.clone(),
-        tcp: service.tcp.clone(),
-        tcp_written: service.tcp.is_written(),
-        requested: matches!(meaning, Meaning::Requested(..)),
-        tcp_series: service.tcp.rules.iter().map(tcp_series).collect(),
-        tcp_unrouted: metrics.tcp(&labels),
-        backends,
-        budget,
-    }
 }
 
 #[cfg(test)]

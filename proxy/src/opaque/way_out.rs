@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use selvedge_model::{ConnectionLimits, Layer, WeightedBackend, facts::Connection};
+use selvedge_model::{ConnectionLimits, Layer, facts::Connection};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::TcpStream,
@@ -24,9 +24,9 @@ use crate::{
     arrival::Direction,
     balance::{
         Held, Limit, Outcome,
-        endpoints::{blames_endpoint, choose, count},
+        endpoints::{Tried, blames_endpoint, choose, count},
     },
-    bind::{Bound, BoundBackend, BoundEndpoint, ClientTls, Destination, Slot, Target},
+    bind::{Bound, BoundBackend, BoundEndpoint, BoundShare, ClientTls, Destination, Slot, Target},
     body::InFlight,
     connect::{Hold, Tunnel},
     detect::{Detected, First, detect, detect_until, hello::hello},
@@ -75,7 +75,7 @@ impl Outgoing {
 
     /// Whether the name that its TLS asks for decides where it goes.
     pub(crate) fn needs_name(&self) -> bool {
-        self.follows().is_some_and(|(bound, _)| bound.tcp.has_names())
+        self.follows().is_some_and(|(bound, _)| bound.tcp.has_names)
     }
 
     /// It begins with TLS, which asks for `server_name`.
@@ -99,7 +99,7 @@ impl Outgoing {
     fn follows(&self) -> Option<(&Arc<Bound>, Option<SocketAddr>)> {
         let bound = self.destination.service.as_ref().or(self.destination.bound.as_ref())?;
         let is_service_of_endpoint = self.destination.service.is_some();
-        let only = bound.requested || is_service_of_endpoint && !bound.tcp_written;
+        let only = bound.requested || is_service_of_endpoint && !bound.tcp.is_written;
         Some((bound, only.then_some(self.dialled).flatten()))
     }
 }
@@ -343,15 +343,14 @@ async fn open_to(
     bound: &Arc<Bound>,
     only: Option<SocketAddr>,
 ) -> Result<Far, Refused> {
-    let refused = |failure| Refused { failure, series: Arc::clone(&bound.tcp_unrouted) };
-    let (rule, place) = route(worker, outgoing, bound).map_err(refused)?;
-    let series = &bound.tcp_series[rule][place];
-    let backend = &bound.backends[bound.tcp.rules[rule].backends[place].backend];
+    let refused = |failure| Refused { failure, series: Arc::clone(&bound.tcp.unrouted) };
+    let share = route(worker, outgoing, bound).map_err(refused)?;
+    let BoundShare { backend, series, .. } = &**share;
     let refused = |failure| Refused { failure, series: Arc::clone(&series.plain) };
     // Only what goes to the service itself goes to the address that was dialled; a route may lead elsewhere.
     let only = only.filter(|_| backend.name.service == bound.key);
     let slot = take_place(worker, backend).map_err(refused)?;
-    let mut tried = Vec::new();
+    let mut tried = Tried::default();
     loop {
         let endpoint = match only {
             None => choose(worker, backend, &tried, Instant::now()),
@@ -360,7 +359,7 @@ async fn open_to(
         let endpoint = endpoint.map_err(refused)?;
         let in_flight = InFlight::new(&endpoint.target, None);
         let meshed = endpoint.target.identity.is_some();
-        let series = Arc::clone(if meshed { &series.mtls } else { &series.plain });
+        let series = Arc::clone(series.of(meshed));
         match worker.pools.opaque(&endpoint.target, backend.policy.connect_timeout).await {
             Ok(tunnel) => {
                 return Ok(Far {
@@ -373,8 +372,7 @@ async fn open_to(
             Err(failure) => {
                 let judged = (Arc::clone(backend), Arc::clone(&endpoint));
                 judge_by(worker, Some(&judged), Some(&failure));
-                let place = backend.endpoints.iter().position(|one| Arc::ptr_eq(one, &endpoint));
-                tried.extend(place);
+                tried.note(backend, &endpoint);
                 if only.is_some() || tried.len() >= ATTEMPTS.min(backend.endpoints.len()) {
                     return Err(Refused { failure, series });
                 }
@@ -442,8 +440,12 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refus
     Ok(far(tunnel, false, target.dial, Arc::clone(&series), worker.settings.tcp))
 }
 
-/// The rule that a connection follows, and the place in its backends that was drawn.
-fn route(worker: &Worker, outgoing: &Outgoing, bound: &Bound) -> Result<(usize, usize), Failure> {
+/// Finds the rule that a connection follows, and draws one of its shares.
+fn route<'a>(
+    worker: &Worker,
+    outgoing: &Outgoing,
+    bound: &'a Bound,
+) -> Result<&'a Arc<BoundShare<TcpSeries>>, Failure> {
     let found = worker.view.with(|table| {
         bound.tcp.find(&Connection {
             layer: outgoing.layer,
@@ -456,12 +458,10 @@ fn route(worker: &Worker, outgoing: &Outgoing, bound: &Bound) -> Result<(usize, 
         let what = format!("{} has routes for connections, and none matches this one", bound.key);
         Failure::new(Reason::NoRoute, what)
     })?;
-    let drawn = WeightedBackend::pick(&bound.tcp.rules[rule].backends, &mut worker.rng.borrow_mut());
-    let place = drawn.ok_or_else(|| {
-        let what = format!("the weights of {} sum to nothing", bound.tcp.rules[rule].name);
+    BoundShare::draw(&rule.shares, &mut worker.rng.borrow_mut()).ok_or_else(|| {
+        let what = format!("the weights of {} sum to nothing", rule.name);
         Failure::new(Reason::NoBackend, what)
-    })?;
-    Ok((rule, place))
+    })
 }
 
 /// One more connection to `backend`, if it may have one.

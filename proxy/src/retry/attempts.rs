@@ -18,9 +18,8 @@ use super::{Decision, Failure, Original, Outcome, decide};
 use crate::{
     balance::{
         Limit,
-        endpoints::{Attempt, Attempting},
+        endpoints::{Attempt, Attempting, Tried},
     },
-    bind::BoundBackend,
     body::Body,
     budget::{Arriving, Budget as ByteBudget},
     connect::FreshConnection,
@@ -101,38 +100,30 @@ impl Kept {
 
 impl<S: Attempting> Attempts<S> {
     fn run(self, routed: Routed) -> impl Future<Output = Result<Response, Error>> {
-        let Routed { mut http, conn, mut at, bound, rule, place, deadline } = routed;
+        let Routed { mut http, conn, mut at, rule, share, deadline } = routed;
         async move {
-            let rule_of = &bound.routes.rules()[rule];
-            let backend = &bound.backends[rule_of.backends[place].backend];
-            bound.budget.deposit(at);
+            let backend = &share.backend;
+            rule.budget.deposit(at);
             let kept = Kept::of(&mut http, &self.worker.budget);
-            let mut tried = Vec::new();
+            let mut tried = Tried::default();
             let mut attempt = 0;
             let mut retrying = None;
             loop {
                 // The route's own limit is kept outside, by `route::timeout`.
-                let until = rule_of.retry.per_try_timeout.map(|limit| at + limit);
-                let rule = (rule, place);
-                let this =
-                    Attempt { conn: &conn, bound: &bound, rule, backend, tried: &tried, at, until, deadline };
+                let until = rule.retry.per_try_timeout.map(|limit| at + limit);
+                let this = Attempt { conn: &conn, share: &share, tried: &tried, at, until, deadline };
                 let mut result = self.inner.attempt(http, &this).await;
                 facts(&mut result).retries = attempt;
                 let outcome = outcome(&result);
-                let again = decide(
-                    &rule_of.retry,
-                    &kept.method,
-                    attempt,
-                    &outcome,
-                    &mut self.worker.rng.borrow_mut(),
-                );
+                let again =
+                    decide(&rule.retry, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
                 let Decision::Retry { proven_undelivered, backoff } = again else { return result };
                 let now = Instant::now();
                 if deadline.is_some_and(|deadline| now + backoff >= deadline) {
                     return result;
                 }
-                if !proven_undelivered && !bound.budget.withdraw(now) {
-                    self.worker.metrics.retry_budget_exhausted(&bound.key, self.worker.index);
+                if !proven_undelivered && !rule.budget.withdraw(now) {
+                    self.worker.metrics.retry_budget_exhausted(&rule.service, self.worker.index);
                     return result;
                 }
                 drop(retrying.take());
@@ -150,8 +141,10 @@ impl<S: Attempting> Attempts<S> {
                     http.extensions_mut().insert(FreshConnection);
                 }
                 log(&kept.method, attempt, &result, backoff);
-                remember(&mut tried, facts(&mut result), backend);
-                self.worker.metrics.retries(&bound.key, self.worker.index);
+                if let Some(used) = &facts(&mut result).endpoint {
+                    tried.note(backend, used);
+                }
+                self.worker.metrics.retries(&rule.service, self.worker.index);
                 drop(result);
                 if !backoff.is_zero() {
                     tokio::time::sleep(backoff).await;
@@ -181,12 +174,6 @@ fn facts(result: &mut Result<Response, Error>) -> &mut Facts {
 /// The request itself, where it came back because no byte of it was sent.
 fn unsent(result: &mut Result<Response, Error>) -> Option<Box<http::Request<Body>>> {
     result.as_mut().err().and_then(|error| error.request.take())
-}
-
-fn remember(tried: &mut Vec<usize>, facts: &Facts, backend: &BoundBackend) {
-    if let Some(used) = &facts.endpoint {
-        tried.extend(backend.endpoints.iter().position(|endpoint| Arc::ptr_eq(endpoint, used)));
-    }
 }
 
 /// What `decide` needs to know about an attempt's result.

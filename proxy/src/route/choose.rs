@@ -23,7 +23,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    bind::{Bound, Destination},
+    bind::{Bound, BoundRule, BoundShare, Destination},
     discovery::store::LOOKUP_TIMEOUT,
     error::{Failure, Reason},
     facts::{self, authority},
@@ -123,15 +123,16 @@ impl<S: Step<Routed>> Choose<S> {
             let what = format!("{} has routes, and none matches this request", bound.key);
             return Err(at(&bound, Error::new(Reason::NoRoute, what)));
         };
-        let drawn = bound.routes.rules()[rule].pick(&mut self.worker.rng.borrow_mut());
-        let Some(place) = drawn else {
-            let what = format!("the weights of {} sum to nothing", bound.routes.rules()[rule].name);
+        let drawn = BoundShare::draw(&rule.shares, &mut self.worker.rng.borrow_mut());
+        let Some(share) = drawn.map(Arc::clone) else {
+            let what = format!("the weights of {} sum to nothing", rule.name);
             return Err(at(&bound, Error::new(Reason::NoBackend, what)));
         };
-        let timeout = timeout(bound.routes.rules()[rule].timeout, &request);
+        let timeout = timeout(rule.timeout, &request);
+        let rule = Arc::clone(rule);
         let Request { http, conn, at } = request;
         let deadline = timeout.map(|timeout| at + timeout);
-        Ok(Routed { http, conn, at, bound, rule, place, deadline })
+        Ok(Routed { http, conn, at, rule, share, deadline })
     }
 
     /// Asks the control plane, then goes on; what it does not know passes through, if that is allowed.
@@ -201,7 +202,7 @@ pub(super) fn unknown(authority: &str) -> Failure {
 
 /// `error`, with the service that it came from.
 fn at(bound: &Arc<Bound>, mut error: Error) -> Error {
-    error.facts.route = Some(Taken { bound: Arc::clone(bound), rule: None });
+    error.facts.route = Some(Taken::Service(Arc::clone(bound)));
     error
 }
 
@@ -214,13 +215,13 @@ fn timeout(of_route: Option<Duration>, request: &Request) -> Option<Duration> {
     of_route.into_iter().chain(of_caller).min()
 }
 
-fn find(worker: &Worker, bound: &Bound, request: &Request) -> Option<usize> {
+fn find<'a>(worker: &Worker, bound: &'a Bound, request: &Request) -> Option<&'a Arc<BoundRule>> {
     worker.view.with(|table| {
         let conn = &request.conn;
         let connection = Connection {
             destination: facts::dialled(conn.original),
             ..facts::outgoing(worker, table.own.as_deref(), conn.peer, bound.key.port)
         };
-        bound.routes.find(&facts::request(&request.http, &connection).ok()?)
+        bound.http.find(&facts::request(&request.http, &connection).ok()?)
     })
 }

@@ -6,6 +6,7 @@
 use std::{
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use super::grpc_timeout;
 use crate::{
+    bind::BoundRule,
     body,
     error::Reason,
     respond::is_grpc,
@@ -50,8 +52,9 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
                 grpc: is_grpc(routed.http.headers()),
             },
             of_caller: grpc_timeout::given(routed.http.headers()),
+            rule: Arc::clone(&routed.rule),
             facts: Facts {
-                route: Some(Taken { bound: routed.bound.clone(), rule: Some((routed.rule, routed.place)) }),
+                route: Some(Taken::Share(Arc::clone(&routed.share))),
                 reason: Some(Reason::Timeout),
                 ..Facts::default()
             },
@@ -65,6 +68,7 @@ struct Limit {
     time: body::Limit,
     /// What the caller gave, if it is a gRPC caller that gave any.
     of_caller: Option<Duration>,
+    rule: Arc<BoundRule>,
     facts: Facts,
 }
 
@@ -72,6 +76,18 @@ impl Limit {
     /// Whether `error` is this limit's.
     fn is_over(&self, error: &Error) -> bool {
         error.failure.reason == Reason::Timeout && self.time.deadline.is_over(Instant::now())
+    }
+
+    fn over(&self) -> String {
+        let rule = &self.rule;
+        match (rule.timeout, self.of_caller) {
+            (of_rule, Some(limit)) if of_rule.is_none_or(|of_rule| limit < of_rule) => {
+                format!("no answer within {limit:?}, the caller's own grpc-timeout")
+            }
+            (limit, _) => {
+                format!("no answer within {:?}, the timeout of {}", limit.unwrap_or_default(), rule.name)
+            }
+        }
     }
 }
 
@@ -101,7 +117,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
                 }
                 // The last attempt had no longer than all together, and was first to notice.
                 (Err(mut error), Some(limit)) if limit.is_over(&error) => {
-                    error.failure.what = over(&limit.facts, limit.of_caller).into();
+                    error.failure.what = limit.over().into();
                     Err(error)
                 }
                 (result, _) => result,
@@ -110,28 +126,10 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
         if let Some(limit) = this.limit
             && Pin::new(&mut limit.time.deadline).poll(cx).is_ready()
         {
-            let facts = std::mem::take(&mut limit.facts);
-            let mut error = Error::new(Reason::Timeout, over(&facts, limit.of_caller));
-            error.facts = Box::new(facts);
+            let mut error = Error::new(Reason::Timeout, limit.over());
+            error.facts = Box::new(std::mem::take(&mut limit.facts));
             return Poll::Ready(Err(error));
         }
         Poll::Pending
-    }
-}
-
-fn over(facts: &Facts, of_caller: Option<Duration>) -> String {
-    match &facts.route {
-        Some(Taken { bound, rule: Some((rule, _)) }) => {
-            let rule = &bound.routes.rules()[*rule];
-            match (rule.timeout, of_caller) {
-                (of_rule, Some(limit)) if of_rule.is_none_or(|of_rule| limit < of_rule) => {
-                    format!("no answer within {limit:?}, the caller's own grpc-timeout")
-                }
-                (limit, _) => {
-                    format!("no answer within {:?}, the timeout of {}", limit.unwrap_or_default(), rule.name)
-                }
-            }
-        }
-        _ => "no answer within the route's timeout".to_owned(),
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn open(worker: Rc<Worker>, request: Request) -> Result<Respons
         None => choose::ask(&worker, &asked).await?,
     };
     destination.touch();
-    let route = destination.bound.as_ref().map(|bound| Taken { bound: Arc::clone(bound), rule: None });
+    let route = destination.bound.as_ref().map(|bound| Taken::Service(Arc::clone(bound)));
     let mut facts = Facts { route, ..Facts::default() };
     let opened = match destination.bound.as_ref().map(|bound| bound.protocol) {
         Some(Protocol::Http | Protocol::Http2) => Err(speaks_http(&asked)),

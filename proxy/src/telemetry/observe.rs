@@ -18,7 +18,7 @@ use crate::{
     arrival::Direction,
     error::Reason,
     respond::grpc_status,
-    step::{Conn, Error, Facts, Request, Response, Step, Taken},
+    step::{Conn, Error, Facts, Request, Response, Step},
     worker::Worker,
 };
 
@@ -109,7 +109,7 @@ fn unanswered(conn: &Conn) -> Option<Arc<Series>> {
     let of_service = || {
         let last = conn.last.borrow();
         let bound = last.as_ref()?.destination.bound.as_ref()?;
-        Some(Arc::clone(&bound.unrouted.plain))
+        Some(Arc::clone(&bound.http.unrouted.plain))
     };
     conn.series.clone().or_else(of_service)
 }
@@ -141,10 +141,9 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
 
 /// Where an answer is counted: with its route outbound, with its connection inbound.
 fn series(facts: &Facts, conn: &Conn) -> Option<Arc<Series>> {
-    let Some(Taken { bound, rule }) = &facts.route else { return conn.series.clone() };
-    let pair = rule.map_or(&bound.unrouted, |(rule, place)| &bound.series[rule][place]);
+    let Some(taken) = &facts.route else { return conn.series.clone() };
     let meshed = facts.endpoint.as_ref().is_some_and(|endpoint| endpoint.target.identity.is_some());
-    Some(Arc::clone(if meshed { &pair.mtls } else { &pair.plain }))
+    Some(Arc::clone(taken.series().of(meshed)))
 }
 
 /// An answer under way, to be counted when its body has ended.

@@ -8,7 +8,7 @@ use selvedge_model::{RetryPolicy, snapshot::Address};
 use super::*;
 use crate::{
     balance::{Outcome, pick},
-    bind::Slot,
+    bind::{BoundShare, Called, Slot},
     discovery::{
         fixtures::{self, AUTHORITY},
         held::Draft,
@@ -51,6 +51,12 @@ fn bound(table: &Table) -> Arc<Bound> {
     Arc::clone(table.destinations[AUTHORITY].bound.as_ref().unwrap())
 }
 
+/// The shares of its only rule.
+fn shares(bound: &Bound) -> &[Arc<BoundShare>] {
+    let [rule] = bound.http.rules() else { panic!("one rule") };
+    &rule.shares
+}
+
 fn eject(backend: &BoundBackend, endpoint: &BoundEndpoint, now: Instant) {
     let ejection = backend.ejection.as_ref().unwrap();
     ejection.record(&endpoint.health, Outcome::Failure5xx, backend.endpoints.len(), now).unwrap();
@@ -64,8 +70,8 @@ fn a_subset_has_the_endpoints_with_all_its_labels() {
 
     let counts: Vec<_> = bound.backends.iter().map(|backend| backend.endpoints.len()).collect();
     assert_eq!(counts, [2, 1]);
-    assert_eq!(bound.series.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
-    let labels = bound.series[0][1].mtls.labels().unwrap();
+    assert_eq!(shares(&bound).len(), 2);
+    let labels = shares(&bound)[1].series.mtls.labels().unwrap();
     assert_eq!((&*labels.destination_subset, labels.mtls), ("v2", true));
 }
 
@@ -80,10 +86,10 @@ fn a_change_of_weights_forgets_nothing() {
     let (table, work) = fixture.change(vec![fixtures::service("2", &[50, 50])]);
 
     let after = bound(&table);
-    assert_eq!(after.routes.rules()[0].backends[1].weight, 50);
+    assert_eq!(shares(&after)[1].weight, 50);
     assert!(Arc::ptr_eq(&before.budget, &after.budget));
     assert!(Arc::ptr_eq(&before.backends[0], &after.backends[0]), "the backends have not changed");
-    assert!(Arc::ptr_eq(&before.series[0][0].plain, &after.series[0][0].plain));
+    assert!(Arc::ptr_eq(&shares(&before)[0].series.plain, &shares(&after)[0].series.plain));
     assert_eq!(work, Work { services: 1, endpoints: 0, targets: 0 });
 }
 
@@ -206,7 +212,7 @@ fn a_workloads_own_address_is_one_endpoint_with_the_default_rule() {
     let (table, _) = fixture.change(vec![lookup("1")]);
 
     let direct = table.destinations["10.0.0.1:8080"].bound.as_ref().unwrap();
-    assert_eq!(direct.routes.rules()[0].retry, RetryPolicy::default());
+    assert_eq!(direct.http.rules()[0].retry, RetryPolicy::default());
     assert_eq!(direct.backends[0].endpoints[0].address, endpoint.address);
     let shared = &bound(&table).backends[0].endpoints[0].target;
     assert!(Arc::ptr_eq(&direct.backends[0].endpoints[0].target, shared), "one target, one pool");

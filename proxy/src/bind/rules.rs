@@ -1,0 +1,153 @@
+//! A service's rules, each bound to what its shares go to and where they are counted.
+
+use std::{sync::Arc, time::Duration};
+
+use selvedge_model::{
+    RetryPolicy, RouteTable, Service, ServiceKey, TcpTable, draw,
+    facts::{Connection, Request},
+};
+
+use super::BoundBackend;
+use crate::{
+    retry::Budget,
+    telemetry::{Series, TcpSeries},
+};
+
+/// The half of a service's port that requests follow.
+#[derive(Debug)]
+pub struct BoundHttp {
+    service: Arc<Service>,
+    /// In the order of the service's rules.
+    rules: Vec<Arc<BoundRule>>,
+    /// Where requests are counted that no share takes.
+    pub unrouted: SeriesPair<Series>,
+}
+
+impl BoundHttp {
+    /// `bind` binds each of the rules of `service`.
+    pub fn new(
+        service: &Arc<Service>,
+        bind: impl FnMut(&selvedge_model::Rule) -> BoundRule,
+        unrouted: SeriesPair<Series>,
+    ) -> Self {
+        let rules = service.routes.rules().iter().map(bind).map(Arc::new).collect();
+        Self { service: Arc::clone(service), rules, unrouted }
+    }
+
+    /// The rules as configuration has them.
+    pub fn table(&self) -> &RouteTable {
+        &self.service.routes
+    }
+
+    /// The rules, as they were listed.
+    pub fn rules(&self) -> &[Arc<BoundRule>] {
+        &self.rules
+    }
+
+    /// The rule that `request` follows; `None` if it matches none.
+    pub fn find(&self, request: &Request<'_>) -> Option<&Arc<BoundRule>> {
+        self.rules.get(self.table().find(request)?)
+    }
+}
+
+/// The half of a service's port that opaque connections follow.
+#[derive(Debug)]
+pub struct BoundTcp {
+    service: Arc<Service>,
+    /// In the order of the service's rules.
+    rules: Vec<BoundTcpRule>,
+    /// Whether a document says where connections go.
+    pub is_written: bool,
+    /// Whether it matters whom a connection's TLS asks for.
+    pub has_names: bool,
+    /// Where connections are counted that no share takes.
+    pub unrouted: Arc<TcpSeries>,
+}
+
+impl BoundTcp {
+    /// `bind` binds each of the rules of `service`.
+    pub fn new(
+        service: &Arc<Service>,
+        bind: impl FnMut(&selvedge_model::TcpRule) -> BoundTcpRule,
+        unrouted: Arc<TcpSeries>,
+    ) -> Self {
+        let table: &TcpTable = &service.tcp;
+        Self {
+            service: Arc::clone(service),
+            rules: table.rules.iter().map(bind).collect(),
+            is_written: table.is_written(),
+            has_names: table.has_names(),
+            unrouted,
+        }
+    }
+
+    /// The rules, as they were listed.
+    pub fn rules(&self) -> &[BoundTcpRule] {
+        &self.rules
+    }
+
+    /// The rule that `connection` follows; `None` if it matches none.
+    pub fn find(&self, connection: &Connection<'_>) -> Option<&BoundTcpRule> {
+        self.rules.get(self.service.tcp.find(connection)?)
+    }
+}
+
+/// What happens to the requests that follow one rule. It says all that the steps after the match ask for.
+#[derive(Debug)]
+pub struct BoundRule {
+    /// What it is called in logs and errors.
+    pub name: Arc<str>,
+    /// The service's port that it belongs to.
+    pub service: ServiceKey,
+    /// Where its requests go. None, or weights that sum to nothing: answered 503.
+    pub shares: Vec<Arc<BoundShare>>,
+    /// Time for the whole request, retries included.
+    pub timeout: Option<Duration>,
+    /// When a failed attempt is followed by another.
+    pub retry: RetryPolicy,
+    /// What limits retries to the service.
+    pub budget: Arc<Budget>,
+}
+
+/// What happens to the opaque connections that follow one rule.
+#[derive(Debug)]
+pub struct BoundTcpRule {
+    /// What it is called in errors.
+    pub name: Arc<str>,
+    /// Where its connections go. None, or weights that sum to nothing: refused.
+    pub shares: Vec<Arc<BoundShare<TcpSeries>>>,
+}
+
+/// A backend's share of what follows a rule; `S`: what it is counted in.
+#[derive(Debug)]
+pub struct BoundShare<S = Series> {
+    /// Where it goes.
+    pub backend: Arc<BoundBackend>,
+    /// It gets `weight` / the sum of all in its rule.
+    pub weight: u32,
+    /// Where it is counted.
+    pub series: SeriesPair<S>,
+}
+
+impl<S> BoundShare<S> {
+    /// Draws one of `shares` by weight; `None` if the weights sum to nothing.
+    pub fn draw<'a>(shares: &'a [Arc<Self>], rng: &mut fastrand::Rng) -> Option<&'a Arc<Self>> {
+        shares.get(draw(shares.iter().map(|share| share.weight), rng)?)
+    }
+}
+
+/// The two series of one thing that is counted by whether mutual TLS carries it.
+#[derive(Debug)]
+pub struct SeriesPair<S> {
+    /// Over mutual TLS.
+    pub mtls: Arc<S>,
+    /// In plaintext, and what failed before there was a connection.
+    pub plain: Arc<S>,
+}
+
+impl<S> SeriesPair<S> {
+    /// The one of the two; `mtls`: whether mutual TLS carries it.
+    pub fn of(&self, mtls: bool) -> &Arc<S> {
+        if mtls { &self.mtls } else { &self.plain }
+    }
+}
