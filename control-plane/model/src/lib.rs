@@ -4,6 +4,7 @@
 //! control plane and the proxy run the same rules.
 
 pub mod facts;
+pub mod filter;
 pub mod identity;
 pub mod place;
 pub mod policy;
@@ -15,6 +16,7 @@ pub mod snapshot;
 pub mod tcp;
 pub mod upstream_tls;
 
+pub use filter::Filters;
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
 pub use place::{Host, Place};
 pub use policy::{ConnectionVerdict, InboundPolicy, MtlsMode, MtlsRule, Verdict};
@@ -23,7 +25,10 @@ pub use resilience::{
     RetryPolicy, TrafficPolicy,
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
-pub use route::{FullRegex, HeaderField, Match, Order, RouteTable, Rule, StringMatch, WeightedBackend, draw};
+pub use route::{
+    ClientMatch, FullRegex, GrpcMatch, HeaderField, Match, Order, RouteTable, Rule, StringMatch,
+    WeightedBackend, draw,
+};
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{Layer, TcpMatch, TcpRule, TcpTable};

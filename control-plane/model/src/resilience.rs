@@ -189,6 +189,8 @@ pub struct RetryOn {
     pub gateway_error: bool,
     /// `reset`: the connection broke before any answer.
     pub reset: bool,
+    /// `reset-before-request`: the connection broke before any of the request was sent.
+    pub reset_before_request: bool,
     /// `connect-failure`: no connection was made.
     pub connect_failure: bool,
     /// `retriable-4xx`: 409.

@@ -7,13 +7,13 @@
 mod field;
 mod index;
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use serde::{Serialize, Serializer};
 
 pub use self::field::{HeaderField, UnknownField};
 use self::index::Index;
-use crate::{RetryPolicy, facts};
+use crate::{Filters, RetryPolicy, facts};
 
 /// The longest regular expression, in bytes, as it is written.
 const REGEX_SOURCE_LIMIT: usize = 4096;
@@ -47,11 +47,8 @@ impl FullRegex {
     /// # Errors
     /// If it is not a regular expression of this syntax, is too long, or is too large when compiled.
     pub fn new(source: &str) -> Result<Self, RegexError> {
-        if source.len() > REGEX_SOURCE_LIMIT {
-            return Err(RegexError::TooLong(source.len()));
-        }
         // First by itself: `a)|(?:b` is an expression only between our anchors, and would escape them.
-        compile(source)?;
+        compile_part(source)?;
         Ok(Self { source: source.to_owned(), compiled: compile(&format!("^(?:{source})$"))? })
     }
 
@@ -64,6 +61,14 @@ impl FullRegex {
     pub fn is_match(&self, text: &str) -> bool {
         self.compiled.is_match(text)
     }
+}
+
+/// Compiles `source` to find parts of a text that match.
+pub(crate) fn compile_part(source: &str) -> Result<regex::Regex, RegexError> {
+    if source.len() > REGEX_SOURCE_LIMIT {
+        return Err(RegexError::TooLong(source.len()));
+    }
+    Ok(compile(source)?)
 }
 
 fn compile(expression: &str) -> Result<regex::Regex, regex::Error> {
@@ -154,6 +159,53 @@ pub struct Match {
     pub without_headers: Vec<(HeaderField, StringMatch)>,
     /// Query parameters; the first value of each name counts.
     pub query: Vec<(String, StringMatch)>,
+    /// The gRPC service and method, which are the path's two segments.
+    pub grpc: Option<GrpcMatch>,
+    /// Who the client must be.
+    pub client: ClientMatch,
+}
+
+/// What a match asks of a gRPC call (Gateway API `GRPCRoute` `matches.method`); at least one of the two.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct GrpcMatch {
+    /// The service with its package, such as `helloworld.Greeter`.
+    pub service: Option<StringMatch>,
+    /// The method.
+    pub method: Option<StringMatch>,
+}
+
+impl GrpcMatch {
+    /// Whether `path` is that of a call which is asked for.
+    pub fn is_match(&self, path: &str) -> bool {
+        let call = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        let asked =
+            |wanted: &Option<StringMatch>, text| wanted.as_ref().is_none_or(|wanted| wanted.is_match(text));
+        call.is_some_and(|(service, method)| asked(&self.service, service) && asked(&self.method, method))
+    }
+
+    /// How many characters it asks of the service, then of the method.
+    fn rank(&self) -> (usize, usize) {
+        let length = |wanted: &Option<StringMatch>| wanted.as_ref().map_or(0, |wanted| wanted.path_rank().1);
+        (length(&self.service), length(&self.method))
+    }
+}
+
+/// What a match asks of the workload whose sidecar it is (`VirtualService` `sourceLabels`, `sourceNamespace`). It is
+/// decided when configuration changes, by [`RouteTable::for_client`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ClientMatch {
+    /// Labels that it must carry.
+    pub labels: BTreeMap<String, String>,
+    /// Its namespace.
+    pub namespace: Option<String>,
+}
+
+impl ClientMatch {
+    /// Whether a workload with these `labels` in `namespace` is asked for.
+    pub fn is_match(&self, labels: &BTreeMap<String, String>, namespace: &str) -> bool {
+        self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+            && self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+    }
 }
 
 impl Match {
@@ -162,6 +214,7 @@ impl Match {
         let text =
             |wanted: &Option<StringMatch>, text| wanted.as_ref().is_none_or(|wanted| wanted.is_match(text));
         self.path_is_match(request.path)
+            && self.grpc.as_ref().is_none_or(|wanted| wanted.is_match(request.path))
             && text(&self.method, request.method.as_str())
             && text(&self.authority, request.authority)
             && self
@@ -177,10 +230,12 @@ impl Match {
             })
     }
 
-    /// How specific this is, greatest first in Gateway API's order (HTTPRoute `rules.matches`).
+    /// How specific this is, greatest first in Gateway API's order (HTTPRoute `rules.matches`, GRPCRoute
+    /// `rules.matches`).
     pub fn specificity(&self) -> impl Ord + use<> {
         let path = self.path.as_ref().map_or((0, 0), StringMatch::path_rank);
-        (path, self.method.is_some(), self.headers.len(), self.query.len())
+        let grpc = self.grpc.as_ref().map_or((0, 0), GrpcMatch::rank);
+        (path, grpc, self.method.is_some(), self.headers.len(), self.query.len())
     }
 
     fn path_is_match(&self, path: &str) -> bool {
@@ -202,12 +257,14 @@ fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// One backend's share of a rule's requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WeightedBackend {
     /// Its index in the service's backends.
     pub backend: usize,
     /// Its share is `weight` / the sum of all.
     pub weight: u32,
+    /// What happens to this share alone. `None`: nothing.
+    pub filters: Option<Box<Filters>>,
 }
 
 /// What happens to requests that a match sends here.
@@ -217,18 +274,54 @@ pub struct Rule {
     pub name: String,
     /// Which requests; any of these. Empty = every request.
     pub matches: Vec<Match>,
-    /// Where they go. None, or weights that sum to nothing: answered 503.
+    /// Where they go. None, or weights that sum to nothing: answered with `unusable_status`.
     pub backends: Vec<WeightedBackend>,
     /// Time for the whole request, retries included; default none.
     pub timeout: Option<Duration>,
     /// When a failed attempt is followed by another.
     pub retry: RetryPolicy,
+    /// What happens to a request before a backend is drawn, and to its answer.
+    pub filters: Filters,
+    /// The status for requests that have no backend which can be used: the share of a broken one, or all if there is
+    /// none. 503 for Istio's routes, 500 for those of Gateway API.
+    pub unusable_status: u16,
+}
+
+impl Default for Rule {
+    /// For every request, and without a backend.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            matches: Vec::new(),
+            backends: Vec::new(),
+            timeout: None,
+            retry: RetryPolicy::default(),
+            filters: Filters::default(),
+            unusable_status: 503,
+        }
+    }
 }
 
 impl Rule {
+    /// The index of every backend that it names, mirrors included.
+    pub fn backends_named(&self) -> impl Iterator<Item = usize> {
+        let shares = self.backends.iter();
+        let of_shares = shares.clone().filter_map(|share| share.filters.as_deref());
+        let filters = std::iter::once(&self.filters).chain(of_shares);
+        let mirrors = filters.flat_map(|filters| filters.mirrors.iter().map(|mirror| mirror.backend));
+        shares.map(|share| share.backend).chain(mirrors)
+    }
+
     /// Draws a place in [`Self::backends`] by weight; `None` if the weights sum to nothing.
     pub fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         draw(self.backends.iter().map(|backend| backend.weight), rng)
+    }
+}
+
+impl WeightedBackend {
+    /// A share of `weight` without filters of its own.
+    pub const fn new(backend: usize, weight: u32) -> Self {
+        Self { backend, weight, filters: None }
     }
 }
 
@@ -303,6 +396,21 @@ impl RouteTable {
     /// The rules, as they were listed.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The same table for one client's sidecar: without the matches, and the rules, that are for other clients.
+    #[must_use]
+    pub fn for_client(self, labels: &BTreeMap<String, String>, namespace: &str) -> Self {
+        let is_for_all = |rule: &Rule| rule.matches.iter().all(|one| one.client == ClientMatch::default());
+        if self.rules.iter().all(is_for_all) {
+            return self;
+        }
+        let rules = self.rules.into_iter().filter_map(|mut rule| {
+            let is_for_every_request = rule.matches.is_empty();
+            rule.matches.retain(|one| one.client.is_match(labels, namespace));
+            (is_for_every_request || !rule.matches.is_empty()).then_some(rule)
+        });
+        Self::new(self.order, rules.collect())
     }
 
     /// The index of the rule that `request` follows; `None` if it matches none (answered 404).

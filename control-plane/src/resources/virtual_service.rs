@@ -278,6 +278,7 @@ fn read_match(words: MatchWords, field: &str, reading: &mut Reading<'_>) -> Resu
         headers,
         without_headers,
         query,
+        ..Match::default()
     };
     let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     if unchecked.is_empty() {

@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use selvedge_certs::{bundle::Bundle, ca::Authority};
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, InboundPolicy, Mesh, Order, Protocol, RetryPolicy, RouteTable,
-    Rule, Service, ServiceKey, SpiffeId, TcpTable, TrafficPolicy, TrustDomain, WeightedBackend, Workload,
+    Backend, BackendName, Endpoint, Endpoints, InboundPolicy, Mesh, Order, Protocol, RouteTable, Rule,
+    Service, ServiceKey, SpiffeId, TcpTable, TrafficPolicy, TrustDomain, WeightedBackend, Workload,
     WorkloadName, snapshot::ServiceViews,
 };
 
@@ -71,10 +71,8 @@ pub(crate) fn add_route(mesh: &mut Mesh, key: &ServiceKey, namespace: Option<&st
     };
     let rule = Rule {
         name: "rule".into(),
-        matches: Vec::new(),
-        backends: (0..to.len()).map(|backend| WeightedBackend { backend, weight: 1 }).collect(),
-        timeout: None,
-        retry: RetryPolicy::default(),
+        backends: (0..to.len()).map(|backend| WeightedBackend::new(backend, 1)).collect(),
+        ..Rule::default()
     };
     let service = Arc::new(Service {
         key: key.clone(),

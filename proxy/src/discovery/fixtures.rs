@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use selvedge_api::wire;
 use selvedge_model::{
     Backend, BackendName, Endpoint, Endpoints, InboundPolicy, Lookup, Order, OutlierDetection, Protocol,
-    RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, TcpTable, TrafficPolicy, TrustDomain,
-    WeightedBackend, Workload, WorkloadName,
+    RouteTable, Rule, Service, ServiceKey, SpiffeId, TcpTable, TrafficPolicy, TrustDomain, WeightedBackend,
+    Workload, WorkloadName,
 };
 
 use selvedge_ops::{Resolver, ResolverArgs};
@@ -66,13 +66,11 @@ pub(crate) fn model_service(weights: &[u32]) -> Service {
         },
         broken: None,
     };
-    let share = |(backend, weight): (usize, &u32)| WeightedBackend { backend, weight: *weight };
+    let share = |(backend, weight): (usize, &u32)| WeightedBackend::new(backend, *weight);
     let rule = Rule {
         name: "VirtualService shop/reviews http[0]".into(),
-        matches: Vec::new(),
         backends: weights.iter().enumerate().map(share).collect(),
-        timeout: None,
-        retry: RetryPolicy::default(),
+        ..Rule::default()
     };
     Service {
         key: key(),

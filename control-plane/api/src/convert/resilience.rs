@@ -191,6 +191,7 @@ impl From<&RetryOn> for wire::RetryOn {
             connect_failure: on.connect_failure,
             retriable_4xx: on.retriable_4xx,
             refused_stream: on.refused_stream,
+            reset_before_request: on.reset_before_request,
             status_codes: on.status_codes.iter().copied().map(Into::into).collect(),
             grpc_statuses: on.grpc_statuses.iter().copied().map(Into::into).collect(),
         }
@@ -208,6 +209,7 @@ impl TryFrom<wire::RetryOn> for RetryOn {
             connect_failure: on.connect_failure,
             retriable_4xx: on.retriable_4xx,
             refused_stream: on.refused_stream,
+            reset_before_request: on.reset_before_request,
             status_codes: numbers("retry status code", &on.status_codes, 999)?,
             grpc_statuses: numbers("retry gRPC status", &on.grpc_statuses, u8::MAX.into())?,
         })

@@ -2,9 +2,12 @@
 
 use std::{str::FromStr, time::Duration};
 
-use selvedge_model::{FullRegex, HeaderField, Match, Order, RouteTable, Rule, StringMatch, WeightedBackend};
+use selvedge_model::{
+    ClientMatch, FullRegex, GrpcMatch, HeaderField, Match, Order, RouteTable, Rule, StringMatch,
+    WeightedBackend,
+};
 
-use super::{ConvertError, all, invalid, milliseconds, parse, required};
+use super::{ConvertError, all, filter::status, invalid, milliseconds, parse, required};
 use crate::wire::{self, string_match::Kind};
 
 impl From<&StringMatch> for wire::StringMatch {
@@ -66,7 +69,30 @@ impl From<&Match> for wire::Match {
             headers: named(&wanted.headers),
             without_headers: named(&wanted.without_headers),
             query: named(&wanted.query),
+            grpc: wanted.grpc.as_ref().map(Into::into),
+            client_labels: wanted.client.labels.clone(),
+            client_namespace: wanted.client.namespace.clone(),
         }
+    }
+}
+
+impl From<&GrpcMatch> for wire::GrpcMatch {
+    fn from(wanted: &GrpcMatch) -> Self {
+        Self {
+            service: wanted.service.as_ref().map(Into::into),
+            method: wanted.method.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<wire::GrpcMatch> for GrpcMatch {
+    type Error = ConvertError;
+
+    fn try_from(wanted: wire::GrpcMatch) -> Result<Self, ConvertError> {
+        Ok(Self {
+            service: wanted.service.map(TryInto::try_into).transpose()?,
+            method: wanted.method.map(TryInto::try_into).transpose()?,
+        })
     }
 }
 
@@ -82,6 +108,8 @@ impl TryFrom<wire::Match> for Match {
             headers: names::<HeaderField>("header name", wanted.headers)?,
             without_headers: names::<HeaderField>("header name", wanted.without_headers)?,
             query: names::<String>("query parameter", wanted.query)?,
+            grpc: wanted.grpc.map(TryInto::try_into).transpose()?,
+            client: ClientMatch { labels: wanted.client_labels, namespace: wanted.client_namespace },
         })
     }
 }
@@ -89,13 +117,20 @@ impl TryFrom<wire::Match> for Match {
 impl From<&WeightedBackend> for wire::WeightedBackend {
     fn from(share: &WeightedBackend) -> Self {
         let backend = u32::try_from(share.backend).expect("no service has four billion backends");
-        Self { backend, weight: share.weight }
+        let filters = share.filters.as_deref().map(Into::into);
+        Self { backend, weight: share.weight, filters }
     }
 }
 
-impl From<wire::WeightedBackend> for WeightedBackend {
-    fn from(share: wire::WeightedBackend) -> Self {
-        Self { backend: usize::try_from(share.backend).unwrap_or(usize::MAX), weight: share.weight }
+impl TryFrom<wire::WeightedBackend> for WeightedBackend {
+    type Error = ConvertError;
+
+    fn try_from(share: wire::WeightedBackend) -> Result<Self, ConvertError> {
+        Ok(Self {
+            backend: usize::try_from(share.backend).unwrap_or(usize::MAX),
+            weight: share.weight,
+            filters: share.filters.map(|filters| filters.try_into().map(Box::new)).transpose()?,
+        })
     }
 }
 
@@ -107,6 +142,8 @@ impl From<&Rule> for wire::Rule {
             backends: rule.backends.iter().map(Into::into).collect(),
             timeout_ms: rule.timeout.map(milliseconds),
             retry: Some((&rule.retry).into()),
+            filters: (!rule.filters.is_empty()).then(|| (&rule.filters).into()),
+            unusable_status: rule.unusable_status.into(),
         }
     }
 }
@@ -118,9 +155,11 @@ impl TryFrom<wire::Rule> for Rule {
         Ok(Self {
             name: rule.name,
             matches: all(rule.matches)?,
-            backends: rule.backends.into_iter().map(Into::into).collect(),
+            backends: all(rule.backends)?,
             timeout: rule.timeout_ms.map(Duration::from_millis),
             retry: required("retry policy", rule.retry)?.try_into()?,
+            filters: rule.filters.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            unusable_status: status(rule.unusable_status)?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey,
+    Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Rule, Service, ServiceKey,
 };
 
 use super::{ConvertError, all, invalid, parse, port, required};
@@ -81,9 +81,9 @@ impl TryFrom<wire::Service> for Service {
 /// Rules name backends by index; one beyond the end would be a crash later.
 fn backends_exist(service: &Service) -> Result<(), ConvertError> {
     let count = service.backends.len();
-    let of_requests = service.routes.rules().iter().flat_map(|rule| &rule.backends);
-    let of_connections = service.tcp.rules.iter().flat_map(|rule| &rule.backends);
-    match of_requests.chain(of_connections).map(|share| share.backend).max() {
+    let of_requests = service.routes.rules().iter().flat_map(Rule::backends_named);
+    let of_connections = service.tcp.rules.iter().flat_map(|rule| &rule.backends).map(|share| share.backend);
+    match of_requests.chain(of_connections).max() {
         Some(backend) if backend >= count => Err(ConvertError::OutOfRange {
             field: "rule backend",
             value: u64::try_from(backend).unwrap_or(u64::MAX),

@@ -50,12 +50,7 @@ impl TryFrom<wire::TcpRule> for TcpRule {
                 return Err(ConvertError::Unknown { field: "rule layer", value: rule.layer });
             }
         };
-        Ok(Self {
-            name: rule.name,
-            layer,
-            matches: all(rule.matches)?,
-            backends: rule.backends.into_iter().map(Into::into).collect(),
-        })
+        Ok(Self { name: rule.name, layer, matches: all(rule.matches)?, backends: all(rule.backends)? })
     }
 }
 

@@ -5,16 +5,19 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
-    AppConnections, Backend, BackendName, ClientCertificate, ConnectionLimits, ConnectionPool, Endpoint,
-    Endpoints, FullRegex, HeaderField, Host, Http2Upgrade, InboundPolicy, Layer, LoadBalancer, Lookup, Match,
-    MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol, RetryOn, RetryPolicy,
-    RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule, TcpTable,
-    TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend, Workload, WorkloadName,
+    AppConnections, Backend, BackendName, ClientCertificate, ClientMatch, ConnectionLimits, ConnectionPool,
+    Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, Http2Upgrade, InboundPolicy, Layer,
+    LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol,
+    RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule,
+    TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend, Workload, WorkloadName,
     snapshot::{Address, Declared},
 };
 
+use self::filters::filters;
 use super::*;
 use crate::wire;
+
+mod filters;
 
 fn object_name() -> impl Strategy<Value = String> {
     "[a-z]([a-z0-9-]{0,8}[a-z0-9])?"
@@ -77,19 +80,25 @@ prop_compose! {
         path in option::of(string_match()), ignore_path_case: bool, method in option::of(string_match()),
         authority in option::of(string_match()), headers in header_matches(),
         without_headers in header_matches(), query in vec((".{0,8}", string_match()), 0..3),
+        grpc in option::of((option::of(string_match()), option::of(string_match()))),
+        client_labels in labels(), client_namespace in option::of(object_name()),
     ) -> Match {
-        Match { path, ignore_path_case, method, authority, headers, without_headers, query }
+        Match {
+            path, ignore_path_case, method, authority, headers, without_headers, query,
+            grpc: grpc.map(|(service, method)| GrpcMatch { service, method }),
+            client: ClientMatch { labels: client_labels, namespace: client_namespace },
+        }
     }
 }
 
 prop_compose! {
     fn retry_on()(
         any_5xx: bool, gateway_error: bool, reset: bool, connect_failure: bool, retriable_4xx: bool,
-        refused_stream: bool, status_codes in vec(100u16..600, 0..3), grpc_statuses in vec(0u8..17, 0..3),
+        refused_stream: bool, reset_before_request: bool, status_codes in vec(100u16..600, 0..3), grpc_statuses in vec(0u8..17, 0..3),
     ) -> RetryOn {
         RetryOn {
-            any_5xx, gateway_error, reset, connect_failure, retriable_4xx, refused_stream, status_codes,
-            grpc_statuses,
+            any_5xx, gateway_error, reset, connect_failure, retriable_4xx, refused_stream, reset_before_request,
+            status_codes, grpc_statuses,
         }
     }
 }
@@ -103,14 +112,28 @@ prop_compose! {
 }
 
 fn shares(backends: usize) -> impl Strategy<Value = Vec<WeightedBackend>> {
+    let filters = option::of(filters(backends));
     let share =
-        (0..backends.max(1), any::<u32>()).prop_map(|(backend, weight)| WeightedBackend { backend, weight });
+        (0..backends.max(1), any::<u32>(), filters).prop_map(|(backend, weight, filters)| WeightedBackend {
+            backend,
+            weight,
+            filters: filters.filter(|filters| !filters.is_empty()).map(Box::new),
+        });
     vec(share, 0..if backends == 0 { 1 } else { 4 })
 }
 
 fn rule(backends: usize) -> impl Strategy<Value = Rule> {
-    (".{0,12}", vec(a_match(), 0..3), shares(backends), option::of(time()), retry_policy()).prop_map(
-        |(name, matches, backends, timeout, retry)| Rule { name, matches, backends, timeout, retry },
+    let what = (filters(backends), 200_u16..600);
+    (".{0,12}", vec(a_match(), 0..3), shares(backends), option::of(time()), retry_policy(), what).prop_map(
+        |(name, matches, backends, timeout, retry, (filters, unusable_status))| Rule {
+            name,
+            matches,
+            backends,
+            timeout,
+            retry,
+            filters,
+            unusable_status,
+        },
     )
 }
 
@@ -383,9 +406,8 @@ fn valid_service() -> wire::Service {
     let rule = Rule {
         name: "rule".into(),
         matches: vec![Match { path: Some(StringMatch::Present), ..Match::default() }],
-        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
-        timeout: None,
-        retry: RetryPolicy::default(),
+        backends: vec![WeightedBackend::new(0, 1)],
+        ..Rule::default()
     };
     let routes = RouteTable::new(Order::Listed, vec![rule]);
     let tcp = TcpTable {
@@ -393,7 +415,7 @@ fn valid_service() -> wire::Service {
             name: "rule".into(),
             layer: Layer::Tcp,
             matches: Vec::new(),
-            backends: vec![WeightedBackend { backend: 0, weight: 1 }],
+            backends: vec![WeightedBackend::new(0, 1)],
         }],
     };
     wire::Service::from(&Service {

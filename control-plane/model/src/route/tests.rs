@@ -69,12 +69,11 @@ fn name(text: &'static str) -> HeaderField {
 }
 
 fn rule(matches: Vec<Match>) -> Rule {
-    Rule { name: String::new(), matches, backends: Vec::new(), timeout: None, retry: RetryPolicy::default() }
+    Rule { matches, ..Rule::default() }
 }
 
 fn weighted(weights: &[u32]) -> Rule {
-    let backends =
-        weights.iter().enumerate().map(|(backend, weight)| WeightedBackend { backend, weight: *weight });
+    let backends = weights.iter().enumerate().map(|(backend, weight)| WeightedBackend::new(backend, *weight));
     Rule { backends: backends.collect(), ..rule(Vec::new()) }
 }
 
@@ -127,6 +126,7 @@ fn some_match() -> impl Strategy<Value = Match> {
             headers,
             without_headers,
             query,
+            ..Match::default()
         })
 }
 
@@ -423,4 +423,41 @@ fn the_crumbs_of_a_cookie_are_one_cookie() {
         let one = Match { headers: vec![(name("cookie"), wanted)], ..Match::default() };
         assert!(one.is_match(&request.facts()));
     }
+}
+
+#[test]
+fn a_grpc_match_is_the_paths_two_segments() {
+    let of = |service: Option<&str>, method: Option<&str>| {
+        let exact = |text: Option<&str>| text.map(|text| StringMatch::Exact(text.to_owned()));
+        let grpc = Some(GrpcMatch { service: exact(service), method: exact(method) });
+        Match { grpc, ..Match::default() }
+    };
+    let holds = |wanted: &Match, path: &str| wanted.is_match(&Request::get(path).facts());
+
+    assert!(holds(&of(Some("a.B"), None), "/a.B/C"));
+    assert!(!holds(&of(Some("a.B"), None), "/a.Bx/C"));
+    assert!(holds(&of(None, Some("C")), "/other/C"));
+    assert!(!holds(&of(None, Some("C")), "/other"));
+    assert!(of(Some("a.B"), None).specificity() > of(None, Some("VeryLongMethod")).specificity());
+    assert!(of(Some("a.B"), Some("C")).specificity() > of(Some("a.B"), None).specificity());
+}
+
+#[test]
+fn matches_and_rules_of_other_clients_are_left_out() {
+    let of_client = |label: &str| Match {
+        client: ClientMatch {
+            labels: [("app".to_owned(), label.to_owned())].into(),
+            namespace: Some("shop".to_owned()),
+        },
+        ..Match::default()
+    };
+    let rules =
+        vec![rule(vec![of_client("a"), of_client("b")]), rule(vec![of_client("b")]), rule(Vec::new())];
+    let table = RouteTable::new(Order::Listed, rules);
+    let labels = [("app".to_owned(), "a".to_owned())].into();
+
+    let own = table.clone().for_client(&labels, "shop");
+    assert_eq!(own.rules().iter().map(|rule| rule.matches.len()).collect::<Vec<_>>(), [1, 0]);
+    let others = table.for_client(&labels, "elsewhere");
+    assert_eq!(others.rules().iter().map(|rule| rule.matches.len()).collect::<Vec<_>>(), [0]);
 }

@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use selvedge_model::{
-    Backend, BackendName, Match, Order, RetryPolicy, RouteTable, Rule, ServiceKey, TrafficPolicy,
-    WeightedBackend,
+    Backend, BackendName, Match, Order, RouteTable, Rule, ServiceKey, TrafficPolicy, WeightedBackend,
 };
 
 use super::{
@@ -42,10 +41,8 @@ impl<'a> Backends<'a> {
         let backend = self.index(whole, |backends, name| backends.whole(backends.port.host, name));
         let rule = Rule {
             name: "default".to_owned(),
-            matches: Vec::new(),
-            backends: vec![WeightedBackend { backend, weight: 1 }],
-            timeout: None,
-            retry: RetryPolicy::default(),
+            backends: vec![WeightedBackend::new(backend, 1)],
+            ..Rule::default()
         };
         RouteTable::new(Order::Listed, vec![rule])
     }
@@ -68,9 +65,11 @@ impl<'a> Backends<'a> {
             let backends = route
                 .destinations
                 .iter()
-                .map(|destination| WeightedBackend {
-                    backend: self.backend(document, &field, destination, Share::Requests, problems),
-                    weight: destination.weight,
+                .map(|destination| {
+                    WeightedBackend::new(
+                        self.backend(document, &field, destination, Share::Requests, problems),
+                        destination.weight,
+                    )
                 })
                 .collect();
             rules.push(Rule {
@@ -79,6 +78,7 @@ impl<'a> Backends<'a> {
                 backends,
                 timeout: route.timeout,
                 retry: route.retry.clone(),
+                ..Rule::default()
             });
         }
         (!all_for_other_ports).then(|| RouteTable::new(Order::Listed, rules))

@@ -140,7 +140,7 @@ impl Backends<'_> {
                 name: TcpRule::DEFAULT.to_owned(),
                 layer: Layer::Tcp,
                 matches: Vec::new(),
-                backends: vec![WeightedBackend { backend, weight: 1 }],
+                backends: vec![WeightedBackend::new(backend, 1)],
             });
         }
         TcpTable { rules }
@@ -157,9 +157,11 @@ impl Backends<'_> {
         for route in document.spec.opaque(layer) {
             let Some(matches) = matches_for(route, self.port.key.port) else { continue };
             let field = format!("{}.route", route.field());
-            let backends = route.destinations.iter().map(|destination| WeightedBackend {
-                backend: self.backend(document, &field, destination, Share::Connections, problems),
-                weight: destination.weight,
+            let backends = route.destinations.iter().map(|destination| {
+                WeightedBackend::new(
+                    self.backend(document, &field, destination, Share::Connections, problems),
+                    destination.weight,
+                )
             });
             let backends = backends.collect();
             let name = format!("{} {}[{}]", document.name, route.list(), route.index);
@@ -215,9 +217,8 @@ impl Backends<'_> {
             if matches.is_empty() {
                 continue;
             }
-            let backends = route.spec.backends.iter().map(|backend| WeightedBackend {
-                backend: self.gateway_backend(route, backend, problems),
-                weight: backend.weight,
+            let backends = route.spec.backends.iter().map(|backend| {
+                WeightedBackend::new(self.gateway_backend(route, backend, problems), backend.weight)
             });
             let backends = backends.collect();
             rules.push(TcpRule { name: route.name.to_string(), layer, matches, backends });

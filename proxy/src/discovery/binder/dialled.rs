@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, Layer, Order, Protocol, RetryPolicy, RouteTable, Rule,
-    Service, ServiceKey, TcpRule, TcpTable, TrafficPolicy, WeightedBackend,
+    Backend, BackendName, Endpoint, Endpoints, Layer, Order, Protocol, RouteTable, Rule, Service, ServiceKey,
+    TcpRule, TcpTable, TrafficPolicy, WeightedBackend,
     snapshot::{self, Address, Declared},
 };
 
@@ -87,18 +87,13 @@ impl Binder {
 
 fn direct(endpoint: &Endpoint) -> Source {
     let key = ServiceKey::new(&endpoint.address.ip().to_string(), endpoint.address.port());
-    let rule = Rule {
-        name: DIRECT_RULE.to_owned(),
-        matches: Vec::new(),
-        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
-        timeout: None,
-        retry: RetryPolicy::default(),
-    };
+    let rule =
+        Rule { name: DIRECT_RULE.to_owned(), backends: vec![WeightedBackend::new(0, 1)], ..Rule::default() };
     let opaque = TcpRule {
         name: DIRECT_RULE.to_owned(),
         layer: Layer::Tcp,
         matches: Vec::new(),
-        backends: vec![WeightedBackend { backend: 0, weight: 1 }],
+        backends: vec![WeightedBackend::new(0, 1)],
     };
     let backend = Backend {
         name: BackendName { service: key.clone(), subset: None },

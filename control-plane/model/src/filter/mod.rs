@@ -1,0 +1,76 @@
+//! What happens to a request between the rule that it matches and the backend that is drawn for it, and to the answer
+//! on its way back.
+//!
+//! The order is the same for every kind of route. On the way out:
+//!
+//! 1. [`Cors`]: a preflight is answered.
+//! 2. [`Fault`]: a delay, then an abort.
+//! 3. [`OwnAnswer`]: a redirect, a direct response, or the refusal of a filter that cannot be used.
+//! 4. [`Filters::request_headers`], then [`Filters::rewrite`].
+//! 5. [`Filters::mirrors`]: copies of the request as it is now.
+//! 6. The draw of the backend; then the filters of that backend, in this same order.
+//!
+//! On the way back: the backend's `response_headers`, the rule's `response_headers`, then what CORS adds.
+
+mod cors;
+mod fault;
+mod headers;
+mod redirect;
+mod rewrite;
+
+use serde::Serialize;
+
+pub use self::{
+    cors::{Cors, OriginMatch, UnmatchedPreflights},
+    fault::{Abort, Delay, Fault, Fraction},
+    headers::{HeaderChange, HeaderChanges, HeaderText, HeaderTextError},
+    redirect::{DirectResponse, Redirect, RedirectPort},
+    rewrite::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite},
+};
+
+/// All filters of a rule, or of one backend of it. The default does nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Filters {
+    /// Who may call from a page of another origin.
+    pub cors: Option<Cors>,
+    /// Failures that are made on purpose.
+    pub fault: Option<Fault>,
+    /// The answer that the proxy gives itself; nothing is sent to a backend then.
+    pub answer: Option<OwnAnswer>,
+    /// What changes in the request's headers.
+    pub request_headers: HeaderChanges,
+    /// What changes in its path and authority.
+    pub rewrite: Rewrite,
+    /// Who gets a copy of it.
+    pub mirrors: Vec<Mirror>,
+    /// What changes in the answer's headers.
+    pub response_headers: HeaderChanges,
+}
+
+impl Filters {
+    /// Whether they do nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An answer that needs no backend.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum OwnAnswer {
+    /// To somewhere else.
+    Redirect(Redirect),
+    /// A fixed answer.
+    Direct(DirectResponse),
+    /// A filter that cannot be used, and why. Gateway API: a request that it would have met is answered 500, and the
+    /// filter is never left out (HTTPRoute `filters`, `extensionRef`).
+    Unusable(String),
+}
+
+/// A backend that gets a copy of requests. Its answers are thrown away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mirror {
+    /// Its index in the service's backends.
+    pub backend: usize,
+    /// Of how many requests.
+    pub fraction: Fraction,
+}
