@@ -17,7 +17,7 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     body::Body,
-    error::{Failure, Reason, SELVEDGE_ERROR},
+    error::{Failure, SELVEDGE_ERROR},
     fields::length,
     seldom,
     step::{Error, Request, Response, Step},
@@ -105,8 +105,8 @@ pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
         *response.status_mut() = failure.reason.status();
         *response.body_mut() = Body::full(format!("{text}\n"));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if failure.reason == Reason::Overflow {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = failure.reason.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
     }
     if failure.reason.is_clients_fault() {
@@ -156,6 +156,7 @@ pub(crate) fn grpc_message(text: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Reason;
 
     #[test]
     fn a_failure_is_named_in_status_header_and_body() {

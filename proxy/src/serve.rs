@@ -435,12 +435,6 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
     }
 }
 
-/// Whether an answer is one after which a stranger's connection is not kept: each of them is a place that others need.
-fn is_refusal(reason: Option<Reason>) -> bool {
-    use Reason::{BadRequest, HeadTooLarge, Overflow, Policy, RequestTimeout};
-    matches!(reason, Some(BadRequest | HeadTooLarge | Overflow | Policy | RequestTimeout))
-}
-
 pin_project_lite::pin_project! {
     /// The answer of a whole path.
     struct Answer<F> {
@@ -464,8 +458,8 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
         let this = self.project();
         this.inner.poll(cx).map(|result| {
             let is_http1 = this.under_way.as_ref().is_some_and(|UnderWay(watch)| watch.awaited.end());
-            let refuses = result.as_ref().is_ok_and(|answer| is_refusal(answer.facts.reason));
-            let dismissed = this.stranger.filter(|_| refuses);
+            let reason = result.as_ref().ok().and_then(|answer| answer.facts.reason);
+            let dismissed = this.stranger.filter(|_| reason.is_some_and(Reason::dismisses_strangers));
             let mut http = match result {
                 Ok(response) => *response.http,
                 // `respond` leaves no error; should a path be built without it, the answer is still one.

@@ -7,7 +7,7 @@ use crate::{
     bind::{BoundBackend, BoundEndpoint, BoundShare},
     body::{Body, InFlight},
     connect::{SendError, Terms},
-    error::{Failure, Reason, SELVEDGE_ERROR},
+    error::{Failure, Reason, SELVEDGE_ERROR, SaidBy},
     seldom,
     step::{Conn, Error, Facts, Response, Taken},
     worker::Worker,
@@ -212,12 +212,14 @@ fn named_by_peer(response: &http::Response<Body>) -> Option<Reason> {
 
 /// What an attempt's result says about its endpoint; `None`: nothing.
 fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
-    match result {
-        Ok(response) if response.facts.reason.is_some_and(blames_endpoint) => Some(Outcome::GatewayFailure),
-        Ok(response) => Some(Outcome::of_status(response.http.status().as_u16())),
-        // That is our own limit, and no endpoint's failure.
-        Err(error) if error.failure.reason == Reason::Overflow => None,
-        Err(error) => blames_endpoint(error.failure.reason).then_some(Outcome::GatewayFailure),
+    let (reason, said_by) = match result {
+        Ok(response) => (response.facts.reason, SaidBy::Peer),
+        Err(error) => (Some(error.failure.reason), SaidBy::Us),
+    };
+    match (reason, result) {
+        (Some(reason), _) if reason.blames_endpoint(said_by) => Some(Outcome::GatewayFailure),
+        (_, Ok(response)) => Some(Outcome::of_status(response.http.status().as_u16())),
+        (_, Err(_)) => None,
     }
 }
 
@@ -259,20 +261,4 @@ pub(crate) fn count(
             "ejected for {:?}", ejected.time
         );
     }
-}
-
-/// Whether a failure says something about the endpoint, rather than about us or the request.
-pub(crate) fn blames_endpoint(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::AppUnreachable
-            | Reason::ConnectFailure
-            | Reason::Draining
-            | Reason::Identity
-            | Reason::Overflow
-            | Reason::Protocol
-            | Reason::Reset
-            | Reason::Timeout
-            | Reason::Tls
-    )
 }

@@ -24,13 +24,13 @@ use crate::{
     arrival::Direction,
     balance::{
         Held, Limit, Outcome,
-        endpoints::{Tried, blames_endpoint, choose, count},
+        endpoints::{Tried, choose, count},
     },
     bind::{Bound, BoundBackend, BoundEndpoint, BoundShare, ClientTls, Destination, Slot, Target},
     body::InFlight,
     connect::{Hold, Tunnel},
     detect::{Detected, First, detect, detect_until, hello::hello},
-    error::{Failure, Reason},
+    error::{Failure, Reason, SaidBy},
     facts,
     identify::HANDSHAKE_TIMEOUT,
     io::{Abort, Framed, Prefixed, Stream},
@@ -320,7 +320,8 @@ fn judge_by(
 ) {
     let Some((backend, endpoint)) = judged else { return };
     match failure {
-        Some(failure) if blames_endpoint(failure.reason) => {
+        // Our own limits are kept before there is an endpoint to judge.
+        Some(failure) if failure.reason.blames_endpoint(SaidBy::Peer) => {
             count(worker, backend, endpoint, Outcome::GatewayFailure, failure);
         }
         Some(_) => {}

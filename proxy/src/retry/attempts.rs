@@ -23,7 +23,7 @@ use crate::{
     body::Body,
     budget::{Arriving, Budget as ByteBudget},
     connect::FreshConnection,
-    error::Reason,
+    error::{self, SaidBy},
     respond::grpc_status,
     step::{Error, Facts, Response, Routed},
     worker::Worker,
@@ -184,26 +184,52 @@ fn outcome(result: &Result<Response, Error>) -> Outcome {
             let grpc = grpc_status(response.http.headers());
             match response.facts.reason {
                 None => Outcome::answer(status, grpc),
-                Some(reason) => Outcome::answer_of_peer(status, grpc, reason),
+                Some(reason) => Outcome::answer_of_peer(status, grpc, reason.for_retries(SaidBy::Peer)),
             }
         }
-        Err(error) => {
-            let failure = match error.failure.reason {
-                Reason::Timeout => Some(Failure::PerTryTimeout),
-                Reason::Protocol => Some(Failure::Reset),
-                _ if error.failure.undelivered => Some(Failure::NotDelivered),
-                reason => Failure::named_by_peer(reason),
-            };
-            let delivered = !error.failure.undelivered;
-            Outcome { status: None, grpc_status: None, failure, made_by_proxy: true, delivered }
-        }
+        Err(error) => without_answer(&error.failure),
     }
+}
+
+fn without_answer(failed: &error::Failure) -> Outcome {
+    let failure =
+        if failed.undelivered { Some(Failure::NotDelivered) } else { failed.reason.for_retries(SaidBy::Us) };
+    Outcome { status: None, grpc_status: None, failure, made_by_proxy: true, delivered: !failed.undelivered }
 }
 
 #[cfg(test)]
 mod tests {
+    use selvedge_model::RetryPolicy;
+
     use super::*;
-    use crate::balance::endpoints::Balance;
+    use crate::{balance::endpoints::Balance, error::Reason};
+
+    /// Whether the request is sent again after its first attempt, by the usual policy.
+    fn again(method: &Method, outcome: &Outcome) -> bool {
+        let mut rng = fastrand::Rng::with_seed(1);
+        decide(&RetryPolicy::default(), method, 0, outcome, &mut rng) != Decision::Done
+    }
+
+    #[test]
+    fn reasons_lead_to_another_attempt_as_their_table_says() {
+        let (get, post) = (&Method::GET, &Method::POST);
+        let ours = |reason| without_answer(&error::Failure::new(reason, ""));
+        let peers = |reason: Reason| {
+            Outcome::answer_of_peer(reason.status().as_u16(), None, reason.for_retries(SaidBy::Peer))
+        };
+        use Reason::{AppUnreachable, ConnectFailure, Draining, Overflow, Policy, Protocol, Reset, Timeout};
+
+        for reason in [AppUnreachable, ConnectFailure, Draining] {
+            assert!(again(post, &ours(reason)) && again(post, &peers(reason)), "{reason}");
+        }
+        for outcome in [ours(Reset), peers(Reset), ours(Protocol)] {
+            assert!(again(get, &outcome) && !again(post, &outcome), "{outcome:?}");
+        }
+        for outcome in [ours(Overflow), peers(Overflow), peers(Policy), ours(Timeout), peers(Protocol)] {
+            assert!(!again(get, &outcome), "{outcome:?}");
+        }
+        assert!(again(post, &without_answer(&error::Failure::new(Reset, "").never_delivered())));
+    }
 
     fn size_of_output<A, B, R>(_: impl FnOnce(A, B) -> R) -> usize {
         size_of::<R>()

@@ -12,8 +12,6 @@ use std::time::Duration;
 use http::Method;
 use selvedge_model::{RetryOn, RetryPolicy};
 
-use crate::error::Reason;
-
 /// Further attempts that a request which was never delivered may have, if the policy allows fewer.
 ///
 /// Two: enough for a stale connection and then one endpoint that has just gone; more would only be slower
@@ -40,22 +38,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What a mesh peer's sidecar tells with its `selvedge-error`; `None` if another attempt is up to the
-    /// answer's status alone.
-    ///
-    /// `overflow` is not [`Self::NotDelivered`], although nothing was delivered: trying an overloaded
-    /// peer again at once, outside the budget, is how overload spreads.
-    pub const fn named_by_peer(reason: Reason) -> Option<Self> {
-        match reason {
-            Reason::AppUnreachable | Reason::ConnectFailure | Reason::Identity | Reason::Tls => {
-                Some(Self::Connect)
-            }
-            Reason::Draining => Some(Self::NotDelivered),
-            Reason::Reset => Some(Self::Reset),
-            _ => None,
-        }
-    }
-
     const fn proves_undelivered(self) -> bool {
         matches!(self, Self::Connect | Self::NotDelivered | Self::RefusedStream)
     }
@@ -83,9 +65,9 @@ impl Outcome {
         Self { status: Some(status), grpc_status, failure: None, made_by_proxy: false, delivered: true }
     }
 
-    /// An answer that a mesh peer's sidecar made itself.
-    pub const fn answer_of_peer(status: u16, grpc_status: Option<u8>, reason: Reason) -> Self {
-        let failure = Failure::named_by_peer(reason);
+    /// An answer that a mesh peer's sidecar made itself, because of the `failure` that it names; `None`: another
+    /// attempt is up to the answer's status alone.
+    pub const fn answer_of_peer(status: u16, grpc_status: Option<u8>, failure: Option<Failure>) -> Self {
         Self { status: Some(status), grpc_status, failure, made_by_proxy: true, delivered: true }
     }
 
@@ -257,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_proxys_own_503_is_not_the_status_code_503() {
-        let own = Outcome::answer_of_peer(503, None, Reason::NoEndpoint);
+        let own = Outcome::answer_of_peer(503, None, None);
 
         assert!(!named(&on(|on| on.status_codes = vec![503]), &own));
         assert!(named(&on(|on| on.any_5xx = true), &own));
@@ -267,16 +249,15 @@ mod tests {
     #[test]
     fn an_answer_of_the_peers_sidecar_counts_as_the_failure_that_it_names() {
         let default = RetryPolicy::default();
-        let of_peer = |reason: Reason| Outcome::answer_of_peer(reason.status().as_u16(), None, reason);
+        let of_peer = |failure| Outcome::answer_of_peer(503, None, Some(failure));
 
-        assert!(of_peer(Reason::AppUnreachable).proves_undelivered());
-        assert!(of_peer(Reason::Draining).proves_undelivered());
-        assert!(named(&default, &of_peer(Reason::AppUnreachable)));
-        assert!(!named(&default, &of_peer(Reason::Reset)));
-        assert!(retried(&default, &Method::GET, 0, &of_peer(Reason::Reset)));
-        assert!(!retried(&default, &Method::GET, 0, &of_peer(Reason::Policy)));
-        assert!(!retried(&default, &Method::GET, 0, &of_peer(Reason::Overflow)));
-        assert!(named(&default, &Outcome::answer_of_peer(200, Some(14), Reason::Reset)), "gRPC");
+        assert!(of_peer(Failure::Connect).proves_undelivered());
+        assert!(of_peer(Failure::NotDelivered).proves_undelivered());
+        assert!(named(&default, &of_peer(Failure::Connect)));
+        assert!(!named(&default, &of_peer(Failure::Reset)));
+        assert!(retried(&default, &Method::GET, 0, &of_peer(Failure::Reset)));
+        assert!(!retried(&default, &Method::GET, 0, &Outcome::answer_of_peer(403, None, None)));
+        assert!(named(&default, &Outcome::answer_of_peer(200, Some(14), None)), "gRPC");
     }
 
     #[test]

@@ -1,0 +1,437 @@
+//! Why the proxy answers itself: a closed set of reasons, and one row of a table for each.
+//!
+//! Every other module asks the table: no other place says what a reason means. `proxy/errors.md` tells the same
+//! to people, and a test holds the two together.
+
+use std::fmt;
+
+use http::StatusCode;
+use tonic::Code;
+
+use crate::retry::Failure as Attempt;
+
+/// Why the proxy answered itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The request is not one that HTTP allows, or names no authority.
+    BadRequest,
+    /// The request's head has more bytes or fields than the limit.
+    HeadTooLarge,
+    /// The rest of the request's head did not come in time, or its body came too slowly.
+    RequestTimeout,
+    /// The app beside the answering sidecar does not accept connections.
+    AppUnreachable,
+    /// The client left before its answer came. Nobody is told but metrics and logs.
+    Canceled,
+    /// Our own certificate is missing or has expired.
+    Certificate,
+    /// No connection to the endpoint: refused, unreachable, or not within the connect timeout.
+    ConnectFailure,
+    /// The control plane has not said in time what the authority means, or DNS whose the address is.
+    Discovery,
+    /// The proxy is shutting down.
+    Draining,
+    /// The endpoint proved to be another workload than the one expected at its address.
+    Identity,
+    /// The destination is a sidecar's own listener, or the request came back to the proxy that sent it.
+    Loop,
+    /// The rule's backend cannot be used: an unknown host or subset, or weights that sum to nothing.
+    NoBackend,
+    /// The backend has no endpoint that could be called: none at all, or all are ejected.
+    NoEndpoint,
+    /// The service has rules, and none matches the request.
+    NoRoute,
+    /// A limit is reached: of the backend's connectionPool, of connections, or of what is held.
+    Overflow,
+    /// A policy refuses the connection or request.
+    Policy,
+    /// The other side did not speak the protocol that was agreed on.
+    Protocol,
+    /// The destination is in no configuration, and the outbound traffic policy lets only those out.
+    RegistryOnly,
+    /// The connection broke before the answer came.
+    Reset,
+    /// The route's time, or the attempt's, is over.
+    Timeout,
+    /// No mutual TLS with the endpoint, or no TLS with a server outside the mesh.
+    Tls,
+}
+
+/// Which proxy says that a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaidBy {
+    /// We.
+    Us,
+    /// The endpoint's sidecar, in an answer that it made itself.
+    Peer,
+}
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The client's: it did not send a request as HTTP requires.
+    Client,
+    /// The endpoint's: it counts towards ejecting it.
+    Endpoint,
+    /// The endpoint's if its sidecar says so. If we say so it is our own, and nothing is held against an endpoint.
+    Speaker,
+    /// Not the client's and not the endpoint's: configuration, policy or the mesh itself.
+    Neither,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+struct Meaning {
+    reason: Reason,
+    /// For headers, metrics and logs.
+    word: &'static str,
+    /// The status of an answer over HTTP.
+    status: StatusCode,
+    /// The status of an answer to a gRPC call.
+    grpc: Code,
+    fault: Fault,
+    /// Whether the request was certainly not delivered to an app, whoever says so: then any request may be sent again.
+    is_undelivered: bool,
+    /// What our own retries see in an attempt that we say ended so, unless it is known not to have been delivered.
+    /// `None`: nothing that a policy for retries can name.
+    ours: Option<Attempt>,
+    /// The same where the endpoint's sidecar says so. `None`: the status of its answer alone counts.
+    peers: Option<Attempt>,
+    /// Whether a client from outside the mesh loses its connection with this answer: it is a place that others need.
+    dismisses_strangers: bool,
+    /// When to try again (`Retry-After`), in seconds. `None`: nothing is said.
+    retry_after: Option<&'static str>,
+}
+
+/// What most reasons have in common: each row says what is different.
+const USUAL: Meaning = Meaning {
+    reason: Reason::NoEndpoint,
+    word: "",
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    grpc: Code::Unavailable,
+    fault: Fault::Neither,
+    is_undelivered: false,
+    ours: None,
+    peers: None,
+    dismisses_strangers: false,
+    retry_after: None,
+};
+
+/// What each reason means, in the order of [`Reason`].
+static TABLE: [Meaning; 21] = [
+    Meaning {
+        reason: Reason::BadRequest,
+        word: "bad-request",
+        status: StatusCode::BAD_REQUEST,
+        grpc: Code::Internal,
+        fault: Fault::Client,
+        dismisses_strangers: true,
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::HeadTooLarge,
+        word: "head-too-large",
+        status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        grpc: Code::ResourceExhausted,
+        fault: Fault::Client,
+        dismisses_strangers: true,
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::RequestTimeout,
+        word: "request-timeout",
+        status: StatusCode::REQUEST_TIMEOUT,
+        fault: Fault::Client,
+        dismisses_strangers: true,
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::AppUnreachable,
+        word: "app-unreachable",
+        fault: Fault::Endpoint,
+        is_undelivered: true,
+        peers: Some(Attempt::Connect),
+        ..USUAL
+    },
+    // There is no answer whose status it could be.
+    Meaning {
+        reason: Reason::Canceled,
+        word: "canceled",
+        status: StatusCode::BAD_REQUEST,
+        grpc: Code::Cancelled,
+        ..USUAL
+    },
+    // A peer with it has no TLS to say so over.
+    Meaning { reason: Reason::Certificate, word: "certificate", is_undelivered: true, ..USUAL },
+    Meaning {
+        reason: Reason::ConnectFailure,
+        word: "connect-failure",
+        fault: Fault::Endpoint,
+        is_undelivered: true,
+        peers: Some(Attempt::Connect),
+        ..USUAL
+    },
+    Meaning { reason: Reason::Discovery, word: "discovery", ..USUAL },
+    Meaning {
+        reason: Reason::Draining,
+        word: "draining",
+        fault: Fault::Endpoint,
+        is_undelivered: true,
+        peers: Some(Attempt::NotDelivered),
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::Identity,
+        word: "identity",
+        fault: Fault::Endpoint,
+        is_undelivered: true,
+        peers: Some(Attempt::Connect),
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::Loop,
+        word: "loop",
+        status: StatusCode::LOOP_DETECTED,
+        grpc: Code::Internal,
+        ..USUAL
+    },
+    Meaning { reason: Reason::NoBackend, word: "no-backend", ..USUAL },
+    Meaning { reason: Reason::NoEndpoint, word: "no-endpoint", ..USUAL },
+    Meaning {
+        reason: Reason::NoRoute,
+        word: "no-route",
+        status: StatusCode::NOT_FOUND,
+        grpc: Code::Unimplemented,
+        ..USUAL
+    },
+    // Nothing was delivered, and yet it may not be sent again at once: to try again what there was no room for is how
+    // overload spreads.
+    Meaning {
+        reason: Reason::Overflow,
+        word: "overflow",
+        grpc: Code::ResourceExhausted,
+        fault: Fault::Speaker,
+        dismisses_strangers: true,
+        retry_after: Some("1"),
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::Policy,
+        word: "policy",
+        status: StatusCode::FORBIDDEN,
+        grpc: Code::PermissionDenied,
+        dismisses_strangers: true,
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::Protocol,
+        word: "protocol",
+        status: StatusCode::BAD_GATEWAY,
+        fault: Fault::Endpoint,
+        ours: Some(Attempt::Reset),
+        ..USUAL
+    },
+    Meaning { reason: Reason::RegistryOnly, word: "registry-only", status: StatusCode::BAD_GATEWAY, ..USUAL },
+    Meaning {
+        reason: Reason::Reset,
+        word: "reset",
+        status: StatusCode::BAD_GATEWAY,
+        fault: Fault::Endpoint,
+        ours: Some(Attempt::Reset),
+        peers: Some(Attempt::Reset),
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::Timeout,
+        word: "timeout",
+        status: StatusCode::GATEWAY_TIMEOUT,
+        grpc: Code::DeadlineExceeded,
+        fault: Fault::Endpoint,
+        ours: Some(Attempt::PerTryTimeout),
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::Tls,
+        word: "tls",
+        fault: Fault::Endpoint,
+        is_undelivered: true,
+        peers: Some(Attempt::Connect),
+        ..USUAL
+    },
+];
+
+// Each row stands at the place of its reason.
+const _: () = {
+    let mut place = 0;
+    while place < TABLE.len() {
+        assert!(TABLE[place].reason as usize == place);
+        place += 1;
+    }
+};
+
+impl Reason {
+    /// All of them, in the order of [`Self::index`].
+    pub const ALL: [Self; TABLE.len()] = {
+        let mut all = [Self::BadRequest; TABLE.len()];
+        let mut place = 0;
+        while place < TABLE.len() {
+            all[place] = TABLE[place].reason;
+            place += 1;
+        }
+        all
+    };
+
+    const fn meaning(self) -> &'static Meaning {
+        &TABLE[self as usize]
+    }
+
+    /// The word for headers, metrics and logs.
+    pub const fn word(self) -> &'static str {
+        self.meaning().word
+    }
+
+    /// The HTTP status of the answer.
+    pub const fn status(self) -> StatusCode {
+        self.meaning().status
+    }
+
+    /// The gRPC status of the answer, for callers that speak gRPC.
+    pub const fn grpc(self) -> u8 {
+        self.meaning().grpc as u8
+    }
+
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Reads the reason out of a peer's `selvedge-error` header.
+    pub fn from_header(value: &http::HeaderValue) -> Option<Self> {
+        let text = value.to_str().ok()?;
+        Self::from_word(text.split(':').next()?.trim())
+    }
+
+    /// The reason that `word` names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+
+    /// Whether the client did not send a request as HTTP requires. What follows on its connection may then be meant
+    /// as something else than the next request.
+    pub const fn is_clients_fault(self) -> bool {
+        matches!(self.meaning().fault, Fault::Client)
+    }
+
+    /// Whether the failure says something about the endpoint that was called, rather than about us or the request.
+    pub const fn blames_endpoint(self, said_by: SaidBy) -> bool {
+        match self.meaning().fault {
+            Fault::Endpoint => true,
+            Fault::Speaker => matches!(said_by, SaidBy::Peer),
+            Fault::Client | Fault::Neither => false,
+        }
+    }
+
+    /// Whether the app was certainly not reached, so that any request may be sent again.
+    pub const fn proves_undelivered(self) -> bool {
+        self.meaning().is_undelivered
+    }
+
+    /// What retries see in an attempt that ended so; `None`: nothing that a policy for retries can name, and the answer's
+    /// status alone counts.
+    pub const fn for_retries(self, said_by: SaidBy) -> Option<Attempt> {
+        match said_by {
+            SaidBy::Us => self.meaning().ours,
+            SaidBy::Peer => self.meaning().peers,
+        }
+    }
+
+    /// Whether a client of whom nothing is proven loses its connection with such an answer: it is a place that others
+    /// need.
+    pub const fn dismisses_strangers(self) -> bool {
+        self.meaning().dismisses_strangers
+    }
+
+    /// After how many seconds a client may try again (`Retry-After`; RFC 9110, section 10.2.3); `None`: nothing is said.
+    pub const fn retry_after(self) -> Option<&'static str> {
+        self.meaning().retry_after
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row of the guide: reason, HTTP status, gRPC status.
+    fn row_of_guide(line: &str) -> Option<[&str; 3]> {
+        let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
+        Some([cells.next()?.trim_end_matches('`'), cells.next()?, cells.next()?])
+    }
+
+    /// As the guide writes gRPC's codes: `RESOURCE_EXHAUSTED`.
+    fn in_capitals(code: Code) -> String {
+        let mut text = String::new();
+        for letter in format!("{code:?}").chars() {
+            if letter.is_ascii_uppercase() && !text.is_empty() {
+                text.push('_');
+            }
+            text.push(letter.to_ascii_uppercase());
+        }
+        text
+    }
+
+    #[test]
+    fn the_guide_has_the_same_reasons_with_the_same_statuses() {
+        let guide: Vec<[&str; 3]> =
+            include_str!("../../errors.md").lines().filter_map(row_of_guide).collect();
+
+        let mut table: Vec<[String; 3]> = Reason::ALL
+            .into_iter()
+            .map(|reason| match reason {
+                // Nobody is there to be answered.
+                Reason::Canceled => [reason.word().to_owned(), String::new(), String::new()],
+                _ => {
+                    let grpc = in_capitals(reason.meaning().grpc);
+                    [reason.word().to_owned(), reason.status().as_u16().to_string(), grpc]
+                }
+            })
+            .collect();
+        table.sort();
+        assert_eq!(guide, table);
+    }
+
+    #[test]
+    fn every_reason_has_one_word_and_its_own_place() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), place);
+            let header = http::HeaderValue::from_str(&format!("{reason}: anything: else")).unwrap();
+            assert_eq!(Reason::from_header(&header), Some(reason));
+        }
+    }
+
+    #[test]
+    fn another_word_is_no_reason() {
+        assert_eq!(Reason::from_header(&http::HeaderValue::from_static("nonsense: x")), None);
+    }
+
+    #[test]
+    fn what_a_peer_was_asked_in_vain_for_can_be_asked_for_again() {
+        for reason in Reason::ALL {
+            let named = reason.for_retries(SaidBy::Peer);
+            if matches!(named, Some(Attempt::Connect | Attempt::NotDelivered)) {
+                assert!(reason.proves_undelivered() && reason.blames_endpoint(SaidBy::Peer), "{reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_limit_is_no_endpoints_fault() {
+        assert!(!Reason::Overflow.blames_endpoint(SaidBy::Us));
+        assert!(Reason::Overflow.blames_endpoint(SaidBy::Peer));
+    }
+}
