@@ -30,6 +30,7 @@ use crate::{
     serve::{Pace, UnderWay},
     telemetry::Observed,
     time::Deadline,
+    trust::Standing,
 };
 
 /// Why a body could not be read to its end.
@@ -61,6 +62,8 @@ enum Kind {
     /// Has failed. Told one poll later: what came before is sent by then, where hyper would drop it together
     /// with the connection.
     Failed(BodyError),
+    /// None, of a request for a WebSocket: what follows is not HTTP.
+    WebSocket,
     Full(Bytes),
     /// None, of an answer that says how long it would have been.
     Absent(u64),
@@ -85,6 +88,8 @@ pub struct End {
     /// Whether the answer is gRPC's: if it breaks off, it ends with a status. Without one a gRPC client would take a
     /// lost connection behind us for an error in the server (INTERNAL), and not for one that passes (UNAVAILABLE).
     pub is_grpc: bool,
+    /// The sidecar that answered, if the answer is a WebSocket: it must be believed for as long as that goes on.
+    pub standing: Option<Arc<Standing>>,
     /// Its client's connection, where it counts as in progress.
     pub under_way: Option<UnderWay>,
 }
@@ -153,12 +158,24 @@ impl Body {
         Self::of(Kind::Arriving(Arriving::new(body, ledger, pace)))
     }
 
+    /// The body of a request for a WebSocket, which has none.
+    pub fn web_socket() -> Self {
+        Self::of(Kind::WebSocket)
+    }
+
+    /// Whether its request asks for a WebSocket.
+    pub fn is_web_socket(&self) -> bool {
+        matches!(self.kind, Kind::WebSocket)
+    }
+
     /// The pace that it has to keep as it arrives.
     pub fn pace(&self) -> Option<Rc<Pace>> {
         match &self.kind {
             Kind::Arriving(body) => body.pace().cloned(),
             Kind::Replay(body) => body.look(|body| body.pace().cloned()).flatten(),
-            Kind::Empty | Kind::Cut | Kind::Failed(_) | Kind::Full(_) | Kind::Absent(_) => None,
+            Kind::Empty | Kind::Cut | Kind::Failed(_) | Kind::WebSocket | Kind::Full(_) | Kind::Absent(_) => {
+                None
+            }
         }
     }
 
@@ -185,7 +202,7 @@ impl Body {
 
     /// Whether there is nothing to read: a request without a body needs no replay.
     pub fn is_empty(&self) -> bool {
-        matches!(self.kind, Kind::Empty)
+        matches!(self.kind, Kind::Empty | Kind::WebSocket)
     }
 
     /// Gives `error` at the next poll.
@@ -230,11 +247,14 @@ impl Body {
         Ok(Frame::trailers(trailers))
     }
 
-    /// The arriving body; `None` if there is none, or it is not one as it came.
-    pub fn into_arriving(mut self) -> Option<Arriving> {
+    /// Takes the arriving body out; `None` if there is none, or it is not one as it came.
+    pub fn take_arriving(&mut self) -> Option<Arriving> {
         match std::mem::take(&mut self.kind) {
             Kind::Arriving(body) => Some(body),
-            _ => None,
+            other => {
+                self.kind = other;
+                None
+            }
         }
     }
 }
@@ -255,7 +275,7 @@ impl HttpBody for Body {
             return Poll::Ready(Some(this.time_is_over()));
         }
         let mut frame = match &mut this.kind {
-            Kind::Empty | Kind::Cut | Kind::Absent(_) => None,
+            Kind::Empty | Kind::Cut | Kind::WebSocket | Kind::Absent(_) => None,
             Kind::Failed(_) => match std::mem::replace(&mut this.kind, Kind::Cut) {
                 Kind::Failed(error) => Some(Err(error)),
                 _ => None,
@@ -297,7 +317,7 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Empty => true,
+            Kind::Empty | Kind::WebSocket => true,
             Kind::Cut | Kind::Failed(_) | Kind::Absent(_) => false,
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Arriving(body) => body.is_end_stream(),
@@ -308,7 +328,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             // Not 0: hyper would say so in requests that never said a length (RFC 9110, section 8.6).
-            Kind::Empty | Kind::Cut | Kind::Failed(_) => SizeHint::default(),
+            Kind::Empty | Kind::Cut | Kind::Failed(_) | Kind::WebSocket => SizeHint::default(),
             Kind::Absent(length) => SizeHint::with_exact(*length),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Arriving(body) => body.size_hint(),

@@ -15,7 +15,7 @@ use tower::Service;
 
 use crate::{
     bind::{ClientTls, Slot, Target},
-    connect::{FreshConnection, SendError, Terms},
+    connect::{SendError, Terms},
     error::{Failure, Reason},
     fields::{FORWARDED_CLIENT_CERT, reserved::take_what_sidecars_said},
     step::{Error, Facts, Request, Response},
@@ -28,6 +28,7 @@ const TERMS: Terms<'static> = Terms {
     limits: &ConnectionLimits::NONE,
     pool: &ConnectionPool::UNLIMITED,
     circuit: None,
+    fresh: false,
 };
 
 /// The place that all ports share which are not known to be the app's.
@@ -98,9 +99,7 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
         return Err(Error::new(Reason::AppUnreachable, "it is not known where the app is"));
     };
     // What the client says in our name, `normalize` has taken away.
-    if take_what_sidecars_said(http.headers_mut()) {
-        http.extensions_mut().insert(FreshConnection);
-    }
+    let fresh = take_what_sidecars_said(http.headers_mut());
     if let Some(client) = &conn.xfcc {
         http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
     }
@@ -111,7 +110,8 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
         ..pool
     };
     let connect_timeout = connections.connect_timeout.unwrap_or(TERMS.connect_timeout);
-    match worker.pools.send(app, &conn, http, &Terms { connect_timeout, pool: &pool, ..TERMS }).await {
+    let terms = Terms { connect_timeout, pool: &pool, fresh, ..TERMS };
+    match worker.pools.send(app, &conn, http, &terms).await {
         Ok(http) => Ok(Response { http, facts: Facts::default() }),
         Err(SendError { failure, .. }) if failure.reason == Reason::ConnectFailure => {
             Err(unreachable(&worker, app.dial, &failure.what).into())

@@ -35,6 +35,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     ServiceBuilder::new()
         .layer(telemetry::observe(Rc::clone(worker), Direction::Outbound, unknown)) // sees every answer, the proxy's own included
         .layer(respond()) // our failures become HTTP or gRPC answers
+        .layer(serve::refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize()) // one path and one authority, for all that follows
         .layer(route::choose(Rc::clone(worker))) // Request -> Routed
         .layer(route::timeout(Rc::clone(worker))) // the whole request, all attempts

@@ -10,6 +10,7 @@ mod awaited;
 mod chunks;
 mod head;
 mod pace;
+mod refuse;
 mod strict;
 mod unfinished;
 mod watch;
@@ -23,7 +24,6 @@ use std::{
     time::Instant,
 };
 
-pub use head::Refusal;
 use http::{HeaderValue, header::CONNECTION};
 use hyper::{
     body::{Body as _, Incoming},
@@ -33,6 +33,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 pub use pace::{Pace, PaceLimits};
+pub use refuse::refuse;
 use strict::Strict;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -44,7 +45,7 @@ use crate::{
     arrival::Direction,
     authorize::forbidden_meanwhile,
     body::{Body, Local},
-    budget::{Action, Guarded, Ledger, Side, is_flood},
+    budget::{Guarded, Ledger, Side, is_flood},
     connect::{
         self,
         http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
@@ -72,12 +73,6 @@ const MAX_RESET_STREAMS: usize = 20;
 
 /// Streams that we reset because of a client's errors, before its connection ends.
 const MAX_ERROR_STREAMS: usize = 256;
-
-/// The refusal of a request while too many bytes are held.
-const OVERLOADED: Refusal = Refusal {
-    reason: Reason::Overflow,
-    what: "this proxy holds as many bytes as --buffer-budget allows, which nobody takes",
-};
 
 /// What clients may ask of us, on one connection.
 #[derive(Debug, Clone, Copy)]
@@ -259,7 +254,6 @@ where
         watch: Arc::clone(&watch),
         worker: Rc::clone(&until.worker),
         ledger: ledger.clone(),
-        most: limits.head,
     };
     let ended = match ledger {
         None => {
@@ -386,26 +380,6 @@ struct Connected<S> {
     worker: Rc<Worker>,
     /// `None`: it is HTTP/1.
     ledger: Option<Rc<Ledger>>,
-    most: HeadLimits,
-}
-
-impl<S> Connected<S> {
-    /// What is wrong with a request, as far as its stream or its size tells.
-    fn refusal<B>(&self, request: &http::Request<B>) -> Option<Refusal> {
-        if request.method().as_str() == head::REFUSED {
-            return Some(self.watch.refusal());
-        }
-        if self.worker.budget.is_exhausted() {
-            self.worker.budget.acted(Action::RefusedRequest);
-            return Some(OVERLOADED);
-        }
-        if request.headers().len() > self.most.count {
-            return Some(head::TOO_MANY_FIELDS);
-        }
-        // Of HTTP/1 every byte has been counted.
-        let is_too_long = self.ledger.is_some() && head::list_size(request) > self.most.bytes;
-        is_too_long.then_some(head::TOO_LONG)
-    }
 }
 
 impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
@@ -419,10 +393,11 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
         if self.ledger.is_none() {
             self.watch.awaited.begin(request.version() >= http::Version::HTTP_11);
         }
-        if let Some(refusal) = self.refusal(&request) {
-            request.extensions_mut().insert(refusal);
-        }
+        let is_web_socket = asked.as_ref().is_some_and(|asked| asked.is_for_web_socket());
         let http = Box::new(request.map(|body| {
+            if is_web_socket {
+                return Body::web_socket();
+            }
             let pace = Pace::of(body.size_hint().exact(), self.worker.settings.pace, &self.worker.deadlines);
             Body::arriving(body, self.ledger.as_ref(), pace)
         }));

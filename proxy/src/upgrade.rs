@@ -12,7 +12,7 @@
 //!
 //! A tunnel that CONNECT has opened (`route::tunnel`) goes on from here in the same way, as opaque TCP.
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
+use std::{pin::pin, rc::Rc, time::Instant};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -40,22 +40,18 @@ use crate::{
     step::{Conn, HttpVersion},
     telemetry::TcpSeries,
     time::when_woken,
-    trust::{Standing, lost},
+    trust::lost,
     worker::Worker,
 };
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
-/// The mark, among a request's extensions, of one that asks for a WebSocket.
+/// How a message says that it is about a WebSocket. On its way through the proxy a request for one is known by its
+/// body ([`Body::web_socket`]).
 #[derive(Debug, Clone, Copy)]
 pub struct WebSocket;
 
 impl WebSocket {
-    /// Whether `request` asks for a WebSocket. Costs nothing where there are no extensions, as usual.
-    pub fn is_asked_by<B>(request: &http::Request<B>) -> bool {
-        request.extensions().get::<Self>().is_some()
-    }
-
     /// Says in a message's headers what the connection is to become, or has become.
     pub fn announce(headers: &mut HeaderMap) {
         headers.insert(CONNECTION, const { HeaderValue::from_static("Upgrade") });
@@ -67,11 +63,6 @@ impl WebSocket {
         lists(headers, CONNECTION, "upgrade") && lists(headers, UPGRADE, "websocket")
     }
 }
-
-/// The sidecar that answered, among the extensions of its answer: for as long as a WebSocket goes on, it must be
-/// believed.
-#[derive(Debug, Clone)]
-pub struct Far(pub Arc<Standing>);
 
 /// Whether one of the comma-separated values of `header` is `token`.
 fn lists(headers: &HeaderMap, header: HeaderName, token: &str) -> bool {
@@ -99,7 +90,7 @@ enum Way {
 }
 
 impl Asked {
-    /// Marks `request` if it asks for a WebSocket; `None`: neither for that nor for a tunnel.
+    /// What `request` asks for; `None`: neither for a WebSocket nor for a tunnel.
     pub fn by(request: &mut http::Request<Incoming>, conn: &Rc<Conn>) -> Option<Box<Self>> {
         // hyper puts it there for an Upgrade header or CONNECT: nothing is looked up for usual requests.
         let near = request.extensions_mut().remove::<OnUpgrade>()?;
@@ -113,13 +104,15 @@ impl Asked {
         let asked = request.method() == Method::GET
             && request.body().is_end_stream()
             && WebSocket::is_named_in(request.headers());
-        if way != Way::Connect {
-            if !asked && way == Way::Upgrade {
-                return None;
-            }
-            request.extensions_mut().insert(WebSocket);
+        if !asked && way == Way::Upgrade {
+            return None;
         }
         Some(Box::new(Self { near, conn: Rc::clone(conn), way }))
+    }
+
+    /// Whether it is a WebSocket that is asked for.
+    pub fn is_for_web_socket(&self) -> bool {
+        self.way != Way::Connect
     }
 
     /// If the answer is 101, or opens a tunnel, leaves that for the connection, or the stream, to go on as. Whether it
@@ -150,10 +143,9 @@ impl Asked {
         let extended = self.way == Way::Extended;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let far = hyper::upgrade::on(&mut *response);
-            let standing = response.extensions_mut().remove::<Far>();
             // The answer is over when the tunnel is: until then it counts as in flight.
             let end = std::mem::take(response.body_mut().end());
-            let web_socket = Switched { near: self.near, far, standing, end, conn: Rc::clone(&self.conn) };
+            let web_socket = Switched { near: self.near, far, end, conn: Rc::clone(&self.conn) };
             let tunnel = Box::new(Tunnel::WebSocket(web_socket));
             if extended {
                 *response.status_mut() = StatusCode::OK;
@@ -245,7 +237,6 @@ impl Abort for TokioIo<Upgraded> {
 pub struct Switched {
     near: OnUpgrade,
     far: OnUpgrade,
-    standing: Option<Far>,
     end: End,
     conn: Rc<Conn>,
 }
@@ -254,8 +245,8 @@ impl Switched {
     /// Copies bytes both ways until both have ended, or `until` completes, or a policy forbids its client, or
     /// it has been silent for too long. An end of one direction is passed on, and the other goes on.
     async fn carry(self, worker: &Worker, until: impl Future<Output = Failure>) {
-        let Self { near, far, standing, mut end, conn } = self;
-        let (began, standing) = (Instant::now(), standing.map(|Far(standing)| standing));
+        let Self { near, far, mut end, conn } = self;
+        let (began, standing) = (Instant::now(), end.standing.take());
         let series = end.observed.as_ref().map(|observed| observed.websockets(&worker.metrics));
         let until = async {
             tokio::select! {

@@ -28,6 +28,8 @@ pub struct Attempt<'a> {
     pub until: Option<Instant>,
     /// When all attempts together must have answered.
     pub deadline: Option<Instant>,
+    /// Whether the connection of an attempt before it broke.
+    pub fresh: bool,
 }
 
 /// What makes one attempt at a request. No [`crate::step::Step`]: its future is not boxed but is a part of
@@ -97,6 +99,7 @@ fn send(
             limits: &backend.policy.connections,
             pool: &backend.policy.connection_pool,
             circuit: backend.circuit.as_ref(),
+            fresh: attempt.fresh,
         };
         let mut awaited = Awaited { worker, backend, endpoint: &endpoint, deadline: attempt.deadline };
         let sending = pin!(worker.pools.send(&endpoint.target, attempt.conn, http, &terms));

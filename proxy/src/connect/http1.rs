@@ -16,17 +16,11 @@ use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{
-    Failure, FreshConnection, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite,
-    tls::Lifetime, waiting::Waiting,
+    Failure, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite, tls::Lifetime,
+    waiting::Waiting,
 };
 use crate::{
-    balance::Held,
-    bind::Target,
-    body::Body,
-    fields::Framing,
-    io::LastAnswer,
-    seldom,
-    upgrade::{Far, WebSocket},
+    balance::Held, bind::Target, body::Body, fields::Framing, io::LastAnswer, seldom, upgrade::WebSocket,
 };
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept, unless the
@@ -182,9 +176,9 @@ pub(super) fn send(
 ) -> impl Future<Output = Result<Box<http::Response<Body>>, SendError>> {
     async move {
         rewrite::for_http1(&mut request, target.identity.is_some())?;
-        let asked = WebSocket::is_asked_by(&request);
+        let asked = request.body().is_web_socket();
         let idempotent = request.method().is_idempotent();
-        let fresh = target.identity.is_none() && FreshConnection::is_needed_by(&request);
+        let fresh = target.identity.is_none() && terms.fresh;
         loop {
             let in_turn = fresh || (terms.circuit.is_some() && pool.http1.waiting.is_busy());
             let kept = if in_turn { None } else { pool.http1.take(idempotent).await };
@@ -264,7 +258,7 @@ fn received(
     if switched {
         WebSocket::announce(response.headers_mut());
         if let Some(standing) = connection.lifetime.standing() {
-            response.extensions_mut().insert(Far(Arc::clone(standing)));
+            response.body_mut().end().standing = Some(Arc::clone(standing));
         }
     } else {
         connection.left = match framing {

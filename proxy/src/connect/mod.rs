@@ -51,21 +51,7 @@ use crate::{
     telemetry::{Metrics, OpenConnection},
     time::when_woken,
     trust::{LAST_REQUESTS, Standing},
-    upgrade::WebSocket,
 };
-
-/// The mark, among a request's extensions, of one that is sent again because the connection that it was on
-/// broke: to be sent on a new connection to the app, since others from that time may be as dead. Without
-/// it, a server that closes many connections at once could use up all attempts.
-#[derive(Debug, Clone, Copy)]
-pub struct FreshConnection;
-
-impl FreshConnection {
-    /// Whether `request` needs one. Costs nothing where there are no extensions, as usual.
-    pub fn is_needed_by<B>(request: &http::Request<B>) -> bool {
-        request.extensions().get::<Self>().is_some()
-    }
-}
 
 /// How requests to one backend are sent, and over what connections.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +64,10 @@ pub struct Terms<'a> {
     pub pool: &'a ConnectionPool,
     /// What counts against those limits; `None`: there are none.
     pub circuit: Option<&'a Circuit>,
+    /// Whether the request is sent again because the connection that it was on broke. It is sent on a new connection to
+    /// the app, since others from that time may be as dead. Without that, a server that closes many connections at
+    /// once could use up all attempts.
+    pub fresh: bool,
 }
 
 impl Terms<'_> {
@@ -245,14 +235,14 @@ impl Pools {
             let pace = request.body().pace();
             let pool = self.pool(target);
             let meshed = target.identity.is_some();
-            if meshed && FreshConnection::is_needed_by(&request) {
+            if meshed && terms.fresh {
                 request.headers_mut().insert(FRESH_CONNECTION, const { HeaderValue::from_static("1") });
             }
             if !meshed && !target.is_app() {
                 self.settings.mark(&pool, target, conn, request.headers_mut())?;
             }
             // What is to become a WebSocket needs a connection that can become one.
-            let over_http2 = !WebSocket::is_asked_by(&request)
+            let over_http2 = !request.body().is_web_socket()
                 && (version == HttpVersion::Http2 || self.upgrades(meshed, terms));
             let sent = if over_http2 {
                 http2::send(&pool, target, &self.settings, version, request, terms).await

@@ -29,7 +29,7 @@ fn refuse_connect(request: &Request<Body>) -> Result<(), Failure> {
 /// where it ends. `to_sidecar`: it goes to a mesh peer's.
 pub(super) fn for_http1(request: &mut Request<Body>, to_sidecar: bool) -> Result<(), Failure> {
     refuse_connect(request)?;
-    if WebSocket::is_asked_by(request) {
+    if request.body().is_web_socket() {
         WebSocket::announce(request.headers_mut());
     } else if !to_sidecar && seldom::get(request.headers(), &TE).is_some() {
         // RFC 9110, section 10.1.4: it is for this connection. A sidecar knows, and counts fields.

@@ -31,6 +31,7 @@ const TERMS: Terms<'static> = Terms {
     limits: &ConnectionLimits::NONE,
     pool: &ConnectionPool::UNLIMITED,
     circuit: None,
+    fresh: false,
 };
 
 fn pools() -> Pools {

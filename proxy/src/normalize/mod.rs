@@ -1,10 +1,9 @@
-//! The first step that may refuse: what a request means is settled here, once, for all that follows.
+//! What a request means is settled here, once, for all that follows.
 //!
 //! Its path is in normal form ([`path`]) and its authority is one from here on: what a rule matches, what a
 //! policy decides on and what the app receives are the same. The query is left as it is. `OPTIONS *` keeps
 //! its asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before they
-//! come here, and HTTP/2's has been cut off. CONNECT is refused where no tunnels are offered. So is what
-//! [`crate::serve`] has found wrong: here, so that it is answered, counted and logged like everything else. Fields that
+//! come here, and HTTP/2's has been cut off. CONNECT is refused where no tunnels are offered. Fields that
 //! concern the client's own connection, and those that only sidecars write, end here ([`crate::fields`]): what is added
 //! later is ours.
 
@@ -27,7 +26,6 @@ use tower::{Layer, Service, layer::layer_fn};
 use crate::{
     error::Reason,
     fields,
-    serve::Refusal,
     step::{Error, Request, Response, Step},
 };
 
@@ -65,9 +63,6 @@ pub const NO_TUNNEL: &str = "CONNECT is not served here: only the outbound liste
                              proxy it is (https_proxy), and only where connections are not redirected";
 
 fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool, tunnels: bool) -> Result<(), Error> {
-    if let Some(refusal) = request.extensions().get::<Refusal>() {
-        return Err(Error::new(refusal.reason, refusal.what));
-    }
     if request.method() == Method::CONNECT {
         return if tunnels { tunnel(request) } else { Err(bad(NO_TUNNEL)) };
     }

@@ -22,7 +22,6 @@ use crate::{
     },
     body::Body,
     budget::{Arriving, Budget as ByteBudget},
-    connect::FreshConnection,
     error::{self, SaidBy},
     respond::grpc_status,
     step::{Error, Facts, Response, Routed},
@@ -61,15 +60,17 @@ struct Kept {
     uri: Uri,
     /// A list: to copy a map costs twice as much, and seldom is one needed again.
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// What is known about it besides; nearly always nothing.
+    /// What hyper keeps there, such as the case of header names; nearly always nothing.
     extensions: Extensions,
     body: Option<Original<Arriving>>,
+    is_web_socket: bool,
 }
 
 impl Kept {
     /// Takes the request's body over, and gives it the first attempt's share of it.
     fn of(request: &mut http::Request<Body>, budget: &Arc<ByteBudget>) -> Self {
-        let body = std::mem::take(request.body_mut()).into_arriving();
+        let is_web_socket = request.body().is_web_socket();
+        let body = request.body_mut().take_arriving();
         let body = body.map(|body| Original::new(body, budget));
         if let Some(first) = body.as_ref().and_then(Original::attempt) {
             *request.body_mut() = Body::replay(first);
@@ -77,12 +78,13 @@ impl Kept {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let headers = request.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let extensions = request.extensions().clone();
-        Self { method, uri, headers, extensions, body }
+        Self { method, uri, headers, extensions, body, is_web_socket }
     }
 
     /// The request, for one more attempt; `None` if too much of its body has passed.
     fn again(&self) -> Option<Box<http::Request<Body>>> {
         let body = match &self.body {
+            None if self.is_web_socket => Body::web_socket(),
             None => Body::default(),
             Some(original) => Body::replay(original.attempt()?),
         };
@@ -108,10 +110,11 @@ impl<S: Attempting> Attempts<S> {
             let mut tried = Tried::default();
             let mut attempt = 0;
             let mut retrying = None;
+            let mut fresh = false;
             loop {
                 // The route's own limit is kept outside, by `route::timeout`.
                 let until = rule.retry.per_try_timeout.map(|limit| at + limit);
-                let this = Attempt { conn: &conn, share: &share, tried: &tried, at, until, deadline };
+                let this = Attempt { conn: &conn, share: &share, tried: &tried, at, until, deadline, fresh };
                 let mut result = self.inner.attempt(http, &this).await;
                 facts(&mut result).retries = attempt;
                 let outcome = outcome(&result);
@@ -137,9 +140,7 @@ impl<S: Attempting> Attempts<S> {
                 // Last, because it takes the body away from the attempt before.
                 let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
                 http = next;
-                if outcome.failure == Some(Failure::Reset) {
-                    http.extensions_mut().insert(FreshConnection);
-                }
+                fresh = fresh || outcome.failure == Some(Failure::Reset);
                 log(&kept.method, attempt, &result, backoff);
                 if let Some(used) = &facts(&mut result).endpoint {
                     tried.note(backend, used);

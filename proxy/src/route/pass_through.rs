@@ -24,6 +24,7 @@ const TERMS: Terms<'static> = Terms {
     limits: &ConnectionLimits::NONE,
     pool: &ConnectionPool::UNLIMITED,
     circuit: None,
+    fresh: false,
 };
 
 /// The port of an authority that names none.

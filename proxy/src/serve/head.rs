@@ -15,11 +15,11 @@ pub(super) const REFUSED: &str = "SELVEDGE-REFUSED";
 
 /// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The kind of failure.
-    pub reason: Reason,
+    pub(super) reason: Reason,
     /// What is wrong, for whoever sent it.
-    pub what: &'static str,
+    pub(super) what: &'static str,
 }
 
 /// What follows a head.

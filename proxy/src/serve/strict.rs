@@ -24,9 +24,10 @@ use memchr::memchr_iter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    HeadLimits, OVERLOADED,
+    HeadLimits,
     chunks::Chunks,
     head::{Framing, NO_TUNNEL, Refusal, judge},
+    refuse::OVERLOADED,
     unfinished::Unfinished,
     watch::{For, Watch},
 };
