@@ -28,7 +28,7 @@ use crate::{
     respond::grpc_message,
     retry::Replay,
     serve::{Pace, UnderWay},
-    telemetry::Observed,
+    telemetry::Record,
     time::Deadline,
     trust::Standing,
 };
@@ -78,8 +78,8 @@ pub struct End {
     pub lease: Option<Lease>,
     /// The endpoint's count of requests in flight.
     pub in_flight: Option<InFlight>,
-    /// What is measured about the whole answer.
-    pub observed: Option<Observed>,
+    /// The request's record, to be finished.
+    pub record: Option<Record>,
     /// What the request was for that is answered: CONNECT opened a tunnel.
     pub tunnel: Option<Box<Promised>>,
     /// When it is ended, if it has not ended before: with the status that gRPC has for that, or with an
@@ -106,8 +106,8 @@ impl End {
         }
         self.in_flight = None;
         self.under_way = None;
-        if let Some(observed) = self.observed.take() {
-            observed.finish(whole, now);
+        if let Some(record) = self.record.take() {
+            record.finish(whole, now);
         }
     }
 }
@@ -216,8 +216,8 @@ impl Body {
         let end = self.end();
         let last = if end.limit.take().is_some_and(|limit| limit.grpc) {
             let trailers = status(Reason::Timeout, "the answer took too long");
-            if let Some(observed) = &mut end.observed {
-                observed.trailers(&trailers);
+            if let Some(record) = &mut end.record {
+                record.trailers(&trailers);
             }
             self.kind = Kind::Empty;
             Ok(Frame::trailers(trailers))
@@ -239,8 +239,8 @@ impl Body {
         }
         let trailers =
             status(Reason::Reset, &format!("the connection broke before the answer's end: {error}"));
-        if let Some(observed) = &mut self.end().observed {
-            observed.trailers(&trailers);
+        if let Some(record) = &mut self.end().record {
+            record.trailers(&trailers);
         }
         self.kind = Kind::Empty;
         self.finish(false);
@@ -302,9 +302,9 @@ impl HttpBody for Body {
         {
             fields::trailers(trailers);
             if let Some(end) = &mut this.end
-                && let Some(observed) = &mut end.observed
+                && let Some(record) = &mut end.record
             {
-                observed.trailers(trailers);
+                record.trailers(trailers);
             }
         }
         match &frame {

@@ -33,7 +33,7 @@ const FIRST_BYTE: Duration = Duration::from_secs(300);
 pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     let unknown = worker.metrics.unknown_destination(&worker.settings.workload);
     ServiceBuilder::new()
-        .layer(telemetry::observe(Rc::clone(worker), Direction::Outbound, unknown)) // sees every answer, the proxy's own included
+        .layer(telemetry::observe(worker, Direction::Outbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
         .layer(respond()) // our failures become HTTP or gRPC answers
         .layer(serve::refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize()) // one path and one authority, for all that follows

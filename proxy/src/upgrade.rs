@@ -247,7 +247,7 @@ impl Switched {
     async fn carry(self, worker: &Worker, until: impl Future<Output = Failure>) {
         let Self { near, far, mut end, conn } = self;
         let (began, standing) = (Instant::now(), end.standing.take());
-        let series = end.observed.as_ref().map(|observed| observed.websockets(&worker.metrics));
+        let series = end.record.as_ref().map(|record| record.websockets(&worker.metrics));
         let until = async {
             tokio::select! {
                 failure = until => failure,

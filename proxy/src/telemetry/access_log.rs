@@ -6,73 +6,37 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http::{HeaderMap, Method, header};
 use selvedge_model::SpiffeId;
 
+use super::Record;
 use crate::{arrival::Direction, error::Reason};
 
 /// The log's target.
 const TARGET: &str = "access";
 
-/// Whether lines are to be written. Ask first, so that no [`Line`] is made for nothing.
+/// Whether lines are to be written. Ask first, so that nothing is copied of a request for nothing.
 pub fn enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
-/// What is written about a request, as far as it is known when it comes.
-#[derive(Debug, Clone)]
-pub struct Line {
-    direction: Direction,
-    peer: SocketAddr,
-    identity: Option<SpiffeId>,
-    method: Method,
-    authority: String,
-    path: String,
-    request_id: Option<String>,
-    trace_id: Option<String>,
-}
-
-impl Line {
-    /// The line of a request that came from `peer`, who has proven to be `identity`.
-    pub fn of<B>(
-        direction: Direction,
-        request: &http::Request<B>,
-        peer: SocketAddr,
-        identity: Option<&SpiffeId>,
-    ) -> Self {
-        let headers = request.headers();
-        let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
-        Self {
-            direction,
-            peer,
-            identity: identity.cloned(),
-            method: request.method().clone(),
-            authority: authority.or_else(|| text(headers, header::HOST.as_str())).unwrap_or_default(),
-            path: request.uri().path().to_owned(),
-            request_id: text(headers, "x-request-id"),
-            trace_id: text(headers, "traceparent").and_then(|parent| trace_id(&parent).map(str::to_owned)),
-        }
-    }
-
-    /// Writes it, now that the request is over; without a `status` there was no answer. `reason` says why not, or
-    /// why a proxy made it.
-    pub fn write(self, status: Option<u16>, reason: Option<&'static str>, duration: Duration, retries: u32) {
-        tracing::debug!(
-            target: TARGET,
-            direction = self.direction.word(),
-            method = self.method.as_str(),
-            authority = self.authority,
-            path = self.path,
-            status,
-            reason,
-            duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            retries,
-            peer = %self.peer,
-            identity = self.identity.as_ref().map(SpiffeId::as_str),
-            request_id = self.request_id,
-            trace_id = self.trace_id,
-        );
-    }
+/// Writes what happened to a request, now that it is over.
+pub(super) fn write(record: &Record) {
+    let Some(head) = &record.head else { return };
+    tracing::debug!(
+        target: TARGET,
+        direction = record.direction().word(),
+        method = head.method.as_str(),
+        authority = head.authority,
+        path = head.path,
+        status = record.status,
+        reason = record.reason.map(Reason::word),
+        duration_us = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
+        retries = record.retries,
+        peer = %record.conn.peer,
+        identity = record.conn.identity.as_ref().map(SpiffeId::as_str),
+        request_id = head.request_id,
+        trace_id = head.trace_id,
+    );
 }
 
 /// What is written about an opaque connection when it is over, or was refused.
@@ -117,16 +81,6 @@ impl Connection<'_> {
     }
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// The trace's id in a W3C `traceparent`: `<version>-<trace id>-<parent id>-<flags>`.
-fn trace_id(traceparent: &str) -> Option<&str> {
-    let id = traceparent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -137,6 +91,10 @@ mod tests {
     use tracing_subscriber::{filter::Targets, fmt::MakeWriter, layer::SubscriberExt};
 
     use super::*;
+    use crate::{
+        step::Facts,
+        telemetry::record::tests::{begun, series},
+    };
 
     #[derive(Debug, Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -165,22 +123,13 @@ mod tests {
         }
     }
 
-    fn request() -> http::Request<()> {
-        http::Request::get("/reviews/0?token=secret")
-            .header("host", "reviews:9080")
-            .header("x-request-id", "one-two")
-            .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-            .body(())
-            .expect("a valid request")
-    }
-
-    fn write_if_enabled(request: &http::Request<()>) {
-        if enabled() {
-            let peer = "127.0.0.1:5000".parse().expect("an address");
-            let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
-            let line = Line::of(Direction::Inbound, request, peer, Some(&identity));
-            line.write(Some(503), Some("no-endpoint"), Duration::from_millis(2), 1);
-        }
+    fn one_request() {
+        let mut record = begun(&series());
+        let answer = http::Response::builder().status(503).body(()).expect("an answer");
+        let facts = Facts { reason: Some(Reason::NoEndpoint), retries: 1, ..Facts::default() };
+        record.answered(&answer, &facts, None);
+        let over = record.began + Duration::from_millis(2);
+        record.finish(true, over);
     }
 
     #[test]
@@ -190,7 +139,7 @@ mod tests {
         let filter: Targets = "info,access=debug".parse().expect("a filter");
         let subscriber = tracing_subscriber::registry().with(filter).with(json);
 
-        tracing::subscriber::with_default(subscriber, || write_if_enabled(&request()));
+        tracing::subscriber::with_default(subscriber, || one_request());
 
         let mut line: serde_json::Value = serde_json::from_str(&captured.text()).expect("one object");
         let timestamp = line.as_object_mut().and_then(|line| line.remove("timestamp"));
@@ -223,15 +172,9 @@ mod tests {
 
         tracing::subscriber::with_default(subscriber, || {
             assert!(!enabled());
-            write_if_enabled(&request());
+            one_request();
         });
 
         assert_eq!(captured.text(), "");
-    }
-
-    #[test]
-    fn what_is_no_trace_id_is_left_out() {
-        assert_eq!(trace_id("00-short-b7ad6b7169203331-01"), None);
-        assert_eq!(trace_id("nonsense"), None);
     }
 }

@@ -7,13 +7,15 @@ pub mod access_log;
 mod control;
 mod metrics;
 mod observe;
+mod record;
 mod series;
 mod tcp;
 
 pub use self::{
     control::ControlMetrics,
     metrics::{Metrics, OpenConnection},
-    observe::{Observed, observe},
+    observe::observe,
+    record::{OnPath, Record},
     series::{Labels, Series},
     tcp::TcpSeries,
 };

@@ -17,6 +17,7 @@ use std::{
 
 use selvedge_model::{ServiceKey, SpiffeId, WorkloadName};
 
+use super::Record;
 use crate::{arrival::Direction, error::Reason};
 
 /// Upper bounds of the duration histogram's buckets, in milliseconds; the last bucket has none.
@@ -186,6 +187,12 @@ impl Series {
         };
         shard.count(End::new(status, grpc_status, reason).pack());
         self.durations.record(worker, duration);
+    }
+
+    /// Counts the request that `record` tells of, now that it is over.
+    pub(super) fn count(&self, record: &Record) {
+        let Record { status, grpc_status, reason, duration, .. } = *record;
+        self.record(record.worker(), status, grpc_status, reason, duration);
     }
 
     pub(super) fn is_of(&self, direction: Direction) -> bool {
