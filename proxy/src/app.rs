@@ -131,7 +131,7 @@ fn listen(args: &Args) -> anyhow::Result<Listeners> {
         guarded::guard(guarded::Kind::Outbound, address);
         announce("outbound", address);
         if !address.ip().is_loopback() {
-            tracing::warn!(%address, "whoever reaches --outbound calls with this workload's identity; it is not on loopback");
+            tracing::warn!(%address, "--outbound is not on loopback: whoever reaches it calls with this workload's identity");
         }
     }
     let inbound = listeners.inbound.local_addr()?;

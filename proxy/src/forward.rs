@@ -96,7 +96,7 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     }
     let Some(app) = conn.app.as_ref() else {
         // Cannot happen: a connection is taken only once it is known where it goes.
-        return Err(Error::new(Reason::AppUnreachable, "it is not known where the app is"));
+        return Err(Error::new(Reason::AppUnreachable, "the app's address is unknown"));
     };
     // What the client says in our name, `normalize` has taken away.
     let fresh = take_what_sidecars_said(http.headers_mut());

@@ -109,12 +109,12 @@ impl Leave {
             tokio::time::sleep(LOOK).await;
             listens = app().listens();
         }
-        tracing::info!(app_is_gone = !listens, "leaving: nothing more comes in");
+        tracing::info!(app_is_gone = !listens, "shutting down: no new incoming connections or requests");
         self.inbound.close();
         while Instant::now() < deadline && (self.inbound.is_open() || !listens && self.outbound.is_open()) {
             tokio::time::sleep(LOOK).await;
         }
-        tracing::info!("leaving: nothing more goes out");
+        tracing::info!("shutting down: no new outgoing connections or requests");
         self.outbound.close();
     }
 

@@ -119,7 +119,7 @@ impl Listens {
         let mut served = self.ports.iter().map(|(port, address)| (*port, *address)).chain(bare);
         let only = served.next().filter(|_| served.next().is_none());
         only.filter(|(port, _)| declared.iter().all(|other| other == port)).ok_or_else(|| {
-            let what = "without mutual TLS nothing says which of this workload's ports is meant; \
+            let what = "without mutual TLS the request does not say which of this workload's ports it is for; \
                         call it through a sidecar, or the app itself";
             Failure::new(Reason::Policy, what)
         })
@@ -155,7 +155,7 @@ impl Listens {
 
 /// `port` is none of this workload's.
 pub fn not_ours(port: u16) -> Failure {
-    Failure::new(Reason::Policy, format!("port {port} is none of this workload's"))
+    Failure::new(Reason::Policy, format!("port {port} is not one of this workload's ports"))
 }
 
 impl fmt::Display for Listens {

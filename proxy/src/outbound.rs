@@ -53,7 +53,7 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, tcp: TcpSt
         None => explicit(worker, path, tcp, arrival).await,
         Some(original) if original.is_ours => {
             worker.metrics.connection_refused(Direction::Outbound, false, Reason::Loop);
-            tracing::warn!(peer = %arrival.peer, "connection refused: it was not redirected here, so it is not known where it goes");
+            tracing::warn!(peer = %arrival.peer, "connection refused: it was not redirected, so its destination is unknown");
             reset(&tcp);
         }
         Some(original) => going(worker, path, tcp, arrival, Going::Dialled(original)).await,
@@ -216,7 +216,7 @@ async fn first(
 
 fn refuse_unknown(worker: &Worker, arrival: Arrival, going: &Going, tcp: &TcpStream) {
     worker.metrics.connection_refused(Direction::Outbound, false, Reason::Discovery);
-    tracing::info!(peer = %arrival.peer, original = %going, "connection refused: the control plane has not said in time what that is");
+    tracing::info!(peer = %arrival.peer, original = %going, "connection refused: the control plane has not said in time what its destination is");
     reset(tcp);
 }
 
@@ -226,7 +226,7 @@ fn refuse_unnamed(worker: &Worker, arrival: Arrival, detected: Detected) {
     let carries = if detected == Detected::Tls { "TLS" } else { "no HTTP" };
     tracing::warn!(
         peer = %arrival.peer,
-        "connection refused: it carries {carries}, which does not say where it goes; give its destination a port of its own (--upstream PORT=HOST:PORT), or, if its client can use a proxy for HTTPS, name this listener as that (https_proxy)"
+        "connection refused: it carries {carries}, which does not name its destination; give the destination a port of its own (--upstream PORT=HOST:PORT), or, if the client can use an HTTPS proxy, let it use this listener (https_proxy)"
     );
 }
 

@@ -110,13 +110,13 @@ impl Listener {
         match self {
             Self::Outbound | Self::Inbound => {
                 let what = format!(
-                    "{dial} is a sidecar's own listener; what is sent there would come back for ever"
+                    "{dial} is a sidecar's own listener; what is sent there would come back in a loop"
                 );
                 Failure::new(Reason::Loop, what)
             }
             Self::Private => {
                 let what = format!(
-                    "{dial} is an admin port or a control plane's; it is not called by way of a sidecar"
+                    "{dial} is an admin port or a control plane's port; a sidecar does not call those"
                 );
                 Failure::new(Reason::Policy, what)
             }

@@ -154,7 +154,7 @@ impl Until {
         tokio::select! {
             () = left => Failure::new(Reason::Draining, "the proxy is shutting down"),
             failure = self.lost() => failure,
-            () = at(oldest) => Failure::new(Reason::Timeout, "it is as old as --max-connection-age allows"),
+            () = at(oldest) => Failure::new(Reason::Timeout, "it has reached --max-connection-age"),
         }
     }
 
@@ -204,7 +204,7 @@ impl Until {
             biased;
             () = retire => Turn::Retire,
             failure = self.requests_end(conn, watch) => Turn::End(failure),
-            () = refused => Turn::End(Failure::new(Reason::Policy, "it was told, and has not gone")),
+            () = refused => Turn::End(Failure::new(Reason::Policy, "the client was told to close the connection and kept it open")),
         }
     }
 
@@ -274,7 +274,7 @@ where
         Ok(Ok(())) => {}
         Ok(Err(error)) if is_flood(&error) => {
             until.worker.budget.flooded(Side::Server);
-            tracing::info!(%peer, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection that floods us");
+            tracing::info!(%peer, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection whose peer floods this proxy");
         }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
         Err(_) => return,

@@ -83,7 +83,7 @@ impl Standing {
         let error = self.live.current()?.vouches_for(&self.shown).err()?;
         Some(Failure::new(
             Reason::Certificate,
-            format!("the root by which it was believed is withdrawn: {error}"),
+            format!("the root that its certificate was verified by has been withdrawn: {error}"),
         ))
     }
 

@@ -158,7 +158,8 @@ impl Asked {
             }
         } else if extended && response.status().is_success() {
             // To HTTP/2 it would say that there is a tunnel.
-            let what = format!("the app answered {} and took no WebSocket up", response.status().as_u16());
+            let what =
+                format!("the app answered {} and did not accept the WebSocket", response.status().as_u16());
             *response = respond::answer(&Failure::new(Reason::Protocol, what), false);
         }
     }

@@ -89,7 +89,7 @@ impl Upstream {
             guarded::guard(guarded::Kind::Outbound, address);
             announce(&format!("upstream {}", self.authority), address);
             if !address.ip().is_loopback() {
-                tracing::warn!(%address, "whoever reaches --upstream calls with this workload's identity; it is not on loopback");
+                tracing::warn!(%address, "--upstream is not on loopback: whoever reaches it calls with this workload's identity");
             }
         }
         Ok(listeners)

@@ -276,7 +276,7 @@ impl Scene {
             .any(|line| line.starts_with("selvedge_inbound_connections") && line.contains("policy"));
         assert!(counted, "{}", answer.text());
         let log = self.mesh.sidecar_log("pod");
-        let said = log.lines().find(|line| line.contains("nothing is relayed")).expect("a line of the log");
+        let said = log.lines().find(|line| line.contains("relays nothing")).expect("a line of the log");
         assert!(said.contains(&self.stranger.address.to_string()), "{said}");
         assert!(said.contains(&self._victim.address.to_string()), "{said}");
     }

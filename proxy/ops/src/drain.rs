@@ -83,7 +83,7 @@ impl Drain {
             either(&mut terminate, &mut interrupt).await;
             drain.begin(Reason::Signal);
             either(&mut terminate, &mut interrupt).await;
-            tracing::warn!("a second signal: leaving without waiting for what is under way");
+            tracing::warn!("second signal: exiting without waiting for what is in progress");
             std::process::exit(130);
         });
         Ok(())

@@ -60,7 +60,7 @@ pub fn guard(kind: Kind, address: SocketAddr) {
         match name.and_then(|name| UnixDatagram::bind_addr(&name)) {
             Ok(guard) => GUARDS.lock().unwrap_or_else(PoisonError::into_inner).push(guard),
             Err(error) => {
-                tracing::debug!(%address, %error, "other proxies on this host are not told of this listener");
+                tracing::debug!(%address, %error, "cannot tell other proxies on this host about this listener");
             }
         }
     }

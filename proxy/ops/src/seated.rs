@@ -122,7 +122,7 @@ impl<S> Seated<S> {
         self.follow();
         match self.clock.as_mut().map(|clock| clock.as_mut().poll(context)) {
             Some(Poll::Ready(())) => {
-                Err(io::Error::new(io::ErrorKind::TimedOut, "took too long to say what it wants"))
+                Err(io::Error::new(io::ErrorKind::TimedOut, "took too long to send its request"))
             }
             _ => Ok(()),
         }
@@ -136,7 +136,7 @@ impl<S> Seated<S> {
             ready!(stalled.as_mut().poll(context));
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "did not take what it was sent",
+                "did not read what was sent to it",
             )));
         }
         written

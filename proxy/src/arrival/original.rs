@@ -55,7 +55,8 @@ impl Original {
         if self.is_ours || (is_outside && (ip == self.local || here::has(ip))) {
             return Ok(());
         }
-        let what = format!("{ip} is not an address at which this host is reached, and nothing is relayed");
+        let what =
+            format!("{ip} is not an address of this host, and a sidecar relays nothing to other hosts");
         Err(Failure::new(Reason::Policy, what))
     }
 
@@ -68,7 +69,7 @@ impl Original {
         if self.is_ours || here::has(peer.ip()) {
             return Ok(());
         }
-        let what = format!("{peer} is not on this host, and nothing is relayed");
+        let what = format!("{peer} is not on this host, and a sidecar relays nothing for other hosts");
         Err(Failure::new(Reason::Policy, what))
     }
 }

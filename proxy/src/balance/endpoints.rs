@@ -197,7 +197,10 @@ pub(crate) fn choose(
 fn overflow(worker: &Worker, backend: &BoundBackend, what: Limit) -> Failure {
     worker.metrics.overflow(&backend.name, what, worker.index);
     let name = &backend.name;
-    Failure::new(Reason::Overflow, format!("{name} has as much in progress as {} allows", what.word()))
+    Failure::new(
+        Reason::Overflow,
+        format!("{name} has as many requests in progress as {} allows", what.word()),
+    )
 }
 
 fn late(endpoint: &BoundEndpoint) -> Failure {

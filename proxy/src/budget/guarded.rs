@@ -139,8 +139,7 @@ impl<S> Guarded<S> {
                 self.ledger.budget().acted(Action::ClosedConnection);
                 // Whoever does not take a body does not notice that it has broken off.
                 self.ledger.let_go();
-                let what =
-                    format!("it held {held} bytes that nobody took while --buffer-budget was exhausted");
+                let what = format!("it held {held} unread bytes while --buffer-budget was exhausted");
                 return Poll::Ready(Err(io::Error::other(what)));
             }
             ready!(pause.look.as_mut().poll(cx));
@@ -174,7 +173,7 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
     fn end(&mut self, cx: &mut Context<'_>, frame: Frame) -> io::Error {
         let Self { peer, side, .. } = *self;
         self.ledger.budget().flooded(side);
-        tracing::info!(%peer, ?side, kind = frame.kind, "ended an HTTP/2 connection that sends too many frames that carry nothing");
+        tracing::info!(%peer, ?side, kind = frame.kind, "ended an HTTP/2 connection that sends too many empty frames");
         if self.leaving.frames.is_between() {
             let highest = if side == Side::Server { self.calm.highest() } else { 0 };
             let goaway = goaway(highest);

@@ -40,7 +40,7 @@ impl Instance {
             return Err(Failure::new(Reason::Loop, "the request has come back to the proxy that sent it"));
         }
         if before.len() >= MOST {
-            let what = format!("the request has come through {MOST} proxies without arriving anywhere");
+            let what = format!("the request has passed through {MOST} proxies and reached no app");
             return Err(Failure::new(Reason::Loop, what));
         }
         let hops = before.into_iter().chain([self.0.as_str()]).collect::<Vec<_>>().join(",");

@@ -110,7 +110,7 @@ fn load(settings: &TlsOrigination, host: &str) -> Ready {
     if settings.insecure_skip_verify {
         tracing::warn!(
             server = settings.sni.as_deref().unwrap_or(host),
-            "insecureSkipVerify: whoever answers is believed to be this server; anybody on the way can read and change what is sent"
+            "insecureSkipVerify: the server's certificate is not verified, so anybody on the way can read and change what is sent"
         );
     }
     Outside::load(settings, host).map_err(|error| {

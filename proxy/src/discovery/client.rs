@@ -248,7 +248,7 @@ impl Client {
 
     fn hello(&mut self) -> wire::Hello {
         for dropped in self.subscriptions.keep_within(MAX_CLIENT_MESSAGE / 2) {
-            tracing::warn!(authority = %dropped, "too many names are asked for: this one is asked for again when it is used");
+            tracing::warn!(authority = %dropped, "the proxy asks for too many names; it asks for this one again when the app uses it");
         }
         let held = self.held.versions().iter();
         let mut hello = wire::Hello {
@@ -262,7 +262,7 @@ impl Client {
         if self.anew {
             tracing::info!(
                 held = hello.held.len(),
-                "too much is held to name it: all of it is asked for again"
+                "the proxy holds too many resources to list them, so it asks for all of them again"
             );
             hello.held.clear();
         }
@@ -322,7 +322,7 @@ impl Client {
     }
 
     fn refused(&mut self, nonce: u64, refusal: &Refusal) {
-        tracing::warn!(nonce, %refusal, "configuration refused; what was last good stays in force");
+        tracing::warn!(nonce, %refusal, "configuration refused; the last good one stays in force");
         self.discovery.metrics.control.refused.inc();
         let refused = Refused { nonce, at: SystemTime::now(), why: refusal.to_string() };
         self.discovery.status.send_modify(|status| status.refused = Some(refused));

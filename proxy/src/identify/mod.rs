@@ -92,7 +92,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = SystemTime::now();
-    let current = live.current().ok_or_else(|| HandshakeError::Own("there is none yet".to_owned()))?;
+    let current =
+        live.current().ok_or_else(|| HandshakeError::Own("there is no certificate yet".to_owned()))?;
     current.usable(now).map_err(|error| HandshakeError::Own(error.to_string()))?;
     let mut stream = hello.into_stream(Arc::clone(&current.server)).await?;
     let peer = tls::peer_of(stream.get_ref().1, &current, now)

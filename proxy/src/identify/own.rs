@@ -234,7 +234,9 @@ impl Keeper {
         let newer = Credentials { leaf: credentials.leaf.clone(), bundle: bundle.clone() };
         match self.put_into_use(newer) {
             Ok(_) => tracing::info!(?bundle, "trust roots changed"),
-            Err(error) => tracing::warn!(%error, "new trust roots cannot be used; the last ones stay"),
+            Err(error) => {
+                tracing::warn!(%error, "the new trust roots cannot be used; the last ones stay in force")
+            }
         }
     }
 

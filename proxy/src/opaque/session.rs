@@ -150,9 +150,9 @@ pub(crate) async fn over(
     tokio::select! {
         failure = until => failure,
         limit = silent(limits.idle, meters) => {
-            Failure::new(Reason::Timeout, format!("no byte went either way for {limit:?}"))
+            Failure::new(Reason::Timeout, format!("no byte went in either direction for {limit:?}"))
         }
-        () = at_most => Failure::new(Reason::Timeout, "the connection has lasted as long as it may"),
+        () = at_most => Failure::new(Reason::Timeout, "the connection has reached its longest duration"),
     }
 }
 

@@ -250,7 +250,7 @@ fn speaks_http(worker: &Worker, port: u16) -> Option<Failure> {
     match worker.settings.spoken(declared.unwrap_or_default(), port) {
         Protocol::Http | Protocol::Http2 => {
             let what = format!(
-                "port {port} is declared to speak HTTP, and takes nothing opaque; declare it as tcp if that is what its \
+                "port {port} is declared to speak HTTP and does not accept opaque connections; declare it as tcp if that is what its \
                  app speaks"
             );
             Some(Failure::new(Reason::Policy, what))

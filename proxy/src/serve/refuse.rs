@@ -22,7 +22,7 @@ use crate::{
 /// The refusal of a request while too many bytes are held.
 pub(super) const OVERLOADED: Refusal = Refusal {
     reason: Reason::Overflow,
-    what: "this proxy holds as many bytes as --buffer-budget allows, which nobody takes",
+    what: "this proxy holds as many unread bytes as --buffer-budget allows",
 };
 
 /// The step that refuses what is malformed or too large, and everything while `worker` holds too much.

@@ -348,7 +348,7 @@ impl<S: AsyncRead + Abort + Unpin> Strict<S> {
         if bytes.is_empty() {
             self.ended = true;
             let gone =
-                || io::Error::new(io::ErrorKind::ConnectionAborted, "the client left before its answer");
+                || io::Error::new(io::ErrorKind::ConnectionAborted, "the client closed before its answer");
             return self.half_closes.then_some(()).ok_or_else(gone);
         }
         self.held.extend_from_slice(bytes);

@@ -207,7 +207,7 @@ impl Resolver {
             if texts != state.texts {
                 tracing::info!(
                     resolv_conf = %self.args.resolv_conf.display(), hosts_file = %self.args.hosts_file.display(),
-                    "the files that names are looked up by have changed"
+                    "the resolver's files have changed"
                 );
                 state.client = Client::new(&texts);
                 state.texts = texts;
@@ -245,7 +245,7 @@ impl Client {
         let conf = ResolvConf::parse(resolv_conf);
         let mut known = Hosts::default();
         if let Err(error) = known.read_hosts_conf(io::Cursor::new(hosts)) {
-            tracing::warn!(%error, "the hosts file cannot be read whole");
+            tracing::warn!(%error, "cannot read all of the hosts file");
         }
         let servers = conf.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         Self { hosts: Arc::new(known), dns: dns(&conf), servers: servers.into() }
@@ -341,7 +341,7 @@ fn dns(conf: &ResolvConf) -> Option<TokioResolver> {
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
     options.num_concurrent_reqs = 1;
     options.use_hosts_file = ResolveHosts::Never;
-    builder.build().inspect_err(|error| tracing::error!(%error, "no DNS client can be made")).ok()
+    builder.build().inspect_err(|error| tracing::error!(%error, "cannot make a DNS client")).ok()
 }
 
 /// Both files' texts; files that cannot be read are empty.
@@ -350,7 +350,7 @@ fn read(args: &ResolverArgs) -> [String; 2] {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "cannot be read; names in it are not known");
+                tracing::warn!(path = %path.display(), %error, "cannot read this file; the names in it are unknown");
             }
             String::new()
         }
