@@ -274,7 +274,7 @@ where
         Ok(Ok(())) => {}
         Ok(Err(error)) if is_flood(&error) => {
             until.worker.budget.flooded(Side::Server);
-            tracing::info!(%peer, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection whose peer floods this proxy");
+            tracing::info!(%peer, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection that floods this proxy");
         }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
         Err(_) => return,

@@ -407,7 +407,7 @@ fn ended(dial: std::net::SocketAddr, end: hyper::Result<()>, budget: &Budget) {
         Ok(()) => {}
         Err(error) if is_flood(&error) => {
             budget.flooded(Side::Client);
-            tracing::info!(%dial, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection whose peer floods this proxy");
+            tracing::info!(%dial, error = &error as &dyn std::error::Error, "ended an HTTP/2 connection that floods this proxy");
         }
         Err(error) => tracing::debug!(%dial, %error, "HTTP connection ended"),
     }
