@@ -15,7 +15,10 @@ use selvedge_demo::{
     call,
     processes::{Process, Processes},
 };
-use selvedge_tests::kubernetes::{AUDIENCE, Api, ApiServer, assets, kinds};
+use selvedge_tests::{
+    kubernetes::{AUDIENCE, Api, ApiServer, Assets, kinds},
+    needs::Need,
+};
 use serde_json::{Value, json};
 
 /// How many requests to the API server are under way at once while the cluster is filled.
@@ -51,7 +54,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn measure(args: &Args) -> anyhow::Result<()> {
-    let assets = assets().context("without an API server there is nothing to measure")?;
+    let assets =
+        Assets::found().with_context(|| format!("no API server to measure: {}", Need::ApiServer.remedy()))?;
     let server = ApiServer::start(assets).await;
     for kinds in [kinds::CORE, kinds::GATEWAY, kinds::ISTIO] {
         server.serve(kinds).await;

@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
+use selvedge_tests::needs::Need;
+
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
@@ -21,9 +23,8 @@ fn issued() -> tempfile::TempDir {
 }
 
 fn run(directory: &Path, program: &str, args: &[&str]) -> Output {
-    Command::new(program).args(args).current_dir(directory).output().unwrap_or_else(|error| {
-        panic!("cannot run {program}: {error}; this test needs openssl, curl and bash")
-    })
+    let output = Command::new(program).args(args).current_dir(directory).output();
+    output.unwrap_or_else(|error| panic!("cannot run {program}: {error}"))
 }
 
 fn succeed(directory: &Path, program: &str, args: &[&str]) -> String {
@@ -50,6 +51,9 @@ fn names(directory: PathBuf) -> Vec<String> {
 
 #[test]
 fn openssl_verifies_what_selvedge_issues() {
+    if !Need::Openssl.is_here() {
+        return;
+    }
     let directory = issued();
     let at = directory.path();
 
@@ -77,6 +81,9 @@ fn openssl_verifies_what_selvedge_issues() {
 
 #[test]
 fn the_key_belongs_to_the_certificate_and_to_its_owner_only() {
+    if !Need::Openssl.is_here() {
+        return;
+    }
     let directory = issued();
     let at = directory.path();
 
@@ -93,6 +100,9 @@ fn the_key_belongs_to_the_certificate_and_to_its_owner_only() {
 
 #[test]
 fn inspect_and_verify_tell_who_and_how_long() {
+    if !Need::Openssl.is_here() {
+        return;
+    }
     let directory = issued();
     let at = directory.path();
 
@@ -112,6 +122,9 @@ fn inspect_and_verify_tell_who_and_how_long() {
 
 #[test]
 fn every_refusal_names_the_file_and_the_remedy() {
+    if !Need::Openssl.is_here() {
+        return;
+    }
     let directory = issued();
     let at = directory.path();
     succeed(at, SELVEDGE, &["certs", "ca", "--out", "other"]);
@@ -162,6 +175,9 @@ fn an_exposed_ca_key_is_not_used() {
 
 #[test]
 fn a_certificate_of_openssls_own_ca_is_judged_by_the_same_rules() {
+    if !Need::Openssl.is_here() {
+        return;
+    }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let at = directory.path();
     let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
@@ -193,6 +209,9 @@ fn a_certificate_of_openssls_own_ca_is_judged_by_the_same_rules() {
 
 #[test]
 fn the_mtls_example_holds() {
+    if ![Need::Openssl, Need::Curl].into_iter().all(Need::is_here) {
+        return;
+    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/mtls/run");
 
     let output = Command::new("bash")

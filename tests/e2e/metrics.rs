@@ -2,12 +2,11 @@
 
 use std::{
     io::Write,
-    path::PathBuf,
     process::{Command, Stdio},
 };
 
 use selvedge_demo::{call, workload::Spec};
-use selvedge_tests::Mesh;
+use selvedge_tests::{Mesh, needs::Need};
 
 use crate::SELVEDGE;
 
@@ -15,25 +14,10 @@ use crate::SELVEDGE;
 const SCRAPER: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
                        application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
 
-/// Beside the build, where `.ci/run tools` puts it, or on the PATH.
-fn promtool() -> Option<Command> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/promtool/usr/bin/promtool");
-    let places = [beside, PathBuf::from("promtool")];
-    let runs = |place: &PathBuf| {
-        let status =
-            Command::new(place).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    places.iter().find(|place| runs(place)).map(Command::new)
-}
-
 /// What is wrong with `text` by `promtool check metrics`; nothing if the tool is not there.
 fn checked(text: &str) -> String {
-    let Some(mut promtool) = promtool() else {
-        assert!(std::env::var_os("CI").is_none(), "promtool is not there: .ci/run tools fetches it");
-        println!("not checked: promtool is not installed (package prometheus)");
-        return String::new();
-    };
+    let Some(promtool) = Need::Promtool.program() else { return String::new() };
+    let mut promtool = Command::new(promtool);
     let child = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -12,7 +12,7 @@ use hyper::{body::Incoming, client::conn::http2, ext::Protocol};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use selvedge_demo::workload::sum_of;
-use selvedge_tests::{SOON, poll};
+use selvedge_tests::{SOON, needs::Need, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -186,15 +186,16 @@ async fn any_other_protocol_is_not_taken_up_and_the_request_is_served() {
 
 #[tokio::test]
 async fn curl_gets_its_answer_when_it_wishes_for_h2c() {
+    let Some(curl) = Need::Curl.program() else { return };
     let around = Around::new().await;
     for caller in CALLERS {
         let url = format!("http://{}/x", around.outbound(caller));
         let host = format!("host: {APP}");
-        let curl = Command::new("curl")
+        let curl = Command::new(&curl)
             .args(["--http2", "-sS", "-m", "10", "-w", " %{http_code} %{http_version}", "-H", &host, &url])
             .stdout(Stdio::piped())
             .spawn()
-            .expect("this test needs curl");
+            .expect("it starts");
         let mut app = around.accept().await;
         app.head().await;
         app.answer("hello").await;

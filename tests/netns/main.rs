@@ -19,6 +19,7 @@ mod outside;
 mod owners;
 mod redirection;
 mod routes;
+mod rules;
 mod scenarios;
 mod servers;
 mod strangers;

@@ -17,13 +17,13 @@ use std::{
 };
 
 use selvedge_demo::{call, workload::sum_of};
-use selvedge_tests::poll;
+use selvedge_tests::{needs::Need, poll};
 
 use crate::{
     SELVEDGE,
     mesh::{Mesh, Workload, client},
     network::Kind,
-    rights::{netns, refuse},
+    rights::netns,
 };
 
 /// The user that servers run as: `nobody`, since PostgreSQL asks for one that has a name.
@@ -38,19 +38,6 @@ const POSTGRES: u16 = 15432;
 const MARIADB: u16 = 13306;
 const MAIL: u16 = 10025;
 const WEB: u16 = 18443;
-
-/// Where Debian's package keeps a program.
-fn program(name: &str, package: &str) -> Option<PathBuf> {
-    // Not from PATH: what stands first there may be nobody else's to run.
-    let mut places = vec![PathBuf::from("/usr/bin"), PathBuf::from("/usr/sbin")];
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    places.extend(versions.map(|version| version.path().join("bin")));
-    let found = places.into_iter().map(|place| place.join(name)).find(|path| path.is_file());
-    if found.is_none() {
-        refuse(&format!("{name} is not installed (package {package})"));
-    }
-    found
-}
 
 /// A server's process; killed with all that it started.
 struct Server {
@@ -164,11 +151,7 @@ impl Around {
 }
 
 async fn redis() {
-    let (Some(server), Some(cli)) =
-        (program("redis-server", "redis-server"), program("redis-cli", "redis-tools"))
-    else {
-        return;
-    };
+    let (Some(server), Some(cli)) = (Need::RedisServer.program(), Need::RedisCli.program()) else { return };
     let around = Around::new().await;
     let port = REDIS.to_string();
     let arguments = ["--port", &port, "--bind", "0.0.0.0", "--save", "", "--protected-mode", "no"];
@@ -188,7 +171,7 @@ async fn redis() {
 }
 
 async fn postgresql() {
-    let programs = ["initdb", "postgres", "psql"].map(|name| program(name, "postgresql"));
+    let programs = [Need::Initdb, Need::Postgres, Need::Psql].map(Need::program);
     let [Some(initdb), Some(postgres), Some(psql)] = programs else { return };
     let around = Around::new().await;
     let (data, port) = (around.path("data"), POSTGRES.to_string());
@@ -210,11 +193,8 @@ async fn postgresql() {
 
 /// The client says nothing until the server has: nobody has told the mesh so.
 async fn mariadb() {
-    let programs = ["mariadb-install-db", "mariadbd"].map(|name| program(name, "mariadb-server"));
-    let ([Some(install), Some(mariadbd)], Some(client)) = (programs, program("mariadb", "mariadb-client"))
-    else {
-        return;
-    };
+    let programs = [Need::MariadbInstallDb, Need::Mariadbd, Need::Mariadb].map(Need::program);
+    let [Some(install), Some(mariadbd), Some(client)] = programs else { return };
     let around = Around::new().await;
     let (data, socket) =
         (format!("--datadir={}", around.path("data")), format!("--socket={}", around.path("s")));
@@ -285,9 +265,7 @@ fn certificates(around: &Around) -> (String, String) {
 }
 
 async fn starttls() {
-    let (Some(python), Some(openssl)) = (program("python3", "python3"), program("openssl", "openssl")) else {
-        return;
-    };
+    let (Some(python), Some(openssl)) = (Need::Python.program(), Need::Openssl.program()) else { return };
     let around = Around::new().await;
     let (ca, own) = certificates(&around);
     let port = MAIL.to_string();
@@ -305,9 +283,7 @@ async fn starttls() {
 
 /// TLS of the app's own passes through, by the name that it asks for.
 async fn tls_by_name() {
-    let (Some(openssl), Some(curl)) = (program("openssl", "openssl"), program("curl", "curl")) else {
-        return;
-    };
+    let (Some(openssl), Some(curl)) = (Need::Openssl.program(), Need::Curl.program()) else { return };
     let around = Around::new().await;
     let (ca, own) = certificates(&around);
     let (cert, key, port) = (format!("{own}/cert.pem"), format!("{own}/key.pem"), WEB.to_string());

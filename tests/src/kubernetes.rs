@@ -12,5 +12,6 @@ pub mod kinds;
 mod server;
 
 pub use api::{Api, Refused};
+pub(crate) use assets::assets_directory;
 pub use assets::{Assets, assets};
 pub use server::{AUDIENCE, ApiServer, Asked};

@@ -11,6 +11,8 @@ pub mod kubernetes;
 
 pub mod manifests;
 
+pub mod needs;
+
 pub mod netns;
 
 use std::{

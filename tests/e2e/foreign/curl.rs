@@ -2,10 +2,11 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
+use selvedge_tests::needs::Need;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{APP, Ways, program, succeeds};
+use super::{APP, Ways, succeeds};
 
 /// The size of the bodies that are large.
 const LARGE: usize = 20 << 20;
@@ -34,7 +35,7 @@ struct Curl {
 impl Curl {
     fn found() -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Some(Self { program: program("curl", "curl")?, directory })
+        Some(Self { program: Need::Curl.program()?, directory })
     }
 
     fn file(&self, name: &str) -> PathBuf {

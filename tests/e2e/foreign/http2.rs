@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use selvedge_tests::needs::Need;
 use tokio::process::Command;
 
-use super::{APP, Ways, passes, program, script, succeeds};
+use super::{APP, Ways, passes, script, succeeds};
 
 #[tokio::test]
 async fn frames_that_are_seldom_sent_are_understood() {
@@ -37,7 +38,7 @@ fn nghttp(program: &std::path::Path, at: SocketAddr, path: &str) -> Command {
 
 #[tokio::test]
 async fn nghttp_is_served() {
-    let Some(program) = program("nghttp", "nghttp2-client") else { return };
+    let Some(program) = Need::Nghttp.program() else { return };
     let ways = Ways::to_reviews().await;
     for (way, at) in ways.each() {
         for (arguments, path, expected) in CASES {
@@ -51,7 +52,7 @@ async fn nghttp_is_served() {
 
 #[tokio::test]
 async fn nghttps_uploads_arrive_through_windows_of_any_size() {
-    let Some(program) = program("nghttp", "nghttp2-client") else { return };
+    let Some(program) = Need::Nghttp.program() else { return };
     let ways = Ways::to_reviews().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), vec![b'x'; 300_000]).unwrap();
@@ -72,7 +73,7 @@ async fn nghttps_uploads_arrive_through_windows_of_any_size() {
 
 #[tokio::test]
 async fn h2load_loses_no_request() {
-    let Some(program) = program("h2load", "nghttp2-client") else { return };
+    let Some(program) = Need::H2load.program() else { return };
     let ways = Ways::to_reviews().await;
     for (way, at) in ways.each() {
         for (arguments, path) in [

@@ -1,8 +1,7 @@
 //! Clients and servers that nobody here wrote, through real sidecars.
 //!
 //! Our own tests send what we think that clients send; these are the clients. They come from Debian and
-//! PyPI, by `.ci/run tools`. Without one its tests say so and pass, except where the variable `CI` is
-//! set: there they fail.
+//! PyPI, by `.ci/run tools`. Without one its tests are left out: see [`selvedge_tests::needs`].
 
 mod curl;
 mod grpc;
@@ -12,13 +11,13 @@ mod websocket;
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Output, Stdio},
     time::Duration,
 };
 
 use selvedge_demo::workload::{AppKind, Spec};
-use selvedge_tests::{Mesh, SOON, poll};
+use selvedge_tests::{Mesh, SOON, needs::Need, poll};
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
@@ -33,42 +32,16 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// What the servers under test are called.
 const APP: &str = "app:8080";
 
-/// A program of Debian's, if it is there.
-///
-/// # Panics
-/// If it is not, in CI.
-fn program(name: &str, package: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file());
-    found.or_else(|| missing(name, &format!("apt-get install {package}")))
-}
-
 /// A command that runs one of our scripts with the Python that has what `clients/requirements.txt` names.
 ///
 /// # Panics
 /// If there is no such Python, in CI.
 pub(crate) fn script(name: &str) -> Option<Command> {
-    let python = std::env::var_os("SELVEDGE_TEST_PYTHON").map_or_else(
-        // <target directory>/<profile>/selvedge
-        || Path::new(SELVEDGE).with_file_name("../foreign-clients/bin/python"),
-        PathBuf::from,
-    );
-    if !python.is_file() {
-        return missing(&python.display().to_string(), ".ci/run tools, or set SELVEDGE_TEST_PYTHON");
-    }
-    let mut command = Command::new(python);
+    let mut command = Command::new(Need::PythonClients.program()?);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/e2e/clients").join(name));
     // Beside the sources is no place for compiled ones.
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     Some(command)
-}
-
-fn missing<T>(name: &str, remedy: &str) -> Option<T> {
-    let says = format!("{name} is not installed: {remedy}");
-    assert!(std::env::var_os("CI").is_none(), "{says}");
-    eprintln!("SKIPPED: {says}");
-    None
 }
 
 /// Runs it to its end.

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use selvedge_demo::call;
+use selvedge_tests::needs::Need;
 use tokio::process::Command;
 
-use super::{APP, SOON, WAYS, Ways, output, program};
+use super::{APP, SOON, WAYS, Ways, output};
 
 /// Each attack, and what it asks for.
 const ATTACKS: [(&[&str], &str); 3] =
@@ -13,7 +14,7 @@ const ATTACKS: [(&[&str], &str); 3] =
 
 #[tokio::test]
 async fn slow_clients_hold_up_nobody_else() {
-    let Some(program) = program("slowhttptest", "slowhttptest") else { return };
+    let Some(program) = Need::Slowhttptest.program() else { return };
     let ways = Ways::to_reviews().await;
     let caller = ways.mesh.workload(WAYS[0]);
     for (attack, path) in ATTACKS {

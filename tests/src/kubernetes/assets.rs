@@ -1,6 +1,11 @@
 //! The programs that a test's API server is made of.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use crate::needs::Need;
 
 /// Where the programs are, by the convention of setup-envtest.
 const VARIABLE: &str = "KUBEBUILDER_ASSETS";
@@ -13,35 +18,28 @@ const PROGRAMS: [&str; 3] = ["kube-apiserver", "etcd", "kubectl"];
 pub struct Assets(PathBuf);
 
 impl Assets {
+    /// The assets, if they are here.
+    pub fn found() -> Option<Self> {
+        Need::ApiServer.find().map(Self)
+    }
+
     /// The path of one of them.
     pub fn program(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
 
-/// The assets, or none where there are none: then people are told, and CI fails.
+/// The assets. If there are none, the test that asks is left out, and fails in CI: see [`Need::program`].
 ///
 /// # Panics
 /// In CI, if there are none.
 pub fn assets() -> Option<Assets> {
-    match found() {
-        Ok(assets) => Some(assets),
-        Err(missing) => {
-            assert!(env::var_os("CI").is_none(), "tests of Kubernetes must run in CI; {missing}");
-            eprintln!("not run: a test of Kubernetes; {missing}");
-            None
-        }
-    }
+    Need::ApiServer.program().map(Assets)
 }
 
-fn found() -> Result<Assets, String> {
-    let remedy = "export KUBEBUILDER_ASSETS=$(tests/kubernetes/assets)";
-    let Some(directory) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) else {
-        return Err(format!("{VARIABLE} is not set: {remedy}"));
-    };
-    let assets = Assets(PathBuf::from(directory));
-    match PROGRAMS.iter().find(|name| !assets.program(name).is_file()) {
-        Some(name) => Err(format!("{VARIABLE}={} has no {name}: {remedy}", assets.0.display())),
-        None => Ok(assets),
-    }
+/// The directory that the variable names, if all is in it.
+pub(crate) fn assets_directory() -> Option<PathBuf> {
+    let directory = env::var_os(VARIABLE).filter(|value| !value.is_empty())?;
+    let is_here = |name: &&str| Path::new(&directory).join(name).is_file();
+    PROGRAMS.iter().all(is_here).then(|| directory.into())
 }
