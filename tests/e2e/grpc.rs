@@ -211,7 +211,14 @@ async fn unavailable_is_tried_again_unless_an_answer_has_begun() {
 
     assert_eq!(reply.text, FLAKY);
     assert_eq!(counting.calls.swap(0, Ordering::Relaxed), 2);
-    assert_eq!(mesh.workload("caller").metric("selvedge_outbound_retries_total").await.unwrap(), Some(1.0));
+    poll(SOON, "the retry is counted", async || {
+        let counted = mesh.workload("caller").metric("selvedge_outbound_retries_total").await;
+        match counted.map_err(|error| error.to_string())? {
+            Some(1.0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 
     let mut replies = client.server_stream(message("once")).await.unwrap().into_inner();
     assert_eq!(replies.message().await.unwrap().unwrap().text, "once");

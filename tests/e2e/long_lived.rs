@@ -201,10 +201,14 @@ async fn counted(around: &Around, workload: &str, line: &str) {
     .await;
 }
 
-fn told(around: &Around, workload: &str, words: &[&str]) {
+async fn told(around: &Around, workload: &str, words: &[&str]) {
     let sidecar = around.mesh.workload(workload).sidecar_process().expect("it runs");
-    let log = sidecar.whole_log().expect("a log");
-    assert!(log.lines().any(|line| words.iter().all(|word| line.contains(word))), "{words:?} in {log}");
+    poll(SOON, &format!("the log of {workload} says {words:?}"), async || {
+        let log = sidecar.whole_log().map_err(|error| error.to_string())?;
+        let says = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        if says { Ok(()) } else { Err(log) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -264,7 +268,7 @@ async fn a_policy_that_forbids_a_client_ends_its_requests_in_progress_and_answer
     idle.send(format!("GET / HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
     assert_eq!(idle.head().await.status(), "403");
     counted(&around, SERVER, "selvedge_inbound_connections_cut_total{reason=\"policy\"} 1").await;
-    told(&around, SERVER, &["ended a connection with requests in progress", "age=", "policy:"]);
+    told(&around, SERVER, &["ended a connection with requests in progress", "age=", "policy:"]).await;
     let (mut of_the_mesh, mut its_app) = (of_the_mesh, its_app);
     its_app.send(CHUNK).await;
     of_the_mesh.until(WORD).await;
@@ -284,7 +288,8 @@ async fn what_is_in_progress_ends_at_the_age_that_is_set_and_that_is_said() {
         assert!(began.elapsed() > Duration::from_millis(2500));
         let name = "selvedge_outbound_connections_cut_total{reason=\"timeout\"} 2";
         counted(&around, caller, name).await;
-        told(&around, caller, &["ended a WebSocket in progress", "--max-connection-age"]);
-        told(&around, caller, &["ended a connection with requests in progress", "--max-connection-age"]);
+        told(&around, caller, &["ended a WebSocket in progress", "--max-connection-age"]).await;
+        told(&around, caller, &["ended a connection with requests in progress", "--max-connection-age"])
+            .await;
     }
 }

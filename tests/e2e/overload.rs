@@ -44,10 +44,15 @@ fn is_overflow(head: &Head) {
 }
 
 async fn counts(workload: &Workload, limit: &str) {
-    let metrics = workload.admin("/metrics").await.expect("metrics").text();
-    let mut counted = metrics.lines().filter(|line| line.starts_with("selvedge_outbound_overflows_total"));
     let label = format!("limit=\"{limit}\"");
-    assert!(counted.any(|line| line.contains(&label) && line.ends_with(" 1")), "{metrics}");
+    poll(SOON, "it is counted", async || {
+        let metrics = workload.admin("/metrics").await.map_err(|error| error.to_string())?.text();
+        let mut counted =
+            metrics.lines().filter(|line| line.starts_with("selvedge_outbound_overflows_total"));
+        let once = counted.any(|line| line.contains(&label) && line.ends_with(" 1"));
+        if once { Ok(()) } else { Err(metrics) }
+    })
+    .await;
 }
 
 #[tokio::test]

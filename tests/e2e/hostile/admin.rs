@@ -75,8 +75,7 @@ async fn probes_are_answered_while_strangers_say_nothing_or_do_not_come_to_an_en
 #[tokio::test]
 async fn who_says_nothing_or_too_slowly_is_closed() {
     let mesh = Mesh::start(&[]).await;
-    for (name, admin, _) in mesh.admins().await {
-        let began = Instant::now();
+    for (_, admin, _) in mesh.admins().await {
         let mut silent = TcpStream::connect(admin).await.unwrap();
         let slow = TcpStream::connect(admin).await.unwrap();
         let (mut reads, mut writes) = slow.into_split();
@@ -91,8 +90,8 @@ async fn who_says_nothing_or_too_slowly_is_closed() {
             let _ = timeout(SOON, reads.read_to_end(&mut rest)).await.expect("the slow one is closed");
             let _ = timeout(SOON, silent.read_to_end(&mut rest)).await.expect("the silent one is closed");
         };
-        tokio::select! { () = dripping => {}, () = ends => {} }
-        assert!(began.elapsed() < Duration::from_secs(6), "{name}: {:?}", began.elapsed());
+        // Whichever of its ends sees it first, the slow one is closed; and in any case the silent one.
+        tokio::join!(dripping, ends);
     }
 }
 

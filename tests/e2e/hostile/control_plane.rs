@@ -9,7 +9,7 @@ use selvedge_api::wire::{
 };
 use selvedge_certs::{ca::Authority, csr::KeyAndCsr, tls};
 use selvedge_model::{SpiffeId, TrustDomain};
-use selvedge_tests::credentials;
+use selvedge_tests::{credentials, poll};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -33,6 +33,9 @@ use super::{
 
 const SIGN: &str = "/selvedge.v1.Certificates/Sign";
 const STREAM: &str = "/selvedge.v1.Discovery/Stream";
+
+/// How long a certificate may take: less than the 5 s that a stranger's handshake may, so that nobody waits for those.
+const SIGNED: Duration = Duration::from_secs(4);
 
 /// The most that any attack may cost, in MiB.
 const MOST: u64 = 64;
@@ -74,7 +77,7 @@ impl Mesh {
                 let channel = channel(self.grpc(), tls).await?;
                 CertificatesClient::new(channel).sign(request).await.map_err(|status| status.to_string())
             };
-            let signed = timeout(Duration::from_secs(4), signing).await;
+            let signed = timeout(SIGNED, signing).await;
             let signed = signed.unwrap_or_else(|_| Err("no answer".to_owned()));
             assert!(signed.is_ok(), "{who} after {:?}: {signed:?}", began.elapsed());
         }
@@ -131,9 +134,8 @@ async fn requests_for_certificates_that_do_not_come_to_an_end_hold_little() {
         for number in 0..150 {
             let Ok(mut stream) = raw(number, &mesh, &tls).await else { continue };
             for id in [1, 3, 5, 7] {
-                // As far as the window goes.
-                let writing = stream.write_all(&begun(SIGN, id, length, sent)).await;
-                let _ = timeout(Duration::from_millis(20), async { writing }).await;
+                // As far as the window goes, or until it is ended.
+                let _ = timeout(SOON, stream.write_all(&begun(SIGN, id, length, sent))).await;
             }
             held.push(stream);
         }
@@ -151,11 +153,9 @@ async fn silent_connections_delay_nobody() {
     for number in 0..1_500 {
         held.extend(from_address(number, mesh.grpc()).await);
     }
-    let began = Instant::now();
 
     mesh.signs().await;
 
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     // One address alone, with the beginning of a hello.
     for _ in 0..600 {
         let Ok(mut stream) = TcpStream::connect(mesh.grpc()).await else { continue };
@@ -168,6 +168,21 @@ async fn silent_connections_delay_nobody() {
     assert!(after < before + MOST, "{before} MiB, then {after}");
 }
 
+/// How a configuration stream ends.
+async fn end(stream: Result<tonic::Response<tonic::Streaming<wire::Transaction>>, tonic::Status>) -> Code {
+    let mut stream = match stream {
+        Ok(stream) => stream.into_inner(),
+        Err(status) => return status.code(),
+    };
+    loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Code::Ok,
+            Err(status) => return status.code(),
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_a_proxy_says_that_it_holds_is_bounded() {
     let mesh = Mesh::start(&[]).await;
@@ -176,7 +191,8 @@ async fn what_a_proxy_says_that_it_holds_is_bounded() {
         (0..bytes / 100).map(|n| (format!("lookup/{n:060}:80"), "x".repeat(20))).collect()
     };
     let (huge, large) = (held(11 << 20), held(400 << 10));
-    let mut streams = Vec::new();
+    let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let mut senders = Vec::new();
     for held in [&huge, &large] {
         for _ in 0..12 {
             let mut client =
@@ -191,29 +207,26 @@ async fn what_a_proxy_says_that_it_holds_is_bounded() {
             let message = wire::ClientMessage { message: Some(Message::Hello(hello)) };
             sender.send(message).await.expect("it is open");
             let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-            streams.push((sender, client.stream(messages).await.map(tonic::Response::into_inner)));
+            senders.push(sender);
+            let (stream, ended) = (client.stream(messages).await, ended.clone());
+            tokio::spawn(async move { ended.send(end(stream).await) });
         }
     }
     mesh.signs().await;
 
     // The huge ones are refused; of the others and the sidecar's own, the newest two stay.
-    let mut ends = BTreeMap::new();
-    for (_, stream) in &mut streams {
-        let Ok(stream) = stream else { continue };
-        let end = loop {
-            match timeout(Duration::from_millis(500), stream.message()).await {
-                Ok(Ok(Some(_))) => {}
-                Ok(Ok(None)) => break Code::Ok,
-                Ok(Err(status)) => break status.code(),
-                Err(_) => break Code::Unknown,
-            }
-        };
-        *ends.entry(format!("{end:?}")).or_insert(0) += 1;
-    }
+    let mut ended = BTreeMap::new();
+    poll(SOON, "all but the newest end", async || {
+        while let Ok(code) = ends.try_recv() {
+            *ended.entry(format!("{code:?}")).or_insert(0) += 1;
+        }
+        let enough = ended.get("OutOfRange") == Some(&12) && ended.get("Aborted") >= Some(&10);
+        if enough { Ok(()) } else { Err(format!("{ended:?}")) }
+    })
+    .await;
     let after = mesh.memory();
     assert!(after < before + MOST, "{before} MiB, then {after}");
-    assert_eq!(ends.get("OutOfRange"), Some(&12), "{ends:?}");
-    assert!(matches!(ends.get("Aborted"), Some(10 | 11)), "{ends:?}");
+    assert!(ended.len() == 2 && ended["Aborted"] <= 11, "{ended:?}");
     let shown = mesh.cluster.control_plane_admin("/config").await.expect("an answer").text();
     assert!(!shown.contains("\\u001b") && shown.contains("\\\\u{1b}[2J"), "{shown}");
 }

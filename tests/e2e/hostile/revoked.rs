@@ -200,8 +200,12 @@ async fn a_client_that_is_revoked_loses_every_connection_and_gets_no_new_one() {
 
     stolen.are_closed().await;
     assert!(!is_served(&around, &thief).await);
-    let log = server.sidecar_process().unwrap().whole_log().unwrap();
-    assert!(log.contains("is revoked by Revocation selvedge/account.default.thief (stolen)"), "{log}");
+    poll(SOON, "its log says why", async || {
+        let log = server.sidecar_process().unwrap().whole_log().map_err(|error| error.to_string())?;
+        let says = log.contains("is revoked by Revocation selvedge/account.default.thief (stolen)");
+        if says { Ok(()) } else { Err(log) }
+    })
+    .await;
     // Nobody else has noticed anything.
     other.write_all(b"GET / HTTP/1.1\r\nhost: app:8080\r\n\r\n").await.unwrap();
     let mut end = around.accept().await;

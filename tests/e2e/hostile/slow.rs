@@ -63,16 +63,17 @@ async fn heads_that_do_not_come_to_an_end_time_out() {
 
 #[tokio::test]
 async fn bodies_that_come_too_slowly_are_refused_and_others_take_their_time() {
-    let mesh = Mesh::start(&[("--body-timeout", "1s"), ("--min-body-rate", "1000")]).await;
+    let mesh = Mesh::start(&[("--body-timeout", "3s"), ("--min-body-rate", "1000")]).await;
     let post =
         |path: &str, length: &str| format!("POST /{path} HTTP/1.1\r\nHost: target:9080\r\n{length}\r\n\r\n");
     for (listener, address) in mesh.listeners() {
         let start = post("slow", "Content-Length: 1000000") + "a";
         let mut slow = clients(address, 100, &start).await;
         // These keep the pace, or none is asked of them.
-        let mut steady = clients(address, 1, &post("steady", "Content-Length: 4000")).await;
+        let mut steady = clients(address, 1, &post("steady", "Content-Length: 8000")).await;
         let mut silent = clients(address, 1, &post("silent", "Transfer-Encoding: chunked")).await;
-        for round in 0..4 {
+        // Longer than anybody may be silent.
+        for round in 0..8 {
             tokio::time::sleep(Duration::from_millis(500)).await;
             steady[0].write_all(&[b'x'; 1000]).await.expect("it is read");
             if round == 0 {
