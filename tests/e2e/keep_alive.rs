@@ -109,10 +109,8 @@ async fn a_post_whose_connection_broke_is_not_sent_twice() {
 async fn a_post_for_which_there_was_only_a_dead_connection_arrives_once() {
     let around = Around::new().await;
     for caller in CALLERS {
-        let mut client = around.client(caller).await;
-        client.send(format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
-        let mut app = around.accept().await;
-        app.head().await;
+        let (mut client, mut app) =
+            around.asked(caller, format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
         app.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         client.head().await;
         // The app closes it as a server does whose keep-alive time is over, and its sidecar hears of it.

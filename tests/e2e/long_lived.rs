@@ -13,7 +13,7 @@ use selvedge_demo::{
     },
     workload::{AppKind, Spec},
 };
-use selvedge_tests::{SOON, poll};
+use selvedge_tests::{SOON, policies::peer_authentication, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -260,9 +260,8 @@ async fn a_policy_that_forbids_a_client_ends_its_requests_in_progress_and_answer
     idle.exactly(5).await;
     let (of_the_mesh, its_app) = answering(&around, around.client(CALLERS[0]).await).await;
 
-    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: own, namespace: default}\n\
-                  spec: {selector: {matchLabels: {app: app}}, mtls: {mode: STRICT}}\n";
-    around.mesh.write("policy.yaml", strict).expect("a writable directory");
+    let strict = peer_authentication(Some("app"), "STRICT");
+    around.mesh.write("policy.yaml", &strict).expect("a writable directory");
 
     assert_eq!((watching.rest().await, app.rest().await), ("\r\n".to_owned(), String::new()));
     idle.send(format!("GET / HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;

@@ -8,6 +8,15 @@ use selvedge_demo::workload::Workload;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+/// The words of `proxy/src/opaque/frames.rs`: the end of one side of a session, and the beginning of another.
+pub(crate) const END: [u8; 4] = [0; 4];
+pub(crate) const OPEN: [u8; 4] = [0xff; 4];
+
+/// Bytes of an opaque session's, as they go over the mesh.
+pub(crate) fn frame(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).expect("a short one").to_be_bytes()[..], bytes].concat()
+}
+
 /// What a sidecar with these credentials connects with.
 pub(crate) fn configuration(credentials: Credentials) -> Arc<Current> {
     Live::new().set(credentials).expect("usable credentials")

@@ -4,29 +4,22 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use selvedge_api::{preamble, wire};
-use selvedge_certs::tls::session_name;
 use selvedge_demo::workload::{AppKind, Spec};
-use selvedge_tests::{Mesh, SOON, poll};
+use selvedge_tests::{Mesh, SOON, policies::peer_authentication, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
-use crate::{SELVEDGE, mesh_client};
+use crate::{
+    SELVEDGE,
+    mesh_client::{self, END, OPEN, frame},
+};
 
 /// How long any one exchange may take.
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// The words of `proxy/src/opaque/frames.rs`: the end of one side of a session, and the beginning of another.
-const END: [u8; 4] = [0; 4];
-const OPEN: [u8; 4] = [0xff; 4];
-
-/// Bytes of a session's, as they go over the mesh.
-fn frame(bytes: &[u8]) -> Vec<u8> {
-    [&u32::try_from(bytes.len()).expect("a short one").to_be_bytes()[..], bytes].concat()
-}
 
 /// What the sidecar sends for an app that says `bytes` first.
 fn accepted(bytes: &[u8]) -> Vec<u8> {
@@ -57,17 +50,7 @@ impl Around {
     async fn peer(&self) -> TlsStream<TcpStream> {
         let server = self.mesh.workload(SERVER);
         let configuration = mesh_client::configuration(self.mesh.credentials("caller"));
-        let tcp = TcpStream::connect(server.inbound).await.expect("the sidecar listens");
-        let connector = TlsConnector::from(std::sync::Arc::clone(&configuration.client));
-        let mut peer = connector.connect(session_name(server.inbound), tcp).await.expect("a handshake");
-        let preamble = preamble::encode(&wire::Preamble {
-            carrier: wire::Carrier::Tcp.into(),
-            port: server.app.port().into(),
-            source: "default/caller".to_owned(),
-            app: wire::AppProtocol::Unspecified.into(),
-        });
-        peer.write_all(&preamble).await.expect("it is taken");
-        peer
+        mesh_client::connect_for(wire::Carrier::Tcp, &configuration, server).await
     }
 
     /// A peer's connection and what the app has of it, in use.
@@ -189,9 +172,8 @@ async fn a_policy_that_comes_to_forbid_a_connection_ends_it() {
     let around = Around::new(&[]).await;
     let (mut peer, mut app) = around.in_use().await;
 
-    let disable = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: own, namespace: default}\n\
-                   spec: {selector: {matchLabels: {app: app}}, mtls: {mode: DISABLE}}\n";
-    around.mesh.write("policy.yaml", disable).unwrap();
+    let disable = peer_authentication(Some("app"), "DISABLE");
+    around.mesh.write("policy.yaml", &disable).unwrap();
 
     assert!(!timeout(SOON, rest(&mut peer)).await.unwrap().1, "cut off");
     assert!(!rest(&mut app).await.1, "cut off");

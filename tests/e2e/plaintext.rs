@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::Signal;
 use selvedge_demo::{apps::reviews, call, workload::Spec};
-use selvedge_tests::{Mesh, SOON, poll};
+use selvedge_tests::{Mesh, SOON, policies::peer_authentication, poll};
 use tokio::net::TcpListener;
 
 use crate::SELVEDGE;
@@ -79,7 +79,7 @@ async fn strict_refuses_plaintext_and_permissive_lets_it_in() {
     let inbound = mesh.workload("reviews-v1-a").inbound;
 
     for (mode, status) in [("STRICT", 403), ("PERMISSIVE", 200), ("STRICT", 403)] {
-        mesh.write("mtls.yaml", &peer_authentication(mode)).unwrap();
+        mesh.write("mtls.yaml", &peer_authentication(None, mode)).unwrap();
         poll(SOON, &format!("{mode} answers plaintext with {status}"), async || {
             let answer = call::send(inbound, call::to("reviews:9080", "/")).await;
             let answer = answer.map_err(|error| error.to_string())?;
@@ -133,13 +133,6 @@ async fn a_document_that_cannot_be_used_sends_nothing_out_in_plaintext() {
         }
     }
     assert_eq!((to_ruled.load(Ordering::Relaxed), to_entered.load(Ordering::Relaxed)), (0, 0));
-}
-
-fn peer_authentication(mode: &str) -> String {
-    format!(
-        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n  name: default\n  \
-         namespace: default\nspec:\n  mtls:\n    mode: {mode}\n"
-    )
 }
 
 /// A server outside the mesh that counts who connects.

@@ -221,10 +221,9 @@ async fn chunks_and_trailers_flow_both_ways_as_they_come() {
 async fn an_answer_that_comes_before_the_body_reaches_the_client() {
     let around = Around::new().await;
     for caller in CALLERS {
-        let mut client = around.client(caller).await;
-        client.send(format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 1000000\r\n\r\nstart")).await;
-        let mut app = around.accept().await;
-        app.head().await;
+        let (mut client, mut app) = around
+            .asked(caller, format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 1000000\r\n\r\nstart"))
+            .await;
         app.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbig").await;
 
         let head = client.head().await;
@@ -270,10 +269,9 @@ async fn an_answer_arrives_of_an_app_that_closes_over_a_body_it_has_not_read() {
 async fn an_early_answer_of_an_app_that_reads_on_takes_nothing_of_the_body_away() {
     let around = Around::new().await;
     for caller in CALLERS {
-        let mut client = around.client(caller).await;
-        client.send(format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 1000000\r\n\r\nstart")).await;
-        let mut app = around.accept().await;
-        app.head().await;
+        let (mut client, mut app) = around
+            .asked(caller, format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 1000000\r\n\r\nstart"))
+            .await;
         app.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
         assert_eq!(client.head().await.status(), "403", "{caller}: before the body has been sent");
         assert_eq!(client.exactly(2).await, "no");
@@ -314,19 +312,16 @@ async fn a_client_that_goes_away_takes_its_request_with_it() {
     let around = Around::new().await;
     for caller in CALLERS {
         // In the middle of its body.
-        let mut client = around.client(caller).await;
-        client.send(format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 100\r\n\r\nstart")).await;
-        let mut app = around.accept().await;
-        app.head().await;
+        let (client, mut app) = around
+            .asked(caller, format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 100\r\n\r\nstart"))
+            .await;
         assert_eq!(app.exactly(5).await, "start");
         drop(client);
         assert_eq!(app.rest().await, "", "{caller}");
 
         // In the middle of the answer's body.
-        let mut client = around.client(caller).await;
-        client.send(format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
-        let mut app = around.accept().await;
-        app.head().await;
+        let (mut client, mut app) =
+            around.asked(caller, format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
         app.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").await;
         client.until("one\r\n").await;
         client.reset();
@@ -403,10 +398,8 @@ async fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
             ("transfer-encoding: chunked\r\n\r\n5\r\nstart\r\n", false),
             ("transfer-encoding: chunked\r\n\r\n5\r\nstart\r\n", true),
         ] {
-            let mut client = around.client(caller).await;
-            client.send(format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
-            let mut app = around.accept().await;
-            app.head().await;
+            let (mut client, mut app) =
+                around.asked(caller, format!("GET /x HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
             app.send(format!("HTTP/1.1 200 OK\r\n{start}")).await;
             assert_eq!(client.head().await.status(), "200");
             client.until("start").await;

@@ -69,6 +69,15 @@ impl Around {
         Raw::new(TcpStream::connect(self.outbound(caller)).await.expect("the sidecar listens"))
     }
 
+    /// A new client's `request`, as far as the app, which has read its head.
+    pub(crate) async fn asked(&self, caller: &str, request: impl AsRef<[u8]>) -> (Raw, Raw) {
+        let mut client = self.client(caller).await;
+        client.send(request).await;
+        let mut app = self.accept().await;
+        app.head().await;
+        (client, app)
+    }
+
     /// A connection of a client without a sidecar to the server's.
     pub(crate) async fn plain_client(&self) -> Raw {
         let inbound = self.mesh.workload(SERVER).inbound;

@@ -12,7 +12,7 @@ use hyper::{body::Incoming, client::conn::http2, ext::Protocol};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use selvedge_demo::workload::sum_of;
-use selvedge_tests::{SOON, needs::Need, poll};
+use selvedge_tests::{SOON, needs::Need, policies::peer_authentication, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -33,7 +33,7 @@ use crate::raw::{APP, Around, CALLERS, Raw, SERVER, within};
 const HANDSHAKE: &str = "upgrade: websocket\r\nconnection: keep-alive, Upgrade\r\n\
                          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+pub(crate) const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
                         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Both ends of a WebSocket by a library that knows nothing of us.
@@ -61,6 +61,11 @@ async fn opened(around: &Around, caller: &str) -> (WebSocketStream<TcpStream>, W
     (client, server)
 }
 
+/// The request for a WebSocket.
+pub(crate) fn request() -> String {
+    format!("GET /chat HTTP/1.1\r\nhost: {APP}\r\n{HANDSHAKE}\r\n")
+}
+
 /// The client's end and the app's, with no library between.
 pub(crate) async fn opened_raw(around: &Around, caller: &str) -> (Raw, Raw) {
     let mut client = around.client(caller).await;
@@ -70,7 +75,7 @@ pub(crate) async fn opened_raw(around: &Around, caller: &str) -> (Raw, Raw) {
 
 /// Makes `client` a WebSocket; returns the app's end.
 async fn handshake(around: &Around, client: &mut Raw) -> Raw {
-    client.send(format!("GET /chat HTTP/1.1\r\nhost: {APP}\r\n{HANDSHAKE}\r\n")).await;
+    client.send(request()).await;
     let mut app = around.accept().await;
     let request = app.head().await;
     assert_eq!(request.header("upgrade"), Some("websocket"));
@@ -131,10 +136,8 @@ async fn the_end_of_one_direction_leaves_the_other_open() {
 async fn bytes_that_come_with_the_handshake_are_not_lost() {
     let around = Around::new().await;
     for caller in CALLERS {
-        let mut client = around.client(caller).await;
-        client.send(format!("GET /chat HTTP/1.1\r\nhost: {APP}\r\n{HANDSHAKE}\r\nearly")).await;
-        let mut app = around.accept().await;
-        app.head().await;
+        let (mut client, mut app) =
+            around.asked(caller, format!("GET /chat HTTP/1.1\r\nhost: {APP}\r\n{HANDSHAKE}\r\nearly")).await;
         app.send(format!("{SWITCHED}at once")).await;
 
         assert_eq!(app.exactly(5).await, "early", "{caller}");
@@ -149,7 +152,7 @@ async fn an_app_that_declines_answers_as_usual_and_the_connection_goes_on() {
     for caller in CALLERS {
         let mut client = around.client(caller).await;
         for _ in 0..2 {
-            client.send(format!("GET /chat HTTP/1.1\r\nhost: {APP}\r\n{HANDSHAKE}\r\n")).await;
+            client.send(request()).await;
             let mut app = around.accept().await;
             app.head().await;
             app.answer("not here").await;
@@ -210,10 +213,9 @@ async fn curl_gets_its_answer_when_it_wishes_for_h2c() {
 async fn an_app_that_switches_unasked_is_not_followed() {
     let around = Around::new().await;
     for caller in CALLERS {
-        let mut client = around.client(caller).await;
-        client.send(format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 0\r\n\r\n")).await;
-        let mut app = around.accept().await;
-        app.head().await;
+        let (mut client, mut app) = around
+            .asked(caller, format!("POST /x HTTP/1.1\r\nhost: {APP}\r\ncontent-length: 0\r\n\r\n"))
+            .await;
         app.send(SWITCHED).await;
 
         let head = client.head().await;
@@ -354,9 +356,8 @@ async fn a_policy_that_comes_to_forbid_a_websockets_client_ends_it() {
     let mut app = handshake(&around, &mut client).await;
     let (mut of_the_mesh, mut its_app) = opened_raw(&around, CALLERS[1]).await;
 
-    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: own, namespace: default}\n\
-                  spec: {selector: {matchLabels: {app: app}}, mtls: {mode: STRICT}}\n";
-    around.mesh.write("policy.yaml", strict).unwrap();
+    let strict = peer_authentication(Some("app"), "STRICT");
+    around.mesh.write("policy.yaml", &strict).unwrap();
 
     assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()));
     let server = around.mesh.workload(SERVER);

@@ -15,6 +15,8 @@ pub mod needs;
 
 pub mod netns;
 
+pub mod policies;
+
 use std::{
     fmt,
     ops::{Deref, DerefMut},

@@ -176,7 +176,7 @@ impl Need {
 
 /// The repository's `target`, where `.ci/run tools` puts what belongs to nobody's system.
 fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {

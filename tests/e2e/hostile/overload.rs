@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use selvedge_certs::tls::Current;
 use selvedge_demo::{call, workload::Workload};
-use selvedge_tests::{credentials, poll};
+use selvedge_tests::{credentials, policies::peer_authentication, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -158,9 +158,8 @@ async fn a_new_peer_is_served(configuration: &Current, target: &Workload) {
 #[tokio::test]
 async fn a_stranger_that_is_refused_is_closed() {
     let mesh = Mesh::start(&[("--max-connections", "20")]).await;
-    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: own, namespace: default}\n\
-                  spec: {mtls: {mode: STRICT}}\n";
-    mesh.cluster.write("strict.yaml", strict).expect("a writable directory");
+    let strict = peer_authentication(None, "STRICT");
+    mesh.cluster.write("strict.yaml", &strict).expect("a writable directory");
     let inbound = mesh.target().inbound;
     poll(SOON, "strangers are refused", async || {
         let once = GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");

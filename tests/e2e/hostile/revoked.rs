@@ -17,15 +17,11 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use crate::{
-    SELVEDGE, mesh_client,
+    SELVEDGE,
+    mesh_client::{self, END, frame},
     raw::{APP, Around, CALLERS, Raw, SERVER, within},
+    websocket::{self, SWITCHED},
 };
-
-const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: app:8080\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
-                         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
-                        sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// The head of an answer that goes on for good.
 const STREAM: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n";
@@ -96,7 +92,7 @@ impl Connections {
         app.push(("an answer in progress", end));
 
         let mut websocket = connect(Carrier::Http1).await;
-        websocket.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+        websocket.write_all(websocket::request().as_bytes()).await.unwrap();
         let mut end = around.accept().await;
         end.head().await;
         end.send(SWITCHED).await;
@@ -153,13 +149,6 @@ impl Connections {
             within(&format!("the app's end of {what}"), end.rest()).await;
         }
     }
-}
-
-/// The words of `proxy/src/opaque/frames.rs`.
-const END: [u8; 4] = [0; 4];
-
-fn frame(bytes: &[u8]) -> Vec<u8> {
-    [&u32::try_from(bytes.len()).expect("a short one").to_be_bytes()[..], bytes].concat()
 }
 
 /// Whether a new connection with these credentials is answered.
@@ -258,7 +247,7 @@ async fn a_server_that_is_revoked_is_cut_off_and_not_called_any_more() {
         end.send(STREAM).await;
         answering.until("one").await;
         let mut websocket = around.client(caller).await;
-        websocket.send(HANDSHAKE).await;
+        websocket.send(websocket::request()).await;
         let mut chat = around.accept().await;
         chat.head().await;
         chat.send(SWITCHED).await;
