@@ -211,7 +211,7 @@ fn control_plane(address: &Address, status: Status) -> ControlPlaneState {
 
 fn destination(destination: &Destination, versions: &BTreeMap<ResourceName, String>) -> DestinationState {
     let service = destination.bound.as_deref().map(|bound| service(bound, versions));
-    let through = destination.through.as_ref().map(|target| target.dial.to_string());
+    let through = destination.through.as_ref().map(|_| destination.authority.to_string());
     let (authority, doubt) = (Arc::clone(&destination.authority), destination.doubt.clone());
     DestinationState { authority, service, through, doubt }
 }

@@ -48,9 +48,9 @@ pub struct Destination {
     /// If it is an address of an endpoint: the one service that has no address of its own and has this endpoint,
     /// whose opaque connections these may be.
     pub service: Option<Arc<Bound>>,
-    /// If it is an address that the control plane knows nothing of: that address itself, for what may pass
-    /// through.
-    pub through: Option<Arc<Target>>,
+    /// If it is an address that the control plane knows nothing of: one rule that leads to that address itself, for
+    /// what may pass through.
+    pub through: Option<Arc<Bound>>,
     /// Why it may all the same be a workload's address: which name's, of which DNS says nothing. Nothing goes out then.
     pub doubt: Option<Arc<str>>,
     /// Set by workers on use, cleared by the control thread; what stays clear is unsubscribed.

@@ -37,7 +37,9 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
         .layer(respond()) // our failures become HTTP or gRPC answers
         .layer(serve::refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize()) // one path and one authority, for all that follows
-        .layer(route::choose(Rc::clone(worker))) // Request -> Routed
+        .layer(route::tunnel(Rc::clone(worker))) // CONNECT goes no further
+        .layer(route::find(Rc::clone(worker))) // Request -> Matched: the service's rule that it follows
+        .layer(route::draw(Rc::clone(worker))) // Matched -> Routed: one of the rule's backends
         .layer(route::timeout(Rc::clone(worker))) // the whole request, all attempts
         .layer(retry::attempts(Rc::clone(worker))) // Routed -> Attempt, one or several
         .service(balance::endpoints(Rc::clone(worker)))
@@ -261,7 +263,8 @@ mod tests {
     fn what_a_request_carries_stays_small() {
         assert!(size_of::<crate::body::Body>() <= 64, "{}", size_of::<crate::body::Body>());
         assert!(size_of::<crate::step::Request>() <= 32, "{}", size_of::<crate::step::Request>());
-        assert!(size_of::<crate::step::Routed>() <= 80, "{}", size_of::<crate::step::Routed>());
+        assert!(size_of::<crate::step::Matched>() <= 48, "{}", size_of::<crate::step::Matched>());
+        assert!(size_of::<crate::step::Routed>() <= 64, "{}", size_of::<crate::step::Routed>());
         assert!(size_of::<crate::step::Response>() <= 64, "{}", size_of::<crate::step::Response>());
         assert!(size_of::<crate::step::Error>() <= 64, "{}", size_of::<crate::step::Error>());
     }

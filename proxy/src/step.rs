@@ -1,8 +1,8 @@
 //! A request's path, in types: what each step receives, and what comes back.
 //!
 //! A [`Step`] is a Tower service over our own request, response and error. What is known grows along the
-//! path, so a missing fact is a compile error: a [`Request`] has a connection, a [`Routed`] has a rule and
-//! a backend as well. Facts about the answer travel back with it ([`Facts`]), so that the outermost step
+//! path, so a missing fact is a compile error: a [`Request`] has a connection, a [`Matched`] has a rule as well,
+//! and a [`Routed`] a backend. Facts about the answer travel back with it ([`Facts`]), so that the outermost step
 //! can count it without anything shared.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
@@ -138,6 +138,21 @@ pub struct Request {
     pub at: Instant,
 }
 
+/// A request that has found its rule. Nothing is drawn yet: what the rule says of its requests themselves comes first.
+#[derive(Debug)]
+pub struct Matched {
+    /// The request itself.
+    pub http: Box<http::Request<Body>>,
+    /// The connection that it came on.
+    pub conn: Rc<Conn>,
+    /// When its rule's time begins: when it came, unless something had to be waited for first.
+    pub at: Instant,
+    /// Whose rule it is.
+    pub bound: Arc<Bound>,
+    /// The rule that it follows.
+    pub rule: Arc<BoundRule>,
+}
+
 /// A request that has found its rule, and whose backend is drawn.
 #[derive(Debug)]
 pub struct Routed {
@@ -145,7 +160,7 @@ pub struct Routed {
     pub http: Box<http::Request<Body>>,
     /// The connection that it came on.
     pub conn: Rc<Conn>,
-    /// When it came.
+    /// When its rule's time began.
     pub at: Instant,
     /// The rule that it follows.
     pub rule: Arc<BoundRule>,
@@ -211,6 +226,13 @@ impl Error {
     /// A failure of which nothing else is known.
     pub fn new(reason: Reason, what: impl Into<std::borrow::Cow<'static, str>>) -> Self {
         Self::from(Failure::new(reason, what))
+    }
+
+    /// A failure at a service, before any of its backends was drawn.
+    pub fn at(bound: Arc<Bound>, failure: Failure) -> Self {
+        let mut error = Self::from(failure);
+        error.facts.route = Some(Taken::Service(bound));
+        error
     }
 }
 

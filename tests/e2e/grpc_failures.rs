@@ -104,7 +104,11 @@ struct Connection {
 
 /// A server; and how many calls have got there as far as they get.
 async fn serve(at: SocketAddr) -> Arc<AtomicUsize> {
-    let listener = TcpListener::bind(at).await.expect("the address is ours");
+    serve_on(TcpListener::bind(at).await.expect("the address is ours"))
+}
+
+/// The same on a listener that is open.
+fn serve_on(listener: TcpListener) -> Arc<AtomicUsize> {
     let calls = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&calls);
     tokio::spawn(async move {
@@ -225,6 +229,11 @@ async fn grpcio(at: SocketAddr, asked: impl IntoIterator<Item = &str>) -> Option
 
 /// What tonic says that became of a unary call and of a stream.
 async fn tonic(at: SocketAddr, asked: &str) -> [String; 2] {
+    tonic_for("echo:9090", at, asked).await
+}
+
+/// The same of calls for `authority`.
+async fn tonic_for(authority: &str, at: SocketAddr, asked: &str) -> [String; 2] {
     let limit = if asked.starts_with("silent") { DEADLINE } else { LIMIT };
     let patience = limit * 3;
     let request = || {
@@ -234,13 +243,13 @@ async fn tonic(at: SocketAddr, asked: &str) -> [String; 2] {
         request
     };
     let unary = async {
-        match client(at).await?.unary(request()).await {
+        match client(authority, at).await?.unary(request()).await {
             Ok(_) => Ok::<_, tonic::Status>(()),
             Err(status) => Err(status),
         }
     };
     let stream = async {
-        let mut replies = client(at).await?.server_stream(request()).await?.into_inner();
+        let mut replies = client(authority, at).await?.server_stream(request()).await?.into_inner();
         while replies.message().await?.is_some() {}
         Ok::<_, tonic::Status>(())
     };
@@ -253,9 +262,9 @@ async fn tonic(at: SocketAddr, asked: &str) -> [String; 2] {
     [code(unary), code(stream)]
 }
 
-async fn client(at: SocketAddr) -> Result<EchoClient<Channel>, tonic::Status> {
-    let channel =
-        Channel::from_shared(format!("http://{at}")).unwrap().origin("http://echo:9090".parse().unwrap());
+async fn client(authority: &str, at: SocketAddr) -> Result<EchoClient<Channel>, tonic::Status> {
+    let origin = format!("http://{authority}").parse().unwrap();
+    let channel = Channel::from_shared(format!("http://{at}")).unwrap().origin(origin);
     let channel = channel.connect().await.map_err(|error| tonic::Status::from_error(error.into()))?;
     Ok(EchoClient::new(channel))
 }
@@ -378,6 +387,31 @@ async fn a_peer_that_falls_silent_is_unavailable_once_its_time_is_over() {
 
     assert_eq!(tonic, only("Unavailable"));
     says_only(&grpcio, "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_deadline_holds_for_what_no_document_knows_too() {
+    let mesh = mesh(Spec::client("caller"), Spec::grpc("echo-1")).await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let unknown = listener.local_addr().unwrap().to_string();
+    serve_on(listener);
+    let through = mesh.workload("caller").outbound;
+
+    assert_eq!(tonic_for(&unknown, through, "drained after").await, ["Ok"; 2], "it gets there");
+    assert_eq!(tonic_for(&unknown, through, "silent after").await, ["DeadlineExceeded"; 2]);
+
+    // tonic would end such a call itself.
+    let (mut client, connection) =
+        h2::client::handshake(TcpStream::connect(through).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://{unknown}/selvedge.Echo/Unary"));
+    let request = request.header("content-type", "application/grpc").header("grpc-timeout", "300m");
+    let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    body.send_data(Bytes::from_static(b"\0\0\0\0\x0f\x0a\x0dsilent before"), true).unwrap();
+    let answer = timeout(LIMIT, answer).await.expect("it is not waited for").unwrap();
+    let header = |name| answer.headers().get(name).map_or("", |value| value.to_str().unwrap());
+    assert_eq!(header("grpc-status"), "4");
+    assert_eq!(header("selvedge-error"), "timeout: no answer within 300ms, the caller's own grpc-timeout");
 }
 
 /// Makes the two calls again until one of them finds the room for one and keeps it. Both are refused while the call

@@ -103,8 +103,8 @@ pub struct BoundRule {
     pub shares: Vec<Arc<BoundShare>>,
     /// Time for the whole request, retries included.
     pub timeout: Option<Duration>,
-    /// When a failed attempt is followed by another.
-    pub retry: RetryPolicy,
+    /// When a failed attempt is followed by another; `None`: there is only one, whatever becomes of it.
+    pub retry: Option<RetryPolicy>,
     /// What limits retries to the service.
     pub budget: Arc<Budget>,
 }

@@ -54,6 +54,8 @@ enum Meaning {
     Requested(ServiceKey, Arc<str>),
     /// A workload's own address, by the authority that names it.
     Address(Arc<str>),
+    /// An address at which nothing is known to be, by the authority that names it.
+    Unknown(Arc<str>),
 }
 
 /// What a [`Bound`] is made of.
@@ -86,6 +88,8 @@ struct Found {
     meaning: Option<Meaning>,
     /// The one service that has the endpoint which `meaning` is.
     service: Option<Meaning>,
+    /// The way to what is there, if nothing that is known is.
+    through: Option<Meaning>,
     /// Why it is not certain that nothing known is there.
     doubt: Option<Arc<str>>,
 }
@@ -170,6 +174,7 @@ impl Binder {
                     .map(|meaning| Found { meaning: Some(meaning), ..Found::default() }),
                 Lookup::Address(found) => self.dialled(held, authority, found, &mut meant, now),
             };
+            let found = found.map(|found| self.or_through(found, authority, &mut meant));
             // What is not known yet is in no table: whoever asks for it waits.
             meanings.extend(found.map(|found| (Arc::clone(authority), found)));
         }
@@ -178,10 +183,13 @@ impl Binder {
         self.asked = meant.asked;
         let work = self.bind_sources(meant.sources, now);
         let mut destinations = HashMap::with_capacity(meanings.len());
-        for (authority, Found { meaning, service, doubt }) in meanings {
+        for (authority, Found { meaning, service, through, doubt }) in meanings {
             let bound = |meaning| Arc::clone(&self.entries[&meaning].bound);
-            let (bound, service) = (meaning.map(bound), service.map(bound));
-            let destination = self.destination(&authority, bound, service, doubt);
+            let (bound, service, through) = (meaning.map(bound), service.map(bound), through.map(bound));
+            let used = AtomicBool::default();
+            let found =
+                Destination { authority: Arc::clone(&authority), bound, service, through, doubt, used };
+            let destination = self.destination(found);
             destinations.insert(authority, destination);
         }
         let addresses = destinations
@@ -264,32 +272,18 @@ impl Binder {
         work
     }
 
-    fn destination(
-        &mut self,
-        authority: &Arc<str>,
-        bound: Option<Arc<Bound>>,
-        service: Option<Arc<Bound>>,
-        doubt: Option<Arc<str>>,
-    ) -> Arc<Destination> {
-        let before = self.table.destinations.get(authority);
-        let is_as_before = |before: &&Arc<Destination>| {
-            same(before.bound.as_ref(), bound.as_ref())
-                && same(before.service.as_ref(), service.as_ref())
-                && before.doubt == doubt
-        };
-        if let Some(before) = before.filter(is_as_before) {
+    /// `found`, or what was in the table before if that is the same.
+    fn destination(&self, mut found: Destination) -> Arc<Destination> {
+        let Some(before) = self.table.destinations.get(&found.authority) else { return Arc::new(found) };
+        let is_as_before = same(before.bound.as_ref(), found.bound.as_ref())
+            && same(before.service.as_ref(), found.service.as_ref())
+            && same(before.through.as_ref(), found.through.as_ref())
+            && before.doubt == found.doubt;
+        if is_as_before {
             return Arc::clone(before);
         }
-        let used = before.is_some_and(|before| before.used.load(Ordering::Relaxed));
-        let through = match (&bound, authority.parse::<SocketAddr>()) {
-            (None, Ok(address)) if doubt.is_none() => Some(
-                self.targets
-                    .reach((address, address.port(), None, None, Tls::ByIdentity), &mut Work::default()),
-            ),
-            _ => None,
-        };
-        let (authority, used) = (Arc::clone(authority), AtomicBool::new(used));
-        Arc::new(Destination { authority, bound, service, through, doubt, used })
+        found.used = AtomicBool::new(before.used.load(Ordering::Relaxed));
+        Arc::new(found)
     }
 }
 

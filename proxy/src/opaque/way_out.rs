@@ -44,9 +44,6 @@ use crate::{
 /// How many endpoints a connection tries. No byte of it is sent to one that does not take it.
 const ATTEMPTS: usize = 3;
 
-/// Time to connect to a destination that has no policy of its own; Istio's default.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long the client of a new tunnel may say nothing, where what it says decides on the route.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -426,9 +423,10 @@ fn far(tunnel: Tunnel, meshed: bool, endpoint: SocketAddr, series: Arc<TcpSeries
 /// Opens a connection to an address that the mesh does not know; or to a workload, if a name that the mesh does not know
 /// leads there.
 async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
-    let unknown = selvedge_model::ServiceKey::new("unknown", 0);
-    let series = worker.metrics.tcp(&Labels::outbound(&worker.settings.workload, &unknown));
-    let refused = |failure| Refused { failure, series: Arc::clone(&series) };
+    let refused = |failure| {
+        let labels = Labels::unknown_destination(&worker.settings.workload);
+        Refused { failure, series: worker.metrics.tcp(&labels) }
+    };
     let known = Arc::clone(&outgoing.destination);
     let destination = at_its_address(worker, known).await.map_err(refused)?;
     let dialled = outgoing.dialled.or_else(|| destination.authority.parse().ok());
@@ -436,9 +434,8 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refus
     if let Some((bound, only)) = outgoing.follows() {
         return open_to(worker, &outgoing, bound, only).await;
     }
-    let target = through(worker, &outgoing.destination).map_err(refused)?;
-    let tunnel = worker.pools.opaque(&target, CONNECT_TIMEOUT).await.map_err(refused)?;
-    Ok(far(tunnel, false, target.dial, Arc::clone(&series), worker.settings.tcp))
+    let bound = through(worker, &outgoing.destination).map_err(refused)?;
+    open_to(worker, &outgoing, &bound, None).await
 }
 
 /// Finds the rule that a connection follows, and draws one of its shares.

@@ -106,20 +106,23 @@ impl<S: Attempting> Attempts<S> {
         async move {
             let backend = &share.backend;
             rule.budget.deposit(at);
-            let kept = Kept::of(&mut http, &self.worker.budget);
+            let retry = rule.retry.as_ref();
+            let retry = retry.map(|policy| (policy, Kept::of(&mut http, &self.worker.budget)));
             let mut tried = Tried::default();
             let mut attempt = 0;
             let mut retrying = None;
             let mut fresh = false;
             loop {
                 // The route's own limit is kept outside, by `route::timeout`.
-                let until = rule.retry.per_try_timeout.map(|limit| at + limit);
+                let until = retry.as_ref().and_then(|(policy, _)| policy.per_try_timeout);
+                let until = until.map(|limit| at + limit);
                 let this = Attempt { conn: &conn, share: &share, tried: &tried, at, until, deadline, fresh };
                 let mut result = self.inner.attempt(http, &this).await;
                 facts(&mut result).retries = attempt;
+                let Some((policy, kept)) = &retry else { return result };
                 let outcome = outcome(&result);
                 let again =
-                    decide(&rule.retry, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
+                    decide(policy, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
                 let Decision::Retry { proven_undelivered, backoff } = again else { return result };
                 let now = Instant::now();
                 if deadline.is_some_and(|deadline| now + backoff >= deadline) {

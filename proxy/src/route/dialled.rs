@@ -10,7 +10,7 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use super::choose;
+use super::lookup;
 use crate::{
     arrival::Original,
     bind::{Called, Destination},
@@ -50,7 +50,7 @@ pub(super) fn meant(
 ) -> Option<(Option<Arc<str>>, Arc<Destination>)> {
     let ingress = worker.settings.ingress;
     let Some(dialled) = known(worker, original) else {
-        let named = choose::named(worker, &name(authority, original)?)?;
+        let named = lookup::named(worker, &name(authority, original)?)?;
         let enough = is_an_endpoint_of(original, &named) || (ingress && named.bound.is_some());
         return enough.then(|| (Some(Arc::from(authority)), named));
     };
@@ -59,7 +59,7 @@ pub(super) fn meant(
     }
     let destination = match name(authority, original) {
         None => dialled,
-        Some(name) => by_name_or(choose::named(worker, &name)?, dialled, ingress),
+        Some(name) => by_name_or(lookup::named(worker, &name)?, dialled, ingress),
     };
     Some((Some(Arc::from(authority)), destination))
 }
@@ -72,12 +72,12 @@ pub(super) async fn ask(
 ) -> Result<Arc<Destination>, Error> {
     let dialled = match known(worker, original) {
         Some(known) => known,
-        None => choose::ask(worker, &original.address.to_string()).await?,
+        None => lookup::ask(worker, &original.address.to_string()).await?,
     };
     let ingress = worker.settings.ingress;
     match name(authority, original).filter(|_| ingress || !is_called(&dialled, Called::ByAddress)) {
         None => Ok(dialled),
-        Some(name) => Ok(by_name_or(choose::ask(worker, &name).await?, dialled, ingress)),
+        Some(name) => Ok(by_name_or(lookup::ask(worker, &name).await?, dialled, ingress)),
     }
 }
 

@@ -4,27 +4,14 @@
 //! Only the control plane's word that it knows of nothing by that name leads here; a control plane that
 //! is slow or away never does, nor DNS that does not say where a workload's name leads.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-
-use selvedge_model::{ConnectionLimits, ConnectionPool};
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    bind::{Destination, Target},
+    bind::{Bound, Destination},
     cli::OutboundTrafficPolicy,
-    connect::Terms,
     error::{Failure, Reason},
-    route::choose::{self, unknown},
-    step::{Error, Facts, Request, Response},
+    route::lookup::{self, unknown},
     worker::Worker,
-};
-
-/// How a destination is called that has no policy of its own; Istio's default.
-const TERMS: Terms<'static> = Terms {
-    connect_timeout: Duration::from_secs(10),
-    limits: &ConnectionLimits::NONE,
-    pool: &ConnectionPool::UNLIMITED,
-    circuit: None,
-    fresh: false,
 };
 
 /// The port of an authority that names none.
@@ -46,41 +33,20 @@ pub async fn at_its_address(
     }
     permit(worker, &destination.authority)?;
     let address = resolve(worker, &destination.authority).await?;
-    let found = choose::ask(worker, &address.to_string()).await.map_err(|error| error.failure)?;
+    let found = lookup::ask(worker, &address.to_string()).await.map_err(|error| error.failure)?;
     found.touch();
     Ok(found)
 }
 
-/// Sends `request` to the address that `destination` is.
-pub(super) async fn pass_through(
-    worker: &Worker,
-    request: Request,
-    authority: &str,
-    destination: &Destination,
-) -> Result<Response, Error> {
-    permit(worker, authority)?;
-    refuse_doubt(destination)?;
-    let target = way_through(destination)?;
-    let sent = worker.pools.send(&target, &request.conn, request.http, &TERMS).await;
-    match sent {
-        Ok(http) => Ok(Response { http, facts: Facts::default() }),
-        Err(error) => Err(Error::from(error.failure)),
-    }
-}
-
-/// Where a connection to `destination`, which the mesh does not know, goes on to: to the very address that it is.
+/// The rules of `destination`, which the mesh does not know: each has one, which leads to the very address that it is.
 ///
 /// # Errors
 /// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::Discovery`] if it may be a
 /// workload's address.
-pub fn through(worker: &Worker, destination: &Destination) -> Result<Arc<Target>, Failure> {
+pub fn through(worker: &Worker, destination: &Destination) -> Result<Arc<Bound>, Failure> {
     permit(worker, &destination.authority)?;
     refuse_doubt(destination)?;
-    way_through(destination)
-}
-
-/// Only an address is a way: of a name it is not known what is there.
-fn way_through(destination: &Destination) -> Result<Arc<Target>, Failure> {
+    // Only an address is a way: of a name it is not known what is there.
     destination.through.clone().ok_or_else(|| unknown(&destination.authority))
 }
 

@@ -20,7 +20,7 @@ use crate::{
     body,
     error::Reason,
     respond::is_grpc,
-    step::{Error, Facts, Response, Routed, Step, Taken},
+    step::{Error, Facts, HttpVersion, Matched, Response, Routed, Step, Taken},
     worker::Worker,
 };
 
@@ -61,6 +61,17 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
         });
         Limited { inner: self.inner.call(routed), limit }
     }
+}
+
+/// When a request that begins its way at `at` must have been answered: by the rule's timeout, or by the caller's if that
+/// is shorter. Only HTTP/2 carries gRPC.
+pub(super) fn deadline(Matched { http, conn, at, rule, .. }: &Matched) -> Option<Instant> {
+    let of_caller = match conn.version {
+        HttpVersion::Http1 => None,
+        HttpVersion::Http2 => grpc_timeout::given(http.headers()),
+    };
+    let shorter = rule.timeout.into_iter().chain(of_caller).min();
+    shorter.map(|timeout| *at + timeout)
 }
 
 #[derive(Debug)]

@@ -6,27 +6,63 @@
 //! a failure is an answer with a reason. Where the name that the client's TLS asks for decides on the route, there is
 //! none before the client has spoken, which it does only after the answer.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use futures_util::future::{Either, FutureExt, LocalBoxFuture};
+use http::Method;
 use selvedge_model::Protocol;
+use tower::{Layer, Service, layer::layer_fn};
 
-use super::choose;
+use super::lookup;
 use crate::{
     body::Body,
     error::{Failure, Reason},
     facts::authority,
     opaque::way_out::{Outgoing, Promised},
-    step::{Error, Facts, Request, Response, Taken},
+    step::{Error, Facts, Request, Response, Step, Taken},
     worker::Worker,
 };
 
+/// The step that opens tunnels, for requests that ask for one; all others go on.
+pub fn tunnel<S: Step<Request>>(worker: Rc<Worker>) -> impl Layer<S, Service = Tunnel<S>> {
+    layer_fn(move |inner| Tunnel { worker: Rc::clone(&worker), inner })
+}
+
+/// See [`tunnel`].
+#[derive(Debug, Clone)]
+pub struct Tunnel<S> {
+    worker: Rc<Worker>,
+    inner: S,
+}
+
+impl<S: Step<Request>> Service<Request> for Tunnel<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Either<S::Future, LocalBoxFuture<'static, Result<Response, Error>>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        if *request.http.method() == Method::CONNECT {
+            return Either::Right(open(Rc::clone(&self.worker), request).boxed_local());
+        }
+        Either::Left(self.inner.call(request))
+    }
+}
+
 /// Opens the way that `request` asks for; the answer carries it.
-pub(super) async fn open(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
+async fn open(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     worker.view.refresh();
     let asked = authority(&request.http)?.to_ascii_lowercase();
-    let destination = match choose::named(&worker, &asked) {
+    let destination = match lookup::named(&worker, &asked) {
         Some(known) => known,
-        None => choose::ask(&worker, &asked).await?,
+        None => lookup::ask(&worker, &asked).await?,
     };
     destination.touch();
     let route = destination.bound.as_ref().map(|bound| Taken::Service(Arc::clone(bound)));

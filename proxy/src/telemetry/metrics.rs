@@ -137,10 +137,9 @@ impl Metrics {
         self.series(&Labels::inbound(own, port, source))
     }
 
-    /// The series of our app's requests to what is in no configuration. Its authority is not a label:
-    /// the app could ask for any number of them.
+    /// The series of our app's requests to what is in no configuration.
     pub fn unknown_destination(&self, own: &WorkloadName) -> Arc<Series> {
-        self.series(&Labels::outbound(own, &ServiceKey::new("unknown", 0)))
+        self.series(&Labels::unknown_destination(own))
     }
 
     /// The series of requests to us that came before it was known which port was meant.

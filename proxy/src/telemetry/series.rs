@@ -64,6 +64,12 @@ impl Labels {
         }
     }
 
+    /// Requests of our app to what is in no configuration. Its authority is not a label: the app could ask for any
+    /// number of them.
+    pub fn unknown_destination(own: &WorkloadName) -> Self {
+        Self::outbound(own, &ServiceKey::new("unknown", 0))
+    }
+
     /// Requests to our own port. `source` is who the client has proven to be; `None`: plaintext.
     pub fn inbound(own: &WorkloadName, port: u16, source: Option<&SpiffeId>) -> Self {
         Self {

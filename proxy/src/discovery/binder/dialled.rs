@@ -1,6 +1,6 @@
 //! What an address means that is no service's own: the endpoint there, and the one service that is called by it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use selvedge_model::{
     Backend, BackendName, Endpoint, Endpoints, Layer, Order, Protocol, RouteTable, Rule, Service, ServiceKey,
@@ -11,7 +11,7 @@ use selvedge_model::{
 use super::{Binder, Found, Held, Meaning, Meant, Source};
 use crate::names::{Doubt, Reached};
 
-/// The name of the one rule of a workload's own address.
+/// The name of the one rule of an address that is no service's.
 const DIRECT_RULE: &str = "direct";
 
 impl Binder {
@@ -73,7 +73,20 @@ impl Binder {
             meant.addresses.insert(Arc::clone(authority), (endpoint, source));
             meaning
         });
-        Some(Found { meaning: endpoint, service, doubt })
+        Some(Found { meaning: endpoint, service, through: None, doubt })
+    }
+
+    /// `found`; if `authority` is an address at which nothing is known to be, with the way through to there.
+    pub(super) fn or_through(&self, found: Found, authority: &Arc<str>, meant: &mut Meant) -> Found {
+        let address = match found {
+            Found { meaning: None, doubt: None, .. } => authority.parse().ok(),
+            _ => None,
+        };
+        let Some(address) = address else { return found };
+        let meaning = Meaning::Unknown(Arc::clone(authority));
+        let known = self.entries.get(&meaning).map(|entry| entry.source.clone());
+        meant.sources.insert(meaning.clone(), known.unwrap_or_else(|| direct(&unknown(address))));
+        Found { through: Some(meaning), ..found }
     }
 
     /// What a workload's own address is bound as: a service with one rule, one backend and one endpoint.
@@ -83,6 +96,11 @@ impl Binder {
             _ => (endpoint.clone(), direct(endpoint)),
         }
     }
+}
+
+/// Whoever is at `address`, called in plaintext.
+fn unknown(address: SocketAddr) -> Endpoint {
+    Endpoint { address, dial: address, identity: None, workload: None, labels: Arc::default(), weight: 1 }
 }
 
 fn direct(endpoint: &Endpoint) -> Source {

@@ -33,23 +33,35 @@ impl With<'_> {
         let service = &source.service;
         let budget = predecessor.map(|before| Arc::clone(&before.budget));
         let budget = budget.unwrap_or_else(|| Arc::new(Budget::new(self.now)));
-        let labels = Labels::outbound(self.own, &service.key);
+        // All that is not known is counted together, and is sent once, as no document says anything else.
+        let is_known = !matches!(meaning, Meaning::Unknown(_));
+        let labels = match is_known {
+            true => Labels::outbound(self.own, &service.key),
+            false => Labels::unknown_destination(self.own),
+        };
+        let of_share = |route: &Arc<str>, backend: &BackendName| match is_known {
+            true => labels_of_share(&labels, route, backend),
+            false => labels.clone(),
+        };
         let requests = |labels: &Labels| pair(labels, |labels| self.metrics.series(labels));
         let connections = |labels: &Labels| pair(labels, |labels| self.metrics.tcp(labels));
         let rule = |rule: &Rule| {
             let name: Arc<str> = Arc::from(rule.name.as_str());
             BoundRule {
-                shares: shares(&name, &rule.backends, &backends, &labels, requests),
+                shares: shares(&rule.backends, &backends, |backend| requests(&of_share(&name, backend))),
                 name,
                 service: service.key.clone(),
                 timeout: rule.timeout,
-                retry: rule.retry.clone(),
+                retry: is_known.then(|| rule.retry.clone()),
                 budget: Arc::clone(&budget),
             }
         };
         let tcp_rule = |rule: &TcpRule| {
             let name: Arc<str> = Arc::from(rule.name.as_str());
-            BoundTcpRule { shares: shares(&name, &rule.backends, &backends, &labels, connections), name }
+            BoundTcpRule {
+                shares: shares(&rule.backends, &backends, |backend| connections(&of_share(&name, backend))),
+                name,
+            }
         };
         Bound {
             key: service.key.clone(),
@@ -64,23 +76,20 @@ impl With<'_> {
     }
 }
 
-/// The shares of the rule called `route`, counted apart from those of others.
+/// The `shares` of one rule, each counted in the `series` of its backend.
 fn shares<S>(
-    route: &Arc<str>,
     shares: &[WeightedBackend],
     backends: &[Arc<BoundBackend>],
-    labels: &Labels,
-    series: impl Fn(&Labels) -> SeriesPair<S>,
+    series: impl Fn(&BackendName) -> SeriesPair<S>,
 ) -> Vec<Arc<BoundShare<S>>> {
     let share = |share: &WeightedBackend| {
         let backend = Arc::clone(&backends[share.backend]);
-        let labels = of_share(labels, route, &backend.name);
-        Arc::new(BoundShare { weight: share.weight, series: series(&labels), backend })
+        Arc::new(BoundShare { weight: share.weight, series: series(&backend.name), backend })
     };
     shares.iter().map(share).collect()
 }
 
-fn of_share(labels: &Labels, route: &Arc<str>, backend: &BackendName) -> Labels {
+fn labels_of_share(labels: &Labels, route: &Arc<str>, backend: &BackendName) -> Labels {
     let destination_subset = backend.subset.clone().unwrap_or_default();
     Labels { route: Arc::clone(route), destination_subset, ..labels.clone() }
 }
@@ -93,7 +102,7 @@ fn pair<S>(labels: &Labels, series: impl Fn(&Labels) -> Arc<S>) -> SeriesPair<S>
 /// How redirected connections find what is bound.
 fn called(meaning: &Meaning, service: &Service) -> Called {
     match meaning {
-        Meaning::Address(_) => Called::Itself,
+        Meaning::Address(_) | Meaning::Unknown(_) => Called::Itself,
         Meaning::Service(_) | Meaning::Requested(..) if service.addresses.is_empty() => Called::ByName,
         Meaning::Service(_) | Meaning::Requested(..) => Called::ByAddress,
     }

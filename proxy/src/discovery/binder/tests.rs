@@ -212,7 +212,7 @@ fn a_workloads_own_address_is_one_endpoint_with_the_default_rule() {
     let (table, _) = fixture.change(vec![lookup("1")]);
 
     let direct = table.destinations["10.0.0.1:8080"].bound.as_ref().unwrap();
-    assert_eq!(direct.http.rules()[0].retry, RetryPolicy::default());
+    assert_eq!(direct.http.rules()[0].retry, Some(RetryPolicy::default()));
     assert_eq!(direct.backends[0].endpoints[0].address, endpoint.address);
     let shared = &bound(&table).backends[0].endpoints[0].target;
     assert!(Arc::ptr_eq(&direct.backends[0].endpoints[0].target, shared), "one target, one pool");
@@ -233,7 +233,10 @@ fn an_address_is_found_by_itself_and_one_that_is_nothing_is_its_own_way_through(
 
     let nothing = &table.addresses[&"192.0.2.1:443".parse().unwrap()];
     assert!(nothing.bound.is_none());
-    assert_eq!(nothing.through.as_ref().unwrap().dial, "192.0.2.1:443".parse().unwrap());
+    assert_eq!(
+        nothing.through.as_ref().unwrap().backends[0].endpoints[0].target.dial,
+        "192.0.2.1:443".parse().unwrap()
+    );
     let workload = &table.addresses[&"10.0.0.1:8080".parse().unwrap()];
     assert_eq!(workload.bound.as_ref().unwrap().called, Called::Itself);
     assert!(workload.through.is_none());

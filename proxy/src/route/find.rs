@@ -1,0 +1,173 @@
+//! `Request` becomes [`Matched`]: its authority names a service, and one of the service's rules matches it.
+//!
+//! Keep-alive clients ask for the same authority again and again, so each connection remembers its last
+//! one; only another authority, or a newer table, costs a look-up. On a redirected connection to an address
+//! that is a service's own, the authority is not looked up at all. An address that the mesh does not know has
+//! one rule, which sends everything there.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use futures_util::future::LocalBoxFuture;
+use pin_project_lite::pin_project;
+use selvedge_model::facts::Connection;
+use tower::{Layer, Service, layer::layer_fn};
+
+use super::{
+    dialled, lookup,
+    pass_through::{at_its_address, through},
+};
+use crate::{
+    bind::{Bound, BoundRule, Destination},
+    error::{Failure, Reason},
+    facts::{self, authority},
+    step::{Error, Found, Matched, Request, Response, Step},
+    worker::Worker,
+};
+
+/// The step that finds the rule that a request follows.
+pub fn find<S: Step<Matched>>(worker: Rc<Worker>) -> impl Layer<S, Service = Find<S>> {
+    layer_fn(move |inner| Find { worker: Rc::clone(&worker), inner })
+}
+
+/// See [`find`].
+#[derive(Debug, Clone)]
+pub struct Find<S> {
+    worker: Rc<Worker>,
+    inner: S,
+}
+
+impl<S: Step<Matched>> Service<Request> for Find<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Finding<S::Future>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match self.known(&request) {
+            Ok(Some(bound)) => match matched(&self.worker, request, bound) {
+                Ok(matched) => Finding::Found { inner: self.inner.call(matched) },
+                Err(error) => Finding::Failed { error: Some(error) },
+            },
+            // Seldom: the first request for an authority, or one for a name that is in no configuration.
+            Ok(None) => Finding::Asking { asking: Box::pin(self.clone().ask(request)) },
+            Err(error) => Finding::Failed { error: Some(error) },
+        }
+    }
+}
+
+pin_project! {
+    /// The answer of [`Find`].
+    #[project = FindingProjection]
+    pub enum Finding<F> {
+        Found { #[pin] inner: F },
+        Asking { asking: LocalBoxFuture<'static, Result<Response, Error>> },
+        Failed { error: Option<Error> },
+    }
+}
+
+impl<F: Future<Output = Result<Response, Error>>> Future for Finding<F> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            FindingProjection::Found { inner } => inner.poll(cx),
+            FindingProjection::Asking { asking } => asking.as_mut().poll(cx),
+            FindingProjection::Failed { error } => {
+                Poll::Ready(Err(error.take().expect("a future is not polled after it is ready")))
+            }
+        }
+    }
+}
+
+impl<S: Step<Matched>> Find<S> {
+    /// Whose rules the request follows, if that is known without asking anyone.
+    fn known(&self, request: &Request) -> Result<Option<Arc<Bound>>, Error> {
+        let Some(destination) = self.destination(request)? else { return Ok(None) };
+        match &destination.bound {
+            Some(bound) => Ok(Some(Arc::clone(bound))),
+            None if destination.through.is_some() => Ok(Some(through(&self.worker, &destination)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// What the request's authority means, if that is known without asking the control plane.
+    fn destination(&self, request: &Request) -> Result<Option<Arc<Destination>>, Error> {
+        let authority = authority(&request.http)?;
+        let generation = self.worker.view.refresh();
+        let mut last = request.conn.last.borrow_mut();
+        if let Some(destination) = last.as_ref().and_then(|last| last.again(generation, authority)) {
+            return Ok(Some(Arc::clone(destination)));
+        }
+        let found = match (upstream(&self.worker, request), request.conn.original) {
+            (Some(upstream), _) => {
+                lookup::named(&self.worker, upstream).map(|destination| (None, destination))
+            }
+            (None, None) => lookup::named(&self.worker, authority)
+                .map(|destination| (Some(Arc::clone(&destination.authority)), destination)),
+            (None, Some(original)) => dialled::meant(&self.worker, original, authority),
+        };
+        Ok(found.map(|(authority, destination)| {
+            destination.touch();
+            *last = Some(Found { generation, authority, destination: Arc::clone(&destination) });
+            destination
+        }))
+    }
+
+    /// Asks the control plane, then goes on; what it does not know passes through, if that is allowed.
+    async fn ask(mut self, mut request: Request) -> Result<Response, Error> {
+        let authority = match upstream(&self.worker, &request) {
+            Some(upstream) => upstream.to_owned(),
+            None => authority(&request.http)?.to_ascii_lowercase(),
+        };
+        let destination = match request.conn.original {
+            None => lookup::ask(&self.worker, &authority).await?,
+            Some(original) => dialled::ask(&self.worker, original, &authority).await?,
+        };
+        destination.touch();
+        let destination = at_its_address(&self.worker, destination).await?;
+        let bound = match &destination.bound {
+            Some(bound) => Arc::clone(bound),
+            None => through(&self.worker, &destination)?,
+        };
+        // The route's time begins when there is a route.
+        request.at = Instant::now();
+        let matched = matched(&self.worker, request, bound)?;
+        self.inner.call(matched).await
+    }
+}
+
+/// The request, with the rule of `bound` that it follows.
+fn matched(worker: &Worker, request: Request, bound: Arc<Bound>) -> Result<Matched, Error> {
+    let Some(rule) = rule(worker, &bound, &request).map(Arc::clone) else {
+        let what = format!("{} has routes, and none matches this request", bound.key);
+        return Err(Error::at(bound, Failure::new(Reason::NoRoute, what)));
+    };
+    let Request { http, conn, at } = request;
+    Ok(Matched { http, conn, at, bound, rule })
+}
+
+fn rule<'a>(worker: &Worker, bound: &'a Bound, request: &Request) -> Option<&'a Arc<BoundRule>> {
+    worker.view.with(|table| {
+        let conn = &request.conn;
+        let connection = Connection {
+            destination: facts::dialled(conn.original),
+            ..facts::outgoing(worker, table.own.as_deref(), conn.peer, bound.key.port)
+        };
+        bound.http.find(&facts::request(&request.http, &connection).ok()?)
+    })
+}
+
+/// What all requests on the connection are for, whatever their authority.
+fn upstream<'a>(worker: &'a Worker, request: &Request) -> Option<&'a str> {
+    let place = request.conn.upstream?;
+    worker.settings.upstreams.get(place).map(|upstream| &*upstream.authority)
+}
