@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Instant,
 };
@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};
 use crate::{
-    balance::{Aperture, Candidate, Circuit, Counts, Ejection, Health, Shares, Weights},
+    balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health},
     connect::outside::Origination,
     names::Origin,
     retry::Budget,
@@ -112,29 +112,14 @@ pub struct BoundBackend {
     pub unresolved: Option<Arc<str>>,
     /// Its endpoints (the subset's, if it is one).
     pub endpoints: Vec<Arc<BoundEndpoint>>,
-    /// Their weights, if they are not all equal.
-    pub weights: Option<Weights>,
-    /// Round robin's cursor.
-    pub turn: AtomicUsize,
-    /// The part of very many endpoints that requests go to for now; `None`: all.
-    pub aperture: Option<Aperture>,
+    /// How one of them is picked.
+    pub balancer: Balancer,
     /// What is in progress with it, by all workers; shared with the same backend in the table before.
     pub counts: Arc<Counts>,
     /// Ejection of its endpoints; `None` if the policy has none.
     pub ejection: Option<Arc<Ejection>>,
     /// What there may be in progress with it; `None` if the policy has no limits.
     pub circuit: Option<Circuit>,
-}
-
-impl BoundBackend {
-    /// How often each of its endpoints is to be picked.
-    pub fn shares(&self) -> Shares<'_> {
-        match (&self.weights, &self.aperture) {
-            (Some(weights), _) => Shares::Weighted(weights),
-            (None, Some(aperture)) => Shares::OfPart(aperture),
-            (None, None) => Shares::Equal,
-        }
-    }
 }
 
 /// An endpoint as one backend sees it.

@@ -30,7 +30,7 @@ const TURN: u32 = 4096;
 
 /// See the module. Shared by all workers; what they write over each other is of no weight.
 #[derive(Debug)]
-pub struct Aperture {
+pub(super) struct Aperture {
     /// The endpoints' indices, in the order of `ranks`.
     order: Box<[u32]>,
     /// What the order is by: hashes of what the endpoints are, which stay when others come or leave.
@@ -44,7 +44,10 @@ pub struct Aperture {
 
 impl Aperture {
     /// One for the endpoints with these keys, which goes on as the one `before`. `None`: they are few.
-    pub fn over<K: Hash>(keys: impl ExactSizeIterator<Item = K>, before: Option<&Self>) -> Option<Self> {
+    pub(super) fn over<K: Hash>(
+        keys: impl ExactSizeIterator<Item = K>,
+        before: Option<&Self>,
+    ) -> Option<Self> {
         let len = u32::try_from(keys.len()).ok()?;
         if keys.len() <= MANY {
             return None;
@@ -71,13 +74,13 @@ impl Aperture {
     }
 
     /// The index of an endpoint, each of those in use as likely.
-    pub fn draw(&self, rng: &mut fastrand::Rng) -> usize {
+    pub(super) fn draw(&self, rng: &mut fastrand::Rng) -> usize {
         let place = self.start.load(Ordering::Relaxed) + rng.u32(..self.size.load(Ordering::Relaxed));
         self.order[place as usize % self.order.len()] as usize
     }
 
     /// Takes note that a request goes to an endpoint that has so many in flight.
-    pub fn picked(&self, in_flight: u32) {
+    pub(super) fn picked(&self, in_flight: u32) {
         let len = self.order.len() as u32;
         let size = self.size.load(Ordering::Relaxed);
         if in_flight >= BUSY && size < len {

@@ -2,7 +2,7 @@
 
 use std::{fmt, pin::pin, rc::Rc, sync::Arc, time::Instant};
 
-use super::{Limit, Outcome, pick};
+use super::{Limit, Outcome, PickFacts};
 use crate::{
     bind::{BoundBackend, BoundEndpoint, BoundShare},
     body::{Body, InFlight},
@@ -178,9 +178,8 @@ pub(crate) fn choose(
     if let Some(broken) = &backend.broken {
         return Err(Failure::new(Reason::NoBackend, format!("{} cannot be used: {broken}", backend.name)));
     }
-    let mut rng = worker.rng.borrow_mut();
-    let how = backend.policy.load_balancer;
-    let picked = pick(how, &backend.endpoints, backend.shares(), &backend.turn, tried, now, &mut rng);
+    let facts = PickFacts { tried, now, hash: None };
+    let picked = backend.balancer.pick(&backend.endpoints, &facts, &mut worker.rng.borrow_mut());
     picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
         let what = match (backend.endpoints.len(), &backend.unresolved) {
             (0, Some(unresolved)) => format!("{} has no endpoint: {unresolved}", backend.name),

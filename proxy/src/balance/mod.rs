@@ -5,18 +5,16 @@
 //! (round robin's cursor, ejections) is atomics; a pick takes no lock and allocates nothing.
 
 mod aperture;
+mod balancer;
 mod circuit;
 mod outlier;
-mod pick;
 mod weights;
 
 pub mod endpoints;
 
 pub use self::{
-    aperture::Aperture,
+    balancer::{Balancer, Candidate, PickFacts},
     circuit::{Circuit, Counts, Held, Limit},
     endpoints::endpoints,
     outlier::{Ejected, Ejection, Health, Outcome, Why},
-    pick::{Candidate, Shares, pick},
-    weights::Weights,
 };

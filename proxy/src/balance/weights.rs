@@ -6,7 +6,7 @@
 
 /// The weights of a backend's endpoints, in their order.
 #[derive(Debug)]
-pub struct Weights {
+pub(super) struct Weights {
     /// Where each endpoint's share of the sum ends.
     ends: Box<[u64]>,
     stride: u64,
@@ -14,7 +14,7 @@ pub struct Weights {
 
 impl Weights {
     /// Those of endpoints in this order, none of them 0. `None`: all are equal.
-    pub fn of(weights: impl Iterator<Item = u32> + Clone) -> Option<Self> {
+    pub(super) fn of(weights: impl Iterator<Item = u32> + Clone) -> Option<Self> {
         let first = weights.clone().next()?;
         if weights.clone().all(|weight| weight == first) {
             return None;
@@ -32,17 +32,17 @@ impl Weights {
     }
 
     /// One endpoint's weight.
-    pub fn weight(&self, index: usize) -> u64 {
+    pub(super) fn weight(&self, index: usize) -> u64 {
         self.ends[index] - index.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 
     /// An endpoint, each as likely as its weight says.
-    pub fn draw(&self, rng: &mut fastrand::Rng) -> usize {
+    pub(super) fn draw(&self, rng: &mut fastrand::Rng) -> usize {
         self.at(rng.u64(..self.sum()))
     }
 
     /// The endpoint whose turn it is.
-    pub fn in_turn(&self, turn: usize) -> usize {
+    pub(super) fn in_turn(&self, turn: usize) -> usize {
         let sum = u128::from(self.sum());
         let position = (turn as u128 % sum * u128::from(self.stride)) % sum;
         self.at(u64::try_from(position).unwrap_or_default())

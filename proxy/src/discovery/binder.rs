@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
@@ -26,7 +26,7 @@ use self::{
 };
 use super::held::Held;
 use crate::{
-    balance::{Aperture, Circuit, Ejection, Health, Weights},
+    balance::{Balancer, Circuit, Ejection, Health},
     bind::{Bound, BoundBackend, BoundEndpoint, Destination, Table},
     connect::outside::Originations,
     listens::Listens,
@@ -374,10 +374,9 @@ impl<'a> Pass<'a> {
         self.work.endpoints += endpoints.map_or(0, |endpoints| endpoints.len());
         let list = endpoints.into_iter().flat_map(|endpoints| endpoints.list());
         let selected: Vec<_> = list.filter(|(endpoint, _)| selects(&definition.labels, endpoint)).collect();
-        let weights = Weights::of(selected.iter().map(|(endpoint, _)| endpoint.weight));
-        let endpoints = selected.into_iter().map(|(endpoint, origin)| {
+        let endpoints = selected.iter().map(|(endpoint, origin)| {
             Arc::new(BoundEndpoint {
-                target: self.targets.reach(self.reach(definition, endpoint, origin), &mut self.work),
+                target: self.targets.reach(self.reach(definition, endpoint, *origin), &mut self.work),
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
                 origin: origin.cloned(),
@@ -387,7 +386,12 @@ impl<'a> Pass<'a> {
         });
         let endpoints: Vec<_> = endpoints.collect();
         let keys = endpoints.iter().map(|endpoint| (endpoint.address, endpoint.target.dial));
-        let aperture = Aperture::over(keys, predecessor.and_then(|before| before.aperture.as_ref()));
+        let balancer = Balancer::new(
+            definition.policy.load_balancer,
+            selected.iter().map(|(endpoint, _)| endpoint.weight),
+            keys,
+            predecessor.map(|before| &before.balancer),
+        );
         if let Some(ejection) = &ejection {
             // They have left: what they were ejected for no longer counts against the cap.
             known.values().for_each(|health| ejection.forget(health));
@@ -399,9 +403,7 @@ impl<'a> Pass<'a> {
             broken: definition.broken.as_deref().map(Arc::from),
             unresolved,
             endpoints,
-            weights,
-            turn: AtomicUsize::new(predecessor.map_or(0, |before| before.turn.load(Ordering::Relaxed))),
-            aperture,
+            balancer,
             ejection,
             circuit: Circuit::new(&definition.policy, &counts),
             counts,

@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use selvedge_api::wire;
-use selvedge_model::{RetryPolicy, snapshot::Address};
+use selvedge_model::{LoadBalancer, RetryPolicy, snapshot::Address};
 
 use super::*;
 use crate::{
-    balance::{Outcome, pick},
+    balance::{Outcome, PickFacts},
     bind::{BoundShare, Called, Slot},
     discovery::{
         fixtures::{self, AUTHORITY},
@@ -81,7 +81,6 @@ fn a_change_of_weights_forgets_nothing() {
     let before = bound(&table);
     eject(&before.backends[0], &before.backends[0].endpoints[0], fixture.now);
     before.backends[0].endpoints[0].target.in_flight.store(7, Ordering::Relaxed);
-    before.backends[0].turn.store(3, Ordering::Relaxed);
 
     let (table, work) = fixture.change(vec![fixtures::service("2", &[50, 50])]);
 
@@ -98,14 +97,12 @@ fn a_change_of_endpoints_keeps_the_state_of_those_that_stay() {
     let (mut fixture, table) = Fixture::new();
     let before = bound(&table);
     eject(&before.backends[0], &before.backends[0].endpoints[0], fixture.now);
-    before.backends[0].turn.store(3, Ordering::Relaxed);
 
     let (table, work) = fixture.change(vec![fixtures::endpoints("2", 5)]);
 
     let after = bound(&table);
     assert_eq!(work.targets, 2);
     assert_eq!(after.backends[0].endpoints.len(), 3);
-    assert_eq!(after.backends[0].turn.load(Ordering::Relaxed), 3);
     let (old, new) = (&before.backends[0].endpoints[0], &after.backends[0].endpoints[0]);
     assert!(Arc::ptr_eq(&old.health, &new.health) && Arc::ptr_eq(&old.target, &new.target));
     assert!(new.ejection.as_ref().unwrap().is_ejected(&new.health, fixture.now));
@@ -114,16 +111,12 @@ fn a_change_of_endpoints_keeps_the_state_of_those_that_stay() {
 #[test]
 fn requests_go_to_a_part_of_very_many_endpoints_which_a_change_leaves_in_use() {
     let (mut fixture, few) = Fixture::new();
-    assert!(bound(&few).backends[0].aperture.is_none());
-    let now = fixture.now;
+    let facts = PickFacts { tried: &[], now: fixture.now, hash: None };
     let used = |table: &Table| -> BTreeSet<SocketAddr> {
         let bound = bound(table);
         let backend = &bound.backends[0];
         let mut rng = fastrand::Rng::with_seed(3);
-        let mut pick = || {
-            let (how, shares) = (backend.policy.load_balancer, backend.shares());
-            pick(how, &backend.endpoints, shares, &backend.turn, &[], now, &mut rng).unwrap()
-        };
+        let mut pick = || backend.balancer.pick(&backend.endpoints, &facts, &mut rng).unwrap();
         (0..4_000).map(|_| backend.endpoints[pick()].address).collect()
     };
 
@@ -132,8 +125,26 @@ fn requests_go_to_a_part_of_very_many_endpoints_which_a_change_leaves_in_use() {
     let (table, _) = fixture.change(vec![fixtures::endpoints("3", 606)]);
     let after = used(&table);
 
-    assert_eq!((before.len(), after.len()), (128, 128));
+    assert_eq!((used(&few).len(), before.len(), after.len()), (2, 128, 128));
     assert!(after.intersection(&before).count() >= 128 - 6);
+}
+
+#[test]
+fn a_change_of_endpoints_goes_on_with_the_next_in_turn() {
+    let (mut fixture, _) = Fixture::new();
+    let mut service = fixtures::model_service(&[90, 10]);
+    service.backends[0].policy.load_balancer = LoadBalancer::RoundRobin;
+    let next = |table: &Table| {
+        let facts = PickFacts { tried: &[], now: Instant::now(), hash: None };
+        let backend = &bound(table).backends[0];
+        backend.balancer.pick(&backend.endpoints, &facts, &mut fastrand::Rng::with_seed(1))
+    };
+    let (table, _) = fixture.change(vec![fixtures::service_of("2", &service), fixtures::endpoints("2", 6)]);
+    assert_eq!([next(&table), next(&table)], [Some(0), Some(1)]);
+
+    let (table, _) = fixture.change(vec![fixtures::endpoints("3", 8)]);
+
+    assert_eq!(next(&table), Some(2));
 }
 
 #[test]

@@ -1,0 +1,52 @@
+//! Each endpoint in turn, as often as its weight says.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Candidate, Eligible, Shares};
+
+/// See the module.
+#[derive(Debug)]
+pub struct RoundRobin {
+    shares: Shares,
+    turn: AtomicUsize,
+}
+
+impl RoundRobin {
+    /// One whose next turn is `turn`.
+    pub(super) fn new(shares: Shares, turn: usize) -> Self {
+        Self { shares, turn: AtomicUsize::new(turn) }
+    }
+
+    /// The next turn.
+    pub(super) fn turn(&self) -> usize {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    /// The next one after the last pick, whoever made it.
+    pub(super) fn pick<C: Candidate>(
+        &self,
+        eligible: &Eligible<'_, C>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        let len = eligible.len();
+        if len == 0 {
+            return None;
+        }
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let at = |step: usize| match &self.shares {
+            Shares::Weighted(weights) => weights.in_turn(start.wrapping_add(step)),
+            Shares::Equal | Shares::OfPart(_) => start.wrapping_add(step) % len,
+        };
+        let Some(skipped) = (0..len).find(|step| eligible.has(at(*step))) else {
+            // With weights, as many steps as there are endpoints need not meet all of them.
+            let weighted = matches!(self.shares, Shares::Weighted(_));
+            return weighted.then(|| eligible.any_by_count(&self.shares, None, rng)).flatten();
+        };
+        if skipped > 0 {
+            // The turn moves past those left out as well; otherwise the endpoint behind an ejected one
+            // would get two shares.
+            self.turn.fetch_add(skipped, Ordering::Relaxed);
+        }
+        Some(at(skipped))
+    }
+}
