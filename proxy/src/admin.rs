@@ -25,9 +25,9 @@ use crate::{
     bind::{Bound, BoundBackend, BoundEndpoint, Called, ClientTls, Destination},
     discovery::{
         Store,
-        connect::Address,
         status::{Status, Stream},
     },
+    joining::Address,
 };
 
 /// What is shown.

@@ -16,20 +16,18 @@ use selvedge_ops::{
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
 use crate::{
-    accept::{self, Clients, Entrance, Seat, Seated},
+    accept::{self, Entrance, Seat, Seated},
     budget::Budget,
     cli::Args,
+    clients::Clients,
     control::{self, Control},
     discovery::store::Store,
     io::Liveness,
     leave::{self, Leave},
-    listens::Listens,
     names::Asker,
-    opaque,
-    own_listeners::{OwnListeners, Way},
-    serve::{HeadLimits, Limits, PaceLimits},
+    settings::{HeadLimits, Listens, OwnListeners, PaceLimits, RequestLimits, Settings, StreamLimits, Way},
     telemetry::Metrics,
-    worker::{Settings, Shared, Worker},
+    worker::{Shared, Worker},
 };
 
 /// The sockets that a proxy listens on.
@@ -181,7 +179,7 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         carrier: args.carrier,
         outbound_traffic_policy: args.outbound_traffic_policy,
         drain_timeout: args.drain_timeout,
-        limits: Limits {
+        limits: RequestLimits {
             head: HeadLimits { bytes: args.max_header_bytes, count: args.max_headers },
             streams: args.max_streams,
         },
@@ -191,8 +189,8 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         preserve_header_case: args.preserve_header_case,
         detect_timeout: args.detect_timeout,
         opaque_ports: args.opaque_ports.clone(),
-        tcp: opaque::Limits::new(args.tcp_idle_timeout, args.tcp_max_duration),
-        websocket: opaque::Limits::new(args.websocket_idle_timeout, std::time::Duration::ZERO),
+        tcp: StreamLimits::new(args.tcp_idle_timeout, args.tcp_max_duration),
+        websocket: StreamLimits::new(args.websocket_idle_timeout, std::time::Duration::ZERO),
         liveness: Liveness {
             keepalive: args.tcp_keepalive,
             user_timeout: args.tcp_user_timeout,

@@ -22,9 +22,9 @@ use serde::Serialize;
 pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};
 use crate::{
     balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health},
-    connect::outside::Origination,
+    budget::RetryBudget,
     names::Origin,
-    retry::Budget,
+    trust::outside::Origination,
 };
 
 /// Everything that workers look up, at one moment.
@@ -96,7 +96,7 @@ pub struct Bound {
     /// All that the rules' shares go to.
     pub backends: Vec<Arc<BoundBackend>>,
     /// What limits retries to this service.
-    pub budget: Arc<Budget>,
+    pub budget: Arc<RetryBudget>,
 }
 
 /// A backend, its endpoints bound.

@@ -9,11 +9,9 @@ use std::{
 use selvedge_model::{TrustDomain, WorkloadName, service::OPAQUE_PORTS};
 
 use crate::{
-    discovery::Address,
-    identify::token::RootSha256,
-    listens::Listen,
+    joining::{Address, token::RootSha256},
     probes::{AppMetrics, AppProbes},
-    upstream::Upstream,
+    settings::{Carrier, Listen, OutboundTrafficPolicy, Upstream},
 };
 
 /// The sidecar: carries one workload's traffic, in and out.
@@ -250,22 +248,4 @@ pub struct Args {
     /// Exit when standard input closes, so that this process ends with its parent.
     #[arg(long, hide = true)]
     pub exit_on_stdin_close: bool,
-}
-
-/// What carries HTTP/1.1 requests between sidecars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Carrier {
-    /// One connection for each request in progress. Faster at low load and for large bodies.
-    Http1,
-    /// Many requests on one connection. Fewer writes under load.
-    Http2,
-}
-
-/// What happens to requests for destinations that no configuration declares (Istio `outboundTrafficPolicy`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum OutboundTrafficPolicy {
-    /// They go out in plaintext, to the address that DNS has for their name.
-    AllowAny,
-    /// They are answered with 502.
-    RegistryOnly,
 }

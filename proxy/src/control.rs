@@ -12,16 +12,16 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     admin::{self, Shown},
     cli::Args,
-    discovery::{self, ControlPlane, Discovery, Status, Store, binder::Binder},
-    identify::{
+    discovery::{self, Discovery, Status, Store, binder::Binder},
+    joining::{
+        ControlPlane,
         own::{self, Own},
         token::{TokenSource, Trust},
     },
     leave::Leave,
-    listens::Listens,
     names::{Names, Question, ask},
-    own_listeners::OwnListeners,
     probes::{self, Asked},
+    settings::{Listens, OwnListeners},
     telemetry::Metrics,
 };
 
@@ -203,7 +203,7 @@ mod tests {
             asked,
             questions: crate::names::Asker::new().1,
             metrics: Arc::new(Metrics::new(1)),
-            own: Arc::new(crate::own_listeners::tests::listeners()),
+            own: Arc::new(crate::settings::listeners()),
             admin: listener,
             readiness: Readiness::default(),
             log_level,

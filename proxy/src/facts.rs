@@ -11,7 +11,7 @@ use selvedge_model::{
 use crate::{
     arrival::Original,
     error::Reason,
-    seldom,
+    fields::get_rare,
     step::{Conn, Error},
     worker::Worker,
 };
@@ -83,7 +83,7 @@ pub fn authority<B>(request: &http::Request<B>) -> Result<&str, Error> {
         return Ok(authority.as_str());
     }
     // There is no second one: `normalize` has seen to that.
-    match seldom::get(request.headers(), &HOST).map(http::HeaderValue::to_str) {
+    match get_rare(request.headers(), &HOST).map(http::HeaderValue::to_str) {
         Some(Ok(host)) if !host.is_empty() => Ok(host),
         _ => Err(Error::new(Reason::BadRequest, "exactly one Host header must name the destination")),
     }

@@ -1,10 +1,9 @@
 //! The last step of the way in: hand the request to the app, and take back nothing that only proxies say.
 
 use std::{
-    cell::RefCell,
     net::SocketAddr,
     rc::Rc,
-    sync::{Arc, atomic::AtomicU32},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +13,6 @@ use selvedge_model::{AppConnections, ConnectionLimits, ConnectionPool, Workload}
 use tower::Service;
 
 use crate::{
-    bind::{ClientTls, Slot, Target},
     connect::{SendError, Terms},
     error::{Failure, Reason},
     fields::{FORWARDED_CLIENT_CERT, reserved::take_what_sidecars_said},
@@ -31,9 +29,6 @@ const TERMS: Terms<'static> = Terms {
     fresh: false,
 };
 
-/// The place that all ports share which are not known to be the app's.
-const UNKNOWN_PORTS: usize = 0;
-
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Forward {
@@ -43,36 +38,6 @@ pub struct Forward {
 /// The last step of the way in.
 pub fn forward(worker: Rc<Worker>) -> Forward {
     Forward { worker }
-}
-
-/// Where a worker reaches the app: at each address and port that was dialled.
-#[derive(Debug, Default)]
-pub struct Apps(RefCell<Vec<Arc<Target>>>);
-
-impl Apps {
-    /// The app at `address`. Connections are kept for ports that are `known` to be the app's; of others
-    /// there may be any number.
-    pub fn at(&self, address: SocketAddr, known: bool) -> Arc<Target> {
-        let mut apps = self.0.borrow_mut();
-        if let Some(app) = apps.iter().find(|app| app.dial == address) {
-            return Arc::clone(app);
-        }
-        let slot = if known { UNKNOWN_PORTS + 1 + apps.len() } else { UNKNOWN_PORTS };
-        let (dial, port) = (address, address.port());
-        let app = Arc::new(Target {
-            slot: Slot::App(slot),
-            dial,
-            port,
-            identity: None,
-            workload: None,
-            tls: ClientTls::ByIdentity,
-            in_flight: AtomicU32::new(0),
-        });
-        if known {
-            apps.push(Arc::clone(&app));
-        }
-        app
-    }
 }
 
 impl Service<Request> for Forward {

@@ -18,10 +18,10 @@ use tokio_rustls::StartHandshake;
 use tower::ServiceBuilder;
 
 use crate::{
-    accept::Client,
     arrival::{Arrival, Direction},
-    authorize::{Part, authorize, opaque_refusal, revoked},
+    authorize::{authorize, opaque_refusal},
     budget::{Action, Counted},
+    clients::Client,
     connect::tls::MAX_AGE,
     detect::{
         Detected, First, detect_until,
@@ -32,12 +32,14 @@ use crate::{
     forward::forward,
     identify::{HandshakeError, Identified, identify},
     io::{Prefixed, ReadAhead, reset},
+    lifetime,
     normalize::normalize,
+    observe::observe,
     opaque::way_in::{self, Incoming},
     respond::respond,
     serve::{self, Protocol},
     step::{Conn, HttpVersion, Request, Step},
-    telemetry,
+    trust::{Part, revoked},
     worker::Worker,
 };
 
@@ -52,7 +54,7 @@ const NO_PLACE: &str =
 pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     let unknown = worker.metrics.unknown_source(&worker.settings.workload);
     ServiceBuilder::new()
-        .layer(telemetry::observe(worker, Direction::Inbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
+        .layer(observe(worker, Direction::Inbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
         .layer(respond()) // our failures become HTTP or gRPC answers
         .layer(serve::refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize()) // one path and one authority, for all that follows
@@ -160,7 +162,7 @@ fn plain_conn(worker: &Worker, arrival: Arrival, meant: &Meant, version: HttpVer
 
 /// A plain client's connection that is opaque.
 fn plain_incoming<C>(worker: &Rc<Worker>, client: C, arrival: &Arrival, meant: &Meant) -> Incoming<C> {
-    let until = serve::until(Rc::clone(worker), Direction::Inbound, None);
+    let until = lifetime::until(Rc::clone(worker), Direction::Inbound, None);
     Incoming {
         client,
         peer: arrival.peer,
@@ -245,7 +247,8 @@ async fn plain(
     protocol: Protocol,
 ) {
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
-    serve::serve(protocol, stream, path, Rc::new(conn), serve::until(worker, Direction::Inbound, None)).await;
+    serve::serve(protocol, stream, path, Rc::new(conn), lifetime::until(worker, Direction::Inbound, None))
+        .await;
 }
 
 async fn mesh(
@@ -283,7 +286,7 @@ async fn mesh(
     tracing::debug!(%peer, %identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
     let retire_at = retire_at(standing.peer.not_after);
-    let until = serve::until(Rc::clone(&worker), Direction::Inbound, Some((retire_at, standing)));
+    let until = lifetime::until(Rc::clone(&worker), Direction::Inbound, Some((retire_at, standing)));
     let protocol = match preamble.carrier() {
         wire::Carrier::Http1 => Protocol::Http1,
         wire::Carrier::Http2 => Protocol::Http2,

@@ -1,48 +1,139 @@
 //! The sidecar: the story of a request.
 //!
-//! [`outbound`] and [`inbound`] are the two paths, each one readable list of steps; the other modules are
-//! the steps, in the order in which a request meets them.
+//! Each module is one room, and this is their order: a room imports only rooms that stand below it. So a request
+//! enters each of them once, from the top to the bottom. [`outbound`] and [`inbound`] are the two paths, each one
+//! readable list of steps. A test (`tests/e2e/dependencies.rs`) holds the order, and that the README has the same.
 
-pub mod accept;
-pub mod admin;
+/// Starts everything: listeners, workers, the control thread.
 pub mod app;
-pub mod arrival;
-pub mod authorize;
-pub mod balance;
-pub mod bind;
-pub mod body;
-pub mod budget;
-pub mod cli;
-pub mod connect;
+
+/// The control thread: configuration, certificates, names, the admin port, leaving.
 pub mod control;
-pub mod detect;
-pub mod discovery;
-pub mod error;
-pub mod facts;
-pub mod fields;
-pub mod forward;
-pub mod identify;
-pub mod inbound;
-pub mod io;
-pub mod leave;
-pub mod listens;
-pub mod names;
-pub mod normalize;
-pub mod opaque;
-pub mod outbound;
-pub mod own_listeners;
+
+/// What the admin port shows and takes.
+pub mod admin;
+
+/// The settings as flags and environment variables.
+pub mod cli;
+
+/// Answers health probes and scrapes on the app's behalf.
 pub mod probes;
-pub mod respond;
-pub mod retry;
-pub mod route;
-pub mod seldom;
+
+/// Takes connections, and gives each to the worker that carries it.
+pub mod accept;
+
+/// The path of what leaves the app, one readable list of steps.
+pub mod outbound;
+
+/// The path of what comes in to the app, likewise.
+pub mod inbound;
+
+/// Who a mesh peer is: its TLS handshake and its preamble.
+pub mod identify;
+
+/// HTTP on a client's connection.
 pub mod serve;
-pub mod step;
-pub mod telemetry;
-pub mod time;
-pub mod trust;
+
+/// What stops being HTTP: WebSockets, tunnels.
 pub mod upgrade;
-pub mod upstream;
+
+/// Counts and logs every request once.
+pub mod observe;
+
+/// Turns failures into answers.
+pub mod respond;
+
+/// One path and one authority, for all that follows.
+pub mod normalize;
+
+/// Finds the rule, the backend and the time limits of a request.
+pub mod route;
+
+/// Sends again what may be sent again.
+pub mod retry;
+
+/// Carries connections that are not HTTP.
+pub mod opaque;
+
+/// Lets in what policy allows.
+pub mod authorize;
+
+/// Which service an address or an authority means.
+pub mod lookup;
+
+/// What rules and policies may look at, of a connection and of a request.
+pub mod facts;
+
+/// Picks an endpoint, and sends one attempt there.
+pub mod dispatch;
+
+/// Hands a request to the app.
+pub mod forward;
+
+/// Until when a client's connection is served.
+pub mod lifetime;
+
+/// One thread, with everything that it needs to itself.
 pub mod worker;
+
+/// Pools of connections: mesh TLS, HTTP/1.1, HTTP/2, opaque TCP.
+pub mod connect;
+
+/// The types of a request's path: what each step receives, and what comes back.
+pub mod step;
+
+/// The one body type, and what happens when it ends.
+pub mod body;
+
+/// Configuration: asked for, received, checked, put in force.
+pub mod discovery;
+
+/// Our own certificate, and the way to the control plane.
+pub mod joining;
+
+/// Rules bound to what they act on.
+pub mod bind;
+
+/// DNS: names to addresses.
+pub mod names;
+
+/// Whether a peer is still one that the mesh believes; TLS to servers outside.
+pub mod trust;
+
+/// Metrics and the access log.
+pub mod telemetry;
+
+/// Which endpoint is next, and which gets nothing for a while: algorithms only.
+pub mod balance;
+
+/// The places of clients' connections, and which of them keep us waiting.
+pub mod clients;
+
+/// What there may be at once: bytes in memory, retries.
+pub mod budget;
+
+/// Ending in the order in which nobody loses anything.
+pub mod leave;
+
+/// How a connection came: its direction and its original destination.
+pub mod arrival;
+
+/// What a connection's first bytes are.
+pub mod detect;
+
+/// What the command line says, as the request path reads it.
+pub mod settings;
+
+/// The streams that bytes pass through.
+pub mod io;
+
+/// Header fields: what may pass, and what some of them mean.
+pub mod fields;
+
+/// Why the proxy answered itself.
+pub mod error;
+
+/// Time limits that cost nothing while nothing has to end.
+pub mod time;
 
 pub use app::run;

@@ -11,22 +11,3 @@ pub(crate) mod copy;
 pub(crate) mod session;
 pub(crate) mod way_in;
 pub(crate) mod way_out;
-
-use std::time::Duration;
-
-/// How long opaque connections may last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// With no byte either way; `None`: for good.
-    pub idle: Option<Duration>,
-    /// At all; `None`: for good.
-    pub longest: Option<Duration>,
-}
-
-impl Limits {
-    /// These times, of which zero means for good.
-    pub fn new(idle: Duration, longest: Duration) -> Self {
-        let unless_zero = |time: Duration| (!time.is_zero()).then_some(time);
-        Self { idle: unless_zero(idle), longest: unless_zero(longest) }
-    }
-}

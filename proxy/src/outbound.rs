@@ -9,20 +9,23 @@ use tower::ServiceBuilder;
 
 use crate::{
     arrival::{Arrival, Direction, Original},
-    balance,
     bind::Destination,
-    detect::{Detected, First, detect_until, hello::hello},
+    detect::{
+        Detected, First, detect_until,
+        hello::{HELLO_TIMEOUT, hello},
+    },
+    dispatch::dispatch,
     error::Reason,
-    identify::HANDSHAKE_TIMEOUT,
     io::{Prefixed, reset},
+    lifetime, lookup,
     normalize::normalize,
+    observe::observe,
     opaque::way_out::{self, Outgoing, Speaker},
     respond::respond,
     retry, route,
     serve::{self, Protocol},
+    settings::Upstream,
     step::{Conn, HttpVersion, Request, Step},
-    telemetry,
-    upstream::Upstream,
     worker::Worker,
 };
 
@@ -33,7 +36,7 @@ const FIRST_BYTE: Duration = Duration::from_secs(300);
 pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     let unknown = worker.metrics.unknown_destination(&worker.settings.workload);
     ServiceBuilder::new()
-        .layer(telemetry::observe(worker, Direction::Outbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
+        .layer(observe(worker, Direction::Outbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
         .layer(respond()) // our failures become HTTP or gRPC answers
         .layer(serve::refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize()) // one path and one authority, for all that follows
@@ -42,7 +45,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
         .layer(route::draw(Rc::clone(worker))) // Matched -> Routed: one of the rule's backends
         .layer(route::timeout(Rc::clone(worker))) // the whole request, all attempts
         .layer(retry::attempts(Rc::clone(worker))) // Routed -> Attempt, one or several
-        .service(balance::endpoints(Rc::clone(worker)))
+        .service(dispatch(Rc::clone(worker)))
 }
 
 /// Carries one connection of the app's.
@@ -75,8 +78,8 @@ impl Going {
     /// What that is; `None`: the control plane has not said it in time.
     async fn destination(&self, worker: &Worker) -> Option<Arc<Destination>> {
         match self {
-            Self::Dialled(original) => route::dialled(worker, *original).await,
-            Self::Upstream(upstream) => route::destination(worker, &upstream.authority).await,
+            Self::Dialled(original) => lookup::dialled(worker, *original).await,
+            Self::Upstream(upstream) => lookup::destination(worker, &upstream.authority).await,
         }
     }
 
@@ -186,11 +189,11 @@ async fn opaque(
     let mut destination = destination;
     let mut tls = None;
     if detected == Detected::Tls {
-        let hello = tokio::time::timeout(HANDSHAKE_TIMEOUT, hello(&mut tcp, &mut read)).await;
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut tcp, &mut read)).await;
         let Ok(Ok(hello)) = hello else { return };
         let name = hello.server_name();
         if let (Some(name), Going::Dialled(original)) = (&name, &going) {
-            destination = route::named(&worker, *original, name).await.or(destination);
+            destination = lookup::named(&worker, *original, name).await.or(destination);
         }
         tls = Some(name);
     }
@@ -252,7 +255,7 @@ async fn http(
     let offers_tunnels = arrival.original.is_none() && arrival.upstream.is_none();
     let conn = Rc::new(Conn { offers_tunnels, ..Conn::new(arrival, version) });
     let stream = Prefixed::new(read.freeze(), tcp);
-    serve::serve(protocol, stream, path, conn, serve::until(worker, Direction::Outbound, None)).await;
+    serve::serve(protocol, stream, path, conn, lifetime::until(worker, Direction::Outbound, None)).await;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 use hyper::ext::ReasonPhrase;
@@ -18,12 +18,9 @@ use tower::{Layer, Service, layer::layer_fn};
 use crate::{
     body::Body,
     error::{Failure, SELVEDGE_ERROR},
-    fields::length,
-    seldom,
+    fields::{GRPC_STATUS, grpc_message, is_grpc, length},
     step::{Error, Request, Response, Step},
 };
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The step that turns every error into an answer.
 pub fn respond<S: Step<Request>>() -> impl Layer<S, Service = Respond<S>> {
@@ -81,16 +78,6 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
     }
 }
 
-/// Whether a message with these headers is gRPC (gRPC over HTTP/2, "Content-Type").
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    seldom::get(headers, &CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// How a gRPC call ended, as an answer's headers or trailers say it.
-pub(crate) fn grpc_status(fields: &HeaderMap) -> Option<u8> {
-    seldom::get(fields, &GRPC_STATUS)?.to_str().ok()?.parse().ok()
-}
-
 /// The answer to a request that failed with `failure`.
 pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
     let text = failure.to_string();
@@ -138,19 +125,6 @@ pub fn for_http1(response: &mut http::Response<Body>) {
 fn header_text(text: &str) -> HeaderValue {
     let safe: String = text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
     HeaderValue::try_from(safe).unwrap_or_else(|_| HeaderValue::from_static("?"))
-}
-
-/// `text` as gRPC writes messages: percent-encoded outside printable ASCII.
-pub(crate) fn grpc_message(text: &str) -> HeaderValue {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'%' => encoded.push_str("%25"),
-            b' '..=b'~' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    HeaderValue::try_from(encoded).unwrap_or_else(|_| HeaderValue::from_static("?"))
 }
 
 #[cfg(test)]

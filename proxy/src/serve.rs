@@ -6,14 +6,11 @@
 //! whose head is longer than twice our limit is answered with a bare 431 (up to that, it is answered and counted
 //! as HTTP/1's is), a flood ends its connection with GOAWAY.
 
-mod awaited;
 mod chunks;
 mod head;
-mod pace;
 mod refuse;
 mod strict;
 mod unfinished;
-mod watch;
 
 use std::{
     cell::RefCell,
@@ -32,32 +29,28 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-pub use pace::{Pace, PaceLimits};
 pub use refuse::refuse;
 use strict::Strict;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-pub use watch::{Patience, UnderWay, Watch};
 
 use crate::{
-    arrival::Direction,
     authorize::forbidden_meanwhile,
-    body::{Body, Local},
+    body::{Body, Local, Pace},
     budget::{Guarded, Ledger, Side, is_flood},
-    connect::{
-        self,
-        http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
-    },
+    clients::{UnderWay, Watch},
+    connect::http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
     error::{Failure, Reason},
-    io::{Abort, Liveness, Prefixed},
-    opaque::way_out,
+    io::{Abort, Duplex, Liveness, Prefixed},
+    lifetime::Until,
     respond,
+    settings::RequestLimits,
     step::{Conn, Request, Step},
     time::when_woken,
-    trust::{LAST_REQUESTS, Standing, lost},
-    upgrade::Asked,
+    trust::LAST_REQUESTS,
+    upgrade::{self, Asked},
     worker::Worker,
 };
 
@@ -74,24 +67,6 @@ const MAX_RESET_STREAMS: usize = 20;
 /// Streams that we reset because of a client's errors, before its connection ends.
 const MAX_ERROR_STREAMS: usize = 256;
 
-/// What clients may ask of us, on one connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// A request's head.
-    pub head: HeadLimits,
-    /// Requests in progress on an HTTP/2 connection.
-    pub streams: u32,
-}
-
-/// How large a request's head may be.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadLimits {
-    /// Bytes: of an HTTP/1 head as it is written, of an HTTP/2 head as RFC 9113 counts (section 6.5.2).
-    pub bytes: usize,
-    /// Header fields.
-    pub count: usize,
-}
-
 /// What a connection speaks from here on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -101,64 +76,9 @@ pub enum Protocol {
     Http2,
 }
 
-/// Until when a connection is served: its direction is closed, it is too old, or its peer is no longer believed.
-#[derive(Debug)]
-pub struct Until {
-    worker: Rc<Worker>,
-    direction: Direction,
-    began: Instant,
-    /// When it takes no more requests; `None`: its age is no reason.
-    retire_at: Option<Instant>,
-    /// Its peer; `None`: it is not the mesh's.
-    standing: Option<Arc<Standing>>,
-}
-
-/// A connection of `worker`'s is served until its `direction` is closed, because the proxy leaves; one of a mesh
-/// `peer` takes requests until the time that is given, and goes on as long as that peer is believed.
-pub fn until(worker: Rc<Worker>, direction: Direction, peer: Option<(Instant, Arc<Standing>)>) -> Until {
-    let (retire_at, standing) = peer.unzip();
-    let oldest = worker.settings.max_connection_age.map(connect::tls::retire_at);
-    let retire_at = [retire_at, oldest].into_iter().flatten().min();
-    Until { worker, direction, began: Instant::now(), retire_at, standing }
-}
-
+/// Until when a client may make requests on a connection.
 impl Until {
-    /// Completes when the connection must take no more requests.
-    pub(crate) async fn requests(&self) {
-        let withdrawn = async {
-            match &self.standing {
-                Some(standing) => standing.retired().await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.worker.leave.closed(self.direction) => {}
-            () = at(self.retire_at) => {}
-            () = withdrawn => {}
-        }
-    }
-
-    /// Completes when nothing may go to the mesh peer at the other end or come from it any more, and says why.
-    pub(crate) async fn lost(&self) -> Failure {
-        lost(self.standing.as_deref()).await
-    }
-
-    /// Completes when what is in progress must end, and says why. That certificates are renewed is no reason.
-    pub(crate) async fn end(&self) -> Failure {
-        let Self { worker, began, .. } = self;
-        let left = async {
-            worker.leave.closed(self.direction).await;
-            tokio::time::sleep(worker.leave.rest(worker.settings.drain_timeout)).await;
-        };
-        let oldest = worker.settings.max_connection_age.and_then(|age| began.checked_add(age));
-        tokio::select! {
-            () = left => Failure::new(Reason::Draining, "the proxy is shutting down"),
-            failure = self.lost() => failure,
-            () = at(oldest) => Failure::new(Reason::Timeout, "it has reached --max-connection-age"),
-        }
-    }
-
-    /// The same for requests: also when a policy does not let their client in any more. Who is not believed
+    /// As [`Self::end`], for requests: also when a policy does not let their client in any more. Who is not believed
     /// because of a root that is being replaced has a moment.
     async fn requests_end(&self, conn: &Conn, watch: &Watch) -> Failure {
         let forbidden = async {
@@ -228,13 +148,6 @@ enum Turn {
     End(Failure),
 }
 
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => pending().await,
-    }
-}
-
 /// Serves `path` on `io`. When `until` says so, no more requests are taken, and those in progress go on.
 pub async fn serve<I, S>(protocol: Protocol, io: I, path: S, conn: Rc<Conn>, until: Until)
 where
@@ -281,7 +194,7 @@ where
     }
     if let Some(tunnel) = conn.tunnel.take() {
         // Boxed: few connections need it, and all would carry its room.
-        Box::pin(tunnel.carry(&until.worker, until.end())).await;
+        Box::pin(upgrade::carry(tunnel, &until.worker, until.end(), bytes_of)).await;
     }
 }
 
@@ -332,14 +245,15 @@ async fn carry<C: Future>(
     }
 }
 
-/// What carries the tunnel that an app's connection has become, with what was read of it already; as it was if that is
-/// not a connection of HTTP/1.
-pub(crate) fn tunnel_of(upgraded: Upgraded) -> Result<impl way_out::Client, TokioIo<Upgraded>> {
-    let parts = upgraded.downcast::<TokioIo<Strict<Prefixed<TcpStream>>>>().map_err(TokioIo::new)?;
-    Ok(Prefixed::new(parts.read_buf, parts.io.into_inner()))
+/// What carries the tunnel that an app's connection has become, with what was read of it already.
+fn bytes_of(upgraded: Upgraded) -> Box<dyn Duplex> {
+    match upgraded.downcast::<TokioIo<Strict<Prefixed<TcpStream>>>>() {
+        Ok(parts) => Box::new(Prefixed::new(parts.read_buf, parts.io.into_inner())),
+        Err(upgraded) => Box::new(TokioIo::new(upgraded)),
+    }
 }
 
-fn http1(limits: Limits, keeps_case: bool) -> http1::Builder {
+fn http1(limits: RequestLimits, keeps_case: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.preserve_header_case(keeps_case);
     // Not `pipeline_flush`: with it hyper takes in answers without end for a client that does not read.
@@ -353,7 +267,7 @@ fn http1(limits: Limits, keeps_case: bool) -> http1::Builder {
     builder
 }
 
-fn http2(limits: Limits, liveness: Liveness) -> http2::Builder<Local> {
+fn http2(limits: RequestLimits, liveness: Liveness) -> http2::Builder<Local> {
     let mut builder = http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())

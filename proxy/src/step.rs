@@ -7,18 +7,17 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
+use hyper::upgrade::OnUpgrade;
 use selvedge_model::SpiffeId;
 use tower::Service;
 
 use crate::{
-    accept::Client,
     arrival::{Arrival, Direction, Original},
     bind::{Bound, BoundEndpoint, BoundRule, BoundShare, Destination, SeriesPair, Target},
-    body::Body,
+    body::{Body, End, Opened},
+    clients::{Client, Watch},
     error::{Failure, Reason},
-    serve::Watch,
-    telemetry::Series,
-    upgrade::Tunnel,
+    telemetry::{self, Series},
 };
 
 /// One step of a request's path. Always ready: whatever waits, waits inside `call`.
@@ -124,6 +123,54 @@ impl Conn {
             tunnel: std::cell::RefCell::default(),
             watch: std::cell::OnceCell::new(),
         }
+    }
+}
+
+/// What a connection or a stream goes on as when it is HTTP no longer.
+#[derive(Debug)]
+pub enum Tunnel {
+    /// A WebSocket.
+    WebSocket(Switched),
+    /// Opaque TCP.
+    Connect {
+        /// The client's end.
+        near: OnUpgrade,
+        /// The way to the endpoint.
+        opened: Box<dyn Opened>,
+    },
+}
+
+/// Two connections that have become one stream of bytes each way.
+#[derive(Debug)]
+pub struct Switched {
+    /// The client's end.
+    pub near: OnUpgrade,
+    /// The app's end.
+    pub far: OnUpgrade,
+    /// What happens when it ends.
+    pub end: End,
+    /// The connection that its request came on.
+    pub conn: Rc<Conn>,
+}
+
+impl telemetry::Origin for Conn {
+    fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    fn identity(&self) -> Option<&SpiffeId> {
+        self.identity.as_ref()
+    }
+
+    fn series(&self) -> Option<&Arc<Series>> {
+        self.series.as_ref()
+    }
+
+    /// Outbound with the service that was last looked up.
+    fn unanswered(&self) -> Option<Arc<Series>> {
+        let last = self.last.borrow();
+        let bound = last.as_ref()?.destination.bound.as_ref()?;
+        Some(Arc::clone(&bound.http.unrouted.plain))
     }
 }
 

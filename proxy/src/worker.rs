@@ -3,81 +3,21 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use selvedge_certs::tls::Live;
-use selvedge_model::{Protocol, WorkloadName};
 
 use crate::{
-    accept::{Clients, Doors},
     budget::Budget,
-    cli::{Carrier, OutboundTrafficPolicy},
-    connect::{self, Instance, Pools},
+    clients::{Clients, Doors, Patience},
+    connect::{self, Apps, Instance, Pools},
     discovery::store::{Store, View},
-    forward::Apps,
-    io::Liveness,
     leave::Leave,
-    listens::Listens,
     names::Asker,
-    opaque,
-    own_listeners::OwnListeners,
-    serve::{Limits, PaceLimits, Patience},
+    settings::Settings,
     telemetry::Metrics,
     time::Deadlines,
-    upstream::Upstream,
 };
 
 /// How often idle connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What all workers have in common.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Who we are.
-    pub workload: WorkloadName,
-    /// Where the app listens for each port. `None`: connections are redirected to us, and the kernel says of
-    /// each where it was going.
-    pub app: Option<Listens>,
-    /// Whether a request's authority beats the address that was dialled.
-    pub ingress: bool,
-    /// What connections to the listeners of `--upstream` are for.
-    pub upstreams: Vec<Upstream>,
-    /// Our own listeners, where nothing that we carry may arrive.
-    pub own: Arc<OwnListeners>,
-    /// What carries HTTP/1.1 requests between sidecars.
-    pub carrier: Carrier,
-    /// What happens to requests for what is in no configuration.
-    pub outbound_traffic_policy: OutboundTrafficPolicy,
-    /// How long leaving may take, and what is under way on a connection that must end.
-    pub drain_timeout: Duration,
-    /// What clients may ask of us, on one connection.
-    pub limits: Limits,
-    /// How long the rest of a request's head may take.
-    pub header_timeout: Duration,
-    /// How slowly the body of a request may come.
-    pub pace: PaceLimits,
-    /// How long a client's connection may stay without a request.
-    pub idle_timeout: Duration,
-    /// Whether header names keep their case where HTTP/1.1 goes on as HTTP/1.1.
-    pub preserve_header_case: bool,
-    /// How long a client may say nothing, until its server is connected to.
-    pub detect_timeout: Duration,
-    /// Ports that are opaque, where nothing else is declared.
-    pub opaque_ports: Vec<u16>,
-    /// How long opaque connections may last, where no policy says it for their destination.
-    pub tcp: opaque::Limits,
-    /// How long WebSockets may last.
-    pub websocket: opaque::Limits,
-    /// How soon a peer is noticed that is gone without a word.
-    pub liveness: Liveness,
-    /// How old a connection of a client's may be, whatever is in progress; `None`: for good.
-    pub max_connection_age: Option<Duration>,
-}
-
-impl Settings {
-    /// What is spoken on `port`, of which `declared` is what configuration says.
-    pub fn spoken(&self, declared: Protocol, port: u16) -> Protocol {
-        let opaque = declared == Protocol::Unspecified && self.opaque_ports.contains(&port);
-        if opaque { Protocol::Tcp } else { declared }
-    }
-}
 
 /// What is shared between threads; cheap to clone.
 #[derive(Debug, Clone)]

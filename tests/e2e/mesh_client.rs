@@ -8,7 +8,7 @@ use selvedge_demo::workload::Workload;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// The words of `proxy/src/opaque/frames.rs`: the end of one side of a session, and the beginning of another.
+/// The words of `proxy/src/io/framed.rs`: the end of one side of a session, and the beginning of another.
 pub(crate) const END: [u8; 4] = [0; 4];
 pub(crate) const OPEN: [u8; 4] = [0xff; 4];
 

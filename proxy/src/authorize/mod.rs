@@ -4,10 +4,6 @@
 //! comes into force; otherwise each request is asked for. So a connection that a new policy forbids is refused at its
 //! next request, and the client is told by which rule. An opaque connection has no next request: it asks again
 //! whenever policy changes, and ends when it is forbidden.
-//!
-//! Whether a mesh peer is allowed at all is another question than what it may do here: [`revoked`] is its one answer,
-//! asked of both directions' connections when they begin, and of all that are open whenever the list changes. Those of
-//! a peer that is revoked are closed at once, whatever is in progress on them.
 
 use std::{
     future::{Ready, ready},
@@ -16,8 +12,7 @@ use std::{
 };
 
 use futures_util::future::Either;
-use selvedge_certs::{tls::Live, verify::Peer};
-use selvedge_model::{ConnectionVerdict, Holder, InboundPolicy, Revocation, Verdict, facts::Connection};
+use selvedge_model::{ConnectionVerdict, InboundPolicy, Verdict, facts::Connection};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -162,32 +157,4 @@ pub(crate) async fn forbidden(worker: &Worker, refusal: impl Fn(&Worker) -> Opti
             std::future::pending::<()>().await;
         }
     }
-}
-
-/// Why nothing may go to or come from this mesh peer, which is our client or our server; `None`: it may.
-pub(crate) fn revoked(live: &Live, holder: Holder<'_>, part: Part) -> Option<Failure> {
-    live.revocation(holder).map(|found| refused(part, &found))
-}
-
-/// Completes when nothing may go to or come from this mesh peer any longer.
-pub(crate) async fn no_longer_allowed(live: &Live, peer: &Peer, part: Part) -> Failure {
-    refused(part, &live.revoked(peer).await)
-}
-
-/// What a mesh peer is to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// It connected to us.
-    Client,
-    /// We connected to it.
-    Server,
-}
-
-fn refused(part: Part, found: &Revocation) -> Failure {
-    let reason = match part {
-        Part::Client => Reason::Policy,
-        // Another endpoint of the same service may be who it should be.
-        Part::Server => Reason::Identity,
-    };
-    Failure::new(reason, found.to_string())
 }

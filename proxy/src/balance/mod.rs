@@ -10,11 +10,8 @@ mod circuit;
 mod outlier;
 mod weights;
 
-pub mod endpoints;
-
 pub use self::{
     balancer::{Balancer, Candidate, PickFacts},
     circuit::{Circuit, Counts, Held, Limit},
-    endpoints::endpoints,
     outlier::{Ejected, Ejection, Health, Outcome, Why},
 };

@@ -9,7 +9,7 @@ use selvedge_model::{
 
 use super::BoundBackend;
 use crate::{
-    retry::Budget,
+    budget::RetryBudget,
     telemetry::{Series, TcpSeries},
 };
 
@@ -106,7 +106,7 @@ pub struct BoundRule {
     /// When a failed attempt is followed by another; `None`: there is only one, whatever becomes of it.
     pub retry: Option<RetryPolicy>,
     /// What limits retries to the service.
-    pub budget: Arc<Budget>,
+    pub budget: Arc<RetryBudget>,
 }
 
 /// What happens to the opaque connections that follow one rule.

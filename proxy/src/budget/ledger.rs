@@ -147,7 +147,7 @@ impl Ledger {
     }
 
     /// Data has been taken.
-    pub(super) fn taken(&self, bytes: usize) {
+    pub(crate) fn taken(&self, bytes: usize) {
         self.set(self.held.get().saturating_sub(bytes as u64));
     }
 
@@ -159,7 +159,7 @@ impl Ledger {
     }
 
     /// One more body is arriving. Returns its place.
-    pub(super) fn keep(&self, body: Incoming) -> usize {
+    pub(crate) fn keep(&self, body: Incoming) -> usize {
         self.body_begins();
         let mut kept = self.kept.borrow_mut();
         match self.free.borrow_mut().pop() {
@@ -175,12 +175,12 @@ impl Ledger {
     }
 
     /// What `act` makes of the body at `place`; `None`: it has been let go.
-    pub(super) fn with<T>(&self, place: usize, act: impl FnOnce(&mut Incoming) -> T) -> Option<T> {
+    pub(crate) fn with<T>(&self, place: usize, act: impl FnOnce(&mut Incoming) -> T) -> Option<T> {
         self.kept.borrow_mut()[place].as_mut().map(act)
     }
 
     /// The body at `place` has ended or was given up.
-    pub(super) fn take(&self, place: usize) {
+    pub(crate) fn take(&self, place: usize) {
         let body = self.kept.borrow_mut()[place].take();
         self.free.borrow_mut().push(place);
         drop(body);

@@ -15,11 +15,11 @@
 //! count too ([`Held`]), and so do the first bytes of TLS, and frames of HTTP/2 of whatever kind; the oldest of them is
 //! given up first.
 
-mod arriving;
 mod calm;
 mod guarded;
 mod held;
 mod ledger;
+mod retries;
 mod unfinished;
 
 use std::{
@@ -30,11 +30,11 @@ use std::{
 use selvedge_ops::http2::frames;
 
 pub use self::{
-    arriving::{Arriving, Interrupted},
     guarded::Guarded,
     guarded::Side,
     held::{Counted, Held},
     ledger::Ledger,
+    retries::RetryBudget,
 };
 
 /// What a connection may hold, in bytes, while the budget is exhausted.

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use selvedge_ops::guarded::HOPS;
 
 use super::{Failure, Reason};
-use crate::seldom;
+use crate::fields::remove_rare;
 
 /// The most proxies that a request may come through.
 const MOST: usize = 8;
@@ -33,7 +33,7 @@ impl Instance {
     /// # Errors
     /// [`Reason::Loop`] if it has come back, or came through too many others.
     pub(super) fn mark(&self, headers: &mut HeaderMap) -> Result<(), Failure> {
-        let before = seldom::remove(headers, &HOPS);
+        let before = remove_rare(headers, &HOPS);
         // What is not written as we write it, a client made up.
         let before: Vec<&str> = before.as_ref().and_then(hops).unwrap_or_default();
         if before.contains(&self.0.as_str()) {
@@ -50,7 +50,7 @@ impl Instance {
 
     /// Takes this proxy from the hops of a request that was not sent.
     pub(super) fn unmark(&self, headers: &mut HeaderMap) {
-        let Some(hops) = seldom::remove(headers, &HOPS) else { return };
+        let Some(hops) = remove_rare(headers, &HOPS) else { return };
         let before = hops.to_str().ok().and_then(|hops| hops.strip_suffix(&self.0)?.strip_suffix(','));
         if let Some(before) = before.and_then(|before| HeaderValue::from_str(before).ok()) {
             headers.insert(HOPS, before);
@@ -60,7 +60,7 @@ impl Instance {
 
 /// Takes the hops away from a request that cannot come back.
 pub(super) fn forget(headers: &mut HeaderMap) {
-    seldom::remove(headers, &HOPS);
+    remove_rare(headers, &HOPS);
 }
 
 fn hops(value: &HeaderValue) -> Option<Vec<&str>> {

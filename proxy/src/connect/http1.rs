@@ -20,7 +20,11 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    balance::Held, bind::Target, body::Body, fields::Framing, io::LastAnswer, seldom, upgrade::WebSocket,
+    balance::Held,
+    bind::Target,
+    body::{Body, Lease, Whole},
+    fields::{Framing, WebSocket, get_rare},
+    io::LastAnswer,
 };
 
 /// How long an idle connection to an app or an endpoint without a sidecar is kept, unless the
@@ -72,20 +76,15 @@ struct Connection {
     left: Option<u32>,
 }
 
-/// A connection that an answer is arriving on. Dropped: closed.
-#[derive(Debug)]
-pub struct Lease(Box<Connection>);
-
-impl Lease {
-    /// Puts the connection back at `now`, to be used for another request.
-    pub fn give_back(mut self, now: Instant) {
-        if let Some(pool) = self.0.pool.upgrade()
-            && !self.0.sender.is_closed()
-            && self.0.left != Some(0)
+impl Whole for Connection {
+    fn give_back(mut self: Box<Self>, now: Instant) {
+        if let Some(pool) = self.pool.upgrade()
+            && !self.sender.is_closed()
+            && self.left != Some(0)
         {
-            self.0.idle_since = now;
-            self.0.in_use.set(false);
-            pool.http1.idle.borrow_mut().push(self.0);
+            self.idle_since = now;
+            self.in_use.set(false);
+            pool.http1.idle.borrow_mut().push(self);
             pool.http1.waiting.wake_one();
         }
     }
@@ -265,7 +264,7 @@ fn received(
             Framing::Sound => connection.left.map(|left| left.saturating_sub(1)),
             Framing::Doubtful => Some(0),
         };
-        response.body_mut().end().lease = Some(super::Lease::Http1(Lease(connection)));
+        response.body_mut().end().lease = Some(Lease::Whole(connection));
     }
     Ok(response)
 }
@@ -273,7 +272,7 @@ fn received(
 /// How long a server says that it keeps the connection (`Keep-Alive: timeout=5`, RFC 2068, section 19.7.1.1), less
 /// what a request may take to get there.
 fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
-    let parameters = seldom::get(headers, &KEEP_ALIVE)?.to_str().ok()?;
+    let parameters = get_rare(headers, &KEEP_ALIVE)?.to_str().ok()?;
     let seconds = parameters.split(',').find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().parse::<u32>().ok())?

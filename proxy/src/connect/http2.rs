@@ -26,7 +26,7 @@ use super::{
 use crate::{
     balance::Held,
     bind::Target,
-    body::{Body, Local},
+    body::{Body, Lease, Local, Place, Shared},
     budget::{Guarded, Ledger, Side},
     step::HttpVersion,
 };
@@ -96,20 +96,15 @@ struct Load {
     place: usize,
 }
 
-/// A request in progress; when it is dropped there is room for another.
-#[derive(Debug)]
-pub struct Stream(Rc<Load>);
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let load = &self.0;
-        let streams = load.streams.get() - 1;
-        load.streams.set(streams);
+impl Shared for Load {
+    fn leave(&self) {
+        let streams = self.streams.get() - 1;
+        self.streams.set(streams);
         if streams == 0 {
-            load.idle_since.set(Instant::now());
+            self.idle_since.set(Instant::now());
         }
-        if let Some(pool) = load.pool.upgrade() {
-            pool.http2[load.place].waiting.wake_one();
+        if let Some(pool) = self.pool.upgrade() {
+            pool.http2[self.place].waiting.wake_one();
         }
     }
 }
@@ -138,10 +133,10 @@ impl Connection {
     }
 
     /// Takes a place on it.
-    fn enter(&self) -> Stream {
+    fn enter(&self) -> Place {
         self.load.streams.set(self.load.streams.get() + 1);
         self.load.left.set(self.load.left.get().map(|left| left.saturating_sub(1)));
-        Stream(Rc::clone(&self.load))
+        Place::on(Rc::<Load>::clone(&self.load))
     }
 }
 
@@ -221,7 +216,7 @@ pub(super) fn send(
             match connection.sender.try_send_request(*request).await {
                 Ok(response) => {
                     let (mut response, _) = answer(target, response, Some(&connection.ledger))?;
-                    response.body_mut().end().lease = Some(super::Lease::Http2(stream));
+                    response.body_mut().end().lease = Some(Lease::Place(stream));
                     return Ok(response);
                 }
                 Err(mut error) => {

@@ -4,9 +4,9 @@
 //! connections serve one request at a time and come back when its answer has ended; an HTTP/2
 //! connection is shared by all requests to a target.
 
-pub mod outside;
 pub mod tls;
 
+mod apps;
 mod hops;
 mod http1;
 pub mod http2;
@@ -25,6 +25,7 @@ use std::{
 };
 
 pub use self::{
+    apps::Apps,
     hops::Instance,
     tunnels::{Hold, Tunnel},
 };
@@ -42,11 +43,10 @@ use crate::{
     bind::{Slot, Target},
     body::Body,
     budget::{Budget, Ledger, Side, is_flood},
-    cli::Carrier,
     error::{Failure, Reason},
     fields::{Framing, reserved::FRESH_CONNECTION},
     io::Liveness,
-    own_listeners::OwnListeners,
+    settings::{Carrier, OwnListeners},
     step::{Conn, HttpVersion},
     telemetry::{Metrics, OpenConnection},
     time::when_woken,
@@ -175,25 +175,6 @@ struct Pool {
     tunnels: tunnels::Connections,
     /// Whether the target is on this host. Asked for once: all that hangs on it is when a loop is noticed.
     is_local: OnceCell<bool>,
-}
-
-/// A connection, or a place on one, that an answer arrives on.
-#[derive(Debug)]
-pub enum Lease {
-    /// A connection of HTTP/1.1. Dropped: closed.
-    Http1(http1::Lease),
-    /// A stream of an HTTP/2 connection.
-    Http2(http2::Stream),
-}
-
-impl Lease {
-    /// Gives it back at `now`, when the answer is over, to be used for another request.
-    pub fn give_back(self, now: Instant) {
-        match self {
-            Self::Http1(lease) => lease.give_back(now),
-            Self::Http2(stream) => drop(stream),
-        }
-    }
 }
 
 /// Why a request was not answered.

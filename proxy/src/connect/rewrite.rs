@@ -12,9 +12,7 @@ use http_body::Body as _;
 use super::{Failure, Reason};
 use crate::{
     body::Body,
-    fields::{self, Framing},
-    seldom,
-    upgrade::WebSocket,
+    fields::{self, Framing, WebSocket, get_rare},
 };
 
 fn refuse_connect(request: &Request<Body>) -> Result<(), Failure> {
@@ -31,7 +29,7 @@ pub(super) fn for_http1(request: &mut Request<Body>, to_sidecar: bool) -> Result
     refuse_connect(request)?;
     if request.body().is_web_socket() {
         WebSocket::announce(request.headers_mut());
-    } else if !to_sidecar && seldom::get(request.headers(), &TE).is_some() {
+    } else if !to_sidecar && get_rare(request.headers(), &TE).is_some() {
         // RFC 9110, section 10.1.4: it is for this connection. A sidecar knows, and counts fields.
         request.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("te") });
     }

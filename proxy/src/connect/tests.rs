@@ -43,7 +43,7 @@ fn pools() -> Pools {
         budget: Arc::new(Budget::new(u64::MAX)),
         metrics: Arc::new(Metrics::new(1)),
         liveness: Liveness::OFF,
-        own: Arc::new(crate::own_listeners::tests::listeners()),
+        own: Arc::new(crate::settings::listeners()),
         instance: Instance::random(),
         max_connection_age: None,
     })

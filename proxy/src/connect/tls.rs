@@ -17,12 +17,11 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::Settings;
 use crate::{
-    authorize::{Part, revoked},
     bind::{ClientTls, Target},
     error::{Failure, Reason},
     io::{ReadAhead, Stream},
-    own_listeners::Way,
-    trust::Standing,
+    settings::Way,
+    trust::{Part, Standing, revoked},
 };
 
 /// The longest that a connection is used, however long its certificates live, unless its backend's policy

@@ -3,7 +3,7 @@
 //! rustls takes it apart, from the bytes that were read; they are kept as well, to be passed on if the TLS is
 //! not for us. A hello comes in as many segments as it likes: it is read on, never peeked at.
 
-use std::io;
+use std::{io, time::Duration};
 
 use bytes::BytesMut;
 use selvedge_certs::tls::ALPN_MESH;
@@ -12,6 +12,9 @@ use tokio_rustls::rustls::server::{Accepted, Acceptor};
 
 /// The most that is read for a hello: what a handshake message may be in rustls.
 const LONGEST: usize = 64 << 10;
+
+/// Time for a hello to come.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much is read at once.
 const READ: usize = 4096;

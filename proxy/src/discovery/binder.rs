@@ -28,10 +28,10 @@ use super::held::Held;
 use crate::{
     balance::{Balancer, Circuit, Ejection, Health},
     bind::{Bound, BoundBackend, BoundEndpoint, Destination, Table},
-    connect::outside::Originations,
-    listens::Listens,
     names::{Names, Origin, Reached},
+    settings::Listens,
     telemetry::Metrics,
+    trust::outside::Originations,
 };
 
 /// How much was bound anew; what is counted here is what a change costs.

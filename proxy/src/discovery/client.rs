@@ -30,14 +30,15 @@ use tonic::Streaming;
 
 use super::{
     binder::{Binder, Work},
-    complaint::Complaint,
-    connect::{ConnectError, ControlPlane},
     held::{Change, Draft, Held, Refusal, Us},
     status::{Applied, Refused, Status},
     store::Store,
     subscriptions::{Noted, SWEEP_EVERY, Subscriptions},
 };
-use crate::{identify::own::Joined, telemetry::Metrics};
+use crate::{
+    joining::{Complaint, ConnectError, ControlPlane, Joined},
+    telemetry::Metrics,
+};
 
 /// All addresses of the control plane together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);

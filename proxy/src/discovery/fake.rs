@@ -36,7 +36,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 
-use crate::identify::own::Joined;
+use crate::joining::Joined;
 
 /// No test waits longer for one step of the other side.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

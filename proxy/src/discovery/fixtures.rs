@@ -11,8 +11,8 @@ use selvedge_model::{
 
 use selvedge_ops::{Resolver, ResolverArgs};
 
-use super::{ControlPlane, binder::Binder, held::Us};
-use crate::{names::Names, telemetry::Metrics};
+use super::{binder::Binder, held::Us};
+use crate::{joining::ControlPlane, names::Names, telemetry::Metrics};
 
 /// What apps call the service.
 pub(crate) const AUTHORITY: &str = "reviews:9080";

@@ -9,15 +9,13 @@ use std::{
 };
 
 use selvedge_api::{ConvertError, ResourceName, resource::UnknownResource, wire};
-use selvedge_certs::{
-    bundle::Bundle,
-    verify::{Anchors, BundleError},
-};
+use selvedge_certs::bundle::Bundle;
 use selvedge_model::{
     Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName,
-    identity::IdentityError, snapshot::address,
+    snapshot::address,
 };
-use tokio_rustls::rustls::pki_types::CertificateDer;
+
+use crate::joining::{UnusableBundle, bundle};
 
 /// What a transaction may hold before its last part: a bound against a control plane gone wrong.
 const MAX_TRANSACTION_RESOURCES: usize = 1 << 17;
@@ -58,28 +56,6 @@ pub enum Refusal {
     /// More resources than any configuration needs.
     #[error("the transaction has more than {MAX_TRANSACTION_RESOURCES} resources")]
     TooLarge,
-}
-
-/// Why trust roots cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnusableBundle {
-    /// They are not of any trust domain.
-    #[error(transparent)]
-    TrustDomain(#[from] IdentityError),
-    /// There is none, or one is damaged.
-    #[error(transparent)]
-    Roots(#[from] BundleError),
-}
-
-/// The trust roots in `bundle`, if peers can be verified with them.
-///
-/// # Errors
-/// If they cannot.
-pub fn bundle(bundle: wire::Bundle) -> Result<Bundle, UnusableBundle> {
-    let roots = bundle.roots.into_iter().map(|root| CertificateDer::from(Vec::from(root))).collect();
-    let bundle = Bundle { trust_domain: bundle.trust_domain.parse()?, roots };
-    Anchors::new(&bundle)?;
-    Ok(bundle)
 }
 
 /// A resource's contents.

@@ -6,8 +6,6 @@
 
 pub mod binder;
 pub mod client;
-pub mod complaint;
-pub mod connect;
 #[cfg(test)]
 pub(crate) mod fake;
 #[cfg(test)]
@@ -18,6 +16,5 @@ pub mod store;
 pub mod subscriptions;
 
 pub use client::{Discovery, run};
-pub use connect::{Address, ControlPlane};
 pub use status::Status;
 pub use store::{Store, View};

@@ -8,7 +8,7 @@ use std::fmt;
 use http::StatusCode;
 use tonic::Code;
 
-use crate::retry::Failure as Attempt;
+use super::AttemptFailure as Attempt;
 
 /// Why the proxy answered itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,15 +4,23 @@
 //! Each kind of message has one function here, which goes through the names once and does no more for a usual
 //! message. The rules are RFC 9110's and RFC 9112's; each has its section beside it, and a test with a row.
 
+mod grpc;
 pub mod hops;
 pub mod length;
+mod rare;
 pub mod reserved;
+mod websocket;
 
+pub use self::{
+    grpc::{GRPC_STATUS, grpc_message, grpc_status, is_grpc},
+    rare::{get_rare, remove_rare},
+    reserved::FORWARDED_CLIENT_CERT,
+    websocket::WebSocket,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_LENGTH, EXPECT, HOST, TRAILER, TRANSFER_ENCODING},
 };
-pub use reserved::FORWARDED_CLIENT_CERT;
 
 /// What there is to do, as the names of a message's fields tell.
 #[derive(Debug, Default)]

@@ -11,8 +11,7 @@ use selvedge_model::Workload;
 use crate::{
     arrival::Original,
     error::{Failure, Reason},
-    listens::not_ours,
-    worker::Settings,
+    settings::{Settings, not_ours},
 };
 
 /// The app's address that a connection is meant for.
@@ -86,12 +85,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::{Carrier, OutboundTrafficPolicy},
         io::Liveness,
-        listens::Listens,
-        opaque,
-        own_listeners::tests::listeners,
-        serve::{HeadLimits, Limits, PaceLimits},
+        settings::{
+            Carrier, HeadLimits, Listens, OutboundTrafficPolicy, PaceLimits, RequestLimits, StreamLimits,
+            listeners,
+        },
     };
 
     fn settings(app: Option<&str>) -> Settings {
@@ -104,15 +102,15 @@ mod tests {
             ingress: false,
             outbound_traffic_policy: OutboundTrafficPolicy::AllowAny,
             drain_timeout: Duration::from_secs(1),
-            limits: Limits { head: HeadLimits { bytes: 1024, count: 10 }, streams: 1 },
+            limits: RequestLimits { head: HeadLimits { bytes: 1024, count: 10 }, streams: 1 },
             header_timeout: Duration::from_secs(1),
             pace: PaceLimits { patience: Duration::from_secs(1), rate: 1 },
             idle_timeout: Duration::from_secs(1),
             preserve_header_case: false,
             detect_timeout: Duration::from_secs(1),
             opaque_ports: Vec::new(),
-            tcp: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
-            websocket: opaque::Limits::new(Duration::ZERO, Duration::ZERO),
+            tcp: StreamLimits::new(Duration::ZERO, Duration::ZERO),
+            websocket: StreamLimits::new(Duration::ZERO, Duration::ZERO),
             liveness: Liveness::OFF,
             max_connection_age: None,
         }

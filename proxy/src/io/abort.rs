@@ -4,7 +4,10 @@
 //! not: it is reset, and where TLS carries it there is no `close_notify` either.
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::server;
 
 use super::{Framed, Prefixed, ReadAhead, Stream};
@@ -14,6 +17,17 @@ pub trait Abort {
     /// From now on, dropping it resets it.
     fn abort(&self);
 }
+
+impl<S: Abort + ?Sized> Abort for Box<S> {
+    fn abort(&self) {
+        (**self).abort();
+    }
+}
+
+/// A stream of bytes both ways, which can be ended as one that broke off.
+pub trait Duplex: AsyncRead + AsyncWrite + Abort + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Duplex for S {}
 
 impl Abort for TcpStream {
     fn abort(&self) {

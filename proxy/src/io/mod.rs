@@ -10,7 +10,7 @@ mod read_ahead;
 mod stream;
 
 pub use self::{
-    abort::{Abort, reset},
+    abort::{Abort, Duplex, reset},
     framed::Framed,
     liveness::Liveness,
     read_ahead::ReadAhead,

@@ -9,7 +9,6 @@ use selvedge_model::SpiffeId;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Limits,
     answer::refusal,
     copy::{Broken, Meter, copy},
 };
@@ -17,6 +16,7 @@ use crate::{
     arrival::Direction,
     error::{Failure, Reason},
     io::Abort,
+    settings::StreamLimits,
     telemetry::{TcpSeries, access_log},
     time::when_woken,
     worker::Worker,
@@ -64,7 +64,7 @@ impl Session<'_> {
         near: &mut N,
         far: &mut F,
         endpoint: SocketAddr,
-        limits: Limits,
+        limits: StreamLimits,
         until: impl Future<Output = Failure>,
     ) -> Result<(), Failure>
     where
@@ -137,7 +137,7 @@ fn failure(ended: Ended) -> Failure {
 
 /// Completes when a connection must end before it does by itself.
 pub(crate) async fn over(
-    limits: Limits,
+    limits: StreamLimits,
     meters: [&Meter<'_>; 2],
     until: impl Future<Output = Failure>,
 ) -> Failure {
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_ends_a_busy_connection() {
-        let limits = Limits::new(Duration::ZERO, Duration::from_secs(60));
+        let limits = StreamLimits::new(Duration::ZERO, Duration::from_secs(60));
         let start = Instant::now();
 
         let failure = over(limits, [&Meter::default(), &Meter::default()], std::future::pending()).await;

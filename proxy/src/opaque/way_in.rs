@@ -18,16 +18,16 @@ use tokio_rustls::server::TlsStream;
 
 use super::session::Session;
 use crate::{
-    accept,
     arrival::{Direction, Original},
     authorize::{forbidden, opaque_refusal},
+    clients,
     detect::{First, detect},
     error::{Failure, Reason},
     facts,
     forward::{connect_timeout, unreachable},
     io::{Abort, Framed, Prefixed, ReadAhead},
-    own_listeners::Way,
-    serve::Until,
+    lifetime::Until,
+    settings::Way,
     telemetry::Labels,
     worker::Worker,
 };
@@ -183,7 +183,7 @@ pub(crate) async fn speculate(
     worker: Rc<Worker>,
     incoming: Incoming<TcpStream>,
     read: &mut BytesMut,
-    place: &Rc<accept::Client>,
+    place: &Rc<clients::Client>,
 ) -> Option<(TcpStream, First)> {
     let Incoming { mut client, peer, original, identity, port, counted, app, until } = incoming;
     let app_end = match connect(&worker, port, app).await {

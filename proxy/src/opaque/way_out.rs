@@ -9,33 +9,31 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures_util::future::{FutureExt, LocalBoxFuture};
 use selvedge_model::{ConnectionLimits, Layer, facts::Connection};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::{
-    Limits,
     answer::{Answered, refusal},
     session::Session,
 };
 use crate::{
     arrival::Direction,
-    balance::{
-        Held, Limit, Outcome,
-        endpoints::{Tried, choose, count},
-    },
+    balance::{Held, Limit, Outcome},
     bind::{Bound, BoundBackend, BoundEndpoint, BoundShare, ClientTls, Destination, Slot, Target},
-    body::InFlight,
+    body::{InFlight, Opened},
     connect::{Hold, Tunnel},
-    detect::{Detected, First, detect, detect_until, hello::hello},
+    detect::{
+        Detected, First, detect, detect_until,
+        hello::{HELLO_TIMEOUT, hello},
+    },
+    dispatch::{Tried, choose, count},
     error::{Failure, Reason, SaidBy},
     facts,
-    identify::HANDSHAKE_TIMEOUT,
-    io::{Abort, Framed, Prefixed, Stream},
-    route::{at_its_address, through},
-    serve,
+    io::{Abort, Duplex, Framed, Prefixed, Stream},
+    lifetime,
+    lookup::{at_its_address, through},
+    settings::StreamLimits,
     telemetry::{Labels, TcpSeries},
     trust::lost,
     worker::Worker,
@@ -109,7 +107,7 @@ struct Far {
     greeting: BytesMut,
     endpoint: SocketAddr,
     series: Arc<TcpSeries>,
-    limits: Limits,
+    limits: StreamLimits,
     /// Who is to blame if it breaks off before it has begun.
     judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
     /// Its share of the endpoint's load, and its place among the connections that the backend may have.
@@ -140,7 +138,8 @@ pub(crate) async fn carry(worker: Rc<Worker>, outgoing: Outgoing, client: TcpStr
 }
 
 /// A tunnel that its client is going to be told of.
-pub struct Promised {
+pub(crate) struct Promised {
+    worker: Rc<Worker>,
     outgoing: Outgoing,
     /// `None`: where it goes depends on what its client says first.
     far: Option<Far>,
@@ -158,35 +157,40 @@ impl Promised {
     ///
     /// # Errors
     /// If there is no way to one; it has been counted and written down.
-    pub(crate) async fn open(worker: &Worker, outgoing: Outgoing) -> Result<Self, Failure> {
+    pub(crate) async fn open(worker: Rc<Worker>, outgoing: Outgoing) -> Result<Self, Failure> {
         let started = Instant::now();
         if outgoing.needs_name() {
-            return Ok(Self { outgoing, far: None, started });
+            return Ok(Self { worker, outgoing, far: None, started });
         }
-        match open(worker, &outgoing).await {
-            Ok(far) => Ok(Self { outgoing, far: Some(far), started }),
+        match open(&worker, &outgoing).await {
+            Ok(far) => Ok(Self { worker, outgoing, far: Some(far), started }),
             Err(refused) => {
-                note(worker, &outgoing, &refused, started);
+                note(&worker, &outgoing, &refused, started);
                 Err(refused.failure)
             }
         }
     }
 
-    /// Carries what `client` sends and gets, to its end.
-    pub(crate) async fn carry(self, worker: &Rc<Worker>, mut client: impl Client) {
-        let Self { outgoing, far, started } = self;
+    async fn carry(self, mut client: Box<dyn Duplex>) {
+        let Self { worker, outgoing, far, started } = self;
         let mut read = BytesMut::new();
         let (outgoing, far) = match far {
             Some(far) => (outgoing, far),
             None => {
-                let Some(outgoing) = heard(worker, outgoing, &mut client, &mut read).await else { return };
-                match open(worker, &outgoing).await {
+                let Some(outgoing) = heard(&worker, outgoing, &mut client, &mut read).await else { return };
+                match open(&worker, &outgoing).await {
                     Ok(far) => (outgoing, far),
-                    Err(refused) => return refuse(worker, &outgoing, &client, &refused, started),
+                    Err(refused) => return refuse(&worker, &outgoing, &client, &refused, started),
                 }
             }
         };
-        exchange(worker, &outgoing, Prefixed::new(read.freeze(), client), far, started).await;
+        exchange(&worker, &outgoing, Prefixed::new(read.freeze(), client), far, started).await;
+    }
+}
+
+impl Opened for Promised {
+    fn carry(self: Box<Self>, client: Box<dyn Duplex>) -> LocalBoxFuture<'static, ()> {
+        Promised::carry(*self, client).boxed_local()
     }
 }
 
@@ -195,24 +199,19 @@ impl Promised {
 async fn heard(
     worker: &Worker,
     outgoing: Outgoing,
-    client: &mut impl Client,
+    client: &mut impl Duplex,
     read: &mut BytesMut,
 ) -> Option<Outgoing> {
     let over = worker.leave.closed(Direction::Outbound);
-    match detect_until(client, read, Some(SILENCE), HANDSHAKE_TIMEOUT, over).await? {
+    match detect_until(client, read, Some(SILENCE), HELLO_TIMEOUT, over).await? {
         First::End => None,
         First::Bytes(Detected::Tls) => {
-            let hello = tokio::time::timeout(HANDSHAKE_TIMEOUT, hello(client, read)).await.ok()?.ok()?;
+            let hello = tokio::time::timeout(HELLO_TIMEOUT, hello(client, read)).await.ok()?.ok()?;
             Some(outgoing.with_tls(hello.server_name()))
         }
         First::Bytes(_) | First::Silence => Some(outgoing),
     }
 }
-
-/// A client's end.
-pub(crate) trait Client: AsyncRead + AsyncWrite + Abort + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for S {}
 
 /// Connects to an endpoint for a client that says nothing: perhaps it waits for the server to speak first.
 /// If it is the client that speaks, nothing has happened yet, and it is up to the caller what that means.
@@ -278,11 +277,11 @@ fn session<'a>(
 async fn exchange(
     worker: &Rc<Worker>,
     outgoing: &Outgoing,
-    mut client: Prefixed<impl Client>,
+    mut client: Prefixed<impl Duplex>,
     mut far: Far,
     started: Instant,
 ) {
-    let until = serve::until(Rc::clone(worker), Direction::Outbound, None);
+    let until = lifetime::until(Rc::clone(worker), Direction::Outbound, None);
     let standing = far.hold.lifetime.standing().cloned();
     let until = async {
         tokio::select! {
@@ -414,7 +413,13 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
 
 /// The end of `tunnel`. Where it is `meshed`, a sidecar's answer comes first. TLS alone tells nothing: a server
 /// outside the mesh may speak it too.
-fn far(tunnel: Tunnel, meshed: bool, endpoint: SocketAddr, series: Arc<TcpSeries>, limits: Limits) -> Far {
+fn far(
+    tunnel: Tunnel,
+    meshed: bool,
+    endpoint: SocketAddr,
+    series: Arc<TcpSeries>,
+    limits: StreamLimits,
+) -> Far {
     let Tunnel { stream, hold, doubted } = tunnel;
     let stream = if meshed { Answered::expected(stream, doubted) } else { Answered::unexpected(stream) };
     Far { stream, hold, greeting: BytesMut::new(), endpoint, series, limits, judged: None, _counted: None }
@@ -473,9 +478,9 @@ fn take_place(worker: &Worker, backend: &BoundBackend) -> Result<Held, Failure> 
     })
 }
 
-fn limits(worker: &Worker, policy: &ConnectionLimits) -> Limits {
+fn limits(worker: &Worker, policy: &ConnectionLimits) -> StreamLimits {
     let own = worker.settings.tcp;
-    Limits {
+    StreamLimits {
         idle: policy.idle_timeout.map_or(own.idle, |idle| (!idle.is_zero()).then_some(idle)),
         longest: policy.max_duration.or(own.longest),
     }

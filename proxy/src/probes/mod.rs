@@ -27,7 +27,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use self::shared::{Shared, Told};
 pub use self::words::{AppMetrics, AppProbes, WordsError};
-use crate::own_listeners::{OwnListeners, Way};
+use crate::settings::{OwnListeners, Way};
 
 /// How the kubelet names itself.
 const USER_AGENT: &str = "kube-probe/1.0";

@@ -24,7 +24,7 @@ impl App {
 }
 
 fn own() -> Arc<OwnListeners> {
-    Arc::new(crate::own_listeners::tests::listeners())
+    Arc::new(crate::settings::listeners())
 }
 
 /// The status and body of the admin port's answer for one probe.

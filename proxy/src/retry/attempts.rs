@@ -14,16 +14,14 @@ use futures_util::future::{FutureExt, LocalBoxFuture};
 use http::{Extensions, HeaderName, HeaderValue, Method, Uri};
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{Decision, Failure, Original, Outcome, decide};
+use super::{Decision, Failure, Outcome, decide};
 use crate::{
-    balance::{
-        Limit,
-        endpoints::{Attempt, Attempting, Tried},
-    },
-    body::Body,
-    budget::{Arriving, Budget as ByteBudget},
+    balance::Limit,
+    body::{Arriving, Body, Original},
+    budget::Budget,
+    dispatch::{Attempt, Attempting, Tried},
     error::{self, SaidBy},
-    respond::grpc_status,
+    fields::grpc_status,
     step::{Error, Facts, Response, Routed},
     worker::Worker,
 };
@@ -68,7 +66,7 @@ struct Kept {
 
 impl Kept {
     /// Takes the request's body over, and gives it the first attempt's share of it.
-    fn of(request: &mut http::Request<Body>, budget: &Arc<ByteBudget>) -> Self {
+    fn of(request: &mut http::Request<Body>, budget: &Arc<Budget>) -> Self {
         let is_web_socket = request.body().is_web_socket();
         let body = request.body_mut().take_arriving();
         let body = body.map(|body| Original::new(body, budget));
@@ -206,7 +204,7 @@ mod tests {
     use selvedge_model::RetryPolicy;
 
     use super::*;
-    use crate::{balance::endpoints::Balance, error::Reason};
+    use crate::{dispatch::Dispatch, error::Reason};
 
     /// Whether the request is sent again after its first attempt, by the usual policy.
     fn again(method: &Method, outcome: &Outcome) -> bool {
@@ -242,7 +240,7 @@ mod tests {
     /// Every request allocates it. At 1,032 bytes it would cost glibc's malloc a third of what it does.
     #[test]
     fn the_future_of_all_attempts_stays_small() {
-        let size = size_of_output(Attempts::<Balance>::run);
+        let size = size_of_output(Attempts::<Dispatch>::run);
         assert!(size <= 1_400, "{size}");
     }
 }

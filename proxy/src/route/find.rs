@@ -18,14 +18,11 @@ use pin_project_lite::pin_project;
 use selvedge_model::facts::Connection;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{
-    dialled, lookup,
-    pass_through::{at_its_address, through},
-};
 use crate::{
     bind::{Bound, BoundRule, Destination},
     error::{Failure, Reason},
     facts::{self, authority},
+    lookup::{self, at_its_address, through},
     step::{Error, Found, Matched, Request, Response, Step},
     worker::Worker,
 };
@@ -109,11 +106,11 @@ impl<S: Step<Matched>> Find<S> {
         }
         let found = match (upstream(&self.worker, request), request.conn.original) {
             (Some(upstream), _) => {
-                lookup::named(&self.worker, upstream).map(|destination| (None, destination))
+                lookup::by_name(&self.worker, upstream).map(|destination| (None, destination))
             }
-            (None, None) => lookup::named(&self.worker, authority)
+            (None, None) => lookup::by_name(&self.worker, authority)
                 .map(|destination| (Some(Arc::clone(&destination.authority)), destination)),
-            (None, Some(original)) => dialled::meant(&self.worker, original, authority),
+            (None, Some(original)) => lookup::meant(&self.worker, original, authority),
         };
         Ok(found.map(|(authority, destination)| {
             destination.touch();
@@ -130,7 +127,7 @@ impl<S: Step<Matched>> Find<S> {
         };
         let destination = match request.conn.original {
             None => lookup::ask(&self.worker, &authority).await?,
-            Some(original) => dialled::ask(&self.worker, original, &authority).await?,
+            Some(original) => lookup::ask_dialled(&self.worker, original, &authority).await?,
         };
         destination.touch();
         let destination = at_its_address(&self.worker, destination).await?;

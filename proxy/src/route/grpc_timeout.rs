@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::seldom;
+use crate::fields::get_rare;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -17,7 +17,7 @@ const DIGITS: usize = 8;
 
 /// What `headers` give; `None` if they give nothing, or nothing that can be read.
 pub(super) fn given(headers: &HeaderMap) -> Option<Duration> {
-    parse(seldom::get(headers, &GRPC_TIMEOUT)?.to_str().ok()?)
+    parse(get_rare(headers, &GRPC_TIMEOUT)?.to_str().ok()?)
 }
 
 fn parse(text: &str) -> Option<Duration> {

@@ -19,7 +19,7 @@ use crate::{
     bind::BoundRule,
     body,
     error::Reason,
-    respond::is_grpc,
+    fields::is_grpc,
     step::{Error, Facts, HttpVersion, Matched, Response, Routed, Step, Taken},
     worker::Worker,
 };

@@ -17,11 +17,11 @@ use http::Method;
 use selvedge_model::Protocol;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::lookup;
 use crate::{
     body::Body,
     error::{Failure, Reason},
     facts::authority,
+    lookup,
     opaque::way_out::{Outgoing, Promised},
     step::{Error, Facts, Request, Response, Step, Taken},
     worker::Worker,
@@ -60,7 +60,7 @@ impl<S: Step<Request>> Service<Request> for Tunnel<S> {
 async fn open(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     worker.view.refresh();
     let asked = authority(&request.http)?.to_ascii_lowercase();
-    let destination = match lookup::named(&worker, &asked) {
+    let destination = match lookup::by_name(&worker, &asked) {
         Some(known) => known,
         None => lookup::ask(&worker, &asked).await?,
     };
@@ -69,7 +69,7 @@ async fn open(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     let mut facts = Facts { route, ..Facts::default() };
     let opened = match destination.bound.as_ref().map(|bound| bound.protocol) {
         Some(Protocol::Http | Protocol::Http2) => Err(speaks_http(&asked)),
-        _ => Promised::open(&worker, Outgoing::to(request.conn.peer, asked.parse().ok(), destination)).await,
+        _ => Promised::open(worker, Outgoing::to(request.conn.peer, asked.parse().ok(), destination)).await,
     };
     match opened {
         Ok(tunnel) => {

@@ -7,20 +7,13 @@
 
 use memchr::memchr;
 
-use super::HeadLimits;
-use crate::error::Reason;
+use crate::{
+    error::{Reason, Refusal},
+    settings::HeadLimits,
+};
 
 /// The method of the request that stands for a refused one; see [`super::strict`]. No client may use it.
 pub(super) const REFUSED: &str = "SELVEDGE-REFUSED";
-
-/// Why a request is not served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// The kind of failure.
-    pub(super) reason: Reason,
-    /// What is wrong, for whoever sent it.
-    pub(super) what: &'static str,
-}
 
 /// What follows a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

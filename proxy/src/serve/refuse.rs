@@ -11,10 +11,10 @@ use std::{
 use futures_util::future::Either;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::head::{self, Refusal};
+use super::head;
 use crate::{
     budget::Action,
-    error::Reason,
+    error::{Reason, Refusal},
     step::{Error, Request, Response, Step},
     worker::Worker,
 };
@@ -59,7 +59,7 @@ fn refusal(worker: &Worker, Request { http, conn, .. }: &Request) -> Option<Refu
     // HTTP/1 alone has one.
     let watch = conn.watch.get();
     if http.method().as_str() == head::REFUSED {
-        return Some(watch.map_or(head::NO_METHOD, |watch| watch.refusal()));
+        return Some(watch.and_then(|watch| watch.refusal()).unwrap_or(head::NO_METHOD));
     }
     if worker.budget.is_exhausted() {
         worker.budget.acted(Action::RefusedRequest);

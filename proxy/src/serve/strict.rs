@@ -24,14 +24,18 @@ use memchr::memchr_iter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    HeadLimits,
     chunks::Chunks,
-    head::{Framing, NO_TUNNEL, Refusal, judge},
+    head::{Framing, NO_TUNNEL, judge},
     refuse::OVERLOADED,
     unfinished::Unfinished,
-    watch::{For, Watch},
 };
-use crate::{budget::Budget, error::Reason, io::Abort};
+use crate::{
+    budget::Budget,
+    clients::{For, Watch},
+    error::{Reason, Refusal},
+    io::Abort,
+    settings::HeadLimits,
+};
 
 /// What hyper sees instead of a refused request. Its method is [`super::head::REFUSED`].
 const STAND_IN: &[u8] = b"SELVEDGE-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -474,7 +478,8 @@ mod tests {
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::{super::watch::Patience, *};
+    use super::*;
+    use crate::clients::Patience;
 
     impl Abort for tokio::io::DuplexStream {
         fn abort(&self) {}

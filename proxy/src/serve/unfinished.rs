@@ -10,8 +10,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::watch::Watch;
-use crate::budget::{Action, Budget};
+use crate::{
+    budget::{Action, Budget},
+    clients::Watch,
+};
 
 thread_local! {
     /// Those of this worker, the oldest first, each with the number that its connection gave it.
@@ -82,10 +84,8 @@ fn refuse_oldest() -> Option<u32> {
 mod tests {
     use std::time::Duration;
 
-    use super::{
-        super::watch::{For, Patience},
-        *,
-    };
+    use super::*;
+    use crate::clients::{For, Patience};
 
     #[test]
     fn the_oldest_head_that_has_not_ended_is_refused() {

@@ -32,8 +32,8 @@ pub(super) fn write(record: &Record) {
         reason = record.reason.map(Reason::word),
         duration_us = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
         retries = record.retries,
-        peer = %record.conn.peer,
-        identity = record.conn.identity.as_ref().map(SpiffeId::as_str),
+        peer = %record.origin.peer(),
+        identity = record.origin.identity().map(SpiffeId::as_str),
         request_id = head.request_id,
         trace_id = head.trace_id,
     );
@@ -91,10 +91,7 @@ mod tests {
     use tracing_subscriber::{filter::Targets, fmt::MakeWriter, layer::SubscriberExt};
 
     use super::*;
-    use crate::{
-        step::Facts,
-        telemetry::record::tests::{begun, series},
-    };
+    use crate::telemetry::record::tests::{begun, series};
 
     #[derive(Debug, Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -126,8 +123,7 @@ mod tests {
     fn one_request() {
         let mut record = begun(&series());
         let answer = http::Response::builder().status(503).body(()).expect("an answer");
-        let facts = Facts { reason: Some(Reason::NoEndpoint), retries: 1, ..Facts::default() };
-        record.answered(&answer, &facts, None);
+        record.answered(&answer, Some(Reason::NoEndpoint), 1, None);
         let over = record.began + Duration::from_millis(2);
         record.finish(true, over);
     }

@@ -6,7 +6,6 @@
 pub mod access_log;
 mod control;
 mod metrics;
-mod observe;
 mod record;
 mod series;
 mod tcp;
@@ -14,8 +13,7 @@ mod tcp;
 pub use self::{
     control::ControlMetrics,
     metrics::{Metrics, OpenConnection},
-    observe::observe,
-    record::{OnPath, Record},
+    record::{OnPath, Origin, Record},
     series::{Labels, Series},
     tcp::TcpSeries,
 };

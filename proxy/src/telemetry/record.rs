@@ -6,20 +6,34 @@
 //! further consumer is one more function over it, called where it is finished.
 
 use std::{
+    fmt,
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, Method, header};
+use selvedge_model::SpiffeId;
 
 use super::{Metrics, Series, TcpSeries, access_log};
-use crate::{
-    arrival::Direction,
-    error::Reason,
-    respond::grpc_status,
-    step::{Conn, Facts, Request},
-};
+use crate::{arrival::Direction, error::Reason, fields::grpc_status};
+
+/// The connection that a request came on, as far as its record tells of it.
+pub trait Origin: fmt::Debug {
+    /// The other end.
+    fn peer(&self) -> SocketAddr;
+
+    /// Who that has proven to be. `None`: plaintext.
+    fn identity(&self) -> Option<&SpiffeId>;
+
+    /// Where its requests are counted. `None`: with what they are for.
+    fn series(&self) -> Option<&Arc<Series>>;
+
+    /// Where a request is counted whose client left before there was an answer. `None`: with its connection, or with
+    /// what is unknown.
+    fn unanswered(&self) -> Option<Arc<Series>>;
+}
 
 /// What is the same for all requests that take one path on one worker.
 #[derive(Debug)]
@@ -37,7 +51,7 @@ pub struct OnPath {
 pub struct Record {
     path: Rc<OnPath>,
     /// The connection that it came on: from whom, and who that has proven to be.
-    pub(super) conn: Rc<Conn>,
+    pub(super) origin: Rc<dyn Origin>,
     pub(super) began: Instant,
     /// What it was, in its own words. `None`: nobody asks for that.
     pub(super) head: Option<Box<Head>>,
@@ -69,13 +83,18 @@ pub(super) struct Head {
 }
 
 impl Record {
-    /// The record of `request`, which has just come.
-    pub fn begin(path: Rc<OnPath>, request: &Request) -> Self {
-        let head = access_log::enabled().then(|| Box::new(Head::of(&request.http)));
+    /// The record of `request`, which has come from `origin` at `began`.
+    pub fn begin<B>(
+        path: Rc<OnPath>,
+        request: &http::Request<B>,
+        origin: Rc<dyn Origin>,
+        began: Instant,
+    ) -> Self {
+        let head = access_log::enabled().then(|| Box::new(Head::of(request)));
         Self {
             path,
-            conn: Rc::clone(&request.conn),
-            began: request.at,
+            origin,
+            began,
             head,
             series: None,
             status: None,
@@ -86,19 +105,20 @@ impl Record {
         }
     }
 
-    /// The connection that the request came on.
-    pub fn conn(&self) -> &Conn {
-        &self.conn
-    }
-
-    /// Adds the headers of the answer, and what is known about it. It is counted in `series`, if it has one that is
-    /// not its connection's.
-    pub fn answered<B>(&mut self, answer: &http::Response<B>, facts: &Facts, series: Option<Arc<Series>>) {
+    /// Adds the headers of the answer, for which `reason` a proxy made it itself, and how often the request was sent
+    /// again. It is counted in `series`, if it has one that is not its connection's.
+    pub fn answered<B>(
+        &mut self,
+        answer: &http::Response<B>,
+        reason: Option<Reason>,
+        retries: u32,
+        series: Option<Arc<Series>>,
+    ) {
         self.series = series;
         self.status = Some(answer.status().as_u16());
         self.grpc_status = grpc_status(answer.headers());
-        self.reason = facts.reason;
-        self.retries = facts.retries;
+        self.reason = reason;
+        self.retries = retries;
     }
 
     /// Adds the answer's trailers: where gRPC says how the call ended.
@@ -117,9 +137,9 @@ impl Record {
         self.tell(now);
     }
 
-    /// The client left at `now`, before there was an answer. It is counted in `series`, as [`Self::answered`] has it.
-    pub fn cancel(mut self, series: Option<Arc<Series>>, now: Instant) {
-        self.series = series;
+    /// The client left at `now`, before there was an answer.
+    pub fn cancel(mut self, now: Instant) {
+        self.series = self.origin.unanswered();
         self.reason = Some(Reason::Canceled);
         self.tell(now);
     }
@@ -131,7 +151,7 @@ impl Record {
     }
 
     fn series(&self) -> &Arc<Series> {
-        self.series.as_ref().or(self.conn.series.as_ref()).unwrap_or(&self.path.unknown)
+        self.series.as_ref().or(self.origin.series()).unwrap_or(&self.path.unknown)
     }
 
     pub(super) fn worker(&self) -> usize {
@@ -170,12 +190,29 @@ fn trace_id(traceparent: &str) -> Option<&str> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{
-        arrival::Arrival,
-        body::Body,
-        step::HttpVersion,
-        telemetry::series::{Durations, End},
-    };
+    use crate::telemetry::series::{Durations, End};
+
+    /// A frontend's connection.
+    #[derive(Debug)]
+    struct Frontend(SpiffeId);
+
+    impl Origin for Frontend {
+        fn peer(&self) -> SocketAddr {
+            SocketAddr::from(([127, 0, 0, 1], 5000))
+        }
+
+        fn identity(&self) -> Option<&SpiffeId> {
+            Some(&self.0)
+        }
+
+        fn series(&self) -> Option<&Arc<Series>> {
+            None
+        }
+
+        fn unanswered(&self) -> Option<Arc<Series>> {
+            None
+        }
+    }
 
     pub(in crate::telemetry) fn series() -> Arc<Series> {
         Arc::new(Series::new(None, 1, Arc::new(Durations::new(None, 1))))
@@ -187,15 +224,11 @@ pub(super) mod tests {
             .header("host", "reviews:9080")
             .header("x-request-id", "one-two")
             .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-            .body(Body::default())
+            .body(())
             .expect("a valid request");
-        let peer = "127.0.0.1:5000".parse().expect("an address");
         let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
-        let arrival = Arrival { peer, original: None, upstream: None };
-        let conn = Conn { identity: Some(identity), ..Conn::new(arrival, HttpVersion::Http1) };
-        let request = Request { http: Box::new(http), conn: Rc::new(conn), at: Instant::now() };
         let path = OnPath { worker: 0, direction: Direction::Inbound, unknown: Arc::clone(unknown) };
-        Record::begin(Rc::new(path), &request)
+        Record::begin(Rc::new(path), &http, Rc::new(Frontend(identity)), Instant::now())
     }
 
     fn answer(status: u16) -> http::Response<()> {
@@ -215,7 +248,7 @@ pub(super) mod tests {
             let (unknown, of_service) = (series(), series());
             let mut record = begun(&unknown);
 
-            record.answered(&answer(200), &Facts::default(), Some(Arc::clone(&of_service)));
+            record.answered(&answer(200), None, 0, Some(Arc::clone(&of_service)));
             record.finish(whole, Instant::now());
 
             let end = only(&of_service);
@@ -229,8 +262,7 @@ pub(super) mod tests {
         let unknown = series();
         let mut record = begun(&unknown);
 
-        let facts = Facts { reason: Some(Reason::Timeout), ..Facts::default() };
-        record.answered(&answer(504), &facts, None);
+        record.answered(&answer(504), Some(Reason::Timeout), 0, None);
         record.finish(false, Instant::now());
 
         assert_eq!(only(&unknown).error_type(), Some("timeout"));
@@ -245,7 +277,7 @@ pub(super) mod tests {
             header::HeaderValue::from_static("14"),
         )]);
 
-        record.answered(&answer(200), &Facts::default(), None);
+        record.answered(&answer(200), None, 0, None);
         record.trailers(&trailers);
         record.trailers(&HeaderMap::new());
         record.finish(true, Instant::now());
@@ -257,7 +289,7 @@ pub(super) mod tests {
     fn who_leaves_before_the_answer_is_counted_without_one() {
         let unknown = series();
 
-        begun(&unknown).cancel(None, Instant::now());
+        begun(&unknown).cancel(Instant::now());
 
         let end = only(&unknown);
         assert_eq!((end.status, end.error_type()), (None, Some("canceled")));

@@ -9,7 +9,7 @@ use crate::{
     bind::{
         Bound, BoundBackend, BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, Called, SeriesPair,
     },
-    retry::Budget,
+    budget::RetryBudget,
     telemetry::{Labels, Metrics},
 };
 
@@ -32,7 +32,7 @@ impl With<'_> {
     ) -> Bound {
         let service = &source.service;
         let budget = predecessor.map(|before| Arc::clone(&before.budget));
-        let budget = budget.unwrap_or_else(|| Arc::new(Budget::new(self.now)));
+        let budget = budget.unwrap_or_else(|| Arc::new(RetryBudget::new(self.now)));
         // All that is not known is counted together, and is sent once, as no document says anything else.
         let is_known = !matches!(meaning, Meaning::Unknown(_));
         let labels = match is_known {

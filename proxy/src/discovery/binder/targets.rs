@@ -11,7 +11,7 @@ use selvedge_model::{SpiffeId, TlsOrigination, UpstreamTls, WorkloadName};
 use super::Work;
 use crate::{
     bind::{ClientTls, Slot, Target},
-    connect::outside::Originations,
+    trust::outside::Originations,
 };
 
 /// Whom connections reach: where, at which of the workload's ports, who it must be, which workload that is, and how

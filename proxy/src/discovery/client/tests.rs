@@ -8,7 +8,6 @@ use super::*;
 use crate::{
     bind::Destination,
     discovery::{
-        connect::ConnectError,
         fake::{Ca, FakeControlPlane, PATIENCE, Session, until},
         fixtures::{self, AUTHORITY},
         status::Stream,

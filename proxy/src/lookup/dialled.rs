@@ -10,7 +10,7 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use super::lookup;
+use super::{ask as ask_by_name, by_name};
 use crate::{
     arrival::Original,
     bind::{Called, Destination},
@@ -43,14 +43,14 @@ pub async fn named(worker: &Worker, original: Original, server_name: &str) -> Op
 
 /// What a request for `authority` on a connection to `original` is for, and the authority that this holds
 /// for (`None`: for any). Only if it is known without asking the control plane.
-pub(super) fn meant(
+pub(crate) fn meant(
     worker: &Worker,
     original: Original,
     authority: &str,
 ) -> Option<(Option<Arc<str>>, Arc<Destination>)> {
     let ingress = worker.settings.ingress;
     let Some(dialled) = known(worker, original) else {
-        let named = lookup::named(worker, &name(authority, original)?)?;
+        let named = by_name(worker, &name(authority, original)?)?;
         let enough = is_an_endpoint_of(original, &named) || (ingress && named.bound.is_some());
         return enough.then(|| (Some(Arc::from(authority)), named));
     };
@@ -59,25 +59,25 @@ pub(super) fn meant(
     }
     let destination = match name(authority, original) {
         None => dialled,
-        Some(name) => by_name_or(lookup::named(worker, &name)?, dialled, ingress),
+        Some(name) => by_name_or(by_name(worker, &name)?, dialled, ingress),
     };
     Some((Some(Arc::from(authority)), destination))
 }
 
 /// What a request for `authority` on a connection to `original` is for, as the control plane says.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     worker: &Worker,
     original: Original,
     authority: &str,
 ) -> Result<Arc<Destination>, Error> {
     let dialled = match known(worker, original) {
         Some(known) => known,
-        None => lookup::ask(worker, &original.address.to_string()).await?,
+        None => ask_by_name(worker, &original.address.to_string()).await?,
     };
     let ingress = worker.settings.ingress;
     match name(authority, original).filter(|_| ingress || !is_called(&dialled, Called::ByAddress)) {
         None => Ok(dialled),
-        Some(name) => Ok(by_name_or(lookup::ask(worker, &name).await?, dialled, ingress)),
+        Some(name) => Ok(by_name_or(ask_by_name(worker, &name).await?, dialled, ingress)),
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! hyper tells of interim answers on connections that it opened, and can send none on those that it serves.
 //! So they are left here, already written out, and our own stream beneath hyper sends them when hyper has
-//! nothing under way: see [`super::strict`].
+//! nothing under way: see `serve::strict`.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -15,7 +15,7 @@ const LIMIT: usize = 16 << 10;
 
 /// See the module. On one thread, as its [`super::Watch`] is.
 #[derive(Debug, Default)]
-pub(super) struct Awaited {
+pub(crate) struct Awaited {
     /// Which request of the connection's is being answered: nothing that was said about an earlier one counts.
     exchange: AtomicU32,
     state: AtomicU8,
@@ -35,34 +35,34 @@ const ANY: u8 = 2;
 
 impl Awaited {
     /// A request has come; `interim`: its client understands interim answers, as HTTP/1.0 does not.
-    pub(super) fn begin(&self, interim: bool) {
+    pub(crate) fn begin(&self, interim: bool) {
         self.exchange.store(self.exchange.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.state.store(if interim { ANY } else { FINAL }, Ordering::Relaxed);
         self.old.store(!interim, Ordering::Relaxed);
     }
 
     /// Its answer has come. Whether one was awaited: with HTTP/2 none is.
-    pub(super) fn end(&self) -> bool {
+    pub(crate) fn end(&self) -> bool {
         self.state.swap(NONE, Ordering::Relaxed) != NONE
     }
 
     /// Whether an answer is awaited.
-    pub(super) fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.state.load(Ordering::Relaxed) != NONE
     }
 
     /// Whether the client, as far as it has said, speaks HTTP/1.0.
-    pub(super) fn is_old(&self) -> bool {
+    pub(crate) fn is_old(&self) -> bool {
         self.old.load(Ordering::Relaxed)
     }
 
     /// The number of the request whose client may be told something before its answer.
-    pub(super) fn exchange(&self) -> Option<u32> {
+    pub(crate) fn exchange(&self) -> Option<u32> {
         (self.state.load(Ordering::Relaxed) == ANY).then(|| self.exchange.load(Ordering::Relaxed))
     }
 
     /// Leaves an interim answer to request number `exchange`. Whether it is to be sent.
-    pub(super) fn leave(&self, exchange: u32, text: &[u8]) -> bool {
+    pub(crate) fn leave(&self, exchange: u32, text: &[u8]) -> bool {
         let mut interim = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = self.exchange() == Some(exchange) && interim.len() + text.len() <= LIMIT;
         if wanted {
@@ -73,12 +73,12 @@ impl Awaited {
     }
 
     /// Whether an interim answer is to be sent.
-    pub(super) fn has_interim(&self) -> bool {
+    pub(crate) fn has_interim(&self) -> bool {
         self.some.load(Ordering::Relaxed)
     }
 
     /// What is to be sent.
-    pub(super) fn take(&self) -> Vec<u8> {
+    pub(crate) fn take(&self) -> Vec<u8> {
         self.some.store(false, Ordering::Relaxed);
         std::mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,7 +1,4 @@
-//! Who is at the other end: the mesh TLS handshake of connections that come in, and our own certificate.
-
-pub mod own;
-pub mod token;
+//! Who is at the other end: the mesh TLS handshake of connections that come in.
 
 use std::{
     io,

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::Ledger;
-use crate::serve::Pace;
+use super::Pace;
+use crate::budget::Ledger;
 
 /// See the module.
 #[derive(Debug)]

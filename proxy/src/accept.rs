@@ -3,8 +3,6 @@
 //! With one worker (the default) that worker accepts for itself. With more, one acceptor hands each socket
 //! to the worker with the fewest connections. No SO_REUSEPORT: a second proxy must fail with "in use".
 
-mod clients;
-
 use std::{
     io,
     net::SocketAddr,
@@ -21,8 +19,6 @@ use tokio::{
     sync::mpsc,
     task::JoinSet,
 };
-
-pub use clients::{Client, Clients, Doors};
 
 use crate::{
     arrival::{Arrival, Direction, Original, canonical},

@@ -3,6 +3,14 @@
 //! What a certificate proved in the handshake stays proven: neither its end nor a renewal, the peer's or our own,
 //! ends what is in progress. It ends when the peer is revoked or no longer believed. Whoever carries a mesh connection asks here,
 //! in both directions and whatever is carried; what policy says of a client that comes in is `authorize`'s.
+//!
+//! Whether a mesh peer is allowed at all has one answer, [`revoked`], asked of both directions' connections when they
+//! begin, and of all that are open whenever the list changes. Those of a peer that is revoked are closed at once,
+//! whatever is in progress on them.
+//!
+//! Servers outside the mesh are believed as configuration says: see [`outside`].
+
+pub mod outside;
 
 use std::{
     future::pending,
@@ -14,12 +22,10 @@ use selvedge_certs::{
     tls::{self, Current, Live, Shown},
     verify::{Peer, Role},
 };
+use selvedge_model::{Holder, Revocation};
 use tokio_rustls::rustls::CommonState;
 
-use crate::{
-    authorize::{Part, no_longer_allowed, revoked},
-    error::{Failure, Reason},
-};
+use crate::error::{Failure, Reason};
 
 /// How long requests in progress may still take when the root is withdrawn by which their peer was believed: when
 /// a root is replaced, peers have certificates below the new one by then, and connections that are older.
@@ -113,4 +119,32 @@ pub async fn lost(standing: Option<&Standing>) -> Failure {
         Some(standing) => standing.lost().await,
         None => pending().await,
     }
+}
+
+/// Why nothing may go to or come from this mesh peer, which is our client or our server; `None`: it may.
+pub(crate) fn revoked(live: &Live, holder: Holder<'_>, part: Part) -> Option<Failure> {
+    live.revocation(holder).map(|found| refused(part, &found))
+}
+
+/// Completes when nothing may go to or come from this mesh peer any longer.
+pub(crate) async fn no_longer_allowed(live: &Live, peer: &Peer, part: Part) -> Failure {
+    refused(part, &live.revoked(peer).await)
+}
+
+/// What a mesh peer is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It connected to us.
+    Client,
+    /// We connected to it.
+    Server,
+}
+
+fn refused(part: Part, found: &Revocation) -> Failure {
+    let reason = match part {
+        Part::Client => Reason::Policy,
+        // Another endpoint of the same service may be who it should be.
+        Part::Server => Reason::Identity,
+    };
+    Failure::new(reason, found.to_string())
 }

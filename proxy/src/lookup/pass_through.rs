@@ -6,11 +6,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use super::{ask, unknown};
 use crate::{
     bind::{Bound, Destination},
-    cli::OutboundTrafficPolicy,
     error::{Failure, Reason},
-    route::lookup::{self, unknown},
+    settings::OutboundTrafficPolicy,
     worker::Worker,
 };
 
@@ -33,7 +33,7 @@ pub async fn at_its_address(
     }
     permit(worker, &destination.authority)?;
     let address = resolve(worker, &destination.authority).await?;
-    let found = lookup::ask(worker, &address.to_string()).await.map_err(|error| error.failure)?;
+    let found = ask(worker, &address.to_string()).await.map_err(|error| error.failure)?;
     found.touch();
     Ok(found)
 }

@@ -13,16 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::time::{Deadline, Deadlines};
-
-/// How slowly bodies may come.
-#[derive(Debug, Clone, Copy)]
-pub struct PaceLimits {
-    /// How long one may keep us waiting before anything of it has come.
-    pub patience: Duration,
-    /// So many bytes that arrive extend it by one second; 0: there is no limit.
-    pub rate: u32,
-}
+use crate::{
+    settings::PaceLimits,
+    time::{Deadline, Deadlines},
+};
 
 /// The pace of one body.
 #[derive(Debug)]
@@ -66,7 +60,7 @@ impl Pace {
     /// So many bytes have come.
     pub fn came(&self, bytes: usize) {
         let waited = self.waiting.take().map(|(since, _)| since.elapsed()).unwrap_or_default();
-        self.left.set(self.limits.after(self.left.get(), waited, bytes));
+        self.left.set(after(self.limits, self.left.get(), waited, bytes));
     }
 
     /// Whether it was too slow.
@@ -75,12 +69,10 @@ impl Pace {
     }
 }
 
-impl PaceLimits {
-    /// What is left of the time that a body may keep us waiting, after it has done so and given so many bytes.
-    fn after(self, left: Duration, waited: Duration, bytes: usize) -> Duration {
-        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / u64::from(self.rate.max(1));
-        left.saturating_sub(waited).saturating_add(Duration::from_nanos(nanos)).min(self.patience)
-    }
+/// What is left of the time that a body may keep us waiting, after it has done so and given so many bytes.
+fn after(limits: PaceLimits, left: Duration, waited: Duration, bytes: usize) -> Duration {
+    let nanos = (bytes as u64).saturating_mul(1_000_000_000) / u64::from(limits.rate.max(1));
+    left.saturating_sub(waited).saturating_add(Duration::from_nanos(nanos)).min(limits.patience)
 }
 
 #[cfg(test)]
@@ -95,14 +87,14 @@ mod tests {
     fn bytes_make_good_for_time_but_are_not_saved_up() {
         let second = Duration::from_secs(1);
 
-        assert_eq!(LIMITS.after(10 * second, 4 * second, 0), 6 * second);
-        assert_eq!(LIMITS.after(6 * second, second, 200), 7 * second);
+        assert_eq!(after(LIMITS, 10 * second, 4 * second, 0), 6 * second);
+        assert_eq!(after(LIMITS, 6 * second, second, 200), 7 * second);
         assert_eq!(
-            LIMITS.after(6 * second, second, 1_000_000),
+            after(LIMITS, 6 * second, second, 1_000_000),
             10 * second,
             "a fast start earns no long stall"
         );
-        assert_eq!(LIMITS.after(second, 4 * second, 50), second / 2);
+        assert_eq!(after(LIMITS, second, 4 * second, 50), second / 2);
     }
 
     #[test]
@@ -124,7 +116,7 @@ mod tests {
                 let waited = Duration::from_millis(millis);
                 prop_assert!(waited < left, "{left:?} left");
                 // A whole second's bytes for each second begun.
-                left = LIMITS.after(left, waited, millis.div_ceil(1000) as usize * 100);
+                left = after(LIMITS, left, waited, millis.div_ceil(1000) as usize * 100);
             }
         }
 
@@ -132,7 +124,7 @@ mod tests {
         fn who_is_slower_is_cut_off(millis in 1_500u64..5_000) {
             let (mut left, mut bytes) = (LIMITS.patience, 0);
             while left > Duration::from_millis(millis) {
-                left = LIMITS.after(left, Duration::from_millis(millis), 100);
+                left = after(LIMITS, left, Duration::from_millis(millis), 100);
                 bytes += 100;
                 prop_assert!(bytes < 100_000);
             }

@@ -1,7 +1,16 @@
-//! What an authority means: by the table in force, or as the control plane says when it is asked.
+//! What a connection or a request is for: the service that its address or its authority means, by the table in force,
+//! or as the control plane says when it is asked.
+
+mod dialled;
+mod pass_through;
 
 use std::sync::Arc;
 
+pub(crate) use self::dialled::{ask as ask_dialled, meant};
+pub use self::{
+    dialled::{dialled, named},
+    pass_through::{at_its_address, through},
+};
 use crate::{
     bind::Destination,
     discovery::store::LOOKUP_TIMEOUT,
@@ -13,7 +22,7 @@ use crate::{
 /// What `authority` means; `None`: the control plane has not said it in time.
 pub async fn destination(worker: &Worker, authority: &str) -> Option<Arc<Destination>> {
     worker.view.refresh();
-    let found = match named(worker, authority) {
+    let found = match by_name(worker, authority) {
         Some(known) => known,
         None => ask(worker, authority).await.ok()?,
     };
@@ -22,7 +31,7 @@ pub async fn destination(worker: &Worker, authority: &str) -> Option<Arc<Destina
 }
 
 /// What `authority` means, if that is known without asking the control plane.
-pub(super) fn named(worker: &Worker, authority: &str) -> Option<Arc<Destination>> {
+pub(crate) fn by_name(worker: &Worker, authority: &str) -> Option<Arc<Destination>> {
     worker.view.with(|table| {
         table.destinations.get(authority).cloned().or_else(|| {
             let lower = authority.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -32,7 +41,7 @@ pub(super) fn named(worker: &Worker, authority: &str) -> Option<Arc<Destination>
 }
 
 /// What `authority` means, as the control plane says in time.
-pub(super) async fn ask(worker: &Worker, authority: &str) -> Result<Arc<Destination>, Error> {
+pub(crate) async fn ask(worker: &Worker, authority: &str) -> Result<Arc<Destination>, Error> {
     worker.view.store().destination(authority).await.ok_or_else(|| {
         let what = format!(
             "the control plane has not said within {LOOKUP_TIMEOUT:?} what {authority} is; \
@@ -42,7 +51,7 @@ pub(super) async fn ask(worker: &Worker, authority: &str) -> Result<Arc<Destinat
     })
 }
 
-pub(super) fn unknown(authority: &str) -> Failure {
+pub(crate) fn unknown(authority: &str) -> Failure {
     let what = format!("{authority} is in no Service or ServiceEntry that this workload may see");
     Failure::new(Reason::RegistryOnly, what)
 }

@@ -12,10 +12,10 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{OnPath, Record, Series};
 use crate::{
     arrival::Direction,
     step::{Conn, Error, Facts, Request, Response, Step},
+    telemetry::{OnPath, Record, Series},
     worker::Worker,
 };
 
@@ -46,7 +46,8 @@ impl<S: Step<Request>> Service<Request> for Observe<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let record = Some(Record::begin(Rc::clone(&self.path), &request));
+        let origin = Rc::<Conn>::clone(&request.conn);
+        let record = Some(Record::begin(Rc::clone(&self.path), &request.http, origin, request.at));
         Observing { inner: self.inner.call(request), record }
     }
 }
@@ -65,18 +66,10 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             if let Some(record) = this.project().record.take() {
                 // Nobody waits for the answer any more.
-                let series = last_called(record.conn());
-                record.cancel(series, Instant::now());
+                record.cancel(Instant::now());
             }
         }
     }
-}
-
-/// Where a request without an answer is counted: outbound with the service that was last looked up on its connection.
-fn last_called(conn: &Conn) -> Option<Arc<Series>> {
-    let last = conn.last.borrow();
-    let bound = last.as_ref()?.destination.bound.as_ref()?;
-    Some(Arc::clone(&bound.http.unrouted.plain))
 }
 
 impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
@@ -88,7 +81,8 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
             let record = this.record.take();
             result.map(|mut response| {
                 if let Some(mut record) = record {
-                    record.answered(&response.http, &response.facts, series(&response.facts));
+                    let facts = &response.facts;
+                    record.answered(&response.http, facts.reason, facts.retries, series(facts));
                     response.http.body_mut().end().record = Some(record);
                 }
                 response

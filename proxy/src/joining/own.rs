@@ -23,15 +23,13 @@ use selvedge_ops::Condition;
 use tokio::sync::watch;
 use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 
-use super::token::{TokenError, TokenSource, Trust};
-use crate::{
-    discovery::{
-        complaint::Complaint,
-        connect::{Address, ConnectError, ControlPlane},
-        held::{self, UnusableBundle},
-    },
-    telemetry::Metrics,
+use super::{
+    bundle::{self, UnusableBundle},
+    complaint::Complaint,
+    connect::{Address, ConnectError, ControlPlane},
+    token::{TokenError, TokenSource, Trust},
 };
+use crate::telemetry::Metrics;
 
 /// For connecting to the control plane and having a request signed; less where little life is left.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -188,7 +186,7 @@ impl Keeper {
         if leaf.identity != identity {
             return Err(OwnError::OtherIdentity { asked: identity, found: leaf.identity });
         }
-        let bundle = held::bundle(answer.bundle.ok_or(OwnError::NoBundle)?)?;
+        let bundle = bundle::bundle(answer.bundle.ok_or(OwnError::NoBundle)?)?;
         Ok(Credentials { leaf, bundle })
     }
 

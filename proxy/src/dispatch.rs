@@ -2,13 +2,13 @@
 
 use std::{fmt, pin::pin, rc::Rc, sync::Arc, time::Instant};
 
-use super::{Limit, Outcome, PickFacts};
 use crate::{
+    balance::{Limit, Outcome, PickFacts},
     bind::{BoundBackend, BoundEndpoint, BoundShare},
     body::{Body, InFlight},
     connect::{SendError, Terms},
     error::{Failure, Reason, SELVEDGE_ERROR, SaidBy},
-    seldom,
+    fields::get_rare,
     step::{Conn, Error, Facts, Response, Taken},
     worker::Worker,
 };
@@ -45,16 +45,16 @@ pub trait Attempting: Clone + 'static {
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Balance {
+pub struct Dispatch {
     worker: Rc<Worker>,
 }
 
 /// The last step of the way out.
-pub fn endpoints(worker: Rc<Worker>) -> Balance {
-    Balance { worker }
+pub fn dispatch(worker: Rc<Worker>) -> Dispatch {
+    Dispatch { worker }
 }
 
-impl Attempting for Balance {
+impl Attempting for Dispatch {
     fn attempt(
         &self,
         http: Box<http::Request<Body>>,
@@ -212,7 +212,7 @@ fn late(endpoint: &BoundEndpoint) -> Failure {
 /// The failure that a mesh peer's sidecar says it answered with itself. Of an endpoint without a sidecar nothing
 /// of the kind has come this far.
 fn named_by_peer(response: &http::Response<Body>) -> Option<Reason> {
-    seldom::get(response.headers(), &SELVEDGE_ERROR).and_then(Reason::from_header)
+    get_rare(response.headers(), &SELVEDGE_ERROR).and_then(Reason::from_header)
 }
 
 /// What an attempt's result says about its endpoint; `None`: nothing.
@@ -238,7 +238,7 @@ impl fmt::Display for Said<'_> {
             Err(error) => return error.failure.fmt(f),
         };
         // A peer's sidecar names its failure in its own words.
-        match seldom::get(response.http.headers(), &SELVEDGE_ERROR).and_then(|named| named.to_str().ok()) {
+        match get_rare(response.http.headers(), &SELVEDGE_ERROR).and_then(|named| named.to_str().ok()) {
             Some(named) if response.facts.reason.is_some() => f.write_str(named),
             _ => write!(f, "HTTP status {}", response.http.status().as_u16()),
         }

@@ -11,6 +11,9 @@
 //!
 //! Only plain clients with requests in progress and mesh peers keep their places whatever happens.
 
+mod awaited;
+mod watch;
+
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
@@ -24,10 +27,11 @@ use std::{
 use selvedge_ops::files;
 use tokio::sync::Notify;
 
+pub(crate) use self::watch::For;
+pub use self::watch::{Patience, UnderWay, Watch};
 use crate::{
     arrival::Direction,
     budget::{Budget, Held},
-    serve::Watch,
 };
 
 /// The share of the files that a process may have open, which is for clients' connections of each direction: three of
@@ -255,7 +259,6 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::serve::{Patience, UnderWay};
 
     fn doors(limit: u32) -> Doors {
         Doors::new(Arc::new(Clients::new(Some(limit))))

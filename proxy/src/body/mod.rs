@@ -4,6 +4,11 @@
 //! What must happen exactly once when an answer is over (count it, give its connection back) hangs on
 //! the body as an [`End`], so that no step needs a task or a wrapper of its own.
 
+mod arriving;
+mod lease;
+mod pace;
+mod replay;
+
 use std::{
     pin::Pin,
     rc::Rc,
@@ -13,25 +18,35 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+pub use self::{
+    arriving::{Arriving, Interrupted},
+    lease::{Lease, Place, Shared, Whole},
+    pace::Pace,
+    replay::{Original, REPLAY_LIMIT, Replay, ReplayError},
+};
 use crate::{
     balance::Held,
     bind::Target,
-    budget::{Arriving, Ledger},
-    connect::Lease,
+    budget::Ledger,
+    clients::UnderWay,
     error::Reason,
-    fields,
-    opaque::way_out::Promised,
-    respond::grpc_message,
-    retry::Replay,
-    serve::{Pace, UnderWay},
+    fields::{self, grpc_message},
+    io::Duplex,
     telemetry::Record,
     time::Deadline,
     trust::Standing,
 };
+
+/// Opaque TCP for which a way to its endpoint is open.
+pub trait Opened: std::fmt::Debug {
+    /// Carries what `client` sends and gets, to its end.
+    fn carry(self: Box<Self>, client: Box<dyn Duplex>) -> LocalBoxFuture<'static, ()>;
+}
 
 /// Why a body could not be read to its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -81,7 +96,7 @@ pub struct End {
     /// The request's record, to be finished.
     pub record: Option<Record>,
     /// What the request was for that is answered: CONNECT opened a tunnel.
-    pub tunnel: Option<Box<Promised>>,
+    pub tunnel: Option<Box<dyn Opened>>,
     /// When it is ended, if it has not ended before: with the status that gRPC has for that, or with an
     /// error.
     pub limit: Option<Limit>,

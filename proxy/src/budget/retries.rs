@@ -24,7 +24,7 @@ const ZERO: u32 = 1 << 31;
 
 /// The retries that one service may be sent, by all workers together.
 #[derive(Debug)]
-pub struct Budget {
+pub struct RetryBudget {
     start: Instant,
     /// What one request pays in.
     percent: i32,
@@ -33,7 +33,7 @@ pub struct Budget {
     slots: [AtomicU64; SLOTS as usize],
 }
 
-impl Budget {
+impl RetryBudget {
     /// The default: 20 % of the requests and 10 per second, over 10 s.
     pub fn new(now: Instant) -> Self {
         Self::with_limits(20, 10, now)
@@ -112,18 +112,18 @@ mod tests {
 
     use super::*;
 
-    fn granted(budget: &Budget, tries: usize, now: Instant) -> usize {
+    fn granted(budget: &RetryBudget, tries: usize, now: Instant) -> usize {
         (0..tries).filter(|_| budget.withdraw(now)).count()
     }
 
-    fn deposit(budget: &Budget, requests: usize, now: Instant) {
+    fn deposit(budget: &RetryBudget, requests: usize, now: Instant) {
         (0..requests).for_each(|_| budget.deposit(now));
     }
 
     #[test]
     fn without_requests_ten_per_second_are_granted() {
         let now = Instant::now();
-        let budget = Budget::new(now);
+        let budget = RetryBudget::new(now);
 
         assert_eq!(granted(&budget, 1_000, now), 100);
         assert_eq!(granted(&budget, 1_000, now + Duration::from_secs(9)), 0);
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_fifth_of_the_requests_may_be_retried() {
         let now = Instant::now();
-        let budget = Budget::with_limits(20, 0, now);
+        let budget = RetryBudget::with_limits(20, 0, now);
 
         deposit(&budget, 4, now);
         assert_eq!(granted(&budget, 10, now), 0);
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn what_was_not_used_within_the_window_is_gone() {
         let now = Instant::now();
-        let budget = Budget::with_limits(20, 0, now);
+        let budget = RetryBudget::with_limits(20, 0, now);
 
         deposit(&budget, 1_000, now);
         assert_eq!(granted(&budget, 1, now + Duration::from_secs(9)), 1);
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_refused_retry_costs_nothing() {
         let now = Instant::now();
-        let budget = Budget::with_limits(20, 0, now);
+        let budget = RetryBudget::with_limits(20, 0, now);
 
         assert_eq!(granted(&budget, 1_000, now), 0);
         deposit(&budget, 5, now);
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn workers_together_get_no_more_than_one_would() {
         let now = Instant::now();
-        let budget = Budget::new(now);
+        let budget = RetryBudget::new(now);
         deposit(&budget, 1_000, now);
 
         let total: usize = std::thread::scope(|scope| {
@@ -193,7 +193,7 @@ mod tests {
             events in proptest::collection::vec((0_u64..900, 0_usize..40, 0_usize..60), 1..200),
         ) {
             let start = Instant::now();
-            let budget = Budget::new(start);
+            let budget = RetryBudget::new(start);
             let (mut now, mut requests, mut retries) = (start, Vec::new(), Vec::<Instant>::new());
 
             for (pause, requested, tried) in events {

@@ -16,10 +16,8 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::{
-    awaited::Awaited,
-    head::{NO_METHOD, Refusal},
-};
+use super::awaited::Awaited;
+use crate::error::Refusal;
 
 /// The longest tick: how long an idle worker sleeps.
 const MAX_TICK: Duration = Duration::from_secs(5);
@@ -98,7 +96,7 @@ impl Patience {
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum For {
+pub(crate) enum For {
     /// Nothing that its client is to hurry for.
     Nothing,
     /// The rest of a head.
@@ -109,7 +107,7 @@ pub(super) enum For {
 
 /// A request in progress, as long as this lives.
 #[derive(Debug)]
-pub struct UnderWay(pub(super) Arc<Watch>);
+pub struct UnderWay(pub(crate) Arc<Watch>);
 
 impl UnderWay {
     /// One more on the connection of `watch`.
@@ -119,7 +117,7 @@ impl UnderWay {
     }
 
     /// One more on the connection of `watch`.
-    pub(super) fn new(watch: Arc<Watch>) -> Self {
+    pub(crate) fn new(watch: Arc<Watch>) -> Self {
         // Plain loads and stores: all on one thread.
         watch.under_way.store(watch.in_progress() + 1, Ordering::Relaxed);
         Self(watch)
@@ -157,18 +155,18 @@ pub struct Watch {
     /// Requests in progress.
     under_way: AtomicU32,
     /// The answer that its client waits for; HTTP/1 only.
-    pub(super) awaited: Awaited,
+    pub(crate) awaited: Awaited,
 }
 
 impl Watch {
     /// Begins to wait, from now.
-    pub(super) fn wait(&self, what: For) {
+    pub(crate) fn wait(&self, what: For) {
         self.waiting.store(what as u8, Ordering::Relaxed);
         self.since.store(self.clock.now.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// A request has come; on HTTP/2 that is all that is known.
-    pub(super) fn request(&self) {
+    pub(crate) fn request(&self) {
         if self.waits_for(For::Request) {
             self.wait(For::Request);
         }
@@ -180,12 +178,12 @@ impl Watch {
     }
 
     /// Whether `what` is waited for.
-    pub(super) fn waits_for(&self, what: For) -> bool {
+    pub(crate) fn waits_for(&self, what: For) -> bool {
         self.waiting.load(Ordering::Relaxed) == what as u8
     }
 
     /// Whether what is waited for has taken too long.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         let since = self.since.load(Ordering::Relaxed);
         let waited = self.clock.now.load(Ordering::Relaxed).wrapping_sub(since);
         // The tick that was running when it began does not count.
@@ -196,19 +194,19 @@ impl Watch {
     }
 
     /// A head has begun that comes in parts; its number.
-    pub(super) fn begin_head(&self) -> u32 {
+    pub(crate) fn begin_head(&self) -> u32 {
         let number = self.heads.load(Ordering::Relaxed).wrapping_add(1);
         self.heads.store(number, Ordering::Relaxed);
         number
     }
 
     /// Whether head `number` has not ended.
-    pub(super) fn is_in_head(&self, number: u32) -> bool {
+    pub(crate) fn is_in_head(&self, number: u32) -> bool {
         self.waits_for(For::Head) && self.heads.load(Ordering::Relaxed) == number
     }
 
     /// The head that has begun holds so many bytes; nothing once it is refused. Returns how many it held before.
-    pub(super) fn head_holds(&self, bytes: u32) -> u32 {
+    pub(crate) fn head_holds(&self, bytes: u32) -> u32 {
         let before = self.head_bytes.load(Ordering::Relaxed);
         if !self.is_overloaded() {
             self.head_bytes.store(bytes, Ordering::Relaxed);
@@ -218,7 +216,7 @@ impl Watch {
     }
 
     /// Refuses the head that has begun. Returns how many bytes it held.
-    pub(super) fn overload(&self) -> u32 {
+    pub(crate) fn overload(&self) -> u32 {
         self.overloaded.store(true, Ordering::Relaxed);
         self.waker.wake();
         let held = self.head_bytes.load(Ordering::Relaxed);
@@ -227,18 +225,18 @@ impl Watch {
     }
 
     /// Whether the head that has begun is refused.
-    pub(super) fn is_overloaded(&self) -> bool {
+    pub(crate) fn is_overloaded(&self) -> bool {
         self.overloaded.load(Ordering::Relaxed)
     }
 
     /// Takes no more requests: one was refused.
-    pub(super) fn dismiss(&self) {
+    pub(crate) fn dismiss(&self) {
         self.unwelcome.store(true, Ordering::Relaxed);
         self.waker.wake();
     }
 
     /// Waits until a client that is not welcome has had time to go, and nothing of its is in progress.
-    pub(super) async fn left_unserved(&self) {
+    pub(crate) async fn left_unserved(&self) {
         loop {
             tokio::time::sleep(FAREWELL).await;
             if self.unwelcome.load(Ordering::Relaxed) && self.in_progress() == 0 {
@@ -248,12 +246,12 @@ impl Watch {
     }
 
     /// Wakes `waker` when it has taken too long.
-    pub(super) fn park(&self, waker: &Waker) {
+    pub(crate) fn park(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 
     /// Waits until it has taken too long.
-    pub(super) async fn over(&self) {
+    pub(crate) async fn over(&self) {
         std::future::poll_fn(|cx| {
             if self.is_over() {
                 return Poll::Ready(());
@@ -265,15 +263,15 @@ impl Watch {
     }
 
     /// Serves no request any more, for this reason.
-    pub(super) fn refuse(&self, refusal: Refusal) {
+    pub(crate) fn refuse(&self, refusal: Refusal) {
         // There is but one: nothing is read after it.
         let _ = self.refusal.set(refusal);
         self.wait(For::Nothing);
     }
 
-    /// Why a request is refused in whose place hyper saw our own. If there is no reason, it was a client's.
-    pub(super) fn refusal(&self) -> Refusal {
-        self.refusal.get().copied().unwrap_or(NO_METHOD)
+    /// Why a request is refused in whose place hyper saw our own. `None`: it was a client's.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get().copied()
     }
 
     /// The number of the request whose client may get interim answers; `None`: there is none.
@@ -289,13 +287,13 @@ impl Watch {
     }
 
     /// HTTP ends here; nothing is waited for any more.
-    pub(super) fn become_tunnel(&self) {
+    pub(crate) fn become_tunnel(&self) {
         self.tunnel.store(true, Ordering::Relaxed);
         self.wait(For::Nothing);
     }
 
     /// Whether HTTP has ended.
-    pub(super) fn is_tunnel(&self) -> bool {
+    pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Relaxed)
     }
 }

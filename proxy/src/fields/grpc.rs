@@ -1,0 +1,31 @@
+//! What gRPC says in header fields and trailers (gRPC over HTTP/2).
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
+
+use super::get_rare;
+
+/// How a call ended.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Whether a message with these headers is gRPC (gRPC over HTTP/2, "Content-Type").
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    get_rare(headers, &CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// How a gRPC call ended, as an answer's headers or trailers say it.
+pub fn grpc_status(fields: &HeaderMap) -> Option<u8> {
+    get_rare(fields, &GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// `text` as gRPC writes messages: percent-encoded outside printable ASCII.
+pub fn grpc_message(text: &str) -> HeaderValue {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' => encoded.push_str("%25"),
+            b' '..=b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    HeaderValue::try_from(encoded).unwrap_or_else(|_| HeaderValue::from_static("?"))
+}

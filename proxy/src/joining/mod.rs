@@ -1,0 +1,14 @@
+//! Joining the mesh: our own certificate, and the way to the control plane that signs it.
+
+mod bundle;
+pub mod complaint;
+pub mod connect;
+pub mod own;
+pub mod token;
+
+pub use self::{
+    bundle::{UnusableBundle, bundle},
+    complaint::Complaint,
+    connect::{Address, ConnectError, ControlPlane},
+    own::Joined,
+};

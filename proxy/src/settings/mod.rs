@@ -1,0 +1,132 @@
+//! What the command line says, as the request path reads it: the same for all workers.
+
+mod app_addresses;
+mod own_listeners;
+mod upstream;
+
+use std::{sync::Arc, time::Duration};
+
+use selvedge_model::{Protocol, WorkloadName};
+
+#[cfg(test)]
+pub(crate) use self::own_listeners::tests::listeners;
+pub use self::{
+    app_addresses::{Listen, Listens, not_ours},
+    own_listeners::{OwnListeners, Way},
+    upstream::Upstream,
+};
+use crate::io::Liveness;
+
+/// What all workers have in common.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who we are.
+    pub workload: WorkloadName,
+    /// Where the app listens for each port. `None`: connections are redirected to us, and the kernel says of
+    /// each where it was going.
+    pub app: Option<Listens>,
+    /// Whether a request's authority beats the address that was dialled.
+    pub ingress: bool,
+    /// What connections to the listeners of `--upstream` are for.
+    pub upstreams: Vec<Upstream>,
+    /// Our own listeners, where nothing that we carry may arrive.
+    pub own: Arc<OwnListeners>,
+    /// What carries HTTP/1.1 requests between sidecars.
+    pub carrier: Carrier,
+    /// What happens to requests for what is in no configuration.
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+    /// How long leaving may take, and what is under way on a connection that must end.
+    pub drain_timeout: Duration,
+    /// What clients may ask of us, on one connection.
+    pub limits: RequestLimits,
+    /// How long the rest of a request's head may take.
+    pub header_timeout: Duration,
+    /// How slowly the body of a request may come.
+    pub pace: PaceLimits,
+    /// How long a client's connection may stay without a request.
+    pub idle_timeout: Duration,
+    /// Whether header names keep their case where HTTP/1.1 goes on as HTTP/1.1.
+    pub preserve_header_case: bool,
+    /// How long a client may say nothing, until its server is connected to.
+    pub detect_timeout: Duration,
+    /// Ports that are opaque, where nothing else is declared.
+    pub opaque_ports: Vec<u16>,
+    /// How long opaque connections may last, where no policy says it for their destination.
+    pub tcp: StreamLimits,
+    /// How long WebSockets may last.
+    pub websocket: StreamLimits,
+    /// How soon a peer is noticed that is gone without a word.
+    pub liveness: Liveness,
+    /// How old a connection of a client's may be, whatever is in progress; `None`: for good.
+    pub max_connection_age: Option<Duration>,
+}
+
+impl Settings {
+    /// What is spoken on `port`, of which `declared` is what configuration says.
+    pub fn spoken(&self, declared: Protocol, port: u16) -> Protocol {
+        let opaque = declared == Protocol::Unspecified && self.opaque_ports.contains(&port);
+        if opaque { Protocol::Tcp } else { declared }
+    }
+}
+
+/// What carries HTTP/1.1 requests between sidecars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Carrier {
+    /// One connection per request in flight; the shorter path at low load and for bulk.
+    Http1,
+    /// Many requests on one connection; fewer writes under load.
+    Http2,
+}
+
+/// What happens to requests for destinations that are in no configuration (Istio `outboundTrafficPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutboundTrafficPolicy {
+    /// They go out in plaintext, to whatever address their name has.
+    AllowAny,
+    /// They are answered 502.
+    RegistryOnly,
+}
+
+/// What clients may ask of us, on one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLimits {
+    /// A request's head.
+    pub head: HeadLimits,
+    /// Requests in progress on an HTTP/2 connection.
+    pub streams: u32,
+}
+
+/// How large a request's head may be.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// Bytes: of an HTTP/1 head as it is written, of an HTTP/2 head as RFC 9113 counts (section 6.5.2).
+    pub bytes: usize,
+    /// Header fields.
+    pub count: usize,
+}
+
+/// How slowly bodies may come.
+#[derive(Debug, Clone, Copy)]
+pub struct PaceLimits {
+    /// How long one may keep us waiting before anything of it has come.
+    pub patience: Duration,
+    /// So many bytes that arrive extend it by one second; 0: there is no limit.
+    pub rate: u32,
+}
+
+/// How long a stream of bytes may last that is not HTTP, or not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// With no byte either way; `None`: for good.
+    pub idle: Option<Duration>,
+    /// At all; `None`: for good.
+    pub longest: Option<Duration>,
+}
+
+impl StreamLimits {
+    /// These times, of which zero means for good.
+    pub fn new(idle: Duration, longest: Duration) -> Self {
+        let unless_zero = |time: Duration| (!time.is_zero()).then_some(time);
+        Self { idle: unless_zero(idle), longest: unless_zero(longest) }
+    }
+}
