@@ -27,8 +27,8 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_SOURCE", value_name = "SOURCE", default_value = "directory")]
     pub source: SourceKind,
 
-    /// The directory of YAML and JSON documents; changes are picked up while it runs. Needed with --source
-    /// directory, and of no use with another.
+    /// The directory of YAML and JSON documents. Changes take effect while the control plane runs. Required with
+    /// --source directory, ignored with any other source.
     #[arg(
         long,
         env = "SELVEDGE_CONFIG_DIR",
@@ -38,44 +38,47 @@ pub struct Args {
     )]
     pub config_dir: Option<PathBuf>,
 
-    /// With --source kubernetes, the kubeconfig that says where the API server is. Without it: that which
-    /// KUBECONFIG or ~/.kube/config names, else the pod's own ServiceAccount.
+    /// With --source kubernetes, the kubeconfig that says where the API server is. Default: KUBECONFIG or
+    /// ~/.kube/config; in a pod, the pod's ServiceAccount.
     #[arg(long, env = "SELVEDGE_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// The control plane's own namespace, whose Revocations count for the whole mesh; with --source kubernetes
-    /// also that of its own objects: its CA's Secret, its Lease, its Service.
+    /// The control plane's own namespace. A Revocation in this namespace is for the whole mesh. With --source
+    /// kubernetes, the control plane's objects are there too: the Secret of the CA, the Lease, the Service.
     #[arg(long, env = "SELVEDGE_NAMESPACE", value_name = "NAMESPACE", default_value = "selvedge")]
     pub namespace: String,
 
-    /// With --source kubernetes, what tells this replica from the others: the name of its pod. Without it
-    /// the host's name, which is the same inside a pod.
+    /// With --source kubernetes, the name of this replica's pod, which tells it from the other replicas. Default:
+    /// the host's name, which inside a pod is the pod's name.
     #[arg(long, env = "SELVEDGE_POD_NAME", value_name = "NAME")]
     pub pod_name: Option<String>,
 
-    /// With --source kubernetes, who says whose a ServiceAccount token is.
+    /// With --source kubernetes, who checks the ServiceAccount tokens of pods.
     #[arg(long, env = "SELVEDGE_TOKEN_VERIFICATION", value_name = "HOW", default_value = "tokenreview")]
     pub token_verification: TokenVerification,
 
-    /// Where the CA, the token key and last good documents are kept; made if it is missing. With --source
-    /// kubernetes the CA is in a Secret, and a directory that lives as long as the pod will do.
+    /// The data directory: it keeps the CA, the key of join tokens and the last good version of each document. It is
+    /// made if it is missing. With --source kubernetes the CA is in a Secret, and a directory that is deleted with
+    /// the pod is enough.
     #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// A directory in which every workload that has a sidecar finds a fresh join token: the file NAMESPACE/NAME; or
-    /// NAMESPACE/NAME/token, where NAMESPACE/NAME is a directory, such as a volume that only its sidecar has besides.
+    /// A directory where the control plane keeps a fresh join token for every workload that has a sidecar: the file
+    /// NAMESPACE/NAME. If NAMESPACE/NAME is a directory, such as a volume that only this sidecar can read, the file
+    /// is NAMESPACE/NAME/token.
     #[arg(long, env = "SELVEDGE_TOKEN_DIR", value_name = "DIR")]
     pub token_dir: Option<PathBuf>,
 
-    /// Where proxies get certificates and configuration, as IP:PORT.
+    /// Where to listen for proxies, which get certificates and configuration there, as IP:PORT.
     #[arg(long, env = "SELVEDGE_LISTEN", default_value = "[::]:8086")]
     pub listen: SocketAddr,
 
-    /// Where /live, /ready and /metrics are answered, as IP:PORT; everything else there only to loopback.
+    /// Where the admin port listens, as IP:PORT. It answers /live, /ready and /metrics to everybody, and all other
+    /// paths on loopback only.
     #[arg(long, env = "SELVEDGE_ADMIN", default_value = "127.0.0.1:9990")]
     pub admin: SocketAddr,
 
-    /// The first part of every identity. Cannot be changed once there is a CA.
+    /// The trust domain: the first part of every identity. It cannot be changed once there is a CA.
     #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", default_value_t)]
     pub trust_domain: TrustDomain,
 
@@ -83,21 +86,21 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
 
-    /// The namespace of documents that name none.
+    /// The namespace of documents that do not name a namespace.
     #[arg(long, env = "SELVEDGE_DEFAULT_NAMESPACE", default_value = "default")]
     pub default_namespace: String,
 
-    /// The namespace whose policies count for the whole mesh.
+    /// The namespace whose policies are for the whole mesh.
     #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", default_value = "istio-system")]
     pub root_namespace: String,
 
-    /// Whose VirtualServices count for a host: those that are exported to the client, whatever namespace they are in,
-    /// as in Istio (exported); or those of the host's own namespace and of --root-namespace, and in any other
-    /// namespace only for its own clients (namespace).
+    /// Which VirtualServices count for a host. exported: all that are exported to the client, from any namespace, as
+    /// in Istio. namespace: those in the host's own namespace and in --root-namespace; one in any other namespace
+    /// counts only for that namespace's own clients.
     #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
     pub route_ownership: RouteOwnership,
 
-    /// The longest lifetime of a workload's certificate, whatever is asked for.
+    /// The longest lifetime of a workload's certificate, even if the workload asks for a longer one.
     #[arg(
         long,
         env = "SELVEDGE_MAX_CERTIFICATE_TTL",
@@ -106,9 +109,10 @@ pub struct Args {
     )]
     pub max_certificate_ttl: Duration,
 
-    /// How long a workload that is in no document (any more) still gets certificates, and how long they last at most.
-    /// Afterwards its certificate is not renewed. Long enough for a file that is being replaced, and for a control
-    /// plane that has just started; 0s: only who is in a document gets one.
+    /// How long a workload still gets certificates after no document declares it any more, or before one does. These
+    /// certificates last no longer than this time, and are not renewed after it. Choose it long enough for a file that
+    /// is being replaced, and for a control plane that has just started. 0s: a workload gets a certificate only while
+    /// a document declares it.
     #[arg(
         long,
         env = "SELVEDGE_MEMBERSHIP_GRACE",
@@ -118,19 +122,19 @@ pub struct Args {
     )]
     pub membership_grace: Duration,
 
-    /// Time between two looks at the directory; a changed file counts once two looks saw it the same.
+    /// How often the control plane reads the directory. A changed file counts once two readings in a row are equal.
     #[arg(long, env = "SELVEDGE_POLL_INTERVAL", default_value = "250ms", value_parser = humantime::parse_duration)]
     pub poll_interval: Duration,
 
-    /// How long changes must pause before they are acted on; ten times this is the longest wait.
+    /// How long there must be no further change before changes take effect. The longest wait is ten times this.
     #[arg(long, env = "SELVEDGE_DEBOUNCE", default_value = "50ms", value_parser = humantime::parse_duration)]
     pub debounce: Duration,
 
-    /// With --source kubernetes, where the API server calls us.
+    /// With --source kubernetes, where the API server calls the webhooks.
     #[command(flatten)]
     pub webhook: WebhookArgs,
 
-    /// With --source kubernetes, what pods are injected with.
+    /// With --source kubernetes, what is injected into pods.
     #[command(flatten)]
     pub inject: InjectArgs,
 
@@ -138,7 +142,7 @@ pub struct Args {
     #[command(flatten)]
     pub log: LogArgs,
 
-    /// Exit when standard input closes, so that a parent's death takes this process along.
+    /// Exit when standard input closes, so that this process ends with its parent.
     #[arg(long, hide = true)]
     pub exit_on_stdin_close: bool,
 }

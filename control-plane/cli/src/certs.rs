@@ -23,7 +23,7 @@ use selvedge_certs::{
 use selvedge_model::{SpiffeId, TrustDomain};
 use selvedge_ops::plain;
 
-/// Make and look at certificates for local mTLS, with no mesh running
+/// Make and inspect certificates for local mutual TLS, without a mesh
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -38,13 +38,13 @@ enum Command {
     Verify(VerifyArgs),
 }
 
-/// Make a certificate authority: ca.pem to give to everybody, ca-key.pem to give to nobody
+/// Make a certificate authority: give ca.pem to everybody, keep ca-key.pem secret
 ///
-/// Beside these two stand issuer.pem and issuer-key.pem, with which leaves are signed; they are made
-/// again from the two when they are missing or near their end. Nothing that exists is overwritten.
+/// The directory also gets issuer.pem and issuer-key.pem, which sign the certificates of workloads. They are made again
+/// when they are missing or about to expire. An existing CA is never overwritten.
 #[derive(Debug, clap::Args)]
 struct CaArgs {
-    /// The directory to write to; made if it is missing
+    /// The directory to write to; it is made if it is missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The trust domain whose identities this authority signs
@@ -54,25 +54,25 @@ struct CaArgs {
 
 /// Make a key and a certificate for one identity: cert.pem (the chain) and key.pem
 ///
-/// The certificate is good for servers and for clients. Run it again to renew: both files are replaced.
+/// The certificate is valid for servers and for clients. Run the command again to renew: it replaces both files.
 #[derive(Debug, clap::Args)]
 struct IssueArgs {
     /// The directory that `selvedge certs ca` wrote
     #[arg(long, value_name = "DIR")]
     ca: PathBuf,
-    /// Who it is for: spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>
+    /// The identity: spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>
     #[arg(long, value_name = "SPIFFE-ID")]
     identity: SpiffeId,
-    /// A DNS name that it is also good for, for clients that check names, such as curl; repeatable
+    /// A DNS name to put into the certificate, for clients that check names, such as curl; repeatable
     #[arg(long, value_name = "NAME", value_parser = dns_name)]
     dns: Vec<DnsName<'static>>,
-    /// An IP address that it is also good for; repeatable
+    /// An IP address to put into the certificate; repeatable
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
-    /// How long it is valid, such as 90s, 24h or 30days; never longer than the issuer
+    /// How long the certificate is valid, such as 90s, 24h or 30days; never longer than its issuer
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     ttl: humantime::Duration,
-    /// The directory to write to; made if it is missing
+    /// The directory to write to; it is made if it is missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -84,7 +84,7 @@ struct InspectArgs {
     file: PathBuf,
 }
 
-/// Check that a certificate leads to a CA and names one workload; exit status 1 if not
+/// Check that a trusted CA signed a certificate and that it names one identity; exit status 1 if not
 #[derive(Debug, clap::Args)]
 struct VerifyArgs {
     /// The roots to trust, a PEM file such as ca.pem

@@ -28,11 +28,11 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// How to reach the cluster.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ClusterArgs {
-    /// The kubeconfig; by default KUBECONFIG or ~/.kube/config, or inside a pod its ServiceAccount
+    /// The kubeconfig; default: KUBECONFIG or ~/.kube/config, or inside a pod its ServiceAccount
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
 
-    /// A context of the kubeconfig; by default its current one
+    /// A context of the kubeconfig; default: its current context
     #[arg(long, value_name = "NAME")]
     pub(crate) context: Option<String>,
 

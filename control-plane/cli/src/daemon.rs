@@ -17,13 +17,13 @@ pub enum Daemon<A> {
     Wait(WaitArgs),
 }
 
-/// Wait until the daemon on this host is ready; then exit with 0
+/// Wait until the daemon on this host is ready, then exit with status 0
 ///
-/// For health checks, and before whatever must not start sooner. Exits with 1 when time is over, and says
-/// what was missing.
+/// Use it as a health check, and before a program that must not start earlier. When the time is over it exits with
+/// status 1 and says what is missing.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WaitArgs {
-    /// Where the daemon's /ready is answered, as IP:PORT; by default its own default port on this host
+    /// The daemon's admin port, as IP:PORT; default: its usual port on this host
     #[arg(long, env = "SELVEDGE_ADMIN")]
     admin: Option<SocketAddr>,
 

@@ -6,18 +6,18 @@ use serde_json::Value;
 
 use crate::manifests::{self, Input, Outcome};
 
-/// Put sidecars into the pods of manifests, and print these
+/// Put sidecars into the pods of manifests, and print the manifests
 ///
-/// Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, ReplicationControllers, and lists of
-/// them; every other document comes out as it went in. Standard error says of each document what was done.
-/// Annotations config.selvedge.io/NAME of the pods count as they do for the webhook.
+/// This changes Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs, ReplicationControllers, and
+/// lists of them. Every other document is printed unchanged. Standard error says for each document what was done. The
+/// annotations config.selvedge.io/NAME of pods have the same effect as with the webhook.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     input: Input,
     #[command(flatten)]
     inject: InjectArgs,
-    /// The SHA-256 of the control plane's root certificate, in hexadecimal (ConfigMap selvedge-trust-roots)
+    /// The SHA-256 of the control plane's root certificate, in hexadecimal, from the ConfigMap selvedge-trust-roots
     #[arg(
         long,
         env = "SELVEDGE_TRUST_ROOTS",

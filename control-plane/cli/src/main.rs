@@ -8,7 +8,7 @@ use selvedge_cli::{
     uninstall,
 };
 
-/// A service mesh: identities, routing, retries and metrics for apps that stay as they are.
+/// A service mesh: identities, mutual TLS, routing, retries and metrics, without changes to your apps.
 #[derive(Debug, Parser)]
 #[command(name = "selvedge", version)]
 struct Selvedge {

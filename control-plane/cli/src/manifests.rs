@@ -41,7 +41,7 @@ pub(crate) enum Outcome {
 /// Where manifests are read from.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Input {
-    /// A file of YAML or JSON documents; - is standard input. May be given more than once
+    /// A file of YAML or JSON documents; - is standard input; repeatable
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 }

@@ -17,52 +17,52 @@ use serde_json::{Value, json};
 
 use crate::install;
 
-/// Refuse somebody whose certificate is still valid, and close its connections
+/// Refuse a workload whose certificate is still valid, and close its connections
 ///
-/// Makes a Revocation, which every proxy is told: new connections from and to whom it names are refused, open ones are
-/// closed within seconds, and there are no more certificates. Deleting the document takes it back. For a directory of
-/// documents, --config-dir writes the file; otherwise it is printed, for `kubectl apply -f -`.
+/// This makes a Revocation, and every proxy learns of it. New connections from and to a revoked workload are refused. Its
+/// open connections are closed within seconds. It gets no more certificates. Delete the document to end the revocation.
+/// With --config-dir the document is written to a file there; otherwise it is printed, for `kubectl apply -f -`.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("whom").required(true).multiple(true)
     .args(["identity", "service_account", "workload", "serial"])))]
 pub struct Args {
-    /// Everybody with this identity: spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>; repeatable
+    /// Every workload with this identity: spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>; repeatable
     #[arg(long, value_name = "SPIFFE-ID")]
     identity: Vec<SpiffeId>,
 
-    /// Everybody of this service account; repeatable
+    /// Every workload of this service account; repeatable
     #[arg(long, value_name = "NAMESPACE/NAME")]
     service_account: Vec<WorkloadName>,
 
-    /// Whoever has a certificate for this workload; repeatable
+    /// Every holder of a certificate for this workload; repeatable
     ///
-    /// A workload whose token is good for its whole service account (made without --workload) can come back under another
-    /// name: revoke the identity then.
+    /// If the workload's token is for its whole service account (created without --workload), the workload can come back
+    /// under another name: revoke the identity then.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     workload: Vec<WorkloadName>,
 
-    /// Whoever shows the certificate with this serial number, as `selvedge certs inspect` prints it; repeatable
+    /// Every holder of the certificate with this serial number, as `selvedge certs inspect` prints it; repeatable
     #[arg(long, value_name = "HEX")]
     serial: Vec<Serial>,
 
-    /// How long it holds, such as 24h: as long as certificates live is enough where nobody gets a new one; by default
-    /// until the document is deleted
+    /// How long the revocation holds, such as 24h. The lifetime of certificates is enough if the holder cannot get a new
+    /// certificate; default: until the document is deleted
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
 
-    /// Why; goes into the logs of whoever refuses
+    /// The reason; it appears in the logs of the proxies that refuse
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 
-    /// The document's name; by default made from whom it names
+    /// The document's name; default: made from the identities, workloads and serial numbers
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// The document's namespace; one that is neither the control plane's nor the root namespace reaches nobody of another
+    /// The document's namespace; outside the control plane's and the root namespace, it affects only its own namespace
     #[arg(long, value_name = "NAMESPACE", default_value = install::NAMESPACE, value_parser = install::namespace)]
     namespace: String,
 
-    /// Write it into this directory of documents instead of printing it; what is there is never overwritten
+    /// Write the document into this directory instead of printing it; an existing file is never overwritten
     #[arg(long, env = "SELVEDGE_CONFIG_DIR", value_name = "DIR")]
     config_dir: Option<PathBuf>,
 }

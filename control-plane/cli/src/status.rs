@@ -29,10 +29,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long the reason of a failed connection into a pod may take to come behind it.
 const FAILURE_TIME: Duration = Duration::from_secs(1);
 
-/// Show the proxies, and whether all that should be connected are, and have the newest change
+/// Show whether every sidecar is connected and has the newest configuration
 ///
-/// Exit status: 0 if so, 1 if some proxy is missing, is behind or refused the change, or if there is none at all, 2
-/// if the control plane cannot be asked.
+/// Exit status: 0 if all are connected and have it; 1 if a sidecar is missing, is behind or refused it, or if there is
+/// no sidecar at all; 2 if the control plane does not answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -42,15 +42,15 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
     admin: Option<SocketAddr>,
 
-    /// Every proxy, and not only those that are behind
+    /// List every proxy, not only those that are behind
     #[arg(long)]
     all: bool,
 
-    /// How many workloads must be connected at least, besides all that have a sidecar by their document or Pod
+    /// How many workloads must be connected at least; those that have a sidecar by their document or Pod must be anyway
     #[arg(long, value_name = "NUMBER")]
     expect: Option<usize>,
 
-    /// Wait until all are connected and the newest change has arrived everywhere, for so long at most
+    /// Wait until all are connected and have the newest configuration, for this time at most
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
 

@@ -15,7 +15,7 @@ use selvedge_control_plane::{
 };
 use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
 
-/// Make join tokens, by which workloads get their first certificate
+/// Create join tokens, with which workloads get their first certificate
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -27,24 +27,24 @@ enum Command {
     Create(CreateArgs),
 }
 
-/// Make a token and print it, and nothing else, on stdout
+/// Create a token, and print only the token on standard output
 ///
-/// Works before the control plane's first start: makes its CA and token key if they are missing.
+/// This works before the control plane's first start: it makes the CA and the token key if they are missing.
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
     /// The control plane's data directory
     #[arg(long, env = "SELVEDGE_DATA_DIR", value_name = "DIR", required_unless_present = "kubernetes")]
     data_dir: Option<PathBuf>,
 
-    /// The control plane runs in a Kubernetes cluster: the key of join tokens is in a Secret there
+    /// Use it if the control plane runs in a Kubernetes cluster: the key of join tokens is in a Secret there
     #[arg(long)]
     kubernetes: bool,
 
-    /// The kubeconfig of that cluster; otherwise that which KUBECONFIG or ~/.kube/config names
+    /// The kubeconfig of that cluster; default: KUBECONFIG or ~/.kube/config
     #[arg(long, value_name = "FILE", requires = "kubernetes")]
     kubeconfig: Option<PathBuf>,
 
-    /// The control plane's own namespace there
+    /// The control plane's namespace in that cluster
     #[arg(long, value_name = "NAMESPACE", default_value = "selvedge")]
     control_plane_namespace: String,
 
@@ -56,19 +56,19 @@ struct CreateArgs {
     #[arg(long)]
     service_account: String,
 
-    /// The only workload that may use it, as NAMESPACE/NAME; otherwise every one of the service account
+    /// The only workload that may use the token, as NAMESPACE/NAME; default: every workload of the service account
     #[arg(long)]
     workload: Option<WorkloadName>,
 
-    /// How long it can be used
+    /// How long the token can be used
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
     ttl: Duration,
 
-    /// It can be used only once; not in a cluster, where several replicas check tokens
+    /// The token can be used only once; not available in a cluster, where several replicas check tokens
     #[arg(long, conflicts_with = "kubernetes")]
     once: bool,
 
-    /// The first part of every identity
+    /// The trust domain: the first part of every identity
     #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", default_value_t)]
     trust_domain: TrustDomain,
 }

@@ -4,10 +4,10 @@ use selvedge_control_plane::inject::revert::revert;
 
 use crate::manifests::{self, Input, Outcome};
 
-/// Take the sidecars out of the pods of manifests, and print these
+/// Take the sidecars out of the pods of manifests, and print the manifests
 ///
-/// Probes, hooks and Prometheus' annotations are as they were; annotations config.selvedge.io/NAME stay. Every
-/// document without a sidecar comes out as it went in.
+/// Probes, hooks and Prometheus' annotations become what they were before. Annotations config.selvedge.io/NAME stay.
+/// Every document without a sidecar is printed unchanged.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -21,20 +21,20 @@ use crate::{
 /// How many pods are named.
 const NAMED: usize = 20;
 
-/// Print what uninstalls the mesh from Kubernetes, for `kubectl delete -f -`
+/// Print the objects to delete from Kubernetes, for `kubectl delete -f -`
 ///
-/// Prints only what is there, in the order in which it can go: webhooks first, so that no pod waits for them.
-/// Refuses while pods have sidecars.
+/// This prints only objects that exist, in the order in which they can be deleted: webhooks first, so that no pod waits
+/// for them. It refuses while pods have sidecars.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
 
-    /// Even if pods have sidecars; their traffic ends with their certificates
+    /// Print them even if pods have sidecars; the traffic of these pods ends when their certificates expire
     #[arg(long)]
     force: bool,
 
-    /// Ask no cluster: print everything that there can be, for `kubectl delete --ignore-not-found -f -`
+    /// Do not ask the cluster: print every object that can exist, for `kubectl delete --ignore-not-found -f -`
     #[arg(long)]
     offline: bool,
 }

@@ -35,9 +35,9 @@ pub struct Settings {
     pub trust_domain: TrustDomain,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
     pub cluster_domain: String,
-    /// The namespace of documents that name none.
+    /// The namespace of documents that do not name a namespace.
     pub default_namespace: String,
-    /// The namespace whose documents count for the whole mesh.
+    /// The namespace whose documents are for the whole mesh.
     pub root_namespace: String,
     /// The namespace of the control plane; its `Revocation`s count for the whole mesh too.
     pub own_namespace: String,
@@ -48,10 +48,10 @@ pub struct Settings {
 /// Whose routes count for a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum RouteOwnership {
-    /// Those of the host's own namespace and of the root namespace; those of any other namespace count for that
-    /// namespace's own clients alone.
+    /// Those in the host's own namespace and in the root namespace. One in any other namespace counts only for that
+    /// namespace's own clients.
     Namespace,
-    /// Those that are exported to the client, whatever namespace they are in, as in Istio.
+    /// All that are exported to the client, from any namespace, as in Istio.
     #[default]
     Exported,
 }

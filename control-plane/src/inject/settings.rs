@@ -13,7 +13,7 @@ use super::{
 /// How sidecars are put into pods.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InjectArgs {
-    /// The registry of the images that are injected, as in registry.example/mesh. Default: none.
+    /// The registry of the images that are injected, as in registry.example/mesh. Default: image names without a registry.
     #[arg(long, env = "SELVEDGE_IMAGE_REGISTRY", value_name = "PREFIX")]
     pub image_registry: Option<String>,
 
@@ -21,17 +21,17 @@ pub struct InjectArgs {
     #[arg(long, env = "SELVEDGE_IMAGE_TAG", value_name = "TAG", default_value = selvedge_ops::build::VERSION)]
     pub image_tag: String,
 
-    /// The image of the sidecars that are injected. Default: selvedge-proxy of the registry, with the tag.
+    /// The image of the sidecars that are injected. Default: selvedge-proxy, with the registry and the tag.
     #[arg(long, env = "SELVEDGE_PROXY_IMAGE", value_name = "IMAGE")]
     pub proxy_image: Option<String>,
 
-    /// The image of `selvedge-init`, which redirects a pod's connections to its sidecar. Default: selvedge-init of
-    /// the registry, with the tag.
+    /// The image of `selvedge-init`, which redirects a pod's connections to its sidecar. Default: selvedge-init, with
+    /// the registry and the tag.
     #[arg(long, env = "SELVEDGE_INIT_IMAGE", value_name = "IMAGE")]
     pub init_image: Option<String>,
 
-    /// Names of Secrets, separated by commas, by which the images of injected pods are pulled; each must be in the
-    /// pod's own namespace.
+    /// Names of Secrets for pulling the injected images, separated by commas. Each Secret must be in the pod's own
+    /// namespace.
     #[arg(long, env = "SELVEDGE_IMAGE_PULL_SECRETS", value_name = "NAMES", value_parser = pull_secrets)]
     pub image_pull_secrets: Option<String>,
 
@@ -45,18 +45,18 @@ pub struct InjectArgs {
     )]
     pub image_pull_policy: String,
 
-    /// Whether sidecars are native: init containers that stay, so that jobs end and a pod's own init containers
-    /// are in the mesh; otherwise they are containers.
+    /// Whether sidecars are native: init containers that keep running. With native sidecars, jobs complete, and a pod's
+    /// own init containers are in the mesh. Otherwise sidecars are ordinary containers.
     #[arg(long, env = "SELVEDGE_NATIVE_SIDECARS", value_name = "WHETHER", default_value = "auto")]
     pub native_sidecars: NativeSidecars,
 
-    /// Where injected sidecars find the control plane's gRPC port, as HOST:PORT.
+    /// The control plane's address for injected sidecars, as HOST:PORT.
     /// Default: port 8086 of the Service selvedge-control-plane in the control plane's namespace.
     #[arg(long, env = "SELVEDGE_PROXY_CONTROL_PLANE", value_name = "HOST:PORT")]
     pub proxy_control_plane: Option<String>,
 
-    /// A setting of pods, without its `config.selvedge.io/`, that holds where neither the pod nor its namespace
-    /// has it, such as `log-level=warn`; may be given more than once.
+    /// A default for a setting of pods (an annotation `config.selvedge.io/NAME`), such as `log-level=warn`. A pod's or
+    /// namespace's own annotation overrides it. Repeatable.
     #[arg(long, env = "SELVEDGE_INJECT_DEFAULTS", value_name = "NAME=VALUE", value_delimiter = ';', value_parser = preset)]
     pub inject_default: Vec<Preset>,
 }
@@ -64,7 +64,7 @@ pub struct InjectArgs {
 /// Whether sidecars are native, where neither the pod nor its namespace says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum NativeSidecars {
-    /// Unless the cluster is known to be older than Kubernetes 1.29, which has them.
+    /// Native, unless the cluster is known to be older than Kubernetes 1.29.
     Auto,
     /// Always.
     True,

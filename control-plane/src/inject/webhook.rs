@@ -77,21 +77,23 @@ const NAMESPACE_WAIT: Duration = Duration::from_secs(3);
 /// The settings of the port.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WebhookArgs {
-    /// Where the API server calls us to inject sidecars and to check documents (HTTPS), as IP:PORT.
+    /// Where the webhooks listen, as IP:PORT. The API server calls them over HTTPS to inject sidecars and to check
+    /// documents.
     #[arg(long, env = "SELVEDGE_WEBHOOK_LISTEN", default_value = "[::]:8443")]
     pub webhook_listen: SocketAddr,
 
-    /// The name by which it calls us. Default: that of the Service selvedge-control-plane in our namespace.
+    /// The DNS name by which the API server calls the webhooks. Default: the name of the Service selvedge-control-plane
+    /// in the control plane's namespace.
     #[arg(long, env = "SELVEDGE_WEBHOOK_NAME", value_name = "NAME")]
     pub webhook_name: Option<String>,
 
-    /// Answer only clients that show a certificate of this CA (PEM). The API server shows one if its
-    /// AdmissionConfiguration names a kubeconfig for webhooks; without this, whoever reaches the port is answered.
+    /// Answer only clients with a certificate of this CA (PEM). The API server has one if its AdmissionConfiguration
+    /// names a kubeconfig for webhooks. Without this flag, every client that reaches the port is answered.
     #[arg(long, env = "SELVEDGE_WEBHOOK_CLIENT_CA", value_name = "FILE")]
     pub webhook_client_ca: Option<PathBuf>,
 
-    /// With --webhook-client-ca, a name that the client's certificate must have: its common name or a DNS name.
-    /// May be given several times; without it, every certificate of that CA will do.
+    /// With --webhook-client-ca, a name that the client's certificate must have, as common name or DNS name. Without
+    /// this flag, every certificate of that CA is accepted. Repeatable.
     #[arg(
         long = "webhook-client-name",
         env = "SELVEDGE_WEBHOOK_CLIENT_NAMES",

@@ -90,7 +90,7 @@ pub struct Grant {
     pub identity: SpiffeId,
     /// The only workload that may use it; `None` = every one of that service account.
     pub workload: Option<WorkloadName>,
-    /// How long it can be used.
+    /// How long the token can be used.
     pub ttl: Duration,
     /// Whether it can be used only once.
     pub once: bool,

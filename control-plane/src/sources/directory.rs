@@ -30,7 +30,7 @@ use crate::{
 pub struct Options {
     /// Time between two looks; default 250 ms. A change counts after the second.
     pub poll_interval: Duration,
-    /// The namespace of documents that name none; default `default`.
+    /// The namespace of documents that do not name a namespace; default `default`.
     pub default_namespace: String,
     /// Where the last good version of every document is kept; `None` = in memory only.
     pub last_good: Option<PathBuf>,

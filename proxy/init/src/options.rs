@@ -17,30 +17,30 @@ pub struct Args {
     #[command(flatten)]
     pub action: Action,
 
-    /// Who puts the rules into force. By default nft, or iptables where there is no nft.
+    /// The tool that sets the rules. Default: nft, or iptables if there is no nft.
     #[arg(long, env = "SELVEDGE_TOOL", value_enum)]
     pub tool: Option<Tool>,
 }
 
-/// What is redirected and what is left alone. Only TCP is ever redirected.
+/// What is redirected and what is not. Only TCP is redirected.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Options {
-    /// The user whose connections are not redirected: the proxy's. Not 0: apps that run as root would
-    /// bypass the mesh.
+    /// The proxy's user, whose connections are not redirected. It cannot be 0, because then apps that run as root
+    /// would bypass the mesh.
     #[arg(long, env = "SELVEDGE_PROXY_UID", default_value_t = 2102, value_parser = clap::value_parser!(u32).range(1..))]
     pub proxy_uid: u32,
 
-    /// The group that the proxy runs as; only what has both, the user and the group, is not redirected then. An image
-    /// or a setuid program may become the user; a group that is drawn for each pod it would have to guess. By
-    /// default the user is enough.
+    /// The proxy's group. With it, only connections with the user and the group are not redirected. An image or a
+    /// setuid program may also have the user, but it would have to guess a group that is drawn for each pod. Default:
+    /// the user is enough.
     #[arg(long, env = "SELVEDGE_PROXY_GID", value_parser = clap::value_parser!(u32).range(1..))]
     pub proxy_gid: Option<u32>,
 
-    /// The proxy's port for connections that leave.
+    /// The proxy's port for outbound connections.
     #[arg(long, env = "SELVEDGE_OUTBOUND_PORT", default_value = "4140")]
     pub outbound_port: NonZeroU16,
 
-    /// The proxy's port for connections that come in.
+    /// The proxy's port for inbound connections.
     #[arg(long, env = "SELVEDGE_INBOUND_PORT", default_value = "4143")]
     pub inbound_port: NonZeroU16,
 
@@ -48,19 +48,19 @@ pub struct Options {
     #[arg(long, env = "SELVEDGE_ADMIN_PORT", default_value = "4191")]
     pub admin_port: NonZeroU16,
 
-    /// Destination ports that connections reach without the proxy, such as 25,8000-8010.
+    /// Destination ports whose outbound connections bypass the proxy, such as 25,8000-8010.
     #[arg(long, env = "SELVEDGE_SKIP_OUTBOUND_PORTS", value_delimiter = ',', value_name = "PORTS")]
     pub skip_outbound_ports: Vec<PortRange>,
 
-    /// Destination networks that connections reach without the proxy, such as 10.0.0.0/8,fd00::/8.
+    /// Destination networks whose outbound connections bypass the proxy, such as 10.0.0.0/8,fd00::/8.
     #[arg(long, env = "SELVEDGE_SKIP_OUTBOUND_NETWORKS", value_delimiter = ',', value_name = "CIDRS", value_parser = network)]
     pub skip_outbound_networks: Vec<IpNet>,
 
-    /// Ports at which connections reach the app without the proxy, such as 22,8000-8010.
+    /// Ports of the app whose inbound connections bypass the proxy, such as 22,8000-8010.
     #[arg(long, env = "SELVEDGE_SKIP_INBOUND_PORTS", value_delimiter = ',', value_name = "PORTS")]
     pub skip_inbound_ports: Vec<PortRange>,
 
-    /// Set the rules although somebody else's redirect connections here too.
+    /// Set the rules even if another program's rules redirect connections here too.
     #[arg(long, env = "SELVEDGE_FORCE")]
     pub force: bool,
 }
@@ -73,12 +73,12 @@ pub struct Action {
     #[arg(long)]
     pub print: bool,
 
-    /// Remove our rules, and nobody else's.
+    /// Remove the rules of selvedge-init, and no other rules.
     #[arg(long)]
     pub cleanup: bool,
 
-    /// Prove by a connection that the rules in force work. Takes the proxy's outbound port for a moment
-    /// if nobody listens there.
+    /// Make a connection to prove that the rules in force work. If nothing listens on the proxy's outbound port, this
+    /// listens there for a moment.
     #[arg(long)]
     pub verify: bool,
 
@@ -86,8 +86,7 @@ pub struct Action {
     #[arg(long)]
     pub hold: bool,
 
-    /// Whether somebody holds this network namespace, with rules that were verified: the health check of
-    /// --hold.
+    /// Health check for --hold: succeeds if a process holds this network namespace and has verified the rules.
     #[arg(long)]
     pub held: bool,
 }

@@ -18,10 +18,10 @@ const ESCAPE: char = '\u{1b}';
 /// The settings that both daemons share.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct LogArgs {
-    /// What is logged: a level, or directives such as `info,selvedge_proxy=debug`
+    /// What to log: a level, or directives such as `info,selvedge_proxy=debug`
     #[arg(long, env = "SELVEDGE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
-    /// How it is written
+    /// The format of log lines
     #[arg(long, env = "SELVEDGE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }

@@ -24,13 +24,13 @@ use self::{
 };
 use crate::cluster::{self, ClusterArgs};
 
-/// Look whether all is well in a Kubernetes cluster, or with --config-dir in a directory of documents
+/// Check a Kubernetes cluster, or with --config-dir a directory of documents
 ///
-/// In a cluster: what an installation needs, what there is of it, certificates, webhooks, sidecars and what they
-/// have been told, and every document. Each thing that is not well comes with what to do.
+/// In a cluster it checks: what an installation needs, the installed objects, certificates, webhooks, sidecars and their
+/// configuration, and every document. For each failed check it says what to do.
 ///
-/// Exit status: 0 if nothing is wrong (warnings are allowed), 1 if there are errors, 2 if the directory cannot be
-/// read or the cluster does not answer.
+/// Exit status: 0 without errors (warnings are allowed), 1 with errors, 2 if the directory cannot be read or the cluster
+/// does not answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The directory of YAML and JSON files to check, instead of a cluster
@@ -40,7 +40,7 @@ pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
 
-    /// Before installation: only whether the cluster and your rights in it are enough
+    /// Check only what an installation needs: the cluster, and your permissions in it
     #[arg(long, conflicts_with = "config_dir")]
     pre: bool,
 
@@ -56,15 +56,15 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_CLUSTER_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
     cluster_domain: String,
 
-    /// The namespace of documents that name none
+    /// The namespace of documents that do not name a namespace
     #[arg(long, env = "SELVEDGE_DEFAULT_NAMESPACE", value_name = "NAME", default_value = "default")]
     default_namespace: String,
 
-    /// The namespace whose documents count for the whole mesh
+    /// The namespace whose documents are for the whole mesh
     #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", value_name = "NAME", default_value = "istio-system")]
     root_namespace: String,
 
-    /// Whose VirtualServices count for a host, as the control plane is told
+    /// Which VirtualServices count for a host; use the value that the control plane has
     #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
     route_ownership: RouteOwnership,
 }

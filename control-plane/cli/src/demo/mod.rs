@@ -36,14 +36,14 @@ const REVIEWS: &str = "reviews:9080";
 /// The version on its way in, and its one workload.
 const V2: &str = "reviews-v2";
 
-/// Show a service mesh do its job: seven steps on loopback, each checked
+/// Run a whole mesh on loopback, in seven steps, and check each of them
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print one JSON object on stdout at the end, and nothing else there
+    /// Print only one JSON object on standard output, at the end
     #[arg(long)]
     json: bool,
 
-    /// Requests for the first step; later steps send as many as they need
+    /// How many requests the first step sends; later steps send as many as they need
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(200..=10_000_000))]
     requests: u64,
 
@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long)]
     keep: bool,
 
-    /// A directory for the processes' logs, which are thrown away otherwise
+    /// A directory for the processes' logs; default: the logs are thrown away
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
 }

@@ -19,29 +19,29 @@ pub mod values;
 /// The namespace that the mesh is installed into, unless another is named.
 pub const NAMESPACE: &str = "selvedge";
 
-/// Print what installs the mesh on Kubernetes, for `kubectl apply -f -`
+/// Print the objects to install on Kubernetes, for `kubectl apply -f -`
 ///
-/// Nothing is changed and no cluster is asked. It is the Helm chart of deploy/helm/selvedge, rendered: values
-/// have the same names, and later flags win over earlier ones in the order --ha, --values, --set, --image-….
+/// This changes nothing and asks no cluster. It renders the Helm chart in deploy/helm/selvedge. Values have the same
+/// names as there. If several flags set a value, the last of this order counts: --ha, --values, --set, --image-….
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The namespace to install into
     #[arg(long, short, default_value = NAMESPACE, value_parser = namespace)]
     namespace: String,
 
-    /// Several replicas, each on a node of its own, that drains of nodes never stop whole
+    /// Run three replicas on different nodes, so that draining a node never stops all of them
     #[arg(long)]
     ha: bool,
 
-    /// A file of the chart's values; may be given several times
+    /// A file with values for the chart; repeatable
     #[arg(long, short = 'f', value_name = "FILE")]
     values: Vec<PathBuf>,
 
-    /// One of the chart's values, as in controlPlane.replicas=3; may be given several times
+    /// A value for the chart, as in controlPlane.replicas=3; repeatable
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
 
-    /// The tag of all images; by default this version's
+    /// The tag of all images; default: this version
     #[arg(long, value_name = "TAG")]
     image_tag: Option<String>,
 

@@ -32,10 +32,11 @@ const CLOCK_SKEW: u64 = 600;
 /// Who says whose a ServiceAccount token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum TokenVerification {
-    /// The API server, asked about each: a token dies with its pod.
+    /// The API server checks each token (TokenReview): a token ends when its pod ends.
     #[value(name = "tokenreview")]
     TokenReview,
-    /// The API server's keys: a token is good until it ends, also when its pod is gone.
+    /// The control plane checks each token with the API server's keys: a token is valid until it expires, even if
+    /// its pod is gone.
     Jwks,
 }
 
