@@ -132,13 +132,13 @@ pub enum SignError {
         ttl: Duration,
     },
     /// A name that no certificate can hold.
-    #[error("the name {0:?} fits no certificate; use a DNS name or an IP address")]
+    #[error("the name {0:?} cannot be put into a certificate; use a DNS name or an IP address")]
     Name(String),
     /// The system gave no random numbers, or the certificate could not be encoded.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
     /// What was made is no leaf: a fault of ours.
-    #[error("the certificate that was made is unusable: {0}")]
+    #[error("the new certificate cannot be used: {0}")]
     Leaf(#[from] LeafError),
 }
 

@@ -32,7 +32,9 @@ pub enum CsrError {
         found: String,
     },
     /// The sender does not hold the private key, or the request was altered on its way.
-    #[error("the request is not signed by its own key; send it again as it was made")]
+    #[error(
+        "the request is not signed with its own key; it was changed on the way, or made with another key"
+    )]
     Signature,
     /// The request asks for a name that was not proven.
     #[error("the request asks for {asked}, but {proven} was proven; ask for exactly that, or for no name")]
@@ -43,7 +45,7 @@ pub enum CsrError {
         proven: SpiffeId,
     },
     /// The request asks for something that a workload never gets.
-    #[error("the request asks for {0}, which no workload gets; leave it out")]
+    #[error("the request asks for {0}, which a workload cannot get; leave it out")]
     Extension(String),
 }
 

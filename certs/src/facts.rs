@@ -51,7 +51,7 @@ pub enum NoIdentity {
     #[error("it has a name that cannot be decoded")]
     Undecodable,
     /// It says that it is for one workload, and not which.
-    #[error("it says which workload it is for in a form that cannot be read, or more than once")]
+    #[error("the name of its workload cannot be read, or is given more than once")]
     Workload,
 }
 

@@ -68,7 +68,7 @@ pub enum FileError {
     },
     /// Its owner may change it at any time.
     #[error(
-        "{} belongs to the user with id {owner}, and we run as {ours}: only what is ours or root's is used; run as that \
+        "{} belongs to the user with id {owner}, and this process runs as {ours}: it uses only its own files and root's; run as that \
          user, or make sure that what is in it is yours, and run: chown {ours} {}",
         path.display(),
         path.display()
@@ -82,7 +82,7 @@ pub enum FileError {
         ours: u32,
     },
     /// The file does not hold what it should.
-    #[error("{} holds no PEM {expected}: {reason}", path.display())]
+    #[error("{} has no PEM {expected}: {reason}", path.display())]
     NotPem {
         /// Which file.
         path: PathBuf,
@@ -308,8 +308,10 @@ fn read_all(path: &Path, file: File) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|source| read_error(path, source))?;
     if bytes.len() as u64 > MAX_FILE {
-        let source =
-            io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB; this is no key or certificate");
+        let source = io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "larger than 1 MiB; this is not a key or a certificate",
+        );
         return Err(read_error(path, source));
     }
     Ok(bytes)
@@ -415,7 +417,7 @@ mod tests {
         for content in ["", "hello", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"] {
             fs::write(&path, content).unwrap();
             let error = read_certificates(&path).unwrap_err().to_string();
-            assert!(error.contains("ca.pem holds no PEM certificate"), "{error}");
+            assert!(error.contains("ca.pem has no PEM certificate"), "{error}");
         }
     }
 }

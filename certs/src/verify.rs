@@ -59,8 +59,8 @@ pub enum PeerError {
     Malformed(#[from] NotACertificate),
     /// The chain does not lead to one of our roots; the peer belongs to another mesh, or a root was replaced.
     #[error(
-        "the certificate that names {claim} is not vouched for by a CA of {trust_domain} ({reason}); \
-         both sides need certificates of one CA, and its roots"
+        "the certificate that names {claim} was not issued by a CA of {trust_domain} ({reason}); \
+         both sides need certificates of the same CA, and its root certificates"
     )]
     Untrusted {
         /// Who the certificate says it is for; nothing has proven that.
@@ -73,7 +73,7 @@ pub enum PeerError {
     /// At first contact: the server is of another control plane than the token, or its CA was replaced.
     #[error(
         "the chain of {claim} has no root with SHA-256 {expected}, which the join token or --trust-roots \
-         names; make a new token, or take the roots, of the control plane that this address belongs to"
+         names; make a new token, or take the roots, from the control plane at this address"
     )]
     OtherRoot {
         /// Who the certificate says it is for; nothing has proven that.
@@ -82,7 +82,9 @@ pub enum PeerError {
         expected: String,
     },
     /// The certificate breaks a rule of X.509, or is for another purpose: a CA's own, a mail signer's.
-    #[error("the certificate that names {claim} cannot be used here: {reason}; a workload's own is needed")]
+    #[error(
+        "the certificate that names {claim} cannot be used here: {reason}; use a workload's own certificate"
+    )]
     Unfit {
         /// Who the certificate says it is for.
         claim: String,
@@ -104,7 +106,7 @@ pub enum PeerError {
     },
     /// The peer did not renew in time, or our clock is ahead.
     #[error(
-        "the certificate of {claim} expired at {}; look at its renewal, and at both clocks",
+        "the certificate of {claim} expired at {}; check why it was not renewed, and both clocks",
         Utc(*not_after)
     )]
     Expired {
@@ -114,7 +116,7 @@ pub enum PeerError {
         not_after: SystemTime,
     },
     /// Our clock is late, or the peer's CA's is ahead.
-    #[error("the certificate of {claim} is valid only from {}; look at both clocks", Utc(*not_before))]
+    #[error("the certificate of {claim} is valid only from {}; check both clocks", Utc(*not_before))]
     NotYetValid {
         /// Who the certificate says it is for.
         claim: String,
@@ -138,7 +140,7 @@ pub enum PeerError {
         trust_domain: TrustDomain,
     },
     /// The peer is a workload of our mesh, but not the one that belongs here.
-    #[error("the peer proved to be {found}, expected {expected}")]
+    #[error("the peer proved the identity {found}, expected {expected}")]
     OtherIdentity {
         /// Who should have answered.
         expected: SpiffeId,
@@ -363,7 +365,7 @@ mod tests {
         assert!(
             matches!(&error, PeerError::Untrusted { claim, .. } if claim == identity("reviews").as_str())
         );
-        assert!(error.to_string().contains("not vouched for by a CA of cluster.local"), "{error}");
+        assert!(error.to_string().contains("not issued by a CA of cluster.local"), "{error}");
     }
 
     #[test]

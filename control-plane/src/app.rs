@@ -186,11 +186,11 @@ impl Source {
         match self {
             Self::Directory(directory) => {
                 directory.watch(found).await;
-                "following the configuration directory"
+                "reading the configuration directory"
             }
             Self::Kubernetes(cluster) => {
                 Kubernetes::new(cluster.client().clone(), &default_namespace).watch(found).await;
-                "following the cluster"
+                "watching the cluster"
             }
         }
     }
@@ -353,7 +353,7 @@ impl ControlPlane {
     /// before anything is compiled, or it would miss the first verdicts.
     fn keep(&self, shared: &Shared, parts: &mut JoinSet<&'static str>) {
         let (authority, store) = (Arc::clone(&self.authority), Arc::clone(&shared.store));
-        part(parts, "telling proxies of the trust roots", async move {
+        part(parts, "sending the trust roots to the proxies", async move {
             let mut changes = authority.changes();
             while changes.changed().await.is_ok() {
                 store.believe(&authority.bundle());
@@ -381,10 +381,10 @@ impl ControlPlane {
         let fit = sidecars(&self.args, &self.authority);
         let (inject, injected) = watch::channel(Arc::new(fit(self.version)));
         if let Some(cluster) = self.source.cluster().cloned() {
-            let how = if injected.borrow().are_native() { "native" } else { "containers like any" };
+            let how = if injected.borrow().are_native() { "native" } else { "ordinary containers" };
             tracing::info!(kubernetes = self.version.map(tracing::field::display), "sidecars are {how}");
             let (version, changes) = (self.version, self.authority.changes());
-            part(parts, "following the cluster's version", async move {
+            part(parts, "watching the cluster's version", async move {
                 cluster.keep_fitting(inject, version, changes, fit).await;
             });
         }

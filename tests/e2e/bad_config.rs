@@ -220,8 +220,8 @@ fn check_says_what_a_policy_that_cannot_be_used_is_taken_for() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{said}");
     for (place, words) in [
-        ("policy.yaml:7", "the workloads of namespace default that it selects take mutual TLS only"),
-        ("broken.yaml:2", "every workload of the mesh takes mutual TLS only"),
+        ("policy.yaml:7", "the workloads of namespace default that it selects accept mutual TLS only"),
+        ("broken.yaml:2", "every workload of the mesh accepts mutual TLS only"),
     ] {
         let found = said.lines().any(|line| line.contains(place) && line.contains(words));
         assert!(found, "no line with {place} and {words:?} in:\n{said}");

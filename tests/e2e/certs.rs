@@ -146,11 +146,11 @@ fn every_refusal_names_the_file_and_the_remedy() {
         (&["certs", "verify", "--ca", "none.pem", "web/cert.pem"], "cannot read none.pem: No such file"),
         (
             &["certs", "verify", "--ca", "ca/ca.pem", "lone.pem"],
-            "its issuer's may be missing: give the whole chain",
+            "the issuer's may be missing: give the whole chain",
         ),
-        (&["certs", "inspect", "garbage.pem"], "garbage.pem holds no PEM certificate: expected"),
-        (&["certs", "inspect", "web/key.pem"], "web/key.pem holds no PEM certificate: expected"),
-        (&issue("none", WEB), "no usable CA in none (make one: selvedge certs ca --out DIR)"),
+        (&["certs", "inspect", "garbage.pem"], "garbage.pem has no PEM certificate: expected"),
+        (&["certs", "inspect", "web/key.pem"], "web/key.pem has no PEM certificate: expected"),
+        (&issue("none", WEB), "no usable CA in none; make one with selvedge certs ca --out DIR"),
         (&issue("ca", "spiffe://elsewhere/ns/shop/sa/web"), "not in trust domain cluster.local"),
     ] {
         let said = fail(at, args);

@@ -25,7 +25,7 @@ async fn a_mesh_of_nobody_is_not_green() {
 
     let (code, said) = status(&mesh, &[]).await;
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("no workload has a sidecar"), "{said}");
+    assert!(said.contains("declares a workload with a sidecar"), "{said}");
     assert_eq!(status(&mesh, &["--expect", "0"]).await.0, Some(0));
     assert_eq!(status(&mesh, &["--expect", "1"]).await.0, Some(1));
 }

@@ -198,9 +198,9 @@ async fn http_becomes_https_and_the_server_is_verified() {
     // Another authority is not believed; a file that is not there refuses too, and is read when it comes.
     world.write("other.pem", &Ca::new().issuer.pem());
     world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/other.pem");
-    world.until_refused("of no certificate authority that is believed here").await;
+    world.until_refused("not from a certificate authority that is trusted here").await;
     world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/other.pem, insecureSkipVerify: true");
-    world.until(HOST, "whoever answers is believed", |answer| answer.status == 200).await;
+    world.until(HOST, "a server that is not verified", |answer| answer.status == 200).await;
     world.rule(HOST, "mode: SIMPLE, caCertificates: DIR/later.pem");
     world.until_refused("cannot read").await;
     world.write("later.pem", &world.ca.issuer.pem());

@@ -129,9 +129,9 @@ async fn what_is_there_is_found(server: &ApiServer) {
     let report = check(server, &[]).await;
 
     let ok = words(&report, "ok").join("\n");
-    assert!(ok.contains("every object of the installation is there"), "{report:#}");
+    assert!(ok.contains("every object of the installation exists"), "{report:#}");
     assert!(ok.contains("the control plane has this command's version"), "{report:#}");
-    assert!(ok.contains("the root certificate ends in "), "{report:#}");
+    assert!(ok.contains("the root certificate expires in "), "{report:#}");
     // Nobody runs the Deployment here.
     let errors = words(&report, "error").join("\n");
     assert!(errors.contains("0 of 1 replicas are ready"), "{report:#}");
@@ -142,7 +142,7 @@ async fn what_is_there_is_found(server: &ApiServer) {
     server.api().merge(role, &json!({"rules": []})).await.unwrap();
     let report = check(server, &[]).await;
     assert!(
-        words(&report, "error").join("\n").contains("lacks rights that this version needs"),
+        words(&report, "error").join("\n").contains("lacks permissions that this version needs"),
         "{report:#}"
     );
     server.api().merge(role, &json!({"rules": whole["rules"]})).await.unwrap();

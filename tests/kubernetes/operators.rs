@@ -85,13 +85,13 @@ async fn everything_is_looked_at(cluster: &Cluster) {
     let well = of("ok");
     for (begin, end) in [
         ("the newest configuration has arrived at all 4 connected proxies", ""),
-        ("the root certificate ends in ", ""),
-        ("what signs workloads' certificates ends in ", ""),
-        ("the certificate of the port for proxies ends in ", ""),
-        ("the certificate of the webhooks ends in ", ""),
+        ("the root certificate expires in ", ""),
+        ("the issuer of workloads' certificates expires in ", ""),
+        ("the certificate of the port for proxies expires in ", ""),
+        ("the certificate of the webhooks expires in ", ""),
         // As this server's version asks for.
-        ("a pod that asks for a sidecar gets one, as a container", ""),
-        ("4 sidecars have version ", ", as the control plane"),
+        ("a pod that asks for a sidecar gets one, as an ordinary container", ""),
+        ("4 sidecars have version ", ", like the control plane"),
     ] {
         let found = well.iter().any(|what| what.starts_with(begin) && what.ends_with(end));
         assert!(found, "{begin}…{end}: {report:#}");

@@ -111,7 +111,7 @@ fn redirected(kind: Kind, tool: &str) {
 
     // The proxy's user alone is not enough where its group is named, nor is the group.
     let said = succeeds(&pod.namespace, &["--tool", tool, "--proxy-gid", "31234"]);
-    assert!(said.contains("none of user 2102"), "{said}");
+    assert!(said.contains("a connection of user 2102 did not"), "{said}");
     assert_eq!(asks_as(2102, 31234), "peer", "{tool}");
     for (uid, gid) in [(2102, 0), (2102, 2102), (1000, 31234), (0, 31234)] {
         assert_eq!(asks_as(uid, gid), "sidecar, outbound", "{tool}: {uid}:{gid}");
@@ -213,16 +213,19 @@ fn refusals() {
     says(&mut init(&["--verify"]), &["was not redirected to port 4140", "without --verify"]);
 
     succeeds(namespace, &["--tool", "iptables"]);
-    says(&mut init(&["--tool", "nft"]), &["here already, set by iptables", "--cleanup --tool iptables"]);
+    says(
+        &mut init(&["--tool", "nft"]),
+        &["already set rules here with iptables", "--cleanup --tool iptables"],
+    );
     succeeds(namespace, &["--cleanup", "--tool", "iptables"]);
     succeeds(namespace, &["--tool", "nft"]);
-    says(&mut init(&["--tool", "iptables"]), &["here already, set by nft", "--cleanup --tool nft"]);
+    says(&mut init(&["--tool", "iptables"]), &["already set rules here with nft", "--cleanup --tool nft"]);
     succeeds(namespace, &["--cleanup"]);
 
     let istio = "-t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001";
     namespace.expect(Command::new("iptables").args(istio.split(' ')));
     for tool in TOOLS {
-        says(&mut init(&["--tool", tool]), &["somebody else's rules", "15001", "--force"]);
+        says(&mut init(&["--tool", tool]), &["another program's rules", "15001", "--force"]);
     }
     succeeds(namespace, &["--force"]);
 
@@ -231,7 +234,7 @@ fn refusals() {
 
     let nowhere = Namespace::new("nowhere");
     succeeds(&nowhere, &[]);
-    assert!(fails(&nowhere, &mut init(&["--verify"])).contains("no route leads out"));
+    assert!(fails(&nowhere, &mut init(&["--verify"])).contains("no route to other hosts"));
 }
 
 fn init(arguments: &[&str]) -> Command {

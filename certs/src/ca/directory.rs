@@ -113,7 +113,7 @@ impl Files {
             return Err(AuthorityError::Expired { path: self.root.clone(), not_after: facts.not_after });
         }
         let Some(trust_domain) = facts.authority_trust_domain() else {
-            let problem = "this is no CA of a trust domain: it has no URI name spiffe://<trust-domain>; \
+            let problem = "this is not the CA of a trust domain: it has no URI name spiffe://<trust-domain>; \
                            make one with: selvedge certs ca --out DIR";
             return Err(AuthorityError::Mismatch { path: self.root.clone(), problem: problem.to_owned() });
         };

@@ -135,7 +135,7 @@ fn usable(part: &str, certificate: &CertificateDer<'_>, now: SystemTime) -> Resu
         return Err(AuthorityError::Expired { path: part.into(), not_after: facts.not_after });
     }
     if !facts.is_authority {
-        return Err(mismatch(part, "is no CA's certificate; with cert-manager, set isCA: true"));
+        return Err(mismatch(part, "is not a CA's certificate; with cert-manager, set isCA: true"));
     }
     Ok(facts)
 }

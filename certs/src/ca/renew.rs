@@ -17,7 +17,7 @@ use crate::facts::{Fingerprint, fingerprint};
 /// Its leaves would be strangers' to some, or leaves that are in use would be.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "its root {found} and the one in use, {own}, do not believe each other: first give ca.crt both roots and leave \
+    "its root {found} and the one in use, {own}, do not trust each other: first put both roots into ca.crt and leave \
      tls.crt as it is; then change tls.crt and tls.key, and leave both roots in ca.crt"
 )]
 pub struct OtherRoot {

@@ -111,7 +111,7 @@ pub enum ClientCaError {
 
 /// A certificate of the right CA that is for somebody else.
 #[derive(Debug, thiserror::Error)]
-#[error("the client's certificate is for {found}, and none of --webhook-client-name is that")]
+#[error("the client's certificate is for {found}, which is not in --webhook-client-name")]
 pub struct NotAllowed {
     found: String,
 }

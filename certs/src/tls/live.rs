@@ -79,7 +79,7 @@ pub enum Unusable {
         not_after: SystemTime,
     },
     /// Our clock is late.
-    #[error("our own certificate for {identity} is valid only from {}; look at this machine's clock", Utc(*not_before))]
+    #[error("our own certificate for {identity} is valid only from {}; check this machine's clock", Utc(*not_before))]
     NotYetValid {
         /// Who we are.
         identity: SpiffeId,

@@ -53,7 +53,7 @@ pub enum OutsideError {
         source: io::Error,
     },
     /// A file without what should be in it.
-    #[error("{field}: {} holds no {what} in PEM form", path.display())]
+    #[error("{field}: {} has no {what} in PEM form", path.display())]
     Empty {
         /// Which field of `tls` names it.
         field: &'static str,
@@ -67,7 +67,7 @@ pub enum OutsideError {
     Client(#[source] rustls::Error),
     /// A container made from nothing has no certificate authorities.
     #[error(
-        "the operating system has no certificate authorities here{reason}; set tls.caCertificates, or mount \
+        "this system has no certificate authorities of its own{reason}; set tls.caCertificates, or mount \
          them and set SSL_CERT_FILE"
     )]
     NoSystemRoots {
@@ -75,7 +75,7 @@ pub enum OutsideError {
         reason: String,
     },
     /// The name that the server is to prove is no name.
-    #[error("{name:?} is no name that a server could prove; set tls.sni to one")]
+    #[error("{name:?} is not a name that a server can prove; set tls.sni to one")]
     Name {
         /// The name.
         name: String,
@@ -255,7 +255,7 @@ pub fn explain_outside(error: &io::Error, settings: &TlsOrigination, outside: &O
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         )) => {
             let trusted = settings.ca_certificates.as_deref().unwrap_or("the operating system's");
-            format!("its certificate is of no certificate authority that is believed here ({trusted})")
+            format!("its certificate is not from a certificate authority that is trusted here ({trusted})")
         }
         Some(rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

@@ -37,7 +37,7 @@ pub enum ConvertError {
         value: i32,
     },
     /// A number outside of its range.
-    #[error("{field} is {value}; the largest that makes sense is {largest}")]
+    #[error("{field} is {value}; the largest allowed value is {largest}")]
     OutOfRange {
         /// Which field.
         field: &'static str,

@@ -23,7 +23,7 @@ pub enum ResourceName {
 
 /// A text that names no resource that this version knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} names no resource that this version knows")]
+#[error("{text:?} is not a resource that this version knows")]
 pub struct UnknownResource {
     /// What was given.
     pub text: String,

@@ -114,13 +114,13 @@ fn make_authority(args: &CaArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let bundle = authority.bundle();
     writeln!(out, "made a CA for trust domain {} in {}", bundle.trust_domain, args.out.display())?;
     writeln!(out, "  ca.pem      give it to everybody; SHA-256 {}", fingerprint(&bundle.roots[0]))?;
-    writeln!(out, "  ca-key.pem  give it to nobody")?;
+    writeln!(out, "  ca-key.pem  keep it secret")?;
     Ok(())
 }
 
 fn issue(args: &IssueArgs, now: SystemTime, out: &mut impl Write) -> anyhow::Result<()> {
     let authority = Authority::load(&args.ca).with_context(|| {
-        format!("no usable CA in {} (make one: selvedge certs ca --out DIR)", args.ca.display())
+        format!("no usable CA in {}; make one with selvedge certs ca --out DIR", args.ca.display())
     })?;
     let names: Vec<ServerName<'static>> = args
         .dns
@@ -140,10 +140,10 @@ fn issue(args: &IssueArgs, now: SystemTime, out: &mut impl Write) -> anyhow::Res
 
     writeln!(out, "issued {} until {}", leaf.identity, Utc(leaf.not_after))?;
     if leaf.not_after + Duration::from_secs(1) < now + *args.ttl {
-        writeln!(out, "  shorter than asked for: it may not outlive its issuer")?;
+        writeln!(out, "  shorter than requested, because it cannot outlive its issuer")?;
     }
     writeln!(out, "  certificate  {} (the chain: its own, then its issuer's)", certificate.display())?;
-    writeln!(out, "  private key  {} (readable by you alone)", key.display())?;
+    writeln!(out, "  private key  {} (only you can read it)", key.display())?;
     Ok(())
 }
 
@@ -214,7 +214,9 @@ fn check(args: &VerifyArgs, now: SystemTime, out: &mut impl Write) -> anyhow::Re
     let file = args.file.display();
     let leaf = Facts::parse(&chain[0]).with_context(|| args.file.display().to_string())?;
     if leaf.is_authority {
-        bail!("{file}: the first certificate is a CA's own; give the workload's, then its issuer's");
+        bail!(
+            "{file}: the first certificate is a CA's; put the workload's certificate first, then its issuer's"
+        );
     }
     let bundle = Bundle { trust_domain: trust_domain(&roots, &leaf), roots };
     let peer = verify::peer(&chain, &bundle, now, Role::Server)
@@ -232,7 +234,7 @@ fn check(args: &VerifyArgs, now: SystemTime, out: &mut impl Write) -> anyhow::Re
 fn hint(error: &PeerError, chain: &[CertificateDer<'_>]) -> &'static str {
     match error {
         PeerError::Untrusted { .. } if chain.len() == 1 => {
-            "; the file holds one certificate, so its issuer's may be missing: give the whole chain"
+            "; the file has one certificate, so the issuer's may be missing: give the whole chain"
         }
         _ => "",
     }
@@ -338,7 +340,7 @@ mod tests {
 
         let error = check(&args, SystemTime::now(), &mut Vec::new()).unwrap_err().to_string();
 
-        assert!(error.contains("issuer.pem: the first certificate is a CA's own"), "{error}");
+        assert!(error.contains("issuer.pem: the first certificate is a CA's;"), "{error}");
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn known_kind(api_version: &str, kind: &str) -> anyhow::Result<Kind> {
         "PodDisruptionBudget" => ("poddisruptionbudgets", true),
         "MutatingWebhookConfiguration" => ("mutatingwebhookconfigurations", false),
         "ValidatingWebhookConfiguration" => ("validatingwebhookconfigurations", false),
-        _ => bail!("the chart has a {kind}, which this command does not know"),
+        _ => bail!("the chart has an object of kind {kind}, which this command does not know"),
     };
     Ok(match namespaced {
         true => Kind::namespaced(api_version, kind, plural),
@@ -167,13 +167,13 @@ pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite, path: &str) -> anyh
     };
     timeout(ANSWER_TIME, exchange).await.map_err(|_| anyhow!("no answer within {ANSWER_TIME:?}"))??;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").context("no answer of HTTP")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
     let status = head.lines().next().unwrap_or_default();
     if !status.contains(" 200") {
         bail!("{path}: {}: {}", plain(status), plain(body.trim()));
     }
     let answer = serde_json::from_str(body)
-        .with_context(|| format!("{path} does not answer in JSON of Selvedge's"))?;
+        .with_context(|| format!("{path} does not answer with the expected JSON"))?;
     Ok(all_plain(answer))
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn change(
         eprintln!("{line}");
     }
     let refused = stream.refused;
-    anyhow::ensure!(refused == 0, "{refused} of the documents cannot be changed so; nothing was printed");
+    anyhow::ensure!(refused == 0, "{refused} documents cannot be changed; nothing was printed");
     io::stdout().lock().write_all(output.as_bytes())?;
     Ok(())
 }
@@ -178,7 +178,7 @@ fn written(chunk: &str, document: &Value) -> anyhow::Result<String> {
     };
     anyhow::ensure!(
         parse(&body)?.as_ref() == Some(document),
-        "what would be written does not read as what was meant: a fault of this command; please report it"
+        "the changed document would not read back as it was meant: this is a bug of this command; please report it"
     );
     text.push_str(&body);
     Ok(text)

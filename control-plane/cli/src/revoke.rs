@@ -80,7 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => out.write_all(text.as_bytes())?,
         Some(directory) => {
             let path = write(directory, &name, &text)?;
-            writeln!(out, "wrote {}; delete it to take it back", path.display())?;
+            writeln!(out, "wrote {}; delete the file to end the revocation", path.display())?;
         }
     }
     Ok(())
@@ -95,7 +95,7 @@ fn name(args: &Args) -> anyhow::Result<String> {
     let name = args.name.clone().unwrap_or_else(|| named(args));
     if name.len() > LONGEST_NAME && args.name.is_none() {
         bail!(
-            "no name made of all whom this names is short enough; choose one (--name), or make several documents"
+            "a name made from everything that this document revokes is too long; choose a name (--name), or make several documents"
         );
     }
     WorkloadName::new(&args.namespace, &name).with_context(|| format!("--name {name}"))?;
@@ -136,7 +136,7 @@ fn document(args: &Args, name: &str, now: SystemTime) -> anyhow::Result<Value> {
         spec["serials"] = json!(args.serial.iter().map(ToString::to_string).collect::<Vec<_>>());
     }
     if let Some(lasts) = args.lasts {
-        let until = now.checked_add(lasts).context("--for: longer than any clock can show")?;
+        let until = now.checked_add(lasts).context("--for: is too long")?;
         spec["until"] = json!(Utc(until).to_string());
     }
     if let Some(reason) = &args.reason {

@@ -195,7 +195,7 @@ async fn look(args: &Args) -> anyhow::Result<Report> {
     if let Some(error) = replicas.values().all(Result::is_err).then(|| replicas.values().next()).flatten()
         && let Err(error) = error
     {
-        anyhow::bail!("no replica of the control plane can be asked: {error}");
+        anyhow::bail!("no replica of the control plane answers: {error}");
     }
     Ok(Report::new(replicas, args.expect))
 }
@@ -315,11 +315,11 @@ impl Report {
             }
         }
         for (replica, why) in &self.unknown {
-            writeln!(text, "replica {replica} cannot be asked: {why}")
+            writeln!(text, "replica {replica} does not answer: {why}")
                 .expect("writing to a String cannot fail");
         }
         for workload in &self.missing {
-            writeln!(text, "{workload} is not connected: look at its sidecar's log and /ready")
+            writeln!(text, "{workload} is not connected; look at its sidecar's log and /ready")
                 .expect("writing to a String cannot fail");
         }
         writeln!(text, "{}", self.verdict()).expect("writing to a String cannot fail");
@@ -334,7 +334,7 @@ impl Report {
         // A workload may have two, for a moment.
         let all = self.expected.max(self.proxies.len());
         let reason = match self.proxies.is_empty() && self.missing.is_empty() && !self.arrived {
-            true => "; no workload has a sidecar by its document or Pod",
+            true => "; no document or Pod declares a workload with a sidecar",
             false => "",
         };
         format!("{verdict}: {} of {all} proxies have it{reason}", self.up_to_date)
@@ -441,7 +441,7 @@ mod tests {
         let report = Report::new(replicas, None);
 
         assert!(!report.arrived);
-        assert!(report.to_text(false).contains("replica b cannot be asked: forbidden"));
+        assert!(report.to_text(false).contains("replica b does not answer: forbidden"));
     }
 
     #[test]
@@ -482,7 +482,11 @@ mod tests {
 
         let report = Report::new(nobody(), None);
         assert!(!report.arrived);
-        assert!(report.to_text(false).contains("no workload has a sidecar"), "{}", report.to_text(false));
+        assert!(
+            report.to_text(false).contains("declares a workload with a sidecar"),
+            "{}",
+            report.to_text(false)
+        );
         assert!(Report::new(nobody(), Some(0)).arrived);
     }
 

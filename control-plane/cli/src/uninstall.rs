@@ -92,7 +92,7 @@ async fn present(args: &Args, objects: Vec<Named>) -> anyhow::Result<Vec<Named>>
             .pointer("/metadata/labels/app.kubernetes.io~1part-of")
             .is_some_and(|part| part == "selvedge");
         if object.kind.kind == "Namespace" && !ours {
-            eprintln!("selvedge: namespace {} is not ours and stays", object.name);
+            eprintln!("selvedge: namespace {} was not made by selvedge install, so it stays", object.name);
         } else {
             present.push(object);
         }
@@ -141,7 +141,7 @@ impl Injected {
             lines.push(format!("  and {} more", self.pods.len() - NAMED));
         }
         format!(
-            "{} pods have sidecars, whose certificates end within a day without a control plane:\n{}\n\
+            "{} pods have sidecars; without a control plane their certificates expire within a day:\n{}\n\
              take selvedge.io/inject from their namespaces and workloads, restart the workloads, and try again; \
              or give --force",
             self.pods.len(),

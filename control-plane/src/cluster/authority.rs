@@ -49,8 +49,8 @@ pub enum CaError {
     },
     /// The Secret is there and holds no CA that can be used.
     #[error(
-        "the Secret {namespace}/{CA_SECRET}: {source}; repair it, or delete it for a new CA, which every \
-         proxy must then be told of"
+        "the Secret {namespace}/{CA_SECRET}: {source}; repair it, or delete it for a new CA, whose root \
+         every proxy must then trust"
     )]
     Unusable {
         /// Our namespace.
@@ -59,7 +59,9 @@ pub enum CaError {
         source: AuthorityError,
     },
     /// The Secret lacks a part.
-    #[error("the Secret {namespace}/{name} has no {key}; repair it, or delete it for a new one")]
+    #[error(
+        "the Secret {namespace}/{name} has no {key}; repair the Secret, or delete it so that a new one is made"
+    )]
     Incomplete {
         /// Our namespace.
         namespace: String,

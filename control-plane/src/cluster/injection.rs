@@ -64,9 +64,9 @@ impl Cluster {
             settings.send_if_modified(|settings| {
                 let changed = **settings != newest;
                 if changed {
-                    let how = if newest.are_native() { "native" } else { "containers like any" };
+                    let how = if newest.are_native() { "native" } else { "ordinary containers" };
                     let kubernetes = version.map(tracing::field::display);
-                    tracing::info!(kubernetes, "new sidecars are {how}, and are told the roots of now");
+                    tracing::info!(kubernetes, "new sidecars are {how}, and get the current trust roots");
                     *settings = Arc::new(newest);
                 }
                 changed
@@ -82,7 +82,7 @@ impl Cluster {
             let pause = match self.keep_ca_bundle(&pem).await {
                 Ok(()) => LOOK_INTERVAL,
                 Err(error) => {
-                    tracing::warn!(%error, "the webhooks' configurations may lack our CA");
+                    tracing::warn!(%error, "the webhooks' configurations may lack the control plane's CA");
                     RETRY
                 }
             };

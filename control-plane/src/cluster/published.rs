@@ -44,7 +44,7 @@ impl Cluster {
                         tracing::error!(
                             secret = super::CA_SECRET,
                             %error,
-                            "the CA's Secret has changed; this replica goes on with the CA that it has: repair the \
+                            "the CA's Secret has changed to a CA that cannot take over; this replica keeps the CA that it has: repair the \
                              Secret, or restart all replicas and all pods with sidecars"
                         );
                     }
@@ -96,7 +96,7 @@ impl Cluster {
             let Some(found) = self.client.get(&kind, None, name).await? else { continue };
             let Some(patch) = ca_bundle_patch(&found, &base64(pem.as_bytes())) else { continue };
             self.client.change(&kind, None, name, Change::Json(&patch)).await?;
-            tracing::info!(%kind, name, "put our CA into the webhook's configuration");
+            tracing::info!(%kind, name, "put the control plane's CA into the webhook's configuration");
         }
         Ok(())
     }

@@ -275,15 +275,15 @@ fn conflict(tls: &UpstreamTls, labels: &BTreeMap<String, String>, endpoints: &En
         UpstreamTls::IstioMutual => {
             let (_, _, place) = selected.find(|(_, meshed, _)| !meshed)?;
             Some(format!(
-                "asks for ISTIO_MUTUAL, but {place} of {host}:{port} has no sidecar that takes it: calls to it \
-                 are answered 503; remove tls, so that each endpoint is called as it asks to be"
+                "asks for ISTIO_MUTUAL, but {place} of {host}:{port} has no sidecar that accepts it: calls to it \
+                 are answered 503; remove tls: sidecars then use mutual TLS where an endpoint has a sidecar"
             ))
         }
         UpstreamTls::Disable | UpstreamTls::Originate(_) => {
             let (_, _, place) = selected.find(|(_, meshed, _)| *meshed)?;
             Some(format!(
-                "replaces the mutual TLS of the mesh with {place} of {host}:{port}, which has a sidecar: it \
-                 cannot tell who calls, and refuses if its PeerAuthentication is STRICT; remove tls"
+                "replaces the mutual TLS of the mesh with {place} of {host}:{port}, which has a sidecar: the \
+                 sidecar cannot identify the caller, and refuses it if its PeerAuthentication is STRICT; remove tls"
             ))
         }
     }

@@ -388,8 +388,8 @@ impl Settled<'_> {
             return true;
         }
         let message = format!(
-            "{place} is the address of {}, and calling it as an endpoint would go past what is said of that; it is left \
-             out: call the service itself, or let a VirtualService lead there",
+            "{place} is the address of {}; an endpoint with this address would bypass that service's routes and policy, \
+             so it is left out: call the service itself, or route to it with a VirtualService",
             owner.by
         );
         problems.error(document, field, message);
@@ -405,7 +405,8 @@ impl Settled<'_> {
     ) {
         let Some(owner) = self.owners.of(&place.host, place.port) else { return };
         let message = format!(
-            "{place} belongs to {}, which alone says how it is called and who is expected there; remove it from here",
+            "{place} belongs to {}, and only its owner decides how it is called and which identity is expected there; \
+             remove it from here",
             owner.by
         );
         problems.error(document, field, message);

@@ -110,7 +110,7 @@ impl Lost<'_> {
             _ => host.to_string(),
         };
         format!(
-            "{what} belongs to {}, so what is said of it here has no effect; give it an address or port of its own",
+            "{what} belongs to {}, so this declaration has no effect; use another address or port here",
             self.to
         )
     }

@@ -84,7 +84,7 @@ impl Reader<'_> {
             return Ok(());
         }
         Err(format!(
-            "has no effect: a Revocation in namespace {} reaches nobody of namespace {namespace}; one in {} or {} does",
+            "has no effect: a Revocation in namespace {} revokes nobody in namespace {namespace}; one in {} or {} does",
             self.document.name.namespace, self.settings.own_namespace, self.settings.root_namespace
         ))
     }
@@ -100,12 +100,12 @@ impl Reader<'_> {
         };
         if identity.trust_domain() != trust_domain.as_str() {
             return Err(format!(
-                "has no effect: {identity} is not of this mesh, whose trust domain is {trust_domain}"
+                "has no effect: {identity} is not in this mesh, whose trust domain is {trust_domain}"
             ));
         }
         if identity == control_plane_identity(trust_domain) {
             return Err(format!(
-                "has no effect: {identity} is the control plane, which is replaced and not revoked"
+                "has no effect: {identity} is the control plane, which cannot be revoked; replace it"
             ));
         }
         self.reaches(identity.namespace())?;

@@ -151,7 +151,7 @@ impl<'a> Catalog<'a> {
         if let Some(owner) = namespace_of(host, cluster_domain) {
             return (owner != namespace).then(|| match owner {
                 "*" => format!(
-                    "{host} has no effect: names of services belong to the namespaces that are in them; write \
+                    "{host} has no effect: the name of a service belongs to the namespace in that name; write \
                      *.{namespace}.svc.{cluster_domain} for those of this one"
                 ),
                 _ => format!(
@@ -184,7 +184,7 @@ impl<'a> Catalog<'a> {
                 service_host(&name.name, &name.namespace, &settings.cluster_domain).to_ascii_lowercase();
             let source = Source::Service(document);
             let Some(target) = self.stands_for(document) else {
-                let message = "leads back to itself by way of other Services of this type; name another host";
+                let message = "leads back to itself through other Services of this type; name another host";
                 problems.error(document, "spec.externalName", message);
                 continue;
             };

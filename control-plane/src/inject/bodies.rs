@@ -31,9 +31,9 @@ pub(super) enum BodyError {
     TooLong,
     #[error("the body has more than {MAX_VALUES} values")]
     TooMany,
-    #[error("the body did not come within {TIME:?}")]
+    #[error("the body did not arrive within {TIME:?}")]
     Slow,
-    #[error("the body was dropped for that of another review: too many come at once")]
+    #[error("the body was dropped to make room for another review: there are too many at once")]
     Dropped,
     #[error("the body broke off")]
     Broken,

@@ -80,7 +80,7 @@ impl Rewritten {
         }
         let Some(number) = port(container, &original["port"]) else {
             let warning = format!(
-                "{at}: port {} is none of its container's; the probe is left as it is",
+                "{at}: port {} is not a port of its container; the probe is left unchanged",
                 original["port"]
             );
             self.warnings.push(warning);
@@ -144,8 +144,8 @@ pub(super) fn scraped(pod: &Value) -> Result<Option<Scraped>, String> {
         }
     }
     let Some(number) = metrics_port(pod, annotations) else {
-        return Err("prometheus.io/port: is missing or no port; without it the app's metrics are scraped \
-                    past the sidecar, which STRICT refuses"
+        return Err("prometheus.io/port: is missing or not a port; without it Prometheus scrapes the app \
+                    directly and not through the sidecar, and STRICT refuses that"
             .to_owned());
     };
     if original.get("port").is_none() {

@@ -67,7 +67,7 @@ impl Review {
     /// What is wrong with them, for whoever configured the webhook.
     pub fn request(body: &[u8]) -> Result<Request, String> {
         let review: Self = serde_json::from_slice(body)
-            .map_err(|error| format!("the body is no {KIND} of {VERSION}: {error}"))?;
+            .map_err(|error| format!("the body is not an {KIND} of {VERSION}: {error}"))?;
         if review.api_version != VERSION || review.kind != KIND {
             return Err(format!(
                 "the body is {} of {}, and not {KIND} of {VERSION}; set admissionReviewVersions to [v1]",

@@ -187,7 +187,7 @@ fn preset(text: &str) -> Result<Preset, String> {
     let name = name.trim().strip_prefix(PREFIX).unwrap_or(name.trim());
     let setting = annotations::find(name).ok_or_else(|| annotations::unknown(name))?;
     if setting.acts == annotations::Acts::ControlPlane {
-        return Err(format!("{name} is of one app; set it on pods or namespaces"));
+        return Err(format!("{name} is for one app; set it on pods or namespaces"));
     }
     setting.check(value).map_err(|reason| format!("{name}: {reason}"))?;
     Ok(Preset { name: setting.name, value: value.to_owned() })

@@ -268,13 +268,13 @@ fn read_tls(words: TlsWords, field: &str, reading: &mut Reading<'_>) -> Result<U
         return Err(wrong(format!("{field}.sni"), format!("{sni:?} is not a DNS name")));
     }
     if words.credential_name.is_some() {
-        let message = "is not acted on outside of a gateway; name files of the sidecar's: caCertificates, \
+        let message = "is not acted on outside of a gateway; name files on the sidecar's host: caCertificates, \
                        and for MUTUAL clientCertificate and privateKey";
         reading.not_acted_on(format!("{field}.credentialName"), message);
     }
     if words.insecure_skip_verify {
-        let message = "whoever answers is believed to be the server: anybody on the way can read and change \
-                       what is sent; give caCertificates instead";
+        let message = "the server's certificate is not verified: anybody on the network path can read and change \
+                       what is sent; set caCertificates instead";
         reading.warning(format!("{field}.insecureSkipVerify"), message);
     }
     let client = match (words.mode, words.client_certificate, words.private_key) {
@@ -282,7 +282,7 @@ fn read_tls(words: TlsWords, field: &str, reading: &mut Reading<'_>) -> Result<U
             Some(ClientCertificate { certificate, private_key })
         }
         (TlsMode::Mutual, ..) => {
-            let message = "MUTUAL needs clientCertificate and privateKey, paths of the sidecar's file system";
+            let message = "MUTUAL needs clientCertificate and privateKey, paths in the sidecar's file system";
             return Err(wrong(field, message));
         }
         (_, None, None) => None,
@@ -330,9 +330,15 @@ fn read_outlier(
     if let Some(count) = words.consecutive_errors {
         let old = format!("{field}.consecutiveErrors");
         if gateway_errors.is_some() {
-            reading.warning(old, "is an old name of consecutiveGatewayErrors, which is also given and used");
+            reading.warning(
+                old,
+                "is an old name of consecutiveGatewayErrors, which is also given; that one is used",
+            );
         } else {
-            reading.warning(old, "is an old name, taken as consecutiveGatewayErrors; write that");
+            reading.warning(
+                old,
+                "is an old name of consecutiveGatewayErrors and is used as that; write the new name",
+            );
             gateway_errors = Some(count);
         }
     }

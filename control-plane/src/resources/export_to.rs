@@ -94,14 +94,14 @@ pub(super) fn read(words: Option<Vec<String>>) -> Result<ExportTo, FieldError> {
             "*" => read.everywhere = true,
             "." => read.own = true,
             "~" if several => {
-                let message = "~ is for nobody, and the list names somebody; remove one of them";
+                let message = "~ exports to nobody, but the list also has namespaces; remove one of them";
                 return Err(wrong(format!("spec.exportTo[{index}]"), message));
             }
             "~" => {}
             name if is_namespace(name) => drop(read.namespaces.insert(word)),
             name => {
                 let message = format!(
-                    "{name:?} is no namespace; write one, or \".\" (its own), \"*\" (all) or \"~\" (none)"
+                    "{name:?} is not a namespace; write one, or \".\" (its own), \"*\" (all) or \"~\" (none)"
                 );
                 return Err(wrong(format!("spec.exportTo[{index}]"), message));
             }

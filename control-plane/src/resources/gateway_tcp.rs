@@ -157,7 +157,8 @@ pub(super) fn read(
         return Err(wrong("spec.rules", "is empty; give one rule"));
     };
     if rules.next().is_some() {
-        let message = "has no effect: nothing tells the connections of two rules apart; use weights in one";
+        let message =
+            "has no effect: the connections of two rules cannot be told apart; use one rule with weights";
         reading.error("spec.rules[1]", message);
     }
     let mut backends = Vec::new();

@@ -178,8 +178,8 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, F
     let labelled = reading.metadata.labels.get(SIDECAR_LABEL).is_some_and(|value| value == SIDECAR_INJECTED);
     if labelled && !spec.host_network && !spec.has_sidecar() {
         let message = format!(
-            "says that the pod has a sidecar, and it has no container {SIDECAR_CONTAINER}: calls to it will fail; remove \
-             the label, which injection alone sets"
+            "says that the pod has a sidecar, but the pod has no container {SIDECAR_CONTAINER}: calls to it will fail; \
+             remove the label, which only injection may set"
         );
         reading.warning(format!("metadata.labels[{SIDECAR_LABEL}]"), message);
     }

@@ -101,7 +101,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<Revocation
             Err(_) => reading.error(
                 "spec.until",
                 format!(
-                    "{until:?} is not a date such as 2027-01-31T12:00:00Z; without one it holds for good"
+                    "{until:?} is not a date such as 2027-01-31T12:00:00Z; without a date the revocation does not end"
                 ),
             ),
         }
@@ -123,7 +123,9 @@ impl IdentityWords {
             (None, namespace, Some(service_account)) => {
                 Ok(RevokedIdentity::Account { namespace, service_account })
             }
-            _ => Err("names nobody: give spiffeId alone, or serviceAccount and its namespace".to_owned()),
+            _ => {
+                Err("names no identity: give spiffeId alone, or serviceAccount and its namespace".to_owned())
+            }
         }
     }
 }

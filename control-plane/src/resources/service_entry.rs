@@ -226,12 +226,11 @@ fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) ->
             }
         }
         Resolution::Requested if selected => {
-            let message =
-                "has no effect with this resolution, where a request goes wherever it says; write STATIC";
+            let message = "has no effect with this resolution, because a request goes to the host that it names; write STATIC";
             return Err(wrong("spec.workloadSelector", message));
         }
         Resolution::Requested if !list.is_empty() => {
-            let message = "have no effect with this resolution, where a request goes wherever it says; \
+            let message = "have no effect with this resolution, because a request goes to the host that it names; \
                            write resolution: STATIC or DNS";
             return Err(wrong("spec.endpoints", message));
         }
@@ -248,7 +247,7 @@ fn read_hosts(words: Vec<String>) -> Result<Vec<String>, FieldError> {
     for (index, host) in words.into_iter().enumerate() {
         let name = host.strip_prefix("*.").unwrap_or(&host);
         if !matches!(name.parse(), Ok(Host::Name(_))) {
-            let message = format!("{host:?} names no host; write a DNS name, or *. and a domain");
+            let message = format!("{host:?} is not a host; write a DNS name, or *. and a domain");
             return Err(wrong(format!("spec.hosts[{index}]"), message));
         }
         hosts.push(host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase());

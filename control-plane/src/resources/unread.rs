@@ -92,7 +92,7 @@ impl Unread<'_> {
         {
             // Read over, the policy may let in what it was to keep out.
             let message =
-                "is not a field of this policy, so nobody knows what is meant; correct or remove it";
+                "is not a field of this policy, so the policy cannot be used; correct or remove the field";
             return Err(FieldError { line: Some(*line), ..wrong(field, message) });
         }
         let noted = reading.remarks;

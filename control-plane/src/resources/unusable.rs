@@ -267,11 +267,11 @@ impl Unusable<'_> {
             ("WorkloadEntry", Some(Resource::WorkloadEntry(left))) => Some(self.workload_entry(&left)),
             ("Revocation", Some(Resource::Revocation(left))) => Some(StandIn {
                 resource: Resource::Revocation(self.document(left.metadata.clone(), left.spec.clone())),
-                words: format!("whom the rest of it names stays out; without {}", self.lost.join(", ")),
+                words: format!("the entries that can be read are in use, without {}", self.lost.join(", ")),
             }),
             ("Service", Some(Resource::Service(left))) => Some(StandIn {
                 resource: Resource::Service(self.document(left.metadata.clone(), left.spec.clone())),
-                words: format!("what can be read is in use, without {}", self.lost.join(", ")),
+                words: format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
             }),
             ("Pod", Some(Resource::Pod(left))) => {
                 let mut spec = left.spec.clone();
@@ -279,7 +279,7 @@ impl Unusable<'_> {
                 spec.skipped_ports.clear();
                 Some(StandIn {
                     resource: Resource::Pod(self.document(left.metadata.clone(), spec)),
-                    words: format!("what can be read is in use, without {}", self.lost.join(", ")),
+                    words: format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
                 })
             }
             _ => None,
@@ -302,7 +302,7 @@ impl Unusable<'_> {
         let mut spec = left.spec.clone();
         spec.endpoints = EntryEndpoints::Inline(Vec::new());
         spec.resolution = Resolution::Static;
-        let words = format!("calls to {} are refused until then", spec.hosts.join(", "));
+        let words = format!("calls to {} are refused until it is repaired", spec.hosts.join(", "));
         let resource = Resource::ServiceEntry(self.document(left.metadata.clone(), spec));
         StandIn { resource, words }
     }
@@ -314,8 +314,8 @@ impl Unusable<'_> {
             NOBODY.clone_into(&mut spec.service_account);
         }
         let words = match spec.meshed {
-            true => "it is called with mutual TLS only, and takes nothing else".to_owned(),
-            false => format!("what can be read is in use, without {}", self.lost.join(", ")),
+            true => "it is called over mutual TLS only, and accepts nothing else".to_owned(),
+            false => format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
         };
         let resource = Resource::WorkloadEntry(self.document(left.metadata.clone(), spec));
         StandIn { resource, words }
@@ -324,12 +324,12 @@ impl Unusable<'_> {
 
 /// STRICT for the workloads that `selector` selects; `None`: for whichever it may select.
 fn strict(name: DocumentName, origin: &Origin, selector: Option<BTreeMap<String, String>>) -> StandIn {
-    let (reach, takes) = match (&*name.namespace, &selector) {
-        ("", _) => ("every workload of the mesh".to_owned(), "takes"),
+    let (reach, accepts) = match (&*name.namespace, &selector) {
+        ("", _) => ("every workload of the mesh".to_owned(), "accepts"),
         (namespace, Some(selector)) if !selector.is_empty() => {
-            (format!("the workloads of namespace {namespace} that it selects"), "take")
+            (format!("the workloads of namespace {namespace} that it selects"), "accept")
         }
-        (namespace, _) => (format!("every workload of namespace {namespace}"), "takes"),
+        (namespace, _) => (format!("every workload of namespace {namespace}"), "accepts"),
     };
     let spec = PeerAuthenticationSpec {
         any_workload: selector.is_none(),
@@ -341,14 +341,17 @@ fn strict(name: DocumentName, origin: &Origin, selector: Option<BTreeMap<String,
         Document { name, metadata: Metadata::default(), origin: origin.clone(), spec, unusable: true };
     StandIn {
         resource: Resource::PeerAuthentication(Arc::new(document)),
-        words: format!("until then {reach} {takes} mutual TLS only, at every port (read as STRICT)"),
+        words: format!(
+            "until it is repaired, {reach} {accepts} mutual TLS only, at every port (read as STRICT)"
+        ),
     }
 }
 
 /// Refuses every call to `host`.
 fn refused_host(name: DocumentName, origin: &Origin, host: String) -> StandIn {
-    let words =
-        format!("calls to {host} are refused until then, because it says something about TLS to that host");
+    let words = format!(
+        "calls to {host} are refused until it is repaired, because it has TLS settings for that host"
+    );
     let spec = DestinationRuleSpec {
         export_to: ExportTo::default(),
         host,

@@ -97,7 +97,7 @@ pub(super) fn read(
     };
     if let Some(mode) = labels.get(TLS_MODE_LABEL).filter(|mode| !TLS_MODES.contains(&mode.as_str())) {
         let message = format!(
-            "{mode:?} says neither that there is a sidecar (istio) nor that there is none (disabled)"
+            "{mode:?} is not a value of this label; write istio (it has a sidecar) or disabled (it has no sidecar)"
         );
         let holder = if said_here { field } else { "metadata" };
         return Err(wrong(format!("{holder}.labels[{TLS_MODE_LABEL}]"), message));

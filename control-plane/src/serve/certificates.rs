@@ -86,17 +86,17 @@ pub enum Refusal {
         workload: WorkloadName,
     },
     /// A document says that it is not to be let in.
-    #[error("{0}; ask whoever wrote that document")]
+    #[error("{0}; ask the author of that document")]
     Revoked(Box<Revocation>),
     /// It was in a document, and is not any more.
     #[error(
-        "workload {0} is in no document any more, so it is no longer a member of the mesh; if it is to be, add its \
-         WorkloadEntry (in a cluster: start its pod) again"
+        "no document declares workload {0} any more, so it is no longer a member of the mesh; to make it a member \
+         again, add its WorkloadEntry (in a cluster: start its pod)"
     )]
     Removed(WorkloadName),
     /// It is in no document, and was not since this control plane started.
     #[error(
-        "workload {0} is in no document; add a WorkloadEntry of that namespace and name, with spec.serviceAccount and \
+        "no document declares workload {0}; add a WorkloadEntry with that namespace and name, spec.serviceAccount and \
          spec.address"
     )]
     NoMember(WorkloadName),

@@ -88,7 +88,7 @@ pub(crate) struct Accepted {
 enum HandshakeError {
     #[error("TLS handshake: {0}")]
     Tls(#[from] io::Error),
-    #[error("there is no place: all who are known are busy")]
+    #[error("all places are taken by clients with a certificate that are busy")]
     Full,
     #[error(transparent)]
     Peer(#[from] UnknownClient),

@@ -148,9 +148,9 @@ impl Conversation {
         let ended = tokio::select! {
             ended = self.converse(&mut messages) => ended,
             () = expired => Err(Status::unauthenticated(
-                "the certificate that this stream was opened with has expired; renew it and come back",
+                "the certificate that this stream was opened with has expired; renew it and reconnect",
             )),
-            _ = drain.drained() => Err(Status::unavailable("the control plane is stopping; come back")),
+            _ = drain.drained() => Err(Status::unavailable("the control plane is stopping; reconnect")),
         };
         self.activity.set(Doing::Idle);
         let (address, identity) = (self.address, &self.peer.identity);
@@ -188,7 +188,7 @@ impl Conversation {
                     None => return Ok(()),
                 },
                 changed = self.snapshots.changed() => {
-                    changed.map_err(|_| Status::unavailable("the control plane is stopping; come back"))?;
+                    changed.map_err(|_| Status::unavailable("the control plane is stopping; reconnect"))?;
                     // At once, and not when what is under way has been answered.
                     session.admit(&*self.snapshot()?)?;
                     session.due = true;
@@ -198,7 +198,7 @@ impl Conversation {
                 }
                 () = self.outgoing.closed() => return Ok(()),
                 () = turn.over() => return Err(Status::aborted(format!(
-                    "{} newer streams of workload {} are open; give each proxy a workload of its own",
+                    "{} newer streams of workload {} are open; give each proxy its own workload",
                     turns::MOST, session.workload
                 ))),
             }
@@ -209,13 +209,13 @@ impl Conversation {
     async fn started(&mut self) -> Result<(), Status> {
         match timeout(START_TIMEOUT, self.snapshots.wait_for(Option::is_some)).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Status::unavailable("the control plane has not read its configuration yet; come back")),
+            _ => Err(Status::unavailable("the control plane has not read its configuration yet; reconnect")),
         }
     }
 
     fn snapshot(&mut self) -> Result<Arc<Snapshot>, Status> {
         let newest = self.snapshots.borrow_and_update().clone();
-        newest.ok_or_else(|| Status::unavailable("the control plane has no configuration; come back"))
+        newest.ok_or_else(|| Status::unavailable("the control plane has no configuration; reconnect"))
     }
 
     async fn send_what_is_due(&mut self, session: &mut Session) -> Result<(), Status> {
@@ -362,11 +362,11 @@ impl Session {
         }
         let holder = Holder { workload: Some(name), ..self.peer.holder() };
         if let Some(found) = snapshot.mesh().revocations.find(holder, SystemTime::now()) {
-            return Err(Status::permission_denied(format!("{found}; ask whoever wrote that document")));
+            return Err(Status::permission_denied(format!("{found}; ask the author of that document")));
         }
         let Some(workload) = snapshot.mesh().workloads.get(name) else {
             return Err(Status::not_found(format!(
-                "workload {name} is in no document; add a WorkloadEntry with metadata.namespace: {}, \
+                "no document declares workload {name}; add a WorkloadEntry with metadata.namespace: {}, \
                  metadata.name: {}, spec.serviceAccount: {} and spec.address",
                 name.namespace(),
                 name.name(),
@@ -430,7 +430,7 @@ impl Session {
 
     fn acknowledge(&mut self, ack: wire::Ack) -> Heard {
         let Some(under_way) = self.under_way.take_if(|under_way| under_way.nonce == ack.nonce) else {
-            tracing::debug!(workload = %self.workload, nonce = ack.nonce, "an Ack of nothing");
+            tracing::debug!(workload = %self.workload, nonce = ack.nonce, "an Ack for no update");
             return Heard::Nothing;
         };
         let Some(reason) = ack.refused else {

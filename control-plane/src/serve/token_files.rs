@@ -85,7 +85,7 @@ impl TokenFiles {
         for name in gone {
             self.written.remove(&name);
             if let Err(error) = fs::remove_file(self.path(&name)) {
-                tracing::warn!(workload = %name, %error, "the token file of a workload that is gone stays");
+                tracing::warn!(workload = %name, %error, "the token file of a removed workload could not be deleted");
             }
         }
         let mut failed = false;

@@ -134,7 +134,7 @@ impl Directory {
                 (self, change)
             });
             let Ok((directory, change)) = look.await else {
-                tracing::error!("looking at the configuration directory failed; its last state stays in use");
+                tracing::error!("reading the configuration directory failed; its last state stays in use");
                 return;
             };
             self = directory;
@@ -214,8 +214,7 @@ impl Directory {
             match &file.counted {
                 Seen::Unreadable(why) => unread.push((path, why)),
                 Seen::Text(_) if file.documents.is_empty() => {
-                    let message =
-                        "holds no document, so it changes nothing; remove it, or put back what it held";
+                    let message = "has no document, so it has no effect; remove it, or restore its content";
                     whole.problems.push(Problem::with_path(Severity::Warning, path, message));
                 }
                 Seen::Text(_) | Seen::Gone => {}
@@ -295,7 +294,7 @@ impl<'a> Assembly<'a> {
                     line: Some(document.line),
                     field: String::new(),
                     message: format!(
-                        "is here for the second time; {first} comes first and is used: rename or remove one"
+                        "is defined twice; {first} comes first and is used: rename or remove one"
                     ),
                     alone: false,
                 });

@@ -96,8 +96,7 @@ impl Walk {
             }
             // It may stand where a file was to be, as a masked one does.
             Ok(_) if wanted => {
-                let why =
-                    "is neither a file nor a directory, so nothing is read from it; replace it by a file";
+                let why = "is neither a file nor a directory, so it is not read; replace it by a file";
                 self.scan.files.insert(path, Seen::Unreadable(why.to_owned()));
             }
             Ok(_) => {}
@@ -118,7 +117,7 @@ impl Walk {
 
     /// Notes a link to `target`, which is not there: a file that was wanted, or by its name maybe a directory.
     fn dangling(&mut self, path: PathBuf, wanted: bool, target: &Path) {
-        let why = format!("links to {}, which is not there; mend or remove the link", target.display());
+        let why = format!("links to {}, which does not exist; repair or remove the link", target.display());
         if wanted {
             self.scan.files.insert(path, Seen::Unreadable(why));
         } else if path.extension().is_none() {

@@ -102,7 +102,7 @@ impl LastGood {
             Ok(()) => Vec::new(),
             Err(error) => {
                 let message = format!(
-                    "the last good documents cannot be saved ({error}): a restart beside a broken file would forget them"
+                    "the last good documents cannot be saved ({error}); after a restart, a broken file would have no last good version"
                 );
                 vec![Problem::with_path(Severity::Warning, directory, message)]
             }

@@ -363,7 +363,7 @@ fn a_policy_that_fails_is_strict_only_as_long_as_it_has_no_good_version() {
         policies(&fresh),
         [("PeerAuthentication default/a".to_owned(), Some(MtlsMode::Strict), false)]
     );
-    assert!(errors(&fresh)[0].contains("every workload of namespace default takes mutual TLS only"));
+    assert!(errors(&fresh)[0].contains("every workload of namespace default accepts mutual TLS only"));
 
     bench.write("a.yaml", &policy("PERMISSIVE"));
     let good = settle(&mut directory).unwrap();
@@ -432,7 +432,7 @@ fn what_stands_where_a_file_was_to_be_is_never_passed_over_in_silence() {
     let loaded = bench.directory().poll().unwrap();
     assert_eq!(policies(&loaded)[0].1, Some(MtlsMode::Strict), "whatever the case of its name's end");
     assert_eq!(loaded.problems.len(), 1);
-    assert!(loaded.problems[0].to_string().contains("holds no document"), "{}", loaded.problems[0]);
+    assert!(loaded.problems[0].to_string().contains("has no document"), "{}", loaded.problems[0]);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use crate::rules::Tool;
 pub enum Error {
     /// The capability is not there at all.
     #[error(
-        "the capability NET_ADMIN is missing; give it to this container and to no other: `docker run --cap-add \
+        "the capability NET_ADMIN is missing; give it to this container only: `docker run --cap-add \
          NET_ADMIN`, in a compose file `cap_add: [NET_ADMIN]`, in Kubernetes `securityContext: {{capabilities: \
-         {{add: [NET_ADMIN]}}}}`, and run it as root, since other users lose what is added"
+         {{add: [NET_ADMIN]}}}}`, and run it as root, because other users lose added capabilities"
     )]
     NoCapability,
     /// The capability is there, but the network namespace belongs to another user namespace.
@@ -33,7 +33,7 @@ pub enum Error {
     )]
     NoTool,
     /// A tool that was asked for, or that a part of the work needs.
-    #[error("{program} is not in PATH: install it, or leave --tool out to have whatever is there")]
+    #[error("{program} is not in PATH: install it, or leave --tool out to use any tool that is there")]
     NoProgram {
         /// Which.
         program: &'static str,
@@ -68,20 +68,20 @@ pub enum Error {
     },
     /// Two meshes in one namespace would fight for every connection.
     #[error(
-        "somebody else's rules redirect connections here already ({rule}): take the other mesh's sidecar or init \
-         container away, remove its rules, or add --force if the two do not touch the same connections"
+        "another program's rules redirect connections here already ({rule}): remove the other mesh's sidecar or init \
+         container, or remove its rules; or add --force if the two do not redirect the same connections"
     )]
     Foreign {
         /// One of them, and where it stands.
         rule: String,
     },
     /// An earlier run used the other tool.
-    #[error("our rules are here already, set by {0}: remove them first with --cleanup --tool {0}")]
+    #[error("selvedge-init has already set rules here with {0}: remove them first with --cleanup --tool {0}")]
     OtherTool(Tool),
     /// The rules are in force and do nothing.
     #[error(
         "a connection to {target} was not redirected to port {port}: {seen}; either no rules are in force (run \
-         selvedge-init without --verify), or somebody else's come first (`nft list ruleset`)"
+         selvedge-init without --verify), or another program's rules come first (`nft list ruleset`)"
     )]
     NotRedirected {
         /// Where it was sent.
@@ -93,14 +93,14 @@ pub enum Error {
     },
     /// They redirect what is not addressed to this host, as ours once did.
     #[error(
-        "the rules in force, set by {0}, redirect what is not addressed to this host, too: they are an older \
-         selvedge-init's; run this one without --verify"
+        "the rules in force, set by {0}, also redirect connections that are not addressed to this host: an older \
+         selvedge-init has set them; run this one without --verify"
     )]
     Outdated(Tool),
     /// The proxy's own connections would come back to it for ever.
     #[error(
-        "a connection of the user {uid} to {target} was redirected to the proxy, whose own it would be: run the \
-         proxy as the user that --proxy-uid names, and see whether somebody else's rules redirect it (`nft list \
+        "a connection of the proxy's user {uid} to {target} was redirected to the proxy itself: run the \
+         proxy as the user that --proxy-uid names, and check whether another program's rules redirect it (`nft list \
          ruleset`)"
     )]
     ProxyRedirected {
@@ -111,8 +111,8 @@ pub enum Error {
     },
     /// `--verify` was asked for, and there is no connection that could be redirected.
     #[error(
-        "nothing was verified: no route leads out of this network namespace, or all that one leads to is skipped; \
-         connect it to its network first"
+        "nothing was verified: this network namespace has no route to other hosts, or every destination is skipped; \
+         connect the namespace to its network first"
     )]
     NoRoute,
     /// The connections of the proof could not be made.
@@ -126,8 +126,8 @@ pub enum Error {
     /// The port that connections are redirected to is on `lo`.
     #[error(
         "nothing arrives at {0}, where connections are redirected to: the interface lo is down (`ip link set lo up`), \
-         IPv6 is switched off for it alone (`sysctl net.ipv6.conf.lo.disable_ipv6=0`), or a filter drops what goes \
-         there (`nft list ruleset`)"
+         IPv6 is switched off on lo only (`sysctl net.ipv6.conf.lo.disable_ipv6=0`), or a filter drops connections to \
+         it (`nft list ruleset`)"
     )]
     NoLoopback(SocketAddr),
     /// The capabilities could not be given up.

@@ -39,7 +39,7 @@ pub fn hold() -> Result<(), Error> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
     give_up_capabilities().map_err(Error::Drop)?;
     let _mark = mark()?;
-    println!("the network namespace is held, without any capability; SIGTERM ends it");
+    println!("the network namespace is held, without capabilities; SIGTERM ends this process");
     // Some may have ended before we listened.
     reap();
     for signal in signals.forever() {

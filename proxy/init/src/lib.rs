@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         return if proof.redirected.is_empty() { Err(Error::NoRoute) } else { Ok(()) };
     }
     let tool = tool::set(options, *tool)?;
-    println!("connections are redirected, by rules of {tool}");
+    println!("connections are redirected by {tool} rules");
     println!("{}", verify::verify(options)?);
     if action.hold { hold::hold() } else { Ok(()) }
 }

@@ -45,13 +45,15 @@ pub struct Proof {
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.redirected.is_empty() {
-            return f.write_str("not verified: no route leads out of this network namespace yet");
+            return f.write_str("not verified: this network namespace has no route to other hosts yet");
         }
         let targets: Vec<String> = self.redirected.iter().map(ToString::to_string).collect();
         write!(f, "verified: a connection to {} arrived at the proxy's port", targets.join(" and one to "))?;
         match self.left_alone {
-            Some(uid) => write!(f, ", and none of user {uid}"),
-            None => f.write_str("; not verified for the proxy's own user, which needs the capability SETUID"),
+            Some(uid) => write!(f, ", and a connection of user {uid} did not"),
+            None => f.write_str(
+                "; not verified for the proxy's own user, because that needs the capability SETUID",
+            ),
         }
     }
 }
@@ -111,9 +113,9 @@ impl ProxyPort {
         // The proxy took it, if it is there: nobody else answers at such an address.
         let Some(listener) = &self.ours else { return Ok(()) };
         let (arrived, _) =
-            listener.accept().map_err(|_| not_redirected("somebody else answered it".to_owned()))?;
+            listener.accept().map_err(|_| not_redirected("another program answered it".to_owned()))?;
         let original = original_destination(&arrived).map_err(|source| Error::Verify {
-            what: "the kernel does not say where a connection was meant to go".to_owned(),
+            what: "the kernel does not give the original destination of a connection".to_owned(),
             source,
         })?;
         if original == target {

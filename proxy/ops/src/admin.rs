@@ -117,9 +117,11 @@ async fn set_level(State(level): State<LogLevel>, body: Body) -> Response {
     let filter = match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(filter)) => String::from_utf8_lossy(&filter).into_owned(),
         Ok(Err(_)) => {
-            return (StatusCode::PAYLOAD_TOO_LARGE, "a filter is shorter than that\n").into_response();
+            return (StatusCode::PAYLOAD_TOO_LARGE, "the filter is too long\n").into_response();
         }
-        Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the filter did not come in time\n").into_response(),
+        Err(_) => {
+            return (StatusCode::REQUEST_TIMEOUT, "the filter did not arrive in time\n").into_response();
+        }
     };
     match level.set(filter.trim()) {
         Ok(()) => {
@@ -138,7 +140,7 @@ async fn shutdown(State(drain): State<Drain>) -> &'static str {
 async fn loopback_only(request: Request, next: Next) -> Response {
     let refused = match peer(&request) {
         Some(peer) if is_here(peer) => foreign(request.headers()),
-        _ => Some("answered to callers on this host only (127.0.0.1 or ::1)"),
+        _ => Some("answered only to callers on this host (127.0.0.1 or ::1)"),
     };
     match refused {
         None => next.run(request).await,
@@ -161,7 +163,7 @@ fn is_here(peer: IpAddr) -> bool {
 /// of a sidecar on this host.
 fn foreign(headers: &HeaderMap) -> Option<&'static str> {
     if headers.contains_key(HOPS) {
-        return Some("not answered by way of a sidecar; call the admin port itself");
+        return Some("not answered through a sidecar; call the admin port directly");
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_local_name(host) {
@@ -169,7 +171,7 @@ fn foreign(headers: &HeaderMap) -> Option<&'static str> {
     }
     let own = |origin: &str| origin.strip_prefix("http://").is_some_and(|origin| origin == host);
     let origin = headers.get(header::ORIGIN)?;
-    (!origin.to_str().is_ok_and(own)).then_some("not answered to web pages of another origin")
+    (!origin.to_str().is_ok_and(own)).then_some("not answered to web pages from another origin")
 }
 
 fn is_local_name(host: &str) -> bool {

@@ -96,7 +96,10 @@ impl<S> Seated<S> {
 
     fn check_place(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.place.poll_taken(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "made room for another")),
+            Poll::Ready(()) => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "closed to make room for another connection",
+            )),
             Poll::Pending => Ok(()),
         }
     }
@@ -158,7 +161,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Seated<S> {
         }
         self.said += said as u64;
         if self.said > self.patience.bytes {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "says more than it may")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "sends more than is allowed",
+            )));
         }
         // Also of one that always has another byte to say.
         self.check_clock(context)?;

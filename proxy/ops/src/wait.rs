@@ -42,7 +42,7 @@ pub enum Seen {
     Nothing,
     /// No connection, or none that answered.
     #[error(
-        "{admin} does not answer ({reason}); look whether the daemon runs, and whether {admin} is its --admin"
+        "{admin} does not answer ({reason}); check that the daemon runs, and that {admin} is its --admin"
     )]
     Silence {
         /// Who was asked.

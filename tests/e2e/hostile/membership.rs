@@ -33,7 +33,7 @@ async fn who_is_in_no_document_any_more_gets_no_certificate_after_the_grace_by_w
     mesh.remove("workload-caller.yaml").unwrap();
 
     // By its certificate first, and when that has ended by its token, which is still good.
-    let words = ["the control plane does not sign", "caller is in no document any more"];
+    let words = ["the control plane does not sign", "caller any more, so it is no longer a member"];
     logged(&mesh, "caller", &words).await;
     poll(SOON, "its certificate has ended", async || {
         let answer = mesh.workload("caller").admin("/ready").await.map_err(|error| error.to_string())?;

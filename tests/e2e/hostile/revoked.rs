@@ -361,7 +361,7 @@ async fn another_namespaces_revocation_reaches_nobody_and_says_so() {
 
     let problems = poll(SOON, "it is reported", async || {
         let problems = mesh.control_plane_admin("/problems").await.map_err(|error| error.to_string())?.text();
-        if problems.contains("reaches nobody of namespace default") { Ok(problems) } else { Err(problems) }
+        if problems.contains("revokes nobody in namespace default") { Ok(problems) } else { Err(problems) }
     })
     .await;
     assert!(problems.contains("spec.identities[0]") && problems.contains("spec.workloads[0]"), "{problems}");
@@ -369,5 +369,5 @@ async fn another_namespaces_revocation_reaches_nobody_and_says_so() {
     let check = mesh.processes().command().arg("check").arg("--config-dir").arg(mesh.config_dir()).output();
     let check = tokio::time::timeout(Duration::from_secs(20), check).await.unwrap().unwrap();
     assert!(!check.status.success());
-    assert!(String::from_utf8_lossy(&check.stdout).contains("reaches nobody of namespace default"));
+    assert!(String::from_utf8_lossy(&check.stdout).contains("revokes nobody in namespace default"));
 }

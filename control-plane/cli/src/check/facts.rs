@@ -157,6 +157,6 @@ pub(super) async fn documents(cluster: &ClusterArgs, default_namespace: &str) ->
     };
     match timeout(DOCUMENTS_TIME, first).await {
         Ok(Some(())) => Ok(Arc::clone(&loaded.borrow())),
-        _ => anyhow::bail!("not all kinds could be listed within {DOCUMENTS_TIME:?}"),
+        _ => anyhow::bail!("not all kinds of documents could be listed within {DOCUMENTS_TIME:?}"),
     }
 }

@@ -37,11 +37,11 @@ pub(super) fn ground(ground: &Ground, findings: &mut Findings) {
         ),
         Some(version) if version < Version::SIDECARS => findings.warning(
             format!(
-                "Kubernetes {} has no native sidecars: they are containers, jobs do not end by themselves, and \
-                 init containers are not in the mesh",
+                "Kubernetes {} has no native sidecars: sidecars are ordinary containers, jobs do not complete by \
+                 themselves, and init containers are not in the mesh",
                 ground.version
             ),
-            format!("upgrade the cluster to {} or newer; the control plane notices", Version::SIDECARS),
+            format!("upgrade the cluster to {} or newer; the control plane notices it", Version::SIDECARS),
         ),
         _ => findings.ok(format!("Kubernetes {}", ground.version)),
     }
@@ -50,7 +50,7 @@ pub(super) fn ground(ground: &Ground, findings: &mut Findings) {
     } else {
         findings.warning(
             format!("you may not install or upgrade: {}", some_of(&ground.missing_rights)),
-            "let somebody with the ClusterRole cluster-admin do it",
+            "ask somebody with the ClusterRole cluster-admin",
         );
     }
 }
@@ -59,7 +59,7 @@ pub(super) fn ground(ground: &Ground, findings: &mut Findings) {
 pub(super) fn installation(facts: &Facts, now: SystemTime, findings: &mut Findings) {
     findings.section("control plane");
     for unknown in &facts.unknown {
-        findings.warning(format!("cannot be looked at: {unknown}"), "ask with more rights");
+        findings.warning(format!("cannot be checked: {unknown}"), "get the permission, then check again");
     }
     objects(facts, findings);
     if !facts.is_installed() {
@@ -85,20 +85,22 @@ fn objects(facts: &Facts, findings: &mut Findings) {
         match &object.found {
             Ok(None) if needed(object, facts) => missing.push(object.named.to_string()),
             Ok(_) => {}
-            Err(error) => findings
-                .warning(format!("{} cannot be looked at: {error}", object.named), "ask with more rights"),
+            Err(error) => findings.warning(
+                format!("{} cannot be checked: {error}", object.named),
+                "get the permission, then check again",
+            ),
         }
     }
     let namespace = &facts.namespace;
     if !facts.is_installed() {
         findings.error(
             format!("there is no control plane in the namespace {namespace}"),
-            "selvedge install | kubectl apply -f -, or name another by --namespace",
+            "selvedge install | kubectl apply -f -, or name another namespace with --namespace",
         );
         return;
     }
     match missing.is_empty() {
-        true => findings.ok("every object of the installation is there"),
+        true => findings.ok("every object of the installation exists"),
         false => {
             findings.error(format!("missing: {}", some_of(&missing)), "install again with the same values")
         }
@@ -108,7 +110,7 @@ fn objects(facts: &Facts, findings: &mut Findings) {
         let lacking = lacking_rules(&object.wanted, found);
         if !lacking.is_empty() {
             findings.error(
-                format!("{} lacks rights that this version needs: {}", object.named, some_of(&lacking)),
+                format!("{} lacks permissions that this version needs: {}", object.named, some_of(&lacking)),
                 "install again: selvedge install | kubectl apply -f -",
             );
         }
@@ -160,7 +162,7 @@ fn versions(facts: &Facts, findings: &mut Findings) {
         Skew::Same => findings.ok(format!("the control plane has this command's version, {version}")),
         _ => findings.warning(
             format!("the control plane has version {version}, this command {VERSION}"),
-            "use the command of the same version: it knows what that version installs",
+            "use the command of the same version, because it knows what that version installs",
         ),
     }
 }
@@ -226,12 +228,12 @@ fn ca_bundles(facts: &Facts, roots: &[Vec<u8>], findings: &mut Findings) {
             if held.is_empty() {
                 findings.error(
                     format!("{name} has no caBundle: the API server cannot call it"),
-                    "a ready control plane puts it there; its log says what hinders it",
+                    "a ready control plane puts it there; if not, its log says why",
                 );
             } else if !roots.is_empty() && !roots.iter().all(|root| held.contains(root)) {
                 findings.error(
                     format!("{name} has the caBundle of another CA"),
-                    "restart the control plane, which puts its own there",
+                    "restart the control plane, which then puts its own CA there",
                 );
             } else {
                 findings.ok(format!("{name} has the caBundle of this CA"));
@@ -245,27 +247,27 @@ fn tried_pod(facts: &Facts, findings: &mut Findings) {
         None => {}
         Some(Ok(pod)) => match sidecar(pod) {
             Some(("initContainers", container)) if container["restartPolicy"] != "Always" => findings.error(
-                "a pod that asks for a sidecar gets a native one, which the API server does not know: it would \
-                 never start (tried, not made)",
+                "a pod that asks for a sidecar gets a native one, which the API server does not know: the sidecar would \
+                 never start (tried, not created)",
                 "leave --native-sidecars (the chart's injector.nativeSidecars) at auto, or set it to false",
             ),
             Some(("initContainers", _)) => {
-                findings.ok("a pod that asks for a sidecar gets a native one (tried, not made)");
+                findings.ok("a pod that asks for a sidecar gets a native one (tried, not created)");
             }
-            Some(_) => findings.ok("a pod that asks for a sidecar gets one, as a container (tried, not made)"),
+            Some(_) => findings.ok("a pod that asks for a sidecar gets one, as an ordinary container (tried, not created)"),
             None => findings.error(
-                "a pod that asks for a sidecar gets none (tried, not made)",
+                "a pod that asks for a sidecar gets none (tried, not created)",
                 "look at the MutatingWebhookConfiguration selvedge-inject and the control plane's log",
             ),
         },
         Some(Err(error)) if error.contains("failed calling webhook") => findings.error(
             format!("the API server cannot call the webhook: {error}"),
-            "look whether the control plane is ready, and whether the API server reaches its port 8443",
+            "check that the control plane is ready, and that the API server can reach its port 8443",
         ),
         Some(Err(error)) => {
             findings.warning(
                 format!("injection cannot be tried: {error}"),
-                "needs the right to create pods in default",
+                "get permission to create pods in the namespace default",
             );
         }
     }
@@ -286,11 +288,11 @@ fn namespaces(facts: &Facts, findings: &mut Findings) {
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
         let by_name = labels.as_object().into_iter().flatten().filter_map(text).collect();
         if let Some(warning) = pod_security_warning(name(namespace), &by_name) {
-            findings.error(warning, "until then no injected pod can start there");
+            findings.error(warning, "no injected pod can start there");
         }
         if labels[INJECT] != "enabled" {
             findings.warning(
-                format!("namespace {} asks by an annotation alone: its pods start without a sidecar while no control plane answers", name(namespace)),
+                format!("namespace {} asks for sidecars by an annotation and not by a label: while no control plane answers, its pods start without a sidecar", name(namespace)),
                 format!("kubectl label namespace {} {INJECT}=enabled", name(namespace)),
             );
         }
@@ -298,7 +300,7 @@ fn namespaces(facts: &Facts, findings: &mut Findings) {
     if asking.is_empty() {
         findings.warning(
             "no namespace asks for sidecars",
-            format!("kubectl label namespace NAMESPACE {INJECT}=enabled, then restart what runs there"),
+            format!("kubectl label namespace NAMESPACE {INJECT}=enabled, then restart its workloads"),
         );
     }
 }
@@ -337,8 +339,11 @@ fn pods(facts: &Facts, findings: &mut Findings) {
     }
     if !without.is_empty() {
         findings.warning(
-            format!("these pods have no sidecar, though their namespace asks for one: {}", some_of(&without)),
-            "they were made before it asked, or while no control plane answered: restart them",
+            format!(
+                "these pods have no sidecar, although their namespace asks for one: {}",
+                some_of(&without)
+            ),
+            "they were created before the namespace asked, or while no control plane answered: restart them",
         );
     }
     if !skipped.is_empty() {
@@ -354,13 +359,13 @@ fn proxy_versions(versions: &BTreeMap<&str, Vec<String>>, control_plane: &str, f
     for (version, pods) in versions {
         let many = format!("{} sidecars have version {version}", pods.len());
         match skew(version, control_plane) {
-            Skew::Same => findings.ok(format!("{many}, as the control plane")),
+            Skew::Same => findings.ok(format!("{many}, like the control plane")),
             Skew::Older => findings.warning(
-                format!("{many}, the control plane {control_plane}: {}", some_of(pods)),
+                format!("{many}, the control plane has {control_plane}: {}", some_of(pods)),
                 "restart them before the next upgrade: kubectl --namespace NAMESPACE rollout restart deployment",
             ),
             Skew::TooOld | Skew::Newer => findings.error(
-                format!("{many}, which the control plane of {control_plane} does not support: {}", some_of(pods)),
+                format!("{many}, which a control plane of version {control_plane} does not support: {}", some_of(pods)),
                 "proxies may be one minor version older, never newer: restart them, or upgrade the control plane first",
             ),
         }
@@ -387,8 +392,8 @@ fn configuration(facts: &Facts, findings: &mut Findings) {
                 rows.extend(config.rows(replica));
             }
             Err(error) => findings.warning(
-                format!("{replica} cannot be asked what its proxies hold: {error}"),
-                "needs the right to get pods/portforward, from Kubernetes 1.35 also to create it",
+                format!("{replica} does not say which configuration its proxies have: {error}"),
+                "get permission for get pods/portforward, from Kubernetes 1.35 also for create",
             ),
         }
     }
@@ -411,7 +416,7 @@ fn configuration(facts: &Facts, findings: &mut Findings) {
     }
     if !behind.is_empty() {
         findings.warning(
-            format!("these proxies have not taken the newest configuration yet: {}", some_of(&behind)),
+            format!("these proxies do not have the newest configuration yet: {}", some_of(&behind)),
             "selvedge status --wait 30s",
         );
     }

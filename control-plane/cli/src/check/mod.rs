@@ -139,7 +139,7 @@ async fn of_cluster(args: &Args, settings: &Settings) -> anyhow::Result<OfCluste
             Ok(loaded) => documents = Some(Report::of(&loaded, settings)),
             Err(error) => findings.warning(
                 format!("the documents of the cluster are not checked: {error:#}"),
-                "needs the rights to list and watch what the ClusterRole selvedge-control-plane names",
+                "get permission to list and watch what the ClusterRole selvedge-control-plane lists",
             ),
         }
     }

@@ -120,7 +120,7 @@ async fn unless_it_ends_early(
         exit = exits.next() => Err(exit.into()),
         _ = interrupt.recv() => bail!("interrupted; every process of the mesh is stopped"),
         _ = terminate.recv() => bail!("terminated; every process of the mesh is stopped"),
-        _ = hangup.recv() => bail!("the terminal is gone; every process of the mesh is stopped"),
+        _ = hangup.recv() => bail!("the terminal was closed; every process of the mesh is stopped"),
         outcome = what => outcome,
     }
 }
@@ -128,7 +128,7 @@ async fn unless_it_ends_early(
 async fn play(demo: &mut Demo, summary: &mut Summary) -> anyhow::Result<()> {
     set_up(demo).await?;
     steps::run_all(demo, &mut summary.steps).await?;
-    progress("measuring what the pair adds to a direct call");
+    progress("measuring what a pair of sidecars adds to a direct call");
     let measured = latency::measure(demo).await?;
     (summary.direct, summary.pair) = (measured.direct, measured.pair);
     summary.added = measured.pair.beyond(measured.direct);
@@ -169,7 +169,7 @@ fn addresses(cluster: &Cluster) -> String {
             .expect("a String grows");
     }
     let outbound = cluster.workload(FRONTEND).outbound;
-    write!(text, "try             curl -H 'host: {REVIEWS}' http://{outbound}/\nCtrl-C ends it all.")
+    write!(text, "try             curl -H 'host: {REVIEWS}' http://{outbound}/\nCtrl-C stops everything.")
         .expect("a String grows");
     text
 }

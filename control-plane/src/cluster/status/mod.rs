@@ -98,7 +98,7 @@ impl Writer {
             }
             let problems = by_document.get(&object.name).map(Vec::as_slice).unwrap_or_default();
             if let Err(error) = self.write(object, problems).await {
-                tracing::debug!(%error, object = %object.name, "what became of it is not written yet");
+                tracing::debug!(%error, object = %object.name, "its status could not be written yet");
                 complete = false;
                 // Nothing else can be written either.
                 if matches!(error, Error::Unreachable { .. }) {

@@ -97,11 +97,11 @@ impl<'a> KnownHost<'a> {
         }
         match self.first {
             Source::Service(document) if document.spec.external_name.is_some() => {
-                "it is of the type ExternalName and says no ports: add spec.ports to it, or name a port in the route's \
+                "it is of the type ExternalName and declares no ports: add spec.ports to it, or name a port in the route's \
                  destination"
                     .to_owned()
             }
-            _ => "it says no ports; add spec.ports to it".to_owned(),
+            _ => "it declares no ports; add spec.ports to it".to_owned(),
         }
     }
 

@@ -114,5 +114,8 @@ fn a_service_entry_is_known_to_those_whom_it_is_for() {
 fn what_is_no_namespace_is_refused() {
     let (_, problems) = compiled(&format!("{SERVICES}{}", to_other("shop", "one", "[Shop]")));
 
-    assert!(errors(&problems)[0].starts_with("spec.exportTo[0]: \"Shop\" is no namespace"), "{problems:?}");
+    assert!(
+        errors(&problems)[0].starts_with("spec.exportTo[0]: \"Shop\" is not a namespace"),
+        "{problems:?}"
+    );
 }

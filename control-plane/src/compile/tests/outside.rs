@@ -258,7 +258,7 @@ fn a_service_that_stands_for_a_name_may_leave_its_ports_to_routes() {
 
     let (_, problems) = compiled(&to(""));
     let errors = errors(&problems);
-    assert!(errors[0].contains("ExternalName and says no ports: add spec.ports"), "{errors:?}");
+    assert!(errors[0].contains("ExternalName and declares no ports: add spec.ports"), "{errors:?}");
 }
 
 #[test]

@@ -257,7 +257,7 @@ fn an_address_belongs_to_its_owner_and_who_claims_it_is_told() {
             (service("a.shop", 9999, json!({})), "another name of Service shop/a"),
             (service("a-1.a.shop.svc.cluster.local", 8080, json!({})), "name of the namespace shop"),
             (service("*.shop.svc.cluster.local", 9999, json!({})), "name of the namespace shop"),
-            (service("*.svc.cluster.local", 9999, json!({})), "belong to the namespaces"),
+            (service("*.svc.cluster.local", 9999, json!({})), "belongs to the namespace in"),
             (service("outside.example.com", 443, json!({})), "already defined by ServiceEntry shop/outside"),
             (vec![service_with(namespace, "10.96.0.1", 80)], "Service shop/a"),
             (vec![service_with(namespace, "10.1.0.1", 9100)], "Pod shop/node"),

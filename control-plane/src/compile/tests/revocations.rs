@@ -41,7 +41,7 @@ fn one_of_another_namespace_reaches_its_own_alone_and_says_so() {
     assert_eq!(list, ["spiffe://cluster.local/ns/bank/sa/own", "4f of Some(\"bank\")"]);
     assert_eq!(problems.len(), 2, "{problems:?}");
     for problem in problems {
-        assert!(problem.contains("reaches nobody of namespace shop"), "{problem}");
+        assert!(problem.contains("revokes nobody in namespace shop"), "{problem}");
     }
     let (own, none) = revoked(&revocation("shop", "  workloads: [b-1, shop/b-2]\n"));
     assert_eq!((own.as_slice(), none.len()), (["shop/b-1".to_owned(), "shop/b-2".to_owned()].as_slice(), 0));

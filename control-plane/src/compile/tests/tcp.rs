@@ -271,7 +271,7 @@ fn what_gateway_routes_get_wrong_is_said() {
         (
             "TLSRoute",
             format!("{{{of_db}, rules: [{{backendRefs: []}}, {{backendRefs: []}}]}}"),
-            "nothing tells the connections of two rules apart",
+            "the connections of two rules cannot be told apart",
         ),
     ] {
         let (_, problems) = compiled(&(DATABASES.to_owned() + &route(kind, "default", "route", &spec)));

@@ -11,20 +11,22 @@ use super::{KEY, KEY_LENGTH, service_account, time};
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// Its time is over.
-    #[error("the join token expired at {}; make another with `selvedge token create`", time(*.0))]
+    #[error("the join token expired at {}; create another with `selvedge token create`", time(*.0))]
     Expired(u64),
     /// It was changed, or made with another key.
-    #[error("the join token was altered, or another control plane made it (its --data-dir counts)")]
+    #[error(
+        "the join token was changed, or it comes from another control plane (one with another --data-dir)"
+    )]
     Altered,
     /// It is no token of this kind.
-    #[error("this is not a join token: {0}; `selvedge token create` makes one")]
+    #[error("this is not a join token: {0}; create one with `selvedge token create`")]
     Malformed(String),
     /// A `--once` token that was used before.
-    #[error("the join token was for one use and has been used; make another with `selvedge token create`")]
+    #[error("the join token was for one use and has been used; create another with `selvedge token create`")]
     Spent,
     /// A `--once` token where several replicas check tokens: none knows what the others have seen.
     #[error(
-        "the join token is for one use, which several replicas of a control plane cannot count; make one \
+        "the join token is for one use, and several replicas of a control plane cannot count uses; create one \
          without --once"
     )]
     Once,
@@ -38,7 +40,7 @@ pub enum TokenError {
     )]
     Audience(String),
     /// A ServiceAccount token that is not good yet: a clock is wrong.
-    #[error("the ServiceAccount token is good from {} on; look at the clocks of the API server and of this host", time(*.0))]
+    #[error("the ServiceAccount token is valid only from {}; check the clocks of the API server and of this host", time(*.0))]
     NotYet(u64),
     /// A ServiceAccount token of another cluster.
     #[error("the ServiceAccount token was issued by {found:?}, and this cluster's issuer is {own:?}")]
@@ -52,7 +54,7 @@ pub enum TokenError {
     #[error("none of the cluster's keys has signed the ServiceAccount token: {0}")]
     Signature(String),
     /// The API server does not know the token (any more): its pod may be gone.
-    #[error("the API server does not vouch for the ServiceAccount token: {0}")]
+    #[error("the API server does not accept the ServiceAccount token: {0}")]
     NotVouchedFor(String),
     /// A person's token, or another program's.
     #[error("the token is {0:?}'s, which is not a ServiceAccount")]
@@ -101,7 +103,7 @@ pub enum TokenError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The key file holds something else.
-    #[error("{}: expected {KEY_LENGTH} bytes, found {found}; remove it, and every token must be made anew", path.display())]
+    #[error("{}: expected {KEY_LENGTH} bytes, found {found}; remove it, and create every token again", path.display())]
     Key {
         /// Which file.
         path: PathBuf,

@@ -112,7 +112,10 @@ impl Keys {
         let header =
             jsonwebtoken::decode_header(token).map_err(|error| TokenError::Malformed(error.to_string()))?;
         if !ALGORITHMS.contains(&header.alg) {
-            return Err(TokenError::Signature(format!("{:?} is not a way to sign it", header.alg)));
+            return Err(TokenError::Signature(format!(
+                "{:?} is not a supported signature algorithm",
+                header.alg
+            )));
         }
         let known = self.with_key(header.kid.as_deref()).await?;
         let claims = known.signed(token, header.kid.as_deref(), header.alg)?;
@@ -208,8 +211,8 @@ impl Known {
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
         let mut why = match name {
-            Some(name) => format!("it names the key {name:?}, which is none of them"),
-            None => "there are none".to_owned(),
+            Some(name) => format!("it names the key {name:?}, which the cluster does not have"),
+            None => "the cluster has no keys".to_owned(),
         };
         for key in self.find(name) {
             if let Some(only) = key.algorithm.filter(|only| *only != algorithm) {

@@ -99,7 +99,7 @@ impl Held {
                 self.kinds.iter().filter(|kind| !kind.served).map(|kind| kind.wanted.kind).collect();
             tracing::info!(
                 missing = missing.join(", "),
-                "every kind is listed; those that are missing here are followed once they are served"
+                "every kind is listed; a kind that the cluster does not serve yet is watched as soon as it does"
             );
         }
         std::mem::take(&mut self.changed).then(|| self.assemble())
@@ -185,7 +185,10 @@ impl OfKind {
                 let late = std::mem::replace(&mut self.settled, true) && !self.served;
                 let first = !std::mem::replace(&mut self.served, true);
                 if late {
-                    tracing::info!(kind = self.wanted.kind, "served now; followed");
+                    tracing::info!(
+                        kind = self.wanted.kind,
+                        "the cluster serves this kind now; it is watched"
+                    );
                 }
                 self.failure.take().is_some() || first || !same
             }
@@ -208,7 +211,7 @@ impl OfKind {
             }
             Step::Failed(error) => {
                 let why = format!(
-                    "{} ({}) cannot be followed: {error}; what is known of it stays in use",
+                    "{} ({}) cannot be watched: {error}; its last known objects stay in use",
                     self.wanted.kind, self.wanted.api_versions[0]
                 );
                 let new = self.failure.as_ref() != Some(&why);

@@ -59,7 +59,7 @@ impl Kubernetes {
                 step = taken.recv() => step,
                 () = sender.closed() => return,
                 Some(ended) = tasks.join_next() => {
-                    tracing::error!(?ended, "following the cluster has stopped; its last state stays in use");
+                    tracing::error!(?ended, "watching the cluster has stopped; its last state stays in use");
                     return;
                 }
             };

@@ -115,7 +115,7 @@ impl Known {
         self.missed.retain(|kind, missed| {
             let gone = *missed >= LOOKS_UNTIL_GONE;
             if gone {
-                tracing::info!(%kind, "no longer served; its objects are gone");
+                tracing::info!(%kind, "the cluster no longer serves this kind; its objects are forgotten");
             }
             !gone
         });

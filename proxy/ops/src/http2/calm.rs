@@ -85,7 +85,7 @@ impl<S: AsyncWrite + Unpin> Calm<S> {
                 let _ = stream.poll_flush(context);
             }
         }
-        io::Error::other("it sent too many frames that carry nothing")
+        io::Error::other("it sent too many frames without content")
     }
 }
 

@@ -268,7 +268,7 @@ async fn only_this_meshs_control_plane_is_believed() {
     let of_another_mesh = FakeControlPlane::start(&theirs, frontend.clone(), HOUR).await;
     let a_workload = FakeControlPlane::start_as(&ours, &fixtures::identity("reviews"), frontend, HOUR).await;
 
-    for (impostor, what) in [(of_another_mesh, "not vouched for"), (a_workload, "sa/reviews")] {
+    for (impostor, what) in [(of_another_mesh, "not issued by a CA"), (a_workload, "sa/reviews")] {
         let control_plane = fixtures::control_plane(impostor.address);
         let error = control_plane.connect(&joined.tls).await.unwrap_err();
         assert!(matches!(error, ConnectError::NotControlPlane { .. }), "{error}");

@@ -24,7 +24,7 @@ pub(super) fn trust_roots(facts: &Facts, now: SystemTime, findings: &mut Finding
     let Some(text) = text else {
         findings.error(
             "the control plane has not published its trust roots (ConfigMap selvedge-trust-roots)",
-            "look at its log: it cannot start, or may not write it",
+            "look at its log: it cannot start, or it lacks permission to write the ConfigMap",
         );
         return Vec::new();
     };
@@ -34,8 +34,10 @@ pub(super) fn trust_roots(facts: &Facts, now: SystemTime, findings: &mut Finding
         root_certificate(root, now, findings);
     }
     if roots.is_empty() {
-        findings
-            .error("the ConfigMap selvedge-trust-roots holds no certificate", "delete it: it is made again");
+        findings.error(
+            "the ConfigMap selvedge-trust-roots has no certificate",
+            "delete it; the control plane makes it again",
+        );
     }
     roots
 }
@@ -49,13 +51,13 @@ fn root_certificate(root: &[u8], now: SystemTime, findings: &mut Findings) {
         }
     };
     let ends = Utc(certificate.not_after);
-    let remedy = "make a new root, and give proxies both roots meanwhile (--trust-roots)";
+    let remedy = "make a new root, and let proxies trust both roots meanwhile (--trust-roots)";
     match certificate.not_after.duration_since(now) {
-        Err(_) => findings.error(format!("the root certificate has ended on {ends}"), remedy),
+        Err(_) => findings.error(format!("the root certificate expired on {ends}"), remedy),
         Ok(left) if left < ROOT_RESERVE => {
-            findings.warning(format!("the root certificate ends in {}, on {ends}", time(left)), remedy);
+            findings.warning(format!("the root certificate expires in {}, on {ends}", time(left)), remedy);
         }
-        Ok(left) => findings.ok(format!("the root certificate ends in {}, on {ends}", time(left))),
+        Ok(left) => findings.ok(format!("the root certificate expires in {}, on {ends}", time(left))),
     }
 }
 
@@ -76,14 +78,14 @@ pub(super) fn of_replicas(facts: &Facts, now: SystemTime, findings: &mut Finding
     for (purpose, what) in RENEWED {
         let Some((replica, life)) = earliest.get(purpose) else { continue };
         let ends = Utc(life.not_after);
-        let look = format!("look at the log of {replica}: it renews it by itself");
+        let look = format!("look at the log of {replica}, which should have renewed it");
         match left(life, now) {
-            None => findings.error(format!("{what} has ended on {ends} ({replica})"), look),
+            None => findings.error(format!("{what} expired on {ends} ({replica})"), look),
             Some((left, share)) if share < RENEWED_BEFORE => findings.warning(
-                format!("{what} ends in {}, on {ends}, and is not renewed ({replica})", time(left)),
+                format!("{what} expires in {}, on {ends}, and was not renewed ({replica})", time(left)),
                 look,
             ),
-            Some((left, _)) => findings.ok(format!("{what} ends in {}, on {ends}", time(left))),
+            Some((left, _)) => findings.ok(format!("{what} expires in {}, on {ends}", time(left))),
         }
     }
 }
@@ -91,21 +93,21 @@ pub(super) fn of_replicas(facts: &Facts, now: SystemTime, findings: &mut Finding
 /// What signs workloads' certificates: made by the root's key at each start, or given in the CA's Secret.
 fn issuer_certificate(replica: &str, issuer: &Life, root: &Life, now: SystemTime, findings: &mut Findings) {
     let ends = Utc(issuer.not_after);
-    let remedy = "renew the CA in the Secret selvedge-ca: the control plane takes it within 10 s. One that the \
-                  control plane made itself it renews; its log says what hinders it";
+    let remedy = "renew the CA in the Secret selvedge-ca; the control plane uses it within 10 s. If the control plane made \
+                  the CA, it also renews it, and its log says why it did not";
     match left(issuer, now) {
         None => findings.error(
-            format!("what signs workloads' certificates has ended on {ends} ({replica}): no proxy gets one"),
+            format!("the issuer of workloads' certificates expired on {ends} ({replica}): no proxy gets a certificate"),
             remedy,
         ),
         // With its root: that has been judged.
         Some((left, share)) if share < RENEWED_BEFORE && issuer.not_after < root.not_after => findings
             .warning(
-                format!("what signs workloads' certificates ends in {}, on {ends} ({replica})", time(left)),
+                format!("the issuer of workloads' certificates expires in {}, on {ends} ({replica})", time(left)),
                 remedy,
             ),
         Some((left, _)) => {
-            findings.ok(format!("what signs workloads' certificates ends in {}, on {ends}", time(left)));
+            findings.ok(format!("the issuer of workloads' certificates expires in {}, on {ends}", time(left)));
         }
     }
 }

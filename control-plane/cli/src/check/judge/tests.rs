@@ -152,11 +152,11 @@ fn a_root_that_ends_soon_is_told_long_before() {
 
     let (verdict, what) = trouble_among(&judged_at(&facts, end - Duration::from_secs(30 * 86_400)));
     assert_eq!(verdict, Verdict::Warning);
-    assert!(what.starts_with("the root certificate ends in 30 days"), "{what}");
+    assert!(what.starts_with("the root certificate expires in 30 days"), "{what}");
 
     let (verdict, what) = trouble_among(&judged_at(&facts, end + Duration::from_secs(1)));
     assert_eq!(verdict, Verdict::Error);
-    assert!(what.contains("has ended"), "{what}");
+    assert!(what.contains("expired"), "{what}");
 }
 
 /// With a replica whose certificates are good for so long around now, in seconds.
@@ -190,25 +190,25 @@ fn a_certificate_of_a_replica_that_is_not_renewed_is_told_before_it_ends() {
     assert_eq!(findings.count(Verdict::Ok), findings.list.len(), "{:#?}", findings.list);
     let said: Vec<_> = findings.list.iter().map(|finding| finding.what.as_str()).collect();
     assert!(
-        said.iter().any(|what| what.starts_with("the certificate of the webhooks ends in 7 hours")),
+        said.iter().any(|what| what.starts_with("the certificate of the webhooks expires in 7 hours")),
         "{said:?}"
     );
     assert!(
-        said.iter().any(|what| what.starts_with("what signs workloads' certificates ends in 299 days")),
+        said.iter().any(|what| what.starts_with("the issuer of workloads' certificates expires in 299 days")),
         "{said:?}"
     );
 
     let (verdict, what) = only_trouble(&with_replica(&[root, ("webhook", -21 * hour, 3 * hour)]));
     assert_eq!(verdict, Verdict::Warning);
-    assert!(what.contains("is not renewed (selvedge-control-plane-1)"), "{what}");
+    assert!(what.contains("was not renewed (selvedge-control-plane-1)"), "{what}");
 
     let (verdict, what) = only_trouble(&with_replica(&[root, ("webhook", -24 * hour, -1)]));
     assert_eq!(verdict, Verdict::Error);
-    assert!(what.starts_with("the certificate of the webhooks has ended on "), "{what}");
+    assert!(what.starts_with("the certificate of the webhooks expired on "), "{what}");
 
     let (verdict, what) = only_trouble(&with_replica(&[root, ("issuer", -90 * 24 * hour, 10 * 24 * hour)]));
     assert_eq!(verdict, Verdict::Warning);
-    assert!(what.starts_with("what signs workloads' certificates ends in 9 days"), "{what}");
+    assert!(what.starts_with("the issuer of workloads' certificates expires in 9 days"), "{what}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ const IDENTITY: &str = "spiffe://cluster.local/ns/default/sa/frontend";
 pub(super) fn expected(demo: &Demo) -> String {
     let all = Share { part: 0, whole: demo.requests };
     format!(
-        "v2 answers {:.0} ± {:.0} of {} (4.5 σ); none fails; each server saw {IDENTITY}",
+        "v2 answers {:.0} ± {:.0} of {} (4.5 σ); no request fails; each server saw {IDENTITY}",
         demo.requests as f64 * 0.1,
         all.tolerance(0.1),
         demo.requests

@@ -20,7 +20,7 @@ const PACE: f64 = 400.0;
 const ANSWERS: u64 = 1000;
 
 pub(super) fn expected(_: &Demo) -> String {
-    "none fails; 50 % v2 while it is away, whatever is edited; 90 % v2 once it is back".to_owned()
+    "no request fails; 50 % v2 while it is away, despite an edit; 90 % v2 once it is back".to_owned()
 }
 
 pub(super) async fn run(demo: &mut Demo) -> anyhow::Result<Observed> {

@@ -22,7 +22,7 @@ const PACE: f64 = 300.0;
 const ANSWERS_AGAIN: u64 = 20;
 
 pub(super) fn expected(_: &Demo) -> String {
-    "no request fails; the frontend's sidecar ejects its endpoint, and lets it in again after its restart"
+    "no request fails; the frontend's sidecar ejects the app's endpoint, and uses it again after its restart"
         .to_owned()
 }
 

@@ -26,8 +26,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const METRIC: &str = "selvedge_certificate_expiry_timestamp_seconds";
 
 pub(super) fn expected(_: &Demo) -> String {
-    "v2's sidecar shows a new certificate before the old one ends, in its metrics and on the wire; traffic \
-     outlives the old one; none fails"
+    "v2's sidecar has a new certificate before the old one expires, in its metrics and in TLS handshakes; traffic \
+     goes on after that; no request fails"
         .to_owned()
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn run(demo: &mut Demo) -> anyhow::Result<Observed> {
     let all_v2 = report.count("version", "v2") == report.requests;
     Ok(Observed {
         words: format!(
-            "a new certificate {:.1} s before the old one's end, good for {:.1} s more; {}",
+            "a new certificate {:.1} s before the old one expired, valid for {:.1} s more; {}",
             early.as_secs_f64(),
             longer.as_secs_f64(),
             failures(&report)

@@ -21,14 +21,15 @@ use super::{
     Demo, Observed,
 };
 
-pub(super) const NAME: &str = "STRICT: only proven identities of this mesh";
-pub(super) const DOING: &str = "calling without a certificate, with another CA's, and at a reused address";
+pub(super) const NAME: &str = "STRICT: only identities that this mesh's CA has certified";
+pub(super) const DOING: &str =
+    "calling without a certificate, with another CA's certificate, and at a reused address";
 
 /// The workload that now has an address at which another is still expected.
 const SQUATTER: &str = "ledger";
 
 pub(super) fn expected(_: &Demo) -> String {
-    "refused: a plaintext caller, a caller with another CA's certificate (one of our CA is answered), and a \
+    "refused: a caller in plaintext, a caller with another CA's certificate (a caller with this CA's is answered), and a \
      server with another workload's certificate at a reused address"
         .to_owned()
 }
@@ -49,7 +50,7 @@ pub(super) async fn run(demo: &mut Demo) -> anyhow::Result<Observed> {
         && reused.proxy_error().is_some_and(|reason| reason.starts_with("identity"));
     Ok(Observed {
         words: format!(
-            "plaintext: {}; our CA: {}; another CA: {}; {SQUATTER} at its own name: {}, at the reused address: {}",
+            "plaintext: {}; this CA: {}; another CA: {}; {SQUATTER} at its own name: {}, at the reused address: {}",
             plaintext.summary(),
             words(&known),
             words(&foreign),

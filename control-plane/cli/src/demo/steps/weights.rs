@@ -19,7 +19,7 @@ const PACE: f64 = 500.0;
 const ANSWERS: u64 = 1000;
 
 pub(super) fn expected(_: &Demo) -> String {
-    format!("10 % v2 before and 50 % after (4.5 σ, {ANSWERS} answers each); no restart; none fails")
+    format!("10 % v2 before and 50 % after (4.5 σ, {ANSWERS} answers each); no restart; no request fails")
 }
 
 pub(super) async fn run(demo: &mut Demo) -> anyhow::Result<Observed> {
