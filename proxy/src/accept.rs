@@ -86,13 +86,13 @@ pub async fn accept(
                 // An IPv4 client of a listener for both is shown as what it is.
                 let peer = canonical(peer);
                 if let Err(error) = socket.set_nodelay(true) {
-                    tracing::debug!(%peer, %error, "the connection ended before it was taken");
+                    tracing::debug!(%peer, %error, "the connection ended before it was accepted");
                     continue;
                 }
                 take(socket, peer);
             }
             Err(error) if of_one_connection(&error) => {
-                tracing::debug!(%error, "a connection ended unaccepted")
+                tracing::debug!(%error, "a connection could not be accepted")
             }
             Err(error) => {
                 // Told once, and not twenty times a second as long as it lasts.
@@ -141,13 +141,13 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
         let worker = Rc::clone(&self.worker);
         let Some(client) = worker.doors.enter(direction) else {
             worker.metrics.connection_refused(direction, false, Reason::Overflow);
-            tracing::debug!(%peer, "connection refused: there are as many as --max-connections allows");
+            tracing::debug!(%peer, "connection refused: --max-connections are open");
             return reset(&socket);
         };
         let original = match watched(&worker, direction, &socket) {
             Ok(original) => original,
             Err(error) => {
-                tracing::debug!(%peer, %error, "the connection ended before it was taken");
+                tracing::debug!(%peer, %error, "the connection ended before it was accepted");
                 return;
             }
         };
@@ -177,7 +177,7 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
                         () = carried => {}
                         () = when_woken(client.dismissed()) => {
                             worker.metrics.connection_refused(direction, false, Reason::Overflow);
-                            tracing::debug!(%peer, "connection closed: others need its place (--max-connections)");
+                            tracing::debug!(%peer, "connection closed to make room for another (--max-connections)");
                         }
                     }
                 });

@@ -152,7 +152,7 @@ fn outbound_listeners(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListe
             Err(ListenError::NoSuchAddress { .. })
                 if address.ip() == Ipv6Addr::LOCALHOST && addresses.len() > 1 =>
             {
-                tracing::info!(%address, "not listened on: this host has no IPv6");
+                tracing::info!(%address, "not listening here: this host has no IPv6");
             }
             opened => listeners.push(opened?),
         }
@@ -164,7 +164,7 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
     let app = Listens::new(&args.app)?;
     anyhow::ensure!(
         app.is_some() != args.redirected,
-        "either --app must say where the app listens, or --redirected that connections are redirected here"
+        "give --app, to say where the app listens, or --redirected, if connections are redirected here"
     );
     let own = own_listeners(args, listeners)?;
     for at in app.iter().flat_map(Listens::addresses) {

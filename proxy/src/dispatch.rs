@@ -183,7 +183,9 @@ pub(crate) fn choose(
     picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
         let what = match (backend.endpoints.len(), &backend.unresolved) {
             (0, Some(unresolved)) => format!("{} has no endpoint: {unresolved}", backend.name),
-            (0, None) => format!("{} has no endpoint; is any workload selected by it?", backend.name),
+            (0, None) => {
+                format!("{} has no endpoint; check that its selector selects a workload", backend.name)
+            }
             (all, _) => {
                 format!("all {all} endpoints of {} are ejected for failing; see /endpoints", backend.name)
             }
@@ -205,7 +207,7 @@ fn overflow(worker: &Worker, backend: &BoundBackend, what: Limit) -> Failure {
 fn late(endpoint: &BoundEndpoint) -> Failure {
     Failure::new(
         Reason::Timeout,
-        format!("{} has not answered in the time for one attempt", endpoint.address),
+        format!("{} has not answered within the time of one attempt", endpoint.address),
     )
 }
 

@@ -85,6 +85,6 @@ pub fn authority<B>(request: &http::Request<B>) -> Result<&str, Error> {
     // There is no second one: `normalize` has seen to that.
     match get_rare(request.headers(), &HOST).map(http::HeaderValue::to_str) {
         Some(Ok(host)) if !host.is_empty() => Ok(host),
-        _ => Err(Error::new(Reason::BadRequest, "exactly one Host header must name the destination")),
+        _ => Err(Error::new(Reason::BadRequest, "the request must have exactly one Host header")),
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn connect_timeout(worker: &Worker, port: u16) -> Duration {
 pub(crate) fn unreachable(worker: &Worker, app: SocketAddr, why: &dyn std::fmt::Display) -> Failure {
     let hint = match &worker.settings.app {
         Some(_) => "(--app)",
-        None => "(it may listen on 127.0.0.1 only; let it listen on all addresses)",
+        None => "(if it listens only on 127.0.0.1, let it listen on all addresses)",
     };
     if worker.leave.told().is_draining() {
         return Failure::new(

@@ -26,7 +26,7 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// A scanner, or a network that loses packets.
-    #[error("the handshake was not over within {HANDSHAKE_TIMEOUT:?}")]
+    #[error("the handshake took longer than {HANDSHAKE_TIMEOUT:?}")]
     Timeout,
     /// The other side gave up, or offered nothing that we accept; rustls says what.
     #[error("the TLS handshake failed: {}", tls::explain(.0))]

@@ -47,8 +47,7 @@ use crate::{
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 
 /// Why a plain client is turned away.
-const NO_PLACE: &str =
-    "there are as many clients without a certificate as --max-connections leaves places for";
+const NO_PLACE: &str = "all places that --max-connections leaves for clients without a certificate are taken";
 
 /// The path of a request that comes in to this workload, first step first.
 pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {

@@ -228,7 +228,7 @@ fn refuse_unknown(worker: &Worker, arrival: Arrival, going: &Going, tcp: &TcpStr
 /// What is not HTTP does not say where it goes.
 fn refuse_unnamed(worker: &Worker, arrival: Arrival, detected: Detected) {
     worker.metrics.connection_refused(Direction::Outbound, false, Reason::Protocol);
-    let carries = if detected == Detected::Tls { "TLS" } else { "no HTTP" };
+    let carries = if detected == Detected::Tls { "TLS" } else { "something other than HTTP" };
     tracing::warn!(
         peer = %arrival.peer,
         "connection refused: it carries {carries}, which does not name its destination; give the destination a port of its own (--upstream PORT=HOST:PORT), or, if the client can use an HTTPS proxy, let it use this listener (https_proxy)"
@@ -236,7 +236,7 @@ fn refuse_unnamed(worker: &Worker, arrival: Arrival, detected: Detected) {
 }
 
 fn refuse_tls(arrival: Arrival) {
-    tracing::warn!(peer = %arrival.peer, "connection refused: the app speaks TLS where HTTP is declared; let it speak plain HTTP, or declare the port as tls or tcp");
+    tracing::warn!(peer = %arrival.peer, "connection refused: the app speaks TLS on a port that is declared to speak HTTP; let it speak plain HTTP, or declare the port as tls or tcp");
 }
 
 async fn http(

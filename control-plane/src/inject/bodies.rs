@@ -35,7 +35,7 @@ pub(super) enum BodyError {
     Slow,
     #[error("the body was dropped to make room for another review: there are too many at once")]
     Dropped,
-    #[error("the body broke off")]
+    #[error("the body ended early")]
     Broken,
 }
 

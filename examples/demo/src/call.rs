@@ -24,7 +24,7 @@ pub enum CallError {
         source: std::io::Error,
     },
     /// The connection ended, or did not speak HTTP.
-    #[error("{address} broke off: {}", causes(source))]
+    #[error("the connection to {address} broke: {}", causes(source))]
     Broken {
         /// Who.
         address: SocketAddr,

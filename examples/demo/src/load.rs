@@ -404,7 +404,7 @@ async fn read(response: Response<Incoming>, keys: &[&'static str]) -> Result<Out
     let status = parts.status;
     let body = body.collect().await;
     let body =
-        body.map_err(|error| format!("the answer ({status}) broke off: {}", causes(&error)))?.to_bytes();
+        body.map_err(|error| format!("the answer ({status}) ended early: {}", causes(&error)))?.to_bytes();
     let failure = (!status.is_success()).then(|| {
         let reason =
             parts.headers.get("selvedge-error").map(|reason| String::from_utf8_lossy(reason.as_bytes()));
@@ -494,7 +494,7 @@ mod tests {
         let report = Plan::new(address.await, "reviews:9080").connections(1).requests(2).run().await;
 
         assert_eq!((report.requests, report.failed()), (2, 2));
-        assert!(report.failures[0].contains("the answer (200 OK) broke off"), "{:?}", report.failures);
+        assert!(report.failures[0].contains("the answer (200 OK) ended early"), "{:?}", report.failures);
     }
 
     #[tokio::test]

@@ -37,10 +37,10 @@ pub enum Interrupted {
     #[error(transparent)]
     Broken(#[from] hyper::Error),
     /// Its connection was closed because it held too much that nobody took.
-    #[error("its connection held too much that nobody took")]
+    #[error("its connection held too many bytes that nobody read")]
     LetGo,
     /// It did not come fast enough.
-    #[error("the request's body came too slowly")]
+    #[error("the request's body arrived too slowly")]
     Slow,
 }
 

@@ -238,7 +238,7 @@ impl Body {
             Ok(Frame::trailers(trailers))
         } else {
             self.kind = Kind::Cut;
-            Err("the request's time is over".into())
+            Err("the request's time ran out".into())
         };
         self.finish(false);
         last

@@ -38,7 +38,7 @@ pub enum ReplayError<E> {
     #[error(transparent)]
     Original(E),
     /// Another attempt reads the body now; whoever still reads this one can stop.
-    #[error("another attempt has taken the request body over")]
+    #[error("another attempt already sends the request body")]
     TakenOver,
 }
 

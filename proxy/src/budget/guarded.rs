@@ -183,7 +183,7 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
                 let _ = inner.poll_flush(cx);
             }
         }
-        io::Error::other("it sent too many frames that carry nothing")
+        io::Error::other("it sent too many frames without content")
     }
 }
 

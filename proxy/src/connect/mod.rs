@@ -235,7 +235,7 @@ impl Pools {
                 // Whatever the endpoint made of it.
                 Err(_) if pace.is_some_and(|pace| pace.was_slow()) => Err(Failure::new(
                     Reason::RequestTimeout,
-                    "the request's body came too slowly (--body-timeout, --min-body-rate)",
+                    "the request's body arrived too slowly (--body-timeout, --min-body-rate)",
                 )
                 .into()),
                 // It is sent again, and has not come back.
@@ -426,7 +426,7 @@ fn failed(target: &Target, error: &hyper::Error) -> Failure {
             // hyper itself gave the stream up, which it does where it cannot read what it is to send.
             return Failure::new(
                 Reason::BadRequest,
-                format!("the request's body broke off on its way to {dial}"),
+                format!("the request's body ended early on its way to {dial}"),
             );
         }
     }

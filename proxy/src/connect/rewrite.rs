@@ -79,7 +79,7 @@ pub(super) fn for_http2(request: &mut Request<Body>, scheme: Scheme) -> Result<(
     refuse_connect(request)?;
     let host = request.headers_mut().remove(HOST);
     if request.uri().authority().is_none() {
-        let invalid = || Failure::new(Reason::BadRequest, "the request has no Host header that names a host");
+        let invalid = || Failure::new(Reason::BadRequest, "the request has no Host header with a host name");
         let host = host.ok_or_else(invalid)?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.authority = Some(host.as_bytes().try_into().map_err(|_| invalid())?);

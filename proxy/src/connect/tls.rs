@@ -150,7 +150,7 @@ async fn mesh(
     let failed = |what: String| Failure::new(Reason::Tls, what);
     let own = |what: String| Failure::new(Reason::Certificate, what);
     let current = live.current().ok_or_else(|| {
-        own("this proxy has no certificate yet; see /ready on its admin port for what it waits for".into())
+        own("this proxy has no certificate yet; /ready on its admin port says what is missing".into())
     })?;
     let now = SystemTime::now();
     current.usable(now).map_err(|error| own(format!("our own certificate cannot be used: {error}")))?;
@@ -165,7 +165,7 @@ async fn mesh(
     if target.identity.as_ref() != Some(&peer.identity) {
         let expected = target.identity.as_ref().map_or("nobody", |identity| identity.as_str());
         let what = format!(
-            "{dial} proved to be {}, expected {expected}; the address may have been given to another workload",
+            "{dial} proved the identity {}, expected {expected}; the address may have been given to another workload",
             peer.identity
         );
         return Err(Failure::new(Reason::Identity, what));

@@ -108,7 +108,7 @@ enum Ended {
     #[error("the control plane closed the stream")]
     Closed,
     /// Nothing that we send is taken.
-    #[error("the control plane does not read what it is sent")]
+    #[error("the control plane does not read what this proxy sends")]
     Stuck,
 }
 
@@ -127,7 +127,7 @@ impl Ended {
 pub async fn run(discovery: Discovery) {
     let mut client = Client::new(discovery);
     let mut complaint =
-        Complaint::new("no configuration from the control plane; what was last good stays in force");
+        Complaint::new("no configuration from the control plane; the last good one stays in force");
     let mut attempt = 0;
     loop {
         let joined = client.certificate().await;
@@ -138,7 +138,7 @@ pub async fn run(discovery: Discovery) {
             attempt = 0;
         }
         if matches!(ended, Ended::NewCertificate) {
-            tracing::debug!("opening the configuration stream anew, with the new certificate");
+            tracing::debug!("reopening the configuration stream with the new certificate");
             continue;
         }
         complaint.raise(&ended);
@@ -341,7 +341,7 @@ impl Client {
     /// Puts in force that names of endpoints lead elsewhere.
     fn rebind(&mut self) {
         let work = self.put_in_force();
-        tracing::debug!(?work, "names of endpoints lead elsewhere");
+        tracing::debug!(?work, "DNS names of endpoints have new addresses");
     }
 
     /// Takes down that a request asked for `authority`.
@@ -363,7 +363,7 @@ impl Client {
         self.sweep_at = Instant::now() + SWEEP_EVERY;
         let unused = self.subscriptions.sweep(&self.discovery.store.table(), now());
         for authority in &unused {
-            tracing::debug!(%authority, "nobody uses it any more");
+            tracing::debug!(%authority, "unsubscribed, because nothing uses it any more");
             self.unsubscribe(authority);
         }
         if !unused.is_empty() {

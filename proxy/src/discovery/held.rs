@@ -38,7 +38,7 @@ pub enum Refusal {
     #[error("bundle: {0}")]
     Bundle(#[from] UnusableBundle),
     /// The contents say that they are something else than the name says.
-    #[error("{name} holds {found}")]
+    #[error("{name} contains {found}")]
     Misnamed {
         /// The resource.
         name: ResourceName,
@@ -46,7 +46,9 @@ pub enum Refusal {
         found: String,
     },
     /// The transaction lacks what it refers to.
-    #[error("{name} refers to {missing}, which is neither held nor in the transaction")]
+    #[error(
+        "{name} refers to {missing}, which this proxy does not have and the transaction does not contain"
+    )]
     Dangling {
         /// What refers to it.
         name: ResourceName,

@@ -330,9 +330,8 @@ fn broken_off() -> io::Error {
 }
 
 fn not_ours(length: u32) -> io::Error {
-    let what = format!(
-        "the other sidecar sent {length:#x} where a session goes on, which this version does not know"
-    );
+    let what =
+        format!("the other sidecar sent {length:#x} inside a session, and this version does not know it");
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 

@@ -97,7 +97,7 @@ pub enum ConnectError {
         reason: ResolveError,
     },
     /// None of its addresses accepts a connection, or all fail in TLS.
-    #[error("no connection to the control plane at {address}: {reason}; is it running?")]
+    #[error("no connection to the control plane at {address}: {reason}; check that it runs")]
     Unreachable {
         /// Where.
         address: Address,

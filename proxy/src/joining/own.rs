@@ -84,7 +84,7 @@ enum OwnError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// A control plane that is overloaded, or stopped.
-    #[error("the control plane at {address} has signed nothing in time; is it overloaded, or stopped?")]
+    #[error("the control plane at {address} did not sign in time; check whether it is overloaded or stopped")]
     Timeout { address: Address },
     /// It says why.
     #[error("the control plane does not sign: {message} ({code:?})")]
@@ -93,9 +93,9 @@ enum OwnError {
     #[error("no key can be made: {reason}")]
     Key { reason: String },
     /// A control plane gone wrong.
-    #[error("the control plane signed a certificate for {found} where {asked} was asked for")]
+    #[error("the control plane signed a certificate for {found}, but the request was for {asked}")]
     OtherIdentity { asked: SpiffeId, found: SpiffeId },
-    #[error("the certificate that was signed cannot be used: {0}")]
+    #[error("the new certificate cannot be used: {0}")]
     Leaf(#[from] LeafError),
     #[error("the trust roots cannot be used: {0}")]
     Bundle(#[from] UnusableBundle),

@@ -66,7 +66,7 @@ pub enum TokenError {
     File(#[from] FileError),
     /// Something else was given in its place.
     #[error(
-        "the join token is not one ({reason}); make one with `selvedge token create`, or in a cluster \
+        "this is not a join token ({reason}); create one with `selvedge token create`, or in a cluster \
          project a ServiceAccount token"
     )]
     Malformed {
@@ -75,13 +75,13 @@ pub enum TokenError {
     },
     /// A ServiceAccount token says nothing about the control plane.
     #[error(
-        "nothing says which control plane to trust: beside a ServiceAccount token give --trust-roots, the \
+        "this proxy does not know which control plane to trust: with a ServiceAccount token also give --trust-roots, the \
          SHA-256 of its root (ConfigMap selvedge-trust-roots, key root-sha256)"
     )]
     NoRoots,
     /// It was made too long ago.
     #[error(
-        "the token expired at {}; make a new join token with `selvedge token create`; a ServiceAccount token \
+        "the token expired at {}; create a new join token with `selvedge token create`; a ServiceAccount token \
          is renewed by the kubelet",
         Utc(*at)
     )]
@@ -91,7 +91,7 @@ pub enum TokenError {
     },
     /// It was made for somebody else.
     #[error(
-        "the token is for the workload {token}, and this is the sidecar of {us}; \
+        "the token is for the workload {token}, but this is the sidecar of {us}; \
          make a join token for {us} with `selvedge token create`; in a pod, look at --workload"
     )]
     OtherWorkload {

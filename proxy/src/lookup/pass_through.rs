@@ -62,7 +62,7 @@ fn refuse_doubt(destination: &Destination) -> Result<(), Failure> {
     let Some(doubt) = &destination.doubt else { return Ok(()) };
     let address = &destination.authority;
     let what = format!(
-        "{address} may be a workload's: {doubt}; have DNS answer, or declare the address by a ServiceEntry"
+        "{address} may belong to a workload: {doubt}; repair DNS, or declare the address with a ServiceEntry"
     );
     Err(Failure::new(Reason::Discovery, what))
 }

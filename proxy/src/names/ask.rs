@@ -27,7 +27,7 @@ pub enum AskError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// The control thread is overwhelmed with names, or has ended.
-    #[error("is not looked up within {PATIENCE:?}: too many other names are")]
+    #[error("was not looked up within {PATIENCE:?}: too many other names are being looked up")]
     Busy,
 }
 

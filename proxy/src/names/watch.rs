@@ -205,7 +205,7 @@ impl Watches {
             changed = true;
             // An answer that is late this time leaves what is known of it.
             if watched.answered.replace(now).is_none() {
-                tracing::warn!(%name, "DNS has said nothing about this name within {FIRST_ANSWER:?}");
+                tracing::warn!(%name, "DNS has not answered for this name within {FIRST_ANSWER:?}");
                 watched.state.failing = Some(format!("has no answer from DNS yet ({FIRST_ANSWER:?})").into());
                 self.clock += 1;
                 watched.stamp = self.clock;

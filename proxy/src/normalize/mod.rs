@@ -105,7 +105,7 @@ fn one_authority(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
         (Some(_), Some(_), _) => {
             return Err(bad("the request's target and its Host header name different hosts"));
         }
-        (None, ..) => return Err(bad("exactly one Host header must name the destination")),
+        (None, ..) => return Err(bad("the request must have exactly one Host header")),
     };
     authority::check(named).map_err(bad)
 }

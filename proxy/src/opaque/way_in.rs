@@ -63,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for Framed<S> {
             self.close().await
         };
         if let Ok(Err(error)) = tokio::time::timeout(LAST_WORDS, telling).await {
-            tracing::debug!(%error, "a refused peer did not hear why");
+            tracing::debug!(%error, "the reason of a refusal could not be sent");
         }
     }
 }

@@ -238,8 +238,9 @@ pub(crate) async fn speculate(
     };
     if let Err(error) = greeted {
         let failure = refusal(&error).cloned();
-        let failure =
-            failure.unwrap_or_else(|| Failure::new(Reason::Reset, format!("the server broke off: {error}")));
+        let failure = failure.unwrap_or_else(|| {
+            Failure::new(Reason::Reset, format!("the connection to the server broke: {error}"))
+        });
         judge_by(&worker, far.judged.as_ref(), Some(&failure));
         let refused = Refused { failure, series: Arc::clone(&far.series) };
         refuse(&worker, &outgoing, &client, &refused, started);
@@ -458,11 +459,11 @@ fn route<'a>(
         })
     });
     let rule = found.ok_or_else(|| {
-        let what = format!("{} has routes for connections, and none matches this one", bound.key);
+        let what = format!("{} has tcp or tls routes, and none matches this connection", bound.key);
         Failure::new(Reason::NoRoute, what)
     })?;
     BoundShare::draw(&rule.shares, &mut worker.rng.borrow_mut()).ok_or_else(|| {
-        let what = format!("the weights of {} sum to nothing", rule.name);
+        let what = format!("all weights of {} are 0", rule.name);
         Failure::new(Reason::NoBackend, what)
     })
 }
@@ -472,8 +473,7 @@ fn take_place(worker: &Worker, backend: &BoundBackend) -> Result<Held, Failure> 
     let Some(circuit) = &backend.circuit else { return Ok(backend.counts.enter(Limit::Connections)) };
     circuit.enter(Limit::Connections).ok_or_else(|| {
         worker.metrics.overflow(&backend.name, Limit::Connections, worker.index);
-        let what =
-            format!("{} has as many connections as connectionPool.tcp.maxConnections allows", backend.name);
+        let what = format!("{} has reached its limit connectionPool.tcp.maxConnections", backend.name);
         Failure::new(Reason::Overflow, what)
     })
 }

@@ -64,7 +64,7 @@ impl HttpGet {
             }
             return Err(Failed::Status { status, body: beginning(response).await });
         }
-        Err(Failed::Otherwise(format!("was sent on more than {MAX_REDIRECTS} times")))
+        Err(Failed::Otherwise(format!("was redirected more than {MAX_REDIRECTS} times")))
     }
 
     /// Asks the app; `from` is what we were asked with.

@@ -44,7 +44,7 @@ const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-
 /// The query of a scraper is not passed on: with it, anybody could ask the app for anything below that path.
 pub(super) async fn scrape(State(asking): State<Arc<Asking>>, request: Request) -> Response {
     let Some(metrics) = &asking.asked.metrics else {
-        let words = "the app's metrics are not scraped through this sidecar: its pod had no annotation \
+        let words = "this sidecar does not scrape the app's metrics: its pod had no annotation \
                      prometheus.io/scrape: \"true\" when it was injected\n";
         return (StatusCode::NOT_FOUND, words).into_response();
     };
@@ -83,8 +83,7 @@ impl Asking {
 }
 
 fn too_many() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "the app's metrics are being scraped too often at once\n")
-        .into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes of the app's metrics at once\n").into_response()
 }
 
 /// How long the scraper waits, as it says itself.
@@ -129,7 +128,7 @@ impl hyper::body::Body for Driven {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.place.poll_taken(context).is_ready() {
-            return Poll::Ready(Some(Err("made room for another scrape".into())));
+            return Poll::Ready(Some(Err("dropped to make room for another scrape".into())));
         }
         Pin::new(&mut self.body).poll_frame(context).map_err(Into::into)
     }

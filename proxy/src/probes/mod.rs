@@ -100,7 +100,7 @@ pub fn routes(asked: Asked) -> Router {
 async fn probe(State(asking): State<Arc<Asking>>, request: Request) -> Response {
     let path = request.uri().path();
     let (Some(probe), Some(shared)) = (asking.asked.probes.find(path), asking.shared.get(path)) else {
-        let words = "this is not a probe of this pod's app: there was none when it was injected\n";
+        let words = "this pod's app has no such probe: the pod had none when it was injected\n";
         return (StatusCode::NOT_FOUND, words).into_response();
     };
     let at = SocketAddr::new(asking.asked.app, probe.port);

@@ -223,7 +223,7 @@ async fn what_was_not_handed_over_is_not_asked() {
         Asked { app: IpAddr::from([127, 0, 0, 1]), probes: AppProbes::default(), metrics: None, own: own() };
 
     let (status, words) = get_of(routes(asked.clone()), "/app-health/app/livez").await;
-    assert_eq!((status, words.contains("is not a probe of this pod's app")), (404, true), "{words}");
+    assert_eq!((status, words.contains("has no such probe")), (404, true), "{words}");
     let (status, words) = get_of(routes(asked), "/metrics/app").await;
     assert_eq!((status, words.contains("prometheus.io/scrape")), (404, true), "{words}");
 }

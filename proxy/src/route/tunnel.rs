@@ -87,7 +87,7 @@ async fn open(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
 /// Its policies and routes are for requests, which nobody could see in a tunnel.
 fn speaks_http(authority: &str) -> Failure {
     let what = format!(
-        "{authority} is declared to speak HTTP, which goes through no tunnel; send the request itself \
+        "{authority} is declared to speak HTTP, and HTTP cannot go through a tunnel; send the request itself \
          (http_proxy), or declare the port as tcp or tls"
     );
     Failure::new(Reason::BadRequest, what)

@@ -52,7 +52,7 @@ pub(super) const TOO_LONG: Refusal = too_large("the request's head is too long")
 pub(super) const TOO_MANY_FIELDS: Refusal = too_large("the request has too many header fields");
 
 /// The refusal of a request whose method cannot be one.
-pub(super) const NO_METHOD: Refusal = bad("the request's method has characters that no method has");
+pub(super) const NO_METHOD: Refusal = bad("the request's method has a character that is not allowed");
 
 /// The refusal of a request for a tunnel (RFC 9110, section 9.3.6).
 pub(super) const NO_TUNNEL: Refusal = bad(crate::normalize::NO_TUNNEL);
@@ -216,7 +216,7 @@ impl<'a> Fields<'a> {
             return Err(bad("the request has more than one Host"));
         }
         let valid = !value.is_empty() && value.iter().all(|&byte| HOST[usize::from(byte)]);
-        valid.then_some(()).ok_or(bad("the request's Host names no host"))
+        valid.then_some(()).ok_or(bad("the request's Host is not a host name"))
     }
 
     fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
@@ -248,7 +248,7 @@ impl<'a> Fields<'a> {
         let named = request.authority.filter(|_| request.is_http_10);
         let host = self.host.or(named).ok_or(bad("the request has no Host"))?;
         if request.authority.is_some_and(|authority| !same_host(authority, host)) {
-            return Err(bad("the request's target and its Host name different hosts"));
+            return Err(bad("the request's target and its Host have different host names"));
         }
         match (self.chunked, self.length) {
             (true, Some(_)) => Err(bad("the request has both Content-Length and Transfer-Encoding")),

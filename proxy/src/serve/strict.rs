@@ -237,7 +237,7 @@ impl<S: Abort> Strict<S> {
     fn give_up(&mut self) {
         let late = Refusal {
             reason: Reason::RequestTimeout,
-            what: "the rest of the request's head did not come in time (--header-timeout)",
+            what: "the rest of the request's head did not arrive in time (--header-timeout)",
         };
         self.refuse(if self.watch.is_overloaded() { OVERLOADED } else { late });
         self.stand_in();

@@ -56,10 +56,10 @@ pub struct Listens {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidListens {
     /// Two addresses for one port.
-    #[error("--app says twice where the app listens for port {0}; leave one out")]
+    #[error("--app gives two addresses for port {0}; remove one")]
     Twice(u16),
     /// Two addresses without a port.
-    #[error("--app has {0} and {1}, and says of neither which port it serves; write PORT={0} and PORT={1}")]
+    #[error("--app has {0} and {1} without a port; write PORT={0} and PORT={1}")]
     TwoBare(SocketAddr, SocketAddr),
 }
 

@@ -72,9 +72,9 @@ impl OwnListeners {
     pub fn refuse_own_port(&self, port: u16) -> Result<(), Failure> {
         match self.all().find(|(_, own)| own.port() == port) {
             Some((Listener::Private, _)) => {
-                Err(Failure::new(Reason::Policy, format!("port {port} is this proxy's own admin port")))
+                Err(Failure::new(Reason::Policy, format!("port {port} is the admin port of this proxy")))
             }
-            Some(_) => Err(Failure::new(Reason::Loop, format!("port {port} is this proxy's own"))),
+            Some(_) => Err(Failure::new(Reason::Loop, format!("port {port} is a listener of this proxy"))),
             None => Ok(()),
         }
     }

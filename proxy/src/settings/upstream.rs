@@ -80,8 +80,10 @@ impl Upstream {
             match listen::tcp("--upstream", (Ipv6Addr::LOCALHOST, port).into()) {
                 Ok(listener) => listeners.push(listener),
                 // What the kernel chose for IPv4 may be taken here: nobody counts on it.
-                Err(error @ ListenError::NoSuchAddress { .. }) => tracing::info!(%error, "not listened on"),
-                Err(error) if asked == 0 => tracing::info!(%error, "not listened on"),
+                Err(error @ ListenError::NoSuchAddress { .. }) => {
+                    tracing::info!(%error, "not listening here")
+                }
+                Err(error) if asked == 0 => tracing::info!(%error, "not listening here"),
                 Err(error) => return Err(error),
             }
         }

@@ -33,27 +33,27 @@ impl ControlMetrics {
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
         counter(
             "selvedge_certificates_obtained",
-            "Certificates obtained from the control plane",
+            "Certificates that the control plane issued to this proxy",
             &self.certificates_obtained,
         );
         counter(
             "selvedge_certificate_failures",
-            "Attempts to obtain a certificate that failed",
+            "Failed attempts to get a certificate",
             &self.certificate_failures,
         );
         counter(
             "selvedge_configuration_transactions_applied",
-            "Transactions of configuration that were applied, each whole",
+            "Configuration transactions that were applied",
             &self.applied,
         );
         counter(
             "selvedge_configuration_transactions_refused",
-            "Transactions of configuration that were refused; what was last good stays in force",
+            "Configuration transactions that were refused; the last good configuration stays in force",
             &self.refused,
         );
         counter(
             "selvedge_dns_lookups_failed",
-            "Look-ups of endpoints' names that failed; their last addresses stay in use",
+            "Failed DNS lookups of endpoints' names; their last addresses stay in use",
             &self.lookups_failed,
         );
         let mut gauge = |name, help, gauge: &Gauge| registry.register(name, help, gauge.clone());
@@ -65,7 +65,7 @@ impl ControlMetrics {
         gauge("selvedge_dns_names", "Names of endpoints that are looked up", &self.names);
         gauge(
             "selvedge_dns_names_failing",
-            "Names of endpoints whose last look-up failed",
+            "Endpoints' DNS names whose last lookup failed",
             &self.names_failing,
         );
     }

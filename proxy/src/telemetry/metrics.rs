@@ -404,7 +404,7 @@ fn encode_requests<'a>(
     series: impl Iterator<Item = &'a Arc<Series>>,
 ) -> fmt::Result {
     let name = format!("selvedge_{direction}_requests");
-    let help = "Requests that are over, by how they ended.";
+    let help = "Finished requests, by how they ended.";
     let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
     for series in series {
         for (end, count) in series.counts() {
@@ -421,7 +421,7 @@ fn encode_durations<'a>(
     durations: impl Iterator<Item = &'a Arc<Durations>>,
 ) -> fmt::Result {
     let name = format!("selvedge_{direction}_request_duration");
-    let help = "Time from a request's first byte to its answer's last.";
+    let help = "Time from the first byte of a request to the last byte of its answer.";
     let mut metric = encoder.encode_descriptor(&name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
     let bounds = BUCKETS_MS.map(|bound| bound as f64 / 1_000.0).into_iter().chain([f64::INFINITY]);
     for durations in durations {
@@ -447,17 +447,17 @@ fn encode_connections(
 ) -> fmt::Result {
     let name = format!("selvedge_{direction}_connections_open");
     encoder
-        .encode_descriptor(&name, "Connections that are open.", None, MetricType::Gauge)?
+        .encode_descriptor(&name, "Open connections.", None, MetricType::Gauge)?
         .encode_gauge(&connections.open.load(Ordering::Relaxed))?;
     let name = format!("selvedge_{direction}_connections");
-    let help = "Connections made or accepted (result ok), and those that failed, by why.";
+    let help = "Connections made or accepted (result ok), and failed ones, by reason.";
     let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
     for (mtls, result, total) in connections.totals() {
         let labels = ConnectionLabels { mtls, result };
         metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&total, None)?;
     }
     let name = format!("selvedge_{direction}_connections_cut");
-    let help = "Connections that this proxy ended with something in progress, by why.";
+    let help = "Connections that this proxy closed with something in progress, by reason.";
     let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
     for (reason, total) in Reason::ALL.into_iter().zip(&connections.cut) {
         let total = total.load(Ordering::Relaxed);
@@ -475,12 +475,12 @@ impl Metrics {
         encode_counts(
             encoder,
             name,
-            "Attempts after a request's first.",
+            "Retries: attempts after the first of a request.",
             self.retries.totals(),
             Of::Service,
         )?;
         let name = "selvedge_retry_budget_exhausted";
-        let help = "Retries that were not made because the service's retry budget was exhausted.";
+        let help = "Retries that were not made because the retry budget of the service was exhausted.";
         encode_counts(encoder, name, help, self.budget_exhausted.totals(), Of::Service)?;
         let name = "selvedge_outbound_endpoint_ejections";
         let help = "Endpoints ejected because they kept failing.";
@@ -493,19 +493,18 @@ impl Metrics {
 
     fn encode_budget(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(budget) = self.budget.get() else { return Ok(()) };
-        let help = "Bytes that have arrived, or are kept for another attempt, and that nobody has taken.";
+        let help = "Bytes that have arrived and were not read yet, and bytes that are kept for a retry.";
         encoder
             .encode_descriptor("selvedge_buffered", help, Some(&Unit::Bytes), MetricType::Gauge)?
             .encode_gauge(&budget.held())?;
-        let help = "What was done because more was buffered than --buffer-budget allows.";
+        let help = "What the proxy did because more bytes were buffered than --buffer-budget allows.";
         let mut metric =
             encoder.encode_descriptor("selvedge_buffer_overflows", help, None, MetricType::Counter)?;
         for (action, count) in budget.actions() {
             let labels = [("action", action.word())];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
-        let help =
-            "HTTP/2 connections ended because too many frames came that carry nothing, by who sent them.";
+        let help = "HTTP/2 connections closed because of too many frames without content, by who sent them.";
         let mut metric =
             encoder.encode_descriptor("selvedge_http2_floods", help, None, MetricType::Counter)?;
         for (from, count) in budget.floods() {

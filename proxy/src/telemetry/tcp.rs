@@ -143,7 +143,7 @@ pub(super) fn encode(
     let (word, streams) = kind.words();
     let prefix = format!("selvedge_{}_{word}", direction.word());
     let name = format!("{prefix}_connections_open");
-    let help = format!("How many {streams} are open.");
+    let help = format!("Open {streams}.");
     let mut metric = encoder.encode_descriptor(&name, &help, None, MetricType::Gauge)?;
     for one in series {
         if let Some(open) = one.open() {
@@ -152,7 +152,7 @@ pub(super) fn encode(
         }
     }
     let name = format!("{prefix}_connections_opened");
-    let help = format!("How many {streams} were carried.");
+    let help = format!("Carried {streams}.");
     let mut metric = encoder.encode_descriptor(&name, &help, None, MetricType::Counter)?;
     for one in series {
         let opened = one.sum(|shard| &shard.opened);
@@ -163,7 +163,7 @@ pub(super) fn encode(
     }
     let name = format!("{prefix}_connections_closed");
     let help =
-        format!("How many {streams} are over; error_type says why, if they did not end by themselves.");
+        format!("Finished {streams}; error_type gives the reason, unless client or server ended them.");
     let mut metric = encoder.encode_descriptor(&name, &help, None, MetricType::Counter)?;
     for one in series {
         for (reason, count) in one.ends() {
@@ -174,9 +174,9 @@ pub(super) fn encode(
     if matches!(kind, Kind::Tcp) {
         encode_refusals(encoder, &prefix, streams, series)?;
     }
-    let received = format!("Bytes of {streams} that came from their clients.");
+    let received = format!("Bytes of {streams} received from clients.");
     encode_bytes(encoder, &format!("{prefix}_received_bytes"), &received, series, |shard| &shard.received)?;
-    let sent = format!("Bytes of {streams} that went to their clients.");
+    let sent = format!("Bytes of {streams} sent to clients.");
     encode_bytes(encoder, &format!("{prefix}_sent_bytes"), &sent, series, |shard| &shard.sent)
 }
 
@@ -188,7 +188,7 @@ fn encode_refusals(
     series: &[Arc<TcpSeries>],
 ) -> fmt::Result {
     let name = format!("{prefix}_connections_refused");
-    let help = format!("How many {streams} were not carried, by why.");
+    let help = format!("Refused {streams}, by reason.");
     let mut metric = encoder.encode_descriptor(&name, &help, None, MetricType::Counter)?;
     for one in series {
         for (reason, count) in one.refusals() {

@@ -55,7 +55,7 @@ impl Origination {
         let now = contents(&self.settings);
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if *files != now {
-            tracing::info!(server = self.name(), "the files for TLS to it have changed");
+            tracing::info!(server = self.name(), "the files for TLS to this server have changed");
             self.ready.store(Arc::new(load(&self.settings, &self.host)));
             *files = now;
         }
@@ -73,7 +73,7 @@ impl Origination {
         let failed = |why: String| {
             Failure::new(
                 Reason::Tls,
-                format!("no TLS with {} as its DestinationRule says: {why}", self.name()),
+                format!("no TLS with {}, which its DestinationRule asks for: {why}", self.name()),
             )
         };
         let ready = self.ready.load_full();
@@ -115,7 +115,7 @@ fn load(settings: &TlsOrigination, host: &str) -> Ready {
     }
     Outside::load(settings, host).map_err(|error| {
         let why = error.to_string();
-        tracing::warn!(server = host, "no TLS to the outside: {why}");
+        tracing::warn!(server = host, "no TLS to a server outside the mesh: {why}");
         why
     })
 }
