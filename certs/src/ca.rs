@@ -137,7 +137,7 @@ pub enum SignError {
     /// The system gave no random numbers, or the certificate could not be encoded.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// What was made is no leaf: a fault of ours.
+    /// What was made is not a leaf: a fault of ours.
     #[error("the new certificate cannot be used: {0}")]
     Leaf(#[from] LeafError),
 }
@@ -146,18 +146,18 @@ pub enum SignError {
 #[derive(Debug)]
 pub struct Authority {
     trust_domain: TrustDomain,
-    /// Who signs leaves now; another, below a root that is believed, may take its place.
+    /// Who signs leaves now; another, below a root that is trusted, may take its place.
     issuing: ArcSwap<Issuing>,
     /// Counts how often that has changed.
     changes: watch::Sender<u64>,
 }
 
-/// Who signs leaves, and who is believed.
+/// Who signs leaves, and who is trusted.
 #[derive(Debug)]
 struct Issuing {
     /// What the issuer's certificate leads to.
     root: CertificateDer<'static>,
-    /// Roots that are believed beside it, while one takes over from another.
+    /// Roots that are trusted beside it, while one takes over from another.
     others: Vec<CertificateDer<'static>>,
     issuer: Signer,
     /// What leads from the issuer to the root, where that did not sign it itself.

@@ -28,7 +28,7 @@ fn common_names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.filter_map(|name| Some(name.as_str().ok()?.to_owned())).collect()
 }
 
-/// The bytes are no certificate.
+/// The bytes are not a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate: {reason}")]
 pub struct NotACertificate {
@@ -142,7 +142,7 @@ impl Facts {
     /// The one SPIFFE ID that the certificate is for.
     ///
     /// # Errors
-    /// If it has no URI name, several, or one that is no SPIFFE ID.
+    /// If it has no URI name, several, or one that is not a SPIFFE ID.
     pub fn identity(&self) -> Result<SpiffeId, NoIdentity> {
         if self.undecodable_name {
             return Err(NoIdentity::Undecodable);

@@ -82,16 +82,16 @@ pub fn peer_of(connection: &CommonState, current: &Current, now: SystemTime) -> 
 }
 
 /// What a peer showed in the handshake of a connection, kept as long as that is open: so that it can be asked whether
-/// roots of today would believe it, too.
+/// roots of today would trust it, too.
 #[derive(Debug)]
 pub struct Shown {
     chain: Box<[CertificateDer<'static>]>,
-    /// When it was believed. What is asked later is whether it was right to, not whether it would be still.
+    /// When it was trusted. What is asked later is whether it was right to, not whether it would be still.
     at: SystemTime,
     role: Role,
 }
 
-/// What the peer of `connection`, which is in `role`, has shown; [`peer_of`] has believed it `now`.
+/// What the peer of `connection`, which is in `role`, has shown; [`peer_of`] has trusted it `now`.
 pub fn shown(connection: &CommonState, role: Role, now: SystemTime) -> Shown {
     let chain = connection.peer_certificates().unwrap_or_default();
     Shown { chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(), at: now, role }

@@ -48,7 +48,7 @@ pub enum Role {
     Server,
 }
 
-/// Why a peer was not believed.
+/// Why a peer was not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     /// Plain TLS clients look like this.
@@ -152,7 +152,7 @@ pub enum PeerError {
 /// Why a bundle cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
-    /// With no root nobody can be believed.
+    /// With no root nobody can be trusted.
     #[error("the bundle of trust domain {0} has no root certificate")]
     Empty(TrustDomain),
     /// A root is damaged.

@@ -59,7 +59,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why there is no control plane, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The log filter is none.
+    /// The log filter is not valid.
     #[error("--log: {0}")]
     Logging(#[from] LoggingError),
     /// The source is a directory, and none is named.
@@ -349,7 +349,7 @@ impl ControlPlane {
         }
     }
 
-    /// Keeps what others believe of us: our roots, our issuer, and in a cluster what is written there. It has to watch
+    /// Keeps what others trust of us: our roots, our issuer, and in a cluster what is written there. It has to watch
     /// before anything is compiled, or it would miss the first verdicts.
     fn keep(&self, shared: &Shared, parts: &mut JoinSet<&'static str>) {
         let (authority, store) = (Arc::clone(&self.authority), Arc::clone(&shared.store));

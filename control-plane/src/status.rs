@@ -86,7 +86,7 @@ fn appeared(problem: &Problem) {
 pub enum Proof {
     /// Its first token was for that workload alone.
     Proven,
-    /// It said so for its first certificate, by a token that is good for every workload of its service account; it can
+    /// It said so for its first certificate, by a token that is valid for every workload of its service account; it can
     /// be no other since.
     Claimed,
     /// Its certificate names a service account alone, so it may be any workload of that.

@@ -21,7 +21,7 @@ pub struct CaPem {
     pub certificate: Vec<u8>,
     /// `tls.key`: its private key.
     pub key: Vec<u8>,
-    /// `ca.crt`: the root, needed only where the certificate is not one itself; and roots that are believed beside it.
+    /// `ca.crt`: the root, needed only where the certificate is not one itself; and roots that are trusted beside it.
     pub root: Option<Vec<u8>>,
 }
 
@@ -107,7 +107,7 @@ impl Authority {
     }
 }
 
-/// Those of `given` that are to be believed beside `root`: all that are good for anything.
+/// Those of `given` that are to be trusted beside `root`: all that can be used.
 fn beside(
     root: &CertificateDer<'static>,
     given: Vec<CertificateDer<'static>>,

@@ -1,7 +1,7 @@
 //! A new issuer, while the authority is in use.
 //!
 //! Below the same root nobody need be told: leaves of both lead to the root that everybody has. A new root takes over
-//! in three steps: first it is believed beside the old one, by everybody; then it signs, and the old one is believed
+//! in three steps: first it is trusted beside the old one, by everybody; then it signs, and the old one is trusted
 //! still; when no leaf of the old one is left, that goes.
 
 use std::{
@@ -28,10 +28,10 @@ pub struct OtherRoot {
 }
 
 impl Authority {
-    /// Signs by the issuer of `newer` from now on, and believes whom it believes.
+    /// Signs by the issuer of `newer` from now on, and trusts whom it trusts.
     ///
     /// # Errors
-    /// If it has another root, and not both are believed by both.
+    /// If it has another root, and not both are trusted by both.
     pub fn sign_by(&self, newer: &Self) -> Result<(), OtherRoot> {
         let (next, now) = (newer.issuing.load_full(), self.issuing.load_full());
         if next.root != now.root && !(now.others.contains(&next.root) && next.others.contains(&now.root)) {
@@ -42,7 +42,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Tells of every change of what signs or is believed.
+    /// Tells of every change of what signs or is trusted.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

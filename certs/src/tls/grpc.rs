@@ -1,6 +1,6 @@
 //! TLS between a workload and the control plane.
 //!
-//! Without resumption: these connections are few and long, and every one verifies anew.
+//! Without resumption: these connections are few and long, and every one verifies again.
 
 use std::sync::Arc;
 

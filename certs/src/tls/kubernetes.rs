@@ -1,7 +1,7 @@
 //! TLS with those whom a cluster brings along: the API server that calls our webhook, and an app whose HTTPS
 //! probes are made in the kubelet's place.
 //!
-//! Neither knows of the mesh, so TLS 1.2 is allowed, and nothing of it is believed that a certificate of
+//! Neither knows of the mesh, so TLS 1.2 is allowed, and nothing of it is trusted that a certificate of
 //! theirs would have to prove.
 
 use std::{path::Path, sync::Arc};
@@ -66,7 +66,7 @@ pub fn unverified_client() -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Believes every certificate, and that whoever shows it has its key.
+/// Trusts every certificate, and that whoever shows it has its key.
 #[derive(Debug)]
 pub(super) struct Anybody;
 
@@ -92,7 +92,7 @@ pub struct ClientCa {
     names: Arc<[String]>,
 }
 
-/// Why nobody can be believed by a file.
+/// Why nobody can be trusted by a file.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientCaError {
     /// It cannot be read.

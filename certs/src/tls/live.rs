@@ -132,7 +132,7 @@ impl Current {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Whether a peer that was believed when its connection began would have been believed by these roots, too.
+    /// Whether a peer that was trusted when its connection began would have been trusted by these roots, too.
     ///
     /// # Errors
     /// If its certificates do not lead to one of them. Their dates are those of the handshake: what was proven

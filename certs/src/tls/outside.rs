@@ -1,6 +1,6 @@
 //! TLS to servers outside the mesh (`DestinationRule` `trafficPolicy.tls` SIMPLE and MUTUAL).
 //!
-//! Nothing of the mesh is in it: the server is believed by certificate authorities of the operating
+//! Nothing of the mesh is in it: the server is trusted by certificate authorities of the operating
 //! system's or of a file, and by its name; TLS 1.2 is allowed, since such servers still exist.
 
 use std::{
@@ -74,7 +74,7 @@ pub enum OutsideError {
         /// What went wrong in looking for them.
         reason: String,
     },
-    /// The name that the server is to prove is no name.
+    /// The name that the server is to prove is not a name.
     #[error("{name:?} is not a name that a server can prove; set tls.sni to one")]
     Name {
         /// The name.
@@ -99,7 +99,7 @@ impl Outside {
     /// Reads the files that `settings` name. `host`: what the server is called if `settings.sni` says nothing.
     ///
     /// # Errors
-    /// If a file cannot be used, or there is nobody to believe.
+    /// If a file cannot be used, or there is nobody to trust.
     pub fn load(settings: &TlsOrigination, host: &str) -> Result<Self, OutsideError> {
         let name = settings.sni.as_deref().unwrap_or(host);
         let server_name = ServerName::try_from(name.to_owned())
@@ -192,7 +192,7 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, OutsideError> {
     })
 }
 
-/// Believes who has a certificate of one of the roots for one of the names.
+/// Trusts who has a certificate of one of the roots for one of the names.
 #[derive(Debug)]
 struct Verifier {
     roots: RootCertStore,

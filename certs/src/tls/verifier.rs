@@ -24,7 +24,7 @@ use crate::{
     verify::{self, Anchors, Peer, PeerError, Role},
 };
 
-/// Believes workloads of one trust domain, or only one of them.
+/// Trusts workloads of one trust domain, or only one of them.
 #[derive(Debug)]
 pub(super) struct Workloads {
     anchors: Anchors,
@@ -33,12 +33,12 @@ pub(super) struct Workloads {
 }
 
 impl Workloads {
-    /// Believes every workload that the anchors vouch for.
+    /// Trusts every workload that the anchors vouch for.
     pub(super) fn any(anchors: Anchors) -> Self {
         Self { anchors, expected: None, may_be_anonymous: false }
     }
 
-    /// Believes only `identity`.
+    /// Trusts only `identity`.
     pub(super) fn only(anchors: Anchors, identity: SpiffeId) -> Self {
         Self { expected: Some(identity), ..Self::any(anchors) }
     }
@@ -61,7 +61,7 @@ impl Workloads {
     }
 }
 
-/// Believes the control plane when nothing is known but its root's SHA-256, which came with the join token
+/// Trusts the control plane when nothing is known but its root's SHA-256, which came with the join token
 /// or the settings. While roots change there are several.
 #[derive(Debug)]
 pub(super) struct FirstContact {

@@ -20,7 +20,7 @@ pub enum PreambleError {
         /// What the length prefix says.
         length: usize,
     },
-    /// The bytes are no protobuf message.
+    /// The bytes are not a protobuf message.
     #[error("the preamble cannot be decoded: {0}")]
     Malformed(#[from] prost::DecodeError),
     /// A value that this version does not know, or one that makes no sense.
@@ -56,7 +56,7 @@ fn prefixed(message: &impl Message) -> Vec<u8> {
 /// Decodes an answer without its prefix. `Some`: the connection is refused, for this reason.
 ///
 /// # Errors
-/// If it is no answer.
+/// If it is not an answer.
 pub fn decode_answer(bytes: &[u8]) -> Result<Option<String>, PreambleError> {
     Ok(wire::Answer::decode(bytes)?.refused)
 }
@@ -73,7 +73,7 @@ pub fn length(prefix: [u8; 2]) -> Result<usize, PreambleError> {
 /// Decodes a preamble without its prefix, and checks its values.
 ///
 /// # Errors
-/// If it is no preamble, or asks for what this version does not know.
+/// If it is not a preamble, or asks for what this version does not know.
 pub fn decode(bytes: &[u8]) -> Result<wire::Preamble, PreambleError> {
     let preamble = wire::Preamble::decode(bytes)?;
     let unsupported = |field, value: i64| PreambleError::Unsupported { field, value };

@@ -24,7 +24,7 @@ pub mod uninstall;
 
 /// Turns what a command came to into the process's exit status; a failure is one message on stderr.
 ///
-/// A reader who closed our output (`selvedge … | head`) is no failure.
+/// A reader who closed our output (`selvedge … | head`) is not a failure.
 pub fn finish(program: &str, outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! A stream of manifests, of which some have pods: those are changed, and everything else passes as it is.
 //!
-//! A document that nothing changes comes out letter by letter. One that is changed is written anew, so that
+//! A document that nothing changes comes out letter by letter. One that is changed is written again, so that
 //! comments inside it go; its keys keep their order, and what was written is read again and compared, so that
 //! nothing else can have changed.
 

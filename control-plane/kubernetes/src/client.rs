@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, causes};
 
-/// A request that is no watch has failed after this long.
+/// A request that is not a watch has failed after this long.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// To an API server that is away, a new attempt is better than a long one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -152,9 +152,9 @@ pub struct ConnectionLimits {
     /// Open at once, by one client's sidecar. Further opaque ones are refused; requests wait for one of those
     /// that there are, and each worker may always have one to each endpoint. `None` = no limit.
     pub max_connections: Option<u32>,
-    /// Opaque connections' time without a byte either way; zero = for good, `None` = as the proxy's own setting says (1 h).
+    /// Opaque connections' time without a byte either way; zero = without a limit, `None` = as the proxy's own setting says (1 h).
     pub idle_timeout: Option<Duration>,
-    /// Time at all; `None` = as the proxy's own setting says (for good). A connection for requests takes no
+    /// Time at all; `None` = as the proxy's own setting says (without a limit). A connection for requests takes no
     /// more of them then; `None` = an hour.
     pub max_duration: Option<Duration>,
 }

@@ -115,13 +115,13 @@ pub struct Workload {
 pub enum Lookup {
     /// This port of this service.
     Service(ServiceKey),
-    /// An address that is no service's own, and may be something nevertheless.
+    /// An address that does not belong to a service, and may still be something.
     Address(Box<Address>),
     /// Nothing that the mesh knows; only this may pass through, as the outbound traffic policy says.
     None,
 }
 
-/// What may be at an address that is no service's own.
+/// What may be at an address that does not belong to a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Address {
     /// A workload, or another endpoint of a service: no routes, mutual TLS if it is meshed.

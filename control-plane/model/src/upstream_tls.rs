@@ -21,11 +21,11 @@ pub struct TlsOrigination {
     pub sni: Option<String>,
     /// `subjectAltNames`: one of these must be in the server's certificate; empty = the server name.
     pub subject_alt_names: Vec<String>,
-    /// `caCertificates`: the file of the authorities that are believed; `None` = the operating system's.
+    /// `caCertificates`: the file of the authorities that are trusted; `None` = the operating system's.
     pub ca_certificates: Option<String>,
     /// `clientCertificate` and `privateKey` (`MUTUAL`).
     pub client: Option<ClientCertificate>,
-    /// `insecureSkipVerify`: whoever answers is believed.
+    /// `insecureSkipVerify`: whoever answers is trusted.
     pub insecure_skip_verify: bool,
 }
 

@@ -90,7 +90,7 @@ pub(super) enum RenewalError {
     /// It lacks a part.
     #[error(transparent)]
     Incomplete(#[from] CaError),
-    /// What it holds is no CA, or another trust domain's.
+    /// What it holds is not a CA, or another trust domain's.
     #[error(transparent)]
     Unusable(#[from] AuthorityError),
     /// Proxies must be told of a new root before anything is signed below it.
@@ -148,11 +148,11 @@ impl Cluster {
         secret.data.remove(KEY).ok_or_else(|| self.incomplete(TOKEN_KEY_SECRET, KEY))
     }
 
-    /// Signs by what the Secret holds now, and believes whom it believes, if that is new: cert-manager's next CA, a new
+    /// Signs by what the Secret holds now, and trusts whom it trusts, if that is new: cert-manager's next CA, a new
     /// issuer of a root's, a further root. Says whether it was.
     ///
     /// # Errors
-    /// If the Secret cannot be read, or what it holds cannot be used or has a root that is not believed yet.
+    /// If the Secret cannot be read, or what it holds cannot be used or has a root that is not trusted yet.
     pub(super) async fn renew(&self, authority: &Authority, now: SystemTime) -> Result<bool, RenewalError> {
         let secret = self.client.secret(&self.namespace, CA_SECRET).await?.ok_or(RenewalError::Gone)?;
         let pem = self.ca_pem(secret)?;

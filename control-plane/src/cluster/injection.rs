@@ -27,7 +27,7 @@ use crate::{
     sources::Loaded,
 };
 
-/// Time between two looks at the configurations: somebody may have applied them anew.
+/// Time between two looks at the configurations: somebody may have applied them again.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// The same after a failure.
 const RETRY: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const VERSION_INTERVAL: Duration = Duration::from_secs(300);
 
 impl Cluster {
-    /// The cluster's version; `None` if what it says is none.
+    /// The cluster's version; `None` if its answer has no version.
     ///
     /// # Errors
     /// If the API server does not answer for long, or refuses.

@@ -1,4 +1,4 @@
-//! What an address may mean that clients dial and that is no service's own: an endpoint's.
+//! What an address may mean that clients dial and that does not belong to a service: an endpoint's.
 //!
 //! Those with an IP address are found here. Names have addresses in each proxy's own network, so what is known by
 //! name is listed by its port, and each proxy finds out by itself which of it an address is.

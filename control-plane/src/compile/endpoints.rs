@@ -444,7 +444,7 @@ fn plaintext(address: Place, labels: BTreeMap<String, String>) -> NamedEndpoint 
     NamedEndpoint { address, dial, one_address: false, identity: None, workload: None, labels, weight: 1 }
 }
 
-/// What is at each address that services list and that is no workload's: what those of the namespace say that has it.
+/// What is at each address that services list and that does not belong to a workload: what those of the namespace say that has it.
 pub(super) fn addresses(
     catalog: &Catalog<'_>,
     owners: &Owners<'_>,

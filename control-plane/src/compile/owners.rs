@@ -248,7 +248,7 @@ impl<'a> Owners<'a> {
         }
     }
 
-    /// The places that services list which are no pod's, each with the document that lists it.
+    /// The places that services list which do not belong to a pod, each with the document that lists it.
     fn candidate_claims(
         &self,
         catalog: &Catalog<'a>,

@@ -181,7 +181,7 @@ fn set(
     let of_namespace = namespace.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let mut set = annotations::read(of_namespace, &format!("namespace {}", namespace.name), wrong);
     let own = pod["metadata"]["annotations"].as_object().into_iter().flatten();
-    // What is no text is no annotation; the API server refuses it, and says so.
+    // What is not text is not an annotation; the API server refuses it, and says so.
     let own = own.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
     set.extend(annotations::read(own, "the pod", wrong));
     for what in ["cpu", "memory"] {

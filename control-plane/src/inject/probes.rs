@@ -1,4 +1,4 @@
-//! What others ask of the app, by way of the sidecar: the kubelet's probes and hooks, and Prometheus.
+//! What others ask of the app, through the sidecar: the kubelet's probes and hooks, and Prometheus.
 //!
 //! They come in plaintext and without an identity, which a `STRICT` policy refuses. So each is pointed at the
 //! proxy's admin port, which is never redirected, and the proxy is handed the original (`SELVEDGE_APP_PROBES`,

@@ -94,7 +94,7 @@ pub struct Preset {
 pub struct Settings {
     /// Where injected sidecars find the control plane.
     pub control_plane: String,
-    /// The SHA-256 of each root that sidecars first believe it by, in hexadecimal.
+    /// The SHA-256 of each root that sidecars first trust it by, in hexadecimal.
     pub trust_roots: Vec<String>,
     /// Its trust domain.
     pub trust_domain: TrustDomain,

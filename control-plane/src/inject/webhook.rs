@@ -5,7 +5,7 @@
 //! right behind its namespace; what is still unknown then is a failure, and the webhook's `failurePolicy` says what
 //! comes of it.
 //!
-//! Whoever reaches the port is answered, unless `--webhook-client-ca` says whom to believe. So an answer changes
+//! Whoever reaches the port is answered, unless `--webhook-client-ca` says whom to trust. So an answer changes
 //! nothing by itself, and what one caller can hold or keep busy is bounded.
 
 use std::{
@@ -116,10 +116,10 @@ pub enum WebhookError {
     /// There is no certificate for it.
     #[error(transparent)]
     Own(#[from] OwnError),
-    /// The name is none.
+    /// The name is not a DNS name.
     #[error("--webhook-name: {0:?} is not a DNS name")]
     Name(String),
-    /// Nobody could be believed.
+    /// Nobody could be trusted.
     #[error("--webhook-client-ca {}: {source}", path.display())]
     ClientCa {
         /// The file.
@@ -163,7 +163,7 @@ impl Webhook {
     /// Opens the port.
     ///
     /// # Errors
-    /// If it is taken, or the name is none.
+    /// If it is taken, or the name is not a DNS name.
     pub fn prepare(args: &WebhookArgs, namespace: &str, cluster_domain: &str) -> Result<Self, WebhookError> {
         let name = args.webhook_name.clone().unwrap_or_else(|| service_name(namespace));
         let names = [name.to_owned(), format!("{name}.{cluster_domain}")];

@@ -68,7 +68,7 @@ impl PoolWords {
             }
             words => Ok(words.map(|GoDuration(time)| time)),
         };
-        // As in Istio, 0 is as good as nothing.
+        // As in Istio, 0 means no limit.
         let limit = |words: Option<u32>| words.filter(|limit| *limit > 0);
         let pool = ConnectionPool {
             max_pending_requests: limit(http.http1_max_pending_requests),

@@ -92,7 +92,7 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
     }
 }
 
-/// One document that is no text (any more), such as the API server's JSON: its problems name fields and no
+/// One document that is not text (any more), such as the API server's JSON: its problems name fields and no
 /// lines.
 pub fn decode_value(document: serde_json::Value, default_namespace: &str) -> Decoded {
     let nowhere = Chunk { text: Arc::default(), lines_before: 0, first: 0 };

@@ -71,7 +71,7 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
-    /// Whether it has ended for good: its address may be another's by now.
+    /// Whether it has ended for ever: its address may be another's by now.
     pub fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }

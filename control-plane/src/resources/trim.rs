@@ -1,7 +1,7 @@
 //! What of an object is worth keeping: the rest is dropped before anything else looks at it.
 //!
 //! Two reasons. A cluster has thousands of pods, each with kilobytes that a mesh never reads. And what is
-//! not kept cannot change: a pod whose probes were counted anew is the same pod as before.
+//! not kept cannot change: a pod whose probes were counted again is the same pod as before.
 
 use serde_json::Value;
 

@@ -108,7 +108,7 @@ pub(super) fn read(
         reading.warning(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message);
     }
     let opaque_ports = opaque_ports(&metadata.annotations)?;
-    // As in Istio, where 0 is as good as nothing.
+    // As in Istio, where 0 means the default.
     let weight = words.weight.max(1);
     Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound, opaque_ports, weight })
 }

@@ -40,7 +40,7 @@ pub(crate) enum Caller {
     Workload(Peer),
 }
 
-/// A certificate was shown, and not of anybody who is believed.
+/// A certificate was shown, and not of anybody who is trusted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnknownClient {
     #[error(transparent)]
@@ -128,7 +128,7 @@ impl OwnCertificate {
     /// Who is at the other end.
     ///
     /// # Errors
-    /// If the certificate that it has shown is of nobody who is believed.
+    /// If the certificate that it has shown is of nobody who is trusted.
     pub(crate) fn caller<S>(&self, stream: &TlsStream<S>) -> Result<Caller, UnknownClient> {
         let chain = stream.get_ref().1.peer_certificates();
         match (&self.purpose, chain) {
@@ -143,7 +143,7 @@ impl OwnCertificate {
         }
     }
 
-    /// Whose workloads are believed.
+    /// Whose workloads are trusted.
     pub fn trust_domain(&self) -> &TrustDomain {
         self.authority.trust_domain()
     }
@@ -153,7 +153,7 @@ impl OwnCertificate {
         loop {
             tokio::select! {
                 () = sleep_until(renewal::renew_at(life.not_before, life.not_after, fastrand::f64())) => {}
-                // Of what signs, or of who is believed.
+                // Of what signs, or of who is trusted.
                 Ok(()) = changes.changed() => {}
             }
             let mut attempt = 0;

@@ -1,6 +1,6 @@
 //! The configuration stream: tells one proxy what it asked for, and keeps that current.
 //!
-//! At most one transaction is under way; what changes meanwhile is in the next. So a slow proxy costs
+//! At most one transaction is in progress; what changes meanwhile is in the next. So a slow proxy costs
 //! nothing but its own delay, however often configuration changes. [`Session`] holds what was said and
 //! does no I/O; the rest of this file is the conversation around it.
 
@@ -189,7 +189,7 @@ impl Conversation {
                 },
                 changed = self.snapshots.changed() => {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping; reconnect"))?;
-                    // At once, and not when what is under way has been answered.
+                    // At once, and not when what is in progress has been answered.
                     session.admit(&*self.snapshot()?)?;
                     session.due = true;
                 }

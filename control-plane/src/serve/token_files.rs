@@ -2,7 +2,7 @@
 //!
 //! For places where the control plane and its sidecars share no more than volumes, as in docker-compose. A sidecar needs
 //! its own token and no other's: so each may have a volume of its own, mounted here in the place of its file.
-//! Each token is good for its one workload, and is written anew at half of its life: a sidecar that starts
+//! Each token is valid for its one workload, and is written again at half of its life: a sidecar that starts
 //! again days later still finds one that it can use.
 
 use std::{

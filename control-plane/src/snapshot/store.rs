@@ -137,7 +137,7 @@ impl Store {
         version
     }
 
-    /// Has proxies believe the roots of `bundle` and no others.
+    /// Has proxies trust the roots of `bundle` and no others.
     pub fn believe(&self, bundle: &Bundle) {
         let mut current = self.bundle.lock().unwrap_or_else(PoisonError::into_inner);
         *current = encoded(bundle);

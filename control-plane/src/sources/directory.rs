@@ -49,7 +49,7 @@ impl Default for Options {
 /// Why a directory yields nothing at all.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// It does not exist, is no directory, or may not be read.
+    /// It does not exist, is not a directory, or may not be read.
     #[error("the configuration directory {path} cannot be read: {source}; create it or name another")]
     Unreadable {
         /// The directory.
@@ -322,7 +322,7 @@ impl<'a> Assembly<'a> {
             return;
         };
         if self.taken.contains_key(name) {
-            // Another one of its name is in use, which does not make good for a policy.
+            // Another one of its name is in use, which does not make up for a policy.
             let policy = document.stand_in.clone().filter(|stand_in| unusable::is_policy(&stand_in.resource));
             return policy.into_iter().for_each(|stand_in| self.stand_in(start, stand_in));
         }

@@ -42,7 +42,7 @@ pub enum CallError {
     /// The request itself cannot be sent.
     #[error("the request is invalid: {0}")]
     Invalid(#[from] http::Error),
-    /// The answer is no JSON of the expected form.
+    /// The answer is not JSON of the expected form.
     #[error("{status} with a body that is not the JSON expected ({source}): {body}")]
     Json {
         /// The answer's status.
@@ -108,7 +108,7 @@ impl Call {
     /// With one more header.
     ///
     /// # Panics
-    /// If it is no header; the callers write them as literals.
+    /// If it is not a header; the callers write them as literals.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         let value = HeaderValue::from_str(value).expect("a header value from our own source");

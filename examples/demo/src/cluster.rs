@@ -28,7 +28,7 @@ use crate::{
 /// How long a process may take until it listens, and then until it is ready.
 pub const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long a process may take to finish what is under way.
+/// How long a process may take to finish what is in progress.
 const STOP_LIMIT: Duration = Duration::from_secs(35);
 
 /// The control plane's host number on the mesh's subnet; workloads count from the next.
@@ -387,7 +387,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Tells a workload's app to end, and waits until it has finished what is under way.
+    /// Tells a workload's app to end, and waits until it has finished what is in progress.
     ///
     /// # Errors
     /// If it does not end in time.

@@ -2,7 +2,7 @@
 //!
 //! With a pace, a request's latency counts from the moment at which it was *due*, so that a stall cannot hide
 //! behind requests that were never sent. A request that provably never left (hyper hands it back) is sent again
-//! on a new connection and is no failure; every other fault is one, kept with its words.
+//! on a new connection and is not a failure; every other fault is one, kept with its words.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ pub struct Plan {
     pub path: String,
     /// More headers.
     pub headers: HeaderMap,
-    /// How many requests may be under way at once; each has its own connection.
+    /// How many requests may be in progress at once; each has its own connection.
     pub connections: usize,
     /// Requests per second; none = each connection sends as soon as it is answered.
     pub pace: Option<f64>,
@@ -55,7 +55,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// GETs of `/` from `authority` by way of `address`, on 8 connections, until stopped.
+    /// GETs of `/` from `authority` through `address`, on 8 connections, until stopped.
     pub fn new(address: SocketAddr, authority: &str) -> Self {
         Self {
             address,
@@ -136,7 +136,7 @@ impl Plan {
     }
 }
 
-/// Load under way. Dropping it stops it at once.
+/// Load in progress. Dropping it stops it at once.
 #[derive(Debug)]
 pub struct Load {
     course: Arc<Course>,
@@ -154,7 +154,7 @@ impl Load {
         look(&self.course.tally())
     }
 
-    /// Sends nothing new, waits for what is under way, and reports.
+    /// Sends nothing new, waits for what is in progress, and reports.
     pub async fn stop(mut self) -> Report {
         self.course.stopped.store(true, Ordering::Release);
         while self.senders.join_next().await.is_some() {}

@@ -99,7 +99,7 @@ pub fn init(args: &LogArgs) -> Result<LogLevel, LoggingError> {
 /// changes it for as long as the layer lives.
 ///
 /// # Errors
-/// If `text` is no filter.
+/// If `text` is not a filter.
 pub fn filter(text: &str) -> Result<(reload::Layer<Targets, Registry>, LogLevel), LoggingError> {
     let (layer, handle) = reload::Layer::new(parse(text)?);
     Ok((layer, LogLevel { handle }))

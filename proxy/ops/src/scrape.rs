@@ -1,6 +1,6 @@
 //! The text of `/metrics`, which callers from elsewhere share.
 //!
-//! It is as long as a mesh is large. Made anew for everybody, it would be a way to keep the thread busy; kept for
+//! It is as long as a mesh is large. Made again for everybody, it would be a way to keep the thread busy; kept for
 //! everybody who reads slowly, a way to fill memory.
 
 use std::{
@@ -20,7 +20,7 @@ use crate::exposition::Format;
 
 /// How old the text may be that is shared.
 const SHARED_FOR: Duration = Duration::from_secs(1);
-/// So many times in [`SHARED_FOR`] the text is made anew for callers on this host.
+/// So many times in [`SHARED_FOR`] the text is made again for callers on this host.
 const MADE_HERE: u32 = 30;
 
 /// What metrics are asked of. Cheap to clone.

@@ -13,7 +13,7 @@ const ROUNDS: u64 = 10;
 /// made, is less than one in a hundred.
 const REQUESTS: u64 = 400;
 
-/// Requests under way at once: enough to keep connections busy, too few to queue.
+/// Requests in progress at once: enough to keep connections busy, too few to queue.
 const CONNECTIONS: usize = 2;
 
 /// Both ways.

@@ -1,7 +1,7 @@
 //! `selvedge demo`: a whole mesh on loopback, and seven things that it does, each shown and checked.
 //!
 //! Real processes, real certificates, real YAML: the demo drives them from outside, by files, sockets and
-//! signals, and believes only what it sees there. The steps run in order on one mesh, as a day in its life.
+//! signals, and trusts only what it sees there. The steps run in order on one mesh, as a day in its life.
 
 use std::{
     fmt::Write as _,
@@ -74,7 +74,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// What the frontend sends to `reviews`, by way of its sidecar.
+    /// What the frontend sends to `reviews`, through its sidecar.
     fn plan(&self) -> Plan {
         Plan::new(self.cluster.workload(FRONTEND).outbound, REVIEWS)
     }

@@ -101,7 +101,7 @@ impl Voice {
     }
 }
 
-/// In words, because a reader who left is no failure of other commands, but a demo that is cut short has not
+/// In words, because a reader who left is not a failure of other commands, but a demo that is cut short has not
 /// passed.
 fn unheard(error: &io::Error) -> anyhow::Error {
     anyhow::anyhow!("cannot print what was seen: {error}")

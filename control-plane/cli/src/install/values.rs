@@ -45,7 +45,7 @@ impl Values {
     /// Lays a file's values on top.
     ///
     /// # Errors
-    /// If it is no YAML, or has values that the chart does not know or cannot use.
+    /// If it is not YAML, or has values that the chart does not know or cannot use.
     pub fn add_yaml(&mut self, text: &str) -> anyhow::Result<()> {
         // As everywhere in Selvedge: a bare `no` is a word.
         let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };

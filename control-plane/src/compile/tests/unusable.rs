@@ -127,7 +127,7 @@ fn a_policy_that_is_not_even_yaml_is_strict_for_whomever_it_may_be_for() {
         "{\"apiVersion\": \"security.istio.io/v1\", \"kind\": \"PeerAuthentication\", \"spec\": {\"mtls\": {,}}}",
         "apiVersion: security.istio.io/v1\nkin\nd: x\n",
         "apiVersion: v1\nkind: List\nitems:\n- kind: PeerAuthentication\n  spec: {mtls: {mode: [}\n",
-        // A label's name is no namespace, wherever it stands.
+        // A label's name is not a namespace, wherever it stands.
         "kind: PeerAuthentication\nmetadata:\n  labels:\n    namespace: shop\n  name: a\n  namespace: default\nspec: [\n",
         "kind: PeerAuthentication\nmetadata:\n  labels:\n    namespace: shop\n  name: a\nspec: [\n",
         "kind: PeerAuthentication\nmetadata:\n  name: a\n\tnamespace: default\nspec: {}\n",

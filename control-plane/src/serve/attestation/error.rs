@@ -18,7 +18,7 @@ pub enum TokenError {
         "the join token was changed, or it comes from another control plane (one with another --data-dir)"
     )]
     Altered,
-    /// It is no token of this kind.
+    /// It is not a token of this kind.
     #[error("this is not a join token: {0}; create one with `selvedge token create`")]
     Malformed(String),
     /// A `--once` token that was used before.

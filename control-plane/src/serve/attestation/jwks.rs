@@ -26,7 +26,7 @@ const JWKS: &str = "/openid/v1/jwks";
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 /// Between two questions for keys.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Keys that are older are asked for again: one that was withdrawn must not be good for ever.
+/// Keys that are older are asked for again: one that was withdrawn must not be valid for ever.
 const OLD: Duration = Duration::from_secs(600);
 /// How much later the API server's clock may be than ours, as it allows others itself.
 const CLOCK_SKEW: u64 = 60;

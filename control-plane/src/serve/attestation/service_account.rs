@@ -1,7 +1,7 @@
 //! ServiceAccount tokens: in a cluster, how a pod proves who it is.
 //!
 //! By default the API server says whose a token is (TokenReview): it alone knows whether the pod that a token is
-//! bound to still lives. Its keys say it as well, without a question for each token, and believe a token until it
+//! bound to still lives. Its keys say it as well, without a question for each token, and trust a token until it
 //! ends (an hour, as injected). Only tokens made for us (audience `selvedge`) count, so that no other service that
 //! is shown a pod's token can pass for that pod here.
 

@@ -109,7 +109,7 @@ async fn follow(
             };
             let Some(event) = step else { break };
             let pause = match &event {
-                // Listed anew at once.
+                // Listed again at once.
                 Event::Failed(Error::Refused { code: 410, .. }) => continue,
                 // The watch goes on where it was.
                 Event::Failed(Error::Unreachable { .. }) => false,

@@ -83,7 +83,7 @@ async fn kinds(client: &Client, first: bool) -> Result<Vec<Kind>, Error> {
     Ok(kinds)
 }
 
-/// An API server that is not ready does not know its CRDs. One that does not say is believed to be.
+/// An API server that is not ready does not know its CRDs. One that does not say is trusted to be.
 async fn wait_until_ready(client: &Client) -> Result<(), Error> {
     match client.text("/readyz").await {
         Err(error @ (Error::Unreachable { .. } | Error::Refused { .. })) => Err(error),

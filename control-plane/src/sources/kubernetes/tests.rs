@@ -121,7 +121,7 @@ fn an_object_that_fails_keeps_its_last_good_version_and_is_named_by_its_kind() {
     };
     assert_eq!((generation("a"), generation("b")), (Some(2), Some(1)), "who wrote it is told of this one");
 
-    // Even a listing that begins anew does not forget it.
+    // Even a listing that begins again does not forget it.
     take(&mut held, "Service", Step::Listing);
     take(&mut held, "Service", Step::Present(service("a", 0, 2)));
     take(&mut held, "Service", Step::Listed);

@@ -24,7 +24,7 @@ use crate::call::{self, CallError};
 /// Requests for one page: enough to see a split of 90 to 10.
 const ASKED_FOR_A_PAGE: usize = 100;
 
-/// How many of them are under way at once.
+/// How many of them are in progress at once.
 const AT_ONCE: usize = 8;
 
 /// The header that the canary routes by; a real app would pass its trace headers as well.
@@ -43,7 +43,7 @@ pub struct Args {
     reviews: String,
 }
 
-/// What every answer says that is no page.
+/// What every answer says that is not a page.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Page {
     /// The instance's name.

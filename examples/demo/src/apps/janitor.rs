@@ -23,7 +23,7 @@ pub struct Args {
 /// Waits for stdin to close, then removes the directory.
 ///
 /// # Errors
-/// If it is no demo mesh's directory, or cannot be removed.
+/// If it is not a demo mesh's directory, or cannot be removed.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let name = args.directory.file_name().unwrap_or_default().to_string_lossy();
     if !name.starts_with(DIRECTORY_PREFIX) {

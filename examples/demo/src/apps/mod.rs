@@ -91,7 +91,7 @@ fn read_stdin_to_its_end() {
     while matches!(stdin.read(&mut buffer), Ok(1..)) {}
 }
 
-/// Serves connections until SIGTERM, then closes the port and finishes what is under way, as servers do.
+/// Serves connections until SIGTERM, then closes the port and finishes what is in progress, as servers do.
 async fn serve<C>(listener: TcpListener, connection: impl Fn(TcpStream) -> C)
 where
     C: GracefulConnection + Send + 'static,

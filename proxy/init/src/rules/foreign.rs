@@ -1,7 +1,7 @@
 //! Other people's rules, as the tools list them.
 //!
 //! Only those matter that redirect connections to a port of this namespace, as another mesh's do. Docker's
-//! resolver and kube-proxy translate to other addresses (`dnat`) and are no trouble.
+//! resolver and kube-proxy translate to other addresses (`dnat`) and do no harm.
 
 use super::{iptables, nft};
 

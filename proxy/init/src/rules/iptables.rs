@@ -60,7 +60,7 @@ impl Family {
     }
 }
 
-/// Sets our chains anew. `saved`: what `iptables-save -t nat` prints now.
+/// Sets our chains again. `saved`: what `iptables-save -t nat` prints now.
 pub fn set(options: &Options, family: Family, saved: &str) -> String {
     let mut text = beginning();
     let Options { proxy_uid, proxy_gid, outbound_port, inbound_port, admin_port, .. } = options;

@@ -31,11 +31,11 @@ use hickory_resolver::{
 
 use self::conf::ResolvConf;
 
-/// The longest that an answer is believed, whatever its TTL.
+/// The longest time that an answer is used, whatever its TTL.
 pub const MAX_TTL: Duration = Duration::from_secs(5);
 /// For one name, all servers, search domains and attempts together.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The longest that "there is no such name" is believed: what is starting has none yet.
+/// The longest time that "there is no such name" is used: a name that is starting has no address yet.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// How often the two files are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl Default for ResolverArgs {
 pub struct Resolved {
     /// At least one, in the order of the answer.
     pub addresses: Vec<IpAddr>,
-    /// How long they may be believed: at most [`MAX_TTL`], and nothing for a TTL of 0.
+    /// How long they may be used: at most [`MAX_TTL`], and nothing for a TTL of 0.
     pub valid_for: Duration,
 }
 
@@ -175,7 +175,7 @@ impl Resolver {
         self.find(name, LookupIpStrategy::Ipv4AndIpv6).await
     }
 
-    /// Has look-ups that begin from now on believe nothing that was found before: no answer that is still valid,
+    /// Has look-ups that begin from now on trust nothing that was found before: no answer that is still valid,
     /// and not what the two files said.
     pub fn forget(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! How long certificates are good for: the roots that proxies believe, and each replica's own.
+//! How long certificates are good for: the roots that proxies trust, and each replica's own.
 
 use std::{
     collections::BTreeMap,

@@ -159,7 +159,7 @@ fn a_root_that_ends_soon_is_told_long_before() {
     assert!(what.contains("expired"), "{what}");
 }
 
-/// With a replica whose certificates are good for so long around now, in seconds.
+/// With a replica whose certificates are valid for so long around now, in seconds.
 fn with_replica(certificates: &[(&str, i64, i64)]) -> Facts {
     let at = |offset: i64| {
         let now = SystemTime::now();
