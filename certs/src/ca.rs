@@ -137,7 +137,7 @@ pub enum SignError {
     /// The system gave no random numbers, or the certificate could not be encoded.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// What was made is not a leaf: a fault of ours.
+    /// The new certificate is not a leaf: this is a bug.
     #[error("the new certificate cannot be used: {0}")]
     Leaf(#[from] LeafError),
 }
@@ -299,11 +299,11 @@ impl Authority {
 
 /// Why a key does not sign for a certificate.
 enum NotItsKey {
-    /// It is none that signs.
+    /// It cannot be used as a signing key.
     Unusable(rcgen::Error),
-    /// It is another's.
+    /// It is the key of another certificate.
     Other,
-    /// The certificate is none to sign by.
+    /// The certificate may not sign others.
     Issuer(rcgen::Error),
 }
 

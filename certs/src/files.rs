@@ -1,8 +1,8 @@
 //! Keys and certificates on disk.
 //!
-//! A secret is born with mode 0600 under a temporary name and then renamed, so that at no moment can
-//! anybody else read it or find half of it. One that others could have read is not loaded: it may have leaked.
-//! One that others could have written is not loaded either, nor any from a directory of theirs: it may be theirs.
+//! A secret is written with mode 0600 under a temporary name and then renamed, so that nobody else can ever read it or
+//! find half of it. A secret that others can read is not loaded, because it may have leaked. A secret that others can
+//! write, or that is in a directory of theirs, is not loaded either, because it may be theirs.
 
 use std::{
     fs::{self, File, Metadata, Permissions},

@@ -117,7 +117,8 @@ impl Files {
                            make one with: selvedge certs ca --out DIR";
             return Err(AuthorityError::Mismatch { path: self.root.clone(), problem: problem.to_owned() });
         };
-        // Used once a year, and no less to be kept: that others can read it must not show then.
+        // The root's key is used once a year. Its permissions are checked now, so that a key that others can read is found
+        // now and not then.
         if self.root_key.exists() {
             files::read_secret(&self.root_key)?;
         }

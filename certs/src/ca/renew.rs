@@ -1,8 +1,8 @@
 //! A new issuer, while the authority is in use.
 //!
-//! Below the same root nobody need be told: leaves of both lead to the root that everybody has. A new root takes over
-//! in three steps: first it is trusted beside the old one, by everybody; then it signs, and the old one is trusted
-//! still; when no leaf of the old one is left, that goes.
+//! Below the same root, peers need not be told: leaves of both issuers lead to the root that every peer has. A new root
+//! takes over in three steps. First every peer trusts it, beside the old one. Then it signs, and the old one is still
+//! trusted. When no leaf of the old root is left, the old root is removed.
 
 use std::{
     sync::Arc,

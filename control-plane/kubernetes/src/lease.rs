@@ -56,7 +56,7 @@ enum Move {
     Renew,
     /// It is nobody's, or its holder has been silent for too long.
     Take,
-    /// It is another's.
+    /// Another replica holds it.
     Wait,
 }
 

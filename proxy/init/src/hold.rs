@@ -1,11 +1,10 @@
 //! Holding a network namespace: the process that owns a pod's namespace while others come and go in it.
 //!
-//! It is usually process 1 of its container: it reaps whoever is left to it, and ends at once when asked to,
-//! which process 1 does only with a handler for the signal. It has no children, so that there is nobody to pass
-//! signals on to.
+//! It is usually process 1 of its container. So it reaps orphaned processes, and it has a handler for signals, without
+//! which process 1 would not end. It has no children of its own, so it passes on no signals.
 //!
-//! That the namespace is held, with verified rules, is told by a datagram socket with an abstract name: such
-//! names belong to the network namespace and need neither a file nor a port.
+//! A datagram socket with an abstract name shows that the namespace is held, with verified rules. Abstract names belong
+//! to the network namespace and need neither a file nor a port.
 
 use std::{
     io,

@@ -1,12 +1,12 @@
 //! Proof by real connections that the rules in force do what they should.
 //!
-//! An ordinary user's connection to an address outside must arrive at the proxy's port, and know where it was
-//! meant to go; one of the proxy's user must not arrive there. The address is one that nobody has (RFC 5737,
-//! RFC 3849), or, where no route leads there, a neighbour's: a redirected connection never leaves, so that
-//! nobody need be there. At most one packet goes out, the proxy's user's.
+//! A connection of an ordinary user to an address outside must arrive at the proxy's port with its original destination;
+//! a connection of the proxy's user must not arrive there. The address is one that nobody has (RFC 5737, RFC 3849), or a
+//! neighbour's, if there is no route to the first. A redirected connection never leaves the host, so nobody has to
+//! listen at the address. At most one packet leaves the host: that of the proxy's user.
 //!
-//! Connections that come in cannot be proven from inside. Their rules came in the same transaction; whether they leave
-//! alone what is not for this host is read from the rules themselves.
+//! Inbound connections cannot be proven from inside. Their rules were set in the same transaction. Whether they leave
+//! alone what is not addressed to this host is read from the rules themselves.
 
 use std::{
     fmt, fs, io,

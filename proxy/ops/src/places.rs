@@ -1,9 +1,9 @@
-//! Who may stay on a port that strangers reach, when there are more connections than places.
+//! Which connections keep their place on a port that strangers can reach, when there are more connections than places.
 //!
-//! Nobody is made to wait: a newcomer takes the place of another. Whose, is decided by address first (IPv6: the
-//! /64, which one host may fill), so that many connections from few addresses push out each other and nobody
-//! else; then by what the connection does, so that a silent one goes before one that speaks; then by age. Who is
-//! known (has proven an identity, or is on this host) has places of its own, which strangers never touch.
+//! No connection waits: a newcomer takes the place of another connection. The address decides first which one loses its
+//! place (IPv6: the /64 network, which one host may fill): many connections from few addresses replace each other and
+//! nobody else's. Then the state decides: a silent connection goes before one that sends. Then age decides. Clients that
+//! are known (they have proven an identity, or are on this host) have their own places, which strangers never take.
 
 use std::{
     cmp::Reverse,

@@ -1,12 +1,12 @@
-//! What others say, made fit to be shown: on a terminal, in a log, in an Event.
+//! Text from others, made safe to show on a terminal, in a log or in an Event.
 //!
-//! A peer's version, a workload's name or a refusal may hold anything. A line break would forge a line of a log,
-//! an escape sequence would drive a terminal, and a bidi override would make text read as what it is not
-//! (CVE-2021-42574). All of these are written out as `\n` or `\u{202e}`.
+//! A peer's version, a workload's name or a refusal may contain any character. A line break would forge a line of the
+//! log, an escape sequence would control the terminal, and a bidirectional override would make text look like other
+//! text (CVE-2021-42574). All of these are escaped, as `\n` or `\u{202e}`.
 
 use std::borrow::Cow;
 
-/// `text` with everything written out that is not shown as itself. Borrowed if nothing has to be.
+/// `text` with every character escaped that a terminal would not simply show. Borrowed if there is none.
 pub fn plain(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);

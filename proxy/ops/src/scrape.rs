@@ -1,7 +1,7 @@
 //! The text of `/metrics`, which callers from elsewhere share.
 //!
-//! It is as long as a mesh is large. Made again for everybody, it would be a way to keep the thread busy; kept for
-//! everybody who reads slowly, a way to fill memory.
+//! The text is long in a large mesh. Callers who each get a new text could keep the thread busy; callers who read slowly
+//! could fill the memory with texts. So callers share one text for a while.
 
 use std::{
     fmt,

@@ -1,8 +1,8 @@
-//! A connection that costs no more than its place: it ends when the place is given away, when it is silent for
-//! too long, and when it does not take what it asked for.
+//! A connection with a place: it ends when another connection gets its place, when it is silent for too long, and when
+//! it does not read what it asked for.
 //!
-//! Below HTTP, because what a stranger does wrong is mostly not to send or not to read, of which HTTP's own code
-//! says nothing.
+//! This is below HTTP, because a hostile stranger mostly does not send or does not read, and the HTTP library has no
+//! limit for that.
 
 use std::{
     io,

@@ -16,8 +16,7 @@ pub const OUTBOUND: &str = "SELVEDGE_OUTBOUND";
 /// Our chain for connections that come in.
 pub const INBOUND: &str = "SELVEDGE_INBOUND";
 
-/// What is not addressed to this host, and only passes by, is left alone. Also what shows that rules are not older
-/// than that.
+/// The rule that leaves alone what is not addressed to this host. Rules without it were set by an older version.
 pub const FOR_OTHERS: &str = "-m addrtype ! --dst-type LOCAL -j RETURN";
 
 /// Where the built-in chains lead into ours.

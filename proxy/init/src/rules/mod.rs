@@ -5,10 +5,10 @@
 //! - What goes out on `lo` is left alone. That is 127.0.0.0/8 and ::1, Docker's resolver at 127.0.0.11 among
 //!   them, and also the namespace's own addresses: an app that calls itself stays inside, as with Linkerd and
 //!   Istio. What comes in on `lo` was sent from here.
-//! - What comes in and is not addressed to this host is left alone, as if the rules were not there: who uses the host
-//!   as next hop must not reach with the host's address whatever the host may. What is forwarded for containers or
-//!   virtual machines behind this host is not ours to carry either. The outbound chain needs no such rule: what is
-//!   forwarded does not pass the output hook.
+//! - Inbound connections that are not addressed to this host are left alone, as if the rules were not there. Otherwise
+//!   a host that uses this one as its next hop could reach, with this host's address, everything that this host may.
+//!   Connections that this host forwards for containers or virtual machines are left alone, too. The outbound chain
+//!   needs no such rule, because forwarded connections do not pass the output hook.
 //! - The proxy is known by its user, and its group if one is named: a mark on its sockets would take a capability that a
 //!   sidecar should not have, and its cgroup is not known yet. A proxy that calls its own workload dials its own listener.
 //! - The rules live in a table or in chains of their own and are never flushed with anybody else's: Docker's

@@ -9,8 +9,7 @@ use crate::Options;
 /// Our table. Nobody else writes into it, so that it can be replaced and removed as a whole.
 pub const TABLE: &str = "inet selvedge";
 
-/// What is not addressed to this host, and only passes by, is left alone. Also what shows that rules are not older
-/// than that.
+/// The rule that leaves alone what is not addressed to this host. Rules without it were set by an older version.
 pub const FOR_OTHERS: &str = "fib daddr type != local return";
 
 /// Replaces our table, in one transaction: declared first, so that there is always one to delete.
