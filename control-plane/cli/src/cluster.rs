@@ -1,4 +1,4 @@
-//! What the commands share that ask a Kubernetes cluster: how to reach it, and what of ours is in it.
+//! What the commands for a Kubernetes cluster share: how to reach it, and which objects in it are Selvedge's.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,7 +1,8 @@
 //! A daemon's command line: its settings, or `wait`.
 //!
-//! By hand and not derived: a health check runs in the daemon's own environment, where some of its settings
-//! are variables and some, given as flags, are not there. `wait` must not miss those.
+//! This is written by hand and not derived, because a health check runs in the daemon's own environment. Some of the
+//! daemon's settings are environment variables there; others were given as flags and are missing. `wait` must work
+//! without them.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,8 +1,8 @@
-//! A stream of manifests, of which some have pods: those are changed, and everything else passes as it is.
+//! A stream of manifests. Documents with pods are changed, and all others pass unchanged.
 //!
-//! A document that nothing changes comes out letter by letter. One that is changed is written again, so that
-//! comments inside it go; its keys keep their order, and what was written is read again and compared, so that
-//! nothing else can have changed.
+//! A document without changes is printed byte for byte. A changed document is written again: comments inside it are lost,
+//! and its keys keep their order. The new text is read again and compared with what was meant, so that nothing else can
+//! have changed.
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
-//! `selvedge revoke`: shut somebody out whose certificate is still valid.
+//! `selvedge revoke`: refuse a workload whose certificate is still valid.
 //!
-//! It makes a document and asks nobody: beside the other documents where these are files, and printed for
-//! `kubectl apply -f -` where they are in a cluster. What a document says can be read, kept, and taken back by deleting it.
+//! It only makes a document: a file beside the other documents, or for a cluster printed for `kubectl apply -f -`. A
+//! document can be read, kept, and deleted to end the revocation.
 
 use std::{
     io::{self, Write as _},

@@ -1,7 +1,7 @@
 //! `selvedge status`: what the proxies hold, and whether the newest change has arrived everywhere.
 //!
-//! Asks the control plane's admin port, which tells such things to its own host only: on Kubernetes through the
-//! API server, by `port-forward` into each replica; elsewhere by `--admin` on the host where it runs.
+//! It asks the control plane's admin port, which answers this on its own host only. On Kubernetes it connects through the
+//! API server's `port-forward` into each replica; elsewhere it runs on the control plane's host, with `--admin`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,7 @@
-//! `selvedge uninstall`: everything of ours in a cluster, for `kubectl delete -f -`.
+//! `selvedge uninstall`: prints every object of Selvedge in a cluster, for `kubectl delete -f -`.
 //!
 //! Like `install` it changes nothing itself. It refuses while pods have sidecars: without a control plane their
-//! certificates end within a day, and with them all of their traffic.
+//! certificates expire within a day, and then all their traffic ends.
 
 use std::{
     collections::BTreeSet,

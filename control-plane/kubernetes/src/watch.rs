@@ -1,7 +1,7 @@
 //! Every object of a kind, and every change to one, for as long as the kind is served.
 //!
-//! What a cut connection, `410 Gone` or a restarted API server takes is made good here: a listing begins
-//! again, and only when it is complete does it take the place of what was known before.
+//! After a lost connection, `410 Gone` or a restart of the API server, the listing begins again. It replaces what was
+//! known before only when it is complete.
 
 use std::time::Duration;
 

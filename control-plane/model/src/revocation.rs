@@ -1,8 +1,7 @@
-//! The deny list: who is refused although its certificate is still valid.
+//! The deny list: which workloads are refused although their certificate is still valid.
 //!
-//! A certificate cannot be taken back, only refused by everybody who is shown it. So the list goes to every proxy,
-//! and each asks it of the peer of every connection, in both directions: when the connection begins, and again
-//! whenever the list changes.
+//! A certificate cannot be taken back; every peer must refuse it. So the list goes to every proxy. Each proxy checks the
+//! peer of every connection against it, in both directions: when the connection begins, and whenever the list changes.
 
 use std::{
     collections::HashMap,

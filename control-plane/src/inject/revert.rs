@@ -1,7 +1,7 @@
 //! A pod as it was before its sidecar was injected.
 //!
-//! Nothing is remembered beside it: the containers, the volume and the marks have names of their own, and the
-//! proxy's environment holds the original of everything that was pointed elsewhere.
+//! No other record is needed: the containers, the volume and the marks have names of their own, and the proxy's
+//! environment has the original of every probe and annotation that injection changed.
 
 use serde_json::{Map, Value};
 

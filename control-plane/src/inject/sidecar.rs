@@ -1,7 +1,7 @@
 //! The two containers and the volume that a pod gets.
 //!
-//! Only `selvedge-init` has rights beyond an ordinary process's, and it ends before anything else starts. No
-//! volume in memory: the proxy's key never leaves its process, and it writes no file.
+//! Only `selvedge-init` has more capabilities than an ordinary process, and it ends before anything else starts. The proxy
+//! needs no volume for its key: the key never leaves the process.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
-//! Whether the API server should keep a document: read and compiled as the control plane will.
+//! Whether the API server should store a document. The document is read and compiled as in the control plane.
 //!
-//! What is wrong with the document alone refuses it. What is wrong between documents is a warning, because the
-//! other one may come next (a `VirtualService` before its `DestinationRule`); so is what is not acted on, and what
-//! others lose by this one.
+//! A document that is wrong in itself is refused. A problem between documents is a warning, because the other document may
+//! come next (a `VirtualService` before its `DestinationRule`). Fields that are not acted on, and effects that other
+//! documents lose because of this one, are warnings too.
 
 use std::collections::HashSet;
 

@@ -5,8 +5,8 @@
 //! right behind its namespace; what is still unknown then is a failure, and the webhook's `failurePolicy` says what
 //! comes of it.
 //!
-//! Whoever reaches the port is answered, unless `--webhook-client-ca` says whom to trust. So an answer changes
-//! nothing by itself, and what one caller can hold or keep busy is bounded.
+//! Every client that reaches the port is answered, unless `--webhook-client-ca` says whom to trust. So an answer changes
+//! nothing by itself, and there are limits for what one caller can hold or keep busy.
 
 use std::{
     io,

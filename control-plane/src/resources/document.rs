@@ -1,4 +1,4 @@
-//! What all kinds have in common: a name, metadata, and the place where it stands.
+//! What documents of all kinds have in common: a name, metadata, and their place in a file.
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! `Revocation` (ours): who is refused from now on although its certificate is still valid.
 //!
-//! An entry that cannot be used is reported and the others count: one mistyped line must not leave everybody in whom the
-//! rest of the document names.
+//! An entry that cannot be used is reported, and the other entries count: one mistyped line must not undo all other
+//! revocations of the document.
 
 use std::time::SystemTime;
 

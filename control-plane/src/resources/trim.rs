@@ -1,4 +1,4 @@
-//! What of an object is worth keeping: the rest is dropped before anything else looks at it.
+//! Which parts of an object are kept; the rest is dropped first.
 //!
 //! Two reasons. A cluster has thousands of pods, each with kilobytes that a mesh never reads. And what is
 //! not kept cannot change: a pod whose probes were counted again is the same pod as before.

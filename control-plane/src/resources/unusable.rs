@@ -1,9 +1,9 @@
-//! What a document that cannot be used is taken for: the strictest thing that it may have meant.
+//! A document that cannot be used is replaced by the strictest document that it could have been.
 //!
-//! To leave it out would open what it protects. A policy is read as if it refused all that its kind can refuse,
-//! wherever it may be for; whoever it describes keeps its name and its addresses, so that nothing is sent there in
-//! plaintext as if nobody knew them. What can be read decides how far that goes: fields that cannot be are taken out
-//! one after the other until the rest is a document.
+//! Leaving the document out would open what it protects. A policy is read as if it refused everything that its kind can
+//! refuse, for every workload that it may be for. A workload or a service keeps its name and its addresses, so that
+//! nothing is sent there in plaintext as to an unknown destination. The part that can be read limits this: fields that
+//! cannot be read are removed one after the other, until the rest is a valid document.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,9 +1,9 @@
 //! Connections to one of our TLS ports: TCP, our own TLS, and who is at the other end.
 //!
-//! TLS is ours and not tonic's, so that a renewed certificate is used from the next connection on and
-//! every request knows the identity that its client proved. Handshakes run beside each other: a client
-//! that says nothing holds up nobody. Nor does it hold much: a stranger has little time and few bytes for its
-//! handshake, then a place among few, and those who have proven who they are have places of their own.
+//! TLS is ours and not tonic's, so that a renewed certificate is used from the next connection on, and every request
+//! knows the identity that its client proved. Handshakes run in parallel, so a silent client delays nobody. A stranger
+//! has little time and few bytes for its handshake, and then one of few places. Clients that have proven their identity
+//! have their own places.
 
 use std::{
     io,

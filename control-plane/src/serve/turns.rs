@@ -1,5 +1,5 @@
-//! How many streams one workload has: the newest ones. An old one may be that of a proxy that is gone, of which
-//! nobody has told us yet.
+//! How many streams one workload may have: the newest ones stay. An old one may belong to a proxy that is gone, and whose
+//! connection has not ended yet.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,4 +1,4 @@
-//! What a proxy lacks: the difference between what it holds and what it is to hold.
+//! What a proxy lacks: the difference between the resources that it has and those that it should have.
 //!
 //! Everything normally goes out as one transaction. A transaction that was refused comes apart: then each
 //! part is sent alone, and the part that the proxy refuses waits until it changes, so that one bad

@@ -1,8 +1,8 @@
-//! Documents from a directory of YAML and JSON files, followed by looking again.
+//! Documents from a directory of YAML and JSON files, which is read again and again.
 //!
-//! Looking, and not file notifications, because that is the same on every file system and mount; and
-//! twice, because a half-written YAML file often parses: a change counts once two looks in a row saw it.
-//! What fails keeps its last good version; only what is gone is gone.
+//! Reading again works on every file system and mount; file notifications do not. A change counts once two readings in a
+//! row are equal, because a half-written YAML file often parses. A document that fails keeps its last good version; a
+//! document that was deleted is gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

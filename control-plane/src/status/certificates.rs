@@ -1,4 +1,4 @@
-//! How long the control plane's own certificates are good for, for people who look and for alerts.
+//! How long the control plane's own certificates are valid, for people and for alerts.
 
 use std::{
     collections::BTreeMap,

@@ -75,7 +75,7 @@ fn address() -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(MARK)
 }
 
-/// For good: with `no_new_privs` not even a program of root's gets any back.
+/// For ever: with `no_new_privs` not even a program of root's gets any back.
 fn give_up_capabilities() -> io::Result<()> {
     set_no_new_privs(true)?;
     clear_ambient_capability_set()?;

@@ -1,8 +1,7 @@
 //! What documents mean, and what is wrong with them.
 //!
-//! The same reading and compiling as in the control plane, so that what passes here is what will be in
-//! use. Nothing is remembered: a document that fails is not in use here, while a running control plane
-//! would keep its last good version.
+//! Documents are read and compiled as in the control plane, so what passes here is what the control plane will use.
+//! There is one difference: a document that fails is not used here, because there is no last good version.
 
 use std::{fmt::Write as _, path::Path};
 

@@ -1,4 +1,4 @@
-//! What a cluster says when `selvedge check` asks it. Only asks: what it means is `judge`'s business.
+//! The facts that `selvedge check` asks a cluster for. `judge` decides what they mean.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

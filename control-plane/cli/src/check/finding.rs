@@ -1,4 +1,4 @@
-//! One thing that was looked at, how it is, and what to do if it is not well.
+//! The result of one check: what was found, and what to do if the check failed.
 
 use std::fmt::Write as _;
 

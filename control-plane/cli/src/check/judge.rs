@@ -1,4 +1,4 @@
-//! What the facts of a cluster mean: each as it must be, or with what to do. Pure: asks nobody.
+//! What the facts of a cluster mean: for each check whether it passed, and if not, what to do. Pure: it asks nobody.
 
 mod certificates;
 

@@ -1,5 +1,5 @@
-//! `selvedge check`: whether all is well, in a cluster before and after installation, or in a directory of
-//! documents before it is served.
+//! `selvedge check`: checks a cluster before and after installation, or a directory of documents before a control plane
+//! uses it.
 
 mod documents;
 mod facts;

@@ -1,7 +1,7 @@
 //! The chart's values: the defaults, and what is laid over them.
 //!
-//! What Helm leaves to its schema, and says in the schema's words, is said here in the reader's: which value
-//! it is, what it must be, and what was probably meant.
+//! Helm reports a wrong value in the words of the JSON schema. Here the message says which value is wrong, what it must
+//! be, and which name was probably meant.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 

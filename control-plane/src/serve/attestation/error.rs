@@ -1,4 +1,4 @@
-//! Why a token proves nothing, in words for those who hold it and those who look.
+//! Why a token proves nothing: messages for its holder and for operators.
 
 use std::{path::PathBuf, time::Duration};
 

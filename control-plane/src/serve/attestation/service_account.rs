@@ -1,9 +1,9 @@
 //! ServiceAccount tokens: in a cluster, how a pod proves who it is.
 //!
-//! By default the API server says whose a token is (TokenReview): it alone knows whether the pod that a token is
-//! bound to still lives. Its keys say it as well, without a question for each token, and trust a token until it
-//! ends (an hour, as injected). Only tokens made for us (audience `selvedge`) count, so that no other service that
-//! is shown a pod's token can pass for that pod here.
+//! By default the API server checks each token (TokenReview), because only it knows whether the pod that a token is bound
+//! to still exists. With the API server's keys no request is needed for each token, but a token is accepted until it
+//! expires (one hour, as injected). Only tokens made for us (audience `selvedge`) count: another service that receives a
+//! pod's token cannot use it to pass for that pod here.
 
 use std::time::SystemTime;
 

@@ -1,8 +1,8 @@
-//! Documents from a cluster's API server, followed for as long as it has them.
+//! Documents from a cluster's API server, which watches every kind.
 //!
-//! Each kind is followed on its own, because each may be missing, come and go with its CRD, or fail alone.
-//! Nothing counts before every kind has been listed once: half a configuration is none. After that the
-//! last good state stays in use, however long the API server is away.
+//! Each kind is watched separately, because each may be missing, come and go with its CRD, or fail alone. Nothing is used
+//! before every kind has been listed once, because half a configuration would be wrong. After that the last good state
+//! stays in use, however long the API server is away.
 
 mod held;
 mod served;

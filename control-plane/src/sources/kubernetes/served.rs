@@ -1,4 +1,4 @@
-//! Which of the wanted kinds the API server serves, looked at again and again: CRDs come and go.
+//! Which of the wanted kinds the API server serves. This is checked again and again, because CRDs come and go.
 
 use std::{collections::BTreeMap, time::Duration};
 

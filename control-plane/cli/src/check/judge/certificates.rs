@@ -1,4 +1,4 @@
-//! How long certificates are good for: the roots that proxies trust, and each replica's own.
+//! How long certificates are valid: the roots that proxies trust, and each replica's own certificates.
 
 use std::{
     collections::BTreeMap,
