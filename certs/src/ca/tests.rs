@@ -237,7 +237,7 @@ fn a_leaf_file_is_no_authority() {
 
     let error = Authority::load(directory.path()).unwrap_err().to_string();
 
-    assert!(error.contains("no CA of a trust domain"), "{error}");
+    assert!(error.contains("not the CA of a trust domain"), "{error}");
 }
 
 #[test]

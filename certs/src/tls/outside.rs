@@ -301,7 +301,7 @@ mod tests {
         let empty = directory.path().join("empty.pem");
         fs::write(&empty, "nothing").unwrap();
         let error = Outside::load(&settings(Some(&empty)), "a.example").unwrap_err().to_string();
-        assert!(error.contains("holds no certificate"), "{error}");
+        assert!(error.contains("has no certificate"), "{error}");
 
         let error = Outside::load(&settings(Some(&empty)), "a b").unwrap_err().to_string();
         assert!(error.contains("tls.sni"), "{error}");

@@ -166,8 +166,8 @@ impl<'a> Workloads<'a> {
             HashMap::with_capacity(resources.pods.len());
         for document in resources.pods.iter().filter(|pod| !pod.spec.has_ended()) {
             if document.origin.path.is_some() {
-                let message = "has no effect outside a cluster: nothing runs the pod, and no EndpointSlice \
-                               lists it; declare the workload with a WorkloadEntry";
+                let message = "outside a cluster nothing runs this pod, and no EndpointSlice lists it; \
+                               declare the workload with a WorkloadEntry";
                 problems.warning(document, "", message);
             }
             pods.insert((&document.name.namespace, &document.name.name), document);

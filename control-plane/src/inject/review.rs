@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_body_that_is_no_review_is_refused_with_what_it_is() {
         for (body, reason) in [
-            ("", "no AdmissionReview"),
+            ("", "not an AdmissionReview"),
             ("{}", "missing field"),
             (
                 r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview"}"#,

@@ -307,7 +307,7 @@ mod tests {
             ("--inject-default=log-level", "NAME=VALUE"),
             ("--inject-default=workers=0", "from 1 to 256"),
             ("--inject-default=worker=2", "config.selvedge.io/workers is one"),
-            ("--inject-default=opaque-ports=25", "of one app"),
+            ("--inject-default=opaque-ports=25", "for one app"),
             ("--image-pull-policy=always", "possible values"),
         ] {
             let error = parsed(&[argument]).unwrap_err();

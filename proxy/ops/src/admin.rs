@@ -288,7 +288,7 @@ mod tests {
         {
             let (status, body) = ask(&f.router, ELSEWHERE, request(method, path), "debug").await;
             assert_eq!(status, 403, "{path}");
-            assert!(body.contains("on this host only"), "{body}");
+            assert!(body.contains("only to callers on this host"), "{body}");
         }
         assert!(!f.drain.is_draining());
         assert_eq!(ask(&f.router, HERE, request("GET", "/config"), "").await, (200, "secret".into()));

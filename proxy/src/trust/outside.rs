@@ -181,7 +181,7 @@ mod tests {
         fs::write(&ca, "nothing").unwrap();
         originations.refresh();
         let why = way.ready.load().as_ref().as_ref().unwrap_err().clone();
-        assert!(why.contains("holds no certificate"), "{why}");
+        assert!(why.contains("has no certificate"), "{why}");
         drop(way);
         originations.refresh();
         assert!(originations.known.lock().unwrap().is_empty());

@@ -190,7 +190,7 @@ async fn what_is_no_review_gets_an_answer_that_says_so() {
     let webhook = start(Duration::from_secs(3600));
 
     let (status, words) = webhook.post("/inject", "{").await;
-    assert_eq!((status, words.contains("no AdmissionReview")), (400, true), "{words}");
+    assert_eq!((status, words.contains("not an AdmissionReview")), (400, true), "{words}");
     let (status, words) = webhook.post("/inject", &" ".repeat(MAX_BODY + 1)).await;
     assert_eq!(status, 413, "{words}");
 }
