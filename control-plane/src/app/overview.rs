@@ -1,4 +1,4 @@
-//! What the admin port tells people on this host: problems, and what every proxy holds.
+//! What the admin port shows to people on this host: problems, and the configuration that every proxy has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,7 @@
 //! The CA's key and the key of join tokens, in Secrets that all replicas share.
 //!
-//! Whoever comes first makes them; two who come together are told apart by the API server, and the slower
-//! one takes what the faster one made. cert-manager may make the CA instead: the names are its own.
+//! The first replica makes them. If two replicas start together, the API server accepts the Secret of one, and the other
+//! replica uses that. cert-manager can make the CA instead: the names in the Secret are cert-manager's.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,5 @@
-//! An API server of the tests' own that says what it is told to say: for versions and answers that the real one of
-//! the end-to-end tests does not have.
+//! A fake API server for tests, with fixed answers: for versions and answers that the real API server of the end-to-end
+//! tests does not have.
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,6 @@
-//! What injection needs of the cluster: our CA in the webhooks' configurations, and Events about pods.
+//! What injection writes to the cluster: our CA into the webhooks' configurations, and Events about pods.
 //!
-//! Our CA by every replica, whether it holds the Lease or not; Events by the one that does.
+//! Every replica writes the CA. Only the replica that holds the Lease writes Events.
 
 use std::{
     collections::HashSet,

@@ -1,7 +1,7 @@
-//! What the control plane keeps in the cluster that it runs in: its CA, its Lease, its words about documents.
+//! What the control plane stores in its cluster: its CA, its Lease, and the status of documents.
 //!
-//! All replicas do the same, whoever comes first makes what is missing, and nothing is kept in one of them
-//! alone. Only what must not be written twice over is left to the one that holds the Lease.
+//! All replicas do the same. The first one makes what is missing, and no replica keeps state for itself. Only the replica
+//! that holds the Lease writes what must not be written by several.
 
 mod authority;
 #[cfg(test)]

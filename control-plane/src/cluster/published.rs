@@ -1,4 +1,4 @@
-//! What others read of us in the cluster: the trust roots, and the CA of our webhooks.
+//! What the control plane publishes in the cluster: the trust roots, and the CA of its webhooks.
 
 use std::time::{Duration, SystemTime};
 

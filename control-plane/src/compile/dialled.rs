@@ -1,7 +1,7 @@
-//! What an address may mean that clients dial and that does not belong to a service: an endpoint's.
+//! What an address means that clients dial and that does not belong to a service: the address of an endpoint.
 //!
-//! Those with an IP address are found here. Names have addresses in each proxy's own network, so what is known by
-//! name is listed by its port, and each proxy finds out by itself which of it an address is.
+//! Endpoints with an IP address are found here. A DNS name can have other addresses in each proxy's network. So endpoints
+//! with a DNS name are listed by their port, and each proxy finds out which of them has the address.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

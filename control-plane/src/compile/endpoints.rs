@@ -1,7 +1,8 @@
 //! The endpoints behind every port that can be called.
 //!
-//! Three steps: what documents list ([`candidates`]), whose the addresses are ([`Owners`]), and what calling each takes
-//! ([`endpoints`]). Whoever lists an address that is another's gets it as its owner says that it is.
+//! There are three steps: which endpoints documents list ([`candidates`]), who owns their addresses ([`Owners`]), and how
+//! each is called ([`endpoints`]). If a document lists an address that another namespace owns, the owner decides how it is
+//! called.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 

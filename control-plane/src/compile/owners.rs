@@ -1,4 +1,4 @@
-//! Whose an address is.
+//! Which namespace owns an address.
 //!
 //! Documents of any namespace may name any address, and only one namespace may say what it is. A pod's address is that
 //! pod's alone, at every port, and a service's clusterIP is that service's. A cluster gives out both, so they come first

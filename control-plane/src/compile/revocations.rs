@@ -1,8 +1,8 @@
 //! `Revocation` to the list of who is refused.
 //!
-//! A document of the root namespace, or of the control plane's own, counts for the whole mesh. One of any other
-//! namespace reaches that namespace's own identities, workloads and certificates and no others: whoever may write
-//! documents there could otherwise shut out anybody.
+//! A document in the root namespace, or in the control plane's own, is for the whole mesh. One in any other namespace
+//! affects only that namespace's own identities, workloads and certificates. Otherwise the authors of one namespace could
+//! revoke any workload of the mesh.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a selector means and does not get.
+//! What a selector selects without effect.
 
 use super::{Problems, selects};
 use crate::resources::{Resources, service_entry::EntryEndpoints};

@@ -1,7 +1,7 @@
 //! What may be set on a pod or a namespace: `config.selvedge.io/NAME` for every NAME of one table.
 //!
-//! The table is all there is: reading, checking and the list in the guide come from it. What is not in it,
-//! or has a value that cannot be meant, is refused with the reason. The proxy's and `selvedge-init`'s own
+//! Reading, checking and the list in the guide all come from this table. A setting that is not in it, or that has an
+//! invalid value, is refused with the reason. The proxy's and `selvedge-init`'s own
 //! checks are the same ones (a test of `selvedge-cli` holds each against the other), so that nothing which
 //! passes here makes a container fail to start.
 

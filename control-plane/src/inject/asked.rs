@@ -1,4 +1,4 @@
-//! Whether a pod gets a sidecar: what the pod and its namespace ask for, and what stands against it.
+//! Whether a pod gets a sidecar: what the pod and its namespace ask for, and what prevents it.
 
 use std::fmt;
 

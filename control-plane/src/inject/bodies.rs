@@ -1,7 +1,7 @@
-//! The bodies of reviews, of which anybody may send one: how long, how many at once, for how long.
+//! Limits for the bodies of reviews, because anybody may send one: their size, their number, and their time.
 //!
-//! A pod fits into [`FREE`]; what is beyond that counts in a budget of all bodies together. Who comes when it is
-//! used up takes the part of who has held his for longest, so that nobody can hold it.
+//! A pod fits into [`FREE`]. Bytes beyond that count in one budget for all bodies. When the budget is used up, a new body
+//! takes the share of the oldest one, so that nobody can hold the budget for long.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
-//! What happened to pods, for `kubectl describe`: told of pods that the cluster has, and not of what a webhook was
-//! asked, since whoever reaches the webhook can ask anything, and what it allows may be refused by another.
+//! Events about pods, for `kubectl describe`. They are about pods that exist in the cluster, not about requests to the
+//! webhook: anybody who reaches the webhook can send any request, and another webhook may refuse what it allows.
 //!
-//! The words are ours. Of what a pod says, only its version's name is repeated, cut and escaped.
+//! The text is ours. From the pod it repeats only the name of the version, shortened and escaped.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
 //! A pod, its namespace and the settings to the JSON patch that gives it a sidecar, or the reason for none.
 //!
-//! Pure. The patch (RFC 6902) only adds, but for the probes that it points at the proxy; applied twice it
-//! changes nothing more, since a pod with a sidecar gets none.
+//! Pure. The patch (RFC 6902) only adds, except that it directs probes to the proxy. Applying it twice changes nothing
+//! more, because a pod with a sidecar does not get another.
 
 use std::{collections::BTreeMap, fmt};
 

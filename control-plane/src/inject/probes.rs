@@ -1,9 +1,9 @@
 //! What others ask of the app, through the sidecar: the kubelet's probes and hooks, and Prometheus.
 //!
-//! They come in plaintext and without an identity, which a `STRICT` policy refuses. So each is pointed at the
-//! proxy's admin port, which is never redirected, and the proxy is handed the original (`SELVEDGE_APP_PROBES`,
-//! `SELVEDGE_APP_METRICS`) to ask the app itself. The originals stand there word for word, so that
-//! [`revert`](super::revert) can put them back.
+//! These requests come in plaintext and without an identity, and a `STRICT` policy refuses them. So each is directed to
+//! the proxy's admin port, which is never redirected. The proxy gets the original (`SELVEDGE_APP_PROBES`,
+//! `SELVEDGE_APP_METRICS`) and asks the app itself. The originals are kept unchanged there, so that
+//! [`revert`](super::revert) can restore them.
 
 use serde_json::{Map, Value, json};
 

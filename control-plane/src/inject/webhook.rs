@@ -1,9 +1,8 @@
 //! The port that the API server calls: `/inject` for pods, `/validate` for documents.
 //!
-//! Its certificate is our own authority's, for the name of our Service; the bundle that the API server must be
-//! given (`caBundle`) is the authority's. A namespace that is not known yet is waited for, since a pod may come
-//! right behind its namespace; what is still unknown then is a failure, and the webhook's `failurePolicy` says what
-//! comes of it.
+//! Its certificate is issued by our own CA, for the name of our Service; the API server gets that CA as `caBundle`. If a
+//! namespace is not known yet, the webhook waits for it, because a pod may come directly after its namespace. If it is
+//! still unknown then, the webhook fails, and its `failurePolicy` decides.
 //!
 //! Every client that reaches the port is answered, unless `--webhook-client-ca` says whom to trust. So an answer changes
 //! nothing by itself, and there are limits for what one caller can hold or keep busy.

@@ -1,4 +1,4 @@
-//! What a match on a header looks at: a header, or a part of the request that stands elsewhere.
+//! What a match on a header compares: a header, or a part of the request that is not a header.
 //!
 //! HTTP/2 has no `Host` header and HTTP/1.1 no `:authority`: both names mean the authority, in either protocol, and as
 //! the client sent it, with its port if it gave one. Envoy reads them so too.

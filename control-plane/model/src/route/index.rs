@@ -1,8 +1,8 @@
-//! Which of many matches can hold at all, by how a request's path begins.
+//! An index over many matches: which of them can match a request's path at all.
 //!
-//! Every match on an exact path or a prefix is filed under the text that its paths begin with, every other one under
-//! the empty text. The texts that a path begins with are found by one binary search: of all texts, sorted, the last that
-//! is not greater than the path begins with each of them, so that they are among those which it begins with itself.
+//! A match on an exact path or a prefix is stored under that text, every other match under the empty text. One binary
+//! search over the sorted texts finds the last one that is not greater than the request's path. Every text that the path
+//! begins with is also a beginning of that one, and each text knows the longest other text that it begins with.
 
 use super::{Match, StringMatch};
 
