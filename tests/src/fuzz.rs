@@ -24,7 +24,7 @@ use selvedge_control_plane::{
     resources::{Resources, decode},
     serve::attestation::Attestor,
 };
-use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
+use selvedge_model::{SpiffeId, TrustDomain, WorkloadName, normalize::path};
 use selvedge_ops::{
     Admin, Drain, Readiness, http1, logging,
     places::{Limits, Places},
@@ -32,7 +32,6 @@ use selvedge_ops::{
 use selvedge_proxy::{
     detect::{First, detect},
     io::Framed,
-    normalize::path,
 };
 use serde_json::Value;
 use tokio::{

@@ -5,7 +5,9 @@
 
 pub mod facts;
 pub mod filter;
+pub mod grpc_timeout;
 pub mod identity;
+pub mod normalize;
 pub mod place;
 pub mod policy;
 pub mod resilience;

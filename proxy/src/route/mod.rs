@@ -2,7 +2,6 @@
 
 mod draw;
 mod find;
-mod grpc_timeout;
 mod timeout;
 mod tunnel;
 

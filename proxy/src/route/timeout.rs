@@ -12,9 +12,9 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use selvedge_model::grpc_timeout;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::grpc_timeout;
 use crate::{
     bind::BoundRule,
     body,

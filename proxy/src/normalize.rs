@@ -7,9 +7,6 @@
 //! concern the client's own connection, and those that only sidecars write, end here ([`crate::fields`]): what is added
 //! later is ours.
 
-pub mod authority;
-pub mod path;
-
 use std::{
     future::{Ready, ready},
     task::{Context, Poll},
@@ -21,6 +18,7 @@ use http::{
     header::HOST,
     uri::{Authority, PathAndQuery},
 };
+use selvedge_model::normalize::{authority, path};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -101,19 +99,17 @@ fn one_authority(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
     let named = match (uri.authority(), hosts.next(), hosts.next()) {
         (Some(authority), None, _) => authority.as_str().as_bytes(),
         (None, Some(host), None) => host.as_bytes(),
-        (Some(authority), Some(host), None) if same(authority, host.as_bytes()) => host.as_bytes(),
+        (Some(authority), Some(host), None)
+            if authority::same(authority.as_str().as_bytes(), host.as_bytes()) =>
+        {
+            host.as_bytes()
+        }
         (Some(_), Some(_), _) => {
             return Err(bad("the request's target and its Host header name different hosts"));
         }
         (None, ..) => return Err(bad("the request must have exactly one Host header")),
     };
     authority::check(named).map_err(bad)
-}
-
-fn same(authority: &Authority, host: &[u8]) -> bool {
-    let strip = |name: &[u8]| name.strip_suffix(b":80").unwrap_or(name).to_ascii_lowercase();
-    authority.as_str().as_bytes().eq_ignore_ascii_case(host)
-        || strip(authority.as_str().as_bytes()) == strip(host)
 }
 
 fn with_path(uri: &Uri, mut path: String) -> Result<Uri, Error> {

@@ -30,6 +30,12 @@ pub fn check(text: &[u8]) -> Result<(), &'static str> {
     (is_host && is_port).then_some(()).ok_or("the request's Host or :authority is not a host and a port")
 }
 
+/// Whether two authorities mean the same: in any case, and with port 80 or without a port.
+pub fn same(one: &[u8], other: &[u8]) -> bool {
+    let without_port = |text: &[u8]| text.len() - if text.ends_with(b":80") { 3 } else { 0 };
+    one[..without_port(one)].eq_ignore_ascii_case(&other[..without_port(other)])
+}
+
 fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
@@ -47,6 +53,15 @@ mod tests {
         for text in ["a", "Reviews.default.svc:9080", "a_b-c~d", "10.0.0.1:80", "[::1]", "[::1]:80", "a:"] {
             assert_eq!(check(text.as_bytes()), Ok(()), "{text}");
         }
+    }
+
+    #[test]
+    fn port_80_and_case_make_no_difference() {
+        assert!(same(b"a", b"A:80"));
+        assert!(same(b"a:80", b"a:80"));
+        assert!(same(b"[::1]:80", b"[::1]"));
+        assert!(!same(b"a:81", b"a"));
+        assert!(!same(b"a", b"b"));
     }
 
     #[test]
