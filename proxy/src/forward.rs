@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use selvedge_model::{AppConnections, ConnectionLimits, ConnectionPool, Workload};
+use selvedge_model::{AppConnections, ConnectionPool, Workload};
 use tower::Service;
 
 use crate::{
@@ -21,13 +21,7 @@ use crate::{
 };
 
 /// How the app is asked. Little time to connect: it is on this host.
-const TERMS: Terms<'static> = Terms {
-    connect_timeout: Duration::from_secs(5),
-    limits: &ConnectionLimits::NONE,
-    pool: &ConnectionPool::UNLIMITED,
-    circuit: None,
-    fresh: false,
-};
+const TERMS: Terms<'static> = Terms::unlimited(Duration::from_secs(5));
 
 /// See the module.
 #[derive(Debug, Clone)]

@@ -83,9 +83,27 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// Whether `labels` have all that `selector` asks for; an empty one asks for nothing.
+pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_selector_selects_what_has_all_its_labels() {
+        let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let web = labels(&[("app", "web"), ("version", "1")]);
+
+        assert!(selects(&labels(&[]), &web));
+        assert!(selects(&labels(&[("app", "web")]), &web));
+        assert!(!selects(&labels(&[("app", "db")]), &web));
+        assert!(!selects(&labels(&[("app", "web"), ("track", "a")]), &web));
+    }
 
     #[test]
     fn a_peers_namespace_is_the_one_that_it_has_proven() {

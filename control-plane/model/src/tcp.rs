@@ -110,7 +110,7 @@ impl TcpMatch {
         let source = &connection.source;
         let from_here =
             self.source_namespace.as_deref().is_none_or(|wanted| Some(wanted) == source.namespace)
-                && self.source_labels.iter().all(|(name, value)| source.labels.get(name) == Some(value));
+                && facts::selects(&self.source_labels, source.labels);
         if !from_here {
             return None;
         }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{AppConnections, Endpoints, Protocol, ServiceKey, TrafficPolicy, UpstreamTls};
+use selvedge_model::{
+    AppConnections, Endpoints, Protocol, ServiceKey, TrafficPolicy, UpstreamTls, facts::selects,
+};
 
 use super::{
     Problems, Settings,
     hosts::{closeness, resolve, suggestion},
-    selects,
     services::{Catalog, KnownHost},
 };
 use crate::problem::{Problem, Severity};

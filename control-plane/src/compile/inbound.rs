@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{InboundPolicy, MtlsRule, WorkloadName};
+use selvedge_model::{InboundPolicy, MtlsRule, WorkloadName, facts::selects};
 
-use super::{Problems, Settings, selects};
+use super::{Problems, Settings};
 use crate::resources::{Document, PeerAuthenticationSpec, Resources};
 
 type Policy = Document<PeerAuthenticationSpec>;

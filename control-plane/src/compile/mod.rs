@@ -16,10 +16,7 @@ mod selected;
 mod services;
 mod workloads;
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use selvedge_model::{Mesh, TrustDomain};
 
@@ -174,11 +171,6 @@ impl Problems {
         });
         problems
     }
-}
-
-/// Whether a thing with `labels` is among those that `selector` selects.
-fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(name, value)| labels.get(name) == Some(value))
 }
 
 #[cfg(test)]

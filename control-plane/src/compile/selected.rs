@@ -1,6 +1,8 @@
 //! What a selector selects without effect.
 
-use super::{Problems, selects};
+use selvedge_model::facts::selects;
+
+use super::Problems;
 use crate::resources::{Resources, service_entry::EntryEndpoints};
 
 /// Reports each `ServiceEntry` whose selector selects pods: in Istio they would be behind it, here only

@@ -13,7 +13,7 @@ use std::{
 
 use selvedge_model::{
     AppConnections, Endpoint, Host, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Place, Protocol,
-    ServiceKey, SpiffeId, Workload, WorkloadName, snapshot::Occupant,
+    ServiceKey, SpiffeId, Workload, WorkloadName, facts::selects, snapshot::Occupant,
 };
 
 use source::Source;
@@ -23,7 +23,6 @@ use super::{
     inbound::Policies,
     keep,
     owners::{Claim, Claimant, Lost, What},
-    selects,
 };
 use crate::{
     problem::DocumentName,

@@ -20,8 +20,8 @@ use super::{
 mod retries;
 mod tcp;
 
+pub use tcp::TcpRoute;
 pub(super) use tcp::server_name;
-pub use tcp::{PortMatch, TcpRoute};
 
 /// The gateway that means "every sidecar".
 const MESH: &str = "mesh";
@@ -61,7 +61,7 @@ pub struct HttpRoute {
     /// Its name, if it has one.
     pub name: Option<String>,
     /// Which requests; any of these. `None` = every request; an empty list = none.
-    pub matches: Option<Vec<HttpMatch>>,
+    pub matches: Option<Vec<PortMatch<Match>>>,
     /// Whether matches are left out because they cannot be checked.
     pub left_out: bool,
     /// Where they go; none = answered 503.
@@ -74,11 +74,20 @@ pub struct HttpRoute {
 
 /// One entry of `match`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct HttpMatch {
+pub struct PortMatch<C> {
     /// The service port that it is for; `None` = any.
     pub port: Option<u16>,
-    /// What the request must look like.
-    pub condition: Match,
+    /// What the request or the connection must look like.
+    pub condition: C,
+}
+
+/// The conditions of `matches` that are for `port`, empty where there are no matches: everything. `None` if there are,
+/// and none is for this port.
+pub fn on_port<C: Clone>(matches: Option<&[PortMatch<C>]>, port: u16) -> Option<Vec<C>> {
+    let Some(matches) = matches else { return Some(Vec::new()) };
+    let here = matches.iter().filter(|one| one.port.is_none_or(|own| own == port));
+    let here: Vec<_> = here.map(|one| one.condition.clone()).collect();
+    (!here.is_empty()).then_some(here)
 }
 
 /// One entry of `route`.
@@ -231,7 +240,7 @@ fn read_route(words: RouteWords, index: usize, reading: &mut Reading<'_>) -> Res
 /// What one entry of `match` asks.
 enum Asked {
     /// Something that a sidecar can check.
-    Checkable(Box<HttpMatch>),
+    Checkable(Box<PortMatch<Match>>),
     /// Something that it cannot.
     Uncheckable,
     /// Something of gateways only.
@@ -282,7 +291,7 @@ fn read_match(words: MatchWords, field: &str, reading: &mut Reading<'_>) -> Resu
     };
     let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     if unchecked.is_empty() {
-        return Ok(Asked::Checkable(Box::new(HttpMatch { port, condition })));
+        return Ok(Asked::Checkable(Box::new(PortMatch { port, condition })));
     }
     for unchecked in unchecked {
         let message =

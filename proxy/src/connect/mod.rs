@@ -70,6 +70,19 @@ pub struct Terms<'a> {
     pub fresh: bool,
 }
 
+impl Terms<'static> {
+    /// Those of a destination without a policy: nothing is limited but the time to connect.
+    pub const fn unlimited(connect_timeout: Duration) -> Self {
+        Self {
+            connect_timeout,
+            limits: &ConnectionLimits::NONE,
+            pool: &ConnectionPool::UNLIMITED,
+            circuit: None,
+            fresh: false,
+        }
+    }
+}
+
 impl Terms<'_> {
     /// The longest that a connection is used.
     fn max_age(&self) -> Duration {

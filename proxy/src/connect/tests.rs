@@ -26,13 +26,7 @@ use tokio::{net::TcpListener, task::LocalSet};
 use super::*;
 use crate::body::Local;
 
-const TERMS: Terms<'static> = Terms {
-    connect_timeout: Duration::from_secs(5),
-    limits: &ConnectionLimits::NONE,
-    pool: &ConnectionPool::UNLIMITED,
-    circuit: None,
-    fresh: false,
-};
+const TERMS: Terms<'static> = Terms::unlimited(Duration::from_secs(5));
 
 fn pools() -> Pools {
     Pools::new(Settings {

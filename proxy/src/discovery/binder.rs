@@ -18,7 +18,9 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{Backend, BackendName, Endpoint, Lookup, Service, ServiceKey, Workload, WorkloadName};
+use selvedge_model::{
+    Backend, BackendName, Endpoint, Lookup, Service, ServiceKey, Workload, WorkloadName, facts,
+};
 
 use self::{
     rules::With,
@@ -373,7 +375,8 @@ impl<'a> Pass<'a> {
         let unresolved = endpoints.and_then(|endpoints| endpoints.unresolved.clone());
         self.work.endpoints += endpoints.map_or(0, |endpoints| endpoints.len());
         let list = endpoints.into_iter().flat_map(|endpoints| endpoints.list());
-        let selected: Vec<_> = list.filter(|(endpoint, _)| selects(&definition.labels, endpoint)).collect();
+        let selected: Vec<_> =
+            list.filter(|(endpoint, _)| facts::selects(&definition.labels, &endpoint.labels)).collect();
         let endpoints = selected.iter().map(|(endpoint, origin)| {
             Arc::new(BoundEndpoint {
                 target: self.targets.reach(self.reach(definition, endpoint, *origin), &mut self.work),
@@ -431,10 +434,6 @@ fn endpoints_with_health(
         ((endpoint.address, endpoint.target.dial), Arc::clone(&endpoint.health))
     };
     endpoints.iter().map(health).collect()
-}
-
-fn selects(labels: &BTreeMap<String, String>, endpoint: &Endpoint) -> bool {
-    labels.iter().all(|(name, value)| endpoint.labels.get(name) == Some(value))
 }
 
 fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {

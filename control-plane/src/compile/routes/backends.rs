@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use selvedge_model::{
-    Backend, BackendName, Match, Order, RouteTable, Rule, ServiceKey, TrafficPolicy, WeightedBackend,
+    Backend, BackendName, Order, RouteTable, Rule, ServiceKey, TrafficPolicy, WeightedBackend,
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::resources::{
     gateway_tcp::Broken,
-    virtual_service::{Destination, HttpRoute},
+    virtual_service::{Destination, HttpRoute, on_port},
 };
 
 /// The backends of one view, as its routes come to name them.
@@ -56,7 +56,7 @@ impl<'a> Backends<'a> {
         let mut rules = Vec::new();
         let mut all_for_other_ports = true;
         for route in &document.spec.http {
-            let Some(matches) = matches_for(route, self.port.key.port) else {
+            let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else {
                 all_for_other_ports &= !route.left_out;
                 continue;
             };
@@ -188,16 +188,6 @@ impl Share {
             Self::Connections => "its share of connections is refused",
         }
     }
-}
-
-/// The matches of `route` on `port` (none = every request); `None` if it is not for this port.
-fn matches_for(route: &HttpRoute, port: u16) -> Option<Vec<Match>> {
-    let Some(matches) = &route.matches else {
-        return Some(Vec::new());
-    };
-    let here = matches.iter().filter(|one| one.port.is_none_or(|own| own == port));
-    let here: Vec<_> = here.map(|one| one.condition.clone()).collect();
-    (!here.is_empty()).then_some(here)
 }
 
 fn rule_name(document: &VirtualService, route: &HttpRoute) -> String {

@@ -20,7 +20,7 @@ use super::{
 use crate::resources::{
     Document, Resources, TcpRouteSpec,
     gateway_tcp::{BackendRef, Broken, Parent},
-    virtual_service::{TcpRoute, VirtualServiceSpec},
+    virtual_service::{VirtualServiceSpec, on_port},
 };
 
 type Route = Document<TcpRouteSpec>;
@@ -155,7 +155,7 @@ impl Backends<'_> {
     ) -> Vec<TcpRule> {
         let mut rules = Vec::new();
         for route in document.spec.opaque(layer) {
-            let Some(matches) = matches_for(route, self.port.key.port) else { continue };
+            let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else { continue };
             let field = format!("{}.route", route.field());
             let backends = route.destinations.iter().map(|destination| {
                 WeightedBackend::new(
@@ -270,14 +270,4 @@ impl Backends<'_> {
             },
         })
     }
-}
-
-/// The matches of `route` on `port` (none = every connection); `None` if it is not for this port.
-fn matches_for(route: &TcpRoute, port: u16) -> Option<Vec<TcpMatch>> {
-    let Some(matches) = &route.matches else {
-        return Some(Vec::new());
-    };
-    let here = matches.iter().filter(|one| one.port.is_none_or(|own| own == port));
-    let here: Vec<_> = here.map(|one| one.condition.clone()).collect();
-    (!here.is_empty()).then_some(here)
 }

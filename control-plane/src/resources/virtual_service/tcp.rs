@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use selvedge_model::{Layer, TcpMatch};
 use serde::Deserialize;
 
-use super::{Destination, DestinationWords, for_sidecars, read_destinations};
+use super::{Destination, DestinationWords, PortMatch, for_sidecars, read_destinations};
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
@@ -20,20 +20,11 @@ pub struct TcpRoute {
     /// In which of the two lists it stands.
     pub layer: Layer,
     /// Which connections; any of these. `None` = every one; an empty list = none.
-    pub matches: Option<Vec<PortMatch>>,
+    pub matches: Option<Vec<PortMatch<TcpMatch>>>,
     /// Whether matches are left out because they cannot be checked.
     pub left_out: bool,
     /// Where they go.
     pub destinations: Vec<Destination>,
-}
-
-/// One entry of `match`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PortMatch {
-    /// The service port that it is for; `None` = any.
-    pub port: Option<u16>,
-    /// What the connection must look like.
-    pub condition: TcpMatch,
 }
 
 impl TcpRoute {
@@ -124,7 +115,7 @@ fn read_route(
     Ok(route)
 }
 
-fn read_match(words: MatchWords, layer: Layer, field: &str) -> Result<PortMatch, FieldError> {
+fn read_match(words: MatchWords, layer: Layer, field: &str) -> Result<PortMatch<TcpMatch>, FieldError> {
     let names_field = format!("{field}.sniHosts");
     match (layer, words.sni_hosts.is_empty()) {
         (Layer::Tls, true) => return Err(wrong(names_field, "is empty; name at least one host, or *")),
