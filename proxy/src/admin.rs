@@ -16,13 +16,13 @@ use axum::{
 };
 use selvedge_api::ResourceName;
 use selvedge_certs::{facts::Utc, tls::Live};
-use selvedge_model::{Protocol, RouteTable, TrafficPolicy, Workload, WorkloadName};
+use selvedge_model::{Called, Protocol, RouteTable, TrafficPolicy, Workload, WorkloadName};
 use selvedge_ops::{Drain, Reason};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
-    bind::{Bound, BoundBackend, BoundEndpoint, Called, ClientTls, Destination},
+    bind::{Bound, BoundBackend, BoundEndpoint, ClientTls, Destination},
     discovery::{
         Store,
         status::{Status, Stream},

@@ -16,8 +16,9 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{BackendName, Protocol, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName};
-use serde::Serialize;
+use selvedge_model::{
+    BackendName, Called, Protocol, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName,
+};
 
 pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};
 use crate::{
@@ -64,18 +65,6 @@ impl Destination {
             self.used.store(true, Ordering::Relaxed);
         }
     }
-}
-
-/// How redirected connections find a [`Bound`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Called {
-    /// By requests' authority, whichever address was dialled.
-    ByName,
-    /// By addresses of its own alone; then whatever the authority is.
-    ByAddress,
-    /// It is the workload that was dialled.
-    Itself,
 }
 
 /// A service's port, its rules bound.

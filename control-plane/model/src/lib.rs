@@ -3,6 +3,7 @@
 //! Pure: nothing here does I/O, reads a clock or knows a wire format, so that `selvedge check`, the
 //! control plane and the proxy run the same rules.
 
+pub mod destination;
 pub mod facts;
 pub mod filter;
 pub mod grpc_timeout;
@@ -18,6 +19,7 @@ pub mod snapshot;
 pub mod tcp;
 pub mod upstream_tls;
 
+pub use destination::Called;
 pub use filter::Filters;
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
 pub use place::{Host, Place};

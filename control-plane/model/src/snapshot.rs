@@ -133,6 +133,18 @@ pub struct Address {
     pub named: bool,
 }
 
+impl Address {
+    /// The one service that opaque connections to the address may be for. `has_it` says of a service that has no
+    /// address of its own whether it is at this one. Where several of one namespace are, it is none; what other
+    /// namespaces declare later changes nothing.
+    pub fn only_service(&self, has_it: impl Fn(&Declared) -> bool) -> Option<&Declared> {
+        let mut services = self.services.iter().filter(|declared| has_it(declared));
+        let first = services.next()?;
+        let another = services.any(|other| first.namespace == other.namespace);
+        (!another).then_some(first)
+    }
+}
+
 impl ServiceViews {
     /// The service as a client in `namespace` sees it.
     pub fn for_namespace(&self, namespace: &str) -> &Arc<Service> {
@@ -364,6 +376,22 @@ mod tests {
             Lookup::Address(found) => found.endpoint.unwrap(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn an_address_is_one_services_of_the_first_namespace_that_has_it_or_none() {
+        let only = |services: &[(&str, &str)], has_it: &str| {
+            let services = services.iter().map(|(namespace, host)| declared(namespace, host)).collect();
+            let address = Address { services, ..Address::default() };
+            address.only_service(|one| has_it.contains(&*one.key.host)).map(|one| one.key.host.to_string())
+        };
+        let two = [("shop", "a"), ("bank", "b")];
+
+        assert_eq!(only(&two, "ab").as_deref(), Some("a"));
+        assert_eq!(only(&two, "b").as_deref(), Some("b"));
+        assert_eq!(only(&two, ""), None);
+        assert_eq!(only(&[("shop", "a"), ("bank", "b"), ("shop", "c")], "abc"), None, "two of one namespace");
+        assert_eq!(only(&[("shop", "a"), ("bank", "b"), ("shop", "c")], "ab").as_deref(), Some("a"));
     }
 
     #[test]

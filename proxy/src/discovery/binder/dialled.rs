@@ -54,17 +54,13 @@ impl Binder {
                 }
             }
         }
-        let has_it = |declared: &&Declared| {
+        let has_it = |declared: &Declared| {
             let own = reached.iter().find(|reached| *reached.key() == declared.key);
             found.endpoint.is_some() || own.is_some_and(|own| own.at(address).is_some())
         };
-        let mut services = found.services.iter().filter(has_it);
-        // What other namespaces declare later changes nothing.
-        let first = services.next();
-        let another = services.any(|other| first.is_some_and(|first| first.namespace == other.namespace));
-        let service = match first {
-            Some(only) if !another => Some(self.service(held, &only.key, authority, meant)?),
-            _ => None,
+        let service = match found.only_service(has_it) {
+            Some(only) => Some(self.service(held, &only.key, authority, meant)?),
+            None => None,
         };
         let endpoint = endpoint.map(|endpoint| {
             let (endpoint, source) = self.address(authority, &endpoint);

@@ -2,13 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use selvedge_model::{BackendName, Rule, Service, TcpRule, WeightedBackend, WorkloadName};
+use selvedge_model::{BackendName, Called, Rule, Service, TcpRule, WeightedBackend, WorkloadName};
 
 use super::{Meaning, Source};
 use crate::{
-    bind::{
-        Bound, BoundBackend, BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, Called, SeriesPair,
-    },
+    bind::{Bound, BoundBackend, BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair},
     budget::RetryBudget,
     telemetry::{Labels, Metrics},
 };
@@ -103,7 +101,6 @@ fn pair<S>(labels: &Labels, series: impl Fn(&Labels) -> Arc<S>) -> SeriesPair<S>
 fn called(meaning: &Meaning, service: &Service) -> Called {
     match meaning {
         Meaning::Address(_) | Meaning::Unknown(_) => Called::Itself,
-        Meaning::Service(_) | Meaning::Requested(..) if service.addresses.is_empty() => Called::ByName,
-        Meaning::Service(_) | Meaning::Requested(..) => Called::ByAddress,
+        Meaning::Service(_) | Meaning::Requested(..) => Called::service(service),
     }
 }

@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use selvedge_api::wire;
-use selvedge_model::{LoadBalancer, RetryPolicy, snapshot::Address};
+use selvedge_model::{Called, LoadBalancer, RetryPolicy, snapshot::Address};
 
 use super::*;
 use crate::{
     balance::{Outcome, PickFacts},
-    bind::{BoundShare, Called, Slot},
+    bind::{BoundShare, Slot},
     discovery::{
         fixtures::{self, AUTHORITY},
         held::Draft,
