@@ -13,29 +13,6 @@ pub use reason::{Reason, SaidBy};
 /// The header that names what made an answer: `selvedge-error: <reason>: <what>`.
 pub const SELVEDGE_ERROR: http::HeaderName = http::HeaderName::from_static("selvedge-error");
 
-/// How an attempt failed to get an answer from the app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AttemptFailure {
-    /// No connection was made.
-    Connect,
-    /// The request was handed back unsent, or the peer said that it did not look at it (GOAWAY with a
-    /// lower last stream, a peer that drains).
-    NotDelivered,
-    /// No answer's headers within the policy's `perTryTimeout`.
-    PerTryTimeout,
-    /// HTTP/2 REFUSED_STREAM, which promises that nothing was processed (RFC 9113, 8.7).
-    RefusedStream,
-    /// The connection or stream broke before any byte of an answer.
-    Reset,
-}
-
-impl AttemptFailure {
-    /// Whether the app was certainly not reached.
-    pub const fn proves_undelivered(self) -> bool {
-        matches!(self, Self::Connect | Self::NotDelivered | Self::RefusedStream)
-    }
-}
-
 /// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {

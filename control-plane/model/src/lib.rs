@@ -12,6 +12,7 @@ pub mod normalize;
 pub mod place;
 pub mod policy;
 pub mod resilience;
+pub mod retry;
 pub mod revocation;
 pub mod route;
 pub mod service;

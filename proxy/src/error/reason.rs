@@ -6,9 +6,8 @@
 use std::fmt;
 
 use http::StatusCode;
+use selvedge_model::retry::Failure as Attempt;
 use tonic::Code;
-
-use super::AttemptFailure as Attempt;
 
 /// Why the proxy answered itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! Trying again: when, how often, and with which bytes.
 //!
-//! Three parts that know nothing of each other. The [policy](decide) says whether an attempt's end is
+//! Three parts that know nothing of each other. The model's [policy](decide) says whether an attempt's end is
 //! worth another one; the [`RetryBudget`](crate::budget::RetryBudget) keeps retries a small share of what a service is
 //! sent, because a fixed number of attempts multiplies the load on a service just when it is failing;
 //! [`Original`](crate::body::Original) keeps what was read of a request's body, so that another attempt can send it
@@ -11,10 +11,7 @@
 //! means that the answer at hand is final.
 
 mod attempts;
-mod policy;
 
-pub use self::{
-    attempts::attempts,
-    policy::{Decision, Outcome, PROVEN_ATTEMPTS, decide},
-};
-pub use crate::error::AttemptFailure as Failure;
+pub use selvedge_model::retry::{Decision, Failure, Outcome, decide};
+
+pub use self::attempts::attempts;

@@ -10,9 +10,8 @@
 use std::time::Duration;
 
 use http::Method;
-use selvedge_model::{RetryOn, RetryPolicy};
 
-use super::Failure;
+use crate::{RetryOn, RetryPolicy};
 
 /// Further attempts that a request which was never delivered may have, if the policy allows fewer.
 ///
@@ -22,6 +21,29 @@ pub const PROVEN_ATTEMPTS: u32 = 2;
 
 /// The longest pause, as a multiple of the policy's first.
 const LONGEST_PAUSE: u32 = 10;
+
+/// How an attempt failed to get an answer from the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// No connection was made.
+    Connect,
+    /// The request was handed back unsent, or the peer said that it did not look at it (GOAWAY with a
+    /// lower last stream, a peer that drains).
+    NotDelivered,
+    /// No answer's headers within the policy's `perTryTimeout`.
+    PerTryTimeout,
+    /// HTTP/2 REFUSED_STREAM, which promises that nothing was processed (RFC 9113, 8.7).
+    RefusedStream,
+    /// The connection or stream broke before any byte of an answer.
+    Reset,
+}
+
+impl Failure {
+    /// Whether the app was certainly not reached.
+    pub const fn proves_undelivered(self) -> bool {
+        matches!(self, Self::Connect | Self::NotDelivered | Self::RefusedStream)
+    }
+}
 
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
