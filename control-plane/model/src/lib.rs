@@ -31,7 +31,7 @@ pub use resilience::{
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
 pub use route::{
-    ClientMatch, FullRegex, GrpcMatch, HeaderField, Match, Order, RouteTable, Rule, StringMatch,
+    ClientMatch, Followed, FullRegex, GrpcMatch, HeaderField, Match, Order, RouteTable, Rule, StringMatch,
     WeightedBackend, draw,
 };
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};

@@ -401,8 +401,7 @@ impl RouteTable {
     /// The same table for one client's sidecar: without the matches, and the rules, that are for other clients.
     #[must_use]
     pub fn for_client(self, labels: &BTreeMap<String, String>, namespace: &str) -> Self {
-        let is_for_all = |rule: &Rule| rule.matches.iter().all(|one| one.client == ClientMatch::default());
-        if self.rules.iter().all(is_for_all) {
+        if !self.asks_for_client() {
             return self;
         }
         let rules = self.rules.into_iter().filter_map(|mut rule| {
@@ -413,8 +412,14 @@ impl RouteTable {
         Self::new(self.order, rules.collect())
     }
 
-    /// The index of the rule that `request` follows; `None` if it matches none (answered 404).
-    pub fn find(&self, request: &facts::Request<'_>) -> Option<usize> {
+    /// Whether some match is for certain clients only, so that [`Self::for_client`] makes a difference.
+    pub fn asks_for_client(&self) -> bool {
+        let mut matches = self.rules.iter().flat_map(|rule| &rule.matches);
+        matches.any(|one| one.client != ClientMatch::default())
+    }
+
+    /// The rule that `request` follows, and the match by which; `None` if it matches none (answered 404).
+    pub fn find(&self, request: &facts::Request<'_>) -> Option<Followed> {
         let holds = |at: usize| {
             let (rule, place) = self.tried[at];
             place.is_none_or(|place| self.rules[rule].matches[place].is_match(request))
@@ -423,8 +428,18 @@ impl RouteTable {
             Some(index) => index.first(request.path, holds),
             None => (0..self.tried.len()).find(|at| holds(*at)),
         };
-        found.map(|at| self.tried[at].0)
+        let (rule, place) = self.tried[found?];
+        Some(Followed { rule, place })
     }
+}
+
+/// A rule that a request follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Followed {
+    /// Its index in [`RouteTable::rules`].
+    pub rule: usize,
+    /// The index of the match that holds, in [`Rule::matches`]; `None`: the rule is for every request.
+    pub place: Option<usize>,
 }
 
 #[cfg(test)]

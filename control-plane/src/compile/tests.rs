@@ -72,7 +72,7 @@ fn backends(
     let connection = &facts::Connection::new(facts::Source::UNKNOWN, 9080);
     let facts =
         facts::Request { connection, method, scheme: "http", authority, path, query: "", headers: &headers };
-    let rule = &service.routes.rules()[service.routes.find(&facts)?];
+    let rule = &service.routes.rules()[service.routes.find(&facts)?.rule];
     let name = |index: usize| service.backends[index].name.subset.as_deref().unwrap_or("whole").to_owned();
     Some(rule.backends.iter().map(|one| (name(one.backend), one.weight)).collect())
 }

@@ -46,7 +46,7 @@ impl BoundHttp {
 
     /// The rule that `request` follows; `None` if it matches none.
     pub fn find(&self, request: &Request<'_>) -> Option<&Arc<BoundRule>> {
-        self.rules.get(self.table().find(request)?)
+        self.rules.get(self.table().find(request)?.rule)
     }
 }
 

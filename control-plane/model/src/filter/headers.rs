@@ -1,8 +1,8 @@
 //! Changes of headers (Gateway API `RequestHeaderModifier`, `ResponseHeaderModifier`; `VirtualService` `headers`).
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, time::SystemTime};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Serialize, Serializer};
 
 /// What changes in a message's headers: first what is removed, then what is set, then what is added. The default
@@ -23,6 +23,90 @@ impl HeaderChanges {
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
+
+    /// Those of them that may be made: see [`may_change`].
+    #[must_use]
+    pub fn that_may_be_made(&self) -> Self {
+        let may = |change: &&HeaderChange| may_change(&change.name);
+        Self {
+            remove: self.remove.iter().filter(|name| may_change(name)).cloned().collect(),
+            set: self.set.iter().filter(may).cloned().collect(),
+            add: self.add.iter().filter(may).cloned().collect(),
+        }
+    }
+
+    /// Whether some value has a command, so that it takes [`Commands`] to know it.
+    pub fn has_commands(&self) -> bool {
+        self.set.iter().chain(&self.add).any(|change| change.value.has_commands())
+    }
+
+    /// Makes them, in values without commands alone.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for HeaderChange { name, value } in &self.set {
+            if let [Piece::Text(value)] = value.pieces() {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        for HeaderChange { name, value } in &self.add {
+            if let [Piece::Text(value)] = value.pieces() {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+    }
+
+    /// The same changes, each command replaced by what it stands for. A header whose value becomes empty by that is left
+    /// out, as by Envoy.
+    #[must_use]
+    pub fn said(&self, commands: &Commands<'_>) -> Self {
+        let said = |changes: &[HeaderChange]| {
+            let said = changes.iter().filter_map(|HeaderChange { name, value }| {
+                Some(HeaderChange { name: name.clone(), value: value.said(commands)? })
+            });
+            said.collect()
+        };
+        Self { remove: self.remove.clone(), set: said(&self.set), add: said(&self.add) }
+    }
+}
+
+/// What the commands in a header's value stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Commands<'a> {
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// The client's address.
+    pub remote_address: IpAddr,
+    /// `HTTP/1.1` or `HTTP/2`.
+    pub protocol: &'a str,
+    /// When the request came.
+    pub start_time: SystemTime,
+    /// The name of the host that the proxy runs on.
+    pub hostname: &'a str,
+}
+
+/// Whether a filter may change the header called `name`. It may not change what decides where a message goes and where
+/// it ends (`Host` is changed by a rewrite of the authority), what concerns a connection (RFC 9110, section 7.6.1), and
+/// what only sidecars write.
+pub fn may_change(name: &HeaderName) -> bool {
+    const OURS: &str = "selvedge-";
+    const NEVER: &[&str] = &[
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-client-cert",
+    ];
+    // Apps may read other marks as dashes.
+    let read = name.as_str().replace(|mark: char| !mark.is_ascii_alphanumeric(), "-");
+    !NEVER.contains(&read.as_str()) && !read.starts_with(OURS)
 }
 
 fn names<S: Serializer>(names: &[HeaderName], serializer: S) -> Result<S::Ok, S::Error> {
@@ -97,6 +181,37 @@ impl HeaderText {
     /// Its parts, in order.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// Whether there is a command in it.
+    pub fn has_commands(&self) -> bool {
+        !matches!(self.pieces.as_slice(), [Piece::Text(_)])
+    }
+
+    /// It with each command replaced by what it stands for; `None` if nothing is left by that.
+    fn said(&self, commands: &Commands<'_>) -> Option<Self> {
+        if !self.has_commands() {
+            return Some(self.clone());
+        }
+        let mut bytes = Vec::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+                Piece::RequestHeader(name) => {
+                    let value = commands.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+                    bytes.extend_from_slice(value);
+                }
+                Piece::RemoteAddress => bytes.extend(commands.remote_address.to_string().bytes()),
+                Piece::Protocol => bytes.extend_from_slice(commands.protocol.as_bytes()),
+                Piece::StartTime => {
+                    let time = humantime::format_rfc3339_millis(commands.start_time);
+                    bytes.extend(time.to_string().bytes());
+                }
+                Piece::Hostname => bytes.extend_from_slice(commands.hostname.as_bytes()),
+            }
+        }
+        let value = HeaderValue::from_bytes(&bytes).ok().filter(|value| !value.is_empty())?;
+        Some(Self { source: String::new(), pieces: vec![Piece::Text(value)] })
     }
 }
 
@@ -203,6 +318,80 @@ mod tests {
         assert_eq!("50%".parse::<HeaderText>(), Err(HeaderTextError::Unfinished));
         assert!(matches!("a\nb".parse::<HeaderText>(), Err(HeaderTextError::Forbidden(_))));
         assert!(matches!("%REQ(a b)%".parse::<HeaderText>(), Err(HeaderTextError::UnknownCommand(_))));
+    }
+
+    fn change(name: &'static str, value: &str) -> HeaderChange {
+        HeaderChange { name: HeaderName::from_static(name), value: value.parse().unwrap() }
+    }
+
+    fn list(headers: &HeaderMap) -> Vec<String> {
+        let mut list: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        list.sort();
+        list
+    }
+
+    #[test]
+    fn headers_are_removed_then_set_then_added() {
+        let changes = HeaderChanges {
+            remove: vec![HeaderName::from_static("gone"), HeaderName::from_static("both")],
+            set: vec![change("set", "new"), change("both", "again")],
+            add: vec![change("added", "2"), change("set", "more")],
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("gone", "x"), ("both", "x"), ("set", "old"), ("set", "older"), ("added", "1")]
+        {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+
+        changes.apply(&mut headers);
+
+        assert_eq!(list(&headers), ["added: 1", "added: 2", "both: again", "set: more", "set: new"]);
+    }
+
+    #[test]
+    fn commands_stand_for_what_the_request_has() {
+        let changes = HeaderChanges {
+            set: vec![
+                change("all", "%PROTOCOL% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %HOSTNAME% %REQ(X-A)%%%"),
+                change("time", "%START_TIME%"),
+                change("missing", "%REQ(x-missing)%"),
+                change("part", "a%REQ(x-missing)%"),
+                change("empty", ""),
+            ],
+            ..HeaderChanges::default()
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("x-a", HeaderValue::from_static("b"));
+        let commands = Commands {
+            headers: &headers,
+            remote_address: IpAddr::from([10, 0, 0, 7]),
+            protocol: "HTTP/2",
+            start_time: SystemTime::UNIX_EPOCH,
+            hostname: "node-1",
+        };
+        assert!(changes.has_commands());
+
+        let mut changed = HeaderMap::new();
+        changes.said(&commands).apply(&mut changed);
+
+        let expected =
+            ["all: HTTP/2 10.0.0.7 node-1 b%", "empty: ", "part: a", "time: 1970-01-01T00:00:00.000Z"];
+        assert_eq!(list(&changed), expected);
+    }
+
+    #[test]
+    fn what_holds_a_message_together_is_not_changed() {
+        let names = ["host", "connection", "content-length", "te", "selvedge-error", "selvedge_hops", "x-ok"];
+        let changes = HeaderChanges {
+            remove: names.map(HeaderName::from_static).into(),
+            set: names.map(|name| change(name, "x")).into(),
+            add: names.map(|name| change(name, "x")).into(),
+        };
+        let left = changes.that_may_be_made();
+        assert_eq!(left.remove, ["x-ok"]);
+        assert_eq!((left.set, left.add), (vec![change("x-ok", "x")], vec![change("x-ok", "x")]));
+        assert!(!may_change(&HeaderName::from_static("x_forwarded_client_cert")));
     }
 
     #[test]

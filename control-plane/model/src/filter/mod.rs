@@ -21,11 +21,11 @@ mod rewrite;
 use serde::Serialize;
 
 pub use self::{
-    cors::{Cors, OriginMatch, UnmatchedPreflights},
+    cors::{Cors, Crossing, OriginMatch, UnmatchedPreflights},
     fault::{Abort, Delay, Fault, Fraction},
-    headers::{HeaderChange, HeaderChanges, HeaderText, HeaderTextError},
+    headers::{Commands, HeaderChange, HeaderChanges, HeaderText, HeaderTextError, may_change},
     redirect::{DirectResponse, Redirect, RedirectPort},
-    rewrite::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite},
+    rewrite::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite, with_query},
 };
 
 /// All filters of a rule, or of one backend of it. The default does nothing.

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-use super::PathRewrite;
+use super::{PathRewrite, with_query};
+use crate::{StringMatch, facts};
 
 /// An answer with a `Location`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,6 +19,54 @@ pub struct Redirect {
     pub port: RedirectPort,
     /// The path; `None` = the request's. The query stays.
     pub path: Option<PathRewrite>,
+}
+
+impl Redirect {
+    /// The `Location` for `request`, whose match asks `matched` of the path. The port that it was sent to is its
+    /// connection's.
+    pub fn location(&self, request: &facts::Request<'_>, matched: Option<&StringMatch>) -> String {
+        let scheme = self.scheme.as_deref().unwrap_or(request.scheme);
+        let asked = host_and_port(request.authority);
+        let (host, own_port) = self.host.as_deref().map_or((asked.0, None), host_and_port);
+        let port = match self.port {
+            RedirectPort::Explicit(port) => Some(port),
+            RedirectPort::OfScheme if self.scheme.is_some() => None,
+            RedirectPort::OfScheme | RedirectPort::OfRequest => Some(request.connection.port),
+            RedirectPort::OfAuthority if self.host.is_some() => own_port,
+            RedirectPort::OfAuthority => {
+                let is_old_schemes = scheme != request.scheme && asked.1 == port_of(request.scheme);
+                asked.1.filter(|_| !is_old_schemes)
+            }
+            RedirectPort::Default => None,
+        };
+        let path = match &self.path {
+            Some(rewrite) => rewrite.apply(request.path, matched),
+            None => request.path.to_owned(),
+        };
+        let path = with_query(path, request.query);
+        match port.filter(|port| Some(*port) != port_of(scheme)) {
+            Some(port) => format!("{scheme}://{host}:{port}{path}"),
+            None => format!("{scheme}://{host}{path}"),
+        }
+    }
+}
+
+/// The port that a scheme has if none is named.
+fn port_of(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+/// The two parts of an authority; an IPv6 address keeps its brackets.
+fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+    let parts = authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    match parts {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
 }
 
 /// The port of a [`Redirect`].
@@ -49,4 +98,75 @@ pub struct DirectResponse {
 
 fn text<S: Serializer>(body: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&String::from_utf8_lossy(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::facts::{Connection, Source};
+
+    /// The location for a request for `authority` that was sent to `port`.
+    fn location(redirect: &Redirect, scheme: &str, authority: &str, port: u16) -> String {
+        let connection = Connection::new(Source::UNKNOWN, port);
+        let request = facts::Request {
+            connection: &connection,
+            method: &Method::GET,
+            scheme,
+            authority,
+            path: "/a/b",
+            query: "c=d",
+            headers: &HeaderMap::new(),
+        };
+        redirect.location(&request, Some(&StringMatch::PathPrefix("/a".to_owned())))
+    }
+
+    fn redirect(scheme: Option<&str>, host: Option<&str>, port: RedirectPort) -> Redirect {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Redirect { status: 302, scheme: owned(scheme), host: owned(host), port, path: None }
+    }
+
+    #[test]
+    fn the_port_is_as_each_rule_says_and_a_schemes_own_is_left_out() {
+        use RedirectPort::{Default, Explicit, OfAuthority, OfRequest, OfScheme};
+        for (scheme, host, port, asked, sent_to, becomes) in [
+            // Gateway API, HTTPRequestRedirectFilter: port.
+            (None, None, OfScheme, "a:8080", 8080, "http://a:8080"),
+            (None, Some("b"), OfScheme, "a", 8080, "http://b:8080"),
+            (None, None, OfScheme, "a", 80, "http://a"),
+            (Some("https"), None, OfScheme, "a:8080", 8080, "https://a"),
+            (Some("http"), None, OfScheme, "a:8080", 8080, "http://a"),
+            (Some("https"), None, Explicit(443), "a", 80, "https://a"),
+            (Some("https"), None, Explicit(80), "a", 80, "https://a:80"),
+            (None, None, Explicit(80), "a:8080", 8080, "http://a"),
+            (None, None, Explicit(9000), "a:8080", 8080, "http://a:9000"),
+            // Envoy.
+            (None, None, OfAuthority, "a:8080", 8080, "http://a:8080"),
+            (None, None, OfAuthority, "a", 8080, "http://a"),
+            (None, Some("b"), OfAuthority, "a:8080", 8080, "http://b"),
+            (None, Some("b:9"), OfAuthority, "a:8080", 8080, "http://b:9"),
+            (Some("https"), None, OfAuthority, "a:80", 80, "https://a"),
+            (Some("https"), None, OfAuthority, "a:8080", 8080, "https://a:8080"),
+            (None, None, OfRequest, "a", 8080, "http://a:8080"),
+            (Some("https"), None, OfRequest, "a:1", 8080, "https://a:8080"),
+            (None, None, Default, "a:8080", 8080, "http://a"),
+            (None, Some("[::1]:9"), OfAuthority, "a", 80, "http://[::1]:9"),
+            (None, None, Explicit(9), "[::1]", 80, "http://[::1]:9"),
+            (None, None, OfAuthority, "[::1]:8080", 80, "http://[::1]:8080"),
+        ] {
+            let redirect = redirect(scheme, host, port);
+            let found = location(&redirect, "http", asked, sent_to);
+            assert_eq!(found, format!("{becomes}/a/b?c=d"), "{redirect:?} {asked} {sent_to}");
+        }
+    }
+
+    #[test]
+    fn the_path_is_rewritten_as_anywhere() {
+        let mut to = redirect(None, None, RedirectPort::Default);
+        to.path = Some(PathRewrite::PrefixBySegments("/x".to_owned()));
+        assert_eq!(location(&to, "https", "a", 443), "https://a/x/b?c=d");
+        to.path = Some(PathRewrite::Full("/x?y=z".to_owned()));
+        assert_eq!(location(&to, "http", "a", 80), "http://a/x?y=z");
+    }
 }

@@ -3,6 +3,8 @@
 use regex::Regex;
 use serde::{Serialize, Serializer};
 
+use crate::StringMatch;
+
 /// What a request's path and authority become. The default changes neither.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Rewrite {
@@ -31,6 +33,66 @@ pub enum PathRewrite {
     Prefix(String),
     /// Each part that matches becomes something else (`VirtualService` `rewrite.uriRegexRewrite`).
     Regex(RegexRewrite),
+}
+
+impl PathRewrite {
+    /// What `path` becomes, which has no query: a path that begins with `/`. `matched` is what the match by which the
+    /// request came here asks of the path. `*`, which is no path, stays.
+    pub fn apply(&self, path: &str, matched: Option<&StringMatch>) -> String {
+        let new = match self {
+            _ if path == "*" => return path.to_owned(),
+            Self::Full(new) => new.clone(),
+            Self::PrefixBySegments(new) => {
+                let rest = matched.map_or(Some(path), |matched| after_prefix(path, matched));
+                let Some(rest) = rest else { return path.to_owned() };
+                joined(new, rest)
+            }
+            Self::Prefix(new) => match matched {
+                Some(StringMatch::Prefix(prefix) | StringMatch::PathPrefix(prefix)) => {
+                    let Some(rest) = path.get(prefix.len()..) else { return path.to_owned() };
+                    joined(new, rest)
+                }
+                _ => new.clone(),
+            },
+            Self::Regex(rewrite) => rewrite.replace(path),
+        };
+        if new.starts_with('/') { new } else { format!("/{new}") }
+    }
+
+    /// Whether it matters what the match asked for.
+    pub fn asks_for_match(&self) -> bool {
+        matches!(self, Self::PrefixBySegments(_) | Self::Prefix(_))
+    }
+}
+
+/// What of `path` stands after the segments that `matched` asks for: nothing, or it begins with `/`. `None`: `path` does
+/// not begin with them, because it has been rewritten before.
+fn after_prefix<'a>(path: &'a str, matched: &StringMatch) -> Option<&'a str> {
+    let length = match matched {
+        StringMatch::PathPrefix(prefix) | StringMatch::Prefix(prefix) => {
+            prefix.strip_suffix('/').unwrap_or(prefix).len()
+        }
+        // Any other asks for the whole path.
+        StringMatch::Exact(_) | StringMatch::Regex(_) | StringMatch::Present => path.len(),
+    };
+    path.get(length..).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// `rest` after `new`, with one slash between them where both have one.
+fn joined(new: &str, rest: &str) -> String {
+    match new.strip_suffix('/') {
+        Some(new) if rest.starts_with('/') => format!("{new}{rest}"),
+        _ => format!("{new}{rest}"),
+    }
+}
+
+/// `path` with `query`. What a rewrite has given a query of its own keeps that one.
+pub fn with_query(mut path: String, query: &str) -> String {
+    if !query.is_empty() && !path.contains('?') {
+        path.push('?');
+        path.push_str(query);
+    }
+    path
 }
 
 /// A regular expression (RE2 syntax) and what each part of a path that matches it becomes.
@@ -117,7 +179,116 @@ impl Serialize for RegexRewrite {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+
+    fn by_segments(path: &str, prefix: &str, new: &str) -> String {
+        let matched = StringMatch::PathPrefix(prefix.to_owned());
+        PathRewrite::PrefixBySegments(new.to_owned()).apply(path, Some(&matched))
+    }
+
+    fn by_letters(path: &str, prefix: &str, new: &str) -> String {
+        let matched = StringMatch::Prefix(prefix.to_owned());
+        PathRewrite::Prefix(new.to_owned()).apply(path, Some(&matched))
+    }
+
+    #[test]
+    fn a_prefix_of_segments_is_replaced_as_gateway_apis_table_has_it() {
+        for (path, prefix, new, becomes) in [
+            ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz/", "/xyz/bar"),
+            ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo/", "/foo", "/xyz", "/xyz/"),
+            ("/foo/", "/foo/", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "", "/bar"),
+            ("/foo/", "/foo", "", "/"),
+            ("/foo", "/foo", "", "/"),
+            ("/foo/", "/foo", "/", "/"),
+            ("/foo", "/foo", "/", "/"),
+            ("/foo/bar", "/", "/xyz", "/xyz/foo/bar"),
+            ("/foo/bar", "", "/xyz", "/xyz/foo/bar"),
+        ] {
+            assert_eq!(by_segments(path, prefix, new), becomes, "{path} {prefix} {new}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_of_letters_is_replaced_as_it_is() {
+        assert_eq!(by_letters("/foobar/x", "/foo", "/xyz"), "/xyzbar/x");
+        assert_eq!(by_letters("/foo/bar", "/foo", "/"), "/bar");
+        assert_eq!(by_letters("/foo/bar", "/foo/", "/"), "/bar");
+        assert_eq!(by_letters("/FOO/bar", "/foo", "/new"), "/new/bar");
+        assert_eq!(by_letters("/foo", "/foo", ""), "/");
+    }
+
+    #[test]
+    fn what_asked_for_no_prefix_is_replaced_as_a_whole() {
+        let new = PathRewrite::Prefix("/new".to_owned());
+        for matched in [None, Some(StringMatch::Exact("/a/b".to_owned())), Some(StringMatch::Present)] {
+            assert_eq!(new.apply("/a/b", matched.as_ref()), "/new");
+        }
+        assert_eq!(PathRewrite::Full("/new".to_owned()).apply("/a", None), "/new");
+        let segments = PathRewrite::PrefixBySegments("/new".to_owned());
+        assert_eq!(segments.apply("/a/b", None), "/new/a/b");
+        assert_eq!(segments.apply("/a/b", Some(&StringMatch::Exact("/a/b".to_owned()))), "/new");
+    }
+
+    #[test]
+    fn what_is_no_path_and_what_was_rewritten_before_stay() {
+        assert_eq!(PathRewrite::Full("/new".to_owned()).apply("*", None), "*");
+        assert_eq!(by_segments("/f", "/foo", "/new"), "/f");
+        assert_eq!(by_segments("/other", "/foo", "/new"), "/other");
+        assert_eq!(by_letters("/f", "/foo", "/new"), "/f");
+    }
+
+    #[test]
+    fn the_query_stays_unless_there_is_a_new_one() {
+        assert_eq!(with_query("/a".to_owned(), "b=c"), "/a?b=c");
+        assert_eq!(with_query("/a".to_owned(), ""), "/a");
+        assert_eq!(with_query("/a?d".to_owned(), "b=c"), "/a?d");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn segments_after_the_prefix_stay_and_no_slash_is_doubled(
+            prefix in vec("[a-c]{1,2}", 0..3),
+            rest in vec("[a-c]{1,2}", 0..3),
+            new in vec("[x-z]{1,2}", 0..3),
+            ends in any::<[bool; 3]>(),
+        ) {
+            let path = |segments: &[String], slash: bool| {
+                let path: String = segments.iter().map(|segment| format!("/{segment}")).collect();
+                if slash { path + "/" } else { path }
+            };
+            let whole = path(&[prefix.clone(), rest.clone()].concat(), ends[0]);
+            let becomes = by_segments(&whole, &path(&prefix, ends[1]), &path(&new, ends[2]));
+
+            prop_assert!(becomes.starts_with('/') && !becomes.contains("//"), "{}", becomes);
+            let segments: Vec<_> = becomes.split('/').filter(|segment| !segment.is_empty()).collect();
+            prop_assert_eq!(segments, [new, rest].concat());
+        }
+
+        #[test]
+        fn whatever_is_rewritten_is_a_path(path in "/[ -~é]{0,8}", asked in "[/a-cé]{0,4}", new in "[ -~]{0,4}") {
+            for matched in [
+                None,
+                Some(StringMatch::Prefix(asked.clone())),
+                Some(StringMatch::PathPrefix(asked.clone())),
+                Some(StringMatch::Exact(asked)),
+            ] {
+                for rewrite in
+                    [PathRewrite::Full, PathRewrite::Prefix, PathRewrite::PrefixBySegments].map(|kind| kind(new.clone()))
+                {
+                    prop_assert!(rewrite.apply(&path, matched.as_ref()).starts_with('/'));
+                }
+            }
+        }
+    }
 
     #[test]
     fn groups_are_named_by_number() {
