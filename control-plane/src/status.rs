@@ -33,7 +33,7 @@ pub struct Problems {
 /// What became of every document, at one moment.
 #[derive(Debug, Default)]
 pub struct Verdicts {
-    /// The documents that somebody can be told about in the cluster.
+    /// The documents whose status can be written in the cluster.
     pub objects: Arc<Vec<Object>>,
     /// Every problem.
     pub problems: Arc<Vec<Problem>>,
@@ -80,7 +80,7 @@ fn appeared(problem: &Problem) {
     }
 }
 
-/// How it is known whose sidecar a proxy is.
+/// How the workload of a proxy is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
@@ -107,11 +107,11 @@ impl Proof {
 /// One proxy with an open configuration stream.
 #[derive(Debug, Clone, Serialize)]
 pub struct Proxy {
-    /// Whose sidecar it is; `proof` says how that is known.
+    /// The workload of the sidecar; `proof` says how it is known.
     pub workload: WorkloadName,
     /// What it proved to be.
     pub identity: SpiffeId,
-    /// How it is known whose sidecar it is.
+    /// How the workload of the sidecar is known.
     pub proof: Proof,
     /// The serial number of its certificate.
     pub certificate_serial: Serial,
@@ -174,7 +174,7 @@ struct Inner {
 }
 
 impl Proxies {
-    /// Nobody is connected yet.
+    /// No proxy is connected yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, inner: Mutex::default() }
     }

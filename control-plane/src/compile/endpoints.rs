@@ -22,7 +22,7 @@ use crate::resources::{
     service_entry::{EntryEndpoints, EntryPort, Resolution},
 };
 
-/// Where an endpoint comes from, before it is known whose addresses are.
+/// Where an endpoint comes from, before the owners of addresses are known.
 #[derive(Debug, Clone)]
 pub(super) enum Candidate<'a> {
     /// A workload that is selected, by its number, and its port.
@@ -283,7 +283,7 @@ fn of_entry<'a>(
     }
 }
 
-/// What candidates are settled by, once it is known whose every address is.
+/// What decides about candidates, once the owner of every address is known.
 struct Settled<'a> {
     settings: &'a Settings,
     policies: &'a Policies<'a>,
@@ -335,7 +335,7 @@ impl Settled<'_> {
         }
     }
 
-    /// An address of a slice: the pod that it says it is or, if it says none, whoever is there.
+    /// An address of a slice: the pod in its `targetRef`; without that, the workload at the address.
     fn sliced(
         &self,
         slice: &Document<EndpointSliceSpec>,

@@ -38,11 +38,11 @@ pub struct Settings {
     pub root_namespace: String,
     /// The namespace of the control plane; its `Revocation`s count for the whole mesh too.
     pub own_namespace: String,
-    /// Whose routes count for a host.
+    /// Which namespaces' routes count for a host.
     pub route_ownership: RouteOwnership,
 }
 
-/// Whose routes count for a host.
+/// Which namespaces' routes count for a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum RouteOwnership {
     /// Those in the host's own namespace and in the root namespace. One in any other namespace counts only for that

@@ -45,7 +45,7 @@ impl fmt::Display for Described<'_> {
     }
 }
 
-/// The ports of an address that somebody claims.
+/// The ports of an address that a document claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ports {
     /// All, declared or not.
@@ -66,7 +66,7 @@ impl Ports {
 /// What kind of thing has an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
-    /// A pod with an address of its own: it shares with nobody, not even in its namespace.
+    /// A pod with its own address: no other workload shares it, not even in its namespace.
     Pod,
     /// A pod in its node's network: its ports are its own, and the node's others are not.
     PodOfNode,
@@ -77,7 +77,7 @@ pub(super) enum What {
 }
 
 impl What {
-    /// Whether it shares its ports with nobody, not even in its namespace.
+    /// Whether no other workload shares its ports, not even in its namespace.
     pub(super) fn is_a_pod(self) -> bool {
         matches!(self, Self::Pod | Self::PodOfNode)
     }
@@ -116,7 +116,7 @@ impl Lost<'_> {
     }
 }
 
-/// Whose every address is that is claimed.
+/// The owner of every address that a document claims.
 #[derive(Debug, Default)]
 pub(super) struct Owners<'a> {
     claims: HashMap<Host, Vec<Claim<'a>>>,
@@ -154,7 +154,7 @@ impl<'a> Owners<'a> {
         owner.is_none_or(|owner| !owner.what.is_a_pod() && owner.namespace == namespace)
     }
 
-    /// Notes a claim, as far as nobody has it already.
+    /// Notes a claim, for the ports that nobody owns yet.
     fn claim(&mut self, host: &Host, mut claim: Claim<'a>) -> Option<Lost<'a>> {
         let here = self.claims.entry(host.clone()).or_default();
         let rivals =
@@ -297,7 +297,7 @@ pub(super) enum Claimant<'a> {
     ClusterIp(&'a Document<ServiceSpec>),
     /// A `ServiceEntry`, by its `addresses`.
     Addresses(&'a Document<ServiceEntrySpec>),
-    /// Whoever lists an endpoint.
+    /// The document that lists an endpoint.
     Endpoint(Host, Claim<'a>),
 }
 

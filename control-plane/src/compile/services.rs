@@ -26,7 +26,7 @@ use super::{
 };
 use crate::resources::{Document, Resources, ServiceEntrySpec, ServiceSpec, service::protocol_of};
 
-/// How many names an `ExternalName` may stand for that are such themselves.
+/// How many Services of the type `ExternalName` may follow each other.
 const LONGEST_CHAIN: usize = 8;
 
 /// Every host that can be called, by its full name.

@@ -42,7 +42,7 @@ pub(super) struct Known<'a> {
     hosts: Vec<Host>,
     /// The ports that it serves: its own, and those that services name as their targets.
     ports: BTreeSet<u16>,
-    /// Ports that are somebody else's at its address.
+    /// Ports at its address that belong to other workloads.
     lost: BTreeSet<u16>,
     /// What services say is spoken on them.
     protocols: BTreeMap<u16, Protocol>,
@@ -51,7 +51,7 @@ pub(super) struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    /// What calling `port` here takes, at its first address; `None` if it has none, or the port is somebody else's.
+    /// How `port` is called here, at its first address; `None` if it has no address, or the port belongs to another.
     pub(super) fn endpoint(&self, port: u16) -> Option<NamedEndpoint> {
         let host = self.hosts.first().filter(|_| !self.lost.contains(&port))?;
         Some(self.endpoint_at(Place::new(host.clone(), port)))
@@ -99,7 +99,7 @@ impl<'a> Known<'a> {
     }
 }
 
-/// What a workload takes of which nobody knows which policies select it.
+/// The inbound policy of a workload if it is unknown which policies select it.
 fn strict(document: &DocumentName) -> InboundPolicy {
     let name = format!("{document}, which cannot be used");
     let default = MtlsRule { mode: MtlsMode::Strict, name: name.into() };
@@ -294,7 +294,7 @@ impl<'a> Workloads<'a> {
         claims.collect()
     }
 
-    /// Takes from the workload at `index` what is somebody else's of its address `host`.
+    /// Takes from the workload at `index` the ports of its address `host` that belong to others.
     pub(super) fn lose(&mut self, index: usize, host: &Host, lost: &Lost<'_>, problems: &mut Problems) {
         let known = &mut self.list[index];
         if lost.all {

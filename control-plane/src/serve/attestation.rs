@@ -86,9 +86,9 @@ impl TokenKey {
 /// What a token is to allow.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    /// Whose certificates it may be exchanged for.
+    /// The identity that its certificates may have.
     pub identity: SpiffeId,
-    /// The only workload that may use it; `None` = every one of that service account.
+    /// The only workload that may use it; `None` = every workload of that service account.
     pub workload: Option<WorkloadName>,
     /// How long the token can be used.
     pub ttl: Duration,
@@ -208,7 +208,7 @@ impl Attestor {
     /// What `token` proves at `now`.
     ///
     /// # Errors
-    /// If it is none of ours, is expired, or was for one use and has been used.
+    /// If it is not one of our tokens, is expired, or was for one use and has been used.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Proof, TokenError> {
         let claims = self.claims(token)?;
         if seconds(now) >= claims.exp {

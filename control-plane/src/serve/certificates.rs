@@ -470,7 +470,7 @@ mod tests {
         }
     }
 
-    /// Whoever has the certificate `facts`.
+    /// The holder of the certificate `facts`.
     fn holder(facts: &Facts) -> Peer {
         Peer {
             serial: facts.serial.clone(),

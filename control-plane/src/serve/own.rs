@@ -34,7 +34,7 @@ pub enum OwnError {
 pub(crate) enum Caller {
     /// It has proven nothing.
     Stranger,
-    /// Somebody outside the mesh who may call.
+    /// A client outside the mesh that may call.
     Client,
     /// A workload.
     Workload(Peer),
@@ -128,7 +128,7 @@ impl OwnCertificate {
     /// Who is at the other end.
     ///
     /// # Errors
-    /// If the certificate that it has shown is of nobody who is trusted.
+    /// If its certificate is not one that is trusted.
     pub(crate) fn caller<S>(&self, stream: &TlsStream<S>) -> Result<Caller, UnknownClient> {
         let chain = stream.get_ref().1.peer_certificates();
         match (&self.purpose, chain) {
@@ -143,7 +143,7 @@ impl OwnCertificate {
         }
     }
 
-    /// Whose workloads are trusted.
+    /// The trust domain whose workloads are trusted.
     pub fn trust_domain(&self) -> &TrustDomain {
         self.authority.trust_domain()
     }

@@ -89,7 +89,7 @@ impl<'a> KnownHost<'a> {
         }
     }
 
-    /// Which ports it has, for whoever asked for another.
+    /// What to do about a port that the host does not have.
     pub(in super::super) fn port_remedy(&self) -> String {
         if !self.ports.is_empty() {
             let ports: Vec<_> = self.ports.keys().map(u16::to_string).collect();
@@ -151,7 +151,7 @@ impl<'a> KnownHost<'a> {
 }
 
 impl KnownHost<'_> {
-    /// A port of it, and whose it is.
+    /// A port of it, and the namespace that owns it.
     pub(in super::super) fn declared(&self, port: u16) -> Declared {
         let key = ServiceKey { host: Arc::clone(&self.host), port };
         Declared { namespace: Arc::from(self.namespace), key }

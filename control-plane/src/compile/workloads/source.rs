@@ -28,7 +28,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whether its document cannot be used, so that nobody knows which policies select it.
+    /// Whether its document cannot be used, so that it is unknown which policies select it.
     pub(super) fn is_unusable(self) -> bool {
         match self {
             Self::Entry(document) => document.unusable,

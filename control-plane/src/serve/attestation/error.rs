@@ -30,10 +30,10 @@ pub enum TokenError {
          without --once"
     )]
     Once,
-    /// A ServiceAccount token whose time is over; the kubelet replaces the file in time.
+    /// A ServiceAccount token that has expired; the kubelet replaces the file before that.
     #[error("the ServiceAccount token expired at {}; its file has a newer one", time(*.0))]
     ExpiredServiceAccount(u64),
-    /// A ServiceAccount token that was made for somebody else.
+    /// A ServiceAccount token that was made for another audience.
     #[error(
         "the ServiceAccount token is for the audience {0:?}; project one with `audience: {audience}`",
         audience = service_account::AUDIENCE

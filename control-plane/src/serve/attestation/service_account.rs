@@ -29,7 +29,7 @@ const REVIEWS_AT_ONCE: usize = 16;
 /// How many seconds a token may be over by our clock and still be worth a question.
 const CLOCK_SKEW: u64 = 600;
 
-/// Who says whose a ServiceAccount token is.
+/// Who checks ServiceAccount tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum TokenVerification {
     /// The API server checks each token (TokenReview): a token ends when its pod ends.
@@ -76,7 +76,7 @@ impl ServiceAccounts {
     /// What `token` proves.
     ///
     /// # Errors
-    /// If the API server does not vouch for it, or does not answer; or if none of its keys has signed it.
+    /// If the API server does not accept it, or does not answer; or if none of its keys has signed it.
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Proof, TokenError> {
         let (client, under_way) = match &self.judge {
             Judge::Keys(keys) => return signed(&keys.verify(token, now).await?, &self.trust_domain),
