@@ -50,6 +50,35 @@ impl fmt::Display for DocumentName {
     }
 }
 
+/// Why a route's reference to a backend names nothing that can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unresolved {
+    /// There is nothing of that name.
+    NoSuchHost,
+    /// It has no such port, or its reference says none.
+    NoSuchPort,
+    /// No `DestinationRule` defines the subset.
+    NoSuchSubset,
+    /// Nothing may be sent to it, because its `DestinationRule` cannot be used.
+    Refused,
+    /// Nothing is sent to backends of that kind.
+    UnsupportedKind,
+    /// It is in another namespace, which does not permit it (no `ReferenceGrant` does).
+    NotPermitted,
+}
+
+impl Unresolved {
+    /// The reason of the Gateway API's condition `ResolvedRefs`
+    /// (<https://gateway-api.sigs.k8s.io/reference/spec/#routeconditionreason>).
+    pub fn gateway_reason(self) -> &'static str {
+        match self {
+            Self::NoSuchHost | Self::NoSuchPort | Self::NoSuchSubset | Self::Refused => "BackendNotFound",
+            Self::UnsupportedKind => "InvalidKind",
+            Self::NotPermitted => "RefNotPermitted",
+        }
+    }
+}
+
 /// One thing that is wrong, for the person who wrote the document.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Problem {
@@ -68,6 +97,9 @@ pub struct Problem {
     /// Whether it is so whatever other documents there are: the API server keeps no document that has such an error.
     #[serde(skip)]
     pub alone: bool,
+    /// If the field is a reference to a backend: why that names nothing that can be used.
+    #[serde(skip)]
+    pub unresolved: Option<Unresolved>,
 }
 
 impl Problem {
@@ -81,6 +113,7 @@ impl Problem {
             field: String::new(),
             message: message.into(),
             alone: true,
+            unresolved: None,
         }
     }
 }
@@ -123,6 +156,7 @@ mod tests {
             field: "spec.ports".to_owned(),
             message: "is empty; name at least one port".to_owned(),
             alone: true,
+            unresolved: None,
         };
 
         assert_eq!(

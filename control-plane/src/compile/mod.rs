@@ -21,7 +21,7 @@ use std::{collections::HashSet, sync::Arc};
 use selvedge_model::{Mesh, TrustDomain};
 
 use crate::{
-    problem::{Problem, Severity},
+    problem::{Problem, Severity, Unresolved},
     resources::{Document, Resources},
 };
 
@@ -151,6 +151,12 @@ impl Problems {
     /// An error that other documents have a part in.
     fn error<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
         self.add(Problem { alone: false, ..document.problem(Severity::Error, field, message) });
+    }
+
+    /// An error in a reference to a backend.
+    fn unresolved<T>(&mut self, document: &Document<T>, field: &str, message: String, why: Unresolved) {
+        let problem = document.problem(Severity::Error, field, message);
+        self.add(Problem { alone: false, unresolved: Some(why), ..problem });
     }
 
     /// An error that no other document could cause or cure.

@@ -2,6 +2,7 @@
 //! see them.
 
 mod backends;
+mod resolve;
 mod tcp;
 
 use std::{

@@ -395,9 +395,10 @@ fn spoken_of(resources: &Resources, settings: &Settings) -> BTreeMap<String, BTr
         http.chain(opaque).for_each(|to| add(&to.host, namespace, to.port));
     }
     for document in &resources.tcp_routes {
-        for to in document.spec.backends.iter().filter_map(|backend| backend.service.as_ref().ok()) {
+        let backends = document.spec.backends.iter();
+        for to in backends.filter(|backend| backend.is_service() && backend.port.is_some()) {
             let namespace = to.namespace.as_deref().unwrap_or(&document.name.namespace);
-            add(&to.name, namespace, Some(to.port));
+            add(&to.name, namespace, to.port);
         }
     }
     for document in &resources.destination_rules {

@@ -319,6 +319,7 @@ impl Place<'_> {
             field: error.field,
             message: error.message,
             alone: true,
+            unresolved: None,
         }
     }
 }

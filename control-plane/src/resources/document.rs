@@ -95,6 +95,7 @@ impl<T> Document<T> {
             field: field.to_owned(),
             message: message.into(),
             alone: true,
+            unresolved: None,
         }
     }
 

@@ -16,6 +16,7 @@ pub mod namespace;
 mod node;
 pub mod peer_authentication;
 pub mod pod;
+pub mod references;
 pub mod revocation;
 pub mod service;
 pub mod service_entry;

@@ -297,6 +297,7 @@ impl<'a> Assembly<'a> {
                         "is defined twice; {first} comes first and is used: rename or remove one"
                     ),
                     alone: false,
+                    unresolved: None,
                 });
                 let first = self.chosen.get(name).map(|(_, kept)| &kept.resource);
                 if let Some(stand_in) = unusable::of_passed_over(first, resource) {

@@ -152,11 +152,11 @@ fn is_service(parent: &Value) -> bool {
     parent["kind"] == "Service" && matches!(parent["group"].as_str(), None | Some("" | "core"))
 }
 
-/// `Accepted` and `ResolvedRefs` of the parent at `index`, by which fields are in trouble.
+/// `Accepted` and `ResolvedRefs` of the parent at `index`.
 fn route_conditions(index: usize, problems: &[&Problem]) -> [Value; 2] {
     let own = format!("spec.parentRefs[{index}]");
     let errors = || problems.iter().copied().filter(|problem| problem.severity == Severity::Error);
-    let of_reference = |problem: &&Problem| problem.field.contains("backendRefs");
+    let of_reference = |problem: &&Problem| problem.unresolved.is_some();
     let of_parent = |problem: &&Problem| problem.field.starts_with("spec.parentRefs");
     let mine = |problem: &&Problem| problem.field.starts_with(&own) || problem.field == "spec.parentRefs";
     let accepted = if errors().any(|problem| mine(&problem)) {
@@ -170,16 +170,11 @@ fn route_conditions(index: usize, problems: &[&Problem]) -> [Value; 2] {
         let message = if rest().next().is_some() { said(rest()) } else { "in use".to_owned() };
         condition("Accepted", "True", "Accepted", &message)
     };
-    let mut unresolved = errors().filter(of_reference).peekable();
-    let resolved = match unresolved.peek().map(|problem| problem.field.as_str()) {
+    let resolved = match errors().find_map(|problem| problem.unresolved) {
         None => condition("ResolvedRefs", "True", "ResolvedRefs", "every backend exists"),
-        Some(field) => {
-            let reason = match field.rsplit('.').next() {
-                Some("kind" | "group") => "InvalidKind",
-                Some("namespace") => "RefNotPermitted",
-                _ => "BackendNotFound",
-            };
-            condition("ResolvedRefs", "False", reason, &said(unresolved))
+        Some(why) => {
+            let message = said(errors().filter(of_reference));
+            condition("ResolvedRefs", "False", why.gateway_reason(), &message)
         }
     };
     [accepted, resolved]

@@ -1,22 +1,20 @@
 //! The backends that the routes of one view name, and what is wrong with those that cannot be used.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use selvedge_model::{
-    Backend, BackendName, Order, RouteTable, Rule, ServiceKey, TrafficPolicy, WeightedBackend,
-};
+use selvedge_model::{Backend, BackendName, Order, RouteTable, Rule, TrafficPolicy, WeightedBackend};
 
 use super::{
-    super::{
-        Problems,
-        hosts::{resolve, suggestion},
-        services::KnownHost,
-    },
+    super::{Problems, services::KnownHost},
     Port, Routing, VirtualService,
+    resolve::{Broken, Reference, Resolved},
 };
-use crate::resources::{
-    gateway_tcp::Broken,
-    virtual_service::{Destination, HttpRoute, on_port},
+use crate::{
+    problem::Unresolved,
+    resources::{
+        Document,
+        virtual_service::{HttpRoute, on_port},
+    },
 };
 
 /// The backends of one view, as its routes come to name them.
@@ -37,8 +35,7 @@ impl<'a> Backends<'a> {
 
     /// Everything to the whole service.
     pub(super) fn default_route(&mut self) -> RouteTable {
-        let whole = BackendName { service: self.port.key.clone(), subset: None };
-        let backend = self.index(whole, |backends, name| backends.whole(backends.port.host, name));
+        let backend = self.own();
         let rule = Rule {
             name: "default".to_owned(),
             backends: vec![WeightedBackend::new(backend, 1)],
@@ -66,10 +63,9 @@ impl<'a> Backends<'a> {
                 .destinations
                 .iter()
                 .map(|destination| {
-                    WeightedBackend::new(
-                        self.backend(document, &field, destination, Share::Requests, problems),
-                        destination.weight,
-                    )
+                    let reference = Reference::Destination(destination);
+                    let backend = self.backend(document, &field, reference, Share::Requests, problems);
+                    WeightedBackend::new(backend, destination.weight)
                 })
                 .collect();
             rules.push(Rule {
@@ -84,73 +80,68 @@ impl<'a> Backends<'a> {
         (!all_for_other_ports).then(|| RouteTable::new(Order::Listed, rules))
     }
 
-    /// The index of the backend that `destination`, in the list `field`, names. It may be broken: what becomes of its
-    /// `share` then is reported.
-    pub(super) fn backend(
+    /// The index of the whole service of this port.
+    pub(super) fn own(&mut self) -> usize {
+        let whole = BackendName { service: self.port.key.clone(), subset: None };
+        self.index(None, Resolved { name: whole, host: Ok(self.port.host) })
+    }
+
+    /// The index of the backend that `reference`, in the list `list` of `document`, means. It may be broken: what becomes
+    /// of its `share` then is reported.
+    pub(super) fn backend<T>(
         &mut self,
-        document: &VirtualService,
-        field: &str,
-        destination: &Destination,
+        document: &Document<T>,
+        list: &str,
+        reference: Reference<'_>,
         share: Share,
         problems: &mut Problems,
     ) -> usize {
-        let settings = self.routing.settings;
-        let host = resolve(&destination.host, &document.name.namespace, &settings.cluster_domain);
-        let known = self.routing.catalog.find(&host);
-        let only_port =
-            known.filter(|known| known.ports.len() == 1).and_then(|known| known.ports.keys().next());
-        let port = destination.port.or(only_port.copied()).unwrap_or(self.port.key.port);
-        let subset = destination.subset.as_deref().map(Arc::from);
-        let name = BackendName { service: ServiceKey::new(&host, port), subset };
-        let index = self.index(name, |backends, name| match known {
-            None => {
-                let catalog = backends.routing.catalog;
-                let remedy = suggestion(&host, &settings.cluster_domain, |name| catalog.find(name).is_some());
-                Err(Broken::new("host", format!("nothing is called {host}; {remedy}")))
-            }
-            Some(known) if !known.ports.contains_key(&port) => {
-                Err(Broken::new("port", format!("{host} has no port {port}; {}", known.port_remedy())))
-            }
-            Some(known) => backends.whole_or_subset(known, name),
-        });
-        if let Some(Broken { part, why }) = self.broken.get(&index) {
-            let place = format!("{field}[{}].destination.{part}", destination.index);
-            problems.error(document, &place, format!("{why} ({})", share.when_broken()));
+        let resolved = self.routing.resolve(&document.name, list, reference, self.port.key.port);
+        let index = self.index(Some(reference), resolved);
+        if let Some(Broken { reason, why }) = self.broken.get(&index) {
+            let message = format!("{why} ({})", share.when_broken());
+            problems.unresolved(document, &reference.field(list, *reason), message, *reason);
         }
         index
     }
 
-    /// The index of the backend called `name`, which is made if it is not in the list.
-    pub(super) fn index(
-        &mut self,
-        name: BackendName,
-        make: impl FnOnce(&Self, BackendName) -> Result<Backend, Broken>,
-    ) -> usize {
+    /// The index of the backend that `reference` means, which is made if it is not in the list.
+    fn index(&mut self, reference: Option<Reference<'_>>, resolved: Resolved<'_>) -> usize {
+        let Resolved { name, host } = resolved;
         if let Some(index) = self.list.iter().position(|backend| backend.name == name) {
             return index;
         }
         let index = self.list.len();
-        let backend = make(self, name.clone()).unwrap_or_else(|broken| {
-            let words = Some(broken.to_string());
-            self.broken.insert(index, broken);
-            Backend { name, labels: BTreeMap::new(), policy: TrafficPolicy::default(), broken: words }
-        });
+        let made = host.and_then(|known| self.whole_or_subset(known, &name));
+        let backend = match made {
+            Ok((labels, policy)) => Backend { name, labels, policy, broken: None },
+            Err(broken) => {
+                let words = Some(broken.words(reference));
+                self.broken.insert(index, broken);
+                Backend { name, labels: BTreeMap::new(), policy: TrafficPolicy::default(), broken: words }
+            }
+        };
         self.list.push(backend);
         index
     }
 
-    fn whole_or_subset(&self, known: &KnownHost<'_>, name: BackendName) -> Result<Backend, Broken> {
-        let Some(subset) = name.subset.clone() else {
-            return self.whole(known, name);
-        };
+    /// The labels that a backend's endpoints have, and how they are called.
+    fn whole_or_subset(
+        &self,
+        known: &KnownHost<'_>,
+        name: &BackendName,
+    ) -> Result<(BTreeMap<String, String>, TrafficPolicy), Broken> {
         let rules = self.routing.rules.find(self.client, known);
         if let Some(why) = rules.and_then(|rules| rules.refusal(&known.host)) {
-            return Err(Broken::new("host", why));
+            return Err(Broken::new(Unresolved::Refused, why));
         }
-        if let Some((labels, policy)) =
-            rules.and_then(|rules| rules.subset(&subset, known, name.service.port))
-        {
-            return Ok(Backend { name, labels, policy, broken: None });
+        let port = name.service.port;
+        let Some(subset) = &name.subset else {
+            let policy = rules.map(|rules| rules.policy(known, port)).unwrap_or_default();
+            return Ok((BTreeMap::new(), policy));
+        };
+        if let Some(found) = rules.and_then(|rules| rules.subset(subset, known, port)) {
+            return Ok(found);
         }
         let defined = rules.map(|rules| rules.subset_names()).unwrap_or_default();
         let remedy = match (rules, defined.is_empty()) {
@@ -160,16 +151,7 @@ impl<'a> Backends<'a> {
         };
         let message =
             format!("no DestinationRule for {} defines the subset {subset:?}; {remedy}", known.host);
-        Err(Broken::new("subset", message))
-    }
-
-    pub(super) fn whole(&self, known: &KnownHost<'_>, name: BackendName) -> Result<Backend, Broken> {
-        let rules = self.routing.rules.find(self.client, known);
-        if let Some(why) = rules.and_then(|rules| rules.refusal(&known.host)) {
-            return Err(Broken::new("host", why));
-        }
-        let policy = rules.map(|rules| rules.policy(known, name.service.port));
-        Ok(Backend { name, labels: BTreeMap::new(), policy: policy.unwrap_or_default(), broken: None })
+        Err(Broken::new(Unresolved::NoSuchSubset, message))
     }
 }
 

@@ -6,20 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_model::{BackendName, Layer, ServiceKey, TcpMatch, TcpRule, TcpTable, WeightedBackend};
+use selvedge_model::{Layer, ServiceKey, TcpMatch, TcpRule, TcpTable, WeightedBackend};
 
 use super::{
-    super::{
-        Problems, Settings,
-        hosts::{service_host, suggestion},
-        services::Catalog,
-    },
+    super::{Problems, Settings, hosts::service_host, services::Catalog},
     backends::{Backends, Share},
     may_be_opaque,
+    resolve::Reference,
 };
 use crate::resources::{
     Document, Resources, TcpRouteSpec,
-    gateway_tcp::{BackendRef, Broken, Parent},
+    references::Parent,
     virtual_service::{VirtualServiceSpec, on_port},
 };
 
@@ -134,8 +131,7 @@ impl Backends<'_> {
             }
         }
         if !rules.iter().any(|rule: &TcpRule| rule.layer == Layer::Tcp) {
-            let whole = BackendName { service: self.port.key.clone(), subset: None };
-            let backend = self.index(whole, |backends, name| backends.whole(backends.port.host, name));
+            let backend = self.own();
             rules.push(TcpRule {
                 name: TcpRule::DEFAULT.to_owned(),
                 layer: Layer::Tcp,
@@ -158,10 +154,9 @@ impl Backends<'_> {
             let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else { continue };
             let field = format!("{}.route", route.field());
             let backends = route.destinations.iter().map(|destination| {
-                WeightedBackend::new(
-                    self.backend(document, &field, destination, Share::Connections, problems),
-                    destination.weight,
-                )
+                let reference = Reference::Destination(destination);
+                let backend = self.backend(document, &field, reference, Share::Connections, problems);
+                WeightedBackend::new(backend, destination.weight)
             });
             let backends = backends.collect();
             let name = format!("{} {}[{}]", document.name, route.list(), route.index);
@@ -218,56 +213,13 @@ impl Backends<'_> {
                 continue;
             }
             let backends = route.spec.backends.iter().map(|backend| {
-                WeightedBackend::new(self.gateway_backend(route, backend, problems), backend.weight)
+                let (list, reference) = ("spec.rules[0].backendRefs", Reference::Object(backend));
+                let index = self.backend(route, list, reference, Share::Connections, problems);
+                WeightedBackend::new(index, backend.weight)
             });
             let backends = backends.collect();
             rules.push(TcpRule { name: route.name.to_string(), layer, matches, backends });
         }
         rules
-    }
-
-    fn gateway_backend(&mut self, route: &Route, backend: &BackendRef, problems: &mut Problems) -> usize {
-        let routing = self.routing;
-        let domain = &routing.settings.cluster_domain;
-        let place = format!("spec.rules[0].backendRefs[{}]", backend.index);
-        let (name, why) = match &backend.service {
-            Ok(service) => {
-                let namespace = service.namespace.as_deref().unwrap_or(&route.name.namespace);
-                let host = service_host(&service.name, namespace, domain);
-                let known = routing.catalog.find(&host);
-                let why = match known {
-                    None => {
-                        let known = |name: &str| routing.catalog.find(name).is_some();
-                        let remedy = suggestion(&host, domain, known);
-                        Some(Broken::new("name", format!("nothing is called {host}; {remedy}")))
-                    }
-                    Some(known) if !known.ports.contains_key(&service.port) => {
-                        let why = format!("{host} has no port {}; {}", service.port, known.port_remedy());
-                        Some(Broken::new("port", why))
-                    }
-                    Some(_) => None,
-                };
-                (BackendName { service: ServiceKey::new(&host, service.port), subset: None }, why)
-            }
-            // Called by its place: it has no name of its own.
-            Err(why) => {
-                let host = format!("{}/{place}", route.name);
-                (
-                    BackendName { service: ServiceKey::new(&host, self.port.key.port), subset: None },
-                    Some(why.clone()),
-                )
-            }
-        };
-        if let Some(Broken { part, why }) = &why {
-            let message = format!("{why} ({})", Share::Connections.when_broken());
-            problems.error(route, &format!("{place}.{part}"), message);
-        }
-        self.index(name, |backends, name| match why {
-            Some(broken) => Err(broken),
-            None => match backends.routing.catalog.find(&name.service.host) {
-                Some(known) => backends.whole(known, name),
-                None => Err(Broken::new("name", "nothing is called so")),
-            },
-        })
     }
 }

@@ -161,6 +161,7 @@ fn of_cluster(message: &str) -> Problem {
         field: String::new(),
         message,
         alone: false,
+        unresolved: None,
     }
 }
 

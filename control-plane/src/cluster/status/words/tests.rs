@@ -4,7 +4,10 @@ use std::{
 };
 
 use super::*;
-use crate::{problem::DocumentName, resources::kinds::Feedback};
+use crate::{
+    problem::{DocumentName, Unresolved},
+    resources::kinds::Feedback,
+};
 
 const NOW: &str = "2026-01-02T00:00:00Z";
 const BEFORE: &str = "2026-01-01T00:00:00Z";
@@ -29,6 +32,7 @@ fn problem(severity: Severity, field: &str, message: &str) -> Problem {
         field: field.to_owned(),
         message: message.to_owned(),
         alone: false,
+        unresolved: None,
     }
 }
 
@@ -77,23 +81,28 @@ fn a_route_in_use_is_accepted_for_each_service_and_others_words_stay() {
 #[test]
 fn each_field_in_trouble_has_its_condition() {
     let references = json!([service("a"), service("b")]);
-    let conditions = |field: &str, index| {
-        let problems = [problem(Severity::Error, field, "no")];
-        facts(&parents_of(&references, &problems, &json!({})).unwrap(), index)
+    let conditions =
+        |problem: Problem, index| facts(&parents_of(&references, &[problem], &json!({})).unwrap(), index);
+    let backend = |why: Unresolved| {
+        let problem = problem(Severity::Error, "spec.rules[0].backendRefs[1].name", "no");
+        conditions(Problem { unresolved: Some(why), ..problem }, 0)
     };
+    let other = |field: &str, index| conditions(problem(Severity::Error, field, "no"), index);
     let resolved = fact("ResolvedRefs", "True", "ResolvedRefs");
     let accepted = fact("Accepted", "True", "Accepted");
 
-    let backend = conditions("spec.rules[0].backendRefs[1].name", 0);
-    assert_eq!(backend, [accepted.clone(), fact("ResolvedRefs", "False", "BackendNotFound")]);
-    let kind = conditions("spec.rules[0].backendRefs[1].kind", 0);
-    assert_eq!(kind, [accepted.clone(), fact("ResolvedRefs", "False", "InvalidKind")]);
-    let grant = conditions("spec.rules[0].backendRefs[1].namespace", 0);
-    assert_eq!(grant, [accepted.clone(), fact("ResolvedRefs", "False", "RefNotPermitted")]);
-    let parent = conditions("spec.parentRefs[1].name", 1);
+    for (why, reason) in [
+        (Unresolved::NoSuchHost, "BackendNotFound"),
+        (Unresolved::NoSuchPort, "BackendNotFound"),
+        (Unresolved::UnsupportedKind, "InvalidKind"),
+        (Unresolved::NotPermitted, "RefNotPermitted"),
+    ] {
+        assert_eq!(backend(why), [accepted.clone(), fact("ResolvedRefs", "False", reason)], "{why:?}");
+    }
+    let parent = other("spec.parentRefs[1].name", 1);
     assert_eq!(parent, [fact("Accepted", "False", "NoMatchingParent"), resolved.clone()]);
-    assert_eq!(conditions("spec.parentRefs[1].name", 0), [accepted, resolved.clone()], "the other parent");
-    let rule = conditions("spec.rules[0].matches", 0);
+    assert_eq!(other("spec.parentRefs[1].name", 0), [accepted, resolved.clone()], "the other parent");
+    let rule = other("spec.rules[0].matches", 0);
     assert_eq!(rule, [fact("Accepted", "False", "UnsupportedValue"), resolved]);
 }
 
@@ -105,7 +114,8 @@ fn a_transition_is_dated_when_the_status_changes_and_only_then() {
         condition["lastTransitionTime"] = json!(BEFORE);
     }
 
-    let broken = [problem(Severity::Error, "spec.rules[0].backendRefs[0].name", "no such service")];
+    let broken = problem(Severity::Error, "spec.rules[0].backendRefs[0].name", "no such service");
+    let broken = [Problem { unresolved: Some(Unresolved::NoSuchHost), ..broken }];
     let after = parents_of(&references, &broken, &before).unwrap();
 
     let conditions = &after["parents"][0]["conditions"];

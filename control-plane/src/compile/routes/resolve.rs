@@ -1,0 +1,137 @@
+//! Which backend a route means, whatever kind of route asks, and why one cannot be used.
+
+use std::sync::Arc;
+
+use selvedge_model::{BackendName, ServiceKey};
+
+use super::{
+    super::{
+        hosts::{resolve, service_host, suggestion},
+        services::KnownHost,
+    },
+    Routing,
+};
+use crate::{
+    problem::{DocumentName, Unresolved},
+    resources::{references::BackendRef, virtual_service::Destination},
+};
+
+/// A reference to a backend, as a route writes it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reference<'r> {
+    /// Istio's: a host, with a port and a subset if it says so.
+    Destination(&'r Destination),
+    /// The Gateway API's: an object of some kind, with a port.
+    Object(&'r BackendRef),
+}
+
+/// Why a reference names nothing that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) reason: Unresolved,
+    /// What is wrong, and the remedy.
+    pub(super) why: String,
+}
+
+/// The backend that a reference means.
+pub(super) struct Resolved<'a> {
+    /// What it is called. One that cannot be used has a name too: it keeps its share, which fails under this name.
+    pub(super) name: BackendName,
+    /// Its host, if that is known and has the port.
+    pub(super) host: Result<&'a KnownHost<'a>, Broken>,
+}
+
+impl Broken {
+    pub(super) fn new(reason: Unresolved, why: impl Into<String>) -> Self {
+        Self { reason, why: why.into() }
+    }
+
+    /// In a few words, for the proxy's answer: which part of `reference` is wrong, and what is.
+    pub(super) fn words(&self, reference: Option<Reference<'_>>) -> String {
+        let part = reference.map_or("host", |reference| reference.part(self.reason));
+        format!("{part}: {}", self.why)
+    }
+}
+
+impl Reference<'_> {
+    /// Its field that is wrong if it is broken for `reason`.
+    pub(super) fn part(self, reason: Unresolved) -> &'static str {
+        match (self, reason) {
+            (_, Unresolved::NoSuchPort) => "port",
+            (_, Unresolved::NoSuchSubset) => "subset",
+            (_, Unresolved::UnsupportedKind) => "kind",
+            (_, Unresolved::NotPermitted) => "namespace",
+            (Self::Destination(_), Unresolved::NoSuchHost | Unresolved::Refused) => "host",
+            (Self::Object(_), Unresolved::NoSuchHost | Unresolved::Refused) => "name",
+        }
+    }
+
+    /// Where that field is, if the reference is in the list `list` of its document.
+    pub(super) fn field(self, list: &str, reason: Unresolved) -> String {
+        let part = self.part(reason);
+        match self {
+            Self::Destination(destination) => format!("{list}[{}].destination.{part}", destination.index),
+            Self::Object(backend) => format!("{list}[{}].{part}", backend.index),
+        }
+    }
+}
+
+impl<'a> Routing<'a> {
+    /// The backend that `reference` means, which stands in the list `list` of the route `route` for a service's port `own`.
+    pub(super) fn resolve(
+        &'a self,
+        route: &DocumentName,
+        list: &str,
+        reference: Reference<'_>,
+        own: u16,
+    ) -> Resolved<'a> {
+        match reference {
+            Reference::Destination(destination) => self.destination(route, destination, own),
+            Reference::Object(backend) => self.object(route, list, backend, own),
+        }
+    }
+
+    fn destination(&'a self, route: &DocumentName, destination: &Destination, own: u16) -> Resolved<'a> {
+        let host = resolve(&destination.host, &route.namespace, &self.settings.cluster_domain);
+        let ports = self.catalog.find(&host).map(|known| &known.ports);
+        let only = ports.filter(|ports| ports.len() == 1).and_then(|ports| ports.keys().next());
+        let port = destination.port.or(only.copied()).unwrap_or(own);
+        let subset = destination.subset.as_deref().map(Arc::from);
+        let name = BackendName { service: ServiceKey::new(&host, port), subset };
+        Resolved { name, host: self.host_with_port(&host, port) }
+    }
+
+    fn object(&'a self, route: &DocumentName, list: &str, backend: &BackendRef, own: u16) -> Resolved<'a> {
+        let broken = match (backend.is_service(), backend.port) {
+            (true, Some(port)) => {
+                let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
+                let host = service_host(&backend.name, namespace, &self.settings.cluster_domain);
+                let name = BackendName { service: ServiceKey::new(&host, port), subset: None };
+                return Resolved { name, host: self.host_with_port(&host, port) };
+            }
+            (true, None) => Broken::new(Unresolved::NoSuchPort, "is missing; a Service needs one"),
+            (false, _) => Broken::new(
+                Unresolved::UnsupportedKind,
+                format!("{} is not acted on; name a Service", backend.kind),
+            ),
+        };
+        // Called by its place: it has no name of its own.
+        let host = format!("{route}/{list}[{}]", backend.index);
+        let name = BackendName { service: ServiceKey::new(&host, own), subset: None };
+        Resolved { name, host: Err(broken) }
+    }
+
+    /// What is called `host`, if it has `port`.
+    fn host_with_port(&'a self, host: &str, port: u16) -> Result<&'a KnownHost<'a>, Broken> {
+        let Some(known) = self.catalog.find(host) else {
+            let is_known = |name: &str| self.catalog.find(name).is_some();
+            let remedy = suggestion(host, &self.settings.cluster_domain, is_known);
+            return Err(Broken::new(Unresolved::NoSuchHost, format!("nothing is called {host}; {remedy}")));
+        };
+        if !known.ports.contains_key(&port) {
+            let why = format!("{host} has no port {port}; {}", known.port_remedy());
+            return Err(Broken::new(Unresolved::NoSuchPort, why));
+        }
+        Ok(known)
+    }
+}

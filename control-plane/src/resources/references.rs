@@ -1,0 +1,123 @@
+//! What every route of the Gateway API refers to: its parents, and the backends that it sends to.
+
+use serde::Deserialize;
+
+use super::{
+    document::{Reading, wrong},
+    typed::FieldError,
+    words::port_number,
+};
+
+/// The group of Gateway API's own kinds.
+const GATEWAY: &str = "gateway.networking.k8s.io";
+
+/// The largest weight that Gateway API allows.
+const MAX_WEIGHT: u32 = 1_000_000;
+
+/// One of `parentRefs` that is a `Service`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Its place in the document.
+    pub index: usize,
+    /// The service's namespace; `None` = the route's own.
+    pub namespace: Option<String>,
+    /// The service's name.
+    pub name: String,
+    /// The service's port; `None` = every one.
+    pub port: Option<u16>,
+}
+
+/// One of `backendRefs`, of whatever kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendRef {
+    /// Its place in the rule.
+    pub index: usize,
+    /// The group of its kind; empty for `Service`.
+    pub group: String,
+    /// Its kind; `Service` unless it says another.
+    pub kind: String,
+    /// Its namespace; `None` = the route's own.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its port, which a `Service` needs.
+    pub port: Option<u16>,
+    /// Its share is this / the sum of all.
+    pub weight: u32,
+}
+
+impl BackendRef {
+    /// Whether it is a `Service` of Kubernetes.
+    pub fn is_service(&self) -> bool {
+        is_service(&self.group, &self.kind)
+    }
+}
+
+fn is_service(group: &str, kind: &str) -> bool {
+    matches!(group, "" | "core") && kind == "Service"
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ParentWords {
+    group: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: String,
+    port: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BackendWords {
+    group: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: String,
+    port: Option<u32>,
+    weight: Option<u32>,
+}
+
+/// The parents of a route that are services; all others are reported.
+pub(super) fn read_parents(
+    words: Vec<ParentWords>,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<Parent>, FieldError> {
+    let mut parents = Vec::new();
+    for (index, parent) in words.into_iter().enumerate() {
+        let field = format!("spec.parentRefs[{index}]");
+        let group = parent.group.as_deref().unwrap_or(GATEWAY);
+        let kind = parent.kind.as_deref().unwrap_or("Gateway");
+        if !is_service(group, kind) {
+            let message = format!("{kind} is not acted on; name a Service (group: \"\", kind: Service)");
+            reading.not_acted_on(field, message);
+            continue;
+        }
+        let port = parent.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+        parents.push(Parent { index, namespace: parent.namespace, name: parent.name, port });
+    }
+    Ok(parents)
+}
+
+/// The backends of a rule; `field` is their list.
+pub(super) fn read_backends(words: Vec<BackendWords>, field: &str) -> Result<Vec<BackendRef>, FieldError> {
+    let read = |(index, words)| read_backend(words, &format!("{field}[{index}]"), index);
+    words.into_iter().enumerate().map(read).collect()
+}
+
+fn read_backend(words: BackendWords, field: &str, index: usize) -> Result<BackendRef, FieldError> {
+    let weight = words.weight.unwrap_or(1);
+    if weight > MAX_WEIGHT {
+        return Err(wrong(format!("{field}.weight"), format!("{weight} is more than {MAX_WEIGHT}")));
+    }
+    let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    Ok(BackendRef {
+        index,
+        group: words.group.unwrap_or_default(),
+        kind: words.kind.unwrap_or_else(|| "Service".to_owned()),
+        namespace: words.namespace,
+        name: words.name,
+        port,
+        weight,
+    })
+}
