@@ -18,14 +18,20 @@ use x509_parser::{
     x509::SubjectPublicKeyInfo,
 };
 
-use crate::{
-    holder::{self, Workload},
-    verify::Role,
-};
+use crate::holder::{self, Workload};
 
 fn common_names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let names = certificate.subject().iter_common_name();
     names.filter_map(|name| Some(name.as_str().ok()?.to_owned())).collect()
+}
+
+/// The part that the peer plays in the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It connected to us.
+    Client,
+    /// We connected to it.
+    Server,
 }
 
 /// The bytes are not a certificate.

@@ -7,8 +7,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use selvedge_model::SpiffeId;
 
 use crate::{
+    crypto,
     facts::{Facts, NoIdentity, NotACertificate},
-    tls,
 };
 
 /// Why a chain and a key do not make a certificate in use.
@@ -63,7 +63,7 @@ impl Leaf {
     /// The chain and the key as rustls uses them.
     pub(crate) fn certified_key(&self) -> Result<CertifiedKey, LeafError> {
         let wrong = |source| LeafError::Key { identity: self.identity.clone(), source };
-        let key = tls::provider().key_provider.load_private_key(self.key.clone_key()).map_err(wrong)?;
+        let key = crypto::provider().key_provider.load_private_key(self.key.clone_key()).map_err(wrong)?;
         let certified = CertifiedKey::new(self.chain.clone(), Arc::clone(&key));
         certified.keys_match().map_err(wrong)?;
         Ok(certified)

@@ -12,6 +12,7 @@ pub use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName};
 
 pub mod bundle;
 pub mod ca;
+mod crypto;
 pub mod csr;
 pub mod facts;
 pub mod files;

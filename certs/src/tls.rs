@@ -1,4 +1,4 @@
-//! TLS configurations from a leaf and a bundle. The crypto provider is chosen here and nowhere else.
+//! TLS configurations from a leaf and a bundle.
 //!
 //! TLS 1.3 only, the post-quantum hybrid X25519MLKEM768 first. On resumption rustls does not run the
 //! verifier, so every change of leaf or bundle makes configurations with *empty* session stores
@@ -14,14 +14,13 @@ mod verifier;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::SystemTime,
 };
 
 use rustls::{
     ClientConfig, CommonState, ServerConfig,
     client::Resumption,
-    crypto::{CryptoProvider, aws_lc_rs},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -33,25 +32,17 @@ pub use self::{
     outside::{ALPN_HTTP1, ALPN_HTTP2, Outside, OutsideError, explain_outside, files as outside_files},
     verifier::{explain, peer_error},
 };
-use crate::verify::{self, Peer, PeerError, Role};
+pub use crate::crypto::provider;
+use crate::{
+    facts::Role,
+    verify::{self, Peer, PeerError},
+};
 
 /// The protocol between sidecars: a preamble, then what it announces.
 pub const ALPN_MESH: &[u8] = b"selvedge/1";
 
 /// How many servers' sessions a client remembers.
 const REMEMBERED_SERVERS: usize = 1024;
-
-/// The one crypto provider: aws-lc-rs, post-quantum hybrid first.
-pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
-        Arc::new(CryptoProvider {
-            kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
-            ..aws_lc_rs::default_provider()
-        })
-    });
-    Arc::clone(&PROVIDER)
-}
 
 /// The name under which a client remembers its sessions with the server dialled at `dial`.
 ///

@@ -9,11 +9,12 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use selvedge_model::{Holder, Serial, SpiffeId, TrustDomain};
 use webpki::{EndEntityCert, KeyUsage};
 
+pub use crate::facts::Role;
 use crate::{
     bundle::Bundle,
+    crypto,
     facts::{Facts, NoIdentity, NotACertificate, Utc},
     holder::Workload,
-    tls,
 };
 
 /// A peer that has proven who it is.
@@ -37,15 +38,6 @@ impl Peer {
         let workload = self.workload.as_ref().map(|workload| &workload.name);
         Holder { identity: &self.identity, workload, serial: Some(&self.serial) }
     }
-}
-
-/// The part that the peer plays in the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// It connected to us.
-    Client,
-    /// We connected to it.
-    Server,
 }
 
 /// Why a peer was not trusted.
@@ -217,7 +209,7 @@ impl Anchors {
             Role::Client => KeyUsage::client_auth(),
             Role::Server => KeyUsage::server_auth(),
         };
-        let algorithms = tls::provider().signature_verification_algorithms.all;
+        let algorithms = crypto::provider().signature_verification_algorithms.all;
         let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
         EndEntityCert::try_from(leaf)?
             .verify_for_usage(algorithms, &self.roots, intermediates, now, usage, None, None)
