@@ -4,6 +4,8 @@
 //! of four kinds and three namespaces, and tracking that by hand is where such programs go wrong. What
 //! comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
 
+mod candidates;
+mod claims;
 mod destination_rules;
 mod dialled;
 mod endpoints;
@@ -82,7 +84,7 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
-    let candidates = endpoints::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
+    let candidates = candidates::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
     let owners = owners::Owners::new(resources, &catalog, &candidates, &mut workloads, &mut problems);
     let endpoints = endpoints::endpoints(
         settings,
@@ -111,7 +113,8 @@ pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (
         named: dialled::named(&catalog, &endpoints, workloads.named(), workloads.len(), &occupants),
         occupants: occupants.into_iter().filter_map(|(host, (_, here))| Some((host.ip()?, here))).collect(),
         workloads: finished,
-        service_addresses: catalog.addresses(&owners, &mut problems),
+        service_addresses: catalog
+            .addresses(|address, namespace| owners.may_serve(address, namespace), &mut problems),
         exported: catalog.exported(),
         service_ranges: catalog.ranges(&mut problems),
         services: routing.views(&previous.services, &mut problems),

@@ -22,7 +22,6 @@ use host::{PortSource, Source, target_number};
 use super::{
     Problems, Settings,
     hosts::{closeness, namespace_of, resolve, service_host},
-    owners::Owners,
 };
 use crate::resources::{Document, Resources, ServiceEntrySpec, ServiceSpec, service::protocol_of};
 
@@ -324,17 +323,18 @@ impl<'a> Catalog<'a> {
         sorted.collect()
     }
 
-    /// Each address and port that is a service's own, and whose. The first claim counts, of those that may be made.
+    /// Each address and port that is a service's own, and whose. The first claim counts, of those that may be made:
+    /// `may_serve` says whether a service in a namespace may be what an address is.
     pub(super) fn addresses(
         &self,
-        owners: &Owners<'_>,
+        may_serve: impl Fn(SocketAddr, &str) -> bool,
         problems: &mut Problems,
     ) -> BTreeMap<SocketAddr, Declared> {
         let mut taken: BTreeMap<SocketAddr, (Declared, Source<'_>)> = BTreeMap::new();
         for (declared, source) in self.own_ports() {
             let port = declared.key.port;
             let addresses = source.addresses().iter().map(|ip| SocketAddr::new(*ip, port));
-            for address in addresses.filter(|address| owners.may_serve(*address, &declared.namespace)) {
+            for address in addresses.filter(|address| may_serve(*address, &declared.namespace)) {
                 match taken.entry(address) {
                     Entry::Vacant(vacant) => {
                         vacant.insert((declared.clone(), source));

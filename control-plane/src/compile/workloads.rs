@@ -20,9 +20,9 @@ use source::Source;
 
 use super::{
     Problems, Settings,
+    claims::{Claim, Claimant, Lost, What},
     inbound::Policies,
     keep,
-    owners::{Claim, Claimant, Lost, What},
 };
 use crate::{
     problem::DocumentName,

@@ -72,7 +72,7 @@ pub struct HttpRoute {
     pub retry: RetryPolicy,
 }
 
-/// One entry of `match`.
+/// One entry of `match`, for whatever is routed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PortMatch<C> {
     /// The service port that it is for; `None` = any.

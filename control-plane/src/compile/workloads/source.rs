@@ -6,7 +6,7 @@ use selvedge_model::{Host, Place};
 
 use super::super::{
     Problems,
-    owners::{self, Claim, Ports, What},
+    claims::{self, Claim, Ports, What},
 };
 use crate::{
     problem::DocumentName,
@@ -117,8 +117,8 @@ impl<'a> Source<'a> {
 
     pub(super) fn in_cluster(self) -> bool {
         match self {
-            Self::Entry(document) => owners::in_cluster(&document),
-            Self::Pod(document) => owners::in_cluster(&document),
+            Self::Entry(document) => claims::in_cluster(&document),
+            Self::Pod(document) => claims::in_cluster(&document),
         }
     }
 
@@ -148,8 +148,8 @@ impl<'a> Source<'a> {
     pub(super) fn claim(self, ports: &BTreeSet<u16>) -> Claim<'a> {
         let ports = if self.has_all_ports() { Ports::All } else { Ports::These(ports.clone()) };
         match self {
-            Self::Entry(document) => owners::claim(document, self.what(), ports),
-            Self::Pod(document) => owners::claim(document, self.what(), ports),
+            Self::Entry(document) => claims::claim(document, self.what(), ports),
+            Self::Pod(document) => claims::claim(document, self.what(), ports),
         }
     }
 

@@ -1,0 +1,129 @@
+//! Who claims which ports of an address, and what is said to who does not get them.
+
+use std::{collections::BTreeSet, fmt};
+
+use selvedge_model::{Host, Place};
+
+use crate::{
+    problem::DocumentName,
+    resources::{Document, Origin, ServiceEntrySpec, ServiceSpec},
+};
+
+/// A document, as problems of others point at it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Described<'a> {
+    name: &'a DocumentName,
+    origin: &'a Origin,
+}
+
+impl<'a, T> From<&'a Document<T>> for Described<'a> {
+    fn from(document: &'a Document<T>) -> Self {
+        Self { name: &document.name, origin: &document.origin }
+    }
+}
+
+impl<'a> Described<'a> {
+    /// The namespace that it is in.
+    pub(super) fn namespace(self) -> &'a str {
+        &self.name.namespace
+    }
+}
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.origin)
+    }
+}
+
+/// The ports of an address that somebody claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ports {
+    /// All, declared or not.
+    All,
+    /// These.
+    These(BTreeSet<u16>),
+}
+
+impl Ports {
+    pub(super) fn contain(&self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(ports) => ports.contains(&port),
+        }
+    }
+}
+
+/// What kind of thing has an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// A pod with an address of its own: it shares with nobody, not even in its namespace.
+    Pod,
+    /// A pod in its node's network: its ports are its own, and the node's others are not.
+    PodOfNode,
+    /// A service: connections to it are carried on by the cluster's network.
+    Service,
+    /// Anything else.
+    Other,
+}
+
+impl What {
+    /// Whether it shares its ports with nobody, not even in its namespace.
+    pub(super) fn is_a_pod(self) -> bool {
+        matches!(self, Self::Pod | Self::PodOfNode)
+    }
+}
+
+/// Who has some ports of an address.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) by: Described<'a>,
+    pub(super) what: What,
+    pub(super) ports: Ports,
+}
+
+/// What a claim does not get, and who has it.
+#[derive(Debug)]
+pub(super) struct Lost<'a> {
+    /// Everything at the address.
+    pub(super) all: bool,
+    /// These ports of it.
+    pub(super) ports: BTreeSet<u16>,
+    pub(super) to: Described<'a>,
+}
+
+impl Lost<'_> {
+    /// What is wrong, for who wrote the claim on `host`.
+    pub(super) fn message(&self, host: &Host) -> String {
+        let what = match (self.all, self.ports.iter().next()) {
+            (false, Some(port)) => Place::new(host.clone(), *port).to_string(),
+            _ => host.to_string(),
+        };
+        format!(
+            "{what} belongs to {}, so this declaration has no effect; use another address or port here",
+            self.to
+        )
+    }
+}
+
+/// Who claims something.
+pub(super) enum Claimant<'a> {
+    /// The workload of this number.
+    Workload(usize, Host, Claim<'a>),
+    /// A `Service` in a file, by its clusterIPs.
+    ClusterIp(&'a Document<ServiceSpec>),
+    /// A `ServiceEntry`, by its `addresses`.
+    Addresses(&'a Document<ServiceEntrySpec>),
+    /// Whoever lists an endpoint.
+    Endpoint(Host, Claim<'a>),
+}
+
+/// Whether the addresses in `document` were given out by a cluster, so that nobody wrote them.
+pub(super) fn in_cluster<T>(document: &&Document<T>) -> bool {
+    document.origin.path.is_none()
+}
+
+/// A claim that `document` makes.
+pub(super) fn claim<'a, T>(document: &'a Document<T>, what: What, ports: Ports) -> Claim<'a> {
+    Claim { namespace: &document.name.namespace, by: document.into(), what, ports }
+}
