@@ -9,13 +9,16 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     process::ExitCode,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
+use selvedge_certs::facts::Utc;
+use selvedge_control_plane::status::{Config, Proxy};
 use selvedge_kubernetes::Client;
-use serde::{Deserialize, Deserializer, Serialize};
+use selvedge_model::WorkloadName;
+use serde::Serialize;
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
@@ -59,51 +62,6 @@ pub struct Args {
     json: bool,
 }
 
-/// What one replica of the control plane says at `/config`.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Config {
-    /// The newest; `None` before the first.
-    configuration_version: Option<u64>,
-    proxies: Vec<Proxy>,
-    /// The workloads that should be connected to one of the replicas.
-    #[serde(default)]
-    expected: BTreeSet<String>,
-    /// Its own certificates, by what they are for.
-    #[serde(default)]
-    pub(crate) certificates: BTreeMap<String, Life>,
-}
-
-/// From when to when a certificate is valid.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Life {
-    #[serde(deserialize_with = "rfc3339")]
-    pub(crate) not_before: SystemTime,
-    #[serde(deserialize_with = "rfc3339")]
-    pub(crate) not_after: SystemTime,
-}
-
-fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Proxy {
-    workload: String,
-    identity: String,
-    proxy_version: String,
-    certificate_expires_at: String,
-    holds: BTreeMap<String, serde_json::Value>,
-    configuration_version: Option<u64>,
-    refused: Option<Refused>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Refused {
-    at: String,
-    reason: String,
-}
-
 /// How far the newest configuration has come at one proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -119,7 +77,7 @@ pub(crate) enum State {
 /// One proxy.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
-    pub(crate) workload: String,
+    pub(crate) workload: WorkloadName,
     identity: String,
     /// The control plane's replica that it is connected to.
     replica: String,
@@ -139,7 +97,7 @@ struct Report {
     up_to_date: usize,
     proxies: Vec<Row>,
     /// Workloads that should be connected and are not.
-    missing: BTreeSet<String>,
+    missing: BTreeSet<WorkloadName>,
     /// How many should be connected: those that are known, or as many as `--expect` says.
     expected: usize,
     /// Replicas that could not be asked, and why.
@@ -230,32 +188,28 @@ async fn of_replica(client: &Client, namespace: &str, pod: &str) -> anyhow::Resu
     Ok(serde_json::from_value(config)?)
 }
 
-impl Config {
-    /// Its proxies; `replica` is what it is called.
-    pub(crate) fn rows(&self, replica: &str) -> Vec<Row> {
-        self.proxies.iter().map(|proxy| proxy.row(replica, self.configuration_version)).collect()
-    }
+/// The proxies of the replica called `replica`.
+pub(crate) fn rows(config: &Config, replica: &str) -> Vec<Row> {
+    config.proxies.iter().map(|proxy| Row::new(proxy, replica, config.configuration_version)).collect()
 }
 
-impl Proxy {
-    fn row(&self, replica: &str, newest: Option<u64>) -> Row {
-        let has_newest =
-            newest.is_none_or(|newest| self.configuration_version.is_some_and(|has| has >= newest));
-        let state = match &self.refused {
-            _ if has_newest => State::UpToDate,
+impl Row {
+    fn new(proxy: &Proxy, replica: &str, newest: Option<u64>) -> Self {
+        let state = match &proxy.refused {
+            _ if newest.is_none_or(|newest| proxy.has(newest)) => State::UpToDate,
             Some(_) => State::Refused,
             None => State::Behind,
         };
-        let refused = self.refused.as_ref().filter(|_| state == State::Refused);
-        Row {
-            workload: self.workload.clone(),
-            identity: self.identity.clone(),
+        let refused = proxy.refused.as_ref().filter(|_| state == State::Refused);
+        Self {
+            workload: proxy.workload.clone(),
+            identity: proxy.identity.to_string(),
             replica: replica.to_owned(),
-            proxy_version: self.proxy_version.clone(),
-            holds: self.holds.len(),
+            proxy_version: proxy.proxy_version.clone(),
+            holds: proxy.holds.len(),
             state,
-            reason: refused.map(|refused| format!("{} at {}", refused.reason, refused.at)),
-            certificate_expires_at: self.certificate_expires_at.clone(),
+            reason: refused.map(|refused| format!("{} at {}", refused.reason, Utc(refused.at))),
+            certificate_expires_at: Utc(proxy.certificate_expires_at).to_string(),
         }
     }
 }
@@ -267,7 +221,7 @@ impl Report {
         for (replica, config) in replicas {
             match config {
                 Ok(config) => {
-                    proxies.extend(config.rows(&replica));
+                    proxies.extend(rows(&config, &replica));
                     expected.extend(config.expected);
                 }
                 Err(error) => {
@@ -278,9 +232,9 @@ impl Report {
         proxies.sort_by(|a: &Row, b: &Row| (a.state, &a.workload).cmp(&(b.state, &b.workload)));
         let up_to_date = proxies.iter().filter(|row| row.state == State::UpToDate).count();
         // Each is connected to one of the replicas.
-        let connected: BTreeSet<&str> = proxies.iter().map(|row| row.workload.as_str()).collect();
-        let missing: BTreeSet<String> =
-            expected.into_iter().filter(|workload| !connected.contains(workload.as_str())).collect();
+        let connected: BTreeSet<&WorkloadName> = proxies.iter().map(|row| &row.workload).collect();
+        let missing: BTreeSet<WorkloadName> =
+            expected.into_iter().filter(|workload| !connected.contains(workload)).collect();
         // Of nothing at all, "everywhere" says nothing, unless that is what is expected.
         let expected = expect.unwrap_or(1).max(connected.len() + missing.len());
         let arrived = up_to_date == proxies.len() && unknown.is_empty() && connected.len() >= expected;
@@ -296,9 +250,9 @@ impl Report {
             let mut table =
                 new_table(["WORKLOAD", "STATE", "VERSION", "HOLDS", "CERTIFICATE ENDS", "REPLICA"]);
             for row in &shown {
-                let holds = row.holds.to_string();
+                let (workload, holds) = (row.workload.to_string(), row.holds.to_string());
                 table.add_row([
-                    &row.workload,
+                    &workload,
                     row.state.word(),
                     &row.proxy_version,
                     &holds,
@@ -392,9 +346,16 @@ mod tests {
             json!({
                 "workload": workload,
                 "identity": "spiffe://cluster.local/ns/shop/sa/reviews",
+                "proof": "proven",
+                "certificate_serial": "1f",
+                "address": "127.0.0.1:40000",
                 "proxy_version": "0.1.0",
+                "connected_at": "2026-11-28T10:00:00Z",
                 "certificate_expires_at": "2026-11-28T12:00:00Z",
-                "holds": {"self": 1, "service reviews:80": 2},
+                "authorities": ["reviews:80"],
+                "holds": {"self": "1", "service/reviews:80": "2"},
+                "acknowledged": 1,
+                "under_way": null,
                 "configuration_version": version,
                 "refused": refused.map(|reason| json!({"nonce": 1, "at": "2026-11-28T11:00:00Z", "reason": reason})),
             })
@@ -414,7 +375,7 @@ mod tests {
 
         assert_eq!((report.arrived, report.up_to_date), (false, 2));
         assert_eq!(
-            (report.proxies[0].workload.as_str(), report.proxies[0].state),
+            (report.proxies[0].workload.to_string().as_str(), report.proxies[0].state),
             ("shop/r-3", State::Behind)
         );
     }
@@ -457,7 +418,7 @@ mod tests {
 
     /// The same, of a replica that knows of these workloads.
     fn expecting(config: Result<Config, String>, expected: &[&str]) -> Result<Config, String> {
-        Ok(Config { expected: expected.iter().map(ToString::to_string).collect(), ..config? })
+        Ok(Config { expected: expected.iter().map(|name| name.parse().unwrap()).collect(), ..config? })
     }
 
     #[test]

@@ -11,12 +11,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{SpiffeId, WorkloadName};
 
 /// A certificate's serial number: lower-case hexadecimal digits, without zeros in front.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Serial(Box<str>);
 
 /// A text is not a serial number.
@@ -53,6 +54,14 @@ impl FromStr for Serial {
         let is_one =
             (1..=MAX_DIGITS).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
         if is_one { Ok(Self::of(&digits)) } else { Err(NotASerial { text: text.to_owned() }) }
+    }
+}
+
+impl TryFrom<String> for Serial {
+    type Error = NotASerial;
+
+    fn try_from(text: String) -> Result<Self, NotASerial> {
+        text.parse()
     }
 }
 

@@ -43,7 +43,7 @@ mod tests {
     use std::{fs, sync::Arc};
 
     use super::*;
-    use crate::{serve::testing, status::Purpose};
+    use crate::{status::Purpose, testing};
 
     #[test]
     fn an_issuer_is_replaced_while_the_authority_is_in_use() {

@@ -6,14 +6,14 @@ use selvedge_certs::ca::Authority;
 use selvedge_ops::{Admin, Condition, Drain, LogLevel, Readiness};
 use tokio::sync::watch;
 
-use super::{LONGEST_DEBOUNCE, compiling::Compiling, overview::Overview, settings};
+use super::{LONGEST_DEBOUNCE, compiling::Compiling, settings};
 use crate::{
     cli::Args,
     metrics::Metrics,
     serve::stream::Streams,
     snapshot::{Store, store::Debounce},
     sources::Loaded,
-    status::{OwnCertificates, Problems, Proxies},
+    status::{Overview, OwnCertificates, Problems, Proxies},
 };
 
 /// See the module.

@@ -25,12 +25,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     attestation::{Attestor, Proof, TokenError, is_join_token, service_account::ServiceAccounts},
-    bundle_to_wire,
     connection::Client,
 };
 use crate::{
     metrics::Metrics,
-    snapshot::{Membership, Snapshot, Store},
+    snapshot::{Membership, Snapshot, Store, bundle_to_wire},
 };
 
 /// Shorter than this no certificate is worth while: X.509 dates have whole seconds.
@@ -380,8 +379,8 @@ mod tests {
     use selvedge_model::{Mesh, Revocations, Revoked};
 
     use super::*;
-    use crate::serve::{
-        attestation::{self, Grant, TokenKey},
+    use crate::{
+        serve::attestation::{self, Grant, TokenKey},
         testing::{self, identity},
     };
 

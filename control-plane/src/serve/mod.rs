@@ -1,12 +1,10 @@
-//! Stage 5: one TLS port that issues certificates and streams configuration.
+//! One TLS port that issues certificates and streams configuration.
 
 pub mod attestation;
 pub mod certificates;
 pub mod connection;
 pub mod own;
 pub mod stream;
-#[cfg(test)]
-pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod token_files;
@@ -16,11 +14,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, TryFutureExt};
 use selvedge_api::{
-    MAX_CLIENT_MESSAGE, MAX_SIGN_REQUEST,
-    encoded::server::DiscoveryServer,
-    wire::{self, certificates_server::CertificatesServer},
+    MAX_CLIENT_MESSAGE, MAX_SIGN_REQUEST, encoded::server::DiscoveryServer,
+    wire::certificates_server::CertificatesServer,
 };
-use selvedge_certs::bundle::Bundle;
 use selvedge_ops::{
     Drain,
     seated::{Patience, Reading},
@@ -132,12 +128,4 @@ fn incoming(
     connections: mpsc::Receiver<io::Result<Connection>>,
 ) -> impl Stream<Item = io::Result<GrpcConnection>> {
     ReceiverStream::new(connections).map(|connection| connection.map(GrpcConnection::from))
-}
-
-/// Trust roots as the wire carries them.
-pub(crate) fn bundle_to_wire(bundle: &Bundle) -> wire::Bundle {
-    wire::Bundle {
-        trust_domain: bundle.trust_domain.to_string(),
-        roots: bundle.roots.iter().map(|root| root.to_vec().into()).collect(),
-    }
 }

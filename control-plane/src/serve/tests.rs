@@ -32,12 +32,10 @@ use tonic::{
 use super::*;
 use crate::{
     metrics::Metrics,
-    serve::{
-        attestation::{Attestor, Grant, TokenKey, create},
-        testing::{self, add_route, add_service, add_workload, identity},
-    },
+    serve::attestation::{Attestor, Grant, TokenKey, create},
     snapshot::Store,
     status::{Proof, Proxies},
+    testing::{self, add_route, add_service, add_workload, identity},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);

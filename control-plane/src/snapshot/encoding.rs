@@ -14,6 +14,7 @@ use selvedge_api::{
     ResourceName,
     wire::{self, resource::Body},
 };
+use selvedge_certs::bundle::Bundle;
 use selvedge_model::{Endpoints, Revocations, Service, Workload};
 
 /// How much of the hash a version keeps, in bytes: enough that two contents never meet.
@@ -130,6 +131,14 @@ impl<T> Parts<T> {
     fn forget_unused(&self) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         parts.retain(|_, (part, _)| Arc::strong_count(part) > 1);
+    }
+}
+
+/// Trust roots as the wire carries them.
+pub(crate) fn bundle_to_wire(bundle: &Bundle) -> wire::Bundle {
+    wire::Bundle {
+        trust_domain: bundle.trust_domain.to_string(),
+        roots: bundle.roots.iter().map(|root| root.to_vec().into()).collect(),
     }
 }
 

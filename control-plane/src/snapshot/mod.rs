@@ -1,4 +1,4 @@
-//! Stage 4: the mesh as it is now, what one workload may see of it, and what that changes for a proxy.
+//! The mesh as it is now, what one workload may see of it, and what that changes for a proxy.
 
 pub mod diff;
 pub mod encoding;
@@ -6,4 +6,5 @@ pub mod store;
 pub mod view;
 
 pub use encoding::Encoded;
+pub(crate) use encoding::bundle_to_wire;
 pub use store::{Membership, Snapshot, Store};

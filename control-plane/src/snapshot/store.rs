@@ -17,8 +17,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::encoding::{Encoded, Encodings};
-use crate::serve::bundle_to_wire;
+use super::encoding::{Encoded, Encodings, bundle_to_wire};
 
 /// How many workloads that are gone are remembered; the first to go are forgotten first.
 const MOST_DEPARTED: usize = 10_000;
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_workload_that_is_gone_is_remembered_until_it_is_back() {
-        use crate::serve::testing;
+        use crate::testing;
         let name: WorkloadName = "shop/a".parse().unwrap();
         let store = Store::new(&testing::bundle());
         let mut with = testing::mesh();

@@ -101,8 +101,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        serve::testing::{self, add_route, add_service, add_workload},
         snapshot::Store,
+        testing::{self, add_route, add_service, add_workload},
     };
 
     fn names(mesh: Mesh, workload: &str, authority: &str) -> Vec<String> {

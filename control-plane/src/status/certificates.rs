@@ -7,13 +7,13 @@ use std::{
 };
 
 use selvedge_certs::{ca::Authority, facts::Facts};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::rfc3339;
+use super::written::rfc3339;
 use crate::metrics::Metrics;
 
 /// What a certificate of the control plane is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     /// The trust root.
@@ -39,13 +39,13 @@ impl Purpose {
 }
 
 /// From when to when a certificate is valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
     /// The first moment.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub not_before: SystemTime,
     /// The last moment.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub not_after: SystemTime,
 }
 

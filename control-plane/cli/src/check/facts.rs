@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use selvedge_control_plane::{
     cluster::TRUST_ROOTS,
     sources::{Loaded, kubernetes::Kubernetes},
+    status::Config,
 };
 use selvedge_kubernetes::{Access, Client, Error, Kind};
 use serde_json::{Value, json};
@@ -12,8 +13,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     cluster::{self, ClusterArgs, Named},
-    install,
-    status::{self, Config},
+    install, status,
 };
 
 /// How long the documents of a cluster may take to be listed.

@@ -16,7 +16,7 @@ use super::{
     facts::{Expected, Facts, Ground},
     finding::Findings,
 };
-use crate::status::State;
+use crate::status::{State, rows as proxies};
 
 /// This program's version; proxies and control plane have the same if they were installed together.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -389,7 +389,7 @@ fn configuration(facts: &Facts, findings: &mut Findings) {
         match config {
             Ok(config) => {
                 asked += 1;
-                rows.extend(config.rows(replica));
+                rows.extend(proxies(config, replica));
             }
             Err(error) => findings.warning(
                 format!("{replica} does not say which configuration its proxies have: {error}"),
@@ -402,8 +402,9 @@ fn configuration(facts: &Facts, findings: &mut Findings) {
     }
     let of = |state| -> Vec<String> {
         let rows = rows.iter().filter(|row| row.state == state);
-        rows.map(|row| {
-            row.reason.as_ref().map_or(row.workload.clone(), |reason| format!("{} ({reason})", row.workload))
+        rows.map(|row| match &row.reason {
+            Some(reason) => format!("{} ({reason})", row.workload),
+            None => row.workload.to_string(),
         })
         .collect()
     };

@@ -57,7 +57,7 @@ fn cluster() -> Arc<Loaded> {
 fn start(ttl: Duration) -> Running {
     let program = Program::parse_from(["control-plane", "--webhook-listen=127.0.0.1:0"]);
     let directory = tempfile::tempdir().unwrap();
-    let authority = Arc::new(crate::serve::testing::authority(directory.path()));
+    let authority = Arc::new(crate::testing::authority(directory.path()));
     let (loaded, receiver) = watch::channel(cluster());
     let settings = program.inject.settings(Vec::new(), TrustDomain::default(), "selvedge");
     let knowledge = Knowledge {

@@ -6,17 +6,19 @@ use std::{
 };
 
 use selvedge_certs::facts::{Facts as Certificate, Utc};
+use selvedge_control_plane::status::{Life, Purpose};
 
 use super::super::{facts::Facts, finding::Findings};
-use crate::status::Life;
 
 /// A root that ends sooner should be replaced now: every proxy must learn the new one before.
 const ROOT_RESERVE: Duration = Duration::from_secs(60 * 86_400);
 /// Certificates are renewed when about 30 % of their life is left; one with less than this is not.
 const RENEWED_BEFORE: f64 = 0.2;
-/// What `/config` calls the certificates that a replica renews, and people call them.
-const RENEWED: [(&str, &str); 2] =
-    [("grpc", "the certificate of the port for proxies"), ("webhook", "the certificate of the webhooks")];
+/// The certificates that a replica renews, and what people call them.
+const RENEWED: [(Purpose, &str); 2] = [
+    (Purpose::Grpc, "the certificate of the port for proxies"),
+    (Purpose::Webhook, "the certificate of the webhooks"),
+];
 
 /// The roots, as DER.
 pub(super) fn trust_roots(facts: &Facts, now: SystemTime, findings: &mut Findings) -> Vec<Vec<u8>> {
@@ -63,20 +65,22 @@ fn root_certificate(root: &[u8], now: SystemTime, findings: &mut Findings) {
 
 /// Each replica's own certificates; of several replicas, the one that ends first.
 pub(super) fn of_replicas(facts: &Facts, now: SystemTime, findings: &mut Findings) {
-    let mut earliest: BTreeMap<&str, (&str, &Life)> = BTreeMap::new();
+    let mut earliest: BTreeMap<Purpose, (&str, &Life)> = BTreeMap::new();
     for (replica, config) in &facts.replicas {
         for (purpose, life) in config.iter().flat_map(|config| &config.certificates) {
-            let first = earliest.entry(purpose).or_insert((replica, life));
+            let first = earliest.entry(*purpose).or_insert((replica, life));
             if life.not_after < first.1.not_after {
                 *first = (replica, life);
             }
         }
     }
-    if let (Some((replica, issuer)), Some((_, root))) = (earliest.get("issuer"), earliest.get("root")) {
+    if let (Some((replica, issuer)), Some((_, root))) =
+        (earliest.get(&Purpose::Issuer), earliest.get(&Purpose::Root))
+    {
         issuer_certificate(replica, issuer, root, now, findings);
     }
     for (purpose, what) in RENEWED {
-        let Some((replica, life)) = earliest.get(purpose) else { continue };
+        let Some((replica, life)) = earliest.get(&purpose) else { continue };
         let ends = Utc(life.not_after);
         let look = format!("look at the log of {replica}, which should have renewed it");
         match left(life, now) {

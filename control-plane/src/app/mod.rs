@@ -40,7 +40,6 @@ use crate::{
 
 mod compiling;
 mod issuer;
-mod overview;
 mod shared;
 
 use self::shared::Shared;

@@ -1,0 +1,63 @@
+//! What the admin port tells people on this host: problems, and what every proxy holds.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{Json, Router, extract::State, routing::get};
+use selvedge_model::WorkloadName;
+use tokio::sync::watch;
+
+use super::{Config, OwnCertificates, Problems, Proxies, Summary};
+use crate::{problem::Problem, snapshot::Store, sources::Loaded};
+
+/// What the admin port tells people on this host.
+#[derive(Debug, Clone)]
+pub(crate) struct Overview {
+    pub(crate) store: Arc<Store>,
+    pub(crate) problems: Arc<Problems>,
+    pub(crate) proxies: Arc<Proxies>,
+    pub(crate) certificates: Arc<OwnCertificates>,
+    pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
+}
+
+impl Overview {
+    pub(crate) fn routes(self) -> Router {
+        Router::new()
+            .route("/problems", get(Self::show_problems))
+            .route("/config", get(Self::show_config))
+            .route("/status", get(Self::show_status))
+            .with_state(self)
+    }
+
+    /// A pod that is ending may have lost its sidecar already, and one that has ended has none.
+    fn expected(&self) -> BTreeSet<WorkloadName> {
+        let Some(snapshot) = self.store.current() else { return BTreeSet::new() };
+        let loaded = Arc::clone(&self.loaded.borrow());
+        let pods = loaded.resources.pods.iter();
+        let ending: BTreeSet<(&str, &str)> = pods
+            .filter(|pod| pod.metadata.ending || pod.spec.has_ended())
+            .map(|pod| (&*pod.name.namespace, &*pod.name.name))
+            .collect();
+        let meshed = snapshot.mesh().workloads.values().filter(|workload| workload.meshed);
+        let expected = meshed.map(|workload| &workload.name);
+        expected.filter(|name| !ending.contains(&(name.namespace(), name.name()))).cloned().collect()
+    }
+
+    async fn show_problems(State(overview): State<Self>) -> Json<Arc<Vec<Problem>>> {
+        Json(overview.problems.now())
+    }
+
+    async fn show_status(State(overview): State<Self>) -> Json<Summary> {
+        let version = overview.store.current().map(|snapshot| snapshot.version());
+        let expected = overview.expected();
+        Json(Summary::of(version, &overview.proxies.connected(), &expected, &overview.problems.now()))
+    }
+
+    async fn show_config(State(overview): State<Self>) -> Json<Config> {
+        Json(Config {
+            configuration_version: overview.store.current().map(|snapshot| snapshot.version()),
+            proxies: overview.proxies.connected(),
+            expected: overview.expected(),
+            certificates: overview.certificates.now(),
+        })
+    }
+}

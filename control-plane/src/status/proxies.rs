@@ -1,0 +1,150 @@
+//! The proxies that are connected, and what each of them holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use selvedge_certs::{holder::Basis, verify::Peer};
+use selvedge_model::{Serial, SpiffeId, WorkloadName};
+use serde::{Deserialize, Serialize};
+
+use super::written::{by_name, rfc3339};
+use crate::{metrics::Metrics, snapshot::diff::Versions};
+
+/// How it is known whose sidecar a proxy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// Its first token was for that workload alone.
+    Proven,
+    /// It said so for its first certificate, by a token that is valid for every workload of its service account; it can
+    /// be no other since.
+    Claimed,
+    /// Its certificate names a service account alone, so it may be any workload of that.
+    ServiceAccount,
+}
+
+impl Proof {
+    /// That of whoever has shown this certificate.
+    pub fn of(peer: &Peer) -> Self {
+        match peer.workload.as_ref().map(|workload| workload.basis) {
+            Some(Basis::Proven) => Self::Proven,
+            Some(Basis::Claimed) => Self::Claimed,
+            None => Self::ServiceAccount,
+        }
+    }
+}
+
+/// One proxy with an open configuration stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Whose sidecar it is; `proof` says how that is known.
+    pub workload: WorkloadName,
+    /// What it proved to be.
+    pub identity: SpiffeId,
+    /// How it is known whose sidecar it is.
+    pub proof: Proof,
+    /// The serial number of its certificate.
+    pub certificate_serial: Serial,
+    /// Where its connection comes from.
+    pub address: SocketAddr,
+    /// What it says it is.
+    pub proxy_version: String,
+    /// When the stream was opened.
+    #[serde(with = "rfc3339")]
+    pub connected_at: SystemTime,
+    /// When its certificate, and with it the stream, ends.
+    #[serde(with = "rfc3339")]
+    pub certificate_expires_at: SystemTime,
+    /// What it asked for.
+    pub authorities: BTreeSet<Arc<str>>,
+    /// What it holds, by name, with versions.
+    #[serde(with = "by_name")]
+    pub holds: Arc<Versions>,
+    /// The configuration version that it is up to date with.
+    pub configuration_version: Option<u64>,
+    /// The last transaction that it applied.
+    pub acknowledged: Option<u64>,
+    /// A transaction that it has not answered yet.
+    pub under_way: Option<u64>,
+    /// The last transaction that it refused.
+    pub refused: Option<RefusedTransaction>,
+}
+
+/// A transaction that a proxy refused.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefusedTransaction {
+    /// Which.
+    pub nonce: u64,
+    /// When.
+    #[serde(with = "rfc3339")]
+    pub at: SystemTime,
+    /// Why, in the proxy's words.
+    pub reason: String,
+}
+
+/// Every connected proxy.
+#[derive(Debug)]
+pub struct Proxies {
+    metrics: Arc<Metrics>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    connected: BTreeMap<u64, Proxy>,
+}
+
+impl Proxies {
+    /// Nobody is connected yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, inner: Mutex::default() }
+    }
+
+    /// Adds a proxy for as long as its registration lives.
+    pub fn register(self: &Arc<Self>, proxy: Proxy) -> Registration {
+        let mut inner = self.lock();
+        let id = inner.next;
+        inner.next += 1;
+        inner.connected.insert(id, proxy);
+        self.metrics.set_connected_proxies(inner.connected.len());
+        Registration { proxies: Arc::clone(self), id }
+    }
+
+    /// All of them, in the order in which they came.
+    pub fn connected(&self) -> Vec<Proxy> {
+        self.lock().connected.values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A proxy's place among the connected.
+#[derive(Debug)]
+pub struct Registration {
+    proxies: Arc<Proxies>,
+    id: u64,
+}
+
+impl Registration {
+    /// Changes what is shown of the proxy.
+    pub fn update(&self, change: impl FnOnce(&mut Proxy)) {
+        if let Some(proxy) = self.proxies.lock().connected.get_mut(&self.id) {
+            change(proxy);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut inner = self.proxies.lock();
+        inner.connected.remove(&self.id);
+        self.proxies.metrics.set_connected_proxies(inner.connected.len());
+    }
+}
