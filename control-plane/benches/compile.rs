@@ -6,7 +6,7 @@
 use std::{hint::black_box, time::Instant};
 
 use selvedge_control_plane::{
-    compile::{Settings, compile},
+    compile::{MeshSettings, compile},
     resources::{Outcome, Resources, decode_value},
 };
 use selvedge_model::Mesh;
@@ -18,14 +18,14 @@ fn main() {
         let documents = cluster(pods, services, 0);
         let decoded = start.elapsed();
         let start = Instant::now();
-        let (mut mesh, problems) = compile(&documents, &Settings::default(), &Mesh::default());
+        let (mut mesh, problems) = compile(&documents, &MeshSettings::default(), &Mesh::default());
         let first = start.elapsed();
         assert_eq!(problems, []);
         let mut next = Vec::new();
         for round in 1..=5 {
             let documents = cluster(pods, services, round);
             let start = Instant::now();
-            mesh = black_box(compile(&documents, &Settings::default(), &mesh).0);
+            mesh = black_box(compile(&documents, &MeshSettings::default(), &mesh).0);
             next.push(start.elapsed());
         }
         next.sort_unstable();

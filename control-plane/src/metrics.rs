@@ -15,7 +15,7 @@ use crate::problem::{Problem, Severity};
 
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Outcome {
+pub(crate) enum TransactionOutcome {
     /// It was sent.
     Sent,
     /// The proxy applied it.
@@ -24,7 +24,7 @@ pub(crate) enum Outcome {
     Refused,
 }
 
-impl Outcome {
+impl TransactionOutcome {
     fn word(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -154,7 +154,7 @@ impl Metrics {
         self.connected_proxies.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn transaction(&self, outcome: Outcome) {
+    pub(crate) fn transaction(&self, outcome: TransactionOutcome) {
         self.transactions.get_or_create(&ByOutcome { outcome: outcome.word() }).inc();
     }
 
@@ -201,7 +201,7 @@ mod tests {
     fn what_happened_is_written_in_the_words_of_the_documentation() {
         let metrics = Metrics::default();
         metrics.set_connected_proxies(2);
-        metrics.transaction(Outcome::Acknowledged);
+        metrics.transaction(TransactionOutcome::Acknowledged);
         metrics.stream_refused("identity");
         metrics.certificate_signed("token");
         metrics.certificate_refused("token-expired");

@@ -19,7 +19,8 @@ use selvedge_certs::{ca::Authority, facts::Facts};
 use selvedge_control_plane::{
     compile,
     inject::{
-        Decision, InjectArgs, NamespaceFacts, Settings, decide, revert::revert, review::Review, validate,
+        Decision, InjectArgs, InjectionSettings, NamespaceFacts, decide, revert::revert, review::Review,
+        validate,
     },
     resources::{Resources, decode},
     serve::attestation::Attestor,
@@ -131,7 +132,7 @@ pub fn yaml(sent: &[u8]) {
 }
 
 /// How pods are injected where nobody says anything.
-static INJECTION: LazyLock<Settings> = LazyLock::new(|| {
+static INJECTION: LazyLock<InjectionSettings> = LazyLock::new(|| {
     #[derive(Debug, Parser)]
     struct Program {
         #[command(flatten)]
@@ -145,7 +146,7 @@ static INJECTION: LazyLock<Settings> = LazyLock::new(|| {
 /// server would take can take its patch, gets one sidecar and no second one, and is a pod again when that is taken out.
 pub fn review(sent: &[u8]) {
     let Ok(request) = Review::request(sent) else { return };
-    let mesh = compile::Settings::default();
+    let mesh = compile::MeshSettings::default();
     drop(validate::validate(request.object.clone(), &request.namespace, &Resources::default(), &mesh, &[]));
     let namespace = NamespaceFacts { name: request.namespace.clone(), ..NamespaceFacts::default() };
     let Ok(Decision::Inject { patch, .. }) = decide(&request.object, &namespace, &INJECTION, true) else {

@@ -1,6 +1,6 @@
 //! `selvedge inject`: the webhook's patch on manifests, for clusters without the webhook and for GitOps.
 
-use selvedge_control_plane::inject::{Decision, InjectArgs, NamespaceFacts, Settings, decide};
+use selvedge_control_plane::inject::{Decision, InjectArgs, InjectionSettings, NamespaceFacts, decide};
 use selvedge_model::TrustDomain;
 use serde_json::Value;
 
@@ -45,7 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     manifests::change(&args.input, |pod, namespace| inject(pod, namespace, &settings))
 }
 
-fn inject(pod: &mut Value, namespace: &str, settings: &Settings) -> (Outcome, Vec<String>) {
+fn inject(pod: &mut Value, namespace: &str, settings: &InjectionSettings) -> (Outcome, Vec<String>) {
     let namespace = NamespaceFacts { name: namespace.to_owned(), ..NamespaceFacts::default() };
     match decide(pod, &namespace, settings, true) {
         Err(refused) => (Outcome::Refused(refused.to_string()), Vec::new()),

@@ -175,7 +175,7 @@ mod tests {
     use std::sync::Arc;
 
     use clap::Parser;
-    use selvedge_control_plane::resources::{Outcome, Resource, decode};
+    use selvedge_control_plane::resources::{DecodeOutcome, Resource, decode};
 
     use super::*;
 
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(path.file_name().unwrap(), format!("revocation-{name}.yaml").as_str());
         let decoded = decode(&text, &Arc::from(path.as_path()), "default");
         assert_eq!(decoded[0].problems, [], "{text}");
-        let Outcome::Understood(Resource::Revocation(read)) = &decoded[0].outcome else {
+        let DecodeOutcome::Understood(Resource::Revocation(read)) = &decoded[0].outcome else {
             panic!("{decoded:?}")
         };
         assert_eq!((read.spec.identities.len(), read.spec.workloads.len()), (2, 1));

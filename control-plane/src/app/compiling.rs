@@ -7,7 +7,7 @@ use selvedge_ops::Condition;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    compile::{Settings, compile},
+    compile::{MeshSettings, compile},
     metrics::Metrics,
     problem::{Problem, Severity},
     resources::Resources,
@@ -18,7 +18,7 @@ use crate::{
 
 /// Turns what the source has into the mesh that is served.
 pub(super) struct Compiling {
-    pub(super) settings: Settings,
+    pub(super) settings: MeshSettings,
     pub(super) debounce: Debounce,
     pub(super) store: Arc<Store>,
     pub(super) problems: Arc<Problems>,

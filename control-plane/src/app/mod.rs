@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use crate::{
     cli::{Args, SourceKind},
     cluster::{CaError, Cluster},
-    compile::Settings,
+    compile::MeshSettings,
     data_dir::{DataDir, DataDirError, Occupied},
     inject::{
         self,
@@ -133,12 +133,12 @@ pub fn run(args: &Args) -> Result<(), AppError> {
 
 /// Where documents come from, opened.
 #[derive(Debug)]
-enum Source {
+enum OpenedSource {
     Directory(Directory),
     Kubernetes(Cluster),
 }
 
-impl Source {
+impl OpenedSource {
     async fn open(args: &Args) -> Result<Self, AppError> {
         match args.source {
             SourceKind::Directory => {
@@ -200,7 +200,7 @@ impl Source {
 pub struct ControlPlane {
     args: Args,
     drain: Drain,
-    source: Source,
+    source: OpenedSource,
     _occupied: Occupied,
     authority: Arc<Authority>,
     attestor: Arc<Attestor>,
@@ -221,7 +221,7 @@ impl ControlPlane {
     pub async fn prepare(args: &Args, drain: Drain) -> Result<Self, AppError> {
         let data = DataDir::open(&args.data_dir)?;
         let occupied = data.occupy()?;
-        let source = Source::open(args).await?;
+        let source = OpenedSource::open(args).await?;
         let authority = source.authority(&data, args).await?;
         let attestor = source.attestor(&data, args).await?;
         let token_files = args.token_dir.as_deref().map(|directory| {
@@ -376,7 +376,10 @@ impl ControlPlane {
     }
 
     /// How sidecars are injected, as fits the cluster's version and our roots, whenever those change.
-    fn fit_sidecars(&self, parts: &mut JoinSet<&'static str>) -> watch::Receiver<Arc<inject::Settings>> {
+    fn fit_sidecars(
+        &self,
+        parts: &mut JoinSet<&'static str>,
+    ) -> watch::Receiver<Arc<inject::InjectionSettings>> {
         let fit = sidecars(&self.args, &self.authority);
         let (inject, injected) = watch::channel(Arc::new(fit(self.version)));
         if let Some(cluster) = self.source.cluster().cloned() {
@@ -425,7 +428,10 @@ async fn until_over(
 }
 
 /// How sidecars are injected into a cluster of some version.
-fn sidecars(args: &Args, authority: &Arc<Authority>) -> impl Fn(Option<Version>) -> inject::Settings + use<> {
+fn sidecars(
+    args: &Args,
+    authority: &Arc<Authority>,
+) -> impl Fn(Option<Version>) -> inject::InjectionSettings + use<> {
     let (args, authority) = (args.clone(), Arc::clone(authority));
     move |version| {
         let roots = trust_roots(&authority);
@@ -448,8 +454,8 @@ fn log(args: &Args) -> LogArgs {
     log
 }
 
-fn settings(args: &Args) -> Settings {
-    Settings {
+fn settings(args: &Args) -> MeshSettings {
+    MeshSettings {
         trust_domain: args.trust_domain.clone(),
         cluster_domain: args.cluster_domain.clone(),
         default_namespace: args.default_namespace.clone(),

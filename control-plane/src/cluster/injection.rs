@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     inject::{
-        Settings,
+        InjectionSettings,
         events::{self, Event},
     },
     sources::Loaded,
@@ -49,10 +49,10 @@ impl Cluster {
     /// which `changes`. Never ends.
     pub(crate) async fn keep_fitting(
         &self,
-        settings: watch::Sender<Arc<Settings>>,
+        settings: watch::Sender<Arc<InjectionSettings>>,
         mut version: Option<Version>,
         mut changes: watch::Receiver<u64>,
-        fit: impl Fn(Option<Version>) -> Settings,
+        fit: impl Fn(Option<Version>) -> InjectionSettings,
     ) {
         loop {
             let _ = tokio::time::timeout(VERSION_INTERVAL, changes.changed()).await;

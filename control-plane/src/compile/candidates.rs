@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use selvedge_model::{Place, ServiceKey};
 
 use super::{
-    Problems, Settings,
+    MeshSettings, Problems,
     hosts::service_host,
     services::{Backing, Catalog},
     workloads::Workloads,
@@ -35,7 +35,7 @@ pub(super) type Candidates<'a> = BTreeMap<ServiceKey, Vec<Candidate<'a>>>;
 /// What documents list behind every port; notes which workload serves which port.
 pub(super) fn candidates<'a>(
     resources: &'a Resources,
-    settings: &Settings,
+    settings: &MeshSettings,
     catalog: &Catalog<'a>,
     workloads: &mut Workloads<'a>,
     problems: &mut Problems,
@@ -74,7 +74,7 @@ type Slices<'a> = BTreeMap<String, Vec<&'a Document<EndpointSliceSpec>>>;
 fn slices_by_service<'a>(
     resources: &'a Resources,
     catalog: &Catalog<'_>,
-    settings: &Settings,
+    settings: &MeshSettings,
     problems: &mut Problems,
 ) -> Slices<'a> {
     let mut slices: Slices<'a> = BTreeMap::new();

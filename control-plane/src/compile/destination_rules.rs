@@ -7,7 +7,7 @@ use selvedge_model::{
 };
 
 use super::{
-    Problems, Settings,
+    MeshSettings, Problems,
     hosts::{closeness, resolve, suggestion},
     services::{Catalog, KnownHost},
 };
@@ -41,7 +41,7 @@ pub(super) struct DestinationRules<'a> {
 impl<'a> DestinationRules<'a> {
     pub(super) fn new(
         resources: &'a Resources,
-        settings: &'a Settings,
+        settings: &'a MeshSettings,
         catalog: &Catalog<'_>,
         problems: &mut Problems,
     ) -> Self {

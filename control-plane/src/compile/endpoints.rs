@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use selvedge_model::{Endpoint, Endpoints, Host, NamedEndpoint, Place, ServiceKey, SpiffeId, WorkloadName};
 
 use super::{
-    Problems, Settings,
+    MeshSettings, Problems,
     candidates::{Candidate, Candidates},
     claims::What,
     inbound::Policies,
@@ -23,7 +23,7 @@ use crate::resources::{
 
 /// The endpoints of every port of every host.
 pub(super) fn endpoints(
-    settings: &Settings,
+    settings: &MeshSettings,
     catalog: &Catalog<'_>,
     policies: &Policies<'_>,
     candidates: &Candidates<'_>,
@@ -90,7 +90,7 @@ fn note_served(catalog: &Catalog<'_>, candidates: &Candidates<'_>, workloads: &m
 
 /// What candidates are settled by, once it is known whose every address is.
 struct Settled<'a> {
-    settings: &'a Settings,
+    settings: &'a MeshSettings,
     policies: &'a Policies<'a>,
     owners: &'a Owners<'a>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use selvedge_model::{InboundPolicy, MtlsRule, WorkloadName, facts::selects};
 
-use super::{Problems, Settings};
+use super::{MeshSettings, Problems};
 use crate::resources::{Document, PeerAuthenticationSpec, Resources};
 
 type Policy = Document<PeerAuthenticationSpec>;
@@ -19,7 +19,7 @@ pub(super) struct Policies<'a> {
 }
 
 impl<'a> Policies<'a> {
-    pub(super) fn new(resources: &'a Resources, settings: &Settings, problems: &mut Problems) -> Self {
+    pub(super) fn new(resources: &'a Resources, settings: &MeshSettings, problems: &mut Problems) -> Self {
         let mut policies = Self { mesh: None, namespaces: BTreeMap::new(), selecting: Vec::new() };
         // What cannot be used is first at its level: nobody knows what it says, so nobody else can overrule it.
         let all = || resources.peer_authentications.iter().map(|policy| -> &'a Policy { policy });
@@ -29,7 +29,7 @@ impl<'a> Policies<'a> {
         policies
     }
 
-    fn add(&mut self, policy: &'a Policy, settings: &Settings, problems: &mut Problems) {
+    fn add(&mut self, policy: &'a Policy, settings: &MeshSettings, problems: &mut Problems) {
         let namespace = &*policy.name.namespace;
         let in_root = namespace == settings.root_namespace;
         if namespace.is_empty() || (policy.spec.any_workload && !in_root) {

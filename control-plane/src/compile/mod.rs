@@ -29,7 +29,7 @@ use crate::{
 
 /// What the meaning of documents depends on besides themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct MeshSettings {
     /// The trust domain of every identity.
     pub trust_domain: TrustDomain,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
@@ -55,14 +55,14 @@ pub enum RouteOwnership {
     Exported,
 }
 
-impl Settings {
+impl MeshSettings {
     /// Whether documents in `namespace` say what a host of `owner` is to clients elsewhere.
     fn is_foreign(&self, namespace: &str, owner: &str) -> bool {
         namespace != owner && namespace != self.root_namespace
     }
 }
 
-impl Default for Settings {
+impl Default for MeshSettings {
     fn default() -> Self {
         Self {
             trust_domain: TrustDomain::default(),
@@ -78,7 +78,7 @@ impl Default for Settings {
 /// The mesh that `resources` describe, and what is wrong between documents.
 ///
 /// Parts that are equal to those of `previous` are the same `Arc`s.
-pub fn compile(resources: &Resources, settings: &Settings, previous: &Mesh) -> (Mesh, Vec<Problem>) {
+pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Mesh, Vec<Problem>) {
     let mut problems = Problems::default();
     let policies = inbound::Policies::new(resources, settings, &mut problems);
     let mut workloads =

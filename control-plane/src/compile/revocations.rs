@@ -9,7 +9,7 @@ use std::sync::Arc;
 use selvedge_certs::control_plane_identity;
 use selvedge_model::{Revocation, Revocations, Revoked, SpiffeId, WorkloadName};
 
-use super::{Problems, Settings};
+use super::{MeshSettings, Problems};
 use crate::resources::{Document, Resources, RevocationSpec, revocation::RevokedIdentity};
 
 type Doc = Document<RevocationSpec>;
@@ -17,7 +17,7 @@ type Doc = Document<RevocationSpec>;
 /// The list that all documents make together.
 pub(super) fn revocations(
     resources: &Resources,
-    settings: &Settings,
+    settings: &MeshSettings,
     problems: &mut Problems,
 ) -> Revocations {
     let mut list = Vec::new();
@@ -29,7 +29,7 @@ pub(super) fn revocations(
 
 struct Reader<'a> {
     document: &'a Doc,
-    settings: &'a Settings,
+    settings: &'a MeshSettings,
 }
 
 impl Reader<'_> {

@@ -19,7 +19,7 @@ use backends::Backends;
 use tcp::TcpRoutes;
 
 use super::{
-    Problems, RouteOwnership, Settings,
+    MeshSettings, Problems, RouteOwnership,
     destination_rules::DestinationRules,
     hosts::{closeness, resolve, suggestion},
     keep,
@@ -32,7 +32,7 @@ type VirtualService = Document<VirtualServiceSpec>;
 /// Everything that decides where a request goes.
 #[derive(Debug)]
 pub(super) struct Routing<'a> {
-    settings: &'a Settings,
+    settings: &'a MeshSettings,
     catalog: &'a Catalog<'a>,
     rules: DestinationRules<'a>,
     /// The `VirtualService`s of each host or pattern: the first, and others that are for other clients.
@@ -43,7 +43,7 @@ pub(super) struct Routing<'a> {
 impl<'a> Routing<'a> {
     pub(super) fn new(
         resources: &'a Resources,
-        settings: &'a Settings,
+        settings: &'a MeshSettings,
         catalog: &'a Catalog<'a>,
         problems: &mut Problems,
     ) -> Self {

@@ -17,10 +17,10 @@ use ipnet::IpNet;
 use selvedge_model::{Protocol, ServiceKey, snapshot::Declared};
 
 pub(super) use host::{Backing, KnownHost};
-use host::{PortSource, Source, target_number};
+use host::{HostDocument, PortDocument, target_number};
 
 use super::{
-    Problems, Settings,
+    MeshSettings, Problems,
     hosts::{closeness, namespace_of, resolve, service_host},
 };
 use crate::resources::{Document, Resources, ServiceEntrySpec, ServiceSpec, service::protocol_of};
@@ -37,7 +37,7 @@ pub(super) struct Catalog<'a> {
 }
 
 impl<'a> Catalog<'a> {
-    pub(super) fn new(resources: &'a Resources, settings: &Settings, problems: &mut Problems) -> Self {
+    pub(super) fn new(resources: &'a Resources, settings: &MeshSettings, problems: &mut Problems) -> Self {
         let mut catalog = Self { hosts: BTreeMap::new(), order: Vec::new() };
         for document in &resources.services {
             catalog.add_service(document, settings);
@@ -64,14 +64,14 @@ impl<'a> Catalog<'a> {
         self.hosts.insert(Arc::clone(&known.host), known);
     }
 
-    fn add_service(&mut self, document: &'a Document<ServiceSpec>, settings: &Settings) {
+    fn add_service(&mut self, document: &'a Document<ServiceSpec>, settings: &MeshSettings) {
         let name = &document.name;
         let host = service_host(&name.name, &name.namespace, &settings.cluster_domain).to_ascii_lowercase();
-        let source = Source::Service(document);
+        let source = HostDocument::Service(document);
         let mut known = KnownHost::new(host.into(), &name.namespace, source);
         if document.spec.external_name.is_none() {
             for port in &document.spec.ports {
-                let source = PortSource { source, below_wildcard: false, alias_of: None };
+                let source = PortDocument { source, below_wildcard: false, alias_of: None };
                 known.add(port.port, port.protocol, source);
             }
         }
@@ -83,7 +83,7 @@ impl<'a> Catalog<'a> {
         &mut self,
         document: &'a Document<ServiceEntrySpec>,
         index: usize,
-        settings: &Settings,
+        settings: &MeshSettings,
         problems: &mut Problems,
     ) {
         let host: Arc<str> = Arc::from(document.spec.hosts[index].as_str());
@@ -94,7 +94,7 @@ impl<'a> Catalog<'a> {
         if let Some(message) = self.is_anothers(&host, namespace, &settings.cluster_domain) {
             return problems.error(document, &field, message);
         }
-        let source = Source::Entry(document);
+        let source = HostDocument::Entry(document);
         if document.unusable {
             self.add_unusable(&host, document);
             return;
@@ -104,7 +104,9 @@ impl<'a> Catalog<'a> {
                 self.insert(KnownHost::new(Arc::clone(&host), namespace, source));
                 self.hosts.get_mut(&host).expect("it was put there")
             }
-            Some(known) if known.namespace == namespace && matches!(known.first, Source::Entry(_)) => known,
+            Some(known) if known.namespace == namespace && matches!(known.first, HostDocument::Entry(_)) => {
+                known
+            }
             Some(known) => {
                 let message =
                     format!("{host} is already defined by {}; remove one of them", known.first.describe());
@@ -124,22 +126,22 @@ impl<'a> Catalog<'a> {
             known.add(
                 port.number,
                 port.protocol,
-                PortSource { source, below_wildcard: false, alias_of: None },
+                PortDocument { source, below_wildcard: false, alias_of: None },
             );
         }
     }
 
     /// Adds what nobody else has of a host of a `ServiceEntry` that cannot be used.
     fn add_unusable(&mut self, host: &Arc<str>, document: &'a Document<ServiceEntrySpec>) {
-        let (namespace, source) = (&*document.name.namespace, Source::Entry(document));
+        let (namespace, source) = (&*document.name.namespace, HostDocument::Entry(document));
         if !self.hosts.contains_key(host) {
             self.insert(KnownHost::new(Arc::clone(host), namespace, source));
         }
         let known = self.hosts.get_mut(host).filter(|known| known.namespace == namespace);
-        let Some(known) = known.filter(|known| matches!(known.first, Source::Entry(_))) else { return };
+        let Some(known) = known.filter(|known| matches!(known.first, HostDocument::Entry(_))) else { return };
         for port in &document.spec.ports {
             if !known.sources.contains_key(&port.number) {
-                let source = PortSource { source, below_wildcard: false, alias_of: None };
+                let source = PortDocument { source, below_wildcard: false, alias_of: None };
                 known.add(port.number, port.protocol, source);
             }
         }
@@ -160,7 +162,7 @@ impl<'a> Catalog<'a> {
             });
         }
         let full = format!("{host}.svc.{cluster_domain}");
-        let known = self.hosts.get(&*full).filter(|known| matches!(known.first, Source::Service(_)))?;
+        let known = self.hosts.get(&*full).filter(|known| matches!(known.first, HostDocument::Service(_)))?;
         Some(format!(
             "{host} is another name of {}, which has it; give this entry another host",
             known.first.describe()
@@ -172,7 +174,7 @@ impl<'a> Catalog<'a> {
     fn add_external_names(
         &mut self,
         resources: &'a Resources,
-        settings: &Settings,
+        settings: &MeshSettings,
         spoken_of: &BTreeMap<String, BTreeSet<u16>>,
         problems: &mut Problems,
     ) {
@@ -181,7 +183,7 @@ impl<'a> Catalog<'a> {
             let name = &document.name;
             let host =
                 service_host(&name.name, &name.namespace, &settings.cluster_domain).to_ascii_lowercase();
-            let source = Source::Service(document);
+            let source = HostDocument::Service(document);
             let Some(target) = self.stands_for(document) else {
                 let message = "leads back to itself through other Services of this type; name another host";
                 problems.error(document, "spec.externalName", message);
@@ -215,7 +217,7 @@ impl<'a> Catalog<'a> {
             }
             let known = self.hosts.get_mut(&*host).expect("every service is there");
             for (port, (protocol, alias_of)) in ports {
-                known.add(port, protocol, PortSource { source, below_wildcard: false, alias_of });
+                known.add(port, protocol, PortDocument { source, below_wildcard: false, alias_of });
             }
         }
     }
@@ -225,7 +227,7 @@ impl<'a> Catalog<'a> {
         let mut name = document.spec.external_name.as_ref()?.to_string();
         for _ in 0..LONGEST_CHAIN {
             match self.hosts.get(&*name).map(|known| known.first) {
-                Some(Source::Service(Document {
+                Some(HostDocument::Service(Document {
                     spec: ServiceSpec { external_name: Some(next), .. },
                     ..
                 })) => {
@@ -239,10 +241,10 @@ impl<'a> Catalog<'a> {
 
     /// Makes `host`, which a document speaks of, a host of its own if it is below wildcards, at the ports that it has by
     /// them alone.
-    fn add_below_wildcards(&mut self, host: &str, settings: &Settings) {
+    fn add_below_wildcards(&mut self, host: &str, settings: &MeshSettings) {
         let namespace = namespace_of(host, &settings.cluster_domain);
         let before = self.hosts.get(host);
-        if before.is_some_and(|known| matches!(known.first, Source::Service(_))) {
+        if before.is_some_and(|known| matches!(known.first, HostDocument::Service(_))) {
             return;
         }
         let mut above: Vec<(usize, &KnownHost<'a>)> = self
@@ -258,12 +260,12 @@ impl<'a> Catalog<'a> {
             .filter(|(_, known)| before.is_none_or(|before| before.namespace == known.namespace))
             .collect();
         above.sort_by_key(|(closeness, _)| std::cmp::Reverse(*closeness));
-        let mut ports: BTreeMap<u16, (Protocol, PortSource<'a>)> = BTreeMap::new();
+        let mut ports: BTreeMap<u16, (Protocol, PortDocument<'a>)> = BTreeMap::new();
         let Some((_, closest)) = above.first() else { return };
         let (namespace, first) = (closest.namespace, closest.first);
         for (_, known) in above.iter().filter(|(_, known)| known.namespace == namespace) {
             for (port, source) in &known.sources {
-                let source = PortSource { below_wildcard: true, ..source.clone() };
+                let source = PortDocument { below_wildcard: true, ..source.clone() };
                 ports.entry(*port).or_insert((known.ports[port], source));
             }
         }
@@ -282,8 +284,8 @@ impl<'a> Catalog<'a> {
     pub(super) fn exported(&self) -> BTreeMap<ServiceKey, BTreeSet<String>> {
         let mut exported = BTreeMap::new();
         for host in self.hosts() {
-            for (port, PortSource { source, .. }) in &host.sources {
-                let Source::Entry(document) = source else { continue };
+            for (port, PortDocument { source, .. }) in &host.sources {
+                let HostDocument::Entry(document) = source else { continue };
                 let to = &document.spec.export_to;
                 if !to.is_everywhere() {
                     let namespaces = to.namespaces(host.namespace).map(str::to_owned).collect();
@@ -297,9 +299,9 @@ impl<'a> Catalog<'a> {
     /// Each range of addresses that is a service's own, by its ports; the smallest first, and of equal ones the
     /// first.
     pub(super) fn ranges(&self, problems: &mut Problems) -> BTreeMap<u16, Vec<(IpNet, Declared)>> {
-        let mut ranges: BTreeMap<u16, Vec<(IpNet, Declared, Source<'_>)>> = BTreeMap::new();
+        let mut ranges: BTreeMap<u16, Vec<(IpNet, Declared, HostDocument<'_>)>> = BTreeMap::new();
         for (declared, source) in self.own_ports() {
-            let Source::Entry(document) = source else { continue };
+            let HostDocument::Entry(document) = source else { continue };
             for range in &document.spec.ranges {
                 let here = ranges.entry(declared.key.port).or_default();
                 match here.iter().find(|(other, ..)| other == range) {
@@ -330,7 +332,7 @@ impl<'a> Catalog<'a> {
         may_serve: impl Fn(SocketAddr, &str) -> bool,
         problems: &mut Problems,
     ) -> BTreeMap<SocketAddr, Declared> {
-        let mut taken: BTreeMap<SocketAddr, (Declared, Source<'_>)> = BTreeMap::new();
+        let mut taken: BTreeMap<SocketAddr, (Declared, HostDocument<'_>)> = BTreeMap::new();
         for (declared, source) in self.own_ports() {
             let port = declared.key.port;
             let addresses = source.addresses().iter().map(|ip| SocketAddr::new(*ip, port));
@@ -353,7 +355,7 @@ impl<'a> Catalog<'a> {
     }
 
     /// Every port of every host but those that are only below a wildcard; the first that was defined first.
-    fn own_ports(&self) -> impl Iterator<Item = (Declared, Source<'a>)> {
+    fn own_ports(&self) -> impl Iterator<Item = (Declared, HostDocument<'a>)> {
         self.in_order().flat_map(|host| {
             let own = host.sources.iter().filter(|(_, source)| !source.below_wildcard);
             own.map(|(port, source)| (host.declared(*port), source.source))
@@ -381,7 +383,7 @@ impl<'a> Catalog<'a> {
 }
 
 /// Every host that a route or rule speaks of, with the ports that routes name there.
-fn spoken_of(resources: &Resources, settings: &Settings) -> BTreeMap<String, BTreeSet<u16>> {
+fn spoken_of(resources: &Resources, settings: &MeshSettings) -> BTreeMap<String, BTreeSet<u16>> {
     let mut spoken_of: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     let mut add = |host: &str, namespace: &str, port: Option<u16>| {
         let host = resolve(host, namespace, &settings.cluster_domain);

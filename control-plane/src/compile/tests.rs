@@ -9,7 +9,7 @@ use selvedge_model::{
 };
 
 use super::*;
-use crate::resources::{Outcome, decode};
+use crate::resources::{DecodeOutcome, decode};
 
 mod addresses;
 mod cluster;
@@ -29,7 +29,7 @@ fn resources(text: &str) -> (Resources, Vec<Problem>) {
     for decoded in decode(text, &Arc::from(Path::new("mesh.yaml")), "default") {
         problems.extend(decoded.problems);
         match (decoded.outcome, decoded.stand_in) {
-            (Outcome::Understood(resource), _) => resources.push(resource),
+            (DecodeOutcome::Understood(resource), _) => resources.push(resource),
             (_, Some(stand_in)) => resources.push(stand_in.resource),
             _ => {}
         }
@@ -39,7 +39,7 @@ fn resources(text: &str) -> (Resources, Vec<Problem>) {
 
 fn compiled(text: &str) -> (Mesh, Vec<Problem>) {
     let (resources, mut problems) = resources(text);
-    let (mesh, between) = compile(&resources, &Settings::default(), &Mesh::default());
+    let (mesh, between) = compile(&resources, &MeshSettings::default(), &Mesh::default());
     problems.extend(between);
     (mesh, problems)
 }
@@ -167,7 +167,7 @@ fn an_unchanged_part_keeps_its_pointer() {
     let (before, _) = compiled(&format!("{MESH}{SUBSETS}"));
     let (changed, _) = resources(&format!("{}{SUBSETS}", MESH.replace("127.0.0.2", "127.0.0.3")));
 
-    let (after, _) = compile(&changed, &Settings::default(), &before);
+    let (after, _) = compile(&changed, &MeshSettings::default(), &before);
 
     let key = ServiceKey::new(REVIEWS, 9080);
     assert!(Arc::ptr_eq(&before.services[&key].default, &after.services[&key].default));

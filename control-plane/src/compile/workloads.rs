@@ -3,7 +3,7 @@
 //! A `WorkloadEntry` and a `Pod` both are one. A cluster has thousands of pods, and each change compiles
 //! everything: nothing here looks through all workloads to find one.
 
-mod source;
+mod document;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,10 +16,10 @@ use selvedge_model::{
     ServiceKey, SpiffeId, Workload, WorkloadName, facts::selects, snapshot::Occupant,
 };
 
-use source::Source;
+use document::WorkloadDocument;
 
 use super::{
-    Problems, Settings,
+    MeshSettings, Problems,
     claims::{Claim, Claimant, Lost, What},
     inbound::Policies,
     keep,
@@ -32,7 +32,7 @@ use crate::{
 /// One workload with what other documents say about it.
 #[derive(Debug)]
 pub(super) struct Known<'a> {
-    source: Source<'a>,
+    source: WorkloadDocument<'a>,
     pub(super) name: WorkloadName,
     identity: SpiffeId,
     /// As before, where they were the same before: whatever is made of it shares them.
@@ -83,8 +83,8 @@ impl<'a> Known<'a> {
     /// The `WorkloadEntry` that it is; `None` for a pod.
     pub(super) fn entry(&self) -> Option<&'a Document<WorkloadEntrySpec>> {
         match self.source {
-            Source::Entry(document) => Some(document),
-            Source::Pod(_) => None,
+            WorkloadDocument::Entry(document) => Some(document),
+            WorkloadDocument::Pod(_) => None,
         }
     }
 
@@ -149,7 +149,7 @@ pub(super) struct Workloads<'a> {
 impl<'a> Workloads<'a> {
     pub(super) fn new(
         resources: &'a Resources,
-        settings: &Settings,
+        settings: &MeshSettings,
         policies: &Policies<'_>,
         previous: &BTreeMap<WorkloadName, Arc<Workload>>,
         problems: &mut Problems,
@@ -170,7 +170,7 @@ impl<'a> Workloads<'a> {
                 problems.warning(document, "", message);
             }
             pods.insert((&document.name.namespace, &document.name.name), document);
-            workloads.add(Source::Pod(document), settings, policies, previous, problems);
+            workloads.add(WorkloadDocument::Pod(document), settings, policies, previous, problems);
         }
         for document in &resources.workload_entries {
             if let Some(pod) = pods.get(&(&*document.name.namespace, &*document.name.name)) {
@@ -182,15 +182,15 @@ impl<'a> Workloads<'a> {
                 problems.error(document, "metadata.name", message);
                 continue;
             }
-            workloads.add(Source::Entry(document), settings, policies, previous, problems);
+            workloads.add(WorkloadDocument::Entry(document), settings, policies, previous, problems);
         }
         workloads
     }
 
     fn add(
         &mut self,
-        source: Source<'a>,
-        settings: &Settings,
+        source: WorkloadDocument<'a>,
+        settings: &MeshSettings,
         policies: &Policies<'_>,
         previous: &BTreeMap<WorkloadName, Arc<Workload>>,
         problems: &mut Problems,
@@ -225,8 +225,8 @@ impl<'a> Workloads<'a> {
             here.push(index);
         }
         match source {
-            Source::Entry(_) => self.entries.entry(namespace).or_default().push(index),
-            Source::Pod(_) => drop(self.pods.insert((namespace, &document.name), index)),
+            WorkloadDocument::Entry(_) => self.entries.entry(namespace).or_default().push(index),
+            WorkloadDocument::Pod(_) => drop(self.pods.insert((namespace, &document.name), index)),
         }
         let before =
             previous.get(&name).map(|workload| &workload.labels).filter(|before| ***before == *labels);
@@ -305,8 +305,8 @@ impl<'a> Workloads<'a> {
         }
         known.lost.extend(&lost.ports);
         match known.source {
-            Source::Entry(document) => problems.error(document, "spec.address", lost.message(host)),
-            Source::Pod(document) => problems.error(document, "status.podIPs", lost.message(host)),
+            WorkloadDocument::Entry(document) => problems.error(document, "spec.address", lost.message(host)),
+            WorkloadDocument::Pod(document) => problems.error(document, "status.podIPs", lost.message(host)),
         }
     }
 
@@ -366,8 +366,8 @@ impl<'a> Workloads<'a> {
                     let owner = *owners.entry(*port).or_insert(known);
                     let Some(entry) = known.entry().filter(|_| !std::ptr::eq(owner, known)) else { continue };
                     let place = match owner.source {
-                        Source::Entry(document) => document.place(),
-                        Source::Pod(document) => document.place(),
+                        WorkloadDocument::Entry(document) => document.place(),
+                        WorkloadDocument::Pod(document) => document.place(),
                     };
                     let message = format!(
                         "{} is also the address of {} ({place}), whose identity is expected there; give each workload its own port",

@@ -446,7 +446,7 @@ mod tests {
 
         assert!(
             guide.contains(&markdown()),
-            "put this into control-plane/inject.md, Settings of pods:\n\n{}",
+            "put this into control-plane/inject.md, InjectionSettings of pods:\n\n{}",
             markdown()
         );
     }

@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::resources::{
-        Outcome, Resources, decode_value,
+        DecodeOutcome, Resources, decode_value,
         pod::{SIDECAR_INJECTED, SIDECAR_LABEL},
     };
 
@@ -84,7 +84,7 @@ mod tests {
             },
             "spec": { "containers": [] },
         });
-        let Outcome::Understood(pod) = decode_value(pod, "default").outcome else { panic!() };
+        let DecodeOutcome::Understood(pod) = decode_value(pod, "default").outcome else { panic!() };
         let mut resources = Resources::default();
         resources.push(pod);
         resources

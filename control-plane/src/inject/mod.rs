@@ -23,7 +23,7 @@ pub use annotations::{SETTINGS, Setting};
 pub use asked::Reason;
 pub use namespace::{NamespaceFacts, pod_security_warning};
 pub use patch::{Decision, Operation, Refused, decide};
-pub use settings::{InjectArgs, Settings};
+pub use settings::{InjectArgs, InjectionSettings};
 
 /// Whether a sidecar is asked for: an annotation or label of namespaces and pods, `enabled` or `disabled`.
 pub const INJECT: &str = "selvedge.io/inject";

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ADMIN_PORT, INBOUND_PORT, INJECTED, NamespaceFacts, OUTBOUND_PORT, PROXY_UID, PULL_SECRETS, Reason,
-    SIDECAR_INJECTED, SIDECAR_LABEL, SKIPPED, Settings, TOKEN_VOLUME,
+    ADMIN_PORT, INBOUND_PORT, INJECTED, InjectionSettings, NamespaceFacts, OUTBOUND_PORT, PROXY_UID,
+    PULL_SECRETS, Reason, SIDECAR_INJECTED, SIDECAR_LABEL, SKIPPED, TOKEN_VOLUME,
     annotations::{self, Acts, PREFIX, SETTINGS, Setting},
     asked,
     namespace::pod_security_warning,
@@ -99,7 +99,7 @@ impl fmt::Display for Pointer {
 pub fn decide(
     pod: &Value,
     namespace: &NamespaceFacts,
-    settings: &Settings,
+    settings: &InjectionSettings,
     asked_anyway: bool,
 ) -> Result<Decision, Refused> {
     match asked::skip(pod, namespace, asked_anyway) {
@@ -117,7 +117,11 @@ fn skipped(pod: &Value, reason: Reason) -> Vec<Operation> {
     metadata.with("annotations", vec![(SKIPPED.to_owned(), reason.word().to_owned())])
 }
 
-fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &Settings) -> Result<Decision, Refused> {
+fn inject(
+    pod: &Value,
+    namespace: &NamespaceFacts,
+    settings: &InjectionSettings,
+) -> Result<Decision, Refused> {
     let mut reasons = Vec::new();
     let set = set(pod, namespace, settings, &mut reasons);
     reasons.extend(conflicts(&pod["spec"]));
@@ -175,7 +179,7 @@ fn inherited(pod: &Value, set: &BTreeMap<&str, String>) -> Vec<(String, String)>
 fn set(
     pod: &Value,
     namespace: &NamespaceFacts,
-    settings: &Settings,
+    settings: &InjectionSettings,
     wrong: &mut Vec<String>,
 ) -> BTreeMap<&'static str, String> {
     let of_namespace = namespace.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));

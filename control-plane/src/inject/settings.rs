@@ -91,7 +91,7 @@ pub struct Preset {
 
 /// What holds where neither the pod nor its namespace says anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct InjectionSettings {
     /// Where injected sidecars find the control plane.
     pub control_plane: String,
     /// The SHA-256 of each root that sidecars first trust it by, in hexadecimal.
@@ -109,7 +109,12 @@ pub struct Settings {
 impl InjectArgs {
     /// The settings, for a control plane in `namespace` whose roots have the SHA-256s `trust_roots`; for a
     /// cluster that nobody has asked for its version.
-    pub fn settings(&self, trust_roots: Vec<String>, trust_domain: TrustDomain, namespace: &str) -> Settings {
+    pub fn settings(
+        &self,
+        trust_roots: Vec<String>,
+        trust_domain: TrustDomain,
+        namespace: &str,
+    ) -> InjectionSettings {
         self.settings_on(None, trust_roots, trust_domain, namespace)
     }
 
@@ -120,7 +125,7 @@ impl InjectArgs {
         trust_roots: Vec<String>,
         trust_domain: TrustDomain,
         namespace: &str,
-    ) -> Settings {
+    ) -> InjectionSettings {
         let native = if self.native_sidecars.on(cluster) { "enabled" } else { "disabled" };
         let mut defaults = BTreeMap::from([
             ("proxy-image", self.image(PROXY_CONTAINER, self.proxy_image.as_ref())),
@@ -134,7 +139,7 @@ impl InjectArgs {
         ]);
         defaults.extend(self.image_pull_secrets.iter().map(|names| ("image-pull-secrets", names.clone())));
         defaults.extend(self.inject_default.iter().map(|Preset { name, value }| (*name, value.clone())));
-        Settings {
+        InjectionSettings {
             control_plane: match &self.proxy_control_plane {
                 Some(address) => address.clone(),
                 None => format!("{}:8086", service_name(namespace)),
@@ -157,7 +162,7 @@ impl InjectArgs {
     }
 }
 
-impl Settings {
+impl InjectionSettings {
     /// The same for one pod, whose proxy has a group of its own: no image is made for it, and no setuid program leads to
     /// it. Below 65536, since user namespaces may have no others.
     #[must_use]
@@ -255,7 +260,7 @@ mod tests {
         args: InjectArgs,
     }
 
-    fn parsed(arguments: &[&str]) -> Result<Settings, String> {
+    fn parsed(arguments: &[&str]) -> Result<InjectionSettings, String> {
         let arguments = ["control-plane"].iter().chain(arguments);
         let program = Program::try_parse_from(arguments).map_err(|error| error.to_string())?;
         Ok(program.args.settings(Vec::new(), TrustDomain::default(), "selvedge"))

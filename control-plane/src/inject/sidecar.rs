@@ -9,8 +9,8 @@ use selvedge_model::TrustDomain;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ADMIN_PORT, INIT_CONTAINER, PROXY_CONTAINER, PROXY_UID, Settings, TOKEN_AUDIENCE, TOKEN_DIRECTORY,
-    TOKEN_VOLUME,
+    ADMIN_PORT, INIT_CONTAINER, InjectionSettings, PROXY_CONTAINER, PROXY_UID, TOKEN_AUDIENCE,
+    TOKEN_DIRECTORY, TOKEN_VOLUME,
     annotations::{self, Acts},
     settings::Quantity,
 };
@@ -23,7 +23,7 @@ const START_SECONDS: u32 = 120;
 /// What is injected into one pod: every setting, whoever made it.
 #[derive(Debug)]
 pub(super) struct Sidecar<'a> {
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a InjectionSettings,
     /// By name; those of the pod before its namespace's before the defaults.
     pub(super) set: BTreeMap<&'static str, String>,
     /// `SELVEDGE_APP_PROBES`.

@@ -14,10 +14,10 @@ struct Program {
     args: InjectArgs,
 }
 
-fn settings(arguments: &[&str]) -> Settings {
+fn settings(arguments: &[&str]) -> InjectionSettings {
     let program = Program::parse_from(["control-plane"].iter().chain(arguments));
     let roots = vec!["0123456789abcdef".repeat(4)];
-    Settings { version: "0.1.0", ..program.args.settings(roots, TrustDomain::default(), "selvedge") }
+    InjectionSettings { version: "0.1.0", ..program.args.settings(roots, TrustDomain::default(), "selvedge") }
 }
 
 fn namespace(annotations: &[(&str, &str)]) -> NamespaceFacts {

@@ -10,9 +10,9 @@ use selvedge_model::Mesh;
 use serde_json::Value;
 
 use crate::{
-    compile::{Settings, compile},
+    compile::{MeshSettings, compile},
     problem::{Problem, Severity},
-    resources::{Outcome, Resources, decode_value},
+    resources::{DecodeOutcome, Resources, decode_value},
 };
 
 /// What was found.
@@ -32,7 +32,7 @@ pub fn validate(
     object: Value,
     namespace: &str,
     others: &Resources,
-    settings: &Settings,
+    settings: &MeshSettings,
     known: &[Problem],
 ) -> Verdict {
     let mut verdict = Verdict::default();
@@ -40,7 +40,7 @@ pub fn validate(
     for problem in &decoded.problems {
         verdict.add(problem);
     }
-    let Outcome::Understood(resource) = decoded.outcome else { return verdict };
+    let DecodeOutcome::Understood(resource) = decoded.outcome else { return verdict };
     let name = resource.name().clone();
     let mut together = others.clone();
     together.put(resource);
@@ -125,10 +125,12 @@ mod tests {
         let mut resources = Resources::default();
         for other in others {
             let decoded = decode_value(other.clone(), "shop");
-            let Outcome::Understood(resource) = decoded.outcome else { panic!("{:?}", decoded.problems) };
+            let DecodeOutcome::Understood(resource) = decoded.outcome else {
+                panic!("{:?}", decoded.problems)
+            };
             resources.put(resource);
         }
-        validate(object.clone(), "shop", &resources, &Settings::default(), &[])
+        validate(object.clone(), "shop", &resources, &MeshSettings::default(), &[])
     }
 
     fn security(name: &str, namespace: &str, spec: &Value) -> Value {

@@ -40,7 +40,7 @@ use tokio::{
 };
 
 use super::{
-    Decision, NamespaceFacts, Settings,
+    Decision, InjectionSettings, NamespaceFacts,
     bodies::{Bodies, BodyError},
     decide,
     review::{Answer, Request, Review},
@@ -141,9 +141,9 @@ pub struct Webhook {
 #[derive(Debug, Clone)]
 pub struct Knowledge {
     /// How sidecars are injected.
-    pub inject: watch::Receiver<Arc<Settings>>,
+    pub inject: watch::Receiver<Arc<InjectionSettings>>,
     /// How documents are compiled.
-    pub compile: Arc<compile::Settings>,
+    pub compile: Arc<compile::MeshSettings>,
     /// What the cluster holds.
     pub loaded: watch::Receiver<Arc<Loaded>>,
     /// What is wrong with it.

@@ -28,7 +28,7 @@ pub struct Decoded {
     /// Its name, as far as one can be read; in a malformed document, as it looks.
     pub name: Option<DocumentName>,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: DecodeOutcome,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
     /// If it failed, what counts in its place as long as there is no good version.
@@ -50,7 +50,7 @@ pub struct Chunk {
 
 /// What became of one document.
 #[derive(Debug, Clone)]
-pub enum Outcome {
+pub enum DecodeOutcome {
     /// It is understood.
     Understood(Resource),
     /// It is of a kind that nothing here acts on.
@@ -86,7 +86,7 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
             let problem = place.problem(name.as_ref(), Severity::Error, error);
             let line = chunk.lines_before + 1;
             let stand_in = unusable::of_text(&chunk.text, name.as_ref(), path, line, default_namespace);
-            let failed = place.decoded(chunk.first, line, name, Outcome::Failed, vec![problem]);
+            let failed = place.decoded(chunk.first, line, name, DecodeOutcome::Failed, vec![problem]);
             vec![Decoded { stand_in, ..failed }]
         }
     }
@@ -212,7 +212,7 @@ impl Place<'_> {
 
     fn read(&self, node: &Node, index: usize) -> Decoded {
         let mut decoded = self.read_as_written(node, index);
-        if matches!(decoded.outcome, Outcome::Failed) {
+        if matches!(decoded.outcome, DecodeOutcome::Failed) {
             let (name, origin) = (decoded.name.as_ref(), self.origin(node, index));
             decoded.stand_in = unusable::of_document(node, name, &origin, self.default_namespace);
         }
@@ -234,7 +234,7 @@ impl Place<'_> {
     fn read_as_written(&self, node: &Node, index: usize) -> Decoded {
         let failed = |name: Option<DocumentName>, error: FieldError| {
             let problem = self.problem(name.as_ref(), Severity::Error, error);
-            self.decoded(index, node.line, name, Outcome::Failed, vec![problem])
+            self.decoded(index, node.line, name, DecodeOutcome::Failed, vec![problem])
         };
         let at = |line: u64, field: &str, message: String| FieldError {
             field: field.to_owned(),
@@ -272,7 +272,7 @@ impl Place<'_> {
                 return failed(name, at(line, "", message));
             }
             let problem = self.problem(name.as_ref(), Severity::NotActedOn, at(line, "", message));
-            return self.decoded(index, node.line, name, Outcome::NotActedOn, vec![problem]);
+            return self.decoded(index, node.line, name, DecodeOutcome::NotActedOn, vec![problem]);
         }
         let Some(name) = name else {
             return failed(None, at(node.line, "metadata.name", format!("is missing in this {kind}")));
@@ -290,7 +290,7 @@ impl Place<'_> {
                     .into_iter()
                     .map(|(severity, error)| self.problem(Some(&name), severity, error))
                     .collect();
-                self.decoded(index, node.line, Some(name), Outcome::Understood(resource), problems)
+                self.decoded(index, node.line, Some(name), DecodeOutcome::Understood(resource), problems)
             }
             Err(mut error) => {
                 error.line = error.line.or_else(|| origin.line_of(&error.field));
@@ -304,7 +304,7 @@ impl Place<'_> {
         index: usize,
         line: u64,
         name: Option<DocumentName>,
-        outcome: Outcome,
+        outcome: DecodeOutcome,
         problems: Vec<Problem>,
     ) -> Decoded {
         Decoded { index, line, name, outcome, problems, stand_in: None, chunk: self.chunk.clone() }

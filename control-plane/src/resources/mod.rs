@@ -29,7 +29,7 @@ mod words;
 pub mod workload_entry;
 
 pub use self::{
-    decode::{Decoded, Outcome, chunks, decode, decode_value},
+    decode::{DecodeOutcome, Decoded, chunks, decode, decode_value},
     destination_rule::DestinationRuleSpec,
     document::{Document, Metadata, Origin, Seniority},
     endpoint_slice::{EndpointSliceSpec, SliceAddress},

@@ -22,7 +22,7 @@ fn only(text: &str) -> Decoded {
 
 fn understood(decoded: &Decoded) -> &Resource {
     match &decoded.outcome {
-        Outcome::Understood(resource) => resource,
+        DecodeOutcome::Understood(resource) => resource,
         other => panic!("{other:?}: {:?}", decoded.problems),
     }
 }
@@ -77,7 +77,7 @@ fn a_malformed_document_leaves_its_neighbours_readable() {
     let documents = read(&text);
 
     assert_eq!(understood(&documents[0]).name().to_string(), "Service default/one");
-    assert!(matches!(documents[1].outcome, Outcome::Failed));
+    assert!(matches!(documents[1].outcome, DecodeOutcome::Failed));
     assert_eq!(documents[1].problems[0].line, Some(10));
     assert_eq!(understood(&documents[2]).name().to_string(), "Service default/two");
     assert_eq!(understood(&documents[2]).origin().line, 12);
@@ -185,7 +185,7 @@ fn a_wrong_value_names_its_field_line_and_remedy() {
     ] {
         let decoded = destination_rule(policy);
 
-        assert!(matches!(decoded.outcome, Outcome::Failed), "{policy}");
+        assert!(matches!(decoded.outcome, DecodeOutcome::Failed), "{policy}");
         let problem = &decoded.problems[0];
         assert_eq!((problem.field.as_str(), problem.line), (field, Some(line)));
         assert!(problem.message.contains(words), "{problem}");
@@ -209,7 +209,7 @@ fn a_kind_that_nothing_acts_on_is_reported_once() {
     let decoded = only("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: 3}\n");
     let knative = only("apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}\n");
 
-    assert!(matches!(decoded.outcome, Outcome::NotActedOn));
+    assert!(matches!(decoded.outcome, DecodeOutcome::NotActedOn));
     assert_eq!(told(&decoded), [("", 2, Severity::NotActedOn)]);
     assert!(knative.problems[0].message.contains("v1 is"), "{:?}", knative.problems);
 }
@@ -221,7 +221,7 @@ fn what_is_no_document_is_an_error() {
     {
         let decoded = only(text);
 
-        assert!(matches!(decoded.outcome, Outcome::Failed), "{text}");
+        assert!(matches!(decoded.outcome, DecodeOutcome::Failed), "{text}");
         assert_eq!(decoded.problems[0].severity, Severity::Error);
         assert_eq!(decoded.problems[0].line, Some(1));
     }
@@ -236,8 +236,8 @@ fn an_alias_bomb_is_refused() {
         bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
     }
 
-    assert!(matches!(only(&bomb).outcome, Outcome::Failed));
-    assert!(matches!(only(&"[".repeat(100_000)).outcome, Outcome::Failed));
+    assert!(matches!(only(&bomb).outcome, DecodeOutcome::Failed));
+    assert!(matches!(only(&"[".repeat(100_000)).outcome, DecodeOutcome::Failed));
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn weights_that_sum_to_nothing_and_routes_to_nowhere_are_refused() {
     ] {
         let decoded = virtual_service(http);
 
-        assert!(matches!(decoded.outcome, Outcome::Failed), "{http}");
+        assert!(matches!(decoded.outcome, DecodeOutcome::Failed), "{http}");
         assert_eq!(decoded.problems[0].field, field);
         assert!(decoded.problems[0].line.is_some_and(|line| line >= 7), "{http}");
     }
@@ -570,7 +570,7 @@ fn a_selector_that_is_not_understood_fails_the_document() {
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {selector: {matchExpressions: [{key: a}]}, mtls: {mode: DISABLE}}\n",
     );
 
-    assert!(matches!(decoded.outcome, Outcome::Failed));
+    assert!(matches!(decoded.outcome, DecodeOutcome::Failed));
     assert_eq!(decoded.problems[0].field, "spec.selector.matchExpressions");
 }
 
@@ -614,7 +614,7 @@ proptest! {
         let end = (start + length).min(bytes.len());
         let mutated = [&bytes[..start], put.as_bytes(), &bytes[end..]].concat();
         for decoded in read(&String::from_utf8_lossy(&mutated)) {
-            let failed = matches!(decoded.outcome, Outcome::Failed);
+            let failed = matches!(decoded.outcome, DecodeOutcome::Failed);
             prop_assert!(!failed || decoded.problems.iter().any(|one| one.severity == Severity::Error));
             prop_assert!(decoded.problems.iter().all(|problem| problem.line.is_some_and(|line| line > 0)));
         }

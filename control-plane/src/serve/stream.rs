@@ -34,7 +34,7 @@ use super::{
     turns::{self, Turns},
 };
 use crate::{
-    metrics::{Metrics, Outcome},
+    metrics::{Metrics, TransactionOutcome},
     snapshot::{
         Snapshot, Store,
         diff::{self, Difference, Pace, Refused, Versions},
@@ -232,7 +232,7 @@ impl Conversation {
             sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?
                 .ok();
         }
-        self.metrics.transaction(Outcome::Sent);
+        self.metrics.transaction(TransactionOutcome::Sent);
         Ok(())
     }
 
@@ -245,9 +245,9 @@ impl Conversation {
         match session.hear(message)? {
             Heard::Nothing => {}
             // What it holds now is shown by the look at what is due next.
-            Heard::Applied => self.metrics.transaction(Outcome::Acknowledged),
+            Heard::Applied => self.metrics.transaction(TransactionOutcome::Acknowledged),
             Heard::Refused { nonce, reason } => {
-                self.metrics.transaction(Outcome::Refused);
+                self.metrics.transaction(TransactionOutcome::Refused);
                 let reason = plain_within(&reason, MAX_REASON);
                 tracing::warn!(workload = %session.workload, nonce, reason, "the proxy refused its configuration");
                 let refused = RefusedTransaction { nonce, at: SystemTime::now(), reason };

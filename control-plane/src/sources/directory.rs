@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     problem::{DocumentName, Problem, Severity},
-    resources::{Decoded, Outcome, Resource, Resources, StandIn, decode, unusable},
+    resources::{DecodeOutcome, Decoded, Resource, Resources, StandIn, decode, unusable},
 };
 
 /// How a directory is followed.
@@ -244,12 +244,12 @@ impl Directory {
 
     fn place(&self, path: &Path, document: &Decoded) -> Place {
         let created = match &document.outcome {
-            Outcome::Understood(resource) => resource.metadata().created,
-            Outcome::Failed => {
+            DecodeOutcome::Understood(resource) => resource.metadata().created,
+            DecodeOutcome::Failed => {
                 let kept = document.name.as_ref().and_then(|name| self.last_good.find(name));
                 kept.and_then(|kept| kept.resource.metadata().created)
             }
-            Outcome::NotActedOn => None,
+            DecodeOutcome::NotActedOn => None,
         };
         (created.is_none(), created, path.to_owned(), document.index)
     }
@@ -284,8 +284,8 @@ impl<'a> Assembly<'a> {
         let here = format!("{}:{}", place.2.display(), document.line);
         let first = document.name.as_ref().and_then(|name| self.taken.get(name));
         match (&document.outcome, first) {
-            (Outcome::NotActedOn, _) => self.problems.extend_from_slice(&document.problems),
-            (Outcome::Understood(resource), Some(first)) => {
+            (DecodeOutcome::NotActedOn, _) => self.problems.extend_from_slice(&document.problems),
+            (DecodeOutcome::Understood(resource), Some(first)) => {
                 let name = resource.name();
                 self.problems.push(Problem {
                     severity: Severity::Error,
@@ -304,14 +304,14 @@ impl<'a> Assembly<'a> {
                     self.stand_in(self.problems.len() - 1, stand_in);
                 }
             }
-            (Outcome::Understood(resource), None) => {
+            (DecodeOutcome::Understood(resource), None) => {
                 let name = resource.name().clone();
                 self.problems.extend_from_slice(&document.problems);
                 self.taken.insert(name.clone(), here);
                 let kept = Kept { resource: resource.clone(), chunk: document.chunk.clone() };
                 self.chosen.insert(name, (place, kept));
             }
-            (Outcome::Failed, _) => self.add_failed(place, document, here),
+            (DecodeOutcome::Failed, _) => self.add_failed(place, document, here),
         }
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     problem::{DocumentName, Problem, Severity},
     resources::{
-        Decoded, Outcome, Resource,
+        DecodeOutcome, Decoded, Resource,
         decode::{Chunk, decode_chunk},
     },
 };
@@ -144,7 +144,7 @@ fn read_saved(path: &Path, root: &Path, default_namespace: &str) -> Result<(Docu
     let documents = decode_chunk(&chunk, &source, default_namespace);
     let found = documents.into_iter().find(|document| document.index == saved.index);
     match found {
-        Some(Decoded { outcome: Outcome::Understood(resource), .. }) => {
+        Some(Decoded { outcome: DecodeOutcome::Understood(resource), .. }) => {
             Ok((resource.name().clone(), Kept { resource, chunk }))
         }
         _ => Err("this version does not understand it".to_owned()),

@@ -6,7 +6,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use selvedge_control_plane::{
-    compile::{Settings, compile},
+    compile::{MeshSettings, compile},
     problem::{Problem, Severity},
     sources::{
         Loaded,
@@ -64,7 +64,7 @@ struct WorkloadReport {
 }
 
 /// Checks a directory, or says why it cannot be read.
-pub(super) fn of_directory(directory: &Path, settings: &Settings) -> Result<Report, String> {
+pub(super) fn of_directory(directory: &Path, settings: &MeshSettings) -> Result<Report, String> {
     let options = Options { default_namespace: settings.default_namespace.clone(), ..Options::default() };
     let loaded = directory::load(directory, options).map_err(|error| error.to_string())?;
     Ok(Report::of(&loaded, settings))
@@ -72,7 +72,7 @@ pub(super) fn of_directory(directory: &Path, settings: &Settings) -> Result<Repo
 
 impl Report {
     /// What `loaded` comes to.
-    pub(super) fn of(loaded: &Loaded, settings: &Settings) -> Self {
+    pub(super) fn of(loaded: &Loaded, settings: &MeshSettings) -> Self {
         let (mesh, between) = compile(&loaded.resources, settings, &Mesh::default());
         Self::new(&mesh, [loaded.problems.as_slice(), &between].concat())
     }
@@ -228,7 +228,7 @@ mod tests {
             fs::write(directory.path().join(name), text).unwrap();
         }
         let loaded = directory::load(directory.path(), Options::default()).unwrap();
-        let (mesh, between) = compile(&loaded.resources, &Settings::default(), &Mesh::default());
+        let (mesh, between) = compile(&loaded.resources, &MeshSettings::default(), &Mesh::default());
         Report::new(&mesh, [loaded.problems.as_slice(), &between].concat())
     }
 

@@ -13,7 +13,7 @@ use std::{
     time::SystemTime,
 };
 
-use selvedge_control_plane::compile::{RouteOwnership, Settings};
+use selvedge_control_plane::compile::{MeshSettings, RouteOwnership};
 use selvedge_model::TrustDomain;
 use serde::Serialize;
 
@@ -84,7 +84,7 @@ struct OfCluster {
 /// If the report cannot be written.
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let settings = Settings {
+    let settings = MeshSettings {
         trust_domain: args.trust_domain.clone(),
         cluster_domain: args.cluster_domain.clone(),
         default_namespace: args.default_namespace.clone(),
@@ -124,7 +124,7 @@ fn written<T: Serialize>(
     Ok((text + "\n", passed))
 }
 
-async fn of_cluster(args: &Args, settings: &Settings) -> anyhow::Result<OfCluster> {
+async fn of_cluster(args: &Args, settings: &MeshSettings) -> anyhow::Result<OfCluster> {
     let client = args.cluster.connect().await?;
     let namespace = &args.cluster.namespace;
     let ground = Ground::ask(&client, namespace).await?;

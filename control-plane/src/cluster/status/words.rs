@@ -22,13 +22,13 @@ const ACCEPTED: &str = "selvedge.io/Accepted";
 /// What became of one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
-    outcome: Outcome,
+    outcome: Acceptance,
     /// Every problem, in its order.
     message: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum Acceptance {
     /// All of it is in use.
     Accepted,
     /// It is in use, but for what the message names.
@@ -45,10 +45,10 @@ impl Verdict {
         let whole =
             |problem: &&&Problem| problem.severity == Severity::NotActedOn && problem.field.is_empty();
         let outcome = match () {
-            () if any(Severity::Error) => Outcome::Invalid,
-            () if problems.iter().any(|problem| whole(&problem)) => Outcome::NotActedOn,
-            () if problems.is_empty() => Outcome::Accepted,
-            () => Outcome::InPart,
+            () if any(Severity::Error) => Acceptance::Invalid,
+            () if problems.iter().any(|problem| whole(&problem)) => Acceptance::NotActedOn,
+            () if problems.is_empty() => Acceptance::Accepted,
+            () => Acceptance::InPart,
         };
         let message = if problems.is_empty() { "in use".to_owned() } else { said(problems.iter().copied()) };
         Self { outcome, message }
@@ -56,15 +56,15 @@ impl Verdict {
 
     fn reason(&self) -> &'static str {
         match self.outcome {
-            Outcome::Accepted => "Accepted",
-            Outcome::InPart => "AcceptedInPart",
-            Outcome::Invalid => "Invalid",
-            Outcome::NotActedOn => "NotActedOn",
+            Acceptance::Accepted => "Accepted",
+            Acceptance::InPart => "AcceptedInPart",
+            Acceptance::Invalid => "Invalid",
+            Acceptance::NotActedOn => "NotActedOn",
         }
     }
 
     fn is_accepted(&self) -> bool {
-        matches!(self.outcome, Outcome::Accepted | Outcome::InPart)
+        matches!(self.outcome, Acceptance::Accepted | Acceptance::InPart)
     }
 }
 
@@ -125,7 +125,7 @@ pub(super) fn parents(
     let is_ours = |parent: &&Value| parent["controllerName"] == CONTROLLER;
     let references = object.parents.as_deref().and_then(Value::as_array).map(Vec::as_slice);
     let services = references.unwrap_or_default().iter().enumerate().filter(|(_, parent)| is_service(parent));
-    let acted_on = verdict.outcome != Outcome::NotActedOn;
+    let acted_on = verdict.outcome != Acceptance::NotActedOn;
     let ours: Vec<Value> = services
         .filter(|_| acted_on)
         .map(|(index, reference)| {

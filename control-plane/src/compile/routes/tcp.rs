@@ -9,7 +9,7 @@ use std::{
 use selvedge_model::{Layer, ServiceKey, TcpMatch, TcpRule, TcpTable, WeightedBackend};
 
 use super::{
-    super::{Problems, Settings, hosts::service_host, services::Catalog},
+    super::{MeshSettings, Problems, hosts::service_host, services::Catalog},
     backends::{Backends, Share},
     may_be_opaque,
     resolve::Reference,
@@ -40,7 +40,7 @@ struct Attached<'a> {
 impl<'a> TcpRoutes<'a> {
     pub(super) fn new(
         resources: &'a Resources,
-        settings: &Settings,
+        settings: &MeshSettings,
         catalog: &Catalog<'_>,
         problems: &mut Problems,
     ) -> Self {

@@ -18,15 +18,15 @@ pub(in super::super) struct KnownHost<'a> {
     pub(in super::super) namespace: &'a str,
     pub(in super::super) ports: BTreeMap<u16, Protocol>,
     /// What defines each of the ports.
-    pub(super) sources: BTreeMap<u16, PortSource<'a>>,
+    pub(super) sources: BTreeMap<u16, PortDocument<'a>>,
     /// What defined it first.
-    pub(super) first: Source<'a>,
+    pub(super) first: HostDocument<'a>,
 }
 
 /// What defines a port of a host.
 #[derive(Debug, Clone)]
-pub(super) struct PortSource<'a> {
-    pub(super) source: Source<'a>,
+pub(super) struct PortDocument<'a> {
+    pub(super) source: HostDocument<'a>,
     /// Whether it is said for a wildcard that the host is below.
     pub(super) below_wildcard: bool,
     /// The service's port that this is another name of (`ExternalName`).
@@ -34,11 +34,11 @@ pub(super) struct PortSource<'a> {
 }
 
 impl<'a> KnownHost<'a> {
-    pub(super) fn new(host: Arc<str>, namespace: &'a str, first: Source<'a>) -> Self {
+    pub(super) fn new(host: Arc<str>, namespace: &'a str, first: HostDocument<'a>) -> Self {
         Self { host, namespace, ports: BTreeMap::new(), sources: BTreeMap::new(), first }
     }
 
-    pub(super) fn add(&mut self, port: u16, protocol: Protocol, source: PortSource<'a>) {
+    pub(super) fn add(&mut self, port: u16, protocol: Protocol, source: PortDocument<'a>) {
         self.ports.insert(port, protocol);
         self.sources.insert(port, source);
     }
@@ -47,22 +47,22 @@ impl<'a> KnownHost<'a> {
     /// does; its addresses are for what has no name.
     pub(in super::super) fn own_addresses(&self) -> Vec<IpAddr> {
         match self.first {
-            Source::Service(document) => document.spec.addresses.clone(),
-            Source::Entry(_) => Vec::new(),
+            HostDocument::Service(document) => document.spec.addresses.clone(),
+            HostDocument::Entry(_) => Vec::new(),
         }
     }
 
     /// Whether whoever dials one of the endpoints of a port may mean all of it: it has no address of its own, and does
     /// not say that its endpoints are called one by one (a headless `Service`).
     pub(in super::super) fn is_called_by_endpoints(&self, port: u16) -> bool {
-        let Some(PortSource { source, below_wildcard, alias_of }) = self.sources.get(&port) else {
+        let Some(PortDocument { source, below_wildcard, alias_of }) = self.sources.get(&port) else {
             return false;
         };
         match source {
-            Source::Service(document) => {
+            HostDocument::Service(document) => {
                 document.spec.addresses.is_empty() && !document.spec.headless && alias_of.is_none()
             }
-            Source::Entry(document) => {
+            HostDocument::Entry(document) => {
                 let requested = document.spec.resolution == Resolution::Requested;
                 let has_none = document.spec.addresses.is_empty() && document.spec.ranges.is_empty();
                 has_none && !(requested && *below_wildcard)
@@ -73,7 +73,7 @@ impl<'a> KnownHost<'a> {
     /// What certificates of its servers may say instead of its name.
     pub(in super::super) fn subject_alt_names(&self, port: u16) -> &'a [String] {
         match self.sources.get(&port).map(|port| port.source) {
-            Some(Source::Entry(document)) => &document.spec.subject_alt_names,
+            Some(HostDocument::Entry(document)) => &document.spec.subject_alt_names,
             _ => &[],
         }
     }
@@ -81,11 +81,11 @@ impl<'a> KnownHost<'a> {
     /// The name that its servers go by outside of the mesh; `None` if any below a wildcard is one.
     pub(in super::super) fn server_name(&self) -> Option<&str> {
         match self.first {
-            Source::Service(document) => match document.spec.external_name.as_ref() {
+            HostDocument::Service(document) => match document.spec.external_name.as_ref() {
                 Some(name) => name.name().map(|name| &**name),
                 None => Some(&self.host),
             },
-            Source::Entry(_) => Some(&*self.host).filter(|host| !host.starts_with('*')),
+            HostDocument::Entry(_) => Some(&*self.host).filter(|host| !host.starts_with('*')),
         }
     }
 
@@ -96,7 +96,7 @@ impl<'a> KnownHost<'a> {
             return format!("use one of {}", ports.join(", "));
         }
         match self.first {
-            Source::Service(document) if document.spec.external_name.is_some() => {
+            HostDocument::Service(document) if document.spec.external_name.is_some() => {
                 "it is of the type ExternalName and declares no ports: add spec.ports to it, or name a port in the route's \
                  destination"
                     .to_owned()
@@ -108,7 +108,7 @@ impl<'a> KnownHost<'a> {
     /// How endpoints of `port` are found.
     pub(in super::super) fn resolution(&self, port: u16) -> Resolution {
         match self.sources.get(&port).map(|port| port.source) {
-            Some(Source::Entry(document)) => document.spec.resolution,
+            Some(HostDocument::Entry(document)) => document.spec.resolution,
             _ => Resolution::Static,
         }
     }
@@ -116,19 +116,19 @@ impl<'a> KnownHost<'a> {
     /// Whether endpoints of `port` are outside the mesh, and never called with mutual TLS.
     pub(in super::super) fn is_external(&self, port: u16) -> bool {
         match self.sources.get(&port).map(|port| port.source) {
-            Some(Source::Entry(document)) => !document.spec.internal,
+            Some(HostDocument::Entry(document)) => !document.spec.internal,
             _ => false,
         }
     }
 
     /// Where the endpoints of `port` come from.
     pub(in super::super) fn backing(&self, port: u16) -> Option<Backing<'a>> {
-        let PortSource { source, below_wildcard, alias_of } = self.sources.get(&port)?;
+        let PortDocument { source, below_wildcard, alias_of } = self.sources.get(&port)?;
         if let Some(key) = alias_of {
             return Some(Backing::Alias(key.clone()));
         }
         match source {
-            Source::Service(document) => {
+            HostDocument::Service(document) => {
                 let declared = document.spec.ports.iter().find(|declared| declared.port == port);
                 if let Some(name) = &document.spec.external_name {
                     let target = declared.map_or(port, |declared| target_number(&declared.target, port));
@@ -136,7 +136,7 @@ impl<'a> KnownHost<'a> {
                 }
                 Some(Backing::Service(document, declared?))
             }
-            Source::Entry(document) => {
+            HostDocument::Entry(document) => {
                 let declared = document.spec.ports.iter().find(|declared| declared.number == port)?;
                 let requested = document.spec.resolution == Resolution::Requested;
                 let by_name =
@@ -160,8 +160,10 @@ impl KnownHost<'_> {
     /// Whether documents in `namespace` may name it.
     pub(super) fn is_known_in(&self, namespace: &str) -> bool {
         match self.first {
-            Source::Service(_) => true,
-            Source::Entry(document) => document.spec.export_to.includes(self.namespace, Some(namespace)),
+            HostDocument::Service(_) => true,
+            HostDocument::Entry(document) => {
+                document.spec.export_to.includes(self.namespace, Some(namespace))
+            }
         }
     }
 }
@@ -187,12 +189,12 @@ pub(in super::super) enum Backing<'a> {
 
 /// The document that defines a host.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Source<'a> {
+pub(super) enum HostDocument<'a> {
     Service(&'a Document<ServiceSpec>),
     Entry(&'a Document<ServiceEntrySpec>),
 }
 
-impl Source<'_> {
+impl HostDocument<'_> {
     /// The addresses of its own that it says it has.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         match self {

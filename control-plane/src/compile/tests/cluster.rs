@@ -54,11 +54,11 @@ pub(super) fn cluster(objects: &[Value]) -> (Mesh, Vec<Problem>) {
         let decoded = decode_value(object.clone(), "default");
         assert_eq!(decoded.problems, []);
         match decoded.outcome {
-            Outcome::Understood(resource) => resources.push(resource),
+            DecodeOutcome::Understood(resource) => resources.push(resource),
             other => panic!("{other:?}"),
         }
     }
-    compile(&resources, &Settings::default(), &Mesh::default())
+    compile(&resources, &MeshSettings::default(), &Mesh::default())
 }
 
 pub(super) fn workload<'a>(mesh: &'a Mesh, name: &str) -> Option<&'a Arc<selvedge_model::Workload>> {

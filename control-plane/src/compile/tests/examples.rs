@@ -184,7 +184,7 @@ fn strict_except_one_port() {
 fn all_together_are_a_directory_without_errors() {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/policies");
     let loaded = directory::load(&directory, directory::Options::default()).unwrap();
-    let (_, between) = compile(&loaded.resources, &Settings::default(), &Mesh::default());
+    let (_, between) = compile(&loaded.resources, &MeshSettings::default(), &Mesh::default());
 
     assert_eq!(errors(&loaded.problems), [""; 0]);
     assert_eq!(errors(&between), [""; 0]);

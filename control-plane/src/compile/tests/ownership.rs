@@ -19,7 +19,7 @@ const PAYMENTS: &str = "payments.shop.svc.cluster.local";
 
 fn under(route_ownership: RouteOwnership, text: &str) -> (Mesh, Vec<Problem>) {
     let (resources, mut problems) = resources(&format!("{SERVICES}{text}"));
-    let settings = Settings { route_ownership, ..Settings::default() };
+    let settings = MeshSettings { route_ownership, ..MeshSettings::default() };
     let (mesh, between) = compile(&resources, &settings, &Mesh::default());
     problems.extend(between);
     (mesh, problems)

@@ -17,7 +17,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::*;
 use crate::{
     inject::{InjectArgs, bodies::MAX_BODY},
-    resources::{Outcome, Resources, decode_value},
+    resources::{DecodeOutcome, Resources, decode_value},
     status::Purpose,
 };
 
@@ -48,7 +48,7 @@ fn cluster() -> Arc<Loaded> {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": { "name": "shop", "labels": { super::super::INJECT: "enabled" } },
     });
-    let Outcome::Understood(shop) = decode_value(shop, "default").outcome else { panic!() };
+    let DecodeOutcome::Understood(shop) = decode_value(shop, "default").outcome else { panic!() };
     let mut resources = Resources::default();
     resources.push(shop);
     Arc::new(Loaded { resources, ..Loaded::default() })
@@ -62,7 +62,7 @@ fn start(ttl: Duration) -> Running {
     let settings = program.inject.settings(Vec::new(), TrustDomain::default(), "selvedge");
     let knowledge = Knowledge {
         inject: watch::channel(Arc::new(settings)).1,
-        compile: Arc::new(compile::Settings::default()),
+        compile: Arc::new(compile::MeshSettings::default()),
         loaded: receiver,
         problems: Arc::default(),
     };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     problem::{DocumentName, Problem, Severity},
     resources::{
-        Decoded, Outcome, Resource, decode_value,
+        DecodeOutcome, Decoded, Resource, decode_value,
         kinds::{Feedback, ResourceKind, followed},
     },
     sources::{Loaded, Object, consequence},
@@ -234,12 +234,12 @@ impl OfKind {
         let Decoded { outcome, problems, stand_in, .. } = decode_value(object, default_namespace);
         let mut entry = Entry { resource: None, problems, object: standing };
         match outcome {
-            Outcome::Understood(resource) => {
+            DecodeOutcome::Understood(resource) => {
                 let known = before.and_then(|before| before.resource.as_ref());
                 entry.resource = Some(known.filter(|known| **known == resource).cloned().unwrap_or(resource));
             }
-            Outcome::NotActedOn => {}
-            Outcome::Failed => {
+            DecodeOutcome::NotActedOn => {}
+            DecodeOutcome::Failed => {
                 let good = before.and_then(|before| before.resource.as_ref());
                 let good = good.filter(|resource| !resource.is_stand_in()).cloned();
                 if let Some(problem) = entry.problems.first_mut() {

@@ -15,12 +15,12 @@ use crate::{
 
 /// The document that describes a workload.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Source<'a> {
+pub(super) enum WorkloadDocument<'a> {
     Entry(&'a Document<WorkloadEntrySpec>),
     Pod(&'a Document<PodSpec>),
 }
 
-impl<'a> Source<'a> {
+impl<'a> WorkloadDocument<'a> {
     pub(super) fn name(self) -> &'a DocumentName {
         match self {
             Self::Entry(document) => &document.name,
