@@ -7,7 +7,7 @@ use std::{hint::black_box, time::Instant};
 
 use selvedge_control_plane::{
     compile::{MeshSettings, compile},
-    resources::{Outcome, Resources, decode_value},
+    resources::{DecodeOutcome, Resources, decode_value},
 };
 use selvedge_model::Mesh;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ fn main() {
 fn cluster(pods: usize, services: usize, round: usize) -> Resources {
     let mut resources = Resources::default();
     let mut add = |object: Value| match decode_value(object, "default").outcome {
-        Outcome::Understood(resource) => resources.push(resource),
+        DecodeOutcome::Understood(resource) => resources.push(resource),
         other => panic!("{other:?}"),
     };
     let each = pods / services;
