@@ -16,7 +16,7 @@ use crate::resources::{
     service_entry::{EntryEndpoints, EntryPort},
 };
 
-/// Where an endpoint comes from, before it is known whose addresses are.
+/// Where an endpoint comes from, before the owners of addresses are known.
 #[derive(Debug, Clone)]
 pub(super) enum Candidate<'a> {
     /// A workload that is selected, by its number, and its port.

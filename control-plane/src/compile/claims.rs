@@ -35,7 +35,7 @@ impl fmt::Display for Described<'_> {
     }
 }
 
-/// The ports of an address that somebody claims.
+/// The ports of an address that a document claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ports {
     /// All, declared or not.
@@ -56,7 +56,7 @@ impl Ports {
 /// What kind of thing has an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
-    /// A pod with an address of its own: it shares with nobody, not even in its namespace.
+    /// A pod with its own address: no other workload shares it, not even in its namespace.
     Pod,
     /// A pod in its node's network: its ports are its own, and the node's others are not.
     PodOfNode,
@@ -67,7 +67,7 @@ pub(super) enum What {
 }
 
 impl What {
-    /// Whether it shares its ports with nobody, not even in its namespace.
+    /// Whether no other workload shares its ports, not even in its namespace.
     pub(super) fn is_a_pod(self) -> bool {
         matches!(self, Self::Pod | Self::PodOfNode)
     }
@@ -114,7 +114,7 @@ pub(super) enum Claimant<'a> {
     ClusterIp(&'a Document<ServiceSpec>),
     /// A `ServiceEntry`, by its `addresses`.
     Addresses(&'a Document<ServiceEntrySpec>),
-    /// Whoever lists an endpoint.
+    /// The document that lists an endpoint.
     Endpoint(Host, Claim<'a>),
 }
 

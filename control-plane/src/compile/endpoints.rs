@@ -88,7 +88,7 @@ fn note_served(catalog: &Catalog<'_>, candidates: &Candidates<'_>, workloads: &m
     }
 }
 
-/// What candidates are settled by, once it is known whose every address is.
+/// What decides about candidates, once the owner of every address is known.
 struct Settled<'a> {
     settings: &'a MeshSettings,
     policies: &'a Policies<'a>,

@@ -18,7 +18,7 @@ pub struct Problems {
 /// What became of every document, at one moment.
 #[derive(Debug, Default)]
 pub struct Verdicts {
-    /// The documents that somebody can be told about in the cluster.
+    /// The documents whose status can be written in the cluster.
     pub objects: Arc<Vec<Object>>,
     /// Every problem.
     pub problems: Arc<Vec<Problem>>,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::written::{by_name, rfc3339};
 use crate::{metrics::Metrics, snapshot::diff::Versions};
 
-/// How it is known whose sidecar a proxy is.
+/// How the workload of a proxy is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
@@ -41,11 +41,11 @@ impl Proof {
 /// One proxy with an open configuration stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Proxy {
-    /// Whose sidecar it is; `proof` says how that is known.
+    /// The workload of the sidecar; `proof` says how it is known.
     pub workload: WorkloadName,
     /// What it proved to be.
     pub identity: SpiffeId,
-    /// How it is known whose sidecar it is.
+    /// How the workload of the sidecar is known.
     pub proof: Proof,
     /// The serial number of its certificate.
     pub certificate_serial: Serial,
@@ -100,7 +100,7 @@ struct Inner {
 }
 
 impl Proxies {
-    /// Nobody is connected yet.
+    /// No proxy is connected yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, inner: Mutex::default() }
     }
