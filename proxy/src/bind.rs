@@ -4,6 +4,7 @@
 //! by name. What has state of its own (an endpoint's health, a budget) is carried over from the table
 //! before, so that a change of configuration forgets nothing.
 
+mod filters;
 mod rules;
 
 use std::{
@@ -20,6 +21,7 @@ use selvedge_model::{
     BackendName, Called, Protocol, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName,
 };
 
+pub use self::filters::{BoundAbort, BoundAnswer, BoundAuthority, BoundChanges, BoundFilters, grpc_of};
 pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};
 use crate::{
     balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health},

@@ -8,6 +8,8 @@ mod reason;
 
 use std::{borrow::Cow, fmt};
 
+use http::StatusCode;
+
 pub use reason::{Reason, SaidBy};
 
 /// The header that names what made an answer: `selvedge-error: <reason>: <what>`.
@@ -31,14 +33,34 @@ pub struct Failure {
     pub what: Cow<'static, str>,
     /// Whether the request certainly never reached an app.
     pub undelivered: bool,
-    /// The gRPC status, if the endpoint's own end of the stream says another than the reason's.
+    /// The gRPC status, if it is another than the reason's.
     grpc: Option<u8>,
+    /// The HTTP status, if it is another than the reason's.
+    status: Option<StatusCode>,
 }
 
 impl Failure {
     /// A failure with its reason's own judgement of whether the app was reached.
     pub fn new(reason: Reason, what: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, what: what.into(), undelivered: reason.proves_undelivered(), grpc: None }
+        Self { reason, what: what.into(), undelivered: reason.proves_undelivered(), grpc: None, status: None }
+    }
+
+    /// The HTTP status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or(self.reason.status())
+    }
+
+    /// The same failure, answered with `status` where HTTP is spoken.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The same failure, answered with `status`, and with `grpc` to callers that speak gRPC.
+    #[must_use]
+    pub fn answered(self, status: StatusCode, grpc: u8) -> Self {
+        Self { grpc: Some(grpc), ..self.with_status(status) }
     }
 
     /// The gRPC status of the answer, for callers that speak gRPC.

@@ -71,8 +71,12 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
                 Ok(response)
             }
             Err(error) => {
-                let http = Box::new(answer(&error.failure, *this.grpc));
-                Ok(Response { http, facts: *error.facts })
+                let mut http = Box::new(answer(&error.failure, *this.grpc));
+                let mut facts = error.facts;
+                if let Some(added) = facts.headers.take() {
+                    http.headers_mut().extend(*added);
+                }
+                Ok(Response { http, facts: *facts })
             }
         })
     }
@@ -89,9 +93,13 @@ pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
         headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(failure.grpc())));
         headers.insert("grpc-message", grpc_message(&text));
     } else {
-        *response.status_mut() = failure.reason.status();
-        *response.body_mut() = Body::full(format!("{text}\n"));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let status = failure.status();
+        *response.status_mut() = status;
+        if !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) {
+            *response.body_mut() = Body::full(format!("{text}\n"));
+            let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+        }
         if let Some(seconds) = failure.reason.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }

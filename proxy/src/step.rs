@@ -7,6 +7,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
+use http::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use selvedge_model::SpiffeId;
 use tower::Service;
@@ -194,10 +195,10 @@ pub struct Matched {
     pub conn: Rc<Conn>,
     /// When its rule's time begins: when it came, unless something had to be waited for first.
     pub at: Instant,
-    /// Whose rule it is.
-    pub bound: Arc<Bound>,
     /// The rule that it follows.
     pub rule: Arc<BoundRule>,
+    /// The place of the match by which it does, in the rule's; `None`: the rule is for every request.
+    pub place: Option<u16>,
 }
 
 /// A request that has found its rule, and whose backend is drawn.
@@ -220,8 +221,10 @@ pub struct Routed {
 /// How far a request came on its way.
 #[derive(Debug)]
 pub enum Taken {
-    /// To a service: no rule of its matched, or nothing could be drawn.
+    /// To a service: no rule of its matched.
     Service(Arc<Bound>),
+    /// To a rule: nothing was drawn.
+    Rule(Arc<BoundRule>),
     /// To a backend's share of a rule.
     Share(Arc<BoundShare>),
 }
@@ -231,6 +234,7 @@ impl Taken {
     pub fn series(&self) -> &SeriesPair<Series> {
         match self {
             Self::Service(bound) => &bound.http.unrouted,
+            Self::Rule(rule) => &rule.series,
             Self::Share(share) => &share.series,
         }
     }
@@ -247,6 +251,8 @@ pub struct Facts {
     pub reason: Option<Reason>,
     /// Attempts after the first.
     pub retries: u32,
+    /// What filters add to the headers of an answer that is not made yet: that to an [`Error`].
+    pub headers: Option<Box<HeaderMap>>,
 }
 
 /// An answer.
@@ -275,10 +281,17 @@ impl Error {
         Self::from(Failure::new(reason, what))
     }
 
-    /// A failure at a service, before any of its backends was drawn.
+    /// A failure at a service, before any of its rules was found.
     pub fn at(bound: Arc<Bound>, failure: Failure) -> Self {
         let mut error = Self::from(failure);
         error.facts.route = Some(Taken::Service(bound));
+        error
+    }
+
+    /// A failure at a rule, before any of its backends was drawn.
+    pub fn at_rule(rule: Arc<BoundRule>, failure: Failure) -> Self {
+        let mut error = Self::from(failure);
+        error.facts.route = Some(Taken::Rule(rule));
         error
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::StatusCode;
 use selvedge_model::{
     RetryPolicy, RouteTable, Service, ServiceKey, TcpTable, draw,
     facts::{Connection, Request},
 };
 
-use super::BoundBackend;
+use super::{BoundBackend, BoundFilters};
 use crate::{
     budget::RetryBudget,
     telemetry::{Series, TcpSeries},
@@ -17,26 +18,30 @@ use crate::{
 #[derive(Debug)]
 pub struct BoundHttp {
     service: Arc<Service>,
-    /// In the order of the service's rules.
+    /// The service's rules for this client, if they are others than for all.
+    own: Option<RouteTable>,
+    /// In the order of the table.
     rules: Vec<Arc<BoundRule>>,
     /// Where requests are counted that no share takes.
     pub unrouted: SeriesPair<Series>,
 }
 
 impl BoundHttp {
-    /// `bind` binds each of the rules of `service`.
+    /// `bind` binds each of the rules of `service`, or of the client's `own`.
     pub fn new(
         service: &Arc<Service>,
+        own: Option<RouteTable>,
         bind: impl FnMut(&selvedge_model::Rule) -> BoundRule,
         unrouted: SeriesPair<Series>,
     ) -> Self {
-        let rules = service.routes.rules().iter().map(bind).map(Arc::new).collect();
-        Self { service: Arc::clone(service), rules, unrouted }
+        let table = own.as_ref().unwrap_or(&service.routes);
+        let rules = table.rules().iter().map(bind).map(Arc::new).collect();
+        Self { service: Arc::clone(service), own, rules, unrouted }
     }
 
-    /// The rules as configuration has them.
+    /// The rules as configuration has them for this client.
     pub fn table(&self) -> &RouteTable {
-        &self.service.routes
+        self.own.as_ref().unwrap_or(&self.service.routes)
     }
 
     /// The rules, as they were listed.
@@ -44,9 +49,10 @@ impl BoundHttp {
         &self.rules
     }
 
-    /// The rule that `request` follows; `None` if it matches none.
-    pub fn find(&self, request: &Request<'_>) -> Option<&Arc<BoundRule>> {
-        self.rules.get(self.table().find(request)?.rule)
+    /// The rule that `request` follows, and the place of the match by which; `None` if it matches none.
+    pub fn find(&self, request: &Request<'_>) -> Option<(&Arc<BoundRule>, Option<usize>)> {
+        let followed = self.table().find(request)?;
+        Some((self.rules.get(followed.rule)?, followed.place))
     }
 }
 
@@ -99,8 +105,14 @@ pub struct BoundRule {
     pub name: Arc<str>,
     /// The service's port that it belongs to.
     pub service: ServiceKey,
-    /// Where its requests go. None, or weights that sum to nothing: answered 503.
+    /// What happens to its requests before a backend is drawn, and to the answers.
+    pub filters: Option<Arc<BoundFilters>>,
+    /// Where its requests go. None, or weights that sum to nothing: answered with `unusable_status`.
     pub shares: Vec<Arc<BoundShare>>,
+    /// The status for requests that have no backend which can be used.
+    pub unusable_status: StatusCode,
+    /// Where requests are counted that no share takes.
+    pub series: SeriesPair<Series>,
     /// Time for the whole request, retries included.
     pub timeout: Option<Duration>,
     /// When a failed attempt is followed by another; `None`: there is only one, whatever becomes of it.
@@ -125,6 +137,8 @@ pub struct BoundShare<S = Series> {
     pub backend: Arc<BoundBackend>,
     /// It gets `weight` / the sum of all in its rule.
     pub weight: u32,
+    /// What happens to it alone.
+    pub filters: Option<Arc<BoundFilters>>,
     /// Where it is counted.
     pub series: SeriesPair<S>,
 }

@@ -66,12 +66,15 @@ struct Source {
     service: Arc<Service>,
     /// In the order of the service's backends.
     endpoints: Vec<Option<Arc<Reached>>>,
+    /// Our own labels, if some of the service's rules are for certain clients only.
+    client: Option<Arc<BTreeMap<String, String>>>,
 }
 
 impl Source {
     fn is(&self, other: &Self) -> bool {
         let mut endpoints = self.endpoints.iter().zip(&other.endpoints);
         Arc::ptr_eq(&self.service, &other.service)
+            && same(self.client.as_ref(), other.client.as_ref())
             && endpoints.all(|(mine, its)| same(mine.as_ref(), its.as_ref()))
     }
 }
@@ -119,6 +122,8 @@ pub struct Binder {
     /// When an address was asked for first at which nothing is known to be, and a name may lead.
     asked: BTreeMap<Arc<str>, Instant>,
     targets: Targets,
+    /// Of our own workload; the same `Arc` for as long as they stay the same.
+    labels: Arc<BTreeMap<String, String>>,
     table: Arc<Table>,
 }
 
@@ -135,6 +140,7 @@ impl Binder {
             addresses: BTreeMap::new(),
             asked: BTreeMap::new(),
             targets: Targets::default(),
+            labels: Arc::default(),
             table: Arc::default(),
         }
     }
@@ -165,6 +171,11 @@ impl Binder {
 
     /// The table of everything held that is `asked` for.
     pub fn bind(&mut self, held: &Held, asked: impl Fn(&str) -> bool, now: Instant) -> (Arc<Table>, Work) {
+        if let Some(own) = held.own()
+            && own.labels != self.labels
+        {
+            self.labels = Arc::clone(&own.labels);
+        }
         let mut meant = Meant::default();
         let mut meanings: Vec<(Arc<str>, Found)> = Vec::new();
         self.names.begin();
@@ -228,7 +239,10 @@ impl Binder {
         let service = held.service(key)?;
         let meaning = meaning(held, service, authority);
         if !meant.sources.contains_key(&meaning) {
-            let known = source(held, &mut self.names, service, authority);
+            let mut known = source(held, &mut self.names, service, authority);
+            if let Some(known) = known.as_mut().filter(|_| service.routes.asks_for_client()) {
+                known.client = Some(Arc::clone(&self.labels));
+            }
             // A working service goes on as it was until a new name of its is answered.
             let before = || self.entries.get(&meaning).map(|entry| entry.source.clone());
             meant.sources.insert(meaning.clone(), known.or_else(before)?);
@@ -463,7 +477,7 @@ fn source(held: &Held, names: &mut Names, service: &Arc<Service>, authority: &st
     // All of them are looked at before one that waits ends it: they are looked up at the same time.
     let endpoints: Vec<Option<_>> = service.backends.iter().map(reach).collect();
     let endpoints = endpoints.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(Source { endpoints, service: Arc::clone(service) })
+    Some(Source { endpoints, service: Arc::clone(service), client: None })
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ pub enum Reason {
     Discovery,
     /// The proxy is shutting down.
     Draining,
+    /// A fault in the rule makes the request fail on purpose.
+    Fault,
+    /// A filter of the rule cannot be used.
+    Filter,
     /// The endpoint proved to be another workload than the one expected at its address.
     Identity,
     /// The destination is a sidecar's own listener, or the request came back to the proxy that sent it.
@@ -117,7 +121,7 @@ const USUAL: Meaning = Meaning {
 };
 
 /// What each reason means, in the order of [`Reason`].
-static TABLE: [Meaning; 21] = [
+static TABLE: [Meaning; 23] = [
     Meaning {
         reason: Reason::BadRequest,
         word: "bad-request",
@@ -177,6 +181,15 @@ static TABLE: [Meaning; 21] = [
         fault: Fault::Endpoint,
         is_undelivered: true,
         peers: Some(Attempt::NotDelivered),
+        ..USUAL
+    },
+    // The fault says the status itself.
+    Meaning { reason: Reason::Fault, word: "fault", ..USUAL },
+    Meaning {
+        reason: Reason::Filter,
+        word: "filter",
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        grpc: Code::Internal,
         ..USUAL
     },
     Meaning {

@@ -1,4 +1,5 @@
-//! [`Matched`] becomes [`Routed`]: one of the rule's shares is drawn by weight, once for all attempts.
+//! [`Matched`] becomes [`Routed`]: one of the rule's shares is drawn by weight, once for all attempts, and goes through
+//! the filters that it alone has.
 
 use std::{
     rc::Rc,
@@ -6,14 +7,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::{Either, Ready, ready};
+use futures_util::future::{Either, FutureExt, LocalBoxFuture, ready};
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::timeout::deadline;
+use super::{filter, timeout::deadline};
 use crate::{
-    bind::BoundShare,
+    bind::{BoundRule, BoundShare},
     error::{Failure, Reason},
-    step::{Error, Matched, Response, Routed, Step},
+    step::{Error, Matched, Response, Routed, Step, Taken},
     worker::Worker,
 };
 
@@ -32,26 +33,50 @@ pub struct Draw<S> {
 impl<S: Step<Routed>> Service<Matched> for Draw<S> {
     type Response = Response;
     type Error = Error;
-    type Future = Either<S::Future, Ready<Result<Response, Error>>>;
+    type Future = Either<S::Future, LocalBoxFuture<'static, Result<Response, Error>>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, matched: Matched) -> Self::Future {
-        match drawn(matched, &mut self.worker.rng.borrow_mut()) {
-            Ok(routed) => Either::Left(self.inner.call(routed)),
-            Err(error) => Either::Right(ready(Err(error))),
+        let drawn = BoundShare::draw(&matched.rule.shares, &mut self.worker.rng.borrow_mut());
+        let Some(share) = drawn.map(Arc::clone) else {
+            return Either::Right(ready(Err(nothing_to_draw(matched.rule))).boxed_local());
+        };
+        match share.filters.clone() {
+            None => match routed(matched, share) {
+                Ok(routed) => Either::Left(self.inner.call(routed)),
+                Err(error) => Either::Right(ready(Err(error)).boxed_local()),
+            },
+            Some(filters) => {
+                let mut inner = self.inner.clone();
+                let next = move |matched| async move { inner.call(routed(matched, share)?).await };
+                Either::Right(filter::through(Rc::clone(&self.worker), filters, matched, next).boxed_local())
+            }
         }
     }
 }
 
-fn drawn(matched: Matched, rng: &mut fastrand::Rng) -> Result<Routed, Error> {
+/// `matched` on its way to `share`.
+fn routed(matched: Matched, share: Arc<BoundShare>) -> Result<Routed, Error> {
+    if let Some(broken) = &share.backend.broken {
+        let what = format!("{} cannot be used: {broken}", share.backend.name);
+        let failure = Failure::new(Reason::NoBackend, what).with_status(matched.rule.unusable_status);
+        let mut error = Error::from(failure);
+        error.facts.route = Some(Taken::Share(share));
+        return Err(error);
+    }
     let deadline = deadline(&matched);
-    let Matched { http, conn, at, bound, rule } = matched;
-    let Some(share) = BoundShare::draw(&rule.shares, rng).map(Arc::clone) else {
-        let what = format!("the weights of {} sum to nothing", rule.name);
-        return Err(Error::at(bound, Failure::new(Reason::NoBackend, what)));
-    };
+    let Matched { http, conn, at, rule, .. } = matched;
     Ok(Routed { http, conn, at, rule, share, deadline })
+}
+
+fn nothing_to_draw(rule: Arc<BoundRule>) -> Error {
+    let what = match rule.shares.len() {
+        0 => format!("{} has no backend", rule.name),
+        _ => format!("the weights of {} sum to nothing", rule.name),
+    };
+    let failure = Failure::new(Reason::NoBackend, what).with_status(rule.unusable_status);
+    Error::at_rule(rule, failure)
 }

@@ -144,22 +144,24 @@ impl<S: Step<Matched>> Find<S> {
 
 /// The request, with the rule of `bound` that it follows.
 fn matched(worker: &Worker, request: Request, bound: Arc<Bound>) -> Result<Matched, Error> {
-    let Some(rule) = rule(worker, &bound, &request).map(Arc::clone) else {
+    let Some((rule, place)) = rule(worker, &bound, &request) else {
         let what = format!("{} has routes, and none matches this request", bound.key);
         return Err(Error::at(bound, Failure::new(Reason::NoRoute, what)));
     };
     let Request { http, conn, at } = request;
-    Ok(Matched { http, conn, at, bound, rule })
+    Ok(Matched { http, conn, at, rule, place })
 }
 
-fn rule<'a>(worker: &Worker, bound: &'a Bound, request: &Request) -> Option<&'a Arc<BoundRule>> {
+/// The rule that `request` follows, and the place of its match.
+fn rule(worker: &Worker, bound: &Bound, request: &Request) -> Option<(Arc<BoundRule>, Option<u16>)> {
     worker.view.with(|table| {
         let conn = &request.conn;
         let connection = Connection {
             destination: facts::dialled(conn.original),
             ..facts::outgoing(worker, table.own.as_deref(), conn.peer, bound.key.port)
         };
-        bound.http.find(&facts::request(&request.http, &connection).ok()?)
+        let (rule, place) = bound.http.find(&facts::request(&request.http, &connection).ok()?)?;
+        Some((Arc::clone(rule), place.and_then(|place| u16::try_from(place).ok())))
     })
 }
 

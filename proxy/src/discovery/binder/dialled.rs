@@ -124,5 +124,5 @@ fn direct(endpoint: &Endpoint) -> Source {
         backends: vec![backend],
     };
     let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()])));
-    Source { service: Arc::new(service), endpoints: vec![Some(Arc::new(endpoints))] }
+    Source { service: Arc::new(service), client: None, endpoints: vec![Some(Arc::new(endpoints))] }
 }

@@ -2,11 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use selvedge_model::{BackendName, Called, Rule, Service, TcpRule, WeightedBackend, WorkloadName};
+use http::StatusCode;
+use selvedge_model::{
+    BackendName, Called, Filters, RouteTable, Rule, Service, TcpRule, WeightedBackend, WorkloadName,
+};
 
 use super::{Meaning, Source};
 use crate::{
-    bind::{Bound, BoundBackend, BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair},
+    bind::{
+        Bound, BoundBackend, BoundFilters, BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule,
+        SeriesPair,
+    },
     budget::RetryBudget,
     telemetry::{Labels, Metrics},
 };
@@ -20,6 +26,12 @@ pub(super) struct With<'a> {
 }
 
 impl With<'_> {
+    /// The rules of `source` for us; `None`: they are the same for all.
+    fn routes(&self, source: &Source) -> Option<RouteTable> {
+        let labels = source.client.as_ref()?;
+        Some(source.service.routes.clone().for_client(labels, self.own.namespace()))
+    }
+
     /// What `meaning` is made of, bound; its retry budget goes on as that of the `predecessor`.
     pub(super) fn bind(
         &self,
@@ -45,8 +57,22 @@ impl With<'_> {
         let connections = |labels: &Labels| pair(labels, |labels| self.metrics.tcp(labels));
         let rule = |rule: &Rule| {
             let name: Arc<str> = Arc::from(rule.name.as_str());
+            let paths = || rule.matches.iter().map(|one| one.path.clone());
+            let of_rule = match is_known {
+                true => Labels { route: Arc::clone(&name), ..labels.clone() },
+                false => labels.clone(),
+            };
             BoundRule {
-                shares: shares(&rule.backends, &backends, |backend| requests(&of_share(&name, backend))),
+                filters: BoundFilters::bind(&rule.filters, paths()),
+                shares: shares(
+                    &rule.backends,
+                    &backends,
+                    |filters| BoundFilters::bind(filters, paths()),
+                    |backend| requests(&of_share(&name, backend)),
+                ),
+                unusable_status: StatusCode::from_u16(rule.unusable_status)
+                    .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+                series: requests(&of_rule),
                 name,
                 service: service.key.clone(),
                 timeout: rule.timeout,
@@ -57,7 +83,13 @@ impl With<'_> {
         let tcp_rule = |rule: &TcpRule| {
             let name: Arc<str> = Arc::from(rule.name.as_str());
             BoundTcpRule {
-                shares: shares(&rule.backends, &backends, |backend| connections(&of_share(&name, backend))),
+                // Filters are for requests.
+                shares: shares(
+                    &rule.backends,
+                    &backends,
+                    |_| None,
+                    |backend| connections(&of_share(&name, backend)),
+                ),
                 name,
             }
         };
@@ -66,7 +98,7 @@ impl With<'_> {
             called: called(meaning, service),
             protocol: service.protocol,
             requested: matches!(meaning, Meaning::Requested(..)),
-            http: BoundHttp::new(service, rule, requests(&labels)),
+            http: BoundHttp::new(service, self.routes(source), rule, requests(&labels)),
             tcp: BoundTcp::new(service, tcp_rule, self.metrics.tcp(&labels)),
             budget,
             backends,
@@ -74,15 +106,17 @@ impl With<'_> {
     }
 }
 
-/// The `shares` of one rule, each counted in the `series` of its backend.
+/// The `shares` of one rule, each with its `filters` and counted in the `series` of its backend.
 fn shares<S>(
     shares: &[WeightedBackend],
     backends: &[Arc<BoundBackend>],
+    filters: impl Fn(&Filters) -> Option<Arc<BoundFilters>>,
     series: impl Fn(&BackendName) -> SeriesPair<S>,
 ) -> Vec<Arc<BoundShare<S>>> {
     let share = |share: &WeightedBackend| {
         let backend = Arc::clone(&backends[share.backend]);
-        Arc::new(BoundShare { weight: share.weight, series: series(&backend.name), backend })
+        let filters = share.filters.as_deref().and_then(&filters);
+        Arc::new(BoundShare { weight: share.weight, filters, series: series(&backend.name), backend })
     };
     shares.iter().map(share).collect()
 }

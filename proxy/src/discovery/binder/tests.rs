@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use selvedge_api::wire;
-use selvedge_model::{Called, LoadBalancer, RetryPolicy, snapshot::Address};
+use selvedge_model::{
+    Called, ClientMatch, LoadBalancer, Match, Order, RetryPolicy, RouteTable, Rule, snapshot::Address,
+};
 
 use super::*;
 use crate::{
@@ -73,6 +75,32 @@ fn a_subset_has_the_endpoints_with_all_its_labels() {
     assert_eq!(shares(&bound).len(), 2);
     let labels = shares(&bound)[1].series.mtls.labels().unwrap();
     assert_eq!((&*labels.destination_subset, labels.mtls), ("v2", true));
+}
+
+#[test]
+fn rules_for_certain_clients_follow_our_own_labels() {
+    let (mut fixture, _) = Fixture::new();
+    let mut service = fixtures::model_service(&[90, 10]);
+    let rule = service.routes.rules()[0].clone();
+    let client = ClientMatch { labels: [("app".to_owned(), "web".to_owned())].into(), namespace: None };
+    let matches = vec![Match { client, ..Match::default() }];
+    service.routes = RouteTable::new(Order::Listed, vec![Rule { matches, ..rule.clone() }, rule]);
+    let own = |version: &str, label: Option<&str>| {
+        let mut own = fixtures::own(version, "shop/frontend-1");
+        let Some(wire::resource::Body::Self_(workload)) = &mut own.body else { panic!("a workload") };
+        workload.labels.extend(label.map(|label| ("app".to_owned(), label.to_owned())));
+        own
+    };
+    let rules = |table: &Table| bound(table).http.rules().len();
+
+    let (table, _) = fixture.change(vec![fixtures::service_of("2", &service), own("1", Some("web"))]);
+    assert_eq!(rules(&table), 2);
+    let (table, work) = fixture.change(vec![own("2", Some("batch"))]);
+    assert_eq!((rules(&table), work.services), (1, 1));
+    let (table, work) = fixture.change(vec![own("3", Some("batch"))]);
+    assert_eq!((rules(&table), work.services), (1, 0), "nothing has changed");
+    let (table, _) = fixture.change(vec![own("4", None)]);
+    assert_eq!(rules(&table), 1);
 }
 
 #[test]

@@ -1,0 +1,38 @@
+//! Faults: requests wait and fail on purpose. No endpoint sees them, so none is blamed, and nothing is sent again.
+//!
+//! A rule's time begins after the delay, as Envoy's does: its `timeout` does not end what its own `fault` delays.
+
+use std::{rc::Rc, time::Instant};
+
+use super::failed;
+use crate::{
+    bind::{BoundAbort, BoundFilters},
+    error::{Failure, Reason},
+    step::{Error, Matched},
+    worker::Worker,
+};
+
+/// Has `matched` wait and fail, if it is one that shall.
+pub(super) async fn inject(
+    worker: &Rc<Worker>,
+    filters: &BoundFilters,
+    matched: &mut Matched,
+) -> Result<(), Error> {
+    if filters.delay.is_none() && filters.abort.is_none() {
+        return Ok(());
+    }
+    let delay = filters.drawn_delay(&mut worker.rng.borrow_mut());
+    if let Some(delay) = delay {
+        worker.deadlines.at(Instant::now() + delay).await;
+        matched.at = Instant::now();
+    }
+    match filters.drawn_abort(&mut worker.rng.borrow_mut()) {
+        None => Ok(()),
+        Some(abort) => Err(failed(matched, failure(abort, &matched.rule.name))),
+    }
+}
+
+fn failure(abort: &BoundAbort, rule: &str) -> Failure {
+    let what = format!("{rule} makes this request fail on purpose");
+    Failure::new(Reason::Fault, what).answered(abort.status, abort.grpc)
+}
