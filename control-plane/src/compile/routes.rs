@@ -2,6 +2,8 @@
 //! see them.
 
 mod backends;
+mod delegates;
+mod filters;
 mod resolve;
 mod tcp;
 
@@ -16,6 +18,7 @@ use selvedge_model::{
 };
 
 use backends::Backends;
+use delegates::{Delegates, Effective};
 use tcp::TcpRoutes;
 
 use super::{
@@ -25,7 +28,10 @@ use super::{
     keep,
     services::{Catalog, KnownHost},
 };
-use crate::resources::{Document, Resources, VirtualServiceSpec, export_to::ExportTo};
+use crate::{
+    problem::DocumentName,
+    resources::{Document, Resources, VirtualServiceSpec, export_to::ExportTo},
+};
 
 type VirtualService = Document<VirtualServiceSpec>;
 
@@ -37,6 +43,8 @@ pub(super) struct Routing<'a> {
     rules: DestinationRules<'a>,
     /// The `VirtualService`s of each host or pattern: the first, and others that are for other clients.
     virtual_services: BTreeMap<String, Vec<&'a VirtualService>>,
+    /// The HTTP routes of each of them.
+    http_routes: BTreeMap<&'a DocumentName, Vec<Effective<'a>>>,
     tcp_routes: TcpRoutes<'a>,
 }
 
@@ -49,13 +57,18 @@ impl<'a> Routing<'a> {
     ) -> Self {
         let rules = DestinationRules::new(resources, settings, catalog, problems);
         let tcp_routes = TcpRoutes::new(resources, settings, catalog, problems);
-        let mut routing = Self { settings, catalog, rules, virtual_services: BTreeMap::new(), tcp_routes };
+        let (virtual_services, http_routes) = (BTreeMap::new(), BTreeMap::new());
+        let mut routing = Self { settings, catalog, rules, virtual_services, http_routes, tcp_routes };
+        let mut delegates = Delegates::new(resources);
         for document in &resources.virtual_services {
+            let document: &VirtualService = document;
             let says_nothing = document.spec.http.is_empty() && document.spec.tcp.is_empty();
-            if document.spec.for_sidecars && !says_nothing {
+            if document.spec.for_sidecars && !document.spec.hosts.is_empty() && !says_nothing {
+                routing.http_routes.insert(&document.name, delegates.routes(document, problems));
                 routing.add(document, problems);
             }
         }
+        delegates.report_unused(problems);
         routing
     }
 
@@ -191,6 +204,11 @@ impl<'a> Routing<'a> {
                 problems.error(document, field, message);
             }
         }
+    }
+
+    /// The HTTP routes of `document`, those of its delegates in their places.
+    fn http_routes(&self, document: &VirtualService) -> &[Effective<'a>] {
+        self.http_routes.get(&document.name).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// How the sidecars of servers in `namespace` connect to their apps for `service`.

@@ -15,6 +15,7 @@ mod addresses;
 mod cluster;
 mod examples;
 mod exported;
+mod http_routes;
 mod outside;
 mod owners;
 mod ownership;
@@ -262,7 +263,7 @@ fn the_most_specific_host_pattern_wins() {
 
 #[test]
 fn a_condition_that_cannot_be_checked_never_widens_a_route() {
-    let spec = "{hosts: [reviews], http: [{match: [{sourceLabels: {app: a}}], route: [{destination: {host: reviews, subset: v2}}]}]}";
+    let spec = "{hosts: [reviews], http: [{match: [{headers: {'@request.auth.claims.sub': {exact: a}}}], route: [{destination: {host: reviews, subset: v2}}]}]}";
     let (mesh, problems) = compiled(&format!("{MESH}{SUBSETS}{}", virtual_service("a", spec)));
 
     assert_eq!(backends(reviews(&mesh), "/", &[]), None, "answered 404, not sent to everyone");

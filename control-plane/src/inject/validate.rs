@@ -238,14 +238,17 @@ mod tests {
     #[test]
     fn a_field_that_is_not_acted_on_is_a_warning() {
         let http = json!([{
-            "corsPolicy": { "allowOrigins": [{ "exact": "https://a.example" }] },
+            "retries": { "attempts": 1, "retryRemoteLocalities": true },
             "route": [{ "destination": { "host": "reviews" } }],
         }]);
 
         let verdict = verdict(&virtual_service(&http), &[]);
 
         assert_eq!(verdict.errors, Vec::<String>::new());
-        let told = verdict.warnings.iter().any(|warning| warning.contains("spec.http[0].corsPolicy"));
+        let told = verdict
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("spec.http[0].retries.retryRemoteLocalities"));
         assert!(told, "{verdict:?}");
     }
 }

@@ -73,6 +73,7 @@ impl<'de> Deserializer<'de> for Asking<'_> {
         deserialize_u64 visit_u64 1;
         deserialize_i32 visit_i32 1;
         deserialize_i64 visit_i64 1;
+        deserialize_f64 visit_f64 1.0;
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
@@ -125,7 +126,7 @@ impl<'de> Deserializer<'de> for Asking<'_> {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i128 u128 f32 f64 char bytes byte_buf unit tuple tuple_struct identifier ignored_any
+        i8 i16 i128 u128 f32 char bytes byte_buf unit tuple tuple_struct identifier ignored_any
     }
 }
 

@@ -3,12 +3,12 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use selvedge_model::{
-    ConnectionPool, Host, Http2Upgrade, LoadBalancer, MtlsMode, Protocol, RetryOn, RetryPolicy, StringMatch,
-};
+use selvedge_model::{ConnectionPool, Host, Http2Upgrade, LoadBalancer, MtlsMode, Protocol};
 
 use super::{service::TargetPort, service_entry::EntryEndpoints, *};
 use crate::problem::{Problem, Severity};
+
+mod http_routes;
 
 fn read(text: &str) -> Vec<Decoded> {
     decode(text, &Arc::from(Path::new("mesh.yaml")), "default")
@@ -24,19 +24,6 @@ fn understood(decoded: &Decoded) -> &Resource {
     match &decoded.outcome {
         DecodeOutcome::Understood(resource) => resource,
         other => panic!("{other:?}: {:?}", decoded.problems),
-    }
-}
-
-fn virtual_service(http: &str) -> Decoded {
-    only(&format!(
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  http:\n{http}"
-    ))
-}
-
-fn routes(decoded: &Decoded) -> &[virtual_service::HttpRoute] {
-    match understood(decoded) {
-        Resource::VirtualService(document) => &document.spec.http,
-        other => panic!("{other:?}"),
     }
 }
 
@@ -238,135 +225,6 @@ fn an_alias_bomb_is_refused() {
 
     assert!(matches!(only(&bomb).outcome, DecodeOutcome::Failed));
     assert!(matches!(only(&"[".repeat(100_000)).outcome, DecodeOutcome::Failed));
-}
-
-#[test]
-fn a_match_reads_every_condition() {
-    let decoded = virtual_service(
-        "  - name: first\n    match:\n    - uri: {prefix: /a}\n      ignoreUriCase: true\n      scheme: {exact: http}\n      method: {exact: GET}\n      authority: {regex: 'a.*'}\n      headers: {End-User: {exact: jason}, x-there: {}, x-any: {regex: '*'}}\n      withoutHeaders: {x-not: {}}\n      queryParams: {debug: {exact: ''}}\n      port: 80\n    route: [{destination: {host: a}}]\n",
-    );
-
-    assert_eq!(told(&decoded), []);
-    let route = &routes(&decoded)[0];
-    let matched = &route.matches.as_ref().unwrap()[0];
-    assert_eq!(route.name.as_deref(), Some("first"));
-    assert_eq!(matched.port, Some(80));
-    assert_eq!(matched.condition.path, Some(StringMatch::Prefix("/a".to_owned())));
-    assert!(matched.condition.ignore_path_case);
-    let headers: Vec<_> =
-        matched.condition.headers.iter().map(|(name, m)| (name.as_ref(), m.clone())).collect();
-    assert_eq!(
-        headers,
-        [
-            ("end-user", StringMatch::Exact("jason".to_owned())),
-            ("x-any", StringMatch::Present),
-            ("x-there", StringMatch::Present),
-            (":scheme", StringMatch::Exact("http".to_owned()))
-        ]
-    );
-    assert_eq!(matched.condition.query, [("debug".to_owned(), StringMatch::Exact(String::new()))]);
-}
-
-#[test]
-fn a_match_with_an_unchecked_condition_is_left_out_and_reported() {
-    for condition in [
-        "sourceLabels: {app: a}",
-        "sourceNamespace: shop",
-        "headers: {'@request.auth.claims.sub': {exact: a}}",
-        "headers: {a: {suffix: x}}",
-        "header: {a: {exact: x}}",
-    ] {
-        let decoded = virtual_service(&format!(
-            "  - match: [{{uri: {{prefix: /x}}, {condition}}}, {{uri: {{exact: /y}}}}]\n    route: [{{destination: {{host: a}}}}]\n"
-        ));
-
-        let route = &routes(&decoded)[0];
-        assert!(route.left_out, "{condition}");
-        assert_eq!(route.matches.as_ref().unwrap().len(), 1, "{condition}");
-        assert_eq!(told(&decoded).len(), 1, "{condition}: {:?}", decoded.problems);
-        assert_eq!(decoded.problems[0].severity, Severity::Error, "{condition}");
-    }
-}
-
-#[test]
-fn a_match_for_gateways_only_is_not_for_sidecars() {
-    let decoded = virtual_service(
-        "  - match: [{gateways: [edge]}, {gateways: [edge, mesh]}]\n    route: [{destination: {host: a}}]\n",
-    );
-
-    let route = &routes(&decoded)[0];
-    assert!(!route.left_out);
-    assert_eq!(route.matches.as_ref().unwrap().len(), 1);
-    assert_eq!(decoded.problems[0].severity, Severity::NotActedOn);
-}
-
-#[test]
-fn a_single_destination_gets_all_and_zero_weights_get_nothing() {
-    let weights = |list: &str| {
-        let decoded = virtual_service(&format!("  - route: [{list}]\n"));
-        let weights: Vec<_> =
-            routes(&decoded)[0].destinations.iter().map(|one| (one.host.clone(), one.weight)).collect();
-        weights
-    };
-
-    assert_eq!(weights("{destination: {host: a}, weight: 0}"), [("a".to_owned(), 1)]);
-    assert_eq!(
-        weights("{destination: {host: a}, weight: 0}, {destination: {host: B}, weight: 7}"),
-        [("b".to_owned(), 7)]
-    );
-}
-
-#[test]
-fn weights_that_sum_to_nothing_and_routes_to_nowhere_are_refused() {
-    for (http, field) in [
-        (
-            "  - route: [{destination: {host: a}}, {destination: {host: b}, weight: 0}]\n",
-            "spec.http[0].route",
-        ),
-        ("  - timeout: 1s\n", "spec.http[0]"),
-        (
-            "  - match: [{uri: {regex: '('}}]\n    route: [{destination: {host: a}}]\n",
-            "spec.http[0].match[0].uri.regex",
-        ),
-        ("  - match: [{uri: {}}]\n    route: [{destination: {host: a}}]\n", "spec.http[0].match[0].uri"),
-        (
-            "  - route: [{destination: {host: a}}]\n    retries: {attempts: 1, retryOn: often}\n",
-            "spec.http[0].retries.retryOn",
-        ),
-        ("  - route: [{destination: {host: a}, weight: -1}]\n", "spec.http[0].route[0].weight"),
-    ] {
-        let decoded = virtual_service(http);
-
-        assert!(matches!(decoded.outcome, DecodeOutcome::Failed), "{http}");
-        assert_eq!(decoded.problems[0].field, field);
-        assert!(decoded.problems[0].line.is_some_and(|line| line >= 7), "{http}");
-    }
-}
-
-#[test]
-fn a_redirect_is_not_acted_on_and_its_requests_go_nowhere() {
-    let decoded = virtual_service("  - redirect: {uri: /b}\n");
-
-    assert_eq!(routes(&decoded)[0].destinations, []);
-    assert_eq!(told(&decoded), [("spec.http[0].redirect", 7, Severity::Error)]);
-}
-
-#[test]
-fn retries_are_read_as_istio_reads_them() {
-    let retry = |words: &str| {
-        let decoded = virtual_service(&format!("  - route: [{{destination: {{host: a}}}}]\n{words}"));
-        routes(&decoded)[0].retry.clone()
-    };
-
-    assert_eq!(retry(""), RetryPolicy::default());
-    assert_eq!(retry("    retries: {attempts: 0}\n").attempts, 0);
-    assert_eq!(retry("    retries: {attempts: 3}\n").on, RetryOn::istio_default());
-    let listed = retry(
-        "    retries: {attempts: 3, perTryTimeout: 2s, retryOn: 'gateway-error, reset,unavailable,503,retriable-status-codes'}\n",
-    );
-    assert_eq!(listed.per_try_timeout, Some(Duration::from_secs(2)));
-    assert!(listed.on.gateway_error && listed.on.reset && !listed.on.connect_failure);
-    assert_eq!((listed.on.grpc_statuses, listed.on.status_codes), (vec![14], vec![503]));
 }
 
 #[test]

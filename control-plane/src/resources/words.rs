@@ -137,11 +137,9 @@ impl StringMatchWords {
         match (self.exact, self.prefix, self.regex) {
             (Some(exact), None, None) => Ok(StringMatch::Exact(exact)),
             (None, Some(prefix), None) => Ok(StringMatch::Prefix(prefix)),
-            (None, None, Some(regex)) => FullRegex::new(&regex).map(StringMatch::Regex).map_err(|error| {
-                let start = regex.chars().take(SHOWN_OF_A_REGEX).collect::<String>();
-                let message = format!("{start:?} is not an RE2 regular expression that can be used: {error}");
-                wrong(format!("{field}.regex"), message)
-            }),
+            (None, None, Some(regex)) => FullRegex::new(&regex)
+                .map(StringMatch::Regex)
+                .map_err(|error| wrong_regex(format!("{field}.regex"), &regex, error)),
             (None, None, None) => Ok(StringMatch::Present),
             _ => Err(wrong(field, "gives more than one of exact, prefix and regex; keep one")),
         }
@@ -165,6 +163,12 @@ impl StringMatchWords {
             asked => Ok(asked),
         }
     }
+}
+
+/// Why the regular expression `regex` at `field` cannot be used.
+pub(super) fn wrong_regex(field: impl Into<String>, regex: &str, error: impl fmt::Display) -> FieldError {
+    let start = regex.chars().take(SHOWN_OF_A_REGEX).collect::<String>();
+    wrong(field, format!("{start:?} is not an RE2 regular expression that can be used: {error}"))
 }
 
 /// What a match on the header `name` looks at.

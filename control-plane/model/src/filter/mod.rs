@@ -23,7 +23,7 @@ use serde::Serialize;
 pub use self::{
     cors::{Cors, Crossing, OriginMatch, UnmatchedPreflights},
     fault::{Abort, Delay, Fault, Fraction},
-    headers::{Commands, HeaderChange, HeaderChanges, HeaderText, HeaderTextError, may_change},
+    headers::{Commands, HeaderChange, HeaderChanges, HeaderText, HeaderTextError, Piece, may_change},
     redirect::{DirectResponse, Redirect, RedirectPort},
     rewrite::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite, with_query},
 };

@@ -7,14 +7,13 @@ use selvedge_model::{Backend, BackendName, Order, RouteTable, Rule, TrafficPolic
 use super::{
     super::{Problems, services::KnownHost},
     Port, Routing, VirtualService,
+    delegates::Effective,
+    filters,
     resolve::{Broken, Reference, Resolved},
 };
 use crate::{
     problem::Unresolved,
-    resources::{
-        Document,
-        virtual_service::{HttpRoute, on_port},
-    },
+    resources::{Document, virtual_service::on_port},
 };
 
 /// The backends of one view, as its routes come to name them.
@@ -52,7 +51,8 @@ impl<'a> Backends<'a> {
     ) -> Option<RouteTable> {
         let mut rules = Vec::new();
         let mut all_for_other_ports = true;
-        for route in &document.spec.http {
+        let routing = self.routing;
+        for Effective { document, name, route } in routing.http_routes(document) {
             let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else {
                 all_for_other_ports &= !route.left_out;
                 continue;
@@ -65,15 +65,17 @@ impl<'a> Backends<'a> {
                 .map(|destination| {
                     let reference = Reference::Destination(destination);
                     let backend = self.backend(document, &field, reference, Share::Requests, problems);
-                    WeightedBackend::new(backend, destination.weight)
+                    filters::share(backend, destination)
                 })
                 .collect();
+            let filters = filters::of_route(route);
             rules.push(Rule {
-                name: rule_name(document, route),
-                matches,
+                name: name.clone(),
+                matches: filters::with_prefix(matches, &filters),
                 backends,
-                timeout: route.timeout,
-                retry: route.retry.clone(),
+                timeout: route.timeout.filter(|time| !time.is_zero()),
+                retry: route.retry.clone().unwrap_or_default(),
+                filters,
                 ..Rule::default()
             });
         }
@@ -169,12 +171,5 @@ impl Share {
             Self::Requests => "its share of requests is answered 503",
             Self::Connections => "its share of connections is refused",
         }
-    }
-}
-
-fn rule_name(document: &VirtualService, route: &HttpRoute) -> String {
-    match &route.name {
-        Some(name) => format!("{} http[{}] {name}", document.name, route.index),
-        None => format!("{} http[{}]", document.name, route.index),
     }
 }

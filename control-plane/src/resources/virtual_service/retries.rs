@@ -1,5 +1,6 @@
 //! `retries`: how often, and on which of Envoy's conditions.
 
+use ::http::StatusCode;
 use selvedge_model::{RetryOn, RetryPolicy};
 use serde::Deserialize;
 
@@ -20,8 +21,14 @@ pub(super) struct Words {
 
 pub(super) fn read(words: &Words, field: &str, reading: &mut Reading<'_>) -> Result<RetryPolicy, FieldError> {
     let default = RetryPolicy::default();
-    if words.attempts.is_none() {
-        reading.warning(field, "gives no attempts, which means 0; add attempts to retry");
+    let says_how =
+        words.retry_on.as_deref().is_some_and(|on| !on.is_empty()) || words.per_try_timeout.is_some();
+    match words.attempts {
+        Some(0) | None if says_how => {
+            return Err(wrong(field, "says how to retry, and no attempts; add attempts, or remove the rest"));
+        }
+        None => reading.warning(field, "gives no attempts, which means 0; add attempts to retry"),
+        Some(_) => {}
     }
     let on = match words.retry_on.as_deref().map(str::trim).filter(|conditions| !conditions.is_empty()) {
         None => default.on,
@@ -42,6 +49,11 @@ pub(super) fn read(words: &Words, field: &str, reading: &mut Reading<'_>) -> Res
     })
 }
 
+/// Whether `code` is a status that HTTP has a name for.
+fn is_known(code: u16) -> bool {
+    StatusCode::from_u16(code).is_ok_and(|status| status.canonical_reason().is_some())
+}
+
 fn read_conditions(conditions: &str, field: &str, reading: &mut Reading<'_>) -> Result<RetryOn, FieldError> {
     let mut on = RetryOn::default();
     for word in conditions.split(',').map(str::trim).filter(|word| !word.is_empty()) {
@@ -59,14 +71,12 @@ fn read_conditions(conditions: &str, field: &str, reading: &mut Reading<'_>) -> 
             "resource-exhausted" => on.grpc_statuses.push(8),
             "internal" => on.grpc_statuses.push(13),
             "unavailable" => on.grpc_statuses.push(14),
-            "reset-before-request"
-            | "retriable-headers"
-            | "envoy-ratelimited"
-            | "http3-post-connect-failure" => {
+            "reset-before-request" => on.reset_before_request = true,
+            "retriable-headers" | "envoy-ratelimited" | "http3-post-connect-failure" => {
                 reading.not_acted_on(field, format!("{word} is not acted on"));
             }
             code => match code.parse::<u16>() {
-                Ok(status) if (100..=599).contains(&status) => on.status_codes.push(status),
+                Ok(status) if is_known(status) => on.status_codes.push(status),
                 _ => {
                     let message = format!(
                         "{code:?} is not a retry condition; use for example connect-failure, reset, gateway-error, 5xx or 503"

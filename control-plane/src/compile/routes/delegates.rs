@@ -1,0 +1,241 @@
+//! `delegate`: a `VirtualService` that leaves a route to another one, as Istio merges the two.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use selvedge_model::{ClientMatch, HeaderField, Match, StringMatch};
+
+use super::{super::Problems, VirtualService};
+use crate::resources::{
+    Resources,
+    virtual_service::{DelegateTo, HttpRoute, PortMatch},
+};
+
+/// A route as it counts for the hosts of a document.
+#[derive(Debug, Clone)]
+pub(super) struct Effective<'a> {
+    /// The document that it stands in, in whose namespace its short names are.
+    pub(super) document: &'a VirtualService,
+    /// What it is called.
+    pub(super) name: String,
+    /// What it says.
+    pub(super) route: Cow<'a, HttpRoute>,
+}
+
+/// The documents without hosts, to which others may delegate.
+#[derive(Debug)]
+pub(super) struct Delegates<'a> {
+    by_name: BTreeMap<(&'a str, &'a str), &'a VirtualService>,
+    /// Those to which some document delegates.
+    named: BTreeSet<(&'a str, &'a str)>,
+}
+
+impl<'a> Delegates<'a> {
+    pub(super) fn new(resources: &'a Resources) -> Self {
+        let documents = resources.virtual_services.iter().map(|document| &**document);
+        let by_name = documents.map(|document| ((&*document.name.namespace, &*document.name.name), document));
+        Self { by_name: by_name.collect(), named: BTreeSet::new() }
+    }
+
+    /// The routes of `document`, those of its delegates in their places.
+    pub(super) fn routes(
+        &mut self,
+        document: &'a VirtualService,
+        problems: &mut Problems,
+    ) -> Vec<Effective<'a>> {
+        let mut routes = Vec::new();
+        for route in &document.spec.http {
+            match &route.delegate {
+                None => {
+                    let name = rule_name(document, route);
+                    routes.push(Effective { document, name, route: Cow::Borrowed(route) });
+                }
+                Some(to) => routes.extend(self.delegated(document, route, to, problems)),
+            }
+        }
+        routes
+    }
+
+    /// Reports the documents without hosts to which nobody delegates.
+    pub(super) fn report_unused(&self, problems: &mut Problems) {
+        for (name, document) in &self.by_name {
+            if document.spec.hosts.is_empty() && !self.named.contains(name) {
+                let message =
+                    "is empty, and no VirtualService delegates to this one, so it has no effect; name a host";
+                problems.warning(document, "spec.hosts", message);
+            }
+        }
+    }
+
+    /// The routes of the delegate of `route` in `root`.
+    fn delegated(
+        &mut self,
+        root: &'a VirtualService,
+        route: &HttpRoute,
+        to: &DelegateTo,
+        problems: &mut Problems,
+    ) -> Vec<Effective<'a>> {
+        let delegate = match self.find(root, to) {
+            Ok(delegate) => delegate,
+            Err(why) => {
+                let field = format!("spec.http[{}].delegate", route.index);
+                problems.error(root, &field, format!("{why} (the route is left out)"));
+                return Vec::new();
+            }
+        };
+        self.named.insert((&delegate.name.namespace, &delegate.name.name));
+        let mut routes = Vec::new();
+        for child in &delegate.spec.http {
+            let name = format!("{} > {}", rule_name(root, route), rule_name(delegate, child));
+            match merged(route, child) {
+                Some(merged) => {
+                    routes.push(Effective { document: delegate, name, route: Cow::Owned(merged) });
+                }
+                None => {
+                    let message = format!(
+                        "asks what no match of {} ({}) allows, which delegates to it, so the route is left out there",
+                        rule_name(root, route),
+                        root.place()
+                    );
+                    problems.error(delegate, &format!("spec.http[{}].match", child.index), message);
+                }
+            }
+        }
+        routes
+    }
+
+    fn find(&self, root: &VirtualService, to: &DelegateTo) -> Result<&'a VirtualService, String> {
+        let own = &*root.name.namespace;
+        let namespace = to.namespace.as_deref().unwrap_or(own);
+        let name = &to.name;
+        let Some(delegate) = self.by_name.get(&(namespace, &**name)).copied() else {
+            return Err(format!("there is no VirtualService {namespace}/{name}; add it or correct the name"));
+        };
+        if !delegate.spec.hosts.is_empty() {
+            return Err(format!("VirtualService {namespace}/{name} has hosts of its own; remove its hosts"));
+        }
+        if !delegate.spec.export_to.includes(namespace, Some(own)) {
+            return Err(format!(
+                "VirtualService {namespace}/{name} is not exported to {own}; see its exportTo"
+            ));
+        }
+        Ok(delegate)
+    }
+}
+
+/// What a route of a document is called.
+fn rule_name(document: &VirtualService, route: &HttpRoute) -> String {
+    match &route.name {
+        Some(name) => format!("{} http[{}] {name}", document.name, route.index),
+        None => format!("{} http[{}]", document.name, route.index),
+    }
+}
+
+/// `child` below `root`: whatever it does not say itself is as `root` says. `None` if it asks what `root` excludes.
+fn merged(root: &HttpRoute, child: &HttpRoute) -> Option<HttpRoute> {
+    fn or<T: Clone>(child: &Option<T>, root: &Option<T>) -> Option<T> {
+        child.clone().or_else(|| root.clone())
+    }
+    Some(HttpRoute {
+        matches: merged_matches(root.matches.as_deref(), child.matches.as_deref())?,
+        left_out: root.left_out || child.left_out,
+        headers: or(&child.headers, &root.headers),
+        rewrite: or(&child.rewrite, &root.rewrite),
+        fault: or(&child.fault, &root.fault),
+        cors: or(&child.cors, &root.cors),
+        timeout: child.timeout.or(root.timeout),
+        retry: or(&child.retry, &root.retry),
+        ..child.clone()
+    })
+}
+
+type Matches = Option<Vec<PortMatch<Match>>>;
+
+/// Each match of `child` below each of `root` that allows it; `None` if one of them is allowed by none.
+fn merged_matches(root: Option<&[PortMatch<Match>]>, child: Option<&[PortMatch<Match>]>) -> Option<Matches> {
+    let (Some(root), Some(child)) = (root, child) else {
+        return Some(root.or(child).map(<[_]>::to_vec));
+    };
+    if root.is_empty() {
+        return Some(Some(Vec::new()));
+    }
+    let mut merged = Vec::new();
+    for child in child {
+        let before = merged.len();
+        merged.extend(root.iter().filter(|root| allows(root, child)).map(|root| merged_match(root, child)));
+        if merged.len() == before {
+            return None;
+        }
+    }
+    Some(Some(merged))
+}
+
+/// Whether what `child` asks is part of what `root` asks.
+fn allows(root: &PortMatch<Match>, child: &PortMatch<Match>) -> bool {
+    fn each<K: PartialEq>(root: &[(K, StringMatch)], child: &[(K, StringMatch)]) -> bool {
+        child.iter().all(|(name, wanted)| {
+            root.iter().filter(|(other, _)| other == name).all(|(_, allowed)| is_part(allowed, wanted))
+        })
+    }
+    fn one(root: Option<&StringMatch>, child: Option<&StringMatch>) -> bool {
+        root.zip(child).is_none_or(|(root, child)| is_part(root, child))
+    }
+    let port = root.port.zip(child.port).is_none_or(|(root, child)| root == child);
+    let (root, child) = (&root.condition, &child.condition);
+    let labels = child
+        .client
+        .labels
+        .iter()
+        .all(|(name, value)| root.client.labels.get(name).is_none_or(|allowed| allowed == value));
+    let namespaces = root.client.namespace.as_ref().zip(child.client.namespace.as_ref());
+    port && labels
+        && namespaces.is_none_or(|(root, child)| root == child)
+        && root.ignore_path_case == child.ignore_path_case
+        && one(root.path.as_ref(), child.path.as_ref())
+        && one(root.method.as_ref(), child.method.as_ref())
+        && one(root.authority.as_ref(), child.authority.as_ref())
+        && each(&root.headers, &child.headers)
+        && each(&root.without_headers, &child.without_headers)
+        && each(&root.query, &child.query)
+}
+
+/// Whether every text that `child` matches is one that `root` matches. Of regular expressions nobody knows, as in Istio.
+fn is_part(root: &StringMatch, child: &StringMatch) -> bool {
+    match (root, child) {
+        (StringMatch::Present, _) => true,
+        (StringMatch::Exact(root), StringMatch::Exact(child)) => root == child,
+        (StringMatch::Prefix(root), StringMatch::Exact(child) | StringMatch::Prefix(child)) => {
+            child.starts_with(root.as_str())
+        }
+        _ => false,
+    }
+}
+
+fn merged_match(root: &PortMatch<Match>, child: &PortMatch<Match>) -> PortMatch<Match> {
+    fn list<K: PartialEq + Clone>(
+        root: &[(K, StringMatch)],
+        child: &[(K, StringMatch)],
+    ) -> Vec<(K, StringMatch)> {
+        let of_root = root.iter().filter(|(name, _)| child.iter().all(|(other, _)| other != name));
+        of_root.chain(child).cloned().collect()
+    }
+    let port = child.port.or(root.port);
+    let (root, child) = (&root.condition, &child.condition);
+    let mut labels = root.client.labels.clone();
+    labels.extend(child.client.labels.clone());
+    let namespace = child.client.namespace.clone().or_else(|| root.client.namespace.clone());
+    let condition = Match {
+        path: child.path.clone().or_else(|| root.path.clone()),
+        ignore_path_case: child.ignore_path_case,
+        method: child.method.clone().or_else(|| root.method.clone()),
+        authority: child.authority.clone().or_else(|| root.authority.clone()),
+        headers: list::<HeaderField>(&root.headers, &child.headers),
+        without_headers: list(&root.without_headers, &child.without_headers),
+        query: list(&root.query, &child.query),
+        client: ClientMatch { labels, namespace },
+        ..child.clone()
+    };
+    PortMatch { port, condition }
+}

@@ -1,0 +1,132 @@
+//! `corsPolicy`: who may call from a page of another origin.
+
+use ::http::{HeaderName, Method};
+use selvedge_model::{
+    StringMatch,
+    filter::{Cors, OriginMatch, UnmatchedPreflights},
+};
+use serde::Deserialize;
+
+use crate::resources::{
+    document::{Reading, wrong},
+    typed::FieldError,
+    words::{GoDuration, StringMatchWords},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    #[serde(default)]
+    allow_origins: Vec<StringMatchWords>,
+    /// The old form: whole origins, or `*`.
+    #[serde(default)]
+    allow_origin: Vec<String>,
+    #[serde(default)]
+    allow_methods: Vec<String>,
+    #[serde(default)]
+    allow_headers: Vec<String>,
+    #[serde(default)]
+    expose_headers: Vec<String>,
+    max_age: Option<GoDuration>,
+    #[serde(default)]
+    allow_credentials: bool,
+    unmatched_preflights: Option<Unmatched>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum Unmatched {
+    Unspecified,
+    Forward,
+    Ignore,
+}
+
+pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Result<Cors, FieldError> {
+    let max_age = words.max_age.map(|time| time.0);
+    if max_age.is_some_and(|time| time.subsec_nanos() != 0) {
+        return Err(wrong(format!("{field}.maxAge"), "is not in whole seconds; write for example 600s"));
+    }
+    let allow_origins = read_origins(words.allow_origins, words.allow_origin, field)?;
+    if allow_origins.is_empty() {
+        reading.warning(field, "names no origin, so no page may call; add allowOrigins");
+    }
+    Ok(Cors {
+        allow_origins,
+        allow_methods: read_methods(words.allow_methods, &format!("{field}.allowMethods"))?,
+        allow_headers: read_headers(words.allow_headers, &format!("{field}.allowHeaders"))?,
+        expose_headers: read_headers(words.expose_headers, &format!("{field}.exposeHeaders"))?,
+        max_age,
+        allow_credentials: words.allow_credentials,
+        unmatched_preflights: match words.unmatched_preflights {
+            Some(Unmatched::Ignore) => UnmatchedPreflights::Ignore,
+            Some(Unmatched::Forward | Unmatched::Unspecified) | None => UnmatchedPreflights::Forward,
+        },
+    })
+}
+
+/// The origins of both forms; as in Istio, the old form does not count if there is the new one.
+fn read_origins(
+    new: Vec<StringMatchWords>,
+    old: Vec<String>,
+    field: &str,
+) -> Result<Vec<OriginMatch>, FieldError> {
+    if new.is_empty() {
+        return Ok(old.into_iter().map(whole_origin).collect());
+    }
+    let mut origins = Vec::new();
+    for (index, words) in new.into_iter().enumerate() {
+        let field = format!("{field}.allowOrigins[{index}]");
+        origins.push(match words.read_given(&field)? {
+            StringMatch::Exact(origin) if origin.is_empty() => {
+                return Err(wrong(
+                    format!("{field}.exact"),
+                    "is empty; write an origin, such as https://a.example",
+                ));
+            }
+            StringMatch::Exact(origin) => whole_origin(origin),
+            StringMatch::Prefix(prefix) | StringMatch::PathPrefix(prefix) => OriginMatch::Prefix(prefix),
+            StringMatch::Regex(regex) => OriginMatch::Regex(regex),
+            StringMatch::Present => OriginMatch::Any,
+        });
+    }
+    Ok(origins)
+}
+
+fn whole_origin(origin: String) -> OriginMatch {
+    if origin == "*" { OriginMatch::Any } else { OriginMatch::Exact(origin) }
+}
+
+/// The methods that Istio allows here, as they are written.
+const METHODS: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::CONNECT,
+    Method::OPTIONS,
+    Method::TRACE,
+];
+
+fn read_methods(methods: Vec<String>, field: &str) -> Result<Vec<String>, FieldError> {
+    let known = |method: &str| method == "*" || METHODS.iter().any(|known| known == method);
+    match methods.iter().position(|method| !known(method)) {
+        Some(index) => {
+            let message = format!("{:?} is not a method; write it as GET, or * for any", methods[index]);
+            Err(wrong(format!("{field}[{index}]"), message))
+        }
+        None => Ok(methods),
+    }
+}
+
+fn read_headers(headers: Vec<String>, field: &str) -> Result<Vec<String>, FieldError> {
+    let known = |name: &str| name == "*" || name.parse::<HeaderName>().is_ok();
+    match headers.iter().position(|name| !known(name)) {
+        Some(index) => {
+            let message = format!("{:?} is not the name of a header; correct it", headers[index]);
+            Err(wrong(format!("{field}[{index}]"), message))
+        }
+        None => Ok(headers),
+    }
+}

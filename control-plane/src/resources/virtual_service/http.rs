@@ -1,0 +1,230 @@
+//! `http`: what becomes of requests.
+
+use std::time::Duration;
+
+use selvedge_model::{
+    Match, RetryPolicy,
+    filter::{Cors, Fault, OwnAnswer, Rewrite},
+};
+use serde::Deserialize;
+
+use super::{
+    Destination, DestinationWords, Headers, PortMatch, TargetWords,
+    answers::{self, DirectWords, RedirectWords},
+    conflicts::Given,
+    cors, fault, headers,
+    matches::{self, Asked},
+    mirrors, read_destinations, retries, rewrite,
+};
+use crate::resources::{
+    document::{Reading, wrong},
+    typed::FieldError,
+    words::GoDuration,
+};
+
+/// One entry of `http`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpRoute {
+    /// Its place in the document.
+    pub index: usize,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Which requests; any of these. `None` = every request; an empty list = none.
+    pub matches: Option<Vec<PortMatch<Match>>>,
+    /// Whether matches are left out because they cannot be checked.
+    pub left_out: bool,
+    /// Where they go; none if they are answered at once.
+    pub destinations: Vec<Destination>,
+    /// The answer that needs no destination.
+    pub answer: Option<OwnAnswer>,
+    /// What changes in the headers of requests and answers.
+    pub headers: Option<Headers>,
+    /// What changes in the path and the authority.
+    pub rewrite: Option<Rewrite>,
+    /// Failures that are made on purpose.
+    pub fault: Option<Fault>,
+    /// Who may call from a page of another origin.
+    pub cors: Option<Cors>,
+    /// The document whose routes count in its place.
+    pub delegate: Option<DelegateTo>,
+    /// Time for the whole request, retries included; zero = none.
+    pub timeout: Option<Duration>,
+    /// When a failed attempt is followed by another.
+    pub retry: Option<RetryPolicy>,
+}
+
+/// The name of a document without hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DelegateTo {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; `None` = that of the document that delegates.
+    pub namespace: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RouteWords {
+    name: Option<String>,
+    #[serde(rename = "match", default)]
+    matches: Vec<matches::Words>,
+    #[serde(default)]
+    route: Vec<ShareWords>,
+    redirect: Option<RedirectWords>,
+    direct_response: Option<DirectWords>,
+    delegate: Option<DelegateTo>,
+    headers: Option<headers::Words>,
+    rewrite: Option<rewrite::Words>,
+    fault: Option<fault::Words>,
+    cors_policy: Option<cors::Words>,
+    mirror: Option<TargetWords>,
+    #[serde(default)]
+    mirrors: Vec<mirrors::MirrorWords>,
+    mirror_percentage: Option<fault::PercentWords>,
+    mirror_percent: Option<u32>,
+    timeout: Option<GoDuration>,
+    retries: Option<retries::Words>,
+}
+
+/// One entry of `route`.
+#[derive(Debug, Deserialize)]
+struct ShareWords {
+    destination: TargetWords,
+    weight: Option<u32>,
+    headers: Option<headers::Words>,
+}
+
+pub(super) fn read(
+    mut words: RouteWords,
+    index: usize,
+    reading: &mut Reading<'_>,
+) -> Result<HttpRoute, FieldError> {
+    let field = format!("spec.http[{index}]");
+    let below = |name: &str| format!("{field}.{name}");
+    words.given().check(&field)?;
+    mirrors::check(words.take_mirrors(), &field, reading)?;
+    let (matches, left_out) = read_matches(words.matches, &field, reading)?;
+    let redirect =
+        words.redirect.map(|words| answers::read_redirect(words, &below("redirect"))).transpose()?;
+    let direct = words
+        .direct_response
+        .map(|words| answers::read_direct(words, &below("directResponse")))
+        .transpose()?;
+    let mut route = HttpRoute {
+        index,
+        name: words.name,
+        matches,
+        left_out,
+        destinations: read_shares(words.route, &below("route"), reading)?,
+        answer: redirect.map(OwnAnswer::Redirect).or(direct.map(OwnAnswer::Direct)),
+        headers: None,
+        rewrite: words.rewrite.map(|words| rewrite::read(words, &below("rewrite"))).transpose()?,
+        fault: None,
+        cors: None,
+        delegate: words.delegate.map(|to| read_delegate(to, &below("delegate"))).transpose()?,
+        timeout: words.timeout.map(|time| time.0),
+        retry: None,
+    };
+    if let Some(words) = words.headers {
+        route.headers = Some(headers::read(words, &below("headers"), reading)?);
+    }
+    if let Some(words) = words.fault {
+        route.fault = Some(fault::read(words, &below("fault"), reading)?);
+    }
+    if let Some(words) = words.cors_policy {
+        route.cors = Some(cors::read(words, &below("corsPolicy"), reading)?);
+    }
+    if let Some(words) = words.retries {
+        route.retry = Some(retries::read(&words, &below("retries"), reading)?);
+    }
+    route.check_authority(&below("headers.request"))?;
+    Ok(route)
+}
+
+fn read_delegate(to: DelegateTo, field: &str) -> Result<DelegateTo, FieldError> {
+    if to.name.is_empty() {
+        return Err(wrong(format!("{field}.name"), "is empty; name a VirtualService without hosts"));
+    }
+    Ok(DelegateTo { namespace: to.namespace.filter(|namespace| !namespace.is_empty()), ..to })
+}
+
+type Matches = Option<Vec<PortMatch<Match>>>;
+
+/// What the list `match` of the route at `field` asks, and whether some of it is left out.
+fn read_matches(
+    list: Vec<matches::Words>,
+    field: &str,
+    reading: &mut Reading<'_>,
+) -> Result<(Matches, bool), FieldError> {
+    if list.is_empty() {
+        return Ok((None, false));
+    }
+    let (mut matches, mut left_out) = (Vec::new(), false);
+    for (place, words) in list.into_iter().enumerate() {
+        match matches::read(words, &format!("{field}.match[{place}]"), reading)? {
+            Asked::Checkable(asked) => matches.push(*asked),
+            Asked::Uncheckable => left_out = true,
+            Asked::OfGateways => {}
+        }
+    }
+    Ok((Some(matches), left_out))
+}
+
+fn read_shares(
+    list: Vec<ShareWords>,
+    field: &str,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<Destination>, FieldError> {
+    let (mut targets, mut headers) = (Vec::new(), Vec::new());
+    for (index, words) in list.into_iter().enumerate() {
+        targets.push(DestinationWords { destination: words.destination, weight: words.weight });
+        headers.push(match words.headers {
+            Some(words) => headers::read(words, &format!("{field}[{index}].headers"), reading)?,
+            None => Headers::default(),
+        });
+    }
+    let mut destinations = read_destinations(targets, field)?;
+    for destination in &mut destinations {
+        destination.headers = std::mem::take(&mut headers[destination.index]);
+    }
+    Ok(destinations)
+}
+
+impl RouteWords {
+    fn given(&self) -> Given {
+        Given {
+            delegate: self.delegate.is_some(),
+            route: !self.route.is_empty(),
+            redirect: self.redirect.is_some(),
+            direct_response: self.direct_response.is_some(),
+            rewrite: self.rewrite.is_some(),
+            fault: self.fault.is_some(),
+        }
+    }
+
+    fn take_mirrors(&mut self) -> mirrors::Words {
+        mirrors::Words {
+            mirror: self.mirror.take(),
+            mirrors: std::mem::take(&mut self.mirrors),
+            percentage: self.mirror_percentage,
+            percent: self.mirror_percent,
+        }
+    }
+
+    /// Whether it leaves the requests to another document.
+    pub(super) fn delegates(&self) -> bool {
+        self.delegate.is_some()
+    }
+}
+
+impl HttpRoute {
+    /// Refuses an authority that is said twice; `field` is where the headers are.
+    fn check_authority(&self, field: &str) -> Result<(), FieldError> {
+        let by_header = self.headers.as_ref().is_some_and(|headers| headers.authority.is_some());
+        let by_rewrite = self.rewrite.as_ref().is_some_and(|rewrite| rewrite.authority.is_some());
+        if by_header && by_rewrite {
+            return Err(wrong(field, "sets the authority, as rewrite.authority does; keep one of them"));
+        }
+        Ok(())
+    }
+}

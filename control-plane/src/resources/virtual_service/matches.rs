@@ -1,0 +1,125 @@
+//! `http[].match`: which requests a route is for.
+
+use std::collections::BTreeMap;
+
+use selvedge_model::{ClientMatch, HeaderField, Match};
+use serde::Deserialize;
+
+use super::{PortMatch, for_sidecars};
+use crate::resources::{
+    document::{Reading, wrong},
+    typed::{FieldError, Seen},
+    words::{StringMatchWords, header_field, port_number},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    #[serde(rename = "statPrefix")]
+    _stat_prefix: Option<Seen>,
+    uri: Option<StringMatchWords>,
+    #[serde(default)]
+    ignore_uri_case: bool,
+    scheme: Option<StringMatchWords>,
+    method: Option<StringMatchWords>,
+    authority: Option<StringMatchWords>,
+    #[serde(default)]
+    headers: BTreeMap<String, StringMatchWords>,
+    #[serde(default)]
+    without_headers: BTreeMap<String, StringMatchWords>,
+    #[serde(default)]
+    query_params: BTreeMap<String, StringMatchWords>,
+    port: Option<u32>,
+    #[serde(default)]
+    source_labels: BTreeMap<String, String>,
+    source_namespace: Option<String>,
+    gateways: Option<Vec<String>>,
+}
+
+/// What one entry of `match` asks.
+pub(super) enum Asked {
+    /// Something that a sidecar can check.
+    Checkable(Box<PortMatch<Match>>),
+    /// Something that it cannot.
+    Uncheckable,
+    /// Something of gateways only.
+    OfGateways,
+}
+
+pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Result<Asked, FieldError> {
+    if !for_sidecars(words.gateways.as_deref()) {
+        reading.not_acted_on(format!("{field}.gateways"), "names gateways only; sidecars skip this match");
+        reading.take_unknown_below(field);
+        return Ok(Asked::OfGateways);
+    }
+    let mut unchecked =
+        reading.take_unknown_below(field).into_iter().map(|unknown| unknown.field).collect::<Vec<_>>();
+    let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    let condition = read_condition(words, field, &mut unchecked)?;
+    if unchecked.is_empty() {
+        return Ok(Asked::Checkable(Box::new(PortMatch { port, condition })));
+    }
+    for unchecked in unchecked {
+        let message =
+            "is a condition that is not acted on, so the whole match is left out; remove it or the match";
+        reading.error(unchecked, message);
+    }
+    Ok(Asked::Uncheckable)
+}
+
+/// What `words` ask of a request; the fields that nobody can check are added to `unchecked`.
+fn read_condition(words: Words, field: &str, unchecked: &mut Vec<String>) -> Result<Match, FieldError> {
+    let given = |words: Option<StringMatchWords>, name: &str| {
+        words.map(|words| words.read_given(&format!("{field}.{name}"))).transpose()
+    };
+    let mut headers = read_headers(words.headers, &format!("{field}.headers"), unchecked)?;
+    let without_headers = read_headers(words.without_headers, &format!("{field}.withoutHeaders"), unchecked)?;
+    let mut query = Vec::new();
+    for (name, words) in words.query_params {
+        let asked = words.read_header(&format!("{field}.queryParams.{name}"))?;
+        query.push((name, asked));
+    }
+    headers.extend(given(words.scheme, "scheme")?.map(|scheme| (HeaderField::Scheme, scheme)));
+    let namespace = words.source_namespace.filter(|namespace| !namespace.is_empty());
+    if let Some(namespace) = namespace.as_deref().filter(|name| !is_namespace(name)) {
+        let message = format!("{namespace:?} is not a namespace; write the name of one");
+        return Err(wrong(format!("{field}.sourceNamespace"), message));
+    }
+    Ok(Match {
+        path: given(words.uri, "uri")?,
+        ignore_path_case: words.ignore_uri_case,
+        method: given(words.method, "method")?,
+        authority: given(words.authority, "authority")?,
+        headers,
+        without_headers,
+        query,
+        client: ClientMatch { labels: words.source_labels, namespace },
+        ..Match::default()
+    })
+}
+
+type HeaderMatches = Vec<(HeaderField, selvedge_model::StringMatch)>;
+
+fn read_headers(
+    words: BTreeMap<String, StringMatchWords>,
+    field: &str,
+    unchecked: &mut Vec<String>,
+) -> Result<HeaderMatches, FieldError> {
+    let mut list = Vec::new();
+    for (header, words) in words {
+        let field = format!("{field}.{header}");
+        // Claims of a token.
+        if header.starts_with('@') {
+            unchecked.push(field);
+            continue;
+        }
+        list.push((header_field(&header, &field)?, words.read_header(&field)?));
+    }
+    Ok(list)
+}
+
+fn is_namespace(text: &str) -> bool {
+    selvedge_model::WorkloadName::new(text, "a").is_ok()
+}

@@ -1,0 +1,76 @@
+//! `rewrite`: what a request's path and authority become.
+
+use ::http::uri::{Authority, PathAndQuery};
+use selvedge_model::filter::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite};
+use serde::Deserialize;
+
+use crate::resources::{document::wrong, typed::FieldError, words::wrong_regex};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    uri: Option<String>,
+    authority: Option<String>,
+    uri_regex_rewrite: Option<RegexWords>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RegexWords {
+    #[serde(rename = "match")]
+    pattern: String,
+    rewrite: String,
+}
+
+pub(super) fn read(words: Words, field: &str) -> Result<Rewrite, FieldError> {
+    let uri = words.uri.filter(|uri| !uri.is_empty());
+    let path = match (uri, words.uri_regex_rewrite) {
+        (Some(_), Some(_)) => {
+            return Err(wrong(field, "gives both uri and uriRegexRewrite; keep one"));
+        }
+        (Some(uri), None) => Some(PathRewrite::Prefix(path(uri, &format!("{field}.uri"))?)),
+        (None, Some(words)) => Some(read_regex(&words, &format!("{field}.uriRegexRewrite"))?),
+        (None, None) => None,
+    };
+    let given = words.authority.filter(|authority| !authority.is_empty());
+    let authority = given.map(|given| authority(&given, &format!("{field}.authority"))).transpose()?;
+    let rewrite = Rewrite { path, authority };
+    if rewrite.is_empty() {
+        return Err(wrong(field, "is empty; give uri, uriRegexRewrite or authority"));
+    }
+    Ok(rewrite)
+}
+
+fn read_regex(words: &RegexWords, field: &str) -> Result<PathRewrite, FieldError> {
+    if words.pattern.is_empty() || words.rewrite.is_empty() {
+        return Err(wrong(field, "needs both match and rewrite"));
+    }
+    RegexRewrite::new(&words.pattern, &words.rewrite).map(PathRewrite::Regex).map_err(|error| match error {
+        RegexRewriteError::Pattern(error) => wrong_regex(format!("{field}.match"), &words.pattern, error),
+        error => wrong(format!("{field}.rewrite"), error.to_string()),
+    })
+}
+
+/// A path that a request may have, or the beginning of one, without a query.
+pub(super) fn path(text: String, field: &str) -> Result<String, FieldError> {
+    if text.contains('?') {
+        return Err(wrong(field, format!("{text:?} has a query; write the path alone")));
+    }
+    path_and_query(text, field)
+}
+
+/// A path, with or without a query.
+pub(super) fn path_and_query(text: String, field: &str) -> Result<String, FieldError> {
+    if !text.starts_with('/') || text.contains('#') || text.parse::<PathAndQuery>().is_err() {
+        return Err(wrong(field, format!("{text:?} is not a path; write it as /path")));
+    }
+    Ok(text)
+}
+
+/// A host, with or without a port.
+pub(super) fn authority(text: &str, field: &str) -> Result<String, FieldError> {
+    match text.parse::<Authority>() {
+        Ok(authority) if !authority.host().is_empty() && !text.contains('@') => Ok(text.to_owned()),
+        _ => Err(wrong(field, format!("{text:?} is not a host, with or without a port; correct it"))),
+    }
+}
