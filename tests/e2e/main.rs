@@ -10,6 +10,7 @@ mod dependencies;
 mod differential;
 mod drain;
 mod fields;
+mod filters;
 mod foreign;
 mod grpc;
 mod grpc_failures;
