@@ -36,6 +36,7 @@ use crate::{
     normalize::normalize,
     observe::observe,
     opaque::way_in::{self, Incoming},
+    refuse::refuse,
     respond::respond,
     serve::{self, Protocol},
     step::{Conn, HttpVersion, Request, Step},
@@ -55,7 +56,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     ServiceBuilder::new()
         .layer(observe(worker, Direction::Inbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
         .layer(respond()) // our failures become HTTP or gRPC answers
-        .layer(serve::refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
+        .layer(refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize()) // one path and one authority, for all that follows
         .layer(authorize(Rc::clone(worker))) // by the policy in force now, not when the connection came
         .service(forward(Rc::clone(worker)))
@@ -110,7 +111,7 @@ pub async fn connection(
     let meant = match meant {
         Ok(meant) => meant,
         Err(failure) => {
-            refuse(&worker, arrival, false, &failure);
+            refuse_connection(&worker, arrival, false, &failure);
             let is_told = matches!(detected, Detected::Http1 | Detected::Http2) && arrival.original.is_none();
             if !is_told {
                 return reset(&tcp);
@@ -120,7 +121,7 @@ pub async fn connection(
         }
     };
     if !worker.doors.is_plain(&client) {
-        refuse(&worker, arrival, false, &Failure::new(Reason::Overflow, NO_PLACE));
+        refuse_connection(&worker, arrival, false, &Failure::new(Reason::Overflow, NO_PLACE));
         return reset(&tcp);
     }
     let (version, protocol) = match detected {
@@ -231,7 +232,7 @@ fn refuse_handshake(worker: &Worker, arrival: Arrival, error: &HandshakeError) {
 }
 
 /// Counts and logs a connection that is not let in.
-fn refuse(worker: &Worker, arrival: Arrival, mtls: bool, failure: &Failure) {
+fn refuse_connection(worker: &Worker, arrival: Arrival, mtls: bool, failure: &Failure) {
     worker.metrics.connection_refused(Direction::Inbound, mtls, failure.reason);
     let Arrival { peer, original, .. } = arrival;
     tracing::info!(%peer, original = original.map(|original| tracing::field::display(original.address)), %failure, "connection refused");
@@ -265,14 +266,14 @@ async fn mesh(
         Err(error) => return refuse_handshake(&worker, arrival, &error),
     };
     if let Some(failure) = revoked(&worker.live, standing.peer.holder(), Part::Client) {
-        return refuse(&worker, arrival, true, &failure);
+        return refuse_connection(&worker, arrival, true, &failure);
     }
     client.is_known();
     let port = u16::try_from(preamble.port).unwrap_or_default();
     let meant = match meant(&worker.settings, own, arrival.original, Some(port)) {
         Ok(meant) => Ok(meant),
         Err(failure) => {
-            refuse(&worker, arrival, true, &failure);
+            refuse_connection(&worker, arrival, true, &failure);
             // Whose sidecar is told can say why; it has proven that it is of this mesh.
             if arrival.original.is_some() {
                 return;

@@ -43,6 +43,9 @@ pub mod observe;
 /// Turns failures into answers.
 pub mod respond;
 
+/// Refuses what is malformed or too large, and what comes while too much is held.
+pub mod refuse;
+
 /// One path and one authority, for all that follows.
 pub mod normalize;
 

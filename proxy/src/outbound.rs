@@ -21,6 +21,7 @@ use crate::{
     normalize::normalize,
     observe::observe,
     opaque::way_out::{self, Outgoing, Speaker},
+    refuse::refuse,
     respond::respond,
     retry, route,
     serve::{self, Protocol},
@@ -38,7 +39,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     ServiceBuilder::new()
         .layer(observe(worker, Direction::Outbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
         .layer(respond()) // our failures become HTTP or gRPC answers
-        .layer(serve::refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
+        .layer(refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize()) // one path and one authority, for all that follows
         .layer(route::tunnel(Rc::clone(worker))) // CONNECT goes no further
         .layer(route::find(Rc::clone(worker))) // Request -> Matched: the service's rule that it follows

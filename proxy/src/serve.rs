@@ -8,7 +8,6 @@
 
 mod chunks;
 mod head;
-mod refuse;
 mod strict;
 mod unfinished;
 
@@ -29,7 +28,6 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-pub use refuse::refuse;
 use strict::Strict;
 use tokio::{
     io::{AsyncRead, AsyncWrite},

@@ -131,6 +131,40 @@ fn a_room_of_the_proxy_imports_only_rooms_below_it() {
     );
 }
 
+/// The rooms whose steps a path consists of: of each `.layer(` and `.service(` of its one list the first name.
+fn steps(path: &str) -> Vec<&str> {
+    let (_, list) = path.split_once("ServiceBuilder::new()").expect("a path is one list of steps");
+    let (list, _) = list.split_once("\n}").expect("the list ends with its function");
+    let lines = list.lines().filter_map(|line| {
+        let line = line.trim_start();
+        line.strip_prefix(".layer(").or_else(|| line.strip_prefix(".service("))
+    });
+    lines.map(|step| first_names(step).first().copied().unwrap_or(step)).collect()
+}
+
+#[test]
+fn a_request_meets_the_rooms_in_their_order_on_both_paths() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../proxy/src"));
+    let library = fs::read_to_string(root.join("lib.rs")).unwrap();
+    let rooms = rooms(&library);
+
+    for path in ["outbound.rs", "inbound.rs"] {
+        let source = fs::read_to_string(root.join(path)).unwrap();
+        let steps = steps(&source);
+        let places: Vec<usize> = steps
+            .iter()
+            .map(|step| {
+                rooms
+                    .iter()
+                    .position(|room| room == step)
+                    .unwrap_or_else(|| panic!("{path}: {step} is not a room"))
+            })
+            .collect();
+        assert!(places.len() > 5, "{path}: are these all its steps? {steps:?}");
+        assert!(places.is_sorted(), "{path}: {steps:?}, which is not the order of proxy/src/lib.rs");
+    }
+}
+
 #[test]
 fn the_readme_tells_the_story_of_a_request_in_the_order_of_the_rooms() {
     let root = rooms::workspace();

@@ -9,11 +9,9 @@ use memchr::memchr;
 
 use crate::{
     error::{Reason, Refusal},
+    refuse::{NO_METHOD, REFUSED, TOO_LONG, TOO_MANY_FIELDS},
     settings::HeadLimits,
 };
-
-/// The method of the request that stands for a refused one; see [`super::strict`]. No client may use it.
-pub(super) const REFUSED: &str = "SELVEDGE-REFUSED";
 
 /// What follows a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,19 +39,6 @@ const fn bad(what: &'static str) -> Refusal {
     Refusal { reason: Reason::BadRequest, what }
 }
 
-const fn too_large(what: &'static str) -> Refusal {
-    Refusal { reason: Reason::HeadTooLarge, what }
-}
-
-/// The refusal of a request whose head has more bytes than the limit.
-pub(super) const TOO_LONG: Refusal = too_large("the request's head is too long");
-
-/// The refusal of a request with more fields than the limit.
-pub(super) const TOO_MANY_FIELDS: Refusal = too_large("the request has too many header fields");
-
-/// The refusal of a request whose method cannot be one.
-pub(super) const NO_METHOD: Refusal = bad("the request's method has a character that is not allowed");
-
 /// The refusal of a request for a tunnel (RFC 9110, section 9.3.6).
 pub(super) const NO_TUNNEL: Refusal = bad(crate::normalize::NO_TUNNEL);
 
@@ -71,22 +56,6 @@ pub(super) fn judge(bytes: &[u8], limits: HeadLimits) -> Result<Option<Head>, Re
         return Err(bad("the request's head has a control character"));
     }
     Ok(Some(Head { length, framing }))
-}
-
-/// How long the head of a request of HTTP/2 is, in bytes (RFC 9113, section 6.5.2).
-pub(super) fn list_size<B>(request: &http::Request<B>) -> usize {
-    const FIELD: usize = 32;
-    let uri = request.uri();
-    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
-    let pseudo =
-        [":method", ":scheme", ":authority", ":path"].iter().map(|name| name.len() + FIELD).sum::<usize>()
-            + request.method().as_str().len()
-            + uri.scheme_str().map_or(0, str::len)
-            + authority
-            + path;
-    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
-    pseudo + fields.sum::<usize>()
 }
 
 fn judge_lines(lines: &mut Lines<'_>, limit: usize) -> Result<Option<Framing>, Refusal> {
@@ -345,14 +314,6 @@ mod tests {
         }
         let just = format!("{host}{}\r\n", "a: b\r\n".repeat(4));
         assert!(judge(just.as_bytes(), LIMITS).unwrap().is_some());
-    }
-
-    #[test]
-    fn a_head_of_http2_counts_its_fields_and_32_for_each() {
-        let request = http::Request::get("http://a/b?c").header("x-y", "zz").body(()).unwrap();
-
-        let pseudo = (7 + 3) + (7 + 4) + (10 + 1) + (5 + 4);
-        assert_eq!(list_size(&request), pseudo + (3 + 2) + 5 * 32);
     }
 
     #[test]

@@ -26,7 +26,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     chunks::Chunks,
     head::{Framing, NO_TUNNEL, judge},
-    refuse::OVERLOADED,
     unfinished::Unfinished,
 };
 use crate::{
@@ -34,10 +33,11 @@ use crate::{
     clients::{For, Watch},
     error::{Reason, Refusal},
     io::Abort,
+    refuse::OVERLOADED,
     settings::HeadLimits,
 };
 
-/// What hyper sees instead of a refused request. Its method is [`super::head::REFUSED`].
+/// What hyper sees instead of a refused request. Its method is [`crate::refuse::REFUSED`].
 const STAND_IN: &[u8] = b"SELVEDGE-REFUSED / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 /// How much of what a client has sent already that was refused, or cut short, is read before the connection closes. Closing over
