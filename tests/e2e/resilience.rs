@@ -144,7 +144,8 @@ async fn a_sidecar_with_two_workers_serves_and_counts_like_one_with_one() {
 #[tokio::test]
 async fn the_time_limit_of_an_attempt_ends_it() {
     let mesh = Mesh::of(SELVEDGE, two_servers()).await;
-    mesh.write("route.yaml", &route("retries: {attempts: 0, perTryTimeout: 1s}")).unwrap();
+    mesh.write("route.yaml", &route("retries: {attempts: 1, retryOn: connect-failure, perTryTimeout: 1s}"))
+        .unwrap();
 
     only_slow_requests_end(&mesh).await;
 }
