@@ -1,5 +1,7 @@
 //! Which rule a request follows, against oracles that try everything.
 
+use std::{cell::RefCell, collections::HashMap};
+
 use proptest::{collection::vec, option, prelude::*};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -60,8 +62,13 @@ fn path_prefix(text: &str) -> StringMatch {
     StringMatch::PathPrefix(text.to_owned())
 }
 
-fn regex(text: &str) -> StringMatch {
-    StringMatch::Regex(FullRegex::new(text).unwrap())
+/// Compiled once for all cases: that is most of the work of a case.
+fn regex(text: &'static str) -> StringMatch {
+    thread_local!(static COMPILED: RefCell<HashMap<&'static str, FullRegex>> = RefCell::default());
+    COMPILED.with_borrow_mut(|known| {
+        let regex = known.entry(text).or_insert_with(|| FullRegex::new(text).unwrap());
+        StringMatch::Regex(regex.clone())
+    })
 }
 
 fn name(text: &'static str) -> HeaderField {
