@@ -86,7 +86,7 @@ async fn an_altered_token_is_refused() {
     let mut mesh = placed().await;
     let token = mesh.token("reviews", "1h").await.unwrap();
 
-    refused(&mut mesh, &altered(&token), "altered").await;
+    refused(&mut mesh, &altered(&token), "was changed").await;
 }
 
 /// The token with another signature.
@@ -136,7 +136,7 @@ async fn the_control_plane_itself_refuses_a_token_that_is_expired_or_altered() {
     // Not a state to poll for: the token's own second must pass.
     tokio::time::sleep(Duration::from_millis(2100)).await;
 
-    for (token, words) in [(expired, Some("expired")), (altered(&good), Some("altered")), (good, None)] {
+    for (token, words) in [(expired, Some("expired")), (altered(&good), Some("was changed")), (good, None)] {
         let outcome = certificates.sign(SignRequest {
             csr: KeyAndCsr::generate(&identity).unwrap().der.into(),
             workload: "default/reviews-v1-a".to_owned(),
