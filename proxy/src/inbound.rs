@@ -120,7 +120,7 @@ pub async fn connection(
             return tell(worker, path, stream, arrival, detected, failure).await;
         }
     };
-    if !worker.doors.is_plain(&client) {
+    if !worker.doors.admit_plain(&client) {
         refuse_connection(&worker, arrival, false, &Failure::new(Reason::Overflow, NO_PLACE));
         return reset(&tcp);
     }
@@ -203,14 +203,14 @@ async fn counted_hello(
     read: &mut BytesMut,
 ) -> Result<Hello, HandshakeError> {
     let count = |bytes: usize| {
-        client.says(&worker.budget, 2 * bytes);
+        client.holds_hello(&worker.budget, 2 * bytes);
         if worker.budget.is_exhausted() && worker.doors.dismiss_newcomer() {
             worker.budget.acted(Action::ClosedConnection);
         }
     };
     let mut counted = Counted::new(tcp, count);
     let hello = tokio::time::timeout(FIRST_BYTE, hello(&mut counted, read)).await;
-    client.has_said();
+    client.hello_ended();
     Ok(hello.map_err(|_| HandshakeError::Timeout)??)
 }
 
@@ -268,7 +268,7 @@ async fn mesh(
     if let Some(failure) = revoked(&worker.live, standing.peer.holder(), Part::Client) {
         return refuse_connection(&worker, arrival, true, &failure);
     }
-    client.is_known();
+    client.mark_known();
     let port = u16::try_from(preamble.port).unwrap_or_default();
     let meant = match meant(&worker.settings, own, arrival.original, Some(port)) {
         Ok(meant) => Ok(meant),

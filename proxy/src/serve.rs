@@ -156,7 +156,7 @@ where
     let watch = until.worker.patience.watch();
     let peer = conn.peer;
     if let Some(client) = &conn.client {
-        client.is_watched(&watch);
+        client.watch_with(&watch);
     }
     let ledger = (protocol == Protocol::Http2).then(|| Ledger::new(&until.worker.budget, CONNECTION_WINDOW));
     let service = Connected {

@@ -137,7 +137,7 @@ impl Doors {
     }
 
     /// A newcomer turns out to be a plain client. `false`: there is no place for one, and it must go.
-    pub fn is_plain(&self, client: &Rc<Client>) -> bool {
+    pub fn admit_plain(&self, client: &Rc<Client>) -> bool {
         if client.stage.get() != Stage::New {
             return true;
         }
@@ -191,27 +191,27 @@ fn keep(among: &RefCell<VecDeque<Weak<Client>>>, client: &Rc<Client>) {
 
 impl Client {
     /// It has proven who it is.
-    pub fn is_known(&self) {
+    pub fn mark_known(&self) {
         if self.stage.get() == Stage::New {
             self.stage.set(Stage::Known);
         }
     }
 
     /// It speaks HTTP, and has requests in progress as `watch` says.
-    pub fn is_watched(&self, watch: &Arc<Watch>) {
+    pub fn watch_with(&self, watch: &Arc<Watch>) {
         // Once: a connection is served once.
         let _ = self.watch.set(Arc::clone(watch));
     }
 
     /// So many bytes more of its hello have come.
-    pub fn says(&self, budget: &Arc<Budget>, more: usize) {
+    pub fn holds_hello(&self, budget: &Arc<Budget>, more: usize) {
         let mut hello = self.hello.borrow_mut();
         let held = hello.get_or_insert_with(|| Held::new(budget));
         held.set(held.bytes() + more);
     }
 
     /// Its hello is over.
-    pub fn has_said(&self) {
+    pub fn hello_ended(&self) {
         self.hello.take();
     }
 
@@ -231,7 +231,7 @@ impl Client {
 
     /// Gives its places back.
     fn leave(&self) {
-        self.has_said();
+        self.hello_ended();
         let stage = self.stage.replace(Stage::Gone);
         if stage == Stage::Plain {
             self.clients.plain.fetch_sub(1, Ordering::Relaxed);
@@ -271,9 +271,9 @@ mod tests {
     /// A plain client, and what makes it busy.
     fn plain(doors: &Doors) -> (Rc<Client>, Arc<Watch>) {
         let client = newcomer(doors);
-        assert!(doors.is_plain(&client));
+        assert!(doors.admit_plain(&client));
         let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
-        client.is_watched(&watch);
+        client.watch_with(&watch);
         (client, watch)
     }
 
@@ -287,7 +287,7 @@ mod tests {
         let first = doors.enter(Direction::Outbound).unwrap();
         assert!(doors.enter(Direction::Outbound).is_none());
         let peer = newcomer(&doors);
-        peer.is_known();
+        peer.mark_known();
         assert!(doors.enter(Direction::Inbound).is_none(), "a mesh peer keeps its place");
 
         drop(first);
@@ -299,7 +299,7 @@ mod tests {
     fn the_oldest_newcomer_goes_and_mesh_peers_stay() {
         let doors = doors(4);
         let peer = newcomer(&doors);
-        peer.is_known();
+        peer.mark_known();
         let silent = [newcomer(&doors), newcomer(&doors), newcomer(&doors)];
 
         let next = [newcomer(&doors), newcomer(&doors)];
@@ -325,9 +325,9 @@ mod tests {
         );
 
         let one_more = newcomer(&doors);
-        assert!(!doors.is_plain(&one_more), "nobody is idle, and the rest is for mesh peers");
+        assert!(!doors.admit_plain(&one_more), "nobody is idle, and the rest is for mesh peers");
         drop(one_more);
-        newcomer(&doors).is_known();
+        newcomer(&doors).mark_known();
     }
 
     #[test]

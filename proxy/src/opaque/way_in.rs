@@ -215,7 +215,7 @@ pub(crate) async fn speculate(
         _ = app_end.readable() => {}
         () = worker.leave.closed(Direction::Inbound) => return None,
     }
-    if !worker.doors.is_plain(place) {
+    if !worker.doors.admit_plain(place) {
         worker.metrics.connection_refused(Direction::Inbound, false, Reason::Overflow);
         client.abort();
         return None;
