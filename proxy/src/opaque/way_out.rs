@@ -100,7 +100,7 @@ impl Outgoing {
 }
 
 /// The endpoint's end of a connection, and what hangs on it.
-struct Far {
+struct EndpointSide {
     stream: Answered<Framed<Stream>>,
     hold: Hold,
     /// What the server has said already.
@@ -142,7 +142,7 @@ pub(crate) struct Promised {
     worker: Rc<Worker>,
     outgoing: Outgoing,
     /// `None`: where it goes depends on what its client says first.
-    far: Option<Far>,
+    far: Option<EndpointSide>,
     started: Instant,
 }
 
@@ -279,7 +279,7 @@ async fn exchange(
     worker: &Rc<Worker>,
     outgoing: &Outgoing,
     mut client: Prefixed<impl Duplex>,
-    mut far: Far,
+    mut far: EndpointSide,
     started: Instant,
 ) {
     let until = lifetime::until(Rc::clone(worker), Direction::Outbound, None);
@@ -327,7 +327,7 @@ fn judge_by(
 }
 
 /// Opens a connection to an endpoint of the rule that this one follows.
-async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
+async fn open(worker: &Worker, outgoing: &Outgoing) -> Result<EndpointSide, Refused> {
     match outgoing.follows() {
         Some((bound, only)) => open_to(worker, outgoing, bound, only).await,
         None => open_through(worker, outgoing).await,
@@ -340,7 +340,7 @@ async fn open_to(
     outgoing: &Outgoing,
     bound: &Arc<Bound>,
     only: Option<SocketAddr>,
-) -> Result<Far, Refused> {
+) -> Result<EndpointSide, Refused> {
     let refused = |failure| Refused { failure, series: Arc::clone(&bound.tcp.unrouted) };
     let share = route(worker, outgoing, bound).map_err(refused)?;
     let BoundShare { backend, series, .. } = &**share;
@@ -360,7 +360,7 @@ async fn open_to(
         let series = Arc::clone(series.of(meshed));
         match worker.pools.opaque(&endpoint.target, backend.policy.connect_timeout).await {
             Ok(tunnel) => {
-                return Ok(Far {
+                return Ok(EndpointSide {
                     limits: limits(worker, &backend.policy.connections),
                     judged: Some((Arc::clone(backend), Arc::clone(&endpoint))),
                     _counted: Some((in_flight, slot)),
@@ -420,15 +420,24 @@ fn far(
     endpoint: SocketAddr,
     series: Arc<TcpSeries>,
     limits: StreamLimits,
-) -> Far {
+) -> EndpointSide {
     let Tunnel { stream, hold, doubted } = tunnel;
     let stream = if meshed { Answered::expected(stream, doubted) } else { Answered::unexpected(stream) };
-    Far { stream, hold, greeting: BytesMut::new(), endpoint, series, limits, judged: None, _counted: None }
+    EndpointSide {
+        stream,
+        hold,
+        greeting: BytesMut::new(),
+        endpoint,
+        series,
+        limits,
+        judged: None,
+        _counted: None,
+    }
 }
 
 /// Opens a connection to an address that the mesh does not know; or to a workload, if a name that the mesh does not know
 /// leads there.
-async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<Far, Refused> {
+async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<EndpointSide, Refused> {
     let refused = |failure| {
         let labels = Labels::unknown_destination(&worker.settings.workload);
         Refused { failure, series: worker.metrics.tcp(&labels) }
