@@ -53,10 +53,10 @@ pub struct Metrics {
     tcp: Streams,
     websockets: Streams,
     connections: [Connections; DIRECTIONS.len()],
-    retries: Rare<ServiceKey>,
-    budget_exhausted: Rare<ServiceKey>,
-    ejections: Rare<BackendName>,
-    overflows: Rare<(BackendName, Limit)>,
+    retries: KeyedCounts<ServiceKey>,
+    budget_exhausted: KeyedCounts<ServiceKey>,
+    ejections: KeyedCounts<BackendName>,
+    overflows: KeyedCounts<(BackendName, Limit)>,
     /// Seconds since 1970; 0 = no certificate yet.
     certificate_expiry: AtomicU64,
     configuration: Mutex<Option<Arc<str>>>,
@@ -84,10 +84,10 @@ impl Metrics {
             tcp: Streams::new(limit, workers),
             websockets: Streams::new(limit, workers),
             connections: Default::default(),
-            retries: Rare::new(workers),
-            budget_exhausted: Rare::new(workers),
-            ejections: Rare::new(workers),
-            overflows: Rare::new(workers),
+            retries: KeyedCounts::new(workers),
+            budget_exhausted: KeyedCounts::new(workers),
+            ejections: KeyedCounts::new(workers),
+            overflows: KeyedCounts::new(workers),
             certificate_expiry: AtomicU64::new(0),
             configuration: Mutex::default(),
             budget: OnceLock::new(),
@@ -342,11 +342,11 @@ impl Streams {
 /// Counts of what is rare, by a key that is looked up each time. Each worker has its own map, whose lock
 /// nobody else takes but a scrape.
 #[derive(Debug)]
-struct Rare<K> {
+struct KeyedCounts<K> {
     shards: Box<[Mutex<BTreeMap<K, u64>>]>,
 }
 
-impl<K: Ord + Clone> Rare<K> {
+impl<K: Ord + Clone> KeyedCounts<K> {
     fn new(workers: usize) -> Self {
         Self { shards: std::iter::repeat_with(Mutex::default).take(workers).collect() }
     }
