@@ -68,7 +68,7 @@ pub struct Conn {
     /// The generation of the table whose policy lets it in, whatever its requests (inbound only).
     pub let_in: std::cell::Cell<Option<u64>>,
     /// What the last look-up found (outbound only).
-    pub last: std::cell::RefCell<Option<Found>>,
+    pub last: std::cell::RefCell<Option<LastLookup>>,
     /// What the connection goes on as when it is HTTP no longer.
     pub tunnel: std::cell::RefCell<Option<Box<Tunnel>>>,
     /// What its stream is told about the requests on it (HTTP/1 only).
@@ -77,7 +77,7 @@ pub struct Conn {
 
 /// What a look-up found.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct LastLookup {
     /// The table that it was found in.
     pub generation: u64,
     /// The authority that it holds for, as the client writes it. `None`: for any, because the address that
@@ -87,7 +87,7 @@ pub struct Found {
     pub destination: Arc<Destination>,
 }
 
-impl Found {
+impl LastLookup {
     /// What was found, if it is still in force and holds for `authority`. It counts as used: a client that
     /// keeps its connection for long would otherwise lose what it calls all the time.
     pub fn again(&self, generation: u64, authority: &str) -> Option<&Arc<Destination>> {
@@ -309,7 +309,7 @@ mod tests {
 
     use super::*;
 
-    fn found(authority: Option<&str>) -> Found {
+    fn found(authority: Option<&str>) -> LastLookup {
         let destination = Destination {
             authority: Arc::from("reviews:9080"),
             bound: None,
@@ -318,7 +318,7 @@ mod tests {
             doubt: None,
             used: AtomicBool::new(false),
         };
-        Found { generation: 7, authority: authority.map(Arc::from), destination: Arc::new(destination) }
+        LastLookup { generation: 7, authority: authority.map(Arc::from), destination: Arc::new(destination) }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
     error::{Failure, Reason},
     facts::{self, authority},
     lookup::{self, at_its_address, through},
-    step::{Error, Found, Matched, Request, Response, Step},
+    step::{Error, LastLookup, Matched, Request, Response, Step},
     worker::Worker,
 };
 
@@ -114,7 +114,7 @@ impl<S: Step<Matched>> Find<S> {
         };
         Ok(found.map(|(authority, destination)| {
             destination.touch();
-            *last = Some(Found { generation, authority, destination: Arc::clone(&destination) });
+            *last = Some(LastLookup { generation, authority, destination: Arc::clone(&destination) });
             destination
         }))
     }
