@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use http::HeaderValue;
-use meant::{Meant, meant};
+use meant::{AppTarget, meant};
 use selvedge_api::wire;
 use selvedge_model::{Protocol as Spoken, Workload};
 use tokio::net::TcpStream;
@@ -139,19 +139,19 @@ pub async fn connection(
 }
 
 /// Whether policy lets a plain client in that says nothing.
-fn may_be_silent(worker: &Worker, arrival: Arrival, meant: &Meant) -> bool {
+fn may_be_silent(worker: &Worker, arrival: Arrival, meant: &AppTarget) -> bool {
     let connection = facts::incoming(arrival.peer, None, arrival.original, meant.port);
     opaque_refusal(worker, &connection).is_none()
 }
 
 /// What is declared to be spoken where a connection goes.
-fn spoken(worker: &Worker, own: &Workload, meant: &Meant) -> Spoken {
+fn spoken(worker: &Worker, own: &Workload, meant: &AppTarget) -> Spoken {
     let declared = own.protocols.get(&meant.port).copied().unwrap_or_default();
     worker.settings.spoken(declared, meant.port)
 }
 
 /// A plain client's connection of requests.
-fn plain_conn(worker: &Worker, arrival: Arrival, meant: &Meant, version: HttpVersion) -> Conn {
+fn plain_conn(worker: &Worker, arrival: Arrival, meant: &AppTarget, version: HttpVersion) -> Conn {
     Conn {
         port: meant.port,
         app: Some(worker.apps.at(meant.address, meant.is_known)),
@@ -161,7 +161,7 @@ fn plain_conn(worker: &Worker, arrival: Arrival, meant: &Meant, version: HttpVer
 }
 
 /// A plain client's connection that is opaque.
-fn plain_incoming<C>(worker: &Rc<Worker>, client: C, arrival: &Arrival, meant: &Meant) -> Incoming<C> {
+fn plain_incoming<C>(worker: &Rc<Worker>, client: C, arrival: &Arrival, meant: &AppTarget) -> Incoming<C> {
     let until = lifetime::until(Rc::clone(worker), Direction::Inbound, None);
     Incoming {
         client,
@@ -281,7 +281,7 @@ async fn mesh(
             Err(failure)
         }
     };
-    let counted = meant.as_ref().map_or(0, Meant::counted);
+    let counted = meant.as_ref().map_or(0, AppTarget::counted);
     let identity = standing.peer.identity.clone();
     tracing::debug!(%peer, %identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);

@@ -16,7 +16,7 @@ use crate::{
 
 /// The app's address that a connection is meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meant {
+pub(super) struct AppTarget {
     /// Where to connect.
     pub(super) address: SocketAddr,
     /// The workload's port: what policies go by.
@@ -25,7 +25,7 @@ pub(super) struct Meant {
     pub(super) is_known: bool,
 }
 
-impl Meant {
+impl AppTarget {
     /// The port as metrics have it: 0 for those that are not known, since clients can dial any of them.
     pub(super) fn counted(&self) -> u16 {
         if self.is_known { self.port } else { 0 }
@@ -43,7 +43,7 @@ pub(super) fn meant(
     own: &Workload,
     original: Option<Original>,
     asked: Option<u16>,
-) -> Result<Meant, Failure> {
+) -> Result<AppTarget, Failure> {
     let is_known = |port: u16| own.ports.contains(&port);
     let refused = |what: String| Failure::new(Reason::Policy, what);
     match (&settings.app, original) {
@@ -52,7 +52,7 @@ pub(super) fn meant(
                 Some(port) => (port, listens.find(port, &own.ports)?),
                 None => listens.only(&own.ports)?,
             };
-            Ok(Meant { address, port, is_known: true })
+            Ok(AppTarget { address, port, is_known: true })
         }
         (None, Some(original)) if !original.is_ours => match asked {
             Some(port) if port != original.address.port() => {
@@ -70,10 +70,10 @@ pub(super) fn meant(
     }
 }
 
-fn redirected(settings: &Settings, address: SocketAddr, is_known: bool) -> Result<Meant, Failure> {
+fn redirected(settings: &Settings, address: SocketAddr, is_known: bool) -> Result<AppTarget, Failure> {
     let port = address.port();
     settings.own.refuse_own_port(port)?;
-    Ok(Meant { address, port, is_known })
+    Ok(AppTarget { address, port, is_known })
 }
 
 #[cfg(test)]
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(of(None).unwrap().port, 9080);
         assert_eq!(
             of(Some(9080)).unwrap(),
-            Meant { address: "127.0.0.1:8080".parse().unwrap(), port: 9080, is_known: true }
+            AppTarget { address: "127.0.0.1:8080".parse().unwrap(), port: 9080, is_known: true }
         );
         assert_eq!(of(Some(9081)).unwrap_err().reason, Reason::Policy);
         assert_eq!(of(Some(8080)).unwrap_err().reason, Reason::Policy, "policies go by the workload's port");
