@@ -16,16 +16,16 @@ pub trait Shared: fmt::Debug {
 
 /// A request in progress on a shared connection; when it is dropped there is room for another.
 #[derive(Debug)]
-pub struct Place(Rc<dyn Shared>);
+pub struct PoolPlace(Rc<dyn Shared>);
 
-impl Place {
+impl PoolPlace {
     /// One that was taken on `connection`.
     pub fn on(connection: Rc<dyn Shared>) -> Self {
         Self(connection)
     }
 }
 
-impl Drop for Place {
+impl Drop for PoolPlace {
     fn drop(&mut self) {
         self.0.leave();
     }
@@ -37,7 +37,7 @@ pub enum Lease {
     /// A connection of HTTP/1.1. Dropped: closed.
     Whole(Box<dyn Whole>),
     /// A stream of an HTTP/2 connection.
-    Place(Place),
+    PoolPlace(PoolPlace),
 }
 
 impl Lease {
@@ -45,7 +45,7 @@ impl Lease {
     pub fn give_back(self, now: Instant) {
         match self {
             Self::Whole(connection) => connection.give_back(now),
-            Self::Place(place) => drop(place),
+            Self::PoolPlace(place) => drop(place),
         }
     }
 }

@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 
 pub use self::{
     arriving::{Arriving, Interrupted},
-    lease::{Lease, Place, Shared, Whole},
+    lease::{Lease, PoolPlace, Shared, Whole},
     pace::Pace,
     replay::{Original, REPLAY_LIMIT, Replay, ReplayError},
 };

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     balance::Held,
     bind::Target,
-    body::{Body, Lease, Local, Place, Shared},
+    body::{Body, Lease, Local, PoolPlace, Shared},
     budget::{Guarded, Ledger, Side},
     step::HttpVersion,
 };
@@ -133,10 +133,10 @@ impl Connection {
     }
 
     /// Takes a place on it.
-    fn enter(&self) -> Place {
+    fn enter(&self) -> PoolPlace {
         self.load.streams.set(self.load.streams.get() + 1);
         self.load.left.set(self.load.left.get().map(|left| left.saturating_sub(1)));
-        Place::on(Rc::<Load>::clone(&self.load))
+        PoolPlace::on(Rc::<Load>::clone(&self.load))
     }
 }
 
@@ -216,7 +216,7 @@ pub(super) fn send(
             match connection.sender.try_send_request(*request).await {
                 Ok(response) => {
                     let (mut response, _) = answer(target, response, Some(&connection.ledger))?;
-                    response.body_mut().end().lease = Some(Lease::Place(stream));
+                    response.body_mut().end().lease = Some(Lease::PoolPlace(stream));
                     return Ok(response);
                 }
                 Err(mut error) => {
