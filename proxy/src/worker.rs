@@ -77,7 +77,7 @@ impl Worker {
     /// Worker number `index`. Must be called on a local runtime; its own housekeeping is spawned there.
     pub fn start(index: usize, shared: &Shared) -> Rc<Self> {
         let settings = Arc::clone(&shared.settings);
-        let pools = Pools::new(connect::Settings {
+        let pools = Pools::new(connect::PoolSettings {
             live: shared.live.clone(),
             carrier: settings.carrier,
             preserve_header_case: settings.preserve_header_case,

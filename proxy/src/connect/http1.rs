@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{
-    Failure, Pool, Reason, SendError, Settings, Terms, answer, failed, rewrite, tls::Lifetime,
+    Failure, Pool, PoolSettings, Reason, SendError, Terms, answer, failed, rewrite, tls::Lifetime,
     waiting::Waiting,
 };
 use crate::{
@@ -169,7 +169,7 @@ impl Drop for Place {
 pub(super) fn send(
     pool: &Rc<Pool>,
     target: &Target,
-    settings: &Settings,
+    settings: &PoolSettings,
     mut request: Box<http::Request<Body>>,
     terms: &Terms<'_>,
 ) -> impl Future<Output = Result<Box<http::Response<Body>>, SendError>> {
@@ -219,7 +219,7 @@ pub(super) fn send(
 async fn open_or_wait(
     pool: &Rc<Pool>,
     target: &Target,
-    settings: &Settings,
+    settings: &PoolSettings,
     terms: &Terms<'_>,
     idempotent: bool,
 ) -> Result<(Box<Connection>, bool), Failure> {
@@ -284,7 +284,7 @@ fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
 async fn open(
     pool: &Rc<Pool>,
     target: &Target,
-    settings: &Settings,
+    settings: &PoolSettings,
     terms: &Terms<'_>,
     place: Place,
 ) -> Result<Connection, Failure> {

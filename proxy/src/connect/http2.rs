@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
 
 use super::{
-    Failure, Pool, Reason, SendError, Settings, Terms, answer, failed, http1::DOUBTFUL, rewrite,
+    Failure, Pool, PoolSettings, Reason, SendError, Terms, answer, failed, http1::DOUBTFUL, rewrite,
     tls::Lifetime, waiting::Waiting,
 };
 use crate::{
@@ -182,7 +182,7 @@ impl Connections {
 pub(super) fn send(
     pool: &Rc<Pool>,
     target: &Arc<Target>,
-    settings: &Settings,
+    settings: &PoolSettings,
     version: HttpVersion,
     mut request: Box<http::Request<Body>>,
     terms: &Terms<'_>,
@@ -244,7 +244,7 @@ async fn open_or_wait(
     pool: &Rc<Pool>,
     place: usize,
     target: &Arc<Target>,
-    settings: &Settings,
+    settings: &PoolSettings,
     terms: &Terms<'_>,
 ) -> Result<Connection, Failure> {
     let connections = &pool.http2[place];
@@ -301,7 +301,7 @@ impl Wanted {
 }
 
 /// How a connection to `target` is spoken on.
-fn builder(target: &Target, settings: &Settings) -> Builder<Local> {
+fn builder(target: &Target, settings: &PoolSettings) -> Builder<Local> {
     let mut builder = Builder::new(Local);
     builder
         .timer(TokioTimer::new())
@@ -321,7 +321,7 @@ fn builder(target: &Target, settings: &Settings) -> Builder<Local> {
 async fn open_for(
     pool: &Weak<Pool>,
     target: &Target,
-    settings: &Settings,
+    settings: &PoolSettings,
     wanted: Wanted,
 ) -> Result<(), Failure> {
     let app = if wanted.place == 0 { wire::AppProtocol::Http1 } else { wire::AppProtocol::Http2 };

@@ -123,7 +123,7 @@ impl Terms<'_> {
 
 /// What is the same for every connection that a worker opens.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct PoolSettings {
     /// Our certificate and the trust roots.
     pub live: Live,
     /// What carries HTTP/1.1 requests between sidecars.
@@ -146,7 +146,7 @@ pub struct Settings {
     pub max_connection_age: Option<Duration>,
 }
 
-impl Settings {
+impl PoolSettings {
     /// Marks a request that goes to `target` in plaintext and may come back, or takes away what looks like a mark.
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl Settings {
 /// A worker's connections.
 #[derive(Debug)]
 pub struct Pools {
-    settings: Settings,
+    settings: PoolSettings,
     endpoints: RefCell<Vec<Option<Rc<Pool>>>>,
     apps: RefCell<Vec<Option<Rc<Pool>>>>,
 }
@@ -207,7 +207,7 @@ impl From<Failure> for SendError {
 
 impl Pools {
     /// No connections yet.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: PoolSettings) -> Self {
         Self { settings, endpoints: RefCell::default(), apps: RefCell::default() }
     }
 
@@ -336,7 +336,7 @@ impl Pool {
 
 async fn open(
     target: &Target,
-    settings: &Settings,
+    settings: &PoolSettings,
     carrier: wire::Carrier,
     app: wire::AppProtocol,
     limit: Duration,
@@ -409,7 +409,7 @@ fn ended(dial: std::net::SocketAddr, end: hyper::Result<()>, budget: &Budget) {
 
 /// Counts a connection as open until what is returned is dropped. The app's own are not counted: they
 /// go nowhere.
-fn opened(target: &Target, settings: &Settings) -> Option<OpenConnection> {
+fn opened(target: &Target, settings: &PoolSettings) -> Option<OpenConnection> {
     let counted = || settings.metrics.connection_opened(Direction::Outbound, target.identity.is_some());
     (!target.is_app()).then(counted)
 }

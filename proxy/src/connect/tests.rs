@@ -29,7 +29,7 @@ use crate::body::Local;
 const TERMS: Terms<'static> = Terms::unlimited(Duration::from_secs(5));
 
 fn pools() -> Pools {
-    Pools::new(Settings {
+    Pools::new(PoolSettings {
         live: Live::new(),
         carrier: Carrier::Http1,
         preserve_header_case: false,

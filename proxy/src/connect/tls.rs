@@ -15,7 +15,7 @@ use selvedge_model::Holder;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::Settings;
+use super::PoolSettings;
 use crate::{
     bind::{ClientTls, Target},
     error::{Failure, Reason},
@@ -77,7 +77,7 @@ impl Lifetime {
 pub async fn open(
     target: &Target,
     preamble: &wire::Preamble,
-    settings: &Settings,
+    settings: &PoolSettings,
     limit: Duration,
     max_age: Duration,
 ) -> Result<Opened, Failure> {
@@ -114,7 +114,7 @@ pub async fn open(
     })
 }
 
-async fn tcp(target: &Target, settings: &Settings) -> Result<TcpStream, Failure> {
+async fn tcp(target: &Target, settings: &PoolSettings) -> Result<TcpStream, Failure> {
     let dial = target.dial;
     settings.own.refuse_own(dial, way(target))?;
     let failed = |error| Failure::new(Reason::ConnectFailure, format!("no connection to {dial}: {error}"));

@@ -9,7 +9,7 @@ use std::{
 use selvedge_api::wire;
 
 use super::{
-    Failure, Pool, Settings,
+    Failure, Pool, PoolSettings,
     http1::IDLE_MESH,
     tls::{self, Lifetime},
 };
@@ -106,7 +106,7 @@ impl Connections {
 pub(super) async fn open(
     pool: Option<&Rc<Pool>>,
     target: &Target,
-    settings: &Settings,
+    settings: &PoolSettings,
     limit: Duration,
 ) -> Result<Tunnel, Failure> {
     let (carrier, app) = (wire::Carrier::Tcp, wire::AppProtocol::Unspecified);
