@@ -9,7 +9,7 @@ use crate::{
     connect::{SendError, Terms},
     error::{Failure, Reason, SELVEDGE_ERROR, SaidBy},
     fields::get_rare,
-    step::{Conn, Error, Facts, Response, Taken},
+    step::{AnswerFacts, Conn, Error, Response, Taken},
     worker::Worker,
 };
 
@@ -72,7 +72,8 @@ fn send(
 ) -> impl Future<Output = Result<Response, Error>> {
     async move {
         let backend = &*attempt.share.backend;
-        let mut facts = Facts { route: Some(Taken::Share(Arc::clone(attempt.share))), ..Facts::default() };
+        let mut facts =
+            AnswerFacts { route: Some(Taken::Share(Arc::clone(attempt.share))), ..AnswerFacts::default() };
         let endpoint = match choose(worker, backend, attempt.tried, attempt.at) {
             Ok(endpoint) => endpoint,
             Err(failure) => {

@@ -16,7 +16,7 @@ use crate::{
     connect::{SendError, Terms},
     error::{Failure, Reason},
     fields::{FORWARDED_CLIENT_CERT, reserved::take_what_sidecars_said},
-    step::{Error, Facts, Request, Response},
+    step::{AnswerFacts, Error, Request, Response},
     worker::Worker,
 };
 
@@ -71,7 +71,7 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     let connect_timeout = connections.connect_timeout.unwrap_or(TERMS.connect_timeout);
     let terms = Terms { connect_timeout, pool: &pool, fresh, ..TERMS };
     match worker.pools.send(app, &conn, http, &terms).await {
-        Ok(http) => Ok(Response { http, facts: Facts::default() }),
+        Ok(http) => Ok(Response { http, facts: AnswerFacts::default() }),
         Err(SendError { failure, .. }) if failure.reason == Reason::ConnectFailure => {
             Err(unreachable(&worker, app.dial, &failure.what).into())
         }

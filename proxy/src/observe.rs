@@ -14,7 +14,7 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     arrival::Direction,
-    step::{Conn, Error, Facts, Request, Response, Step},
+    step::{AnswerFacts, Conn, Error, Request, Response, Step},
     telemetry::{OnPath, Record, Series},
     worker::Worker,
 };
@@ -92,7 +92,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
 }
 
 /// Where an answer is counted that came by a route.
-fn series(facts: &Facts) -> Option<Arc<Series>> {
+fn series(facts: &AnswerFacts) -> Option<Arc<Series>> {
     let taken = facts.route.as_ref()?;
     let meshed = facts.endpoint.as_ref().is_some_and(|endpoint| endpoint.target.identity.is_some());
     Some(Arc::clone(taken.series().of(meshed)))

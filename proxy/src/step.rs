@@ -2,7 +2,7 @@
 //!
 //! A [`Step`] is a Tower service over our own request, response and error. What is known grows along the
 //! path, so a missing fact is a compile error: a [`Request`] has a connection, a [`Matched`] has a rule as well,
-//! and a [`Routed`] a backend. Facts about the answer travel back with it ([`Facts`]), so that the outermost step
+//! and a [`Routed`] a backend. AnswerFacts about the answer travel back with it ([`AnswerFacts`]), so that the outermost step
 //! can count it without anything shared.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
@@ -242,7 +242,7 @@ impl Taken {
 
 /// What is known about an answer, besides itself.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub struct AnswerFacts {
     /// The way that the request took, as far as it came.
     pub route: Option<Taken>,
     /// The endpoint that answered, or was tried last.
@@ -261,7 +261,7 @@ pub struct Response {
     /// The answer itself. Boxed, as the request is.
     pub http: Box<http::Response<Body>>,
     /// What is known about it.
-    pub facts: Facts,
+    pub facts: AnswerFacts,
 }
 
 /// No answer.
@@ -270,7 +270,7 @@ pub struct Error {
     /// Why.
     pub failure: Failure,
     /// What is known about it.
-    pub facts: Box<Facts>,
+    pub facts: Box<AnswerFacts>,
     /// The request, where it is certain that no byte of it was sent.
     pub request: Option<Box<http::Request<Body>>>,
 }
@@ -298,7 +298,7 @@ impl Error {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let facts = Facts { reason: Some(failure.reason), ..Facts::default() };
+        let facts = AnswerFacts { reason: Some(failure.reason), ..AnswerFacts::default() };
         Self { failure, facts: Box::new(facts), request: None }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     dispatch::{Attempt, Attempting, Tried},
     error::{self, SaidBy},
     fields::grpc_status,
-    step::{Error, Facts, Response, Routed},
+    step::{AnswerFacts, Error, Response, Routed},
     worker::Worker,
 };
 
@@ -166,7 +166,7 @@ fn log(method: &Method, attempt: u32, result: &Result<Response, Error>, backoff:
     tracing::debug!(%method, attempt, ?status, ?why, ?backoff, "trying again");
 }
 
-fn facts(result: &mut Result<Response, Error>) -> &mut Facts {
+fn facts(result: &mut Result<Response, Error>) -> &mut AnswerFacts {
     match result {
         Ok(response) => &mut response.facts,
         Err(error) => &mut error.facts,

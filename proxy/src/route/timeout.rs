@@ -20,7 +20,7 @@ use crate::{
     body,
     error::Reason,
     fields::is_grpc,
-    step::{Error, Facts, HttpVersion, Matched, Response, Routed, Step, Taken},
+    step::{AnswerFacts, Error, HttpVersion, Matched, Response, Routed, Step, Taken},
     worker::Worker,
 };
 
@@ -53,10 +53,10 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
             },
             of_caller: grpc_timeout::given(routed.http.headers()),
             rule: Arc::clone(&routed.rule),
-            facts: Facts {
+            facts: AnswerFacts {
                 route: Some(Taken::Share(Arc::clone(&routed.share))),
                 reason: Some(Reason::Timeout),
-                ..Facts::default()
+                ..AnswerFacts::default()
             },
         });
         Limited { inner: self.inner.call(routed), limit }
@@ -80,7 +80,7 @@ struct Limit {
     /// What the caller gave, if it is a gRPC caller that gave any.
     of_caller: Option<Duration>,
     rule: Arc<BoundRule>,
-    facts: Facts,
+    facts: AnswerFacts,
 }
 
 impl Limit {

@@ -23,7 +23,7 @@ use crate::{
     facts::authority,
     lookup,
     opaque::way_out::{Outgoing, Promised},
-    step::{Error, Facts, Request, Response, Step, Taken},
+    step::{AnswerFacts, Error, Request, Response, Step, Taken},
     worker::Worker,
 };
 
@@ -66,7 +66,7 @@ async fn open(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     };
     destination.touch();
     let route = destination.bound.as_ref().map(|bound| Taken::Service(Arc::clone(bound)));
-    let mut facts = Facts { route, ..Facts::default() };
+    let mut facts = AnswerFacts { route, ..AnswerFacts::default() };
     let opened = match destination.bound.as_ref().map(|bound| bound.protocol) {
         Some(Protocol::Http | Protocol::Http2) => Err(speaks_http(&asked)),
         _ => Promised::open(worker, Outgoing::to(request.conn.peer, asked.parse().ok(), destination)).await,

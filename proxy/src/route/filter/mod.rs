@@ -23,7 +23,7 @@ use crate::{
     bind::BoundFilters,
     body::Body,
     error::{Failure, Reason},
-    step::{Error, Facts, Matched, Response, Step, Taken},
+    step::{AnswerFacts, Error, Matched, Response, Step, Taken},
     worker::Worker,
 };
 
@@ -110,7 +110,7 @@ where
 /// `http` as the answer to `matched`, which no backend was drawn for.
 fn answered(matched: &Matched, http: http::Response<Body>) -> Response {
     let route = Some(Taken::Rule(Arc::clone(&matched.rule)));
-    Response { http: Box::new(http), facts: Facts { route, ..Facts::default() } }
+    Response { http: Box::new(http), facts: AnswerFacts { route, ..AnswerFacts::default() } }
 }
 
 /// The failure of `matched` at its own rule.
