@@ -26,7 +26,7 @@ pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, 
 use crate::{
     balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health},
     budget::RetryBudget,
-    names::Origin,
+    dns::Origin,
     trust::outside::Origination,
 };
 

@@ -98,7 +98,7 @@ pub mod joining;
 pub mod bind;
 
 /// DNS: names to addresses.
-pub mod names;
+pub mod dns;
 
 /// Whether a peer is still one that the mesh believes; TLS to servers outside.
 pub mod trust;

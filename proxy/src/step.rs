@@ -2,7 +2,7 @@
 //!
 //! A [`Step`] is a Tower service over our own request, response and error. What is known grows along the
 //! path, so a missing fact is a compile error: a [`Request`] has a connection, a [`Matched`] has a rule as well,
-//! and a [`Routed`] a backend. AnswerFacts about the answer travel back with it ([`AnswerFacts`]), so that the outermost step
+//! and a [`Routed`] a backend. Facts about the answer travel back with it ([`AnswerFacts`]), so that the outermost step
 //! can count it without anything shared.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};

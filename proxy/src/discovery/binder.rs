@@ -30,7 +30,7 @@ use super::held::Held;
 use crate::{
     balance::{Balancer, Circuit, Ejection, Health},
     bind::{Bound, BoundBackend, BoundEndpoint, Destination, Table},
-    names::{Names, Origin, Reached},
+    dns::{Names, Origin, Reached},
     settings::Listens,
     telemetry::Metrics,
     trust::outside::Originations,

@@ -12,7 +12,7 @@ use selvedge_model::{
 use selvedge_ops::{Resolver, ResolverArgs};
 
 use super::{binder::Binder, held::Us};
-use crate::{joining::ControlPlane, names::Names, telemetry::Metrics};
+use crate::{dns::Names, joining::ControlPlane, telemetry::Metrics};
 
 /// What apps call the service.
 pub(crate) const AUTHORITY: &str = "reviews:9080";

@@ -9,7 +9,7 @@ use selvedge_model::{
 };
 
 use super::{Binder, Found, Held, Meaning, Meant, Source};
-use crate::names::{Doubt, Reached};
+use crate::dns::{Doubt, Reached};
 
 /// The name of the one rule of an address that is no service's.
 const DIRECT_RULE: &str = "direct";
