@@ -5,6 +5,13 @@
 //! does not know if the outbound traffic policy allows it. Its client is told only when there is a connection, so that
 //! a failure is an answer with a reason. Where the name that the client's TLS asks for decides on the route, there is
 //! none before the client has spoken, which it does only after the answer.
+//!
+//! CONNECT is met in four places. `serve` refuses a malformed one of HTTP/1, and one on a connection that offers no
+//! tunnels, before hyper sees it, and then reads nothing on that connection until the answer says whether it is a
+//! tunnel. [`crate::normalize`] does the same for HTTP/2, where each stream may ask for a tunnel: it refuses those on a
+//! connection that offers none, those that name no port, and an extended CONNECT (RFC 8441) for anything but a
+//! WebSocket. This step opens the way to the endpoint, and its answer carries it. [`crate::upgrade`] joins the client's
+//! end to it once that answer is sent, and copies bytes.
 
 use std::{
     rc::Rc,
