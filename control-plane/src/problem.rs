@@ -100,6 +100,9 @@ pub struct Problem {
     /// If the field is a reference to a backend: why that names nothing that can be used.
     #[serde(skip)]
     pub unresolved: Option<Unresolved>,
+    /// Whether another document decides instead of this one.
+    #[serde(skip)]
+    pub overruled: bool,
 }
 
 impl Problem {
@@ -114,6 +117,7 @@ impl Problem {
             message: message.into(),
             alone: true,
             unresolved: None,
+            overruled: false,
         }
     }
 }
@@ -157,6 +161,7 @@ mod tests {
             message: "is empty; name at least one port".to_owned(),
             alone: true,
             unresolved: None,
+            overruled: false,
         };
 
         assert_eq!(

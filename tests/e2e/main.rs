@@ -13,6 +13,7 @@ mod drain;
 mod fields;
 mod filters;
 mod foreign;
+mod gateway_api;
 mod grpc;
 mod grpc_failures;
 mod hello;

@@ -162,6 +162,12 @@ impl Problems {
         self.add(Problem { alone: false, unresolved: Some(why), ..problem });
     }
 
+    /// An error because another route decides instead.
+    fn overruled<T>(&mut self, document: &Document<T>, field: &str, message: String) {
+        let problem = document.problem(Severity::Error, field, message);
+        self.add(Problem { alone: false, overruled: true, ..problem });
+    }
+
     /// An error that no other document could cause or cure.
     fn error_alone<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
         self.add(document.problem(Severity::Error, field, message));

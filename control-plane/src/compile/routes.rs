@@ -4,6 +4,8 @@
 mod backends;
 mod delegates;
 mod filters;
+mod http;
+mod parents;
 mod resolve;
 mod tcp;
 
@@ -19,6 +21,7 @@ use selvedge_model::{
 
 use backends::Backends;
 use delegates::{Delegates, Effective};
+use http::HttpRoutes;
 use tcp::TcpRoutes;
 
 use super::{
@@ -45,6 +48,7 @@ pub(super) struct Routing<'a> {
     virtual_services: BTreeMap<String, Vec<&'a VirtualService>>,
     /// The HTTP routes of each of them.
     http_routes: BTreeMap<&'a DocumentName, Vec<Effective<'a>>>,
+    gateway_routes: HttpRoutes<'a>,
     tcp_routes: TcpRoutes<'a>,
 }
 
@@ -56,9 +60,11 @@ impl<'a> Routing<'a> {
         problems: &mut Problems,
     ) -> Self {
         let rules = DestinationRules::new(resources, settings, catalog, problems);
-        let tcp_routes = TcpRoutes::new(resources, settings, catalog, problems);
+        let gateway_routes = HttpRoutes::new(&resources.http_routes, settings, catalog, problems);
+        let tcp_routes = TcpRoutes::new(&resources.tcp_routes, settings, catalog, problems);
         let (virtual_services, http_routes) = (BTreeMap::new(), BTreeMap::new());
-        let mut routing = Self { settings, catalog, rules, virtual_services, http_routes, tcp_routes };
+        let mut routing =
+            Self { settings, catalog, rules, virtual_services, http_routes, gateway_routes, tcp_routes };
         let mut delegates = Delegates::new(resources);
         for document in &resources.virtual_services {
             let document: &VirtualService = document;
@@ -248,6 +254,7 @@ impl<'a> Routing<'a> {
                 let namespaces: BTreeSet<&str> = self
                     .rules
                     .namespaces_with_rules(&involved)
+                    .chain(self.gateway_routes.namespaces(&host.host))
                     .chain(self.tcp_routes.namespaces(&host.host))
                     .chain(self.exported_to(host))
                     .collect();
@@ -271,7 +278,9 @@ impl<'a> Routing<'a> {
         let document = self.virtual_service(port.host, client);
         let for_http =
             document.filter(|document| port.protocol != Protocol::Tcp && !document.spec.http.is_empty());
-        let routes = for_http.and_then(|document| backends.routes(document, problems));
+        let routes = backends
+            .gateway_http(for_http, problems)
+            .or_else(|| for_http.and_then(|document| backends.routes(document, problems)));
         let routes = routes.unwrap_or_else(|| backends.default_route());
         let tcp = match may_be_opaque(port.protocol) {
             true => backends.tcp_table(document, problems),

@@ -15,6 +15,7 @@ mod addresses;
 mod cluster;
 mod examples;
 mod exported;
+mod gateway_routes;
 mod http_routes;
 mod outside;
 mod owners;

@@ -320,6 +320,7 @@ impl Place<'_> {
             message: error.message,
             alone: true,
             unresolved: None,
+            overruled: false,
         }
     }
 }

@@ -96,6 +96,7 @@ impl<T> Document<T> {
             message: message.into(),
             alone: true,
             unresolved: None,
+            overruled: false,
         }
     }
 

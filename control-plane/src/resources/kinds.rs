@@ -8,13 +8,14 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    DestinationRuleSpec, Document, EndpointSliceSpec, Metadata, NamespaceSpec, Origin,
+    DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec, Metadata, NamespaceSpec, Origin,
     PeerAuthenticationSpec, PodSpec, RevocationSpec, ServiceEntrySpec, ServiceSpec, TcpRouteSpec,
     VirtualServiceSpec, WorkloadEntrySpec, destination_rule,
     document::wrong,
     endpoint_slice,
     fields::{self, KnownField},
-    gateway_tcp, namespace, peer_authentication, pod, revocation, service, service_entry, trim,
+    gateway_tcp, grpc_route, http_route, namespace, peer_authentication, pod, revocation, service,
+    service_entry, trim,
     unread::{Envelope, Read, Unread},
     virtual_service, workload_entry,
 };
@@ -26,7 +27,7 @@ pub(super) const CORE: &[&str] = &["v1"];
 pub(super) const DISCOVERY: &[&str] = &["discovery.k8s.io/v1"];
 const CLUSTER_NETWORKING: &[&str] = &["networking.k8s.io/v1"];
 /// Versions of the kinds of the Gateway API that are `v1` everywhere.
-const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+pub(super) const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
 /// Versions of those that are not. `v1alpha3` is of `TLSRoute` and `BackendTLSPolicy` alone; their fields have stayed
 /// the same from one version to the next.
 pub(super) const YOUNG_GATEWAY: &[&str] = &[
@@ -289,6 +290,7 @@ table! {
     destination_rules: DestinationRule(DestinationRuleSpec) = destination_rule::KIND;
     peer_authentications: PeerAuthentication(PeerAuthenticationSpec) = peer_authentication::KIND;
     tcp_routes: TcpRoute(TcpRouteSpec) = gateway_tcp::TCP_ROUTE, gateway_tcp::TLS_ROUTE;
+    http_routes: HttpRoute(HttpRouteSpec) = http_route::KIND, grpc_route::KIND;
     revocations: Revocation(RevocationSpec) = revocation::KIND;
 }
 
@@ -298,8 +300,6 @@ const NOT_ACTED_ON: &[ResourceKind] = &[
     ResourceKind::new("Ingress", CLUSTER_NETWORKING, "ingresses", Feedback::Events),
     ResourceKind::new("GatewayClass", GATEWAY, "gatewayclasses", Feedback::Events).cluster_wide(),
     ResourceKind::new("Gateway", GATEWAY, "gateways", Feedback::Events),
-    ResourceKind::new("HTTPRoute", GATEWAY, "httproutes", Feedback::Parents),
-    ResourceKind::new("GRPCRoute", GATEWAY, "grpcroutes", Feedback::Parents),
     ResourceKind::new("ReferenceGrant", GATEWAY, "referencegrants", Feedback::Events),
     ResourceKind::new("BackendTLSPolicy", YOUNG_GATEWAY, "backendtlspolicies", Feedback::Events),
     ResourceKind::new("WorkloadGroup", ISTIO_NETWORKING, "workloadgroups", Feedback::Conditions),

@@ -11,6 +11,8 @@ pub mod endpoint_slice;
 pub mod export_to;
 pub mod fields;
 pub mod gateway_tcp;
+pub mod grpc_route;
+pub mod http_route;
 pub mod kinds;
 pub mod namespace;
 mod node;
@@ -18,6 +20,7 @@ pub mod peer_authentication;
 pub mod pod;
 pub mod references;
 pub mod revocation;
+pub mod route_filters;
 pub mod service;
 pub mod service_entry;
 mod trim;
@@ -34,6 +37,7 @@ pub use self::{
     document::{Document, Metadata, Origin, Seniority},
     endpoint_slice::{EndpointSliceSpec, SliceAddress},
     gateway_tcp::TcpRouteSpec,
+    http_route::HttpRouteSpec,
     kinds::{Resource, Resources},
     namespace::NamespaceSpec,
     peer_authentication::PeerAuthenticationSpec,

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
+    route_filters::FilterWords,
     typed::FieldError,
     words::port_number,
 };
@@ -25,6 +26,8 @@ pub struct Parent {
     pub name: String,
     /// The service's port; `None` = every one.
     pub port: Option<u16>,
+    /// The name of the service's port; `None` = whatever it is called.
+    pub section: Option<String>,
 }
 
 /// One of `backendRefs`, of whatever kind.
@@ -65,6 +68,7 @@ pub(super) struct ParentWords {
     namespace: Option<String>,
     name: String,
     port: Option<u32>,
+    section_name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,6 +80,50 @@ pub(super) struct BackendWords {
     name: String,
     port: Option<u32>,
     weight: Option<u32>,
+}
+
+/// A backend that has no share of its own.
+#[derive(Debug, Deserialize)]
+pub(super) struct MirrorBackendWords {
+    group: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: String,
+    port: Option<u32>,
+}
+
+impl MirrorBackendWords {
+    /// The backend, which stands at `field`.
+    pub(super) fn read(self, field: &str) -> Result<BackendRef, FieldError> {
+        let Self { group, kind, namespace, name, port } = self;
+        read_backend(BackendWords { group, kind, namespace, name, port, weight: None }, field, 0)
+    }
+}
+
+/// A backend that has filters of its own.
+#[derive(Debug, Deserialize)]
+pub(super) struct RoutedBackendWords {
+    group: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: String,
+    port: Option<u32>,
+    weight: Option<u32>,
+    #[serde(default)]
+    filters: Vec<FilterWords>,
+}
+
+impl RoutedBackendWords {
+    /// The backend, which stands at `field` and is the `index`th in its rule; and the words of its filters.
+    pub(super) fn read(
+        self,
+        field: &str,
+        index: usize,
+    ) -> Result<(BackendRef, Vec<FilterWords>), FieldError> {
+        let Self { group, kind, namespace, name, port, weight, filters } = self;
+        let words = BackendWords { group, kind, namespace, name, port, weight };
+        Ok((read_backend(words, field, index)?, filters))
+    }
 }
 
 /// The parents of a route that are services; all others are reported.
@@ -94,7 +142,8 @@ pub(super) fn read_parents(
             continue;
         }
         let port = parent.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
-        parents.push(Parent { index, namespace: parent.namespace, name: parent.name, port });
+        let ParentWords { namespace, name, section_name: section, .. } = parent;
+        parents.push(Parent { index, namespace, name, port, section });
     }
     Ok(parents)
 }
@@ -105,6 +154,7 @@ pub(super) fn read_backends(words: Vec<BackendWords>, field: &str) -> Result<Vec
     words.into_iter().enumerate().map(read).collect()
 }
 
+/// The backend at `field`, the `index`th of its rule.
 fn read_backend(words: BackendWords, field: &str, index: usize) -> Result<BackendRef, FieldError> {
     let weight = words.weight.unwrap_or(1);
     if weight > MAX_WEIGHT {

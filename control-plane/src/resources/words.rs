@@ -122,6 +122,57 @@ fn scaled(digits: &str, unit: u128) -> Option<u128> {
     Some(whole * unit + below)
 }
 
+/// A length of time as the Gateway API writes it (GEP-2257): one to four whole numbers of `h`, `m`, `s` or `ms`, each of
+/// at most five digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct GatewayDuration(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for GatewayDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = GatewayDuration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration with its unit, such as 30s")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<GatewayDuration, E> {
+                parse_gateway_duration(text).map(GatewayDuration).ok_or_else(|| {
+                    E::custom(format!("{text:?} is not a duration; write it as 1h30m, 10s or 250ms"))
+                })
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<GatewayDuration, E> {
+                Err(E::custom(format!("the duration {number} has no unit; write {number}s")))
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+fn parse_gateway_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    for _ in 0..4 {
+        let (digits, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 5)?;
+        total += match unit {
+            "h" => Duration::from_secs(number * 3600),
+            "m" => Duration::from_secs(number * 60),
+            "s" => Duration::from_secs(number),
+            "ms" => Duration::from_millis(number),
+            _ => return None,
+        };
+        rest = after;
+        if rest.is_empty() {
+            return Some(total);
+        }
+    }
+    None
+}
+
 /// `exact`, `prefix` or `regex`; none of them asks only that the text is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -137,9 +188,9 @@ impl StringMatchWords {
         match (self.exact, self.prefix, self.regex) {
             (Some(exact), None, None) => Ok(StringMatch::Exact(exact)),
             (None, Some(prefix), None) => Ok(StringMatch::Prefix(prefix)),
-            (None, None, Some(regex)) => FullRegex::new(&regex)
-                .map(StringMatch::Regex)
-                .map_err(|error| wrong_regex(format!("{field}.regex"), &regex, error)),
+            (None, None, Some(regex)) => {
+                full_regex(&regex, &format!("{field}.regex")).map(StringMatch::Regex)
+            }
             (None, None, None) => Ok(StringMatch::Present),
             _ => Err(wrong(field, "gives more than one of exact, prefix and regex; keep one")),
         }
@@ -169,6 +220,11 @@ impl StringMatchWords {
 pub(super) fn wrong_regex(field: impl Into<String>, regex: &str, error: impl fmt::Display) -> FieldError {
     let start = regex.chars().take(SHOWN_OF_A_REGEX).collect::<String>();
     wrong(field, format!("{start:?} is not an RE2 regular expression that can be used: {error}"))
+}
+
+/// The regular expression `source`, which stands at `field`.
+pub(super) fn full_regex(source: &str, field: &str) -> Result<FullRegex, FieldError> {
+    FullRegex::new(source).map_err(|error| wrong_regex(field, source, error))
 }
 
 /// What a match on the header `name` looks at.
@@ -207,6 +263,18 @@ mod tests {
             ["", "5", "s", "1", "-1s", "1 s", "1d", "1.2.3s", "1s2", ".", ".s", "9999999999999999h", "1e3s"]
         {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_of_the_gateway_api_are_whole_numbers() {
+        for (text, millis) in
+            [("0s", 0), ("10s", 10_000), ("1h2m3s4ms", 3_723_004), ("99999ms", 99_999), ("1s1s", 2_000)]
+        {
+            assert_eq!(parse_gateway_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "0", "1", "s", "1.5s", "100000s", "1h1h1h1h1h", "-1s", "1d", "1 s", "+1s", "1ſ"] {
+            assert_eq!(parse_gateway_duration(text), None, "{text}");
         }
     }
 

@@ -298,6 +298,7 @@ impl<'a> Assembly<'a> {
                     ),
                     alone: false,
                     unresolved: None,
+                    overruled: false,
                 });
                 let first = self.chosen.get(name).map(|(_, kept)| &kept.resource);
                 if let Some(stand_in) = unusable::of_passed_over(first, resource) {

@@ -152,19 +152,21 @@ fn is_service(parent: &Value) -> bool {
     parent["kind"] == "Service" && matches!(parent["group"].as_str(), None | Some("" | "core"))
 }
 
-/// `Accepted` and `ResolvedRefs` of the parent at `index`.
-fn route_conditions(index: usize, problems: &[&Problem]) -> [Value; 2] {
+/// `Accepted` and `ResolvedRefs` of the parent at `index`, and `PartiallyInvalid` where a part of the route has no effect
+/// (<https://gateway-api.sigs.k8s.io/reference/spec/#routeconditiontype>).
+fn route_conditions(index: usize, problems: &[&Problem]) -> Vec<Value> {
     let own = format!("spec.parentRefs[{index}]");
     let errors = || problems.iter().copied().filter(|problem| problem.severity == Severity::Error);
     let of_reference = |problem: &&Problem| problem.unresolved.is_some();
     let of_parent = |problem: &&Problem| problem.field.starts_with("spec.parentRefs");
     let mine = |problem: &&Problem| problem.field.starts_with(&own) || problem.field == "spec.parentRefs";
+    let others = || errors().filter(move |problem| !of_reference(problem) && !of_parent(problem));
     let accepted = if errors().any(|problem| mine(&problem)) {
-        let message = said(errors().filter(mine));
-        condition("Accepted", "False", "NoMatchingParent", &message)
-    } else if errors().any(|problem| !of_reference(&problem) && !of_parent(&problem)) {
-        let message = said(errors().filter(|problem| !of_reference(problem) && !of_parent(problem)));
-        condition("Accepted", "False", "UnsupportedValue", &message)
+        let overruled = errors().filter(mine).all(|problem| problem.overruled);
+        let reason = if overruled { "Conflicted" } else { "NoMatchingParent" };
+        condition("Accepted", "False", reason, &said(errors().filter(mine)))
+    } else if others().any(|problem| problem.alone) {
+        condition("Accepted", "False", "UnsupportedValue", &said(others().filter(|problem| problem.alone)))
     } else {
         let rest = || problems.iter().copied().filter(|problem| problem.severity != Severity::Error);
         let message = if rest().next().is_some() { said(rest()) } else { "in use".to_owned() };
@@ -177,7 +179,9 @@ fn route_conditions(index: usize, problems: &[&Problem]) -> [Value; 2] {
             condition("ResolvedRefs", "False", why.gateway_reason(), &message)
         }
     };
-    [accepted, resolved]
+    let in_part = accepted["status"] == "True" && others().next().is_some();
+    let in_part = in_part.then(|| condition("PartiallyInvalid", "True", "UnsupportedValue", &said(others())));
+    [accepted, resolved].into_iter().chain(in_part).collect()
 }
 
 fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {

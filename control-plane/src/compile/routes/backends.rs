@@ -161,6 +161,8 @@ impl<'a> Backends<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Share {
     Requests,
+    /// As of routes of the Gateway API.
+    GatewayRequests,
     Connections,
 }
 
@@ -169,6 +171,7 @@ impl Share {
     pub(super) fn when_broken(self) -> &'static str {
         match self {
             Self::Requests => "its share of requests is answered 503",
+            Self::GatewayRequests => "its share of requests is answered 500",
             Self::Connections => "its share of connections is refused",
         }
     }

@@ -1,115 +1,38 @@
 //! Which opaque connections to a service go where: `TCPRoute`s and `TLSRoute`s, or else the `tls` and `tcp` of
 //! its `VirtualService`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
-use selvedge_model::{Layer, ServiceKey, TcpMatch, TcpRule, TcpTable, WeightedBackend};
+use selvedge_model::{Layer, Protocol, TcpMatch, TcpRule, TcpTable, WeightedBackend};
 
 use super::{
-    super::{MeshSettings, Problems, hosts::service_host, services::Catalog},
+    super::Problems,
     backends::{Backends, Share},
     may_be_opaque,
+    parents::{Attached, Attachments, GatewayRoute},
     resolve::Reference,
 };
 use crate::resources::{
-    Document, Resources, TcpRouteSpec,
+    Document, TcpRouteSpec,
     references::Parent,
     virtual_service::{VirtualServiceSpec, on_port},
 };
 
 type Route = Document<TcpRouteSpec>;
 
-/// Every route, by the host that it is for; oldest first.
-#[derive(Debug, Default)]
-pub(super) struct TcpRoutes<'a> {
-    by_host: BTreeMap<Arc<str>, Vec<Attached<'a>>>,
-}
+pub(super) type TcpRoutes<'a> = Attachments<'a, TcpRouteSpec>;
 
-/// A route at one of its parents.
-#[derive(Debug, Clone, Copy)]
-struct Attached<'a> {
-    route: &'a Route,
-    parent: &'a Parent,
-    /// Whether only clients in the route's own namespace follow it.
-    for_own_namespace: bool,
-}
-
-impl<'a> TcpRoutes<'a> {
-    pub(super) fn new(
-        resources: &'a Resources,
-        settings: &MeshSettings,
-        catalog: &Catalog<'_>,
-        problems: &mut Problems,
-    ) -> Self {
-        let mut routes = Self::default();
-        for route in &resources.tcp_routes {
-            let route: &Route = route;
-            let mut named = BTreeSet::new();
-            for parent in &route.spec.parents {
-                let own = &*route.name.namespace;
-                let namespace = parent.namespace.as_deref().unwrap_or(own);
-                let host = service_host(&parent.name, namespace, &settings.cluster_domain);
-                let field = format!("spec.parentRefs[{}]", parent.index);
-                if !named.insert((host.clone(), parent.port)) {
-                    problems.error_alone(route, &field, "is given twice; keep one");
-                    continue;
-                }
-                match catalog.find(&host) {
-                    None => {
-                        let message = format!(
-                            "there is no Service {namespace}/{}; add it or correct the name",
-                            parent.name
-                        );
-                        problems.error(route, &field, message);
-                    }
-                    Some(known) if parent.port.is_some_and(|port| !known.ports.contains_key(&port)) => {
-                        let message = format!("{host} has no such port; {}", known.port_remedy());
-                        problems.error(route, &format!("{field}.port"), message);
-                    }
-                    Some(known) => {
-                        let meant = known
-                            .ports
-                            .iter()
-                            .filter(|(port, _)| parent.port.is_none_or(|one| one == **port));
-                        if !meant.map(|(_, protocol)| *protocol).any(may_be_opaque) {
-                            let message = format!(
-                                "has no effect: {host} speaks HTTP there; name its port tcp, or use an HTTPRoute"
-                            );
-                            problems.error(route, &field, message);
-                        }
-                        let attached = Attached { route, parent, for_own_namespace: namespace != own };
-                        routes.by_host.entry(Arc::clone(&known.host)).or_default().push(attached);
-                    }
-                }
-            }
-        }
-        routes
+impl GatewayRoute for TcpRouteSpec {
+    fn parents(&self) -> &[Parent] {
+        &self.parents
     }
 
-    /// The namespaces whose clients follow routes of their own for `host`.
-    pub(super) fn namespaces(&self, host: &str) -> impl Iterator<Item = &'a str> + use<'_, 'a> {
-        let attached = self.by_host.get(host).into_iter().flatten();
-        attached.filter(|one| one.for_own_namespace).map(|one| &*one.route.name.namespace)
+    fn suits(&self, protocol: Protocol) -> bool {
+        may_be_opaque(protocol)
     }
 
-    /// The routes that clients in `client` follow for a service's port. Those of their own namespace beat
-    /// those of the service's.
-    fn find(&self, client: Option<&str>, key: &ServiceKey, layer: Layer) -> Vec<Attached<'a>> {
-        let here = |one: &&Attached<'_>| {
-            one.route.spec.layer == layer && one.parent.port.is_none_or(|port| port == key.port)
-        };
-        let attached = || self.by_host.get(&*key.host).into_iter().flatten().filter(here);
-        let own = |one: &&Attached<'_>| {
-            one.for_own_namespace && client.is_some_and(|client| client == &*one.route.name.namespace)
-        };
-        let consumers: Vec<_> = attached().filter(own).copied().collect();
-        if !consumers.is_empty() {
-            return consumers;
-        }
-        attached().filter(|one| !one.for_own_namespace).copied().collect()
+    fn has_no_effect(&self, host: &str) -> String {
+        format!("has no effect: {host} speaks HTTP there; name its port tcp, or use an HTTPRoute")
     }
 }
 
@@ -121,8 +44,18 @@ impl Backends<'_> {
         problems: &mut Problems,
     ) -> TcpTable {
         let mut rules = Vec::new();
+        let routing = self.routing;
+        let http = routing.gateway_routes.find(self.client, self.port.key, |_| true);
+        let http = http.first().filter(|_| self.port.protocol != Protocol::Tcp);
         for layer in [Layer::Tls, Layer::Tcp] {
-            let routes = self.routing.tcp_routes.find(self.client, self.port.key, layer);
+            let mut routes =
+                routing.tcp_routes.find(self.client, self.port.key, |route| route.layer == layer);
+            if let Some(http) = http {
+                for loser in routes.drain(..) {
+                    let why = "routes of requests go before routes of connections";
+                    self.report_overruled(loser, http.route, why, problems);
+                }
+            }
             if routes.is_empty() {
                 rules.extend(document.into_iter().flat_map(|document| self.istio(document, layer, problems)));
             } else {
@@ -185,10 +118,15 @@ impl Backends<'_> {
         }
     }
 
-    fn gateway(&mut self, routes: &[Attached<'_>], layer: Layer, problems: &mut Problems) -> Vec<TcpRule> {
+    fn gateway(
+        &mut self,
+        routes: &[&Attached<'_, TcpRouteSpec>],
+        layer: Layer,
+        problems: &mut Problems,
+    ) -> Vec<TcpRule> {
         let mut rules = Vec::new();
         let mut taken: BTreeMap<&str, &Route> = BTreeMap::new();
-        for Attached { route, parent, .. } in routes {
+        for attached @ Attached { route, .. } in routes.iter().copied() {
             let names = match route.spec.hostnames.as_slice() {
                 [] => vec![""],
                 names => names.iter().map(String::as_str).collect(),
@@ -202,7 +140,7 @@ impl Backends<'_> {
                         first.name,
                         first.place()
                     );
-                    problems.error(route, &format!("spec.parentRefs[{}]", parent.index), message);
+                    problems.overruled(route, &attached.field(), message);
                     continue;
                 }
                 taken.insert(name, route);

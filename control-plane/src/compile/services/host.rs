@@ -89,6 +89,19 @@ impl<'a> KnownHost<'a> {
         }
     }
 
+    /// What `port` is called; `None` if there is no such port, or it has no name.
+    pub(in super::super) fn port_name(&self, port: u16) -> Option<&str> {
+        let name = match self.sources.get(&port)?.source {
+            HostDocument::Service(document) => {
+                &document.spec.ports.iter().find(|declared| declared.port == port)?.name
+            }
+            HostDocument::Entry(document) => {
+                &document.spec.ports.iter().find(|declared| declared.number == port)?.name
+            }
+        };
+        Some(name.as_str()).filter(|name| !name.is_empty())
+    }
+
     /// What to do about a port that the host does not have.
     pub(in super::super) fn port_remedy(&self) -> String {
         if !self.ports.is_empty() {

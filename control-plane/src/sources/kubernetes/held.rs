@@ -162,6 +162,7 @@ fn of_cluster(message: &str) -> Problem {
         message,
         alone: false,
         unresolved: None,
+        overruled: false,
     }
 }
 

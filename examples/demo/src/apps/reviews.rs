@@ -51,7 +51,7 @@ pub struct Answer {
     pub path: String,
     /// The caller's SPIFFE ID, if the connection came over mutual TLS.
     pub client_identity: Option<String>,
-    /// All headers that it saw.
+    /// All headers that it saw; several values of one name are joined with `,`.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -115,11 +115,15 @@ async fn respond(request: Request<Incoming>, instance: Arc<Instance>) -> Result<
 
 fn answer(parts: &http::request::Parts, instance: &Instance) -> Response<Body> {
     let path = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    let headers = parts
-        .headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-        .collect();
+    let mut headers = BTreeMap::new();
+    for (name, value) in &parts.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let seen: &mut String = headers.entry(name.to_string()).or_default();
+        if !seen.is_empty() {
+            seen.push(',');
+        }
+        seen.push_str(&value);
+    }
     let answer = Answer {
         app: "reviews".to_owned(),
         version: instance.version.clone(),

@@ -33,6 +33,7 @@ fn problem(severity: Severity, field: &str, message: &str) -> Problem {
         message: message.to_owned(),
         alone: false,
         unresolved: None,
+        overruled: false,
     }
 }
 
@@ -101,9 +102,16 @@ fn each_field_in_trouble_has_its_condition() {
     }
     let parent = other("spec.parentRefs[1].name", 1);
     assert_eq!(parent, [fact("Accepted", "False", "NoMatchingParent"), resolved.clone()]);
-    assert_eq!(other("spec.parentRefs[1].name", 0), [accepted, resolved.clone()], "the other parent");
+    assert_eq!(other("spec.parentRefs[1].name", 0), [accepted.clone(), resolved.clone()], "the other parent");
     let rule = other("spec.rules[0].matches", 0);
-    assert_eq!(rule, [fact("Accepted", "False", "UnsupportedValue"), resolved]);
+    let in_part = fact("PartiallyInvalid", "True", "UnsupportedValue");
+    assert_eq!(rule, [accepted.clone(), resolved.clone(), in_part]);
+    let refused = Problem { alone: true, ..problem(Severity::Error, "spec.rules[0].matches", "is wrong") };
+    assert_eq!(conditions(refused, 0), [fact("Accepted", "False", "UnsupportedValue"), resolved.clone()]);
+    let loser = problem(Severity::Error, "spec.parentRefs[1]", "another decides");
+    let loser = Problem { overruled: true, ..loser };
+    assert_eq!(conditions(loser.clone(), 1), [fact("Accepted", "False", "Conflicted"), resolved.clone()]);
+    assert_eq!(conditions(loser, 0), [accepted, resolved]);
 }
 
 #[test]

@@ -1,0 +1,152 @@
+//! Which requests to a service go where as its `HTTPRoute`s or `GRPCRoute`s say.
+//!
+//! All routes of one kind on a port are one table, in which the most specific match decides, whosever it is; among
+//! equals the oldest route, and in a route the first rule (HTTPRoute `rules.matches`).
+
+use selvedge_model::{Filters, Order, Protocol, RouteTable, Rule, WeightedBackend};
+
+use super::{
+    super::Problems,
+    VirtualService,
+    backends::{Backends, Share},
+    parents::{Attached, Attachments, GatewayRoute},
+    resolve::Reference,
+};
+use crate::resources::{
+    Document, HttpRouteSpec,
+    http_route::{HttpBackend, HttpRouteRule},
+    references::Parent,
+    route_filters::RouteFilters,
+};
+
+pub(super) type HttpRoutes<'a> = Attachments<'a, HttpRouteSpec>;
+
+/// The status of what has no backend that can be used (HTTPRoute `backendRefs`).
+const UNUSABLE: u16 = 500;
+
+impl GatewayRoute for HttpRouteSpec {
+    fn parents(&self) -> &[Parent] {
+        &self.parents
+    }
+
+    fn suits(&self, protocol: Protocol) -> bool {
+        protocol != Protocol::Tcp
+    }
+
+    fn has_no_effect(&self, host: &str) -> String {
+        format!(
+            "has no effect: what {host} speaks there is not HTTP; name its port http or grpc, or use a TCPRoute"
+        )
+    }
+}
+
+impl Backends<'_> {
+    /// The routes of the Gateway API for requests to this port; `None` if there are none. They replace what `document`
+    /// says of requests.
+    pub(super) fn gateway_http(
+        &mut self,
+        document: Option<&VirtualService>,
+        problems: &mut Problems,
+    ) -> Option<RouteTable> {
+        let routing = self.routing;
+        if self.port.protocol == Protocol::Tcp {
+            return None;
+        }
+        let mut attached = routing.gateway_routes.find(self.client, self.port.key, |_| true);
+        if let Some(grpc) = attached.iter().copied().find(|one| one.route.spec.is_grpc) {
+            for loser in attached.iter().filter(|one| !one.route.spec.is_grpc) {
+                self.report_overruled(loser, grpc.route, "a GRPCRoute goes before it", problems);
+            }
+            attached.retain(|one| one.route.spec.is_grpc);
+        }
+        let winner = attached.first()?;
+        if let Some(document) = document.filter(|_| !winner.for_own_namespace) {
+            let message = format!(
+                "has no effect on {}: {} ({}) decides there; remove one of them",
+                self.port.key,
+                winner.route.name,
+                winner.route.place()
+            );
+            problems.error(document, "spec.http", message);
+        }
+        let mut followed: Vec<&Document<HttpRouteSpec>> = Vec::new();
+        for one in attached {
+            // By its port and as one of all.
+            if !followed.iter().any(|route| std::ptr::eq(*route, one.route)) {
+                followed.push(one.route);
+            }
+        }
+        let rules =
+            followed.into_iter().flat_map(|route| route.spec.rules.iter().map(move |rule| (route, rule)));
+        let rules = rules.map(|(route, rule)| self.gateway_rule(route, rule, problems)).collect();
+        Some(RouteTable::new(Order::MostSpecific, rules))
+    }
+
+    /// Says that a route has no effect on this port because `winner` decides there, and why.
+    pub(super) fn report_overruled<T, W>(
+        &self,
+        loser: &Attached<'_, T>,
+        winner: &Document<W>,
+        why: &str,
+        problems: &mut Problems,
+    ) {
+        let message = format!(
+            "has no effect on {}: {} ({}) decides there, because {why}; remove one of them",
+            self.port.key,
+            winner.name,
+            winner.place()
+        );
+        problems.overruled(loser.route, &loser.field(), message);
+    }
+
+    fn gateway_rule(
+        &mut self,
+        route: &Document<HttpRouteSpec>,
+        rule: &HttpRouteRule,
+        problems: &mut Problems,
+    ) -> Rule {
+        let field = format!("spec.rules[{}]", rule.index);
+        let list = format!("{field}.backendRefs");
+        let backends = rule.backends.iter();
+        let backends: Vec<_> =
+            backends.map(|backend| self.gateway_backend(route, &list, backend, problems)).collect();
+        let filters = usable(route, &rule.filters, problems);
+        if filters.answer.is_none() && backends.iter().all(|share| share.weight == 0) {
+            let message = match backends.as_slice() {
+                [] => "names no backend, so its requests are answered 500; name one",
+                _ => {
+                    "has only backends of weight 0, so its requests are answered 500; give one of them a weight"
+                }
+            };
+            problems.warning(route, &list, message);
+        }
+        let name = match &rule.name {
+            Some(name) => format!("{} rules[{}] {name}", route.name, rule.index),
+            None => format!("{} rules[{}]", route.name, rule.index),
+        };
+        let (timeout, retry) = (rule.timeout, rule.retry.clone());
+        let matches = rule.matches.clone();
+        Rule { name, matches, backends, timeout, retry, filters, unusable_status: UNUSABLE }
+    }
+
+    fn gateway_backend(
+        &mut self,
+        route: &Document<HttpRouteSpec>,
+        list: &str,
+        HttpBackend { to, filters }: &HttpBackend,
+        problems: &mut Problems,
+    ) -> WeightedBackend {
+        let backend = self.backend(route, list, Reference::Object(to), Share::GatewayRequests, problems);
+        let filters = Some(usable(route, filters, problems)).filter(|filters| !filters.is_empty());
+        WeightedBackend { backend, weight: to.weight, filters: filters.map(Box::new) }
+    }
+}
+
+/// What the filters do, and a report of those that cannot be used. Mirrors are [reported as not acted
+/// on](crate::resources::route_filters), and left out.
+fn usable(route: &Document<HttpRouteSpec>, filters: &RouteFilters, problems: &mut Problems) -> Filters {
+    for (field, message) in &filters.unusable {
+        problems.error(route, field, message);
+    }
+    filters.filters.clone()
+}

@@ -1,0 +1,328 @@
+//! `HTTPRoute` (Gateway API) whose parent is a `Service`: which requests to it go where.
+//!
+//! As GAMMA says (<https://gateway-api.sigs.k8s.io/mesh/>): a route in its service's namespace is for every
+//! client, one in another namespace for the clients there. `GRPCRoute` means the same, and has [words of its
+//! own](super::grpc_route).
+
+use std::time::Duration;
+
+use selvedge_model::{HeaderField, Match, RetryOn, RetryPolicy, StringMatch};
+use serde::Deserialize;
+
+use super::{
+    document::{Reading, wrong},
+    kinds::{Feedback, GATEWAY, ResourceKind},
+    references::{BackendRef, Parent, ParentWords, RoutedBackendWords, read_parents},
+    route_filters::{self, FilterWords, RouteFilters, header_name},
+    typed::{FieldError, Seen},
+    words::{GatewayDuration, full_regex, header_field},
+};
+
+/// Its line in the [list of kinds](super::kinds).
+pub(super) const KIND: ResourceKind =
+    ResourceKind::new("HTTPRoute", GATEWAY, "httproutes", Feedback::Parents)
+        .read_as_spec::<Words>(|document| document.with_spec(read));
+
+/// What an `HTTPRoute` or `GRPCRoute` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpRouteSpec {
+    /// Whether it is a `GRPCRoute`.
+    pub is_grpc: bool,
+    /// The services whose requests it is about.
+    pub parents: Vec<Parent>,
+    /// Its rules, in order.
+    pub rules: Vec<HttpRouteRule>,
+}
+
+/// One of `rules`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpRouteRule {
+    /// Its place in the document.
+    pub index: usize,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Which requests; any of these.
+    pub matches: Vec<Match>,
+    /// Where they go.
+    pub backends: Vec<HttpBackend>,
+    /// What happens to them before a backend is drawn.
+    pub filters: RouteFilters,
+    /// Time for the whole request, retries included.
+    pub timeout: Option<Duration>,
+    /// When a failed attempt is followed by another.
+    pub retry: RetryPolicy,
+}
+
+/// One of `backendRefs`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpBackend {
+    /// The backend, and its weight.
+    pub to: BackendRef,
+    /// What happens to its share alone.
+    pub filters: RouteFilters,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Words {
+    #[serde(default)]
+    parent_refs: Vec<ParentWords>,
+    hostnames: Option<Seen>,
+    rules: Option<Vec<RuleWords>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RuleWords {
+    name: Option<String>,
+    #[serde(default)]
+    matches: Vec<MatchWords>,
+    #[serde(default)]
+    filters: Vec<FilterWords>,
+    #[serde(default)]
+    backend_refs: Vec<RoutedBackendWords>,
+    timeouts: Option<TimeoutWords>,
+    retry: Option<RetryWords>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MatchWords {
+    path: Option<PathWords>,
+    #[serde(default)]
+    headers: Vec<NamedWords>,
+    #[serde(default)]
+    query_params: Vec<NamedWords>,
+    method: Option<MethodWord>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PathWords {
+    #[serde(rename = "type", default)]
+    kind: PathType,
+    value: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+enum PathType {
+    Exact,
+    #[default]
+    PathPrefix,
+    RegularExpression,
+}
+
+/// A match on a header or a query parameter.
+#[derive(Debug, Deserialize)]
+pub(super) struct NamedWords {
+    #[serde(rename = "type", default)]
+    kind: TextType,
+    name: String,
+    value: String,
+}
+
+/// How a text is compared.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(super) enum TextType {
+    #[default]
+    Exact,
+    RegularExpression,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum MethodWord {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TimeoutWords {
+    request: Option<GatewayDuration>,
+    backend_request: Option<GatewayDuration>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RetryWords {
+    #[serde(default)]
+    codes: Vec<u16>,
+    attempts: Option<u32>,
+    backoff: Option<GatewayDuration>,
+}
+
+fn read(words: Words, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
+    let parents = read_parents(words.parent_refs, reading)?;
+    report_hostnames(words.hostnames, &parents, reading);
+    let rules = words.rules.unwrap_or_else(|| vec![RuleWords::default()]);
+    let rules = rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, reading));
+    Ok(HttpRouteSpec { is_grpc: false, parents, rules: rules.collect::<Result<_, _>>()? })
+}
+
+/// Whatever the host that a client names: a service is told by the address that is called (GEP-1294).
+pub(super) fn report_hostnames(hostnames: Option<Seen>, parents: &[Parent], reading: &mut Reading<'_>) {
+    if hostnames.is_some() && !parents.is_empty() {
+        let message = "is not acted on: for a Service, its address decides, not the host; remove it";
+        reading.not_acted_on("spec.hostnames", message);
+    }
+}
+
+fn read_rule(words: RuleWords, index: usize, reading: &mut Reading<'_>) -> Result<HttpRouteRule, FieldError> {
+    let field = format!("spec.rules[{index}]");
+    let mut asked = words.matches;
+    if asked.is_empty() {
+        asked.push(MatchWords::default());
+    }
+    let matches = asked.into_iter().enumerate();
+    let matches = matches.map(|(place, words)| read_match(words, &format!("{field}.matches[{place}]")));
+    let matches: Vec<Match> = matches.collect::<Result<_, _>>()?;
+    let filters = route_filters::read(words.filters, &format!("{field}.filters"), false, reading)?;
+    let backends = read_backends(words.backend_refs, &format!("{field}.backendRefs"), false, reading)?;
+    let mut all_filters = std::iter::once(&filters).chain(backends.iter().map(|backend| &backend.filters));
+    if all_filters.any(RouteFilters::replaces_prefix)
+        && !matches!(matches.as_slice(), [Match { path: Some(StringMatch::PathPrefix(_)), .. }])
+    {
+        let message =
+            "has a filter with replacePrefixMatch, which needs exactly one match, of type PathPrefix";
+        return Err(wrong(format!("{field}.matches"), message));
+    }
+    let (timeout, retry) = read_times(words.timeouts, words.retry, &field)?;
+    Ok(HttpRouteRule { index, name: words.name, matches, backends, filters, timeout, retry })
+}
+
+/// The backends of a rule; `list` is their field.
+pub(super) fn read_backends(
+    words: Vec<RoutedBackendWords>,
+    list: &str,
+    for_grpc: bool,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<HttpBackend>, FieldError> {
+    let read = |(index, words): (usize, RoutedBackendWords)| {
+        let field = format!("{list}[{index}]");
+        let (to, filters) = words.read(&field, index)?;
+        let filters = route_filters::read(filters, &format!("{field}.filters"), for_grpc, reading)?;
+        Ok(HttpBackend { to, filters })
+    };
+    words.into_iter().enumerate().map(read).collect()
+}
+
+fn read_match(words: MatchWords, field: &str) -> Result<Match, FieldError> {
+    Ok(Match {
+        path: Some(read_path(words.path, &format!("{field}.path"))?),
+        method: words.method.map(|method| StringMatch::Exact(format!("{method:?}").to_ascii_uppercase())),
+        headers: read_headers(words.headers, &format!("{field}.headers"))?,
+        query: read_query(words.query_params, &format!("{field}.queryParams"))?,
+        ..Match::default()
+    })
+}
+
+fn read_path(words: Option<PathWords>, field: &str) -> Result<StringMatch, FieldError> {
+    let (kind, value) = words.map_or((PathType::PathPrefix, None), |words| (words.kind, words.value));
+    let value = value.unwrap_or_else(|| "/".to_owned());
+    let field = format!("{field}.value");
+    if kind == PathType::RegularExpression {
+        return full_regex(&value, &field).map(StringMatch::Regex);
+    }
+    if !value.starts_with('/') {
+        return Err(wrong(field, format!("{value:?} is not a path; begin it with /")));
+    }
+    let never = ["//", "/./", "/../", "%2f", "%2F", "#"].into_iter().find(|part| value.contains(part));
+    let at_the_end = || ["/.", "/.."].into_iter().find(|end| value.ends_with(end));
+    if let Some(part) = never.or_else(at_the_end) {
+        return Err(wrong(field, format!("{value:?} holds {part:?}, which no path has; remove it")));
+    }
+    Ok(if kind == PathType::Exact { StringMatch::Exact(value) } else { StringMatch::PathPrefix(value) })
+}
+
+/// Of several entries of one name, the first counts (HTTPRoute `matches.headers`).
+pub(super) fn read_headers(
+    words: Vec<NamedWords>,
+    list: &str,
+) -> Result<Vec<(HeaderField, StringMatch)>, FieldError> {
+    let mut headers: Vec<(HeaderField, StringMatch)> = Vec::new();
+    for (index, words) in words.into_iter().enumerate() {
+        let field = format!("{list}[{index}]");
+        header_name(&words.name, &format!("{field}.name"))?;
+        let name = header_field(&words.name, &format!("{field}.name"))?;
+        let wanted = read_text(words.kind, words.value, &format!("{field}.value"))?;
+        if !headers.iter().any(|(other, _)| *other == name) {
+            headers.push((name, wanted));
+        }
+    }
+    Ok(headers)
+}
+
+/// Of several entries of one name, the first counts (HTTPRoute `matches.queryParams`).
+fn read_query(words: Vec<NamedWords>, list: &str) -> Result<Vec<(String, StringMatch)>, FieldError> {
+    let mut query: Vec<(String, StringMatch)> = Vec::new();
+    for (index, words) in words.into_iter().enumerate() {
+        let field = format!("{list}[{index}]");
+        if words.name.is_empty() {
+            return Err(wrong(format!("{field}.name"), "is empty; name a query parameter"));
+        }
+        let wanted = read_text(words.kind, words.value, &format!("{field}.value"))?;
+        if !query.iter().any(|(other, _)| *other == words.name) {
+            query.push((words.name, wanted));
+        }
+    }
+    Ok(query)
+}
+
+/// What is asked of a text.
+pub(super) fn read_text(kind: TextType, value: String, field: &str) -> Result<StringMatch, FieldError> {
+    match kind {
+        TextType::Exact => Ok(StringMatch::Exact(value)),
+        TextType::RegularExpression => full_regex(&value, field).map(StringMatch::Regex),
+    }
+}
+
+/// `timeouts` and `retry`. As in Istio, `backendRequest` is the time of each attempt if the rule says how to try
+/// again, and otherwise of the whole request.
+fn read_times(
+    timeouts: Option<TimeoutWords>,
+    retry: Option<RetryWords>,
+    field: &str,
+) -> Result<(Option<Duration>, RetryPolicy), FieldError> {
+    let given = |time: Option<GatewayDuration>| time.map(|time| time.0).filter(|time| !time.is_zero());
+    let (request, backend_request) =
+        timeouts.map_or((None, None), |words| (given(words.request), given(words.backend_request)));
+    if let (Some(request), Some(attempt)) = (request, backend_request)
+        && attempt > request
+    {
+        let message = format!("is longer than the {request:?} of timeouts.request; make it shorter");
+        return Err(wrong(format!("{field}.timeouts.backendRequest"), message));
+    }
+    let Some(retry) = retry else {
+        return Ok((backend_request.or(request), RetryPolicy::default()));
+    };
+    let retry = read_retry(retry, &format!("{field}.retry"))?;
+    Ok((request, RetryPolicy { per_try_timeout: backend_request, ..retry }))
+}
+
+/// HTTPRoute `retry`: besides its `codes`, failures of the connection are tried again, as Istio does.
+fn read_retry(words: RetryWords, field: &str) -> Result<RetryPolicy, FieldError> {
+    let mut codes = words.codes;
+    if let Some(code) = codes.iter().find(|code| !(400..=599).contains(*code)) {
+        let message = format!("{code} is not the status of a failure; use 400 to 599");
+        return Err(wrong(format!("{field}.codes"), message));
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    let default = RetryPolicy::default();
+    let backoff = words.backoff.map_or(default.backoff, |backoff| backoff.0);
+    if backoff.is_zero() {
+        return Err(wrong(format!("{field}.backoff"), "is 0; write for example 25ms"));
+    }
+    let attempts = words.attempts.unwrap_or(default.attempts);
+    let on = RetryOn { status_codes: codes, ..RetryOn::istio_default() };
+    Ok(RetryPolicy { attempts, on, backoff, ..default })
+}
+
+#[cfg(test)]
+mod tests;

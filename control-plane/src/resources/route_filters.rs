@@ -1,0 +1,494 @@
+//! `filters` of an `HTTPRoute` or `GRPCRoute`, on a rule or on one of its backends.
+//!
+//! A filter that cannot be used is never left out: its requests are answered 500 (HTTPRoute `filters`).
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use http::{HeaderName, Method, uri::PathAndQuery};
+use selvedge_model::{
+    FullRegex,
+    filter::{
+        Cors, Filters, Fraction, HeaderChange, HeaderChanges, HeaderText, OriginMatch, OwnAnswer,
+        PathRewrite, Redirect, RedirectPort, Rewrite, UnmatchedPreflights,
+    },
+};
+use serde::Deserialize;
+
+use super::{
+    document::{Reading, wrong},
+    references::{BackendRef, MirrorBackendWords},
+    typed::{FieldError, Seen},
+    words::port_number,
+};
+
+/// The statuses of a redirect (HTTPRoute `requestRedirect.statusCode`).
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+/// The types that the proxy does not act on. (One that cannot be used is acted on: its requests are answered 500.)
+const NOT_ACTED_ON: &[FilterType] = &[FilterType::RequestMirror];
+/// HTTPRoute `cors.maxAge`, if it is not said.
+const DEFAULT_MAX_AGE: u32 = 5;
+
+/// The filters of a rule, or of one of its backends.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RouteFilters {
+    /// All but the mirrors.
+    pub filters: Filters,
+    /// Who gets copies.
+    pub mirrors: Vec<RouteMirror>,
+    /// Filters that cannot be used: the field, and why.
+    pub unusable: Vec<(String, String)>,
+}
+
+/// A `RequestMirror`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteMirror {
+    /// The filter's field, such as `spec.rules[0].filters[1]`.
+    pub field: String,
+    /// Who gets copies.
+    pub to: BackendRef,
+    /// Of how many requests.
+    pub fraction: Fraction,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FilterWords {
+    #[serde(rename = "type")]
+    kind: FilterType,
+    request_header_modifier: Option<ModifierWords>,
+    response_header_modifier: Option<ModifierWords>,
+    request_redirect: Option<RedirectWords>,
+    url_rewrite: Option<RewriteWords>,
+    request_mirror: Option<MirrorWords>,
+    cors: Option<CorsWords>,
+    external_auth: Option<Seen>,
+    extension_ref: Option<ExtensionWords>,
+}
+
+/// The `type` of a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+enum FilterType {
+    RequestHeaderModifier,
+    ResponseHeaderModifier,
+    RequestRedirect,
+    #[serde(rename = "URLRewrite")]
+    UrlRewrite,
+    RequestMirror,
+    #[serde(rename = "CORS")]
+    Cors,
+    ExternalAuth,
+    ExtensionRef,
+}
+
+impl FilterType {
+    /// The field that says more about it.
+    fn field(self) -> &'static str {
+        match self {
+            Self::RequestHeaderModifier => "requestHeaderModifier",
+            Self::ResponseHeaderModifier => "responseHeaderModifier",
+            Self::RequestRedirect => "requestRedirect",
+            Self::UrlRewrite => "urlRewrite",
+            Self::RequestMirror => "requestMirror",
+            Self::Cors => "cors",
+            Self::ExternalAuth => "externalAuth",
+            Self::ExtensionRef => "extensionRef",
+        }
+    }
+
+    /// Whether a `GRPCRoute` may have it too.
+    fn is_for_grpc(self) -> bool {
+        matches!(
+            self,
+            Self::RequestHeaderModifier
+                | Self::ResponseHeaderModifier
+                | Self::RequestMirror
+                | Self::ExtensionRef
+        )
+    }
+
+    /// Whether a rule may have several.
+    fn is_repeatable(self) -> bool {
+        matches!(self, Self::RequestMirror | Self::ExternalAuth | Self::ExtensionRef)
+    }
+}
+
+impl fmt::Display for FilterType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UrlRewrite => f.write_str("URLRewrite"),
+            Self::Cors => f.write_str("CORS"),
+            other => fmt::Debug::fmt(other, f),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ModifierWords {
+    #[serde(default)]
+    set: Vec<HeaderWords>,
+    #[serde(default)]
+    add: Vec<HeaderWords>,
+    #[serde(default)]
+    remove: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HeaderWords {
+    name: String,
+    value: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RedirectWords {
+    scheme: Option<Scheme>,
+    hostname: Option<String>,
+    path: Option<PathWords>,
+    port: Option<u32>,
+    status_code: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Scheme {
+    Http,
+    Https,
+}
+
+#[derive(Debug, Deserialize)]
+struct RewriteWords {
+    hostname: Option<String>,
+    path: Option<PathWords>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PathWords {
+    #[serde(rename = "type")]
+    kind: PathType,
+    replace_full_path: Option<String>,
+    replace_prefix_match: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum PathType {
+    ReplaceFullPath,
+    ReplacePrefixMatch,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MirrorWords {
+    backend_ref: MirrorBackendWords,
+    percent: Option<u32>,
+    fraction: Option<FractionWords>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FractionWords {
+    numerator: u32,
+    denominator: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CorsWords {
+    #[serde(default)]
+    allow_origins: Vec<String>,
+    #[serde(default)]
+    allow_credentials: bool,
+    #[serde(default)]
+    allow_methods: Vec<String>,
+    #[serde(default)]
+    allow_headers: Vec<String>,
+    #[serde(default)]
+    expose_headers: Vec<String>,
+    max_age: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ExtensionWords {
+    group: Option<String>,
+    kind: String,
+    name: String,
+}
+
+/// The filters of the list `list`; of a `GRPCRoute`, if `for_grpc`.
+pub(super) fn read(
+    words: Vec<FilterWords>,
+    list: &str,
+    for_grpc: bool,
+    reading: &mut Reading<'_>,
+) -> Result<RouteFilters, FieldError> {
+    let mut read = RouteFilters::default();
+    let mut seen = BTreeSet::new();
+    for (index, words) in words.into_iter().enumerate() {
+        let (kind, field) = (words.kind, format!("{list}[{index}]"));
+        if for_grpc && !kind.is_for_grpc() {
+            return Err(wrong(format!("{field}.type"), format!("a GRPCRoute has no {kind}; remove it")));
+        }
+        if !seen.insert(kind) && !kind.is_repeatable() {
+            return Err(wrong(format!("{field}.type"), format!("{kind} is given twice; keep one")));
+        }
+        if let Some(other) = words.given().find(|given| *given != kind) {
+            let message = format!("does not belong to the type {kind}; remove it, or write type: {other}");
+            return Err(wrong(format!("{field}.{}", other.field()), message));
+        }
+        read.add(words, &field)?;
+        if NOT_ACTED_ON.contains(&kind) {
+            reading.not_acted_on(field, format!("{kind} is not acted on"));
+        }
+    }
+    if seen.contains(&FilterType::RequestRedirect) && seen.contains(&FilterType::UrlRewrite) {
+        let message = "has RequestRedirect and URLRewrite, which exclude each other; keep one of them";
+        return Err(wrong(list, message));
+    }
+    Ok(read)
+}
+
+impl FilterWords {
+    /// The types of which a field is given.
+    fn given(&self) -> impl Iterator<Item = FilterType> + use<> {
+        use FilterType as T;
+        let given = [
+            (T::RequestHeaderModifier, self.request_header_modifier.is_some()),
+            (T::ResponseHeaderModifier, self.response_header_modifier.is_some()),
+            (T::RequestRedirect, self.request_redirect.is_some()),
+            (T::UrlRewrite, self.url_rewrite.is_some()),
+            (T::RequestMirror, self.request_mirror.is_some()),
+            (T::Cors, self.cors.is_some()),
+            (T::ExternalAuth, self.external_auth.is_some()),
+            (T::ExtensionRef, self.extension_ref.is_some()),
+        ];
+        given.into_iter().filter_map(|(kind, given)| given.then_some(kind))
+    }
+}
+
+impl RouteFilters {
+    fn add(&mut self, words: FilterWords, field: &str) -> Result<(), FieldError> {
+        let kind = words.kind;
+        let own = format!("{field}.{}", kind.field());
+        let missing = || wrong(&own, format!("is missing; the type {kind} needs it"));
+        let filters = &mut self.filters;
+        match kind {
+            FilterType::RequestHeaderModifier => {
+                let words = words.request_header_modifier.ok_or_else(missing)?;
+                filters.request_headers = read_modifier(words, &own)?;
+            }
+            FilterType::ResponseHeaderModifier => {
+                let words = words.response_header_modifier.ok_or_else(missing)?;
+                filters.response_headers = read_modifier(words, &own)?;
+            }
+            FilterType::RequestRedirect => {
+                let words = words.request_redirect.ok_or_else(missing)?;
+                let redirect = OwnAnswer::Redirect(read_redirect(words, &own)?);
+                // A filter that cannot be used comes first: what it was to do is not done.
+                filters.answer.get_or_insert(redirect);
+            }
+            FilterType::UrlRewrite => {
+                let words = words.url_rewrite.ok_or_else(missing)?;
+                let path = words.path.map(|path| read_path(path, &format!("{own}.path"))).transpose()?;
+                let authority = words.hostname.map(|name| hostname(name, &format!("{own}.hostname")));
+                filters.rewrite = Rewrite { path, authority: authority.transpose()? };
+            }
+            FilterType::RequestMirror => {
+                let words = words.request_mirror.ok_or_else(missing)?;
+                self.mirrors.push(read_mirror(words, field, &own)?);
+            }
+            FilterType::Cors => filters.cors = Some(read_cors(words.cors.ok_or_else(missing)?, &own)?),
+            FilterType::ExternalAuth => self.cannot_use(&own, "ExternalAuth is not supported".to_owned()),
+            FilterType::ExtensionRef => {
+                let ExtensionWords { group, kind, name } = words.extension_ref.ok_or_else(missing)?;
+                let group = group.map(|group| format!(" ({group})")).unwrap_or_default();
+                self.cannot_use(&own, format!("no filter {kind}{group} is supported, such as {name}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn cannot_use(&mut self, field: &str, why: String) {
+        self.filters.answer = Some(OwnAnswer::Unusable(format!("{field}: {why}")));
+        let message = format!("{why}; its requests are answered 500 until the filter is removed");
+        self.unusable.push((field.to_owned(), message));
+    }
+
+    /// Whether a path's prefix is replaced, which asks something of the rule's match.
+    pub(super) fn replaces_prefix(&self) -> bool {
+        let redirect = match &self.filters.answer {
+            Some(OwnAnswer::Redirect(redirect)) => redirect.path.as_ref(),
+            _ => None,
+        };
+        let mut paths = redirect.into_iter().chain(&self.filters.rewrite.path);
+        paths.any(|path| matches!(path, PathRewrite::PrefixBySegments(_)))
+    }
+}
+
+fn read_modifier(words: ModifierWords, field: &str) -> Result<HeaderChanges, FieldError> {
+    let mut remove = Vec::new();
+    for (index, name) in words.remove.iter().enumerate() {
+        remove.push(changeable(name, &format!("{field}.remove[{index}]"))?);
+    }
+    let set = read_changes(words.set, &format!("{field}.set"))?;
+    let add = read_changes(words.add, &format!("{field}.add"))?;
+    Ok(HeaderChanges { remove, set, add })
+}
+
+/// Of several entries of one name, the first counts (Gateway API `HTTPHeader`).
+fn read_changes(words: Vec<HeaderWords>, list: &str) -> Result<Vec<HeaderChange>, FieldError> {
+    let mut changes: Vec<HeaderChange> = Vec::new();
+    for (index, HeaderWords { name, value }) in words.into_iter().enumerate() {
+        let field = format!("{list}[{index}]");
+        let name = changeable(&name, &format!("{field}.name"))?;
+        let value = HeaderText::literal(&value)
+            .map_err(|error| wrong(format!("{field}.value"), error.to_string()))?;
+        if !changes.iter().any(|change| change.name == name) {
+            changes.push(HeaderChange { name, value });
+        }
+    }
+    Ok(changes)
+}
+
+/// The header `name`, if a route may change it: none that says where a message goes or where it ends.
+fn changeable(name: &str, field: &str) -> Result<HeaderName, FieldError> {
+    let header = header_name(name, field)?;
+    if header == http::header::HOST {
+        return Err(wrong(field, "cannot be changed so; use a URLRewrite with a hostname"));
+    }
+    let framing = [http::header::CONNECTION, http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING];
+    if framing.contains(&header) {
+        return Err(wrong(field, format!("{header} belongs to the connection, and cannot be changed")));
+    }
+    Ok(header)
+}
+
+pub(super) fn header_name(name: &str, field: &str) -> Result<HeaderName, FieldError> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| wrong(field, format!("{name:?} is not the name of a header")))
+}
+
+fn read_redirect(words: RedirectWords, field: &str) -> Result<Redirect, FieldError> {
+    let status = words.status_code.unwrap_or(302);
+    if !REDIRECTS.contains(&status) {
+        let message = format!("{status} is not the status of a redirect; use 301, 302, 303, 307 or 308");
+        return Err(wrong(format!("{field}.statusCode"), message));
+    }
+    let scheme = words.scheme.map(|scheme| match scheme {
+        Scheme::Http => "http".to_owned(),
+        Scheme::Https => "https".to_owned(),
+    });
+    let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    Ok(Redirect {
+        status,
+        scheme,
+        host: words.hostname.map(|name| hostname(name, &format!("{field}.hostname"))).transpose()?,
+        port: port.map_or(RedirectPort::OfScheme, RedirectPort::Explicit),
+        path: words.path.map(|path| read_path(path, &format!("{field}.path"))).transpose()?,
+    })
+}
+
+fn read_path(words: PathWords, field: &str) -> Result<PathRewrite, FieldError> {
+    let (own, given, other) = match words.kind {
+        PathType::ReplaceFullPath => {
+            ("replaceFullPath", words.replace_full_path, words.replace_prefix_match.is_some())
+        }
+        PathType::ReplacePrefixMatch => {
+            ("replacePrefixMatch", words.replace_prefix_match, words.replace_full_path.is_some())
+        }
+    };
+    if other {
+        return Err(wrong(field, format!("gives both replacements; its type needs {own} alone")));
+    }
+    let own = format!("{field}.{own}");
+    let Some(path) = given else { return Err(wrong(own, "is missing; its type needs it")) };
+    let is_full = matches!(words.kind, PathType::ReplaceFullPath);
+    let may_stand = path.is_empty() && !is_full || is_path(&path);
+    if !may_stand {
+        let message = format!("{path:?} is not a path; begin it with / and leave out the query");
+        return Err(wrong(own, message));
+    }
+    Ok(if is_full { PathRewrite::Full(path) } else { PathRewrite::PrefixBySegments(path) })
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.contains(['?', '#']) && text.parse::<PathAndQuery>().is_ok()
+}
+
+/// A host name without a wildcard (Gateway API `PreciseHostname`).
+fn hostname(name: String, field: &str) -> Result<String, FieldError> {
+    let is_label = |label: &str| {
+        let letters = label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        letters && !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if name.len() > 253 || !name.split('.').all(is_label) {
+        let message = format!("{name:?} is not a host name; use lower-case letters, digits, '-' and '.'");
+        return Err(wrong(field, message));
+    }
+    Ok(name)
+}
+
+fn read_mirror(words: MirrorWords, field: &str, own: &str) -> Result<RouteMirror, FieldError> {
+    let to = words.backend_ref.read(&format!("{own}.backendRef"))?;
+    let fraction = match (words.percent, words.fraction) {
+        (None, None) => Fraction::ALL,
+        (Some(percent), None) => Fraction::of(percent, 100)
+            .ok_or_else(|| wrong(format!("{own}.percent"), format!("{percent} is more than 100")))?,
+        (None, Some(FractionWords { numerator, denominator })) => {
+            let denominator = denominator.unwrap_or(100);
+            Fraction::of(numerator, denominator).ok_or_else(|| {
+                let message =
+                    format!("{numerator} of {denominator} is not a share; use for example 1 of 100");
+                wrong(format!("{own}.fraction"), message)
+            })?
+        }
+        (Some(_), Some(_)) => return Err(wrong(own, "gives percent and fraction; keep one")),
+    };
+    Ok(RouteMirror { field: field.to_owned(), to, fraction })
+}
+
+fn read_cors(words: CorsWords, field: &str) -> Result<Cors, FieldError> {
+    let mut allow_origins = Vec::new();
+    for (index, origin) in words.allow_origins.iter().enumerate() {
+        allow_origins.push(read_origin(origin, &format!("{field}.allowOrigins[{index}]"))?);
+    }
+    let names = |names: &[String], list: &str| -> Result<(), FieldError> {
+        let mut given = names.iter().enumerate().filter(|(_, name)| *name != "*");
+        given.try_for_each(|(index, name)| header_name(name, &format!("{field}.{list}[{index}]")).map(|_| ()))
+    };
+    names(&words.allow_headers, "allowHeaders")?;
+    names(&words.expose_headers, "exposeHeaders")?;
+    for (index, method) in words.allow_methods.iter().enumerate() {
+        if method != "*" && method.parse::<Method>().is_err() {
+            let message = format!("{method:?} is not a method");
+            return Err(wrong(format!("{field}.allowMethods[{index}]"), message));
+        }
+    }
+    let max_age = words.max_age.unwrap_or(DEFAULT_MAX_AGE);
+    Ok(Cors {
+        allow_origins,
+        allow_methods: words.allow_methods,
+        allow_headers: words.allow_headers,
+        expose_headers: words.expose_headers,
+        max_age: Some(Duration::from_secs(max_age.into())),
+        allow_credentials: words.allow_credentials,
+        // The app is never asked for what its route does not allow.
+        unmatched_preflights: UnmatchedPreflights::Ignore,
+    })
+}
+
+/// An origin, in whose host `*` stands for any number of labels, or `*` alone (HTTPRoute `cors.allowOrigins`).
+fn read_origin(origin: &str, field: &str) -> Result<OriginMatch, FieldError> {
+    if origin == "*" {
+        return Ok(OriginMatch::Any);
+    }
+    let host = origin.split_once("://").map(|(_, host)| host);
+    if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', ' '])) {
+        let message = format!("{origin:?} is not an origin; write for example https://example.com or *");
+        return Err(wrong(field, message));
+    }
+    if !origin.contains('*') {
+        return Ok(OriginMatch::Exact(origin.to_owned()));
+    }
+    let parts: Vec<String> = origin.split('*').map(regex::escape).collect();
+    let pattern = format!("(?i){}", parts.join("[^/]+"));
+    FullRegex::new(&pattern).map(OriginMatch::Regex).map_err(|error| wrong(field, error.to_string()))
+}
