@@ -190,7 +190,7 @@ impl Promised {
 
 impl Opened for Promised {
     fn carry(self: Box<Self>, client: Box<dyn Duplex>) -> LocalBoxFuture<'static, ()> {
-        Promised::carry(*self, client).boxed_local()
+        Self::carry(*self, client).boxed_local()
     }
 }
 

@@ -135,7 +135,7 @@ mod tests {
         let filter: Targets = "info,access=debug".parse().expect("a filter");
         let subscriber = tracing_subscriber::registry().with(filter).with(json);
 
-        tracing::subscriber::with_default(subscriber, || one_request());
+        tracing::subscriber::with_default(subscriber, one_request);
 
         let mut line: serde_json::Value = serde_json::from_str(&captured.text()).expect("one object");
         let timestamp = line.as_object_mut().and_then(|line| line.remove("timestamp"));

@@ -156,7 +156,7 @@ fn paths(own: &ModulePath, tokens: &[String]) -> BTreeSet<ModulePath> {
         let goes_on = at > 0 && tokens[at - 1] == "::";
         let begins = matches!(tokens[at].as_str(), "crate" | "self" | "super");
         at = match begins && !goes_on && tokens[at + 1] == "::" {
-            true => follow(own, own.clone(), tokens, at, &mut found),
+            true => follow(own.clone(), tokens, at, &mut found),
             false => at + 1,
         };
     }
@@ -164,13 +164,7 @@ fn paths(own: &ModulePath, tokens: &[String]) -> BTreeSet<ModulePath> {
 }
 
 /// Notes the path, or the paths in braces, that begin at `at`, after `before`. Returns where they end.
-fn follow(
-    own: &ModulePath,
-    before: ModulePath,
-    tokens: &[String],
-    mut at: usize,
-    found: &mut BTreeSet<ModulePath>,
-) -> usize {
+fn follow(before: ModulePath, tokens: &[String], mut at: usize, found: &mut BTreeSet<ModulePath>) -> usize {
     let mut path = before;
     while let Some(token) = tokens.get(at) {
         match token.as_str() {
@@ -180,7 +174,7 @@ fn follow(
             "{" => {
                 at += 1;
                 while tokens.get(at).is_some_and(|token| token != "}") {
-                    at = follow(own, path.clone(), tokens, at, found);
+                    at = follow(path.clone(), tokens, at, found);
                     at += usize::from(tokens.get(at).is_some_and(|token| token == ","));
                 }
                 return at + 1;
