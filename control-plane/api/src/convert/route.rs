@@ -159,9 +159,15 @@ impl TryFrom<wire::Rule> for Rule {
             timeout: rule.timeout_ms.map(Duration::from_millis),
             retry: required("retry policy", rule.retry)?.try_into()?,
             filters: rule.filters.map(TryInto::try_into).transpose()?.unwrap_or_default(),
-            unusable_status: status(rule.unusable_status)?,
+            unusable_status: unusable_status(rule.unusable_status)?,
         })
     }
+}
+
+/// The status for requests without a backend that can be used. A control plane from before there was a choice does not
+/// send one, and means 503.
+fn unusable_status(value: u32) -> Result<u16, ConvertError> {
+    if value == 0 { Ok(503) } else { status(value) }
 }
 
 impl From<Order> for wire::Order {

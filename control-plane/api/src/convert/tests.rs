@@ -395,6 +395,14 @@ proptest! {
     }
 }
 
+#[test]
+fn a_rule_of_an_older_control_plane_has_its_status() {
+    let mut service = valid_service();
+    service.routes.as_mut().unwrap().rules[0].unusable_status = 0;
+
+    assert_eq!(Service::try_from(service).unwrap().routes.rules()[0].unusable_status, 503);
+}
+
 fn valid_service() -> wire::Service {
     let key = ServiceKey::new("a", 80);
     let backend = Backend {
