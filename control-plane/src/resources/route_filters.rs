@@ -296,17 +296,17 @@ impl RouteFilters {
                 self.mirrors.push(read_mirror(words, field, &own)?);
             }
             FilterType::Cors => filters.cors = Some(read_cors(words.cors.ok_or_else(missing)?, &own)?),
-            FilterType::ExternalAuth => self.cannot_use(&own, "ExternalAuth is not supported".to_owned()),
+            FilterType::ExternalAuth => self.cannot_use(&own, "ExternalAuth is not supported"),
             FilterType::ExtensionRef => {
                 let ExtensionWords { group, kind, name } = words.extension_ref.ok_or_else(missing)?;
                 let group = group.map(|group| format!(" ({group})")).unwrap_or_default();
-                self.cannot_use(&own, format!("no filter {kind}{group} is supported, such as {name}"));
+                self.cannot_use(&own, &format!("no filter {kind}{group} is supported, such as {name}"));
             }
         }
         Ok(())
     }
 
-    fn cannot_use(&mut self, field: &str, why: String) {
+    fn cannot_use(&mut self, field: &str, why: &str) {
         self.filters.answer = Some(OwnAnswer::Unusable(format!("{field}: {why}")));
         let message = format!("{why}; its requests are answered 500 until the filter is removed");
         self.unusable.push((field.to_owned(), message));
