@@ -311,11 +311,6 @@ impl Rule {
         let mirrors = filters.flat_map(|filters| filters.mirrors.iter().map(|mirror| mirror.backend));
         shares.map(|share| share.backend).chain(mirrors)
     }
-
-    /// Draws a place in [`Self::backends`] by weight; `None` if the weights sum to nothing.
-    pub fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        draw(self.backends.iter().map(|backend| backend.weight), rng)
-    }
 }
 
 impl WeightedBackend {

@@ -88,11 +88,6 @@ fn rule_of(table: &RouteTable, request: &facts::Request<'_>) -> Option<usize> {
     Some(rule)
 }
 
-fn weighted(weights: &[u32]) -> Rule {
-    let backends = weights.iter().enumerate().map(|(backend, weight)| WeightedBackend::new(backend, *weight));
-    Rule { backends: backends.collect(), ..rule(Vec::new()) }
-}
-
 // Few words, so that several rules match one request often.
 
 fn some_path() -> impl Strategy<Value = String> {
@@ -247,8 +242,7 @@ proptest! {
 
     #[test]
     fn a_weightless_backend_is_never_drawn(weights in vec(0_u32..3, 0..6), seed in any::<u64>()) {
-        let rule = weighted(&weights);
-        let drawn = rule.pick(&mut fastrand::Rng::with_seed(seed));
+        let drawn = draw(weights.iter().copied(), &mut fastrand::Rng::with_seed(seed));
 
         prop_assert_eq!(drawn.is_some(), weights.iter().any(|weight| *weight > 0));
         prop_assert!(drawn.is_none_or(|place| weights[place] > 0));
@@ -257,11 +251,10 @@ proptest! {
 
 /// The χ² statistic of `draws` picks against the weights' shares.
 fn chi_squared(weights: &[u32], draws: u32, seed: u64) -> f64 {
-    let rule = weighted(weights);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut counts = vec![0_u32; weights.len()];
     for _ in 0..draws {
-        counts[rule.pick(&mut rng).unwrap()] += 1;
+        counts[draw(weights.iter().copied(), &mut rng).unwrap()] += 1;
     }
     let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
     let shares = weights.iter().zip(&counts).filter(|(weight, _)| **weight > 0);
@@ -290,10 +283,11 @@ fn backends_are_drawn_by_weight() {
 
 #[test]
 fn the_largest_weights_do_not_overflow() {
-    let rule = weighted(&[u32::MAX, u32::MAX, u32::MAX]);
+    let weights = [u32::MAX, u32::MAX, u32::MAX];
     let mut rng = fastrand::Rng::with_seed(7);
 
-    let drawn: std::collections::BTreeSet<_> = (0..200).filter_map(|_| rule.pick(&mut rng)).collect();
+    let drawn: std::collections::BTreeSet<_> =
+        (0..200).filter_map(|_| draw(weights.iter().copied(), &mut rng)).collect();
 
     assert_eq!(drawn.len(), 3);
 }
