@@ -13,9 +13,9 @@ use super::{
     document::{Reading, wrong},
     kinds::{Feedback, GATEWAY, ResourceKind},
     references::{BackendRef, Parent, ParentWords, RoutedBackendWords, read_parents},
-    route_filters::{self, FilterWords, RouteFilters, header_name},
+    route_filters::{self, FilterWords, RouteFilters},
     typed::{FieldError, Seen},
-    words::{GatewayDuration, full_regex, header_field},
+    words::{GatewayDuration, full_regex, header_field, header_name},
 };
 
 /// Its line in the [list of kinds](super::kinds).

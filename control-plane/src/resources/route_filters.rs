@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use http::{HeaderName, Method, uri::PathAndQuery};
+use http::{HeaderName, Method};
 use selvedge_model::{
     FullRegex,
     filter::{
@@ -18,11 +18,9 @@ use super::{
     document::{Reading, wrong},
     references::{BackendRef, MirrorBackendWords},
     typed::{FieldError, Seen},
-    words::port_number,
+    words::{header_name, is_path_and_query, port_number, redirect_status},
 };
 
-/// The statuses of a redirect (HTTPRoute `requestRedirect.statusCode`).
-const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 /// The types that the proxy does not act on. (One that cannot be used is acted on: its requests are answered 500.)
 const NOT_ACTED_ON: &[FilterType] = &[FilterType::RequestMirror];
 /// HTTPRoute `cors.maxAge`, if it is not said.
@@ -145,7 +143,7 @@ struct RedirectWords {
     hostname: Option<String>,
     path: Option<PathWords>,
     port: Option<u32>,
-    status_code: Option<u16>,
+    status_code: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -361,17 +359,8 @@ fn changeable(name: &str, field: &str) -> Result<HeaderName, FieldError> {
     Ok(header)
 }
 
-pub(super) fn header_name(name: &str, field: &str) -> Result<HeaderName, FieldError> {
-    HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| wrong(field, format!("{name:?} is not the name of a header")))
-}
-
 fn read_redirect(words: RedirectWords, field: &str) -> Result<Redirect, FieldError> {
-    let status = words.status_code.unwrap_or(302);
-    if !REDIRECTS.contains(&status) {
-        let message = format!("{status} is not the status of a redirect; use 301, 302, 303, 307 or 308");
-        return Err(wrong(format!("{field}.statusCode"), message));
-    }
+    let status = redirect_status(words.status_code.unwrap_or(302), &format!("{field}.statusCode"))?;
     let scheme = words.scheme.map(|scheme| match scheme {
         Scheme::Http => "http".to_owned(),
         Scheme::Https => "https".to_owned(),
@@ -401,16 +390,12 @@ fn read_path(words: PathWords, field: &str) -> Result<PathRewrite, FieldError> {
     let own = format!("{field}.{own}");
     let Some(path) = given else { return Err(wrong(own, "is missing; its type needs it")) };
     let is_full = matches!(words.kind, PathType::ReplaceFullPath);
-    let may_stand = path.is_empty() && !is_full || is_path(&path);
+    let may_stand = path.is_empty() && !is_full || !path.contains('?') && is_path_and_query(&path);
     if !may_stand {
         let message = format!("{path:?} is not a path; begin it with / and leave out the query");
         return Err(wrong(own, message));
     }
     Ok(if is_full { PathRewrite::Full(path) } else { PathRewrite::PrefixBySegments(path) })
-}
-
-fn is_path(text: &str) -> bool {
-    text.starts_with('/') && !text.contains(['?', '#']) && text.parse::<PathAndQuery>().is_ok()
 }
 
 /// A host name without a wildcard (Gateway API `PreciseHostname`).

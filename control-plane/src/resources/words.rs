@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use http::{HeaderName, uri::PathAndQuery};
 use selvedge_model::{FullRegex, HeaderField, StringMatch, route::UnknownField};
 use serde::{
     Deserialize, Deserializer,
@@ -58,25 +59,31 @@ pub(super) struct GoDuration(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = GoDuration;
+        let text = DurationText { parse: parse_duration, examples: "1h2m3s, 0.5s or 250ms" };
+        deserializer.deserialize_any(text).map(Self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with its unit, such as 30s")
-            }
+/// A length of time as a text, in the form that `parse` takes.
+struct DurationText {
+    parse: fn(&str) -> Option<Duration>,
+    examples: &'static str,
+}
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<GoDuration, E> {
-                parse_duration(text).map(GoDuration).ok_or_else(|| {
-                    E::custom(format!("{text:?} is not a duration; write it as 1h2m3s, 0.5s or 250ms"))
-                })
-            }
+impl Visitor<'_> for DurationText {
+    type Value = Duration;
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<GoDuration, E> {
-                Err(E::custom(format!("the duration {number} has no unit; write {number}s")))
-            }
-        }
-        deserializer.deserialize_any(Text)
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit, such as 30s")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+        (self.parse)(text)
+            .ok_or_else(|| E::custom(format!("{text:?} is not a duration; write it as {}", self.examples)))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Duration, E> {
+        Err(E::custom(format!("the duration {number} has no unit; write {number}s")))
     }
 }
 
@@ -129,25 +136,8 @@ pub(super) struct GatewayDuration(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for GatewayDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = GatewayDuration;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with its unit, such as 30s")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<GatewayDuration, E> {
-                parse_gateway_duration(text).map(GatewayDuration).ok_or_else(|| {
-                    E::custom(format!("{text:?} is not a duration; write it as 1h30m, 10s or 250ms"))
-                })
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<GatewayDuration, E> {
-                Err(E::custom(format!("the duration {number} has no unit; write {number}s")))
-            }
-        }
-        deserializer.deserialize_any(Text)
+        let text = DurationText { parse: parse_gateway_duration, examples: "1h30m, 10s or 250ms" };
+        deserializer.deserialize_any(text).map(Self)
     }
 }
 
@@ -230,6 +220,25 @@ pub(super) fn full_regex(source: &str, field: &str) -> Result<FullRegex, FieldEr
 /// What a match on the header `name` looks at.
 pub(super) fn header_field(name: &str, field: &str) -> Result<HeaderField, FieldError> {
     name.parse().map_err(|error: UnknownField| wrong(field, error.to_string()))
+}
+
+/// The header called `name`.
+pub(super) fn header_name(name: &str, field: &str) -> Result<HeaderName, FieldError> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| wrong(field, format!("{name:?} is not the name of a header; correct it")))
+}
+
+/// The status of a redirect.
+pub(super) fn redirect_status(code: u32, field: &str) -> Result<u16, FieldError> {
+    let status = u16::try_from(code).ok().filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308));
+    status.ok_or_else(|| {
+        wrong(field, format!("{code} is not the status of a redirect; use 301, 302, 303, 307 or 308"))
+    })
+}
+
+/// Whether `text` is a path that a request may have, with or without a query.
+pub(super) fn is_path_and_query(text: &str) -> bool {
+    text.starts_with('/') && !text.contains('#') && text.parse::<PathAndQuery>().is_ok()
 }
 
 /// A port number that something can listen on.

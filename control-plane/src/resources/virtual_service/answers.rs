@@ -9,7 +9,11 @@ use selvedge_model::filter::{DirectResponse, PathRewrite, Redirect, RedirectPort
 use serde::Deserialize;
 
 use super::rewrite;
-use crate::resources::{document::wrong, typed::FieldError, words::port_number};
+use crate::resources::{
+    document::wrong,
+    typed::FieldError,
+    words::{port_number, redirect_status},
+};
 
 /// The longest body of a direct response, in bytes (Istio's own limit).
 const MAX_BODY: usize = 1 << 20;
@@ -57,14 +61,8 @@ pub(super) fn read_redirect(words: RedirectWords, field: &str) -> Result<Redirec
             format!("{scheme:?} is not a scheme; use http or https"),
         ));
     }
-    let status = match words.redirect_code.unwrap_or(301) {
-        0 => 301,
-        code @ (301 | 302 | 303 | 307 | 308) => u16::try_from(code).unwrap_or(301),
-        code => {
-            let message = format!("{code} is not the status of a redirect; use 301, 302, 303, 307 or 308");
-            return Err(wrong(format!("{field}.redirectCode"), message));
-        }
-    };
+    let code = words.redirect_code.filter(|code| *code != 0).unwrap_or(301);
+    let status = redirect_status(code, &format!("{field}.redirectCode"))?;
     if path.is_none() && host.is_none() && scheme.is_none() && port == RedirectPort::OfAuthority {
         return Err(wrong(field, "leads nowhere else; give uri, authority, scheme, port or derivePort"));
     }

@@ -1,6 +1,6 @@
 //! `corsPolicy`: who may call from a page of another origin.
 
-use ::http::{HeaderName, Method};
+use ::http::Method;
 use selvedge_model::{
     StringMatch,
     filter::{Cors, OriginMatch, UnmatchedPreflights},
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
-    words::{GoDuration, StringMatchWords},
+    words::{GoDuration, StringMatchWords, header_name},
 };
 
 #[derive(Debug, Deserialize)]
@@ -121,12 +121,8 @@ fn read_methods(methods: Vec<String>, field: &str) -> Result<Vec<String>, FieldE
 }
 
 fn read_headers(headers: Vec<String>, field: &str) -> Result<Vec<String>, FieldError> {
-    let known = |name: &str| name == "*" || name.parse::<HeaderName>().is_ok();
-    match headers.iter().position(|name| !known(name)) {
-        Some(index) => {
-            let message = format!("{:?} is not the name of a header; correct it", headers[index]);
-            Err(wrong(format!("{field}[{index}]"), message))
-        }
-        None => Ok(headers),
+    for (index, name) in headers.iter().enumerate().filter(|(_, name)| *name != "*") {
+        header_name(name, &format!("{field}[{index}]"))?;
     }
+    Ok(headers)
 }

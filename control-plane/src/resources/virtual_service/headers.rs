@@ -10,6 +10,7 @@ use super::rewrite::authority;
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
+    words::header_name,
 };
 
 /// What changes in the headers of requests and answers. The default changes nothing.
@@ -118,9 +119,7 @@ fn read_name(name: &str, field: &str, reading: &mut Reading<'_>) -> Result<Optio
         );
         return Err(wrong(field, message));
     }
-    let Ok(name) = name.parse::<HeaderName>() else {
-        return Err(wrong(field, format!("{name:?} is not the name of a header; correct it")));
-    };
+    let name = header_name(name, field)?;
     if !may_change(&name) {
         reading.not_acted_on(field, format!("{name} is not acted on: the proxy writes it itself; remove it"));
         return Ok(None);

@@ -1,10 +1,14 @@
 //! `rewrite`: what a request's path and authority become.
 
-use ::http::uri::{Authority, PathAndQuery};
+use ::http::uri::Authority;
 use selvedge_model::filter::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite};
 use serde::Deserialize;
 
-use crate::resources::{document::wrong, typed::FieldError, words::wrong_regex};
+use crate::resources::{
+    document::wrong,
+    typed::FieldError,
+    words::{is_path_and_query, wrong_regex},
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,7 +65,7 @@ pub(super) fn path(text: String, field: &str) -> Result<String, FieldError> {
 
 /// A path, with or without a query.
 pub(super) fn path_and_query(text: String, field: &str) -> Result<String, FieldError> {
-    if !text.starts_with('/') || text.contains('#') || text.parse::<PathAndQuery>().is_err() {
+    if !is_path_and_query(&text) {
         return Err(wrong(field, format!("{text:?} is not a path; write it as /path")));
     }
     Ok(text)
