@@ -77,6 +77,15 @@ impl BoundFilters {
     /// `filters` of a rule whose matches ask `matched` of the path; `None` if they do nothing. Mirrors are not acted on.
     pub fn bind(filters: &Filters, matched: impl Iterator<Item = Option<StringMatch>>) -> Option<Arc<Self>> {
         let Filters { cors, fault, answer, request_headers, rewrite, mirrors: _, response_headers } = filters;
+        let does_nothing = cors.is_none()
+            && fault.is_none()
+            && answer.is_none()
+            && rewrite.is_empty()
+            && request_headers.is_empty()
+            && response_headers.is_empty();
+        if does_nothing {
+            return None;
+        }
         let mut bound = Self {
             cors: cors.clone(),
             delay: None,
@@ -94,13 +103,7 @@ impl BoundFilters {
         if bound.asks_for_match() {
             bound.matched = matched.collect();
         }
-        let does_nothing = cors.is_none()
-            && fault.is_none()
-            && answer.is_none()
-            && rewrite.is_empty()
-            && request_headers.is_empty()
-            && response_headers.is_empty();
-        (!does_nothing).then(|| Arc::new(bound))
+        Some(Arc::new(bound))
     }
 
     /// What may turn out not to be usable.
