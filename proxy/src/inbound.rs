@@ -38,7 +38,7 @@ use crate::{
     opaque::way_in::{self, Incoming},
     refuse::refuse,
     respond::respond,
-    serve::{self, Protocol},
+    serve,
     step::{Conn, HttpVersion, Request, Step},
     trust::{Part, revoked},
     worker::Worker,
@@ -124,18 +124,18 @@ pub async fn connection(
         refuse_connection(&worker, arrival, false, &Failure::new(Reason::Overflow, NO_PLACE));
         return reset(&tcp);
     }
-    let (version, protocol) = match detected {
-        Detected::Http1 if spoken != Spoken::Tcp => (HttpVersion::Http1, Protocol::Http1),
-        Detected::Http2 if spoken != Spoken::Tcp => (HttpVersion::Http2, Protocol::Http2),
+    let version = match detected {
+        Detected::Http1 if spoken != Spoken::Tcp => HttpVersion::Http1,
+        Detected::Http2 if spoken != Spoken::Tcp => HttpVersion::Http2,
         // Refused in HTTP's own words.
-        Detected::Opaque if !may_be_opaque => (HttpVersion::Http1, Protocol::Http1),
+        Detected::Opaque if !may_be_opaque => HttpVersion::Http1,
         _ => {
             let incoming = plain_incoming(&worker, Prefixed::new(read.freeze(), tcp), &arrival, &meant);
             return Box::pin(way_in::plain(worker, incoming)).await;
         }
     };
     let conn = Conn { client: Some(client), ..plain_conn(&worker, arrival, &meant, version) };
-    plain(worker, path, Prefixed::new(read.freeze(), tcp), conn, protocol).await;
+    plain(worker, path, Prefixed::new(read.freeze(), tcp), conn).await;
 }
 
 /// Whether policy lets a plain client in that says nothing.
@@ -184,14 +184,14 @@ async fn tell(
     detected: Detected,
     failure: Failure,
 ) {
-    let (version, protocol) = match detected {
-        Detected::Http2 => (HttpVersion::Http2, Protocol::Http2),
-        _ => (HttpVersion::Http1, Protocol::Http1),
+    let version = match detected {
+        Detected::Http2 => HttpVersion::Http2,
+        _ => HttpVersion::Http1,
     };
     let series = worker.metrics.inbound(&worker.settings.workload, 0, None);
     let (unserved, series) = (Some(Box::new(failure)), Some(series));
     let conn = Conn { unserved, series, ..Conn::new(arrival, version) };
-    plain(worker, path, stream, conn, protocol).await;
+    plain(worker, path, stream, conn).await;
 }
 
 /// A client's hello. What it holds until it is whole counts, here and in rustls; where that is too much, the newcomer
@@ -239,16 +239,10 @@ fn refuse_connection(worker: &Worker, arrival: Arrival, mtls: bool, failure: &Fa
 }
 
 /// A client without mutual TLS. Whether it may come in is decided for each request, so that it is told.
-async fn plain(
-    worker: Rc<Worker>,
-    path: impl Step<Request>,
-    stream: Prefixed<TcpStream>,
-    conn: Conn,
-    protocol: Protocol,
-) {
+async fn plain(worker: Rc<Worker>, path: impl Step<Request>, stream: Prefixed<TcpStream>, conn: Conn) {
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
-    serve::serve(protocol, stream, path, Rc::new(conn), lifetime::until(worker, Direction::Inbound, None))
-        .await;
+    let (version, until) = (conn.version, lifetime::until(Rc::clone(&worker), Direction::Inbound, None));
+    serve::serve(version, stream, path, Rc::new(conn), until).await;
 }
 
 async fn mesh(
@@ -287,9 +281,9 @@ async fn mesh(
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
     let retire_at = retire_at(standing.peer.not_after);
     let until = lifetime::until(Rc::clone(&worker), Direction::Inbound, Some((retire_at, standing)));
-    let protocol = match preamble.carrier() {
-        wire::Carrier::Http1 => Protocol::Http1,
-        wire::Carrier::Http2 => Protocol::Http2,
+    let carrier = match preamble.carrier() {
+        wire::Carrier::Http1 => HttpVersion::Http1,
+        wire::Carrier::Http2 => HttpVersion::Http2,
         wire::Carrier::Tcp => {
             let identity = Some(identity);
             let app = meant.as_ref().map_or(worker.settings.own.inbound, |meant| meant.address);
@@ -315,7 +309,7 @@ async fn mesh(
         identity: Some(identity),
         ..Conn::new(arrival, version)
     };
-    serve::serve(protocol, stream, path, Rc::new(conn), until).await;
+    serve::serve(carrier, stream, path, Rc::new(conn), until).await;
 }
 
 /// `x-forwarded-client-cert`, as Envoy writes it: whom the app's sidecar is, and whom the client proved to be.

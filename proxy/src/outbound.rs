@@ -23,8 +23,7 @@ use crate::{
     opaque::way_out::{self, Outgoing, Speaker},
     refuse::refuse,
     respond::respond,
-    retry, route,
-    serve::{self, Protocol},
+    retry, route, serve,
     settings::Upstream,
     step::{Conn, HttpVersion, Request, Step},
     worker::Worker,
@@ -249,15 +248,15 @@ async fn http(
     read: BytesMut,
     detected: Detected,
 ) {
-    let (version, protocol) = match detected {
-        Detected::Http2 => (HttpVersion::Http2, Protocol::Http2),
-        Detected::Http1 | Detected::Opaque | Detected::Tls => (HttpVersion::Http1, Protocol::Http1),
+    let version = match detected {
+        Detected::Http2 => HttpVersion::Http2,
+        Detected::Http1 | Detected::Opaque | Detected::Tls => HttpVersion::Http1,
     };
     // Where connections are redirected, CONNECT is meant for the proxy that was dialled.
     let offers_tunnels = arrival.original.is_none() && arrival.upstream.is_none();
     let conn = Rc::new(Conn { offers_tunnels, ..Conn::new(arrival, version) });
     let stream = Prefixed::new(read.freeze(), tcp);
-    serve::serve(protocol, stream, path, conn, lifetime::until(worker, Direction::Outbound, None)).await;
+    serve::serve(version, stream, path, conn, lifetime::until(worker, Direction::Outbound, None)).await;
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ use crate::{
     lifetime::Until,
     respond,
     settings::RequestLimits,
-    step::{Conn, Request, Step},
+    step::{Conn, HttpVersion, Request, Step},
     time::when_woken,
     trust::LAST_REQUESTS,
     upgrade::{self, Asked},
@@ -65,16 +65,6 @@ const MAX_RESET_STREAMS: usize = 20;
 /// Streams that we reset because of a client's errors, before its connection ends.
 const MAX_ERROR_STREAMS: usize = 256;
 
-/// What a connection speaks from here on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.0 and HTTP/1.1.
-    Http1,
-    /// HTTP/2.
-    Http2,
-}
-
-/// Until when a client may make requests on a connection.
 impl Until {
     /// As [`Self::end`], for requests: also when a policy does not let their client in any more. Who is not believed
     /// because of a root that is being replaced has a moment.
@@ -146,8 +136,8 @@ enum Turn {
     End(Failure),
 }
 
-/// Serves `path` on `io`. When `until` says so, no more requests are taken, and those in progress go on.
-pub async fn serve<I, S>(protocol: Protocol, io: I, path: S, conn: Rc<Conn>, until: Until)
+/// Serves `path` on `io`, which speaks `version`. When `until` says so, no more requests are taken, and those in progress go on.
+pub async fn serve<I, S>(version: HttpVersion, io: I, path: S, conn: Rc<Conn>, until: Until)
 where
     I: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
     S: Step<Request>,
@@ -158,7 +148,8 @@ where
     if let Some(client) = &conn.client {
         client.watch_with(&watch);
     }
-    let ledger = (protocol == Protocol::Http2).then(|| Ledger::new(&until.worker.budget, CONNECTION_WINDOW));
+    let ledger =
+        (version == HttpVersion::Http2).then(|| Ledger::new(&until.worker.budget, CONNECTION_WINDOW));
     let service = Connected {
         path: RefCell::new(path),
         conn: Rc::clone(&conn),
@@ -316,8 +307,8 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
         let request = Request { http, conn: Rc::clone(&self.conn), at: Instant::now() };
         let asked = asked.map(|asked| (asked, Rc::clone(&self.worker)));
         let under_way = Some(UnderWay::new(Arc::clone(&self.watch)));
-        let protocol = if self.ledger.is_some() { Protocol::Http2 } else { Protocol::Http1 };
-        let stranger = (self.conn.series.is_some() && self.conn.identity.is_none()).then_some(protocol);
+        let version = if self.ledger.is_some() { HttpVersion::Http2 } else { HttpVersion::Http1 };
+        let stranger = (self.conn.series.is_some() && self.conn.identity.is_none()).then_some(version);
         Answer { stranger, inner: self.path.borrow_mut().call(request), asked, under_way }
     }
 }
@@ -329,7 +320,7 @@ pin_project_lite::pin_project! {
         inner: F,
         asked: Option<(Box<Asked>, Rc<Worker>)>,
         // What a client speaks that comes in, and of whom nothing is proven.
-        stranger: Option<Protocol>,
+        stranger: Option<HttpVersion>,
         // Until there is an answer.
         under_way: Option<UnderWay>,
     }
@@ -357,10 +348,10 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
             }
             match dismissed {
                 None => {}
-                Some(Protocol::Http1) => {
+                Some(HttpVersion::Http1) => {
                     http.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
                 }
-                Some(Protocol::Http2) => this.under_way.iter().for_each(|UnderWay(watch)| watch.dismiss()),
+                Some(HttpVersion::Http2) => this.under_way.iter().for_each(|UnderWay(watch)| watch.dismiss()),
             }
             if dismissed.is_some() {
                 // Nobody waits until it takes that.
