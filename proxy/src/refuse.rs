@@ -2,19 +2,14 @@
 //!
 //! A refusal is a failure like any other from here on: it is answered, counted and logged as all others are.
 
-use std::{
-    future::{Ready, ready},
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::rc::Rc;
 
-use futures_util::future::Either;
-use tower::{Layer, Service, layer::layer_fn};
+use tower::Layer;
 
 use crate::{
     budget::Action,
     error::{Reason, Refusal},
-    step::{Error, Request, Response, Step},
+    step::{self, Error, Request, Step},
     worker::Worker,
 };
 
@@ -42,32 +37,10 @@ pub(crate) const OVERLOADED: Refusal = Refusal {
 };
 
 /// The step that refuses what is malformed or too large, and everything while `worker` holds too much.
-pub fn refuse<S: Step<Request>>(worker: Rc<Worker>) -> impl Layer<S, Service = Refuse<S>> {
-    layer_fn(move |inner| Refuse { inner, worker: Rc::clone(&worker) })
-}
-
-/// See [`refuse`].
-#[derive(Debug, Clone)]
-pub struct Refuse<S> {
-    inner: S,
-    worker: Rc<Worker>,
-}
-
-impl<S: Step<Request>> Service<Request> for Refuse<S> {
-    type Response = Response;
-    type Error = Error;
-    type Future = Either<S::Future, Ready<Result<Response, Error>>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        match refusal(&self.worker, &request) {
-            None => Either::Left(self.inner.call(request)),
-            Some(Refusal { reason, what }) => Either::Right(ready(Err(Error::new(reason, what)))),
-        }
-    }
+pub fn refuse<S: Step<Request>>(worker: Rc<Worker>) -> impl Layer<S, Service = impl Step<Request>> {
+    step::refuse_if(move |request| {
+        refusal(&worker, request).map(|Refusal { reason, what }| Error::new(reason, what))
+    })
 }
 
 /// What is wrong with a request, as far as its stream or its size tells.

@@ -5,12 +5,20 @@
 //! and a [`Routed`] a backend. Facts about the answer travel back with it ([`AnswerFacts`]), so that the outermost step
 //! can count it without anything shared.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    future::{Ready, ready},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
+use futures_util::future::Either;
 use http::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use selvedge_model::SpiffeId;
-use tower::Service;
+use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     arrival::{Arrival, Direction, Original},
@@ -27,6 +35,43 @@ pub trait Step<R>: Service<R, Response = Response, Error = Error, Future: 'stati
 impl<R, S> Step<R> for S where
     S: Service<R, Response = Response, Error = Error, Future: 'static> + Clone + 'static
 {
+}
+
+/// The step that refuses each request that `refusal` says something about, and lets all others go on.
+pub fn refuse_if<S, F>(refusal: F) -> impl Layer<S, Service = RefuseIf<S, F>>
+where
+    S: Step<Request>,
+    F: Fn(&Request) -> Option<Error> + Clone + 'static,
+{
+    layer_fn(move |inner| RefuseIf { inner, refusal: refusal.clone() })
+}
+
+/// See [`refuse_if`].
+#[derive(Debug, Clone)]
+pub struct RefuseIf<S, F> {
+    inner: S,
+    refusal: F,
+}
+
+impl<S, F> Service<Request> for RefuseIf<S, F>
+where
+    S: Step<Request>,
+    F: Fn(&Request) -> Option<Error> + Clone + 'static,
+{
+    type Response = Response;
+    type Error = Error;
+    type Future = Either<S::Future, Ready<Result<Response, Error>>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match (self.refusal)(&request) {
+            None => Either::Left(self.inner.call(request)),
+            Some(error) => Either::Right(ready(Err(error))),
+        }
+    }
 }
 
 /// What a connection's own end speaks.

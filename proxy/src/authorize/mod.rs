@@ -5,70 +5,40 @@
 //! next request, and the client is told by which rule. An opaque connection has no next request: it asks again
 //! whenever policy changes, and ends when it is forbidden.
 
-use std::{
-    future::{Ready, ready},
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::rc::Rc;
 
-use futures_util::future::Either;
 use selvedge_model::{ConnectionVerdict, InboundPolicy, Verdict, facts::Connection};
-use tower::{Layer, Service, layer::layer_fn};
+use tower::Layer;
 
 use crate::{
     error::{Failure, Reason},
     facts,
-    step::{Conn, Error, Request, Response, Step},
+    step::{self, Conn, Error, Request, Step},
     worker::Worker,
 };
 
 /// The step that refuses what policy does not let in.
-pub fn authorize<S: Step<Request>>(worker: Rc<Worker>) -> impl Layer<S, Service = Authorize<S>> {
-    layer_fn(move |inner| Authorize { inner, worker: Rc::clone(&worker) })
+pub fn authorize<S: Step<Request>>(worker: Rc<Worker>) -> impl Layer<S, Service = impl Step<Request>> {
+    step::refuse_if(move |request| refused(&worker, request))
 }
 
-/// See [`authorize`].
-#[derive(Debug, Clone)]
-pub struct Authorize<S> {
-    inner: S,
-    worker: Rc<Worker>,
-}
-
-impl<S: Step<Request>> Service<Request> for Authorize<S> {
-    type Response = Response;
-    type Error = Error;
-    type Future = Either<S::Future, Ready<Result<Response, Error>>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
+/// Why `request` may not come in; `None`: it may.
+fn refused(worker: &Worker, request: &Request) -> Option<Error> {
+    let conn = &request.conn;
+    let generation = worker.view.refresh();
+    if conn.let_in.get() == Some(generation) {
+        return None;
     }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        match self.refusal(&request) {
-            None => Either::Left(self.inner.call(request)),
-            Some(error) => Either::Right(ready(Err(error))),
-        }
-    }
-}
-
-impl<S> Authorize<S> {
-    fn refusal(&self, request: &Request) -> Option<Error> {
-        let conn = &request.conn;
-        let generation = self.worker.view.refresh();
-        if conn.let_in.get() == Some(generation) {
+    let failure = match asked(worker, request) {
+        Ok(Asked::Connection) => {
+            conn.let_in.set(Some(generation));
             return None;
         }
-        let failure = match asked(&self.worker, request) {
-            Ok(Asked::Connection) => {
-                conn.let_in.set(Some(generation));
-                return None;
-            }
-            Ok(Asked::Request) => return None,
-            Err(failure) => failure,
-        };
-        tracing::debug!(peer = %conn.peer, identity = ?conn.identity, why = %failure.what, "request refused");
-        Some(failure.into())
-    }
+        Ok(Asked::Request) => return None,
+        Err(failure) => failure,
+    };
+    tracing::debug!(peer = %conn.peer, identity = ?conn.identity, why = %failure.what, "request refused");
+    Some(failure.into())
 }
 
 /// What was let in.
