@@ -312,12 +312,7 @@ impl RouteFilters {
 
     /// Whether a path's prefix is replaced, which asks something of the rule's match.
     pub(super) fn replaces_prefix(&self) -> bool {
-        let redirect = match &self.filters.answer {
-            Some(OwnAnswer::Redirect(redirect)) => redirect.path.as_ref(),
-            _ => None,
-        };
-        let mut paths = redirect.into_iter().chain(&self.filters.rewrite.path);
-        paths.any(|path| matches!(path, PathRewrite::PrefixBySegments(_)))
+        self.filters.path_rewrites().any(|path| matches!(path, PathRewrite::PrefixBySegments(_)))
     }
 }
 

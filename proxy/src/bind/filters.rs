@@ -100,7 +100,7 @@ impl BoundFilters {
         if let Err(why) = bound.bind_rest(filters) {
             bound.answer = Some(BoundAnswer::Unusable(Arc::from(why)));
         }
-        if bound.asks_for_match() {
+        if filters.path_rewrites().any(PathRewrite::asks_for_match) {
             bound.matched = matched.collect();
         }
         Some(Arc::new(bound))
@@ -133,14 +133,6 @@ impl BoundFilters {
             self.authority = Some(BoundAuthority::bind(authority)?);
         }
         Ok(())
-    }
-
-    fn asks_for_match(&self) -> bool {
-        let redirects = match &self.answer {
-            Some(BoundAnswer::Redirect(_, redirect)) => redirect.path.as_ref(),
-            _ => None,
-        };
-        self.path.iter().chain(redirects).any(PathRewrite::asks_for_match)
     }
 
     /// What the match at `place` asks of the path.

@@ -52,6 +52,15 @@ impl Filters {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// What a path becomes: the request's own, and that of a redirect.
+    pub fn path_rewrites(&self) -> impl Iterator<Item = &PathRewrite> {
+        let redirected = match &self.answer {
+            Some(OwnAnswer::Redirect(redirect)) => redirect.path.as_ref(),
+            _ => None,
+        };
+        self.rewrite.path.iter().chain(redirected)
+    }
 }
 
 /// An answer that needs no backend.

@@ -1,9 +1,6 @@
 //! What a `VirtualService`'s route does to its requests and their answers, besides sending them somewhere.
 
-use selvedge_model::{
-    Filters, Match, StringMatch, WeightedBackend,
-    filter::{OwnAnswer, PathRewrite, Redirect},
-};
+use selvedge_model::{Filters, Match, StringMatch, WeightedBackend, filter::PathRewrite};
 
 use crate::resources::virtual_service::{Destination, Headers, HttpRoute};
 
@@ -39,12 +36,7 @@ fn of_headers(headers: &Headers) -> Filters {
 /// `matches` as a rewrite of the prefix needs them: to Istio a match without a path has the prefix `/`, and that is what
 /// becomes something else.
 pub(super) fn with_prefix(mut matches: Vec<Match>, filters: &Filters) -> Vec<Match> {
-    let redirected = match &filters.answer {
-        Some(OwnAnswer::Redirect(Redirect { path, .. })) => path.as_ref(),
-        _ => None,
-    };
-    let of_prefix = |path: &PathRewrite| matches!(path, PathRewrite::Prefix(_));
-    if !filters.rewrite.path.iter().chain(redirected).any(of_prefix) {
+    if !filters.path_rewrites().any(|path| matches!(path, PathRewrite::Prefix(_))) {
         return matches;
     }
     if matches.is_empty() {
