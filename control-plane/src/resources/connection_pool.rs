@@ -5,7 +5,7 @@ use std::time::Duration;
 use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade};
 use serde::Deserialize;
 
-use super::{document::wrong, typed::FieldError, words::GoDuration};
+use super::{document::wrong, typed::FieldError, values::GoDuration};
 
 /// What the block says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,14 +20,14 @@ pub struct PoolBlock {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct PoolWords {
-    tcp: TcpWords,
-    http: HttpWords,
+pub(super) struct PoolYaml {
+    tcp: TcpYaml,
+    http: HttpYaml,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct TcpWords {
+struct TcpYaml {
     max_connections: Option<u32>,
     connect_timeout: Option<GoDuration>,
     idle_timeout: Option<GoDuration>,
@@ -36,7 +36,7 @@ struct TcpWords {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct HttpWords {
+struct HttpYaml {
     #[serde(rename = "http1MaxPendingRequests")]
     http1_max_pending_requests: Option<u32>,
     #[serde(rename = "http2MaxRequests")]
@@ -58,18 +58,18 @@ enum UpgradeWord {
     Upgrade,
 }
 
-impl PoolWords {
+impl PoolYaml {
     /// `field` is where the block stands.
     pub(super) fn read(&self, field: &str) -> Result<PoolBlock, FieldError> {
         let Self { tcp, http } = self;
-        let time = |words: Option<GoDuration>, name: &str, remedy: &str| match words {
+        let time = |yaml: Option<GoDuration>, name: &str, remedy: &str| match yaml {
             Some(GoDuration(time)) if time < Duration::from_millis(1) => {
                 Err(wrong(format!("{field}.{name}"), format!("is shorter than 1ms; {remedy}")))
             }
-            words => Ok(words.map(|GoDuration(time)| time)),
+            yaml => Ok(yaml.map(|GoDuration(time)| time)),
         };
         // As in Istio, 0 means no limit.
-        let limit = |words: Option<u32>| words.filter(|limit| *limit > 0);
+        let limit = |yaml: Option<u32>| yaml.filter(|limit| *limit > 0);
         let pool = ConnectionPool {
             max_pending_requests: limit(http.http1_max_pending_requests),
             max_requests: limit(http.http2_max_requests),

@@ -6,12 +6,12 @@ use selvedge_model::{ClientCertificate, Host, LoadBalancer, OutlierDetection, Tl
 use serde::Deserialize;
 
 use super::{
-    connection_pool::{PoolBlock, PoolWords},
+    connection_pool::{PoolBlock, PoolYaml},
     document::{Reading, wrong},
     export_to::{self, ExportTo},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     typed::{FieldError, Seen},
-    words::{GoDuration, port_number},
+    values::{GoDuration, port_number},
 };
 
 /// Ejections never last longer than this, or than the base ejection time if that is longer (Envoy's rule).
@@ -20,7 +20,7 @@ const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("DestinationRule", ISTIO_NETWORKING, "destinationrules", Feedback::Conditions)
-        .read_as_spec::<Words>(|document| document.with_spec(read));
+        .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What a `DestinationRule` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,54 +64,55 @@ pub struct PolicyBlocks {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     host: String,
     #[serde(default)]
-    traffic_policy: PolicyWords,
+    traffic_policy: PolicyYaml,
     #[serde(default)]
-    subsets: Vec<SubsetWords>,
+    subsets: Vec<SubsetYaml>,
     export_to: Option<Vec<String>>,
     workload_selector: Option<Seen>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct SubsetWords {
+struct SubsetYaml {
     name: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
-    traffic_policy: PolicyWords,
+    traffic_policy: PolicyYaml,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct PolicyWords {
-    load_balancer: Option<LoadBalancerWords>,
-    outlier_detection: Option<OutlierWords>,
-    connection_pool: Option<PoolWords>,
-    tls: Option<TlsWords>,
-    port_level_settings: Vec<PortPolicyWords>,
+struct PolicyYaml {
+    load_balancer: Option<LoadBalancerYaml>,
+    outlier_detection: Option<OutlierYaml>,
+    connection_pool: Option<PoolYaml>,
+    tls: Option<TlsYaml>,
+    port_level_settings: Vec<PortPolicyYaml>,
 }
 
+/// [`PolicyYaml`] for one port. It repeats the fields, because a flattened struct would lose their lines.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PortPolicyWords {
-    port: PortWords,
-    load_balancer: Option<LoadBalancerWords>,
-    outlier_detection: Option<OutlierWords>,
-    connection_pool: Option<PoolWords>,
-    tls: Option<TlsWords>,
+struct PortPolicyYaml {
+    port: PortYaml,
+    load_balancer: Option<LoadBalancerYaml>,
+    outlier_detection: Option<OutlierYaml>,
+    connection_pool: Option<PoolYaml>,
+    tls: Option<TlsYaml>,
 }
 
 #[derive(Debug, Deserialize)]
-struct PortWords {
+struct PortYaml {
     number: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct LoadBalancerWords {
+struct LoadBalancerYaml {
     simple: Option<SimpleWord>,
 }
 
@@ -128,7 +129,7 @@ enum SimpleWord {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct OutlierWords {
+struct OutlierYaml {
     #[serde(rename = "consecutive5xxErrors")]
     consecutive_5xx_errors: Option<u32>,
     consecutive_gateway_errors: Option<u32>,
@@ -140,7 +141,7 @@ struct OutlierWords {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct TlsWords {
+struct TlsYaml {
     mode: TlsMode,
     sni: Option<String>,
     subject_alt_names: Vec<String>,
@@ -161,20 +162,20 @@ enum TlsMode {
     IstioMutual,
 }
 
-pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<DestinationRuleSpec, FieldError> {
-    if words.host.is_empty() {
+pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationRuleSpec, FieldError> {
+    if yaml.host.is_empty() {
         return Err(wrong("spec.host", "is empty; name a host"));
     }
-    if words.workload_selector.is_some() {
+    if yaml.workload_selector.is_some() {
         // Read over, the rule would reach clients that it is not meant for.
         let message =
             "is not acted on, so the document has no effect; rules per client workload do not exist yet";
         return Err(wrong("spec.workloadSelector", message));
     }
-    let export_to = export_to::read(words.export_to)?;
-    let policy = read_policy(words.traffic_policy, "spec.trafficPolicy", reading)?;
+    let export_to = export_to::read(yaml.export_to)?;
+    let policy = read_policy(yaml.traffic_policy, "spec.trafficPolicy", reading)?;
     let mut subsets: Vec<Subset> = Vec::new();
-    for (index, subset) in words.subsets.into_iter().enumerate() {
+    for (index, subset) in yaml.subsets.into_iter().enumerate() {
         let field = format!("spec.subsets[{index}]");
         if subset.name.is_empty() {
             return Err(wrong(format!("{field}.name"), "is empty; name the subset"));
@@ -187,32 +188,28 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<Destinatio
         let policy = read_policy(subset.traffic_policy, &format!("{field}.trafficPolicy"), reading)?;
         subsets.push(Subset { name: subset.name, labels: subset.labels, policy });
     }
-    let host = words.host.to_ascii_lowercase();
+    let host = yaml.host.to_ascii_lowercase();
     Ok(DestinationRuleSpec { export_to, host, policy, subsets })
 }
 
-fn read_policy(
-    words: PolicyWords,
-    field: &str,
-    reading: &mut Reading<'_>,
-) -> Result<PolicyBlocks, FieldError> {
+fn read_policy(yaml: PolicyYaml, field: &str, reading: &mut Reading<'_>) -> Result<PolicyBlocks, FieldError> {
     let mut ports = BTreeMap::new();
-    for (index, words) in words.port_level_settings.into_iter().enumerate() {
+    for (index, yaml) in yaml.port_level_settings.into_iter().enumerate() {
         let field = format!("{field}.portLevelSettings[{index}]");
-        let port = port_number(words.port.number, &format!("{field}.port.number"))?;
-        let words = PolicyWords {
-            load_balancer: words.load_balancer,
-            outlier_detection: words.outlier_detection,
-            connection_pool: words.connection_pool,
-            tls: words.tls,
+        let port = port_number(yaml.port.number, &format!("{field}.port.number"))?;
+        let yaml = PolicyYaml {
+            load_balancer: yaml.load_balancer,
+            outlier_detection: yaml.outlier_detection,
+            connection_pool: yaml.connection_pool,
+            tls: yaml.tls,
             port_level_settings: Vec::new(),
         };
-        if ports.insert(port, read_policy(words, &field, reading)?).is_some() {
+        if ports.insert(port, read_policy(yaml, &field, reading)?).is_some() {
             return Err(wrong(field, format!("port {port} is given twice; keep one of them")));
         }
     }
-    let tls = words.tls.map(|tls| read_tls(tls, &format!("{field}.tls"), reading)).transpose()?;
-    let load_balancer = words.load_balancer.map(|words| match words.simple {
+    let tls = yaml.tls.map(|tls| read_tls(tls, &format!("{field}.tls"), reading)).transpose()?;
+    let load_balancer = yaml.load_balancer.map(|yaml| match yaml.simple {
         None | Some(SimpleWord::Unspecified | SimpleWord::LeastRequest | SimpleWord::LeastConn) => {
             LoadBalancer::LeastRequest
         }
@@ -224,60 +221,59 @@ fn read_policy(
             LoadBalancer::LeastRequest
         }
     });
-    let outlier = words.outlier_detection;
-    let outlier_detection = outlier
-        .map(|words| read_outlier(&words, &format!("{field}.outlierDetection"), reading))
-        .transpose()?;
-    let connection_pool = match words.connection_pool {
+    let outlier = yaml.outlier_detection;
+    let outlier_detection =
+        outlier.map(|yaml| read_outlier(&yaml, &format!("{field}.outlierDetection"), reading)).transpose()?;
+    let connection_pool = match yaml.connection_pool {
         None => None,
-        Some(words) => Some(words.read(&format!("{field}.connectionPool"))?),
+        Some(yaml) => Some(yaml.read(&format!("{field}.connectionPool"))?),
     };
     Ok(PolicyBlocks { load_balancer, outlier_detection, connection_pool, tls, ports })
 }
 
 /// What of `tls` is only for SIMPLE and MUTUAL, as far as it is given.
-fn for_servers_outside(words: &TlsWords) -> Option<&'static str> {
+fn for_servers_outside(yaml: &TlsYaml) -> Option<&'static str> {
     let given = [
-        (words.sni.is_some(), "sni"),
-        (!words.subject_alt_names.is_empty(), "subjectAltNames"),
-        (words.ca_certificates.is_some(), "caCertificates"),
-        (words.client_certificate.is_some(), "clientCertificate"),
-        (words.private_key.is_some(), "privateKey"),
-        (words.credential_name.is_some(), "credentialName"),
-        (words.insecure_skip_verify, "insecureSkipVerify"),
+        (yaml.sni.is_some(), "sni"),
+        (!yaml.subject_alt_names.is_empty(), "subjectAltNames"),
+        (yaml.ca_certificates.is_some(), "caCertificates"),
+        (yaml.client_certificate.is_some(), "clientCertificate"),
+        (yaml.private_key.is_some(), "privateKey"),
+        (yaml.credential_name.is_some(), "credentialName"),
+        (yaml.insecure_skip_verify, "insecureSkipVerify"),
     ];
     given.into_iter().find_map(|(given, name)| given.then_some(name))
 }
 
-fn read_tls(words: TlsWords, field: &str, reading: &mut Reading<'_>) -> Result<UpstreamTls, FieldError> {
-    let plain = match words.mode {
+fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<UpstreamTls, FieldError> {
+    let plain = match yaml.mode {
         TlsMode::Disable => Some(UpstreamTls::Disable),
         TlsMode::IstioMutual => Some(UpstreamTls::IstioMutual),
         TlsMode::Simple | TlsMode::Mutual => None,
     };
     if let Some(plain) = plain {
-        if let Some(name) = for_servers_outside(&words) {
+        if let Some(name) = for_servers_outside(&yaml) {
             let message = "has no effect with this mode; it is for SIMPLE and MUTUAL";
             reading.warning(format!("{field}.{name}"), message);
         }
         return Ok(plain);
     }
-    if let Some(sni) = &words.sni
+    if let Some(sni) = &yaml.sni
         && !matches!(sni.parse(), Ok(Host::Name(_)))
     {
         return Err(wrong(format!("{field}.sni"), format!("{sni:?} is not a DNS name")));
     }
-    if words.credential_name.is_some() {
+    if yaml.credential_name.is_some() {
         let message = "is not acted on outside of a gateway; name files on the sidecar's host: caCertificates, \
                        and for MUTUAL clientCertificate and privateKey";
         reading.not_acted_on(format!("{field}.credentialName"), message);
     }
-    if words.insecure_skip_verify {
+    if yaml.insecure_skip_verify {
         let message = "the server's certificate is not verified: anybody on the network path can read and change \
                        what is sent; set caCertificates instead";
         reading.warning(format!("{field}.insecureSkipVerify"), message);
     }
-    let client = match (words.mode, words.client_certificate, words.private_key) {
+    let client = match (yaml.mode, yaml.client_certificate, yaml.private_key) {
         (TlsMode::Mutual, Some(certificate), Some(private_key)) => {
             Some(ClientCertificate { certificate, private_key })
         }
@@ -293,31 +289,31 @@ fn read_tls(words: TlsWords, field: &str, reading: &mut Reading<'_>) -> Result<U
         }
     };
     Ok(UpstreamTls::Originate(TlsOrigination {
-        sni: words.sni,
-        subject_alt_names: words.subject_alt_names,
+        sni: yaml.sni,
+        subject_alt_names: yaml.subject_alt_names,
         // Istio's word for what is the default here.
-        ca_certificates: words.ca_certificates.filter(|path| path != "system"),
+        ca_certificates: yaml.ca_certificates.filter(|path| path != "system"),
         client,
-        insecure_skip_verify: words.insecure_skip_verify,
+        insecure_skip_verify: yaml.insecure_skip_verify,
     }))
 }
 
 fn read_outlier(
-    words: &OutlierWords,
+    yaml: &OutlierYaml,
     field: &str,
     reading: &mut Reading<'_>,
 ) -> Result<OutlierDetection, FieldError> {
     let default = OutlierDetection::default();
-    let time = |words: Option<GoDuration>, name: &str, default: Duration| match words {
+    let time = |yaml: Option<GoDuration>, name: &str, default: Duration| match yaml {
         Some(GoDuration(time)) if time < Duration::from_millis(1) => {
             Err(wrong(format!("{field}.{name}"), "is shorter than 1ms; write for example 10s"))
         }
         Some(GoDuration(time)) => Ok(time),
         None => Ok(default),
     };
-    let interval = time(words.interval, "interval", default.interval)?;
-    let base_ejection_time = time(words.base_ejection_time, "baseEjectionTime", default.base_ejection_time)?;
-    let max_ejection_percent = match words.max_ejection_percent {
+    let interval = time(yaml.interval, "interval", default.interval)?;
+    let base_ejection_time = time(yaml.base_ejection_time, "baseEjectionTime", default.base_ejection_time)?;
+    let max_ejection_percent = match yaml.max_ejection_percent {
         None | Some(0) => default.max_ejection_percent,
         Some(percent) => u8::try_from(percent).ok().filter(|percent| *percent <= 100).ok_or_else(|| {
             wrong(
@@ -326,8 +322,8 @@ fn read_outlier(
             )
         })?,
     };
-    let mut gateway_errors = words.consecutive_gateway_errors;
-    if let Some(count) = words.consecutive_errors {
+    let mut gateway_errors = yaml.consecutive_gateway_errors;
+    if let Some(count) = yaml.consecutive_errors {
         let old = format!("{field}.consecutiveErrors");
         if gateway_errors.is_some() {
             reading.warning(
@@ -342,7 +338,7 @@ fn read_outlier(
             gateway_errors = Some(count);
         }
     }
-    let consecutive_5xx = match words.consecutive_5xx_errors {
+    let consecutive_5xx = match yaml.consecutive_5xx_errors {
         None => default.consecutive_5xx,
         Some(count) => Some(count).filter(|count| *count > 0),
     };

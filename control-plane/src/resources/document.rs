@@ -170,7 +170,7 @@ pub(super) fn wrong(field: impl Into<String>, message: impl Into<String>) -> Fie
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct MetadataWords {
+pub(super) struct MetadataYaml {
     #[serde(rename = "name")]
     _name: Option<String>,
     #[serde(rename = "namespace")]
@@ -197,7 +197,7 @@ pub(super) struct MetadataWords {
     _generate_name: Option<Seen>,
 }
 
-impl MetadataWords {
+impl MetadataYaml {
     pub(super) fn read(self) -> Result<Metadata, FieldError> {
         let created = match &self.creation_timestamp {
             None => None,

@@ -10,7 +10,7 @@ use super::{
     kinds::{DISCOVERY, Feedback, ResourceKind},
     trim,
     typed::{FieldError, Seen},
-    words::port_number,
+    values::port_number,
 };
 
 /// The label that names an `EndpointSlice`'s service.
@@ -20,7 +20,7 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("EndpointSlice", DISCOVERY, "endpointslices", Feedback::Nowhere)
         .trimmed(trim)
-        .read_as_whole::<Words>(|document| document.whole(read));
+        .read_as_whole::<Yaml>(|document| document.whole(read));
 
 fn trim(object: &mut Value) {
     trim::deletion(object);
@@ -81,7 +81,7 @@ pub struct SlicePort {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(rename = "apiVersion")]
     _api_version: Seen,
     #[serde(rename = "kind")]
@@ -90,24 +90,24 @@ pub(super) struct Words {
     _metadata: Seen,
     address_type: String,
     #[serde(default)]
-    endpoints: Vec<EndpointWords>,
-    ports: Option<Vec<PortWords>>,
+    endpoints: Vec<EndpointYaml>,
+    ports: Option<Vec<PortYaml>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct EndpointWords {
+struct EndpointYaml {
     addresses: Vec<String>,
     #[serde(default)]
-    conditions: ConditionWords,
+    conditions: ConditionYaml,
     #[serde(rename = "targetRef")]
-    target_ref: Option<TargetWords>,
+    target_ref: Option<TargetYaml>,
     #[serde(rename = "nodeName")]
     _node_name: Option<Seen>,
 }
 
 /// Whom an address belongs to.
 #[derive(Debug, Deserialize)]
-struct TargetWords {
+struct TargetYaml {
     #[serde(default)]
     kind: String,
     namespace: Option<String>,
@@ -124,7 +124,7 @@ struct TargetWords {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct ConditionWords {
+struct ConditionYaml {
     ready: Option<bool>,
     serving: Option<bool>,
     terminating: Option<bool>,
@@ -132,7 +132,7 @@ struct ConditionWords {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PortWords {
+struct PortYaml {
     #[serde(default)]
     name: String,
     port: Option<u32>,
@@ -141,12 +141,12 @@ struct PortWords {
     _app_protocol: Option<Seen>,
 }
 
-pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<EndpointSliceSpec, FieldError> {
+pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<EndpointSliceSpec, FieldError> {
     let Some(service) = reading.metadata.labels.get(SERVICE_LABEL) else {
         return Err(wrong("metadata.labels", format!("has no {SERVICE_LABEL}; name the service with it")));
     };
     let service = service.clone();
-    match words.address_type.as_str() {
+    match yaml.address_type.as_str() {
         "IPv4" | "IPv6" => {}
         "FQDN" => {
             reading.not_acted_on("addressType", "FQDN is not acted on; list addresses");
@@ -160,7 +160,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<EndpointSl
         other => return Err(wrong("addressType", format!("{other:?} is not known; use IPv4 or IPv6"))),
     }
     let (mut addresses, mut ending) = (Vec::new(), Vec::new());
-    for (index, endpoint) in words.endpoints.into_iter().enumerate() {
+    for (index, endpoint) in yaml.endpoints.into_iter().enumerate() {
         let field = format!("endpoints[{index}].addresses");
         let Some(first) = endpoint.addresses.first() else {
             return Err(wrong(field, "is empty; list one address"));
@@ -184,13 +184,13 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<EndpointSl
             ending.push(address);
         }
     }
-    let ports = words.ports.map(|ports| read_ports(ports, reading)).transpose()?;
+    let ports = yaml.ports.map(|ports| read_ports(ports, reading)).transpose()?;
     Ok(EndpointSliceSpec { service, addresses, ending, ports })
 }
 
-fn read_ports(words: Vec<PortWords>, reading: &mut Reading<'_>) -> Result<Vec<SlicePort>, FieldError> {
+fn read_ports(yaml: Vec<PortYaml>, reading: &mut Reading<'_>) -> Result<Vec<SlicePort>, FieldError> {
     let mut ports = Vec::new();
-    for (index, port) in words.into_iter().enumerate() {
+    for (index, port) in yaml.into_iter().enumerate() {
         let field = format!("ports[{index}]");
         if let Some(transport) = port.protocol.as_deref().filter(|transport| *transport != "TCP") {
             reading

@@ -21,7 +21,7 @@ pub struct KnownField {
     pub unread: bool,
 }
 
-/// Every field of the words `T`.
+/// Every field of the YAML that `T` is read from.
 pub(super) fn of<T: for<'de> Deserialize<'de>>() -> Vec<KnownField> {
     let found = RefCell::new(Vec::new());
     // What is made of it does not matter, nor whether it could be: the decoder has asked for all its fields by then.

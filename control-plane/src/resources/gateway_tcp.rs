@@ -9,22 +9,20 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     kinds::{Feedback, ResourceKind, YOUNG_GATEWAY},
-    references::{BackendRef, BackendWords, Parent, ParentWords, read_backends, read_parents},
+    references::{BackendRef, BackendYaml, Parent, ParentYaml, read_backends, read_parents},
     typed::FieldError,
     virtual_service::server_name,
 };
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const TCP_ROUTE: ResourceKind =
-    ResourceKind::new("TCPRoute", YOUNG_GATEWAY, "tcproutes", Feedback::Parents).read_as_spec::<Words>(
-        |document| document.with_spec(|words, reading| read(words, Layer::Tcp, reading)),
-    );
+    ResourceKind::new("TCPRoute", YOUNG_GATEWAY, "tcproutes", Feedback::Parents)
+        .read_as_spec::<Yaml>(|document| document.with_spec(|yaml, reading| read(yaml, Layer::Tcp, reading)));
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const TLS_ROUTE: ResourceKind =
-    ResourceKind::new("TLSRoute", YOUNG_GATEWAY, "tlsroutes", Feedback::Parents).read_as_spec::<Words>(
-        |document| document.with_spec(|words, reading| read(words, Layer::Tls, reading)),
-    );
+    ResourceKind::new("TLSRoute", YOUNG_GATEWAY, "tlsroutes", Feedback::Parents)
+        .read_as_spec::<Yaml>(|document| document.with_spec(|yaml, reading| read(yaml, Layer::Tls, reading)));
 
 /// What a `TCPRoute` or `TLSRoute` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,39 +39,35 @@ pub struct TcpRouteSpec {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(default)]
-    parent_refs: Vec<ParentWords>,
+    parent_refs: Vec<ParentYaml>,
     #[serde(default)]
     hostnames: Vec<String>,
     #[serde(default)]
-    rules: Vec<RuleWords>,
+    rules: Vec<RuleYaml>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RuleWords {
+struct RuleYaml {
     #[serde(rename = "name")]
     _name: Option<String>,
     #[serde(default)]
-    backend_refs: Vec<BackendWords>,
+    backend_refs: Vec<BackendYaml>,
 }
 
-pub(super) fn read(
-    words: Words,
-    layer: Layer,
-    reading: &mut Reading<'_>,
-) -> Result<TcpRouteSpec, FieldError> {
-    let parents = read_parents(words.parent_refs, reading)?;
+pub(super) fn read(yaml: Yaml, layer: Layer, reading: &mut Reading<'_>) -> Result<TcpRouteSpec, FieldError> {
+    let parents = read_parents(yaml.parent_refs, reading)?;
     let mut hostnames = Vec::new();
-    for (index, name) in words.hostnames.iter().enumerate() {
+    for (index, name) in yaml.hostnames.iter().enumerate() {
         let field = format!("spec.hostnames[{index}]");
         if layer == Layer::Tcp {
             return Err(wrong(field, "belongs to TLSRoute; TCP names no host"));
         }
         hostnames.push(server_name(name, &field)?);
     }
-    let mut rules = words.rules.into_iter();
+    let mut rules = yaml.rules.into_iter();
     let Some(rule) = rules.next() else {
         return Err(wrong("spec.rules", "is empty; give one rule"));
     };

@@ -8,98 +8,97 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     http_route::{
-        HttpRouteRule, HttpRouteSpec, NamedWords, TextType, read_backends, read_headers, read_text,
+        HttpRouteRule, HttpRouteSpec, NamedYaml, TextType, read_backends, read_headers, read_text,
         report_hostnames,
     },
     kinds::{Feedback, GATEWAY, ResourceKind},
-    references::{ParentWords, RoutedBackendWords, read_parents},
-    route_filters::{self, FilterWords},
+    references::{ParentYaml, RoutedBackendYaml, read_parents},
+    route_filters::{self, FilterYaml},
     typed::{FieldError, Seen},
 };
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("GRPCRoute", GATEWAY, "grpcroutes", Feedback::Parents)
-        .read_as_spec::<Words>(|document| document.with_spec(read));
+        .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(default)]
-    parent_refs: Vec<ParentWords>,
+    parent_refs: Vec<ParentYaml>,
     hostnames: Option<Seen>,
     #[serde(default)]
-    rules: Vec<RuleWords>,
+    rules: Vec<RuleYaml>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RuleWords {
+struct RuleYaml {
     name: Option<String>,
     #[serde(default)]
-    matches: Vec<MatchWords>,
+    matches: Vec<MatchYaml>,
     #[serde(default)]
-    filters: Vec<FilterWords>,
+    filters: Vec<FilterYaml>,
     #[serde(default)]
-    backend_refs: Vec<RoutedBackendWords>,
+    backend_refs: Vec<RoutedBackendYaml>,
 }
 
 #[derive(Debug, Deserialize)]
-struct MatchWords {
-    method: Option<MethodWords>,
+struct MatchYaml {
+    method: Option<MethodYaml>,
     #[serde(default)]
-    headers: Vec<NamedWords>,
+    headers: Vec<NamedYaml>,
 }
 
 #[derive(Debug, Deserialize)]
-struct MethodWords {
+struct MethodYaml {
     #[serde(rename = "type", default)]
     kind: TextType,
     service: Option<String>,
     method: Option<String>,
 }
 
-fn read(words: Words, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
-    let parents = read_parents(words.parent_refs, reading)?;
-    report_hostnames(words.hostnames, &parents, reading);
-    let rules = words.rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, reading));
+fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
+    let parents = read_parents(yaml.parent_refs, reading)?;
+    report_hostnames(yaml.hostnames, &parents, reading);
+    let rules = yaml.rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, reading));
     Ok(HttpRouteSpec { is_grpc: true, parents, rules: rules.collect::<Result<_, _>>()? })
 }
 
-fn read_rule(words: RuleWords, index: usize, reading: &mut Reading<'_>) -> Result<HttpRouteRule, FieldError> {
+fn read_rule(yaml: RuleYaml, index: usize, reading: &mut Reading<'_>) -> Result<HttpRouteRule, FieldError> {
     let field = format!("spec.rules[{index}]");
-    let matches = words.matches.into_iter().enumerate();
-    let matches = matches.map(|(place, words)| read_match(words, &format!("{field}.matches[{place}]")));
+    let matches = yaml.matches.into_iter().enumerate();
+    let matches = matches.map(|(place, yaml)| read_match(yaml, &format!("{field}.matches[{place}]")));
     Ok(HttpRouteRule {
         index,
-        name: words.name,
+        name: yaml.name,
         matches: matches.collect::<Result<_, _>>()?,
-        filters: route_filters::read(words.filters, &format!("{field}.filters"), true, reading)?,
-        backends: read_backends(words.backend_refs, &format!("{field}.backendRefs"), true, reading)?,
+        filters: route_filters::read(yaml.filters, &format!("{field}.filters"), true, reading)?,
+        backends: read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), true, reading)?,
         timeout: None,
         retry: RetryPolicy::default(),
     })
 }
 
-fn read_match(words: MatchWords, field: &str) -> Result<Match, FieldError> {
-    let grpc = words.method.map(|method| read_method(method, &format!("{field}.method"))).transpose()?;
-    Ok(Match { grpc, headers: read_headers(words.headers, &format!("{field}.headers"))?, ..Match::default() })
+fn read_match(yaml: MatchYaml, field: &str) -> Result<Match, FieldError> {
+    let grpc = yaml.method.map(|method| read_method(method, &format!("{field}.method"))).transpose()?;
+    Ok(Match { grpc, headers: read_headers(yaml.headers, &format!("{field}.headers"))?, ..Match::default() })
 }
 
-fn read_method(words: MethodWords, field: &str) -> Result<GrpcMatch, FieldError> {
+fn read_method(yaml: MethodYaml, field: &str) -> Result<GrpcMatch, FieldError> {
     let asked = |value: Option<String>, part: &str| {
         let field = format!("{field}.{part}");
         value
             .map(|value| {
-                match value.is_empty() || value.contains('/') && matches!(words.kind, TextType::Exact) {
+                match value.is_empty() || value.contains('/') && matches!(yaml.kind, TextType::Exact) {
                     true => Err(wrong(&field, format!("{value:?} is not the name of a {part}"))),
-                    false => read_text(words.kind, value, &field),
+                    false => read_text(yaml.kind, value, &field),
                 }
             })
             .transpose()
     };
-    let grpc =
-        GrpcMatch { service: asked(words.service, "service")?, method: asked(words.method, "method")? };
+    let grpc = GrpcMatch { service: asked(yaml.service, "service")?, method: asked(yaml.method, "method")? };
     if grpc == GrpcMatch::default() {
         return Err(wrong(field, "is empty; give service, method or both"));
     }

@@ -1,8 +1,8 @@
 //! `HTTPRoute` (Gateway API) whose parent is a `Service`: which requests to it go where.
 //!
 //! As GAMMA says (<https://gateway-api.sigs.k8s.io/mesh/>): a route in its service's namespace is for every
-//! client, one in another namespace for the clients there. `GRPCRoute` means the same, and has [words of its
-//! own](super::grpc_route).
+//! client, one in another namespace for the clients there. `GRPCRoute` means the same, and has [fields of
+//! its own](super::grpc_route).
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     kinds::{Feedback, GATEWAY, ResourceKind},
-    references::{BackendRef, Parent, ParentWords, RoutedBackendWords, read_parents},
-    route_filters::{self, FilterWords, RouteFilters},
+    references::{BackendRef, Parent, ParentYaml, RoutedBackendYaml, read_parents},
+    route_filters::{self, FilterYaml, RouteFilters},
     typed::{FieldError, Seen},
-    words::{GatewayDuration, full_regex, header_field, header_name},
+    values::{GatewayDuration, full_regex, header_field, header_name},
 };
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("HTTPRoute", GATEWAY, "httproutes", Feedback::Parents)
-        .read_as_spec::<Words>(|document| document.with_spec(read));
+        .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What an `HTTPRoute` or `GRPCRoute` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,40 +64,40 @@ pub struct HttpBackend {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(default)]
-    parent_refs: Vec<ParentWords>,
+    parent_refs: Vec<ParentYaml>,
     hostnames: Option<Seen>,
-    rules: Option<Vec<RuleWords>>,
+    rules: Option<Vec<RuleYaml>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RuleWords {
+struct RuleYaml {
     name: Option<String>,
     #[serde(default)]
-    matches: Vec<MatchWords>,
+    matches: Vec<MatchYaml>,
     #[serde(default)]
-    filters: Vec<FilterWords>,
+    filters: Vec<FilterYaml>,
     #[serde(default)]
-    backend_refs: Vec<RoutedBackendWords>,
-    timeouts: Option<TimeoutWords>,
-    retry: Option<RetryWords>,
+    backend_refs: Vec<RoutedBackendYaml>,
+    timeouts: Option<TimeoutYaml>,
+    retry: Option<RetryYaml>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct MatchWords {
-    path: Option<PathWords>,
+struct MatchYaml {
+    path: Option<PathYaml>,
     #[serde(default)]
-    headers: Vec<NamedWords>,
+    headers: Vec<NamedYaml>,
     #[serde(default)]
-    query_params: Vec<NamedWords>,
+    query_params: Vec<NamedYaml>,
     method: Option<MethodWord>,
 }
 
 #[derive(Debug, Deserialize)]
-struct PathWords {
+struct PathYaml {
     #[serde(rename = "type", default)]
     kind: PathType,
     value: Option<String>,
@@ -113,7 +113,7 @@ enum PathType {
 
 /// A match on a header or a query parameter.
 #[derive(Debug, Deserialize)]
-pub(super) struct NamedWords {
+pub(super) struct NamedYaml {
     #[serde(rename = "type", default)]
     kind: TextType,
     name: String,
@@ -144,23 +144,23 @@ enum MethodWord {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct TimeoutWords {
+struct TimeoutYaml {
     request: Option<GatewayDuration>,
     backend_request: Option<GatewayDuration>,
 }
 
 #[derive(Debug, Deserialize)]
-struct RetryWords {
+struct RetryYaml {
     #[serde(default)]
     codes: Vec<u16>,
     attempts: Option<u32>,
     backoff: Option<GatewayDuration>,
 }
 
-fn read(words: Words, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
-    let parents = read_parents(words.parent_refs, reading)?;
-    report_hostnames(words.hostnames, &parents, reading);
-    let rules = words.rules.unwrap_or_else(|| vec![RuleWords::default()]);
+fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
+    let parents = read_parents(yaml.parent_refs, reading)?;
+    report_hostnames(yaml.hostnames, &parents, reading);
+    let rules = yaml.rules.unwrap_or_else(|| vec![RuleYaml::default()]);
     let rules = rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, reading));
     Ok(HttpRouteSpec { is_grpc: false, parents, rules: rules.collect::<Result<_, _>>()? })
 }
@@ -173,17 +173,17 @@ pub(super) fn report_hostnames(hostnames: Option<Seen>, parents: &[Parent], read
     }
 }
 
-fn read_rule(words: RuleWords, index: usize, reading: &mut Reading<'_>) -> Result<HttpRouteRule, FieldError> {
+fn read_rule(yaml: RuleYaml, index: usize, reading: &mut Reading<'_>) -> Result<HttpRouteRule, FieldError> {
     let field = format!("spec.rules[{index}]");
-    let mut asked = words.matches;
+    let mut asked = yaml.matches;
     if asked.is_empty() {
-        asked.push(MatchWords::default());
+        asked.push(MatchYaml::default());
     }
     let matches = asked.into_iter().enumerate();
-    let matches = matches.map(|(place, words)| read_match(words, &format!("{field}.matches[{place}]")));
+    let matches = matches.map(|(place, yaml)| read_match(yaml, &format!("{field}.matches[{place}]")));
     let matches: Vec<Match> = matches.collect::<Result<_, _>>()?;
-    let filters = route_filters::read(words.filters, &format!("{field}.filters"), false, reading)?;
-    let backends = read_backends(words.backend_refs, &format!("{field}.backendRefs"), false, reading)?;
+    let filters = route_filters::read(yaml.filters, &format!("{field}.filters"), false, reading)?;
+    let backends = read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), false, reading)?;
     let mut all_filters = std::iter::once(&filters).chain(backends.iter().map(|backend| &backend.filters));
     if all_filters.any(RouteFilters::replaces_prefix)
         && !matches!(matches.as_slice(), [Match { path: Some(StringMatch::PathPrefix(_)), .. }])
@@ -192,38 +192,38 @@ fn read_rule(words: RuleWords, index: usize, reading: &mut Reading<'_>) -> Resul
             "has a filter with replacePrefixMatch, which needs exactly one match, of type PathPrefix";
         return Err(wrong(format!("{field}.matches"), message));
     }
-    let (timeout, retry) = read_times(words.timeouts, words.retry, &field)?;
-    Ok(HttpRouteRule { index, name: words.name, matches, backends, filters, timeout, retry })
+    let (timeout, retry) = read_times(yaml.timeouts, yaml.retry, &field)?;
+    Ok(HttpRouteRule { index, name: yaml.name, matches, backends, filters, timeout, retry })
 }
 
 /// The backends of a rule; `list` is their field.
 pub(super) fn read_backends(
-    words: Vec<RoutedBackendWords>,
+    yaml: Vec<RoutedBackendYaml>,
     list: &str,
     for_grpc: bool,
     reading: &mut Reading<'_>,
 ) -> Result<Vec<HttpBackend>, FieldError> {
-    let read = |(index, words): (usize, RoutedBackendWords)| {
+    let read = |(index, yaml): (usize, RoutedBackendYaml)| {
         let field = format!("{list}[{index}]");
-        let (to, filters) = words.read(&field, index)?;
+        let (to, filters) = yaml.read(&field, index)?;
         let filters = route_filters::read(filters, &format!("{field}.filters"), for_grpc, reading)?;
         Ok(HttpBackend { to, filters })
     };
-    words.into_iter().enumerate().map(read).collect()
+    yaml.into_iter().enumerate().map(read).collect()
 }
 
-fn read_match(words: MatchWords, field: &str) -> Result<Match, FieldError> {
+fn read_match(yaml: MatchYaml, field: &str) -> Result<Match, FieldError> {
     Ok(Match {
-        path: Some(read_path(words.path, &format!("{field}.path"))?),
-        method: words.method.map(|method| StringMatch::Exact(format!("{method:?}").to_ascii_uppercase())),
-        headers: read_headers(words.headers, &format!("{field}.headers"))?,
-        query: read_query(words.query_params, &format!("{field}.queryParams"))?,
+        path: Some(read_path(yaml.path, &format!("{field}.path"))?),
+        method: yaml.method.map(|method| StringMatch::Exact(format!("{method:?}").to_ascii_uppercase())),
+        headers: read_headers(yaml.headers, &format!("{field}.headers"))?,
+        query: read_query(yaml.query_params, &format!("{field}.queryParams"))?,
         ..Match::default()
     })
 }
 
-fn read_path(words: Option<PathWords>, field: &str) -> Result<StringMatch, FieldError> {
-    let (kind, value) = words.map_or((PathType::PathPrefix, None), |words| (words.kind, words.value));
+fn read_path(yaml: Option<PathYaml>, field: &str) -> Result<StringMatch, FieldError> {
+    let (kind, value) = yaml.map_or((PathType::PathPrefix, None), |yaml| (yaml.kind, yaml.value));
     let value = value.unwrap_or_else(|| "/".to_owned());
     let field = format!("{field}.value");
     if kind == PathType::RegularExpression {
@@ -242,15 +242,15 @@ fn read_path(words: Option<PathWords>, field: &str) -> Result<StringMatch, Field
 
 /// Of several entries of one name, the first counts (HTTPRoute `matches.headers`).
 pub(super) fn read_headers(
-    words: Vec<NamedWords>,
+    yaml: Vec<NamedYaml>,
     list: &str,
 ) -> Result<Vec<(HeaderField, StringMatch)>, FieldError> {
     let mut headers: Vec<(HeaderField, StringMatch)> = Vec::new();
-    for (index, words) in words.into_iter().enumerate() {
+    for (index, yaml) in yaml.into_iter().enumerate() {
         let field = format!("{list}[{index}]");
-        header_name(&words.name, &format!("{field}.name"))?;
-        let name = header_field(&words.name, &format!("{field}.name"))?;
-        let wanted = read_text(words.kind, words.value, &format!("{field}.value"))?;
+        header_name(&yaml.name, &format!("{field}.name"))?;
+        let name = header_field(&yaml.name, &format!("{field}.name"))?;
+        let wanted = read_text(yaml.kind, yaml.value, &format!("{field}.value"))?;
         if !headers.iter().any(|(other, _)| *other == name) {
             headers.push((name, wanted));
         }
@@ -259,16 +259,16 @@ pub(super) fn read_headers(
 }
 
 /// Of several entries of one name, the first counts (HTTPRoute `matches.queryParams`).
-fn read_query(words: Vec<NamedWords>, list: &str) -> Result<Vec<(String, StringMatch)>, FieldError> {
+fn read_query(yaml: Vec<NamedYaml>, list: &str) -> Result<Vec<(String, StringMatch)>, FieldError> {
     let mut query: Vec<(String, StringMatch)> = Vec::new();
-    for (index, words) in words.into_iter().enumerate() {
+    for (index, yaml) in yaml.into_iter().enumerate() {
         let field = format!("{list}[{index}]");
-        if words.name.is_empty() {
+        if yaml.name.is_empty() {
             return Err(wrong(format!("{field}.name"), "is empty; name a query parameter"));
         }
-        let wanted = read_text(words.kind, words.value, &format!("{field}.value"))?;
-        if !query.iter().any(|(other, _)| *other == words.name) {
-            query.push((words.name, wanted));
+        let wanted = read_text(yaml.kind, yaml.value, &format!("{field}.value"))?;
+        if !query.iter().any(|(other, _)| *other == yaml.name) {
+            query.push((yaml.name, wanted));
         }
     }
     Ok(query)
@@ -285,13 +285,13 @@ pub(super) fn read_text(kind: TextType, value: String, field: &str) -> Result<St
 /// `timeouts` and `retry`. As in Istio, `backendRequest` is the time of each attempt if the rule says how to try
 /// again, and otherwise of the whole request.
 fn read_times(
-    timeouts: Option<TimeoutWords>,
-    retry: Option<RetryWords>,
+    timeouts: Option<TimeoutYaml>,
+    retry: Option<RetryYaml>,
     field: &str,
 ) -> Result<(Option<Duration>, RetryPolicy), FieldError> {
     let given = |time: Option<GatewayDuration>| time.map(|time| time.0).filter(|time| !time.is_zero());
     let (request, backend_request) =
-        timeouts.map_or((None, None), |words| (given(words.request), given(words.backend_request)));
+        timeouts.map_or((None, None), |yaml| (given(yaml.request), given(yaml.backend_request)));
     if let (Some(request), Some(attempt)) = (request, backend_request)
         && attempt > request
     {
@@ -306,8 +306,8 @@ fn read_times(
 }
 
 /// HTTPRoute `retry`: besides its `codes`, failures of the connection are tried again, as Istio does.
-fn read_retry(words: RetryWords, field: &str) -> Result<RetryPolicy, FieldError> {
-    let mut codes = words.codes;
+fn read_retry(yaml: RetryYaml, field: &str) -> Result<RetryPolicy, FieldError> {
+    let mut codes = yaml.codes;
     if let Some(code) = codes.iter().find(|code| !(400..=599).contains(*code)) {
         let message = format!("{code} is not the status of a failure; use 400 to 599");
         return Err(wrong(format!("{field}.codes"), message));
@@ -315,11 +315,11 @@ fn read_retry(words: RetryWords, field: &str) -> Result<RetryPolicy, FieldError>
     codes.sort_unstable();
     codes.dedup();
     let default = RetryPolicy::default();
-    let backoff = words.backoff.map_or(default.backoff, |backoff| backoff.0);
+    let backoff = yaml.backoff.map_or(default.backoff, |backoff| backoff.0);
     if backoff.is_zero() {
         return Err(wrong(format!("{field}.backoff"), "is 0; write for example 25ms"));
     }
-    let attempts = words.attempts.unwrap_or(default.attempts);
+    let attempts = yaml.attempts.unwrap_or(default.attempts);
     let on = RetryOn { status_codes: codes, ..RetryOn::istio_default() };
     Ok(RetryPolicy { attempts, on, backoff, ..default })
 }

@@ -120,20 +120,20 @@ impl ResourceKind {
         Self { trim, ..self }
     }
 
-    /// It is acted on: `read` reads one whose `spec` has the words `W`.
-    pub(super) const fn read_as_spec<W: for<'de> serde::Deserialize<'de>>(
+    /// It is acted on: `read` reads one whose `spec` has the fields of `Y`.
+    pub(super) const fn read_as_spec<Y: for<'de> serde::Deserialize<'de>>(
         self,
         read: fn(&Unread<'_>) -> Read,
     ) -> Self {
-        Self { read, fields: fields::of::<Envelope<W>>, ..self }
+        Self { read, fields: fields::of::<Envelope<Y>>, ..self }
     }
 
-    /// It is acted on: `read` reads one which as a whole has the words `W`.
-    pub(super) const fn read_as_whole<W: for<'de> serde::Deserialize<'de>>(
+    /// It is acted on: `read` reads one which as a whole has the fields of `Y`.
+    pub(super) const fn read_as_whole<Y: for<'de> serde::Deserialize<'de>>(
         self,
         read: fn(&Unread<'_>) -> Read,
     ) -> Self {
-        Self { read, fields: fields::of::<W>, ..self }
+        Self { read, fields: fields::of::<Y>, ..self }
     }
 
     /// The annotations that are acted on.

@@ -1,7 +1,8 @@
-//! The YAML words: what a document says, checked as far as it can be checked alone.
+//! The documents: what each says, checked as far as it can be checked alone.
 //!
-//! One file per kind that is acted on. Each has its words (serde structs with exactly the fields that we
-//! honour) and what they mean (`…Spec`), so that `compile` never sees a text that was not understood.
+//! There is one file for each kind that is acted on. It has two sides. The structs called `Yaml` or `…Yaml` have exactly
+//! the fields that are acted on, as a document spells them. The `…Spec` is what the fields mean. So `compile` never sees
+//! a text that was not understood.
 
 pub mod connection_pool;
 pub mod decode;
@@ -27,8 +28,8 @@ mod trim;
 mod typed;
 mod unread;
 pub mod unusable;
+mod values;
 pub mod virtual_service;
-mod words;
 pub mod workload_entry;
 
 pub use self::{
@@ -46,8 +47,8 @@ pub use self::{
     service::ServiceSpec,
     service_entry::ServiceEntrySpec,
     unusable::StandIn,
+    values::port_ranges,
     virtual_service::VirtualServiceSpec,
-    words::port_ranges,
     workload_entry::WorkloadEntrySpec,
 };
 

@@ -15,7 +15,7 @@ pub(super) const KIND: ResourceKind = ResourceKind::new("Namespace", CORE, "name
     .cluster_wide()
     .trimmed(trim)
     .with_any_annotations()
-    .read_as_whole::<Words>(|document| document.whole(|words, reading| read(&words, reading)));
+    .read_as_whole::<Yaml>(|document| document.whole(|yaml, reading| read(&yaml, reading)));
 
 fn trim(object: &mut Value) {
     trim::deletion(object);
@@ -32,19 +32,19 @@ pub struct NamespaceSpec {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(default)]
-    status: StatusWords,
+    status: StatusYaml,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct StatusWords {
+struct StatusYaml {
     phase: Option<String>,
 }
 
-pub(super) fn read(words: &Words, reading: &mut Reading<'_>) -> Result<NamespaceSpec, FieldError> {
+pub(super) fn read(yaml: &Yaml, reading: &mut Reading<'_>) -> Result<NamespaceSpec, FieldError> {
     // Like a pod's, its other fields ask nothing of a mesh.
     reading.unknown.clear();
-    Ok(NamespaceSpec { terminating: words.status.phase.as_deref() == Some("Terminating") })
+    Ok(NamespaceSpec { terminating: yaml.status.phase.as_deref() == Some("Terminating") })
 }

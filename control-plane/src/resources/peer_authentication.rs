@@ -15,7 +15,7 @@ use super::{
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("PeerAuthentication", ISTIO_SECURITY, "peerauthentications", Feedback::Conditions)
         .policy()
-        .read_as_spec::<Words>(|document| document.with_spec_or_default(read));
+        .read_as_spec::<Yaml>(|document| document.with_spec_or_default(read));
 
 /// What a `PeerAuthentication` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,21 +32,21 @@ pub struct PeerAuthenticationSpec {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Words {
-    selector: SelectorWords,
-    mtls: MtlsWords,
-    port_level_mtls: BTreeMap<String, MtlsWords>,
+pub(super) struct Yaml {
+    selector: SelectorYaml,
+    mtls: MtlsYaml,
+    port_level_mtls: BTreeMap<String, MtlsYaml>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct SelectorWords {
+struct SelectorYaml {
     match_labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct MtlsWords {
+struct MtlsYaml {
     mode: ModeWord,
 }
 
@@ -71,14 +71,14 @@ impl ModeWord {
     }
 }
 
-pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PeerAuthenticationSpec, FieldError> {
+pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<PeerAuthenticationSpec, FieldError> {
     if let Some(unknown) = reading.take_unknown_below("spec.selector").first() {
         // Read over, it would select more workloads than meant.
         return Err(wrong(unknown.field.clone(), "is not understood; select workloads by matchLabels"));
     }
-    let selector = words.selector.match_labels;
+    let selector = yaml.selector.match_labels;
     let mut ports = BTreeMap::new();
-    for (port, mtls) in words.port_level_mtls {
+    for (port, mtls) in yaml.port_level_mtls {
         let field = format!("spec.portLevelMtls.{port}");
         let number = port.parse().ok().filter(|number| *number != 0);
         let number =
@@ -90,5 +90,5 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PeerAuthen
         reading.error("spec.portLevelMtls", message);
         ports.clear();
     }
-    Ok(PeerAuthenticationSpec { selector, any_workload: false, mode: words.mtls.mode.read(), ports })
+    Ok(PeerAuthenticationSpec { selector, any_workload: false, mode: yaml.mtls.mode.read(), ports })
 }

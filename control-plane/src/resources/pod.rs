@@ -13,7 +13,7 @@ use super::{
     kinds::{CORE, Feedback, ResourceKind},
     trim,
     typed::FieldError,
-    words::{SKIP_INBOUND_PORTS_ANNOTATION, annotated_ports, opaque_ports, port_number},
+    values::{SKIP_INBOUND_PORTS_ANNOTATION, annotated_ports, opaque_ports, port_number},
 };
 use selvedge_model::WorkloadName;
 
@@ -29,7 +29,7 @@ pub const SIDECAR_INJECTED: &str = "injected";
 pub(super) const KIND: ResourceKind = ResourceKind::new("Pod", CORE, "pods", Feedback::Nowhere)
     .trimmed(trim)
     .with_any_annotations()
-    .read_as_whole::<Words>(|document| document.whole(read));
+    .read_as_whole::<Yaml>(|document| document.whole(read));
 
 fn trim(object: &mut Value) {
     trim::keep_annotations(object);
@@ -94,23 +94,23 @@ pub enum Phase {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Words {
-    metadata: MetadataWords,
+pub(super) struct Yaml {
+    metadata: MetadataYaml,
     #[serde(default)]
-    spec: SpecWords,
+    spec: SpecYaml,
     #[serde(default)]
-    status: StatusWords,
+    status: StatusYaml,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct MetadataWords {
+struct MetadataYaml {
     #[serde(default)]
-    owner_references: Vec<OwnerWords>,
+    owner_references: Vec<OwnerYaml>,
 }
 
 #[derive(Debug, Deserialize)]
-struct OwnerWords {
+struct OwnerYaml {
     kind: String,
     name: String,
     #[serde(default)]
@@ -119,30 +119,30 @@ struct OwnerWords {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct SpecWords {
+struct SpecYaml {
     host_network: bool,
     service_account_name: Option<String>,
-    containers: Vec<ContainerWords>,
-    init_containers: Vec<ContainerWords>,
+    containers: Vec<ContainerYaml>,
+    init_containers: Vec<ContainerYaml>,
 }
 
-impl SpecWords {
+impl SpecYaml {
     fn has_sidecar(&self) -> bool {
         self.containers.iter().chain(&self.init_containers).any(|one| one.name == SIDECAR_CONTAINER)
     }
 }
 
 #[derive(Debug, Deserialize)]
-struct ContainerWords {
+struct ContainerYaml {
     #[serde(default)]
     name: String,
     #[serde(default)]
-    ports: Vec<PortWords>,
+    ports: Vec<PortYaml>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PortWords {
+struct PortYaml {
     #[serde(default)]
     name: String,
     container_port: u32,
@@ -151,30 +151,30 @@ struct PortWords {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct StatusWords {
+struct StatusYaml {
     phase: Phase,
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
-    pod_ips: Vec<IpWords>,
-    conditions: Vec<ConditionWords>,
+    pod_ips: Vec<IpYaml>,
+    conditions: Vec<ConditionYaml>,
 }
 
 #[derive(Debug, Deserialize)]
-struct IpWords {
+struct IpYaml {
     ip: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct ConditionWords {
+struct ConditionYaml {
     #[serde(rename = "type")]
     condition: String,
     status: String,
 }
 
-pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, FieldError> {
+pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<PodSpec, FieldError> {
     reading.unknown.clear();
-    let Words { metadata, spec, status } = words;
+    let Yaml { metadata, spec, status } = yaml;
     let labelled = reading.metadata.labels.get(SIDECAR_LABEL).is_some_and(|value| value == SIDECAR_INJECTED);
     if labelled && !spec.host_network && !spec.has_sidecar() {
         let message = format!(
@@ -203,7 +203,7 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, F
         ));
     }
     let owner = metadata.owner_references.into_iter().find(|owner| owner.controller);
-    let ready = |condition: &ConditionWords| condition.condition == "Ready" && condition.status == "True";
+    let ready = |condition: &ConditionYaml| condition.condition == "Ready" && condition.status == "True";
     Ok(PodSpec {
         addresses: read_addresses(status.pod_ip, status.pod_ips)?,
         host_network: spec.host_network,
@@ -218,8 +218,8 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<PodSpec, F
     })
 }
 
-fn read_ports(words: Vec<PortWords>, field: &str, ports: &mut Vec<(String, u16)>) -> Result<(), FieldError> {
-    for (index, port) in words.into_iter().enumerate() {
+fn read_ports(yaml: Vec<PortYaml>, field: &str, ports: &mut Vec<(String, u16)>) -> Result<(), FieldError> {
+    for (index, port) in yaml.into_iter().enumerate() {
         if port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP") {
             let number = port_number(port.container_port, &format!("{field}.ports[{index}].containerPort"))?;
             ports.push((port.name, number));
@@ -228,8 +228,8 @@ fn read_ports(words: Vec<PortWords>, field: &str, ports: &mut Vec<(String, u16)>
     Ok(())
 }
 
-fn read_addresses(single: Option<String>, list: Vec<IpWords>) -> Result<Vec<IpAddr>, FieldError> {
-    let texts = list.into_iter().map(|words| words.ip).chain(single).filter(|text| !text.is_empty());
+fn read_addresses(single: Option<String>, list: Vec<IpYaml>) -> Result<Vec<IpAddr>, FieldError> {
+    let texts = list.into_iter().map(|yaml| yaml.ip).chain(single).filter(|text| !text.is_empty());
     let mut addresses = Vec::new();
     for text in texts {
         let address: IpAddr = text

@@ -4,9 +4,9 @@ use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
-    route_filters::FilterWords,
+    route_filters::FilterYaml,
     typed::FieldError,
-    words::port_number,
+    values::port_number,
 };
 
 /// The group of Gateway API's own kinds.
@@ -62,7 +62,7 @@ fn is_service(group: &str, kind: &str) -> bool {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ParentWords {
+pub(super) struct ParentYaml {
     group: Option<String>,
     kind: Option<String>,
     namespace: Option<String>,
@@ -73,7 +73,7 @@ pub(super) struct ParentWords {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct BackendWords {
+pub(super) struct BackendYaml {
     group: Option<String>,
     kind: Option<String>,
     namespace: Option<String>,
@@ -84,7 +84,7 @@ pub(super) struct BackendWords {
 
 /// A backend that has no share of its own.
 #[derive(Debug, Deserialize)]
-pub(super) struct MirrorBackendWords {
+pub(super) struct MirrorBackendYaml {
     group: Option<String>,
     kind: Option<String>,
     namespace: Option<String>,
@@ -92,17 +92,17 @@ pub(super) struct MirrorBackendWords {
     port: Option<u32>,
 }
 
-impl MirrorBackendWords {
+impl MirrorBackendYaml {
     /// The backend, which stands at `field`.
     pub(super) fn read(self, field: &str) -> Result<BackendRef, FieldError> {
         let Self { group, kind, namespace, name, port } = self;
-        read_backend(BackendWords { group, kind, namespace, name, port, weight: None }, field, 0)
+        read_backend(BackendYaml { group, kind, namespace, name, port, weight: None }, field, 0)
     }
 }
 
 /// A backend that has filters of its own.
 #[derive(Debug, Deserialize)]
-pub(super) struct RoutedBackendWords {
+pub(super) struct RoutedBackendYaml {
     group: Option<String>,
     kind: Option<String>,
     namespace: Option<String>,
@@ -110,29 +110,25 @@ pub(super) struct RoutedBackendWords {
     port: Option<u32>,
     weight: Option<u32>,
     #[serde(default)]
-    filters: Vec<FilterWords>,
+    filters: Vec<FilterYaml>,
 }
 
-impl RoutedBackendWords {
-    /// The backend, which stands at `field` and is the `index`th in its rule; and the words of its filters.
-    pub(super) fn read(
-        self,
-        field: &str,
-        index: usize,
-    ) -> Result<(BackendRef, Vec<FilterWords>), FieldError> {
+impl RoutedBackendYaml {
+    /// The backend, which stands at `field` and is the `index`th in its rule; and its filters as YAML.
+    pub(super) fn read(self, field: &str, index: usize) -> Result<(BackendRef, Vec<FilterYaml>), FieldError> {
         let Self { group, kind, namespace, name, port, weight, filters } = self;
-        let words = BackendWords { group, kind, namespace, name, port, weight };
-        Ok((read_backend(words, field, index)?, filters))
+        let yaml = BackendYaml { group, kind, namespace, name, port, weight };
+        Ok((read_backend(yaml, field, index)?, filters))
     }
 }
 
 /// The parents of a route that are services; all others are reported.
 pub(super) fn read_parents(
-    words: Vec<ParentWords>,
+    yaml: Vec<ParentYaml>,
     reading: &mut Reading<'_>,
 ) -> Result<Vec<Parent>, FieldError> {
     let mut parents = Vec::new();
-    for (index, parent) in words.into_iter().enumerate() {
+    for (index, parent) in yaml.into_iter().enumerate() {
         let field = format!("spec.parentRefs[{index}]");
         let group = parent.group.as_deref().unwrap_or(GATEWAY);
         let kind = parent.kind.as_deref().unwrap_or("Gateway");
@@ -142,31 +138,31 @@ pub(super) fn read_parents(
             continue;
         }
         let port = parent.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
-        let ParentWords { namespace, name, section_name: section, .. } = parent;
+        let ParentYaml { namespace, name, section_name: section, .. } = parent;
         parents.push(Parent { index, namespace, name, port, section });
     }
     Ok(parents)
 }
 
 /// The backends of a rule; `field` is their list.
-pub(super) fn read_backends(words: Vec<BackendWords>, field: &str) -> Result<Vec<BackendRef>, FieldError> {
-    let read = |(index, words)| read_backend(words, &format!("{field}[{index}]"), index);
-    words.into_iter().enumerate().map(read).collect()
+pub(super) fn read_backends(yaml: Vec<BackendYaml>, field: &str) -> Result<Vec<BackendRef>, FieldError> {
+    let read = |(index, yaml)| read_backend(yaml, &format!("{field}[{index}]"), index);
+    yaml.into_iter().enumerate().map(read).collect()
 }
 
 /// The backend at `field`, the `index`th of its rule.
-fn read_backend(words: BackendWords, field: &str, index: usize) -> Result<BackendRef, FieldError> {
-    let weight = words.weight.unwrap_or(1);
+fn read_backend(yaml: BackendYaml, field: &str, index: usize) -> Result<BackendRef, FieldError> {
+    let weight = yaml.weight.unwrap_or(1);
     if weight > MAX_WEIGHT {
         return Err(wrong(format!("{field}.weight"), format!("{weight} is more than {MAX_WEIGHT}")));
     }
-    let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     Ok(BackendRef {
         index,
-        group: words.group.unwrap_or_default(),
-        kind: words.kind.unwrap_or_else(|| "Service".to_owned()),
-        namespace: words.namespace,
-        name: words.name,
+        group: yaml.group.unwrap_or_default(),
+        kind: yaml.kind.unwrap_or_else(|| "Service".to_owned()),
+        namespace: yaml.namespace,
+        name: yaml.name,
         port,
         weight,
     })

@@ -18,7 +18,7 @@ use super::{
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind = ResourceKind::new("Revocation", OURS, "revocations", Feedback::Events)
-    .read_as_spec::<Words>(|document| document.with_spec(read));
+    .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What a `Revocation` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,8 +54,8 @@ const MAX_REASON: usize = 256;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Words {
-    identities: Vec<IdentityWords>,
+pub(super) struct Yaml {
+    identities: Vec<IdentityYaml>,
     workloads: Vec<String>,
     serials: Vec<String>,
     until: Option<String>,
@@ -64,22 +64,22 @@ pub(super) struct Words {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct IdentityWords {
+struct IdentityYaml {
     spiffe_id: Option<String>,
     namespace: Option<String>,
     service_account: Option<String>,
 }
 
-pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<RevocationSpec, FieldError> {
+pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<RevocationSpec, FieldError> {
     let mut spec = RevocationSpec::default();
-    for (place, identity) in words.identities.into_iter().enumerate() {
+    for (place, identity) in yaml.identities.into_iter().enumerate() {
         let field = format!("spec.identities[{place}]");
         match identity.read() {
             Ok(identity) => spec.identities.push((place, identity)),
             Err(why) => reading.error(field, why),
         }
     }
-    for (place, name) in words.workloads.into_iter().enumerate() {
+    for (place, name) in yaml.workloads.into_iter().enumerate() {
         let whole = if name.contains('/') { name.clone() } else { format!("default/{name}") };
         match whole.parse::<WorkloadName>() {
             Ok(_) => spec.workloads.push((place, name)),
@@ -89,13 +89,13 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<Revocation
             }
         }
     }
-    for (place, serial) in words.serials.into_iter().enumerate() {
+    for (place, serial) in yaml.serials.into_iter().enumerate() {
         match serial.parse() {
             Ok(serial) => spec.serials.push(serial),
             Err(why) => reading.error(format!("spec.serials[{place}]"), format!("{why}")),
         }
     }
-    if let Some(until) = words.until {
+    if let Some(until) = yaml.until {
         match OffsetDateTime::parse(&until, &Rfc3339) {
             Ok(until) => spec.until = Some(until.into()),
             Err(_) => reading.error(
@@ -106,14 +106,14 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<Revocation
             ),
         }
     }
-    spec.reason = words.reason.map(|reason| plain_within(&reason, MAX_REASON));
+    spec.reason = yaml.reason.map(|reason| plain_within(&reason, MAX_REASON));
     if spec.identities.is_empty() && spec.workloads.is_empty() && spec.serials.is_empty() {
         reading.error("spec", "revokes nobody; name identities, workloads or serials");
     }
     Ok(spec)
 }
 
-impl IdentityWords {
+impl IdentityYaml {
     fn read(self) -> Result<RevokedIdentity, String> {
         let Self { spiffe_id, namespace, service_account } = self;
         match (spiffe_id, namespace, service_account) {

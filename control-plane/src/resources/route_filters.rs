@@ -16,9 +16,9 @@ use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
-    references::{BackendRef, MirrorBackendWords},
+    references::{BackendRef, MirrorBackendYaml},
     typed::{FieldError, Seen},
-    words::{header_name, is_path_and_query, port_number, redirect_status},
+    values::{header_name, is_path_and_query, port_number, redirect_status},
 };
 
 /// The types that the proxy does not act on. (One that cannot be used is acted on: its requests are answered 500.)
@@ -50,17 +50,17 @@ pub struct RouteMirror {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FilterWords {
+pub(super) struct FilterYaml {
     #[serde(rename = "type")]
     kind: FilterType,
-    request_header_modifier: Option<ModifierWords>,
-    response_header_modifier: Option<ModifierWords>,
-    request_redirect: Option<RedirectWords>,
-    url_rewrite: Option<RewriteWords>,
-    request_mirror: Option<MirrorWords>,
-    cors: Option<CorsWords>,
+    request_header_modifier: Option<ModifierYaml>,
+    response_header_modifier: Option<ModifierYaml>,
+    request_redirect: Option<RedirectYaml>,
+    url_rewrite: Option<RewriteYaml>,
+    request_mirror: Option<MirrorYaml>,
+    cors: Option<CorsYaml>,
     external_auth: Option<Seen>,
-    extension_ref: Option<ExtensionWords>,
+    extension_ref: Option<ExtensionYaml>,
 }
 
 /// The `type` of a filter.
@@ -121,27 +121,27 @@ impl fmt::Display for FilterType {
 }
 
 #[derive(Debug, Deserialize)]
-struct ModifierWords {
+struct ModifierYaml {
     #[serde(default)]
-    set: Vec<HeaderWords>,
+    set: Vec<HeaderYaml>,
     #[serde(default)]
-    add: Vec<HeaderWords>,
+    add: Vec<HeaderYaml>,
     #[serde(default)]
     remove: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct HeaderWords {
+struct HeaderYaml {
     name: String,
     value: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RedirectWords {
+struct RedirectYaml {
     scheme: Option<Scheme>,
     hostname: Option<String>,
-    path: Option<PathWords>,
+    path: Option<PathYaml>,
     port: Option<u32>,
     status_code: Option<u32>,
 }
@@ -154,14 +154,14 @@ enum Scheme {
 }
 
 #[derive(Debug, Deserialize)]
-struct RewriteWords {
+struct RewriteYaml {
     hostname: Option<String>,
-    path: Option<PathWords>,
+    path: Option<PathYaml>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PathWords {
+struct PathYaml {
     #[serde(rename = "type")]
     kind: PathType,
     replace_full_path: Option<String>,
@@ -176,21 +176,21 @@ enum PathType {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct MirrorWords {
-    backend_ref: MirrorBackendWords,
+struct MirrorYaml {
+    backend_ref: MirrorBackendYaml,
     percent: Option<u32>,
-    fraction: Option<FractionWords>,
+    fraction: Option<FractionYaml>,
 }
 
 #[derive(Debug, Deserialize)]
-struct FractionWords {
+struct FractionYaml {
     numerator: u32,
     denominator: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct CorsWords {
+struct CorsYaml {
     #[serde(default)]
     allow_origins: Vec<String>,
     #[serde(default)]
@@ -205,7 +205,7 @@ struct CorsWords {
 }
 
 #[derive(Debug, Deserialize)]
-struct ExtensionWords {
+struct ExtensionYaml {
     group: Option<String>,
     kind: String,
     name: String,
@@ -213,26 +213,26 @@ struct ExtensionWords {
 
 /// The filters of the list `list`; of a `GRPCRoute`, if `for_grpc`.
 pub(super) fn read(
-    words: Vec<FilterWords>,
+    yaml: Vec<FilterYaml>,
     list: &str,
     for_grpc: bool,
     reading: &mut Reading<'_>,
 ) -> Result<RouteFilters, FieldError> {
     let mut read = RouteFilters::default();
     let mut seen = BTreeSet::new();
-    for (index, words) in words.into_iter().enumerate() {
-        let (kind, field) = (words.kind, format!("{list}[{index}]"));
+    for (index, yaml) in yaml.into_iter().enumerate() {
+        let (kind, field) = (yaml.kind, format!("{list}[{index}]"));
         if for_grpc && !kind.is_for_grpc() {
             return Err(wrong(format!("{field}.type"), format!("a GRPCRoute has no {kind}; remove it")));
         }
         if !seen.insert(kind) && !kind.is_repeatable() {
             return Err(wrong(format!("{field}.type"), format!("{kind} is given twice; keep one")));
         }
-        if let Some(other) = words.given().find(|given| *given != kind) {
+        if let Some(other) = yaml.given().find(|given| *given != kind) {
             let message = format!("does not belong to the type {kind}; remove it, or write type: {other}");
             return Err(wrong(format!("{field}.{}", other.field()), message));
         }
-        read.add(words, &field)?;
+        read.add(yaml, &field)?;
         if NOT_ACTED_ON.contains(&kind) {
             reading.not_acted_on(field, format!("{kind} is not acted on"));
         }
@@ -244,7 +244,7 @@ pub(super) fn read(
     Ok(read)
 }
 
-impl FilterWords {
+impl FilterYaml {
     /// The types of which a field is given.
     fn given(&self) -> impl Iterator<Item = FilterType> + use<> {
         use FilterType as T;
@@ -263,40 +263,40 @@ impl FilterWords {
 }
 
 impl RouteFilters {
-    fn add(&mut self, words: FilterWords, field: &str) -> Result<(), FieldError> {
-        let kind = words.kind;
+    fn add(&mut self, yaml: FilterYaml, field: &str) -> Result<(), FieldError> {
+        let kind = yaml.kind;
         let own = format!("{field}.{}", kind.field());
         let missing = || wrong(&own, format!("is missing; the type {kind} needs it"));
         let filters = &mut self.filters;
         match kind {
             FilterType::RequestHeaderModifier => {
-                let words = words.request_header_modifier.ok_or_else(missing)?;
-                filters.request_headers = read_modifier(words, &own)?;
+                let yaml = yaml.request_header_modifier.ok_or_else(missing)?;
+                filters.request_headers = read_modifier(yaml, &own)?;
             }
             FilterType::ResponseHeaderModifier => {
-                let words = words.response_header_modifier.ok_or_else(missing)?;
-                filters.response_headers = read_modifier(words, &own)?;
+                let yaml = yaml.response_header_modifier.ok_or_else(missing)?;
+                filters.response_headers = read_modifier(yaml, &own)?;
             }
             FilterType::RequestRedirect => {
-                let words = words.request_redirect.ok_or_else(missing)?;
-                let redirect = OwnAnswer::Redirect(read_redirect(words, &own)?);
+                let yaml = yaml.request_redirect.ok_or_else(missing)?;
+                let redirect = OwnAnswer::Redirect(read_redirect(yaml, &own)?);
                 // A filter that cannot be used comes first: what it was to do is not done.
                 filters.answer.get_or_insert(redirect);
             }
             FilterType::UrlRewrite => {
-                let words = words.url_rewrite.ok_or_else(missing)?;
-                let path = words.path.map(|path| read_path(path, &format!("{own}.path"))).transpose()?;
-                let authority = words.hostname.map(|name| hostname(name, &format!("{own}.hostname")));
+                let yaml = yaml.url_rewrite.ok_or_else(missing)?;
+                let path = yaml.path.map(|path| read_path(path, &format!("{own}.path"))).transpose()?;
+                let authority = yaml.hostname.map(|name| hostname(name, &format!("{own}.hostname")));
                 filters.rewrite = Rewrite { path, authority: authority.transpose()? };
             }
             FilterType::RequestMirror => {
-                let words = words.request_mirror.ok_or_else(missing)?;
-                self.mirrors.push(read_mirror(words, field, &own)?);
+                let yaml = yaml.request_mirror.ok_or_else(missing)?;
+                self.mirrors.push(read_mirror(yaml, field, &own)?);
             }
-            FilterType::Cors => filters.cors = Some(read_cors(words.cors.ok_or_else(missing)?, &own)?),
+            FilterType::Cors => filters.cors = Some(read_cors(yaml.cors.ok_or_else(missing)?, &own)?),
             FilterType::ExternalAuth => self.cannot_use(&own, "ExternalAuth is not supported"),
             FilterType::ExtensionRef => {
-                let ExtensionWords { group, kind, name } = words.extension_ref.ok_or_else(missing)?;
+                let ExtensionYaml { group, kind, name } = yaml.extension_ref.ok_or_else(missing)?;
                 let group = group.map(|group| format!(" ({group})")).unwrap_or_default();
                 self.cannot_use(&own, &format!("no filter {kind}{group} is supported, such as {name}"));
             }
@@ -316,20 +316,20 @@ impl RouteFilters {
     }
 }
 
-fn read_modifier(words: ModifierWords, field: &str) -> Result<HeaderChanges, FieldError> {
+fn read_modifier(yaml: ModifierYaml, field: &str) -> Result<HeaderChanges, FieldError> {
     let mut remove = Vec::new();
-    for (index, name) in words.remove.iter().enumerate() {
+    for (index, name) in yaml.remove.iter().enumerate() {
         remove.push(changeable(name, &format!("{field}.remove[{index}]"))?);
     }
-    let set = read_changes(words.set, &format!("{field}.set"))?;
-    let add = read_changes(words.add, &format!("{field}.add"))?;
+    let set = read_changes(yaml.set, &format!("{field}.set"))?;
+    let add = read_changes(yaml.add, &format!("{field}.add"))?;
     Ok(HeaderChanges { remove, set, add })
 }
 
 /// Of several entries of one name, the first counts (Gateway API `HTTPHeader`).
-fn read_changes(words: Vec<HeaderWords>, list: &str) -> Result<Vec<HeaderChange>, FieldError> {
+fn read_changes(yaml: Vec<HeaderYaml>, list: &str) -> Result<Vec<HeaderChange>, FieldError> {
     let mut changes: Vec<HeaderChange> = Vec::new();
-    for (index, HeaderWords { name, value }) in words.into_iter().enumerate() {
+    for (index, HeaderYaml { name, value }) in yaml.into_iter().enumerate() {
         let field = format!("{list}[{index}]");
         let name = changeable(&name, &format!("{field}.name"))?;
         let value = HeaderText::literal(&value)
@@ -354,29 +354,29 @@ fn changeable(name: &str, field: &str) -> Result<HeaderName, FieldError> {
     Ok(header)
 }
 
-fn read_redirect(words: RedirectWords, field: &str) -> Result<Redirect, FieldError> {
-    let status = redirect_status(words.status_code.unwrap_or(302), &format!("{field}.statusCode"))?;
-    let scheme = words.scheme.map(|scheme| match scheme {
+fn read_redirect(yaml: RedirectYaml, field: &str) -> Result<Redirect, FieldError> {
+    let status = redirect_status(yaml.status_code.unwrap_or(302), &format!("{field}.statusCode"))?;
+    let scheme = yaml.scheme.map(|scheme| match scheme {
         Scheme::Http => "http".to_owned(),
         Scheme::Https => "https".to_owned(),
     });
-    let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     Ok(Redirect {
         status,
         scheme,
-        host: words.hostname.map(|name| hostname(name, &format!("{field}.hostname"))).transpose()?,
+        host: yaml.hostname.map(|name| hostname(name, &format!("{field}.hostname"))).transpose()?,
         port: port.map_or(RedirectPort::OfScheme, RedirectPort::Explicit),
-        path: words.path.map(|path| read_path(path, &format!("{field}.path"))).transpose()?,
+        path: yaml.path.map(|path| read_path(path, &format!("{field}.path"))).transpose()?,
     })
 }
 
-fn read_path(words: PathWords, field: &str) -> Result<PathRewrite, FieldError> {
-    let (own, given, other) = match words.kind {
+fn read_path(yaml: PathYaml, field: &str) -> Result<PathRewrite, FieldError> {
+    let (own, given, other) = match yaml.kind {
         PathType::ReplaceFullPath => {
-            ("replaceFullPath", words.replace_full_path, words.replace_prefix_match.is_some())
+            ("replaceFullPath", yaml.replace_full_path, yaml.replace_prefix_match.is_some())
         }
         PathType::ReplacePrefixMatch => {
-            ("replacePrefixMatch", words.replace_prefix_match, words.replace_full_path.is_some())
+            ("replacePrefixMatch", yaml.replace_prefix_match, yaml.replace_full_path.is_some())
         }
     };
     if other {
@@ -384,7 +384,7 @@ fn read_path(words: PathWords, field: &str) -> Result<PathRewrite, FieldError> {
     }
     let own = format!("{field}.{own}");
     let Some(path) = given else { return Err(wrong(own, "is missing; its type needs it")) };
-    let is_full = matches!(words.kind, PathType::ReplaceFullPath);
+    let is_full = matches!(yaml.kind, PathType::ReplaceFullPath);
     let may_stand = path.is_empty() && !is_full || !path.contains('?') && is_path_and_query(&path);
     if !may_stand {
         let message = format!("{path:?} is not a path; begin it with / and leave out the query");
@@ -406,13 +406,13 @@ fn hostname(name: String, field: &str) -> Result<String, FieldError> {
     Ok(name)
 }
 
-fn read_mirror(words: MirrorWords, field: &str, own: &str) -> Result<RouteMirror, FieldError> {
-    let to = words.backend_ref.read(&format!("{own}.backendRef"))?;
-    let fraction = match (words.percent, words.fraction) {
+fn read_mirror(yaml: MirrorYaml, field: &str, own: &str) -> Result<RouteMirror, FieldError> {
+    let to = yaml.backend_ref.read(&format!("{own}.backendRef"))?;
+    let fraction = match (yaml.percent, yaml.fraction) {
         (None, None) => Fraction::ALL,
         (Some(percent), None) => Fraction::of(percent, 100)
             .ok_or_else(|| wrong(format!("{own}.percent"), format!("{percent} is more than 100")))?,
-        (None, Some(FractionWords { numerator, denominator })) => {
+        (None, Some(FractionYaml { numerator, denominator })) => {
             let denominator = denominator.unwrap_or(100);
             Fraction::of(numerator, denominator).ok_or_else(|| {
                 let message =
@@ -425,31 +425,31 @@ fn read_mirror(words: MirrorWords, field: &str, own: &str) -> Result<RouteMirror
     Ok(RouteMirror { field: field.to_owned(), to, fraction })
 }
 
-fn read_cors(words: CorsWords, field: &str) -> Result<Cors, FieldError> {
+fn read_cors(yaml: CorsYaml, field: &str) -> Result<Cors, FieldError> {
     let mut allow_origins = Vec::new();
-    for (index, origin) in words.allow_origins.iter().enumerate() {
+    for (index, origin) in yaml.allow_origins.iter().enumerate() {
         allow_origins.push(read_origin(origin, &format!("{field}.allowOrigins[{index}]"))?);
     }
     let names = |names: &[String], list: &str| -> Result<(), FieldError> {
         let mut given = names.iter().enumerate().filter(|(_, name)| *name != "*");
         given.try_for_each(|(index, name)| header_name(name, &format!("{field}.{list}[{index}]")).map(|_| ()))
     };
-    names(&words.allow_headers, "allowHeaders")?;
-    names(&words.expose_headers, "exposeHeaders")?;
-    for (index, method) in words.allow_methods.iter().enumerate() {
+    names(&yaml.allow_headers, "allowHeaders")?;
+    names(&yaml.expose_headers, "exposeHeaders")?;
+    for (index, method) in yaml.allow_methods.iter().enumerate() {
         if method != "*" && method.parse::<Method>().is_err() {
             let message = format!("{method:?} is not a method");
             return Err(wrong(format!("{field}.allowMethods[{index}]"), message));
         }
     }
-    let max_age = words.max_age.unwrap_or(DEFAULT_MAX_AGE);
+    let max_age = yaml.max_age.unwrap_or(DEFAULT_MAX_AGE);
     Ok(Cors {
         allow_origins,
-        allow_methods: words.allow_methods,
-        allow_headers: words.allow_headers,
-        expose_headers: words.expose_headers,
+        allow_methods: yaml.allow_methods,
+        allow_headers: yaml.allow_headers,
+        expose_headers: yaml.expose_headers,
         max_age: Some(Duration::from_secs(max_age.into())),
-        allow_credentials: words.allow_credentials,
+        allow_credentials: yaml.allow_credentials,
         // The app is never asked for what its route does not allow.
         unmatched_preflights: UnmatchedPreflights::Ignore,
     })

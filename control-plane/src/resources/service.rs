@@ -11,14 +11,14 @@ use super::{
     kinds::{CORE, Feedback, ResourceKind},
     trim,
     typed::{FieldError, Seen},
-    words::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
+    values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind = ResourceKind::new("Service", CORE, "services", Feedback::Events)
     .trimmed(trim)
     .with_annotations(&[OPAQUE_PORTS_ANNOTATION])
-    .read_as_spec::<Words>(|document| document.with_spec(read));
+    .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What is left out is for kube-proxy, load balancers and DNS, and they do act on it.
 fn trim(object: &mut Value) {
@@ -89,11 +89,11 @@ pub enum TargetPort {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(default)]
     selector: BTreeMap<String, String>,
     #[serde(default)]
-    ports: Vec<PortWords>,
+    ports: Vec<PortYaml>,
     #[serde(rename = "type")]
     service_type: Option<String>,
     external_name: Option<String>,
@@ -113,7 +113,7 @@ pub(super) struct Words {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PortWords {
+struct PortYaml {
     #[serde(default)]
     name: String,
     port: u32,
@@ -159,35 +159,35 @@ fn unless_default(reading: &mut Reading<'_>, field: &str, value: Option<&str>, d
     }
 }
 
-pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpec, FieldError> {
-    let external_name = read_external_name(&words)?;
-    let kind = words.service_type.as_deref().filter(|_| external_name.is_none());
+pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceSpec, FieldError> {
+    let external_name = read_external_name(&yaml)?;
+    let kind = yaml.service_type.as_deref().filter(|_| external_name.is_none());
     unless_default(reading, "type", kind, "ClusterIP", "only callers inside the mesh are served");
     unless_default(
         reading,
         "sessionAffinity",
-        words.session_affinity.as_deref(),
+        yaml.session_affinity.as_deref(),
         "None",
         "requests are balanced one by one",
     );
-    let local = words.internal_traffic_policy.as_deref();
+    let local = yaml.internal_traffic_policy.as_deref();
     unless_default(reading, "internalTrafficPolicy", local, "Cluster", "every endpoint is used");
     let (selector, addresses) = match &external_name {
         Some(_) => (BTreeMap::new(), Vec::new()),
-        None => (words.selector, read_addresses(words.cluster_ip.as_deref(), &words.cluster_ips)?),
+        None => (yaml.selector, read_addresses(yaml.cluster_ip.as_deref(), &yaml.cluster_ips)?),
     };
-    if words.publish_not_ready_addresses == Some(true) {
+    if yaml.publish_not_ready_addresses == Some(true) {
         reading.not_acted_on("spec.publishNotReadyAddresses", "not acted on: only ready endpoints are used");
     }
     // A headless service without ports is how StatefulSets name their pods in DNS.
-    let headless = words.cluster_ip.as_deref() == Some("None");
-    if words.ports.is_empty() && !headless && external_name.is_none() {
+    let headless = yaml.cluster_ip.as_deref() == Some("None");
+    if yaml.ports.is_empty() && !headless && external_name.is_none() {
         return Err(wrong("spec.ports", "is empty; name at least one port"));
     }
-    let several = words.ports.len() > 1;
+    let several = yaml.ports.len() > 1;
     let opaque = opaque_ports(&reading.metadata.annotations)?;
     let mut ports: Vec<ServicePort> = Vec::new();
-    for (index, port) in words.ports.into_iter().enumerate() {
+    for (index, port) in yaml.ports.into_iter().enumerate() {
         let field = format!("spec.ports[{index}]");
         if several && port.name.is_empty() {
             return Err(wrong(field, "has no name; each of several ports needs one"));
@@ -210,16 +210,16 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceSpe
         }
         ports.push(port);
     }
-    let headless = words.cluster_ip.iter().chain(&words.cluster_ips).any(|ip| ip == "None");
+    let headless = yaml.cluster_ip.iter().chain(&yaml.cluster_ips).any(|ip| ip == "None");
     Ok(ServiceSpec { selector, ports, addresses, headless, external_name })
 }
 
 /// The name that a service of the type ExternalName stands for; `None`: it is of another type.
-fn read_external_name(words: &Words) -> Result<Option<Host>, FieldError> {
-    if words.service_type.as_deref() != Some("ExternalName") {
+fn read_external_name(yaml: &Yaml) -> Result<Option<Host>, FieldError> {
+    if yaml.service_type.as_deref() != Some("ExternalName") {
         return Ok(None);
     }
-    let name = words.external_name.as_deref().unwrap_or_default();
+    let name = yaml.external_name.as_deref().unwrap_or_default();
     let host = name.parse().map_err(|error| {
         wrong(
             "spec.externalName",
@@ -248,17 +248,17 @@ fn read_addresses(cluster_ip: Option<&str>, cluster_ips: &[String]) -> Result<Ve
     Ok(addresses)
 }
 
-fn read_port(words: PortWords, field: &str) -> Result<ServicePort, FieldError> {
-    let port = port_number(words.port, &format!("{field}.port"))?;
-    let target = match words.target_port {
+fn read_port(yaml: PortYaml, field: &str) -> Result<ServicePort, FieldError> {
+    let port = port_number(yaml.port, &format!("{field}.port"))?;
+    let target = match yaml.target_port {
         None => TargetPort::Same,
         Some(NumberOrName::Number(number)) => {
             TargetPort::Number(port_number(number, &format!("{field}.targetPort"))?)
         }
         Some(NumberOrName::Name(name)) => TargetPort::Named(name),
     };
-    let protocol = protocol_of(words.app_protocol.as_deref(), &words.name, port);
-    Ok(ServicePort { name: words.name, port, target, protocol })
+    let protocol = protocol_of(yaml.app_protocol.as_deref(), &yaml.name, port);
+    Ok(ServicePort { name: yaml.name, port, target, protocol })
 }
 
 /// What is spoken on a port: `appProtocol` beats the part of the name before `-`.

@@ -13,14 +13,14 @@ use super::{
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     service::{known_protocol, protocol_of},
     typed::FieldError,
-    words::port_number,
+    values::port_number,
     workload_entry,
 };
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("ServiceEntry", ISTIO_NETWORKING, "serviceentries", Feedback::Conditions)
-        .read_as_spec::<Words>(|document| document.with_spec(read));
+        .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What a `ServiceEntry` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,18 +85,18 @@ pub enum Resolution {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     hosts: Vec<String>,
     #[serde(default)]
     addresses: Vec<String>,
     #[serde(default)]
-    ports: Vec<PortWords>,
+    ports: Vec<PortYaml>,
     location: Option<Location>,
     #[serde(default)]
     resolution: ResolutionWord,
     #[serde(default)]
-    endpoints: Vec<workload_entry::Words>,
-    workload_selector: Option<SelectorWords>,
+    endpoints: Vec<workload_entry::Yaml>,
+    workload_selector: Option<SelectorYaml>,
     export_to: Option<Vec<String>>,
     #[serde(default)]
     subject_alt_names: Vec<String>,
@@ -104,7 +104,7 @@ pub(super) struct Words {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PortWords {
+struct PortYaml {
     number: u32,
     name: String,
     protocol: Option<String>,
@@ -112,7 +112,7 @@ struct PortWords {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct SelectorWords {
+struct SelectorYaml {
     #[serde(default)]
     labels: BTreeMap<String, String>,
 }
@@ -135,18 +135,18 @@ enum ResolutionWord {
     DynamicDns,
 }
 
-pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEntrySpec, FieldError> {
-    let export_to = export_to::read(words.export_to)?;
-    let resolution = match words.resolution {
+pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntrySpec, FieldError> {
+    let export_to = export_to::read(yaml.export_to)?;
+    let resolution = match yaml.resolution {
         ResolutionWord::Static => Resolution::Static,
         ResolutionWord::Dns => Resolution::Dns { one_address: false },
         ResolutionWord::DnsRoundRobin => Resolution::Dns { one_address: true },
         ResolutionWord::None | ResolutionWord::DynamicDns => Resolution::Requested,
     };
-    let hosts = read_hosts(words.hosts)?;
-    let (addresses, ranges) = read_addresses(&words.addresses)?;
+    let hosts = read_hosts(yaml.hosts)?;
+    let (addresses, ranges) = read_addresses(&yaml.addresses)?;
     let mut ports: Vec<EntryPort> = Vec::new();
-    for (index, port) in words.ports.into_iter().enumerate() {
+    for (index, port) in yaml.ports.into_iter().enumerate() {
         let field = format!("spec.ports[{index}]");
         let port = read_port(port, &field)?;
         if ports.iter().any(|other| other.number == port.number || other.name == port.name) {
@@ -154,14 +154,14 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEnt
         }
         ports.push(port);
     }
-    let endpoints = read_endpoints(words.workload_selector, words.endpoints, reading)?;
+    let endpoints = read_endpoints(yaml.workload_selector, yaml.endpoints, reading)?;
     fits(resolution, &hosts, &endpoints)?;
     let endpoints = match (resolution, endpoints) {
         (Resolution::Dns { .. }, EntryEndpoints::Inline(list)) if list.is_empty() => EntryEndpoints::Hosts,
         (_, endpoints) => endpoints,
     };
-    let internal = words.location == Some(Location::MeshInternal);
-    let subject_alt_names = words.subject_alt_names;
+    let internal = yaml.location == Some(Location::MeshInternal);
+    let subject_alt_names = yaml.subject_alt_names;
     Ok(ServiceEntrySpec {
         export_to,
         hosts,
@@ -176,8 +176,8 @@ pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<ServiceEnt
 }
 
 fn read_endpoints(
-    selector: Option<SelectorWords>,
-    endpoints: Vec<workload_entry::Words>,
+    selector: Option<SelectorYaml>,
+    endpoints: Vec<workload_entry::Yaml>,
     reading: &mut Reading<'_>,
 ) -> Result<EntryEndpoints, FieldError> {
     if let Some(selector) = selector {
@@ -239,12 +239,12 @@ fn fits(resolution: Resolution, hosts: &[String], endpoints: &EntryEndpoints) ->
     Ok(())
 }
 
-fn read_hosts(words: Vec<String>) -> Result<Vec<String>, FieldError> {
-    if words.is_empty() {
+fn read_hosts(yaml: Vec<String>) -> Result<Vec<String>, FieldError> {
+    if yaml.is_empty() {
         return Err(wrong("spec.hosts", "is empty; name at least one host"));
     }
     let mut hosts = Vec::new();
-    for (index, host) in words.into_iter().enumerate() {
+    for (index, host) in yaml.into_iter().enumerate() {
         let name = host.strip_prefix("*.").unwrap_or(&host);
         if !matches!(name.parse(), Ok(Host::Name(_))) {
             let message = format!("{host:?} is not a host; write a DNS name, or *. and a domain");
@@ -255,9 +255,9 @@ fn read_hosts(words: Vec<String>) -> Result<Vec<String>, FieldError> {
     Ok(hosts)
 }
 
-fn read_addresses(words: &[String]) -> Result<(Vec<IpAddr>, Vec<IpNet>), FieldError> {
+fn read_addresses(yaml: &[String]) -> Result<(Vec<IpAddr>, Vec<IpNet>), FieldError> {
     let (mut addresses, mut ranges) = (Vec::new(), Vec::new());
-    for (index, text) in words.iter().enumerate() {
+    for (index, text) in yaml.iter().enumerate() {
         // The smallest range is an address.
         let range = text.parse::<IpNet>().map(|range| canonical(range.trunc()));
         let single = range.as_ref().ok().filter(|range| range.prefix_len() == range.max_prefix_len());
@@ -283,18 +283,18 @@ fn canonical(range: IpNet) -> IpNet {
     if range.addr().is_ipv6() { bits_of_v4.and_then(v4).unwrap_or(range) } else { range }
 }
 
-fn read_port(words: PortWords, field: &str) -> Result<EntryPort, FieldError> {
-    let number = port_number(words.number, &format!("{field}.number"))?;
-    let target = match words.target_port {
+fn read_port(yaml: PortYaml, field: &str) -> Result<EntryPort, FieldError> {
+    let number = port_number(yaml.number, &format!("{field}.number"))?;
+    let target = match yaml.target_port {
         None | Some(0) => number,
         Some(target) => port_number(target, &format!("{field}.targetPort"))?,
     };
-    let protocol = match &words.protocol {
-        None => protocol_of(None, &words.name, number),
+    let protocol = match &yaml.protocol {
+        None => protocol_of(None, &yaml.name, number),
         Some(word) => known_protocol(word).ok_or_else(|| {
             let message = format!("{word:?} is not known; use HTTP, HTTP2, GRPC, HTTPS, TLS, TCP or MONGO");
             wrong(format!("{field}.protocol"), message)
         })?,
     };
-    Ok(EntryPort { name: words.name, number, target, protocol })
+    Ok(EntryPort { name: yaml.name, number, target, protocol })
 }

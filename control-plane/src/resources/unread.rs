@@ -1,4 +1,4 @@
-//! One document of a kind that is acted on, on its way from a tree of words to what it means.
+//! One document of a kind that is acted on, on its way from a tree of YAML to what it means.
 
 use std::{fmt, sync::Arc};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     Resource,
-    document::{Document, Metadata, MetadataWords, Origin, Reading, wrong},
+    document::{Document, Metadata, MetadataYaml, Origin, Reading, wrong},
     kinds::ResourceKind,
     node::Node,
     typed::{self, FieldError, Seen, UnknownField},
@@ -27,66 +27,66 @@ pub(super) struct Unread<'a> {
     pub(super) origin: &'a Origin,
 }
 
-/// The words of a kind that has a `spec`, which are `W`.
+/// A document of a kind that has a `spec`; `Y` is what the `spec` looks like.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Envelope<W> {
+pub(super) struct Envelope<Y> {
     #[serde(rename = "apiVersion")]
     _api_version: Seen,
     #[serde(rename = "kind")]
     _kind: Seen,
     #[serde(rename = "metadata")]
     _metadata: Seen,
-    spec: Option<W>,
+    spec: Option<Y>,
     #[serde(rename = "status")]
     _status: Option<Seen>,
 }
 
 impl Unread<'_> {
     /// Reads a document that must have a `spec`.
-    pub(super) fn with_spec<W: DeserializeOwned + fmt::Debug, T>(
+    pub(super) fn with_spec<Y: DeserializeOwned + fmt::Debug, T>(
         &self,
-        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
+        read: impl Fn(Y, &mut Reading<'_>) -> Result<T, FieldError>,
     ) -> Read
     where
         Arc<Document<T>>: Into<Resource>,
     {
-        self.whole(|words: Envelope<W>, reading: &mut Reading<'_>| match words.spec {
+        self.whole(|yaml: Envelope<Y>, reading: &mut Reading<'_>| match yaml.spec {
             Some(spec) => read(spec, reading),
             None => Err(wrong("spec", "is missing")),
         })
     }
 
     /// Reads a document whose `spec` may be missing: then all of it is as if unset.
-    pub(super) fn with_spec_or_default<W: DeserializeOwned + Default, T>(
+    pub(super) fn with_spec_or_default<Y: DeserializeOwned + Default, T>(
         &self,
-        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
+        read: impl Fn(Y, &mut Reading<'_>) -> Result<T, FieldError>,
     ) -> Read
     where
         Arc<Document<T>>: Into<Resource>,
     {
-        self.whole(|words: Envelope<W>, reading: &mut Reading<'_>| {
-            read(words.spec.unwrap_or_default(), reading)
+        self.whole(|yaml: Envelope<Y>, reading: &mut Reading<'_>| {
+            read(yaml.spec.unwrap_or_default(), reading)
         })
     }
 
     /// Reads a document of which more than the `spec` counts.
-    pub(super) fn whole<W: DeserializeOwned, T>(
+    pub(super) fn whole<Y: DeserializeOwned, T>(
         &self,
-        read: impl Fn(W, &mut Reading<'_>) -> Result<T, FieldError>,
+        read: impl Fn(Y, &mut Reading<'_>) -> Result<T, FieldError>,
     ) -> Read
     where
         Arc<Document<T>>: Into<Resource>,
     {
         let (metadata, mut unknown) = self.metadata()?;
-        let (words, mut fields) = typed::decode(self.node)?;
+        let (yaml, mut fields) = typed::decode(self.node)?;
         let mut reading = Reading { metadata: &metadata, unknown: &mut fields, remarks: Vec::new() };
         if let Some(acted_on) = self.kind.annotations {
             for annotation in metadata.annotations_not_acted_on(acted_on) {
                 reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
             }
         }
-        let spec = read(words, &mut reading)?;
+        let spec = read(yaml, &mut reading)?;
         if self.kind.is_policy
             && let Some(UnknownField { field, line }) = unknown.iter().chain(reading.unknown.iter()).next()
         {
@@ -124,13 +124,13 @@ impl Unread<'_> {
         let below = |field: String| {
             if field.is_empty() { "metadata".to_owned() } else { format!("metadata.{field}") }
         };
-        let (words, mut unknown) = typed::decode::<MetadataWords>(&entry.node).map_err(|mut error| {
+        let (yaml, mut unknown) = typed::decode::<MetadataYaml>(&entry.node).map_err(|mut error| {
             error.field = below(error.field);
             error
         })?;
         for field in &mut unknown {
             field.field = below(std::mem::take(&mut field.field));
         }
-        Ok((words.read()?, unknown))
+        Ok((yaml.read()?, unknown))
     }
 }

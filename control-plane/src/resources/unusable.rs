@@ -18,7 +18,7 @@ use super::{
     WorkloadEntrySpec,
     decode::read_kind,
     destination_rule::PolicyBlocks,
-    document::MetadataWords,
+    document::MetadataYaml,
     export_to::ExportTo,
     kinds::{self, GROUPS_OF_POLICIES},
     node::{Node, Value},
@@ -225,7 +225,7 @@ fn may_be_misspelt(node: &Node, metadata: Option<&Node>) -> bool {
         _ => true,
     };
     let Some(metadata) = metadata else { return has(node, &["metadata", "namespace"]) };
-    let unknown = match typed::decode::<MetadataWords>(metadata) {
+    let unknown = match typed::decode::<MetadataYaml>(metadata) {
         Ok((_, unknown)) => !unknown.is_empty(),
         Err(_) => !has(metadata, &["name"]),
     };

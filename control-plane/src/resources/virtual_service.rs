@@ -12,7 +12,7 @@ use super::{
     export_to::{self, ExportTo},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     typed::FieldError,
-    words::port_number,
+    values::port_number,
 };
 
 mod answers;
@@ -40,7 +40,7 @@ const MESH: &str = "mesh";
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("VirtualService", ISTIO_NETWORKING, "virtualservices", Feedback::Conditions)
-        .read_as_spec::<Words>(|document| document.with_spec(read));
+        .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What a `VirtualService` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,61 +101,61 @@ pub struct Destination {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(default)]
     hosts: Vec<String>,
     gateways: Option<Vec<String>>,
     #[serde(default)]
-    http: Vec<http::RouteWords>,
+    http: Vec<http::RouteYaml>,
     #[serde(default)]
-    tls: Vec<tcp::RouteWords>,
+    tls: Vec<tcp::RouteYaml>,
     #[serde(default)]
-    tcp: Vec<tcp::RouteWords>,
+    tcp: Vec<tcp::RouteYaml>,
     export_to: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct DestinationWords {
-    destination: TargetWords,
+struct DestinationYaml {
+    destination: TargetYaml,
     weight: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
-struct TargetWords {
+struct TargetYaml {
     host: String,
     subset: Option<String>,
-    port: Option<PortWords>,
+    port: Option<PortYaml>,
 }
 
 #[derive(Debug, Deserialize)]
-struct PortWords {
+struct PortYaml {
     number: u32,
 }
 
-pub(super) fn read(words: Words, reading: &mut Reading<'_>) -> Result<VirtualServiceSpec, FieldError> {
-    if words.hosts.iter().any(String::is_empty) {
+pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServiceSpec, FieldError> {
+    if yaml.hosts.iter().any(String::is_empty) {
         return Err(wrong("spec.hosts", "has an empty name; name a host"));
     }
-    if words.hosts.is_empty() {
-        words.check_delegate()?;
+    if yaml.hosts.is_empty() {
+        yaml.check_delegate()?;
     }
-    let export_to = export_to::read(words.export_to)?;
-    let for_sidecars = for_sidecars(words.gateways.as_deref());
+    let export_to = export_to::read(yaml.export_to)?;
+    let for_sidecars = for_sidecars(yaml.gateways.as_deref());
     if !for_sidecars {
         let message = "names gateways only, which are not acted on, so the document has no effect; add mesh";
         reading.not_acted_on("spec.gateways", message);
     }
     let mut http = Vec::new();
-    for (index, route) in words.http.into_iter().enumerate() {
+    for (index, route) in yaml.http.into_iter().enumerate() {
         http.push(http::read(route, index, reading)?);
     }
-    let mut tcp = tcp::read(words.tls, Layer::Tls, reading)?;
-    tcp.extend(tcp::read(words.tcp, Layer::Tcp, reading)?);
-    let hosts = words.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let mut tcp = tcp::read(yaml.tls, Layer::Tls, reading)?;
+    tcp.extend(tcp::read(yaml.tcp, Layer::Tcp, reading)?);
+    let hosts = yaml.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
     Ok(VirtualServiceSpec { export_to, hosts, for_sidecars, http, tcp })
 }
 
-impl Words {
+impl Yaml {
     /// Refuses what a document without hosts, to which others delegate, cannot have.
     fn check_delegate(&self) -> Result<(), FieldError> {
         if self.http.is_empty() {
@@ -171,7 +171,7 @@ impl Words {
                 return Err(wrong(format!("spec.{field}"), message));
             }
         }
-        match self.http.iter().position(http::RouteWords::delegates) {
+        match self.http.iter().position(http::RouteYaml::delegates) {
             Some(index) => {
                 let message =
                     "stands in a document without hosts, to which others delegate; that goes one level only";
@@ -186,11 +186,11 @@ fn for_sidecars(gateways: Option<&[String]>) -> bool {
     gateways.is_none_or(|list| list.is_empty() || list.iter().any(|name| name == MESH))
 }
 
-fn read_destinations(words: Vec<DestinationWords>, field: &str) -> Result<Vec<Destination>, FieldError> {
+fn read_destinations(yaml: Vec<DestinationYaml>, field: &str) -> Result<Vec<Destination>, FieldError> {
     let mut destinations = Vec::new();
-    for (index, words) in words.into_iter().enumerate() {
-        let read = read_target(words.destination, index, &format!("{field}[{index}].destination"))?;
-        destinations.push(Destination { weight: words.weight.unwrap_or(0), ..read });
+    for (index, yaml) in yaml.into_iter().enumerate() {
+        let read = read_target(yaml.destination, index, &format!("{field}[{index}].destination"))?;
+        destinations.push(Destination { weight: yaml.weight.unwrap_or(0), ..read });
     }
     if let [only] = destinations.as_mut_slice() {
         // A single destination gets everything, whatever its weight.
@@ -205,16 +205,16 @@ fn read_destinations(words: Vec<DestinationWords>, field: &str) -> Result<Vec<De
     Ok(destinations)
 }
 
-/// The destination `words` of the field `field`, without a weight.
-fn read_target(words: TargetWords, index: usize, field: &str) -> Result<Destination, FieldError> {
-    if words.host.is_empty() || words.host == "*" {
+/// The destination `yaml`, which stands at `field`, without a weight.
+fn read_target(yaml: TargetYaml, index: usize, field: &str) -> Result<Destination, FieldError> {
+    if yaml.host.is_empty() || yaml.host == "*" {
         return Err(wrong(format!("{field}.host"), "names nothing; name a host"));
     }
-    let port = words.port.map(|port| port_number(port.number, &format!("{field}.port.number")));
+    let port = yaml.port.map(|port| port_number(port.number, &format!("{field}.port.number")));
     Ok(Destination {
         index,
-        host: words.host.to_ascii_lowercase(),
-        subset: words.subset.filter(|subset| !subset.is_empty()),
+        host: yaml.host.to_ascii_lowercase(),
+        subset: yaml.subset.filter(|subset| !subset.is_empty()),
         port: port.transpose()?,
         weight: 0,
         headers: Headers::default(),

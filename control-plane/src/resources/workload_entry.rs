@@ -13,7 +13,7 @@ use super::{
     document::{Metadata, Reading, wrong},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     typed::FieldError,
-    words::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
+    values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
 
 /// The label that says that a workload has a sidecar.
@@ -27,8 +27,8 @@ pub(super) const INBOUND_ANNOTATION: &str = "config.selvedge.io/inbound";
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("WorkloadEntry", ISTIO_NETWORKING, "workloadentries", Feedback::Conditions)
         .with_annotations(&[INBOUND_ANNOTATION, OPAQUE_PORTS_ANNOTATION])
-        .read_as_spec::<Words>(|document| {
-            document.with_spec(|words, reading| read(words, "spec", reading.metadata, reading))
+        .read_as_spec::<Yaml>(|document| {
+            document.with_spec(|yaml, reading| read(yaml, "spec", reading.metadata, reading))
         });
 
 /// What a `WorkloadEntry` says.
@@ -55,7 +55,7 @@ pub struct WorkloadEntrySpec {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     address: String,
     #[serde(default)]
     ports: BTreeMap<String, u32>,
@@ -67,21 +67,21 @@ pub(super) struct Words {
 }
 
 pub(super) fn read(
-    words: Words,
+    yaml: Yaml,
     field: &str,
     metadata: &Metadata,
     reading: &mut Reading<'_>,
 ) -> Result<WorkloadEntrySpec, FieldError> {
-    let address = read_address(&words.address, &format!("{field}.address"), reading)?;
+    let address = read_address(&yaml.address, &format!("{field}.address"), reading)?;
     let mut ports = BTreeMap::new();
-    for (name, number) in words.ports {
+    for (name, number) in yaml.ports {
         let port = port_number(number, &format!("{field}.ports.{name}"))?;
         ports.insert(name, port);
     }
-    let said_here = words.labels.contains_key(TLS_MODE_LABEL);
+    let said_here = yaml.labels.contains_key(TLS_MODE_LABEL);
     let mut labels = metadata.labels.clone();
-    labels.extend(words.labels);
-    let service_account = words.service_account.unwrap_or_else(|| "default".to_owned());
+    labels.extend(yaml.labels);
+    let service_account = yaml.service_account.unwrap_or_else(|| "default".to_owned());
     if WorkloadName::new("default", &service_account).is_err() {
         let message =
             format!("{service_account:?} is not a service account; use lower-case letters, digits and '-'");
@@ -109,7 +109,7 @@ pub(super) fn read(
     }
     let opaque_ports = opaque_ports(&metadata.annotations)?;
     // As in Istio, where 0 means the default.
-    let weight = words.weight.max(1);
+    let weight = yaml.weight.max(1);
     Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound, opaque_ports, weight })
 }
 

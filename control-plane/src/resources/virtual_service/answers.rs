@@ -12,7 +12,7 @@ use super::rewrite;
 use crate::resources::{
     document::wrong,
     typed::FieldError,
-    words::{port_number, redirect_status},
+    values::{port_number, redirect_status},
 };
 
 /// The longest body of a direct response, in bytes (Istio's own limit).
@@ -26,7 +26,7 @@ const BYTES: GeneralPurpose = GeneralPurpose::new(
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct RedirectWords {
+pub(super) struct RedirectYaml {
     uri: Option<String>,
     prefix_rewrite: Option<String>,
     authority: Option<String>,
@@ -43,25 +43,25 @@ enum DerivePort {
     FromRequestPort,
 }
 
-pub(super) fn read_redirect(words: RedirectWords, field: &str) -> Result<Redirect, FieldError> {
-    let path = read_path(words.uri, words.prefix_rewrite, field)?;
-    let given = words.authority.filter(|authority| !authority.is_empty());
+pub(super) fn read_redirect(yaml: RedirectYaml, field: &str) -> Result<Redirect, FieldError> {
+    let path = read_path(yaml.uri, yaml.prefix_rewrite, field)?;
+    let given = yaml.authority.filter(|authority| !authority.is_empty());
     let host = given.map(|given| rewrite::authority(&given, &format!("{field}.authority"))).transpose()?;
-    let port = match (words.port.filter(|port| *port != 0), words.derive_port) {
+    let port = match (yaml.port.filter(|port| *port != 0), yaml.derive_port) {
         (Some(_), Some(_)) => return Err(wrong(field, "gives both port and derivePort; keep one")),
         (Some(port), None) => RedirectPort::Explicit(port_number(port, &format!("{field}.port"))?),
         (None, Some(DerivePort::FromProtocolDefault)) => RedirectPort::Default,
         (None, Some(DerivePort::FromRequestPort)) => RedirectPort::OfRequest,
         (None, None) => RedirectPort::OfAuthority,
     };
-    let scheme = words.scheme.filter(|scheme| !scheme.is_empty());
+    let scheme = yaml.scheme.filter(|scheme| !scheme.is_empty());
     if let Some(scheme) = scheme.as_deref().filter(|scheme| !["http", "https"].contains(scheme)) {
         return Err(wrong(
             format!("{field}.scheme"),
             format!("{scheme:?} is not a scheme; use http or https"),
         ));
     }
-    let code = words.redirect_code.filter(|code| *code != 0).unwrap_or(301);
+    let code = yaml.redirect_code.filter(|code| *code != 0).unwrap_or(301);
     let status = redirect_status(code, &format!("{field}.redirectCode"))?;
     if path.is_none() && host.is_none() && scheme.is_none() && port == RedirectPort::OfAuthority {
         return Err(wrong(field, "leads nowhere else; give uri, authority, scheme, port or derivePort"));
@@ -86,25 +86,25 @@ fn read_path(
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct DirectWords {
+pub(super) struct DirectYaml {
     status: u32,
-    body: Option<BodyWords>,
+    body: Option<BodyYaml>,
 }
 
 #[derive(Debug, Deserialize)]
-struct BodyWords {
+struct BodyYaml {
     string: Option<String>,
     bytes: Option<String>,
 }
 
-pub(super) fn read_direct(words: DirectWords, field: &str) -> Result<DirectResponse, FieldError> {
-    let status = status(words.status, &format!("{field}.status"))?;
-    let body = words.body.map(|words| read_body(words, &format!("{field}.body"))).transpose()?;
+pub(super) fn read_direct(yaml: DirectYaml, field: &str) -> Result<DirectResponse, FieldError> {
+    let status = status(yaml.status, &format!("{field}.status"))?;
+    let body = yaml.body.map(|yaml| read_body(yaml, &format!("{field}.body"))).transpose()?;
     Ok(DirectResponse { status, body: body.unwrap_or_default() })
 }
 
-fn read_body(words: BodyWords, field: &str) -> Result<Bytes, FieldError> {
-    let body = match (words.string, words.bytes) {
+fn read_body(yaml: BodyYaml, field: &str) -> Result<Bytes, FieldError> {
+    let body = match (yaml.string, yaml.bytes) {
         (Some(_), Some(_)) => return Err(wrong(field, "gives both string and bytes; keep one")),
         (Some(text), None) => Bytes::from(text),
         (None, Some(text)) => {

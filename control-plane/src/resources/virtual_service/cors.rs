@@ -10,14 +10,14 @@ use serde::Deserialize;
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
-    words::{GoDuration, StringMatchWords, header_name},
+    values::{GoDuration, StringMatchYaml, header_name},
 };
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(default)]
-    allow_origins: Vec<StringMatchWords>,
+    allow_origins: Vec<StringMatchYaml>,
     /// The old form: whole origins, or `*`.
     #[serde(default)]
     allow_origin: Vec<String>,
@@ -41,23 +41,23 @@ enum Unmatched {
     Ignore,
 }
 
-pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Result<Cors, FieldError> {
-    let max_age = words.max_age.map(|time| time.0);
+pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result<Cors, FieldError> {
+    let max_age = yaml.max_age.map(|time| time.0);
     if max_age.is_some_and(|time| time.subsec_nanos() != 0) {
         return Err(wrong(format!("{field}.maxAge"), "is not in whole seconds; write for example 600s"));
     }
-    let allow_origins = read_origins(words.allow_origins, words.allow_origin, field)?;
+    let allow_origins = read_origins(yaml.allow_origins, yaml.allow_origin, field)?;
     if allow_origins.is_empty() {
         reading.warning(field, "names no origin, so no page may call; add allowOrigins");
     }
     Ok(Cors {
         allow_origins,
-        allow_methods: read_methods(words.allow_methods, &format!("{field}.allowMethods"))?,
-        allow_headers: read_headers(words.allow_headers, &format!("{field}.allowHeaders"))?,
-        expose_headers: read_headers(words.expose_headers, &format!("{field}.exposeHeaders"))?,
+        allow_methods: read_methods(yaml.allow_methods, &format!("{field}.allowMethods"))?,
+        allow_headers: read_headers(yaml.allow_headers, &format!("{field}.allowHeaders"))?,
+        expose_headers: read_headers(yaml.expose_headers, &format!("{field}.exposeHeaders"))?,
         max_age,
-        allow_credentials: words.allow_credentials,
-        unmatched_preflights: match words.unmatched_preflights {
+        allow_credentials: yaml.allow_credentials,
+        unmatched_preflights: match yaml.unmatched_preflights {
             Some(Unmatched::Ignore) => UnmatchedPreflights::Ignore,
             Some(Unmatched::Forward | Unmatched::Unspecified) | None => UnmatchedPreflights::Forward,
         },
@@ -66,7 +66,7 @@ pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Resu
 
 /// The origins of both forms; as in Istio, the old form does not count if there is the new one.
 fn read_origins(
-    new: Vec<StringMatchWords>,
+    new: Vec<StringMatchYaml>,
     old: Vec<String>,
     field: &str,
 ) -> Result<Vec<OriginMatch>, FieldError> {
@@ -74,9 +74,9 @@ fn read_origins(
         return Ok(old.into_iter().map(whole_origin).collect());
     }
     let mut origins = Vec::new();
-    for (index, words) in new.into_iter().enumerate() {
+    for (index, yaml) in new.into_iter().enumerate() {
         let field = format!("{field}.allowOrigins[{index}]");
-        origins.push(match words.read_given(&field)? {
+        origins.push(match yaml.read_given(&field)? {
             StringMatch::Exact(origin) if origin.is_empty() => {
                 return Err(wrong(
                     format!("{field}.exact"),

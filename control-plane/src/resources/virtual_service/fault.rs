@@ -12,38 +12,38 @@ use super::answers;
 use crate::resources::{
     document::{Reading, wrong},
     typed::{FieldError, Seen},
-    words::GoDuration,
+    values::GoDuration,
 };
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Words {
-    delay: Option<DelayWords>,
-    abort: Option<AbortWords>,
+pub(super) struct Yaml {
+    delay: Option<DelayYaml>,
+    abort: Option<AbortYaml>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct DelayWords {
+struct DelayYaml {
     fixed_delay: Option<GoDuration>,
     exponential_delay: Option<Seen>,
-    percentage: Option<PercentWords>,
+    percentage: Option<PercentYaml>,
     percent: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct AbortWords {
+struct AbortYaml {
     http_status: Option<u32>,
     grpc_status: Option<GrpcStatus>,
     http2_error: Option<Seen>,
-    percentage: Option<PercentWords>,
+    percentage: Option<PercentYaml>,
     percent: Option<u32>,
 }
 
 /// A share in percent, with a fraction.
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
 #[serde(default)]
-pub(super) struct PercentWords {
+pub(super) struct PercentYaml {
     value: f64,
 }
 
@@ -95,48 +95,40 @@ const GRPC_STATUSES: [(&str, u16); 17] = [
     ("UNAUTHENTICATED", 401),
 ];
 
-pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Result<Fault, FieldError> {
-    if words.delay.is_none() && words.abort.is_none() {
+pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result<Fault, FieldError> {
+    if yaml.delay.is_none() && yaml.abort.is_none() {
         return Err(wrong(field, "is empty; give delay or abort"));
     }
-    let delay = match words.delay {
-        Some(words) => read_delay(&words, &format!("{field}.delay"), reading)?,
+    let delay = match yaml.delay {
+        Some(yaml) => read_delay(&yaml, &format!("{field}.delay"), reading)?,
         None => None,
     };
-    let abort = match words.abort {
-        Some(words) => read_abort(&words, &format!("{field}.abort"), reading)?,
+    let abort = match yaml.abort {
+        Some(yaml) => read_abort(&yaml, &format!("{field}.abort"), reading)?,
         None => None,
     };
     Ok(Fault { delay, abort })
 }
 
-fn read_delay(
-    words: &DelayWords,
-    field: &str,
-    reading: &mut Reading<'_>,
-) -> Result<Option<Delay>, FieldError> {
-    if words.exponential_delay.is_some() {
+fn read_delay(yaml: &DelayYaml, field: &str, reading: &mut Reading<'_>) -> Result<Option<Delay>, FieldError> {
+    if yaml.exponential_delay.is_some() {
         return Err(wrong(format!("{field}.exponentialDelay"), "is not acted on; write fixedDelay"));
     }
-    let fraction = read_share(words.percentage, words.percent, field, reading)?;
-    let Some(GoDuration(time)) = words.fixed_delay else {
+    let fraction = read_share(yaml.percentage, yaml.percent, field, reading)?;
+    let Some(GoDuration(time)) = yaml.fixed_delay else {
         reading.warning(field, "says no fixedDelay, so nothing is delayed");
         return Ok(None);
     };
     Ok(Some(Delay { time, fraction }))
 }
 
-fn read_abort(
-    words: &AbortWords,
-    field: &str,
-    reading: &mut Reading<'_>,
-) -> Result<Option<Abort>, FieldError> {
-    if words.http2_error.is_some() {
+fn read_abort(yaml: &AbortYaml, field: &str, reading: &mut Reading<'_>) -> Result<Option<Abort>, FieldError> {
+    if yaml.http2_error.is_some() {
         let message = "is not acted on; write httpStatus or grpcStatus";
         return Err(wrong(format!("{field}.http2Error"), message));
     }
-    let fraction = read_share(words.percentage, words.percent, field, reading)?;
-    match (words.http_status, &words.grpc_status) {
+    let fraction = read_share(yaml.percentage, yaml.percent, field, reading)?;
+    match (yaml.http_status, &yaml.grpc_status) {
         (Some(_), Some(_)) => Err(wrong(field, "gives both httpStatus and grpcStatus; keep one")),
         (Some(status), None) => {
             let status = answers::status(status, &format!("{field}.httpStatus"))?;
@@ -167,7 +159,7 @@ fn grpc_status(text: &str) -> Option<(u8, u16)> {
 
 /// How many requests a fault is for. Neither field given = none.
 fn read_share(
-    percentage: Option<PercentWords>,
+    percentage: Option<PercentYaml>,
     percent: Option<u32>,
     field: &str,
     reading: &mut Reading<'_>,
@@ -181,14 +173,14 @@ fn read_share(
 
 /// The share that the fields `new` and `old` of `field` say, the new one if both do.
 pub(super) fn read_percent(
-    percentage: Option<PercentWords>,
+    percentage: Option<PercentYaml>,
     percent: Option<u32>,
     field: &str,
     new: &str,
     old: &str,
 ) -> Result<Option<Fraction>, FieldError> {
     let (value, field) = match (percentage, percent) {
-        (Some(words), _) => (words.value, format!("{field}.{new}.value")),
+        (Some(yaml), _) => (yaml.value, format!("{field}.{new}.value")),
         (None, Some(percent)) => (f64::from(percent), format!("{field}.{old}")),
         (None, None) => return Ok(None),
     };

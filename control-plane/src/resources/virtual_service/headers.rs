@@ -10,7 +10,7 @@ use super::rewrite::authority;
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
-    words::header_name,
+    values::header_name,
 };
 
 /// What changes in the headers of requests and answers. The default changes nothing.
@@ -26,37 +26,37 @@ pub struct Headers {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Words {
-    request: ChangesWords,
-    response: ChangesWords,
+pub(super) struct Yaml {
+    request: ChangesYaml,
+    response: ChangesYaml,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct ChangesWords {
+struct ChangesYaml {
     set: BTreeMap<String, String>,
     add: BTreeMap<String, String>,
     remove: Vec<String>,
 }
 
-pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Result<Headers, FieldError> {
-    let mut request = words.request;
+pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result<Headers, FieldError> {
+    let mut request = yaml.request;
     let authority = take_authority(&mut request, &format!("{field}.request"), reading)?;
     Ok(Headers {
         request: read_changes(request, &format!("{field}.request"), reading)?,
         authority,
-        response: read_changes(words.response, &format!("{field}.response"), reading)?,
+        response: read_changes(yaml.response, &format!("{field}.response"), reading)?,
     })
 }
 
 /// What `host` or `:authority` is set to. It is no header, whatever Istio's field says.
 fn take_authority(
-    words: &mut ChangesWords,
+    yaml: &mut ChangesYaml,
     field: &str,
     reading: &mut Reading<'_>,
 ) -> Result<Option<String>, FieldError> {
     let mut found = None;
-    for (list, map) in [("set", &mut words.set), ("add", &mut words.add)] {
+    for (list, map) in [("set", &mut yaml.set), ("add", &mut yaml.add)] {
         for (name, value) in map.extract_if(.., |name, _| is_authority(name)) {
             let field = format!("{field}.{list}.{name}");
             if found.is_some() {
@@ -81,28 +81,28 @@ fn is_authority(name: &str) -> bool {
 }
 
 fn read_changes(
-    words: ChangesWords,
+    yaml: ChangesYaml,
     field: &str,
     reading: &mut Reading<'_>,
 ) -> Result<HeaderChanges, FieldError> {
     let mut remove = Vec::new();
-    for (index, name) in words.remove.iter().enumerate() {
+    for (index, name) in yaml.remove.iter().enumerate() {
         remove.extend(read_name(name, &format!("{field}.remove[{index}]"), reading)?);
     }
     Ok(HeaderChanges {
         remove,
-        set: read_values(words.set, &format!("{field}.set"), reading)?,
-        add: read_values(words.add, &format!("{field}.add"), reading)?,
+        set: read_values(yaml.set, &format!("{field}.set"), reading)?,
+        add: read_values(yaml.add, &format!("{field}.add"), reading)?,
     })
 }
 
 fn read_values(
-    words: BTreeMap<String, String>,
+    yaml: BTreeMap<String, String>,
     field: &str,
     reading: &mut Reading<'_>,
 ) -> Result<Vec<HeaderChange>, FieldError> {
     let mut changes = Vec::new();
-    for (name, value) in words {
+    for (name, value) in yaml {
         let field = format!("{field}.{name}");
         let name = read_name(&name, &field, reading)?;
         let value = read_text(&value, &field, reading)?;

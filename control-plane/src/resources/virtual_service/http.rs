@@ -9,8 +9,8 @@ use selvedge_model::{
 use serde::Deserialize;
 
 use super::{
-    Destination, DestinationWords, Headers, PortMatch, TargetWords,
-    answers::{self, DirectWords, RedirectWords},
+    Destination, DestinationYaml, Headers, PortMatch, TargetYaml,
+    answers::{self, DirectYaml, RedirectYaml},
     conflicts::Given,
     cors, fault, headers,
     matches::{self, Asked},
@@ -19,7 +19,7 @@ use super::{
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
-    words::GoDuration,
+    values::GoDuration,
 };
 
 /// One entry of `http`.
@@ -64,78 +64,75 @@ pub struct DelegateTo {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct RouteWords {
+pub(super) struct RouteYaml {
     name: Option<String>,
     #[serde(rename = "match", default)]
-    matches: Vec<matches::Words>,
+    matches: Vec<matches::Yaml>,
     #[serde(default)]
-    route: Vec<ShareWords>,
-    redirect: Option<RedirectWords>,
-    direct_response: Option<DirectWords>,
+    route: Vec<ShareYaml>,
+    redirect: Option<RedirectYaml>,
+    direct_response: Option<DirectYaml>,
     delegate: Option<DelegateTo>,
-    headers: Option<headers::Words>,
-    rewrite: Option<rewrite::Words>,
-    fault: Option<fault::Words>,
-    cors_policy: Option<cors::Words>,
-    mirror: Option<TargetWords>,
+    headers: Option<headers::Yaml>,
+    rewrite: Option<rewrite::Yaml>,
+    fault: Option<fault::Yaml>,
+    cors_policy: Option<cors::Yaml>,
+    mirror: Option<TargetYaml>,
     #[serde(default)]
-    mirrors: Vec<mirrors::MirrorWords>,
-    mirror_percentage: Option<fault::PercentWords>,
+    mirrors: Vec<mirrors::MirrorYaml>,
+    mirror_percentage: Option<fault::PercentYaml>,
     mirror_percent: Option<u32>,
     timeout: Option<GoDuration>,
-    retries: Option<retries::Words>,
+    retries: Option<retries::Yaml>,
 }
 
 /// One entry of `route`.
 #[derive(Debug, Deserialize)]
-struct ShareWords {
-    destination: TargetWords,
+struct ShareYaml {
+    destination: TargetYaml,
     weight: Option<u32>,
-    headers: Option<headers::Words>,
+    headers: Option<headers::Yaml>,
 }
 
 pub(super) fn read(
-    mut words: RouteWords,
+    mut yaml: RouteYaml,
     index: usize,
     reading: &mut Reading<'_>,
 ) -> Result<HttpRoute, FieldError> {
     let field = format!("spec.http[{index}]");
     let below = |name: &str| format!("{field}.{name}");
-    words.given().check(&field)?;
-    mirrors::check(words.take_mirrors(), &field, reading)?;
-    let (matches, left_out) = read_matches(words.matches, &field, reading)?;
-    let redirect =
-        words.redirect.map(|words| answers::read_redirect(words, &below("redirect"))).transpose()?;
-    let direct = words
-        .direct_response
-        .map(|words| answers::read_direct(words, &below("directResponse")))
-        .transpose()?;
+    yaml.given().check(&field)?;
+    mirrors::check(yaml.take_mirrors(), &field, reading)?;
+    let (matches, left_out) = read_matches(yaml.matches, &field, reading)?;
+    let redirect = yaml.redirect.map(|yaml| answers::read_redirect(yaml, &below("redirect"))).transpose()?;
+    let direct =
+        yaml.direct_response.map(|yaml| answers::read_direct(yaml, &below("directResponse"))).transpose()?;
     let mut route = HttpRoute {
         index,
-        name: words.name,
+        name: yaml.name,
         matches,
         left_out,
-        destinations: read_shares(words.route, &below("route"), reading)?,
+        destinations: read_shares(yaml.route, &below("route"), reading)?,
         answer: redirect.map(OwnAnswer::Redirect).or(direct.map(OwnAnswer::Direct)),
         headers: None,
-        rewrite: words.rewrite.map(|words| rewrite::read(words, &below("rewrite"))).transpose()?,
+        rewrite: yaml.rewrite.map(|yaml| rewrite::read(yaml, &below("rewrite"))).transpose()?,
         fault: None,
         cors: None,
-        delegate: words.delegate.map(|to| read_delegate(to, &below("delegate"))).transpose()?,
-        timeout: words.timeout.map(|time| time.0),
+        delegate: yaml.delegate.map(|to| read_delegate(to, &below("delegate"))).transpose()?,
+        timeout: yaml.timeout.map(|time| time.0),
         retry: None,
     };
-    if let Some(words) = words.headers {
-        route.headers = Some(headers::read(words, &below("headers"), reading)?);
+    if let Some(yaml) = yaml.headers {
+        route.headers = Some(headers::read(yaml, &below("headers"), reading)?);
     }
-    if let Some(words) = words.fault {
-        route.fault = Some(fault::read(words, &below("fault"), reading)?);
+    if let Some(yaml) = yaml.fault {
+        route.fault = Some(fault::read(yaml, &below("fault"), reading)?);
     }
-    if let Some(words) = words.cors_policy {
-        route.cors = Some(cors::read(words, &below("corsPolicy"), reading)?);
+    if let Some(yaml) = yaml.cors_policy {
+        route.cors = Some(cors::read(yaml, &below("corsPolicy"), reading)?);
     }
-    if let Some(words) = words.retries {
-        route.retry = Some(retries::read(&words, &below("retries"), reading)?);
+    if let Some(yaml) = yaml.retries {
+        route.retry = Some(retries::read(&yaml, &below("retries"), reading)?);
     }
     route.check_authority(&below("headers.request"))?;
     Ok(route)
@@ -152,7 +149,7 @@ type Matches = Option<Vec<PortMatch<Match>>>;
 
 /// What the list `match` of the route at `field` asks, and whether some of it is left out.
 fn read_matches(
-    list: Vec<matches::Words>,
+    list: Vec<matches::Yaml>,
     field: &str,
     reading: &mut Reading<'_>,
 ) -> Result<(Matches, bool), FieldError> {
@@ -160,8 +157,8 @@ fn read_matches(
         return Ok((None, false));
     }
     let (mut matches, mut left_out) = (Vec::new(), false);
-    for (place, words) in list.into_iter().enumerate() {
-        match matches::read(words, &format!("{field}.match[{place}]"), reading)? {
+    for (place, yaml) in list.into_iter().enumerate() {
+        match matches::read(yaml, &format!("{field}.match[{place}]"), reading)? {
             Asked::Checkable(asked) => matches.push(*asked),
             Asked::Uncheckable => left_out = true,
             Asked::OfGateways => {}
@@ -171,15 +168,15 @@ fn read_matches(
 }
 
 fn read_shares(
-    list: Vec<ShareWords>,
+    list: Vec<ShareYaml>,
     field: &str,
     reading: &mut Reading<'_>,
 ) -> Result<Vec<Destination>, FieldError> {
     let (mut targets, mut headers) = (Vec::new(), Vec::new());
-    for (index, words) in list.into_iter().enumerate() {
-        targets.push(DestinationWords { destination: words.destination, weight: words.weight });
-        headers.push(match words.headers {
-            Some(words) => headers::read(words, &format!("{field}[{index}].headers"), reading)?,
+    for (index, yaml) in list.into_iter().enumerate() {
+        targets.push(DestinationYaml { destination: yaml.destination, weight: yaml.weight });
+        headers.push(match yaml.headers {
+            Some(yaml) => headers::read(yaml, &format!("{field}[{index}].headers"), reading)?,
             None => Headers::default(),
         });
     }
@@ -190,7 +187,7 @@ fn read_shares(
     Ok(destinations)
 }
 
-impl RouteWords {
+impl RouteYaml {
     fn given(&self) -> Given {
         Given {
             delegate: self.delegate.is_some(),
@@ -202,8 +199,8 @@ impl RouteWords {
         }
     }
 
-    fn take_mirrors(&mut self) -> mirrors::Words {
-        mirrors::Words {
+    fn take_mirrors(&mut self) -> mirrors::Yaml {
+        mirrors::Yaml {
             mirror: self.mirror.take(),
             mirrors: std::mem::take(&mut self.mirrors),
             percentage: self.mirror_percentage,

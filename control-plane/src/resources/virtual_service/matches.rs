@@ -9,28 +9,28 @@ use super::{PortMatch, for_sidecars};
 use crate::resources::{
     document::{Reading, wrong},
     typed::{FieldError, Seen},
-    words::{StringMatchWords, header_field, port_number},
+    values::{StringMatchYaml, header_field, port_number},
 };
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     #[serde(rename = "name")]
     _name: Option<String>,
     #[serde(rename = "statPrefix")]
     _stat_prefix: Option<Seen>,
-    uri: Option<StringMatchWords>,
+    uri: Option<StringMatchYaml>,
     #[serde(default)]
     ignore_uri_case: bool,
-    scheme: Option<StringMatchWords>,
-    method: Option<StringMatchWords>,
-    authority: Option<StringMatchWords>,
+    scheme: Option<StringMatchYaml>,
+    method: Option<StringMatchYaml>,
+    authority: Option<StringMatchYaml>,
     #[serde(default)]
-    headers: BTreeMap<String, StringMatchWords>,
+    headers: BTreeMap<String, StringMatchYaml>,
     #[serde(default)]
-    without_headers: BTreeMap<String, StringMatchWords>,
+    without_headers: BTreeMap<String, StringMatchYaml>,
     #[serde(default)]
-    query_params: BTreeMap<String, StringMatchWords>,
+    query_params: BTreeMap<String, StringMatchYaml>,
     port: Option<u32>,
     #[serde(default)]
     source_labels: BTreeMap<String, String>,
@@ -48,16 +48,16 @@ pub(super) enum Asked {
     OfGateways,
 }
 
-pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Result<Asked, FieldError> {
-    if !for_sidecars(words.gateways.as_deref()) {
+pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result<Asked, FieldError> {
+    if !for_sidecars(yaml.gateways.as_deref()) {
         reading.not_acted_on(format!("{field}.gateways"), "names gateways only; sidecars skip this match");
         reading.take_unknown_below(field);
         return Ok(Asked::OfGateways);
     }
     let mut unchecked =
         reading.take_unknown_below(field).into_iter().map(|unknown| unknown.field).collect::<Vec<_>>();
-    let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
-    let condition = read_condition(words, field, &mut unchecked)?;
+    let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    let condition = read_condition(yaml, field, &mut unchecked)?;
     if unchecked.is_empty() {
         return Ok(Asked::Checkable(Box::new(PortMatch { port, condition })));
     }
@@ -69,33 +69,33 @@ pub(super) fn read(words: Words, field: &str, reading: &mut Reading<'_>) -> Resu
     Ok(Asked::Uncheckable)
 }
 
-/// What `words` ask of a request; the fields that nobody can check are added to `unchecked`.
-fn read_condition(words: Words, field: &str, unchecked: &mut Vec<String>) -> Result<Match, FieldError> {
-    let given = |words: Option<StringMatchWords>, name: &str| {
-        words.map(|words| words.read_given(&format!("{field}.{name}"))).transpose()
+/// What `yaml` asks of a request; the fields that nobody can check are added to `unchecked`.
+fn read_condition(yaml: Yaml, field: &str, unchecked: &mut Vec<String>) -> Result<Match, FieldError> {
+    let given = |yaml: Option<StringMatchYaml>, name: &str| {
+        yaml.map(|yaml| yaml.read_given(&format!("{field}.{name}"))).transpose()
     };
-    let mut headers = read_headers(words.headers, &format!("{field}.headers"), unchecked)?;
-    let without_headers = read_headers(words.without_headers, &format!("{field}.withoutHeaders"), unchecked)?;
+    let mut headers = read_headers(yaml.headers, &format!("{field}.headers"), unchecked)?;
+    let without_headers = read_headers(yaml.without_headers, &format!("{field}.withoutHeaders"), unchecked)?;
     let mut query = Vec::new();
-    for (name, words) in words.query_params {
-        let asked = words.read_header(&format!("{field}.queryParams.{name}"))?;
+    for (name, yaml) in yaml.query_params {
+        let asked = yaml.read_header(&format!("{field}.queryParams.{name}"))?;
         query.push((name, asked));
     }
-    headers.extend(given(words.scheme, "scheme")?.map(|scheme| (HeaderField::Scheme, scheme)));
-    let namespace = words.source_namespace.filter(|namespace| !namespace.is_empty());
+    headers.extend(given(yaml.scheme, "scheme")?.map(|scheme| (HeaderField::Scheme, scheme)));
+    let namespace = yaml.source_namespace.filter(|namespace| !namespace.is_empty());
     if let Some(namespace) = namespace.as_deref().filter(|name| !is_namespace(name)) {
         let message = format!("{namespace:?} is not a namespace; write the name of one");
         return Err(wrong(format!("{field}.sourceNamespace"), message));
     }
     Ok(Match {
-        path: given(words.uri, "uri")?,
-        ignore_path_case: words.ignore_uri_case,
-        method: given(words.method, "method")?,
-        authority: given(words.authority, "authority")?,
+        path: given(yaml.uri, "uri")?,
+        ignore_path_case: yaml.ignore_uri_case,
+        method: given(yaml.method, "method")?,
+        authority: given(yaml.authority, "authority")?,
         headers,
         without_headers,
         query,
-        client: ClientMatch { labels: words.source_labels, namespace },
+        client: ClientMatch { labels: yaml.source_labels, namespace },
         ..Match::default()
     })
 }
@@ -103,19 +103,19 @@ fn read_condition(words: Words, field: &str, unchecked: &mut Vec<String>) -> Res
 type HeaderMatches = Vec<(HeaderField, selvedge_model::StringMatch)>;
 
 fn read_headers(
-    words: BTreeMap<String, StringMatchWords>,
+    yaml: BTreeMap<String, StringMatchYaml>,
     field: &str,
     unchecked: &mut Vec<String>,
 ) -> Result<HeaderMatches, FieldError> {
     let mut list = Vec::new();
-    for (header, words) in words {
+    for (header, yaml) in yaml {
         let field = format!("{field}.{header}");
         // Claims of a token.
         if header.starts_with('@') {
             unchecked.push(field);
             continue;
         }
-        list.push((header_field(&header, &field)?, words.read_header(&field)?));
+        list.push((header_field(&header, &field)?, yaml.read_header(&field)?));
     }
     Ok(list)
 }

@@ -7,34 +7,34 @@ use serde::Deserialize;
 use super::super::{
     document::{Reading, wrong},
     typed::FieldError,
-    words::GoDuration,
+    values::GoDuration,
 };
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     attempts: Option<u32>,
     per_try_timeout: Option<GoDuration>,
     retry_on: Option<String>,
     backoff: Option<GoDuration>,
 }
 
-pub(super) fn read(words: &Words, field: &str, reading: &mut Reading<'_>) -> Result<RetryPolicy, FieldError> {
+pub(super) fn read(yaml: &Yaml, field: &str, reading: &mut Reading<'_>) -> Result<RetryPolicy, FieldError> {
     let default = RetryPolicy::default();
     let says_how =
-        words.retry_on.as_deref().is_some_and(|on| !on.is_empty()) || words.per_try_timeout.is_some();
-    match words.attempts {
+        yaml.retry_on.as_deref().is_some_and(|on| !on.is_empty()) || yaml.per_try_timeout.is_some();
+    match yaml.attempts {
         Some(0) | None if says_how => {
             return Err(wrong(field, "says how to retry, and no attempts; add attempts, or remove the rest"));
         }
         None => reading.warning(field, "gives no attempts, which means 0; add attempts to retry"),
         Some(_) => {}
     }
-    let on = match words.retry_on.as_deref().map(str::trim).filter(|conditions| !conditions.is_empty()) {
+    let on = match yaml.retry_on.as_deref().map(str::trim).filter(|conditions| !conditions.is_empty()) {
         None => default.on,
         Some(conditions) => read_conditions(conditions, &format!("{field}.retryOn"), reading)?,
     };
-    let backoff = match words.backoff {
+    let backoff = match yaml.backoff {
         Some(GoDuration(backoff)) if backoff.is_zero() => {
             return Err(wrong(format!("{field}.backoff"), "is 0; write for example 25ms"));
         }
@@ -42,9 +42,9 @@ pub(super) fn read(words: &Words, field: &str, reading: &mut Reading<'_>) -> Res
         None => default.backoff,
     };
     Ok(RetryPolicy {
-        attempts: words.attempts.unwrap_or(0),
+        attempts: yaml.attempts.unwrap_or(0),
         on,
-        per_try_timeout: words.per_try_timeout.map(|time| time.0).filter(|time| !time.is_zero()),
+        per_try_timeout: yaml.per_try_timeout.map(|time| time.0).filter(|time| !time.is_zero()),
         backoff,
     })
 }

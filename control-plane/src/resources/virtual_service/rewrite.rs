@@ -7,36 +7,36 @@ use serde::Deserialize;
 use crate::resources::{
     document::wrong,
     typed::FieldError,
-    words::{is_path_and_query, wrong_regex},
+    values::{is_path_and_query, wrong_regex},
 };
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Words {
+pub(super) struct Yaml {
     uri: Option<String>,
     authority: Option<String>,
-    uri_regex_rewrite: Option<RegexWords>,
+    uri_regex_rewrite: Option<RegexYaml>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct RegexWords {
+struct RegexYaml {
     #[serde(rename = "match")]
     pattern: String,
     rewrite: String,
 }
 
-pub(super) fn read(words: Words, field: &str) -> Result<Rewrite, FieldError> {
-    let uri = words.uri.filter(|uri| !uri.is_empty());
-    let path = match (uri, words.uri_regex_rewrite) {
+pub(super) fn read(yaml: Yaml, field: &str) -> Result<Rewrite, FieldError> {
+    let uri = yaml.uri.filter(|uri| !uri.is_empty());
+    let path = match (uri, yaml.uri_regex_rewrite) {
         (Some(_), Some(_)) => {
             return Err(wrong(field, "gives both uri and uriRegexRewrite; keep one"));
         }
         (Some(uri), None) => Some(PathRewrite::Prefix(path(uri, &format!("{field}.uri"))?)),
-        (None, Some(words)) => Some(read_regex(&words, &format!("{field}.uriRegexRewrite"))?),
+        (None, Some(yaml)) => Some(read_regex(&yaml, &format!("{field}.uriRegexRewrite"))?),
         (None, None) => None,
     };
-    let given = words.authority.filter(|authority| !authority.is_empty());
+    let given = yaml.authority.filter(|authority| !authority.is_empty());
     let authority = given.map(|given| authority(&given, &format!("{field}.authority"))).transpose()?;
     let rewrite = Rewrite { path, authority };
     if rewrite.is_empty() {
@@ -45,12 +45,12 @@ pub(super) fn read(words: Words, field: &str) -> Result<Rewrite, FieldError> {
     Ok(rewrite)
 }
 
-fn read_regex(words: &RegexWords, field: &str) -> Result<PathRewrite, FieldError> {
-    if words.pattern.is_empty() || words.rewrite.is_empty() {
+fn read_regex(yaml: &RegexYaml, field: &str) -> Result<PathRewrite, FieldError> {
+    if yaml.pattern.is_empty() || yaml.rewrite.is_empty() {
         return Err(wrong(field, "needs both match and rewrite"));
     }
-    RegexRewrite::new(&words.pattern, &words.rewrite).map(PathRewrite::Regex).map_err(|error| match error {
-        RegexRewriteError::Pattern(error) => wrong_regex(format!("{field}.match"), &words.pattern, error),
+    RegexRewrite::new(&yaml.pattern, &yaml.rewrite).map(PathRewrite::Regex).map_err(|error| match error {
+        RegexRewriteError::Pattern(error) => wrong_regex(format!("{field}.match"), &yaml.pattern, error),
         error => wrong(format!("{field}.rewrite"), error.to_string()),
     })
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use selvedge_model::{Layer, TcpMatch};
 use serde::Deserialize;
 
-use super::{Destination, DestinationWords, PortMatch, for_sidecars, read_destinations};
+use super::{Destination, DestinationYaml, PortMatch, for_sidecars, read_destinations};
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
-    words::port_number,
+    values::port_number,
 };
 
 /// One entry of `tls` or `tcp`.
@@ -43,16 +43,16 @@ impl TcpRoute {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct RouteWords {
+pub(super) struct RouteYaml {
     #[serde(rename = "match", default)]
-    matches: Vec<MatchWords>,
+    matches: Vec<MatchYaml>,
     #[serde(default)]
-    route: Vec<DestinationWords>,
+    route: Vec<DestinationYaml>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct MatchWords {
+struct MatchYaml {
     #[serde(default)]
     sni_hosts: Vec<String>,
     #[serde(default)]
@@ -66,30 +66,30 @@ struct MatchWords {
 
 /// The routes of one list.
 pub(super) fn read(
-    list: Vec<RouteWords>,
+    list: Vec<RouteYaml>,
     layer: Layer,
     reading: &mut Reading<'_>,
 ) -> Result<Vec<TcpRoute>, FieldError> {
-    let read = |(index, words)| read_route(words, index, layer, reading);
+    let read = |(index, yaml)| read_route(yaml, index, layer, reading);
     list.into_iter().enumerate().map(read).collect()
 }
 
 fn read_route(
-    words: RouteWords,
+    yaml: RouteYaml,
     index: usize,
     layer: Layer,
     reading: &mut Reading<'_>,
 ) -> Result<TcpRoute, FieldError> {
     let mut route = TcpRoute { index, layer, matches: None, left_out: false, destinations: Vec::new() };
     let field = route.field();
-    let every = words.matches.is_empty();
+    let every = yaml.matches.is_empty();
     if every && layer == Layer::Tls {
         return Err(wrong(format!("{field}.match"), "is empty; name at least one of sniHosts"));
     }
     let mut matches = Vec::new();
-    for (place, words) in words.matches.into_iter().enumerate() {
+    for (place, yaml) in yaml.matches.into_iter().enumerate() {
         let field = format!("{field}.match[{place}]");
-        if !for_sidecars(words.gateways.as_deref()) {
+        if !for_sidecars(yaml.gateways.as_deref()) {
             let message = "names gateways only; sidecars skip this match";
             reading.not_acted_on(format!("{field}.gateways"), message);
             reading.take_unknown_below(&field);
@@ -102,44 +102,44 @@ fn read_route(
                 "is a condition that is not acted on, so the whole match is left out; remove it or the match";
             reading.error(unchecked.field.clone(), message);
         }
-        let read = read_match(words, layer, &field)?;
+        let read = read_match(yaml, layer, &field)?;
         if unchecked.is_empty() {
             matches.push(read);
         }
     }
     route.matches = (!every).then_some(matches);
-    route.destinations = read_destinations(words.route, &format!("{field}.route"))?;
+    route.destinations = read_destinations(yaml.route, &format!("{field}.route"))?;
     if route.destinations.is_empty() {
         return Err(wrong(field, "has no route; name at least one destination"));
     }
     Ok(route)
 }
 
-fn read_match(words: MatchWords, layer: Layer, field: &str) -> Result<PortMatch<TcpMatch>, FieldError> {
+fn read_match(yaml: MatchYaml, layer: Layer, field: &str) -> Result<PortMatch<TcpMatch>, FieldError> {
     let names_field = format!("{field}.sniHosts");
-    match (layer, words.sni_hosts.is_empty()) {
+    match (layer, yaml.sni_hosts.is_empty()) {
         (Layer::Tls, true) => return Err(wrong(names_field, "is empty; name at least one host, or *")),
         (Layer::Tcp, false) => return Err(wrong(names_field, "belongs to tls routes; move the route there")),
         _ => {}
     }
     let mut server_names = Vec::new();
-    for (index, name) in words.sni_hosts.iter().enumerate() {
+    for (index, name) in yaml.sni_hosts.iter().enumerate() {
         server_names.push(server_name(name, &format!("{names_field}[{index}]"))?);
     }
     let mut destination_subnets = Vec::new();
-    for (index, subnet) in words.destination_subnets.iter().enumerate() {
+    for (index, subnet) in yaml.destination_subnets.iter().enumerate() {
         let read = subnet.parse().ok().or_else(|| address_as_subnet(subnet));
         destination_subnets.push(read.ok_or_else(|| {
             let field = format!("{field}.destinationSubnets[{index}]");
             wrong(field, format!("{subnet:?} is not a subnet; write it as 10.1.0.0/16"))
         })?);
     }
-    let port = words.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+    let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     let condition = TcpMatch {
         server_names,
         destination_subnets,
-        source_labels: words.source_labels,
-        source_namespace: words.source_namespace.filter(|namespace| !namespace.is_empty()),
+        source_labels: yaml.source_labels,
+        source_namespace: yaml.source_namespace.filter(|namespace| !namespace.is_empty()),
     };
     Ok(PortMatch { port, condition })
 }

@@ -1,4 +1,4 @@
-//! Words that several kinds share: durations, text matches, port numbers.
+//! Values that several kinds share: durations, text matches, port numbers.
 
 use std::{fmt, time::Duration};
 
@@ -166,13 +166,13 @@ fn parse_gateway_duration(text: &str) -> Option<Duration> {
 /// `exact`, `prefix` or `regex`; none of them asks only that the text is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct StringMatchWords {
+pub(super) struct StringMatchYaml {
     exact: Option<String>,
     prefix: Option<String>,
     regex: Option<String>,
 }
 
-impl StringMatchWords {
+impl StringMatchYaml {
     /// What is asked for; `field` is where it stands.
     pub(super) fn read(self, field: &str) -> Result<StringMatch, FieldError> {
         match (self.exact, self.prefix, self.regex) {
@@ -289,17 +289,17 @@ mod tests {
 
     #[test]
     fn a_text_match_asks_for_one_thing() {
-        let words = |exact: Option<&str>, regex: Option<&str>| StringMatchWords {
+        let yaml = |exact: Option<&str>, regex: Option<&str>| StringMatchYaml {
             exact: exact.map(str::to_owned),
             prefix: None,
             regex: regex.map(str::to_owned),
         };
 
-        assert_eq!(words(Some("a"), None).read("f"), Ok(StringMatch::Exact("a".to_owned())));
-        assert_eq!(words(None, Some("*")).read_header("f"), Ok(StringMatch::Present));
-        assert_eq!(words(None, None).read("f"), Ok(StringMatch::Present));
-        assert!(words(Some("a"), Some("b")).read("f").is_err());
-        assert!(words(None, Some("(")).read("f").unwrap_err().message.contains("RE2"));
-        assert!(words(None, None).read_given("f").is_err());
+        assert_eq!(yaml(Some("a"), None).read("f"), Ok(StringMatch::Exact("a".to_owned())));
+        assert_eq!(yaml(None, Some("*")).read_header("f"), Ok(StringMatch::Present));
+        assert_eq!(yaml(None, None).read("f"), Ok(StringMatch::Present));
+        assert!(yaml(Some("a"), Some("b")).read("f").is_err());
+        assert!(yaml(None, Some("(")).read("f").unwrap_err().message.contains("RE2"));
+        assert!(yaml(None, None).read_given("f").is_err());
     }
 }
