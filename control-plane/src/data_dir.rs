@@ -55,7 +55,7 @@ pub struct DataDir {
 
 /// Proof that no other control plane uses the directory, for as long as it lives.
 #[derive(Debug)]
-pub struct Occupied {
+pub struct DataDirLock {
     _lock: File,
 }
 
@@ -78,7 +78,7 @@ impl DataDir {
     ///
     /// # Errors
     /// If another one has it.
-    pub fn occupy(&self) -> Result<Occupied, DataDirError> {
+    pub fn occupy(&self) -> Result<DataDirLock, DataDirError> {
         let failed = |source| DataDirError::Lock { path: self.path.clone(), source };
         let lock = File::options()
             .create(true)
@@ -87,7 +87,7 @@ impl DataDir {
             .open(self.path.join(LOCK))
             .map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Occupied { _lock: lock }),
+            Ok(()) => Ok(DataDirLock { _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: self.path.clone() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }

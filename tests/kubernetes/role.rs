@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use selvedge_tests::{
     SOON,
-    kubernetes::{ApiServer, Asked},
+    kubernetes::{ApiServer, SeenRequest},
     poll,
 };
 use serde_json::Value;
@@ -59,7 +59,7 @@ async fn served(server: &ApiServer) -> BTreeSet<(String, String)> {
     resources
 }
 
-fn unused(rules: &[Value], served: &BTreeSet<(String, String)>, asked: &[Asked]) -> BTreeSet<String> {
+fn unused(rules: &[Value], served: &BTreeSet<(String, String)>, asked: &[SeenRequest]) -> BTreeSet<String> {
     let mut unused = BTreeSet::new();
     for rule in rules {
         let resources: Vec<(&str, &str)> = items(&rule["apiGroups"])

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     mesh::{APP_PORT, Mesh, Mode, Workload, client, server},
     namespace::Namespace,
-    network::{Kind, Place},
+    network::{Kind, NetworkPlace},
     rights::netns,
 };
 
@@ -373,7 +373,7 @@ impl Stranger {
     }
 
     /// One there.
-    pub(crate) fn in_place(place: &Place, port: u16) -> Self {
+    pub(crate) fn in_place(place: &NetworkPlace, port: u16) -> Self {
         let address = SocketAddr::new(place.address, port);
         let listener = place.namespace.inside(|| TcpListener::bind(address)).unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));

@@ -30,7 +30,7 @@ use tempfile::TempDir;
 use crate::{
     SELVEDGE, SELVEDGE_INIT,
     namespace::Namespace,
-    network::{Kind, Network, Place},
+    network::{Kind, Network, NetworkPlace},
 };
 
 /// The user that sidecars run as.
@@ -134,7 +134,7 @@ pub(crate) struct Workload {
     /// What it was to be.
     pub(crate) spec: Spec,
     /// Where it is.
-    pub(crate) place: Place,
+    pub(crate) place: NetworkPlace,
     app: Option<Process>,
     sidecar: Option<Process>,
 }
@@ -188,7 +188,7 @@ impl Workload {
 pub(crate) struct Mesh {
     /// What carries its packets.
     pub(crate) network: Network,
-    control: Place,
+    control: NetworkPlace,
     workloads: BTreeMap<String, Workload>,
     processes: Processes,
     control_plane: Option<Process>,
@@ -270,7 +270,7 @@ impl Mesh {
 
     /// Adds workloads and waits until all are ready.
     pub(crate) async fn add(&mut self, specs: impl IntoIterator<Item = Spec>) {
-        let places: Vec<(Spec, Place)> = specs
+        let places: Vec<(Spec, NetworkPlace)> = specs
             .into_iter()
             .map(|spec| {
                 let place = self.network.join(&spec.name);
@@ -281,7 +281,7 @@ impl Mesh {
     }
 
     /// Adds workloads, each in its place, and waits until all are ready.
-    pub(crate) async fn add_in(&mut self, places: impl IntoIterator<Item = (Spec, Place)>) {
+    pub(crate) async fn add_in(&mut self, places: impl IntoIterator<Item = (Spec, NetworkPlace)>) {
         let mut names = Vec::new();
         for (spec, place) in places {
             names.push(spec.name.clone());
@@ -339,7 +339,7 @@ impl Mesh {
         }
     }
 
-    fn place(&mut self, spec: Spec, place: Place) {
+    fn place(&mut self, spec: Spec, place: NetworkPlace) {
         let workload = Workload { spec, place, app: None, sidecar: None };
         self.write(&format!("workload-{}.yaml", workload.spec.name), &entry(&workload));
         if workload.spec.mode == Mode::Redirected {

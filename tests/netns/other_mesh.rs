@@ -8,7 +8,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::{
     mesh::{Mesh, Mode, client},
-    network::{Kind, Place},
+    network::{Kind, NetworkPlace},
     rights::netns,
     routes::{answers_at, plain, say, say_name},
 };
@@ -20,7 +20,7 @@ const PORT: u16 = 7000;
 const ISTIO_ALPN: [&[u8]; 3] = [b"istio-peer-exchange", b"istio", b"h2"];
 
 /// The documents of a pod at `place`, with this label.
-fn pod(name: &str, place: &Place, label: &str) -> String {
+fn pod(name: &str, place: &NetworkPlace, label: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default, labels: {{{label}}}}}\n\
          spec: {{containers: [{{name: app, image: app}}, {{name: selvedge-proxy, image: proxy}}]}}\n\

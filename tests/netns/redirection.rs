@@ -19,7 +19,7 @@ use selvedge_tests::{SOON, poll};
 use crate::{
     SELVEDGE_INIT,
     namespace::Namespace,
-    network::{Kind, Network, Place},
+    network::{Kind, Network, NetworkPlace},
     rights::netns,
 };
 
@@ -57,8 +57,8 @@ fn what_stands_in_the_way_is_said_with_its_remedy() {
 /// A pod, and somebody on the same network.
 struct Two {
     _network: Network,
-    pod: Place,
-    peer: Place,
+    pod: NetworkPlace,
+    peer: NetworkPlace,
 }
 
 impl Two {

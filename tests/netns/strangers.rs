@@ -19,7 +19,7 @@ use crate::{
     interception::{Stranger, said_in},
     mesh::{APP_PORT, Mesh, client, server},
     namespace::Namespace,
-    network::{Kind, Place},
+    network::{Kind, NetworkPlace},
     rights::netns,
 };
 
@@ -70,8 +70,8 @@ enum Rules {
 /// A pod, a stranger and two members of the mesh who use it as next hop to a victim.
 struct Scene {
     mesh: Mesh,
-    stranger: Place,
-    _victim: Place,
+    stranger: NetworkPlace,
+    _victim: NetworkPlace,
     http: Stranger,
     opaque: Stranger,
 }

@@ -18,14 +18,14 @@ use tokio::{net::UdpSocket, task::JoinHandle};
 
 /// What it says about a name.
 #[derive(Debug, Clone)]
-enum Saying {
+enum DnsAnswer {
     /// These addresses, for so many seconds.
     Addresses(Vec<IpAddr>, u32),
     /// Nothing: the question is not answered.
     Nothing,
 }
 
-type Names = Arc<Mutex<HashMap<String, Saying>>>;
+type Names = Arc<Mutex<HashMap<String, DnsAnswer>>>;
 
 /// A DNS server over UDP, and a `resolv.conf` that names it. It says NXDOMAIN about names that it does not know.
 #[derive(Debug)]
@@ -70,12 +70,12 @@ impl DnsServer {
 
     /// `name` has these addresses from now on, with a TTL in seconds.
     pub fn set_with_ttl(&self, name: &str, addresses: &[IpAddr], ttl: u32) {
-        self.say(name, Saying::Addresses(addresses.to_vec(), ttl));
+        self.say(name, DnsAnswer::Addresses(addresses.to_vec(), ttl));
     }
 
     /// Questions about `name` are not answered from now on.
     pub fn silence(&self, name: &str) {
-        self.say(name, Saying::Nothing);
+        self.say(name, DnsAnswer::Nothing);
     }
 
     /// `name` does not exist from now on.
@@ -83,7 +83,7 @@ impl DnsServer {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    fn say(&self, name: &str, saying: Saying) {
+    fn say(&self, name: &str, saying: DnsAnswer) {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), saying);
     }
 }
@@ -118,8 +118,8 @@ fn answer(question: &[u8], names: &Names) -> Option<Vec<u8>> {
     answer.add_query(query.clone());
     match names.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
         None => answer.metadata.response_code = ResponseCode::NXDomain,
-        Some(Saying::Nothing) => return None,
-        Some(Saying::Addresses(addresses, ttl)) => {
+        Some(DnsAnswer::Nothing) => return None,
+        Some(DnsAnswer::Addresses(addresses, ttl)) => {
             let fits = |ip: &&IpAddr| ip.is_ipv4() == (query.query_type() == RecordType::A);
             for ip in addresses.iter().filter(fits) {
                 answer.add_answer(Record::from_rdata(query.name().clone(), *ttl, RData::from(*ip)));

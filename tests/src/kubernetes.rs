@@ -14,4 +14,4 @@ mod server;
 pub use api::{Api, Refused};
 pub(crate) use assets::assets_directory;
 pub use assets::{Assets, assets};
-pub use server::{AUDIENCE, ApiServer, Asked};
+pub use server::{AUDIENCE, ApiServer, SeenRequest};

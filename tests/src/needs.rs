@@ -54,7 +54,7 @@ enum Remedy {
 
 /// Where it is looked for.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum SearchPath {
     /// On the PATH, where whoever runs it looks too.
     Path,
     /// Where Debian's packages put it, then on the PATH: what stands first on the PATH may be nobody else's to run.
@@ -67,52 +67,52 @@ enum Place {
 
 impl Need {
     /// Its name in messages, which is that of the program if it is one; how to get it; where it is.
-    const fn about(self) -> (&'static str, Remedy, Place) {
+    const fn about(self) -> (&'static str, Remedy, SearchPath) {
         use Remedy::{Other, Package};
         match self {
-            Self::Ip => ("ip", Package("iproute2"), Place::Path),
-            Self::Nft => ("nft", Package("nftables"), Place::Path),
-            Self::Iptables => ("iptables", Package("iptables"), Place::Path),
-            Self::Setpriv => ("setpriv", Package("util-linux"), Place::Path),
+            Self::Ip => ("ip", Package("iproute2"), SearchPath::Path),
+            Self::Nft => ("nft", Package("nftables"), SearchPath::Path),
+            Self::Iptables => ("iptables", Package("iptables"), SearchPath::Path),
+            Self::Setpriv => ("setpriv", Package("util-linux"), SearchPath::Path),
             Self::Namespaces => (
                 "the right to make network namespaces",
                 Other(
                     "run the tests as root, or allow user namespaces and give yourself subordinate ids (package uidmap, /etc/subuid)",
                 ),
-                Place::Asked(rights::found),
+                SearchPath::Asked(rights::found),
             ),
             Self::UserNamespaces => (
                 "the right to make user namespaces",
                 Other("in a container, run that with --privileged; on a host, see user_namespaces(7)"),
-                Place::Asked(rights::user_namespaces),
+                SearchPath::Asked(rights::user_namespaces),
             ),
             Self::ApiServer => (
                 "a Kubernetes API server",
                 Other("export KUBEBUILDER_ASSETS=$(tests/kubernetes/assets)"),
-                Place::Asked(crate::kubernetes::assets_directory),
+                SearchPath::Asked(crate::kubernetes::assets_directory),
             ),
             Self::Promtool => {
-                ("promtool", Other(".ci/run tools"), Place::Target("promtool/usr/bin/promtool"))
+                ("promtool", Other(".ci/run tools"), SearchPath::Target("promtool/usr/bin/promtool"))
             }
             Self::PythonClients => (
                 "Python's HTTP and gRPC clients",
                 Other(".ci/run tools, or set SELVEDGE_TEST_PYTHON"),
-                Place::Asked(python_with_clients),
+                SearchPath::Asked(python_with_clients),
             ),
-            Self::Python => ("python3", Package("python3"), Place::System),
-            Self::Openssl => ("openssl", Package("openssl"), Place::System),
-            Self::Curl => ("curl", Package("curl"), Place::System),
-            Self::Nghttp => ("nghttp", Package("nghttp2-client"), Place::System),
-            Self::H2load => ("h2load", Package("nghttp2-client"), Place::System),
-            Self::Slowhttptest => ("slowhttptest", Package("slowhttptest"), Place::System),
-            Self::RedisServer => ("redis-server", Package("redis-server"), Place::System),
-            Self::RedisCli => ("redis-cli", Package("redis-tools"), Place::System),
-            Self::Initdb => ("initdb", Package("postgresql"), Place::System),
-            Self::Postgres => ("postgres", Package("postgresql"), Place::System),
-            Self::Psql => ("psql", Package("postgresql"), Place::System),
-            Self::MariadbInstallDb => ("mariadb-install-db", Package("mariadb-server"), Place::System),
-            Self::Mariadbd => ("mariadbd", Package("mariadb-server"), Place::System),
-            Self::Mariadb => ("mariadb", Package("mariadb-client"), Place::System),
+            Self::Python => ("python3", Package("python3"), SearchPath::System),
+            Self::Openssl => ("openssl", Package("openssl"), SearchPath::System),
+            Self::Curl => ("curl", Package("curl"), SearchPath::System),
+            Self::Nghttp => ("nghttp", Package("nghttp2-client"), SearchPath::System),
+            Self::H2load => ("h2load", Package("nghttp2-client"), SearchPath::System),
+            Self::Slowhttptest => ("slowhttptest", Package("slowhttptest"), SearchPath::System),
+            Self::RedisServer => ("redis-server", Package("redis-server"), SearchPath::System),
+            Self::RedisCli => ("redis-cli", Package("redis-tools"), SearchPath::System),
+            Self::Initdb => ("initdb", Package("postgresql"), SearchPath::System),
+            Self::Postgres => ("postgres", Package("postgresql"), SearchPath::System),
+            Self::Psql => ("psql", Package("postgresql"), SearchPath::System),
+            Self::MariadbInstallDb => ("mariadb-install-db", Package("mariadb-server"), SearchPath::System),
+            Self::Mariadbd => ("mariadbd", Package("mariadb-server"), SearchPath::System),
+            Self::Mariadb => ("mariadb", Package("mariadb-client"), SearchPath::System),
         }
     }
 
@@ -133,12 +133,12 @@ impl Need {
     pub fn find(self) -> Option<PathBuf> {
         let (name, _, place) = self.about();
         match place {
-            Place::Path => on_path(name),
-            Place::System => on_system(name).or_else(|| on_path(name)),
-            Place::Target(path) => {
+            SearchPath::Path => on_path(name),
+            SearchPath::System => on_system(name).or_else(|| on_path(name)),
+            SearchPath::Target(path) => {
                 Some(target().join(path)).filter(|path| path.is_file()).or_else(|| on_path(name))
             }
-            Place::Asked(found) => found(),
+            SearchPath::Asked(found) => found(),
         }
     }
 

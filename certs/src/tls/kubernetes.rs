@@ -59,7 +59,7 @@ pub fn unverified_client() -> Arc<ClientConfig> {
         .with_safe_default_protocol_versions()
         .expect("the provider has suites of both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
     config.resumption = Resumption::disabled();
@@ -68,9 +68,9 @@ pub fn unverified_client() -> Arc<ClientConfig> {
 
 /// Trusts every certificate, and that whoever shows it has its key.
 #[derive(Debug)]
-pub(super) struct Anybody;
+pub(super) struct AnyServer;
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

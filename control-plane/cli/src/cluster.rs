@@ -56,13 +56,13 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
 
 /// An object by what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct ObjectName {
     pub(crate) kind: Kind,
     pub(crate) namespace: Option<String>,
     pub(crate) name: String,
 }
 
-impl Named {
+impl ObjectName {
     fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         let namespace = kind.namespaced.then(|| namespace.to_owned());
         Self { kind, namespace, name: name.to_owned() }
@@ -90,7 +90,7 @@ impl Named {
     }
 }
 
-impl std::fmt::Display for Named {
+impl std::fmt::Display for ObjectName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.namespace {
             Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.kind, self.name),
@@ -124,7 +124,7 @@ fn known_kind(api_version: &str, kind: &str) -> anyhow::Result<Kind> {
 }
 
 /// What the control plane makes for itself.
-pub(crate) fn made_by_the_control_plane(namespace: &str) -> Vec<Named> {
+pub(crate) fn made_by_the_control_plane(namespace: &str) -> Vec<ObjectName> {
     let secrets = [CA_SECRET, TOKEN_KEY_SECRET].map(|name| ("v1", "Secret", "secrets", name));
     let others = [
         ("v1", "ConfigMap", "configmaps", TRUST_ROOTS),
@@ -134,7 +134,7 @@ pub(crate) fn made_by_the_control_plane(namespace: &str) -> Vec<Named> {
         .into_iter()
         .chain(others)
         .map(|(api_version, kind, plural, name)| {
-            Named::new(Kind::namespaced(api_version, kind, plural), namespace, name)
+            ObjectName::new(Kind::namespaced(api_version, kind, plural), namespace, name)
         })
         .collect()
 }

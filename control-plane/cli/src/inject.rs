@@ -4,7 +4,7 @@ use selvedge_control_plane::inject::{Decision, InjectArgs, InjectionSettings, Na
 use selvedge_model::TrustDomain;
 use serde_json::Value;
 
-use crate::manifests::{self, Input, Outcome};
+use crate::manifests::{self, ChangeOutcome, Input};
 
 /// Put sidecars into the pods of manifests, and print the manifests
 ///
@@ -45,14 +45,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     manifests::change(&args.input, |pod, namespace| inject(pod, namespace, &settings))
 }
 
-fn inject(pod: &mut Value, namespace: &str, settings: &InjectionSettings) -> (Outcome, Vec<String>) {
+fn inject(pod: &mut Value, namespace: &str, settings: &InjectionSettings) -> (ChangeOutcome, Vec<String>) {
     let namespace = NamespaceFacts { name: namespace.to_owned(), ..NamespaceFacts::default() };
     match decide(pod, &namespace, settings, true) {
-        Err(refused) => (Outcome::Refused(refused.to_string()), Vec::new()),
-        Ok(Decision::Skip { reason, .. }) => (Outcome::Kept(reason.to_string()), Vec::new()),
+        Err(refused) => (ChangeOutcome::Refused(refused.to_string()), Vec::new()),
+        Ok(Decision::Skip { reason, .. }) => (ChangeOutcome::Kept(reason.to_string()), Vec::new()),
         Ok(Decision::Inject { patch, warnings }) => match apply(pod, &patch) {
-            Ok(()) => (Outcome::Changed, warnings),
-            Err(error) => (Outcome::Refused(format!("the patch does not fit: {error}")), Vec::new()),
+            Ok(()) => (ChangeOutcome::Changed, warnings),
+            Err(error) => (ChangeOutcome::Refused(format!("the patch does not fit: {error}")), Vec::new()),
         },
     }
 }

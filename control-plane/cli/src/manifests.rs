@@ -29,7 +29,7 @@ const TEMPLATES: [(&str, &str); 9] = [
 
 /// What became of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ChangeOutcome {
     /// It was changed.
     Changed,
     /// It is as it was, and why.
@@ -53,7 +53,7 @@ pub(crate) struct Input {
 /// If something cannot be read, or a document is refused; then nothing is printed.
 pub(crate) fn change(
     input: &Input,
-    mut change: impl FnMut(&mut Value, &str) -> (Outcome, Vec<String>),
+    mut change: impl FnMut(&mut Value, &str) -> (ChangeOutcome, Vec<String>),
 ) -> anyhow::Result<()> {
     let mut stream = Stream { change: &mut change, told: Vec::new(), refused: 0 };
     let mut output = String::new();
@@ -94,7 +94,7 @@ fn join(output: &mut String, more: &str) {
 }
 
 /// What is done to each pod or template, and what came of it; given the namespace too.
-type Change<'a> = dyn FnMut(&mut Value, &str) -> (Outcome, Vec<String>) + 'a;
+type Change<'a> = dyn FnMut(&mut Value, &str) -> (ChangeOutcome, Vec<String>) + 'a;
 
 struct Stream<'a> {
     change: &'a mut Change<'a>,
@@ -138,13 +138,13 @@ impl Stream<'_> {
         let template = TEMPLATES.iter().find(|(known, _)| *known == kind).map(|(_, path)| *path);
         let (outcome, warnings) = match template.and_then(|path| document.pointer_mut(path)) {
             Some(template) => (self.change)(template, &namespace),
-            None => (Outcome::Kept("it has no pods".to_owned()), Vec::new()),
+            None => (ChangeOutcome::Kept("it has no pods".to_owned()), Vec::new()),
         };
-        let is_changed = outcome == Outcome::Changed;
+        let is_changed = outcome == ChangeOutcome::Changed;
         self.told.push(match outcome {
-            Outcome::Changed => format!("{what}: changed"),
-            Outcome::Kept(reason) => format!("{what}: not changed: {reason}"),
-            Outcome::Refused(reason) => {
+            ChangeOutcome::Changed => format!("{what}: changed"),
+            ChangeOutcome::Kept(reason) => format!("{what}: not changed: {reason}"),
+            ChangeOutcome::Refused(reason) => {
                 self.refused += 1;
                 format!("{what}: refused: {reason}")
             }
@@ -199,10 +199,10 @@ mod tests {
     fn marked(text: &str) -> (String, Vec<String>) {
         let mut mark = |pod: &mut Value, namespace: &str| {
             if pod["spec"]["keep"] == true {
-                return (Outcome::Kept("told to".to_owned()), Vec::new());
+                return (ChangeOutcome::Kept("told to".to_owned()), Vec::new());
             }
             pod["spec"]["marked"] = namespace.into();
-            (Outcome::Changed, vec!["a warning".to_owned()])
+            (ChangeOutcome::Changed, vec!["a warning".to_owned()])
         };
         let mut stream = Stream { change: &mut mark, told: Vec::new(), refused: 0 };
         let output = stream.text(text).unwrap();

@@ -2,7 +2,7 @@
 
 use selvedge_control_plane::inject::revert::revert;
 
-use crate::manifests::{self, Input, Outcome};
+use crate::manifests::{self, ChangeOutcome, Input};
 
 /// Take the sidecars out of the pods of manifests, and print the manifests
 ///
@@ -21,7 +21,7 @@ pub struct Args {
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<()> {
     manifests::change(&args.input, |pod, _| match revert(pod) {
-        true => (Outcome::Changed, Vec::new()),
-        false => (Outcome::Kept("it has no sidecar".to_owned()), Vec::new()),
+        true => (ChangeOutcome::Changed, Vec::new()),
+        false => (ChangeOutcome::Kept("it has no sidecar".to_owned()), Vec::new()),
     })
 }

@@ -14,7 +14,7 @@ use selvedge_kubernetes::{Client, Kind};
 use serde_json::Value;
 
 use crate::{
-    cluster::{self, ClusterArgs, Named},
+    cluster::{self, ClusterArgs, ObjectName},
     install,
 };
 
@@ -60,18 +60,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// All that an installation may have, in the order in which it goes: the reverse of that in which it came, and
 /// what the control plane made when it can no longer make it again.
-fn everything(namespace: &str) -> anyhow::Result<Vec<Named>> {
+fn everything(namespace: &str) -> anyhow::Result<Vec<ObjectName>> {
     let mut objects = Vec::new();
     for manifest in install::every_object(namespace)?.iter().rev() {
         if manifest["kind"] == "Namespace" {
             objects.extend(cluster::made_by_the_control_plane(namespace));
         }
-        objects.push(Named::of(manifest)?);
+        objects.push(ObjectName::of(manifest)?);
     }
     Ok(objects)
 }
 
-async fn present(args: &Args, objects: Vec<Named>) -> anyhow::Result<Vec<Named>> {
+async fn present(args: &Args, objects: Vec<ObjectName>) -> anyhow::Result<Vec<ObjectName>> {
     let client = args.cluster.connect().await?;
     let injected = Injected::of(&client).await?;
     if !injected.pods.is_empty() && !args.force {

@@ -35,7 +35,7 @@ pub struct Election {
 
 /// What we know of the Lease.
 #[derive(Debug, Default)]
-struct Seen {
+struct ObservedLease {
     /// Holder, renewal and changes of holder: whatever makes one state of the Lease differ from the next.
     record: Option<Record>,
     /// When we first saw it so.
@@ -51,7 +51,7 @@ struct Record {
 
 /// What to do about a Lease.
 #[derive(Debug, PartialEq, Eq)]
-enum Move {
+enum NextMove {
     /// It is ours: say so again.
     Renew,
     /// It is nobody's, or its holder has been silent for too long.
@@ -60,18 +60,18 @@ enum Move {
     Wait,
 }
 
-impl Seen {
-    fn judge(&mut self, record: &Record, us: &str, duration: Duration, now: Instant) -> Move {
+impl ObservedLease {
+    fn judge(&mut self, record: &Record, us: &str, duration: Duration, now: Instant) -> NextMove {
         if self.record.as_ref() != Some(record) {
             self.record = Some(record.clone());
             self.since = Some(now);
         }
         let silent = self.since.is_some_and(|since| now.duration_since(since) >= duration);
         match record.holder.as_str() {
-            holder if holder == us => Move::Renew,
-            "" => Move::Take,
-            _ if silent => Move::Take,
-            _ => Move::Wait,
+            holder if holder == us => NextMove::Renew,
+            "" => NextMove::Take,
+            _ if silent => NextMove::Take,
+            _ => NextMove::Wait,
         }
     }
 }
@@ -81,7 +81,7 @@ impl Client {
     ///
     /// An API server that is away costs the Lease after 10 s; we take it again when it is back.
     pub async fn take_part(&self, election: Election, holding: watch::Sender<bool>) {
-        let mut seen = Seen::default();
+        let mut seen = ObservedLease::default();
         let mut renewed: Option<Instant> = None;
         let mut looks = tokio::time::interval(RENEW_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -115,7 +115,7 @@ impl Client {
     }
 
     /// Whether the Lease is ours now.
-    async fn attempt(&self, election: &Election, seen: &mut Seen) -> Result<bool, Error> {
+    async fn attempt(&self, election: &Election, seen: &mut ObservedLease) -> Result<bool, Error> {
         let leases: Api<Lease> = Api::namespaced(self.inner.clone(), &election.namespace);
         let parameters = PostParams::default();
         let Some(mut lease) = self.within(leases.get_opt(&election.name)).await? else {
@@ -138,9 +138,9 @@ impl Client {
         let duration = stated.map_or(LEASE_DURATION, Duration::from_secs);
         let transitions = record.transitions;
         let next = match seen.judge(&record, &election.identity, duration, Instant::now()) {
-            Move::Wait => return Ok(false),
-            Move::Renew => spec_of(election, transitions, spec.acquire_time),
-            Move::Take => spec_of(election, transitions.saturating_add(1), None),
+            NextMove::Wait => return Ok(false),
+            NextMove::Renew => spec_of(election, transitions, spec.acquire_time),
+            NextMove::Take => spec_of(election, transitions.saturating_add(1), None),
         };
         lease.spec = Some(next);
         match self.within(leases.replace(&election.name, &parameters, &lease)).await {
@@ -174,25 +174,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_is_taken_only_from_a_holder_that_was_silent_for_its_whole_duration() {
-        let mut seen = Seen::default();
+        let mut seen = ObservedLease::default();
         let start = Instant::now();
         let mut at = |seconds: u64, record: Record| {
             seen.judge(&record, "us", LEASE_DURATION, start + Duration::from_secs(seconds))
         };
 
-        assert_eq!(at(0, record("other", "1")), Move::Wait);
-        assert_eq!(at(14, record("other", "1")), Move::Wait);
-        assert_eq!(at(15, record("other", "2")), Move::Wait, "it has renewed");
-        assert_eq!(at(29, record("other", "2")), Move::Wait);
-        assert_eq!(at(30, record("other", "2")), Move::Take);
+        assert_eq!(at(0, record("other", "1")), NextMove::Wait);
+        assert_eq!(at(14, record("other", "1")), NextMove::Wait);
+        assert_eq!(at(15, record("other", "2")), NextMove::Wait, "it has renewed");
+        assert_eq!(at(29, record("other", "2")), NextMove::Wait);
+        assert_eq!(at(30, record("other", "2")), NextMove::Take);
     }
 
     #[tokio::test(start_paused = true)]
     async fn our_own_lease_is_renewed_and_one_that_was_given_up_is_taken_at_once() {
-        let mut seen = Seen::default();
+        let mut seen = ObservedLease::default();
         let now = Instant::now();
 
-        assert_eq!(seen.judge(&record("us", "1"), "us", LEASE_DURATION, now), Move::Renew);
-        assert_eq!(seen.judge(&record("", "2"), "us", LEASE_DURATION, now), Move::Take);
+        assert_eq!(seen.judge(&record("us", "1"), "us", LEASE_DURATION, now), NextMove::Renew);
+        assert_eq!(seen.judge(&record("", "2"), "us", LEASE_DURATION, now), NextMove::Take);
     }
 }

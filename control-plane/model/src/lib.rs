@@ -7,9 +7,9 @@ pub mod destination;
 pub mod facts;
 pub mod filter;
 pub mod grpc_timeout;
+pub mod host;
 pub mod identity;
 pub mod normalize;
-pub mod place;
 pub mod policy;
 pub mod resilience;
 pub mod retry;
@@ -22,8 +22,8 @@ pub mod upstream_tls;
 
 pub use destination::Called;
 pub use filter::Filters;
+pub use host::{Host, HostPort};
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
-pub use place::{Host, Place};
 pub use policy::{ConnectionVerdict, InboundPolicy, MtlsMode, MtlsRule, Verdict};
 pub use resilience::{
     AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn,

@@ -47,7 +47,7 @@ impl Failure {
 
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
+pub struct AttemptOutcome {
     /// The answer's status, if there was an answer.
     pub status: Option<u16>,
     /// `grpc-status` from the answer's *headers*; in trailers it comes too late to try again.
@@ -61,7 +61,7 @@ pub struct Outcome {
     pub delivered: bool,
 }
 
-impl Outcome {
+impl AttemptOutcome {
     /// An answer of the app's own.
     pub const fn answer(status: u16, grpc_status: Option<u8>) -> Self {
         Self { status: Some(status), grpc_status, failure: None, made_by_proxy: false, delivered: true }
@@ -116,7 +116,7 @@ pub fn decide(
     policy: &RetryPolicy,
     method: &Method,
     attempt: u32,
-    outcome: &Outcome,
+    outcome: &AttemptOutcome,
     rng: &mut fastrand::Rng,
 ) -> Decision {
     let proven_undelivered = outcome.proves_undelivered();
@@ -131,12 +131,12 @@ pub fn decide(
 }
 
 /// Whether no answer came at all to a request that may be carried out twice.
-fn lost_safely(method: &Method, outcome: &Outcome) -> bool {
+fn lost_safely(method: &Method, outcome: &AttemptOutcome) -> bool {
     outcome.failure == Some(Failure::Reset) && method.is_idempotent()
 }
 
 /// Whether the policy names this end of an attempt.
-fn names(on: &RetryOn, outcome: &Outcome) -> bool {
+fn names(on: &RetryOn, outcome: &AttemptOutcome) -> bool {
     outcome.failure.is_some_and(|failure| names_failure(on, failure))
         || outcome.status.is_some_and(|status| names_status(on, status, outcome.made_by_proxy))
         || outcome.grpc_status.is_some_and(|status| on.grpc_statuses.contains(&status))
@@ -181,13 +181,13 @@ mod tests {
         RetryPolicy { on, ..RetryPolicy::default() }
     }
 
-    fn retried(policy: &RetryPolicy, method: &Method, attempt: u32, outcome: &Outcome) -> bool {
+    fn retried(policy: &RetryPolicy, method: &Method, attempt: u32, outcome: &AttemptOutcome) -> bool {
         let mut rng = fastrand::Rng::with_seed(1);
         decide(policy, method, attempt, outcome, &mut rng) != Decision::Done
     }
 
     /// POST, after the first attempt: only what the policy itself names.
-    fn named(policy: &RetryPolicy, outcome: &Outcome) -> bool {
+    fn named(policy: &RetryPolicy, outcome: &AttemptOutcome) -> bool {
         retried(policy, &Method::POST, 0, outcome)
     }
 
@@ -195,21 +195,24 @@ mod tests {
     fn the_default_retries_what_istio_retries() {
         let default = RetryPolicy::default();
 
-        assert!(named(&default, &Outcome::failed(Failure::Connect)));
-        assert!(named(&default, &Outcome::failed(Failure::RefusedStream)));
-        assert!(named(&default, &Outcome::answer(200, Some(14))), "gRPC unavailable");
-        assert!(named(&default, &Outcome::answer(200, Some(1))), "gRPC cancelled");
-        assert!(!named(&default, &Outcome::answer(200, Some(13))), "gRPC internal");
-        assert!(!named(&default, &Outcome::answer(503, None)), "not since 2024");
-        assert!(!named(&default, &Outcome::answer(200, None)));
-        assert!(!named(&default, &Outcome::failed(Failure::Reset)), "a POST may have been carried out");
-        assert!(!named(&default, &Outcome::failed(Failure::PerTryTimeout)));
+        assert!(named(&default, &AttemptOutcome::failed(Failure::Connect)));
+        assert!(named(&default, &AttemptOutcome::failed(Failure::RefusedStream)));
+        assert!(named(&default, &AttemptOutcome::answer(200, Some(14))), "gRPC unavailable");
+        assert!(named(&default, &AttemptOutcome::answer(200, Some(1))), "gRPC cancelled");
+        assert!(!named(&default, &AttemptOutcome::answer(200, Some(13))), "gRPC internal");
+        assert!(!named(&default, &AttemptOutcome::answer(503, None)), "not since 2024");
+        assert!(!named(&default, &AttemptOutcome::answer(200, None)));
+        assert!(
+            !named(&default, &AttemptOutcome::failed(Failure::Reset)),
+            "a POST may have been carried out"
+        );
+        assert!(!named(&default, &AttemptOutcome::failed(Failure::PerTryTimeout)));
     }
 
     #[test]
     fn the_number_of_attempts_is_kept() {
         let policy = on(|on| on.any_5xx = true);
-        let outcome = Outcome::answer(500, None);
+        let outcome = AttemptOutcome::answer(500, None);
 
         let attempts = [0, 1, 2, 3].map(|attempt| retried(&policy, &Method::GET, attempt, &outcome));
         assert_eq!(attempts, [true, true, false, false]);
@@ -217,7 +220,7 @@ mod tests {
 
     #[test]
     fn each_word_names_its_failures() {
-        let answers = [409, 500, 502, 503, 504].map(|status| Outcome::answer(status, None));
+        let answers = [409, 500, 502, 503, 504].map(|status| AttemptOutcome::answer(status, None));
         let which = |policy: &RetryPolicy| answers.map(|outcome| named(policy, &outcome));
 
         assert_eq!(which(&on(|on| on.any_5xx = true)), [false, true, true, true, true]);
@@ -230,7 +233,7 @@ mod tests {
     #[test]
     fn a_missing_answer_counts_for_reset_5xx_and_gateway_error() {
         for failure in [Failure::Reset, Failure::PerTryTimeout] {
-            let outcome = Outcome::failed(failure);
+            let outcome = AttemptOutcome::failed(failure);
             assert!(named(&on(|on| on.reset = true), &outcome));
             assert!(named(&on(|on| on.any_5xx = true), &outcome));
             assert!(named(&on(|on| on.gateway_error = true), &outcome));
@@ -241,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_proxys_own_503_is_not_the_status_code_503() {
-        let own = Outcome::answer_of_peer(503, None, None);
+        let own = AttemptOutcome::answer_of_peer(503, None, None);
 
         assert!(!named(&on(|on| on.status_codes = vec![503]), &own));
         assert!(named(&on(|on| on.any_5xx = true), &own));
@@ -251,27 +254,30 @@ mod tests {
     #[test]
     fn an_answer_of_the_peers_sidecar_counts_as_the_failure_that_it_names() {
         let default = RetryPolicy::default();
-        let of_peer = |failure| Outcome::answer_of_peer(503, None, Some(failure));
+        let of_peer = |failure| AttemptOutcome::answer_of_peer(503, None, Some(failure));
 
         assert!(of_peer(Failure::Connect).proves_undelivered());
         assert!(of_peer(Failure::NotDelivered).proves_undelivered());
         assert!(named(&default, &of_peer(Failure::Connect)));
         assert!(!named(&default, &of_peer(Failure::Reset)));
         assert!(retried(&default, &Method::GET, 0, &of_peer(Failure::Reset)));
-        assert!(!retried(&default, &Method::GET, 0, &Outcome::answer_of_peer(403, None, None)));
-        assert!(named(&default, &Outcome::answer_of_peer(200, Some(14), None)), "gRPC");
+        assert!(!retried(&default, &Method::GET, 0, &AttemptOutcome::answer_of_peer(403, None, None)));
+        assert!(named(&default, &AttemptOutcome::answer_of_peer(200, Some(14), None)), "gRPC");
     }
 
     #[test]
     fn idempotent_requests_are_retried_after_a_reset_whatever_the_policy_names() {
         let nothing = on(|_| {});
-        let reset = Outcome::failed(Failure::Reset);
+        let reset = AttemptOutcome::failed(Failure::Reset);
         let idempotent = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
 
         for method in idempotent.map(|method| method.parse::<Method>().unwrap()) {
             assert!(retried(&nothing, &method, 0, &reset), "{method}");
             assert!(!retried(&nothing, &method, 2, &reset), "{method}");
-            assert!(!retried(&nothing, &method, 0, &Outcome::failed(Failure::PerTryTimeout)), "{method}");
+            assert!(
+                !retried(&nothing, &method, 0, &AttemptOutcome::failed(Failure::PerTryTimeout)),
+                "{method}"
+            );
         }
         for method in ["POST", "PATCH", "CONNECT", "BREW"].map(|method| method.parse::<Method>().unwrap()) {
             assert!(!retried(&nothing, &method, 0, &reset), "{method}");
@@ -282,14 +288,14 @@ mod tests {
     fn attempts_0_leaves_only_what_was_never_delivered() {
         let none = RetryPolicy { attempts: 0, ..on(|on| on.any_5xx = true) };
 
-        assert!(!retried(&none, &Method::GET, 0, &Outcome::failed(Failure::Reset)));
-        assert!(!retried(&none, &Method::GET, 0, &Outcome::answer(503, None)));
+        assert!(!retried(&none, &Method::GET, 0, &AttemptOutcome::failed(Failure::Reset)));
+        assert!(!retried(&none, &Method::GET, 0, &AttemptOutcome::answer(503, None)));
         for failure in [Failure::Connect, Failure::NotDelivered, Failure::RefusedStream] {
-            let outcome = Outcome::failed(failure);
+            let outcome = AttemptOutcome::failed(failure);
             let attempts = [0, 1, 2].map(|attempt| retried(&none, &Method::POST, attempt, &outcome));
             assert_eq!(attempts, [true, true, false], "{failure:?}");
         }
-        let unsent = Outcome { delivered: false, ..Outcome::failed(Failure::Reset) };
+        let unsent = AttemptOutcome { delivered: false, ..AttemptOutcome::failed(Failure::Reset) };
         assert!(retried(&none, &Method::POST, 0, &unsent));
     }
 
@@ -300,7 +306,7 @@ mod tests {
             &RetryPolicy { backoff: Duration::from_secs(1), ..RetryPolicy::default() },
             &Method::POST,
             attempt,
-            &Outcome::failed(Failure::Connect),
+            &AttemptOutcome::failed(Failure::Connect),
             &mut rng,
         ) {
             Decision::Retry { proven_undelivered: true, backoff } => backoff,

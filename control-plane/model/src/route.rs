@@ -413,18 +413,18 @@ impl RouteTable {
         matches.any(|one| one.client != ClientMatch::default())
     }
 
-    /// The rule that `request` follows, and the match by which; `None` if it matches none (answered 404).
+    /// The rule that `request` follows, and which of its matches holds. `None`: no rule matches (answered 404).
     pub fn find(&self, request: &facts::Request<'_>) -> Option<Followed> {
         let holds = |at: usize| {
-            let (rule, place) = self.tried[at];
-            place.is_none_or(|place| self.rules[rule].matches[place].is_match(request))
+            let (rule, matched) = self.tried[at];
+            matched.is_none_or(|matched| self.rules[rule].matches[matched].is_match(request))
         };
         let found = match &self.index {
             Some(index) => index.first(request.path, holds),
             None => (0..self.tried.len()).find(|at| holds(*at)),
         };
-        let (rule, place) = self.tried[found?];
-        Some(Followed { rule, place })
+        let (rule, matched) = self.tried[found?];
+        Some(Followed { rule, matched })
     }
 }
 
@@ -434,7 +434,7 @@ pub struct Followed {
     /// Its index in [`RouteTable::rules`].
     pub rule: usize,
     /// The index of the match that holds, in [`Rule::matches`]; `None`: the rule is for every request.
-    pub place: Option<usize>,
+    pub matched: Option<usize>,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Place, RouteTable, SpiffeId, TcpTable, TrafficPolicy, WorkloadName};
+use crate::{HostPort, RouteTable, SpiffeId, TcpTable, TrafficPolicy, WorkloadName};
 
 /// Ports of protocols whose servers speak first, or that are not HTTP wherever they are met: unless something
 /// else is declared, what is spoken there is opaque. Istio's and Linkerd's lists together.
@@ -129,9 +129,9 @@ impl Endpoints {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct NamedEndpoint {
     /// Where the app itself listens.
-    pub address: Place,
+    pub address: HostPort,
     /// Where a client's sidecar connects: `address`, or the workload's inbound listener in explicit mode.
-    pub dial: Place,
+    pub dial: HostPort,
     /// Whether only one of the addresses is used at a time (`DNS_ROUND_ROBIN`).
     pub one_address: bool,
     /// The identity that each of the addresses must prove. `None`: it is called in plaintext.

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    AppConnections, Endpoint, Endpoints, Host, InboundPolicy, NamedEndpoint, Place, Protocol, Revocations,
+    AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Protocol, Revocations,
     Service, ServiceKey, SpiffeId, WorkloadName,
 };
 
@@ -41,7 +41,7 @@ pub struct Mesh {
     /// The namespaces whose clients know of a service's port, where that is not all.
     pub exported: BTreeMap<ServiceKey, BTreeSet<String>>,
     /// What is known by a DNS name, which only the proxies know the addresses of.
-    pub named: Named,
+    pub named: NamedAddresses,
     /// Who is refused although its certificate is still valid.
     pub revocations: Arc<Revocations>,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
@@ -50,7 +50,7 @@ pub struct Mesh {
 
 /// What an address may turn out to be that is in no document: one that a name has.
 #[derive(Debug, Clone, Default)]
-pub struct Named {
+pub struct NamedAddresses {
     /// Endpoints by their port, each with its rank. Where two names have one address, the lower rank counts.
     pub endpoints: BTreeMap<u16, Vec<(usize, NamedEndpoint)>>,
     /// Workloads by the names whose addresses are theirs at every port, each with its rank.
@@ -264,7 +264,7 @@ impl Mesh {
         let served: Vec<Host> = named.iter().map(|(_, endpoint)| endpoint.address.host.clone()).collect();
         let elsewhere = self.named.occupants.iter().filter(|(host, _)| !served.contains(host));
         named.extend(elsewhere.map(|(host, (rank, occupant))| {
-            let place = Place::new(host.clone(), port);
+            let place = HostPort::new(host.clone(), port);
             let endpoint = NamedEndpoint {
                 dial: place.clone(),
                 address: place,
@@ -289,7 +289,7 @@ fn of_first_namespace<'a>(declared: impl Iterator<Item = &'a Declared>) -> Vec<D
     declared.filter(|one| Some(&one.namespace) == first.as_ref()).cloned().collect()
 }
 
-impl Named {
+impl NamedAddresses {
     fn may_be_at(&self, port: u16) -> bool {
         !self.occupants.is_empty() || self.endpoints.contains_key(&port)
     }

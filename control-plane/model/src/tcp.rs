@@ -61,7 +61,7 @@ fn as_text<S: Serializer>(subnets: &[IpNet], serializer: S) -> Result<S::Ok, S::
 }
 
 /// How closely a match fits: the subnet's length, then the name's kind and length.
-type Fit = (u8, (u8, usize));
+type Specificity = (u8, (u8, usize));
 
 impl TcpRule {
     /// The name of the rule of everything that no document says anything about.
@@ -83,7 +83,7 @@ impl TcpTable {
     pub fn find(&self, connection: &facts::Connection<'_>) -> Option<usize> {
         let tls = connection.layer == Layer::Tls && self.has_names();
         let layer = if tls { Layer::Tls } else { Layer::Tcp };
-        let mut best: Option<(usize, Fit)> = None;
+        let mut best: Option<(usize, Specificity)> = None;
         for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.layer == layer) {
             if let Some(fit) = rule.fit(connection)
                 && best.is_none_or(|(_, other)| fit > other)
@@ -97,7 +97,7 @@ impl TcpTable {
 
 impl TcpRule {
     /// How closely the best of its matches fits; `None`: none does.
-    fn fit(&self, connection: &facts::Connection<'_>) -> Option<Fit> {
+    fn fit(&self, connection: &facts::Connection<'_>) -> Option<Specificity> {
         if self.matches.is_empty() {
             return Some((0, (0, 0)));
         }
@@ -106,7 +106,7 @@ impl TcpRule {
 }
 
 impl TcpMatch {
-    fn fit(&self, connection: &facts::Connection<'_>) -> Option<Fit> {
+    fn fit(&self, connection: &facts::Connection<'_>) -> Option<Specificity> {
         let source = &connection.source;
         let from_here =
             self.source_namespace.as_deref().is_none_or(|wanted| Some(wanted) == source.namespace)

@@ -19,10 +19,10 @@ use crate::{
     cli::{Args, SourceKind},
     cluster::{CaError, Cluster},
     compile::MeshSettings,
-    data_dir::{DataDir, DataDirError, Occupied},
+    data_dir::{DataDir, DataDirError, DataDirLock},
     inject::{
         self,
-        webhook::{Knowledge, Webhook, WebhookError},
+        webhook::{Webhook, WebhookError, WebhookInputs},
     },
     serve::{
         self, ServeError,
@@ -201,7 +201,7 @@ pub struct ControlPlane {
     args: Args,
     drain: Drain,
     source: OpenedSource,
-    _occupied: Occupied,
+    _occupied: DataDirLock,
     authority: Arc<Authority>,
     attestor: Arc<Attestor>,
     token_files: Option<TokenFiles>,
@@ -284,7 +284,7 @@ impl ControlPlane {
 
         let mut parts = JoinSet::new();
         self.keep(&shared, &mut parts);
-        let knowledge = Knowledge {
+        let knowledge = WebhookInputs {
             inject: self.fit_sidecars(&mut parts),
             compile: Arc::new(settings(&self.args)),
             loaded: shared.loaded.clone(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use selvedge_model::{Place, ServiceKey};
+use selvedge_model::{HostPort, ServiceKey};
 
 use super::{
     MeshSettings, Problems,
@@ -22,11 +22,11 @@ pub(super) enum Candidate<'a> {
     /// A workload that is selected, by its number, and its port.
     Workload(usize, u16),
     /// An address of an `EndpointSlice`.
-    Sliced { slice: &'a Document<EndpointSliceSpec>, address: &'a SliceAddress, place: Place },
+    Sliced { slice: &'a Document<EndpointSliceSpec>, address: &'a SliceAddress, place: HostPort },
     /// An endpoint that a `ServiceEntry` lists.
-    Inline(&'a Document<ServiceEntrySpec>, &'a WorkloadEntrySpec, Place),
+    Inline(&'a Document<ServiceEntrySpec>, &'a WorkloadEntrySpec, HostPort),
     /// Wherever a name leads.
-    Name(Place),
+    Name(HostPort),
 }
 
 /// The candidates of every port, but of those that are other names of others.
@@ -51,7 +51,7 @@ pub(super) fn candidates<'a>(
                     list
                 }
                 Some(Backing::Entry(document, declared)) => of_entry(document, declared, workloads),
-                Some(Backing::Name(name, target)) => vec![Candidate::Name(Place::new(name, target))],
+                Some(Backing::Name(name, target)) => vec![Candidate::Name(HostPort::new(name, target))],
                 Some(Backing::Alias(_)) | None => continue,
             };
             candidates.insert(ServiceKey { host: Arc::clone(&host.host), port: *port }, list);
@@ -81,7 +81,7 @@ fn slices_by_service<'a>(
     for slice in &resources.endpoint_slices {
         let host = service_host(&slice.spec.service, &slice.name.namespace, &settings.cluster_domain);
         // In a cluster a deleted service's slices follow it in a moment, and nobody wrote them.
-        if catalog.find(&host).is_none() && slice.origin.path.is_some() {
+        if catalog.find(&host).is_none() && slice.location.path.is_some() {
             let message = format!(
                 "names the service {}/{}, which does not exist; add it or correct the label",
                 slice.name.namespace, slice.spec.service
@@ -119,8 +119,7 @@ fn selected_by_service<'a>(
                 if found.is_none() {
                     let message = format!(
                         "has no port named {name:?}, which {} ({}) asks for, so it gets no requests; add it to spec.ports",
-                        document.name,
-                        document.place()
+                        document.name, document.location
                     );
                     problems.error(entry, "spec.ports", message);
                 }
@@ -150,10 +149,7 @@ fn warn_of_another_port(
         let message = format!(
             "port {} leads to port {own} of {} ({}) and not to {said}: the entry's spec.ports calls that one {:?}, and \
              the name comes first; name the port otherwise, or name it as its targetPort",
-            port.port,
-            entry.name,
-            entry.place(),
-            port.name
+            port.port, entry.name, entry.location, port.name
         );
         problems.warning(document, "spec.ports", message);
     }
@@ -203,7 +199,7 @@ fn of_entry<'a>(
         EntryEndpoints::Inline(list) => list
             .iter()
             .filter_map(|inline| {
-                let place = Place::new(inline.address.clone()?, target(&inline.ports));
+                let place = HostPort::new(inline.address.clone()?, target(&inline.ports));
                 Some(Candidate::Inline(document, inline, place))
             })
             .collect(),

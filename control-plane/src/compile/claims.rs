@@ -2,23 +2,23 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use selvedge_model::{Host, Place};
+use selvedge_model::{Host, HostPort};
 
 use crate::{
     problem::DocumentName,
-    resources::{Document, Origin, ServiceEntrySpec, ServiceSpec},
+    resources::{Document, Location, ServiceEntrySpec, ServiceSpec},
 };
 
 /// A document, as problems of others point at it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Described<'a> {
     name: &'a DocumentName,
-    origin: &'a Origin,
+    location: &'a Location,
 }
 
 impl<'a, T> From<&'a Document<T>> for Described<'a> {
     fn from(document: &'a Document<T>) -> Self {
-        Self { name: &document.name, origin: &document.origin }
+        Self { name: &document.name, location: &document.location }
     }
 }
 
@@ -31,7 +31,7 @@ impl<'a> Described<'a> {
 
 impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.origin)
+        write!(f, "{} ({})", self.name, self.location)
     }
 }
 
@@ -55,7 +55,7 @@ impl Ports {
 
 /// What kind of thing has an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum ClaimedBy {
     /// A pod with its own address: no other workload shares it, not even in its namespace.
     Pod,
     /// A pod in its node's network: its ports are its own, and the node's others are not.
@@ -66,7 +66,7 @@ pub(super) enum What {
     Other,
 }
 
-impl What {
+impl ClaimedBy {
     /// Whether no other workload shares its ports, not even in its namespace.
     pub(super) fn is_a_pod(self) -> bool {
         matches!(self, Self::Pod | Self::PodOfNode)
@@ -78,13 +78,13 @@ impl What {
 pub(super) struct Claim<'a> {
     pub(super) namespace: &'a str,
     pub(super) by: Described<'a>,
-    pub(super) what: What,
+    pub(super) what: ClaimedBy,
     pub(super) ports: Ports,
 }
 
 /// What a claim does not get, and who has it.
 #[derive(Debug)]
-pub(super) struct Lost<'a> {
+pub(super) struct LostClaim<'a> {
     /// Everything at the address.
     pub(super) all: bool,
     /// These ports of it.
@@ -92,11 +92,11 @@ pub(super) struct Lost<'a> {
     pub(super) to: Described<'a>,
 }
 
-impl Lost<'_> {
+impl LostClaim<'_> {
     /// What is wrong, for who wrote the claim on `host`.
     pub(super) fn message(&self, host: &Host) -> String {
         let what = match (self.all, self.ports.iter().next()) {
-            (false, Some(port)) => Place::new(host.clone(), *port).to_string(),
+            (false, Some(port)) => HostPort::new(host.clone(), *port).to_string(),
             _ => host.to_string(),
         };
         format!(
@@ -120,10 +120,10 @@ pub(super) enum Claimant<'a> {
 
 /// Whether the addresses in `document` were given out by a cluster, so that nobody wrote them.
 pub(super) fn in_cluster<T>(document: &&Document<T>) -> bool {
-    document.origin.path.is_none()
+    document.location.path.is_none()
 }
 
 /// A claim that `document` makes.
-pub(super) fn claim<'a, T>(document: &'a Document<T>, what: What, ports: Ports) -> Claim<'a> {
+pub(super) fn claim<'a, T>(document: &'a Document<T>, what: ClaimedBy, ports: Ports) -> Claim<'a> {
     Claim { namespace: &document.name.namespace, by: document.into(), what, ports }
 }

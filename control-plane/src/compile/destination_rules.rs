@@ -139,8 +139,7 @@ impl<'a> RuleSet<'a> {
             let first = self.policy.0;
             let message = format!(
                 "has no effect: {} ({}) comes first for this host; merge them",
-                first.name,
-                first.place()
+                first.name, first.location
             );
             problems.error(rule, "spec.trafficPolicy", message);
         }
@@ -150,9 +149,7 @@ impl<'a> RuleSet<'a> {
                 Some((first, _)) => {
                     let message = format!(
                         "{:?} is already defined by {} ({}), which is used",
-                        subset.name,
-                        first.name,
-                        first.place()
+                        subset.name, first.name, first.location
                     );
                     problems.error(rule, &format!("spec.subsets[{index}].name"), message);
                 }
@@ -205,7 +202,7 @@ impl<'a> RuleSet<'a> {
     /// Why nothing may be sent to the host, if that is so.
     pub(super) fn refusal(&self, host: &str) -> Option<String> {
         let rule = self.unusable?;
-        Some(format!("{} ({}) cannot be used, so nothing is sent to {host}", rule.name, rule.place()))
+        Some(format!("{} ({}) cannot be used, so nothing is sent to {host}", rule.name, rule.location))
     }
 
     /// The names of the subsets, for error messages.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use selvedge_model::{
     Endpoints, Host, NamedEndpoint, ServiceKey,
-    snapshot::{Declared, Named, Occupant},
+    snapshot::{Declared, NamedAddresses, Occupant},
 };
 
 use super::{owners::Owners, services::Catalog};
@@ -64,8 +64,8 @@ pub(super) fn named(
     workloads: impl Iterator<Item = (usize, NamedEndpoint)>,
     count: usize,
     occupants: &BTreeMap<Host, (usize, Occupant)>,
-) -> Named {
-    let mut named = Named::default();
+) -> NamedAddresses {
+    let mut named = NamedAddresses::default();
     // Workloads first: where a service lists the same place without knowing whose it is, it is theirs.
     let of_host = |host: &super::services::KnownHost<'_>| -> Vec<NamedEndpoint> {
         let keys = host.ports.keys().map(|port| host.declared(*port).key);

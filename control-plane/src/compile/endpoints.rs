@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use selvedge_model::{Endpoint, Endpoints, Host, NamedEndpoint, Place, ServiceKey, SpiffeId, WorkloadName};
+use selvedge_model::{
+    Endpoint, Endpoints, Host, HostPort, NamedEndpoint, ServiceKey, SpiffeId, WorkloadName,
+};
 
 use super::{
     MeshSettings, Problems,
@@ -32,7 +34,7 @@ pub(super) fn endpoints(
     problems: &mut Problems,
 ) -> BTreeMap<ServiceKey, Endpoints> {
     note_served(catalog, candidates, workloads);
-    let settled = Settled { settings, policies, owners };
+    let settled = EndpointRules { settings, policies, owners };
     let mut endpoints: BTreeMap<ServiceKey, Endpoints> = BTreeMap::new();
     for (key, list) in candidates {
         let Some(host) = catalog.find(&key.host) else { continue };
@@ -89,13 +91,13 @@ fn note_served(catalog: &Catalog<'_>, candidates: &Candidates<'_>, workloads: &m
 }
 
 /// What decides about candidates, once the owner of every address is known.
-struct Settled<'a> {
+struct EndpointRules<'a> {
     settings: &'a MeshSettings,
     policies: &'a Policies<'a>,
     owners: &'a Owners<'a>,
 }
 
-impl Settled<'_> {
+impl EndpointRules<'_> {
     fn endpoint(
         &self,
         host: &KnownHost<'_>,
@@ -145,7 +147,7 @@ impl Settled<'_> {
         &self,
         slice: &Document<EndpointSliceSpec>,
         address: &SliceAddress,
-        place: &Place,
+        place: &HostPort,
         workloads: &mut Workloads<'_>,
         problems: &mut Problems,
     ) -> Option<NamedEndpoint> {
@@ -157,7 +159,7 @@ impl Settled<'_> {
                 Some(index) => Some(workloads.at(index).endpoint_at(place.clone())),
                 // Nothing goes out unprotected, or to somebody else, because pods and slices arrive one after the other.
                 None => {
-                    if index.is_some() || slice.origin.path.is_some() {
+                    if index.is_some() || slice.location.path.is_some() {
                         let message = format!(
                             "{} is not an address of Pod {of}/{}, so it is left out; correct the address or its targetRef",
                             place.host, pod.name
@@ -185,7 +187,7 @@ impl Settled<'_> {
         &self,
         document: &Document<T>,
         field: &str,
-        place: &Place,
+        place: &HostPort,
         problems: &mut Problems,
     ) -> bool {
         let owner = self.owners.of(&place.host, place.port);
@@ -206,7 +208,7 @@ impl Settled<'_> {
         &self,
         document: &Document<T>,
         field: &str,
-        place: &Place,
+        place: &HostPort,
         problems: &mut Problems,
     ) {
         let Some(owner) = self.owners.of(&place.host, place.port) else { return };
@@ -223,7 +225,7 @@ impl Settled<'_> {
         &self,
         document: &Document<ServiceEntrySpec>,
         inline: &WorkloadEntrySpec,
-        place: &Place,
+        place: &HostPort,
     ) -> NamedEndpoint {
         let namespace = &*document.name.namespace;
         let policy = self.policies.find(namespace, &inline.labels);
@@ -245,7 +247,7 @@ fn as_declared(mut endpoint: NamedEndpoint, external: bool) -> NamedEndpoint {
     endpoint
 }
 
-fn plaintext(address: Place, labels: BTreeMap<String, String>) -> NamedEndpoint {
+fn plaintext(address: HostPort, labels: BTreeMap<String, String>) -> NamedEndpoint {
     let (dial, labels) = (address.clone(), labels.into());
     NamedEndpoint { address, dial, one_address: false, identity: None, workload: None, labels, weight: 1 }
 }

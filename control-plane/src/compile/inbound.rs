@@ -53,8 +53,7 @@ impl<'a> Policies<'a> {
         if !std::ptr::eq(winner, policy) {
             let message = format!(
                 "has no effect: {} ({}) comes first for {level}; remove one of them",
-                winner.name,
-                winner.place()
+                winner.name, winner.location
             );
             problems.error(policy, "", message);
         }
@@ -92,8 +91,7 @@ impl<'a> Policies<'a> {
         for loser in selecting {
             let message = format!(
                 "has no effect on workload {workload}: {} ({}) comes first; let only one of them select it",
-                winner.name,
-                winner.place()
+                winner.name, winner.location
             );
             problems.error(loser, "spec.selector", message);
         }
@@ -113,7 +111,7 @@ impl<'a> Policies<'a> {
 
 fn rule(policy: &Policy, mode: Option<selvedge_model::MtlsMode>) -> Option<MtlsRule> {
     let name = match policy.unusable {
-        true => format!("{} ({}), which cannot be used", policy.name, policy.place()),
+        true => format!("{} ({}), which cannot be used", policy.name, policy.location),
         false => policy.name.to_string(),
     };
     Some(MtlsRule { mode: mode?, name: name.into() })

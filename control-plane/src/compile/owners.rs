@@ -17,7 +17,7 @@ use selvedge_model::Host;
 use super::{
     Problems,
     candidates::{Candidate, Candidates},
-    claims::{Claim, Claimant, Described, Lost, Ports, What, claim, in_cluster},
+    claims::{Claim, Claimant, ClaimedBy, Described, LostClaim, Ports, claim, in_cluster},
     services::Catalog,
     workloads::Workloads,
 };
@@ -39,10 +39,10 @@ impl<'a> Owners<'a> {
         problems: &mut Problems,
     ) -> Self {
         let mut owners = Self::default();
-        for (host, claim) in workloads.pod_claims(What::Pod) {
+        for (host, claim) in workloads.pod_claims(ClaimedBy::Pod) {
             owners.claims.insert(host.clone(), vec![claim]);
         }
-        for (host, claim) in workloads.pod_claims(What::PodOfNode) {
+        for (host, claim) in workloads.pod_claims(ClaimedBy::PodOfNode) {
             owners.claims.entry(host.clone()).or_default().push(claim);
         }
         owners.claim_cluster_ips(resources, problems);
@@ -62,16 +62,16 @@ impl<'a> Owners<'a> {
     }
 
     /// Notes a claim, for the ports that nobody owns yet.
-    fn claim(&mut self, host: &Host, mut claim: Claim<'a>) -> Option<Lost<'a>> {
+    fn claim(&mut self, host: &Host, mut claim: Claim<'a>) -> Option<LostClaim<'a>> {
         let here = self.claims.entry(host.clone()).or_default();
         let rivals =
             || here.iter().filter(|other| other.what.is_a_pod() || other.namespace != claim.namespace);
         let lost = match &claim.ports {
             Ports::All => {
-                rivals().next().map(|first| Lost { all: true, ports: BTreeSet::new(), to: first.by })
+                rivals().next().map(|first| LostClaim { all: true, ports: BTreeSet::new(), to: first.by })
             }
             Ports::These(ports) => match rivals().find(|rival| rival.ports == Ports::All) {
-                Some(first) => Some(Lost { all: true, ports: BTreeSet::new(), to: first.by }),
+                Some(first) => Some(LostClaim { all: true, ports: BTreeSet::new(), to: first.by }),
                 None => rivals().find_map(|rival| {
                     let taken: BTreeSet<u16> = ports
                         .iter()
@@ -79,7 +79,7 @@ impl<'a> Owners<'a> {
                         .filter(|port| rivals().any(|one| one.ports.contain(*port)))
                         .collect();
                     let is_first = taken.iter().any(|port| rival.ports.contain(*port));
-                    is_first.then_some(Lost { all: false, ports: taken, to: rival.by })
+                    is_first.then_some(LostClaim { all: false, ports: taken, to: rival.by })
                 }),
             },
         };
@@ -103,7 +103,7 @@ impl<'a> Owners<'a> {
     fn claim_cluster_ip(&mut self, document: &'a Document<ServiceSpec>, problems: &mut Problems) {
         for ip in &document.spec.addresses {
             let host = Host::Ip(*ip);
-            let claim = claim(document, What::Service, Ports::All);
+            let claim = claim(document, ClaimedBy::Service, Ports::All);
             if let Some(lost) = self.claim(&host, claim) {
                 problems.error(document, "spec.clusterIP", lost.message(&host));
             }
@@ -148,7 +148,7 @@ impl<'a> Owners<'a> {
         let ports: BTreeSet<u16> = document.spec.ports.iter().map(|port| port.number).collect();
         for (index, ip) in document.spec.addresses.iter().enumerate() {
             let host = Host::Ip(*ip);
-            let claim = claim(document, What::Other, Ports::These(ports.clone()));
+            let claim = claim(document, ClaimedBy::Other, Ports::These(ports.clone()));
             if let Some(lost) = self.claim(&host, claim) {
                 problems.error(document, &format!("spec.addresses[{index}]"), lost.message(&host));
             }
@@ -161,7 +161,8 @@ impl<'a> Owners<'a> {
         catalog: &Catalog<'a>,
         candidates: &Candidates<'a>,
     ) -> Vec<(Seniority<'a>, Claimant<'a>)> {
-        let is_a_pods = |host: &Host| self.claims.get(host).is_some_and(|claims| claims[0].what == What::Pod);
+        let is_a_pods =
+            |host: &Host| self.claims.get(host).is_some_and(|claims| claims[0].what == ClaimedBy::Pod);
         let mut claims: BTreeMap<(Seniority<'a>, Host), (Described<'a>, &'a str, BTreeSet<u16>)> =
             BTreeMap::new();
         for (key, list) in candidates {
@@ -189,7 +190,7 @@ impl<'a> Owners<'a> {
             }
         }
         let claims = claims.into_iter().map(|((seniority, host), (by, namespace, ports))| {
-            let claim = Claim { namespace, by, what: What::Other, ports: Ports::These(ports) };
+            let claim = Claim { namespace, by, what: ClaimedBy::Other, ports: Ports::These(ports) };
             (seniority, Claimant::Endpoint(host, claim))
         });
         claims.collect()

@@ -115,8 +115,7 @@ impl<'a> Routing<'a> {
                     let message = format!(
                         "{host} already follows {} ({}), so this document has no effect on it; merge them, or write \
                          exportTo so that nobody follows both",
-                        first.name,
-                        first.place()
+                        first.name, first.location
                     );
                     problems.error(document, &field, message);
                     continue;
@@ -125,8 +124,7 @@ impl<'a> Routing<'a> {
                     let message = format!(
                         "some of its clients already follow {} ({}) for {host}; merge them, or write exportTo so that \
                          nobody follows both",
-                        first.name,
-                        first.place()
+                        first.name, first.location
                     );
                     problems.warning(document, &field, message);
                 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use selvedge_model::{
-    AppConnections, Endpoint, Host, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Place, Protocol,
+    AppConnections, Endpoint, Host, HostPort, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Protocol,
     ServiceKey, SpiffeId, Workload, WorkloadName, facts::selects, snapshot::Occupant,
 };
 
@@ -20,7 +20,7 @@ use document::WorkloadDocument;
 
 use super::{
     MeshSettings, Problems,
-    claims::{Claim, Claimant, Lost, What},
+    claims::{Claim, Claimant, ClaimedBy, LostClaim},
     inbound::Policies,
     keep,
 };
@@ -31,7 +31,7 @@ use crate::{
 
 /// One workload with what other documents say about it.
 #[derive(Debug)]
-pub(super) struct Known<'a> {
+pub(super) struct KnownWorkload<'a> {
     source: WorkloadDocument<'a>,
     pub(super) name: WorkloadName,
     identity: SpiffeId,
@@ -50,11 +50,11 @@ pub(super) struct Known<'a> {
     services: BTreeMap<u16, BTreeSet<ServiceKey>>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> KnownWorkload<'a> {
     /// How `port` is called here, at its first address; `None` if it has no address, or the port belongs to another.
     pub(super) fn endpoint(&self, port: u16) -> Option<NamedEndpoint> {
         let host = self.hosts.first().filter(|_| !self.lost.contains(&port))?;
-        Some(self.endpoint_at(Place::new(host.clone(), port)))
+        Some(self.endpoint_at(HostPort::new(host.clone(), port)))
     }
 
     /// Whether it is at `host`.
@@ -67,7 +67,7 @@ impl<'a> Known<'a> {
     }
 
     /// What calling it at `place`, which is here, takes.
-    pub(super) fn endpoint_at(&self, place: Place) -> NamedEndpoint {
+    pub(super) fn endpoint_at(&self, place: HostPort) -> NamedEndpoint {
         let meshed = self.source.meshed() && !self.source.skips(place.port);
         NamedEndpoint {
             dial: self.source.inbound().filter(|_| meshed).cloned().unwrap_or_else(|| place.clone()),
@@ -106,7 +106,7 @@ fn strict(document: &DocumentName) -> InboundPolicy {
     InboundPolicy { default, ports: BTreeMap::new() }
 }
 
-impl Known<'_> {
+impl KnownWorkload<'_> {
     /// How its app is connected to, by port, where something is said about it: if several services do, as the
     /// strictest says.
     fn app_connections(
@@ -136,7 +136,7 @@ pub(super) fn expected_identity(
 /// Every workload.
 #[derive(Debug)]
 pub(super) struct Workloads<'a> {
-    list: Vec<Known<'a>>,
+    list: Vec<KnownWorkload<'a>>,
     /// Those that selectors may select, by namespace: `WorkloadEntry`s. Which pods are behind a service is
     /// what its `EndpointSlice`s say, and they alone know which of them are ready.
     entries: HashMap<&'a str, Vec<usize>>,
@@ -164,7 +164,7 @@ impl<'a> Workloads<'a> {
         let mut pods: HashMap<(&str, &str), &Document<PodSpec>> =
             HashMap::with_capacity(resources.pods.len());
         for document in resources.pods.iter().filter(|pod| !pod.spec.has_ended()) {
-            if document.origin.path.is_some() {
+            if document.location.path.is_some() {
                 let message = "outside a cluster nothing runs this pod, and no EndpointSlice lists it; \
                                declare the workload with a WorkloadEntry";
                 problems.warning(document, "", message);
@@ -176,8 +176,7 @@ impl<'a> Workloads<'a> {
             if let Some(pod) = pods.get(&(&*document.name.namespace, &*document.name.name)) {
                 let message = format!(
                     "has no effect: {} ({}) is the workload of that name; rename this entry",
-                    pod.name,
-                    pod.place()
+                    pod.name, pod.location
                 );
                 problems.error(document, "metadata.name", message);
                 continue;
@@ -233,7 +232,7 @@ impl<'a> Workloads<'a> {
         let labels = before.map_or_else(|| Arc::new(labels.clone()), Arc::clone);
         let (ports, lost, protocols) = (source.ports(), BTreeSet::new(), BTreeMap::new());
         let services = BTreeMap::new();
-        self.list.push(Known {
+        self.list.push(KnownWorkload {
             source,
             name,
             identity,
@@ -262,7 +261,7 @@ impl<'a> Workloads<'a> {
     }
 
     /// The workload at `index`, as [`Self::selected`] numbers them.
-    pub(super) fn at(&self, index: usize) -> &Known<'a> {
+    pub(super) fn at(&self, index: usize) -> &KnownWorkload<'a> {
         &self.list[index]
     }
 
@@ -272,7 +271,7 @@ impl<'a> Workloads<'a> {
     }
 
     /// What the pods of a cluster claim which are `what`.
-    pub(super) fn pod_claims(&self, what: What) -> impl Iterator<Item = (&Host, Claim<'a>)> {
+    pub(super) fn pod_claims(&self, what: ClaimedBy) -> impl Iterator<Item = (&Host, Claim<'a>)> {
         let pods =
             self.list.iter().filter(move |known| known.source.what() == what && known.source.in_cluster());
         pods.flat_map(|known| known.hosts.iter().map(|host| (host, known.source.claim(&known.ports))))
@@ -295,7 +294,7 @@ impl<'a> Workloads<'a> {
     }
 
     /// Takes from the workload at `index` the ports of its address `host` that belong to others.
-    pub(super) fn lose(&mut self, index: usize, host: &Host, lost: &Lost<'_>, problems: &mut Problems) {
+    pub(super) fn lose(&mut self, index: usize, host: &Host, lost: &LostClaim<'_>, problems: &mut Problems) {
         let known = &mut self.list[index];
         if lost.all {
             known.hosts.retain(|own| own != host);
@@ -331,7 +330,7 @@ impl<'a> Workloads<'a> {
 
     /// The workload that serves `place`: one with that port, or the only one there of those that have all ports or are
     /// in `namespace`.
-    pub(super) fn serving(&self, place: &Place, namespace: &str) -> Option<usize> {
+    pub(super) fn serving(&self, place: &HostPort, namespace: &str) -> Option<usize> {
         let here = self.at_host.get(&place.host)?;
         if let Some(index) = here.iter().find(|index| self.list[**index].serves(place.port)) {
             return Some(*index);
@@ -349,7 +348,7 @@ impl<'a> Workloads<'a> {
 
     /// The workload at `place` as an endpoint of a service in `namespace`; notes that it serves that port, if that is
     /// its own namespace.
-    pub(super) fn endpoint_at(&mut self, place: &Place, namespace: &str) -> Option<NamedEndpoint> {
+    pub(super) fn endpoint_at(&mut self, place: &HostPort, namespace: &str) -> Option<NamedEndpoint> {
         let index = self.serving(place, namespace)?;
         if self.list[index].name.namespace() == namespace {
             self.serves(index, place.port);
@@ -360,18 +359,18 @@ impl<'a> Workloads<'a> {
     /// Reports every address and port that two workloads claim.
     pub(super) fn report_shared_addresses(&self, problems: &mut Problems) {
         for (host, here) in self.at_host.iter().filter(|(_, here)| here.len() > 1) {
-            let mut owners: BTreeMap<u16, &Known<'_>> = BTreeMap::new();
+            let mut owners: BTreeMap<u16, &KnownWorkload<'_>> = BTreeMap::new();
             for known in here.iter().map(|index| &self.list[*index]) {
                 for port in known.ports.iter().filter(|port| known.serves(**port)) {
                     let owner = *owners.entry(*port).or_insert(known);
                     let Some(entry) = known.entry().filter(|_| !std::ptr::eq(owner, known)) else { continue };
                     let place = match owner.source {
-                        WorkloadDocument::Entry(document) => document.place(),
-                        WorkloadDocument::Pod(document) => document.place(),
+                        WorkloadDocument::Entry(document) => document.location.to_string(),
+                        WorkloadDocument::Pod(document) => document.location.to_string(),
                     };
                     let message = format!(
                         "{} is also the address of {} ({place}), whose identity is expected there; give each workload its own port",
-                        Place::new(host.clone(), *port),
+                        HostPort::new(host.clone(), *port),
                         owner.source.name(),
                     );
                     problems.warning(entry, "spec.address", message);
@@ -386,7 +385,7 @@ impl<'a> Workloads<'a> {
         for known in &self.list {
             for host in &known.hosts {
                 let ports = known.ports.iter().filter(|port| known.serves(**port));
-                let places = ports.map(|port| Place::new(host.clone(), *port));
+                let places = ports.map(|port| HostPort::new(host.clone(), *port));
                 for endpoint in places.filter_map(|place| known.endpoint_at(place).fixed()) {
                     addresses.entry(endpoint.address).or_insert(endpoint);
                 }
@@ -440,7 +439,7 @@ impl<'a> Workloads<'a> {
                 name: known.name.clone(),
                 identity: known.identity.clone(),
                 meshed,
-                inbound: known.source.inbound().filter(|_| meshed).and_then(Place::socket),
+                inbound: known.source.inbound().filter(|_| meshed).and_then(HostPort::socket),
                 ports: known.ports.iter().copied().collect(),
                 policy: known.policy.clone(),
                 protocols: known.said_protocols(),

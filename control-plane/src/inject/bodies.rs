@@ -41,17 +41,17 @@ pub(super) enum BodyError {
 
 /// All bodies that are coming.
 #[derive(Debug, Default)]
-pub(super) struct Bodies(Mutex<Coming>);
+pub(super) struct Bodies(Mutex<ArrivingBodies>);
 
 #[derive(Debug, Default)]
-struct Coming {
+struct ArrivingBodies {
     next: u64,
     counted: usize,
     held: BTreeMap<u64, (usize, oneshot::Sender<()>)>,
 }
 
 /// One body's part.
-struct Part<'a> {
+struct ArrivingBody<'a> {
     bodies: &'a Bodies,
     id: u64,
 }
@@ -71,20 +71,20 @@ impl Bodies {
         Ok(read.into())
     }
 
-    fn enter(&self, stay: oneshot::Sender<()>) -> Part<'_> {
+    fn enter(&self, stay: oneshot::Sender<()>) -> ArrivingBody<'_> {
         let mut coming = self.lock();
         coming.next += 1;
         let id = coming.next;
         coming.held.insert(id, (0, stay));
-        Part { bodies: self, id }
+        ArrivingBody { bodies: self, id }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Coming> {
+    fn lock(&self) -> MutexGuard<'_, ArrivingBodies> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Part<'_> {
+impl ArrivingBody<'_> {
     async fn collect(&self, body: Body) -> Result<Vec<u8>, BodyError> {
         let mut whole = Vec::new();
         let mut pieces = body.into_data_stream();
@@ -113,7 +113,7 @@ impl Part<'_> {
     }
 }
 
-impl Coming {
+impl ArrivingBodies {
     fn leave(&mut self, id: u64) {
         if let Some((held, _)) = self.held.remove(&id) {
             self.counted -= held;
@@ -121,7 +121,7 @@ impl Coming {
     }
 }
 
-impl Drop for Part<'_> {
+impl Drop for ArrivingBody<'_> {
     fn drop(&mut self) {
         self.bodies.lock().leave(self.id);
     }

@@ -51,7 +51,7 @@ use crate::{
     compile,
     resources::Resources,
     serve::{
-        connection::{Accepted, Manners, Port},
+        connection::{Accepted, ConnectionTimeouts, Port},
         own::{OwnCertificate, OwnError},
     },
     sources::Loaded,
@@ -139,7 +139,7 @@ pub struct Webhook {
 
 /// What the answers depend on.
 #[derive(Debug, Clone)]
-pub struct Knowledge {
+pub struct WebhookInputs {
     /// How sidecars are injected.
     pub inject: watch::Receiver<Arc<InjectionSettings>>,
     /// How documents are compiled.
@@ -150,10 +150,10 @@ pub struct Knowledge {
     pub problems: Arc<Problems>,
 }
 
-/// [`Knowledge`], and who asks now.
+/// [`WebhookInputs`], and who asks now.
 #[derive(Debug)]
-struct Asked {
-    knowledge: Knowledge,
+struct Handler {
+    knowledge: WebhookInputs,
     bodies: Arc<Bodies>,
     checks: Semaphore,
 }
@@ -190,14 +190,14 @@ impl Webhook {
         self,
         authority: Arc<Authority>,
         ttl: Duration,
-        knowledge: Knowledge,
+        knowledge: WebhookInputs,
         shown: Arc<OwnCertificates>,
         drain: Drain,
     ) -> Result<(), WebhookError> {
         let (own, renewing) = OwnCertificate::for_names(authority, ttl, self.names, self.clients, shown)?;
         let (accepted, mut connections) = mpsc::channel(WAITING);
         let router = router(knowledge);
-        let manners = Manners { stranger: PATIENCE, known: PATIENCE };
+        let manners = ConnectionTimeouts { stranger: PATIENCE, known: PATIENCE };
         let port = Port { name: "the webhook's port", own, manners };
         let accepted = Accepted { strangers: accepted.clone(), known: accepted };
         let accepting = port.accept(self.listener, accepted, Drain::default());
@@ -224,13 +224,12 @@ fn believed(path: &Path, names: &[String]) -> Result<ClientCa, WebhookError> {
     ClientCa::load(path, names).map_err(|source| WebhookError::ClientCa { path: path.to_owned(), source })
 }
 
-fn router(knowledge: Knowledge) -> Router {
+fn router(knowledge: WebhookInputs) -> Router {
     let (bodies, checks) = (Arc::default(), Semaphore::new(CHECKS));
-    Router::new().route("/inject", post(inject)).route("/validate", post(check)).with_state(Arc::new(Asked {
-        knowledge,
-        bodies,
-        checks,
-    }))
+    Router::new()
+        .route("/inject", post(inject))
+        .route("/validate", post(check))
+        .with_state(Arc::new(Handler { knowledge, bodies, checks }))
 }
 
 /// Why there is no answer to a review.
@@ -252,7 +251,7 @@ impl IntoResponse for Failure {
     }
 }
 
-impl Asked {
+impl Handler {
     async fn request(&self, body: Body) -> Result<Request, Failure> {
         let body = self.bodies.read(body).await.map_err(|error| {
             let status = match error {
@@ -267,7 +266,7 @@ impl Asked {
     }
 }
 
-async fn inject(State(asked): State<Arc<Asked>>, body: Body) -> Result<Json<Answer>, Failure> {
+async fn inject(State(asked): State<Arc<Handler>>, body: Body) -> Result<Json<Answer>, Failure> {
     let request = asked.request(body).await?;
     if request.kind.kind != "Pod" || request.operation != "CREATE" {
         return Ok(Json(Answer::allowed(&request)));
@@ -288,7 +287,7 @@ fn patched(request: &Request, patch: &[super::Operation]) -> Result<Answer, Fail
     Answer::patched(request, patch).map_err(|error| Failure::NotYet(format!("no patch: {error}")))
 }
 
-async fn check(State(asked): State<Arc<Asked>>, body: Body) -> Result<Json<Answer>, Failure> {
+async fn check(State(asked): State<Arc<Handler>>, body: Body) -> Result<Json<Answer>, Failure> {
     let mut request = asked.request(body).await?;
     if !request.object.is_object() {
         return Ok(Json(Answer::allowed(&request)));
@@ -313,7 +312,7 @@ async fn check(State(asked): State<Arc<Asked>>, body: Body) -> Result<Json<Answe
     Ok(Json(answer.with_warnings(warnings)))
 }
 
-impl Knowledge {
+impl WebhookInputs {
     /// The namespace `name`, waited for if need be.
     async fn namespace(&self, name: &str) -> Result<NamespaceFacts, Failure> {
         let mut loaded = self.loaded.clone();

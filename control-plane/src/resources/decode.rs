@@ -9,7 +9,7 @@ use selvedge_model::WorkloadName;
 
 use super::{
     Resource,
-    document::{Origin, wrong},
+    document::{Location, wrong},
     kinds::{self, ResourceKind},
     node::{Lines, Node, Value},
     typed::FieldError,
@@ -71,7 +71,7 @@ pub fn decode(text: &str, path: &Arc<Path>, default_namespace: &str) -> Vec<Deco
 
 /// Every document of one part of a text.
 pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &str) -> Vec<Decoded> {
-    let place = Place { chunk, path: Some(path), default_namespace };
+    let place = DocumentReader { chunk, path: Some(path), default_namespace };
     match Node::parse(&chunk.text) {
         Ok(None) => Vec::new(),
         Ok(Some(mut node)) => {
@@ -96,7 +96,7 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
 /// lines.
 pub fn decode_value(document: serde_json::Value, default_namespace: &str) -> Decoded {
     let nowhere = Chunk { text: Arc::default(), lines_before: 0, first: 0 };
-    let place = Place { chunk: &nowhere, path: None, default_namespace };
+    let place = DocumentReader { chunk: &nowhere, path: None, default_namespace };
     place.read(&Node::without_lines(document), 0)
 }
 
@@ -187,14 +187,14 @@ fn is_list(kind: &str) -> bool {
 }
 
 /// Where documents are being read from.
-struct Place<'a> {
+struct DocumentReader<'a> {
     chunk: &'a Chunk,
     /// `None` = in a cluster.
     path: Option<&'a Arc<Path>>,
     default_namespace: &'a str,
 }
 
-impl Place<'_> {
+impl DocumentReader<'_> {
     /// Adds the document `node`, or those of the list that it is.
     fn open(&self, node: &Node, documents: &mut Vec<Decoded>) {
         match node.field("items").map(|items| &items.node.value) {
@@ -213,16 +213,16 @@ impl Place<'_> {
     fn read(&self, node: &Node, index: usize) -> Decoded {
         let mut decoded = self.read_as_written(node, index);
         if matches!(decoded.outcome, DecodeOutcome::Failed) {
-            let (name, origin) = (decoded.name.as_ref(), self.origin(node, index));
-            decoded.stand_in = unusable::of_document(node, name, &origin, self.default_namespace);
+            let (name, location) = (decoded.name.as_ref(), self.location(node, index));
+            decoded.stand_in = unusable::of_document(node, name, &location, self.default_namespace);
         }
         decoded
     }
 
-    fn origin(&self, node: &Node, index: usize) -> Origin {
+    fn location(&self, node: &Node, index: usize) -> Location {
         match self.path {
-            None => Origin::CLUSTER,
-            Some(path) => Origin {
+            None => Location::CLUSTER,
+            Some(path) => Location {
                 path: Some(Arc::clone(path)),
                 index,
                 line: node.line,
@@ -283,8 +283,8 @@ impl Place<'_> {
             let line = metadata.map_or(node.line, |entry| entry.line);
             return failed(Some(name), at(line, "metadata", message));
         }
-        let origin = self.origin(node, index);
-        match read_kind(node, &name, &origin) {
+        let location = self.location(node, index);
+        match read_kind(node, &name, &location) {
             Ok((resource, remarks)) => {
                 let problems = remarks
                     .into_iter()
@@ -293,7 +293,7 @@ impl Place<'_> {
                 self.decoded(index, node.line, Some(name), DecodeOutcome::Understood(resource), problems)
             }
             Err(mut error) => {
-                error.line = error.line.or_else(|| origin.line_of(&error.field));
+                error.line = error.line.or_else(|| location.line_of(&error.field));
                 failed(Some(name), error)
             }
         }
@@ -333,9 +333,9 @@ fn may_be_a_policy(kind: &str, version: &str) -> bool {
 }
 
 /// Reads the document `node` of the kind that `name` says.
-pub(super) fn read_kind(node: &Node, name: &DocumentName, origin: &Origin) -> Read {
+pub(super) fn read_kind(node: &Node, name: &DocumentName, location: &Location) -> Read {
     match kinds::find(&name.kind) {
-        Some(kind) => (kind.read)(&Unread { kind, node, name, origin }),
+        Some(kind) => (kind.read)(&Unread { kind, node, name, location }),
         None => Err(wrong("kind", format!("{} is not acted on", name.kind))),
     }
 }

@@ -10,7 +10,7 @@ use super::{
     document::{Reading, wrong},
     export_to::{self, ExportTo},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
-    typed::{FieldError, Seen},
+    typed::{FieldError, Present},
     values::{GoDuration, port_number},
 };
 
@@ -71,7 +71,7 @@ pub(super) struct Yaml {
     #[serde(default)]
     subsets: Vec<SubsetYaml>,
     export_to: Option<Vec<String>>,
-    workload_selector: Option<Seen>,
+    workload_selector: Option<Present>,
 }
 
 #[derive(Debug, Deserialize)]

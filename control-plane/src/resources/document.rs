@@ -7,7 +7,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     node::Lines,
-    typed::{FieldError, Seen, UnknownField},
+    typed::{FieldError, Present, UnknownField},
 };
 use crate::problem::{DocumentName, Problem, Severity};
 
@@ -29,7 +29,7 @@ pub struct Document<T> {
     /// Its labels, annotations and age.
     pub metadata: Metadata,
     /// Where it stands.
-    pub origin: Origin,
+    pub location: Location,
     /// What it says.
     pub spec: T,
     /// Whether it cannot be used, and this is what it is [taken for](super::unusable) instead.
@@ -53,7 +53,7 @@ pub struct Metadata {
 
 /// Where a document stands: in a file, or in a cluster, where its name says all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct Location {
     /// The file; `None` = a cluster.
     pub path: Option<Arc<Path>>,
     /// Its place among the file's documents, from 0.
@@ -63,7 +63,7 @@ pub struct Origin {
     pub(super) lines: Option<Arc<Lines>>,
 }
 
-impl Origin {
+impl Location {
     /// In a cluster.
     pub const CLUSTER: Self = Self { path: None, index: 0, line: 0, lines: None };
 
@@ -74,7 +74,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Location {
     /// `path:line`, or `in the cluster`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.path {
@@ -90,8 +90,8 @@ impl<T> Document<T> {
         Problem {
             severity,
             document: Some(self.name.clone()),
-            path: self.origin.path.clone(),
-            line: self.origin.line_of(field),
+            path: self.location.path.clone(),
+            line: self.location.line_of(field),
             field: field.to_owned(),
             message: message.into(),
             alone: true,
@@ -106,14 +106,9 @@ impl<T> Document<T> {
         let created = self.metadata.created;
         Seniority {
             created: (created.is_none(), created),
-            place: (self.origin.path.as_deref(), self.origin.index),
+            place: (self.location.path.as_deref(), self.location.index),
             name: (&self.name.namespace, &self.name.name, &self.name.kind),
         }
-    }
-
-    /// `path:line` or `in the cluster`, to point at this document from a problem with another.
-    pub fn place(&self) -> String {
-        self.origin.to_string()
     }
 }
 
@@ -180,21 +175,21 @@ pub(super) struct MetadataYaml {
     creation_timestamp: Option<String>,
     // What a cluster adds when a document is read back from it.
     uid: Option<String>,
-    deletion_timestamp: Option<Seen>,
+    deletion_timestamp: Option<Present>,
     #[serde(rename = "resourceVersion")]
-    _resource_version: Option<Seen>,
+    _resource_version: Option<Present>,
     #[serde(rename = "generation")]
-    _generation: Option<Seen>,
+    _generation: Option<Present>,
     #[serde(rename = "managedFields")]
-    _managed_fields: Option<Seen>,
+    _managed_fields: Option<Present>,
     #[serde(rename = "ownerReferences")]
-    _owner_references: Option<Seen>,
+    _owner_references: Option<Present>,
     #[serde(rename = "finalizers")]
-    _finalizers: Option<Seen>,
+    _finalizers: Option<Present>,
     #[serde(rename = "selfLink")]
-    _self_link: Option<Seen>,
+    _self_link: Option<Present>,
     #[serde(rename = "generateName")]
-    _generate_name: Option<Seen>,
+    _generate_name: Option<Present>,
 }
 
 impl MetadataYaml {

@@ -9,7 +9,7 @@ use super::{
     document::{Reading, wrong},
     kinds::{DISCOVERY, Feedback, ResourceKind},
     trim,
-    typed::{FieldError, Seen},
+    typed::{FieldError, Present},
     values::port_number,
 };
 
@@ -83,11 +83,11 @@ pub struct SlicePort {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Yaml {
     #[serde(rename = "apiVersion")]
-    _api_version: Seen,
+    _api_version: Present,
     #[serde(rename = "kind")]
-    _kind: Seen,
+    _kind: Present,
     #[serde(rename = "metadata")]
-    _metadata: Seen,
+    _metadata: Present,
     address_type: String,
     #[serde(default)]
     endpoints: Vec<EndpointYaml>,
@@ -102,7 +102,7 @@ struct EndpointYaml {
     #[serde(rename = "targetRef")]
     target_ref: Option<TargetYaml>,
     #[serde(rename = "nodeName")]
-    _node_name: Option<Seen>,
+    _node_name: Option<Present>,
 }
 
 /// Whom an address belongs to.
@@ -114,13 +114,13 @@ struct TargetYaml {
     #[serde(default)]
     name: String,
     #[serde(rename = "uid")]
-    _uid: Option<Seen>,
+    _uid: Option<Present>,
     #[serde(rename = "apiVersion")]
-    _api_version: Option<Seen>,
+    _api_version: Option<Present>,
     #[serde(rename = "resourceVersion")]
-    _resource_version: Option<Seen>,
+    _resource_version: Option<Present>,
     #[serde(rename = "fieldPath")]
-    _field_path: Option<Seen>,
+    _field_path: Option<Present>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -138,7 +138,7 @@ struct PortYaml {
     port: Option<u32>,
     protocol: Option<String>,
     #[serde(rename = "appProtocol")]
-    _app_protocol: Option<Seen>,
+    _app_protocol: Option<Present>,
 }
 
 pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<EndpointSliceSpec, FieldError> {

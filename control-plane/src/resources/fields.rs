@@ -25,7 +25,7 @@ pub struct KnownField {
 pub(super) fn of<T: for<'de> Deserialize<'de>>() -> Vec<KnownField> {
     let found = RefCell::new(Vec::new());
     // What is made of it does not matter, nor whether it could be: the decoder has asked for all its fields by then.
-    let _ = T::deserialize(Asking { path: String::new(), found: &found });
+    let _ = T::deserialize(FieldCollector { path: String::new(), found: &found });
     let mut found = found.into_inner();
     found.sort();
     found.dedup();
@@ -33,12 +33,12 @@ pub(super) fn of<T: for<'de> Deserialize<'de>>() -> Vec<KnownField> {
 }
 
 /// Whatever is asked for is here, and is noted.
-struct Asking<'a> {
+struct FieldCollector<'a> {
     path: String,
     found: &'a RefCell<Vec<KnownField>>,
 }
 
-impl Asking<'_> {
+impl FieldCollector<'_> {
     fn below(&self, part: &str) -> Self {
         Self { path: format!("{}{part}", self.path), found: self.found }
     }
@@ -58,7 +58,7 @@ macro_rules! leaves {
     )*};
 }
 
-impl<'de> Deserializer<'de> for Asking<'_> {
+impl<'de> Deserializer<'de> for FieldCollector<'_> {
     type Error = FieldError;
 
     // Durations, and ports by name or number, take a text whatever they are.
@@ -132,14 +132,14 @@ impl<'de> Deserializer<'de> for Asking<'_> {
 
 /// The entries of a struct, of a map or of a list, one for each key.
 struct Entries<'a> {
-    at: Asking<'a>,
+    at: FieldCollector<'a>,
     keys: &'static [&'static str],
     next: usize,
     dot: bool,
 }
 
 impl<'a> Entries<'a> {
-    fn value(&self) -> Asking<'a> {
+    fn value(&self) -> FieldCollector<'a> {
         let key = self.keys[self.next - 1];
         self.at.below(&if self.dot { format!(".{key}") } else { key.to_owned() })
     }

@@ -14,7 +14,7 @@ use super::{
     kinds::{Feedback, GATEWAY, ResourceKind},
     references::{ParentYaml, RoutedBackendYaml, read_parents},
     route_filters::{self, FilterYaml},
-    typed::{FieldError, Seen},
+    typed::{FieldError, Present},
 };
 
 /// Its line in the [list of kinds](super::kinds).
@@ -27,7 +27,7 @@ pub(super) const KIND: ResourceKind =
 pub(super) struct Yaml {
     #[serde(default)]
     parent_refs: Vec<ParentYaml>,
-    hostnames: Option<Seen>,
+    hostnames: Option<Present>,
     #[serde(default)]
     rules: Vec<RuleYaml>,
 }

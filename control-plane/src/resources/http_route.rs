@@ -14,7 +14,7 @@ use super::{
     kinds::{Feedback, GATEWAY, ResourceKind},
     references::{BackendRef, Parent, ParentYaml, RoutedBackendYaml, read_parents},
     route_filters::{self, FilterYaml, RouteFilters},
-    typed::{FieldError, Seen},
+    typed::{FieldError, Present},
     values::{GatewayDuration, full_regex, header_field, header_name},
 };
 
@@ -67,7 +67,7 @@ pub struct HttpBackend {
 pub(super) struct Yaml {
     #[serde(default)]
     parent_refs: Vec<ParentYaml>,
-    hostnames: Option<Seen>,
+    hostnames: Option<Present>,
     rules: Option<Vec<RuleYaml>>,
 }
 
@@ -166,7 +166,7 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldErr
 }
 
 /// Whatever the host that a client names: a service is told by the address that is called (GEP-1294).
-pub(super) fn report_hostnames(hostnames: Option<Seen>, parents: &[Parent], reading: &mut Reading<'_>) {
+pub(super) fn report_hostnames(hostnames: Option<Present>, parents: &[Parent], reading: &mut Reading<'_>) {
     if hostnames.is_some() && !parents.is_empty() {
         let message = "is not acted on: for a Service, its address decides, not the host; remove it";
         reading.not_acted_on("spec.hostnames", message);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec, Metadata, NamespaceSpec, Origin,
+    DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec, Location, Metadata, NamespaceSpec,
     PeerAuthenticationSpec, PodSpec, RevocationSpec, ServiceEntrySpec, ServiceSpec, TcpRouteSpec,
     VirtualServiceSpec, WorkloadEntrySpec, destination_rule,
     document::wrong,
@@ -243,8 +243,8 @@ macro_rules! table {
             }
 
             /// Where it stands.
-            pub fn origin(&self) -> &Origin {
-                match self { $(Self::$resource(document) => &document.origin,)* }
+            pub fn location(&self) -> &Location {
+                match self { $(Self::$resource(document) => &document.location,)* }
             }
         }
 

@@ -35,7 +35,7 @@ pub mod workload_entry;
 pub use self::{
     decode::{DecodeOutcome, Decoded, chunks, decode, decode_value},
     destination_rule::DestinationRuleSpec,
-    document::{Document, Metadata, Origin, Seniority},
+    document::{Document, Location, Metadata, Seniority},
     endpoint_slice::{EndpointSliceSpec, SliceAddress},
     gateway_tcp::TcpRouteSpec,
     http_route::HttpRouteSpec,

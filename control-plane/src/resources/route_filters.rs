@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     references::{BackendRef, MirrorBackendYaml},
-    typed::{FieldError, Seen},
+    typed::{FieldError, Present},
     values::{header_name, is_path_and_query, port_number, redirect_status},
 };
 
@@ -59,7 +59,7 @@ pub(super) struct FilterYaml {
     url_rewrite: Option<RewriteYaml>,
     request_mirror: Option<MirrorYaml>,
     cors: Option<CorsYaml>,
-    external_auth: Option<Seen>,
+    external_auth: Option<Present>,
     extension_ref: Option<ExtensionYaml>,
 }
 

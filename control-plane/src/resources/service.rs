@@ -10,7 +10,7 @@ use super::{
     document::{Reading, wrong},
     kinds::{CORE, Feedback, ResourceKind},
     trim,
-    typed::{FieldError, Seen},
+    typed::{FieldError, Present},
     values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
 
@@ -106,9 +106,9 @@ pub(super) struct Yaml {
     cluster_ips: Vec<String>,
     // What a cluster adds by default.
     #[serde(rename = "ipFamilies")]
-    _ip_families: Option<Seen>,
+    _ip_families: Option<Present>,
     #[serde(rename = "ipFamilyPolicy")]
-    _ip_family_policy: Option<Seen>,
+    _ip_family_policy: Option<Present>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,8 +131,8 @@ enum NumberOrName {
 
 impl<'de> Deserialize<'de> for NumberOrName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl de::Visitor<'_> for Either {
+        struct NameOrNumberVisitor;
+        impl de::Visitor<'_> for NameOrNumberVisitor {
             type Value = NumberOrName;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,7 +148,7 @@ impl<'de> Deserialize<'de> for NumberOrName {
                 Ok(name.parse().map_or_else(|_| NumberOrName::Name(name.to_owned()), NumberOrName::Number))
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(NameOrNumberVisitor)
     }
 }
 

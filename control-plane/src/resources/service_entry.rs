@@ -91,7 +91,7 @@ pub(super) struct Yaml {
     addresses: Vec<String>,
     #[serde(default)]
     ports: Vec<PortYaml>,
-    location: Option<Location>,
+    location: Option<LocationWord>,
     #[serde(default)]
     resolution: ResolutionWord,
     #[serde(default)]
@@ -119,7 +119,7 @@ struct SelectorYaml {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum Location {
+enum LocationWord {
     MeshExternal,
     MeshInternal,
 }
@@ -160,7 +160,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
         (Resolution::Dns { .. }, EntryEndpoints::Inline(list)) if list.is_empty() => EntryEndpoints::Hosts,
         (_, endpoints) => endpoints,
     };
-    let internal = yaml.location == Some(Location::MeshInternal);
+    let internal = yaml.location == Some(LocationWord::MeshInternal);
     let subject_alt_names = yaml.subject_alt_names;
     Ok(ServiceEntrySpec {
         export_to,

@@ -67,7 +67,7 @@ fn a_malformed_document_leaves_its_neighbours_readable() {
     assert!(matches!(documents[1].outcome, DecodeOutcome::Failed));
     assert_eq!(documents[1].problems[0].line, Some(10));
     assert_eq!(understood(&documents[2]).name().to_string(), "Service default/two");
-    assert_eq!(understood(&documents[2]).origin().line, 12);
+    assert_eq!(understood(&documents[2]).location().line, 12);
 }
 
 #[test]

@@ -41,25 +41,25 @@ pub(crate) struct FieldError {
 /// The first field that is not what `T` asks for, with its line.
 pub(crate) fn decode<T: de::DeserializeOwned>(node: &Node) -> Result<(T, Vec<UnknownField>), FieldError> {
     let unknown = RefCell::new(Vec::new());
-    let at = At { node, line: node.line, pointer: Pointer::Root, unknown: &unknown };
+    let at = NodeDeserializer { node, line: node.line, pointer: Pointer::Root, unknown: &unknown };
     let value = T::deserialize(at)?;
     Ok((value, unknown.into_inner()))
 }
 
 /// A field that is read over on purpose, or whose mere presence is all that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(crate) struct Seen;
+pub(crate) struct Present;
 
 /// One node on its way into a typed value.
 #[derive(Clone, Copy)]
-struct At<'de, 'p> {
+struct NodeDeserializer<'de, 'p> {
     node: &'de Node,
     line: u64,
     pointer: Pointer<'p>,
     unknown: &'p RefCell<Vec<UnknownField>>,
 }
 
-impl<'de> At<'de, '_> {
+impl<'de> NodeDeserializer<'de, '_> {
     /// Says where `error` happened, unless a node further in has said so.
     fn located(&self, mut error: FieldError) -> FieldError {
         if error.line.is_none() {
@@ -80,7 +80,12 @@ impl<'de> At<'de, '_> {
             Value::Map(entries) if !entries.is_empty() => {
                 for entry in entries {
                     let pointer = Pointer::Key(&self.pointer, &entry.key);
-                    let below = At { node: &entry.node, line: entry.line, pointer, unknown: self.unknown };
+                    let below = NodeDeserializer {
+                        node: &entry.node,
+                        line: entry.line,
+                        pointer,
+                        unknown: self.unknown,
+                    };
                     below.record_unknown();
                 }
             }
@@ -175,7 +180,7 @@ macro_rules! numbers {
     )*};
 }
 
-impl<'de> Deserializer<'de> for At<'de, '_> {
+impl<'de> Deserializer<'de> for NodeDeserializer<'de, '_> {
     type Error = FieldError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
@@ -255,7 +260,7 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
         visitor.visit_newtype_struct(self).map_err(|error| self.located(error))
     }
 
-    /// Only [`Seen`] is a unit struct: whatever stands here is passed over without being recorded.
+    /// Only [`Present`] is a unit struct: whatever stands here is passed over without being recorded.
     fn deserialize_unit_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -281,7 +286,7 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
 }
 
 struct Entries<'de, 'p> {
-    at: At<'de, 'p>,
+    at: NodeDeserializer<'de, 'p>,
     list: std::vec::IntoIter<(String, &'de Entry)>,
     value: Option<&'de Entry>,
 }
@@ -299,13 +304,14 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, FieldError> {
         let entry = self.value.take().expect("serde asks for a value after its key");
         let pointer = Pointer::Key(&self.at.pointer, &entry.key);
-        let below = At { node: &entry.node, line: entry.line, pointer, unknown: self.at.unknown };
+        let below =
+            NodeDeserializer { node: &entry.node, line: entry.line, pointer, unknown: self.at.unknown };
         seed.deserialize(below).map_err(|error| below.located(error))
     }
 }
 
 struct Items<'de, 'p> {
-    at: At<'de, 'p>,
+    at: NodeDeserializer<'de, 'p>,
     items: &'de [Node],
     next: usize,
 }
@@ -320,7 +326,7 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
         let Some(node) = self.items.get(self.next) else { return Ok(None) };
         let pointer = Pointer::Index(&self.at.pointer, self.next);
         self.next += 1;
-        let below = At { node, line: node.line, pointer, unknown: self.at.unknown };
+        let below = NodeDeserializer { node, line: node.line, pointer, unknown: self.at.unknown };
         seed.deserialize(below).map(Some).map_err(|error| below.located(error))
     }
 }

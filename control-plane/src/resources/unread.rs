@@ -6,10 +6,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     Resource,
-    document::{Document, Metadata, MetadataYaml, Origin, Reading, wrong},
+    document::{Document, Location, Metadata, MetadataYaml, Reading, wrong},
     kinds::ResourceKind,
     node::Node,
-    typed::{self, FieldError, Seen, UnknownField},
+    typed::{self, FieldError, Present, UnknownField},
 };
 use crate::problem::{DocumentName, Severity};
 
@@ -24,7 +24,7 @@ pub(super) struct Unread<'a> {
     pub(super) kind: &'static ResourceKind,
     pub(super) node: &'a Node,
     pub(super) name: &'a DocumentName,
-    pub(super) origin: &'a Origin,
+    pub(super) location: &'a Location,
 }
 
 /// A document of a kind that has a `spec`; `Y` is what the `spec` looks like.
@@ -32,14 +32,14 @@ pub(super) struct Unread<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Envelope<Y> {
     #[serde(rename = "apiVersion")]
-    _api_version: Seen,
+    _api_version: Present,
     #[serde(rename = "kind")]
-    _kind: Seen,
+    _kind: Present,
     #[serde(rename = "metadata")]
-    _metadata: Seen,
+    _metadata: Present,
     spec: Option<Y>,
     #[serde(rename = "status")]
-    _status: Option<Seen>,
+    _status: Option<Present>,
 }
 
 impl Unread<'_> {
@@ -98,14 +98,14 @@ impl Unread<'_> {
         let noted = reading.remarks;
         unknown.append(&mut fields);
         let remarks = self.remarks(noted, unknown);
-        let (name, origin) = (self.name.clone(), self.origin.clone());
-        Ok((Arc::new(Document { name, metadata, origin, spec, unusable: false }).into(), remarks))
+        let (name, location) = (self.name.clone(), self.location.clone());
+        Ok((Arc::new(Document { name, metadata, location, spec, unusable: false }).into(), remarks))
     }
 
     /// What reading has noted and which fields nobody knows, in the order of lines.
     fn remarks(&self, noted: Vec<(Severity, String, String)>, unknown: Vec<UnknownField>) -> Remarks {
         let noted = noted.into_iter().map(|(severity, field, message)| {
-            let line = self.origin.line_of(&field);
+            let line = self.location.line_of(&field);
             (severity, FieldError { field, line, message })
         });
         let unknown = unknown.into_iter().map(|UnknownField { field, line }| {

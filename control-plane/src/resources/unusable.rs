@@ -14,7 +14,7 @@ use std::{
 use selvedge_model::MtlsMode;
 
 use super::{
-    DestinationRuleSpec, Document, Metadata, Origin, PeerAuthenticationSpec, Resource, ServiceEntrySpec,
+    DestinationRuleSpec, Document, Location, Metadata, PeerAuthenticationSpec, Resource, ServiceEntrySpec,
     WorkloadEntrySpec,
     decode::read_kind,
     destination_rule::PolicyBlocks,
@@ -51,7 +51,7 @@ pub struct StandIn {
 /// A document that cannot be used, as far as anything is known of it.
 struct Unusable<'a> {
     name: DocumentName,
-    origin: &'a Origin,
+    location: &'a Location,
     node: &'a Node,
     /// What was taken out so that the rest is a document.
     lost: Vec<String>,
@@ -61,7 +61,7 @@ struct Unusable<'a> {
 pub(super) fn of_document(
     node: &Node,
     name: Option<&DocumentName>,
-    origin: &Origin,
+    location: &Location,
     default_namespace: &str,
 ) -> Option<StandIn> {
     let written = text_in_any_case(node, "kind");
@@ -71,7 +71,7 @@ pub(super) fn of_document(
         Some(known) => known.kind,
         // Only policies are in these groups, so this is one, whatever its kind was to be.
         None if of_policies => STRICTEST,
-        None if holds_policy(node) => return Some(strict(unnamed(STRICTEST), origin, None)),
+        None if holds_policy(node) => return Some(strict(unnamed(STRICTEST), location, None)),
         None => written,
     };
     let name = match name {
@@ -82,8 +82,8 @@ pub(super) fn of_document(
             name: UNNAMED.into(),
         },
     };
-    let (left, lost) = left_of(node, &name, origin);
-    Unusable { name, origin, node, lost }.stand_in(left)
+    let (left, lost) = left_of(node, &name, location);
+    Unusable { name, location, node, lost }.stand_in(left)
 }
 
 /// Whether only policies have this `apiVersion`.
@@ -123,7 +123,7 @@ pub(super) fn of_text(
     line: u64,
     default_namespace: &str,
 ) -> Option<StandIn> {
-    let origin = Origin { path: Some(Arc::clone(path)), index: 0, line, lines: None };
+    let location = Location { path: Some(Arc::clone(path)), index: 0, line, lines: None };
     let text = text.to_ascii_lowercase();
     let mentions = |word: &str| text.contains(&word.to_ascii_lowercase());
     if kinds::policies().chain(GROUPS_OF_POLICIES.iter().copied()).any(mentions) {
@@ -132,7 +132,7 @@ pub(super) fn of_text(
         let is_there = |name: &&DocumentName| said.iter().eq([&&*name.namespace]);
         let known =
             name.filter(|name| kinds::policies().any(|policy| policy == &*name.kind)).filter(is_there);
-        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(STRICTEST)), &origin, None));
+        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(STRICTEST)), &location, None));
     }
     let seems = match name {
         Some(name) => &*name.kind == "DestinationRule",
@@ -148,7 +148,7 @@ pub(super) fn of_text(
             namespace: namespace.unwrap_or(default_namespace).into(),
             ..unnamed("DestinationRule")
         });
-        refused_host(name, &origin, only("host").unwrap_or("*").to_owned())
+        refused_host(name, &location, only("host").unwrap_or("*").to_owned())
     })
 }
 
@@ -176,13 +176,13 @@ pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<S
     let Resource::PeerAuthentication(document) = resource else { return None };
     let same = matches!(first, Some(Resource::PeerAuthentication(first)) if first.spec == document.spec);
     let selector = document.spec.selector.clone();
-    (!same).then(|| strict(document.name.clone(), &document.origin, Some(selector)))
+    (!same).then(|| strict(document.name.clone(), &document.location, Some(selector)))
 }
 
 /// The stand-in of a file or directory that cannot be read, which may hold any policy.
 pub fn of_path(path: &Path) -> StandIn {
-    let origin = Origin { path: Some(Arc::from(path)), index: 0, line: 1, lines: None };
-    strict(unnamed(STRICTEST), &origin, None)
+    let location = Location { path: Some(Arc::from(path)), index: 0, line: 1, lines: None };
+    strict(unnamed(STRICTEST), &location, None)
 }
 
 fn unnamed(kind: &str) -> DocumentName {
@@ -190,11 +190,11 @@ fn unnamed(kind: &str) -> DocumentName {
 }
 
 /// What `node` is without the fields that cannot be read, and which those are.
-fn left_of(node: &Node, name: &DocumentName, origin: &Origin) -> (Option<Resource>, Vec<String>) {
+fn left_of(node: &Node, name: &DocumentName, location: &Location) -> (Option<Resource>, Vec<String>) {
     let mut node = node.clone();
     let mut lost = Vec::new();
     while lost.len() < MOST_TAKEN_OUT {
-        match read_kind(&node, name, origin) {
+        match read_kind(&node, name, location) {
             Ok((resource, _)) => return (Some(resource), lost),
             Err(error) => match node.take_out(&error.field) {
                 Some(field) => lost.push(field),
@@ -244,8 +244,8 @@ impl Unusable<'_> {
     }
 
     fn document<T>(&self, metadata: Metadata, spec: T) -> Arc<Document<T>> {
-        let (name, origin) = (self.name.clone(), self.origin.clone());
-        Arc::new(Document { name, metadata, origin, spec, unusable: true })
+        let (name, location) = (self.name.clone(), self.location.clone());
+        Arc::new(Document { name, metadata, location, spec, unusable: true })
     }
 
     fn stand_in(mut self, left: Option<Resource>) -> Option<StandIn> {
@@ -260,7 +260,7 @@ impl Unusable<'_> {
                     }
                     _ => None,
                 };
-                Some(strict(self.name, self.origin, selector))
+                Some(strict(self.name, self.location, selector))
             }
             ("DestinationRule", left) => self.destination_rule(left),
             ("ServiceEntry", Some(Resource::ServiceEntry(left))) => Some(self.service_entry(&left)),
@@ -294,7 +294,7 @@ impl Unusable<'_> {
                 Some(Resource::DestinationRule(left)) => left.spec.host.clone(),
                 _ => spec.text("host").unwrap_or("*").to_ascii_lowercase(),
             };
-            refused_host(self.name.clone(), self.origin, host)
+            refused_host(self.name.clone(), self.location, host)
         })
     }
 
@@ -323,7 +323,7 @@ impl Unusable<'_> {
 }
 
 /// STRICT for the workloads that `selector` selects; `None`: for whichever it may select.
-fn strict(name: DocumentName, origin: &Origin, selector: Option<BTreeMap<String, String>>) -> StandIn {
+fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<String, String>>) -> StandIn {
     let (reach, accepts) = match (&*name.namespace, &selector) {
         ("", _) => ("every workload of the mesh".to_owned(), "accepts"),
         (namespace, Some(selector)) if !selector.is_empty() => {
@@ -338,7 +338,7 @@ fn strict(name: DocumentName, origin: &Origin, selector: Option<BTreeMap<String,
         ports: BTreeMap::new(),
     };
     let document =
-        Document { name, metadata: Metadata::default(), origin: origin.clone(), spec, unusable: true };
+        Document { name, metadata: Metadata::default(), location: location.clone(), spec, unusable: true };
     StandIn {
         resource: Resource::PeerAuthentication(Arc::new(document)),
         words: format!(
@@ -348,7 +348,7 @@ fn strict(name: DocumentName, origin: &Origin, selector: Option<BTreeMap<String,
 }
 
 /// Refuses every call to `host`.
-fn refused_host(name: DocumentName, origin: &Origin, host: String) -> StandIn {
+fn refused_host(name: DocumentName, location: &Location, host: String) -> StandIn {
     let words = format!(
         "calls to {host} are refused until it is repaired, because it has TLS settings for that host"
     );
@@ -359,6 +359,6 @@ fn refused_host(name: DocumentName, origin: &Origin, host: String) -> StandIn {
         subsets: Vec::new(),
     };
     let document =
-        Document { name, metadata: Metadata::default(), origin: origin.clone(), spec, unusable: true };
+        Document { name, metadata: Metadata::default(), location: location.clone(), spec, unusable: true };
     StandIn { resource: Resource::DestinationRule(Arc::new(document)), words }
 }

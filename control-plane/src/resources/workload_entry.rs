@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{Host, Place, WorkloadName};
+use selvedge_model::{Host, HostPort, WorkloadName};
 use serde::Deserialize;
 
 use super::{
@@ -46,7 +46,7 @@ pub struct WorkloadEntrySpec {
     /// Whether it has a sidecar.
     pub meshed: bool,
     /// Its sidecar's inbound listener, in explicit mode.
-    pub inbound: Option<Place>,
+    pub inbound: Option<HostPort>,
     /// Its ports on which whatever is spoken is carried as it is; first and last of each range.
     pub opaque_ports: Vec<(u16, u16)>,
     /// Its share of requests, beside others behind the same service; not 0.

@@ -67,7 +67,7 @@ pub struct Connection {
 
 /// How long connections may take once their handshake is done.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Manners {
+pub(crate) struct ConnectionTimeouts {
     /// Those that have proven nothing.
     pub(crate) stranger: Patience,
     /// Those that have shown a certificate.
@@ -102,7 +102,7 @@ pub(crate) struct Port {
     /// What it is served with.
     pub(crate) own: Arc<OwnCertificate>,
     /// What is expected of its clients.
-    pub(crate) manners: Manners,
+    pub(crate) manners: ConnectionTimeouts,
 }
 
 /// The port, and its places.

@@ -27,7 +27,7 @@ use tonic::transport::Server;
 
 use self::{
     certificates::Certificates,
-    connection::{Accepted, Connection, GrpcConnection, Manners, Port},
+    connection::{Accepted, Connection, ConnectionTimeouts, GrpcConnection, Port},
     own::OwnCertificate,
     stream::Streams,
 };
@@ -54,7 +54,7 @@ const KNOWN_WINDOW: u32 = 256 << 10;
 /// Streams that the client has reset and we have not begun with; more of them end the connection.
 const MAX_RESETS: usize = 16;
 /// What is expected of clients.
-const MANNERS: Manners = Manners {
+const MANNERS: ConnectionTimeouts = ConnectionTimeouts {
     // All that a stranger comes for is one certificate.
     stranger: Patience {
         reading: Reading::Whole(Duration::from_secs(40)),

@@ -243,10 +243,10 @@ impl Conversation {
         registration: &Registration,
     ) -> Result<(), Status> {
         match session.hear(message)? {
-            Heard::Nothing => {}
+            MessageOutcome::Nothing => {}
             // What it holds now is shown by the look at what is due next.
-            Heard::Applied => self.metrics.transaction(TransactionOutcome::Acknowledged),
-            Heard::Refused { nonce, reason } => {
+            MessageOutcome::Applied => self.metrics.transaction(TransactionOutcome::Acknowledged),
+            MessageOutcome::Refused { nonce, reason } => {
                 self.metrics.transaction(TransactionOutcome::Refused);
                 let reason = plain_within(&reason, MAX_REASON);
                 tracing::warn!(workload = %session.workload, nonce, reason, "the proxy refused its configuration");
@@ -292,7 +292,7 @@ struct Session {
     refused: Refused,
     pace: Pace,
     nonce: u64,
-    under_way: Option<UnderWay>,
+    under_way: Option<PendingTransaction>,
     acknowledged: Option<u64>,
     /// The configuration version that the proxy is up to date with.
     configuration: Option<u64>,
@@ -302,7 +302,7 @@ struct Session {
 }
 
 #[derive(Debug)]
-struct UnderWay {
+struct PendingTransaction {
     nonce: u64,
     /// What is held once it is applied.
     applied: Versions,
@@ -313,7 +313,7 @@ struct UnderWay {
 
 /// What a message from the proxy came to.
 #[derive(Debug, PartialEq, Eq)]
-enum Heard {
+enum MessageOutcome {
     Nothing,
     Applied,
     Refused { nonce: u64, reason: String },
@@ -397,7 +397,7 @@ impl Session {
     }
 
     /// Takes in one message.
-    fn hear(&mut self, message: wire::ClientMessage) -> Result<Heard, Status> {
+    fn hear(&mut self, message: wire::ClientMessage) -> Result<MessageOutcome, Status> {
         match message.message {
             Some(Message::Subscribe(subscribe)) => self.subscribe(subscribe.authority)?,
             Some(Message::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe.authority),
@@ -407,7 +407,7 @@ impl Session {
             }
             None => tracing::debug!(workload = %self.workload, "a message that this version does not know"),
         }
-        Ok(Heard::Nothing)
+        Ok(MessageOutcome::Nothing)
     }
 
     fn subscribe(&mut self, authority: String) -> Result<(), Status> {
@@ -428,16 +428,16 @@ impl Session {
         self.due = true;
     }
 
-    fn acknowledge(&mut self, ack: wire::Ack) -> Heard {
+    fn acknowledge(&mut self, ack: wire::Ack) -> MessageOutcome {
         let Some(under_way) = self.under_way.take_if(|under_way| under_way.nonce == ack.nonce) else {
             tracing::debug!(workload = %self.workload, nonce = ack.nonce, "an Ack for no update");
-            return Heard::Nothing;
+            return MessageOutcome::Nothing;
         };
         let Some(reason) = ack.refused else {
             self.held = Arc::new(under_way.applied);
             self.acknowledged = Some(under_way.nonce);
             self.due = true;
-            return Heard::Applied;
+            return MessageOutcome::Applied;
         };
         if under_way.parts.len() > 1 {
             self.pace = Pace::OneByOne;
@@ -447,7 +447,7 @@ impl Session {
             self.due |= !under_way.parts.is_empty();
             self.refused.extend(under_way.parts);
         }
-        Heard::Refused { nonce: under_way.nonce, reason }
+        MessageOutcome::Refused { nonce: under_way.nonce, reason }
     }
 
     /// The next transaction; `None` if the proxy lacks nothing, or nothing that it would take.
@@ -465,7 +465,7 @@ impl Session {
         }
         self.greeted = true;
         self.nonce += 1;
-        self.under_way = Some(UnderWay {
+        self.under_way = Some(PendingTransaction {
             nonce: self.nonce,
             applied: difference.applied_to(&self.held),
             parts: difference.parts.clone(),

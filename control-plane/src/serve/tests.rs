@@ -41,7 +41,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(10);
 const REVIEWS: &str = "reviews.shop.svc.cluster.local";
 
-struct World {
+struct TestMesh {
     directory: tempfile::TempDir,
     authority: Arc<Authority>,
     store: Arc<Store>,
@@ -51,7 +51,7 @@ struct World {
     server: JoinHandle<Result<(), ServeError>>,
 }
 
-impl World {
+impl TestMesh {
     /// A control plane with this mesh.
     fn start(mesh: Mesh) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -142,19 +142,19 @@ impl World {
         self.connect(grpc_client(&own).unwrap()).await
     }
 
-    async fn talk(&self, account: &str, hello: wire::Hello) -> Talk {
+    async fn talk(&self, account: &str, hello: wire::Hello) -> ProxyStream {
         let channel = self.member(&identity("shop", account), Duration::from_secs(600)).await;
-        Talk::open(channel, hello).await
+        ProxyStream::open(channel, hello).await
     }
 }
 
 /// One stream, from the proxy's side.
-struct Talk {
+struct ProxyStream {
     outgoing: mpsc::Sender<wire::ClientMessage>,
     incoming: Streaming<Transaction>,
 }
 
-impl Talk {
+impl ProxyStream {
     async fn open(channel: Channel, hello: wire::Hello) -> Self {
         Self::try_open(channel, hello).await.unwrap()
     }
@@ -247,7 +247,7 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_token_becomes_a_certificate_and_that_opens_the_stream() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
     let identity = identity("shop", "frontend");
     let made = KeyAndCsr::generate(&identity).unwrap();
     let request = wire::SignRequest {
@@ -262,14 +262,14 @@ async fn a_token_becomes_a_certificate_and_that_opens_the_stream() {
     let leaf = Leaf::new(chain, made.key).unwrap();
     let own = Credentials { leaf, bundle: world.authority.bundle() };
     let channel = world.connect(grpc_client(&own).unwrap()).await;
-    let mut talk = Talk::open(channel, hello("shop/frontend")).await;
+    let mut talk = ProxyStream::open(channel, hello("shop/frontend")).await;
 
     assert_eq!(names(&talk.apply().await), ["self", "bundle"]);
 }
 
 #[tokio::test]
 async fn a_request_for_somebody_elses_certificate_is_refused() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
     let mut newcomer = world.newcomer().await;
     let csr = KeyAndCsr::generate(&identity("shop", "reviews")).unwrap().der;
     let request = wire::SignRequest {
@@ -293,7 +293,7 @@ async fn a_request_for_somebody_elses_certificate_is_refused() {
 
 #[tokio::test]
 async fn an_expired_and_an_altered_token_are_refused() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
     let mut newcomer = world.newcomer().await;
     let identity = identity("shop", "frontend");
     let request = |token| wire::SignRequest {
@@ -316,7 +316,7 @@ async fn an_expired_and_an_altered_token_are_refused() {
 
 #[tokio::test]
 async fn a_stream_is_for_the_workload_of_its_certificate_alone() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
 
     let other = world.talk("frontend", hello("shop/reviews-1")).await.status().await;
     assert_eq!(other.code(), Code::PermissionDenied, "{other}");
@@ -329,7 +329,7 @@ async fn a_stream_is_for_the_workload_of_its_certificate_alone() {
     assert_eq!(nameless.code(), Code::InvalidArgument, "{nameless}");
 
     let tls = bootstrap_client(&[world.authority.root_sha256()], &TrustDomain::default());
-    let anonymous = Talk::try_open(world.connect(tls).await, hello("shop/frontend")).await;
+    let anonymous = ProxyStream::try_open(world.connect(tls).await, hello("shop/frontend")).await;
     assert_eq!(anonymous.err().map(|status| status.code()), Some(Code::Unauthenticated));
     assert!(world.proxies.connected().is_empty());
 }
@@ -338,11 +338,11 @@ async fn a_stream_is_for_the_workload_of_its_certificate_alone() {
 async fn a_stream_and_a_renewal_are_for_the_workload_that_the_first_token_was_for() {
     let mut mesh = mesh();
     add_workload(&mut mesh, "shop/frontend-2", "frontend");
-    let world = World::start(mesh);
+    let world = TestMesh::start(mesh);
     for (proves, proof) in [(true, Proof::Proven), (false, Proof::Claimed)] {
         let channel = world.joined("frontend", "shop/frontend", proves).await;
 
-        let other = Talk::open(channel.clone(), hello("shop/frontend-2")).await.status().await;
+        let other = ProxyStream::open(channel.clone(), hello("shop/frontend-2")).await.status().await;
         assert_eq!(other.code(), Code::PermissionDenied, "{other}");
         assert!(other.message().contains("for workload shop/frontend,"), "{other}");
         let renewal = wire::SignRequest {
@@ -354,7 +354,7 @@ async fn a_stream_and_a_renewal_are_for_the_workload_that_the_first_token_was_fo
         let renewed = CertificatesClient::new(channel.clone()).sign(renewal).await.unwrap_err();
         assert_eq!(renewed.code(), Code::PermissionDenied, "{renewed}");
 
-        let mut talk = Talk::open(channel, hello("shop/frontend")).await;
+        let mut talk = ProxyStream::open(channel, hello("shop/frontend")).await;
         talk.apply().await;
         assert_eq!(world.proxies.connected()[0].proof, proof);
         drop(talk);
@@ -365,7 +365,7 @@ async fn a_stream_and_a_renewal_are_for_the_workload_that_the_first_token_was_fo
 #[tokio::test]
 async fn who_is_revoked_loses_its_stream_whatever_is_under_way_on_it() {
     let mesh = mesh();
-    let world = World::start(mesh.clone());
+    let world = TestMesh::start(mesh.clone());
     let mut talk = world.talk("frontend", hello("shop/frontend")).await;
     let _unanswered = talk.next().await;
 
@@ -383,7 +383,7 @@ async fn who_is_revoked_loses_its_stream_whatever_is_under_way_on_it() {
 
 #[tokio::test]
 async fn an_answer_comes_with_its_service_and_endpoints_in_one_transaction() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
     let mut talk = world.talk("frontend", hello("shop/frontend")).await;
     talk.apply().await;
 
@@ -403,7 +403,7 @@ async fn an_answer_comes_with_its_service_and_endpoints_in_one_transaction() {
 #[tokio::test]
 async fn a_new_route_arrives_together_with_its_backends_endpoints() {
     let mesh = mesh();
-    let world = World::start(mesh.clone());
+    let world = TestMesh::start(mesh.clone());
     let greeting = wire::Hello { authorities: vec!["reviews".into()], ..hello("shop/frontend") };
     let mut talk = world.talk("frontend", greeting).await;
     talk.apply().await;
@@ -428,7 +428,7 @@ async fn a_new_route_arrives_together_with_its_backends_endpoints() {
 #[tokio::test]
 async fn a_proxy_that_comes_back_gets_only_the_difference() {
     let mesh = mesh();
-    let world = World::start(mesh.clone());
+    let world = TestMesh::start(mesh.clone());
     let greeting = wire::Hello { authorities: vec!["reviews".into()], ..hello("shop/frontend") };
     let mut talk = world.talk("frontend", greeting.clone()).await;
     let held = versions(&talk.apply().await);
@@ -449,7 +449,7 @@ async fn a_proxy_that_comes_back_gets_only_the_difference() {
 #[tokio::test]
 async fn a_slow_proxy_has_one_transaction_under_way_and_then_gets_the_newest() {
     let mesh = mesh();
-    let world = World::start(mesh.clone());
+    let world = TestMesh::start(mesh.clone());
     let greeting = wire::Hello { authorities: vec!["reviews".into()], ..hello("shop/frontend") };
     let mut talk = world.talk("frontend", greeting).await;
     let first = talk.next().await;
@@ -470,7 +470,7 @@ async fn a_slow_proxy_has_one_transaction_under_way_and_then_gets_the_newest() {
 
 #[tokio::test]
 async fn what_is_asked_for_again_is_answered_again_and_what_is_not_is_removed() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
     let mut talk = world.talk("frontend", hello("shop/frontend")).await;
     talk.apply().await;
     talk.subscribe("reviews").await;
@@ -489,7 +489,7 @@ async fn what_is_asked_for_again_is_answered_again_and_what_is_not_is_removed() 
 async fn a_part_that_a_proxy_refuses_holds_up_no_other() {
     let mut mesh = mesh();
     add_service(&mut mesh, "ratings.shop.svc.cluster.local", &["127.0.0.9:80"]);
-    let world = World::start(mesh.clone());
+    let world = TestMesh::start(mesh.clone());
     let authorities = vec!["ratings".into(), "reviews".into()];
     let mut talk = world.talk("frontend", wire::Hello { authorities, ..hello("shop/frontend") }).await;
 
@@ -511,7 +511,7 @@ async fn a_part_that_a_proxy_refuses_holds_up_no_other() {
 #[tokio::test]
 async fn a_workload_that_is_removed_loses_its_stream() {
     let mesh = mesh();
-    let world = World::start(mesh.clone());
+    let world = TestMesh::start(mesh.clone());
     let mut talk = world.talk("frontend", hello("shop/frontend")).await;
     talk.apply().await;
 
@@ -524,9 +524,9 @@ async fn a_workload_that_is_removed_loses_its_stream() {
 
 #[tokio::test]
 async fn a_stream_ends_with_the_certificate_that_opened_it() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
     let channel = world.member(&identity("shop", "frontend"), Duration::from_secs(2)).await;
-    let mut talk = Talk::open(channel, hello("shop/frontend")).await;
+    let mut talk = ProxyStream::open(channel, hello("shop/frontend")).await;
     talk.apply().await;
 
     let ended = talk.status().await;
@@ -537,7 +537,7 @@ async fn a_stream_ends_with_the_certificate_that_opened_it() {
 
 #[tokio::test]
 async fn a_client_that_says_nothing_holds_up_nobody() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
     let mut silent = Vec::new();
     for _ in 0..8 {
         silent.push(TcpStream::connect(world.address).await.unwrap());
@@ -550,7 +550,7 @@ async fn a_client_that_says_nothing_holds_up_nobody() {
 
 #[tokio::test]
 async fn the_drain_tells_every_stream_and_ends_the_server() {
-    let world = World::start(mesh());
+    let world = TestMesh::start(mesh());
     let mut talk = world.talk("frontend", hello("shop/frontend")).await;
     talk.apply().await;
 

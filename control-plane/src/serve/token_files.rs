@@ -36,11 +36,11 @@ pub struct TokenFiles {
     directory: PathBuf,
     key: TokenKey,
     root_sha256: [u8; 32],
-    written: BTreeMap<WorkloadName, Written>,
+    written: BTreeMap<WorkloadName, TokenRecord>,
 }
 
 #[derive(Debug)]
-struct Written {
+struct TokenRecord {
     identity: SpiffeId,
     renew_at: SystemTime,
 }
@@ -90,7 +90,8 @@ impl TokenFiles {
         }
         let mut failed = false;
         for workload in mesh.workloads.values().filter(|workload| workload.meshed) {
-            let fresh = |written: &Written| written.identity == workload.identity && now < written.renew_at;
+            let fresh =
+                |written: &TokenRecord| written.identity == workload.identity && now < written.renew_at;
             if self.written.get(&workload.name).is_some_and(fresh) {
                 continue;
             }
@@ -119,7 +120,7 @@ impl TokenFiles {
         path.parent().map_or(Ok(()), files::check_directory)?;
         files::write_secret(&path, token.as_bytes())?;
         tracing::info!(workload = %workload.name, path = %path.display(), "join token written");
-        let written = Written { identity: workload.identity.clone(), renew_at: now + RENEWED };
+        let written = TokenRecord { identity: workload.identity.clone(), renew_at: now + RENEWED };
         self.written.insert(workload.name.clone(), written);
         Ok(())
     }

@@ -17,8 +17,8 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 
 use super::{
     Loaded, consequence,
-    files::{Scan, Seen, scan},
-    last_good::{Kept, LastGood},
+    files::{FileState, Scan, scan},
+    last_good::{LastGood, UsedDocument},
 };
 use crate::{
     problem::{DocumentName, Problem, Severity},
@@ -90,14 +90,14 @@ pub struct Directory {
 /// One file, as it counts.
 #[derive(Debug)]
 struct File {
-    counted: Seen,
+    counted: FileState,
     /// What the last look saw, if that does not count yet.
-    pending: Option<Seen>,
+    pending: Option<FileState>,
     documents: Vec<Decoded>,
 }
 
 /// Documents with a time come first, oldest first; then by file and place.
-type Place = (bool, Option<OffsetDateTime>, PathBuf, usize);
+type Precedence = (bool, Option<OffsetDateTime>, PathBuf, usize);
 
 impl Directory {
     /// The directory `root`, not yet looked at.
@@ -171,7 +171,7 @@ impl Directory {
             let seen = match scan.files.remove(&path) {
                 Some(seen) => seen,
                 None if unreadable.keys().any(|directory| path.starts_with(directory)) => continue,
-                None => Seen::Gone,
+                None => FileState::Gone,
             };
             changed |= self.count_file(&path, seen, at_once);
         }
@@ -179,25 +179,25 @@ impl Directory {
         changed
     }
 
-    fn count_file(&mut self, path: &Path, seen: Seen, at_once: bool) -> bool {
-        let fresh = File { counted: Seen::Gone, pending: None, documents: Vec::new() };
+    fn count_file(&mut self, path: &Path, seen: FileState, at_once: bool) -> bool {
+        let fresh = File { counted: FileState::Gone, pending: None, documents: Vec::new() };
         let file = self.files.entry(path.to_owned()).or_insert(fresh);
         if file.counted == seen {
             file.pending = None;
         } else if at_once || file.pending.as_ref() == Some(&seen) {
             file.pending = None;
-            if let Seen::Text(text) = &seen {
+            if let FileState::Text(text) = &seen {
                 file.documents = decode(text, &Arc::from(path), &self.options.default_namespace);
             }
             file.counted = seen;
-            if file.counted == Seen::Gone {
+            if file.counted == FileState::Gone {
                 self.files.remove(path);
             }
             return true;
         } else {
             file.pending = Some(seen);
         }
-        if file.counted == Seen::Gone && file.pending.is_none() {
+        if file.counted == FileState::Gone && file.pending.is_none() {
             self.files.remove(path);
         }
         false
@@ -208,16 +208,16 @@ impl Directory {
         let mut whole = Assembly::new(&self.last_good);
         let mut unread: Vec<(&Path, &str)> =
             self.unreadable.iter().map(|(path, why)| (path.as_path(), why.as_str())).collect();
-        let mut documents: Vec<(Place, &Decoded)> = Vec::new();
+        let mut documents: Vec<(Precedence, &Decoded)> = Vec::new();
         for (path, file) in &self.files {
             documents.extend(file.documents.iter().map(|document| (self.place(path, document), document)));
             match &file.counted {
-                Seen::Unreadable(why) => unread.push((path, why)),
-                Seen::Text(_) if file.documents.is_empty() => {
+                FileState::Unreadable(why) => unread.push((path, why)),
+                FileState::Text(_) if file.documents.is_empty() => {
                     let message = "has no document, so it has no effect; remove it, or restore its content";
                     whole.problems.push(Problem::with_path(Severity::Warning, path, message));
                 }
-                Seen::Text(_) | Seen::Gone => {}
+                FileState::Text(_) | FileState::Gone => {}
             }
         }
         documents.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -242,7 +242,7 @@ impl Directory {
         self.loaded = Arc::new(Loaded { resources, problems, ..Loaded::default() });
     }
 
-    fn place(&self, path: &Path, document: &Decoded) -> Place {
+    fn place(&self, path: &Path, document: &Decoded) -> Precedence {
         let created = match &document.outcome {
             DecodeOutcome::Understood(resource) => resource.metadata().created,
             DecodeOutcome::Failed => {
@@ -258,7 +258,7 @@ impl Directory {
 /// What is in use, while it is being put together.
 struct Assembly<'a> {
     last_good: &'a LastGood,
-    chosen: BTreeMap<DocumentName, (Place, Kept)>,
+    chosen: BTreeMap<DocumentName, (Precedence, UsedDocument)>,
     /// Where each name was first met, whether understood or not.
     taken: BTreeMap<DocumentName, String>,
     /// Files with a malformed document that nobody can name, the problem that says so, and what it is taken for.
@@ -280,7 +280,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn add(&mut self, place: Place, document: &Decoded) {
+    fn add(&mut self, place: Precedence, document: &Decoded) {
         let here = format!("{}:{}", place.2.display(), document.line);
         let first = document.name.as_ref().and_then(|name| self.taken.get(name));
         match (&document.outcome, first) {
@@ -290,7 +290,7 @@ impl<'a> Assembly<'a> {
                 self.problems.push(Problem {
                     severity: Severity::Error,
                     document: Some(name.clone()),
-                    path: resource.origin().path.clone(),
+                    path: resource.location().path.clone(),
                     line: Some(document.line),
                     field: String::new(),
                     message: format!(
@@ -309,14 +309,14 @@ impl<'a> Assembly<'a> {
                 let name = resource.name().clone();
                 self.problems.extend_from_slice(&document.problems);
                 self.taken.insert(name.clone(), here);
-                let kept = Kept { resource: resource.clone(), chunk: document.chunk.clone() };
+                let kept = UsedDocument { resource: resource.clone(), chunk: document.chunk.clone() };
                 self.chosen.insert(name, (place, kept));
             }
             (DecodeOutcome::Failed, _) => self.add_failed(place, document, here),
         }
     }
 
-    fn add_failed(&mut self, place: Place, document: &Decoded, here: String) {
+    fn add_failed(&mut self, place: Precedence, document: &Decoded, here: String) {
         let start = self.problems.len();
         self.problems.extend_from_slice(&document.problems);
         let Some(name) = &document.name else {
@@ -369,12 +369,12 @@ impl<'a> Assembly<'a> {
     fn keep_below(&mut self, path: &Path) -> Vec<DocumentName> {
         let mut names = Vec::new();
         for (name, kept) in self.last_good.all() {
-            let origin = kept.resource.origin();
-            let Some(file) = origin.path.as_deref().filter(|file| file.starts_with(path)) else { continue };
+            let location = kept.resource.location();
+            let Some(file) = location.path.as_deref().filter(|file| file.starts_with(path)) else { continue };
             if !self.taken.contains_key(name) {
                 let created = kept.resource.metadata().created;
-                let place = (created.is_none(), created, file.to_path_buf(), origin.index);
-                self.taken.insert(name.clone(), origin.to_string());
+                let place = (created.is_none(), created, file.to_path_buf(), location.index);
+                self.taken.insert(name.clone(), location.to_string());
                 self.chosen.insert(name.clone(), (place, kept.clone()));
                 names.push(name.clone());
             }
@@ -387,8 +387,8 @@ impl<'a> Assembly<'a> {
         self.chosen.values().any(|((_, _, file, _), _)| file.starts_with(path))
     }
 
-    fn finish(self) -> (Resources, Vec<Problem>, BTreeMap<DocumentName, Kept>) {
-        let mut in_order: Vec<(&Place, &Resource)> =
+    fn finish(self) -> (Resources, Vec<Problem>, BTreeMap<DocumentName, UsedDocument>) {
+        let mut in_order: Vec<(&Precedence, &Resource)> =
             self.chosen.values().map(|(place, kept)| (place, &kept.resource)).collect();
         in_order.sort_by_key(|(place, _)| *place);
         let mut resources = Resources::default();

@@ -23,7 +23,7 @@ const MAX_FILE_SIZE: u64 = 16 << 20;
 
 /// What was seen at the path of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum FileState {
     /// Nothing.
     Gone,
     /// This text.
@@ -35,7 +35,7 @@ pub(super) enum Seen {
 /// All files of one moment.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    pub(super) files: BTreeMap<PathBuf, Seen>,
+    pub(super) files: BTreeMap<PathBuf, FileState>,
     /// Directories below the root that could not be read, and why.
     pub(super) unreadable: BTreeMap<PathBuf, String>,
 }
@@ -45,18 +45,18 @@ pub(super) struct Scan {
 /// # Errors
 /// If `root` itself cannot be read.
 pub(super) fn scan(root: &Path) -> io::Result<Scan> {
-    let mut walk = Walk { scan: Scan::default(), visited: HashSet::new() };
+    let mut walk = DirectoryWalk { scan: Scan::default(), visited: HashSet::new() };
     walk.directory(root, 0)?;
     Ok(walk.scan)
 }
 
-struct Walk {
+struct DirectoryWalk {
     scan: Scan,
     /// Device and inode of every directory.
     visited: HashSet<(u64, u64)>,
 }
 
-impl Walk {
+impl DirectoryWalk {
     fn directory(&mut self, path: &Path, depth: usize) -> io::Result<()> {
         let metadata = fs::metadata(path)?;
         if !self.visited.insert((metadata.dev(), metadata.ino())) {
@@ -97,7 +97,7 @@ impl Walk {
             // It may stand where a file was to be, as a masked one does.
             Ok(_) if wanted => {
                 let why = "is neither a file nor a directory, so it is not read; replace it by a file";
-                self.scan.files.insert(path, Seen::Unreadable(why.to_owned()));
+                self.scan.files.insert(path, FileState::Unreadable(why.to_owned()));
             }
             Ok(_) => {}
             // What has gone meanwhile has no target to name; a link to nothing has.
@@ -107,7 +107,7 @@ impl Walk {
                 }
             }
             Err(error) if wanted => {
-                self.scan.files.insert(path, Seen::Unreadable(error.to_string()));
+                self.scan.files.insert(path, FileState::Unreadable(error.to_string()));
             }
             Err(error) => {
                 self.scan.unreadable.insert(path, error.to_string());
@@ -119,7 +119,7 @@ impl Walk {
     fn dangling(&mut self, path: PathBuf, wanted: bool, target: &Path) {
         let why = format!("links to {}, which does not exist; repair or remove the link", target.display());
         if wanted {
-            self.scan.files.insert(path, Seen::Unreadable(why));
+            self.scan.files.insert(path, FileState::Unreadable(why));
         } else if path.extension().is_none() {
             self.scan.unreadable.insert(path, why);
         }
@@ -130,7 +130,7 @@ fn is_wanted(extension: &str) -> bool {
     EXTENSIONS.iter().any(|wanted| wanted.eq_ignore_ascii_case(extension))
 }
 
-fn read(path: &Path) -> Seen {
+fn read(path: &Path) -> FileState {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         fs::File::open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
@@ -138,13 +138,13 @@ fn read(path: &Path) -> Seen {
     };
     match read() {
         Ok(bytes) if bytes.len() as u64 > MAX_FILE_SIZE => {
-            Seen::Unreadable(format!("is larger than {} MiB; split it", MAX_FILE_SIZE >> 20))
+            FileState::Unreadable(format!("is larger than {} MiB; split it", MAX_FILE_SIZE >> 20))
         }
         Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => Seen::Text(Arc::from(text)),
-            Err(_) => Seen::Unreadable("is not UTF-8 text".to_owned()),
+            Ok(text) => FileState::Text(Arc::from(text)),
+            Err(_) => FileState::Unreadable("is not UTF-8 text".to_owned()),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Seen::Gone,
-        Err(error) => Seen::Unreadable(format!("cannot be read: {error}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => FileState::Gone,
+        Err(error) => FileState::Unreadable(format!("cannot be read: {error}")),
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 
 /// One document in use.
 #[derive(Debug, Clone)]
-pub(super) struct Kept {
+pub(super) struct UsedDocument {
     pub(super) resource: Resource,
     /// The text that it stands in.
     pub(super) chunk: Chunk,
@@ -34,12 +34,12 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct LastGood {
     directory: Option<PathBuf>,
-    documents: BTreeMap<DocumentName, Kept>,
+    documents: BTreeMap<DocumentName, UsedDocument>,
 }
 
 /// A document as it is written to disk.
 #[derive(Debug, Serialize, Deserialize)]
-struct Saved {
+struct SavedDocument {
     /// The file that it came from, below the configuration directory.
     path: PathBuf,
     index: usize,
@@ -71,16 +71,20 @@ impl LastGood {
         (Self { directory, documents }, problems)
     }
 
-    pub(super) fn find(&self, name: &DocumentName) -> Option<&Kept> {
+    pub(super) fn find(&self, name: &DocumentName) -> Option<&UsedDocument> {
         self.documents.get(name)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (&DocumentName, &Kept)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&DocumentName, &UsedDocument)> {
         self.documents.iter()
     }
 
     /// Makes `documents` what is kept, in memory and on disk.
-    pub(super) fn replace(&mut self, documents: BTreeMap<DocumentName, Kept>, root: &Path) -> Vec<Problem> {
+    pub(super) fn replace(
+        &mut self,
+        documents: BTreeMap<DocumentName, UsedDocument>,
+        root: &Path,
+    ) -> Vec<Problem> {
         let before = std::mem::replace(&mut self.documents, documents);
         let Some(directory) = &self.directory else { return Vec::new() };
         let save = || -> io::Result<()> {
@@ -110,9 +114,9 @@ impl LastGood {
     }
 }
 
-impl Kept {
+impl UsedDocument {
     fn is_same_text(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.resource.origin(), other.resource.origin());
+        let (ours, theirs) = (self.resource.location(), other.resource.location());
         self.chunk == other.chunk && ours.path == theirs.path && ours.index == theirs.index
     }
 }
@@ -135,9 +139,13 @@ fn saved_files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn read_saved(path: &Path, root: &Path, default_namespace: &str) -> Result<(DocumentName, Kept), String> {
+fn read_saved(
+    path: &Path,
+    root: &Path,
+    default_namespace: &str,
+) -> Result<(DocumentName, UsedDocument), String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let saved: Saved = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let saved: SavedDocument = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     let source: Arc<Path> = Arc::from(root.join(&saved.path));
     let chunk =
         Chunk { text: Arc::from(saved.text), lines_before: saved.lines_before, first: saved.first_of_chunk };
@@ -145,18 +153,18 @@ fn read_saved(path: &Path, root: &Path, default_namespace: &str) -> Result<(Docu
     let found = documents.into_iter().find(|document| document.index == saved.index);
     match found {
         Some(Decoded { outcome: DecodeOutcome::Understood(resource), .. }) => {
-            Ok((resource.name().clone(), Kept { resource, chunk }))
+            Ok((resource.name().clone(), UsedDocument { resource, chunk }))
         }
         _ => Err("this version does not understand it".to_owned()),
     }
 }
 
-fn write_saved(directory: &Path, name: &DocumentName, kept: &Kept, root: &Path) -> io::Result<()> {
-    let origin = kept.resource.origin();
-    let path = origin.path.as_deref().unwrap_or(root);
-    let saved = Saved {
+fn write_saved(directory: &Path, name: &DocumentName, kept: &UsedDocument, root: &Path) -> io::Result<()> {
+    let location = kept.resource.location();
+    let path = location.path.as_deref().unwrap_or(root);
+    let saved = SavedDocument {
         path: path.strip_prefix(root).unwrap_or(path).to_owned(),
-        index: origin.index,
+        index: location.index,
         lines_before: kept.chunk.lines_before,
         first_of_chunk: kept.chunk.first,
         text: kept.chunk.text.to_string(),

@@ -25,9 +25,9 @@ pub struct Verdicts {
 }
 
 /// What makes two problems one and the same: everything but the line, which moves with every edit above.
-type Same<'a> = (Severity, Option<&'a DocumentName>, Option<&'a Path>, &'a str, &'a str);
+type ProblemIdentity<'a> = (Severity, Option<&'a DocumentName>, Option<&'a Path>, &'a str, &'a str);
 
-fn same(problem: &Problem) -> Same<'_> {
+fn same(problem: &Problem) -> ProblemIdentity<'_> {
     let (document, path) = (problem.document.as_ref(), problem.path.as_deref());
     (problem.severity, document, path, &problem.field, &problem.message)
 }
@@ -38,8 +38,8 @@ impl Problems {
         let problems = Arc::new(problems);
         let newest = Arc::new(Verdicts { objects: Arc::clone(objects), problems: Arc::clone(&problems) });
         let before = Arc::clone(&self.now.send_replace(newest).problems);
-        let known: HashSet<Same<'_>> = before.iter().map(same).collect();
-        let still: HashSet<Same<'_>> = problems.iter().map(same).collect();
+        let known: HashSet<ProblemIdentity<'_>> = before.iter().map(same).collect();
+        let still: HashSet<ProblemIdentity<'_>> = problems.iter().map(same).collect();
         problems.iter().filter(|problem| !known.contains(&same(problem))).for_each(appeared);
         for problem in before.iter().filter(|problem| !still.contains(&same(problem))) {
             tracing::info!("solved: {problem}");

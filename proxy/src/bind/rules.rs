@@ -49,10 +49,10 @@ impl BoundHttp {
         &self.rules
     }
 
-    /// The rule that `request` follows, and the place of the match by which; `None` if it matches none.
+    /// The rule that `request` follows, and the index of the match that holds; `None` if it matches none.
     pub fn find(&self, request: &Request<'_>) -> Option<(&Arc<BoundRule>, Option<usize>)> {
         let followed = self.table().find(request)?;
-        Some((self.rules.get(followed.rule)?, followed.place))
+        Some((self.rules.get(followed.rule)?, followed.matched))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{Endpoint, Endpoints, Host, NamedEndpoint, Place, ServiceKey};
+use selvedge_model::{Endpoint, Endpoints, Host, HostPort, NamedEndpoint, ServiceKey};
 use selvedge_ops::Resolver;
 
 use super::watch::{Heard, State, Watches};
@@ -125,7 +125,7 @@ impl Names {
         let requested = requested.then(|| host_of(authority)).flatten();
         let key = (endpoints.key.clone(), requested.clone());
         self.seen.insert(key.clone());
-        let on_request = requested.map(|host| whatever_is_at(Place::new(host, endpoints.key.port)));
+        let on_request = requested.map(|host| whatever_is_at(HostPort::new(host, endpoints.key.port)));
         let named = || endpoints.named.iter().chain(&on_request);
         let stamp = self.look_at_all(named())?;
         if let Some(known) = self.reached.get(&key)
@@ -233,7 +233,7 @@ fn names(endpoint: &NamedEndpoint) -> impl Iterator<Item = &Arc<str>> {
 
 /// The host that `authority` (`HOST` or `HOST:PORT`) names.
 fn host_of(authority: &str) -> Option<Host> {
-    if let Ok(place) = authority.parse::<Place>() {
+    if let Ok(place) = authority.parse::<HostPort>() {
         return Some(place.host);
     }
     let bare = authority.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(authority);
@@ -241,7 +241,7 @@ fn host_of(authority: &str) -> Option<Host> {
 }
 
 /// A server outside the mesh, known by nothing but where it is.
-fn whatever_is_at(place: Place) -> NamedEndpoint {
+fn whatever_is_at(place: HostPort) -> NamedEndpoint {
     NamedEndpoint {
         dial: place.clone(),
         address: place,

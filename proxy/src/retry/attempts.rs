@@ -14,7 +14,7 @@ use futures_util::future::{FutureExt, LocalBoxFuture};
 use http::{Extensions, HeaderName, HeaderValue, Method, Uri};
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{Decision, Failure, Outcome, decide};
+use super::{AttemptOutcome, Decision, Failure, decide};
 use crate::{
     balance::Limit,
     body::{Arriving, Body, Original},
@@ -179,24 +179,32 @@ fn unsent(result: &mut Result<Response, Error>) -> Option<Box<http::Request<Body
 }
 
 /// What `decide` needs to know about an attempt's result.
-fn outcome(result: &Result<Response, Error>) -> Outcome {
+fn outcome(result: &Result<Response, Error>) -> AttemptOutcome {
     match result {
         Ok(response) => {
             let status = response.http.status().as_u16();
             let grpc = grpc_status(response.http.headers());
             match response.facts.reason {
-                None => Outcome::answer(status, grpc),
-                Some(reason) => Outcome::answer_of_peer(status, grpc, reason.for_retries(SaidBy::Peer)),
+                None => AttemptOutcome::answer(status, grpc),
+                Some(reason) => {
+                    AttemptOutcome::answer_of_peer(status, grpc, reason.for_retries(SaidBy::Peer))
+                }
             }
         }
         Err(error) => without_answer(&error.failure),
     }
 }
 
-fn without_answer(failed: &error::Failure) -> Outcome {
+fn without_answer(failed: &error::Failure) -> AttemptOutcome {
     let failure =
         if failed.undelivered { Some(Failure::NotDelivered) } else { failed.reason.for_retries(SaidBy::Us) };
-    Outcome { status: None, grpc_status: None, failure, made_by_proxy: true, delivered: !failed.undelivered }
+    AttemptOutcome {
+        status: None,
+        grpc_status: None,
+        failure,
+        made_by_proxy: true,
+        delivered: !failed.undelivered,
+    }
 }
 
 #[cfg(test)]
@@ -207,7 +215,7 @@ mod tests {
     use crate::{dispatch::Dispatch, error::Reason};
 
     /// Whether the request is sent again after its first attempt, by the usual policy.
-    fn again(method: &Method, outcome: &Outcome) -> bool {
+    fn again(method: &Method, outcome: &AttemptOutcome) -> bool {
         let mut rng = fastrand::Rng::with_seed(1);
         decide(&RetryPolicy::default(), method, 0, outcome, &mut rng) != Decision::Done
     }
@@ -217,7 +225,7 @@ mod tests {
         let (get, post) = (&Method::GET, &Method::POST);
         let ours = |reason| without_answer(&error::Failure::new(reason, ""));
         let peers = |reason: Reason| {
-            Outcome::answer_of_peer(reason.status().as_u16(), None, reason.for_retries(SaidBy::Peer))
+            AttemptOutcome::answer_of_peer(reason.status().as_u16(), None, reason.for_retries(SaidBy::Peer))
         };
         use Reason::{AppUnreachable, ConnectFailure, Draining, Overflow, Policy, Protocol, Reset, Timeout};
 

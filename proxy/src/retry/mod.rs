@@ -12,6 +12,6 @@
 
 mod attempts;
 
-pub use selvedge_model::retry::{Decision, Failure, Outcome, decide};
+pub use selvedge_model::retry::{AttemptOutcome, Decision, Failure, decide};
 
 pub use self::attempts::attempts;

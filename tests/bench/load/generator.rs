@@ -80,7 +80,7 @@ pub(crate) enum Until {
 
 /// What a load did.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct LoadResult {
     /// Answers with status 200, to their last byte.
     pub(crate) requests: u64,
     /// Other answers, and connections that broke under a request.
@@ -89,7 +89,7 @@ pub(crate) struct Outcome {
     latency_ns: Histogram<u64>,
 }
 
-impl Outcome {
+impl LoadResult {
     fn new() -> Self {
         let latency_ns = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
             .expect("the bounds are in order and the precision is one that the histogram offers");
@@ -121,7 +121,7 @@ pub(crate) struct Generator {
     connections: Vec<Connection>,
     buffer: Vec<u8>,
     in_flight: usize,
-    outcome: Outcome,
+    outcome: LoadResult,
 }
 
 struct Connection {
@@ -154,7 +154,7 @@ impl Generator {
             connections: Vec::with_capacity(connections),
             buffer: vec![0; 64 * 1024],
             in_flight: 0,
-            outcome: Outcome::new(),
+            outcome: LoadResult::new(),
         };
         for index in 0..connections {
             let connection = generator.connect(index)?;
@@ -164,7 +164,7 @@ impl Generator {
     }
 
     /// Keeps every connection busy until the end.
-    pub(crate) fn closed(&mut self, until: Until) -> anyhow::Result<Outcome> {
+    pub(crate) fn closed(&mut self, until: Until) -> anyhow::Result<LoadResult> {
         let start = Instant::now();
         let mut sent = 0;
         for index in 0..self.connections.len() {
@@ -192,7 +192,7 @@ impl Generator {
     }
 
     /// Asks `rate` times a second for as long as `duration`, on whichever connections are free.
-    pub(crate) fn open(&mut self, rate: u32, duration: Duration) -> anyhow::Result<Outcome> {
+    pub(crate) fn open(&mut self, rate: u32, duration: Duration) -> anyhow::Result<LoadResult> {
         ensure!(rate > 0 && rate <= 1_000_000, "a rate of {rate} requests per second: give 1 to 1000000");
         let interval = Duration::from_secs(1) / rate;
         let total = (duration.as_secs_f64() * f64::from(rate)) as u64;
@@ -254,8 +254,8 @@ impl Generator {
         Ok(())
     }
 
-    fn finish(&mut self, start: Instant) -> Outcome {
-        let mut outcome = std::mem::replace(&mut self.outcome, Outcome::new());
+    fn finish(&mut self, start: Instant) -> LoadResult {
+        let mut outcome = std::mem::replace(&mut self.outcome, LoadResult::new());
         outcome.elapsed = start.elapsed();
         outcome
     }
@@ -330,7 +330,7 @@ impl Generator {
 
     fn failed(&mut self) -> anyhow::Result<()> {
         self.outcome.failed += 1;
-        let Outcome { requests, failed, .. } = self.outcome;
+        let LoadResult { requests, failed, .. } = self.outcome;
         ensure!(
             failed <= FAILURES_WORTH_GOING_ON || failed <= requests,
             "{failed} requests to {} ({}) failed and {requests} were answered: nothing to measure",

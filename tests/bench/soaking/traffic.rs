@@ -43,7 +43,7 @@ pub(super) struct Traffic {
 }
 
 /// What came of it.
-pub(super) struct Outcome(Tally);
+pub(super) struct TrafficTotals(Tally);
 
 impl Traffic {
     pub(super) fn start(outbound: SocketAddr) -> Self {
@@ -59,9 +59,9 @@ impl Traffic {
         Self { clients, tally }
     }
 
-    pub(super) async fn stop(mut self) -> Outcome {
+    pub(super) async fn stop(mut self) -> TrafficTotals {
         self.clients.shutdown().await;
-        Outcome(self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        TrafficTotals(self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
@@ -151,7 +151,7 @@ async fn slow_sender(outbound: SocketAddr, tally: Shared) {
     }
 }
 
-impl Outcome {
+impl TrafficTotals {
     /// What the rule does not allow.
     pub(super) fn outside_the_rule(&self) -> Vec<String> {
         let Self(Tally { uploads, failures, .. }) = self;
@@ -166,7 +166,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for TrafficTotals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(Tally { uploads, failures, cut, slow }) = self;
         write!(

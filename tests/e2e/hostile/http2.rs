@@ -87,19 +87,19 @@ impl Raw {
     }
 
     /// What became of stream 1.
-    async fn outcome(&mut self) -> Outcome {
+    async fn outcome(&mut self) -> Reaction {
         let outcome = async {
             loop {
-                let Some(frame) = self.read().await else { return Outcome::Closed };
+                let Some(frame) = self.read().await else { return Reaction::Closed };
                 match (frame.kind, frame.stream) {
-                    (HEADERS, 1) => return Outcome::Status(status(&frame.payload)),
-                    (RST_STREAM, 1) => return Outcome::Reset,
-                    (GOAWAY, _) => return Outcome::Closed,
+                    (HEADERS, 1) => return Reaction::Status(status(&frame.payload)),
+                    (RST_STREAM, 1) => return Reaction::Reset,
+                    (GOAWAY, _) => return Reaction::Closed,
                     _ => {}
                 }
             }
         };
-        timeout(SOON, outcome).await.unwrap_or(Outcome::Nothing)
+        timeout(SOON, outcome).await.unwrap_or(Reaction::Nothing)
     }
 }
 
@@ -127,7 +127,7 @@ fn status(block: &[u8]) -> u16 {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum Reaction {
     Status(u16),
     /// The stream is over.
     Reset,
@@ -141,11 +141,11 @@ struct Case {
     what: &'static str,
     fields: Vec<(&'static str, String)>,
     body: &'static str,
-    allowed: &'static [Outcome],
+    allowed: &'static [Reaction],
     seen: &'static [&'static str],
 }
 
-const REFUSED: &[Outcome] = &[Outcome::Reset, Outcome::Closed, Outcome::Status(400)];
+const REFUSED: &[Reaction] = &[Reaction::Reset, Reaction::Closed, Reaction::Status(400)];
 
 fn refused(what: &'static str, fields: &[(&'static str, &str)], body: &'static str) -> Case {
     let fields = fields.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
@@ -241,22 +241,22 @@ fn cases() -> Vec<Case> {
     ];
     let long = "x".repeat(62_000);
     cases.push(Case {
-        allowed: &[Outcome::Status(431)],
+        allowed: &[Reaction::Status(431)],
         ..with("a field that is too long", &[("x", &long)], "")
     });
     let far_too_long = "x".repeat(200_000);
     cases.push(Case {
-        allowed: &[Outcome::Status(431), Outcome::Reset, Outcome::Closed],
+        allowed: &[Reaction::Status(431), Reaction::Reset, Reaction::Closed],
         ..with("a field that is far too long", &[("x", &far_too_long)], "")
     });
-    cases.push(Case { allowed: &[Outcome::Status(431)], ..with("too many fields", &[("x", "y"); 101], "") });
+    cases.push(Case { allowed: &[Reaction::Status(431)], ..with("too many fields", &[("x", "y"); 101], "") });
     cases.push(Case {
-        allowed: &[Outcome::Status(200)],
+        allowed: &[Reaction::Status(200)],
         seen: &["/hostile"],
         ..with_host("a host and no authority", TARGET)
     });
     cases.push(Case {
-        allowed: &[Outcome::Status(200)],
+        allowed: &[Reaction::Status(200)],
         seen: &["/good"],
         ..refused(
             "a usual request",

@@ -63,7 +63,7 @@ const SWITCHED_OFF: &str = "discovery.k8s.io/v1beta1=false";
 
 /// One request that somebody made.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct SeenRequest {
     /// Such as `get` or `watch`.
     pub verb: String,
     /// The resource's group; empty for the core group.
@@ -74,7 +74,7 @@ pub struct Asked {
     pub status: u64,
 }
 
-impl Asked {
+impl SeenRequest {
     fn read(event: &Value) -> Self {
         let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let reference = &event["objectRef"];
@@ -229,10 +229,13 @@ impl ApiServer {
     ///
     /// # Panics
     /// If the log cannot be read.
-    pub fn asked_by(&self, user: &str) -> Vec<Asked> {
+    pub fn asked_by(&self, user: &str) -> Vec<SeenRequest> {
         let log = fs::read_to_string(self.audit_log()).unwrap();
         let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.filter(|event| event["user"]["username"] == user).map(|event| Asked::read(&event)).collect()
+        events
+            .filter(|event| event["user"]["username"] == user)
+            .map(|event| SeenRequest::read(&event))
+            .collect()
     }
 
     fn audit_log(&self) -> PathBuf {

@@ -44,7 +44,7 @@ impl Namespace {
 
     /// Does something in it: whatever sockets are opened and whatever processes are started belong to it.
     pub fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _back = Back(current());
+        let _back = RestoreNamespace(current());
         enter(&self.file);
         work()
     }
@@ -103,9 +103,9 @@ fn enter(namespace: &File) {
 }
 
 /// Leads the thread back, even out of a panic.
-struct Back(File);
+struct RestoreNamespace(File);
 
-impl Drop for Back {
+impl Drop for RestoreNamespace {
     fn drop(&mut self) {
         enter(&self.0);
     }

@@ -32,7 +32,7 @@ pub struct Network {
 
 /// Where a workload is.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct NetworkPlace {
     /// Its own namespace.
     pub namespace: Namespace,
     /// Its address.
@@ -62,19 +62,19 @@ impl Network {
     }
 
     /// A new namespace on the network, on the next host in turn, with an address of its own.
-    pub fn join(&mut self, name: &str) -> Place {
+    pub fn join(&mut self, name: &str) -> NetworkPlace {
         let address = self.address(FIRST + self.joined);
         self.join_as(name, address)
     }
 
     /// The namespace of the first host itself, as for a container with the host's network.
-    pub fn on_host(&self) -> Place {
+    pub fn on_host(&self) -> NetworkPlace {
         let namespace = self.hosts[0].clone();
-        Place { host: namespace.clone(), namespace, address: self.address(1), link: "br0".to_owned() }
+        NetworkPlace { host: namespace.clone(), namespace, address: self.address(1), link: "br0".to_owned() }
     }
 
     /// The same with an address that somebody else had.
-    pub fn join_as(&mut self, name: &str, address: IpAddr) -> Place {
+    pub fn join_as(&mut self, name: &str, address: IpAddr) -> NetworkPlace {
         let namespace = Namespace::new(name);
         let host = self.hosts[usize::from(self.joined) % self.hosts.len()].clone();
         let link = format!("v{}", self.joined);
@@ -94,11 +94,11 @@ impl Network {
         }
         self.address_link(&namespace, "eth0", address);
         namespace.ip(&format!("route add default via {}", self.address(1)));
-        Place { namespace, address, link, host }
+        NetworkPlace { namespace, address, link, host }
     }
 
     /// Cuts a workload off, silently, as a pulled cable does: nobody is told.
-    pub fn cut(&self, place: &Place) {
+    pub fn cut(&self, place: &NetworkPlace) {
         if self.kind == Kind::Macvlan {
             // Its link has no other end on the host.
             let rules = "table inet cut { chain in { type filter hook input priority -400; iifname eth0 drop; }; \
@@ -110,7 +110,7 @@ impl Network {
     }
 
     /// Joins it again.
-    pub fn heal(&self, place: &Place) {
+    pub fn heal(&self, place: &NetworkPlace) {
         if self.kind == Kind::Macvlan {
             place.namespace.nft("delete table inet cut");
         } else {

@@ -6,8 +6,8 @@ use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
     AppConnections, Backend, BackendName, ClientCertificate, ClientMatch, ConnectionLimits, ConnectionPool,
-    Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, Http2Upgrade, InboundPolicy, Layer,
-    LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Place, Protocol,
+    Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, HostPort, Http2Upgrade, InboundPolicy,
+    Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Protocol,
     RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule,
     TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend, Workload, WorkloadName,
     snapshot::{Address, Declared},
@@ -270,12 +270,12 @@ prop_compose! {
     }
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn place() -> impl Strategy<Value = HostPort> {
     let host = prop_oneof![
         any::<std::net::IpAddr>().prop_map(|ip| Host::Ip(ip.to_canonical())),
         "[a-z]{1,8}(\\.[a-z]{1,4})?".prop_map(|name| Host::Name(Arc::from(name))),
     ];
-    (host, port_number()).prop_map(|(host, port)| Place::new(host, port))
+    (host, port_number()).prop_map(|(host, port)| HostPort::new(host, port))
 }
 
 prop_compose! {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    cluster::{self, ClusterArgs, Named},
+    cluster::{self, ClusterArgs, ObjectName},
     install, status,
 };
 
@@ -22,7 +22,7 @@ const DOCUMENTS_TIME: Duration = Duration::from_secs(30);
 /// An object of the chart, and what is there instead.
 #[derive(Debug)]
 pub(super) struct Expected {
-    pub(super) named: Named,
+    pub(super) named: ObjectName,
     pub(super) wanted: Value,
     /// `Err`: the API server does not say, and why.
     pub(super) found: Result<Option<Value>, String>,
@@ -62,7 +62,7 @@ impl Ground {
         let version = client.server_version().await?;
         let mut missing_rights = Vec::new();
         for object in install::every_object(namespace)? {
-            let Named { kind, namespace, .. } = Named::of(&object)?;
+            let ObjectName { kind, namespace, .. } = ObjectName::of(&object)?;
             for verb in ["create", "patch"] {
                 let access = Access {
                     group: &kind.group,
@@ -90,7 +90,7 @@ impl Facts {
     pub(super) async fn ask(client: &Client, namespace: &str) -> anyhow::Result<Self> {
         let mut facts = Self { namespace: namespace.to_owned(), ..Self::default() };
         for wanted in install::every_object(namespace)? {
-            let named = Named::of(&wanted)?;
+            let named = ObjectName::of(&wanted)?;
             let found = named.find(client).await.map_err(|error| error.to_string());
             facts.objects.push(Expected { named, wanted, found });
         }

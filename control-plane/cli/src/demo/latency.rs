@@ -17,7 +17,7 @@ const REQUESTS: u64 = 400;
 const CONNECTIONS: usize = 2;
 
 /// Both ways.
-pub(super) struct Measured {
+pub(super) struct Latencies {
     /// To the app itself.
     pub(super) direct: Latency,
     /// Through its caller's sidecar and its own.
@@ -25,7 +25,7 @@ pub(super) struct Measured {
 }
 
 /// Calls `reviews` v2 both ways.
-pub(super) async fn measure(demo: &mut Demo) -> anyhow::Result<Measured> {
+pub(super) async fn measure(demo: &mut Demo) -> anyhow::Result<Latencies> {
     let app = demo.cluster.workload(V2).app;
     let (mut direct, mut pair) = (Report::default(), Report::default());
     for _ in 0..ROUNDS {
@@ -34,7 +34,7 @@ pub(super) async fn measure(demo: &mut Demo) -> anyhow::Result<Measured> {
         pair.add(&sent(demo.plan().header("end-user", "jason")).await?);
     }
     demo.totals.add(&pair);
-    Ok(Measured { direct: latency(&direct), pair: latency(&pair) })
+    Ok(Latencies { direct: latency(&direct), pair: latency(&pair) })
 }
 
 async fn sent(plan: Plan) -> anyhow::Result<Report> {

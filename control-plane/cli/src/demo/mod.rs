@@ -25,7 +25,7 @@ mod statistics;
 mod steps;
 mod weights;
 
-use report::{Summary, Voice, progress};
+use report::{Output, Summary, progress};
 
 /// The workload that asks.
 const FRONTEND: &str = "frontend";
@@ -67,7 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// The mesh, and what was counted in it.
 struct Demo {
     cluster: Cluster,
-    voice: Voice,
+    voice: Output,
     requests: u64,
     /// Everything that was sent through the mesh, by all steps.
     totals: Report,
@@ -81,7 +81,7 @@ impl Demo {
 }
 
 async fn demonstrate(args: Args) -> anyhow::Result<()> {
-    let voice = Voice::new(args.json);
+    let voice = Output::new(args.json);
     let began = Instant::now();
     let binary = std::env::current_exe().context("cannot find this program's own file")?;
     let (cluster, mut exits) = Cluster::create(&binary, args.logs.as_deref())?;

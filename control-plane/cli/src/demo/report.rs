@@ -61,12 +61,12 @@ pub(super) fn progress(words: &str) {
 
 /// Where the demo's words go.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Voice {
+pub(super) struct Output {
     json: bool,
     colours: bool,
 }
 
-impl Voice {
+impl Output {
     /// With `json`, stdout is kept for the one object at the end.
     pub(super) fn new(json: bool) -> Self {
         let terminal = if json { io::stderr().is_terminal() } else { io::stdout().is_terminal() };

@@ -10,11 +10,11 @@ use super::{Match, StringMatch};
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Index {
     /// Sorted by text.
-    texts: Vec<Filed>,
+    texts: Vec<IndexedRule>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Filed {
+struct IndexedRule {
     text: String,
     /// The longest other text that this one begins with.
     begins_with: Option<usize>,
@@ -28,7 +28,7 @@ impl Index {
         let mut filed: Vec<(&str, usize)> =
             tried.enumerate().map(|(place, one)| (one.map_or("", beginning), place)).collect();
         filed.sort_unstable();
-        let mut texts: Vec<Filed> = Vec::new();
+        let mut texts: Vec<IndexedRule> = Vec::new();
         for (text, place) in filed {
             match texts.last_mut() {
                 Some(last) if last.text == text => last.tried.push(place),
@@ -37,7 +37,7 @@ impl Index {
                     while let Some(shorter) = begins_with.filter(|at| !text.starts_with(&texts[*at].text)) {
                         begins_with = texts[shorter].begins_with;
                     }
-                    texts.push(Filed { text: text.to_owned(), begins_with, tried: vec![place] });
+                    texts.push(IndexedRule { text: text.to_owned(), begins_with, tried: vec![place] });
                 }
             }
         }

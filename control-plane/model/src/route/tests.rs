@@ -79,12 +79,12 @@ fn rule(matches: Vec<Match>) -> Rule {
     Rule { matches, ..Rule::default() }
 }
 
-/// The rule that `request` follows; the match by which must hold for it.
+/// The rule that `request` follows; the match that it names must hold.
 fn rule_of(table: &RouteTable, request: &facts::Request<'_>) -> Option<usize> {
-    let Followed { rule, place } = table.find(request)?;
+    let Followed { rule, matched } = table.find(request)?;
     let matches = &table.rules()[rule].matches;
-    assert_eq!(place.is_none(), matches.is_empty());
-    assert!(place.is_none_or(|place| matches[place].is_match(request)));
+    assert_eq!(matched.is_none(), matches.is_empty());
+    assert!(matched.is_none_or(|matched| matches[matched].is_match(request)));
     Some(rule)
 }
 

@@ -9,7 +9,7 @@ use super::{
     Port, Routing, VirtualService,
     delegates::Effective,
     filters,
-    resolve::{Broken, Reference, Resolved},
+    resolve::{BrokenReference, Reference, Resolved},
 };
 use crate::{
     problem::Unresolved,
@@ -23,7 +23,7 @@ pub(super) struct Backends<'a> {
     pub(super) port: &'a Port<'a>,
     pub(super) list: Vec<Backend>,
     /// What is wrong with those that cannot be used, by their place in the list.
-    broken: BTreeMap<usize, Broken>,
+    broken: BTreeMap<usize, BrokenReference>,
 }
 
 impl<'a> Backends<'a> {
@@ -100,7 +100,7 @@ impl<'a> Backends<'a> {
     ) -> usize {
         let resolved = self.routing.resolve(&document.name, list, reference, self.port.key.port);
         let index = self.index(Some(reference), resolved);
-        if let Some(Broken { reason, why }) = self.broken.get(&index) {
+        if let Some(BrokenReference { reason, why }) = self.broken.get(&index) {
             let message = format!("{why} ({})", share.when_broken());
             problems.unresolved(document, &reference.field(list, *reason), message, *reason);
         }
@@ -132,10 +132,10 @@ impl<'a> Backends<'a> {
         &self,
         known: &KnownHost<'_>,
         name: &BackendName,
-    ) -> Result<(BTreeMap<String, String>, TrafficPolicy), Broken> {
+    ) -> Result<(BTreeMap<String, String>, TrafficPolicy), BrokenReference> {
         let rules = self.routing.rules.find(self.client, known);
         if let Some(why) = rules.and_then(|rules| rules.refusal(&known.host)) {
-            return Err(Broken::new(Unresolved::Refused, why));
+            return Err(BrokenReference::new(Unresolved::Refused, why));
         }
         let port = name.service.port;
         let Some(subset) = &name.subset else {
@@ -153,7 +153,7 @@ impl<'a> Backends<'a> {
         };
         let message =
             format!("no DestinationRule for {} defines the subset {subset:?}; {remedy}", known.host);
-        Err(Broken::new(Unresolved::NoSuchSubset, message))
+        Err(BrokenReference::new(Unresolved::NoSuchSubset, message))
     }
 }
 

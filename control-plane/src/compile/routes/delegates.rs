@@ -97,7 +97,7 @@ impl<'a> Delegates<'a> {
                     let message = format!(
                         "asks what no match of {} ({}) allows, which delegates to it, so the route is left out there",
                         rule_name(root, route),
-                        root.place()
+                        root.location
                     );
                     problems.error(delegate, &format!("spec.http[{}].match", child.index), message);
                 }

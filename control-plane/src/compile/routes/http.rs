@@ -63,9 +63,7 @@ impl Backends<'_> {
         if let Some(document) = document.filter(|_| !winner.for_own_namespace) {
             let message = format!(
                 "has no effect on {}: {} ({}) decides there; remove one of them",
-                self.port.key,
-                winner.route.name,
-                winner.route.place()
+                self.port.key, winner.route.name, winner.route.location
             );
             problems.error(document, "spec.http", message);
         }
@@ -92,9 +90,7 @@ impl Backends<'_> {
     ) {
         let message = format!(
             "has no effect on {}: {} ({}) decides there, because {why}; remove one of them",
-            self.port.key,
-            winner.name,
-            winner.place()
+            self.port.key, winner.name, winner.location
         );
         problems.overruled(loser.route, &loser.field(), message);
     }

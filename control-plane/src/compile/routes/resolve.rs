@@ -27,7 +27,7 @@ pub(super) enum Reference<'r> {
 
 /// Why a reference names nothing that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct BrokenReference {
     pub(super) reason: Unresolved,
     /// What is wrong, and the remedy.
     pub(super) why: String,
@@ -38,10 +38,10 @@ pub(super) struct Resolved<'a> {
     /// What it is called. One that cannot be used has a name too: it keeps its share, which fails under this name.
     pub(super) name: BackendName,
     /// Its host, if that is known and has the port.
-    pub(super) host: Result<&'a KnownHost<'a>, Broken>,
+    pub(super) host: Result<&'a KnownHost<'a>, BrokenReference>,
 }
 
-impl Broken {
+impl BrokenReference {
     pub(super) fn new(reason: Unresolved, why: impl Into<String>) -> Self {
         Self { reason, why: why.into() }
     }
@@ -109,8 +109,8 @@ impl<'a> Routing<'a> {
                 let name = BackendName { service: ServiceKey::new(&host, port), subset: None };
                 return Resolved { name, host: self.host_with_port(&host, port) };
             }
-            (true, None) => Broken::new(Unresolved::NoSuchPort, "is missing; a Service needs one"),
-            (false, _) => Broken::new(
+            (true, None) => BrokenReference::new(Unresolved::NoSuchPort, "is missing; a Service needs one"),
+            (false, _) => BrokenReference::new(
                 Unresolved::UnsupportedKind,
                 format!("{} is not acted on; name a Service", backend.kind),
             ),
@@ -122,15 +122,18 @@ impl<'a> Routing<'a> {
     }
 
     /// What is called `host`, if it has `port`.
-    fn host_with_port(&'a self, host: &str, port: u16) -> Result<&'a KnownHost<'a>, Broken> {
+    fn host_with_port(&'a self, host: &str, port: u16) -> Result<&'a KnownHost<'a>, BrokenReference> {
         let Some(known) = self.catalog.find(host) else {
             let is_known = |name: &str| self.catalog.find(name).is_some();
             let remedy = suggestion(host, &self.settings.cluster_domain, is_known);
-            return Err(Broken::new(Unresolved::NoSuchHost, format!("nothing is called {host}; {remedy}")));
+            return Err(BrokenReference::new(
+                Unresolved::NoSuchHost,
+                format!("nothing is called {host}; {remedy}"),
+            ));
         };
         if !known.ports.contains_key(&port) {
             let why = format!("{host} has no port {port}; {}", known.port_remedy());
-            return Err(Broken::new(Unresolved::NoSuchPort, why));
+            return Err(BrokenReference::new(Unresolved::NoSuchPort, why));
         }
         Ok(known)
     }

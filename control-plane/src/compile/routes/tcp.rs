@@ -110,9 +110,7 @@ impl Backends<'_> {
         if let Some(route) = document.spec.opaque(layer).next() {
             let message = format!(
                 "has no effect on {}: {} ({}) decides there; remove one of them",
-                self.port.key,
-                winner.name,
-                winner.place()
+                self.port.key, winner.name, winner.location
             );
             problems.error(document, &format!("spec.{}", route.list()), message);
         }
@@ -136,9 +134,7 @@ impl Backends<'_> {
                 if let Some(first) = taken.get(name) {
                     let message = format!(
                         "{} already follows {} ({}), so this route has no effect there; merge them",
-                        self.port.key,
-                        first.name,
-                        first.place()
+                        self.port.key, first.name, first.location
                     );
                     problems.overruled(route, &attached.field(), message);
                     continue;

@@ -233,8 +233,8 @@ impl HostDocument<'_> {
 
     pub(super) fn describe(&self) -> String {
         match self {
-            Self::Service(document) => format!("{} ({})", document.name, document.place()),
-            Self::Entry(document) => format!("{} ({})", document.name, document.place()),
+            Self::Service(document) => format!("{} ({})", document.name, document.location),
+            Self::Entry(document) => format!("{} ({})", document.name, document.location),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use selvedge_model::{Host, Place};
+use selvedge_model::{Host, HostPort};
 
 use super::super::{
     Problems,
@@ -70,7 +70,7 @@ impl<'a> WorkloadDocument<'a> {
         self.skipped().iter().any(|(first, last)| (*first..=*last).contains(&port))
     }
 
-    pub(super) fn inbound(self) -> Option<&'a Place> {
+    pub(super) fn inbound(self) -> Option<&'a HostPort> {
         match self {
             Self::Entry(document) => document.spec.inbound.as_ref(),
             Self::Pod(_) => None,

@@ -60,7 +60,7 @@ fn start(ttl: Duration) -> Running {
     let authority = Arc::new(crate::testing::authority(directory.path()));
     let (loaded, receiver) = watch::channel(cluster());
     let settings = program.inject.settings(Vec::new(), TrustDomain::default(), "selvedge");
-    let knowledge = Knowledge {
+    let knowledge = WebhookInputs {
         inject: watch::channel(Arc::new(settings)).1,
         compile: Arc::new(compile::MeshSettings::default()),
         loaded: receiver,

@@ -11,7 +11,7 @@ use serde::{
 use super::answers;
 use crate::resources::{
     document::{Reading, wrong},
-    typed::{FieldError, Seen},
+    typed::{FieldError, Present},
     values::GoDuration,
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Yaml {
 #[serde(rename_all = "camelCase")]
 struct DelayYaml {
     fixed_delay: Option<GoDuration>,
-    exponential_delay: Option<Seen>,
+    exponential_delay: Option<Present>,
     percentage: Option<PercentYaml>,
     percent: Option<u32>,
 }
@@ -35,7 +35,7 @@ struct DelayYaml {
 struct AbortYaml {
     http_status: Option<u32>,
     grpc_status: Option<GrpcStatus>,
-    http2_error: Option<Seen>,
+    http2_error: Option<Present>,
     percentage: Option<PercentYaml>,
     percent: Option<u32>,
 }

@@ -43,7 +43,7 @@ pub struct HttpRoute {
     pub rewrite: Option<Rewrite>,
     /// Failures that are made on purpose.
     pub fault: Option<Fault>,
-    /// Who may call from a page of another origin.
+    /// Who may call from a page of another location.
     pub cors: Option<Cors>,
     /// The document whose routes count in its place.
     pub delegate: Option<DelegateTo>,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{PortMatch, for_sidecars};
 use crate::resources::{
     document::{Reading, wrong},
-    typed::{FieldError, Seen},
+    typed::{FieldError, Present},
     values::{StringMatchYaml, header_field, port_number},
 };
 
@@ -18,7 +18,7 @@ pub(super) struct Yaml {
     #[serde(rename = "name")]
     _name: Option<String>,
     #[serde(rename = "statPrefix")]
-    _stat_prefix: Option<Seen>,
+    _stat_prefix: Option<Present>,
     uri: Option<StringMatchYaml>,
     #[serde(default)]
     ignore_uri_case: bool,

@@ -60,19 +60,19 @@ pub(super) struct Claims {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Bound {
     pub(super) namespace: String,
-    pub(super) serviceaccount: Named,
-    pub(super) pod: Option<Named>,
+    pub(super) serviceaccount: ObjectName,
+    pub(super) pod: Option<ObjectName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Named {
+pub(super) struct ObjectName {
     pub(super) name: String,
 }
 
 /// The keys, fetched when they are needed.
 pub(super) struct Keys {
     client: Client,
-    known: ArcSwapOption<Known>,
+    known: ArcSwapOption<FetchedKeys>,
     /// When they were last asked for.
     asked: Mutex<Option<Instant>>,
 }
@@ -84,7 +84,7 @@ impl std::fmt::Debug for Keys {
 }
 
 /// Those of one moment.
-struct Known {
+struct FetchedKeys {
     issuer: String,
     keys: Vec<Key>,
     fetched: Instant,
@@ -124,8 +124,9 @@ impl Keys {
     }
 
     /// Keys among which that of the name is, if the API server has one.
-    async fn with_key(&self, name: Option<&str>) -> Result<Arc<Known>, TokenError> {
-        let fitting = |known: &Arc<Known>| known.fetched.elapsed() < OLD && known.find(name).next().is_some();
+    async fn with_key(&self, name: Option<&str>) -> Result<Arc<FetchedKeys>, TokenError> {
+        let fitting =
+            |known: &Arc<FetchedKeys>| known.fetched.elapsed() < OLD && known.find(name).next().is_some();
         if let Some(known) = self.known.load_full().filter(fitting) {
             return Ok(known);
         }
@@ -155,7 +156,7 @@ impl Keys {
         }
     }
 
-    async fn fetch(&self) -> Result<Known, String> {
+    async fn fetch(&self) -> Result<FetchedKeys, String> {
         #[derive(Deserialize)]
         struct Discovery {
             issuer: String,
@@ -169,7 +170,7 @@ impl Keys {
         let signing = set.keys.iter().filter(|key| is_for_signatures(key));
         let keys = signing.map(Key::read).collect::<Result<_, jsonwebtoken::errors::Error>>();
         let keys = keys.map_err(|error| unreadable(JWKS, &error))?;
-        Ok(Known { issuer: discovery.issuer, keys, fetched: Instant::now() })
+        Ok(FetchedKeys { issuer: discovery.issuer, keys, fetched: Instant::now() })
     }
 }
 
@@ -198,7 +199,7 @@ impl Key {
     }
 }
 
-impl Known {
+impl FetchedKeys {
     /// The keys that may have signed what names this one; any, if it names none.
     fn find(&self, name: Option<&str>) -> impl Iterator<Item = &Key> {
         self.keys.iter().filter(move |key| name.is_none() || key.name.as_deref() == name)

@@ -60,7 +60,7 @@ struct OfKind {
 
 /// Everything that is known.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ClusterObjects {
     default_namespace: String,
     kinds: Vec<OfKind>,
     /// Why nothing can be followed.
@@ -70,7 +70,7 @@ pub(super) struct Held {
     changed: bool,
 }
 
-impl Held {
+impl ClusterObjects {
     pub(super) fn new(default_namespace: &str) -> Self {
         let of_kind = |wanted| OfKind {
             wanted,

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use self::{
-    held::{Held, Step},
+    held::{ClusterObjects, Step},
     served::{Served, look},
 };
 use super::Loaded;
@@ -53,7 +53,7 @@ impl Kubernetes {
             tasks.spawn(follow(self.client.clone(), index, wanted, looked.clone(), steps.clone()));
         }
         drop(steps);
-        let mut held = Held::new(&self.default_namespace);
+        let mut held = ClusterObjects::new(&self.default_namespace);
         loop {
             let step = tokio::select! {
                 step = taken.recv() => step,

@@ -40,7 +40,7 @@ impl Served {
 pub(super) async fn look(client: Client, served: watch::Sender<Served>, steps: mpsc::Sender<(usize, Step)>) {
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known = Known::default();
+    let mut known = ServedKinds::default();
     while !served.is_closed() {
         looks.tick().await;
         match kinds(&client, !known.any()).await {
@@ -93,12 +93,12 @@ async fn wait_until_ready(client: &Client) -> Result<(), Error> {
 
 /// What the looks so far have shown.
 #[derive(Debug, Default)]
-struct Known {
+struct ServedKinds {
     /// Each kind with the number of looks since it was seen.
     missed: BTreeMap<Kind, u32>,
 }
 
-impl Known {
+impl ServedKinds {
     fn any(&self) -> bool {
         !self.missed.is_empty()
     }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_gone_only_after_several_looks_without_it() {
-        let mut known = Known::default();
+        let mut known = ServedKinds::default();
         known.saw(vec![kind("networking.istio.io/v1")]);
 
         known.saw(vec![]);

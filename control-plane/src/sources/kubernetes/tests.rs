@@ -3,7 +3,7 @@
 use selvedge_model::MtlsMode;
 use serde_json::{Value, json};
 
-use super::held::{EVERY_KIND, Held, Step};
+use super::held::{ClusterObjects, EVERY_KIND, Step};
 use crate::{problem::Severity, resources::kinds::followed, sources::Loaded};
 
 fn index(kind: &str) -> usize {
@@ -11,8 +11,8 @@ fn index(kind: &str) -> usize {
 }
 
 /// Everything is listed, and there is nothing.
-fn empty() -> Held {
-    let mut held = Held::new("default");
+fn empty() -> ClusterObjects {
+    let mut held = ClusterObjects::new("default");
     for index in 0..followed().count() {
         held.take((index, Step::Missing));
     }
@@ -28,7 +28,7 @@ fn service(name: &str, port: u16, generation: i64) -> Value {
     })
 }
 
-fn take(held: &mut Held, kind: &str, step: Step) {
+fn take(held: &mut ClusterObjects, kind: &str, step: Step) {
     held.take((index(kind), step));
 }
 
@@ -49,7 +49,7 @@ fn unreachable() -> selvedge_kubernetes::Error {
 
 #[test]
 fn nothing_counts_before_every_kind_is_listed_or_known_to_be_missing() {
-    let mut held = Held::new("default");
+    let mut held = ClusterObjects::new("default");
     for index in 1..followed().count() {
         held.take((index, Step::Missing));
     }
@@ -189,7 +189,7 @@ fn an_api_server_that_is_away_is_one_problem_and_nothing_is_lost() {
 
 #[test]
 fn a_kind_that_may_not_be_listed_is_named_and_keeps_the_rest_waiting() {
-    let mut held = Held::new("default");
+    let mut held = ClusterObjects::new("default");
     for index in 1..followed().count() {
         held.take((index, Step::Missing));
     }

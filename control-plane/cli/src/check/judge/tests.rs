@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{super::finding::Verdict, *};
-use crate::{cluster::Named, install};
+use crate::{cluster::ObjectName, install};
 
 /// An installation in which all is well.
 fn facts() -> Facts {
@@ -15,7 +15,7 @@ fn facts() -> Facts {
             webhook["clientConfig"]["caBundle"] = bundle.clone().into();
         }
         found["status"] = json!({"readyReplicas": 3});
-        Expected { named: Named::of(&wanted).unwrap(), wanted, found: Ok(Some(found)) }
+        Expected { named: ObjectName::of(&wanted).unwrap(), wanted, found: Ok(Some(found)) }
     });
     Facts {
         namespace: "selvedge".to_owned(),

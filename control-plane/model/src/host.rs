@@ -31,11 +31,11 @@ pub struct HostError;
 /// A text is no `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no HOST:PORT; HOST is an IP address (IPv6 in brackets) or a DNS name")]
-pub struct PlaceError;
+pub struct HostPortError;
 
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct HostPort {
     /// Which host.
     pub host: Host,
     /// Which of its ports; not 0.
@@ -94,7 +94,7 @@ impl fmt::Display for Host {
     }
 }
 
-impl Place {
+impl HostPort {
     /// The port `port` of `host`.
     pub fn new(host: Host, port: u16) -> Self {
         Self { host, port }
@@ -106,29 +106,29 @@ impl Place {
     }
 }
 
-impl From<SocketAddr> for Place {
+impl From<SocketAddr> for HostPort {
     fn from(address: SocketAddr) -> Self {
         Self { host: Host::Ip(address.ip().to_canonical()), port: address.port() }
     }
 }
 
-impl FromStr for Place {
-    type Err = PlaceError;
+impl FromStr for HostPort {
+    type Err = HostPortError;
 
-    fn from_str(text: &str) -> Result<Self, PlaceError> {
+    fn from_str(text: &str) -> Result<Self, HostPortError> {
         if let Ok(address) = text.parse::<SocketAddr>() {
-            return if address.port() == 0 { Err(PlaceError) } else { Ok(address.into()) };
+            return if address.port() == 0 { Err(HostPortError) } else { Ok(address.into()) };
         }
-        let (host, port) = text.rsplit_once(':').ok_or(PlaceError)?;
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or(PlaceError)?;
+        let (host, port) = text.rsplit_once(':').ok_or(HostPortError)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(HostPortError)?;
         match host.parse() {
             Ok(host @ Host::Name(_)) => Ok(Self { host, port }),
-            _ => Err(PlaceError),
+            _ => Err(HostPortError),
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Ip(ip) => fmt::Display::fmt(&SocketAddr::new(*ip, self.port), f),
@@ -137,7 +137,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl Serialize for Place {
+impl Serialize for HostPort {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -176,17 +176,17 @@ mod tests {
     #[test]
     fn a_place_needs_a_port() {
         for text in ["reviews:9080", "10.0.0.1:80", "[fd00::1]:80"] {
-            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
         }
         for text in ["reviews", "reviews:", "reviews:0", "reviews:65536", "10.0.0.1:0", "fd00::1:80", ":80"] {
-            assert_eq!(text.parse::<Place>(), Err(PlaceError), "{text}");
+            assert_eq!(text.parse::<HostPort>(), Err(HostPortError), "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn what_was_read_is_written_the_same(text in "[a-z0-9_.:\\[\\]-]{0,24}") {
-            if let Ok(place) = text.parse::<Place>() {
+            if let Ok(place) = text.parse::<HostPort>() {
                 prop_assert_eq!(place.to_string().parse(), Ok(place));
             }
         }
