@@ -22,7 +22,7 @@ pub(super) enum Candidate<'a> {
     /// A workload that is selected, by its number, and its port.
     Workload(usize, u16),
     /// An address of an `EndpointSlice`.
-    Sliced { slice: &'a Document<EndpointSliceSpec>, address: &'a SliceAddress, place: HostPort },
+    Sliced { slice: &'a Document<EndpointSliceSpec>, address: &'a SliceAddress, host_port: HostPort },
     /// An endpoint that a `ServiceEntry` lists.
     Inline(&'a Document<ServiceEntrySpec>, &'a WorkloadEntrySpec, HostPort),
     /// Wherever a name leads.
@@ -177,8 +177,8 @@ fn sliced<'a>(
         };
         let addresses = if any_ready { &slice.spec.addresses } else { &slice.spec.ending };
         list.extend(addresses.iter().map(|address| {
-            let place = SocketAddr::new(address.ip, number).into();
-            Candidate::Sliced { slice, address, place }
+            let host_port = SocketAddr::new(address.ip, number).into();
+            Candidate::Sliced { slice, address, host_port }
         }));
     }
     list
@@ -199,8 +199,8 @@ fn of_entry<'a>(
         EntryEndpoints::Inline(list) => list
             .iter()
             .filter_map(|inline| {
-                let place = HostPort::new(inline.address.clone()?, target(&inline.ports));
-                Some(Candidate::Inline(document, inline, place))
+                let host_port = HostPort::new(inline.address.clone()?, target(&inline.ports));
+                Some(Candidate::Inline(document, inline, host_port))
             })
             .collect(),
     }

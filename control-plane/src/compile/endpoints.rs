@@ -13,7 +13,7 @@ use selvedge_model::{
 use super::{
     MeshSettings, Problems,
     candidates::{Candidate, Candidates},
-    claims::What,
+    claims::ClaimedBy,
     inbound::Policies,
     owners::Owners,
     services::{Backing, Catalog, KnownHost},
@@ -38,13 +38,13 @@ pub(super) fn endpoints(
     let mut endpoints: BTreeMap<ServiceKey, Endpoints> = BTreeMap::new();
     for (key, list) in candidates {
         let Some(host) = catalog.find(&key.host) else { continue };
-        let mut by_place = BTreeMap::new();
+        let mut by_address = BTreeMap::new();
         for candidate in list {
             if let Some(endpoint) = settled.endpoint(host, key.port, candidate, workloads, problems) {
-                by_place.entry((endpoint.address.clone(), endpoint.dial.clone())).or_insert(endpoint);
+                by_address.entry((endpoint.address.clone(), endpoint.dial.clone())).or_insert(endpoint);
             }
         }
-        endpoints.insert(key.clone(), listed(key, host, by_place.into_values()));
+        endpoints.insert(key.clone(), listed(key, host, by_address.into_values()));
     }
     for host in catalog.hosts() {
         for port in host.ports.keys() {
@@ -79,12 +79,14 @@ fn note_served(catalog: &Catalog<'_>, candidates: &Candidates<'_>, workloads: &m
     for (key, list) in candidates {
         let Some(namespace) = catalog.find(&key.host).map(|host| host.namespace) else { continue };
         for candidate in list {
-            let (Candidate::Sliced { place, .. } | Candidate::Name(place)) = candidate else { continue };
-            let index = workloads.serving(place, namespace);
+            let (Candidate::Sliced { host_port, .. } | Candidate::Name(host_port)) = candidate else {
+                continue;
+            };
+            let index = workloads.serving(host_port, namespace);
             if let Some(index) = index.filter(|index| workloads.at(*index).name.namespace() == namespace) {
-                workloads.serves(index, place.port);
-                workloads.speaks(index, place.port, catalog.spoken(key));
-                workloads.is_behind(index, place.port, key);
+                workloads.serves(index, host_port.port);
+                workloads.speaks(index, host_port.port, catalog.spoken(key));
+                workloads.is_behind(index, host_port.port, key);
             }
         }
     }
@@ -111,19 +113,19 @@ impl EndpointRules<'_> {
             Candidate::Workload(index, port) => {
                 Some(as_declared(workloads.at(*index).endpoint(*port)?, external))
             }
-            Candidate::Name(place) => {
-                let known = workloads.endpoint_at(place, namespace);
-                let endpoint = known.unwrap_or_else(|| plaintext(place.clone(), BTreeMap::new()));
+            Candidate::Name(host_port) => {
+                let known = workloads.endpoint_at(host_port, namespace);
+                let endpoint = known.unwrap_or_else(|| plaintext(host_port.clone(), BTreeMap::new()));
                 Some(as_declared(endpoint, external))
             }
-            Candidate::Sliced { slice, address, place } => {
-                self.sliced(slice, address, place, workloads, problems)
+            Candidate::Sliced { slice, address, host_port } => {
+                self.sliced(slice, address, host_port, workloads, problems)
             }
-            Candidate::Inline(document, inline, place) => {
-                let alone = as_declared(self.inline(document, inline, place), external);
-                let Some(mut endpoint) = workloads.endpoint_at(place, namespace) else {
+            Candidate::Inline(document, inline, host_port) => {
+                let alone = as_declared(self.inline(document, inline, host_port), external);
+                let Some(mut endpoint) = workloads.endpoint_at(host_port, namespace) else {
                     return self
-                        .unless_a_services(document, "spec.endpoints", place, problems)
+                        .unless_a_services(document, "spec.endpoints", host_port, problems)
                         .then_some(alone);
                 };
                 endpoint.weight = inline.weight;
@@ -135,7 +137,7 @@ impl EndpointRules<'_> {
                     return Some(as_declared(endpoint, external));
                 }
                 if (&alone.identity, &alone.dial) != (&endpoint.identity, &endpoint.dial) {
-                    self.report_anothers(document, "spec.endpoints", place, problems);
+                    self.report_anothers(document, "spec.endpoints", host_port, problems);
                 }
                 Some(endpoint)
             }
@@ -147,7 +149,7 @@ impl EndpointRules<'_> {
         &self,
         slice: &Document<EndpointSliceSpec>,
         address: &SliceAddress,
-        place: &HostPort,
+        host_port: &HostPort,
         workloads: &mut Workloads<'_>,
         problems: &mut Problems,
     ) -> Option<NamedEndpoint> {
@@ -155,14 +157,14 @@ impl EndpointRules<'_> {
         if let Some(pod) = &address.pod {
             let of = pod.namespace.as_deref().unwrap_or(namespace);
             let index = workloads.pod(of, &pod.name);
-            return match index.filter(|index| workloads.at(*index).is_at(&place.host)) {
-                Some(index) => Some(workloads.at(index).endpoint_at(place.clone())),
+            return match index.filter(|index| workloads.at(*index).is_at(&host_port.host)) {
+                Some(index) => Some(workloads.at(index).endpoint_at(host_port.clone())),
                 // Nothing goes out unprotected, or to somebody else, because pods and slices arrive one after the other.
                 None => {
                     if index.is_some() || slice.location.path.is_some() {
                         let message = format!(
                             "{} is not an address of Pod {of}/{}, so it is left out; correct the address or its targetRef",
-                            place.host, pod.name
+                            host_port.host, pod.name
                         );
                         problems.error(slice, "endpoints", message);
                     }
@@ -170,33 +172,34 @@ impl EndpointRules<'_> {
                 }
             };
         }
-        let Some(endpoint) = workloads.endpoint_at(place, namespace) else {
-            let free = self.unless_a_services(slice, "endpoints", place, problems);
-            return free.then(|| plaintext(place.clone(), BTreeMap::new()));
+        let Some(endpoint) = workloads.endpoint_at(host_port, namespace) else {
+            let free = self.unless_a_services(slice, "endpoints", host_port, problems);
+            return free.then(|| plaintext(host_port.clone(), BTreeMap::new()));
         };
-        let is_a_pods = self.owners.of(&place.host, place.port).is_some_and(|owner| owner.what == What::Pod);
+        let is_a_pods =
+            self.owners.of(&host_port.host, host_port.port).is_some_and(|owner| owner.what == ClaimedBy::Pod);
         if is_a_pods && endpoint.workload.as_ref().is_some_and(|owner| owner.namespace() != namespace) {
-            self.report_anothers(slice, "endpoints", place, problems);
+            self.report_anothers(slice, "endpoints", host_port, problems);
         }
         Some(endpoint)
     }
 
-    /// Whether `place` is none of another namespace's service, whose own workloads would be called through it in
+    /// Whether `host_port` is none of another namespace's service, whose own workloads would be called through it in
     /// plaintext.
     fn unless_a_services<T>(
         &self,
         document: &Document<T>,
         field: &str,
-        place: &HostPort,
+        host_port: &HostPort,
         problems: &mut Problems,
     ) -> bool {
-        let owner = self.owners.of(&place.host, place.port);
+        let owner = self.owners.of(&host_port.host, host_port.port);
         let Some(owner) = owner.filter(|owner| owner.what == What::Service) else { return true };
         if owner.namespace == &*document.name.namespace {
             return true;
         }
         let message = format!(
-            "{place} is the address of {}; an endpoint with this address would bypass that service's routes and policy, \
+            "{host_port} is the address of {}; an endpoint with this address would bypass that service's routes and policy, \
              so it is left out: call the service itself, or route to it with a VirtualService",
             owner.by
         );
@@ -208,12 +211,12 @@ impl EndpointRules<'_> {
         &self,
         document: &Document<T>,
         field: &str,
-        place: &HostPort,
+        host_port: &HostPort,
         problems: &mut Problems,
     ) {
-        let Some(owner) = self.owners.of(&place.host, place.port) else { return };
+        let Some(owner) = self.owners.of(&host_port.host, host_port.port) else { return };
         let message = format!(
-            "{place} belongs to {}, and only its owner decides how it is called and which identity is expected there; \
+            "{host_port} belongs to {}, and only its owner decides how it is called and which identity is expected there; \
              remove it from here",
             owner.by
         );
@@ -225,15 +228,15 @@ impl EndpointRules<'_> {
         &self,
         document: &Document<ServiceEntrySpec>,
         inline: &WorkloadEntrySpec,
-        place: &HostPort,
+        host_port: &HostPort,
     ) -> NamedEndpoint {
         let namespace = &*document.name.namespace;
         let policy = self.policies.find(namespace, &inline.labels);
         let identity = SpiffeId::new(&self.settings.trust_domain, namespace, &inline.service_account).ok();
-        let mut endpoint = plaintext(place.clone(), inline.labels.clone());
+        let mut endpoint = plaintext(host_port.clone(), inline.labels.clone());
         endpoint.weight = inline.weight;
-        endpoint.identity =
-            identity.and_then(|identity| expected_identity(inline.meshed, &policy, place.port, &identity));
+        endpoint.identity = identity
+            .and_then(|identity| expected_identity(inline.meshed, &policy, host_port.port, &identity));
         endpoint
     }
 }

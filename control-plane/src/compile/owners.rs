@@ -155,7 +155,7 @@ impl<'a> Owners<'a> {
         }
     }
 
-    /// The places that services list which do not belong to a pod, each with the document that lists it.
+    /// The hosts and ports that services list and that belong to no pod, each with the document that lists it.
     fn candidate_claims(
         &self,
         catalog: &Catalog<'a>,
@@ -170,23 +170,23 @@ impl<'a> Owners<'a> {
                 continue;
             }
             for candidate in list {
-                let (seniority, by, place) = match candidate {
+                let (seniority, by, host_port) = match candidate {
                     Candidate::Workload(..) => continue,
-                    Candidate::Sliced { slice, place, .. } => {
-                        (slice.seniority(), Described::from(*slice), place)
+                    Candidate::Sliced { slice, host_port, .. } => {
+                        (slice.seniority(), Described::from(*slice), host_port)
                     }
-                    Candidate::Inline(document, _, place) => {
-                        (document.seniority(), Described::from(*document), place)
+                    Candidate::Inline(document, _, host_port) => {
+                        (document.seniority(), Described::from(*document), host_port)
                     }
                     // It says nothing of what is there.
                     Candidate::Name(..) => continue,
                 };
-                if is_a_pods(&place.host) {
+                if is_a_pods(&host_port.host) {
                     continue;
                 }
                 let namespace = by.namespace();
-                let entry = claims.entry((seniority, place.host.clone()));
-                entry.or_insert_with(|| (by, namespace, BTreeSet::new())).2.insert(place.port);
+                let entry = claims.entry((seniority, host_port.host.clone()));
+                entry.or_insert_with(|| (by, namespace, BTreeSet::new())).2.insert(host_port.port);
             }
         }
         let claims = claims.into_iter().map(|((seniority, host), (by, namespace, ports))| {

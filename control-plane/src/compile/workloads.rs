@@ -66,17 +66,17 @@ impl<'a> KnownWorkload<'a> {
         self.ports.contains(&port) && !self.lost.contains(&port)
     }
 
-    /// What calling it at `place`, which is here, takes.
-    pub(super) fn endpoint_at(&self, place: HostPort) -> NamedEndpoint {
-        let meshed = self.source.meshed() && !self.source.skips(place.port);
+    /// What calling it at `host_port`, which is here, takes.
+    pub(super) fn endpoint_at(&self, host_port: HostPort) -> NamedEndpoint {
+        let meshed = self.source.meshed() && !self.source.skips(host_port.port);
         NamedEndpoint {
-            dial: self.source.inbound().filter(|_| meshed).cloned().unwrap_or_else(|| place.clone()),
+            dial: self.source.inbound().filter(|_| meshed).cloned().unwrap_or_else(|| host_port.clone()),
             one_address: false,
-            identity: expected_identity(meshed, &self.policy, place.port, &self.identity),
+            identity: expected_identity(meshed, &self.policy, host_port.port, &self.identity),
             workload: Some(self.name.clone()),
             labels: Arc::clone(&self.labels),
             weight: self.source.weight(),
-            address: place,
+            address: host_port,
         }
     }
 
@@ -328,11 +328,11 @@ impl<'a> Workloads<'a> {
         self.list[index].services.entry(port).or_default().insert(service.clone());
     }
 
-    /// The workload that serves `place`: one with that port, or the only one there of those that have all ports or are
+    /// The workload that serves `host_port`: one with that port, or the only one there of those that have all ports or are
     /// in `namespace`.
-    pub(super) fn serving(&self, place: &HostPort, namespace: &str) -> Option<usize> {
-        let here = self.at_host.get(&place.host)?;
-        if let Some(index) = here.iter().find(|index| self.list[**index].serves(place.port)) {
+    pub(super) fn serving(&self, host_port: &HostPort, namespace: &str) -> Option<usize> {
+        let here = self.at_host.get(&host_port.host)?;
+        if let Some(index) = here.iter().find(|index| self.list[**index].serves(host_port.port)) {
             return Some(*index);
         }
         let may_be = |index: &&usize| {
@@ -346,14 +346,14 @@ impl<'a> Workloads<'a> {
         }
     }
 
-    /// The workload at `place` as an endpoint of a service in `namespace`; notes that it serves that port, if that is
+    /// The workload at `host_port` as an endpoint of a service in `namespace`; notes that it serves that port, if that is
     /// its own namespace.
-    pub(super) fn endpoint_at(&mut self, place: &HostPort, namespace: &str) -> Option<NamedEndpoint> {
-        let index = self.serving(place, namespace)?;
+    pub(super) fn endpoint_at(&mut self, host_port: &HostPort, namespace: &str) -> Option<NamedEndpoint> {
+        let index = self.serving(host_port, namespace)?;
         if self.list[index].name.namespace() == namespace {
-            self.serves(index, place.port);
+            self.serves(index, host_port.port);
         }
-        Some(self.list[index].endpoint_at(place.clone()))
+        Some(self.list[index].endpoint_at(host_port.clone()))
     }
 
     /// Reports every address and port that two workloads claim.
@@ -364,12 +364,12 @@ impl<'a> Workloads<'a> {
                 for port in known.ports.iter().filter(|port| known.serves(**port)) {
                     let owner = *owners.entry(*port).or_insert(known);
                     let Some(entry) = known.entry().filter(|_| !std::ptr::eq(owner, known)) else { continue };
-                    let place = match owner.source {
+                    let location = match owner.source {
                         WorkloadDocument::Entry(document) => document.location.to_string(),
                         WorkloadDocument::Pod(document) => document.location.to_string(),
                     };
                     let message = format!(
-                        "{} is also the address of {} ({place}), whose identity is expected there; give each workload its own port",
+                        "{} is also the address of {} ({location}), whose identity is expected there; give each workload its own port",
                         HostPort::new(host.clone(), *port),
                         owner.source.name(),
                     );
@@ -385,8 +385,8 @@ impl<'a> Workloads<'a> {
         for known in &self.list {
             for host in &known.hosts {
                 let ports = known.ports.iter().filter(|port| known.serves(**port));
-                let places = ports.map(|port| HostPort::new(host.clone(), *port));
-                for endpoint in places.filter_map(|place| known.endpoint_at(place).fixed()) {
+                let host_ports = ports.map(|port| HostPort::new(host.clone(), *port));
+                for endpoint in host_ports.filter_map(|host_port| known.endpoint_at(host_port).fixed()) {
                     addresses.entry(endpoint.address).or_insert(endpoint);
                 }
             }
