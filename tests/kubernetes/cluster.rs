@@ -13,7 +13,7 @@ use std::{
 use selvedge_tests::{
     dns::DnsServer,
     kubernetes::{Api, ApiServer, Assets, kinds},
-    netns::network::{Kind, Network, Place},
+    netns::network::{Kind, Network, NetworkPlace},
 };
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ pub(crate) struct Cluster {
     pub(crate) kubelet: Kubelet,
     pub(crate) server: ApiServer,
     dns: DnsServer,
-    pub(crate) host: Place,
+    pub(crate) host: NetworkPlace,
     network: Network,
     /// The rules for Services, as they stand.
     rules: String,

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use selvedge_demo::processes::{Exits, Processes};
 use selvedge_tests::{
     kubernetes::{Api, ApiServer},
-    netns::network::{Network, Place},
+    netns::network::{Network, NetworkPlace},
 };
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ pub(crate) struct Kubelet {
 
 impl Kubelet {
     /// A node with nothing on it yet, which the API server is told of.
-    pub(crate) async fn new(server: &ApiServer, images: Vec<Image>, host: &Place) -> Self {
+    pub(crate) async fn new(server: &ApiServer, images: Vec<Image>, host: &NetworkPlace) -> Self {
         let logs = server.directory().join("containers");
         std::fs::create_dir(&logs).unwrap();
         // A mount namespace of its own, where nothing that it mounts is seen by others.
@@ -157,7 +157,7 @@ impl Kubelet {
 }
 
 /// Says where the node is, and where its kubelet listens.
-async fn register(api: &Api, host: &Place) {
+async fn register(api: &Api, host: &NetworkPlace) {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
     api.create("/api/v1/nodes", &node).await.unwrap();
     let status = json!({"status": {

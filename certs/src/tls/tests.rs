@@ -429,7 +429,7 @@ async fn who_calls_us_from_outside_the_mesh_may_speak_tls_1_2_and_shows_nothing(
         .with_protocol_versions(&[&rustls::version::TLS12])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(kubernetes::Anybody))
+        .with_custom_certificate_verifier(Arc::new(kubernetes::AnyServer))
         .with_no_client_auth();
     old.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
 

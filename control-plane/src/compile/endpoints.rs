@@ -194,7 +194,7 @@ impl EndpointRules<'_> {
         problems: &mut Problems,
     ) -> bool {
         let owner = self.owners.of(&host_port.host, host_port.port);
-        let Some(owner) = owner.filter(|owner| owner.what == What::Service) else { return true };
+        let Some(owner) = owner.filter(|owner| owner.what == ClaimedBy::Service) else { return true };
         if owner.namespace == &*document.name.namespace {
             return true;
         }

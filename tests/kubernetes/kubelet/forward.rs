@@ -14,7 +14,7 @@ use std::{
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, StatusCode};
 use selvedge_certs::tls::provider;
-use selvedge_tests::netns::{namespace::Namespace, network::Place};
+use selvedge_tests::netns::{namespace::Namespace, network::NetworkPlace};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -54,7 +54,7 @@ pub(super) struct Forwarding {
 
 impl Forwarding {
     /// Serves at the node's address with the certificate and key in these files, to whom `authority` vouches for.
-    pub(super) fn start(node: &Place, (certificate, key): (&Path, &Path), authority: &Path) -> Self {
+    pub(super) fn start(node: &NetworkPlace, (certificate, key): (&Path, &Path), authority: &Path) -> Self {
         let address = SocketAddr::new(node.address, PORT);
         let listener = node.namespace.inside(|| std::net::TcpListener::bind(address)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -76,7 +76,7 @@ impl Forwarding {
     }
 
     /// From now on it leads into this pod.
-    pub(super) fn add(&self, namespace: &str, name: &str, place: &Place) {
+    pub(super) fn add(&self, namespace: &str, name: &str, place: &NetworkPlace) {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.insert((namespace.to_owned(), name.to_owned()), place.namespace.clone());
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use selvedge_demo::{processes::Processes, wait};
-use selvedge_tests::{kubernetes::Api, netns::network::Place};
+use selvedge_tests::{kubernetes::Api, netns::network::NetworkPlace};
 use serde_json::{Value, json};
 
 use super::{
@@ -35,8 +35,8 @@ pub(super) struct Facts {
 pub(crate) struct Pod {
     pub(crate) namespace: String,
     pub(crate) name: String,
-    pub(crate) place: Place,
-    host: Place,
+    pub(crate) place: NetworkPlace,
+    host: NetworkPlace,
     directory: PathBuf,
     facts: Facts,
     init: Vec<Container>,
@@ -49,7 +49,7 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    pub(super) fn new(object: &Value, place: Place, host: Place, below: &Path) -> Self {
+    pub(super) fn new(object: &Value, place: NetworkPlace, host: NetworkPlace, below: &Path) -> Self {
         let metadata = &object["metadata"];
         let (namespace, name) = (text(&metadata["namespace"]).to_owned(), text(&metadata["name"]).to_owned());
         let directory = below.join(text(&metadata["uid"]));

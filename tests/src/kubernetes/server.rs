@@ -22,7 +22,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{Api, Assets, certificates::Certificates};
 use crate::{
-    netns::{namespace::Namespace, network::Place},
+    netns::{namespace::Namespace, network::NetworkPlace},
     poll,
 };
 
@@ -140,7 +140,7 @@ impl ApiServer {
     ///
     /// # Panics
     /// If it does not become ready; with the ends of all logs.
-    pub async fn start_at(assets: Assets, place: &Place) -> Self {
+    pub async fn start_at(assets: Assets, place: &NetworkPlace) -> Self {
         Self::run(assets, place.address, Some(place.namespace.clone()), None).await
     }
 

@@ -6,7 +6,7 @@ use selvedge_model::{Host, HostPort};
 
 use super::super::{
     Problems,
-    claims::{self, Claim, Ports, What},
+    claims::{self, Claim, ClaimedBy, Ports},
 };
 use crate::{
     problem::DocumentName,
@@ -112,7 +112,7 @@ impl<'a> WorkloadDocument<'a> {
 
     /// Whether its address is its own for as long as it lives, since a cluster gave it out.
     pub(super) fn owns_address(self) -> bool {
-        self.what() == What::Pod && self.in_cluster()
+        self.what() == ClaimedBy::Pod && self.in_cluster()
     }
 
     pub(super) fn in_cluster(self) -> bool {
@@ -122,11 +122,11 @@ impl<'a> WorkloadDocument<'a> {
         }
     }
 
-    pub(super) fn what(self) -> What {
+    pub(super) fn what(self) -> ClaimedBy {
         match self {
-            Self::Entry(_) => What::Other,
-            Self::Pod(document) if document.spec.host_network => What::PodOfNode,
-            Self::Pod(_) => What::Pod,
+            Self::Entry(_) => ClaimedBy::Other,
+            Self::Pod(document) if document.spec.host_network => ClaimedBy::PodOfNode,
+            Self::Pod(_) => ClaimedBy::Pod,
         }
     }
 
