@@ -207,7 +207,7 @@ fn what_gateway_api_refuses_is_refused() {
         (mirror("fraction: {numerator: 1, denominator: 0}"), "is not a share"),
         (mirror("fraction: {numerator: 3, denominator: 2}"), "is not a share"),
         (mirror("percent: 1, fraction: {numerator: 1}"), "gives percent and fraction"),
-        (filter("{type: CORS, cors: {allowOrigins: [a.example]}}"), "is not an location"),
+        (filter("{type: CORS, cors: {allowOrigins: [a.example]}}"), "is not an origin"),
         ("[{timeouts: {request: 1.5s}}]".to_owned(), "is not a duration"),
         ("[{timeouts: {request: 1s, backendRequest: 2s}}]".to_owned(), "is longer than"),
         ("[{retry: {codes: [200]}}]".to_owned(), "is not the status of a failure"),
