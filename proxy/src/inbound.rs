@@ -35,7 +35,7 @@ use crate::{
     lifetime,
     normalize::normalize,
     observe::observe,
-    opaque::way_in::{self, Incoming},
+    opaque::{self, Incoming},
     refuse::refuse,
     respond::respond,
     serve,
@@ -89,7 +89,7 @@ pub async fn connection(
     let Some(mut begun) = first(&worker, &mut tcp, &mut read, silence).await else { return };
     if let (First::Silence, Ok(meant)) = (begun, &meant) {
         let incoming = plain_incoming(&worker, tcp, &arrival, meant);
-        let carried = way_in::speculate(Rc::clone(&worker), incoming, &mut read, &client);
+        let carried = opaque::inbound::speculate(Rc::clone(&worker), incoming, &mut read, &client);
         let Some(speaks) = Box::pin(carried).await else { return };
         (tcp, begun) = speaks;
     }
@@ -131,7 +131,7 @@ pub async fn connection(
         Detected::Opaque if !may_be_opaque => HttpVersion::Http1,
         _ => {
             let incoming = plain_incoming(&worker, Prefixed::new(read.freeze(), tcp), &arrival, &meant);
-            return Box::pin(way_in::plain(worker, incoming)).await;
+            return Box::pin(opaque::inbound::plain(worker, incoming)).await;
         }
     };
     let conn = Conn { client: Some(client), ..plain_conn(&worker, arrival, &meant, version) };
@@ -290,8 +290,8 @@ async fn mesh(
             let original = arrival.original;
             let incoming = Incoming { client: stream, peer, original, identity, port, counted, app, until };
             return match meant {
-                Ok(_) => way_in::mesh(worker, incoming).await,
-                Err(failure) => way_in::refuse(worker, incoming, failure).await,
+                Ok(_) => opaque::inbound::mesh(worker, incoming).await,
+                Err(failure) => opaque::inbound::refuse(worker, incoming, failure).await,
             };
         }
         wire::Carrier::Unspecified => return,

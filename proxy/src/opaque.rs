@@ -8,6 +8,12 @@
 
 mod answer;
 pub(crate) mod copy;
+mod endpoint;
+pub(crate) mod inbound;
+mod incoming;
+pub(crate) mod outbound;
+mod outgoing;
 pub(crate) mod session;
-pub(crate) mod way_in;
-pub(crate) mod way_out;
+mod tunnel;
+
+pub(crate) use self::{incoming::Incoming, outgoing::Outgoing, tunnel::PromisedTunnel};

@@ -20,7 +20,7 @@ use crate::{
     lifetime, lookup,
     normalize::normalize,
     observe::observe,
-    opaque::way_out::{self, Outgoing, Speaker},
+    opaque::{self, Outgoing, outbound::Speaker},
     refuse::refuse,
     respond::respond,
     retry, route, serve,
@@ -159,7 +159,8 @@ async fn going(
             return refuse_unknown(&worker, arrival, &going, &tcp);
         };
         let outgoing = going.outgoing(arrival.peer, destination);
-        let speaker = Box::pin(way_out::speculate(Rc::clone(&worker), outgoing, tcp, &mut read)).await;
+        let speaker =
+            Box::pin(opaque::outbound::speculate(Rc::clone(&worker), outgoing, tcp, &mut read)).await;
         let Ok(Speaker::Client(client, said)) = speaker else { return };
         (tcp, detected) = (client, Some(said));
     }
@@ -206,7 +207,7 @@ async fn opaque(
         Some(server_name) => outgoing.with_tls(server_name),
         None => outgoing,
     };
-    way_out::carry(worker, outgoing, tcp, read).await;
+    opaque::outbound::carry(worker, outgoing, tcp, read).await;
 }
 
 /// How a connection begins; `None`: with an error, or not in time, or not before we drain.

@@ -180,7 +180,7 @@ pub enum Tunnel {
     /// Opaque TCP.
     Connect {
         /// The client's end.
-        near: OnUpgrade,
+        client: OnUpgrade,
         /// The way to the endpoint.
         opened: Box<dyn Opened>,
     },
@@ -190,9 +190,9 @@ pub enum Tunnel {
 #[derive(Debug)]
 pub struct Switched {
     /// The client's end.
-    pub near: OnUpgrade,
+    pub client: OnUpgrade,
     /// The app's end.
-    pub far: OnUpgrade,
+    pub server: OnUpgrade,
     /// What happens when it ends.
     pub end: End,
     /// The connection that its request came on.

@@ -47,7 +47,7 @@ use crate::{
 /// A request for a WebSocket or a tunnel, until it is answered.
 #[derive(Debug)]
 pub struct Asked {
-    near: OnUpgrade,
+    client: OnUpgrade,
     conn: Rc<Conn>,
     way: Way,
 }
@@ -67,7 +67,7 @@ impl Asked {
     /// What `request` asks for; `None`: neither for a WebSocket nor for a tunnel.
     pub fn by(request: &mut http::Request<Incoming>, conn: &Rc<Conn>) -> Option<Box<Self>> {
         // hyper puts it there for an Upgrade header or CONNECT: nothing is looked up for usual requests.
-        let near = request.extensions_mut().remove::<OnUpgrade>()?;
+        let client = request.extensions_mut().remove::<OnUpgrade>()?;
         let way = if extended(request) {
             Way::Extended
         } else if request.method() == Method::CONNECT {
@@ -81,7 +81,7 @@ impl Asked {
         if !asked && way == Way::Upgrade {
             return None;
         }
-        Some(Box::new(Self { near, conn: Rc::clone(conn), way }))
+        Some(Box::new(Self { client, conn: Rc::clone(conn), way }))
     }
 
     /// Whether it is a WebSocket that is asked for.
@@ -106,7 +106,7 @@ impl Asked {
         let Some(opened) = end.tunnel.take() else { return };
         // The request is over; what goes on is a connection, and counted as one.
         end.finish(true);
-        let tunnel = Box::new(Tunnel::Connect { near: self.near, opened });
+        let tunnel = Box::new(Tunnel::Connect { client: self.client, opened });
         match self.conn.version {
             HttpVersion::Http1 => *self.conn.tunnel.borrow_mut() = Some(tunnel),
             HttpVersion::Http2 => go_on(tunnel, Rc::clone(worker)),
@@ -116,10 +116,10 @@ impl Asked {
     fn switched(self, response: &mut http::Response<Body>, worker: &Rc<Worker>) {
         let extended = self.way == Way::Extended;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let far = hyper::upgrade::on(&mut *response);
+            let server = hyper::upgrade::on(&mut *response);
             // The answer is over when the tunnel is: until then it counts as in flight.
             let end = std::mem::take(response.body_mut().end());
-            let web_socket = Switched { near: self.near, far, end, conn: Rc::clone(&self.conn) };
+            let web_socket = Switched { client: self.client, server, end, conn: Rc::clone(&self.conn) };
             let tunnel = Box::new(Tunnel::WebSocket(web_socket));
             if extended {
                 *response.status_mut() = StatusCode::OK;
@@ -185,8 +185,8 @@ pub async fn carry(
 ) {
     match *tunnel {
         Tunnel::WebSocket(switched) => carry_web_socket(switched, worker, until).await,
-        Tunnel::Connect { near, opened } => match near.await {
-            Ok(near) => opened.carry(bytes_of(near)).await,
+        Tunnel::Connect { client, opened } => match client.await {
+            Ok(client) => opened.carry(bytes_of(client)).await,
             Err(error) => tracing::debug!(%error, "the connection ended before it became a tunnel"),
         },
     }
@@ -200,7 +200,7 @@ impl Abort for TokioIo<Upgraded> {
 /// Copies bytes both ways until both have ended, or `until` completes, or a policy forbids its client, or
 /// it has been silent for too long. An end of one direction is passed on, and the other goes on.
 async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Future<Output = Failure>) {
-    let Switched { near, far, mut end, conn } = switched;
+    let Switched { client, server, mut end, conn } = switched;
     let (began, standing) = (Instant::now(), end.standing.take());
     let series = end.record.as_ref().map(|record| record.websockets(&worker.metrics));
     let until = async {
@@ -210,7 +210,7 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
             failure = lost(standing.as_deref()) => failure,
         }
     };
-    let carried = carried(worker, near, far, series.as_deref(), until).await;
+    let carried = carried(worker, client, server, series.as_deref(), until).await;
     let (peer, identity, age) = (conn.peer, conn.identity.as_ref(), began.elapsed());
     let identity = identity.map(tracing::field::display);
     match &carried {
@@ -241,22 +241,22 @@ struct Ended {
 
 async fn carried(
     worker: &Worker,
-    near: OnUpgrade,
-    far: OnUpgrade,
+    client: OnUpgrade,
+    server: OnUpgrade,
     series: Option<&TcpSeries>,
     until: impl Future<Output = Failure>,
 ) -> Result<(), Ended> {
     let mut until = pin!(until);
     let broken = |what: String| Ended { by_us: false, failure: Failure::new(Reason::Reset, what) };
     let cut = |failure| Ended { by_us: true, failure };
-    let switched = async { tokio::try_join!(near, far) };
-    let (near, far) = tokio::select! {
+    let switched = async { tokio::try_join!(client, server) };
+    let (client, server) = tokio::select! {
         switched = switched => switched.map_err(|error| {
             broken(format!("the connection ended before it became a WebSocket: {error}"))
         })?,
         failure = until.as_mut() => return Err(cut(failure)),
     };
-    let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
+    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     let index = worker.index;
     let (received, sent) = (
         Meter::new(series.and_then(|series| series.received(index))),
@@ -267,7 +267,7 @@ async fn carried(
     }
     let ended = tokio::select! {
         biased;
-        ended = copy(&mut near, &mut far, &received, &sent) => {
+        ended = copy(&mut client, &mut server, &received, &sent) => {
             ended.map_err(|end| broken(format!("the {} broke off: {}", end.side, end.error)))
         }
         failure = when_woken(over(worker.settings.websocket, [&received, &sent], until)) => Err(cut(failure)),

@@ -19,6 +19,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both, in the order of their numbers.
+    pub(crate) const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+
     /// The word in metric names and logs.
     pub const fn word(self) -> &'static str {
         match self {

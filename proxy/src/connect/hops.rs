@@ -9,8 +9,10 @@
 use http::{HeaderMap, HeaderValue};
 use selvedge_ops::guarded::HOPS;
 
-use super::{Failure, Reason};
-use crate::fields::remove_rare;
+use crate::{
+    error::{Failure, Reason},
+    fields::remove_rare,
+};
 
 /// The most proxies that a request may come through.
 const MOST: usize = 8;

@@ -9,9 +9,9 @@ use http::{
 };
 use http_body::Body as _;
 
-use super::{Failure, Reason};
 use crate::{
     body::Body,
+    error::{Failure, Reason},
     fields::{self, Framing, WebSocket, get_rare},
 };
 

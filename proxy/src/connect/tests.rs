@@ -20,11 +20,11 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_certs::tls::Live;
-use selvedge_model::TrafficPolicy;
+use selvedge_model::{ConnectionLimits, ConnectionPool, TrafficPolicy};
 use tokio::{net::TcpListener, task::LocalSet};
 
 use super::*;
-use crate::body::Local;
+use crate::{balance::Circuit, body::Local, budget::Budget, io::Liveness, telemetry::Metrics};
 
 const TERMS: Terms<'static> = Terms::unlimited(Duration::from_secs(5));
 

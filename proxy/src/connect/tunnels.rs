@@ -9,12 +9,14 @@ use std::{
 use selvedge_api::wire;
 
 use super::{
-    Failure, Pool, PoolSettings,
+    Pool,
     http1::IDLE_MESH,
+    open::{self, PoolSettings},
     tls::{self, Lifetime},
 };
 use crate::{
     bind::Target,
+    error::Failure,
     io::{Framed, Liveness, Stream},
     telemetry::OpenConnection,
 };
@@ -111,7 +113,7 @@ pub(super) async fn open(
 ) -> Result<Tunnel, Failure> {
     let (carrier, app) = (wire::Carrier::Tcp, wire::AppProtocol::Unspecified);
     // A session ends by itself, not by its connection's age.
-    let mut opened = super::open(target, settings, carrier, app, limit, tls::MAX_AGE).await?;
+    let mut opened = open::open(target, settings, carrier, app, limit, tls::MAX_AGE).await?;
     opened.stream.read_ahead();
     let stream = match pool {
         Some(_) => Framed::new(opened.stream),
@@ -120,7 +122,7 @@ pub(super) async fn open(
     let hold = Hold {
         lifetime: opened.lifetime,
         pool: pool.map(Rc::downgrade).unwrap_or_default(),
-        _open: super::opened(target, settings),
+        _open: open::counted(target, settings),
     };
     Ok(Tunnel { stream, hold, doubted: None })
 }

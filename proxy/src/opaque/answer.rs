@@ -164,8 +164,8 @@ mod tests {
 
     /// What is read of a peer that sends `sent` in pieces of `room` bytes and closes.
     async fn read(sent: &[u8], room: usize) -> Result<Vec<u8>, Failure> {
-        let (mut peer, near) = duplex(room);
-        let mut answered = Answered::expected(near, None);
+        let (mut peer, end) = duplex(room);
+        let mut answered = Answered::expected(end, None);
         let sending = async {
             // Whoever has read enough to refuse it reads no more.
             peer.write_all(sent).await.ok();

@@ -59,29 +59,29 @@ impl Session<'_> {
 
     /// Carries bytes both ways until both have ended, a limit is reached, or `until` completes. Returns the
     /// failure, if there was one, after both have been cut off so that neither takes it for an end.
-    pub(crate) async fn carry<N, F>(
+    pub(crate) async fn carry<C, S>(
         &self,
-        near: &mut N,
-        far: &mut F,
+        client: &mut C,
+        server: &mut S,
         endpoint: SocketAddr,
         limits: StreamLimits,
         until: impl Future<Output = Failure>,
     ) -> Result<(), Failure>
     where
-        N: AsyncRead + AsyncWrite + Unpin + Abort,
-        F: AsyncRead + AsyncWrite + Unpin + Abort,
+        C: AsyncRead + AsyncWrite + Unpin + Abort,
+        S: AsyncRead + AsyncWrite + Unpin + Abort,
     {
         let index = self.worker.index;
         self.series.opened(index);
         let (received, sent) = (Meter::new(self.series.received(index)), Meter::new(self.series.sent(index)));
         let ended = tokio::select! {
             biased;
-            ended = copy(near, far, &received, &sent) => ended.map_err(Ended::Broken),
+            ended = copy(client, server, &received, &sent) => ended.map_err(Ended::Broken),
             failure = when_woken(over(limits, [&received, &sent], until)) => Err(Ended::Cut(failure)),
         };
         let ended = ended.map_err(|ended| {
-            near.abort();
-            far.abort();
+            client.abort();
+            server.abort();
             self.tell(&ended);
             failure(ended)
         });

@@ -29,7 +29,7 @@ use crate::{
     error::{Failure, Reason},
     facts::authority,
     lookup,
-    opaque::way_out::{Outgoing, Promised},
+    opaque::{Outgoing, PromisedTunnel},
     step::{AnswerFacts, Error, Request, Response, Step, Taken},
     worker::Worker,
 };
@@ -76,7 +76,10 @@ async fn open(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     let mut facts = AnswerFacts { route, ..AnswerFacts::default() };
     let opened = match destination.bound.as_ref().map(|bound| bound.protocol) {
         Some(Protocol::Http | Protocol::Http2) => Err(speaks_http(&asked)),
-        _ => Promised::open(worker, Outgoing::to(request.conn.peer, asked.parse().ok(), destination)).await,
+        _ => {
+            PromisedTunnel::open(worker, Outgoing::to(request.conn.peer, asked.parse().ok(), destination))
+                .await
+        }
     };
     match opened {
         Ok(tunnel) => {

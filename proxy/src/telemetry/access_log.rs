@@ -91,7 +91,7 @@ mod tests {
     use tracing_subscriber::{filter::Targets, fmt::MakeWriter, layer::SubscriberExt};
 
     use super::*;
-    use crate::telemetry::record::tests::{begun, series};
+    use crate::telemetry::finish::tests::{begun, series};
 
     #[derive(Debug, Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);

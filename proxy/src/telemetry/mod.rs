@@ -4,16 +4,23 @@
 //! passes through like any other.
 
 pub mod access_log;
+mod connections;
 mod control;
+mod durations;
+mod events;
+mod finish;
+mod labels;
 mod metrics;
 mod record;
+mod registered;
 mod series;
 mod tcp;
 
 pub use self::{
     control::ControlMetrics,
+    labels::Labels,
     metrics::{Metrics, OpenConnection},
     record::{OnPath, Origin, Record},
-    series::{Labels, Series},
+    series::Series,
     tcp::TcpSeries,
 };

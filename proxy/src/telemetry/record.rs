@@ -1,9 +1,4 @@
-//! What happened to one request: the one record that everything which tells of requests is made from.
-//!
-//! The outermost step begins it when the request comes, adds the answer, and hangs it on the answer's body. It is
-//! finished once: when that body has ended or was given up, or when the client has left before there was an answer.
-//! Then each consumer reads it: [`Series::count`] for metrics, [`access_log::write`] for the access log. A
-//! further consumer is one more function over it, called where it is finished.
+//! What happened to one request. Metrics and the access log are both written from this record.
 
 use std::{
     fmt,
@@ -16,7 +11,7 @@ use std::{
 use http::{HeaderMap, Method, header};
 use selvedge_model::SpiffeId;
 
-use super::{Metrics, Series, TcpSeries, access_log};
+use super::{Metrics, Series, TcpSeries};
 use crate::{arrival::Direction, error::Reason, fields::grpc_status};
 
 /// The connection that a request came on, as far as its record tells of it.
@@ -83,14 +78,13 @@ pub(super) struct Head {
 }
 
 impl Record {
-    /// The record of `request`, which has come from `origin` at `began`.
-    pub fn begin<B>(
+    /// A record of a request that has come from `origin` at `began`.
+    pub(super) fn new(
         path: Rc<OnPath>,
-        request: &http::Request<B>,
+        head: Option<Box<Head>>,
         origin: Rc<dyn Origin>,
         began: Instant,
     ) -> Self {
-        let head = access_log::enabled().then(|| Box::new(Head::of(request)));
         Self {
             path,
             origin,
@@ -126,31 +120,19 @@ impl Record {
         self.grpc_status = grpc_status(trailers).or(self.grpc_status);
     }
 
+    /// The client left before there was an answer.
+    pub(super) fn unanswered(&mut self) {
+        self.series = self.origin.unanswered();
+        self.reason = Some(Reason::Canceled);
+    }
+
     /// Where the request is counted as a WebSocket, which it has become.
     pub fn websockets(&self, metrics: &Metrics) -> Arc<TcpSeries> {
         metrics.websockets(self.series())
     }
 
-    /// The answer is over at `now`. `whole`: its body came to its end.
-    pub fn finish(mut self, whole: bool, now: Instant) {
-        self.reason = self.reason.or((!whole).then_some(Reason::Reset));
-        self.tell(now);
-    }
-
-    /// The client left at `now`, before there was an answer.
-    pub fn cancel(mut self, now: Instant) {
-        self.series = self.origin.unanswered();
-        self.reason = Some(Reason::Canceled);
-        self.tell(now);
-    }
-
-    fn tell(&mut self, now: Instant) {
-        self.duration = now.duration_since(self.began);
-        self.series().count(self);
-        access_log::write(self);
-    }
-
-    fn series(&self) -> &Arc<Series> {
+    /// Where it is counted.
+    pub(super) fn series(&self) -> &Arc<Series> {
         self.series.as_ref().or(self.origin.series()).unwrap_or(&self.path.unknown)
     }
 
@@ -164,7 +146,7 @@ impl Record {
 }
 
 impl Head {
-    fn of<B>(request: &http::Request<B>) -> Self {
+    pub(super) fn of<B>(request: &http::Request<B>) -> Self {
         let headers = request.headers();
         let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
         Self {
@@ -188,112 +170,8 @@ fn trace_id(traceparent: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::telemetry::series::{Durations, End};
-
-    /// A frontend's connection.
-    #[derive(Debug)]
-    struct Frontend(SpiffeId);
-
-    impl Origin for Frontend {
-        fn peer(&self) -> SocketAddr {
-            SocketAddr::from(([127, 0, 0, 1], 5000))
-        }
-
-        fn identity(&self) -> Option<&SpiffeId> {
-            Some(&self.0)
-        }
-
-        fn series(&self) -> Option<&Arc<Series>> {
-            None
-        }
-
-        fn unanswered(&self) -> Option<Arc<Series>> {
-            None
-        }
-    }
-
-    pub(in crate::telemetry) fn series() -> Arc<Series> {
-        Arc::new(Series::new(None, 1, Arc::new(Durations::new(None, 1))))
-    }
-
-    /// The record of a request that came in just now, from who has proven to be a frontend.
-    pub(in crate::telemetry) fn begun(unknown: &Arc<Series>) -> Record {
-        let http = http::Request::get("/reviews/0?token=secret")
-            .header("host", "reviews:9080")
-            .header("x-request-id", "one-two")
-            .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-            .body(())
-            .expect("a valid request");
-        let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
-        let path = OnPath { worker: 0, direction: Direction::Inbound, unknown: Arc::clone(unknown) };
-        Record::begin(Rc::new(path), &http, Rc::new(Frontend(identity)), Instant::now())
-    }
-
-    fn answer(status: u16) -> http::Response<()> {
-        http::Response::builder().status(status).body(()).expect("an answer")
-    }
-
-    /// How the one request ended that `series` counts.
-    fn only(series: &Series) -> End {
-        let counts = series.counts();
-        assert_eq!(counts.values().sum::<u64>(), 1, "{counts:?}");
-        counts.into_keys().next().flatten().expect("one end")
-    }
-
-    #[test]
-    fn an_answer_that_breaks_off_is_a_reset() {
-        for (whole, reason) in [(true, None), (false, Some("reset"))] {
-            let (unknown, of_service) = (series(), series());
-            let mut record = begun(&unknown);
-
-            record.answered(&answer(200), None, 0, Some(Arc::clone(&of_service)));
-            record.finish(whole, Instant::now());
-
-            let end = only(&of_service);
-            assert_eq!((end.status, end.error_type()), (Some(200), reason));
-            assert!(unknown.counts().is_empty());
-        }
-    }
-
-    #[test]
-    fn a_named_reason_outlives_a_reset() {
-        let unknown = series();
-        let mut record = begun(&unknown);
-
-        record.answered(&answer(504), Some(Reason::Timeout), 0, None);
-        record.finish(false, Instant::now());
-
-        assert_eq!(only(&unknown).error_type(), Some("timeout"));
-    }
-
-    #[test]
-    fn trailers_say_how_a_grpc_call_ended() {
-        let unknown = series();
-        let mut record = begun(&unknown);
-        let trailers = HeaderMap::from_iter([(
-            header::HeaderName::from_static("grpc-status"),
-            header::HeaderValue::from_static("14"),
-        )]);
-
-        record.answered(&answer(200), None, 0, None);
-        record.trailers(&trailers);
-        record.trailers(&HeaderMap::new());
-        record.finish(true, Instant::now());
-
-        assert_eq!(only(&unknown).grpc_status, Some(14));
-    }
-
-    #[test]
-    fn who_leaves_before_the_answer_is_counted_without_one() {
-        let unknown = series();
-
-        begun(&unknown).cancel(Instant::now());
-
-        let end = only(&unknown);
-        assert_eq!((end.status, end.error_type()), (None, Some("canceled")));
-    }
 
     #[test]
     fn what_is_no_trace_id_is_left_out() {

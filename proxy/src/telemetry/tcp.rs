@@ -17,8 +17,9 @@ use prometheus_client::{
 };
 
 use super::{
-    metrics::LabelWriter,
-    series::{Labels, add},
+    labels::{LabelWriter, Labels},
+    registered::Registered,
+    series::add,
 };
 use crate::{arrival::Direction, error::Reason};
 
@@ -130,6 +131,38 @@ impl TcpSeries {
             (reason, count)
         });
         refused.filter(|(_, count)| *count > 0)
+    }
+}
+
+/// The series of one kind of byte streams.
+#[derive(Debug)]
+pub(super) struct Streams {
+    series: Registered<Labels, TcpSeries>,
+    overflow: [Arc<TcpSeries>; Direction::ALL.len()],
+}
+
+impl Streams {
+    pub(super) fn new(limit: usize, workers: usize) -> Self {
+        let overflow = || Arc::new(TcpSeries::new(None, workers));
+        Self { series: Registered::new(limit), overflow: [overflow(), overflow()] }
+    }
+
+    pub(super) fn find(&self, labels: &Labels, workers: usize) -> Arc<TcpSeries> {
+        let make = || Some(Arc::new(TcpSeries::new(Some(labels.clone()), workers)));
+        let found = self.series.find_or_make(labels, make);
+        found.unwrap_or_else(|| self.overflow(labels.direction))
+    }
+
+    /// The series that counts what there was no room for.
+    pub(super) fn overflow(&self, direction: Direction) -> Arc<TcpSeries> {
+        Arc::clone(&self.overflow[direction as usize])
+    }
+
+    pub(super) fn of(&self, direction: Direction) -> Vec<Arc<TcpSeries>> {
+        let mut all = self.series.all();
+        all.retain(|series| series.is_of(direction));
+        all.push(self.overflow(direction));
+        all
     }
 }
 

@@ -4,7 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    super::{durations::BUCKETS_MS, registered::TURNED_AWAY},
+    *,
+};
 use crate::budget::{Action, Side};
 
 const FIVE_MS: Duration = Duration::from_millis(5);

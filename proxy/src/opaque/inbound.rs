@@ -1,4 +1,4 @@
-//! The way in: an opaque connection of a mesh peer's, or of a plain client's, to the app.
+//! Opaque connections to the app, of mesh peers and of plain clients.
 
 use std::{
     net::SocketAddr,
@@ -8,17 +8,19 @@ use std::{
 };
 
 use bytes::BytesMut;
-use selvedge_api::preamble;
-use selvedge_model::{Protocol, SpiffeId};
+use selvedge_model::Protocol;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
 
-use super::session::Session;
+use super::{
+    incoming::{Client, Incoming},
+    session::Session,
+};
 use crate::{
-    arrival::{Direction, Original},
+    arrival::Direction,
     authorize::{forbidden, opaque_refusal},
     clients,
     detect::{First, detect},
@@ -26,7 +28,6 @@ use crate::{
     facts,
     forward::{connect_timeout, unreachable},
     io::{Abort, Framed, Prefixed, ReadAhead},
-    lifetime::Until,
     settings::Way,
     telemetry::Labels,
     worker::Worker,
@@ -38,72 +39,6 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// How long a peer may take to hear that a connection takes no more sessions: one that it began before it knew is
 /// served.
 const LAST_SESSION: Duration = Duration::from_secs(1);
-
-/// How long a client that is refused may take to hear why.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// A client's end.
-pub(crate) trait Client: AsyncRead + AsyncWrite + Abort + Unpin {
-    /// Says that the connection goes on; with the app's first bytes.
-    fn accept(&mut self);
-
-    /// Says why it does not.
-    fn refuse(&mut self, failure: &Failure) -> impl Future<Output = ()>;
-}
-
-/// A mesh peer's sidecar, which is told.
-impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for Framed<S> {
-    fn accept(&mut self) {
-        self.send_along(preamble::ACCEPTED);
-    }
-
-    async fn refuse(&mut self, failure: &Failure) {
-        let telling = async {
-            self.write_all(&preamble::encode_refusal(&failure.to_string())).await?;
-            self.close().await
-        };
-        if let Ok(Err(error)) = tokio::time::timeout(LAST_WORDS, telling).await {
-            tracing::debug!(%error, "the reason of a refusal could not be sent");
-        }
-    }
-}
-
-/// A plain client, to whom a closed connection must say all.
-impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for Prefixed<S> {
-    fn accept(&mut self) {}
-
-    async fn refuse(&mut self, _: &Failure) {
-        self.abort();
-    }
-}
-
-/// A connection that has come in, and what is known about it.
-pub(crate) struct Incoming<C> {
-    /// The client's end.
-    pub(crate) client: C,
-    /// Where it is.
-    pub(crate) peer: SocketAddr,
-    /// Where it was going when it was redirected to us. `None`: nobody redirects.
-    pub(crate) original: Option<Original>,
-    /// Who it has proven to be.
-    pub(crate) identity: Option<SpiffeId>,
-    /// The workload's port that is meant.
-    pub(crate) port: u16,
-    /// That port as metrics have it: 0 if it is not known to be the app's.
-    pub(crate) counted: u16,
-    /// Where the app is.
-    pub(crate) app: SocketAddr,
-    /// Until when it is served.
-    pub(crate) until: Until,
-}
-
-impl<C> Incoming<C> {
-    /// The same, with another end.
-    fn map<D>(self, end: impl FnOnce(C) -> D) -> Incoming<D> {
-        let Self { client, peer, original, identity, port, counted, app, until } = self;
-        Incoming { client: end(client), peer, original, identity, port, counted, app, until }
-    }
-}
 
 /// Carries a mesh peer's sessions to the app, one after the other. Boxed: the connections that carry HTTP would have
 /// its room.

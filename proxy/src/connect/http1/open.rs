@@ -1,0 +1,101 @@
+//! A connection for a request that no pooled one could take.
+
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hyper::client::conn::http1::Builder;
+use hyper_util::rt::TokioIo;
+use selvedge_api::wire;
+
+use super::{
+    super::{
+        Pool,
+        carry::carry,
+        open::{self, PoolSettings},
+        terms::Terms,
+    },
+    pooled::{Connection, Place},
+};
+use crate::{
+    bind::Target,
+    error::{Failure, Reason},
+    io::LastAnswer,
+};
+
+/// How long an idle connection to an app or an endpoint without a sidecar is kept, unless the
+/// backend's policy says. Shorter than the keep-alive of common servers (Node.js closes after 5 s), so that it is this side that lets go.
+const IDLE_PLAIN: Duration = Duration::from_secs(4);
+
+/// How long an idle connection between sidecars is kept, unless the backend's policy says.
+pub(in crate::connect) const IDLE_MESH: Duration = Duration::from_secs(60);
+
+/// A new connection; where there may be no more of them, one that comes back. Also whether it was used
+/// before.
+///
+/// There is always one to wait for: the first of each target is never refused.
+pub(super) async fn open_or_wait(
+    pool: &Rc<Pool>,
+    target: &Target,
+    settings: &PoolSettings,
+    terms: &Terms<'_>,
+    idempotent: bool,
+) -> Result<(Box<Connection>, bool), Failure> {
+    let connections = &pool.http1;
+    let _pending = terms.pending(target)?;
+    loop {
+        if let Some(counted) = terms.connection(connections.open.get() == 0) {
+            let place = Place::new(pool, counted);
+            let opened = open_in(pool, target, settings, terms, place).await?;
+            return Ok((Box::new(opened), false));
+        }
+        connections.waiting.wait().await;
+        if let Some(kept) = connections.take(idempotent).await {
+            return Ok((kept, true));
+        }
+    }
+}
+
+/// Opens a connection, which takes `place`.
+async fn open_in(
+    pool: &Rc<Pool>,
+    target: &Target,
+    settings: &PoolSettings,
+    terms: &Terms<'_>,
+    place: Place,
+) -> Result<Connection, Failure> {
+    let (carrier, app) = (wire::Carrier::Http1, wire::AppProtocol::Http1);
+    let opened = open::open(target, settings, carrier, app, terms.connect_timeout, terms.max_age()).await?;
+    let dial = target.dial;
+    let (sender, connection) = Builder::new()
+        .preserve_header_case(settings.preserve_header_case)
+        // RFC 9112, section 5.1: whoever passes an answer on takes such spaces away.
+        .allow_spaces_after_header_name_in_responses(true)
+        .handshake(TokioIo::new(LastAnswer::new(opened.stream)))
+        .await
+        .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
+    let open = open::counted(target, settings);
+    let standing = opened.lifetime.standing().cloned();
+    let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
+    let in_use = Rc::new(Cell::new(true));
+    let is_used = Rc::clone(&in_use);
+    tokio::task::spawn_local(async move {
+        let _open = (open, place);
+        let in_progress = || usize::from(is_used.get());
+        // Dropped either way, and with it what is in progress.
+        let _ = carry(connection.with_upgrades(), dial, standing, counted, in_progress).await;
+    });
+    let usual = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
+    Ok(Connection {
+        sender,
+        pool: Rc::downgrade(pool),
+        lifetime: opened.lifetime,
+        in_use,
+        idle_since: Instant::now(),
+        idle: terms.pool.idle_timeout.unwrap_or(usual),
+        left: terms.pool.max_requests_per_connection,
+    })
+}

@@ -1,0 +1,195 @@
+//! A connection for a request that no pooled one has room for.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::pin,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use hyper::{
+    client::conn::http2::{Builder, Connection as HttpConnection},
+    rt::{Read, Write},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use selvedge_api::wire;
+
+use super::{
+    super::{
+        Pool,
+        carry::carry,
+        open::{self, PoolSettings},
+        terms::Terms,
+    },
+    CONNECTION_WINDOW, MAX_ANSWER_HEAD, MAX_FRAME, STREAM_WINDOW,
+    pooled::{Connection, Load},
+};
+use crate::{
+    balance::Held,
+    bind::Target,
+    body::{Body, Local},
+    budget::{Budget, Guarded, Ledger, Side},
+    error::{Failure, Reason},
+    telemetry::Metrics,
+    trust::Standing,
+};
+
+/// Requests that a mesh peer is taken to allow before it has said how many: what sidecars allow by default.
+const USUAL_STREAMS: usize = 1024;
+
+/// Connections of one worker to one target, at the most, where no policy limits them. What finds none of
+/// them free waits.
+const MAX_CONNECTIONS: usize = 32;
+
+/// A connection with room: a new one; where there may be no more of them, one of those that there are, when
+/// a request on it has ended.
+pub(super) async fn open_or_wait(
+    pool: &Rc<Pool>,
+    place: usize,
+    target: &Arc<Target>,
+    settings: &PoolSettings,
+    terms: &Terms<'_>,
+) -> Result<Connection, Failure> {
+    let connections = &pool.http2[place];
+    let _pending = terms.pending(target)?;
+    loop {
+        let open = connections.open.borrow().len();
+        let counted = match connections.is_opening() {
+            true => Some(None),
+            false if open >= MAX_CONNECTIONS => None,
+            false => terms.connection(open == 0),
+        };
+        match counted {
+            None => connections.waiting.wait().await,
+            Some(counted) => {
+                let opening = connections.opening(|| {
+                    let (pool, target, settings) =
+                        (Rc::downgrade(pool), Arc::clone(target), settings.clone());
+                    let wanted = Wanted::new(terms, place, counted);
+                    async move { open_for(&pool, &target, &settings, wanted).await }.boxed_local()
+                });
+                opening.await?;
+            }
+        }
+        if let Some(connection) = connections.find() {
+            return Ok(connection);
+        }
+    }
+}
+
+/// What a new connection is to be like.
+struct Wanted {
+    place: usize,
+    connect_timeout: Duration,
+    max_age: Duration,
+    idle: Option<Duration>,
+    most_streams: usize,
+    most_requests: Option<u32>,
+    counted: Option<Held>,
+}
+
+impl Wanted {
+    fn new(terms: &Terms<'_>, place: usize, counted: Option<Held>) -> Self {
+        let most_streams = terms.pool.max_concurrent_streams.map(usize::try_from);
+        Self {
+            place,
+            connect_timeout: terms.connect_timeout,
+            max_age: terms.max_age(),
+            idle: terms.pool.idle_timeout,
+            most_streams: most_streams.and_then(Result::ok).unwrap_or(usize::MAX),
+            most_requests: terms.pool.max_requests_per_connection,
+            counted,
+        }
+    }
+}
+
+/// How a connection to `target` is spoken on.
+fn builder(target: &Target, settings: &PoolSettings) -> Builder<Local> {
+    let mut builder = Builder::new(Local);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_ANSWER_HEAD)
+        .keep_alive_interval(settings.liveness.pings())
+        .keep_alive_timeout(settings.liveness.ping_timeout);
+    if target.identity.is_some() {
+        builder.initial_max_send_streams(USUAL_STREAMS);
+    }
+    builder
+}
+
+/// Opens a connection and adds it to the pool's.
+async fn open_for(
+    pool: &Weak<Pool>,
+    target: &Target,
+    settings: &PoolSettings,
+    wanted: Wanted,
+) -> Result<(), Failure> {
+    let app = if wanted.place == 0 { wire::AppProtocol::Http1 } else { wire::AppProtocol::Http2 };
+    let opened =
+        open::open(target, settings, wire::Carrier::Http2, app, wanted.connect_timeout, wanted.max_age)
+            .await?;
+    let dial = target.dial;
+    let ledger = Ledger::new(&settings.budget, CONNECTION_WINDOW);
+    let (sender, connection) = builder(target, settings)
+        .handshake(TokioIo::new(Guarded::new(opened.stream, Rc::clone(&ledger), Side::Client, dial)))
+        .await
+        .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;
+    let allowed = connection.current_max_send_streams();
+    let load = Rc::new(Load::new(pool, wanted.place, allowed, wanted.most_requests));
+    let open = open::counted(target, settings);
+    let standing = opened.lifetime.standing().cloned();
+    let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
+    let driven = drive(connection, dial, standing, counted, Rc::clone(&load), Rc::clone(&ledger));
+    tokio::task::spawn_local(async move {
+        let _open = open;
+        driven.await;
+    });
+    let connection = Connection {
+        sender,
+        lifetime: opened.lifetime,
+        load,
+        ledger,
+        idle: wanted.idle,
+        most_streams: wanted.most_streams,
+        _counted: wanted.counted.map(Rc::new),
+    };
+    // Without a pool there is nobody left who waits for it.
+    if let Some(pool) = pool.upgrade() {
+        pool.http2[wanted.place].open.borrow_mut().push(connection);
+    }
+    Ok(())
+}
+
+/// Carries a connection to its end, and notes how many requests its endpoint allows on it.
+async fn drive<S>(
+    connection: HttpConnection<S, Body, Local>,
+    dial: SocketAddr,
+    standing: Option<Arc<Standing>>,
+    counted: (Arc<Metrics>, Arc<Budget>),
+    load: Rc<Load>,
+    ledger: Rc<Ledger>,
+) where
+    S: Read + Write + Unpin + 'static,
+{
+    let mut connection = pin!(connection);
+    let carried = poll_fn(|cx| {
+        let ended = connection.as_mut().poll(cx);
+        load.allowed.set(connection.current_max_send_streams());
+        ended
+    });
+    // hyper is done when nothing new can be sent; what is in progress goes on until the connection is closed.
+    let carried = async {
+        carried.await?;
+        ledger.closed().await;
+        Ok(())
+    };
+    if carry(carried, dial, standing, counted, || load.streams.get()).await.is_err() {
+        ledger.cut();
+    }
+}

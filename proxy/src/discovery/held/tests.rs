@@ -1,0 +1,137 @@
+use super::*;
+use crate::discovery::fixtures::{self, AUTHORITY};
+
+fn draft(upserts: Vec<wire::Resource>, removals: &[&str]) -> Draft {
+    let mut draft = Draft::default();
+    let removals = removals.iter().map(ToString::to_string).collect();
+    draft.add(wire::Transaction { nonce: 1, upserts, removals, more: false });
+    draft
+}
+
+fn take_in(held: &mut Held, draft: Draft) -> Result<Change, Refusal> {
+    held.take_in(draft, &fixtures::us(), |authority| authority == AUTHORITY)
+}
+
+fn complete() -> Vec<wire::Resource> {
+    vec![fixtures::lookup("1"), fixtures::service("1", &[90, 10]), fixtures::endpoints("1", 3)]
+}
+
+#[test]
+fn a_transaction_is_held_under_its_names_and_versions() {
+    let mut held = Held::default();
+
+    let change = take_in(&mut held, draft(complete(), &[])).unwrap();
+
+    assert_eq!(change, Change { upserts: 3, removals: 0, bundle: false });
+    assert_eq!(held.versions()[&ResourceName::Lookup(AUTHORITY.into())], "1");
+    assert!(held.service(&fixtures::key()).is_some());
+    assert_eq!(held.endpoints(&fixtures::key()).unwrap().list.len(), 3);
+}
+
+#[test]
+fn a_transaction_with_one_bad_part_changes_nothing() {
+    let mut held = Held::default();
+    take_in(&mut held, draft(complete(), &[])).unwrap();
+    let before = held.versions().clone();
+
+    let refusal =
+        take_in(&mut held, draft(vec![fixtures::endpoints("2", 5), fixtures::bad_service("2")], &["self"]))
+            .unwrap_err();
+
+    assert!(matches!(refusal, Refusal::Content { .. }), "{refusal}");
+    assert!(refusal.to_string().contains("service/reviews"), "{refusal}");
+    assert_eq!(*held.versions(), before);
+    assert_eq!(held.endpoints(&fixtures::key()).unwrap().list.len(), 3);
+}
+
+#[test]
+fn a_lookup_without_its_service_and_a_service_without_its_endpoints_are_refused() {
+    let mut held = Held::default();
+
+    let lonely = take_in(&mut held, draft(vec![fixtures::lookup("1")], &[]));
+    assert!(matches!(lonely, Err(Refusal::Dangling { missing: ResourceName::Service(_), .. })));
+
+    let lonely = vec![fixtures::lookup("1"), fixtures::service("1", &[1])];
+    let lonely = take_in(&mut held, draft(lonely, &[]));
+    assert!(matches!(lonely, Err(Refusal::Dangling { missing: ResourceName::Endpoints(_), .. })));
+    assert!(held.versions().is_empty());
+}
+
+#[test]
+fn what_nobody_asks_for_any_more_may_be_taken_away_in_any_order() {
+    let mut held = Held::default();
+    take_in(&mut held, draft(complete(), &[])).unwrap();
+    let service = format!("service/{}", fixtures::key());
+
+    let change = held.take_in(draft(vec![], &[&service, "gadget/x"]), &fixtures::us(), |_| false).unwrap();
+
+    assert_eq!(change.removals, 1);
+    assert!(held.service(&fixtures::key()).is_none());
+}
+
+#[test]
+fn an_equal_version_keeps_what_is_held() {
+    let mut held = Held::default();
+    take_in(&mut held, draft(complete(), &[])).unwrap();
+    let before = Arc::clone(held.service(&fixtures::key()).unwrap());
+
+    take_in(&mut held, draft(complete(), &[])).unwrap();
+
+    assert!(Arc::ptr_eq(&before, held.service(&fixtures::key()).unwrap()));
+}
+
+#[test]
+fn resources_of_somebody_else_are_refused() {
+    let mut held = Held::default();
+
+    let other = take_in(&mut held, draft(vec![fixtures::own("1", "shop/other")], &[]));
+    assert!(matches!(other, Err(Refusal::Misnamed { .. })), "{other:?}");
+
+    let mut renamed = fixtures::endpoints("1", 1);
+    renamed.name = "endpoints/other:80".into();
+    let other = take_in(&mut held, draft(vec![renamed], &[]));
+    assert!(matches!(other, Err(Refusal::Misnamed { .. })), "{other:?}");
+
+    let unknown = wire::Resource { name: "gadget/x".into(), ..fixtures::endpoints("1", 1) };
+    assert!(matches!(take_in(&mut held, draft(vec![unknown], &[])), Err(Refusal::Unknown(_))));
+}
+
+#[test]
+fn a_list_of_revocations_stays_until_it_is_replaced_or_taken_away() {
+    let mut held = Held::default();
+    let entry = |identity: &str| wire::Revocation {
+        revoked: Some(wire::revocation::Revoked::Identity(identity.into())),
+        document: "Revocation selvedge/a".into(),
+        ..wire::Revocation::default()
+    };
+    let list = |version: &str, identity| wire::Resource {
+        name: "revocations".into(),
+        version: version.into(),
+        body: Some(wire::resource::Body::Revocations(wire::Revocations { list: vec![entry(identity)] })),
+    };
+
+    take_in(&mut held, draft(vec![list("1", "spiffe://cluster.local/ns/shop/sa/a")], &[])).unwrap();
+    assert!(matches!(
+        take_in(&mut held, draft(vec![list("2", "nobody")], &[])),
+        Err(Refusal::Content { .. })
+    ));
+    assert_eq!(held.revocations().list().len(), 1);
+    take_in(&mut held, draft(vec![], &["revocations"])).unwrap();
+    assert!(held.revocations().is_empty());
+}
+
+#[test]
+fn roots_that_verify_nobody_are_refused_and_never_removed() {
+    let mut held = Held::default();
+    let bundle = wire::Resource {
+        name: "bundle".into(),
+        version: "1".into(),
+        body: Some(wire::resource::Body::Bundle(wire::Bundle {
+            trust_domain: "cluster.local".into(),
+            roots: vec![],
+        })),
+    };
+
+    assert!(matches!(take_in(&mut held, draft(vec![bundle], &[])), Err(Refusal::Bundle(_))));
+    assert_eq!(take_in(&mut held, draft(vec![], &["bundle"])).unwrap().removals, 0);
+}

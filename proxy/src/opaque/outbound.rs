@@ -1,0 +1,148 @@
+//! Opaque connections of the app's, each to an endpoint of whatever it was going to.
+
+use std::{io, rc::Rc, sync::Arc, time::Instant};
+
+use bytes::BytesMut;
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use super::{
+    answer::refusal,
+    endpoint::{EndpointSide, Refused, judge, open},
+    outgoing::Outgoing,
+    session::Session,
+};
+use crate::{
+    arrival::Direction,
+    detect::{First, detect},
+    error::{Failure, Reason},
+    io::{Abort, Duplex, Prefixed},
+    lifetime,
+    telemetry::TcpSeries,
+    trust::lost,
+    worker::Worker,
+};
+
+/// Room for what a server says first.
+const GREETING: usize = 4096;
+
+/// Who speaks first on a connection whose client was silent.
+pub(crate) enum Speaker {
+    /// The client, after all.
+    Client(TcpStream, First),
+    /// Nobody any more: the server spoke, and the connection has been carried to its end; or it was refused.
+    Over,
+}
+
+/// Carries `client`, of which `read` has been read, to an endpoint.
+pub(crate) async fn carry(worker: Rc<Worker>, outgoing: Outgoing, client: TcpStream, read: BytesMut) {
+    let started = Instant::now();
+    match open(&worker, &outgoing).await {
+        Err(refused) => refuse(&worker, &outgoing, &client, &refused, started),
+        Ok(endpoint) => {
+            exchange(&worker, &outgoing, Prefixed::new(read.freeze(), client), endpoint, started).await
+        }
+    }
+}
+
+/// Connects to an endpoint for a client that says nothing: perhaps it waits for the server to speak first.
+/// If it is the client that speaks, nothing has happened yet, and it is up to the caller what that means.
+pub(crate) async fn speculate(
+    worker: Rc<Worker>,
+    outgoing: Outgoing,
+    mut client: TcpStream,
+    read: &mut BytesMut,
+) -> io::Result<Speaker> {
+    let started = Instant::now();
+    let mut endpoint = match open(&worker, &outgoing).await {
+        Ok(endpoint) => endpoint,
+        Err(refused) => {
+            refuse(&worker, &outgoing, &client, &refused, started);
+            return Ok(Speaker::Over);
+        }
+    };
+    endpoint.greeting.reserve(GREETING);
+    let greeted = tokio::select! {
+        biased;
+        first = detect(&mut client, read, None) => return Ok(Speaker::Client(client, first?)),
+        greeted = endpoint.stream.read_buf(&mut endpoint.greeting) => greeted,
+        () = worker.leave.closed(Direction::Outbound) => return Ok(Speaker::Over),
+    };
+    if let Err(error) = greeted {
+        let failure = refusal(&error).cloned();
+        let failure = failure.unwrap_or_else(|| {
+            Failure::new(Reason::Reset, format!("the connection to the server broke: {error}"))
+        });
+        judge(&worker, endpoint.judged.as_ref(), Some(&failure));
+        let refused = Refused { failure, series: Arc::clone(&endpoint.series) };
+        refuse(&worker, &outgoing, &client, &refused, started);
+        return Ok(Speaker::Over);
+    }
+    let client = Prefixed::new(read.split().freeze(), client);
+    exchange(&worker, &outgoing, client, endpoint, started).await;
+    Ok(Speaker::Over)
+}
+
+/// Notes that a connection is not carried, and resets it.
+pub(super) fn refuse(
+    worker: &Worker,
+    outgoing: &Outgoing,
+    client: &impl Abort,
+    refused: &Refused,
+    started: Instant,
+) {
+    note(worker, outgoing, refused, started);
+    client.abort();
+}
+
+/// Counts and writes down a connection that is not carried.
+pub(super) fn note(worker: &Worker, outgoing: &Outgoing, refused: &Refused, started: Instant) {
+    let Refused { failure, series } = refused;
+    let called = outgoing.called();
+    session(worker, outgoing, series, started, format_args!("{called}")).refused(failure);
+}
+
+fn session<'a>(
+    worker: &'a Worker,
+    outgoing: &'a Outgoing,
+    series: &'a TcpSeries,
+    started: Instant,
+    destination: std::fmt::Arguments<'a>,
+) -> Session<'a> {
+    let (direction, peer) = (Direction::Outbound, outgoing.peer);
+    Session { worker, series, direction, peer, identity: None, destination, started }
+}
+
+/// Carries bytes between `client` and `endpoint` until both have ended, and judges the endpoint by how that went.
+pub(super) async fn exchange(
+    worker: &Rc<Worker>,
+    outgoing: &Outgoing,
+    mut client: Prefixed<impl Duplex>,
+    mut endpoint: EndpointSide,
+    started: Instant,
+) {
+    let until = lifetime::until(Rc::clone(worker), Direction::Outbound, None);
+    let standing = endpoint.hold.lifetime.standing().cloned();
+    let until = async {
+        tokio::select! {
+            failure = until.end() => failure,
+            failure = lost(standing.as_deref()) => failure,
+        }
+    };
+    let series = Arc::clone(&endpoint.series);
+    let (address, limits) = (endpoint.address, endpoint.limits);
+    let called = outgoing.called();
+    let destination = format_args!("{called}");
+    let session = session(worker, outgoing, &series, started, destination);
+    let greeting = endpoint.greeting.split().freeze();
+    let mut stream = Prefixed::new(greeting, endpoint.stream);
+    let ended = session.carry(&mut client, &mut stream, address, limits, until).await;
+    let failed = ended.err();
+    match failed.as_ref().filter(|_| !stream.get_ref().is_heard()) {
+        // Nobody's fault that can be told: a client may leave, or a limit be reached, before a word is said.
+        Some(failure) if failure.reason != Reason::AppUnreachable => {}
+        failure => judge(worker, endpoint.judged.as_ref(), failure),
+    }
+    if failed.is_none() {
+        endpoint.hold.give_back(stream.into_inner().into_inner(), Instant::now());
+    }
+}

@@ -1,0 +1,58 @@
+//! An opaque connection of the app's: what is known of it before it goes anywhere, and which routes it follows.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use selvedge_model::Layer;
+
+use crate::bind::{Bound, Destination};
+
+/// What is known of a connection before it goes anywhere.
+pub(crate) struct Outgoing {
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
+    /// The address that it was going to; `None`: it says a name.
+    pub(crate) dialled: Option<SocketAddr>,
+    /// What that is.
+    pub(crate) destination: Arc<Destination>,
+    /// Whether it begins with TLS.
+    pub(crate) layer: Layer,
+    /// Whom that TLS asks for.
+    pub(crate) server_name: Option<String>,
+}
+
+impl Outgoing {
+    /// From `peer` to `destination`; nothing is known yet of what it carries.
+    pub(crate) fn to(peer: SocketAddr, dialled: Option<SocketAddr>, destination: Arc<Destination>) -> Self {
+        Self { peer, dialled, destination, layer: Layer::Tcp, server_name: None }
+    }
+
+    /// Whether the name that its TLS asks for decides where it goes.
+    pub(crate) fn needs_name(&self) -> bool {
+        self.follows().is_some_and(|(bound, _)| bound.tcp.has_names)
+    }
+
+    /// It begins with TLS, which asks for `server_name`.
+    pub(crate) fn with_tls(self, server_name: Option<String>) -> Self {
+        Self { layer: Layer::Tls, server_name, ..self }
+    }
+
+    /// What it is for, in words.
+    pub(super) fn called(&self) -> &dyn std::fmt::Display {
+        match self.follows() {
+            Some((bound, _)) => &bound.key,
+            None => &self.destination.authority,
+        }
+    }
+
+    /// Whose routes and policy it follows, and the only address that it may go to, if there is but one. `None`: it is
+    /// for nothing that the mesh knows.
+    ///
+    /// Who dials an endpoint of a service that has no address of its own may mean that endpoint (a replica of a
+    /// database) or all of them; only if a document says where such connections go is it the latter.
+    pub(super) fn follows(&self) -> Option<(&Arc<Bound>, Option<SocketAddr>)> {
+        let bound = self.destination.service.as_ref().or(self.destination.bound.as_ref())?;
+        let is_service_of_endpoint = self.destination.service.is_some();
+        let only = bound.requested || is_service_of_endpoint && !bound.tcp.is_written;
+        Some((bound, only.then_some(self.dialled).flatten()))
+    }
+}

@@ -1,0 +1,84 @@
+//! Counts of rare events: retries, ejections, limits that were reached.
+
+use std::{collections::BTreeMap, fmt, sync::Mutex};
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, NoLabelSet},
+    metrics::MetricType,
+};
+use selvedge_model::{BackendName, ServiceKey};
+
+use super::{labels::LabelWriter, registered::lock};
+use crate::balance::Limit;
+
+/// How many keys one worker counts by. Further ones are not counted.
+const KEYS: usize = 10_000;
+
+/// Counts by a key that is looked up each time. Each worker has its own map; only a scrape takes its lock, too.
+#[derive(Debug)]
+pub(super) struct KeyedCounts<K> {
+    shards: Box<[Mutex<BTreeMap<K, u64>>]>,
+}
+
+impl<K: Ord + Clone> KeyedCounts<K> {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { shards: std::iter::repeat_with(Mutex::default).take(workers).collect() }
+    }
+
+    pub(super) fn count(&self, key: &K, worker: usize) {
+        let Some(shard) = self.shards.get(worker) else { return };
+        let mut counts = lock(shard);
+        if let Some(count) = counts.get_mut(key) {
+            *count += 1;
+        } else if counts.len() < KEYS {
+            counts.insert(key.clone(), 1);
+        }
+    }
+
+    pub(super) fn totals(&self) -> BTreeMap<K, u64> {
+        let mut totals = BTreeMap::new();
+        for shard in &self.shards {
+            for (key, count) in lock(shard).iter() {
+                *totals.entry(key.clone()).or_default() += count;
+            }
+        }
+        totals
+    }
+}
+
+/// Writes one family.
+pub(super) fn encode<K>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: BTreeMap<K, u64>,
+    labels: impl Fn(K) -> Of,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (key, count) in counts {
+        metric.encode_family(&labels(key))?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+    }
+    Ok(())
+}
+
+/// What an event is counted by.
+#[derive(Debug)]
+pub(super) enum Of {
+    Service(ServiceKey),
+    Backend(BackendName),
+    Limit(BackendName, Limit),
+}
+
+impl EncodeLabelSet for Of {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut writer = LabelWriter(encoder);
+        match self {
+            Self::Service(service) => writer.server(&service.host, service.port),
+            Self::Backend(backend) => writer.backend(backend),
+            Self::Limit(backend, limit) => {
+                writer.backend(backend)?;
+                writer.text("limit", limit.word())
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! When a record begins and when it is finished, and who reads it then.
+//!
+//! The outermost step begins it when the request comes, adds the answer, and hangs it on the answer's body. It is
+//! finished once: when that body has ended or was given up, or when the client has left before there was an answer.
+//! Then each consumer reads it: [`Series`](super::Series) for metrics, [`access_log`] for the access log. A further
+//! consumer is one more call in `Record::tell`.
+
+use std::{rc::Rc, time::Instant};
+
+use super::{OnPath, Origin, Record, access_log, record::Head};
+use crate::error::Reason;
+
+impl Record {
+    /// The record of `request`, which has come from `origin` at `began`.
+    pub fn begin<B>(
+        path: Rc<OnPath>,
+        request: &http::Request<B>,
+        origin: Rc<dyn Origin>,
+        began: Instant,
+    ) -> Self {
+        let head = access_log::enabled().then(|| Box::new(Head::of(request)));
+        Self::new(path, head, origin, began)
+    }
+
+    /// The answer is over at `now`. `whole`: its body came to its end.
+    pub fn finish(mut self, whole: bool, now: Instant) {
+        self.reason = self.reason.or((!whole).then_some(Reason::Reset));
+        self.tell(now);
+    }
+
+    /// The client left at `now`, before there was an answer.
+    pub fn cancel(mut self, now: Instant) {
+        self.unanswered();
+        self.tell(now);
+    }
+
+    /// Tells everybody who tells of requests.
+    fn tell(&mut self, now: Instant) {
+        self.duration = now.duration_since(self.began);
+        let Self { status, grpc_status, reason, duration, .. } = *self;
+        self.series().record(self.worker(), status, grpc_status, reason, duration);
+        access_log::write(self);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

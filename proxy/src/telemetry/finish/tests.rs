@@ -1,0 +1,113 @@
+use std::{net::SocketAddr, sync::Arc};
+
+use http::{HeaderMap, header};
+use selvedge_model::SpiffeId;
+
+use super::*;
+use crate::{
+    arrival::Direction,
+    telemetry::{Series, durations::Durations, series::End},
+};
+
+/// A frontend's connection.
+#[derive(Debug)]
+struct Frontend(SpiffeId);
+
+impl Origin for Frontend {
+    fn peer(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 5000))
+    }
+
+    fn identity(&self) -> Option<&SpiffeId> {
+        Some(&self.0)
+    }
+
+    fn series(&self) -> Option<&Arc<Series>> {
+        None
+    }
+
+    fn unanswered(&self) -> Option<Arc<Series>> {
+        None
+    }
+}
+
+pub(in crate::telemetry) fn series() -> Arc<Series> {
+    Arc::new(Series::new(None, 1, Arc::new(Durations::new(None, 1))))
+}
+
+/// The record of a request that came in just now, from who has proven to be a frontend.
+pub(in crate::telemetry) fn begun(unknown: &Arc<Series>) -> Record {
+    let http = http::Request::get("/reviews/0?token=secret")
+        .header("host", "reviews:9080")
+        .header("x-request-id", "one-two")
+        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        .body(())
+        .expect("a valid request");
+    let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
+    let path = OnPath { worker: 0, direction: Direction::Inbound, unknown: Arc::clone(unknown) };
+    Record::begin(Rc::new(path), &http, Rc::new(Frontend(identity)), Instant::now())
+}
+
+fn answer(status: u16) -> http::Response<()> {
+    http::Response::builder().status(status).body(()).expect("an answer")
+}
+
+/// How the one request ended that `series` counts.
+fn only(series: &Series) -> End {
+    let counts = series.counts();
+    assert_eq!(counts.values().sum::<u64>(), 1, "{counts:?}");
+    counts.into_keys().next().flatten().expect("one end")
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_a_reset() {
+    for (whole, reason) in [(true, None), (false, Some("reset"))] {
+        let (unknown, of_service) = (series(), series());
+        let mut record = begun(&unknown);
+
+        record.answered(&answer(200), None, 0, Some(Arc::clone(&of_service)));
+        record.finish(whole, Instant::now());
+
+        let end = only(&of_service);
+        assert_eq!((end.status, end.error_type()), (Some(200), reason));
+        assert!(unknown.counts().is_empty());
+    }
+}
+
+#[test]
+fn a_named_reason_outlives_a_reset() {
+    let unknown = series();
+    let mut record = begun(&unknown);
+
+    record.answered(&answer(504), Some(Reason::Timeout), 0, None);
+    record.finish(false, Instant::now());
+
+    assert_eq!(only(&unknown).error_type(), Some("timeout"));
+}
+
+#[test]
+fn trailers_say_how_a_grpc_call_ended() {
+    let unknown = series();
+    let mut record = begun(&unknown);
+    let trailers = HeaderMap::from_iter([(
+        header::HeaderName::from_static("grpc-status"),
+        header::HeaderValue::from_static("14"),
+    )]);
+
+    record.answered(&answer(200), None, 0, None);
+    record.trailers(&trailers);
+    record.trailers(&HeaderMap::new());
+    record.finish(true, Instant::now());
+
+    assert_eq!(only(&unknown).grpc_status, Some(14));
+}
+
+#[test]
+fn who_leaves_before_the_answer_is_counted_without_one() {
+    let unknown = series();
+
+    begun(&unknown).cancel(Instant::now());
+
+    let end = only(&unknown);
+    assert_eq!((end.status, end.error_type()), (None, Some("canceled")));
+}

@@ -1,0 +1,134 @@
+//! What tells one series from another, and how it is written in the text of `/metrics`.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelValue, LabelSetEncoder};
+use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName};
+
+use crate::arrival::Direction;
+
+/// What tells one series from another. An empty label is left out, and so is port 0.
+///
+/// Everything here must come from configuration or from a proven identity, or be bounded otherwise: a
+/// client must not be able to make series at will.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Labels {
+    /// Which way.
+    pub direction: Direction,
+    /// Outbound: the service's host. Inbound: this workload, as `<namespace>/<name>`.
+    pub server_address: Arc<str>,
+    /// The service's port; inbound, the workload's.
+    pub server_port: u16,
+    /// The route's name.
+    pub route: Arc<str>,
+    /// The `DestinationRule` subset that the route names.
+    pub destination_subset: Arc<str>,
+    /// Whether mutual TLS carries the requests.
+    pub mtls: bool,
+    /// The calling workload. Inbound this is what the peer says; it proves nothing.
+    pub source_workload: Arc<str>,
+    /// The calling workload's namespace; inbound from its proven identity.
+    pub source_namespace: Arc<str>,
+    /// The caller's proven identity.
+    pub source_principal: Arc<str>,
+}
+
+impl Labels {
+    /// Requests of our app to a service; the route, the subset and `mtls` are to be filled in.
+    pub fn outbound(own: &WorkloadName, service: &ServiceKey) -> Self {
+        Self {
+            server_address: Arc::clone(&service.host),
+            server_port: service.port,
+            source_workload: Arc::from(own.name()),
+            source_namespace: Arc::from(own.namespace()),
+            ..Self::empty(Direction::Outbound)
+        }
+    }
+
+    /// Requests of our app to what is in no configuration. Its authority is not a label: the app could ask for any
+    /// number of them.
+    pub fn unknown_destination(own: &WorkloadName) -> Self {
+        Self::outbound(own, &ServiceKey::new("unknown", 0))
+    }
+
+    /// Requests to our own port. `source` is who the client has proven to be; `None`: plaintext.
+    pub fn inbound(own: &WorkloadName, port: u16, source: Option<&SpiffeId>) -> Self {
+        Self {
+            server_address: Arc::from(own.to_string()),
+            server_port: port,
+            mtls: source.is_some(),
+            source_namespace: source.map(|source| Arc::from(source.namespace())).unwrap_or_default(),
+            source_principal: source.map(|source| Arc::from(source.as_str())).unwrap_or_default(),
+            ..Self::empty(Direction::Inbound)
+        }
+    }
+
+    fn empty(direction: Direction) -> Self {
+        Self {
+            direction,
+            server_address: Arc::default(),
+            server_port: 0,
+            route: Arc::default(),
+            destination_subset: Arc::default(),
+            mtls: false,
+            source_workload: Arc::default(),
+            source_namespace: Arc::default(),
+            source_principal: Arc::default(),
+        }
+    }
+}
+
+/// The few labels of the duration histogram: it has many numbers per set of labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DurationLabels {
+    pub(super) direction: Direction,
+    pub(super) server_address: Arc<str>,
+    pub(super) server_port: u16,
+    pub(super) mtls: bool,
+}
+
+impl DurationLabels {
+    pub(super) fn of(labels: &Labels) -> Self {
+        Self {
+            direction: labels.direction,
+            server_address: Arc::clone(&labels.server_address),
+            server_port: labels.server_port,
+            mtls: labels.mtls,
+        }
+    }
+}
+
+/// Writes labels; leaves out those that are empty.
+pub(super) struct LabelWriter<'a, 'b>(pub(super) &'a mut LabelSetEncoder<'b>);
+
+impl LabelWriter<'_, '_> {
+    pub(super) fn label(&mut self, name: &str, value: impl EncodeLabelValue) -> fmt::Result {
+        (name, value).encode(self.0.encode_label())
+    }
+
+    pub(super) fn text(&mut self, name: &str, value: &str) -> fmt::Result {
+        if value.is_empty() { Ok(()) } else { self.label(name, value) }
+    }
+
+    /// What tells one series from another.
+    pub(super) fn labels(&mut self, labels: Option<&Labels>) -> fmt::Result {
+        let Some(labels) = labels else { return self.label("overflow", true) };
+        self.server(&labels.server_address, labels.server_port)?;
+        self.text("route", &labels.route)?;
+        self.text("destination_subset", &labels.destination_subset)?;
+        self.label("mtls", labels.mtls)?;
+        self.text("source_workload", &labels.source_workload)?;
+        self.text("source_namespace", &labels.source_namespace)?;
+        self.text("source_principal", &labels.source_principal)
+    }
+
+    pub(super) fn backend(&mut self, backend: &BackendName) -> fmt::Result {
+        self.server(&backend.service.host, backend.service.port)?;
+        self.text("destination_subset", backend.subset.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn server(&mut self, address: &str, port: u16) -> fmt::Result {
+        self.text("server_address", address)?;
+        if port == 0 { Ok(()) } else { self.label("server_port", port) }
+    }
+}

@@ -1,0 +1,108 @@
+//! The text of `/metrics`: which families there are, in their order.
+
+use std::{fmt, sync::atomic::Ordering};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+    registry::Unit,
+};
+
+use super::{
+    super::{
+        connections, durations,
+        events::{self, Of},
+        registered::lock,
+        series,
+        tcp::{self, Kind},
+    },
+    Metrics,
+};
+use crate::arrival::Direction;
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (series, durations) = (self.series.all(), self.durations.all());
+        for direction in Direction::ALL {
+            let word = direction.word();
+            let overflow = &self.overflow[direction as usize];
+            let series = series.iter().filter(|series| series.is_of(direction)).chain([overflow]);
+            series::encode(&mut encoder, word, series)?;
+            let durations = durations.iter().filter(|durations| durations.is_of(direction));
+            let durations = durations.chain([overflow.durations()]);
+            durations::encode(&mut encoder, word, durations)?;
+            connections::encode(&mut encoder, word, &self.connections[direction as usize])?;
+            tcp::encode(&mut encoder, Kind::Tcp, direction, &self.tcp.of(direction))?;
+            tcp::encode(&mut encoder, Kind::WebSocket, direction, &self.websockets.of(direction))?;
+        }
+        self.encode_rare(&mut encoder)?;
+        self.encode_budget(&mut encoder)?;
+        self.encode_state(&mut encoder)
+    }
+}
+
+impl Metrics {
+    fn encode_rare(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let name = "selvedge_outbound_retries";
+        events::encode(
+            encoder,
+            name,
+            "Retries: attempts after the first of a request.",
+            self.retries.totals(),
+            Of::Service,
+        )?;
+        let name = "selvedge_retry_budget_exhausted";
+        let help = "Retries that were not made because the retry budget of the service was exhausted.";
+        events::encode(encoder, name, help, self.budget_exhausted.totals(), Of::Service)?;
+        let name = "selvedge_outbound_endpoint_ejections";
+        let help = "Endpoints ejected because they kept failing.";
+        events::encode(encoder, name, help, self.ejections.totals(), Of::Backend)?;
+        let name = "selvedge_outbound_overflows";
+        let help = "Requests, retries and opaque connections refused because a limit of the backend's connectionPool was reached.";
+        let of = |(backend, limit)| Of::Limit(backend, limit);
+        events::encode(encoder, name, help, self.overflows.totals(), of)
+    }
+
+    fn encode_budget(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(budget) = self.budget.get() else { return Ok(()) };
+        let help = "Bytes that have arrived and were not read yet, and bytes that are kept for a retry.";
+        encoder
+            .encode_descriptor("selvedge_buffered", help, Some(&Unit::Bytes), MetricType::Gauge)?
+            .encode_gauge(&budget.held())?;
+        let help = "What the proxy did because more bytes were buffered than --buffer-budget allows.";
+        let mut metric =
+            encoder.encode_descriptor("selvedge_buffer_overflows", help, None, MetricType::Counter)?;
+        for (action, count) in budget.actions() {
+            let labels = [("action", action.word())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        let help = "HTTP/2 connections closed because of too many frames without content, by who sent them.";
+        let mut metric =
+            encoder.encode_descriptor("selvedge_http2_floods", help, None, MetricType::Counter)?;
+        for (from, count) in budget.floods() {
+            let labels = [("from", from)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let expiry = self.certificate_expiry.load(Ordering::Relaxed);
+        if expiry > 0 {
+            let help = "When the workload's certificate expires, in seconds since 1970.";
+            let name = "selvedge_certificate_expiry_timestamp";
+            encoder
+                .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?
+                .encode_gauge(&expiry)?;
+        }
+        let version = lock(&self.configuration).clone();
+        if let Some(version) = version {
+            let help = "The configuration in force.";
+            encoder
+                .encode_descriptor("selvedge_configuration_version", help, None, MetricType::Info)?
+                .encode_info(&[("version", version)])?;
+        }
+        Ok(())
+    }
+}
