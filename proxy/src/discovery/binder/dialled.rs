@@ -8,7 +8,10 @@ use selvedge_model::{
     snapshot::{self, Address, Declared},
 };
 
-use super::{Binder, Found, Held, Meaning, Meant, Source};
+use super::{
+    Binder, Held,
+    inputs::{BoundKey, Collected, Inputs, Resolution},
+};
 use crate::dns::{Doubt, Reached};
 
 /// The name of the one rule of an address that is no service's.
@@ -22,9 +25,9 @@ impl Binder {
         held: &Held,
         authority: &Arc<str>,
         found: &Address,
-        meant: &mut Meant,
+        collected: &mut Collected,
         now: Instant,
-    ) -> Option<Found> {
+    ) -> Option<Resolution> {
         let address = snapshot::address(authority)?;
         let by_name = found.named.then(|| ServiceKey::named(address.port()));
         let declared = found.services.iter().map(|declared| &declared.key);
@@ -42,7 +45,7 @@ impl Binder {
             // Nothing may go out unprotected because the address is younger than what is known of the names: whoever
             // dials it may have asked DNS a moment ago.
             let since = self.asked.get(authority).copied().unwrap_or(now);
-            meant.asked.insert(Arc::clone(authority), since);
+            collected.asked.insert(Arc::clone(authority), since);
             // All are looked up at the same time here, too.
             let doubts: Vec<Doubt> =
                 lists.map(|endpoints| self.names.may_have_since(endpoints, since)).collect();
@@ -59,34 +62,39 @@ impl Binder {
             found.endpoint.is_some() || own.is_some_and(|own| own.at(address).is_some())
         };
         let service = match found.only_service(has_it) {
-            Some(only) => Some(self.service(held, &only.key, authority, meant)?),
+            Some(only) => Some(self.service(held, &only.key, authority, collected)?),
             None => None,
         };
         let endpoint = endpoint.map(|endpoint| {
-            let (endpoint, source) = self.address(authority, &endpoint);
-            let meaning = Meaning::Address(Arc::clone(authority));
-            meant.sources.insert(meaning.clone(), source.clone());
-            meant.addresses.insert(Arc::clone(authority), (endpoint, source));
-            meaning
+            let (endpoint, inputs) = self.address(authority, &endpoint);
+            let bound_key = BoundKey::Address(Arc::clone(authority));
+            collected.inputs.insert(bound_key.clone(), inputs.clone());
+            collected.addresses.insert(Arc::clone(authority), (endpoint, inputs));
+            bound_key
         });
-        Some(Found { meaning: endpoint, service, through: None, doubt })
+        Some(Resolution { bound: endpoint, service, through: None, doubt })
     }
 
     /// `found`; if `authority` is an address at which nothing is known to be, with the way through to there.
-    pub(super) fn or_through(&self, found: Found, authority: &Arc<str>, meant: &mut Meant) -> Found {
+    pub(super) fn or_through(
+        &self,
+        found: Resolution,
+        authority: &Arc<str>,
+        collected: &mut Collected,
+    ) -> Resolution {
         let address = match found {
-            Found { meaning: None, doubt: None, .. } => authority.parse().ok(),
+            Resolution { bound: None, doubt: None, .. } => authority.parse().ok(),
             _ => None,
         };
         let Some(address) = address else { return found };
-        let meaning = Meaning::Unknown(Arc::clone(authority));
-        let known = self.entries.get(&meaning).map(|entry| entry.source.clone());
-        meant.sources.insert(meaning.clone(), known.unwrap_or_else(|| direct(&unknown(address))));
-        Found { through: Some(meaning), ..found }
+        let bound_key = BoundKey::Unknown(Arc::clone(authority));
+        let known = self.entries.get(&bound_key).map(|entry| entry.inputs.clone());
+        collected.inputs.insert(bound_key.clone(), known.unwrap_or_else(|| direct(&unknown(address))));
+        Resolution { through: Some(bound_key), ..found }
     }
 
     /// What a workload's own address is bound as: a service with one rule, one backend and one endpoint.
-    fn address(&self, authority: &Arc<str>, endpoint: &Endpoint) -> (Endpoint, Source) {
+    fn address(&self, authority: &Arc<str>, endpoint: &Endpoint) -> (Endpoint, Inputs) {
         match self.addresses.get(authority) {
             Some(known) if known.0 == *endpoint => known.clone(),
             _ => (endpoint.clone(), direct(endpoint)),
@@ -99,7 +107,7 @@ fn unknown(address: SocketAddr) -> Endpoint {
     Endpoint { address, dial: address, identity: None, workload: None, labels: Arc::default(), weight: 1 }
 }
 
-fn direct(endpoint: &Endpoint) -> Source {
+fn direct(endpoint: &Endpoint) -> Inputs {
     let key = ServiceKey::new(&endpoint.address.ip().to_string(), endpoint.address.port());
     let rule =
         Rule { name: DIRECT_RULE.to_owned(), backends: vec![WeightedBackend::new(0, 1)], ..Rule::default() };
@@ -124,5 +132,5 @@ fn direct(endpoint: &Endpoint) -> Source {
         backends: vec![backend],
     };
     let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()])));
-    Source { service: Arc::new(service), client: None, endpoints: vec![Some(Arc::new(endpoints))] }
+    Inputs { service: Arc::new(service), client: None, endpoints: vec![Some(Arc::new(endpoints))] }
 }

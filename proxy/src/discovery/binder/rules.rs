@@ -7,14 +7,14 @@ use selvedge_model::{
     BackendName, Called, Filters, RouteTable, Rule, Service, TcpRule, WeightedBackend, WorkloadName,
 };
 
-use super::{Meaning, Source};
+use super::inputs::{BoundKey, Inputs};
 use crate::{
     bind::{
         Bound, BoundBackend, BoundFilters, BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule,
         SeriesPair,
     },
     budget::RetryBudget,
-    telemetry::{Labels, Metrics},
+    telemetry::{Labels, Metrics, Series},
 };
 
 /// What a [`Bound`] is made with, besides what it is made of.
@@ -26,83 +26,106 @@ pub(super) struct With<'a> {
 }
 
 impl With<'_> {
-    /// The rules of `source` for us; `None`: they are the same for all.
-    fn routes(&self, source: &Source) -> Option<RouteTable> {
-        let labels = source.client.as_ref()?;
-        Some(source.service.routes.clone().for_client(labels, self.own.namespace()))
+    /// The rules of `inputs` for us; `None`: they are the same for all.
+    fn routes(&self, inputs: &Inputs) -> Option<RouteTable> {
+        let labels = inputs.client.as_ref()?;
+        Some(inputs.service.routes.clone().for_client(labels, self.own.namespace()))
     }
 
-    /// What `meaning` is made of, bound; its retry budget goes on as that of the `predecessor`.
+    /// What `bound_key` is made of, bound; its retry budget goes on as that of the `predecessor`.
     pub(super) fn bind(
         &self,
-        meaning: &Meaning,
-        source: &Source,
+        bound_key: &BoundKey,
+        inputs: &Inputs,
         backends: Vec<Arc<BoundBackend>>,
         predecessor: Option<&Bound>,
     ) -> Bound {
-        let service = &source.service;
+        let service = &inputs.service;
         let budget = predecessor.map(|before| Arc::clone(&before.budget));
         let budget = budget.unwrap_or_else(|| Arc::new(RetryBudget::new(self.now)));
         // All that is not known is counted together, and is sent once, as no document says anything else.
-        let is_known = !matches!(meaning, Meaning::Unknown(_));
+        let is_known = !matches!(bound_key, BoundKey::Unknown(_));
         let labels = match is_known {
             true => Labels::outbound(self.own, &service.key),
             false => Labels::unknown_destination(self.own),
         };
-        let of_share = |route: &Arc<str>, backend: &BackendName| match is_known {
-            true => labels_of_share(&labels, route, backend),
-            false => labels.clone(),
-        };
-        let requests = |labels: &Labels| pair(labels, |labels| self.metrics.series(labels));
-        let connections = |labels: &Labels| pair(labels, |labels| self.metrics.tcp(labels));
-        let rule = |rule: &Rule| {
-            let name: Arc<str> = Arc::from(rule.name.as_str());
-            let paths = || rule.matches.iter().map(|one| one.path.clone());
-            let of_rule = match is_known {
-                true => Labels { route: Arc::clone(&name), ..labels.clone() },
-                false => labels.clone(),
-            };
-            BoundRule {
-                filters: BoundFilters::bind(&rule.filters, paths()),
-                shares: shares(
-                    &rule.backends,
-                    &backends,
-                    |filters| BoundFilters::bind(filters, paths()),
-                    |backend| requests(&of_share(&name, backend)),
-                ),
-                unusable_status: StatusCode::from_u16(rule.unusable_status)
-                    .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-                series: requests(&of_rule),
-                name,
-                service: service.key.clone(),
-                timeout: rule.timeout,
-                retry: is_known.then(|| rule.retry.clone()),
-                budget: Arc::clone(&budget),
-            }
-        };
-        let tcp_rule = |rule: &TcpRule| {
-            let name: Arc<str> = Arc::from(rule.name.as_str());
-            BoundTcpRule {
-                // Filters are for requests.
-                shares: shares(
-                    &rule.backends,
-                    &backends,
-                    |_| None,
-                    |backend| connections(&of_share(&name, backend)),
-                ),
-                name,
-            }
-        };
+        let rules =
+            Rules { metrics: self.metrics, service, backends: &backends, budget: &budget, labels, is_known };
         Bound {
             key: service.key.clone(),
-            called: called(meaning, service),
+            called: called(bound_key, service),
             protocol: service.protocol,
-            requested: matches!(meaning, Meaning::Requested(..)),
-            http: BoundHttp::new(service, self.routes(source), rule, requests(&labels)),
-            tcp: BoundTcp::new(service, tcp_rule, self.metrics.tcp(&labels)),
+            requested: matches!(bound_key, BoundKey::Requested(..)),
+            http: BoundHttp::new(
+                service,
+                self.routes(inputs),
+                |rule| rules.http(rule),
+                rules.requests(&rules.labels),
+            ),
+            tcp: BoundTcp::new(service, |rule| rules.tcp(rule), self.metrics.tcp(&rules.labels)),
             budget,
             backends,
         }
+    }
+}
+
+/// Binds the rules of one service.
+struct Rules<'a> {
+    metrics: &'a Metrics,
+    service: &'a Service,
+    backends: &'a [Arc<BoundBackend>],
+    budget: &'a Arc<RetryBudget>,
+    /// Of the service; those of rules and shares add to them.
+    labels: Labels,
+    /// Whether a document says anything of it. If not, all of its rules are counted together.
+    is_known: bool,
+}
+
+impl Rules<'_> {
+    /// One rule for requests.
+    fn http(&self, rule: &Rule) -> BoundRule {
+        let name: Arc<str> = Arc::from(rule.name.as_str());
+        let paths = || rule.matches.iter().map(|one| one.path.clone());
+        let of_rule = match self.is_known {
+            true => Labels { route: Arc::clone(&name), ..self.labels.clone() },
+            false => self.labels.clone(),
+        };
+        BoundRule {
+            filters: BoundFilters::bind(&rule.filters, paths()),
+            shares: shares(
+                &rule.backends,
+                self.backends,
+                |filters| BoundFilters::bind(filters, paths()),
+                |backend| self.requests(&self.of_share(&name, backend)),
+            ),
+            unusable_status: StatusCode::from_u16(rule.unusable_status)
+                .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            series: self.requests(&of_rule),
+            name,
+            service: self.service.key.clone(),
+            timeout: rule.timeout,
+            retry: self.is_known.then(|| rule.retry.clone()),
+            budget: Arc::clone(self.budget),
+        }
+    }
+
+    /// One rule for opaque connections. Filters are for requests.
+    fn tcp(&self, rule: &TcpRule) -> BoundTcpRule {
+        let name: Arc<str> = Arc::from(rule.name.as_str());
+        let series =
+            |backend: &BackendName| pair(&self.of_share(&name, backend), |labels| self.metrics.tcp(labels));
+        BoundTcpRule { shares: shares(&rule.backends, self.backends, |_| None, series), name }
+    }
+
+    fn of_share(&self, route: &Arc<str>, backend: &BackendName) -> Labels {
+        match self.is_known {
+            true => labels_of_share(&self.labels, route, backend),
+            false => self.labels.clone(),
+        }
+    }
+
+    fn requests(&self, labels: &Labels) -> SeriesPair<Series> {
+        pair(labels, |labels| self.metrics.series(labels))
     }
 }
 
@@ -132,9 +155,9 @@ fn pair<S>(labels: &Labels, series: impl Fn(&Labels) -> Arc<S>) -> SeriesPair<S>
 }
 
 /// How redirected connections find what is bound.
-fn called(meaning: &Meaning, service: &Service) -> Called {
-    match meaning {
-        Meaning::Address(_) | Meaning::Unknown(_) => Called::Itself,
-        Meaning::Service(_) | Meaning::Requested(..) => Called::service(service),
+fn called(bound_key: &BoundKey, service: &Service) -> Called {
+    match bound_key {
+        BoundKey::Address(_) | BoundKey::Unknown(_) => Called::Itself,
+        BoundKey::Service(_) | BoundKey::Requested(..) => Called::service(service),
     }
 }

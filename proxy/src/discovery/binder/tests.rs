@@ -1,16 +1,17 @@
 //! What a pass over the configuration binds, keeps and lets go.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use selvedge_api::wire;
 use selvedge_model::{
-    Called, ClientMatch, LoadBalancer, Match, Order, RetryPolicy, RouteTable, Rule, snapshot::Address,
+    Called, ClientMatch, LoadBalancer, Match, Order, RetryPolicy, RouteTable, Rule, Service,
+    snapshot::Address,
 };
 
 use super::*;
 use crate::{
     balance::{Outcome, PickFacts},
-    bind::{BoundShare, Slot},
+    bind::{BoundBackend, BoundEndpoint, BoundShare, Slot},
     discovery::{
         fixtures::{self, AUTHORITY},
         held::Draft,
