@@ -63,7 +63,8 @@ pub enum Unresolved {
     Refused,
     /// Nothing is sent to backends of that kind.
     UnsupportedKind,
-    /// It is in another namespace, which does not permit it (no `ReferenceGrant` does).
+    /// It is in another namespace, which does not permit it (no `ReferenceGrant` does). Routes of a mesh need no permit:
+    /// <https://gateway-api.sigs.k8s.io/geps/gep-1294/#namespace-boundaries>.
     NotPermitted,
 }
 
@@ -75,6 +76,65 @@ impl Unresolved {
             Self::NoSuchHost | Self::NoSuchPort | Self::NoSuchSubset | Self::Refused => "BackendNotFound",
             Self::UnsupportedKind => "InvalidKind",
             Self::NotPermitted => "RefNotPermitted",
+        }
+    }
+}
+
+/// What kind of fault a problem is. The conditions in a document's status are chosen by it, never by its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Nothing of the document can be used, whatever other documents there are.
+    Unusable,
+    /// A part of it cannot be used, whatever other documents there are.
+    Part,
+    /// Other documents have a part in it.
+    Between,
+    /// A parent of a route does not take the route.
+    Parent {
+        /// The parent's place in `spec.parentRefs`.
+        index: usize,
+        /// Why.
+        why: Detached,
+    },
+    /// A reference to a backend names nothing that can be used.
+    Backend(Unresolved),
+    /// Another document decides instead of this one.
+    Overruled,
+    /// A document before it has the same name, as can happen in files alone; what is used is that one.
+    Namesake,
+}
+
+impl Fault {
+    /// Whether it is so whatever other documents there are: the API server keeps no document that has such an error.
+    pub fn is_alone(self) -> bool {
+        matches!(self, Self::Unusable | Self::Part | Self::Parent { why: Detached::GivenTwice, .. })
+    }
+}
+
+/// Why a parent of a route does not take the route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Detached {
+    /// There is no such Service, or it has no such port.
+    NoSuchParent,
+    /// What the Service speaks there is nothing for routes of this kind.
+    OtherProtocol,
+    /// The same parent stands further up in the list.
+    GivenTwice,
+    /// Another route decides on every port.
+    Overruled,
+    /// Another route decides on some ports; on others, this one.
+    OverruledInPart,
+}
+
+impl Detached {
+    /// The reason of the Gateway API's condition `Accepted` (<https://gateway-api.sigs.k8s.io/reference/spec/#routeconditionreason>;
+    /// `Conflicted` is of <https://gateway-api.sigs.k8s.io/geps/gep-1294/#route-types>). `None`: the route is accepted.
+    pub fn gateway_reason(self) -> Option<&'static str> {
+        match self {
+            Self::NoSuchParent | Self::OtherProtocol => Some("NoMatchingParent"),
+            Self::GivenTwice => Some("UnsupportedValue"),
+            Self::Overruled => Some("Conflicted"),
+            Self::OverruledInPart => None,
         }
     }
 }
@@ -94,15 +154,9 @@ pub struct Problem {
     pub field: String,
     /// What is wrong and what to change.
     pub message: String,
-    /// Whether it is so whatever other documents there are: the API server keeps no document that has such an error.
+    /// What kind of fault it is.
     #[serde(skip)]
-    pub alone: bool,
-    /// If the field is a reference to a backend: why that names nothing that can be used.
-    #[serde(skip)]
-    pub unresolved: Option<Unresolved>,
-    /// Whether another document decides instead of this one.
-    #[serde(skip)]
-    pub overruled: bool,
+    pub fault: Fault,
 }
 
 impl Problem {
@@ -115,9 +169,7 @@ impl Problem {
             line: None,
             field: String::new(),
             message: message.into(),
-            alone: true,
-            unresolved: None,
-            overruled: false,
+            fault: Fault::Part,
         }
     }
 }
@@ -159,9 +211,7 @@ mod tests {
             line: Some(3),
             field: "spec.ports".to_owned(),
             message: "is empty; name at least one port".to_owned(),
-            alone: true,
-            unresolved: None,
-            overruled: false,
+            fault: Fault::Part,
         };
 
         assert_eq!(

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::{
     Cluster, patiently,
-    status::words::{EventWords, event_kind, event_object},
+    status::events::{EventWords, event_kind, event_object},
 };
 use crate::{
     inject::{

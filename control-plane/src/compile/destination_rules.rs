@@ -11,7 +11,7 @@ use super::{
     hosts::{closeness, resolve, suggestion},
     services::{Catalog, KnownHost},
 };
-use crate::problem::{Problem, Severity};
+use crate::problem::Severity;
 use crate::resources::{
     DestinationRuleSpec, Document, Resources,
     destination_rule::{PolicyBlocks, Subset},
@@ -125,8 +125,7 @@ fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problem
             let field = format!("{field}.trafficPolicy.connectionPool.tcp.idleTimeout");
             let message = "not acted on: it is for opaque connections, and all ports of the host speak HTTP; \
                            set http.idleTimeout";
-            let problem = rule.problem(Severity::NotActedOn, &field, message);
-            problems.add(Problem { alone: false, ..problem });
+            problems.add_between(rule.problem(Severity::NotActedOn, &field, message));
         }
     }
 }
@@ -141,7 +140,7 @@ impl<'a> RuleSet<'a> {
                 "has no effect: {} ({}) comes first for this host; merge them",
                 first.name, first.location
             );
-            problems.error(rule, "spec.trafficPolicy", message);
+            problems.overruled(rule, "spec.trafficPolicy", message);
         }
         for (index, subset) in rule.spec.subsets.iter().enumerate() {
             match self.subsets.iter().find(|(_, other)| other.name == subset.name) {
@@ -151,7 +150,7 @@ impl<'a> RuleSet<'a> {
                         "{:?} is already defined by {} ({}), which is used",
                         subset.name, first.name, first.location
                     );
-                    problems.error(rule, &format!("spec.subsets[{index}].name"), message);
+                    problems.overruled(rule, &format!("spec.subsets[{index}].name"), message);
                 }
             }
         }

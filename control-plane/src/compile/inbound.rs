@@ -55,7 +55,7 @@ impl<'a> Policies<'a> {
                 "has no effect: {} ({}) comes first for {level}; remove one of them",
                 winner.name, winner.location
             );
-            problems.error(policy, "", message);
+            problems.overruled(policy, "", message);
         }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Policies<'a> {
                 "has no effect on workload {workload}: {} ({}) comes first; let only one of them select it",
                 winner.name, winner.location
             );
-            problems.error(loser, "spec.selector", message);
+            problems.overruled(loser, "spec.selector", message);
         }
     }
 

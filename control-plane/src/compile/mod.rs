@@ -23,7 +23,7 @@ use std::{collections::HashSet, sync::Arc};
 use selvedge_model::{Mesh, TrustDomain};
 
 use crate::{
-    problem::{Problem, Severity, Unresolved},
+    problem::{Detached, DocumentName, Fault, Problem, Severity},
     resources::{Document, Resources},
 };
 
@@ -144,28 +144,47 @@ fn keep<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
 
 /// What is wrong, each thing once: a service with several ports meets the same mistake several times.
 #[derive(Debug, Default)]
-struct Problems(HashSet<Problem>);
+struct Problems {
+    found: HashSet<Problem>,
+    /// The routes that decide on some port, each with the parent by which it is attached there.
+    deciding: HashSet<(DocumentName, usize)>,
+}
 
 impl Problems {
     fn add(&mut self, problem: Problem) {
-        self.0.insert(problem);
+        self.found.insert(problem);
+    }
+
+    /// What other documents have a part in.
+    fn add_between(&mut self, problem: Problem) {
+        self.add(Problem { fault: Fault::Between, ..problem });
     }
 
     /// An error that other documents have a part in.
     fn error<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
-        self.add(Problem { alone: false, ..document.problem(Severity::Error, field, message) });
+        self.add_between(document.problem(Severity::Error, field, message));
     }
 
-    /// An error in a reference to a backend.
-    fn unresolved<T>(&mut self, document: &Document<T>, field: &str, message: String, why: Unresolved) {
+    /// An error of this kind.
+    fn fault<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>, fault: Fault) {
         let problem = document.problem(Severity::Error, field, message);
-        self.add(Problem { alone: false, unresolved: Some(why), ..problem });
+        self.add(Problem { fault, ..problem });
     }
 
-    /// An error because another route decides instead.
-    fn overruled<T>(&mut self, document: &Document<T>, field: &str, message: String) {
-        let problem = document.problem(Severity::Error, field, message);
-        self.add(Problem { alone: false, overruled: true, ..problem });
+    /// Another route decides on a port of the parent of `route` at `index`.
+    fn overruled_at<T>(&mut self, route: &Document<T>, index: usize, message: String) {
+        let fault = Fault::Parent { index, why: Detached::Overruled };
+        self.fault(route, &parent_field(index), message, fault);
+    }
+
+    /// On some port of its parent at `index`, `route` decides.
+    fn decides<T>(&mut self, route: &Document<T>, index: usize) {
+        self.deciding.insert((route.name.clone(), index));
+    }
+
+    /// An error because another document decides instead.
+    fn overruled<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
+        self.fault(document, field, message, Fault::Overruled);
     }
 
     /// An error that no other document could cause or cure.
@@ -174,11 +193,13 @@ impl Problems {
     }
 
     fn warning<T>(&mut self, document: &Document<T>, field: &str, message: impl Into<String>) {
-        self.add(Problem { alone: false, ..document.problem(Severity::Warning, field, message) });
+        self.add_between(document.problem(Severity::Warning, field, message));
     }
 
     fn into_sorted(self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = self.0.into_iter().collect();
+        let Self { found, deciding } = self;
+        let mut problems: Vec<Problem> =
+            found.into_iter().map(|problem| weighed(problem, &deciding)).collect();
         let place = |problem: &Problem| (problem.path.clone(), problem.line);
         problems.sort_by(|a, b| {
             let words = (&a.document, &a.field, &a.message).cmp(&(&b.document, &b.field, &b.message));
@@ -186,6 +207,22 @@ impl Problems {
         });
         problems
     }
+}
+
+/// `problem`, which is a smaller one if it is that of a route which decides elsewhere.
+fn weighed(mut problem: Problem, deciding: &HashSet<(DocumentName, usize)>) -> Problem {
+    if let (Fault::Parent { index, why: Detached::Overruled }, Some(document)) =
+        (problem.fault, &problem.document)
+        && deciding.contains(&(document.clone(), index))
+    {
+        problem.fault = Fault::Parent { index, why: Detached::OverruledInPart };
+    }
+    problem
+}
+
+/// The field of a route's parent.
+fn parent_field(index: usize) -> String {
+    format!("spec.parentRefs[{index}]")
 }
 
 #[cfg(test)]

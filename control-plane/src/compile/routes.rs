@@ -22,6 +22,7 @@ use selvedge_model::{
 use backends::Backends;
 use delegates::{Delegates, Effective};
 use http::HttpRoutes;
+use parents::Followed;
 use tcp::TcpRoutes;
 
 use super::{
@@ -117,7 +118,7 @@ impl<'a> Routing<'a> {
                          exportTo so that nobody follows both",
                         first.name, first.location
                     );
-                    problems.error(document, &field, message);
+                    problems.overruled(document, &field, message);
                     continue;
                 }
                 Some((first, false)) => {
@@ -273,15 +274,17 @@ impl<'a> Routing<'a> {
     /// The service port as clients in `client` see it.
     fn view(&self, client: Option<&str>, port: &Port<'_>, problems: &mut Problems) -> Service {
         let mut backends = Backends::new(self, client, port);
+        let routes = (&self.gateway_routes, &self.tcp_routes);
+        let followed = Followed::new(client, port.key, port.protocol, routes, problems);
         let document = self.virtual_service(port.host, client);
         let for_http =
             document.filter(|document| port.protocol != Protocol::Tcp && !document.spec.http.is_empty());
         let routes = backends
-            .gateway_http(for_http, problems)
+            .gateway_http(&followed.http, for_http, problems)
             .or_else(|| for_http.and_then(|document| backends.routes(document, problems)));
         let routes = routes.unwrap_or_else(|| backends.default_route());
         let tcp = match may_be_opaque(port.protocol) {
-            true => backends.tcp_table(document, problems),
+            true => backends.tcp_table(&followed.tcp, document, problems),
             false => TcpTable::default(),
         };
         Service {

@@ -110,7 +110,7 @@ impl<'a> Catalog<'a> {
             Some(known) => {
                 let message =
                     format!("{host} is already defined by {}; remove one of them", known.first.describe());
-                return problems.error(document, &field, message);
+                return problems.overruled(document, &field, message);
             }
         };
         for port in &document.spec.ports {
@@ -120,7 +120,7 @@ impl<'a> Catalog<'a> {
                     port.number,
                     other.source.describe()
                 );
-                problems.error(document, &field, message);
+                problems.overruled(document, &field, message);
                 continue;
             }
             known.add(

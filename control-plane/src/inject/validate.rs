@@ -74,7 +74,7 @@ impl Verdict {
     }
 
     fn add(&mut self, problem: &Problem) {
-        let refuses = problem.alone && problem.severity == Severity::Error;
+        let refuses = problem.fault.is_alone() && problem.severity == Severity::Error;
         let mut words = match problem.field.as_str() {
             "" => problem.message.clone(),
             field => format!("{field}: {}", problem.message),

@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use selvedge_model::WorkloadName;
 
 use super::{
-    Resource,
+    Object, Resource,
     document::{Location, wrong},
     kinds::{self, ResourceKind},
     node::{Lines, Node, Value},
@@ -16,7 +16,7 @@ use super::{
     unread::{Read, Unread},
     unusable::{self, StandIn},
 };
-use crate::problem::{DocumentName, Problem, Severity};
+use crate::problem::{DocumentName, Fault, Problem, Severity};
 
 /// One document of a text, and what became of it.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Decoded {
     pub problems: Vec<Problem>,
     /// If it failed, what counts in its place as long as there is no good version.
     pub stand_in: Option<StandIn>,
+    /// What it takes to write about it.
+    pub object: Option<Object>,
     /// The part of the text that it stands in.
     pub chunk: Chunk,
 }
@@ -83,7 +85,7 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
         Err(mut error) => {
             error.line = Some(chunk.lines_before + error.line.unwrap_or(1));
             let name = guessed_name(&chunk.text, default_namespace);
-            let problem = place.problem(name.as_ref(), Severity::Error, error);
+            let problem = place.problem(name.as_ref(), Severity::Error, Fault::Unusable, error);
             let line = chunk.lines_before + 1;
             let stand_in = unusable::of_text(&chunk.text, name.as_ref(), path, line, default_namespace);
             let failed = place.decoded(chunk.first, line, name, DecodeOutcome::Failed, vec![problem]);
@@ -212,6 +214,7 @@ impl DocumentReader<'_> {
 
     fn read(&self, node: &Node, index: usize) -> Decoded {
         let mut decoded = self.read_as_written(node, index);
+        decoded.object = decoded.name.as_ref().and_then(|name| Object::of(node, name));
         if matches!(decoded.outcome, DecodeOutcome::Failed) {
             let (name, location) = (decoded.name.as_ref(), self.location(node, index));
             decoded.stand_in = unusable::of_document(node, name, &location, self.default_namespace);
@@ -233,7 +236,7 @@ impl DocumentReader<'_> {
 
     fn read_as_written(&self, node: &Node, index: usize) -> Decoded {
         let failed = |name: Option<DocumentName>, error: FieldError| {
-            let problem = self.problem(name.as_ref(), Severity::Error, error);
+            let problem = self.problem(name.as_ref(), Severity::Error, Fault::Unusable, error);
             self.decoded(index, node.line, name, DecodeOutcome::Failed, vec![problem])
         };
         let at = |line: u64, field: &str, message: String| FieldError {
@@ -271,7 +274,8 @@ impl DocumentReader<'_> {
             if meant.is_some() || may_be_a_policy(kind, version) || hides_policy() {
                 return failed(name, at(line, "", message));
             }
-            let problem = self.problem(name.as_ref(), Severity::NotActedOn, at(line, "", message));
+            let problem =
+                self.problem(name.as_ref(), Severity::NotActedOn, Fault::Unusable, at(line, "", message));
             return self.decoded(index, node.line, name, DecodeOutcome::NotActedOn, vec![problem]);
         }
         let Some(name) = name else {
@@ -288,7 +292,7 @@ impl DocumentReader<'_> {
             Ok((resource, remarks)) => {
                 let problems = remarks
                     .into_iter()
-                    .map(|(severity, error)| self.problem(Some(&name), severity, error))
+                    .map(|(severity, error)| self.problem(Some(&name), severity, Fault::Part, error))
                     .collect();
                 self.decoded(index, node.line, Some(name), DecodeOutcome::Understood(resource), problems)
             }
@@ -307,10 +311,25 @@ impl DocumentReader<'_> {
         outcome: DecodeOutcome,
         problems: Vec<Problem>,
     ) -> Decoded {
-        Decoded { index, line, name, outcome, problems, stand_in: None, chunk: self.chunk.clone() }
+        Decoded {
+            index,
+            line,
+            name,
+            outcome,
+            problems,
+            stand_in: None,
+            object: None,
+            chunk: self.chunk.clone(),
+        }
     }
 
-    fn problem(&self, name: Option<&DocumentName>, severity: Severity, error: FieldError) -> Problem {
+    fn problem(
+        &self,
+        name: Option<&DocumentName>,
+        severity: Severity,
+        fault: Fault,
+        error: FieldError,
+    ) -> Problem {
         Problem {
             severity,
             document: name.cloned(),
@@ -318,9 +337,7 @@ impl DocumentReader<'_> {
             line: error.line.filter(|_| self.path.is_some()),
             field: error.field,
             message: error.message,
-            alone: true,
-            unresolved: None,
-            overruled: false,
+            fault,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     node::Lines,
     typed::{FieldError, Present, UnknownField},
 };
-use crate::problem::{DocumentName, Problem, Severity};
+use crate::problem::{DocumentName, Fault, Problem, Severity};
 
 /// Annotations of tools that apply documents; they ask nothing of a mesh.
 const BOOKKEEPING: [&str; 6] = [
@@ -94,9 +94,7 @@ impl<T> Document<T> {
             line: self.location.line_of(field),
             field: field.to_owned(),
             message: message.into(),
-            alone: true,
-            unresolved: None,
-            overruled: false,
+            fault: Fault::Part,
         }
     }
 

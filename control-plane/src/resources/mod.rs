@@ -17,6 +17,7 @@ pub mod http_route;
 pub mod kinds;
 pub mod namespace;
 mod node;
+mod object;
 pub mod peer_authentication;
 pub mod pod;
 pub mod references;
@@ -41,6 +42,7 @@ pub use self::{
     http_route::HttpRouteSpec,
     kinds::{Resource, Resources},
     namespace::NamespaceSpec,
+    object::Object,
     peer_authentication::PeerAuthenticationSpec,
     pod::PodSpec,
     revocation::RevocationSpec,

@@ -92,6 +92,22 @@ impl Node {
         Self { line: 0, value }
     }
 
+    /// The same without lines.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Signed(value) => (*value).into(),
+            Value::Unsigned(value) => (*value).into(),
+            Value::Float(value) => (*value).into(),
+            Value::Text(text) => text.as_str().into(),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::Map(entries) => {
+                entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json())).collect()
+            }
+        }
+    }
+
     /// The field `key`, if this is a map that has it and it is not null.
     pub(crate) fn field(&self, key: &str) -> Option<&Entry> {
         let Value::Map(entries) = &self.value else { return None };

@@ -21,8 +21,8 @@ use super::{
     last_good::{LastGood, UsedDocument},
 };
 use crate::{
-    problem::{DocumentName, Problem, Severity},
-    resources::{DecodeOutcome, Decoded, Resource, Resources, StandIn, decode, unusable},
+    problem::{DocumentName, Fault, Problem, Severity},
+    resources::{DecodeOutcome, Decoded, Object, Resource, Resources, StandIn, decode, unusable},
 };
 
 /// How a directory is followed.
@@ -221,7 +221,13 @@ impl Directory {
             }
         }
         documents.sort_by(|(a, _), (b, _)| a.cmp(b));
+        // Of several of one name, the first counts.
+        let mut objects: Vec<Object> = Vec::new();
+        let mut told: BTreeSet<&DocumentName> = BTreeSet::new();
         for (place, document) in documents {
+            if let Some(object) = document.object.as_ref().filter(|object| told.insert(&object.name)) {
+                objects.push(object.clone());
+            }
             whole.add(place, document);
         }
         whole.keep_unnamed();
@@ -239,7 +245,7 @@ impl Directory {
             problems.extend(self.last_good.replace(kept, &self.root));
         }
         problems.append(&mut self.last_good_problems.clone());
-        self.loaded = Arc::new(Loaded { resources, problems, ..Loaded::default() });
+        self.loaded = Arc::new(Loaded { resources, problems, objects: Arc::new(objects) });
     }
 
     fn place(&self, path: &Path, document: &Decoded) -> Precedence {
@@ -296,9 +302,7 @@ impl<'a> Assembly<'a> {
                     message: format!(
                         "is defined twice; {first} comes first and is used: rename or remove one"
                     ),
-                    alone: false,
-                    unresolved: None,
-                    overruled: false,
+                    fault: Fault::Namesake,
                 });
                 let first = self.chosen.get(name).map(|(_, kept)| &kept.resource);
                 if let Some(stand_in) = unusable::of_passed_over(first, resource) {

@@ -8,8 +8,8 @@ mod last_good;
 use std::sync::Arc;
 
 use crate::{
-    problem::{DocumentName, Problem},
-    resources::{Resource, Resources, StandIn, kinds::Feedback},
+    problem::Problem,
+    resources::{Object, Resource, Resources, StandIn},
 };
 
 /// All that a source has, at one moment.
@@ -19,25 +19,8 @@ pub struct Loaded {
     pub resources: Resources,
     /// What is wrong with single documents, files, or the source itself.
     pub problems: Vec<Problem>,
-    /// The objects that people wrote and may be told about; none where there is nowhere to write.
+    /// The objects that people wrote and may be told about.
     pub objects: Arc<Vec<Object>>,
-}
-
-/// An object in a cluster, as far as it takes to write about it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Object {
-    /// Which.
-    pub name: DocumentName,
-    /// Where whoever wrote it is told what became of it.
-    pub feedback: Feedback,
-    /// Such as `networking.istio.io/v1`.
-    pub api_version: Arc<str>,
-    /// What tells it from an earlier object of the same name.
-    pub uid: Arc<str>,
-    /// Counts the changes of what it asks for.
-    pub generation: i64,
-    /// Of a route, its `spec.parentRefs`.
-    pub parents: Option<Arc<serde_json::Value>>,
 }
 
 /// What is in use of a document that cannot be used: its last good version, or else what it is taken for.

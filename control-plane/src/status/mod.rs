@@ -4,15 +4,20 @@
 
 mod answers;
 mod certificates;
+mod conditions;
 mod overview;
 mod problems;
 mod proxies;
 mod written;
 
-pub(crate) use self::overview::Overview;
 pub use self::{
     answers::{Arrival, Config, Counts, Summary},
     certificates::{Life, OwnCertificates, Purpose},
+    conditions::{CONTROLLER, ObjectMetadata, ObjectStatus, statuses},
     problems::{Problems, Verdicts},
     proxies::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
+};
+pub(crate) use self::{
+    conditions::{Verdict, by_document, is_of_kind, said, shortened},
+    overview::Overview,
 };

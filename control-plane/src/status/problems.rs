@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     problem::{DocumentName, Problem, Severity},
-    sources::Object,
+    resources::Object,
 };
 
 /// The problems of the configuration as it is now.

@@ -3,8 +3,9 @@
 //! Documents are read and compiled as in the control plane, so what passes here is what the control plane will use.
 //! There is one difference: a document that fails is not used here, because there is no last good version.
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, path::Path, time::SystemTime};
 
+use selvedge_certs::facts::Utc;
 use selvedge_control_plane::{
     compile::{MeshSettings, compile},
     problem::{Problem, Severity},
@@ -12,6 +13,7 @@ use selvedge_control_plane::{
         Loaded,
         directory::{self, Options},
     },
+    status::{ObjectStatus, statuses},
 };
 use selvedge_model::{Mesh, Service, snapshot::ServiceViews};
 use serde::Serialize;
@@ -26,6 +28,8 @@ pub(super) struct Report {
     problems: Vec<Problem>,
     services: Vec<ServiceReport>,
     workloads: Vec<WorkloadReport>,
+    /// What the control plane writes into the objects' status in a cluster.
+    statuses: Vec<ObjectStatus>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,10 +78,9 @@ impl Report {
     /// What `loaded` comes to.
     pub(super) fn of(loaded: &Loaded, settings: &MeshSettings) -> Self {
         let (mesh, between) = compile(&loaded.resources, settings, &Mesh::default());
-        Self::new(&mesh, [loaded.problems.as_slice(), &between].concat())
-    }
-
-    fn new(mesh: &Mesh, mut problems: Vec<Problem>) -> Self {
+        let mut problems = [loaded.problems.as_slice(), &between].concat();
+        let now = Utc(SystemTime::now()).to_string();
+        let statuses = statuses(&loaded.objects, &problems, &now);
         problems.sort_by(|a, b| (a.severity, &a.path, a.line).cmp(&(b.severity, &b.path, b.line)));
         let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
         let errors = count(Severity::Error);
@@ -86,7 +89,7 @@ impl Report {
             errors,
             warnings: count(Severity::Warning),
             not_acted_on: count(Severity::NotActedOn),
-            services: mesh.services.values().map(|views| ServiceReport::new(mesh, views)).collect(),
+            services: mesh.services.values().map(|views| ServiceReport::new(&mesh, views)).collect(),
             workloads: mesh
                 .workloads
                 .values()
@@ -99,6 +102,7 @@ impl Report {
                 })
                 .collect(),
             problems,
+            statuses,
         }
     }
 
@@ -228,8 +232,7 @@ mod tests {
             fs::write(directory.path().join(name), text).unwrap();
         }
         let loaded = directory::load(directory.path(), Options::default()).unwrap();
-        let (mesh, between) = compile(&loaded.resources, &MeshSettings::default(), &Mesh::default());
-        Report::new(&mesh, [loaded.problems.as_slice(), &between].concat())
+        Report::of(&loaded, &MeshSettings::default())
     }
 
     const CANARY: [(&str, &str); 2] = [

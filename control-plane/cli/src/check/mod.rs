@@ -44,8 +44,12 @@ pub struct Args {
     #[arg(long, conflicts_with = "config_dir")]
     pre: bool,
 
-    /// Print one JSON object instead of text
-    #[arg(long)]
+    /// In which form to print the result; json is one JSON object, with the status of each document as in a cluster
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    output: Format,
+
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
     json: bool,
 
     /// The trust domain of every identity
@@ -67,6 +71,15 @@ pub struct Args {
     /// Which VirtualServices count for a host; use the value that the control plane has
     #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
     route_ownership: RouteOwnership,
+}
+
+/// In which form a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// What was found in a cluster.
@@ -92,13 +105,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         own_namespace: args.cluster.namespace.clone(),
         route_ownership: args.route_ownership,
     };
+    let json = args.json || args.output == Format::Json;
     let checked = match &args.config_dir {
         Some(directory) => documents::of_directory(directory, &settings)
-            .and_then(|report| written(args.json, &report, report.passed, Report::to_text)),
+            .and_then(|report| written(json, &report, report.passed, Report::to_text)),
         None => cluster::runtime()?
             .block_on(of_cluster(&args, &settings))
             .map_err(|error| format!("{error:#}; to check a directory of documents, give --config-dir"))
-            .and_then(|report| written(args.json, &report, report.passed, OfCluster::to_text)),
+            .and_then(|report| written(json, &report, report.passed, OfCluster::to_text)),
     };
     let (text, passed) = match checked {
         Ok(checked) => checked,

@@ -3,7 +3,7 @@
 //! Written by the replica that holds the Lease, only where it says something new, and slowly enough that a
 //! change to a thousand documents does not keep the API server from its work.
 
-pub(super) mod words;
+pub(super) mod events;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,16 +16,12 @@ use selvedge_kubernetes::{Client, Error, Kind, objects::Change};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use self::words::Verdict;
 use crate::{
     problem::{Problem, Severity},
-    resources::kinds::Feedback,
-    sources::Object,
-    status::Verdicts,
+    resources::{Object, kinds::Feedback},
+    status::{Verdict, Verdicts, by_document, is_of_kind},
 };
 
-/// Our name in `status.parents[].controllerName` and as the reporter of Events.
-pub const CONTROLLER: &str = "selvedge.io/control-plane";
 /// At most 20 writes each second.
 const PAUSE: Duration = Duration::from_millis(50);
 /// When something could not be written, it is tried again after this long.
@@ -83,12 +79,7 @@ impl Writer {
 
     /// Whether everything is written.
     async fn write_all(&mut self, verdicts: &Verdicts, held: &watch::Receiver<bool>) -> bool {
-        let mut by_document: HashMap<_, Vec<&Problem>> = HashMap::new();
-        for problem in verdicts.problems.iter() {
-            if let Some(document) = &problem.document {
-                by_document.entry(document).or_default().push(problem);
-            }
-        }
+        let by_document = by_document(&verdicts.problems);
         let present: HashSet<&Arc<str>> = verdicts.objects.iter().map(|object| &object.uid).collect();
         self.told.retain(|uid, _| present.contains(uid));
         let mut complete = true;
@@ -146,11 +137,7 @@ impl Writer {
             return Ok(());
         }
         let now = Utc(SystemTime::now()).to_string();
-        let status = match object.feedback {
-            Feedback::Parents => words::parents(object, verdict, problems, &found["status"], &now),
-            _ => words::conditions(object, verdict, &found["status"], &now),
-        };
-        let Some(status) = status else { return Ok(()) };
+        let Some(status) = verdict.status(object, problems, &found["status"], &now) else { return Ok(()) };
         // Only if nobody, such as another controller, has written meanwhile.
         let version = &found["metadata"]["resourceVersion"];
         let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
@@ -172,16 +159,16 @@ impl Writer {
         let events: Vec<(String, &Problem)> = problems
             .iter()
             // Of single fields that nothing acts on, status and `selvedge check` tell.
-            .filter(|problem| problem.severity != Severity::NotActedOn || problem.field.is_empty())
-            .map(|problem| (words::event_name(object, problem), *problem))
+            .filter(|problem| problem.severity != Severity::NotActedOn || is_of_kind(problem))
+            .map(|problem| (events::event_name(object, problem), *problem))
             .collect();
         told.retain(|name| events.iter().any(|(still, _)| still == name));
-        let kind = words::event_kind();
+        let kind = events::event_kind();
         for (name, problem) in events {
             if told.contains(&name) {
                 continue;
             }
-            let event = words::event(object, problem, &name, &self.instance, SystemTime::now());
+            let event = events::event(object, problem, &name, &self.instance, SystemTime::now());
             let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
             tokio::time::sleep(PAUSE).await;
             match self.client.create(&kind, Some(namespace), &event).await {

@@ -12,7 +12,7 @@ use super::{
     resolve::{BrokenReference, Reference, Resolved},
 };
 use crate::{
-    problem::Unresolved,
+    problem::{Fault, Unresolved},
     resources::{Document, virtual_service::on_port},
 };
 
@@ -102,7 +102,7 @@ impl<'a> Backends<'a> {
         let index = self.index(Some(reference), resolved);
         if let Some(BrokenReference { reason, why }) = self.broken.get(&index) {
             let message = format!("{why} ({})", share.when_broken());
-            problems.unresolved(document, &reference.field(list, *reason), message, *reason);
+            problems.fault(document, &reference.field(list, *reason), message, Fault::Backend(*reason));
         }
         index
     }

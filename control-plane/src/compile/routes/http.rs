@@ -9,7 +9,7 @@ use super::{
     super::Problems,
     VirtualService,
     backends::{Backends, Share},
-    parents::{Attached, Attachments, GatewayRoute},
+    parents::{Attached, Attachments, GatewayRoute, Rank},
     resolve::Reference,
 };
 use crate::resources::{
@@ -29,6 +29,10 @@ impl GatewayRoute for HttpRouteSpec {
         &self.parents
     }
 
+    fn rank(&self) -> Rank {
+        if self.is_grpc { Rank::Grpc } else { Rank::Http }
+    }
+
     fn suits(&self, protocol: Protocol) -> bool {
         protocol != Protocol::Tcp
     }
@@ -45,30 +49,21 @@ impl Backends<'_> {
     /// says of requests.
     pub(super) fn gateway_http(
         &mut self,
+        attached: &[&Attached<'_, HttpRouteSpec>],
         document: Option<&VirtualService>,
         problems: &mut Problems,
     ) -> Option<RouteTable> {
-        let routing = self.routing;
-        if self.port.protocol == Protocol::Tcp {
-            return None;
-        }
-        let mut attached = routing.gateway_routes.find(self.client, self.port.key, |_| true);
-        if let Some(grpc) = attached.iter().copied().find(|one| one.route.spec.is_grpc) {
-            for loser in attached.iter().filter(|one| !one.route.spec.is_grpc) {
-                self.report_overruled(loser, grpc.route, "a GRPCRoute goes before it", problems);
-            }
-            attached.retain(|one| one.route.spec.is_grpc);
-        }
         let winner = attached.first()?;
         if let Some(document) = document.filter(|_| !winner.for_own_namespace) {
             let message = format!(
                 "has no effect on {}: {} ({}) decides there; remove one of them",
                 self.port.key, winner.route.name, winner.route.location
             );
-            problems.error(document, "spec.http", message);
+            problems.overruled(document, "spec.http", message);
         }
         let mut followed: Vec<&Document<HttpRouteSpec>> = Vec::new();
         for one in attached {
+            problems.decides(one.route, one.parent.index);
             // By its port and as one of all.
             if !followed.iter().any(|route| std::ptr::eq(*route, one.route)) {
                 followed.push(one.route);
@@ -78,21 +73,6 @@ impl Backends<'_> {
             followed.into_iter().flat_map(|route| route.spec.rules.iter().map(move |rule| (route, rule)));
         let rules = rules.map(|(route, rule)| self.gateway_rule(route, rule, problems)).collect();
         Some(RouteTable::new(Order::MostSpecific, rules))
-    }
-
-    /// Says that a route has no effect on this port because `winner` decides there, and why.
-    pub(super) fn report_overruled<T, W>(
-        &self,
-        loser: &Attached<'_, T>,
-        winner: &Document<W>,
-        why: &str,
-        problems: &mut Problems,
-    ) {
-        let message = format!(
-            "has no effect on {}: {} ({}) decides there, because {why}; remove one of them",
-            self.port.key, winner.name, winner.location
-        );
-        problems.overruled(loser.route, &loser.field(), message);
     }
 
     fn gateway_rule(

@@ -9,7 +9,7 @@ use super::{
     super::Problems,
     backends::{Backends, Share},
     may_be_opaque,
-    parents::{Attached, Attachments, GatewayRoute},
+    parents::{Attached, Attachments, GatewayRoute, Rank},
     resolve::Reference,
 };
 use crate::resources::{
@@ -27,6 +27,13 @@ impl GatewayRoute for TcpRouteSpec {
         &self.parents
     }
 
+    fn rank(&self) -> Rank {
+        match self.layer {
+            Layer::Tls => Rank::Tls,
+            Layer::Tcp => Rank::Tcp,
+        }
+    }
+
     fn suits(&self, protocol: Protocol) -> bool {
         may_be_opaque(protocol)
     }
@@ -40,27 +47,23 @@ impl Backends<'_> {
     /// The rules for opaque connections to this port. What no document speaks of goes to the whole service.
     pub(super) fn tcp_table(
         &mut self,
+        attached: &[&Attached<'_, TcpRouteSpec>],
         document: Option<&Document<VirtualServiceSpec>>,
         problems: &mut Problems,
     ) -> TcpTable {
         let mut rules = Vec::new();
-        let routing = self.routing;
-        let http = routing.gateway_routes.find(self.client, self.port.key, |_| true);
-        let http = http.first().filter(|_| self.port.protocol != Protocol::Tcp);
         for layer in [Layer::Tls, Layer::Tcp] {
-            let mut routes =
-                routing.tcp_routes.find(self.client, self.port.key, |route| route.layer == layer);
-            if let Some(http) = http {
-                for loser in routes.drain(..) {
-                    let why = "routes of requests go before routes of connections";
-                    self.report_overruled(loser, http.route, why, problems);
+            match attached.first().filter(|first| first.route.spec.layer == layer) {
+                None => {
+                    let routes = document.into_iter();
+                    rules.extend(routes.flat_map(|document| self.istio(document, layer, problems)));
                 }
-            }
-            if routes.is_empty() {
-                rules.extend(document.into_iter().flat_map(|document| self.istio(document, layer, problems)));
-            } else {
-                self.report_passed_over(document, layer, routes[0].route, problems);
-                rules.extend(self.gateway(&routes, layer, problems));
+                Some(winner) => {
+                    // A client's own route says nothing of what others follow.
+                    let document = document.filter(|_| !winner.for_own_namespace);
+                    self.report_passed_over(document, layer, winner.route, problems);
+                    rules.extend(self.gateway(attached, layer, problems));
+                }
             }
         }
         if !rules.iter().any(|rule: &TcpRule| rule.layer == Layer::Tcp) {
@@ -112,7 +115,7 @@ impl Backends<'_> {
                 "has no effect on {}: {} ({}) decides there; remove one of them",
                 self.port.key, winner.name, winner.location
             );
-            problems.error(document, &format!("spec.{}", route.list()), message);
+            problems.overruled(document, &format!("spec.{}", route.list()), message);
         }
     }
 
@@ -136,7 +139,7 @@ impl Backends<'_> {
                         "{} already follows {} ({}), so this route has no effect there; merge them",
                         self.port.key, first.name, first.location
                     );
-                    problems.overruled(route, &attached.field(), message);
+                    problems.overruled_at(route, attached.parent.index, message);
                     continue;
                 }
                 taken.insert(name, route);
@@ -146,6 +149,7 @@ impl Backends<'_> {
             if matches.is_empty() {
                 continue;
             }
+            problems.decides(route, attached.parent.index);
             let backends = route.spec.backends.iter().map(|backend| {
                 let (list, reference) = ("spec.rules[0].backendRefs", Reference::Object(backend));
                 let index = self.backend(route, list, reference, Share::Connections, problems);

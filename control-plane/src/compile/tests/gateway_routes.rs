@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use selvedge_model::{Order, Rule, draw};
 
 use super::*;
-use crate::problem::Unresolved;
+use crate::problem::{Detached, Unresolved};
 
 /// The services of Gateway API's conformance tests for meshes.
 const ECHO: &str = r#"
@@ -237,21 +237,85 @@ fn of_several_kinds_on_a_port_one_decides_and_the_others_are_told() {
         own.find(|problem| problem.message.contains("echo.mesh.svc.cluster.local:80:")).cloned()
     };
 
+    let lost = |why| Fault::Parent { index: 0, why };
     let (mesh, problems) = compiled(&format!("{ECHO}{http}{grpc}"));
     assert_eq!(sent_to(&mesh, "mesh", 80, &Asked::get("/")), one("echo-v2"));
     let loser = told(&problems, "HTTPRoute").unwrap();
-    assert_eq!((loser.field.as_str(), loser.overruled), ("spec.parentRefs[0]", true), "{loser}");
+    assert_eq!(
+        (loser.field.as_str(), loser.fault),
+        ("spec.parentRefs[0]", lost(Detached::Overruled)),
+        "{loser}"
+    );
 
     let (mesh, problems) = compiled(&format!("{ECHO}{istio}{http}"));
     assert_eq!(sent_to(&mesh, "mesh", 80, &Asked::get("/")), one("echo-v1"));
-    assert!(told(&problems, "VirtualService").is_some(), "{problems:?}");
+    assert_eq!(told(&problems, "VirtualService").unwrap().fault, Fault::Overruled);
 
     // What is spoken on 6000 shows only when it is spoken.
     let (mesh, problems) = compiled(&format!("{ECHO}{tcp}{http}"));
-    let overruled = |problem: &Problem| problem.overruled && problem.message.contains("cluster.local:6000:");
+    let overruled = |problem: &Problem| {
+        problem.fault == lost(Detached::OverruledInPart) && problem.message.contains("cluster.local:6000:")
+    };
     assert!(problems.iter().any(overruled), "{problems:?}");
     assert_eq!(service(&mesh, HOST, 6000, "mesh").tcp.rules[0].name, "default");
     assert_eq!(service(&mesh, HOST, 9090, "mesh").tcp.rules[0].name, "TCPRoute mesh/bytes");
+}
+
+#[test]
+fn on_one_port_grpc_goes_before_http_before_tls_before_tcp() {
+    let of_6000 = "parentRefs: [{group: \"\", kind: Service, name: echo, namespace: mesh, port: 6000}]";
+    let route = |kind: &str, namespace: &str| {
+        let spec = format!("{{{of_6000}, rules: [{{{}}}]}}", to("echo-v1"));
+        document(kind, namespace, &kind.to_lowercase(), &spec)
+    };
+    let losers = |text: &str| {
+        let (_, problems) = compiled(&format!("{ECHO}{text}"));
+        let lost = |problem: &Problem| problem.fault == Fault::Parent { index: 0, why: Detached::Overruled };
+        assert!(problems.iter().all(lost), "{problems:?}");
+        let kinds: Vec<String> =
+            problems.iter().map(|problem| problem.document.as_ref().unwrap().to_string()).collect();
+        kinds
+    };
+
+    let ranked = ["GRPCRoute", "HTTPRoute", "TLSRoute", "TCPRoute"];
+    for (place, winner) in ranked.into_iter().enumerate() {
+        for loser in &ranked[place + 1..] {
+            let both = route(loser, "mesh") + &route(winner, "mesh");
+            assert_eq!(losers(&both), [format!("{loser} mesh/{}", loser.to_lowercase())], "{winner}");
+        }
+    }
+    let all: String = ranked.iter().map(|kind| route(kind, "mesh")).collect();
+    assert_eq!(losers(&all).len(), 3);
+
+    // What clients of one namespace follow is nothing that the service's own routes would lose by.
+    let foreign = route("GRPCRoute", "consumer") + &route("TCPRoute", "mesh");
+    assert_eq!(losers(&foreign), [""; 0]);
+}
+
+#[test]
+fn a_consumers_route_of_connections_beats_the_producers_of_requests() {
+    let consumer =
+        document("TCPRoute", "consumer", "own", &format!("{{{OF_ECHO}, rules: [{{{}}}]}}", to("echo-v2")));
+    let producer = http("mesh", "producer", &format!("[{{{}}}]", to("echo-v1")));
+
+    let (mesh, problems) = compiled(&format!("{ECHO}{consumer}{producer}"));
+
+    assert_eq!(problems, []);
+    let names = |client| {
+        let rules = &service(&mesh, HOST, 6000, client).tcp.rules;
+        rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("consumer"), ["TCPRoute consumer/own"]);
+    assert_eq!(names("mesh"), ["default"]);
+    assert_eq!(sent_to(&mesh, "mesh", 6000, &Asked::get("/")), one("echo-v1"));
+}
+
+#[test]
+fn backends_of_another_namespace_need_no_grant_in_a_mesh() {
+    let rules = format!("[{{{}}}]", to("echo-v2"));
+    let mesh = mesh_of(&http("consumer", "own", &rules));
+
+    assert_eq!(sent_to(&mesh, "consumer", 80, &Asked::get("/")), one("echo-v2"));
 }
 
 #[test]
@@ -263,17 +327,15 @@ fn shares_of_broken_backends_are_kept_and_rules_without_backends_are_said() {
         {matches: [{path: {value: /zero}}], backendRefs: [{name: echo-v1, port: 80, weight: 0}]}]";
     let (mesh, problems) = compiled(&format!("{ECHO}{}", http("mesh", "broken", rules)));
 
-    let told: Vec<_> = problems
-        .iter()
-        .map(|problem| (problem.field.as_str(), problem.severity, problem.unresolved))
-        .collect();
-    let error = |field, why| (field, Severity::Error, Some(why));
+    let told: Vec<_> =
+        problems.iter().map(|problem| (problem.field.as_str(), problem.severity, problem.fault)).collect();
+    let error = |field, why| (field, Severity::Error, Fault::Backend(why));
     let expected = [
         error("spec.rules[0].backendRefs[1].name", Unresolved::NoSuchHost),
         error("spec.rules[1].backendRefs[0].kind", Unresolved::UnsupportedKind),
         error("spec.rules[2].backendRefs[0].port", Unresolved::NoSuchPort),
-        ("spec.rules[3].backendRefs", Severity::Warning, None),
-        ("spec.rules[4].backendRefs", Severity::Warning, None),
+        ("spec.rules[3].backendRefs", Severity::Warning, Fault::Between),
+        ("spec.rules[4].backendRefs", Severity::Warning, Fault::Between),
     ];
     assert_eq!(told, expected, "{problems:?}");
     let shares = vec![("echo-v1".to_owned(), 9), ("gone".to_owned(), 1)];
@@ -343,7 +405,7 @@ fn a_filter_that_cannot_be_used_answers_and_is_told_in_its_route() {
     let (mesh, problems) = compiled(&format!("{ECHO}{}", http("mesh", "r", &rules)));
 
     let told = problems.iter().find(|problem| problem.severity == Severity::Error).unwrap();
-    assert_eq!((told.field.as_str(), told.alone), ("spec.rules[0].filters[0].extensionRef", false));
+    assert_eq!((told.field.as_str(), told.fault), ("spec.rules[0].filters[0].extensionRef", Fault::Between));
     let answer = rule(&mesh, "mesh", 80, &Asked::get("/")).unwrap().filters.answer.as_ref();
     assert!(matches!(answer, Some(selvedge_model::filter::OwnAnswer::Unusable(_))), "{answer:?}");
 }

@@ -6,12 +6,12 @@ use selvedge_kubernetes::Error;
 use serde_json::Value;
 
 use crate::{
-    problem::{DocumentName, Problem, Severity},
+    problem::{Fault, Problem, Severity},
     resources::{
-        DecodeOutcome, Decoded, Resource, decode_value,
-        kinds::{Feedback, ResourceKind, followed},
+        DecodeOutcome, Decoded, Object, Resource, decode_value,
+        kinds::{ResourceKind, followed},
     },
-    sources::{Loaded, Object, consequence},
+    sources::{Loaded, consequence},
 };
 
 /// Stands for all kinds together where a step has the place of one.
@@ -160,9 +160,7 @@ fn of_cluster(message: &str) -> Problem {
         line: None,
         field: String::new(),
         message,
-        alone: false,
-        unresolved: None,
-        overruled: false,
+        fault: Fault::Between,
     }
 }
 
@@ -231,9 +229,8 @@ impl OfKind {
     fn read(&self, object: Value, default_namespace: &str) -> (Name, Entry) {
         let name = name_of(&object);
         let before = self.objects.get(&name);
-        let standing = self.standing(&object);
-        let Decoded { outcome, problems, stand_in, .. } = decode_value(object, default_namespace);
-        let mut entry = Entry { resource: None, problems, object: standing };
+        let Decoded { outcome, problems, stand_in, object, .. } = decode_value(object, default_namespace);
+        let mut entry = Entry { resource: None, problems, object };
         match outcome {
             DecodeOutcome::Understood(resource) => {
                 let known = before.and_then(|before| before.resource.as_ref());
@@ -250,30 +247,6 @@ impl OfKind {
             }
         }
         (name, entry)
-    }
-
-    /// What writing about `object` takes; `None` for kinds of which nobody writes.
-    fn standing(&self, object: &Value) -> Option<Object> {
-        let feedback = self.wanted.feedback;
-        if feedback == Feedback::Nowhere {
-            return None;
-        }
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        Some(Object {
-            name: DocumentName {
-                kind: self.wanted.kind.into(),
-                namespace: text("/metadata/namespace").into(),
-                name: text("/metadata/name").into(),
-            },
-            feedback,
-            api_version: text("/apiVersion").into(),
-            uid: text("/metadata/uid").into(),
-            generation: object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
-            parents: match feedback {
-                Feedback::Parents => object.pointer("/spec/parentRefs").cloned().map(Arc::new),
-                _ => None,
-            },
-        })
     }
 }
 

@@ -1,13 +1,7 @@
-use std::{
-    sync::Arc,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use super::*;
-use crate::{
-    problem::{DocumentName, Unresolved},
-    resources::kinds::Feedback,
-};
+use crate::problem::Unresolved;
 
 const NOW: &str = "2026-01-02T00:00:00Z";
 const BEFORE: &str = "2026-01-01T00:00:00Z";
@@ -31,16 +25,14 @@ fn problem(severity: Severity, field: &str, message: &str) -> Problem {
         line: None,
         field: field.to_owned(),
         message: message.to_owned(),
-        alone: false,
-        unresolved: None,
-        overruled: false,
+        fault: Fault::Between,
     }
 }
 
 fn parents_of(parents: &Value, problems: &[Problem], existing: &Value) -> Option<Value> {
     let problems: Vec<&Problem> = problems.iter().collect();
     let object = object(Feedback::Parents, parents.clone());
-    super::parents(&object, &Verdict::of(&problems), &problems, existing, NOW)
+    Verdict::of(&problems).status(&object, &problems, existing, NOW)
 }
 
 /// Type, status and reason of every condition of our parent at `index`.
@@ -86,7 +78,7 @@ fn each_field_in_trouble_has_its_condition() {
         |problem: Problem, index| facts(&parents_of(&references, &[problem], &json!({})).unwrap(), index);
     let backend = |why: Unresolved| {
         let problem = problem(Severity::Error, "spec.rules[0].backendRefs[1].name", "no");
-        conditions(Problem { unresolved: Some(why), ..problem }, 0)
+        conditions(Problem { fault: Fault::Backend(why), ..problem }, 0)
     };
     let other = |field: &str, index| conditions(problem(Severity::Error, field, "no"), index);
     let resolved = fact("ResolvedRefs", "True", "ResolvedRefs");
@@ -100,18 +92,28 @@ fn each_field_in_trouble_has_its_condition() {
     ] {
         assert_eq!(backend(why), [accepted.clone(), fact("ResolvedRefs", "False", reason)], "{why:?}");
     }
-    let parent = other("spec.parentRefs[1].name", 1);
-    assert_eq!(parent, [fact("Accepted", "False", "NoMatchingParent"), resolved.clone()]);
-    assert_eq!(other("spec.parentRefs[1].name", 0), [accepted.clone(), resolved.clone()], "the other parent");
+    for (why, reason) in [
+        (Detached::NoSuchParent, "NoMatchingParent"),
+        (Detached::OtherProtocol, "NoMatchingParent"),
+        (Detached::GivenTwice, "UnsupportedValue"),
+        (Detached::Overruled, "Conflicted"),
+    ] {
+        let parent = problem(Severity::Error, "spec.parentRefs[1]", "no");
+        let parent = Problem { fault: Fault::Parent { index: 1, why }, ..parent };
+        let refused = [fact("Accepted", "False", reason), resolved.clone()];
+        assert_eq!(conditions(parent.clone(), 1), refused, "{why:?}");
+        assert_eq!(conditions(parent, 0), [accepted.clone(), resolved.clone()], "the other parent");
+    }
     let rule = other("spec.rules[0].matches", 0);
     let in_part = fact("PartiallyInvalid", "True", "UnsupportedValue");
     assert_eq!(rule, [accepted.clone(), resolved.clone(), in_part]);
-    let refused = Problem { alone: true, ..problem(Severity::Error, "spec.rules[0].matches", "is wrong") };
+    let refused =
+        Problem { fault: Fault::Unusable, ..problem(Severity::Error, "spec.rules[0].matches", "is wrong") };
     assert_eq!(conditions(refused, 0), [fact("Accepted", "False", "UnsupportedValue"), resolved.clone()]);
     let loser = problem(Severity::Error, "spec.parentRefs[1]", "another decides");
-    let loser = Problem { overruled: true, ..loser };
-    assert_eq!(conditions(loser.clone(), 1), [fact("Accepted", "False", "Conflicted"), resolved.clone()]);
-    assert_eq!(conditions(loser, 0), [accepted, resolved]);
+    let in_part = Fault::Parent { index: 1, why: Detached::OverruledInPart };
+    let loser = Problem { fault: in_part, ..loser };
+    assert_eq!(conditions(loser, 1), [accepted, resolved], "elsewhere it decides");
 }
 
 #[test]
@@ -123,7 +125,7 @@ fn a_transition_is_dated_when_the_status_changes_and_only_then() {
     }
 
     let broken = problem(Severity::Error, "spec.rules[0].backendRefs[0].name", "no such service");
-    let broken = [Problem { unresolved: Some(Unresolved::NoSuchHost), ..broken }];
+    let broken = [Problem { fault: Fault::Backend(Unresolved::NoSuchHost), ..broken }];
     let after = parents_of(&references, &broken, &before).unwrap();
 
     let conditions = &after["parents"][0]["conditions"];
@@ -135,7 +137,8 @@ fn a_transition_is_dated_when_the_status_changes_and_only_then() {
 #[test]
 fn a_route_of_a_gateway_or_of_a_kind_that_nothing_acts_on_is_not_ours() {
     assert_eq!(parents_of(&json!([{"name": "edge"}]), &[], &json!({})), None);
-    let not_acted_on = [problem(Severity::NotActedOn, "", "TCPRoute is not acted on")];
+    let not_acted_on = problem(Severity::NotActedOn, "", "TCPRoute is not acted on");
+    let not_acted_on = [Problem { fault: Fault::Unusable, ..not_acted_on }];
     assert_eq!(parents_of(&json!([service("a")]), &not_acted_on, &json!({})), None);
 
     let old = parents_of(&json!([service("a")]), &[], &json!({})).unwrap();
@@ -151,7 +154,7 @@ fn an_istio_kind_has_our_condition_beside_others() {
     let broken = [problem(Severity::Error, "spec.http[0].route[0].destination.host", "nothing has it")];
     let problems: Vec<&Problem> = broken.iter().collect();
 
-    let status = super::conditions(&object, &Verdict::of(&problems), &existing, NOW).unwrap();
+    let status = Verdict::of(&problems).status(&object, &problems, &existing, NOW).unwrap();
 
     assert_eq!(status["observedGeneration"], "7");
     assert_eq!(status["conditions"][0], reconciled);
@@ -161,9 +164,28 @@ fn an_istio_kind_has_our_condition_beside_others() {
                "message": "spec.http[0].route[0].destination.host: nothing has it",
                "lastTransitionTime": NOW})
     );
-    assert_eq!(super::conditions(&object, &Verdict::of(&problems), &status, NOW), None);
-    let fixed = super::conditions(&object, &Verdict::of(&[]), &status, NOW).unwrap();
+    assert_eq!(Verdict::of(&problems).status(&object, &problems, &status, NOW), None);
+    let fixed = Verdict::of(&[]).status(&object, &[], &status, NOW).unwrap();
     assert_eq!(fixed["conditions"][1]["reason"], "Accepted");
+}
+
+#[test]
+fn a_document_that_only_loses_to_others_says_so() {
+    let loser = problem(Severity::Error, "spec.http", "another decides");
+    let loser = Problem { fault: Fault::Overruled, ..loser };
+    let other = problem(Severity::Error, "spec.hosts[0]", "no such host");
+
+    assert_eq!(Verdict::of(&[&loser]).reason(), "Conflicted");
+    assert_eq!(Verdict::of(&[&loser, &other]).reason(), "Invalid");
+}
+
+#[test]
+fn a_part_without_effect_is_told_as_the_gateway_api_wants_it_told() {
+    let part = [problem(Severity::Error, "spec.rules[0].filters[0]", "no such kind")];
+    let status = parents_of(&json!([service("a")]), &part, &json!({})).unwrap();
+
+    let message = &status["parents"][0]["conditions"][2]["message"];
+    assert_eq!(message, "Dropped Rule: spec.rules[0].filters[0]: no such kind");
 }
 
 #[test]
@@ -174,23 +196,6 @@ fn warnings_leave_a_document_accepted_in_part() {
 
     assert_eq!((verdict.reason(), verdict.is_accepted()), ("AcceptedInPart", true));
     assert_eq!(verdict.message, "spec.x: maybe; spec.y: no");
-}
-
-#[test]
-fn an_event_names_its_object_and_has_one_name_everywhere() {
-    let object = object(Feedback::Events, Value::Null);
-    let problem = problem(Severity::Warning, "spec.ports", "is doubtful");
-    let name = event_name(&object, &problem);
-    let at = UNIX_EPOCH + Duration::from_micros(1_500_000);
-
-    let event = event(&object, &problem, &name, "replica-1", at);
-
-    assert!(name.starts_with("a.") && name.len() == 18, "{name}");
-    assert_eq!(event["eventTime"], "1970-01-01T00:00:01.500000Z");
-    assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("Doubtful")));
-    assert_eq!(event["note"], "spec.ports: is doubtful");
-    assert_eq!(event["regarding"]["uid"], "u-1");
-    assert_eq!(event["metadata"]["namespace"], "shop");
 }
 
 #[test]
