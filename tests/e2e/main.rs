@@ -4,6 +4,7 @@ mod bad_config;
 mod bootstrap;
 mod canary_scripts;
 mod certs;
+mod check_status;
 mod control_plane_away;
 mod delegates;
 mod demo;

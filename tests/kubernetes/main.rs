@@ -17,6 +17,7 @@ mod role;
 mod root;
 mod server;
 mod source;
+mod status;
 mod unusable;
 mod world;
 

@@ -17,6 +17,8 @@ pub mod netns;
 
 pub mod policies;
 
+pub mod statuses;
+
 use std::{
     fmt,
     ops::{Deref, DerefMut},
