@@ -65,7 +65,7 @@ pub fn request<'a, B>(
 impl Conn {
     /// What is known of a connection that comes in.
     pub fn incoming(&self) -> Connection<'_> {
-        incoming(self.peer, self.identity.as_ref(), self.original, self.port)
+        incoming(self.peer, self.identity(), self.original, self.inbound().map_or(0, |inbound| inbound.port))
     }
 }
 

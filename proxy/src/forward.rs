@@ -50,19 +50,17 @@ impl Service<Request> for Forward {
 
 async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     let Request { mut http, conn, .. } = request;
-    if let Some(failure) = &conn.unserved {
-        return Err(Failure::clone(failure).into());
-    }
-    let Some(app) = conn.app.as_ref() else {
-        // Cannot happen: a connection is taken only once it is known where it goes.
-        return Err(Error::new(Reason::AppUnreachable, "the app's address is unknown"));
+    let Some(inbound) = conn.inbound() else {
+        // Cannot happen: this is the last step of the inbound path.
+        return Err(Error::new(Reason::AppUnreachable, "the connection does not go to the app"));
     };
+    let app = inbound.app.as_ref().map_err(|failure| Failure::clone(failure))?;
     // What the client says in our name, `normalize` has taken away.
     let fresh = take_what_sidecars_said(http.headers_mut());
-    if let Some(client) = &conn.xfcc {
+    if let Some(client) = &inbound.xfcc {
         http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
     }
-    let (connections, pool) = (said(&worker, conn.port), ConnectionPool::UNLIMITED);
+    let (connections, pool) = (said(&worker, inbound.port), ConnectionPool::UNLIMITED);
     let pool = ConnectionPool {
         idle_timeout: connections.idle_timeout,
         max_requests_per_connection: connections.max_requests,

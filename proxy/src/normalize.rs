@@ -48,8 +48,9 @@ impl<S: Step<Request>> Service<Request> for Normalize<S> {
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let from_sidecar = request.conn.identity.is_some();
-        match settle(&mut request.http, from_sidecar, request.conn.offers_tunnels) {
+        let from_sidecar = request.conn.identity().is_some();
+        let offers_tunnels = request.conn.outbound().is_some_and(|outbound| outbound.offers_tunnels);
+        match settle(&mut request.http, from_sidecar, offers_tunnels) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(error) => Either::Right(ready(Err(error))),
         }

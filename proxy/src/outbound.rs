@@ -25,7 +25,7 @@ use crate::{
     respond::respond,
     retry, route, serve,
     settings::Upstream,
-    step::{Conn, HttpVersion, Request, Step},
+    step::{Conn, HttpVersion, Outbound, Request, Side, Step},
     worker::Worker,
 };
 
@@ -255,7 +255,8 @@ async fn http(
     };
     // Where connections are redirected, CONNECT is meant for the proxy that was dialled.
     let offers_tunnels = arrival.original.is_none() && arrival.upstream.is_none();
-    let conn = Rc::new(Conn { offers_tunnels, ..Conn::new(arrival, version) });
+    let outbound = Outbound { upstream: arrival.upstream, offers_tunnels, ..Outbound::default() };
+    let conn = Rc::new(Conn::new(arrival, version, Side::Outbound(outbound)));
     let stream = Prefixed::new(read.freeze(), tcp);
     serve::serve(version, stream, path, conn, lifetime::until(worker, Direction::Outbound, None)).await;
 }

@@ -8,6 +8,7 @@
 
 mod chunks;
 mod head;
+mod requests;
 mod strict;
 mod unfinished;
 
@@ -70,13 +71,13 @@ impl Until {
     /// because of a root that is being replaced has a moment.
     async fn requests_end(&self, conn: &Conn, watch: &Watch) -> Failure {
         let forbidden = async {
-            match &conn.app {
-                Some(_) => {
+            match conn.inbound() {
+                Some(inbound) if inbound.app.is_ok() => {
                     let in_progress = || watch.in_progress() > 0;
                     forbidden_meanwhile(&self.worker, conn, in_progress).await
                 }
                 // Nobody asks whether our own app may go out.
-                None => pending().await,
+                _ => pending().await,
             }
         };
         tokio::select! {
@@ -121,7 +122,7 @@ impl Until {
         let requests = watch.in_progress();
         if requests > 0 {
             self.worker.metrics.connection_cut(self.direction, failure.reason);
-            let (peer, identity) = (conn.peer, conn.identity.as_ref().map(tracing::field::display));
+            let (peer, identity) = (conn.peer, conn.identity().map(tracing::field::display));
             let age = self.began.elapsed();
             tracing::info!(%peer, identity, ?age, requests, %failure, "ended a connection with requests in progress");
         }
@@ -145,7 +146,7 @@ where
     let limits = until.worker.settings.limits;
     let watch = until.worker.patience.watch();
     let peer = conn.peer;
-    if let Some(client) = &conn.client {
+    if let Some(client) = conn.inbound().and_then(|inbound| inbound.client.as_ref()) {
         client.watch_with(&watch);
     }
     let ledger =
@@ -160,9 +161,10 @@ where
     let ended = match ledger {
         None => {
             // A mesh peer's sidecar closes a connection that it is done with, never a half of one.
-            let half_closes = conn.identity.is_none();
+            let half_closes = conn.identity().is_none();
             let io = Strict::new(io, limits.head, Arc::clone(&watch), half_closes, &until.worker.budget);
-            let io = TokioIo::new(io.with_tunnels(conn.offers_tunnels));
+            let offers_tunnels = conn.outbound().is_some_and(|outbound| outbound.offers_tunnels);
+            let io = TokioIo::new(io.with_tunnels(offers_tunnels));
             // Set once: the connection is served once.
             let _ = conn.watch.set(Arc::clone(&watch));
             let keeps_case = until.worker.settings.preserve_header_case;
@@ -308,7 +310,8 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
         let asked = asked.map(|asked| (asked, Rc::clone(&self.worker)));
         let under_way = Some(UnderWay::new(Arc::clone(&self.watch)));
         let version = if self.ledger.is_some() { HttpVersion::Http2 } else { HttpVersion::Http1 };
-        let stranger = (self.conn.series.is_some() && self.conn.identity.is_none()).then_some(version);
+        let stranger =
+            self.conn.inbound().is_some_and(|inbound| inbound.identity.is_none()).then_some(version);
         Answer { stranger, inner: self.path.borrow_mut().call(request), asked, under_way }
     }
 }

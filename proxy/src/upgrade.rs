@@ -211,7 +211,7 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
         }
     };
     let carried = carried(worker, client, server, series.as_deref(), until).await;
-    let (peer, identity, age) = (conn.peer, conn.identity.as_ref(), began.elapsed());
+    let (peer, identity, age) = (conn.peer, conn.identity(), began.elapsed());
     let identity = identity.map(tracing::field::display);
     match &carried {
         Ok(()) => {}
@@ -226,9 +226,11 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
 
 /// Completes when its client may not come in any longer. Nobody asks whether our own app may go out.
 async fn disallowed(worker: &Worker, conn: &Conn) -> Failure {
-    match &conn.app {
-        Some(_) => forbidden(worker, |worker| refusal(worker, &conn.incoming())).await,
-        None => std::future::pending().await,
+    match conn.inbound() {
+        Some(inbound) if inbound.app.is_ok() => {
+            forbidden(worker, |worker| refusal(worker, &conn.incoming())).await
+        }
+        _ => std::future::pending().await,
     }
 }
 

@@ -25,19 +25,20 @@ pub fn authorize<S: Step<Request>>(worker: Rc<Worker>) -> impl Layer<S, Service 
 /// Why `request` may not come in; `None`: it may.
 fn refused(worker: &Worker, request: &Request) -> Option<Error> {
     let conn = &request.conn;
+    let inbound = conn.inbound()?;
     let generation = worker.view.refresh();
-    if conn.let_in.get() == Some(generation) {
+    if inbound.let_in.get() == Some(generation) {
         return None;
     }
     let failure = match asked(worker, request) {
         Ok(Asked::Connection) => {
-            conn.let_in.set(Some(generation));
+            inbound.let_in.set(Some(generation));
             return None;
         }
         Ok(Asked::Request) => return None,
         Err(failure) => failure,
     };
-    tracing::debug!(peer = %conn.peer, identity = ?conn.identity, why = %failure.what, "request refused");
+    tracing::debug!(peer = %conn.peer, identity = ?inbound.identity, why = %failure.what, "request refused");
     Some(failure.into())
 }
 

@@ -22,6 +22,7 @@ use super::{
     },
     unfinished::room_of_head,
 };
+use crate::io::passes_on;
 
 /// How often a connection that is not read from looks whether it may be. A timer only while there is too
 /// much; the others' threads would be hard to be told by.
@@ -234,19 +235,13 @@ impl<S> Drop for Guarded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    passes_on!(poll_flush, poll_shutdown, is_write_vectored);
+
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
         this.leaving.pass(&buf[..written], &this.ledger, &mut this.calm);
         Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -263,10 +258,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             left -= part;
         }
         Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
     }
 }
 

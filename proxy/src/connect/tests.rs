@@ -24,7 +24,14 @@ use selvedge_model::{ConnectionLimits, ConnectionPool, TrafficPolicy};
 use tokio::{net::TcpListener, task::LocalSet};
 
 use super::*;
-use crate::{balance::Circuit, body::Local, budget::Budget, io::Liveness, telemetry::Metrics};
+use crate::{
+    balance::Circuit,
+    body::Local,
+    budget::Budget,
+    io::Liveness,
+    step::{Outbound, Side},
+    telemetry::Metrics,
+};
 
 const TERMS: Terms<'static> = Terms::unlimited(Duration::from_secs(5));
 
@@ -58,7 +65,8 @@ fn target(dial: SocketAddr) -> Arc<Target> {
 /// A client's connection. Never closed, so that a test need not keep it.
 fn conn(version: HttpVersion) -> &'static Conn {
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    Box::leak(Box::new(Conn::new(crate::arrival::Arrival { peer, original: None, upstream: None }, version)))
+    let arrival = crate::arrival::Arrival { peer, original: None, upstream: None };
+    Box::leak(Box::new(Conn::new(arrival, version, Side::Outbound(Outbound::default()))))
 }
 
 fn request(path: &str) -> Box<http::Request<Body>> {

@@ -12,6 +12,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::delegate::passes_on;
+
 /// A stream that is read to its end before it says that it cannot be written to. See the module.
 #[derive(Debug)]
 pub(crate) struct LastAnswer<S> {
@@ -65,6 +67,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for LastAnswer<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for LastAnswer<S> {
+    passes_on!(poll_shutdown, is_write_vectored);
+
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write(cx, buf);
@@ -77,10 +81,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LastAnswer<S> {
         this.written(cx, flushed)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-    }
-
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -89,10 +89,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LastAnswer<S> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
         this.written(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod abort;
 mod buffers;
+mod delegate;
 mod framed;
 mod last_answer;
 mod liveness;
@@ -18,7 +19,7 @@ pub use self::{
 };
 pub(crate) use self::{
     buffers::{BUFFER, Buffer, Rest},
+    delegate::passes_on,
     framed::HEADER,
     last_answer::LastAnswer,
-    stream::writes_to_inner,
 };

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     buffers::{BUFFER, Buffer, Rest},
-    stream::writes_to_inner,
+    delegate::passes_on,
 };
 
 /// A stream that, once told to, reads as much as there is and hands it out in the pieces asked for.
@@ -66,7 +66,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
-    writes_to_inner!();
+    passes_on!(poll_write, poll_flush, poll_shutdown, poll_write_vectored, is_write_vectored);
 }
 
 #[cfg(test)]

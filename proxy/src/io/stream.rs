@@ -13,48 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::ReadAhead;
-
-/// What a stream writes that changes only what is read: it passes everything on to its field `inner`.
-macro_rules! writes_to_inner {
-    () => {
-        fn poll_write(
-            self: std::pin::Pin<&mut Self>,
-            cx: &mut std::task::Context<'_>,
-            buf: &[u8],
-        ) -> std::task::Poll<std::io::Result<usize>> {
-            std::pin::Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
-        }
-
-        fn poll_flush(
-            self: std::pin::Pin<&mut Self>,
-            cx: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<std::io::Result<()>> {
-            std::pin::Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-        }
-
-        fn poll_shutdown(
-            self: std::pin::Pin<&mut Self>,
-            cx: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<std::io::Result<()>> {
-            std::pin::Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-        }
-
-        fn poll_write_vectored(
-            self: std::pin::Pin<&mut Self>,
-            cx: &mut std::task::Context<'_>,
-            bufs: &[std::io::IoSlice<'_>],
-        ) -> std::task::Poll<std::io::Result<usize>> {
-            std::pin::Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
-        }
-
-        fn is_write_vectored(&self) -> bool {
-            self.inner.is_write_vectored()
-        }
-    };
-}
-
-pub(crate) use writes_to_inner;
+use super::{ReadAhead, delegate::passes_on};
 
 /// A stream whose first bytes were read to see what it carries, and are read again from here.
 ///
@@ -99,7 +58,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    writes_to_inner!();
+    passes_on!(poll_write, poll_flush, poll_shutdown, poll_write_vectored, is_write_vectored);
 }
 
 /// A connection that this proxy opened.

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     error::{Failure, Reason},
-    io::{Abort, Framed, Liveness, Stream, writes_to_inner},
+    io::{Abort, Framed, Liveness, Stream, passes_on},
 };
 
 /// What may be a TCP connection.
@@ -141,7 +141,7 @@ impl<S: AsyncRead + Carried + Unpin> AsyncRead for Answered<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
-    writes_to_inner!();
+    passes_on!(poll_write, poll_flush, poll_shutdown, poll_write_vectored, is_write_vectored);
 }
 
 impl<S: Abort> Abort for Answered<S> {

@@ -100,7 +100,8 @@ impl<S: Step<Matched>> Find<S> {
     fn destination(&self, request: &Request) -> Result<Option<Arc<Destination>>, Error> {
         let authority = authority(&request.http)?;
         let generation = self.worker.view.refresh();
-        let mut last = request.conn.last.borrow_mut();
+        let Some(outbound) = request.conn.outbound() else { return Ok(None) };
+        let mut last = outbound.last.borrow_mut();
         if let Some(destination) = last.as_ref().and_then(|last| last.again(generation, authority)) {
             return Ok(Some(Arc::clone(destination)));
         }
@@ -167,6 +168,6 @@ fn rule(worker: &Worker, bound: &Bound, request: &Request) -> Option<(Arc<BoundR
 
 /// What all requests on the connection are for, whatever their authority.
 fn upstream<'a>(worker: &'a Worker, request: &Request) -> Option<&'a str> {
-    let place = request.conn.upstream?;
+    let place = request.conn.outbound()?.upstream?;
     worker.settings.upstreams.get(place).map(|upstream| &*upstream.authority)
 }

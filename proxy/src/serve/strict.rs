@@ -20,19 +20,17 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use memchr::memchr_iter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    chunks::Chunks,
-    head::{Framing, NO_TUNNEL, judge},
+    requests::{Requests, Stage},
     unfinished::Unfinished,
 };
 use crate::{
     budget::Budget,
     clients::{For, Watch},
     error::{Reason, Refusal},
-    io::Abort,
+    io::{Abort, passes_on},
     refuse::OVERLOADED,
     settings::HeadLimits,
 };
@@ -48,9 +46,7 @@ const LINGER: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Strict<S: Abort> {
     inner: S,
-    limits: HeadLimits,
-    watch: Arc<Watch>,
-    stage: Stage,
+    requests: Requests,
     /// What was read and not yet handed on: cleared bytes, then the beginning of a head.
     held: BytesMut,
     /// How many bytes of `held` may be handed on.
@@ -59,9 +55,7 @@ pub(super) struct Strict<S: Abort> {
     parked: Option<Waker>,
     /// Whether a client that closes its half still waits for its answers.
     half_closes: bool,
-    /// Whether CONNECT may open a tunnel.
-    tunnels: bool,
-    /// Whether it has closed it.
+    /// Whether the client has closed its half.
     ended: bool,
     /// Whether hyper is in the middle of writing something.
     writing: bool,
@@ -76,22 +70,6 @@ pub(super) struct Strict<S: Abort> {
 /// How many bytes of the next request are taken in while an answer is awaited, at the most.
 const AHEAD: usize = 1024;
 
-/// What the next byte belongs to.
-#[derive(Debug)]
-enum Stage {
-    Head,
-    Sized(u64),
-    Chunked(Chunks),
-    /// The answer to CONNECT says whether it is a tunnel's, or begins the next head.
-    Asked,
-    /// No HTTP any more.
-    Tunnel,
-    /// A request was refused: nothing more is read.
-    Refused,
-    /// A body went wrong.
-    Broken,
-}
-
 impl<S: Abort> Strict<S> {
     /// `half_closes`: its client may close its half and wait for its answers, as HTTP/1.1 allows.
     pub(super) fn new(
@@ -104,14 +82,11 @@ impl<S: Abort> Strict<S> {
         let unfinished = Unfinished::new(Arc::clone(budget), Arc::clone(&watch));
         Self {
             inner,
-            limits,
-            watch,
-            stage: Stage::Head,
+            requests: Requests::new(limits, watch),
             held: BytesMut::new(),
             cleared: 0,
             parked: None,
             half_closes,
-            tunnels: false,
             ended: false,
             writing: false,
             interim: Vec::new(),
@@ -122,93 +97,13 @@ impl<S: Abort> Strict<S> {
 
     /// The same; `tunnels`: its client may ask for a tunnel by CONNECT.
     pub(super) fn with_tunnels(mut self, tunnels: bool) -> Self {
-        self.tunnels = tunnels;
+        self.requests.tunnels = tunnels;
         self
-    }
-
-    /// Goes through `bytes`, the first `seen` of which are an incomplete head. Returns how many of them
-    /// hyper may have.
-    fn inspect(&mut self, bytes: &[u8], seen: usize) -> usize {
-        let partial = seen > 0 && !self.may_be_whole(bytes, seen);
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            match &mut self.stage {
-                Stage::Head if self.watch.is_tunnel() => self.stage = Stage::Tunnel,
-                Stage::Head if at == 0 && partial => break,
-                Stage::Head => match judge(rest, self.limits) {
-                    Ok(Some(head)) if head.framing == Framing::Tunnel && !self.tunnels => {
-                        // hyper would keep such a connection for a tunnel, and never close it as it closes others.
-                        self.refuse(NO_TUNNEL);
-                        break;
-                    }
-                    Ok(Some(head)) => {
-                        at += head.length;
-                        self.follow(head.framing);
-                    }
-                    Ok(None) => break,
-                    Err(refusal) => {
-                        self.refuse(refusal);
-                        break;
-                    }
-                },
-                Stage::Sized(left) => {
-                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
-                    *left -= here as u64;
-                    at += here;
-                    if *left == 0 {
-                        self.follow(Framing::Empty);
-                    }
-                }
-                Stage::Chunked(chunks) => match chunks.pass(rest) {
-                    Ok(passed) => {
-                        at += passed;
-                        if chunks.is_over() {
-                            self.follow(Framing::Empty);
-                        }
-                    }
-                    Err(_) => {
-                        self.stage = Stage::Broken;
-                        break;
-                    }
-                },
-                Stage::Tunnel => at = bytes.len(),
-                Stage::Asked | Stage::Refused | Stage::Broken => break,
-            }
-        }
-        if matches!(self.stage, Stage::Head) && at < bytes.len() && !self.watch.waits_for(For::Head) {
-            self.watch.wait(For::Head);
-        }
-        at
-    }
-
-    /// Whether a head that was incomplete can be whole now. Saves judging it again for every byte.
-    fn may_be_whole(&self, bytes: &[u8], seen: usize) -> bool {
-        let from = seen.saturating_sub(2);
-        let end = |at: usize| matches!(bytes[from + at..], [_, b'\n', ..] | [_, b'\r', b'\n', ..]);
-        bytes.len() > self.limits.bytes || memchr_iter(b'\n', &bytes[from..]).any(end)
-    }
-
-    /// A head has ended, or a body.
-    fn follow(&mut self, framing: Framing) {
-        let (stage, waiting) = match framing {
-            Framing::Empty => (Stage::Head, For::Request),
-            Framing::Sized(length) => (Stage::Sized(length), For::Nothing),
-            Framing::Chunked => (Stage::Chunked(Chunks::new()), For::Nothing),
-            Framing::Tunnel => (Stage::Asked, For::Request),
-        };
-        self.stage = stage;
-        self.watch.wait(waiting);
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        self.watch.refuse(refusal);
-        self.stage = Stage::Refused;
     }
 
     /// Puts the stand-in after what hyper may still have, if the request that follows is refused.
     fn stand_in(&mut self) {
-        if matches!(self.stage, Stage::Refused) {
+        if matches!(self.requests.stage, Stage::Refused) {
             self.held.truncate(self.cleared);
             self.held.extend_from_slice(STAND_IN);
             self.cleared = self.held.len();
@@ -228,7 +123,7 @@ impl<S: Abort> Strict<S> {
     /// Has `waker` woken in time. It is the connection's, and seldom another than last time.
     fn park(&mut self, waker: &Waker) {
         if !self.parked.as_ref().is_some_and(|parked| parked.will_wake(waker)) {
-            self.watch.park(waker);
+            self.requests.watch.park(waker);
             self.parked = Some(waker.clone());
         }
     }
@@ -239,14 +134,14 @@ impl<S: Abort> Strict<S> {
             reason: Reason::RequestTimeout,
             what: "the rest of the request's head did not arrive in time (--header-timeout)",
         };
-        self.refuse(if self.watch.is_overloaded() { OVERLOADED } else { late });
+        self.requests.refuse(if self.requests.watch.is_overloaded() { OVERLOADED } else { late });
         self.stand_in();
         self.account();
     }
 
     /// Takes account of what is held of a head that has not ended.
     fn account(&mut self) {
-        let of_head = matches!(self.stage, Stage::Head) && self.watch.waits_for(For::Head);
+        let of_head = matches!(self.requests.stage, Stage::Head) && self.requests.watch.waits_for(For::Head);
         // The room that it takes, which is more than its bytes.
         let bytes = if of_head && self.held.len() > self.cleared { self.held.capacity() } else { 0 };
         self.unfinished.holds(u32::try_from(bytes).unwrap_or(u32::MAX));
@@ -256,35 +151,13 @@ impl<S: Abort> Strict<S> {
 impl<S: AsyncRead + Abort + Unpin> AsyncRead for Strict<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match this.stage {
-            Stage::Head | Stage::Asked if this.watch.is_tunnel() => {
-                // What was held as the beginning of a head is none.
-                this.stage = Stage::Tunnel;
-                this.cleared = this.held.len();
-            }
-            Stage::Asked if this.cleared == 0 && !this.watch.awaited.is_on() => {
-                // There is no tunnel.
-                this.stage = Stage::Head;
-                let held = std::mem::take(&mut this.held);
-                this.cleared = this.inspect(&held, 0);
-                this.held = held;
-                this.stand_in();
-            }
-            Stage::Refused if this.watch.is_tunnel() => {
-                // The client did not wait for its answer, and what it sent was taken for a request: the
-                // stand-in must not get into the tunnel.
-                this.stage = Stage::Broken;
-                this.held.clear();
-                this.cleared = 0;
-            }
-            _ => {}
-        }
+        this.settle();
         loop {
             if this.cleared > 0 {
                 this.hand_over(buf);
                 return Poll::Ready(Ok(()));
             }
-            match this.stage {
+            match this.requests.stage {
                 Stage::Refused => return Poll::Pending,
                 Stage::Broken => return Poll::Ready(Err(malformed())),
                 _ if this.ended => return Poll::Ready(Ok(())),
@@ -292,7 +165,7 @@ impl<S: AsyncRead + Abort + Unpin> AsyncRead for Strict<S> {
             }
             let before = buf.filled().len();
             let Poll::Ready(read) = Pin::new(&mut this.inner).poll_read(cx, buf) else {
-                if !this.watch.is_over() {
+                if !this.requests.watch.is_over() {
                     this.park(cx.waker());
                     return Poll::Pending;
                 }
@@ -304,44 +177,75 @@ impl<S: AsyncRead + Abort + Unpin> AsyncRead for Strict<S> {
                 continue;
             };
             read?;
-            if this.watch.is_over() {
+            if this.requests.watch.is_over() {
                 // It comes at the last moment. Who was parked has been woken for nothing, and parks again.
                 this.parked = None;
             }
-            let read = buf.filled().len() - before;
-            if read == 0 {
+            if buf.filled().len() == before || this.take_in(buf, before) {
                 return Poll::Ready(Ok(()));
             }
-            if this.held.is_empty() {
-                let passed = this.inspect(&buf.filled()[before..], 0);
-                this.held.extend_from_slice(&buf.filled()[before + passed..]);
-                buf.set_filled(before + passed);
-                this.stand_in();
-                if passed > 0 {
-                    this.account();
-                    return Poll::Ready(Ok(()));
-                }
-            } else {
-                let seen = this.held.len();
-                this.held.extend_from_slice(&buf.filled()[before..]);
-                buf.set_filled(before);
-                let held = std::mem::take(&mut this.held);
-                this.cleared = this.inspect(&held, seen);
-                this.held = held;
-                this.stand_in();
-            }
-            this.account();
-            if this.watch.is_overloaded() && matches!(this.stage, Stage::Head) && this.cleared == 0 {
-                this.give_up();
-            }
         }
+    }
+}
+
+impl<S: Abort> Strict<S> {
+    /// Follows what has become of the connection since it was last read from: a tunnel, or none.
+    fn settle(&mut self) {
+        match self.requests.stage {
+            Stage::Head | Stage::Asked if self.requests.watch.is_tunnel() => {
+                // What was held as the beginning of a head is none.
+                self.requests.stage = Stage::Tunnel;
+                self.cleared = self.held.len();
+            }
+            Stage::Asked if self.cleared == 0 && !self.requests.watch.awaited.is_on() => {
+                // There is no tunnel.
+                self.requests.stage = Stage::Head;
+                self.cleared = self.requests.inspect(&self.held, 0);
+                self.stand_in();
+            }
+            Stage::Refused if self.requests.watch.is_tunnel() => {
+                // The client did not wait for its answer, and what it sent was taken for a request: the
+                // stand-in must not get into the tunnel.
+                self.requests.stage = Stage::Broken;
+                self.held.clear();
+                self.cleared = 0;
+            }
+            _ => {}
+        }
+    }
+
+    /// Judges what was read into `buf` after its first `before` bytes, and holds back what hyper may not have. Whether
+    /// something is left in `buf`.
+    fn take_in(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
+        if self.held.is_empty() {
+            let passed = self.requests.inspect(&buf.filled()[before..], 0);
+            self.held.extend_from_slice(&buf.filled()[before + passed..]);
+            buf.set_filled(before + passed);
+            self.stand_in();
+            if passed > 0 {
+                self.account();
+                return true;
+            }
+        } else {
+            let seen = self.held.len();
+            self.held.extend_from_slice(&buf.filled()[before..]);
+            buf.set_filled(before);
+            self.cleared = self.requests.inspect(&self.held, seen);
+            self.stand_in();
+        }
+        self.account();
+        let is_in_head = matches!(self.requests.stage, Stage::Head) && self.cleared == 0;
+        if is_in_head && self.requests.watch.is_overloaded() {
+            self.give_up();
+        }
+        false
     }
 }
 
 impl<S: AsyncRead + Abort + Unpin> Strict<S> {
     /// Reads while an answer is awaited, to learn of a client that is gone.
     fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.ended || !self.held.is_empty() || !matches!(self.stage, Stage::Head | Stage::Asked) {
+        if self.ended || !self.held.is_empty() || !matches!(self.requests.stage, Stage::Head | Stage::Asked) {
             return Ok(());
         }
         let mut space = [const { MaybeUninit::uninit() }; AHEAD];
@@ -356,7 +260,7 @@ impl<S: AsyncRead + Abort + Unpin> Strict<S> {
             return self.half_closes.then_some(()).ok_or_else(gone);
         }
         self.held.extend_from_slice(bytes);
-        self.cleared = self.inspect(bytes, 0);
+        self.cleared = self.requests.inspect(bytes, 0);
         self.stand_in();
         Ok(())
     }
@@ -367,12 +271,12 @@ impl<S: AsyncWrite + Abort + Unpin> Strict<S> {
     /// the middle of one are left out.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.interim.is_empty() {
-            if !self.watch.awaited.has_interim() {
+            if !self.requests.watch.awaited.has_interim() {
                 return Poll::Ready(Ok(()));
             }
             // Who was parked has been woken for this, and parks again.
             self.parked = None;
-            let interim = self.watch.awaited.take();
+            let interim = self.requests.watch.awaited.take();
             if !self.writing {
                 self.interim = interim;
             }
@@ -393,6 +297,8 @@ fn malformed() -> io::Error {
 }
 
 impl<S: AsyncRead + AsyncWrite + Abort + Unpin> AsyncWrite for Strict<S> {
+    passes_on!(is_write_vectored);
+
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_interim(cx))?;
@@ -403,12 +309,12 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> AsyncWrite for Strict<S> {
     /// hyper comes here whenever it has been woken, after it has written all that it had.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let is_awaited = this.watch.awaited.is_on();
+        let is_awaited = this.requests.watch.awaited.is_on();
         // A message has come to its end, unless its answer's body is what hyper waits for.
         this.writing &= !is_awaited;
         ready!(this.poll_interim(cx))?;
         ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
-        if is_awaited || this.watch.in_progress() > 0 {
+        if is_awaited || this.requests.watch.in_progress() > 0 {
             // Also while an answer comes bit by bit: who has left it would be noticed at its next bit only.
             this.park(cx.waker());
             this.look(cx)?;
@@ -420,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> AsyncWrite for Strict<S> {
         let this = self.get_mut();
         this.finished = true;
         ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
-        if !matches!(this.stage, Stage::Head | Stage::Tunnel) {
+        if !matches!(this.requests.stage, Stage::Head | Stage::Tunnel) {
             discard(&mut this.inner, cx);
         }
         Poll::Ready(Ok(()))
@@ -436,10 +342,6 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> AsyncWrite for Strict<S> {
         this.writing = true;
         Pin::new(&mut this.inner).poll_write_vectored(cx, bufs)
     }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
 }
 
 impl<S: Abort> Abort for Strict<S> {
@@ -452,7 +354,7 @@ impl<S: Abort> Drop for Strict<S> {
     fn drop(&mut self) {
         // To a client of HTTP/1.0 the connection's end is the answer's, and one that was cut short would be a whole
         // one (RFC 9112, section 8).
-        if !self.finished && self.watch.awaited.is_old() {
+        if !self.finished && self.requests.watch.awaited.is_old() {
             self.inner.abort();
         }
     }

@@ -33,7 +33,7 @@ async fn seen(sent: &str, piece: usize) -> (String, bool) {
         // What is there now: a Strict that has nothing to hand on is pending.
         while let Some(Ok(1..)) = strict.read_buf(&mut seen).now_or_never() {}
     }
-    let refused = matches!(strict.stage, Stage::Refused);
+    let refused = matches!(strict.requests.stage, Stage::Refused);
     (String::from_utf8(seen).unwrap(), refused)
 }
 

@@ -1,4 +1,4 @@
-//! Which address of the app an inbound connection is meant for. Pure.
+//! The address of the app that an inbound connection is for. Pure.
 //!
 //! A connection goes where it was going, or where its preamble says if it was dialled to our own listener;
 //! and only to our own workload. Nothing is relayed: there is no way to name another host, or one of the
@@ -14,7 +14,7 @@ use crate::{
     settings::{Settings, not_ours},
 };
 
-/// The app's address that a connection is meant for.
+/// Where the app is reached for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AppTarget {
     /// Where to connect.
@@ -38,7 +38,7 @@ impl AppTarget {
 /// # Errors
 /// [`Reason::Policy`] if it is not meant for this workload, [`Reason::Loop`] if it would come back to us,
 /// [`Reason::AppUnreachable`] if nobody has said where the app listens for its port.
-pub(super) fn meant(
+pub(super) fn app_target(
     settings: &Settings,
     own: &Workload,
     original: Option<Original>,
@@ -137,8 +137,8 @@ mod tests {
 
     /// The app's address, or why not.
     fn redirected(original: Option<Original>, asked: Option<u16>) -> Result<String, Reason> {
-        let meant = meant(&settings(None), &own(), original, asked);
-        meant.map(|meant| meant.address.to_string()).map_err(|failure| failure.reason)
+        let target = app_target(&settings(None), &own(), original, asked);
+        target.map(|target| target.address.to_string()).map_err(|failure| failure.reason)
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn without_redirection_there_is_one_app() {
-        let of = |asked| meant(&settings(Some("127.0.0.1:8080")), &own(), None, asked);
+        let of = |asked| app_target(&settings(Some("127.0.0.1:8080")), &own(), None, asked);
 
         assert_eq!(of(None).unwrap().port, 9080);
         assert_eq!(
@@ -185,11 +185,11 @@ mod tests {
             let address = SocketAddr::from((ip, port));
             let original = Original { address, local: address.ip(), is_ours };
 
-            if let Ok(meant) = meant(&settings(None), &own(), Some(original), asked) {
-                prop_assert_eq!(meant.address.ip(), original.address.ip());
-                prop_assert_eq!(meant.port, meant.address.port());
-                prop_assert!(meant.port == port || (is_ours && own().ports.contains(&meant.port)));
-                prop_assert!(![4140, 4143, 4191].contains(&meant.port));
+            if let Ok(target) = app_target(&settings(None), &own(), Some(original), asked) {
+                prop_assert_eq!(target.address.ip(), original.address.ip());
+                prop_assert_eq!(target.port, target.address.port());
+                prop_assert!(target.port == port || (is_ours && own().ports.contains(&target.port)));
+                prop_assert!(![4140, 4143, 4191].contains(&target.port));
             }
         }
     }
