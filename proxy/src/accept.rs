@@ -1,4 +1,4 @@
-//! Taking connections, and handing each to one worker for the rest of its life.
+//! Takes connections, and gives each to one worker for the rest of its life.
 //!
 //! With one worker (the default) that worker accepts for itself. With more, one acceptor hands each socket
 //! to the worker with the fewest connections. No SO_REUSEPORT: a second proxy must fail with "in use".
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    arrival::{Arrival, Direction, Original, canonical},
+    arrival::{Arrival, Direction, OriginalDestination, canonical},
     error::Reason,
     inbound,
     io::reset,
@@ -139,7 +139,7 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
     ) {
         while self.tasks.try_join_next().is_some() {}
         let worker = Rc::clone(&self.worker);
-        let Some(client) = worker.doors.enter(direction) else {
+        let Some(client) = worker.places.enter(direction) else {
             worker.metrics.connection_refused(direction, false, Reason::Overflow);
             tracing::debug!(%peer, "connection refused: --max-connections are open");
             return reset(&socket);
@@ -192,27 +192,31 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
 }
 
 /// Has the kernel watch whether the peer is there; and where `socket` was going, if it was redirected.
-fn watched(worker: &Worker, direction: Direction, socket: &TcpStream) -> io::Result<Option<Original>> {
+fn watched(
+    worker: &Worker,
+    direction: Direction,
+    socket: &TcpStream,
+) -> io::Result<Option<OriginalDestination>> {
     // The app is beside us; a peer may be cut off from us.
     if direction == Direction::Inbound {
         worker.settings.liveness.watch(socket)?;
     }
     match worker.settings.app {
         Some(_) => Ok(None),
-        None => Original::of(socket).map(Some),
+        None => OriginalDestination::of(socket).map(Some),
     }
 }
 
-/// The acceptor's end of a worker: how many connections it carries, and where to send one more.
+/// What the acceptor holds of a worker: how many connections it carries, and where to send one more.
 #[derive(Debug, Clone)]
-pub struct Seat {
+pub struct WorkerHandle {
     load: Arc<AtomicUsize>,
     sockets: mpsc::UnboundedSender<Accepted>,
 }
 
-/// A worker's end of its [`Seat`].
+/// A worker's end of its [`WorkerHandle`].
 #[derive(Debug)]
-pub struct Seated {
+pub struct WorkerInbox {
     load: Arc<AtomicUsize>,
     sockets: mpsc::UnboundedReceiver<Accepted>,
 }
@@ -227,15 +231,15 @@ impl Drop for Counted {
 }
 
 /// A pair of ends.
-pub fn seat() -> (Seat, Seated) {
+pub fn worker_channel() -> (WorkerHandle, WorkerInbox) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let load = Arc::new(AtomicUsize::new(0));
-    (Seat { load: Arc::clone(&load), sockets: sender }, Seated { load, sockets: receiver })
+    (WorkerHandle { load: Arc::clone(&load), sockets: sender }, WorkerInbox { load, sockets: receiver })
 }
 
 /// Gives a connection to the worker with the fewest.
-pub fn hand_over(seats: &[Seat], entrance: Entrance, socket: TcpStream, peer: SocketAddr) {
-    let Some(seat) = seats.iter().min_by_key(|seat| seat.load.load(Ordering::Relaxed)) else { return };
+pub fn hand_over(handles: &[WorkerHandle], entrance: Entrance, socket: TcpStream, peer: SocketAddr) {
+    let Some(seat) = handles.iter().min_by_key(|seat| seat.load.load(Ordering::Relaxed)) else { return };
     match socket.into_std() {
         Ok(socket) => {
             seat.load.fetch_add(1, Ordering::Relaxed);
@@ -247,7 +251,7 @@ pub fn hand_over(seats: &[Seat], entrance: Entrance, socket: TcpStream, peer: So
     }
 }
 
-impl Seated {
+impl WorkerInbox {
     /// Takes up connections until the acceptor is gone.
     pub async fn serve<O: Step<Request>, I: Step<Request>>(&mut self, server: &mut Server<O, I>) {
         while let Some(Accepted { entrance, socket, peer }) = self.sockets.recv().await {

@@ -16,7 +16,7 @@ use selvedge_ops::{
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
 use crate::{
-    accept::{self, Entrance, Seat, Seated},
+    accept::{self, Entrance, WorkerHandle, WorkerInbox},
     budget::Budget,
     cli::Args,
     clients::Clients,
@@ -143,8 +143,8 @@ fn listen(args: &Args) -> anyhow::Result<Listeners> {
     Ok(listeners)
 }
 
-/// A host without IPv6, as many containers are, has no `::1`, which is one of the defaults: it is left out if
-/// there is another.
+/// Opens the outbound listeners. One of the defaults is `::1`. A host without IPv6, as many containers are, has no such
+/// address: it is left out if there is another.
 fn outbound_listeners(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, ListenError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
@@ -235,14 +235,15 @@ fn start_workers(
         let shared = shared.clone();
         return Ok(vec![spawn("worker-0", move || alone(&shared, listeners))?]);
     }
-    let (seats, seated): (Vec<Seat>, Vec<Seated>) = (0..workers).map(|_| accept::seat()).unzip();
+    let (handles, inbox): (Vec<WorkerHandle>, Vec<WorkerInbox>) =
+        (0..workers).map(|_| accept::worker_channel()).unzip();
     let mut threads = Vec::with_capacity(workers + 1);
-    for (index, seated) in seated.into_iter().enumerate() {
+    for (index, inbox) in inbox.into_iter().enumerate() {
         let shared = shared.clone();
-        threads.push(spawn(&format!("worker-{index}"), move || together(index, &shared, seated))?);
+        threads.push(spawn(&format!("worker-{index}"), move || together(index, &shared, inbox))?);
     }
     let shared = shared.clone();
-    threads.push(spawn("acceptor", move || acceptor(&shared, listeners, &seats))?);
+    threads.push(spawn("acceptor", move || acceptor(&shared, listeners, &handles))?);
     Ok(threads)
 }
 
@@ -275,10 +276,10 @@ fn alone(shared: &Shared, listeners: Vec<(Entrance, std::net::TcpListener)>) -> 
 }
 
 /// One of several workers: takes what the acceptor hands over.
-fn together(index: usize, shared: &Shared, mut seated: Seated) -> anyhow::Result<()> {
+fn together(index: usize, shared: &Shared, mut inbox: WorkerInbox) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
         let mut server = accept::server(Worker::start(index, shared));
-        seated.serve(&mut server).await;
+        inbox.serve(&mut server).await;
         server.finish().await;
         Ok(())
     })
@@ -288,12 +289,12 @@ fn together(index: usize, shared: &Shared, mut seated: Seated) -> anyhow::Result
 fn acceptor(
     shared: &Shared,
     listeners: Vec<(Entrance, std::net::TcpListener)>,
-    seats: &[Seat],
+    handles: &[WorkerHandle],
 ) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let accepting = listeners.into_iter().map(|(entrance, listener)| {
             accept::accept(entrance.direction, listener, shared, move |socket, peer| {
-                accept::hand_over(seats, entrance, socket, peer)
+                accept::hand_over(handles, entrance, socket, peer)
             })
         });
         futures_util::future::try_join_all(accepting).await?;

@@ -26,7 +26,7 @@ pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, 
 use crate::{
     balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health},
     budget::RetryBudget,
-    dns::Origin,
+    dns::DnsName,
     trust::outside::Origination,
 };
 
@@ -54,7 +54,8 @@ pub struct Destination {
     /// If it is an address that the control plane knows nothing of: one rule that leads to that address itself, for
     /// what may pass through.
     pub through: Option<Arc<Bound>>,
-    /// Why it may all the same be a workload's address: which name's, of which DNS says nothing. Nothing goes out then.
+    /// Why it may be a workload's address all the same: DNS does not say where a workload's name leads. Then nothing
+    /// goes out.
     pub doubt: Option<Arc<str>>,
     /// Set by workers on use, cleared by the control thread; what stays clear is unsubscribed.
     pub used: AtomicBool,
@@ -123,7 +124,7 @@ pub struct BoundEndpoint {
     /// The workload, if known.
     pub workload: Option<WorkloadName>,
     /// The name that its address was found by, if it was.
-    pub origin: Option<Arc<Origin>>,
+    pub dns_name: Option<Arc<DnsName>>,
     /// Failures seen by this backend; shared with the same endpoint in the table before.
     pub health: Arc<Health>,
     /// The same as its backend's.

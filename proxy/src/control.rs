@@ -1,11 +1,12 @@
 //! The control thread: everything that is not traffic, on one thread of its own.
 //!
-//! Our certificate, the conversation with the control plane, binding, and the admin port. Workers never
-//! wait for it; it only hands them tables and certificates, whole.
+//! It keeps our certificate, talks to the control plane, binds configuration, looks names up, and serves the admin port.
+//! Workers never wait for it. It hands them whole tables and certificates.
 
 use std::{net::TcpListener, sync::Arc};
 
-use selvedge_certs::tls::Live;
+use axum::Router;
+use selvedge_certs::{bundle::Bundle, tls::Live};
 use selvedge_ops::{Admin, LogLevel, Readiness, Resolver};
 use tokio::sync::{mpsc, watch};
 
@@ -15,12 +16,12 @@ use crate::{
     discovery::{self, Discovery, Status, Store, binder::Binder},
     dns::{Names, Question, ask},
     joining::{
-        ControlPlane,
+        ControlPlane, Joined,
         own::{self, Own},
         token::{TokenSource, Trust},
     },
     leave::Leave,
-    probes::{self, Asked},
+    probes::{self, ProbeSettings},
     settings::{Listens, OwnListeners},
     telemetry::Metrics,
 };
@@ -57,80 +58,93 @@ pub struct Control {
 /// # Errors
 /// If the admin port's listener cannot be used.
 pub async fn run(control: Control) -> std::io::Result<()> {
-    let Control {
-        args,
-        live,
-        store,
-        asked,
-        questions,
-        metrics,
-        own: listeners,
-        admin,
-        readiness,
-        log_level,
-        leave,
-    } = control;
-    let resolver = Arc::new(Resolver::new(args.resolver.clone()));
-    let control_plane = ControlPlane::new(args.control_plane.clone(), Arc::clone(&resolver));
-    let names = Names::new(Arc::clone(&resolver), Arc::clone(&metrics));
+    let resolver = Arc::new(Resolver::new(control.args.resolver.clone()));
+    let control_plane = ControlPlane::new(control.args.control_plane.clone(), Arc::clone(&resolver));
     let (joined_sender, joined) = watch::channel(None);
     let (bundle_sender, bundle) = watch::channel(None);
     let (status_sender, status) = watch::channel(Status::default());
-    let own = own::run(Own {
-        control_plane: control_plane.clone(),
-        workload: args.workload.clone(),
-        token: token(&args),
-        trust: Trust { roots: args.trust_roots.clone(), trust_domain: args.trust_domain.clone() },
-        ttl: args.certificate_ttl,
-        live: live.clone(),
-        joined: joined_sender,
-        bundle,
-        certificate: readiness.condition("certificate"),
-        metrics: Arc::clone(&metrics),
-    });
-    let binder = Binder::new(args.workload.clone(), Arc::clone(&metrics), names);
-    let binder = if args.redirected { binder.redirected(listeners.inbound.port()) } else { binder };
-    // What contradicts itself has ended us before.
-    let binder = binder.beside(Listens::new(&args.app).ok().flatten());
+    let own = own::run(control.own_certificate(control_plane.clone(), joined_sender, bundle));
+    let binder = control.binder(Names::new(Arc::clone(&resolver), Arc::clone(&control.metrics)));
     let fresh = binder.originations().keep_fresh();
+    let router = control.router(status);
+    let own_policy = control.readiness.condition("own policy");
+    let Control { args, live, store, asked, questions, metrics, admin, .. } = control;
     let discovery = discovery::run(Discovery {
         control_plane,
         workload: args.workload.clone(),
         joined,
-        store: Arc::clone(&store),
+        store,
         asked,
         binder,
         bundle: bundle_sender,
-        live: live.clone(),
-        status: status_sender,
-        own_policy: readiness.condition("own policy"),
-        metrics: Arc::clone(&metrics),
-    });
-    let shown = Shown {
-        workload: args.workload.clone(),
-        control_plane: args.control_plane.clone(),
-        store,
         live,
-        status,
-        drain: leave.told().clone(),
-    };
-    let router = Admin {
-        readiness,
-        drain: leave.told().clone(),
-        log_level,
-        metrics: Arc::new(move || metrics.render()),
-        local: admin::routes(shown),
-    };
-    let probes = probes::routes(Asked {
-        app: args.app_address,
-        probes: args.app_probes.clone(),
-        metrics: args.app_metrics.clone(),
-        own: listeners,
+        status: status_sender,
+        own_policy,
+        metrics,
     });
     let answering = ask::answer(resolver, questions);
-    let serving = selvedge_ops::admin::serve(admin, router.router().merge(probes));
+    let serving = selvedge_ops::admin::serve(admin, router);
     let ((), (), (), (), served) = tokio::join!(own, discovery, answering, fresh, serving);
     served.map(|never| match never {})
+}
+
+impl Control {
+    /// What our own certificate is obtained and renewed with.
+    fn own_certificate(
+        &self,
+        control_plane: ControlPlane,
+        joined: watch::Sender<Option<Arc<Joined>>>,
+        bundle: watch::Receiver<Option<Arc<Bundle>>>,
+    ) -> Own {
+        let args = &self.args;
+        Own {
+            control_plane,
+            workload: args.workload.clone(),
+            token: token(args),
+            trust: Trust { roots: args.trust_roots.clone(), trust_domain: args.trust_domain.clone() },
+            ttl: args.certificate_ttl,
+            live: self.live.clone(),
+            joined,
+            bundle,
+            certificate: self.readiness.condition("certificate"),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// What binds configuration to state, and looks up the `names` in it.
+    fn binder(&self, names: Names) -> Binder {
+        let binder = Binder::new(self.args.workload.clone(), Arc::clone(&self.metrics), names);
+        let binder = if self.args.redirected { binder.redirected(self.own.inbound.port()) } else { binder };
+        // Settings that contradict each other have ended the process before.
+        binder.beside(Listens::new(&self.args.app).ok().flatten())
+    }
+
+    /// The routes of the admin port; `status` is that of the conversation with the control plane.
+    fn router(&self, status: watch::Receiver<Status>) -> Router {
+        let metrics = Arc::clone(&self.metrics);
+        let shown = Shown {
+            workload: self.args.workload.clone(),
+            control_plane: self.args.control_plane.clone(),
+            store: Arc::clone(&self.store),
+            live: self.live.clone(),
+            status,
+            drain: self.leave.told().clone(),
+        };
+        let admin = Admin {
+            readiness: self.readiness.clone(),
+            drain: self.leave.told().clone(),
+            log_level: self.log_level.clone(),
+            metrics: Arc::new(move || metrics.render()),
+            local: admin::routes(shown),
+        };
+        let probes = probes::routes(ProbeSettings {
+            app: self.args.app_address,
+            probes: self.args.app_probes.clone(),
+            metrics: self.args.app_metrics.clone(),
+            own: Arc::clone(&self.own),
+        });
+        admin.router().merge(probes)
+    }
 }
 
 fn token(args: &Args) -> TokenSource {

@@ -13,7 +13,7 @@ use crate::{
     worker::Worker,
 };
 
-/// One attempt at a request, which is lent all that is known of the request: its future is small.
+/// One attempt at a request. It borrows what is known of the request, so that its future is small.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
     /// The connection that the request came on.
@@ -32,8 +32,8 @@ pub struct Attempt<'a> {
     pub fresh: bool,
 }
 
-/// What makes one attempt at a request. No [`crate::step::Step`]: its future is not boxed but is a part of
-/// the caller's, so that a request and all its attempts share one allocation.
+/// Makes one attempt at a request. It is not a [`crate::step::Step`]: its future is not boxed but part of the caller's,
+/// so that a request and all its attempts share one allocation.
 pub trait Attempting: Clone + 'static {
     /// Picks an endpoint and sends the request there.
     fn attempt(
@@ -131,8 +131,8 @@ fn send(
     }
 }
 
-/// An answer that is waited for. The route's time limit drops the whole request from outside; when it is
-/// that which ends the waiting, the endpoint was too slow, and needs no timer of its own to be told so.
+/// An answer that is waited for. The route's time limit drops the whole request from outside. If that ends the waiting,
+/// the endpoint was too slow, and this counts it on drop: no timer of its own is needed.
 struct Awaited<'a> {
     worker: &'a Worker,
     backend: &'a BoundBackend,

@@ -1,8 +1,7 @@
 //! Every failure that the proxy answers itself: a reason, and what failed in words.
 //!
-//! The [reasons](Reason) are a closed set with one table: the header `selvedge-error`, metrics and logs use the same
-//! words. A mesh peer's sidecar that answers with such a header is taken at its word: its failure counts here
-//! as the failure that it names.
+//! The [reasons](Reason) are a closed set with one table. The header `selvedge-error`, metrics and logs use the same
+//! words. A failure that a mesh peer's sidecar names in that header counts here as the failure that it names.
 
 mod reason;
 

@@ -9,7 +9,7 @@ use selvedge_model::{
 };
 
 use crate::{
-    arrival::Original,
+    arrival::OriginalDestination,
     error::Reason,
     fields::get_rare,
     step::{Conn, Error},
@@ -20,7 +20,7 @@ use crate::{
 pub fn incoming(
     peer: SocketAddr,
     identity: Option<&SpiffeId>,
-    original: Option<Original>,
+    original: Option<OriginalDestination>,
     port: u16,
 ) -> Connection<'_> {
     let destination = dialled(original);
@@ -70,7 +70,7 @@ impl Conn {
 }
 
 /// Where a connection was going when it was redirected to us.
-pub fn dialled(original: Option<Original>) -> Option<SocketAddr> {
+pub fn dialled(original: Option<OriginalDestination>) -> Option<SocketAddr> {
     original.filter(|original| !original.is_ours).map(|original| original.address)
 }
 

@@ -1,4 +1,4 @@
-//! The last step of the way in: hand the request to the app, and take back nothing that only proxies say.
+//! The last step of the inbound path: hands the request to the app.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +20,7 @@ use crate::{
     worker::Worker,
 };
 
-/// How the app is asked. Little time to connect: it is on this host.
+/// How requests are sent to the app. It is on this host, so there is little time to connect.
 const TERMS: Terms<'static> = Terms::unlimited(Duration::from_secs(5));
 
 /// See the module.
@@ -88,8 +88,8 @@ pub(crate) fn connect_timeout(worker: &Worker, port: u16) -> Duration {
     said(worker, port).connect_timeout.unwrap_or(TERMS.connect_timeout)
 }
 
-/// A failed connection to the app has its own name: the sidecar is there, the app is not. That an app which
-/// leaves together with its sidecar has gone first is no fault of its.
+/// The failure of a connection to the app: the sidecar is there, and the app is not. While the proxy shuts down, the
+/// app may have gone first, which is not its fault.
 pub(crate) fn unreachable(worker: &Worker, app: SocketAddr, why: &dyn std::fmt::Display) -> Failure {
     let hint = match &worker.settings.app {
         Some(_) => "(--app)",

@@ -130,7 +130,7 @@ async fn counted_hello(
 ) -> Result<Hello, HandshakeError> {
     let count = |bytes: usize| {
         client.holds_hello(&worker.budget, 2 * bytes);
-        if worker.budget.is_exhausted() && worker.doors.dismiss_newcomer() {
+        if worker.budget.is_exhausted() && worker.places.dismiss_newcomer() {
             worker.budget.acted(Action::ClosedConnection);
         }
     };

@@ -1,8 +1,8 @@
-//! Leaving, in the order in which nobody loses anything.
+//! Shutting down in the order in which no request is lost.
 //!
-//! A proxy that is told to end usually ends together with its app, which still has requests to finish and
-//! may make others for them. So the way in closes first, and the way out when nothing that came in needs it
-//! any more:
+//! A proxy that is told to end usually ends together with its app. The app still has requests to finish, and may make
+//! others for them. So the inbound direction closes first, and the outbound direction when nothing that came in needs
+//! it any more:
 //!
 //! 1. Told. Everything goes on; only `/ready` says so, for load balancers to notice. Until the app is gone,
 //!    which is when it has closed its port, or [`Limits::delay`] has passed: an app that listens on is not
@@ -11,7 +11,7 @@
 //! 3. The way out closes, once all that came in is finished, and an app that has closed its port has closed
 //!    its connections, too.
 //!
-//! All of it takes [`Limits::timeout`] at most; what is under way then is cut off.
+//! All of it takes [`Limits::timeout`] at most. What is in progress then is cut off.
 
 mod listening;
 
@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 use crate::arrival::Direction;
 
-/// How often it is looked whether the app is still there.
+/// How often the proxy looks whether the app is still there.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long each part of leaving may take.
@@ -41,7 +41,7 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
-/// How far leaving has come, for all threads. Cheap to clone.
+/// How far the shutdown has come, for all threads. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Leave {
     told: Drain,

@@ -1,5 +1,5 @@
-//! Until when a client's connection is served, whatever it carries: when it takes no more requests, and when what is
-//! in progress must end.
+//! How long a client's connection is served, whatever it carries: when it takes no more requests, and when what is in
+//! progress must end.
 
 use std::{future::pending, rc::Rc, sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     worker::Worker,
 };
 
-/// Until when a connection is served: its direction is closed, it is too old, or its peer is no longer believed.
+/// How long a connection is served: until its direction is closed, it is too old, or its peer is no longer believed.
 #[derive(Debug)]
 pub struct Until {
     pub(crate) worker: Rc<Worker>,

@@ -1,10 +1,10 @@
-//! What a request means is settled here, once, for all that follows.
+//! Settles once what a request means, for all later steps.
 //!
-//! Its path is in normal form ([`path`]) and its authority is one from here on: what a rule matches, what a
-//! policy decides on and what the app receives are the same. The query is left as it is. `OPTIONS *` keeps
-//! its asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before they
-//! come here, and HTTP/2's has been cut off. CONNECT is refused where no tunnels are offered. Fields that
-//! concern the client's own connection, and those that only sidecars write, end here ([`crate::fields`]): what is added
+//! From here on the request has one path, in normal form ([`path`]), and one authority: what a rule matches, what a
+//! policy decides on, and what the app receives are the same. The query is left as it is. `OPTIONS *` keeps its
+//! asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before they come here, and
+//! the fragment of HTTP/2's has been cut off. CONNECT is refused where no tunnels are offered. Fields about the
+//! client's own connection, and fields that only sidecars write, are removed here ([`crate::fields`]): what is added
 //! later is ours.
 
 use std::{

@@ -1,5 +1,5 @@
-//! The outermost step: it begins each request's record, adds the answer, the proxy's own included, and has the answer's
-//! body finish it. A request whose client leaves before there is an answer is finished here.
+//! The outermost step: it begins the record of each request, and adds the answer, which may be the proxy's own. The
+//! answer's body finishes the record. If the client leaves before there is an answer, this step finishes it.
 
 use std::{
     pin::Pin,

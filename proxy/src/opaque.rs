@@ -1,10 +1,10 @@
-//! Opaque TCP: bytes that are carried as they are, because nobody has said what they mean.
+//! Opaque TCP: bytes that are carried as they are, because nothing says what they mean.
 //!
-//! The same way as requests take, without what needs to understand them: a policy's verdict on the
-//! connection and not on each request, a service's TCP and TLS routes instead of its HTTP routes, one
-//! endpoint for the whole connection. Between sidecars each of the app's has a mesh connection to itself while it
-//! lasts, so that half-closing, slowness and resets mean at one end what they meant at the other; when it has
-//! ended well, the mesh connection is there for the next one ([`Framed`](crate::io::Framed)).
+//! They take the same way as requests, without the steps that need to understand them. A policy judges the connection,
+//! not each request. A service's TCP and TLS routes apply, not its HTTP routes. One endpoint serves the whole
+//! connection. Between sidecars, each connection has a mesh connection to itself while it lasts, so that half-closing,
+//! slowness and resets mean the same at both ends. If it ends well, the mesh connection is kept for the next one
+//! ([`Framed`](crate::io::Framed)).
 
 mod answer;
 pub(crate) mod copy;

@@ -1,4 +1,4 @@
-//! The way out: from the app, through routing, retries and balancing, to an endpoint.
+//! The outbound path: from the app, through routing, retries and balancing, to an endpoint.
 
 use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 
 use crate::{
-    arrival::{Arrival, Direction, Original},
+    arrival::{Arrival, Direction, OriginalDestination},
     bind::Destination,
     detect::{
         Detected, First, detect_until,
@@ -53,7 +53,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
 pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, tcp: TcpStream, arrival: Arrival) {
     if let Some(place) = arrival.upstream {
         let Some(upstream) = worker.settings.upstreams.get(place).cloned() else { return };
-        return going(worker, path, tcp, arrival, Going::Upstream(upstream)).await;
+        return carry_to(worker, path, tcp, arrival, ConnectionTarget::Upstream(upstream)).await;
     }
     match arrival.original {
         None => explicit(worker, path, tcp, arrival).await,
@@ -62,20 +62,20 @@ pub async fn connection(worker: Rc<Worker>, path: impl Step<Request>, tcp: TcpSt
             tracing::warn!(peer = %arrival.peer, "connection refused: it was not redirected, so its destination is unknown");
             reset(&tcp);
         }
-        Some(original) => going(worker, path, tcp, arrival, Going::Dialled(original)).await,
+        Some(original) => carry_to(worker, path, tcp, arrival, ConnectionTarget::Dialled(original)).await,
     }
 }
 
-/// Where a connection goes, whatever it carries.
+/// Where a connection goes that does not say it itself.
 #[derive(Debug, Clone)]
-enum Going {
-    /// To the address that its client dialled; HTTP for a service that is called by name says that name.
-    Dialled(Original),
+enum ConnectionTarget {
+    /// To the address that its client dialled. HTTP requests for a service that is called by name say that name.
+    Dialled(OriginalDestination),
     /// Where all connections of its listener go.
     Upstream(Upstream),
 }
 
-impl Going {
+impl ConnectionTarget {
     /// What that is; `None`: the control plane has not said it in time.
     async fn destination(&self, worker: &Worker) -> Option<Arc<Destination>> {
         match self {
@@ -102,7 +102,7 @@ impl Going {
     }
 }
 
-impl fmt::Display for Going {
+impl fmt::Display for ConnectionTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dialled(original) => original.address.fmt(f),
@@ -111,7 +111,7 @@ impl fmt::Display for Going {
     }
 }
 
-/// A connection to our listener: HTTP, whose authority says where it goes.
+/// A connection to our listener: HTTP, whose authority says where each request goes.
 async fn explicit(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStream, arrival: Arrival) {
     let mut read = BytesMut::new();
     match first(&worker, &mut tcp, &mut read, None).await {
@@ -129,21 +129,21 @@ async fn explicit(worker: Rc<Worker>, path: impl Step<Request>, mut tcp: TcpStre
     }
 }
 
-/// A connection of which it is known where it goes: whatever it carries.
-async fn going(
+/// Carries a connection to its `target`, whatever it carries.
+async fn carry_to(
     worker: Rc<Worker>,
     path: impl Step<Request>,
     mut tcp: TcpStream,
     arrival: Arrival,
-    going: Going,
+    target: ConnectionTarget,
 ) {
-    let destination = going.destination(&worker).await;
+    let destination = target.destination(&worker).await;
     let bound = destination.as_ref().and_then(|destination| {
         // Who dials an endpoint speaks what its service says.
         destination.service.as_ref().or(destination.bound.as_ref())
     });
     let declared = bound.map_or(Spoken::Unspecified, |bound| bound.protocol);
-    let spoken = worker.settings.spoken(declared, going.port());
+    let spoken = worker.settings.spoken(declared, target.port());
     let asks_for_names = bound.is_some_and(|bound| bound.tcp.has_names);
     let mut read = BytesMut::new();
     let mut detected = match (spoken, &destination) {
@@ -156,9 +156,9 @@ async fn going(
     if detected == Some(First::Silence) {
         let Some(destination) = &destination else {
             // A server that may be waited for, and nobody has said where it is.
-            return refuse_unknown(&worker, arrival, &going, &tcp);
+            return refuse_unknown(&worker, arrival, &target, &tcp);
         };
-        let outgoing = going.outgoing(arrival.peer, destination);
+        let outgoing = target.outgoing(arrival.peer, destination);
         let speaker =
             Box::pin(opaque::outbound::speculate(Rc::clone(&worker), outgoing, tcp, &mut read)).await;
         let Ok(Speaker::Client(client, said)) = speaker else { return };
@@ -174,16 +174,16 @@ async fn going(
             refuse_tls(arrival);
             reset(&tcp);
         }
-        _ => Box::pin(opaque(worker, tcp, arrival, going, destination, read, detected)).await,
+        _ => Box::pin(opaque(worker, tcp, arrival, target, destination, read, detected)).await,
     }
 }
 
-/// Whatever is not HTTP: as it is, to where it was going, or to whom its TLS asks for.
+/// Carries what is not HTTP as it is: to where it was going, or to the host that its TLS asks for.
 async fn opaque(
     worker: Rc<Worker>,
     mut tcp: TcpStream,
     arrival: Arrival,
-    going: Going,
+    target: ConnectionTarget,
     destination: Option<Arc<Destination>>,
     mut read: BytesMut,
     detected: Detected,
@@ -194,15 +194,15 @@ async fn opaque(
         let hello = tokio::time::timeout(HELLO_TIMEOUT, hello(&mut tcp, &mut read)).await;
         let Ok(Ok(hello)) = hello else { return };
         let name = hello.server_name();
-        if let (Some(name), Going::Dialled(original)) = (&name, &going) {
+        if let (Some(name), ConnectionTarget::Dialled(original)) = (&name, &target) {
             destination = lookup::named(&worker, *original, name).await.or(destination);
         }
         tls = Some(name);
     }
     let Some(destination) = destination else {
-        return refuse_unknown(&worker, arrival, &going, &tcp);
+        return refuse_unknown(&worker, arrival, &target, &tcp);
     };
-    let outgoing = going.outgoing(arrival.peer, &destination);
+    let outgoing = target.outgoing(arrival.peer, &destination);
     let outgoing = match tls {
         Some(server_name) => outgoing.with_tls(server_name),
         None => outgoing,
@@ -210,7 +210,7 @@ async fn opaque(
     opaque::outbound::carry(worker, outgoing, tcp, read).await;
 }
 
-/// How a connection begins; `None`: with an error, or not in time, or not before we drain.
+/// Waits for a connection's first bytes. `None`: it failed, or they did not come in time or before the proxy drained.
 async fn first(
     worker: &Worker,
     tcp: &mut TcpStream,
@@ -221,13 +221,13 @@ async fn first(
     detect_until(tcp, read, silence, FIRST_BYTE, over).await
 }
 
-fn refuse_unknown(worker: &Worker, arrival: Arrival, going: &Going, tcp: &TcpStream) {
+fn refuse_unknown(worker: &Worker, arrival: Arrival, target: &ConnectionTarget, tcp: &TcpStream) {
     worker.metrics.connection_refused(Direction::Outbound, false, Reason::Discovery);
-    tracing::info!(peer = %arrival.peer, original = %going, "connection refused: the control plane has not said in time what its destination is");
+    tracing::info!(peer = %arrival.peer, original = %target, "connection refused: the control plane has not said in time what its destination is");
     reset(tcp);
 }
 
-/// What is not HTTP does not say where it goes.
+/// Refuses a connection that does not say where it goes, because it is not HTTP.
 fn refuse_unnamed(worker: &Worker, arrival: Arrival, detected: Detected) {
     worker.metrics.connection_refused(Direction::Outbound, false, Reason::Protocol);
     let carries = if detected == Detected::Tls { "TLS" } else { "something other than HTTP" };

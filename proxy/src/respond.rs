@@ -1,6 +1,5 @@
-//! Our own failures become answers: HTTP for HTTP clients, a gRPC status for gRPC ones, and always the
-//! header that names the failure. A gRPC answer that breaks off after its headers ends with a status, too
-//! (see [`crate::body`]).
+//! Turns our own failures into answers: HTTP for HTTP clients, a gRPC status for gRPC ones, always with the header that
+//! names the failure. A gRPC answer that breaks off after its headers also ends with a status (see [`crate::body`]).
 
 use std::{
     pin::Pin,

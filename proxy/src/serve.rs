@@ -1,10 +1,9 @@
 //! Serving HTTP on a connection until it ends, is told to end, or has lived long enough.
 //!
-//! What a client sends is taken apart by hyper and h2, within our limits. HTTP/1 is read through
-//! a stricter reader of ours first (the module `strict`); h2 is as strict as RFC 9113 by itself. What h2
-//! refuses carries no `selvedge-error`, and is not counted as a request: a malformed stream is reset, one
-//! whose head is longer than twice our limit is answered with a bare 431 (up to that, it is answered and counted
-//! as HTTP/1's is), a flood ends its connection with GOAWAY.
+//! hyper and h2 parse what a client sends, within our limits. HTTP/1 passes a stricter reader of ours first (the module
+//! `strict`); h2 is as strict as RFC 9113 by itself. What h2 refuses carries no `selvedge-error` and is not counted as
+//! a request. h2 resets a malformed stream, answers a head that is longer than twice our limit with a bare 431 (a
+//! shorter one is answered and counted as HTTP/1's is), and ends a connection that floods us with GOAWAY.
 
 mod chunks;
 mod head;
@@ -49,7 +48,7 @@ use crate::{
     step::{Conn, HttpVersion, Request, Step},
     time::when_woken,
     trust::LAST_REQUESTS,
-    upgrade::{self, Asked},
+    upgrade::{self, UpgradeRequest},
     worker::Worker,
 };
 
@@ -59,16 +58,16 @@ const HYPER_FIELDS: usize = 100;
 /// How large hyper's read buffer may grow: its own default.
 const HYPER_BUFFER: usize = 8192 + 4096 * 100;
 
-/// Streams that a client has reset before we took them up (rapid reset, CVE-2023-44487): with more of
-/// them waiting, its connection ends.
+/// The most streams that a client has reset before we took them up (rapid reset, CVE-2023-44487). With more of them
+/// waiting, its connection ends.
 const MAX_RESET_STREAMS: usize = 20;
 
-/// Streams that we reset because of a client's errors, before its connection ends.
+/// The most streams that we reset because of a client's errors, before its connection ends.
 const MAX_ERROR_STREAMS: usize = 256;
 
 impl Until {
-    /// As [`Self::end`], for requests: also when a policy does not let their client in any more. Who is not believed
-    /// because of a root that is being replaced has a moment.
+    /// As [`Self::end`], for requests: also when a policy no longer lets the client in. If the peer is not believed
+    /// because its root is being replaced, its requests get a moment more.
     async fn requests_end(&self, conn: &Conn, watch: &Watch) -> Failure {
         let forbidden = async {
             match conn.inbound() {
@@ -278,7 +277,7 @@ fn http2(limits: RequestLimits, liveness: Liveness) -> http2::Builder<Local> {
 /// A path, on one connection.
 #[derive(Debug)]
 struct Connected<S> {
-    /// Used in place: a copy for each request would count references up and down in every step.
+    /// Used in place: a copy for each request would change reference counts in every step.
     path: RefCell<S>,
     conn: Rc<Conn>,
     watch: Arc<Watch>,
@@ -293,7 +292,7 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
     type Future = Answer<S::Future>;
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
-        let asked = Asked::by(&mut request, &self.conn);
+        let asked = UpgradeRequest::by(&mut request, &self.conn);
         self.watch.request();
         if self.ledger.is_none() {
             self.watch.awaited.begin(request.version() >= http::Version::HTTP_11);
@@ -321,7 +320,7 @@ pin_project_lite::pin_project! {
     struct Answer<F> {
         #[pin]
         inner: F,
-        asked: Option<(Box<Asked>, Rc<Worker>)>,
+        asked: Option<(Box<UpgradeRequest>, Rc<Worker>)>,
         // What a client speaks that comes in, and of whom nothing is proven.
         stranger: Option<HttpVersion>,
         // Until there is an answer.

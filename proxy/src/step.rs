@@ -1,9 +1,9 @@
 //! A request's path, in types: what each step receives, and what comes back.
 //!
-//! A [`Step`] is a Tower service over our own request, response and error. What is known grows along the
-//! path, so a missing fact is a compile error: a [`Request`] has a connection, a [`Matched`] has a rule as well,
-//! and a [`Routed`] a backend. Facts about the answer travel back with it ([`AnswerFacts`]), so that the outermost step
-//! can count it without anything shared.
+//! A [`Step`] is a Tower service over our own request, response and error. What is known grows along the path, so a
+//! missing fact is a compile error: a [`Request`] has a connection, a [`Matched`] also has a rule, and a [`Routed`]
+//! also has a backend. Facts about the answer travel back with it ([`AnswerFacts`]), so that the outermost step can
+//! count it without shared state.
 
 mod conn;
 
@@ -79,11 +79,11 @@ pub struct Request {
     pub http: Box<http::Request<Body>>,
     /// The connection that it came on.
     pub conn: Rc<Conn>,
-    /// When it came. Read once, for all steps that ask no more than roughly what time it is.
+    /// When it came. The clock is read once, for all steps that need only roughly the time.
     pub at: Instant,
 }
 
-/// A request that has found its rule. Nothing is drawn yet: what the rule says of its requests themselves comes first.
+/// A request that has found its rule. No backend is drawn yet: the rule's filters come first.
 #[derive(Debug)]
 pub struct Matched {
     /// The request itself.
@@ -148,7 +148,7 @@ pub struct AnswerFacts {
     pub reason: Option<Reason>,
     /// Attempts after the first.
     pub retries: u32,
-    /// What filters add to the headers of an answer that is not made yet: that to an [`Error`].
+    /// What filters add to the headers of an answer that does not exist yet: the answer to an [`Error`].
     pub headers: Option<Box<HeaderMap>>,
 }
 

@@ -1,14 +1,12 @@
 //! WebSocket: a connection that stops being HTTP when a request on it is answered with 101 (RFC 6455).
 //!
-//! Such a request takes the usual path, with policy, routing and retries, but at every hop on an HTTP/1.1
-//! connection that is then its own, whatever carries other requests between sidecars. HTTP/2 between them
-//! would save one TLS handshake, and pay for it with its framing of every byte; a WebSocket lives long
-//! enough for the handshake not to matter. A client that asks over HTTP/2 (extended CONNECT, RFC 8441) is
-//! understood, and goes on as the same request of HTTP/1.1: that is what apps speak.
+//! Such a request takes the usual path, with policy, routing and retries. At every hop it has an HTTP/1.1 connection of
+//! its own, whatever carries other requests between sidecars. HTTP/2 would save one TLS handshake, and pay for it with
+//! its framing of every byte; a WebSocket lives long enough for the handshake not to matter. A client that asks over
+//! HTTP/2 (extended CONNECT, RFC 8441) is understood, and its request goes on as HTTP/1.1, which is what apps speak.
 //!
-//! Only `websocket` is taken up. A request that asks for anything else, `h2c` above all, is served as the
-//! HTTP/1.1 that it also is: RFC 9110, section 7.8, lets a server ignore `Upgrade`, and a client must
-//! expect that. HTTP/2 in plaintext is served to clients that begin with it.
+//! Only `websocket` is accepted. A request for anything else, such as `h2c`, is served as the HTTP/1.1 that it also is:
+//! RFC 9110, section 7.8, lets a server ignore `Upgrade`. HTTP/2 in plaintext is served to clients that begin with it.
 //!
 //! A tunnel that CONNECT has opened (`route::tunnel`) goes on from here in the same way, as opaque TCP.
 
@@ -46,7 +44,7 @@ use crate::{
 
 /// A request for a WebSocket or a tunnel, until it is answered.
 #[derive(Debug)]
-pub struct Asked {
+pub struct UpgradeRequest {
     client: OnUpgrade,
     conn: Rc<Conn>,
     way: Way,
@@ -63,7 +61,7 @@ enum Way {
     Connect,
 }
 
-impl Asked {
+impl UpgradeRequest {
     /// What `request` asks for; `None`: neither for a WebSocket nor for a tunnel.
     pub fn by(request: &mut http::Request<Incoming>, conn: &Rc<Conn>) -> Option<Box<Self>> {
         // hyper puts it there for an Upgrade header or CONNECT: nothing is looked up for usual requests.
@@ -192,7 +190,7 @@ pub async fn carry(
     }
 }
 
-/// Nobody can be told that a stream of HTTP/2 broke off that has become a tunnel: it just ends.
+/// Does nothing: HTTP/2 cannot say that a stream broke off after it has become a tunnel. It just ends.
 impl Abort for TokioIo<Upgraded> {
     fn abort(&self) {}
 }
@@ -224,7 +222,7 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
     end.finish(carried.is_ok());
 }
 
-/// Completes when its client may not come in any longer. Nobody asks whether our own app may go out.
+/// Completes when a policy no longer lets its client in. Our own app may always go out.
 async fn disallowed(worker: &Worker, conn: &Conn) -> Failure {
     match conn.inbound() {
         Some(inbound) if inbound.app.is_ok() => {

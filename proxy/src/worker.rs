@@ -1,4 +1,4 @@
-//! A worker: one thread that carries connections, with everything that it needs to itself.
+//! A worker: one thread that carries connections, and owns everything that it needs for that.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use selvedge_certs::tls::Live;
 
 use crate::{
     budget::Budget,
-    clients::{Clients, Doors, Patience},
+    clients::{Clients, Patience, Places},
     connect::{self, Apps, Instance, Pools},
     discovery::store::{Store, View},
     dns::Asker,
@@ -40,7 +40,7 @@ pub struct Shared {
     pub leave: Leave,
 }
 
-/// One thread's own things.
+/// What one worker owns.
 #[derive(Debug)]
 pub struct Worker {
     /// Its number, from 0: its shard of every metric.
@@ -66,7 +66,7 @@ pub struct Worker {
     /// What the bytes draw on that have arrived and nobody has taken.
     pub budget: Arc<Budget>,
     /// Clients' connections, and who has to go if there are too many.
-    pub doors: Doors,
+    pub places: Places,
     /// Whom to ask for the addresses of names.
     pub names: Asker,
     /// How far leaving has come.
@@ -103,7 +103,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
             budget: Arc::clone(&shared.budget),
-            doors: Doors::new(Arc::clone(&shared.clients)),
+            places: Places::new(Arc::clone(&shared.clients)),
             names: shared.names.clone(),
             leave: shared.leave.clone(),
         });

@@ -4,10 +4,10 @@
 //! something asks where the caller is. It also asks which name the caller used and which page sent it:
 //! a web page in a browser on this host could otherwise post to `127.0.0.1`.
 //!
-//! A stranger who wears the port out would have the pod restarted, since the kubelet's probes come here. So
-//! nobody waits for a place ([`crate::places`]). What tells the kubelet from a stranger is no more than its
-//! address, which depends on the network's plugin (the node's, a bridge's, a tunnel's): it needs one place for
-//! some milliseconds, and no other address can take that from it while one of them has more.
+//! The kubelet's probes come here, so a stranger who uses up the port would have the pod restarted. So no connection
+//! waits for a place ([`crate::places`]). Only its address tells the kubelet from a stranger, and the address depends
+//! on the network plugin (the node's, a bridge's, a tunnel's). The kubelet needs one place for some milliseconds. No
+//! other address can take that place while one of them holds more.
 
 use std::{
     convert::Infallible,
@@ -37,7 +37,7 @@ use crate::{
     seated::{Patience, Reading, Seated},
 };
 
-/// Connections at once; probes, scrapes and a few people need far fewer. Those who are known are on this host.
+/// The most connections at once. Probes, scrapes and a few people need far fewer. Known clients are those on this host.
 const PLACES: Limits = Limits { strangers: 256, per_address: 32, known: 128, busy_stay: false };
 /// How long a connection may take.
 const PATIENCE: Patience = Patience {
@@ -49,7 +49,7 @@ const PATIENCE: Patience = Patience {
 const MAX_BODY: usize = 16 << 10;
 /// How long it may take to come.
 const BODY_TIME: Duration = Duration::from_secs(2);
-/// Pause after a failed accept: without one, too many open files would be a busy loop.
+/// The pause after a failed accept. Without it, too many open files would make a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What an admin port shows.

@@ -1,6 +1,6 @@
-//! The one signal that a daemon is to finish what it has and take nothing new.
+//! The drain signal: a daemon finishes what it has begun and takes nothing new.
 //!
-//! It only says *that* and *why*; how long to wait and for what is each daemon's own matter.
+//! The signal says only that the daemon drains, and why. Each daemon decides how long it waits, and for what.
 
 use std::{
     io::{self, Read},

@@ -1,8 +1,8 @@
 //! The two formats of `/metrics`: OpenMetrics, as the metrics are written, and Prometheus' text format for whoever
 //! does not ask for that.
 //!
-//! They differ in what a family is called and in two types. A scraper that is given the other one refuses all of
-//! it (`promtool check metrics`: "unknown metric type").
+//! They differ in the names of families and in two types. A scraper that gets the other format refuses all of it
+//! (`promtool check metrics`: "unknown metric type").
 
 use std::fmt::Write as _;
 
@@ -18,8 +18,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// What a request with these `headers` is to be answered with: OpenMetrics if it is asked for by name, and the
-    /// other is not liked better.
+    /// The format for a request with these `headers`: OpenMetrics if the request names it and does not prefer the
+    /// other.
     pub fn asked_for(headers: &HeaderMap) -> Self {
         let (mut open, mut plain) = (0.0, 0.0);
         let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());

@@ -1,9 +1,9 @@
-//! How many files a process may have open, of which every connection is one.
+//! The limit of open files. Every connection is one.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Allows the process as many as it may allow itself, and returns how many that are. The usual 1,024 are for
-/// programs that cannot do with more.
+/// Raises the limit of open files to the most that the process may set, and returns it. The usual limit of 1,024 is for
+/// programs that use `select`.
 pub fn raise() -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {

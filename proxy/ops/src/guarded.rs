@@ -1,9 +1,9 @@
-//! Listeners of our daemons that no proxy on this host connects to for somebody else.
+//! Listeners of our daemons that a proxy on this host must not connect to for a client.
 //!
-//! A proxied request comes from the proxy and so from this host: it would be let in where only this host may, and could
-//! stop a daemon or read its configuration. A proxy knows its own listeners; those of a control plane or another proxy
-//! beside it are told by a socket with an abstract name, which belongs to the network namespace as the listener does,
-//! needs no file, and is gone when its process is (unix(7)).
+//! A proxied request comes from the proxy, so from this host. It would be let in where only this host may, and could
+//! stop a daemon or read its configuration. A proxy knows its own listeners. A control plane, or another proxy on this
+//! host, marks its listeners by a socket with an abstract name. Such a name belongs to the network namespace, as the
+//! listener does, needs no file, and is gone when its process is (unix(7)).
 
 use std::{
     io,
@@ -19,9 +19,9 @@ use axum::http::HeaderName;
 
 use crate::here;
 
-/// Says of a request that a proxy of ours sent it, and through which ones it came: their random names, separated by
-/// commas. Set where it may come back to a proxy, never between sidecars; the admin ports refuse to reveal or to change
-/// anything with it.
+/// The header of a request that passed through proxies of ours: their random names, separated by commas. A proxy sets
+/// it where the request may come back to a proxy, never between sidecars. Admin ports refuse to reveal or change
+/// anything for a request that has it.
 pub const HOPS: HeaderName = HeaderName::from_static("selvedge-hops");
 
 /// What a guarded listener is.
@@ -66,8 +66,8 @@ pub fn guard(kind: Kind, address: SocketAddr) {
     }
 }
 
-/// What kind of guarded listener a connection to `dial` would reach, if any. Costs two system calls where none is. Nobody
-/// listens here at an address of another host, whoever has a name that says so.
+/// The kind of guarded listener that a connection to `dial` would reach, if any. Costs two system calls if there is
+/// none. An address of another host is never guarded here, even if a name says so.
 pub fn find(dial: SocketAddr) -> Option<Kind> {
     let mut places = [Place::At(dial), Place::Everywhere(dial.port())].into_iter();
     let found = places.find(|place| place.is("listener"))?;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 for ports that anybody may call: small heads, and a connection that says what it does.
+//! HTTP/1.1 for ports that anybody may call: with small limits, on a connection that says what it does.
 
 use std::net::SocketAddr;
 

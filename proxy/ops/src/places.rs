@@ -121,8 +121,8 @@ impl Places {
         Arc::new(Self { limits, inner: Mutex::default() })
     }
 
-    /// A place for a connection from `address`, which may have to be another's. `None`: it is one of those who
-    /// are known, and all of their places are busy.
+    /// A place for a connection from `address`. It may be taken from another connection. `None`: the client is known,
+    /// and all places for known clients are busy.
     pub fn enter(self: &Arc<Self>, address: IpAddr, known: bool) -> Option<Place> {
         let address = group(address);
         let (told, stay) = oneshot::channel();

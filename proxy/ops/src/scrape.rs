@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use crate::exposition::Format;
 
-/// How old the text may be that is shared.
+/// How old a shared text may be.
 const SHARED_FOR: Duration = Duration::from_secs(1);
-/// So many times in [`SHARED_FOR`] the text is made again for callers on this host.
+/// How often in [`SHARED_FOR`] the text is made anew for callers on this host.
 const MADE_HERE: u32 = 30;
 
 /// What metrics are asked of. Cheap to clone.
@@ -56,7 +56,7 @@ impl Scrape {
         Self { render, shared: Arc::default() }
     }
 
-    /// The answer to a request with `headers`; `here`: from this host, who is told the newest unless it asks all the
+    /// The answer to a request with `headers`. A caller on this host (`here`) gets a new text, unless it asks all the
     /// time.
     pub(crate) fn answer(&self, headers: &HeaderMap, here: bool) -> Response {
         let (format, now) = (Format::asked_for(headers), Instant::now());

@@ -1,5 +1,4 @@
-//! Waiting for a daemon to be ready, by asking its admin port: for health checks and for what must not
-//! start before it.
+//! Waits until a daemon is ready, by asking its admin port: for health checks, and for programs that must start later.
 //!
 //! Needs no shell, no curl and no runtime, because an image may hold one binary and nothing else.
 

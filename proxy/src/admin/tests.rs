@@ -9,7 +9,7 @@ use crate::{
     discovery::{
         fake::Ca,
         fixtures::{self, AUTHORITY},
-        held::{Draft, Held},
+        held::{Draft, Resources},
         status,
     },
     telemetry::Metrics,
@@ -17,7 +17,7 @@ use crate::{
 
 /// What is shown of a proxy with one service in force.
 fn shown() -> Shown {
-    let mut held = Held::default();
+    let mut held = Resources::default();
     let mut draft = Draft::default();
     draft.add(wire::Transaction {
         nonce: 4,
@@ -35,7 +35,7 @@ fn shown() -> Shown {
     store.publish(binder.bind(&held, |_| true, Instant::now()).0);
     let applied = status::Applied { nonce: 4, at: SystemTime::now(), upserts: 4, removals: 0 };
     let status = Status {
-        stream: Stream::Connected { since: SystemTime::UNIX_EPOCH },
+        stream: status::Stream::Connected { since: SystemTime::UNIX_EPOCH },
         applied: Some(applied),
         versions: Arc::clone(held.versions()),
         ..Status::default()

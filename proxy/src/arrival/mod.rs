@@ -4,7 +4,7 @@ mod original;
 
 use std::net::SocketAddr;
 
-pub use original::Original;
+pub use original::OriginalDestination;
 pub(crate) use original::canonical;
 
 use crate::error::Failure;
@@ -37,13 +37,14 @@ pub struct Arrival {
     /// The other end.
     pub peer: SocketAddr,
     /// Where it was going when it was redirected to us. `None`: nobody redirects.
-    pub original: Option<Original>,
+    pub original: Option<OriginalDestination>,
     /// Which of the settings' upstreams it is for: it came to a listener of that alone.
     pub upstream: Option<usize>,
 }
 
 impl Arrival {
-    /// Refuses what may not be carried in its `direction`: in goes what is for this host, out what is from it.
+    /// Refuses a connection that may not be carried in its `direction`. Inbound connections must be for this host,
+    /// outbound ones from it.
     ///
     /// # Errors
     /// [`Reason::Policy`](crate::error::Reason::Policy)

@@ -16,7 +16,7 @@ use crate::error::{Failure, Reason};
 
 /// Where a redirected connection was going.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Original {
+pub struct OriginalDestination {
     /// The address and port that the client dialled; an IPv4 address is never written as IPv6.
     pub address: SocketAddr,
     /// The address of this host at which it arrived. Redirected from another host, it is the first address of the
@@ -26,7 +26,7 @@ pub struct Original {
     pub is_ours: bool,
 }
 
-impl Original {
+impl OriginalDestination {
     /// The original destination of `tcp`.
     ///
     /// # Errors
@@ -43,8 +43,8 @@ impl Original {
         Ok(Self { address, local: local.ip(), is_ours: address == local })
     }
 
-    /// Refuses what is not for this host, so that nothing of it is carried to the app. Whatever redirects it, a sidecar
-    /// is nobody's next hop. At most four system calls for each connection, and none if the host has one address.
+    /// Refuses a connection that is not for this host, whatever redirects it: a sidecar relays nothing. At most four
+    /// system calls for each connection, and none if the host has one address.
     ///
     /// # Errors
     /// [`Reason::Policy`]
@@ -60,8 +60,8 @@ impl Original {
         Err(Failure::new(Reason::Policy, what))
     }
 
-    /// Refuses what another host sends, so that nothing of it is carried out. Other rules than ours may redirect
-    /// what only passes by. Four system calls for each connection.
+    /// Refuses a connection that another host sends: rules other than ours may redirect what only passes by. Four
+    /// system calls for each connection.
     ///
     /// # Errors
     /// [`Reason::Policy`]
@@ -99,10 +99,10 @@ mod tests {
         for (listen, dial) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "[::1]"), ("[::]:0", "127.0.0.1")] {
             let (client, server) = pair(listen, dial).await;
 
-            let original = Original::of(&server).unwrap();
+            let original = OriginalDestination::of(&server).unwrap();
 
             let address = client.peer_addr().unwrap();
-            assert_eq!(original, Original { address, local: address.ip(), is_ours: true });
+            assert_eq!(original, OriginalDestination { address, local: address.ip(), is_ours: true });
         }
     }
 
@@ -110,7 +110,7 @@ mod tests {
     fn what_is_not_for_this_host_or_not_from_it_is_not_carried() {
         let original = |address: &str, local: &str| {
             let address = address.parse().unwrap();
-            Original { address, local: local.parse().unwrap(), is_ours: false }
+            OriginalDestination { address, local: local.parse().unwrap(), is_ours: false }
         };
         let for_us = |address, local| original(address, local).is_for_this_host().is_ok();
         let from_us = |peer: &str| {

@@ -1,8 +1,8 @@
-//! The part of very many endpoints that requests go to for now.
+//! Uses only a part of very many endpoints at a time.
 //!
-//! A process that sends requests to each of ten thousand endpoints has ten thousand connections, each seldom
-//! used: cold in every cache, or closed again before its next request. So where there are many endpoints
-//! ([`MANY`]), power of two choices draws from a part of them, as Finagle's aperture balancer does. The part
+//! A process that sends requests to each of ten thousand endpoints has ten thousand connections, and uses each of them
+//! rarely: it is cold in every cache, or closed before its next request. So with many endpoints ([`MANY`]), power of
+//! two choices draws from a part of them, as Finagle's aperture balancer does. The part
 //!
 //! - is each process's own: endpoints stand in an order that is another one for each, so that all together
 //!   reach all;
@@ -16,10 +16,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// So many endpoints are no longer all used at once.
+/// With more endpoints than this, only a part is used at a time.
 const MANY: usize = 256;
 
-/// So many are used at the least.
+/// The fewest endpoints that are used.
 const LEAST: u32 = 128;
 
 /// In flight at the better of two endpoints, before the request at hand, when the part widens.
@@ -28,7 +28,7 @@ const BUSY: u32 = 2;
 /// Requests after which the part moves on by one endpoint, which costs one connection.
 const TURN: u32 = 4096;
 
-/// See the module. Shared by all workers; what they write over each other is of no weight.
+/// See the module. Shared by all workers; it does not matter if they overwrite each other's values.
 #[derive(Debug)]
 pub(super) struct Aperture {
     /// The endpoints' indices, in the order of `ranks`.

@@ -1,9 +1,9 @@
 //! Choosing the next endpoint: one enum for what each algorithm keeps, one file for each algorithm.
 //!
-//! As long as nothing is ejected a pick costs the same however many endpoints there are: endpoints are
-//! drawn until one may be called. Only when a few draws have met none (many are ejected, or have
-//! been tried already) are they counted, one by one, so that the chance of each stays exactly equal;
-//! walking on from an unlucky draw instead would favour whoever stands behind a run of ejected ones.
+//! As long as nothing is ejected, a pick costs the same however many endpoints there are: endpoints are drawn until one
+//! may be called. If a few draws find none (many are ejected, or have been tried), the endpoints are counted one by
+//! one, so that each has exactly the same chance. Walking on from an unlucky draw would favour the endpoint behind a
+//! run of ejected ones.
 
 mod eligible;
 mod least_request;

@@ -1,8 +1,7 @@
 //! Circuit breakers: how much one proxy may have in progress with one backend.
 //!
-//! As in Envoy these are counts and no queues: what would exceed one is answered at once, and it is the
-//! caller who tries again, later. Workers share them as atomics; a backend without limits has none, and
-//! pays nothing.
+//! As in Envoy these are counts, not queues: what would exceed a limit is answered at once, and the caller tries again
+//! later. Workers share the counts as atomics. A backend without limits has none, and pays nothing.
 
 use std::sync::{
     Arc,

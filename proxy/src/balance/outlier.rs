@@ -1,10 +1,9 @@
 //! Outlier ejection: stop sending to an endpoint that keeps failing, then let it back in.
 //!
-//! Envoy's algorithm, with two differences. Nothing runs on a timer: whoever asks first after an
-//! ejection's time ends it, and the multiplier's decay is worked out when it is next needed. And the
-//! share ejected at once never passes `max_ejection_percent` (but for one endpoint, which may always be
-//! ejected): a fault in *our* network looks like every endpoint failing together, and then it is better
-//! to go on trying than to have nobody to call.
+//! Envoy's algorithm, with two differences. Nothing runs on a timer: the first caller after an ejection's time ends it,
+//! and the multiplier's decay is worked out when it is next needed. And the share ejected at once never exceeds
+//! `max_ejection_percent`, except that one endpoint may always be ejected: a fault in *our* network looks like every
+//! endpoint failing together, and then it is better to go on trying.
 //!
 //! All state is atomics, because workers share it. Each step that must happen once (ejecting, ending an
 //! ejection) is one compare-and-exchange on the end of the ejection.
@@ -124,7 +123,7 @@ impl Health {
         self.cause.load_full()
     }
 
-    /// Keeps why it was `ejected`, with its `last` failure in words.
+    /// Keeps why it was `ejected`, and its `last` failure in words.
     pub fn explain(&self, ejected: &Ejected, last: String) {
         let Ejected { why, failures, .. } = *ejected;
         self.cause.store(Some(Arc::new(Cause { why, failures, last })));

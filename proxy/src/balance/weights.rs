@@ -1,8 +1,8 @@
 //! Endpoints of unequal weight: which of them a draw or a turn falls on.
 //!
-//! Pure. Only backends whose endpoints differ have any: equal weights cost nothing. A turn walks over all weights by
-//! a stride of about 0.618 of their sum that shares no divisor with it, so that a cycle has every endpoint exactly
-//! as often as its weight says, and a heavy one not many times in a row.
+//! Pure. Equal weights cost nothing: only backends whose endpoints differ have any. A turn walks over all weights by a
+//! stride of about 0.618 of their sum that shares no divisor with it. So in one cycle every endpoint comes exactly as
+//! often as its weight says, and a heavy one not many times in a row.
 
 /// The weights of a backend's endpoints, in their order.
 #[derive(Debug)]

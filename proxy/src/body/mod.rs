@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// Opaque TCP for which a way to its endpoint is open.
-pub trait Opened: std::fmt::Debug {
+pub trait OpenTunnel: std::fmt::Debug {
     /// Carries what `client` sends and gets, to its end.
     fn carry(self: Box<Self>, client: Box<dyn Duplex>) -> LocalBoxFuture<'static, ()>;
 }
@@ -96,7 +96,7 @@ pub struct End {
     /// The request's record, to be finished.
     pub record: Option<Record>,
     /// What the request was for that is answered: CONNECT opened a tunnel.
-    pub tunnel: Option<Box<dyn Opened>>,
+    pub tunnel: Option<Box<dyn OpenTunnel>>,
     /// When it is ended, if it has not ended before: with the status that gRPC has for that, or with an
     /// error.
     pub limit: Option<Limit>,

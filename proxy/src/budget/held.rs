@@ -13,12 +13,12 @@ use super::Budget;
 
 /// So many bytes of the budget, as long as this lives.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldBytes {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
-impl Held {
+impl HeldBytes {
     /// None yet.
     pub fn new(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), bytes: 0 }
@@ -44,7 +44,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.set(0);
     }

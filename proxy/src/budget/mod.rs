@@ -12,7 +12,7 @@
 //!
 //! So memory is bounded by the budget and a share for each connection, whose number is limited too. HTTP/1
 //! needs no ledger: it is read only when somebody takes the body, so it holds one read buffer. Heads that have not ended
-//! count too ([`Held`]), and so do the first bytes of TLS, and frames of HTTP/2 of whatever kind; the oldest of them is
+//! count too ([`HeldBytes`]), and so do the first bytes of TLS, and frames of HTTP/2 of whatever kind; the oldest of them is
 //! given up first.
 
 mod calm;
@@ -32,7 +32,7 @@ use selvedge_ops::http2::frames;
 pub use self::{
     guarded::Guarded,
     guarded::Side,
-    held::{Counted, Held},
+    held::{Counted, HeldBytes},
     ledger::Ledger,
     retries::RetryBudget,
 };

@@ -27,11 +27,11 @@ use std::{
 use selvedge_ops::files;
 use tokio::sync::Notify;
 
-pub(crate) use self::watch::For;
+pub(crate) use self::watch::WaitingFor;
 pub use self::watch::{Patience, UnderWay, Watch};
 use crate::{
     arrival::Direction,
-    budget::{Budget, Held},
+    budget::{Budget, HeldBytes},
 };
 
 /// The share of the files that a process may have open, which is for clients' connections of each direction: three of
@@ -75,12 +75,12 @@ pub struct Client {
     /// What it is to whoever serves HTTP on it.
     watch: OnceCell<Arc<Watch>>,
     /// What its hello holds that has not ended.
-    hello: RefCell<Option<Held>>,
+    hello: RefCell<Option<HeldBytes>>,
 }
 
 /// The clients of one worker that may have to go.
 #[derive(Debug)]
-pub struct Doors {
+pub struct Places {
     clients: Arc<Clients>,
     /// The oldest first.
     newcomers: RefCell<VecDeque<Weak<Client>>>,
@@ -106,7 +106,7 @@ fn enter(open: &AtomicUsize, limit: usize) -> bool {
     open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
 }
 
-impl Doors {
+impl Places {
     /// Nobody's yet.
     pub fn new(clients: Arc<Clients>) -> Self {
         Self { clients, newcomers: RefCell::default(), plain: RefCell::default() }
@@ -206,7 +206,7 @@ impl Client {
     /// So many bytes more of its hello have come.
     pub fn holds_hello(&self, budget: &Arc<Budget>, more: usize) {
         let mut hello = self.hello.borrow_mut();
-        let held = hello.get_or_insert_with(|| Held::new(budget));
+        let held = hello.get_or_insert_with(|| HeldBytes::new(budget));
         held.set(held.bytes() + more);
     }
 

@@ -76,7 +76,7 @@ impl Patience {
     pub fn watch(&self) -> Arc<Watch> {
         let watch = Arc::new(Watch {
             clock: Arc::clone(&self.clock),
-            waiting: AtomicU8::new(For::Request as u8),
+            waiting: AtomicU8::new(WaitingFor::Request as u8),
             since: AtomicU32::new(self.clock.now.load(Ordering::Relaxed)),
             waker: AtomicWaker::new(),
             refusal: OnceLock::new(),
@@ -96,7 +96,7 @@ impl Patience {
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum For {
+pub(crate) enum WaitingFor {
     /// Nothing that its client is to hurry for.
     Nothing,
     /// The rest of a head.
@@ -160,15 +160,15 @@ pub struct Watch {
 
 impl Watch {
     /// Begins to wait, from now.
-    pub(crate) fn wait(&self, what: For) {
+    pub(crate) fn wait(&self, what: WaitingFor) {
         self.waiting.store(what as u8, Ordering::Relaxed);
         self.since.store(self.clock.now.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// A request has come; on HTTP/2 that is all that is known.
     pub(crate) fn request(&self) {
-        if self.waits_for(For::Request) {
-            self.wait(For::Request);
+        if self.waits_for(WaitingFor::Request) {
+            self.wait(WaitingFor::Request);
         }
     }
 
@@ -178,7 +178,7 @@ impl Watch {
     }
 
     /// Whether `what` is waited for.
-    pub(crate) fn waits_for(&self, what: For) -> bool {
+    pub(crate) fn waits_for(&self, what: WaitingFor) -> bool {
         self.waiting.load(Ordering::Relaxed) == what as u8
     }
 
@@ -189,8 +189,8 @@ impl Watch {
         // The tick that was running when it began does not count.
         self.unwelcome.load(Ordering::Relaxed)
             || self.is_overloaded()
-            || (self.waits_for(For::Head) && waited > self.clock.head)
-            || (self.waits_for(For::Request) && waited > self.clock.idle)
+            || (self.waits_for(WaitingFor::Head) && waited > self.clock.head)
+            || (self.waits_for(WaitingFor::Request) && waited > self.clock.idle)
     }
 
     /// A head has begun that comes in parts; its number.
@@ -202,7 +202,7 @@ impl Watch {
 
     /// Whether head `number` has not ended.
     pub(crate) fn is_in_head(&self, number: u32) -> bool {
-        self.waits_for(For::Head) && self.heads.load(Ordering::Relaxed) == number
+        self.waits_for(WaitingFor::Head) && self.heads.load(Ordering::Relaxed) == number
     }
 
     /// The head that has begun holds so many bytes; nothing once it is refused. Returns how many it held before.
@@ -266,7 +266,7 @@ impl Watch {
     pub(crate) fn refuse(&self, refusal: Refusal) {
         // There is but one: nothing is read after it.
         let _ = self.refusal.set(refusal);
-        self.wait(For::Nothing);
+        self.wait(WaitingFor::Nothing);
     }
 
     /// Why a request is refused in whose place hyper saw our own. `None`: it was a client's.
@@ -289,7 +289,7 @@ impl Watch {
     /// HTTP ends here; nothing is waited for any more.
     pub(crate) fn become_tunnel(&self) {
         self.tunnel.store(true, Ordering::Relaxed);
-        self.wait(For::Nothing);
+        self.wait(WaitingFor::Nothing);
     }
 
     /// Whether HTTP has ended.
@@ -320,13 +320,13 @@ mod tests {
         patience.advance();
         assert_eq!(watch.over().now_or_never(), Some(()));
 
-        watch.wait(For::Head);
+        watch.wait(WaitingFor::Head);
         advance(&patience, head);
         assert_eq!(watch.over().now_or_never(), None);
         patience.advance();
         assert_eq!(watch.over().now_or_never(), Some(()));
 
-        watch.wait(For::Nothing);
+        watch.wait(WaitingFor::Nothing);
         advance(&patience, 10 * idle);
         assert_eq!(watch.over().now_or_never(), None);
     }

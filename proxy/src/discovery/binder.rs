@@ -22,12 +22,12 @@ use std::{
 use selvedge_model::{Endpoint, Lookup, ServiceKey, Workload, WorkloadName};
 
 use self::{
-    backends::{Pass, named},
+    backends::{BackendBinder, named},
     inputs::{BoundKey, Collected, Inputs, Resolution, bound_key, inputs, same},
-    rules::With,
+    rules::RuleBinder,
     targets::Targets,
 };
-use super::held::Held;
+use super::held::Resources;
 use crate::{
     bind::{Bound, Destination, Table},
     dns::Names,
@@ -117,7 +117,12 @@ impl Binder {
     }
 
     /// The table of everything held that is `asked` for.
-    pub fn bind(&mut self, held: &Held, asked: impl Fn(&str) -> bool, now: Instant) -> (Arc<Table>, Work) {
+    pub fn bind(
+        &mut self,
+        held: &Resources,
+        asked: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> (Arc<Table>, Work) {
         if let Some(own) = held.own()
             && own.labels != self.labels
         {
@@ -145,7 +150,7 @@ impl Binder {
     /// meaning is not known yet is left out: whoever asks for it waits.
     fn resolve(
         &mut self,
-        held: &Held,
+        held: &Resources,
         asked: impl Fn(&str) -> bool,
         collected: &mut Collected,
         now: Instant,
@@ -184,7 +189,7 @@ impl Binder {
     /// What a service's port means to who asks for `authority`; `None`: its names are not answered yet.
     fn service(
         &mut self,
-        held: &Held,
+        held: &Resources,
         key: &ServiceKey,
         authority: &Arc<str>,
         collected: &mut Collected,
@@ -217,7 +222,7 @@ impl Binder {
                 }
             }
         }
-        let mut pass = Pass {
+        let mut pass = BackendBinder {
             shared: named(kept.values()),
             predecessors: named(before.values()),
             own: &self.own,
@@ -226,7 +231,7 @@ impl Binder {
             work: Work::default(),
             now,
         };
-        let with = With { own: &self.own, metrics: &self.metrics, now };
+        let with = RuleBinder { own: &self.own, metrics: &self.metrics, now };
         let mut made = Vec::new();
         for (bound_key, inputs) in &changed {
             let backends = pass.backends(inputs);

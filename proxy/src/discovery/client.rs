@@ -30,7 +30,7 @@ use tonic::Streaming;
 
 use super::{
     binder::{Binder, Work},
-    held::{Change, Draft, Held, Refusal, Us},
+    held::{Change, Draft, Recipient, Refusal, Resources},
     status::{Applied, Refused, Status},
     store::Store,
     subscriptions::{Noted, SWEEP_EVERY, Subscriptions},
@@ -158,7 +158,7 @@ fn backoff(attempt: u32, jitter: f64) -> Duration {
 struct Client {
     discovery: Discovery,
     subscriptions: Subscriptions,
-    held: Held,
+    held: Resources,
     /// The transaction whose parts are arriving.
     draft: Draft,
     /// The control plane was not told what is held: its first transaction is all there is.
@@ -173,7 +173,7 @@ impl Client {
         Self {
             discovery,
             subscriptions: Subscriptions::default(),
-            held: Held::default(),
+            held: Resources::default(),
             draft: Draft::default(),
             anew: false,
             outgoing: None,
@@ -205,7 +205,10 @@ impl Client {
         tracing::info!(control_plane = %self.discovery.control_plane.address(), "configuration stream open");
         self.discovery.metrics.control.connected.set(1);
         self.discovery.status.send_modify(|status| status.connected(SystemTime::now()));
-        let us = Us { workload: self.discovery.workload.clone(), trust_domain: joined.trust_domain.clone() };
+        let us = Recipient {
+            workload: self.discovery.workload.clone(),
+            trust_domain: joined.trust_domain.clone(),
+        };
         let mut renewed = pin!(renewed(self.discovery.joined.clone(), joined));
         loop {
             tokio::select! {
@@ -278,7 +281,7 @@ impl Client {
     }
 
     /// Takes a part of a transaction, and with the last part the transaction.
-    fn receive(&mut self, part: wire::Transaction, us: &Us) {
+    fn receive(&mut self, part: wire::Transaction, us: &Recipient) {
         let (nonce, more) = (part.nonce, part.more);
         self.draft.add(part);
         if more {

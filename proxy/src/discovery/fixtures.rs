@@ -11,7 +11,7 @@ use selvedge_model::{
 
 use selvedge_ops::{Resolver, ResolverArgs};
 
-use super::{binder::Binder, held::Us};
+use super::{binder::Binder, held::Recipient};
 use crate::{dns::Names, joining::ControlPlane, telemetry::Metrics};
 
 /// What apps call the service.
@@ -42,8 +42,8 @@ pub(crate) fn identity(account: &str) -> SpiffeId {
     SpiffeId::new(&TrustDomain::default(), "shop", account).unwrap()
 }
 
-pub(crate) fn us() -> Us {
-    Us { workload: workload(), trust_domain: TrustDomain::default() }
+pub(crate) fn us() -> Recipient {
+    Recipient { workload: workload(), trust_domain: TrustDomain::default() }
 }
 
 /// The service.

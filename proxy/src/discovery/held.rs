@@ -91,7 +91,7 @@ impl Draft {
     }
 
     /// Makes the transaction the whole of what is held: of `held` nothing else stays.
-    pub fn replace_all_of(&mut self, held: &Held) {
+    pub fn replace_all_of(&mut self, held: &Resources) {
         let others = held.versions.keys().filter(|name| !self.upserts.contains_key(*name));
         self.removals.extend(others.cloned());
     }
@@ -155,14 +155,14 @@ pub struct Change {
 
 /// Who the resources must be for.
 #[derive(Debug, Clone)]
-pub struct Us {
+pub struct Recipient {
     /// The workload that this is the sidecar of.
     pub workload: WorkloadName,
     /// The trust domain that our certificate is of.
     pub trust_domain: TrustDomain,
 }
 
-impl Us {
+impl Recipient {
     fn accepts(&self, name: &ResourceName, content: &Content) -> Result<(), Refusal> {
         let found = match content {
             Content::Own(workload) if workload.name != self.workload => {
@@ -179,7 +179,7 @@ impl Us {
 
 /// Everything held.
 #[derive(Debug, Clone, Default)]
-pub struct Held {
+pub struct Resources {
     own: Option<Arc<Workload>>,
     bundle: Option<Arc<Bundle>>,
     revocations: Arc<Revocations>,
@@ -189,7 +189,7 @@ pub struct Held {
     versions: Arc<BTreeMap<ResourceName, String>>,
 }
 
-impl Held {
+impl Resources {
     /// This workload.
     pub fn own(&self) -> Option<&Arc<Workload>> {
         self.own.as_ref()
@@ -233,7 +233,7 @@ impl Held {
     pub fn take_in(
         &mut self,
         draft: Draft,
-        us: &Us,
+        us: &Recipient,
         asked: impl Fn(&str) -> bool,
     ) -> Result<Change, Refusal> {
         if let Some(refusal) = draft.refused {
@@ -257,7 +257,7 @@ impl Held {
 
     fn insert(&mut self, name: ResourceName, version: String, content: Content) {
         if self.versions.get(&name) == Some(&version) {
-            // Held already: keeping the old `Arc` tells the binder that nothing changed.
+            // Resources already: keeping the old `Arc` tells the binder that nothing changed.
             return;
         }
         match content {

@@ -10,5 +10,5 @@ mod watch;
 
 pub use self::{
     ask::{Asker, Question},
-    reach::{Doubt, Names, Origin, Reached},
+    reach::{DnsName, Doubt, Names, Reached},
 };

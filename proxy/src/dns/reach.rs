@@ -23,7 +23,7 @@ const NAMED_IN_ANSWERS: usize = 3;
 pub struct Reached {
     endpoints: Arc<Endpoints>,
     /// Those that the names in `endpoints` have become.
-    resolved: Vec<(Endpoint, Arc<Origin>)>,
+    resolved: Vec<(Endpoint, Arc<DnsName>)>,
     /// Which names have no address, and why; for answers.
     pub unresolved: Option<Arc<str>>,
     stamp: u64,
@@ -31,7 +31,7 @@ pub struct Reached {
 
 /// The name that an endpoint's address was found by.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct DnsName {
     /// The name.
     pub name: Arc<str>,
     /// Why it does not resolve now; the address is from before.
@@ -55,9 +55,9 @@ impl Reached {
     }
 
     /// All of them; with the name that they were found by, if they were.
-    pub fn list(&self) -> impl Iterator<Item = (&Endpoint, Option<&Arc<Origin>>)> {
+    pub fn list(&self) -> impl Iterator<Item = (&Endpoint, Option<&Arc<DnsName>>)> {
         let fixed = self.endpoints.list.iter().map(|endpoint| (endpoint, None));
-        fixed.chain(self.resolved.iter().map(|(endpoint, origin)| (endpoint, Some(origin))))
+        fixed.chain(self.resolved.iter().map(|(endpoint, dns_name)| (endpoint, Some(dns_name))))
     }
 
     /// How many there are.
@@ -140,9 +140,9 @@ impl Names {
         for endpoint in named() {
             let (found, failed) = self.resolve(endpoint);
             unresolved.extend(failed.filter(|failed| !unresolved.contains(failed)));
-            for (endpoint, origin) in found {
+            for (endpoint, dns_name) in found {
                 if taken.insert((endpoint.address, endpoint.dial)) {
-                    reached.resolved.push((endpoint, origin));
+                    reached.resolved.push((endpoint, dns_name));
                 }
             }
         }
@@ -185,17 +185,17 @@ impl Names {
     }
 
     /// The endpoints that `endpoint` leads to, or which name has no address and why.
-    fn resolve(&mut self, endpoint: &NamedEndpoint) -> (Vec<(Endpoint, Arc<Origin>)>, Option<String>) {
+    fn resolve(&mut self, endpoint: &NamedEndpoint) -> (Vec<(Endpoint, Arc<DnsName>)>, Option<String>) {
         let one = endpoint.one_address;
-        let (dials, origin) = self.addresses(&endpoint.dial.host, one);
+        let (dials, dns_name) = self.addresses(&endpoint.dial.host, one);
         let apps = if endpoint.address.host == endpoint.dial.host {
             Vec::new()
         } else {
             self.addresses(&endpoint.address.host, true).0
         };
         if dials.is_empty() {
-            let reason = origin.failing.as_deref().unwrap_or("has no address");
-            return (Vec::new(), Some(format!("{} {reason}", origin.name)));
+            let reason = dns_name.failing.as_deref().unwrap_or("has no address");
+            return (Vec::new(), Some(format!("{} {reason}", dns_name.name)));
         }
         let found = dials.into_iter().map(|dial| {
             // Where the app is matters for its port; an address that is not known must not make it unreachable.
@@ -208,19 +208,19 @@ impl Names {
                 labels: endpoint.labels.clone(),
                 weight: endpoint.weight,
             };
-            (endpoint, Arc::clone(&origin))
+            (endpoint, Arc::clone(&dns_name))
         });
         (found.collect(), None)
     }
 
-    fn addresses(&mut self, host: &Host, one: bool) -> (Vec<IpAddr>, Arc<Origin>) {
+    fn addresses(&mut self, host: &Host, one: bool) -> (Vec<IpAddr>, Arc<DnsName>) {
         match host {
-            Host::Ip(ip) => (vec![*ip], Arc::new(Origin { name: ip.to_string().into(), failing: None })),
+            Host::Ip(ip) => (vec![*ip], Arc::new(DnsName { name: ip.to_string().into(), failing: None })),
             Host::Name(name) => {
                 let State { addresses, one: chosen, failing } =
                     self.watches.look(name).map(|(state, _)| state.clone()).unwrap_or_default();
                 let addresses = if one { chosen.into_iter().collect() } else { addresses };
-                (addresses, Arc::new(Origin { name: Arc::clone(name), failing }))
+                (addresses, Arc::new(DnsName { name: Arc::clone(name), failing }))
             }
         }
     }

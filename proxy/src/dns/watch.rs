@@ -71,7 +71,7 @@ struct Watched {
 
 /// The answer to one look-up.
 #[derive(Debug)]
-struct Found {
+struct Answer {
     name: Arc<str>,
     answer: Result<Vec<IpAddr>, ResolveError>,
 }
@@ -83,8 +83,8 @@ pub(super) struct Watches {
     metrics: Arc<Metrics>,
     names: HashMap<Arc<str>, Watched>,
     tasks: JoinSet<()>,
-    found: mpsc::UnboundedSender<Found>,
-    arriving: mpsc::UnboundedReceiver<Found>,
+    found: mpsc::UnboundedSender<Answer>,
+    arriving: mpsc::UnboundedReceiver<Answer>,
     /// Counts changes of any name's state.
     clock: u64,
 }
@@ -215,7 +215,7 @@ impl Watches {
     }
 
     /// Notes an answer. Returns whether it changes anything.
-    fn take(&mut self, Found { name, answer }: Found) -> bool {
+    fn take(&mut self, Answer { name, answer }: Answer) -> bool {
         if answer.is_err() {
             self.metrics.control.lookups_failed.inc();
         }
@@ -293,14 +293,14 @@ async fn watch(
     resolver: Arc<Resolver>,
     name: Arc<str>,
     hurry: Arc<Notify>,
-    found: mpsc::UnboundedSender<Found>,
+    found: mpsc::UnboundedSender<Answer>,
 ) {
     let mut failures = 0;
     loop {
         let answer = look_up(&resolver, &name, &hurry).await;
         let pause = pause(&answer, &mut failures);
         let answer = answer.map(|resolved| resolved.addresses);
-        if found.send(Found { name: Arc::clone(&name), answer }).is_err() {
+        if found.send(Answer { name: Arc::clone(&name), answer }).is_err() {
             return;
         }
         tokio::select! {

@@ -57,7 +57,7 @@ impl Plain {
                 return unserved(worker, Prefixed::new(read.freeze(), tcp), arrival, detected, failure);
             }
         };
-        if !worker.doors.admit_plain(&client) {
+        if !worker.places.admit_plain(&client) {
             refuse_connection(worker, arrival, false, &Failure::new(Reason::Overflow, NO_PLACE));
             reset(&tcp);
             return None;

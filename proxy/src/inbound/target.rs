@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use selvedge_model::Workload;
 
 use crate::{
-    arrival::Original,
+    arrival::OriginalDestination,
     error::{Failure, Reason},
     settings::{Settings, not_ours},
 };
@@ -41,7 +41,7 @@ impl AppTarget {
 pub(super) fn app_target(
     settings: &Settings,
     own: &Workload,
-    original: Option<Original>,
+    original: Option<OriginalDestination>,
     asked: Option<u16>,
 ) -> Result<AppTarget, Failure> {
     let is_known = |port: u16| own.ports.contains(&port);
@@ -130,13 +130,13 @@ mod tests {
         }
     }
 
-    fn to(address: &str, is_ours: bool) -> Option<Original> {
+    fn to(address: &str, is_ours: bool) -> Option<OriginalDestination> {
         let address: SocketAddr = address.parse().unwrap();
-        Some(Original { address, local: address.ip(), is_ours })
+        Some(OriginalDestination { address, local: address.ip(), is_ours })
     }
 
     /// The app's address, or why not.
-    fn redirected(original: Option<Original>, asked: Option<u16>) -> Result<String, Reason> {
+    fn redirected(original: Option<OriginalDestination>, asked: Option<u16>) -> Result<String, Reason> {
         let target = app_target(&settings(None), &own(), original, asked);
         target.map(|target| target.address.to_string()).map_err(|failure| failure.reason)
     }
@@ -183,7 +183,7 @@ mod tests {
             ip: [u8; 4], port: u16, asked: Option<u16>, is_ours: bool
         ) {
             let address = SocketAddr::from((ip, port));
-            let original = Original { address, local: address.ip(), is_ours };
+            let original = OriginalDestination { address, local: address.ip(), is_ours };
 
             if let Ok(target) = app_target(&settings(None), &own(), Some(original), asked) {
                 prop_assert_eq!(target.address.ip(), original.address.ip());

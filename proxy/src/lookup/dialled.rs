@@ -6,14 +6,14 @@ use std::sync::Arc;
 use selvedge_model::{Called, destination::name};
 
 use super::{ask as ask_by_name, by_name};
-use crate::{arrival::Original, bind::Destination, step::Error, worker::Worker};
+use crate::{arrival::OriginalDestination, bind::Destination, step::Error, worker::Worker};
 
 /// What `original` is the address of: a service, a workload, or (if its `bound` is `None`) nothing that
 /// the mesh knows. Asked of the control plane if need be; `None`: it has not said within
 /// [`LOOKUP_TIMEOUT`](crate::discovery::store::LOOKUP_TIMEOUT).
 ///
 /// Once for each connection, before it is known what it carries.
-pub async fn dialled(worker: &Worker, original: Original) -> Option<Arc<Destination>> {
+pub async fn dialled(worker: &Worker, original: OriginalDestination) -> Option<Arc<Destination>> {
     worker.view.refresh();
     if let Some(known) = known(worker, original) {
         return Some(known);
@@ -25,7 +25,11 @@ pub async fn dialled(worker: &Worker, original: Original) -> Option<Arc<Destinat
 
 /// What a connection to `original` is for whose TLS asks for `server_name`: as for HTTP, whose authority says the
 /// same. `None`: the control plane has not said it in time.
-pub async fn named(worker: &Worker, original: Original, server_name: &str) -> Option<Arc<Destination>> {
+pub async fn named(
+    worker: &Worker,
+    original: OriginalDestination,
+    server_name: &str,
+) -> Option<Arc<Destination>> {
     let found = ask(worker, original, server_name).await.ok()?;
     found.touch();
     Some(found)
@@ -35,7 +39,7 @@ pub async fn named(worker: &Worker, original: Original, server_name: &str) -> Op
 /// for (`None`: for any). Only if it is known without asking the control plane.
 pub(crate) fn meant(
     worker: &Worker,
-    original: Original,
+    original: OriginalDestination,
     authority: &str,
 ) -> Option<(Option<Arc<str>>, Arc<Destination>)> {
     let ingress = worker.settings.ingress;
@@ -57,7 +61,7 @@ pub(crate) fn meant(
 /// What a request for `authority` on a connection to `original` is for, as the control plane says.
 pub(crate) async fn ask(
     worker: &Worker,
-    original: Original,
+    original: OriginalDestination,
     authority: &str,
 ) -> Result<Arc<Destination>, Error> {
     let dialled = match known(worker, original) {
@@ -72,7 +76,7 @@ pub(crate) async fn ask(
     }
 }
 
-fn known(worker: &Worker, original: Original) -> Option<Arc<Destination>> {
+fn known(worker: &Worker, original: OriginalDestination) -> Option<Arc<Destination>> {
     let found = worker.view.with(|table| table.addresses.get(&original.address).cloned())?;
     found.touch();
     Some(found)
@@ -81,7 +85,7 @@ fn known(worker: &Worker, original: Original) -> Option<Arc<Destination>> {
 /// Whether `original` is an endpoint of a service that is called by name: then it is no service's own
 /// address, and nothing more needs to be known of it. So a service that is known can be called at each of
 /// its endpoints, with a control plane or without.
-fn is_an_endpoint_of(original: Original, named: &Destination) -> bool {
+fn is_an_endpoint_of(original: OriginalDestination, named: &Destination) -> bool {
     let Some(bound) = named.bound.as_ref().filter(|bound| bound.called == Called::ByName) else {
         return false;
     };

@@ -66,7 +66,7 @@ impl<'a> Meter<'a> {
         Self { total: Cell::new(0), also }
     }
 
-    /// How many so server.
+    /// How many so far.
     pub(crate) fn total(&self) -> u64 {
         self.total.get()
     }

@@ -146,7 +146,7 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
         }),
         address,
         workload: None,
-        origin: None,
+        dns_name: None,
         health: Arc::default(),
         ejection: None,
     }))

@@ -150,7 +150,7 @@ pub(crate) async fn speculate(
         _ = app_end.readable() => {}
         () = worker.leave.closed(Direction::Inbound) => return None,
     }
-    if !worker.doors.admit_plain(place) {
+    if !worker.places.admit_plain(place) {
         worker.metrics.connection_refused(Direction::Inbound, false, Reason::Overflow);
         client.abort();
         return None;

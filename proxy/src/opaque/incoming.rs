@@ -7,7 +7,7 @@ use selvedge_model::SpiffeId;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::{
-    arrival::Original,
+    arrival::OriginalDestination,
     error::Failure,
     io::{Abort, Framed, Prefixed},
     lifetime::Until,
@@ -58,7 +58,7 @@ pub(crate) struct Incoming<C> {
     /// Where it is.
     pub(crate) peer: SocketAddr,
     /// Where it was going when it was redirected to us. `None`: nobody redirects.
-    pub(crate) original: Option<Original>,
+    pub(crate) original: Option<OriginalDestination>,
     /// Who it has proven to be.
     pub(crate) identity: Option<SpiffeId>,
     /// The workload's port that is meant.

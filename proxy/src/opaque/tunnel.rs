@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     arrival::Direction,
-    body::Opened,
+    body::OpenTunnel,
     detect::{
         Detected, First, detect_until,
         hello::{HELLO_TIMEOUT, hello},
@@ -83,7 +83,7 @@ impl PromisedTunnel {
     }
 }
 
-impl Opened for PromisedTunnel {
+impl OpenTunnel for PromisedTunnel {
     fn carry(self: Box<Self>, client: Box<dyn Duplex>) -> LocalBoxFuture<'static, ()> {
         Self::carry(*self, client).boxed_local()
     }

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Asked, Failed, connect};
+use super::{Failed, ProbeSettings, connect};
 
 /// How much of a failure's body is passed on.
 const MAX_SAID: usize = 1024;
@@ -46,7 +46,12 @@ pub(super) struct Answer {
 impl HttpGet {
     /// Whether the app says that it is well: 200 to 399. What `asked` does not let be asked, no redirect leads to either:
     /// our own admin port would ask the app again, and so on for ever.
-    pub(super) async fn passes(&self, at: SocketAddr, from: &HeaderMap, asked: &Asked) -> Result<(), Failed> {
+    pub(super) async fn passes(
+        &self,
+        at: SocketAddr,
+        from: &HeaderMap,
+        asked: &ProbeSettings,
+    ) -> Result<(), Failed> {
         let (mut get, mut at) = (self.clone(), at);
         for _ in 0..=MAX_REDIRECTS {
             let Answer { response, driver: _driver } = get.ask(at, from).await?;

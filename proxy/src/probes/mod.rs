@@ -67,7 +67,7 @@ enum Failed {
 
 /// Where the app is asked, and for what.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ProbeSettings {
     /// The app's address: the pod's own.
     pub app: std::net::IpAddr,
     /// Its probes.
@@ -78,16 +78,16 @@ pub struct Asked {
     pub own: Arc<OwnListeners>,
 }
 
-/// [`Asked`], and who asks now.
+/// [`ProbeSettings`], and who asks now.
 struct Asking {
-    asked: Asked,
+    asked: ProbeSettings,
     /// By the probe's path.
     shared: BTreeMap<String, Shared>,
     scrapes: Arc<Places>,
 }
 
 /// `/app-health/…`, `/app-lifecycle/…` and `/metrics/app`; answered to everybody.
-pub fn routes(asked: Asked) -> Router {
+pub fn routes(asked: ProbeSettings) -> Router {
     let shared = asked.probes.paths().map(|path| (path.to_owned(), Shared::default())).collect();
     let scrapes = Places::new(metrics::AT_ONCE);
     Router::new()
@@ -126,14 +126,14 @@ fn told(probe: &Probe, path: &str, at: SocketAddr, made: Result<(), Failed>) -> 
     (status, format!("{probe} of the app at {at}: {failed}\n"))
 }
 
-impl Asked {
+impl ProbeSettings {
     fn refuse_own(&self, at: SocketAddr) -> Result<(), Failed> {
         self.own.refuse_own(at, Way::App).map_err(|failure| Failed::Otherwise(failure.what.into_owned()))
     }
 }
 
 impl Probe {
-    async fn make(&self, at: SocketAddr, headers: &HeaderMap, asked: &Asked) -> Result<(), Failed> {
+    async fn make(&self, at: SocketAddr, headers: &HeaderMap, asked: &ProbeSettings) -> Result<(), Failed> {
         let asking = async {
             match &self.asks {
                 Asks::Http(get) => get.passes(at, headers, asked).await,

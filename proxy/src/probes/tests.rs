@@ -30,7 +30,7 @@ fn own() -> Arc<OwnListeners> {
 /// The status and body of the admin port's answer for one probe.
 async fn asked(probe: Value) -> (u16, String) {
     let probes = json!({ "/app-health/app/livez": probe });
-    let asked = Asked {
+    let asked = ProbeSettings {
         app: IpAddr::from([127, 0, 0, 1]),
         probes: probes.to_string().parse().unwrap(),
         metrics: None,
@@ -185,7 +185,7 @@ async fn metrics_pass_through_as_the_app_writes_them() {
     ))
     .await;
     let metrics = json!({ "port": app.port.to_string(), "path": "/internal" }).to_string();
-    let asked = Asked {
+    let asked = ProbeSettings {
         app: IpAddr::from([127, 0, 0, 1]),
         probes: AppProbes::default(),
         metrics: Some(metrics.parse().unwrap()),
@@ -212,15 +212,19 @@ async fn our_own_listeners_are_not_the_app() {
 
     let metrics = json!({ "port": "4191", "path": "/config" }).to_string().parse().unwrap();
     let app = IpAddr::from([127, 0, 0, 1]);
-    let asked = Asked { app, probes: AppProbes::default(), metrics: Some(metrics), own: own() };
+    let asked = ProbeSettings { app, probes: AppProbes::default(), metrics: Some(metrics), own: own() };
     let (status, words) = get_of(routes(asked), "/metrics/app").await;
     assert_eq!((status, words.contains("is an admin port")), (502, true), "{words}");
 }
 
 #[tokio::test]
 async fn what_was_not_handed_over_is_not_asked() {
-    let asked =
-        Asked { app: IpAddr::from([127, 0, 0, 1]), probes: AppProbes::default(), metrics: None, own: own() };
+    let asked = ProbeSettings {
+        app: IpAddr::from([127, 0, 0, 1]),
+        probes: AppProbes::default(),
+        metrics: None,
+        own: own(),
+    };
 
     let (status, words) = get_of(routes(asked.clone()), "/app-health/app/livez").await;
     assert_eq!((status, words.contains("has no such probe")), (404, true), "{words}");

@@ -9,7 +9,7 @@ use super::{
     head::{Framing, NO_TUNNEL, judge},
 };
 use crate::{
-    clients::{For, Watch},
+    clients::{WaitingFor, Watch},
     error::Refusal,
     settings::HeadLimits,
 };
@@ -59,8 +59,8 @@ impl Requests {
             let Some(passed) = self.pass(&bytes[at..]) else { break };
             at += passed;
         }
-        if matches!(self.stage, Stage::Head) && at < bytes.len() && !self.watch.waits_for(For::Head) {
-            self.watch.wait(For::Head);
+        if matches!(self.stage, Stage::Head) && at < bytes.len() && !self.watch.waits_for(WaitingFor::Head) {
+            self.watch.wait(WaitingFor::Head);
         }
         at
     }
@@ -126,10 +126,10 @@ impl Requests {
     /// A head has ended, or a body.
     fn follow(&mut self, framing: Framing) {
         let (stage, waiting) = match framing {
-            Framing::Empty => (Stage::Head, For::Request),
-            Framing::Sized(length) => (Stage::Sized(length), For::Nothing),
-            Framing::Chunked => (Stage::Chunked(Chunks::new()), For::Nothing),
-            Framing::Tunnel => (Stage::Asked, For::Request),
+            Framing::Empty => (Stage::Head, WaitingFor::Request),
+            Framing::Sized(length) => (Stage::Sized(length), WaitingFor::Nothing),
+            Framing::Chunked => (Stage::Chunked(Chunks::new()), WaitingFor::Nothing),
+            Framing::Tunnel => (Stage::Asked, WaitingFor::Request),
         };
         self.stage = stage;
         self.watch.wait(waiting);

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     budget::Budget,
-    clients::{For, Watch},
+    clients::{WaitingFor, Watch},
     error::{Reason, Refusal},
     io::{Abort, passes_on},
     refuse::OVERLOADED,
@@ -141,7 +141,8 @@ impl<S: Abort> Strict<S> {
 
     /// Takes account of what is held of a head that has not ended.
     fn account(&mut self) {
-        let of_head = matches!(self.requests.stage, Stage::Head) && self.requests.watch.waits_for(For::Head);
+        let of_head =
+            matches!(self.requests.stage, Stage::Head) && self.requests.watch.waits_for(WaitingFor::Head);
         // The room that it takes, which is more than its bytes.
         let bytes = if of_head && self.held.len() > self.cleared { self.held.capacity() } else { 0 };
         self.unfinished.holds(u32::try_from(bytes).unwrap_or(u32::MAX));

@@ -85,7 +85,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clients::{For, Patience};
+    use crate::clients::{Patience, WaitingFor};
 
     #[test]
     fn the_oldest_head_that_has_not_ended_is_refused() {
@@ -93,13 +93,13 @@ mod tests {
             (Arc::new(Budget::new(250)), Patience::new(Duration::from_secs(1), Duration::from_secs(1)));
         let begin = || {
             let watch = patience.watch();
-            watch.wait(For::Head);
+            watch.wait(WaitingFor::Head);
             let head = Unfinished::new(Arc::clone(&budget), Arc::clone(&watch));
             head.holds(100);
             (watch, head)
         };
         let (ended, head) = begin();
-        ended.wait(For::Request);
+        ended.wait(WaitingFor::Request);
         head.holds(0);
         let (oldest, _head) = begin();
         let (next, head) = begin();

@@ -12,9 +12,9 @@ use hyper::upgrade::OnUpgrade;
 use selvedge_model::SpiffeId;
 
 use crate::{
-    arrival::{Arrival, Direction, Original},
+    arrival::{Arrival, Direction, OriginalDestination},
     bind::{Destination, Target},
-    body::{End, Opened},
+    body::{End, OpenTunnel},
     clients::{Client, Watch},
     error::Failure,
     telemetry::{self, Series},
@@ -37,7 +37,7 @@ pub struct Conn {
     /// What it speaks; for a request from a mesh peer, what its own client speaks.
     pub version: HttpVersion,
     /// Where it was going when it was redirected to us. `None`: nobody redirects.
-    pub original: Option<Original>,
+    pub original: Option<OriginalDestination>,
     /// What only connections of its direction have.
     pub side: Side,
     /// What the connection becomes when it is no longer HTTP.
@@ -168,7 +168,7 @@ pub enum Tunnel {
         /// The client's end.
         client: OnUpgrade,
         /// The way to the endpoint.
-        opened: Box<dyn Opened>,
+        opened: Box<dyn OpenTunnel>,
     },
 }
 
@@ -185,7 +185,7 @@ pub struct Switched {
     pub conn: Rc<Conn>,
 }
 
-impl telemetry::Origin for Conn {
+impl telemetry::ClientConnection for Conn {
     fn peer(&self) -> SocketAddr {
         self.peer
     }

@@ -32,8 +32,8 @@ pub(super) fn write(record: &Record) {
         reason = record.reason.map(Reason::word),
         duration_us = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
         retries = record.retries,
-        peer = %record.origin.peer(),
-        identity = record.origin.identity().map(SpiffeId::as_str),
+        peer = %record.client.peer(),
+        identity = record.client.identity().map(SpiffeId::as_str),
         request_id = head.request_id,
         trace_id = head.trace_id,
     );

@@ -7,19 +7,19 @@
 
 use std::{rc::Rc, time::Instant};
 
-use super::{OnPath, Origin, Record, access_log, record::Head};
+use super::{ClientConnection, OnPath, Record, access_log, record::Head};
 use crate::error::Reason;
 
 impl Record {
-    /// The record of `request`, which has come from `origin` at `began`.
+    /// The record of `request`, which has come from `client` at `began`.
     pub fn begin<B>(
         path: Rc<OnPath>,
         request: &http::Request<B>,
-        origin: Rc<dyn Origin>,
+        client: Rc<dyn ClientConnection>,
         began: Instant,
     ) -> Self {
         let head = access_log::enabled().then(|| Box::new(Head::of(request)));
-        Self::new(path, head, origin, began)
+        Self::new(path, head, client, began)
     }
 
     /// The answer is over at `now`. `whole`: its body came to its end.

@@ -20,7 +20,7 @@ pub use self::{
     control::ControlMetrics,
     labels::Labels,
     metrics::{Metrics, OpenConnection},
-    record::{OnPath, Origin, Record},
+    record::{ClientConnection, OnPath, Record},
     series::Series,
     tcp::TcpSeries,
 };

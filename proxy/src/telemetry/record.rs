@@ -15,7 +15,7 @@ use super::{Metrics, Series, TcpSeries};
 use crate::{arrival::Direction, error::Reason, fields::grpc_status};
 
 /// The connection that a request came on, as far as its record tells of it.
-pub trait Origin: fmt::Debug {
+pub trait ClientConnection: fmt::Debug {
     /// The other end.
     fn peer(&self) -> SocketAddr;
 
@@ -46,7 +46,7 @@ pub struct OnPath {
 pub struct Record {
     path: Rc<OnPath>,
     /// The connection that it came on: from whom, and who that has proven to be.
-    pub(super) origin: Rc<dyn Origin>,
+    pub(super) client: Rc<dyn ClientConnection>,
     pub(super) began: Instant,
     /// What it was, in its own words. `None`: nobody asks for that.
     pub(super) head: Option<Box<Head>>,
@@ -78,16 +78,16 @@ pub(super) struct Head {
 }
 
 impl Record {
-    /// A record of a request that has come from `origin` at `began`.
+    /// A record of a request that has come from `client` at `began`.
     pub(super) fn new(
         path: Rc<OnPath>,
         head: Option<Box<Head>>,
-        origin: Rc<dyn Origin>,
+        client: Rc<dyn ClientConnection>,
         began: Instant,
     ) -> Self {
         Self {
             path,
-            origin,
+            client,
             began,
             head,
             series: None,
@@ -122,7 +122,7 @@ impl Record {
 
     /// The client left before there was an answer.
     pub(super) fn unanswered(&mut self) {
-        self.series = self.origin.unanswered();
+        self.series = self.client.unanswered();
         self.reason = Some(Reason::Canceled);
     }
 
@@ -133,7 +133,7 @@ impl Record {
 
     /// Where it is counted.
     pub(super) fn series(&self) -> &Arc<Series> {
-        self.series.as_ref().or(self.origin.series()).unwrap_or(&self.path.unknown)
+        self.series.as_ref().or(self.client.series()).unwrap_or(&self.path.unknown)
     }
 
     pub(super) fn worker(&self) -> usize {

@@ -1,9 +1,9 @@
-//! The frames of a client's that cost it nothing, and us an answer or a place in a table, up to a number.
+//! A limit on frames that cost a client nothing, but cost us an answer or a place in a table.
 //!
-//! Counted as they pass, before HTTP/2's own code sees them (RFC 9113, section 10.5, names them). Each takes one
-//! from an allowance that grows with time and with what we send, since a window is updated as often as it is
-//! filled. Requests count as well: a client of the control plane has few. The sidecar, whose clients may have any
-//! number of them, has its own rule for the same frames.
+//! The frames are counted as they pass, before the HTTP/2 library sees them (RFC 9113, section 10.5, names them). Each
+//! takes one from an allowance. The allowance grows with time, and with what we send, because a window is updated as
+//! often as it is filled. Requests count as well: a client of the control plane makes few. The sidecar, whose clients
+//! may make any number, has its own rule for the same frames.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use super::frames::{DATA, Frame, Frames, HEADERS, Seen, goaway};
 const MOST: f64 = 2_000.0;
 /// How many more each second.
 const PER_SECOND: f64 = 200.0;
-/// For so many bytes that we send, one more.
+/// The number of sent bytes for which one more frame is allowed.
 const BYTES_PER_FRAME: f64 = 1024.0;
 
 /// A server's connection whose client's frames are counted.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     balance::{Balancer, Circuit, Ejection, Health},
     bind::{BoundBackend, BoundEndpoint},
-    dns::{Origin, Reached},
+    dns::{DnsName, Reached},
 };
 
 /// A backend, and what it was made of.
@@ -40,7 +40,7 @@ pub(super) fn named<'a>(entries: impl Iterator<Item = &'a Entry>) -> HashMap<&'a
 }
 
 /// One pass over what has changed.
-pub(super) struct Pass<'a> {
+pub(super) struct BackendBinder<'a> {
     /// Backends that are in use after this pass; whoever names the same one shares it.
     pub(super) shared: HashMap<&'a BackendName, Place<'a>>,
     /// Backends of what has changed or is gone; their state goes to whoever has their name now.
@@ -52,7 +52,7 @@ pub(super) struct Pass<'a> {
     pub(super) now: Instant,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> BackendBinder<'a> {
     /// The backends of one service.
     pub(super) fn backends(&mut self, inputs: &'a Inputs) -> Vec<Arc<BoundBackend>> {
         self.work.services += 1;
@@ -79,8 +79,8 @@ impl<'a> Pass<'a> {
 
     /// Whom connections to `endpoint` reach. Our own workload is dialled at our own inbound listener: what
     /// this host sends to itself is not redirected, and its app does not speak mesh TLS.
-    fn reach(&self, backend: &Backend, endpoint: &Endpoint, origin: Option<&Arc<Origin>>) -> Reach {
-        let host = origin.map_or(&backend.name.service.host, |origin| &origin.name);
+    fn reach(&self, backend: &Backend, endpoint: &Endpoint, dns_name: Option<&Arc<DnsName>>) -> Reach {
+        let host = dns_name.map_or(&backend.name.service.host, |dns_name| &dns_name.name);
         let (tls, identity) = Tls::of(backend.policy.tls.as_ref(), endpoint.identity.as_ref(), host);
         let local = endpoint.workload.as_ref() == Some(self.own) && identity.is_some();
         let dial = match self.local {
@@ -106,12 +106,12 @@ impl<'a> Pass<'a> {
         let list = endpoints.into_iter().flat_map(|endpoints| endpoints.list());
         let selected: Vec<_> =
             list.filter(|(endpoint, _)| facts::selects(&definition.labels, &endpoint.labels)).collect();
-        let endpoints = selected.iter().map(|(endpoint, origin)| {
+        let endpoints = selected.iter().map(|(endpoint, dns_name)| {
             Arc::new(BoundEndpoint {
-                target: self.targets.reach(self.reach(definition, endpoint, *origin), &mut self.work),
+                target: self.targets.reach(self.reach(definition, endpoint, *dns_name), &mut self.work),
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
-                origin: origin.cloned(),
+                dns_name: dns_name.cloned(),
                 health: known.remove(&(endpoint.address, endpoint.dial)).unwrap_or_default(),
                 ejection: ejection.clone(),
             })

@@ -9,7 +9,7 @@ use selvedge_model::{
 };
 
 use super::{
-    Binder, Held,
+    Binder, Resources,
     inputs::{BoundKey, Collected, Inputs, Resolution},
 };
 use crate::dns::{Doubt, Reached};
@@ -22,7 +22,7 @@ impl Binder {
     /// it. `None`: names that may lead there are not answered yet.
     pub(super) fn dialled(
         &mut self,
-        held: &Held,
+        held: &Resources,
         authority: &Arc<str>,
         found: &Address,
         collected: &mut Collected,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use selvedge_model::{Backend, Endpoint, Service, ServiceKey};
 
-use super::Held;
+use super::Resources;
 use crate::dns::{Names, Reached};
 
 /// What a [`Bound`](crate::bind::Bound) is known by from one table to the next.
@@ -70,7 +70,7 @@ pub(super) fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 }
 
 /// What `service` is bound as for requests for `authority`.
-pub(super) fn bound_key(held: &Held, service: &Service, authority: &Arc<str>) -> BoundKey {
+pub(super) fn bound_key(held: &Resources, service: &Service, authority: &Arc<str>) -> BoundKey {
     let mut endpoints = service.backends.iter().filter_map(|backend| held.endpoints(&backend.name.service));
     if endpoints.any(|endpoints| endpoints.requested) {
         BoundKey::Requested(service.key.clone(), Arc::clone(authority))
@@ -81,7 +81,7 @@ pub(super) fn bound_key(held: &Held, service: &Service, authority: &Arc<str>) ->
 
 /// What `service` is made of for requests for `authority`; `None` while names in it are not answered.
 pub(super) fn inputs(
-    held: &Held,
+    held: &Resources,
     names: &mut Names,
     service: &Arc<Service>,
     authority: &str,

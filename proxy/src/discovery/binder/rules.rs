@@ -18,14 +18,14 @@ use crate::{
 };
 
 /// What a [`Bound`] is made with, besides what it is made of.
-pub(super) struct With<'a> {
+pub(super) struct RuleBinder<'a> {
     /// The workload that calls.
     pub(super) own: &'a WorkloadName,
     pub(super) metrics: &'a Metrics,
     pub(super) now: Instant,
 }
 
-impl With<'_> {
+impl RuleBinder<'_> {
     /// The rules of `inputs` for us; `None`: they are the same for all.
     fn routes(&self, inputs: &Inputs) -> Option<RouteTable> {
         let labels = inputs.client.as_ref()?;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 struct Fixture {
-    held: Held,
+    held: Resources,
     binder: Binder,
     now: Instant,
 }
@@ -28,7 +28,7 @@ impl Fixture {
     /// Two subsets at 90/10, three endpoints: two of `v1`, one of `v2`.
     fn new() -> (Self, Arc<Table>) {
         let binder = fixtures::binder(&Arc::new(Metrics::new(1)));
-        let mut fixture = Self { held: Held::default(), binder, now: Instant::now() };
+        let mut fixture = Self { held: Resources::default(), binder, now: Instant::now() };
         let (table, _) = fixture.change(vec![
             fixtures::lookup("1"),
             fixtures::service("1", &[90, 10]),

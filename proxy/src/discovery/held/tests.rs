@@ -8,7 +8,7 @@ fn draft(upserts: Vec<wire::Resource>, removals: &[&str]) -> Draft {
     draft
 }
 
-fn take_in(held: &mut Held, draft: Draft) -> Result<Change, Refusal> {
+fn take_in(held: &mut Resources, draft: Draft) -> Result<Change, Refusal> {
     held.take_in(draft, &fixtures::us(), |authority| authority == AUTHORITY)
 }
 
@@ -18,7 +18,7 @@ fn complete() -> Vec<wire::Resource> {
 
 #[test]
 fn a_transaction_is_held_under_its_names_and_versions() {
-    let mut held = Held::default();
+    let mut held = Resources::default();
 
     let change = take_in(&mut held, draft(complete(), &[])).unwrap();
 
@@ -30,7 +30,7 @@ fn a_transaction_is_held_under_its_names_and_versions() {
 
 #[test]
 fn a_transaction_with_one_bad_part_changes_nothing() {
-    let mut held = Held::default();
+    let mut held = Resources::default();
     take_in(&mut held, draft(complete(), &[])).unwrap();
     let before = held.versions().clone();
 
@@ -46,7 +46,7 @@ fn a_transaction_with_one_bad_part_changes_nothing() {
 
 #[test]
 fn a_lookup_without_its_service_and_a_service_without_its_endpoints_are_refused() {
-    let mut held = Held::default();
+    let mut held = Resources::default();
 
     let lonely = take_in(&mut held, draft(vec![fixtures::lookup("1")], &[]));
     assert!(matches!(lonely, Err(Refusal::Dangling { missing: ResourceName::Service(_), .. })));
@@ -59,7 +59,7 @@ fn a_lookup_without_its_service_and_a_service_without_its_endpoints_are_refused(
 
 #[test]
 fn what_nobody_asks_for_any_more_may_be_taken_away_in_any_order() {
-    let mut held = Held::default();
+    let mut held = Resources::default();
     take_in(&mut held, draft(complete(), &[])).unwrap();
     let service = format!("service/{}", fixtures::key());
 
@@ -71,7 +71,7 @@ fn what_nobody_asks_for_any_more_may_be_taken_away_in_any_order() {
 
 #[test]
 fn an_equal_version_keeps_what_is_held() {
-    let mut held = Held::default();
+    let mut held = Resources::default();
     take_in(&mut held, draft(complete(), &[])).unwrap();
     let before = Arc::clone(held.service(&fixtures::key()).unwrap());
 
@@ -82,7 +82,7 @@ fn an_equal_version_keeps_what_is_held() {
 
 #[test]
 fn resources_of_somebody_else_are_refused() {
-    let mut held = Held::default();
+    let mut held = Resources::default();
 
     let other = take_in(&mut held, draft(vec![fixtures::own("1", "shop/other")], &[]));
     assert!(matches!(other, Err(Refusal::Misnamed { .. })), "{other:?}");
@@ -98,7 +98,7 @@ fn resources_of_somebody_else_are_refused() {
 
 #[test]
 fn a_list_of_revocations_stays_until_it_is_replaced_or_taken_away() {
-    let mut held = Held::default();
+    let mut held = Resources::default();
     let entry = |identity: &str| wire::Revocation {
         revoked: Some(wire::revocation::Revoked::Identity(identity.into())),
         document: "Revocation selvedge/a".into(),
@@ -122,7 +122,7 @@ fn a_list_of_revocations_stays_until_it_is_replaced_or_taken_away() {
 
 #[test]
 fn roots_that_verify_nobody_are_refused_and_never_removed() {
-    let mut held = Held::default();
+    let mut held = Resources::default();
     let bundle = wire::Resource {
         name: "bundle".into(),
         version: "1".into(),

@@ -73,11 +73,9 @@ async fn every_address_of_a_name_is_an_endpoint_with_the_same_identity() {
 
     let expected = [pair("10.0.0.1:9080", "10.0.0.1:9080"), pair("10.0.0.2:9080", "10.0.0.2:9080")];
     assert_eq!(places(&reached), expected);
-    assert!(
-        reached
-            .list()
-            .all(|(one, origin)| { one.identity == Some(identity()) && &*origin.unwrap().name == "reviews" })
-    );
+    assert!(reached.list().all(|(one, dns_name)| {
+        one.identity == Some(identity()) && &*dns_name.unwrap().name == "reviews"
+    }));
     let again = names.reach(&endpoints, "reviews").unwrap();
     assert!(Arc::ptr_eq(&reached, &again), "what has not changed keeps its Arc");
     let address = "10.0.0.2:9080".parse().unwrap();

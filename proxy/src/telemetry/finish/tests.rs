@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 struct Frontend(SpiffeId);
 
-impl Origin for Frontend {
+impl ClientConnection for Frontend {
     fn peer(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 5000))
     }
