@@ -11,6 +11,7 @@ mod demo;
 mod dependencies;
 mod differential;
 mod drain;
+mod examples;
 mod fields;
 mod filters;
 mod foreign;
