@@ -85,6 +85,8 @@ impl Unresolved {
 pub enum Fault {
     /// Nothing of the document can be used, whatever other documents there are.
     Unusable,
+    /// The same, because two filters of a route exclude each other.
+    IncompatibleFilters,
     /// A part of it cannot be used, whatever other documents there are.
     Part,
     /// Other documents have a part in it.
@@ -107,7 +109,8 @@ pub enum Fault {
 impl Fault {
     /// Whether it is so whatever other documents there are: the API server keeps no document that has such an error.
     pub fn is_alone(self) -> bool {
-        matches!(self, Self::Unusable | Self::Part | Self::Parent { why: Detached::GivenTwice, .. })
+        let given_twice = matches!(self, Self::Parent { why: Detached::GivenTwice, .. });
+        given_twice || matches!(self, Self::Unusable | Self::IncompatibleFilters | Self::Part)
     }
 }
 

@@ -236,13 +236,14 @@ impl DocumentReader<'_> {
 
     fn read_as_written(&self, node: &Node, index: usize) -> Decoded {
         let failed = |name: Option<DocumentName>, error: FieldError| {
-            let problem = self.problem(name.as_ref(), Severity::Error, Fault::Unusable, error);
+            let problem = self.problem(name.as_ref(), Severity::Error, error.fault, error);
             self.decoded(index, node.line, name, DecodeOutcome::Failed, vec![problem])
         };
         let at = |line: u64, field: &str, message: String| FieldError {
             field: field.to_owned(),
             line: Some(line),
             message,
+            fault: Fault::Unusable,
         };
         let Value::Map(_) = node.value else {
             let message = format!("expected a document, found {}", node.describe());

@@ -158,7 +158,7 @@ impl Reading<'_> {
 
 /// `error` at `field`; its line is looked up later.
 pub(super) fn wrong(field: impl Into<String>, message: impl Into<String>) -> FieldError {
-    FieldError { field: field.into(), line: None, message: message.into() }
+    FieldError { field: field.into(), line: None, message: message.into(), fault: Fault::Unusable }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,6 +12,7 @@ use serde::{
 use serde_saphyr::Spanned;
 
 use super::typed::{FieldError, camel_case};
+use crate::problem::Fault;
 
 /// Limits for one document; far above any real one, far below what would hurt.
 const MAX_NODES: usize = 200_000;
@@ -67,6 +68,7 @@ impl Node {
                 field: String::new(),
                 line: error.location().map(|location| location.line()).filter(|line| *line > 0),
                 message: format!("not valid YAML: {}", words.trim()),
+                fault: Fault::Unusable,
             }
         })
     }

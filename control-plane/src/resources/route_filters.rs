@@ -20,6 +20,7 @@ use super::{
     typed::{FieldError, Present},
     values::{header_name, is_path_and_query, port_number, redirect_status},
 };
+use crate::problem::Fault;
 
 /// The types that the proxy does not act on. (One that cannot be used is acted on: its requests are answered 500.)
 const NOT_ACTED_ON: &[FilterType] = &[FilterType::RequestMirror];
@@ -239,7 +240,7 @@ pub(super) fn read(
     }
     if seen.contains(&FilterType::RequestRedirect) && seen.contains(&FilterType::UrlRewrite) {
         let message = "has RequestRedirect and URLRewrite, which exclude each other; keep one of them";
-        return Err(wrong(list, message));
+        return Err(FieldError { fault: Fault::IncompatibleFilters, ..wrong(list, message) });
     }
     Ok(read)
 }

@@ -16,6 +16,7 @@ use serde::{
 };
 
 use super::node::{Entry, Node, Pointer, Value};
+use crate::problem::Fault;
 
 /// A field that a struct does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) struct FieldError {
     pub(crate) field: String,
     pub(crate) line: Option<u64>,
     pub(crate) message: String,
+    /// What kind of fault it is where it keeps the whole document from being used.
+    pub(crate) fault: Fault,
 }
 
 /// Reads `node` into `T`, and collects every field that `T` does not name.
@@ -369,7 +372,7 @@ impl<'a> VariantAccess<'a> for Word<'a> {
 
 impl de::Error for FieldError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { field: String::new(), line: None, message: message.to_string() }
+        Self { field: String::new(), line: None, message: message.to_string(), fault: Fault::Unusable }
     }
 
     fn missing_field(field: &'static str) -> Self {

@@ -106,11 +106,11 @@ impl Unread<'_> {
     fn remarks(&self, noted: Vec<(Severity, String, String)>, unknown: Vec<UnknownField>) -> Remarks {
         let noted = noted.into_iter().map(|(severity, field, message)| {
             let line = self.location.line_of(&field);
-            (severity, FieldError { field, line, message })
+            (severity, FieldError { line, ..wrong(field, message) })
         });
         let unknown = unknown.into_iter().map(|UnknownField { field, line }| {
             let message = "not acted on".to_owned();
-            (Severity::NotActedOn, FieldError { field, line: Some(line), message })
+            (Severity::NotActedOn, FieldError { line: Some(line), ..wrong(field, message) })
         });
         let mut remarks: Remarks = noted.chain(unknown).collect();
         remarks.sort_by_key(|(_, error)| error.line);

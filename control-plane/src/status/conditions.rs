@@ -247,14 +247,19 @@ fn accepted(index: usize, problems: &[&Problem]) -> Value {
         Fault::Parent { index: at, why } if at == index => why.gateway_reason(),
         _ => None,
     };
-    let refused = |problem: &Problem| is_error(problem) && problem.fault == Fault::Unusable;
+    let refusal = |problem: &Problem| match problem.fault {
+        Fault::Unusable => Some("UnsupportedValue"),
+        Fault::IncompatibleFilters => Some("IncompatibleFilters"),
+        _ => None,
+    };
+    let refused = |problem: &Problem| refusal(problem).filter(|_| is_error(problem));
     let those =
         |wanted: &dyn Fn(&Problem) -> bool| said(problems.iter().copied().filter(|problem| wanted(problem)));
     if let Some(reason) = problems.iter().find_map(|problem| detached(problem)) {
         return condition("Accepted", "False", reason, &those(&|problem| detached(problem).is_some()));
     }
-    if problems.iter().any(|problem| refused(problem)) {
-        return condition("Accepted", "False", "UnsupportedValue", &those(&refused));
+    if let Some(reason) = problems.iter().find_map(|problem| refused(problem)) {
+        return condition("Accepted", "False", reason, &those(&|problem| refused(problem).is_some()));
     }
     let in_part =
         |problem: &Problem| problem.fault == Fault::Parent { index, why: Detached::OverruledInPart };

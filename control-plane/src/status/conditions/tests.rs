@@ -107,9 +107,12 @@ fn each_field_in_trouble_has_its_condition() {
     let rule = other("spec.rules[0].matches", 0);
     let in_part = fact("PartiallyInvalid", "True", "UnsupportedValue");
     assert_eq!(rule, [accepted.clone(), resolved.clone(), in_part]);
-    let refused =
-        Problem { fault: Fault::Unusable, ..problem(Severity::Error, "spec.rules[0].matches", "is wrong") };
-    assert_eq!(conditions(refused, 0), [fact("Accepted", "False", "UnsupportedValue"), resolved.clone()]);
+    for (fault, reason) in
+        [(Fault::Unusable, "UnsupportedValue"), (Fault::IncompatibleFilters, "IncompatibleFilters")]
+    {
+        let refused = Problem { fault, ..problem(Severity::Error, "spec.rules[0].matches", "is wrong") };
+        assert_eq!(conditions(refused, 0), [fact("Accepted", "False", reason), resolved.clone()]);
+    }
     let loser = problem(Severity::Error, "spec.parentRefs[1]", "another decides");
     let in_part = Fault::Parent { index: 1, why: Detached::OverruledInPart };
     let loser = Problem { fault: in_part, ..loser };
