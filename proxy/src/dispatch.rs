@@ -1,11 +1,18 @@
 //! The step that picks an endpoint and sends the request there; one call is one attempt.
 
-use std::{fmt, pin::pin, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Instant,
+};
 
 use crate::{
     balance::{Limit, Outcome, PickFacts},
     bind::{BoundBackend, BoundEndpoint, BoundShare},
-    body::{Body, InFlight},
+    body::{Body, Exceeded, InFlight, Progress},
     connect::{SendError, Terms},
     error::{Failure, Reason, SELVEDGE_ERROR, SaidBy},
     fields::get_rare,
@@ -26,6 +33,8 @@ pub struct Attempt<'a> {
     pub at: Instant,
     /// When it must have answered, if it may not take all the time that there is.
     pub until: Option<Instant>,
+    /// How far the request and its answer have come, if the rule limits that.
+    pub progress: Option<&'a Rc<Progress>>,
     /// When all attempts together must have answered.
     pub deadline: Option<Instant>,
     /// Whether the connection of an attempt before it broke.
@@ -104,16 +113,25 @@ fn send(
         };
         let mut awaited = Awaited { worker, backend, endpoint: &endpoint, deadline: attempt.deadline };
         let sending = pin!(worker.pools.send(&endpoint.target, attempt.conn, http, &terms));
-        let sent = worker
-            .deadlines
-            .within(attempt.until, sending)
-            .await
-            .unwrap_or_else(|| Err(late(&endpoint).into()));
+        let sent = match attempt.progress {
+            None => worker.deadlines.within(attempt.until, sending).await,
+            Some(progress) => {
+                let sending = pin!(unless_exceeded(progress, &endpoint, sending));
+                worker.deadlines.within(attempt.until, sending).await
+            }
+        };
+        let sent = sent.unwrap_or_else(|| Err(late(&endpoint).into()));
         awaited.deadline = None;
         let result = match sent {
             Ok(mut http) => {
                 facts.reason = named_by_peer(&http);
                 http.body_mut().end().in_flight = Some(in_flight);
+                if let Some(progress) = attempt.progress {
+                    progress.sent();
+                    if !http.body().is_empty() {
+                        http.body_mut().end().progress = Some(Rc::clone(progress));
+                    }
+                }
                 Ok(Response { http, facts })
             }
             Err(SendError { failure, request }) => {
@@ -210,6 +228,38 @@ fn late(endpoint: &BoundEndpoint) -> Failure {
         Reason::Timeout,
         format!("{} has not answered within the time of one attempt", endpoint.address),
     )
+}
+
+/// What `sending` gives; a failure if a limit of its rule is exceeded first.
+async fn unless_exceeded(
+    progress: &Progress,
+    endpoint: &BoundEndpoint,
+    mut sending: Pin<&mut impl Future<Output = Result<Box<http::Response<Body>>, SendError>>>,
+) -> Result<Box<http::Response<Body>>, SendError> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+            return Poll::Ready(sent);
+        }
+        ready!(progress.poll_exceeded(cx));
+        Poll::Ready(Err(exceeded(progress, endpoint).into()))
+    })
+    .await
+}
+
+fn exceeded(progress: &Progress, endpoint: &BoundEndpoint) -> Failure {
+    let address = &endpoint.address;
+    let what = match progress.exceeded() {
+        Some(Exceeded::Idle(limit)) => {
+            format!("nothing has passed to or from {address} for {limit:?}, the idle timeout of the route")
+        }
+        Some(Exceeded::Response(limit)) => {
+            format!(
+                "{address} has not answered within {limit:?} of the request's end, the response timeout of the route"
+            )
+        }
+        None => format!("{address} has not answered in time"),
+    };
+    Failure::new(Reason::Timeout, what)
 }
 
 /// The failure that a mesh peer's sidecar says it answered with itself. Of an endpoint without a sidecar nothing

@@ -25,6 +25,7 @@ mod inject;
 mod install;
 mod keep_alive;
 mod kill;
+mod linkerd;
 mod links;
 mod long_lived;
 mod matches;

@@ -27,7 +27,7 @@ pub use identity::{SpiffeId, TrustDomain, WorkloadName};
 pub use policy::{ConnectionVerdict, InboundPolicy, MtlsMode, MtlsRule, Verdict};
 pub use resilience::{
     AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn,
-    RetryPolicy, TrafficPolicy,
+    RetryPolicy, StreamTimeouts, TrafficPolicy,
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
 pub use route::{

@@ -197,6 +197,9 @@ pub struct RetryOn {
     pub retriable_4xx: bool,
     /// `refused-stream`: HTTP/2 REFUSED_STREAM.
     pub refused_stream: bool,
+    /// The time of one attempt ran out. `5xx`, `gateway-error` and `reset` include it; here it is meant alone (Linkerd's
+    /// `retry.linkerd.io/timeout`).
+    pub per_try_timeout: bool,
     /// Plain status codes, sorted. Never matched by an answer that a proxy made itself.
     pub status_codes: Vec<u16>,
     /// gRPC statuses by number, sorted: `cancelled` 1, `deadline-exceeded` 4, `resource-exhausted` 8,
@@ -220,8 +223,17 @@ pub struct RetryPolicy {
     pub on: RetryOn,
     /// Time for one attempt until its answer's headers; default none.
     pub per_try_timeout: Option<Duration>,
+    /// Whether the last attempt may take longer than that, because nothing follows it (Linkerd); default no, as in Istio.
+    pub last_attempt_unlimited: bool,
     /// First pause: drawn from \[0, this), doubling each time, at most ten times this; default 25 ms.
     pub backoff: Duration,
+}
+
+impl RetryPolicy {
+    /// The time of attempt number `attempt` (0 = the first), if it is limited.
+    pub fn limit_of(&self, attempt: u32) -> Option<Duration> {
+        self.per_try_timeout.filter(|_| !self.last_attempt_unlimited || attempt < self.attempts)
+    }
 }
 
 impl Default for RetryPolicy {
@@ -230,7 +242,25 @@ impl Default for RetryPolicy {
             attempts: 2,
             on: RetryOn::istio_default(),
             per_try_timeout: None,
+            last_attempt_unlimited: false,
             backoff: Duration::from_millis(25),
         }
+    }
+}
+
+/// How long an answer may take once its request is sent, and how long nothing may pass (Linkerd's
+/// `timeout.linkerd.io/response` and `timeout.linkerd.io/idle`). Neither is followed by another attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct StreamTimeouts {
+    /// From the last byte of an attempt's request to the last byte of its answer; default none.
+    pub response: Option<Duration>,
+    /// Without a byte of the request or of its answer; default none.
+    pub idle: Option<Duration>,
+}
+
+impl StreamTimeouts {
+    /// Whether there is no limit.
+    pub const fn is_empty(&self) -> bool {
+        self.response.is_none() && self.idle.is_none()
     }
 }

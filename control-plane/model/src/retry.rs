@@ -150,7 +150,8 @@ fn names_failure(on: &RetryOn, failure: Failure) -> bool {
         || match failure {
             Failure::Connect => on.connect_failure,
             Failure::RefusedStream => on.refused_stream,
-            Failure::NotDelivered | Failure::PerTryTimeout | Failure::Reset => false,
+            Failure::PerTryTimeout => on.per_try_timeout,
+            Failure::NotDelivered | Failure::Reset => false,
         }
 }
 
@@ -240,6 +241,15 @@ mod tests {
             assert!(!named(&on(|on| on.connect_failure = true), &outcome));
             assert!(!named(&on(|on| on.status_codes = vec![503]), &outcome));
         }
+    }
+
+    #[test]
+    fn the_time_of_one_attempt_may_be_named_alone() {
+        let timeouts = on(|on| on.per_try_timeout = true);
+
+        assert!(named(&timeouts, &Outcome::failed(Failure::PerTryTimeout)));
+        assert!(!named(&timeouts, &Outcome::failed(Failure::Reset)));
+        assert!(!named(&timeouts, &Outcome::answer(504, None)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 pub use self::field::{HeaderField, UnknownField};
 use self::index::Index;
-use crate::{Filters, RetryPolicy, facts};
+use crate::{Filters, RetryPolicy, StreamTimeouts, facts};
 
 /// The longest regular expression, in bytes, as it is written.
 const REGEX_SOURCE_LIMIT: usize = 4096;
@@ -278,6 +278,8 @@ pub struct Rule {
     pub backends: Vec<WeightedBackend>,
     /// Time for the whole request, retries included; default none.
     pub timeout: Option<Duration>,
+    /// Time for the answer once the request is sent, and without anything passing; default none.
+    pub stream: StreamTimeouts,
     /// When a failed attempt is followed by another.
     pub retry: RetryPolicy,
     /// What happens to a request before a backend is drawn, and to its answer.
@@ -295,6 +297,7 @@ impl Default for Rule {
             matches: Vec::new(),
             backends: Vec::new(),
             timeout: None,
+            stream: StreamTimeouts::default(),
             retry: RetryPolicy::default(),
             filters: Filters::default(),
             unusable_status: 503,
@@ -351,6 +354,9 @@ pub enum Order {
 pub struct RouteTable {
     order: Order,
     rules: Vec<Rule>,
+    /// What a client follows that none of the rules is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    for_others: Option<Box<Rule>>,
     /// Rule and match index, in the order in which they are tried.
     #[serde(skip)]
     tried: Vec<(usize, Option<usize>)>,
@@ -380,7 +386,18 @@ impl RouteTable {
         }
         let matches = tried.iter().map(|(rule, place)| place.map(|place| &rules[*rule].matches[place]));
         let index = (tried.len() > FEW).then(|| Index::over(matches));
-        Self { order, rules, tried, index }
+        Self { order, rules, for_others: None, tried, index }
+    }
+
+    /// This table, in which `rule` is for clients that none of the other rules is for.
+    #[must_use]
+    pub fn with_rule_for_others(self, rule: Rule) -> Self {
+        Self { for_others: Some(Box::new(rule)), ..self }
+    }
+
+    /// What clients follow that none of the rules is for; `None`: all their requests match nothing.
+    pub fn rule_for_others(&self) -> Option<&Rule> {
+        self.for_others.as_deref()
     }
 
     /// Which of several matching rules wins.
@@ -393,7 +410,8 @@ impl RouteTable {
         &self.rules
     }
 
-    /// The same table for one client's sidecar: without the matches, and the rules, that are for other clients.
+    /// The same table for one client's sidecar: without the matches, and the rules, that are for other clients. If no
+    /// rule is left, it has [the one for such clients](Self::rule_for_others), as in Istio.
     #[must_use]
     pub fn for_client(self, labels: &BTreeMap<String, String>, namespace: &str) -> Self {
         if !self.asks_for_client() {
@@ -404,7 +422,11 @@ impl RouteTable {
             rule.matches.retain(|one| one.client.is_match(labels, namespace));
             (is_for_every_request || !rule.matches.is_empty()).then_some(rule)
         });
-        Self::new(self.order, rules.collect())
+        let mut rules: Vec<Rule> = rules.collect();
+        if rules.is_empty() {
+            rules.extend(self.for_others.map(|rule| *rule));
+        }
+        Self::new(self.order, rules)
     }
 
     /// Whether some match is for certain clients only, so that [`Self::for_client`] makes a difference.

@@ -2,7 +2,7 @@
 //!
 //! What it means is the same as for an [`HTTPRoute`](super::http_route).
 
-use selvedge_model::{GrpcMatch, Match, RetryPolicy};
+use selvedge_model::{GrpcMatch, Match};
 use serde::Deserialize;
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
         report_hostnames,
     },
     kinds::{Feedback, GATEWAY, ResourceKind},
+    linkerd::{self, Annotated, Calls},
     references::{ParentYaml, RoutedBackendYaml, read_parents},
     route_filters::{self, FilterYaml},
     typed::{FieldError, Present},
@@ -20,6 +21,7 @@ use super::{
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("GRPCRoute", GATEWAY, "grpcroutes", Feedback::Parents)
+        .with_annotations(linkerd::ANNOTATIONS)
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 #[derive(Debug, Deserialize)]
@@ -62,11 +64,18 @@ struct MethodYaml {
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
     let parents = read_parents(yaml.parent_refs, reading)?;
     report_hostnames(yaml.hostnames, &parents, reading);
-    let rules = yaml.rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, reading));
+    let annotated = linkerd::read(reading, Calls::Grpc)?;
+    let rules = yaml.rules.into_iter().enumerate();
+    let rules = rules.map(|(index, rule)| read_rule(rule, index, &annotated, reading));
     Ok(HttpRouteSpec { is_grpc: true, parents, rules: rules.collect::<Result<_, _>>()? })
 }
 
-fn read_rule(yaml: RuleYaml, index: usize, reading: &mut Reading<'_>) -> Result<HttpRouteRule, FieldError> {
+fn read_rule(
+    yaml: RuleYaml,
+    index: usize,
+    annotated: &Annotated,
+    reading: &mut Reading<'_>,
+) -> Result<HttpRouteRule, FieldError> {
     let field = format!("spec.rules[{index}]");
     let matches = yaml.matches.into_iter().enumerate();
     let matches = matches.map(|(place, yaml)| read_match(yaml, &format!("{field}.matches[{place}]")));
@@ -76,8 +85,8 @@ fn read_rule(yaml: RuleYaml, index: usize, reading: &mut Reading<'_>) -> Result<
         matches: matches.collect::<Result<_, _>>()?,
         filters: route_filters::read(yaml.filters, &format!("{field}.filters"), true, reading)?,
         backends: read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), true, reading)?,
-        timeout: None,
-        retry: RetryPolicy::default(),
+        timeouts: annotated.timeouts,
+        retry: annotated.retry.clone(),
     })
 }
 

@@ -4,14 +4,13 @@
 //! client, one in another namespace for the clients there. `GRPCRoute` means the same, and has [fields of
 //! its own](super::grpc_route).
 
-use std::time::Duration;
-
 use selvedge_model::{HeaderField, Match, RetryOn, RetryPolicy, StringMatch};
 use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
     kinds::{Feedback, GATEWAY, ResourceKind},
+    linkerd::{self, Annotated, Calls, Timeouts},
     references::{BackendRef, Parent, ParentYaml, RoutedBackendYaml, read_parents},
     route_filters::{self, FilterYaml, RouteFilters},
     typed::{FieldError, Present},
@@ -21,6 +20,7 @@ use super::{
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("HTTPRoute", GATEWAY, "httproutes", Feedback::Parents)
+        .with_annotations(linkerd::ANNOTATIONS)
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What an `HTTPRoute` or `GRPCRoute` says.
@@ -47,10 +47,10 @@ pub struct HttpRouteRule {
     pub backends: Vec<HttpBackend>,
     /// What happens to them before a backend is drawn.
     pub filters: RouteFilters,
-    /// Time for the whole request, retries included.
-    pub timeout: Option<Duration>,
-    /// When a failed attempt is followed by another.
-    pub retry: RetryPolicy,
+    /// How long requests may take; `None` = nothing is said of that.
+    pub timeouts: Option<Timeouts>,
+    /// When a failed attempt is followed by another; `None` = nothing is said of that.
+    pub retry: Option<RetryPolicy>,
 }
 
 /// One of `backendRefs`.
@@ -160,8 +160,10 @@ struct RetryYaml {
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
     let parents = read_parents(yaml.parent_refs, reading)?;
     report_hostnames(yaml.hostnames, &parents, reading);
+    let annotated = linkerd::read(reading, Calls::Http)?;
     let rules = yaml.rules.unwrap_or_else(|| vec![RuleYaml::default()]);
-    let rules = rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, reading));
+    let rules =
+        rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, &annotated, reading));
     Ok(HttpRouteSpec { is_grpc: false, parents, rules: rules.collect::<Result<_, _>>()? })
 }
 
@@ -173,7 +175,12 @@ pub(super) fn report_hostnames(hostnames: Option<Present>, parents: &[Parent], r
     }
 }
 
-fn read_rule(yaml: RuleYaml, index: usize, reading: &mut Reading<'_>) -> Result<HttpRouteRule, FieldError> {
+fn read_rule(
+    yaml: RuleYaml,
+    index: usize,
+    annotated: &Annotated,
+    reading: &mut Reading<'_>,
+) -> Result<HttpRouteRule, FieldError> {
     let field = format!("spec.rules[{index}]");
     let mut asked = yaml.matches;
     if asked.is_empty() {
@@ -192,8 +199,8 @@ fn read_rule(yaml: RuleYaml, index: usize, reading: &mut Reading<'_>) -> Result<
             "has a filter with replacePrefixMatch, which needs exactly one match, of type PathPrefix";
         return Err(wrong(format!("{field}.matches"), message));
     }
-    let (timeout, retry) = read_times(yaml.timeouts, yaml.retry, &field)?;
-    Ok(HttpRouteRule { index, name: yaml.name, matches, backends, filters, timeout, retry })
+    let (timeouts, retry) = read_times(yaml.timeouts, yaml.retry, annotated, &field)?;
+    Ok(HttpRouteRule { index, name: yaml.name, matches, backends, filters, timeouts, retry })
 }
 
 /// The backends of a rule; `list` is their field.
@@ -282,14 +289,16 @@ pub(super) fn read_text(kind: TextType, value: String, field: &str) -> Result<St
     }
 }
 
-/// `timeouts` and `retry`. As in Istio, `backendRequest` is the time of each attempt if the rule says how to try
-/// again, and otherwise of the whole request.
+/// `timeouts` and `retry`, and the annotations that go before them. As in Istio, `backendRequest` is the time of each
+/// attempt if the rule says how to try again, and otherwise of the whole request.
 fn read_times(
     timeouts: Option<TimeoutYaml>,
     retry: Option<RetryYaml>,
+    annotated: &Annotated,
     field: &str,
-) -> Result<(Option<Duration>, RetryPolicy), FieldError> {
+) -> Result<(Option<Timeouts>, Option<RetryPolicy>), FieldError> {
     let given = |time: Option<GatewayDuration>| time.map(|time| time.0).filter(|time| !time.is_zero());
+    let any_said = timeouts.is_some() || annotated.timeouts.is_some();
     let (request, backend_request) =
         timeouts.map_or((None, None), |yaml| (given(yaml.request), given(yaml.backend_request)));
     if let (Some(request), Some(attempt)) = (request, backend_request)
@@ -298,11 +307,18 @@ fn read_times(
         let message = format!("is longer than the {request:?} of timeouts.request; make it shorter");
         return Err(wrong(format!("{field}.timeouts.backendRequest"), message));
     }
-    let Some(retry) = retry else {
-        return Ok((backend_request.or(request), RetryPolicy::default()));
+    let retry = retry.map(|retry| read_retry(retry, &format!("{field}.retry"))).transpose()?;
+    let mut retry = annotated.retry.clone().or(retry);
+    let request = match &mut retry {
+        None => backend_request.or(request),
+        Some(retry) => {
+            retry.per_try_timeout = retry.per_try_timeout.or(backend_request);
+            request
+        }
     };
-    let retry = read_retry(retry, &format!("{field}.retry"))?;
-    Ok((request, RetryPolicy { per_try_timeout: backend_request, ..retry }))
+    let timeouts = annotated.timeouts.unwrap_or_default();
+    let timeouts = Timeouts { request: timeouts.request.or(request), ..timeouts };
+    Ok((any_said.then_some(timeouts), retry))
 }
 
 /// HTTPRoute `retry`: besides its `codes`, failures of the connection are tried again, as Istio does.

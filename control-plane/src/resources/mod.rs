@@ -15,6 +15,7 @@ pub mod gateway_tcp;
 pub mod grpc_route;
 pub mod http_route;
 pub mod kinds;
+pub mod linkerd;
 pub mod namespace;
 mod node;
 mod object;

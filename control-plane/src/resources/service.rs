@@ -9,15 +9,24 @@ use serde_json::Value;
 use super::{
     document::{Reading, wrong},
     kinds::{CORE, Feedback, ResourceKind},
+    linkerd::{self, Annotated, Calls},
     trim,
     typed::{FieldError, Present},
     values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
 
+/// The annotations that are acted on.
+const ANNOTATIONS: [&str; linkerd::ANNOTATIONS.len() + 1] = {
+    let mut all = [OPAQUE_PORTS_ANNOTATION; linkerd::ANNOTATIONS.len() + 1];
+    let (_, of_linkerd) = all.split_at_mut(1);
+    of_linkerd.copy_from_slice(linkerd::ANNOTATIONS);
+    all
+};
+
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind = ResourceKind::new("Service", CORE, "services", Feedback::Events)
     .trimmed(trim)
-    .with_annotations(&[OPAQUE_PORTS_ANNOTATION])
+    .with_annotations(&ANNOTATIONS)
     .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What is left out is for kube-proxy, load balancers and DNS, and they do act on it.
@@ -61,6 +70,8 @@ pub struct ServiceSpec {
     pub headless: bool,
     /// The name that it stands for (`type: ExternalName`): another service's, or one that DNS knows.
     pub external_name: Option<Host>,
+    /// What its annotations say of requests to it.
+    pub annotated: Annotated,
 }
 
 /// One port of a `Service`.
@@ -211,7 +222,8 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceSpec,
         ports.push(port);
     }
     let headless = yaml.cluster_ip.iter().chain(&yaml.cluster_ips).any(|ip| ip == "None");
-    Ok(ServiceSpec { selector, ports, addresses, headless, external_name })
+    let annotated = linkerd::read(reading, Calls::Any)?;
+    Ok(ServiceSpec { selector, ports, addresses, headless, external_name, annotated })
 }
 
 /// The name that a service of the type ExternalName stands for; `None`: it is of another type.

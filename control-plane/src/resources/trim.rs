@@ -6,7 +6,8 @@
 use serde_json::Value;
 
 /// Annotations of whose domains something is asked of a mesh.
-const OUR_DOMAINS: [&str; 3] = ["selvedge.io", "istio.io", "gateway.networking.k8s.io"];
+const OUR_DOMAINS: [&str; 5] =
+    ["selvedge.io", "istio.io", "gateway.networking.k8s.io", "retry.linkerd.io", "timeout.linkerd.io"];
 
 /// What nobody reads of any kind's metadata goes.
 pub(super) fn metadata(object: &mut Value) {

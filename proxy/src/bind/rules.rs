@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use selvedge_model::{
-    RetryPolicy, RouteTable, Service, ServiceKey, TcpTable, draw,
+    RetryPolicy, RouteTable, Service, ServiceKey, StreamTimeouts, TcpTable, draw,
     facts::{Connection, Request},
 };
 
@@ -115,6 +115,8 @@ pub struct BoundRule {
     pub series: SeriesPair<Series>,
     /// Time for the whole request, retries included.
     pub timeout: Option<Duration>,
+    /// Time for the answer once the request is sent, and without anything passing; `None`: neither is limited.
+    pub stream: Option<StreamTimeouts>,
     /// When a failed attempt is followed by another; `None`: there is only one, whatever becomes of it.
     pub retry: Option<RetryPolicy>,
     /// What limits retries to the service.

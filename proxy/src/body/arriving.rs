@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::Pace;
+use super::{Pace, Progress};
 use crate::budget::Ledger;
 
 /// See the module.
@@ -19,6 +19,8 @@ pub struct Arriving {
     source: Source,
     /// How slowly it may come; `None`: as slowly as it does.
     pace: Option<Rc<Pace>>,
+    /// Where it notes what passes; `None`: nobody asks.
+    progress: Option<Rc<Progress>>,
 }
 
 /// Where it comes from.
@@ -51,7 +53,12 @@ impl Arriving {
             None => Source::Http1(body),
             Some(ledger) => Source::Http2(Rc::clone(ledger), ledger.keep(body)),
         };
-        Self { source, pace }
+        Self { source, pace, progress: None }
+    }
+
+    /// Notes what passes in `progress`.
+    pub fn note_in(&mut self, progress: &Rc<Progress>) {
+        self.progress = Some(Rc::clone(progress));
     }
 
     /// The pace that it has to keep.
@@ -91,6 +98,12 @@ impl Body for Arriving {
             }
             if let Some(pace) = &self.pace {
                 pace.came(data.len());
+            }
+        }
+        if let Some(progress) = &self.progress {
+            match &frame {
+                Some(Ok(_)) if !self.is_end_stream() => progress.passed(),
+                _ => progress.sent(),
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Interrupted::Broken)))

@@ -7,6 +7,7 @@
 mod arriving;
 mod lease;
 mod pace;
+mod progress;
 mod replay;
 
 use std::{
@@ -22,11 +23,13 @@ use futures_util::future::LocalBoxFuture;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use selvedge_model::StreamTimeouts;
 
 pub use self::{
     arriving::{Arriving, Interrupted},
     lease::{Lease, PoolPlace, Shared, Whole},
     pace::Pace,
+    progress::{Exceeded, Progress},
     replay::{Original, REPLAY_LIMIT, Replay, ReplayError},
 };
 use crate::{
@@ -38,7 +41,7 @@ use crate::{
     fields::{self, grpc_message},
     io::Duplex,
     telemetry::Record,
-    time::Deadline,
+    time::{Deadline, Deadlines},
     trust::Standing,
 };
 
@@ -100,6 +103,8 @@ pub struct End {
     /// When it is ended, if it has not ended before: with the status that gRPC has for that, or with an
     /// error.
     pub limit: Option<Limit>,
+    /// How far it has come, where its rule limits that: it is ended then as at `limit`.
+    pub progress: Option<Rc<Progress>>,
     /// Whether the answer is gRPC's: if it breaks off, it ends with a status. Without one a gRPC client would take a
     /// lost connection behind us for an error in the server (INTERNAL), and not for one that passes (UNAVAILABLE).
     pub is_grpc: bool,
@@ -110,10 +115,24 @@ pub struct End {
 }
 
 impl End {
+    /// Ready when the body's time is over.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(limit) = &mut self.limit
+            && Pin::new(&mut limit.deadline).poll(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        match &self.progress {
+            Some(progress) => progress.poll_exceeded(cx),
+            None => Poll::Pending,
+        }
+    }
+
     /// Carries out everything that was waiting.
     pub(crate) fn finish(&mut self, whole: bool) {
         let now = Instant::now();
         self.limit = None;
+        self.progress = None;
         if let Some(lease) = self.lease.take()
             && whole
         {
@@ -194,6 +213,15 @@ impl Body {
         }
     }
 
+    /// How far the request comes whose body this is, and its answer, by the `limits` of its rule.
+    pub fn progress(&mut self, limits: StreamTimeouts, deadlines: &Rc<Deadlines>) -> Rc<Progress> {
+        let progress = Progress::new(limits, self.is_empty(), deadlines);
+        if let Kind::Arriving(body) = &mut self.kind {
+            body.note_in(&progress);
+        }
+        progress
+    }
+
     /// A body that can be sent again.
     pub fn replay(body: Replay<Arriving>) -> Self {
         Self::of(Kind::Replay(body))
@@ -229,7 +257,8 @@ impl Body {
 
     fn time_is_over(&mut self) -> Result<Frame<Bytes>, BodyError> {
         let end = self.end();
-        let last = if end.limit.take().is_some_and(|limit| limit.grpc) {
+        let of_grpc = end.limit.take().is_some_and(|limit| limit.grpc) || end.is_grpc;
+        let last = if of_grpc {
             let trailers = status(Reason::Timeout, "the answer took too long");
             if let Some(record) = &mut end.record {
                 record.trailers(&trailers);
@@ -284,8 +313,7 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some(end) = &mut this.end
-            && let Some(limit) = &mut end.limit
-            && Pin::new(&mut limit.deadline).poll(cx).is_ready()
+            && end.poll_over(cx).is_ready()
         {
             return Poll::Ready(Some(this.time_is_over()));
         }
@@ -311,6 +339,11 @@ impl HttpBody for Body {
         };
         if let Some(Err(error)) = frame {
             return Poll::Ready(Some(this.broke(error)));
+        }
+        if let Some(end) = &this.end
+            && let Some(progress) = &end.progress
+        {
+            progress.passed();
         }
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()

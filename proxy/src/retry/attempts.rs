@@ -104,6 +104,7 @@ impl<S: Attempting> Attempts<S> {
         async move {
             let backend = &share.backend;
             rule.budget.deposit(at);
+            let progress = rule.stream.map(|limits| http.body_mut().progress(limits, &self.worker.deadlines));
             let retry = rule.retry.as_ref();
             let retry = retry.map(|policy| (policy, Kept::of(&mut http, &self.worker.budget)));
             let mut tried = Tried::default();
@@ -112,11 +113,24 @@ impl<S: Attempting> Attempts<S> {
             let mut fresh = false;
             loop {
                 // The route's own limit is kept outside, by `route::timeout`.
-                let until = retry.as_ref().and_then(|(policy, _)| policy.per_try_timeout);
+                let until = retry.as_ref().and_then(|(policy, _)| policy.limit_of(attempt));
                 let until = until.map(|limit| at + limit);
-                let this = Attempt { conn: &conn, share: &share, tried: &tried, at, until, deadline, fresh };
+                let progress = progress.as_ref();
+                let this = Attempt {
+                    conn: &conn,
+                    share: &share,
+                    tried: &tried,
+                    at,
+                    until,
+                    progress,
+                    deadline,
+                    fresh,
+                };
                 let mut result = self.inner.attempt(http, &this).await;
                 facts(&mut result).retries = attempt;
+                if progress.is_some_and(|progress| progress.exceeded().is_some()) {
+                    return result;
+                }
                 let Some((policy, kept)) = &retry else { return result };
                 let outcome = outcome(&result);
                 let again =
@@ -153,6 +167,9 @@ impl<S: Attempting> Attempts<S> {
                 }
                 attempt += 1;
                 at = Instant::now();
+                if let Some(progress) = progress {
+                    progress.begin_again();
+                }
             }
         }
     }

@@ -192,6 +192,7 @@ impl From<&RetryOn> for wire::RetryOn {
             retriable_4xx: on.retriable_4xx,
             refused_stream: on.refused_stream,
             reset_before_request: on.reset_before_request,
+            per_try_timeout: on.per_try_timeout,
             status_codes: on.status_codes.iter().copied().map(Into::into).collect(),
             grpc_statuses: on.grpc_statuses.iter().copied().map(Into::into).collect(),
         }
@@ -210,6 +211,7 @@ impl TryFrom<wire::RetryOn> for RetryOn {
             retriable_4xx: on.retriable_4xx,
             refused_stream: on.refused_stream,
             reset_before_request: on.reset_before_request,
+            per_try_timeout: on.per_try_timeout,
             status_codes: numbers("retry status code", &on.status_codes, 999)?,
             grpc_statuses: numbers("retry gRPC status", &on.grpc_statuses, u8::MAX.into())?,
         })
@@ -230,6 +232,7 @@ impl From<&RetryPolicy> for wire::RetryPolicy {
             attempts: policy.attempts,
             on: Some((&policy.on).into()),
             per_try_timeout_ms: policy.per_try_timeout.map(milliseconds),
+            last_attempt_unlimited: policy.last_attempt_unlimited,
             backoff_ms: milliseconds(policy.backoff),
         }
     }
@@ -243,6 +246,7 @@ impl TryFrom<wire::RetryPolicy> for RetryPolicy {
             attempts: policy.attempts,
             on: required("retry conditions", policy.on)?.try_into()?,
             per_try_timeout: policy.per_try_timeout_ms.map(Duration::from_millis),
+            last_attempt_unlimited: policy.last_attempt_unlimited,
             backoff: Duration::from_millis(policy.backoff_ms),
         })
     }

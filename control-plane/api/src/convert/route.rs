@@ -3,8 +3,8 @@
 use std::{str::FromStr, time::Duration};
 
 use selvedge_model::{
-    ClientMatch, FullRegex, GrpcMatch, HeaderField, Match, Order, RouteTable, Rule, StringMatch,
-    WeightedBackend,
+    ClientMatch, FullRegex, GrpcMatch, HeaderField, Match, Order, RouteTable, Rule, StreamTimeouts,
+    StringMatch, WeightedBackend,
 };
 
 use super::{ConvertError, all, filter::status, invalid, milliseconds, parse, required};
@@ -141,6 +141,8 @@ impl From<&Rule> for wire::Rule {
             matches: rule.matches.iter().map(Into::into).collect(),
             backends: rule.backends.iter().map(Into::into).collect(),
             timeout_ms: rule.timeout.map(milliseconds),
+            response_timeout_ms: rule.stream.response.map(milliseconds),
+            idle_timeout_ms: rule.stream.idle.map(milliseconds),
             retry: Some((&rule.retry).into()),
             filters: (!rule.filters.is_empty()).then(|| (&rule.filters).into()),
             unusable_status: rule.unusable_status.into(),
@@ -157,6 +159,10 @@ impl TryFrom<wire::Rule> for Rule {
             matches: all(rule.matches)?,
             backends: all(rule.backends)?,
             timeout: rule.timeout_ms.map(Duration::from_millis),
+            stream: StreamTimeouts {
+                response: rule.response_timeout_ms.map(Duration::from_millis),
+                idle: rule.idle_timeout_ms.map(Duration::from_millis),
+            },
             retry: required("retry policy", rule.retry)?.try_into()?,
             filters: rule.filters.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             unusable_status: unusable_status(rule.unusable_status)?,
@@ -184,6 +190,7 @@ impl From<&RouteTable> for wire::RouteTable {
         Self {
             rules: table.rules().iter().map(Into::into).collect(),
             order: wire::Order::from(table.order()).into(),
+            rule_for_others: table.rule_for_others().map(Into::into),
         }
     }
 }
@@ -199,6 +206,10 @@ impl TryFrom<wire::RouteTable> for RouteTable {
                 return Err(ConvertError::Unknown { field: "route order", value: table.order });
             }
         };
-        Ok(Self::new(order, all(table.rules)?))
+        let rules = Self::new(order, all(table.rules)?);
+        Ok(match table.rule_for_others {
+            Some(rule) => rules.with_rule_for_others(rule.try_into()?),
+            None => rules,
+        })
     }
 }

@@ -81,7 +81,8 @@ impl TryFrom<wire::Service> for Service {
 /// Rules name backends by index; one beyond the end would be a crash later.
 fn backends_exist(service: &Service) -> Result<(), ConvertError> {
     let count = service.backends.len();
-    let of_requests = service.routes.rules().iter().flat_map(Rule::backends_named);
+    let rules = service.routes.rules().iter().chain(service.routes.rule_for_others());
+    let of_requests = rules.flat_map(Rule::backends_named);
     let of_connections = service.tcp.rules.iter().flat_map(|rule| &rule.backends).map(|share| share.backend);
     match of_requests.chain(of_connections).max() {
         Some(backend) if backend >= count => Err(ConvertError::OutOfRange {

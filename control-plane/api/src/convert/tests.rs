@@ -6,10 +6,11 @@ use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
     AppConnections, Backend, BackendName, ClientCertificate, ClientMatch, ConnectionLimits, ConnectionPool,
-    Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, HostPort, Http2Upgrade, InboundPolicy,
-    Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Protocol,
-    RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, StringMatch, TcpMatch, TcpRule,
-    TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend, Workload, WorkloadName,
+    Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, HostPort, Http2Upgrade, InboundPolicy, Layer,
+    LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Protocol,
+    RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, StreamTimeouts, StringMatch,
+    TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend, Workload,
+    WorkloadName,
     snapshot::{Address, Declared},
 };
 
@@ -94,20 +95,22 @@ prop_compose! {
 prop_compose! {
     fn retry_on()(
         any_5xx: bool, gateway_error: bool, reset: bool, connect_failure: bool, retriable_4xx: bool,
-        refused_stream: bool, reset_before_request: bool, status_codes in vec(100u16..600, 0..3), grpc_statuses in vec(0u8..17, 0..3),
+        refused_stream: bool, reset_before_request: bool, per_try_timeout: bool,
+        status_codes in vec(100u16..600, 0..3), grpc_statuses in vec(0u8..17, 0..3),
     ) -> RetryOn {
         RetryOn {
             any_5xx, gateway_error, reset, connect_failure, retriable_4xx, refused_stream, reset_before_request,
-            status_codes, grpc_statuses,
+            per_try_timeout, status_codes, grpc_statuses,
         }
     }
 }
 
 prop_compose! {
     fn retry_policy()(
-        attempts: u32, on in retry_on(), per_try_timeout in option::of(time()), backoff in time(),
+        attempts: u32, on in retry_on(), per_try_timeout in option::of(time()), last_attempt_unlimited: bool,
+        backoff in time(),
     ) -> RetryPolicy {
-        RetryPolicy { attempts, on, per_try_timeout, backoff }
+        RetryPolicy { attempts, on, per_try_timeout, last_attempt_unlimited, backoff }
     }
 }
 
@@ -124,12 +127,14 @@ fn shares(backends: usize) -> impl Strategy<Value = Vec<WeightedBackend>> {
 
 fn rule(backends: usize) -> impl Strategy<Value = Rule> {
     let what = (filters(backends), 200_u16..600);
-    (".{0,12}", vec(a_match(), 0..3), shares(backends), option::of(time()), retry_policy(), what).prop_map(
-        |(name, matches, backends, timeout, retry, (filters, unusable_status))| Rule {
+    let times = (option::of(time()), option::of(time()), option::of(time()));
+    (".{0,12}", vec(a_match(), 0..3), shares(backends), times, retry_policy(), what).prop_map(
+        |(name, matches, backends, (timeout, response, idle), retry, (filters, unusable_status))| Rule {
             name,
             matches,
             backends,
             timeout,
+            stream: StreamTimeouts { response, idle },
             retry,
             filters,
             unusable_status,
@@ -139,7 +144,10 @@ fn rule(backends: usize) -> impl Strategy<Value = Rule> {
 
 fn route_table(backends: usize) -> impl Strategy<Value = RouteTable> {
     let order = prop_oneof![Just(Order::Listed), Just(Order::MostSpecific)];
-    (order, vec(rule(backends), 0..3)).prop_map(|(order, rules)| RouteTable::new(order, rules))
+    (order, vec(rule(backends), 0..3), option::of(rule(backends))).prop_map(|(order, rules, for_others)| {
+        let table = RouteTable::new(order, rules);
+        for_others.into_iter().fold(table, RouteTable::with_rule_for_others)
+    })
 }
 
 fn tcp_table(backends: usize) -> impl Strategy<Value = TcpTable> {

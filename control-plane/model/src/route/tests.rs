@@ -471,3 +471,19 @@ fn matches_and_rules_of_other_clients_are_left_out() {
     let others = table.for_client(&labels, "elsewhere");
     assert_eq!(others.rules().iter().map(|rule| rule.matches.len()).collect::<Vec<_>>(), [0]);
 }
+
+#[test]
+fn a_client_that_no_rule_is_for_follows_the_rule_for_others() {
+    let of_shop = ClientMatch { namespace: Some("shop".to_owned()), ..ClientMatch::default() };
+    let rules = vec![rule(vec![Match { client: of_shop, ..Match::default() }])];
+    let others = Rule { name: "others".to_owned(), ..Rule::default() };
+    let table = RouteTable::new(Order::Listed, rules).with_rule_for_others(others);
+    let names = |namespace: &str| {
+        let own = table.clone().for_client(&BTreeMap::new(), namespace);
+        own.rules().iter().map(|rule| rule.name.clone()).collect::<Vec<_>>()
+    };
+
+    assert_eq!(names("elsewhere"), ["others"]);
+    assert_ne!(names("shop"), ["others"]);
+    assert_eq!(table.rules().len(), 1, "it is no rule of the table itself");
+}

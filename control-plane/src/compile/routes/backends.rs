@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{Backend, BackendName, Order, RouteTable, Rule, TrafficPolicy, WeightedBackend};
+use selvedge_model::{
+    Backend, BackendName, ClientMatch, Order, RetryPolicy, RouteTable, Rule, TrafficPolicy, WeightedBackend,
+};
 
 use super::{
     super::{Problems, services::KnownHost},
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     problem::{Fault, Unresolved},
-    resources::{Document, virtual_service::on_port},
+    resources::{Document, linkerd::Timeouts, virtual_service::on_port},
 };
 
 /// The backends of one view, as its routes come to name them.
@@ -34,25 +36,48 @@ impl<'a> Backends<'a> {
 
     /// Everything to the whole service.
     pub(super) fn default_route(&mut self) -> RouteTable {
-        let backend = self.own();
-        let rule = Rule {
-            name: "default".to_owned(),
-            backends: vec![WeightedBackend::new(backend, 1)],
-            ..Rule::default()
-        };
+        let rule = self.default_rule();
         RouteTable::new(Order::Listed, vec![rule])
     }
 
-    /// The routes of `document` for this port; `None` if all of them are for other ports.
+    fn default_rule(&mut self) -> Rule {
+        let backend = self.own();
+        let (timeouts, retry) = self.times(None, None);
+        Rule {
+            name: "default".to_owned(),
+            backends: vec![WeightedBackend::new(backend, 1)],
+            timeout: timeouts.request,
+            stream: timeouts.stream,
+            retry,
+            ..Rule::default()
+        }
+    }
+
+    /// The time limits and retries of a rule that says this of them: where it says nothing, what the annotations of the
+    /// service say.
+    pub(super) fn times(
+        &self,
+        timeouts: Option<Timeouts>,
+        retry: Option<&RetryPolicy>,
+    ) -> (Timeouts, RetryPolicy) {
+        let of_service = self.port.host.annotated();
+        let timeouts = timeouts.or_else(|| of_service?.timeouts).unwrap_or_default();
+        let retry = retry.or_else(|| of_service?.retry.as_ref()).cloned().unwrap_or_default();
+        (timeouts, retry)
+    }
+
+    /// The routes of `document` for this port; `None` if all of them are for other ports. A client that none of them is
+    /// for follows the service's default route, as in Istio; but not if a match is left out that might be for it.
     pub(super) fn routes(
         &mut self,
         document: &VirtualService,
         problems: &mut Problems,
     ) -> Option<RouteTable> {
-        let mut rules = Vec::new();
-        let mut all_for_other_ports = true;
+        let mut rules: Vec<Rule> = Vec::new();
+        let (mut all_for_other_ports, mut any_left_out) = (true, false);
         let routing = self.routing;
         for Effective { document, name, route } in routing.http_routes(document) {
+            any_left_out |= route.left_out;
             let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else {
                 all_for_other_ports &= !route.left_out;
                 continue;
@@ -69,17 +94,31 @@ impl<'a> Backends<'a> {
                 })
                 .collect();
             let filters = filters::of_route(route);
+            let said = route.timeout.map(|time| Timeouts {
+                request: Some(time).filter(|time| !time.is_zero()),
+                ..Timeouts::default()
+            });
+            let (timeouts, retry) = self.times(said, route.retry.as_ref());
             rules.push(Rule {
                 name: name.clone(),
                 matches: filters::with_prefix(matches, &filters),
                 backends,
-                timeout: route.timeout.filter(|time| !time.is_zero()),
-                retry: route.retry.clone().unwrap_or_default(),
+                timeout: timeouts.request,
+                stream: timeouts.stream,
+                retry,
                 filters,
                 ..Rule::default()
             });
         }
-        (!all_for_other_ports).then(|| RouteTable::new(Order::Listed, rules))
+        if all_for_other_ports {
+            return None;
+        }
+        let may_be_for_nobody = !any_left_out && rules.iter().all(is_for_certain_clients);
+        let table = RouteTable::new(Order::Listed, rules);
+        Some(match may_be_for_nobody {
+            true => table.with_rule_for_others(self.default_rule()),
+            false => table,
+        })
     }
 
     /// The index of the whole service of this port.
@@ -155,6 +194,11 @@ impl<'a> Backends<'a> {
             format!("no DestinationRule for {} defines the subset {subset:?}; {remedy}", known.host);
         Err(BrokenReference::new(Unresolved::NoSuchSubset, message))
     }
+}
+
+/// Whether there are clients that `rule` is not for.
+fn is_for_certain_clients(rule: &Rule) -> bool {
+    !rule.matches.is_empty() && rule.matches.iter().all(|one| one.client != ClientMatch::default())
 }
 
 /// What a backend has a share of.

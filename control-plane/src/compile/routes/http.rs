@@ -15,6 +15,7 @@ use super::{
 use crate::resources::{
     Document, HttpRouteSpec,
     http_route::{HttpBackend, HttpRouteRule},
+    linkerd::Timeouts,
     references::Parent,
     route_filters::RouteFilters,
 };
@@ -100,9 +101,9 @@ impl Backends<'_> {
             Some(name) => format!("{} rules[{}] {name}", route.name, rule.index),
             None => format!("{} rules[{}]", route.name, rule.index),
         };
-        let (timeout, retry) = (rule.timeout, rule.retry.clone());
+        let (Timeouts { request: timeout, stream }, retry) = self.times(rule.timeouts, rule.retry.as_ref());
         let matches = rule.matches.clone();
-        Rule { name, matches, backends, timeout, retry, filters, unusable_status: UNUSABLE }
+        Rule { name, matches, backends, timeout, stream, retry, filters, unusable_status: UNUSABLE }
     }
 
     fn gateway_backend(

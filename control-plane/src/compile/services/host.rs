@@ -7,6 +7,7 @@ use selvedge_model::{Host, Protocol, ServiceKey, snapshot::Declared};
 use super::super::Problems;
 use crate::resources::{
     Document, ServiceEntrySpec, ServiceSpec,
+    linkerd::Annotated,
     service::{ServicePort, TargetPort},
     service_entry::{EntryEndpoints, EntryPort, Resolution},
 };
@@ -67,6 +68,14 @@ impl<'a> KnownHost<'a> {
                 let has_none = document.spec.addresses.is_empty() && document.spec.ranges.is_empty();
                 has_none && !(requested && *below_wildcard)
             }
+        }
+    }
+
+    /// What the annotations of its `Service` say of requests.
+    pub(in super::super) fn annotated(&self) -> Option<&'a Annotated> {
+        match self.first {
+            HostDocument::Service(document) => Some(&document.spec.annotated),
+            HostDocument::Entry(_) => None,
         }
     }
 

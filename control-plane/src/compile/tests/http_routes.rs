@@ -277,3 +277,73 @@ fn a_sample_with_a_fault_aborts_all_requests_that_match() {
     assert_eq!((delay.time, delay.fraction.parts()), (Duration::from_secs(7), 500_000));
     assert_eq!(rules[1].filters.fault, None);
 }
+
+/// The rules of `reviews` for a client with the label `app`, in `namespace`.
+fn rules_for(mesh: &Mesh, app: &str, namespace: &str) -> Vec<String> {
+    let table =
+        reviews(mesh).routes.clone().for_client(&[("app".to_owned(), app.to_owned())].into(), namespace);
+    table.rules().iter().map(|rule| rule.name.clone()).collect()
+}
+
+#[test]
+fn a_client_that_no_route_is_for_follows_the_default_route_of_the_service() {
+    let (of_a, of_shop) = ("match: [{sourceLabels: {app: a}}]", "match: [{sourceNamespace: shop}]");
+    let (mesh, problems) =
+        routed(&format!("{{{of_a}, name: a, {TO_REVIEWS}}}, {{{of_shop}, name: shop, {TO_REVIEWS}}}"));
+
+    assert_eq!(problems, []);
+    assert_eq!(rules_for(&mesh, "b", "elsewhere"), ["default"]);
+    assert_eq!(rules_for(&mesh, "a", "elsewhere"), ["VirtualService default/a http[0] a"]);
+    assert_eq!(rules_for(&mesh, "b", "shop"), ["VirtualService default/a http[1] shop"]);
+
+    let for_gateways = format!("{{match: [{{gateways: [edge]}}], {TO_REVIEWS}}}");
+    assert_eq!(rules_for(&routed(&for_gateways).0, "b", "shop"), ["default"]);
+    let for_all_on_a_path =
+        format!("{{{of_a}, {TO_REVIEWS}}}, {{match: [{{uri: {{exact: /}}}}], {TO_REVIEWS}}}");
+    assert_eq!(rules_for(&routed(&for_all_on_a_path).0, "b", "shop"), ["VirtualService default/a http[1]"]);
+}
+
+#[test]
+fn a_match_that_cannot_be_checked_might_be_for_any_client() {
+    let unchecked = "match: [{headers: {'@request.auth.claims.sub': {exact: x}}}]";
+    let of_a = "match: [{sourceLabels: {app: a}}]";
+    let (mesh, problems) = routed(&format!("{{{unchecked}, {TO_REVIEWS}}}, {{{of_a}, {TO_REVIEWS}}}"));
+
+    assert_eq!(problems, [], "it is reported where it is read");
+    assert_eq!(rules_for(&mesh, "b", "default"), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_service_says_in_annotations_of_linkerd_holds_where_a_rule_says_nothing() {
+    let service = "metadata: {name: reviews, annotations: {retry.linkerd.io/http: 5xx, timeout.linkerd.io/request: 7s, \
+                   timeout.linkerd.io/response: 6s}}";
+    let annotated = MESH.replace("metadata: {name: reviews}", service);
+    assert_ne!(annotated, MESH);
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let times = |documents: &str| {
+        let (mesh, problems) = compiled(&format!("{annotated}{SUBSETS}{documents}"));
+        assert_eq!(problems, []);
+        let rule = &reviews(&mesh).routes.rules()[0];
+        (rule.timeout, rule.stream.response, rule.retry.attempts, rule.retry.on.any_5xx)
+    };
+    let of_vs = |fields: &str| {
+        times(&virtual_service("a", &format!("{{hosts: [reviews], http: [{{{fields}{TO_REVIEWS}}}]}}")))
+    };
+    let of_route = |annotations: &str, fields: &str| {
+        times(&format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, annotations: {{{annotations}}}}}\n\
+             spec: {{parentRefs: [{{group: '', kind: Service, name: reviews}}], rules: [{{{fields}backendRefs: \
+             [{{name: reviews, port: 9080}}]}}]}}\n---\n"
+        ))
+    };
+
+    let of_service = (seconds(7), seconds(6), 1, true);
+    assert_eq!(times(""), of_service, "without a route");
+    assert_eq!(of_vs(""), of_service);
+    assert_eq!(of_vs("timeout: 3s, "), (seconds(3), None, 1, true));
+    assert_eq!(of_vs("timeout: 0s, retries: {attempts: 4}, "), (None, None, 4, false));
+    assert_eq!(of_route("", ""), of_service);
+    assert_eq!(of_route("", "timeouts: {request: 2s}, "), (seconds(2), None, 1, true));
+    assert_eq!(of_route("timeout.linkerd.io/idle: 5s", ""), (None, None, 1, true));
+    assert_eq!(of_route("retry.linkerd.io/limit: '3'", ""), (seconds(7), seconds(6), 3, false));
+}

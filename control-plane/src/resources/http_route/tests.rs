@@ -137,21 +137,50 @@ fn times_of_attempts_need_a_retry_and_are_otherwise_the_requests() {
     let times = |fields: &str| {
         let decoded = read("HTTPRoute", &format!("[{{{fields}}}]"));
         let rule = &rules(&decoded)[0];
-        (rule.timeout, rule.retry.clone())
+        (rule.timeouts.map(|timeouts| timeouts.request), rule.retry.clone())
     };
-    let default = RetryPolicy::default();
     let (second, two) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
-    assert_eq!(times("name: a"), (None, default.clone()));
-    assert_eq!(times("timeouts: {request: 0s}"), (None, default.clone()));
-    assert_eq!(times("timeouts: {request: 2s}"), (two, default.clone()));
-    assert_eq!(times("timeouts: {request: 2s, backendRequest: 1s}"), (second, default.clone()));
+    assert_eq!(times("name: a"), (None, None));
+    assert_eq!(times("timeouts: {request: 0s}"), (Some(None), None));
+    assert_eq!(times("timeouts: {request: 2s}"), (Some(two), None));
+    assert_eq!(times("timeouts: {request: 2s, backendRequest: 1s}"), (Some(second), None));
     let (timeout, retry) = times(
         "timeouts: {request: 2s, backendRequest: 1s}, retry: {codes: [503, 500, 503], attempts: 3, backoff: 100ms}",
     );
-    assert_eq!((timeout, retry.per_try_timeout, retry.attempts), (two, second, 3));
+    let retry = retry.unwrap();
+    assert_eq!((timeout, retry.per_try_timeout, retry.attempts), (Some(two), second, 3));
     assert_eq!(retry.on, RetryOn { status_codes: vec![500, 503], ..RetryOn::istio_default() });
     assert_eq!(retry.backoff, Duration::from_millis(100));
-    assert_eq!(times("retry: {}").1, default);
+    assert_eq!(times("retry: {}").1, Some(RetryPolicy::default()));
+}
+
+#[test]
+fn annotations_of_linkerd_go_before_the_fields_of_every_rule() {
+    let said = |annotations: &str, fields: &str| {
+        let text = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, annotations: {{{annotations}}}}}\n\
+             spec: {{parentRefs: [{{group: '', kind: Service, name: a}}], rules: [{{{fields}}}]}}\n"
+        );
+        let decoded = decode(&text, &Arc::from(Path::new("mesh.yaml")), "default").remove(0);
+        assert_eq!(decoded.problems, []);
+        let rule = rules(&decoded)[0].clone();
+        let timeouts = rule.timeouts.unwrap_or_default();
+        let retry = rule.retry.map(|retry| (retry.attempts, retry.per_try_timeout));
+        (timeouts.request, timeouts.stream.response, retry)
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+
+    let fields = "timeouts: {request: 9s, backendRequest: 8s}, retry: {attempts: 7}";
+    assert_eq!(said("", fields), (seconds(9), None, Some((7, seconds(8)))));
+    assert_eq!(said("timeout.linkerd.io/request: 2s", fields), (seconds(2), None, Some((7, seconds(8)))));
+    assert_eq!(
+        said("timeout.linkerd.io/response: 1s", fields),
+        (seconds(9), seconds(1), Some((7, seconds(8))))
+    );
+    let retries = "retry.linkerd.io/limit: '2', retry.linkerd.io/timeout: 3s";
+    assert_eq!(said(retries, fields), (seconds(9), None, Some((2, seconds(3)))));
+    assert_eq!(said("retry.linkerd.io/http: 5xx", fields).2, Some((1, seconds(8))));
+    assert_eq!(said("", "name: a"), (None, None, None));
 }
 
 #[test]

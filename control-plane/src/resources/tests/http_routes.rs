@@ -518,6 +518,7 @@ fn every_word_of_retry_on_is_acted_on_or_reported() {
         gateway_error: true,
         reset: true,
         reset_before_request: true,
+        per_try_timeout: false,
         connect_failure: true,
         retriable_4xx: true,
         refused_stream: true,

@@ -31,7 +31,7 @@ pub(super) fn read(yaml: &Yaml, field: &str, reading: &mut Reading<'_>) -> Resul
         Some(_) => {}
     }
     let on = match yaml.retry_on.as_deref().map(str::trim).filter(|conditions| !conditions.is_empty()) {
-        None => default.on,
+        None => default.on.clone(),
         Some(conditions) => read_conditions(conditions, &format!("{field}.retryOn"), reading)?,
     };
     let backoff = match yaml.backoff {
@@ -46,6 +46,7 @@ pub(super) fn read(yaml: &Yaml, field: &str, reading: &mut Reading<'_>) -> Resul
         on,
         per_try_timeout: yaml.per_try_timeout.map(|time| time.0).filter(|time| !time.is_zero()),
         backoff,
+        ..default
     })
 }
 

@@ -104,6 +104,7 @@ impl Rules<'_> {
             name,
             service: self.service.key.clone(),
             timeout: rule.timeout,
+            stream: (!rule.stream.is_empty()).then_some(rule.stream),
             retry: self.is_known.then(|| rule.retry.clone()),
             budget: Arc::clone(self.budget),
         }
