@@ -153,8 +153,11 @@ async fn the_app_sees_the_rewritten_path_and_authority() {
             ("/whole?b", "/new?b"),
             ("/regex/a/b/c?d", "/b/c/of/a?d"),
         ] {
-            let (app, _) = seen(&mesh, call::to("reviews:9080", path).version(version)).await;
+            let call = call::to("reviews:9080", path).version(version);
+            let (app, _) = seen(&mesh, call.header("x-envoy-original-path", "/forged")).await;
             assert_eq!(app.path, becomes, "{version:?} {path}");
+            let before = app.headers.get("x-envoy-original-path").map(String::as_str);
+            assert_eq!(before, Some(path.strip_prefix("/x/..").unwrap_or(path)), "{version:?}");
             let host = app.headers.get("host").map(String::as_str);
             let expected = if path.starts_with("/regex") { "reviews:9080" } else { "other.example:81" };
             // The app of the demo shows headers alone, and HTTP/2 has no Host.

@@ -30,20 +30,24 @@ fn services() -> String {
     .concat()
 }
 
-fn route(name: &str, namespace: &str, parent: &str, rules: &str) -> String {
+pub(crate) fn route(name: &str, namespace: &str, parent: &str, rules: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
          spec: {{parentRefs: [{{group: \"\", kind: Service, {parent}}}], rules: {rules}}}\n---\n"
     )
 }
 
-const V1: &str = "backendRefs: [{name: echo-v1, namespace: default, port: 8080}]";
-const V2: &str = "backendRefs: [{name: echo-v2, namespace: default, port: 8080}]";
+pub(crate) const V1: &str = "backendRefs: [{name: echo-v1, namespace: default, port: 8080}]";
+pub(crate) const V2: &str = "backendRefs: [{name: echo-v2, namespace: default, port: 8080}]";
 
 /// A mesh of both versions and a caller, in which these routes are.
-async fn mesh_of(routes: &str) -> Mesh {
-    let specs =
-        [Spec::client("caller"), Spec::reviews("reviews-v1", "v1"), Spec::reviews("reviews-v2", "v2")];
+pub(crate) async fn mesh_of(routes: &str) -> Mesh {
+    mesh_with(Spec::client("caller"), routes).await
+}
+
+/// The same with a caller of its own.
+pub(crate) async fn mesh_with(caller: Spec, routes: &str) -> Mesh {
+    let specs = [caller, Spec::reviews("reviews-v1", "v1"), Spec::reviews("reviews-v2", "v2")];
     let mut mesh = Mesh::empty(SELVEDGE);
     mesh.write("services.yaml", &services()).unwrap();
     mesh.write("routes.yaml", routes).unwrap();
@@ -60,7 +64,7 @@ async fn mesh_of(routes: &str) -> Mesh {
 }
 
 /// The version that answers, or the status and what the sidecar says.
-async fn answer(mesh: &Mesh, call: Call) -> Result<String, String> {
+pub(crate) async fn answer(mesh: &Mesh, call: Call) -> Result<String, String> {
     let answer = mesh.workload("caller").call(call).await.map_err(|error| error.to_string())?;
     match answer.status {
         StatusCode::OK => Ok(answer.json::<reviews::Answer>().map_err(|error| error.to_string())?.version),

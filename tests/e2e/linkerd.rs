@@ -201,7 +201,10 @@ async fn the_time_of_an_attempt_is_followed_by_another_and_the_last_one_has_all_
         let (answer, took, seen) = stub.call(to("/?every=2000")).await;
         let answer = answer.unwrap();
         assert!(answer.proxy_error().unwrap().starts_with("timeout: "), "{}", answer.summary());
-        assert!((answer.status.as_u16(), seen) == (504, 1) && took < Duration::from_millis(1_900), "{took:?}");
+        assert!(
+            (answer.status.as_u16(), seen) == (504, 1) && took < Duration::from_millis(1_900),
+            "{took:?}"
+        );
     }
 }
 

@@ -5,6 +5,7 @@ mod bootstrap;
 mod canary_scripts;
 mod certs;
 mod check_status;
+mod conformance;
 mod control_plane_away;
 mod delegates;
 mod demo;

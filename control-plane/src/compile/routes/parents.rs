@@ -126,6 +126,9 @@ impl<'a, T: GatewayRoute> Attachments<'a, T> {
         let field = parent_field(parent.index);
         let fault = |why| Fault::Parent { index: parent.index, why };
         let host = &known.host;
+        if let Some(why) = known.why_no_parent() {
+            return problems.error(route, &field, format!("{host} {why}"));
+        }
         if parent.port.is_some_and(|port| !known.ports.contains_key(&port)) {
             let message = format!("{host} has no such port; {}", known.port_remedy());
             return problems.fault(route, &format!("{field}.port"), message, fault(Detached::NoSuchParent));

@@ -71,6 +71,22 @@ impl<'a> KnownHost<'a> {
         }
     }
 
+    /// Why no route of the Gateway API can have it as its parent (GEP-1294, "Allowed service types"), and what to do.
+    pub(in super::super) fn why_no_parent(&self) -> Option<&'static str> {
+        let HostDocument::Service(document) = self.first else { return None };
+        match &document.spec {
+            ServiceSpec { external_name: Some(_), .. } => Some(
+                "is of the type ExternalName, which cannot be a parent; name the Service that it stands for, or write a \
+                 VirtualService",
+            ),
+            ServiceSpec { headless: true, .. } => Some(
+                "is headless (clusterIP: None): clients call its endpoints one by one, so it cannot be a parent; give it a \
+                 clusterIP, or name a Service that has one",
+            ),
+            _ => None,
+        }
+    }
+
     /// What the annotations of its `Service` say of requests.
     pub(in super::super) fn annotated(&self) -> Option<&'a Annotated> {
         match self.first {

@@ -463,6 +463,52 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         .prop_map(|(exact, path, get, headers, query)| Wanted { exact, path, get, headers, query })
 }
 
+#[test]
+fn what_clients_do_not_call_by_an_address_of_its_own_is_no_parent() {
+    let service = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: other, namespace: mesh}}\nspec: {{{spec}}}\n---\n"
+        )
+    };
+    let parent = "parentRefs: [{group: \"\", kind: Service, name: other}]";
+    let rules = format!("[{{{}}}]", to("echo-v1"));
+    let opaque = "rules: [{backendRefs: [{name: echo-v1, port: 80}]}]";
+    for (spec, why) in [
+        ("clusterIP: None, selector: {app: echo}, ports: [{name: any, port: 80}]", "is headless"),
+        (
+            "type: ExternalName, externalName: echo.mesh, ports: [{name: any, port: 80}]",
+            "of the type ExternalName",
+        ),
+        (
+            "type: ExternalName, externalName: example.com, ports: [{name: any, port: 80}]",
+            "of the type ExternalName",
+        ),
+    ] {
+        for (kind, rest) in [("HTTPRoute", format!("rules: {rules}")), ("TCPRoute", opaque.to_owned())] {
+            let spoken = if kind == "TCPRoute" { "tcp" } else { "http" };
+            let route = document(kind, "mesh", "r", &format!("{{{parent}, {rest}}}"));
+            let text = format!("{ECHO}{}{route}", service(&spec.replace("any", spoken)));
+            let (mesh, problems) = compiled(&text.replace("v1\nkind: TCPRoute", "v1alpha2\nkind: TCPRoute"));
+
+            let [problem] = &problems[..] else { panic!("{spec}: {problems:?}") };
+            assert_eq!((&*problem.field, problem.severity), ("spec.parentRefs[0]", Severity::Error));
+            assert!(
+                problem.message.contains(why) && problem.message.contains("name "),
+                "{}",
+                problem.message
+            );
+            let table = &service_table(&mesh);
+            assert_eq!(table, &["default"], "it is called as if there were no route");
+        }
+    }
+}
+
+/// The names of the rules of `other`.
+fn service_table(mesh: &Mesh) -> Vec<String> {
+    let other = service(mesh, "other.mesh.svc.cluster.local", 80, "mesh");
+    other.routes.rules().iter().map(|rule| rule.name.clone()).collect()
+}
+
 fn asked() -> impl Strategy<Value = Asked> {
     let path = prop::sample::select(vec!["/", "/x", "/x/y", "/xy", "/x/y/z"]);
     let query = prop::sample::select(vec!["", "a=y", "b=y&a=y"]);

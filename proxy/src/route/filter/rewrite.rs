@@ -1,7 +1,7 @@
 //! Rewrites of path and authority. The path that is rewritten is the one that was matched, in normal form; the app sees the
-//! new authority as its `Host`.
+//! new authority as its `Host`, and the path that the client asked for in [`ORIGINAL_PATH`], as from Envoy.
 
-use http::{HeaderMap, Uri, header::HOST, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::HOST, uri::PathAndQuery};
 use selvedge_model::filter::with_query;
 
 use super::unusable;
@@ -9,6 +9,9 @@ use crate::{
     bind::{BoundAuthority, BoundFilters},
     step::{Error, Matched},
 };
+
+/// What apps behind Istio's sidecars read the path in that there was before a rewrite.
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 
 /// Rewrites what `filters` say.
 ///
@@ -28,10 +31,22 @@ pub(super) fn rewrite(filters: &BoundFilters, matched: &mut Matched) -> Result<(
     if path.is_none() && filters.authority.is_none() {
         return Ok(());
     }
+    let before = matched.http.uri().path_and_query();
+    let original = before.filter(|before| path.as_ref().is_some_and(|path| path != *before));
+    if let Some(original) = original.filter(|_| !has_rewritten(matched.rule.filters.as_deref(), filters)) {
+        let original = HeaderValue::from_str(original.as_str());
+        let original = original.map_err(|_| unusable(matched, "the path before its rewrite is no header"))?;
+        matched.http.headers_mut().insert(ORIGINAL_PATH, original);
+    }
     let uri = std::mem::take(matched.http.uri_mut());
     let uri = changed(uri, path, filters.authority.as_ref(), matched.http.headers_mut());
     *matched.http.uri_mut() = uri.ok_or_else(|| unusable(matched, "what its rewrite makes is no URI"))?;
     Ok(())
+}
+
+/// Whether the filters of the rule have rewritten the path before `filters`, which are those of a share.
+fn has_rewritten(of_rule: Option<&BoundFilters>, filters: &BoundFilters) -> bool {
+    of_rule.is_some_and(|of_rule| of_rule.path.is_some() && !std::ptr::eq(of_rule, filters))
 }
 
 /// `uri` with what is new in it; the authority also in `headers`, where the client may have named it.
