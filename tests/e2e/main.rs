@@ -24,6 +24,7 @@ mod hostile;
 mod http;
 mod inject;
 mod install;
+mod invalid_routes;
 mod keep_alive;
 mod kill;
 mod linkerd;

@@ -127,7 +127,7 @@ fn shares(backends: usize) -> impl Strategy<Value = Vec<WeightedBackend>> {
 
 fn rule(backends: usize) -> impl Strategy<Value = Rule> {
     let what = (filters(backends), 200_u16..600);
-    let times = (option::of(time()), option::of(time()), option::of(time()));
+    let times = (option::of(time()), option::of(time()), option::of(time())).boxed();
     (".{0,12}", vec(a_match(), 0..3), shares(backends), times, retry_policy(), what).prop_map(
         |(name, matches, backends, (timeout, response, idle), retry, (filters, unusable_status))| Rule {
             name,
@@ -144,9 +144,9 @@ fn rule(backends: usize) -> impl Strategy<Value = Rule> {
 
 fn route_table(backends: usize) -> impl Strategy<Value = RouteTable> {
     let order = prop_oneof![Just(Order::Listed), Just(Order::MostSpecific)];
-    (order, vec(rule(backends), 0..3), option::of(rule(backends))).prop_map(|(order, rules, for_others)| {
-        let table = RouteTable::new(order, rules);
-        for_others.into_iter().fold(table, RouteTable::with_rule_for_others)
+    (order, vec(rule(backends), 0..3), any::<bool>()).prop_map(|(order, mut rules, has_one_for_others)| {
+        let for_others = if has_one_for_others { rules.pop() } else { None };
+        for_others.into_iter().fold(RouteTable::new(order, rules), RouteTable::with_rule_for_others)
     })
 }
 

@@ -1,0 +1,347 @@
+//! Every invalid document about routes is refused by `selvedge check`, with its path, the line and what to do, and by the
+//! validating webhook, which runs the same code. Istio's validation and the Gateway API's rules say what is invalid.
+
+use std::{fs, process::Command};
+
+use selvedge_control_plane::{compile::MeshSettings, inject::validate::validate, resources::Resources};
+use serde_json::Value;
+
+use crate::SELVEDGE;
+
+/// What stands behind the line that is at fault.
+const HERE: &str = "# <-";
+
+/// The kind, its spec, and words of the message: what is wrong, and what to do.
+type Row = (&'static str, &'static str, [&'static str; 2]);
+
+const VS: &str = "VirtualService";
+const HTTP: &str = "HTTPRoute";
+const GRPC: &str = "GRPCRoute";
+
+/// Below `spec`. A `VirtualService` has the host `a`, a route of the Gateway API the parent `a`; a route that says no
+/// destination goes to `a`.
+const ROWS: &[Row] = &[
+    // Regular expressions.
+    (
+        VS,
+        "http:\n- match:\n  - uri:\n      regex: '(' # <-\n  TO_A",
+        ["is not an RE2 regular expression", "unclosed"],
+    ),
+    (VS, "http:\n- match:\n  - headers:\n      x:\n        regex: '[' # <-\n  TO_A", ["RE2", "unclosed"]),
+    (
+        VS,
+        "http:\n- match:\n  - queryParams:\n      x:\n        regex: 'a{2,1}' # <-\n  TO_A",
+        ["RE2", "repetition"],
+    ),
+    (VS, "http:\n- match:\n  - authority:\n      regex: '\\z(?=a)' # <-\n  TO_A", ["RE2", "look-around"]),
+    (
+        VS,
+        "http:\n- rewrite:\n    uriRegexRewrite:\n      match: '(' # <-\n      rewrite: /\n  TO_A",
+        ["RE2", "unclosed"],
+    ),
+    (
+        VS,
+        "http:\n- rewrite:\n    uriRegexRewrite:\n      match: a\n      rewrite: \\1 # <-\n  TO_A",
+        ["names a group", ""],
+    ),
+    (VS, "http:\n- corsPolicy:\n    allowOrigins:\n    - regex: '(' # <-\n  TO_A", ["RE2", "unclosed"]),
+    (
+        HTTP,
+        "rules:\n- matches:\n  - path:\n      type: RegularExpression\n      value: '(' # <-",
+        ["RE2", "unclosed"],
+    ),
+    (
+        HTTP,
+        "rules:\n- matches:\n  - headers:\n    - type: RegularExpression\n      name: x\n      value: '(' # <-",
+        ["RE2", ""],
+    ),
+    (
+        HTTP,
+        "rules:\n- matches:\n  - queryParams:\n    - type: RegularExpression\n      name: x\n      value: '(' # <-",
+        ["RE2", ""],
+    ),
+    (
+        GRPC,
+        "rules:\n- matches:\n  - method:\n      type: RegularExpression\n      service: '(' # <-",
+        ["RE2", ""],
+    ),
+    // Fields that exclude each other, and routes that do nothing.
+    (
+        VS,
+        "http:\n- redirect:\n    uri: /b\n  rewrite: # <-\n    uri: /c",
+        ["stands beside redirect", "remove one"],
+    ),
+    (
+        VS,
+        "http:\n- redirect:\n    uri: /b\n  route: # <-\n  - destination:\n      host: a",
+        ["stands beside redirect", "remove one"],
+    ),
+    (
+        VS,
+        "http:\n- redirect:\n    uri: /b\n  fault: # <-\n    abort:\n      httpStatus: 500",
+        ["stands beside", "remove one"],
+    ),
+    (
+        VS,
+        "http:\n- directResponse:\n    status: 200\n  route: # <-\n  - destination:\n      host: a",
+        ["stands beside", "remove one"],
+    ),
+    (
+        VS,
+        "http:\n- redirect:\n    uri: /b\n  directResponse: # <-\n    status: 200",
+        ["stands beside redirect", "remove one"],
+    ),
+    (
+        VS,
+        "http:\n- delegate:\n    name: b\n  route: # <-\n  - destination:\n      host: a",
+        ["stands beside delegate", "remove one"],
+    ),
+    (
+        VS,
+        "http:\n- mirror: # <-\n    host: b\n  mirrors:\n  - destination:\n      host: c\n  TO_A",
+        ["stands beside mirrors", "remove one"],
+    ),
+    (
+        VS,
+        "http:\n- rewrite: # <-\n    uri: /b\n    uriRegexRewrite:\n      match: a\n      rewrite: b\n  TO_A",
+        ["both", ""],
+    ),
+    (VS, "http:\n- rewrite: {} # <-\n  TO_A", ["", "give"]),
+    (VS, "http:\n- redirect: {} # <-", ["", "give"]),
+    (VS, "http:\n- name: nothing # <-", ["has no route", "name at least one destination"]),
+    (VS, "http:\n- retries: # <-\n    perTryTimeout: 1s\n  TO_A", ["says how to retry", "add attempts"]),
+    (
+        HTTP,
+        "rules:\n- filters: # <-\n  - type: RequestRedirect\n    requestRedirect:\n      hostname: a\n  - type: URLRewrite\n    urlRewrite:\n      hostname: a",
+        ["exclude each other", ""],
+    ),
+    (HTTP, "rules:\n- filters:\n  - type: RequestRedirect # <-", ["is missing", ""]),
+    (
+        HTTP,
+        "rules:\n- matches: # <-\n  - path:\n      type: Exact\n      value: /a\n  filters:\n  - type: URLRewrite\n    urlRewrite:\n      path:\n        type: ReplacePrefixMatch\n        replacePrefixMatch: /b",
+        ["replacePrefixMatch", "needs exactly one match"],
+    ),
+    // Weights.
+    (
+        VS,
+        "http:\n- route: # <-\n  - destination:\n      host: a\n    weight: 0\n  - destination:\n      host: b\n    weight: 0",
+        ["sum to 0", "give at least one"],
+    ),
+    (VS, "http:\n- route:\n  - destination:\n      host: a\n    weight: -1 # <-", ["weight", ""]),
+    (
+        HTTP,
+        "rules:\n- backendRefs:\n  - name: a\n    port: 1\n    weight: 1000001 # <-",
+        ["is more than 1000000", ""],
+    ),
+    (GRPC, "rules:\n- backendRefs:\n  - name: a\n    port: 1\n    weight: -1 # <-", ["weight", ""]),
+    // Statuses.
+    (VS, "http:\n- fault:\n    abort:\n      httpStatus: 999 # <-\n  TO_A", ["999", "use"]),
+    (VS, "http:\n- fault:\n    abort:\n      grpcStatus: SOMETIMES # <-\n  TO_A", ["SOMETIMES", ""]),
+    (VS, "http:\n- directResponse:\n    status: 99 # <-", ["99", "use"]),
+    (
+        VS,
+        "http:\n- redirect:\n    uri: /b\n    redirectCode: 300 # <-",
+        ["is not the status of a redirect", "use 301"],
+    ),
+    (
+        VS,
+        "http:\n- retries:\n    attempts: 1\n    retryOn: 999 # <-\n  TO_A",
+        ["is not a retry condition", "use for example"],
+    ),
+    (
+        VS,
+        "http:\n- retries:\n    attempts: 1\n    retryOn: sometimes # <-\n  TO_A",
+        ["is not a retry condition", "use for example"],
+    ),
+    (
+        HTTP,
+        "rules:\n- filters:\n  - type: RequestRedirect\n    requestRedirect:\n      statusCode: 200 # <-",
+        ["is not the status of a redirect", "use 301"],
+    ),
+    (HTTP, "rules:\n- retry:\n    codes: [200] # <-", ["is not the status of a failure", "use 400 to 599"]),
+    // Shares of requests.
+    (
+        VS,
+        "http:\n- fault:\n    abort:\n      httpStatus: 500\n      percentage:\n        value: 100.5 # <-\n  TO_A",
+        ["100.5", "100"],
+    ),
+    (
+        VS,
+        "http:\n- fault:\n    delay:\n      fixedDelay: 1s\n      percentage:\n        value: -1 # <-\n  TO_A",
+        ["-1", ""],
+    ),
+    (
+        VS,
+        "http:\n- fault:\n    delay:\n      fixedDelay: 1s\n      percent: 101 # <-\n  TO_A",
+        ["101", "100"],
+    ),
+    (VS, "http:\n- mirror:\n    host: b\n  mirrorPercentage:\n    value: 101 # <-\n  TO_A", ["101", "100"]),
+    (
+        VS,
+        "http:\n- mirrors:\n  - destination:\n      host: b\n    percentage:\n      value: 101 # <-\n  TO_A",
+        ["101", "100"],
+    ),
+    (
+        HTTP,
+        "rules:\n- filters:\n  - type: RequestMirror\n    requestMirror:\n      backendRef:\n        name: a\n        port: 1\n      percent: 101 # <-",
+        ["101 is more than 100", ""],
+    ),
+    (
+        HTTP,
+        "rules:\n- filters:\n  - type: RequestMirror\n    requestMirror:\n      backendRef:\n        name: a\n        port: 1\n      fraction: # <-\n        numerator: 1\n        denominator: 0",
+        ["is not a share", ""],
+    ),
+    (
+        HTTP,
+        "rules:\n- filters:\n  - type: RequestMirror\n    requestMirror:\n      backendRef:\n        name: a\n        port: 1\n      fraction: # <-\n        numerator: 3\n        denominator: 2",
+        ["is not a share", ""],
+    ),
+    // Headers.
+    (VS, "http:\n- match:\n  - headers:\n      'a b': # <-\n        exact: x\n  TO_A", ["a b", ""]),
+    (
+        VS,
+        "http:\n- headers:\n    request:\n      set:\n        'a b': x # <-\n  TO_A",
+        ["is not the name of a header", "correct it"],
+    ),
+    (VS, "http:\n- headers:\n    request:\n      set:\n        ':path': /x # <-\n  TO_A", [":path", ""]),
+    (
+        VS,
+        "http:\n- headers:\n    response:\n      add:\n        ':status': '200' # <-\n  TO_A",
+        [":status", ""],
+    ),
+    (
+        VS,
+        "http:\n- headers:\n    request:\n      remove:\n      - '' # <-\n  TO_A",
+        ["is not the name of a header", ""],
+    ),
+    (
+        VS,
+        "http:\n- route:\n  - destination:\n      host: a\n    headers:\n      request:\n        add:\n          x: '50%' # <-",
+        ["%", ""],
+    ),
+    (
+        HTTP,
+        "rules:\n- matches:\n  - headers:\n    - name: ':path' # <-\n      value: a",
+        ["is not the name of a header", "correct it"],
+    ),
+    (
+        HTTP,
+        "rules:\n- filters:\n  - type: RequestHeaderModifier\n    requestHeaderModifier:\n      set:\n      - name: a b # <-\n        value: x",
+        ["is not the name of a header", ""],
+    ),
+    (
+        HTTP,
+        "rules:\n- filters:\n  - type: ResponseHeaderModifier\n    responseHeaderModifier:\n      add:\n      - name: ':status' # <-\n        value: '200'",
+        ["is not the name of a header", ""],
+    ),
+    (
+        GRPC,
+        "rules:\n- matches:\n  - headers:\n    - name: a b # <-\n      value: a",
+        ["is not the name of a header", ""],
+    ),
+    // Paths, methods, ports, hosts.
+    (VS, "http:\n- match:\n  - uri:\n      prefix: '' # <-\n  TO_A", ["is empty", "write /"]),
+    (VS, "http:\n- match:\n  - uri: {} # <-\n  TO_A", ["is empty", "give exact, prefix or regex"]),
+    (
+        VS,
+        "http:\n- match:\n  - uri: # <-\n      exact: /a\n      prefix: /b\n  TO_A",
+        ["more than one", "keep one"],
+    ),
+    (VS, "http:\n- match:\n  - port: 70000 # <-\n  TO_A", ["is not a port", "use 1 to 65535"]),
+    (VS, "http:\n- match:\n  - sourceNamespace: A B # <-\n  TO_A", ["is not a namespace", ""]),
+    (
+        VS,
+        "http:\n- route:\n  - destination:\n      host: a\n      port:\n        number: 0 # <-",
+        ["is not a port", "use 1 to 65535"],
+    ),
+    (VS, "http:\n- route:\n  - destination:\n      host: '' # <-", ["", ""]),
+    (VS, "http:\n- rewrite:\n    uri: b # <-\n  TO_A", ["", ""]),
+    (VS, "http:\n- rewrite:\n    authority: a b # <-\n  TO_A", ["", ""]),
+    (HTTP, "rules:\n- matches:\n  - path:\n      value: a # <-", ["is not a path", "begin it with /"]),
+    (HTTP, "rules:\n- matches:\n  - path:\n      value: /a//b # <-", ["which no path has", "remove it"]),
+    (HTTP, "rules:\n- matches:\n  - method: get # <-", ["get", ""]),
+    (
+        HTTP,
+        "rules:\n- matches:\n  - queryParams:\n    - name: '' # <-\n      value: a",
+        ["is empty", "name a query parameter"],
+    ),
+    (
+        HTTP,
+        "rules:\n- filters:\n  - type: RequestRedirect\n    requestRedirect:\n      hostname: '*.a' # <-",
+        ["is not a host name", ""],
+    ),
+    (
+        HTTP,
+        "rules:\n- filters:\n  - type: RequestRedirect\n    requestRedirect:\n      scheme: ftp # <-",
+        ["ftp", ""],
+    ),
+    (HTTP, "rules:\n- filters:\n  - type: Sieve # <-", ["Sieve", ""]),
+    (HTTP, "rules:\n- backendRefs:\n  - name: a\n    port: 70000 # <-", ["is not a port", "use 1 to 65535"]),
+    (GRPC, "rules:\n- matches:\n  - method: {} # <-", ["is empty", ""]),
+    (GRPC, "rules:\n- matches:\n  - method:\n      service: a/b # <-", ["is not the name of a service", ""]),
+    // Times.
+    (VS, "http:\n- timeout: 5 # <-\n  TO_A", ["has no unit", "write 5s"]),
+    (VS, "http:\n- timeout: -1s # <-\n  TO_A", ["is not a duration", "write it as"]),
+    (
+        VS,
+        "http:\n- fault:\n    delay:\n      fixedDelay: soon # <-\n  TO_A",
+        ["is not a duration", "write it as"],
+    ),
+    (VS, "http:\n- retries:\n    attempts: 1\n    backoff: 0s # <-\n  TO_A", ["is 0", "write for example"]),
+    (HTTP, "rules:\n- timeouts:\n    request: 1.5s # <-", ["is not a duration", "write it as"]),
+    (
+        HTTP,
+        "rules:\n- timeouts:\n    request: 1s\n    backendRequest: 2s # <-",
+        ["is longer than", "make it shorter"],
+    ),
+    (HTTP, "rules:\n- retry:\n    backoff: 0s # <-", ["is 0", "write for example"]),
+    // Opaque connections.
+    (VS, "tls:\n- match:\n  - sniHosts: [] # <-\n  TO_A", ["", ""]),
+    (
+        VS,
+        "tcp:\n- route: # <-\n  - destination:\n      host: a\n    weight: 0\n  - destination:\n      host: b\n    weight: 0",
+        ["sum to 0", ""],
+    ),
+    (VS, "tcp:\n- match:\n  - destinationSubnets: [10.0.0.0/99] # <-\n  TO_A", ["10.0.0.0/99", ""]),
+];
+
+/// The document of a row.
+fn document((kind, spec, _): &Row) -> String {
+    let spec = spec.replace("TO_A", "route: [{destination: {host: a}}]").replace('\n', "\n  ");
+    let (version, to) = match *kind {
+        VS => ("networking.istio.io/v1", "hosts: [a]"),
+        _ => ("gateway.networking.k8s.io/v1", "parentRefs: [{group: '', kind: Service, name: a}]"),
+    };
+    format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec:\n  {to}\n  {spec}\n")
+}
+
+#[test]
+fn every_invalid_route_is_refused_with_its_line_and_what_to_do_by_check_and_by_the_webhook() {
+    let directory = tempfile::tempdir().unwrap();
+    for (index, row) in ROWS.iter().enumerate() {
+        fs::write(directory.path().join(format!("row-{index:03}.yaml")), document(row)).unwrap();
+    }
+    let output =
+        Command::new(SELVEDGE).args(["check", "--config-dir"]).arg(directory.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+
+    let mut passed = Vec::new();
+    for (index, row) in ROWS.iter().enumerate() {
+        let (text, words) = (document(row), row.2);
+        let line = 1 + text.lines().position(|line| line.ends_with(HERE)).expect("a line is at fault");
+        let place = format!("row-{index:03}.yaml:{line}:");
+        let is_it = |told: &str| words.iter().all(|word| told.contains(word));
+        let told: Vec<&str> =
+            said.lines().filter(|told| told.contains(&format!("row-{index:03}.yaml:"))).collect();
+        if !told.iter().any(|told| told.contains(&place) && told.contains("error") && is_it(told)) {
+            passed.push(format!("check: {text}\n  expected {place} {words:?}, and it says {told:#?}"));
+        }
+        let object: Value = serde_saphyr::from_str(&text).unwrap();
+        let verdict = validate(object, "default", &Resources::default(), &MeshSettings::default(), &[]);
+        if !verdict.errors.iter().any(|told| is_it(told)) {
+            passed.push(format!("webhook: {text}\n  expected {words:?}, and it says {verdict:?}"));
+        }
+    }
+    assert!(passed.is_empty(), "{} of {}:\n{}", passed.len(), ROWS.len(), passed.join("\n"));
+}
