@@ -101,7 +101,7 @@ fn read_method(yaml: MethodYaml, field: &str) -> Result<GrpcMatch, FieldError> {
         value
             .map(|value| {
                 match value.is_empty() || value.contains('/') && matches!(yaml.kind, TextType::Exact) {
-                    true => Err(wrong(&field, format!("{value:?} is not the name of a {part}"))),
+                    true => Err(wrong(&field, format!("{value:?} is not the name of a {part}; correct it"))),
                     false => read_text(yaml.kind, value, &field),
                 }
             })

@@ -154,7 +154,10 @@ pub(super) fn read_backends(yaml: Vec<BackendYaml>, field: &str) -> Result<Vec<B
 fn read_backend(yaml: BackendYaml, field: &str, index: usize) -> Result<BackendRef, FieldError> {
     let weight = yaml.weight.unwrap_or(1);
     if weight > MAX_WEIGHT {
-        return Err(wrong(format!("{field}.weight"), format!("{weight} is more than {MAX_WEIGHT}")));
+        return Err(wrong(
+            format!("{field}.weight"),
+            format!("{weight} is more than {MAX_WEIGHT}; use 0 to {MAX_WEIGHT}"),
+        ));
     }
     let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     Ok(BackendRef {

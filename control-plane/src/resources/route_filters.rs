@@ -411,8 +411,9 @@ fn read_mirror(yaml: MirrorYaml, field: &str, own: &str) -> Result<RouteMirror, 
     let to = yaml.backend_ref.read(&format!("{own}.backendRef"))?;
     let fraction = match (yaml.percent, yaml.fraction) {
         (None, None) => Fraction::ALL,
-        (Some(percent), None) => Fraction::of(percent, 100)
-            .ok_or_else(|| wrong(format!("{own}.percent"), format!("{percent} is more than 100")))?,
+        (Some(percent), None) => Fraction::of(percent, 100).ok_or_else(|| {
+            wrong(format!("{own}.percent"), format!("{percent} is more than 100; use 0 to 100"))
+        })?,
         (None, Some(FractionYaml { numerator, denominator })) => {
             let denominator = denominator.unwrap_or(100);
             Fraction::of(numerator, denominator).ok_or_else(|| {

@@ -112,7 +112,7 @@ pub enum RegexRewriteError {
     #[error(transparent)]
     Pattern(#[from] crate::route::RegexError),
     /// The substitution names a group that the expression does not have.
-    #[error("\\{0} names a group that the expression does not have")]
+    #[error("\\{0} names a group that the expression does not have; add it, or write \\0 for all of it")]
     NoGroup(usize),
     /// A backslash before something else.
     #[error("a \\ stands before neither a digit nor another \\")]

@@ -27,7 +27,7 @@ pub enum HeaderField {
 
 /// A name that no header can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not the name of a header")]
+#[error("{0:?} is not the name of a header; correct it")]
 pub struct UnknownField(String);
 
 impl FromStr for HeaderField {
