@@ -44,6 +44,7 @@ mod protocols;
 mod raw;
 mod resilience;
 mod rolling;
+mod samples;
 mod status;
 mod tls_outside;
 mod upstream;

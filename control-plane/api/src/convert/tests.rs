@@ -6,8 +6,8 @@ use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
     AppConnections, Backend, BackendName, ClientCertificate, ClientMatch, ConnectionLimits, ConnectionPool,
-    Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, HostPort, Http2Upgrade, InboundPolicy, Layer,
-    LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Protocol,
+    Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, HostPort, Http2Upgrade, InboundPolicy,
+    Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Protocol,
     RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, StreamTimeouts, StringMatch,
     TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend, Workload,
     WorkloadName,
