@@ -247,9 +247,9 @@ mod tests {
     fn the_time_of_one_attempt_may_be_named_alone() {
         let timeouts = on(|on| on.per_try_timeout = true);
 
-        assert!(named(&timeouts, &Outcome::failed(Failure::PerTryTimeout)));
-        assert!(!named(&timeouts, &Outcome::failed(Failure::Reset)));
-        assert!(!named(&timeouts, &Outcome::answer(504, None)));
+        assert!(named(&timeouts, &AttemptOutcome::failed(Failure::PerTryTimeout)));
+        assert!(!named(&timeouts, &AttemptOutcome::failed(Failure::Reset)));
+        assert!(!named(&timeouts, &AttemptOutcome::answer(504, None)));
     }
 
     #[test]

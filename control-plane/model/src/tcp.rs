@@ -96,6 +96,11 @@ impl TcpTable {
 }
 
 impl TcpRule {
+    /// Whether it is for every connection of its layer, whoever opens it.
+    pub fn is_for_every_connection(&self) -> bool {
+        self.matches.is_empty() || self.matches.contains(&TcpMatch::default())
+    }
+
     /// How closely the best of its matches fits; `None`: none does.
     fn fit(&self, connection: &facts::Connection<'_>) -> Option<Specificity> {
         if self.matches.is_empty() {

@@ -66,7 +66,11 @@ impl Backends<'_> {
                 }
             }
         }
-        if !rules.iter().any(|rule: &TcpRule| rule.layer == Layer::Tcp) {
+        // As in Istio; but what is left out because it cannot be checked might be for the connection.
+        let any_left_out =
+            document.is_some_and(|document| document.spec.opaque(Layer::Tcp).any(|route| route.left_out));
+        let of_tcp = || rules.iter().filter(|rule: &&TcpRule| rule.layer == Layer::Tcp);
+        if of_tcp().next().is_none() || !any_left_out && !of_tcp().any(TcpRule::is_for_every_connection) {
             let backend = self.own();
             rules.push(TcpRule {
                 name: TcpRule::DEFAULT.to_owned(),

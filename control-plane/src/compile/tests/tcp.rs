@@ -138,6 +138,21 @@ fn a_virtual_service_splits_tcp_by_weight_and_port() {
     assert_eq!(reviewed(&mesh, 5000), 2, "rules for the port, and no default beside them");
 }
 
+#[test]
+fn connections_that_no_route_of_a_virtual_service_is_for_go_to_the_service() {
+    for asked in
+        ["sourceLabels: {app: somebody}", "sourceNamespace: elsewhere", "destinationSubnets: [10.0.0.0/8]"]
+    {
+        let spec = format!(
+            "{{hosts: [db], tcp: [{{match: [{{{asked}}}], route: [{{destination: {{host: other}}}}]}}]}}"
+        );
+        let (mesh, problems) = compiled(&(DATABASES.to_owned() + &virtual_service("db", &spec)));
+
+        assert_eq!(problems, []);
+        assert_eq!(followed(&mesh, 5000, "default", Layer::Tcp, None), one("default", "db:5000"), "{asked}");
+    }
+}
+
 fn reviewed(mesh: &Mesh, port: u16) -> usize {
     service(mesh, DB, port, "default").tcp.rules.len()
 }
