@@ -252,6 +252,31 @@ async fn matches_for_other_clients_do_not_hold() {
     assert_eq!(answer(&mesh, call::to("reviews:9080", "/own")).await.status, 299);
 }
 
+#[tokio::test]
+async fn a_client_that_no_route_is_for_calls_the_service_as_if_it_had_none() {
+    let mesh = mesh().await;
+    let for_others = ["sourceLabels: {app: somebody-else}", "sourceNamespace: elsewhere", "gateways: [edge]"]
+        .map(|asked| format!("{{match: [{{{asked}}}], directResponse: {{status: 418}}}}"));
+    let document = format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews}}\n\
+         spec: {{hosts: [reviews], http: [{}]}}\n",
+        for_others.join(", ")
+    );
+    mesh.write("routes.yaml", &document).unwrap();
+
+    poll(SOON, "the app answers", async || {
+        match mesh.workload("caller").call(call::to("reviews:9080", "/direct")).await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    for version in BOTH {
+        let (app, _) = seen(&mesh, call::to("reviews:9080", "/any").version(version)).await;
+        assert_eq!((app.version.as_str(), app.path.as_str()), ("v1", "/any"));
+    }
+}
+
 /// Rules of `echo`, by the text of a header.
 const ECHO: &str = r#"
 apiVersion: networking.istio.io/v1

@@ -396,12 +396,16 @@ fn spoken_of(resources: &Resources, settings: &MeshSettings) -> BTreeMap<String,
         let opaque = document.spec.tcp.iter().flat_map(|route| &route.destinations);
         http.chain(opaque).for_each(|to| add(&to.host, namespace, to.port));
     }
-    for document in &resources.tcp_routes {
-        let backends = document.spec.backends.iter();
-        for to in backends.filter(|backend| backend.is_service() && backend.port.is_some()) {
-            let namespace = to.namespace.as_deref().unwrap_or(&document.name.namespace);
-            add(&to.name, namespace, to.port);
-        }
+    let of_requests = resources.http_routes.iter().flat_map(|route| {
+        let backends = route.spec.rules.iter().flat_map(|rule| &rule.backends);
+        backends.map(|backend| (&route.name, &backend.to))
+    });
+    let of_connections = resources.tcp_routes.iter();
+    let of_connections =
+        of_connections.flat_map(|route| route.spec.backends.iter().map(|backend| (&route.name, backend)));
+    let backends = of_requests.chain(of_connections);
+    for (route, to) in backends.filter(|(_, backend)| backend.is_service() && backend.port.is_some()) {
+        add(&to.name, to.namespace.as_deref().unwrap_or(&route.namespace), to.port);
     }
     for document in &resources.destination_rules {
         add(&document.spec.host, &document.name.namespace, None);

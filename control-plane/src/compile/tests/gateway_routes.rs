@@ -503,6 +503,17 @@ fn what_clients_do_not_call_by_an_address_of_its_own_is_no_parent() {
     }
 }
 
+#[test]
+fn a_backend_may_stand_for_a_name_outside_at_the_port_that_the_route_names() {
+    let outside = "apiVersion: v1\nkind: Service\nmetadata: {name: outside, namespace: mesh}\n\
+                   spec: {type: ExternalName, externalName: www.example.com}\n---\n";
+    let rules = "[{backendRefs: [{name: outside, port: 8443}]}]";
+    let mesh = mesh_of(&format!("{outside}{}", http("mesh", "r", rules)));
+
+    assert_eq!(sent_to(&mesh, "mesh", 80, &Asked::get("/")), one("outside"));
+    assert!(service(&mesh, "outside.mesh.svc.cluster.local", 8443, "mesh").backends[0].broken.is_none());
+}
+
 /// The names of the rules of `other`.
 fn service_table(mesh: &Mesh) -> Vec<String> {
     let other = service(mesh, "other.mesh.svc.cluster.local", 80, "mesh");
