@@ -127,7 +127,7 @@ impl<'a, T: GatewayRoute> Attachments<'a, T> {
         let fault = |why| Fault::Parent { index: parent.index, why };
         let host = &known.host;
         if let Some(why) = known.why_no_parent() {
-            return problems.error(route, &field, format!("{host} {why}"));
+            return problems.fault(route, &field, format!("{host} {why}"), fault(Detached::NoSuchParent));
         }
         if parent.port.is_some_and(|port| !known.ports.contains_key(&port)) {
             let message = format!("{host} has no such port; {}", known.port_remedy());
