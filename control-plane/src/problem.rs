@@ -117,7 +117,7 @@ impl Fault {
 /// Why a parent of a route does not take the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Detached {
-    /// There is no such Service, or it has no such port.
+    /// There is no such Service, it has no such port, or it cannot be a parent.
     NoSuchParent,
     /// What the Service speaks there is nothing for routes of this kind.
     OtherProtocol,
