@@ -116,8 +116,9 @@ fn send(
         let sent = match attempt.progress {
             None => worker.deadlines.within(attempt.until, sending).await,
             Some(progress) => {
-                let sending = pin!(unless_exceeded(progress, &endpoint, sending));
-                worker.deadlines.within(attempt.until, sending).await
+                // Boxed, so that requests without such limits carry nothing for it.
+                let mut sending = Box::pin(unless_exceeded(progress, &endpoint, sending));
+                worker.deadlines.within(attempt.until, sending.as_mut()).await
             }
         };
         let sent = sent.unwrap_or_else(|| Err(late(&endpoint).into()));

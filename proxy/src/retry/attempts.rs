@@ -115,20 +115,19 @@ impl<S: Attempting> Attempts<S> {
                 // The route's own limit is kept outside, by `route::timeout`.
                 let until = retry.as_ref().and_then(|(policy, _)| policy.limit_of(attempt));
                 let until = until.map(|limit| at + limit);
-                let progress = progress.as_ref();
                 let this = Attempt {
                     conn: &conn,
                     share: &share,
                     tried: &tried,
                     at,
                     until,
-                    progress,
+                    progress: progress.as_ref(),
                     deadline,
                     fresh,
                 };
                 let mut result = self.inner.attempt(http, &this).await;
                 facts(&mut result).retries = attempt;
-                if progress.is_some_and(|progress| progress.exceeded().is_some()) {
+                if progress.as_ref().is_some_and(|progress| progress.exceeded().is_some()) {
                     return result;
                 }
                 let Some((policy, kept)) = &retry else { return result };
@@ -167,7 +166,7 @@ impl<S: Attempting> Attempts<S> {
                 }
                 attempt += 1;
                 at = Instant::now();
-                if let Some(progress) = progress {
+                if let Some(progress) = &progress {
                     progress.begin_again();
                 }
             }
