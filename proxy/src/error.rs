@@ -19,7 +19,7 @@ pub const SELVEDGE_ERROR: http::HeaderName = http::HeaderName::from_static("selv
 pub struct Refusal {
     /// The kind of failure.
     pub reason: Reason,
-    /// What is wrong, for whoever sent it.
+    /// What is wrong, in words for the client.
     pub what: &'static str,
 }
 

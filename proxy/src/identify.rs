@@ -1,4 +1,4 @@
-//! Who is at the other end: the mesh TLS handshake of connections that come in.
+//! Identifies the peer of an inbound connection: its mesh TLS handshake and its preamble.
 
 use std::{
     io,

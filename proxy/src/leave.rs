@@ -88,7 +88,7 @@ impl Leave {
         Open(Arc::clone(open))
     }
 
-    /// How long what is under way may still take: `limit`, or what is left of it since leaving began.
+    /// How much longer what is in progress may take: `limit`, or what is left of it since the shutdown began.
     pub fn rest(&self, limit: Duration) -> Duration {
         self.deadline.get().map_or(limit, |deadline| deadline.saturating_duration_since(Instant::now()))
     }
@@ -98,7 +98,7 @@ impl Leave {
         let reason = self.told.drained().await;
         let began = Instant::now();
         let deadline = *self.deadline.get_or_init(|| began + limits.timeout);
-        // When whoever started us is gone, or a part of us, nothing is worth waiting for.
+        // When the parent process is gone, or a part of this one has failed, there is nothing to wait for.
         if matches!(reason, Reason::StdinClosed | Reason::Failed) {
             self.inbound.close();
             return self.outbound.close();

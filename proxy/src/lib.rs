@@ -1,16 +1,16 @@
 //! The sidecar: the story of a request.
 //!
-//! Each module is one room, and this is their order: a room imports only rooms that stand below it. So a request
-//! enters each of them once, from the top to the bottom. [`outbound`] and [`inbound`] are the two paths, each one
-//! readable list of steps. A test (`tests/e2e/dependencies.rs`) holds the order, and that the README has the same.
+//! Each module is one room, and this is their order. A room imports only rooms that stand below it, so a request enters
+//! each room once, from the top to the bottom. [`outbound`] and [`inbound`] are the two paths, each one readable list
+//! of steps. A test (`tests/e2e/dependencies.rs`) checks the order, and that the README has the same.
 
 /// Starts everything: listeners, workers, the control thread.
 pub mod app;
 
-/// The control thread: configuration, certificates, names, the admin port, leaving.
+/// The control thread: configuration, certificates, DNS, the admin port, shutting down.
 pub mod control;
 
-/// What the admin port shows and takes.
+/// What the admin port shows, and the commands that it takes.
 pub mod admin;
 
 /// The settings as flags and environment variables.
@@ -22,10 +22,10 @@ pub mod probes;
 /// Takes connections, and gives each to the worker that carries it.
 pub mod accept;
 
-/// The path of what leaves the app, one readable list of steps.
+/// The path of requests that leave the app: one readable list of steps.
 pub mod outbound;
 
-/// The path of what comes in to the app, likewise.
+/// The path of requests that come in to the app, likewise.
 pub mod inbound;
 
 /// Who a mesh peer is: its TLS handshake and its preamble.
@@ -34,7 +34,7 @@ pub mod identify;
 /// HTTP on a client's connection.
 pub mod serve;
 
-/// What stops being HTTP: WebSockets, tunnels.
+/// Connections that are no longer HTTP: WebSockets, tunnels.
 pub mod upgrade;
 
 /// Counts and logs every request once.
@@ -43,22 +43,22 @@ pub mod observe;
 /// Turns failures into answers.
 pub mod respond;
 
-/// Refuses what is malformed or too large, and what comes while too much is held.
+/// Refuses requests that are malformed or too large, and all requests while too many bytes are held.
 pub mod refuse;
 
-/// One path and one authority, for all that follows.
+/// Settles one path and one authority for all later steps.
 pub mod normalize;
 
 /// Finds the rule, the backend and the time limits of a request.
 pub mod route;
 
-/// Sends again what may be sent again.
+/// Retries requests that may be sent again.
 pub mod retry;
 
 /// Carries connections that are not HTTP.
 pub mod opaque;
 
-/// Lets in what policy allows.
+/// Decides which requests and connections policy lets in.
 pub mod authorize;
 
 /// Which service an address or an authority means.
@@ -73,10 +73,10 @@ pub mod dispatch;
 /// Hands a request to the app.
 pub mod forward;
 
-/// Until when a client's connection is served.
+/// How long a client's connection is served.
 pub mod lifetime;
 
-/// One thread, with everything that it needs to itself.
+/// One thread that carries connections, and everything that it owns.
 pub mod worker;
 
 /// Pools of connections: mesh TLS, HTTP/1.1, HTTP/2, opaque TCP.
@@ -100,22 +100,22 @@ pub mod bind;
 /// DNS: names to addresses.
 pub mod dns;
 
-/// Whether a peer is still one that the mesh believes; TLS to servers outside.
+/// Whether the mesh still believes a peer; TLS to servers outside the mesh.
 pub mod trust;
 
 /// Metrics and the access log.
 pub mod telemetry;
 
-/// Which endpoint is next, and which gets nothing for a while: algorithms only.
+/// Which endpoint gets the next request, and which gets none for a while: algorithms only.
 pub mod balance;
 
-/// The places of clients' connections, and which of them keep us waiting.
+/// The places of clients' connections, and which clients keep the proxy waiting.
 pub mod clients;
 
-/// What there may be at once: bytes in memory, retries.
+/// Limits on bytes in memory and on retries.
 pub mod budget;
 
-/// Ending in the order in which nobody loses anything.
+/// Shuts down in the order in which no request is lost.
 pub mod leave;
 
 /// How a connection came: its direction and its original destination.

@@ -17,7 +17,7 @@ pub struct Until {
     pub(crate) worker: Rc<Worker>,
     pub(crate) direction: Direction,
     pub(crate) began: Instant,
-    /// When it takes no more requests; `None`: its age is no reason.
+    /// When it takes no more requests. `None`: its age does not matter.
     pub(crate) retire_at: Option<Instant>,
     /// Its peer; `None`: it is not the mesh's.
     pub(crate) standing: Option<Arc<Standing>>,
@@ -53,7 +53,7 @@ impl Until {
         lost(self.standing.as_deref()).await
     }
 
-    /// Completes when what is in progress must end, and says why. That certificates are renewed is no reason.
+    /// Completes when what is in progress must end, and says why. A renewed certificate does not end it.
     pub(crate) async fn end(&self) -> Failure {
         let Self { worker, began, .. } = self;
         let left = async {

@@ -55,7 +55,7 @@ pub struct Worker {
     pub pools: Pools,
     /// Where the app is reached.
     pub apps: Apps,
-    /// Watches clients' connections for those that keep us waiting.
+    /// Notices clients that keep the proxy waiting.
     pub patience: Rc<Patience>,
     /// The time limits of requests.
     pub deadlines: Rc<Deadlines>,
@@ -65,7 +65,7 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// What the bytes draw on that have arrived and nobody has taken.
     pub budget: Arc<Budget>,
-    /// Clients' connections, and who has to go if there are too many.
+    /// The places of clients' connections.
     pub places: Places,
     /// Whom to ask for the addresses of names.
     pub names: Asker,

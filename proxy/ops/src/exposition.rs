@@ -1,5 +1,5 @@
-//! The two formats of `/metrics`: OpenMetrics, as the metrics are written, and Prometheus' text format for whoever
-//! does not ask for that.
+//! The two formats of `/metrics`: OpenMetrics, in which the metrics are written, and Prometheus' text format for
+//! scrapers that do not ask for OpenMetrics.
 //!
 //! They differ in the names of families and in two types. A scraper that gets the other format refuses all of it
 //! (`promtool check metrics`: "unknown metric type").

@@ -41,7 +41,7 @@ pub enum Reading {
     },
     /// For all of it together.
     Whole(Duration),
-    /// As long as it likes: whoever serves it looks after that.
+    /// No limit here: the server has limits of its own.
     Endless,
 }
 

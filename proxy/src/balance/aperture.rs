@@ -79,7 +79,7 @@ impl Aperture {
         self.order[place as usize % self.order.len()] as usize
     }
 
-    /// Takes note that a request goes to an endpoint that has so many in flight.
+    /// Notes that a request goes to an endpoint with this many requests in flight.
     pub(super) fn picked(&self, in_flight: u32) {
         let len = self.order.len() as u32;
         let size = self.size.load(Ordering::Relaxed);

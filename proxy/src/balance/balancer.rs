@@ -85,7 +85,7 @@ impl Balancer {
     /// The index of the endpoint to call next; `None` if there is none that may be called. `candidates` are the endpoints
     /// that this was made for, in the same order.
     ///
-    /// Nothing is called while ejected, even if all are: whoever sets `outlierDetection` has a panic threshold of 0,
+    /// An ejected endpoint is never called, even if all are ejected: with `outlierDetection` the panic threshold is 0,
     /// as in Istio.
     pub fn pick<C: Candidate>(
         &self,

@@ -1,10 +1,10 @@
-//! Whether the other side of an HTTP/2 connection sends more frames that carry nothing than its streams call for.
+//! Whether the other side of an HTTP/2 connection sends too many frames without content.
 //!
-//! PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, CONTINUATION, DATA without data and frames that nobody knows
-//! cost their sender little, and their receiver work, an answer, or room for one (CVE-2019-9512 and its siblings,
-//! CVE-2023-44487, CVE-2024-27316). RFC 9113, section 10.5, lets such a connection end with ENHANCE_YOUR_CALM. What is
-//! sent in good faith answers what we send: so each frame of ours with headers or data allows for some, as in Envoy
-//! (`max_inbound_window_update_frames_per_data_frame_sent`), and so does time. Pure but for the clock, which is read
+//! PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, CONTINUATION, DATA without data and unknown frames cost their
+//! sender little. They cost their receiver work, an answer, or memory (CVE-2019-9512 and its siblings, CVE-2023-44487,
+//! CVE-2024-27316). RFC 9113, section 10.5, lets such a connection end with ENHANCE_YOUR_CALM. Frames sent in good
+//! faith answer what we send. So each frame of ours with headers or data allows for some, as in Envoy
+//! (`max_inbound_window_update_frames_per_data_frame_sent`), and so does time. Pure except for the clock, which is read
 //! once in a thousand such frames.
 
 use std::time::Instant;
@@ -14,13 +14,13 @@ use super::frames::{CONTINUATION, DATA, Frame, HEADERS};
 /// How many such frames may come at once.
 const BURST: u32 = 1_000;
 
-/// How many more each second allows for.
+/// How many more are allowed for each second.
 const PER_SECOND: u32 = 200;
 
-/// How many more each frame allows for that we send with headers or data.
+/// How many more are allowed for each frame with headers or data that we send.
 const PER_FRAME_SENT: u32 = 10;
 
-/// So many bytes of a frame that carries nothing cost as much as another one.
+/// This many bytes of a frame without content cost as much as another frame.
 const AS_ONE_MORE: usize = 256;
 
 const END_STREAM: u8 = 1;
@@ -48,9 +48,10 @@ impl Calm {
         self.highest
     }
 
-    /// A frame has begun to arrive. `false`: it is one too many.
+    /// Notes that a frame has begun to arrive. `false`: it is one too many.
     pub(super) fn arrived(&mut self, frame: Frame, now: impl FnOnce() -> Instant) -> bool {
-        // A head that opens nothing and ends nothing is none (RFC 9113, section 8.1), but for interim answers.
+        // A head that opens nothing and ends nothing carries nothing (RFC 9113, section 8.1), except for interim
+        // answers.
         let is_idle = frame.kind == HEADERS && frame.stream <= self.highest && frame.flags & END_STREAM == 0;
         if frame.kind == HEADERS {
             self.highest = self.highest.max(frame.stream);

@@ -1,4 +1,4 @@
-//! An HTTP/2 connection's bytes, read only as long as there is room for what they bring.
+//! An HTTP/2 connection that is read only as long as there is room for what arrives.
 
 use std::{
     io::{self, IoSlice},
@@ -24,11 +24,11 @@ use super::{
 };
 use crate::io::passes_on;
 
-/// How often a connection that is not read from looks whether it may be. A timer only while there is too
-/// much; the others' threads would be hard to be told by.
+/// How often a connection that is not read from checks whether it may be read again. A timer, and only while the budget
+/// is exhausted: it would be hard for other threads to wake it.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Streams that were given up last: data for them may still be on its way.
+/// How many streams are remembered that were given up last: data for them may still be on its way.
 const GIVEN_UP: usize = 16;
 
 /// Which side of a connection we are.
@@ -55,7 +55,7 @@ pub struct Guarded<S> {
     pause: Option<Box<Pause>>,
 }
 
-/// What has not come to its end: a frame, or a head, which may have several.
+/// The frame or head that has not ended. A head may have several frames.
 #[derive(Debug, Default)]
 struct Unfinished {
     bytes: u64,
@@ -83,7 +83,7 @@ impl Unfinished {
     }
 }
 
-/// What is sent, as far as it says something about what arrives.
+/// What is sent, as far as it matters for what arrives.
 #[derive(Debug)]
 struct Leaving {
     frames: Frames,
@@ -99,13 +99,13 @@ struct Leaving {
 #[derive(Debug)]
 struct Pause {
     look: Pin<Box<Sleep>>,
-    /// What it held when that last became less, and when that was.
+    /// How much it held when that last became less, and when that was.
     held: u64,
     since: Instant,
 }
 
 impl<S> Guarded<S> {
-    /// A connection with `peer` whose bytes are kept account of in `ledger`.
+    /// A connection with `peer`, whose bytes are accounted for in `ledger`.
     pub fn new(inner: S, ledger: Rc<Ledger>, side: Side, peer: SocketAddr) -> Self {
         let (arriving, leaving) = match side {
             Side::Server => (Frames::of_client(), Frames::of_server()),
@@ -138,7 +138,7 @@ impl<S> Guarded<S> {
             }
             if pause.since.elapsed() >= PATIENCE {
                 self.ledger.budget().acted(Action::ClosedConnection);
-                // Whoever does not take a body does not notice that it has broken off.
+                // Without this, a step that does not read the body would not notice that it has broken off.
                 self.ledger.let_go();
                 let what = format!("it held {held} unread bytes while --buffer-budget was exhausted");
                 return Poll::Ready(Err(io::Error::other(what)));
@@ -148,7 +148,7 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Takes account of what has come. The frame that is one too many, if there is one.
+    /// Accounts for `bytes` that have come. Returns the frame that is one too many, if there is one.
     fn arrived(&mut self, bytes: &[u8]) -> Option<Frame> {
         let Self { arriving, ledger, leaving, calm, unfinished, .. } = self;
         let mut too_many = None;
@@ -170,7 +170,7 @@ impl<S> Guarded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Guarded<S> {
-    /// Ends a connection that floods us, of which `frame` is one too many: with GOAWAY, if that can be said at once.
+    /// Ends a connection that floods us; `frame` is one too many. Sends GOAWAY if that is possible at once.
     fn end(&mut self, cx: &mut Context<'_>, frame: Frame) -> io::Error {
         let Self { peer, side, .. } = *self;
         self.ledger.budget().flooded(side);
@@ -178,7 +178,7 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
         if self.leaving.frames.is_between() {
             let highest = if side == Side::Server { self.calm.highest() } else { 0 };
             let goaway = goaway(highest);
-            // Who takes nothing is told nothing.
+            // A peer that reads nothing cannot be told.
             let mut inner = Pin::new(&mut self.inner);
             if let Poll::Ready(Ok(_)) = inner.as_mut().poll_write(cx, &goaway) {
                 let _ = inner.poll_flush(cx);

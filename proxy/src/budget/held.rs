@@ -1,4 +1,4 @@
-//! Bytes that count for as long as somebody has them, and a stream that counts what is read from it.
+//! Bytes that count against the budget while something holds them, and a stream that counts what is read from it.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Budget;
 
-/// So many bytes of the budget, as long as this lives.
+/// Bytes of the budget, held as long as this lives.
 #[derive(Debug)]
 pub struct HeldBytes {
     budget: Arc<Budget>,
@@ -34,7 +34,7 @@ impl HeldBytes {
         &self.budget
     }
 
-    /// So many from now on.
+    /// Holds this many from now on.
     pub fn set(&mut self, bytes: usize) {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.budget.add(more as u64),
@@ -50,7 +50,7 @@ impl Drop for HeldBytes {
     }
 }
 
-/// `inner`, of which `count` is told how much was read.
+/// `inner`, whose reads are reported to `count`, in bytes.
 #[derive(Debug)]
 pub struct Counted<'a, S, F> {
     inner: &'a mut S,

@@ -1,9 +1,8 @@
-//! What one HTTP/2 connection holds.
+//! The account of one HTTP/2 connection: the bytes that have arrived on it and that nobody has taken.
 //!
-//! Neither hyper nor h2 says it, so it is kept here: what arrives is seen in the frames, and what is taken,
-//! by the bodies. Data that h2 throws away (of a stream that was reset) would stay in this account for ever;
-//! so h2's own account, the connection window, corrects it whenever h2 gives the peer more of that, and so
-//! does the end of the last body.
+//! hyper and h2 do not tell, so the account is kept here. The frames show what arrives, and the bodies what is taken.
+//! Data that h2 throws away (for a stream that was reset) would stay in this account for ever. So it is corrected by
+//! h2's own account, the connection window, whenever h2 gives the peer more of it, and by the end of the last body.
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,9 +31,9 @@ pub struct Ledger {
     bodies: Cell<usize>,
     /// Whether nothing is to be read any more.
     cut: Cell<bool>,
-    /// Who waits for more bytes.
+    /// The task that waits for more bytes.
     reader: RefCell<Option<Waker>>,
-    /// The bodies themselves, each at its place, so that they can be let go whoever has them to read from.
+    /// The bodies themselves, each at its place, so that they can be dropped while others hold them to read from.
     kept: RefCell<Vec<Option<Incoming>>>,
     /// Places that are free.
     free: RefCell<Vec<usize>>,
@@ -67,8 +66,8 @@ impl Ledger {
         })
     }
 
-    /// Breaks the connection off, with all that is in progress on it. hyper's client has no other way: it keeps a
-    /// connection of HTTP/2 going until its last stream has ended, also when everything that it gave out is dropped.
+    /// Breaks the connection off, with all that is in progress on it. hyper's client offers no other way: it keeps an
+    /// HTTP/2 connection until its last stream has ended, even if everything that it gave out is dropped.
     pub fn cut(&self) {
         self.cut.set(true);
         if let Some(reader) = self.reader.take() {
@@ -93,7 +92,7 @@ impl Ledger {
         self.held.get() + self.unfinished.get()
     }
 
-    /// Completes when the connection has been closed: once, and for one who waits.
+    /// Completes when the connection has been closed. For one waiter, once.
     pub(crate) async fn closed(&self) {
         self.closed.notified().await;
     }
@@ -103,7 +102,7 @@ impl Ledger {
         self.closed.notify_one();
     }
 
-    /// So many bytes have come of a frame, or a head, that has not ended (0: of none), which take so much room.
+    /// Notes that `bytes` of an unfinished frame or head have come, which take this much `room`. 0: there is none.
     pub(super) fn unfinished(self: &Rc<Self>, bytes: u64, room: u64) {
         if bytes == self.unfinished.get() {
             return;
@@ -119,12 +118,12 @@ impl Ledger {
         }
     }
 
-    /// The number of what has not ended; `None`: there is nothing.
+    /// The number of the unfinished frame or head. `None`: there is none.
     pub(super) fn begun(&self) -> Option<u32> {
         (self.unfinished.get() > 0).then_some(self.begun.get())
     }
 
-    /// Gives up what has not ended, and the connection with it.
+    /// Gives up the unfinished frame or head, and the connection with it.
     pub(super) fn give_up(&self) {
         self.unfinished.set(0);
         self.budget.unfinished(self.room.take(), 0);
@@ -174,7 +173,7 @@ impl Ledger {
         }
     }
 
-    /// What `act` makes of the body at `place`; `None`: it has been let go.
+    /// Runs `act` on the body at `place`. `None`: the body has been dropped.
     pub(crate) fn with<T>(&self, place: usize, act: impl FnOnce(&mut Incoming) -> T) -> Option<T> {
         self.kept.borrow_mut()[place].as_mut().map(act)
     }
@@ -187,7 +186,7 @@ impl Ledger {
         self.body_ends();
     }
 
-    /// Lets go of everything that is held: its connection ends, and whoever has a body of it does not read.
+    /// Drops everything that is held. The connection ends, and its bodies break off.
     pub(super) fn let_go(&self) {
         let bodies: Vec<Incoming> = self.kept.borrow_mut().iter_mut().filter_map(Option::take).collect();
         drop(bodies);
@@ -206,7 +205,7 @@ impl Ledger {
         }
     }
 
-    /// Becomes less.
+    /// Notes that less is held.
     fn set(&self, held: u64) {
         self.budget.remove(self.held.get() - held);
         self.held.set(held);

@@ -1,18 +1,18 @@
-//! How many bytes the process holds that have arrived and that nobody has taken yet.
+//! A limit on the bytes that have arrived and that nobody has taken yet.
 //!
-//! HTTP/2 lets a peer send ahead: a window for each stream, and one for the connection. One connection's
-//! windows are harmless; those of hundreds, all filled by peers whose answers nobody reads, are more than a
-//! sidecar may have. So every connection keeps a [`Ledger`] of what it holds, and all of them, with the bodies
-//! that are kept for another attempt, draw on one [`Budget`]. While that is exhausted
+//! HTTP/2 lets a peer send ahead: one window for each stream, and one for the connection. The windows of one connection
+//! are harmless. Those of hundreds, all filled by peers whose answers nobody reads, are more than a sidecar may have.
+//! So every connection keeps a [`Ledger`] of what it holds. All connections, and the bodies that are kept for another
+//! attempt, draw on one [`Budget`]. While the budget is exhausted
 //!
 //! - new requests are answered 503 at once;
 //! - nothing more is kept for other attempts;
 //! - a connection that holds more than its [`SHARE`] is not read from. If what it holds does not become less
 //!   for [`PATIENCE`], it is closed: its peer may be waiting for something that stands behind it.
 //!
-//! So memory is bounded by the budget and a share for each connection, whose number is limited too. HTTP/1
-//! needs no ledger: it is read only when somebody takes the body, so it holds one read buffer. Heads that have not ended
-//! count too ([`HeldBytes`]), and so do the first bytes of TLS, and frames of HTTP/2 of whatever kind; the oldest of them is
+//! So memory is bounded by the budget and a share for each connection, whose number is limited too. HTTP/1 needs no
+//! ledger: it is read only when somebody takes the body, so it holds one read buffer. Unfinished heads count too
+//! ([`HeldBytes`]), and so do the first bytes of TLS and unfinished HTTP/2 frames of any kind. The oldest of them is
 //! given up first.
 
 mod calm;
@@ -43,7 +43,7 @@ pub const SHARE: u64 = 64 << 10;
 /// How long a connection that holds more may stay as it is.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is done about too much.
+/// What the proxy does while the budget is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// A request is answered 503.
@@ -68,7 +68,7 @@ impl Action {
     }
 }
 
-/// Whether `error` is h2's own answer to a flood: rapid resets, heads without end, and what else it counts by itself.
+/// Whether `error` is h2's own answer to a flood, such as rapid resets or heads without end.
 pub(crate) fn is_flood(error: &hyper::Error) -> bool {
     let http2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     http2.is_some_and(|http2| http2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !http2.is_remote())
@@ -87,7 +87,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
         Self {
             limit,
@@ -108,12 +108,12 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether it is, and frames and heads of HTTP/2 that have not ended have half of what may be held, or more.
+    /// Whether the budget is exhausted, and unfinished HTTP/2 frames and heads hold at least half of it.
     fn is_exhausted_by_unfinished(&self) -> bool {
         self.is_exhausted() && self.unfinished.load(Ordering::Relaxed) > self.limit / 2
     }
 
-    /// Notes that what one connection holds of what has not ended changes from `before` to `now`.
+    /// Notes that the unfinished frames and heads of one connection changed from `before` to `now` bytes.
     fn unfinished(&self, before: u64, now: u64) {
         for count in [&self.held, &self.unfinished] {
             match now.checked_sub(before) {
@@ -123,17 +123,17 @@ impl Budget {
         }
     }
 
-    /// Notes that something was done about too much.
+    /// Notes that the proxy did this.
     pub fn acted(&self, action: Action) {
         self.actions[action as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that a connection was ended that flooded us, of which we are this side.
+    /// Notes that a connection was ended because the other side flooded it; we are its `side`.
     pub(crate) fn flooded(&self, side: Side) {
         self.floods[side as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many connections were ended that flooded us: by clients, and by servers.
+    /// How many connections were ended because of a flood: by clients, and by servers.
     pub fn floods(&self) -> impl Iterator<Item = (&'static str, u64)> {
         ["client", "server"].into_iter().zip(&self.floods).map(|(from, n)| (from, n.load(Ordering::Relaxed)))
     }
@@ -143,12 +143,12 @@ impl Budget {
         Action::ALL.into_iter().zip(&self.actions).map(|(action, n)| (action, n.load(Ordering::Relaxed)))
     }
 
-    /// So many bytes more.
+    /// Adds `bytes` to what is held.
     pub fn add(&self, bytes: u64) {
         self.held.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many bytes less, of those that were added.
+    /// Removes `bytes` that were added.
     pub fn remove(&self, bytes: u64) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }

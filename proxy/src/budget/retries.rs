@@ -5,10 +5,10 @@
 //! a large one; a share of the requests fits both, and the few per second let rare requests be retried.
 //! (Finagle, Linkerd and Tower use the same idea.)
 //!
-//! A ring of ten slots of one second holds what each request paid in and each retry took out; a retry is
-//! granted if the window's sum, with the reserve of the few per second, covers its price. Shared by all
-//! workers without a lock: a slot is one atomic word that holds its second and its sum, so whoever comes
-//! first in a new second empties the slot in the same step.
+//! A ring of ten slots of one second holds what each request paid in and each retry took out. A retry is granted if the
+//! sum of the window, with the reserve of the few per second, covers its price. All workers share the ring without a
+//! lock. A slot is one atomic word that holds its second and its sum, so the first worker in a new second empties the
+//! slot in the same step.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

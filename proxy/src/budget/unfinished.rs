@@ -1,7 +1,8 @@
-//! Frames and heads of HTTP/2 that have begun and not ended: h2 keeps them until they are whole, whatever they are.
+//! Unfinished HTTP/2 frames and heads: h2 keeps them until they are whole.
 //!
-//! Nobody knows when the rest comes, or whether. They count as bodies do; where they are too much, the oldest goes, with
-//! its connection. Nobody's else is too much: who sends in good faith ends what he begins in a moment.
+//! The rest may come late or never. Their bytes count as those of bodies do. When there are too many, the oldest is
+//! given up, with its connection. An honest client finishes a frame or a head quickly, so the oldest is hardly ever an
+//! honest client's.
 
 use std::{
     cell::RefCell,
@@ -22,7 +23,7 @@ thread_local! {
     static BEGUN: RefCell<VecDeque<(Weak<Ledger>, u32)>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// How much room a head takes of which so many bytes have come.
+/// How much memory a head takes of which `bytes` have come.
 pub(super) fn room_of_head(bytes: u64) -> u64 {
     bytes + FIELD * bytes.min(FIELDS)
 }
@@ -40,7 +41,7 @@ pub(super) fn list(ledger: &Rc<Ledger>) {
     });
 }
 
-/// Has the oldest go as long as `budget` is exhausted and these have the better part of it.
+/// Gives up the oldest as long as `budget` is exhausted, and unfinished frames and heads hold most of it.
 pub(super) fn make_room(budget: &Budget) {
     while budget.is_exhausted_by_unfinished()
         && let Some(oldest) = oldest()

@@ -1,9 +1,9 @@
 //! The answer that a client of HTTP/1 waits for, and the interim answers that it gets before (RFC 9110,
 //! section 15.2): `103 Early Hints`, above all.
 //!
-//! hyper tells of interim answers on connections that it opened, and can send none on those that it serves.
-//! So they are left here, already written out, and our own stream beneath hyper sends them when hyper has
-//! nothing under way: see `serve::strict`.
+//! hyper reports interim answers on connections that it opened, and cannot send any on those that it serves. So they
+//! are left here, already written out. Our own stream beneath hyper sends them when hyper is not in the middle of a
+//! message: see `serve::strict`.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -16,10 +16,10 @@ const LIMIT: usize = 16 << 10;
 /// See the module. On one thread, as its [`super::Watch`] is.
 #[derive(Debug, Default)]
 pub(crate) struct Awaited {
-    /// Which request of the connection's is being answered: nothing that was said about an earlier one counts.
+    /// The number of the request that is being answered. What was said about an earlier one does not count.
     exchange: AtomicU32,
     state: AtomicU8,
-    /// Whether there is anything in `interim`. Asked for each write, so that the lock is not.
+    /// Whether there is anything in `interim`. Read for each write, so that the lock need not be taken.
     some: AtomicBool,
     interim: Mutex<Vec<u8>>,
     /// Whether the client speaks HTTP/1.0.

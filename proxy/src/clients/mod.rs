@@ -1,17 +1,15 @@
-//! How many connections clients may have open, and whose is closed where there are too many.
+//! The places for clients' connections: how many there are, and which connection is closed when they are all taken.
 //!
-//! Each connection of a client's may need another one to an endpoint. Without a limit a process would run out
-//! of files in the middle of requests, where the failure looks like an endpoint's. So each direction has places of its
-//! own: whoever comes in, the app's way out stays open.
+//! A client's connection may need another one to an endpoint. Without a limit a process would run out of files in the
+//! middle of requests, where the failure looks like an endpoint's. Each direction has places of its own: clients from
+//! outside cannot keep the app from going out.
 //!
-//! Anybody can come in, and of a *newcomer* nothing is known. So that strangers keep nobody out who has a certificate,
-//! - a quarter of the places is for newcomers and mesh peers alone: a plain client that would take one is turned away;
-//! - where all are taken, the newcomer is let in that comes last: the oldest other newcomer goes, who has had the most
-//!   time to say who it is, or a plain client without a request in progress.
+//! Anybody can come in, and nothing is known of a *newcomer*. So that strangers keep out nobody who has a certificate,
 //!
 //! Only plain clients with requests in progress and mesh peers keep their places whatever happens.
 
 mod awaited;
+mod patience;
 mod watch;
 
 use std::{
@@ -28,7 +26,10 @@ use selvedge_ops::files;
 use tokio::sync::Notify;
 
 pub(crate) use self::watch::WaitingFor;
-pub use self::watch::{Patience, UnderWay, Watch};
+pub use self::{
+    patience::Patience,
+    watch::{UnderWay, Watch},
+};
 use crate::{
     arrival::Direction,
     budget::{Budget, HeldBytes},
@@ -38,7 +39,7 @@ use crate::{
 /// ten. The rest is for connections to endpoints, which idle clients do not need.
 const SHARE: (usize, usize) = (3, 10);
 
-/// How many plain clients are looked at for one without a request, at the most.
+/// The most plain clients that are looked at to find one without a request.
 const LOOKS: usize = 64;
 
 /// Connections of clients, of all workers.
@@ -52,7 +53,7 @@ pub struct Clients {
     plain: AtomicUsize,
 }
 
-/// How far a client that comes in has come.
+/// What is known of a client that comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Nothing is known of it.
@@ -72,13 +73,13 @@ pub struct Client {
     direction: Direction,
     stage: Cell<Stage>,
     told: Notify,
-    /// What it is to whoever serves HTTP on it.
+    /// The same connection, as its HTTP stream and service see it.
     watch: OnceCell<Arc<Watch>>,
     /// What its hello holds that has not ended.
     hello: RefCell<Option<HeldBytes>>,
 }
 
-/// The clients of one worker that may have to go.
+/// The places of one worker's clients: which of them may have to go.
 #[derive(Debug)]
 pub struct Places {
     clients: Arc<Clients>,
@@ -151,7 +152,7 @@ impl Places {
         true
     }
 
-    /// Has the oldest newcomer go. `false`: there is none.
+    /// Closes the connection of the oldest newcomer. `false`: there is none.
     pub fn dismiss_newcomer(&self) -> bool {
         loop {
             let Some(oldest) = self.newcomers.borrow_mut().pop_front() else { return false };
@@ -162,7 +163,8 @@ impl Places {
         }
     }
 
-    /// Has a plain client without a request go, of those that were not looked at last. `false`: there is none.
+    /// Closes the connection of a plain client without a request, preferring those that were not looked at last.
+    /// `false`: there is none.
     fn dismiss_plain(&self) -> bool {
         let mut plain = self.plain.borrow_mut();
         for _ in 0..LOOKS.min(plain.len()) {
@@ -180,7 +182,7 @@ impl Places {
     }
 }
 
-/// Adds `client` to those that may have to go. Those that have gone by themselves are forgotten now and then.
+/// Adds `client` to those that may have to go. Now and then, those that have left are forgotten.
 fn keep(among: &RefCell<VecDeque<Weak<Client>>>, client: &Rc<Client>) {
     let mut among = among.borrow_mut();
     if among.len() == among.capacity() {
@@ -203,7 +205,7 @@ impl Client {
         let _ = self.watch.set(Arc::clone(watch));
     }
 
-    /// So many bytes more of its hello have come.
+    /// Notes that `more` bytes of its hello have come.
     pub fn holds_hello(&self, budget: &Arc<Budget>, more: usize) {
         let mut hello = self.hello.borrow_mut();
         let held = hello.get_or_insert_with(|| HeldBytes::new(budget));

@@ -1,13 +1,8 @@
-//! Clients' connections that keep us waiting: one sweep over all of them instead of a timer for each request.
-//!
-//! A connection notes the tick at which it began to wait, which is one store; every tick, those that have
-//! waited for too long are woken and end themselves. Limits are kept to within one tick.
+//! One client's connection, as its stream and its service both see it: what it waits for, and what is in progress on it.
 
 use std::{
-    cell::RefCell,
-    rc::Rc,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::{Poll, Waker},
@@ -19,85 +14,22 @@ use futures_util::task::AtomicWaker;
 use super::awaited::Awaited;
 use crate::error::Refusal;
 
-/// The longest tick: how long an idle worker sleeps.
-const MAX_TICK: Duration = Duration::from_secs(5);
-/// The shortest tick, for short limits.
-const MIN_TICK: Duration = Duration::from_millis(50);
-
-/// How long a client that is not welcome any more may take to read why, and to go.
+/// How long a refused client may take to read why, and to close its connection.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// A worker's connections from clients.
-#[derive(Debug)]
-pub struct Patience {
-    tick: Duration,
-    clock: Arc<Clock>,
-    connections: RefCell<Vec<Weak<Watch>>>,
-}
 
 /// What time it is, and how much of it may pass; in ticks.
 #[derive(Debug)]
-struct Clock {
-    head: u32,
-    idle: u32,
-    now: AtomicU32,
-}
-
-impl Patience {
-    /// Waits for the rest of a head for `head`, and for another request for `idle`.
-    pub fn new(head: Duration, idle: Duration) -> Rc<Self> {
-        let tick = (head.min(idle) / 4).clamp(MIN_TICK, MAX_TICK);
-        let ticks = |limit: Duration| {
-            let ticks = limit.as_millis().div_ceil(tick.as_millis());
-            u32::try_from(ticks).unwrap_or(u32::MAX / 2)
-        };
-        let clock = Clock { head: ticks(head), idle: ticks(idle), now: AtomicU32::new(0) };
-        Rc::new(Self { tick, clock: Arc::new(clock), connections: RefCell::default() })
-    }
-
-    /// How often to call [`Self::advance`].
-    pub fn tick(&self) -> Duration {
-        self.tick
-    }
-
-    /// One tick later: wakes who has waited for too long, forgets who is gone.
-    pub fn advance(&self) {
-        self.clock.now.fetch_add(1, Ordering::Relaxed);
-        self.connections.borrow_mut().retain(|connection| {
-            let connection = connection.upgrade();
-            if let Some(watch) = connection.as_ref().filter(|watch| watch.is_over()) {
-                watch.waker.wake();
-            }
-            connection.is_some()
-        });
-    }
-
-    /// Watches one more connection, as long as the result lives.
-    pub fn watch(&self) -> Arc<Watch> {
-        let watch = Arc::new(Watch {
-            clock: Arc::clone(&self.clock),
-            waiting: AtomicU8::new(WaitingFor::Request as u8),
-            since: AtomicU32::new(self.clock.now.load(Ordering::Relaxed)),
-            waker: AtomicWaker::new(),
-            refusal: OnceLock::new(),
-            tunnel: AtomicBool::new(false),
-            overloaded: AtomicBool::new(false),
-            head_bytes: AtomicU32::new(0),
-            heads: AtomicU32::new(0),
-            unwelcome: AtomicBool::new(false),
-            under_way: AtomicU32::new(0),
-            awaited: Awaited::default(),
-        });
-        self.connections.borrow_mut().push(Arc::downgrade(&watch));
-        watch
-    }
+pub(super) struct Clock {
+    pub(super) head: u32,
+    pub(super) idle: u32,
+    pub(super) now: AtomicU32,
 }
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum WaitingFor {
-    /// Nothing that its client is to hurry for.
+    /// For nothing: its client may take its time.
     Nothing,
     /// The rest of a head.
     Head,
@@ -132,8 +64,8 @@ impl Drop for UnderWay {
 
 /// One connection from a client, as its stream and its service both see it.
 ///
-/// All on one thread: the atomics are there because hyper upgrades only streams that could be sent to
-/// another, and cost what plain fields would.
+/// Used on one thread. It has atomics because hyper upgrades only streams that could move to another thread; they cost
+/// what plain fields would.
 #[derive(Debug)]
 pub struct Watch {
     clock: Arc<Clock>,
@@ -150,7 +82,7 @@ pub struct Watch {
     head_bytes: AtomicU32,
     /// How many heads have come in parts.
     heads: AtomicU32,
-    /// Whether its client is not welcome any more, once it has been told why.
+    /// Whether its client should close the connection, once it has been told why.
     unwelcome: AtomicBool,
     /// Requests in progress.
     under_way: AtomicU32,
@@ -159,6 +91,29 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// A connection that waits for its first request, from now.
+    pub(super) fn new(clock: Arc<Clock>) -> Self {
+        Self {
+            waiting: AtomicU8::new(WaitingFor::Request as u8),
+            since: AtomicU32::new(clock.now.load(Ordering::Relaxed)),
+            clock,
+            waker: AtomicWaker::new(),
+            refusal: OnceLock::new(),
+            tunnel: AtomicBool::new(false),
+            overloaded: AtomicBool::new(false),
+            head_bytes: AtomicU32::new(0),
+            heads: AtomicU32::new(0),
+            unwelcome: AtomicBool::new(false),
+            under_way: AtomicU32::new(0),
+            awaited: Awaited::default(),
+        }
+    }
+
+    /// Wakes whatever serves it.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// Begins to wait, from now.
     pub(crate) fn wait(&self, what: WaitingFor) {
         self.waiting.store(what as u8, Ordering::Relaxed);
@@ -172,7 +127,8 @@ impl Watch {
         }
     }
 
-    /// Requests in progress: until the last byte of their answers has been taken, or nobody waits for it any more.
+    /// How many requests are in progress: until the last byte of the answer has been taken, or nobody waits for it any
+    /// more.
     pub(crate) fn in_progress(&self) -> u32 {
         self.under_way.load(Ordering::Relaxed)
     }
@@ -205,7 +161,7 @@ impl Watch {
         self.waits_for(WaitingFor::Head) && self.heads.load(Ordering::Relaxed) == number
     }
 
-    /// The head that has begun holds so many bytes; nothing once it is refused. Returns how many it held before.
+    /// Notes that the head that has begun holds `bytes`; nothing once it is refused. Returns how many it held before.
     pub(crate) fn head_holds(&self, bytes: u32) -> u32 {
         let before = self.head_bytes.load(Ordering::Relaxed);
         if !self.is_overloaded() {
@@ -235,7 +191,7 @@ impl Watch {
         self.waker.wake();
     }
 
-    /// Waits until a client that is not welcome has had time to go, and nothing of its is in progress.
+    /// Waits until a refused client has had time to close the connection, and nothing is in progress on it.
     pub(crate) async fn left_unserved(&self) {
         loop {
             tokio::time::sleep(FAREWELL).await;
@@ -279,7 +235,7 @@ impl Watch {
         self.awaited.exchange()
     }
 
-    /// Sends `text`, an interim answer, to whoever waits for the answer to request number `exchange`.
+    /// Sends `text`, an interim answer, to the client that waits for the answer to request number `exchange`.
     pub(crate) fn interim(&self, exchange: u32, text: &[u8]) {
         if self.awaited.leave(exchange, text) {
             self.waker.wake();
@@ -295,50 +251,5 @@ impl Watch {
     /// Whether HTTP has ended.
     pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Relaxed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn advance(patience: &Patience, time: Duration) {
-        for _ in 0..time.as_millis() / patience.tick().as_millis() {
-            patience.advance();
-        }
-    }
-
-    #[test]
-    fn each_wait_has_its_own_limit() {
-        let (head, idle) = (Duration::from_secs(1), Duration::from_secs(10));
-        let patience = Patience::new(head, idle);
-        let watch = patience.watch();
-        advance(&patience, idle);
-        assert_eq!(watch.over().now_or_never(), None);
-        patience.advance();
-        assert_eq!(watch.over().now_or_never(), Some(()));
-
-        watch.wait(WaitingFor::Head);
-        advance(&patience, head);
-        assert_eq!(watch.over().now_or_never(), None);
-        patience.advance();
-        assert_eq!(watch.over().now_or_never(), Some(()));
-
-        watch.wait(WaitingFor::Nothing);
-        advance(&patience, 10 * idle);
-        assert_eq!(watch.over().now_or_never(), None);
-    }
-
-    #[test]
-    fn what_is_gone_is_forgotten() {
-        let patience = Patience::new(Duration::from_secs(1), Duration::from_secs(1));
-        drop(patience.watch());
-        let _kept = patience.watch();
-
-        patience.advance();
-
-        assert_eq!(patience.connections.borrow().len(), 1);
     }
 }

@@ -1,10 +1,11 @@
-//! Loops that no address shows: what comes back by way of another proxy, or of something that passes bytes on.
+//! Finds loops that no address shows: a request that comes back through another proxy, or through something that passes
+//! bytes on.
 //!
-//! A request that goes out in plaintext, and may come back, says through which proxies it came: by random names, of
-//! which this one knows its own. It may come back if it goes to this host or did not come from it; what an app beside us
-//! sends to another host goes out without the mark, and gets it when it is here for the second time. Between sidecars
-//! there is none, since a request that arrives at one goes to the app; nor where connections are redirected, since what
-//! nobody redirected is refused there.
+//! A request that goes out in plaintext and may come back carries the random names of the proxies that it came through;
+//! a proxy recognises its own. A request may come back if it goes to this host, or did not come from it. What an app on
+//! this host sends to another host goes out without the mark, and gets it when it is here for the second time. Requests
+//! between sidecars have no mark, because a request that arrives at one goes to the app. Where connections are
+//! redirected there is none either, because what was not redirected is refused there.
 
 use http::{HeaderMap, HeaderValue};
 use selvedge_ops::guarded::HOPS;
@@ -25,7 +26,7 @@ const DIGITS: usize = 8;
 pub struct Instance(String);
 
 impl Instance {
-    /// A name that nobody else has, or will guess.
+    /// A random name, which nobody can guess.
     pub fn random() -> Self {
         Self(format!("{:0DIGITS$x}", fastrand::u32(..)))
     }

@@ -49,7 +49,7 @@ pub(super) fn send(
             let kept = if in_turn { None } else { pool.http1.take(idempotent).await };
             let (mut connection, reused) = match kept {
                 Some(connection) => (connection, true),
-                // Boxed: a handshake is seldom, and its future is much larger than a request's.
+                // Boxed: a handshake is rare, and its future is much larger than a request's.
                 None => match Box::pin(open_or_wait(pool, target, settings, terms, idempotent)).await {
                     Ok(connection) => connection,
                     Err(failure) => {

@@ -23,19 +23,18 @@ use crate::{
     step::HttpVersion,
 };
 
-/// Flow-control windows: 64 KiB, the protocol's default, halves bulk throughput.
+/// The flow-control window of a stream, in bytes. The protocol's default of 64 KiB halves bulk throughput.
 pub const STREAM_WINDOW: u32 = 1 << 20;
-/// As [`STREAM_WINDOW`], for all streams of a connection together. An answer that its client does not read
-/// keeps up to a stream's window from all others, so this has room for some of those; with more of them
-/// the connection is full.
+/// The window of all streams of a connection together, in bytes. An answer that its client does not read keeps up to a
+/// stream's window from all others, so this has room for some of those. With more of them the connection is full.
 pub const CONNECTION_WINDOW: u32 = 32 << 20;
 /// The largest frame that we accept, in bytes.
 pub const MAX_FRAME: u32 = 256 << 10;
-/// The most that an answer's headers may have, in bytes, and its trailers. Of trailers, h2 drops what is beyond
-/// without a word, so this is far above what a server sends; hyper's own 16 KiB cut off gRPC's large metadata.
+/// The longest headers and trailers of an answer, in bytes. h2 silently drops trailers beyond it, so it is far above
+/// what a server sends. hyper's own 16 KiB cut off gRPC's large metadata.
 const MAX_ANSWER_HEAD: u32 = 256 << 10;
 
-/// How often a request moves on to a newer connection because the one it had did not take it.
+/// How often a request moves to another connection because the one it had did not take it.
 const MOVES: usize = 3;
 
 /// Sends one request on a shared connection, opening one if need be.
@@ -67,7 +66,7 @@ pub(super) fn send(
                     connection
                 }
                 Some(connection) => connection,
-                // Boxed: seldom, and larger than a request's future.
+                // Boxed: rare, and larger than a request's future.
                 None => match Box::pin(open_or_wait(pool, place, target, settings, terms)).await {
                     Ok(connection) => connection,
                     Err(failure) => return Err(SendError { failure, request: Some(request) }),

@@ -1,7 +1,7 @@
 //! Interim answers (RFC 9110, section 15.2) on their way from an app to its client: `103 Early Hints`.
 //!
-//! They are passed on where HTTP/1.1 goes on as HTTP/1.1: hyper tells nobody of those that come by HTTP/2, and
-//! can send none there. `100 Continue` and `101 Switching Protocols` have rules of their own.
+//! They are passed on where HTTP/1.1 goes on as HTTP/1.1. hyper does not report those that come by HTTP/2, and cannot
+//! send any there. `100 Continue` and `101 Switching Protocols` have rules of their own.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Connections to endpoints and to the app: opened when needed, pooled by whom they reach and how.
+//! Pools of connections to endpoints and to the app, by where they go and how.
 //!
 //! Every worker has pools of its own, found by a target's slot in an array: no lock, no hashing. HTTP/1
 //! connections serve one request at a time and come back when its answer has ended; an HTTP/2
@@ -61,15 +61,15 @@ pub struct Pools {
 /// The connections to one target.
 #[derive(Debug)]
 struct Pool {
-    /// Weak, so that a target lives only as long as a table or a request names it; the pointer is its
-    /// own as long as this is there.
+    /// Weak, so that a target lives only as long as a table or a request names it. The pointer stays its own as long as
+    /// this exists.
     target: Weak<Target>,
     http1: http1::Connections,
-    /// For requests of HTTP/1 clients, and of HTTP/2 clients: the app is spoken to as its client speaks.
+    /// One for requests of HTTP/1 clients, one for those of HTTP/2 clients: the app is spoken to as its client speaks.
     http2: [http2::Connections; 2],
     /// For opaque TCP.
     tunnels: tunnels::Connections,
-    /// Whether the target is on this host. Asked for once: all that hangs on it is when a loop is noticed.
+    /// Whether the target is on this host. Looked up once: it only decides how soon a loop is noticed.
     is_local: OnceCell<bool>,
 }
 
@@ -140,11 +140,11 @@ impl Pools {
         }
     }
 
-    /// A connection to `target` for one of opaque TCP: one that waits for its next, or one that is opened within
-    /// `limit`.
+    /// A connection to `target` for an opaque connection: one that waits for its next session, or one that is opened
+    /// within `limit`.
     ///
     /// # Errors
-    /// If there is no connection, or not to whom it should be; nothing was sent to an app.
+    /// If there is no connection, or the peer is not the expected one. Nothing was sent to an app.
     pub async fn opaque(&self, target: &Arc<Target>, limit: Duration) -> Result<Tunnel, Failure> {
         // Only a sidecar can tell one session from the next.
         let pool = target.identity.is_some().then(|| self.pool(target));
@@ -201,7 +201,7 @@ impl Pool {
         }
     }
 
-    /// Marks a request that goes to `target` in plaintext and may come back, or takes away what looks like a mark.
+    /// Marks a plaintext request to `target` that may come back, or removes what looks like a mark.
     ///
     /// # Errors
     /// [`Reason::Loop`] if it has come back.

@@ -27,17 +27,17 @@ pub struct PoolSettings {
     pub preserve_header_case: bool,
     /// Our workload's name, for display in peers' logs.
     pub source: String,
-    /// What the bytes draw on that have arrived and nobody has taken.
+    /// The budget for bytes that have arrived and that nobody has taken.
     pub budget: Arc<Budget>,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
-    /// How soon a peer is noticed that is gone.
+    /// How soon the proxy notices that a peer is gone.
     pub liveness: Liveness,
-    /// Our own listeners, to which nothing is connected.
+    /// Our own listeners. Nothing is connected to them.
     pub own: Arc<OwnListeners>,
-    /// Our name in the mark of what may come back.
+    /// Our name in the mark of requests that may come back.
     pub instance: Instance,
-    /// The oldest that a connection may be, whatever is in progress; `None`: for good.
+    /// The greatest age of a connection, whatever is in progress. `None`: no limit.
     pub max_connection_age: Option<Duration>,
 }
 
@@ -64,8 +64,7 @@ pub(super) async fn open(
     opened
 }
 
-/// Counts a connection as open until what is returned is dropped. The app's own are not counted: they
-/// go nowhere.
+/// Counts a connection as open until the result is dropped. Connections to our own app are not counted.
 pub(super) fn counted(target: &Target, settings: &PoolSettings) -> Option<OpenConnection> {
     let counted = || settings.metrics.connection_opened(Direction::Outbound, target.identity.is_some());
     (!target.is_app()).then(counted)

@@ -22,9 +22,9 @@ pub struct Terms<'a> {
     pub pool: &'a ConnectionPool,
     /// What counts against those limits; `None`: there are none.
     pub circuit: Option<&'a Circuit>,
-    /// Whether the request is sent again because the connection that it was on broke. It is sent on a new connection to
-    /// the app, since others from that time may be as dead. Without that, a server that closes many connections at
-    /// once could use up all attempts.
+    /// Whether the request is sent again because its connection broke. It is then sent to the app on a new connection,
+    /// because other pooled ones may be dead as well. Otherwise a server that closes many connections at once could use
+    /// up all attempts.
     pub fresh: bool,
 }
 
@@ -69,7 +69,7 @@ impl Terms<'_> {
         })
     }
 
-    /// Counts one more connection, the `first` of a worker to a target in any case; `None`: there is no room.
+    /// Counts one more connection. The `first` of a worker to a target is always allowed. `None`: there is no room.
     pub(super) fn connection(&self, first: bool) -> Option<Option<Held>> {
         let Some(circuit) = self.circuit else { return Some(None) };
         if first {

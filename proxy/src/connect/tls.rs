@@ -1,5 +1,5 @@
-//! Opening a connection: TCP, then mutual TLS with exactly the expected workload, or whatever else its
-//! configuration says of TLS. For every carrier.
+//! Opens a connection: TCP, then mutual TLS with exactly the expected workload, or TLS as its configuration says. For
+//! every carrier.
 
 use std::{
     sync::Arc,
@@ -46,24 +46,23 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// Whether it still takes new requests: its certificates are valid, and no root that they may hang
-    /// on has been withdrawn.
+    /// Whether it still takes new requests: its certificates are valid, and no root that they may depend on has been
+    /// withdrawn.
     pub fn lasts(&self, now: Instant) -> bool {
         now < self.retire_at && !self.standing.as_ref().is_some_and(|standing| standing.is_retired())
     }
 
-    /// Its peer, which must stay one that is allowed for as long as something is in progress. `None`: it is not
-    /// the mesh's TLS.
+    /// Its peer, which must stay allowed as long as something is in progress. `None`: it is not the mesh's TLS.
     pub fn standing(&self) -> Option<&Arc<Standing>> {
         self.standing.as_ref()
     }
 
-    /// Whether whoever is at the other end may still be sent anything.
+    /// Whether anything may still be sent to the peer.
     pub fn is_allowed(&self) -> bool {
         self.standing.as_ref().is_none_or(|standing| standing.refusal().is_none())
     }
 
-    /// That of a connection which only its age ends.
+    /// The lifetime of a connection that only its age ends.
     fn of_age(max_age: Duration) -> Self {
         Self { retire_at: retire_at(max_age), standing: None }
     }
@@ -187,9 +186,9 @@ async fn mesh(
     Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime })
 }
 
-/// When a connection takes no more requests: a little before `life`, the time to its age or to the first
-/// end of a certificate on it, is over, so that it is this side that stops and nothing is cut off. Jittered,
-/// so that the connections of a restart do not all end together.
+/// When a connection takes no more requests: a little before the end of `life`, the time to its greatest age or to the
+/// first end of a certificate on it. So this side stops first, and nothing is cut off. Jittered, so that the
+/// connections of a restart do not all end together.
 pub(crate) fn retire_at(life: Duration) -> Instant {
     let jitter = fastrand::f64() * 0.1;
     // A life that no clock can hold is one without end.

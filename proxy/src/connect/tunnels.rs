@@ -21,11 +21,10 @@ use crate::{
     telemetry::OpenConnection,
 };
 
-/// After so long a silence its peer may have gone without a word.
+/// After this time without use, the peer may have gone silently.
 const DOUBTFUL: Duration = Duration::from_secs(1);
 
-/// How many of a worker's connections to one target wait for another session at most: what more there were served
-/// a burst.
+/// The most connections of a worker to one target that wait for another session. More were only needed for a burst.
 const MOST_IDLE: usize = 64;
 
 /// A connection that carries a session of opaque TCP.
@@ -33,9 +32,9 @@ const MOST_IDLE: usize = 64;
 pub struct Tunnel {
     /// The session's bytes.
     pub(crate) stream: Framed<Stream>,
-    /// What the connection is to whoever opened it.
+    /// The connection's place in the pool, for the caller that opened it.
     pub(crate) hold: Hold,
-    /// By what to trust the connection again once its peer has been heard of.
+    /// How the connection is watched again once its peer has answered.
     pub(crate) doubted: Option<Liveness>,
 }
 
@@ -87,7 +86,7 @@ impl Connections {
         self.0.borrow_mut().retain_mut(|kept| kept.is_usable(now));
     }
 
-    /// One that its sidecar still waits on, with a session begun.
+    /// A connection that its sidecar still waits on, with a session begun.
     pub(super) fn take(&self, now: Instant, liveness: Liveness) -> Option<Tunnel> {
         loop {
             let mut kept = self.0.borrow_mut().pop()?;

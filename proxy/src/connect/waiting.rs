@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use tokio::sync::Notify;
 
-/// Who waits at one pool. Costs those who do not wait one look at a number.
+/// The requests that wait at one pool. A request that does not wait only reads a number.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     count: Cell<usize>,
@@ -21,12 +21,12 @@ impl Drop for Waiter<'_> {
 }
 
 impl Waiting {
-    /// Whether anybody waits: whoever comes now comes after them.
+    /// Whether any request waits. A request that comes now must wait behind them.
     pub(super) fn is_busy(&self) -> bool {
         self.count.get() > 0
     }
 
-    /// Waits until there may be room. Dropped before, it gives its turn to the next.
+    /// Waits until there may be room. If dropped before, it gives its turn to the next.
     pub(super) async fn wait(&self) {
         self.count.set(self.count.get() + 1);
         let _waiter = Waiter(self);

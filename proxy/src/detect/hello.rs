@@ -1,7 +1,7 @@
 //! A TLS ClientHello: whom it asks for, and whether it is a mesh peer's.
 //!
-//! rustls takes it apart, from the bytes that were read; they are kept as well, to be passed on if the TLS is
-//! not for us. A hello comes in as many segments as it likes: it is read on, never peeked at.
+//! rustls parses it from the bytes that were read. They are kept as well, to be passed on if the TLS is not for us. A
+//! hello may come in any number of segments: it is read, never peeked at.
 
 use std::{io, time::Duration};
 
@@ -132,7 +132,7 @@ mod tests {
         };
         let reading = async {
             let found = hello(&mut server, &mut read).await;
-            // Who has found out reads no more.
+            // After the decision nothing more is read.
             drop(server);
             found
         };

@@ -1,8 +1,8 @@
 //! Whether bytes are the beginning of a request of HTTP/1 (RFC 9112, section 3).
 //!
-//! Lenient about what a request may be, since a malformed one is to be refused in HTTP's own words; strict
-//! about what other protocols begin with. `SET a b` and `EHLO there` look like a method and a target: there,
-//! the line must say that it is HTTP.
+//! Lenient about requests, because a malformed one should be refused in HTTP's own words. Strict about what other
+//! protocols begin with: `SET a b` and `EHLO there` look like a method and a target, so there the line must say that it
+//! is HTTP.
 
 use super::Detected;
 

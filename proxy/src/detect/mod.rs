@@ -1,9 +1,9 @@
 //! What a connection carries, from its first bytes: TLS, HTTP/2 with prior knowledge, HTTP/1, or something
 //! else, which is opaque.
 //!
-//! Bytes are read once into a buffer and replayed to whoever serves the connection. Only as many are
-//! waited for as the decision needs; and the decision is the same wherever the network cuts them. A client
-//! that says nothing may be waiting for its server to speak first: that is the caller's to find out.
+//! Bytes are read once into a buffer and replayed to whatever serves the connection. The proxy waits only for as many
+//! as the decision needs, and the decision is the same wherever the network cuts them. A client that says nothing may
+//! be waiting for its server to speak first; the caller finds that out.
 
 pub mod hello;
 mod http1;
@@ -25,7 +25,7 @@ const TLS_MAJOR: u8 = 3;
 /// Enough for a usual request or ClientHello in one read.
 const FIRST_READ: usize = 2048;
 
-/// How long a client may stop in the middle of what might become HTTP, until it is taken for opaque.
+/// How long a client may stop in the middle of what might become HTTP, before it counts as opaque.
 const HESITATION: Duration = Duration::from_secs(3);
 
 /// What the first bytes say.

@@ -1,8 +1,8 @@
 //! Ties configuration to the state that it acts on.
 //!
-//! State belongs to a name, not to a version of a document: an endpoint's failures and ejection to its
-//! backend's name and its address, a retry budget to its service, connections to whom they reach. So a
-//! change of weights forgets nothing, and what a change did not touch keeps its very `Arc`.
+//! State belongs to a name, not to a version of a document: an endpoint's failures and ejection belong to its backend's
+//! name and its address, a retry budget to its service, connections to the target that they reach. So a change of
+//! weights loses nothing, and what a change does not touch keeps its `Arc`.
 
 mod backends;
 mod dialled;
@@ -36,7 +36,7 @@ use crate::{
     trust::outside::Originations,
 };
 
-/// How much was bound anew; what is counted here is what a change costs.
+/// How much was bound anew: the cost of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
     /// Services.
@@ -58,7 +58,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Binder {
     own: WorkloadName,
-    /// Where our own workload is dialled instead of at its own port, if connections are redirected.
+    /// The port at which our own workload is dialled instead of its own, if connections are redirected.
     local: Option<u16>,
     /// Where our app listens, if connections are not redirected.
     listens: Option<Listens>,
@@ -66,10 +66,10 @@ pub struct Binder {
     names: Names,
     entries: BTreeMap<BoundKey, Entry>,
     addresses: BTreeMap<Arc<str>, (Endpoint, Inputs)>,
-    /// When an address was asked for first at which nothing is known to be, and a name may lead.
+    /// When an address was first asked for at which nothing is known to be, but to which a name may lead.
     asked: BTreeMap<Arc<str>, Instant>,
     targets: Targets,
-    /// Of our own workload; the same `Arc` for as long as they stay the same.
+    /// The labels of our own workload; the same `Arc` as long as they stay the same.
     labels: Arc<BTreeMap<String, String>>,
     table: Arc<Table>,
 }
@@ -92,14 +92,14 @@ impl Binder {
         }
     }
 
-    /// The same where connections are redirected to us, and `inbound` is our inbound listener's port.
+    /// Says that connections are redirected to us, and that `inbound` is our inbound listener's port.
     #[must_use]
     pub fn redirected(mut self, inbound: u16) -> Self {
         self.local = Some(inbound);
         self
     }
 
-    /// The same for an app that listens where `listens` says; it is told which ports have no app.
+    /// Says where the app listens. The binder then warns about ports that have no app.
     #[must_use]
     pub fn beside(mut self, listens: Option<Listens>) -> Self {
         self.listens = listens;
@@ -111,7 +111,7 @@ impl Binder {
         self.targets.originations.clone()
     }
 
-    /// Waits until names of endpoints lead elsewhere, so that everything is to be bound again.
+    /// Waits until names of endpoints have other addresses, so that everything must be bound again.
     pub async fn names_changed(&mut self) {
         self.names.changed().await;
     }
@@ -146,8 +146,8 @@ impl Binder {
         (Arc::clone(&self.table), work)
     }
 
-    /// What each authority means that is `asked` for; what is to be bound for them is `collected`. An authority whose
-    /// meaning is not known yet is left out: whoever asks for it waits.
+    /// Resolves each authority that is `asked` for, and collects in `collected` what must be bound for them. An
+    /// authority whose meaning is not known yet is left out: requests for it wait.
     fn resolve(
         &mut self,
         held: &Resources,
@@ -172,7 +172,7 @@ impl Binder {
         resolutions
     }
 
-    /// Says which ports of ours have no app, whenever they change.
+    /// Warns about ports of this workload that have no app, whenever they change.
     fn look_for_apps(&self, own: Option<&Arc<Workload>>) {
         let (Some(listens), Some(own)) = (&self.listens, own) else { return };
         if self.table.own.as_ref().is_some_and(|before| before.ports == own.ports) {
@@ -186,7 +186,7 @@ impl Binder {
         }
     }
 
-    /// What a service's port means to who asks for `authority`; `None`: its names are not answered yet.
+    /// What a service's port means in a request for `authority`. `None`: its names are not answered yet.
     fn service(
         &mut self,
         held: &Resources,
@@ -201,7 +201,7 @@ impl Binder {
             if let Some(known) = known.as_mut().filter(|_| service.routes.asks_for_client()) {
                 known.client = Some(Arc::clone(&self.labels));
             }
-            // A working service goes on as it was until a new name of its is answered.
+            // A service stays as it was until its new names are answered.
             let before = || self.entries.get(&bound_key).map(|entry| entry.inputs.clone());
             collected.inputs.insert(bound_key.clone(), known.or_else(before)?);
         }

@@ -1,8 +1,10 @@
 //! The conversation with the control plane: one stream, opened again whenever it breaks.
 //!
-//! What is held and what was asked for belong to the client and not to the stream: a new stream starts by
-//! saying both, and the control plane answers with the difference alone. Requests for authorities are
-//! taken down at all times, with a stream or without.
+//! What is held and what was asked for belong to the client, not to the stream. A new stream begins by saying both, and
+//! the control plane answers with only the difference. Requests for authorities are noted at all times, with a stream
+//! or without.
+
+mod ended;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +30,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use self::ended::{Ended, backoff};
 use super::{
     binder::{Binder, Work},
     held::{Change, Draft, Recipient, Refusal, Resources},
@@ -36,7 +39,7 @@ use super::{
     subscriptions::{Noted, SWEEP_EVERY, Subscriptions},
 };
 use crate::{
-    joining::{Complaint, ConnectError, ControlPlane, Joined},
+    joining::{Complaint, ControlPlane, Joined},
     telemetry::Metrics,
 };
 
@@ -44,20 +47,15 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From the connection to the stream's first sign of life.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Before the second attempt, at most; doubles from there.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest pause between two attempts.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// A stream that lived this long was a good one: the pauses start over. One that breaks sooner does not
-/// count as an end of the trouble, or a control plane that fails on its first answer would be asked
-/// without pause.
+/// A stream that lived this long was a good one, so the pauses start over. If a stream breaks sooner, the pauses go on
+/// growing: otherwise a control plane that fails on its first answer would be asked without pause.
 const GOOD_STREAM: Duration = Duration::from_secs(10);
-/// Messages that wait for a control plane that does not read. Beyond, the stream counts as broken.
+/// The most messages that wait for a control plane that does not read. Beyond, the stream counts as broken.
 const MAX_OUTGOING: usize = 1024;
 /// One part of a transaction, as the protocol promises.
 const MAX_PART: usize = 64 << 20;
-/// A stream outlives no certificate: it is opened anew this long before its own expires, or a tenth of
-/// that certificate's life, if that is less.
+/// A stream does not outlive its certificate: it is opened anew this long before the certificate expires, or a tenth of
+/// the certificate's life, if that is less.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(60);
 
 /// What the conversation needs from the rest of the control thread.
@@ -77,7 +75,7 @@ pub struct Discovery {
     pub binder: Binder,
     /// Where new trust roots go.
     pub bundle: watch::Sender<Option<Arc<Bundle>>>,
-    /// Where it is put in force who is revoked.
+    /// Where revocations are put in force.
     pub live: Live,
     /// Where the conversation's state is told.
     pub status: watch::Sender<Status>,
@@ -85,42 +83,6 @@ pub struct Discovery {
     pub own_policy: Condition,
     /// Transactions are counted here.
     pub metrics: Arc<Metrics>,
-}
-
-/// Why a stream ended.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    /// Our certificate is about to expire, and there is a newer one.
-    #[error("the certificate was replaced")]
-    NewCertificate,
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// A control plane that is overloaded, or stopped.
-    #[error("the control plane at {address} does not answer within {limit:?}")]
-    Timeout { address: String, limit: Duration },
-    /// It said why.
-    #[error("the control plane refuses the stream: {message} ({code:?})")]
-    Refused { message: String, code: tonic::Code },
-    /// It ended without a word, or the network did.
-    #[error("the connection to the control plane broke: {reason}")]
-    Broken { reason: String },
-    /// It is shutting down.
-    #[error("the control plane closed the stream")]
-    Closed,
-    /// Nothing that we send is taken.
-    #[error("the control plane does not read what this proxy sends")]
-    Stuck,
-}
-
-impl Ended {
-    fn of(status: &tonic::Status) -> Self {
-        let message = status.message().to_owned();
-        // What is not the control plane's own word has a cause on this side.
-        match std::error::Error::source(status) {
-            Some(_) => Self::Broken { reason: message },
-            None => Self::Refused { message, code: status.code() },
-        }
-    }
 }
 
 /// Keeps configuration in force up to date, for as long as it is polled.
@@ -148,20 +110,13 @@ pub async fn run(discovery: Discovery) {
     }
 }
 
-/// How long to wait after the `attempt`-th failure in a row (the first is 0): anything up to a limit that
-/// doubles, so that a fleet which lost its control plane does not come back as one.
-fn backoff(attempt: u32, jitter: f64) -> Duration {
-    let limit = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(attempt)).min(MAX_BACKOFF);
-    limit.mul_f64(jitter.clamp(0.0, 1.0))
-}
-
 struct Client {
     discovery: Discovery,
     subscriptions: Subscriptions,
     held: Resources,
     /// The transaction whose parts are arriving.
     draft: Draft,
-    /// The control plane was not told what is held: its first transaction is all there is.
+    /// The control plane was not told what is held, so its first transaction is everything.
     anew: bool,
     /// The open stream's other direction.
     outgoing: Option<mpsc::Sender<wire::ClientMessage>>,
@@ -214,7 +169,7 @@ impl Client {
             tokio::select! {
                 part = stream.message() => match part {
                     Ok(Some(part)) => {
-                        // Not before: a stream that is refused is accepted first, and says so as its end.
+                        // Not earlier: a refused stream is first accepted, and then ends with the reason.
                         complaint.settle();
                         self.receive(part, &us);
                     }
@@ -289,7 +244,7 @@ impl Client {
         }
         let mut draft = std::mem::take(&mut self.draft);
         if std::mem::take(&mut self.anew) {
-            draft.replace_all_of(&self.held);
+            draft.replace_all_of(self.held.versions().keys());
         }
         let asked = |authority: &str| self.subscriptions.contains(authority);
         let refused = match self.held.take_in(draft, us, asked) {
@@ -306,7 +261,7 @@ impl Client {
     }
 
     fn applied(&mut self, nonce: u64, change: Change) {
-        // First: what comes in by the new table is asked for by the new list.
+        // This comes first: connections that the new table lets in are checked by the new list.
         self.discovery.live.revoke(self.held.revocations());
         let work = self.put_in_force();
         if change.bundle {
@@ -341,13 +296,13 @@ impl Client {
         work
     }
 
-    /// Puts in force that names of endpoints lead elsewhere.
+    /// Binds everything again, because names of endpoints have other addresses.
     fn rebind(&mut self) {
         let work = self.put_in_force();
         tracing::debug!(?work, "DNS names of endpoints have new addresses");
     }
 
-    /// Takes down that a request asked for `authority`.
+    /// Notes that a request asked for `authority`.
     fn note(&mut self, authority: &Arc<str>) {
         let Noted::New { dropped } = self.subscriptions.note(Arc::clone(authority), now()) else {
             return;
@@ -378,7 +333,7 @@ impl Client {
         self.send(Body::Unsubscribe(wire::Unsubscribe { authority: authority.to_string() }));
     }
 
-    /// Sends on the open stream; without one nothing is lost, because the next begins with all of it.
+    /// Sends on the open stream. Without a stream nothing is lost, because the next one begins with everything.
     fn send(&mut self, body: Body) {
         let Some(outgoing) = &self.outgoing else { return };
         if outgoing.try_send(wire::ClientMessage { message: Some(body) }).is_err() {
@@ -386,7 +341,7 @@ impl Client {
         }
     }
 
-    /// Waits for `work`, and takes down meanwhile what workers ask for.
+    /// Waits for `work`, and meanwhile notes what workers ask for.
     async fn while_noting<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {

@@ -1,146 +1,21 @@
 //! The resources held: what the control plane has told us, by the names and versions that it gave them.
 //!
-//! A transaction is decoded and checked as a whole against what would be held after it, and only then
-//! taken in: a half-understood update never changes anything.
+//! A transaction is decoded and checked as a whole against what would be held after it, and only then applied: a
+//! half-understood update never changes anything.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod draft;
 
-use selvedge_api::{ConvertError, ResourceName, resource::UnknownResource, wire};
+use std::{collections::BTreeMap, sync::Arc};
+
+use selvedge_api::ResourceName;
 use selvedge_certs::bundle::Bundle;
 use selvedge_model::{
     Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName,
     snapshot::address,
 };
 
-use crate::joining::{UnusableBundle, bundle};
-
-/// What a transaction may hold before its last part: a bound against a control plane gone wrong.
-const MAX_TRANSACTION_RESOURCES: usize = 1 << 17;
-
-/// Why a transaction was not taken in. The text goes to the control plane, which shows it to operators.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A kind of resource that this version does not know.
-    #[error(transparent)]
-    Unknown(#[from] UnknownResource),
-    /// Contents that this version cannot read: an unknown enum, a bad regular expression, no address.
-    #[error("{name}: {reason}")]
-    Content {
-        /// The resource.
-        name: ResourceName,
-        /// What is wrong.
-        reason: ConvertError,
-    },
-    /// Trust roots that nobody could be verified with.
-    #[error("bundle: {0}")]
-    Bundle(#[from] UnusableBundle),
-    /// The contents say that they are something else than the name says.
-    #[error("{name} contains {found}")]
-    Misnamed {
-        /// The resource.
-        name: ResourceName,
-        /// What it holds.
-        found: String,
-    },
-    /// The transaction lacks what it refers to.
-    #[error(
-        "{name} refers to {missing}, which this proxy does not have and the transaction does not contain"
-    )]
-    Dangling {
-        /// What refers to it.
-        name: ResourceName,
-        /// What is not there.
-        missing: ResourceName,
-    },
-    /// More resources than any configuration needs.
-    #[error("the transaction has more than {MAX_TRANSACTION_RESOURCES} resources")]
-    TooLarge,
-}
-
-/// A resource's contents.
-#[derive(Debug, Clone)]
-enum Content {
-    Own(Arc<Workload>),
-    Bundle(Arc<Bundle>),
-    Revocations(Arc<Revocations>),
-    Lookup(Lookup),
-    Service(Arc<Service>),
-    Endpoints(Arc<Endpoints>),
-}
-
-/// A transaction whose parts are still arriving.
-#[derive(Debug, Default)]
-pub struct Draft {
-    upserts: BTreeMap<ResourceName, (String, Content)>,
-    removals: BTreeSet<ResourceName>,
-    refused: Option<Refusal>,
-}
-
-impl Draft {
-    /// Adds a part. What is wrong with it shows when the whole is taken in.
-    pub fn add(&mut self, part: wire::Transaction) {
-        if self.refused.is_some() {
-            return;
-        }
-        // A name that cannot be read names nothing that we hold.
-        self.removals.extend(part.removals.iter().filter_map(|name| name.parse().ok()));
-        self.refused = part.upserts.into_iter().try_for_each(|resource| self.upsert(resource)).err();
-    }
-
-    /// Makes the transaction the whole of what is held: of `held` nothing else stays.
-    pub fn replace_all_of(&mut self, held: &Resources) {
-        let others = held.versions.keys().filter(|name| !self.upserts.contains_key(*name));
-        self.removals.extend(others.cloned());
-    }
-
-    fn upsert(&mut self, resource: wire::Resource) -> Result<(), Refusal> {
-        if self.upserts.len() >= MAX_TRANSACTION_RESOURCES {
-            return Err(Refusal::TooLarge);
-        }
-        let name: ResourceName = resource.name.parse()?;
-        let content = decode(&name, resource.body)?;
-        self.upserts.insert(name, (resource.version, content));
-        Ok(())
-    }
-}
-
-fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Content, Refusal> {
-    use wire::resource::Body;
-
-    let unreadable = |reason| Refusal::Content { name: name.clone(), reason };
-    let (found, content) = match body.ok_or(unreadable(ConvertError::Missing { field: "body" }))? {
-        Body::Self_(workload) => {
-            let workload = Workload::try_from(workload).map_err(unreadable)?;
-            (ResourceName::Own, Content::Own(Arc::new(workload)))
-        }
-        Body::Bundle(roots) => (ResourceName::Bundle, Content::Bundle(Arc::new(bundle(roots)?))),
-        Body::Revocations(list) => {
-            let list = Revocations::try_from(list).map_err(unreadable)?;
-            (ResourceName::Revocations, Content::Revocations(Arc::new(list)))
-        }
-        Body::Lookup(lookup) => {
-            let authority = lookup.authority.clone();
-            let lookup = Lookup::try_from(lookup).map_err(unreadable)?;
-            (ResourceName::Lookup(authority), Content::Lookup(lookup))
-        }
-        Body::Service(service) => {
-            let service = Service::try_from(service).map_err(unreadable)?;
-            (ResourceName::Service(service.key.clone()), Content::Service(Arc::new(service)))
-        }
-        Body::Endpoints(endpoints) => {
-            let endpoints = Endpoints::try_from(endpoints).map_err(unreadable)?;
-            (ResourceName::Endpoints(endpoints.key.clone()), Content::Endpoints(Arc::new(endpoints)))
-        }
-    };
-    if found == *name {
-        Ok(content)
-    } else {
-        Err(Refusal::Misnamed { name: name.clone(), found: found.to_string() })
-    }
-}
+use self::draft::Content;
+pub use self::draft::{Draft, Refusal};
 
 /// What a transaction changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,7 +28,7 @@ pub struct Change {
     pub bundle: bool,
 }
 
-/// Who the resources must be for.
+/// The proxy that the resources must be for.
 #[derive(Debug, Clone)]
 pub struct Recipient {
     /// The workload that this is the sidecar of.
@@ -200,7 +75,7 @@ impl Resources {
         self.bundle.as_ref()
     }
 
-    /// Who is refused although its certificate is still valid.
+    /// The peers that are refused although their certificates are still valid.
     pub fn revocations(&self) -> &Arc<Revocations> {
         &self.revocations
     }
@@ -282,7 +157,7 @@ impl Resources {
     fn remove(&mut self, name: &ResourceName) -> bool {
         match name {
             ResourceName::Own => self.own = None,
-            // Without roots we could not even be told of new ones: the last ones stay.
+            // Without roots the control plane could not be verified, so it could not send new ones: the last ones stay.
             ResourceName::Bundle => return false,
             ResourceName::Revocations => self.revocations = Arc::default(),
             ResourceName::Lookup(authority) => drop(self.lookups.remove(authority.as_str())),
@@ -307,7 +182,7 @@ impl Resources {
                     (keys.collect(), port.map(ServiceKey::named))
                 }
             };
-            // Of an address the lists say which of those who may be there is.
+            // For an address, the lists say which of its possible owners is there.
             let lists = matches!(lookup, Lookup::Address(_)).then_some(&keys).into_iter().flatten().copied();
             if let Some(key) = lists.chain(&named).find(|key| !self.endpoints.contains_key(*key)) {
                 return dangling(name(), ResourceName::Endpoints(key.clone()));

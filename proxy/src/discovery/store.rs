@@ -81,7 +81,7 @@ impl Store {
     }
 }
 
-/// A worker's own hold of the table in force: one atomic load a look, no reference counted.
+/// A worker's own view of the table in force. A look costs one atomic load, and counts no references.
 #[derive(Debug)]
 pub struct View {
     store: Arc<Store>,

@@ -1,4 +1,4 @@
-//! The authorities that our workers' requests asked for, and when each was last used.
+//! The authorities that requests asked for, and when each was last used.
 //!
 //! Every subscription costs the control plane work for as long as it lasts, and an app may name any
 //! number of authorities. So the unused ones age out, and their number is bounded.

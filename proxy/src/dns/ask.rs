@@ -1,4 +1,4 @@
-//! A worker asks, the control thread looks up.
+//! Look-ups that workers ask for and the control thread makes.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 /// How long a worker waits: longer than a look-up may take.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// Questions that may wait to be taken up, and as many that may be looked up at once.
+/// The most questions that wait to be taken up, and the most that are looked up at once.
 const MAX_QUESTIONS: usize = 1024;
 
 /// A name whose addresses a worker wants.

@@ -1,4 +1,4 @@
-//! Endpoints by name to endpoints with addresses.
+//! Resolves endpoints with names to endpoints with addresses.
 //!
 //! What has not changed keeps its `Arc`, so that binding compares pointers.
 
@@ -15,14 +15,14 @@ use selvedge_ops::Resolver;
 use super::watch::{Heard, State, Watches};
 use crate::telemetry::Metrics;
 
-/// How many names that do not resolve an answer names.
+/// How many names that do not resolve are listed in an answer.
 const NAMED_IN_ANSWERS: usize = 3;
 
 /// The endpoints of a service's port, all with addresses.
 #[derive(Debug)]
 pub struct Reached {
     endpoints: Arc<Endpoints>,
-    /// Those that the names in `endpoints` have become.
+    /// Those that the names in `endpoints` resolved to.
     resolved: Vec<(Endpoint, Arc<DnsName>)>,
     /// Which names have no address, and why; for answers.
     pub unresolved: Option<Arc<str>>,
@@ -34,7 +34,7 @@ pub struct Reached {
 pub struct DnsName {
     /// The name.
     pub name: Arc<str>,
-    /// Why it does not resolve now; the address is from before.
+    /// Why it does not resolve now. The address is from an earlier look-up.
     pub failing: Option<Arc<str>>,
 }
 
@@ -54,7 +54,7 @@ impl Reached {
         Self { endpoints, resolved: Vec::new(), unresolved: None, stamp: 0 }
     }
 
-    /// All of them; with the name that they were found by, if they were.
+    /// All of them, each with the name that its address was found by, if any.
     pub fn list(&self) -> impl Iterator<Item = (&Endpoint, Option<&Arc<DnsName>>)> {
         let fixed = self.endpoints.list.iter().map(|endpoint| (endpoint, None));
         fixed.chain(self.resolved.iter().map(|(endpoint, dns_name)| (endpoint, Some(dns_name))))
@@ -71,12 +71,12 @@ impl Reached {
     }
 }
 
-/// Whether an address may be a name's, as far as DNS has told us.
+/// Whether an address may belong to a name, as far as DNS has told us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doubt {
-    /// It is none's.
+    /// It belongs to none.
     None,
-    /// It may be a workload's: which name's, and why that is not known.
+    /// It may be a workload's. Says which name it may belong to, and why that is not known.
     Silence(Arc<str>),
     /// Not all names are answered yet; [`Names::changed`] soon.
     Waiting,
@@ -113,14 +113,14 @@ impl Names {
         self.watches.end();
     }
 
-    /// Waits until names lead elsewhere, or somewhere at last.
+    /// Waits until names have other addresses, or their first ones.
     pub async fn changed(&mut self) {
         self.watches.changed().await;
     }
 
     /// Where `endpoints` are for a request for `authority`. `None`: not known yet; [`Self::changed`] soon.
     pub fn reach(&mut self, endpoints: &Arc<Endpoints>, authority: &str) -> Option<Arc<Reached>> {
-        // A name below a wildcard says itself where it is, by whatever authority it is asked for.
+        // A name below a wildcard is where it says, whatever authority it is asked for by.
         let requested = endpoints.requested && endpoints.named.is_empty();
         let requested = requested.then(|| host_of(authority)).flatten();
         let key = (endpoints.key.clone(), requested.clone());
@@ -155,7 +155,7 @@ impl Names {
     /// Whether an address may be one of `endpoints` that DNS has not told us of since then. Their names are looked up
     /// at once.
     ///
-    /// Only workloads count of whose names DNS says nothing: whoever has no sidecar is spoken to in plaintext anyway.
+    /// Only workloads count: an endpoint without a sidecar is spoken to in plaintext anyway.
     pub fn may_have_since(&mut self, endpoints: &Endpoints, since: Instant) -> Doubt {
         let mut doubt = Doubt::None;
         for endpoint in &endpoints.named {
@@ -198,7 +198,7 @@ impl Names {
             return (Vec::new(), Some(format!("{} {reason}", dns_name.name)));
         }
         let found = dials.into_iter().map(|dial| {
-            // Where the app is matters for its port; an address that is not known must not make it unreachable.
+            // The app's address matters only for its port. If it is not known, the app must stay reachable.
             let app = apps.first().copied().unwrap_or(dial);
             let endpoint = Endpoint {
                 address: SocketAddr::new(app, endpoint.address.port),
@@ -240,7 +240,7 @@ fn host_of(authority: &str) -> Option<Host> {
     bare.parse().ok()
 }
 
-/// A server outside the mesh, known by nothing but where it is.
+/// A server outside the mesh, of which only the address is known.
 fn whatever_is_at(place: HostPort) -> NamedEndpoint {
     NamedEndpoint {
         dial: place.clone(),

@@ -1,30 +1,27 @@
-//! Names in the configuration: resolved again and again for as long as they are in it.
+//! Names in the configuration, looked up again and again as long as they are in it.
 //!
-//! Each name has a task of its own, so a server that says nothing about one holds up no other. A name
-//! that stops resolving keeps its last addresses: DNS that is away must not take the mesh along.
+//! Each name has a task of its own, so a server that does not answer for one does not delay the others. A name that
+//! stops resolving keeps its last addresses: the mesh survives a DNS outage.
+
+mod task;
 
 use std::{
     collections::HashMap,
     net::IpAddr,
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use selvedge_ops::{ResolveError, Resolved, Resolver};
+use selvedge_ops::{ResolveError, Resolver};
 use tokio::{
     sync::{Notify, mpsc},
     task::{AbortHandle, JoinSet},
-    time::{sleep, sleep_until},
+    time::sleep_until,
 };
 
+use self::task::{Answer, watch};
 use crate::telemetry::Metrics;
 
-/// Pauses between two look-ups of a name are its TTL, but not shorter: one with a TTL of 0 would be
-/// looked up without pause. No longer than [`selvedge_ops::resolver::MAX_TTL`] either.
-const MIN_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause after a failure; they double up to it.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How long requests wait for the first answer about a name.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
@@ -33,20 +30,20 @@ const FIRST_ANSWER: Duration = Duration::from_secs(1);
 pub(super) struct State {
     /// Its addresses at the last look-up that found any, in order.
     pub(super) addresses: Vec<IpAddr>,
-    /// The one of them in use by those who use only one. It stays while it is among them.
+    /// The one that is used where only one may be. It stays as long as it is among the addresses.
     pub(super) one: Option<IpAddr>,
     /// Why the last look-up failed.
     pub(super) failing: Option<Arc<str>>,
 }
 
-/// Whether DNS has said where a name is, since some moment.
+/// What DNS has said about a name since some moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// It has, or that it is nowhere.
+    /// Where the name is, or that it has no address.
     Placed,
-    /// It has said neither, and why. So the name may be anywhere.
+    /// Nothing, and why. So the name may be anywhere.
     Silence(Arc<str>),
-    /// The time for an answer is not over.
+    /// Nothing yet: there is still time for an answer.
     Waiting,
 }
 
@@ -55,11 +52,11 @@ struct Watched {
     state: State,
     /// Since when an answer is waited for; `None`: nobody waits.
     awaited: Option<Instant>,
-    /// When there was the last answer, good or bad, or the time for it was over.
+    /// When the last answer came, good or bad, or when the time for it was over.
     answered: Option<Instant>,
-    /// When DNS last said where it is, or that it is nowhere.
+    /// When DNS last said where it is, or that it has no address.
     placed: Option<Instant>,
-    /// Whether somebody was told since then that DNS does not say it.
+    /// Whether a caller was told since then that DNS does not say it.
     missed: bool,
     /// Ends the pause until the next look-up.
     hurry: Arc<Notify>,
@@ -67,13 +64,6 @@ struct Watched {
     stamp: u64,
     used: bool,
     task: AbortHandle,
-}
-
-/// The answer to one look-up.
-#[derive(Debug)]
-struct Answer {
-    name: Arc<str>,
-    answer: Result<Vec<IpAddr>, ResolveError>,
 }
 
 /// Every name that is watched.
@@ -224,7 +214,7 @@ impl Watches {
         let mut changed = false;
         if answer.as_ref().map_or_else(ResolveError::says_there_is_none, |_| true) {
             watched.placed = Some(now);
-            // Whoever was told of silence may go on, even if nothing else has changed.
+            // Callers that were told of silence may go on, even if nothing else has changed.
             changed = std::mem::take(&mut watched.missed);
         }
         let state = next(&watched.state, answer);
@@ -260,7 +250,7 @@ fn next(before: &State, answer: Result<Vec<IpAddr>, ResolveError>) -> State {
     }
 }
 
-/// One line when a name begins to fail and one when that is over, however often it is asked between.
+/// Logs one line when a name begins to fail and one when it resolves again, however often it is looked up meanwhile.
 fn log(name: &str, before: &State, now: &State) {
     match (&before.failing, &now.failing) {
         (None, Some(reason)) if now.addresses.is_empty() => {
@@ -274,103 +264,5 @@ fn log(name: &str, before: &State, now: &State) {
     }
 }
 
-/// One look-up of `name`. Who is in a hurry while it takes long has another one begun beside it, since what it
-/// finds may be older than their question.
-async fn look_up(resolver: &Resolver, name: &str, hurry: &Notify) -> Result<Resolved, ResolveError> {
-    let mut first = pin!(resolver.addresses(name));
-    tokio::select! {
-        answer = &mut first => return answer,
-        () = hurry.notified() => {}
-    }
-    tokio::select! {
-        answer = first => answer,
-        answer = resolver.addresses(name) => answer,
-    }
-}
-
-/// Looks `name` up until it is aborted.
-async fn watch(
-    resolver: Arc<Resolver>,
-    name: Arc<str>,
-    hurry: Arc<Notify>,
-    found: mpsc::UnboundedSender<Answer>,
-) {
-    let mut failures = 0;
-    loop {
-        let answer = look_up(&resolver, &name, &hurry).await;
-        let pause = pause(&answer, &mut failures);
-        let answer = answer.map(|resolved| resolved.addresses);
-        if found.send(Answer { name: Arc::clone(&name), answer }).is_err() {
-            return;
-        }
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = hurry.notified() => {}
-        }
-    }
-}
-
-/// How long to wait before the next look-up.
-fn pause(answer: &Result<Resolved, ResolveError>, failures: &mut u32) -> Duration {
-    match answer {
-        Ok(resolved) => {
-            *failures = 0;
-            resolved.valid_for.max(MIN_PAUSE)
-        }
-        Err(_) => {
-            let pause = MIN_PAUSE.saturating_mul(2_u32.saturating_pow(*failures)).min(MAX_PAUSE);
-            *failures = failures.saturating_add(1);
-            pause
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ips(list: &[&str]) -> Vec<IpAddr> {
-        list.iter().map(|ip| ip.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn addresses_follow_the_answers_and_stay_when_there_is_none() {
-        let first = next(&State::default(), Ok(ips(&["10.0.0.2", "10.0.0.1", "10.0.0.2"])));
-        assert_eq!(first.addresses, ips(&["10.0.0.1", "10.0.0.2"]));
-
-        let failing = next(&first, Err(ResolveError::NoSuchName));
-        assert_eq!(failing.addresses, first.addresses);
-        assert!(failing.failing.as_ref().unwrap().contains("NXDOMAIN"));
-
-        let again = next(&failing, Ok(ips(&["10.0.0.3"])));
-        assert_eq!((again.addresses, again.failing), (ips(&["10.0.0.3"]), None));
-    }
-
-    #[test]
-    fn the_one_address_in_use_stays_while_it_is_among_the_answers() {
-        let first = next(&State::default(), Ok(ips(&["10.0.0.2", "10.0.0.1"])));
-        assert_eq!(first.one, Some("10.0.0.2".parse().unwrap()), "the first of the answer");
-
-        let rotated = next(&first, Ok(ips(&["10.0.0.1", "10.0.0.2"])));
-        assert_eq!(rotated.one, first.one);
-        assert_eq!(rotated, first, "and nothing has changed");
-
-        let gone = next(&rotated, Ok(ips(&["10.0.0.1", "10.0.0.3"])));
-        assert_eq!(gone.one, Some("10.0.0.1".parse().unwrap()));
-    }
-
-    #[test]
-    fn pauses_are_the_ttl_within_limits_and_double_while_it_fails() {
-        let mut failures = 0;
-        let found =
-            |seconds| Ok(Resolved { addresses: ips(&["10.0.0.1"]), valid_for: Duration::from_secs(seconds) });
-
-        assert_eq!(pause(&found(4), &mut failures), Duration::from_secs(4));
-        assert_eq!(pause(&found(0), &mut failures), MIN_PAUSE);
-        let failed = Err(ResolveError::NoSuchName);
-        let pauses: Vec<u64> = (0..5).map(|_| pause(&failed, &mut failures).as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 5, 5]);
-        pause(&found(5), &mut failures);
-        assert_eq!(pause(&failed, &mut failures), MIN_PAUSE);
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Why the proxy answers itself: a closed set of reasons, and one row of a table for each.
 //!
-//! Every other module asks the table: no other place says what a reason means. `proxy/errors.md` tells the same
-//! to people, and a test holds the two together.
+//! All other modules use this table: nothing else says what a reason means. `proxy/errors.md` explains the reasons to
+//! people, and a test keeps the two in step.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub enum Reason {
     RequestTimeout,
     /// The app beside the answering sidecar does not accept connections.
     AppUnreachable,
-    /// The client left before its answer came. Nobody is told but metrics and logs.
+    /// The client left before its answer came. Only metrics and logs show it.
     Canceled,
     /// Our own certificate is missing or has expired.
     Certificate,
@@ -76,7 +76,8 @@ enum Fault {
     Client,
     /// The endpoint's: it counts towards ejecting it.
     Endpoint,
-    /// The endpoint's if its sidecar says so. If we say so it is our own, and nothing is held against an endpoint.
+    /// The endpoint's, if its sidecar says so. If we say so it is our own fault, and does not count against an
+    /// endpoint.
     Speaker,
     /// Not the client's and not the endpoint's: configuration, policy or the mesh itself.
     Neither,
@@ -93,14 +94,15 @@ struct Meaning {
     /// The status of an answer to a gRPC call.
     grpc: Code,
     fault: Fault,
-    /// Whether the request was certainly not delivered to an app, whoever says so: then any request may be sent again.
+    /// Whether the request was certainly not delivered to an app, no matter which proxy says it. Then any request may
+    /// be sent again.
     is_undelivered: bool,
     /// What our own retries see in an attempt that we say ended so, unless it is known not to have been delivered.
     /// `None`: nothing that a policy for retries can name.
     ours: Option<Attempt>,
     /// The same where the endpoint's sidecar says so. `None`: the status of its answer alone counts.
     peers: Option<Attempt>,
-    /// Whether a client from outside the mesh loses its connection with this answer: it is a place that others need.
+    /// Whether a client from outside the mesh loses its connection with this answer: others need its place.
     dismisses_strangers: bool,
     /// When to try again (`Retry-After`), in seconds. `None`: nothing is said.
     retry_after: Option<&'static str>,
@@ -216,8 +218,8 @@ static TABLE: [Meaning; 23] = [
         grpc: Code::Unimplemented,
         ..USUAL
     },
-    // Nothing was delivered, and yet it may not be sent again at once: to try again what there was no room for is how
-    // overload spreads.
+    // Nothing was delivered, but the request may not be sent again at once: trying again what there was no room for
+    // would spread the overload.
     Meaning {
         reason: Reason::Overflow,
         word: "overflow",
@@ -357,8 +359,7 @@ impl Reason {
         }
     }
 
-    /// Whether a client of whom nothing is proven loses its connection with such an answer: it is a place that others
-    /// need.
+    /// Whether a client that has proven nothing loses its connection with such an answer: others need its place.
     pub const fn dismisses_strangers(self) -> bool {
         self.meaning().dismisses_strangers
     }

@@ -17,8 +17,8 @@ pub(super) enum Coding {
 }
 
 impl Coding {
-    /// Whether we can tell what the body is. `sized`: there is a Content-Length, too; beside `identity` some
-    /// readers believe that one, and others wait for the connection's end.
+    /// Whether we can tell where the body ends. `sized`: there is a Content-Length, too. Beside `identity` some readers
+    /// use the length, and others wait for the connection's end.
     pub(super) fn can_be_read(self, sized: bool) -> bool {
         match self {
             Self::Chunked => true,
@@ -40,8 +40,8 @@ pub(super) fn coding(headers: &HeaderMap) -> Option<Coding> {
     })
 }
 
-/// Leaves one Content-Length that is a number, or none (RFC 9110, section 8.6): equal ones become one, and what
-/// is no length, or stands where there must be none, goes.
+/// Leaves one valid Content-Length, or none (RFC 9110, section 8.6). Equal ones become one. An invalid one is removed,
+/// and so is one where there must be none.
 pub(super) fn settle(headers: &mut HeaderMap, status: StatusCode) {
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         headers.remove(CONTENT_LENGTH);
@@ -58,8 +58,8 @@ pub(super) fn settle(headers: &mut HeaderMap, status: StatusCode) {
     };
 }
 
-/// The length that a message states: the same in all its lines and lists. `None`: there is none, or none that
-/// could be believed.
+/// The length that a message states, the same in all its lines and lists. `None`: it states none, or none that can be
+/// believed.
 pub fn stated(headers: &HeaderMap) -> Option<u64> {
     let lines = headers.get_all(CONTENT_LENGTH).into_iter();
     let mut words = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));

@@ -1,8 +1,8 @@
-//! Header fields that do not pass as they came: those about the connection that a message came on, about its
-//! length, and those that only sidecars write.
+//! Header fields that do not pass unchanged: fields about the connection or the length of a message, and fields that
+//! only sidecars write.
 //!
-//! Each kind of message has one function here, which goes through the names once and does no more for a usual
-//! message. The rules are RFC 9110's and RFC 9112's; each has its section beside it, and a test with a row.
+//! Each kind of message has one function here. It goes through the names once, and does no more for a usual message.
+//! The rules are those of RFC 9110 and RFC 9112; each has its section beside it, and a row in a test.
 
 mod grpc;
 pub mod hops;
@@ -22,7 +22,7 @@ use http::{
     header::{CONTENT_LENGTH, EXPECT, HOST, TRAILER, TRANSFER_ENCODING},
 };
 
-/// What there is to do, as the names of a message's fields tell.
+/// What must be done, by the names of a message's fields.
 #[derive(Debug, Default)]
 struct Found {
     /// Something concerns the connection only.
@@ -47,8 +47,8 @@ impl Found {
     }
 }
 
-/// Takes from a request what its next reader must not see. `from_sidecar`: a mesh peer's sidecar sent it, which
-/// may say what only sidecars say.
+/// Removes from a request the fields that its next reader must not see. A mesh peer's sidecar (`from_sidecar`) may send
+/// fields that only sidecars write.
 ///
 /// # Errors
 /// What is wrong with it, for whoever sent it.
@@ -85,7 +85,7 @@ pub enum Framing {
     Doubtful,
 }
 
-/// Takes from an answer with `status` what its next reader must not see, and leaves at most one length.
+/// Removes from an answer with `status` the fields that its next reader must not see, and leaves at most one length.
 /// `has_body`: something follows its head. `from_sidecar`: a mesh peer's sidecar sent it.
 ///
 /// # Errors
@@ -119,15 +119,16 @@ pub fn answer(
     Ok(framing)
 }
 
-/// Takes from an interim answer what its next reader must not see. It has no body, and no sidecar makes one.
+/// Removes from an interim answer the fields that its next reader must not see. It has no body, and no sidecar makes
+/// one.
 pub fn interim(headers: &mut HeaderMap) {
     hops::strip(headers);
     headers.remove(CONTENT_LENGTH);
     reserved::strip_answer(headers);
 }
 
-/// Takes from trailers what must not be in them (RFC 9110, section 6.5.1): what decides where a message ends or
-/// goes, what concerns a connection, and what only sidecars say. They say none of it there.
+/// Removes from trailers the fields that must not be in them (RFC 9110, section 6.5.1): those that decide where a
+/// message ends or goes, those about a connection, and those that only sidecars write.
 pub fn trailers(headers: &mut HeaderMap) {
     let misplaced = |name: &&HeaderName| {
         let word = name.as_str();

@@ -1,8 +1,8 @@
 //! Header fields that few messages have.
 //!
-//! A look-up in a header map costs a hash of the name and a walk; every request would pay for a dozen of
-//! them, to learn that there is nothing. To go through the names that are there is cheaper: nearly all
-//! differ from what is sought in their first word.
+//! A look-up in a header map costs a hash of the name and a walk. Every request would pay for a dozen look-ups that
+//! find nothing. It is cheaper to go through the names that are there: nearly all differ from the sought name in their
+//! first word.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

@@ -1,7 +1,7 @@
-//! The one list of what only sidecars write, and how it is kept from everybody else's pen.
+//! The one list of header fields that only sidecars write, and how they are kept from everybody else.
 //!
-//! A name is one of ours in each way in which an app may read it. CGI, WSGI, Rack and PHP make `_` of `-`, so
-//! that `X_Forwarded_Client_Cert` and `x-forwarded-client-cert` are one to them; some make `_` of other marks.
+//! A name is ours in every spelling that an app may take for it. CGI, WSGI, Rack and PHP turn `-` into `_`, so
+//! `X_Forwarded_Client_Cert` and `x-forwarded-client-cert` are one to them; some turn other characters into `_`, too.
 //!
 //! | name | written by | read by |
 //! |---|---|---|
@@ -47,13 +47,13 @@ fn reads_as(name: &[u8], ours: &[u8]) -> bool {
     name.iter().zip(ours).all(same)
 }
 
-/// Takes away what a client may not say; if it is a mesh peer's sidecar, that is what it does not say.
+/// Removes what a client may not say. If the client is a mesh peer's sidecar, removes what sidecars do not say.
 pub(super) fn strip_request(headers: &mut HeaderMap, from_sidecar: bool) {
     let may_say = |name: &HeaderName| *name == HOPS || (from_sidecar && *name == FRESH_CONNECTION);
     remove_all(headers, |name| is_reserved(name.as_str()) && !may_say(name));
 }
 
-/// Takes away what sidecars have said to each other, before the app is asked. Whether it is to be asked on a fresh
+/// Removes what sidecars have said to each other, before the request goes to the app. Returns whether it needs a fresh
 /// connection.
 pub fn take_what_sidecars_said(headers: &mut HeaderMap) -> bool {
     if !headers.keys().any(|name| *name == FRESH_CONNECTION || *name == HOPS) {
@@ -63,7 +63,7 @@ pub fn take_what_sidecars_said(headers: &mut HeaderMap) -> bool {
     headers.remove(FRESH_CONNECTION).is_some()
 }
 
-/// Takes away what an app may not answer. Whom it was asked by is no secret, and an app may echo that.
+/// Removes what an app may not answer. An app may echo who called it, which is no secret.
 pub(super) fn strip_answer(headers: &mut HeaderMap) {
     remove_all(headers, |name| is_ours(name.as_str().as_bytes()));
 }

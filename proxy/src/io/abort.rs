@@ -1,7 +1,7 @@
-//! Ending a connection so that the other end does not take it for its own end.
+//! Ends a connection in a way that the other end takes for a failure.
 //!
-//! A TCP connection that is closed ends as if everything had been said. One whose other half broke off must
-//! not: it is reset, and where TLS carries it there is no `close_notify` either.
+//! A TCP connection that is closed ends as if everything had been said. If its other half broke off, it must be reset
+//! instead, and where TLS carries it, without `close_notify`.
 
 use socket2::SockRef;
 use tokio::{

@@ -1,15 +1,15 @@
-//! The memory that bytes pass through: borrowed from the worker for one read and its write, kept by a
+//! Buffers for bytes that pass through. One is borrowed from the worker for one read and its write, and kept by a
 //! connection only while the other side does not take what was read.
 //!
-//! So an idle connection holds none, and a thousand busy ones share a few. A worker is a thread, and what
-//! belongs to a worker is its thread's: nothing is shared, and nothing is passed along to find it.
+//! So an idle connection holds none, and a thousand busy ones share a few. The buffers belong to the worker's thread:
+//! nothing is shared, and nothing is passed along to find them.
 
 use std::cell::RefCell;
 
 /// One buffer, in bytes: four TLS records of 16 KiB, which is what rustls takes in and sends at once.
 pub(crate) const BUFFER: usize = 64 << 10;
 
-/// Buffers that a worker keeps when nobody needs them: 1 MiB.
+/// How many buffers a worker keeps that are not in use: 1 MiB.
 const KEPT: usize = 16;
 
 thread_local! {

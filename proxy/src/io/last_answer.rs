@@ -1,8 +1,8 @@
-//! An answer that comes before its request has ended, from a server that then closes.
+//! Reads an answer that comes before its request has ended, from a server that then closes.
 //!
-//! Such a server resets what is sent to it still (RFC 9112, section 9.6). hyper gives a connection up that it cannot
-//! write to, and with it an answer that has arrived and that it has not read yet. So its writing waits instead,
-//! and what has arrived is read to its end.
+//! Such a server resets a connection that still sends to it (RFC 9112, section 9.6). hyper gives up a connection that
+//! it cannot write to, and with it an answer that has arrived and was not read yet. So here writing waits instead, and
+//! what has arrived is read to its end.
 
 use std::{
     io::{self, ErrorKind, IoSlice},

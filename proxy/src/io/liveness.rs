@@ -1,9 +1,9 @@
-//! How soon a peer is noticed that is gone without a word: its host lost power, or a network drops its packets.
+//! How soon the proxy notices that a peer is gone silently: its host lost power, or a network drops its packets.
 //!
-//! The kernel asks silent connections (TCP keep-alive), and HTTP/2 asks its own while requests wait (PING), which
-//! notices a process that hangs, too. Bytes that nobody acknowledges are the kernel's to give up on, after some 15
-//! minutes: `TCP_USER_TIMEOUT` makes that quicker, but it also cuts off a peer that lives and takes nothing for so
-//! long (tcp(7)), and slow readers are to slow their writers down. So it is off unless asked for.
+//! The kernel probes silent connections (TCP keep-alive). HTTP/2 probes its own while requests wait (PING), which also
+//! notices a process that hangs. For bytes that nobody acknowledges the kernel gives up after about 15 minutes.
+//! `TCP_USER_TIMEOUT` makes that quicker, but also cuts off a peer that lives and reads nothing for so long (tcp(7)),
+//! and slow readers should slow their writers down. So it is off by default.
 
 use std::{io, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 /// Probes that go unanswered before a connection counts as broken.
 const PROBES: u32 = 5;
 
-/// How long who is silent may be gone. Zero is for good.
+/// How long a silent peer may be gone before the proxy notices. Zero means for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Liveness {
     /// From a connection's last byte until it has been found out that its peer is gone.
@@ -51,8 +51,8 @@ impl Liveness {
         Ok(())
     }
 
-    /// Watches a connection that was silent and is used again: its peer may have gone meanwhile, and what is sent now is
-    /// to find out as soon as silence would have, not after the kernel's 15 minutes. Until [`Self::trust`].
+    /// Watches a connection that was silent and is used again. Its peer may have gone meanwhile, so what is sent now
+    /// must find out as soon as silence would have, not after the kernel's 15 minutes. Until [`Self::trust`].
     pub(crate) fn doubt(&self, tcp: &TcpStream) {
         let known = [self.keepalive, self.user_timeout].into_iter().filter(|time| !time.is_zero()).min();
         give_up_after(tcp, known);
@@ -71,7 +71,7 @@ impl Liveness {
 
 fn give_up_after(tcp: &TcpStream, time: Option<Duration>) {
     if let Err(error) = SockRef::from(tcp).set_tcp_user_timeout(time) {
-        // Whoever reads it or writes to it next finds out.
+        // The next read or write finds out.
         tracing::debug!(%error, "a connection has ended");
     }
 }

@@ -1,5 +1,5 @@
-//! The streams that bytes pass through, whatever they mean: what was read too early is put back, read ahead,
-//! framed, or ended with a reset; and how soon a peer is noticed that is gone.
+//! Streams of bytes, whatever the bytes mean: with bytes put back that were read too early, read ahead, framed, or
+//! ended with a reset; and how soon the proxy notices that a peer is gone.
 
 mod abort;
 mod buffers;

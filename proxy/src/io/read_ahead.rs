@@ -1,4 +1,4 @@
-//! Reading ahead below TLS: rustls asks for 4 KiB at a time, which is a system call for a quarter of a record.
+//! Reads ahead below TLS: rustls asks for 4 KiB at a time, which is a system call for a quarter of a record.
 
 use std::{
     io,

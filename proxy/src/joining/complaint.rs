@@ -1,4 +1,4 @@
-//! A failure that repeats is logged once, and once more when it is over.
+//! Logs a failure that repeats only once, and once more when it is over.
 //!
 //! A control plane that is away for an hour fails a thousand attempts; an operator wants two lines.
 

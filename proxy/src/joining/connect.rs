@@ -1,9 +1,8 @@
 //! Connections to the control plane: TCP to any of its addresses, our own TLS, and the proof that it is
 //! the control plane who answers.
 //!
-//! The connection is made here and handed to tonic ready for use, so that each way to fail has a name
-//! (tonic would say "transport error"), and so that tonic never reconnects behind our back with a
-//! certificate that has been replaced.
+//! The connection is made here and handed to tonic ready for use. So each way to fail has a name (tonic would say
+//! "transport error"), and tonic never reconnects by itself with a certificate that has been replaced.
 
 use std::{
     fmt, io,
@@ -104,7 +103,7 @@ pub enum ConnectError {
         /// What happened at the last of its addresses.
         reason: String,
     },
-    /// Somebody answers who does not prove to be the control plane.
+    /// The server does not prove to be the control plane.
     #[error("{address} ({dialled}) is not this mesh's control plane: {reason}")]
     NotControlPlane {
         /// Where.
@@ -146,7 +145,7 @@ impl ControlPlane {
     /// control plane.
     ///
     /// # Errors
-    /// If none answers, or whoever does is not this mesh's control plane.
+    /// If none answers, or the server is not this mesh's control plane.
     pub async fn connect(&self, tls: &Arc<ClientConfig>) -> Result<Channel, ConnectError> {
         let mut ready = Some(TokioIo::new(self.stream(tls).await?));
         let once = tower::service_fn(move |_| {

@@ -1,7 +1,7 @@
 //! Our own certificate: obtained with the join token, renewed with itself, put into use without a pause.
 //!
-//! Runs beside traffic and never in its way. A renewal that fails is tried again while the certificate
-//! lives; when it has expired only the join token is proof, if it is still good.
+//! Runs beside traffic, and does not delay it. A renewal that fails is tried again while the certificate lives. When
+//! the certificate has expired, only the join token is a proof, if it is still valid.
 
 use std::{
     sync::Arc,
@@ -31,11 +31,11 @@ use super::{
 };
 use crate::telemetry::Metrics;
 
-/// For connecting to the control plane and having a request signed; less where little life is left.
+/// How long connecting and signing may take; less if the certificate has little life left.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Even then it may take this long.
+/// The least that they may take even then.
 const SHORTEST_SIGN_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to sleep at most before looking at the clock again: it may have been set meanwhile.
+/// The longest sleep before the clock is read again: it may have been set meanwhile.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
 /// What we prove ourselves to the control plane with.

@@ -1,9 +1,8 @@
-//! The token that proves who we are, as far as its bearer reads it: a join token, or in a cluster the pod's
+//! The token that proves who we are, as far as its bearer reads it: a join token or, in a cluster, the pod's
 //! ServiceAccount token.
 //!
-//! Its signature is the control plane's business. Where the control plane is concerned, the bearer has
-//! nothing else to go by: a join token says which root its certificate must lead to, and beside a
-//! ServiceAccount token the settings must.
+//! Only the control plane checks its signature. The bearer reads in it how to recognise the control plane: a join token
+//! says which root its certificate must lead to. For a ServiceAccount token, the settings must say that.
 
 use std::{
     fmt,

@@ -1,6 +1,6 @@
 //! Whether the app has a port open, as the kernel tells it.
 //!
-//! Not by a connection: some servers count those that say nothing, and lock their client out.
+//! It does not connect: some servers count connections that say nothing, and lock their client out.
 
 use std::{
     fs,

@@ -8,8 +8,8 @@ use selvedge_model::{Called, destination::name};
 use super::{ask as ask_by_name, by_name};
 use crate::{arrival::OriginalDestination, bind::Destination, step::Error, worker::Worker};
 
-/// What `original` is the address of: a service, a workload, or (if its `bound` is `None`) nothing that
-/// the mesh knows. Asked of the control plane if need be; `None`: it has not said within
+/// What is at `original`: a service, a workload, or (if its `bound` is `None`) nothing that the mesh knows. Asks the
+/// control plane if need be. `None`: it has not answered within
 /// [`LOOKUP_TIMEOUT`](crate::discovery::store::LOOKUP_TIMEOUT).
 ///
 /// Once for each connection, before it is known what it carries.
@@ -23,8 +23,8 @@ pub async fn dialled(worker: &Worker, original: OriginalDestination) -> Option<A
     Some(found)
 }
 
-/// What a connection to `original` is for whose TLS asks for `server_name`: as for HTTP, whose authority says the
-/// same. `None`: the control plane has not said it in time.
+/// What a connection to `original` is for if its TLS asks for `server_name`: the same as for HTTP with that authority.
+/// `None`: the control plane has not answered in time.
 pub async fn named(
     worker: &Worker,
     original: OriginalDestination,

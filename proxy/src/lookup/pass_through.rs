@@ -1,8 +1,8 @@
-//! What is for nothing that any configuration knows: out in plaintext, to wherever it was going, if the
-//! outbound traffic policy allows it (Istio `outboundTrafficPolicy` ALLOW_ANY).
+//! Passes through what no configuration knows: out in plaintext, to wherever it was going, if the outbound traffic
+//! policy allows it (Istio `outboundTrafficPolicy` ALLOW_ANY).
 //!
-//! Only the control plane's word that it knows of nothing by that name leads here; a control plane that
-//! is slow or away never does, nor DNS that does not say where a workload's name leads.
+//! This happens only if the control plane says that it knows nothing by that name, never because the control plane is
+//! slow or away, nor because DNS does not say where a workload's name leads.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -17,9 +17,9 @@ use crate::{
 /// The port of an authority that names none.
 const DEFAULT_PORT: u16 = 80;
 
-/// What is at the address of `destination`, if that is a name that no document has: a workload keeps its mutual TLS by
-/// whatever name it is called, and everything else is let out by what is known of its address. Whatever is known is as it
-/// was.
+/// What is at the address of `destination`, if that is a name that is in no document. A workload keeps its mutual TLS
+/// by whatever name it is called; everything else goes out by what is known of its address. A known `destination` is
+/// returned as it is.
 ///
 /// # Errors
 /// [`Reason::RegistryOnly`] if the outbound traffic policy does not let it out, [`Reason::ConnectFailure`] if the name has
@@ -46,7 +46,7 @@ pub async fn at_its_address(
 pub fn through(worker: &Worker, destination: &Destination) -> Result<Arc<Bound>, Failure> {
     permit(worker, &destination.authority)?;
     refuse_doubt(destination)?;
-    // Only an address is a way: of a name it is not known what is there.
+    // Only an address can pass through: of a name it is not known what is there.
     destination.through.clone().ok_or_else(|| unknown(&destination.authority))
 }
 
@@ -57,7 +57,7 @@ fn permit(worker: &Worker, authority: &str) -> Result<(), Failure> {
     }
 }
 
-/// In plaintext it would go to a workload that is called over mutual TLS or not at all.
+/// Refuses an address that may be a workload's: it would be called in plaintext instead of over mutual TLS.
 fn refuse_doubt(destination: &Destination) -> Result<(), Failure> {
     let Some(doubt) = &destination.doubt else { return Ok(()) };
     let address = &destination.authority;

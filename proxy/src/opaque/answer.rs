@@ -1,8 +1,7 @@
-//! What a mesh peer's sidecar says to a connection of opaque TCP before the app's first byte: that it goes on,
-//! or why not.
+//! The answer of a mesh peer's sidecar to an opaque connection, before the app's first byte: accepted, or why not.
 //!
-//! Nobody waits for it. Our app's bytes are on their way meanwhile, and the answer comes with the first bytes
-//! of the other app, so that it costs no round trip; a refusal comes at once.
+//! Nothing waits for it. Our app's bytes are on their way meanwhile, and the answer comes with the first bytes of the
+//! other app, so it costs no round trip. A refusal comes at once.
 
 use std::{
     io,
@@ -37,7 +36,7 @@ impl Carried for Framed<Stream> {
 #[derive(Debug)]
 pub(crate) struct Answered<S> {
     inner: S,
-    /// By what to trust the connection again once the answer has come.
+    /// How the connection is watched again once the answer has come.
     doubted: Option<Liveness>,
     /// `None`: it has been heard.
     awaited: Option<Awaited>,
@@ -67,7 +66,7 @@ impl<S> Answered<S> {
         Self { inner, doubted: None, awaited: None }
     }
 
-    /// Whether the answer has come, and was that the connection goes on.
+    /// Whether the answer has come, and accepts the connection.
     pub(crate) fn is_heard(&self) -> bool {
         self.awaited.is_none()
     }
@@ -95,7 +94,7 @@ fn named(words: &str) -> io::Error {
 }
 
 impl Awaited {
-    /// Reads on; ready when the whole answer has come and it is that the connection goes on.
+    /// Reads on. Ready when the whole answer has come and accepts the connection.
     fn poll(&mut self, cx: &mut Context<'_>, mut inner: Pin<&mut impl AsyncRead>) -> Poll<io::Result<()>> {
         loop {
             let place = match self.read.checked_sub(2) {
@@ -167,7 +166,7 @@ mod tests {
         let (mut peer, end) = duplex(room);
         let mut answered = Answered::expected(end, None);
         let sending = async {
-            // Whoever has read enough to refuse it reads no more.
+            // After a refusal nothing more is read.
             peer.write_all(sent).await.ok();
             drop(peer);
         };

@@ -1,12 +1,12 @@
 //! The one copy loop: bytes both ways between two streams, until both have ended.
 //!
-//! Each way is read in large pieces and written at once from the same memory; a piece that the other side
-//! does not take whole is kept until it does, and nothing more is read meanwhile: who reads slowly slows the
-//! writer down. The end of one way is passed on as an end (half-close), and the other way goes on.
+//! Each direction is read in large pieces, and written at once from the same memory. What the other side does not take
+//! is kept until it does, and nothing more is read meanwhile: a slow reader slows its writer down. The end of one
+//! direction is passed on as an end (half-close), and the other direction goes on.
 //!
-//! Who closes without having read everything resets what is sent to it still, and what it said before must arrive all the
-//! same: a database's reason for giving up, for instance. So when a stream cannot be written to any more, what has come from it
-//! is passed on first.
+//! A side that closes without having read everything resets what is still sent to it. What it said before must arrive
+//! all the same: a database's reason for giving up, for instance. So when a stream cannot be written to any more, what
+//! has come from it is passed on first.
 
 use std::{
     cell::Cell,
@@ -26,7 +26,7 @@ const PIECE: usize = BUFFER - HEADER;
 /// Which of the two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// The one that was there first: the client's.
+    /// The client's, which came first.
     Client,
     /// The one that was opened for it.
     Server,
@@ -83,8 +83,7 @@ impl<'a> Meter<'a> {
 /// Copies from `client` to `server` and back until both have ended; `out` and `back` count what was written.
 ///
 /// # Errors
-/// [`Broken`] once one of them has broken, and what it had said has been passed on; the other is then of no use
-/// either.
+/// [`Broken`] once one of them has broken and what it had said has been passed on. The other is then of no use either.
 pub(crate) async fn copy<C, S>(
     client: &mut C,
     server: &mut S,
@@ -155,7 +154,8 @@ enum Stage {
 }
 
 impl Way {
-    /// `is_last`: the reader can be written to no more, so that its end is not one to be passed on as such.
+    /// Carries this direction on. `is_last`: `from` cannot be written to any more, so its end is not passed on as an
+    /// end.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -259,12 +259,12 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-/// Takes an error out of a place that nobody looks at again.
+/// Takes an error that is not looked at again.
 fn take(error: &mut io::Error) -> io::Error {
     std::mem::replace(error, io::ErrorKind::BrokenPipe.into())
 }
 
-/// Whoever has already closed need not be told that nothing more comes.
+/// A peer that has already closed need not be told that nothing more comes.
 fn already_gone(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotConnected { Ok(()) } else { Err(error) }
 }

@@ -1,4 +1,4 @@
-//! The endpoint's side of an opaque connection of the app's: chosen, connected, and judged by how it went.
+//! The endpoint's side of an opaque connection: chosen, connected, and judged by how it went.
 
 use std::{
     net::SocketAddr,
@@ -28,7 +28,7 @@ use crate::{
 /// How many endpoints a connection tries. No byte of it is sent to one that does not take it.
 const ATTEMPTS: usize = 3;
 
-/// The endpoint's end of a connection, and what hangs on it.
+/// The endpoint's side of a connection, and what belongs to it.
 pub(super) struct EndpointSide {
     pub(super) stream: Answered<Framed<Stream>>,
     pub(super) hold: Hold,
@@ -37,7 +37,7 @@ pub(super) struct EndpointSide {
     pub(super) address: SocketAddr,
     pub(super) series: Arc<TcpSeries>,
     pub(super) limits: StreamLimits,
-    /// Who is to blame if it breaks off before it has begun.
+    /// The endpoint that is blamed if the connection breaks off before it has begun.
     pub(super) judged: Option<(Arc<BoundBackend>, Arc<BoundEndpoint>)>,
     /// Its share of the endpoint's load, and its place among the connections that the backend may have.
     _counted: Option<(InFlight, Held)>,
@@ -57,7 +57,7 @@ pub(super) fn judge(
 ) {
     let Some((backend, endpoint)) = judged else { return };
     match failure {
-        // Our own limits are kept before there is an endpoint to judge.
+        // Our own limits apply before there is an endpoint to judge.
         Some(failure) if failure.reason.blames_endpoint(SaidBy::Peer) => {
             count(worker, backend, endpoint, Outcome::GatewayFailure, failure);
         }
@@ -85,7 +85,7 @@ async fn open_to(
     let share = route(worker, outgoing, bound).map_err(refused)?;
     let BoundShare { backend, series, .. } = &**share;
     let refused = |failure| Refused { failure, series: Arc::clone(&series.plain) };
-    // Only what goes to the service itself goes to the address that was dialled; a route may lead elsewhere.
+    // Only a connection to the service itself goes to the address that was dialled; a route may lead elsewhere.
     let only = only.filter(|_| backend.name.service == bound.key);
     let slot = take_place(worker, backend).map_err(refused)?;
     let mut tried = Tried::default();
@@ -124,7 +124,7 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
     if let Some(endpoint) = backend.endpoints.iter().find(|endpoint| endpoint.address == address) {
         return Ok(Arc::clone(endpoint));
     }
-    // Wherever it was going, in the way in which the host that it names is called.
+    // It goes where it was going, in the way in which the host that it names is called.
     let tls = match backend.endpoints.first() {
         Some(endpoint) if bound.requested => endpoint.target.tls.clone(),
         None if bound.requested && backend.policy.tls.is_none() => ClientTls::ByIdentity,
@@ -152,8 +152,8 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
     }))
 }
 
-/// The end of `tunnel`. Where it is `meshed`, a sidecar's answer comes first. TLS alone tells nothing: a server
-/// outside the mesh may speak it too.
+/// The endpoint's side that `tunnel` is. If it is `meshed`, a sidecar's answer comes first. TLS alone tells nothing: a
+/// server outside the mesh may speak it too.
 fn connected(
     tunnel: Tunnel,
     meshed: bool,
@@ -217,7 +217,7 @@ fn route<'a>(
     })
 }
 
-/// One more connection to `backend`, if it may have one.
+/// Counts one more connection to `backend`, if its policy allows one.
 fn take_place(worker: &Worker, backend: &BoundBackend) -> Result<Held, Failure> {
     let Some(circuit) = &backend.circuit else { return Ok(backend.counts.enter(Limit::Connections)) };
     circuit.enter(Limit::Connections).ok_or_else(|| {

@@ -36,12 +36,12 @@ use crate::{
 /// How long a plain client and the app may both say nothing.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// How long a peer may take to hear that a connection takes no more sessions: one that it began before it knew is
-/// served.
+/// How long a peer may take to learn that a connection takes no more sessions. A session that it began before it knew
+/// is served.
 const LAST_SESSION: Duration = Duration::from_secs(1);
 
-/// Carries a mesh peer's sessions to the app, one after the other. Boxed: the connections that carry HTTP would have
-/// its room.
+/// Carries a mesh peer's sessions to the app, one after the other. Boxed: connections that carry HTTP would be as
+/// large.
 pub(crate) fn mesh<S>(
     worker: Rc<Worker>,
     incoming: Incoming<TlsStream<ReadAhead<S>>>,
@@ -111,9 +111,9 @@ pub(crate) async fn plain(worker: Rc<Worker>, mut incoming: Incoming<Prefixed<Tc
     let _ = carry(&worker, &mut incoming).await;
 }
 
-/// Connects to the app for a plain client that says nothing: perhaps the app speaks first. Then the connection
-/// is carried to its end. If it is the client that speaks, nothing has happened yet, and it is returned, with
-/// what its bytes in `read` say.
+/// Connects to the app for a plain client that says nothing: perhaps the app speaks first. If so, the connection is
+/// carried to its end. If the client speaks first, nothing has happened yet, and the client is returned with what its
+/// bytes in `read` say.
 pub(crate) async fn speculate(
     worker: Rc<Worker>,
     incoming: Incoming<TcpStream>,
@@ -146,7 +146,7 @@ pub(crate) async fn speculate(
         first = tokio::time::timeout(SILENCE, detect(&mut client, read, None)) => {
             return Some((client, first.ok()?.ok()?));
         }
-        // Bytes or its end: either way it is the app's turn.
+        // The app has sent bytes, or has closed.
         _ = app_end.readable() => {}
         () = worker.leave.closed(Direction::Inbound) => return None,
     }
@@ -175,8 +175,8 @@ async fn carry<C: Client>(worker: &Rc<Worker>, incoming: &mut Incoming<C>) -> Re
     exchange(worker, incoming, opened).await
 }
 
-/// Why nothing opaque comes in to `port`: its app is told by HTTP's fields who calls, and who could write them itself
-/// could call as anybody. Asked for each session, by the configuration in force.
+/// Why no opaque connection may come in to `port`. An HTTP app learns from header fields who calls it; a client that
+/// could write them itself could call as anybody. Checked for each session, by the configuration in force.
 fn speaks_http(worker: &Worker, port: u16) -> Option<Failure> {
     let declared = worker.view.with(|table| {
         let own = table.own.as_ref()?;

@@ -1,4 +1,4 @@
-//! An opaque connection to the app: what is known about it, and how its client is told what became of it.
+//! An opaque connection to the app: what is known about it, and how its client is told what happened.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,10 +18,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A client's end.
 pub(crate) trait Client: AsyncRead + AsyncWrite + Abort + Unpin {
-    /// Says that the connection goes on; with the app's first bytes.
+    /// Tells the client that the connection is accepted, with the app's first bytes.
     fn accept(&mut self);
 
-    /// Says why it does not.
+    /// Tells the client why it is not.
     fn refuse(&mut self, failure: &Failure) -> impl Future<Output = ()>;
 }
 
@@ -42,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for Framed<S> {
     }
 }
 
-/// A plain client, to whom a closed connection must say all.
+/// A plain client, which can only be told by a reset.
 impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Client for Prefixed<S> {
     fn accept(&mut self) {}
 

@@ -1,4 +1,4 @@
-//! Opaque connections of the app's, each to an endpoint of whatever it was going to.
+//! Opaque connections of the app, each to an endpoint of its destination.
 
 use std::{io, rc::Rc, sync::Arc, time::Instant};
 
@@ -29,7 +29,7 @@ const GREETING: usize = 4096;
 pub(crate) enum Speaker {
     /// The client, after all.
     Client(TcpStream, First),
-    /// Nobody any more: the server spoke, and the connection has been carried to its end; or it was refused.
+    /// The connection is over: the server spoke and it was carried to its end, or it was refused.
     Over,
 }
 
@@ -44,8 +44,8 @@ pub(crate) async fn carry(worker: Rc<Worker>, outgoing: Outgoing, client: TcpStr
     }
 }
 
-/// Connects to an endpoint for a client that says nothing: perhaps it waits for the server to speak first.
-/// If it is the client that speaks, nothing has happened yet, and it is up to the caller what that means.
+/// Connects to an endpoint for a client that says nothing: perhaps it waits for the server to speak first. If the
+/// client speaks first, nothing has happened yet, and the caller decides what that means.
 pub(crate) async fn speculate(
     worker: Rc<Worker>,
     outgoing: Outgoing,
@@ -138,7 +138,7 @@ pub(super) async fn exchange(
     let ended = session.carry(&mut client, &mut stream, address, limits, until).await;
     let failed = ended.err();
     match failed.as_ref().filter(|_| !stream.get_ref().is_heard()) {
-        // Nobody's fault that can be told: a client may leave, or a limit be reached, before a word is said.
+        // It is not known whose fault it is: a client may leave, or a limit be reached, before the first byte.
         Some(failure) if failure.reason != Reason::AppUnreachable => {}
         failure => judge(worker, endpoint.judged.as_ref(), failure),
     }

@@ -1,4 +1,4 @@
-//! An opaque connection of the app's: what is known of it before it goes anywhere, and which routes it follows.
+//! An opaque connection of the app: what is known of it before it goes anywhere, and which routes it follows.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -10,13 +10,13 @@ use crate::bind::{Bound, Destination};
 pub(crate) struct Outgoing {
     /// Where it comes from.
     pub(crate) peer: SocketAddr,
-    /// The address that it was going to; `None`: it says a name.
+    /// The address that it was going to. `None`: the client named a host.
     pub(crate) dialled: Option<SocketAddr>,
-    /// What that is.
+    /// What is there.
     pub(crate) destination: Arc<Destination>,
     /// Whether it begins with TLS.
     pub(crate) layer: Layer,
-    /// Whom that TLS asks for.
+    /// The server name in that TLS.
     pub(crate) server_name: Option<String>,
 }
 
@@ -44,11 +44,11 @@ impl Outgoing {
         }
     }
 
-    /// Whose routes and policy it follows, and the only address that it may go to, if there is but one. `None`: it is
-    /// for nothing that the mesh knows.
+    /// The service whose routes and policy it follows, and the only address that it may go to, if there is only one.
+    /// `None`: the mesh does not know its destination.
     ///
-    /// Who dials an endpoint of a service that has no address of its own may mean that endpoint (a replica of a
-    /// database) or all of them; only if a document says where such connections go is it the latter.
+    /// A client that dials an endpoint of a service without an address of its own may mean that endpoint (a replica of
+    /// a database) or the service. It means the service only if a document says where such connections go.
     pub(super) fn follows(&self) -> Option<(&Arc<Bound>, Option<SocketAddr>)> {
         let bound = self.destination.service.as_ref().or(self.destination.bound.as_ref())?;
         let is_service_of_endpoint = self.destination.service.is_some();

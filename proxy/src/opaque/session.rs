@@ -22,8 +22,8 @@ use crate::{
     worker::Worker,
 };
 
-/// How many times a silence is looked at until it has lasted too long. A connection is cut off at most this
-/// share of the limit too late, and nothing is noted for each byte.
+/// How many times a silence is checked until it has lasted too long. A connection is cut off at most this share of the
+/// limit too late, and no time is noted for each byte.
 const LOOKS: u32 = 4;
 
 /// A connection, as it is counted and written down.
@@ -91,7 +91,7 @@ impl Session<'_> {
         ended
     }
 
-    /// Says how it ended that did not end by itself: so that it is seen when it was us.
+    /// Logs the end of a connection that did not end by itself, and counts it if we ended it.
     fn tell(&self, ended: &Ended) {
         let Self { peer, destination, identity, .. } = self;
         match ended {

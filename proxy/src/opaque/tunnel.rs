@@ -1,4 +1,4 @@
-//! A tunnel that a client of HTTP asked for by CONNECT: promised first, carried once its client has been told.
+//! A tunnel that a client asked for by CONNECT. It is opened before the client is answered, and carried after that.
 
 use std::{
     rc::Rc,
@@ -28,7 +28,7 @@ use crate::{
 /// How long the client of a new tunnel may say nothing, where what it says decides on the route.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// A tunnel that its client is going to be told of.
+/// A tunnel that its client will be told of.
 pub(crate) struct PromisedTunnel {
     worker: Rc<Worker>,
     outgoing: Outgoing,

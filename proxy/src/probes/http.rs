@@ -22,7 +22,7 @@ use super::{Failed, ProbeSettings, connect};
 
 /// How much of a failure's body is passed on.
 const MAX_SAID: usize = 1024;
-/// How often the app may send a probe elsewhere on itself (as for the kubelet).
+/// How often the app may redirect a probe to another path of its own (as for the kubelet).
 const MAX_REDIRECTS: usize = 10;
 
 /// `httpGet`.
@@ -30,7 +30,7 @@ const MAX_REDIRECTS: usize = 10;
 pub(super) struct HttpGet {
     /// The path, with its query.
     pub(super) path: String,
-    /// Whether over TLS, where any certificate will do.
+    /// Whether to use TLS. Any certificate is accepted.
     pub(super) tls: bool,
     /// `httpHeaders`.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
@@ -39,7 +39,7 @@ pub(super) struct HttpGet {
 /// An answer whose body is still coming.
 pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
-    /// Whoever reads the connection; it ends when this is dropped.
+    /// The task that drives the connection. It ends when this is dropped.
     pub(super) driver: JoinSet<()>,
 }
 

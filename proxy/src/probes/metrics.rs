@@ -1,7 +1,7 @@
 //! The app's metrics, passed on as they are.
 //!
-//! Beside the proxy's own and not merged with them: the app chooses the format that it is asked for, and two
-//! expositions in one text are valid in neither.
+//! They are not merged with the proxy's own: the app chooses the format that it is asked for, and two expositions in
+//! one text are valid in neither format.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -34,7 +34,7 @@ pub(super) const AT_ONCE: Limits = Limits { strangers: 8, per_address: 2, known:
 /// The longest header of a scraper's that is passed on, in bytes.
 const MAX_HEADER: usize = 1024;
 
-/// The longest text of metrics, so that nobody makes the proxy carry anything else for good.
+/// The longest text of metrics, in bytes, so that the proxy cannot be made to carry other things.
 const MAX_BYTES: usize = 256 << 20;
 /// The longest time for it, whatever the scraper's own is.
 const MAX_TIME: Duration = Duration::from_secs(60);
@@ -96,7 +96,7 @@ fn limit(headers: &HeaderMap) -> Duration {
 fn passed_on(answer: Answer, limit: Duration, place: Place) -> Response {
     let Answer { response, mut driver } = answer;
     let (head, body) = response.into_parts();
-    // Without its connection a body ends as an error, whoever waits for it.
+    // Without its connection a body ends with an error.
     let mut timed = JoinSet::new();
     timed.spawn(async move {
         let _ = timeout(limit, driver.join_next()).await;
@@ -112,7 +112,7 @@ fn passed_on(answer: Answer, limit: Duration, place: Place) -> Response {
     passed
 }
 
-/// A body with whoever reads its connection.
+/// A body, with the task that drives its connection.
 struct Driven {
     body: Incoming,
     place: Place,

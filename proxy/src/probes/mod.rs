@@ -1,10 +1,10 @@
-//! What others ask of the app by way of the sidecar's admin port: the kubelet's probes, and Prometheus.
+//! The kubelet's probes and Prometheus' scrapes of the app, which come to the sidecar's admin port.
 //!
-//! Both come in plaintext and prove nobody's identity, so that a policy may refuse them at the app's own ports.
-//! The injector points them here, where nothing is redirected, and hands over the originals. Each is made anew
-//! whenever it is asked for, as the kubelet would (`pkg/probe`), from the control thread; the answer says what
-//! failed. What is asked is what the pod's own YAML says, and nothing that a caller says. Anybody may call, so that
-//! it matters how often the app is asked ([`shared`]).
+//! Both come in plaintext and prove no identity, so a policy may refuse them at the app's own ports. The injector
+//! points them here, where nothing is redirected, and hands over the originals. The proxy makes each one anew whenever
+//! it is asked for, as the kubelet would (`pkg/probe`), on the control thread. The answer says what failed. What is
+//! asked comes from the pod's own YAML, and nothing from the caller. Anybody may call, so the app is not asked too
+//! often ([`shared`]).
 
 mod grpc;
 mod http;
@@ -37,7 +37,7 @@ const USER_AGENT: &str = "kube-probe/1.0";
 struct Probe {
     asks: Asks,
     port: u16,
-    /// How long the app may take. `None`: as long as whoever asks waits.
+    /// How long the app may take. `None`: as long as the caller waits.
     timeout: Option<Duration>,
 }
 
@@ -65,7 +65,7 @@ enum Failed {
     Timeout(Duration),
 }
 
-/// Where the app is asked, and for what.
+/// The probes and metrics of the app, and where it is.
 #[derive(Debug, Clone)]
 pub struct ProbeSettings {
     /// The app's address: the pod's own.
@@ -78,7 +78,7 @@ pub struct ProbeSettings {
     pub own: Arc<OwnListeners>,
 }
 
-/// [`ProbeSettings`], and who asks now.
+/// [`ProbeSettings`], and the answers that callers share.
 struct Asking {
     asked: ProbeSettings,
     /// By the probe's path.
@@ -118,7 +118,7 @@ async fn probe(State(asking): State<Arc<Asking>>, request: Request) -> Response 
 fn told(probe: &Probe, path: &str, at: SocketAddr, made: Result<(), Failed>) -> Told {
     let Err(failed) = made else { return (StatusCode::OK, "passed\n".to_owned()) };
     tracing::info!(path, %failed, "{probe} of the app at {at} failed");
-    // What is none of HTTP's failures would not be one to the kubelet either.
+    // The kubelet would not take anything but an HTTP failure status for a failure.
     let status = match &failed {
         Failed::Status { status, .. } if status.as_u16() >= 400 => *status,
         _ => StatusCode::SERVICE_UNAVAILABLE,

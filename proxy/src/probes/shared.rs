@@ -1,11 +1,11 @@
-//! One probe at a time, whoever asks for it: the app is not made to answer as often as a stranger calls.
+//! One probe of each kind at a time, whoever asks for it: strangers cannot make the app answer as often as they call.
 
 use std::time::Duration;
 
 use hyper::StatusCode;
 use tokio::{sync::Mutex, time::Instant};
 
-/// For how long an answer of the app's is given again. The kubelet asks once a second at most.
+/// How long an answer of the app is given again. The kubelet asks once a second at most.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// What an asker is told.
@@ -16,7 +16,7 @@ pub(super) type Told = (StatusCode, String);
 pub(super) struct Shared(Mutex<Option<(Instant, Told)>>);
 
 impl Shared {
-    /// What `ask` comes to, or what somebody else was told since this was called, or just before.
+    /// The result of `ask`, or of another caller's probe that began after this call, or just before.
     pub(super) async fn told(&self, ask: impl Future<Output = Told>) -> Told {
         let came = Instant::now();
         let mut last = self.0.lock().await;

@@ -1,4 +1,4 @@
-//! What the injector hands over: the app's probes and metrics as the pod's YAML had them, in JSON.
+//! The settings that the injector writes: the app's probes and metrics as in the pod's YAML, in JSON.
 
 use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where hooks are asked for. They may take their time: the kubelet ends them with the pod.
 const HOOKS: &str = "/app-lifecycle/";
 
-/// Why something else than probes or metrics was handed over.
+/// Why a setting is not probes or metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum WordsError {
     /// It is no JSON, or not such.

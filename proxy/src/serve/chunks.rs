@@ -1,7 +1,7 @@
 //! Where a chunked body ends, without keeping any of it (RFC 9112, section 7.1).
 //!
-//! Stricter than hyper's decoder, which accepts spaces after a chunk's size: what is not as the RFC writes
-//! it breaks the connection.
+//! Stricter than hyper's decoder, which accepts spaces after a chunk's size: a body that is not as the RFC says breaks
+//! the connection.
 
 /// Bytes of chunk extensions and trailers that one body may have, together.
 const LIMIT: u32 = 16 * 1024;

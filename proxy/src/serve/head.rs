@@ -1,9 +1,9 @@
 //! One HTTP/1 request head, judged as a whole.
 //!
-//! hyper's parser is lenient where two readers of one head may differ (it takes `Content-Length` away where
-//! `Transfer-Encoding` stands beside it, and accepts a bare line feed), and its own refusals do not say who
-//! refuses. So every head is judged here first, by RFC 9112 as strictly as that is written, with Envoy's
-//! choices where it leaves one. Pure, and without allocation.
+//! hyper's parser is lenient where two readers of one head may differ: it removes a `Content-Length` beside a
+//! `Transfer-Encoding`, and accepts a bare line feed. Its own refusals do not say who refuses. So every head is judged
+//! here first, as strictly as RFC 9112 allows, with Envoy's choices where the RFC leaves one. Pure, and without
+//! allocation.
 
 use memchr::memchr;
 
@@ -18,7 +18,7 @@ use crate::{
 pub(super) enum Framing {
     /// The next head.
     Empty,
-    /// So many bytes.
+    /// A body of this many bytes.
     Sized(u64),
     /// Chunks.
     Chunked,

@@ -1,8 +1,7 @@
-//! Heads of HTTP/1 that have begun and not ended: what they hold counts as bodies do, and where that is too much, the
-//! oldest of them is refused.
+//! Unfinished HTTP/1 heads. Their bytes count as those of bodies do. When there are too many, the oldest head is
+//! refused.
 //!
-//! Nobody knows when the rest of a head comes, or whether. One that is whole in one read, as nearly all are, is never
-//! here.
+//! The rest of a head may come late or never. A head that is whole in one read, as nearly all are, is never here.
 
 use std::{
     cell::RefCell,
@@ -34,7 +33,7 @@ impl Unfinished {
         Self { budget, watch }
     }
 
-    /// It has so many bytes; 0: there is none, or it has ended.
+    /// Notes that it has this many bytes. 0: there is none, or it has ended.
     pub(super) fn holds(&self, bytes: u32) {
         let before = self.watch.head_holds(bytes);
         if bytes <= before {

@@ -1,7 +1,6 @@
 //! Where the app listens: one address for each of its workload's ports, as `--app` says.
 //!
-//! A port without an address is refused. To answer for it with another port's app would send a request for one
-//! service to another.
+//! A port without an address is refused. Using the app of another port would send a request for one service to another.
 
 use std::{
     collections::BTreeMap,
@@ -109,8 +108,8 @@ impl Listens {
         }
     }
 
-    /// The one port that there is an app for, and where that listens: what a connection means that cannot say
-    /// which port it is for.
+    /// The one port that there is an app for, and where it listens: for connections that cannot say which port they are
+    /// for.
     ///
     /// # Errors
     /// [`Reason::Policy`] if there are several, or other ports than this app's.
@@ -153,7 +152,7 @@ impl Listens {
     }
 }
 
-/// `port` is none of this workload's.
+/// The failure of a request for a `port` that is not this workload's.
 pub fn not_ours(port: u16) -> Failure {
     Failure::new(Reason::Policy, format!("port {port} is not one of this workload's ports"))
 }

@@ -22,8 +22,8 @@ use crate::io::Liveness;
 pub struct Settings {
     /// Who we are.
     pub workload: WorkloadName,
-    /// Where the app listens for each port. `None`: connections are redirected to us, and the kernel says of
-    /// each where it was going.
+    /// Where the app listens for each port. `None`: connections are redirected, and the kernel says where each was
+    /// going.
     pub app: Option<Listens>,
     /// Whether a request's authority beats the address that was dialled.
     pub ingress: bool,
@@ -35,7 +35,7 @@ pub struct Settings {
     pub carrier: Carrier,
     /// What happens to requests for what is in no configuration.
     pub outbound_traffic_policy: OutboundTrafficPolicy,
-    /// How long leaving may take, and what is under way on a connection that must end.
+    /// How long shutting down may take, and how long what is in progress may take on a connection that must end.
     pub drain_timeout: Duration,
     /// What clients may ask of us, on one connection.
     pub limits: RequestLimits,
@@ -55,9 +55,9 @@ pub struct Settings {
     pub tcp: StreamLimits,
     /// How long WebSockets may last.
     pub websocket: StreamLimits,
-    /// How soon a peer is noticed that is gone without a word.
+    /// How soon the proxy notices that a peer is gone silently.
     pub liveness: Liveness,
-    /// How old a connection of a client's may be, whatever is in progress; `None`: for good.
+    /// The greatest age of a client's connection, whatever is in progress. `None`: no limit.
     pub max_connection_age: Option<Duration>,
 }
 
@@ -108,23 +108,23 @@ pub struct HeadLimits {
 /// How slowly bodies may come.
 #[derive(Debug, Clone, Copy)]
 pub struct PaceLimits {
-    /// How long one may keep us waiting before anything of it has come.
+    /// How long a body may keep the proxy waiting before anything of it has come.
     pub patience: Duration,
-    /// So many bytes that arrive extend it by one second; 0: there is no limit.
+    /// Each time this many bytes arrive, the body gets one more second. 0 means no limit.
     pub rate: u32,
 }
 
-/// How long a stream of bytes may last that is not HTTP, or not any more.
+/// How long a stream of bytes may last that is not HTTP, or no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLimits {
-    /// With no byte either way; `None`: for good.
+    /// Without a byte in either direction. `None`: no limit.
     pub idle: Option<Duration>,
-    /// At all; `None`: for good.
+    /// In all. `None`: no limit.
     pub longest: Option<Duration>,
 }
 
 impl StreamLimits {
-    /// These times, of which zero means for good.
+    /// These times; zero means no limit.
     pub fn new(idle: Duration, longest: Duration) -> Self {
         let unless_zero = |time: Duration| (!time.is_zero()).then_some(time);
         Self { idle: unless_zero(idle), longest: unless_zero(longest) }

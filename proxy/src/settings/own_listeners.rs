@@ -1,7 +1,7 @@
-//! Our own listeners, which nothing that we carry may reach.
+//! Our own listeners. Nothing that the proxy carries may reach them.
 //!
-//! Judged where a connection is opened, once for each: whatever name, document or redirection led to an address, it is
-//! the address that counts. Listeners of other daemons of ours on this host are found by [`selvedge_ops::guarded`].
+//! Checked once for each connection, when it is opened: the address counts, whatever name, document or redirection led
+//! to it. Listeners of our other daemons on this host are found by [`selvedge_ops::guarded`].
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,14 +12,14 @@ use selvedge_ops::{
 
 use crate::error::{Failure, Reason};
 
-/// For whom a connection is opened.
+/// What a connection is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// To a sidecar, over mutual TLS: only an inbound listener speaks that, ours for our own workload too.
     Mesh,
     /// To a sidecar in plaintext, as a `DestinationRule` may want: to an inbound listener too, and no other.
     Sidecar,
-    /// Out, to whoever is there.
+    /// To a server outside the mesh.
     Out,
     /// In, to the app.
     App,
@@ -36,8 +36,8 @@ pub struct OwnListeners {
     pub admin: SocketAddr,
     /// The port of the control plane, if `--control-plane` says that it is on this host's loopback.
     pub control_plane: Option<u16>,
-    /// Whether the app is where connections were going when they were redirected to us. Those for a control plane on
-    /// this host go on to it then: they do not come from loopback, and it takes them for what they are.
+    /// Whether connections are redirected, and go to the app where they were going. Connections to a control plane on
+    /// this host then go on to it: they do not come from loopback, and it sees where they come from.
     pub redirected: bool,
 }
 
@@ -58,7 +58,7 @@ impl OwnListeners {
             None => match self.others(dial) {
                 Some(Kind::Outbound) => Err(Listener::Outbound.refusal(dial)),
                 Some(Kind::Private) => Err(Listener::Private.refusal(dial)),
-                // Whose app is another sidecar may be that one's app, too.
+                // If the app is another sidecar, the connection may be for that one's app.
                 Some(Kind::Inbound) if way == Way::App => Err(Listener::Inbound.refusal(dial)),
                 Some(Kind::Inbound) | None => Ok(()),
             },

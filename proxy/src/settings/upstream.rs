@@ -1,7 +1,7 @@
-//! Ways out that the app reaches at ports of their own: `--upstream 5432=pg.default:5432`.
+//! Listeners for destinations that the app reaches at a local port: `--upstream 5432=pg.default:5432`.
 //!
-//! Opaque TCP does not say where it is going. Where connections are redirected the address that was dialled says it;
-//! elsewhere the port does that the app connects to.
+//! Opaque TCP does not say where it is going. Where connections are redirected, the address that was dialled says it.
+//! Elsewhere, the local port that the app connects to says it.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
@@ -79,7 +79,7 @@ impl Upstream {
         if let (At::Loopback(asked), Ok(port)) = (self.listen, first) {
             match listen::tcp("--upstream", (Ipv6Addr::LOCALHOST, port).into()) {
                 Ok(listener) => listeners.push(listener),
-                // What the kernel chose for IPv4 may be taken here: nobody counts on it.
+                // The port that the kernel chose for IPv4 may be taken here: nothing depends on it.
                 Err(error @ ListenError::NoSuchAddress { .. }) => {
                     tracing::info!(%error, "not listening here")
                 }

@@ -14,7 +14,7 @@ use crate::{arrival::Direction, error::Reason};
 /// The log's target.
 const TARGET: &str = "access";
 
-/// Whether lines are to be written. Ask first, so that nothing is copied of a request for nothing.
+/// Whether lines are written. Check this first, so that nothing of a request is copied for nothing.
 pub fn enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }

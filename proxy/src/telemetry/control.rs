@@ -1,6 +1,6 @@
 //! What the control thread counts: certificates, and the conversation with the control plane.
 //!
-//! Rare, and by one thread: prometheus-client's own types do.
+//! These are rare, and counted by one thread, so prometheus-client's own types are fast enough.
 
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},

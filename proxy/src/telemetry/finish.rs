@@ -1,4 +1,4 @@
-//! When a record begins and when it is finished, and who reads it then.
+//! When a record begins and ends, and what reads it then.
 //!
 //! The outermost step begins it when the request comes, adds the answer, and hangs it on the answer's body. It is
 //! finished once: when that body has ended or was given up, or when the client has left before there was an answer.
@@ -34,7 +34,7 @@ impl Record {
         self.tell(now);
     }
 
-    /// Tells everybody who tells of requests.
+    /// Reports the request to metrics and to the access log.
     fn tell(&mut self, now: Instant) {
         self.duration = now.duration_since(self.began);
         let Self { status, grpc_status, reason, duration, .. } = *self;

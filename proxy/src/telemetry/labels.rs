@@ -7,10 +7,10 @@ use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName};
 
 use crate::arrival::Direction;
 
-/// What tells one series from another. An empty label is left out, and so is port 0.
+/// The labels of a series. An empty label is left out, and so is port 0.
 ///
-/// Everything here must come from configuration or from a proven identity, or be bounded otherwise: a
-/// client must not be able to make series at will.
+/// Every value must come from configuration or from a proven identity, or be bounded otherwise: a client must not be
+/// able to create any number of series.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels {
     /// Which way.
@@ -34,7 +34,7 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Requests of our app to a service; the route, the subset and `mtls` are to be filled in.
+    /// Requests of our app to a service. The caller fills in the route, the subset and `mtls`.
     pub fn outbound(own: &WorkloadName, service: &ServiceKey) -> Self {
         Self {
             server_address: Arc::clone(&service.host),
@@ -78,7 +78,7 @@ impl Labels {
     }
 }
 
-/// The few labels of the duration histogram: it has many numbers per set of labels.
+/// The labels of the duration histogram: only a few, because it has many numbers for each set of labels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DurationLabels {
     pub(super) direction: Direction,

@@ -1,12 +1,12 @@
 //! All that the proxy counts, and its text for Prometheus.
 //!
-//! prometheus-client's own `Family` looks labels up in a locked map and its `Histogram` locks a mutex;
-//! both would be paid for each request. So only its encoder is used: [`Series`] are found once, when
-//! configuration changes or a connection is accepted, and added up when they are scraped.
+//! prometheus-client's own `Family` looks labels up in a locked map, and its `Histogram` locks a mutex, for each
+//! request. So only its encoder is used. [`Series`] are found once, when configuration changes or a connection is
+//! accepted, and added up when they are scraped.
 //!
-//! The number of series is bounded. When there is no more room, those that nobody holds any longer (a
-//! route that is gone, a client that has left) are dropped; if that does not help, the rest is counted in
-//! one series with the label `overflow`.
+//! The number of series is bounded. When there is no more room, series that nothing uses any longer (of a route that is
+//! gone, of a client that has left) are dropped. If that is not enough, the rest is counted in one series with the
+//! label `overflow`.
 
 mod text;
 
@@ -59,7 +59,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet, by so many workers.
+    /// Nothing counted yet; there are this many workers.
     pub fn new(workers: usize) -> Self {
         Self::with_limit(workers, SERIES_LIMIT)
     }
@@ -111,8 +111,8 @@ impl Metrics {
         self.tcp.find(labels, self.workers)
     }
 
-    /// The series of WebSockets that requests have become which are counted in `requests`. Takes a lock: once
-    /// for each WebSocket.
+    /// The series of the WebSockets that the requests counted in `requests` have become. Takes a lock: once for each
+    /// WebSocket.
     pub fn websockets(&self, requests: &Series) -> Arc<TcpSeries> {
         match requests.labels() {
             Some(labels) => self.websockets.find(labels, self.workers),
@@ -147,7 +147,7 @@ impl Metrics {
         OpenConnection { metrics: Arc::clone(self), direction }
     }
 
-    /// A connection has not come about. `mtls`: it was meant to be mutual TLS.
+    /// A connection was not made. `mtls`: it should have been mutual TLS.
     pub fn connection_refused(&self, direction: Direction, mtls: bool, reason: Reason) {
         self.connections[direction as usize].refused(mtls, reason);
     }

@@ -1,4 +1,4 @@
-//! What is told about requests: numbers for Prometheus, and a line for each if asked for.
+//! What is reported about requests: metrics for Prometheus, and a line in the access log if asked for.
 //!
 //! Trace context (W3C `traceparent`, `tracestate`) needs nothing here: it is an end-to-end header and
 //! passes through like any other.

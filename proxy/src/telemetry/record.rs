@@ -25,7 +25,7 @@ pub trait ClientConnection: fmt::Debug {
     /// Where its requests are counted. `None`: with what they are for.
     fn series(&self) -> Option<&Arc<Series>>;
 
-    /// Where a request is counted whose client left before there was an answer. `None`: with its connection, or with
+    /// Where a request is counted if its client left before there was an answer. `None`: with its connection, or with
     /// what is unknown.
     fn unanswered(&self) -> Option<Arc<Series>>;
 }
@@ -48,7 +48,7 @@ pub struct Record {
     /// The connection that it came on: from whom, and who that has proven to be.
     pub(super) client: Rc<dyn ClientConnection>,
     pub(super) began: Instant,
-    /// What it was, in its own words. `None`: nobody asks for that.
+    /// The request's head. `None`: nothing needs it.
     pub(super) head: Option<Box<Head>>,
     /// Where it is counted. `None`: with its connection, or with what is unknown.
     series: Option<Arc<Series>>,
@@ -56,7 +56,7 @@ pub struct Record {
     pub(super) status: Option<u16>,
     /// How a gRPC call ended, as far as the answer says it.
     pub(super) grpc_status: Option<u8>,
-    /// Why a proxy, ours or the peer's, made the answer itself, or why there is none or half of one.
+    /// Why a proxy, ours or the peer's, made the answer itself, or why there is no answer or only part of one.
     pub(super) reason: Option<Reason>,
     /// Attempts after the first.
     pub(super) retries: u32,
@@ -64,8 +64,8 @@ pub struct Record {
     pub(super) duration: Duration,
 }
 
-/// What is copied of a request for those who tell of it by its name. The query is left out: it often holds what
-/// should not be in logs.
+/// The parts of a request's head that the access log shows. The query is left out: it often holds what should not be in
+/// logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) method: Method,

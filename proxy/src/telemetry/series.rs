@@ -1,10 +1,9 @@
-//! The numbers of one stream of requests: so many by how they ended, so many by how long they took.
+//! The numbers of requests with one set of labels: how they ended, and how long they took.
 //!
-//! Counting must cost next to nothing, so each worker has numbers of its own, on cache lines of their
-//! own, and only they are ever written by it: one load and one store, with no locked instruction. Reading
-//! adds them up, at each scrape. How requests end (status, gRPC status, reason) is a small set in
-//! practice, so each worker notes the ends that it has met in a short list, most recent services having
-//! one or two; that is far smaller than a table of all there could be.
+//! Counting must cost next to nothing. So each worker has numbers of its own, on cache lines of their own, and only
+//! that worker writes them: one load and one store, without a locked instruction. Each scrape adds them up. In practice
+//! requests end in few ways (status, gRPC status, reason), so each worker notes the ends that it has met in a short
+//! list. Most services have one or two, and the list is far smaller than a table of all possible ends.
 
 use std::{
     collections::BTreeMap,
@@ -164,7 +163,7 @@ impl Shard {
             }
             if held == 0 {
                 slot.count.store(1, Ordering::Relaxed);
-                // After the count, so that whoever sees the one sees the other.
+                // After the count, so that a reader that sees the end also sees its count.
                 return slot.end.store(end, Ordering::Release);
             }
         }

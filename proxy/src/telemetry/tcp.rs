@@ -1,7 +1,7 @@
 //! The numbers of opaque connections and of WebSockets: opened, closed and refused by why, and bytes each way.
 //!
-//! As for requests, each worker has numbers of its own and a connection finds its series once; bytes are
-//! counted as they pass, so that a connection of days does not come as one leap at its end.
+//! As for requests, each worker has numbers of its own, and a connection finds its series once. Bytes are counted as
+//! they pass, so that a connection of days does not appear all at once at its end.
 
 use std::{
     fmt,
@@ -213,7 +213,7 @@ pub(super) fn encode(
     encode_bytes(encoder, &format!("{prefix}_sent_bytes"), &sent, series, |shard| &shard.sent)
 }
 
-/// Those that were never carried. A WebSocket that was not is a request like any other.
+/// Writes the connections that were never carried. A WebSocket that was refused is counted as a request.
 fn encode_refusals(
     encoder: &mut DescriptorEncoder<'_>,
     prefix: &str,

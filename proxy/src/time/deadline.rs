@@ -1,10 +1,10 @@
 //! A worker's deadlines, all on one timer.
 //!
-//! Nearly every request ends long before its time is over, so setting a limit and lifting it again must
-//! cost next to nothing: here it is a place in an array, where a timer of its own would be a place in the
-//! runtime's wheel, with locks around it. The one timer sleeps until the earliest deadline that was known
-//! when it was set. Then it looks through those that still wait, which are few: one for each attempt in
-//! progress, and seldom, since the earliest is nearly always lifted by then and the next one far away.
+//! Nearly every request ends long before its time is over, so setting and lifting a limit must cost next to nothing.
+//! Here a limit is a place in an array; a timer of its own would be a place in the runtime's wheel, with locks around
+//! it. The one timer sleeps until the earliest deadline that was known when it was set. Then it looks through the
+//! deadlines that still wait, one for each attempt in progress. That happens rarely: by then the earliest is nearly
+//! always lifted, and the next one is far away.
 
 use std::{
     cell::RefCell,
@@ -112,7 +112,7 @@ impl Deadlines {
                 })
                 .collect()
         };
-        // Not under the borrow: who is woken may set or lift deadlines at once.
+        // After the borrow has ended: a task that is woken may set or lift deadlines at once.
         wakers.into_iter().for_each(Waker::wake);
     }
 }

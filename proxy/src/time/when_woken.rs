@@ -1,7 +1,7 @@
 //! A future that shares its task with a busy one, and is polled only when it has itself been woken.
 //!
-//! A connection's task is woken several times for each request; the end of its lifetime comes once. Polled
-//! along each time, the timers and watches behind that end would cost every request their locks.
+//! A connection's task is woken several times for each request; the end of its lifetime comes once. If the end were
+//! polled each time, every request would pay for the locks of the timers and watches behind it.
 
 use std::{
     pin::Pin,

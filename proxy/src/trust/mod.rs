@@ -1,12 +1,13 @@
 //! Whether the peer of an open mesh connection is still one that the mesh believes.
 //!
-//! What a certificate proved in the handshake stays proven: neither its end nor a renewal, the peer's or our own,
-//! ends what is in progress. It ends when the peer is revoked or no longer believed. Whoever carries a mesh connection asks here,
-//! in both directions and whatever is carried; what policy says of a client that comes in is `authorize`'s.
+//! What a certificate proved in the handshake stays proven: what is in progress goes on when a certificate ends or is
+//! renewed, the peer's or our own. It ends when the peer is revoked or no longer believed. Every mesh connection checks
+//! this here, in both directions, whatever it carries. What policy says of a client that comes in is decided in
+//! `authorize`.
 //!
-//! Whether a mesh peer is allowed at all has one answer, [`revoked`], asked of both directions' connections when they
-//! begin, and of all that are open whenever the list changes. Those of a peer that is revoked are closed at once,
-//! whatever is in progress on them.
+//! [`revoked`] alone says whether a mesh peer is allowed at all. Connections of both directions ask it when they begin,
+//! and all open ones ask it whenever the list changes. The connections of a revoked peer are closed at once, whatever
+//! is in progress on them.
 //!
 //! Servers outside the mesh are believed as configuration says: see [`outside`].
 
@@ -27,8 +28,8 @@ use tokio_rustls::rustls::CommonState;
 
 use crate::error::{Failure, Reason};
 
-/// How long requests in progress may still take when the root is withdrawn by which their peer was believed: when
-/// a root is replaced, peers have certificates below the new one by then, and connections that are older.
+/// How long requests in progress may still take when the root by which their peer was believed is withdrawn. When a
+/// root is replaced, peers have certificates below the new one by then, and only older connections are affected.
 pub const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// What is known about the peer of a mesh connection.
@@ -63,12 +64,12 @@ impl Standing {
         Arc::new(Self { peer, since: Instant::now(), part, shown, made_with: current, live: live.clone() })
     }
 
-    /// Whether new requests are to go elsewhere, because a root has been withdrawn that the connection may hang on.
+    /// Whether new requests must use another connection, because a root was withdrawn that this one may depend on.
     pub fn is_retired(&self) -> bool {
         self.made_with.is_retired()
     }
 
-    /// Completes when new requests are to go elsewhere.
+    /// Completes when new requests must use another connection.
     pub async fn retired(&self) {
         let mut changed = self.live.subscribe();
         while !self.is_retired() {

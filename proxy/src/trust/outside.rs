@@ -1,7 +1,7 @@
 //! TLS to servers outside the mesh, as a `DestinationRule` says.
 //!
-//! The files that it names are read on the control thread, when configuration is bound and again when they
-//! change; workers find the result ready. Connections that are open keep what they were made with.
+//! The files that it names are read on the control thread, when configuration is bound and again when they change.
+//! Workers use the result. Open connections keep what they were made with.
 
 use std::{
     collections::HashMap,
@@ -91,7 +91,7 @@ impl Origination {
         Ok(TlsStream::Client(stream))
     }
 
-    /// A server that does not say that it speaks HTTP/2 would be sent what it cannot read.
+    /// Refuses a server that does not say that it speaks HTTP/2: it could not read what it would be sent.
     fn agreed(
         &self,
         stream: &client::TlsStream<ReadAhead<TcpStream>>,

@@ -4,6 +4,7 @@
 //! would block a thread for each name. Both files are read again when they change.
 
 mod conf;
+mod error;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use hickory_resolver::{
 };
 
 use self::conf::ResolvConf;
+pub use self::error::ResolveError;
 
 /// The longest time that an answer is used, whatever its TTL.
 pub const MAX_TTL: Duration = Duration::from_secs(5);
@@ -65,59 +67,6 @@ pub struct Resolved {
     pub addresses: Vec<IpAddr>,
     /// How long they may be used: at most [`MAX_TTL`], and nothing for a TTL of 0.
     pub valid_for: Duration,
-}
-
-/// Why a name has no address. The words follow "NAME ".
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ResolveError {
-    /// Not something that DNS could know.
-    #[error("is not a name that DNS allows")]
-    NotAName,
-    /// The server says that it does not exist (NXDOMAIN).
-    #[error("does not exist, says DNS (NXDOMAIN)")]
-    NoSuchName,
-    /// It exists, without an address.
-    #[error("has no address in DNS")]
-    NoAddress,
-    /// Neither in the hosts file, nor is there anyone to ask.
-    #[error("is not in {}, and {} names no DNS server", hosts_file.display(), resolv_conf.display())]
-    NoServer {
-        /// Where names without a server are.
-        hosts_file: PathBuf,
-        /// Where servers are.
-        resolv_conf: PathBuf,
-    },
-    /// Nobody answers: a wrong server, or a firewall.
-    #[error("gets no answer from DNS ({servers}) within {limit:?}")]
-    NoAnswer {
-        /// The servers asked.
-        servers: String,
-        /// How long was waited.
-        limit: Duration,
-    },
-    /// The server answers, with an error.
-    #[error("cannot be resolved: the DNS server answers {code}")]
-    Refused {
-        /// What it says, such as `ServFail`.
-        code: String,
-    },
-    /// The server cannot be talked to.
-    #[error("cannot be resolved: {reason}")]
-    Failed {
-        /// What happened.
-        reason: String,
-    },
-}
-
-impl ResolveError {
-    /// Whether it is known now that the name has no address. Otherwise it may have any: who knows was not reached, or
-    /// has not said.
-    pub fn says_there_is_none(&self) -> bool {
-        match self {
-            Self::NotAName | Self::NoSuchName | Self::NoAddress | Self::NoServer { .. } => true,
-            Self::NoAnswer { .. } | Self::Refused { .. } | Self::Failed { .. } => false,
-        }
-    }
 }
 
 /// Looks names up. Use it on one runtime, on which its connections live.

@@ -22,7 +22,7 @@ impl RoundRobin {
         self.turn.load(Ordering::Relaxed)
     }
 
-    /// The next one after the last pick, whoever made it.
+    /// The next one after the last pick of any worker.
     pub(super) fn pick<C: Candidate>(
         &self,
         eligible: &Eligible<'_, C>,

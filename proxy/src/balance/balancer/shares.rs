@@ -38,7 +38,7 @@ impl Shares {
     /// One of `len` endpoints, at least two, if possible not the `other`.
     pub(super) fn draw_but(&self, other: usize, len: usize, rng: &mut fastrand::Rng) -> usize {
         match self {
-            // It is seldom the same again, and then there are more draws.
+            // The same one rarely comes again, and then more are drawn.
             Self::OfPart(_) | Self::Weighted(_) => self.draw(len, rng),
             Self::Equal => {
                 let index = rng.usize(..len - 1);

@@ -33,8 +33,8 @@ const IDLE_PLAIN: Duration = Duration::from_secs(4);
 /// How long an idle connection between sidecars is kept, unless the backend's policy says.
 pub(in crate::connect) const IDLE_MESH: Duration = Duration::from_secs(60);
 
-/// A new connection; where there may be no more of them, one that comes back. Also whether it was used
-/// before.
+/// Opens a connection. Where there may be no more of them, waits for one that comes back. Also returns whether it was
+/// used before.
 ///
 /// There is always one to wait for: the first of each target is never refused.
 pub(super) async fn open_or_wait(
@@ -72,7 +72,7 @@ async fn open_in(
     let dial = target.dial;
     let (sender, connection) = Builder::new()
         .preserve_header_case(settings.preserve_header_case)
-        // RFC 9112, section 5.1: whoever passes an answer on takes such spaces away.
+        // RFC 9112, section 5.1: a proxy removes such spaces.
         .allow_spaces_after_header_name_in_responses(true)
         .handshake(TokioIo::new(LastAnswer::new(opened.stream)))
         .await

@@ -14,15 +14,16 @@ use crate::{
     body::{Body, Whole},
 };
 
-/// How long a connection to an app or an endpoint without a sidecar may have been idle for a request that must not be
-/// sent twice (RFC 9110, section 9.2.2): what a server closes meanwhile nobody could try again. Shorter than any usual
-/// keep-alive (gunicorn closes after 2 s).
+/// How long a connection to an app, or to an endpoint without a sidecar, may have been idle before a request that must
+/// not be sent twice (RFC 9110, section 9.2.2). If the server closed it meanwhile, nobody could send the request again.
+/// Shorter than any usual keep-alive (gunicorn closes after 2 s).
 const IDLE_UNSAFE: Duration = Duration::from_secs(1);
 
-/// After so long a silence, it is looked whether the other side has closed the connection before it is used again.
+/// After this time without use, the proxy checks whether the other side has closed a connection before it uses it
+/// again.
 pub(in crate::connect) const DOUBTFUL: Duration = Duration::from_millis(50);
 
-/// How often a connection that is coming back is looked at again before it is given up.
+/// How often the proxy checks a connection that is coming back before it gives it up.
 const READY_LOOKS: usize = 4;
 
 /// A worker's connections to one target.
@@ -39,7 +40,7 @@ pub(in crate::connect) struct Connections {
     pub(super) waiting: Waiting,
 }
 
-/// Boxed wherever it is: it moves from the pool to a request, and with the answer back.
+/// One connection. Always boxed: it moves from the pool to a request, and back with the answer.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Body>,
@@ -107,7 +108,7 @@ impl Connections {
         self.idle.borrow_mut().retain(|connection| connection.usable(now));
     }
 
-    /// One that is not needed longest, for a request that may be sent again or not.
+    /// The connection that was used last, if it can be used for a request that is idempotent or not.
     pub(super) async fn take(&self, is_idempotent: bool) -> Option<Box<Connection>> {
         let now = Instant::now();
         loop {

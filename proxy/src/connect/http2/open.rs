@@ -37,15 +37,13 @@ use crate::{
     trust::Standing,
 };
 
-/// Requests that a mesh peer is taken to allow before it has said how many: what sidecars allow by default.
+/// How many requests a mesh peer is assumed to allow before it says how many: the default of sidecars.
 const USUAL_STREAMS: usize = 1024;
 
-/// Connections of one worker to one target, at the most, where no policy limits them. What finds none of
-/// them free waits.
+/// The most connections of one worker to one target if no policy limits them. A request that finds no room waits.
 const MAX_CONNECTIONS: usize = 32;
 
-/// A connection with room: a new one; where there may be no more of them, one of those that there are, when
-/// a request on it has ended.
+/// Finds a connection with room: a new one, or, where there may be no more of them, one on which a request has ended.
 pub(super) async fn open_or_wait(
     pool: &Rc<Pool>,
     place: usize,
@@ -159,7 +157,7 @@ async fn open_for(
         most_streams: wanted.most_streams,
         _counted: wanted.counted.map(Rc::new),
     };
-    // Without a pool there is nobody left who waits for it.
+    // Without a pool nothing waits for it.
     if let Some(pool) = pool.upgrade() {
         pool.http2[wanted.place].open.borrow_mut().push(connection);
     }

@@ -23,7 +23,7 @@ use crate::{
     error::Failure,
 };
 
-/// Bytes that nobody has taken, for which a connection that we opened gets no more requests: the rest of its
+/// With this many bytes that nobody has taken, a connection that we opened gets no more requests: the rest of its
 /// window is for those that it has.
 const FULL: u64 = CONNECTION_WINDOW as u64 / 8;
 
@@ -58,7 +58,7 @@ pub(super) struct Load {
     pub(super) streams: Cell<usize>,
     /// How many requests the endpoint allows to be in progress.
     pub(super) allowed: Cell<usize>,
-    /// Since when there is none.
+    /// Since when there have been none.
     idle_since: Cell<Instant>,
     /// How many more requests it may take; `None`: any number.
     left: Cell<Option<u32>>,

@@ -39,11 +39,11 @@ pub(super) fn named<'a>(entries: impl Iterator<Item = &'a Entry>) -> HashMap<&'a
     places
 }
 
-/// One pass over what has changed.
+/// Binds the backends of what has changed, in one pass.
 pub(super) struct BackendBinder<'a> {
-    /// Backends that are in use after this pass; whoever names the same one shares it.
+    /// Backends that are in use after this pass. Services that name the same one share it.
     pub(super) shared: HashMap<&'a BackendName, Place<'a>>,
-    /// Backends of what has changed or is gone; their state goes to whoever has their name now.
+    /// Backends of what has changed or is gone. Their state goes to the backend that has their name now.
     pub(super) predecessors: HashMap<&'a BackendName, Place<'a>>,
     pub(super) own: &'a WorkloadName,
     pub(super) local: Option<u16>,
@@ -77,8 +77,8 @@ impl<'a> BackendBinder<'a> {
         bound
     }
 
-    /// Whom connections to `endpoint` reach. Our own workload is dialled at our own inbound listener: what
-    /// this host sends to itself is not redirected, and its app does not speak mesh TLS.
+    /// What connections to `endpoint` reach. Our own workload is dialled at our own inbound listener: what this host
+    /// sends to itself is not redirected, and its app does not speak mesh TLS.
     fn reach(&self, backend: &Backend, endpoint: &Endpoint, dns_name: Option<&Arc<DnsName>>) -> Reach {
         let host = dns_name.map_or(&backend.name.service.host, |dns_name| &dns_name.name);
         let (tls, identity) = Tls::of(backend.policy.tls.as_ref(), endpoint.identity.as_ref(), host);
@@ -87,7 +87,7 @@ impl<'a> BackendBinder<'a> {
             Some(inbound) if local => SocketAddr::new(endpoint.address.ip(), inbound),
             _ => endpoint.dial,
         };
-        // Where nobody has to prove anything, it does not matter which workload it is.
+        // Without an identity to prove, it does not matter which workload it is.
         let workload = endpoint.workload.clone().filter(|_| identity.is_some());
         (dial, endpoint.address.port(), identity, workload, tls)
     }

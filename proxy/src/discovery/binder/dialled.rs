@@ -42,8 +42,8 @@ impl Binder {
         });
         let mut doubt = None;
         if endpoint.is_none() {
-            // Nothing may go out unprotected because the address is younger than what is known of the names: whoever
-            // dials it may have asked DNS a moment ago.
+            // Nothing may go out unprotected only because the address is newer than what is known of the names: the
+            // client may have asked DNS a moment ago.
             let since = self.asked.get(authority).copied().unwrap_or(now);
             collected.asked.insert(Arc::clone(authority), since);
             // All are looked up at the same time here, too.
@@ -102,7 +102,7 @@ impl Binder {
     }
 }
 
-/// Whoever is at `address`, called in plaintext.
+/// Anything at `address`, called in plaintext.
 fn unknown(address: SocketAddr) -> Endpoint {
     Endpoint { address, dial: address, identity: None, workload: None, labels: Arc::default(), weight: 1 }
 }

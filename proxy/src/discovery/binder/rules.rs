@@ -17,7 +17,7 @@ use crate::{
     telemetry::{Labels, Metrics, Series},
 };
 
-/// What a [`Bound`] is made with, besides what it is made of.
+/// Binds services: the inputs that are the same for all of them.
 pub(super) struct RuleBinder<'a> {
     /// The workload that calls.
     pub(super) own: &'a WorkloadName,
@@ -32,7 +32,7 @@ impl RuleBinder<'_> {
         Some(inputs.service.routes.clone().for_client(labels, self.own.namespace()))
     }
 
-    /// What `bound_key` is made of, bound; its retry budget goes on as that of the `predecessor`.
+    /// Binds `inputs`, which `bound_key` names. The retry budget of the `predecessor` goes on.
     pub(super) fn bind(
         &self,
         bound_key: &BoundKey,
@@ -43,7 +43,7 @@ impl RuleBinder<'_> {
         let service = &inputs.service;
         let budget = predecessor.map(|before| Arc::clone(&before.budget));
         let budget = budget.unwrap_or_else(|| Arc::new(RetryBudget::new(self.now)));
-        // All that is not known is counted together, and is sent once, as no document says anything else.
+        // Everything unknown is counted together, and sent once, because no document says anything else.
         let is_known = !matches!(bound_key, BoundKey::Unknown(_));
         let labels = match is_known {
             true => Labels::outbound(self.own, &service.key),

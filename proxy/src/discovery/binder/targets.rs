@@ -1,4 +1,4 @@
-//! Whom connections reach, shared by everything that reaches the same, and the slots of their pools.
+//! Targets: what connections reach, shared by all endpoints that reach the same, and the slots of their pools.
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,8 @@ use crate::{
     trust::outside::Originations,
 };
 
-/// Whom connections reach: where, at which of the workload's ports, who it must be, which workload that is, and how
-/// TLS is done with others than workloads.
+/// What connections reach: the address, the workload's port, the identity that must answer, the workload, and TLS to
+/// servers outside the mesh.
 pub(super) type Reach = (SocketAddr, u16, Option<SpiffeId>, Option<WorkloadName>, Tls);
 
 /// What a [`ClientTls`] is known by.
@@ -51,14 +51,14 @@ impl Tls {
 pub(super) struct Targets {
     by_reach: HashMap<Reach, Weak<Target>>,
     pub(super) originations: Originations,
-    /// Who has each slot, or had it last.
+    /// The target that has each slot, or had it last.
     slots: Vec<Weak<Target>>,
     /// Slots known to be free.
     free: Vec<usize>,
 }
 
 impl Targets {
-    /// Whoever reaches the same shares it.
+    /// The target for `reach`; the existing one if there is one.
     pub(super) fn reach(&mut self, reach: Reach, work: &mut Work) -> Arc<Target> {
         if let Some(target) = self.by_reach.get(&reach).and_then(Weak::upgrade) {
             return target;

@@ -4,7 +4,7 @@ use selvedge_model::Lookup;
 use selvedge_ops::Readiness;
 use tokio::task::JoinSet;
 
-use super::*;
+use super::{ended::MAX_BACKOFF, *};
 use crate::{
     bind::Destination,
     discovery::{
@@ -13,6 +13,7 @@ use crate::{
         status::Stream,
         subscriptions::UNUSED_FOR,
     },
+    joining::ConnectError,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -1,3 +1,5 @@
+use selvedge_api::wire;
+
 use super::*;
 use crate::discovery::fixtures::{self, AUTHORITY};
 

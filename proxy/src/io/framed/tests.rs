@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
-use super::*;
+use super::{frames::LONGEST, *};
 
 fn pair(room: usize) -> (Framed<DuplexStream>, Framed<DuplexStream>) {
     let (client, server) = duplex(room);

@@ -1,0 +1,54 @@
+//! Why a stream ended, and how long to wait before the next.
+
+use std::time::Duration;
+
+use crate::joining::ConnectError;
+
+/// Before the second attempt, at most; doubles from there.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The longest pause between two attempts.
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    /// Our certificate is about to expire, and there is a newer one.
+    #[error("the certificate was replaced")]
+    NewCertificate,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A control plane that is overloaded, or stopped.
+    #[error("the control plane at {address} does not answer within {limit:?}")]
+    Timeout { address: String, limit: Duration },
+    /// It said why.
+    #[error("the control plane refuses the stream: {message} ({code:?})")]
+    Refused { message: String, code: tonic::Code },
+    /// It ended without a word, or the network did.
+    #[error("the connection to the control plane broke: {reason}")]
+    Broken { reason: String },
+    /// It is shutting down.
+    #[error("the control plane closed the stream")]
+    Closed,
+    /// Nothing that we send is taken.
+    #[error("the control plane does not read what this proxy sends")]
+    Stuck,
+}
+
+impl Ended {
+    pub(super) fn of(status: &tonic::Status) -> Self {
+        let message = status.message().to_owned();
+        // A status that the control plane did not send has a cause on this side.
+        match std::error::Error::source(status) {
+            Some(_) => Self::Broken { reason: message },
+            None => Self::Refused { message, code: status.code() },
+        }
+    }
+}
+
+/// How long to wait after the `attempt`-th failure in a row (the first is 0): anything up to a limit that
+/// doubles, so that a fleet which lost its control plane does not come back as one.
+pub(super) fn backoff(attempt: u32, jitter: f64) -> Duration {
+    let limit = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(attempt)).min(MAX_BACKOFF);
+    limit.mul_f64(jitter.clamp(0.0, 1.0))
+}

@@ -1,0 +1,137 @@
+//! A transaction whose parts are still arriving, decoded and not yet applied.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use selvedge_api::{ConvertError, ResourceName, resource::UnknownResource, wire};
+use selvedge_certs::bundle::Bundle;
+use selvedge_model::{Endpoints, Lookup, Revocations, Service, Workload};
+
+use crate::joining::{UnusableBundle, bundle};
+
+/// The most resources of a transaction: a bound against a control plane that misbehaves.
+pub(super) const MAX_TRANSACTION_RESOURCES: usize = 1 << 17;
+
+/// Why a transaction was not taken in. The text goes to the control plane, which shows it to operators.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A kind of resource that this version does not know.
+    #[error(transparent)]
+    Unknown(#[from] UnknownResource),
+    /// Contents that this version cannot read: an unknown enum, a bad regular expression, no address.
+    #[error("{name}: {reason}")]
+    Content {
+        /// The resource.
+        name: ResourceName,
+        /// What is wrong.
+        reason: ConvertError,
+    },
+    /// Trust roots that nobody could be verified with.
+    #[error("bundle: {0}")]
+    Bundle(#[from] UnusableBundle),
+    /// The contents are not what the name says.
+    #[error("{name} contains {found}")]
+    Misnamed {
+        /// The resource.
+        name: ResourceName,
+        /// What it holds.
+        found: String,
+    },
+    /// The transaction lacks what it refers to.
+    #[error(
+        "{name} refers to {missing}, which this proxy does not have and the transaction does not contain"
+    )]
+    Dangling {
+        /// What refers to it.
+        name: ResourceName,
+        /// What is not there.
+        missing: ResourceName,
+    },
+    /// More resources than any configuration needs.
+    #[error("the transaction has more than {MAX_TRANSACTION_RESOURCES} resources")]
+    TooLarge,
+}
+
+/// A resource's contents.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    Own(Arc<Workload>),
+    Bundle(Arc<Bundle>),
+    Revocations(Arc<Revocations>),
+    Lookup(Lookup),
+    Service(Arc<Service>),
+    Endpoints(Arc<Endpoints>),
+}
+
+/// A transaction whose parts are still arriving.
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub(super) upserts: BTreeMap<ResourceName, (String, Content)>,
+    pub(super) removals: BTreeSet<ResourceName>,
+    pub(super) refused: Option<Refusal>,
+}
+
+impl Draft {
+    /// Adds a part. What is wrong with it shows when the whole is taken in.
+    pub fn add(&mut self, part: wire::Transaction) {
+        if self.refused.is_some() {
+            return;
+        }
+        // A name that cannot be read names nothing that we hold.
+        self.removals.extend(part.removals.iter().filter_map(|name| name.parse().ok()));
+        self.refused = part.upserts.into_iter().try_for_each(|resource| self.upsert(resource)).err();
+    }
+
+    /// Makes the transaction all that is held: everything else in `held` is removed.
+    pub fn replace_all_of<'a>(&mut self, held: impl Iterator<Item = &'a ResourceName>) {
+        let others = held.filter(|name| !self.upserts.contains_key(*name));
+        self.removals.extend(others.cloned());
+    }
+
+    fn upsert(&mut self, resource: wire::Resource) -> Result<(), Refusal> {
+        if self.upserts.len() >= MAX_TRANSACTION_RESOURCES {
+            return Err(Refusal::TooLarge);
+        }
+        let name: ResourceName = resource.name.parse()?;
+        let content = decode(&name, resource.body)?;
+        self.upserts.insert(name, (resource.version, content));
+        Ok(())
+    }
+}
+
+fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Content, Refusal> {
+    use wire::resource::Body;
+
+    let unreadable = |reason| Refusal::Content { name: name.clone(), reason };
+    let (found, content) = match body.ok_or(unreadable(ConvertError::Missing { field: "body" }))? {
+        Body::Self_(workload) => {
+            let workload = Workload::try_from(workload).map_err(unreadable)?;
+            (ResourceName::Own, Content::Own(Arc::new(workload)))
+        }
+        Body::Bundle(roots) => (ResourceName::Bundle, Content::Bundle(Arc::new(bundle(roots)?))),
+        Body::Revocations(list) => {
+            let list = Revocations::try_from(list).map_err(unreadable)?;
+            (ResourceName::Revocations, Content::Revocations(Arc::new(list)))
+        }
+        Body::Lookup(lookup) => {
+            let authority = lookup.authority.clone();
+            let lookup = Lookup::try_from(lookup).map_err(unreadable)?;
+            (ResourceName::Lookup(authority), Content::Lookup(lookup))
+        }
+        Body::Service(service) => {
+            let service = Service::try_from(service).map_err(unreadable)?;
+            (ResourceName::Service(service.key.clone()), Content::Service(Arc::new(service)))
+        }
+        Body::Endpoints(endpoints) => {
+            let endpoints = Endpoints::try_from(endpoints).map_err(unreadable)?;
+            (ResourceName::Endpoints(endpoints.key.clone()), Content::Endpoints(Arc::new(endpoints)))
+        }
+    };
+    if found == *name {
+        Ok(content)
+    } else {
+        Err(Refusal::Misnamed { name: name.clone(), found: found.to_string() })
+    }
+}
