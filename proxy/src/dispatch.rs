@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    balance::{Limit, Outcome, PickFacts},
+    balance::{Held, Limit, Outcome, PickFacts},
     bind::{BoundBackend, BoundEndpoint, BoundShare},
     body::{Body, Exceeded, InFlight, Progress},
     connect::{SendError, Terms},
@@ -85,22 +85,12 @@ fn send(
             AnswerFacts { route: Some(Taken::Share(Arc::clone(attempt.share))), ..AnswerFacts::default() };
         let endpoint = match choose(worker, backend, attempt.tried, attempt.at) {
             Ok(endpoint) => endpoint,
-            Err(failure) => {
-                facts.reason = Some(failure.reason);
-                return Err(Error { failure, facts: Box::new(facts), request: Some(http) });
-            }
+            Err(failure) => return Err(unsent(failure, facts, http)),
         };
         facts.endpoint = Some(Arc::clone(&endpoint));
-        let admitted = match &backend.circuit {
-            None => None,
-            Some(circuit) => match circuit.enter(Limit::Requests) {
-                Some(admitted) => Some(admitted),
-                None => {
-                    let failure = overflow(worker, backend, Limit::Requests);
-                    facts.reason = Some(failure.reason);
-                    return Err(Error { failure, facts: Box::new(facts), request: Some(http) });
-                }
-            },
+        let admitted = match admit(worker, backend) {
+            Ok(admitted) => admitted,
+            Err(failure) => return Err(unsent(failure, facts, http)),
         };
 
         let in_flight = InFlight::new(&endpoint.target, admitted);
@@ -123,31 +113,56 @@ fn send(
         };
         let sent = sent.unwrap_or_else(|| Err(late(&endpoint).into()));
         awaited.deadline = None;
-        let result = match sent {
-            Ok(mut http) => {
-                facts.reason = named_by_peer(&http);
-                http.body_mut().end().in_flight = Some(in_flight);
-                if let Some(progress) = attempt.progress {
-                    progress.sent();
-                    if !http.body().is_empty() {
-                        http.body_mut().end().progress = Some(Rc::clone(progress));
-                    }
-                }
-                Ok(Response { http, facts })
-            }
-            Err(SendError { failure, request }) => {
-                if failure.reason == Reason::Overflow {
-                    worker.metrics.overflow(&backend.name, Limit::Pending, worker.index);
-                }
-                facts.reason = Some(failure.reason);
-                Err(Error { failure, facts: Box::new(facts), request })
-            }
-        };
+        let result = ended(worker, attempt, facts, in_flight, sent);
         if let Some(outcome) = judge(&result) {
             count(worker, backend, &endpoint, outcome, &Said(&result));
         }
         result
     }
+}
+
+/// The result of an attempt, from what was `sent` back.
+fn ended(
+    worker: &Worker,
+    attempt: &Attempt<'_>,
+    mut facts: AnswerFacts,
+    in_flight: InFlight,
+    sent: Result<Box<http::Response<Body>>, SendError>,
+) -> Result<Response, Error> {
+    match sent {
+        Ok(mut http) => {
+            facts.reason = named_by_peer(&http);
+            http.body_mut().end().in_flight = Some(in_flight);
+            if let Some(progress) = attempt.progress {
+                progress.sent();
+                if !http.body().is_empty() {
+                    http.body_mut().end().progress = Some(Rc::clone(progress));
+                }
+            }
+            Ok(Response { http, facts })
+        }
+        Err(SendError { failure, request }) => {
+            if failure.reason == Reason::Overflow {
+                let backend = &attempt.share.backend;
+                worker.metrics.overflow(&backend.name, Limit::Pending, worker.index);
+            }
+            facts.reason = Some(failure.reason);
+            Err(Error { failure, facts: Box::new(facts), request })
+        }
+    }
+}
+
+/// The error of an attempt that ended before any byte of its request was sent.
+fn unsent(failure: Failure, mut facts: AnswerFacts, request: Box<http::Request<Body>>) -> Error {
+    facts.reason = Some(failure.reason);
+    Error { failure, facts: Box::new(facts), request: Some(request) }
+}
+
+/// Counts one more request to `backend`, if its policy limits them.
+fn admit(worker: &Worker, backend: &BoundBackend) -> Result<Option<Held>, Failure> {
+    let Some(circuit) = &backend.circuit else { return Ok(None) };
+    let admitted = circuit.enter(Limit::Requests);
+    admitted.map(Some).ok_or_else(|| overflow(worker, backend, Limit::Requests))
 }
 
 /// An answer that is waited for. The route's time limit drops the whole request from outside. If that ends the waiting,

@@ -1,4 +1,4 @@
-//! The connection that an answer arrives on, and is given back when the answer has ended.
+//! The connection that an answer arrives on. It is given back when the answer has ended.
 
 use std::{fmt, rc::Rc, time::Instant};
 

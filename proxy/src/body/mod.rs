@@ -45,7 +45,7 @@ use crate::{
     trust::Standing,
 };
 
-/// Opaque TCP for which a way to its endpoint is open.
+/// Opaque TCP whose connection to an endpoint is open.
 pub trait OpenTunnel: std::fmt::Debug {
     /// Carries what `client` sends and gets, to its end.
     fn carry(self: Box<Self>, client: Box<dyn Duplex>) -> LocalBoxFuture<'static, ()>;
@@ -58,13 +58,13 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Default)]
 pub struct Body {
     kind: Kind,
-    /// Boxed: a message is moved a dozen times on its way, and only answers have one.
+    /// Boxed: a message is moved a dozen times on its way. Only answers have one.
     end: Option<Box<End>>,
 }
 
 /// When a request's time is over, its answer's body included.
 #[derive(Debug)]
-pub struct Limit {
+pub struct TimeLimit {
     /// When that is.
     pub deadline: Deadline,
     /// Whether the answer is gRPC's, and says in its trailers that its time is over.
@@ -77,8 +77,8 @@ enum Kind {
     Empty,
     /// Given up before its end.
     Cut,
-    /// Has failed. Told one poll later: what came before is sent by then, where hyper would drop it together
-    /// with the connection.
+    /// Has failed. The error is given one poll later: hyper has sent by then what came before, which it would otherwise
+    /// drop together with the connection.
     Failed(BodyError),
     /// None, of a request for a WebSocket: what follows is not HTTP.
     WebSocket,
@@ -98,17 +98,16 @@ pub struct End {
     pub in_flight: Option<InFlight>,
     /// The request's record, to be finished.
     pub record: Option<Record>,
-    /// What the request was for that is answered: CONNECT opened a tunnel.
+    /// The tunnel that the answered request opened by CONNECT.
     pub tunnel: Option<Box<dyn OpenTunnel>>,
-    /// When it is ended, if it has not ended before: with the status that gRPC has for that, or with an
-    /// error.
-    pub limit: Option<Limit>,
+    /// When the body is ended if it has not ended by itself: with the status that gRPC has for that, or with an error.
+    pub limit: Option<TimeLimit>,
     /// How far it has come, where its rule limits that: it is ended then as at `limit`.
     pub progress: Option<Rc<Progress>>,
-    /// Whether the answer is gRPC's: if it breaks off, it ends with a status. Without one a gRPC client would take a
-    /// lost connection behind us for an error in the server (INTERNAL), and not for one that passes (UNAVAILABLE).
+    /// Whether the answer is gRPC's. If it breaks off, it then ends with a status. Without a status a gRPC client would
+    /// report an error in the server (INTERNAL) instead of a lost connection (UNAVAILABLE).
     pub is_grpc: bool,
-    /// The sidecar that answered, if the answer is a WebSocket: it must be believed for as long as that goes on.
+    /// The sidecar that answered, if the answer is a WebSocket. It must be believed as long as the WebSocket lasts.
     pub standing: Option<Arc<Standing>>,
     /// Its client's connection, where it counts as in progress.
     pub under_way: Option<UnderWay>,
@@ -175,16 +174,16 @@ impl Body {
         Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
-    /// Says for an answer that has no body how long it would have been (RFC 9110, section 15.4.5). Only HTTP/1
-    /// asks a body for that.
+    /// Notes how long the body of an answer without one would have been (RFC 9110, section 15.4.5). Only HTTP/1 asks
+    /// for that.
     pub fn would_be(&mut self, length: u64) {
         if self.is_empty() {
             self.kind = Kind::Absent(length);
         }
     }
 
-    /// A body that arrives on a connection, which keeps account of what it holds if it is HTTP/2, and that may
-    /// have to keep a pace.
+    /// A body that arrives on a connection. An HTTP/2 connection accounts for it in its `ledger`. A body with a `pace`
+    /// must keep it.
     pub fn arriving(body: Incoming, ledger: Option<&Rc<Ledger>>, pace: Option<Rc<Pace>>) -> Self {
         if body.is_end_stream() {
             return Self::of(Kind::Empty);
@@ -273,7 +272,7 @@ impl Body {
         last
     }
 
-    /// The connection that the body came on broke. A reset by the app's own server is passed on as one instead: its
+    /// The connection that the body came on broke. A reset by the app's server is passed on as a reset, because its
     /// code says what it means.
     fn broke(&mut self, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
         let is_grpc = self.end.as_ref().is_some_and(|end| end.is_grpc) && !is_reset_of_peer(&*error);
@@ -393,7 +392,7 @@ fn status(reason: Reason, what: &str) -> HeaderMap {
     trailers
 }
 
-/// Whether a peer has reset the stream itself, rather than that its connection was lost.
+/// Whether the peer reset the stream, rather than the connection being lost.
 fn is_reset_of_peer(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |cause| cause.source());
     let http2 = causes.find_map(|cause| cause.downcast_ref::<h2::Error>());

@@ -1,9 +1,8 @@
-//! How slowly a request's body may come: what is too slow keeps an app busy with waiting (slow POST).
+//! How slowly a request's body may arrive. A body that is too slow keeps an app waiting (slow POST).
 //!
-//! Only a body whose length its head declares has to keep a pace. Whoever knows the length has the bytes, so
-//! what holds them up is the network or ill will; a body of unknown length may be a stream that has nothing
-//! to say for hours. And only the time counts in which we wait for the client, not that in which the app
-//! does not read.
+//! Only a body with a declared length has to keep a pace. A client that knows the length has the bytes, so only the
+//! network or ill will delays them. A body of unknown length may be a stream that has nothing to say for hours. Only
+//! the time counts in which the proxy waits for the client, not the time in which the app does not read.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,7 +22,7 @@ use crate::{
 pub struct Pace {
     limits: PaceLimits,
     deadlines: Rc<Deadlines>,
-    /// How long it may keep us waiting yet.
+    /// How much longer it may keep the proxy waiting.
     left: Cell<Duration>,
     /// Since when we wait, and until when.
     waiting: RefCell<Option<(Instant, Deadline)>>,
@@ -31,7 +30,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The pace of a body of so many bytes; `None`: it need not keep any.
+    /// The pace of a body of this `length`. `None`: it need not keep any.
     pub fn of(length: Option<u64>, limits: PaceLimits, deadlines: &Rc<Deadlines>) -> Option<Rc<Self>> {
         let limited = limits.rate > 0 && length.is_some_and(|length| length > 0);
         limited.then(|| {
@@ -45,7 +44,7 @@ impl Pace {
         })
     }
 
-    /// Nothing has come. Ready when that has been so for too long.
+    /// Nothing has come. Ready when the proxy has waited for too long.
     pub fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.waiting.borrow_mut();
         let (_, deadline) = waiting.get_or_insert_with(|| {
@@ -57,7 +56,7 @@ impl Pace {
         Poll::Ready(())
     }
 
-    /// So many bytes have come.
+    /// Notes that `bytes` have come.
     pub fn came(&self, bytes: usize) {
         let waited = self.waiting.take().map(|(since, _)| since.elapsed()).unwrap_or_default();
         self.left.set(after(self.limits, self.left.get(), waited, bytes));
@@ -69,7 +68,7 @@ impl Pace {
     }
 }
 
-/// What is left of the time that a body may keep us waiting, after it has done so and given so many bytes.
+/// How much longer a body may keep the proxy waiting, after it has `waited` for these `bytes`.
 fn after(limits: PaceLimits, left: Duration, waited: Duration, bytes: usize) -> Duration {
     let nanos = (bytes as u64).saturating_mul(1_000_000_000) / u64::from(limits.rate.max(1));
     left.saturating_sub(waited).saturating_add(Duration::from_nanos(nanos)).min(limits.patience)

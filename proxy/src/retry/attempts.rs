@@ -1,7 +1,7 @@
 //! The step that tries again: each attempt goes through balancing anew.
 //!
-//! A request without a body costs one copy of its head; one with a body is kept as it passes, up to
-//! [`Replay`]'s limit. Nothing else is paid for a retry that does not come.
+//! A request without a body costs one copy of its head. The body of a request is kept as it passes, up to [`Replay`]'s
+//! limit. A retry that does not happen costs nothing else.
 
 use std::{
     rc::Rc,
@@ -16,7 +16,8 @@ use tower::{Layer, Service, layer::layer_fn};
 
 use super::{AttemptOutcome, Decision, Failure, decide};
 use crate::{
-    balance::Limit,
+    balance::{Held, Limit},
+    bind::{BoundBackend, BoundRule},
     body::{Arriving, Body, Original},
     budget::Budget,
     dispatch::{Attempt, Attempting, Tried},
@@ -56,7 +57,7 @@ impl<S: Attempting> Service<Routed> for Attempts<S> {
 struct Kept {
     method: Method,
     uri: Uri,
-    /// A list: to copy a map costs twice as much, and seldom is one needed again.
+    /// A list: copying a map costs twice as much, and it is rarely needed again.
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What hyper keeps there, such as the case of header names; nearly always nothing.
     extensions: Extensions,
@@ -107,10 +108,7 @@ impl<S: Attempting> Attempts<S> {
             let progress = rule.stream.map(|limits| http.body_mut().progress(limits, &self.worker.deadlines));
             let retry = rule.retry.as_ref();
             let retry = retry.map(|policy| (policy, Kept::of(&mut http, &self.worker.budget)));
-            let mut tried = Tried::default();
-            let mut attempt = 0;
-            let mut retrying = None;
-            let mut fresh = false;
+            let (mut tried, mut attempt, mut retrying, mut fresh) = (Tried::default(), 0, None, false);
             loop {
                 // The route's own limit is kept outside, by `route::timeout`.
                 let until = retry.as_ref().and_then(|(policy, _)| policy.limit_of(attempt));
@@ -127,38 +125,25 @@ impl<S: Attempting> Attempts<S> {
                 };
                 let mut result = self.inner.attempt(http, &this).await;
                 facts(&mut result).retries = attempt;
-                if progress.as_ref().is_some_and(|progress| progress.exceeded().is_some()) {
-                    return result;
-                }
-                let Some((policy, kept)) = &retry else { return result };
+                let exceeded = progress.as_ref().is_some_and(|progress| progress.exceeded().is_some());
+                let Some((policy, kept)) = retry.as_ref().filter(|_| !exceeded) else { return result };
                 let outcome = outcome(&result);
                 let again =
                     decide(policy, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
                 let Decision::Retry { proven_undelivered, backoff } = again else { return result };
                 let now = Instant::now();
-                if deadline.is_some_and(|deadline| now + backoff >= deadline) {
+                if deadline.is_some_and(|deadline| now + backoff >= deadline)
+                    || !proven_undelivered && !self.withdraw(&rule, now)
+                    || !self.enter(backend, &mut retrying)
+                {
                     return result;
-                }
-                if !proven_undelivered && !rule.budget.withdraw(now) {
-                    self.worker.metrics.retry_budget_exhausted(&rule.service, self.worker.index);
-                    return result;
-                }
-                drop(retrying.take());
-                if let Some(circuit) = &backend.circuit {
-                    retrying = circuit.enter(Limit::Retries);
-                    if retrying.is_none() {
-                        self.worker.metrics.overflow(&backend.name, Limit::Retries, self.worker.index);
-                        return result;
-                    }
                 }
                 // Last, because it takes the body away from the attempt before.
                 let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
                 http = next;
                 fresh = fresh || outcome.failure == Some(Failure::Reset);
                 log(&kept.method, attempt, &result, backoff);
-                if let Some(used) = &facts(&mut result).endpoint {
-                    tried.note(backend, used);
-                }
+                facts(&mut result).endpoint.iter().for_each(|used| tried.note(backend, used));
                 self.worker.metrics.retries(&rule.service, self.worker.index);
                 drop(result);
                 if !backoff.is_zero() {
@@ -166,11 +151,32 @@ impl<S: Attempting> Attempts<S> {
                 }
                 attempt += 1;
                 at = Instant::now();
-                if let Some(progress) = &progress {
-                    progress.begin_again();
-                }
+                progress.iter().for_each(|progress| progress.begin_again());
             }
         }
+    }
+}
+
+impl<S> Attempts<S> {
+    /// Takes one retry from the budget of the rule's service. `false`: the budget is exhausted.
+    fn withdraw(&self, rule: &BoundRule, now: Instant) -> bool {
+        let granted = rule.budget.withdraw(now);
+        if !granted {
+            self.worker.metrics.retry_budget_exhausted(&rule.service, self.worker.index);
+        }
+        granted
+    }
+
+    /// Counts a retry to `backend` in `retrying`, instead of the retry before it. `false`: the backend's policy allows no
+    /// more retries at once.
+    fn enter(&self, backend: &BoundBackend, retrying: &mut Option<Held>) -> bool {
+        drop(retrying.take());
+        let Some(circuit) = &backend.circuit else { return true };
+        *retrying = circuit.enter(Limit::Retries);
+        if retrying.is_none() {
+            self.worker.metrics.overflow(&backend.name, Limit::Retries, self.worker.index);
+        }
+        retrying.is_some()
     }
 }
 

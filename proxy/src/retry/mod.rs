@@ -1,4 +1,4 @@
-//! Trying again: when, how often, and with which bytes.
+//! Retries: when, how often, and with which bytes.
 //!
 //! Three parts that know nothing of each other. The model's [policy](decide) says whether an attempt's end is
 //! worth another one; the [`RetryBudget`](crate::budget::RetryBudget) keeps retries a small share of what a service is

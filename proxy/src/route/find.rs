@@ -1,9 +1,9 @@
 //! `Request` becomes [`Matched`]: its authority names a service, and one of the service's rules matches it.
 //!
-//! Keep-alive clients ask for the same authority again and again, so each connection remembers its last
-//! one; only another authority, or a newer table, costs a look-up. On a redirected connection to an address
-//! that is a service's own, the authority is not looked up at all. An address that the mesh does not know has
-//! one rule, which sends everything there.
+//! Keep-alive clients ask for the same authority again and again, so each connection remembers its last one. Only
+//! another authority, or a newer table, costs a look-up. On a redirected connection to a service's own address, the
+//! authority is not looked up at all. An address that the mesh does not know has one rule, which sends everything
+//! there.
 
 use std::{
     pin::Pin,
@@ -86,7 +86,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Finding<F> {
 }
 
 impl<S: Step<Matched>> Find<S> {
-    /// Whose rules the request follows, if that is known without asking anyone.
+    /// The service whose rules the request follows, if that is known without asking the control plane.
     fn known(&self, request: &Request) -> Result<Option<Arc<Bound>>, Error> {
         let Some(destination) = self.destination(request)? else { return Ok(None) };
         match &destination.bound {

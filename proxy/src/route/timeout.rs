@@ -46,8 +46,8 @@ impl<S: Step<Routed>> Service<Routed> for Timeout<S> {
     }
 
     fn call(&mut self, routed: Routed) -> Self::Future {
-        let limit = routed.deadline.map(|deadline| Limit {
-            time: body::Limit {
+        let limit = routed.deadline.map(|deadline| RouteLimit {
+            time: body::TimeLimit {
                 deadline: self.worker.deadlines.at(deadline),
                 grpc: is_grpc(routed.http.headers()),
             },
@@ -75,15 +75,15 @@ pub(super) fn deadline(Matched { http, conn, at, rule, .. }: &Matched) -> Option
 }
 
 #[derive(Debug)]
-struct Limit {
-    time: body::Limit,
+struct RouteLimit {
+    time: body::TimeLimit,
     /// What the caller gave, if it is a gRPC caller that gave any.
     of_caller: Option<Duration>,
     rule: Arc<BoundRule>,
     facts: AnswerFacts,
 }
 
-impl Limit {
+impl RouteLimit {
     /// Whether `error` is this limit's.
     fn is_over(&self, error: &Error) -> bool {
         error.failure.reason == Reason::Timeout && self.time.deadline.is_over(Instant::now())
@@ -108,7 +108,7 @@ pin_project! {
     pub struct Limited<F> {
         #[pin]
         inner: F,
-        limit: Option<Limit>,
+        limit: Option<RouteLimit>,
     }
 }
 

@@ -1,10 +1,10 @@
-//! CONNECT: a request for a stream of bytes to a host and port (RFC 9110, section 9.3.6), as apps send it that are
-//! told of a proxy for HTTPS (`https_proxy`).
+//! CONNECT: a request for a stream of bytes to a host and port (RFC 9110, section 9.3.6). Apps send it if they are told
+//! of a proxy for HTTPS (`https_proxy`).
 //!
-//! What the tunnel carries is opaque: it follows its service's routes for connections, or goes out to what the mesh
-//! does not know if the outbound traffic policy allows it. Its client is told only when there is a connection, so that
-//! a failure is an answer with a reason. Where the name that the client's TLS asks for decides on the route, there is
-//! none before the client has spoken, which it does only after the answer.
+//! What the tunnel carries is opaque. It follows its service's routes for connections, or passes through to what the
+//! mesh does not know, if the outbound traffic policy allows it. The client is answered only when there is a
+//! connection, so that a failure is an answer with a reason. If the server name in the client's TLS decides on the
+//! route, the client must be answered first: it sends the name only after the answer.
 //!
 //! CONNECT is met in four places. `serve` refuses a malformed one of HTTP/1, and one on a connection that offers no
 //! tunnels, before hyper sees it, and then reads nothing on that connection until the answer says whether it is a
