@@ -16,8 +16,8 @@ use self::{open::open_or_wait, pooled::Connection};
 use super::{
     Pool,
     answered::{SendError, answer, failed},
-    open::PoolSettings,
     rewrite,
+    settings::PoolSettings,
     terms::Terms,
 };
 use crate::{

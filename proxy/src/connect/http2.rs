@@ -13,8 +13,8 @@ pub(super) use self::pooled::Connections;
 use super::{
     Pool,
     answered::{SendError, answer, failed},
-    open::PoolSettings,
     rewrite,
+    settings::PoolSettings,
     terms::Terms,
 };
 use crate::{

@@ -15,6 +15,7 @@ pub mod http2;
 mod interim;
 mod open;
 mod rewrite;
+mod settings;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ pub use self::{
     answered::SendError,
     apps::Apps,
     hops::Instance,
-    open::PoolSettings,
+    settings::PoolSettings,
     terms::Terms,
     tunnels::{Hold, Tunnel},
 };

@@ -15,7 +15,7 @@ use selvedge_model::Holder;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::open::PoolSettings;
+use super::settings::PoolSettings;
 use crate::{
     bind::{ClientTls, Target},
     error::{Failure, Reason},

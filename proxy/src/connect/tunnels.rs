@@ -11,7 +11,8 @@ use selvedge_api::wire;
 use super::{
     Pool,
     http1::IDLE_MESH,
-    open::{self, PoolSettings},
+    open,
+    settings::PoolSettings,
     tls::{self, Lifetime},
 };
 use crate::{

@@ -21,38 +21,21 @@ use std::{
 
 use selvedge_model::{Endpoint, Lookup, ServiceKey, Workload, WorkloadName};
 
+pub use self::targets::Work;
 use self::{
     backends::{BackendBinder, named},
-    inputs::{BoundKey, Collected, Inputs, Resolution, bound_key, inputs, same},
+    inputs::{BoundKey, Collected, Entry, Inputs, Resolution, bound_key, inputs, same},
     rules::RuleBinder,
     targets::Targets,
 };
 use super::held::Resources;
 use crate::{
-    bind::{Bound, Destination, Table},
+    bind::{Destination, Table},
     dns::Names,
     settings::Listens,
     telemetry::Metrics,
     trust::outside::Originations,
 };
-
-/// How much was bound anew: the cost of a change.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Services.
-    pub services: usize,
-    /// Endpoints looked at, once for each backend that selects among them.
-    pub endpoints: usize,
-    /// Targets that did not exist before.
-    pub targets: usize,
-}
-
-/// A [`Bound`], and what it was made of.
-#[derive(Debug)]
-struct Entry {
-    inputs: Inputs,
-    bound: Arc<Bound>,
-}
 
 /// Makes tables.
 #[derive(Debug)]

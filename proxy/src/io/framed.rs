@@ -24,10 +24,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+pub(crate) use self::frames::HEADER;
 use self::frames::{CLOSING, Frames, OPEN, not_ours};
-
-/// Bytes before a frame's own.
-pub(crate) const HEADER: usize = 4;
 
 /// A stream that carries sessions in frames, or bytes as they are.
 #[derive(Debug)]

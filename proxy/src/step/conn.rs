@@ -191,7 +191,7 @@ impl telemetry::ClientConnection for Conn {
     }
 
     fn identity(&self) -> Option<&SpiffeId> {
-        Conn::identity(self)
+        Self::identity(self)
     }
 
     fn series(&self) -> Option<&Arc<Series>> {

@@ -16,8 +16,8 @@ use prometheus_client::{
 };
 
 use super::{
+    counter::add,
     labels::{DurationLabels, LabelWriter},
-    series::add,
 };
 use crate::arrival::Direction;
 

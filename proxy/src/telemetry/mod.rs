@@ -6,6 +6,7 @@
 pub mod access_log;
 mod connections;
 mod control;
+mod counter;
 mod durations;
 mod events;
 mod finish;

@@ -21,6 +21,7 @@ use prometheus_client::{
 };
 
 use super::{
+    counter::add,
     durations::Durations,
     labels::{LabelWriter, Labels},
 };
@@ -169,11 +170,6 @@ impl Shard {
         }
         add(&self.others, 1);
     }
-}
-
-/// Adds to a number that only this thread writes.
-pub(super) fn add(number: &AtomicU64, by: u64) {
-    number.store(number.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
 /// Writes the requests of one direction.

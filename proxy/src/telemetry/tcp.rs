@@ -17,9 +17,9 @@ use prometheus_client::{
 };
 
 use super::{
+    counter::add,
     labels::{LabelWriter, Labels},
     registered::Registered,
-    series::add,
 };
 use crate::{arrival::Direction, error::Reason};
 

@@ -12,12 +12,7 @@ use hyper_util::rt::TokioIo;
 use selvedge_api::wire;
 
 use super::{
-    super::{
-        Pool,
-        carry::carry,
-        open::{self, PoolSettings},
-        terms::Terms,
-    },
+    super::{Pool, carry::carry, open, settings::PoolSettings, terms::Terms},
     pooled::{Connection, Place},
 };
 use crate::{

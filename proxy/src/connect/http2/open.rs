@@ -18,12 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
 
 use super::{
-    super::{
-        Pool,
-        carry::carry,
-        open::{self, PoolSettings},
-        terms::Terms,
-    },
+    super::{Pool, carry::carry, open, settings::PoolSettings, terms::Terms},
     CONNECTION_WINDOW, MAX_ANSWER_HEAD, MAX_FRAME, STREAM_WINDOW,
     pooled::{Connection, Load},
 };

@@ -5,9 +5,8 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 use selvedge_model::{Backend, BackendName, Endpoint, WorkloadName, facts};
 
 use super::{
-    Entry, Work,
-    inputs::{Inputs, same},
-    targets::{Reach, Targets, Tls},
+    inputs::{Entry, Inputs, same},
+    targets::{Reach, Targets, Tls, Work},
 };
 use crate::{
     balance::{Balancer, Circuit, Ejection, Health},

@@ -1,14 +1,17 @@
-//! What configuration says of an authority, before it is bound: what a [`Bound`](crate::bind::Bound) is known by, and
+//! What configuration says of an authority, before it is bound: what a [`Bound`] is known by, and
 //! what it is made of.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use selvedge_model::{Backend, Endpoint, Service, ServiceKey};
 
-use super::Resources;
-use crate::dns::{Names, Reached};
+use crate::{
+    bind::Bound,
+    discovery::held::Resources,
+    dns::{Names, Reached},
+};
 
-/// What a [`Bound`](crate::bind::Bound) is known by from one table to the next.
+/// What a [`Bound`] is known by from one table to the next.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum BoundKey {
     /// A service's port.
@@ -21,7 +24,7 @@ pub(super) enum BoundKey {
     Unknown(Arc<str>),
 }
 
-/// What a [`Bound`](crate::bind::Bound) is made of.
+/// What a [`Bound`] is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Inputs {
     pub(super) service: Arc<Service>,
@@ -94,4 +97,11 @@ pub(super) fn inputs(
     let endpoints: Vec<Option<_>> = service.backends.iter().map(reach).collect();
     let endpoints = endpoints.into_iter().collect::<Option<Vec<_>>>()?;
     Some(Inputs { endpoints, service: Arc::clone(service), client: None })
+}
+
+/// A [`Bound`], and what it was made of.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) inputs: Inputs,
+    pub(super) bound: Arc<Bound>,
 }

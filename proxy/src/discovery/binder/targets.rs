@@ -8,7 +8,6 @@ use std::{
 
 use selvedge_model::{SpiffeId, TlsOrigination, UpstreamTls, WorkloadName};
 
-use super::Work;
 use crate::{
     bind::{ClientTls, Slot, Target},
     trust::outside::Originations,
@@ -99,4 +98,15 @@ impl Targets {
         let slots = self.slots.iter().enumerate().rev();
         self.free = slots.filter(|(_, target)| target.strong_count() == 0).map(|(slot, _)| slot).collect();
     }
+}
+
+/// How much was bound anew: the cost of a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Services.
+    pub services: usize,
+    /// Endpoints looked at, once for each backend that selects among them.
+    pub endpoints: usize,
+    /// Targets that did not exist before.
+    pub targets: usize,
 }

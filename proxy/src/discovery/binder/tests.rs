@@ -11,7 +11,7 @@ use selvedge_model::{
 use super::*;
 use crate::{
     balance::{Outcome, PickFacts},
-    bind::{BoundBackend, BoundEndpoint, BoundShare, Slot},
+    bind::{Bound, BoundBackend, BoundEndpoint, BoundShare, Slot},
     discovery::{
         fixtures::{self, AUTHORITY},
         held::Draft,

@@ -8,7 +8,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::HEADER;
+/// Bytes before a frame's own.
+pub(crate) const HEADER: usize = 4;
 
 /// The most bytes of one frame.
 pub(super) const LONGEST: u32 = 1 << 20;
