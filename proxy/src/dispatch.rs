@@ -1,7 +1,9 @@
 //! The step that picks an endpoint and sends the request there; one call is one attempt.
 
+mod choose;
+mod judge;
+
 use std::{
-    fmt,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -9,13 +11,15 @@ use std::{
     time::Instant,
 };
 
+pub use self::choose::Tried;
+use self::judge::{Said, judge, named_by_peer};
+pub(crate) use self::{choose::choose, judge::count};
 use crate::{
-    balance::{Held, Limit, Outcome, PickFacts},
+    balance::{Held, Limit, Outcome},
     bind::{BoundBackend, BoundEndpoint, BoundShare},
     body::{Body, Exceeded, InFlight, Progress},
     connect::{SendError, Terms},
-    error::{Failure, Reason, SELVEDGE_ERROR, SaidBy},
-    fields::get_rare,
+    error::{Failure, Reason},
     step::{AnswerFacts, Conn, Error, Response, Taken},
     worker::Worker,
 };
@@ -184,51 +188,6 @@ impl Drop for Awaited<'_> {
     }
 }
 
-/// The endpoints of one backend that a request or a connection has tried, by their places.
-#[derive(Debug, Default)]
-pub struct Tried(Vec<usize>);
-
-impl Tried {
-    /// Notes that `endpoint` of `backend` was tried; it is nothing to note if it is none of them.
-    pub(crate) fn note(&mut self, backend: &BoundBackend, endpoint: &Arc<BoundEndpoint>) {
-        self.0.extend(backend.endpoints.iter().position(|one| Arc::ptr_eq(one, endpoint)));
-    }
-
-    /// How many were tried, each as often as it was.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-/// Picks an endpoint of `backend`, one that was not `tried` if there is one.
-///
-/// # Errors
-/// [`Reason::NoBackend`] if the backend cannot be used, [`Reason::NoEndpoint`] if it has no endpoint that may be called.
-pub(crate) fn choose(
-    worker: &Worker,
-    backend: &BoundBackend,
-    Tried(tried): &Tried,
-    now: Instant,
-) -> Result<Arc<BoundEndpoint>, Failure> {
-    if let Some(broken) = &backend.broken {
-        return Err(Failure::new(Reason::NoBackend, format!("{} cannot be used: {broken}", backend.name)));
-    }
-    let facts = PickFacts { tried, now, hash: None };
-    let picked = backend.balancer.pick(&backend.endpoints, &facts, &mut worker.rng.borrow_mut());
-    picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
-        let what = match (backend.endpoints.len(), &backend.unresolved) {
-            (0, Some(unresolved)) => format!("{} has no endpoint: {unresolved}", backend.name),
-            (0, None) => {
-                format!("{} has no endpoint; check that its selector selects a workload", backend.name)
-            }
-            (all, _) => {
-                format!("all {all} endpoints of {} are ejected for failing; see /endpoints", backend.name)
-            }
-        };
-        Failure::new(Reason::NoEndpoint, what)
-    })
-}
-
 /// There is no room for one more of `what`.
 fn overflow(worker: &Worker, backend: &BoundBackend, what: Limit) -> Failure {
     worker.metrics.overflow(&backend.name, what, worker.index);
@@ -276,63 +235,4 @@ fn exceeded(progress: &Progress, endpoint: &BoundEndpoint) -> Failure {
         None => format!("{address} has not answered in time"),
     };
     Failure::new(Reason::Timeout, what)
-}
-
-/// The failure that a mesh peer's sidecar says it answered with itself. Of an endpoint without a sidecar nothing
-/// of the kind has come this far.
-fn named_by_peer(response: &http::Response<Body>) -> Option<Reason> {
-    get_rare(response.headers(), &SELVEDGE_ERROR).and_then(Reason::from_header)
-}
-
-/// What an attempt's result says about its endpoint; `None`: nothing.
-fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
-    let (reason, said_by) = match result {
-        Ok(response) => (response.facts.reason, SaidBy::Peer),
-        Err(error) => (Some(error.failure.reason), SaidBy::Us),
-    };
-    match (reason, result) {
-        (Some(reason), _) if reason.blames_endpoint(said_by) => Some(Outcome::GatewayFailure),
-        (_, Ok(response)) => Some(Outcome::of_status(response.http.status().as_u16())),
-        (_, Err(_)) => None,
-    }
-}
-
-/// What an attempt's result was, in words.
-struct Said<'a>(&'a Result<Response, Error>);
-
-impl fmt::Display for Said<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let response = match self.0 {
-            Ok(response) => response,
-            Err(error) => return error.failure.fmt(f),
-        };
-        // A peer's sidecar names its failure in its own words.
-        match get_rare(response.http.headers(), &SELVEDGE_ERROR).and_then(|named| named.to_str().ok()) {
-            Some(named) if response.facts.reason.is_some() => f.write_str(named),
-            _ => write!(f, "HTTP status {}", response.http.status().as_u16()),
-        }
-    }
-}
-
-/// Counts for or against an endpoint; `last` says how the attempt ended, should it be ejected for it.
-pub(crate) fn count(
-    worker: &Worker,
-    backend: &BoundBackend,
-    endpoint: &BoundEndpoint,
-    outcome: Outcome,
-    last: &dyn fmt::Display,
-) {
-    let Some(ejection) = &backend.ejection else { return };
-    if outcome == Outcome::Success {
-        return endpoint.health.forgive();
-    }
-    let ejected = ejection.record(&endpoint.health, outcome, backend.endpoints.len(), Instant::now());
-    if let Some(ejected) = ejected {
-        endpoint.health.explain(&ejected, last.to_string());
-        worker.metrics.ejections(&backend.name, worker.index);
-        tracing::warn!(
-            backend = %backend.name, endpoint = %endpoint.address, times = ejected.times, why = ejected.why.word(), %last,
-            "ejected for {:?}", ejected.time
-        );
-    }
 }

@@ -1,0 +1,129 @@
+//! What the client does with what arrives: transactions, requests for authorities, new addresses of names.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use selvedge_api::{
+    ResourceName,
+    wire::{self, client_message::Message as Body},
+};
+use tokio::time::Instant;
+
+use super::{Client, now};
+use crate::discovery::{
+    binder::Work,
+    held::{Change, Recipient, Refusal},
+    status::{Applied, Refused},
+    subscriptions::{Noted, SWEEP_EVERY},
+};
+
+impl Client {
+    /// Takes a part of a transaction, and with the last part the transaction.
+    pub(super) fn receive(&mut self, part: wire::Transaction, us: &Recipient) {
+        let (nonce, more) = (part.nonce, part.more);
+        self.draft.add(part);
+        if more {
+            return;
+        }
+        let mut draft = std::mem::take(&mut self.draft);
+        if std::mem::take(&mut self.anew) {
+            draft.replace_all_of(self.held.versions().keys());
+        }
+        let asked = |authority: &str| self.subscriptions.contains(authority);
+        let refused = match self.held.take_in(draft, us, asked) {
+            Ok(change) => {
+                self.applied(nonce, change);
+                None
+            }
+            Err(refusal) => {
+                self.refused(nonce, &refusal);
+                Some(refusal.to_string())
+            }
+        };
+        self.send(Body::Ack(wire::Ack { nonce, refused }));
+    }
+
+    fn applied(&mut self, nonce: u64, change: Change) {
+        // This comes first: connections that the new table lets in are checked by the new list.
+        self.discovery.live.revoke(self.held.revocations());
+        let work = self.put_in_force();
+        if change.bundle {
+            self.discovery.bundle.send_replace(self.held.bundle().cloned());
+        }
+        let Change { upserts, removals, .. } = change;
+        tracing::debug!(nonce, upserts, removals, ?work, "configuration applied");
+        self.discovery.metrics.control.applied.inc();
+        let applied = Applied { nonce, at: SystemTime::now(), upserts, removals };
+        let versions = Arc::clone(self.held.versions());
+        self.discovery.metrics.set_configuration_version(&fingerprint(&versions));
+        self.discovery.status.send_modify(|status| {
+            status.applied = Some(applied);
+            status.refused = None;
+            status.versions = versions;
+        });
+    }
+
+    fn refused(&mut self, nonce: u64, refusal: &Refusal) {
+        tracing::warn!(nonce, %refusal, "configuration refused; the last good one stays in force");
+        self.discovery.metrics.control.refused.inc();
+        let refused = Refused { nonce, at: SystemTime::now(), why: refusal.to_string() };
+        self.discovery.status.send_modify(|status| status.refused = Some(refused));
+    }
+
+    fn put_in_force(&mut self) -> Work {
+        let subscriptions = &self.subscriptions;
+        let (table, work) =
+            self.discovery.binder.bind(&self.held, |authority| subscriptions.contains(authority), now());
+        self.discovery.store.publish(table);
+        self.discovery.own_policy.set(self.held.own().is_some());
+        work
+    }
+
+    /// Binds everything again, because names of endpoints have other addresses.
+    pub(super) fn rebind(&mut self) {
+        let work = self.put_in_force();
+        tracing::debug!(?work, "DNS names of endpoints have new addresses");
+    }
+
+    /// Notes that a request asked for `authority`.
+    pub(super) fn note(&mut self, authority: &Arc<str>) {
+        let Noted::New { dropped } = self.subscriptions.note(Arc::clone(authority), now()) else {
+            return;
+        };
+        if let Some(dropped) = dropped {
+            self.unsubscribe(&dropped);
+        }
+        self.send(Body::Subscribe(wire::Subscribe { authority: authority.to_string() }));
+        if self.held.lookups().contains_key(authority) {
+            // Asked for again before the control plane took the answer away.
+            self.put_in_force();
+        }
+    }
+
+    pub(super) fn sweep(&mut self) {
+        self.sweep_at = Instant::now() + SWEEP_EVERY;
+        let unused = self.subscriptions.sweep(&self.discovery.store.table(), now());
+        for authority in &unused {
+            tracing::debug!(%authority, "unsubscribed, because nothing uses it any more");
+            self.unsubscribe(authority);
+        }
+        if !unused.is_empty() {
+            self.put_in_force();
+        }
+    }
+
+    fn unsubscribe(&mut self, authority: &Arc<str>) {
+        self.send(Body::Unsubscribe(wire::Unsubscribe { authority: authority.to_string() }));
+    }
+}
+
+/// One word for everything held: the same word means the same configuration.
+fn fingerprint(versions: &BTreeMap<ResourceName, String>) -> String {
+    let mut hasher = DefaultHasher::new();
+    versions.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}

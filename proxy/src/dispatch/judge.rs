@@ -1,0 +1,72 @@
+//! What an attempt's result says about its endpoint.
+
+use std::{fmt, time::Instant};
+
+use crate::{
+    balance::Outcome,
+    bind::{BoundBackend, BoundEndpoint},
+    body::Body,
+    error::{Reason, SELVEDGE_ERROR, SaidBy},
+    fields::get_rare,
+    step::{Error, Response},
+    worker::Worker,
+};
+
+/// The failure that a mesh peer's sidecar says it answered with itself. Of an endpoint without a sidecar nothing
+/// of the kind has come this far.
+pub(super) fn named_by_peer(response: &http::Response<Body>) -> Option<Reason> {
+    get_rare(response.headers(), &SELVEDGE_ERROR).and_then(Reason::from_header)
+}
+
+/// What an attempt's result says about its endpoint; `None`: nothing.
+pub(super) fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
+    let (reason, said_by) = match result {
+        Ok(response) => (response.facts.reason, SaidBy::Peer),
+        Err(error) => (Some(error.failure.reason), SaidBy::Us),
+    };
+    match (reason, result) {
+        (Some(reason), _) if reason.blames_endpoint(said_by) => Some(Outcome::GatewayFailure),
+        (_, Ok(response)) => Some(Outcome::of_status(response.http.status().as_u16())),
+        (_, Err(_)) => None,
+    }
+}
+
+/// What an attempt's result was, in words.
+pub(super) struct Said<'a>(pub(super) &'a Result<Response, Error>);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let response = match self.0 {
+            Ok(response) => response,
+            Err(error) => return error.failure.fmt(f),
+        };
+        // A peer's sidecar names its failure in its own words.
+        match get_rare(response.http.headers(), &SELVEDGE_ERROR).and_then(|named| named.to_str().ok()) {
+            Some(named) if response.facts.reason.is_some() => f.write_str(named),
+            _ => write!(f, "HTTP status {}", response.http.status().as_u16()),
+        }
+    }
+}
+
+/// Counts for or against an endpoint; `last` says how the attempt ended, should it be ejected for it.
+pub(crate) fn count(
+    worker: &Worker,
+    backend: &BoundBackend,
+    endpoint: &BoundEndpoint,
+    outcome: Outcome,
+    last: &dyn fmt::Display,
+) {
+    let Some(ejection) = &backend.ejection else { return };
+    if outcome == Outcome::Success {
+        return endpoint.health.forgive();
+    }
+    let ejected = ejection.record(&endpoint.health, outcome, backend.endpoints.len(), Instant::now());
+    if let Some(ejected) = ejected {
+        endpoint.health.explain(&ejected, last.to_string());
+        worker.metrics.ejections(&backend.name, worker.index);
+        tracing::warn!(
+            backend = %backend.name, endpoint = %endpoint.address, times = ejected.times, why = ejected.why.word(), %last,
+            "ejected for {:?}", ejected.time
+        );
+    }
+}
