@@ -100,6 +100,11 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
     pub route_ownership: RouteOwnership,
 
+    /// Accept policies of kinds that are not enforced (RequestAuthentication, NetworkPolicy in files, and those of other
+    /// meshes). Without this flag, each is an error, and the webhook refuses it.
+    #[arg(long, env = "SELVEDGE_ALLOW_UNENFORCED")]
+    pub allow_unenforced: bool,
+
     /// The longest lifetime of a workload's certificate, even if the workload asks for a longer one.
     #[arg(
         long,

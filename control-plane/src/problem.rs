@@ -102,6 +102,8 @@ pub enum Fault {
     Backend(Unresolved),
     /// Another document decides instead of this one.
     Overruled,
+    /// It is a policy of a kind that is not acted on: `--allow-unenforced` accepts that.
+    Unenforced,
     /// A document before it has the same name, as can happen in files alone; what is used is that one.
     Namesake,
 }
@@ -110,7 +112,8 @@ impl Fault {
     /// Whether it is so whatever other documents there are: the API server keeps no document that has such an error.
     pub fn is_alone(self) -> bool {
         let given_twice = matches!(self, Self::Parent { why: Detached::GivenTwice, .. });
-        given_twice || matches!(self, Self::Unusable | Self::IncompatibleFilters | Self::Part)
+        given_twice
+            || matches!(self, Self::Unusable | Self::IncompatibleFilters | Self::Part | Self::Unenforced)
     }
 }
 
@@ -174,6 +177,15 @@ impl Problem {
             message: message.into(),
             fault: Fault::Part,
         }
+    }
+
+    /// The same problem where whoever runs this accepts that policies are not enforced (`--allow-unenforced`).
+    #[must_use]
+    pub fn accepted(mut self) -> Self {
+        if self.fault == Fault::Unenforced {
+            self.severity = Severity::NotActedOn;
+        }
+        self
     }
 }
 

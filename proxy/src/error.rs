@@ -36,12 +36,29 @@ pub struct Failure {
     grpc: Option<u8>,
     /// The HTTP status, if it is another than the reason's.
     status: Option<StatusCode>,
+    /// Where in `what` begins what the client is told.
+    told_from: usize,
 }
 
 impl Failure {
     /// A failure with its reason's own judgement of whether the app was reached.
     pub fn new(reason: Reason, what: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, what: what.into(), undelivered: reason.proves_undelivered(), grpc: None, status: None }
+        let (what, told_from) = (what.into(), 0);
+        Self { reason, what, undelivered: reason.proves_undelivered(), grpc: None, status: None, told_from }
+    }
+
+    /// The same failure, of which the client is told only what ends `what`: the last `told` bytes. Logs have all of it.
+    #[must_use]
+    pub fn told_only_the_last(self, told: usize) -> Self {
+        Self { told_from: self.what.len().saturating_sub(told), ..self }
+    }
+
+    /// What the client is told.
+    pub fn told(&self) -> String {
+        match self.what.get(self.told_from..).unwrap_or_default() {
+            "" if self.told_from > 0 => self.reason.to_string(),
+            what => format!("{}: {what}", self.reason),
+        }
     }
 
     /// The HTTP status of the answer.

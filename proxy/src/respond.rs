@@ -83,7 +83,7 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
 
 /// The answer to a request that failed with `failure`.
 pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
-    let text = failure.to_string();
+    let text = failure.told();
     let header = header_text(&text);
     let mut response = http::Response::new(Body::default());
     if grpc {
@@ -145,6 +145,16 @@ mod tests {
 
         assert_eq!(response.status(), 404);
         assert_eq!(response.headers()[SELVEDGE_ERROR], "no-route: line?break ?");
+    }
+
+    #[test]
+    fn what_a_client_is_not_told_is_in_no_part_of_the_answer() {
+        let failure = Failure::new(Reason::Policy, "secret: why");
+        let told = |failure: Failure| answer(&failure, false).headers()[SELVEDGE_ERROR].clone();
+
+        assert_eq!(told(failure.clone().told_only_the_last(0)), "policy");
+        assert_eq!(told(failure.clone().told_only_the_last("why".len())), "policy: why");
+        assert_eq!(answer(&failure.told_only_the_last(0), true).headers()["grpc-message"], "policy");
     }
 
     #[test]

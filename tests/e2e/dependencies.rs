@@ -207,6 +207,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "hosts",
         "claims",
         "inbound",
+        "authorization",
         "services",
         "destination_rules",
         "workloads",

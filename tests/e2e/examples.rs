@@ -71,9 +71,11 @@ async fn mesh() -> Mesh {
     let mut mesh = Mesh::empty(SELVEDGE);
     mesh.write("services.yaml", &SERVICES.map(service).concat()).unwrap();
     mesh.write("more.yaml", MORE).unwrap();
+    mesh.service("vault", 9080);
     mesh.start_control_plane().await.unwrap();
     mesh.add([
         Spec::client("caller"),
+        Spec::client("web"),
         Spec::reviews("reviews-v1", "v1"),
         Spec::reviews("reviews-v2", "v2"),
         Spec::server("ratings-1", "ratings", 9080),
@@ -81,6 +83,7 @@ async fn mesh() -> Mesh {
         Spec::server("outside-1", "outside", 9080).without_sidecar(),
         Spec::server("outside-2", "outside", 9080).without_sidecar(),
         Spec::grpc("echo-1"),
+        Spec::server("vault-1", "vault", 9080),
     ])
     .await
     .unwrap();
@@ -153,6 +156,16 @@ async fn of_100(mesh: &Mesh, host: &str) -> Result<usize, String> {
 /// Whether `file` shows its effect.
 async fn shows(mesh: &Mesh, file: &str) -> Result<(), String> {
     match file {
+        "allow-by-service-account.yaml" => {
+            let web = async |path| mesh.workload("web").call(call::to("vault:9080", path)).await;
+            let [let_in, admin] =
+                [web("/").await, web("/admin").await].map(|found| found.map_err(|error| error.to_string()));
+            let other = answer(mesh, call::to("vault:9080", "/")).await?;
+            let why = [admin?, other].map(|found| found.proxy_error().unwrap_or_default().to_owned());
+            let rules = ["vault-deny-admin rule 1", "vault-allow-web"];
+            let are_named = why.iter().zip(rules).all(|(why, rule)| why.contains(rule));
+            that(let_in?.status == 200 && are_named, why)
+        }
         "canary-90-10.yaml" => {
             of_100(mesh, "my-app").await.and_then(|found| that((1..40).contains(&found), found))
         }

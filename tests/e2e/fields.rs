@@ -376,6 +376,46 @@ const ROWS: &[Row] = &[
         "POLICY.tls.subjectAltNames[]",
         Test("http_becomes_https_and_the_server_is_verified"),
     ),
+    (
+        "AuthorizationPolicy",
+        "spec.action",
+        Test("what_denies_beats_what_allows_and_what_is_custom_refuses_before_both"),
+    ),
+    (
+        "AuthorizationPolicy",
+        "spec.provider.name",
+        Reported("custom_is_an_error_that_refuses_the_document_alone"),
+    ),
+    (
+        "AuthorizationPolicy",
+        "spec.selector.matchLabels.*",
+        Test("policies_of_the_root_namespace_are_for_the_whole_mesh_and_others_for_their_own"),
+    ),
+    (
+        "AuthorizationPolicy",
+        "spec.targetRef.**",
+        Test("a_policy_is_for_services_or_for_the_labels_of_workloads"),
+    ),
+    (
+        "AuthorizationPolicy",
+        "spec.targetRefs[].**",
+        Test("a_policy_for_a_service_is_for_the_ports_that_it_sends_to"),
+    ),
+    (
+        "AuthorizationPolicy",
+        "spec.rules[].from[].source.**",
+        Test("decisions_are_those_of_a_naive_reading_of_the_documents"),
+    ),
+    (
+        "AuthorizationPolicy",
+        "spec.rules[].to[].operation.**",
+        Test("decisions_are_those_of_a_naive_reading_of_the_documents"),
+    ),
+    (
+        "AuthorizationPolicy",
+        "spec.rules[].when[].**",
+        Test("decisions_are_those_of_a_naive_reading_of_the_documents"),
+    ),
     ("PeerAuthentication", "spec.mtls.mode", Test("strict_refuses_plaintext_and_permissive_lets_it_in")),
     ("PeerAuthentication", "spec.portLevelMtls.*.mode", Test("strict_except_one_port")),
     (

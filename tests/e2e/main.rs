@@ -1,5 +1,6 @@
 //! End to end: the real binaries, real sockets, real files. One module for each topic; a mesh for each test.
 
+mod authorization;
 mod bad_config;
 mod bootstrap;
 mod canary_scripts;

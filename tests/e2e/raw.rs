@@ -110,6 +110,11 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
+    /// A connection that somebody else has made.
+    pub(crate) fn of(stream: TcpStream) -> Self {
+        Self::new(stream)
+    }
+
     fn new(stream: TcpStream) -> Self {
         Self { stream, read: BytesMut::new() }
     }

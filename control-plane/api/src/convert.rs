@@ -5,6 +5,7 @@
 //!
 //! Times travel as whole milliseconds, rounded up: a time limit must not become zero.
 
+mod authorization;
 mod filter;
 mod policy;
 mod resilience;

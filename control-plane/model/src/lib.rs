@@ -24,7 +24,7 @@ pub use destination::Called;
 pub use filter::Filters;
 pub use host::{Host, HostPort};
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
-pub use policy::{ConnectionVerdict, InboundPolicy, MtlsMode, MtlsRule, Verdict};
+pub use policy::{Authorization, ConnectionVerdict, InboundPolicy, MtlsMode, MtlsRule, Verdict};
 pub use resilience::{
     AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn,
     RetryPolicy, StreamTimeouts, TrafficPolicy,

@@ -5,7 +5,7 @@
 //! [`RouteTable::find`] is the same walk for both; where the list is long, an index by paths leaves out what cannot hold.
 
 mod field;
-mod index;
+pub(crate) mod index;
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
@@ -384,8 +384,10 @@ impl RouteTable {
                 Reverse(place.map_or(&empty, |place| &rules[*rule].matches[place]).specificity())
             });
         }
-        let matches = tried.iter().map(|(rule, place)| place.map(|place| &rules[*rule].matches[place]));
-        let index = (tried.len() > FEW).then(|| Index::over(matches));
+        let beginnings = tried
+            .iter()
+            .map(|(rule, place)| place.map_or("", |place| index::beginning(&rules[*rule].matches[place])));
+        let index = (tried.len() > FEW).then(|| Index::over(beginnings.zip(0..)));
         Self { order, rules, for_others: None, tried, index }
     }
 

@@ -462,6 +462,7 @@ fn settings(args: &Args) -> MeshSettings {
         root_namespace: args.root_namespace.clone(),
         own_namespace: args.namespace.clone(),
         route_ownership: args.route_ownership,
+        allow_unenforced: args.allow_unenforced,
     }
 }
 

@@ -67,7 +67,7 @@ impl<'a> Policies<'a> {
             default = rule(policy, policy.spec.mode).unwrap_or(default);
         }
         let Some(policy) = self.selecting(namespace, labels).next() else {
-            return InboundPolicy { default, ports: BTreeMap::new() };
+            return InboundPolicy { default, ..InboundPolicy::default() };
         };
         default = rule(policy, policy.spec.mode).unwrap_or(default);
         let ports = policy
@@ -76,7 +76,7 @@ impl<'a> Policies<'a> {
             .iter()
             .map(|(port, mode)| (*port, rule(policy, *mode).unwrap_or_else(|| default.clone())))
             .collect();
-        InboundPolicy { default, ports }
+        InboundPolicy { default, ports, authorization: None }
     }
 
     /// Reports every policy that selects the workload besides the one that it follows.

@@ -4,6 +4,7 @@
 //! of four kinds and three namespaces, and tracking that by hand is where such programs go wrong. What
 //! comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
 
+mod authorization;
 mod candidates;
 mod claims;
 mod destination_rules;
@@ -42,6 +43,8 @@ pub struct MeshSettings {
     pub own_namespace: String,
     /// Which namespaces' routes count for a host.
     pub route_ownership: RouteOwnership,
+    /// Whether it is accepted that policies of kinds which are not acted on are not enforced.
+    pub allow_unenforced: bool,
 }
 
 /// Which namespaces' routes count for a host.
@@ -71,6 +74,7 @@ impl Default for MeshSettings {
             root_namespace: "istio-system".to_owned(),
             own_namespace: "selvedge".to_owned(),
             route_ownership: RouteOwnership::default(),
+            allow_unenforced: false,
         }
     }
 }
@@ -81,6 +85,7 @@ impl Default for MeshSettings {
 pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) -> (Mesh, Vec<Problem>) {
     let mut problems = Problems::default();
     let policies = inbound::Policies::new(resources, settings, &mut problems);
+    let authorizations = authorization::Authorizations::new(resources, settings, &mut problems);
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
@@ -101,8 +106,10 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
 
     let mut addresses = workloads.addresses();
     endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
-    let finished =
-        workloads.finish(&previous.workloads, |key, namespace| routing.app_connections(key, namespace));
+    let finished = workloads.finish(&previous.workloads, &authorizations, |key, namespace| {
+        routing.app_connections(key, namespace)
+    });
+    authorizations.report_unused(&mut problems);
     let occupants = workloads.occupants(&finished);
     let mesh = Mesh {
         revocations: keep(

@@ -12,6 +12,7 @@ use super::*;
 use crate::resources::{DecodeOutcome, decode};
 
 mod addresses;
+mod authorization;
 mod cluster;
 mod examples;
 mod exported;

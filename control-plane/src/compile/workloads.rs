@@ -20,6 +20,7 @@ use document::WorkloadDocument;
 
 use super::{
     MeshSettings, Problems,
+    authorization::{Authorizations, Selected},
     claims::{Claim, Claimant, ClaimedBy, LostClaim},
     inbound::Policies,
     keep,
@@ -60,6 +61,15 @@ impl<'a> KnownWorkload<'a> {
     /// Whether it is at `host`.
     pub(super) fn is_at(&self, host: &Host) -> bool {
         self.hosts.contains(host)
+    }
+
+    /// What policies select it by.
+    fn selected(&self) -> Selected<'_> {
+        Selected {
+            namespace: self.name.namespace(),
+            labels: (!self.source.is_unusable()).then(|| self.source.labels()),
+            services: &self.services,
+        }
     }
 
     fn serves(&self, port: u16) -> bool {
@@ -103,7 +113,7 @@ impl<'a> KnownWorkload<'a> {
 fn strict(document: &DocumentName) -> InboundPolicy {
     let name = format!("{document}, which cannot be used");
     let default = MtlsRule { mode: MtlsMode::Strict, name: name.into() };
-    InboundPolicy { default, ports: BTreeMap::new() }
+    InboundPolicy { default, ..InboundPolicy::default() }
 }
 
 impl KnownWorkload<'_> {
@@ -431,22 +441,26 @@ impl<'a> Workloads<'a> {
     pub(super) fn finish(
         &self,
         previous: &BTreeMap<WorkloadName, Arc<Workload>>,
+        authorizations: &Authorizations<'_>,
         connections: impl Fn(&ServiceKey, &str) -> AppConnections,
     ) -> BTreeMap<WorkloadName, Arc<Workload>> {
         let finished = self.list.iter().map(|known| {
             let meshed = known.source.meshed();
+            let before = previous.get(&known.name);
+            let authorization = authorizations
+                .find(known.selected(), before.and_then(|before| before.policy.authorization.as_ref()));
             let workload = Workload {
                 name: known.name.clone(),
                 identity: known.identity.clone(),
                 meshed,
                 inbound: known.source.inbound().filter(|_| meshed).and_then(HostPort::socket),
                 ports: known.ports.iter().copied().collect(),
-                policy: known.policy.clone(),
+                policy: InboundPolicy { authorization, ..known.policy.clone() },
                 protocols: known.said_protocols(),
                 app_connections: known.app_connections(&connections),
                 labels: Arc::clone(&known.labels),
             };
-            (known.name.clone(), keep(workload, previous.get(&known.name)))
+            (known.name.clone(), keep(workload, before))
         });
         finished.collect()
     }

@@ -10,7 +10,8 @@ use selvedge_model::WorkloadName;
 use super::{
     Object, Resource,
     document::{Location, wrong},
-    kinds::{self, ResourceKind},
+    kinds::{self, Enforcer, ResourceKind},
+    nearest::nearest,
     node::{Lines, Node, Value},
     typed::FieldError,
     unread::{Read, Unread},
@@ -259,6 +260,12 @@ impl DocumentReader<'_> {
         let meant = meant(kind, version);
         let called = meant.map_or(kind, |known| known.kind);
         let name = name.map(|name| document_name(called, namespace, name, self.default_namespace));
+        let line = node.field("kind").map_or(node.line, |entry| entry.line);
+        if let Some(enforcer) = kinds::unenforced(kind, version) {
+            let problem =
+                self.unenforced(name.as_ref(), at(line, "", String::new()), (kind, version), enforcer);
+            return self.decoded(index, node.line, name, DecodeOutcome::NotActedOn, vec![problem]);
+        }
         let versions = kinds::find(kind).map(|known| known.api_versions);
         if !versions.is_some_and(|versions| versions.contains(&version)) {
             let message = match (versions, meant) {
@@ -268,9 +275,11 @@ impl DocumentReader<'_> {
                 (None, Some(ResourceKind { kind: known, api_versions, .. })) => {
                     format!("{kind} ({version}) is not acted on; {known} of {} is", api_versions.join(" or "))
                 }
-                (None, None) => format!("{kind} ({version}) is not acted on"),
+                (None, None) => match nearest_policy(kind, version) {
+                    Some(meant) => format!("{kind} ({version}) is not acted on; did you mean {meant}?"),
+                    None => format!("{kind} ({version}) is not acted on"),
+                },
             };
-            let line = node.field("kind").map_or(node.line, |entry| entry.line);
             let hides_policy = || is_list(kind) && unusable::holds_policy(node);
             if meant.is_some() || may_be_a_policy(kind, version) || hides_policy() {
                 return failed(name, at(line, "", message));
@@ -324,6 +333,31 @@ impl DocumentReader<'_> {
         }
     }
 
+    /// That a policy is not enforced, which its author may not take for granted. In a cluster the network can do it.
+    fn unenforced(
+        &self,
+        name: Option<&DocumentName>,
+        error: FieldError,
+        (kind, version): (&str, &str),
+        enforcer: Enforcer,
+    ) -> Problem {
+        let by_others = enforcer == Enforcer::Network && self.path.is_none();
+        let (severity, message) = match by_others {
+            true => (
+                Severity::NotActedOn,
+                format!("{kind} ({version}) is not acted on: it is for the cluster's network"),
+            ),
+            false => (
+                Severity::Error,
+                format!(
+                    "{kind} ({version}) is not enforced: nothing here refuses what it refuses; write an \
+                     AuthorizationPolicy (security.istio.io), or accept this with --allow-unenforced"
+                ),
+            ),
+        };
+        self.problem(name, severity, Fault::Unenforced, FieldError { message, ..error })
+    }
+
     fn problem(
         &self,
         name: Option<&DocumentName>,
@@ -343,11 +377,14 @@ impl DocumentReader<'_> {
     }
 }
 
+/// The policy that a document of the unknown `kind` most likely was to be.
+pub(super) fn nearest_policy(kind: &str, version: &str) -> Option<&'static str> {
+    unusable::is_of_policies(version).then(|| nearest(kind, kinds::policies())).flatten()
+}
+
 /// Whether a document of `kind` of `version`, which nothing acts on, was to be a policy.
 fn may_be_a_policy(kind: &str, version: &str) -> bool {
-    let of_policies = unusable::is_of_policies(version);
-    let known = kinds::is_policy_to_come(kind);
-    kinds::policies().any(|policy| policy.eq_ignore_ascii_case(kind)) || (of_policies && !known)
+    kinds::policies().any(|policy| policy.eq_ignore_ascii_case(kind)) || unusable::is_of_policies(version)
 }
 
 /// Reads the document `node` of the kind that `name` says.

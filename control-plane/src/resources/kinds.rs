@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec, Location, Metadata, NamespaceSpec,
-    PeerAuthenticationSpec, PodSpec, RevocationSpec, ServiceEntrySpec, ServiceSpec, TcpRouteSpec,
-    VirtualServiceSpec, WorkloadEntrySpec, destination_rule,
+    AuthorizationPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec, Location,
+    Metadata, NamespaceSpec, PeerAuthenticationSpec, PodSpec, RevocationSpec, ServiceEntrySpec, ServiceSpec,
+    TcpRouteSpec, VirtualServiceSpec, WorkloadEntrySpec, authorization_policy, destination_rule,
     document::wrong,
     endpoint_slice,
     fields::{self, KnownField},
@@ -289,6 +289,7 @@ table! {
     virtual_services: VirtualService(VirtualServiceSpec) = virtual_service::KIND;
     destination_rules: DestinationRule(DestinationRuleSpec) = destination_rule::KIND;
     peer_authentications: PeerAuthentication(PeerAuthenticationSpec) = peer_authentication::KIND;
+    authorization_policies: AuthorizationPolicy(AuthorizationPolicySpec) = authorization_policy::KIND;
     tcp_routes: TcpRoute(TcpRouteSpec) = gateway_tcp::TCP_ROUTE, gateway_tcp::TLS_ROUTE;
     http_routes: HttpRoute(HttpRouteSpec) = http_route::KIND, grpc_route::KIND;
     revocations: Revocation(RevocationSpec) = revocation::KIND;
@@ -307,7 +308,6 @@ const NOT_ACTED_ON: &[ResourceKind] = &[
     ResourceKind::new("Sidecar", ISTIO_NETWORKING, "sidecars", Feedback::Conditions),
     ResourceKind::new("EnvoyFilter", ISTIO_NETWORKING, "envoyfilters", Feedback::Conditions),
     ResourceKind::new("ProxyConfig", &["networking.istio.io/v1beta1"], "proxyconfigs", Feedback::Conditions),
-    ResourceKind::new("AuthorizationPolicy", ISTIO_SECURITY, "authorizationpolicies", Feedback::Conditions),
     ResourceKind::new(
         "RequestAuthentication",
         ISTIO_SECURITY,
@@ -318,10 +318,48 @@ const NOT_ACTED_ON: &[ResourceKind] = &[
     ResourceKind::new("WasmPlugin", ISTIO_EXTENSIONS, "wasmplugins", Feedback::Conditions),
 ];
 
-/// Whether `kind` is a policy that nothing acts on yet, so that leaving it out is what its author is told.
-pub(super) fn is_policy_to_come(kind: &str) -> bool {
-    let mut known = NOT_ACTED_ON.iter();
-    known.any(|known| known.kind == kind && GROUPS_OF_POLICIES.contains(&known.group()))
+/// Who could enforce a policy that Selvedge does not act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Enforcer {
+    /// A service mesh.
+    Mesh,
+    /// The network of a cluster: where there is one, it does so without us.
+    Network,
+}
+
+/// Policies that nothing here acts on: their group, their kinds (none listed: all of the group), and who could.
+const UNENFORCED: &[(&str, &[&str], Enforcer)] = &[
+    ("security.istio.io", &["RequestAuthentication"], Enforcer::Mesh),
+    ("policy.linkerd.io", &[], Enforcer::Mesh),
+    ("networking.k8s.io", &["NetworkPolicy"], Enforcer::Network),
+    ("policy.networking.k8s.io", &[], Enforcer::Network),
+    ("projectcalico.org", CALICO, Enforcer::Network),
+    ("crd.projectcalico.org", CALICO, Enforcer::Network),
+    ("cilium.io", &["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"], Enforcer::Network),
+];
+
+const CALICO: &[&str] = &[
+    "NetworkPolicy",
+    "GlobalNetworkPolicy",
+    "StagedNetworkPolicy",
+    "StagedGlobalNetworkPolicy",
+    "StagedKubernetesNetworkPolicy",
+    "Tier",
+    "NetworkSet",
+    "GlobalNetworkSet",
+    "HostEndpoint",
+    "Profile",
+];
+
+/// If a document of `kind` and `version` is a policy that nothing here acts on, who could.
+pub(super) fn unenforced(kind: &str, version: &str) -> Option<Enforcer> {
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group);
+    let mut known = UNENFORCED.iter();
+    let (.., enforcer) = known.find(|(of, kinds, _)| {
+        let is_one = kinds.is_empty() || kinds.iter().any(|one| one.eq_ignore_ascii_case(kind));
+        of.eq_ignore_ascii_case(group) && is_one
+    })?;
+    Some(*enforcer)
 }
 
 #[cfg(test)]

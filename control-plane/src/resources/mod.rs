@@ -4,6 +4,7 @@
 //! the fields that are acted on, as a document spells them. The `…Spec` is what the fields mean. So `compile` never sees
 //! a text that was not understood.
 
+pub mod authorization_policy;
 pub mod connection_pool;
 pub mod decode;
 pub mod destination_rule;
@@ -17,6 +18,7 @@ pub mod http_route;
 pub mod kinds;
 pub mod linkerd;
 pub mod namespace;
+mod nearest;
 mod node;
 mod object;
 pub mod peer_authentication;
@@ -35,6 +37,7 @@ pub mod virtual_service;
 pub mod workload_entry;
 
 pub use self::{
+    authorization_policy::{AuthorizationAction, AuthorizationPolicySpec},
     decode::{DecodeOutcome, Decoded, chunks, decode, decode_value},
     destination_rule::DestinationRuleSpec,
     document::{Document, Location, Metadata, Seniority},

@@ -1,6 +1,6 @@
 //! One document of a kind that is acted on, on its way from a tree of YAML to what it means.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -8,6 +8,7 @@ use super::{
     Resource,
     document::{Document, Location, Metadata, MetadataYaml, Reading, wrong},
     kinds::ResourceKind,
+    nearest::nearest,
     node::Node,
     typed::{self, FieldError, Present, UnknownField},
 };
@@ -86,15 +87,19 @@ impl Unread<'_> {
                 reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
             }
         }
-        let spec = read(yaml, &mut reading)?;
+        let read = read(yaml, &mut reading);
         if self.kind.is_policy
             && let Some(UnknownField { field, line }) = unknown.iter().chain(reading.unknown.iter()).next()
         {
-            // Read over, the policy may let in what it was to keep out.
-            let message =
-                "is not a field of this policy, so the policy cannot be used; correct or remove the field";
+            // Read over, the policy may let in what it was to keep out. What is wrong besides may come of it.
+            let advice = match self.meant_by(field) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => "correct or remove the field".to_owned(),
+            };
+            let message = format!("is not a field of this policy, so the policy cannot be used; {advice}");
             return Err(FieldError { line: Some(*line), ..wrong(field, message) });
         }
+        let spec = read?;
         let noted = reading.remarks;
         unknown.append(&mut fields);
         let remarks = self.remarks(noted, unknown);
@@ -109,12 +114,39 @@ impl Unread<'_> {
             (severity, FieldError { line, ..wrong(field, message) })
         });
         let unknown = unknown.into_iter().map(|UnknownField { field, line }| {
-            let message = "not acted on".to_owned();
+            let message = match self.meant_by(&field) {
+                Some(meant) => format!("not acted on; did you mean {meant}?"),
+                None => "not acted on".to_owned(),
+            };
             (Severity::NotActedOn, FieldError { line: Some(line), ..wrong(field, message) })
         });
         let mut remarks: Remarks = noted.chain(unknown).collect();
         remarks.sort_by_key(|(_, error)| error.line);
         remarks
+    }
+
+    /// The field that was most likely meant by `unknown`, which stands at the same place.
+    fn meant_by(&self, unknown: &str) -> Option<String> {
+        let mut path = String::new();
+        for part in unknown.split('[') {
+            match part.split_once(']') {
+                Some((_, rest)) => path.extend(["[]", rest]),
+                None => path.push_str(part),
+            }
+        }
+        let known = self.kind.known_fields();
+        // The innermost part that is unknown: what is below a misspelt field is unknown, too.
+        let parts: Vec<&str> = path.split('.').collect();
+        (0..parts.len()).find_map(|depth| {
+            let above: String = parts[..depth].iter().map(|part| format!("{part}.")).collect();
+            let word = parts[depth].trim_end_matches("[]");
+            let here = known.iter().filter_map(|field| field.path.strip_prefix(above.as_str()));
+            let names: BTreeSet<&str> = here.filter_map(|rest| rest.split(['.', '[']).next()).collect();
+            if names.contains(word) || names.contains("*") {
+                return None;
+            }
+            Some(nearest(word, names)?.to_owned())
+        })
     }
 
     fn metadata(&self) -> Result<(Metadata, Vec<UnknownField>), FieldError> {

@@ -14,9 +14,9 @@ use std::{
 use selvedge_model::MtlsMode;
 
 use super::{
-    DestinationRuleSpec, Document, Location, Metadata, PeerAuthenticationSpec, Resource, ServiceEntrySpec,
-    WorkloadEntrySpec,
-    decode::read_kind,
+    AuthorizationAction, AuthorizationPolicySpec, DestinationRuleSpec, Document, Location, Metadata,
+    PeerAuthenticationSpec, Resource, ServiceEntrySpec, WorkloadEntrySpec,
+    decode::{nearest_policy, read_kind},
     destination_rule::PolicyBlocks,
     document::MetadataYaml,
     export_to::ExportTo,
@@ -30,8 +30,11 @@ use crate::problem::DocumentName;
 /// More fields that cannot be read are too many to look for what is left.
 const MOST_TAKEN_OUT: usize = 16;
 
-/// What a policy of unknown kind is taken for: this kind refuses the most.
+/// What a policy of unknown kind is taken for.
 const STRICTEST: &str = "PeerAuthentication";
+
+/// The kind whose strictest document refuses everything.
+const AUTHORIZATION: &str = "AuthorizationPolicy";
 
 /// The service account of a workload whose own cannot be read. Nobody has it, so nobody passes for that workload.
 const NOBODY: &str = "cannot.be.read";
@@ -64,13 +67,13 @@ pub(super) fn of_document(
     location: &Location,
     default_namespace: &str,
 ) -> Option<StandIn> {
-    let written = text_in_any_case(node, "kind");
-    let of_policies = is_of_policies(text_in_any_case(node, "apiVersion"));
+    let (written, version) = (text_in_any_case(node, "kind"), text_in_any_case(node, "apiVersion"));
+    let of_policies = is_of_policies(version);
     let mut known = kinds::acted_on().iter();
     let kind = match known.find(|known| known.kind.eq_ignore_ascii_case(written)) {
         Some(known) => known.kind,
         // Only policies are in these groups, so this is one, whatever its kind was to be.
-        None if of_policies => STRICTEST,
+        None if of_policies => nearest_policy(written, version).unwrap_or(STRICTEST),
         None if holds_policy(node) => return Some(strict(unnamed(STRICTEST), location, None)),
         None => written,
     };
@@ -132,7 +135,8 @@ pub(super) fn of_text(
         let is_there = |name: &&DocumentName| said.iter().eq([&&*name.namespace]);
         let known =
             name.filter(|name| kinds::policies().any(|policy| policy == &*name.kind)).filter(is_there);
-        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(STRICTEST)), &location, None));
+        let kind = if mentions(AUTHORIZATION) { AUTHORIZATION } else { STRICTEST };
+        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(kind)), &location, None));
     }
     let seems = match name {
         Some(name) => &*name.kind == "DestinationRule",
@@ -173,10 +177,17 @@ pub fn is_policy(resource: &Resource) -> bool {
 
 /// The stand-in of a policy that is understood and not in use, because `first` has its name and says something else.
 pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<StandIn> {
-    let Resource::PeerAuthentication(document) = resource else { return None };
-    let same = matches!(first, Some(Resource::PeerAuthentication(first)) if first.spec == document.spec);
-    let selector = document.spec.selector.clone();
-    (!same).then(|| strict(document.name.clone(), &document.location, Some(selector)))
+    let same = match (first, resource) {
+        (Some(Resource::PeerAuthentication(first)), Resource::PeerAuthentication(this)) => {
+            first.spec == this.spec
+        }
+        (Some(Resource::AuthorizationPolicy(first)), Resource::AuthorizationPolicy(this)) => {
+            first.spec == this.spec
+        }
+        _ => false,
+    };
+    let selector = selector_of(resource)?;
+    (!same).then(|| strict(resource.name().clone(), resource.location(), Some(selector)))
 }
 
 /// The stand-in of a file or directory that cannot be read, which may hold any policy.
@@ -250,16 +261,15 @@ impl Unusable<'_> {
 
     fn stand_in(mut self, left: Option<Resource>) -> Option<StandIn> {
         match (&*self.name.kind, left) {
-            ("PeerAuthentication", left) => {
+            (AUTHORIZATION, Some(Resource::AuthorizationPolicy(left))) if self.refuses_nothing(&left) => None,
+            (STRICTEST | AUTHORIZATION, left) => {
                 if namespace_of(self.node, &self.name.namespace).is_none() {
                     self.name.namespace = "".into();
                 }
-                let selector = match left {
-                    Some(Resource::PeerAuthentication(left)) if !self.has_lost("spec.selector") => {
-                        Some(left.spec.selector.clone())
-                    }
-                    _ => None,
-                };
+                let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs"]
+                    .iter()
+                    .any(|at| self.has_lost(at));
+                let selector = left.filter(|_| says_whom).as_ref().and_then(selector_of);
                 Some(strict(self.name, self.location, selector))
             }
             ("DestinationRule", left) => self.destination_rule(left),
@@ -284,6 +294,12 @@ impl Unusable<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Whether `left`, which is all that can be read of a policy, says that it only counts.
+    fn refuses_nothing(&self, left: &Document<AuthorizationPolicySpec>) -> bool {
+        let counts = left.spec.dry_run && !self.has_lost("metadata");
+        counts || (left.spec.action == AuthorizationAction::Audit && !self.has_lost("spec.action"))
     }
 
     fn destination_rule(self, left: Option<Resource>) -> Option<StandIn> {
@@ -322,7 +338,20 @@ impl Unusable<'_> {
     }
 }
 
-/// STRICT for the workloads that `selector` selects; `None`: for whichever it may select.
+/// The labels of the workloads that a policy selects; `None`: it is no policy, or selects them in another way.
+fn selector_of(resource: &Resource) -> Option<BTreeMap<String, String>> {
+    match resource {
+        Resource::PeerAuthentication(document) => Some(document.spec.selector.clone()),
+        Resource::AuthorizationPolicy(document) if document.spec.services.is_none() => {
+            Some(document.spec.selector.clone())
+        }
+        // Not for its services alone: nobody knows what was to be in the rest of it.
+        _ => None,
+    }
+}
+
+/// The strictest policy of the kind that `name` says, for the workloads that `selector` selects; `None`: for whichever it
+/// may select.
 fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<String, String>>) -> StandIn {
     let (reach, accepts) = match (&*name.namespace, &selector) {
         ("", _) => ("every workload of the mesh".to_owned(), "accepts"),
@@ -331,6 +360,29 @@ fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<Str
         }
         (namespace, _) => (format!("every workload of namespace {namespace}"), "accepts"),
     };
+    if &*name.kind == AUTHORIZATION {
+        let spec = AuthorizationPolicySpec {
+            any_workload: selector.is_none(),
+            selector: selector.unwrap_or_default(),
+            services: None,
+            action: AuthorizationAction::Deny,
+            dry_run: false,
+            rules: Vec::new(),
+        };
+        let document = Document {
+            name,
+            metadata: Metadata::default(),
+            location: location.clone(),
+            spec,
+            unusable: true,
+        };
+        return StandIn {
+            resource: Resource::AuthorizationPolicy(Arc::new(document)),
+            words: format!(
+                "until it is repaired, {reach} {accepts} nothing (read as a policy that denies everything)"
+            ),
+        };
+    }
     let spec = PeerAuthenticationSpec {
         any_workload: selector.is_none(),
         selector: selector.unwrap_or_default(),

@@ -99,11 +99,11 @@ impl Verdict {
     pub(crate) fn of(problems: &[&Problem]) -> Self {
         let mut errors = problems.iter().filter(|problem| is_error(problem)).peekable();
         let outcome = match () {
+            () if problems.iter().any(|problem| is_of_kind(problem)) => Acceptance::NotActedOn,
             () if errors.peek().is_some() => match errors.all(|problem| problem.fault == Fault::Overruled) {
                 true => Acceptance::Conflicted,
                 false => Acceptance::Invalid,
             },
-            () if problems.iter().any(|problem| is_of_kind(problem)) => Acceptance::NotActedOn,
             () if problems.is_empty() => Acceptance::Accepted,
             () => Acceptance::InPart,
         };
@@ -192,7 +192,8 @@ fn is_error(problem: &Problem) -> bool {
 
 /// Whether it says that nothing acts on the document's kind.
 pub(crate) fn is_of_kind(problem: &Problem) -> bool {
-    problem.severity == Severity::NotActedOn && problem.fault == Fault::Unusable
+    let is_left_out = problem.severity == Severity::NotActedOn && problem.fault == Fault::Unusable;
+    is_left_out || problem.fault == Fault::Unenforced
 }
 
 /// What they say, with the fields.

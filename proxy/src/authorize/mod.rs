@@ -7,13 +7,19 @@
 
 use std::rc::Rc;
 
-use selvedge_model::{ConnectionVerdict, InboundPolicy, Verdict, facts::Connection};
+use selvedge_model::{
+    ConnectionVerdict, InboundPolicy, Verdict,
+    facts::{Connection, Source},
+    policy::{By, Note},
+};
 use tower::Layer;
+use tracing::field::display;
 
 use crate::{
     error::{Failure, Reason},
     facts,
     step::{self, Conn, Error, Request, Step},
+    telemetry::Decision,
     worker::Worker,
 };
 
@@ -30,16 +36,14 @@ fn refused(worker: &Worker, request: &Request) -> Option<Error> {
     if inbound.let_in.get() == Some(generation) {
         return None;
     }
-    let failure = match asked(worker, request) {
+    match asked(worker, request) {
         Ok(Asked::Connection) => {
             inbound.let_in.set(Some(generation));
-            return None;
+            None
         }
-        Ok(Asked::Request) => return None,
-        Err(failure) => failure,
-    };
-    tracing::debug!(peer = %conn.peer, identity = ?inbound.identity, why = %failure.what, "request refused");
-    Some(failure.into())
+        Ok(Asked::Request) => None,
+        Err(failure) => Some(failure.into()),
+    }
 }
 
 /// What was let in.
@@ -50,15 +54,20 @@ enum Asked {
     Request,
 }
 
-/// Asks for a request's connection, and for the request itself if that decides.
+/// Asks for a request's connection, and for the request itself if that decides, or if policies take note of it.
 fn asked(worker: &Worker, request: &Request) -> Result<Asked, Failure> {
     let connection = request.conn.incoming();
-    by_policy(worker, |policy| match policy.authorize(&connection) {
-        ConnectionVerdict::Final(verdict) => let_in(verdict).map(|()| Asked::Connection),
-        ConnectionVerdict::DependsOnRequest { .. } => {
-            let request = facts::request(&request.http, &connection).map_err(|error| error.failure)?;
-            let_in(policy.authorize_request(&request)).map(|()| Asked::Request)
+    by_policy(worker, |policy| {
+        let final_verdict = match policy.authorize(&connection) {
+            ConnectionVerdict::Final(verdict) => Some(verdict),
+            ConnectionVerdict::DependsOnRequest { .. } => None,
+        };
+        if let (Some(verdict), false) = (final_verdict, policy.has_notes()) {
+            return decided(worker, &connection, verdict).map(|()| Asked::Connection);
         }
+        let request = facts::request(&request.http, &connection).map_err(|error| error.failure)?;
+        policy.notes_on_request(&request, |note| note_down(worker, &connection, note));
+        decided(worker, &connection, policy.authorize_request(&request)).map(|()| Asked::Request)
     })
 }
 
@@ -66,7 +75,7 @@ fn asked(worker: &Worker, request: &Request) -> Result<Asked, Failure> {
 pub(crate) fn refusal(worker: &Worker, connection: &Connection<'_>) -> Option<Failure> {
     worker.view.refresh();
     let verdict = by_policy(worker, |policy| match policy.authorize(connection) {
-        ConnectionVerdict::Final(verdict) => let_in(verdict),
+        ConnectionVerdict::Final(verdict) => let_in(connection, verdict),
         ConnectionVerdict::DependsOnRequest { .. } => Ok(()),
     });
     verdict.err()
@@ -75,7 +84,16 @@ pub(crate) fn refusal(worker: &Worker, connection: &Connection<'_>) -> Option<Fa
 /// Why nothing opaque may come in on `connection`; `None`: it may.
 pub(crate) fn opaque_refusal(worker: &Worker, connection: &Connection<'_>) -> Option<Failure> {
     worker.view.refresh();
-    by_policy(worker, |policy| let_in(policy.authorize(connection).without_requests())).err()
+    by_policy(worker, |policy| let_in(connection, policy.authorize_opaque(connection))).err()
+}
+
+/// The same of a connection that comes in now: what policies say of it is counted and logged.
+pub(crate) fn admit_opaque(worker: &Worker, connection: &Connection<'_>) -> Result<(), Failure> {
+    worker.view.refresh();
+    by_policy(worker, |policy| {
+        policy.notes_on_opaque(connection, |note| note_down(worker, connection, note));
+        decided(worker, connection, policy.authorize_opaque(connection))
+    })
 }
 
 /// Asks the policy that the worker's table holds.
@@ -90,11 +108,34 @@ fn by_policy<T>(
     })
 }
 
-fn let_in(verdict: Verdict<'_>) -> Result<(), Failure> {
-    match verdict {
-        Verdict::Allow { .. } => Ok(()),
-        Verdict::Deny { rule, why } => Err(Failure::new(Reason::Policy, format!("{rule}: {why}"))),
+/// [`let_in`], counted and logged if it is refused.
+fn decided(worker: &Worker, connection: &Connection<'_>, verdict: Verdict<'_>) -> Result<(), Failure> {
+    if let Verdict::Deny { rule, why, .. } = verdict {
+        worker.metrics.policy_decision(rule, Decision::Deny, worker.index);
+        let Source { address, identity, .. } = connection.source;
+        let (peer, identity) = (address.map(display), identity.map(display));
+        tracing::info!(peer, identity, port = connection.port, %rule, %why, "refused by policy");
     }
+    let_in(connection, verdict)
+}
+
+/// Counts and logs what a policy says that does not decide.
+fn note_down(worker: &Worker, connection: &Connection<'_>, Note { rule, says }: Note<'_>) {
+    worker.metrics.policy_decision(rule, says.into(), worker.index);
+    let Source { address, identity, .. } = connection.source;
+    let (peer, identity) = (address.map(display), identity.map(display));
+    tracing::info!(peer, identity, port = connection.port, %rule, %says, "noted by policy");
+}
+
+/// Strangers are not told which policies there are: only what they can see for themselves.
+fn let_in(connection: &Connection<'_>, verdict: Verdict<'_>) -> Result<(), Failure> {
+    let Verdict::Deny { rule, why, by } = verdict else { return Ok(()) };
+    let failure = Failure::new(Reason::Policy, format!("{rule}: {why}"));
+    Err(match (connection.source.identity, by) {
+        (Some(_), _) => failure,
+        (None, By::Mtls) => failure.told_only_the_last(why.len()),
+        (None, By::Authorization) => failure.told_only_the_last(0),
+    })
 }
 
 /// Completes when a policy that comes into force later lets no request in on `conn`, and requests are in

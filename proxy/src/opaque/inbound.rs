@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     arrival::Direction,
-    authorize::{forbidden, opaque_refusal},
+    authorize::{admit_opaque, forbidden, opaque_refusal},
     clients,
     detect::{First, detect},
     error::{Failure, Reason},
@@ -167,7 +167,7 @@ pub(crate) async fn speculate(
 async fn carry<C: Client>(worker: &Rc<Worker>, incoming: &mut Incoming<C>) -> Result<(), Failure> {
     let Incoming { peer, original, identity, port, .. } = incoming;
     let connection = facts::incoming(*peer, identity.as_ref(), *original, *port);
-    let refused = opaque_refusal(worker, &connection);
+    let refused = admit_opaque(worker, &connection).err();
     let opened = match refused.or_else(|| speaks_http(worker, incoming.port)) {
         Some(failure) => Err(failure),
         None => connect(worker, incoming.port, incoming.app).await,

@@ -1,12 +1,16 @@
-//! Counts of rare events: retries, ejections, limits that were reached.
+//! Counts of rare events: retries, ejections, limits that were reached, what policies refuse.
 
-use std::{collections::BTreeMap, fmt, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, NoLabelSet},
     metrics::MetricType,
 };
-use selvedge_model::{BackendName, ServiceKey};
+use selvedge_model::{BackendName, ServiceKey, policy::Says};
 
 use super::{labels::LabelWriter, registered::lock};
 use crate::balance::Limit;
@@ -67,6 +71,31 @@ pub(super) enum Of {
     Service(ServiceKey),
     Backend(BackendName),
     Limit(BackendName, Limit),
+    Policy(Arc<str>, Decision),
+}
+
+/// What a policy decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decision {
+    /// It refuses.
+    Deny,
+    /// It only takes note.
+    Note(Says),
+}
+
+impl From<Says> for Decision {
+    fn from(says: Says) -> Self {
+        Self::Note(says)
+    }
+}
+
+impl Decision {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Note(says) => says.word(),
+        }
+    }
 }
 
 impl EncodeLabelSet for Of {
@@ -78,6 +107,10 @@ impl EncodeLabelSet for Of {
             Self::Limit(backend, limit) => {
                 writer.backend(backend)?;
                 writer.text("limit", limit.word())
+            }
+            Self::Policy(rule, decision) => {
+                writer.text("policy", rule)?;
+                writer.text("decision", decision.word())
             }
         }
     }

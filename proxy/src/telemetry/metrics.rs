@@ -25,7 +25,7 @@ use super::{
     connections::Connections,
     control::ControlMetrics,
     durations::Durations,
-    events::KeyedCounts,
+    events::{Decision, KeyedCounts},
     labels::{DurationLabels, Labels},
     registered::{Registered, lock},
     series::Series,
@@ -50,6 +50,7 @@ pub struct Metrics {
     budget_exhausted: KeyedCounts<ServiceKey>,
     ejections: KeyedCounts<BackendName>,
     overflows: KeyedCounts<(BackendName, Limit)>,
+    policy_decisions: KeyedCounts<(Arc<str>, Decision)>,
     /// Seconds since 1970; 0 = no certificate yet.
     certificate_expiry: AtomicU64,
     configuration: Mutex<Option<Arc<str>>>,
@@ -81,6 +82,7 @@ impl Metrics {
             budget_exhausted: KeyedCounts::new(workers),
             ejections: KeyedCounts::new(workers),
             overflows: KeyedCounts::new(workers),
+            policy_decisions: KeyedCounts::new(workers),
             certificate_expiry: AtomicU64::new(0),
             configuration: Mutex::default(),
             budget: OnceLock::new(),
@@ -155,6 +157,11 @@ impl Metrics {
     /// A connection, or what it carried, was ended by us while something was in progress.
     pub fn connection_cut(&self, direction: Direction, reason: Reason) {
         self.connections[direction as usize].cut(reason);
+    }
+
+    /// A policy, or a rule of one, has refused something or taken note of it.
+    pub fn policy_decision(&self, rule: &Arc<str>, decision: Decision, worker: usize) {
+        self.policy_decisions.count(&(Arc::clone(rule), decision), worker);
     }
 
     /// A worker tries a request to this service again.

@@ -19,6 +19,7 @@ mod tcp;
 
 pub use self::{
     control::ControlMetrics,
+    events::Decision,
     labels::Labels,
     metrics::{Metrics, OpenConnection},
     record::{ClientConnection, OnPath, Record},

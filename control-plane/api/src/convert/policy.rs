@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use selvedge_model::{InboundPolicy, MtlsMode, MtlsRule};
+use selvedge_model::{Authorization, InboundPolicy, MtlsMode, MtlsRule};
 
 use super::{ConvertError, port, required};
 use crate::wire;
@@ -44,6 +44,7 @@ impl From<&InboundPolicy> for wire::InboundPolicy {
         Self {
             default: Some((&policy.default).into()),
             ports: policy.ports.iter().map(|(port, rule)| (u32::from(*port), rule.into())).collect(),
+            authorization: policy.authorization.as_deref().map(Into::into),
         }
     }
 }
@@ -56,6 +57,10 @@ impl TryFrom<wire::InboundPolicy> for InboundPolicy {
         Ok(Self {
             default: required("inbound policy default", policy.default)?.try_into()?,
             ports: policy.ports.into_iter().map(rule).collect::<Result<_, _>>()?,
+            authorization: match policy.authorization {
+                Some(authorization) => Some(Arc::new(Authorization::try_from(authorization)?)),
+                None => None,
+            },
         })
     }
 }

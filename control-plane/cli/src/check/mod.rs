@@ -71,6 +71,10 @@ pub struct Args {
     /// Which VirtualServices count for a host; use the value that the control plane has
     #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
     route_ownership: RouteOwnership,
+
+    /// Accept policies of kinds that are not enforced, instead of an error for each; use the value that the control plane has
+    #[arg(long, env = "SELVEDGE_ALLOW_UNENFORCED")]
+    allow_unenforced: bool,
 }
 
 /// In which form a result is printed.
@@ -104,6 +108,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         root_namespace: args.root_namespace.clone(),
         own_namespace: args.cluster.namespace.clone(),
         route_ownership: args.route_ownership,
+        allow_unenforced: args.allow_unenforced,
     };
     let json = args.json || args.output == Format::Json;
     let checked = match &args.config_dir {

@@ -1,4 +1,4 @@
-//! An index over many matches: which of them can match a request's path at all.
+//! An index over many matches: which of them can match a request's path at all. Policies use it, too.
 //!
 //! A match on an exact path or a prefix is stored under that text, every other match under the empty text. One binary
 //! search over the sorted texts finds the last one that is not greater than the request's path. Every text that the path
@@ -8,7 +8,7 @@ use super::{Match, StringMatch};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Sorted by text.
     texts: Vec<IndexedRule>,
 }
@@ -23,11 +23,12 @@ struct IndexedRule {
 }
 
 impl Index {
-    /// Over matches in the order in which they are tried; `None` is one that always holds.
-    pub(super) fn over<'a>(tried: impl Iterator<Item = Option<&'a Match>>) -> Self {
-        let mut filed: Vec<(&str, usize)> =
-            tried.enumerate().map(|(place, one)| (one.map_or("", beginning), place)).collect();
+    /// Over matches by their places in the order in which they are tried, each with what every path begins with for
+    /// which it can hold.
+    pub(crate) fn over<'a>(filed: impl Iterator<Item = (&'a str, usize)>) -> Self {
+        let mut filed: Vec<(&str, usize)> = filed.collect();
         filed.sort_unstable();
+        filed.dedup();
         let mut texts: Vec<IndexedRule> = Vec::new();
         for (text, place) in filed {
             match texts.last_mut() {
@@ -45,7 +46,7 @@ impl Index {
     }
 
     /// The first place, in the order in which they are tried, of a match that `holds` for a request with this path.
-    pub(super) fn first(&self, path: &str, holds: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(crate) fn first(&self, path: &str, holds: impl Fn(usize) -> bool) -> Option<usize> {
         let mut next = self.texts.partition_point(|filed| filed.text.as_str() <= path).checked_sub(1);
         let mut first: Option<usize> = None;
         while let Some(filed) = next.map(|at| &self.texts[at]) {
@@ -61,7 +62,7 @@ impl Index {
 }
 
 /// What every path begins with for which `one` can hold.
-fn beginning(one: &Match) -> &str {
+pub(super) fn beginning(one: &Match) -> &str {
     match &one.path {
         Some(StringMatch::Exact(text) | StringMatch::Prefix(text)) if !one.ignore_path_case => text,
         Some(StringMatch::PathPrefix(text)) => text.strip_suffix('/').unwrap_or(text),

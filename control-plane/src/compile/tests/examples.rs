@@ -31,6 +31,22 @@ fn subset_policy(mesh: &Mesh, subset: &str) -> TrafficPolicy {
 }
 
 #[test]
+fn allow_by_service_account() {
+    let policy = policies()["allow-by-service-account.yaml"].replace("app: vault", "app: reviews");
+    let (mesh, problems) = compiled(&format!("{MESH}---\n{policy}"));
+
+    assert_eq!(problems, []);
+    let policy = &mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy;
+    let asked = |peer: &str, path: &str| super::authorization::asked(policy, peer, 9080, path);
+    let web = "cluster.local/ns/default/sa/web";
+    assert_eq!(asked(web, "/"), "allow: AuthorizationPolicy default/vault-allow-web rule 1");
+    assert!(asked("cluster.local/ns/default/sa/other", "/").starts_with("deny: "));
+    let denied = "deny: AuthorizationPolicy default/vault-deny-admin rule 1: it denies this";
+    assert_eq!(asked(web, "/admin/x"), denied);
+    assert_eq!(asked(web, "//ADMIN;a=b"), denied);
+}
+
+#[test]
 fn canary_with_header() {
     let (mesh, problems) = with_reviews("canary-with-header.yaml", SUBSETS);
 

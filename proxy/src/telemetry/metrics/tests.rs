@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use proptest::prelude::*;
+use selvedge_model::policy::Says;
 
 use super::{
     super::{durations::BUCKETS_MS, registered::TURNED_AWAY},
@@ -69,6 +70,9 @@ fn the_text_is_what_dashboards_rely_on() {
     metrics.retry_budget_exhausted(&reviews(), 0);
     metrics.ejections(&BackendName { service: reviews(), subset: Some("v1".into()) }, 0);
     metrics.overflow(&BackendName { service: reviews(), subset: None }, Limit::Pending, 0);
+    metrics.policy_decision(&Arc::from("AuthorizationPolicy shop/web rule 1"), Decision::Deny, 0);
+    metrics.policy_decision(&Arc::from("AuthorizationPolicy shop/web rule 1"), Decision::Deny, 1);
+    metrics.policy_decision(&Arc::from("AuthorizationPolicy shop/new"), Decision::Note(Says::WouldDeny), 1);
     let budget = Arc::new(Budget::new(1000));
     budget.add(70);
     budget.acted(Action::ForgottenBody);

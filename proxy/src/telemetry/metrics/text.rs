@@ -44,6 +44,10 @@ impl Collector for Metrics {
 
 impl Metrics {
     fn encode_rare(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let name = "selvedge_inbound_policy_decisions";
+        let help = "What policies decided: requests and connections that they deny, and what an audit or a dry run notes.";
+        let of = |(rule, decision)| Of::Policy(rule, decision);
+        events::encode(encoder, name, help, self.policy_decisions.totals(), of)?;
         let name = "selvedge_outbound_retries";
         events::encode(
             encoder,

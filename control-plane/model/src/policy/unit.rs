@@ -1,0 +1,169 @@
+//! What the naive reading does not show: notes, ports, how much is looked at, and what a connection is told.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
+
+use http::{HeaderMap, Method};
+
+use super::*;
+use crate::{
+    SpiffeId,
+    facts::{Connection, Request, Source},
+};
+
+fn peer(account: &str) -> SpiffeId {
+    format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap()
+}
+
+fn connection(identity: Option<&SpiffeId>) -> Connection<'_> {
+    Connection::new(Source::peer(Ipv4Addr::new(10, 0, 0, 1).into(), identity), 8080)
+}
+
+fn request<'a>(connection: &'a Connection<'a>, path: &'a str, headers: &'a HeaderMap) -> Request<'a> {
+    Request { connection, method: &Method::GET, scheme: "http", authority: "web", path, query: "", headers }
+}
+
+fn paths(patterns: &[&str]) -> Condition {
+    let texts = patterns.iter().map(|text| TextPattern::istio(text)).collect();
+    Condition { asks: Asks::Path(PathSet::new(texts, Vec::new())), negated: false }
+}
+
+fn principal(account: &str) -> Condition {
+    let exact = TextPattern::Exact(format!("cluster.local/ns/shop/sa/{account}").into());
+    Condition { asks: Asks::Principal([exact].into_iter().collect()), negated: false }
+}
+
+fn policy(name: &str, action: Action, rules: Vec<Rule>) -> Policy {
+    Policy { name: name.into(), action, dry_run: false, ports: None, rules, why: None }
+}
+
+fn inbound(policies: Vec<Policy>) -> InboundPolicy {
+    InboundPolicy { authorization: Some(Arc::new(Authorization::new(policies))), ..InboundPolicy::default() }
+}
+
+/// An ALLOW policy of 100 rules: each lets one account ask for one path.
+fn hundred() -> Authorization {
+    let rule = |number: usize| Rule {
+        from: vec![vec![principal(&format!("a{number}"))]],
+        to: vec![vec![paths(&[&format!("/p{number}")])]],
+        ..Rule::everything(format!("allow rule {number}"))
+    };
+    let deny = |number: usize| Rule {
+        to: vec![vec![paths(&[&format!("/secret{number}/*")])]],
+        ..Rule::everything(format!("deny rule {number}"))
+    };
+    Authorization::new(vec![
+        policy("deny", Action::Deny, (0..100).map(deny).collect()),
+        policy("allow", Action::Allow, (0..100).map(rule).collect()),
+    ])
+}
+
+#[test]
+fn of_two_hundred_rules_those_are_looked_at_that_can_match() {
+    let (authorization, headers) = (hundred(), HeaderMap::new());
+    let identity = peer("a57");
+    let connection = connection(Some(&identity));
+    let looked_at = |path| authorization.looked_at(&Readings::new(&request(&connection, path, &headers)));
+
+    assert_eq!(looked_at("/p57"), 1);
+    assert_eq!(looked_at("/secret9/x"), 2);
+    assert_eq!(looked_at("/nothing"), 1);
+}
+
+#[test]
+fn a_long_policy_names_the_rule_that_decides() {
+    let policy = InboundPolicy { authorization: Some(Arc::new(hundred())), ..InboundPolicy::default() };
+    let (identity, headers) = (peer("a57"), HeaderMap::new());
+    let connection = connection(Some(&identity));
+    let decided = |path| match policy.authorize_request(&request(&connection, path, &headers)) {
+        Verdict::Allow { rule } => format!("allow: {rule}"),
+        Verdict::Deny { rule, .. } => format!("deny: {rule}"),
+    };
+
+    assert_eq!(decided("/p57"), "allow: allow rule 57");
+    assert_eq!(decided("/p58"), "deny: allow");
+    assert_eq!(decided("/secret9/x"), "deny: deny rule 9");
+}
+
+#[test]
+fn what_asks_only_for_the_peer_is_decided_with_the_connection() {
+    let rule = Rule { from: vec![vec![principal("web")]], ..Rule::everything("allow rule 1") };
+    let policy = inbound(vec![policy("allow", Action::Allow, vec![rule])]);
+
+    for (account, lets_in) in [("web", true), ("other", false)] {
+        let identity = peer(account);
+        let ConnectionVerdict::Final(verdict) = policy.authorize(&connection(Some(&identity))) else {
+            panic!("{account}: depends on a request")
+        };
+        assert_eq!(matches!(verdict, Verdict::Allow { .. }), lets_in, "{account}");
+    }
+}
+
+#[test]
+fn a_policy_for_some_ports_leaves_the_others_alone() {
+    let mut nothing = policy("allow nothing", Action::Allow, Vec::new());
+    nothing.ports = Some(BTreeSet::from([9090]));
+    let policy = inbound(vec![nothing]);
+    let at = |port| policy.authorize(&Connection { port, ..connection(None) });
+
+    assert!(matches!(at(8080), ConnectionVerdict::Final(Verdict::Allow { .. })));
+    assert!(matches!(at(9090), ConnectionVerdict::Final(Verdict::Deny { by: By::Authorization, .. })));
+}
+
+#[test]
+fn mutual_tls_is_asked_for_before_policies() {
+    let everything = Rule::everything("allow rule 1");
+    let mut policy = inbound(vec![policy("allow", Action::Allow, vec![everything])]);
+    policy.default.mode = MtlsMode::Strict;
+
+    let verdict = policy.authorize(&connection(None));
+
+    assert!(matches!(verdict, ConnectionVerdict::Final(Verdict::Deny { by: By::Mtls, .. })), "{verdict:?}");
+}
+
+#[test]
+fn audits_and_dry_runs_are_noted_and_decide_nothing() {
+    let rule = |name: &str, path: &str| Rule { to: vec![vec![paths(&[path])]], ..Rule::everything(name) };
+    let dry = |policy: Policy| Policy { dry_run: true, ..policy };
+    let policy = inbound(vec![
+        policy("audit", Action::Audit, vec![rule("audit rule 1", "/seen")]),
+        dry(policy("deny", Action::Deny, vec![rule("deny rule 1", "/bad")])),
+        dry(policy("allow", Action::Allow, vec![rule("allow rule 1", "/good")])),
+    ]);
+    let (connection, headers) = (connection(None), HeaderMap::new());
+    let notes = |path| {
+        let mut notes = Vec::new();
+        let request = request(&connection, path, &headers);
+        assert!(matches!(policy.authorize_request(&request), Verdict::Allow { .. }), "{path}");
+        policy.notes_on_request(&request, |note| notes.push(format!("{} {}", note.rule, note.says)));
+        notes
+    };
+
+    assert!(policy.has_notes());
+    assert_eq!(notes("/good"), ["allow rule 1 would-allow"]);
+    assert_eq!(notes("/bad"), ["deny rule 1 would-deny", "allow would-deny"]);
+    assert_eq!(notes("/seen"), ["audit rule 1 audit", "allow would-deny"]);
+    assert!(!inbound(Vec::new()).has_notes());
+}
+
+#[test]
+fn headers_are_seen_under_names_that_apps_take_for_the_same() {
+    let roles = |patterns: &[&str]| patterns.iter().map(|text| TextPattern::istio(text)).collect();
+    let condition =
+        Condition { asks: Asks::Header("x-role".parse().unwrap(), roles(&["admin"])), negated: false };
+    let rule = Rule { when: vec![condition], ..Rule::everything("deny rule 1") };
+    let policy = inbound(vec![policy("deny", Action::Deny, vec![rule])]);
+    let connection = connection(None);
+    let denied = |lines: &[(&'static str, &'static str)]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, http::HeaderValue::from_static(value));
+        }
+        matches!(policy.authorize_request(&request(&connection, "/", &headers)), Verdict::Deny { .. })
+    };
+
+    assert!(denied(&[("x-role", "admin")]));
+    assert!(denied(&[("x-role", "user"), ("x-role", "admin")]));
+    assert!(denied(&[("x_role", "admin")]));
+    assert!(!denied(&[("x-role", "user"), ("y-role", "admin")]));
+    assert!(!denied(&[]));
+}
