@@ -61,7 +61,15 @@ impl<S: Step<Request>> Service<Request> for Normalize<S> {
 pub const NO_TUNNEL: &str = "CONNECT is not served here: only the outbound listener opens tunnels, for an app whose \
                              proxy it is (https_proxy), and only where connections are not redirected";
 
-fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool, tunnels: bool) -> Result<(), Error> {
+/// Brings `request` into normal form; see the module.
+///
+/// # Errors
+/// If it has none.
+pub(crate) fn settle<B>(
+    request: &mut http::Request<B>,
+    from_sidecar: bool,
+    tunnels: bool,
+) -> Result<(), Error> {
     if request.method() == Method::CONNECT {
         return if tunnels { tunnel(request) } else { Err(bad(NO_TUNNEL)) };
     }

@@ -25,11 +25,12 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 
 use crate::{
-    authorize::{forbidden, refusal},
+    authorize::{forbidden, refusal, refusal_of_request},
     body::Body,
     error::{Failure, Reason},
     fields::WebSocket,
     io::{Abort, Duplex},
+    normalize::settle,
     opaque::{
         copy::{Meter, copy},
         session::over,
@@ -48,6 +49,8 @@ pub struct UpgradeRequest {
     client: OnUpgrade,
     conn: Rc<Conn>,
     way: Way,
+    /// On the way in, the request without its body, so that policies can be asked about it again.
+    head: Option<Box<http::Request<()>>>,
 }
 
 /// How a client asks for what is HTTP no longer.
@@ -79,7 +82,8 @@ impl UpgradeRequest {
         if !asked && way == Way::Upgrade {
             return None;
         }
-        Some(Box::new(Self { client, conn: Rc::clone(conn), way }))
+        let head = conn.inbound().map(|_| Box::new(head_of(request)));
+        Some(Box::new(Self { client, conn: Rc::clone(conn), way, head }))
     }
 
     /// Whether it is a WebSocket that is asked for.
@@ -117,7 +121,8 @@ impl UpgradeRequest {
             let server = hyper::upgrade::on(&mut *response);
             // The answer is over when the tunnel is: until then it counts as in flight.
             let end = std::mem::take(response.body_mut().end());
-            let web_socket = Switched { client: self.client, server, end, conn: Rc::clone(&self.conn) };
+            let head = self.head.and_then(|head| normal(head, &self.conn));
+            let web_socket = Switched { client: self.client, server, end, conn: Rc::clone(&self.conn), head };
             let tunnel = Box::new(Tunnel::WebSocket(web_socket));
             if extended {
                 *response.status_mut() = StatusCode::OK;
@@ -135,6 +140,20 @@ impl UpgradeRequest {
             *response = respond::answer(&Failure::new(Reason::Protocol, what), false);
         }
     }
+}
+
+fn head_of<B>(request: &http::Request<B>) -> http::Request<()> {
+    let mut head = http::Request::new(());
+    head.method_mut().clone_from(request.method());
+    head.uri_mut().clone_from(request.uri());
+    head.headers_mut().clone_from(request.headers());
+    head
+}
+
+/// `head` as policies saw it the first time.
+fn normal(mut head: Box<http::Request<()>>, conn: &Conn) -> Option<Box<http::Request<()>>> {
+    // It has been settled before, and nothing was wrong with it.
+    settle(&mut head, conn.identity().is_some(), false).ok().map(|()| head)
 }
 
 /// Makes an extended CONNECT for a WebSocket the request of HTTP/1.1 that it stands for (RFC 8441,
@@ -198,13 +217,13 @@ impl Abort for TokioIo<Upgraded> {
 /// Copies bytes both ways until both have ended, or `until` completes, or a policy forbids its client, or
 /// it has been silent for too long. An end of one direction is passed on, and the other goes on.
 async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Future<Output = Failure>) {
-    let Switched { client, server, mut end, conn } = switched;
+    let Switched { client, server, mut end, conn, head } = switched;
     let (began, standing) = (Instant::now(), end.standing.take());
     let series = end.record.as_ref().map(|record| record.websockets(&worker.metrics));
     let until = async {
         tokio::select! {
             failure = until => failure,
-            failure = disallowed(worker, &conn) => failure,
+            failure = disallowed(worker, &conn, head.as_deref()) => failure,
             failure = lost(standing.as_deref()) => failure,
         }
     };
@@ -222,11 +241,15 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
     end.finish(carried.is_ok());
 }
 
-/// Completes when a policy no longer lets its client in. Our own app may always go out.
-async fn disallowed(worker: &Worker, conn: &Conn) -> Failure {
+/// Completes when a policy no longer lets its client, or what it asked for, in. Our own app may always go out.
+async fn disallowed(worker: &Worker, conn: &Conn, head: Option<&http::Request<()>>) -> Failure {
     match conn.inbound() {
         Some(inbound) if inbound.app.is_ok() => {
-            forbidden(worker, |worker| refusal(worker, &conn.incoming())).await
+            let refused = |worker: &Worker| match head {
+                Some(head) => refusal_of_request(worker, &conn.incoming(), head),
+                None => refusal(worker, &conn.incoming()),
+            };
+            forbidden(worker, refused).await
         }
         _ => std::future::pending().await,
     }

@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     SELVEDGE, mesh_client,
     raw::{APP, Around, CALLERS, Raw, SERVER, within},
+    websocket::opened_raw,
 };
 
 /// A policy called `name` for the app of these tests, with the rest of its `spec`.
@@ -318,6 +319,19 @@ async fn a_change_of_policy_ends_the_clients_that_it_forbids_and_no_others() {
     kept.until("tock").await;
     let came = asked(&around, CALLERS[1], &get("/")).await;
     assert!(denied_by(&came, "AuthorizationPolicy default/only: "), "{came:?}");
+}
+
+#[tokio::test]
+async fn a_change_of_policy_ends_a_websocket_whose_request_it_forbids() {
+    let around = Around::new().await;
+    let (mut client, mut app) = opened_raw(&around, CALLERS[1]).await;
+    client.send("hello").await;
+    assert_eq!(app.exactly(5).await, "hello");
+
+    let deny = "action: DENY, rules: [{to: [{operation: {methods: [GET]}}]}]";
+    around.mesh.write("policy.yaml", &policy("deny", deny)).expect("a writable directory");
+
+    within("the end of what is forbidden", async { (client.rest().await, app.rest().await) }).await;
 }
 
 #[tokio::test]

@@ -81,6 +81,20 @@ pub(crate) fn refusal(worker: &Worker, connection: &Connection<'_>) -> Option<Fa
     verdict.err()
 }
 
+/// Why the request `head` on `connection`, which has come in, may not go on; `None`: it may.
+pub(crate) fn refusal_of_request(
+    worker: &Worker,
+    connection: &Connection<'_>,
+    head: &http::Request<()>,
+) -> Option<Failure> {
+    worker.view.refresh();
+    let verdict = by_policy(worker, |policy| {
+        let request = facts::request(head, connection).map_err(|error| error.failure)?;
+        let_in(connection, policy.authorize_request(&request))
+    });
+    verdict.err()
+}
+
 /// Why nothing opaque may come in on `connection`; `None`: it may.
 pub(crate) fn opaque_refusal(worker: &Worker, connection: &Connection<'_>) -> Option<Failure> {
     worker.view.refresh();

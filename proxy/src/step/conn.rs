@@ -183,6 +183,8 @@ pub struct Switched {
     pub end: End,
     /// The connection that its request came on.
     pub conn: Rc<Conn>,
+    /// On the way in, the request in normal form, so that policies can be asked about it again.
+    pub head: Option<Box<http::Request<()>>>,
 }
 
 impl telemetry::ClientConnection for Conn {
