@@ -231,6 +231,31 @@ fn check_says_what_a_policy_that_cannot_be_used_is_taken_for() {
 }
 
 #[test]
+fn check_fails_on_a_policy_that_is_not_enforced_unless_that_is_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec: {podSelector: {}}\n";
+    write(directory.path(), "policy.yaml", policy);
+    let check = |flags: &[&str]| {
+        let command = &mut Command::new(SELVEDGE);
+        let output =
+            command.args(["check", "--config-dir"]).arg(directory.path()).args(flags).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+
+    let (status, said) = check(&[]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains(
+            "policy.yaml:2: NetworkPolicy default/a: NetworkPolicy (networking.k8s.io/v1) is not enforced"
+        ),
+        "{said}"
+    );
+    let (status, said) = check(&["--allow-unenforced"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("0 errors, 0 warnings, 1 field"), "{said}");
+}
+
+#[test]
 fn the_examples_are_a_directory_without_errors() {
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies");
 

@@ -197,6 +197,29 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_is_not_enforced_is_refused_unless_that_is_accepted() {
+        let token = json!({
+            "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication",
+            "metadata": { "name": "jwt", "namespace": "shop" }, "spec": {},
+        });
+        let custom = json!({
+            "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+            "metadata": { "name": "custom", "namespace": "shop" },
+            "spec": { "action": "CUSTOM", "provider": { "name": "x" }, "rules": [{}] },
+        });
+        let accepting = MeshSettings { allow_unenforced: true, ..MeshSettings::default() };
+
+        let refused = verdict(&token, &[]);
+        let accepted = validate(token, "shop", &Resources::default(), &accepting, &[]);
+
+        assert!(refused.errors[0].contains("is not enforced"), "{refused:?}");
+        assert_eq!(accepted.errors, Vec::<String>::new());
+        assert!(accepted.warnings[0].contains("not acted on"), "{accepted:?}");
+        // That one refuses everything, which nobody can accept by mistake.
+        assert!(verdict(&custom, &[]).errors[0].starts_with("spec.action: CUSTOM is not enforced"));
+    }
+
+    #[test]
     fn what_another_document_has_a_part_in_is_a_warning() {
         let strict = json!({ "mtls": { "mode": "STRICT" } });
         let first = security("a", "shop", &strict);

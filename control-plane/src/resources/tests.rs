@@ -202,6 +202,61 @@ fn a_kind_that_nothing_acts_on_is_reported_once() {
 }
 
 #[test]
+fn a_policy_of_a_kind_that_is_not_enforced_is_an_error_that_can_be_accepted() {
+    for (kind, version) in [
+        ("RequestAuthentication", "security.istio.io/v1"),
+        ("NetworkPolicy", "networking.k8s.io/v1"),
+        ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
+        ("NetworkPolicy", "projectcalico.org/v3"),
+        ("GlobalNetworkPolicy", "crd.projectcalico.org/v1"),
+        ("CiliumNetworkPolicy", "cilium.io/v2"),
+        ("Server", "policy.linkerd.io/v1beta3"),
+        ("AuthorizationPolicy", "policy.linkerd.io/v1alpha1"),
+        ("MeshTLSAuthentication", "policy.linkerd.io/v1alpha1"),
+        ("ServerAuthorization", "policy.linkerd.io/v1beta1"),
+    ] {
+        let decoded =
+            only(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n"));
+
+        assert!(matches!(decoded.outcome, DecodeOutcome::NotActedOn), "{kind}");
+        assert!(decoded.stand_in.is_none(), "{kind}");
+        assert_eq!(told(&decoded), [("", 2, Severity::Error)], "{kind}");
+        assert!(decoded.problems[0].message.contains("is not enforced"), "{:?}", decoded.problems);
+        assert_eq!(decoded.problems[0].clone().accepted().severity, Severity::NotActedOn, "{kind}");
+    }
+}
+
+#[test]
+fn in_a_cluster_its_network_enforces_what_is_for_networks() {
+    let severity = |version: &str, kind: &str| {
+        let object =
+            serde_json::json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, "spec": {}});
+        decode_value(object, "default").problems[0].severity
+    };
+
+    assert_eq!(severity("networking.k8s.io/v1", "NetworkPolicy"), Severity::NotActedOn);
+    assert_eq!(severity("projectcalico.org/v3", "GlobalNetworkPolicy"), Severity::NotActedOn);
+    assert_eq!(severity("security.istio.io/v1", "RequestAuthentication"), Severity::Error);
+}
+
+#[test]
+fn a_field_or_kind_that_is_nearly_one_that_exists_is_asked_about() {
+    let message = |text: &str| only(text).problems[0].message.clone();
+
+    let route = message(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n  hosts: [a]\n  http:\n  - timout: 5s\n    route: [{destination: {host: a}}]\n",
+    );
+    let far = message(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  quantum: 1\n  ports: [{port: 80}]\n",
+    );
+    let kind = message("apiVersion: security.istio.io/v1\nkind: PeerAuthentification\nmetadata: {name: a}\n");
+
+    assert_eq!(route, "not acted on; did you mean timeout?");
+    assert_eq!(far, "not acted on");
+    assert!(kind.ends_with("did you mean PeerAuthentication?"), "{kind}");
+}
+
+#[test]
 fn what_is_no_document_is_an_error() {
     for text in
         ["- a\n", "hello\n", "kind: Service\n", "apiVersion: v1\nkind: Service\nspec: {}\n", "a: &a [*a]\n"]
