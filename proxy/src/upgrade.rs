@@ -120,7 +120,7 @@ impl UpgradeRequest {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let server = hyper::upgrade::on(&mut *response);
             // The answer is over when the tunnel is: until then it counts as in flight.
-            let end = std::mem::take(response.body_mut().end());
+            let end = response.body_mut().take_end();
             let head = self.head.and_then(|head| normal(head, &self.conn));
             let web_socket = Switched { client: self.client, server, end, conn: Rc::clone(&self.conn), head };
             let tunnel = Box::new(Tunnel::WebSocket(web_socket));

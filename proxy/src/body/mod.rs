@@ -235,6 +235,11 @@ impl Body {
         self.end.get_or_insert_default()
     }
 
+    /// What happens when it ends, which is left to the caller.
+    pub fn take_end(&mut self) -> Box<End> {
+        self.end.take().unwrap_or_default()
+    }
+
     /// Carries out what was to happen when it ends.
     fn finish(&mut self, whole: bool) {
         if let Some(mut end) = self.end.take() {

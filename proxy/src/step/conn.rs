@@ -180,7 +180,7 @@ pub struct Switched {
     /// The app's end.
     pub server: OnUpgrade,
     /// What happens when it ends.
-    pub end: End,
+    pub end: Box<End>,
     /// The connection that its request came on.
     pub conn: Rc<Conn>,
     /// On the way in, the request in normal form, so that policies can be asked about it again.
