@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use http::{Extensions, HeaderName, HeaderValue, Method, Uri};
+use http::{Extensions, HeaderName, HeaderValue, Method, Uri, Version};
 use tower::{Layer, Service, layer::layer_fn};
 
 use super::{AttemptOutcome, Decision, Failure, decide};
@@ -57,6 +57,8 @@ impl<S: Attempting> Service<Routed> for Attempts<S> {
 struct Kept {
     method: Method,
     uri: Uri,
+    /// What the client speaks: HTTP/2 allows what is to be rewritten for HTTP/1.1.
+    version: Version,
     /// A list: copying a map costs twice as much, and it is rarely needed again.
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What hyper keeps there, such as the case of header names; nearly always nothing.
@@ -74,10 +76,10 @@ impl Kept {
         if let Some(first) = body.as_ref().and_then(Original::attempt) {
             *request.body_mut() = Body::replay(first);
         }
-        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let (method, uri, version) = (request.method().clone(), request.uri().clone(), request.version());
         let headers = request.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let extensions = request.extensions().clone();
-        Self { method, uri, headers, extensions, body, is_web_socket }
+        Self { method, uri, version, headers, extensions, body, is_web_socket }
     }
 
     /// The request, for one more attempt; `None` if too much of its body has passed.
@@ -90,6 +92,7 @@ impl Kept {
         let mut request = http::Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = self.version;
         *request.extensions_mut() = self.extensions.clone();
         request.headers_mut().reserve(self.headers.len());
         for (name, value) in &self.headers {
@@ -261,6 +264,23 @@ mod tests {
             assert!(!again(get, &outcome), "{outcome:?}");
         }
         assert!(again(post, &without_answer(&error::Failure::new(Reset, "").never_delivered())));
+    }
+
+    #[test]
+    fn what_is_sent_again_is_what_came() {
+        let mut request = http::Request::builder().method("PUT").uri("http://a/b?c").version(Version::HTTP_2);
+        for crumb in ["a=1", "b=2"] {
+            request = request.header("cookie", crumb);
+        }
+        let mut request = request.body(Body::default()).unwrap();
+
+        let kept = Kept::of(&mut request, &Arc::new(Budget::new(1)));
+        *request.version_mut() = Version::HTTP_11;
+        let again = kept.again().unwrap();
+
+        // Only of HTTP/2 is it known that its cookies may be in several fields.
+        assert_eq!((again.version(), again.headers()), (Version::HTTP_2, request.headers()));
+        assert_eq!((again.method(), again.uri()), (request.method(), request.uri()));
     }
 
     fn size_of_output<A, B, R>(_: impl FnOnce(A, B) -> R) -> usize {
