@@ -12,7 +12,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::Either;
@@ -92,10 +92,25 @@ pub struct Matched {
     pub conn: Rc<Conn>,
     /// When its rule's time begins: when it came, unless something had to be waited for first.
     pub at: Instant,
+    /// How long that was, in milliseconds: so much earlier it came.
+    pub waited: u32,
     /// The rule that it follows.
     pub rule: Arc<BoundRule>,
     /// The place of the match by which it does, in the rule's; `None`: the rule is for every request.
     pub place: Option<u16>,
+}
+
+impl Matched {
+    /// Notes that it had to wait, and has its rule's time begin now.
+    pub fn has_waited(&mut self, time: Duration) {
+        self.waited = self.waited.saturating_add(u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+        self.at = Instant::now();
+    }
+
+    /// How long ago it came.
+    pub fn age(&self) -> Duration {
+        self.at.elapsed() + Duration::from_millis(self.waited.into())
+    }
 }
 
 /// A request that has found its rule, and whose backend is drawn.

@@ -1,6 +1,6 @@
 //! What the filters of a `VirtualService` do, in either version of HTTP and for gRPC.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Version};
 use selvedge_demo::{
@@ -67,6 +67,7 @@ spec:
     route: [{destination: {host: reviews}}]
   - match: [{uri: {prefix: /delay}}]
     fault: {delay: {fixedDelay: 300ms, percentage: {value: 100}}}
+    headers: {request: {set: {x-start: "%START_TIME%"}}}
     timeout: 250ms
     route: [{destination: {host: reviews}}]
   - match: [{uri: {prefix: /cors}}]
@@ -199,8 +200,12 @@ async fn faults_fail_and_delay_on_purpose_and_say_so() {
         assert_eq!(answer(&mesh, to("/never")).await.status, 200);
 
         let began = Instant::now();
-        assert_eq!(answer(&mesh, to("/delay")).await.status, 200, "the rule's time begins after the delay");
+        let (app, _) = seen(&mesh, to("/delay")).await;
+        let over = SystemTime::now();
         assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+        // Its rule's time begins after the delay, and it itself began before.
+        let came = humantime::parse_rfc3339(&app.headers["x-start"]).unwrap();
+        assert!(over.duration_since(came).unwrap() >= Duration::from_millis(300), "{came:?}, {over:?}");
     }
     let metrics = mesh.workload("caller").admin("/metrics").await.unwrap().text();
     let counted = metrics.lines().find(|line| line.contains("error_type=\"fault\""));

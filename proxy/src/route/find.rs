@@ -10,7 +10,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use futures_util::future::LocalBoxFuture;
@@ -121,7 +120,7 @@ impl<S: Step<Matched>> Find<S> {
     }
 
     /// Asks the control plane, then goes on; what it does not know passes through, if that is allowed.
-    async fn ask(mut self, mut request: Request) -> Result<Response, Error> {
+    async fn ask(mut self, request: Request) -> Result<Response, Error> {
         let authority = match upstream(&self.worker, &request) {
             Some(upstream) => upstream.to_owned(),
             None => authority(&request.http)?.to_ascii_lowercase(),
@@ -136,9 +135,10 @@ impl<S: Step<Matched>> Find<S> {
             Some(bound) => Arc::clone(bound),
             None => through(&self.worker, &destination)?,
         };
+        let came = request.at;
+        let mut matched = matched(&self.worker, request, bound)?;
         // The route's time begins when there is a route.
-        request.at = Instant::now();
-        let matched = matched(&self.worker, request, bound)?;
+        matched.has_waited(came.elapsed());
         self.inner.call(matched).await
     }
 }
@@ -150,7 +150,7 @@ fn matched(worker: &Worker, request: Request, bound: Arc<Bound>) -> Result<Match
         return Err(Error::at(bound, Failure::new(Reason::NoRoute, what)));
     };
     let Request { http, conn, at } = request;
-    Ok(Matched { http, conn, at, rule, place })
+    Ok(Matched { http, conn, at, waited: 0, rule, place })
 }
 
 /// The rule that `request` follows, and the place of its match.

@@ -23,8 +23,9 @@ pub(super) async fn inject(
     }
     let delay = filters.drawn_delay(&mut worker.rng.borrow_mut());
     if let Some(delay) = delay {
-        worker.deadlines.at(Instant::now() + delay).await;
-        matched.at = Instant::now();
+        let began = Instant::now();
+        worker.deadlines.at(began + delay).await;
+        matched.has_waited(began.elapsed());
     }
     match filters.drawn_abort(&mut worker.rng.borrow_mut()) {
         None => Ok(()),

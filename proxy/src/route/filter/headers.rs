@@ -31,7 +31,7 @@ pub(super) fn prepared<'a>(bound: &'a BoundChanges, matched: &Matched) -> Prepar
             HttpVersion::Http1 => "HTTP/1.1",
             HttpVersion::Http2 => "HTTP/2",
         },
-        start_time: now.checked_sub(matched.at.elapsed()).unwrap_or(now),
+        start_time: now.checked_sub(matched.age()).unwrap_or(now),
         hostname,
     };
     Prepared(Cow::Owned(bound.changes.said(&commands)))
