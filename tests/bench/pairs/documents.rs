@@ -37,6 +37,20 @@ spec:
 const NO_RETRIES: &str = "
       attempts: 0";
 
+/// What a route may do to requests and answers, besides its time limit. The path becomes what it is.
+const FILTERS: &str = "
+    rewrite:
+      uri: /
+      authority: app.example
+    headers:
+      request:
+        set: {x-client: bench}
+        add: {x-seen: \"1\"}
+        remove: [x-internal]
+      response:
+        set: {x-served: bench}
+        remove: [x-powered-by]";
+
 /// Balancing and ejection; nobody comes in without mutual TLS.
 const POLICIES: &str = "\
 ---
@@ -71,6 +85,7 @@ pub(super) fn services(app: SocketAddr, variant: Variant) -> String {
     let others = if variant == Variant::Routes { OTHERS } else { 0 };
     let others: String = (0..others).map(other_route).collect();
     let retries = if variant == Variant::WithoutRetries { NO_RETRIES } else { RETRIES };
+    let filters = if variant == Variant::Filters { FILTERS } else { "" };
     format!(
         "apiVersion: v1
 kind: Service
@@ -102,7 +117,7 @@ spec:
     - destination:
         host: {AUTHORITY}
 {others}  - timeout: 10s
-    retries:{retries}
+    retries:{retries}{filters}
     route:
     - destination:
         host: {AUTHORITY}

@@ -65,12 +65,13 @@ impl Kind {
     ];
 
     /// The product as it is used, and with one thing changed: what that costs.
-    pub(crate) const GROWTH: [Self; 5] = [
+    pub(crate) const GROWTH: [Self; 6] = [
         Self::Selvedge(Http1, Variant::Plain),
         Self::Selvedge(Http1, Variant::Routes),
         Self::Selvedge(Http1, Variant::Endpoints),
         Self::Selvedge(Http1, Variant::Workers),
         Self::Selvedge(Http1, Variant::WithoutRetries),
+        Self::Selvedge(Http1, Variant::Filters),
     ];
 
     pub(crate) const fn name(self) -> &'static str {

@@ -24,6 +24,8 @@ pub(crate) enum Variant {
     /// Two threads that carry traffic in each sidecar.
     Workers,
     WithoutRetries,
+    /// A route that changes headers and rewrites path and authority.
+    Filters,
 }
 
 impl Variant {
@@ -34,6 +36,7 @@ impl Variant {
             Self::Endpoints => "endpoints-10000",
             Self::Workers => "workers-2",
             Self::WithoutRetries => "no-retries",
+            Self::Filters => "filters",
         }
     }
 }
