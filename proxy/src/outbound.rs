@@ -42,7 +42,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
         .layer(normalize()) // one path and one authority, for all that follows
         .layer(route::tunnel(Rc::clone(worker))) // CONNECT goes no further
         .layer(route::find(Rc::clone(worker))) // Request -> Matched: the service's rule that it follows
-        .layer(route::filter(Rc::clone(worker))) // the rule's filters: faults, redirects, changes of headers and paths
+        .layer(route::filter(Rc::clone(worker))) // the rule's filters: faults, redirects, changes of headers and paths, copies for mirrors
         .layer(route::draw(Rc::clone(worker))) // Matched -> Routed: one of the rule's backends
         .layer(route::timeout(Rc::clone(worker))) // the whole request, all attempts
         .layer(retry::attempts(Rc::clone(worker))) // Routed -> Attempt, one or several

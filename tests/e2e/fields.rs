@@ -167,10 +167,26 @@ const ROWS: &[Row] = &[
         "spec.http[].headers.**",
         Test("headers_are_changed_for_a_route_and_for_one_of_its_destinations"),
     ),
-    ("VirtualService", "spec.http[].mirror.**", Reported("a_mirror_is_checked_and_reported")),
-    ("VirtualService", "spec.http[].mirrorPercent", Reported("a_mirror_is_checked_and_reported")),
-    ("VirtualService", "spec.http[].mirrorPercentage.**", Reported("a_mirror_is_checked_and_reported")),
-    ("VirtualService", "spec.http[].mirrors[].**", Reported("a_mirror_is_checked_and_reported")),
+    (
+        "VirtualService",
+        "spec.http[].mirror.**",
+        Test("a_copy_is_the_request_as_its_rule_made_it_and_nobody_sees_its_answer"),
+    ),
+    (
+        "VirtualService",
+        "spec.http[].mirrorPercent",
+        Test("a_mirror_is_a_backend_of_its_own_with_a_share_of_all"),
+    ),
+    (
+        "VirtualService",
+        "spec.http[].mirrorPercentage.**",
+        Test("a_mirror_is_a_backend_of_its_own_with_a_share_of_all"),
+    ),
+    (
+        "VirtualService",
+        "spec.http[].mirrors[].**",
+        Test("each_request_is_drawn_for_itself_and_tried_again_it_is_copied_once"),
+    ),
     ("VirtualService", "spec.http[].redirect.**", Test("a_redirect_says_where_to")),
     ("VirtualService", "spec.http[].rewrite.**", Test("a_rewrite_is_of_the_path_the_authority_or_both")),
     (
@@ -452,13 +468,13 @@ const ROWS: &[Row] = &[
     (
         "GRPCRoute",
         "spec.rules[].filters[].requestMirror.**",
-        Reported("filters_that_the_proxy_does_not_act_on_are_reported"),
+        Test("routes_of_the_gateway_api_mirror_a_rule_and_a_backend"),
     ),
     ("GRPCRoute", "spec.rules[].filters[].**", Test("headers_are_literals_and_the_first_of_a_name_counts")),
     (
         "GRPCRoute",
         "spec.rules[].backendRefs[].filters[].requestMirror.**",
-        Reported("filters_that_the_proxy_does_not_act_on_are_reported"),
+        Test("routes_of_the_gateway_api_mirror_a_rule_and_a_backend"),
     ),
     (
         "GRPCRoute",
@@ -481,7 +497,7 @@ const ROWS: &[Row] = &[
     (
         "HTTPRoute",
         "spec.rules[].filters[].requestMirror.**",
-        Reported("filters_that_the_proxy_does_not_act_on_are_reported"),
+        Test("routes_of_the_gateway_api_mirror_a_rule_and_a_backend"),
     ),
     (
         "HTTPRoute",
@@ -512,7 +528,7 @@ const ROWS: &[Row] = &[
     (
         "HTTPRoute",
         "spec.rules[].backendRefs[].filters[].requestMirror.**",
-        Reported("filters_that_the_proxy_does_not_act_on_are_reported"),
+        Test("routes_of_the_gateway_api_mirror_a_rule_and_a_backend"),
     ),
     (
         "HTTPRoute",

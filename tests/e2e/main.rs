@@ -34,6 +34,7 @@ mod long_lived;
 mod matches;
 mod mesh_client;
 mod metrics;
+mod mirror;
 mod names;
 mod observed;
 mod opaque;

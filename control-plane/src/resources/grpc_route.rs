@@ -66,16 +66,11 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldErr
     report_hostnames(yaml.hostnames, &parents, reading);
     let annotated = linkerd::read(reading, Calls::Grpc)?;
     let rules = yaml.rules.into_iter().enumerate();
-    let rules = rules.map(|(index, rule)| read_rule(rule, index, &annotated, reading));
+    let rules = rules.map(|(index, rule)| read_rule(rule, index, &annotated));
     Ok(HttpRouteSpec { is_grpc: true, parents, rules: rules.collect::<Result<_, _>>()? })
 }
 
-fn read_rule(
-    yaml: RuleYaml,
-    index: usize,
-    annotated: &Annotated,
-    reading: &mut Reading<'_>,
-) -> Result<HttpRouteRule, FieldError> {
+fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<HttpRouteRule, FieldError> {
     let field = format!("spec.rules[{index}]");
     let matches = yaml.matches.into_iter().enumerate();
     let matches = matches.map(|(place, yaml)| read_match(yaml, &format!("{field}.matches[{place}]")));
@@ -83,8 +78,8 @@ fn read_rule(
         index,
         name: yaml.name,
         matches: matches.collect::<Result<_, _>>()?,
-        filters: route_filters::read(yaml.filters, &format!("{field}.filters"), true, reading)?,
-        backends: read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), true, reading)?,
+        filters: route_filters::read(yaml.filters, &format!("{field}.filters"), true)?,
+        backends: read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), true)?,
         timeouts: annotated.timeouts,
         retry: annotated.retry.clone(),
     })

@@ -162,8 +162,7 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldErr
     report_hostnames(yaml.hostnames, &parents, reading);
     let annotated = linkerd::read(reading, Calls::Http)?;
     let rules = yaml.rules.unwrap_or_else(|| vec![RuleYaml::default()]);
-    let rules =
-        rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, &annotated, reading));
+    let rules = rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, &annotated));
     Ok(HttpRouteSpec { is_grpc: false, parents, rules: rules.collect::<Result<_, _>>()? })
 }
 
@@ -175,12 +174,7 @@ pub(super) fn report_hostnames(hostnames: Option<Present>, parents: &[Parent], r
     }
 }
 
-fn read_rule(
-    yaml: RuleYaml,
-    index: usize,
-    annotated: &Annotated,
-    reading: &mut Reading<'_>,
-) -> Result<HttpRouteRule, FieldError> {
+fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<HttpRouteRule, FieldError> {
     let field = format!("spec.rules[{index}]");
     let mut asked = yaml.matches;
     if asked.is_empty() {
@@ -189,8 +183,8 @@ fn read_rule(
     let matches = asked.into_iter().enumerate();
     let matches = matches.map(|(place, yaml)| read_match(yaml, &format!("{field}.matches[{place}]")));
     let matches: Vec<Match> = matches.collect::<Result<_, _>>()?;
-    let filters = route_filters::read(yaml.filters, &format!("{field}.filters"), false, reading)?;
-    let backends = read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), false, reading)?;
+    let filters = route_filters::read(yaml.filters, &format!("{field}.filters"), false)?;
+    let backends = read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), false)?;
     let mut all_filters = std::iter::once(&filters).chain(backends.iter().map(|backend| &backend.filters));
     if all_filters.any(RouteFilters::replaces_prefix)
         && !matches!(matches.as_slice(), [Match { path: Some(StringMatch::PathPrefix(_)), .. }])
@@ -208,12 +202,11 @@ pub(super) fn read_backends(
     yaml: Vec<RoutedBackendYaml>,
     list: &str,
     for_grpc: bool,
-    reading: &mut Reading<'_>,
 ) -> Result<Vec<HttpBackend>, FieldError> {
     let read = |(index, yaml): (usize, RoutedBackendYaml)| {
         let field = format!("{list}[{index}]");
         let (to, filters) = yaml.read(&field, index)?;
-        let filters = route_filters::read(filters, &format!("{field}.filters"), for_grpc, reading)?;
+        let filters = route_filters::read(filters, &format!("{field}.filters"), for_grpc)?;
         Ok(HttpBackend { to, filters })
     };
     yaml.into_iter().enumerate().map(read).collect()

@@ -15,15 +15,13 @@ use selvedge_model::{
 use serde::Deserialize;
 
 use super::{
-    document::{Reading, wrong},
+    document::wrong,
     references::{BackendRef, MirrorBackendYaml},
     typed::{FieldError, Present},
     values::{header_name, is_path_and_query, port_number, redirect_status},
 };
 use crate::problem::Fault;
 
-/// The types that the proxy does not act on. (One that cannot be used is acted on: its requests are answered 500.)
-const NOT_ACTED_ON: &[FilterType] = &[FilterType::RequestMirror];
 /// HTTPRoute `cors.maxAge`, if it is not said.
 const DEFAULT_MAX_AGE: u32 = 5;
 
@@ -41,7 +39,7 @@ pub struct RouteFilters {
 /// A `RequestMirror`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteMirror {
-    /// The filter's field, such as `spec.rules[0].filters[1]`.
+    /// The field of its backend, such as `spec.rules[0].filters[1].requestMirror.backendRef`.
     pub field: String,
     /// Who gets copies.
     pub to: BackendRef,
@@ -213,12 +211,7 @@ struct ExtensionYaml {
 }
 
 /// The filters of the list `list`; of a `GRPCRoute`, if `for_grpc`.
-pub(super) fn read(
-    yaml: Vec<FilterYaml>,
-    list: &str,
-    for_grpc: bool,
-    reading: &mut Reading<'_>,
-) -> Result<RouteFilters, FieldError> {
+pub(super) fn read(yaml: Vec<FilterYaml>, list: &str, for_grpc: bool) -> Result<RouteFilters, FieldError> {
     let mut read = RouteFilters::default();
     let mut seen = BTreeSet::new();
     for (index, yaml) in yaml.into_iter().enumerate() {
@@ -234,9 +227,6 @@ pub(super) fn read(
             return Err(wrong(format!("{field}.{}", other.field()), message));
         }
         read.add(yaml, &field)?;
-        if NOT_ACTED_ON.contains(&kind) {
-            reading.not_acted_on(field, format!("{kind} is not acted on"));
-        }
     }
     if seen.contains(&FilterType::RequestRedirect) && seen.contains(&FilterType::UrlRewrite) {
         let message = "has RequestRedirect and URLRewrite, which exclude each other; keep one of them";
@@ -292,7 +282,7 @@ impl RouteFilters {
             }
             FilterType::RequestMirror => {
                 let yaml = yaml.request_mirror.ok_or_else(missing)?;
-                self.mirrors.push(read_mirror(yaml, field, &own)?);
+                self.mirrors.push(read_mirror(yaml, &own)?);
             }
             FilterType::Cors => filters.cors = Some(read_cors(yaml.cors.ok_or_else(missing)?, &own)?),
             FilterType::ExternalAuth => self.cannot_use(&own, "ExternalAuth is not supported"),
@@ -407,24 +397,31 @@ fn hostname(name: String, field: &str) -> Result<String, FieldError> {
     Ok(name)
 }
 
-fn read_mirror(yaml: MirrorYaml, field: &str, own: &str) -> Result<RouteMirror, FieldError> {
-    let to = yaml.backend_ref.read(&format!("{own}.backendRef"))?;
+/// The mirror at `own`.
+fn read_mirror(yaml: MirrorYaml, own: &str) -> Result<RouteMirror, FieldError> {
+    let field = format!("{own}.backendRef");
+    let to = yaml.backend_ref.read(&field)?;
     let fraction = match (yaml.percent, yaml.fraction) {
         (None, None) => Fraction::ALL,
         (Some(percent), None) => Fraction::of(percent, 100).ok_or_else(|| {
             wrong(format!("{own}.percent"), format!("{percent} is more than 100; use 0 to 100"))
         })?,
-        (None, Some(FractionYaml { numerator, denominator })) => {
-            let denominator = denominator.unwrap_or(100);
-            Fraction::of(numerator, denominator).ok_or_else(|| {
-                let message =
-                    format!("{numerator} of {denominator} is not a share; use for example 1 of 100");
-                wrong(format!("{own}.fraction"), message)
-            })?
-        }
+        (None, Some(yaml)) => read_fraction(&yaml, &format!("{own}.fraction"))?,
         (Some(_), Some(_)) => return Err(wrong(own, "gives percent and fraction; keep one")),
     };
-    Ok(RouteMirror { field: field.to_owned(), to, fraction })
+    Ok(RouteMirror { field, to, fraction })
+}
+
+fn read_fraction(yaml: &FractionYaml, field: &str) -> Result<Fraction, FieldError> {
+    let FractionYaml { numerator, denominator } = *yaml;
+    let denominator = denominator.unwrap_or(100);
+    if denominator == 0 {
+        return Err(wrong(format!("{field}.denominator"), "is 0; use for example 100"));
+    }
+    Fraction::of(numerator, denominator).ok_or_else(|| {
+        let message = format!("{numerator} of {denominator} is more than all; use for example 1 of 100");
+        wrong(field, message)
+    })
 }
 
 fn read_cors(yaml: CorsYaml, field: &str) -> Result<Cors, FieldError> {

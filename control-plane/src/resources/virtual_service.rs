@@ -31,6 +31,7 @@ pub(super) use tcp::server_name;
 pub use {
     headers::Headers,
     http::{DelegateTo, HttpRoute},
+    mirrors::{Mirror, Mirrors},
     tcp::TcpRoute,
 };
 

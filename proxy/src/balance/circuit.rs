@@ -10,6 +10,10 @@ use std::sync::{
 
 use selvedge_model::TrafficPolicy;
 
+/// Copies of requests that may be in progress with one backend, of one proxy. Each may hold up to
+/// 64 KiB of its request, so this bounds what all of them hold.
+pub const MAX_COPIES: u32 = 256;
+
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
@@ -45,13 +49,37 @@ pub struct Circuit {
 /// What is in progress with one backend, by [`Limit`]. Opaque connections are counted without limits too, so
 /// that a limit that comes later knows of them.
 #[derive(Debug, Default)]
-pub struct Counts([AtomicU32; 4]);
+pub struct Counts {
+    limited: [AtomicU32; 4],
+    copies: AtomicU32,
+}
 
 impl Counts {
     /// One more of `what`, whether there is room or not.
     pub fn enter(self: &Arc<Self>, what: Limit) -> Held {
-        self.0[what as usize].fetch_add(1, Ordering::Relaxed);
+        self.limited[what as usize].fetch_add(1, Ordering::Relaxed);
         Held { counts: Arc::clone(self), what }
+    }
+
+    /// One more copy of a request; `None` if there are [`MAX_COPIES`].
+    pub fn copy(self: &Arc<Self>) -> Option<Copying> {
+        one_more(&self.copies, MAX_COPIES).then(|| Copying(Arc::clone(self)))
+    }
+}
+
+/// Counts one more, unless there are `limit`.
+fn one_more(count: &AtomicU32, limit: u32) -> bool {
+    let more = |count| (count < limit).then_some(count + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+}
+
+/// A copy in progress, until it is dropped.
+#[derive(Debug)]
+pub struct Copying(Arc<Counts>);
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.0.copies.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -64,7 +92,7 @@ pub struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.counts.0[self.what as usize].fetch_sub(1, Ordering::Relaxed);
+        self.counts.limited[self.what as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -84,10 +112,8 @@ impl Circuit {
     /// One more of `what`; `None` if there is no room for it.
     pub fn enter(&self, what: Limit) -> Option<Held> {
         let limit = self.limits[what as usize].unwrap_or(u32::MAX);
-        let one_more = |count| (count < limit).then_some(count + 1);
-        let count = &self.counts.0[what as usize];
-        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Held { counts: Arc::clone(&self.counts), what })
+        one_more(&self.counts.limited[what as usize], limit)
+            .then(|| Held { counts: Arc::clone(&self.counts), what })
     }
 
     /// One more of `what`, whether there is room or not.
@@ -115,6 +141,16 @@ mod tests {
 
         drop(first);
         assert!(circuit.enter(Limit::Requests).is_some());
+    }
+
+    #[test]
+    fn there_are_so_many_copies_and_no_more_whatever_the_policy() {
+        let counts = Arc::<Counts>::default();
+        let mut copies: Vec<_> = (0..MAX_COPIES).map(|_| counts.copy().unwrap()).collect();
+        assert!(counts.copy().is_none());
+
+        copies.pop();
+        assert!(counts.copy().is_some());
     }
 
     #[test]

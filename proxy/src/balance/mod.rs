@@ -12,6 +12,6 @@ mod weights;
 
 pub use self::{
     balancer::{Balancer, Candidate, PickFacts},
-    circuit::{Circuit, Counts, Held, Limit},
+    circuit::{Circuit, Copying, Counts, Held, Limit, MAX_COPIES},
     outlier::{Ejected, Ejection, Health, Outcome, Why},
 };

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, uri::Authority};
 use selvedge_model::{
     Filters, StringMatch,
-    filter::{Cors, Delay, Fault, Fraction, HeaderChanges, OwnAnswer, PathRewrite, Redirect},
+    filter::{Cors, Delay, Fault, Fraction, HeaderChanges, Mirror, OwnAnswer, PathRewrite, Redirect},
 };
+
+use super::BoundShare;
 
 /// All filters of a rule, or of one backend of it.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct BoundFilters {
     pub path: Option<PathRewrite>,
     /// What the authority becomes.
     pub authority: Option<BoundAuthority>,
+    /// Who gets a copy of the request as it is then.
+    pub mirrors: Vec<BoundMirror>,
     /// What changes in the answer's headers.
     pub response_headers: BoundChanges,
     /// What each of the rule's matches asks of the path, in their order; empty if no filter asks for that.
@@ -41,6 +45,15 @@ pub struct BoundAbort {
     /// The same for a gRPC caller.
     pub grpc: u8,
     /// How many of them.
+    pub fraction: Fraction,
+}
+
+/// Who gets copies.
+#[derive(Debug)]
+pub struct BoundMirror {
+    /// Where they go and where they are counted.
+    pub share: Arc<BoundShare>,
+    /// Of how many requests.
     pub fraction: Fraction,
 }
 
@@ -74,14 +87,20 @@ pub struct BoundChanges {
 }
 
 impl BoundFilters {
-    /// `filters` of a rule whose matches ask `matched` of the path; `None` if they do nothing. Mirrors are not acted on.
-    pub fn bind(filters: &Filters, matched: impl Iterator<Item = Option<StringMatch>>) -> Option<Arc<Self>> {
-        let Filters { cors, fault, answer, request_headers, rewrite, mirrors: _, response_headers } = filters;
+    /// `filters` of a rule whose matches ask `matched` of the path; `None` if they do nothing. `mirror` binds each of the
+    /// mirrors.
+    pub fn bind(
+        filters: &Filters,
+        matched: impl Iterator<Item = Option<StringMatch>>,
+        mirror: impl FnMut(&Mirror) -> BoundMirror,
+    ) -> Option<Arc<Self>> {
+        let Filters { cors, fault, answer, request_headers, rewrite, mirrors, response_headers } = filters;
         let does_nothing = cors.is_none()
             && fault.is_none()
             && answer.is_none()
             && rewrite.is_empty()
             && request_headers.is_empty()
+            && mirrors.is_empty()
             && response_headers.is_empty();
         if does_nothing {
             return None;
@@ -94,6 +113,7 @@ impl BoundFilters {
             request_headers: BoundChanges::bind(request_headers),
             path: rewrite.path.clone(),
             authority: None,
+            mirrors: mirrors.iter().map(mirror).collect(),
             response_headers: BoundChanges::bind(response_headers),
             matched: Vec::new(),
         };
@@ -196,8 +216,15 @@ mod tests {
 
     use super::*;
 
+    fn bind(
+        filters: &Filters,
+        matched: impl Iterator<Item = Option<StringMatch>>,
+    ) -> Option<Arc<BoundFilters>> {
+        BoundFilters::bind(filters, matched, |mirror| panic!("{mirror:?}"))
+    }
+
     fn unusable(filters: &Filters) -> Option<String> {
-        match &BoundFilters::bind(filters, std::iter::empty())?.answer {
+        match &bind(filters, std::iter::empty())?.answer {
             Some(BoundAnswer::Unusable(why)) => Some(why.to_string()),
             _ => None,
         }
@@ -205,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_does_nothing_is_nothing() {
-        assert!(BoundFilters::bind(&Filters::default(), std::iter::empty()).is_none());
+        assert!(bind(&Filters::default(), std::iter::empty()).is_none());
     }
 
     #[test]
@@ -245,14 +272,14 @@ mod tests {
 
     #[test]
     fn a_match_is_kept_only_for_who_asks_for_it() {
-        let bind = |path| {
+        let bound = |path| {
             let filters =
                 Filters { rewrite: Rewrite { path: Some(path), authority: None }, ..Filters::default() };
             let matched = [None, Some(StringMatch::Prefix("/a".to_owned()))];
-            BoundFilters::bind(&filters, matched.into_iter()).expect("a filter")
+            bind(&filters, matched.into_iter()).expect("a filter")
         };
-        assert!(bind(PathRewrite::Full("/x".to_owned())).matched(Some(1)).is_none());
-        let bound = bind(PathRewrite::Prefix("/x".to_owned()));
+        assert!(bound(PathRewrite::Full("/x".to_owned())).matched(Some(1)).is_none());
+        let bound = bound(PathRewrite::Prefix("/x".to_owned()));
         assert_eq!(bound.matched(Some(1)), Some(&StringMatch::Prefix("/a".to_owned())));
         assert_eq!((bound.matched(Some(0)), bound.matched(Some(2)), bound.matched(None)), (None, None, None));
     }

@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
@@ -10,8 +11,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{Pace, Progress};
-use crate::budget::Ledger;
+use super::{
+    Pace, Progress,
+    copies::{Copied, Copies, CopyWatch},
+};
+use crate::budget::{Budget, Ledger};
 
 /// See the module.
 #[derive(Debug)]
@@ -19,8 +23,17 @@ pub struct Arriving {
     source: Source,
     /// How slowly it may come; `None`: as slowly as it does.
     pace: Option<Rc<Pace>>,
-    /// Where it notes what passes; `None`: nobody asks.
+    /// Who has a part in what passes. Boxed: seldom anybody.
+    followed: Option<Box<Followed>>,
+}
+
+/// Who has a part in what passes.
+#[derive(Debug, Default)]
+struct Followed {
+    /// Where it is noted; `None`: nobody asks.
     progress: Option<Rc<Progress>>,
+    /// Who gets a copy of it.
+    copies: Copies,
 }
 
 /// Where it comes from.
@@ -53,28 +66,27 @@ impl Arriving {
             None => Source::Http1(body),
             Some(ledger) => Source::Http2(Rc::clone(ledger), ledger.keep(body)),
         };
-        Self { source, pace, progress: None }
+        Self { source, pace, followed: None }
     }
 
     /// Notes what passes in `progress`.
     pub fn note_in(&mut self, progress: &Rc<Progress>) {
-        self.progress = Some(Rc::clone(progress));
+        self.followed.get_or_insert_default().progress = Some(Rc::clone(progress));
+    }
+
+    /// A copy of what has not passed yet, which draws on `budget`.
+    pub(super) fn copy(&mut self, budget: &Arc<Budget>) -> (Copied, CopyWatch) {
+        let length = self.size_hint();
+        self.followed.get_or_insert_default().copies.add(&length, budget)
     }
 
     /// The pace that it has to keep.
     pub fn pace(&self) -> Option<&Rc<Pace>> {
         self.pace.as_ref()
     }
-}
 
-impl Body for Arriving {
-    type Data = Bytes;
-    type Error = Interrupted;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+    /// The next frame of its source.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
         let polled = match &mut self.source {
             Source::Http1(body) => Pin::new(body).poll_frame(cx),
             Source::Http2(ledger, place) => match ledger.with(*place, |body| Pin::new(body).poll_frame(cx)) {
@@ -100,32 +112,82 @@ impl Body for Arriving {
                 pace.came(data.len());
             }
         }
-        if let Some(progress) = &self.progress {
-            match &frame {
-                Some(Ok(_)) if !self.is_end_stream() => progress.passed(),
-                _ => progress.sent(),
-            }
-        }
         Poll::Ready(frame.map(|frame| frame.map_err(Interrupted::Broken)))
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// The next frame, or a piece of it, in which all of `followed` have had their part.
+    fn poll_followed(
+        &mut self,
+        followed: &mut Followed,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        let Followed { progress, copies } = followed;
+        if copies.should_wait(cx) {
+            return Poll::Pending;
+        }
+        let frame = match copies.next_piece() {
+            Some(piece) => Some(Ok(piece)),
+            None => ready!(self.poll_source(cx)).map(|frame| frame.map(|frame| copies.pass(frame))),
+        };
+        let goes_on = match &frame {
+            Some(Ok(_)) => copies.rest() > 0 || !self.source_has_ended(),
+            None | Some(Err(_)) => false,
+        };
+        if !goes_on {
+            copies.end(!matches!(frame, Some(Err(_))));
+        }
+        match progress {
+            Some(progress) if goes_on => progress.passed(),
+            Some(progress) => progress.sent(),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn source_has_ended(&self) -> bool {
         match &self.source {
             Source::Http1(body) => body.is_end_stream(),
             Source::Http2(ledger, place) => ledger.with(*place, |body| body.is_end_stream()).unwrap_or(false),
         }
     }
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = Interrupted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        let Some(mut followed) = self.followed.take() else { return self.poll_source(cx) };
+        let polled = self.poll_followed(&mut followed, cx);
+        self.followed = Some(followed);
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source_has_ended() && self.followed.as_ref().is_none_or(|followed| followed.copies.rest() == 0)
+    }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
+        let to_come = match &self.source {
             Source::Http1(body) => body.size_hint(),
             Source::Http2(ledger, place) => ledger.with(*place, |body| body.size_hint()).unwrap_or_default(),
+        };
+        match &self.followed {
+            None => to_come,
+            Some(followed) => to_come + SizeHint::with_exact(followed.copies.rest() as u64),
         }
     }
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
+        let whole = self.is_end_stream();
+        if let Some(followed) = &mut self.followed {
+            followed.copies.end(whole);
+        }
         let Source::Http2(ledger, place) = &self.source else { return };
         // What has arrived of a body that is given up goes with it: taken, so that the account is right.
         let mut cx = Context::from_waker(Waker::noop());

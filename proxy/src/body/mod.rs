@@ -5,6 +5,7 @@
 //! the body as an [`End`], so that no step needs a task or a wrapper of its own.
 
 mod arriving;
+mod copies;
 mod lease;
 mod pace;
 mod progress;
@@ -25,8 +26,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use selvedge_model::StreamTimeouts;
 
+use self::copies::Copied;
 pub use self::{
     arriving::{Arriving, Interrupted},
+    copies::{COPY_LIMIT, CopyWatch, Ending},
     lease::{Lease, PoolPlace, Shared, Whole},
     pace::Pace,
     progress::{Exceeded, Progress},
@@ -35,7 +38,7 @@ pub use self::{
 use crate::{
     balance::Held,
     bind::Target,
-    budget::Ledger,
+    budget::{Budget, Ledger},
     clients::UnderWay,
     error::Reason,
     fields::{self, grpc_message},
@@ -87,6 +90,8 @@ enum Kind {
     Absent(u64),
     Arriving(Arriving),
     Replay(Replay<Arriving>),
+    /// As it passes on its way to somebody else.
+    Copied(Copied),
 }
 
 /// What happens once, when a body has ended or was given up.
@@ -206,9 +211,26 @@ impl Body {
         match &self.kind {
             Kind::Arriving(body) => body.pace().cloned(),
             Kind::Replay(body) => body.look(|body| body.pace().cloned()).flatten(),
-            Kind::Empty | Kind::Cut | Kind::Failed(_) | Kind::WebSocket | Kind::Full(_) | Kind::Absent(_) => {
-                None
+            Kind::Empty
+            | Kind::Cut
+            | Kind::Failed(_)
+            | Kind::WebSocket
+            | Kind::Full(_)
+            | Kind::Absent(_)
+            | Kind::Copied(_) => None,
+        }
+    }
+
+    /// A copy of it, which is read while it is read itself and draws on `budget`, and what says how it went on. Where
+    /// it does not arrive but is there, nothing needs to be said.
+    pub fn copy(&mut self, budget: &Arc<Budget>) -> (Self, Option<CopyWatch>) {
+        match &mut self.kind {
+            Kind::Arriving(body) => {
+                let (copied, watch) = body.copy(budget);
+                (Self::of(Kind::Copied(copied)), Some(watch))
             }
+            Kind::Full(bytes) => (Self::full(bytes.clone()), None),
+            _ => (Self::default(), None),
         }
     }
 
@@ -340,6 +362,9 @@ impl HttpBody for Body {
                 Some(Err(error)) => return this.fail(error.into(), cx),
                 frame => frame.map(|frame| frame.map_err(Into::into)),
             },
+            Kind::Copied(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
+            }
         };
         if let Some(Err(error)) = frame {
             return Poll::Ready(Some(this.broke(error)));
@@ -374,6 +399,7 @@ impl HttpBody for Body {
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Arriving(body) => body.is_end_stream(),
             Kind::Replay(body) => body.is_end_stream(),
+            Kind::Copied(body) => body.is_end_stream(),
         }
     }
 
@@ -385,6 +411,7 @@ impl HttpBody for Body {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Arriving(body) => body.size_hint(),
             Kind::Replay(body) => body.size_hint(),
+            Kind::Copied(body) => body.size_hint(),
         }
     }
 }

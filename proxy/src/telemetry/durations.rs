@@ -80,14 +80,14 @@ impl Durations {
     }
 }
 
-/// Writes the histograms of one direction.
+/// Writes the histograms of one direction, or of copies.
 pub(super) fn encode<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     direction: &str,
+    help: &str,
     durations: impl Iterator<Item = &'a Arc<Durations>>,
 ) -> fmt::Result {
     let name = format!("selvedge_{direction}_request_duration");
-    let help = "Time from the first byte of a request to the last byte of its answer.";
     let mut metric = encoder.encode_descriptor(&name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
     let bounds = BUCKETS_MS.map(|bound| bound as f64 / 1_000.0).into_iter().chain([f64::INFINITY]);
     for durations in durations {

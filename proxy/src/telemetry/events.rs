@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 use selvedge_model::{BackendName, ServiceKey, policy::Says};
 
-use super::{labels::LabelWriter, registered::lock};
+use super::{labels::LabelWriter, mirrored::Dropped, registered::lock};
 use crate::balance::Limit;
 
 /// How many keys one worker counts by. Further ones are not counted.
@@ -72,6 +72,7 @@ pub(super) enum Of {
     Backend(BackendName),
     Limit(BackendName, Limit),
     Policy(Arc<str>, Decision),
+    Dropped(BackendName, Dropped),
 }
 
 /// What a policy decides.
@@ -111,6 +112,10 @@ impl EncodeLabelSet for Of {
             Self::Policy(rule, decision) => {
                 writer.text("policy", rule)?;
                 writer.text("decision", decision.word())
+            }
+            Self::Dropped(backend, why) => {
+                writer.backend(backend)?;
+                writer.text("reason", why.word())
             }
         }
     }

@@ -27,8 +27,9 @@ use super::{
     durations::Durations,
     events::{Decision, KeyedCounts},
     labels::{DurationLabels, Labels},
+    mirrored::{Dropped, Mirrored},
     registered::{Registered, lock},
-    series::Series,
+    series::{self, Series},
     tcp::{Streams, TcpSeries},
 };
 use crate::{arrival::Direction, balance::Limit, budget::Budget, error::Reason};
@@ -43,6 +44,7 @@ pub struct Metrics {
     series: Registered<Labels, Series>,
     durations: Registered<DurationLabels, Durations>,
     overflow: [Arc<Series>; Direction::ALL.len()],
+    mirrored: Mirrored,
     tcp: Streams,
     websockets: Streams,
     connections: [Connections; Direction::ALL.len()],
@@ -66,15 +68,12 @@ impl Metrics {
     }
 
     fn with_limit(workers: usize, limit: usize) -> Self {
-        let overflow = || {
-            let durations = Arc::new(Durations::new(None, workers));
-            Arc::new(Series::new(None, workers, durations))
-        };
         Self {
             workers,
             series: Registered::new(limit),
             durations: Registered::new(limit),
-            overflow: [overflow(), overflow()],
+            overflow: [series::overflow(workers), series::overflow(workers)],
+            mirrored: Mirrored::new(limit, workers),
             tcp: Streams::new(limit, workers),
             websockets: Streams::new(limit, workers),
             connections: Default::default(),
@@ -98,12 +97,7 @@ impl Metrics {
     /// The series with these labels. Takes a lock: not for each request.
     pub fn series(&self, labels: &Labels) -> Arc<Series> {
         let overflow = &self.overflow[labels.direction as usize];
-        let found = self.series.find_or_make(labels, || {
-            let few = DurationLabels::of(labels);
-            let make = || Some(Arc::new(Durations::new(Some(few.clone()), self.workers)));
-            let durations = self.durations.find_or_make(&few, make)?;
-            Some(Arc::new(Series::new(Some(labels.clone()), self.workers, durations)))
-        });
+        let found = series::find(&self.series, &self.durations, labels, self.workers);
         found.unwrap_or_else(|| Arc::clone(overflow))
     }
 
@@ -182,6 +176,16 @@ impl Metrics {
     /// A worker has refused something because this limit of the backend's was reached.
     pub fn overflow(&self, backend: &BackendName, limit: Limit, worker: usize) {
         self.overflows.count(&(backend.clone(), limit), worker);
+    }
+
+    /// The series of copies with these labels, which say where the copies go. Takes a lock, as [`Self::series`] does.
+    pub fn mirrored(&self, labels: &Labels) -> Arc<Series> {
+        self.mirrored.find(labels, self.workers)
+    }
+
+    /// A worker has not sent a copy to this backend, or not to its end.
+    pub fn mirror_dropped(&self, backend: &BackendName, why: Dropped, worker: usize) {
+        self.mirrored.dropped(backend, why, worker);
     }
 
     /// Our certificate is valid until then.

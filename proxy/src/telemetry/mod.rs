@@ -12,6 +12,7 @@ mod events;
 mod finish;
 mod labels;
 mod metrics;
+mod mirrored;
 mod record;
 mod registered;
 mod series;
@@ -22,6 +23,7 @@ pub use self::{
     events::Decision,
     labels::Labels,
     metrics::{Metrics, OpenConnection},
+    mirrored::Dropped,
     record::{ClientConnection, OnPath, Record},
     series::Series,
     tcp::TcpSeries,

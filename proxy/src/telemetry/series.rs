@@ -23,7 +23,8 @@ use prometheus_client::{
 use super::{
     counter::add,
     durations::Durations,
-    labels::{LabelWriter, Labels},
+    labels::{DurationLabels, LabelWriter, Labels},
+    registered::Registered,
 };
 use crate::{arrival::Direction, error::Reason};
 
@@ -172,14 +173,35 @@ impl Shard {
     }
 }
 
+/// The series with these `labels`, made if need be; `None`: there is no room.
+pub(super) fn find(
+    all: &Registered<Labels, Series>,
+    durations: &Registered<DurationLabels, Durations>,
+    labels: &Labels,
+    workers: usize,
+) -> Option<Arc<Series>> {
+    all.find_or_make(labels, || {
+        let few = DurationLabels::of(labels);
+        let make = || Some(Arc::new(Durations::new(Some(few.clone()), workers)));
+        let durations = durations.find_or_make(&few, make)?;
+        Some(Arc::new(Series::new(Some(labels.clone()), workers, durations)))
+    })
+}
+
+/// What counts all that there is no room for.
+pub(super) fn overflow(workers: usize) -> Arc<Series> {
+    let durations = Arc::new(Durations::new(None, workers));
+    Arc::new(Series::new(None, workers, durations))
+}
+
 /// Writes the requests of one direction.
 pub(super) fn encode<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     direction: &str,
+    help: &str,
     series: impl Iterator<Item = &'a Arc<Series>>,
 ) -> fmt::Result {
     let name = format!("selvedge_{direction}_requests");
-    let help = "Finished requests, by how they ended.";
     let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
     for series in series {
         for (end, count) in series.counts() {

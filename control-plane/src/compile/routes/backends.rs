@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use selvedge_model::{
     Backend, BackendName, ClientMatch, Order, RetryPolicy, RouteTable, Rule, TrafficPolicy, WeightedBackend,
+    filter::{Fraction, Mirror},
 };
 
 use super::{
     super::{Problems, services::KnownHost},
     Port, Routing, VirtualService,
-    delegates::Effective,
+    delegates::{Effective, Mirrored},
     filters,
     resolve::{BrokenReference, Reference, Resolved},
 };
@@ -76,7 +77,7 @@ impl<'a> Backends<'a> {
         let mut rules: Vec<Rule> = Vec::new();
         let (mut all_for_other_ports, mut any_left_out) = (true, false);
         let routing = self.routing;
-        for Effective { document, name, route } in routing.http_routes(document) {
+        for Effective { document, name, route, mirrors } in routing.http_routes(document) {
             any_left_out |= route.left_out;
             let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else {
                 all_for_other_ports &= !route.left_out;
@@ -93,7 +94,14 @@ impl<'a> Backends<'a> {
                     filters::share(backend, destination)
                 })
                 .collect();
-            let filters = filters::of_route(route);
+            let mut filters = filters::of_route(route);
+            // Of what is answered at once there is no copy either.
+            let mirrors = mirrors.iter().filter(|_| filters.answer.is_none());
+            filters.mirrors = mirrors
+                .map(|Mirrored { document, field, to, fraction }| {
+                    self.mirror(document, field, Reference::Mirror(to), *fraction, problems)
+                })
+                .collect();
             let said = route.timeout.map(|time| Timeouts {
                 request: Some(time).filter(|time| !time.is_zero()),
                 ..Timeouts::default()
@@ -144,6 +152,18 @@ impl<'a> Backends<'a> {
             problems.fault(document, &reference.field(list, *reason), message, Fault::Backend(*reason));
         }
         index
+    }
+
+    /// Who gets copies of requests, as `reference` at `field` of `document` says.
+    pub(super) fn mirror<T>(
+        &mut self,
+        document: &Document<T>,
+        field: &str,
+        reference: Reference<'_>,
+        fraction: Fraction,
+        problems: &mut Problems,
+    ) -> Mirror {
+        Mirror { backend: self.backend(document, field, reference, Share::Copies, problems), fraction }
     }
 
     /// The index of the backend that `reference` means, which is made if it is not in the list.
@@ -207,6 +227,8 @@ pub(super) enum Share {
     Requests,
     /// As of routes of the Gateway API.
     GatewayRequests,
+    /// Of copies of requests.
+    Copies,
     Connections,
 }
 
@@ -216,6 +238,7 @@ impl Share {
         match self {
             Self::Requests => "its share of requests is answered 503",
             Self::GatewayRequests => "its share of requests is answered 500",
+            Self::Copies => "no copies are sent to it; the requests themselves are not affected",
             Self::Connections => "its share of connections is refused",
         }
     }

@@ -5,12 +5,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use selvedge_model::{ClientMatch, HeaderField, Match, StringMatch};
+use selvedge_model::{ClientMatch, HeaderField, Match, StringMatch, filter::Fraction};
 
 use super::{super::Problems, VirtualService};
 use crate::resources::{
     Resources,
-    virtual_service::{DelegateTo, HttpRoute, PortMatch},
+    virtual_service::{DelegateTo, Destination, HttpRoute, PortMatch},
 };
 
 /// A route as it counts for the hosts of a document.
@@ -22,7 +22,25 @@ pub(super) struct Effective<'a> {
     pub(super) name: String,
     /// What it says.
     pub(super) route: Cow<'a, HttpRoute>,
+    /// Who gets copies of its requests.
+    pub(super) mirrors: Vec<Mirrored<'a>>,
 }
+
+/// A mirror of a route.
+#[derive(Debug, Clone)]
+pub(super) struct Mirrored<'a> {
+    /// The document that names it, in whose namespace its short names are.
+    pub(super) document: &'a VirtualService,
+    /// Where that names it, such as `spec.http[0].mirror`.
+    pub(super) field: String,
+    /// Who it is.
+    pub(super) to: &'a Destination,
+    /// Of how many requests it gets a copy.
+    pub(super) fraction: Fraction,
+}
+
+/// A route, and the document that it stands in.
+type Written<'a> = (&'a VirtualService, &'a HttpRoute);
 
 /// The documents without hosts, to which others may delegate.
 #[derive(Debug)]
@@ -50,7 +68,8 @@ impl<'a> Delegates<'a> {
             match &route.delegate {
                 None => {
                     let name = rule_name(document, route);
-                    routes.push(Effective { document, name, route: Cow::Borrowed(route) });
+                    let mirrors = mirrors(None, (document, route), problems);
+                    routes.push(Effective { document, name, route: Cow::Borrowed(route), mirrors });
                 }
                 Some(to) => routes.extend(self.delegated(document, route, to, problems)),
             }
@@ -73,7 +92,7 @@ impl<'a> Delegates<'a> {
     fn delegated(
         &mut self,
         root: &'a VirtualService,
-        route: &HttpRoute,
+        route: &'a HttpRoute,
         to: &DelegateTo,
         problems: &mut Problems,
     ) -> Vec<Effective<'a>> {
@@ -91,7 +110,8 @@ impl<'a> Delegates<'a> {
             let name = format!("{} > {}", rule_name(root, route), rule_name(delegate, child));
             match merged(route, child) {
                 Some(merged) => {
-                    routes.push(Effective { document: delegate, name, route: Cow::Owned(merged) });
+                    let mirrors = mirrors(Some((root, route)), (delegate, child), problems);
+                    routes.push(Effective { document: delegate, name, route: Cow::Owned(merged), mirrors });
                 }
                 None => {
                     let message = format!(
@@ -149,6 +169,37 @@ fn merged(root: &HttpRoute, child: &HttpRoute) -> Option<HttpRoute> {
         retry: or(&child.retry, &root.retry),
         ..child.clone()
     })
+}
+
+/// The mirrors of the route `own`, to which `root` may delegate: of what it says nothing, `root` does.
+fn mirrors<'a>(root: Option<Written<'a>>, own: Written<'a>, problems: &mut Problems) -> Vec<Mirrored<'a>> {
+    let written = || std::iter::once(own).chain(root);
+    let first = |of: fn(&HttpRoute) -> Option<Fraction>| written().find_map(|(_, route)| of(route));
+    let mut mirrors = Vec::new();
+    let single =
+        written().find_map(|(document, route)| Some((document, route, route.mirrors.single.as_ref()?)));
+    let percentage = first(|route| route.mirrors.percentage);
+    let fraction = percentage.or_else(|| first(|route| route.mirrors.percent));
+    if let Some((document, route, to)) = single {
+        let field = format!("spec.http[{}].mirror", route.index);
+        mirrors.push(Mirrored { document, field, to, fraction: fraction.unwrap_or(Fraction::ALL) });
+    } else if own.1.mirrors.percentage.or(own.1.mirrors.percent).is_some() {
+        let (document, route) = own;
+        let message =
+            "has a percentage for mirror, which it does not name; name it, or give each of mirrors its own";
+        problems.warning(document, &format!("spec.http[{}]", route.index), message);
+    }
+    let list = written().find(|(_, route)| !route.mirrors.list.is_empty());
+    if let Some((document, route)) = list {
+        mirrors.extend(route.mirrors.list.iter().map(|mirror| Mirrored {
+            document,
+            field: format!("spec.http[{}].mirrors[{}].destination", route.index, mirror.to.index),
+            to: &mirror.to,
+            fraction: mirror.fraction,
+        }));
+    }
+    mirrors.retain(|mirror| mirror.fraction != Fraction::NONE);
+    mirrors
 }
 
 type Matches = Option<Vec<PortMatch<Match>>>;

@@ -3,7 +3,7 @@
 //! All routes of one kind on a port are one table, in which the most specific match decides, whosever it is; among
 //! equals the oldest route, and in a route the first rule (HTTPRoute `rules.matches`).
 
-use selvedge_model::{Filters, Order, Protocol, RouteTable, Rule, WeightedBackend};
+use selvedge_model::{Filters, Order, Protocol, RouteTable, Rule, WeightedBackend, filter::Fraction};
 
 use super::{
     super::Problems,
@@ -17,7 +17,7 @@ use crate::resources::{
     http_route::{HttpBackend, HttpRouteRule},
     linkerd::Timeouts,
     references::Parent,
-    route_filters::RouteFilters,
+    route_filters::{RouteFilters, RouteMirror},
 };
 
 pub(super) type HttpRoutes<'a> = Attachments<'a, HttpRouteSpec>;
@@ -87,7 +87,7 @@ impl Backends<'_> {
         let backends = rule.backends.iter();
         let backends: Vec<_> =
             backends.map(|backend| self.gateway_backend(route, &list, backend, problems)).collect();
-        let filters = usable(route, &rule.filters, problems);
+        let filters = self.gateway_filters(route, &rule.filters, problems);
         if filters.answer.is_none() && backends.iter().all(|share| share.weight == 0) {
             let message = match backends.as_slice() {
                 [] => "names no backend, so its requests are answered 500; name one",
@@ -114,16 +114,25 @@ impl Backends<'_> {
         problems: &mut Problems,
     ) -> WeightedBackend {
         let backend = self.backend(route, list, Reference::Object(to), Share::GatewayRequests, problems);
-        let filters = Some(usable(route, filters, problems)).filter(|filters| !filters.is_empty());
-        WeightedBackend { backend, weight: to.weight, filters: filters.map(Box::new) }
+        let filters = self.gateway_filters(route, filters, problems);
+        let filters = (!filters.is_empty()).then(|| Box::new(filters));
+        WeightedBackend { backend, weight: to.weight, filters }
     }
-}
 
-/// What the filters do, and a report of those that cannot be used. Mirrors are [reported as not acted
-/// on](crate::resources::route_filters), and left out.
-fn usable(route: &Document<HttpRouteSpec>, filters: &RouteFilters, problems: &mut Problems) -> Filters {
-    for (field, message) in &filters.unusable {
-        problems.error(route, field, message);
+    /// What the filters do, and a report of those that cannot be used.
+    fn gateway_filters(
+        &mut self,
+        route: &Document<HttpRouteSpec>,
+        filters: &RouteFilters,
+        problems: &mut Problems,
+    ) -> Filters {
+        for (field, message) in &filters.unusable {
+            problems.error(route, field, message);
+        }
+        let mirrors = filters.mirrors.iter().filter(|mirror| mirror.fraction != Fraction::NONE);
+        let mirrors = mirrors.map(|RouteMirror { field, to, fraction }| {
+            self.mirror(route, field, Reference::MirrorObject(to), *fraction, problems)
+        });
+        Filters { mirrors: mirrors.collect(), ..filters.filters.clone() }
     }
-    filters.filters.clone()
 }

@@ -23,6 +23,10 @@ pub(super) enum Reference<'r> {
     Destination(&'r Destination),
     /// The Gateway API's: an object of some kind, with a port.
     Object(&'r BackendRef),
+    /// As a destination, by itself and in no list.
+    Mirror(&'r Destination),
+    /// As an object, by itself and in no list.
+    MirrorObject(&'r BackendRef),
 }
 
 /// Why a reference names nothing that can be used.
@@ -61,17 +65,18 @@ impl Reference<'_> {
             (_, Unresolved::NoSuchSubset) => "subset",
             (_, Unresolved::UnsupportedKind) => "kind",
             (_, Unresolved::NotPermitted) => "namespace",
-            (Self::Destination(_), Unresolved::NoSuchHost | Unresolved::Refused) => "host",
-            (Self::Object(_), Unresolved::NoSuchHost | Unresolved::Refused) => "name",
+            (Self::Destination(_) | Self::Mirror(_), Unresolved::NoSuchHost | Unresolved::Refused) => "host",
+            (Self::Object(_) | Self::MirrorObject(_), Unresolved::NoSuchHost | Unresolved::Refused) => "name",
         }
     }
 
-    /// Where that field is, if the reference is in the list `list` of its document.
+    /// Where that field is, if the reference is in the list `list` of its document, or is `list` itself.
     pub(super) fn field(self, list: &str, reason: Unresolved) -> String {
         let part = self.part(reason);
         match self {
             Self::Destination(destination) => format!("{list}[{}].destination.{part}", destination.index),
             Self::Object(backend) => format!("{list}[{}].{part}", backend.index),
+            Self::Mirror(_) | Self::MirrorObject(_) => format!("{list}.{part}"),
         }
     }
 }
@@ -86,8 +91,12 @@ impl<'a> Routing<'a> {
         own: u16,
     ) -> Resolved<'a> {
         match reference {
-            Reference::Destination(destination) => self.destination(route, destination, own),
-            Reference::Object(backend) => self.object(route, list, backend, own),
+            Reference::Destination(destination) | Reference::Mirror(destination) => {
+                self.destination(route, destination, own)
+            }
+            Reference::Object(backend) | Reference::MirrorObject(backend) => {
+                self.object(route, list, backend, own)
+            }
         }
     }
 

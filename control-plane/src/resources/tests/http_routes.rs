@@ -473,22 +473,32 @@ fn cors_policies_that_cannot_be_used_are_refused() {
 }
 
 #[test]
-fn a_mirror_is_checked_and_reported() {
-    for (words, expected) in [
-        ("mirror: {host: b}\n    mirrorPercentage: {value: 0.5}", vec!["mirror"]),
-        ("mirror: {host: b, subset: v1, port: {number: 80}}\n    mirror_percent: 10", vec!["mirror"]),
-        ("mirror: {host: b}\n    mirrorPercent: 100", vec!["mirror"]),
-        (
-            "mirrors: [{destination: {host: b}}, {destination: {host: c}, percentage: {value: 7}}]",
-            vec!["mirrors[0]", "mirrors[1]"],
-        ),
-    ] {
+fn mirrors_are_read_each_with_its_share() {
+    let read = |words: &str| {
         let decoded = forwarding(&format!("    {words}\n"));
-        let told = told(&decoded);
-        let fields: Vec<_> = expected.iter().map(|name| format!("spec.http[0].{name}")).collect();
-        assert_eq!(told.iter().map(|(field, ..)| *field).collect::<Vec<_>>(), fields, "{words}");
-        assert!(told.iter().all(|(.., severity)| *severity == Severity::NotActedOn));
+        assert!(told(&decoded).is_empty(), "{words}");
+        routes(&decoded)[0].mirrors.clone()
+    };
+    let parts = |fraction: Option<Fraction>| fraction.map(Fraction::parts);
+    for (words, percentage, percent) in [
+        ("mirror: {host: B}", None, None),
+        ("mirror: {host: b}\n    mirrorPercentage: {value: 0.5}", Some(5_000), None),
+        ("mirror: {host: b}\n    mirror_percent: 10", None, Some(100_000)),
+        ("mirror: {host: b}\n    mirrorPercent: 0", None, Some(0)),
+    ] {
+        let found = read(words);
+        assert_eq!((parts(found.percentage), parts(found.percent)), (percentage, percent), "{words}");
+        assert_eq!((found.single.map(|to| to.host).as_deref(), found.list.len()), (Some("b"), 0));
     }
+    let found = read(
+        "mirrors: [{destination: {host: b}}, {destination: {host: c, subset: v1}, percentage: {value: 7}}]",
+    );
+    let list: Vec<_> = found.list.iter().map(|one| (&*one.to.host, one.fraction.parts())).collect();
+    assert_eq!((list, found.single), (vec![("b", 1_000_000), ("c", 70_000)], None));
+}
+
+#[test]
+fn a_mirror_that_cannot_be_is_refused() {
     for (words, at) in [
         ("mirror: {host: ''}", "mirror.host"),
         ("mirror: {host: b, port: {number: 0}}", "mirror.port.number"),

@@ -14,7 +14,8 @@ use super::{
     conflicts::Given,
     cors, fault, headers,
     matches::{self, Asked},
-    mirrors, read_destinations, retries, rewrite,
+    mirrors::{self, Mirrors},
+    read_destinations, retries, rewrite,
 };
 use crate::resources::{
     document::{Reading, wrong},
@@ -43,8 +44,10 @@ pub struct HttpRoute {
     pub rewrite: Option<Rewrite>,
     /// Failures that are made on purpose.
     pub fault: Option<Fault>,
-    /// Who may call from a page of another location.
+    /// Who may call from a page of another origin.
     pub cors: Option<Cors>,
+    /// Who gets copies of requests.
+    pub mirrors: Mirrors,
     /// The document whose routes count in its place.
     pub delegate: Option<DelegateTo>,
     /// Time for the whole request, retries included; zero = none.
@@ -102,7 +105,7 @@ pub(super) fn read(
     let field = format!("spec.http[{index}]");
     let below = |name: &str| format!("{field}.{name}");
     yaml.given().check(&field)?;
-    mirrors::check(yaml.take_mirrors(), &field, reading)?;
+    let mirrors = mirrors::read(yaml.take_mirrors(), &field)?;
     let (matches, left_out) = read_matches(yaml.matches, &field, reading)?;
     let redirect = yaml.redirect.map(|yaml| answers::read_redirect(yaml, &below("redirect"))).transpose()?;
     let direct =
@@ -118,6 +121,7 @@ pub(super) fn read(
         rewrite: yaml.rewrite.map(|yaml| rewrite::read(yaml, &below("rewrite"))).transpose()?,
         fault: None,
         cors: None,
+        mirrors,
         delegate: yaml.delegate.map(|to| read_delegate(to, &below("delegate"))).transpose()?,
         timeout: yaml.timeout.map(|time| time.0),
         retry: None,

@@ -1,16 +1,37 @@
-//! `mirror` and `mirrors`: who gets a copy of requests. Sidecars send none yet, so each is checked, reported and left out.
+//! `mirror` and `mirrors`: who gets a copy of requests.
 
+use selvedge_model::filter::Fraction;
 use serde::Deserialize;
 
 use super::{
-    TargetYaml,
+    Destination, TargetYaml,
     fault::{PercentYaml, read_percent},
     read_target,
 };
-use crate::resources::{
-    document::{Reading, wrong},
-    typed::FieldError,
-};
+use crate::resources::{document::wrong, typed::FieldError};
+
+/// Who gets copies of a route's requests. Each field for itself, because a document that others delegate to takes over
+/// each for itself (Istio `mergeHTTPRoute`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Mirrors {
+    /// `mirror`.
+    pub single: Option<Destination>,
+    /// `mirrorPercentage`: of how many requests `mirror` gets a copy.
+    pub percentage: Option<Fraction>,
+    /// `mirrorPercent`, which counts where there is no `mirrorPercentage`.
+    pub percent: Option<Fraction>,
+    /// `mirrors`.
+    pub list: Vec<Mirror>,
+}
+
+/// One entry of `mirrors`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// Where copies go.
+    pub to: Destination,
+    /// Of how many requests.
+    pub fraction: Fraction,
+}
 
 /// The fields of a route about mirrors.
 #[derive(Debug)]
@@ -28,23 +49,21 @@ pub(super) struct MirrorYaml {
     percentage: Option<PercentYaml>,
 }
 
-/// Checks the mirrors of the route at `field`, and reports each.
-pub(super) fn check(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result<(), FieldError> {
-    let mut report = |field| reading.not_acted_on(field, "is not acted on: no copy is sent");
-    read_percent(yaml.percentage, yaml.percent, field, "mirrorPercentage", "mirrorPercent")?;
-    if let Some(target) = yaml.mirror {
-        let field = format!("{field}.mirror");
-        if !yaml.mirrors.is_empty() {
-            return Err(wrong(field, "stands beside mirrors; move it there, or remove one of them"));
-        }
-        read_target(target, 0, &field)?;
-        report(field);
+/// The mirrors of the route at `field`.
+pub(super) fn read(yaml: Yaml, field: &str) -> Result<Mirrors, FieldError> {
+    let percentage = read_percent(yaml.percentage, None, field, "mirrorPercentage", "mirrorPercent")?;
+    let percent = read_percent(None, yaml.percent, field, "mirrorPercentage", "mirrorPercent")?;
+    let own = format!("{field}.mirror");
+    if yaml.mirror.is_some() && !yaml.mirrors.is_empty() {
+        return Err(wrong(own, "stands beside mirrors; move it there, or remove one of them"));
     }
+    let single = yaml.mirror.map(|target| read_target(target, 0, &own)).transpose()?;
+    let mut list = Vec::new();
     for (index, yaml) in yaml.mirrors.into_iter().enumerate() {
         let field = format!("{field}.mirrors[{index}]");
-        read_percent(yaml.percentage, None, &field, "percentage", "percentage")?;
-        read_target(yaml.destination, index, &format!("{field}.destination"))?;
-        report(field);
+        let fraction = read_percent(yaml.percentage, None, &field, "percentage", "percentage")?;
+        let to = read_target(yaml.destination, index, &format!("{field}.destination"))?;
+        list.push(Mirror { to, fraction: fraction.unwrap_or(Fraction::ALL) });
     }
-    Ok(())
+    Ok(Mirrors { single, percentage, percent, list })
 }

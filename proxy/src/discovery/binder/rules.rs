@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Instant};
 use http::StatusCode;
 use selvedge_model::{
     BackendName, Called, Filters, RouteTable, Rule, Service, TcpRule, WeightedBackend, WorkloadName,
+    filter::Mirror,
 };
 
 use super::inputs::{BoundKey, Inputs};
 use crate::{
     bind::{
-        Bound, BoundBackend, BoundFilters, BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule,
-        SeriesPair,
+        Bound, BoundBackend, BoundFilters, BoundHttp, BoundMirror, BoundRule, BoundShare, BoundTcp,
+        BoundTcpRule, SeriesPair,
     },
     budget::RetryBudget,
     telemetry::{Labels, Metrics, Series},
@@ -86,18 +87,17 @@ impl Rules<'_> {
     fn http(&self, rule: &Rule) -> BoundRule {
         let name: Arc<str> = Arc::from(rule.name.as_str());
         let paths = || rule.matches.iter().map(|one| one.path.clone());
+        let filters =
+            |filters: &Filters| BoundFilters::bind(filters, paths(), |mirror| self.mirror(&name, mirror));
         let of_rule = match self.is_known {
             true => Labels { route: Arc::clone(&name), ..self.labels.clone() },
             false => self.labels.clone(),
         };
         BoundRule {
-            filters: BoundFilters::bind(&rule.filters, paths()),
-            shares: shares(
-                &rule.backends,
-                self.backends,
-                |filters| BoundFilters::bind(filters, paths()),
-                |backend| self.requests(&self.of_share(&name, backend)),
-            ),
+            filters: filters(&rule.filters),
+            shares: shares(&rule.backends, self.backends, filters, |backend| {
+                self.requests(&self.of_share(&name, backend))
+            }),
             unusable_status: StatusCode::from_u16(rule.unusable_status)
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             series: self.requests(&of_rule),
@@ -108,6 +108,15 @@ impl Rules<'_> {
             retry: self.is_known.then(|| rule.retry.clone()),
             budget: Arc::clone(self.budget),
         }
+    }
+
+    /// One mirror of the rule `route`.
+    fn mirror(&self, route: &Arc<str>, mirror: &Mirror) -> BoundMirror {
+        let backend = Arc::clone(&self.backends[mirror.backend]);
+        let labels = labels_of_mirror(&self.labels, route, &backend.name);
+        let series = pair(&labels, |labels| self.metrics.mirrored(labels));
+        let share = BoundShare { weight: 0, filters: None, series, backend };
+        BoundMirror { share: Arc::new(share), fraction: mirror.fraction }
     }
 
     /// One rule for opaque connections. Filters are for requests.
@@ -148,6 +157,12 @@ fn shares<S>(
 fn labels_of_share(labels: &Labels, route: &Arc<str>, backend: &BackendName) -> Labels {
     let destination_subset = backend.subset.clone().unwrap_or_default();
     Labels { route: Arc::clone(route), destination_subset, ..labels.clone() }
+}
+
+/// Of copies that go to `backend` by `route`: they are told by who gets them.
+fn labels_of_mirror(labels: &Labels, route: &Arc<str>, backend: &BackendName) -> Labels {
+    let labels = labels_of_share(labels, route, backend);
+    Labels { server_address: Arc::clone(&backend.service.host), server_port: backend.service.port, ..labels }
 }
 
 fn pair<S>(labels: &Labels, series: impl Fn(&Labels) -> Arc<S>) -> SeriesPair<S> {

@@ -7,6 +7,7 @@ mod answer;
 mod cors;
 mod fault;
 mod headers;
+mod mirror;
 mod rewrite;
 
 use std::{
@@ -98,6 +99,7 @@ where
     }
     headers::change_request(&filters.request_headers, &mut matched);
     rewrite::rewrite(filters, &mut matched)?;
+    mirror::mirror(worker, filters, &mut matched);
     if filters.response_headers.changes.is_empty() {
         return next(matched).await;
     }

@@ -64,6 +64,9 @@ fn the_text_is_what_dashboards_rely_on() {
     websockets.opened(1);
     websockets.closed(1, Some(Reason::Timeout));
     websockets.received(0).expect("a worker").store(4, Ordering::Relaxed);
+    metrics.mirrored(&to_v2()).record(1, Some(500), None, None, FIVE_MS);
+    let v2 = BackendName { service: reviews(), subset: Some("v2".into()) };
+    metrics.mirror_dropped(&v2, Dropped::Behind, 0);
     metrics.connection_cut(Direction::Inbound, Reason::Policy);
     metrics.retries(&reviews(), 0);
     metrics.retries(&reviews(), 1);

@@ -28,14 +28,16 @@ impl Collector for Metrics {
             let word = direction.word();
             let overflow = &self.overflow[direction as usize];
             let series = series.iter().filter(|series| series.is_of(direction)).chain([overflow]);
-            series::encode(&mut encoder, word, series)?;
+            series::encode(&mut encoder, word, "Finished requests, by how they ended.", series)?;
             let durations = durations.iter().filter(|durations| durations.is_of(direction));
             let durations = durations.chain([overflow.durations()]);
-            durations::encode(&mut encoder, word, durations)?;
+            let help = "Time from the first byte of a request to the last byte of its answer.";
+            durations::encode(&mut encoder, word, help, durations)?;
             connections::encode(&mut encoder, word, &self.connections[direction as usize])?;
             tcp::encode(&mut encoder, Kind::Tcp, direction, &self.tcp.of(direction))?;
             tcp::encode(&mut encoder, Kind::WebSocket, direction, &self.websockets.of(direction))?;
         }
+        self.mirrored.encode(&mut encoder)?;
         self.encode_rare(&mut encoder)?;
         self.encode_budget(&mut encoder)?;
         self.encode_state(&mut encoder)
