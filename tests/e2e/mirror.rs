@@ -275,7 +275,10 @@ async fn a_copy_may_be_far_longer_than_what_it_may_be_behind() {
             })
             .await;
             shadow.all(|all| match all.first() {
-                Some(copy) if copy.whole => Ok(assert!(copy.body == long, "{version:?}")),
+                Some(copy) if copy.whole => {
+                    assert!(copy.body == long, "{version:?}");
+                    Ok(())
+                }
                 _ => Err("it was dropped"),
             })
         })
