@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use selvedge_model::policy::Rule;
 use serde::Deserialize;
 
-use super::kinds::{Feedback, ISTIO_SECURITY, ResourceKind};
+use super::{
+    kinds::{Feedback, ISTIO_SECURITY, ResourceKind},
+    selector::SelectorYaml,
+};
 
 /// Has a policy decide nothing: what it would do is only counted and logged.
 pub(super) const DRY_RUN: &str = "istio.io/dry-run";
@@ -63,12 +66,6 @@ pub(super) struct Yaml {
     rules: Option<Vec<RuleYaml>>,
     action: AuthorizationAction,
     provider: Option<ProviderYaml>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct SelectorYaml {
-    match_labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

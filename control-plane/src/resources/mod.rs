@@ -26,6 +26,7 @@ pub mod pod;
 pub mod references;
 pub mod revocation;
 pub mod route_filters;
+mod selector;
 pub mod service;
 pub mod service_entry;
 mod trim;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     kinds::{Feedback, ISTIO_SECURITY, ResourceKind},
+    selector::SelectorYaml,
     typed::FieldError,
 };
 
@@ -39,12 +40,6 @@ pub(super) struct Yaml {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct SelectorYaml {
-    match_labels: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct MtlsYaml {
     mode: ModeWord,
@@ -72,11 +67,7 @@ impl ModeWord {
 }
 
 pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<PeerAuthenticationSpec, FieldError> {
-    if let Some(unknown) = reading.take_unknown_below("spec.selector").first() {
-        // Read over, it would select more workloads than meant.
-        return Err(wrong(unknown.field.clone(), "is not understood; select workloads by matchLabels"));
-    }
-    let selector = yaml.selector.match_labels;
+    let selector = yaml.selector.read(reading)?;
     let mut ports = BTreeMap::new();
     for (port, mtls) in yaml.port_level_mtls {
         let field = format!("spec.portLevelMtls.{port}");

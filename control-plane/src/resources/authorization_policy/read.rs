@@ -40,12 +40,9 @@ const KEYS: [&str; 12] = [
 const KEYS_OF_NAMES: [&str; 3] = ["request.headers", "request.auth.claims", "experimental.envoy.filters."];
 
 pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<AuthorizationPolicySpec, FieldError> {
-    if let Some(unknown) = reading.take_unknown_below("spec.selector").first() {
-        // Read over, it would select more workloads than meant.
-        return Err(wrong(unknown.field.clone(), "is not understood; select workloads by matchLabels"));
-    }
+    let selector = yaml.selector.read(reading)?;
     check_action(&yaml, reading)?;
-    let services = targets(&yaml, reading)?;
+    let services = targets(&yaml, !selector.is_empty(), reading)?;
     let rules = yaml.rules.as_deref().unwrap_or_default().iter().enumerate();
     let rules = rules.map(|(number, rule)| {
         let field = format!("spec.rules[{number}]");
@@ -57,7 +54,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<Authorizatio
     });
     Ok(AuthorizationPolicySpec {
         rules: rules.collect::<Result<_, FieldError>>()?,
-        selector: yaml.selector.match_labels,
+        selector,
         any_workload: false,
         services,
         action: yaml.action,
@@ -117,14 +114,14 @@ fn check_action(yaml: &Yaml, reading: &mut Reading<'_>) -> Result<(), FieldError
     Ok(())
 }
 
-/// The Services that the policy is for.
-fn targets(yaml: &Yaml, reading: &mut Reading<'_>) -> Result<Option<Vec<String>>, FieldError> {
+/// The Services that the policy is for, which may not select workloads too.
+fn targets(yaml: &Yaml, selects: bool, reading: &mut Reading<'_>) -> Result<Option<Vec<String>>, FieldError> {
     let listed = yaml.target_refs.iter().enumerate();
     let listed = listed.map(|(number, target)| (format!("spec.targetRefs[{number}]"), target));
     let alone = yaml.target_ref.iter().map(|target| ("spec.targetRef".to_owned(), target));
     let all: Vec<_> = alone.chain(listed).collect();
     let Some((first, _)) = all.first() else { return Ok(None) };
-    if !yaml.selector.match_labels.is_empty() || (yaml.target_ref.is_some() && !yaml.target_refs.is_empty()) {
+    if selects || (yaml.target_ref.is_some() && !yaml.target_refs.is_empty()) {
         return Err(wrong(
             first,
             "only one of selector, targetRef and targetRefs may be set; remove the others",
