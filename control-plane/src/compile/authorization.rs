@@ -13,7 +13,7 @@ use selvedge_model::{
     policy::{Action, Asks, Condition, MOST_RULES, Policy, Rule, TextPattern},
 };
 
-use super::{MeshSettings, Problems};
+use super::{MeshSettings, Problems, hosts::service_host};
 use crate::resources::{AuthorizationAction, AuthorizationPolicySpec, Document, Resources};
 
 type Written = Document<AuthorizationPolicySpec>;
@@ -28,7 +28,6 @@ pub(super) struct Authorizations<'a> {
     /// Those of the root namespace, and those of which it is not known in which one they are, by their places in `all`.
     everywhere: Vec<usize>,
     by_namespace: BTreeMap<&'a str, Vec<usize>>,
-    cluster_domain: &'a str,
     /// What workloads share that are selected by the same policies.
     shared: RefCell<HashMap<Chosen, Arc<Authorization>>>,
 }
@@ -40,6 +39,8 @@ type Chosen = Vec<(usize, Option<BTreeSet<u16>>)>;
 struct Compiled<'a> {
     document: &'a Written,
     policy: Policy,
+    /// The hosts of the Services that it is for; `None`: it names none.
+    hosts: Option<BTreeSet<String>>,
     selects_one: Cell<bool>,
 }
 
@@ -47,7 +48,7 @@ impl Compiled<'_> {
     /// Whether it is for some workloads only.
     fn chooses(&self) -> bool {
         let spec = &self.document.spec;
-        !spec.selector.is_empty() || spec.services.is_some()
+        !spec.selector.is_empty() || self.hosts.is_some()
     }
 }
 
@@ -67,7 +68,6 @@ impl<'a> Authorizations<'a> {
             all: Vec::with_capacity(resources.authorization_policies.len()),
             everywhere: Vec::new(),
             by_namespace: BTreeMap::new(),
-            cluster_domain: &settings.cluster_domain,
             shared: RefCell::default(),
         };
         let services: BTreeSet<(&str, &str)> = resources
@@ -90,8 +90,13 @@ impl<'a> Authorizations<'a> {
                     problems.error(document, "spec.targetRefs", message);
                 }
             }
-            let policy = compiled(document, settings);
-            policies.all.push(Compiled { document, policy, selects_one: Cell::new(false) });
+            let host = |service: &String| service_host(service, namespace, &settings.cluster_domain);
+            policies.all.push(Compiled {
+                document,
+                policy: compiled(document, settings),
+                hosts: document.spec.services.as_ref().map(|services| services.iter().map(host).collect()),
+                selects_one: Cell::new(false),
+            });
         }
         policies
     }
@@ -130,7 +135,7 @@ impl<'a> Authorizations<'a> {
     fn ports_of(&self, place: usize, workload: Selected<'_>) -> Option<Option<BTreeSet<u16>>> {
         let one = &self.all[place];
         let spec = &one.document.spec;
-        let Some(services) = &spec.services else {
+        let Some(hosts) = &one.hosts else {
             let is_meant = |labels| spec.any_workload || selects(&spec.selector, labels);
             // Of a workload whose labels nobody knows, only policies for all are asked here.
             let is_selected = workload.labels.is_none_or(is_meant);
@@ -139,13 +144,10 @@ impl<'a> Authorizations<'a> {
                 None
             });
         };
-        let namespace = &*one.document.name.namespace;
-        if namespace != workload.namespace {
+        if *one.document.name.namespace != *workload.namespace {
             return None;
         }
-        let hosts: Vec<String> =
-            services.iter().map(|name| format!("{name}.{namespace}.svc.{}", self.cluster_domain)).collect();
-        let is_named = |key: &ServiceKey| hosts.iter().any(|host| **host == *key.host);
+        let is_named = |key: &ServiceKey| hosts.contains(&*key.host);
         let behind = workload.services.iter().filter(|(_, keys)| keys.iter().any(is_named));
         let ports: BTreeSet<u16> = behind.map(|(port, _)| *port).collect();
         (!ports.is_empty()).then(|| {
