@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 use selvedge_model::{BackendName, ServiceKey, policy::Says};
 
-use super::{labels::LabelWriter, mirrored::Dropped, registered::lock};
+use super::{labels::LabelWriter, registered::lock};
 use crate::balance::Limit;
 
 /// How many keys one worker counts by. Further ones are not counted.
@@ -95,6 +95,31 @@ impl Decision {
         match self {
             Self::Deny => "deny",
             Self::Note(says) => says.word(),
+        }
+    }
+}
+
+/// Why a copy was not sent, or not to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dropped {
+    /// As many copies are in progress with its backend as there may be.
+    TooMany,
+    /// It was taken too slowly, or nobody took it.
+    Behind,
+    /// More is buffered than `--buffer-budget` allows.
+    BufferBudget,
+    /// Its backend cannot be used.
+    Unusable,
+}
+
+impl Dropped {
+    /// The word in metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::TooMany => "too-many",
+            Self::Behind => "behind",
+            Self::BufferBudget => "buffer-budget",
+            Self::Unusable => "unusable",
         }
     }
 }

@@ -7,36 +7,11 @@ use selvedge_model::BackendName;
 
 use super::{
     durations::{self, Durations},
-    events::{self, KeyedCounts, Of},
+    events::{self, Dropped, KeyedCounts, Of},
     labels::{DurationLabels, Labels},
     registered::Registered,
     series::{self, Series},
 };
-
-/// Why a copy was not sent, or not to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Dropped {
-    /// As many copies are in progress with its backend as there may be.
-    TooMany,
-    /// It was taken too slowly, or nobody took it.
-    Behind,
-    /// More is buffered than `--buffer-budget` allows.
-    BufferBudget,
-    /// Its backend cannot be used.
-    Unusable,
-}
-
-impl Dropped {
-    /// The word in metrics and logs.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::TooMany => "too-many",
-            Self::Behind => "behind",
-            Self::BufferBudget => "buffer-budget",
-            Self::Unusable => "unusable",
-        }
-    }
-}
 
 /// Copies that were sent, and those that were not.
 #[derive(Debug)]

@@ -20,10 +20,9 @@ mod tcp;
 
 pub use self::{
     control::ControlMetrics,
-    events::Decision,
+    events::{Decision, Dropped},
     labels::Labels,
     metrics::{Metrics, OpenConnection},
-    mirrored::Dropped,
     record::{ClientConnection, OnPath, Record},
     series::Series,
     tcp::TcpSeries,

@@ -16,7 +16,6 @@ use super::super::{
     parent_field,
     services::{Catalog, KnownHost},
 };
-use super::{http::HttpRoutes, tcp::TcpRoutes};
 use crate::{
     problem::{Detached, Fault},
     resources::{Document, HttpRouteSpec, TcpRouteSpec, references::Parent},
@@ -180,7 +179,7 @@ impl<'r, 'a> Followed<'r, 'a> {
         client: Option<&str>,
         key: &ServiceKey,
         protocol: Protocol,
-        (http, tcp): (&'r HttpRoutes<'a>, &'r TcpRoutes<'a>),
+        (http, tcp): (&'r Attachments<'a, HttpRouteSpec>, &'r Attachments<'a, TcpRouteSpec>),
         problems: &mut Problems,
     ) -> Self {
         let (http, tcp) = (http.at(key, protocol), tcp.at(key, protocol));
