@@ -27,11 +27,9 @@ use selvedge_demo::{
 use selvedge_tests::{Mesh, SOON, poll};
 
 use crate::{
-    SELVEDGE,
+    BOTH_VERSIONS, SELVEDGE,
     gateway_api::{V1, V2, answer, mesh_of, mesh_with, route},
 };
-
-const BOTH: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 
 async fn called(mesh: &Mesh, call: Call) -> Answer {
     mesh.workload("caller").call(call).await.unwrap()
@@ -55,7 +53,7 @@ async fn what_has_no_route_goes_to_its_service_and_a_route_takes_all_of_it() {
     let mesh =
         mesh_of(&route("simple", "default", "name: echo-v1, port: 8080", &format!("[{{{V2}}}]"))).await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let to = |host: &str| call::to(host, "/any/path?x=y").version(version);
         assert_eq!(answer(&mesh, to("echo-v2")).await.as_deref(), Ok("v2"));
         assert_eq!(answer(&mesh, to("echo-v1:80")).await.as_deref(), Ok("v1"));
@@ -72,7 +70,7 @@ async fn exact_paths_split_a_service() {
 }
 
 async fn splits(mesh: &Mesh, host: &str) {
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         for (path, expected) in [("/v1", "v1"), ("/v2", "v2")] {
             assert_eq!(answer(mesh, call::to(host, path).version(version)).await.as_deref(), Ok(expected));
         }

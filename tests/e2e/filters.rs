@@ -14,9 +14,7 @@ use selvedge_demo::{
 use selvedge_tests::{Mesh, SOON, poll};
 use tonic::{Code, Status, transport::Channel};
 
-use crate::SELVEDGE;
-
-const BOTH: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
+use crate::{BOTH_VERSIONS, SELVEDGE};
 
 /// Rules of `reviews`, each for a path of its own.
 const ROUTES: &str = r#"
@@ -147,7 +145,7 @@ async fn headers_change_for_the_rule_then_for_its_backend_and_on_the_way_back() 
 async fn the_app_sees_the_rewritten_path_and_authority() {
     let mesh = mesh().await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         for (path, becomes) in [
             ("/prefix/a?b=c", "/new/a?b=c"),
             ("/x/../prefix", "/new"),
@@ -173,7 +171,7 @@ async fn the_app_sees_the_rewritten_path_and_authority() {
 async fn redirects_and_fixed_answers_need_no_backend() {
     let mesh = mesh().await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let to = |path: &str| call::to("reviews:9080", path).version(version);
         let moved = answer(&mesh, to("/moved/x?a=b")).await;
         assert_eq!(moved.status, 308);
@@ -192,7 +190,7 @@ async fn redirects_and_fixed_answers_need_no_backend() {
 async fn faults_fail_and_delay_on_purpose_and_say_so() {
     let mesh = mesh().await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let to = |path: &str| call::to("reviews:9080", path).version(version);
         let abort = answer(&mesh, to("/abort")).await;
         assert_eq!(abort.status, 501);
@@ -216,7 +214,7 @@ async fn faults_fail_and_delay_on_purpose_and_say_so() {
 async fn pages_of_other_origins_may_call_as_cors_says() {
     let mesh = mesh().await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let to = |path: &str, origin: &str| {
             call::to("reviews:9080", path).version(version).header("origin", origin)
         };
@@ -276,7 +274,7 @@ async fn a_client_that_no_route_is_for_calls_the_service_as_if_it_had_none() {
         }
     })
     .await;
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let (app, _) = seen(&mesh, call::to("reviews:9080", "/any").version(version)).await;
         assert_eq!((app.version.as_str(), app.path.as_str()), ("v1", "/any"));
     }

@@ -10,7 +10,7 @@ use selvedge_demo::{
 };
 use selvedge_tests::{Mesh, SOON, poll};
 
-use crate::SELVEDGE;
+use crate::{BOTH_VERSIONS, SELVEDGE};
 
 /// `echo` is both versions, and each has a service of its own.
 fn services() -> String {
@@ -80,7 +80,7 @@ async fn requests_follow_the_most_specific_match() {
     );
     let mesh = mesh_of(&route("matching", "default", "name: echo, port: 80", &rules)).await;
 
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in BOTH_VERSIONS {
         let to = |path: &str| call::to("echo", path).version(version);
         for (call, expected) in [
             (to("/"), "v1"),
@@ -235,7 +235,7 @@ async fn a_redirect_says_where_as_gateway_api_lists_it() {
     let rules = format!("[{{{V1}}}, {}]", rules.join(", "));
     let mesh = mesh_of(&route("redirects", "default", "name: echo, port: 80", &rules)).await;
 
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in BOTH_VERSIONS {
         for (path, status, location) in [
             ("/host", 302, "http://example.org/host"),
             ("/moved?a=b", 301, "http://example.org/moved?a=b"),

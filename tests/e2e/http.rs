@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Method, Version};
+use http::Method;
 use selvedge_demo::{
     apps::{grpc::DETAIL, grpc::wire, identity, reviews},
     call::{self, Call},
@@ -14,7 +14,7 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, transport::Channel};
 use wire::{EchoRequest, echo_client::EchoClient};
 
-use crate::SELVEDGE;
+use crate::{BOTH_VERSIONS, SELVEDGE};
 
 const CALLER: &str = "spiffe://cluster.local/ns/default/sa/caller";
 
@@ -35,7 +35,7 @@ async fn answer(mesh: &Mesh, call: Call) -> call::Answer {
 async fn either_protocol_arrives_with_the_callers_proven_identity() {
     let mesh = pair().await;
 
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in BOTH_VERSIONS {
         let request = call::to("reviews:9080", "/ratings?x=1")
             .version(version)
             .header("end-user", "jason")
@@ -55,7 +55,7 @@ async fn bodies_methods_and_statuses_pass_unchanged() {
     let mesh = pair().await;
     let large: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
 
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in BOTH_VERSIONS {
         let echo = call::to("reviews:9080", "/echo").version(version).body(large.clone());
         assert!(answer(&mesh, echo).await.body == large, "{version:?}: the echo differs");
 
@@ -77,7 +77,7 @@ async fn bodies_methods_and_statuses_pass_unchanged() {
 async fn trailers_pass() {
     let mesh = pair().await;
 
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in BOTH_VERSIONS {
         let request = call::to("reviews:9080", "/trailers").version(version).header("te", "trailers");
         let answer = answer(&mesh, request).await;
 

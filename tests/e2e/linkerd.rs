@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -28,7 +28,7 @@ use selvedge_demo::{
 use selvedge_tests::{Mesh, SOON, poll};
 use tokio::{net::TcpListener, time::sleep};
 
-use crate::SELVEDGE;
+use crate::{BOTH_VERSIONS, SELVEDGE};
 
 /// The service `stub`, and a route of each path that says something of its own.
 const DOCUMENTS: &str = r#"
@@ -165,13 +165,11 @@ fn is_whole(answer: &Answer) -> bool {
     answer.status == 200 && answer.text() == "part.part.part.part.part."
 }
 
-const BOTH: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
-
 #[tokio::test]
 async fn linkerds_retries_follow_the_conditions_and_the_limit_of_the_route_or_its_service() {
     let stub = Stub::start().await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         for (path, status, requests) in [
             ("/statuses?first=503", 200, 2),
             ("/statuses?first=429", 200, 2),
@@ -191,7 +189,7 @@ async fn linkerds_retries_follow_the_conditions_and_the_limit_of_the_route_or_it
 async fn the_time_of_an_attempt_is_followed_by_another_and_the_last_one_has_all_the_time_that_there_is() {
     let stub = Stub::start().await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let to = |path: &str| call::to("stub", path).version(version);
         let (answer, _, seen) = stub.call(to("/attempts?head=2000").body("once")).await;
         assert!(is_whole(&answer.unwrap()) && seen == 2, "{version:?}: {seen}");
@@ -212,7 +210,7 @@ async fn the_time_of_an_attempt_is_followed_by_another_and_the_last_one_has_all_
 async fn an_answer_that_takes_longer_than_its_limit_ends_and_is_not_tried_again() {
     let stub = Stub::start().await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let to = |path: &str| call::to("stub", path).version(version);
         let (answer, took, seen) = stub.call(to("/answers?every=2000")).await;
         let answer = answer.unwrap();
@@ -234,7 +232,7 @@ async fn an_answer_that_takes_longer_than_its_limit_ends_and_is_not_tried_again(
 async fn a_stream_in_which_nothing_passes_ends_however_long_it_may_last() {
     let stub = Stub::start().await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let to = |path: &str| call::to("stub", path).version(version);
         let (answer, took, _) = stub.call(to("/pauses?parts=250")).await;
         assert!(is_whole(&answer.unwrap()), "{version:?}");

@@ -54,3 +54,6 @@ mod websocket;
 
 /// The binary that people type; every program of a mesh is one of its subcommands.
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");
+
+/// What clients speak, where a rule holds for both.
+const BOTH_VERSIONS: [http::Version; 2] = [http::Version::HTTP_11, http::Version::HTTP_2];

@@ -1,6 +1,6 @@
 //! Which route a request takes, by each condition that a `VirtualService` may give; in either version of HTTP alike.
 
-use http::{Method, Version};
+use http::Method;
 use selvedge_demo::{
     apps::reviews,
     call::{self, Call},
@@ -8,7 +8,7 @@ use selvedge_demo::{
 };
 use selvedge_tests::{Mesh, SOON, poll};
 
-use crate::SELVEDGE;
+use crate::{BOTH_VERSIONS, SELVEDGE};
 
 /// The subsets that routes lead to.
 const SUBSETS: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: reviews}\nspec:\n  \
@@ -148,7 +148,7 @@ async fn every_condition_of_a_match_holds_in_either_version_of_http_alike() {
     })
     .await;
 
-    for http in [Version::HTTP_11, Version::HTTP_2] {
+    for http in BOTH_VERSIONS {
         let to = |path: &str| call::to("reviews:9080", path).version(http);
         for (place, case) in CASES.iter().enumerate() {
             let path = format!("/{place}/a");

@@ -33,9 +33,7 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use crate::SELVEDGE;
-
-const BOTH: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
+use crate::{BOTH_VERSIONS, SELVEDGE};
 
 /// Rules of `reviews`, each for a path of its own.
 const ROUTES: &str = "
@@ -216,7 +214,7 @@ async fn counts(mesh: &Mesh, parts: &[&str], expected: f64) {
 async fn a_copy_is_the_request_as_its_rule_made_it_and_nobody_sees_its_answer() {
     let (mesh, shadow) = mesh(ROUTES).await;
 
-    for (place, version) in BOTH.into_iter().enumerate() {
+    for (place, version) in BOTH_VERSIONS.into_iter().enumerate() {
         let call = call::to("reviews:9080", "/copied/a?b=c").version(version);
         let answer = answer(&mesh, call.header("x-own", "1").body("what is sent")).await;
         let app: reviews::Answer = answer.json().unwrap();
@@ -263,7 +261,7 @@ async fn a_copy_may_be_far_longer_than_what_it_may_be_behind() {
     let (mesh, shadow) = mesh(ROUTES).await;
     let long: Vec<u8> = (0..4_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         poll(2 * SOON, "a whole copy", async || {
             shadow.all(Vec::clear);
             let dropped = counted(&mesh, &["selvedge_outbound_mirrored_requests_dropped_total{"]).await;
@@ -316,7 +314,7 @@ async fn each_request_is_drawn_for_itself_and_tried_again_it_is_copied_once() {
     let some = |all: &[Seen]| (140..=260).contains(&all.len()) && all.iter().all(|copy| copy.whole);
     shadow.seen("about half of them", some).await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         shadow.all(Vec::clear);
         let call = call::to("reviews:9080", "/again?status=503").version(version).body("kept for later");
         let answer = mesh.workload("caller").call(call).await.unwrap();
@@ -332,7 +330,7 @@ async fn each_request_is_drawn_for_itself_and_tried_again_it_is_copied_once() {
 async fn a_mirror_that_cannot_be_used_takes_nothing_from_requests_and_websockets_have_none() {
     let (mesh, shadow) = mesh(ROUTES).await;
 
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         answer(&mesh, call::to("reviews:9080", "/nobody").version(version).body("more")).await;
     }
     let dropped = ["selvedge_outbound_mirrored_requests_dropped_total{", "reason=\"unusable\""];
@@ -371,7 +369,7 @@ async fn under_load(mesh: &Mesh, path: &str, body: &Bytes) -> Duration {
         }
         longest
     };
-    let clients = (0..10).map(|number| client(BOTH[number % 2]));
+    let clients = (0..10).map(|number| client(BOTH_VERSIONS[number % 2]));
     join_all(clients).await.into_iter().max().unwrap_or_default()
 }
 
@@ -404,7 +402,7 @@ async fn a_mirror_that_hangs_neither_slows_nor_fails_requests_under_load() {
     .await;
 
     // More than the kernel takes.
-    for version in BOTH {
+    for version in BOTH_VERSIONS {
         let long = vec![b'x'; 16 << 20];
         let call = call::to("reviews:9080", "/stuck").version(version).body(long);
         answer(&mesh, call.timeout(Duration::from_secs(30))).await;

@@ -19,7 +19,7 @@ use tokio::{
 
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
-use crate::{SELVEDGE, mesh_client};
+use crate::{BOTH_VERSIONS, SELVEDGE, mesh_client};
 
 /// How long any one exchange may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -175,7 +175,7 @@ async fn http_at_an_upstream_is_for_its_service_whatever_its_host() {
     let mesh = Mesh::of(SELVEDGE, specs).await;
     let listener = upstream(&mesh, "web:8080").await;
 
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in BOTH_VERSIONS {
         let authority = listener.to_string();
         let call = call::to(&authority, "/echo").version(version).body("hello");
         let answer = call::send(listener, call).await.unwrap();
@@ -337,7 +337,7 @@ async fn a_refused_tunnel_is_an_answer_and_the_next_request_is_served() {
     }
 
     // Nobody comes in this way.
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in BOTH_VERSIONS {
         let call = call::to("web:8080", "web:8080").method(Method::CONNECT).version(version);
         if version == Version::HTTP_11 {
             let answer = call::send(mesh.workload("web-1").inbound, call).await.unwrap();

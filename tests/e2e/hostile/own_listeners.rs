@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use http::{Method, Version};
+use http::Method;
 use selvedge_demo::{
     call::{self, Answer},
     cluster::START_LIMIT,
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::SOON;
-use crate::SELVEDGE;
+use crate::{BOTH_VERSIONS, SELVEDGE};
 
 /// A client whose sidecar listens on every address, a neighbour, and their control plane, all on this host.
 struct Scene {
@@ -118,7 +118,7 @@ fn refused(answer: &Answer, reason: &str, asked: &str) {
 async fn no_listener_of_ours_is_reached_by_way_of_a_sidecar() {
     let scene = Scene::start().await;
     for (authority, reason) in scene.listeners().await {
-        for version in [Version::HTTP_11, Version::HTTP_2] {
+        for version in BOTH_VERSIONS {
             let config = scene.ask(call::to(&authority, "/config").version(version)).await;
             refused(&config, reason, &authority);
             let shutdown = call::to(&authority, "/shutdown").method(Method::POST).version(version);
@@ -271,7 +271,7 @@ async fn what_comes_back_is_noticed_whatever_led_it_round() {
     let scene = Scene::start().await;
     let neighbour = scene.mesh.workload("neighbour").outbound;
     for (through, rounds) in [(scene.outbound, 1), (neighbour, 2)] {
-        for version in [Version::HTTP_11, Version::HTTP_2] {
+        for version in BOTH_VERSIONS {
             let (relay, accepted) = relay(through).await;
             // Made up, too many, and as a client may write them by chance: none of it hides that it comes back.
             for hops in ["", "nonsense", "00000000,11111111", "a,b,c,d,e,f,g,h,i,j"] {
