@@ -10,7 +10,7 @@ use super::{
 };
 
 /// `spec.selector`.
-#[derive(Debug, Default, Clone, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct SelectorYaml {
     match_labels: BTreeMap<String, String>,
@@ -21,12 +21,12 @@ impl SelectorYaml {
     ///
     /// # Errors
     /// If it says more than labels: read over, that would select more workloads than meant.
-    pub(super) fn read(&self, reading: &mut Reading<'_>) -> Result<BTreeMap<String, String>, FieldError> {
+    pub(super) fn read(self, reading: &mut Reading<'_>) -> Result<BTreeMap<String, String>, FieldError> {
         match reading.take_unknown_below("spec.selector").first() {
             Some(unknown) => {
                 Err(wrong(unknown.field.clone(), "is not understood; select workloads by matchLabels"))
             }
-            None => Ok(self.match_labels.clone()),
+            None => Ok(self.match_labels),
         }
     }
 }

@@ -39,8 +39,8 @@ const KEYS: [&str; 12] = [
 /// Those that name something in brackets.
 const KEYS_OF_NAMES: [&str; 3] = ["request.headers", "request.auth.claims", "experimental.envoy.filters."];
 
-pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<AuthorizationPolicySpec, FieldError> {
-    let selector = yaml.selector.read(reading)?;
+pub(super) fn read(mut yaml: Yaml, reading: &mut Reading<'_>) -> Result<AuthorizationPolicySpec, FieldError> {
+    let selector = std::mem::take(&mut yaml.selector).read(reading)?;
     check_action(&yaml, reading)?;
     let services = targets(&yaml, !selector.is_empty(), reading)?;
     let rules = yaml.rules.as_deref().unwrap_or_default().iter().enumerate();
