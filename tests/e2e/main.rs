@@ -56,4 +56,4 @@ mod websocket;
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");
 
 /// What clients speak, where a rule holds for both.
-const BOTH_VERSIONS: [http::Version; 2] = [http::Version::HTTP_11, http::Version::HTTP_2];
+const BOTH_VERSIONS: [::http::Version; 2] = [::http::Version::HTTP_11, ::http::Version::HTTP_2];
