@@ -200,13 +200,13 @@ const ROWS: &[Row] = &[
     ),
     (
         HTTP,
-        "rules:\n- filters:\n  - type: RequestMirror\n    requestMirror:\n      backendRef:\n        name: a\n        port: 1\n      fraction: # <-\n        numerator: 1\n        denominator: 0",
-        ["is not a share", "use for example"],
+        "rules:\n- filters:\n  - type: RequestMirror\n    requestMirror:\n      backendRef:\n        name: a\n        port: 1\n      fraction:\n        numerator: 1\n        denominator: 0 # <-",
+        ["denominator: is 0", "use for example 100"],
     ),
     (
         HTTP,
         "rules:\n- filters:\n  - type: RequestMirror\n    requestMirror:\n      backendRef:\n        name: a\n        port: 1\n      fraction: # <-\n        numerator: 3\n        denominator: 2",
-        ["is not a share", "use for example"],
+        ["3 of 2 is more than all", "use for example 1 of 100"],
     ),
     // Headers.
     (
