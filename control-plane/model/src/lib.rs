@@ -31,8 +31,8 @@ pub use resilience::{
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
 pub use route::{
-    ClientMatch, Followed, FullRegex, GrpcMatch, HeaderField, Match, Order, RouteTable, Rule, StringMatch,
-    WeightedBackend, draw,
+    ClientMatch, Followed, FullRegex, GrpcMatch, HeaderField, Match, Missed, Order, RouteTable, Rule,
+    StringMatch, WeightedBackend, draw,
 };
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};

@@ -6,13 +6,17 @@
 
 mod field;
 pub(crate) mod index;
+mod missed;
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-pub use self::field::{HeaderField, UnknownField};
 use self::index::Index;
+pub use self::{
+    field::{HeaderField, UnknownField},
+    missed::Missed,
+};
 use crate::{Filters, RetryPolicy, StreamTimeouts, facts};
 
 /// The longest regular expression, in bytes, as it is written.
@@ -209,27 +213,6 @@ impl ClientMatch {
 }
 
 impl Match {
-    /// Whether every condition holds.
-    pub fn is_match(&self, request: &facts::Request<'_>) -> bool {
-        let text =
-            |wanted: &Option<StringMatch>, text| wanted.as_ref().is_none_or(|wanted| wanted.is_match(text));
-        self.path_is_match(request.path)
-            && self.grpc.as_ref().is_none_or(|wanted| wanted.is_match(request.path))
-            && text(&self.method, request.method.as_str())
-            && text(&self.authority, request.authority)
-            && self
-                .headers
-                .iter()
-                .all(|(name, wanted)| name.value(request).is_some_and(|value| wanted.is_match(&value)))
-            && self.without_headers.iter().all(|(name, unwanted)| match name.value(request) {
-                Some(value) => !unwanted.is_match(&value),
-                None => matches!(unwanted, StringMatch::Present) || !unwanted.is_match(""),
-            })
-            && self.query.iter().all(|(name, wanted)| {
-                query_value(request.query, name).is_some_and(|value| wanted.is_match(value))
-            })
-    }
-
     /// How specific this is, greatest first in Gateway API's order (HTTPRoute `rules.matches`, GRPCRoute
     /// `rules.matches`).
     pub fn specificity(&self) -> impl Ord + use<> {
@@ -237,23 +220,6 @@ impl Match {
         let grpc = self.grpc.as_ref().map_or((0, 0), GrpcMatch::rank);
         (path, grpc, self.method.is_some(), self.headers.len(), self.query.len())
     }
-
-    fn path_is_match(&self, path: &str) -> bool {
-        match &self.path {
-            None => true,
-            Some(wanted) if self.ignore_path_case => wanted.is_match_ignoring_case(path),
-            Some(wanted) => wanted.is_match(path),
-        }
-    }
-}
-
-/// The first value of a query parameter, as it is written; a parameter without `=` is empty.
-fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query
-        .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| *key == name)
-        .map(|(_, v)| v)
 }
 
 /// One backend's share of a rule's requests.
