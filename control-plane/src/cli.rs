@@ -1,6 +1,6 @@
 //! The control plane's settings: command-line flags, each also an environment variable.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use selvedge_model::TrustDomain;
 use selvedge_ops::LogArgs;
@@ -113,6 +113,12 @@ pub struct Args {
         value_parser = humantime::parse_duration
     )]
     pub max_certificate_ttl: Duration,
+
+    /// How many certificates one identity (service account) may get in a minute, all at once or one after another. One
+    /// that asks for more is refused until a part of the minute has passed. Choose at least the number of pods that one
+    /// service account starts at once.
+    #[arg(long, env = "SELVEDGE_CERTIFICATES_PER_MINUTE", value_name = "NUMBER", default_value = "600")]
+    pub certificates_per_minute: NonZeroU32,
 
     /// How long a workload still gets certificates after no document declares it any more, or before one does. These
     /// certificates last no longer than this time, and are not renewed after it. Choose it long enough for a file that

@@ -155,7 +155,7 @@ async fn the_control_plane_itself_refuses_a_token_that_is_expired_or_altered() {
 }
 
 /// A gRPC connection as a sidecar's first: it knows nothing but the root's fingerprint.
-async fn first_contact(mesh: &Mesh) -> Channel {
+pub(crate) async fn first_contact(mesh: &Mesh) -> Channel {
     let authority = selvedge_certs::ca::Authority::load(&mesh.data_dir()).unwrap();
     let configuration = tls::bootstrap_client(&[authority.root_sha256()], authority.trust_domain());
     connect(mesh, configuration).await.unwrap()

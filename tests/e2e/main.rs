@@ -26,6 +26,7 @@ mod http;
 mod inject;
 mod install;
 mod invalid_routes;
+mod issuing;
 mod keep_alive;
 mod kill;
 mod linkerd;

@@ -26,9 +26,11 @@ use crate::{
     },
     serve::{
         self, ServeError,
+        allowance::Allowance,
         attestation::{Attestor, TokenError, TokenKey, service_account::ServiceAccounts},
+        audit::Audit,
         certificates::Certificates,
-        own::{OwnCertificate, OwnError},
+        own::{OwnCertificate, OwnError, OwnIssuing},
         token_files::TokenFiles,
     },
     sources::{
@@ -204,6 +206,7 @@ pub struct ControlPlane {
     _occupied: DataDirLock,
     authority: Arc<Authority>,
     attestor: Arc<Attestor>,
+    audit: Arc<Audit>,
     token_files: Option<TokenFiles>,
     grpc: (std::net::TcpListener, SocketAddr),
     admin: (std::net::TcpListener, SocketAddr),
@@ -244,6 +247,7 @@ impl ControlPlane {
             _occupied: occupied,
             authority: Arc::new(authority),
             attestor: Arc::new(attestor),
+            audit: Arc::new(Audit::new(data.path())),
             token_files: token_files.transpose()?,
             grpc: open("--listen", args.listen)?,
             admin: open("--admin", args.admin)?,
@@ -271,12 +275,16 @@ impl ControlPlane {
     /// If a part fails.
     pub async fn run(self, log_level: LogLevel) -> Result<(), AppError> {
         self.announce();
-        let own_ttl = OWN_TTL.min(self.args.max_certificate_ttl);
         let cluster = self.source.cluster().cloned();
         let (found, loaded) = watch::channel(Arc::new(Loaded::default()));
         let shared = Shared::new(&self.authority, loaded);
-        let shown = || Arc::clone(&shared.own_certificates);
-        let (own, renewing) = OwnCertificate::make(Arc::clone(&self.authority), own_ttl, shown())?;
+        let issuing = OwnIssuing {
+            authority: Arc::clone(&self.authority),
+            ttl: OWN_TTL.min(self.args.max_certificate_ttl),
+            audit: Arc::clone(&self.audit),
+            shown: Arc::clone(&shared.own_certificates),
+        };
+        let (own, renewing) = OwnCertificate::make(issuing.clone())?;
         let readiness = Readiness::default();
         let compiling = shared.compiling(&self.args, readiness.condition("configuration"));
         let admin = shared.admin(readiness, self.drain.clone(), log_level);
@@ -298,10 +306,7 @@ impl ControlPlane {
         }
         part(&mut parts, "the admin port", serve_admin(self.admin.0, admin));
         let grpc = serve::serve(self.grpc.0, own, certificates, streams, self.drain.clone());
-        let authority = Arc::clone(&self.authority);
-        let webhook = self
-            .webhook
-            .map(|webhook| webhook.run(authority, own_ttl, knowledge, shown(), self.drain.clone()));
+        let webhook = self.webhook.map(|webhook| webhook.run(issuing, knowledge, self.drain.clone()));
         let serving = async {
             let webhook = async {
                 match webhook {
@@ -344,6 +349,8 @@ impl ControlPlane {
             store: Arc::clone(&shared.store),
             max_ttl: self.args.max_certificate_ttl,
             grace: self.args.membership_grace,
+            allowance: Allowance::new(self.args.certificates_per_minute),
+            audit: Arc::clone(&self.audit),
             metrics: Arc::clone(&shared.metrics),
         }
     }

@@ -25,7 +25,6 @@ use axum::{
 };
 use selvedge_certs::{
     DnsName, ServerName,
-    ca::Authority,
     tls::{ClientCa, ClientCaError},
 };
 use selvedge_ops::{
@@ -52,10 +51,10 @@ use crate::{
     resources::Resources,
     serve::{
         connection::{Accepted, ConnectionTimeouts, Port},
-        own::{OwnCertificate, OwnError},
+        own::{OwnCertificate, OwnError, OwnIssuing},
     },
     sources::Loaded,
-    status::{OwnCertificates, Problems},
+    status::Problems,
 };
 
 /// What is expected of the API server, and of whoever comes in its stead.
@@ -188,13 +187,11 @@ impl Webhook {
     /// If there is no certificate, or the listener cannot be used.
     pub async fn run(
         self,
-        authority: Arc<Authority>,
-        ttl: Duration,
+        issuing: OwnIssuing,
         knowledge: WebhookInputs,
-        shown: Arc<OwnCertificates>,
         drain: Drain,
     ) -> Result<(), WebhookError> {
-        let (own, renewing) = OwnCertificate::for_names(authority, ttl, self.names, self.clients, shown)?;
+        let (own, renewing) = OwnCertificate::for_names(issuing, self.names, self.clients)?;
         let (accepted, mut connections) = mpsc::channel(WAITING);
         let router = router(knowledge);
         let manners = ConnectionTimeouts { stranger: PATIENCE, known: PATIENCE };

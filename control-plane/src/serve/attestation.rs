@@ -161,8 +161,19 @@ pub struct Proof {
     pub identity: SpiffeId,
     /// The only workload that may use it.
     pub workload: Option<WorkloadName>,
-    /// The token's own name and its end, if it is for one use.
-    once: Option<(String, u64)>,
+    /// The join token that proves it. `None`: it was a ServiceAccount token.
+    pub join_token: Option<JoinToken>,
+}
+
+/// A join token, as far as it may be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    /// What tells it from others; whoever knows it has no token by that.
+    pub id: String,
+    /// When it ends, in seconds since 1970.
+    pub expires: u64,
+    /// Whether it can be used only once.
+    pub once: bool,
 }
 
 /// Checks tokens, and remembers which `--once` tokens were used.
@@ -223,13 +234,11 @@ impl Attestor {
         if claims.once && self.shared {
             return Err(TokenError::Once);
         }
-        let once = claims.once.then_some((claims.jti, claims.exp));
-        if let Some((name, _)) = &once
-            && self.spent.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
-        {
+        let token = JoinToken { id: claims.jti, expires: claims.exp, once: claims.once };
+        if token.once && self.spent.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&token.id) {
             return Err(TokenError::Spent);
         }
-        Ok(Proof { identity, workload, once })
+        Ok(Proof { identity, workload, join_token: Some(token) })
     }
 
     fn claims(&self, token: &str) -> Result<Claims, TokenError> {
@@ -257,18 +266,18 @@ impl Attestor {
         now: SystemTime,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let Some((name, expires)) = &proof.once else {
+        let Some(token) = proof.join_token.as_ref().filter(|token| token.once) else {
             return work();
         };
         // Held meanwhile: two uses at once must not both find it unused.
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent.contains_key(name) {
+        if spent.contains_key(&token.id) {
             return Err(TokenError::Spent.into());
         }
         let result = work()?;
         let mut next = spent.clone();
         next.retain(|_, expires| *expires > seconds(now));
-        next.insert(name.clone(), *expires);
+        next.insert(token.id.clone(), token.expires);
         let bytes = serde_json::to_vec(&next).expect("names and numbers always have a JSON form");
         files::write_secret(&self.spent_path, &bytes).map_err(TokenError::from)?;
         *spent = next;

@@ -9,7 +9,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use selvedge_api::wire::{self, certificates_server};
@@ -24,7 +24,9 @@ use selvedge_model::{Holder, Revocation, SpiffeId, WorkloadName, identity::Ident
 use tonic::{Request, Response, Status};
 
 use super::{
+    allowance::{Allowance, UsedUp},
     attestation::{Attestor, Proof, TokenError, is_join_token, service_account::ServiceAccounts},
+    audit::{Audit, AuditError, ProofKind},
     connection::Client,
 };
 use crate::{
@@ -105,6 +107,12 @@ pub enum Refusal {
     /// The request asks for something else, or is garbage; or the authority cannot sign.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// Its identity has asked too often.
+    #[error(transparent)]
+    UsedUp(#[from] UsedUp),
+    /// The certificate cannot be written down.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 impl Refusal {
@@ -125,6 +133,8 @@ impl Refusal {
             Self::Revoked(_) => "revoked",
             Self::Removed(_) | Self::NoMember(_) => "no-member",
             Self::Starting => "starting",
+            Self::UsedUp(_) => "rate-limited",
+            Self::Audit(_) => "audit",
             Self::Sign(SignError::Request(_) | SignError::Lifetime { .. }) => "request",
             Self::Sign(_) => "authority",
         }
@@ -149,6 +159,10 @@ impl Refusal {
                 Status::invalid_argument(message)
             }
             Self::Sign(_) => internal(),
+            Self::UsedUp(_) => Status::resource_exhausted(message),
+            Self::Audit(_) => Status::unavailable(
+                "the control plane cannot write its audit file, so it issues no certificates; its log says why",
+            ),
             Self::Starting => Status::unavailable(message),
             Self::Reserved(_)
             | Self::Revoked(_)
@@ -176,6 +190,10 @@ pub struct Certificates {
     pub max_ttl: Duration,
     /// How long a workload that is in no document still gets certificates, and the longest lifetime of these.
     pub grace: Duration,
+    /// How many each identity may get.
+    pub allowance: Allowance,
+    /// Where each is written down.
+    pub audit: Arc<Audit>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -219,6 +237,14 @@ impl Proven {
             Self::Certificate(_) => "certificate",
         }
     }
+
+    fn kind(&self) -> ProofKind<'_> {
+        match self {
+            Self::Token(Proof { join_token: Some(token), .. }) => ProofKind::JoinToken(&token.id),
+            Self::Token(_) => ProofKind::KubernetesToken,
+            Self::Certificate(_) => ProofKind::Certificate,
+        }
+    }
 }
 
 impl Certificates {
@@ -234,6 +260,7 @@ impl Certificates {
     ) -> Result<wire::SignResponse, Refusal> {
         let workload: WorkloadName = request.workload.parse()?;
         let proven = self.prove(peer, request.token.as_deref(), now).await?;
+        self.allowance.take(proven.identity(), Instant::now())?;
         if let Some(allowed) = proven.workload().filter(|allowed| **allowed != workload) {
             let (proof, allowed) = (proven.word(), allowed.clone());
             return Err(Refusal::OtherWorkload { proof, allowed, asked: workload });
@@ -245,7 +272,11 @@ impl Certificates {
         let asked = request.ttl_seconds.map_or(self.max_ttl, Duration::from_secs);
         let ttl = asked.min(self.longest(&snapshot, &proven, &workload, now)?);
         let holder = Workload { name: workload.clone(), basis: proven.basis() };
-        let sign = || Ok::<_, Refusal>(self.authority.sign_for(&request.csr, identity, &holder, ttl, now)?);
+        let sign = || {
+            let chain = self.authority.sign_for(&request.csr, identity, &holder, ttl, now)?;
+            self.audit.record(&chain[0], proven.kind(), now)?;
+            Ok::<_, Refusal>(chain)
+        };
         let chain = match &proven {
             Proven::Token(proof) => self.attestor.redeem(proof, now, sign)?,
             Proven::Certificate(_) => sign()?,
@@ -269,7 +300,13 @@ impl Certificates {
         if let Some(token) = token {
             let proof = match &self.service_accounts {
                 _ if is_join_token(token) => self.attestor.verify(token, now)?,
-                Some(service_accounts) => service_accounts.verify(token, now).await?,
+                Some(service_accounts) => {
+                    if let Some(claimed) = service_accounts.claimed(token) {
+                        // So that a client that asks too often does not keep the API server busy either.
+                        self.allowance.look(&claimed, Instant::now())?;
+                    }
+                    service_accounts.verify(token, now).await?
+                }
                 None => return Err(self.no_join_token(token, now).into()),
             };
             return Ok(Proven::Token(proof));
@@ -406,6 +443,8 @@ mod tests {
                 store,
                 max_ttl: Duration::from_secs(3600),
                 grace: GRACE,
+                allowance: Allowance::new(600.try_into().unwrap()),
+                audit: Arc::new(Audit::new(directory.path())),
                 metrics: Arc::default(),
             };
             Self { directory, certificates }
@@ -671,6 +710,41 @@ mod tests {
         assert!(matches!(f.sign(Some(&expired), &renewal), Err(Refusal::ExpiredCertificate)));
         assert!(matches!(f.sign(Some(&peer("payment")), &renewal), Err(Refusal::OtherIdentity { .. })));
         assert!(matches!(f.sign(None, &renewal), Err(Refusal::NoProof)));
+    }
+
+    #[test]
+    fn who_asks_too_often_is_refused_and_nobody_else() {
+        let f = Fixture::new();
+        f.publish(|mesh| testing::add_workload(mesh, "shop/payment-1", "payment"));
+        let certificates =
+            Certificates { allowance: Allowance::new(2.try_into().unwrap()), ..f.certificates };
+        let ask = |account: &str| {
+            let request = request(account, &format!("shop/{account}-1"), None);
+            certificates.sign(Some(&peer(account)), &request, SystemTime::now()).now_or_never().unwrap()
+        };
+        ask("reviews").unwrap();
+        ask("reviews").unwrap();
+
+        let refused = ask("reviews").unwrap_err();
+
+        assert_eq!(refused.status().code(), tonic::Code::ResourceExhausted);
+        assert!(refused.to_string().contains("--certificates-per-minute"), "{refused}");
+        ask("payment").unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_not_issued_and_uses_no_token_up() {
+        let f = Fixture::new();
+        let in_the_way = f.directory.path().join(super::super::audit::FILE);
+        std::fs::create_dir(&in_the_way).unwrap();
+        let once = request("reviews", "shop/reviews-1", Some(f.token("reviews", None, true)));
+
+        let refused = f.sign(None, &once).unwrap_err();
+        assert!(matches!(refused, Refusal::Audit(_)), "{refused}");
+        assert!(!refused.status().message().contains('/'), "a client need not know our files: {refused}");
+
+        std::fs::remove_dir(&in_the_way).unwrap();
+        f.sign(None, &once).unwrap();
     }
 
     #[test]

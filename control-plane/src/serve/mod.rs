@@ -1,6 +1,8 @@
 //! One TLS port that issues certificates and streams configuration.
 
+pub mod allowance;
 pub mod attestation;
+pub mod audit;
 pub mod certificates;
 pub mod connection;
 pub mod own;

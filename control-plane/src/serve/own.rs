@@ -16,6 +16,7 @@ use selvedge_certs::{
 use selvedge_model::TrustDomain;
 use tokio_rustls::{rustls::ServerConfig, server::TlsStream};
 
+use super::audit::{Audit, AuditError, ProofKind};
 use crate::status::{self, Life, OwnCertificates};
 
 /// Why the control plane has no certificate for itself.
@@ -24,6 +25,9 @@ pub enum OwnError {
     /// The authority does not sign.
     #[error("cannot make the control plane's own certificate: {0}")]
     Sign(#[from] SignError),
+    /// It cannot be written down.
+    #[error("cannot make the control plane's own certificate: {0}")]
+    Audit(#[from] AuditError),
     /// What it signed cannot be used.
     #[error("cannot use the control plane's own certificate: {0}")]
     Credentials(#[from] CredentialsError),
@@ -49,15 +53,25 @@ pub(crate) enum UnknownClient {
     Name(#[from] NotAllowed),
 }
 
+/// What the control plane's own certificates are made with.
+#[derive(Debug, Clone)]
+pub struct OwnIssuing {
+    /// Who signs them.
+    pub authority: Arc<Authority>,
+    /// How long each lasts.
+    pub ttl: Duration,
+    /// Where each is written down.
+    pub audit: Arc<Audit>,
+    /// Where people see how long it lasts.
+    pub shown: Arc<OwnCertificates>,
+}
+
 /// The certificate in use, swapped live: each new connection takes the newest.
 #[derive(Debug)]
 pub struct OwnCertificate {
-    authority: Arc<Authority>,
-    ttl: Duration,
+    issuing: OwnIssuing,
     purpose: Purpose,
     tls: ArcSwap<ServerConfig>,
-    /// Where people see how long it lasts.
-    shown: Arc<OwnCertificates>,
 }
 
 /// What a certificate is shown for.
@@ -79,43 +93,34 @@ impl Purpose {
 }
 
 impl OwnCertificate {
-    /// Makes the first certificate; each lasts for `ttl`, which `shown` is told. The future renews it, and never
-    /// ends.
+    /// Makes the first certificate. The future renews it, and never ends.
     ///
     /// # Errors
-    /// If the authority does not sign it.
-    pub fn make(
-        authority: Arc<Authority>,
-        ttl: Duration,
-        shown: Arc<OwnCertificates>,
-    ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
-        Self::with(authority, ttl, Purpose::Grpc, shown)
+    /// If the authority does not sign it, or it cannot be written down.
+    pub fn make(issuing: OwnIssuing) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
+        Self::with(issuing, Purpose::Grpc)
     }
 
     /// The same, for clients outside the mesh that call us by one of `names`, over HTTPS; only for `clients`, if they
     /// are given.
     ///
     /// # Errors
-    /// If the authority does not sign it.
+    /// As [`Self::make`].
     pub fn for_names(
-        authority: Arc<Authority>,
-        ttl: Duration,
+        issuing: OwnIssuing,
         names: Vec<ServerName<'static>>,
         clients: Option<ClientCa>,
-        shown: Arc<OwnCertificates>,
     ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
-        Self::with(authority, ttl, Purpose::Https(names, clients), shown)
+        Self::with(issuing, Purpose::Https(names, clients))
     }
 
     fn with(
-        authority: Arc<Authority>,
-        ttl: Duration,
+        issuing: OwnIssuing,
         purpose: Purpose,
-        shown: Arc<OwnCertificates>,
     ) -> Result<(Arc<Self>, impl Future<Output = ()>), OwnError> {
-        let (tls, life) = issue(&authority, ttl, &purpose)?;
-        shown.use_now(purpose.shown(), life);
-        let own = Arc::new(Self { authority, ttl, purpose, tls: ArcSwap::new(tls), shown });
+        let (tls, life) = issue(&issuing, &purpose)?;
+        issuing.shown.use_now(purpose.shown(), life);
+        let own = Arc::new(Self { issuing, purpose, tls: ArcSwap::new(tls) });
         let renewing = Arc::clone(&own);
         Ok((own, async move { renewing.renew(life).await }))
     }
@@ -145,11 +150,11 @@ impl OwnCertificate {
 
     /// The trust domain whose workloads are trusted.
     pub fn trust_domain(&self) -> &TrustDomain {
-        self.authority.trust_domain()
+        self.issuing.authority.trust_domain()
     }
 
     async fn renew(&self, mut life: Life) {
-        let mut changes = self.authority.changes();
+        let mut changes = self.issuing.authority.changes();
         loop {
             tokio::select! {
                 () = sleep_until(renewal::renew_at(life.not_before, life.not_after, fastrand::f64())) => {}
@@ -158,10 +163,10 @@ impl OwnCertificate {
             }
             let mut attempt = 0;
             life = loop {
-                match issue(&self.authority, self.ttl, &self.purpose) {
+                match issue(&self.issuing, &self.purpose) {
                     Ok((tls, life)) => {
                         self.tls.store(tls);
-                        self.shown.use_now(self.purpose.shown(), life);
+                        self.issuing.shown.use_now(self.purpose.shown(), life);
                         tracing::info!("the control plane's own certificate is renewed");
                         break life;
                     }
@@ -177,14 +182,13 @@ impl OwnCertificate {
     }
 }
 
-fn issue(
-    authority: &Authority,
-    ttl: Duration,
-    purpose: &Purpose,
-) -> Result<(Arc<ServerConfig>, Life), OwnError> {
+fn issue(issuing: &OwnIssuing, purpose: &Purpose) -> Result<(Arc<ServerConfig>, Life), OwnError> {
+    let authority = &issuing.authority;
     let identity = control_plane_identity(authority.trust_domain());
     let names: &[ServerName<'_>] = if let Purpose::Https(names, _) = purpose { names } else { &[] };
-    let leaf = authority.issue(&identity, names, ttl, SystemTime::now())?;
+    let now = SystemTime::now();
+    let leaf = authority.issue(&identity, names, issuing.ttl, now)?;
+    issuing.audit.record(&leaf.chain[0], ProofKind::Own, now)?;
     let life = Life { not_before: leaf.not_before, not_after: leaf.not_after };
     let own = Credentials { leaf, bundle: authority.bundle() };
     let tls = match purpose {

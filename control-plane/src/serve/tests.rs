@@ -32,7 +32,12 @@ use tonic::{
 use super::*;
 use crate::{
     metrics::Metrics,
-    serve::attestation::{Attestor, Grant, TokenKey, create},
+    serve::{
+        allowance::Allowance,
+        attestation::{Attestor, Grant, TokenKey, create},
+        audit::Audit,
+        own::OwnIssuing,
+    },
     snapshot::Store,
     status::{Proof, Proxies},
     testing::{self, add_route, add_service, add_workload, identity},
@@ -61,6 +66,7 @@ impl TestMesh {
         let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
         let drain = Drain::default();
         let attestor = Arc::new(Attestor::open(directory.path(), authority.trust_domain()).unwrap());
+        let audit = Arc::new(Audit::new(directory.path()));
         let certificates = Certificates {
             authority: Arc::clone(&authority),
             attestor,
@@ -68,6 +74,8 @@ impl TestMesh {
             store: Arc::clone(&store),
             max_ttl: Duration::from_secs(3600),
             grace: Duration::from_secs(600),
+            allowance: Allowance::new(600.try_into().unwrap()),
+            audit: Arc::clone(&audit),
             metrics: Arc::clone(&metrics),
         };
         let shown = Arc::new(crate::status::OwnCertificates::new(&authority, Arc::clone(&metrics)));
@@ -80,8 +88,9 @@ impl TestMesh {
         };
         let listener = selvedge_ops::listen::tcp("--listen", "127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let (own, _renewing) =
-            OwnCertificate::make(Arc::clone(&authority), Duration::from_secs(3600), shown).unwrap();
+        let issuing =
+            OwnIssuing { authority: Arc::clone(&authority), ttl: Duration::from_secs(3600), audit, shown };
+        let (own, _renewing) = OwnCertificate::make(issuing).unwrap();
         let server = tokio::spawn(serve(listener, own, certificates, streams, drain.clone()));
         Self { directory, authority, store, proxies, drain, address, server }
     }

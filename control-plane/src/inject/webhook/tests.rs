@@ -18,7 +18,8 @@ use super::*;
 use crate::{
     inject::{InjectArgs, bodies::MAX_BODY},
     resources::{DecodeOutcome, Resources, decode_value},
-    status::Purpose,
+    serve::audit::Audit,
+    status::{OwnCertificates, Purpose},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,7 +70,9 @@ fn start(ttl: Duration) -> Running {
     let webhook = Webhook::prepare(&program.webhook, "selvedge", "cluster.local").unwrap();
     let (address, drain) = (webhook.address(), Drain::default());
     let shown = Arc::new(OwnCertificates::new(&authority, Arc::default()));
-    let serving = tokio::spawn(webhook.run(authority, ttl, knowledge, Arc::clone(&shown), drain.clone()));
+    let audit = Arc::new(Audit::new(directory.path()));
+    let issuing = OwnIssuing { authority, ttl, audit, shown: Arc::clone(&shown) };
+    let serving = tokio::spawn(webhook.run(issuing, knowledge, drain.clone()));
     Running { address, directory, loaded, shown, drain, serving }
 }
 

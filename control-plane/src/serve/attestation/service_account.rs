@@ -61,6 +61,12 @@ struct Claims {
     aud: Vec<String>,
 }
 
+/// Whom a token names.
+#[derive(Debug, Deserialize)]
+struct Subject {
+    sub: String,
+}
+
 impl ServiceAccounts {
     /// Tokens of the cluster behind `client`, for identities in `trust_domain`.
     pub fn new(client: Client, verification: TokenVerification, trust_domain: &TrustDomain) -> Self {
@@ -71,6 +77,13 @@ impl ServiceAccounts {
             TokenVerification::Jwks => Judge::Keys(Keys::new(client)),
         };
         Self { judge, trust_domain: trust_domain.clone() }
+    }
+
+    /// Whom `token` names. It proves nothing.
+    pub fn claimed(&self, token: &str) -> Option<SpiffeId> {
+        let subject = jsonwebtoken::dangerous::insecure_decode::<Subject>(token).ok()?.claims.sub;
+        let (namespace, account) = subject.strip_prefix(USER)?.split_once(':')?;
+        SpiffeId::new(&self.trust_domain, namespace, account).ok()
     }
 
     /// What `token` proves.
@@ -137,7 +150,7 @@ fn proof_of(
     let identity = SpiffeId::new(trust_domain, namespace, account)?;
     refuse_reserved(&identity)?;
     let workload = pod.map(|pod| WorkloadName::new(namespace, pod)).transpose()?;
-    Ok(Proof { identity, workload, once: None })
+    Ok(Proof { identity, workload, join_token: None })
 }
 
 #[cfg(test)]
