@@ -21,9 +21,7 @@ use selvedge_model::{
     BackendName, Called, Protocol, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName,
 };
 
-pub use self::filters::{
-    BoundAbort, BoundAnswer, BoundAuthority, BoundChanges, BoundFilters, BoundMirror, grpc_of,
-};
+pub use self::filters::{BoundFilters, BoundMirror};
 pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};
 use crate::{
     balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health},

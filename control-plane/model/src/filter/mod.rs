@@ -15,6 +15,7 @@
 mod cors;
 mod fault;
 mod headers;
+mod ready;
 mod redirect;
 mod rewrite;
 
@@ -24,6 +25,7 @@ pub use self::{
     cors::{Cors, Crossing, OriginMatch, UnmatchedPreflights},
     fault::{Abort, Delay, Fault, Fraction},
     headers::{Commands, HeaderChange, HeaderChanges, HeaderText, HeaderTextError, Piece, may_change},
+    ready::{ReadyAbort, ReadyAnswer, ReadyAuthority, ReadyChanges, ReadyFilters, grpc_of},
     redirect::{DirectResponse, Redirect, RedirectPort},
     rewrite::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite, with_query},
 };

@@ -5,11 +5,10 @@ use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
 };
-use selvedge_model::filter::Redirect;
+use selvedge_model::filter::{ReadyAnswer, ReadyFilters, Redirect, grpc_of};
 
 use super::unusable;
 use crate::{
-    bind::{BoundAnswer, BoundFilters, grpc_of},
     body::Body,
     facts,
     fields::{GRPC_STATUS, grpc_message, is_grpc},
@@ -30,22 +29,22 @@ pub(super) fn preflight(headers: HeaderMap) -> http::Response<Body> {
 /// If a filter cannot be used.
 pub(super) fn give(
     worker: &Worker,
-    filters: &BoundFilters,
-    answer: &BoundAnswer,
+    filters: &ReadyFilters,
+    answer: &ReadyAnswer,
     matched: &Matched,
 ) -> Result<http::Response<Body>, Error> {
     match answer {
-        BoundAnswer::Redirect(status, redirect) => {
+        ReadyAnswer::Redirect(status, redirect) => {
             self::redirect(worker, filters, *status, redirect, matched)
         }
-        BoundAnswer::Direct(status, body) => Ok(direct(*status, body, is_grpc(matched.http.headers()))),
-        BoundAnswer::Unusable(why) => Err(unusable(matched, why)),
+        ReadyAnswer::Direct(status, body) => Ok(direct(*status, body, is_grpc(matched.http.headers()))),
+        ReadyAnswer::Unusable(why) => Err(unusable(matched, why)),
     }
 }
 
 fn redirect(
     worker: &Worker,
-    filters: &BoundFilters,
+    filters: &ReadyFilters,
     status: StatusCode,
     redirect: &Redirect,
     matched: &Matched,
@@ -53,9 +52,8 @@ fn redirect(
     let Matched { http, conn, rule, place, .. } = matched;
     let connection = facts::outgoing(worker, None, conn.peer, rule.service.port);
     let place = place.map(usize::from);
-    let location = redirect.location(&facts::request(http, &connection)?, filters.matched(place));
-    let location = HeaderValue::try_from(location)
-        .map_err(|_| unusable(matched, "the Location of its redirect cannot be the value of a header"))?;
+    let location = filters.location(redirect, &facts::request(http, &connection)?, place);
+    let location = location.map_err(|why| unusable(matched, why))?;
     let mut answer = http::Response::new(Body::default());
     *answer.status_mut() = status;
     answer.headers_mut().insert(LOCATION, location);

@@ -4,9 +4,10 @@
 
 use std::{rc::Rc, time::Instant};
 
+use selvedge_model::filter::{ReadyAbort, ReadyFilters};
+
 use super::failed;
 use crate::{
-    bind::{BoundAbort, BoundFilters},
     error::{Failure, Reason},
     step::{Error, Matched},
     worker::Worker,
@@ -15,7 +16,7 @@ use crate::{
 /// Has `matched` wait and fail, if it is one that shall.
 pub(super) async fn inject(
     worker: &Rc<Worker>,
-    filters: &BoundFilters,
+    filters: &ReadyFilters,
     matched: &mut Matched,
 ) -> Result<(), Error> {
     if filters.delay.is_none() && filters.abort.is_none() {
@@ -33,7 +34,7 @@ pub(super) async fn inject(
     }
 }
 
-fn failure(abort: &BoundAbort, rule: &str) -> Failure {
+fn failure(abort: &ReadyAbort, rule: &str) -> Failure {
     let what = format!("{rule} makes this request fail on purpose");
     Failure::new(Reason::Fault, what).answered(abort.status, abort.grpc)
 }

@@ -4,11 +4,9 @@
 //! and for the one backend that is drawn. A rule without filters costs one look at whether it has any.
 
 mod answer;
-mod cors;
 mod fault;
 mod headers;
 mod mirror;
-mod rewrite;
 
 use std::{
     rc::Rc,
@@ -18,6 +16,7 @@ use std::{
 
 use futures_util::future::{Either, FutureExt, LocalBoxFuture};
 use http::HeaderMap;
+use selvedge_model::filter::Crossing;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -69,12 +68,12 @@ where
     N: FnOnce(Matched) -> F,
     F: Future<Output = Result<Response, Error>>,
 {
-    let origin = match cors::judge(&filters, &matched.http) {
-        cors::Judged::Preflight(headers) => return Ok(answered(&matched, answer::preflight(headers))),
-        cors::Judged::Goes(origin) => origin,
+    let origin = match filters.ready.crossing(matched.http.method(), matched.http.headers()) {
+        Crossing::Preflight(headers) => return Ok(answered(&matched, answer::preflight(headers))),
+        Crossing::Goes(origin) => origin,
     };
     let mut result = within(&worker, &filters, matched, next).await;
-    if let Some(cors) = &filters.cors {
+    if let Some(cors) = &filters.ready.cors {
         cors.allow(headers_of(&mut result), origin.as_ref());
     }
     result
@@ -91,22 +90,34 @@ where
     N: FnOnce(Matched) -> F,
     F: Future<Output = Result<Response, Error>>,
 {
-    fault::inject(worker, filters, &mut matched).await?;
-    if let Some(own) = &filters.answer {
-        let mut answer = answer::give(worker, filters, own, &matched)?;
-        headers::prepared(&filters.response_headers, &matched).make(answer.headers_mut());
+    let ready = &filters.ready;
+    fault::inject(worker, ready, &mut matched).await?;
+    if let Some(own) = &ready.answer {
+        let mut answer = answer::give(worker, ready, own, &matched)?;
+        headers::said(&ready.response_headers, &matched).apply(answer.headers_mut());
         return Ok(answered(&matched, answer));
     }
-    headers::change_request(&filters.request_headers, &mut matched);
-    rewrite::rewrite(filters, &mut matched)?;
+    headers::change_request(&ready.request_headers, &mut matched);
+    rewrite(filters, &mut matched)?;
     mirror::mirror(worker, filters, &mut matched);
-    if filters.response_headers.changes.is_empty() {
+    if ready.response_headers.changes.is_empty() {
         return next(matched).await;
     }
-    let changes = headers::prepared(&filters.response_headers, &matched);
+    let changes = headers::said(&ready.response_headers, &matched);
     let mut response = next(matched).await?;
-    changes.make(response.http.headers_mut());
+    changes.apply(response.http.headers_mut());
     Ok(response)
+}
+
+/// Rewrites what `filters` say.
+///
+/// # Errors
+/// If the outcome cannot be sent.
+fn rewrite(filters: &BoundFilters, matched: &mut Matched) -> Result<(), Error> {
+    let of_rule = matched.rule.filters.as_deref().filter(|of_rule| !std::ptr::eq(*of_rule, filters));
+    let before = of_rule.map(|of_rule| &of_rule.ready);
+    let place = matched.place.map(usize::from);
+    filters.ready.rewrite(&mut matched.http, place, before).map_err(|why| unusable(matched, why))
 }
 
 /// `http` as the answer to `matched`, which no backend was drawn for.
