@@ -37,4 +37,4 @@ pub use route::{
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{Layer, TcpMatch, TcpRule, TcpTable};
-pub use upstream_tls::{ClientCertificate, TlsOrigination, UpstreamTls};
+pub use upstream_tls::{ClientCertificate, TlsOrigination, Transport, UpstreamTls};

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::SpiffeId;
+
 /// What `DestinationRule` `trafficPolicy.tls` says. Without it each endpoint decides: mutual TLS if it is
 /// meshed, plaintext if it is not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -12,6 +14,31 @@ pub enum UpstreamTls {
     IstioMutual,
     /// `SIMPLE` and `MUTUAL`: TLS as servers outside of a mesh speak it.
     Originate(TlsOrigination),
+}
+
+/// How an endpoint is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport<'a> {
+    /// Over the mesh's mutual TLS; this identity must answer.
+    Mutual(&'a SpiffeId),
+    /// In plaintext.
+    Plaintext,
+    /// Not at all: the mesh's mutual TLS is asked for, and the endpoint is not meshed.
+    Impossible,
+    /// Over TLS as servers outside of the mesh speak it.
+    Originated(&'a TlsOrigination),
+}
+
+impl<'a> Transport<'a> {
+    /// As `policy` says for an endpoint that asks for `identity`.
+    pub fn of(policy: Option<&'a UpstreamTls>, identity: Option<&'a SpiffeId>) -> Self {
+        match (policy, identity) {
+            (Some(UpstreamTls::Originate(settings)), _) => Self::Originated(settings),
+            (Some(UpstreamTls::Disable), _) | (None, None) => Self::Plaintext,
+            (Some(UpstreamTls::IstioMutual), None) => Self::Impossible,
+            (None | Some(UpstreamTls::IstioMutual), Some(identity)) => Self::Mutual(identity),
+        }
+    }
 }
 
 /// How TLS to a server outside the mesh is done. Paths are those of the sidecar's own file system.

@@ -23,6 +23,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use selvedge_model::{Mesh, TrustDomain};
 
+pub use self::routes::{RuleLocations, Written};
+
 use crate::{
     problem::{Detached, DocumentName, Fault, Problem, Severity},
     resources::{Document, Resources},

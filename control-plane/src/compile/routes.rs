@@ -5,6 +5,7 @@ mod backends;
 mod delegates;
 mod filters;
 mod http;
+mod locations;
 mod parents;
 mod resolve;
 mod tcp;
@@ -18,6 +19,8 @@ use std::{
 use selvedge_model::{
     AppConnections, Endpoints, Protocol, Service, ServiceKey, TcpTable, snapshot::ServiceViews,
 };
+
+pub use locations::{RuleLocations, Written};
 
 use backends::Backends;
 use delegates::{Delegates, Effective};

@@ -18,6 +18,7 @@ mod examples;
 mod exported;
 mod gateway_routes;
 mod http_routes;
+mod locations;
 mod mirrors;
 mod outside;
 mod owners;

@@ -68,18 +68,27 @@ impl VirtualServiceSpec {
 /// One entry of `match`, for whatever is routed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PortMatch<C> {
+    /// Its place in the document's list.
+    pub index: usize,
     /// The service port that it is for; `None` = any.
     pub port: Option<u16>,
     /// What the request or the connection must look like.
     pub condition: C,
 }
 
+impl<C> PortMatch<C> {
+    /// Whether it is for the service's port `port`.
+    pub fn is_for(&self, port: u16) -> bool {
+        self.port.is_none_or(|own| own == port)
+    }
+}
+
 /// The conditions of `matches` that are for `port`, empty where there are no matches: everything. `None` if there are,
 /// and none is for this port.
 pub fn on_port<C: Clone>(matches: Option<&[PortMatch<C>]>, port: u16) -> Option<Vec<C>> {
     let Some(matches) = matches else { return Some(Vec::new()) };
-    let here = matches.iter().filter(|one| one.port.is_none_or(|own| own == port));
-    let here: Vec<_> = here.map(|one| one.condition.clone()).collect();
+    let here: Vec<_> =
+        matches.iter().filter(|one| one.is_for(port)).map(|one| one.condition.clone()).collect();
     (!here.is_empty()).then_some(here)
 }
 

@@ -77,7 +77,7 @@ impl<'a> Backends<'a> {
         let mut rules: Vec<Rule> = Vec::new();
         let (mut all_for_other_ports, mut any_left_out) = (true, false);
         let routing = self.routing;
-        for Effective { document, name, route, mirrors } in routing.http_routes(document) {
+        for Effective { document, name, route, mirrors, .. } in routing.http_routes(document) {
             any_left_out |= route.left_out;
             let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else {
                 all_for_other_ports &= !route.left_out;

@@ -20,6 +20,8 @@ pub(super) struct Effective<'a> {
     pub(super) document: &'a VirtualService,
     /// What it is called.
     pub(super) name: String,
+    /// The document that its matches stand in, and the index of the route there that has them.
+    pub(super) asked_by: (&'a VirtualService, usize),
     /// What it says.
     pub(super) route: Cow<'a, HttpRoute>,
     /// Who gets copies of its requests.
@@ -69,7 +71,8 @@ impl<'a> Delegates<'a> {
                 None => {
                     let name = rule_name(document, route);
                     let mirrors = mirrors(None, (document, route), problems);
-                    routes.push(Effective { document, name, route: Cow::Borrowed(route), mirrors });
+                    let asked_by = (document, route.index);
+                    routes.push(Effective { document, name, asked_by, route: Cow::Borrowed(route), mirrors });
                 }
                 Some(to) => routes.extend(self.delegated(document, route, to, problems)),
             }
@@ -111,7 +114,12 @@ impl<'a> Delegates<'a> {
             match merged(route, child) {
                 Some(merged) => {
                     let mirrors = mirrors(Some((root, route)), (delegate, child), problems);
-                    routes.push(Effective { document: delegate, name, route: Cow::Owned(merged), mirrors });
+                    let asked_by = match child.matches {
+                        Some(_) => (delegate, child.index),
+                        None => (root, route.index),
+                    };
+                    let route = Cow::Owned(merged);
+                    routes.push(Effective { document: delegate, name, asked_by, route, mirrors });
                 }
                 None => {
                     let message = format!(
@@ -272,7 +280,7 @@ fn merged_match(root: &PortMatch<Match>, child: &PortMatch<Match>) -> PortMatch<
         let of_root = root.iter().filter(|(name, _)| child.iter().all(|(other, _)| other != name));
         of_root.chain(child).cloned().collect()
     }
-    let port = child.port.or(root.port);
+    let (index, port) = (child.index, child.port.or(root.port));
     let (root, child) = (&root.condition, &child.condition);
     let mut labels = root.client.labels.clone();
     labels.extend(child.client.labels.clone());
@@ -288,5 +296,5 @@ fn merged_match(root: &PortMatch<Match>, child: &PortMatch<Match>) -> PortMatch<
         client: ClientMatch { labels, namespace },
         ..child.clone()
     };
-    PortMatch { port, condition }
+    PortMatch { index, port, condition }
 }

@@ -45,6 +45,14 @@ impl GatewayRoute for HttpRouteSpec {
     }
 }
 
+/// What a rule of a route is called.
+pub(super) fn rule_name(route: &Document<HttpRouteSpec>, rule: &HttpRouteRule) -> String {
+    match &rule.name {
+        Some(name) => format!("{} rules[{}] {name}", route.name, rule.index),
+        None => format!("{} rules[{}]", route.name, rule.index),
+    }
+}
+
 impl Backends<'_> {
     /// The routes of the Gateway API for requests to this port; `None` if there are none. They replace what `document`
     /// says of requests.
@@ -97,10 +105,7 @@ impl Backends<'_> {
             };
             problems.warning(route, &list, message);
         }
-        let name = match &rule.name {
-            Some(name) => format!("{} rules[{}] {name}", route.name, rule.index),
-            None => format!("{} rules[{}]", route.name, rule.index),
-        };
+        let name = rule_name(route, rule);
         let (Timeouts { request: timeout, stream }, retry) = self.times(rule.timeouts, rule.retry.as_ref());
         let matches = rule.matches.clone();
         Rule { name, matches, backends, timeout, stream, retry, filters, unusable_status: UNUSABLE }

@@ -15,7 +15,7 @@ use super::{
 use crate::resources::{
     Document, TcpRouteSpec,
     references::Parent,
-    virtual_service::{VirtualServiceSpec, on_port},
+    virtual_service::{TcpRoute, VirtualServiceSpec, on_port},
 };
 
 type Route = Document<TcpRouteSpec>;
@@ -41,6 +41,11 @@ impl GatewayRoute for TcpRouteSpec {
     fn has_no_effect(&self, host: &str) -> String {
         format!("has no effect: {host} speaks HTTP there; name its port tcp, or use an HTTPRoute")
     }
+}
+
+/// What a route of a `VirtualService` is called.
+pub(super) fn rule_name(document: &Document<VirtualServiceSpec>, route: &TcpRoute) -> String {
+    format!("{} {}[{}]", document.name, route.list(), route.index)
 }
 
 impl Backends<'_> {
@@ -99,7 +104,7 @@ impl Backends<'_> {
                 WeightedBackend::new(backend, destination.weight)
             });
             let backends = backends.collect();
-            let name = format!("{} {}[{}]", document.name, route.list(), route.index);
+            let name = rule_name(document, route);
             rules.push(TcpRule { name, layer, matches, backends });
         }
         rules

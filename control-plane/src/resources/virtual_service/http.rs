@@ -162,7 +162,7 @@ fn read_matches(
     }
     let (mut matches, mut left_out) = (Vec::new(), false);
     for (place, yaml) in list.into_iter().enumerate() {
-        match matches::read(yaml, &format!("{field}.match[{place}]"), reading)? {
+        match matches::read(yaml, place, field, reading)? {
             Asked::Checkable(asked) => matches.push(*asked),
             Asked::Uncheckable => left_out = true,
             Asked::OfGateways => {}

@@ -48,7 +48,14 @@ pub(super) enum Asked {
     OfGateways,
 }
 
-pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result<Asked, FieldError> {
+/// The entry of `match` at `index`, in the route at `route`.
+pub(super) fn read(
+    yaml: Yaml,
+    index: usize,
+    route: &str,
+    reading: &mut Reading<'_>,
+) -> Result<Asked, FieldError> {
+    let field = &*format!("{route}.match[{index}]");
     if !for_sidecars(yaml.gateways.as_deref()) {
         reading.not_acted_on(format!("{field}.gateways"), "names gateways only; sidecars skip this match");
         reading.take_unknown_below(field);
@@ -59,7 +66,7 @@ pub(super) fn read(yaml: Yaml, field: &str, reading: &mut Reading<'_>) -> Result
     let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
     let condition = read_condition(yaml, field, &mut unchecked)?;
     if unchecked.is_empty() {
-        return Ok(Asked::Checkable(Box::new(PortMatch { port, condition })));
+        return Ok(Asked::Checkable(Box::new(PortMatch { index, port, condition })));
     }
     for unchecked in unchecked {
         let message =

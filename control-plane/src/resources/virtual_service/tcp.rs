@@ -102,7 +102,7 @@ fn read_route(
                 "is a condition that is not acted on, so the whole match is left out; remove it or the match";
             reading.error(unchecked.field.clone(), message);
         }
-        let read = read_match(yaml, layer, &field)?;
+        let read = read_match(yaml, place, layer, &field)?;
         if unchecked.is_empty() {
             matches.push(read);
         }
@@ -115,7 +115,12 @@ fn read_route(
     Ok(route)
 }
 
-fn read_match(yaml: MatchYaml, layer: Layer, field: &str) -> Result<PortMatch<TcpMatch>, FieldError> {
+fn read_match(
+    yaml: MatchYaml,
+    index: usize,
+    layer: Layer,
+    field: &str,
+) -> Result<PortMatch<TcpMatch>, FieldError> {
     let names_field = format!("{field}.sniHosts");
     match (layer, yaml.sni_hosts.is_empty()) {
         (Layer::Tls, true) => return Err(wrong(names_field, "is empty; name at least one host, or *")),
@@ -141,7 +146,7 @@ fn read_match(yaml: MatchYaml, layer: Layer, field: &str) -> Result<PortMatch<Tc
         source_labels: yaml.source_labels,
         source_namespace: yaml.source_namespace.filter(|namespace| !namespace.is_empty()),
     };
-    Ok(PortMatch { port, condition })
+    Ok(PortMatch { index, port, condition })
 }
 
 fn address_as_subnet(text: &str) -> Option<ipnet::IpNet> {

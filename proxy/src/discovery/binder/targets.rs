@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicU32},
 };
 
-use selvedge_model::{SpiffeId, TlsOrigination, UpstreamTls, WorkloadName};
+use selvedge_model::{SpiffeId, TlsOrigination, Transport, UpstreamTls, WorkloadName};
 
 use crate::{
     bind::{ClientTls, Slot, Target},
@@ -33,14 +33,11 @@ impl Tls {
         identity: Option<&SpiffeId>,
         host: &Arc<str>,
     ) -> (Self, Option<SpiffeId>) {
-        match policy {
-            None => (Self::ByIdentity, identity.cloned()),
-            Some(UpstreamTls::Disable) => (Self::ByIdentity, None),
-            Some(UpstreamTls::IstioMutual) if identity.is_none() => (Self::Impossible, None),
-            Some(UpstreamTls::IstioMutual) => (Self::ByIdentity, identity.cloned()),
-            Some(UpstreamTls::Originate(settings)) => {
-                (Self::Outside(settings.clone(), Arc::clone(host)), None)
-            }
+        match Transport::of(policy, identity) {
+            Transport::Mutual(identity) => (Self::ByIdentity, Some(identity.clone())),
+            Transport::Plaintext => (Self::ByIdentity, None),
+            Transport::Impossible => (Self::Impossible, None),
+            Transport::Originated(settings) => (Self::Outside(settings.clone(), Arc::clone(host)), None),
         }
     }
 }
