@@ -50,6 +50,7 @@ mod rolling;
 mod samples;
 mod status;
 mod tls_outside;
+mod tokens;
 mod upstream;
 mod websocket;
 

@@ -18,6 +18,7 @@ mod manifests;
 pub mod proxy;
 pub mod revoke;
 pub mod status;
+mod table;
 pub mod token;
 pub mod uninject;
 pub mod uninstall;

@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::Context;
-use comfy_table::{Table, presets};
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::{Config, Proxy};
 use selvedge_kubernetes::Client;
@@ -24,7 +23,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::cluster::{self, ClusterArgs};
+use crate::{
+    cluster::{self, ClusterArgs},
+    table::{new_table, trimmed},
+};
 
 /// Between two looks while `--wait`ing.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -320,19 +322,6 @@ impl State {
             Self::UpToDate => "up to date",
         }
     }
-}
-
-fn new_table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(header);
-    table
-}
-
-/// The table's lines without the blanks at their ends.
-fn trimmed(table: &Table) -> String {
-    let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
-    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ use crate::{
     serve::{
         self, ServeError,
         allowance::Allowance,
-        attestation::{Attestor, TokenError, TokenKey, service_account::ServiceAccounts},
+        attestation::{
+            Attestor, RecordFiles, RecordSecret, TokenError, TokenKey, service_account::ServiceAccounts,
+        },
         audit::Audit,
         certificates::Certificates,
         own::{OwnCertificate, OwnError, OwnIssuing},
@@ -171,7 +173,8 @@ impl OpenedSource {
     async fn attestor(&self, data: &DataDir, args: &Args) -> Result<Attestor, AppError> {
         if let Self::Kubernetes(cluster) = self {
             cluster.fetch_token_key(data.path()).await?;
-            return Ok(Attestor::open(data.path(), &args.trust_domain)?.shared());
+            let records = RecordSecret::new(cluster.client().clone(), cluster.namespace());
+            return Ok(Attestor::open(data.path(), &args.trust_domain)?.shared(records));
         }
         Ok(Attestor::open(data.path(), &args.trust_domain)?)
     }
@@ -225,11 +228,12 @@ impl ControlPlane {
         let data = DataDir::open(&args.data_dir)?;
         let occupied = data.occupy()?;
         let source = OpenedSource::open(args).await?;
-        let authority = source.authority(&data, args).await?;
+        let authority = Arc::new(source.authority(&data, args).await?);
         let attestor = source.attestor(&data, args).await?;
         let token_files = args.token_dir.as_deref().map(|directory| {
             let key = TokenKey::load_or_create(data.path())?;
-            TokenFiles::open(directory, key, authority.root_sha256()).map_err(AppError::TokenDir)
+            let records = RecordFiles::of(data.path());
+            TokenFiles::open(directory, key, Arc::clone(&authority), records).map_err(AppError::TokenDir)
         });
         let webhook = source
             .cluster()
@@ -245,7 +249,7 @@ impl ControlPlane {
             webhook: webhook.transpose()?,
             source,
             _occupied: occupied,
-            authority: Arc::new(authority),
+            authority,
             attestor: Arc::new(attestor),
             audit: Arc::new(Audit::new(data.path())),
             token_files: token_files.transpose()?,

@@ -23,9 +23,13 @@ use serde::{Deserialize, Serialize};
 
 mod error;
 mod jwks;
+pub mod records;
 pub mod service_account;
 
-pub use self::error::TokenError;
+pub use self::{
+    error::TokenError,
+    records::{RecordFiles, RecordSecret, TokenRecord, TokenRecords},
+};
 
 /// The file in the data directory that join tokens are signed with.
 pub const KEY: &str = "token-key";
@@ -111,7 +115,7 @@ struct Claims {
     td: String,
 }
 
-/// Makes a token. `root_sha256` is how its holder will know this control plane.
+/// Makes a token, and what is to be known of it. `root_sha256` is how its holder will know this control plane.
 ///
 /// # Errors
 /// If the grant is for the control plane's own identity, for a workload of another namespace, or has an
@@ -121,7 +125,7 @@ pub fn create(
     grant: &Grant,
     root_sha256: [u8; 32],
     now: SystemTime,
-) -> Result<String, TokenError> {
+) -> Result<(String, TokenRecord), TokenError> {
     if grant.ttl < Duration::from_secs(1) || grant.ttl > MAX_LIFE {
         return Err(TokenError::Life(grant.ttl));
     }
@@ -132,18 +136,61 @@ pub fn create(
         return Err(TokenError::OtherNamespace { workload: workload.clone(), namespace });
     }
     refuse_reserved(&grant.identity)?;
+    let record = TokenRecord {
+        id: unique()?,
+        identity: grant.identity.clone(),
+        workload: grant.workload.clone(),
+        created: seconds(now),
+        expires: seconds(now).saturating_add(grant.ttl.as_secs()),
+        once: grant.once,
+        root: hex(&root_sha256),
+        revoked: None,
+    };
     let claims = Claims {
         ns: grant.identity.namespace().to_owned(),
         sa: grant.identity.service_account().to_owned(),
         workload: grant.workload.as_ref().map(ToString::to_string),
-        exp: seconds(now).saturating_add(grant.ttl.as_secs()),
-        jti: unique()?,
-        once: grant.once,
-        root: hex(&root_sha256),
+        exp: record.expires,
+        jti: record.id.clone(),
+        once: record.once,
+        root: record.root.clone(),
         td: grant.identity.trust_domain().to_owned(),
     };
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&key.0))
+        .map(|text| (text, record))
         .map_err(|error| TokenError::Malformed(error.to_string()))
+}
+
+/// What is to be known of a token that has no record. Its time is not checked.
+///
+/// # Errors
+/// If it was not made with `key`.
+pub fn record_of(key: &TokenKey, token: &str) -> Result<TokenRecord, TokenError> {
+    let claims = claims(key, token)?;
+    let trust_domain = claims.td.parse()?;
+    Ok(TokenRecord {
+        id: claims.jti,
+        identity: SpiffeId::new(&trust_domain, &claims.ns, &claims.sa)?,
+        workload: claims.workload.as_deref().map(str::parse).transpose()?,
+        created: 0,
+        expires: claims.exp,
+        once: claims.once,
+        root: claims.root,
+        revoked: None,
+    })
+}
+
+fn claims(key: &TokenKey, token: &str) -> Result<Claims, TokenError> {
+    let mut validation = Validation::new(Algorithm::HS256);
+    // Checked by `verify`, against the `now` that it is given.
+    validation.validate_exp = false;
+    validation.required_spec_claims.clear();
+    let key = DecodingKey::from_secret(&key.0);
+    let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);
+    decoded.map(|data| data.claims).map_err(|error| match error.kind() {
+        ErrorKind::InvalidSignature => TokenError::Altered,
+        _ => TokenError::Malformed(error.to_string()),
+    })
 }
 
 fn refuse_reserved(identity: &SpiffeId) -> Result<(), TokenError> {
@@ -182,8 +229,8 @@ pub struct Attestor {
     key: TokenKey,
     trust_domain: TrustDomain,
     spent_path: PathBuf,
-    /// Whether other replicas check tokens too.
-    shared: bool,
+    /// Which tokens are revoked.
+    records: TokenRecords,
     /// Used `--once` tokens by name, with their end: after that they need not be remembered.
     spent: Mutex<BTreeMap<String, u64>>,
 }
@@ -195,25 +242,20 @@ impl Attestor {
     /// If the key or the list of used tokens cannot be read.
     pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, TokenError> {
         let spent_path = directory.join(SPENT);
-        let spent = match fs::read(&spent_path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(error) => Err(error.to_string()),
-        };
-        let spent = spent.map_err(|reason| TokenError::SpentList { path: spent_path.clone(), reason })?;
+        let spent = spent_tokens(directory)?;
         Ok(Self {
             key: TokenKey::load_or_create(directory)?,
             trust_domain: trust_domain.clone(),
             spent_path,
-            shared: false,
+            records: TokenRecords::Directory(RecordFiles::of(directory)),
             spent: Mutex::new(spent),
         })
     }
 
-    /// The same, where other replicas check tokens too: then no token is for one use.
+    /// The same, where other replicas check tokens too, and share what is known of them: then no token is for one use.
     #[must_use]
-    pub fn shared(self) -> Self {
-        Self { shared: true, ..self }
+    pub fn shared(self, records: RecordSecret) -> Self {
+        Self { records: TokenRecords::Cluster(records), ..self }
     }
 
     /// What `token` proves at `now`.
@@ -221,7 +263,7 @@ impl Attestor {
     /// # Errors
     /// If it is not one of our tokens, is expired, or was for one use and has been used.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Proof, TokenError> {
-        let claims = self.claims(token)?;
+        let claims = claims(&self.key, token)?;
         if seconds(now) >= claims.exp {
             return Err(TokenError::Expired(claims.exp));
         }
@@ -231,7 +273,7 @@ impl Attestor {
         let identity = SpiffeId::new(&self.trust_domain, &claims.ns, &claims.sa)?;
         refuse_reserved(&identity)?;
         let workload = claims.workload.as_deref().map(str::parse).transpose()?;
-        if claims.once && self.shared {
+        if claims.once && matches!(self.records, TokenRecords::Cluster(_)) {
             return Err(TokenError::Once);
         }
         let token = JoinToken { id: claims.jti, expires: claims.exp, once: claims.once };
@@ -241,17 +283,16 @@ impl Attestor {
         Ok(Proof { identity, workload, join_token: Some(token) })
     }
 
-    fn claims(&self, token: &str) -> Result<Claims, TokenError> {
-        let mut validation = Validation::new(Algorithm::HS256);
-        // Checked by `verify`, against the `now` that it is given.
-        validation.validate_exp = false;
-        validation.required_spec_claims.clear();
-        let key = DecodingKey::from_secret(&self.key.0);
-        let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);
-        decoded.map(|data| data.claims).map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => TokenError::Altered,
-            _ => TokenError::Malformed(error.to_string()),
-        })
+    /// Whether the join token behind `proof` is not revoked.
+    ///
+    /// # Errors
+    /// If it is, or if that cannot be known now.
+    pub async fn check_revoked(&self, proof: &Proof) -> Result<(), TokenError> {
+        let Some(token) = &proof.join_token else { return Ok(()) };
+        match self.records.read(&token.id).await?.and_then(|record| record.revoked) {
+            Some(at) => Err(TokenError::Revoked { id: token.id.clone(), at }),
+            None => Ok(()),
+        }
     }
 
     /// Does what a proof allows; with a token for one use, this once and never again.
@@ -283,6 +324,20 @@ impl Attestor {
         *spent = next;
         Ok(result)
     }
+}
+
+/// The ids of the tokens for one use that were used, with their ends.
+///
+/// # Errors
+/// If the list cannot be read.
+pub fn spent_tokens(directory: &Path) -> Result<BTreeMap<String, u64>, TokenError> {
+    let path = directory.join(SPENT);
+    let spent = match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error.to_string()),
+    };
+    spent.map_err(|reason| TokenError::SpentList { path, reason })
 }
 
 /// Whether `token` is one of ours, as far as it says so itself.
@@ -343,7 +398,8 @@ mod tests {
         }
 
         fn token(&self, grant: &Grant) -> Result<String, TokenError> {
-            create(&TokenKey::load_or_create(self.directory.path()).unwrap(), grant, ROOT, now())
+            let key = TokenKey::load_or_create(self.directory.path()).unwrap();
+            create(&key, grant, ROOT, now()).map(|(token, _)| token)
         }
     }
 

@@ -124,6 +124,8 @@ impl Refusal {
             Self::Token(TokenError::Review(_) | TokenError::Keys(_)) => "token-review",
             Self::Token(TokenError::Expired(_) | TokenError::ExpiredServiceAccount(_)) => "token-expired",
             Self::Token(TokenError::Spent) => "token-spent",
+            Self::Token(TokenError::Revoked { .. }) => "token-revoked",
+            Self::Token(TokenError::Record(_)) => "token-record",
             Self::Token(_) => "token",
             Self::Reserved(_) => "reserved-identity",
             Self::WorkloadName(_) => "workload-name",
@@ -152,6 +154,9 @@ impl Refusal {
                 | TokenError::Key { .. }
                 | TokenError::SpentList { .. },
             ) => internal(),
+            Self::Token(TokenError::Record(_)) => Status::unavailable(
+                "whether the join token is revoked cannot be known now; the control plane's log says why",
+            ),
             Self::Token(TokenError::Review(_) | TokenError::Keys(_)) => Status::unavailable(message),
             Self::Token(_) => Status::unauthenticated(message),
             Self::WorkloadName(_) => Status::invalid_argument(message),
@@ -299,7 +304,12 @@ impl Certificates {
     ) -> Result<Proven, Refusal> {
         if let Some(token) = token {
             let proof = match &self.service_accounts {
-                _ if is_join_token(token) => self.attestor.verify(token, now)?,
+                _ if is_join_token(token) => {
+                    let proof = self.attestor.verify(token, now)?;
+                    self.allowance.look(&proof.identity, Instant::now())?;
+                    self.attestor.check_revoked(&proof).await?;
+                    proof
+                }
                 Some(service_accounts) => {
                     if let Some(claimed) = service_accounts.claimed(token) {
                         // So that a client that asks too often does not keep the API server busy either.
@@ -417,7 +427,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        serve::attestation::{self, Grant, TokenKey},
+        serve::attestation::{self, Grant, RecordFiles, TokenKey, TokenRecord},
         testing::{self, identity},
     };
 
@@ -481,7 +491,7 @@ mod tests {
             };
             let key = TokenKey::load_or_create(self.directory.path()).unwrap();
             let root = self.certificates.authority.root_sha256();
-            attestation::create(&key, &grant, root, SystemTime::now()).unwrap()
+            attestation::create(&key, &grant, root, SystemTime::now()).unwrap().0
         }
 
         fn sign(&self, peer: Option<&Peer>, request: &wire::SignRequest) -> Result<Facts, Refusal> {
@@ -571,7 +581,7 @@ mod tests {
         let key = TokenKey::load_or_create(f.directory.path()).unwrap();
         let grant =
             Grant { identity: identity("shop", "reviews"), workload: None, ttl: 2 * GRACE, once: false };
-        let long = attestation::create(&key, &grant, [0; 32], now).unwrap();
+        let long = attestation::create(&key, &grant, [0; 32], now).unwrap().0;
         let again = request("reviews", "shop/reviews-1", Some(long));
         assert!(matches!(f.sign_at(later, None, &again), Err(Refusal::Removed(_))));
 
@@ -681,6 +691,28 @@ mod tests {
         let refused = f.sign(None, &request("reviews", "shop/reviews-1", Some(token.clone())));
         assert!(matches!(refused, Err(Refusal::OtherWorkload { .. })));
         f.sign(None, &request("reviews", "shop/reviews-2", Some(token))).unwrap();
+    }
+
+    #[test]
+    fn a_revoked_token_is_refused_at_once_and_others_are_not() {
+        let f = Fixture::new();
+        let key = TokenKey::load_or_create(f.directory.path()).unwrap();
+        let [stolen, other] = [(), ()].map(|()| f.token("reviews", None, false));
+        let with = |token: &str| f.sign(None, &request("reviews", "shop/reviews-1", Some(token.to_owned())));
+        with(&stolen).unwrap();
+
+        // This one has no record, as those that an older version made.
+        let record = attestation::record_of(&key, &stolen).unwrap();
+        let revoked = TokenRecord { revoked: Some(1_800_000_000), ..record };
+        RecordFiles::of(f.directory.path()).write(&revoked).unwrap();
+
+        let refused = with(&stolen).unwrap_err();
+        assert!(refused.to_string().contains("was revoked at 2027-"), "{refused}");
+        assert_eq!(refused.status().code(), tonic::Code::Unauthenticated);
+        with(&other).unwrap();
+        // What is damaged may have been a revocation.
+        std::fs::write(f.directory.path().join("join-tokens").join(&revoked.id), "").unwrap();
+        assert!(matches!(with(&stolen), Err(Refusal::Token(TokenError::Record(_)))));
     }
 
     #[test]

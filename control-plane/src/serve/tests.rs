@@ -103,7 +103,7 @@ impl TestMesh {
         let key = TokenKey::load_or_create(self.directory.path()).unwrap();
         let workload = workload.map(|workload| workload.parse().unwrap());
         let grant = Grant { identity, workload, ttl: Duration::from_secs(60), once: false };
-        create(&key, &grant, self.authority.root_sha256(), now).unwrap()
+        create(&key, &grant, self.authority.root_sha256(), now).unwrap().0
     }
 
     async fn connect(&self, tls: Arc<ClientConfig>) -> Channel {

@@ -14,10 +14,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use selvedge_certs::files::{self, FileError};
+use selvedge_certs::{
+    ca::Authority,
+    files::{self, FileError},
+};
 use selvedge_model::{Mesh, SpiffeId, Workload, WorkloadName};
 
-use super::attestation::{self, Grant, TokenError, TokenKey};
+use super::attestation::{self, Grant, RecordFiles, TokenError, TokenKey};
 use crate::snapshot::Store;
 
 /// How long a token can be used.
@@ -26,6 +29,8 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 const RENEWED: Duration = Duration::from_secs(12 * 3600);
 /// What the file is called where a workload has a directory of its own.
 const IN_A_DIRECTORY: &str = "token";
+/// How soon a token that somebody has revoked is replaced.
+const LOOK: Duration = Duration::from_secs(10);
 /// How soon a file that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -35,29 +40,40 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct TokenFiles {
     directory: PathBuf,
     key: TokenKey,
-    root_sha256: [u8; 32],
-    written: BTreeMap<WorkloadName, TokenRecord>,
+    authority: Arc<Authority>,
+    records: RecordFiles,
+    written: BTreeMap<WorkloadName, WrittenToken>,
 }
 
 #[derive(Debug)]
-struct TokenRecord {
+struct WrittenToken {
+    id: String,
     identity: SpiffeId,
+    /// By which its holder knows us.
+    root_sha256: [u8; 32],
     renew_at: SystemTime,
 }
 
 impl TokenFiles {
-    /// Opens the directory, or makes it, for this user only (0700); writes nothing yet.
+    /// Opens the directory, or makes it, for this user only (0700); writes nothing yet. Tokens name the root of
+    /// `authority`.
     ///
     /// # Errors
     /// If it cannot be made, or if others may write to it.
-    pub fn open(directory: &Path, key: TokenKey, root_sha256: [u8; 32]) -> Result<Self, FileError> {
+    pub fn open(
+        directory: &Path,
+        key: TokenKey,
+        authority: Arc<Authority>,
+        records: RecordFiles,
+    ) -> Result<Self, FileError> {
         make(directory)?;
-        Ok(Self { directory: directory.to_owned(), key, root_sha256, written: BTreeMap::new() })
+        let written = BTreeMap::new();
+        Ok(Self { directory: directory.to_owned(), key, authority, records, written })
     }
 
     /// Keeps the files as the newest mesh wants them, until the store is gone.
     pub async fn follow(mut self, store: Arc<Store>) {
-        let mut snapshots = store.subscribe();
+        let (mut snapshots, mut changes) = (store.subscribe(), self.authority.changes());
         loop {
             let newest = snapshots.borrow_and_update().clone();
             let mut pause = RENEWED;
@@ -72,6 +88,8 @@ impl TokenFiles {
             }
             tokio::select! {
                 changed = snapshots.changed() => if changed.is_err() { return },
+                // Of the root, perhaps.
+                Ok(()) = changes.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -88,14 +106,22 @@ impl TokenFiles {
                 tracing::warn!(workload = %name, %error, "the token file of a removed workload could not be deleted");
             }
         }
+        if let Err(error) = self.records.forget_expired(now) {
+            tracing::warn!(%error, "the records of expired join tokens stay");
+        }
+        let root_sha256 = self.authority.root_sha256();
         let mut failed = false;
         for workload in mesh.workloads.values().filter(|workload| workload.meshed) {
-            let fresh =
-                |written: &TokenRecord| written.identity == workload.identity && now < written.renew_at;
+            let fresh = |written: &WrittenToken| {
+                written.identity == workload.identity
+                    && written.root_sha256 == root_sha256
+                    && now < written.renew_at
+                    && !self.is_revoked(&written.id)
+            };
             if self.written.get(&workload.name).is_some_and(fresh) {
                 continue;
             }
-            if let Err(error) = self.write(workload, now) {
+            if let Err(error) = self.write(workload, root_sha256, now) {
                 tracing::error!(workload = %workload.name, %error, "no join token was written; trying again");
                 failed = true;
             }
@@ -104,23 +130,34 @@ impl TokenFiles {
             return RETRY;
         }
         let next = self.written.values().map(|written| written.renew_at).min();
-        next.and_then(|next| next.duration_since(now).ok()).unwrap_or(RENEWED)
+        next.and_then(|next| next.duration_since(now).ok()).map_or(RENEWED, |next| next.min(LOOK))
     }
 
-    fn write(&mut self, workload: &Workload, now: SystemTime) -> Result<(), TokenError> {
+    fn is_revoked(&self, id: &str) -> bool {
+        self.records.read(id).is_ok_and(|record| record.is_some_and(|record| record.revoked.is_some()))
+    }
+
+    fn write(
+        &mut self,
+        workload: &Workload,
+        root_sha256: [u8; 32],
+        now: SystemTime,
+    ) -> Result<(), TokenError> {
         let grant = Grant {
             identity: workload.identity.clone(),
             workload: Some(workload.name.clone()),
             ttl: LIFE,
             once: false,
         };
-        let token = attestation::create(&self.key, &grant, self.root_sha256, now)?;
+        let (token, record) = attestation::create(&self.key, &grant, root_sha256, now)?;
+        self.records.write(&record)?;
         let path = self.path(&workload.name);
         make(&self.directory.join(workload.name.namespace()))?;
         path.parent().map_or(Ok(()), files::check_directory)?;
         files::write_secret(&path, token.as_bytes())?;
         tracing::info!(workload = %workload.name, path = %path.display(), "join token written");
-        let written = TokenRecord { identity: workload.identity.clone(), renew_at: now + RENEWED };
+        let identity = workload.identity.clone();
+        let written = WrittenToken { id: record.id, identity, root_sha256, renew_at: now + RENEWED };
         self.written.insert(workload.name.clone(), written);
         Ok(())
     }
@@ -145,8 +182,6 @@ mod tests {
 
     use super::*;
     use crate::serve::attestation::Attestor;
-
-    const ROOT: [u8; 32] = [7; 32];
 
     fn workload(name: &str, account: &str, meshed: bool) -> Arc<Workload> {
         Arc::new(Workload {
@@ -177,7 +212,9 @@ mod tests {
         let data = parent.path().join("data");
         fs::create_dir(&data).unwrap();
         let key = TokenKey::load_or_create(&data).unwrap();
-        let files = TokenFiles::open(&parent.path().join("tokens"), key, ROOT).unwrap();
+        let authority = Arc::new(crate::testing::authority(&data));
+        let records = RecordFiles::of(&data);
+        let files = TokenFiles::open(&parent.path().join("tokens"), key, authority, records).unwrap();
         Fixture { parent, files }
     }
 
@@ -215,7 +252,7 @@ mod tests {
 
         f.files.refresh(&before, now + RENEWED / 2);
         assert_eq!(f.token("shop/a").unwrap(), first);
-        assert_eq!(pause, RENEWED);
+        assert_eq!(pause, LOOK);
 
         f.files.refresh(&before, now + RENEWED);
         let second = f.token("shop/a").unwrap();
@@ -223,6 +260,20 @@ mod tests {
 
         f.files.refresh(&mesh(&[workload("shop/a", "other", true)]), now + RENEWED);
         assert_ne!(f.token("shop/a").unwrap(), second);
+    }
+
+    #[test]
+    fn a_revoked_token_is_replaced() {
+        let mut f = fixture();
+        let (now, mesh) = (SystemTime::now(), mesh(&[workload("shop/a", "a", true)]));
+        f.files.refresh(&mesh, now);
+        let first = f.token("shop/a").unwrap();
+        let record = attestation::record_of(&f.files.key, &first).unwrap();
+
+        f.files.records.write(&attestation::TokenRecord { revoked: Some(1), ..record }).unwrap();
+        f.files.refresh(&mesh, now);
+
+        assert_ne!(f.token("shop/a").unwrap(), first);
     }
 
     #[test]
@@ -262,7 +313,7 @@ mod tests {
         assert_eq!(f.files.refresh(&mesh, SystemTime::now()), RETRY);
 
         fs::remove_file(&in_the_way).unwrap();
-        assert_eq!(f.files.refresh(&mesh, SystemTime::now()), RENEWED);
+        assert_eq!(f.files.refresh(&mesh, SystemTime::now()), LOOK);
         assert!(f.token("shop/a").is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use selvedge_certs::files::FileError;
 use selvedge_model::{SpiffeId, TrustDomain, WorkloadName, identity::IdentityError};
 
-use super::{KEY, KEY_LENGTH, service_account, time};
+use super::{KEY, KEY_LENGTH, records::RecordError, service_account, time};
 
 /// Why there is no token, or why one proves nothing.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,20 @@ pub enum TokenError {
     /// A `--once` token that was used before.
     #[error("the join token was for one use and has been used; create another with `selvedge token create`")]
     Spent,
+    /// Somebody has revoked it.
+    #[error(
+        "the join token {id} was revoked at {}; create another with `selvedge token create`",
+        time(*at)
+    )]
+    Revoked {
+        /// Which.
+        id: String,
+        /// When, in seconds since 1970.
+        at: u64,
+    },
+    /// Whether it is revoked cannot be known.
+    #[error("whether the join token is revoked cannot be known now: {0}")]
+    Record(#[from] RecordError),
     /// A `--once` token where several replicas check tokens: none knows what the others have seen.
     #[error(
         "the join token is for one use, and several replicas of a control plane cannot count uses; create one \
