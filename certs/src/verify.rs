@@ -98,22 +98,31 @@ pub enum PeerError {
     },
     /// The peer did not renew in time, or our clock is ahead.
     #[error(
-        "the certificate of {claim} expired at {}; check why it was not renewed, and both clocks",
-        Utc(*not_after)
+        "the certificate of {claim} expired at {}, and this host's clock says {}; check why it was not renewed, and the \
+         clock of this host and the peer's",
+        Utc(*not_after), Utc(*now)
     )]
     Expired {
         /// Who the certificate says it is for.
         claim: String,
         /// When it, or one of the certificates that it was signed with, expired.
         not_after: SystemTime,
+        /// What our clock says.
+        now: SystemTime,
     },
     /// Our clock is late, or the peer's CA's is ahead.
-    #[error("the certificate of {claim} is valid only from {}; check both clocks", Utc(*not_before))]
+    #[error(
+        "the certificate of {claim} is valid only from {}, and this host's clock says {}: one of the two clocks is wrong, \
+         this host's, or that of the CA which has signed it",
+        Utc(*not_before), Utc(*now)
+    )]
     NotYetValid {
         /// Who the certificate says it is for.
         claim: String,
         /// From when on it is valid.
         not_before: SystemTime,
+        /// What our clock says.
+        now: SystemTime,
     },
     /// One of our CAs signed it, but not for a workload.
     #[error("the certificate that names {claim} is not a workload's: {reason}")]
@@ -139,6 +148,18 @@ pub enum PeerError {
         /// Who did.
         found: SpiffeId,
     },
+}
+
+impl PeerError {
+    /// The same without what our clock says, so that a failure that repeats is the same each time.
+    #[must_use]
+    pub fn timeless(&self) -> Self {
+        let mut same = self.clone();
+        if let Self::Expired { now, .. } | Self::NotYetValid { now, .. } = &mut same {
+            *now = SystemTime::UNIX_EPOCH;
+        }
+        same
+    }
 }
 
 /// Why a bundle cannot be used.
@@ -219,11 +240,11 @@ impl Anchors {
     fn explain(&self, facts: &Facts, reason: webpki::Error) -> PeerError {
         let claim = facts.claim();
         match reason {
-            webpki::Error::CertExpired { not_after, .. } => {
-                PeerError::Expired { claim, not_after: system_time(not_after) }
+            webpki::Error::CertExpired { not_after, time } => {
+                PeerError::Expired { claim, not_after: system_time(not_after), now: system_time(time) }
             }
-            webpki::Error::CertNotValidYet { not_before, .. } => {
-                PeerError::NotYetValid { claim, not_before: system_time(not_before) }
+            webpki::Error::CertNotValidYet { not_before, time } => {
+                PeerError::NotYetValid { claim, not_before: system_time(not_before), now: system_time(time) }
             }
             reason @ (webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
                 PeerError::Untrusted { claim, trust_domain: self.trust_domain.clone(), reason }
@@ -281,10 +302,10 @@ pub fn established(
 
 fn in_time(certificate: &Facts, leaf: &Facts, now: SystemTime) -> Result<(), PeerError> {
     if now > certificate.not_after {
-        return Err(PeerError::Expired { claim: leaf.claim(), not_after: certificate.not_after });
+        return Err(PeerError::Expired { claim: leaf.claim(), not_after: certificate.not_after, now });
     }
     if now < certificate.not_before {
-        return Err(PeerError::NotYetValid { claim: leaf.claim(), not_before: certificate.not_before });
+        return Err(PeerError::NotYetValid { claim: leaf.claim(), not_before: certificate.not_before, now });
     }
     Ok(())
 }
@@ -381,6 +402,9 @@ mod tests {
         assert!(matches!(expired, PeerError::Expired { .. }), "{expired}");
         assert!(expired.to_string().contains(identity("reviews").as_str()), "{expired}");
         assert!(matches!(early, PeerError::NotYetValid { .. }), "{early}");
+        for error in [expired, early] {
+            assert!(error.to_string().contains(&format!("this host's clock says {}", Utc(now))), "{error}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ async fn an_expired_token_is_refused() {
     // Not a state to poll for: the token's own second must pass.
     tokio::time::sleep(Duration::from_millis(2100)).await;
 
-    refused(&mut mesh, &token, "expired").await;
+    refused(&mut mesh, &token, "z, and this host's clock says 20").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What the CA issues: written down first, and not without end to anybody.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::SystemTime};
 
 use selvedge_api::wire::{SignRequest, SignResponse, certificates_client::CertificatesClient};
 use selvedge_certs::csr::KeyAndCsr;
@@ -81,6 +81,21 @@ async fn what_cannot_be_written_down_is_not_issued() {
     fs::remove_dir(&file).unwrap();
     ask(&mesh, "reviews", &token).await.unwrap();
     assert_eq!(audit(&mesh).len(), 1, "and who has moved the file away keeps what is in it");
+}
+
+#[tokio::test]
+async fn every_answer_says_what_the_control_planes_clock_says() {
+    let mesh = Mesh::of(SELVEDGE, []).await;
+    let token = mesh.token("reviews", "1h").await.unwrap();
+
+    let signed = ask(&mesh, "reviews", &token).await.unwrap();
+    let refused = ask(&mesh, "reviews", &format!("{token}x")).await.unwrap_err();
+
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let said = refused.metadata().get(selvedge_api::TIME_METADATA).expect("the time");
+    for time in [signed.time, said.to_str().unwrap().parse().unwrap()] {
+        assert!((now - 60..=now).contains(&time), "{time} at {now}");
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod root;
 mod server;
 mod source;
 mod status;
+mod tokens;
 mod unusable;
 mod world;
 

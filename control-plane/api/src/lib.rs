@@ -17,6 +17,9 @@ pub const MAX_CLIENT_MESSAGE: usize = 512 << 10;
 /// The longest request for a certificate, in bytes: a token and a CSR are 4 KiB together.
 pub const MAX_SIGN_REQUEST: usize = 64 << 10;
 
+/// The metadata in which a refusal of the control plane's says what its clock says, in seconds since 1970.
+pub const TIME_METADATA: &str = "selvedge-time";
+
 /// The generated messages, clients and servers of the protobuf package `selvedge.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated
 pub mod wire {

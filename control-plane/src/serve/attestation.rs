@@ -345,7 +345,8 @@ pub fn is_join_token(token: &str) -> bool {
     jsonwebtoken::decode_header(token).is_ok_and(|header| header.alg == Algorithm::HS256)
 }
 
-fn seconds(time: SystemTime) -> u64 {
+/// Since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

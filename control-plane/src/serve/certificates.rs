@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use selvedge_api::wire::{self, certificates_server};
+use selvedge_api::{
+    TIME_METADATA,
+    wire::{self, certificates_server},
+};
 use selvedge_certs::{
     ca::{Authority, SignError},
     control_plane_identity,
@@ -25,7 +28,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     allowance::{Allowance, UsedUp},
-    attestation::{Attestor, Proof, TokenError, is_join_token, service_account::ServiceAccounts},
+    attestation::{Attestor, Proof, TokenError, is_join_token, seconds, service_account::ServiceAccounts},
     audit::{Audit, AuditError, ProofKind},
     connection::Client,
 };
@@ -293,6 +296,7 @@ impl Certificates {
         Ok(wire::SignResponse {
             chain: chain.iter().map(|certificate| certificate.to_vec().into()).collect(),
             bundle: Some(bundle_to_wire(&self.authority.bundle())),
+            time: seconds(now),
         })
     }
 
@@ -403,7 +407,8 @@ impl certificates_server::Certificates for Certificates {
     ) -> Result<Response<wire::SignResponse>, Status> {
         let client = request.extensions().get::<Client>().cloned();
         let peer = client.as_ref().and_then(|client| client.peer.as_ref());
-        let signed = Self::sign(self, peer, request.get_ref(), SystemTime::now()).await;
+        let now = SystemTime::now();
+        let signed = Self::sign(self, peer, request.get_ref(), now).await;
         signed.map(Response::new).map_err(|refusal| {
             self.metrics.certificate_refused(refusal.reason());
             let address = client.as_ref().map(|client| client.address);
@@ -414,7 +419,10 @@ impl certificates_server::Certificates for Certificates {
                 %refusal,
                 "certificate refused"
             );
-            refusal.status()
+            let mut status = refusal.status();
+            // So that a client whose clock is wrong can say so.
+            status.metadata_mut().insert(TIME_METADATA, seconds(now).into());
+            status
         })
     }
 }

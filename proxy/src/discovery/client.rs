@@ -102,7 +102,7 @@ pub async fn run(discovery: Discovery) {
             tracing::debug!("reopening the configuration stream with the new certificate");
             continue;
         }
-        complaint.raise(&ended);
+        complaint.raise_as(ended.timeless(), &ended);
         let pause = backoff(attempt, fastrand::f64());
         attempt = attempt.saturating_add(1);
         client.while_noting(sleep(pause)).await;

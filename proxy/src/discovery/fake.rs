@@ -255,6 +255,7 @@ impl Certificates for Service {
                 trust_domain: bundle.trust_domain.to_string(),
                 roots: bundle.roots.iter().map(|der| der.to_vec().into()).collect(),
             }),
+            time: 0,
         }))
     }
 }

@@ -19,12 +19,16 @@ impl Complaint {
 
     /// It has failed: a warning, unless the last failure was the same. Returns whether it was logged.
     pub fn raise(&mut self, reason: &impl fmt::Display) -> bool {
-        let reason = reason.to_string();
-        if self.open.as_ref() == Some(&reason) {
+        self.raise_as(reason.to_string(), reason)
+    }
+
+    /// The same, where the reason's words are others each time: `same` is what tells one failure from another.
+    pub fn raise_as(&mut self, same: String, reason: &impl fmt::Display) -> bool {
+        if self.open.as_ref() == Some(&same) {
             return false;
         }
         tracing::warn!(%reason, "{}", self.about);
-        self.open = Some(reason);
+        self.open = Some(same);
         true
     }
 
@@ -47,6 +51,7 @@ mod tests {
         assert!(complaint.raise(&"refused"));
         assert!(!complaint.raise(&"refused"));
         assert!(complaint.raise(&"timed out"));
+        assert!(!complaint.raise_as("timed out".to_owned(), &"timed out at noon"));
         assert!(complaint.settle());
         assert!(!complaint.settle());
         assert!(complaint.raise(&"timed out"));

@@ -123,6 +123,19 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// What tells one failure from another: without what the clock says.
+    pub fn timeless(&self) -> String {
+        match self {
+            Self::NotControlPlane { address, dialled, reason } => {
+                let (address, reason) = (address.clone(), Box::new(reason.timeless()));
+                Self::NotControlPlane { address, dialled: *dialled, reason }.to_string()
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 /// The control plane, as something to connect to.
 #[derive(Debug, Clone)]
 pub struct ControlPlane {

@@ -1,6 +1,7 @@
 //! Joining the mesh: our own certificate, and the way to the control plane that signs it.
 
 mod bundle;
+mod clocks;
 pub mod complaint;
 pub mod connect;
 pub mod own;

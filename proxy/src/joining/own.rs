@@ -25,6 +25,7 @@ use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 
 use super::{
     bundle::{self, UnusableBundle},
+    clocks::Clocks,
     complaint::Complaint,
     connect::{Address, ConnectError, ControlPlane},
     token::{TokenError, TokenSource, Trust},
@@ -87,8 +88,11 @@ enum OwnError {
     #[error("the control plane at {address} did not sign in time; check whether it is overloaded or stopped")]
     Timeout { address: Address },
     /// It says why.
-    #[error("the control plane does not sign: {message} ({code:?})")]
-    Refused { message: String, code: tonic::Code },
+    #[error("the control plane does not sign: {message} ({code:?}){}", clocks.map(|both| format!("; {both}")).unwrap_or_default())]
+    Refused { message: String, code: tonic::Code, clocks: Option<Clocks> },
+    /// Our clock is far ahead.
+    #[error("the new certificate is not valid by this host's clock: it ends at {}, and the clock says {}", Utc(*not_after), Utc(*now))]
+    Clock { not_after: SystemTime, now: SystemTime },
     /// The system has no random numbers to give.
     #[error("no key can be made: {reason}")]
     Key { reason: String },
@@ -105,6 +109,21 @@ enum OwnError {
     NoBundle,
 }
 
+impl OwnError {
+    /// What tells one failure from another: without what the clocks say.
+    fn timeless(&self) -> String {
+        match self {
+            Self::Connect(error) => error.timeless(),
+            Self::Refused { message, code, .. } => {
+                Self::Refused { message: message.clone(), code: *code, clocks: None }.to_string()
+            }
+            Self::Clock { .. } => "clock".to_owned(),
+            Self::Token(TokenError::Expired { at, .. }) => format!("expired at {}", Utc(*at)),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// What a request for a certificate is made with.
 struct Proof {
     tls: Arc<ClientConfig>,
@@ -114,7 +133,8 @@ struct Proof {
 
 /// Obtains a certificate and keeps it fresh, for as long as it is polled.
 pub async fn run(own: Own) {
-    let mut keeper = Keeper { own, credentials: None };
+    let clocks = Complaint::new("certificates may not be valid where they are checked");
+    let mut keeper = Keeper { own, credentials: None, clocks };
     let mut complaint = Complaint::new("no new certificate from the control plane");
     let mut failures = 0;
     loop {
@@ -131,7 +151,7 @@ pub async fn run(own: Own) {
             }
             Err(error) => {
                 keeper.own.metrics.control.certificate_failures.inc();
-                complaint.raise(&error);
+                complaint.raise_as(error.timeless(), &error);
                 let now = SystemTime::now();
                 let pause = renewal::retry_delay(failures, keeper.remaining(now), fastrand::f64());
                 failures = failures.saturating_add(1);
@@ -146,6 +166,8 @@ struct Keeper {
     own: Own,
     /// In use.
     credentials: Option<Credentials>,
+    /// Of a clock that is wrong.
+    clocks: Complaint,
 }
 
 impl Keeper {
@@ -163,7 +185,7 @@ impl Keeper {
         OwnError::Timeout { address: self.own.control_plane.address().clone() }
     }
 
-    async fn obtain(&self) -> Result<Credentials, OwnError> {
+    async fn obtain(&mut self) -> Result<Credentials, OwnError> {
         let Proof { tls, identity, token } = self.proof(SystemTime::now())?;
         let request =
             KeyAndCsr::generate(&identity).map_err(|error| OwnError::Key { reason: error.to_string() })?;
@@ -179,12 +201,22 @@ impl Keeper {
             .map_err(|status| OwnError::Refused {
                 message: status.message().to_owned(),
                 code: status.code(),
+                clocks: Clocks::of(&status, SystemTime::now()),
             })?
             .into_inner();
+        let now = SystemTime::now();
+        match Clocks::differing(answer.time, now) {
+            // Once, and not again for every second by which they differ.
+            Some(clocks) => self.clocks.raise_as("differ".to_owned(), &clocks),
+            None => self.clocks.settle(),
+        };
         let chain = answer.chain.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect();
         let leaf = Leaf::new(chain, request.key)?;
         if leaf.identity != identity {
             return Err(OwnError::OtherIdentity { asked: identity, found: leaf.identity });
+        }
+        if leaf.not_after <= now {
+            return Err(OwnError::Clock { not_after: leaf.not_after, now });
         }
         let bundle = bundle::bundle(answer.bundle.ok_or(OwnError::NoBundle)?)?;
         Ok(Credentials { leaf, bundle })

@@ -80,13 +80,15 @@ pub enum TokenError {
     NoRoots,
     /// It was made too long ago.
     #[error(
-        "the token expired at {}; create a new join token with `selvedge token create`; a ServiceAccount token \
-         is renewed by the kubelet",
-        Utc(*at)
+        "the token expired at {}, and this host's clock says {}; create a new join token with `selvedge token create` \
+         (a ServiceAccount token is renewed by the kubelet), or set the clock",
+        Utc(*at), Utc(*now)
     )]
     Expired {
         /// When.
         at: SystemTime,
+        /// What our clock says.
+        now: SystemTime,
     },
     /// It was made for somebody else.
     #[error(
@@ -261,7 +263,7 @@ impl Token {
 fn check_end(exp: u64, now: SystemTime) -> Result<(), TokenError> {
     let expires = UNIX_EPOCH.checked_add(Duration::from_secs(exp));
     match expires.filter(|at| *at <= now) {
-        Some(at) => Err(TokenError::Expired { at }),
+        Some(at) => Err(TokenError::Expired { at, now }),
         None => Ok(()),
     }
 }

@@ -46,6 +46,13 @@ impl Ended {
     }
 }
 
+impl Ended {
+    /// What tells one failure from another.
+    pub(super) fn timeless(&self) -> String {
+        if let Self::Connect(error) = self { error.timeless() } else { self.to_string() }
+    }
+}
+
 /// How long to wait after the `attempt`-th failure in a row (the first is 0): anything up to a limit that
 /// doubles, so that a fleet which lost its control plane does not come back as one.
 pub(super) fn backoff(attempt: u32, jitter: f64) -> Duration {

@@ -55,6 +55,10 @@ impl Rig {
     }
 }
 
+fn keeper(own: Own, credentials: Option<Credentials>) -> Keeper {
+    Keeper { own, credentials, clocks: Complaint::new("the clocks") }
+}
+
 fn running(own: Own) -> JoinSet<()> {
     let mut task = JoinSet::new();
     task.spawn(run(own));
@@ -116,7 +120,7 @@ async fn a_token_that_comes_late_is_taken() {
 async fn an_expired_certificate_is_no_proof_but_the_token_is() {
     let (rig, own) = Rig::new(HOUR).await;
     let credentials = rig.ca.credentials(&fixtures::identity("frontend"), HOUR / 2);
-    let keeper = Keeper { own, credentials: Some(credentials) };
+    let keeper = keeper(own, Some(credentials));
     let now = SystemTime::now();
 
     assert!(keeper.proof(now).unwrap().token.is_none());
@@ -131,7 +135,7 @@ async fn a_control_plane_under_another_root_gets_no_token() {
     let (mut rig, own) = Rig::new(HOUR).await;
     let elsewhere = Ca::new();
     let token = TokenSource::Given(join_token(&elsewhere, SystemTime::now() + HOUR));
-    let keeper = Keeper { own: Own { token, ..own }, credentials: None };
+    let mut keeper = keeper(Own { token, ..own }, None);
 
     let error = keeper.obtain().await.expect_err("it is not believed");
 
@@ -145,7 +149,7 @@ async fn a_refusal_is_told_in_the_control_planes_words() {
     // The token says frontend; this control plane signs for reviews alone.
     let control_plane = FakeControlPlane::start(&rig.ca, fixtures::identity("reviews"), HOUR).await;
     let control_plane = fixtures::control_plane(control_plane.address);
-    let keeper = Keeper { own: Own { control_plane, ..own }, credentials: None };
+    let mut keeper = keeper(Own { control_plane, ..own }, None);
 
     let error = keeper.obtain().await.expect_err("it refuses");
 
@@ -154,11 +158,32 @@ async fn a_refusal_is_told_in_the_control_planes_words() {
 }
 
 #[tokio::test]
+async fn a_refusal_names_both_clocks_where_they_differ_and_is_the_same_failure_later() {
+    let ours = SystemTime::now();
+    let mut status = tonic::Status::unauthenticated("the join token expired");
+    let error = |status: &tonic::Status, ours| OwnError::Refused {
+        message: status.message().to_owned(),
+        code: status.code(),
+        clocks: Clocks::of(status, ours),
+    };
+    let late = (ours + HOUR).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    status.metadata_mut().insert(selvedge_api::TIME_METADATA, late.into());
+
+    let [first, second] = [ours, ours + Duration::from_secs(7)].map(|ours| error(&status, ours));
+
+    let words = first.to_string();
+    assert!(words.contains(&format!("the control plane's clock says {}", Utc(ours + HOUR))), "{words}");
+    assert!(words.contains(&format!("this host's says {}", Utc(ours))), "{words}");
+    assert_ne!(words, second.to_string());
+    assert_eq!(first.timeless(), second.timeless());
+}
+
+#[tokio::test]
 async fn the_less_life_is_left_the_sooner_an_attempt_is_given_up() {
     let (rig, own) = Rig::new(HOUR).await;
     let credentials = rig.ca.credentials(&fixtures::identity("frontend"), HOUR);
     let expires = credentials.leaf.not_after;
-    let mut keeper = Keeper { own, credentials: None };
+    let mut keeper = keeper(own, None);
     assert_eq!(keeper.patience(SystemTime::now()), SIGN_TIMEOUT);
 
     keeper.credentials = Some(credentials);
