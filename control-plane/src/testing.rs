@@ -37,6 +37,7 @@ pub(crate) fn add_workload(mesh: &mut Mesh, name: &str, account: &str) {
         policy: InboundPolicy::default(),
         protocols: Default::default(),
         app_connections: Default::default(),
+        egress: None,
         labels: Default::default(),
     };
     mesh.workloads.insert(name, Arc::new(workload));

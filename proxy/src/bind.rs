@@ -4,6 +4,7 @@
 //! by name. What has state of its own (an endpoint's health, a budget) is carried over from the table
 //! before, so that a change of configuration forgets nothing.
 
+mod egress;
 mod filters;
 mod rules;
 
@@ -21,12 +22,14 @@ use selvedge_model::{
     BackendName, Called, Protocol, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName,
 };
 
+pub use self::egress::{Egress, Permit, withdrawn};
 pub use self::filters::{BoundFilters, BoundMirror};
 pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};
 use crate::{
     balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health},
     budget::RetryBudget,
     dns::DnsName,
+    error::Failure,
     trust::outside::Origination,
 };
 
@@ -39,6 +42,8 @@ pub struct Table {
     pub addresses: HashMap<SocketAddr, Arc<Destination>>,
     /// Who we are and what we let in. `None`: not known yet, so nothing is let in.
     pub own: Option<Arc<Workload>>,
+    /// Whom our workload may call.
+    pub egress: Egress,
 }
 
 /// What one authority means.
@@ -102,6 +107,8 @@ pub struct BoundBackend {
     pub broken: Option<Arc<str>>,
     /// Which names of its endpoints have no address, and why.
     pub unresolved: Option<Arc<str>>,
+    /// Why some of its endpoints may not be called: they are not among `endpoints`.
+    pub denied: Option<Failure>,
     /// Its endpoints (the subset's, if it is one).
     pub endpoints: Vec<Arc<BoundEndpoint>>,
     /// How one of them is picked.
@@ -167,6 +174,8 @@ pub struct Target {
     pub identity: Option<SpiffeId>,
     /// The workload that is there, as far as documents say.
     pub workload: Option<WorkloadName>,
+    /// Whether network policies let us call it; `None`: they are not asked.
+    pub permit: Option<Arc<Permit>>,
     /// TLS besides the mesh's.
     pub tls: ClientTls,
     /// Requests in flight, by all workers.

@@ -24,7 +24,8 @@ pub fn incoming(
     port: u16,
 ) -> Connection<'_> {
     let destination = dialled(original);
-    Connection { destination, ..Connection::new(Source::peer(peer.ip(), identity), port) }
+    let arrived_at = original.map(|original| original.local);
+    Connection { destination, arrived_at, ..Connection::new(Source::peer(peer.ip(), identity), port) }
 }
 
 /// A connection of our app's at `peer` to a service's `port`. `own` is our workload, as soon as it is known.

@@ -26,6 +26,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::{
     authorize::{forbidden, refusal, refusal_of_request},
+    bind::withdrawn,
     body::Body,
     error::{Failure, Reason},
     fields::WebSocket,
@@ -218,13 +219,14 @@ impl Abort for TokioIo<Upgraded> {
 /// it has been silent for too long. An end of one direction is passed on, and the other goes on.
 async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Future<Output = Failure>) {
     let Switched { client, server, mut end, conn, head } = switched;
-    let (began, standing) = (Instant::now(), end.standing.take());
+    let (began, standing, permit) = (Instant::now(), end.standing.take(), end.permit.take());
     let series = end.record.as_ref().map(|record| record.websockets(&worker.metrics));
     let until = async {
         tokio::select! {
             failure = until => failure,
             failure = disallowed(worker, &conn, head.as_deref()) => failure,
             failure = lost(standing.as_deref()) => failure,
+            failure = withdrawn(permit.as_deref()) => failure,
         }
     };
     let carried = carried(worker, client, server, series.as_deref(), until).await;

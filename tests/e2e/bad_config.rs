@@ -233,7 +233,7 @@ fn check_says_what_a_policy_that_cannot_be_used_is_taken_for() {
 #[test]
 fn check_fails_on_a_policy_that_is_not_enforced_unless_that_is_accepted() {
     let directory = tempfile::tempdir().unwrap();
-    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec: {podSelector: {}}\n";
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec: {endpointSelector: {}}\n";
     write(directory.path(), "policy.yaml", policy);
     let check = |flags: &[&str]| {
         let command = &mut Command::new(SELVEDGE);
@@ -246,7 +246,7 @@ fn check_fails_on_a_policy_that_is_not_enforced_unless_that_is_accepted() {
     assert_eq!(status, Some(1), "{said}");
     assert!(
         said.contains(
-            "policy.yaml:2: NetworkPolicy default/a: NetworkPolicy (networking.k8s.io/v1) is not enforced"
+            "policy.yaml:2: CiliumNetworkPolicy default/a: CiliumNetworkPolicy (cilium.io/v2) is not enforced"
         ),
         "{said}"
     );

@@ -208,6 +208,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "claims",
         "inbound",
         "authorization",
+        "network",
         "services",
         "destination_rules",
         "workloads",

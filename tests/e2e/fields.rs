@@ -392,6 +392,28 @@ const ROWS: &[Row] = &[
         "POLICY.tls.subjectAltNames[]",
         Test("http_becomes_https_and_the_server_is_verified"),
     ),
+    ("NetworkPolicy", "spec.podSelector.**", Test("compiled_policies_allow_what_a_naive_reading_allows")),
+    (
+        "NetworkPolicy",
+        "spec.policyTypes[]",
+        Test("a_policy_is_for_ingress_and_for_what_it_has_rules_for_unless_it_says_so"),
+    ),
+    (
+        "NetworkPolicy",
+        "spec.ingress[].from[].**",
+        Test("compiled_policies_allow_what_a_naive_reading_allows"),
+    ),
+    (
+        "NetworkPolicy",
+        "spec.ingress[].ports[].**",
+        Test("compiled_policies_allow_what_a_naive_reading_allows"),
+    ),
+    ("NetworkPolicy", "spec.egress[].to[].**", Test("compiled_policies_allow_what_a_naive_reading_allows")),
+    (
+        "NetworkPolicy",
+        "spec.egress[].ports[].**",
+        Test("compiled_policies_allow_what_a_naive_reading_allows"),
+    ),
     (
         "AuthorizationPolicy",
         "spec.action",

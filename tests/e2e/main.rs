@@ -37,6 +37,7 @@ mod mesh_client;
 mod metrics;
 mod mirror;
 mod names;
+mod network_policies;
 mod observed;
 mod opaque;
 mod outside_names;

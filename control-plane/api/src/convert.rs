@@ -7,6 +7,7 @@
 
 mod authorization;
 mod filter;
+mod network;
 mod policy;
 mod resilience;
 mod revocation;

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use selvedge_model::ServiceKey;
+use selvedge_model::{ServiceKey, policy::network::PartName};
 
 /// The name of one resource, unique on a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub enum ResourceName {
     Service(ServiceKey),
     /// `endpoints/<host>:<port>`.
     Endpoints(ServiceKey),
+    /// `set/<id>/<parts>/<part>`: a part of a set of workloads.
+    SetPart(PartName),
 }
 
 /// A text that names no resource that this version knows.
@@ -38,6 +40,7 @@ impl fmt::Display for ResourceName {
             Self::Lookup(authority) => write!(f, "lookup/{authority}"),
             Self::Service(key) => write!(f, "service/{key}"),
             Self::Endpoints(key) => write!(f, "endpoints/{key}"),
+            Self::SetPart(name) => write!(f, "set/{name}"),
         }
     }
 }
@@ -53,6 +56,7 @@ impl FromStr for ResourceName {
             Some(("lookup", authority)) if !authority.is_empty() => Some(Self::Lookup(authority.to_owned())),
             Some(("service", key)) => service_key(key).map(Self::Service),
             Some(("endpoints", key)) => service_key(key).map(Self::Endpoints),
+            Some(("set", part)) => part.parse().ok().map(Self::SetPart),
             _ => None,
         };
         name.ok_or_else(|| UnknownResource { text: text.to_owned() })
@@ -80,6 +84,7 @@ mod tests {
             ResourceName::Lookup("[::1]:9080".into()),
             ResourceName::Service(key.clone()),
             ResourceName::Endpoints(key),
+            ResourceName::SetPart("3f2a/4/0".parse().unwrap()),
         ] {
             assert_eq!(name.to_string().parse::<ResourceName>().unwrap(), name);
         }
@@ -87,7 +92,9 @@ mod tests {
 
     #[test]
     fn another_text_is_refused() {
-        for text in ["", "own", "lookup/", "service/a", "service/:80", "endpoints/a:0", "secret/a:80"] {
+        for text in
+            ["", "own", "lookup/", "service/a", "service/:80", "endpoints/a:0", "secret/a:80", "set/a/1"]
+        {
             assert!(text.parse::<ResourceName>().is_err(), "{text}");
         }
     }

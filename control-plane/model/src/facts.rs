@@ -51,6 +51,9 @@ pub struct Connection<'a> {
     pub port: u16,
     /// Where it was going, if it was redirected.
     pub destination: Option<SocketAddr>,
+    /// Our own address at which it arrived, if connections are redirected here: then the address of a peer tells which
+    /// workload it is.
+    pub arrived_at: Option<IpAddr>,
     /// Whether it begins with a ClientHello of the app's own.
     pub layer: Layer,
     /// The name that this ClientHello asks for (SNI); `None`: none, or it is not read.
@@ -60,7 +63,7 @@ pub struct Connection<'a> {
 impl<'a> Connection<'a> {
     /// A connection to `port` that `source` opens; of which no more is known.
     pub const fn new(source: Source<'a>, port: u16) -> Self {
-        Self { source, port, destination: None, layer: Layer::Tcp, server_name: None }
+        Self { source, port, destination: None, arrived_at: None, layer: Layer::Tcp, server_name: None }
     }
 }
 

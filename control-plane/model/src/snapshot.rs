@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Protocol, Revocations,
     Service, ServiceKey, SpiffeId, WorkloadName,
+    policy::network::{NetworkRules, PartName, SetName, SetPart, WorkloadSet},
 };
 
 /// Everything that the control plane knows to tell its proxies.
@@ -44,6 +45,8 @@ pub struct Mesh {
     pub named: NamedAddresses,
     /// Who is refused although its certificate is still valid.
     pub revocations: Arc<Revocations>,
+    /// The parts of the sets of workloads that network policies name.
+    pub sets: BTreeMap<PartName, Arc<SetPart>>,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
     pub cluster_domain: Arc<str>,
 }
@@ -108,6 +111,8 @@ pub struct Workload {
     pub labels: Arc<BTreeMap<String, String>>,
     /// What it lets in.
     pub policy: InboundPolicy,
+    /// Whom it may call (`NetworkPolicy`). `None`: everybody.
+    pub egress: Option<Arc<NetworkRules>>,
 }
 
 /// The answer to "what does this authority, or this address, mean here?".
@@ -315,6 +320,31 @@ impl Occupant {
 }
 
 impl Workload {
+    /// The sets that its network policies name; one may come several times.
+    pub fn sets(&self) -> impl Iterator<Item = &SetName> {
+        self.policy.network.iter().chain(&self.egress).flat_map(|rules| rules.sets())
+    }
+
+    /// The workload with the members of each set of which `part` knows all parts. Of any other set nobody knows who is in
+    /// it, so that it is refused.
+    #[must_use]
+    pub fn with_sets(&self, part: impl Fn(&PartName) -> Option<Arc<SetPart>>) -> Self {
+        let mut known: BTreeMap<SetName, Option<Arc<WorkloadSet>>> = BTreeMap::new();
+        let mut find = |name: &SetName| {
+            let make = || {
+                let all = name.each().map(|name| part(&name)).collect::<Option<Vec<_>>>()?;
+                Some(Arc::new(WorkloadSet::new(all)))
+            };
+            known.entry(name.clone()).or_insert_with(make).clone()
+        };
+        let mut resolved = |rules: &Option<Arc<NetworkRules>>| {
+            rules.as_ref().map(|rules| Arc::new(rules.resolved(&mut find)))
+        };
+        let network = resolved(&self.policy.network);
+        let egress = resolved(&self.egress);
+        Self { policy: InboundPolicy { network, ..self.policy.clone() }, egress, ..self.clone() }
+    }
+
     /// The identity that a client expects at `port`: none where it must call in plaintext.
     pub fn expected_identity(&self, port: u16) -> Option<&SpiffeId> {
         (self.meshed && self.policy.takes_mtls(port)).then_some(&self.identity)
@@ -349,6 +379,7 @@ mod tests {
             policy,
             protocols: BTreeMap::new(),
             app_connections: BTreeMap::new(),
+            egress: None,
             labels: Arc::default(),
         })
     }

@@ -76,7 +76,7 @@ impl<'a> Policies<'a> {
             .iter()
             .map(|(port, mode)| (*port, rule(policy, *mode).unwrap_or_else(|| default.clone())))
             .collect();
-        InboundPolicy { default, ports, authorization: None }
+        InboundPolicy { default, ports, ..InboundPolicy::default() }
     }
 
     /// Reports every policy that selects the workload besides the one that it follows.

@@ -12,6 +12,7 @@ mod dialled;
 mod endpoints;
 mod hosts;
 mod inbound;
+mod network;
 mod owners;
 mod revocations;
 mod routes;
@@ -108,16 +109,20 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
 
     let mut addresses = workloads.addresses();
     endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
-    let finished = workloads.finish(&previous.workloads, &authorizations, |key, namespace| {
+    let network = network::Network::new(resources, workloads.candidates(), previous);
+    let finished = workloads.finish(&previous.workloads, &authorizations, &network, |key, namespace| {
         routing.app_connections(key, namespace)
     });
     authorizations.report_unused(&mut problems);
+    network.report(&mut problems);
+    let sets = network.into_sets();
     let occupants = workloads.occupants(&finished);
     let mesh = Mesh {
         revocations: keep(
             revocations::revocations(resources, settings, &mut problems),
             Some(&previous.revocations),
         ),
+        sets,
         callers: dialled::callers(&catalog, &endpoints, &owners),
         named: dialled::named(&catalog, &endpoints, workloads.named(), workloads.len(), &occupants),
         occupants: occupants.into_iter().filter_map(|(host, (_, here))| Some((host.ip()?, here))).collect(),

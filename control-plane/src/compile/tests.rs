@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::D
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use selvedge_model::{
     AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, Lookup, MtlsMode, Service,
-    ServiceKey, TrafficPolicy, UpstreamTls, facts,
+    ServiceKey, SpiffeId, TrafficPolicy, UpstreamTls, Workload, WorkloadName, facts,
 };
 
 use super::*;
@@ -20,6 +20,8 @@ mod gateway_routes;
 mod http_routes;
 mod locations;
 mod mirrors;
+mod network;
+mod network_naive;
 mod outside;
 mod owners;
 mod ownership;

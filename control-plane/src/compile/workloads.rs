@@ -7,7 +7,7 @@ mod document;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -24,6 +24,7 @@ use super::{
     claims::{Claim, Claimant, ClaimedBy, LostClaim},
     inbound::Policies,
     keep,
+    network::{Candidate, Network},
 };
 use crate::{
     problem::DocumentName,
@@ -69,6 +70,30 @@ impl<'a> KnownWorkload<'a> {
             namespace: self.name.namespace(),
             labels: (!self.source.is_unusable()).then(|| self.source.labels()),
             services: &self.services,
+        }
+    }
+
+    /// What network policies know it by.
+    fn candidate(&self) -> Candidate<'_> {
+        let ips = self.hosts.iter().filter_map(Host::ip);
+        // Its sidecar may call from there, where nothing is redirected.
+        let inbound = self.source.inbound().filter(|_| self.source.meshed());
+        let addresses: BTreeSet<IpAddr> = ips.chain(inbound.and_then(|inbound| inbound.host.ip())).collect();
+        let ports = self.ports.iter().filter(|port| self.serves(**port));
+        let served = |ip: IpAddr| ports.clone().map(move |port| SocketAddr::new(ip, *port));
+        Candidate {
+            name: &self.name,
+            identity: &self.identity,
+            labels: (!self.source.is_unusable()).then(|| self.source.labels()),
+            is_meshed: self.source.meshed(),
+            is_redirected: self.source.inbound().is_none(),
+            may_prove_identity: self.source.meshed() || self.source.what().is_a_pod(),
+            is_of_node: self.source.shares_address(),
+            is_named: self.hosts.iter().any(|host| host.name().is_some()),
+            sockets: self.hosts.iter().filter_map(Host::ip).flat_map(served).collect(),
+            addresses,
+            named_ports: self.source.named_ports(),
+            skipped: self.source.skipped(),
         }
     }
 
@@ -413,6 +438,11 @@ impl<'a> Workloads<'a> {
         })
     }
 
+    /// Each as network policies know it, in the order in which they are numbered.
+    pub(super) fn candidates(&self) -> Vec<Candidate<'_>> {
+        self.list.iter().map(KnownWorkload::candidate).collect()
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.list.len()
@@ -442,20 +472,28 @@ impl<'a> Workloads<'a> {
         &self,
         previous: &BTreeMap<WorkloadName, Arc<Workload>>,
         authorizations: &Authorizations<'_>,
+        network: &Network<'_>,
         connections: impl Fn(&ServiceKey, &str) -> AppConnections,
     ) -> BTreeMap<WorkloadName, Arc<Workload>> {
-        let finished = self.list.iter().map(|known| {
+        let finished = self.list.iter().enumerate().map(|(place, known)| {
             let meshed = known.source.meshed();
             let before = previous.get(&known.name);
             let authorization = authorizations
                 .find(known.selected(), before.and_then(|before| before.policy.authorization.as_ref()));
+            let rules_before = before.map(|before| (before.policy.network.as_ref(), before.egress.as_ref()));
+            let (ingress_before, egress_before) = rules_before.unwrap_or_default();
             let workload = Workload {
                 name: known.name.clone(),
                 identity: known.identity.clone(),
                 meshed,
                 inbound: known.source.inbound().filter(|_| meshed).and_then(HostPort::socket),
                 ports: known.ports.iter().copied().collect(),
-                policy: InboundPolicy { authorization, ..known.policy.clone() },
+                policy: InboundPolicy {
+                    network: network.ingress(place, ingress_before),
+                    authorization,
+                    ..known.policy.clone()
+                },
+                egress: network.egress(place, egress_before),
                 protocols: known.said_protocols(),
                 app_connections: known.app_connections(&connections),
                 labels: Arc::clone(&known.labels),

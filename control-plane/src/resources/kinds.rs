@@ -9,13 +9,14 @@ use serde_json::Value;
 
 use super::{
     AuthorizationPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec, Location,
-    Metadata, NamespaceSpec, PeerAuthenticationSpec, PodSpec, RevocationSpec, ServiceEntrySpec, ServiceSpec,
-    TcpRouteSpec, VirtualServiceSpec, WorkloadEntrySpec, authorization_policy, destination_rule,
+    Metadata, NamespaceSpec, NetworkPolicySpec, PeerAuthenticationSpec, PodSpec, RevocationSpec,
+    ServiceEntrySpec, ServiceSpec, TcpRouteSpec, VirtualServiceSpec, WorkloadEntrySpec, authorization_policy,
+    destination_rule,
     document::wrong,
     endpoint_slice,
     fields::{self, KnownField},
-    gateway_tcp, grpc_route, http_route, namespace, peer_authentication, pod, revocation, service,
-    service_entry, trim,
+    gateway_tcp, grpc_route, http_route, namespace, network_policy, peer_authentication, pod, revocation,
+    service, service_entry, trim,
     unread::{Envelope, Read, Unread},
     virtual_service, workload_entry,
 };
@@ -25,7 +26,8 @@ use crate::problem::DocumentName;
 pub(super) const CORE: &[&str] = &["v1"];
 /// Versions of `EndpointSlice`.
 pub(super) const DISCOVERY: &[&str] = &["discovery.k8s.io/v1"];
-const CLUSTER_NETWORKING: &[&str] = &["networking.k8s.io/v1"];
+/// Versions of Kubernetes' policies of networks.
+pub(super) const CLUSTER_NETWORKING: &[&str] = &["networking.k8s.io/v1"];
 /// Versions of the kinds of the Gateway API that are `v1` everywhere.
 pub(super) const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
 /// Versions of those that are not. `v1alpha3` is of `TLSRoute` and `BackendTLSPolicy` alone; their fields have stayed
@@ -290,6 +292,7 @@ table! {
     destination_rules: DestinationRule(DestinationRuleSpec) = destination_rule::KIND;
     peer_authentications: PeerAuthentication(PeerAuthenticationSpec) = peer_authentication::KIND;
     authorization_policies: AuthorizationPolicy(AuthorizationPolicySpec) = authorization_policy::KIND;
+    network_policies: NetworkPolicy(NetworkPolicySpec) = network_policy::KIND;
     tcp_routes: TcpRoute(TcpRouteSpec) = gateway_tcp::TCP_ROUTE, gateway_tcp::TLS_ROUTE;
     http_routes: HttpRoute(HttpRouteSpec) = http_route::KIND, grpc_route::KIND;
     revocations: Revocation(RevocationSpec) = revocation::KIND;
@@ -297,7 +300,6 @@ table! {
 
 /// The kinds that nothing acts on, and that are followed so that this is reported.
 const NOT_ACTED_ON: &[ResourceKind] = &[
-    ResourceKind::new("NetworkPolicy", CLUSTER_NETWORKING, "networkpolicies", Feedback::Events),
     ResourceKind::new("Ingress", CLUSTER_NETWORKING, "ingresses", Feedback::Events),
     ResourceKind::new("GatewayClass", GATEWAY, "gatewayclasses", Feedback::Events).cluster_wide(),
     ResourceKind::new("Gateway", GATEWAY, "gateways", Feedback::Events),
@@ -331,7 +333,6 @@ pub(super) enum Enforcer {
 const UNENFORCED: &[(&str, &[&str], Enforcer)] = &[
     ("security.istio.io", &["RequestAuthentication"], Enforcer::Mesh),
     ("policy.linkerd.io", &[], Enforcer::Mesh),
-    ("networking.k8s.io", &["NetworkPolicy"], Enforcer::Network),
     ("policy.networking.k8s.io", &[], Enforcer::Network),
     ("projectcalico.org", CALICO, Enforcer::Network),
     ("crd.projectcalico.org", CALICO, Enforcer::Network),

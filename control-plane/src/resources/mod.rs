@@ -16,9 +16,11 @@ pub mod gateway_tcp;
 pub mod grpc_route;
 pub mod http_route;
 pub mod kinds;
+pub mod label_selector;
 pub mod linkerd;
 pub mod namespace;
 mod nearest;
+pub mod network_policy;
 mod node;
 mod object;
 pub mod peer_authentication;
@@ -46,7 +48,9 @@ pub use self::{
     gateway_tcp::TcpRouteSpec,
     http_route::HttpRouteSpec,
     kinds::{Resource, Resources},
+    label_selector::LabelSelector,
     namespace::NamespaceSpec,
+    network_policy::{NetworkPolicySpec, NetworkRuleSpec, PeerSpec, PortSpec},
     object::Object,
     peer_authentication::PeerAuthenticationSpec,
     pod::PodSpec,

@@ -1,9 +1,9 @@
 //! `Service` (v1): a name, its ports, and the labels of the workloads behind it.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use selvedge_model::{Host, Protocol, service::OPAQUE_PORTS};
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     linkerd::{self, Annotated, Calls},
     trim,
     typed::{FieldError, Present},
-    values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
+    values::{NumberOrName, OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
 
 /// The annotations that are acted on.
@@ -133,36 +133,6 @@ struct PortYaml {
     app_protocol: Option<String>,
 }
 
-/// A port by number or by name.
-#[derive(Debug)]
-enum NumberOrName {
-    Number(u32),
-    Name(String),
-}
-
-impl<'de> Deserialize<'de> for NumberOrName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameOrNumberVisitor;
-        impl de::Visitor<'_> for NameOrNumberVisitor {
-            type Value = NumberOrName;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a port number or name")
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<NumberOrName, E> {
-                Ok(NumberOrName::Number(u32::try_from(number).unwrap_or(u32::MAX)))
-            }
-
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<NumberOrName, E> {
-                // Kubernetes reads a quoted number as a number too.
-                Ok(name.parse().map_or_else(|_| NumberOrName::Name(name.to_owned()), NumberOrName::Number))
-            }
-        }
-        deserializer.deserialize_any(NameOrNumberVisitor)
-    }
-}
-
 /// What the value of a field means for those who do not act on it.
 fn unless_default(reading: &mut Reading<'_>, field: &str, value: Option<&str>, default: &str, what: &str) {
     if let Some(value) = value.filter(|value| *value != default) {
@@ -267,7 +237,11 @@ fn read_port(yaml: PortYaml, field: &str) -> Result<ServicePort, FieldError> {
         Some(NumberOrName::Number(number)) => {
             TargetPort::Number(port_number(number, &format!("{field}.targetPort"))?)
         }
-        Some(NumberOrName::Name(name)) => TargetPort::Named(name),
+        // Kubernetes reads a quoted number as a number here.
+        Some(NumberOrName::Name(name)) => match name.parse() {
+            Ok(number) => TargetPort::Number(port_number(number, &format!("{field}.targetPort"))?),
+            Err(_) => TargetPort::Named(name),
+        },
     };
     let protocol = protocol_of(yaml.app_protocol.as_deref(), &yaml.name, port);
     Ok(ServicePort { name: yaml.name, port, target, protocol })

@@ -205,7 +205,6 @@ fn a_kind_that_nothing_acts_on_is_reported_once() {
 fn a_policy_of_a_kind_that_is_not_enforced_is_an_error_that_can_be_accepted() {
     for (kind, version) in [
         ("RequestAuthentication", "security.istio.io/v1"),
-        ("NetworkPolicy", "networking.k8s.io/v1"),
         ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
         ("NetworkPolicy", "projectcalico.org/v3"),
         ("GlobalNetworkPolicy", "crd.projectcalico.org/v1"),
@@ -234,7 +233,7 @@ fn in_a_cluster_its_network_enforces_what_is_for_networks() {
         decode_value(object, "default").problems[0].severity
     };
 
-    assert_eq!(severity("networking.k8s.io/v1", "NetworkPolicy"), Severity::NotActedOn);
+    assert_eq!(severity("cilium.io/v2", "CiliumNetworkPolicy"), Severity::NotActedOn);
     assert_eq!(severity("projectcalico.org/v3", "GlobalNetworkPolicy"), Severity::NotActedOn);
     assert_eq!(severity("security.istio.io/v1", "RequestAuthentication"), Severity::Error);
 }

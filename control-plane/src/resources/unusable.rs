@@ -14,8 +14,8 @@ use std::{
 use selvedge_model::MtlsMode;
 
 use super::{
-    AuthorizationAction, AuthorizationPolicySpec, DestinationRuleSpec, Document, Location, Metadata,
-    PeerAuthenticationSpec, Resource, ServiceEntrySpec, WorkloadEntrySpec,
+    AuthorizationAction, AuthorizationPolicySpec, DestinationRuleSpec, Document, LabelSelector, Location,
+    Metadata, NetworkPolicySpec, PeerAuthenticationSpec, Resource, ServiceEntrySpec, WorkloadEntrySpec,
     decode::{nearest_policy, read_kind},
     destination_rule::PolicyBlocks,
     document::MetadataYaml,
@@ -35,6 +35,9 @@ const STRICTEST: &str = "PeerAuthentication";
 
 /// The kind whose strictest document refuses everything.
 const AUTHORIZATION: &str = "AuthorizationPolicy";
+
+/// The kind whose strictest document refuses everything, in both directions.
+const NETWORK: &str = "NetworkPolicy";
 
 /// The service account of a workload whose own cannot be read. Nobody has it, so nobody passes for that workload.
 const NOBODY: &str = "cannot.be.read";
@@ -135,7 +138,7 @@ pub(super) fn of_text(
         let is_there = |name: &&DocumentName| said.iter().eq([&&*name.namespace]);
         let known =
             name.filter(|name| kinds::policies().any(|policy| policy == &*name.kind)).filter(is_there);
-        let kind = if mentions(AUTHORIZATION) { AUTHORIZATION } else { STRICTEST };
+        let kind = [NETWORK, AUTHORIZATION].into_iter().find(|kind| mentions(kind)).unwrap_or(STRICTEST);
         return Some(strict(known.cloned().unwrap_or_else(|| unnamed(kind)), &location, None));
     }
     let seems = match name {
@@ -177,6 +180,11 @@ pub fn is_policy(resource: &Resource) -> bool {
 
 /// The stand-in of a policy that is understood and not in use, because `first` has its name and says something else.
 pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<StandIn> {
+    if let Resource::NetworkPolicy(this) = resource {
+        let same = matches!(first, Some(Resource::NetworkPolicy(first)) if first.spec == this.spec);
+        let pods = Some(this.spec.pods.clone());
+        return (!same).then(|| strict_network(this.name.clone(), &this.location, pods));
+    }
     let same = match (first, resource) {
         (Some(Resource::PeerAuthentication(first)), Resource::PeerAuthentication(this)) => {
             first.spec == this.spec
@@ -262,6 +270,18 @@ impl Unusable<'_> {
     fn stand_in(mut self, left: Option<Resource>) -> Option<StandIn> {
         match (&*self.name.kind, left) {
             (AUTHORIZATION, Some(Resource::AuthorizationPolicy(left))) if self.refuses_nothing(&left) => None,
+            (NETWORK, left) => {
+                if namespace_of(self.node, &self.name.namespace).is_none() {
+                    self.name.namespace = "".into();
+                }
+                let pods = match left {
+                    Some(Resource::NetworkPolicy(left)) if !self.has_lost("spec.podSelector") => {
+                        Some(left.spec.pods.clone())
+                    }
+                    _ => None,
+                };
+                Some(strict_network(self.name, self.location, pods))
+            }
             (STRICTEST | AUTHORIZATION, left) => {
                 if namespace_of(self.node, &self.name.namespace).is_none() {
                     self.name.namespace = "".into();
@@ -353,6 +373,9 @@ fn selector_of(resource: &Resource) -> Option<BTreeMap<String, String>> {
 /// The strictest policy of the kind that `name` says, for the workloads that `selector` selects; `None`: for whichever it
 /// may select.
 fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<String, String>>) -> StandIn {
+    if &*name.kind == NETWORK {
+        return strict_network(name, location, None);
+    }
     let (reach, accepts) = match (&*name.namespace, &selector) {
         ("", _) => ("every workload of the mesh".to_owned(), "accepts"),
         (namespace, Some(selector)) if !selector.is_empty() => {
@@ -395,6 +418,32 @@ fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<Str
         resource: Resource::PeerAuthentication(Arc::new(document)),
         words: format!(
             "until it is repaired, {reach} {accepts} mutual TLS only, at every port (read as STRICT)"
+        ),
+    }
+}
+
+/// A `NetworkPolicy` that refuses everything, in both directions, for the workloads that `pods` selects; `None`: for
+/// whichever it may select.
+fn strict_network(name: DocumentName, location: &Location, pods: Option<LabelSelector>) -> StandIn {
+    let reach = match (&*name.namespace, &pods) {
+        ("", _) => "every workload of the mesh".to_owned(),
+        (namespace, Some(pods)) if !pods.is_empty() => {
+            format!("each workload of namespace {namespace} that it selects")
+        }
+        (namespace, _) => format!("every workload of namespace {namespace}"),
+    };
+    let spec = NetworkPolicySpec {
+        any_workload: pods.is_none(),
+        pods: pods.unwrap_or_default(),
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
+    };
+    let (metadata, location) = (Metadata::default(), location.clone());
+    let document = Document { name, metadata, location, spec, unusable: true };
+    StandIn {
+        resource: Resource::NetworkPolicy(Arc::new(document)),
+        words: format!(
+            "until it is repaired, {reach} accepts nothing and calls nobody (read as a policy that denies everything)"
         ),
     }
 }

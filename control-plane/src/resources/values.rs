@@ -241,6 +241,37 @@ pub(super) fn is_path_and_query(text: &str) -> bool {
     text.starts_with('/') && !text.contains('#') && text.parse::<PathAndQuery>().is_ok()
 }
 
+/// A port by number or by name.
+#[derive(Debug)]
+pub(super) enum NumberOrName {
+    /// Its number.
+    Number(u32),
+    /// Its name.
+    Name(String),
+}
+
+impl<'de> Deserialize<'de> for NumberOrName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameOrNumberVisitor;
+        impl de::Visitor<'_> for NameOrNumberVisitor {
+            type Value = NumberOrName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port number or name")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<NumberOrName, E> {
+                Ok(NumberOrName::Number(u32::try_from(number).unwrap_or(u32::MAX)))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<NumberOrName, E> {
+                Ok(NumberOrName::Name(name.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(NameOrNumberVisitor)
+    }
+}
+
 /// A port number that something can listen on.
 pub(super) fn port_number(number: u32, field: &str) -> Result<u16, FieldError> {
     u16::try_from(number)

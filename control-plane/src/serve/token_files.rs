@@ -193,6 +193,7 @@ mod tests {
             policy: InboundPolicy::default(),
             protocols: Default::default(),
             app_connections: Default::default(),
+            egress: None,
             labels: Default::default(),
         })
     }

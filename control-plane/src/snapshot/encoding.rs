@@ -15,7 +15,10 @@ use selvedge_api::{
     wire::{self, resource::Body},
 };
 use selvedge_certs::bundle::Bundle;
-use selvedge_model::{Endpoints, Revocations, Service, Workload};
+use selvedge_model::{
+    Endpoints, Revocations, Service, Workload,
+    policy::network::{PartName, SetPart},
+};
 
 /// How much of the hash a version keeps, in bytes: enough that two contents never meet.
 const VERSION_BYTES: usize = 16;
@@ -64,6 +67,7 @@ pub struct Encodings {
     services: Parts<Service>,
     endpoints: Parts<Endpoints>,
     revocations: Parts<Revocations>,
+    sets: Parts<SetPart>,
 }
 
 impl Encodings {
@@ -92,12 +96,20 @@ impl Encodings {
         })
     }
 
+    /// The resource of this part of a set.
+    pub fn set_part(&self, name: &PartName, part: &Arc<SetPart>) -> Encoded {
+        self.sets.find_or(part, |part| {
+            Encoded::new(ResourceName::SetPart(name.clone()), Body::SetPart(part.into()))
+        })
+    }
+
     /// Lets go of what no mesh holds any more.
     pub(super) fn forget_unused(&self) {
         self.workloads.forget_unused();
         self.services.forget_unused();
         self.endpoints.forget_unused();
         self.revocations.forget_unused();
+        self.sets.forget_unused();
     }
 }
 

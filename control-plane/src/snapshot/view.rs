@@ -6,7 +6,7 @@ use selvedge_api::{
     ResourceName,
     wire::{self, resource::Body},
 };
-use selvedge_model::{Endpoints, Lookup, Service, ServiceKey, Workload};
+use selvedge_model::{Endpoints, Lookup, Service, ServiceKey, Workload, policy::network::SetName};
 
 use super::{Encoded, Snapshot, encoding::encode_endpoints};
 
@@ -33,10 +33,22 @@ pub fn view(snapshot: &Snapshot, workload: &Arc<Workload>, authorities: &BTreeSe
     let revocations = &snapshot.mesh().revocations;
     let revocations = (!revocations.is_empty()).then(|| snapshot.encodings().revocations(revocations));
     let resources = [snapshot.encodings().workload(workload), snapshot.bundle().clone()];
-    let own = Part { subject: Subject::Own, resources: resources.into_iter().chain(revocations).collect() };
+    let resources = resources.into_iter().chain(revocations).chain(sets(snapshot, workload));
+    let own = Part { subject: Subject::Own, resources: resources.collect() };
     let namespace = workload.name.namespace();
     let asked = authorities.iter().map(|authority| part(snapshot, namespace, authority));
     std::iter::once(own).chain(asked).collect()
+}
+
+/// The parts of the sets that the network policies of `workload` name, once each.
+fn sets(snapshot: &Snapshot, workload: &Workload) -> Vec<Encoded> {
+    let named: BTreeSet<&SetName> = workload.sets().collect();
+    let parts = named.into_iter().flat_map(SetName::each);
+    let found = parts.filter_map(|name| {
+        let part = snapshot.mesh().sets.get(&name)?;
+        Some(snapshot.encodings().set_part(&name, part))
+    });
+    found.collect()
 }
 
 fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> Part {

@@ -148,7 +148,7 @@ fn let_in(connection: &Connection<'_>, verdict: Verdict<'_>) -> Result<(), Failu
     Err(match (connection.source.identity, by) {
         (Some(_), _) => failure,
         (None, By::Mtls) => failure.told_only_the_last(why.len()),
-        (None, By::Authorization) => failure.told_only_the_last(0),
+        (None, By::Network | By::Authorization) => failure.told_only_the_last(0),
     })
 }
 

@@ -37,7 +37,7 @@ pub use self::{
 };
 use crate::{
     balance::Held,
-    bind::Target,
+    bind::{Permit, Target},
     budget::{Budget, Ledger},
     clients::UnderWay,
     error::Reason,
@@ -114,6 +114,8 @@ pub struct End {
     pub is_grpc: bool,
     /// The sidecar that answered, if the answer is a WebSocket. It must be believed as long as the WebSocket lasts.
     pub standing: Option<Arc<Standing>>,
+    /// Whether network policies let us call whoever answered, if the answer is a WebSocket.
+    pub permit: Option<Arc<Permit>>,
     /// Its client's connection, where it counts as in progress.
     pub under_way: Option<UnderWay>,
 }

@@ -31,6 +31,7 @@ impl Apps {
             port,
             identity: None,
             workload: None,
+            permit: None,
             tls: ClientTls::ByIdentity,
             in_flight: AtomicU32::new(0),
         });

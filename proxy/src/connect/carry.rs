@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use super::tls::Lifetime;
 use crate::{
     arrival::Direction,
     budget::{Budget, Side, is_flood},
     error::{Failure, Reason},
     telemetry::Metrics,
     time::when_woken,
-    trust::{LAST_REQUESTS, Standing},
+    trust::LAST_REQUESTS,
 };
 
 /// Carries an HTTP connection to its end, or until its peer is no longer allowed; where that is because of a root that
@@ -19,16 +20,16 @@ use crate::{
 pub(super) async fn carry(
     connection: impl Future<Output = hyper::Result<()>>,
     dial: SocketAddr,
-    standing: Option<Arc<Standing>>,
+    lifetime: Lifetime,
     (metrics, budget): (Arc<Metrics>, Arc<Budget>),
     in_progress: impl Fn() -> usize,
 ) -> Result<(), Failure> {
-    let Some(standing) = standing else {
+    if lifetime.is_unconditional() {
         ended(dial, connection.await, &budget);
         return Ok(());
-    };
+    }
     let lost = async {
-        let failure = standing.lost().await;
+        let failure = lifetime.lost().await;
         if failure.reason == Reason::Certificate {
             tokio::time::sleep(LAST_REQUESTS).await;
         }
@@ -41,10 +42,12 @@ pub(super) async fn carry(
             Ok(())
         }
         failure = when_woken(lost) => {
-            let (identity, age, requests) = (&standing.peer.identity, standing.since.elapsed(), in_progress());
+            let (standing, requests) = (lifetime.standing(), in_progress());
+            let identity = standing.map(|standing| tracing::field::display(&standing.peer.identity));
+            let age = standing.map(|standing| standing.since.elapsed());
             if requests > 0 {
                 metrics.connection_cut(Direction::Outbound, failure.reason);
-                tracing::info!(%dial, %identity, ?age, requests, %failure, "ended a connection with requests in progress");
+                tracing::info!(%dial, identity, ?age, requests, %failure, "ended a connection with requests in progress");
             }
             Err(failure)
         }

@@ -3,7 +3,7 @@
 mod open;
 mod pooled;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 use hyper::body::Incoming;
@@ -96,9 +96,9 @@ fn received(
     let (mut response, framing) = answer(target, response, None)?;
     if switched {
         WebSocket::announce(response.headers_mut());
-        if let Some(standing) = connection.lifetime.standing() {
-            response.body_mut().end().standing = Some(Arc::clone(standing));
-        }
+        let end = response.body_mut().end();
+        end.standing = connection.lifetime.standing().cloned();
+        end.permit = connection.lifetime.permit().cloned();
     } else {
         connection.left = match framing {
             Framing::Sound => connection.left.map(|left| left.saturating_sub(1)),

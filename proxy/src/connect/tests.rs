@@ -57,6 +57,7 @@ fn target(dial: SocketAddr) -> Arc<Target> {
         port: dial.port(),
         identity: None,
         workload: None,
+        permit: None,
         tls: crate::bind::ClientTls::ByIdentity,
         in_flight: AtomicU32::new(0),
     })

@@ -17,11 +17,11 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::settings::PoolSettings;
 use crate::{
-    bind::{ClientTls, Target},
+    bind::{ClientTls, Permit, Target, withdrawn},
     error::{Failure, Reason},
     io::{ReadAhead, Stream},
     settings::Way,
-    trust::{Part, Standing, revoked},
+    trust::{Part, Standing, lost, revoked},
 };
 
 /// The longest that a connection is used, however long its certificates live, unless its backend's policy
@@ -43,6 +43,8 @@ pub struct Lifetime {
     retire_at: Instant,
     /// Its peer. `None`: it is not the mesh's TLS.
     standing: Option<Arc<Standing>>,
+    /// Whether network policies let us call it.
+    permit: Option<Arc<Permit>>,
 }
 
 impl Lifetime {
@@ -60,11 +62,30 @@ impl Lifetime {
     /// Whether anything may still be sent to the peer.
     pub fn is_allowed(&self) -> bool {
         self.standing.as_ref().is_none_or(|standing| standing.refusal().is_none())
+            && self.permit.as_ref().is_none_or(|permit| permit.refusal().is_none())
     }
 
-    /// The lifetime of a connection that only its age ends.
-    fn of_age(max_age: Duration) -> Self {
-        Self { retire_at: retire_at(max_age), standing: None }
+    /// Whether network policies let us call the peer.
+    pub fn permit(&self) -> Option<&Arc<Permit>> {
+        self.permit.as_ref()
+    }
+
+    /// Whether it can only end by itself.
+    pub fn is_unconditional(&self) -> bool {
+        self.standing.is_none() && self.permit.is_none()
+    }
+
+    /// Completes when nothing may go to the peer any more, and says why.
+    pub async fn lost(&self) -> Failure {
+        tokio::select! {
+            failure = lost(self.standing.as_deref()) => failure,
+            failure = withdrawn(self.permit.as_deref()) => failure,
+        }
+    }
+
+    /// The lifetime of a connection to `target` that is not the mesh's: only its age ends it, or a policy.
+    fn of_age(target: &Target, max_age: Duration) -> Self {
+        Self { retire_at: retire_at(max_age), standing: None, permit: target.permit.clone() }
     }
 }
 
@@ -98,9 +119,14 @@ pub async fn open(
         match (&target.tls, &target.identity) {
             (ClientTls::Outside(outside), _) => {
                 let stream = outside.connect(tcp, preamble.carrier()).await?;
-                Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime: Lifetime::of_age(max_age) })
+                Ok(Opened {
+                    stream: Stream::Tls(Box::new(stream)),
+                    lifetime: Lifetime::of_age(target, max_age),
+                })
             }
-            (_, None) => Ok(Opened { stream: Stream::Plain(tcp), lifetime: Lifetime::of_age(max_age) }),
+            (_, None) => {
+                Ok(Opened { stream: Stream::Plain(tcp), lifetime: Lifetime::of_age(target, max_age) })
+            }
             (_, Some(_)) => mesh(tcp, target, preamble, &settings.live, max_age).await,
         }
     };
@@ -182,7 +208,7 @@ async fn mesh(
         .write_all(&preamble::encode(preamble))
         .await
         .map_err(|error| failed(format!("{dial} closed the connection before the first request: {error}")))?;
-    let lifetime = Lifetime { retire_at, standing: Some(standing) };
+    let lifetime = Lifetime { retire_at, standing: Some(standing), permit: target.permit.clone() };
     Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime })
 }
 

@@ -19,7 +19,8 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{Endpoint, Lookup, ServiceKey, Workload, WorkloadName};
+use selvedge_model::{Endpoint, Lookup, ServiceKey, Workload, WorkloadName, policy::NetworkRules};
+use tokio::sync::watch;
 
 pub use self::targets::Work;
 use self::{
@@ -30,7 +31,7 @@ use self::{
 };
 use super::held::Resources;
 use crate::{
-    bind::{Destination, Table},
+    bind::{Destination, Egress, Table},
     dns::Names,
     settings::Listens,
     telemetry::Metrics,
@@ -52,6 +53,8 @@ pub struct Binder {
     /// When an address was first asked for at which nothing is known to be, but to which a name may lead.
     asked: BTreeMap<Arc<str>, Instant>,
     targets: Targets,
+    /// Whom our workload may call; `None`: everybody.
+    egress: watch::Sender<Option<Arc<NetworkRules>>>,
     /// The labels of our own workload; the same `Arc` as long as they stay the same.
     labels: Arc<BTreeMap<String, String>>,
     table: Arc<Table>,
@@ -60,6 +63,8 @@ pub struct Binder {
 impl Binder {
     /// Nothing bound yet. `own` is the workload that calls.
     pub fn new(own: WorkloadName, metrics: Arc<Metrics>, names: Names) -> Self {
+        let egress = watch::Sender::new(Some(Arc::new(nobody())));
+        let targets = Targets::new(Egress::new(egress.subscribe()));
         Self {
             own,
             local: None,
@@ -69,7 +74,8 @@ impl Binder {
             entries: BTreeMap::new(),
             addresses: BTreeMap::new(),
             asked: BTreeMap::new(),
-            targets: Targets::default(),
+            targets,
+            egress,
             labels: Arc::default(),
             table: Arc::default(),
         }
@@ -115,7 +121,8 @@ impl Binder {
         let resolutions = self.resolve(held, asked, &mut collected, now);
         self.addresses = collected.addresses;
         self.asked = collected.asked;
-        let work = self.bind_inputs(collected.inputs, now);
+        let egress_changed = self.take_egress(held.own());
+        let work = self.bind_inputs(collected.inputs, egress_changed, now);
         let destinations: HashMap<_, _> = resolutions
             .into_iter()
             .map(|(authority, resolution)| (Arc::clone(&authority), self.destination(authority, resolution)))
@@ -125,7 +132,12 @@ impl Binder {
             .filter_map(|(authority, destination)| Some((authority.parse().ok()?, Arc::clone(destination))));
         let addresses = addresses.collect();
         self.look_for_apps(held.own());
-        self.table = Arc::new(Table { destinations, addresses, own: held.own().cloned() });
+        self.table = Arc::new(Table {
+            destinations,
+            addresses,
+            own: held.own().cloned(),
+            egress: self.targets.egress.clone(),
+        });
         (Arc::clone(&self.table), work)
     }
 
@@ -191,14 +203,36 @@ impl Binder {
         Some(bound_key)
     }
 
-    /// Replaces `entries` by those of `inputs`, keeping what has not changed.
-    fn bind_inputs(&mut self, inputs: BTreeMap<BoundKey, Inputs>, now: Instant) -> Work {
+    /// Takes over whom our workload may call. Returns whether that is not as before.
+    fn take_egress(&self, own: Option<&Arc<Workload>>) -> bool {
+        let rules = match own {
+            Some(own) => own.egress.clone(),
+            None => Some(Arc::new(nobody())),
+        };
+        self.egress.send_if_modified(|before| {
+            let is_other = *before != rules;
+            if is_other {
+                *before = rules;
+            }
+            is_other
+        })
+    }
+
+    /// Replaces `entries` by those of `inputs`, keeping what has not changed. All has, if we may call others than before.
+    fn bind_inputs(
+        &mut self,
+        inputs: BTreeMap<BoundKey, Inputs>,
+        egress_changed: bool,
+        now: Instant,
+    ) -> Work {
         let mut before = std::mem::take(&mut self.entries);
         let mut kept = BTreeMap::new();
         let mut changed = Vec::new();
         for (bound_key, inputs) in inputs {
             match before.remove(&bound_key) {
-                Some(entry) if entry.inputs.is(&inputs) => drop(kept.insert(bound_key, entry)),
+                Some(entry) if entry.inputs.is(&inputs) && !egress_changed => {
+                    drop(kept.insert(bound_key, entry))
+                }
                 entry => {
                     before.extend(entry.map(|entry| (bound_key.clone(), entry)));
                     changed.push((bound_key, inputs));
@@ -212,6 +246,7 @@ impl Binder {
             local: self.local,
             targets: &mut self.targets,
             work: Work::default(),
+            egress_changed,
             now,
         };
         let with = RuleBinder { own: &self.own, metrics: &self.metrics, now };
@@ -248,6 +283,12 @@ impl Binder {
         let used = AtomicBool::new(before.is_some_and(|before| before.used.load(Ordering::Relaxed)));
         Arc::new(Destination { authority, bound: itself, service, through, doubt, used })
     }
+}
+
+/// What holds before our own policy has arrived.
+fn nobody() -> NetworkRules {
+    let policies = vec!["this workload's own policy is not known yet".into()];
+    NetworkRules { policies, ..NetworkRules::default() }
 }
 
 #[cfg(test)]

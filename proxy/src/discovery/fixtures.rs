@@ -115,6 +115,7 @@ pub(crate) fn own(version: &str, name: &str) -> wire::Resource {
         policy: InboundPolicy::default(),
         protocols: BTreeMap::new(),
         app_connections: BTreeMap::new(),
+        egress: None,
         labels: Arc::default(),
     };
     resource("self".into(), version, wire::resource::Body::Self_((&workload).into()))

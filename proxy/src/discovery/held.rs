@@ -11,6 +11,7 @@ use selvedge_api::ResourceName;
 use selvedge_certs::bundle::Bundle;
 use selvedge_model::{
     Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName,
+    policy::network::{PartName, SetPart},
     snapshot::address,
 };
 
@@ -55,7 +56,11 @@ impl Recipient {
 /// Everything held.
 #[derive(Debug, Clone, Default)]
 pub struct Resources {
+    /// As it was told, without the members of the sets that its policies name.
+    told: Option<Arc<Workload>>,
+    /// With them.
     own: Option<Arc<Workload>>,
+    sets: BTreeMap<PartName, Arc<SetPart>>,
     bundle: Option<Arc<Bundle>>,
     revocations: Arc<Revocations>,
     lookups: BTreeMap<Arc<str>, Lookup>,
@@ -126,8 +131,19 @@ impl Resources {
             next.insert(name, version, content);
         }
         next.is_complete(asked)?;
+        if next.told != self.told || next.sets != self.sets {
+            next.own = next.told.as_ref().map(|told| next.with_sets(told));
+        }
         *self = next;
         Ok(change)
+    }
+
+    /// Our workload `told`, with the members of the sets that its policies name, as far as they have arrived.
+    fn with_sets(&self, told: &Arc<Workload>) -> Arc<Workload> {
+        match told.sets().next() {
+            None => Arc::clone(told),
+            Some(_) => Arc::new(told.with_sets(|part| self.sets.get(part).cloned())),
+        }
     }
 
     fn insert(&mut self, name: ResourceName, version: String, content: Content) {
@@ -136,7 +152,7 @@ impl Resources {
             return;
         }
         match content {
-            Content::Own(workload) => self.own = Some(workload),
+            Content::Own(workload) => self.told = Some(workload),
             Content::Bundle(bundle) => self.bundle = Some(bundle),
             Content::Revocations(list) => self.revocations = list,
             Content::Lookup(lookup) => {
@@ -150,19 +166,25 @@ impl Resources {
             Content::Endpoints(endpoints) => {
                 self.endpoints.insert(endpoints.key.clone(), endpoints);
             }
+            Content::SetPart(part) => {
+                if let ResourceName::SetPart(name) = &name {
+                    self.sets.insert(name.clone(), part);
+                }
+            }
         }
         Arc::make_mut(&mut self.versions).insert(name, version);
     }
 
     fn remove(&mut self, name: &ResourceName) -> bool {
         match name {
-            ResourceName::Own => self.own = None,
+            ResourceName::Own => self.told = None,
             // Without roots the control plane could not be verified, so it could not send new ones: the last ones stay.
             ResourceName::Bundle => return false,
             ResourceName::Revocations => self.revocations = Arc::default(),
             ResourceName::Lookup(authority) => drop(self.lookups.remove(authority.as_str())),
             ResourceName::Service(key) => drop(self.services.remove(key)),
             ResourceName::Endpoints(key) => drop(self.endpoints.remove(key)),
+            ResourceName::SetPart(name) => drop(self.sets.remove(name)),
         }
         Arc::make_mut(&mut self.versions).remove(name).is_some()
     }

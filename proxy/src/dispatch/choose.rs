@@ -28,7 +28,8 @@ impl Tried {
 /// Picks an endpoint of `backend`, one that was not `tried` if there is one.
 ///
 /// # Errors
-/// [`Reason::NoBackend`] if the backend cannot be used, [`Reason::NoEndpoint`] if it has no endpoint that may be called.
+/// [`Reason::NoBackend`] if the backend cannot be used, [`Reason::NoEndpoint`] if it has no endpoint that may be called,
+/// [`Reason::Policy`] if network policies let us call none of them.
 pub(crate) fn choose(
     worker: &Worker,
     backend: &BoundBackend,
@@ -41,6 +42,9 @@ pub(crate) fn choose(
     let facts = PickFacts { tried, now, hash: None };
     let picked = backend.balancer.pick(&backend.endpoints, &facts, &mut worker.rng.borrow_mut());
     picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
+        if let (true, Some(denied)) = (backend.endpoints.is_empty(), &backend.denied) {
+            return denied.clone();
+        }
         let what = match (backend.endpoints.len(), &backend.unresolved) {
             (0, Some(unresolved)) => format!("{} has no endpoint: {unresolved}", backend.name),
             (0, None) => {

@@ -126,6 +126,7 @@ mod tests {
             policy: InboundPolicy::default(),
             protocols: BTreeMap::new(),
             app_connections: BTreeMap::new(),
+            egress: None,
             labels: std::sync::Arc::default(),
         }
     }

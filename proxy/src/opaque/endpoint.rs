@@ -92,7 +92,7 @@ async fn open_to(
     loop {
         let endpoint = match only {
             None => choose(worker, backend, &tried, Instant::now()),
-            Some(address) => at(address, bound, backend),
+            Some(address) => at(worker, address, bound, backend),
         };
         let endpoint = endpoint.map_err(refused)?;
         let in_flight = InFlight::new(&endpoint.target, None);
@@ -120,7 +120,12 @@ async fn open_to(
 }
 
 /// The endpoint at the address that was dialled.
-fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<BoundEndpoint>, Failure> {
+fn at(
+    worker: &Worker,
+    address: SocketAddr,
+    bound: &Bound,
+    backend: &BoundBackend,
+) -> Result<Arc<BoundEndpoint>, Failure> {
     if let Some(endpoint) = backend.endpoints.iter().find(|endpoint| endpoint.address == address) {
         return Ok(Arc::clone(endpoint));
     }
@@ -129,11 +134,18 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
         Some(endpoint) if bound.requested => endpoint.target.tls.clone(),
         None if bound.requested && backend.policy.tls.is_none() => ClientTls::ByIdentity,
         _ => {
+            if let Some(denied) = &backend.denied {
+                return Err(denied.clone());
+            }
             let what = format!("{} has no endpoint at {address}", bound.key);
             return Err(Failure::new(Reason::NoEndpoint, what));
         }
     };
     let (slot, identity, in_flight) = (Slot::None, None, AtomicU32::new(0));
+    let permit = worker.view.with(|table| table.egress.permit(address, address, None));
+    if let Some(failure) = permit.refusal() {
+        return Err(failure);
+    }
     Ok(Arc::new(BoundEndpoint {
         target: Arc::new(Target {
             slot,
@@ -141,6 +153,7 @@ fn at(address: SocketAddr, bound: &Bound, backend: &BoundBackend) -> Result<Arc<
             port: address.port(),
             identity,
             workload: None,
+            permit: Some(permit),
             tls,
             in_flight,
         }),

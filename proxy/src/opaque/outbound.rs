@@ -18,7 +18,6 @@ use crate::{
     io::{Abort, Duplex, Prefixed},
     lifetime,
     telemetry::TcpSeries,
-    trust::lost,
     worker::Worker,
 };
 
@@ -121,11 +120,11 @@ pub(super) async fn exchange(
     started: Instant,
 ) {
     let until = lifetime::until(Rc::clone(worker), Direction::Outbound, None);
-    let standing = endpoint.hold.lifetime.standing().cloned();
+    let lifetime = endpoint.hold.lifetime.clone();
     let until = async {
         tokio::select! {
             failure = until.end() => failure,
-            failure = lost(standing.as_deref()) => failure,
+            failure = lifetime.lost() => failure,
         }
     };
     let series = Arc::clone(&endpoint.series);

@@ -17,7 +17,7 @@ use super::{ConvertError, all, invalid, parse, port, required};
 use crate::wire::{self, condition::Asks as Wire, text_pattern::Kind};
 
 /// Refuses more than `largest` of `field`.
-fn at_most(field: &'static str, count: usize, largest: usize) -> Result<(), ConvertError> {
+pub(super) fn at_most(field: &'static str, count: usize, largest: usize) -> Result<(), ConvertError> {
     let number = |count| u64::try_from(count).unwrap_or(u64::MAX);
     if count <= largest {
         return Ok(());

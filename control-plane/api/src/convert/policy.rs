@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use selvedge_model::{Authorization, InboundPolicy, MtlsMode, MtlsRule};
+use selvedge_model::{Authorization, InboundPolicy, MtlsMode, MtlsRule, policy::NetworkRules};
 
 use super::{ConvertError, port, required};
 use crate::wire;
@@ -45,6 +45,7 @@ impl From<&InboundPolicy> for wire::InboundPolicy {
             default: Some((&policy.default).into()),
             ports: policy.ports.iter().map(|(port, rule)| (u32::from(*port), rule.into())).collect(),
             authorization: policy.authorization.as_deref().map(Into::into),
+            network: policy.network.as_deref().map(Into::into),
         }
     }
 }
@@ -61,6 +62,7 @@ impl TryFrom<wire::InboundPolicy> for InboundPolicy {
                 Some(authorization) => Some(Arc::new(Authorization::try_from(authorization)?)),
                 None => None,
             },
+            network: policy.network.map(NetworkRules::try_from).transpose()?.map(Arc::new),
         })
     }
 }

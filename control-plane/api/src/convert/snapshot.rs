@@ -2,6 +2,7 @@
 
 use selvedge_model::{
     AppConnections, Lookup, Protocol, Workload,
+    policy::NetworkRules,
     snapshot::{Address, Declared},
 };
 
@@ -20,6 +21,7 @@ impl From<&Workload> for wire::Workload {
             protocols: workload.protocols.iter().map(said).collect(),
             labels: (*workload.labels).clone(),
             app_connections: workload.app_connections.iter().map(app_connections).collect(),
+            egress: workload.egress.as_deref().map(Into::into),
         }
     }
 }
@@ -53,6 +55,7 @@ impl TryFrom<wire::Workload> for Workload {
             protocols: protocols.collect::<Result<_, ConvertError>>()?,
             labels: workload.labels.into(),
             app_connections: app_connections.collect::<Result<_, ConvertError>>()?,
+            egress: workload.egress.map(NetworkRules::try_from).transpose()?.map(std::sync::Arc::new),
         })
     }
 }

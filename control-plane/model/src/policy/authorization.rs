@@ -69,6 +69,8 @@ pub struct Note<'p> {
 pub enum Says {
     /// Its AUDIT rule matches.
     Audit,
+    /// Its rule that logs matches.
+    Log,
     /// Without the dry run it would allow this.
     WouldAllow,
     /// Without the dry run it would deny this.
@@ -80,6 +82,7 @@ impl Says {
     pub fn word(self) -> &'static str {
         match self {
             Self::Audit => "audit",
+            Self::Log => "log",
             Self::WouldAllow => "would-allow",
             Self::WouldDeny => "would-deny",
         }

@@ -1,14 +1,15 @@
 //! Who may come in: the mutual-TLS mode of a workload's ports, its policies, and the verdict on a connection or a
 //! request.
 //!
-//! Mutual TLS is asked first, then the [policies](Authorization). What needs no request is decided once for a
-//! connection.
+//! Mutual TLS is asked first, then the [network policies](NetworkRules), then the [policies](Authorization) that may ask
+//! for requests: each of them has to let it in. What needs no request is decided once for a connection.
 
 pub mod address;
 mod authorization;
 mod condition;
 mod index;
 mod mtls;
+pub mod network;
 pub mod path;
 mod rule;
 pub mod text;
@@ -22,6 +23,7 @@ pub use self::{
     authorization::{Authorization, Note, Says},
     condition::{Asks, Condition},
     mtls::{MtlsMode, MtlsRule},
+    network::NetworkRules,
     path::{PathSet, PathTemplate},
     rule::{Action, Policy, Rule},
     text::{TextPattern, TextSet},
@@ -29,6 +31,7 @@ pub use self::{
 use self::{
     authorization::Decision,
     condition::{Readings, Stage},
+    network::{NetworkVerdict, Party},
 };
 use crate::facts;
 
@@ -48,7 +51,9 @@ pub struct InboundPolicy {
     pub default: MtlsRule,
     /// By workload (container) port.
     pub ports: BTreeMap<u16, MtlsRule>,
-    /// Who may do what, of those whom mutual TLS lets in. `None`: everybody may do everything.
+    /// Who may connect, of those whom mutual TLS lets in (`NetworkPolicy`). `None`: everybody.
+    pub network: Option<Arc<NetworkRules>>,
+    /// Who may do what, of those whom mutual TLS and `network` let in. `None`: everybody may do everything.
     pub authorization: Option<Arc<Authorization>>,
 }
 
@@ -76,6 +81,8 @@ pub enum Verdict<'p> {
 pub enum By {
     /// The mode of mutual TLS: the client sees for itself what is asked of it.
     Mtls,
+    /// A network policy.
+    Network,
     /// A policy that says who may do what.
     Authorization,
 }
@@ -124,31 +131,37 @@ impl InboundPolicy {
 
     /// Whether policies say something of connections or requests that is only to be counted and logged.
     pub fn has_notes(&self) -> bool {
-        self.authorization.as_ref().is_some_and(|authorization| authorization.has_notes())
+        self.network.as_ref().is_some_and(|network| network.logs())
+            || self.authorization.as_ref().is_some_and(|authorization| authorization.has_notes())
     }
 
     /// Calls `note` with what policies say of `request` that is only to be counted and logged.
     pub fn notes_on_request<'p>(&'p self, request: &facts::Request<'_>, mut note: impl FnMut(Note<'p>)) {
-        if let Some(authorization) = &self.authorization {
-            authorization.notes(Stage::Request(&Readings::new(request)), &mut note);
-        }
+        self.notes(Stage::Request(&Readings::new(request)), &mut note);
     }
 
     /// The same of a connection that carries no requests.
     pub fn notes_on_opaque<'p>(&'p self, connection: &facts::Connection<'_>, mut note: impl FnMut(Note<'p>)) {
+        self.notes(Stage::Opaque(connection), &mut note);
+    }
+
+    fn notes<'p>(&'p self, stage: Stage<'_>, note: &mut dyn FnMut(Note<'p>)) {
+        if let Some(network) = self.network.as_ref().filter(|network| network.logs()) {
+            network.judge(&Party::incoming(stage.connection()), |rule| note(Note { rule, says: Says::Log }));
+        }
         if let Some(authorization) = &self.authorization {
-            authorization.notes(Stage::Opaque(connection), &mut note);
+            authorization.notes(stage, note);
         }
     }
 
     /// The verdict; if only a request says, the document that asks for it.
     fn verdict(&self, stage: Stage<'_>) -> Result<Verdict<'_>, &Arc<str>> {
-        let mtls = self.mtls(stage.connection());
-        let (Verdict::Allow { .. }, Some(authorization)) = (mtls, &self.authorization) else {
-            return Ok(mtls);
+        let connected = self.connected(stage.connection());
+        let (Verdict::Allow { .. }, Some(authorization)) = (connected, &self.authorization) else {
+            return Ok(connected);
         };
         Ok(match authorization.decide(stage) {
-            Decision::Open => mtls,
+            Decision::Open => connected,
             Decision::Allowed(rule) => Verdict::Allow { rule },
             Decision::Denied(rule, why) => {
                 let why = why.map_or("it denies this", |why| &**why);
@@ -160,6 +173,16 @@ impl InboundPolicy {
             }
             Decision::Depends(rule) => return Err(rule),
         })
+    }
+
+    /// What is decided by the connection alone: mutual TLS, and network policies.
+    fn connected(&self, connection: &facts::Connection<'_>) -> Verdict<'_> {
+        let mtls = self.mtls(connection);
+        let (Verdict::Allow { .. }, Some(network)) = (mtls, &self.network) else { return mtls };
+        match network.judge(&Party::incoming(connection), |_| {}) {
+            NetworkVerdict::Allow(rule) => rule.map_or(mtls, |rule| Verdict::Allow { rule }),
+            NetworkVerdict::Deny(rule, why) => Verdict::Deny { rule, why, by: By::Network },
+        }
     }
 
     fn mtls(&self, connection: &facts::Connection<'_>) -> Verdict<'_> {
@@ -200,6 +223,7 @@ mod tests {
         InboundPolicy {
             default: MtlsRule { mode, name: Arc::from("rule") },
             ports: BTreeMap::new(),
+            network: None,
             authorization: None,
         }
     }

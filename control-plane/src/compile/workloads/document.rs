@@ -98,6 +98,19 @@ impl<'a> WorkloadDocument<'a> {
         }
     }
 
+    /// Its ports that have names.
+    pub(super) fn named_ports(self) -> Vec<(&'a str, u16)> {
+        match self {
+            Self::Entry(document) => {
+                document.spec.ports.iter().map(|(name, port)| (name.as_str(), *port)).collect()
+            }
+            Self::Pod(document) => {
+                let named = document.spec.ports.iter().filter(|(name, _)| !name.is_empty());
+                named.map(|(name, port)| (name.as_str(), *port)).collect()
+            }
+        }
+    }
+
     pub(super) fn hosts(self) -> Vec<Host> {
         match self {
             Self::Entry(document) => document.spec.address.iter().cloned().collect(),

@@ -73,7 +73,7 @@ async fn open_in(
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/1.1 with {dial}: {error}")))?;
     let open = open::counted(target, settings);
-    let standing = opened.lifetime.standing().cloned();
+    let lifetime = opened.lifetime.clone();
     let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
     let in_use = Rc::new(Cell::new(true));
     let is_used = Rc::clone(&in_use);
@@ -81,7 +81,7 @@ async fn open_in(
         let _open = (open, place);
         let in_progress = || usize::from(is_used.get());
         // Dropped either way, and with it what is in progress.
-        let _ = carry(connection.with_upgrades(), dial, standing, counted, in_progress).await;
+        let _ = carry(connection.with_upgrades(), dial, lifetime, counted, in_progress).await;
     });
     let usual = if target.identity.is_some() { IDLE_MESH } else { IDLE_PLAIN };
     Ok(Connection {

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
 
 use super::{
-    super::{Pool, carry::carry, open, settings::PoolSettings, terms::Terms},
+    super::{Pool, carry::carry, open, settings::PoolSettings, terms::Terms, tls::Lifetime},
     CONNECTION_WINDOW, MAX_ANSWER_HEAD, MAX_FRAME, STREAM_WINDOW,
     pooled::{Connection, Load},
 };
@@ -29,7 +29,6 @@ use crate::{
     budget::{Budget, Guarded, Ledger, Side},
     error::{Failure, Reason},
     telemetry::Metrics,
-    trust::Standing,
 };
 
 /// How many requests a mesh peer is assumed to allow before it says how many: the default of sidecars.
@@ -136,9 +135,9 @@ async fn open_for(
     let allowed = connection.current_max_send_streams();
     let load = Rc::new(Load::new(pool, wanted.place, allowed, wanted.most_requests));
     let open = open::counted(target, settings);
-    let standing = opened.lifetime.standing().cloned();
+    let lifetime = opened.lifetime.clone();
     let counted = (Arc::clone(&settings.metrics), Arc::clone(&settings.budget));
-    let driven = drive(connection, dial, standing, counted, Rc::clone(&load), Rc::clone(&ledger));
+    let driven = drive(connection, dial, lifetime, counted, Rc::clone(&load), Rc::clone(&ledger));
     tokio::task::spawn_local(async move {
         let _open = open;
         driven.await;
@@ -163,7 +162,7 @@ async fn open_for(
 async fn drive<S>(
     connection: HttpConnection<S, Body, Local>,
     dial: SocketAddr,
-    standing: Option<Arc<Standing>>,
+    lifetime: Lifetime,
     counted: (Arc<Metrics>, Arc<Budget>),
     load: Rc<Load>,
     ledger: Rc<Ledger>,
@@ -182,7 +181,7 @@ async fn drive<S>(
         ledger.closed().await;
         Ok(())
     };
-    if carry(carried, dial, standing, counted, || load.streams.get()).await.is_err() {
+    if carry(carried, dial, lifetime, counted, || load.streams.get()).await.is_err() {
         ledger.cut();
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct BackendBinder<'a> {
     pub(super) local: Option<u16>,
     pub(super) targets: &'a mut Targets,
     pub(super) work: Work,
+    /// Whether we may call others than before.
+    pub(super) egress_changed: bool,
     pub(super) now: Instant,
 }
 
@@ -67,7 +69,7 @@ impl<'a> BackendBinder<'a> {
             // Two services that see one backend differently cannot share its state.
             Some(_) => return self.bind(definition, endpoints, None),
             None => match self.predecessors.remove(&definition.name) {
-                Some(place) if is_for(&place) => place.bound,
+                Some(place) if is_for(&place) && !self.egress_changed => place.bound,
                 place => self.bind(definition, endpoints, place.map(|place| place.bound).as_deref()),
             },
         };
@@ -88,7 +90,7 @@ impl<'a> BackendBinder<'a> {
         };
         // Without an identity to prove, it does not matter which workload it is.
         let workload = endpoint.workload.clone().filter(|_| identity.is_some());
-        (dial, endpoint.address.port(), identity, workload, tls)
+        (dial, endpoint.address, identity, workload, tls)
     }
 
     /// A backend bound anew; its state is the `predecessor`'s.
@@ -105,9 +107,21 @@ impl<'a> BackendBinder<'a> {
         let list = endpoints.into_iter().flat_map(|endpoints| endpoints.list());
         let selected: Vec<_> =
             list.filter(|(endpoint, _)| facts::selects(&definition.labels, &endpoint.labels)).collect();
-        let endpoints = selected.iter().map(|(endpoint, dns_name)| {
+        let mut denied = None;
+        let reached: Vec<_> = selected
+            .into_iter()
+            .filter_map(|(endpoint, dns_name)| {
+                let reach = self.reach(definition, endpoint, dns_name);
+                let target = self.targets.reach(reach, self.own, &mut self.work);
+                let refusal = target.permit.as_ref().and_then(|permit| permit.refusal());
+                let is_permitted = refusal.is_none();
+                denied = denied.take().or(refusal);
+                is_permitted.then_some((endpoint, dns_name, target))
+            })
+            .collect();
+        let endpoints = reached.iter().map(|(endpoint, dns_name, target)| {
             Arc::new(BoundEndpoint {
-                target: self.targets.reach(self.reach(definition, endpoint, *dns_name), &mut self.work),
+                target: Arc::clone(target),
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
                 dns_name: dns_name.cloned(),
@@ -119,7 +133,7 @@ impl<'a> BackendBinder<'a> {
         let keys = endpoints.iter().map(|endpoint| (endpoint.address, endpoint.target.dial));
         let balancer = Balancer::new(
             definition.policy.load_balancer,
-            selected.iter().map(|(endpoint, _)| endpoint.weight),
+            reached.iter().map(|(endpoint, ..)| endpoint.weight),
             keys,
             predecessor.map(|before| &before.balancer),
         );
@@ -133,6 +147,7 @@ impl<'a> BackendBinder<'a> {
             policy: definition.policy.clone(),
             broken: definition.broken.as_deref().map(Arc::from),
             unresolved,
+            denied,
             endpoints,
             balancer,
             ejection,

@@ -9,13 +9,13 @@ use std::{
 use selvedge_model::{SpiffeId, TlsOrigination, Transport, UpstreamTls, WorkloadName};
 
 use crate::{
-    bind::{ClientTls, Slot, Target},
+    bind::{ClientTls, Egress, Slot, Target},
     trust::outside::Originations,
 };
 
-/// What connections reach: the address, the workload's port, the identity that must answer, the workload, and TLS to
+/// What connections reach: the address that is dialled, that of the app, the identity that must answer, the workload, and TLS to
 /// servers outside the mesh.
-pub(super) type Reach = (SocketAddr, u16, Option<SpiffeId>, Option<WorkloadName>, Tls);
+pub(super) type Reach = (SocketAddr, SocketAddr, Option<SpiffeId>, Option<WorkloadName>, Tls);
 
 /// What a [`ClientTls`] is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,6 +47,8 @@ impl Tls {
 pub(super) struct Targets {
     by_reach: HashMap<Reach, Weak<Target>>,
     pub(super) originations: Originations,
+    /// Whom our workload may call.
+    pub(super) egress: Egress,
     /// The target that has each slot, or had it last.
     slots: Vec<Weak<Target>>,
     /// Slots known to be free.
@@ -54,14 +56,21 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// The target for `reach`; the existing one if there is one.
-    pub(super) fn reach(&mut self, reach: Reach, work: &mut Work) -> Arc<Target> {
+    /// None yet; `egress` says whom our workload may call.
+    pub(super) fn new(egress: Egress) -> Self {
+        Self { egress, ..Self::default() }
+    }
+
+    /// The target for `reach`; the existing one if there is one. Nothing keeps our `own` workload from itself.
+    pub(super) fn reach(&mut self, reach: Reach, own: &WorkloadName, work: &mut Work) -> Arc<Target> {
         if let Some(target) = self.by_reach.get(&reach).and_then(Weak::upgrade) {
             return target;
         }
         work.targets += 1;
         let slot = self.free.pop().unwrap_or(self.slots.len());
-        let (dial, port, identity, workload, tls) = reach.clone();
+        let (dial, address, identity, workload, tls) = reach.clone();
+        let is_own = workload.as_ref() == Some(own);
+        let permit = (!is_own).then(|| self.egress.permit(address, dial, identity.clone()));
         let tls = match tls {
             Tls::ByIdentity => ClientTls::ByIdentity,
             Tls::Impossible => ClientTls::Impossible,
@@ -72,9 +81,10 @@ impl Targets {
         let target = Arc::new(Target {
             slot: Slot::Endpoint(slot),
             dial,
-            port,
+            port: address.port(),
             identity,
             workload,
+            permit,
             tls,
             in_flight: AtomicU32::new(0),
         });

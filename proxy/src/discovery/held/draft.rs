@@ -7,7 +7,7 @@ use std::{
 
 use selvedge_api::{ConvertError, ResourceName, resource::UnknownResource, wire};
 use selvedge_certs::bundle::Bundle;
-use selvedge_model::{Endpoints, Lookup, Revocations, Service, Workload};
+use selvedge_model::{Endpoints, Lookup, Revocations, Service, Workload, policy::network::SetPart};
 
 use crate::joining::{UnusableBundle, bundle};
 
@@ -63,6 +63,7 @@ pub(super) enum Content {
     Lookup(Lookup),
     Service(Arc<Service>),
     Endpoints(Arc<Endpoints>),
+    SetPart(Arc<SetPart>),
 }
 
 /// A transaction whose parts are still arriving.
@@ -127,6 +128,15 @@ fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Con
         Body::Endpoints(endpoints) => {
             let endpoints = Endpoints::try_from(endpoints).map_err(unreadable)?;
             (ResourceName::Endpoints(endpoints.key.clone()), Content::Endpoints(Arc::new(endpoints)))
+        }
+        // It does not say itself of what set it is a part.
+        Body::SetPart(part) if matches!(name, ResourceName::SetPart(_)) => {
+            let part = SetPart::try_from(part).map_err(unreadable)?;
+            (name.clone(), Content::SetPart(Arc::new(part)))
+        }
+        Body::SetPart(_) => {
+            let found = "a part of a set".to_owned();
+            return Err(Refusal::Misnamed { name: name.clone(), found });
         }
     };
     if found == *name {

@@ -31,6 +31,42 @@ fn a_transaction_is_held_under_its_names_and_versions() {
 }
 
 #[test]
+fn a_set_counts_when_all_its_parts_have_arrived() {
+    let part = |part: u32, version: &str| wire::Resource {
+        name: format!("set/a1/2/{part}"),
+        version: version.to_owned(),
+        body: Some(wire::resource::Body::SetPart(wire::SetPart::default())),
+    };
+    let set = wire::SetRef { id: "a1".into(), parts: 2 };
+    let peer = wire::NetworkPeer { kind: Some(wire::network_peer::Kind::Set(set)) };
+    let asks = wire::network_condition::Asks::Peers(wire::NetworkPeers { list: vec![peer] });
+    let rule = wire::NetworkRule {
+        name: "rule".into(),
+        action: wire::NetworkAction::Allow.into(),
+        conditions: vec![wire::NetworkCondition { negated: false, asks: Some(asks) }],
+    };
+    let mut own = fixtures::own("1", &fixtures::us().workload.to_string());
+    if let Some(wire::resource::Body::Self_(workload)) = &mut own.body {
+        workload.egress = Some(wire::NetworkRules { rules: vec![rule], ..Default::default() });
+    }
+    let mut held = Resources::default();
+    let known = |held: &Resources| {
+        let rules = held.own().unwrap().egress.clone().unwrap();
+        format!("{:?}", rules.rules[0]).contains("members: Some")
+    };
+
+    take_in(&mut held, draft(vec![own, part(0, "1")], &[])).unwrap();
+    assert!(!known(&held));
+    take_in(&mut held, draft(vec![part(1, "1")], &[])).unwrap();
+    assert!(known(&held));
+    let before = held.own().cloned().unwrap();
+    take_in(&mut held, draft(vec![part(1, "1")], &[])).unwrap();
+    assert!(Arc::ptr_eq(&before, held.own().unwrap()), "nothing has changed");
+    take_in(&mut held, draft(Vec::new(), &["set/a1/2/0"])).unwrap();
+    assert!(!known(&held));
+}
+
+#[test]
 fn a_transaction_with_one_bad_part_changes_nothing() {
     let mut held = Resources::default();
     take_in(&mut held, draft(complete(), &[])).unwrap();

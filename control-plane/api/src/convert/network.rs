@@ -1,0 +1,365 @@
+//! Who may connect to whom, and the sets of workloads that are asked for.
+
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
+
+use selvedge_model::policy::{
+    AddressSet, MOST_CONDITIONS, MOST_RULES, MOST_VALUES,
+    network::{
+        MOST_MEMBERS, MOST_PARTS, Member, NetworkAction, NetworkAsks, NetworkCondition, NetworkRule,
+        NetworkRules, Peers, Ports, SetName, SetPart, SetRef,
+    },
+};
+
+use super::{ConvertError, all, authorization::at_most, invalid, parse, port, required};
+use crate::wire::{self, network_condition::Asks, network_peer::Kind};
+
+impl From<&NetworkRules> for wire::NetworkRules {
+    fn from(rules: &NetworkRules) -> Self {
+        Self {
+            rules: rules.rules.iter().map(Into::into).collect(),
+            policies: rules.policies.iter().map(ToString::to_string).collect(),
+            itself: rules.itself.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl TryFrom<wire::NetworkRules> for NetworkRules {
+    type Error = ConvertError;
+
+    fn try_from(rules: wire::NetworkRules) -> Result<Self, ConvertError> {
+        at_most("number of a workload's network rules", rules.rules.len(), MOST_RULES)?;
+        at_most("number of a workload's network policies", rules.policies.len(), MOST_RULES)?;
+        Ok(Self {
+            rules: all(rules.rules)?,
+            policies: rules.policies.into_iter().map(Arc::from).collect(),
+            itself: rules
+                .itself
+                .map(|identity| parse("the workload's own identity", &identity))
+                .transpose()?,
+        })
+    }
+}
+
+impl From<NetworkAction> for wire::NetworkAction {
+    fn from(action: NetworkAction) -> Self {
+        match action {
+            NetworkAction::Allow => Self::Allow,
+            NetworkAction::Deny => Self::Deny,
+            NetworkAction::Log => Self::Log,
+            NetworkAction::Pass => Self::Pass,
+        }
+    }
+}
+
+fn action(number: i32) -> Result<NetworkAction, ConvertError> {
+    Ok(match wire::NetworkAction::try_from(number) {
+        Ok(wire::NetworkAction::Allow) => NetworkAction::Allow,
+        Ok(wire::NetworkAction::Deny) => NetworkAction::Deny,
+        Ok(wire::NetworkAction::Log) => NetworkAction::Log,
+        Ok(wire::NetworkAction::Pass) => NetworkAction::Pass,
+        Ok(wire::NetworkAction::Unspecified) | Err(_) => {
+            return Err(ConvertError::Unknown { field: "action of a network rule", value: number });
+        }
+    })
+}
+
+impl From<&NetworkRule> for wire::NetworkRule {
+    fn from(rule: &NetworkRule) -> Self {
+        Self {
+            name: rule.name.to_string(),
+            action: wire::NetworkAction::from(rule.action).into(),
+            conditions: rule.conditions.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::NetworkRule> for NetworkRule {
+    type Error = ConvertError;
+
+    fn try_from(rule: wire::NetworkRule) -> Result<Self, ConvertError> {
+        at_most("number of a network rule's conditions", rule.conditions.len(), MOST_CONDITIONS)?;
+        Ok(Self {
+            name: Arc::from(rule.name),
+            action: action(rule.action)?,
+            conditions: all(rule.conditions)?,
+        })
+    }
+}
+
+impl From<&NetworkCondition> for wire::NetworkCondition {
+    fn from(condition: &NetworkCondition) -> Self {
+        let asks = match &condition.asks {
+            NetworkAsks::Peer(any) => {
+                Asks::Peers(wire::NetworkPeers { list: any.iter().map(Into::into).collect() })
+            }
+            NetworkAsks::Port(ports) => Asks::Ports(ports.into()),
+            NetworkAsks::OwnAddress(set) => Asks::OwnAddress(set.into()),
+            NetworkAsks::Unknowable => Asks::Unknowable(true),
+        };
+        Self { negated: condition.negated, asks: Some(asks) }
+    }
+}
+
+impl TryFrom<wire::NetworkCondition> for NetworkCondition {
+    type Error = ConvertError;
+
+    fn try_from(condition: wire::NetworkCondition) -> Result<Self, ConvertError> {
+        let asks = match required("what a network rule asks for", condition.asks)? {
+            Asks::Peers(peers) => {
+                at_most("number of a network rule's peers", peers.list.len(), MOST_VALUES)?;
+                NetworkAsks::Peer(all(peers.list)?)
+            }
+            Asks::Ports(ports) => NetworkAsks::Port(ports.try_into()?),
+            Asks::OwnAddress(set) => NetworkAsks::OwnAddress(set.try_into()?),
+            Asks::Unknowable(true) => NetworkAsks::Unknowable,
+            Asks::Unknowable(false) => {
+                return Err(invalid(
+                    "what a network rule asks for",
+                    "unknowable: false",
+                    &"only true is known",
+                ));
+            }
+        };
+        Ok(Self { asks, negated: condition.negated })
+    }
+}
+
+impl From<&Peers> for wire::NetworkPeer {
+    fn from(peers: &Peers) -> Self {
+        let kind = match peers {
+            Peers::Set(set) => Kind::Set(set.into()),
+            Peers::Block { within, except } => {
+                Kind::Block(wire::AddressBlock { within: Some(within.into()), except: Some(except.into()) })
+            }
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::NetworkPeer> for Peers {
+    type Error = ConvertError;
+
+    fn try_from(peer: wire::NetworkPeer) -> Result<Self, ConvertError> {
+        Ok(match required("kind of a network peer", peer.kind)? {
+            Kind::Set(set) => Self::Set(set.try_into()?),
+            Kind::Block(block) => Self::Block {
+                within: required("addresses of a block", block.within)?.try_into()?,
+                except: required("exceptions of a block", block.except)?.try_into()?,
+            },
+        })
+    }
+}
+
+impl From<&Ports> for wire::NetworkPorts {
+    fn from(ports: &Ports) -> Self {
+        let range =
+            |(first, last): &(u16, u16)| wire::PortRange { first: u32::from(*first), last: u32::from(*last) };
+        Self {
+            ranges: ports.ranges.iter().map(range).collect(),
+            named: ports.named.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::NetworkPorts> for Ports {
+    type Error = ConvertError;
+
+    fn try_from(ports: wire::NetworkPorts) -> Result<Self, ConvertError> {
+        at_most("number of a network rule's ports", ports.ranges.len() + ports.named.len(), MOST_VALUES)?;
+        let range = |range: wire::PortRange| {
+            Ok((port("port of a network rule", range.first)?, port("port of a network rule", range.last)?))
+        };
+        Ok(Self {
+            ranges: ports.ranges.into_iter().map(range).collect::<Result<_, ConvertError>>()?,
+            named: all(ports.named)?,
+        })
+    }
+}
+
+impl From<&SetRef> for wire::SetRef {
+    fn from(set: &SetRef) -> Self {
+        Self { id: set.name.id.to_string(), parts: set.name.parts }
+    }
+}
+
+impl TryFrom<wire::SetRef> for SetRef {
+    type Error = ConvertError;
+
+    /// Its members arrive by themselves.
+    fn try_from(set: wire::SetRef) -> Result<Self, ConvertError> {
+        if set.parts == 0 || set.parts > MOST_PARTS {
+            let (value, largest) = (set.parts.into(), MOST_PARTS.into());
+            return Err(ConvertError::OutOfRange { field: "number of a set's parts", value, largest });
+        }
+        Ok(Self { name: SetName { id: Arc::from(set.id), parts: set.parts }, members: None })
+    }
+}
+
+impl From<&SetPart> for wire::SetPart {
+    fn from(part: &SetPart) -> Self {
+        Self {
+            members: part.members().iter().map(Into::into).collect(),
+            blocks: (*part.blocks() != AddressSet::default()).then(|| part.blocks().into()),
+        }
+    }
+}
+
+impl TryFrom<wire::SetPart> for SetPart {
+    type Error = ConvertError;
+
+    fn try_from(part: wire::SetPart) -> Result<Self, ConvertError> {
+        at_most("number of a set's members", part.members.len(), MOST_MEMBERS)?;
+        let blocks = part.blocks.map(AddressSet::try_from).transpose()?.unwrap_or_default();
+        Ok(Self::new(all(part.members)?, blocks.blocks()))
+    }
+}
+
+impl From<&Member> for wire::SetMember {
+    fn from(member: &Member) -> Self {
+        Self {
+            identity: member.identity.as_ref().map(ToString::to_string),
+            shares_identity: member.shares_identity,
+            addresses: texts(&member.addresses),
+            shared: texts(&member.shared),
+            sockets: texts(&member.sockets),
+            is_named: member.is_named,
+        }
+    }
+}
+
+impl TryFrom<wire::SetMember> for Member {
+    type Error = ConvertError;
+
+    fn try_from(member: wire::SetMember) -> Result<Self, ConvertError> {
+        Ok(Self {
+            identity: member.identity.map(|identity| parse("identity of a set", &identity)).transpose()?,
+            shares_identity: member.shares_identity,
+            addresses: parsed(&member.addresses)?,
+            shared: parsed(&member.shared)?,
+            sockets: parsed(&member.sockets)?,
+            is_named: member.is_named,
+        })
+    }
+}
+
+fn texts<T: ToString>(values: &BTreeSet<T>) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn parsed<T: FromStr<Err: fmt::Display> + Ord>(texts: &[String]) -> Result<BTreeSet<T>, ConvertError> {
+    at_most("number of a member's addresses", texts.len(), MOST_VALUES)?;
+    texts.iter().map(|text| parse("address of a set", text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn set() -> impl Strategy<Value = SetRef> {
+        ("[a-f0-9]{1,8}", 1..=MOST_PARTS).prop_map(|(id, parts)| {
+            let name = SetName { id: id.into(), parts };
+            SetRef { name, members: None }
+        })
+    }
+
+    fn addresses() -> impl Strategy<Value = AddressSet> {
+        vec(any::<IpAddr>().prop_map(|address| address.to_canonical().into()), 0..4).prop_map(AddressSet::new)
+    }
+
+    fn condition() -> impl Strategy<Value = NetworkCondition> {
+        let peers = prop_oneof![
+            set().prop_map(Peers::Set),
+            (addresses(), addresses()).prop_map(|(within, except)| Peers::Block { within, except }),
+        ];
+        let ports = (vec((1..=u16::MAX, 1..=u16::MAX), 0..3), vec(set(), 0..3))
+            .prop_map(|(ranges, named)| Ports { ranges, named });
+        let asks = prop_oneof![
+            vec(peers, 0..3).prop_map(NetworkAsks::Peer),
+            ports.prop_map(NetworkAsks::Port),
+            addresses().prop_map(NetworkAsks::OwnAddress),
+            Just(NetworkAsks::Unknowable),
+        ];
+        (asks, any::<bool>()).prop_map(|(asks, negated)| NetworkCondition { asks, negated })
+    }
+
+    fn rule() -> impl Strategy<Value = NetworkRule> {
+        let action = prop_oneof![
+            Just(NetworkAction::Allow),
+            Just(NetworkAction::Deny),
+            Just(NetworkAction::Log),
+            Just(NetworkAction::Pass),
+        ];
+        ("[a-z ]{1,9}", action, vec(condition(), 0..3)).prop_map(|(name, action, conditions)| NetworkRule {
+            name: name.into(),
+            action,
+            conditions,
+        })
+    }
+
+    fn identity() -> impl Strategy<Value = selvedge_model::SpiffeId> {
+        "[a-z]{1,4}".prop_map(|name| format!("spiffe://td/ns/a/sa/{name}").parse().unwrap())
+    }
+
+    fn member() -> impl Strategy<Value = Member> {
+        let addresses = || proptest::collection::btree_set(any::<IpAddr>(), 0..3);
+        let sockets = proptest::collection::btree_set(any::<SocketAddr>().prop_map(plain), 0..3);
+        (option::of(identity()), any::<bool>(), addresses(), addresses(), sockets, any::<bool>()).prop_map(
+            |(identity, shares_identity, addresses, shared, sockets, is_named)| Member {
+                identity,
+                shares_identity,
+                addresses,
+                shared,
+                sockets,
+                is_named,
+            },
+        )
+    }
+
+    /// Without a flow and a scope, which no document can say.
+    fn plain(socket: SocketAddr) -> SocketAddr {
+        SocketAddr::new(socket.ip(), socket.port())
+    }
+
+    proptest! {
+        #[test]
+        fn rules_are_read_as_they_were_written(
+            rules in vec(rule(), 0..4), policies in vec("[a-z]{1,4}".prop_map(Arc::from), 0..3),
+            itself in option::of(identity()),
+        ) {
+            let rules = NetworkRules { rules, policies, itself };
+
+            prop_assert_eq!(NetworkRules::try_from(wire::NetworkRules::from(&rules)).unwrap(), rules);
+        }
+
+        #[test]
+        fn sets_are_read_as_they_were_written(members in vec(member(), 0..5), blocks in addresses()) {
+            let part = SetPart::new(members, blocks.blocks());
+
+            prop_assert_eq!(SetPart::try_from(wire::SetPart::from(&part)).unwrap(), part);
+        }
+    }
+
+    #[test]
+    fn what_this_version_does_not_know_refuses_the_whole() {
+        let with =
+            |rule| NetworkRules::try_from(wire::NetworkRules { rules: vec![rule], ..Default::default() });
+        let allow = wire::NetworkAction::Allow.into();
+        let asks = |asks| wire::NetworkRule {
+            action: allow,
+            conditions: vec![wire::NetworkCondition { negated: true, asks }],
+            ..Default::default()
+        };
+        let peer = Asks::Peers(wire::NetworkPeers { list: vec![wire::NetworkPeer { kind: None }] });
+
+        assert!(with(wire::NetworkRule { action: allow, ..Default::default() }).is_ok());
+        for odd in
+            [wire::NetworkRule::default(), asks(None), asks(Some(peer)), asks(Some(Asks::Unknowable(false)))]
+        {
+            assert!(with(odd.clone()).is_err(), "{odd:?}");
+        }
+    }
+}

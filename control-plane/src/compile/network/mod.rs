@@ -1,0 +1,242 @@
+//! Network policies to what each workload's sidecar asks, and the sets of workloads that they name.
+//!
+//! Policies of all kinds become [`Compiled`] ones: rules in an order, and whom they are for. The policies that select a
+//! workload are put one after the other. Where none does, there are no rules.
+
+mod candidate;
+mod choice;
+mod kubernetes;
+mod report;
+mod sets;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use selvedge_model::{
+    Mesh, SpiffeId,
+    policy::{
+        MOST_RULES,
+        network::{NetworkAsks, NetworkRule, NetworkRules, PartName, SetPart},
+    },
+};
+
+pub(super) use self::candidate::Candidate;
+use self::{
+    candidate::Candidates,
+    choice::{Choice, NamespaceLabels},
+    report::Written,
+    sets::{SetMaker, Sets},
+};
+use super::keep;
+use crate::resources::Resources;
+
+/// Every network policy, compiled once.
+#[derive(Debug)]
+pub(super) struct Network<'a> {
+    candidates: Candidates<'a>,
+    namespaces: NamespaceLabels<'a>,
+    /// In the order in which they are asked.
+    policies: Vec<Compiled<'a>>,
+    /// The policies for workloads in each namespace, by their places; those for every namespace are at none.
+    by_namespace: BTreeMap<&'a str, Vec<usize>>,
+    everywhere: Vec<usize>,
+    sets: Sets,
+    /// What workloads share that are selected by the same policies.
+    shared: RefCell<HashMap<Shared, Arc<NetworkRules>>>,
+}
+
+/// What makes rules the same: direction, policies by their places, the workload's own identity, and the numbers of ports
+/// that the rules have by name.
+type Shared = (Direction, Vec<usize>, Option<SpiffeId>, Vec<(String, u16)>);
+
+/// One policy.
+#[derive(Debug)]
+struct Compiled<'a> {
+    written: Written<'a>,
+    name: Arc<str>,
+    /// The namespace that it is for; `None`: all.
+    namespace: Option<&'a str>,
+    /// Which workloads of those; `None`: nobody knows, so that it is for each.
+    chosen: Option<Choice>,
+    ingress: Option<Vec<Template>>,
+    egress: Option<Vec<Template>>,
+    selects_one: Cell<bool>,
+}
+
+/// A rule before it is known which workload it is for.
+#[derive(Debug)]
+struct Template {
+    rule: NetworkRule,
+    /// The names of ports of that workload, which belong to the ports that the rule asks for.
+    own_ports: Vec<String>,
+}
+
+/// From where a connection comes to a workload, or to where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Direction {
+    Ingress,
+    Egress,
+}
+
+impl Direction {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+impl<'a> Network<'a> {
+    pub(super) fn new(resources: &'a Resources, candidates: Vec<Candidate<'a>>, previous: &Mesh) -> Self {
+        let candidates = Candidates::new(candidates);
+        let namespaces = NamespaceLabels::new(resources);
+        let mut sets = SetMaker::new(&candidates, &namespaces, &previous.sets);
+        let mut policies = kubernetes::compiled(resources, &mut sets);
+        policies.sort_by(|one, other| one.name.cmp(&other.name));
+        let (mut by_namespace, mut everywhere) = (BTreeMap::<_, Vec<usize>>::new(), Vec::new());
+        for (place, policy) in policies.iter().enumerate() {
+            match policy.namespace {
+                Some(namespace) => by_namespace.entry(namespace).or_default().push(place),
+                None => everywhere.push(place),
+            }
+        }
+        let sets = sets.made();
+        Self { candidates, namespaces, policies, by_namespace, everywhere, sets, shared: RefCell::default() }
+    }
+
+    /// Who may connect to the workload at `place`; as `previous` says, if that is the same.
+    pub(super) fn ingress(
+        &self,
+        place: usize,
+        previous: Option<&Arc<NetworkRules>>,
+    ) -> Option<Arc<NetworkRules>> {
+        self.rules(place, Direction::Ingress, previous)
+    }
+
+    /// Whom it may call.
+    pub(super) fn egress(
+        &self,
+        place: usize,
+        previous: Option<&Arc<NetworkRules>>,
+    ) -> Option<Arc<NetworkRules>> {
+        self.rules(place, Direction::Egress, previous)
+    }
+
+    fn rules(
+        &self,
+        place: usize,
+        direction: Direction,
+        previous: Option<&Arc<NetworkRules>>,
+    ) -> Option<Arc<NetworkRules>> {
+        let chosen = self.chosen(place, direction);
+        if chosen.is_empty() {
+            return None;
+        }
+        let candidate = self.candidates.at(place);
+        let itself = self.candidates.is_alone(place).then(|| candidate.identity.clone());
+        let ports = self.own_ports(&chosen, direction, candidate);
+        let key = (direction, chosen, itself, ports);
+        let mut shared = self.shared.borrow_mut();
+        if let Some(known) = shared.get(&key) {
+            return Some(Arc::clone(known));
+        }
+        let made = keep(self.made(&key), previous);
+        shared.insert(key, Arc::clone(&made));
+        Some(made)
+    }
+
+    /// The policies for one direction that select the workload at `place`, in the order in which they are asked.
+    fn chosen(&self, place: usize, direction: Direction) -> Vec<usize> {
+        let candidate = self.candidates.at(place);
+        let here = self.by_namespace.get(candidate.name.namespace());
+        let mut places: Vec<usize> = here.into_iter().flatten().chain(&self.everywhere).copied().collect();
+        places.sort_unstable();
+        places.retain(|place| {
+            let policy = &self.policies[*place];
+            let is_selected = policy.selects(candidate, &self.namespaces);
+            if is_selected {
+                policy.selects_one.set(true);
+            }
+            is_selected && policy.templates(direction).is_some()
+        });
+        places
+    }
+
+    /// The numbers that ports have at the workload itself which rules call by name.
+    fn own_ports(
+        &self,
+        chosen: &[usize],
+        direction: Direction,
+        candidate: &Candidate<'_>,
+    ) -> Vec<(String, u16)> {
+        let templates =
+            chosen.iter().flat_map(|place| self.policies[*place].templates(direction).into_iter());
+        let names: BTreeSet<&str> =
+            templates.flatten().flat_map(|template| &template.own_ports).map(String::as_str).collect();
+        let here = candidate.named_ports.iter().filter(|(name, _)| names.contains(name));
+        here.map(|(name, port)| ((*name).to_owned(), *port)).collect()
+    }
+
+    fn made(&self, (direction, chosen, itself, ports): &Shared) -> NetworkRules {
+        let policies = || chosen.iter().map(|place| &self.policies[*place]);
+        let itself = itself.clone();
+        let refusing =
+            |name: Arc<str>| NetworkRules { rules: Vec::new(), policies: vec![name], itself: itself.clone() };
+        if let Some(unusable) = policies().find(|policy| policy.written.is_unusable()) {
+            let name = format!("{} ({}), which cannot be used", unusable.name, unusable.written.location());
+            return refusing(name.into());
+        }
+        let templates = || policies().flat_map(|policy| policy.templates(*direction).into_iter().flatten());
+        if templates().count() > MOST_RULES {
+            let first =
+                policies().next().map_or_else(|| Arc::from("network policies"), |one| one.name.clone());
+            return refusing(format!("{first} and others with more than {MOST_RULES} rules").into());
+        }
+        NetworkRules {
+            rules: templates().map(|template| template.at(ports)).collect(),
+            policies: policies().map(|policy| Arc::clone(&policy.name)).collect(),
+            itself,
+        }
+    }
+
+    /// The parts of all sets.
+    pub(super) fn into_sets(self) -> BTreeMap<PartName, Arc<SetPart>> {
+        self.sets.into_parts()
+    }
+}
+
+impl Compiled<'_> {
+    fn templates(&self, direction: Direction) -> Option<&Vec<Template>> {
+        match direction {
+            Direction::Ingress => self.ingress.as_ref(),
+            Direction::Egress => self.egress.as_ref(),
+        }
+    }
+
+    /// Whether it is for `candidate`. Where nobody knows, it is.
+    fn selects(&self, candidate: &Candidate<'_>, namespaces: &NamespaceLabels<'_>) -> bool {
+        let is_here = self.namespace.is_none_or(|namespace| namespace == candidate.name.namespace());
+        let is_chosen =
+            |chosen: &Choice| candidate.labels.is_none() || chosen.contains(candidate, namespaces);
+        is_here && self.chosen.as_ref().is_none_or(is_chosen)
+    }
+}
+
+impl Template {
+    /// The rule at a workload whose `ports` have these names.
+    fn at(&self, ports: &[(String, u16)]) -> NetworkRule {
+        let mut rule = self.rule.clone();
+        let asked = ports.iter().filter(|(name, _)| self.own_ports.contains(name));
+        let numbers: Vec<_> = asked.map(|(_, port)| (*port, *port)).collect();
+        for condition in &mut rule.conditions {
+            if let NetworkAsks::Port(ports) = &mut condition.asks {
+                ports.ranges.extend(&numbers);
+            }
+        }
+        rule
+    }
+}

@@ -1,0 +1,164 @@
+//! What policies do not do, for those who wrote them.
+
+use std::collections::BTreeSet;
+
+use selvedge_model::policy::network::{NetworkAsks, Peers};
+
+use super::{Compiled, Direction, Network, candidate::Candidate};
+use crate::{
+    compile::Problems,
+    resources::{Document, Location, NetworkPolicySpec},
+};
+
+/// How many workloads are named of those that a policy is not enforced at.
+const NAMED: usize = 3;
+
+/// The document of a policy.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Written<'a> {
+    Kubernetes(&'a Document<NetworkPolicySpec>),
+}
+
+impl<'a> Written<'a> {
+    pub(super) fn location(self) -> &'a Location {
+        match self {
+            Self::Kubernetes(document) => &document.location,
+        }
+    }
+
+    pub(super) fn is_unusable(self) -> bool {
+        match self {
+            Self::Kubernetes(document) => document.unusable,
+        }
+    }
+
+    /// The field that says whom it is for.
+    fn selector(self) -> &'static str {
+        match self {
+            Self::Kubernetes(_) => "spec.podSelector",
+        }
+    }
+
+    fn warning(self, problems: &mut Problems, field: &str, message: impl Into<String>) {
+        match self {
+            Self::Kubernetes(document) => problems.warning(document, field, message),
+        }
+    }
+}
+
+impl Network<'_> {
+    /// Reports what is without effect and what cannot be enforced. Asked when each workload has its rules.
+    pub(in crate::compile) fn report(&self, problems: &mut Problems) {
+        for policy in self.policies.iter().filter(|policy| !policy.written.is_unusable()) {
+            if !policy.selects_one.get() {
+                let message =
+                    "selects no workload, so nothing is enforced by this policy; compare the labels";
+                policy.written.warning(problems, policy.written.selector(), message);
+                continue;
+            }
+            let selected: Vec<_> = self
+                .candidates
+                .within(policy.namespace)
+                .into_iter()
+                .filter(|candidate| policy.selects(candidate, &self.namespaces))
+                .collect();
+            report_unenforced(policy, &selected, problems);
+            for direction in [Direction::Ingress, Direction::Egress] {
+                self.report_rules(policy, direction, &selected, problems);
+            }
+        }
+    }
+
+    /// Reports rules that select nobody, and what sidecars cannot tell apart.
+    fn report_rules(
+        &self,
+        policy: &Compiled<'_>,
+        direction: Direction,
+        selected: &[&Candidate<'_>],
+        problems: &mut Problems,
+    ) {
+        let is_explicit = selected.iter().any(|one| one.is_meshed && !one.is_redirected);
+        for (number, template) in policy.templates(direction).into_iter().flatten().enumerate() {
+            let field = format!("spec.{}[{number}]", direction.word());
+            for peers in template.rule.conditions.iter().filter_map(|condition| match &condition.asks {
+                NetworkAsks::Peer(peers) => Some(peers),
+                _ => None,
+            }) {
+                self.report_peers(policy, (&field, direction), peers, is_explicit, problems);
+            }
+            for name in &template.own_ports {
+                if !selected.iter().any(|one| one.named_ports.iter().any(|(port, _)| port == name)) {
+                    let message = format!(
+                        "no workload that the policy selects has a port called {name}, so this allows none"
+                    );
+                    policy.written.warning(problems, &format!("{field}.ports"), message);
+                }
+            }
+        }
+    }
+
+    fn report_peers(
+        &self,
+        policy: &Compiled<'_>,
+        (field, direction): (&str, Direction),
+        peers: &[Peers],
+        is_explicit: bool,
+        problems: &mut Problems,
+    ) {
+        let list = if direction == Direction::Ingress { "from" } else { "to" };
+        for (number, peer) in peers.iter().enumerate() {
+            let Peers::Set(set) = peer else { continue };
+            let at = format!("{field}.{list}[{number}]");
+            if self.sets.is_empty(&set.name) && policy.written.location().path.is_some() {
+                policy.written.warning(problems, &at, "selects no workload, so it allows nobody");
+            }
+            if let Some(shared) = self.sets.shared_account(&set.name).filter(|_| is_explicit) {
+                let message = format!(
+                    "{} and {}, of which only the first is selected, share the service account {}; where connections are \
+                     not redirected nothing tells them apart, so both are refused; give {} a service account of its own",
+                    shared.inside, shared.outside, shared.account, shared.inside
+                );
+                policy.written.warning(problems, &at, message);
+            }
+        }
+    }
+}
+
+/// Reports the workloads of a policy at which nothing enforces it, or not at all ports.
+fn report_unenforced(policy: &Compiled<'_>, selected: &[&Candidate<'_>], problems: &mut Problems) {
+    let is_file = policy.written.location().path.is_some();
+    let any_sidecar = selected.iter().any(|one| one.is_meshed);
+    // In a cluster, the network may enforce it; what a sidecar enforces in part is worth a word everywhere.
+    if is_file || any_sidecar {
+        let without = selected.iter().filter(|one| !one.is_meshed && !one.is_of_node);
+        if let Some(names) = some(without) {
+            let message =
+                format!("is not enforced at {names}: without a sidecar nothing here refuses anything");
+            policy.written.warning(problems, policy.written.selector(), message);
+        }
+        if let Some(names) = some(selected.iter().filter(|one| one.is_of_node)) {
+            let message = format!("is not enforced at {names}: a pod with hostNetwork has no sidecar");
+            policy.written.warning(problems, policy.written.selector(), message);
+        }
+    }
+    if policy.ingress.is_some()
+        && let Some(names) = some(selected.iter().filter(|one| !one.skipped.is_empty()))
+    {
+        let message = format!(
+            "is not enforced at the ports of {names} that are skipped: connections pass by the sidecar"
+        );
+        policy.written.warning(problems, policy.written.selector(), message);
+    }
+}
+
+/// The first of `candidates` by name, and how many others there are; `None`: there is none.
+fn some<'c, 'a: 'c>(candidates: impl Iterator<Item = &'c &'c Candidate<'a>>) -> Option<String> {
+    let names: BTreeSet<String> = candidates.map(|one| one.name.to_string()).collect();
+    let first: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let others = names.len().saturating_sub(NAMED);
+    match (first.is_empty(), others) {
+        (true, _) => None,
+        (false, 0) => Some(first.join(", ")),
+        (false, others) => Some(format!("{} and {others} others", first.join(", "))),
+    }
+}

@@ -1,0 +1,238 @@
+//! `NetworkPolicy` through real sidecars that get no redirected connections: who reaches whom, who is told what, and
+//! whose connections end when a policy changes.
+
+use std::time::Instant;
+
+use selvedge_demo::{
+    call::{self, Answer},
+    workload::{AppKind, Spec},
+};
+use selvedge_tests::{Mesh, SOON, poll};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::{
+    SELVEDGE,
+    raw::{APP, Around, CALLERS, Raw, SERVER, within},
+};
+
+/// The lesson's exercise, byte for byte.
+const EXERCISE_3: &str = include_str!("../kubernetes/seeds/exercise3-networkpolicies.yaml");
+
+/// How soon a change that has arrived must have ended what it forbids; and how soon a change arrives.
+const ENDS: std::time::Duration = std::time::Duration::from_secs(4);
+
+/// A policy called `own`, in namespace `default`.
+fn policy(spec: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: own, namespace: default}}\nspec: {spec}\n"
+    )
+}
+
+fn tier(name: &str, port: u16) -> Spec {
+    Spec::server(name, name, port).label("tier", name)
+}
+
+async fn called(mesh: &Mesh, from: &str, to: &str) -> Result<Answer, String> {
+    mesh.workload(from).call(call::to(to, "/")).await.map_err(|error| error.to_string())
+}
+
+/// Waits until the answer to `from` is as `is_so` says.
+async fn answered(mesh: &Mesh, from: &str, to: &str, is_so: impl Fn(&Answer) -> bool) -> Answer {
+    poll(SOON, &format!("{from} calls {to}"), async || {
+        let answer = called(mesh, from, to).await?;
+        if is_so(&answer) { Ok(answer) } else { Err(answer.summary()) }
+    })
+    .await
+}
+
+fn is_denied(answer: &Answer) -> bool {
+    answer.status == 403
+}
+
+/// Whether the sidecar answered that the policy `name` refuses this.
+fn is_denied_by(answer: &Answer, name: &str) -> bool {
+    let told = format!("policy: NetworkPolicy default/{name}");
+    is_denied(answer) && answer.proxy_error().is_some_and(|error| error.starts_with(&told))
+}
+
+#[tokio::test]
+async fn the_lessons_exercise_3_holds_from_a_directory() {
+    let tiers = [tier("frontend", 8080), tier("backend", 8080), tier("database", 5432), tier("other", 8080)];
+    let mesh = Mesh::of(SELVEDGE, tiers).await;
+    answered(&mesh, "other", "backend:8080", |answer| answer.status == 200).await;
+    answered(&mesh, "other", "database:5432", |answer| answer.status == 200).await;
+
+    mesh.write("policies.yaml", EXERCISE_3).expect("a writable directory");
+
+    answered(&mesh, "other", "database:5432", is_denied).await;
+    for (from, to, denied_by) in [
+        ("frontend", "backend:8080", None),
+        ("backend", "database:5432", None),
+        ("other", "backend:8080", Some("backend-policy")),
+        ("database", "backend:8080", Some("backend-policy")),
+        ("frontend", "database:5432", Some("database-policy")),
+        ("other", "database:5432", Some("database-policy")),
+        // Its own sidecar says so: it never gets there.
+        ("backend", "other:8080", Some("backend-policy")),
+        ("backend", "frontend:8080", Some("backend-policy")),
+        ("frontend", "other:8080", None),
+    ] {
+        let answer = answered(&mesh, from, to, |answer| is_denied(answer) == denied_by.is_some()).await;
+        match denied_by {
+            Some(name) => assert!(is_denied_by(&answer, name), "{from} {to}: {}", answer.summary()),
+            None => assert_eq!(answer.status, 200, "{from} {to}: {}", answer.summary()),
+        }
+    }
+    mesh.remove("policies.yaml").expect("it is there");
+    answered(&mesh, "other", "database:5432", |answer| answer.status == 200).await;
+}
+
+#[tokio::test]
+async fn endpoints_that_a_policy_denies_get_no_request_and_if_all_are_denied_the_answer_says_so() {
+    let version = |version: &str| {
+        let mut server = Spec::server(&format!("app-{version}"), "app", 8080).label("version", version);
+        server.app = AppKind::Reviews(version.to_owned());
+        server.service_account = format!("app-{version}");
+        server
+    };
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), version("v1"), version("v2")]).await;
+    let to = |version: &str| {
+        policy(&format!(
+            "{{podSelector: {{matchLabels: {{app: caller}}}}, policyTypes: [Egress], egress: [{{to: [{{podSelector: \
+             {{matchLabels: {{version: {version}}}}}}}]}}]}}"
+        ))
+    };
+
+    mesh.write("policy.yaml", &to("v1")).expect("a writable directory");
+
+    let is_v1 = |answer: &Answer| answer.status == 200 && answer.text().contains("v1");
+    poll(SOON, "only one of two endpoints is called", async || {
+        for _ in 0..12 {
+            let answer = called(&mesh, "caller", "app:8080").await?;
+            if !is_v1(&answer) {
+                return Err(format!("{} {}", answer.summary(), answer.text()));
+            }
+        }
+        Ok(())
+    })
+    .await;
+    mesh.write("policy.yaml", &to("none")).expect("a writable directory");
+    let answer = answered(&mesh, "caller", "app:8080", is_denied).await;
+    assert!(is_denied_by(&answer, "own"), "{}", answer.summary());
+}
+
+#[tokio::test]
+async fn an_address_that_passes_through_is_judged_like_any_other() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::server("legacy", "legacy", 8080)]).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = server.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = server.accept().await {
+            let mut app = Raw::of(stream);
+            app.head().await;
+            app.answer("outside").await;
+        }
+    });
+    let (by_address, by_name) = (address.to_string(), format!("localhost:{}", address.port()));
+    answered(&mesh, "caller", &by_address, |answer| answer.status == 200).await;
+
+    let except = "{podSelector: {matchLabels: {app: caller}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, \
+                  except: [127.0.0.1/32]}}]}]}";
+    mesh.write("policy.yaml", &policy(except)).expect("a writable directory");
+
+    for authority in [&by_address, &by_name] {
+        let answer = answered(&mesh, "caller", authority, is_denied).await;
+        assert!(is_denied_by(&answer, "own"), "{authority}: {}", answer.summary());
+    }
+    answered(&mesh, "caller", "legacy:8080", |answer| answer.status == 200).await;
+}
+
+/// Answers of the app to both callers that go on; the first is the one that the tests keep.
+async fn watched(around: &Around) -> [(Raw, Raw); 2] {
+    let mut watching = Vec::new();
+    for caller in CALLERS {
+        let (mut client, mut app) =
+            around.asked(caller, format!("GET /watch HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
+        app.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ntick\r\n").await;
+        client.until("tick").await;
+        watching.push((client, app));
+    }
+    watching.try_into().ok().expect("two of them")
+}
+
+#[tokio::test]
+async fn a_change_ends_at_either_end_what_it_forbids_and_nothing_else() {
+    let [kept, forbidden] = CALLERS;
+    let from = format!(
+        "{{podSelector: {{matchLabels: {{app: app}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: {kept}}}}}}}]}}]}}"
+    );
+    let to = format!("{{podSelector: {{matchLabels: {{app: {forbidden}}}}}, policyTypes: [Egress]}}");
+    for spec in [from, to] {
+        let around = Around::new().await;
+        let [(mut kept, mut its_app), (mut forbidden, _open)] = watched(&around).await;
+
+        let changed = Instant::now();
+        around.mesh.write("policy.yaml", &policy(&spec)).expect("a writable directory");
+
+        within("the end of what is forbidden", forbidden.rest()).await;
+        assert!(changed.elapsed() < ENDS, "{spec}: {:?}", changed.elapsed());
+        its_app.send("4\r\ntock\r\n").await;
+        kept.until("tock").await;
+    }
+}
+
+#[tokio::test]
+async fn a_plaintext_client_needs_an_address_and_is_told_no_name() {
+    let around = Around::new().await;
+    let only = |label: &str| {
+        policy(&format!(
+            "{{podSelector: {{matchLabels: {{app: app}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{app: {label}}}}}}}]}}]}}"
+        ))
+    };
+    around.mesh.write("policy.yaml", &only(CALLERS[0])).expect("a writable directory");
+
+    let asked = async || {
+        let mut client = around.plain_client().await;
+        client.send(format!("GET / HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
+        tokio::select! {
+            _ = around.accept() => None,
+            head = client.head() => Some((head.status().to_owned(), head.header("selvedge-error").map(str::to_owned))),
+        }
+    };
+    poll(SOON, "a stranger is refused", async || match asked().await {
+        Some(answer) if answer == ("403".to_owned(), Some("policy".to_owned())) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let metrics = around.mesh.workload(SERVER).admin("/metrics").await.expect("an answer").text();
+    let line =
+        "selvedge_inbound_policy_decisions_total{policy=\"NetworkPolicy default/own\",decision=\"deny\"}";
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_opaque_connection_of_the_app_ends_when_a_policy_forbids_it() {
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = server.local_addr().expect("an address");
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let upstream = format!("{}={address}", free.port());
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller").flag("--upstream", &upstream)]).await;
+    let mut client = tokio::net::TcpStream::connect(free).await.expect("the sidecar listens");
+    client.write_all(b"\x00\x01hello").await.expect("it is taken");
+    let (mut app, _) = within("a connection", server.accept()).await.expect("a connection");
+    let mut read = [0; 7];
+    within("bytes", app.read_exact(&mut read)).await.expect("bytes");
+
+    let deny = "{podSelector: {matchLabels: {app: caller}}, policyTypes: [Egress]}";
+    mesh.write("policy.yaml", &policy(deny)).expect("a writable directory");
+
+    let ended = within("the end", client.read(&mut read)).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let mut refused = tokio::net::TcpStream::connect(free).await.expect("the sidecar listens");
+    let _ = refused.write_all(b"\x00\x01hello").await;
+    let ended = within("the end", refused.read(&mut read)).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+}
