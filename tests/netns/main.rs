@@ -17,6 +17,7 @@ mod names;
 mod other_mesh;
 mod outside;
 mod owners;
+mod policies;
 mod redirection;
 mod routes;
 mod rules;
