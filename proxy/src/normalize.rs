@@ -65,11 +65,7 @@ pub const NO_TUNNEL: &str = "CONNECT is not served here: only the outbound liste
 ///
 /// # Errors
 /// If it has none.
-pub(crate) fn settle<B>(
-    request: &mut http::Request<B>,
-    from_sidecar: bool,
-    tunnels: bool,
-) -> Result<(), Error> {
+pub fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool, tunnels: bool) -> Result<(), Error> {
     if request.method() == Method::CONNECT {
         return if tunnels { tunnel(request) } else { Err(bad(NO_TUNNEL)) };
     }

@@ -14,6 +14,7 @@ mod dependencies;
 mod differential;
 mod drain;
 mod examples;
+mod explain;
 mod fields;
 mod filters;
 mod foreign;

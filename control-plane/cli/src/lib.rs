@@ -12,6 +12,8 @@ pub mod cluster;
 pub mod control_plane;
 pub mod daemon;
 pub mod demo;
+pub mod documents;
+pub mod explain;
 pub mod inject;
 pub mod install;
 mod manifests;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use selvedge_cli::{
-    app, certs, check, control_plane, demo, finish, inject, install, proxy, revoke, status, token, uninject,
-    uninstall,
+    app, certs, check, control_plane, demo, explain, finish, inject, install, proxy, revoke, status, token,
+    uninject, uninstall,
 };
 
 /// A service mesh: identities, mutual TLS, routing, retries and metrics, without changes to your apps.
@@ -24,6 +24,7 @@ enum Command {
     Check(check::Args),
     ControlPlane(Box<control_plane::Args>),
     Demo(demo::Args),
+    Explain(explain::Args),
     Inject(inject::Args),
     Install(install::Args),
     Proxy(Box<proxy::Args>),
@@ -44,6 +45,10 @@ fn main() -> ExitCode {
         },
         Command::ControlPlane(args) => control_plane::run(*args),
         Command::Demo(args) => demo::run(args),
+        Command::Explain(args) => match explain::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Inject(args) => inject::run(args),
         Command::Install(args) => install::run(args),
         Command::Proxy(args) => proxy::run(*args),

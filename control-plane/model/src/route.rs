@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 use self::index::Index;
 pub use self::{
     field::{HeaderField, UnknownField},
-    missed::Missed,
+    missed::{Missed, query_value},
 };
 use crate::{Filters, RetryPolicy, StreamTimeouts, facts};
 
@@ -401,6 +401,11 @@ impl RouteTable {
     pub fn asks_for_client(&self) -> bool {
         let mut matches = self.rules.iter().flat_map(|rule| &rule.matches);
         matches.any(|one| one.client != ClientMatch::default())
+    }
+
+    /// Every match, in the order in which they are tried.
+    pub fn tried(&self) -> impl Iterator<Item = Followed> {
+        self.tried.iter().map(|(rule, matched)| Followed { rule: *rule, matched: *matched })
     }
 
     /// The rule that `request` follows, and which of its matches holds. `None`: no rule matches (answered 404).

@@ -56,6 +56,14 @@ pub enum Protocol {
     Tcp,
 }
 
+impl Protocol {
+    /// What is spoken on `port` for which this is declared, where `opaque` are the ports that are opaque unless something
+    /// else is declared.
+    pub fn spoken(self, port: u16, opaque: &[u16]) -> Self {
+        if self == Self::Unspecified && opaque.contains(&port) { Self::Tcp } else { self }
+    }
+}
+
 /// A service's port as one class of clients sees it: its routes, and the backends that they name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Service {

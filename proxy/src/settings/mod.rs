@@ -64,8 +64,7 @@ pub struct Settings {
 impl Settings {
     /// What is spoken on `port`, of which `declared` is what configuration says.
     pub fn spoken(&self, declared: Protocol, port: u16) -> Protocol {
-        let opaque = declared == Protocol::Unspecified && self.opaque_ports.contains(&port);
-        if opaque { Protocol::Tcp } else { declared }
+        declared.spoken(port, &self.opaque_ports)
     }
 }
 

@@ -3,16 +3,13 @@
 //! Documents are read and compiled as in the control plane, so what passes here is what the control plane will use.
 //! There is one difference: a document that fails is not used here, because there is no last good version.
 
-use std::{fmt::Write as _, path::Path, time::SystemTime};
+use std::{fmt::Write as _, time::SystemTime};
 
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::{
     compile::{MeshSettings, compile},
     problem::{Problem, Severity},
-    sources::{
-        Loaded,
-        directory::{self, Options},
-    },
+    sources::Loaded,
     status::{ObjectStatus, statuses},
 };
 use selvedge_model::{Mesh, Service, snapshot::ServiceViews};
@@ -65,13 +62,6 @@ struct WorkloadReport {
     meshed: bool,
     mode: String,
     rule: String,
-}
-
-/// Checks a directory, or says why it cannot be read.
-pub(super) fn of_directory(directory: &Path, settings: &MeshSettings) -> Result<Report, String> {
-    let options = Options { default_namespace: settings.default_namespace.clone(), ..Options::default() };
-    let loaded = directory::load(directory, options).map_err(|error| error.to_string())?;
-    Ok(Report::of(&loaded, settings))
 }
 
 impl Report {
@@ -226,6 +216,8 @@ fn counted(number: usize, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use selvedge_control_plane::sources::directory::{self, Options};
 
     use super::*;
 

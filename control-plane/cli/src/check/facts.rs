@@ -1,23 +1,15 @@
 //! The facts that `selvedge check` asks a cluster for. `judge` decides what they mean.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::collections::BTreeMap;
 
-use selvedge_control_plane::{
-    cluster::TRUST_ROOTS,
-    sources::{Loaded, kubernetes::Kubernetes},
-    status::Config,
-};
+use selvedge_control_plane::{cluster::TRUST_ROOTS, status::Config};
 use selvedge_kubernetes::{Access, Client, Error, Kind};
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    cluster::{self, ClusterArgs, ObjectName},
+    cluster::{self, ObjectName},
     install, status,
 };
-
-/// How long the documents of a cluster may take to be listed.
-const DOCUMENTS_TIME: Duration = Duration::from_secs(30);
 
 /// An object of the chart, and what is there instead.
 #[derive(Debug)]
@@ -139,24 +131,4 @@ async fn try_pod(client: &Client) -> Result<Value, String> {
     });
     let answer = client.try_create(&cluster::pods(), Some("default"), &pod).await;
     answer.map_err(|error| error.to_string())
-}
-
-/// All documents of the cluster, as the control plane reads them.
-///
-/// # Errors
-/// If they cannot all be listed in time.
-pub(super) async fn documents(cluster: &ClusterArgs, default_namespace: &str) -> anyhow::Result<Arc<Loaded>> {
-    let source = Kubernetes::new(cluster.connect().await?, default_namespace);
-    let (sender, mut loaded) = watch::channel(Arc::new(Loaded::default()));
-    let following = source.watch(sender);
-    let first = async {
-        tokio::select! {
-            () = following => None,
-            changed = loaded.changed() => changed.ok(),
-        }
-    };
-    match timeout(DOCUMENTS_TIME, first).await {
-        Ok(Some(())) => Ok(Arc::clone(&loaded.borrow())),
-        _ => anyhow::bail!("not all kinds of documents could be listed within {DOCUMENTS_TIME:?}"),
-    }
 }

@@ -8,13 +8,11 @@ mod judge;
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
     process::ExitCode,
     time::SystemTime,
 };
 
-use selvedge_control_plane::compile::{MeshSettings, RouteOwnership};
-use selvedge_model::TrustDomain;
+use selvedge_control_plane::compile::MeshSettings;
 use serde::Serialize;
 
 use self::{
@@ -22,7 +20,7 @@ use self::{
     facts::{Facts, Ground},
     finding::{Finding, Findings, Verdict},
 };
-use crate::cluster::{self, ClusterArgs};
+use crate::{cluster, documents::DocumentArgs};
 
 /// Check a Kubernetes cluster, or with --config-dir a directory of documents
 ///
@@ -33,12 +31,8 @@ use crate::cluster::{self, ClusterArgs};
 /// does not answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The directory of YAML and JSON files to check, instead of a cluster
-    #[arg(long, env = "SELVEDGE_CONFIG_DIR", value_name = "DIR")]
-    config_dir: Option<PathBuf>,
-
     #[command(flatten)]
-    cluster: ClusterArgs,
+    documents: DocumentArgs,
 
     /// Check only what an installation needs: the cluster, and your permissions in it
     #[arg(long, conflicts_with = "config_dir")]
@@ -51,26 +45,6 @@ pub struct Args {
     /// The same as --output json
     #[arg(long, conflicts_with = "output")]
     json: bool,
-
-    /// The trust domain of every identity
-    #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", value_name = "NAME", default_value_t)]
-    trust_domain: TrustDomain,
-
-    /// The DNS suffix of Kubernetes services
-    #[arg(long, env = "SELVEDGE_CLUSTER_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
-    cluster_domain: String,
-
-    /// The namespace of documents that do not name a namespace
-    #[arg(long, env = "SELVEDGE_DEFAULT_NAMESPACE", value_name = "NAME", default_value = "default")]
-    default_namespace: String,
-
-    /// The namespace whose documents are for the whole mesh
-    #[arg(long, env = "SELVEDGE_ROOT_NAMESPACE", value_name = "NAME", default_value = "istio-system")]
-    root_namespace: String,
-
-    /// Which VirtualServices count for a host; use the value that the control plane has
-    #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
-    route_ownership: RouteOwnership,
 
     /// Accept policies of kinds that are not enforced, instead of an error for each; use the value that the control plane has
     #[arg(long, env = "SELVEDGE_ALLOW_UNENFORCED")]
@@ -101,19 +75,13 @@ struct OfCluster {
 /// If the report cannot be written.
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let settings = MeshSettings {
-        trust_domain: args.trust_domain.clone(),
-        cluster_domain: args.cluster_domain.clone(),
-        default_namespace: args.default_namespace.clone(),
-        root_namespace: args.root_namespace.clone(),
-        own_namespace: args.cluster.namespace.clone(),
-        route_ownership: args.route_ownership,
-        allow_unenforced: args.allow_unenforced,
-    };
+    let settings = MeshSettings { allow_unenforced: args.allow_unenforced, ..args.documents.settings() };
     let json = args.json || args.output == Format::Json;
-    let checked = match &args.config_dir {
-        Some(directory) => documents::of_directory(directory, &settings)
-            .and_then(|report| written(json, &report, report.passed, Report::to_text)),
+    let checked = match &args.documents.config_dir {
+        Some(_) => args.documents.load().and_then(|loaded| {
+            let report = Report::of(&loaded, &settings);
+            written(json, &report, report.passed, Report::to_text)
+        }),
         None => cluster::runtime()?
             .block_on(of_cluster(&args, &settings))
             .map_err(|error| format!("{error:#}; to check a directory of documents, give --config-dir"))
@@ -144,8 +112,8 @@ fn written<T: Serialize>(
 }
 
 async fn of_cluster(args: &Args, settings: &MeshSettings) -> anyhow::Result<OfCluster> {
-    let client = args.cluster.connect().await?;
-    let namespace = &args.cluster.namespace;
+    let client = args.documents.cluster.connect().await?;
+    let namespace = &args.documents.cluster.namespace;
     let ground = Ground::ask(&client, namespace).await?;
     let mut findings = Findings::default();
     judge::ground(&ground, &mut findings);
@@ -154,7 +122,7 @@ async fn of_cluster(args: &Args, settings: &MeshSettings) -> anyhow::Result<OfCl
         let facts = Facts::ask(&client, namespace).await?;
         judge::installation(&facts, SystemTime::now(), &mut findings);
         findings.section("documents");
-        match facts::documents(&args.cluster, &settings.default_namespace).await {
+        match args.documents.of_cluster().await {
             Ok(loaded) => documents = Some(Report::of(&loaded, settings)),
             Err(error) => findings.warning(
                 format!("the documents of the cluster are not checked: {error:#}"),

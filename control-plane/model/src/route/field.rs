@@ -75,7 +75,7 @@ impl Serialize for HeaderField {
 
 impl HeaderField {
     /// What `request` has there; `None` if it has nothing.
-    pub(crate) fn value<'a>(&self, request: &facts::Request<'a>) -> Option<Cow<'a, str>> {
+    pub fn value<'a>(&self, request: &facts::Request<'a>) -> Option<Cow<'a, str>> {
         Some(match self {
             Self::Header(name) => return header(request, name),
             Self::Authority => Cow::Borrowed(request.authority),

@@ -85,7 +85,7 @@ fn misses_parameter((name, wanted): &(String, StringMatch), query: &str) -> bool
 }
 
 /// The first value of a query parameter, as it is written; a parameter without `=` is empty.
-fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+pub fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

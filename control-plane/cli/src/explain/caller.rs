@@ -1,0 +1,133 @@
+//! Who sends the request: a workload that documents declare, or anybody who runs as a ServiceAccount.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use selvedge_control_plane::compile::MeshSettings;
+use selvedge_model::{
+    Mesh, SpiffeId, Workload, WorkloadName,
+    facts::{Connection, Source},
+};
+use selvedge_proxy::bind::Egress;
+use tokio::sync::watch;
+
+use super::question::Asked;
+
+/// Who sends the request.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) identity: SpiffeId,
+    pub(super) labels: BTreeMap<String, String>,
+    /// The workload, if it is one.
+    pub(super) workload: Option<Arc<Workload>>,
+    pub(super) address: Option<IpAddr>,
+    /// Whom network policies let it call, as its sidecar asks that.
+    pub(super) egress: Egress,
+    /// What the reader should know of how the name was understood.
+    pub(super) remark: Option<String>,
+}
+
+impl Caller {
+    pub(super) fn find(mesh: &Mesh, settings: &MeshSettings, asked: Asked) -> Result<Self, String> {
+        let Asked { namespace, name, labels } = asked;
+        let called = WorkloadName::new(&namespace, &name).map_err(|error| error.to_string())?;
+        match mesh.workloads.get(&called) {
+            Some(workload) => Ok(Self::workload(mesh, workload, labels)),
+            None => Self::service_account(mesh, settings, namespace, &name, labels),
+        }
+    }
+
+    fn workload(mesh: &Mesh, workload: &Arc<Workload>, more: BTreeMap<String, String>) -> Self {
+        let mut labels = (*workload.labels).clone();
+        labels.extend(more);
+        let remark = "it has no sidecar, so it follows no rule: what is said here would hold if it had one";
+        Self {
+            name: workload.name.to_string(),
+            namespace: workload.name.namespace().to_owned(),
+            identity: workload.identity.clone(),
+            labels,
+            address: address(mesh, &workload.name),
+            egress: egress(mesh, workload),
+            remark: (!workload.meshed).then(|| remark.to_owned()),
+            workload: Some(Arc::clone(workload)),
+        }
+    }
+
+    fn service_account(
+        mesh: &Mesh,
+        settings: &MeshSettings,
+        namespace: String,
+        name: &str,
+        more: BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        let identity =
+            SpiffeId::new(&settings.trust_domain, &namespace, name).map_err(|error| error.to_string())?;
+        let theirs: Vec<&Arc<Workload>> =
+            mesh.workloads.values().filter(|workload| workload.identity == identity).collect();
+        let mut labels = common(theirs.iter().map(|workload| &*workload.labels));
+        labels.extend(more);
+        let called = format!("{namespace}/{name}");
+        let remark = match theirs.len() {
+            0 => format!(
+                "no document declares a workload or a ServiceAccount {called}; it is taken for a ServiceAccount"
+            ),
+            _ => format!(
+                "a ServiceAccount; its labels are those that all of its workloads have ({})",
+                theirs.len()
+            ),
+        };
+        Ok(Self {
+            name: called,
+            namespace,
+            identity,
+            labels,
+            workload: None,
+            address: None,
+            egress: Egress::default(),
+            remark: Some(remark),
+        })
+    }
+
+    /// A connection of its to a service's `port`, as rules for clients see it.
+    pub(super) fn connection(&self, port: u16) -> Connection<'_> {
+        let source = Source {
+            address: self.address,
+            identity: Some(&self.identity),
+            namespace: Some(&self.namespace),
+            labels: &self.labels,
+        };
+        Connection::new(source, port)
+    }
+
+    /// Its app's address, as far as anybody knows it.
+    pub(super) fn app_address(&self) -> IpAddr {
+        self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+}
+
+/// Whom `workload` may call.
+fn egress(mesh: &Mesh, workload: &Workload) -> Egress {
+    let rules = workload.with_sets(|part| mesh.sets.get(part).cloned()).egress;
+    Egress::new(watch::Sender::new(rules).subscribe())
+}
+
+/// An address of the workload `name`.
+fn address(mesh: &Mesh, name: &WorkloadName) -> Option<IpAddr> {
+    let served = mesh.addresses.iter().find(|(_, endpoint)| endpoint.workload.as_ref() == Some(name));
+    let occupied = || mesh.occupants.iter().find(|(_, occupant)| occupant.workload.name == *name);
+    served.map(|(address, _)| address.ip()).or_else(|| occupied().map(|(address, _)| *address))
+}
+
+/// The labels that all of `lists` have.
+fn common<'a>(mut lists: impl Iterator<Item = &'a BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    let Some(mut labels) = lists.next().cloned() else { return BTreeMap::new() };
+    for other in lists {
+        labels.retain(|name, value| other.get(name) == Some(value));
+    }
+    labels
+}

@@ -1,0 +1,174 @@
+//! A backend's endpoints: how each is called, and what its own sidecar says of the request.
+
+use http::Request;
+use selvedge_model::{
+    Backend, ConnectionVerdict, Endpoint, Endpoints, Mesh, SpiffeId, Transport, Verdict, Workload,
+    facts::{self, Connection, Source},
+    policy::By,
+    revocation::Holder,
+};
+use selvedge_proxy::error::Reason;
+
+use super::{
+    caller::Caller,
+    explanation::{Answer, EndpointView},
+};
+
+/// What is asked of endpoints.
+pub(super) struct Judge<'a> {
+    pub(super) mesh: &'a Mesh,
+    pub(super) caller: &'a Caller,
+    /// The request as they get it.
+    pub(super) request: &'a Request<()>,
+    /// Whether it is carried as opaque bytes, so that policies do not see it.
+    pub(super) is_opaque: bool,
+}
+
+impl Judge<'_> {
+    /// The endpoints of `backend`, of all `endpoints` of its service.
+    pub(super) fn all(&self, backend: &Backend, endpoints: Option<&Endpoints>) -> Vec<EndpointView> {
+        let Some(endpoints) = endpoints else { return Vec::new() };
+        let fixed = endpoints.list.iter().filter(|one| facts::selects(&backend.labels, &one.labels));
+        let named = endpoints.named.iter().filter(|one| facts::selects(&backend.labels, &one.labels));
+        let fixed = fixed.map(|one| self.one(backend, one));
+        let named = named.map(|one| {
+            let transport = Transport::of(backend.policy.tls.as_ref(), one.identity.as_ref());
+            EndpointView {
+                address: format!("{} (as the sidecar's DNS says)", one.address),
+                workload: one.workload.as_ref().map(ToString::to_string),
+                mutual_tls: matches!(transport, Transport::Mutual(_)),
+                how: how(transport, one.identity.is_some(), self.workload(one.workload.as_ref())),
+                verdict: None,
+                refused: impossible(transport),
+            }
+        });
+        fixed.chain(named).collect()
+    }
+
+    /// One endpoint.
+    pub(super) fn one(&self, backend: &Backend, endpoint: &Endpoint) -> EndpointView {
+        let transport = Transport::of(backend.policy.tls.as_ref(), endpoint.identity.as_ref());
+        let workload = self.workload(endpoint.workload.as_ref());
+        let unsent = impossible(transport).or_else(|| self.not_let_out(endpoint, transport));
+        let judged = match (&unsent, workload.filter(|workload| workload.meshed)) {
+            (None, Some(workload)) => Some(self.verdict(workload, endpoint, transport)),
+            _ => None,
+        };
+        let (verdict, refused) = match judged {
+            Some(Ok(words)) => (Some(words), None),
+            Some(Err(answer)) => (Some(answer.why.clone()), Some(answer)),
+            None => (None, unsent),
+        };
+        let dialled = if endpoint.dial == endpoint.address {
+            String::new()
+        } else {
+            format!(", dialled at {}", endpoint.dial)
+        };
+        EndpointView {
+            address: format!("{}{dialled}", endpoint.address),
+            workload: endpoint.workload.as_ref().map(ToString::to_string),
+            mutual_tls: matches!(transport, Transport::Mutual(_)),
+            how: how(transport, endpoint.identity.is_some(), workload),
+            verdict,
+            refused,
+        }
+    }
+
+    /// Why network policies keep the caller from `endpoint`. Nothing keeps it from itself.
+    fn not_let_out(&self, endpoint: &Endpoint, transport: Transport<'_>) -> Option<Answer> {
+        let own = self.caller.workload.as_ref().map(|own| &own.name);
+        if own.is_some() && endpoint.workload.as_ref() == own {
+            return None;
+        }
+        let identity = match transport {
+            Transport::Mutual(identity) => Some(identity.clone()),
+            _ => None,
+        };
+        let permit = self.caller.egress.permit(endpoint.address, endpoint.dial, identity);
+        permit.refusal().map(|failure| Answer::failure(failure.reason, failure.what))
+    }
+
+    fn workload(&self, name: Option<&selvedge_model::WorkloadName>) -> Option<&Workload> {
+        self.mesh.workloads.get(name?).map(|workload| &**workload)
+    }
+
+    /// Whether the sidecar of `workload` lets the request in, and by which document.
+    fn verdict(
+        &self,
+        workload: &Workload,
+        endpoint: &Endpoint,
+        transport: Transport<'_>,
+    ) -> Result<String, Answer> {
+        let identity = matches!(transport, Transport::Mutual(_)).then_some(&self.caller.identity);
+        if let Some(why) = identity.and_then(|identity| self.revoked(identity)) {
+            return Err(Answer::failure(Reason::Policy, why));
+        }
+        let namespace = identity.map(SpiffeId::namespace);
+        let source = Source { address: self.caller.address, identity, namespace, ..Source::UNKNOWN };
+        // Where connections are redirected, they arrive at the app's own address.
+        let redirected = Some(endpoint.address).filter(|address| *address == endpoint.dial);
+        let connection = Connection {
+            destination: redirected,
+            arrived_at: redirected.map(|address| address.ip()),
+            ..Connection::new(source, endpoint.address.port())
+        };
+        let request = selvedge_proxy::facts::request(self.request, &connection)
+            .map_err(|error| Answer::failure(Reason::BadRequest, error.failure.to_string()))?;
+        let Workload { policy, .. } = workload.with_sets(|part| self.mesh.sets.get(part).cloned());
+        let verdict = match policy.authorize(&connection) {
+            _ if self.is_opaque => policy.authorize_opaque(&connection),
+            ConnectionVerdict::Final(verdict) => verdict,
+            ConnectionVerdict::DependsOnRequest { .. } => policy.authorize_request(&request),
+        };
+        match verdict {
+            Verdict::Allow { rule } => Ok(format!("its sidecar lets this in, by {rule}")),
+            Verdict::Deny { rule, why, by } => {
+                let kind = match by {
+                    By::Mtls => "mutual TLS",
+                    By::Network => "network policy",
+                    By::Authorization => "policy",
+                };
+                Err(Answer::failure(
+                    Reason::Policy,
+                    format!("its sidecar refuses this by {rule} ({kind}): {why}"),
+                ))
+            }
+        }
+    }
+
+    /// Why `identity` is refused everywhere, if it is.
+    fn revoked(&self, identity: &SpiffeId) -> Option<String> {
+        let workload = self.caller.workload.as_ref().map(|workload| &workload.name);
+        let holder = Holder { identity, workload, serial: None };
+        self.mesh.revocations.find(holder, std::time::SystemTime::now()).map(ToString::to_string)
+    }
+}
+
+fn impossible(transport: Transport<'_>) -> Option<Answer> {
+    let why = "the backend asks for mutual TLS of the mesh (ISTIO_MUTUAL), and it has no sidecar";
+    (transport == Transport::Impossible).then(|| Answer::failure(Reason::NoEndpoint, why))
+}
+
+/// How an endpoint is called, and why so; `asks`: whether it asks for mutual TLS itself.
+fn how(transport: Transport<'_>, asks: bool, workload: Option<&Workload>) -> String {
+    match transport {
+        Transport::Mutual(identity) => {
+            format!("mutual TLS, because its workload has a sidecar; {identity} must answer")
+        }
+        Transport::Plaintext if asks => "plaintext, because a DestinationRule says DISABLE".to_owned(),
+        Transport::Plaintext => match workload {
+            None => "plaintext, because no workload is known there".to_owned(),
+            Some(workload) if workload.meshed => {
+                format!("plaintext, because mutual TLS is disabled there by {}", workload.policy.default.name)
+            }
+            Some(_) => "plaintext, because its workload has no sidecar".to_owned(),
+        },
+        Transport::Impossible => "not at all".to_owned(),
+        Transport::Originated(settings) => match &settings.sni {
+            Some(name) => {
+                format!("TLS of a server outside of the mesh, as {name}, because a DestinationRule says so")
+            }
+            None => "TLS of a server outside of the mesh, because a DestinationRule says so".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,47 @@
+//! `selvedge explain request` as people call it: what it prints, and its exit status.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::SELVEDGE;
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/canary/config");
+
+fn explain(directory: &str, more: &[&str]) -> Output {
+    let mut command = Command::new(SELVEDGE);
+    command.args(["explain", "request", "--config-dir", directory, "--from", "default/frontend"]).args(more);
+    command.output().expect("the command runs")
+}
+
+#[test]
+fn the_exit_status_says_whether_the_request_would_be_sent() {
+    let (nowhere, registry_only) = ("http://nowhere/", ["--outbound-traffic-policy", "registry-only"]);
+    for (directory, more, status) in [
+        (CONFIG, vec!["--to", nowhere], 0),
+        (CONFIG, [&["--to", nowhere], &registry_only[..]].concat(), 1),
+        // No document of the example declares an endpoint.
+        (CONFIG, vec!["--to", "http://reviews:9080/"], 1),
+        (CONFIG, vec!["--to", "reviews"], 2),
+        (CONFIG, vec![], 2),
+        ("/nowhere/at/all", vec!["--to", nowhere], 2),
+    ] {
+        let output = explain(directory, &more);
+        assert_eq!(output.status.code(), Some(status), "{more:?}: {output:?}");
+        assert_eq!(output.stdout.is_empty(), status == 2, "{output:?}");
+        assert_eq!(output.stderr.is_empty(), status != 2, "{output:?}");
+    }
+}
+
+#[test]
+fn json_names_the_document_and_its_line() {
+    let output = explain(CONFIG, &["--to", "http://reviews:9080/", "-H", "end-user: jason", "-o", "json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+
+    let written = &said["rule"]["written"];
+    assert_eq!(written["document"]["name"], "reviews");
+    assert!(written["path"].as_str().is_some_and(|path| path.ends_with("/virtualservice.yaml")), "{said:#}");
+    assert_eq!(written["field"], "spec.http[0]");
+    assert!(written["line"].is_u64());
+    assert_eq!(said["answer"]["error"], "no-endpoint");
+}
