@@ -8,6 +8,7 @@ use rustls_pki_types::CertificateDer;
 use selvedge_model::TrustDomain;
 
 use crate::{
+    ca::is_signed_by,
     facts::fingerprint,
     files::{self, FileError},
 };
@@ -28,6 +29,12 @@ impl Bundle {
     /// If the file cannot be read or holds no certificate.
     pub fn read(path: &Path, trust_domain: TrustDomain) -> Result<Self, FileError> {
         Ok(Self { trust_domain, roots: files::read_certificates(path)? })
+    }
+
+    /// The root that a workload's chain leads to; `None` if the last certificate of the chain leads to none of them.
+    pub fn root_of(&self, chain: &[CertificateDer<'_>]) -> Option<&CertificateDer<'static>> {
+        let last = chain.last()?;
+        self.roots.iter().find(|root| **root == *last || is_signed_by(last, root))
     }
 
     /// Whether every root of this bundle is still trusted by `newer`.

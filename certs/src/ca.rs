@@ -7,6 +7,7 @@ use std::{
     io,
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -32,6 +33,7 @@ use crate::{
 mod directory;
 mod given;
 mod renew;
+pub mod rotation;
 #[cfg(test)]
 mod tests;
 
@@ -159,9 +161,11 @@ struct Issuing {
     root: CertificateDer<'static>,
     /// Roots that are trusted beside it, while one takes over from another.
     others: Vec<CertificateDer<'static>>,
-    issuer: Signer,
+    issuer: Arc<Signer>,
     /// What leads from the issuer to the root, where that did not sign it itself.
     above: Vec<CertificateDer<'static>>,
+    /// What leads from the root to the one that it takes over from, while both are trusted.
+    cross: Option<CertificateDer<'static>>,
 }
 
 /// A key that signs, with the certificate that says so.
@@ -193,13 +197,38 @@ impl Authority {
         issuer: Signer,
         above: Vec<CertificateDer<'static>>,
     ) -> Self {
-        let issuing = Issuing { root, others, issuer, above };
+        let issuing = Issuing { root, others, issuer: Arc::new(issuer), above, cross: None };
         Self { trust_domain, issuing: ArcSwap::from_pointee(issuing), changes: watch::Sender::new(0) }
     }
 
     /// The certificate that signs leaves now.
     pub fn issuer(&self) -> CertificateDer<'static> {
         self.issuing.load().issuer.certificate.clone()
+    }
+
+    /// What a server shows behind its own chain, so that clients that know only the old root still know it.
+    pub fn cross(&self) -> Option<CertificateDer<'static>> {
+        self.issuing.load().cross.clone()
+    }
+
+    fn with_cross(self, cross: Option<CertificateDer<'static>>) -> Self {
+        let mut issuing = self.issuing.into_inner();
+        if let Some(issuing) = Arc::get_mut(&mut issuing) {
+            issuing.cross = cross;
+        }
+        Self { issuing: ArcSwap::new(issuing), ..self }
+    }
+
+    /// Trusts the roots of `other` too.
+    fn trust_beside(&self, other: &Self, cross: Option<CertificateDer<'static>>) {
+        let (now, other) = (self.issuing.load(), other.issuing.load());
+        self.issuing.store(Arc::new(Issuing {
+            root: now.root.clone(),
+            others: vec![other.root.clone()],
+            issuer: now.issuer.clone(),
+            above: now.above.clone(),
+            cross,
+        }));
     }
 
     /// The SHA-256 of the root, by which a workload first knows us.
@@ -352,7 +381,7 @@ impl Signer {
     }
 }
 
-fn is_signed_by(certificate: &CertificateDer<'_>, signer: &CertificateDer<'_>) -> bool {
+pub(crate) fn is_signed_by(certificate: &CertificateDer<'_>, signer: &CertificateDer<'_>) -> bool {
     match (X509Certificate::from_der(certificate), X509Certificate::from_der(signer)) {
         (Ok((_, certificate)), Ok((_, signer))) => {
             certificate.issuer() == signer.subject()

@@ -49,6 +49,7 @@ mod protocols;
 mod raw;
 mod resilience;
 mod rolling;
+mod root_rotation;
 mod samples;
 mod status;
 mod tls_outside;

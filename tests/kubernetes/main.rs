@@ -15,6 +15,7 @@ mod node;
 mod operators;
 mod role;
 mod root;
+mod rotation;
 mod server;
 mod source;
 mod status;

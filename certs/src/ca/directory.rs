@@ -10,7 +10,7 @@ use std::{
 use rustls_pki_types::CertificateDer;
 use selvedge_model::TrustDomain;
 
-use super::{Authority, AuthorityError, ISSUER_RESERVE, NotItsKey, Signer, is_signed_by};
+use super::{Authority, AuthorityError, ISSUER_RESERVE, NotItsKey, Signer, is_signed_by, rotation};
 use crate::{
     facts::Facts,
     files::{self, Draft, FileError},
@@ -36,9 +36,8 @@ impl Authority {
     /// # Errors
     /// If a file is missing, exposed to others, damaged, or does not belong to the rest.
     pub fn load(directory: &Path) -> Result<Self, AuthorityError> {
-        let files = Files::of(directory);
         let _lock = lock(directory)?;
-        files.load(SystemTime::now())
+        load_in_force(directory)
     }
 
     /// Loads the authority that is in `directory`, or makes one if there is none.
@@ -53,7 +52,7 @@ impl Authority {
         if !files.root.exists() {
             return files.create(trust_domain, SystemTime::now());
         }
-        let authority = files.load(SystemTime::now())?;
+        let authority = load_in_force(directory)?;
         if authority.trust_domain == *trust_domain {
             Ok(authority)
         } else {
@@ -66,17 +65,40 @@ impl Authority {
     }
 }
 
-/// Where an authority's four files are.
+/// At whatever step of a change of its root it is.
+fn load_in_force(directory: &Path) -> Result<Authority, AuthorityError> {
+    let now = SystemTime::now();
+    match rotation::state(directory)? {
+        Some(rotation) => rotation::load(directory, rotation.step, now),
+        None => Files::of(directory).load(now),
+    }
+}
+
+/// An authority's four files.
+pub(super) const FILES: [&str; 4] = [ROOT, ROOT_KEY, ISSUER, ISSUER_KEY];
+
+/// Where they are.
 pub(super) struct Files {
-    root: PathBuf,
-    root_key: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) root_key: PathBuf,
     issuer: PathBuf,
     issuer_key: PathBuf,
 }
 
 impl Files {
     pub(super) fn of(directory: &Path) -> Self {
-        let file = |name| directory.join(name);
+        Self::at(|name| directory.join(name))
+    }
+
+    /// Those that move from `next` to `directory`: each is in the one place or the other.
+    pub(super) fn moved(directory: &Path, next: &Path) -> Self {
+        Self::at(|name| {
+            let before = next.join(name);
+            if before.exists() { before } else { directory.join(name) }
+        })
+    }
+
+    fn at(file: impl Fn(&str) -> PathBuf) -> Self {
         Self {
             root: file(ROOT),
             root_key: file(ROOT_KEY),
@@ -85,7 +107,11 @@ impl Files {
         }
     }
 
-    fn create(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Authority, AuthorityError> {
+    pub(super) fn create(
+        &self,
+        trust_domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Authority, AuthorityError> {
         for path in [&self.root_key, &self.root, &self.issuer_key, &self.issuer] {
             if path.exists() {
                 return Err(FileError::Exists { path: path.clone() }.into());
@@ -146,8 +172,13 @@ impl Files {
         }
     }
 
+    /// Who signs by the root's key.
+    pub(super) fn root_signer(&self) -> Result<Signer, AuthorityError> {
+        Signer::read(&self.root, &self.root_key)
+    }
+
     fn replace_issuer(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Signer, AuthorityError> {
-        let root = Signer::read(&self.root, &self.root_key)?;
+        let root = self.root_signer()?;
         let issuer = root.new_issuer(trust_domain, now)?;
         // Without its certificate a key does not count, so the old pair is taken apart first.
         if self.issuer.exists() {
@@ -176,7 +207,7 @@ impl Signer {
 }
 
 /// Holds the directory for us alone while it is read and written.
-fn lock(directory: &Path) -> Result<File, AuthorityError> {
+pub(super) fn lock(directory: &Path) -> Result<File, AuthorityError> {
     if directory.exists() {
         files::check_directory(directory)?;
     }
@@ -199,7 +230,7 @@ fn lock_new(directory: &Path) -> Result<File, AuthorityError> {
     lock(directory)
 }
 
-fn read_one(path: &Path) -> Result<(CertificateDer<'static>, Facts), AuthorityError> {
+pub(super) fn read_one(path: &Path) -> Result<(CertificateDer<'static>, Facts), AuthorityError> {
     let mut certificates = files::read_certificates(path)?;
     if certificates.len() != 1 {
         let problem = format!("holds {} certificates; expected one", certificates.len());

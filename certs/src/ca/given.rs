@@ -10,7 +10,7 @@ use selvedge_model::TrustDomain;
 
 use super::{Authority, AuthorityError, NotItsKey, Signer, is_signed_by};
 use crate::{
-    facts::Facts,
+    facts::{Facts, Fingerprint, fingerprint},
     files::{self, FileError},
 };
 
@@ -23,6 +23,9 @@ pub struct CaPem {
     pub key: Vec<u8>,
     /// `ca.crt`: the root, needed only where the certificate is not one itself; and roots that are trusted beside it.
     pub root: Option<Vec<u8>>,
+    /// `cross.crt`: the CA's name and key in a certificate that the root before it has signed, while it takes over from
+    /// that.
+    pub cross: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for CaPem {
@@ -34,6 +37,7 @@ impl fmt::Debug for CaPem {
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const ROOT: &str = "ca.crt";
+const CROSS: &str = "cross.crt";
 
 impl CaPem {
     /// A new root for `trust_domain`.
@@ -43,7 +47,45 @@ impl CaPem {
     pub fn new_root(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
         let root = Signer::root(trust_domain, now)?;
         let certificate = root.certificate_pem().into_bytes();
-        Ok(Self { root: Some(certificate.clone()), certificate, key: root.key_pem().into_bytes() })
+        let key = root.key_pem().into_bytes();
+        Ok(Self { root: Some(certificate.clone()), certificate, key, cross: None })
+    }
+
+    /// The name and key of the root `new` in a certificate that this root signs, as PEM text.
+    ///
+    /// # Errors
+    /// If one of them is not a root with its key.
+    pub fn vouch_for(
+        &self,
+        new: &Self,
+        trust_domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Vec<u8>, AuthorityError> {
+        let cross = new.root_signer(now)?.vouched_for_by(&self.root_signer(now)?, trust_domain, now)?;
+        Ok(to_pem(&[cross]).into_bytes())
+    }
+
+    /// The SHA-256 of the root's certificate, and the trust domain that it names.
+    ///
+    /// # Errors
+    /// If this is not a root, or it names none.
+    pub fn own_root(&self) -> Result<(Fingerprint, TrustDomain), AuthorityError> {
+        let chain = certificates(CERTIFICATE, &self.certificate)?;
+        let Some(own) = chain.first().filter(|own| is_signed_by(own, own)) else {
+            return Err(mismatch(CERTIFICATE, "is not a root: whoever made it has to replace its root"));
+        };
+        let facts = Facts::parse(own)
+            .map_err(|source| AuthorityError::Malformed { path: CERTIFICATE.into(), source })?;
+        let named = facts.authority_trust_domain();
+        let trust_domain =
+            named.ok_or_else(|| mismatch(CERTIFICATE, "has no URI name spiffe://<trust-domain>"))?;
+        Ok((fingerprint(own), trust_domain))
+    }
+
+    fn root_signer(&self, now: SystemTime) -> Result<Signer, AuthorityError> {
+        let chain = certificates(CERTIFICATE, &self.certificate)?;
+        let own = chain.first().ok_or_else(|| mismatch(CERTIFICATE, "is empty"))?;
+        signer(own, &self.key, usable(CERTIFICATE, own, now)?.not_after)
     }
 
     /// Whether the CA is a root, and not below another.
@@ -81,7 +123,9 @@ impl Authority {
         if is_signed_by(own, own) {
             let issuer = signer.new_issuer(trust_domain, now)?;
             let others = beside(own, given, now);
-            return Ok(Self::new(trust_domain.clone(), own.clone(), others, issuer, Vec::new()));
+            let cross = cross_of(own, pem.cross.as_deref().unwrap_or_default())?;
+            let authority = Self::new(trust_domain.clone(), own.clone(), others, issuer, Vec::new());
+            return Ok(authority.with_cross(cross));
         }
         if given.is_empty() {
             return Err(mismatch(ROOT, "is empty; it must hold the root of tls.crt"));
@@ -105,6 +149,17 @@ impl Authority {
         let others = beside(&root, given, now);
         Ok(Self::new(trust_domain.clone(), root, others, signer, above))
     }
+}
+
+/// What vouches for `own`, if `given` does: before it signs, it is not `own`'s.
+fn cross_of(
+    own: &CertificateDer<'_>,
+    given: &[u8],
+) -> Result<Option<CertificateDer<'static>>, AuthorityError> {
+    let subject =
+        |certificate: &CertificateDer<'_>| Facts::parse(certificate).map(|facts| facts.subject).ok();
+    let given = certificates(CROSS, given)?.into_iter().next();
+    Ok(given.filter(|cross| subject(cross) == subject(own)))
 }
 
 /// Those of `given` that are to be trusted beside `root`: all that can be used.
@@ -215,6 +270,7 @@ mod tests {
             certificate: below.certificate_pem().into_bytes(),
             key: below.key_pem().into_bytes(),
             root: Some(root.certificate_pem().into_bytes()),
+            cross: None,
         };
 
         let authority = Authority::from_pem(&pem, &trust_domain(), now).unwrap();

@@ -23,7 +23,9 @@ use selvedge_certs::{
 use selvedge_model::{SpiffeId, TrustDomain};
 use selvedge_ops::plain;
 
-/// Make and inspect certificates for local mutual TLS, without a mesh
+use crate::rotate;
+
+/// Make and inspect certificates for local mutual TLS, without a mesh; replace a mesh's root
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -36,6 +38,7 @@ enum Command {
     Issue(IssueArgs),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
+    RotateRoot(rotate::RotateArgs),
 }
 
 /// Make a certificate authority: give ca.pem to everybody, keep ca-key.pem secret
@@ -106,6 +109,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Issue(args) => issue(&args, now, &mut out),
         Command::Inspect(args) => inspect(&args.file, now, &mut out),
         Command::Verify(args) => check(&args, now, &mut out),
+        Command::RotateRoot(args) => {
+            drop(out);
+            rotate::run(&args)
+        }
     }
 }
 

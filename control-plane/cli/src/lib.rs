@@ -19,6 +19,7 @@ pub mod install;
 mod manifests;
 pub mod proxy;
 pub mod revoke;
+pub mod rotate;
 pub mod status;
 mod table;
 pub mod token;

@@ -29,9 +29,10 @@ const WORTH_RENEWING: Duration = Duration::from_secs(86_400);
 
 const TLS: &str = "kubernetes.io/tls";
 const OPAQUE: &str = "Opaque";
-const CERTIFICATE: &str = "tls.crt";
-const PRIVATE_KEY: &str = "tls.key";
-const ROOT: &str = "ca.crt";
+pub(super) const CERTIFICATE: &str = "tls.crt";
+pub(super) const PRIVATE_KEY: &str = "tls.key";
+pub(super) const ROOT: &str = "ca.crt";
+pub(super) const CROSS: &str = "cross.crt";
 
 /// Why there is no CA.
 #[derive(Debug, thiserror::Error)]
@@ -171,9 +172,10 @@ impl Cluster {
         Ok(due)
     }
 
-    fn ca_pem(&self, mut secret: Secret) -> Result<CaPem, CaError> {
+    pub(super) fn ca_pem(&self, mut secret: Secret) -> Result<CaPem, CaError> {
         let mut part = |key| secret.data.remove(key).ok_or_else(|| self.incomplete(CA_SECRET, key));
-        Ok(CaPem { certificate: part(CERTIFICATE)?, key: part(PRIVATE_KEY)?, root: part(ROOT).ok() })
+        let (certificate, key) = (part(CERTIFICATE)?, part(PRIVATE_KEY)?);
+        Ok(CaPem { certificate, key, root: part(ROOT).ok(), cross: part(CROSS).ok() })
     }
 
     async fn secret_or_new(

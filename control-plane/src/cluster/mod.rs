@@ -8,6 +8,7 @@ mod authority;
 pub(crate) mod canned;
 mod injection;
 mod published;
+pub mod rotation;
 pub mod status;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -56,6 +57,11 @@ impl Cluster {
         let client = Client::connect(&connect).await?;
         let identity = pod_name.map(str::to_owned).or_else(host_name).unwrap_or_else(random_name);
         Ok(Self { client, namespace: namespace.to_owned(), identity })
+    }
+
+    /// The cluster behind `client`, for a command that only changes our objects in it.
+    pub fn of(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned(), identity: random_name() }
     }
 
     /// The API server.

@@ -54,6 +54,8 @@ pub struct Client {
     pub address: SocketAddr,
     /// What the client certificate proved; `None` = it sent none.
     pub peer: Option<Peer>,
+    /// The SHA-256 of the root that its certificate leads to.
+    pub root: Option<Arc<str>>,
     /// Where it is said what the connection does: one that is busy keeps its place.
     pub activity: Activity,
 }
@@ -195,8 +197,9 @@ impl Open {
         let place = self.staying.enter(address.ip(), is_known).ok_or(HandshakeError::Full)?;
         let activity = place.activity();
         stream.get_mut().0.move_to(place, patience);
-        let peer = if let Caller::Workload(peer) = caller { Some(peer) } else { None };
-        Ok(Connection { stream, client: Client { address, peer, activity } })
+        let (peer, root) =
+            if let Caller::Workload(peer, root) = caller { (Some(peer), root) } else { (None, None) };
+        Ok(Connection { stream, client: Client { address, peer, root, activity } })
     }
 }
 

@@ -9,7 +9,9 @@ use arc_swap::ArcSwap;
 use selvedge_certs::{
     ServerName,
     ca::{Authority, SignError},
-    control_plane_identity, renewal,
+    control_plane_identity,
+    facts::fingerprint,
+    renewal,
     tls::{ClientCa, Credentials, CredentialsError, NotAllowed, grpc_server, https_server},
     verify::{self, Peer, PeerError},
 };
@@ -40,8 +42,8 @@ pub(crate) enum Caller {
     Stranger,
     /// A client outside the mesh that may call.
     Client,
-    /// A workload.
-    Workload(Peer),
+    /// A workload, and the SHA-256 of the root that its certificate leads to.
+    Workload(Peer, Option<Arc<str>>),
 }
 
 /// A certificate was shown, and not of anybody who is trusted.
@@ -143,7 +145,10 @@ impl OwnCertificate {
                 Ok(Caller::Client)
             }
             (Purpose::Grpc, Some(chain)) => {
-                Ok(Caller::Workload(verify::established(chain, self.trust_domain(), SystemTime::now())?))
+                let peer = verify::established(chain, self.trust_domain(), SystemTime::now())?;
+                let bundle = self.issuing.authority.bundle();
+                let root = bundle.root_of(chain).map(|root| fingerprint(root).to_string().into());
+                Ok(Caller::Workload(peer, root))
             }
         }
     }
@@ -187,9 +192,11 @@ fn issue(issuing: &OwnIssuing, purpose: &Purpose) -> Result<(Arc<ServerConfig>, 
     let identity = control_plane_identity(authority.trust_domain());
     let names: &[ServerName<'_>] = if let Purpose::Https(names, _) = purpose { names } else { &[] };
     let now = SystemTime::now();
-    let leaf = authority.issue(&identity, names, issuing.ttl, now)?;
+    let mut leaf = authority.issue(&identity, names, issuing.ttl, now)?;
     issuing.audit.record(&leaf.chain[0], ProofKind::Own, now)?;
     let life = Life { not_before: leaf.not_before, not_after: leaf.not_after };
+    // While a root takes over from another, for who knows only the old one.
+    leaf.chain.extend(authority.cross());
     let own = Credentials { leaf, bundle: authority.bundle() };
     let tls = match purpose {
         Purpose::Grpc => grpc_server(&own)?,

@@ -103,6 +103,7 @@ impl server::Discovery for Streams {
         let conversation = Conversation {
             address: client.address,
             peer,
+            root: client.root,
             snapshots: self.store.subscribe(),
             proxies: Arc::clone(&self.proxies),
             metrics: Arc::clone(&self.metrics),
@@ -134,6 +135,7 @@ fn reason(code: Code) -> &'static str {
 struct Conversation {
     address: std::net::SocketAddr,
     peer: Peer,
+    root: Option<Arc<str>>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     proxies: Arc<Proxies>,
     metrics: Arc<Metrics>,
@@ -174,7 +176,7 @@ impl Conversation {
         let mut turn = self.turns.take(&session.workload);
         // Its connection keeps its place from now on.
         self.activity.set(Doing::Busy);
-        let registration = self.proxies.register(session.shown(self.address));
+        let registration = self.proxies.register(session.shown(self.address, self.root.clone()));
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
         loop {
             if session.due && session.under_way.is_none() {
@@ -474,12 +476,13 @@ impl Session {
         Ok(Some(difference))
     }
 
-    fn shown(&self, address: std::net::SocketAddr) -> Proxy {
+    fn shown(&self, address: std::net::SocketAddr, root: Option<Arc<str>>) -> Proxy {
         Proxy {
             workload: self.workload.clone(),
             identity: self.peer.identity.clone(),
             proof: Proof::of(&self.peer),
             certificate_serial: self.peer.serial.clone(),
+            certificate_root: root,
             address,
             proxy_version: self.proxy_version.clone(),
             connected_at: SystemTime::now(),

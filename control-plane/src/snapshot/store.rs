@@ -10,7 +10,7 @@ use std::{
 };
 
 use selvedge_api::{ResourceName, wire::resource::Body};
-use selvedge_certs::bundle::Bundle;
+use selvedge_certs::{bundle::Bundle, facts::fingerprint};
 use selvedge_model::{Mesh, WorkloadName};
 use tokio::{
     sync::watch,
@@ -27,9 +27,26 @@ const MOST_DEPARTED: usize = 10_000;
 pub struct Snapshot {
     version: u64,
     mesh: Arc<Mesh>,
-    bundle: Encoded,
+    trusted: Trusted,
     encodings: Arc<Encodings>,
     members: Members,
+}
+
+/// The trust roots.
+#[derive(Debug, Clone)]
+struct Trusted {
+    /// As they are sent.
+    bundle: Encoded,
+    /// The SHA-256 of each; leaves lead to the first.
+    roots: Arc<[String]>,
+}
+
+impl Trusted {
+    fn new(bundle: &Bundle) -> Self {
+        let roots = bundle.roots.iter().map(|root| fingerprint(root).to_string()).collect();
+        let bundle = Encoded::new(ResourceName::Bundle, Body::Bundle(bundle_to_wire(bundle)));
+        Self { bundle, roots }
+    }
 }
 
 /// Who was in the mesh before.
@@ -87,7 +104,12 @@ impl Snapshot {
 
     /// The resource `bundle`: the trust roots.
     pub fn bundle(&self) -> &Encoded {
-        &self.bundle
+        &self.trusted.bundle
+    }
+
+    /// The SHA-256 of each trust root. Certificates that are signed now lead to the first.
+    pub fn roots(&self) -> &[String] {
+        &self.trusted.roots
     }
 
     /// Whether `workload` is in the mesh, or was.
@@ -111,7 +133,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Store {
     /// Held while something is published, so that what is newest is of the newest bundle and mesh.
-    bundle: Mutex<Encoded>,
+    trusted: Mutex<Trusted>,
     encodings: Arc<Encodings>,
     versions: AtomicU64,
     newest: watch::Sender<Option<Arc<Snapshot>>>,
@@ -121,7 +143,7 @@ impl Store {
     /// A store without a mesh: nothing is served before the first [`Self::publish`].
     pub fn new(bundle: &Bundle) -> Self {
         Self {
-            bundle: Mutex::new(encoded(bundle)),
+            trusted: Mutex::new(Trusted::new(bundle)),
             encodings: Arc::default(),
             versions: AtomicU64::new(0),
             newest: watch::Sender::new(None),
@@ -130,22 +152,22 @@ impl Store {
 
     /// Makes `mesh` the newest, and returns its version.
     pub fn publish(&self, mesh: Mesh) -> u64 {
-        let bundle = self.bundle.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = self.send(&bundle, Arc::new(mesh));
+        let trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.send(&trusted, Arc::new(mesh));
         self.encodings.forget_unused();
         version
     }
 
     /// Has proxies trust the roots of `bundle` and no others.
     pub fn believe(&self, bundle: &Bundle) {
-        let mut current = self.bundle.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = encoded(bundle);
+        let mut current = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Trusted::new(bundle);
         if let Some(snapshot) = self.current() {
             self.send(&current, Arc::clone(snapshot.mesh()));
         }
     }
 
-    fn send(&self, bundle: &Encoded, mesh: Arc<Mesh>) -> u64 {
+    fn send(&self, trusted: &Trusted, mesh: Arc<Mesh>) -> u64 {
         let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
         let now = SystemTime::now();
         let members = match self.current() {
@@ -155,7 +177,7 @@ impl Store {
         self.newest.send_replace(Some(Arc::new(Snapshot {
             version,
             mesh,
-            bundle: bundle.clone(),
+            trusted: trusted.clone(),
             encodings: Arc::clone(&self.encodings),
             members,
         })));
@@ -171,10 +193,6 @@ impl Store {
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
         self.newest.subscribe()
     }
-}
-
-fn encoded(bundle: &Bundle) -> Encoded {
-    Encoded::new(ResourceName::Bundle, Body::Bundle(bundle_to_wire(bundle)))
 }
 
 /// How long to wait for further changes before acting on one.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use selvedge_api::ResourceName;
 use selvedge_model::WorkloadName;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,12 @@ pub struct Config {
     /// The workloads that have a sidecar by the documents, and so should be connected to one of the replicas.
     #[serde(default)]
     pub expected: BTreeSet<WorkloadName>,
+    /// The SHA-256 of each trust root; certificates that are signed now lead to the first.
+    #[serde(default)]
+    pub trust_roots: Vec<String>,
+    /// The version of the trust roots. A proxy that holds it as `bundle` trusts them.
+    #[serde(default)]
+    pub trust_roots_version: String,
     /// This replica's own certificates.
     #[serde(default)]
     pub certificates: BTreeMap<Purpose, Life>,
@@ -68,6 +75,14 @@ impl Proxy {
     /// Whether it has the configuration `newest`.
     pub fn has(&self, newest: u64) -> bool {
         self.configuration_version.is_some_and(|has| has >= newest)
+    }
+}
+
+impl Config {
+    /// Whether `proxy` trusts the roots that it is told to trust.
+    pub fn trusts(&self, proxy: &Proxy) -> bool {
+        let held = proxy.holds.get(&ResourceName::Bundle);
+        held.is_some_and(|held| **held == *self.trust_roots_version)
     }
 }
 

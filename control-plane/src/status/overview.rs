@@ -53,8 +53,14 @@ impl Overview {
     }
 
     async fn show_config(State(overview): State<Self>) -> Json<Config> {
+        let snapshot = overview.store.current();
+        let trusted = snapshot.as_ref();
         Json(Config {
-            configuration_version: overview.store.current().map(|snapshot| snapshot.version()),
+            configuration_version: trusted.map(|snapshot| snapshot.version()),
+            trust_roots: trusted.map(|snapshot| snapshot.roots().to_vec()).unwrap_or_default(),
+            trust_roots_version: trusted
+                .map(|snapshot| snapshot.bundle().version().to_string())
+                .unwrap_or_default(),
             proxies: overview.proxies.connected(),
             expected: overview.expected(),
             certificates: overview.certificates.now(),

@@ -49,6 +49,9 @@ pub struct Proxy {
     pub proof: Proof,
     /// The serial number of its certificate.
     pub certificate_serial: Serial,
+    /// The SHA-256 of the root that its certificate leads to.
+    #[serde(default)]
+    pub certificate_root: Option<Arc<str>>,
     /// Where its connection comes from.
     pub address: SocketAddr,
     /// What it says it is.

@@ -251,6 +251,11 @@ impl Cluster {
         self.control_plane.grpc
     }
 
+    /// Where its admin port is.
+    pub fn control_plane_admin_address(&self) -> SocketAddr {
+        self.control_plane.admin
+    }
+
     /// What the control plane's admin port says at `path`.
     ///
     /// # Errors

@@ -257,15 +257,25 @@ impl Client {
 }
 
 /// Ends when a stream opened as `used` should be opened anew: there is a newer certificate, and `used`
-/// is about to expire.
-async fn renewed(mut joined: watch::Receiver<Option<Arc<Joined>>>, used: Arc<Joined>) {
+/// is about to expire, or the newer one leads to another root.
+async fn renewed(joined: watch::Receiver<Option<Arc<Joined>>>, used: Arc<Joined>) {
     let newer = |now: &Option<Arc<Joined>>| now.as_ref().is_some_and(|now| !Arc::ptr_eq(now, &used));
-    if joined.wait_for(newer).await.is_err() {
-        std::future::pending::<()>().await;
+    // The control plane waits to see another root in use, before it gives the old one up.
+    let elsewhere = |now: &Option<Arc<Joined>>| now.as_ref().is_some_and(|now| now.root != used.root);
+    let mut both = [joined.clone(), joined];
+    let [first, second] = &mut both;
+    let about_to_expire = async {
+        if first.wait_for(newer).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let life = used.not_after.duration_since(used.not_before).unwrap_or_default();
+        let at = used.not_after - BEFORE_EXPIRY.min(life / 10);
+        sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
+    };
+    tokio::select! {
+        () = about_to_expire => {}
+        Ok(_) = second.wait_for(elsewhere) => {}
     }
-    let life = used.not_after.duration_since(used.not_before).unwrap_or_default();
-    let at = used.not_after - BEFORE_EXPIRY.min(life / 10);
-    sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
 }
 
 fn now() -> std::time::Instant {

@@ -77,6 +77,7 @@ impl Ca {
             trust_domain: TrustDomain::default(),
             not_before: credentials.leaf.not_before,
             not_after: credentials.leaf.not_after,
+            root: Some(self.authority.root_sha256()),
         }
     }
 }

@@ -13,7 +13,7 @@ use selvedge_api::wire::{self, certificates_client::CertificatesClient};
 use selvedge_certs::{
     bundle::Bundle,
     csr::KeyAndCsr,
-    facts::Utc,
+    facts::{Utc, fingerprint},
     leaf::{Leaf, LeafError},
     renewal,
     tls::{self, Credentials, CredentialsError, Live},
@@ -36,6 +36,8 @@ use crate::telemetry::Metrics;
 const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
 /// The least that they may take even then.
 const SHORTEST_SIGN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Within this time all proxies renew when another root takes over, each at a moment of its own.
+const SPREAD: Duration = Duration::from_secs(10);
 /// The longest sleep before the clock is read again: it may have been set meanwhile.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
@@ -50,6 +52,8 @@ pub struct Joined {
     pub not_before: SystemTime,
     /// Until when.
     pub not_after: SystemTime,
+    /// The SHA-256 of the trust root that it leads to.
+    pub root: Option<[u8; 32]>,
 }
 
 /// What obtaining certificates needs from the rest of the control thread.
@@ -240,6 +244,7 @@ impl Keeper {
             trust_domain: credentials.bundle.trust_domain.clone(),
             not_before: credentials.leaf.not_before,
             not_after: credentials.leaf.not_after,
+            root: root_of(&credentials),
         };
         let current = self.own.live.set(credentials.clone())?;
         self.credentials = Some(credentials);
@@ -256,18 +261,21 @@ impl Keeper {
         Ok(renewal::renew_at(from, not_after, fastrand::f64()))
     }
 
-    /// Takes up trust roots that the stream has brought.
-    fn take_up(&mut self, bundle: &Bundle) {
-        let Some(credentials) = self.credentials.as_ref().filter(|held| held.bundle != *bundle) else {
-            return;
-        };
+    /// Takes up trust roots that the stream has brought. Says when to renew if they make that necessary: the first root
+    /// is the one that certificates are to lead to.
+    fn take_up(&mut self, bundle: &Bundle) -> Option<SystemTime> {
+        let credentials = self.credentials.as_ref().filter(|held| held.bundle != *bundle)?;
         let newer = Credentials { leaf: credentials.leaf.clone(), bundle: bundle.clone() };
         match self.put_into_use(newer) {
             Ok(_) => tracing::info!(?bundle, "trust roots changed"),
             Err(error) => {
-                tracing::warn!(%error, "the new trust roots cannot be used; the last ones stay in force")
+                tracing::warn!(%error, "the new trust roots cannot be used; the last ones stay in force");
+                return None;
             }
         }
+        let first = bundle.roots.first().map(|root| fingerprint(root).0);
+        let leads_there = self.credentials.as_ref().and_then(root_of) == first;
+        (!leads_there).then(|| SystemTime::now() + SPREAD.mul_f64(fastrand::f64()))
     }
 
     fn remaining(&self, now: SystemTime) -> Duration {
@@ -275,7 +283,7 @@ impl Keeper {
         not_after.and_then(|not_after| not_after.duration_since(now).ok()).unwrap_or_default()
     }
 
-    async fn wait_until(&mut self, at: SystemTime) {
+    async fn wait_until(&mut self, mut at: SystemTime) {
         loop {
             let now = SystemTime::now();
             let remaining = self.remaining(now);
@@ -288,7 +296,7 @@ impl Keeper {
                 changed = self.own.bundle.changed() => {
                     let bundle = self.own.bundle.borrow_and_update().clone();
                     match bundle {
-                        Some(bundle) => self.take_up(&bundle),
+                        Some(bundle) => at = self.take_up(&bundle).map_or(at, |sooner| sooner.min(at)),
                         // Its sender is gone: the process is ending.
                         None if changed.is_err() => tokio::time::sleep(left).await,
                         None => {}
@@ -298,6 +306,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The SHA-256 of the trust root that our certificate leads to.
+fn root_of(credentials: &Credentials) -> Option<[u8; 32]> {
+    credentials.bundle.root_of(&credentials.leaf.chain).map(|root| fingerprint(root).0)
 }
 
 #[cfg(test)]
