@@ -3,29 +3,20 @@
 //! The server is made by hand, so that it can fail in every way that there is: it does what the text of the
 //! request says, `before` any answer or `after` the first message.
 
-use std::{
-    collections::BTreeSet,
-    net::{Shutdown, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod server;
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream, server::SendResponse};
-use http::{Request, Response};
+use http::Request;
 use rustix::process::Signal;
 use selvedge_demo::{
     apps::grpc::wire::{EchoRequest, echo_client::EchoClient},
     workload::{AppKind, Spec},
 };
 use selvedge_tests::{Mesh, SOON, poll};
-use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Mutex, Notify},
     time::timeout,
 };
 use tonic::transport::Channel;
@@ -34,6 +25,7 @@ use crate::{
     SELVEDGE,
     foreign::{script, succeeds},
 };
+use server::{serve, serve_on};
 
 /// How long any one call may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -43,9 +35,6 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 /// What a client sees that waits for ever.
 const NOTHING: &str = "nothing";
-
-/// One reply, of one field.
-const MESSAGE: &[u8] = b"\0\0\0\0\x04\x0a\x02ok";
 
 /// What becomes of a call, in each client's word for it.
 struct Row {
@@ -88,126 +77,6 @@ const TABLE: &[Row] = &[
 /// tonic has no status of its own for a connection that it has lost. The mesh says what gRPC has for it, which is what
 /// policies for retries look for.
 const LOST: [&str; 2] = ["Unknown", "Unavailable"];
-
-/// The server's end of one connection.
-struct Connection {
-    /// Another handle of its socket.
-    socket: std::sync::Mutex<Option<std::net::TcpStream>>,
-    ping: Mutex<PingPong>,
-    /// The connection is to be let go of.
-    over: Notify,
-    /// It takes no more calls.
-    drain: Notify,
-    /// The calls of all connections that have got as far as they get.
-    calls: Arc<AtomicUsize>,
-}
-
-/// A server; and how many calls have got there as far as they get.
-async fn serve(at: SocketAddr) -> Arc<AtomicUsize> {
-    serve_on(TcpListener::bind(at).await.expect("the address is ours"))
-}
-
-/// The same on a listener that is open.
-fn serve_on(listener: TcpListener) -> Arc<AtomicUsize> {
-    let calls = Arc::<AtomicUsize>::default();
-    let counted = Arc::clone(&calls);
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            tokio::spawn(connection(tcp, Arc::clone(&counted)));
-        }
-    });
-    calls
-}
-
-async fn connection(tcp: TcpStream, calls: Arc<AtomicUsize>) {
-    let tcp = tcp.into_std().unwrap();
-    let socket = tcp.try_clone().unwrap();
-    // One that breaks off at once is no client's.
-    let Ok(mut http2) = h2::server::handshake(TcpStream::from_std(tcp).unwrap()).await else { return };
-    let ping = Mutex::new(http2.ping_pong().expect("asked for once"));
-    let socket = std::sync::Mutex::new(Some(socket));
-    let shared = Arc::new(Connection { socket, ping, over: Notify::new(), drain: Notify::new(), calls });
-    loop {
-        tokio::select! {
-            call = http2.accept() => {
-                let Some(Ok((request, respond))) = call else { return };
-                tokio::spawn(answer(Arc::clone(&shared), request, respond));
-            }
-            () = shared.drain.notified() => http2.graceful_shutdown(),
-            () = shared.over.notified() => return,
-        }
-    }
-}
-
-/// The text of a request: its only field.
-async fn text(mut body: RecvStream) -> String {
-    let mut read = Vec::new();
-    while let Some(Ok(data)) = body.data().await {
-        let _ = body.flow_control().release_capacity(data.len());
-        read.extend_from_slice(&data);
-    }
-    String::from_utf8(read[7..].to_vec()).unwrap()
-}
-
-async fn answer(connection: Arc<Connection>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let asked = text(request.into_body()).await;
-    let (failure, when) = asked.split_once(' ').unwrap();
-    let head = || Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-    let mut stream = None;
-    if when == "after" {
-        let mut begun = respond.send_response(head(), false).unwrap();
-        begun.send_data(Bytes::from_static(MESSAGE), false).unwrap();
-        stream = Some(begun);
-        // Once this has come back, the client has what was sent before it.
-        connection.ping.lock().await.ping(Ping::opaque()).await.unwrap();
-    }
-    connection.calls.fetch_add(1, Ordering::Relaxed);
-    match failure {
-        "killed" => {
-            // Closed, it is reset.
-            let socket = connection.socket.lock().unwrap().take().unwrap();
-            SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
-            drop(socket);
-            connection.over.notify_one();
-            // To let go of the stream would reset it first.
-            std::future::pending().await
-        }
-        "closed" => {
-            let socket = connection.socket.lock().unwrap().take().unwrap();
-            socket.shutdown(Shutdown::Both).unwrap();
-            std::future::pending().await
-        }
-        "drained" => {
-            connection.drain.notify_one();
-            let mut stream = stream.unwrap_or_else(|| {
-                let mut begun = respond.send_response(head(), false).unwrap();
-                begun.send_data(Bytes::from_static(MESSAGE), false).unwrap();
-                begun
-            });
-            let trailers =
-                [("grpc-status", "0")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-            stream.send_trailers(trailers.into_iter().collect()).unwrap();
-        }
-        "silent" | "endless" => std::future::pending().await,
-        code => reset(code, respond, stream),
-    }
-}
-
-fn reset(code: &str, mut respond: SendResponse<Bytes>, stream: Option<SendStream<Bytes>>) {
-    let code = match code {
-        "REFUSED_STREAM" => Reason::REFUSED_STREAM,
-        "CANCEL" => Reason::CANCEL,
-        "ENHANCE_YOUR_CALM" => Reason::ENHANCE_YOUR_CALM,
-        "INADEQUATE_SECURITY" => Reason::INADEQUATE_SECURITY,
-        "INTERNAL_ERROR" => Reason::INTERNAL_ERROR,
-        "PROTOCOL_ERROR" => Reason::PROTOCOL_ERROR,
-        other => panic!("{other}"),
-    };
-    match stream {
-        Some(mut stream) => stream.send_reset(code),
-        None => respond.send_reset(code),
-    }
-}
 
 /// A client's and a server's sidecar, and nobody behind it.
 async fn mesh(caller: Spec, mut server: Spec) -> Mesh {

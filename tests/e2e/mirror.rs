@@ -1,23 +1,9 @@
 //! Copies of requests: who gets them, and that nobody else notices.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+mod hanging;
+mod shadow;
 
-use bytes::Bytes;
-use futures_util::future::join_all;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
-use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{
-    body::{Frame, Incoming},
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
+use http::HeaderValue;
 use selvedge_demo::{
     apps::{
         grpc::wire::{EchoRequest, echo_client::EchoClient},
@@ -29,11 +15,12 @@ use selvedge_demo::{
 use selvedge_tests::{Mesh, SOON, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 use tonic::transport::Channel;
 
 use crate::{BOTH_VERSIONS, SELVEDGE};
+use shadow::{Seen, Shadow};
 
 /// Rules of `reviews`, each for a path of its own.
 const ROUTES: &str = "
@@ -78,85 +65,6 @@ spec:
   - mirror: {host: shadow}
     route: [{destination: {host: echo}}]
 ";
-
-/// A request, as far as it has come.
-#[derive(Debug, Clone)]
-struct Seen {
-    version: Version,
-    path: String,
-    authority: String,
-    headers: HeaderMap,
-    body: Vec<u8>,
-    trailers: Option<HeaderMap>,
-    /// Whether its body has come to its end.
-    whole: bool,
-}
-
-/// This test as the app that gets copies. It answers each with the status 500, and gRPC's DATA_LOSS.
-#[derive(Debug, Clone, Default)]
-struct Shadow(Arc<Mutex<Vec<Seen>>>);
-
-impl Shadow {
-    async fn serve(&self, address: SocketAddr) {
-        let listener = TcpListener::bind(address).await.expect("the app's address is ours");
-        let this = self.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let this = this.clone();
-                let respond = service_fn(move |request| this.clone().note(request));
-                tokio::spawn(async move {
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    drop(server.serve_connection(TokioIo::new(stream), respond).await);
-                });
-            }
-        });
-    }
-
-    fn all<T>(&self, look: impl FnOnce(&mut Vec<Seen>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    async fn note(
-        self,
-        request: Request<Incoming>,
-    ) -> Result<Response<UnsyncBoxBody<Bytes, hyper::Error>>, hyper::Error> {
-        let (head, mut body) = request.into_parts();
-        let host = head.headers.get("host").map(|host| host.to_str().unwrap().to_owned());
-        let place = self.all(|all| {
-            all.push(Seen {
-                version: head.version,
-                path: head.uri.path().to_owned(),
-                authority: host.or(head.uri.authority().map(ToString::to_string)).unwrap_or_default(),
-                headers: head.headers,
-                body: Vec::new(),
-                trailers: None,
-                whole: false,
-            });
-            all.len() - 1
-        });
-        while let Some(frame) = body.frame().await {
-            match frame?.into_data() {
-                Ok(data) => self.all(|all| all[place].body.extend_from_slice(&data)),
-                Err(frame) => self.all(|all| all[place].trailers = frame.into_trailers().ok()),
-            }
-        }
-        self.all(|all| all[place].whole = true);
-        let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), 15.into())]);
-        let body = StreamBody::new(futures_util::stream::iter([Ok(Frame::trailers(trailers))]));
-        let mut response = Response::new(body.boxed_unsync());
-        *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
-        Ok(response)
-    }
-
-    /// What it has got, as soon as that is `is`.
-    async fn seen(&self, what: &str, is: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
-        poll(SOON, what, async || {
-            let all = self.all(|all| all.clone());
-            if is(&all) { Ok(all) } else { Err(format!("{all:?}")) }
-        })
-        .await
-    }
-}
 
 /// A caller, `reviews`, `echo`, and this test as `shadow`, which has a sidecar, and as `hangs`, which has none and takes
 /// nothing from its connections.
@@ -345,69 +253,6 @@ async fn a_mirror_that_cannot_be_used_takes_nothing_from_requests_and_websockets
     answer(&mesh, call::to("reviews:9080", "/copied").header("x-last", "1")).await;
     let seen = shadow.seen("a copy", |all| !all.is_empty()).await;
     assert!(seen[0].headers.contains_key("x-last"), "{seen:?}");
-}
-
-/// A server that takes connections, and nothing from them.
-async fn hanging(address: SocketAddr) {
-    let listener = TcpListener::bind(address).await.expect("the app's address is ours");
-    tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            held.push(stream);
-        }
-    });
-}
-
-/// Calls `path` many times at once; the longest that one took.
-async fn under_load(mesh: &Mesh, path: &str, body: &Bytes) -> Duration {
-    let client = async |version: Version| {
-        let mut longest = Duration::ZERO;
-        for _ in 0..40 {
-            let began = Instant::now();
-            answer(mesh, call::to("reviews:9080", path).version(version).body(body.clone())).await;
-            longest = longest.max(began.elapsed());
-        }
-        longest
-    };
-    let clients = (0..10).map(|number| client(BOTH_VERSIONS[number % 2]));
-    join_all(clients).await.into_iter().max().unwrap_or_default()
-}
-
-#[tokio::test]
-async fn a_mirror_that_hangs_neither_slows_nor_fails_requests_under_load() {
-    let (mesh, _shadow) = mesh(ROUTES).await;
-    hanging(mesh.workload("hangs").app).await;
-    let body = Bytes::from(vec![b'x'; 50_000]);
-
-    let without = under_load(&mesh, "/alone", &body).await;
-    let with = under_load(&mesh, "/hangs", &body).await;
-
-    // A request that waited for its copy would take 9 s.
-    assert!(
-        with < without * 4 + Duration::from_secs(2),
-        "{with:?} with a mirror that hangs, {without:?} without"
-    );
-    let dropped = "selvedge_outbound_mirrored_requests_dropped_total{";
-    assert!(counted(&mesh, &[dropped, "reason=\"too-many\""]).await > 0.0, "there may be 256 copies");
-    let held = counted(&mesh, &["selvedge_buffered_bytes "]).await;
-    assert!(held <= 256.0 * 65_536.0, "{held} bytes are held");
-    poll(2 * SOON, "every copy ends with the time of its route, or was none too many", async || {
-        let late = ["selvedge_outbound_mirrored_requests_total{", "error_type=\"timeout\""];
-        let late = counted(&mesh, &late).await;
-        let too_many = counted(&mesh, &[dropped, "reason=\"too-many\""]).await;
-        let held = counted(&mesh, &["selvedge_buffered_bytes "]).await;
-        let all = late + too_many == 400.0 && held == 0.0;
-        if all { Ok(()) } else { Err(format!("{late} late, {too_many} too many, {held} bytes held")) }
-    })
-    .await;
-
-    // More than the kernel takes.
-    for version in BOTH_VERSIONS {
-        let long = vec![b'x'; 16 << 20];
-        let call = call::to("reviews:9080", "/stuck").version(version).body(long);
-        answer(&mesh, call.timeout(Duration::from_secs(30))).await;
-    }
-    counts(&mesh, &[dropped, "reason=\"behind\""], 2.0).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Opaque TCP at a sidecar's inbound listener, from a peer on the mesh's own wire.
 
+mod sessions;
+
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -15,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::{
     SELVEDGE,
-    mesh_client::{self, END, OPEN, frame},
+    mesh_client::{self, END, frame},
 };
 
 /// How long any one exchange may take.
@@ -257,47 +259,4 @@ async fn a_large_transfer_arrives_whole_both_ways() {
 
     let all = async { tokio::join!(at_peer, at_app, to_app, to_peer) };
     timeout(LIMIT * 6, all).await.expect("64 MiB take no minute");
-}
-
-#[tokio::test]
-async fn a_connection_takes_one_session_after_another() {
-    let around = Around::new(&[]).await;
-    let (mut peer, mut app) = around.in_use().await;
-    for _ in 0..3 {
-        peer.write_all(&END).await.unwrap();
-        assert_eq!(rest(&mut app).await, (Vec::new(), true));
-        drop(app);
-        assert_eq!(exactly(&mut peer, 4).await, END);
-
-        peer.write_all(&[OPEN.to_vec(), frame(b"once more")].concat()).await.unwrap();
-        app = around.accept().await;
-        assert_eq!(exactly(&mut app, 9).await, b"once more");
-        app.write_all(b"welcome").await.unwrap();
-        let answer = accepted(b"welcome");
-        assert_eq!(exactly(&mut peer, answer.len()).await, answer);
-    }
-    around.counts("selvedge_inbound_tcp_connections_opened_total", 4.0).await;
-    around.counts("selvedge_inbound_connections_total", 1.0).await;
-}
-
-#[tokio::test]
-async fn an_idle_connection_hears_that_the_sidecar_drains_and_a_session_begun_before_is_served() {
-    let around = Around::new(&[]).await;
-    let (mut peer, mut app) = around.in_use().await;
-    peer.write_all(&END).await.unwrap();
-    app.shutdown().await.unwrap();
-    assert_eq!(exactly(&mut peer, 4).await, END);
-    let sidecar = around.mesh.workload(SERVER).sidecar_process().unwrap();
-
-    sidecar.signal(Signal::TERM).unwrap();
-    assert_eq!(exactly(&mut peer, 4).await, [0xff, 0xff, 0xff, 0xfe], "no more sessions");
-    // As if it had been under way.
-    peer.write_all(&[OPEN.to_vec(), frame(b"just now"), END.to_vec()].concat()).await.unwrap();
-    let mut app = around.accept().await;
-    assert_eq!(rest(&mut app).await, (b"just now".to_vec(), true));
-    drop(app);
-
-    let answer = [frame(&preamble::ACCEPTED), END.to_vec()].concat();
-    assert_eq!(exactly(&mut peer, answer.len()).await, answer);
-    assert!(sidecar.wait(SOON).await.unwrap().success());
 }

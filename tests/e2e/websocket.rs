@@ -1,23 +1,13 @@
 //! WebSockets, and other wishes to leave HTTP/1.1, through a pair of sidecars.
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+mod ends;
+mod over_http2;
 
-use bytes::Bytes;
+use std::process::Stdio;
+
 use futures_util::SinkExt;
-use http_body_util::Empty;
-use hyper::{body::Incoming, client::conn::http2, ext::Protocol};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustix::process::Signal;
-use selvedge_demo::workload::sum_of;
-use selvedge_tests::{SOON, needs::Need, policies::peer_authentication, poll};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    process::Command,
-};
+use selvedge_tests::needs::Need;
+use tokio::{net::TcpStream, process::Command};
 use tokio_stream::StreamExt;
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async, client_async,
@@ -28,7 +18,8 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::raw::{APP, Around, CALLERS, Raw, SERVER, within};
+use crate::raw::{APP, Around, CALLERS, Raw, within};
+pub(crate) use over_http2::extended_connect;
 
 const HANDSHAKE: &str = "upgrade: websocket\r\nconnection: keep-alive, Upgrade\r\n\
                          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -224,190 +215,4 @@ async fn an_app_that_switches_unasked_is_not_followed() {
         assert!(head.header("selvedge-error").is_some_and(|why| why.starts_with("protocol:")), "{}", head.0);
         assert_eq!(app.rest().await, "", "and its connection is closed");
     }
-}
-
-/// Asks for a WebSocket over HTTP/2 (RFC 8441).
-pub(crate) async fn extended_connect(around: &Around, caller: &str) -> http::Response<Incoming> {
-    let connection = TcpStream::connect(around.outbound(caller)).await.unwrap();
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(connection)).await.unwrap();
-    tokio::spawn(connection);
-    let mut asked = None;
-    poll(SOON, "the sidecar's settings allow extended CONNECT", async || {
-        let request = http::Request::connect(format!("http://{APP}/chat"))
-            .extension(Protocol::from_static("websocket"))
-            .header("sec-websocket-protocol", "superchat")
-            .body(Empty::<Bytes>::new())
-            .unwrap();
-        asked = Some(sender.send_request(request).await.map_err(|error| format!("{error:?}"))?);
-        Ok::<_, String>(())
-    })
-    .await;
-    // As long as the answer is, so is the sender: without it, the connection would wind down.
-    let mut answer = asked.expect("it was answered");
-    answer.extensions_mut().insert(sender);
-    answer
-}
-
-#[tokio::test]
-async fn a_client_of_http2_gets_its_websocket_by_extended_connect() {
-    let around = Around::new().await;
-    for caller in CALLERS {
-        let serve = async {
-            let mut app = around.accept().await;
-            let request = app.head().await;
-            assert_eq!(request.first_line(), "GET /chat HTTP/1.1");
-            assert_eq!(request.header("upgrade"), Some("websocket"));
-            assert_eq!(request.header("sec-websocket-protocol"), Some("superchat"));
-            assert_eq!(request.header("sec-websocket-version"), Some("13"));
-            assert_eq!(request.header("sec-websocket-key").map(str::len), Some(24));
-            app.send(SWITCHED).await;
-            app
-        };
-        let (mut answer, mut app) = tokio::join!(extended_connect(&around, caller), serve);
-        assert_eq!(answer.status(), 200, "{caller}");
-        for header in ["upgrade", "connection", "sec-websocket-accept"] {
-            assert_eq!(answer.headers().get(header), None);
-        }
-        let mut client = TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap());
-
-        client.write_all(b"ping").await.unwrap();
-        assert_eq!(app.exactly(4).await, "ping", "{caller}");
-        app.send("pong").await;
-        let mut pong = [0; 4];
-        within("an answer", client.read_exact(&mut pong)).await.unwrap();
-        assert_eq!(&pong, b"pong");
-        client.shutdown().await.unwrap();
-        assert_eq!(app.rest().await, "");
-    }
-}
-
-#[tokio::test]
-async fn a_client_of_http2_hears_of_an_app_that_declines() {
-    let around = Around::new().await;
-    for caller in CALLERS {
-        for (answer, status) in [("403 Forbidden", 403), ("200 OK", 502)] {
-            let serve = async {
-                let mut app = around.accept().await;
-                app.head().await;
-                app.send(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))
-                    .await;
-            };
-            let (heard, ()) = tokio::join!(extended_connect(&around, caller), serve);
-
-            assert_eq!(heard.status(), status, "{caller}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn nobody_is_given_a_tunnel_by_connect() {
-    let around = Around::new().await;
-    for caller in CALLERS {
-        let mut client = around.client(caller).await;
-        client.send(format!("CONNECT {APP} HTTP/1.1\r\nhost: {APP}\r\n\r\n")).await;
-
-        let head = client.head().await;
-
-        assert_eq!(head.status(), "400", "{}", head.0);
-    }
-}
-
-#[tokio::test]
-async fn a_silent_websocket_ends_after_its_limit_and_is_counted() {
-    let around = Around::with(&[("--websocket-idle-timeout", "3s")]).await;
-    for caller in CALLERS {
-        let (mut client, mut app) = opened_raw(&around, caller).await;
-        client.send("four").await;
-        assert_eq!(app.exactly(4).await, "four");
-        app.send("seventh").await;
-        assert_eq!(client.exactly(7).await, "seventh");
-        let open = async || {
-            around.mesh.workload(caller).metric("selvedge_outbound_websocket_connections_open").await
-        };
-        assert_eq!(open().await.unwrap(), Some(1.0));
-
-        assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()), "{caller}");
-
-        poll(SOON, &format!("{caller} has counted it"), async || {
-            let metrics = around.mesh.workload(caller).admin("/metrics").await;
-            let metrics = metrics.map_err(|error| error.to_string())?.text();
-            let wrong = [
-                ("connections_open", 0.0),
-                ("connections_opened_total", 1.0),
-                ("connections_closed_total", 1.0),
-                ("received_bytes_total", 4.0),
-                ("sent_bytes_total", 7.0),
-            ]
-            .into_iter()
-            .find(|(name, value)| {
-                sum_of(&metrics, &format!("selvedge_outbound_websocket_{name}")) != Some(*value)
-            });
-            wrong.map_or(Ok(()), |(name, value)| Err(format!("{name} is not {value} in {metrics}")))
-        })
-        .await;
-    }
-}
-
-#[tokio::test]
-async fn a_policy_that_comes_to_forbid_a_websockets_client_ends_it() {
-    let around = Around::new().await;
-    let mut client = around.plain_client().await;
-    let mut app = handshake(&around, &mut client).await;
-    let (mut of_the_mesh, mut its_app) = opened_raw(&around, CALLERS[1]).await;
-
-    let strict = peer_authentication(Some("app"), "STRICT");
-    around.mesh.write("policy.yaml", &strict).unwrap();
-
-    assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()));
-    let server = around.mesh.workload(SERVER);
-    poll(SOON, "its end is counted", async || {
-        let metrics = server.admin("/metrics").await.map_err(|error| error.to_string())?.text();
-        let closed = metrics.lines().find(|line| {
-            line.starts_with("selvedge_inbound_websocket_connections_closed_total{")
-                && line.contains("error_type=\"policy\"")
-        });
-        if closed.is_some_and(|line| line.ends_with(" 1")) { Ok(()) } else { Err(metrics) }
-    })
-    .await;
-
-    // Who may come in is not disturbed.
-    of_the_mesh.send("still here").await;
-    assert_eq!(its_app.exactly(10).await, "still here");
-}
-
-#[tokio::test]
-async fn an_open_websocket_counts_and_has_the_drain_timeout_to_end() {
-    let around = Around::new().await;
-    for caller in CALLERS {
-        let (mut client, mut app) = opened_raw(&around, caller).await;
-        let workload = around.mesh.workload(caller);
-        poll(SOON, "the WebSocket is in flight", async || {
-            let endpoints = workload.admin_json("/endpoints").await.map_err(|error| error.to_string())?;
-            let busy = endpoints.as_array().into_iter().flatten().any(|endpoint| endpoint["in_flight"] == 1);
-            if busy { Ok(()) } else { Err(endpoints.to_string()) }
-        })
-        .await;
-        drop((client.finish().await, app.finish().await));
-        assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()));
-    }
-
-    let (mut client, mut app) = opened_raw(&around, CALLERS[0]).await;
-    let sidecar = around.mesh.workload(SERVER).sidecar_process().unwrap();
-    let began = Instant::now();
-    sidecar.signal(Signal::TERM).unwrap();
-    poll(SOON, "the sidecar drains", async || {
-        match TcpStream::connect(around.mesh.workload(SERVER).inbound).await {
-            Ok(_) => Err("it still accepts connections"),
-            Err(_) => Ok(()),
-        }
-    })
-    .await;
-    client.send("still here").await;
-    assert_eq!(app.exactly(10).await, "still here");
-    assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()));
-    let status = sidecar.wait(SOON).await.unwrap();
-
-    assert!(status.success(), "{status}");
-    assert!(began.elapsed() >= Duration::from_secs(2), "its time: {:?}", began.elapsed());
 }

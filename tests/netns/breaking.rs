@@ -1,6 +1,9 @@
 //! Opaque connections between two apps that both know nothing of a mesh: what each end does, and what happens to it,
 //! arrives at the other end as what it is.
 
+mod cut_off;
+mod many;
+
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use selvedge_demo::{call, workload::sum_of};
@@ -10,7 +13,6 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
     time::timeout,
 };
 
@@ -228,103 +230,6 @@ async fn certificates_end() {
     assert!(obtained >= 4.0, "only {obtained} certificates");
 }
 
-/// Open opaque connections of a workload's sidecar.
-async fn open(workload: &Workload, direction: &str) -> f64 {
-    let admin = workload.loopback(4191);
-    let metrics = workload.call(admin, call::to(&admin.to_string(), "/metrics")).await.unwrap().text();
-    sum_of(&metrics, &format!("selvedge_{direction}_tcp_connections_open")).expect("it is counted")
-}
-
-async fn many() {
-    let mesh = mesh().await;
-    let mut app = App::of(mesh.workload("db"));
-    let address = app.address;
-    let serving = tokio::spawn(async move {
-        while let Some(mut stream) = app.accepted.recv().await {
-            tokio::spawn(async move {
-                let (mut read, mut write) = stream.split();
-                tokio::io::copy(&mut read, &mut write).await?;
-                write.shutdown().await
-            });
-        }
-    });
-    let from = mesh.workload("client");
-
-    let failed = from
-        .namespace()
-        .run(move || async move {
-            let mut tasks = JoinSet::new();
-            for _ in 0..16 {
-                tasks.spawn(async move {
-                    let mut failed = Vec::new();
-                    for _ in 0..125 {
-                        if let Err(error) = exchange(address).await {
-                            failed.push(error.to_string());
-                        }
-                    }
-                    failed
-                });
-            }
-            tasks.join_all().await.concat()
-        })
-        .await;
-
-    assert!(failed.is_empty(), "{} of 2000 connections failed: {:?}", failed.len(), failed.first());
-    for (workload, direction) in [("client", "outbound"), ("db", "inbound")] {
-        poll(SOON, &format!("{workload}'s sidecar has let go of all of them"), async || {
-            let open = open(mesh.workload(workload), direction).await;
-            if open == 0.0 { Ok(()) } else { Err(format!("{open} open")) }
-        })
-        .await;
-    }
-    serving.abort();
-}
-
-async fn exchange(address: SocketAddr) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"\0hello").await?;
-    stream.shutdown().await?;
-    let mut heard = Vec::new();
-    timeout(SOON, stream.read_to_end(&mut heard)).await??;
-    if heard == b"\0hello" { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
-}
-
-const REVOKED: &str = "
-apiVersion: selvedge.io/v1alpha1
-kind: Revocation
-metadata: {name: stolen, namespace: selvedge}
-spec: {identities: [{namespace: default, serviceAccount: db}]}
-";
-
-async fn a_revoked_server() {
-    let mut mesh = mesh().await;
-    mesh.add([client("other")]).await;
-    let from = mesh.workload("client");
-    let mut revoked = App::of(mesh.workload("db"));
-    let mut other = App::of(mesh.workload("other"));
-    let (mut client, mut server) = revoked.pair(from).await;
-    let (mut honest, mut answers) = other.pair(from).await;
-    // One that is kept between the sidecars for the next.
-    let (kept, served) = revoked.pair(from).await;
-    drop((kept, served));
-
-    mesh.write("revocation.yaml", REVOKED);
-
-    is_reset("client", &mut client).await;
-    let _ = end(&mut server).await; // as an end, or as a reset
-    let mut again = connect(from, revoked.address).await.unwrap();
-    let _ = again.write_all(b"\0hello").await; // it may be cut off already
-    is_reset("next client", &mut again).await;
-    assert!(revoked.accepted.try_recv().is_err(), "nobody has come to it");
-    honest.write_all(b"still").await.unwrap();
-    assert_eq!(exactly(&mut answers, 5).await, b"still");
-}
-
-#[test]
-fn opaque_connections_to_whoever_is_revoked_are_cut_off_and_there_are_no_more() {
-    netns(a_revoked_server);
-}
-
 #[test]
 fn an_end_arrives_as_an_end_and_a_reset_as_a_reset() {
     netns(ends_are_told_apart);
@@ -338,9 +243,4 @@ fn connections_outlive_certificates() {
 #[test]
 fn a_sidecar_that_crashes_hangs_nobody_and_lets_nothing_out() {
     netns(sidecars_that_crash);
-}
-
-#[test]
-fn thousands_of_short_connections_all_come_through_and_leave_nothing_behind() {
-    netns(many);
 }

@@ -4,10 +4,13 @@
 //! Each workload is as in production: the rules first, by `selvedge-init` with no capability but `NET_ADMIN`;
 //! then the app, as a user of its own; then the sidecar, as the user 2102 with no rights at all.
 
+mod spec;
+mod workload;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File, Permissions},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     os::{
         fd::AsRawFd as _,
         unix::fs::{PermissionsExt as _, chown},
@@ -18,10 +21,9 @@ use std::{
 
 use http::StatusCode;
 use selvedge_demo::{
-    call::{self, Answer, Call, CallError},
+    call,
     cluster::{DIRECTORY_PREFIX, START_LIMIT},
     documents,
-    load::{Plan, Report},
     processes::{self, Exits, Process, Processes},
 };
 use selvedge_tests::poll;
@@ -32,156 +34,15 @@ use crate::{
     namespace::Namespace,
     network::{Kind, Network, NetworkPlace},
 };
+pub(crate) use spec::{APP_PORT, Mode, OTHER_PORT, Spec, client, server};
+pub(crate) use workload::Workload;
+use workload::entry;
 
 /// The user that sidecars run as.
 const PROXY_UID: u32 = 2102;
 
 /// The user that apps run as.
 const APP_UID: u32 = 1000;
-
-/// How a workload's connections come to its sidecar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// By rules.
-    Redirected,
-    /// Its app names the sidecar's outbound port, and peers the inbound port.
-    Explicit,
-    /// It has none.
-    NoSidecar,
-}
-
-/// What a workload is to be.
-#[derive(Debug, Clone)]
-pub(crate) struct Spec {
-    /// Its name.
-    pub(crate) name: String,
-    /// The mesh's namespace that it is in.
-    pub(crate) namespace: &'static str,
-    /// Its service account, and its label `app`.
-    pub(crate) app: String,
-    /// Its label `version`, and that of a `reviews` server that runs in it; without one there is none.
-    pub(crate) version: Option<String>,
-    /// How its connections come to its sidecar.
-    pub(crate) mode: Mode,
-    /// More flags of its sidecar's.
-    pub(crate) flags: &'static [&'static str],
-    /// What is added to all its ports, where several share an address.
-    pub(crate) shift: u16,
-    /// Whether the mesh's documents have its name, `NAME.test`, and not its address.
-    pub(crate) by_name: bool,
-}
-
-/// The port of every app.
-pub(crate) const APP_PORT: u16 = 9080;
-
-/// Another port of every workload, of which the mesh knows nothing but that it is there.
-pub(crate) const OTHER_PORT: u16 = 9090;
-
-/// A redirected workload without an app: the test itself makes its connections.
-pub(crate) fn client(name: &str) -> Spec {
-    Spec {
-        name: name.to_owned(),
-        namespace: "default",
-        app: name.to_owned(),
-        version: None,
-        mode: Mode::Redirected,
-        flags: &[],
-        shift: 0,
-        by_name: false,
-    }
-}
-
-/// A redirected workload behind the service `app`, which answers as this version.
-pub(crate) fn server(name: &str, app: &str, version: &str) -> Spec {
-    Spec { app: app.to_owned(), version: Some(version.to_owned()), ..client(name) }
-}
-
-impl Spec {
-    /// With more flags for its sidecar.
-    #[must_use]
-    pub(crate) fn flags(self, flags: &'static [&'static str]) -> Self {
-        Self { flags, ..self }
-    }
-
-    /// In another namespace of the mesh's.
-    #[must_use]
-    pub(crate) fn namespace(self, namespace: &'static str) -> Self {
-        Self { namespace, ..self }
-    }
-
-    /// In another mode.
-    #[must_use]
-    pub(crate) fn mode(self, mode: Mode) -> Self {
-        Self { mode, ..self }
-    }
-
-    /// Known by a name, which [`Mesh::hosts`] gives an address.
-    #[must_use]
-    pub(crate) fn by_name(self) -> Self {
-        Self { by_name: true, ..self }
-    }
-
-    /// With all ports so much higher.
-    #[must_use]
-    pub(crate) fn shift(self, shift: u16) -> Self {
-        Self { shift, ..self }
-    }
-}
-
-/// A workload that runs.
-#[derive(Debug)]
-pub(crate) struct Workload {
-    /// What it was to be.
-    pub(crate) spec: Spec,
-    /// Where it is.
-    pub(crate) place: NetworkPlace,
-    app: Option<Process>,
-    sidecar: Option<Process>,
-}
-
-impl Workload {
-    /// Where its app is dialled.
-    pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.place.address, APP_PORT + self.spec.shift)
-    }
-
-    /// Where its sidecar is told of requests, if its connections are not redirected.
-    pub(crate) fn outbound(&self) -> SocketAddr {
-        self.loopback(4140 + self.spec.shift)
-    }
-
-    /// Where others' connections for it come in.
-    pub(crate) fn door(&self) -> SocketAddr {
-        match self.spec.mode {
-            Mode::Explicit => SocketAddr::new(self.place.address, 4143 + self.spec.shift),
-            Mode::Redirected | Mode::NoSidecar => self.address(),
-        }
-    }
-
-    /// Its namespace.
-    pub(crate) fn namespace(&self) -> &Namespace {
-        &self.place.namespace
-    }
-
-    /// An address of its own on `lo`, with this port.
-    pub(crate) fn loopback(&self, port: u16) -> SocketAddr {
-        let address = match self.place.address {
-            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
-        SocketAddr::new(address, port)
-    }
-
-    /// Makes a call from inside, as its app would: to `address`, whatever is redirected.
-    pub(crate) async fn call(&self, address: SocketAddr, call: Call) -> Result<Answer, CallError> {
-        self.namespace().run(move || call::send(address, call)).await
-    }
-
-    /// Makes many.
-    pub(crate) async fn load(&self, plan: Plan) -> Report {
-        self.namespace().run(move || plan.run()).await
-    }
-}
 
 /// A mesh of a test's own. If the test fails, the ends of all logs are printed.
 #[derive(Debug)]
@@ -456,31 +317,4 @@ pub(crate) fn redirect(namespace: &Namespace) {
     command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all", SELVEDGE_INIT]);
     let said = namespace.expect(&mut command);
     assert!(said.contains("verified: a connection to"), "{}: {said}", namespace.name());
-}
-
-/// The `WorkloadEntry` of a workload.
-fn entry(workload: &Workload) -> String {
-    let Spec { name, namespace, app, version, mode, .. } = &workload.spec;
-    let port = workload.address().port();
-    let address = match workload.spec.by_name {
-        true => format!("{name}.test"),
-        false => workload.place.address.to_string(),
-    };
-    let mut text = format!(
-        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: {name}\n  namespace: {namespace}\n"
-    );
-    if *mode == Mode::Explicit {
-        let inbound = workload.door();
-        text.push_str(&format!("  annotations:\n    config.selvedge.io/inbound: \"{inbound}\"\n"));
-    }
-    text.push_str(&format!(
-        "spec:\n  address: \"{address}\"\n  serviceAccount: {app}\n  ports:\n    http: {port}\n    other: {OTHER_PORT}\n  labels:\n    app: {app}\n"
-    ));
-    if let Some(version) = version {
-        text.push_str(&format!("    version: {version}\n"));
-    }
-    if *mode != Mode::NoSidecar {
-        text.push_str("    security.istio.io/tlsMode: istio\n");
-    }
-    text
 }

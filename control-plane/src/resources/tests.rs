@@ -3,12 +3,14 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use selvedge_model::{ConnectionPool, Host, Http2Upgrade, LoadBalancer, MtlsMode, Protocol};
+use selvedge_model::LoadBalancer;
 
-use super::{service::TargetPort, service_entry::EntryEndpoints, *};
+use super::*;
 use crate::problem::{Problem, Severity};
 
 mod http_routes;
+mod policies;
+mod services;
 
 fn read(text: &str) -> Vec<Decoded> {
     decode(text, &Arc::from(Path::new("mesh.yaml")), "default")
@@ -117,28 +119,6 @@ fn every_field_that_is_not_acted_on_is_named_with_its_line() {
 }
 
 #[test]
-fn limits_on_connections_are_read_and_zero_is_none() {
-    let decoded = destination_rule(
-        "    connectionPool:\n      tcp: {maxConnections: 0, maxConnectionDuration: 10m}\n      http: {http2MaxRequests: 7, maxRequestsPerConnection: 1, maxConcurrentStreams: 9, maxRetries: 3, idleTimeout: 5s, h2UpgradePolicy: DO_NOT_UPGRADE}\n",
-    );
-
-    assert_eq!(told(&decoded), []);
-    let expected = ConnectionPool {
-        max_pending_requests: None,
-        max_requests: Some(7),
-        max_requests_per_connection: Some(1),
-        max_concurrent_streams: Some(9),
-        max_retries: Some(3),
-        idle_timeout: Some(Duration::from_secs(5)),
-        http2_upgrade: Http2Upgrade::Never,
-    };
-    let block = policy(&decoded).connection_pool.as_ref().unwrap();
-    assert_eq!(block.pool, expected);
-    assert_eq!(block.connections.max_connections, None);
-    assert_eq!(block.connections.max_duration, Some(Duration::from_secs(600)));
-}
-
-#[test]
 fn istios_snake_case_spellings_are_read() {
     let decoded = destination_rule(
         "    load_balancer: {simple: LEAST_CONN}\n    outlier_detection: {consecutive_5xx_errors: 0, base_ejection_time: 600s, max_ejection_percent: 100}\n",
@@ -202,43 +182,6 @@ fn a_kind_that_nothing_acts_on_is_reported_once() {
 }
 
 #[test]
-fn a_policy_of_a_kind_that_is_not_enforced_is_an_error_that_can_be_accepted() {
-    for (kind, version) in [
-        ("RequestAuthentication", "security.istio.io/v1"),
-        ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
-        ("NetworkPolicy", "projectcalico.org/v3"),
-        ("GlobalNetworkPolicy", "crd.projectcalico.org/v1"),
-        ("CiliumNetworkPolicy", "cilium.io/v2"),
-        ("Server", "policy.linkerd.io/v1beta3"),
-        ("AuthorizationPolicy", "policy.linkerd.io/v1alpha1"),
-        ("MeshTLSAuthentication", "policy.linkerd.io/v1alpha1"),
-        ("ServerAuthorization", "policy.linkerd.io/v1beta1"),
-    ] {
-        let decoded =
-            only(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n"));
-
-        assert!(matches!(decoded.outcome, DecodeOutcome::NotActedOn), "{kind}");
-        assert!(decoded.stand_in.is_none(), "{kind}");
-        assert_eq!(told(&decoded), [("", 2, Severity::Error)], "{kind}");
-        assert!(decoded.problems[0].message.contains("is not enforced"), "{:?}", decoded.problems);
-        assert_eq!(decoded.problems[0].clone().accepted().severity, Severity::NotActedOn, "{kind}");
-    }
-}
-
-#[test]
-fn in_a_cluster_its_network_enforces_what_is_for_networks() {
-    let severity = |version: &str, kind: &str| {
-        let object =
-            serde_json::json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, "spec": {}});
-        decode_value(object, "default").problems[0].severity
-    };
-
-    assert_eq!(severity("cilium.io/v2", "CiliumNetworkPolicy"), Severity::NotActedOn);
-    assert_eq!(severity("projectcalico.org/v3", "GlobalNetworkPolicy"), Severity::NotActedOn);
-    assert_eq!(severity("security.istio.io/v1", "RequestAuthentication"), Severity::Error);
-}
-
-#[test]
 fn a_field_or_kind_that_is_nearly_one_that_exists_is_asked_about() {
     let message = |text: &str| only(text).problems[0].message.clone();
 
@@ -279,211 +222,6 @@ fn an_alias_bomb_is_refused() {
 
     assert!(matches!(only(&bomb).outcome, DecodeOutcome::Failed));
     assert!(matches!(only(&"[".repeat(100_000)).outcome, DecodeOutcome::Failed));
-}
-
-#[test]
-fn a_service_reads_its_ports() {
-    let decoded = only(
-        "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\nspec:\n  type: LoadBalancer\n  clusterIP: None\n  ports:\n  - {name: http, port: 80, targetPort: web}\n  - {name: x, port: 81, targetPort: 8081, appProtocol: kubernetes.io/h2c, nodePort: 30000}\n  - {name: dns, port: 53, protocol: UDP}\n  annotations: {cloud/lb: nlb}\n",
-    );
-
-    let Resource::Service(document) = understood(&decoded) else { panic!("{decoded:?}") };
-    let ports: Vec<_> =
-        document.spec.ports.iter().map(|port| (port.port, port.target.clone(), port.protocol)).collect();
-    assert_eq!(
-        ports,
-        [
-            (80, TargetPort::Named("web".to_owned()), Protocol::Http),
-            (81, TargetPort::Number(8081), Protocol::Http2)
-        ]
-    );
-    assert_eq!(
-        told(&decoded),
-        [
-            ("spec.type", 5, Severity::NotActedOn),
-            ("spec.ports[1].nodePort", 9, Severity::NotActedOn),
-            ("spec.ports[2].protocol", 10, Severity::NotActedOn),
-            ("spec.annotations[cloud/lb]", 11, Severity::NotActedOn),
-        ]
-    );
-}
-
-#[test]
-fn a_workload_entry_reads_its_sidecar() {
-    let decoded = only(
-        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata:\n  name: a\n  labels: {app: old, tier: web}\n  annotations: {config.selvedge.io/inbound: '127.0.0.1:4143'}\nspec:\n  address: 127.0.0.1\n  labels: {app: a, security.istio.io/tlsMode: istio}\n  ports: {http: 9080}\n",
-    );
-
-    assert_eq!(told(&decoded), []);
-    let Resource::WorkloadEntry(document) = understood(&decoded) else { panic!("{decoded:?}") };
-    let spec = &document.spec;
-    assert_eq!(spec.address, Some("127.0.0.1".parse().unwrap()));
-    assert_eq!((spec.labels["app"].as_str(), spec.labels["tier"].as_str()), ("a", "web"));
-    assert!(spec.meshed);
-    assert_eq!(spec.inbound, Some("127.0.0.1:4143".parse().unwrap()));
-    assert_eq!(spec.service_account, "default");
-}
-
-#[test]
-fn a_workload_is_at_an_address_or_a_dns_name() {
-    let entry = |address: &str| {
-        only(&format!(
-            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: a}}\nspec: {{address: '{address}'}}\n"
-        ))
-    };
-
-    let by_name = entry("Web_1.local");
-    assert_eq!(told(&by_name), []);
-    let Resource::WorkloadEntry(document) = understood(&by_name) else { panic!("{by_name:?}") };
-    assert_eq!(document.spec.address, Some(Host::Name("web_1.local".into())));
-    assert_eq!(told(&entry("unix:///run/app.sock")), [("spec.address", 4, Severity::NotActedOn)]);
-    assert_eq!(told(&entry("10.0.0.300")), [("spec.address", 4, Severity::Error)]);
-}
-
-fn service_entry(spec: &str) -> Decoded {
-    only(&format!(
-        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a}}\nspec:\n  \
-         ports: [{{number: 443, name: tls, protocol: TLS, targetPort: 8443}}]\n{spec}"
-    ))
-}
-
-#[test]
-fn a_service_entry_says_where_its_endpoints_are_found() {
-    use service_entry::Resolution;
-
-    let entry = |spec: &str| {
-        let decoded = service_entry(spec);
-        assert_eq!(told(&decoded), [], "{spec}");
-        let Resource::ServiceEntry(document) = understood(&decoded) else { panic!("{decoded:?}") };
-        document.spec.clone()
-    };
-
-    let fixed = entry("  hosts: [A.example.com]\n  resolution: STATIC\n  endpoints: [{address: 10.0.0.1}]\n");
-    assert_eq!(fixed.hosts, ["a.example.com"]);
-    assert_eq!((fixed.ports[0].target, fixed.ports[0].protocol), (8443, Protocol::Tcp));
-    assert!(matches!(&fixed.endpoints, EntryEndpoints::Inline(list) if list.len() == 1));
-    let names = entry("  hosts: [a.example.com]\n  resolution: DNS\n  subjectAltNames: [b.example.com]\n");
-    assert_eq!(
-        (names.resolution, names.endpoints),
-        (Resolution::Dns { one_address: false }, EntryEndpoints::Hosts)
-    );
-    assert_eq!(names.subject_alt_names, ["b.example.com"]);
-    let one = entry(
-        "  hosts: [a.example.com]\n  resolution: DNS_ROUND_ROBIN\n  endpoints: [{address: b.example.com}]\n",
-    );
-    assert_eq!(one.resolution, Resolution::Dns { one_address: true });
-    for resolution in ["", "  resolution: NONE\n", "  resolution: DYNAMIC_DNS\n"] {
-        assert_eq!(
-            entry(&format!("  hosts: ['*.example.com']\n{resolution}")).resolution,
-            Resolution::Requested
-        );
-    }
-}
-
-#[test]
-fn endpoints_that_cannot_be_found_as_a_service_entry_says_are_an_error() {
-    for (spec, field) in [
-        (
-            "  hosts: [a.b]\n  resolution: STATIC\n  endpoints: [{address: b.example.com}]\n",
-            "spec.endpoints[0].address",
-        ),
-        ("  hosts: ['*.b']\n  resolution: DNS\n", "spec.hosts[0]"),
-        ("  hosts: ['*']\n", "spec.hosts[0]"),
-        ("  hosts: ['a.*.b']\n", "spec.hosts[0]"),
-        ("  hosts: [a.b]\n  endpoints: [{address: 10.0.0.1}]\n", "spec.endpoints"),
-        ("  hosts: [a.b]\n  workloadSelector: {labels: {a: b}}\n", "spec.workloadSelector"),
-        (
-            "  hosts: [a.b]\n  resolution: DNS_ROUND_ROBIN\n  endpoints: [{address: a}, {address: b}]\n",
-            "spec.endpoints",
-        ),
-    ] {
-        let decoded = service_entry(spec);
-        let told = told(&decoded);
-        let fields: Vec<_> = told.iter().map(|(field, _, severity)| (*field, *severity)).collect();
-        assert_eq!(fields, [(field, Severity::Error)], "{spec}");
-    }
-}
-
-#[test]
-fn a_destination_rule_says_how_tls_is_begun() {
-    use selvedge_model::{ClientCertificate, TlsOrigination, UpstreamTls};
-
-    let rule = |tls: &str| {
-        only(&format!(
-            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a.example.com\n  trafficPolicy:\n    portLevelSettings:\n    - port: {{number: 443}}\n      tls: {tls}\n"
-        ))
-    };
-    let read = |decoded: &Decoded| {
-        let Resource::DestinationRule(document) = understood(decoded) else { panic!("{decoded:?}") };
-        assert_eq!(document.spec.policy.tls, None, "only for its port");
-        document.spec.policy.ports[&443].tls.clone().unwrap()
-    };
-
-    let mutual = rule(
-        "{mode: MUTUAL, sni: x.example, subjectAltNames: [y.example], caCertificates: /ca.pem, clientCertificate: /c.pem, privateKey: /k.pem}",
-    );
-    assert_eq!(told(&mutual), []);
-    let client = ClientCertificate { certificate: "/c.pem".into(), private_key: "/k.pem".into() };
-    let expected = TlsOrigination {
-        sni: Some("x.example".into()),
-        subject_alt_names: vec!["y.example".into()],
-        ca_certificates: Some("/ca.pem".into()),
-        client: Some(client),
-        insecure_skip_verify: false,
-    };
-    assert_eq!(read(&mutual), UpstreamTls::Originate(expected));
-    assert_eq!(read(&rule("{mode: DISABLE}")), UpstreamTls::Disable);
-    assert_eq!(read(&rule("{mode: ISTIO_MUTUAL}")), UpstreamTls::IstioMutual);
-
-    for (tls, severity) in [
-        ("{mode: MUTUAL}", Severity::Error),
-        ("{mode: SIMPLE, sni: 'a b'}", Severity::Error),
-        ("{mode: SIMPLE, credentialName: secret}", Severity::NotActedOn),
-        ("{mode: SIMPLE, insecureSkipVerify: true}", Severity::Warning),
-        ("{mode: ISTIO_MUTUAL, sni: x.example}", Severity::Warning),
-        ("{mode: SIMPLE, caCrl: /crl.pem}", Severity::NotActedOn),
-    ] {
-        let decoded = rule(tls);
-        let severities: Vec<_> = told(&decoded).iter().map(|(_, _, severity)| *severity).collect();
-        assert_eq!(severities, [severity], "{tls}");
-    }
-}
-
-#[test]
-fn a_slices_not_ready_endpoints_do_not_count() {
-    let decoded = only(
-        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints:\n- {addresses: [10.0.0.1]}\n- {addresses: [10.0.0.2], conditions: {ready: false}}\n- {addresses: [10.0.0.3], conditions: {ready: null, serving: true}}\nports: [{name: http, port: 80}]\n",
-    );
-
-    let Resource::EndpointSlice(document) = understood(&decoded) else { panic!("{decoded:?}") };
-    assert_eq!(document.spec.service, "web");
-    assert_eq!(document.spec.addresses.len(), 2);
-    assert_eq!(told(&decoded), []);
-}
-
-#[test]
-fn a_peer_authentication_reads_modes_by_port() {
-    let decoded = only(
-        "apiVersion: security.istio.io/v1beta1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec:\n  selector: {matchLabels: {app: a}}\n  mtls: {mode: STRICT}\n  portLevelMtls:\n    8080: {mode: DISABLE}\n    9090: {}\n",
-    );
-
-    let Resource::PeerAuthentication(document) = understood(&decoded) else { panic!("{decoded:?}") };
-    assert_eq!(document.spec.mode, Some(MtlsMode::Strict));
-    assert_eq!(document.spec.ports, [(8080, Some(MtlsMode::Disable)), (9090, None)].into());
-    let empty = only("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\n");
-    assert!(
-        matches!(understood(&empty), Resource::PeerAuthentication(document) if document.spec.mode.is_none())
-    );
-}
-
-#[test]
-fn a_selector_that_is_not_understood_fails_the_document() {
-    let decoded = only(
-        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {selector: {matchExpressions: [{key: a}]}, mtls: {mode: DISABLE}}\n",
-    );
-
-    assert!(matches!(decoded.outcome, DecodeOutcome::Failed));
-    assert_eq!(decoded.problems[0].field, "spec.selector.matchExpressions");
 }
 
 #[test]
@@ -531,26 +269,4 @@ proptest! {
             prop_assert!(decoded.problems.iter().all(|problem| problem.line.is_some_and(|line| line > 0)));
         }
     }
-}
-
-#[test]
-fn what_a_service_asks_for_and_does_not_get_is_reported() {
-    for (field, value) in [
-        ("sessionAffinity", "ClientIP"),
-        ("internalTrafficPolicy", "Local"),
-        ("publishNotReadyAddresses", "true"),
-        ("type", "NodePort"),
-        ("externalIPs", "[192.0.2.1]"),
-        ("trafficDistribution", "PreferClose"),
-    ] {
-        let decoded = only(&format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec:\n  {field}: {value}\n  ports: [{{port: 80}}]\n"
-        ));
-
-        understood(&decoded);
-        assert!(told(&decoded)[0].0.starts_with(&format!("spec.{field}")), "{field}: {:?}", decoded.problems);
-    }
-    let default = "spec: {type: ClusterIP, sessionAffinity: None, internalTrafficPolicy: Cluster, ipFamilies: [IPv4], ports: [{port: 80}]}";
-    let decoded = only(&format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\n{default}\n"));
-    assert_eq!(told(&decoded), []);
 }

@@ -1,10 +1,13 @@
 //! Whose addresses and names are: no document of one namespace says anything of another's.
 
-use proptest::{prelude::*, sample::select};
+mod documents;
+mod foreign;
+
 use serde_json::{Value, json};
 
 use super::cluster::{cluster, expected, pod, ready, service_a, slice, with};
 use super::*;
+use documents::{entry_with, explicit, service_entry, service_with, sliced, workload_entry};
 
 /// What the namespace `shop` has: a meshed pod, a plain one, one in its node's network, a service in front of the first,
 /// a workload outside whose sidecar takes every connection, one on a bare host, and a server that is none of the mesh's.
@@ -71,62 +74,6 @@ const THEIRS: [&str; 23] = [
 
 fn meshed() -> Value {
     json!({"security.istio.io/tlsMode": "istio"})
-}
-
-#[allow(clippy::needless_pass_by_value)] // `json!` at every call
-fn object(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
-    json!({
-        "apiVersion": "networking.istio.io/v1", "kind": kind,
-        "metadata": {"name": name, "namespace": namespace}, "spec": spec
-    })
-}
-
-fn workload_entry(namespace: &str, name: &str, spec: Value) -> Value {
-    object("WorkloadEntry", namespace, name, spec)
-}
-
-fn service_entry(namespace: &str, name: &str, spec: Value) -> Value {
-    object("ServiceEntry", namespace, name, spec)
-}
-
-/// A workload with a sidecar that nothing redirects connections to.
-fn explicit(namespace: &str, name: &str, address: &str, port: u16) -> Value {
-    let spec = json!({"address": address, "ports": {"http": port}, "labels": meshed()});
-    let mut entry = workload_entry(namespace, name, spec);
-    entry["metadata"]["annotations"] = json!({"config.selvedge.io/inbound": format!("{address}:4143")});
-    entry
-}
-
-fn service_with(namespace: &str, cluster_ip: &str, port: u16) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "theirs", "namespace": namespace},
-        "spec": {"clusterIP": cluster_ip, "ports": [{"name": "http", "port": port}]}
-    })
-}
-
-/// A service of `namespace` and a slice of it without a selector.
-fn sliced(namespace: &str, address: &str, port: u16, target: Option<Value>) -> Vec<Value> {
-    let mut endpoint = json!({"addresses": [address]});
-    if let Some(target) = target {
-        endpoint["targetRef"] = target;
-    }
-    let mut service = service_with(namespace, "None", port);
-    service["spec"].as_object_mut().unwrap().remove("clusterIP");
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "theirs-1", "namespace": namespace, "labels": {"kubernetes.io/service-name": "theirs"}},
-        "endpoints": [endpoint], "ports": [{"name": "http", "port": port}]
-    });
-    vec![service, slice]
-}
-
-#[allow(clippy::needless_pass_by_value)] // `json!` at every call
-fn entry_with(namespace: &str, host: &str, port: u16, more: Value) -> Value {
-    let mut spec = json!({
-        "hosts": [host], "resolution": "STATIC", "ports": [{"number": port, "name": "tcp", "protocol": "TCP"}]
-    });
-    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    service_entry(namespace, "theirs", spec)
 }
 
 /// All that clients in `namespace` are told of `authority`.
@@ -398,107 +345,5 @@ fn of_two_entries_the_older_owns_an_address_whatever_their_names_are() {
         let wanted = owner.map(|owner| format!("spiffe://cluster.local/ns/{owner}/sa/default"));
         assert_eq!(found, wanted, "{documents:?}");
         assert_eq!(errors(&problems).len(), 1, "{problems:?}");
-    }
-}
-
-/// A document of another namespace that speaks of something of `shop`'s.
-fn foreign() -> impl Strategy<Value = Vec<Value>> {
-    let namespace = select(vec!["aaa", "other", "zzz"]);
-    let address = select(vec![
-        "10.0.0.1",
-        "10.0.0.2",
-        "10.1.0.1",
-        "10.96.0.1",
-        "172.16.0.1",
-        "172.16.0.9",
-        "192.0.2.1",
-        "192.0.2.2",
-        "240.0.0.7",
-    ]);
-    let port = select(vec![80_u16, 81, 443, 5432, 8080, 9100, 9999]);
-    let host = select(vec![
-        "x.example",
-        "a.shop",
-        "a.shop.svc",
-        "a.shop.svc.cluster.local",
-        "a-1.a.shop.svc.cluster.local",
-        "*.shop",
-        "*.svc",
-        "*.local",
-        "*.cluster.local",
-        "*.shop.svc.cluster.local",
-        "*.com",
-        "outside.example.com",
-        "db.example.com",
-        "0.example.com",
-    ]);
-    (namespace, address, port, host, 0..9_u8, any::<bool>(), any::<bool>()).prop_map(
-        |(namespace, address, port, host, kind, sidecar, internal)| {
-            let labels = if sidecar { meshed() } else { json!({}) };
-            let location = if internal { "MESH_INTERNAL" } else { "MESH_EXTERNAL" };
-            let endpoint = json!({"address": address, "labels": labels, "serviceAccount": "thief"});
-            let entry = |more: Value| {
-                let mut entry = entry_with(namespace, host, port, more);
-                entry["spec"]["location"] = location.into();
-                vec![entry]
-            };
-            match kind {
-                0 => vec![workload_entry(namespace, "x", endpoint)],
-                1 => vec![explicit(namespace, "x", address, port)],
-                2 => {
-                    let spec = json!({"address": address, "labels": labels, "ports": {"x": port}});
-                    vec![workload_entry(namespace, "x", spec)]
-                }
-                3 => entry(json!({"endpoints": [endpoint]})),
-                4 => entry(json!({"addresses": [address]})),
-                5 => entry(json!({"addresses": ["0.0.0.0/0"], "endpoints": [endpoint]})),
-                6 => entry(json!({"resolution": "NONE"})),
-                7 => vec![service_with(
-                    namespace,
-                    if address.starts_with("10.") { address } else { "10.96.0.1" },
-                    port,
-                )],
-                _ => {
-                    let target = sidecar.then(|| json!({"kind": "Pod", "namespace": "shop", "name": "a-1"}));
-                    sliced(namespace, address, port, target)
-                }
-            }
-        },
-    )
-}
-
-/// What a cluster gives out, written by hand.
-fn in_files() -> impl Strategy<Value = Vec<Value>> {
-    let address = select(vec![
-        "10.0.0.1",
-        "10.1.0.1",
-        "10.96.0.1",
-        "172.16.0.1",
-        "172.16.0.9",
-        "192.0.2.1",
-        "240.0.0.7",
-    ]);
-    (address, select(vec![80_u16, 443, 8080, 9100, 9999]), any::<bool>()).prop_map(
-        |(address, port, is_pod)| {
-            if !is_pod {
-                return vec![service_with("aaa", address, port)];
-            }
-            let mut thief = pod("thief", address);
-            thief["metadata"]["namespace"] = "aaa".into();
-            vec![thief]
-        },
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-    #[test]
-    fn no_document_of_another_namespace_changes_what_is_shops(added in foreign()) {
-        unchanged(&added);
-    }
-
-    #[test]
-    fn nor_does_one_in_a_file(added in prop_oneof![foreign(), in_files()]) {
-        unchanged_in(in_a_file, &added);
     }
 }

@@ -1,0 +1,163 @@
+//! Which ports a service has, how its policy reaches the other side, and whose name it is.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use selvedge_model::{AppConnections, Lookup, ServiceKey};
+
+use super::{super::*, MESH, REVIEWS, compiled, endpoint_addresses, errors};
+
+#[test]
+fn target_ports_follow_the_workload_then_the_service() {
+    let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports:
+  - {name: a, port: 1, targetPort: 81}
+  - {name: b, port: 2, targetPort: named}
+  - {name: c, port: 3, targetPort: missing}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: admin}
+spec:
+  selector: {app: web}
+  ports:
+  - {name: a, port: 4, targetPort: named}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: web}
+spec: {address: 10.0.0.1, labels: {app: web}, ports: {a: 8081, named: 82}}
+";
+    let (mesh, problems) = compiled(text);
+
+    let host = "web.default.svc.cluster.local";
+    assert_eq!(endpoint_addresses(&mesh, host, 1), ["10.0.0.1:8081"]);
+    assert_eq!(endpoint_addresses(&mesh, host, 2), ["10.0.0.1:82"]);
+    assert_eq!(endpoint_addresses(&mesh, host, 3), [""; 0]);
+    let admin = "admin.default.svc.cluster.local";
+    assert_eq!(endpoint_addresses(&mesh, admin, 4), ["10.0.0.1:82"], "a named target goes by its name alone");
+    let warned = "port 1 leads to port 8081 of WorkloadEntry default/web";
+    assert!(problems.iter().any(|problem| problem.to_string().contains(warned)), "{problems:?}");
+    assert!(errors(&problems)[0].contains("no port named \"missing\""), "{problems:?}");
+}
+
+#[test]
+fn a_servers_sidecar_hears_how_its_app_is_connected_to_and_the_strictest_of_several_services_counts() {
+    let rule = |name: &str, host: &str, policy: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}}}\n\
+             spec: {{host: {host}, trafficPolicy: {{{policy}}}}}\n"
+        )
+    };
+    let also = "---\napiVersion: v1\nkind: Service\nmetadata: {name: also}\n\
+                spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 9001}]}\n";
+    let workload = |rules: &str| {
+        let (mesh, problems) = compiled(&format!("{MESH}{also}{rules}"));
+        assert_eq!(errors(&problems), [""; 0]);
+        Arc::clone(&mesh.workloads[&"default/reviews-v1".parse().unwrap()])
+    };
+    let wide = rule("wide", "\"*.default.svc.cluster.local\"", "connectionPool: {http: {idleTimeout: 9s}}");
+    let own = rule(
+        "own",
+        "reviews",
+        "connectionPool: {http: {idleTimeout: 5s, maxRequestsPerConnection: 7}, tcp: {connectTimeout: 1s}}",
+    );
+    let of_port = rule(
+        "of-port",
+        "also",
+        "portLevelSettings: [{port: {number: 80}, connectionPool: {http: {idleTimeout: 1s}}}]",
+    );
+
+    assert!(workload("").app_connections.is_empty());
+    let said = |connect: Option<u64>, idle: u64, max_requests: Option<u32>| {
+        let connect_timeout = connect.map(Duration::from_secs);
+        let said =
+            AppConnections { connect_timeout, idle_timeout: Some(Duration::from_secs(idle)), max_requests };
+        BTreeMap::from([(9001, said)])
+    };
+    assert_eq!(workload(&wide).app_connections, said(None, 9, None));
+    assert_eq!(workload(&format!("{wide}{own}{of_port}")).app_connections, said(Some(1), 1, Some(7)));
+}
+
+#[test]
+fn a_slices_address_is_the_workload_that_has_it() {
+    let text = format!(
+        "{MESH}apiVersion: v1\nkind: Service\nmetadata: {{name: hand}}\nspec: {{ports: [{{name: http, port: 80}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: hand-1, labels: {{kubernetes.io/service-name: hand}}}}\naddressType: IPv4\n\
+         endpoints: [{{addresses: [127.0.0.1]}}, {{addresses: [10.9.9.9]}}]\nports: [{{name: http, port: 9001}}]\n"
+    );
+    let (mesh, problems) = compiled(&text);
+
+    assert_eq!(problems, []);
+    let list = &mesh.endpoints[&ServiceKey::new("hand.default.svc.cluster.local", 80)].list;
+    assert_eq!(list[0].address, "10.9.9.9:9001".parse().unwrap());
+    assert_eq!((&list[0].identity, &list[0].workload), (&None, &None));
+    assert_eq!(list[1].dial, "127.0.0.1:4143".parse().unwrap());
+    assert!(list[1].identity.is_some());
+}
+
+#[test]
+fn a_slice_of_no_service_is_reported() {
+    let (_, problems) = compiled(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, labels: {kubernetes.io/service-name: lost}}\naddressType: IPv4\n",
+    );
+
+    assert!(errors(&problems)[0].contains("default/lost"), "{problems:?}");
+}
+
+#[test]
+fn a_service_entry_inside_the_mesh_is_meshed_and_one_outside_is_not() {
+    let entry = |location: &str| {
+        format!(
+            "{MESH}apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e}}\nspec:\n  hosts: [ratings.example.com]\n  location: {location}\n  resolution: STATIC\n  ports: [{{number: 80, name: http, protocol: HTTP}}]\n  endpoints:\n  - {{address: 10.0.0.1, serviceAccount: ratings, labels: {{security.istio.io/tlsMode: istio}}}}\n"
+        )
+    };
+    let identity = |mesh: &Mesh| {
+        mesh.endpoints[&ServiceKey::new("ratings.example.com", 80)].list[0]
+            .identity
+            .as_ref()
+            .map(ToString::to_string)
+    };
+
+    let (inside, _) = compiled(&entry("MESH_INTERNAL"));
+    let (outside, _) = compiled(&entry("MESH_EXTERNAL"));
+
+    assert_eq!(identity(&inside).unwrap(), "spiffe://cluster.local/ns/default/sa/ratings");
+    assert_eq!(identity(&outside), None);
+    assert!(matches!(inside.lookup("anywhere", "ratings.example.com"), Lookup::Service(_)));
+}
+
+#[test]
+fn a_service_entry_selects_workloads() {
+    let text = format!(
+        "{MESH}apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e}}\nspec:\n  hosts: [r.internal]\n  location: MESH_INTERNAL\n  resolution: STATIC\n  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 9080}}]\n  workloadSelector: {{labels: {{app: reviews}}}}\n"
+    );
+    let (mesh, problems) = compiled(&text);
+
+    assert_eq!(problems, []);
+    assert_eq!(endpoint_addresses(&mesh, "r.internal", 80), ["127.0.0.1:9001", "127.0.0.2:9080"]);
+}
+
+#[test]
+fn one_host_in_two_documents_is_reported() {
+    let text = format!(
+        "{MESH}apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e}}\nspec: {{hosts: [{REVIEWS}], resolution: STATIC, ports: [{{number: 9080, name: http}}]}}\n"
+    );
+    let (mesh, problems) = compiled(&text);
+
+    assert_eq!(endpoint_addresses(&mesh, REVIEWS, 9080).len(), 2);
+    assert!(errors(&problems)[0].contains("already defined by Service default/reviews"), "{problems:?}");
+}
+
+#[test]
+fn two_workloads_at_one_address_are_reported() {
+    let twin = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: twin}\nspec: {address: 127.0.0.1, ports: {http: 9001}}\n";
+    let (_, problems) = compiled(&format!("{MESH}{twin}"));
+
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].message.contains("WorkloadEntry default/reviews-v1"), "{problems:?}");
+}

@@ -1,0 +1,137 @@
+//! Policies of connections, alone.
+
+use std::time::Duration;
+
+use selvedge_model::{ConnectionPool, Http2Upgrade, MtlsMode};
+
+use super::{super::*, destination_rule, only, policy, told, understood};
+use crate::problem::Severity;
+
+#[test]
+fn limits_on_connections_are_read_and_zero_is_none() {
+    let decoded = destination_rule(
+        "    connectionPool:\n      tcp: {maxConnections: 0, maxConnectionDuration: 10m}\n      http: {http2MaxRequests: 7, maxRequestsPerConnection: 1, maxConcurrentStreams: 9, maxRetries: 3, idleTimeout: 5s, h2UpgradePolicy: DO_NOT_UPGRADE}\n",
+    );
+
+    assert_eq!(told(&decoded), []);
+    let expected = ConnectionPool {
+        max_pending_requests: None,
+        max_requests: Some(7),
+        max_requests_per_connection: Some(1),
+        max_concurrent_streams: Some(9),
+        max_retries: Some(3),
+        idle_timeout: Some(Duration::from_secs(5)),
+        http2_upgrade: Http2Upgrade::Never,
+    };
+    let block = policy(&decoded).connection_pool.as_ref().unwrap();
+    assert_eq!(block.pool, expected);
+    assert_eq!(block.connections.max_connections, None);
+    assert_eq!(block.connections.max_duration, Some(Duration::from_secs(600)));
+}
+
+#[test]
+fn a_policy_of_a_kind_that_is_not_enforced_is_an_error_that_can_be_accepted() {
+    for (kind, version) in [
+        ("RequestAuthentication", "security.istio.io/v1"),
+        ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
+        ("NetworkPolicy", "projectcalico.org/v3"),
+        ("GlobalNetworkPolicy", "crd.projectcalico.org/v1"),
+        ("CiliumNetworkPolicy", "cilium.io/v2"),
+        ("Server", "policy.linkerd.io/v1beta3"),
+        ("AuthorizationPolicy", "policy.linkerd.io/v1alpha1"),
+        ("MeshTLSAuthentication", "policy.linkerd.io/v1alpha1"),
+        ("ServerAuthorization", "policy.linkerd.io/v1beta1"),
+    ] {
+        let decoded =
+            only(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n"));
+
+        assert!(matches!(decoded.outcome, DecodeOutcome::NotActedOn), "{kind}");
+        assert!(decoded.stand_in.is_none(), "{kind}");
+        assert_eq!(told(&decoded), [("", 2, Severity::Error)], "{kind}");
+        assert!(decoded.problems[0].message.contains("is not enforced"), "{:?}", decoded.problems);
+        assert_eq!(decoded.problems[0].clone().accepted().severity, Severity::NotActedOn, "{kind}");
+    }
+}
+
+#[test]
+fn in_a_cluster_its_network_enforces_what_is_for_networks() {
+    let severity = |version: &str, kind: &str| {
+        let object =
+            serde_json::json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, "spec": {}});
+        decode_value(object, "default").problems[0].severity
+    };
+
+    assert_eq!(severity("cilium.io/v2", "CiliumNetworkPolicy"), Severity::NotActedOn);
+    assert_eq!(severity("projectcalico.org/v3", "GlobalNetworkPolicy"), Severity::NotActedOn);
+    assert_eq!(severity("security.istio.io/v1", "RequestAuthentication"), Severity::Error);
+}
+
+#[test]
+fn a_destination_rule_says_how_tls_is_begun() {
+    use selvedge_model::{ClientCertificate, TlsOrigination, UpstreamTls};
+
+    let rule = |tls: &str| {
+        only(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a.example.com\n  trafficPolicy:\n    portLevelSettings:\n    - port: {{number: 443}}\n      tls: {tls}\n"
+        ))
+    };
+    let read = |decoded: &Decoded| {
+        let Resource::DestinationRule(document) = understood(decoded) else { panic!("{decoded:?}") };
+        assert_eq!(document.spec.policy.tls, None, "only for its port");
+        document.spec.policy.ports[&443].tls.clone().unwrap()
+    };
+
+    let mutual = rule(
+        "{mode: MUTUAL, sni: x.example, subjectAltNames: [y.example], caCertificates: /ca.pem, clientCertificate: /c.pem, privateKey: /k.pem}",
+    );
+    assert_eq!(told(&mutual), []);
+    let client = ClientCertificate { certificate: "/c.pem".into(), private_key: "/k.pem".into() };
+    let expected = TlsOrigination {
+        sni: Some("x.example".into()),
+        subject_alt_names: vec!["y.example".into()],
+        ca_certificates: Some("/ca.pem".into()),
+        client: Some(client),
+        insecure_skip_verify: false,
+    };
+    assert_eq!(read(&mutual), UpstreamTls::Originate(expected));
+    assert_eq!(read(&rule("{mode: DISABLE}")), UpstreamTls::Disable);
+    assert_eq!(read(&rule("{mode: ISTIO_MUTUAL}")), UpstreamTls::IstioMutual);
+
+    for (tls, severity) in [
+        ("{mode: MUTUAL}", Severity::Error),
+        ("{mode: SIMPLE, sni: 'a b'}", Severity::Error),
+        ("{mode: SIMPLE, credentialName: secret}", Severity::NotActedOn),
+        ("{mode: SIMPLE, insecureSkipVerify: true}", Severity::Warning),
+        ("{mode: ISTIO_MUTUAL, sni: x.example}", Severity::Warning),
+        ("{mode: SIMPLE, caCrl: /crl.pem}", Severity::NotActedOn),
+    ] {
+        let decoded = rule(tls);
+        let severities: Vec<_> = told(&decoded).iter().map(|(_, _, severity)| *severity).collect();
+        assert_eq!(severities, [severity], "{tls}");
+    }
+}
+
+#[test]
+fn a_peer_authentication_reads_modes_by_port() {
+    let decoded = only(
+        "apiVersion: security.istio.io/v1beta1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec:\n  selector: {matchLabels: {app: a}}\n  mtls: {mode: STRICT}\n  portLevelMtls:\n    8080: {mode: DISABLE}\n    9090: {}\n",
+    );
+
+    let Resource::PeerAuthentication(document) = understood(&decoded) else { panic!("{decoded:?}") };
+    assert_eq!(document.spec.mode, Some(MtlsMode::Strict));
+    assert_eq!(document.spec.ports, [(8080, Some(MtlsMode::Disable)), (9090, None)].into());
+    let empty = only("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\n");
+    assert!(
+        matches!(understood(&empty), Resource::PeerAuthentication(document) if document.spec.mode.is_none())
+    );
+}
+
+#[test]
+fn a_selector_that_is_not_understood_fails_the_document() {
+    let decoded = only(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {selector: {matchExpressions: [{key: a}]}, mtls: {mode: DISABLE}}\n",
+    );
+
+    assert!(matches!(decoded.outcome, DecodeOutcome::Failed));
+    assert_eq!(decoded.problems[0].field, "spec.selector.matchExpressions");
+}
