@@ -106,7 +106,7 @@ async fn whole_path() {
     operators::see_what_is_so(&mut cluster).await;
     nobody_without_a_certificate_comes_in(&mut cluster).await;
     the_canary_of_exercise_5_gets_a_tenth(&mut cluster).await;
-    the_policies_of_exercise_3_are_taken(&mut cluster).await;
+    the_policies_of_exercise_3_hold(&mut cluster).await;
     a_route_of_the_gateway_api_is_told_what_became_of_it(&mut cluster).await;
     a_job_with_a_native_sidecar_is_meshed_from_its_first_container_and_ends(&mut cluster).await;
     pods_wait_for_the_webhook_or_do_not(&mut cluster).await;
@@ -204,17 +204,75 @@ async fn the_canary_of_exercise_5_gets_a_tenth(cluster: &mut Cluster) {
     assert!((2..=46).contains(&second), "{second} of 200");
 }
 
-/// They are taken, and whoever wrote them is told if nothing acts on them.
-async fn the_policies_of_exercise_3_are_taken(cluster: &mut Cluster) {
+/// A tier of exercise 3, which has the policies and not the apps: all of them have the same service account.
+fn tier(name: &str, port: u16) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{selector: {{tier: {name}}}, ports: [{{port: {port}}}]}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{tier: {name}}}}}
+  template:
+    metadata: {{labels: {{tier: {name}}}}}
+    spec:
+      containers:
+      - name: app
+        image: nginx
+        env: [{{name: PORT, value: '{port}'}}]
+        readinessProbe: {{httpGet: {{path: /, port: {port}}}}}
+---"
+    )
+}
+
+/// The status that the app of the tier `from` gets from `to`.
+async fn status(cluster: &mut Cluster, from: &str, to: &str) -> String {
+    let names = cluster.ready(SHOP, ("tier", from), 1).await;
+    let app = cluster.pod(SHOP, &names[0]).container("app");
+    let script = format!("curl -sS -m 10 -o /dev/null -w '%{{http_code}}' http://{to}/ || true");
+    app.exec(&["/bin/sh", "-c", &script]).await.unwrap_or_else(|said| said).trim().to_owned()
+}
+
+async fn the_policies_of_exercise_3_hold(cluster: &mut Cluster) {
+    let tiers = [("frontend", 8080), ("backend", 8080), ("database", 5432), ("other", 8080)];
+    apply(cluster, &tiers.map(|(name, port)| tier(name, port)).concat()).await;
+    for (name, _) in tiers {
+        cluster.ready(SHOP, ("tier", name), 1).await;
+    }
+    assert_eq!(status(cluster, "other", "database:5432").await, "200");
+
     apply(cluster, EXERCISE_3).await;
-    let path = format!("/apis/networking.k8s.io/v1/namespaces/{SHOP}/networkpolicies");
-    let policies = cluster.api().get(&path).await.unwrap();
-    assert_eq!(items(&policies["items"]).count(), 2);
+
+    // What comes to 5432 is opaque to a sidecar, and is reset without an answer.
+    for (from, to, expected) in [
+        ("other", "database:5432", "000"),
+        ("frontend", "backend:8080", "200"),
+        ("backend", "database:5432", "200"),
+        ("frontend", "database:5432", "000"),
+        ("other", "backend:8080", "403"),
+        ("database", "backend:8080", "403"),
+        ("backend", "other:8080", "403"),
+        ("frontend", "other:8080", "200"),
+    ] {
+        cluster
+            .until(&format!("{from} gets {expected} from {to}"), async |cluster| {
+                let status = status(cluster, from, to).await;
+                if status.ends_with(expected) { Ok(()) } else { Err(status) }
+            })
+            .await;
+    }
     let events = format!("/apis/events.k8s.io/v1/namespaces/{SHOP}/events");
     cluster
-        .until("an Event tells of the policies", async |cluster| {
+        .until("an Event says what a sidecar does not enforce", async |cluster| {
             let events = cluster.api().get(&events).await.unwrap();
-            let told = items(&events["items"]).any(|event| event["regarding"]["kind"] == "NetworkPolicy");
+            let told = items(&events["items"]).any(|event| {
+                event["regarding"]["kind"] == "NetworkPolicy" && text(&event["note"]).contains("UDP")
+            });
             if told { Ok(()) } else { Err(events.to_string()) }
         })
         .await;
