@@ -248,6 +248,8 @@ async fn no_odd_request_gets_around_a_policy() {
         with("DELETE /", ""),
         with("POST /", "content-length: 0\r\nx-http-method-override: DELETE\r\n"),
         with("POST /", "content-length: 0\r\nX-Method-Override: delete\r\n"),
+        with("POST /", "content-length: 0\r\nX_HTTP_Method: DELETE\r\n"),
+        with("delete /", ""),
         with(
             "GET /admin",
             "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",

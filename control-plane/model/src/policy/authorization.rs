@@ -8,8 +8,9 @@ use std::{fmt, sync::Arc};
 use serde::{Serialize, Serializer};
 
 use super::{
-    condition::{Readings, Stage, Truth},
+    condition::{Stage, Truth},
     index::Index,
+    reading::Readings,
     rule::{Action, Policy, Rule},
 };
 use crate::facts;

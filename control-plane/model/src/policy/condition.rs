@@ -1,27 +1,14 @@
 //! One condition of a rule: what it asks of a connection or a request, and what the answer is while that is not known.
 
 use std::{
-    cell::OnceCell,
     collections::BTreeSet,
     ops::{BitAnd, BitOr, Not},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
-use super::{
-    address::AddressSet,
-    path::{Loose, PathSet, loosen},
-    text::{TextPattern, TextSet},
-};
+use super::{address::AddressSet, path::PathSet, reading::Readings, text::TextSet};
 use crate::{SpiffeId, facts, route::HeaderField};
-
-/// Headers by which a client may ask an app to take a request for one with another method.
-static METHOD_OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];
 
 /// What a condition asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -111,37 +98,6 @@ impl BitOr for Truth {
     }
 }
 
-/// A request, and how else an app may read it; each reading is made when the first condition asks for it.
-#[derive(Debug)]
-pub(super) struct Readings<'a> {
-    pub(super) request: &'a facts::Request<'a>,
-    path: OnceCell<Loose<'a>>,
-    overrides: OnceCell<bool>,
-}
-
-impl<'a> Readings<'a> {
-    pub(super) fn new(request: &'a facts::Request<'a>) -> Self {
-        Self { request, path: OnceCell::new(), overrides: OnceCell::new() }
-    }
-
-    pub(super) fn loose_path(&self) -> &Loose<'a> {
-        self.path.get_or_init(|| loosen(self.request.path))
-    }
-
-    /// Whether the request asks for other methods than its own.
-    fn overrides_method(&self) -> bool {
-        let asked = || METHOD_OVERRIDES.iter().any(|name| self.request.headers.contains_key(name));
-        *self.overrides.get_or_init(asked)
-    }
-
-    /// The methods that an app may take the request for, besides its own.
-    fn other_methods(&self) -> impl Iterator<Item = &str> {
-        let names =
-            METHOD_OVERRIDES.iter().take(if self.overrides_method() { METHOD_OVERRIDES.len() } else { 0 });
-        names.flat_map(|name| self.request.headers.get_all(name)).map(text)
-    }
-}
-
 /// What is known when a policy is asked.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stage<'a> {
@@ -217,27 +173,16 @@ impl Asks {
     fn of_request(&self, readings: &Readings<'_>, any: bool) -> bool {
         let request = readings.request;
         match self {
-            Self::Host(set) => {
-                is_host(set, request.authority) || (any && is_host(set, without_port(request.authority)))
-            }
-            Self::Method(set) => {
-                let itself = set.contains(request.method.as_str());
-                let is_other =
-                    |method: &str| set.contains(method) || set.contains(&method.to_ascii_uppercase());
-                match any {
-                    true => itself || readings.other_methods().any(is_other),
-                    false => itself && readings.other_methods().all(is_other),
-                }
-            }
+            Self::Host(set) => readings.is_host(set, any),
+            Self::Method(set) => readings.is_method(set, any),
             Self::Path(set) if any => {
-                set.contains(request.path) || set.contains_loosely(&readings.loose_path().path)
+                set.contains(request.path) || set.contains_loosely(readings.loose_path())
             }
             Self::Path(set) => {
                 let elsewhere = || readings.loose_path().elsewhere.as_deref();
                 set.contains(request.path) && elsewhere().is_none_or(|path| set.contains(path))
             }
-            Self::Header(HeaderField::Header(name), set) => is_header(set, request.headers, name, any),
-            Self::Header(field, set) => field.value(request).is_some_and(|value| set.contains(&value)),
+            Self::Header(field, set) => readings.is_field(field, set, any),
             // No request has a verified token yet.
             _ => false,
         }
@@ -253,69 +198,4 @@ pub(super) fn principal(identity: &SpiffeId) -> &str {
 /// `NAMESPACE/sa/NAME` of an identity.
 pub(super) fn account(identity: &SpiffeId) -> &str {
     principal(identity).split_once("/ns/").map_or("", |(_, account)| account)
-}
-
-fn is_host(set: &TextSet, authority: &str) -> bool {
-    let (exact, others) = set.parts();
-    let text = authority.as_bytes();
-    exact.iter().any(|host| host.as_bytes().eq_ignore_ascii_case(text))
-        || others.iter().any(|pattern| match pattern {
-            TextPattern::Prefix(prefix) => {
-                text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-            }
-            TextPattern::Suffix(suffix) => {
-                let start = text.len().checked_sub(suffix.len());
-                start.is_some_and(|start| text[start..].eq_ignore_ascii_case(suffix.as_bytes()))
-            }
-            other => other.is_match(authority),
-        })
-}
-
-/// A host without its port and the dot at the end of a full name.
-fn without_port(authority: &str) -> &str {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(':') => host,
-        _ => authority,
-    };
-    host.strip_suffix('.').unwrap_or(host)
-}
-
-/// Whether the header `name` is in `set`: several lines of it are one text with commas, as Envoy reads them. If `any`, one
-/// line is enough, also under a name that apps take for the same; otherwise each line must be in `set`, too.
-fn is_header(set: &TextSet, headers: &HeaderMap, name: &HeaderName, any: bool) -> bool {
-    let is_in = |value: &HeaderValue| match value.to_str() {
-        // As in Istio, `*` asks only whether the header is there.
-        Ok(text) => set.contains(text) || (text.is_empty() && asks_presence(set)),
-        Err(_) => set.contains(&String::from_utf8_lossy(value.as_bytes())),
-    };
-    let mut lines = headers.get_all(name).iter();
-    let (first, second) = (lines.next(), lines.next());
-    let joined = || {
-        let lines: Vec<_> = headers.get_all(name).iter().map(text).collect();
-        set.contains(&lines.join(","))
-    };
-    if any {
-        let alike = || headers.iter().filter(|(other, _)| *other != name && reads_as(other, name));
-        return first.is_some_and(is_in)
-            || (second.is_some() && (headers.get_all(name).iter().any(is_in) || joined()))
-            || alike().any(|(_, value)| is_in(value));
-    }
-    first.is_some_and(is_in) && (second.is_none() || (headers.get_all(name).iter().all(is_in) && joined()))
-}
-
-fn asks_presence(set: &TextSet) -> bool {
-    set.parts().1.contains(&TextPattern::Present)
-}
-
-fn text(value: &HeaderValue) -> &str {
-    value.to_str().unwrap_or("\u{fffd}")
-}
-
-/// Whether apps that make `_` of other marks (CGI, WSGI, Rack, PHP) take the two names for one.
-fn reads_as(one: &HeaderName, other: &HeaderName) -> bool {
-    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
-    let same = |(one, other): (&u8, &u8)| {
-        one == other || (!one.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric())
-    };
-    one.len() == other.len() && one.iter().zip(other).all(same)
 }

@@ -9,8 +9,9 @@ use std::{
 };
 
 use super::{
-    condition::{Asks, Condition, Readings, account, principal},
+    condition::{Asks, Condition, account, principal},
     path::loosen,
+    reading::Readings,
     rule::Rule,
     text::TextPattern,
 };
@@ -115,7 +116,7 @@ fn beginnings_of(condition: &Condition, refuses: bool) -> Option<Vec<String>> {
         match pattern {
             TextPattern::Exact(text) => {
                 if refuses {
-                    beginnings.push(loosen(&text).path.into_owned());
+                    beginnings.push(loosen(&text).without_slash().to_owned());
                 }
                 beginnings.push(text.into());
             }

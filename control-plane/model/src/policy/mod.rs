@@ -11,6 +11,7 @@ mod index;
 mod mtls;
 pub mod network;
 pub mod path;
+mod reading;
 mod rule;
 pub mod text;
 
@@ -30,8 +31,9 @@ pub use self::{
 };
 use self::{
     authorization::Decision,
-    condition::{Readings, Stage},
+    condition::Stage,
     network::{NetworkVerdict, Party},
+    reading::Readings,
 };
 use crate::facts;
 

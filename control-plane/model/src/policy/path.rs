@@ -114,7 +114,7 @@ impl PathSet {
         templates.sort_unstable();
         templates.dedup();
         let loose_texts = texts.patterns().map(|pattern| match &pattern {
-            TextPattern::Exact(path) => TextPattern::Exact(loosen(path).path.into()),
+            TextPattern::Exact(path) => TextPattern::Exact(loosen(path).without_slash().into()),
             other => other.map(str::to_ascii_lowercase),
         });
         let loose = (loose_texts.collect(), templates.iter().map(PathTemplate::lower_case).collect());
@@ -136,19 +136,39 @@ impl PathSet {
         self.texts.contains(path) || self.templates.iter().any(|template| template.is_match(path))
     }
 
-    /// Whether the [loose](loosen) form `path` of a path is in it.
-    pub fn contains_loosely(&self, path: &str) -> bool {
-        self.loose.0.contains(path) || self.loose.1.iter().any(|template| template.is_match(path))
+    /// Whether a path whose [loose](loosen) form is `path` is in it, with the slash at its end or without it.
+    pub fn contains_loosely(&self, path: &Loose<'_>) -> bool {
+        let (texts, templates) = &*self.loose;
+        let is_in = |path: &str| texts.contains(path) || templates.iter().any(|one| one.is_match(path));
+        path.readings().any(is_in)
     }
 }
 
 /// How the most lenient app reads a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loose<'a> {
-    /// Percent-decoded, in lower case, without `;parameters`, repeated slashes and a slash at the end.
+    /// Percent-decoded, in lower case, without `;parameters` and repeated slashes.
     pub path: Cow<'a, str>,
-    /// The same in its own letters, if dot segments appeared by that: another resource than the one named.
+    /// The same in its own letters and without a slash at its end, if dot segments appeared by that: another resource than
+    /// the one named.
     pub elsewhere: Option<String>,
+}
+
+impl Loose<'_> {
+    /// The path without a slash at its end.
+    pub fn without_slash(&self) -> &str {
+        without_slash(&self.path)
+    }
+
+    /// The path as it is, and if it ends with a slash, without it: `/admin/*` is for the first, `/admin` for the second.
+    pub(super) fn readings(&self) -> impl Iterator<Item = &str> {
+        let bare = self.without_slash();
+        std::iter::once(&*self.path).chain((bare.len() != self.path.len()).then_some(bare))
+    }
+}
+
+fn without_slash(path: &str) -> &str {
+    path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path)
 }
 
 /// The loose form of `path`, which is in [normal form](crate::normalize::path). Allocates only where that differs.
@@ -156,8 +176,7 @@ pub fn loosen(path: &str) -> Loose<'_> {
     let is_special = |byte: u8| matches!(byte, b'%' | b';' | b'\\');
     let bytes = path.as_bytes();
     let doubled = bytes.windows(2).any(|two| two == b"//");
-    let ends = bytes.len() > 1 && bytes.ends_with(b"/");
-    if !doubled && !ends && !bytes.iter().any(|byte| is_special(*byte)) {
+    if !doubled && !bytes.iter().any(|byte| is_special(*byte)) {
         let path = match bytes.iter().any(u8::is_ascii_uppercase) {
             true => Cow::Owned(path.to_ascii_lowercase()),
             false => Cow::Borrowed(path),
@@ -166,7 +185,7 @@ pub fn loosen(path: &str) -> Loose<'_> {
     }
     let (plain, moved) = plain(&decoded(bytes));
     let lower = plain.to_ascii_lowercase();
-    Loose { path: Cow::Owned(lower), elsewhere: moved.then_some(plain) }
+    Loose { path: Cow::Owned(lower), elsewhere: moved.then(|| without_slash(&plain).to_owned()) }
 }
 
 /// `path` with each `%XX` decoded, and again until nothing changes: some apps, and what stands before them, decode twice.
@@ -200,19 +219,25 @@ fn decoded(path: &[u8]) -> Vec<u8> {
 /// A decoded path without parameters, empty segments and dot segments; and whether there were dot segments.
 fn plain(path: &[u8]) -> (String, bool) {
     let text = String::from_utf8_lossy(path).replace('\\', "/");
-    let (mut kept, mut moved) = (Vec::new(), false);
+    let (mut kept, mut moved, mut slash) = (Vec::new(), false, "");
     for segment in text.split('/') {
-        match segment.split(';').next().unwrap_or_default() {
+        let name = segment.split(';').next().unwrap_or_default();
+        slash = "/";
+        match name {
             "" => {}
             "." => moved = true,
             ".." => {
                 moved = true;
                 kept.pop();
             }
-            name => kept.push(name),
+            name => {
+                kept.push(name);
+                slash = "";
+            }
         }
     }
-    (format!("/{}", kept.join("/")), moved)
+    let slash = if kept.is_empty() { "" } else { slash };
+    (format!("/{}{slash}", kept.join("/")), moved)
 }
 
 #[cfg(test)]
@@ -270,11 +295,27 @@ mod tests {
             "/x/..;/admin",
             "/%2561dmin",
         ] {
-            assert_eq!(loosen(path).path, "/admin", "{path}");
+            assert_eq!(loosen(path).without_slash(), "/admin", "{path}");
         }
         assert!(matches!(loosen("/a/b.c").path, Cow::Borrowed("/a/b.c")));
         assert_eq!(loosen("/public/..%2FAdmin").elsewhere.as_deref(), Some("/Admin"));
         assert_eq!(loosen("/public/group%2Fname").elsewhere, None);
         assert_eq!(loosen("/").path, "/");
+        assert_eq!(loosen("/").readings().collect::<Vec<_>>(), ["/"]);
+    }
+
+    #[test]
+    fn a_pattern_for_all_below_a_directory_is_for_the_directory_too_however_it_is_written() {
+        let texts = ["/admin/*", "*/end/"].map(TextPattern::istio).into_iter().collect();
+        let set = PathSet::new(texts, vec![PathTemplate::new("/t/{**}").unwrap()]);
+
+        for path in
+            ["//admin/", "/ADMIN/", "/%2Fadmin/", "/admin;x/", "/admin/;x", "/admin%2F", "/x/END/", "//t/"]
+        {
+            assert!(set.contains_loosely(&loosen(path)), "{path}");
+        }
+        for path in ["/admin", "//admin", "/admin;x", "/end", "//t", "/"] {
+            assert!(!set.contains_loosely(&loosen(path)), "{path}");
+        }
     }
 }

@@ -145,25 +145,59 @@ fn audits_and_dry_runs_are_noted_and_decide_nothing() {
     assert!(!inbound(Vec::new()).has_notes());
 }
 
+/// Whether a policy with the one condition `request.headers[field]`, to be one of `values`, is for a request.
+fn is_for(
+    action: Action,
+    (field, values): (&str, &[&str]),
+    (method, authority, path): (&str, &str, &str),
+    lines: &[(&'static str, &'static str)],
+) -> bool {
+    let values = values.iter().map(|text| TextPattern::istio(text)).collect();
+    let condition = Condition { asks: Asks::Header(field.parse().unwrap(), values), negated: false };
+    let rule = Rule { when: vec![condition], ..Rule::everything("rule 1") };
+    let policy = inbound(vec![policy("one", action, vec![rule])]);
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(*name, http::HeaderValue::from_static(value));
+    }
+    let connection = connection(None);
+    let method = method.parse().unwrap();
+    let request = facts::Request { method: &method, authority, ..request(&connection, path, &headers) };
+    matches!(policy.authorize_request(&request), Verdict::Deny { .. }) == (action == Action::Deny)
+}
+
 #[test]
 fn headers_are_seen_under_names_that_apps_take_for_the_same() {
-    let roles = |patterns: &[&str]| patterns.iter().map(|text| TextPattern::istio(text)).collect();
-    let condition =
-        Condition { asks: Asks::Header("x-role".parse().unwrap(), roles(&["admin"])), negated: false };
-    let rule = Rule { when: vec![condition], ..Rule::everything("deny rule 1") };
-    let policy = inbound(vec![policy("deny", Action::Deny, vec![rule])]);
-    let connection = connection(None);
-    let denied = |lines: &[(&'static str, &'static str)]| {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(*name, http::HeaderValue::from_static(value));
-        }
-        matches!(policy.authorize_request(&request(&connection, "/", &headers)), Verdict::Deny { .. })
-    };
-
+    let any = ("GET", "a.example", "/");
+    let denied = |lines| is_for(Action::Deny, ("x-role", &["admin"]), any, lines);
     assert!(denied(&[("x-role", "admin")]));
     assert!(denied(&[("x-role", "user"), ("x-role", "admin")]));
     assert!(denied(&[("x_role", "admin")]));
     assert!(!denied(&[("x-role", "user"), ("y-role", "admin")]));
     assert!(!denied(&[]));
+
+    let allowed = |lines| is_for(Action::Allow, ("x-role", &["user", "guest"]), any, lines);
+    assert!(allowed(&[("x-role", "user")]) && allowed(&[("x-role", "user"), ("x_role", "guest")]));
+    assert!(!allowed(&[("x-role", "user"), ("x_role", "admin")]));
+    assert!(!allowed(&[("x_role", "user")]));
+}
+
+#[test]
+fn parts_of_a_request_that_are_named_like_headers_are_seen_as_apps_may_read_them() {
+    let denied = |field, value, request, lines| is_for(Action::Deny, (field, &[value]), request, lines);
+    for host in ["a.example", "A.example", "a.example:80", "a.example."] {
+        assert!(denied(":authority", "a.example", ("GET", host, "/"), &[]), "{host}");
+    }
+    for path in ["/admin", "/Admin", "//admin", "/admin/", "/admin;x"] {
+        assert!(denied(":path", "/admin", ("GET", "a.example", path), &[]), "{path}");
+    }
+    assert!(denied(":method", "DELETE", ("POST", "a.example", "/"), &[("x-http-method", "delete")]));
+    assert!(denied(":method", "DELETE", ("POST", "a.example", "/"), &[("x_http_method_override", "DELETE")]));
+    assert!(denied(":method", "DELETE", ("delete", "a.example", "/"), &[]));
+    assert!(!denied(":method", "DELETE", ("POST", "a.example", "/"), &[("x-http-methods", "DELETE")]));
+
+    let allowed = |field, value, request| is_for(Action::Allow, (field, &[value]), request, &[]);
+    assert!(allowed(":path", "/public/*", ("GET", "a.example", "/public/a")));
+    assert!(!allowed(":path", "/public/*", ("GET", "a.example", "/public/..%2Fadmin")));
+    assert!(!allowed(":method", "GET", ("get", "a.example", "/")));
 }
