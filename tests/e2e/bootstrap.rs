@@ -161,7 +161,7 @@ pub(crate) async fn first_contact(mesh: &Mesh) -> Channel {
     connect(mesh, configuration).await.unwrap()
 }
 
-async fn connect(mesh: &Mesh, configuration: Arc<ClientConfig>) -> Option<Channel> {
+pub(crate) async fn connect(mesh: &Mesh, configuration: Arc<ClientConfig>) -> Option<Channel> {
     let address = mesh.control_plane_address();
     let connector = tower::service_fn(move |_| {
         let connector = tokio_rustls::TlsConnector::from(configuration.clone());

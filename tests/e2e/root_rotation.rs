@@ -101,6 +101,12 @@ impl Drop for Rotation {
     }
 }
 
+/// Replaces the root.
+pub(crate) async fn rotate(mesh: &Mesh) {
+    let (status, said) = Rotation::start(mesh, &[]).ends().await;
+    assert_eq!(status, Some(0), "{said}");
+}
+
 #[tokio::test]
 async fn a_new_root_takes_over_under_load_and_nothing_is_dropped() {
     let mesh = mesh().await;

@@ -32,14 +32,7 @@ fn id(mesh: &Mesh, account: &str) -> String {
 
 /// What the control plane says to the token.
 async fn join(mesh: &Mesh, account: &str, token: &str) -> Result<(), Status> {
-    let identity = SpiffeId::new(&TrustDomain::default(), "default", account).unwrap();
-    let request = SignRequest {
-        csr: KeyAndCsr::generate(&identity).unwrap().der.into(),
-        workload: format!("default/{account}-1"),
-        token: Some(token.to_owned()),
-        ttl_seconds: None,
-    };
-    CertificatesClient::new(first_contact(mesh).await).sign(request).await.map(drop)
+    join_as(mesh, account, &format!("default/{account}-1"), token).await
 }
 
 #[tokio::test]
@@ -109,6 +102,50 @@ async fn tokens_are_listed_with_what_became_of_them() {
     for text in [&table, &serde_json::to_string(&listed).unwrap()] {
         assert!(!text.contains("eyJ"), "no token is shown: {text}");
     }
+}
+
+/// What the control plane says to the token from a workload that asks for a certificate of `account`.
+async fn join_as(mesh: &Mesh, account: &str, workload: &str, token: &str) -> Result<(), Status> {
+    let identity = SpiffeId::new(&TrustDomain::default(), "default", account).unwrap();
+    let request = SignRequest {
+        csr: KeyAndCsr::generate(&identity).unwrap().der.into(),
+        workload: workload.to_owned(),
+        token: Some(token.to_owned()),
+        ttl_seconds: None,
+    };
+    CertificatesClient::new(first_contact(mesh).await).sign(request).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_nobody_else_and_not_again() {
+    let mut mesh = Mesh::of(SELVEDGE, []).await;
+    let bound = mesh.token_with("reviews", &["--workload", "default/reviews-1"]).await.unwrap();
+    let once = mesh.token_with("reviews", &["--once"]).await.unwrap();
+
+    for (account, workload) in [
+        ("reviews", "default/reviews-2"),
+        ("reviews", "other/reviews-1"),
+        ("ledger", "default/reviews-1"),
+        ("ledger", "default/ledger-1"),
+    ] {
+        let refused = join_as(&mesh, account, workload, &bound).await;
+        assert!(refused.is_err(), "{account} {workload}");
+        // An attempt that is refused uses nothing up.
+        let elsewhere = account != "reviews" || !workload.starts_with("default/");
+        assert!(
+            !elsewhere || join_as(&mesh, account, workload, &once).await.is_err(),
+            "{account} {workload}"
+        );
+    }
+    join_as(&mesh, "reviews", "default/reviews-1", &bound).await.unwrap();
+    // Many at once: one of them gets a certificate.
+    let attempts = (0..8).map(|_| join_as(&mesh, "reviews", "default/reviews-1", &once));
+    let joined = futures_util::future::join_all(attempts).await;
+    assert_eq!(joined.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{joined:?}");
+    mesh.kill_control_plane().await.unwrap();
+    mesh.start_control_plane().await.unwrap();
+    let again = join_as(&mesh, "reviews", "default/reviews-1", &once).await.unwrap_err();
+    assert!(again.message().contains("has been used"), "{again}");
 }
 
 #[tokio::test]

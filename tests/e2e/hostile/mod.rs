@@ -1,6 +1,7 @@
 //! Hostile clients: what they send is refused on both listeners, and whoever else is there is served.
 
 mod admin;
+mod certificates;
 mod control_plane;
 mod floods;
 mod http1;
@@ -10,6 +11,7 @@ mod membership;
 mod overload;
 mod own_listeners;
 mod owners;
+mod probes;
 mod revoked;
 mod slow;
 
