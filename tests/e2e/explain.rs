@@ -1,5 +1,8 @@
 //! `selvedge explain request` as people call it: what it prints, and its exit status.
 
+mod agrees;
+mod random;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
