@@ -53,6 +53,7 @@ impl Found {
 /// # Errors
 /// What is wrong with it, for whoever sent it.
 pub fn request(headers: &mut HeaderMap, from_sidecar: bool) -> Result<(), &'static str> {
+    trim(headers);
     let found = Found::among(headers);
     if found.hops {
         hops::strip(headers);
@@ -74,6 +75,23 @@ pub fn request(headers: &mut HeaderMap, from_sidecar: bool) -> Result<(), &'stat
         }
     }
     Ok(())
+}
+
+/// Takes spaces and tabs from the beginning and the end of each value. HTTP/1 drops them where it is read; HTTP/2 forbids
+/// them (RFC 9113, section 8.2.1), but some gRPC clients send them. If they stayed, the app could see another value than a
+/// policy has decided on.
+fn trim(headers: &mut HeaderMap) {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    for value in headers.values_mut() {
+        let bytes = value.as_bytes();
+        if bytes.first().is_some_and(is_space) || bytes.last().is_some_and(is_space) {
+            // What is left of a value is one.
+            let mut trimmed =
+                HeaderValue::from_bytes(bytes.trim_ascii()).unwrap_or(const { HeaderValue::from_static("") });
+            trimmed.set_sensitive(value.is_sensitive());
+            *value = trimmed;
+        }
+    }
 }
 
 /// What an answer says about the connection that it came on.

@@ -26,6 +26,19 @@ fn text(headers: &HeaderMap) -> String {
 }
 
 #[test]
+fn spaces_around_a_value_do_not_go_on() {
+    let mut headers = HeaderMap::new();
+    for value in ["plain", " before", "after\t", " \tboth \t", "in side", " ", ""] {
+        headers.append("x", HeaderValue::from_str(value).unwrap());
+    }
+
+    request(&mut headers, false).unwrap();
+
+    let values: Vec<_> = headers.get_all("x").iter().map(|value| value.to_str().unwrap()).collect();
+    assert_eq!(values, ["plain", "before", "after", "both", "in side", "", ""]);
+}
+
+#[test]
 fn a_request_goes_on_without_what_concerns_its_connection() {
     for (sentence, arrives, goes_on) in [
         ("nothing to do", "a: 1 | a: 2 | b:", "a: 1 | a: 2 | b: "),

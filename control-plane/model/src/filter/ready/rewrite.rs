@@ -41,9 +41,21 @@ impl ReadyFilters {
     fn new_path(&self, uri: &Uri, place: Option<usize>) -> Result<Option<PathAndQuery>, &'static str> {
         let Some(rewrite) = &self.path else { return Ok(None) };
         let path = rewrite.apply(uri.path(), self.matched(place));
+        if leaves_its_place(&path) {
+            return Err(
+                "what its rewrite makes of the path has a segment `..`, which leads out of the new path",
+            );
+        }
         let path = PathAndQuery::try_from(with_query(path, uri.query().unwrap_or_default()));
         path.map(Some).map_err(|_| "what its rewrite makes of the path is no path")
     }
+}
+
+/// Whether an app may find `path` elsewhere than it says. A rewrite makes such a path if it cuts a segment in two:
+/// `/api` to `/app/` makes `/app/../admin` of `/api../admin`.
+fn leaves_its_place(path: &str) -> bool {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    path.contains("..") && path.split(['/', '\\']).any(|segment| segment == "..")
 }
 
 /// `uri` with what is new in it; the authority also in `headers`, where the client may have named it.
@@ -74,6 +86,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::filter::{Filters, PathRewrite, Rewrite};
 
     fn host() -> HeaderMap {
         [(HOST, HeaderValue::from_static("old"))].into_iter().collect()
@@ -92,6 +105,24 @@ mod tests {
         let mut headers = host();
         let uri = changed("http://old/a".parse().unwrap(), None, Some(&authority()), &mut headers).unwrap();
         assert_eq!((uri.to_string().as_str(), headers.get(HOST)), ("http://new:8/a", None));
+    }
+
+    #[test]
+    fn no_request_gets_out_of_the_path_that_a_rewrite_gives_it() {
+        let rewrite = Rewrite { path: Some(PathRewrite::Prefix("/app/".to_owned())), authority: None };
+        let filters = Filters { rewrite, ..Filters::default() };
+        let matched = Some(crate::StringMatch::Prefix("/api".to_owned()));
+        let ready = ReadyFilters::new(&filters, std::iter::once(matched), || "host".into()).unwrap();
+        let rewritten = |path: &str| {
+            let mut request = Request::get(path).body(()).unwrap();
+            ready.rewrite(&mut request, Some(0), None).map(|()| request.uri().to_string())
+        };
+
+        for path in ["/api../admin", "/api..", "/api../..?x"] {
+            assert!(rewritten(path).unwrap_err().contains("`..`"), "{path}");
+        }
+        assert_eq!(rewritten("/api/a..b?/../").unwrap(), "/app/a..b?/../");
+        assert_eq!(rewritten("/api.../a").unwrap(), "/app/.../a");
     }
 
     #[test]
