@@ -1,5 +1,7 @@
 //! What Linkerd's annotations of retries and time limits do, through real sidecars.
 
+mod grpc;
+
 use std::{
     convert::Infallible,
     sync::{

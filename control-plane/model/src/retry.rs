@@ -50,7 +50,8 @@ impl Failure {
 pub struct AttemptOutcome {
     /// The answer's status, if there was an answer.
     pub status: Option<u16>,
-    /// `grpc-status` from the answer's *headers*; in trailers it comes too late to try again.
+    /// `grpc-status` of an answer without a message: from its headers, or from trailers that came with them. After a
+    /// message it comes too late to try again.
     pub grpc_status: Option<u8>,
     /// Why the app gave no answer; also what a peer's sidecar names in the answer that it made itself.
     pub failure: Option<Failure>,

@@ -2,7 +2,7 @@
 //!
 //! An enum and not a trait object: there are few kinds of body, and every frame passes through here.
 //! What must happen exactly once when an answer is over (count it, give its connection back) hangs on
-//! the body as an [`End`], so that no step needs a task or a wrapper of its own.
+//! the body as an `End`, so that no step needs a task or a wrapper of its own.
 
 mod arriving;
 mod copies;
@@ -15,7 +15,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 
@@ -89,9 +89,28 @@ enum Kind {
     /// None, of an answer that says how long it would have been.
     Absent(u64),
     Arriving(Arriving),
+    /// Its first frame was looked at. Boxed: few answers are looked at.
+    Peeked(Box<Peeked>),
     Replay(Replay<Arriving>),
     /// As it passes on its way to somebody else.
     Copied(Copied),
+}
+
+/// A body whose first frame has been read, and not yet been given.
+#[derive(Debug)]
+struct Peeked {
+    first: Frame<Bytes>,
+    rest: Arriving,
+}
+
+impl Peeked {
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.data_ref().map_or(0, Bytes::len) as u64;
+        self.rest
+            .size_hint()
+            .exact()
+            .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
+    }
 }
 
 /// What happens once, when a body has ended or was given up.
@@ -212,6 +231,7 @@ impl Body {
     pub fn pace(&self) -> Option<Rc<Pace>> {
         match &self.kind {
             Kind::Arriving(body) => body.pace().cloned(),
+            Kind::Peeked(body) => body.rest.pace().cloned(),
             Kind::Replay(body) => body.look(|body| body.pace().cloned()).flatten(),
             Kind::Empty
             | Kind::Cut
@@ -221,6 +241,27 @@ impl Body {
             | Kind::Absent(_)
             | Kind::Copied(_) => None,
         }
+    }
+
+    /// The trailers, if they have arrived already and no data came before them. It does not wait, and takes nothing away.
+    pub fn trailers_without_data(&mut self) -> Option<&HeaderMap> {
+        self.peek();
+        match &self.kind {
+            Kind::Peeked(body) => body.first.trailers_ref(),
+            _ => None,
+        }
+    }
+
+    /// Reads the first frame if it has arrived.
+    fn peek(&mut self) {
+        let Kind::Arriving(body) = &mut self.kind else { return };
+        let mut nobody = Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(first)) = Pin::new(body).poll_frame(&mut nobody) else { return };
+        self.kind = match (first, self.take_arriving()) {
+            (Ok(first), Some(rest)) => Kind::Peeked(Box::new(Peeked { first, rest })),
+            (Err(error), _) => Kind::Failed(error.into()),
+            (Ok(_), None) => return,
+        };
     }
 
     /// A copy of it, which is read while it is read itself and draws on `budget`, and what says how it went on. Where
@@ -360,6 +401,13 @@ impl HttpBody for Body {
                 Some(Err(error)) => return this.fail(error.into(), cx),
                 frame => frame.map(|frame| frame.map_err(Into::into)),
             },
+            Kind::Peeked(_) => match std::mem::take(&mut this.kind) {
+                Kind::Peeked(body) => {
+                    this.kind = Kind::Arriving(body.rest);
+                    Some(Ok(body.first))
+                }
+                _ => None,
+            },
             Kind::Replay(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Err(error)) => return this.fail(error.into(), cx),
                 frame => frame.map(|frame| frame.map_err(Into::into)),
@@ -397,7 +445,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Empty | Kind::WebSocket => true,
-            Kind::Cut | Kind::Failed(_) | Kind::Absent(_) => false,
+            Kind::Cut | Kind::Failed(_) | Kind::Absent(_) | Kind::Peeked(_) => false,
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Arriving(body) => body.is_end_stream(),
             Kind::Replay(body) => body.is_end_stream(),
@@ -412,6 +460,7 @@ impl HttpBody for Body {
             Kind::Absent(length) => SizeHint::with_exact(*length),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Arriving(body) => body.size_hint(),
+            Kind::Peeked(body) => body.size_hint(),
             Kind::Replay(body) => body.size_hint(),
             Kind::Copied(body) => body.size_hint(),
         }

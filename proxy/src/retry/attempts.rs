@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use http::{Extensions, HeaderName, HeaderValue, Method, Uri, Version};
+use selvedge_model::RetryPolicy;
 use tower::{Layer, Service, layer::layer_fn};
 
 use super::{AttemptOutcome, Decision, Failure, decide};
@@ -22,7 +23,7 @@ use crate::{
     budget::Budget,
     dispatch::{Attempt, Attempting, Tried},
     error::{self, SaidBy},
-    fields::grpc_status,
+    fields::{grpc_status, is_grpc},
     step::{AnswerFacts, Error, Response, Routed},
     worker::Worker,
 };
@@ -130,7 +131,7 @@ impl<S: Attempting> Attempts<S> {
                 facts(&mut result).retries = attempt;
                 let exceeded = progress.as_ref().is_some_and(|progress| progress.exceeded().is_some());
                 let Some((policy, kept)) = retry.as_ref().filter(|_| !exceeded) else { return result };
-                let outcome = outcome(&result);
+                let outcome = outcome(&mut result, policy);
                 let again =
                     decide(policy, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
                 let Decision::Retry { proven_undelivered, backoff } = again else { return result };
@@ -204,11 +205,11 @@ fn unsent(result: &mut Result<Response, Error>) -> Option<Box<http::Request<Body
 }
 
 /// What `decide` needs to know about an attempt's result.
-fn outcome(result: &Result<Response, Error>) -> AttemptOutcome {
+fn outcome(result: &mut Result<Response, Error>, policy: &RetryPolicy) -> AttemptOutcome {
     match result {
         Ok(response) => {
             let status = response.http.status().as_u16();
-            let grpc = grpc_status(response.http.headers());
+            let grpc = grpc_status_of(&mut response.http, policy);
             match response.facts.reason {
                 None => AttemptOutcome::answer(status, grpc),
                 Some(reason) => {
@@ -218,6 +219,15 @@ fn outcome(result: &Result<Response, Error>) -> AttemptOutcome {
         }
         Err(error) => without_answer(&error.failure),
     }
+}
+
+/// The status of a gRPC answer that has no message: in its headers, or in trailers that have come together with them.
+fn grpc_status_of(answer: &mut http::Response<Body>, policy: &RetryPolicy) -> Option<u8> {
+    let in_headers = grpc_status(answer.headers());
+    if in_headers.is_some() || policy.on.grpc_statuses.is_empty() || !is_grpc(answer.headers()) {
+        return in_headers;
+    }
+    answer.body_mut().trailers_without_data().and_then(grpc_status)
 }
 
 fn without_answer(failed: &error::Failure) -> AttemptOutcome {
@@ -234,8 +244,6 @@ fn without_answer(failed: &error::Failure) -> AttemptOutcome {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_model::RetryPolicy;
-
     use super::*;
     use crate::{dispatch::Dispatch, error::Reason};
 
