@@ -20,7 +20,7 @@ use crate::SELVEDGE;
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies");
 
 /// The services that the examples speak of and do not bring along: each is both versions of `reviews`.
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 13] = [
     "api",
     "billing",
     "catalog",
@@ -31,11 +31,13 @@ const SERVICES: [&str; 11] = [
     "profile",
     "recommendations",
     "reviews",
+    "search",
+    "search-next",
     "storefront",
 ];
 
 /// The services of which the examples say which workloads they are.
-const SELECTED: [&str; 3] = ["checkout", "orders-stub", "shop"];
+const SELECTED: [&str; 4] = ["checkout", "orders-stub", "shop", "stock"];
 
 /// What the examples need and do not bring along.
 const MORE: &str = "
@@ -211,6 +213,15 @@ async fn shows(mesh: &Mesh, file: &str) -> Result<(), String> {
             that(rule == Some("profile") && gone && header(&found, "x-served-by") == "mesh", app)
         }
         "least-request-and-ejection.yaml" => shows_ejection(mesh, "reviews", 5).await,
+        "mirror.yaml" => {
+            seen(mesh, call::to("search", "/")).await?;
+            let copies = "selvedge_outbound_mirrored_requests_total";
+            let metrics =
+                mesh.workload("caller").admin("/metrics").await.map_err(|error| error.to_string())?;
+            let counted =
+                metrics.text().lines().any(|line| line.starts_with(copies) && line.contains("search-next"));
+            that(counted, "no copy is counted")
+        }
         "outlier-ejection.yaml" => shows_ejection(mesh, "payments", 4).await,
         "path-method-and-query.yaml" => {
             let found = version(mesh, call::to("details", "/details/12")).await?;
@@ -221,6 +232,10 @@ async fn shows(mesh: &Mesh, file: &str) -> Result<(), String> {
             let found = answer(mesh, call::to("shop", "/old/cart")).await?;
             let said = (found.status.as_u16(), header(&found, "location").to_owned());
             that(said.0 == 308 && said.1.ends_with("//shop/new/cart"), said)
+        }
+        "retries-by-annotation.yaml" => {
+            let found = answer(mesh, call::to("stock", "/?delay=5s")).await?;
+            that(found.status == 504 && found.proxy_error().is_some(), found.summary())
         }
         "retries-and-timeout.yaml" => {
             let found = answer(mesh, call::to("ratings", "/?delay=5s")).await?;

@@ -62,6 +62,10 @@ metadata: {name: echo}
 spec:
   hosts: [echo]
   http:
+  - match: [{uri: {exact: /selvedge.demo.v1.Echo/Unary}}]
+    mirror: {host: hangs}
+    timeout: 9s
+    route: [{destination: {host: echo}}]
   - mirror: {host: shadow}
     route: [{destination: {host: echo}}]
 ";

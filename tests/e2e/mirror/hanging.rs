@@ -8,9 +8,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Version;
-use selvedge_demo::call;
+use selvedge_demo::{
+    apps::grpc::wire::{EchoRequest, echo_client::EchoClient},
+    call,
+};
 use selvedge_tests::{Mesh, SOON, poll};
 use tokio::net::TcpListener;
+use tonic::transport::Channel;
 
 use super::{ROUTES, answer, counted, counts, mesh};
 use crate::BOTH_VERSIONS;
@@ -76,4 +80,42 @@ async fn a_mirror_that_hangs_neither_slows_nor_fails_requests_under_load() {
         answer(&mesh, call.timeout(Duration::from_secs(30))).await;
     }
     counts(&mesh, &[dropped, "reason=\"behind\""], 2.0).await;
+}
+
+/// Calls `echo` many times at once, each time with `text`.
+async fn under_load_of_grpc(mesh: &Mesh, text: &str) {
+    let channel = Channel::from_shared(format!("http://{}", mesh.workload("caller").outbound)).unwrap();
+    let channel = channel.origin("http://echo:9090".parse().unwrap()).connect().await.unwrap();
+    let client = async |mut client: EchoClient<Channel>| {
+        for _ in 0..40 {
+            let request = EchoRequest { text: text.to_owned(), ..EchoRequest::default() };
+            let answer = client.unary(request).await.expect("the real call is served");
+            assert_eq!(answer.get_ref().text.len(), text.len());
+        }
+    };
+    join_all((0..10).map(|_| client(EchoClient::new(channel.clone())))).await;
+}
+
+#[tokio::test]
+async fn a_mirror_that_hangs_neither_fails_nor_holds_calls_of_grpc_under_load() {
+    let (mesh, _shadow) = mesh(ROUTES).await;
+    hanging(mesh.workload("hangs").app).await;
+    let began = Instant::now();
+
+    under_load_of_grpc(&mesh, &"x".repeat(50_000)).await;
+
+    // A call that waited for its copy would take 9 s, and each client makes 40 in turn.
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let held = counted(&mesh, &["selvedge_buffered_bytes "]).await;
+    assert!(held <= 256.0 * 65_536.0, "{held} bytes are held");
+    poll(2 * SOON, "every copy ends with the time of its route, or was one too many", async || {
+        let late = ["selvedge_outbound_mirrored_requests_total{", "error_type=\"timeout\""];
+        let late = counted(&mesh, &late).await;
+        let dropped = ["selvedge_outbound_mirrored_requests_dropped_total{", "reason=\"too-many\""];
+        let too_many = counted(&mesh, &dropped).await;
+        let held = counted(&mesh, &["selvedge_buffered_bytes "]).await;
+        let all = too_many > 0.0 && late + too_many == 400.0 && held == 0.0;
+        if all { Ok(()) } else { Err(format!("{late} late, {too_many} too many, {held} bytes held")) }
+    })
+    .await;
 }
