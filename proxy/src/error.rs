@@ -1,6 +1,6 @@
 //! Every failure that the proxy answers itself: a reason, and what failed in words.
 //!
-//! The [reasons](Reason) are a closed set with one table. The header `selvedge-error`, metrics and logs use the same
+//! The reasons (`Reason`) are a closed set with one table. The header `selvedge-error`, metrics and logs use the same
 //! words. A failure that a mesh peer's sidecar names in that header counts here as the failure that it names.
 
 mod reason;

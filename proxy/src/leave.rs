@@ -5,13 +5,13 @@
 //! it any more:
 //!
 //! 1. Told. Everything goes on; only `/ready` says so, for load balancers to notice. Until the app is gone,
-//!    which is when it has closed its port, or [`Limits::delay`] has passed: an app that listens on is not
+//!    which is when it has closed its port, or `Limits::delay` has passed: an app that listens on is not
 //!    leaving, and we are restarted alone.
 //! 2. The way in closes: no more connections, and those that are open take no more requests.
 //! 3. The way out closes, once all that came in is finished, and an app that has closed its port has closed
 //!    its connections, too.
 //!
-//! All of it takes [`Limits::timeout`] at most. What is in progress then is cut off.
+//! All of it takes `Limits::timeout` at most. What is in progress then is cut off.
 
 mod listening;
 

@@ -1,6 +1,6 @@
 //! Settles once what a request means, for all later steps.
 //!
-//! From here on the request has one path, in normal form ([`path`]), and one authority: what a rule matches, what a
+//! From here on the request has one path, in normal form (`path`), and one authority: what a rule matches, what a
 //! policy decides on, and what the app receives are the same. The query is left as it is. `OPTIONS *` keeps its
 //! asterisk. A fragment does not belong in a request: HTTP/1 requests with one are refused before they come here, and
 //! the fragment of HTTP/2's has been cut off. CONNECT is refused where no tunnels are offered. Fields about the

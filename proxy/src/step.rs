@@ -1,8 +1,8 @@
 //! A request's path, in types: what each step receives, and what comes back.
 //!
-//! A [`Step`] is a Tower service over our own request, response and error. What is known grows along the path, so a
-//! missing fact is a compile error: a [`Request`] has a connection, a [`Matched`] also has a rule, and a [`Routed`]
-//! also has a backend. Facts about the answer travel back with it ([`AnswerFacts`]), so that the outermost step can
+//! A `Step` is a Tower service over our own request, response and error. What is known grows along the path, so a
+//! missing fact is a compile error: a `Request` has a connection, a `Matched` also has a rule, and a `Routed`
+//! also has a backend. Facts about the answer travel back with it (`AnswerFacts`), so that the outermost step can
 //! count it without shared state.
 
 mod conn;

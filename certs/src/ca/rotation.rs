@@ -1,7 +1,7 @@
 //! A new root for an authority in a directory, in three steps: it is trusted, it signs, and the old one is no longer
 //! trusted.
 //!
-//! The new root is in the directory [`NEXT`] beside the old one's files. One file, [`STATE`], says how far it has come, and
+//! The new root is in the directory `NEXT` beside the old one's files. One file, [`STATE`], says how far it has come, and
 //! changes in one piece. So whoever loads the authority, whenever it is, finds one step or the other. After the last step
 //! the new root's files take the place of the old one's.
 

@@ -26,6 +26,7 @@ use crate::install;
 #[command(group(clap::ArgGroup::new("whom").required(true).multiple(true)
     .args(["identity", "service_account", "workload", "serial"])))]
 pub struct Args {
+    #[allow(rustdoc::invalid_html_tags)] // `--help` shows it as it is written.
     /// Every workload with this identity: spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>; repeatable
     #[arg(long, value_name = "SPIFFE-ID")]
     identity: Vec<SpiffeId>,

@@ -1,7 +1,7 @@
 //! Sidecars into pods: what is asked for, the patch that does it, and the webhook that the API server calls.
 //!
-//! [`patch`] is pure, so that the webhook and `selvedge inject` do the same; whatever is set on a pod or a
-//! namespace goes through one table ([`annotations`]), and what is not in it is refused.
+//! `patch` is pure, so that the webhook and `selvedge inject` do the same; whatever is set on a pod or a
+//! namespace goes through one table (`annotations`), and what is not in it is refused.
 
 pub mod annotations;
 mod asked;

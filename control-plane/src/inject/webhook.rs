@@ -181,7 +181,7 @@ impl Webhook {
         self.address
     }
 
-    /// Serves until [`LINGER`] after the drain has begun; renews its certificate meanwhile.
+    /// Serves until `LINGER` after the drain has begun; renews its certificate meanwhile.
     ///
     /// # Errors
     /// If there is no certificate, or the listener cannot be used.

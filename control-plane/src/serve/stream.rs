@@ -1,7 +1,7 @@
 //! The configuration stream: tells one proxy what it asked for, and keeps that current.
 //!
 //! At most one transaction is in progress; what changes meanwhile is in the next. So a slow proxy costs
-//! nothing but its own delay, however often configuration changes. [`Session`] holds what was said and
+//! nothing but its own delay, however often configuration changes. `Session` holds what was said and
 //! does no I/O; the rest of this file is the conversation around it.
 
 use std::{

@@ -2,17 +2,17 @@
 //!
 //! HTTP/2 lets a peer send ahead: one window for each stream, and one for the connection. The windows of one connection
 //! are harmless. Those of hundreds, all filled by peers whose answers nobody reads, are more than a sidecar may have.
-//! So every connection keeps a [`Ledger`] of what it holds. All connections, and the bodies that are kept for another
-//! attempt, draw on one [`Budget`]. While the budget is exhausted
+//! So every connection keeps a `Ledger` of what it holds. All connections, and the bodies that are kept for another
+//! attempt, draw on one `Budget`. While the budget is exhausted
 //!
 //! - new requests are answered 503 at once;
 //! - nothing more is kept for other attempts;
-//! - a connection that holds more than its [`SHARE`] is not read from. If what it holds does not become less
-//!   for [`PATIENCE`], it is closed: its peer may be waiting for something that stands behind it.
+//! - a connection that holds more than its `SHARE` is not read from. If what it holds does not become less
+//!   for `PATIENCE`, it is closed: its peer may be waiting for something that stands behind it.
 //!
 //! So memory is bounded by the budget and a share for each connection, whose number is limited too. HTTP/1 needs no
 //! ledger: it is read only when somebody takes the body, so it holds one read buffer. Unfinished heads count too
-//! ([`HeldBytes`]), and so do the first bytes of TLS and unfinished HTTP/2 frames of any kind. The oldest of them is
+//! (`HeldBytes`), and so do the first bytes of TLS and unfinished HTTP/2 frames of any kind. The oldest of them is
 //! given up first.
 
 mod calm;

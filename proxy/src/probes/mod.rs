@@ -4,7 +4,7 @@
 //! points them here, where nothing is redirected, and hands over the originals. The proxy makes each one anew whenever
 //! it is asked for, as the kubelet would (`pkg/probe`), on the control thread. The answer says what failed. What is
 //! asked comes from the pod's own YAML, and nothing from the caller. Anybody may call, so the app is not asked too
-//! often ([`shared`]).
+//! often (`shared`).
 
 mod grpc;
 mod http;

@@ -1,4 +1,4 @@
-//! [`Matched`] becomes [`Routed`]: one of the rule's shares is drawn by weight, once for all attempts, and goes through
+//! `Matched` becomes [`Routed`]: one of the rule's shares is drawn by weight, once for all attempts, and goes through
 //! the filters that it alone has.
 
 use std::{

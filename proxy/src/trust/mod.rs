@@ -5,11 +5,11 @@
 //! this here, in both directions, whatever it carries. What policy says of a client that comes in is decided in
 //! `authorize`.
 //!
-//! [`revoked`] alone says whether a mesh peer is allowed at all. Connections of both directions ask it when they begin,
+//! `revoked` alone says whether a mesh peer is allowed at all. Connections of both directions ask it when they begin,
 //! and all open ones ask it whenever the list changes. The connections of a revoked peer are closed at once, whatever
 //! is in progress on them.
 //!
-//! Servers outside the mesh are believed as configuration says: see [`outside`].
+//! Servers outside the mesh are believed as configuration says: see `outside`.
 
 pub mod outside;
 

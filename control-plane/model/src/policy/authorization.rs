@@ -115,7 +115,7 @@ impl Authorization {
         &self.policies
     }
 
-    /// Whether there can be [notes](Self::notes).
+    /// Whether there can be notes.
     pub fn has_notes(&self) -> bool {
         let noting = [&self.auditing, &self.dry_denying, &self.dry_allowing];
         noting.iter().any(|tried| !tried.policies.is_empty())
