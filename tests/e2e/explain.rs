@@ -28,12 +28,33 @@ fn the_exit_status_says_whether_the_request_would_be_sent() {
         (CONFIG, vec!["--to", "reviews"], 2),
         (CONFIG, vec![], 2),
         ("/nowhere/at/all", vec!["--to", nowhere], 2),
+        (CONFIG, vec!["--to", nowhere, "-X", "A B"], 2),
     ] {
         let output = explain(directory, &more);
         assert_eq!(output.status.code(), Some(status), "{more:?}: {output:?}");
         assert_eq!(output.stdout.is_empty(), status == 2, "{output:?}");
         assert_eq!(output.stderr.is_empty(), status != 2, "{output:?}");
     }
+}
+
+#[test]
+fn a_cluster_that_cannot_be_reached_is_no_answer() {
+    let mut command = Command::new(SELVEDGE);
+    command.args([
+        "explain",
+        "request",
+        "--kubeconfig",
+        "/nowhere/at/all",
+        "--from",
+        "a/b",
+        "--to",
+        "http://c/",
+    ]);
+    let output = command.output().expect("the command runs");
+
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("/nowhere/at/all") && said.contains("give --config-dir"), "{said}");
 }
 
 #[test]

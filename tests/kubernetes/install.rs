@@ -49,6 +49,7 @@ async fn an_installation_is_checked_used_and_leaves_nothing() {
     what_is_there_is_found(&server).await;
     the_newest_change_has_arrived(&server, &control_plane).await;
     documents_are_judged(&server).await;
+    a_request_is_explained_by_what_the_cluster_holds(&server).await;
     while_pods_have_sidecars_nothing_is_uninstalled(&server).await;
     nothing_is_left(&server, control_plane).await;
 }
@@ -178,6 +179,46 @@ async fn documents_are_judged(server: &ApiServer) {
     assert!(problems.contains("broken"), "{report:#}");
     assert_eq!(report["passed"], false);
     server.kubectl(&["delete", "--namespace=shop", "virtualservice", "broken"], "").await.unwrap();
+}
+
+async fn a_request_is_explained_by_what_the_cluster_holds(server: &ApiServer) {
+    let account = "cluster.local/ns/shop/sa/web";
+    server
+        .apply(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: reviews, namespace: shop}}\n\
+             spec: {{selector: {{app: reviews}}, ports: [{{name: http, port: 80}}]}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews, namespace: shop}}\n\
+             spec: {{hosts: [reviews], http: [{{match: [{{uri: {{prefix: /old}}}}], redirect: {{uri: /new}}}}, \
+             {{route: [{{destination: {{host: reviews}}}}]}}]}}\n---\n\
+             apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: web, namespace: shop}}\n\
+             spec: {{selector: {{matchLabels: {{app: reviews}}}}, rules: [{{from: [{{source: {{principals: [{account}]}}}}]}}]}}\n"
+        ))
+        .await;
+    let explain = async |path: &str| {
+        let to = format!("http://reviews{path}");
+        let line = ["explain", "request", "-o", "json", "--from", "shop/web", "--to", &to];
+        let output = selvedge(&server.admin_kubeconfig(), &line).await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    };
+
+    let moved = explain("/old").await;
+    assert_eq!(moved["answer"]["location"], "http://reviews/new", "{moved:#}");
+    let written = &moved["rule"]["written"];
+    assert_eq!(
+        (&written["document"]["name"], &written["field"]),
+        (&json!("reviews"), &json!("spec.http[0]"))
+    );
+    assert_eq!((&written["path"], &written["line"]), (&Value::Null, &Value::Null), "{moved:#}");
+    let other = explain("/").await;
+    assert_eq!(other["answer"]["error"], "no-endpoint", "{other:#}");
+    let missed = other["missed"][0]["why"].as_str().unwrap();
+    assert_eq!(missed, "the path is \"/\" and must begin with \"/old\"");
+    for (kind, name) in
+        [("virtualservice", "reviews"), ("service", "reviews"), ("authorizationpolicy", "web")]
+    {
+        server.kubectl(&["delete", "--namespace=shop", kind, name], "").await.unwrap();
+    }
 }
 
 async fn while_pods_have_sidecars_nothing_is_uninstalled(server: &ApiServer) {
