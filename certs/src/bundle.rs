@@ -8,8 +8,7 @@ use rustls_pki_types::CertificateDer;
 use selvedge_model::TrustDomain;
 
 use crate::{
-    ca::is_signed_by,
-    facts::fingerprint,
+    facts::{fingerprint, is_signed_by},
     files::{self, FileError},
 };
 

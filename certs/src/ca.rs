@@ -381,16 +381,6 @@ impl Signer {
     }
 }
 
-pub(crate) fn is_signed_by(certificate: &CertificateDer<'_>, signer: &CertificateDer<'_>) -> bool {
-    match (X509Certificate::from_der(certificate), X509Certificate::from_der(signer)) {
-        (Ok((_, certificate)), Ok((_, signer))) => {
-            certificate.issuer() == signer.subject()
-                && certificate.verify_signature(Some(signer.public_key())).is_ok()
-        }
-        _ => false,
-    }
-}
-
 fn new_key() -> Result<KeyPair, rcgen::Error> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
 }

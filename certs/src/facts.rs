@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rustls_pki_types::CertificateDer;
 use selvedge_model::{Serial, SpiffeId, TrustDomain};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use x509_parser::{
@@ -232,6 +233,17 @@ impl fmt::Display for Utc {
             .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
             .and_then(|moment| moment.format(&Rfc3339).ok());
         f.write_str(text.as_deref().unwrap_or("the far future"))
+    }
+}
+
+/// Whether the key of `signer` has signed `certificate`, and is named there.
+pub(crate) fn is_signed_by(certificate: &CertificateDer<'_>, signer: &CertificateDer<'_>) -> bool {
+    match (X509Certificate::from_der(certificate), X509Certificate::from_der(signer)) {
+        (Ok((_, certificate)), Ok((_, signer))) => {
+            certificate.issuer() == signer.subject()
+                && certificate.verify_signature(Some(signer.public_key())).is_ok()
+        }
+        _ => false,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     dns::Asker,
     leave::Leave,
     settings::Settings,
-    telemetry::Metrics,
+    telemetry::{Metrics, Sparing},
     time::Deadlines,
 };
 
@@ -63,6 +63,8 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What was said of policies lately.
+    pub said: Sparing,
     /// What the bytes draw on that have arrived and nobody has taken.
     pub budget: Arc<Budget>,
     /// The places of clients' connections.
@@ -102,6 +104,7 @@ impl Worker {
             deadlines: Rc::clone(&deadlines),
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
+            said: Sparing::default(),
             budget: Arc::clone(&shared.budget),
             places: Places::new(Arc::clone(&shared.clients)),
             names: shared.names.clone(),

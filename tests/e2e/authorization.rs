@@ -139,6 +139,33 @@ async fn a_request_is_let_in_by_a_rule_or_answered_403_with_the_policy_that_refu
 }
 
 #[tokio::test]
+async fn refusals_of_one_peer_by_one_rule_are_all_counted_and_logged_once_in_a_while() {
+    let around = Around::new().await;
+    let [one, other] = CALLERS;
+    in_force(&around, &deny(), one, "/admin/a", false).await;
+    for _ in 0..50 {
+        asked(&around, one, &get("/admin/a")).await;
+    }
+    asked(&around, other, &get("/admin/a")).await;
+
+    let server = around.mesh.workload(SERVER);
+    let metrics = server.admin("/metrics").await.expect("metrics").text();
+    let counted =
+        "policy_decisions_total{policy=\"AuthorizationPolicy default/deny rule 1\",decision=\"deny\"} ";
+    let line = metrics.lines().find_map(|line| line.split_once(counted)).expect("a count");
+    assert!(line.1.parse::<f64>().expect("a number") >= 52.0, "{metrics}");
+    let log = server.sidecar_process().expect("it runs").whole_log().expect("a log");
+    let of = |caller: &str| {
+        log.lines()
+            .filter(|line| line.contains("refused by policy") && line.contains(&format!("sa/{caller} ")))
+            .count()
+    };
+    // On a slow machine one or two pauses are over meanwhile.
+    assert!((1..=3).contains(&of(one)), "{log}");
+    assert_eq!(of(other), 1, "{log}");
+}
+
+#[tokio::test]
 async fn a_stranger_is_told_that_a_policy_refuses_it_and_no_name() {
     let around = Around::new().await;
     in_force(&around, &allow(), CALLERS[1], "/public", false).await;

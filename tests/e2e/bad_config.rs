@@ -210,6 +210,47 @@ async fn a_policy_that_cannot_be_used_lets_no_plaintext_in_from_the_first_moment
     assert_eq!(plaintext().await.status, 200);
 }
 
+#[tokio::test]
+async fn a_policy_file_that_cannot_be_read_denies_until_it_was_read_once_and_then_stays_as_it_was() {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    mesh.service("reviews", 9080);
+    let file = mesh.config_dir().join("policy.yaml");
+    std::os::unix::fs::symlink("nowhere", &file).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("frontend"), Spec::reviews(V1, "v1")]).await.unwrap();
+    let inbound = mesh.workload(V1).inbound;
+    let asked = async |mesh: &Mesh| {
+        let meshed = mesh.workload("frontend").call(call::to("reviews:9080", "/")).await.unwrap();
+        let plaintext = call::send(inbound, call::to("reviews:9080", "/")).await.unwrap();
+        [meshed.status.as_u16(), plaintext.status.as_u16()]
+    };
+
+    reported(&mesh, "policy.yaml", "accepts nothing and calls nobody").await;
+    assert_eq!(asked(&mesh).await, [403, 403]);
+
+    let denies_strangers = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: meshed}\n\
+                            spec: {rules: [{from: [{source: {principals: ['*']}}]}]}\n";
+    std::fs::remove_file(&file).unwrap();
+    mesh.write("policy.yaml", denies_strangers).unwrap();
+    let becomes = async |mesh: &Mesh, wanted: [u16; 2]| {
+        poll(SOON, &format!("answers are {wanted:?}"), async || {
+            let now = asked(mesh).await;
+            if now == wanted { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await;
+    };
+    becomes(&mesh, [200, 403]).await;
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("nowhere", &file).unwrap();
+    reported(&mesh, "policy.yaml", "which does not exist").await;
+    assert_eq!(asked(&mesh).await, [200, 403], "the last good version stays");
+    mesh.kill_control_plane().await.unwrap();
+    mesh.start_control_plane().await.unwrap();
+    assert_eq!(asked(&mesh).await, [200, 403], "over a restart too");
+    std::fs::remove_file(&file).unwrap();
+    becomes(&mesh, [200, 200]).await;
+}
+
 #[test]
 fn check_says_what_a_policy_that_cannot_be_used_is_taken_for() {
     let directory = tempfile::tempdir().unwrap();

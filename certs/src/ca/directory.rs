@@ -10,9 +10,9 @@ use std::{
 use rustls_pki_types::CertificateDer;
 use selvedge_model::TrustDomain;
 
-use super::{Authority, AuthorityError, ISSUER_RESERVE, NotItsKey, Signer, is_signed_by, rotation};
+use super::{Authority, AuthorityError, ISSUER_RESERVE, NotItsKey, Signer, rotation};
 use crate::{
-    facts::Facts,
+    facts::{Facts, is_signed_by},
     files::{self, Draft, FileError},
 };
 

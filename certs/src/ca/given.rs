@@ -8,9 +8,9 @@ use std::{fmt, path::PathBuf, time::SystemTime};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use selvedge_model::TrustDomain;
 
-use super::{Authority, AuthorityError, NotItsKey, Signer, is_signed_by};
+use super::{Authority, AuthorityError, NotItsKey, Signer};
 use crate::{
-    facts::{Facts, Fingerprint, fingerprint},
+    facts::{Facts, Fingerprint, fingerprint, is_signed_by},
     files::{self, FileError},
 };
 

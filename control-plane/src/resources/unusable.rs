@@ -198,10 +198,11 @@ pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<S
     (!same).then(|| strict(resource.name().clone(), resource.location(), Some(selector)))
 }
 
-/// The stand-in of a file or directory that cannot be read, which may hold any policy.
-pub fn of_path(path: &Path) -> StandIn {
+/// The stand-ins of a file or directory that cannot be read, which may hold policies of any kind: one of each. The first
+/// says what they come to.
+pub fn of_path(path: &Path) -> [StandIn; 3] {
     let location = Location { path: Some(Arc::from(path)), index: 0, line: 1, lines: None };
-    strict(unnamed(STRICTEST), &location, None)
+    [NETWORK, AUTHORIZATION, STRICTEST].map(|kind| strict(unnamed(kind), &location, None))
 }
 
 fn unnamed(kind: &str) -> DocumentName {

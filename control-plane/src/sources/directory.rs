@@ -236,7 +236,9 @@ impl Directory {
             // Of what was never read nobody knows whether it holds a policy. Without the root there is no mesh at all.
             whole.keep_below(path);
             if !whole.holds_below(path) && path != self.root {
-                whole.stand_in(whole.problems.len() - 1, unusable::of_path(path));
+                let [first, others @ ..] = unusable::of_path(path);
+                whole.stand_in(whole.problems.len() - 1, first);
+                whole.stand_ins.extend(others.map(|other| other.resource));
             }
         }
         let (resources, mut problems, kept) = whole.finish();

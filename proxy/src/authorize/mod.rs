@@ -5,7 +5,7 @@
 //! next request, and the client is told by which rule. An opaque connection has no next request: it asks again
 //! whenever policy changes, and ends when it is forbidden.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use selvedge_model::{
     ConnectionVerdict, InboundPolicy, Verdict,
@@ -126,9 +126,11 @@ fn by_policy<T>(
 fn decided(worker: &Worker, connection: &Connection<'_>, verdict: Verdict<'_>) -> Result<(), Failure> {
     if let Verdict::Deny { rule, why, .. } = verdict {
         worker.metrics.policy_decision(rule, Decision::Deny, worker.index);
-        let Source { address, identity, .. } = connection.source;
-        let (peer, identity) = (address.map(display), identity.map(display));
-        tracing::info!(peer, identity, port = connection.port, %rule, %why, "refused by policy");
+        if let Some(left_out) = said_lately(worker, connection, rule) {
+            let Source { address, identity, .. } = connection.source;
+            let (peer, identity) = (address.map(display), identity.map(display));
+            tracing::info!(peer, identity, port = connection.port, %rule, %why, left_out, "refused by policy");
+        }
     }
     let_in(connection, verdict)
 }
@@ -139,6 +141,14 @@ fn note_down(worker: &Worker, connection: &Connection<'_>, Note { rule, says }: 
     let Source { address, identity, .. } = connection.source;
     let (peer, identity) = (address.map(display), identity.map(display));
     tracing::info!(peer, identity, port = connection.port, %rule, %says, "noted by policy");
+}
+
+/// How many refusals of this peer by this rule were left out of the log since the last line; `None`: that was lately. A peer
+/// is known by its identity, or without one by its address.
+fn said_lately(worker: &Worker, connection: &Connection<'_>, rule: &str) -> Option<u64> {
+    let Source { address, identity, .. } = connection.source;
+    let stranger = address.filter(|_| identity.is_none());
+    worker.said.says((rule, identity, stranger), Instant::now())
 }
 
 /// Strangers are not told which policies there are: only what they can see for themselves.

@@ -16,6 +16,7 @@ mod mirrored;
 mod record;
 mod registered;
 mod series;
+mod sparing;
 mod tcp;
 
 pub use self::{
@@ -25,5 +26,6 @@ pub use self::{
     metrics::{Metrics, OpenConnection},
     record::{ClientConnection, OnPath, Record},
     series::Series,
+    sparing::Sparing,
     tcp::TcpSeries,
 };

@@ -193,6 +193,10 @@ fn what_stands_where_a_file_was_to_be_is_never_passed_over_in_silence() {
         let loaded = link(to, name);
         assert_eq!(errors(&loaded).len(), 1, "{name} to {to}");
         assert_eq!(policies(&loaded)[0].1, Some(MtlsMode::Strict), "{name} to {to}");
+        // It may have been a policy of any kind.
+        let denials = loaded.resources.authorization_policies.iter().filter(|policy| policy.unusable).count();
+        assert_eq!((denials, loaded.resources.network_policies.len()), (1, 1), "{name} to {to}");
+        assert!(errors(&loaded)[0].contains("accepts nothing and calls nobody"), "{}", errors(&loaded)[0]);
     }
     assert_eq!(errors(&link("nowhere", "readme.md")), [""; 0]);
 
