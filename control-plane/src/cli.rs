@@ -101,7 +101,7 @@ pub struct Args {
     pub route_ownership: RouteOwnership,
 
     /// Accept policies of kinds that are not enforced (RequestAuthentication, those of other meshes, and in files
-    /// those of Calico and Cilium). Without this flag, each is an error, and the webhook refuses it.
+    /// those of Cilium). Without this flag, each is an error, and the webhook refuses it.
     #[arg(long, env = "SELVEDGE_ALLOW_UNENFORCED")]
     pub allow_unenforced: bool,
 

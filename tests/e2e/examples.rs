@@ -168,6 +168,11 @@ async fn shows(mesh: &Mesh, file: &str) -> Result<(), String> {
             let are_named = why.iter().zip(rules).all(|(why, rule)| why.contains(rule));
             that(let_in?.status == 200 && are_named, why)
         }
+        "calico-deny-metadata.yaml" => {
+            let why = answer(mesh, call::to("169.254.169.254", "/")).await?;
+            let why = why.proxy_error().unwrap_or_default().to_owned();
+            that(why.contains("deny-egress-to-metadata-server"), why)
+        }
         "canary-90-10.yaml" => {
             of_100(mesh, "my-app").await.and_then(|found| that((1..40).contains(&found), found))
         }

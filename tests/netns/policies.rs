@@ -153,6 +153,11 @@ fn workloads_of_one_account_are_told_apart_by_their_addresses() {
 }
 
 #[test]
+fn the_lessons_policy_of_calico_keeps_everybody_from_the_metadata_server() {
+    netns(async || without_metadata(include_str!("../../examples/policies/calico-deny-metadata.yaml")).await);
+}
+
+#[test]
 fn nobody_gets_at_an_address_that_egress_leaves_out_by_whatever_name() {
     netns(async || {
         let spec = "{podSelector: {matchLabels: {app: app}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, \

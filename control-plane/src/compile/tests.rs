@@ -13,6 +13,7 @@ use crate::resources::{DecodeOutcome, decode};
 
 mod addresses;
 mod authorization;
+mod calico;
 mod cluster;
 mod examples;
 mod exported;

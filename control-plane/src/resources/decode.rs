@@ -178,7 +178,7 @@ fn document_name(kind: &str, namespace: Option<&str>, name: &str, default_namesp
 }
 
 /// The kind that is acted on and was meant by `kind` of `version`, whatever the case of its letters and the version's number.
-fn meant(kind: &str, version: &str) -> Option<&'static ResourceKind> {
+pub(super) fn meant(kind: &str, version: &str) -> Option<&'static ResourceKind> {
     let group = |version: &str| version.rsplit_once('/').map_or("", |(group, _)| group).to_ascii_lowercase();
     let mut known = kinds::acted_on().iter();
     known.find(|known| known.kind.eq_ignore_ascii_case(kind) && known.group() == group(version))
@@ -258,7 +258,7 @@ impl DocumentReader<'_> {
         let name = metadata.and_then(|metadata| metadata.node.text("name"));
         let namespace = metadata.and_then(|metadata| metadata.node.text("namespace"));
         let meant = meant(kind, version);
-        let called = meant.map_or(kind, |known| known.kind);
+        let called = meant.map_or(kind, |known| known.called);
         let name = name.map(|name| document_name(called, namespace, name, self.default_namespace));
         let line = node.field("kind").map_or(node.line, |entry| entry.line);
         if let Some(enforcer) = kinds::unenforced(kind, version) {
@@ -266,8 +266,8 @@ impl DocumentReader<'_> {
                 self.unenforced(name.as_ref(), at(line, "", String::new()), (kind, version), enforcer);
             return self.decoded(index, node.line, name, DecodeOutcome::NotActedOn, vec![problem]);
         }
-        let versions = kinds::find(kind).map(|known| known.api_versions);
-        if !versions.is_some_and(|versions| versions.contains(&version)) {
+        if kinds::of(kind, version).is_none() {
+            let versions = kinds::find(kind).map(|known| known.api_versions);
             let message = match (versions, meant) {
                 (Some(versions), _) => {
                     format!("{kind} of {version} is not acted on; {} is", versions.join(" or "))

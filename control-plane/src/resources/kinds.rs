@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    AuthorizationPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec, HttpRouteSpec, Location,
-    Metadata, NamespaceSpec, NetworkPolicySpec, PeerAuthenticationSpec, PodSpec, RevocationSpec,
-    ServiceEntrySpec, ServiceSpec, TcpRouteSpec, VirtualServiceSpec, WorkloadEntrySpec, authorization_policy,
-    destination_rule,
+    AuthorizationPolicySpec, CalicoPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec,
+    HttpRouteSpec, Location, Metadata, NamespaceSpec, NetworkPolicySpec, NetworkSetSpec,
+    PeerAuthenticationSpec, PodSpec, RevocationSpec, ServiceEntrySpec, ServiceSpec, TcpRouteSpec,
+    VirtualServiceSpec, WorkloadEntrySpec, authorization_policy, calico, destination_rule,
     document::wrong,
     endpoint_slice,
     fields::{self, KnownField},
@@ -56,6 +56,8 @@ pub(super) const GROUPS_OF_POLICIES: &[&str] = &["security.istio.io"];
 pub struct ResourceKind {
     /// Such as `VirtualService`.
     pub kind: &'static str,
+    /// What its documents are called here: `kind`, and where another kind has that name the group, too.
+    pub called: &'static str,
     /// The versions that mean the same, best first: each with its group, such as `networking.istio.io/v1`.
     pub api_versions: &'static [&'static str],
     /// Its name in paths, such as `virtualservices`.
@@ -100,6 +102,7 @@ impl ResourceKind {
     ) -> Self {
         Self {
             kind,
+            called: kind,
             api_versions,
             plural,
             namespaced: true,
@@ -115,6 +118,11 @@ impl ResourceKind {
     /// It lives in no namespace.
     pub(super) const fn cluster_wide(self) -> Self {
         Self { namespaced: false, ..self }
+    }
+
+    /// Its documents are called so, because another kind has its name.
+    pub(super) const fn called(self, called: &'static str) -> Self {
+        Self { called, ..self }
     }
 
     /// `trim` drops of an object what no mesh reads, instead of its status alone.
@@ -182,19 +190,24 @@ pub fn followed() -> impl Iterator<Item = &'static ResourceKind> {
     ACTED_ON.iter().chain(NOT_ACTED_ON)
 }
 
-/// The kind called `kind`, if it is acted on.
-pub(super) fn find(kind: &str) -> Option<&'static ResourceKind> {
-    ACTED_ON.iter().find(|known| known.kind == kind)
+/// The kind whose documents are called `called`, if it is acted on.
+pub(super) fn find(called: &str) -> Option<&'static ResourceKind> {
+    ACTED_ON.iter().find(|known| known.called == called)
+}
+
+/// The kind `kind` of `version`, if it is acted on.
+pub(super) fn of(kind: &str, version: &str) -> Option<&'static ResourceKind> {
+    ACTED_ON.iter().find(|known| known.kind == kind && known.api_versions.contains(&version))
 }
 
 /// The kinds that are acted on and say who may do what.
 pub(super) fn policies() -> impl Iterator<Item = &'static str> {
-    ACTED_ON.iter().filter(|kind| kind.is_policy).map(|kind| kind.kind)
+    ACTED_ON.iter().filter(|kind| kind.is_policy).map(|kind| kind.called)
 }
 
 /// Whether objects called `kind` live in no namespace.
 pub(super) fn is_cluster_wide(kind: &str) -> bool {
-    followed().any(|known| known.kind == kind && !known.namespaced)
+    followed().any(|known| known.called == kind && !known.namespaced)
 }
 
 /// Each line is a list of documents, what one is called and holds, and the kinds that are in it.
@@ -293,6 +306,11 @@ table! {
     peer_authentications: PeerAuthentication(PeerAuthenticationSpec) = peer_authentication::KIND;
     authorization_policies: AuthorizationPolicy(AuthorizationPolicySpec) = authorization_policy::KIND;
     network_policies: NetworkPolicy(NetworkPolicySpec) = network_policy::KIND;
+    calico_policies: CalicoPolicy(CalicoPolicySpec) =
+        calico::policy::GLOBAL, calico::policy::NAMESPACED, calico::policy::GLOBAL_KEPT, calico::policy::NAMESPACED_KEPT;
+    network_sets: NetworkSet(NetworkSetSpec) =
+        calico::network_set::GLOBAL, calico::network_set::NAMESPACED, calico::network_set::GLOBAL_KEPT,
+        calico::network_set::NAMESPACED_KEPT;
     tcp_routes: TcpRoute(TcpRouteSpec) = gateway_tcp::TCP_ROUTE, gateway_tcp::TLS_ROUTE;
     http_routes: HttpRoute(HttpRouteSpec) = http_route::KIND, grpc_route::KIND;
     revocations: Revocation(RevocationSpec) = revocation::KIND;
@@ -340,14 +358,10 @@ const UNENFORCED: &[(&str, &[&str], Enforcer)] = &[
 ];
 
 const CALICO: &[&str] = &[
-    "NetworkPolicy",
-    "GlobalNetworkPolicy",
     "StagedNetworkPolicy",
     "StagedGlobalNetworkPolicy",
     "StagedKubernetesNetworkPolicy",
     "Tier",
-    "NetworkSet",
-    "GlobalNetworkSet",
     "HostEndpoint",
     "Profile",
 ];

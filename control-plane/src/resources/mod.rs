@@ -5,6 +5,7 @@
 //! a text that was not understood.
 
 pub mod authorization_policy;
+pub mod calico;
 pub mod connection_pool;
 pub mod decode;
 pub mod destination_rule;
@@ -41,6 +42,11 @@ pub mod workload_entry;
 
 pub use self::{
     authorization_policy::{AuthorizationAction, AuthorizationPolicySpec},
+    calico::{
+        Expression,
+        network_set::NetworkSetSpec,
+        policy::{CalicoEntity, CalicoPolicySpec, CalicoRule},
+    },
     decode::{DecodeOutcome, Decoded, chunks, decode, decode_value},
     destination_rule::DestinationRuleSpec,
     document::{Document, Location, Metadata, Seniority},

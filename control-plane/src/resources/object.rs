@@ -26,11 +26,16 @@ pub struct Object {
 }
 
 impl Object {
+    /// Its kind, as the API server calls it.
+    pub fn kind(&self) -> &str {
+        self.name.kind.split('.').next().unwrap_or_default()
+    }
+
     /// The document `node`, which is called `name`; `None` for kinds of whose objects nobody writes.
     pub(super) fn of(node: &Node, name: &DocumentName) -> Option<Self> {
         let version = node.text("apiVersion")?;
         let group = version.rsplit_once('/').map_or("", |(group, _)| group);
-        let kind = kinds::followed().find(|known| *known.kind == *name.kind && known.group() == group)?;
+        let kind = kinds::followed().find(|known| *known.called == *name.kind && known.group() == group)?;
         if kind.feedback == Feedback::Nowhere {
             return None;
         }

@@ -14,9 +14,10 @@ use std::{
 use selvedge_model::MtlsMode;
 
 use super::{
-    AuthorizationAction, AuthorizationPolicySpec, DestinationRuleSpec, Document, LabelSelector, Location,
-    Metadata, NetworkPolicySpec, PeerAuthenticationSpec, Resource, ServiceEntrySpec, WorkloadEntrySpec,
-    decode::{nearest_policy, read_kind},
+    AuthorizationAction, AuthorizationPolicySpec, CalicoPolicySpec, DestinationRuleSpec, Document,
+    Expression, LabelSelector, Location, Metadata, NetworkPolicySpec, PeerAuthenticationSpec, Resource,
+    ServiceEntrySpec, WorkloadEntrySpec,
+    decode::{meant, nearest_policy, read_kind},
     destination_rule::PolicyBlocks,
     document::MetadataYaml,
     export_to::ExportTo,
@@ -72,9 +73,10 @@ pub(super) fn of_document(
 ) -> Option<StandIn> {
     let (written, version) = (text_in_any_case(node, "kind"), text_in_any_case(node, "apiVersion"));
     let of_policies = is_of_policies(version);
+    let of_group = meant(written, version);
     let mut known = kinds::acted_on().iter();
-    let kind = match known.find(|known| known.kind.eq_ignore_ascii_case(written)) {
-        Some(known) => known.kind,
+    let kind = match of_group.or_else(|| known.find(|known| known.kind.eq_ignore_ascii_case(written))) {
+        Some(known) => known.called,
         // Only policies are in these groups, so this is one, whatever its kind was to be.
         None if of_policies => nearest_policy(written, version).unwrap_or(STRICTEST),
         None if holds_policy(node) => return Some(strict(unnamed(STRICTEST), location, None)),
@@ -180,6 +182,10 @@ pub fn is_policy(resource: &Resource) -> bool {
 
 /// The stand-in of a policy that is understood and not in use, because `first` has its name and says something else.
 pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<StandIn> {
+    if let Resource::CalicoPolicy(this) = resource {
+        let same = matches!(first, Some(Resource::CalicoPolicy(first)) if first.spec == this.spec);
+        return (!same).then(|| strict_calico(this.name.clone(), &this.location, Some(&this.spec)));
+    }
     if let Resource::NetworkPolicy(this) = resource {
         let same = matches!(first, Some(Resource::NetworkPolicy(first)) if first.spec == this.spec);
         let pods = Some(this.spec.pods.clone());
@@ -271,6 +277,19 @@ impl Unusable<'_> {
     fn stand_in(mut self, left: Option<Resource>) -> Option<StandIn> {
         match (&*self.name.kind, left) {
             (AUTHORIZATION, Some(Resource::AuthorizationPolicy(left))) if self.refuses_nothing(&left) => None,
+            (kind, left) if is_calico(kind) => {
+                if !self.name.namespace.is_empty() && namespace_of(self.node, &self.name.namespace).is_none()
+                {
+                    self.name.namespace = "".into();
+                }
+                let spec = match left {
+                    Some(Resource::CalicoPolicy(left)) if !self.has_lost_selectors() => {
+                        Some(left.spec.clone())
+                    }
+                    _ => None,
+                };
+                Some(strict_calico(self.name, self.location, spec.as_ref()))
+            }
             (NETWORK, left) => {
                 if namespace_of(self.node, &self.name.namespace).is_none() {
                     self.name.namespace = "".into();
@@ -315,6 +334,13 @@ impl Unusable<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Whether it cannot be read which workloads a policy of Calico's is for.
+    fn has_lost_selectors(&self) -> bool {
+        ["spec.selector", "spec.namespaceSelector", "spec.serviceAccountSelector"]
+            .iter()
+            .any(|field| self.has_lost(field))
     }
 
     /// Whether `left`, which is all that can be read of a policy, says that it only counts.
@@ -376,6 +402,9 @@ fn selector_of(resource: &Resource) -> Option<BTreeMap<String, String>> {
 fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<String, String>>) -> StandIn {
     if &*name.kind == NETWORK {
         return strict_network(name, location, None);
+    }
+    if is_calico(&name.kind) {
+        return strict_calico(name, location, None);
     }
     let (reach, accepts) = match (&*name.namespace, &selector) {
         ("", _) => ("every workload of the mesh".to_owned(), "accepts"),
@@ -443,6 +472,38 @@ fn strict_network(name: DocumentName, location: &Location, pods: Option<LabelSel
     let document = Document { name, metadata, location, spec, unusable: true };
     StandIn {
         resource: Resource::NetworkPolicy(Arc::new(document)),
+        words: format!(
+            "until it is repaired, {reach} accepts nothing and calls nobody (read as a policy that denies everything)"
+        ),
+    }
+}
+
+/// Whether documents called `kind` are policies of Calico's.
+fn is_calico(kind: &str) -> bool {
+    kind.starts_with("GlobalNetworkPolicy") || (kind.starts_with(NETWORK) && kind != NETWORK)
+}
+
+/// A policy of Calico's that refuses everything, in both directions, for the workloads that `known` is for; `None`: for
+/// whichever it may be for.
+fn strict_calico(name: DocumentName, location: &Location, known: Option<&CalicoPolicySpec>) -> StandIn {
+    let reach = match &*name.namespace {
+        "" => "every workload of the mesh that it may select".to_owned(),
+        namespace => format!("every workload of namespace {namespace} that it may select"),
+    };
+    let spec = CalicoPolicySpec {
+        selector: known.map_or(Expression::All, |known| known.selector.clone()),
+        any_workload: known.is_none(),
+        namespaces: known.and_then(|known| known.namespaces.clone()),
+        accounts: known.and_then(|known| known.accounts.clone()),
+        order: None,
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
+        is_without_effect: false,
+    };
+    let (metadata, location) = (Metadata::default(), location.clone());
+    let document = Document { name, metadata, location, spec, unusable: true };
+    StandIn {
+        resource: Resource::CalicoPolicy(Arc::new(document)),
         words: format!(
             "until it is repaired, {reach} accepts nothing and calls nobody (read as a policy that denies everything)"
         ),

@@ -40,7 +40,7 @@ pub(super) fn event(
     let namespace = if object.name.namespace.is_empty() { "default" } else { &object.name.namespace };
     let mut regarding = json!({
         "apiVersion": &*object.api_version,
-        "kind": &*object.name.kind,
+        "kind": object.kind(),
         "name": &*object.name.name,
         "uid": &*object.uid,
     });

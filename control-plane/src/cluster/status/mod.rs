@@ -188,7 +188,7 @@ impl Writer {
         if let Some(known) = self.kinds.get(&key) {
             return Ok(known.clone());
         }
-        let found = self.client.find_kind(&object.name.kind, &[&object.api_version]).await?;
+        let found = self.client.find_kind(object.kind(), &[&object.api_version]).await?;
         self.kinds.insert(key, found.clone());
         Ok(found)
     }

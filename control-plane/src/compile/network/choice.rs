@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::candidate::Candidate;
-use crate::resources::{LabelSelector, Resources};
+use crate::resources::{Expression, LabelSelector, Resources};
 
 /// The label that every namespace has: its name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -29,6 +29,11 @@ impl<'a> NamespaceLabels<'a> {
         Self { known: known.collect() }
     }
 
+    /// The value of the label `label` of `namespace`.
+    fn value(&self, namespace: &str, label: &str) -> Option<&str> {
+        self.known.get(namespace)?.get(label).map(String::as_str)
+    }
+
     /// Whether `selector` selects `namespace`.
     fn are_selected(&self, namespace: &str, selector: &LabelSelector) -> bool {
         match self.known.get(namespace) {
@@ -47,6 +52,23 @@ pub(super) enum Choice {
     InNamespaces(LabelSelector, LabelSelector),
     /// Those that have a port of this name, at that port.
     Port(String),
+    /// As Calico chooses.
+    Calico(Box<CalicoChoice>),
+}
+
+/// What Calico asks of workloads and of sets of addresses: all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct CalicoChoice {
+    /// Their namespace.
+    pub(super) namespace: Option<String>,
+    /// The labels of their namespace.
+    pub(super) namespaces: Option<Expression>,
+    /// Their own labels.
+    pub(super) selector: Option<Expression>,
+    /// The names of service accounts; empty: any.
+    pub(super) accounts: Vec<String>,
+    /// The name of their service account, as its only label.
+    pub(super) account_selector: Option<Expression>,
 }
 
 impl Choice {
@@ -54,7 +76,21 @@ impl Choice {
     pub(super) fn namespace(&self) -> Option<&str> {
         match self {
             Self::Pods(namespace, _) => Some(namespace),
+            Self::Calico(choice) => choice.namespace.as_deref(),
             _ => None,
+        }
+    }
+
+    /// Whether a set of addresses with `labels` is meant, which is in `namespace` (`None`: in none).
+    pub(super) fn contains_addresses(
+        &self,
+        namespace: Option<&str>,
+        labels: &BTreeMap<String, String>,
+        namespaces: &NamespaceLabels<'_>,
+    ) -> bool {
+        match self {
+            Self::Calico(choice) => choice.contains(namespace, labels, None, namespaces),
+            _ => false,
         }
     }
 
@@ -66,7 +102,53 @@ impl Choice {
             Self::Pods(meant, pods) => meant == namespace && has(pods),
             Self::InNamespaces(meant, pods) => namespaces.are_selected(namespace, meant) && has(pods),
             Self::Port(name) => candidate.named_ports.iter().any(|(one, _)| one == name),
+            Self::Calico(choice) => candidate.labels.is_some_and(|labels| {
+                let account = candidate.identity.service_account();
+                choice.contains(Some(namespace), labels, Some(account), namespaces)
+            }),
         }
+    }
+}
+
+impl CalicoChoice {
+    fn contains(
+        &self,
+        namespace: Option<&str>,
+        labels: &BTreeMap<String, String>,
+        account: Option<&str>,
+        namespaces: &NamespaceLabels<'_>,
+    ) -> bool {
+        let is_global = namespace.is_none();
+        // Besides their own, they have the labels of what they belong to.
+        let value = |label: &str| match label {
+            "projectcalico.org/namespace" => namespace,
+            "projectcalico.org/serviceaccount" => account,
+            "projectcalico.org/orchestrator" => account.map(|_| "k8s"),
+            other => match (other.strip_prefix("pcns."), namespace) {
+                (Some(label), Some(namespace)) => namespaces.value(namespace, label),
+                _ => labels.get(other).map(String::as_str),
+            },
+        };
+        let of_namespace = |label: &str| {
+            let namespace = namespace?;
+            let is_name = label == "projectcalico.org/name";
+            if is_name { Some(namespace) } else { namespaces.value(namespace, label) }
+        };
+        let of_account = |label: &str| account.filter(|_| label == "projectcalico.org/name");
+        let is_in = |selector: &Expression| match selector {
+            Expression::Global => is_global,
+            Expression::All => !is_global,
+            selector => selector.selects(&of_namespace, is_global),
+        };
+        self.namespace.as_deref().is_none_or(|meant| namespace == Some(meant))
+            && self.namespaces.as_ref().is_none_or(is_in)
+            && self.selector.as_ref().is_none_or(|selector| selector.selects(&value, is_global))
+            && (self.accounts.is_empty()
+                || account.is_some_and(|account| self.accounts.iter().any(|name| name == account)))
+            && self
+                .account_selector
+                .as_ref()
+                .is_none_or(|selector| account.is_some() && selector.selects(&of_account, false))
     }
 }
 
@@ -76,6 +158,7 @@ impl fmt::Display for Choice {
             Self::Pods(namespace, pods) => write!(f, "pods {namespace}/{pods}"),
             Self::InNamespaces(namespaces, pods) => write!(f, "pods of namespaces [{namespaces}]/{pods}"),
             Self::Port(name) => write!(f, "port {name}"),
+            Self::Calico(choice) => write!(f, "calico {choice:?}"),
         }
     }
 }

@@ -10,6 +10,9 @@ use selvedge_model::policy::{
 use super::{Choice, Compiled, Direction, Template, Written, sets::SetMaker};
 use crate::resources::{Document, NetworkPolicySpec, NetworkRuleSpec, PeerSpec, PortSpec, Resources};
 
+/// Where Calico has them among its own policies.
+const ORDER: f64 = 1000.0;
+
 /// Every `NetworkPolicy`.
 pub(super) fn compiled<'a>(resources: &'a Resources, sets: &mut SetMaker<'_, 'a>) -> Vec<Compiled<'a>> {
     resources.network_policies.iter().map(|document| policy(document, sets)).collect()
@@ -31,6 +34,7 @@ fn policy<'a>(document: &'a Document<NetworkPolicySpec>, sets: &mut SetMaker<'_,
         chosen: (!spec.any_workload).then(|| Choice::Pods(namespace.to_owned(), spec.pods.clone())),
         ingress,
         egress,
+        order: ORDER,
         selects_one: Cell::new(false),
     }
 }
@@ -54,7 +58,14 @@ fn template(
         })));
     }
     let name = format!("{} {} rule {}", document.name, direction.word(), number + 1);
-    Template { rule: NetworkRule { name: name.into(), action: NetworkAction::Allow, conditions }, own_ports }
+    let place = conditions.len().saturating_sub(1);
+    let own_ports = own_ports.into_iter().map(|name| (place, name)).collect();
+    let only = Vec::new();
+    Template {
+        rule: NetworkRule { name: name.into(), action: NetworkAction::Allow, conditions },
+        own_ports,
+        only,
+    }
 }
 
 fn peers_of(peer: &PeerSpec, namespace: &str, sets: &mut SetMaker<'_, '_>) -> Peers {
@@ -72,7 +83,7 @@ fn peers_of(peer: &PeerSpec, namespace: &str, sets: &mut SetMaker<'_, '_>) -> Pe
     }
 }
 
-fn ranges(ports: &[PortSpec]) -> Vec<(u16, u16)> {
+pub(super) fn ranges(ports: &[PortSpec]) -> Vec<(u16, u16)> {
     let numbers = ports.iter().filter_map(|port| match port {
         PortSpec::Numbers(first, last) => Some((*first, *last)),
         PortSpec::Name(_) => None,
@@ -80,7 +91,7 @@ fn ranges(ports: &[PortSpec]) -> Vec<(u16, u16)> {
     numbers.collect()
 }
 
-fn names(ports: &[PortSpec]) -> impl Iterator<Item = &String> {
+pub(super) fn names(ports: &[PortSpec]) -> impl Iterator<Item = &String> {
     ports.iter().filter_map(|port| match port {
         PortSpec::Name(name) => Some(name),
         PortSpec::Numbers(..) => None,
@@ -94,7 +105,7 @@ fn own(ports: &[PortSpec], own_ports: &mut Vec<String>) -> Ports {
 }
 
 /// Ports of whom it calls.
-fn theirs(ports: &[PortSpec], sets: &mut SetMaker<'_, '_>) -> Ports {
+pub(super) fn theirs(ports: &[PortSpec], sets: &mut SetMaker<'_, '_>) -> Ports {
     let named = names(ports).map(|name| sets.set(Choice::Port(name.clone()))).collect();
     Ports { ranges: ranges(ports), named }
 }

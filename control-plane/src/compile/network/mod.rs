@@ -3,6 +3,7 @@
 //! Policies of all kinds become [`Compiled`] ones: rules in an order, and whom they are for. The policies that select a
 //! workload are put one after the other. Where none does, there are no rules.
 
+mod calico;
 mod candidate;
 mod choice;
 mod kubernetes;
@@ -48,9 +49,9 @@ pub(super) struct Network<'a> {
     shared: RefCell<HashMap<Shared, Arc<NetworkRules>>>,
 }
 
-/// What makes rules the same: direction, policies by their places, the workload's own identity, and the numbers of ports
-/// that the rules have by name.
-type Shared = (Direction, Vec<usize>, Option<SpiffeId>, Vec<(String, u16)>);
+/// What makes rules the same: direction, policies by their places, the workload's own identity, the numbers of ports
+/// that the rules have by name, and which of the rules that are not for all are for it.
+type Shared = (Direction, Vec<usize>, Option<SpiffeId>, Vec<(String, u16)>, Vec<bool>);
 
 /// One policy.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ struct Compiled<'a> {
     chosen: Option<Choice>,
     ingress: Option<Vec<Template>>,
     egress: Option<Vec<Template>>,
+    /// Its place among the policies: the lowest first.
+    order: f64,
     selects_one: Cell<bool>,
 }
 
@@ -70,8 +73,10 @@ struct Compiled<'a> {
 #[derive(Debug)]
 struct Template {
     rule: NetworkRule,
-    /// The names of ports of that workload, which belong to the ports that the rule asks for.
-    own_ports: Vec<String>,
+    /// The names of ports of that workload, which belong to the ports that the condition at this place asks for.
+    own_ports: Vec<(usize, String)>,
+    /// The workloads that it is for, of those that the policy selects: all of these; `true`: all others.
+    only: Vec<(Choice, bool)>,
 }
 
 /// From where a connection comes to a workload, or to where it goes.
@@ -94,9 +99,11 @@ impl<'a> Network<'a> {
     pub(super) fn new(resources: &'a Resources, candidates: Vec<Candidate<'a>>, previous: &Mesh) -> Self {
         let candidates = Candidates::new(candidates);
         let namespaces = NamespaceLabels::new(resources);
-        let mut sets = SetMaker::new(&candidates, &namespaces, &previous.sets);
+        let mut sets = SetMaker::new(calico::addresses(resources), &candidates, &namespaces, &previous.sets);
         let mut policies = kubernetes::compiled(resources, &mut sets);
-        policies.sort_by(|one, other| one.name.cmp(&other.name));
+        policies.extend(calico::compiled(resources, &mut sets));
+        policies
+            .sort_by(|one, other| one.order.total_cmp(&other.order).then_with(|| one.name.cmp(&other.name)));
         let (mut by_namespace, mut everywhere) = (BTreeMap::<_, Vec<usize>>::new(), Vec::new());
         for (place, policy) in policies.iter().enumerate() {
             match policy.namespace {
@@ -139,7 +146,8 @@ impl<'a> Network<'a> {
         let candidate = self.candidates.at(place);
         let itself = self.candidates.is_alone(place).then(|| candidate.identity.clone());
         let ports = self.own_ports(&chosen, direction, candidate);
-        let key = (direction, chosen, itself, ports);
+        let only = self.only(&chosen, direction, candidate);
+        let key = (direction, chosen, itself, ports, only);
         let mut shared = self.shared.borrow_mut();
         if let Some(known) = shared.get(&key) {
             return Some(Arc::clone(known));
@@ -175,13 +183,31 @@ impl<'a> Network<'a> {
     ) -> Vec<(String, u16)> {
         let templates =
             chosen.iter().flat_map(|place| self.policies[*place].templates(direction).into_iter());
-        let names: BTreeSet<&str> =
-            templates.flatten().flat_map(|template| &template.own_ports).map(String::as_str).collect();
+        let names: BTreeSet<&str> = templates
+            .flatten()
+            .flat_map(|template| &template.own_ports)
+            .map(|(_, name)| name.as_str())
+            .collect();
         let here = candidate.named_ports.iter().filter(|(name, _)| names.contains(name));
         here.map(|(name, port)| ((*name).to_owned(), *port)).collect()
     }
 
-    fn made(&self, (direction, chosen, itself, ports): &Shared) -> NetworkRules {
+    /// Of each rule that is not for all workloads of its policy, whether it is for `candidate`.
+    fn only(&self, chosen: &[usize], direction: Direction, candidate: &Candidate<'_>) -> Vec<bool> {
+        let templates =
+            chosen.iter().flat_map(|place| self.policies[*place].templates(direction).into_iter());
+        let limited = templates.flatten().filter(|template| !template.only.is_empty());
+        limited
+            .map(|template| {
+                let is_meant = |(choice, is_negated): &(Choice, bool)| {
+                    choice.contains(candidate, &self.namespaces) != *is_negated
+                };
+                template.only.iter().all(is_meant)
+            })
+            .collect()
+    }
+
+    fn made(&self, (direction, chosen, itself, ports, only): &Shared) -> NetworkRules {
         let policies = || chosen.iter().map(|place| &self.policies[*place]);
         let itself = itself.clone();
         let refusing =
@@ -196,8 +222,10 @@ impl<'a> Network<'a> {
                 policies().next().map_or_else(|| Arc::from("network policies"), |one| one.name.clone());
             return refusing(format!("{first} and others with more than {MOST_RULES} rules").into());
         }
+        let mut only = only.iter();
+        let is_for_it = |template: &&Template| template.only.is_empty() || only.next() == Some(&true);
         NetworkRules {
-            rules: templates().map(|template| template.at(ports)).collect(),
+            rules: templates().filter(is_for_it).map(|template| template.at(ports)).collect(),
             policies: policies().map(|policy| Arc::clone(&policy.name)).collect(),
             itself,
         }
@@ -230,11 +258,12 @@ impl Template {
     /// The rule at a workload whose `ports` have these names.
     fn at(&self, ports: &[(String, u16)]) -> NetworkRule {
         let mut rule = self.rule.clone();
-        let asked = ports.iter().filter(|(name, _)| self.own_ports.contains(name));
-        let numbers: Vec<_> = asked.map(|(_, port)| (*port, *port)).collect();
-        for condition in &mut rule.conditions {
-            if let NetworkAsks::Port(ports) = &mut condition.asks {
-                ports.ranges.extend(&numbers);
+        for (place, asked) in &self.own_ports {
+            let numbers = ports.iter().filter(|(name, _)| name == asked).map(|(_, port)| (*port, *port));
+            if let Some(NetworkAsks::Port(ports)) =
+                rule.conditions.get_mut(*place).map(|condition| &mut condition.asks)
+            {
+                ports.ranges.extend(numbers);
             }
         }
         rule

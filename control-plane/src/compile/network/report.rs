@@ -7,7 +7,7 @@ use selvedge_model::policy::network::{NetworkAsks, Peers};
 use super::{Compiled, Direction, Network, candidate::Candidate};
 use crate::{
     compile::Problems,
-    resources::{Document, Location, NetworkPolicySpec},
+    resources::{CalicoPolicySpec, Document, Location, NetworkPolicySpec},
 };
 
 /// How many workloads are named of those that a policy is not enforced at.
@@ -17,18 +17,21 @@ const NAMED: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Written<'a> {
     Kubernetes(&'a Document<NetworkPolicySpec>),
+    Calico(&'a Document<CalicoPolicySpec>),
 }
 
 impl<'a> Written<'a> {
     pub(super) fn location(self) -> &'a Location {
         match self {
             Self::Kubernetes(document) => &document.location,
+            Self::Calico(document) => &document.location,
         }
     }
 
     pub(super) fn is_unusable(self) -> bool {
         match self {
             Self::Kubernetes(document) => document.unusable,
+            Self::Calico(document) => document.unusable,
         }
     }
 
@@ -36,12 +39,14 @@ impl<'a> Written<'a> {
     fn selector(self) -> &'static str {
         match self {
             Self::Kubernetes(_) => "spec.podSelector",
+            Self::Calico(_) => "spec.selector",
         }
     }
 
     fn warning(self, problems: &mut Problems, field: &str, message: impl Into<String>) {
         match self {
             Self::Kubernetes(document) => problems.warning(document, field, message),
+            Self::Calico(document) => problems.warning(document, field, message),
         }
     }
 }
@@ -86,7 +91,7 @@ impl Network<'_> {
             }) {
                 self.report_peers(policy, (&field, direction), peers, is_explicit, problems);
             }
-            for name in &template.own_ports {
+            for (_, name) in &template.own_ports {
                 if !selected.iter().any(|one| one.named_ports.iter().any(|(port, _)| port == name)) {
                     let message = format!(
                         "no workload that the policy selects has a port called {name}, so this allows none"
@@ -108,9 +113,12 @@ impl Network<'_> {
         let list = if direction == Direction::Ingress { "from" } else { "to" };
         for (number, peer) in peers.iter().enumerate() {
             let Peers::Set(set) = peer else { continue };
-            let at = format!("{field}.{list}[{number}]");
+            let at = match policy.written {
+                Written::Kubernetes(_) => format!("{field}.{list}[{number}]"),
+                Written::Calico(_) => field.to_owned(),
+            };
             if self.sets.is_empty(&set.name) && policy.written.location().path.is_some() {
-                policy.written.warning(problems, &at, "selects no workload, so it allows nobody");
+                policy.written.warning(problems, &at, "selects no workload, so it is about nobody");
             }
             if let Some(shared) = self.sets.shared_account(&set.name).filter(|_| is_explicit) {
                 let message = format!(

@@ -8,6 +8,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
+use ipnet::IpNet;
 use selvedge_model::policy::network::{
     MEMBERS_OF_A_PART, MOST_PARTS, Member, PartName, SetName, SetPart, SetRef,
 };
@@ -41,8 +42,18 @@ pub(super) struct SharedAccount {
     pub(super) outside: String,
 }
 
+/// Addresses that have labels (Calico's `GlobalNetworkSet` and `NetworkSet`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses<'a> {
+    /// `None`: they are in no namespace.
+    pub(super) namespace: Option<&'a str>,
+    pub(super) labels: &'a BTreeMap<String, String>,
+    pub(super) nets: &'a [IpNet],
+}
+
 /// Makes sets.
 pub(super) struct SetMaker<'m, 'a> {
+    addresses: Vec<Addresses<'a>>,
     candidates: &'m Candidates<'a>,
     namespaces: &'m NamespaceLabels<'a>,
     previous: &'m BTreeMap<PartName, Arc<SetPart>>,
@@ -68,11 +79,12 @@ impl Sets {
 impl<'m, 'a> SetMaker<'m, 'a> {
     /// None made yet. Parts that are the same as `previous` ones are these.
     pub(super) fn new(
+        addresses: Vec<Addresses<'a>>,
         candidates: &'m Candidates<'a>,
         namespaces: &'m NamespaceLabels<'a>,
         previous: &'m BTreeMap<PartName, Arc<SetPart>>,
     ) -> Self {
-        Self { candidates, namespaces, previous, made: Sets::default() }
+        Self { addresses, candidates, namespaces, previous, made: Sets::default() }
     }
 
     /// The set of `choice`, which is made if this is the first time.
@@ -89,8 +101,10 @@ impl<'m, 'a> SetMaker<'m, 'a> {
             Choice::Port(port) => inside.iter().map(|one| (hash_of(one), at_port(one, port))).collect(),
             _ => self.members(&inside),
         };
-        let name = self.store(&choice.to_string(), members);
-        if inside.is_empty() {
+        let blocks: Vec<IpNet> = self.blocks(&choice);
+        let is_empty = inside.is_empty() && blocks.is_empty();
+        let name = self.store(&choice.to_string(), members, &blocks);
+        if is_empty {
             self.made.empty.insert(name.clone());
         }
         if let Some(shared) = self.shared_account(&inside) {
@@ -98,6 +112,15 @@ impl<'m, 'a> SetMaker<'m, 'a> {
         }
         self.made.names.insert(choice, name.clone());
         SetRef { name, members: None }
+    }
+
+    /// The blocks of all sets of addresses that `choice` has.
+    fn blocks(&self, choice: &Choice) -> Vec<IpNet> {
+        let meant = self
+            .addresses
+            .iter()
+            .filter(|one| choice.contains_addresses(one.namespace, one.labels, self.namespaces));
+        meant.flat_map(|one| one.nets).copied().collect()
     }
 
     pub(super) fn made(self) -> Sets {
@@ -150,7 +173,7 @@ impl<'m, 'a> SetMaker<'m, 'a> {
     }
 
     /// Cuts a set into parts, which are those of before where they are the same.
-    fn store(&mut self, text: &str, members: Vec<(u32, Member)>) -> SetName {
+    fn store(&mut self, text: &str, members: Vec<(u32, Member)>, blocks: &[IpNet]) -> SetName {
         let parts = members.len().div_ceil(MEMBERS_OF_A_PART).next_power_of_two();
         let parts = u32::try_from(parts).unwrap_or(MOST_PARTS).min(MOST_PARTS);
         let name = SetName { id: id_of(text), parts };
@@ -159,7 +182,8 @@ impl<'m, 'a> SetMaker<'m, 'a> {
             cut[(hash % parts) as usize].push(member);
         }
         for (part, members) in name.each().zip(cut) {
-            let made = keep(SetPart::new(members, []), self.previous.get(&part));
+            let blocks = blocks.iter().filter(|_| part.part == 0).copied();
+            let made = keep(SetPart::new(members, blocks), self.previous.get(&part));
             self.made.parts.insert(part, made);
         }
         name

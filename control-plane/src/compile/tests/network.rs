@@ -71,7 +71,7 @@ fn address(mesh: &Mesh, name: &str) -> IpAddr {
 }
 
 /// What keeps `from` from `port` of `to`, at either end.
-fn refused(mesh: &Mesh, from: &str, to: &str, port: u16) -> Option<String> {
+pub(super) fn refused(mesh: &Mesh, from: &str, to: &str, port: u16) -> Option<String> {
     let identity = |name: &str| mesh.workloads[&name.parse().unwrap()].identity.clone();
     let endpoint = SocketAddr::new(address(mesh, to), port);
     let out = refused_out(mesh, from, endpoint, Some(&identity(to)));
@@ -79,7 +79,7 @@ fn refused(mesh: &Mesh, from: &str, to: &str, port: u16) -> Option<String> {
     out.or_else(|| refused_in(mesh, (address(mesh, from), Some(&client)), to, (port, true)))
 }
 
-fn may(mesh: &Mesh, from: &str, to: &str, port: u16) -> bool {
+pub(super) fn may(mesh: &Mesh, from: &str, to: &str, port: u16) -> bool {
     refused(mesh, from, to, port).is_none()
 }
 
@@ -234,7 +234,7 @@ fn what_is_not_enforced_and_what_selects_nothing_is_said() {
     let has =
         |field: &str, words: &str| said.iter().any(|(at, message)| *at == field && message.contains(words));
     assert!(has("spec.podSelector", "is not enforced at default/legacy: without a sidecar"), "{said:?}");
-    assert!(has("spec.ingress[0].from[0]", "selects no workload, so it allows nobody"), "{said:?}");
+    assert!(has("spec.ingress[0].from[0]", "selects no workload, so it is about nobody"), "{said:?}");
     assert!(has("spec.ingress[0].ports", "has a port called grpc"), "{said:?}");
     assert!(has("spec.podSelector", "selects no workload, so nothing is enforced"), "{said:?}");
     assert_eq!(said.len(), 4, "{said:?}");

@@ -34,8 +34,7 @@ fn a_policy_of_a_kind_that_is_not_enforced_is_an_error_that_can_be_accepted() {
     for (kind, version) in [
         ("RequestAuthentication", "security.istio.io/v1"),
         ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
-        ("NetworkPolicy", "projectcalico.org/v3"),
-        ("GlobalNetworkPolicy", "crd.projectcalico.org/v1"),
+        ("StagedGlobalNetworkPolicy", "projectcalico.org/v3"),
         ("CiliumNetworkPolicy", "cilium.io/v2"),
         ("Server", "policy.linkerd.io/v1beta3"),
         ("AuthorizationPolicy", "policy.linkerd.io/v1alpha1"),
@@ -62,7 +61,7 @@ fn in_a_cluster_its_network_enforces_what_is_for_networks() {
     };
 
     assert_eq!(severity("cilium.io/v2", "CiliumNetworkPolicy"), Severity::NotActedOn);
-    assert_eq!(severity("projectcalico.org/v3", "GlobalNetworkPolicy"), Severity::NotActedOn);
+    assert_eq!(severity("projectcalico.org/v3", "StagedNetworkPolicy"), Severity::NotActedOn);
     assert_eq!(severity("security.istio.io/v1", "RequestAuthentication"), Severity::Error);
 }
 
