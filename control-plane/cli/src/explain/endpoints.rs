@@ -7,7 +7,7 @@ use selvedge_model::{
     policy::By,
     revocation::Holder,
 };
-use selvedge_proxy::error::Reason;
+use selvedge_proxy::{error::Reason, normalize::settle};
 
 use super::{
     caller::Caller,
@@ -112,8 +112,11 @@ impl Judge<'_> {
             arrived_at: redirected.map(|address| address.ip()),
             ..Connection::new(source, endpoint.address.port())
         };
-        let request = selvedge_proxy::facts::request(self.request, &connection)
-            .map_err(|error| Answer::failure(Reason::BadRequest, error.failure.to_string()))?;
+        // It settles for itself what the request means.
+        let mut arrived = self.request.clone();
+        let request = settle(&mut arrived, identity.is_some(), false)
+            .and_then(|()| selvedge_proxy::facts::request(&arrived, &connection))
+            .map_err(|error| Answer::failure(error.failure.reason, error.failure.what))?;
         let Workload { policy, .. } = workload.with_sets(|part| self.mesh.sets.get(part).cloned());
         let verdict = match policy.authorize(&connection) {
             _ if self.is_opaque => policy.authorize_opaque(&connection),
