@@ -10,6 +10,7 @@
 //! | `selvedge-fresh-connection` | the client's sidecar | the server's |
 //! | `selvedge-hops` | any proxy, in a request that may come back to it | itself: whatever else is in it, it replaces |
 //! | any other `selvedge-…` | nobody, as yet | |
+//! | `l5d-client-id` | Linkerd's sidecars, none of ours | apps that have moved from Linkerd, which believe it |
 
 use http::{HeaderMap, HeaderName};
 use selvedge_ops::guarded::HOPS;
@@ -21,6 +22,9 @@ pub const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static(CLIENT_CER
 
 const CLIENT_CERT: &str = "x-forwarded-client-cert";
 
+/// The client's identity as Linkerd's sidecars tell it to apps.
+const LINKERD_CLIENT: &str = "l5d-client-id";
+
 /// Says to a mesh peer's sidecar that the request is to be sent to the app on a new connection.
 pub const FRESH_CONNECTION: HeaderName = HeaderName::from_static("selvedge-fresh-connection");
 
@@ -30,9 +34,11 @@ const OURS: &[u8] = b"selvedge-";
 /// Whether an app, or a sidecar, may take a field of this name for one that only sidecars write.
 pub(super) fn is_reserved(name: &str) -> bool {
     let name = name.as_bytes();
+    let is = |ours: &str| name.len() == ours.len() && reads_as(name, ours.as_bytes());
     match name.first() {
         Some(b's') => is_ours(name),
-        Some(b'x') => name.len() == CLIENT_CERT.len() && reads_as(name, CLIENT_CERT.as_bytes()),
+        Some(b'x') => is(CLIENT_CERT),
+        Some(b'l') => is(LINKERD_CLIENT),
         _ => false,
     }
 }

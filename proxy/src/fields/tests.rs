@@ -91,11 +91,13 @@ fn two_lengths_of_a_request_are_refused() {
 }
 
 /// In each way in which an app may read it.
-const FORGED: [&str; 8] = [
+const FORGED: [&str; 10] = [
     "x-forwarded-client-cert",
     "X_Forwarded_Client_Cert",
     "x-forwarded_client-cert",
     "x.forwarded.client.cert",
+    "l5d-client-id",
+    "L5d_Client_Id",
     "selvedge-error",
     "Selvedge_Error",
     "selvedge-hop",
@@ -114,7 +116,7 @@ fn what_only_sidecars_say_is_taken_from_whoever_else_says_it() {
         trailers(&mut headers);
         assert_eq!(text(&headers), "a: 1", "{forged} in trailers");
     }
-    for forged in &FORGED[4..] {
+    for forged in &FORGED[6..] {
         let mut headers = fields(&format!("{forged}: x | a: 1"));
         interim(&mut headers);
         assert_eq!(text(&headers), "a: 1", "{forged} in an interim answer");
@@ -143,8 +145,7 @@ fn what_sidecars_say_to_each_other_passes_between_them_only() {
 
 #[test]
 fn names_that_only_look_like_ours_pass() {
-    let alike =
-        "forwarded: x | selvedge: x | selvedgeerror: x | x-forwarded-client-certs: x | x-forwarded-for: x";
+    let alike = "forwarded: x | l5d-client: x | selvedge: x | selvedgeerror: x | x-forwarded-client-certs: x | x-forwarded-for: x";
     let mut headers = fields(alike);
     request(&mut headers, false).unwrap();
     assert_eq!(text(&headers), alike);
