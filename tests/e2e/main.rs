@@ -45,6 +45,7 @@ mod outside_names;
 mod overload;
 mod plaintext;
 mod ports;
+mod posture;
 mod protocols;
 mod raw;
 mod resilience;
