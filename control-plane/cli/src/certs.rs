@@ -1,4 +1,5 @@
-//! `selvedge certs`: certificates for local mTLS, usable with openssl and curl and no mesh.
+//! `selvedge certs`: certificates for local mTLS, usable with openssl and curl and no mesh. (Its `rotate-root`, which replaces
+//! a mesh's root, is in [`rotate`].)
 //!
 //! They are the mesh's own kind: what is issued here differs from what a control plane issues only in who asked.
 

@@ -1,4 +1,5 @@
-//! Which service, rule and backend a request is for: the rule is found, then the backend is drawn, then the time runs.
+//! Which service, rule and backend a request is for. A CONNECT is answered here; for every other request the rule is found, its
+//! filters act, a backend is drawn, and then the time limit runs.
 
 mod draw;
 mod filter;

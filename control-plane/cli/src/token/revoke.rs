@@ -72,7 +72,7 @@ async fn find(
     let mut found = all.into_iter().filter(|record| record.id.starts_with(asked));
     let record = found.next().with_context(|| {
         format!(
-            "no join token that is still valid has the id {asked}; `selvedge token list` shows those that have one. \
+            "no join token that is still valid has the id {asked}; `selvedge token list` shows the ids. \
              Give the token itself if an older version made it"
         )
     })?;
