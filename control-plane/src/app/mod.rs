@@ -1,52 +1,48 @@
 //! The whole control plane: source → compile → store → streams, with certificates beside it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use selvedge_certs::{
-    ca::{Authority, AuthorityError},
+    ca::Authority,
     facts::{Fingerprint, fingerprint},
-    files::FileError,
 };
 use selvedge_kubernetes::Version;
 use selvedge_ops::{
     Admin, Drain, LogArgs, LogLevel, Readiness, Reason, admin, announce, guarded,
-    listen::{self, ListenError},
-    logging::{self, LoggingError},
+    listen::{self},
+    logging::{self},
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     cli::{Args, SourceKind},
-    cluster::{CaError, Cluster},
     compile::MeshSettings,
-    data_dir::{DataDir, DataDirError, DataDirLock},
+    data_dir::{DataDir, DataDirLock},
     inject::{
         self,
-        webhook::{Webhook, WebhookError, WebhookInputs},
+        webhook::{Webhook, WebhookInputs},
     },
     serve::{
-        self, ServeError,
+        self,
         allowance::Allowance,
-        attestation::{
-            Attestor, RecordFiles, RecordSecret, TokenError, TokenKey, service_account::ServiceAccounts,
-        },
+        attestation::{Attestor, RecordFiles, TokenKey, service_account::ServiceAccounts},
         audit::Audit,
         certificates::Certificates,
-        own::{OwnCertificate, OwnError, OwnIssuing},
+        own::{OwnCertificate, OwnIssuing},
         token_files::TokenFiles,
     },
-    sources::{
-        Loaded,
-        directory::{Directory, Options},
-        kubernetes::Kubernetes,
-    },
+    sources::Loaded,
 };
 
 mod compiling;
+mod error;
 mod issuer;
 mod shared;
+mod source;
 
 use self::shared::Shared;
+pub use error::AppError;
+use source::OpenedSource;
 
 /// Where the last good version of every document is kept, below `--data-dir`.
 const LAST_GOOD: &str = "last-good";
@@ -58,56 +54,6 @@ const LONGEST_DEBOUNCE: u32 = 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long blocking work may go on after that.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why there is no control plane, or why it ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The log filter is not valid.
-    #[error("--log: {0}")]
-    Logging(#[from] LoggingError),
-    /// The source is a directory, and none is named.
-    #[error("--config-dir is missing: name the directory of documents, or give --source kubernetes")]
-    NoDirectory,
-    /// The API server cannot be used.
-    #[error(transparent)]
-    Kubernetes(#[from] selvedge_kubernetes::Error),
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// There is no CA.
-    #[error("the CA in --data-dir: {0}")]
-    Authority(#[from] AuthorityError),
-    /// There is no CA in the cluster.
-    #[error(transparent)]
-    Ca(#[from] CaError),
-    /// Tokens cannot be checked.
-    #[error("join tokens: {0}")]
-    Token(#[from] TokenError),
-    /// The directory for join tokens cannot be made.
-    #[error("--token-dir: {0}; choose one that this user may write to")]
-    TokenDir(FileError),
-    /// There is no certificate for the port.
-    #[error(transparent)]
-    Own(#[from] OwnError),
-    /// The webhook cannot be served.
-    #[error(transparent)]
-    Webhook(#[from] WebhookError),
-    /// A port cannot be opened.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The gRPC port ended.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    /// The operating system refuses what every process may have.
-    #[error("cannot start: {0}")]
-    System(#[from] io::Error),
-    /// A part that never ends has ended: a fault of ours.
-    #[error("{part} has stopped; the log says why")]
-    Stopped {
-        /// Which part.
-        part: &'static str,
-    },
-}
 
 /// Runs the control plane until it is told to stop.
 ///
@@ -133,71 +79,6 @@ pub fn run(args: &Args) -> Result<(), AppError> {
     });
     runtime.shutdown_timeout(EXIT_TIMEOUT);
     result
-}
-
-/// Where documents come from, opened.
-#[derive(Debug)]
-enum OpenedSource {
-    Directory(Directory),
-    Kubernetes(Cluster),
-}
-
-impl OpenedSource {
-    async fn open(args: &Args) -> Result<Self, AppError> {
-        match args.source {
-            SourceKind::Directory => {
-                let directory = args.config_dir.as_deref().ok_or(AppError::NoDirectory)?;
-                let options = Options {
-                    poll_interval: args.poll_interval,
-                    default_namespace: args.default_namespace.clone(),
-                    last_good: Some(args.data_dir.join(LAST_GOOD)),
-                };
-                Ok(Self::Directory(Directory::new(directory, options)))
-            }
-            SourceKind::Kubernetes => {
-                let kubeconfig = args.kubeconfig.as_deref();
-                let cluster = Cluster::open(kubeconfig, &args.namespace, args.pod_name.as_deref()).await?;
-                Ok(Self::Kubernetes(cluster))
-            }
-        }
-    }
-
-    /// The CA, from where this source's control planes keep theirs.
-    async fn authority(&self, data: &DataDir, args: &Args) -> Result<Authority, AppError> {
-        match self {
-            Self::Directory(_) => Ok(Authority::load_or_create(data.path(), &args.trust_domain)?),
-            Self::Kubernetes(cluster) => Ok(cluster.authority(&args.trust_domain).await?),
-        }
-    }
-
-    async fn attestor(&self, data: &DataDir, args: &Args) -> Result<Attestor, AppError> {
-        if let Self::Kubernetes(cluster) = self {
-            cluster.fetch_token_key(data.path()).await?;
-            let records = RecordSecret::new(cluster.client().clone(), cluster.namespace());
-            return Ok(Attestor::open(data.path(), &args.trust_domain)?.shared(records));
-        }
-        Ok(Attestor::open(data.path(), &args.trust_domain)?)
-    }
-
-    fn cluster(&self) -> Option<&Cluster> {
-        match self {
-            Self::Directory(_) => None,
-            Self::Kubernetes(cluster) => Some(cluster),
-        }
-    }
-
-    async fn watch(self, found: watch::Sender<Arc<Loaded>>, default_namespace: String) -> &'static str {
-        match self {
-            Self::Directory(directory) => {
-                directory.watch(found).await;
-                "reading the configuration directory"
-            }
-            Self::Kubernetes(cluster) => {
-                Kubernetes::new(cluster.client().clone(), &default_namespace).watch(found).await;
-                "watching the cluster"
-            }
-        }
-    }
 }
 
 /// A control plane that has everything it needs, and does nothing yet.

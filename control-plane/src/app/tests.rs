@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::data_dir::DataDirError;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -60,7 +61,7 @@ impl Running {
             stream.write_all(request.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
-            io::Result::Ok(answer)
+            std::io::Result::Ok(answer)
         };
         timeout(LIMIT, exchange).await.expect("in time").unwrap()
     }

@@ -3,6 +3,8 @@
 //! The text is cut at its `---` lines before it is parsed, so that one malformed document leaves its
 //! neighbours readable. That is exact: YAML forbids such a line anywhere inside a document.
 
+mod chunks;
+
 use std::{path::Path, sync::Arc};
 
 use selvedge_model::WorkloadName;
@@ -18,6 +20,8 @@ use super::{
     unusable::{self, StandIn},
 };
 use crate::problem::{DocumentName, Fault, Problem, Severity};
+use chunks::guessed_name;
+pub use chunks::{Chunk, chunks};
 
 /// One document of a text, and what became of it.
 #[derive(Debug, Clone)]
@@ -38,17 +42,6 @@ pub struct Decoded {
     pub object: Option<Object>,
     /// The part of the text that it stands in.
     pub chunk: Chunk,
-}
-
-/// A part of a text between two document markers: one document, or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
-    /// The part itself.
-    pub text: Arc<str>,
-    /// The number of lines before it.
-    pub lines_before: u64,
-    /// The number of documents before it.
-    pub first: usize,
 }
 
 /// What became of one document.
@@ -101,70 +94,6 @@ pub fn decode_value(document: serde_json::Value, default_namespace: &str) -> Dec
     let nowhere = Chunk { text: Arc::default(), lines_before: 0, first: 0 };
     let place = DocumentReader { chunk: &nowhere, path: None, default_namespace };
     place.read(&Node::without_lines(document), 0)
-}
-
-/// The parts of `text` between its document markers, each with the number of lines before it.
-pub fn chunks(text: &str) -> Vec<(u64, &str)> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut chunks = Vec::new();
-    let (mut start, mut start_line, mut offset) = (0, 0, 0);
-    // Comments and directives above a first `---` belong to the document that it opens.
-    let mut opened = false;
-    for (number, line) in (0_u64..).zip(text.split_inclusive('\n')) {
-        let end = offset + line.len();
-        if is_marker(line, "---") {
-            if opened {
-                chunks.push((start_line, &text[start..offset]));
-                (start, start_line) = (offset, number);
-            }
-            opened = true;
-        } else if is_marker(line, "...") {
-            if opened {
-                chunks.push((start_line, &text[start..offset]));
-            }
-            (start, start_line) = (end, number + 1);
-            opened = false;
-        } else {
-            let is_content = !line.trim().is_empty() && !line.trim_start().starts_with('#');
-            opened |= is_content && !line.starts_with('%');
-        }
-        offset = end;
-    }
-    chunks.push((start_line, &text[start..]));
-    chunks
-}
-
-fn is_marker(line: &str, marker: &str) -> bool {
-    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
-}
-
-/// What a malformed document seems to be called, by its lines `kind:`, `name:` and `namespace:`.
-fn guessed_name(chunk: &str, default_namespace: &str) -> Option<DocumentName> {
-    let value = |line: &str, key: &str| {
-        let value = line.strip_prefix(key)?.strip_prefix(':')?;
-        let value = value.split(" #").next().unwrap_or(value).trim().trim_matches(['"', '\'']);
-        (!value.is_empty()).then(|| value.to_owned())
-    };
-    let (mut kind, mut name, mut namespace, mut in_metadata) = (None, None, None, false);
-    // Labels and annotations may be called the same, but stand further in.
-    let (mut depth, mut elsewhere) = (None, false);
-    for line in chunk.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
-        let inner = line.trim_start();
-        if inner.len() == line.len() {
-            in_metadata = line.starts_with("metadata:");
-            kind = kind.or_else(|| value(line, "kind"));
-        } else if in_metadata && *depth.get_or_insert(line.len() - inner.len()) == line.len() - inner.len() {
-            name = name.or_else(|| value(inner, "name"));
-            namespace = namespace.or_else(|| value(inner, "namespace"));
-        } else if in_metadata {
-            elsewhere |= value(inner, "namespace").is_some();
-        }
-    }
-    if namespace.is_none() && elsewhere {
-        return None;
-    }
-    let kind = kind.filter(|kind| kinds::find(kind).is_some())?;
-    Some(document_name(&kind, namespace.as_deref(), &name?, default_namespace))
 }
 
 fn document_name(kind: &str, namespace: Option<&str>, name: &str, default_namespace: &str) -> DocumentName {

@@ -2,7 +2,9 @@
 //!
 //! A filter that cannot be used is never left out: its requests are answered 500 (HTTPRoute `filters`).
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+mod yaml;
+
+use std::{collections::BTreeSet, time::Duration};
 
 use http::{HeaderName, Method};
 use selvedge_model::{
@@ -12,15 +14,19 @@ use selvedge_model::{
         PathRewrite, Redirect, RedirectPort, Rewrite, UnmatchedPreflights,
     },
 };
-use serde::Deserialize;
 
 use super::{
     document::wrong,
-    references::{BackendRef, MirrorBackendYaml},
-    typed::{FieldError, Present},
+    references::BackendRef,
+    typed::FieldError,
     values::{header_name, is_path_and_query, port_number, redirect_status},
 };
 use crate::problem::Fault;
+pub(super) use yaml::FilterYaml;
+use yaml::{
+    CorsYaml, ExtensionYaml, FilterType, FractionYaml, HeaderYaml, MirrorYaml, ModifierYaml, PathType,
+    PathYaml, RedirectYaml, Scheme,
+};
 
 /// HTTPRoute `cors.maxAge`, if it is not said.
 const DEFAULT_MAX_AGE: u32 = 5;
@@ -47,169 +53,6 @@ pub struct RouteMirror {
     pub fraction: Fraction,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct FilterYaml {
-    #[serde(rename = "type")]
-    kind: FilterType,
-    request_header_modifier: Option<ModifierYaml>,
-    response_header_modifier: Option<ModifierYaml>,
-    request_redirect: Option<RedirectYaml>,
-    url_rewrite: Option<RewriteYaml>,
-    request_mirror: Option<MirrorYaml>,
-    cors: Option<CorsYaml>,
-    external_auth: Option<Present>,
-    extension_ref: Option<ExtensionYaml>,
-}
-
-/// The `type` of a filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-enum FilterType {
-    RequestHeaderModifier,
-    ResponseHeaderModifier,
-    RequestRedirect,
-    #[serde(rename = "URLRewrite")]
-    UrlRewrite,
-    RequestMirror,
-    #[serde(rename = "CORS")]
-    Cors,
-    ExternalAuth,
-    ExtensionRef,
-}
-
-impl FilterType {
-    /// The field that says more about it.
-    fn field(self) -> &'static str {
-        match self {
-            Self::RequestHeaderModifier => "requestHeaderModifier",
-            Self::ResponseHeaderModifier => "responseHeaderModifier",
-            Self::RequestRedirect => "requestRedirect",
-            Self::UrlRewrite => "urlRewrite",
-            Self::RequestMirror => "requestMirror",
-            Self::Cors => "cors",
-            Self::ExternalAuth => "externalAuth",
-            Self::ExtensionRef => "extensionRef",
-        }
-    }
-
-    /// Whether a `GRPCRoute` may have it too.
-    fn is_for_grpc(self) -> bool {
-        matches!(
-            self,
-            Self::RequestHeaderModifier
-                | Self::ResponseHeaderModifier
-                | Self::RequestMirror
-                | Self::ExtensionRef
-        )
-    }
-
-    /// Whether a rule may have several.
-    fn is_repeatable(self) -> bool {
-        matches!(self, Self::RequestMirror | Self::ExternalAuth | Self::ExtensionRef)
-    }
-}
-
-impl fmt::Display for FilterType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UrlRewrite => f.write_str("URLRewrite"),
-            Self::Cors => f.write_str("CORS"),
-            other => fmt::Debug::fmt(other, f),
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct ModifierYaml {
-    #[serde(default)]
-    set: Vec<HeaderYaml>,
-    #[serde(default)]
-    add: Vec<HeaderYaml>,
-    #[serde(default)]
-    remove: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct HeaderYaml {
-    name: String,
-    value: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RedirectYaml {
-    scheme: Option<Scheme>,
-    hostname: Option<String>,
-    path: Option<PathYaml>,
-    port: Option<u32>,
-    status_code: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Scheme {
-    Http,
-    Https,
-}
-
-#[derive(Debug, Deserialize)]
-struct RewriteYaml {
-    hostname: Option<String>,
-    path: Option<PathYaml>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PathYaml {
-    #[serde(rename = "type")]
-    kind: PathType,
-    replace_full_path: Option<String>,
-    replace_prefix_match: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-enum PathType {
-    ReplaceFullPath,
-    ReplacePrefixMatch,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MirrorYaml {
-    backend_ref: MirrorBackendYaml,
-    percent: Option<u32>,
-    fraction: Option<FractionYaml>,
-}
-
-#[derive(Debug, Deserialize)]
-struct FractionYaml {
-    numerator: u32,
-    denominator: Option<u32>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CorsYaml {
-    #[serde(default)]
-    allow_origins: Vec<String>,
-    #[serde(default)]
-    allow_credentials: bool,
-    #[serde(default)]
-    allow_methods: Vec<String>,
-    #[serde(default)]
-    allow_headers: Vec<String>,
-    #[serde(default)]
-    expose_headers: Vec<String>,
-    max_age: Option<u32>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ExtensionYaml {
-    group: Option<String>,
-    kind: String,
-    name: String,
-}
-
 /// The filters of the list `list`; of a `GRPCRoute`, if `for_grpc`.
 pub(super) fn read(yaml: Vec<FilterYaml>, list: &str, for_grpc: bool) -> Result<RouteFilters, FieldError> {
     let mut read = RouteFilters::default();
@@ -233,24 +76,6 @@ pub(super) fn read(yaml: Vec<FilterYaml>, list: &str, for_grpc: bool) -> Result<
         return Err(FieldError { fault: Fault::IncompatibleFilters, ..wrong(list, message) });
     }
     Ok(read)
-}
-
-impl FilterYaml {
-    /// The types of which a field is given.
-    fn given(&self) -> impl Iterator<Item = FilterType> + use<> {
-        use FilterType as T;
-        let given = [
-            (T::RequestHeaderModifier, self.request_header_modifier.is_some()),
-            (T::ResponseHeaderModifier, self.response_header_modifier.is_some()),
-            (T::RequestRedirect, self.request_redirect.is_some()),
-            (T::UrlRewrite, self.url_rewrite.is_some()),
-            (T::RequestMirror, self.request_mirror.is_some()),
-            (T::Cors, self.cors.is_some()),
-            (T::ExternalAuth, self.external_auth.is_some()),
-            (T::ExtensionRef, self.extension_ref.is_some()),
-        ];
-        given.into_iter().filter_map(|(kind, given)| given.then_some(kind))
-    }
 }
 
 impl RouteFilters {

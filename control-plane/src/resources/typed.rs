@@ -4,19 +4,20 @@
 //! `serde_ignored` on top of one) offers: the line of every error, every field that a struct does not
 //! name with its line, and Istio's snake_case spellings of camelCase fields.
 
-use std::{cell::RefCell, collections::HashSet, fmt};
+mod access;
+mod error;
+
+use std::{cell::RefCell, collections::HashSet};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{
-        self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess,
-        Visitor, value::StrDeserializer,
-    },
+    de::{self, Visitor},
     forward_to_deserialize_any,
 };
 
-use super::node::{Entry, Node, Pointer, Value};
-use crate::problem::Fault;
+use super::node::{Node, Pointer, Value};
+use access::{Entries, Items, Word};
+pub(crate) use error::FieldError;
 
 /// A field that a struct does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,18 +25,6 @@ pub(crate) struct UnknownField {
     /// Such as `spec.http[0].fault.delay`.
     pub(crate) field: String,
     pub(crate) line: u64,
-}
-
-/// Why a document is not what its kind asks for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub(crate) struct FieldError {
-    /// Empty until the innermost node that failed has named itself.
-    pub(crate) field: String,
-    pub(crate) line: Option<u64>,
-    pub(crate) message: String,
-    /// What kind of fault it is where it keeps the whole document from being used.
-    pub(crate) fault: Fault,
 }
 
 /// Reads `node` into `T`, and collects every field that `T` does not name.
@@ -285,134 +274,5 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de, '_> {
 
     forward_to_deserialize_any! {
         i128 u128 char bytes byte_buf unit tuple_struct identifier
-    }
-}
-
-struct Entries<'de, 'p> {
-    at: NodeDeserializer<'de, 'p>,
-    list: std::vec::IntoIter<(String, &'de Entry)>,
-    value: Option<&'de Entry>,
-}
-
-impl<'de> MapAccess<'de> for Entries<'de, '_> {
-    type Error = FieldError;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, FieldError> {
-        let Some((key, entry)) = self.list.next() else { return Ok(None) };
-        self.value = Some(entry);
-        let key: StrDeserializer<'_, FieldError> = key.as_str().into_deserializer();
-        seed.deserialize(key).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, FieldError> {
-        let entry = self.value.take().expect("serde asks for a value after its key");
-        let pointer = Pointer::Key(&self.at.pointer, &entry.key);
-        let below =
-            NodeDeserializer { node: &entry.node, line: entry.line, pointer, unknown: self.at.unknown };
-        seed.deserialize(below).map_err(|error| below.located(error))
-    }
-}
-
-struct Items<'de, 'p> {
-    at: NodeDeserializer<'de, 'p>,
-    items: &'de [Node],
-    next: usize,
-}
-
-impl<'de> SeqAccess<'de> for Items<'de, '_> {
-    type Error = FieldError;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, FieldError> {
-        let Some(node) = self.items.get(self.next) else { return Ok(None) };
-        let pointer = Pointer::Index(&self.at.pointer, self.next);
-        self.next += 1;
-        let below = NodeDeserializer { node, line: node.line, pointer, unknown: self.at.unknown };
-        seed.deserialize(below).map(Some).map_err(|error| below.located(error))
-    }
-}
-
-struct Word<'a>(&'a str);
-
-impl<'a> EnumAccess<'a> for Word<'a> {
-    type Error = FieldError;
-    type Variant = Self;
-
-    fn variant_seed<V: DeserializeSeed<'a>>(self, seed: V) -> Result<(V::Value, Self), FieldError> {
-        let word: StrDeserializer<'_, FieldError> = self.0.into_deserializer();
-        Ok((seed.deserialize(word)?, self))
-    }
-}
-
-impl<'a> VariantAccess<'a> for Word<'a> {
-    type Error = FieldError;
-
-    fn unit_variant(self) -> Result<(), FieldError> {
-        Ok(())
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'a>>(self, _seed: T) -> Result<T::Value, FieldError> {
-        Err(de::Error::invalid_type(Unexpected::UnitVariant, &"a word with a value"))
-    }
-
-    fn tuple_variant<V: Visitor<'a>>(self, _len: usize, _visitor: V) -> Result<V::Value, FieldError> {
-        Err(de::Error::invalid_type(Unexpected::UnitVariant, &"a word with values"))
-    }
-
-    fn struct_variant<V: Visitor<'a>>(
-        self,
-        _fields: &'static [&'static str],
-        _visitor: V,
-    ) -> Result<V::Value, FieldError> {
-        Err(de::Error::invalid_type(Unexpected::UnitVariant, &"a word with fields"))
-    }
-}
-
-/// What is wrong with a value that is `found`, and what to write.
-fn not_expected(found: Unexpected<'_>, expected: &dyn de::Expected) -> String {
-    let number = match found {
-        Unexpected::Signed(number) => Some(number.to_string()),
-        Unexpected::Unsigned(number) => Some(number.to_string()),
-        Unexpected::Float(number) => Some(number.to_string()),
-        _ => None,
-    };
-    let range = match expected.to_string().as_str() {
-        "u8" => Some("from 0 to 255"),
-        "u16" => Some("from 0 to 65535"),
-        "u32" => Some("from 0 to 4294967295"),
-        "u64" | "usize" => Some("that is not negative"),
-        _ => None,
-    };
-    match number.zip(range) {
-        Some((number, range)) => format!("{number} cannot be used here; write a whole number {range}"),
-        None => format!("is {found}, and {expected} is expected"),
-    }
-}
-
-impl de::Error for FieldError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { field: String::new(), line: None, message: message.to_string(), fault: Fault::Unusable }
-    }
-
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(not_expected(found, expected))
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(not_expected(found, expected))
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self::custom(format!("{field} is missing"))
-    }
-
-    fn duplicate_field(field: &'static str) -> Self {
-        Self::custom(format!("{field} is given twice; keep one of them"))
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format!("{variant:?} is not known here; use one of {}", expected.join(", ")))
     }
 }

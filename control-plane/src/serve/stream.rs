@@ -4,19 +4,18 @@
 //! nothing but its own delay, however often configuration changes. `Session` holds what was said and
 //! does no I/O; the rest of this file is the conversation around it.
 
+mod session;
+
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use selvedge_api::{
-    ResourceName,
     encoded::{Transaction, server},
     wire::{self, client_message::Message},
 };
 use selvedge_certs::verify::Peer;
-use selvedge_model::{Holder, Workload, WorkloadName};
 use selvedge_ops::{
     Drain,
     places::{Activity, Doing},
@@ -35,13 +34,10 @@ use super::{
 };
 use crate::{
     metrics::{Metrics, TransactionOutcome},
-    snapshot::{
-        Snapshot, Store,
-        diff::{self, Difference, Pace, Refused, Versions},
-        view::{self, Subject},
-    },
-    status::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
+    snapshot::{Snapshot, Store},
+    status::{Proxies, RefusedTransaction, Registration},
 };
+use session::{MAX_REASON, MessageOutcome, Session};
 
 /// From the stream's start to its Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,20 +47,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the words at the end of a stream may take to be sent.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Subscriptions of one proxy. Each costs work on every change.
-const MAX_AUTHORITIES: usize = 10_000;
-/// The longest authority: a DNS name, a colon and a port.
-const MAX_AUTHORITY: usize = 260;
-/// Resources that a proxy may say that it holds.
-const MAX_HELD: usize = 10_000;
-/// The longest name of a resource: its kind, and an authority or a service's host and port.
-const MAX_NAME: usize = 300;
-/// The longest version of a resource.
-const MAX_VERSION: usize = 128;
-/// How much is kept of what a proxy says that it is, in bytes.
-const MAX_PROXY_VERSION: usize = 64;
-/// How much is kept of why it refused something, in bytes.
-const MAX_REASON: usize = 1024;
 /// Messages of one transaction that wait in memory for a slow connection.
 const OUTGOING: usize = 2;
 
@@ -280,229 +262,5 @@ async fn expiry(not_after: SystemTime) {
         && !left.is_zero()
     {
         sleep(left.min(LOOK)).await;
-    }
-}
-
-/// What was said on one stream, and what follows from it.
-#[derive(Debug)]
-struct Session {
-    peer: Peer,
-    workload: WorkloadName,
-    proxy_version: String,
-    authorities: BTreeSet<Arc<str>>,
-    held: Arc<Versions>,
-    refused: Refused,
-    pace: Pace,
-    nonce: u64,
-    under_way: Option<PendingTransaction>,
-    acknowledged: Option<u64>,
-    /// The configuration version that the proxy is up to date with.
-    configuration: Option<u64>,
-    /// Something may have changed since the last look.
-    due: bool,
-    greeted: bool,
-}
-
-#[derive(Debug)]
-struct PendingTransaction {
-    nonce: u64,
-    /// What is held once it is applied.
-    applied: Versions,
-    /// What it consists of.
-    parts: Refused,
-    deadline: Instant,
-}
-
-/// What a message from the proxy came to.
-#[derive(Debug, PartialEq, Eq)]
-enum MessageOutcome {
-    Nothing,
-    Applied,
-    Refused { nonce: u64, reason: String },
-}
-
-impl Session {
-    fn new(peer: &Peer, hello: wire::Hello) -> Result<Self, Status> {
-        let workload =
-            hello.workload.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        if hello.held.len() > MAX_HELD {
-            return Err(Status::resource_exhausted(format!("more than {MAX_HELD} resources are held")));
-        }
-        let within =
-            |(name, version): &(String, String)| name.len() <= MAX_NAME && version.len() <= MAX_VERSION;
-        // A name that we do not know is a newer control plane's; we will never change what it stands for.
-        let known = |(name, version): (String, String)| Some((name.parse().ok()?, Arc::from(version)));
-        let mut session = Self {
-            peer: peer.clone(),
-            workload,
-            proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION),
-            authorities: BTreeSet::new(),
-            held: Arc::new(hello.held.into_iter().filter(within).filter_map(known).collect()),
-            refused: Refused::new(),
-            pace: Pace::default(),
-            nonce: 0,
-            under_way: None,
-            acknowledged: None,
-            configuration: None,
-            due: true,
-            greeted: false,
-        };
-        for authority in hello.authorities {
-            session.add(authority)?;
-        }
-        Ok(session)
-    }
-
-    /// Whether the workload exists, is who the certificate says, and is not revoked.
-    fn admit(&self, snapshot: &Snapshot) -> Result<Arc<Workload>, Status> {
-        let name = &self.workload;
-        if let Some(bound) = self.peer.workload.as_ref().filter(|bound| bound.name != *name) {
-            return Err(Status::permission_denied(format!(
-                "the certificate is for workload {}, not for {name}",
-                bound.name
-            )));
-        }
-        let holder = Holder { workload: Some(name), ..self.peer.holder() };
-        if let Some(found) = snapshot.mesh().revocations.find(holder, SystemTime::now()) {
-            return Err(Status::permission_denied(format!("{found}; ask the author of that document")));
-        }
-        let Some(workload) = snapshot.mesh().workloads.get(name) else {
-            return Err(Status::not_found(format!(
-                "no document declares workload {name}; add a WorkloadEntry with metadata.namespace: {}, \
-                 metadata.name: {}, spec.serviceAccount: {} and spec.address",
-                name.namespace(),
-                name.name(),
-                self.peer.identity.service_account(),
-            )));
-        };
-        if workload.identity != self.peer.identity {
-            return Err(Status::permission_denied(format!(
-                "workload {name} is {}, and the certificate is for {}",
-                workload.identity, self.peer.identity
-            )));
-        }
-        Ok(Arc::clone(workload))
-    }
-
-    fn add(&mut self, authority: String) -> Result<(), Status> {
-        if authority.is_empty() || authority.len() > MAX_AUTHORITY {
-            return Err(Status::invalid_argument(format!(
-                "an authority has 1 to {MAX_AUTHORITY} bytes, not {}",
-                authority.len()
-            )));
-        }
-        self.authorities.insert(Arc::from(authority));
-        if self.authorities.len() > MAX_AUTHORITIES {
-            return Err(Status::resource_exhausted(format!("more than {MAX_AUTHORITIES} subscriptions")));
-        }
-        Ok(())
-    }
-
-    /// Takes in one message.
-    fn hear(&mut self, message: wire::ClientMessage) -> Result<MessageOutcome, Status> {
-        match message.message {
-            Some(Message::Subscribe(subscribe)) => self.subscribe(subscribe.authority)?,
-            Some(Message::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe.authority),
-            Some(Message::Ack(ack)) => return Ok(self.acknowledge(ack)),
-            Some(Message::Hello(_)) => {
-                return Err(Status::invalid_argument("Hello comes once, at the start of a stream"));
-            }
-            None => tracing::debug!(workload = %self.workload, "a message that this version does not know"),
-        }
-        Ok(MessageOutcome::Nothing)
-    }
-
-    fn subscribe(&mut self, authority: String) -> Result<(), Status> {
-        // Forgotten, so that it is answered even if the answer is the same.
-        let name = ResourceName::Lookup(authority.clone());
-        Arc::make_mut(&mut self.held).remove(&name);
-        if let Some(under_way) = &mut self.under_way {
-            under_way.applied.remove(&name);
-        }
-        self.refused.remove(&Subject::Authority(Arc::from(authority.as_str())));
-        self.due = true;
-        self.add(authority)
-    }
-
-    fn unsubscribe(&mut self, authority: &str) {
-        self.authorities.remove(authority);
-        self.refused.remove(&Subject::Authority(Arc::from(authority)));
-        self.due = true;
-    }
-
-    fn acknowledge(&mut self, ack: wire::Ack) -> MessageOutcome {
-        let Some(under_way) = self.under_way.take_if(|under_way| under_way.nonce == ack.nonce) else {
-            tracing::debug!(workload = %self.workload, nonce = ack.nonce, "an Ack for no update");
-            return MessageOutcome::Nothing;
-        };
-        let Some(reason) = ack.refused else {
-            self.held = Arc::new(under_way.applied);
-            self.acknowledged = Some(under_way.nonce);
-            self.due = true;
-            return MessageOutcome::Applied;
-        };
-        if under_way.parts.len() > 1 {
-            self.pace = Pace::OneByOne;
-            self.due = true;
-        } else {
-            // Not sent again before it changes. Refused removals wait for any change, too.
-            self.due |= !under_way.parts.is_empty();
-            self.refused.extend(under_way.parts);
-        }
-        MessageOutcome::Refused { nonce: under_way.nonce, reason }
-    }
-
-    /// The next transaction; `None` if the proxy lacks nothing, or nothing that it would take.
-    fn next(&mut self, snapshot: &Snapshot, deadline: Instant) -> Result<Option<Difference>, Status> {
-        self.due = false;
-        let workload = self.admit(snapshot)?;
-        let parts = view::view(snapshot, &workload, &self.authorities);
-        let difference = diff::next(&parts, &self.held, &self.refused, self.pace);
-        if difference.is_empty() {
-            self.pace = Pace::default();
-            self.configuration = Some(snapshot.version());
-            if self.greeted {
-                return Ok(None);
-            }
-        }
-        self.greeted = true;
-        self.nonce += 1;
-        self.under_way = Some(PendingTransaction {
-            nonce: self.nonce,
-            applied: difference.applied_to(&self.held),
-            parts: difference.parts.clone(),
-            deadline,
-        });
-        Ok(Some(difference))
-    }
-
-    fn shown(&self, address: std::net::SocketAddr, root: Option<Arc<str>>) -> Proxy {
-        Proxy {
-            workload: self.workload.clone(),
-            identity: self.peer.identity.clone(),
-            proof: Proof::of(&self.peer),
-            certificate_serial: self.peer.serial.clone(),
-            certificate_root: root,
-            address,
-            proxy_version: self.proxy_version.clone(),
-            connected_at: SystemTime::now(),
-            certificate_expires_at: self.peer.not_after,
-            authorities: self.authorities.clone(),
-            holds: Arc::clone(&self.held),
-            configuration_version: None,
-            acknowledged: None,
-            under_way: None,
-            refused: None,
-        }
-    }
-
-    fn show(&self, proxy: &mut Proxy) {
-        if proxy.authorities != self.authorities {
-            proxy.authorities.clone_from(&self.authorities);
-        }
-        proxy.holds = Arc::clone(&self.held);
-        proxy.configuration_version = self.configuration;
-        proxy.acknowledged = self.acknowledged;
-        proxy.under_way = self.under_way.as_ref().map(|under_way| under_way.nonce);
     }
 }

@@ -1,18 +1,20 @@
 //! What happens to requests and answers on their way.
 
+mod path;
+
 use std::{str::FromStr, time::Duration};
 
 use selvedge_model::{
     Filters, FullRegex,
     filter::{
         Abort, Cors, Delay, DirectResponse, Fault, Fraction, HeaderChange, HeaderChanges, Mirror,
-        OriginMatch, OwnAnswer, PathRewrite, Redirect, RedirectPort, RegexRewrite, Rewrite,
-        UnmatchedPreflights,
+        OriginMatch, OwnAnswer, UnmatchedPreflights,
     },
 };
 
 use super::{ConvertError, all, invalid, milliseconds, parse, required};
-use crate::wire::{self, filters::Answer, origin_match, path_rewrite, redirect};
+use crate::wire::{self, filters::Answer, origin_match};
+use path::checked;
 
 /// A status that an answer may have.
 pub(super) fn status(value: u32) -> Result<u16, ConvertError> {
@@ -130,103 +132,6 @@ impl TryFrom<wire::HeaderChange> for HeaderChange {
 
     fn try_from(change: wire::HeaderChange) -> Result<Self, ConvertError> {
         Ok(Self { name: parse("header name", &change.name)?, value: parse("header value", &change.value)? })
-    }
-}
-
-impl From<&Rewrite> for wire::Rewrite {
-    fn from(rewrite: &Rewrite) -> Self {
-        Self { path: rewrite.path.as_ref().map(Into::into), authority: rewrite.authority.clone() }
-    }
-}
-
-impl TryFrom<wire::Rewrite> for Rewrite {
-    type Error = ConvertError;
-
-    fn try_from(rewrite: wire::Rewrite) -> Result<Self, ConvertError> {
-        let authority = rewrite.authority.map(checked::<http::uri::Authority>("authority")).transpose()?;
-        Ok(Self { path: rewrite.path.map(TryInto::try_into).transpose()?, authority })
-    }
-}
-
-/// A text that reads as a `T`.
-fn checked<T: FromStr<Err: std::fmt::Display>>(
-    field: &'static str,
-) -> impl Fn(String) -> Result<String, ConvertError> {
-    move |text| parse::<T>(field, &text).map(|_| text)
-}
-
-impl From<&PathRewrite> for wire::PathRewrite {
-    fn from(rewrite: &PathRewrite) -> Self {
-        use path_rewrite::Kind;
-        let kind = match rewrite {
-            PathRewrite::Full(path) => Kind::Full(path.clone()),
-            PathRewrite::PrefixBySegments(prefix) => Kind::PrefixBySegments(prefix.clone()),
-            PathRewrite::Prefix(prefix) => Kind::Prefix(prefix.clone()),
-            PathRewrite::Regex(regex) => Kind::Regex(wire::RegexRewrite {
-                pattern: regex.pattern().to_owned(),
-                substitution: regex.substitution().to_owned(),
-            }),
-        };
-        Self { kind: Some(kind) }
-    }
-}
-
-impl TryFrom<wire::PathRewrite> for PathRewrite {
-    type Error = ConvertError;
-
-    fn try_from(rewrite: wire::PathRewrite) -> Result<Self, ConvertError> {
-        use path_rewrite::Kind;
-        Ok(match required("path rewrite", rewrite.kind)? {
-            Kind::Full(path) => Self::Full(path),
-            Kind::PrefixBySegments(prefix) => Self::PrefixBySegments(prefix),
-            Kind::Prefix(prefix) => Self::Prefix(prefix),
-            Kind::Regex(wire::RegexRewrite { pattern, substitution }) => {
-                let regex = RegexRewrite::new(&pattern, &substitution);
-                Self::Regex(regex.map_err(|error| invalid("regular expression", &pattern, &error))?)
-            }
-        })
-    }
-}
-
-impl From<&Redirect> for wire::Redirect {
-    fn from(redirect: &Redirect) -> Self {
-        let port = match redirect.port {
-            RedirectPort::Explicit(port) => redirect::Port::Explicit(port.into()),
-            RedirectPort::OfScheme => redirect::Port::OfScheme(true),
-            RedirectPort::OfAuthority => redirect::Port::OfAuthority(true),
-            RedirectPort::OfRequest => redirect::Port::OfRequest(true),
-            RedirectPort::Default => redirect::Port::Default(true),
-        };
-        Self {
-            status: redirect.status.into(),
-            scheme: redirect.scheme.clone(),
-            host: redirect.host.clone(),
-            port: Some(port),
-            path: redirect.path.as_ref().map(Into::into),
-        }
-    }
-}
-
-impl TryFrom<wire::Redirect> for Redirect {
-    type Error = ConvertError;
-
-    fn try_from(redirect: wire::Redirect) -> Result<Self, ConvertError> {
-        use redirect::Port;
-        let flag = |value, port| only_true("redirect port", value).map(|()| port);
-        let port = match required("redirect port", redirect.port)? {
-            Port::Explicit(port) => RedirectPort::Explicit(super::port("redirect port", port)?),
-            Port::OfScheme(value) => flag(value, RedirectPort::OfScheme)?,
-            Port::OfAuthority(value) => flag(value, RedirectPort::OfAuthority)?,
-            Port::OfRequest(value) => flag(value, RedirectPort::OfRequest)?,
-            Port::Default(value) => flag(value, RedirectPort::Default)?,
-        };
-        Ok(Self {
-            status: status(redirect.status)?,
-            scheme: redirect.scheme.map(checked::<http::uri::Scheme>("scheme")).transpose()?,
-            host: redirect.host.map(checked::<http::uri::Authority>("host")).transpose()?,
-            port,
-            path: redirect.path.map(TryInto::try_into).transpose()?,
-        })
     }
 }
 

@@ -1,6 +1,6 @@
 use futures_util::FutureExt;
-use selvedge_certs::csr::KeyAndCsr;
-use selvedge_model::{Mesh, Revocations, Revoked};
+use selvedge_certs::{ca::SignError, csr::KeyAndCsr};
+use selvedge_model::{Mesh, Revocation, Revocations, Revoked};
 
 use super::*;
 use crate::{

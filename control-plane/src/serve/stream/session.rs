@@ -1,0 +1,271 @@
+//! What one proxy has said, and what it has been told. It does no I/O.
+
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+
+use selvedge_api::{
+    ResourceName,
+    wire::{self, client_message::Message},
+};
+use selvedge_certs::verify::Peer;
+use selvedge_model::{Holder, Workload, WorkloadName};
+use selvedge_ops::plain_within;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::{
+    snapshot::{
+        Snapshot,
+        diff::{self, Difference, Pace, Refused, Versions},
+        view::{self, Subject},
+    },
+    status::{Proof, Proxy},
+};
+
+/// Subscriptions of one proxy. Each costs work on every change.
+const MAX_AUTHORITIES: usize = 10_000;
+
+/// The longest authority: a DNS name, a colon and a port.
+const MAX_AUTHORITY: usize = 260;
+
+/// Resources that a proxy may say that it holds.
+const MAX_HELD: usize = 10_000;
+
+/// The longest name of a resource: its kind, and an authority or a service's host and port.
+const MAX_NAME: usize = 300;
+
+/// The longest version of a resource.
+const MAX_VERSION: usize = 128;
+
+/// How much is kept of what a proxy says that it is, in bytes.
+const MAX_PROXY_VERSION: usize = 64;
+
+/// How much is kept of why it refused something, in bytes.
+pub(super) const MAX_REASON: usize = 1024;
+
+/// What was said on one stream, and what follows from it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) peer: Peer,
+    pub(super) workload: WorkloadName,
+    pub(super) proxy_version: String,
+    pub(super) authorities: BTreeSet<Arc<str>>,
+    pub(super) held: Arc<Versions>,
+    pub(super) refused: Refused,
+    pub(super) pace: Pace,
+    pub(super) nonce: u64,
+    pub(super) under_way: Option<PendingTransaction>,
+    pub(super) acknowledged: Option<u64>,
+    /// The configuration version that the proxy is up to date with.
+    pub(super) configuration: Option<u64>,
+    /// Something may have changed since the last look.
+    pub(super) due: bool,
+    pub(super) greeted: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct PendingTransaction {
+    pub(super) nonce: u64,
+    /// What is held once it is applied.
+    pub(super) applied: Versions,
+    /// What it consists of.
+    pub(super) parts: Refused,
+    pub(super) deadline: Instant,
+}
+
+/// What a message from the proxy came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum MessageOutcome {
+    Nothing,
+    Applied,
+    Refused { nonce: u64, reason: String },
+}
+
+impl Session {
+    pub(super) fn new(peer: &Peer, hello: wire::Hello) -> Result<Self, Status> {
+        let workload =
+            hello.workload.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        if hello.held.len() > MAX_HELD {
+            return Err(Status::resource_exhausted(format!("more than {MAX_HELD} resources are held")));
+        }
+        let within =
+            |(name, version): &(String, String)| name.len() <= MAX_NAME && version.len() <= MAX_VERSION;
+        // A name that we do not know is a newer control plane's; we will never change what it stands for.
+        let known = |(name, version): (String, String)| Some((name.parse().ok()?, Arc::from(version)));
+        let mut session = Self {
+            peer: peer.clone(),
+            workload,
+            proxy_version: plain_within(&hello.proxy_version, MAX_PROXY_VERSION),
+            authorities: BTreeSet::new(),
+            held: Arc::new(hello.held.into_iter().filter(within).filter_map(known).collect()),
+            refused: Refused::new(),
+            pace: Pace::default(),
+            nonce: 0,
+            under_way: None,
+            acknowledged: None,
+            configuration: None,
+            due: true,
+            greeted: false,
+        };
+        for authority in hello.authorities {
+            session.add(authority)?;
+        }
+        Ok(session)
+    }
+
+    /// Whether the workload exists, is who the certificate says, and is not revoked.
+    pub(super) fn admit(&self, snapshot: &Snapshot) -> Result<Arc<Workload>, Status> {
+        let name = &self.workload;
+        if let Some(bound) = self.peer.workload.as_ref().filter(|bound| bound.name != *name) {
+            return Err(Status::permission_denied(format!(
+                "the certificate is for workload {}, not for {name}",
+                bound.name
+            )));
+        }
+        let holder = Holder { workload: Some(name), ..self.peer.holder() };
+        if let Some(found) = snapshot.mesh().revocations.find(holder, SystemTime::now()) {
+            return Err(Status::permission_denied(format!("{found}; ask the author of that document")));
+        }
+        let Some(workload) = snapshot.mesh().workloads.get(name) else {
+            return Err(Status::not_found(format!(
+                "no document declares workload {name}; add a WorkloadEntry with metadata.namespace: {}, \
+                 metadata.name: {}, spec.serviceAccount: {} and spec.address",
+                name.namespace(),
+                name.name(),
+                self.peer.identity.service_account(),
+            )));
+        };
+        if workload.identity != self.peer.identity {
+            return Err(Status::permission_denied(format!(
+                "workload {name} is {}, and the certificate is for {}",
+                workload.identity, self.peer.identity
+            )));
+        }
+        Ok(Arc::clone(workload))
+    }
+
+    pub(super) fn add(&mut self, authority: String) -> Result<(), Status> {
+        if authority.is_empty() || authority.len() > MAX_AUTHORITY {
+            return Err(Status::invalid_argument(format!(
+                "an authority has 1 to {MAX_AUTHORITY} bytes, not {}",
+                authority.len()
+            )));
+        }
+        self.authorities.insert(Arc::from(authority));
+        if self.authorities.len() > MAX_AUTHORITIES {
+            return Err(Status::resource_exhausted(format!("more than {MAX_AUTHORITIES} subscriptions")));
+        }
+        Ok(())
+    }
+
+    /// Takes in one message.
+    pub(super) fn hear(&mut self, message: wire::ClientMessage) -> Result<MessageOutcome, Status> {
+        match message.message {
+            Some(Message::Subscribe(subscribe)) => self.subscribe(subscribe.authority)?,
+            Some(Message::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe.authority),
+            Some(Message::Ack(ack)) => return Ok(self.acknowledge(ack)),
+            Some(Message::Hello(_)) => {
+                return Err(Status::invalid_argument("Hello comes once, at the start of a stream"));
+            }
+            None => tracing::debug!(workload = %self.workload, "a message that this version does not know"),
+        }
+        Ok(MessageOutcome::Nothing)
+    }
+
+    pub(super) fn subscribe(&mut self, authority: String) -> Result<(), Status> {
+        // Forgotten, so that it is answered even if the answer is the same.
+        let name = ResourceName::Lookup(authority.clone());
+        Arc::make_mut(&mut self.held).remove(&name);
+        if let Some(under_way) = &mut self.under_way {
+            under_way.applied.remove(&name);
+        }
+        self.refused.remove(&Subject::Authority(Arc::from(authority.as_str())));
+        self.due = true;
+        self.add(authority)
+    }
+
+    pub(super) fn unsubscribe(&mut self, authority: &str) {
+        self.authorities.remove(authority);
+        self.refused.remove(&Subject::Authority(Arc::from(authority)));
+        self.due = true;
+    }
+
+    pub(super) fn acknowledge(&mut self, ack: wire::Ack) -> MessageOutcome {
+        let Some(under_way) = self.under_way.take_if(|under_way| under_way.nonce == ack.nonce) else {
+            tracing::debug!(workload = %self.workload, nonce = ack.nonce, "an Ack for no update");
+            return MessageOutcome::Nothing;
+        };
+        let Some(reason) = ack.refused else {
+            self.held = Arc::new(under_way.applied);
+            self.acknowledged = Some(under_way.nonce);
+            self.due = true;
+            return MessageOutcome::Applied;
+        };
+        if under_way.parts.len() > 1 {
+            self.pace = Pace::OneByOne;
+            self.due = true;
+        } else {
+            // Not sent again before it changes. Refused removals wait for any change, too.
+            self.due |= !under_way.parts.is_empty();
+            self.refused.extend(under_way.parts);
+        }
+        MessageOutcome::Refused { nonce: under_way.nonce, reason }
+    }
+
+    /// The next transaction; `None` if the proxy lacks nothing, or nothing that it would take.
+    pub(super) fn next(
+        &mut self,
+        snapshot: &Snapshot,
+        deadline: Instant,
+    ) -> Result<Option<Difference>, Status> {
+        self.due = false;
+        let workload = self.admit(snapshot)?;
+        let parts = view::view(snapshot, &workload, &self.authorities);
+        let difference = diff::next(&parts, &self.held, &self.refused, self.pace);
+        if difference.is_empty() {
+            self.pace = Pace::default();
+            self.configuration = Some(snapshot.version());
+            if self.greeted {
+                return Ok(None);
+            }
+        }
+        self.greeted = true;
+        self.nonce += 1;
+        self.under_way = Some(PendingTransaction {
+            nonce: self.nonce,
+            applied: difference.applied_to(&self.held),
+            parts: difference.parts.clone(),
+            deadline,
+        });
+        Ok(Some(difference))
+    }
+
+    pub(super) fn shown(&self, address: std::net::SocketAddr, root: Option<Arc<str>>) -> Proxy {
+        Proxy {
+            workload: self.workload.clone(),
+            identity: self.peer.identity.clone(),
+            proof: Proof::of(&self.peer),
+            certificate_serial: self.peer.serial.clone(),
+            certificate_root: root,
+            address,
+            proxy_version: self.proxy_version.clone(),
+            connected_at: SystemTime::now(),
+            certificate_expires_at: self.peer.not_after,
+            authorities: self.authorities.clone(),
+            holds: Arc::clone(&self.held),
+            configuration_version: None,
+            acknowledged: None,
+            under_way: None,
+            refused: None,
+        }
+    }
+
+    pub(super) fn show(&self, proxy: &mut Proxy) {
+        if proxy.authorities != self.authorities {
+            proxy.authorities.clone_from(&self.authorities);
+        }
+        proxy.holds = Arc::clone(&self.held);
+        proxy.configuration_version = self.configuration;
+        proxy.acknowledged = self.acknowledged;
+        proxy.under_way = self.under_way.as_ref().map(|under_way| under_way.nonce);
+    }
+}
