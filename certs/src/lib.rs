@@ -22,6 +22,7 @@ pub mod holder;
 pub mod leaf;
 pub mod renewal;
 pub mod tls;
+pub mod token;
 pub mod verify;
 
 /// The control plane's own identity, which every proxy expects when it connects.

@@ -60,6 +60,7 @@ pub fn request<'a, B>(
         path: http.uri().path(),
         query: http.uri().query().unwrap_or_default(),
         headers: http.headers(),
+        token: None,
     })
 }
 

@@ -17,6 +17,7 @@ mod snapshot;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod token;
 mod upstream_tls;
 
 use std::{fmt, str::FromStr, time::Duration};

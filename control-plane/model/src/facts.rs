@@ -11,7 +11,7 @@ use std::{
 
 use http::{HeaderMap, Method};
 
-use crate::{Layer, SpiffeId};
+use crate::{Layer, SpiffeId, token::Token};
 
 /// The labels of a workload of which none are known.
 const NO_LABELS: &BTreeMap<String, String> = &BTreeMap::new();
@@ -84,6 +84,8 @@ pub struct Request<'a> {
     pub query: &'a str,
     /// All headers.
     pub headers: &'a HeaderMap,
+    /// Its token, if it has one that is accepted.
+    pub token: Option<&'a Token>,
 }
 
 /// Whether `labels` have all that `selector` asks for; an empty one asks for nothing.

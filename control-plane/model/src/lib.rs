@@ -18,6 +18,7 @@ pub mod route;
 pub mod service;
 pub mod snapshot;
 pub mod tcp;
+pub mod token;
 pub mod upstream_tls;
 
 pub use destination::Called;

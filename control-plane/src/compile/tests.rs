@@ -80,8 +80,16 @@ fn backends(
         .collect();
     let (method, authority) = (&Method::GET, "reviews:9080");
     let connection = &facts::Connection::new(facts::Source::UNKNOWN, 9080);
-    let facts =
-        facts::Request { connection, method, scheme: "http", authority, path, query: "", headers: &headers };
+    let facts = facts::Request {
+        connection,
+        method,
+        scheme: "http",
+        authority,
+        path,
+        query: "",
+        headers: &headers,
+        token: None,
+    };
     let rule = &service.routes.rules()[service.routes.find(&facts)?.rule];
     let name = |index: usize| service.backends[index].name.subset.as_deref().unwrap_or("whole").to_owned();
     Some(rule.backends.iter().map(|one| (name(one.backend), one.weight)).collect())

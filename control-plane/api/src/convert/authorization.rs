@@ -25,7 +25,7 @@ pub(super) fn at_most(field: &'static str, count: usize, largest: usize) -> Resu
     Err(ConvertError::OutOfRange { field, value: number(count), largest: number(largest) })
 }
 
-fn text(text: String) -> Result<Box<str>, ConvertError> {
+pub(super) fn text(text: String) -> Result<Box<str>, ConvertError> {
     at_most("length of a policy's text", text.len(), LONGEST_TEXT)?;
     Ok(text.into())
 }

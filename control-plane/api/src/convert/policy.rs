@@ -46,6 +46,7 @@ impl From<&InboundPolicy> for wire::InboundPolicy {
             ports: policy.ports.iter().map(|(port, rule)| (u32::from(*port), rule.into())).collect(),
             authorization: policy.authorization.as_deref().map(Into::into),
             network: policy.network.as_deref().map(Into::into),
+            authentication: policy.authentication.as_deref().map(Into::into),
         }
     }
 }
@@ -63,6 +64,10 @@ impl TryFrom<wire::InboundPolicy> for InboundPolicy {
                 None => None,
             },
             network: policy.network.map(NetworkRules::try_from).transpose()?.map(Arc::new),
+            authentication: match policy.authentication {
+                Some(authentication) => Some(Arc::new(authentication.try_into()?)),
+                None => None,
+            },
         })
     }
 }

@@ -307,7 +307,7 @@ fn mtls_rule() -> impl Strategy<Value = MtlsRule> {
 
 fn inbound_policy() -> impl Strategy<Value = InboundPolicy> {
     (mtls_rule(), proptest::collection::btree_map(port_number(), mtls_rule(), 0..3))
-        .prop_map(|(default, ports)| InboundPolicy { default, ports, network: None, authorization: None })
+        .prop_map(|(default, ports)| InboundPolicy { default, ports, ..InboundPolicy::default() })
 }
 
 prop_compose! {

@@ -118,6 +118,7 @@ mod tests {
             path: "/a/b",
             query: "c=d",
             headers: &HeaderMap::new(),
+            token: None,
         };
         redirect.location(&request, Some(&StringMatch::PathPrefix("/a".to_owned())))
     }

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{address::AddressSet, path::PathSet, reading::Readings, text::TextSet};
-use crate::{SpiffeId, facts, route::HeaderField};
+use crate::{SpiffeId, facts, route::HeaderField, token::Token};
 
 /// What a condition asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -183,7 +183,12 @@ impl Asks {
                 set.contains(request.path) && elsewhere().is_none_or(|path| set.contains(path))
             }
             Self::Header(field, set) => readings.is_field(field, set, any),
-            // No request has a verified token yet.
+            Self::RequestPrincipal(set) => {
+                request.token.and_then(Token::principal).is_some_and(|principal| set.contains(principal))
+            }
+            Self::Claim(path, set) => {
+                request.token.is_some_and(|token| token.has_claim(path, |text| set.contains(text)))
+            }
             _ => false,
         }
     }

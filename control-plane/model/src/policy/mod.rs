@@ -35,7 +35,7 @@ use self::{
     network::{NetworkVerdict, Party},
     reading::Readings,
 };
-use crate::facts;
+use crate::{facts, token::Authentication};
 
 /// The most rules that the policies of one workload may have together.
 pub const MOST_RULES: usize = 10_000;
@@ -57,6 +57,8 @@ pub struct InboundPolicy {
     pub network: Option<Arc<NetworkRules>>,
     /// Who may do what, of those whom mutual TLS and `network` let in. `None`: everybody may do everything.
     pub authorization: Option<Arc<Authorization>>,
+    /// Whose tokens are accepted. `None`: nobody's, and a request's tokens are its app's own business.
+    pub authentication: Option<Arc<Authentication>>,
 }
 
 /// The answer to a request, or to a connection that is decided as a whole; with the rule that gave it.
@@ -227,6 +229,7 @@ mod tests {
             ports: BTreeMap::new(),
             network: None,
             authorization: None,
+            authentication: None,
         }
     }
 
@@ -245,6 +248,7 @@ mod tests {
             path: "/",
             query: "",
             headers: &http::HeaderMap::new(),
+            token: None,
         };
         let verdict = policy.authorize_request(&request);
         assert_eq!(policy.authorize(&connection), ConnectionVerdict::Final(verdict));

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     SpiffeId,
     facts::{self, Source},
+    token::Token,
 };
 
 const CASES: u64 = 100_000;
@@ -36,6 +37,7 @@ enum Kind {
     Path,
     Header,
     Token,
+    Claim,
     Metadata,
 }
 
@@ -66,6 +68,8 @@ struct Asked {
     /// As it is, as it is read loosely, and the other resource that it may name.
     path: (&'static str, &'static str, Option<&'static str>),
     header: Vec<&'static str>,
+    /// Its token's subject, and its role.
+    token: Option<(&'static str, &'static str)>,
 }
 
 const PATHS: [(&str, &str, Option<&str>); 9] = [
@@ -96,7 +100,8 @@ fn field(rng: &mut fastrand::Rng, kinds: &[Kind]) -> Field {
         Kind::Method => &["GET", "DELETE", "P*", "*"],
         Kind::Path => &["/admin", "/public/*", "*/a", "*", "/public/{*}", "/{**}/b"],
         Kind::Header => &["user", "adm*", "*min", "*"],
-        Kind::Token => &["*", "issuer/subject"],
+        Kind::Token => &["*", "issuer/subject", "issuer/*", "*/other"],
+        Kind::Claim => &["*", "admin", "us*"],
         Kind::Metadata => &["x"],
     };
     let values = (0..rng.usize(1..=2)).map(|_| one(rng, all)).collect();
@@ -110,7 +115,7 @@ fn fields(rng: &mut fastrand::Rng, kinds: &[Kind], most: usize) -> Vec<Field> {
 fn written(rng: &mut fastrand::Rng) -> Vec<Written> {
     let sources = [Kind::Principal, Kind::Principal, Kind::Namespace, Kind::Address, Kind::Token];
     let operations = [Kind::Host, Kind::Method, Kind::Path, Kind::Path, Kind::Port];
-    let keys = [Kind::Header, Kind::Header, Kind::Destination, Kind::Metadata, Kind::Principal];
+    let keys = [Kind::Header, Kind::Claim, Kind::Destination, Kind::Metadata, Kind::Principal];
     let rule = |rng: &mut fastrand::Rng| WrittenRule {
         from: (0..rng.usize(..3)).map(|_| fields(rng, &sources, 2)).collect(),
         to: (0..rng.usize(..3)).map(|_| fields(rng, &operations, 2)).collect(),
@@ -139,6 +144,7 @@ fn asked(rng: &mut fastrand::Rng) -> Asked {
         other_method: one(rng, &[None, None, None, Some("DELETE")]),
         path: one(rng, &PATHS),
         header: header.to_vec(),
+        token: one(rng, &[None, None, Some(("subject", "admin")), Some(("other", "user"))]),
     }
 }
 
@@ -173,7 +179,7 @@ impl Field {
     }
 
     fn is_of_http(&self) -> bool {
-        matches!(self.kind, Kind::Host | Kind::Method | Kind::Path | Kind::Header | Kind::Token)
+        matches!(self.kind, Kind::Host | Kind::Method | Kind::Path | Kind::Header | Kind::Token | Kind::Claim)
     }
 
     fn one_holds(&self, value: &str, asked: &Asked, strict: bool) -> bool {
@@ -210,7 +216,8 @@ impl Field {
                     _ => self.all_in(&lines, present) && self.all_in(&[Some(&joined)], present),
                 }
             }
-            Kind::Token => false,
+            Kind::Token => asked.token.is_some_and(|(sub, _)| text(value, &format!("issuer/{sub}"))),
+            Kind::Claim => asked.token.is_some_and(|(_, role)| text(value, role)),
             Kind::Metadata => strict,
         }
     }
@@ -243,6 +250,7 @@ impl Field {
             }
             Kind::Header => Asks::Header("x-role".parse().unwrap(), texts(istio)),
             Kind::Token => Asks::RequestPrincipal(texts(istio)),
+            Kind::Claim => Asks::Claim(vec!["a".into(), "roles".into()], texts(istio)),
             Kind::Metadata => Asks::Unknowable("experimental.envoy.filters.a[b]".into()),
         };
         Condition { asks, negated: self.not }
@@ -339,6 +347,10 @@ fn decisions_are_those_of_a_naive_reading_of_the_documents() {
             headers
                 .insert(HeaderName::from_static("x-http-method-override"), HeaderValue::from_static(other));
         }
+        let token = asked.token.map(|(sub, role)| {
+            let claims = serde_json::json!({ "iss": "issuer", "sub": sub, "a": { "roles": [7, role] } });
+            Token::new(claims.as_object().unwrap().clone(), "").unwrap()
+        });
         let request = facts::Request {
             connection: &connection,
             method: &asked.method.parse::<Method>().unwrap(),
@@ -347,6 +359,7 @@ fn decisions_are_those_of_a_naive_reading_of_the_documents() {
             path: asked.path.0,
             query: "",
             headers: &headers,
+            token: token.as_ref(),
         };
 
         let expected = decided(&policies, &asked, false);

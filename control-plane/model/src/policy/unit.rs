@@ -19,7 +19,16 @@ fn connection(identity: Option<&SpiffeId>) -> Connection<'_> {
 }
 
 fn request<'a>(connection: &'a Connection<'a>, path: &'a str, headers: &'a HeaderMap) -> Request<'a> {
-    Request { connection, method: &Method::GET, scheme: "http", authority: "web", path, query: "", headers }
+    Request {
+        connection,
+        method: &Method::GET,
+        scheme: "http",
+        authority: "web",
+        path,
+        query: "",
+        headers,
+        token: None,
+    }
 }
 
 fn paths(patterns: &[&str]) -> Condition {

@@ -46,6 +46,7 @@ impl Request {
             path: &self.path,
             query: &self.query,
             headers: &self.headers,
+            token: None,
         }
     }
 }

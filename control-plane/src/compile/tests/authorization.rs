@@ -27,8 +27,16 @@ pub(super) fn asked(policy: &InboundPolicy, peer: &str, port: u16, path: &str) -
     let identity: Option<SpiffeId> = (!peer.is_empty()).then(|| format!("spiffe://{peer}").parse().unwrap());
     let connection = Connection::new(Source::peer([10, 0, 0, 1].into(), identity.as_ref()), port);
     let (method, headers) = (&Method::GET, &HeaderMap::new());
-    let request =
-        Request { connection: &connection, method, scheme: "http", authority: "a", path, query: "", headers };
+    let request = Request {
+        connection: &connection,
+        method,
+        scheme: "http",
+        authority: "a",
+        path,
+        query: "",
+        headers,
+        token: None,
+    };
     match policy.authorize_request(&request) {
         Verdict::Allow { rule } => format!("allow: {rule}"),
         Verdict::Deny { rule, why, .. } => format!("deny: {rule}: {why}"),

@@ -87,6 +87,7 @@ fn rule<'m>(mesh: &'m Mesh, client: &str, port: u16, asked: &Asked) -> Option<&'
         path: asked.path,
         query: asked.query,
         headers: &headers,
+        token: None,
     };
     let service = service(mesh, HOST, port, client);
     Some(&service.routes.rules()[service.routes.find(&facts)?.rule])
