@@ -119,6 +119,7 @@ mod tests {
             path: "/a.B/C",
             query: "x=1",
             headers: &headers,
+            token: None,
         };
         assert_eq!(one.is_match(&request), one.missed(&request).is_none());
         one.missed(&request)

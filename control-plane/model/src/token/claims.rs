@@ -82,12 +82,12 @@ impl Token {
 
     /// Whether the claim at `path` is a text, or a list with a text, for which `is_it` holds. As in Istio, numbers and
     /// the like are none.
-    pub fn has_claim<S: AsRef<str>>(&self, path: &[S], mut is_it: impl FnMut(&str) -> bool) -> bool {
+    pub fn has_claim<S: AsRef<str>>(&self, path: &[S], is_it: impl FnMut(&str) -> bool) -> bool {
         let Some(value) = self.claim(path) else { return false };
         let is_list = || matches!(path, [only] if self.lists.iter().any(|list| **list == *only.as_ref()));
         match value {
             Value::String(text) if is_list() => text.split(' ').filter(|item| !item.is_empty()).any(is_it),
-            value => items(value).any(|text| is_it(text)),
+            value => items(value).any(is_it),
         }
     }
 
