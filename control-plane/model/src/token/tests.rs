@@ -78,7 +78,7 @@ fn every_token_in_the_places_of_a_rule_must_be_accepted() {
 
     assert_eq!(of(&[("authorization", "Bearer a"), ("authorization", "Bearer a!")], ""), "rule a: Signature");
     assert_eq!(of(&[("authorization", "Bearer a")], "access_token=b"), "rule a: Issuer");
-    let many = vec!["access_token=a"; MOST_TOKENS + 1].join("&");
+    let many = ["access_token=a"; MOST_TOKENS + 1].join("&");
     assert_eq!(of(&[], &many), "rule a: TooMany");
     let long = format!("Bearer {}", "a".repeat(LONGEST_TOKEN + 1));
     assert_eq!(of(&[("authorization", &long)], ""), "rule a: TooLong");
