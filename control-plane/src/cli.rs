@@ -100,7 +100,7 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_ROUTE_OWNERSHIP", value_name = "WHOSE", default_value = "exported")]
     pub route_ownership: RouteOwnership,
 
-    /// Accept policies of kinds that are not enforced (RequestAuthentication, those of other meshes, and in files
+    /// Accept policies of kinds that are not enforced (those of other meshes, and in files
     /// those of Cilium). Without this flag, each is an error, and the webhook refuses it.
     #[arg(long, env = "SELVEDGE_ALLOW_UNENFORCED")]
     pub allow_unenforced: bool,

@@ -1,11 +1,12 @@
 //! What the model may look at, gathered from a connection or a request of ours.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::header::HOST;
 use selvedge_model::{
     SpiffeId, Workload,
     facts::{Connection, Request, Source},
+    token::Token,
 };
 
 use crate::{
@@ -60,7 +61,7 @@ pub fn request<'a, B>(
         path: http.uri().path(),
         query: http.uri().query().unwrap_or_default(),
         headers: http.headers(),
-        token: None,
+        token: http.extensions().get::<Arc<Token>>().map(|token| &**token),
     })
 }
 

@@ -18,6 +18,7 @@ use self::{
 };
 use crate::{
     arrival::{Arrival, Direction},
+    authenticate::authenticate,
     authorize::{authorize, opaque_refusal},
     budget::{Action, Counted},
     clients::Client,
@@ -50,6 +51,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
         .layer(respond()) // our failures become HTTP or gRPC answers
         .layer(refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize()) // one path and one authority, for all that follows
+        .layer(authenticate(Rc::clone(worker))) // whose token is not accepted goes no further
         .layer(authorize(Rc::clone(worker))) // by the policy in force now, not when the connection came
         .service(forward(Rc::clone(worker)))
 }

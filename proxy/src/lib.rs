@@ -58,6 +58,9 @@ pub mod retry;
 /// Carries connections that are not HTTP.
 pub mod opaque;
 
+/// Accepts or refuses the tokens of requests.
+pub mod authenticate;
+
 /// Decides which requests and connections policy lets in.
 pub mod authorize;
 
@@ -81,6 +84,9 @@ pub mod worker;
 
 /// Pools of connections: mesh TLS, HTTP/1.1, HTTP/2, opaque TCP.
 pub mod connect;
+
+/// The tokens that a worker has verified, and the keys for them.
+pub mod tokens;
 
 /// The types of a request's path: what each step receives, and what comes back.
 pub mod step;

@@ -8,7 +8,7 @@ use std::{
 
 use http::{
     HeaderValue, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use hyper::ext::ReasonPhrase;
 use pin_project_lite::pin_project;
@@ -107,6 +107,9 @@ pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
         // What follows on an HTTP/1 connection may be meant as something else than the next request. On
         // HTTP/2, where streams are apart, hyper takes this out.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(challenge) = failure.reason.challenge() {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     response.headers_mut().insert(SELVEDGE_ERROR, header);
     response

@@ -25,6 +25,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 
 use crate::{
+    authenticate::check,
     authorize::{forbidden, refusal, refusal_of_request},
     bind::withdrawn,
     body::Body,
@@ -248,7 +249,11 @@ async fn disallowed(worker: &Worker, conn: &Conn, head: Option<&http::Request<()
     match conn.inbound() {
         Some(inbound) if inbound.app.is_ok() => {
             let refused = |worker: &Worker| match head {
-                Some(head) => refusal_of_request(worker, &conn.incoming(), head),
+                Some(head) => {
+                    let mut head = head.clone();
+                    let token = check(worker, conn, &mut head).err();
+                    token.or_else(|| refusal_of_request(worker, &conn.incoming(), &head))
+                }
                 None => refusal(worker, &conn.incoming()),
             };
             forbidden(worker, refused).await

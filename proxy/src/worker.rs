@@ -14,6 +14,7 @@ use crate::{
     settings::Settings,
     telemetry::{Metrics, Sparing},
     time::Deadlines,
+    tokens::Tokens,
 };
 
 /// How often idle connections are looked through.
@@ -55,6 +56,8 @@ pub struct Worker {
     pub pools: Pools,
     /// Where the app is reached.
     pub apps: Apps,
+    /// The tokens that it has verified.
+    pub tokens: Tokens,
     /// Notices clients that keep the proxy waiting.
     pub patience: Rc<Patience>,
     /// The time limits of requests.
@@ -101,6 +104,7 @@ impl Worker {
             live: shared.live.clone(),
             pools,
             apps: Apps::default(),
+            tokens: Tokens::default(),
             deadlines: Rc::clone(&deadlines),
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),

@@ -203,6 +203,8 @@ const COMPILE: Rooms<'static> = Rooms {
         "hosts",
         "claims",
         "inbound",
+        "targets",
+        "authentication",
         "authorization",
         "network",
         "services",
@@ -221,7 +223,10 @@ const COMPILE: Rooms<'static> = Rooms {
 const CERTS: Rooms<'static> = Rooms {
     source: "certs/src",
     inside: &[],
-    order: &["files", "crypto", "csr", "holder", "renewal", "facts", "bundle", "leaf", "verify", "tls", "ca"],
+    order: &[
+        "files", "crypto", "csr", "holder", "renewal", "facts", "bundle", "leaf", "verify", "tls", "token",
+        "ca",
+    ],
 };
 
 #[test]

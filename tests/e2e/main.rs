@@ -28,6 +28,7 @@ mod inject;
 mod install;
 mod invalid_routes;
 mod issuing;
+mod jwt;
 mod keep_alive;
 mod kill;
 mod linkerd;

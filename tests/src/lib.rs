@@ -7,6 +7,8 @@ pub mod dns;
 
 pub mod fuzz;
 
+pub mod issuer;
+
 pub mod kubernetes;
 
 pub mod manifests;

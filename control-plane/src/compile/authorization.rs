@@ -3,17 +3,19 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
 use selvedge_model::{
-    Authorization, ServiceKey,
-    facts::selects,
+    Authorization,
     policy::{Action, Asks, Condition, MOST_RULES, Policy, Rule, TextPattern},
 };
 
-use super::{MeshSettings, Problems, hosts::service_host};
+use super::{
+    MeshSettings, Problems,
+    targets::{Ports, Selected, Targets},
+};
 use crate::resources::{AuthorizationAction, AuthorizationPolicySpec, Document, Resources};
 
 type Written = Document<AuthorizationPolicySpec>;
@@ -33,33 +35,25 @@ pub(super) struct Authorizations<'a> {
 }
 
 /// Policies by their places in [`Authorizations::all`], and the ports that each is for.
-type Chosen = Vec<(usize, Option<BTreeSet<u16>>)>;
+type Chosen = Vec<(usize, Ports)>;
 
 #[derive(Debug)]
 struct Compiled<'a> {
     document: &'a Written,
     policy: Policy,
-    /// The hosts of the Services that it is for; `None`: it names none.
-    hosts: Option<BTreeSet<String>>,
+    targets: Targets<'a>,
     selects_one: Cell<bool>,
+    /// Whether it asks for tokens at a workload that accepts none.
+    lacks_tokens: Cell<bool>,
 }
 
 impl Compiled<'_> {
-    /// Whether it is for some workloads only.
-    fn chooses(&self) -> bool {
-        let spec = &self.document.spec;
-        !spec.selector.is_empty() || self.hosts.is_some()
+    /// Whether it asks for what only a token says.
+    fn asks_for_tokens(&self) -> bool {
+        let of_tokens =
+            |condition: &Condition| matches!(condition.asks, Asks::RequestPrincipal(_) | Asks::Claim(..));
+        self.policy.rules.iter().any(|rule| rule.conditions().any(of_tokens))
     }
-}
-
-/// What policies select a workload by.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Selected<'w> {
-    pub(super) namespace: &'w str,
-    /// `None`: nobody knows them.
-    pub(super) labels: Option<&'w BTreeMap<String, String>>,
-    /// The services that it is behind, by the ports that they send to.
-    pub(super) services: &'w BTreeMap<u16, BTreeSet<ServiceKey>>,
 }
 
 impl<'a> Authorizations<'a> {
@@ -70,11 +64,6 @@ impl<'a> Authorizations<'a> {
             by_namespace: BTreeMap::new(),
             shared: RefCell::default(),
         };
-        let services: BTreeSet<(&str, &str)> = resources
-            .services
-            .iter()
-            .map(|service| (&*service.name.namespace, &*service.name.name))
-            .collect();
         for document in &resources.authorization_policies {
             let namespace = &*document.name.namespace;
             let place = policies.all.len();
@@ -82,41 +71,40 @@ impl<'a> Authorizations<'a> {
                 true => policies.everywhere.push(place),
                 false => policies.by_namespace.entry(namespace).or_default().push(place),
             }
-            for service in document.spec.services.iter().flatten() {
-                if !services.contains(&(namespace, service)) {
-                    let message = format!(
-                        "there is no Service {service} in namespace {namespace}, so this selects nothing"
-                    );
-                    problems.error(document, "spec.targetRefs", message);
-                }
-            }
-            let host = |service: &String| service_host(service, namespace, &settings.cluster_domain);
+            let spec = &document.spec;
+            let mut targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
+            targets.any_workload = spec.any_workload;
+            targets.report_missing(document, resources, problems);
             policies.all.push(Compiled {
                 document,
                 policy: compiled(document, settings),
-                hosts: document.spec.services.as_ref().map(|services| services.iter().map(host).collect()),
+                targets,
                 selects_one: Cell::new(false),
+                lacks_tokens: Cell::new(false),
             });
         }
         policies
     }
 
-    /// What the sidecar of a workload asks; as `previous` says, if that is the same.
+    /// What the sidecar of a workload asks; as `previous` says, if that is the same. `authenticated`: the workload accepts
+    /// tokens.
     pub(super) fn find(
         &self,
         workload: Selected<'_>,
+        authenticated: bool,
         previous: Option<&Arc<Authorization>>,
     ) -> Option<Arc<Authorization>> {
         let own = self.by_namespace.get(workload.namespace).map_or(&[][..], Vec::as_slice);
         let places = self.everywhere.iter().chain(own);
         if workload.labels.is_none()
-            && let Some(one) = places.clone().map(|place| &self.all[*place]).find(|one| one.chooses())
+            && let Some(one) = places.clone().map(|place| &self.all[*place]).find(|one| one.targets.chooses())
         {
             let why = "nobody knows whether it selects this workload, whose document cannot be used";
             return Some(super::keep(Authorization::new(vec![refusing(&one.policy.name, why)]), previous));
         }
-        let mut chosen: Chosen =
-            places.filter_map(|place| Some((*place, self.ports_of(*place, workload)?))).collect();
+        let mut chosen: Chosen = places
+            .filter_map(|place| Some((*place, self.ports_of(*place, workload, authenticated)?)))
+            .collect();
         if chosen.is_empty() {
             return None;
         }
@@ -131,29 +119,14 @@ impl<'a> Authorizations<'a> {
         Some(made)
     }
 
-    /// The ports of `workload` that the policy at `place` is for (`None`: all), if it selects it.
-    fn ports_of(&self, place: usize, workload: Selected<'_>) -> Option<Option<BTreeSet<u16>>> {
+    /// The ports of `workload` that the policy at `place` is for, if it selects it. `authenticated`: the workload accepts
+    /// tokens.
+    fn ports_of(&self, place: usize, workload: Selected<'_>, authenticated: bool) -> Option<Ports> {
         let one = &self.all[place];
-        let spec = &one.document.spec;
-        let Some(hosts) = &one.hosts else {
-            let is_meant = |labels| spec.any_workload || selects(&spec.selector, labels);
-            // Of a workload whose labels nobody knows, only policies for all are asked here.
-            let is_selected = workload.labels.is_none_or(is_meant);
-            return is_selected.then(|| {
-                one.selects_one.set(true);
-                None
-            });
-        };
-        if *one.document.name.namespace != *workload.namespace {
-            return None;
-        }
-        let is_named = |key: &ServiceKey| hosts.contains(&*key.host);
-        let behind = workload.services.iter().filter(|(_, keys)| keys.iter().any(is_named));
-        let ports: BTreeSet<u16> = behind.map(|(port, _)| *port).collect();
-        (!ports.is_empty()).then(|| {
-            one.selects_one.set(true);
-            Some(ports)
-        })
+        let ports = one.targets.ports(workload)?;
+        one.selects_one.set(true);
+        one.lacks_tokens.set(one.lacks_tokens.get() || (!authenticated && one.asks_for_tokens()));
+        Some(ports)
     }
 
     fn made_of(&self, chosen: &Chosen) -> Authorization {
@@ -172,7 +145,12 @@ impl<'a> Authorizations<'a> {
 
     /// Reports what selects nothing. Asked when each workload has its policies.
     pub(super) fn report_unused(&self, problems: &mut Problems) {
-        for Compiled { document, selects_one, .. } in &self.all {
+        for Compiled { document, selects_one, lacks_tokens, .. } in &self.all {
+            if lacks_tokens.get() && !document.unusable {
+                let message = "asks for what a token says, and a workload that it selects accepts no tokens, so no request \
+                               there has it; add a RequestAuthentication for that workload";
+                problems.warning(document, "spec.rules", message);
+            }
             let has_selector = !document.spec.selector.is_empty() && !document.unusable;
             if has_selector && !selects_one.get() {
                 let message =

@@ -4,6 +4,7 @@
 //! of four kinds and three namespaces, and tracking that by hand is where such programs go wrong. What
 //! comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
 
+mod authentication;
 mod authorization;
 mod candidates;
 mod claims;
@@ -18,6 +19,7 @@ mod revocations;
 mod routes;
 mod selected;
 mod services;
+mod targets;
 mod workloads;
 
 use std::{collections::HashSet, sync::Arc};
@@ -89,6 +91,7 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     let mut problems = Problems::default();
     let policies = inbound::Policies::new(resources, settings, &mut problems);
     let authorizations = authorization::Authorizations::new(resources, settings, &mut problems);
+    let authentications = authentication::Authentications::new(resources, settings, &mut problems);
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
@@ -110,10 +113,14 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     let mut addresses = workloads.addresses();
     endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
     let network = network::Network::new(resources, workloads.candidates(), previous);
-    let finished = workloads.finish(&previous.workloads, &authorizations, &network, |key, namespace| {
-        routing.app_connections(key, namespace)
-    });
+    let finished = workloads.finish(
+        &previous.workloads,
+        (&authentications, &authorizations),
+        &network,
+        |key, namespace| routing.app_connections(key, namespace),
+    );
     authorizations.report_unused(&mut problems);
+    authentications.report_unused(&mut problems);
     network.report(&mut problems);
     let sets = network.into_sets();
     let occupants = workloads.occupants(&finished);

@@ -12,6 +12,7 @@ use super::*;
 use crate::resources::{DecodeOutcome, decode};
 
 mod addresses;
+mod authentication;
 mod authorization;
 mod calico;
 mod cluster;

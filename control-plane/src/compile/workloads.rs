@@ -20,11 +20,13 @@ use document::WorkloadDocument;
 
 use super::{
     MeshSettings, Problems,
-    authorization::{Authorizations, Selected},
+    authentication::Authentications,
+    authorization::Authorizations,
     claims::{Claim, Claimant, ClaimedBy, LostClaim},
     inbound::Policies,
     keep,
     network::{Candidate, Network},
+    targets::Selected,
 };
 use crate::{
     problem::DocumentName,
@@ -471,15 +473,21 @@ impl<'a> Workloads<'a> {
     pub(super) fn finish(
         &self,
         previous: &BTreeMap<WorkloadName, Arc<Workload>>,
-        authorizations: &Authorizations<'_>,
+        (authentications, authorizations): (&Authentications<'_>, &Authorizations<'_>),
         network: &Network<'_>,
         connections: impl Fn(&ServiceKey, &str) -> AppConnections,
     ) -> BTreeMap<WorkloadName, Arc<Workload>> {
         let finished = self.list.iter().enumerate().map(|(place, known)| {
             let meshed = known.source.meshed();
             let before = previous.get(&known.name);
-            let authorization = authorizations
-                .find(known.selected(), before.and_then(|before| before.policy.authorization.as_ref()));
+            let policy_before = before.map(|before| &before.policy);
+            let authentication = authentications
+                .find(known.selected(), policy_before.and_then(|before| before.authentication.as_ref()));
+            let authorization = authorizations.find(
+                known.selected(),
+                authentication.is_some(),
+                policy_before.and_then(|before| before.authorization.as_ref()),
+            );
             let rules_before = before.map(|before| (before.policy.network.as_ref(), before.egress.as_ref()));
             let (ingress_before, egress_before) = rules_before.unwrap_or_default();
             let workload = Workload {
@@ -491,6 +499,7 @@ impl<'a> Workloads<'a> {
                 policy: InboundPolicy {
                     network: network.ingress(place, ingress_before),
                     authorization,
+                    authentication,
                     ..known.policy.clone()
                 },
                 egress: network.egress(place, egress_before),

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{
     kinds::{Feedback, ISTIO_SECURITY, ResourceKind},
     selector::SelectorYaml,
+    targets::TargetYaml,
 };
 
 /// Has a policy decide nothing: what it would do is only counted and logged.
@@ -66,15 +67,6 @@ pub(super) struct Yaml {
     rules: Option<Vec<RuleYaml>>,
     action: AuthorizationAction,
     provider: Option<ProviderYaml>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct TargetYaml {
-    group: String,
-    kind: String,
-    name: String,
-    namespace: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -10,13 +10,14 @@ use serde_json::Value;
 use super::{
     AuthorizationPolicySpec, CalicoPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec,
     HttpRouteSpec, Location, Metadata, NamespaceSpec, NetworkPolicySpec, NetworkSetSpec,
-    PeerAuthenticationSpec, PodSpec, RevocationSpec, ServiceEntrySpec, ServiceSpec, TcpRouteSpec,
-    VirtualServiceSpec, WorkloadEntrySpec, authorization_policy, calico, destination_rule,
+    PeerAuthenticationSpec, PodSpec, RequestAuthenticationSpec, RevocationSpec, ServiceEntrySpec,
+    ServiceSpec, TcpRouteSpec, VirtualServiceSpec, WorkloadEntrySpec, authorization_policy, calico,
+    destination_rule,
     document::wrong,
     endpoint_slice,
     fields::{self, KnownField},
-    gateway_tcp, grpc_route, http_route, namespace, network_policy, peer_authentication, pod, revocation,
-    service, service_entry, trim,
+    gateway_tcp, grpc_route, http_route, namespace, network_policy, peer_authentication, pod,
+    request_authentication, revocation, service, service_entry, trim,
     unread::{Envelope, Read, Unread},
     virtual_service, workload_entry,
 };
@@ -305,6 +306,7 @@ table! {
     destination_rules: DestinationRule(DestinationRuleSpec) = destination_rule::KIND;
     peer_authentications: PeerAuthentication(PeerAuthenticationSpec) = peer_authentication::KIND;
     authorization_policies: AuthorizationPolicy(AuthorizationPolicySpec) = authorization_policy::KIND;
+    request_authentications: RequestAuthentication(RequestAuthenticationSpec) = request_authentication::KIND;
     network_policies: NetworkPolicy(NetworkPolicySpec) = network_policy::KIND;
     calico_policies: CalicoPolicy(CalicoPolicySpec) =
         calico::policy::GLOBAL, calico::policy::NAMESPACED, calico::policy::GLOBAL_KEPT, calico::policy::NAMESPACED_KEPT;
@@ -328,12 +330,6 @@ const NOT_ACTED_ON: &[ResourceKind] = &[
     ResourceKind::new("Sidecar", ISTIO_NETWORKING, "sidecars", Feedback::Conditions),
     ResourceKind::new("EnvoyFilter", ISTIO_NETWORKING, "envoyfilters", Feedback::Conditions),
     ResourceKind::new("ProxyConfig", &["networking.istio.io/v1beta1"], "proxyconfigs", Feedback::Conditions),
-    ResourceKind::new(
-        "RequestAuthentication",
-        ISTIO_SECURITY,
-        "requestauthentications",
-        Feedback::Conditions,
-    ),
     ResourceKind::new("Telemetry", ISTIO_TELEMETRY, "telemetries", Feedback::Conditions),
     ResourceKind::new("WasmPlugin", ISTIO_EXTENSIONS, "wasmplugins", Feedback::Conditions),
 ];
@@ -349,7 +345,6 @@ pub(super) enum Enforcer {
 
 /// Policies that nothing here acts on: their group, their kinds (none listed: all of the group), and who could.
 const UNENFORCED: &[(&str, &[&str], Enforcer)] = &[
-    ("security.istio.io", &["RequestAuthentication"], Enforcer::Mesh),
     ("policy.linkerd.io", &[], Enforcer::Mesh),
     ("policy.networking.k8s.io", &[], Enforcer::Network),
     ("projectcalico.org", CALICO, Enforcer::Network),

@@ -27,11 +27,13 @@ mod object;
 pub mod peer_authentication;
 pub mod pod;
 pub mod references;
+pub mod request_authentication;
 pub mod revocation;
 pub mod route_filters;
 mod selector;
 pub mod service;
 pub mod service_entry;
+mod targets;
 mod trim;
 mod typed;
 mod unread;
@@ -60,6 +62,7 @@ pub use self::{
     object::Object,
     peer_authentication::PeerAuthenticationSpec,
     pod::PodSpec,
+    request_authentication::{JwtRule, KeyAddress, KeySource, RequestAuthenticationSpec},
     revocation::RevocationSpec,
     service::ServiceSpec,
     service_entry::ServiceEntrySpec,

@@ -15,8 +15,8 @@ use selvedge_model::MtlsMode;
 
 use super::{
     AuthorizationAction, AuthorizationPolicySpec, CalicoPolicySpec, DestinationRuleSpec, Document,
-    Expression, LabelSelector, Location, Metadata, NetworkPolicySpec, PeerAuthenticationSpec, Resource,
-    ServiceEntrySpec, WorkloadEntrySpec,
+    Expression, LabelSelector, Location, Metadata, NetworkPolicySpec, PeerAuthenticationSpec,
+    RequestAuthenticationSpec, Resource, ServiceEntrySpec, WorkloadEntrySpec,
     decode::{meant, nearest_policy, read_kind},
     destination_rule::PolicyBlocks,
     document::MetadataYaml,
@@ -39,6 +39,9 @@ const AUTHORIZATION: &str = "AuthorizationPolicy";
 
 /// The kind whose strictest document refuses everything, in both directions.
 const NETWORK: &str = "NetworkPolicy";
+
+/// The kind whose strictest document accepts no token.
+const AUTHENTICATION: &str = "RequestAuthentication";
 
 /// The service account of a workload whose own cannot be read. Nobody has it, so nobody passes for that workload.
 const NOBODY: &str = "cannot.be.read";
@@ -140,7 +143,10 @@ pub(super) fn of_text(
         let is_there = |name: &&DocumentName| said.iter().eq([&&*name.namespace]);
         let known =
             name.filter(|name| kinds::policies().any(|policy| policy == &*name.kind)).filter(is_there);
-        let kind = [NETWORK, AUTHORIZATION].into_iter().find(|kind| mentions(kind)).unwrap_or(STRICTEST);
+        let kind = [NETWORK, AUTHORIZATION, AUTHENTICATION]
+            .into_iter()
+            .find(|kind| mentions(kind))
+            .unwrap_or(STRICTEST);
         return Some(strict(known.cloned().unwrap_or_else(|| unnamed(kind)), &location, None));
     }
     let seems = match name {
@@ -196,6 +202,9 @@ pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<S
             first.spec == this.spec
         }
         (Some(Resource::AuthorizationPolicy(first)), Resource::AuthorizationPolicy(this)) => {
+            first.spec == this.spec
+        }
+        (Some(Resource::RequestAuthentication(first)), Resource::RequestAuthentication(this)) => {
             first.spec == this.spec
         }
         _ => false,
@@ -302,15 +311,16 @@ impl Unusable<'_> {
                 };
                 Some(strict_network(self.name, self.location, pods))
             }
-            (STRICTEST | AUTHORIZATION, left) => {
+            (STRICTEST | AUTHORIZATION | AUTHENTICATION, left) => {
                 if namespace_of(self.node, &self.name.namespace).is_none() {
                     self.name.namespace = "".into();
                 }
                 let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs"]
                     .iter()
                     .any(|at| self.has_lost(at));
-                let selector = left.filter(|_| says_whom).as_ref().and_then(selector_of);
-                Some(strict(self.name, self.location, selector))
+                let selector = left.as_ref().filter(|_| says_whom).and_then(selector_of);
+                let stand_in = strict(self.name, self.location, selector);
+                Some(with_places_of(left.as_ref(), stand_in))
             }
             ("DestinationRule", left) => self.destination_rule(left),
             ("ServiceEntry", Some(Resource::ServiceEntry(left))) => Some(self.service_entry(&left)),
@@ -392,6 +402,9 @@ fn selector_of(resource: &Resource) -> Option<BTreeMap<String, String>> {
         Resource::AuthorizationPolicy(document) if document.spec.services.is_none() => {
             Some(document.spec.selector.clone())
         }
+        Resource::RequestAuthentication(document) if document.spec.services.is_none() => {
+            Some(document.spec.selector.clone())
+        }
         // Not for its services alone: nobody knows what was to be in the rest of it.
         _ => None,
     }
@@ -405,6 +418,9 @@ fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<Str
     }
     if is_calico(&name.kind) {
         return strict_calico(name, location, None);
+    }
+    if &*name.kind == AUTHENTICATION {
+        return strict_tokens(name, location, selector);
     }
     let (reach, accepts) = match (&*name.namespace, &selector) {
         ("", _) => ("every workload of the mesh".to_owned(), "accepts"),
@@ -508,6 +524,38 @@ fn strict_calico(name: DocumentName, location: &Location, known: Option<&CalicoP
             "until it is repaired, {reach} accepts nothing and calls nobody (read as a policy that denies everything)"
         ),
     }
+}
+
+/// A `RequestAuthentication` that accepts no token, for the workloads that `selector` selects; `None`: for whichever it
+/// may select.
+fn strict_tokens(
+    name: DocumentName,
+    location: &Location,
+    selector: Option<BTreeMap<String, String>>,
+) -> StandIn {
+    let spec = RequestAuthenticationSpec {
+        any_workload: selector.is_none(),
+        selector: selector.unwrap_or_default(),
+        ..RequestAuthenticationSpec::default()
+    };
+    let (metadata, location) = (Metadata::default(), location.clone());
+    let document = Document { name, metadata, location, spec, unusable: true };
+    StandIn {
+        resource: Resource::RequestAuthentication(Arc::new(document)),
+        words: "until it is repaired, the workloads that it may select accept no token by it, and answer 401 to a request \
+                with one"
+            .to_owned(),
+    }
+}
+
+/// `stand_in`, which looks for tokens also where `left`, which can be read of the document, does.
+fn with_places_of(left: Option<&Resource>, mut stand_in: StandIn) -> StandIn {
+    if let (Some(Resource::RequestAuthentication(left)), Resource::RequestAuthentication(document)) =
+        (left, &mut stand_in.resource)
+    {
+        Arc::make_mut(document).spec.rules.clone_from(&left.spec.rules);
+    }
+    stand_in
 }
 
 /// Refuses every call to `host`.

@@ -58,6 +58,8 @@ pub enum Reason {
     Timeout,
     /// No mutual TLS with the endpoint, or no TLS with a server outside the mesh.
     Tls,
+    /// The request's token (JWT) is not accepted.
+    Token,
 }
 
 /// Which proxy says that a request failed.
@@ -106,6 +108,8 @@ struct Meaning {
     dismisses_strangers: bool,
     /// When to try again (`Retry-After`), in seconds. `None`: nothing is said.
     retry_after: Option<&'static str>,
+    /// How to prove who asks (`WWW-Authenticate`). `None`: nothing is said.
+    challenge: Option<&'static str>,
 }
 
 /// What most reasons have in common: each row says what is different.
@@ -120,10 +124,11 @@ const USUAL: Meaning = Meaning {
     peers: None,
     dismisses_strangers: false,
     retry_after: None,
+    challenge: None,
 };
 
 /// What each reason means, in the order of [`Reason`].
-static TABLE: [Meaning; 23] = [
+static TABLE: [Meaning; 24] = [
     Meaning {
         reason: Reason::BadRequest,
         word: "bad-request",
@@ -272,6 +277,15 @@ static TABLE: [Meaning; 23] = [
         peers: Some(Attempt::Connect),
         ..USUAL
     },
+    Meaning {
+        reason: Reason::Token,
+        word: "token",
+        status: StatusCode::UNAUTHORIZED,
+        grpc: Code::Unauthenticated,
+        dismisses_strangers: true,
+        challenge: Some("Bearer error=\"invalid_token\""),
+        ..USUAL
+    },
 ];
 
 // Each row stands at the place of its reason.
@@ -367,6 +381,11 @@ impl Reason {
     /// After how many seconds a client may try again (`Retry-After`; RFC 9110, section 10.2.3); `None`: nothing is said.
     pub const fn retry_after(self) -> Option<&'static str> {
         self.meaning().retry_after
+    }
+
+    /// How a client may prove who asks (`WWW-Authenticate`; RFC 6750, section 3); `None`: nothing is said.
+    pub const fn challenge(self) -> Option<&'static str> {
+        self.meaning().challenge
     }
 }
 

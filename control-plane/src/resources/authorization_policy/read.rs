@@ -13,11 +13,12 @@ use selvedge_model::{
 
 use super::{
     AuthorizationAction, AuthorizationPolicySpec, DRY_RUN, FromYaml, OperationYaml, RuleYaml, SourceYaml,
-    TargetYaml, ToYaml, WhenYaml, Yaml,
+    ToYaml, WhenYaml, Yaml,
 };
 use crate::resources::{
     document::{Reading, wrong},
     nearest::nearest,
+    targets,
     typed::FieldError,
 };
 
@@ -42,7 +43,8 @@ const KEYS_OF_NAMES: [&str; 3] = ["request.headers", "request.auth.claims", "exp
 pub(super) fn read(mut yaml: Yaml, reading: &mut Reading<'_>) -> Result<AuthorizationPolicySpec, FieldError> {
     let selector = std::mem::take(&mut yaml.selector).read(reading)?;
     check_action(&yaml, reading)?;
-    let services = targets(&yaml, !selector.is_empty(), reading)?;
+    let services =
+        targets::services(yaml.target_ref.as_ref(), &yaml.target_refs, !selector.is_empty(), reading)?;
     let rules = yaml.rules.as_deref().unwrap_or_default().iter().enumerate();
     let rules = rules.map(|(number, rule)| {
         let field = format!("spec.rules[{number}]");
@@ -112,53 +114,6 @@ fn check_action(yaml: &Yaml, reading: &mut Reading<'_>) -> Result<(), FieldError
         _ => {}
     }
     Ok(())
-}
-
-/// The Services that the policy is for, which may not select workloads too.
-fn targets(yaml: &Yaml, selects: bool, reading: &mut Reading<'_>) -> Result<Option<Vec<String>>, FieldError> {
-    let listed = yaml.target_refs.iter().enumerate();
-    let listed = listed.map(|(number, target)| (format!("spec.targetRefs[{number}]"), target));
-    let alone = yaml.target_ref.iter().map(|target| ("spec.targetRef".to_owned(), target));
-    let all: Vec<_> = alone.chain(listed).collect();
-    let Some((first, _)) = all.first() else { return Ok(None) };
-    if selects || (yaml.target_ref.is_some() && !yaml.target_refs.is_empty()) {
-        return Err(wrong(
-            first,
-            "only one of selector, targetRef and targetRefs may be set; remove the others",
-        ));
-    }
-    let mut services = Vec::new();
-    for (field, target) in &all {
-        services.extend(service_of(target, field, reading)?);
-    }
-    Ok(Some(services))
-}
-
-fn service_of(
-    target: &TargetYaml,
-    field: &str,
-    reading: &mut Reading<'_>,
-) -> Result<Option<String>, FieldError> {
-    for (name, text) in [("kind", &target.kind), ("name", &target.name)] {
-        if text.is_empty() {
-            return Err(wrong(format!("{field}.{name}"), "is missing"));
-        }
-    }
-    if target.namespace.as_ref().is_some_and(|namespace| !namespace.is_empty()) {
-        let message = "a policy is for what is in its own namespace; remove the field, or move the policy";
-        return Err(wrong(format!("{field}.namespace"), message));
-    }
-    match (target.group.as_str(), target.kind.as_str()) {
-        ("" | "core", "Service") => Ok(Some(target.name.clone())),
-        (group, kind) => {
-            let group = if group.is_empty() { "core" } else { group };
-            let message = format!(
-                "a policy for a {kind} of {group} is not enforced; name a Service, or select workloads with selector"
-            );
-            reading.error(field, message);
-            Ok(None)
-        }
-    }
 }
 
 /// As Istio does: such a field is left out for a port without HTTP, and the rule denies all that is left.
@@ -274,11 +229,6 @@ fn source_of(
     conditions.add(["requestPrincipals", "notRequestPrincipals"], tokens, |values, _| {
         Ok(Asks::RequestPrincipal(texts(values)))
     })?;
-    warn_of_tokens(
-        tokens.iter().any(|list| !list.is_empty()),
-        &format!("{field}.requestPrincipals"),
-        reading,
-    );
     conditions.add(
         ["namespaces", "notNamespaces"],
         [&yaml.namespaces, &yaml.not_namespaces],
@@ -302,14 +252,6 @@ fn source_of(
     })?;
     warn_of_remote(remote.iter().any(|list| !list.is_empty()), &format!("{field}.remoteIpBlocks"), reading);
     conditions.finish()
-}
-
-fn warn_of_tokens(asks: bool, field: &str, reading: &mut Reading<'_>) {
-    if asks {
-        let message = "no token of a request is verified yet (RequestAuthentication is not enforced), so no request has \
-                       what this asks for";
-        reading.warning(field, message);
-    }
 }
 
 fn warn_of_remote(asks: bool, field: &str, reading: &mut Reading<'_>) {
@@ -353,7 +295,6 @@ fn when_of(yaml: &WhenYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ve
 }
 
 fn warn_of_key(key: &str, field: &str, reading: &mut Reading<'_>) {
-    warn_of_tokens(key.starts_with("request.auth."), field, reading);
     warn_of_remote(key == "remote.ip", field, reading);
     if key == "connection.sni" {
         let message = "the name that a client asks for in TLS is not known here, so a rule that denies matches, and one \

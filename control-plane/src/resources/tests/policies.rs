@@ -32,7 +32,6 @@ fn limits_on_connections_are_read_and_zero_is_none() {
 #[test]
 fn a_policy_of_a_kind_that_is_not_enforced_is_an_error_that_can_be_accepted() {
     for (kind, version) in [
-        ("RequestAuthentication", "security.istio.io/v1"),
         ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
         ("StagedGlobalNetworkPolicy", "projectcalico.org/v3"),
         ("CiliumNetworkPolicy", "cilium.io/v2"),
@@ -62,7 +61,7 @@ fn in_a_cluster_its_network_enforces_what_is_for_networks() {
 
     assert_eq!(severity("cilium.io/v2", "CiliumNetworkPolicy"), Severity::NotActedOn);
     assert_eq!(severity("projectcalico.org/v3", "StagedNetworkPolicy"), Severity::NotActedOn);
-    assert_eq!(severity("security.istio.io/v1", "RequestAuthentication"), Severity::Error);
+    assert_eq!(severity("policy.linkerd.io/v1beta3", "Server"), Severity::Error);
 }
 
 #[test]

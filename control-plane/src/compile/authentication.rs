@@ -1,0 +1,188 @@
+//! `RequestAuthentication` to whose tokens each workload's sidecar accepts: the rules of all that select it, as in Istio.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use selvedge_model::token::{Authentication, Keys, MOST_TOKEN_RULES, Places, TokenRule};
+
+use super::{
+    MeshSettings, Problems,
+    targets::{Ports, Selected, Targets},
+};
+use crate::resources::{Document, JwtRule, KeySource, RequestAuthenticationSpec, Resources};
+
+type Written = Document<RequestAuthenticationSpec>;
+
+/// Every document, compiled once.
+#[derive(Debug)]
+pub(super) struct Authentications<'a> {
+    all: Vec<Compiled<'a>>,
+    /// Those of the root namespace, and those of which it is not known in which one they are, by their places in `all`.
+    everywhere: Vec<usize>,
+    by_namespace: BTreeMap<&'a str, Vec<usize>>,
+    /// What workloads share that are selected by the same documents.
+    shared: RefCell<HashMap<Vec<(usize, Ports)>, Arc<Authentication>>>,
+}
+
+#[derive(Debug)]
+struct Compiled<'a> {
+    document: &'a Written,
+    targets: Targets<'a>,
+    rules: Vec<TokenRule>,
+    selects_one: Cell<bool>,
+}
+
+impl<'a> Authentications<'a> {
+    pub(super) fn new(resources: &'a Resources, settings: &'a MeshSettings, problems: &mut Problems) -> Self {
+        let mut all = Self {
+            all: Vec::with_capacity(resources.request_authentications.len()),
+            everywhere: Vec::new(),
+            by_namespace: BTreeMap::new(),
+            shared: RefCell::default(),
+        };
+        for document in &resources.request_authentications {
+            let namespace = &*document.name.namespace;
+            match namespace.is_empty() || namespace == settings.root_namespace {
+                true => all.everywhere.push(all.all.len()),
+                false => all.by_namespace.entry(namespace).or_default().push(all.all.len()),
+            }
+            let spec = &document.spec;
+            let mut targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
+            targets.any_workload = spec.any_workload;
+            targets.report_missing(document, resources, problems);
+            let rules = compiled(document, settings, problems);
+            all.all.push(Compiled { document, targets, rules, selects_one: Cell::new(false) });
+        }
+        all
+    }
+
+    /// Whose tokens the sidecar of a workload accepts; as `previous` says, if that is the same.
+    pub(super) fn find(
+        &self,
+        workload: Selected<'_>,
+        previous: Option<&Arc<Authentication>>,
+    ) -> Option<Arc<Authentication>> {
+        let own = self.by_namespace.get(workload.namespace).map_or(&[][..], Vec::as_slice);
+        let places = self.everywhere.iter().chain(own);
+        if workload.labels.is_none()
+            && let Some(one) = places.clone().map(|place| &self.all[*place]).find(|one| one.targets.chooses())
+        {
+            let why = "nobody knows whether it selects this workload, whose document cannot be used";
+            let rules = vec![refusing(Arc::from(one.document.name.to_string()), why)];
+            return Some(super::keep(Authentication { rules }, previous));
+        }
+        let chosen = places.filter_map(|place| {
+            let one = &self.all[*place];
+            let ports = one.targets.ports(workload)?;
+            one.selects_one.set(true);
+            (!one.rules.is_empty()).then_some((*place, ports))
+        });
+        let chosen: Vec<_> = chosen.collect();
+        if chosen.is_empty() {
+            return None;
+        }
+        let mut shared = self.shared.borrow_mut();
+        if let Some(known) = shared.get(&chosen) {
+            return Some(Arc::clone(known));
+        }
+        let made = super::keep(self.made_of(&chosen), previous);
+        shared.insert(chosen, Arc::clone(&made));
+        Some(made)
+    }
+
+    fn made_of(&self, chosen: &[(usize, Ports)]) -> Authentication {
+        let of_one = |(place, ports): &(usize, Ports)| {
+            let ports = ports.clone();
+            self.all[*place].rules.iter().map(move |rule| TokenRule { ports: ports.clone(), ..rule.clone() })
+        };
+        let mut rules: Vec<TokenRule> = chosen.iter().flat_map(of_one).collect();
+        if rules.len() > MOST_TOKEN_RULES {
+            let name = Arc::clone(&rules[0].name);
+            let why = format!("its workload has more than {MOST_TOKEN_RULES} rules about tokens");
+            rules = vec![refusing(name, &why)];
+        }
+        Authentication { rules }
+    }
+
+    /// Reports what selects nothing. Asked when each workload has its rules.
+    pub(super) fn report_unused(&self, problems: &mut Problems) {
+        for Compiled { document, selects_one, .. } in &self.all {
+            let has_selector = !document.spec.selector.is_empty() && !document.unusable;
+            if has_selector && !selects_one.get() {
+                let message =
+                    "selects no workload, so no token is checked by this document; compare the labels";
+                problems.warning(document, "spec.selector.matchLabels", message);
+            }
+        }
+    }
+}
+
+/// A rule that refuses every token where it usually is.
+fn refusing(name: Arc<str>, why: &str) -> TokenRule {
+    TokenRule {
+        name,
+        issuer: None,
+        audiences: Vec::new(),
+        keys: Keys::Missing(Arc::from(why)),
+        places: Places::usual(),
+        forward: false,
+        payload_header: None,
+        claim_headers: Vec::new(),
+        lists: Vec::new(),
+        ports: None,
+    }
+}
+
+fn compiled(document: &Written, settings: &MeshSettings, problems: &mut Problems) -> Vec<TokenRule> {
+    let name = document.name.to_string();
+    if document.unusable {
+        let name = Arc::from(format!("{name} ({}), which cannot be used", document.location));
+        let why = "no token is accepted by it until it is repaired";
+        let readable = document.spec.rules.iter();
+        let same_places = readable.map(|rule| TokenRule {
+            places: rule.places.clone(),
+            payload_header: rule.payload_header.clone(),
+            claim_headers: rule.claim_headers.clone(),
+            ..refusing(Arc::clone(&name), why)
+        });
+        return std::iter::once(refusing(Arc::clone(&name), why)).chain(same_places).collect();
+    }
+    let numbered = document.spec.rules.iter().enumerate();
+    let rule = |(number, rule): (usize, &JwtRule)| {
+        let JwtRule { issuer, audiences, places, forward, payload_header, claim_headers, lists, .. } = rule;
+        TokenRule {
+            name: format!("{name} rule {}", number + 1).into(),
+            issuer: Some(issuer.as_str().into()),
+            audiences: audiences.iter().map(|audience| audience.as_str().into()).collect(),
+            keys: keys_of(document, number, rule, settings, problems),
+            places: places.clone(),
+            forward: *forward,
+            payload_header: payload_header.clone(),
+            claim_headers: claim_headers.clone(),
+            lists: TokenRule::lists_with(lists.iter().cloned()),
+            ports: None,
+        }
+    };
+    numbered.map(rule).collect()
+}
+
+/// The keys of a rule, as far as they are known.
+fn keys_of(
+    document: &Written,
+    number: usize,
+    rule: &JwtRule,
+    _settings: &MeshSettings,
+    problems: &mut Problems,
+) -> Keys {
+    match &rule.keys {
+        KeySource::Inline(set) => Keys::Known(Arc::clone(set)),
+        KeySource::Fetched(_) => {
+            let message = "keys are not fetched by this version, so the issuer's tokens are refused; write them into jwks";
+            problems.error_alone(document, &format!("spec.jwtRules[{number}].jwksUri"), message);
+            Keys::Missing(Arc::from("keys are not fetched by this version"))
+        }
+    }
+}

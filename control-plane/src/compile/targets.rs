@@ -1,0 +1,90 @@
+//! Which workloads one of Istio's policies is for: by labels, or by the Services that they are behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_model::{ServiceKey, facts::selects};
+
+use super::{MeshSettings, Problems, hosts::service_host};
+use crate::resources::{Document, Resources};
+
+/// The ports of a workload that a policy is for; `None`: all.
+pub(super) type Ports = Option<BTreeSet<u16>>;
+
+/// What policies select a workload by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Selected<'w> {
+    pub(super) namespace: &'w str,
+    /// `None`: nobody knows them.
+    pub(super) labels: Option<&'w BTreeMap<String, String>>,
+    /// The services that it is behind, by the ports that they send to.
+    pub(super) services: &'w BTreeMap<u16, BTreeSet<ServiceKey>>,
+}
+
+/// Whom a policy is for.
+#[derive(Debug)]
+pub(super) struct Targets<'a> {
+    /// Where the policy is.
+    namespace: &'a str,
+    selector: &'a BTreeMap<String, String>,
+    /// The Services that it names; `None`: none.
+    services: Option<&'a [String]>,
+    /// Their hosts.
+    hosts: BTreeSet<String>,
+    /// Of a policy that cannot be used: whether it may be for each workload.
+    pub(super) any_workload: bool,
+}
+
+impl<'a> Targets<'a> {
+    pub(super) fn new(
+        namespace: &'a str,
+        selector: &'a BTreeMap<String, String>,
+        services: Option<&'a [String]>,
+        settings: &MeshSettings,
+    ) -> Self {
+        let host = |service: &String| service_host(service, namespace, &settings.cluster_domain);
+        let hosts = services.unwrap_or_default().iter().map(host).collect();
+        Self { namespace, selector, services, hosts, any_workload: false }
+    }
+
+    /// Whether the policy is for some workloads only.
+    pub(super) fn chooses(&self) -> bool {
+        !self.selector.is_empty() || self.services.is_some()
+    }
+
+    /// Reports the Services that do not exist.
+    pub(super) fn report_missing<T>(
+        &self,
+        document: &Document<T>,
+        resources: &Resources,
+        problems: &mut Problems,
+    ) {
+        for service in self.services.unwrap_or_default() {
+            let is_it = |name: &crate::problem::DocumentName| {
+                *name.namespace == *self.namespace && *name.name == **service
+            };
+            if !resources.services.iter().any(|known| is_it(&known.name)) {
+                let message = format!(
+                    "there is no Service {service} in namespace {}, so this selects nothing",
+                    self.namespace
+                );
+                problems.error(document, "spec.targetRefs", message);
+            }
+        }
+    }
+
+    /// The ports of `workload` that the policy is for, if it is for it at all.
+    pub(super) fn ports(&self, workload: Selected<'_>) -> Option<Ports> {
+        if self.services.is_none() {
+            let is_meant = |labels| self.any_workload || selects(self.selector, labels);
+            // Of a workload whose labels nobody knows, only policies for all are asked here.
+            return workload.labels.is_none_or(is_meant).then_some(None);
+        }
+        if *self.namespace != *workload.namespace {
+            return None;
+        }
+        let is_named = |key: &ServiceKey| self.hosts.contains(&*key.host);
+        let behind = workload.services.iter().filter(|(_, keys)| keys.iter().any(is_named));
+        let ports: BTreeSet<u16> = behind.map(|(port, _)| *port).collect();
+        (!ports.is_empty()).then_some(Some(ports))
+    }
+}
