@@ -24,8 +24,11 @@ pub(super) struct Authentications<'a> {
     everywhere: Vec<usize>,
     by_namespace: BTreeMap<&'a str, Vec<usize>>,
     /// What workloads share that are selected by the same documents.
-    shared: RefCell<HashMap<Vec<(usize, Ports)>, Arc<Authentication>>>,
+    shared: RefCell<HashMap<Chosen, Arc<Authentication>>>,
 }
+
+/// Documents by their places in [`Authentications::all`], and the ports that each is for.
+type Chosen = Vec<(usize, Ports)>;
 
 #[derive(Debug)]
 struct Compiled<'a> {
@@ -80,7 +83,7 @@ impl<'a> Authentications<'a> {
             one.selects_one.set(true);
             (!one.rules.is_empty()).then_some((*place, ports))
         });
-        let chosen: Vec<_> = chosen.collect();
+        let chosen: Chosen = chosen.collect();
         if chosen.is_empty() {
             return None;
         }
