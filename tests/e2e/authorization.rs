@@ -49,6 +49,8 @@ enum Came {
     ToTheApp,
     /// The sidecar answered with this status and `selvedge-error`.
     Back(String, String),
+    /// Its connection was ended while it was in progress, because a policy came into force.
+    Ended,
 }
 
 /// Sends `request` on `client`; if it comes to the app, that answers it.
@@ -56,16 +58,14 @@ async fn came(around: &Around, client: &mut Raw, request: &str) -> Came {
     client.send(request).await;
     let served = async {
         let mut app = Raw::of(around.accept_unhurried().await);
-        app.head().await;
-        app.answer("").await;
+        if app.try_head().await.is_ok() {
+            app.answer("").await;
+        }
     };
-    let answered = async {
-        let head = client.head().await;
-        (head.status().to_owned(), head.header("selvedge-error").unwrap_or_default().to_owned())
-    };
+    let answered = client.try_head();
     tokio::pin!(served);
     let mut reached = false;
-    let (status, told) = {
+    let answer = {
         tokio::pin!(answered);
         loop {
             tokio::select! {
@@ -74,9 +74,12 @@ async fn came(around: &Around, client: &mut Raw, request: &str) -> Came {
             }
         }
     };
-    match reached {
-        true => Came::ToTheApp,
-        false => Came::Back(status, told),
+    match answer {
+        Err(_) => Came::Ended,
+        Ok(_) if reached => Came::ToTheApp,
+        Ok(head) => {
+            Came::Back(head.status().to_owned(), head.header("selvedge-error").unwrap_or_default().to_owned())
+        }
     }
 }
 

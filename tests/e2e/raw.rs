@@ -125,22 +125,35 @@ impl Raw {
 
     /// Everything up to and including `end`.
     pub(crate) async fn until(&mut self, end: &str) -> String {
+        self.try_until(end).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same; an error if the other end closes or breaks the connection before.
+    async fn try_until(&mut self, end: &str) -> Result<String, String> {
         loop {
             let found = self.read.windows(end.len()).position(|window| window == end.as_bytes());
             if let Some(at) = found {
                 let text = self.read.split_to(at + end.len());
-                return String::from_utf8(text.to_vec()).expect("text");
+                return Ok(String::from_utf8(text.to_vec()).expect("text"));
             }
             let more = within(end, self.stream.read_buf(&mut self.read)).await;
             if more.as_ref().map_or(true, |&more| more == 0) {
-                panic!("{more:?} instead of {end:?} after {:?}", String::from_utf8_lossy(&self.read));
+                return Err(format!(
+                    "{more:?} instead of {end:?} after {:?}",
+                    String::from_utf8_lossy(&self.read)
+                ));
             }
         }
     }
 
     /// The head of a message.
     pub(crate) async fn head(&mut self) -> Head {
-        Head(self.until("\r\n\r\n").await)
+        self.try_head().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same; an error if the other end closes or breaks the connection before.
+    pub(crate) async fn try_head(&mut self) -> Result<Head, String> {
+        self.try_until("\r\n\r\n").await.map(Head)
     }
 
     /// Exactly `length` bytes.

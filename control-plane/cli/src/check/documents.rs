@@ -12,7 +12,7 @@ use selvedge_control_plane::{
     sources::Loaded,
     status::{ObjectStatus, statuses},
 };
-use selvedge_model::{Mesh, Service, snapshot::ServiceViews};
+use selvedge_model::{Mesh, Rule, Service, filter::OwnAnswer, snapshot::ServiceViews};
 use serde::Serialize;
 
 /// What was found.
@@ -44,7 +44,13 @@ struct ServiceReport {
 #[derive(Debug, Serialize)]
 struct RuleReport {
     name: String,
+    /// What the sidecar answers itself, if nothing is sent to a backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<String>,
     backends: Vec<BackendReport>,
+    /// The status for the share of a broken backend.
+    #[serde(skip)]
+    unusable_status: u16,
 }
 
 #[derive(Debug, Serialize)]
@@ -176,13 +182,7 @@ impl ServiceReport {
         let meshed = self.meshed_endpoints;
         line(text, 1, &format!("{}:{}  {endpoints}, {meshed} with mutual TLS", self.host, self.port));
         for rule in &self.rules {
-            let mut shares = Vec::new();
-            for backend in &rule.backends {
-                let broken = if backend.broken.is_some() { " (broken: 503)" } else { "" };
-                shares.push(format!("{} {}{broken}", backend.weight, backend.name));
-            }
-            let shares = if shares.is_empty() { "nowhere: 503".to_owned() } else { shares.join(", ") };
-            line(text, 2, &format!("{} -> {shares}", rule.name));
+            line(text, 2, &format!("{} -> {}", rule.name, rule.outcome()));
         }
         if self.rules.is_empty() {
             line(text, 2, "no rule: 404");
@@ -193,13 +193,44 @@ impl ServiceReport {
     }
 }
 
+impl RuleReport {
+    /// What becomes of requests that the rule is for.
+    fn outcome(&self) -> String {
+        if let Some(answer) = &self.answer {
+            return answer.clone();
+        }
+        let share = |backend: &BackendReport| {
+            let name = format!("{} {}", backend.weight, backend.name);
+            match &backend.broken {
+                Some(_) => format!("{name} (broken: {})", self.unusable_status),
+                None => name,
+            }
+        };
+        let shares: Vec<_> = self.backends.iter().map(share).collect();
+        shares.join(", ")
+    }
+}
+
+/// What the sidecar answers itself to requests that `rule` is for; `None`: they go to a backend.
+fn own_answer(rule: &Rule) -> Option<String> {
+    match &rule.filters.answer {
+        Some(OwnAnswer::Redirect(redirect)) => Some(format!("redirect: {}", redirect.status)),
+        Some(OwnAnswer::Direct(direct)) => Some(format!("direct response: {}", direct.status)),
+        Some(OwnAnswer::Unusable(_)) => Some("filter that cannot be used: 500".to_owned()),
+        None if rule.backends.is_empty() => Some(format!("nowhere: {}", rule.unusable_status)),
+        None => None,
+    }
+}
+
 fn rules(service: &Service) -> Vec<RuleReport> {
     let backend = |index: usize, weight| {
         let backend = &service.backends[index];
         BackendReport { name: backend.name.to_string(), weight, broken: backend.broken.clone() }
     };
-    let rule = |rule: &selvedge_model::Rule| RuleReport {
+    let rule = |rule: &Rule| RuleReport {
         name: rule.name.clone(),
+        answer: own_answer(rule),
+        unusable_status: rule.unusable_status,
         backends: rule.backends.iter().map(|one| backend(one.backend, one.weight)).collect(),
     };
     service.routes.rules().iter().map(rule).collect()
