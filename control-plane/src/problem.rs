@@ -33,7 +33,8 @@ impl fmt::Display for Severity {
 /// Which document: its kind, namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DocumentName {
-    /// Such as `VirtualService`.
+    /// Such as `VirtualService`; of the second of two kinds of one name with its group, such as
+    /// `AuthorizationPolicy.policy.linkerd.io`.
     pub kind: Arc<str>,
     /// The namespace; the default one if the document names none, empty if its kind has none.
     pub namespace: Arc<str>,
@@ -102,6 +103,8 @@ pub enum Fault {
     Backend(Unresolved),
     /// Another document decides instead of this one.
     Overruled,
+    /// Another document has the same port of the same workload. The API server keeps no document that brings this about.
+    SamePort,
     /// It is a policy of a kind that is not acted on: `--allow-unenforced` accepts that.
     Unenforced,
     /// A document before it has the same name, as can happen in files alone; what is used is that one.

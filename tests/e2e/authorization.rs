@@ -44,7 +44,7 @@ fn deny() -> String {
 
 /// What became of a request.
 #[derive(Debug, PartialEq)]
-enum Came {
+pub(crate) enum Came {
     /// The app got it.
     ToTheApp,
     /// The sidecar answered with this status and `selvedge-error`.
@@ -54,7 +54,7 @@ enum Came {
 }
 
 /// Sends `request` on `client`; if it comes to the app, that answers it.
-async fn came(around: &Around, client: &mut Raw, request: &str) -> Came {
+pub(crate) async fn came(around: &Around, client: &mut Raw, request: &str) -> Came {
     client.send(request).await;
     let served = async {
         let mut app = Raw::of(around.accept_unhurried().await);
@@ -83,11 +83,11 @@ async fn came(around: &Around, client: &mut Raw, request: &str) -> Came {
     }
 }
 
-async fn asked(around: &Around, caller: &str, request: &str) -> Came {
+pub(crate) async fn asked(around: &Around, caller: &str, request: &str) -> Came {
     came(around, &mut around.client(caller).await, request).await
 }
 
-fn get(path: &str) -> String {
+pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: {APP}\r\n\r\n")
 }
 

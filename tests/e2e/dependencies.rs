@@ -207,6 +207,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "authentication",
         "authorization",
         "network",
+        "servers",
         "services",
         "destination_rules",
         "workloads",

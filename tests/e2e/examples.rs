@@ -74,10 +74,12 @@ async fn mesh() -> Mesh {
     mesh.write("services.yaml", &SERVICES.map(service).concat()).unwrap();
     mesh.write("more.yaml", MORE).unwrap();
     mesh.service("vault", 9080);
+    mesh.service("voting", 8080);
     mesh.start_control_plane().await.unwrap();
     mesh.add([
         Spec::client("caller"),
         Spec::client("web"),
+        Spec::client("leaderboard"),
         Spec::reviews("reviews-v1", "v1"),
         Spec::reviews("reviews-v2", "v2"),
         Spec::server("ratings-1", "ratings", 9080),
@@ -86,6 +88,7 @@ async fn mesh() -> Mesh {
         Spec::server("outside-2", "outside", 9080).without_sidecar(),
         Spec::grpc("echo-1"),
         Spec::server("vault-1", "vault", 9080),
+        Spec::server("voting-1", "voting", 8080),
     ])
     .await
     .unwrap();
@@ -172,6 +175,19 @@ async fn shows(mesh: &Mesh, file: &str) -> Result<(), String> {
             let why = answer(mesh, call::to("169.254.169.254", "/")).await?;
             let why = why.proxy_error().unwrap_or_default().to_owned();
             that(why.contains("deny-egress-to-metadata-server"), why)
+        }
+        "linkerd-server.yaml" => {
+            let asked = async |who: &str, path| mesh.workload(who).call(call::to("voting:8080", path)).await;
+            let mut statuses = Vec::new();
+            for (who, path) in [
+                ("web", "/votes/1"),
+                ("web", "/votes/results"),
+                ("leaderboard", "/votes/results"),
+                ("web", "/x"),
+            ] {
+                statuses.push(asked(who, path).await.map_err(|error| error.to_string())?.status.as_u16());
+            }
+            that(statuses == [200, 403, 200, 404], statuses)
         }
         "canary-90-10.yaml" => {
             of_100(mesh, "my-app").await.and_then(|found| that((1..40).contains(&found), found))

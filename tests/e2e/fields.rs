@@ -735,6 +735,54 @@ const ROWS: &[Row] = &[
         "spec.jwtRules[].spaceDelimitedClaims[]",
         Test("every_field_of_a_token_rule_is_read"),
     ),
+    (
+        "Server",
+        "spec.podSelector.**",
+        Test("a_server_without_authorization_lets_nobody_in_and_other_ports_are_as_before"),
+    ),
+    (
+        "Server",
+        "spec.externalWorkloadSelector.**",
+        Reported("a_server_is_a_port_by_number_or_name_and_closed_unless_it_says_otherwise"),
+    ),
+    ("Server", "spec.port", Test("a_server_is_a_port_by_number_or_name_and_closed_unless_it_says_otherwise")),
+    (
+        "Server",
+        "spec.proxyProtocol",
+        Test("a_server_may_carry_what_is_no_http_and_asks_for_the_client_alone"),
+    ),
+    (
+        "Server",
+        "spec.accessPolicy",
+        Test("the_default_is_for_ports_without_a_server_and_a_servers_own_access_is_beside_its_policies"),
+    ),
+    (
+        "AuthorizationPolicy.policy.linkerd.io",
+        "spec.targetRef.**",
+        Test("a_target_is_what_linkerd_attaches_policies_to"),
+    ),
+    (
+        "AuthorizationPolicy.policy.linkerd.io",
+        "spec.requiredAuthenticationRefs[].**",
+        Test("a_policy_lets_in_those_who_are_all_that_it_requires"),
+    ),
+    ("MeshTLSAuthentication", "spec.identities[]", Test("identities_are_spiffe_ids_in_linkerds_words")),
+    (
+        "MeshTLSAuthentication",
+        "spec.identityRefs[].**",
+        Test("a_policy_lets_in_those_who_are_all_that_it_requires"),
+    ),
+    (
+        "NetworkAuthentication",
+        "spec.networks[].**",
+        Test("a_policy_lets_in_those_who_are_all_that_it_requires"),
+    ),
+    ("ServerAuthorization", "spec.**", Test("an_older_authorization_names_servers_or_selects_them")),
+    (
+        "HTTPRoute.policy.linkerd.io",
+        "spec.**",
+        Test("a_route_of_a_server_has_clients_of_its_own_and_what_matches_none_is_404"),
+    ),
     ("PeerAuthentication", "spec.mtls.mode", Test("strict_refuses_plaintext_and_permissive_lets_it_in")),
     ("PeerAuthentication", "spec.portLevelMtls.*.mode", Test("strict_except_one_port")),
     (
@@ -941,10 +989,10 @@ fn every_field_that_is_read_has_a_test_that_proves_what_it_does() {
     let mut missing = Vec::new();
     for kind in acted_on() {
         for field in kind.known_fields() {
-            let rows = ROWS.iter().enumerate().filter(|(_, row)| is_for(row, kind.kind, &field.path));
+            let rows = ROWS.iter().enumerate().filter(|(_, row)| is_for(row, kind.called, &field.path));
             let rows: Vec<_> = rows.map(|(index, _)| index).collect();
             if rows.is_empty() {
-                missing.push(format!("{} {}", kind.kind, field.path));
+                missing.push(format!("{} {}", kind.called, field.path));
             }
             used.extend(rows);
         }

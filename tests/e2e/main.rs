@@ -32,6 +32,7 @@ mod jwt;
 mod keep_alive;
 mod kill;
 mod linkerd;
+mod linkerd_policies;
 mod links;
 mod long_lived;
 mod matches;

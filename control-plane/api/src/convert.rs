@@ -12,6 +12,7 @@ mod policy;
 mod resilience;
 mod revocation;
 mod route;
+mod servers;
 mod service;
 mod snapshot;
 mod tcp;

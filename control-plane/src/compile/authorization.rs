@@ -223,7 +223,7 @@ fn resolved(condition: &Condition, document: &Written, settings: &MeshSettings) 
 
 /// A pattern of identities with `own` in the place of the trust domain that stands for it. As in Istio, only a pattern of
 /// all five parts of an identity has a trust domain.
-fn in_trust_domain(pattern: &TextPattern, own: &str) -> TextPattern {
+pub(super) fn in_trust_domain(pattern: &TextPattern, own: &str) -> TextPattern {
     let (TextPattern::Exact(text) | TextPattern::Prefix(text)) = pattern else { return pattern.clone() };
     match text.split_once('/') {
         Some((LOCAL_TRUST_DOMAIN, rest)) if text.split('/').count() == 5 => {

@@ -18,6 +18,7 @@ mod owners;
 mod revocations;
 mod routes;
 mod selected;
+mod servers;
 mod services;
 mod targets;
 mod workloads;
@@ -92,6 +93,7 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     let policies = inbound::Policies::new(resources, settings, &mut problems);
     let authorizations = authorization::Authorizations::new(resources, settings, &mut problems);
     let authentications = authentication::Authentications::new(resources, settings, &mut problems);
+    let servers = servers::Servers::new(resources, settings, &mut problems);
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
@@ -113,14 +115,17 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     let mut addresses = workloads.addresses();
     endpoints::addresses(&catalog, &owners, &endpoints, &mut addresses);
     let network = network::Network::new(resources, workloads.candidates(), previous);
-    let finished = workloads.finish(
-        &previous.workloads,
-        (&authentications, &authorizations),
-        &network,
-        |key, namespace| routing.app_connections(key, namespace),
-    );
+    let asked = workloads::Asked {
+        authentications: &authentications,
+        authorizations: &authorizations,
+        servers: &servers,
+        network: &network,
+    };
+    let finished = workloads
+        .finish(&previous.workloads, asked, |key, namespace| routing.app_connections(key, namespace));
     authorizations.report_unused(&mut problems);
     authentications.report_unused(&mut problems);
+    servers.report(&mut problems);
     network.report(&mut problems);
     let sets = network.into_sets();
     let occupants = workloads.occupants(&finished);

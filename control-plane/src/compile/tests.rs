@@ -29,6 +29,7 @@ mod owners;
 mod ownership;
 mod policies;
 mod revocations;
+mod servers;
 mod services;
 mod tcp;
 mod unusable;

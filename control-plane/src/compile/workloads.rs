@@ -26,6 +26,7 @@ use super::{
     inbound::Policies,
     keep,
     network::{Candidate, Network},
+    servers::{self, Servers},
     targets::Selected,
 };
 use crate::{
@@ -125,13 +126,24 @@ impl<'a> KnownWorkload<'a> {
         }
     }
 
-    /// What is spoken on its ports, where it is said: by services, or by its own opaque-ports annotation.
-    fn said_protocols(&self) -> BTreeMap<u16, Protocol> {
+    /// What servers select it by.
+    fn selected_by_servers<'k>(&'k self, named_ports: &'k [(&'k str, u16)]) -> servers::Selected<'k> {
+        servers::Selected {
+            namespace: self.name.namespace(),
+            labels: (!self.source.is_unusable()).then(|| self.source.labels()),
+            annotations: self.source.annotations(),
+            named_ports,
+        }
+    }
+
+    /// What is spoken on its ports, where it is said: by services, by its own opaque-ports annotation, or by a `Server`
+    /// that has whatever is spoken on these ports carried as it is.
+    fn said_protocols(&self, opaque_servers: &BTreeSet<u16>) -> BTreeMap<u16, Protocol> {
         let mut protocols = self.protocols.clone();
         protocols.retain(|_, spoken| *spoken != Protocol::Unspecified);
         let opaque = self.source.opaque_ports();
         let ranges = opaque.iter().flat_map(|(first, last)| self.ports.range(first..=last));
-        protocols.extend(ranges.map(|port| (*port, Protocol::Tcp)));
+        protocols.extend(ranges.chain(opaque_servers).map(|port| (*port, Protocol::Tcp)));
         protocols
     }
 }
@@ -168,6 +180,15 @@ pub(super) fn expected_identity(
     identity: &SpiffeId,
 ) -> Option<SpiffeId> {
     (meshed && policy.takes_mtls(port)).then(|| identity.clone())
+}
+
+/// The policies of all workloads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'p, 'a> {
+    pub(super) authentications: &'p Authentications<'a>,
+    pub(super) authorizations: &'p Authorizations<'a>,
+    pub(super) servers: &'p Servers<'a>,
+    pub(super) network: &'p Network<'a>,
 }
 
 /// Every workload.
@@ -473,8 +494,7 @@ impl<'a> Workloads<'a> {
     pub(super) fn finish(
         &self,
         previous: &BTreeMap<WorkloadName, Arc<Workload>>,
-        (authentications, authorizations): (&Authentications<'_>, &Authorizations<'_>),
-        network: &Network<'_>,
+        Asked { authentications, authorizations, servers, network }: Asked<'_, '_>,
         connections: impl Fn(&ServiceKey, &str) -> AppConnections,
     ) -> BTreeMap<WorkloadName, Arc<Workload>> {
         let finished = self.list.iter().enumerate().map(|(place, known)| {
@@ -490,6 +510,9 @@ impl<'a> Workloads<'a> {
             );
             let rules_before = before.map(|before| (before.policy.network.as_ref(), before.egress.as_ref()));
             let (ingress_before, egress_before) = rules_before.unwrap_or_default();
+            let named_ports = known.source.named_ports();
+            let selected = known.selected_by_servers(&named_ports);
+            let servers_before = before.and_then(|before| before.policy.servers.as_ref());
             let workload = Workload {
                 name: known.name.clone(),
                 identity: known.identity.clone(),
@@ -500,10 +523,11 @@ impl<'a> Workloads<'a> {
                     network: network.ingress(place, ingress_before),
                     authorization,
                     authentication,
+                    servers: servers.find(selected, servers_before),
                     ..known.policy.clone()
                 },
                 egress: network.egress(place, egress_before),
-                protocols: known.said_protocols(),
+                protocols: known.said_protocols(&servers.opaque_ports(selected)),
                 app_connections: known.app_connections(&connections),
                 labels: Arc::clone(&known.labels),
             };

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     compile::{MeshSettings, compile},
-    problem::{Problem, Severity},
+    problem::{Fault, Problem, Severity},
     resources::{DecodeOutcome, Resources, decode_value},
 };
 
@@ -74,7 +74,8 @@ impl Verdict {
     }
 
     fn add(&mut self, problem: &Problem) {
-        let refuses = problem.fault.is_alone() && problem.severity == Severity::Error;
+        let is_at_fault = problem.fault.is_alone() || problem.fault == Fault::SamePort;
+        let refuses = is_at_fault && problem.severity == Severity::Error;
         let mut words = match problem.field.as_str() {
             "" => problem.message.clone(),
             field => format!("{field}: {}", problem.message),

@@ -196,15 +196,16 @@ impl DocumentReader<'_> {
             return self.decoded(index, node.line, name, DecodeOutcome::NotActedOn, vec![problem]);
         }
         if kinds::of(kind, version).is_none() {
-            let versions = kinds::find(kind).map(|known| known.api_versions);
-            let message = match (versions, meant) {
-                (Some(versions), _) => {
+            let versions: Vec<&str> =
+                kinds::named(kind).flat_map(|known| known.api_versions).copied().collect();
+            let message = match (versions.as_slice(), meant) {
+                ([_, ..], _) => {
                     format!("{kind} of {version} is not acted on; {} is", versions.join(" or "))
                 }
-                (None, Some(ResourceKind { kind: known, api_versions, .. })) => {
+                ([], Some(ResourceKind { kind: known, api_versions, .. })) => {
                     format!("{kind} ({version}) is not acted on; {known} of {} is", api_versions.join(" or "))
                 }
-                (None, None) => match nearest_policy(kind, version) {
+                ([], None) => match nearest_policy(kind, version) {
                     Some(meant) => format!("{kind} ({version}) is not acted on; did you mean {meant}?"),
                     None => format!("{kind} ({version}) is not acted on"),
                 },

@@ -13,7 +13,7 @@ use super::{
     },
     kinds::{Feedback, GATEWAY, ResourceKind},
     linkerd::{self, Annotated, Calls},
-    references::{ParentYaml, RoutedBackendYaml, read_parents},
+    references::{ParentYaml, RoutedBackendYaml, read_http_parents},
     route_filters::{self, FilterYaml},
     typed::{FieldError, Present},
 };
@@ -62,12 +62,12 @@ struct MethodYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
-    let parents = read_parents(yaml.parent_refs, reading)?;
+    let (parents, servers) = read_http_parents(yaml.parent_refs, reading)?;
     report_hostnames(yaml.hostnames, &parents, reading);
     let annotated = linkerd::read(reading, Calls::Grpc)?;
     let rules = yaml.rules.into_iter().enumerate();
     let rules = rules.map(|(index, rule)| read_rule(rule, index, &annotated));
-    Ok(HttpRouteSpec { is_grpc: true, parents, rules: rules.collect::<Result<_, _>>()? })
+    Ok(HttpRouteSpec { is_grpc: true, parents, servers, rules: rules.collect::<Result<_, _>>()? })
 }
 
 fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<HttpRouteRule, FieldError> {

@@ -11,7 +11,7 @@ use super::{
     document::{Reading, wrong},
     kinds::{Feedback, GATEWAY, ResourceKind},
     linkerd::{self, Annotated, Calls, Timeouts},
-    references::{BackendRef, Parent, ParentYaml, RoutedBackendYaml, read_parents},
+    references::{BackendRef, Parent, ParentYaml, RoutedBackendYaml, ServerParent, read_http_parents},
     route_filters::{self, FilterYaml, RouteFilters},
     typed::{FieldError, Present},
     values::{GatewayDuration, full_regex, header_field, header_name},
@@ -23,6 +23,25 @@ pub(super) const KIND: ResourceKind =
         .with_annotations(linkerd::ANNOTATIONS)
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
+/// What Linkerd's own `HTTPRoute` is called.
+pub const LINKERDS: &str = "HTTPRoute.policy.linkerd.io";
+
+/// Linkerd's own `HTTPRoute`, which is older than that of the Gateway API and means the same.
+pub(super) const LINKERD: ResourceKind = ResourceKind::new(
+    "HTTPRoute",
+    &[
+        "policy.linkerd.io/v1beta3",
+        "policy.linkerd.io/v1beta2",
+        "policy.linkerd.io/v1beta1",
+        "policy.linkerd.io/v1alpha1",
+    ],
+    "httproutes",
+    Feedback::Events,
+)
+.called(LINKERDS)
+.with_annotations(linkerd::ANNOTATIONS)
+.read_as_spec::<Yaml>(|document| document.with_spec(read));
+
 /// What an `HTTPRoute` or `GRPCRoute` says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpRouteSpec {
@@ -30,6 +49,8 @@ pub struct HttpRouteSpec {
     pub is_grpc: bool,
     /// The services whose requests it is about.
     pub parents: Vec<Parent>,
+    /// The servers whose requests it tells apart.
+    pub servers: Vec<ServerParent>,
     /// Its rules, in order.
     pub rules: Vec<HttpRouteRule>,
 }
@@ -158,12 +179,12 @@ struct RetryYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
-    let parents = read_parents(yaml.parent_refs, reading)?;
+    let (parents, servers) = read_http_parents(yaml.parent_refs, reading)?;
     report_hostnames(yaml.hostnames, &parents, reading);
     let annotated = linkerd::read(reading, Calls::Http)?;
     let rules = yaml.rules.unwrap_or_else(|| vec![RuleYaml::default()]);
     let rules = rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, &annotated));
-    Ok(HttpRouteSpec { is_grpc: false, parents, rules: rules.collect::<Result<_, _>>()? })
+    Ok(HttpRouteSpec { is_grpc: false, parents, servers, rules: rules.collect::<Result<_, _>>()? })
 }
 
 /// Whatever the host that a client names: a service is told by the address that is called (GEP-1294).

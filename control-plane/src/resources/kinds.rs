@@ -9,15 +9,17 @@ use serde_json::Value;
 
 use super::{
     AuthorizationPolicySpec, CalicoPolicySpec, DestinationRuleSpec, Document, EndpointSliceSpec,
-    HttpRouteSpec, Location, Metadata, NamespaceSpec, NetworkPolicySpec, NetworkSetSpec,
-    PeerAuthenticationSpec, PodSpec, RequestAuthenticationSpec, RevocationSpec, ServiceEntrySpec,
-    ServiceSpec, TcpRouteSpec, VirtualServiceSpec, WorkloadEntrySpec, authorization_policy, calico,
-    destination_rule,
+    HttpRouteSpec, Location, MeshTlsSpec, Metadata, NamespaceSpec, NetworkPolicySpec, NetworkSetSpec,
+    NetworksSpec, PeerAuthenticationSpec, PodSpec, RequestAuthenticationSpec, RevocationSpec,
+    ServerAuthorizationSpec, ServerPolicySpec, ServerSpec, ServiceEntrySpec, ServiceSpec, TcpRouteSpec,
+    VirtualServiceSpec, WorkloadEntrySpec, authorization_policy, calico, destination_rule,
     document::wrong,
     endpoint_slice,
     fields::{self, KnownField},
-    gateway_tcp, grpc_route, http_route, namespace, network_policy, peer_authentication, pod,
-    request_authentication, revocation, service, service_entry, trim,
+    gateway_tcp, grpc_route, http_route,
+    linkerd_policy::{self, authentication, authorization, server, server_authorization},
+    namespace, network_policy, peer_authentication, pod, request_authentication, revocation, service,
+    service_entry, trim,
     unread::{Envelope, Read, Unread},
     virtual_service, workload_entry,
 };
@@ -116,14 +118,14 @@ impl ResourceKind {
         }
     }
 
+    /// Another group has a kind of that name.
+    pub(super) const fn called(self, called: &'static str) -> Self {
+        Self { called, ..self }
+    }
+
     /// It lives in no namespace.
     pub(super) const fn cluster_wide(self) -> Self {
         Self { namespaced: false, ..self }
-    }
-
-    /// Its documents are called so, because another kind has its name.
-    pub(super) const fn called(self, called: &'static str) -> Self {
-        Self { called, ..self }
     }
 
     /// `trim` drops of an object what no mesh reads, instead of its status alone.
@@ -201,14 +203,26 @@ pub(super) fn of(kind: &str, version: &str) -> Option<&'static ResourceKind> {
     ACTED_ON.iter().find(|known| known.kind == kind && known.api_versions.contains(&version))
 }
 
-/// The kinds that are acted on and say who may do what.
-pub(super) fn policies() -> impl Iterator<Item = &'static str> {
-    ACTED_ON.iter().filter(|kind| kind.is_policy).map(|kind| kind.called)
+/// The kinds of this name that are acted on.
+pub(super) fn named(kind: &str) -> impl Iterator<Item = &'static ResourceKind> {
+    ACTED_ON.iter().filter(move |known| known.kind == kind)
 }
 
-/// Whether objects called `kind` live in no namespace.
-pub(super) fn is_cluster_wide(kind: &str) -> bool {
-    followed().any(|known| known.called == kind && !known.namespaced)
+/// What the kinds are called that are acted on, say who may do what, and have names by which a document that cannot be
+/// read may be known: those of Linkerd are words that stand in any text (`Server`), and are known by their group.
+pub(super) fn policies() -> impl Iterator<Item = &'static str> {
+    let named = |kind: &&ResourceKind| kind.is_policy && kind.group() != linkerd_policy::GROUP;
+    ACTED_ON.iter().filter(named).map(|kind| kind.called)
+}
+
+/// Whether the kind that is called so says who may do what.
+pub(super) fn is_policy(called: &str) -> bool {
+    find(called).is_some_and(|kind| kind.is_policy)
+}
+
+/// Whether objects of the kind that is called so live in no namespace.
+pub(super) fn is_cluster_wide(called: &str) -> bool {
+    followed().any(|known| known.called == called && !known.namespaced)
 }
 
 /// Each line is a list of documents, what one is called and holds, and the kinds that are in it.
@@ -314,7 +328,12 @@ table! {
         calico::network_set::GLOBAL, calico::network_set::NAMESPACED, calico::network_set::GLOBAL_KEPT,
         calico::network_set::NAMESPACED_KEPT;
     tcp_routes: TcpRoute(TcpRouteSpec) = gateway_tcp::TCP_ROUTE, gateway_tcp::TLS_ROUTE;
-    http_routes: HttpRoute(HttpRouteSpec) = http_route::KIND, grpc_route::KIND;
+    http_routes: HttpRoute(HttpRouteSpec) = http_route::KIND, grpc_route::KIND, http_route::LINKERD;
+    servers: Server(ServerSpec) = server::KIND;
+    server_policies: ServerPolicy(ServerPolicySpec) = authorization::KIND;
+    server_authorizations: ServerAuthorization(ServerAuthorizationSpec) = server_authorization::KIND;
+    mesh_tls_authentications: MeshTlsAuthentication(MeshTlsSpec) = authentication::MESH_TLS;
+    network_authentications: NetworkAuthentication(NetworksSpec) = authentication::NETWORK;
     revocations: Revocation(RevocationSpec) = revocation::KIND;
 }
 
@@ -364,6 +383,9 @@ const CALICO: &[&str] = &[
 /// If a document of `kind` and `version` is a policy that nothing here acts on, who could.
 pub(super) fn unenforced(kind: &str, version: &str) -> Option<Enforcer> {
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
+    if named(kind).any(|known| known.group() == group) {
+        return None;
+    }
     let mut known = UNENFORCED.iter();
     let (.., enforcer) = known.find(|(of, kinds, _)| {
         let is_one = kinds.is_empty() || kinds.iter().any(|one| one.eq_ignore_ascii_case(kind));
@@ -380,13 +402,22 @@ mod tests {
 
     #[test]
     fn a_kind_of_a_group_is_listed_once_and_all_its_versions_are_of_that_group() {
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut called) = (BTreeSet::new(), BTreeSet::new());
         for kind in followed() {
             assert!(seen.insert((kind.group(), kind.kind)), "{} {}", kind.group(), kind.kind);
+            assert!(
+                kind.called.split('.').next() == Some(kind.kind),
+                "{} is called {}",
+                kind.kind,
+                kind.called
+            );
             for version in kind.api_versions {
                 let group = version.rsplit_once('/').map_or("", |(group, _)| group);
                 assert_eq!(group, kind.group(), "{}", kind.kind);
             }
+        }
+        for kind in acted_on() {
+            assert!(called.insert(kind.called), "two kinds are called {}", kind.called);
         }
     }
 
@@ -411,7 +442,7 @@ mod tests {
             .filter(|name| !name.contains('/'))
             .collect();
 
-        let listed: BTreeSet<&str> = acted_on().iter().map(|kind| kind.kind).collect();
+        let listed: BTreeSet<&str> = acted_on().iter().map(|kind| kind.called).collect();
         assert_eq!(named, listed);
     }
 }

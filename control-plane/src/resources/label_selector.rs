@@ -86,6 +86,11 @@ struct ExpressionYaml {
 }
 
 impl LabelSelectorYaml {
+    /// The labels that it asks for, if it asks for no more than that each has one value.
+    pub(super) fn equal_labels(&self) -> Option<BTreeMap<String, String>> {
+        self.match_expressions.is_empty().then(|| self.match_labels.clone())
+    }
+
     /// What it asks for; it stands at `field`.
     pub(super) fn read(self, field: &str) -> Result<LabelSelector, FieldError> {
         let mut requirements = Vec::new();

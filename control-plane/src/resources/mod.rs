@@ -19,6 +19,7 @@ pub mod http_route;
 pub mod kinds;
 pub mod label_selector;
 pub mod linkerd;
+pub mod linkerd_policy;
 pub mod namespace;
 mod nearest;
 pub mod network_policy;
@@ -57,6 +58,12 @@ pub use self::{
     http_route::HttpRouteSpec,
     kinds::{Resource, Resources},
     label_selector::LabelSelector,
+    linkerd_policy::{
+        authentication::{MeshTlsSpec, NetworksSpec},
+        authorization::ServerPolicySpec,
+        server::ServerSpec,
+        server_authorization::ServerAuthorizationSpec,
+    },
     namespace::NamespaceSpec,
     network_policy::{NetworkPolicySpec, NetworkRuleSpec, PeerSpec, PortSpec},
     object::Object,

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
+    linkerd_policy,
     route_filters::FilterYaml,
     typed::FieldError,
     values::port_number,
@@ -28,6 +29,15 @@ pub struct Parent {
     pub port: Option<u16>,
     /// The name of the service's port; `None` = whatever it is called.
     pub section: Option<String>,
+}
+
+/// One of `parentRefs` that is a `Server` of Linkerd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerParent {
+    /// Its place in the document.
+    pub index: usize,
+    /// The server's name. It is in the route's own namespace.
+    pub name: String,
 }
 
 /// One of `backendRefs`, of whatever kind.
@@ -122,13 +132,40 @@ impl RoutedBackendYaml {
     }
 }
 
+/// The parents of a route that are services, and those that are servers; all others are reported.
+pub(super) fn read_http_parents(
+    yaml: Vec<ParentYaml>,
+    reading: &mut Reading<'_>,
+) -> Result<(Vec<Parent>, Vec<ServerParent>), FieldError> {
+    let (mut others, mut servers) = (Vec::new(), Vec::new());
+    for (index, parent) in yaml.into_iter().enumerate() {
+        let is_server = parent.group.as_deref() == Some(linkerd_policy::GROUP)
+            && parent.kind.as_deref() == Some("Server");
+        if !is_server {
+            others.push((index, parent));
+        } else if let Some(namespace) = &parent.namespace {
+            let field = format!("spec.parentRefs[{index}].namespace");
+            let message =
+                format!("{namespace:?} is set, but a Server has routes of its own namespace only; remove it");
+            return Err(wrong(field, message));
+        } else {
+            servers.push(ServerParent { index, name: parent.name });
+        }
+    }
+    Ok((read_listed(others, reading)?, servers))
+}
+
 /// The parents of a route that are services; all others are reported.
 pub(super) fn read_parents(
     yaml: Vec<ParentYaml>,
     reading: &mut Reading<'_>,
 ) -> Result<Vec<Parent>, FieldError> {
+    read_listed(yaml.into_iter().enumerate().collect(), reading)
+}
+
+fn read_listed(yaml: Vec<(usize, ParentYaml)>, reading: &mut Reading<'_>) -> Result<Vec<Parent>, FieldError> {
     let mut parents = Vec::new();
-    for (index, parent) in yaml.into_iter().enumerate() {
+    for (index, parent) in yaml {
         let field = format!("spec.parentRefs[{index}]");
         let group = parent.group.as_deref().unwrap_or(GATEWAY);
         let kind = parent.kind.as_deref().unwrap_or("Gateway");

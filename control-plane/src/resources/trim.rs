@@ -6,8 +6,14 @@
 use serde_json::Value;
 
 /// Annotations of whose domains something is asked of a mesh.
-const OUR_DOMAINS: [&str; 5] =
-    ["selvedge.io", "istio.io", "gateway.networking.k8s.io", "retry.linkerd.io", "timeout.linkerd.io"];
+const OUR_DOMAINS: [&str; 6] = [
+    "selvedge.io",
+    "istio.io",
+    "gateway.networking.k8s.io",
+    "retry.linkerd.io",
+    "timeout.linkerd.io",
+    "config.linkerd.io",
+];
 
 /// What nobody reads of any kind's metadata goes.
 pub(super) fn metadata(object: &mut Value) {

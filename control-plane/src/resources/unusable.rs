@@ -22,6 +22,7 @@ use super::{
     document::MetadataYaml,
     export_to::ExportTo,
     kinds::{self, GROUPS_OF_POLICIES},
+    linkerd_policy,
     node::{Node, Value},
     service_entry::{EntryEndpoints, Resolution},
     typed,
@@ -42,6 +43,8 @@ const NETWORK: &str = "NetworkPolicy";
 
 /// The kind whose strictest document accepts no token.
 const AUTHENTICATION: &str = "RequestAuthentication";
+/// The kind that has a port refuse what no policy allows. No other kind of Linkerd's refuses anything.
+const SERVER: &str = "Server";
 
 /// The service account of a workload whose own cannot be read. Nobody has it, so nobody passes for that workload.
 const NOBODY: &str = "cannot.be.read";
@@ -149,6 +152,11 @@ pub(super) fn of_text(
             .unwrap_or(STRICTEST);
         return Some(strict(known.cloned().unwrap_or_else(|| unnamed(kind)), &location, None));
     }
+    if mentions(linkerd_policy::GROUP) && values(&text, "kind").any(|kind| kind == "server") {
+        let said: BTreeSet<_> = values(&text, "namespace").collect();
+        let known = name.filter(|name| &*name.kind == SERVER && said.iter().eq([&&*name.namespace]));
+        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(SERVER)), &location, None));
+    }
     let seems = match name {
         Some(name) => &*name.kind == "DestinationRule",
         None => mentions("DestinationRule"),
@@ -183,7 +191,7 @@ fn values<'t>(text: &'t str, key: &str) -> impl Iterator<Item = &'t str> {
 
 /// Whether `resource` says who may do what.
 pub fn is_policy(resource: &Resource) -> bool {
-    kinds::policies().any(|policy| policy == &*resource.name().kind)
+    kinds::is_policy(&resource.name().kind)
 }
 
 /// The stand-in of a policy that is understood and not in use, because `first` has its name and says something else.
@@ -196,6 +204,10 @@ pub fn of_passed_over(first: Option<&Resource>, resource: &Resource) -> Option<S
         let same = matches!(first, Some(Resource::NetworkPolicy(first)) if first.spec == this.spec);
         let pods = Some(this.spec.pods.clone());
         return (!same).then(|| strict_network(this.name.clone(), &this.location, pods));
+    }
+    if let Resource::Server(this) = resource {
+        let same = matches!(first, Some(Resource::Server(first)) if first.spec == this.spec);
+        return (!same).then(|| strict(this.name.clone(), &this.location, this.spec.labels.clone()));
     }
     let same = match (first, resource) {
         (Some(Resource::PeerAuthentication(first)), Resource::PeerAuthentication(this)) => {
@@ -311,11 +323,11 @@ impl Unusable<'_> {
                 };
                 Some(strict_network(self.name, self.location, pods))
             }
-            (STRICTEST | AUTHORIZATION | AUTHENTICATION, left) => {
+            (STRICTEST | AUTHORIZATION | AUTHENTICATION | SERVER, left) => {
                 if namespace_of(self.node, &self.name.namespace).is_none() {
                     self.name.namespace = "".into();
                 }
-                let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs"]
+                let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs", "spec.podSelector"]
                     .iter()
                     .any(|at| self.has_lost(at));
                 let selector = left.as_ref().filter(|_| says_whom).and_then(selector_of);
@@ -405,6 +417,7 @@ fn selector_of(resource: &Resource) -> Option<BTreeMap<String, String>> {
         Resource::RequestAuthentication(document) if document.spec.services.is_none() => {
             Some(document.spec.selector.clone())
         }
+        Resource::Server(document) => document.spec.labels.clone(),
         // Not for its services alone: nobody knows what was to be in the rest of it.
         _ => None,
     }
@@ -429,7 +442,7 @@ fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<Str
         }
         (namespace, _) => (format!("every workload of namespace {namespace}"), "accepts"),
     };
-    if &*name.kind == AUTHORIZATION {
+    if matches!(&*name.kind, AUTHORIZATION | SERVER) {
         let spec = AuthorizationPolicySpec {
             any_workload: selector.is_none(),
             selector: selector.unwrap_or_default(),

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{
     document::{Metadata, Reading, wrong},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
+    linkerd_policy::access,
     typed::FieldError,
     values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
@@ -26,7 +27,7 @@ pub(super) const INBOUND_ANNOTATION: &str = "config.selvedge.io/inbound";
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("WorkloadEntry", ISTIO_NETWORKING, "workloadentries", Feedback::Conditions)
-        .with_annotations(&[INBOUND_ANNOTATION, OPAQUE_PORTS_ANNOTATION])
+        .with_annotations(&[INBOUND_ANNOTATION, OPAQUE_PORTS_ANNOTATION, access::ANNOTATION])
         .read_as_spec::<Yaml>(|document| {
             document.with_spec(|yaml, reading| read(yaml, "spec", reading.metadata, reading))
         });

@@ -56,7 +56,7 @@ pub fn statuses(objects: &[Object], problems: &[Problem], now: &str) -> Vec<Obje
             name: object.name.name.to_string(),
             generation: object.generation,
         };
-        let (api_version, kind) = (object.api_version.to_string(), object.name.kind.to_string());
+        let (api_version, kind) = (object.api_version.to_string(), object.kind().to_owned());
         Some(ObjectStatus { api_version, kind, metadata, status })
     };
     objects.iter().filter_map(of).collect()

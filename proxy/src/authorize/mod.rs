@@ -62,7 +62,8 @@ fn asked(worker: &Worker, request: &Request) -> Result<Asked, Failure> {
             ConnectionVerdict::Final(verdict) => Some(verdict),
             ConnectionVerdict::DependsOnRequest { .. } => None,
         };
-        if let (Some(verdict), false) = (final_verdict, policy.has_notes()) {
+        let by_request = policy.has_notes() || policy.has_routes(connection.port);
+        if let (Some(verdict), false) = (final_verdict, by_request) {
             return decided(worker, &connection, verdict).map(|()| Asked::Connection);
         }
         let request = facts::request(&request.http, &connection).map_err(|error| error.failure)?;
@@ -154,11 +155,12 @@ fn said_lately(worker: &Worker, connection: &Connection<'_>, rule: &str) -> Opti
 /// Strangers are not told which policies there are: only what they can see for themselves.
 fn let_in(connection: &Connection<'_>, verdict: Verdict<'_>) -> Result<(), Failure> {
     let Verdict::Deny { rule, why, by } = verdict else { return Ok(()) };
-    let failure = Failure::new(Reason::Policy, format!("{rule}: {why}"));
+    let reason = if by == By::Route { Reason::NoRoute } else { Reason::Policy };
+    let failure = Failure::new(reason, format!("{rule}: {why}"));
     Err(match (connection.source.identity, by) {
         (Some(_), _) => failure,
         (None, By::Mtls) => failure.told_only_the_last(why.len()),
-        (None, By::Network | By::Authorization) => failure.told_only_the_last(0),
+        (None, By::Network | By::Authorization | By::Route) => failure.told_only_the_last(0),
     })
 }
 

@@ -169,6 +169,7 @@ impl From<&Condition> for wire::Condition {
                 values: Some(set.into()),
             }),
             Asks::Unknowable(key) => Wire::Unknowable(key.to_string()),
+            Asks::Route(places) => Wire::Route(places.into()),
         };
         Self { negated: condition.negated, asks: Some(asks) }
     }
@@ -201,6 +202,7 @@ impl TryFrom<wire::Condition> for Condition {
                 Asks::Claim(path, required("values of a claim", claim.values)?.try_into()?)
             }
             Wire::Unknowable(key) => Asks::Unknowable(text(key)?),
+            Wire::Route(places) => Asks::Route(places.try_into()?),
         };
         Ok(Self { negated: condition.negated, asks })
     }

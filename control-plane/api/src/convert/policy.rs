@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use selvedge_model::{Authorization, InboundPolicy, MtlsMode, MtlsRule, policy::NetworkRules};
+use selvedge_model::{
+    Authorization, InboundPolicy, MtlsMode, MtlsRule,
+    policy::{NetworkRules, Servers},
+};
 
 use super::{ConvertError, port, required};
 use crate::wire;
@@ -47,6 +50,7 @@ impl From<&InboundPolicy> for wire::InboundPolicy {
             authorization: policy.authorization.as_deref().map(Into::into),
             network: policy.network.as_deref().map(Into::into),
             authentication: policy.authentication.as_deref().map(Into::into),
+            servers: policy.servers.as_deref().map(Into::into),
         }
     }
 }
@@ -68,6 +72,7 @@ impl TryFrom<wire::InboundPolicy> for InboundPolicy {
                 Some(authentication) => Some(Arc::new(authentication.try_into()?)),
                 None => None,
             },
+            servers: policy.servers.map(Servers::try_from).transpose()?.map(Arc::new),
         })
     }
 }

@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
-    AppConnections, Backend, BackendName, ClientCertificate, ClientMatch, ConnectionLimits, ConnectionPool,
-    Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, HostPort, Http2Upgrade, InboundPolicy,
-    Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Protocol,
-    RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId, StreamTimeouts, StringMatch,
-    TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls, WeightedBackend, Workload,
-    WorkloadName,
+    AppConnections, Authorization, Backend, BackendName, ClientCertificate, ClientMatch, ConnectionLimits,
+    ConnectionPool, Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, HostPort, Http2Upgrade,
+    InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order,
+    OutlierDetection, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId,
+    StreamTimeouts, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls,
+    WeightedBackend, Workload, WorkloadName,
+    policy::{self, Action, Asks, Condition, Policy, ServerRoutes, Servers},
     snapshot::{Address, Declared},
 };
 
@@ -305,9 +306,25 @@ fn mtls_rule() -> impl Strategy<Value = MtlsRule> {
     (mode, shared_text()).prop_map(|(mode, name)| MtlsRule { mode, name })
 }
 
+fn servers() -> impl Strategy<Value = Servers> {
+    let routes = (shared_text(), route_table(0)).prop_map(|(name, table)| ServerRoutes::new(name, table));
+    let routes = proptest::collection::btree_map(port_number(), routes, 0..2);
+    let places = proptest::collection::btree_set(0_usize..1000, 0..3);
+    (routes, places, shared_text()).prop_map(|(routes, places, name)| {
+        let mut rule = policy::Rule::everything(name.clone());
+        rule.when.push(Condition { asks: Asks::Route(places), negated: false });
+        let (ports, rules) = (Some(routes.keys().copied().collect()), vec![rule]);
+        let policy = Policy { name, action: Action::Allow, dry_run: false, ports, rules, why: None };
+        Servers::new(Authorization::new(vec![policy]), routes)
+    })
+}
+
 fn inbound_policy() -> impl Strategy<Value = InboundPolicy> {
-    (mtls_rule(), proptest::collection::btree_map(port_number(), mtls_rule(), 0..3))
-        .prop_map(|(default, ports)| InboundPolicy { default, ports, ..InboundPolicy::default() })
+    let ports = proptest::collection::btree_map(port_number(), mtls_rule(), 0..3);
+    (mtls_rule(), ports, option::of(servers())).prop_map(|(default, ports, servers)| {
+        let servers = servers.map(std::sync::Arc::new);
+        InboundPolicy { default, ports, servers, ..InboundPolicy::default() }
+    })
 }
 
 prop_compose! {

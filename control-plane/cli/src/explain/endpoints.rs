@@ -120,8 +120,8 @@ impl Judge<'_> {
         let Workload { policy, .. } = workload.with_sets(|part| self.mesh.sets.get(part).cloned());
         let verdict = match policy.authorize(&connection) {
             _ if self.is_opaque => policy.authorize_opaque(&connection),
-            ConnectionVerdict::Final(verdict) => verdict,
-            ConnectionVerdict::DependsOnRequest { .. } => policy.authorize_request(&request),
+            ConnectionVerdict::Final(verdict) if !policy.has_routes(connection.port) => verdict,
+            _ => policy.authorize_request(&request),
         };
         match verdict {
             Verdict::Allow { rule } => Ok(format!("its sidecar lets this in, by {rule}")),
@@ -130,11 +130,10 @@ impl Judge<'_> {
                     By::Mtls => "mutual TLS",
                     By::Network => "network policy",
                     By::Authorization => "policy",
+                    By::Route => "routes of a server",
                 };
-                Err(Answer::failure(
-                    Reason::Policy,
-                    format!("its sidecar refuses this by {rule} ({kind}): {why}"),
-                ))
+                let reason = if by == By::Route { Reason::NoRoute } else { Reason::Policy };
+                Err(Answer::failure(reason, format!("its sidecar refuses this by {rule} ({kind}): {why}")))
             }
         }
     }

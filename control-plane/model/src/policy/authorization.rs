@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 use serde::{Serialize, Serializer};
 
 use super::{
+    By, Verdict,
     condition::{Stage, Truth},
     index::Index,
     reading::Readings,
@@ -54,6 +55,20 @@ pub(super) enum Decision<'p> {
     NotAllowed(&'p Arc<str>),
     /// Only a request says; the first document that asks for one.
     Depends(&'p Arc<str>),
+}
+
+impl<'p> Decision<'p> {
+    /// The verdict, if there is one; if only a request says, the document that asks for one.
+    pub(super) fn verdict(self) -> Result<Option<Verdict<'p>>, &'p Arc<str>> {
+        let deny = |rule, why| Verdict::Deny { rule, why, by: By::Authorization };
+        Ok(Some(match self {
+            Self::Open => return Ok(None),
+            Self::Allowed(rule) => Verdict::Allow { rule },
+            Self::Denied(rule, why) => deny(rule, why.map_or("it denies this", |why| &**why)),
+            Self::NotAllowed(rule) => deny(rule, "no rule of the policies that allow something allows this"),
+            Self::Depends(rule) => return Err(rule),
+        }))
+    }
 }
 
 /// What is to be counted and logged, whatever is decided.

@@ -44,6 +44,8 @@ pub enum Asks {
     /// What this proxy cannot know, such as another filter's metadata: the condition's key. Whoever asks for it is answered
     /// so that less is allowed.
     Unknowable(Box<str>),
+    /// The route of its server that the request follows, by its place among the rules of the server's table.
+    Route(BTreeSet<usize>),
 }
 
 /// One condition.
@@ -129,6 +131,7 @@ impl Condition {
                 | Asks::Header(..)
                 | Asks::RequestPrincipal(_)
                 | Asks::Claim(..)
+                | Asks::Route(_)
         )
     }
 
@@ -189,6 +192,7 @@ impl Asks {
             Self::Claim(path, set) => {
                 request.token.is_some_and(|token| token.has_claim(path, |text| set.contains(text)))
             }
+            Self::Route(places) => readings.is_routed(|place| places.contains(&place), any),
             _ => false,
         }
     }

@@ -13,6 +13,7 @@ pub mod network;
 pub mod path;
 mod reading;
 mod rule;
+mod server;
 pub mod text;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -27,10 +28,10 @@ pub use self::{
     network::NetworkRules,
     path::{PathSet, PathTemplate},
     rule::{Action, Policy, Rule},
+    server::{MOST_ROUTES, ServerRoutes, Servers},
     text::{TextPattern, TextSet},
 };
 use self::{
-    authorization::Decision,
     condition::Stage,
     network::{NetworkVerdict, Party},
     reading::Readings,
@@ -47,7 +48,7 @@ pub const MOST_CONDITIONS: usize = 1_000;
 pub const LONGEST_TEXT: usize = 4096;
 
 /// What one workload's sidecar lets in.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct InboundPolicy {
     /// For every port that `ports` does not name.
     pub default: MtlsRule,
@@ -59,6 +60,8 @@ pub struct InboundPolicy {
     pub authorization: Option<Arc<Authorization>>,
     /// Whose tokens are accepted. `None`: nobody's, and a request's tokens are its app's own business.
     pub authentication: Option<Arc<Authentication>>,
+    /// The same in Linkerd's words: what both let in comes in. `None`: everybody may do everything.
+    pub servers: Option<Arc<Servers>>,
 }
 
 /// The answer to a request, or to a connection that is decided as a whole; with the rule that gave it.
@@ -89,6 +92,8 @@ pub enum By {
     Network,
     /// A policy that says who may do what.
     Authorization,
+    /// A server has routes, and the request matches none of them.
+    Route,
 }
 
 /// The answer to a connection.
@@ -136,7 +141,14 @@ impl InboundPolicy {
     /// Whether policies say something of connections or requests that is only to be counted and logged.
     pub fn has_notes(&self) -> bool {
         self.network.as_ref().is_some_and(|network| network.logs())
+            || self.servers.as_ref().is_some_and(|servers| servers.authorization().has_notes())
             || self.authorization.as_ref().is_some_and(|authorization| authorization.has_notes())
+    }
+
+    /// Whether requests to `port` follow routes of its server, so that also a client which may do nothing is told which
+    /// of them there are not.
+    pub fn has_routes(&self, port: u16) -> bool {
+        self.servers.as_ref().is_some_and(|servers| servers.routes().contains_key(&port))
     }
 
     /// Calls `note` with what policies say of `request` that is only to be counted and logged.
@@ -153,6 +165,9 @@ impl InboundPolicy {
         if let Some(network) = self.network.as_ref().filter(|network| network.logs()) {
             network.judge(&Party::incoming(stage.connection()), |rule| note(Note { rule, says: Says::Log }));
         }
+        if let Some(servers) = &self.servers {
+            servers.notes(stage, note);
+        }
         if let Some(authorization) = &self.authorization {
             authorization.notes(stage, note);
         }
@@ -161,22 +176,24 @@ impl InboundPolicy {
     /// The verdict; if only a request says, the document that asks for it.
     fn verdict(&self, stage: Stage<'_>) -> Result<Verdict<'_>, &Arc<str>> {
         let connected = self.connected(stage.connection());
-        let (Verdict::Allow { .. }, Some(authorization)) = (connected, &self.authorization) else {
+        if let Verdict::Deny { .. } = connected {
             return Ok(connected);
+        }
+        let servers = match &self.servers {
+            Some(servers) => servers.verdict(stage),
+            None => Ok(None),
         };
-        Ok(match authorization.decide(stage) {
-            Decision::Open => connected,
-            Decision::Allowed(rule) => Verdict::Allow { rule },
-            Decision::Denied(rule, why) => {
-                let why = why.map_or("it denies this", |why| &**why);
-                Verdict::Deny { rule, why, by: By::Authorization }
+        let authorization = match &self.authorization {
+            Some(authorization) => authorization.decide(stage).verdict(),
+            None => Ok(None),
+        };
+        match (servers, authorization) {
+            (Ok(Some(refused @ Verdict::Deny { .. })), _) | (_, Ok(Some(refused @ Verdict::Deny { .. }))) => {
+                Ok(refused)
             }
-            Decision::NotAllowed(rule) => {
-                let why = "no rule of the policies that allow something allows this";
-                Verdict::Deny { rule, why, by: By::Authorization }
-            }
-            Decision::Depends(rule) => return Err(rule),
-        })
+            (Err(rule), _) | (_, Err(rule)) => Err(rule),
+            (Ok(servers), Ok(authorization)) => Ok(authorization.or(servers).unwrap_or(connected)),
+        }
     }
 
     /// What is decided by the connection alone: mutual TLS, and network policies.
@@ -230,6 +247,7 @@ mod tests {
             network: None,
             authorization: None,
             authentication: None,
+            servers: None,
         }
     }
 

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     path::{Loose, loosen},
+    server::Routed,
     text::{TextPattern, TextSet},
 };
 use crate::{facts, route::HeaderField};
@@ -26,11 +27,26 @@ pub(super) struct Readings<'a> {
     pub(super) request: &'a facts::Request<'a>,
     path: OnceCell<Loose<'a>>,
     overrides: OnceCell<bool>,
+    /// The routes of its server that it follows; `None`: the server has none.
+    routed: Option<Routed>,
 }
 
 impl<'a> Readings<'a> {
     pub(super) fn new(request: &'a facts::Request<'a>) -> Self {
-        Self { request, path: OnceCell::new(), overrides: OnceCell::new() }
+        Self { request, path: OnceCell::new(), overrides: OnceCell::new(), routed: None }
+    }
+
+    /// The same of a request that follows these routes.
+    pub(super) fn routed<'b>(&self, routed: Routed) -> Readings<'b>
+    where
+        'a: 'b,
+    {
+        Readings { routed: Some(routed), ..Readings::new(self.request) }
+    }
+
+    /// Whether the request follows such a route of its server.
+    pub(super) fn is_routed(&self, is_one: impl Fn(usize) -> bool, any: bool) -> bool {
+        self.routed.is_some_and(|routed| if any { routed.any(is_one) } else { routed.all(is_one) })
     }
 
     pub(super) fn loose_path(&self) -> &Loose<'a> {

@@ -43,6 +43,13 @@ impl<'a> WorkloadDocument<'a> {
         }
     }
 
+    pub(super) fn annotations(self) -> &'a BTreeMap<String, String> {
+        match self {
+            Self::Entry(document) => &document.metadata.annotations,
+            Self::Pod(document) => &document.metadata.annotations,
+        }
+    }
+
     pub(super) fn service_account(self) -> &'a str {
         match self {
             Self::Entry(document) => &document.spec.service_account,

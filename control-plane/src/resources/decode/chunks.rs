@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    super::kinds::{self},
+    super::kinds::{self, ResourceKind},
     document_name,
 };
 use crate::problem::DocumentName;
@@ -79,6 +79,12 @@ pub(super) fn guessed_name(chunk: &str, default_namespace: &str) -> Option<Docum
     if namespace.is_none() && elsewhere {
         return None;
     }
-    let kind = kind.filter(|kind| kinds::find(kind).is_some())?;
-    Some(document_name(&kind, namespace.as_deref(), &name?, default_namespace))
+    let kind = seeming(chunk, &kind?)?;
+    Some(document_name(kind.called, namespace.as_deref(), &name?, default_namespace))
+}
+
+/// The kind of this name that a malformed text seems to be of; of several, the one whose group the text names.
+fn seeming(chunk: &str, kind: &str) -> Option<&'static ResourceKind> {
+    let named = |known: &&ResourceKind| chunk.contains(known.group());
+    kinds::named(kind).find(|known| known.called != known.kind && named(known)).or_else(|| kinds::find(kind))
 }

@@ -35,10 +35,8 @@ fn a_policy_of_a_kind_that_is_not_enforced_is_an_error_that_can_be_accepted() {
         ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
         ("StagedGlobalNetworkPolicy", "projectcalico.org/v3"),
         ("CiliumNetworkPolicy", "cilium.io/v2"),
-        ("Server", "policy.linkerd.io/v1beta3"),
-        ("AuthorizationPolicy", "policy.linkerd.io/v1alpha1"),
-        ("MeshTLSAuthentication", "policy.linkerd.io/v1alpha1"),
-        ("ServerAuthorization", "policy.linkerd.io/v1beta1"),
+        ("HTTPLocalRateLimitPolicy", "policy.linkerd.io/v1alpha1"),
+        ("EgressNetwork", "policy.linkerd.io/v1alpha1"),
     ] {
         let decoded =
             only(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n"));
