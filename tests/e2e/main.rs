@@ -27,6 +27,7 @@ mod http;
 mod inject;
 mod install;
 mod invalid_routes;
+mod invalid_tokens;
 mod issuing;
 mod jwt;
 mod keep_alive;
