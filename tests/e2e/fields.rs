@@ -988,8 +988,11 @@ fn every_field_that_is_read_has_a_test_that_proves_what_it_does() {
     let mut used = BTreeSet::new();
     let mut missing = Vec::new();
     for kind in acted_on() {
+        // Kinds of one name in several groups share their rows, if the one with the group has none.
+        let has_rows = ROWS.iter().any(|(of_kind, ..)| *of_kind == kind.called);
+        let of_kind = if has_rows { kind.called } else { kind.kind };
         for field in kind.known_fields() {
-            let rows = ROWS.iter().enumerate().filter(|(_, row)| is_for(row, kind.called, &field.path));
+            let rows = ROWS.iter().enumerate().filter(|(_, row)| is_for(row, of_kind, &field.path));
             let rows: Vec<_> = rows.map(|(index, _)| index).collect();
             if rows.is_empty() {
                 missing.push(format!("{} {}", kind.called, field.path));

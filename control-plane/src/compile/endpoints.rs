@@ -15,6 +15,7 @@ use super::{
     candidates::{Candidate, Candidates},
     claims::ClaimedBy,
     inbound::Policies,
+    keep,
     owners::Owners,
     services::{Backing, Catalog, KnownHost},
     workloads::{Workloads, expected_identity},
@@ -274,4 +275,16 @@ pub(super) fn addresses(
             }
         }
     }
+}
+
+/// `endpoints`, each as it was `before` if it is the same.
+pub(super) fn kept(
+    endpoints: BTreeMap<ServiceKey, Endpoints>,
+    before: &BTreeMap<ServiceKey, Arc<Endpoints>>,
+) -> BTreeMap<ServiceKey, Arc<Endpoints>> {
+    let kept = |(key, endpoints)| {
+        let kept = keep(endpoints, before.get(&key));
+        (key, kept)
+    };
+    endpoints.into_iter().map(kept).collect()
 }

@@ -127,14 +127,11 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     authentications.report_unused(&mut problems);
     servers.report(&mut problems);
     network.report(&mut problems);
-    let sets = network.into_sets();
     let occupants = workloads.occupants(&finished);
+    let revocations = revocations::revocations(resources, settings, &mut problems);
     let mesh = Mesh {
-        revocations: keep(
-            revocations::revocations(resources, settings, &mut problems),
-            Some(&previous.revocations),
-        ),
-        sets,
+        revocations: keep(revocations, Some(&previous.revocations)),
+        sets: network.into_sets(),
         callers: dialled::callers(&catalog, &endpoints, &owners),
         named: dialled::named(&catalog, &endpoints, workloads.named(), workloads.len(), &occupants),
         occupants: occupants.into_iter().filter_map(|(host, (_, here))| Some((host.ip()?, here))).collect(),
@@ -144,20 +141,16 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
         exported: catalog.exported(),
         service_ranges: catalog.ranges(&mut problems),
         services: routing.views(&previous.services, &mut problems),
-        endpoints: endpoints
-            .into_iter()
-            .map(|(key, endpoints)| {
-                let kept = keep(endpoints, previous.endpoints.get(&key));
-                (key, kept)
-            })
-            .collect(),
+        endpoints: endpoints::kept(endpoints, &previous.endpoints),
         addresses,
-        cluster_domain: match &*previous.cluster_domain == settings.cluster_domain.as_str() {
-            true => Arc::clone(&previous.cluster_domain),
-            false => Arc::from(settings.cluster_domain.as_str()),
-        },
+        cluster_domain: kept_text(&settings.cluster_domain, &previous.cluster_domain),
     };
     (mesh, problems.into_sorted())
+}
+
+/// `text`, shared with the one `before` if it is the same.
+fn kept_text(text: &str, before: &Arc<str>) -> Arc<str> {
+    if **before == *text { Arc::clone(before) } else { Arc::from(text) }
 }
 
 /// `new`, as the old `Arc` if it is equal to that.

@@ -164,6 +164,13 @@ impl DocumentReader<'_> {
         }
     }
 
+    /// What `node`, of a kind that is `called` this, says that its name is.
+    fn name_of(&self, node: &Node, called: &str) -> Option<DocumentName> {
+        let metadata = &node.field("metadata")?.node;
+        let name = metadata.text("name")?;
+        Some(document_name(called, metadata.text("namespace"), name, self.default_namespace))
+    }
+
     fn read_as_written(&self, node: &Node, index: usize) -> Decoded {
         let failed = |name: Option<DocumentName>, error: FieldError| {
             let problem = self.problem(name.as_ref(), Severity::Error, error.fault, error);
@@ -180,15 +187,11 @@ impl DocumentReader<'_> {
             return failed(None, at(node.line, "", message));
         };
         let (Some(kind), Some(version)) = (node.text("kind"), node.text("apiVersion")) else {
-            let message = "is not a document: it needs apiVersion and kind".to_owned();
-            return failed(None, at(node.line, "", message));
+            return failed(None, at(node.line, "", NO_KIND.to_owned()));
         };
         let metadata = node.field("metadata");
-        let name = metadata.and_then(|metadata| metadata.node.text("name"));
-        let namespace = metadata.and_then(|metadata| metadata.node.text("namespace"));
         let meant = meant(kind, version);
-        let called = meant.map_or(kind, |known| known.called);
-        let name = name.map(|name| document_name(called, namespace, name, self.default_namespace));
+        let name = self.name_of(node, meant.map_or(kind, |known| known.called));
         let line = node.field("kind").map_or(node.line, |entry| entry.line);
         if let Some(enforcer) = kinds::unenforced(kind, version) {
             let problem =
@@ -196,20 +199,7 @@ impl DocumentReader<'_> {
             return self.decoded(index, node.line, name, DecodeOutcome::NotActedOn, vec![problem]);
         }
         if kinds::of(kind, version).is_none() {
-            let versions: Vec<&str> =
-                kinds::named(kind).flat_map(|known| known.api_versions).copied().collect();
-            let message = match (versions.as_slice(), meant) {
-                ([_, ..], _) => {
-                    format!("{kind} of {version} is not acted on; {} is", versions.join(" or "))
-                }
-                ([], Some(ResourceKind { kind: known, api_versions, .. })) => {
-                    format!("{kind} ({version}) is not acted on; {known} of {} is", api_versions.join(" or "))
-                }
-                ([], None) => match nearest_policy(kind, version) {
-                    Some(meant) => format!("{kind} ({version}) is not acted on; did you mean {meant}?"),
-                    None => format!("{kind} ({version}) is not acted on"),
-                },
-            };
+            let message = not_acted_on(kind, version, meant);
             let hides_policy = || is_list(kind) && unusable::holds_policy(node);
             if meant.is_some() || may_be_a_policy(kind, version) || hides_policy() {
                 return failed(name, at(line, "", message));
@@ -223,9 +213,8 @@ impl DocumentReader<'_> {
         };
         let namespace = if name.namespace.is_empty() { "default" } else { &name.namespace };
         if WorkloadName::new(namespace, &name.name).is_err() {
-            let message = "name and namespace are lower-case letters, digits, '-' and '.'".to_owned();
             let line = metadata.map_or(node.line, |entry| entry.line);
-            return failed(Some(name), at(line, "metadata", message));
+            return failed(Some(name), at(line, "metadata", WRONG_NAME.to_owned()));
         }
         let location = self.location(node, index);
         match read_kind(node, &name, &location) {
@@ -322,5 +311,23 @@ pub(super) fn read_kind(node: &Node, name: &DocumentName, location: &Location) -
     match kinds::find(&name.kind) {
         Some(kind) => (kind.read)(&Unread { kind, node, name, location }),
         None => Err(wrong("kind", format!("{} is not acted on", name.kind))),
+    }
+}
+
+const NO_KIND: &str = "is not a document: it needs apiVersion and kind";
+const WRONG_NAME: &str = "name and namespace are lower-case letters, digits, '-' and '.'";
+
+/// That no document of this kind and version is acted on, and which it may have meant to be.
+fn not_acted_on(kind: &str, version: &str, meant: Option<&ResourceKind>) -> String {
+    let versions: Vec<&str> = kinds::named(kind).flat_map(|known| known.api_versions).copied().collect();
+    match (versions.as_slice(), meant) {
+        ([_, ..], _) => format!("{kind} of {version} is not acted on; {} is", versions.join(" or ")),
+        ([], Some(ResourceKind { kind: known, api_versions, .. })) => {
+            format!("{kind} ({version}) is not acted on; {known} of {} is", api_versions.join(" or "))
+        }
+        ([], None) => match nearest_policy(kind, version) {
+            Some(meant) => format!("{kind} ({version}) is not acted on; did you mean {meant}?"),
+            None => format!("{kind} ({version}) is not acted on"),
+        },
     }
 }

@@ -295,45 +295,52 @@ impl Unusable<'_> {
         Arc::new(Document { name, metadata, location, spec, unusable: true })
     }
 
-    fn stand_in(mut self, left: Option<Resource>) -> Option<StandIn> {
+    /// A policy that nobody reads is for the whole mesh if it does not say for which namespace it is.
+    fn widen(&mut self) {
+        if namespace_of(self.node, &self.name.namespace).is_none() {
+            self.name.namespace = "".into();
+        }
+    }
+
+    fn calico_policy(mut self, left: Option<Resource>) -> StandIn {
+        if !self.name.namespace.is_empty() {
+            self.widen();
+        }
+        let spec = match left {
+            Some(Resource::CalicoPolicy(left)) if !self.has_lost_selectors() => Some(left.spec.clone()),
+            _ => None,
+        };
+        strict_calico(self.name, self.location, spec.as_ref())
+    }
+
+    fn network_policy(mut self, left: Option<Resource>) -> StandIn {
+        self.widen();
+        let pods = match left {
+            Some(Resource::NetworkPolicy(left)) if !self.has_lost("spec.podSelector") => {
+                Some(left.spec.pods.clone())
+            }
+            _ => None,
+        };
+        strict_network(self.name, self.location, pods)
+    }
+
+    /// Of any other kind that refuses.
+    fn policy(mut self, left: Option<&Resource>) -> StandIn {
+        self.widen();
+        let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs", "spec.podSelector"]
+            .iter()
+            .any(|at| self.has_lost(at));
+        let selector = left.filter(|_| says_whom).and_then(selector_of);
+        let stand_in = strict(self.name, self.location, selector);
+        with_places_of(left, stand_in)
+    }
+
+    fn stand_in(self, left: Option<Resource>) -> Option<StandIn> {
         match (&*self.name.kind, left) {
             (AUTHORIZATION, Some(Resource::AuthorizationPolicy(left))) if self.refuses_nothing(&left) => None,
-            (kind, left) if is_calico(kind) => {
-                if !self.name.namespace.is_empty() && namespace_of(self.node, &self.name.namespace).is_none()
-                {
-                    self.name.namespace = "".into();
-                }
-                let spec = match left {
-                    Some(Resource::CalicoPolicy(left)) if !self.has_lost_selectors() => {
-                        Some(left.spec.clone())
-                    }
-                    _ => None,
-                };
-                Some(strict_calico(self.name, self.location, spec.as_ref()))
-            }
-            (NETWORK, left) => {
-                if namespace_of(self.node, &self.name.namespace).is_none() {
-                    self.name.namespace = "".into();
-                }
-                let pods = match left {
-                    Some(Resource::NetworkPolicy(left)) if !self.has_lost("spec.podSelector") => {
-                        Some(left.spec.pods.clone())
-                    }
-                    _ => None,
-                };
-                Some(strict_network(self.name, self.location, pods))
-            }
-            (STRICTEST | AUTHORIZATION | AUTHENTICATION | SERVER, left) => {
-                if namespace_of(self.node, &self.name.namespace).is_none() {
-                    self.name.namespace = "".into();
-                }
-                let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs", "spec.podSelector"]
-                    .iter()
-                    .any(|at| self.has_lost(at));
-                let selector = left.as_ref().filter(|_| says_whom).and_then(selector_of);
-                let stand_in = strict(self.name, self.location, selector);
-                Some(with_places_of(left.as_ref(), stand_in))
-            }
+            (kind, left) if is_calico(kind) => Some(self.calico_policy(left)),
+            (NETWORK, left) => Some(self.network_policy(left)),
+            (STRICTEST | AUTHORIZATION | AUTHENTICATION | SERVER, left) => Some(self.policy(left.as_ref())),
             ("DestinationRule", left) => self.destination_rule(left),
             ("ServiceEntry", Some(Resource::ServiceEntry(left))) => Some(self.service_entry(&left)),
             ("WorkloadEntry", Some(Resource::WorkloadEntry(left))) => Some(self.workload_entry(&left)),

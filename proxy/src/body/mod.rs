@@ -305,6 +305,16 @@ impl Body {
         self.end.take().unwrap_or_default()
     }
 
+    /// Has apps see only the trailers that they may, and records what these say.
+    fn pass_trailers(&mut self, trailers: &mut HeaderMap) {
+        fields::trailers(trailers);
+        if let Some(end) = &mut self.end
+            && let Some(record) = &mut end.record
+        {
+            record.trailers(trailers);
+        }
+    }
+
     /// Carries out what was to happen when it ends.
     fn finish(&mut self, whole: bool) {
         if let Some(mut end) = self.end.take() {
@@ -427,12 +437,7 @@ impl HttpBody for Body {
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {
-            fields::trailers(trailers);
-            if let Some(end) = &mut this.end
-                && let Some(record) = &mut end.record
-            {
-                record.trailers(trailers);
-            }
+            this.pass_trailers(trailers);
         }
         match &frame {
             None => this.finish(true),

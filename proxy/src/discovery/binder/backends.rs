@@ -105,11 +105,9 @@ impl<'a> BackendBinder<'a> {
         let unresolved = endpoints.and_then(|endpoints| endpoints.unresolved.clone());
         self.work.endpoints += endpoints.map_or(0, |endpoints| endpoints.len());
         let list = endpoints.into_iter().flat_map(|endpoints| endpoints.list());
-        let selected: Vec<_> =
-            list.filter(|(endpoint, _)| facts::selects(&definition.labels, &endpoint.labels)).collect();
         let mut denied = None;
-        let reached: Vec<_> = selected
-            .into_iter()
+        let reached: Vec<_> = list
+            .filter(|(endpoint, _)| facts::selects(&definition.labels, &endpoint.labels))
             .filter_map(|(endpoint, dns_name)| {
                 let reach = self.reach(definition, endpoint, dns_name);
                 let target = self.targets.reach(reach, self.own, &mut self.work);
