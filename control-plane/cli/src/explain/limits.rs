@@ -26,7 +26,7 @@ fn retries(policy: &RetryPolicy) -> String {
     }
     let each = policy.per_try_timeout.map(|time| format!(", {} for each attempt", format_duration(time)));
     format!(
-        "retries: {}, on {}, after {} and longer{}; {always}",
+        "retries: {}, on {}; pauses grow from {}{}; {always}",
         policy.attempts,
         conditions(&policy.on),
         format_duration(policy.backoff),
@@ -54,7 +54,7 @@ fn conditions(on: &RetryOn) -> String {
 /// How endpoints are picked by `policy`, and what limits requests to them.
 pub(super) fn of_backend(policy: &TrafficPolicy) -> Vec<String> {
     let mut words = vec![format!(
-        "balancer: {}; connections may take {}",
+        "balancer: {}; connect timeout {}",
         balancer(policy.load_balancer),
         format_duration(policy.connect_timeout)
     )];
