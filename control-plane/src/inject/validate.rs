@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_not_enforced_is_refused_unless_that_is_accepted() {
-        let server = json!({
-            "apiVersion": "policy.linkerd.io/v1beta3", "kind": "Server",
-            "metadata": { "name": "server", "namespace": "shop" }, "spec": {},
+        let limit = json!({
+            "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "HTTPLocalRateLimitPolicy",
+            "metadata": { "name": "limit", "namespace": "shop" }, "spec": {},
         });
         let custom = json!({
             "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
@@ -210,8 +210,8 @@ mod tests {
         });
         let accepting = MeshSettings { allow_unenforced: true, ..MeshSettings::default() };
 
-        let refused = verdict(&server, &[]);
-        let accepted = validate(server, "shop", &Resources::default(), &accepting, &[]);
+        let refused = verdict(&limit, &[]);
+        let accepted = validate(limit, "shop", &Resources::default(), &accepting, &[]);
 
         assert!(refused.errors[0].contains("is not enforced"), "{refused:?}");
         assert_eq!(accepted.errors, Vec::<String>::new());

@@ -442,7 +442,9 @@ mod tests {
             .filter(|name| !name.contains('/'))
             .collect();
 
-        let listed: BTreeSet<&str> = acted_on().iter().map(|kind| kind.called).collect();
+        // Kinds of one name in several groups may share a line.
+        let listed = |kind: &ResourceKind| if named.contains(kind.called) { kind.called } else { kind.kind };
+        let listed: BTreeSet<&str> = acted_on().iter().map(listed).collect();
         assert_eq!(named, listed);
     }
 }
