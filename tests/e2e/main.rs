@@ -1,6 +1,7 @@
 //! End to end: the real binaries, real sockets, real files. One module for each topic; a mesh for each test.
 
 mod authorization;
+mod authz;
 mod bad_config;
 mod bootstrap;
 mod canary_scripts;

@@ -6,6 +6,7 @@
 use std::{io, process::ExitCode};
 
 pub mod app;
+pub mod authz;
 pub mod certs;
 pub mod check;
 pub mod cluster;

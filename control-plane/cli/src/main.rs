@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use selvedge_cli::{
-    app, certs, check, control_plane, demo, explain, finish, inject, install, proxy, revoke, status, token,
-    uninject, uninstall,
+    app, authz, certs, check, control_plane, demo, explain, finish, inject, install, proxy, revoke, status,
+    token, uninject, uninstall,
 };
 
 /// A service mesh: identities, mutual TLS, routing, retries and metrics, without changes to your apps.
@@ -20,6 +20,7 @@ struct Selvedge {
 enum Command {
     #[command(hide = true)]
     App(app::Args),
+    Authz(authz::Args),
     Certs(certs::Args),
     Check(check::Args),
     ControlPlane(Box<control_plane::Args>),
@@ -38,6 +39,10 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Selvedge::parse().command {
         Command::App(args) => app::run(args),
+        Command::Authz(args) => match authz::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Certs(args) => certs::run(args),
         Command::Check(args) => match check::run(args) {
             Ok(status) => return status,

@@ -4,12 +4,14 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    time::SystemTime,
 };
 
 use selvedge_control_plane::compile::MeshSettings;
 use selvedge_model::{
     Mesh, SpiffeId, Workload, WorkloadName,
     facts::{Connection, Source},
+    revocation::Holder,
 };
 use selvedge_proxy::bind::Egress;
 use tokio::sync::watch;
@@ -118,9 +120,27 @@ fn egress(mesh: &Mesh, workload: &Workload) -> Egress {
 
 /// An address of the workload `name`.
 fn address(mesh: &Mesh, name: &WorkloadName) -> Option<IpAddr> {
-    let served = mesh.addresses.iter().find(|(_, endpoint)| endpoint.workload.as_ref() == Some(name));
-    let occupied = || mesh.occupants.iter().find(|(_, occupant)| occupant.workload.name == *name);
-    served.map(|(address, _)| address.ip()).or_else(|| occupied().map(|(address, _)| *address))
+    addresses(mesh).get(name).copied()
+}
+
+/// An address of each workload of which one is known.
+pub(crate) fn addresses(mesh: &Mesh) -> BTreeMap<&WorkloadName, IpAddr> {
+    let mut addresses = BTreeMap::new();
+    for (address, endpoint) in &mesh.addresses {
+        if let Some(workload) = &endpoint.workload {
+            addresses.entry(workload).or_insert(address.ip());
+        }
+    }
+    for (address, occupant) in &mesh.occupants {
+        addresses.entry(&occupant.workload.name).or_insert(*address);
+    }
+    addresses
+}
+
+/// Why `identity` is refused everywhere, if it is.
+pub(crate) fn revoked(mesh: &Mesh, identity: &SpiffeId, workload: Option<&WorkloadName>) -> Option<String> {
+    let holder = Holder { identity, workload, serial: None };
+    mesh.revocations.find(holder, SystemTime::now()).map(ToString::to_string)
 }
 
 /// The labels that all of `lists` have.

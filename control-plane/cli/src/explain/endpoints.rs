@@ -5,12 +5,11 @@ use selvedge_model::{
     Backend, ConnectionVerdict, Endpoint, Endpoints, Mesh, SpiffeId, Transport, Verdict, Workload,
     facts::{self, Connection, Source},
     policy::By,
-    revocation::Holder,
 };
 use selvedge_proxy::{error::Reason, normalize::settle};
 
 use super::{
-    caller::Caller,
+    caller::{Caller, revoked},
     explanation::{Answer, EndpointView},
 };
 
@@ -141,8 +140,7 @@ impl Judge<'_> {
     /// Why `identity` is refused everywhere, if it is.
     fn revoked(&self, identity: &SpiffeId) -> Option<String> {
         let workload = self.caller.workload.as_ref().map(|workload| &workload.name);
-        let holder = Holder { identity, workload, serial: None };
-        self.mesh.revocations.find(holder, std::time::SystemTime::now()).map(ToString::to_string)
+        revoked(self.mesh, identity, workload)
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod arguments;
 mod backends;
-mod caller;
+pub(crate) mod caller;
 mod condition;
 mod endpoints;
 mod explanation;

@@ -1,0 +1,199 @@
+//! `selvedge authz try`: the matrix before a change and after it.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
+
+use selvedge_control_plane::{
+    compile::{MeshSettings, compile},
+    problem::{Problem, Severity},
+    resources::{DecodeOutcome, Resources, decode},
+};
+use selvedge_model::{Mesh, Workload, WorkloadName};
+use serde::Serialize;
+
+use super::{
+    TryArgs,
+    matrix::{self, Cell, Outcome, Pair},
+    output::json,
+};
+use crate::table::{new_table, trimmed};
+
+/// In which form the result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// A table, for people.
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+/// What changes for one pair.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Change {
+    #[serde(flatten)]
+    pub(super) pair: Pair,
+    pub(super) before: Cell,
+    pub(super) after: Cell,
+}
+
+/// What a change comes to.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Difference {
+    /// Pairs that lose something.
+    pub(super) refused: Vec<Change>,
+    /// Pairs whose requests decide before and after, by policies that are not the same: some may be refused.
+    pub(super) judged_anew: Vec<Change>,
+    /// Pairs that gain something.
+    pub(super) let_in: Vec<Change>,
+}
+
+impl Difference {
+    /// Whether something that is let in now would not be, or perhaps not.
+    pub(super) fn breaks(&self) -> bool {
+        !self.refused.is_empty() || !self.judged_anew.is_empty()
+    }
+}
+
+/// The answer, and whether somebody would be refused.
+pub(super) fn answer(args: &TryArgs) -> Result<(String, bool), String> {
+    let loaded = args.documents.load()?;
+    let settings = args.documents.settings();
+    let mut after = loaded.resources.clone();
+    for file in &args.files {
+        let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        if put(&mut after, &text, file, &settings)? == 0 {
+            return Err(format!("{}: holds no document of a kind that Selvedge acts on", file.display()));
+        }
+    }
+    if args.strict {
+        turn_strict(&mut after, &settings)?;
+    }
+    let difference = difference(&loaded.resources, &after, &settings)?;
+    let text = match args.output {
+        Format::Json => json(&difference)?,
+        Format::Table => words(&difference),
+    };
+    Ok((text, difference.breaks()))
+}
+
+/// Puts a policy that asks for mutual TLS in the place of those that are for the whole mesh.
+pub(super) fn turn_strict(resources: &mut Resources, settings: &MeshSettings) -> Result<(), String> {
+    let root = &settings.root_namespace;
+    resources
+        .peer_authentications
+        .retain(|one| one.unusable || *one.name.namespace != **root || !one.spec.selector.is_empty());
+    let strict = format!(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: strict, namespace: '{root}'}}\n\
+         spec: {{mtls: {{mode: STRICT}}}}\n"
+    );
+    put(resources, &strict, Path::new("--strict"), settings).map(drop)
+}
+
+/// Puts the documents of `text` in the places of those that have their names; says how many.
+pub(super) fn put(
+    resources: &mut Resources,
+    text: &str,
+    path: &Path,
+    settings: &MeshSettings,
+) -> Result<usize, String> {
+    let mut count = 0;
+    for document in decode(text, &Arc::from(path), &settings.default_namespace) {
+        if let Some(error) = errors(&document.problems).next() {
+            return Err(format!("{error}; correct it first"));
+        }
+        match document.outcome {
+            DecodeOutcome::Understood(resource) => {
+                resources.put(resource);
+                count += 1;
+            }
+            DecodeOutcome::NotActedOn => {}
+            DecodeOutcome::Failed => return Err(format!("{}: it cannot be read", path.display())),
+        }
+        for problem in &document.problems {
+            eprintln!("selvedge: {problem}");
+        }
+    }
+    Ok(count)
+}
+
+fn errors(problems: &[Problem]) -> impl Iterator<Item = &Problem> {
+    problems.iter().filter(|problem| problem.severity == Severity::Error)
+}
+
+/// What becomes of each pair that is there before and after.
+///
+/// # Errors
+/// If the change has an error that the documents before did not have: then nobody knows what it means.
+pub(super) fn difference(
+    before: &Resources,
+    after: &Resources,
+    settings: &MeshSettings,
+) -> Result<Difference, String> {
+    let (before, problems) = compile(before, settings, &Mesh::default());
+    let (after, new_problems) = compile(after, settings, &Mesh::default());
+    let old: BTreeSet<String> = errors(&problems).map(ToString::to_string).collect();
+    if let Some(error) = errors(&new_problems).find(|error| !old.contains(&error.to_string())) {
+        return Err(format!("{error}; correct it first"));
+    }
+    Ok(compared(&before, &after))
+}
+
+fn compared(before: &Mesh, after: &Mesh) -> Difference {
+    let changed = changed_policies(before, after);
+    let mut later = matrix::of(after);
+    let mut difference = Difference::default();
+    for (pair, before) in matrix::of(before) {
+        let Some(after) = later.remove(&pair) else { continue };
+        let list = match rank(after.outcome).cmp(&rank(before.outcome)) {
+            Ordering::Less => &mut difference.refused,
+            Ordering::Greater => &mut difference.let_in,
+            Ordering::Equal
+                if after.outcome == Outcome::DependsOnTheRequest && changed.contains(&pair.to) =>
+            {
+                &mut difference.judged_anew
+            }
+            Ordering::Equal => continue,
+        };
+        list.push(Change { pair, before, after });
+    }
+    difference
+}
+
+/// The workloads that do not let in the same after as before.
+fn changed_policies(before: &Mesh, after: &Mesh) -> BTreeSet<String> {
+    let after: BTreeMap<WorkloadName, Workload> =
+        matrix::known(after).into_iter().map(|workload| (workload.name.clone(), workload)).collect();
+    let same = |one: &Workload| after.get(&one.name).is_some_and(|other| other.policy == one.policy);
+    matrix::known(before).iter().filter(|one| !same(one)).map(|one| one.name.to_string()).collect()
+}
+
+fn rank(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Denied => 0,
+        Outcome::DependsOnTheRequest => 1,
+        Outcome::Allowed => 2,
+    }
+}
+
+pub(super) fn words(difference: &Difference) -> String {
+    part("would be refused, or only some requests let in", &difference.refused)
+        + &part("requests would be judged by a changed policy", &difference.judged_anew)
+        + &part("would be let in, or some requests", &difference.let_in)
+}
+
+fn part(title: &str, changes: &[Change]) -> String {
+    if changes.is_empty() {
+        return format!("{title}: none\n");
+    }
+    let mut table = new_table(["FROM", "TO", "PORT", "BEFORE", "AFTER", "BY"]);
+    for Change { pair: Pair { from, to, port }, before, after } in changes {
+        let by = after.by();
+        table.add_row([from, to, &port.to_string(), before.outcome.word(), after.outcome.word(), &by]);
+    }
+    format!("{title}: {}\n{}\n", changes.len(), trimmed(&table))
+}
