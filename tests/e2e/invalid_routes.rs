@@ -1,15 +1,7 @@
 //! Every invalid document about routes is refused by `selvedge check`, with its path, the line and what to do, and by the
 //! validating webhook, which runs the same code. Istio's validation and the Gateway API's rules say what is invalid.
 
-use std::{fs, process::Command};
-
-use selvedge_control_plane::{compile::MeshSettings, inject::validate::validate, resources::Resources};
-use serde_json::Value;
-
-use crate::SELVEDGE;
-
-/// What stands behind the line that is at fault.
-const HERE: &str = "# <-";
+use crate::invalid::all_are_refused;
 
 /// The kind, its spec, and words of the message: what is wrong, and what to do.
 type Row = (&'static str, &'static str, [&'static str; 2]);
@@ -349,31 +341,5 @@ fn document((kind, spec, _): &Row) -> String {
 
 #[test]
 fn every_invalid_route_is_refused_with_its_line_and_what_to_do_by_check_and_by_the_webhook() {
-    let directory = tempfile::tempdir().unwrap();
-    for (index, row) in ROWS.iter().enumerate() {
-        fs::write(directory.path().join(format!("row-{index:03}.yaml")), document(row)).unwrap();
-    }
-    let output =
-        Command::new(SELVEDGE).args(["check", "--config-dir"]).arg(directory.path()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{said}");
-
-    let mut passed = Vec::new();
-    for (index, row) in ROWS.iter().enumerate() {
-        let (text, words) = (document(row), row.2);
-        let line = 1 + text.lines().position(|line| line.ends_with(HERE)).expect("a line is at fault");
-        let place = format!("row-{index:03}.yaml:{line}:");
-        let is_it = |told: &str| words.iter().all(|word| told.contains(word));
-        let told: Vec<&str> =
-            said.lines().filter(|told| told.contains(&format!("row-{index:03}.yaml:"))).collect();
-        if !told.iter().any(|told| told.contains(&place) && is_it(told)) {
-            passed.push(format!("check: {text}\n  expected {place} {words:?}, and it says {told:#?}"));
-        }
-        let object: Value = serde_saphyr::from_str(&text).unwrap();
-        let verdict = validate(object, "default", &Resources::default(), &MeshSettings::default(), &[]);
-        if !verdict.errors.iter().any(|told| is_it(told)) {
-            passed.push(format!("webhook: {text}\n  expected {words:?}, and it says {verdict:?}"));
-        }
-    }
-    assert!(passed.is_empty(), "{} of {}:\n{}", passed.len(), ROWS.len(), passed.join("\n"));
+    all_are_refused(ROWS.iter().map(|row| (document(row), row.2)));
 }

@@ -27,6 +27,7 @@ mod hostile;
 mod http;
 mod inject;
 mod install;
+mod invalid;
 mod invalid_routes;
 mod invalid_tokens;
 mod issuing;
