@@ -101,3 +101,18 @@ fn documents_that_cannot_be_read_are_no_answer() {
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{output:?}");
     }
 }
+
+#[test]
+fn a_change_that_selects_nothing_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let change = directory.path().join("change.yaml");
+    std::fs::write(&change, GET_ONLY).expect("a writable directory");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies");
+    let mut command = Command::new(SELVEDGE);
+    command.args(["authz", "try", "--config-dir", config, "-f"]).arg(&change);
+    let output = command.output().expect("the command runs");
+
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("AuthorizationPolicy default/readers") && told.contains("selects no"), "{told}");
+}
