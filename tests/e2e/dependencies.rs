@@ -201,6 +201,7 @@ const COMPILE: Rooms<'static> = Rooms {
     inside: &["compile"],
     order: &[
         "hosts",
+        "sharing",
         "claims",
         "inbound",
         "targets",

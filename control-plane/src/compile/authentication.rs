@@ -1,16 +1,13 @@
 //! `RequestAuthentication` to whose tokens each workload's sidecar accepts: the rules of all that select it, as in Istio.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{cell::Cell, sync::Arc};
 
 use selvedge_model::token::{Authentication, Keys, MOST_TOKEN_RULES, Places, TokenRule};
 
 use super::{
     MeshSettings, Problems,
-    targets::{Ports, Selected, Targets},
+    sharing::{ByNamespace, MadeOnce},
+    targets::{self, MAY_SELECT, Ports, Selected, Targets},
 };
 use crate::resources::{Document, JwtRule, KeySource, RequestAuthenticationSpec, Resources};
 
@@ -20,11 +17,10 @@ type Written = Document<RequestAuthenticationSpec>;
 #[derive(Debug)]
 pub(super) struct Authentications<'a> {
     all: Vec<Compiled<'a>>,
-    /// Those of the root namespace, and those of which it is not known in which one they are, by their places in `all`.
-    everywhere: Vec<usize>,
-    by_namespace: BTreeMap<&'a str, Vec<usize>>,
+    /// By their places in `all`.
+    by_namespace: ByNamespace<'a>,
     /// What workloads share that are selected by the same documents.
-    shared: RefCell<HashMap<Chosen, Arc<Authentication>>>,
+    shared: MadeOnce<Chosen, Authentication>,
 }
 
 /// Documents by their places in [`Authentications::all`], and the ports that each is for.
@@ -42,16 +38,12 @@ impl<'a> Authentications<'a> {
     pub(super) fn new(resources: &'a Resources, settings: &'a MeshSettings, problems: &mut Problems) -> Self {
         let mut all = Self {
             all: Vec::with_capacity(resources.request_authentications.len()),
-            everywhere: Vec::new(),
-            by_namespace: BTreeMap::new(),
-            shared: RefCell::default(),
+            by_namespace: ByNamespace::default(),
+            shared: MadeOnce::default(),
         };
         for document in &resources.request_authentications {
             let namespace = &*document.name.namespace;
-            match namespace.is_empty() || namespace == settings.root_namespace {
-                true => all.everywhere.push(all.all.len()),
-                false => all.by_namespace.entry(namespace).or_default().push(all.all.len()),
-            }
+            all.by_namespace.add(targets::only_namespace(namespace, settings), all.all.len());
             let spec = &document.spec;
             let mut targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
             targets.any_workload = spec.any_workload;
@@ -68,32 +60,24 @@ impl<'a> Authentications<'a> {
         workload: Selected<'_>,
         previous: Option<&Arc<Authentication>>,
     ) -> Option<Arc<Authentication>> {
-        let own = self.by_namespace.get(workload.namespace).map_or(&[][..], Vec::as_slice);
-        let places = self.everywhere.iter().chain(own);
+        let places = self.by_namespace.places(workload.namespace);
         if workload.labels.is_none()
-            && let Some(one) = places.clone().map(|place| &self.all[*place]).find(|one| one.targets.chooses())
+            && let Some(one) = places.clone().map(|place| &self.all[place]).find(|one| one.targets.chooses())
         {
-            let why = "nobody knows whether it selects this workload, whose document cannot be used";
-            let rules = vec![refusing(Arc::from(one.document.name.to_string()), why)];
+            let rules = vec![refusing(Arc::from(one.document.name.to_string()), MAY_SELECT)];
             return Some(super::keep(Authentication { rules }, previous));
         }
         let chosen = places.filter_map(|place| {
-            let one = &self.all[*place];
+            let one = &self.all[place];
             let ports = one.targets.ports(workload)?;
             one.selects_one.set(true);
-            (!one.rules.is_empty()).then_some((*place, ports))
+            (!one.rules.is_empty()).then_some((place, ports))
         });
         let chosen: Chosen = chosen.collect();
         if chosen.is_empty() {
             return None;
         }
-        let mut shared = self.shared.borrow_mut();
-        if let Some(known) = shared.get(&chosen) {
-            return Some(Arc::clone(known));
-        }
-        let made = super::keep(self.made_of(&chosen), previous);
-        shared.insert(chosen, Arc::clone(&made));
-        Some(made)
+        Some(self.shared.get(chosen, previous, |chosen| self.made_of(chosen)))
     }
 
     fn made_of(&self, chosen: &[(usize, Ports)]) -> Authentication {

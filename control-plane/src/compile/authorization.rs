@@ -1,11 +1,7 @@
 //! `AuthorizationPolicy` to what each workload's sidecar asks: those of its namespace and of the root namespace that
 //! select it, as in Istio.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{cell::Cell, sync::Arc};
 
 use selvedge_model::{
     Authorization,
@@ -14,7 +10,8 @@ use selvedge_model::{
 
 use super::{
     MeshSettings, Problems,
-    targets::{Ports, Selected, Targets},
+    sharing::{ByNamespace, MadeOnce},
+    targets::{self, MAY_SELECT, Ports, Selected, Targets},
 };
 use crate::resources::{AuthorizationAction, AuthorizationPolicySpec, Document, Resources};
 
@@ -27,11 +24,10 @@ const LOCAL_TRUST_DOMAIN: &str = "cluster.local";
 #[derive(Debug)]
 pub(super) struct Authorizations<'a> {
     all: Vec<Compiled<'a>>,
-    /// Those of the root namespace, and those of which it is not known in which one they are, by their places in `all`.
-    everywhere: Vec<usize>,
-    by_namespace: BTreeMap<&'a str, Vec<usize>>,
+    /// By their places in `all`.
+    by_namespace: ByNamespace<'a>,
     /// What workloads share that are selected by the same policies.
-    shared: RefCell<HashMap<Chosen, Arc<Authorization>>>,
+    shared: MadeOnce<Chosen, Authorization>,
 }
 
 /// Policies by their places in [`Authorizations::all`], and the ports that each is for.
@@ -60,17 +56,12 @@ impl<'a> Authorizations<'a> {
     pub(super) fn new(resources: &'a Resources, settings: &'a MeshSettings, problems: &mut Problems) -> Self {
         let mut policies = Self {
             all: Vec::with_capacity(resources.authorization_policies.len()),
-            everywhere: Vec::new(),
-            by_namespace: BTreeMap::new(),
-            shared: RefCell::default(),
+            by_namespace: ByNamespace::default(),
+            shared: MadeOnce::default(),
         };
         for document in &resources.authorization_policies {
             let namespace = &*document.name.namespace;
-            let place = policies.all.len();
-            match namespace.is_empty() || namespace == settings.root_namespace {
-                true => policies.everywhere.push(place),
-                false => policies.by_namespace.entry(namespace).or_default().push(place),
-            }
+            policies.by_namespace.add(targets::only_namespace(namespace, settings), policies.all.len());
             let spec = &document.spec;
             let mut targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
             targets.any_workload = spec.any_workload;
@@ -94,29 +85,24 @@ impl<'a> Authorizations<'a> {
         authenticated: bool,
         previous: Option<&Arc<Authorization>>,
     ) -> Option<Arc<Authorization>> {
-        let own = self.by_namespace.get(workload.namespace).map_or(&[][..], Vec::as_slice);
-        let places = self.everywhere.iter().chain(own);
+        let places = self.by_namespace.places(workload.namespace);
         if workload.labels.is_none()
-            && let Some(one) = places.clone().map(|place| &self.all[*place]).find(|one| one.targets.chooses())
+            && let Some(one) = places.clone().map(|place| &self.all[place]).find(|one| one.targets.chooses())
         {
-            let why = "nobody knows whether it selects this workload, whose document cannot be used";
-            return Some(super::keep(Authorization::new(vec![refusing(&one.policy.name, why)]), previous));
+            return Some(super::keep(
+                Authorization::new(vec![refusing(&one.policy.name, MAY_SELECT)]),
+                previous,
+            ));
         }
         let mut chosen: Chosen = places
-            .filter_map(|place| Some((*place, self.ports_of(*place, workload, authenticated)?)))
+            .filter_map(|place| Some((place, self.ports_of(place, workload, authenticated)?)))
             .collect();
         if chosen.is_empty() {
             return None;
         }
         // What is not possible yet (CUSTOM) refuses before all else, as it would decide before all else.
         chosen.sort_by_key(|(place, _)| self.all[*place].document.spec.action != AuthorizationAction::Custom);
-        let mut shared = self.shared.borrow_mut();
-        if let Some(known) = shared.get(&chosen) {
-            return Some(Arc::clone(known));
-        }
-        let made = super::keep(self.made_of(&chosen), previous);
-        shared.insert(chosen, Arc::clone(&made));
-        Some(made)
+        Some(self.shared.get(chosen, previous, |chosen| self.made_of(chosen)))
     }
 
     /// The ports of `workload` that the policy at `place` is for, if it selects it. `authenticated`: the workload accepts

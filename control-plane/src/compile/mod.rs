@@ -20,6 +20,7 @@ mod routes;
 mod selected;
 mod servers;
 mod services;
+mod sharing;
 mod targets;
 mod workloads;
 

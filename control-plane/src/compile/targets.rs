@@ -10,6 +10,16 @@ use crate::resources::{Document, Resources};
 /// The ports of a workload that a policy is for; `None`: all.
 pub(super) type Ports = Option<BTreeSet<u16>>;
 
+/// Why a policy refuses everything at a workload that it may be for.
+pub(super) const MAY_SELECT: &str =
+    "nobody knows whether it selects this workload, whose document cannot be used";
+
+/// The namespace of the workloads that a policy in `namespace` may be for; `None`: of every one, since it is in the root
+/// namespace, or nobody knows in which one it is.
+pub(super) fn only_namespace<'a>(namespace: &'a str, settings: &MeshSettings) -> Option<&'a str> {
+    (!namespace.is_empty() && namespace != settings.root_namespace).then_some(namespace)
+}
+
 /// What policies select a workload by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Selected<'w> {

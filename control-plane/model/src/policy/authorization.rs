@@ -9,10 +9,11 @@ use serde::{Serialize, Serializer};
 
 use super::{
     By, Verdict,
-    condition::{Stage, Truth},
+    condition::Stage,
     index::Index,
     reading::Readings,
     rule::{Action, Policy, Rule},
+    truth::Truth,
 };
 use crate::facts;
 
@@ -242,7 +243,7 @@ impl Tried {
         for place in 0..self.rules.len() {
             match truth(place) {
                 Truth::Yes => return First { surely: Some(at(place)), maybe },
-                Truth::Unknown => maybe = maybe.or(Some(at(place).1)),
+                Truth::Unknown(()) => maybe = maybe.or(Some(at(place).1)),
                 Truth::No => {}
             }
         }

@@ -1,13 +1,10 @@
 //! One condition of a rule: what it asks of a connection or a request, and what the answer is while that is not known.
 
-use std::{
-    collections::BTreeSet,
-    ops::{BitAnd, BitOr, Not},
-};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{address::AddressSet, path::PathSet, reading::Readings, text::TextSet};
+use super::{address::AddressSet, path::PathSet, reading::Readings, text::TextSet, truth::Truth};
 use crate::{SpiffeId, facts, route::HeaderField, token::Token};
 
 /// What a condition asks for.
@@ -57,49 +54,6 @@ pub struct Condition {
     pub negated: bool,
 }
 
-/// Whether something holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Truth {
-    No,
-    /// Only a request says.
-    Unknown,
-    Yes,
-}
-
-impl From<bool> for Truth {
-    fn from(holds: bool) -> Self {
-        if holds { Self::Yes } else { Self::No }
-    }
-}
-
-impl Not for Truth {
-    type Output = Self;
-
-    fn not(self) -> Self {
-        match self {
-            Self::No => Self::Yes,
-            Self::Unknown => Self::Unknown,
-            Self::Yes => Self::No,
-        }
-    }
-}
-
-impl BitAnd for Truth {
-    type Output = Self;
-
-    fn bitand(self, other: Self) -> Self {
-        self.min(other)
-    }
-}
-
-impl BitOr for Truth {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        self.max(other)
-    }
-}
-
 /// What is known when a policy is asked.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stage<'a> {
@@ -142,7 +96,7 @@ impl Condition {
         let is_it = match stage {
             // Istio drops such a field for a port without HTTP; a rule that permits is dropped with it.
             Stage::Opaque(_) if self.is_about_requests() => return Truth::from(refuses),
-            Stage::Connection(_) if self.is_about_requests() => return Truth::Unknown,
+            Stage::Connection(_) if self.is_about_requests() => return Truth::Unknown(()),
             Stage::Request(readings) if self.is_about_requests() => {
                 self.asks.of_request(readings, leads_to_refusing)
             }

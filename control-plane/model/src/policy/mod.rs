@@ -15,6 +15,7 @@ mod reading;
 mod rule;
 mod server;
 pub mod text;
+mod truth;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 
-use super::condition::{Condition, Stage, Truth};
+use super::{
+    condition::{Condition, Stage},
+    truth::Truth,
+};
 use crate::facts;
 
 /// What a policy does with what one of its rules matches.

@@ -11,8 +11,8 @@ mod report;
 mod sets;
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -31,7 +31,7 @@ use self::{
     report::Written,
     sets::{SetMaker, Sets},
 };
-use super::keep;
+use super::sharing::{ByNamespace, MadeOnce};
 use crate::resources::Resources;
 
 /// Every network policy, compiled once.
@@ -41,12 +41,11 @@ pub(super) struct Network<'a> {
     namespaces: NamespaceLabels<'a>,
     /// In the order in which they are asked.
     policies: Vec<Compiled<'a>>,
-    /// The policies for workloads in each namespace, by their places; those for every namespace are at none.
-    by_namespace: BTreeMap<&'a str, Vec<usize>>,
-    everywhere: Vec<usize>,
+    /// By their places in `policies`.
+    by_namespace: ByNamespace<'a>,
     sets: Sets,
     /// What workloads share that are selected by the same policies.
-    shared: RefCell<HashMap<Shared, Arc<NetworkRules>>>,
+    shared: MadeOnce<Shared, NetworkRules>,
 }
 
 /// What makes rules the same: direction, policies by their places, the workload's own identity, the numbers of ports
@@ -104,15 +103,12 @@ impl<'a> Network<'a> {
         policies.extend(calico::compiled(resources, &mut sets));
         policies
             .sort_by(|one, other| one.order.total_cmp(&other.order).then_with(|| one.name.cmp(&other.name)));
-        let (mut by_namespace, mut everywhere) = (BTreeMap::<_, Vec<usize>>::new(), Vec::new());
+        let mut by_namespace = ByNamespace::default();
         for (place, policy) in policies.iter().enumerate() {
-            match policy.namespace {
-                Some(namespace) => by_namespace.entry(namespace).or_default().push(place),
-                None => everywhere.push(place),
-            }
+            by_namespace.add(policy.namespace, place);
         }
         let sets = sets.made();
-        Self { candidates, namespaces, policies, by_namespace, everywhere, sets, shared: RefCell::default() }
+        Self { candidates, namespaces, policies, by_namespace, sets, shared: MadeOnce::default() }
     }
 
     /// Who may connect to the workload at `place`; as `previous` says, if that is the same.
@@ -148,20 +144,13 @@ impl<'a> Network<'a> {
         let ports = self.own_ports(&chosen, direction, candidate);
         let only = self.only(&chosen, direction, candidate);
         let key = (direction, chosen, itself, ports, only);
-        let mut shared = self.shared.borrow_mut();
-        if let Some(known) = shared.get(&key) {
-            return Some(Arc::clone(known));
-        }
-        let made = keep(self.made(&key), previous);
-        shared.insert(key, Arc::clone(&made));
-        Some(made)
+        Some(self.shared.get(key, previous, |key| self.made(key)))
     }
 
     /// The policies for one direction that select the workload at `place`, in the order in which they are asked.
     fn chosen(&self, place: usize, direction: Direction) -> Vec<usize> {
         let candidate = self.candidates.at(place);
-        let here = self.by_namespace.get(candidate.name.namespace());
-        let mut places: Vec<usize> = here.into_iter().flatten().chain(&self.everywhere).copied().collect();
+        let mut places: Vec<usize> = self.by_namespace.places(candidate.name.namespace()).collect();
         places.sort_unstable();
         places.retain(|place| {
             let policy = &self.policies[*place];

@@ -8,7 +8,7 @@ mod routes;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -18,7 +18,10 @@ use selvedge_model::{
 };
 
 use self::{defaults::Defaults, policies::Granted, routes::Routes};
-use super::{MeshSettings, Problems, keep};
+use super::{
+    MeshSettings, Problems, keep,
+    sharing::{ByNamespace, MadeOnce},
+};
 use crate::{
     problem::Fault,
     resources::{
@@ -33,10 +36,10 @@ type Written = Document<ServerSpec>;
 #[derive(Debug)]
 pub(super) struct Servers<'a> {
     all: Vec<Known<'a>>,
-    by_namespace: BTreeMap<&'a str, Vec<usize>>,
+    by_namespace: ByNamespace<'a>,
     defaults: Defaults<'a>,
     /// What workloads share whose ports are the same servers.
-    shared: RefCell<HashMap<Chosen, Arc<Rules>>>,
+    shared: MadeOnce<Chosen, Rules>,
     /// Of two servers of one port: the one that counts, and the other.
     conflicts: RefCell<BTreeSet<(usize, usize)>>,
 }
@@ -96,13 +99,13 @@ impl<'a> Servers<'a> {
         let mut granted = policies::granted(resources, settings, &routes, problems);
         let mut servers = Self {
             all: Vec::with_capacity(resources.servers.len()),
-            by_namespace: BTreeMap::new(),
+            by_namespace: ByNamespace::default(),
             defaults: Defaults::new(resources, problems),
-            shared: RefCell::default(),
+            shared: MadeOnce::default(),
             conflicts: RefCell::default(),
         };
         for (place, document) in resources.servers.iter().enumerate() {
-            servers.by_namespace.entry(&document.name.namespace).or_default().push(place);
+            servers.by_namespace.add(Some(&document.name.namespace), place);
             servers.all.push(Known {
                 document,
                 granted: granted.remove(&document.name).unwrap_or_default(),
@@ -115,9 +118,9 @@ impl<'a> Servers<'a> {
 
     /// What the sidecar of a workload asks; as `previous` says, if that is the same.
     pub(super) fn find(&self, workload: Selected<'_>, previous: Option<&Arc<Rules>>) -> Option<Arc<Rules>> {
-        let here = self.by_namespace.get(workload.namespace).and_then(|here| here.first());
-        if let (None, Some(first)) = (workload.labels, here) {
-            return Some(keep(Rules::new(self.refusing(*first), BTreeMap::new()), previous));
+        let first = self.by_namespace.places(workload.namespace).next();
+        if let (None, Some(first)) = (workload.labels, first) {
+            return Some(keep(Rules::new(self.refusing(first), BTreeMap::new()), previous));
         }
         let chosen = Chosen {
             ports: self.ports_of(workload).into_iter().collect(),
@@ -126,13 +129,7 @@ impl<'a> Servers<'a> {
         if chosen == Chosen::default() {
             return None;
         }
-        let mut shared = self.shared.borrow_mut();
-        if let Some(known) = shared.get(&chosen) {
-            return Some(Arc::clone(known));
-        }
-        let made = keep(self.made_of(&chosen), previous);
-        shared.insert(chosen, Arc::clone(&made));
-        Some(made)
+        Some(self.shared.get(chosen, previous, |chosen| self.made_of(chosen)))
     }
 
     /// The ports of a workload that its sidecar carries as they are, as their servers say.
@@ -144,17 +141,17 @@ impl<'a> Servers<'a> {
     /// The server of each port that has one: the oldest, if several select it.
     fn ports_of(&self, workload: Selected<'_>) -> BTreeMap<u16, usize> {
         let mut ports = BTreeMap::new();
-        for place in self.by_namespace.get(workload.namespace).into_iter().flatten() {
-            let Known { document, selects_one, .. } = &self.all[*place];
+        for place in self.by_namespace.places(workload.namespace) {
+            let Known { document, selects_one, .. } = &self.all[place];
             let selector = document.spec.workloads.as_ref();
             if !selector.zip(workload.labels).is_some_and(|(selector, labels)| selector.selects(labels)) {
                 continue;
             }
             for port in numbers(&document.spec.port, workload) {
                 selects_one.set(true);
-                let first = *ports.entry(port).or_insert(*place);
-                if first != *place {
-                    self.conflicts.borrow_mut().insert((first, *place));
+                let first = *ports.entry(port).or_insert(place);
+                if first != place {
+                    self.conflicts.borrow_mut().insert((first, place));
                 }
             }
         }

@@ -10,7 +10,6 @@ mod tests;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    ops::Not,
     sync::Arc,
 };
 
@@ -161,30 +160,7 @@ impl<'a> Party<'a> {
 }
 
 /// Whether something holds; if nobody knows, why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Truth {
-    No,
-    Unknown(&'static str),
-    Yes,
-}
-
-impl From<bool> for Truth {
-    fn from(holds: bool) -> Self {
-        if holds { Self::Yes } else { Self::No }
-    }
-}
-
-impl Not for Truth {
-    type Output = Self;
-
-    fn not(self) -> Self {
-        match self {
-            Self::No => Self::Yes,
-            Self::Yes => Self::No,
-            unknown @ Self::Unknown(_) => unknown,
-        }
-    }
-}
+type Truth = super::truth::Truth<&'static str>;
 
 /// What network policies say of a party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
