@@ -18,6 +18,7 @@ pub mod explain;
 pub mod inject;
 pub mod install;
 mod manifests;
+mod place;
 pub mod proxy;
 pub mod revoke;
 pub mod rotate;

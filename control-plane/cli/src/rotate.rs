@@ -17,11 +17,11 @@ use anyhow::bail;
 use selvedge_certs::ca::rotation::{Rotation, Step};
 use tokio::time::timeout;
 
-use self::{
+use self::progress::{Progress, Wanted};
+use crate::{
+    cluster::{self, ClusterArgs},
     place::Place,
-    progress::{Progress, Wanted},
 };
-use crate::cluster::{self, ClusterArgs};
 
 /// Replace the root certificate, step by step and without a pause
 ///

@@ -1,4 +1,4 @@
-//! Where the CA is: a data directory, or a cluster's Secret.
+//! What a change of roots asks of the place where the CA is.
 
 use std::{
     fs::{File, TryLockError},
@@ -7,22 +7,13 @@ use std::{
 
 use anyhow::{Context, bail};
 use selvedge_certs::ca::rotation::{self, Rotation};
-use selvedge_control_plane::{
-    cluster::Cluster,
-    data_dir::DataDir,
-    serve::attestation::{RecordFiles, RecordSecret, TokenRecords},
-};
+use selvedge_control_plane::{cluster::Cluster, data_dir::DataDir};
 
 use super::RotateArgs;
+use crate::place::Place;
 
 /// Held while the command runs, so that it runs once.
 const LOCK: &str = "root-rotation.lock";
-
-/// One of the two.
-pub(super) enum Place {
-    Directory(DataDir),
-    Cluster(Cluster),
-}
 
 impl Place {
     pub(super) async fn open(args: &RotateArgs) -> anyhow::Result<Self> {
@@ -88,15 +79,6 @@ impl Place {
         match self {
             Self::Directory(data) => Ok(rotation::give_up(data.path())?),
             Self::Cluster(cluster) => Ok(cluster.end_rotation().await?),
-        }
-    }
-
-    pub(super) fn records(&self) -> TokenRecords {
-        match self {
-            Self::Directory(data) => TokenRecords::Directory(RecordFiles::of(data.path())),
-            Self::Cluster(cluster) => {
-                TokenRecords::Cluster(RecordSecret::new(cluster.client().clone(), cluster.namespace()))
-            }
         }
     }
 }

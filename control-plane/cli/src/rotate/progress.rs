@@ -13,8 +13,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{RotateArgs, place::Place, say};
-use crate::{cluster, status};
+use super::{RotateArgs, say};
+use crate::{cluster, place::Place, status};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(500);

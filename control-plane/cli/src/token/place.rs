@@ -7,11 +7,13 @@ use selvedge_certs::ca::Authority;
 use selvedge_control_plane::{
     cluster::Cluster,
     data_dir::DataDir,
-    serve::attestation::{RecordFiles, RecordSecret, TokenKey, TokenRecords, spent_tokens},
+    serve::attestation::{TokenKey, spent_tokens},
 };
 use selvedge_model::TrustDomain;
 
-/// One of the two.
+use crate::place::Place;
+
+/// Which place that is.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlaceArgs {
     /// The control plane's data directory
@@ -29,12 +31,6 @@ pub(super) struct PlaceArgs {
     /// The control plane's namespace in that cluster
     #[arg(long, value_name = "NAMESPACE", default_value = "selvedge")]
     pub(super) control_plane_namespace: String,
-}
-
-/// The same, opened.
-pub(super) enum Place {
-    Directory(DataDir),
-    Cluster(Cluster),
 }
 
 impl PlaceArgs {
@@ -73,15 +69,6 @@ impl Place {
         match self {
             Self::Directory(data) => Ok(spent_tokens(data.path())?.into_keys().collect()),
             Self::Cluster(_) => Ok(BTreeSet::new()),
-        }
-    }
-
-    pub(super) fn records(&self) -> TokenRecords {
-        match self {
-            Self::Directory(data) => TokenRecords::Directory(RecordFiles::of(data.path())),
-            Self::Cluster(cluster) => {
-                TokenRecords::Cluster(RecordSecret::new(cluster.client().clone(), cluster.namespace()))
-            }
         }
     }
 }
