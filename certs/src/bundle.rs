@@ -19,15 +19,23 @@ pub struct Bundle {
     pub trust_domain: TrustDomain,
     /// The root certificates; more than one while a root is replaced.
     pub roots: Vec<CertificateDer<'static>>,
+    /// Further roots that vouch for workloads among each other: those of a SPIRE server. Never for the control plane, nor
+    /// for a workload to the control plane.
+    pub workload_roots: Vec<CertificateDer<'static>>,
 }
 
 impl Bundle {
+    /// The `roots` of `trust_domain`, and no others.
+    pub fn new(trust_domain: TrustDomain, roots: Vec<CertificateDer<'static>>) -> Self {
+        Self { trust_domain, roots, workload_roots: Vec::new() }
+    }
+
     /// Reads the roots of `trust_domain` from a PEM file.
     ///
     /// # Errors
     /// If the file cannot be read or holds no certificate.
     pub fn read(path: &Path, trust_domain: TrustDomain) -> Result<Self, FileError> {
-        Ok(Self { trust_domain, roots: files::read_certificates(path)? })
+        Ok(Self::new(trust_domain, files::read_certificates(path)?))
     }
 
     /// The root that a workload's chain leads to; `None` if the last certificate of the chain leads to none of them.
@@ -40,14 +48,23 @@ impl Bundle {
     ///
     /// If not, connections that were verified with the missing root must end.
     pub fn is_kept_by(&self, newer: &Self) -> bool {
-        self.trust_domain == newer.trust_domain && self.roots.iter().all(|root| newer.roots.contains(root))
+        let is_kept = |root| newer.roots.contains(root) || newer.workload_roots.contains(root);
+        self.trust_domain == newer.trust_domain
+            && self.roots.iter().all(|root| newer.roots.contains(root))
+            && self.workload_roots.iter().all(is_kept)
     }
 }
 
 impl fmt::Debug for Bundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let roots: Vec<String> = self.roots.iter().map(|root| fingerprint(root).to_string()).collect();
-        f.debug_struct("Bundle").field("trust_domain", &self.trust_domain).field("roots", &roots).finish()
+        let names = |roots: &[CertificateDer<'_>]| -> Vec<String> {
+            roots.iter().map(|root| fingerprint(root).to_string()).collect()
+        };
+        f.debug_struct("Bundle")
+            .field("trust_domain", &self.trust_domain)
+            .field("roots", &names(&self.roots))
+            .field("workload_roots", &names(&self.workload_roots))
+            .finish()
     }
 }
 
@@ -56,10 +73,8 @@ mod tests {
     use super::*;
 
     fn bundle(roots: &[&'static [u8]]) -> Bundle {
-        Bundle {
-            trust_domain: TrustDomain::default(),
-            roots: roots.iter().map(|root| CertificateDer::from(*root)).collect(),
-        }
+        let roots = roots.iter().map(|root| CertificateDer::from(*root)).collect();
+        Bundle::new(TrustDomain::default(), roots)
     }
 
     #[test]
@@ -70,5 +85,16 @@ mod tests {
 
         assert!(old.is_kept_by(&both));
         assert!(!both.is_kept_by(&new));
+    }
+
+    #[test]
+    fn a_root_for_workloads_alone_is_missed_when_it_is_withdrawn() {
+        let mesh = bundle(&[b"mesh"]);
+        let with_spire = Bundle { workload_roots: bundle(&[b"spire"]).roots, ..mesh.clone() };
+
+        assert!(mesh.is_kept_by(&with_spire));
+        assert!(!with_spire.is_kept_by(&mesh));
+        let swapped = Bundle { workload_roots: bundle(&[b"mesh"]).roots, ..bundle(&[b"spire"]) };
+        assert!(!mesh.is_kept_by(&swapped), "what vouched for everybody vouches for workloads alone");
     }
 }

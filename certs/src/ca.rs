@@ -152,6 +152,8 @@ pub struct Authority {
     issuing: ArcSwap<Issuing>,
     /// Counts how often that has changed.
     changes: watch::Sender<u64>,
+    /// Roots of other CAs, whose leaves this one's workloads accept from each other.
+    workload_roots: ArcSwap<Vec<CertificateDer<'static>>>,
 }
 
 /// Who signs leaves, and who is trusted.
@@ -182,12 +184,13 @@ impl Authority {
         &self.trust_domain
     }
 
-    /// What peers must trust to accept this authority's leaves, its own root first; and further roots while one takes
-    /// over from another.
+    /// What peers must trust to accept this authority's leaves, its own root first; further roots while one takes
+    /// over from another; and what [`Self::trust_among_workloads`] was given.
     pub fn bundle(&self) -> Bundle {
         let issuing = self.issuing.load();
         let roots = [&issuing.root].into_iter().chain(&issuing.others).cloned().collect();
-        Bundle { trust_domain: self.trust_domain.clone(), roots }
+        let workload_roots = Vec::clone(&self.workload_roots.load());
+        Bundle { workload_roots, ..Bundle::new(self.trust_domain.clone(), roots) }
     }
 
     fn new(
@@ -198,7 +201,12 @@ impl Authority {
         above: Vec<CertificateDer<'static>>,
     ) -> Self {
         let issuing = Issuing { root, others, issuer: Arc::new(issuer), above, cross: None };
-        Self { trust_domain, issuing: ArcSwap::from_pointee(issuing), changes: watch::Sender::new(0) }
+        Self {
+            trust_domain,
+            issuing: ArcSwap::from_pointee(issuing),
+            changes: watch::Sender::new(0),
+            workload_roots: ArcSwap::default(),
+        }
     }
 
     /// The certificate that signs leaves now.

@@ -204,10 +204,21 @@ fn only_its_owners(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
 /// # Errors
 /// If the file cannot be read or holds no certificate.
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let bytes = read_all(path, open(path)?)?;
+    certificates(path, &read_all(path, open(path)?)?)
+}
+
+/// The same of a file that says whom to trust, and that nobody else may have written.
+///
+/// # Errors
+/// As [`read_certificates`] and [`read_trusted`].
+pub fn read_trusted_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    certificates(path, &read_trusted(path)?)
+}
+
+fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let not_pem =
         |reason: String| FileError::NotPem { path: path.to_owned(), expected: "certificate", reason };
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
+    let certificates = CertificateDer::pem_slice_iter(bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| not_pem(error.to_string()))?;
     if certificates.is_empty() {

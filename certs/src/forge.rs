@@ -27,7 +27,7 @@ impl Forger {
     }
 
     pub(crate) fn bundle(&self) -> Bundle {
-        Bundle { trust_domain: TrustDomain::default(), roots: vec![self.root.clone()] }
+        Bundle::new(TrustDomain::default(), vec![self.root.clone()])
     }
 
     /// A good leaf for `identity`, after `change`. What the leaf says of itself is not changed with it.

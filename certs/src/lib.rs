@@ -21,6 +21,7 @@ mod forge;
 pub mod holder;
 pub mod leaf;
 pub mod renewal;
+pub mod server;
 pub mod tls;
 pub mod token;
 pub mod verify;

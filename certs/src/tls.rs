@@ -4,6 +4,7 @@
 //! verifier, so every change of leaf or bundle makes configurations with *empty* session stores
 //! ([`Live::set`]), and [`peer_of`] is called after every handshake, resumed or not.
 
+mod edge;
 mod grpc;
 mod kubernetes;
 mod live;
@@ -26,6 +27,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName};
 
 pub use self::{
+    edge::{Edge, EdgeError, client_cert},
     grpc::{ALPN_GRPC, bootstrap_client, grpc_client, grpc_server},
     kubernetes::{ClientCa, ClientCaError, NotAllowed, https_server, unverified_client},
     live::{Credentials, CredentialsError, Current, Live, Unusable},

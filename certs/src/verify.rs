@@ -188,11 +188,26 @@ pub struct Anchors {
 }
 
 impl Anchors {
-    /// Reads the roots of `bundle`.
+    /// Reads the roots of `bundle` that vouch for everybody.
     ///
     /// # Errors
     /// If there is none, or one is damaged.
     pub fn new(bundle: &Bundle) -> Result<Self, BundleError> {
+        Self::of(bundle, &bundle.roots)
+    }
+
+    /// Reads them all, also those that vouch for workloads only: for connections between workloads.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn among_workloads(bundle: &Bundle) -> Result<Self, BundleError> {
+        Self::of(bundle, bundle.roots.iter().chain(&bundle.workload_roots))
+    }
+
+    fn of<'a>(
+        bundle: &Bundle,
+        roots: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+    ) -> Result<Self, BundleError> {
         if bundle.roots.is_empty() {
             return Err(BundleError::Empty(bundle.trust_domain.clone()));
         }
@@ -201,7 +216,7 @@ impl Anchors {
                 BundleError::Root { trust_domain: bundle.trust_domain.clone(), position: index + 1, reason }
             })
         };
-        let roots = bundle.roots.iter().enumerate().map(anchor).collect::<Result<_, _>>()?;
+        let roots = roots.into_iter().enumerate().map(anchor).collect::<Result<_, _>>()?;
         Ok(Self { trust_domain: bundle.trust_domain.clone(), roots })
     }
 

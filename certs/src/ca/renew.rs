@@ -9,10 +9,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::{Authority, ISSUER_RESERVE};
-use crate::facts::{Fingerprint, fingerprint};
+use crate::{
+    bundle::Bundle,
+    facts::{Fingerprint, fingerprint},
+    verify::{Anchors, BundleError},
+};
 
 /// Its leaves would be strangers' to some, or leaves that are in use would be.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,21 @@ impl Authority {
         }
         self.issuing.store(Arc::clone(&next));
         self.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Has workloads accept each other's leaves also where they lead to one of these `roots` of another CA, and to no
+    /// others.
+    ///
+    /// # Errors
+    /// If one cannot be used; then those before stay.
+    pub fn trust_among_workloads(&self, roots: Vec<CertificateDer<'static>>) -> Result<(), BundleError> {
+        let bundle = Bundle { workload_roots: roots, ..self.bundle() };
+        Anchors::among_workloads(&bundle)?;
+        if bundle != self.bundle() {
+            self.workload_roots.store(Arc::new(bundle.workload_roots));
+            self.changes.send_modify(|changes| *changes += 1);
+        }
         Ok(())
     }
 

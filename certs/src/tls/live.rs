@@ -69,7 +69,7 @@ pub enum CredentialsError {
 pub enum Unusable {
     /// Renewal did not succeed in time.
     #[error(
-        "our own certificate for {identity} expired at {}; the control plane has not renewed it",
+        "our own certificate for {identity} expired at {}; it was not renewed in time, and this proxy's log says why",
         Utc(*not_after)
     )]
     Expired {
@@ -85,6 +85,12 @@ pub enum Unusable {
         identity: SpiffeId,
         /// From when on it is valid.
         not_before: SystemTime,
+    },
+    /// Whoever issued it has taken it back.
+    #[error("our own certificate for {identity} was taken back; this proxy's log says by whom")]
+    Withdrawn {
+        /// Who we were.
+        identity: SpiffeId,
     },
 }
 
@@ -108,17 +114,21 @@ pub struct Current {
     anchors: Anchors,
     /// Shared by all generations since a root was last withdrawn.
     retired: Arc<AtomicBool>,
+    withdrawn: AtomicBool,
 }
 
 impl Current {
     /// Whether our certificate is valid `now`; if not, nothing may be connected or accepted with it.
     ///
     /// # Errors
-    /// If it has expired or is not valid yet.
+    /// If it has expired, is not valid yet, or was taken back.
     pub fn usable(&self, now: SystemTime) -> Result<(), Unusable> {
         let identity = || self.identity.clone();
         if now > self.not_after {
             return Err(Unusable::Expired { identity: identity(), not_after: self.not_after });
+        }
+        if self.withdrawn.load(Ordering::Relaxed) {
+            return Err(Unusable::Withdrawn { identity: identity() });
         }
         if now < self.not_before {
             return Err(Unusable::NotYetValid { identity: identity(), not_before: self.not_before });
@@ -149,7 +159,7 @@ impl Current {
     fn new(own: Credentials, generation: u64, retired: Arc<AtomicBool>) -> Result<Self, CredentialsError> {
         own.check()?;
         let key = own.leaf.certified_key()?;
-        let anchors = Anchors::new(&own.bundle)?;
+        let anchors = Anchors::among_workloads(&own.bundle)?;
         let verifier = Arc::new(Workloads::any(anchors.clone()));
         let mut client = client_config(Arc::clone(&verifier) as _, Some(key.clone()), ALPN_MESH);
         client.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS);
@@ -167,6 +177,7 @@ impl Current {
             client: Arc::new(client),
             server: Arc::new(server),
             retired,
+            withdrawn: AtomicBool::new(false),
         })
     }
 }
@@ -224,6 +235,14 @@ impl Live {
         }
         self.shared.generation.send_replace(generation);
         Ok(current)
+    }
+
+    /// Makes no further connection with the leaf in use, until there is another. Open connections go on.
+    pub fn withdraw(&self) {
+        let _changing = self.shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(current) = self.current() {
+            current.withdrawn.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The configurations in use, if there is a certificate yet.

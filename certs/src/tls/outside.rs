@@ -20,7 +20,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
-use selvedge_model::TlsOrigination;
+use selvedge_model::{TlsOrigination, Trusted};
 use webpki::EndEntityCert;
 
 use super::{REMEMBERED_SERVERS, provider, verifier::outside_signatures};
@@ -74,6 +74,9 @@ pub enum OutsideError {
         /// What went wrong in looking for them.
         reason: String,
     },
+    /// None of the authorities that came with the configuration can be used.
+    #[error("no certificate of an authority that its BackendTLSPolicy names can be used")]
+    NoGivenRoots,
     /// The name that the server is to prove is not a name.
     #[error("{name:?} is not a name that a server can prove; set tls.sni to one")]
     Name {
@@ -143,13 +146,17 @@ impl Outside {
 /// The files that `settings` name, so that their change can be seen.
 pub fn files(settings: &TlsOrigination) -> impl Iterator<Item = &Path> {
     let client = settings.client.iter().flat_map(|client| [&client.certificate, &client.private_key]);
-    settings.ca_certificates.iter().chain(client).map(Path::new)
+    let trusted = match &settings.trusted {
+        Trusted::File(file) => Some(file),
+        Trusted::System | Trusted::Given(_) => None,
+    };
+    trusted.into_iter().chain(client).map(Path::new)
 }
 
 fn roots(settings: &TlsOrigination) -> Result<RootCertStore, OutsideError> {
     let mut store = RootCertStore::empty();
-    match &settings.ca_certificates {
-        Some(path) => {
+    match &settings.trusted {
+        Trusted::File(path) => {
             let path = Path::new(path);
             let (added, _) = store.add_parsable_certificates(certificates("caCertificates", path)?);
             if added == 0 {
@@ -157,7 +164,13 @@ fn roots(settings: &TlsOrigination) -> Result<RootCertStore, OutsideError> {
                 return Err(OutsideError::Empty { field: "caCertificates", path: path.to_owned(), what });
             }
         }
-        None => {
+        Trusted::Given(given) => {
+            let certificates = given.certificates().iter().map(|der| CertificateDer::from(der.clone()));
+            if store.add_parsable_certificates(certificates).0 == 0 {
+                return Err(OutsideError::NoGivenRoots);
+            }
+        }
+        Trusted::System => {
             let found = rustls_native_certs::load_native_certs();
             let (added, _) = store.add_parsable_certificates(found.certs);
             if added == 0 {
@@ -213,9 +226,11 @@ impl Verifier {
         }
         let proves = |name: &String| match ServerName::try_from(name.as_str()) {
             Ok(name) => verify_server_name(&parsed, &name).is_ok(),
-            // Such as a SPIFFE ID, which is a URI.
-            Err(_) => EndEntityCert::try_from(certificate)
-                .is_ok_and(|certificate| certificate.valid_uri_names().any(|uri| uri == name)),
+            // Such as a SPIFFE ID, which is a URI; or a wildcard, which must be in the certificate as it is.
+            Err(_) => EndEntityCert::try_from(certificate).is_ok_and(|certificate| {
+                certificate.valid_uri_names().any(|uri| uri == name)
+                    || certificate.valid_dns_names().any(|dns| dns.eq_ignore_ascii_case(name))
+            }),
         };
         match self.names.iter().any(proves) {
             true => Ok(()),
@@ -254,7 +269,11 @@ pub fn explain_outside(error: &io::Error, settings: &TlsOrigination, outside: &O
         Some(rustls::Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         )) => {
-            let trusted = settings.ca_certificates.as_deref().unwrap_or("the operating system's");
+            let trusted = match &settings.trusted {
+                Trusted::System => "the operating system's",
+                Trusted::File(file) => file,
+                Trusted::Given(_) => "those of caCertificateRefs",
+            };
             format!("its certificate is not from a certificate authority that is trusted here ({trusted})")
         }
         Some(rustls::Error::InvalidCertificate(
@@ -282,7 +301,7 @@ mod tests {
 
     fn settings(ca: Option<&Path>) -> TlsOrigination {
         TlsOrigination {
-            ca_certificates: ca.map(|path| path.display().to_string()),
+            trusted: ca.map_or(Trusted::System, |path| Trusted::File(path.display().to_string())),
             ..TlsOrigination::default()
         }
     }
@@ -332,6 +351,8 @@ mod tests {
         assert!(!verdict(&good, &[], "api.example.org"), "another name");
         assert!(!verdict(&other, &[], "api.example.com"), "another authority");
         assert!(verdict(&good, &["x.example", identity.as_str()], "api.example.org"), "a URI that is named");
+        assert!(verdict(&good, &["*.example.com"], "api.example.org"), "a wildcard that is named");
+        assert!(!verdict(&good, &["*.example.org"], "api.example.com"), "another wildcard");
         assert!(
             !verdict(&good, &["x.example"], "api.example.com"),
             "names that are given replace the host's"

@@ -84,7 +84,7 @@ impl FirstContact {
             let expected = self.roots.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
             return Err(PeerError::OtherRoot { claim: Facts::parse(leaf)?.claim(), expected });
         }
-        let bundle = Bundle { trust_domain: self.trust_domain.clone(), roots };
+        let bundle = Bundle::new(self.trust_domain.clone(), roots);
         let peer = verify::peer(&chain, &bundle, system_time(now), Role::Server)?;
         expect(&peer, &control_plane_identity(&self.trust_domain))
     }
