@@ -142,6 +142,7 @@ mod tests {
             workload: None,
             labels: Arc::default(),
             weight: 1,
+            place: None,
         };
         Mesh {
             services: BTreeMap::from([with_address, service("db.shop.svc.cluster.local", &[])]),

@@ -58,12 +58,44 @@ pub struct Connection<'a> {
     pub layer: Layer,
     /// The name that this ClientHello asks for (SNI); `None`: none, or it is not read.
     pub server_name: Option<&'a str>,
+    /// Whose address counts as the client's own.
+    pub client: Client,
+}
+
+/// Whose address counts as the client's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Client {
+    /// The other end of the connection is the client.
+    #[default]
+    Source,
+    /// Proxies that are trusted stand between, and each request says where it comes from.
+    OfRequest,
+    /// What a request says.
+    At(IpAddr),
 }
 
 impl<'a> Connection<'a> {
     /// A connection to `port` that `source` opens; of which no more is known.
     pub const fn new(source: Source<'a>, port: u16) -> Self {
-        Self { source, port, destination: None, arrived_at: None, layer: Layer::Tcp, server_name: None }
+        Self {
+            source,
+            port,
+            destination: None,
+            arrived_at: None,
+            layer: Layer::Tcp,
+            server_name: None,
+            client: Client::Source,
+        }
+    }
+}
+
+impl Connection<'_> {
+    /// The client's own address; `None`: not known.
+    pub fn client_address(&self) -> Option<IpAddr> {
+        match self.client {
+            Client::Source | Client::OfRequest => self.source.address,
+            Client::At(address) => Some(address),
+        }
     }
 }
 

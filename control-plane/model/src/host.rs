@@ -68,21 +68,26 @@ impl FromStr for Host {
             return Ok(Self::Ip(ip.to_canonical()));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
-        let mut labels = name.split('.');
-        // Docker's own names have underscores. A last part of digits is a mistyped address.
-        let is_label = |label: &str| {
-            (1..=MAX_LABEL).contains(&label.len())
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        let ends_in_letters =
-            name.rsplit('.').next().is_some_and(|last| !last.bytes().all(|byte| byte.is_ascii_digit()));
-        if name.len() > MAX_NAME || !ends_in_letters || !labels.all(is_label) {
+        // Docker's own names have underscores.
+        if !is_name(name, |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
             return Err(HostError);
         }
         Ok(Self::Name(Arc::from(name.to_ascii_lowercase())))
     }
+}
+
+/// Whether `name` is a DNS name of labels of these characters, without a dot at its end. One whose last label has digits
+/// only is a mistyped address.
+pub(crate) fn is_name(name: &str, may_be_in_label: fn(u8) -> bool) -> bool {
+    let is_label = |label: &str| {
+        (1..=MAX_LABEL).contains(&label.len())
+            && label.bytes().all(may_be_in_label)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let ends_in_letters =
+        name.rsplit('.').next().is_some_and(|last| !last.bytes().all(|byte| byte.is_ascii_digit()));
+    name.len() <= MAX_NAME && ends_in_letters && name.split('.').all(is_label)
 }
 
 impl fmt::Display for Host {

@@ -3,32 +3,46 @@
 //! Pure: nothing here does I/O, reads a clock or knows a wire format, so that `selvedge check`, the
 //! control plane and the proxy run the same rules.
 
+pub mod balancing;
 pub mod destination;
+pub mod expression;
 pub mod facts;
 pub mod filter;
+pub mod gateway;
 pub mod grpc_timeout;
+pub mod health_check;
 pub mod host;
 pub mod identity;
+pub mod limit;
+pub mod locality;
 pub mod normalize;
+pub mod outlier;
 pub mod policy;
 pub mod resilience;
 pub mod retry;
 pub mod revocation;
 pub mod route;
+pub mod seen;
 pub mod service;
+pub mod session;
 pub mod snapshot;
 pub mod tcp;
 pub mod token;
 pub mod upstream_tls;
 
+pub use balancing::{ConsistentHash, HashCookie, HashKey, HashTable, LoadBalancer, Warmup};
 pub use destination::Called;
+pub use expression::RegexError;
 pub use filter::Filters;
+pub use health_check::{HealthCheck, HealthQuestion};
 pub use host::{Host, HostPort};
 pub use identity::{SpiffeId, TrustDomain, WorkloadName};
+pub use locality::{Locality, LocalityPolicy, Place};
+pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use policy::{Authorization, ConnectionVerdict, InboundPolicy, MtlsMode, MtlsRule, Verdict};
 pub use resilience::{
-    AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn,
-    RetryPolicy, StreamTimeouts, TrafficPolicy,
+    AppConnections, ConnectionLimits, ConnectionPool, Hedge, Http2Upgrade, HttpTunnel, ProxyProtocol,
+    RetryBudget, RetryOn, RetryPolicy, StreamTimeouts, TcpKeepalive, TrafficPolicy,
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
 pub use route::{
@@ -36,6 +50,9 @@ pub use route::{
     StringMatch, WeightedBackend, draw,
 };
 pub use service::{Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Service, ServiceKey};
+pub use session::{SessionCarrier, SessionKey, SessionPersistence};
 pub use snapshot::{Lookup, Mesh, Workload};
 pub use tcp::{Layer, TcpMatch, TcpRule, TcpTable};
-pub use upstream_tls::{ClientCertificate, TlsOrigination, Transport, UpstreamTls};
+pub use upstream_tls::{
+    ClientCertificate, GivenAuthorities, TlsOrigination, Transport, Trusted, UpstreamTls,
+};

@@ -6,50 +6,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::UpstreamTls;
-
-/// How the next endpoint is chosen (`DestinationRule` `loadBalancer.simple`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
-pub enum LoadBalancer {
-    /// Of two endpoints drawn at random, the one with fewer requests in flight. Istio's default.
-    #[default]
-    LeastRequest,
-    /// Each in turn.
-    RoundRobin,
-    /// Any, with equal chance.
-    Random,
-}
-
-/// When an endpoint is ejected (`DestinationRule` `outlierDetection`; Envoy's algorithm).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct OutlierDetection {
-    /// Failures in a row (any 5xx, or no answer at all) that eject; default 5, `None` = off.
-    pub consecutive_5xx: Option<u32>,
-    /// Gateway failures in a row (502, 503, 504, or no answer) that eject; default off.
-    pub consecutive_gateway_errors: Option<u32>,
-    /// How often the time multiplier of a healthy endpoint falls by one; default 10 s.
-    pub interval: Duration,
-    /// The first ejection's length; the n-th lasts n times as long; default 30 s.
-    pub base_ejection_time: Duration,
-    /// No ejection lasts longer: the larger of 300 s and `base_ejection_time`.
-    pub max_ejection_time: Duration,
-    /// Largest share of a backend's endpoints ejected at once, in percent (0–100); default 10.
-    /// One endpoint may always be ejected.
-    pub max_ejection_percent: u8,
-}
-
-impl Default for OutlierDetection {
-    fn default() -> Self {
-        Self {
-            consecutive_5xx: Some(5),
-            consecutive_gateway_errors: None,
-            interval: Duration::from_secs(10),
-            base_ejection_time: Duration::from_secs(30),
-            max_ejection_time: Duration::from_secs(300),
-            max_ejection_percent: 10,
-        }
-    }
-}
+use crate::{
+    HealthCheck, HostPort, LoadBalancer, LocalityPolicy, OutlierDetection, Protocol, UpstreamTls, Warmup,
+    filter::Fraction,
+};
 
 /// How HTTP/1.1 requests travel to an endpoint (`DestinationRule` `connectionPool.http.h2UpgradePolicy`).
 /// Whatever it says, the app is asked in HTTP/1.1 if there is a sidecar beside it.
@@ -63,6 +23,10 @@ pub enum Http2Upgrade {
     Never,
     /// As HTTP/2; to endpoints without a sidecar in plaintext, by prior knowledge.
     Always,
+    /// As [`Self::Default`], and a gateway speaks to apps as its client speaks to it, too (`useClientProtocol`). Between
+    /// sidecars this changes nothing: what carries requests there is the mesh's own matter, and the app is spoken to as
+    /// its client speaks anyway.
+    AsClient,
 }
 
 /// How much one proxy has in progress with one backend, and how it keeps connections to it
@@ -134,16 +98,99 @@ impl AppConnections {
 pub struct TrafficPolicy {
     /// How the next endpoint is chosen.
     pub load_balancer: LoadBalancer,
+    /// How the share of a new endpoint grows; `None` = it is whole at once.
+    pub warmup: Option<Warmup>,
+    /// Which endpoints come first, by where they are.
+    pub locality: LocalityPolicy,
     /// When an endpoint is ejected; `None` = never.
     pub outlier_detection: Option<OutlierDetection>,
+    /// How endpoints outside the mesh are asked whether they are well; `None` = not at all.
+    pub health_check: Option<HealthCheck>,
     /// Time for TCP and TLS together; default 10 s, as in Istio.
     pub connect_timeout: Duration,
     /// What limits connections.
     pub connections: ConnectionLimits,
     /// What limits requests.
     pub connection_pool: ConnectionPool,
+    /// How many retries there may be; `None` = as the proxy does by itself: 20 % of the requests to the whole service,
+    /// and 10 per second.
+    pub retry_budget: Option<RetryBudget>,
+    /// When a request goes to a second endpoint, too, because the first has not answered; `None`: never.
+    pub hedge: Option<Hedge>,
+    /// How servers without a sidecar are told whose connection each is; `None`: they are not.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Where opaque connections go through the endpoint, which is an HTTP proxy without a sidecar; `None`: to the endpoint.
+    pub tunnel: Option<HttpTunnel>,
     /// TLS other than what each endpoint asks for.
     pub tls: Option<UpstreamTls>,
+    /// What the app is spoken to in, where that does not depend on what the client speaks: at a gateway. HTTP/2 if that is
+    /// declared for the port; otherwise HTTP/1.1, and HTTP/2 for gRPC. `None`: as the client speaks.
+    pub spoken: Option<Protocol>,
+}
+
+/// How many retries one proxy may make to one backend (`DestinationRule` `trafficPolicy.retryBudget`).
+///
+/// A retry is made if either of the two allows it. Envoy compares retries in progress with requests in progress; here
+/// both are counted over a time, so that failures which come fast allow no more retries than those that come late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct RetryBudget {
+    /// How many retries there may be, as a share of the requests in `interval` (`percent`); default 20 %.
+    pub share: Fraction,
+    /// How many retries may be in progress at the same time in any case (`minRetryConcurrency`); default 3.
+    pub at_once: u32,
+    /// Over which time requests and retries are counted (`budgetInterval`), 100 ms to 1 h; default 10 s.
+    pub interval: Duration,
+}
+
+impl RetryBudget {
+    /// The default of `interval`.
+    pub const USUAL_INTERVAL: Duration = Duration::from_secs(10);
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        let share = Fraction::of_percent(20.0).expect("it is a percentage");
+        Self { share, at_once: 3, interval: Self::USUAL_INTERVAL }
+    }
+}
+
+/// When a request that may be carried out twice is sent to a second endpoint, because the first has not answered yet (our
+/// annotation `config.selvedge.io/hedge`). The first good answer counts, and the other attempt is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Hedge {
+    /// After the time that this share of the route's answers takes at the most, 50 % to 99.9 %.
+    Percentile(Fraction),
+    /// After this time, at least 1 ms.
+    After(Duration),
+}
+
+/// The version of the PROXY protocol in which a server is told whose connection it is (`DestinationRule`
+/// `trafficPolicy.proxyProtocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum ProxyProtocol {
+    /// As text.
+    V1,
+    /// As bytes.
+    V2,
+}
+
+/// Where an HTTP proxy is asked (`CONNECT`) to carry opaque connections (`DestinationRule` `trafficPolicy.tunnel`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct HttpTunnel {
+    /// `targetHost` and `targetPort`.
+    pub target: HostPort,
+}
+
+/// How the kernel asks whether the other end of a silent connection is still there (`DestinationRule`
+/// `connectionPool.tcp.tcpKeepalive`). `None`: as the operating system does by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct TcpKeepalive {
+    /// Probes without an answer after which a connection counts as broken, 1 to 127.
+    pub probes: Option<u32>,
+    /// Silence before the first probe, 1 s to 32,767 s.
+    pub time: Option<Duration>,
+    /// Time between probes, 1 s to 32,767 s.
+    pub interval: Option<Duration>,
 }
 
 /// What limits connections to one backend (`DestinationRule` `connectionPool.tcp`).
@@ -157,22 +204,33 @@ pub struct ConnectionLimits {
     /// Time at all; `None` = as the proxy's own setting says (without a limit). A connection for requests takes no
     /// more of them then; `None` = an hour.
     pub max_duration: Option<Duration>,
+    /// How the kernel asks whether the other end is still there; `None` = as the proxy's own setting says.
+    pub keepalive: Option<TcpKeepalive>,
 }
 
 impl ConnectionLimits {
     /// No limits.
-    pub const NONE: Self = Self { max_connections: None, idle_timeout: None, max_duration: None };
+    pub const NONE: Self =
+        Self { max_connections: None, idle_timeout: None, max_duration: None, keepalive: None };
 }
 
 impl Default for TrafficPolicy {
     fn default() -> Self {
         Self {
             load_balancer: LoadBalancer::default(),
+            warmup: None,
+            locality: LocalityPolicy::default(),
             outlier_detection: None,
+            health_check: None,
             connect_timeout: Duration::from_secs(10),
             connections: ConnectionLimits::default(),
             connection_pool: ConnectionPool::default(),
+            retry_budget: None,
+            hedge: None,
+            proxy_protocol: None,
+            tunnel: None,
             tls: None,
+            spoken: None,
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::{RetryOn, RetryPolicy};
 /// to say that nobody is there.
 pub const PROVEN_ATTEMPTS: u32 = 2;
 
+/// The longest that a server can have a retry wait (`Retry-After`). If it asks for more, its answer is final.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 /// The longest pause, as a multiple of the policy's first.
 const LONGEST_PAUSE: u32 = 10;
 
@@ -60,18 +63,35 @@ pub struct AttemptOutcome {
     pub made_by_proxy: bool,
     /// Whether the app may have seen the request. Looked at for failures only.
     pub delivered: bool,
+    /// After what time the server wants to be asked again (`Retry-After` of a 429 or 503, `grpc-retry-pushback-ms`); the
+    /// longest time: never.
+    pub not_before: Option<Duration>,
 }
 
 impl AttemptOutcome {
     /// An answer of the app's own.
     pub const fn answer(status: u16, grpc_status: Option<u8>) -> Self {
-        Self { status: Some(status), grpc_status, failure: None, made_by_proxy: false, delivered: true }
+        Self {
+            status: Some(status),
+            grpc_status,
+            failure: None,
+            made_by_proxy: false,
+            delivered: true,
+            not_before: None,
+        }
     }
 
     /// An answer that a mesh peer's sidecar made itself, because of the `failure` that it names; `None`: another
     /// attempt is up to the answer's status alone.
     pub const fn answer_of_peer(status: u16, grpc_status: Option<u8>, failure: Option<Failure>) -> Self {
-        Self { status: Some(status), grpc_status, failure, made_by_proxy: true, delivered: true }
+        Self {
+            status: Some(status),
+            grpc_status,
+            failure,
+            made_by_proxy: true,
+            delivered: true,
+            not_before: None,
+        }
     }
 
     /// No answer.
@@ -82,6 +102,7 @@ impl AttemptOutcome {
             failure: Some(failure),
             made_by_proxy: false,
             delivered: true,
+            not_before: None,
         }
     }
 
@@ -99,6 +120,8 @@ impl AttemptOutcome {
 pub enum Decision {
     /// Its end is the request's end.
     Done,
+    /// Another attempt would be made if there had not been so many: it was tried again, in vain.
+    Exhausted,
     /// Another attempt, if the body can be sent again.
     Retry {
         /// No app saw the request, so the retry needs nothing from the budget.
@@ -112,7 +135,8 @@ pub enum Decision {
 ///
 /// What another attempt cannot change (no route, no endpoint, a policy that refuses) is not to be asked
 /// about. The first retry of what was never delivered goes at once, because it goes elsewhere; any other
-/// waits for Envoy's fully jittered, exponential backoff.
+/// waits for Envoy's fully jittered, exponential backoff. What a server asks for counts if it is longer, and half as much
+/// more at random, so that those who were told the same do not all come together (Envoy's `rate_limited_retry_back_off`).
 pub fn decide(
     policy: &RetryPolicy,
     method: &Method,
@@ -123,12 +147,18 @@ pub fn decide(
     let proven_undelivered = outcome.proves_undelivered();
     let allowed = if proven_undelivered { policy.attempts.max(PROVEN_ATTEMPTS) } else { policy.attempts };
     let wanted = proven_undelivered || lost_safely(method, outcome) || names(&policy.on, outcome);
-    if attempt >= allowed || !wanted {
+    // It goes elsewhere: what this one asks for is no matter there.
+    let asked = outcome.not_before.filter(|_| !proven_undelivered);
+    if !wanted || asked.is_some_and(|asked| asked > LONGEST_WAIT) {
         return Decision::Done;
+    }
+    if attempt >= allowed {
+        return if attempt > 0 { Decision::Exhausted } else { Decision::Done };
     }
     let at_once = proven_undelivered && attempt == 0;
     let backoff = if at_once { Duration::ZERO } else { backoff(policy.backoff, attempt + 1, rng) };
-    Decision::Retry { proven_undelivered, backoff }
+    let asked = asked.map(|asked| asked + asked.mul_f64(rng.f64() / 2.0));
+    Decision::Retry { proven_undelivered, backoff: backoff.max(asked.unwrap_or_default()) }
 }
 
 /// Whether no answer came at all to a request that may be carried out twice.

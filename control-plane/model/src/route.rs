@@ -4,94 +4,70 @@
 //! API's (the most specific match, whatever its place). The second is the first over a sorted list, so
 //! [`RouteTable::find`] is the same walk for both; where the list is long, an index by paths leaves out what cannot hold.
 
+mod claim;
 mod field;
 pub(crate) mod index;
 mod missed;
 
-use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 
 use self::index::Index;
 pub use self::{
+    claim::ClaimPath,
     field::{HeaderField, UnknownField},
     missed::{Missed, query_value},
 };
-use crate::{Filters, RetryPolicy, StreamTimeouts, facts};
+use crate::{
+    Filters, RetryPolicy, SessionPersistence, StreamTimeouts,
+    expression::{self, Expression, RegexError},
+    facts,
+};
 
-/// The longest regular expression, in bytes, as it is written.
-const REGEX_SOURCE_LIMIT: usize = 4096;
-/// The largest compiled size of one regular expression, in bytes.
-const REGEX_SIZE_LIMIT: usize = 1 << 20;
-/// What one regular expression may keep of its work, in bytes and for each thread; beyond that it is forgotten and
-/// done again, in linear time all the same.
-const REGEX_CACHE_LIMIT: usize = 1 << 18;
+/// A regular expression (RE2 syntax) that must match a whole text. Equal ones share what is compiled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FullRegex(Expression);
 
-/// A regular expression (RE2 syntax) that must match a whole text.
-#[derive(Debug, Clone)]
-pub struct FullRegex {
-    source: String,
-    compiled: regex::Regex,
-}
-
-/// Why a text is not a regular expression that can be used.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RegexError {
-    /// Whoever writes so long a list usually wants several matches.
-    #[error("it is {0} bytes long; {REGEX_SOURCE_LIMIT} are allowed")]
-    TooLong(usize),
-    /// It is malformed, or too large when compiled.
-    #[error("{}", .0.to_string().lines().last().unwrap_or_default().trim())]
-    Malformed(#[from] regex::Error),
-}
+/// What stands before and after an expression that must match a whole text.
+const ANCHORS: (&str, &str) = ("^(?:", ")$");
 
 impl FullRegex {
-    /// Compiles `source`.
+    /// Reads `source`. It is compiled once a text is to be matched.
     ///
     /// # Errors
     /// If it is not a regular expression of this syntax, is too long, or is too large when compiled.
     pub fn new(source: &str) -> Result<Self, RegexError> {
         // First by itself: `a)|(?:b` is an expression only between our anchors, and would escape them.
-        compile_part(source)?;
-        Ok(Self { source: source.to_owned(), compiled: compile(&format!("^(?:{source})$"))? })
+        expression::groups(source)?;
+        let (before, after) = ANCHORS;
+        Expression::new(&format!("{before}{source}{after}")).map(Self)
+    }
+
+    /// The same, ready for requests.
+    ///
+    /// # Errors
+    /// If this process holds [as much as it may](expression::PROCESS_LIMIT).
+    pub fn held(self) -> Result<Self, RegexError> {
+        self.0.hold().map(|()| self)
     }
 
     /// The expression as it was written.
     pub fn source(&self) -> &str {
-        &self.source
+        let (before, after) = ANCHORS;
+        let text = self.0.text();
+        &text[before.len()..text.len() - after.len()]
     }
 
     /// Whether all of `text` matches.
     pub fn is_match(&self, text: &str) -> bool {
-        self.compiled.is_match(text)
-    }
-}
-
-/// Compiles `source` to find parts of a text that match.
-pub(crate) fn compile_part(source: &str) -> Result<regex::Regex, RegexError> {
-    if source.len() > REGEX_SOURCE_LIMIT {
-        return Err(RegexError::TooLong(source.len()));
-    }
-    Ok(compile(source)?)
-}
-
-fn compile(expression: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(expression)
-        .size_limit(REGEX_SIZE_LIMIT)
-        .dfa_size_limit(REGEX_CACHE_LIMIT)
-        .dot_matches_new_line(true)
-        .build()
-}
-
-impl PartialEq for FullRegex {
-    fn eq(&self, other: &Self) -> bool {
-        self.source == other.source
+        self.0.compiled().is_match(text)
     }
 }
 
 impl Serialize for FullRegex {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.source)
+        serializer.serialize_str(self.source())
     }
 }
 
@@ -213,6 +189,12 @@ impl ClientMatch {
 }
 
 impl Match {
+    /// Whether it asks for a claim of the request's token, which only gateways know.
+    pub fn asks_for_claims(&self) -> bool {
+        let fields = self.headers.iter().chain(&self.without_headers);
+        fields.map(|(field, _)| field).any(|field| matches!(field, HeaderField::Claim(_)))
+    }
+
     /// How specific this is, greatest first in Gateway API's order (HTTPRoute `rules.matches`, GRPCRoute
     /// `rules.matches`).
     pub fn specificity(&self) -> impl Ord + use<> {
@@ -250,6 +232,8 @@ pub struct Rule {
     pub retry: RetryPolicy,
     /// What happens to a request before a backend is drawn, and to its answer.
     pub filters: Filters,
+    /// What keeps a session at its endpoint; `None`: each request is balanced by itself.
+    pub session: Option<Box<SessionPersistence>>,
     /// The status for requests that have no backend which can be used: the share of a broken one, or all if there is
     /// none. 503 for Istio's routes, 500 for those of Gateway API.
     pub unusable_status: u16,
@@ -266,6 +250,7 @@ impl Default for Rule {
             stream: StreamTimeouts::default(),
             retry: RetryPolicy::default(),
             filters: Filters::default(),
+            session: None,
             unusable_status: 503,
         }
     }
@@ -319,7 +304,7 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RouteTable {
     order: Order,
-    rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
     /// What a client follows that none of the rules is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     for_others: Option<Box<Rule>>,
@@ -337,6 +322,11 @@ const FEW: usize = 12;
 impl RouteTable {
     /// A table of `rules` in `order`.
     pub fn new(order: Order, rules: Vec<Rule>) -> Self {
+        Self::sharing(order, rules.into_iter().map(Arc::new).collect())
+    }
+
+    /// A table of `rules` in `order`, which other tables may have too.
+    pub fn sharing(order: Order, rules: Vec<Arc<Rule>>) -> Self {
         let mut tried = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             if rule.matches.is_empty() {
@@ -374,7 +364,7 @@ impl RouteTable {
     }
 
     /// The rules, as they were listed.
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
 
@@ -385,16 +375,20 @@ impl RouteTable {
         if !self.asks_for_client() {
             return self;
         }
+        let is_for = |one: &Match| one.client.is_match(labels, namespace);
         let rules = self.rules.into_iter().filter_map(|mut rule| {
-            let is_for_every_request = rule.matches.is_empty();
-            rule.matches.retain(|one| one.client.is_match(labels, namespace));
-            (is_for_every_request || !rule.matches.is_empty()).then_some(rule)
+            if rule.matches.iter().all(is_for) {
+                return Some(rule);
+            }
+            let own = Arc::make_mut(&mut rule);
+            own.matches.retain(is_for);
+            (!own.matches.is_empty()).then_some(rule)
         });
-        let mut rules: Vec<Rule> = rules.collect();
+        let mut rules: Vec<Arc<Rule>> = rules.collect();
         if rules.is_empty() {
-            rules.extend(self.for_others.map(|rule| *rule));
+            rules.extend(self.for_others.map(|rule| Arc::new(*rule)));
         }
-        Self::new(self.order, rules)
+        Self::sharing(self.order, rules)
     }
 
     /// Whether some match is for certain clients only, so that [`Self::for_client`] makes a difference.

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{HostPort, RouteTable, SpiffeId, TcpTable, TrafficPolicy, WorkloadName};
+use crate::{HostPort, Place, RouteTable, SpiffeId, TcpTable, TrafficPolicy, WorkloadName};
 
 /// Ports of protocols whose servers speak first, or that are not HTTP wherever they are met: unless something
 /// else is declared, what is spoken there is opaque. Istio's and Linkerd's lists together.
@@ -150,6 +150,8 @@ pub struct NamedEndpoint {
     pub labels: Arc<BTreeMap<String, String>>,
     /// Its share of requests is this / the sum of its backend's endpoints'; not 0.
     pub weight: u32,
+    /// Where it is; shared with all else that is there. `None`: not known.
+    pub place: Option<Arc<Place>>,
 }
 
 impl NamedEndpoint {
@@ -162,6 +164,7 @@ impl NamedEndpoint {
             workload: self.workload.clone(),
             labels: self.labels.clone(),
             weight: self.weight,
+            place: self.place.clone(),
         })
     }
 }
@@ -182,4 +185,6 @@ pub struct Endpoint {
     pub labels: Arc<BTreeMap<String, String>>,
     /// Its share of requests is this / the sum of its backend's endpoints'; not 0.
     pub weight: u32,
+    /// Where it is; shared with all else that is there. `None`: not known.
+    pub place: Option<Arc<Place>>,
 }

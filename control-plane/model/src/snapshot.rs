@@ -10,11 +10,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Protocol, Revocations,
-    Service, ServiceKey, SpiffeId, WorkloadName,
+    AppConnections, Endpoint, Endpoints, Host, HostPort, InboundPolicy, NamedEndpoint, Place, Protocol,
+    Revocations, Service, ServiceKey, SpiffeId, WorkloadName,
+    gateway::{Gateway, GatewayRole},
     policy::network::{NetworkRules, PartName, SetName, SetPart, WorkloadSet},
 };
 
@@ -47,8 +48,25 @@ pub struct Mesh {
     pub revocations: Arc<Revocations>,
     /// The parts of the sets of workloads that network policies name.
     pub sets: BTreeMap<PartName, Arc<SetPart>>,
+    /// What each workload serves that is a gateway.
+    pub gateways: BTreeMap<WorkloadName, Arc<Gateway>>,
+    /// Which namespace has which addresses by documents in files. No proxy is told.
+    pub owners: Arc<Owners>,
     /// The DNS suffix of Kubernetes services, such as `cluster.local`.
     pub cluster_domain: Arc<str>,
+}
+
+/// Which namespaces have which hosts. Whoever has one keeps it while its documents claim it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owners(pub BTreeMap<Host, Vec<OwnedPorts>>);
+
+/// The ports of a host that a namespace has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedPorts {
+    /// The namespace.
+    pub namespace: String,
+    /// `None` = all.
+    pub ports: Option<BTreeSet<u16>>,
 }
 
 /// What an address may turn out to be that is in no document: one that a name has.
@@ -109,10 +127,14 @@ pub struct Workload {
     pub app_connections: BTreeMap<u16, AppConnections>,
     /// Its labels, which rules may ask for; shared with all else that knows them.
     pub labels: Arc<BTreeMap<String, String>>,
+    /// Where it is. `None`: not known.
+    pub place: Option<Arc<Place>>,
     /// What it lets in.
     pub policy: InboundPolicy,
     /// Whom it may call (`NetworkPolicy`). `None`: everybody.
     pub egress: Option<Arc<NetworkRules>>,
+    /// That it is a gateway. `None`: it is an app with or without a sidecar.
+    pub gateway: Option<Arc<GatewayRole>>,
 }
 
 /// The answer to "what does this authority, or this address, mean here?".
@@ -278,6 +300,7 @@ impl Mesh {
                 workload: Some(occupant.workload.name.clone()),
                 labels: Arc::default(),
                 weight: 1,
+                place: occupant.workload.place.clone(),
             };
             (*rank, endpoint)
         }));
@@ -315,6 +338,7 @@ impl Occupant {
             workload: Some(self.workload.name.clone()),
             labels: Arc::default(),
             weight: 1,
+            place: self.workload.place.clone(),
         }
     }
 }
@@ -343,6 +367,11 @@ impl Workload {
         let network = resolved(&self.policy.network);
         let egress = resolved(&self.egress);
         Self { policy: InboundPolicy { network, ..self.policy.clone() }, egress, ..self.clone() }
+    }
+
+    /// Whether a proxy of ours is to run for it: beside it as its sidecar, or as the gateway that it is.
+    pub fn has_proxy(&self) -> bool {
+        self.meshed || self.gateway.is_some()
     }
 
     /// The identity that a client expects at `port`: none where it must call in plaintext.

@@ -1,10 +1,15 @@
-//! TLS that a client's sidecar begins, where it is not what the endpoint itself asks for.
+//! TLS that the proxy of a client begins, where it is not what the endpoint itself asks for.
 
-use serde::Serialize;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::SpiffeId;
 
-/// What `DestinationRule` `trafficPolicy.tls` says. Without it each endpoint decides: mutual TLS if it is
+/// What `DestinationRule` `trafficPolicy.tls` or a `BackendTLSPolicy` says. Without it each endpoint decides: mutual TLS if it is
 /// meshed, plaintext if it is not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub enum UpstreamTls {
@@ -12,7 +17,7 @@ pub enum UpstreamTls {
     Disable,
     /// `ISTIO_MUTUAL`: the mesh's mutual TLS; an endpoint that is not meshed is not called.
     IstioMutual,
-    /// `SIMPLE` and `MUTUAL`: TLS as servers outside of a mesh speak it.
+    /// `SIMPLE`, `MUTUAL`, and a `BackendTLSPolicy`: TLS as servers outside of a mesh speak it.
     Originate(TlsOrigination),
 }
 
@@ -41,19 +46,65 @@ impl<'a> Transport<'a> {
     }
 }
 
-/// How TLS to a server outside the mesh is done. Paths are those of the sidecar's own file system.
+/// How TLS to a server outside the mesh is done. Paths are those of the file system of the proxy that calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct TlsOrigination {
     /// `sni`: what is sent as server name. `None`: the host that the request is for.
     pub sni: Option<String>,
     /// `subjectAltNames`: one of these must be in the server's certificate; empty = the server name.
     pub subject_alt_names: Vec<String>,
-    /// `caCertificates`: the file of the authorities that are trusted; `None` = the operating system's.
-    pub ca_certificates: Option<String>,
+    /// Whose certificates are trusted.
+    pub trusted: Trusted,
     /// `clientCertificate` and `privateKey` (`MUTUAL`).
     pub client: Option<ClientCertificate>,
     /// `insecureSkipVerify`: whoever answers is trusted.
     pub insecure_skip_verify: bool,
+    /// The `BackendTLSPolicy` that asks for it, for people. `None`: a `DestinationRule` or an annotation does.
+    pub policy: Option<Arc<str>>,
+}
+
+/// Whose certificates are trusted in a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum Trusted {
+    /// The authorities of the operating system where the proxy runs (`wellKnownCACertificates: System`).
+    #[default]
+    System,
+    /// Those in a file (`caCertificates`).
+    File(String),
+    /// Those that came with the configuration (`caCertificateRefs`).
+    Given(GivenAuthorities),
+}
+
+/// Certificates of authorities, in DER. Cheap to clone, to compare with a clone, and to hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenAuthorities(Arc<Vec<Vec<u8>>>);
+
+impl GivenAuthorities {
+    /// These certificates.
+    pub fn new(certificates: Vec<Vec<u8>>) -> Self {
+        Self(Arc::new(certificates))
+    }
+
+    /// The certificates.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.0
+    }
+}
+
+impl Hash for GivenAuthorities {
+    /// A bundle may have hundreds of certificates, and is part of what each endpoint is found by.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.0.len(), self.0.first()).hash(state);
+    }
+}
+
+impl Serialize for GivenAuthorities {
+    /// How many there are: nobody reads DER.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut shown = serializer.serialize_struct("GivenAuthorities", 1)?;
+        shown.serialize_field("certificates", &self.0.len())?;
+        shown.end()
+    }
 }
 
 /// The files of a certificate that proves who the client is.

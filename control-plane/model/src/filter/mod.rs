@@ -3,12 +3,15 @@
 //!
 //! The order is the same for every kind of route. On the way out:
 //!
-//! 1. [`Cors`]: a preflight is answered.
-//! 2. [`Fault`]: a delay, then an abort.
-//! 3. [`OwnAnswer`]: a redirect, a direct response, or the refusal of a filter that cannot be used.
-//! 4. [`Filters::request_headers`], then [`Filters::rewrite`].
-//! 5. [`Filters::mirrors`]: copies of the request as it is now.
-//! 6. The draw of the backend; then the filters of that backend, in this same order.
+//! 1. [`Sources`]: who may ask at all, by address.
+//! 2. [`Filters::limits`]: how many requests are let in.
+//! 3. [`Cors`]: a preflight is answered.
+//! 4. [`Filters::max_body`]: a body that says that it is longer is refused. Any other is read as long as it is not.
+//! 5. [`Fault`]: a delay, then an abort.
+//! 6. [`OwnAnswer`]: a redirect, a direct response, or the refusal of a filter that cannot be used.
+//! 7. [`Filters::request_headers`], then [`Filters::rewrite`].
+//! 8. [`Filters::mirrors`]: copies of the request as it is now.
+//! 9. The draw of the backend; then the filters of that backend, in this same order.
 //!
 //! On the way back: the backend's `response_headers`, the rule's `response_headers`, then what CORS adds.
 
@@ -18,8 +21,11 @@ mod headers;
 mod ready;
 mod redirect;
 mod rewrite;
+mod sources;
 
 use serde::Serialize;
+
+use crate::limit::RateLimit;
 
 pub use self::{
     cors::{Cors, Crossing, OriginMatch, UnmatchedPreflights},
@@ -28,13 +34,21 @@ pub use self::{
     ready::{ReadyAbort, ReadyAnswer, ReadyAuthority, ReadyChanges, ReadyFilters, grpc_of},
     redirect::{DirectResponse, Redirect, RedirectPort},
     rewrite::{PathRewrite, RegexRewrite, RegexRewriteError, Rewrite, with_query},
+    sources::Sources,
 };
 
 /// All filters of a rule, or of one backend of it. The default does nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Filters {
+    /// Who may ask, by address. `None`: all.
+    pub sources: Option<Sources>,
+    /// How many requests are let in.
+    pub limits: Vec<RateLimit>,
     /// Who may call from a page of another origin.
     pub cors: Option<Cors>,
+    /// The longest body of a request, in bytes (nginx's `proxy-body-size`). 0 means no limit. `None`: what holds for the
+    /// gateway as a whole.
+    pub max_body: Option<u64>,
     /// Failures that are made on purpose.
     pub fault: Option<Fault>,
     /// The answer that the proxy gives itself; nothing is sent to a backend then.

@@ -5,22 +5,26 @@
 
 mod rewrite;
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, uri::Authority};
 
 use super::{
     Commands, Cors, Crossing, Delay, Fault, Filters, Fraction, HeaderChanges, OwnAnswer, PathRewrite,
-    Redirect,
+    Redirect, Sources,
 };
 use crate::{StringMatch, facts};
 
 /// All filters of a rule, or of one backend of it, but for mirrors: who gets copies is bound to more than can be said here.
 #[derive(Debug)]
 pub struct ReadyFilters {
+    /// Who may ask, by address.
+    sources: Option<Sources>,
     /// Who may call from a page of another origin.
     pub cors: Option<Cors>,
+    /// The longest body of a request, in bytes. 0 means no limit. `None`: what holds for the gateway as a whole.
+    pub max_body: Option<u64>,
     /// Failures that are made on purpose: they wait.
     pub delay: Option<Delay>,
     /// Failures that are made on purpose: they fail.
@@ -91,7 +95,9 @@ impl ReadyFilters {
             return None;
         }
         let mut ready = Self {
+            sources: filters.sources.clone(),
             cors: filters.cors.clone(),
+            max_body: filters.max_body,
             delay: None,
             abort: None,
             answer: None,
@@ -137,6 +143,11 @@ impl ReadyFilters {
             self.authority = Some(ReadyAuthority::new(authority)?);
         }
         Ok(())
+    }
+
+    /// Whether a client at `address` is answered.
+    pub fn may_ask(&self, address: IpAddr) -> bool {
+        self.sources.as_ref().is_none_or(|sources| sources.may_ask(address))
     }
 
     /// What CORS makes of a request with this method and these headers.

@@ -22,6 +22,12 @@ pub struct Redirect {
 }
 
 impl Redirect {
+    /// To the same over TLS, at the port of `https`.
+    pub fn to_https(status: u16) -> Self {
+        let scheme = Some("https".to_owned());
+        Self { status, scheme, host: None, port: RedirectPort::Default, path: None }
+    }
+
     /// The `Location` for `request`, whose match asks `matched` of the path. The port that it was sent to is its
     /// connection's.
     pub fn location(&self, request: &facts::Request<'_>, matched: Option<&StringMatch>) -> String {

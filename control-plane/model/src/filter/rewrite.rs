@@ -1,9 +1,11 @@
 //! Changes of a request's path and authority (Gateway API `URLRewrite`; `VirtualService` `rewrite`).
 
-use regex::Regex;
 use serde::{Serialize, Serializer};
 
-use crate::StringMatch;
+use crate::{
+    StringMatch,
+    expression::{self, Expression, RegexError},
+};
 
 /// What a request's path and authority become. The default changes neither.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -98,10 +100,9 @@ pub fn with_query(mut path: String, query: &str) -> String {
 /// A regular expression (RE2 syntax) and what each part of a path that matches it becomes.
 #[derive(Debug, Clone)]
 pub struct RegexRewrite {
-    pattern: String,
+    pattern: Expression,
     substitution: String,
-    regex: Regex,
-    /// `substitution` in the words of the crate `regex`.
+    /// `substitution` in the words of the crate `regex_automata`.
     template: String,
 }
 
@@ -110,7 +111,7 @@ pub struct RegexRewrite {
 pub enum RegexRewriteError {
     /// The expression is too long, malformed, or too large when compiled.
     #[error(transparent)]
-    Pattern(#[from] crate::route::RegexError),
+    Pattern(#[from] RegexError),
     /// The substitution names a group that the expression does not have.
     #[error("\\{0} names a group that the expression does not have; add it, or write \\0 for all of it")]
     NoGroup(usize),
@@ -120,13 +121,14 @@ pub enum RegexRewriteError {
 }
 
 impl RegexRewrite {
-    /// Compiles `pattern`; in `substitution`, `\0` is all that matched, `\1` to `\9` are its groups, and `\\` is a
+    /// Reads `pattern`; in `substitution`, `\0` is all that matched, `\1` to `\9` are its groups, and `\\` is a
     /// backslash (RE2 `Rewrite`).
     ///
     /// # Errors
     /// If either cannot be used.
     pub fn new(pattern: &str, substitution: &str) -> Result<Self, RegexRewriteError> {
-        let regex = crate::route::compile_part(pattern)?;
+        let groups = expression::groups(pattern)?;
+        let pattern = Expression::new(pattern)?;
         let mut template = String::new();
         let mut letters = substitution.chars();
         while let Some(letter) = letters.next() {
@@ -136,7 +138,7 @@ impl RegexRewrite {
                     Some('\\') => template.push('\\'),
                     Some(digit) => {
                         let group = digit.to_digit(10).ok_or(RegexRewriteError::Escape)? as usize;
-                        if group >= regex.captures_len() {
+                        if group >= groups {
                             return Err(RegexRewriteError::NoGroup(group));
                         }
                         template.push_str(&format!("${{{group}}}"));
@@ -146,12 +148,21 @@ impl RegexRewrite {
                 letter => template.push(letter),
             }
         }
-        Ok(Self { pattern: pattern.to_owned(), substitution: substitution.to_owned(), regex, template })
+        Ok(Self { pattern, substitution: substitution.to_owned(), template })
+    }
+
+    /// The same, ready for requests.
+    ///
+    /// # Errors
+    /// If this process holds [as much as it may](expression::PROCESS_LIMIT).
+    pub fn held(self) -> Result<Self, RegexRewriteError> {
+        self.pattern.hold()?;
+        Ok(self)
     }
 
     /// The expression as it was written.
     pub fn pattern(&self) -> &str {
-        &self.pattern
+        self.pattern.text()
     }
 
     /// The substitution as it was written.
@@ -161,7 +172,16 @@ impl RegexRewrite {
 
     /// `path` with every part that matches replaced.
     pub fn replace(&self, path: &str) -> String {
-        self.regex.replace_all(path, self.template.as_str()).into_owned()
+        let mut replaced = String::new();
+        let mut rest = 0;
+        for groups in self.pattern.compiled().captures_iter(path) {
+            let Some(found) = groups.get_match() else { continue };
+            replaced.push_str(&path[rest..found.start()]);
+            groups.interpolate_string_into(path, &self.template, &mut replaced);
+            rest = found.end();
+        }
+        replaced.push_str(&path[rest..]);
+        replaced
     }
 }
 
@@ -173,7 +193,7 @@ impl PartialEq for RegexRewrite {
 
 impl Serialize for RegexRewrite {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{} -> {}", self.pattern, self.substitution))
+        serializer.collect_str(&format_args!("{} -> {}", self.pattern(), self.substitution))
     }
 }
 

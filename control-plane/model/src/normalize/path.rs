@@ -6,6 +6,8 @@
 //! slashes stay several, and the hex digits of what stays encoded keep their case. Stricter than there:
 //! `%` without two hex digits is refused, as is an encoded control character, for apps decode both in ways
 //! of their own.
+//!
+//! A gateway may go further ([`Slashes`]), for apps behind it differ in what they take for a slash.
 
 /// Why a path has no normal form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +21,18 @@ pub enum Malformed {
     /// A control character, as it is or encoded: NUL, CR and LF among them.
     #[error("the path has a control character")]
     Control,
+}
+
+/// What becomes of slashes that one app reads otherwise than another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Slashes {
+    /// `%2F` and several slashes stay: Istio's BASE.
+    #[default]
+    Kept,
+    /// Several slashes become one: Istio's `MERGE_SLASHES`.
+    Merged,
+    /// `%2F` and `%5C` are decoded to `/`, and then several slashes become one: Istio's `DECODE_AND_MERGE_SLASHES`.
+    Decoded,
 }
 
 /// What a byte of a path is.
@@ -49,14 +63,37 @@ const KINDS: [Kind; 256] = {
 /// # Errors
 /// If it has none.
 pub fn normalize(path: &str) -> Result<Option<String>, Malformed> {
+    normalize_with(path, Slashes::Kept)
+}
+
+/// As [`normalize`], with what is to become of slashes.
+///
+/// # Errors
+/// If it has none.
+pub fn normalize_with(path: &str, slashes: Slashes) -> Result<Option<String>, Malformed> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') && bytes.first() != Some(&b'\\') {
         return Err(Malformed::NotAbsolute);
     }
-    if is_normal(bytes) {
+    let merges = slashes != Slashes::Kept;
+    if is_normal(bytes) && !(merges && path.contains("//")) {
         return Ok(None);
     }
-    Ok(Some(remove_dot_segments(&decode(bytes)?)))
+    let mut decoded = decode(bytes, slashes == Slashes::Decoded)?;
+    if merges {
+        merge(&mut decoded);
+    }
+    Ok(Some(remove_dot_segments(&decoded)))
+}
+
+/// Makes one slash of several.
+fn merge(path: &mut String) {
+    let mut before = '\0';
+    path.retain(|character| {
+        let again = character == '/' && before == '/';
+        before = character;
+        !again
+    });
 }
 
 /// Whether `path` has nothing special and no dot segment. May say no of a path that is normal.
@@ -70,8 +107,8 @@ fn is_normal(path: &[u8]) -> bool {
     })
 }
 
-/// Decodes what need not be encoded, encodes what must be, and turns backslashes round.
-fn decode(path: &[u8]) -> Result<String, Malformed> {
+/// Decodes what need not be encoded (slashes too if `slashes`), encodes what must be, and turns backslashes round.
+fn decode(path: &[u8], slashes: bool) -> Result<String, Malformed> {
     let mut decoded = String::with_capacity(path.len() + 8);
     let mut rest = path.iter().copied();
     while let Some(byte) = rest.next() {
@@ -83,6 +120,7 @@ fn decode(path: &[u8]) -> Result<String, Malformed> {
                 match value {
                     _ if value.is_ascii_control() => return Err(Malformed::Control),
                     b'-' | b'.' | b'_' | b'~' => decoded.push(char::from(value)),
+                    b'/' | b'\\' if slashes => decoded.push('/'),
                     _ if value.is_ascii_alphanumeric() => decoded.push(char::from(value)),
                     _ => decoded.extend(['%', char::from(high), char::from(low)]),
                 }
@@ -169,6 +207,26 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_has_one_reading_of_slashes() {
+        for (path, merged, decoded) in [
+            ("/a/b/", "/a/b/", "/a/b/"),
+            ("//a", "/a", "/a"),
+            ("/a//../b", "/b", "/b"),
+            ("///", "/", "/"),
+            ("/a%2Fb", "/a%2Fb", "/a/b"),
+            ("/x/..%2fadmin", "/x/..%2fadmin", "/admin"),
+            ("/%2f%2Fadmin", "/%2f%2Fadmin", "/admin"),
+            ("/x%5c..%5Cadmin", "/x%5c..%5Cadmin", "/admin"),
+            ("/a%252fb", "/a%252fb", "/a%252fb"),
+        ] {
+            for (slashes, expected) in [(Slashes::Merged, merged), (Slashes::Decoded, decoded)] {
+                let normal = normalize_with(path, slashes).unwrap();
+                assert_eq!(normal.as_deref().unwrap_or(path), expected, "{path} {slashes:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_apps_would_read_in_ways_of_their_own_is_refused() {
         for (path, expected) in [
             ("", Malformed::NotAbsolute),
@@ -203,6 +261,15 @@ mod tests {
             if let Ok(Some(normal)) = normalize(&path) {
                 prop_assert_eq!(normalize(&normal).map(|again| again.unwrap_or(normal.clone())), Ok(normal));
             }
+        }
+
+        #[test]
+        fn what_a_gateway_passes_on_is_read_in_one_way(path in r"/(\.|/|\\|%2[eEfF]|%5c|[a;]){0,24}") {
+            let normal = normalize_with(&path, Slashes::Decoded).unwrap().unwrap_or(path);
+            prop_assert!(!normal.contains("//") && !normal.contains(['%', '\\']), "{}", normal);
+            prop_assert!(!normal.split('/').any(|segment| segment == "." || segment == ".."), "{}", normal);
+            let again = normalize_with(&normal, Slashes::Decoded).unwrap();
+            prop_assert_eq!(again.unwrap_or(normal.clone()), normal);
         }
 
         #[test]

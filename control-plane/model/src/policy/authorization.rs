@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     By, Verdict,
-    condition::Stage,
+    condition::{Condition, Stage},
     index::Index,
     reading::Readings,
     rule::{Action, Policy, Rule},
@@ -129,6 +129,13 @@ impl Authorization {
     /// The policies, as they were listed.
     pub fn policies(&self) -> &[Policy] {
         &self.policies
+    }
+
+    /// The rules for the workload's own `port` that ask for something of a request's token.
+    pub fn about_tokens(&self, port: u16) -> impl Iterator<Item = &Rule> {
+        let is_for = move |policy: &&Policy| policy.ports.as_ref().is_none_or(|ports| ports.contains(&port));
+        let rules = self.policies.iter().filter(is_for).flat_map(|policy| &policy.rules);
+        rules.filter(|rule| rule.conditions().any(Condition::is_about_tokens))
     }
 
     /// Whether there can be notes.

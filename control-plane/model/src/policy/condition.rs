@@ -20,6 +20,8 @@ pub enum Asks {
     TrustDomain(TextSet),
     /// The address that the connection comes from.
     Source(AddressSet),
+    /// The client's own address, which trusted proxies before a gateway may tell it.
+    Remote(AddressSet),
     /// The address that the connection was going to.
     Destination(AddressSet),
     /// The workload's own port.
@@ -89,6 +91,11 @@ impl Condition {
         )
     }
 
+    /// Whether it asks what only a request's token says.
+    pub fn is_about_tokens(&self) -> bool {
+        matches!(self.asks, Asks::RequestPrincipal(_) | Asks::Claim(..))
+    }
+
     /// Whether it holds at `stage`. `refuses`: the rule that has it refuses what it matches.
     pub(super) fn holds(&self, stage: Stage<'_>, refuses: bool) -> Truth {
         // Whether being what is asked for leads to refusing: then each reading counts that is.
@@ -97,6 +104,11 @@ impl Condition {
             // Istio drops such a field for a port without HTTP; a rule that permits is dropped with it.
             Stage::Opaque(_) if self.is_about_requests() => return Truth::from(refuses),
             Stage::Connection(_) if self.is_about_requests() => return Truth::Unknown(()),
+            Stage::Connection(connection)
+                if connection.client == facts::Client::OfRequest && matches!(self.asks, Asks::Remote(_)) =>
+            {
+                return Truth::Unknown(());
+            }
             Stage::Request(readings) if self.is_about_requests() => {
                 self.asks.of_request(readings, leads_to_refusing)
             }
@@ -119,6 +131,7 @@ impl Asks {
             Self::ServiceAccount(set) => of_identity(account, set),
             Self::TrustDomain(set) => of_identity(SpiffeId::trust_domain, set),
             Self::Source(set) => set.contains(source.address?),
+            Self::Remote(set) => set.contains(connection.client_address()?),
             Self::Destination(set) => set.contains(connection.destination?.ip()),
             Self::Port(ports) => ports.contains(&connection.port),
             Self::ServerName(set) => set.contains(connection.server_name?),

@@ -37,7 +37,7 @@ use self::{
     network::{NetworkVerdict, Party},
     reading::Readings,
 };
-use crate::{facts, token::Authentication};
+use crate::{facts, limit::RateLimits, token::Authentication};
 
 /// The most rules that the policies of one workload may have together.
 pub const MOST_RULES: usize = 10_000;
@@ -63,6 +63,8 @@ pub struct InboundPolicy {
     pub authentication: Option<Arc<Authentication>>,
     /// The same in Linkerd's words: what both let in comes in. `None`: everybody may do everything.
     pub servers: Option<Arc<Servers>>,
+    /// How many requests are let in, of those that all else lets in. `None`: all.
+    pub limits: Option<Arc<RateLimits>>,
 }
 
 /// The answer to a request, or to a connection that is decided as a whole; with the rule that gave it.
@@ -113,6 +115,14 @@ impl InboundPolicy {
     /// The rule that governs `port`.
     pub fn rule(&self, port: u16) -> &MtlsRule {
         self.ports.get(&port).unwrap_or(&self.default)
+    }
+
+    /// The same for a workload that is a gateway. Its clients are strangers, and the mode of mutual TLS is not about them
+    /// (Istio: `PeerAuthentication` does not apply to gateways).
+    #[must_use]
+    pub fn at_gateway(&self) -> Self {
+        let open = MtlsRule { mode: MtlsMode::Disable, name: "gateway".into() };
+        Self { default: open, ports: BTreeMap::new(), ..self.clone() }
     }
 
     /// Whether a client must call `port` with mutual TLS if it can.
@@ -249,6 +259,7 @@ mod tests {
             authorization: None,
             authentication: None,
             servers: None,
+            limits: None,
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     server::Routed,
     text::{TextPattern, TextSet},
 };
-use crate::{facts, route::HeaderField};
+use crate::{facts, route::HeaderField, token::reads_as};
 
 /// Headers by which a client may ask an app to take a request for one with another method.
 static METHOD_OVERRIDES: [HeaderName; 3] = [
@@ -96,7 +96,8 @@ impl<'a> Readings<'a> {
                 let elsewhere = self.loose_path().elsewhere.as_deref();
                 exact() && elsewhere.is_none_or(|path| set.contains(&self.with_query(path)))
             }
-            HeaderField::Scheme => exact(),
+            // Policies ask for claims by another name.
+            HeaderField::Scheme | HeaderField::Claim(_) => exact(),
         }
     }
 
@@ -170,13 +171,4 @@ fn asks_presence(set: &TextSet) -> bool {
 
 fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or("\u{fffd}")
-}
-
-/// Whether apps that make `_` of other marks (CGI, WSGI, Rack, PHP) take the two names for one.
-fn reads_as(one: &HeaderName, other: &HeaderName) -> bool {
-    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
-    let same = |(one, other): (&u8, &u8)| {
-        one == other || (!one.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric())
-    };
-    one.len() == other.len() && one.iter().zip(other).all(same)
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 
 use super::{Authorization, By, Note, Verdict, condition::Stage, path::loosen, reading::Readings};
-use crate::{RouteTable, StringMatch, facts, route::Match};
+use crate::{RouteTable, Rule, StringMatch, facts, route::Match};
 
 /// The most rules that the routes of one server may have together.
 pub const MOST_ROUTES: usize = 1_000;
@@ -53,7 +53,8 @@ impl Routed {
 impl ServerRoutes {
     /// The routes `table` of the server called `name`.
     pub fn new(name: Arc<str>, table: RouteTable) -> Self {
-        let loose = table.rules().iter().cloned().map(|mut rule| {
+        let loose = table.rules().iter().map(|rule| {
+            let mut rule = Rule::clone(rule);
             rule.matches.iter_mut().for_each(loosen_path);
             rule
         });

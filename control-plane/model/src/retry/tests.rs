@@ -10,7 +10,7 @@ fn on(change: impl FnOnce(&mut RetryOn)) -> RetryPolicy {
 
 fn retried(policy: &RetryPolicy, method: &Method, attempt: u32, outcome: &AttemptOutcome) -> bool {
     let mut rng = fastrand::Rng::with_seed(1);
-    decide(policy, method, attempt, outcome, &mut rng) != Decision::Done
+    matches!(decide(policy, method, attempt, outcome, &mut rng), Decision::Retry { .. })
 }
 
 /// POST, after the first attempt: only what the policy itself names.
@@ -169,4 +169,44 @@ fn pauses_fill_the_whole_range() {
     let mean = pauses.iter().sum::<Duration>() / 1_000;
     assert!((Duration::from_millis(35)..Duration::from_millis(40)).contains(&mean), "{mean:?}");
     assert!(pauses.iter().max().is_some_and(|longest| *longest > Duration::from_millis(74)));
+}
+
+#[test]
+fn a_server_is_asked_again_no_earlier_than_it_says_and_not_if_that_is_long() {
+    let policy =
+        RetryPolicy { on: RetryOn { any_5xx: true, ..RetryOn::default() }, ..RetryPolicy::default() };
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut decided = |outcome: AttemptOutcome| decide(&policy, &Method::GET, 0, &outcome, &mut rng);
+    let answered = |seconds| AttemptOutcome {
+        not_before: Some(Duration::from_secs(seconds)),
+        ..AttemptOutcome::answer(503, None)
+    };
+
+    for _ in 0..1000 {
+        let Decision::Retry { backoff, .. } = decided(answered(2)) else { panic!("it is tried again") };
+        assert!((Duration::from_secs(2)..=Duration::from_secs(3)).contains(&backoff), "{backoff:?}");
+    }
+    assert_eq!(decided(answered(11)), Decision::Done);
+    let never = AttemptOutcome { not_before: Some(Duration::MAX), ..AttemptOutcome::answer(503, None) };
+    assert_eq!(decided(never), Decision::Done);
+    let elsewhere = AttemptOutcome {
+        not_before: Some(Duration::from_secs(60)),
+        ..AttemptOutcome::answer_of_peer(503, None, Some(Failure::NotDelivered))
+    };
+    let at_once = Decision::Retry { proven_undelivered: true, backoff: Duration::ZERO };
+    assert_eq!(decided(elsewhere), at_once, "another endpoint has not said so");
+}
+
+#[test]
+fn only_what_was_tried_again_is_exhausted() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let on = RetryOn { any_5xx: true, ..RetryOn::default() };
+    let mut decided = |attempts, attempt, status| {
+        let policy = RetryPolicy { attempts, on: on.clone(), ..RetryPolicy::default() };
+        decide(&policy, &Method::GET, attempt, &AttemptOutcome::answer(status, None), &mut rng)
+    };
+
+    assert_eq!(decided(2, 2, 503), Decision::Exhausted);
+    assert_eq!(decided(2, 2, 404), Decision::Done);
+    assert_eq!(decided(0, 0, 503), Decision::Done);
 }

@@ -2,12 +2,16 @@
 //!
 //! HTTP/2 has no `Host` header and HTTP/1.1 no `:authority`: both names mean the authority, in either protocol, and as
 //! the client sent it, with its port if it gave one. Envoy reads them so too.
+//!
+//! A claim is read from the request's token, which the proxy has verified, and never from a header: `@` stands in no
+//! header's name, so that nobody can send one that looks like a claim.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use http::{HeaderName, HeaderValue, header};
 use serde::{Serialize, Serializer};
 
+use super::{StringMatch, claim::ClaimPath};
 use crate::facts;
 
 /// What a match on a header looks at.
@@ -23,18 +27,29 @@ pub enum HeaderField {
     Path,
     /// `:scheme`.
     Scheme,
+    /// `@request.auth.claims…`: a claim of the token.
+    Claim(ClaimPath),
 }
 
 /// A name that no header can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not the name of a header; correct it")]
-pub struct UnknownField(String);
+pub enum UnknownField {
+    /// It is nothing that is known here.
+    #[error("{0:?} is not the name of a header; correct it")]
+    Header(String),
+    /// It begins like a claim, and names none.
+    #[error("{0:?} names no claim; write @request.auth.claims[NAME] or @request.auth.claims.NAME")]
+    Claim(String),
+}
 
 impl FromStr for HeaderField {
     type Err = UnknownField;
 
     /// Whatever case `name` is written in.
     fn from_str(name: &str) -> Result<Self, UnknownField> {
+        if let Some(path) = ClaimPath::parse(name) {
+            return path.map(Self::Claim).ok_or_else(|| UnknownField::Claim(name.to_owned()));
+        }
         let lower = name.to_ascii_lowercase();
         Ok(match lower.as_str() {
             "host" | ":authority" => Self::Authority,
@@ -43,7 +58,7 @@ impl FromStr for HeaderField {
             ":scheme" => Self::Scheme,
             lower => match HeaderName::from_bytes(lower.as_bytes()) {
                 Ok(name) => Self::Header(name),
-                Err(_) => return Err(UnknownField(name.to_owned())),
+                Err(_) => return Err(UnknownField::Header(name.to_owned())),
             },
         })
     }
@@ -57,6 +72,7 @@ impl AsRef<str> for HeaderField {
             Self::Method => ":method",
             Self::Path => ":path",
             Self::Scheme => ":scheme",
+            Self::Claim(path) => path.as_ref(),
         }
     }
 }
@@ -74,7 +90,15 @@ impl Serialize for HeaderField {
 }
 
 impl HeaderField {
-    /// What `request` has there; `None` if it has nothing.
+    /// Whether `request` has there what is `wanted`; `None` if it has nothing. Of a claim that is a list, one text is enough.
+    pub(super) fn is_match(&self, wanted: &StringMatch, request: &facts::Request<'_>) -> Option<bool> {
+        match self {
+            Self::Claim(path) => path.is_match(wanted, request.token),
+            field => field.value(request).map(|value| wanted.is_match(&value)),
+        }
+    }
+
+    /// What `request` has there, in one text; `None` if it has nothing.
     pub fn value<'a>(&self, request: &facts::Request<'a>) -> Option<Cow<'a, str>> {
         Some(match self {
             Self::Header(name) => return header(request, name),
@@ -83,6 +107,7 @@ impl HeaderField {
             Self::Path if request.query.is_empty() => Cow::Borrowed(request.path),
             Self::Path => Cow::Owned(format!("{}?{}", request.path, request.query)),
             Self::Scheme => Cow::Borrowed(request.scheme),
+            Self::Claim(path) => return path.shown(request.token),
         })
     }
 }

@@ -70,12 +70,14 @@ impl Match {
 }
 
 fn misses_header((name, wanted): &(HeaderField, StringMatch), request: &facts::Request<'_>) -> bool {
-    name.value(request).is_none_or(|value| !wanted.is_match(&value))
+    name.is_match(wanted, request) != Some(true)
 }
 
 fn has_header((name, unwanted): &(HeaderField, StringMatch), request: &facts::Request<'_>) -> bool {
-    match name.value(request) {
-        Some(value) => unwanted.is_match(&value),
+    match name.is_match(unwanted, request) {
+        Some(is_match) => is_match,
+        // A claim that is missing is no empty text.
+        None if matches!(name, HeaderField::Claim(_)) => false,
         None => !matches!(unwanted, StringMatch::Present) && unwanted.is_match(""),
     }
 }

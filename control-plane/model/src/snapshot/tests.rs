@@ -16,6 +16,8 @@ fn workload(mode: MtlsMode) -> Arc<Workload> {
         protocols: BTreeMap::new(),
         app_connections: BTreeMap::new(),
         egress: None,
+        gateway: None,
+        place: None,
         labels: Arc::default(),
     })
 }

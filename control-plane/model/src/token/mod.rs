@@ -60,6 +60,11 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// Whether newer keys of its issuer could make it acceptable: it names a key that is not among those that are known.
+    pub fn asks_for_newer_keys(&self) -> bool {
+        matches!(self, Self::UnknownKey)
+    }
+
     /// How much is known of the token: of several failures, the one with the highest rank says most.
     pub(self) fn rank(&self) -> u8 {
         match self {

@@ -18,6 +18,8 @@ pub struct TokenRule {
     pub audiences: Vec<Box<str>>,
     /// What they are signed with.
     pub keys: Keys,
+    /// The URL at which the control plane fetches the keys; `None`: the document has them.
+    pub keys_from: Option<Arc<str>>,
     /// Where they are.
     pub places: Places,
     /// Whether the app gets them.

@@ -15,6 +15,7 @@ fn token(claims: &Value) -> Result<Token, TokenError> {
 
 fn rule(issuer: &str) -> TokenRule {
     TokenRule {
+        keys_from: None,
         name: Arc::from(format!("rule {issuer}")),
         issuer: Some(issuer.into()),
         audiences: Vec::new(),

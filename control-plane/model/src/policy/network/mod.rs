@@ -1,12 +1,13 @@
 //! Who may talk to whom, by network policies: rules in order, of which the first that matches decides.
 //!
 //! The rules of Kubernetes' `NetworkPolicy` only allow, so their order does not matter. Those of Calico allow, deny, log
-//! or pass. What matches is decided by what is known of the other side (a [`Party`]). Where that is not enough, a rule
-//! that allows does not match, and one that denies does: what is not known is refused.
+//! or pass, tier after tier. What matches is decided by what is known of the other side (a [`Party`]). Where that is not
+//! enough, what is not known is refused: something is allowed only if it would be, whatever turned out to be so.
 
 mod set;
 #[cfg(test)]
 mod tests;
+mod tier;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,8 +16,13 @@ use std::{
 
 use serde::Serialize;
 
-pub use self::set::{
-    MEMBERS_OF_A_PART, MOST_MEMBERS, MOST_PARTS, Member, NotAPart, PartName, SetName, SetPart, WorkloadSet,
+use self::tier::Outcome;
+pub use self::{
+    set::{
+        MEMBERS_OF_A_PART, MOST_MEMBERS, MOST_PARTS, Member, NotAPart, PartName, SetName, SetPart,
+        WorkloadSet,
+    },
+    tier::{EndOfTier, MOST_TIERS, NetworkTier},
 };
 use super::AddressSet;
 use crate::{SpiffeId, facts};
@@ -24,10 +30,9 @@ use crate::{SpiffeId, facts};
 /// The rules of all policies that select a workload, for one direction. There are none where no policy selects it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NetworkRules {
-    /// In the order in which they are tried.
-    pub rules: Vec<NetworkRule>,
-    /// The documents that select the workload, such as `NetworkPolicy shop/deny-all`: they refuse what no rule allows.
-    pub policies: Vec<Arc<str>>,
+    /// In the order in which they are tried: those that have a policy for the workload. What the last one passes may pass,
+    /// because what comes after all policies (Calico's profiles of namespaces) allows it.
+    pub tiers: Vec<NetworkTier>,
     /// The workload's own identity, if no other workload has it: nothing keeps a workload from itself.
     pub itself: Option<SpiffeId>,
 }
@@ -52,7 +57,7 @@ pub enum NetworkAction {
     Deny,
     /// It is logged and counted, and the next rule is tried.
     Log,
-    /// No other rule is tried, and it may pass: what comes after all policies (Calico's profiles of namespaces) allows it.
+    /// No other rule of its tier is tried: the next tier decides.
     Pass,
 }
 
@@ -171,39 +176,46 @@ pub enum NetworkVerdict<'p> {
     Deny(&'p Arc<str>, &'static str),
 }
 
-const NO_RULE: &str = "it selects this workload, and no rule of the policies that do so allows this";
-const DENIED: &str = "it denies this";
 const NOT_ARRIVED: &str = "the workloads that it selects are not known here yet";
 
 impl NetworkRules {
+    /// Those of the one tier that mesh and cluster have if nobody makes another: what none of `rules` allows is denied by
+    /// `policies`.
+    pub fn one_tier(rules: Vec<NetworkRule>, policies: Vec<Arc<str>>) -> Self {
+        let tier = NetworkTier { rules, policies, otherwise: EndOfTier::Deny };
+        Self { tiers: vec![tier], itself: None }
+    }
+
     /// Whether what `party` wants may pass. `log` is called with each rule that only logs it.
     pub fn judge<'p>(&'p self, party: &Party<'_>, mut log: impl FnMut(&'p Arc<str>)) -> NetworkVerdict<'p> {
         if self.is_itself(party) {
             return NetworkVerdict::Allow(None);
         }
         let mut doubt = None;
-        for rule in &self.rules {
-            match (rule.matches(party), rule.action) {
-                (Truth::Yes, NetworkAction::Allow | NetworkAction::Pass) => {
-                    return NetworkVerdict::Allow(Some(&rule.name));
-                }
-                (Truth::Yes, NetworkAction::Deny) => return NetworkVerdict::Deny(&rule.name, DENIED),
-                (Truth::Unknown(why), NetworkAction::Deny) => return NetworkVerdict::Deny(&rule.name, why),
-                (Truth::Yes | Truth::Unknown(_), NetworkAction::Log) => log(&rule.name),
-                (Truth::Unknown(why), _) => doubt = doubt.or(Some((&rule.name, why))),
-                (Truth::No, _) => {}
+        let mut passed = None;
+        for tier in &self.tiers {
+            match tier.judge(party, &mut doubt, &mut log) {
+                Outcome::Allow(rule) => return NetworkVerdict::Allow(Some(rule)),
+                Outcome::Deny(rule, why) => return NetworkVerdict::Deny(rule, why),
+                Outcome::Next(by) => passed = by.or(passed),
             }
         }
-        match (doubt, self.policies.first()) {
-            (Some((rule, why)), _) => NetworkVerdict::Deny(rule, why),
-            (None, Some(policy)) => NetworkVerdict::Deny(policy, NO_RULE),
-            (None, None) => NetworkVerdict::Allow(None),
-        }
+        NetworkVerdict::Allow(passed)
     }
 
     /// Whether it has rules that log.
     pub fn logs(&self) -> bool {
-        self.rules.iter().any(|rule| rule.action == NetworkAction::Log)
+        self.rules().any(|rule| rule.action == NetworkAction::Log)
+    }
+
+    /// The rules of all tiers, in the order in which they are tried.
+    pub fn rules(&self) -> impl Iterator<Item = &NetworkRule> {
+        self.tiers.iter().flat_map(|tier| &tier.rules)
+    }
+
+    /// The documents that select the workload, tier by tier.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.tiers.iter().flat_map(|tier| &tier.policies)
     }
 
     fn is_itself(&self, party: &Party<'_>) -> bool {
@@ -213,7 +225,7 @@ impl NetworkRules {
 
     /// The sets that it names; one may come several times.
     pub fn sets(&self) -> impl Iterator<Item = &SetName> {
-        let conditions = self.rules.iter().flat_map(|rule| &rule.conditions);
+        let conditions = self.rules().flat_map(|rule| &rule.conditions);
         conditions.flat_map(|condition| condition.asks.sets()).map(|set| &set.name)
     }
 
@@ -221,7 +233,8 @@ impl NetworkRules {
     #[must_use]
     pub fn resolved(&self, mut find: impl FnMut(&SetName) -> Option<Arc<WorkloadSet>>) -> Self {
         let mut resolved = self.clone();
-        let conditions = resolved.rules.iter_mut().flat_map(|rule| &mut rule.conditions);
+        let rules = resolved.tiers.iter_mut().flat_map(|tier| &mut tier.rules);
+        let conditions = rules.flat_map(|rule| &mut rule.conditions);
         for set in conditions.flat_map(|condition| condition.asks.sets_mut()) {
             set.members = find(&set.name);
         }

@@ -37,7 +37,7 @@ fn rule(name: &str, action: NetworkAction, conditions: Vec<NetworkAsks>) -> Netw
 }
 
 fn rules(rules: Vec<NetworkRule>) -> NetworkRules {
-    NetworkRules { rules, policies: vec!["policy".into()], itself: None }
+    NetworkRules::one_tier(rules, vec!["policy".into()])
 }
 
 fn allowing(members: Vec<Member>) -> NetworkRules {
@@ -257,5 +257,84 @@ fn the_name_of_a_part_is_read_as_it_is_written() {
     assert_eq!(name.to_string().parse(), Ok(name));
     for wrong in ["", "a", "a/1", "a/1/1", "a/0/0", "a/1/0/0", "/1/0", "a-b/1/0", "a/4294967295/0"] {
         assert_eq!(wrong.parse::<PartName>(), Err(NotAPart), "{wrong}");
+    }
+}
+
+/// Rules of one tier as the test writes them: what each does, and whether it matches; `None`: nobody knows.
+type Written = (Vec<(NetworkAction, Option<bool>)>, EndOfTier);
+
+/// Whether it may pass, read naively. The bits of `world` say of each rule of which nobody knows it whether it matches.
+fn reaches(tiers: &[Written], mut world: u32) -> bool {
+    let mut matches = |known: Option<bool>| {
+        known.unwrap_or_else(|| {
+            let guess = world & 1 == 1;
+            world >>= 1;
+            guess
+        })
+    };
+    // All are asked, so that each has its own bit.
+    let known: Vec<(Vec<NetworkAction>, EndOfTier)> = tiers
+        .iter()
+        .map(|(rules, otherwise)| {
+            let matching = rules.iter().filter(|(_, known)| matches(*known)).map(|(action, _)| *action);
+            (matching.filter(|action| *action != NetworkAction::Log).collect(), *otherwise)
+        })
+        .collect();
+    for (matching, otherwise) in known {
+        match (matching.first(), otherwise) {
+            (Some(NetworkAction::Allow), _) => return true,
+            (Some(NetworkAction::Deny), _) | (None, EndOfTier::Deny) => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+#[test]
+fn tiers_allow_what_a_naive_reading_allows_whatever_is_so_of_what_nobody_knows() {
+    let (mut allowed, mut denied) = (0, 0);
+    for seed in 0..20_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let written: Vec<Written> = (0..rng.usize(1..4))
+            .map(|_| {
+                let rules = (0..rng.usize(..4)).map(|_| {
+                    let actions =
+                        [NetworkAction::Allow, NetworkAction::Deny, NetworkAction::Log, NetworkAction::Pass];
+                    (actions[rng.usize(..4)], [Some(true), Some(false), None][rng.usize(..3)])
+                });
+                (rules.collect(), [EndOfTier::Deny, EndOfTier::Pass][rng.usize(..2)])
+            })
+            .collect();
+        let tier = |(rules, otherwise): &Written| NetworkTier {
+            rules: rules
+                .iter()
+                .map(|(action, matches)| rule("rule", *action, vec![asks(*matches)]))
+                .collect(),
+            policies: vec!["policy".into()],
+            otherwise: *otherwise,
+        };
+        let rules = NetworkRules { tiers: written.iter().map(tier).collect(), itself: None };
+
+        let may = is_allowed(&judged(&rules, None, "10.0.0.1", true));
+
+        let unknown = written.iter().flat_map(|(rules, _)| rules).filter(|(_, matches)| matches.is_none());
+        let worlds = 1 << unknown.count();
+        assert_eq!(may, (0..worlds).all(|world| reaches(&written, world)), "{seed}: {written:?}");
+        *if may { &mut allowed } else { &mut denied } += 1;
+    }
+    assert!(allowed > 1000 && denied > 1000, "{allowed} {denied}");
+}
+
+fn asks(matches: Option<bool>) -> NetworkAsks {
+    let block = |text: &str| {
+        NetworkAsks::Peer(vec![Peers::Block {
+            within: AddressSet::new([text.parse().unwrap()]),
+            except: AddressSet::default(),
+        }])
+    };
+    match matches {
+        Some(true) => block("10.0.0.0/8"),
+        Some(false) => block("11.0.0.0/8"),
+        None => NetworkAsks::Unknowable,
     }
 }
