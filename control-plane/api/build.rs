@@ -10,7 +10,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".selvedge.v1")
         .btree_map(".selvedge.v1")
+        // It holds a private key.
+        .skip_debug(["selvedge.v1.ServerCertificate"])
         .compile_fds(descriptors)?;
+
+    // What others have defined: a server of theirs is asked.
+    tonic_prost_build::configure()
+        .compile_fds(protox::compile(["proto/envoy/service/ratelimit/v3/rls.proto"], ["proto"])?)?;
 
     // The Discovery server once more, over transactions whose resources were encoded before: see `encoded`.
     let encoded = PathBuf::from(std::env::var("OUT_DIR")?).join("encoded");

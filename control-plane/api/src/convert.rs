@@ -6,12 +6,19 @@
 //! Times travel as whole milliseconds, rounded up: a time limit must not become zero.
 
 mod authorization;
+mod balancing;
 mod filter;
+mod gateway;
+mod health_check;
+mod limit;
+mod locality;
 mod network;
+mod outlier;
 mod policy;
 mod resilience;
 mod revocation;
 mod route;
+mod seen;
 mod servers;
 mod service;
 mod snapshot;

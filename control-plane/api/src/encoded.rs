@@ -44,6 +44,7 @@ mod tests {
             body: Some(wire::resource::Body::Bundle(wire::Bundle {
                 trust_domain: "cluster.local".into(),
                 roots: vec![Bytes::from_static(b"root")],
+                workload_roots: vec![],
             })),
         };
         let plain = wire::Transaction {

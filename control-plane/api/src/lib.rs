@@ -25,3 +25,9 @@ pub const TIME_METADATA: &str = "selvedge-time";
 pub mod wire {
     tonic::include_proto!("selvedge.v1");
 }
+
+/// What a proxy asks a server of Envoy's rate limit service (RLS): its messages, client and server.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated
+pub mod rls {
+    tonic::include_proto!("envoy.service.ratelimit.v3");
+}

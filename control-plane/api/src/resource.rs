@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use selvedge_model::{ServiceKey, policy::network::PartName};
+use selvedge_model::{ServiceKey, gateway::CertificateName, policy::network::PartName};
 
 /// The name of one resource, unique on a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,6 +21,10 @@ pub enum ResourceName {
     Endpoints(ServiceKey),
     /// `set/<id>/<parts>/<part>`: a part of a set of workloads.
     SetPart(PartName),
+    /// `certificate/<namespace>/<name>`: what a gateway shows to its clients.
+    Certificate(CertificateName),
+    /// `gateway/<port>`: what a gateway serves on a port.
+    GatewayPort(u16),
 }
 
 /// A text that names no resource that this version knows.
@@ -41,6 +45,8 @@ impl fmt::Display for ResourceName {
             Self::Service(key) => write!(f, "service/{key}"),
             Self::Endpoints(key) => write!(f, "endpoints/{key}"),
             Self::SetPart(name) => write!(f, "set/{name}"),
+            Self::Certificate(name) => write!(f, "certificate/{name}"),
+            Self::GatewayPort(port) => write!(f, "gateway/{port}"),
         }
     }
 }
@@ -57,6 +63,8 @@ impl FromStr for ResourceName {
             Some(("service", key)) => service_key(key).map(Self::Service),
             Some(("endpoints", key)) => service_key(key).map(Self::Endpoints),
             Some(("set", part)) => part.parse().ok().map(Self::SetPart),
+            Some(("certificate", name)) => name.parse().ok().map(Self::Certificate),
+            Some(("gateway", port)) => port.parse().ok().filter(|port| *port > 0).map(Self::GatewayPort),
             _ => None,
         };
         name.ok_or_else(|| UnknownResource { text: text.to_owned() })
@@ -85,6 +93,8 @@ mod tests {
             ResourceName::Service(key.clone()),
             ResourceName::Endpoints(key),
             ResourceName::SetPart("3f2a/4/0".parse().unwrap()),
+            ResourceName::Certificate(CertificateName::new("shop", "tls")),
+            ResourceName::GatewayPort(443),
         ] {
             assert_eq!(name.to_string().parse::<ResourceName>().unwrap(), name);
         }
@@ -92,9 +102,18 @@ mod tests {
 
     #[test]
     fn another_text_is_refused() {
-        for text in
-            ["", "own", "lookup/", "service/a", "service/:80", "endpoints/a:0", "secret/a:80", "set/a/1"]
-        {
+        for text in [
+            "",
+            "own",
+            "lookup/",
+            "service/a",
+            "service/:80",
+            "endpoints/a:0",
+            "secret/a:80",
+            "set/a/1",
+            "certificate/a",
+            "gateway/0",
+        ] {
             assert!(text.parse::<ResourceName>().is_err(), "{text}");
         }
     }

@@ -8,7 +8,7 @@ use selvedge_model::{
     Filters, FullRegex,
     filter::{
         Abort, Cors, Delay, DirectResponse, Fault, Fraction, HeaderChange, HeaderChanges, Mirror,
-        OriginMatch, OwnAnswer, UnmatchedPreflights,
+        OriginMatch, OwnAnswer, Sources, UnmatchedPreflights,
     },
 };
 
@@ -45,7 +45,10 @@ fn only_true(field: &'static str, value: bool) -> Result<(), ConvertError> {
 impl From<&Filters> for wire::Filters {
     fn from(filters: &Filters) -> Self {
         Self {
+            sources: filters.sources.as_ref().map(Into::into),
+            limits: filters.limits.iter().map(Into::into).collect(),
             cors: filters.cors.as_ref().map(Into::into),
+            max_body_bytes: filters.max_body,
             fault: filters.fault.as_ref().map(Into::into),
             answer: filters.answer.as_ref().map(Into::into),
             request_headers: changes(&filters.request_headers),
@@ -61,7 +64,10 @@ impl TryFrom<wire::Filters> for Filters {
 
     fn try_from(filters: wire::Filters) -> Result<Self, ConvertError> {
         Ok(Self {
+            sources: filters.sources.map(TryInto::try_into).transpose()?,
+            limits: all(filters.limits)?,
             cors: filters.cors.map(TryInto::try_into).transpose()?,
+            max_body: filters.max_body_bytes,
             fault: filters.fault.map(TryInto::try_into).transpose()?,
             answer: filters.answer.map(TryInto::try_into).transpose()?,
             request_headers: filters.request_headers.map(TryInto::try_into).transpose()?.unwrap_or_default(),
@@ -73,6 +79,22 @@ impl TryFrom<wire::Filters> for Filters {
                 .transpose()?
                 .unwrap_or_default(),
         })
+    }
+}
+
+impl From<&Sources> for wire::Sources {
+    fn from(sources: &Sources) -> Self {
+        let allowed = sources.allowed.as_ref().map(Into::into);
+        Self { allowed, denied: Some((&sources.denied).into()) }
+    }
+}
+
+impl TryFrom<wire::Sources> for Sources {
+    type Error = ConvertError;
+
+    fn try_from(sources: wire::Sources) -> Result<Self, ConvertError> {
+        let allowed = sources.allowed.map(TryInto::try_into).transpose()?;
+        Ok(Self { allowed, denied: sources.denied.map(TryInto::try_into).transpose()?.unwrap_or_default() })
     }
 }
 
@@ -255,7 +277,7 @@ impl TryFrom<wire::OriginMatch> for OriginMatch {
             Kind::Exact(text) => Self::Exact(text),
             Kind::Prefix(text) => Self::Prefix(text),
             Kind::Regex(source) => {
-                let regex = FullRegex::new(&source);
+                let regex = FullRegex::new(&source).and_then(FullRegex::held);
                 Self::Regex(regex.map_err(|error| invalid("regular expression", &source, &error))?)
             }
         })

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 use selvedge_model::policy::{
     AddressSet, MOST_CONDITIONS, MOST_RULES, MOST_VALUES,
     network::{
-        MOST_MEMBERS, MOST_PARTS, Member, NetworkAction, NetworkAsks, NetworkCondition, NetworkRule,
-        NetworkRules, Peers, Ports, SetName, SetPart, SetRef,
+        EndOfTier, MOST_MEMBERS, MOST_PARTS, MOST_TIERS, Member, NetworkAction, NetworkAsks,
+        NetworkCondition, NetworkRule, NetworkRules, NetworkTier, Peers, Ports, SetName, SetPart, SetRef,
     },
 };
 
@@ -15,10 +15,22 @@ use crate::wire::{self, network_condition::Asks, network_peer::Kind};
 
 impl From<&NetworkRules> for wire::NetworkRules {
     fn from(rules: &NetworkRules) -> Self {
-        Self {
-            rules: rules.rules.iter().map(Into::into).collect(),
-            policies: rules.policies.iter().map(ToString::to_string).collect(),
-            itself: rules.itself.as_ref().map(ToString::to_string),
+        let itself = rules.itself.as_ref().map(ToString::to_string);
+        let names = |policies: &[Arc<str>]| policies.iter().map(ToString::to_string).collect();
+        match &rules.tiers[..] {
+            [NetworkTier { rules, policies, otherwise: EndOfTier::Deny }] => Self {
+                rules: rules.iter().map(Into::into).collect(),
+                policies: names(policies),
+                itself,
+                tiers: Vec::new(),
+            },
+            // A proxy that knows of no tiers has policies without a rule, so that it refuses everything.
+            tiers => Self {
+                rules: Vec::new(),
+                policies: rules.policies().map(ToString::to_string).collect(),
+                itself,
+                tiers: tiers.iter().map(Into::into).collect(),
+            },
         }
     }
 }
@@ -27,15 +39,49 @@ impl TryFrom<wire::NetworkRules> for NetworkRules {
     type Error = ConvertError;
 
     fn try_from(rules: wire::NetworkRules) -> Result<Self, ConvertError> {
-        at_most("number of a workload's network rules", rules.rules.len(), MOST_RULES)?;
-        at_most("number of a workload's network policies", rules.policies.len(), MOST_RULES)?;
+        let wire::NetworkRules { rules, policies, itself, tiers } = rules;
+        let counted = |first: usize, of: fn(&wire::NetworkTier) -> usize| {
+            tiers.iter().map(of).fold(first, usize::saturating_add)
+        };
+        at_most(
+            "number of a workload's network rules",
+            counted(rules.len(), |tier| tier.rules.len()),
+            MOST_RULES,
+        )?;
+        let named = counted(policies.len(), |tier| tier.policies.len());
+        at_most("number of a workload's network policies", named, MOST_RULES)?;
+        at_most("number of a workload's tiers", tiers.len(), MOST_TIERS)?;
+        let tiers = match tiers.is_empty() {
+            false => all(tiers)?,
+            true if rules.is_empty() && policies.is_empty() => Vec::new(),
+            true => {
+                let policies = policies.into_iter().map(Arc::from).collect();
+                vec![NetworkTier { rules: all(rules)?, policies, otherwise: EndOfTier::Deny }]
+            }
+        };
+        let itself = itself.map(|identity| parse("the workload's own identity", &identity)).transpose()?;
+        Ok(Self { tiers, itself })
+    }
+}
+
+impl From<&NetworkTier> for wire::NetworkTier {
+    fn from(tier: &NetworkTier) -> Self {
+        Self {
+            rules: tier.rules.iter().map(Into::into).collect(),
+            policies: tier.policies.iter().map(ToString::to_string).collect(),
+            passes_otherwise: tier.otherwise == EndOfTier::Pass,
+        }
+    }
+}
+
+impl TryFrom<wire::NetworkTier> for NetworkTier {
+    type Error = ConvertError;
+
+    fn try_from(tier: wire::NetworkTier) -> Result<Self, ConvertError> {
         Ok(Self {
-            rules: all(rules.rules)?,
-            policies: rules.policies.into_iter().map(Arc::from).collect(),
-            itself: rules
-                .itself
-                .map(|identity| parse("the workload's own identity", &identity))
-                .transpose()?,
+            rules: all(tier.rules)?,
+            policies: tier.policies.into_iter().map(Arc::from).collect(),
+            otherwise: if tier.passes_otherwise { EndOfTier::Pass } else { EndOfTier::Deny },
         })
     }
 }

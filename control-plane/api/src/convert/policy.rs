@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use selvedge_model::{
     Authorization, InboundPolicy, MtlsMode, MtlsRule,
+    limit::RateLimits,
     policy::{NetworkRules, Servers},
 };
 
-use super::{ConvertError, port, required};
+use super::{ConvertError, all, port, required};
 use crate::wire;
 
 impl From<MtlsMode> for wire::MtlsMode {
@@ -51,6 +52,7 @@ impl From<&InboundPolicy> for wire::InboundPolicy {
             network: policy.network.as_deref().map(Into::into),
             authentication: policy.authentication.as_deref().map(Into::into),
             servers: policy.servers.as_deref().map(Into::into),
+            limits: policy.limits.iter().flat_map(|limits| &limits.all).map(Into::into).collect(),
         }
     }
 }
@@ -73,6 +75,10 @@ impl TryFrom<wire::InboundPolicy> for InboundPolicy {
                 None => None,
             },
             servers: policy.servers.map(Servers::try_from).transpose()?.map(Arc::new),
+            limits: match policy.limits.is_empty() {
+                true => None,
+                false => Some(Arc::new(RateLimits { all: all(policy.limits)? })),
+            },
         })
     }
 }

@@ -3,75 +3,39 @@
 use std::time::Duration;
 
 use selvedge_model::{
-    AppConnections, ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, OutlierDetection, RetryOn,
-    RetryPolicy, TrafficPolicy,
+    AppConnections, ConnectionLimits, ConnectionPool, Hedge, Http2Upgrade, HttpTunnel, ProxyProtocol,
+    RetryBudget, RetryOn, RetryPolicy, TcpKeepalive, TrafficPolicy, filter::Fraction,
 };
 
-use super::{ConvertError, milliseconds, required};
+use super::{
+    ConvertError,
+    balancing::{balancer, from_balancer, from_warmup},
+    milliseconds, parse, required,
+    service::protocol,
+};
 use crate::wire;
-
-impl From<LoadBalancer> for wire::LoadBalancer {
-    fn from(balancer: LoadBalancer) -> Self {
-        match balancer {
-            LoadBalancer::LeastRequest => Self::LeastRequest,
-            LoadBalancer::RoundRobin => Self::RoundRobin,
-            LoadBalancer::Random => Self::Random,
-        }
-    }
-}
-
-fn load_balancer(value: i32) -> Result<LoadBalancer, ConvertError> {
-    match wire::LoadBalancer::try_from(value) {
-        Ok(wire::LoadBalancer::LeastRequest) => Ok(LoadBalancer::LeastRequest),
-        Ok(wire::LoadBalancer::RoundRobin) => Ok(LoadBalancer::RoundRobin),
-        Ok(wire::LoadBalancer::Random) => Ok(LoadBalancer::Random),
-        Ok(wire::LoadBalancer::Unspecified) | Err(_) => {
-            Err(ConvertError::Unknown { field: "load balancer", value })
-        }
-    }
-}
-
-impl From<&OutlierDetection> for wire::OutlierDetection {
-    fn from(detection: &OutlierDetection) -> Self {
-        Self {
-            consecutive_5xx: detection.consecutive_5xx,
-            consecutive_gateway_errors: detection.consecutive_gateway_errors,
-            interval_ms: milliseconds(detection.interval),
-            base_ejection_time_ms: milliseconds(detection.base_ejection_time),
-            max_ejection_time_ms: milliseconds(detection.max_ejection_time),
-            max_ejection_percent: detection.max_ejection_percent.into(),
-        }
-    }
-}
-
-impl TryFrom<wire::OutlierDetection> for OutlierDetection {
-    type Error = ConvertError;
-
-    fn try_from(detection: wire::OutlierDetection) -> Result<Self, ConvertError> {
-        let percent = detection.max_ejection_percent;
-        let out_of_range =
-            ConvertError::OutOfRange { field: "max ejection percent", value: percent.into(), largest: 100 };
-        let max_ejection_percent =
-            u8::try_from(percent).ok().filter(|percent| *percent <= 100).ok_or(out_of_range)?;
-        Ok(Self {
-            consecutive_5xx: detection.consecutive_5xx,
-            consecutive_gateway_errors: detection.consecutive_gateway_errors,
-            interval: Duration::from_millis(detection.interval_ms),
-            base_ejection_time: Duration::from_millis(detection.base_ejection_time_ms),
-            max_ejection_time: Duration::from_millis(detection.max_ejection_time_ms),
-            max_ejection_percent,
-        })
-    }
-}
 
 impl From<&TrafficPolicy> for wire::TrafficPolicy {
     fn from(policy: &TrafficPolicy) -> Self {
+        let (load_balancer, consistent_hash) = from_balancer(&policy.load_balancer);
         Self {
-            load_balancer: wire::LoadBalancer::from(policy.load_balancer).into(),
+            load_balancer: load_balancer.into(),
+            consistent_hash,
+            warmup: from_warmup(policy),
+            locality: (!policy.locality.is_indifferent()).then(|| (&policy.locality).into()),
             outlier_detection: policy.outlier_detection.as_ref().map(Into::into),
+            health_check: policy.health_check.as_ref().map(Into::into),
             connect_timeout_ms: milliseconds(policy.connect_timeout),
             connections: Some(policy.connections.into()),
+            retry_budget: policy.retry_budget.map(Into::into),
+            hedge: policy.hedge.map(Into::into),
+            proxy_protocol: policy.proxy_protocol.map(|version| match version {
+                ProxyProtocol::V1 => 1,
+                ProxyProtocol::V2 => 2,
+            }),
+            tunnel: policy.tunnel.as_ref().map(|tunnel| tunnel.target.to_string()),
             tls: policy.tls.as_ref().map(Into::into),
+            spoken: policy.spoken.map(|spoken| wire::Protocol::from(spoken).into()),
             connection_pool: (policy.connection_pool != ConnectionPool::default())
                 .then(|| (&policy.connection_pool).into()),
         }
@@ -83,14 +47,67 @@ impl TryFrom<wire::TrafficPolicy> for TrafficPolicy {
 
     fn try_from(policy: wire::TrafficPolicy) -> Result<Self, ConvertError> {
         Ok(Self {
-            load_balancer: load_balancer(policy.load_balancer)?,
+            load_balancer: balancer(&policy)?,
+            warmup: policy.warmup.map(TryInto::try_into).transpose()?,
+            locality: policy.locality.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             outlier_detection: policy.outlier_detection.map(TryInto::try_into).transpose()?,
+            health_check: policy.health_check.map(TryInto::try_into).transpose()?,
             connect_timeout: Duration::from_millis(policy.connect_timeout_ms),
             connections: required("connection limits", policy.connections)?.into(),
+            retry_budget: policy.retry_budget.map(TryInto::try_into).transpose()?,
+            hedge: policy.hedge.map(TryInto::try_into).transpose()?,
+            proxy_protocol: policy.proxy_protocol.map(proxy_protocol).transpose()?,
+            tunnel: policy.tunnel.map(|target| tunnel(&target)).transpose()?,
             tls: policy.tls.map(TryInto::try_into).transpose()?,
+            spoken: policy.spoken.map(protocol).transpose()?,
             connection_pool: policy.connection_pool.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
+}
+
+impl From<Hedge> for wire::Hedge {
+    fn from(hedge: Hedge) -> Self {
+        let after = match hedge {
+            Hedge::Percentile(share) => wire::hedge::After::Percentile(share.parts()),
+            Hedge::After(delay) => wire::hedge::After::DelayMs(milliseconds(delay)),
+        };
+        Self { after: Some(after) }
+    }
+}
+
+impl TryFrom<wire::Hedge> for Hedge {
+    type Error = ConvertError;
+
+    fn try_from(hedge: wire::Hedge) -> Result<Self, ConvertError> {
+        match required("when a request is hedged", hedge.after)? {
+            wire::hedge::After::Percentile(parts) => {
+                Ok(Self::Percentile(share("percentile of a hedge", parts)?))
+            }
+            wire::hedge::After::DelayMs(delay) => Ok(Self::After(Duration::from_millis(delay))),
+        }
+    }
+}
+
+/// So many `parts` of a million.
+fn share(field: &'static str, parts: u32) -> Result<Fraction, ConvertError> {
+    let largest = Fraction::ALL.parts().into();
+    Fraction::of_million(parts).ok_or(ConvertError::OutOfRange { field, value: parts.into(), largest })
+}
+
+fn proxy_protocol(version: u32) -> Result<ProxyProtocol, ConvertError> {
+    match version {
+        1 => Ok(ProxyProtocol::V1),
+        2 => Ok(ProxyProtocol::V2),
+        _ => Err(ConvertError::OutOfRange {
+            field: "version of the PROXY protocol",
+            value: version.into(),
+            largest: 2,
+        }),
+    }
+}
+
+fn tunnel(target: &str) -> Result<HttpTunnel, ConvertError> {
+    Ok(HttpTunnel { target: parse("target of a tunnel", target)? })
 }
 
 impl From<Http2Upgrade> for wire::Http2Upgrade {
@@ -99,6 +116,7 @@ impl From<Http2Upgrade> for wire::Http2Upgrade {
             Http2Upgrade::Default => Self::Unspecified,
             Http2Upgrade::Never => Self::Never,
             Http2Upgrade::Always => Self::Always,
+            Http2Upgrade::AsClient => Self::AsClient,
         }
     }
 }
@@ -108,6 +126,7 @@ fn http2_upgrade(value: i32) -> Result<Http2Upgrade, ConvertError> {
         Ok(wire::Http2Upgrade::Unspecified) => Ok(Http2Upgrade::Default),
         Ok(wire::Http2Upgrade::Never) => Ok(Http2Upgrade::Never),
         Ok(wire::Http2Upgrade::Always) => Ok(Http2Upgrade::Always),
+        Ok(wire::Http2Upgrade::AsClient) => Ok(Http2Upgrade::AsClient),
         Err(_) => Err(ConvertError::Unknown { field: "upgrade to HTTP/2", value }),
     }
 }
@@ -168,6 +187,7 @@ impl From<ConnectionLimits> for wire::ConnectionLimits {
             max_connections: limits.max_connections,
             idle_timeout_ms: limits.idle_timeout.map(milliseconds),
             max_duration_ms: limits.max_duration.map(milliseconds),
+            keepalive: limits.keepalive.map(Into::into),
         }
     }
 }
@@ -178,7 +198,38 @@ impl From<wire::ConnectionLimits> for ConnectionLimits {
             max_connections: limits.max_connections,
             idle_timeout: limits.idle_timeout_ms.map(Duration::from_millis),
             max_duration: limits.max_duration_ms.map(Duration::from_millis),
+            keepalive: limits.keepalive.map(Into::into),
         }
+    }
+}
+
+impl From<TcpKeepalive> for wire::TcpKeepalive {
+    fn from(TcpKeepalive { probes, time, interval }: TcpKeepalive) -> Self {
+        Self { probes, time_ms: time.map(milliseconds), interval_ms: interval.map(milliseconds) }
+    }
+}
+
+impl From<wire::TcpKeepalive> for TcpKeepalive {
+    fn from(wire::TcpKeepalive { probes, time_ms, interval_ms }: wire::TcpKeepalive) -> Self {
+        let time = |milliseconds: Option<u64>| milliseconds.map(Duration::from_millis);
+        Self { probes, time: time(time_ms), interval: time(interval_ms) }
+    }
+}
+
+impl From<RetryBudget> for wire::RetryBudget {
+    fn from(RetryBudget { share, at_once, interval }: RetryBudget) -> Self {
+        Self { share: share.parts(), at_once, interval_ms: milliseconds(interval) }
+    }
+}
+
+impl TryFrom<wire::RetryBudget> for RetryBudget {
+    type Error = ConvertError;
+
+    fn try_from(
+        wire::RetryBudget { share, at_once, interval_ms }: wire::RetryBudget,
+    ) -> Result<Self, ConvertError> {
+        let share = self::share("share of a retry budget", share)?;
+        Ok(Self { share, at_once, interval: Duration::from_millis(interval_ms) })
     }
 }
 

@@ -32,7 +32,7 @@ impl TryFrom<wire::StringMatch> for StringMatch {
             Kind::Prefix(text) => Self::Prefix(text),
             Kind::PathPrefix(text) => Self::PathPrefix(text),
             Kind::Regex(source) => {
-                let regex = FullRegex::new(&source);
+                let regex = FullRegex::new(&source).and_then(FullRegex::held);
                 Self::Regex(regex.map_err(|error| invalid("regular expression", &source, &error))?)
             }
             Kind::Present(true) => Self::Present,
@@ -145,6 +145,7 @@ impl From<&Rule> for wire::Rule {
             idle_timeout_ms: rule.stream.idle.map(milliseconds),
             retry: Some((&rule.retry).into()),
             filters: (!rule.filters.is_empty()).then(|| (&rule.filters).into()),
+            session: rule.session.as_deref().map(Into::into),
             unusable_status: rule.unusable_status.into(),
         }
     }
@@ -165,6 +166,7 @@ impl TryFrom<wire::Rule> for Rule {
             },
             retry: required("retry policy", rule.retry)?.try_into()?,
             filters: rule.filters.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            session: rule.session.map(TryInto::try_into).transpose()?.map(Box::new),
             unusable_status: unusable_status(rule.unusable_status)?,
         })
     }
@@ -188,7 +190,7 @@ impl From<Order> for wire::Order {
 impl From<&RouteTable> for wire::RouteTable {
     fn from(table: &RouteTable) -> Self {
         Self {
-            rules: table.rules().iter().map(Into::into).collect(),
+            rules: table.rules().iter().map(|rule| (&**rule).into()).collect(),
             order: wire::Order::from(table.order()).into(),
             rule_for_others: table.rule_for_others().map(Into::into),
         }

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Protocol, Rule, Service, ServiceKey,
+    Backend, BackendName, Endpoint, Endpoints, NamedEndpoint, Place, Protocol, Rule, Service, ServiceKey,
 };
 
-use super::{ConvertError, all, invalid, parse, port, required};
+use super::{
+    ConvertError, all, invalid,
+    locality::{PlaceTable, numbered},
+    parse, port, required,
+};
 use crate::wire;
 
 impl From<&ServiceKey> for wire::ServiceKey {
@@ -81,7 +85,8 @@ impl TryFrom<wire::Service> for Service {
 /// Rules name backends by index; one beyond the end would be a crash later.
 fn backends_exist(service: &Service) -> Result<(), ConvertError> {
     let count = service.backends.len();
-    let rules = service.routes.rules().iter().chain(service.routes.rule_for_others());
+    let rules = service.routes.rules().iter().map(|rule| &**rule);
+    let rules = rules.chain(service.routes.rule_for_others());
     let of_requests = rules.flat_map(Rule::backends_named);
     let of_connections = service.tcp.rules.iter().flat_map(|rule| &rule.backends).map(|share| share.backend);
     match of_requests.chain(of_connections).max() {
@@ -147,6 +152,8 @@ impl From<&Endpoint> for wire::Endpoint {
             workload: endpoint.workload.as_ref().map(ToString::to_string),
             labels: (*endpoint.labels).clone(),
             weight: endpoint.weight,
+            // Those of lists have a number in the list's table.
+            place: 0,
         }
     }
 }
@@ -163,6 +170,7 @@ impl TryFrom<wire::Endpoint> for Endpoint {
             labels: endpoint.labels.into(),
             // An older control plane says nothing of it.
             weight: endpoint.weight.max(1),
+            place: None,
         })
     }
 }
@@ -177,6 +185,8 @@ impl From<&NamedEndpoint> for wire::NamedEndpoint {
             workload: endpoint.workload.as_ref().map(ToString::to_string),
             labels: (*endpoint.labels).clone(),
             weight: endpoint.weight,
+            // Those of lists have a number in the list's table.
+            place: 0,
         }
     }
 }
@@ -194,17 +204,30 @@ impl TryFrom<wire::NamedEndpoint> for NamedEndpoint {
             labels: endpoint.labels.into(),
             // An older control plane says nothing of it.
             weight: endpoint.weight.max(1),
+            place: None,
         })
     }
 }
 
 impl From<&Endpoints> for wire::Endpoints {
     fn from(endpoints: &Endpoints) -> Self {
+        let mut places = PlaceTable::default();
+        let list: Vec<_> = endpoints
+            .list
+            .iter()
+            .map(|one| wire::Endpoint { place: places.number(one.place.as_ref()), ..one.into() })
+            .collect();
+        let named = endpoints
+            .named
+            .iter()
+            .map(|one| wire::NamedEndpoint { place: places.number(one.place.as_ref()), ..one.into() })
+            .collect();
         Self {
             key: Some((&endpoints.key).into()),
-            list: endpoints.list.iter().map(Into::into).collect(),
-            named: endpoints.named.iter().map(Into::into).collect(),
+            list,
+            named,
             requested: endpoints.requested,
+            places: places.list,
         }
     }
 }
@@ -213,10 +236,20 @@ impl TryFrom<wire::Endpoints> for Endpoints {
     type Error = ConvertError;
 
     fn try_from(endpoints: wire::Endpoints) -> Result<Self, ConvertError> {
+        let places: Vec<Arc<Place>> =
+            endpoints.places.into_iter().map(|place| Arc::new(place.into())).collect();
+        let list = endpoints.list.into_iter().map(|one| {
+            let place = numbered(&places, one.place)?;
+            Ok(Endpoint { place, ..one.try_into()? })
+        });
+        let named = endpoints.named.into_iter().map(|one| {
+            let place = numbered(&places, one.place)?;
+            Ok(NamedEndpoint { place, ..one.try_into()? })
+        });
         Ok(Self {
             key: required("endpoints key", endpoints.key)?.try_into()?,
-            list: all(endpoints.list)?,
-            named: all(endpoints.named)?,
+            list: list.collect::<Result<_, ConvertError>>()?,
+            named: named.collect::<Result<_, ConvertError>>()?,
             requested: endpoints.requested,
         })
     }

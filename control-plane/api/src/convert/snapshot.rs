@@ -1,7 +1,10 @@
 //! A workload as its own sidecar sees it, and the answers to lookups.
 
+use std::sync::Arc;
+
 use selvedge_model::{
     AppConnections, Lookup, Protocol, Workload,
+    gateway::GatewayRole,
     policy::NetworkRules,
     snapshot::{Address, Declared},
 };
@@ -22,6 +25,8 @@ impl From<&Workload> for wire::Workload {
             labels: (*workload.labels).clone(),
             app_connections: workload.app_connections.iter().map(app_connections).collect(),
             egress: workload.egress.as_deref().map(Into::into),
+            gateway: workload.gateway.as_deref().map(Into::into),
+            place: workload.place.as_deref().map(Into::into),
         }
     }
 }
@@ -55,7 +60,9 @@ impl TryFrom<wire::Workload> for Workload {
             protocols: protocols.collect::<Result<_, ConvertError>>()?,
             labels: workload.labels.into(),
             app_connections: app_connections.collect::<Result<_, ConvertError>>()?,
-            egress: workload.egress.map(NetworkRules::try_from).transpose()?.map(std::sync::Arc::new),
+            egress: workload.egress.map(NetworkRules::try_from).transpose()?.map(Arc::new),
+            gateway: workload.gateway.map(GatewayRole::try_from).transpose()?.map(Arc::new),
+            place: workload.place.map(|place| Arc::new(place.into())),
         })
     }
 }

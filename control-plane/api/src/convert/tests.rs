@@ -6,20 +6,26 @@ use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 use selvedge_model::{
     AppConnections, Authorization, Backend, BackendName, ClientCertificate, ClientMatch, ConnectionLimits,
-    ConnectionPool, Endpoint, Endpoints, FullRegex, GrpcMatch, HeaderField, Host, HostPort, Http2Upgrade,
-    InboundPolicy, Layer, LoadBalancer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order,
-    OutlierDetection, Protocol, RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId,
-    StreamTimeouts, StringMatch, TcpMatch, TcpRule, TcpTable, TlsOrigination, TrafficPolicy, UpstreamTls,
-    WeightedBackend, Workload, WorkloadName,
+    ConnectionPool, Endpoint, Endpoints, FailurePercentage, FullRegex, GivenAuthorities, GrpcMatch,
+    HeaderField, HealthCheck, HealthQuestion, Hedge, Host, HostPort, Http2Upgrade, HttpTunnel, InboundPolicy,
+    Layer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Protocol,
+    ProxyProtocol, RetryBudget, RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId,
+    StreamTimeouts, StringMatch, SuccessRate, TcpKeepalive, TcpMatch, TcpRule, TcpTable, TlsOrigination,
+    TrafficPolicy, Trusted, UpstreamTls, WeightedBackend, Workload, WorkloadName,
+    filter::Fraction,
+    limit::RateLimits,
     policy::{self, Action, Asks, Condition, Policy, ServerRoutes, Servers},
     snapshot::{Address, Declared},
 };
 
-use self::filters::filters;
+use self::{filters::filters, limits::rate_limit};
 use super::*;
 use crate::wire;
 
+mod balancing;
 mod filters;
+mod limits;
+mod locality;
 
 fn object_name() -> impl Strategy<Value = String> {
     "[a-z]([a-z0-9-]{0,8}[a-z0-9])?"
@@ -71,8 +77,13 @@ fn string_match() -> impl Strategy<Value = StringMatch> {
 }
 
 fn header_matches() -> impl Strategy<Value = Vec<(HeaderField, StringMatch)>> {
-    let name =
-        prop_oneof!["[a-z]([a-z0-9-]{0,8})", Just(":authority".to_owned()), Just(":scheme".to_owned())];
+    let claim = vec("[A-Za-z0-9./:]{1,4}", 1..4);
+    let name = prop_oneof![
+        "[a-z]([a-z0-9-]{0,8})",
+        Just(":authority".to_owned()),
+        Just(":scheme".to_owned()),
+        claim.prop_map(|names| format!("@request.auth.claims[{}]", names.join("]["))),
+    ];
     let name = name.prop_map(|name| name.parse::<HeaderField>().expect("a valid name"));
     vec((name, string_match()), 0..3)
 }
@@ -127,18 +138,21 @@ fn shares(backends: usize) -> impl Strategy<Value = Vec<WeightedBackend>> {
 }
 
 fn rule(backends: usize) -> impl Strategy<Value = Rule> {
-    let what = (filters(backends), 200_u16..600);
+    let what = (filters(backends), 200_u16..600, option::of(balancing::session()));
     let times = (option::of(time()), option::of(time()), option::of(time())).boxed();
     (".{0,12}", vec(a_match(), 0..3), shares(backends), times, retry_policy(), what).prop_map(
-        |(name, matches, backends, (timeout, response, idle), retry, (filters, unusable_status))| Rule {
-            name,
-            matches,
-            backends,
-            timeout,
-            stream: StreamTimeouts { response, idle },
-            retry,
-            filters,
-            unusable_status,
+        |(name, matches, backends, (timeout, response, idle), retry, (filters, unusable_status, session))| {
+            Rule {
+                name,
+                matches,
+                backends,
+                timeout,
+                stream: StreamTimeouts { response, idle },
+                retry,
+                filters,
+                session: session.map(Box::new),
+                unusable_status,
+            }
         },
     )
 }
@@ -172,8 +186,30 @@ fn tcp_table(backends: usize) -> impl Strategy<Value = TcpTable> {
 prop_compose! {
     fn connection_limits()(
         max_connections: Option<u32>, idle_timeout in option::of(time()), max_duration in option::of(time()),
+        keepalive in option::of(tcp_keepalive()),
     ) -> ConnectionLimits {
-        ConnectionLimits { max_connections, idle_timeout, max_duration }
+        ConnectionLimits { max_connections, idle_timeout, max_duration, keepalive }
+    }
+}
+
+prop_compose! {
+    fn tcp_keepalive()(
+        probes: Option<u32>, time in option::of(time()), interval in option::of(time()),
+    ) -> TcpKeepalive {
+        TcpKeepalive { probes, time, interval }
+    }
+}
+
+fn hedge() -> impl Strategy<Value = Hedge> {
+    let share =
+        (0..=1_000_000_u32).prop_map(|parts| Fraction::of_million(parts).expect("a part of a million"));
+    prop_oneof![share.prop_map(Hedge::Percentile), time().prop_map(Hedge::After)]
+}
+
+prop_compose! {
+    fn retry_budget()(parts in 0..=1_000_000_u32, at_once: u32, interval in time()) -> RetryBudget {
+        let share = Fraction::of_million(parts).expect("a part of a million");
+        RetryBudget { share, at_once, interval }
     }
 }
 
@@ -182,26 +218,77 @@ fn protocol() -> impl Strategy<Value = Protocol> {
 }
 
 prop_compose! {
+    fn success_rate()(minimum_hosts: u32, request_volume: u32, stdev_factor: u32) -> SuccessRate {
+        SuccessRate { minimum_hosts, request_volume, stdev_factor }
+    }
+}
+
+prop_compose! {
+    fn failure_percentage()(
+        threshold in 0u8..=100, minimum_hosts: u32, request_volume: u32,
+    ) -> FailurePercentage {
+        FailurePercentage { threshold, minimum_hosts, request_volume }
+    }
+}
+
+prop_compose! {
     fn outlier_detection()(
         consecutive_5xx: Option<u32>, consecutive_gateway_errors: Option<u32>, interval in time(),
         base_ejection_time in time(), max_ejection_time in time(), max_ejection_percent in 0u8..=100,
+        consecutive_local_origin_failures: Option<u32>, min_health_percent in 0u8..=100,
+        max_ejection_time_jitter in time(), success_rate in option::of(success_rate()),
+        failure_percentage in option::of(failure_percentage()),
     ) -> OutlierDetection {
         OutlierDetection {
             consecutive_5xx, consecutive_gateway_errors, interval, base_ejection_time, max_ejection_time,
-            max_ejection_percent,
+            max_ejection_time_jitter, max_ejection_percent, consecutive_local_origin_failures, min_health_percent,
+            success_rate, failure_percentage,
         }
     }
+}
+
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let (host, text) = (|| option::of(".{0,12}"), ".{0,12}");
+    let statuses = vec((0_u16..=999, 0_u16..=999), 0..3);
+    let http = (text, host(), statuses).prop_map(|(path, host, statuses)| HealthQuestion::Http {
+        path,
+        host,
+        statuses,
+    });
+    let grpc = (host(), text).prop_map(|(host, service)| HealthQuestion::Grpc { host, service });
+    let question = prop_oneof![http, grpc, Just(HealthQuestion::Tcp)];
+    (question, time(), time(), any::<[u32; 2]>()).prop_map(
+        |(question, interval, timeout, [unhealthy_threshold, healthy_threshold])| HealthCheck {
+            question,
+            interval,
+            timeout,
+            unhealthy_threshold,
+            healthy_threshold,
+        },
+    )
 }
 
 fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
     let text = || ".{0,12}";
     let client = (text(), text())
         .prop_map(|(certificate, private_key)| ClientCertificate { certificate, private_key });
+    let trusted = prop_oneof![
+        Just(Trusted::System),
+        text().prop_map(Trusted::File),
+        vec(vec(any::<u8>(), 0..4), 1..3).prop_map(|given| Trusted::Given(GivenAuthorities::new(given))),
+    ];
+    let policy = option::of(text().prop_map(Into::into));
     let origination =
-        (option::of(text()), vec(text(), 0..3), option::of(text()), option::of(client), any::<bool>())
-            .prop_map(|(sni, subject_alt_names, ca_certificates, client, insecure_skip_verify)| {
-                TlsOrigination { sni, subject_alt_names, ca_certificates, client, insecure_skip_verify }
-            });
+        (option::of(text()), vec(text(), 0..3), trusted, option::of(client), any::<bool>(), policy).prop_map(
+            |(sni, subject_alt_names, trusted, client, insecure_skip_verify, policy)| TlsOrigination {
+                sni,
+                subject_alt_names,
+                trusted,
+                client,
+                insecure_skip_verify,
+                policy,
+            },
+        );
     prop_oneof![
         Just(UpstreamTls::Disable),
         Just(UpstreamTls::IstioMutual),
@@ -210,21 +297,42 @@ fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
 }
 
 fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
-    let balancer = prop_oneof![
-        Just(LoadBalancer::LeastRequest),
-        Just(LoadBalancer::RoundRobin),
-        Just(LoadBalancer::Random),
-    ];
-    let blocks = (option::of(outlier_detection()), connection_limits(), connection_pool());
-    (balancer, blocks, time(), option::of(upstream_tls())).prop_map(
-        |(load_balancer, (outlier_detection, connections, connection_pool), connect_timeout, tls)| {
+    let balancer = (balancing::balancer(), option::of(balancing::warmup()));
+    let health = (option::of(outlier_detection()), option::of(health_check()));
+    let blocks = (health, connection_limits(), connection_pool());
+    let speaking = (option::of(upstream_tls()), option::of(protocol()));
+    let versions = prop_oneof![Just(ProxyProtocol::V1), Just(ProxyProtocol::V2)];
+    let tunnel = place().prop_map(|target| HttpTunnel { target });
+    let blocks =
+        (blocks, (option::of(retry_budget()), option::of(hedge())), option::of(versions), option::of(tunnel));
+    (balancer, blocks, time(), speaking, locality::policy()).prop_map(
+        |(
+            (load_balancer, warmup),
+            (
+                ((outlier_detection, health_check), connections, connection_pool),
+                (retry_budget, hedge),
+                proxy_protocol,
+                tunnel,
+            ),
+            connect_timeout,
+            (tls, spoken),
+            locality,
+        )| {
             TrafficPolicy {
                 load_balancer,
+                warmup,
+                locality,
                 outlier_detection,
+                health_check,
                 connect_timeout,
                 connections,
                 connection_pool,
+                retry_budget,
+                hedge,
+                proxy_protocol,
+                tunnel,
                 tls,
+                spoken,
             }
         },
     )
@@ -236,6 +344,7 @@ prop_compose! {
         max_concurrent_streams: Option<u32>, max_retries: Option<u32>, idle_timeout in option::of(time()),
         http2_upgrade in prop_oneof![
             Just(Http2Upgrade::Default), Just(Http2Upgrade::Never), Just(Http2Upgrade::Always),
+            Just(Http2Upgrade::AsClient),
         ],
     ) -> ConnectionPool {
         ConnectionPool {
@@ -275,7 +384,7 @@ prop_compose! {
         address in address(), dial in address(), identity in option::of(identity()),
         workload in option::of(workload_name()), labels in labels(), weight in 1_u32..,
     ) -> Endpoint {
-        Endpoint { address, dial, identity, workload, labels: labels.into(), weight }
+        Endpoint { address, dial, identity, workload, labels: labels.into(), weight, place: None }
     }
 }
 
@@ -292,12 +401,17 @@ prop_compose! {
         address in place(), dial in place(), one_address: bool, identity in option::of(identity()),
         workload in option::of(workload_name()), labels in labels(), weight in 1_u32..,
     ) -> NamedEndpoint {
-        NamedEndpoint { address, dial, one_address, identity, workload, labels: labels.into(), weight }
+        NamedEndpoint {
+            address, dial, one_address, identity, workload, labels: labels.into(), weight, place: None,
+        }
     }
 }
 
 fn endpoints() -> impl Strategy<Value = Endpoints> {
-    (service_key(), vec(endpoint(), 0..4), vec(named_endpoint(), 0..3), any::<bool>())
+    let place = || option::of(locality::place());
+    let endpoint = (endpoint(), place()).prop_map(|(one, place)| Endpoint { place, ..one });
+    let named = (named_endpoint(), place()).prop_map(|(one, place)| NamedEndpoint { place, ..one });
+    (service_key(), vec(endpoint, 0..4), vec(named, 0..3), any::<bool>())
         .prop_map(|(key, list, named, requested)| Endpoints { key, list, named, requested })
 }
 
@@ -321,9 +435,11 @@ fn servers() -> impl Strategy<Value = Servers> {
 
 fn inbound_policy() -> impl Strategy<Value = InboundPolicy> {
     let ports = proptest::collection::btree_map(port_number(), mtls_rule(), 0..3);
-    (mtls_rule(), ports, option::of(servers())).prop_map(|(default, ports, servers)| {
+    let limits = vec(rate_limit(), 0..2);
+    (mtls_rule(), ports, option::of(servers()), limits).prop_map(|(default, ports, servers, limits)| {
         let servers = servers.map(std::sync::Arc::new);
-        InboundPolicy { default, ports, servers, ..InboundPolicy::default() }
+        let limits = (!limits.is_empty()).then(|| Arc::new(RateLimits { all: limits }));
+        InboundPolicy { default, ports, servers, limits, ..InboundPolicy::default() }
     })
 }
 
@@ -341,10 +457,13 @@ prop_compose! {
         ports in vec(port_number(), 0..3), policy in inbound_policy(), labels in labels(),
         protocols in proptest::collection::btree_map(port_number(), protocol(), 0..3),
         app_connections in proptest::collection::btree_map(port_number(), app_connections(), 0..3),
+        place in option::of(locality::place()),
     ) -> Workload {
         Workload {
             name, identity, meshed, inbound, ports, policy, protocols, app_connections, labels: labels.into(),
             egress: None,
+            gateway: None,
+            place,
         }
     }
 }

@@ -47,6 +47,7 @@ impl From<&TokenRule> for wire::TokenRule {
                 Keys::Known(set) => Wire::Known(set.to_string()),
                 Keys::Missing(why) => Wire::Missing(why.to_string()),
             }),
+            keys_from: rule.keys_from.as_ref().map(ToString::to_string),
             headers: headers.iter().map(Into::into).collect(),
             params: texts(params),
             cookies: texts(cookies),
@@ -77,6 +78,7 @@ impl TryFrom<wire::TokenRule> for TokenRule {
             issuer: rule.issuer.map(text).transpose()?,
             audiences: list(rule.audiences)?,
             keys,
+            keys_from: rule.keys_from.map(text).transpose()?.map(Arc::<str>::from),
             places: Places {
                 headers: all(rule.headers)?,
                 params: list(rule.params)?,
@@ -162,16 +164,18 @@ mod tests {
         ];
         let claim = (header_name(), names()).prop_map(|(name, claim)| ClaimHeader { name, claim });
         let ports = option::of(proptest::collection::btree_set(1..=u16::MAX, 0..4));
-        let who = (name(), option::of(name()), names(), keys);
+        let who = (name(), option::of(name()), names(), keys, option::of(name().prop_map(Arc::<str>::from)));
         let told = (option::of(header_name()), vec(claim, 0..3), names());
         (who, places(), any::<bool>(), told, ports).prop_map(|(who, places, forward, told, ports)| {
-            let ((name, issuer, audiences, keys), (payload_header, claim_headers, lists)) = (who, told);
+            let ((name, issuer, audiences, keys, keys_from), (payload_header, claim_headers, lists)) =
+                (who, told);
             let name = Arc::from(name);
             TokenRule {
                 name,
                 issuer,
                 audiences,
                 keys,
+                keys_from,
                 places,
                 forward,
                 payload_header,

@@ -1,6 +1,6 @@
 //! TLS that a client's sidecar begins.
 
-use selvedge_model::{ClientCertificate, TlsOrigination, UpstreamTls};
+use selvedge_model::{ClientCertificate, GivenAuthorities, TlsOrigination, Trusted, UpstreamTls};
 
 use super::{ConvertError, invalid, required};
 use crate::wire::{self, upstream_tls::Mode};
@@ -37,12 +37,19 @@ impl From<&TlsOrigination> for wire::TlsOrigination {
             certificate: client.certificate.clone(),
             private_key: client.private_key.clone(),
         });
+        let (ca_certificates, authorities) = match &origination.trusted {
+            Trusted::System => (None, Vec::new()),
+            Trusted::File(file) => (Some(file.clone()), Vec::new()),
+            Trusted::Given(given) => (None, given.certificates().to_vec()),
+        };
         Self {
             sni: origination.sni.clone(),
             subject_alt_names: origination.subject_alt_names.clone(),
-            ca_certificates: origination.ca_certificates.clone(),
+            ca_certificates,
             client,
             insecure_skip_verify: origination.insecure_skip_verify,
+            authorities: authorities.into_iter().map(Into::into).collect(),
+            policy: origination.policy.as_deref().map(str::to_owned),
         }
     }
 }
@@ -53,12 +60,20 @@ impl From<wire::TlsOrigination> for TlsOrigination {
             certificate: client.certificate,
             private_key: client.private_key,
         });
+        let trusted = match (origination.authorities, origination.ca_certificates) {
+            (given, _) if !given.is_empty() => {
+                Trusted::Given(GivenAuthorities::new(given.into_iter().map(Into::into).collect()))
+            }
+            (_, Some(file)) => Trusted::File(file),
+            (_, None) => Trusted::System,
+        };
         Self {
             sni: origination.sni,
             subject_alt_names: origination.subject_alt_names,
-            ca_certificates: origination.ca_certificates,
+            trusted,
             client,
             insecure_skip_verify: origination.insecure_skip_verify,
+            policy: origination.policy.map(Into::into),
         }
     }
 }

@@ -58,7 +58,7 @@ impl TryFrom<wire::PathRewrite> for PathRewrite {
             Kind::PrefixBySegments(prefix) => Self::PrefixBySegments(prefix),
             Kind::Prefix(prefix) => Self::Prefix(prefix),
             Kind::Regex(wire::RegexRewrite { pattern, substitution }) => {
-                let regex = RegexRewrite::new(&pattern, &substitution);
+                let regex = RegexRewrite::new(&pattern, &substitution).and_then(RegexRewrite::held);
                 Self::Regex(regex.map_err(|error| invalid("regular expression", &pattern, &error))?)
             }
         })

@@ -45,6 +45,13 @@ fn rule() -> impl Strategy<Value = NetworkRule> {
     })
 }
 
+/// It has a policy, as every tier that is sent.
+fn tier() -> impl Strategy<Value = NetworkTier> {
+    let otherwise = prop_oneof![Just(EndOfTier::Deny), Just(EndOfTier::Pass)];
+    (vec(rule(), 0..4), vec("[a-z]{1,4}".prop_map(Arc::from), 1..3), otherwise)
+        .prop_map(|(rules, policies, otherwise)| NetworkTier { rules, policies, otherwise })
+}
+
 fn identity() -> impl Strategy<Value = selvedge_model::SpiffeId> {
     "[a-z]{1,4}".prop_map(|name| format!("spiffe://td/ns/a/sa/{name}").parse().unwrap())
 }
@@ -71,13 +78,23 @@ fn plain(socket: SocketAddr) -> SocketAddr {
 
 proptest! {
     #[test]
-    fn rules_are_read_as_they_were_written(
-        rules in vec(rule(), 0..4), policies in vec("[a-z]{1,4}".prop_map(Arc::from), 0..3),
-        itself in option::of(identity()),
-    ) {
-        let rules = NetworkRules { rules, policies, itself };
+    fn rules_are_read_as_they_were_written(tiers in vec(tier(), 0..3), itself in option::of(identity())) {
+        let rules = NetworkRules { tiers, itself };
 
         prop_assert_eq!(NetworkRules::try_from(wire::NetworkRules::from(&rules)).unwrap(), rules);
+    }
+
+    #[test]
+    fn a_proxy_that_knows_of_no_tiers_refuses_everything_where_there_are_some(
+        first in tier(), second in tier(),
+    ) {
+        let otherwise = EndOfTier::Pass;
+        for tiers in [vec![first.clone(), second], vec![NetworkTier { otherwise, ..first }]] {
+            let policies: usize = tiers.iter().map(|tier| tier.policies.len()).sum();
+            let sent = wire::NetworkRules::from(&NetworkRules { tiers, itself: None });
+
+            prop_assert!(sent.rules.is_empty() && sent.policies.len() == policies);
+        }
     }
 
     #[test]

@@ -7,19 +7,27 @@ use selvedge_model::{
     Filters, FullRegex,
     filter::{
         Abort, Cors, Delay, DirectResponse, Fault, Fraction, HeaderChange, HeaderChanges, HeaderText, Mirror,
-        OriginMatch, OwnAnswer, PathRewrite, Redirect, RedirectPort, RegexRewrite, Rewrite,
+        OriginMatch, OwnAnswer, PathRewrite, Redirect, RedirectPort, RegexRewrite, Rewrite, Sources,
         UnmatchedPreflights,
     },
+    policy::AddressSet,
 };
 
-use super::{port_number, time};
+use super::{limits::rate_limit, port_number, time};
 
 pub(super) fn filters(backends: usize) -> impl Strategy<Value = Filters> {
-    let before = (option::of(cors()), option::of(fault()), option::of(own_answer()));
+    let first = (option::of(sources()), vec(rate_limit(), 0..2), option::of(cors()));
+    let before = (first, option::of(any::<u64>()), option::of(fault()), option::of(own_answer()));
     let after = (changes(), rewrite(), mirrors(backends), changes());
     (before, after).prop_map(
-        |((cors, fault, answer), (request_headers, rewrite, mirrors, response_headers))| Filters {
+        |(
+            ((sources, limits, cors), max_body, fault, answer),
+            (request_headers, rewrite, mirrors, response_headers),
+        )| Filters {
+            sources,
+            limits,
             cors,
+            max_body,
             fault,
             answer,
             request_headers,
@@ -28,6 +36,12 @@ pub(super) fn filters(backends: usize) -> impl Strategy<Value = Filters> {
             response_headers,
         },
     )
+}
+
+fn sources() -> impl Strategy<Value = Sources> {
+    let block = || "10\\.[0-9]\\.0\\.0/(16|32)|fd0[0-9]::/64".prop_map(|text| text.parse().expect("a block"));
+    let set = move || vec(block(), 0..3).prop_map(AddressSet::new);
+    (option::of(set()), set()).prop_map(|(allowed, denied)| Sources { allowed, denied })
 }
 
 fn fraction() -> impl Strategy<Value = Fraction> {
