@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use selvedge_model::TrustDomain;
-use selvedge_ops::LogArgs;
+use selvedge_ops::{LogArgs, ResolverArgs};
 
 use crate::{
     compile::RouteOwnership,
@@ -82,6 +82,12 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", default_value_t)]
     pub trust_domain: TrustDomain,
 
+    /// A file of root certificates, in PEM form, of another CA that gives this mesh's workloads their identities: SPIRE's,
+    /// for proxies with --workload-api. All proxies accept what leads to one of them, from each other. It is read again
+    /// when it changes.
+    #[arg(long, env = "SELVEDGE_WORKLOAD_ROOTS", value_name = "FILE")]
+    pub workload_roots: Option<PathBuf>,
+
     /// The DNS suffix of services, as in reviews.default.svc.cluster.local.
     #[arg(long, env = "SELVEDGE_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -133,6 +139,26 @@ pub struct Args {
     )]
     pub membership_grace: Duration,
 
+    /// How long the keys that a RequestAuthentication names by jwksUri or by its issuer are used before they are fetched
+    /// again. After a failure they are fetched sooner: after 1s, then at ever longer intervals up to 1m.
+    #[arg(
+        long,
+        env = "SELVEDGE_JWKS_REFRESH_INTERVAL",
+        value_name = "DURATION",
+        default_value = "20m",
+        value_parser = interval
+    )]
+    pub jwks_refresh_interval: Duration,
+
+    /// A file of certificate authorities, in PEM form, that the certificates of key servers may be of, instead of those of
+    /// the operating system.
+    #[arg(long, env = "SELVEDGE_JWKS_CA", value_name = "FILE")]
+    pub jwks_ca: Option<PathBuf>,
+
+    /// Where names are looked up.
+    #[command(flatten)]
+    pub resolver: ResolverArgs,
+
     /// How often the control plane reads the directory. A changed file counts once two readings in a row are equal.
     #[arg(long, env = "SELVEDGE_POLL_INTERVAL", default_value = "250ms", value_parser = humantime::parse_duration)]
     pub poll_interval: Duration,
@@ -149,6 +175,17 @@ pub struct Args {
     #[command(flatten)]
     pub inject: InjectArgs,
 
+    /// With --source kubernetes, whether the control plane makes a GatewayClass, and for each Gateway of its classes a
+    /// Deployment, a Service, a ServiceAccount and a PodDisruptionBudget.
+    #[arg(
+        long,
+        env = "SELVEDGE_GATEWAYS",
+        value_name = "WHETHER",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub gateways: bool,
+
     /// Logging.
     #[command(flatten)]
     pub log: LogArgs,
@@ -156,6 +193,15 @@ pub struct Args {
     /// Exit when standard input closes, so that this process ends with its parent.
     #[arg(long, hide = true)]
     pub exit_on_stdin_close: bool,
+}
+
+/// An interval that does not keep a server busy: 100 ms or more.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match interval < Duration::from_millis(100) {
+        true => Err("must be at least 100ms".to_owned()),
+        false => Ok(interval),
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub mod resources;
 /// Where documents come from: a directory, or an API server.
 pub mod sources;
 
+/// The keys of issuers that documents only name: fetched, fetched again, and kept.
+pub mod keys;
+
 /// All documents together become one mesh, and a list of problems.
 pub mod compile;
 

@@ -59,6 +59,11 @@ struct ByReason {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByCertificate {
     certificate: &'static str,
 }
@@ -81,6 +86,8 @@ pub struct Metrics {
     problems: Family<BySeverity, Gauge>,
     compile_duration: Histogram,
     configuration_version: Gauge,
+    key_fetches: Family<ByOutcome, Counter>,
+    key_sets: Family<ByState, Gauge>,
 }
 
 impl Default for Metrics {
@@ -96,6 +103,8 @@ impl Default for Metrics {
             problems: Family::default(),
             compile_duration: Histogram::new([0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.0]),
             configuration_version: Gauge::default(),
+            key_fetches: Family::default(),
+            key_sets: Family::default(),
         };
         metrics.register();
         metrics
@@ -139,6 +148,12 @@ impl Metrics {
             "configuration_version",
             "Counts the configurations published since the start",
             self.configuration_version.clone(),
+        );
+        registry.register("key_fetches", "Fetches of issuers' keys", self.key_fetches.clone());
+        registry.register(
+            "key_sets",
+            "Issuers' keys that documents name: fetched last time, kept from before, or missing",
+            self.key_sets.clone(),
         );
         registry.register("build", "Which build this is", Info::new(vec![("version", build::VERSION)]));
     }
@@ -188,6 +203,18 @@ impl Metrics {
         self.compile_duration.observe(duration.as_secs_f64());
     }
 
+    pub(crate) fn keys_fetched(&self, is_ok: bool) {
+        let outcome = if is_ok { "fetched" } else { "failed" };
+        self.key_fetches.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
+    /// How many key sets are fresh, are kept from before because there are no newer ones, and are missing.
+    pub(crate) fn set_key_sets(&self, counts: [usize; 3]) {
+        for (state, count) in ["fresh", "kept", "missing"].into_iter().zip(counts) {
+            self.key_sets.get_or_create(&ByState { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     pub(crate) fn published(&self, version: u64) {
         self.configuration_version.set(i64::try_from(version).unwrap_or(i64::MAX));
     }
@@ -209,6 +236,8 @@ mod tests {
         metrics.set_problems(&[Problem::with_path(Severity::Error, "a.yaml".as_ref(), "wrong")]);
         metrics.compiled(Duration::from_millis(250));
         metrics.published(3);
+        metrics.keys_fetched(true);
+        metrics.set_key_sets([2, 1, 0]);
 
         // Series of one metric come in any order.
         let sorted = |text: &str| -> Vec<String> {

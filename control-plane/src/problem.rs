@@ -92,15 +92,19 @@ pub enum Fault {
     Part,
     /// Other documents have a part in it.
     Between,
-    /// A parent of a route does not take the route.
+    /// A parent of a route does not take the route, or that of a `ListenerSet` not the `ListenerSet`.
     Parent {
-        /// The parent's place in `spec.parentRefs`.
+        /// The parent's place in `spec.parentRefs`; 0 in a `ListenerSet`.
         index: usize,
         /// Why.
         why: Detached,
     },
     /// A reference to a backend names nothing that can be used.
     Backend(Unresolved),
+    /// A listener of a `Gateway` or `ListenerSet`, at or above the field, is not served as it is written.
+    Listener(ListenerFault),
+    /// Something that a policy names is not what it needs.
+    Policy(PolicyFault),
     /// Another document decides instead of this one.
     Overruled,
     /// Another document has the same port of the same workload. The API server keeps no document that brings this about.
@@ -120,15 +124,57 @@ impl Fault {
     }
 }
 
-/// Why a parent of a route does not take the route.
+/// Why a listener of a `Gateway` or `ListenerSet` is not served as it is written
+/// (<https://gateway-api.sigs.k8s.io/reference/spec/#listenerconditionreason>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ListenerFault {
+    /// Another listener has the same port, protocol and host names.
+    SameHostname,
+    /// Another listener of its port has a protocol that cannot be served beside its own.
+    OtherProtocol,
+    /// Its protocol is not served.
+    UnsupportedProtocol,
+    /// A certificate that it names cannot be shown.
+    Certificate,
+    /// No `ReferenceGrant` lets it name an object of another namespace.
+    NotPermitted,
+    /// What it names as an object with certificates of authorities is of another kind.
+    AuthorityKind,
+    /// An object with certificates of authorities cannot be used.
+    Authority,
+    /// It asks clients for a certificate, and no authority for them can be used.
+    NoAuthority,
+}
+
+/// Why a policy that is attached to something cannot be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PolicyFault {
+    /// What it is to be attached to is not there, or nothing that it can be attached to.
+    NoTarget,
+    /// One of the objects with certificates of authorities cannot be used.
+    Authority {
+        /// Whether because it is of a kind that has none.
+        is_kind: bool,
+    },
+    /// None of them can be used.
+    NoAuthority,
+}
+
+/// Why a parent of a route does not take the route, or that of a `ListenerSet` not the `ListenerSet`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Detached {
-    /// There is no such Service, it has no such port, or it cannot be a parent.
+    /// There is no such Service or Gateway, it has no such port or listener, or it cannot be a parent.
     NoSuchParent,
     /// What the Service speaks there is nothing for routes of this kind.
     OtherProtocol,
+    /// No listener of the Gateway takes routes of this kind, or of this namespace.
+    NotAllowed,
+    /// No listener of the Gateway has a host name in common with the route.
+    NoMatchingHostname,
     /// The same parent stands further up in the list.
     GivenTwice,
+    /// Its copies at all listeners would take more room than its namespace has.
+    TooLarge,
     /// Another route decides on every port.
     Overruled,
     /// Another route decides on some ports; on others, this one.
@@ -141,7 +187,9 @@ impl Detached {
     pub fn gateway_reason(self) -> Option<&'static str> {
         match self {
             Self::NoSuchParent | Self::OtherProtocol => Some("NoMatchingParent"),
-            Self::GivenTwice => Some("UnsupportedValue"),
+            Self::NotAllowed => Some("NotAllowedByListeners"),
+            Self::NoMatchingHostname => Some("NoMatchingListenerHostname"),
+            Self::GivenTwice | Self::TooLarge => Some("UnsupportedValue"),
             Self::Overruled => Some("Conflicted"),
             Self::OverruledInPart => None,
         }

@@ -38,6 +38,8 @@ pub(crate) fn add_workload(mesh: &mut Mesh, name: &str, account: &str) {
         protocols: Default::default(),
         app_connections: Default::default(),
         egress: None,
+        gateway: None,
+        place: None,
         labels: Default::default(),
     };
     mesh.workloads.insert(name, Arc::new(workload));
@@ -55,6 +57,7 @@ pub(crate) fn add_service(mesh: &mut Mesh, host: &str, endpoints: &[&str]) {
             workload: None,
             labels: Default::default(),
             weight: 1,
+            place: None,
         }
     };
     let list = endpoints.iter().map(endpoint).collect();

@@ -1,7 +1,7 @@
 //! Any object of any kind, as JSON: read, made, changed, removed.
 
 use kube::{
-    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::Request,
 };
 use serde_json::Value;
@@ -19,6 +19,8 @@ pub enum Change<'a> {
     /// Server-side apply: these fields are ours from now on, whoever had them; what we had and no longer
     /// name is removed. The object is made if it is missing.
     Apply(&'a Value),
+    /// The same, but refused ([`Error::Conflict`]) where somebody else has one of these fields with another value.
+    Claim(&'a Value),
     /// RFC 7386: these fields, and nothing else; `null` removes one.
     Merge(&'a Value),
     /// RFC 6902: a list of operations.
@@ -112,7 +114,7 @@ impl Client {
     /// Changes the object, and returns it as it is then.
     ///
     /// # Errors
-    /// [`Error::NotFound`] (but for [`Change::Apply`]); or if the API server does not answer, or refuses.
+    /// [`Error::NotFound`] (but for [`Change::Apply`] and [`Change::Claim`]); or if the API server does not answer, or refuses.
     pub async fn change(
         &self,
         kind: &Kind,
@@ -151,6 +153,27 @@ impl Client {
         }
     }
 
+    /// Removes the object if it is still the one with this uid; whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it is another one; or if the API server does not answer, or refuses.
+    pub async fn delete_exactly(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        name: &str,
+        uid: &str,
+    ) -> Result<bool, Error> {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        // What belongs to it goes with it.
+        let parameters = DeleteParams::background().preconditions(preconditions);
+        match self.ask::<Value>(Request::new(kind.path(namespace)).delete(name, &parameters)).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn patch(
         &self,
         path: &str,
@@ -166,6 +189,10 @@ impl Client {
         match change {
             Change::Apply(fields) => {
                 let parameters = PatchParams::apply(FIELD_MANAGER).force();
+                self.ask(send(&parameters, &Patch::Apply(fields))).await
+            }
+            Change::Claim(fields) => {
+                let parameters = PatchParams::apply(FIELD_MANAGER);
                 self.ask(send(&parameters, &Patch::Apply(fields))).await
             }
             Change::Merge(fields) => {

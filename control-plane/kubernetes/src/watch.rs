@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use kube::{
-    api::{Api, DynamicObject},
+    api::{Api, DynamicObject, ListParams},
     runtime::{
         utils::Backoff,
         watcher::{self, Config},
@@ -44,13 +44,49 @@ pub enum Event {
 impl Client {
     /// Follows `kind`, in one namespace or in all. Never ends; dropping the stream ends it.
     pub fn watch(&self, kind: &Kind, namespace: Option<&str>) -> impl Stream<Item = Event> + Send + use<> {
+        self.watch_as(kind, namespace, Config::default())
+    }
+
+    /// The same for the objects of all namespaces with the labels that `selector` (such as `app=a`) asks for.
+    pub fn watch_labelled(&self, kind: &Kind, selector: &str) -> impl Stream<Item = Event> + Send + use<> {
+        self.watch_as(kind, None, Config::default().labels(selector))
+    }
+
+    /// The same for the one object that has this name. The API server tells of no other.
+    pub fn watch_one(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> impl Stream<Item = Event> + Send + use<> {
+        self.watch_as(kind, namespace, Config::default().fields(&format!("metadata.name={name}")))
+    }
+
+    /// The one object that has this name, as it is now. Asks for it as [`Self::watch_one`] does, with the same right.
+    ///
+    /// # Errors
+    /// If the API server does not answer, or refuses.
+    pub async fn list_one(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Value>, Error> {
+        let objects: Api<DynamicObject> =
+            Api::namespaced_with(self.inner.clone(), namespace, &kind.resource());
+        let wanted = ListParams::default().fields(&format!("metadata.name={name}")).limit(1);
+        let found = self.within(objects.list(&wanted)).await?;
+        Ok(found.items.into_iter().next().map(|object| json(object, kind)))
+    }
+
+    fn watch_as(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        config: Config,
+    ) -> impl Stream<Item = Event> + Send + use<> {
         let resource = kind.resource();
         let objects: Api<DynamicObject> = match namespace {
             Some(namespace) => Api::namespaced_with(self.inner.clone(), namespace, &resource),
             None => Api::all_with(self.inner.clone(), &resource),
         };
         let (kind, server) = (kind.clone(), self.server().to_owned());
-        let steps = Box::pin(watcher::watcher(objects, Config::default().timeout(WATCH_SECONDS)));
+        let steps = Box::pin(watcher::watcher(objects, config.timeout(WATCH_SECONDS)));
         let state = (steps, Pauses::default());
         stream::unfold(state, |(mut steps, mut pauses)| async move {
             let step = steps.next().await?;

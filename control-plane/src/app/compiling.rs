@@ -1,13 +1,19 @@
 //! The step from documents to the mesh that is served.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use selvedge_model::Mesh;
 use selvedge_ops::Condition;
 use tokio::{sync::watch, time::Instant};
 
+use super::kept_owners::KeptOwners;
 use crate::{
-    compile::{MeshSettings, compile},
+    compile::{AttachedRoutes, MeshSettings, attached_routes, compile, next_advice, with_ancestors},
+    keys::{FetchedKeys, Keys},
     metrics::Metrics,
     problem::{Problem, Severity},
     resources::Resources,
@@ -26,49 +32,88 @@ pub(super) struct Compiling {
     /// `None` where a source waits until it has read everything.
     pub(super) config_dir: Option<PathBuf>,
     pub(super) configuration: Condition,
+    /// Which namespace has which address by files.
+    pub(super) owners: KeptOwners,
+    /// The keys that documents only name.
+    pub(super) keys: Keys,
 }
+
+/// How long the first configuration waits for keys that were never tried: a proxy that comes to a control plane which has
+/// just started would lose keys that it has.
+const FIRST_KEYS: Duration = Duration::from_secs(5);
+/// How long a change waits for keys that it is the first to name.
+const NEW_KEYS: Duration = Duration::from_secs(1);
+
+/// How often the clock is looked at while something is to be said at a certain time.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 
 impl Compiling {
     /// Until the source is gone.
-    pub(super) async fn run(self, mut loaded: watch::Receiver<Arc<Loaded>>) {
+    pub(super) async fn run(mut self, mut loaded: watch::Receiver<Arc<Loaded>>) {
         let mut first = true;
-        let mut compiled_last: Option<(Arc<Loaded>, Vec<Problem>)> = None;
-        while self.changed(&mut loaded, std::mem::take(&mut first)).await {
+        let mut compiled_last: Option<(Arc<Loaded>, FetchedKeys, Vec<Problem>)> = None;
+        let mut attached = Arc::default();
+        let mut due = None;
+        while self.changed(&mut loaded, std::mem::take(&mut first), due).await {
+            let is_due = due.is_some_and(|due| due <= SystemTime::now());
             let newest = Arc::clone(&loaded.borrow_and_update());
             if self.is_unread(&newest) {
-                self.report(newest.problems.clone(), &newest);
+                self.report(newest.problems.clone(), &newest, &attached);
                 continue;
             }
+            self.keys.want(&newest.resources);
+            self.keys.tried(if compiled_last.is_none() { FIRST_KEYS } else { NEW_KEYS }).await;
+            let keys = self.keys.now();
             // A source that only has other words for its troubles changes nothing for the mesh.
-            if let Some((before, between)) = &compiled_last
+            if !is_due
+                && let Some((before, keys_before, between)) = &compiled_last
                 && before.resources == newest.resources
+                && *keys_before == keys
             {
-                self.report(newest.problems.iter().chain(between).cloned().collect(), &newest);
+                self.report(newest.problems.iter().chain(between).cloned().collect(), &newest, &attached);
                 continue;
             }
             let previous = self.store.current().map(|snapshot| Arc::clone(snapshot.mesh()));
-            let settings = self.settings.clone();
+            let previous = previous.unwrap_or_else(|| Arc::new(self.owners.mesh()));
+            let before = Arc::clone(&previous);
+            let settings = MeshSettings { keys: keys.clone(), ..self.settings.clone() };
             let start = Instant::now();
             let source = Arc::clone(&newest);
             // Large configurations take long enough to hold up the streams of a worker thread.
             let compiled = tokio::task::spawn_blocking(move || {
-                let previous = previous.unwrap_or_default();
-                compile(&source.resources, &settings, &previous)
+                (compile(&source.resources, &settings, &previous), attached_routes(&source.resources))
             });
-            let Ok((mesh, problems)) = compiled.await else {
+            let Ok(((mesh, problems), routes)) = compiled.await else {
                 tracing::error!("the configuration could not be compiled; the last good one stays in use");
                 continue;
             };
             self.metrics.compiled(start.elapsed());
-            self.report(newest.problems.iter().chain(&problems).cloned().collect(), &newest);
-            compiled_last = Some((newest, problems));
+            attached = Arc::new(routes);
+            self.report(newest.problems.iter().chain(&problems).cloned().collect(), &newest, &attached);
+            due = next_advice(&newest.resources, SystemTime::now());
+            compiled_last = Some((newest, keys, problems));
+            self.owners.keep(&mesh, &before);
             self.publish(mesh);
         }
     }
 
     /// Waits for changes to pause, except before the first: a start is not kept waiting.
-    async fn changed(&self, loaded: &mut watch::Receiver<Arc<Loaded>>, first: bool) -> bool {
-        if first { loaded.changed().await.is_ok() } else { self.debounce.changed(loaded).await }
+    /// At the moment `due`, other things are to be said of what has not changed.
+    async fn changed(
+        &mut self,
+        loaded: &mut watch::Receiver<Arc<Loaded>>,
+        first: bool,
+        due: Option<SystemTime>,
+    ) -> bool {
+        if first {
+            return loaded.changed().await.is_ok();
+        }
+        let keys = self.keys.changes();
+        tokio::select! {
+            more = self.debounce.changed(loaded) => more,
+            more = self.debounce.changed(keys) => more,
+            () = until(due) => true,
+        }
     }
 
     /// A directory that could never be read says nothing: an empty mesh would take away what proxies
@@ -83,12 +128,12 @@ impl Compiling {
             && loaded.problems.iter().any(unreadable)
     }
 
-    fn report(&self, mut problems: Vec<Problem>, loaded: &Loaded) {
+    fn report(&self, mut problems: Vec<Problem>, loaded: &Loaded, attached: &Arc<AttachedRoutes>) {
         if self.settings.allow_unenforced {
             problems = problems.into_iter().map(Problem::accepted).collect();
         }
         self.metrics.set_problems(&problems);
-        self.problems.replace(problems, &loaded.objects);
+        self.problems.replace(problems, &with_ancestors(&loaded.objects, &loaded.resources), attached);
     }
 
     fn publish(&self, mesh: Mesh) {
@@ -97,5 +142,13 @@ impl Compiling {
         self.metrics.published(version);
         self.configuration.met();
         tracing::info!(version, workloads, services, "configuration published");
+    }
+}
+
+/// Completes when this host's clock says `due`, however often that is set meanwhile. Never, if nothing is due.
+async fn until(due: Option<SystemTime>) {
+    let Some(due) = due else { return std::future::pending().await };
+    while let Ok(left) = due.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(LOOK_AT_CLOCK)).await;
     }
 }

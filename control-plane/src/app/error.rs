@@ -5,6 +5,7 @@ use std::io;
 use selvedge_certs::{ca::AuthorityError, files::FileError};
 use selvedge_ops::{listen::ListenError, logging::LoggingError};
 
+use super::workload_roots::WorkloadRootsError;
 use crate::{
     cluster::CaError,
     data_dir::DataDirError,
@@ -33,6 +34,9 @@ pub enum AppError {
     /// There is no CA in the cluster.
     #[error(transparent)]
     Ca(#[from] CaError),
+    /// What vouches for workloads beside the CA cannot be used.
+    #[error(transparent)]
+    WorkloadRoots(#[from] WorkloadRootsError),
     /// Tokens cannot be checked.
     #[error("join tokens: {0}")]
     Token(#[from] TokenError),

@@ -50,15 +50,15 @@ pub(super) async fn keep(authority: &Authority, shown: &OwnCertificates, directo
 
 /// Whether the CA that is there is in use now.
 fn renew(authority: &Authority, shown: &OwnCertificates, directory: &Path) -> bool {
-    let (before, trusted) = (authority.issuer(), authority.bundle());
+    let (before, trusted) = (authority.issuer(), authority.bundle().roots);
     let renewed = Authority::load(directory).map_err(|error| error.to_string()).and_then(|newest| {
         // Who is told of a change renews its certificate: nobody is told of none.
-        let changes = newest.issuer() != before || newest.bundle() != trusted;
+        let changes = newest.issuer() != before || newest.bundle().roots != trusted;
         if changes { authority.sign_by(&newest).map_err(|error| error.to_string()) } else { Ok(()) }
     });
     match renewed {
         // Where the root's key is kept elsewhere an issuer serves to its last day.
-        Ok(()) if authority.issuer() == before && authority.bundle() == trusted => true,
+        Ok(()) if authority.issuer() == before && authority.bundle().roots == trusted => true,
         Ok(()) => {
             shown.use_authority(authority);
             let (issuer, roots) = (Fingerprint(authority.root_sha256()), authority.bundle().roots.len());

@@ -7,6 +7,7 @@ use selvedge_certs::{
     facts::{Fingerprint, fingerprint},
 };
 use selvedge_kubernetes::Version;
+use selvedge_model::SessionKey;
 use selvedge_ops::{
     Admin, Drain, LogArgs, LogLevel, Readiness, Reason, admin, announce, guarded,
     listen::{self},
@@ -16,12 +17,14 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     cli::{Args, SourceKind},
+    cluster::News,
     compile::MeshSettings,
     data_dir::{DataDir, DataDirLock},
     inject::{
         self,
         webhook::{Webhook, WebhookInputs},
     },
+    keys::{self, FetchedKeys, KeeperSettings},
     serve::{
         self,
         allowance::Allowance,
@@ -37,8 +40,10 @@ use crate::{
 mod compiling;
 mod error;
 mod issuer;
+mod kept_owners;
 mod shared;
 mod source;
+mod workload_roots;
 
 use self::shared::Shared;
 pub use error::AppError;
@@ -89,6 +94,7 @@ pub struct ControlPlane {
     source: OpenedSource,
     _occupied: DataDirLock,
     authority: Arc<Authority>,
+    session_key: SessionKey,
     attestor: Arc<Attestor>,
     audit: Arc<Audit>,
     token_files: Option<TokenFiles>,
@@ -110,7 +116,12 @@ impl ControlPlane {
         let occupied = data.occupy()?;
         let source = OpenedSource::open(args).await?;
         let authority = Arc::new(source.authority(&data, args).await?);
+        if let Some(path) = &args.workload_roots {
+            workload_roots::take_up(&authority, path)?;
+        }
         let attestor = source.attestor(&data, args).await?;
+        // All replicas have the key of join tokens, and it is kept over restarts.
+        let session_key = TokenKey::load_or_create(data.path())?.session_key();
         let token_files = args.token_dir.as_deref().map(|directory| {
             let key = TokenKey::load_or_create(data.path())?;
             let records = RecordFiles::of(data.path());
@@ -131,6 +142,7 @@ impl ControlPlane {
             source,
             _occupied: occupied,
             authority,
+            session_key,
             attestor: Arc::new(attestor),
             audit: Arc::new(Audit::new(data.path())),
             token_files: token_files.transpose()?,
@@ -171,19 +183,30 @@ impl ControlPlane {
         };
         let (own, renewing) = OwnCertificate::make(issuing.clone())?;
         let readiness = Readiness::default();
-        let compiling = shared.compiling(&self.args, readiness.condition("configuration"));
+        let (keys, keeper) =
+            keys::open(keeping(&self.args), &self.args.data_dir, Arc::clone(&shared.metrics));
+        let wishes = keys.wishes();
+        let compiling = shared.compiling(
+            settings(&self.args, &self.session_key),
+            &self.args,
+            readiness.condition("configuration"),
+            keys,
+        );
         let admin = shared.admin(readiness, self.drain.clone(), log_level);
-        let (certificates, streams) = (self.certificates(&shared), shared.streams(self.drain.clone()));
+        let (certificates, streams) =
+            (self.certificates(&shared), shared.streams(wishes, self.drain.clone()));
 
         let mut parts = JoinSet::new();
-        self.keep(&shared, &mut parts);
+        let inject = self.fit_sidecars(&mut parts);
+        self.keep(&shared, &inject, &mut parts);
         let knowledge = WebhookInputs {
-            inject: self.fit_sidecars(&mut parts),
-            compile: Arc::new(settings(&self.args)),
+            inject,
+            compile: Arc::new(settings(&self.args, &self.session_key)),
             loaded: shared.loaded.clone(),
             problems: Arc::clone(&shared.problems),
         };
         parts.spawn(self.source.watch(found, self.args.default_namespace.clone()));
+        part(&mut parts, "fetching the keys of issuers", keeper.run());
         part(&mut parts, "compiling", compiling.run(shared.loaded.clone()));
         part(&mut parts, "renewing the control plane's own certificate", renewing);
         if let Some(files) = self.token_files {
@@ -242,14 +265,25 @@ impl ControlPlane {
 
     /// Keeps what others trust of us: our roots, our issuer, and in a cluster what is written there. It has to watch
     /// before anything is compiled, or it would miss the first verdicts.
-    fn keep(&self, shared: &Shared, parts: &mut JoinSet<&'static str>) {
+    fn keep(
+        &self,
+        shared: &Shared,
+        inject: &watch::Receiver<Arc<inject::InjectionSettings>>,
+        parts: &mut JoinSet<&'static str>,
+    ) {
         let (authority, store) = (Arc::clone(&self.authority), Arc::clone(&shared.store));
+        let shown = Arc::clone(&shared.own_certificates);
         part(parts, "sending the trust roots to the proxies", async move {
             let mut changes = authority.changes();
             while changes.changed().await.is_ok() {
                 store.believe(&authority.bundle());
+                shown.use_authority(&authority);
             }
         });
+        if let Some(path) = self.args.workload_roots.clone() {
+            let following = workload_roots::follow(Arc::clone(&self.authority), path);
+            part(parts, "following the roots in --workload-roots", following);
+        }
         let (authority, certificates) = (Arc::clone(&self.authority), Arc::clone(&shared.own_certificates));
         let Some(cluster) = self.source.cluster() else {
             let directory = self.args.data_dir.clone();
@@ -263,8 +297,12 @@ impl ControlPlane {
                 cluster.keep_webhooks(authority).await;
             });
         }
-        let verdicts = shared.problems.subscribe();
-        cluster.clone().keep(authority, certificates, verdicts, shared.loaded.clone(), parts);
+        let news = News {
+            verdicts: shared.problems.subscribe(),
+            loaded: shared.loaded.clone(),
+            gateways: self.args.gateways.then(|| inject.clone()),
+        };
+        cluster.clone().keep(authority, certificates, news, parts);
     }
 
     /// How sidecars are injected, as fits the cluster's version and our roots, whenever those change.
@@ -346,7 +384,7 @@ fn log(args: &Args) -> LogArgs {
     log
 }
 
-fn settings(args: &Args) -> MeshSettings {
+fn settings(args: &Args, session_key: &SessionKey) -> MeshSettings {
     MeshSettings {
         trust_domain: args.trust_domain.clone(),
         cluster_domain: args.cluster_domain.clone(),
@@ -355,6 +393,19 @@ fn settings(args: &Args) -> MeshSettings {
         own_namespace: args.namespace.clone(),
         route_ownership: args.route_ownership,
         allow_unenforced: args.allow_unenforced,
+        // Those of each compilation are added to it.
+        keys: FetchedKeys::default(),
+        session_key: session_key.clone(),
+    }
+}
+
+/// How keys are fetched. Who writes a directory has this machine; who writes to a cluster does not.
+fn keeping(args: &Args) -> KeeperSettings {
+    KeeperSettings {
+        refresh: args.jwks_refresh_interval,
+        may_be_loopback: args.source == SourceKind::Directory,
+        authorities: args.jwks_ca.clone(),
+        resolver: args.resolver.clone(),
     }
 }
 

@@ -6,14 +6,16 @@ use selvedge_certs::ca::Authority;
 use selvedge_ops::{Admin, Condition, Drain, LogLevel, Readiness};
 use tokio::sync::watch;
 
-use super::{LONGEST_DEBOUNCE, compiling::Compiling, settings};
+use super::{LONGEST_DEBOUNCE, compiling::Compiling, kept_owners::KeptOwners};
 use crate::{
     cli::Args,
+    compile::MeshSettings,
+    keys::{KeyWishes, Keys},
     metrics::Metrics,
     serve::stream::Streams,
     snapshot::{Store, store::Debounce},
     sources::Loaded,
-    status::{Overview, OwnCertificates, Problems, Proxies},
+    status::{Overview, OwnCertificates, Problems, Proxies, Seen},
 };
 
 /// See the module.
@@ -22,6 +24,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     /// Who is connected.
     pub(super) proxies: Arc<Proxies>,
+    /// Who has called whom.
+    pub(super) seen: Arc<Seen>,
     /// What is wrong with the documents.
     pub(super) problems: Arc<Problems>,
     /// What is counted.
@@ -40,6 +44,7 @@ impl Shared {
             store: Arc::new(Store::new(&authority.bundle())),
             proxies: Arc::new(Proxies::new(Arc::clone(&metrics))),
             problems: Arc::default(),
+            seen: Arc::default(),
             own_certificates: Arc::new(OwnCertificates::new(authority, Arc::clone(&metrics))),
             metrics,
             loaded,
@@ -47,15 +52,23 @@ impl Shared {
     }
 
     /// What turns documents into configuration; `configuration` holds once there is some.
-    pub(super) fn compiling(&self, args: &Args, configuration: Condition) -> Compiling {
+    pub(super) fn compiling(
+        &self,
+        settings: MeshSettings,
+        args: &Args,
+        configuration: Condition,
+        keys: Keys,
+    ) -> Compiling {
         Compiling {
-            settings: settings(args),
+            settings,
             debounce: Debounce { quiet: args.debounce, longest: args.debounce * LONGEST_DEBOUNCE },
             store: Arc::clone(&self.store),
             problems: Arc::clone(&self.problems),
             metrics: Arc::clone(&self.metrics),
             config_dir: args.config_dir.clone(),
+            owners: KeptOwners::new(args.config_dir.as_ref().map(|_| &*args.data_dir)),
             configuration,
+            keys,
         }
     }
 
@@ -65,6 +78,7 @@ impl Shared {
             store: Arc::clone(&self.store),
             problems: Arc::clone(&self.problems),
             proxies: Arc::clone(&self.proxies),
+            seen: Arc::clone(&self.seen),
             certificates: Arc::clone(&self.own_certificates),
             loaded: self.loaded.clone(),
         };
@@ -74,11 +88,13 @@ impl Shared {
     }
 
     /// The configuration streams.
-    pub(super) fn streams(&self, drain: Drain) -> Streams {
+    pub(super) fn streams(&self, keys: KeyWishes, drain: Drain) -> Streams {
         Streams {
             store: Arc::clone(&self.store),
             proxies: Arc::clone(&self.proxies),
+            seen: Arc::clone(&self.seen),
             metrics: Arc::clone(&self.metrics),
+            keys,
             turns: Arc::default(),
             drain,
         }

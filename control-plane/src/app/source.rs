@@ -9,6 +9,7 @@ use super::{LAST_GOOD, error::AppError};
 use crate::{
     cli::{Args, SourceKind},
     cluster::Cluster,
+    compile::naming,
     data_dir::DataDir,
     serve::attestation::{Attestor, RecordSecret},
     sources::{
@@ -80,7 +81,8 @@ impl OpenedSource {
                 "reading the configuration directory"
             }
             Self::Kubernetes(cluster) => {
-                Kubernetes::new(cluster.client().clone(), &default_namespace).watch(found).await;
+                let source = Kubernetes::new(cluster.client().clone(), &default_namespace);
+                source.with(naming()).watch(found).await;
                 "watching the cluster"
             }
         }

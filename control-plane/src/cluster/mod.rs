@@ -6,6 +6,7 @@
 mod authority;
 #[cfg(test)]
 pub(crate) mod canned;
+mod gateways;
 mod injection;
 mod published;
 pub mod rotation;
@@ -17,11 +18,14 @@ use selvedge_certs::ca::Authority;
 use selvedge_kubernetes::{Client, Connect, Election};
 use tokio::{sync::watch, task::JoinSet};
 
+use self::gateways::Gateways;
 pub use self::{
     authority::{CA_SECRET, CaError, TOKEN_KEY_SECRET},
+    gateways::{CLASS, MADE_FOR_GATEWAYS},
     published::{INJECT_WEBHOOK, TRUST_ROOTS, VALIDATE_WEBHOOK},
 };
 use crate::{
+    inject::InjectionSettings,
     sources::Loaded,
     status::{OwnCertificates, Verdicts},
 };
@@ -40,6 +44,17 @@ pub struct Cluster {
     namespace: String,
     /// Which replica we are.
     identity: String,
+}
+
+/// What goes on elsewhere, and is to be written into the cluster.
+#[derive(Debug)]
+pub(crate) struct News {
+    /// What is wrong with documents.
+    pub(crate) verdicts: watch::Receiver<Arc<Verdicts>>,
+    /// The documents.
+    pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
+    /// How proxies are put into the pods of gateways. `None`: nothing is made for gateways.
+    pub(crate) gateways: Option<watch::Receiver<Arc<InjectionSettings>>>,
 }
 
 impl Cluster {
@@ -79,10 +94,10 @@ impl Cluster {
         self,
         authority: Arc<Authority>,
         shown: Arc<OwnCertificates>,
-        verdicts: watch::Receiver<Arc<Verdicts>>,
-        loaded: watch::Receiver<Arc<Loaded>>,
+        news: News,
         parts: &mut JoinSet<&'static str>,
     ) {
+        let News { verdicts, loaded, gateways } = news;
         let (holding, held) = watch::channel(false);
         let election = Election {
             namespace: self.namespace.clone(),
@@ -94,6 +109,20 @@ impl Cluster {
             client.take_part(election, holding).await;
             "taking part in the election of the replica that writes"
         });
+        if let Some(settings) = gateways {
+            let gateways = Gateways {
+                client: self.client.clone(),
+                namespace: self.namespace.clone(),
+                settings,
+                loaded: loaded.clone(),
+                verdicts: verdicts.clone(),
+            };
+            let holds = held.clone();
+            parts.spawn(async move {
+                gateways.run(holds).await;
+                "keeping gateways running"
+            });
+        }
         let (teller, holds) = (self.clone(), held.clone());
         parts.spawn(async move {
             teller.write_injection_events(loaded, holds).await;

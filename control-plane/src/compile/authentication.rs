@@ -9,7 +9,10 @@ use super::{
     sharing::{ByNamespace, MadeOnce},
     targets::{self, MAY_SELECT, Ports, Selected, Targets},
 };
-use crate::resources::{Document, JwtRule, KeySource, RequestAuthenticationSpec, Resources};
+use crate::{
+    keys::FetchedKeys,
+    resources::{Document, JwtRule, KeySource, RequestAuthenticationSpec, Resources},
+};
 
 type Written = Document<RequestAuthenticationSpec>;
 
@@ -114,6 +117,7 @@ fn refusing(name: Arc<str>, why: &str) -> TokenRule {
         issuer: None,
         audiences: Vec::new(),
         keys: Keys::Missing(Arc::from(why)),
+        keys_from: None,
         places: Places::usual(),
         forward: false,
         payload_header: None,
@@ -145,6 +149,10 @@ fn compiled(document: &Written, settings: &MeshSettings, problems: &mut Problems
             issuer: Some(issuer.as_str().into()),
             audiences: audiences.iter().map(|audience| audience.as_str().into()).collect(),
             keys: keys_of(document, number, rule, settings, problems),
+            keys_from: match &rule.keys {
+                KeySource::Inline(_) => None,
+                KeySource::Fetched { address, .. } => Some(address.url.as_str().into()),
+            },
             places: places.clone(),
             forward: *forward,
             payload_header: payload_header.clone(),
@@ -161,15 +169,36 @@ fn keys_of(
     document: &Written,
     number: usize,
     rule: &JwtRule,
-    _settings: &MeshSettings,
+    settings: &MeshSettings,
     problems: &mut Problems,
 ) -> Keys {
-    match &rule.keys {
-        KeySource::Inline(set) => Keys::Known(Arc::clone(set)),
-        KeySource::Fetched(_) => {
-            let message = "keys are not fetched by this version, so the issuer's tokens are refused; write them into jwks";
-            problems.error_alone(document, &format!("spec.jwtRules[{number}].jwksUri"), message);
-            Keys::Missing(Arc::from("keys are not fetched by this version"))
+    let address = match &rule.keys {
+        KeySource::Inline(set) => return Keys::Known(Arc::clone(set)),
+        KeySource::Fetched { address, .. } => address,
+    };
+    let FetchedKeys::Here(fetched) = &settings.keys else {
+        return Keys::Missing(Arc::from("only the control plane fetches keys"));
+    };
+    let field = format!("spec.jwtRules[{number}].{}", address.field());
+    let Some(state) = fetched.get(address) else {
+        let message =
+            format!("the keys of {} are not fetched yet; until then its tokens are refused", address.url);
+        problems.warning(document, &field, message);
+        return Keys::Missing(Arc::from("its keys are not fetched yet"));
+    };
+    match (&state.keys, &state.trouble) {
+        (Some(keys), None) => Keys::Known(Arc::clone(keys)),
+        (Some(keys), Some(trouble)) => {
+            let message = format!("{trouble}; the keys from before stay in use. {}", trouble.remedy);
+            problems.warning(document, &field, message);
+            Keys::Known(Arc::clone(keys))
         }
+        (None, Some(trouble)) => {
+            let message =
+                format!("{trouble}, so the tokens of {} are refused. {}", rule.issuer, trouble.remedy);
+            problems.error(document, &field, message);
+            Keys::Missing(Arc::clone(&trouble.why))
+        }
+        (None, None) => Keys::Missing(Arc::from("its keys are not fetched yet")),
     }
 }

@@ -23,6 +23,11 @@ impl<'a, T> From<&'a Document<T>> for Described<'a> {
 }
 
 impl<'a> Described<'a> {
+    /// Whether somebody wrote it into a file.
+    pub(super) fn is_in_file(self) -> bool {
+        self.location.path.is_some()
+    }
+
     /// The namespace that it is in.
     pub(super) fn namespace(self) -> &'a str {
         &self.name.namespace

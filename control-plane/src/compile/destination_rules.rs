@@ -9,12 +9,14 @@ use selvedge_model::{
 use super::{
     MeshSettings, Problems,
     hosts::{closeness, resolve, suggestion},
+    places,
     services::{Catalog, KnownHost},
 };
 use crate::problem::Severity;
 use crate::resources::{
     DestinationRuleSpec, Document, Resources,
     destination_rule::{PolicyBlocks, Subset},
+    load_balancer::BalancerBlock,
 };
 
 type Rule = Document<DestinationRuleSpec>;
@@ -127,6 +129,11 @@ fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problem
                            set http.idleTimeout";
             problems.add_between(rule.problem(Severity::NotActedOn, &field, message));
         }
+        if policy.tunnel.is_some() {
+            let field = format!("{field}.trafficPolicy.tunnel");
+            let message = "not acted on: it is for opaque connections, and all ports of the host speak HTTP";
+            problems.add_between(rule.problem(Severity::NotActedOn, &field, message));
+        }
     }
 }
 
@@ -134,6 +141,14 @@ impl<'a> RuleSet<'a> {
     /// Adds a later rule of the same namespace for the same host.
     fn join(&mut self, rule: &'a Rule, problems: &mut Problems) {
         self.unusable = self.unusable.or(rule.unusable.then_some(rule));
+        if rule.spec.health_check.is_some() {
+            let first = self.policy.0;
+            let message = format!(
+                "has no effect: {} ({}) comes first for this host; merge them",
+                first.name, first.location
+            );
+            problems.overruled(rule, CHECKED, message);
+        }
         if rule.spec.policy != PolicyBlocks::default() {
             let first = self.policy.0;
             let message = format!(
@@ -164,12 +179,48 @@ impl<'a> RuleSet<'a> {
         port: u16,
     ) -> Option<(BTreeMap<String, String>, TrafficPolicy)> {
         let (_, subset) = self.subsets.iter().find(|(_, subset)| subset.name == name)?;
-        Some((subset.labels.clone(), merged(Some(&subset.policy), self.policy.1, host, port)))
+        Some((subset.labels.clone(), self.merged(Some(&subset.policy), host, port)))
     }
 
     /// The policy for `port` of `host` as a whole.
     pub(super) fn policy(&self, host: &KnownHost<'_>, port: u16) -> TrafficPolicy {
-        merged(None, self.policy.1, host, port)
+        self.merged(None, host, port)
+    }
+
+    /// The policy for `port` of `host`, of a subset or as a whole.
+    fn merged(&self, subset: Option<&PolicyBlocks>, host: &KnownHost<'_>, port: u16) -> TrafficPolicy {
+        let rule = &self.policy.0.spec;
+        let blocks = blocks(subset, self.policy.1, port);
+        let default = TrafficPolicy::default();
+        let pool = blocks.connection_pool.unwrap_or_default();
+        let balancing = blocks.load_balancer.or_else(|| host.balancer().cloned()).unwrap_or_default();
+        let health_check = rule.health_check.as_ref().or_else(|| Some(host.health_check(port)?.1));
+        TrafficPolicy {
+            load_balancer: balancing.balancer,
+            warmup: balancing.warmup,
+            locality: places::policy(balancing.locality.as_ref(), host, blocks.outlier_detection.is_some()),
+            outlier_detection: blocks.outlier_detection,
+            health_check: health_check.cloned(),
+            connect_timeout: pool.connect_timeout.unwrap_or(default.connect_timeout),
+            connections: pool.connections,
+            connection_pool: pool.pool,
+            retry_budget: blocks.retry_budget,
+            hedge: rule.hedge.or_else(|| host.hedge()),
+            proxy_protocol: blocks.proxy_protocol,
+            tunnel: blocks.tunnel,
+            tls: blocks.tls.map(|tls| named(tls, host, port)),
+            spoken: default.spoken,
+        }
+    }
+
+    /// Reports that nobody is asked for the annotations of a document, because all of `endpoints` are in the mesh.
+    pub(super) fn report_checks(&self, endpoints: &Endpoints, problems: &mut Problems) {
+        let rule = self.policy.0;
+        if rule.spec.health_check.is_some()
+            && let Some(message) = unasked(endpoints)
+        {
+            problems.warning(rule, CHECKED, message);
+        }
     }
 
     /// How sidecars of the servers of `host` connect to their apps for its `port`. As in Istio, subsets say nothing
@@ -189,12 +240,64 @@ impl<'a> RuleSet<'a> {
         let everything = BTreeMap::new();
         let whole = (self.policy.0, "spec.trafficPolicy.tls", &everything, self.policy(host, port).tls);
         let subsets = self.subsets.iter().map(|(rule, subset)| {
-            let policy = merged(Some(&subset.policy), self.policy.1, host, port);
+            let policy = self.merged(Some(&subset.policy), host, port);
             (*rule, "spec.subsets", &subset.labels, policy.tls)
         });
         for (rule, field, labels, tls) in std::iter::once(whole).chain(subsets) {
             let Some(message) = tls.and_then(|tls| conflict(&tls, labels, endpoints)) else { continue };
             problems.warning(rule, field, message);
+        }
+    }
+
+    /// Reports that servers with a sidecar are told nothing of what is meant for others.
+    pub(super) fn report_passed_over(
+        &self,
+        host: &KnownHost<'_>,
+        endpoints: &Endpoints,
+        problems: &mut Problems,
+    ) {
+        // Ports and subsets cannot be told anything else.
+        let (rule, blocks) = self.policy;
+        if blocks.proxy_protocol.is_none() && blocks.tunnel.is_none() {
+            return;
+        }
+        let policy = self.policy(host, endpoints.key.port);
+        let fixed = endpoints.list.iter().any(|one| one.identity.is_some());
+        if policy.tls.is_some() || !(fixed || endpoints.named.iter().any(|one| one.identity.is_some())) {
+            return;
+        }
+        if policy.proxy_protocol.is_some() {
+            let message = "not acted on for endpoints with a sidecar: it is for servers outside the mesh, and apps \
+                           without a sidecar";
+            let problem = rule.problem(Severity::NotActedOn, "spec.trafficPolicy.proxyProtocol", message);
+            problems.add_between(problem);
+        }
+        if policy.tunnel.is_some() {
+            let message =
+                "is for HTTP proxies without a sidecar: opaque connections to endpoints with one are refused";
+            problems.warning(rule, "spec.trafficPolicy.tunnel", message);
+        }
+    }
+
+    /// Reports that places make no difference although a rule asks for it, because nobody knows where endpoints are.
+    pub(super) fn report_places(&self, host: &KnownHost<'_>, endpoints: &Endpoints, problems: &mut Problems) {
+        let (rule, policy) = self.policy;
+        let balancer = blocks(None, policy, endpoints.key.port).load_balancer;
+        let setting = balancer.and_then(|block| block.locality);
+        if let Some(what) = setting.and_then(|setting| places::missing(&setting, endpoints)) {
+            let field = "spec.trafficPolicy.loadBalancer.localityLbSetting";
+            problems.warning(rule, field, format!("has no effect on {}: {what}", host.host));
+        }
+    }
+
+    /// Reports that a `BackendTLSPolicy` says how `port` of `host` is called, and not this.
+    pub(super) fn report_replaced_tls(&self, host: &KnownHost<'_>, port: u16, problems: &mut Problems) {
+        if self.policy(host, port).tls.is_some() {
+            let message = format!(
+                "has no effect on {}:{port}: a BackendTLSPolicy says how its servers are called; remove one of them",
+                host.host
+            );
+            problems.warning(self.policy.0, "spec.trafficPolicy.tls", message);
         }
     }
 
@@ -211,11 +314,14 @@ impl<'a> RuleSet<'a> {
 }
 
 /// A subset's blocks over its host's: block by block, never field by field. What is said for a port
-/// replaces all of them, also the blocks that it does not give.
+/// replaces all of them that a port can have, also the blocks that it does not give.
 fn blocks(subset: Option<&PolicyBlocks>, rule: &PolicyBlocks, port: u16) -> PolicyBlocks {
     let of_port = |blocks: &PolicyBlocks| blocks.ports.get(&port).cloned();
-    subset.and_then(of_port).or_else(|| of_port(rule)).unwrap_or_else(|| PolicyBlocks {
-        load_balancer: subset.and_then(|blocks| blocks.load_balancer).or(rule.load_balancer),
+    let of_port = subset.and_then(of_port).or_else(|| of_port(rule));
+    let mut blocks = of_port.unwrap_or_else(|| PolicyBlocks {
+        load_balancer: subset
+            .and_then(|blocks| blocks.load_balancer.clone())
+            .or_else(|| rule.load_balancer.clone()),
         outlier_detection: subset
             .and_then(|blocks| blocks.outlier_detection.clone())
             .or_else(|| rule.outlier_detection.clone()),
@@ -223,27 +329,53 @@ fn blocks(subset: Option<&PolicyBlocks>, rule: &PolicyBlocks, port: u16) -> Poli
             .and_then(|blocks| blocks.connection_pool.clone())
             .or_else(|| rule.connection_pool.clone()),
         tls: subset.and_then(|blocks| blocks.tls.clone()).or_else(|| rule.tls.clone()),
-        ports: BTreeMap::new(),
-    })
+        ..PolicyBlocks::default()
+    });
+    blocks.retry_budget = subset.and_then(|blocks| blocks.retry_budget).or(rule.retry_budget);
+    blocks.proxy_protocol = subset.and_then(|blocks| blocks.proxy_protocol).or(rule.proxy_protocol);
+    blocks.tunnel = subset.and_then(|blocks| blocks.tunnel.clone()).or_else(|| rule.tunnel.clone());
+    blocks
 }
 
-/// The same as a policy for `port` of `host`.
-fn merged(
-    subset: Option<&PolicyBlocks>,
-    rule: &PolicyBlocks,
-    host: &KnownHost<'_>,
-    port: u16,
-) -> TrafficPolicy {
-    let blocks = blocks(subset, rule, port);
-    let default = TrafficPolicy::default();
-    let pool = blocks.connection_pool.unwrap_or_default();
+/// The annotation that asks for health checks.
+const CHECKED: &str = "metadata.annotations[config.selvedge.io/health-check]";
+
+/// Reports that nobody is asked for the annotation of the host's own document, because all of `endpoints` are in the mesh.
+pub(super) fn report_checks(host: &KnownHost<'_>, endpoints: &Endpoints, problems: &mut Problems) {
+    if let Some((document, _)) = host.health_check(endpoints.key.port)
+        && let Some(message) = unasked(endpoints)
+    {
+        problems.warning(document, CHECKED, message);
+    }
+}
+
+/// Why none of `endpoints` is asked whether it is well, if that is so.
+fn unasked(endpoints: &Endpoints) -> Option<String> {
+    let fixed = endpoints.list.iter().map(|one| one.identity.is_some());
+    let named = endpoints.named.iter().map(|one| one.identity.is_some());
+    let mut meshed = fixed.chain(named).peekable();
+    let are_all_meshed = meshed.peek().is_some() && meshed.all(|meshed| meshed);
+    let ServiceKey { host, port } = &endpoints.key;
+    let message = || {
+        format!(
+            "has no effect on {host}:{port}: all its endpoints have sidecars, and only endpoints outside the mesh are \
+             checked; remove it, and set outlierDetection"
+        )
+    };
+    are_all_meshed.then(message)
+}
+
+/// The policy for `port` of a host that no rule is for.
+pub(super) fn without_rules(host: &KnownHost<'_>, port: u16) -> TrafficPolicy {
+    let BalancerBlock { balancer, warmup, .. } = host.balancer().cloned().unwrap_or_default();
+    let health_check = host.health_check(port).map(|(_, check)| check.clone());
     TrafficPolicy {
-        load_balancer: blocks.load_balancer.unwrap_or(default.load_balancer),
-        outlier_detection: blocks.outlier_detection,
-        connect_timeout: pool.connect_timeout.unwrap_or(default.connect_timeout),
-        connections: pool.connections,
-        connection_pool: pool.pool,
-        tls: blocks.tls.map(|tls| named(tls, host, port)),
+        load_balancer: balancer,
+        warmup,
+        locality: places::policy(None, host, false),
+        health_check,
+        hedge: host.hedge(),
+        ..TrafficPolicy::default()
     }
 }
 
@@ -261,7 +393,11 @@ fn named(mut tls: UpstreamTls, host: &KnownHost<'_>, port: u16) -> UpstreamTls {
 }
 
 /// What calls to those of `endpoints` that carry `labels` come to, if `tls` does not fit them.
-fn conflict(tls: &UpstreamTls, labels: &BTreeMap<String, String>, endpoints: &Endpoints) -> Option<String> {
+pub(super) fn conflict(
+    tls: &UpstreamTls,
+    labels: &BTreeMap<String, String>,
+    endpoints: &Endpoints,
+) -> Option<String> {
     let fixed =
         endpoints.list.iter().map(|one| (&one.labels, one.identity.is_some(), one.address.to_string()));
     let named =
@@ -278,9 +414,15 @@ fn conflict(tls: &UpstreamTls, labels: &BTreeMap<String, String>, endpoints: &En
         }
         UpstreamTls::Disable | UpstreamTls::Originate(_) => {
             let (_, _, place) = selected.find(|(_, meshed, _)| *meshed)?;
+            let remedy = match tls {
+                UpstreamTls::Originate(asked) if asked.policy.is_some() => {
+                    "remove the policy if its app speaks plaintext"
+                }
+                _ => "remove tls",
+            };
             Some(format!(
                 "replaces the mutual TLS of the mesh with {place} of {host}:{port}, which has a sidecar: the \
-                 sidecar cannot identify the caller, and refuses it if its PeerAuthentication is STRICT; remove tls"
+                 sidecar cannot identify the caller, and refuses it if its PeerAuthentication is STRICT; {remedy}"
             ))
         }
     }

@@ -120,16 +120,20 @@ impl EndpointRules<'_> {
                 Some(as_declared(endpoint, external))
             }
             Candidate::Sliced { slice, address, host_port } => {
-                self.sliced(slice, address, host_port, workloads, problems)
+                let mut endpoint = self.sliced(slice, address, host_port, workloads, problems)?;
+                endpoint.place = workloads.places().of_slice(address, endpoint.place.as_ref());
+                Some(endpoint)
             }
             Candidate::Inline(document, inline, host_port) => {
-                let alone = as_declared(self.inline(document, inline, host_port), external);
+                let mut alone = as_declared(self.inline(document, inline, host_port), external);
+                alone.place = workloads.places().of_inline(inline, None);
                 let Some(mut endpoint) = workloads.endpoint_at(host_port, namespace) else {
                     return self
                         .unless_a_services(document, "spec.endpoints", host_port, problems)
                         .then_some(alone);
                 };
                 endpoint.weight = inline.weight;
+                endpoint.place = workloads.places().of_inline(inline, endpoint.place);
                 if !inline.labels.is_empty() {
                     endpoint.labels = Arc::new(inline.labels.clone());
                 }
@@ -253,7 +257,16 @@ fn as_declared(mut endpoint: NamedEndpoint, external: bool) -> NamedEndpoint {
 
 fn plaintext(address: HostPort, labels: BTreeMap<String, String>) -> NamedEndpoint {
     let (dial, labels) = (address.clone(), labels.into());
-    NamedEndpoint { address, dial, one_address: false, identity: None, workload: None, labels, weight: 1 }
+    NamedEndpoint {
+        address,
+        dial,
+        one_address: false,
+        identity: None,
+        workload: None,
+        labels,
+        weight: 1,
+        place: None,
+    }
 }
 
 /// What is at each address that services list and that does not belong to a workload: what those of the namespace say that has it.

@@ -1,22 +1,33 @@
 //! Documents to a mesh: what the words of all documents together mean.
 //!
-//! Pure, and always whole: every change compiles everything again, because a route depends on documents
-//! of four kinds and three namespaces, and tracking that by hand is where such programs go wrong. What
-//! comes out equal to before keeps its old `Arc`, so that later stages compare pointers.
+//! Pure, but for the clock, which reports about the dates of certificates ask. Always whole: every change compiles
+//! everything again, because a route depends on documents of four kinds and three namespaces, and tracking that by hand
+//! is where such programs go wrong. What comes out equal to before keeps its old `Arc`, so that later stages compare
+//! pointers.
 
 mod authentication;
 mod authorization;
+mod backend_tls;
 mod candidates;
+mod certificates;
 mod claims;
 mod destination_rules;
 mod dialled;
 mod endpoints;
+mod gateways;
+mod grants;
 mod hosts;
 mod inbound;
+mod meant;
+mod naming;
 mod network;
 mod owners;
+mod places;
+mod rate_limits;
+mod reserved;
 mod revocations;
 mod routes;
+mod rule_names;
 mod selected;
 mod servers;
 mod services;
@@ -24,13 +35,27 @@ mod sharing;
 mod targets;
 mod workloads;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
-use selvedge_model::{Mesh, TrustDomain};
+use selvedge_model::{Mesh, SessionKey, TrustDomain, WorkloadName};
 
-pub use self::routes::{RuleLocations, Written};
+pub(crate) use self::gateways::our_listeners;
+pub use self::{
+    certificates::next_advice,
+    gateways::{
+        AttachedRoutes, HolderFacts, INGRESS_GATEWAY, WantedObject, attached_routes, our_gateways,
+        our_ingresses, wanted_objects, with_ancestors,
+    },
+    naming::naming,
+    routes::{RuleLocations, Written},
+};
 
 use crate::{
+    keys::FetchedKeys,
     problem::{Detached, DocumentName, Fault, Problem, Severity},
     resources::{Document, Resources},
 };
@@ -52,6 +77,10 @@ pub struct MeshSettings {
     pub route_ownership: RouteOwnership,
     /// Whether it is accepted that policies of kinds which are not acted on are not enforced.
     pub allow_unenforced: bool,
+    /// The keys of issuers that documents only name.
+    pub keys: FetchedKeys,
+    /// What the keys of sessions are derived from.
+    pub session_key: SessionKey,
 }
 
 /// Which namespaces' routes count for a host.
@@ -82,6 +111,8 @@ impl Default for MeshSettings {
             own_namespace: "selvedge".to_owned(),
             route_ownership: RouteOwnership::default(),
             allow_unenforced: false,
+            keys: FetchedKeys::default(),
+            session_key: SessionKey([0; 32]),
         }
     }
 }
@@ -95,11 +126,19 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     let authorizations = authorization::Authorizations::new(resources, settings, &mut problems);
     let authentications = authentication::Authentications::new(resources, settings, &mut problems);
     let servers = servers::Servers::new(resources, settings, &mut problems);
+    let limits = rate_limits::RateLimits::new(resources, settings, &mut problems);
     let mut workloads =
         workloads::Workloads::new(resources, settings, &policies, &previous.workloads, &mut problems);
     let catalog = services::Catalog::new(resources, settings, &mut problems);
     let candidates = candidates::candidates(resources, settings, &catalog, &mut workloads, &mut problems);
-    let owners = owners::Owners::new(resources, &catalog, &candidates, &mut workloads, &mut problems);
+    let owners = owners::Owners::new(
+        resources,
+        &catalog,
+        &candidates,
+        &mut workloads,
+        &previous.owners,
+        &mut problems,
+    );
     let endpoints = endpoints::endpoints(
         settings,
         &catalog,
@@ -109,8 +148,11 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
         &mut workloads,
         &mut problems,
     );
-    let routing = routes::Routing::new(resources, settings, &catalog, &mut problems);
+    let certificates = certificates::Certificates::new(resources, SystemTime::now());
+    let backend_tls = backend_tls::BackendTls::new(resources, &catalog, &certificates, &mut problems);
+    let routing = routes::Routing::new(resources, settings, &catalog, backend_tls, &mut problems);
     routing.report_tls(&endpoints, &mut problems);
+    places::report(&catalog, &endpoints, &mut problems);
     selected::report_pods(resources, &mut problems);
 
     let mut addresses = workloads.addresses();
@@ -121,6 +163,7 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
         authorizations: &authorizations,
         servers: &servers,
         network: &network,
+        limits: &limits,
     };
     let finished = workloads
         .finish(&previous.workloads, asked, |key, namespace| routing.app_connections(key, namespace));
@@ -128,9 +171,20 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     authentications.report_unused(&mut problems);
     servers.report(&mut problems);
     network.report(&mut problems);
+    limits.report(|host| Some(&catalog.find(host)?.ports), settings, &mut problems);
+    meant::report(resources, settings, workloads.facing(&finished), &mut problems);
     let occupants = workloads.occupants(&finished);
+    let gateways = gateways::gateways(
+        resources,
+        settings,
+        (&routing, &certificates, &limits),
+        &workloads,
+        &previous.gateways,
+        &mut problems,
+    );
     let revocations = revocations::revocations(resources, settings, &mut problems);
     let mesh = Mesh {
+        owners: keep(owners.in_files(), Some(&previous.owners)),
         revocations: keep(revocations, Some(&previous.revocations)),
         sets: network.into_sets(),
         callers: dialled::callers(&catalog, &endpoints, &owners),
@@ -144,6 +198,7 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
         services: routing.views(&previous.services, &mut problems),
         endpoints: endpoints::kept(endpoints, &previous.endpoints),
         addresses,
+        gateways,
         cluster_domain: kept_text(&settings.cluster_domain, &previous.cluster_domain),
     };
     (mesh, problems.into_sorted())
@@ -238,6 +293,21 @@ fn weighed(mut problem: Problem, deciding: &HashSet<(DocumentName, usize)>) -> P
         problem.fault = Fault::Parent { index, why: Detached::OverruledInPart };
     }
     problem
+}
+
+/// How many workloads are named of those that a policy is not enforced at.
+const NAMED: usize = 3;
+
+/// The first of `workloads` by name, and how many others there are; `None`: there is none.
+fn some<'n>(workloads: impl Iterator<Item = &'n WorkloadName>) -> Option<String> {
+    let names: BTreeSet<String> = workloads.map(ToString::to_string).collect();
+    let first: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let others = names.len().saturating_sub(NAMED);
+    match (first.is_empty(), others) {
+        (true, _) => None,
+        (false, 0) => Some(first.join(", ")),
+        (false, others) => Some(format!("{} and {others} others", first.join(", "))),
+    }
 }
 
 /// The field of a route's parent.

@@ -2,7 +2,7 @@
 //!
 //! Documents of any namespace may name any address, and only one namespace may say what it is. A pod's address is that
 //! pod's alone, at every port, and a service's clusterIP is that service's. A cluster gives out both, so they come first
-//! there; everything else, and all that is in files, is had by who declares it first. Bare hosts carry several workloads:
+//! there; everything else, and all that is in files, is had by who declares it first, or had it before (see `reserved`). Bare hosts carry several workloads:
 //! what is declared for some ports leaves the others free for other namespaces.
 //!
 //! One table, made before anything is made of addresses, and asked by everything that is.
@@ -12,12 +12,13 @@ use std::{
     net::SocketAddr,
 };
 
-use selvedge_model::Host;
+use selvedge_model::{Host, snapshot::Owners as Before};
 
 use super::{
     Problems,
     candidates::{Candidate, Candidates},
     claims::{Claim, Claimant, ClaimedBy, Described, LostClaim, Ports, claim, in_cluster},
+    reserved::{Reserved, owned},
     services::Catalog,
     workloads::Workloads,
 };
@@ -27,6 +28,7 @@ use crate::resources::{Document, Resources, Seniority, ServiceEntrySpec, Service
 #[derive(Debug, Default)]
 pub(super) struct Owners<'a> {
     claims: HashMap<Host, Vec<Claim<'a>>>,
+    reserved: Reserved<'a>,
 }
 
 impl<'a> Owners<'a> {
@@ -36,6 +38,7 @@ impl<'a> Owners<'a> {
         catalog: &Catalog<'a>,
         candidates: &Candidates<'a>,
         workloads: &mut Workloads<'a>,
+        before: &Before,
         problems: &mut Problems,
     ) -> Self {
         let mut owners = Self::default();
@@ -46,7 +49,7 @@ impl<'a> Owners<'a> {
             owners.claims.entry(host.clone()).or_default().push(claim);
         }
         owners.claim_cluster_ips(resources, problems);
-        owners.claim_others(resources, catalog, candidates, workloads, problems);
+        owners.claim_others(resources, catalog, candidates, workloads, before, problems);
         owners
     }
 
@@ -61,11 +64,21 @@ impl<'a> Owners<'a> {
         owner.is_none_or(|owner| !owner.what.is_a_pod() && owner.namespace == namespace)
     }
 
+    /// Who has what by documents in files.
+    pub(super) fn in_files(&self) -> Before {
+        owned(self.claims.iter())
+    }
+
     /// Notes a claim, for the ports that nobody owns yet.
     fn claim(&mut self, host: &Host, mut claim: Claim<'a>) -> Option<LostClaim<'a>> {
         let here = self.claims.entry(host.clone()).or_default();
-        let rivals =
-            || here.iter().filter(|other| other.what.is_a_pod() || other.namespace != claim.namespace);
+        let reserved = self.reserved.of(host);
+        let rivals = || {
+            let is_elsewhere = |other: &&Claim<'_>| other.namespace != claim.namespace;
+            let here = here.iter().filter(move |other| other.what.is_a_pod() || is_elsewhere(other));
+            // What is reserved for its own namespace may be reserved for itself.
+            here.chain(reserved.iter().filter(is_elsewhere))
+        };
         let lost = match &claim.ports {
             Ports::All => {
                 rivals().next().map(|first| LostClaim { all: true, ports: BTreeSet::new(), to: first.by })
@@ -117,6 +130,7 @@ impl<'a> Owners<'a> {
         catalog: &Catalog<'a>,
         candidates: &Candidates<'a>,
         workloads: &mut Workloads<'a>,
+        before: &Before,
         problems: &mut Problems,
     ) {
         let mut claims: Vec<(Seniority<'a>, Claimant<'a>)> = Vec::new();
@@ -129,6 +143,7 @@ impl<'a> Owners<'a> {
         }
         claims.extend(self.candidate_claims(catalog, candidates));
         claims.sort_by_key(|(seniority, _)| *seniority);
+        self.reserved = Reserved::new(claims.iter().map(|(_, claimant)| claimant), before);
         for (_, claimant) in claims {
             match claimant {
                 Claimant::Workload(index, host, claim) => {

@@ -2,12 +2,15 @@
 //! see them.
 
 mod backends;
+mod claims;
 mod delegates;
 mod filters;
+mod gateways;
 mod http;
 mod locations;
 mod parents;
 mod resolve;
+mod sessions;
 mod tcp;
 
 use std::{
@@ -22,15 +25,18 @@ use selvedge_model::{
 
 pub use locations::{RuleLocations, Written};
 
-use backends::Backends;
+pub(super) use backends::{Backends, Share};
 use delegates::{Delegates, Effective};
+pub(super) use gateways::{Asker, catch_alls_last};
 use http::HttpRoutes;
 use parents::Followed;
+pub(super) use resolve::Reference;
 use tcp::TcpRoutes;
 
 use super::{
     MeshSettings, Problems, RouteOwnership,
-    destination_rules::DestinationRules,
+    backend_tls::BackendTls,
+    destination_rules::{DestinationRules, report_checks},
     hosts::{closeness, resolve, suggestion},
     keep,
     services::{Catalog, KnownHost},
@@ -48,10 +54,13 @@ pub(super) struct Routing<'a> {
     settings: &'a MeshSettings,
     catalog: &'a Catalog<'a>,
     rules: DestinationRules<'a>,
+    backend_tls: BackendTls<'a>,
     /// The `VirtualService`s of each host or pattern: the first, and others that are for other clients.
     virtual_services: BTreeMap<String, Vec<&'a VirtualService>>,
     /// The HTTP routes of each of them.
     http_routes: BTreeMap<&'a DocumentName, Vec<Effective<'a>>>,
+    /// The HTTP routes of each `VirtualService` that gateways follow.
+    routes_of_gateways: BTreeMap<&'a DocumentName, Vec<Effective<'a>>>,
     gateway_routes: HttpRoutes<'a>,
     tcp_routes: TcpRoutes<'a>,
 }
@@ -61,20 +70,37 @@ impl<'a> Routing<'a> {
         resources: &'a Resources,
         settings: &'a MeshSettings,
         catalog: &'a Catalog<'a>,
+        backend_tls: BackendTls<'a>,
         problems: &mut Problems,
     ) -> Self {
         let rules = DestinationRules::new(resources, settings, catalog, problems);
         let gateway_routes = HttpRoutes::new(&resources.http_routes, settings, catalog, problems);
         let tcp_routes = TcpRoutes::new(&resources.tcp_routes, settings, catalog, problems);
-        let (virtual_services, http_routes) = (BTreeMap::new(), BTreeMap::new());
-        let mut routing =
-            Self { settings, catalog, rules, virtual_services, http_routes, gateway_routes, tcp_routes };
+        let mut routing = Self {
+            settings,
+            catalog,
+            rules,
+            backend_tls,
+            virtual_services: BTreeMap::new(),
+            http_routes: BTreeMap::new(),
+            routes_of_gateways: BTreeMap::new(),
+            gateway_routes,
+            tcp_routes,
+        };
         let mut delegates = Delegates::new(resources);
         for document in &resources.virtual_services {
             let document: &VirtualService = document;
             let says_nothing = document.spec.http.is_empty() && document.spec.tcp.is_empty();
-            if document.spec.for_sidecars && !document.spec.hosts.is_empty() && !says_nothing {
-                routing.http_routes.insert(&document.name, delegates.routes(document, problems));
+            if document.spec.hosts.is_empty() || says_nothing {
+                continue;
+            }
+            let (routes, followed_by) = (delegates.routes(document, problems), &document.spec.followed_by);
+            if !followed_by.gateways.is_empty() {
+                routing.routes_of_gateways.insert(&document.name, routes.clone());
+            }
+            if followed_by.sidecars {
+                let routes = routes.into_iter().map(|route| claims::for_sidecars(document, route, problems));
+                routing.http_routes.insert(&document.name, routes.collect());
                 routing.add(document, problems);
             }
         }
@@ -219,20 +245,34 @@ impl<'a> Routing<'a> {
         self.http_routes.get(&document.name).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The full name of `host`, as a document in `namespace` writes it.
+    pub(super) fn full_name(&self, host: &str, namespace: &str) -> String {
+        resolve(host, namespace, &self.settings.cluster_domain)
+    }
+
     /// How the sidecars of servers in `namespace` connect to their apps for `service`.
     pub(super) fn app_connections(&self, service: &ServiceKey, namespace: &str) -> AppConnections {
         let rules = self.catalog.find(&service.host).and_then(|host| self.rules.find(Some(namespace), host));
         rules.map(|rules| rules.app_connections(service.port)).unwrap_or_default()
     }
 
-    /// Reports `DestinationRule`s whose TLS does not fit the endpoints of their hosts.
+    /// Reports `DestinationRule`s and `BackendTLSPolicy`s that do not fit the endpoints of their hosts: in TLS, health checks, the
+    /// PROXY protocol, tunnels and places.
     pub(super) fn report_tls(&self, endpoints: &BTreeMap<ServiceKey, Endpoints>, problems: &mut Problems) {
         for host in self.catalog.hosts() {
-            let Some(rules) = self.rules.find(None, host) else { continue };
+            let rules = self.rules.find(None, host);
             for port in host.ports.keys() {
                 let key = ServiceKey { host: Arc::clone(&host.host), port: *port };
-                if let Some(endpoints) = endpoints.get(&key) {
-                    rules.report_tls(host, endpoints, problems);
+                let Some(endpoints) = endpoints.get(&key) else { continue };
+                self.backend_tls.report(host, endpoints, problems);
+                report_checks(host, endpoints, problems);
+                let Some(rules) = rules else { continue };
+                rules.report_checks(endpoints, problems);
+                rules.report_passed_over(host, endpoints, problems);
+                rules.report_places(host, endpoints, problems);
+                match self.backend_tls.find(host, *port) {
+                    None => rules.report_tls(host, endpoints, problems),
+                    Some(_) => rules.report_replaced_tls(host, *port, problems),
                 }
             }
         }

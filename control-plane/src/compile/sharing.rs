@@ -26,11 +26,15 @@ impl<'a> ByNamespace<'a> {
         }
     }
 
+    /// The places of those for workloads of `namespace` alone, in the order in which they were added.
+    pub(super) fn own(&self, namespace: &str) -> impl Iterator<Item = usize> + Clone {
+        self.own.get(namespace).map_or(&[][..], Vec::as_slice).iter().copied()
+    }
+
     /// The places of those for workloads of `namespace`: first those for every namespace, each group in the order in
     /// which they were added.
     pub(super) fn places(&self, namespace: &str) -> impl Iterator<Item = usize> + Clone {
-        let own = self.own.get(namespace).map_or(&[][..], Vec::as_slice);
-        self.everywhere.iter().chain(own).copied()
+        self.everywhere.iter().copied().chain(self.own(namespace))
     }
 }
 

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use selvedge_model::{
-    ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, Lookup, MtlsMode, Service, ServiceKey,
-    SpiffeId, TrafficPolicy, UpstreamTls, Workload, WorkloadName, facts,
+    ConnectionLimits, ConnectionPool, Http2Upgrade, LoadBalancer, LocalityPolicy, Lookup, MtlsMode, Service,
+    ServiceKey, SpiffeId, TcpKeepalive, TrafficPolicy, UpstreamTls, Workload, WorkloadName, facts,
 };
 
 use super::*;
@@ -14,20 +14,28 @@ use crate::resources::{DecodeOutcome, decode};
 mod addresses;
 mod authentication;
 mod authorization;
+mod backend_tls;
 mod calico;
 mod cluster;
+mod destination_rules;
 mod examples;
 mod exported;
 mod gateway_routes;
+mod gateways;
 mod http_routes;
+mod ingress;
 mod locations;
+mod meant;
 mod mirrors;
 mod network;
 mod network_naive;
 mod outside;
 mod owners;
 mod ownership;
+mod places;
 mod policies;
+mod rate_limits;
+mod recipes;
 mod revocations;
 mod servers;
 mod services;
@@ -217,7 +225,7 @@ fn a_setting_for_a_port_replaces_all_that_is_set_for_the_others() {
              outlierDetection: {{consecutive5xxErrors: {limit}, consecutiveGatewayErrors: {limit}, interval: {limit}s, \
              baseEjectionTime: {limit}s, maxEjectionPercent: {limit}}}, \
              connectionPool: {{tcp: {{maxConnections: {limit}, connectTimeout: {limit}s, idleTimeout: {limit}s, \
-             maxConnectionDuration: {limit}s}}, http: {{http1MaxPendingRequests: {limit}, http2MaxRequests: {limit}, \
+             maxConnectionDuration: {limit}s, tcpKeepalive: {{probes: {limit}, time: {limit}s, interval: {limit}s}}}}, http: {{http1MaxPendingRequests: {limit}, http2MaxRequests: {limit}, \
              maxRequestsPerConnection: {limit}, maxConcurrentStreams: {limit}, maxRetries: {limit}, \
              idleTimeout: {limit}s, h2UpgradePolicy: UPGRADE}}}}"
         )
@@ -258,7 +266,8 @@ fn a_setting_for_a_port_replaces_all_that_is_set_for_the_others() {
 /// Whether every field of `policy` is as `limit` says; 0: as nobody says anything.
 fn assert_policy(policy: &TrafficPolicy, limit: u32, text: &str) {
     if limit == 0 {
-        return assert_eq!(*policy, TrafficPolicy::default(), "{text}");
+        let locality = LocalityPolicy { hints: true, ..LocalityPolicy::default() };
+        return assert_eq!(*policy, TrafficPolicy { locality, ..TrafficPolicy::default() }, "{text}");
     }
     let (time, limited) = (Duration::from_secs(limit.into()), Some(limit));
     let outlier = policy.outlier_detection.as_ref().unwrap();
@@ -268,8 +277,12 @@ fn assert_policy(policy: &TrafficPolicy, limit: u32, text: &str) {
     assert_eq!((outlier.interval, outlier.base_ejection_time), (time, time), "{text}");
     assert_eq!(u32::from(outlier.max_ejection_percent), limit, "{text}");
     assert_eq!(policy.connect_timeout, time, "{text}");
-    let connections =
-        ConnectionLimits { max_connections: limited, idle_timeout: Some(time), max_duration: Some(time) };
+    let connections = ConnectionLimits {
+        max_connections: limited,
+        idle_timeout: Some(time),
+        max_duration: Some(time),
+        keepalive: Some(TcpKeepalive { probes: limited, time: Some(time), interval: Some(time) }),
+    };
     assert_eq!(policy.connections, connections, "{text}");
     let pool = ConnectionPool {
         max_pending_requests: limited,

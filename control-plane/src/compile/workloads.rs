@@ -4,192 +4,35 @@
 //! everything: nothing here looks through all workloads to find one.
 
 mod document;
+mod finish;
+mod known;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use selvedge_model::{
-    AppConnections, Endpoint, Host, HostPort, InboundPolicy, MtlsMode, MtlsRule, NamedEndpoint, Protocol,
-    ServiceKey, SpiffeId, Workload, WorkloadName, facts::selects, snapshot::Occupant,
+    Host, HostPort, NamedEndpoint, Protocol, ServiceKey, SpiffeId, Workload, WorkloadName, facts::selects,
+    gateway::GatewayRole,
 };
 
-use document::WorkloadDocument;
-
+use self::{
+    document::WorkloadDocument,
+    known::{role, strict},
+};
+pub(super) use self::{
+    finish::Asked,
+    known::{KnownWorkload, expected_identity},
+};
 use super::{
     MeshSettings, Problems,
-    authentication::Authentications,
-    authorization::Authorizations,
     claims::{Claim, Claimant, ClaimedBy, LostClaim},
     inbound::Policies,
-    keep,
-    network::{Candidate, Network},
-    servers::{self, Servers},
-    targets::Selected,
+    network::Candidate,
+    places::Places,
 };
-use crate::{
-    problem::DocumentName,
-    resources::{Document, PodSpec, Resources, Seniority, WorkloadEntrySpec},
-};
-
-/// One workload with what other documents say about it.
-#[derive(Debug)]
-pub(super) struct KnownWorkload<'a> {
-    source: WorkloadDocument<'a>,
-    pub(super) name: WorkloadName,
-    identity: SpiffeId,
-    /// As before, where they were the same before: whatever is made of it shares them.
-    labels: Arc<BTreeMap<String, String>>,
-    policy: InboundPolicy,
-    /// Where it is; a pod may have an address of each family.
-    hosts: Vec<Host>,
-    /// The ports that it serves: its own, and those that services name as their targets.
-    ports: BTreeSet<u16>,
-    /// Ports at its address that belong to other workloads.
-    lost: BTreeSet<u16>,
-    /// What services say is spoken on them.
-    protocols: BTreeMap<u16, Protocol>,
-    /// The services that it is behind, by those of its ports that they send to.
-    services: BTreeMap<u16, BTreeSet<ServiceKey>>,
-}
-
-impl<'a> KnownWorkload<'a> {
-    /// How `port` is called here, at its first address; `None` if it has no address, or the port belongs to another.
-    pub(super) fn endpoint(&self, port: u16) -> Option<NamedEndpoint> {
-        let host = self.hosts.first().filter(|_| !self.lost.contains(&port))?;
-        Some(self.endpoint_at(HostPort::new(host.clone(), port)))
-    }
-
-    /// Whether it is at `host`.
-    pub(super) fn is_at(&self, host: &Host) -> bool {
-        self.hosts.contains(host)
-    }
-
-    /// What policies select it by.
-    fn selected(&self) -> Selected<'_> {
-        Selected {
-            namespace: self.name.namespace(),
-            labels: (!self.source.is_unusable()).then(|| self.source.labels()),
-            services: &self.services,
-        }
-    }
-
-    /// What network policies know it by.
-    fn candidate(&self) -> Candidate<'_> {
-        let ips = self.hosts.iter().filter_map(Host::ip);
-        // Its sidecar may call from there, where nothing is redirected.
-        let inbound = self.source.inbound().filter(|_| self.source.meshed());
-        let addresses: BTreeSet<IpAddr> = ips.chain(inbound.and_then(|inbound| inbound.host.ip())).collect();
-        let ports = self.ports.iter().filter(|port| self.serves(**port));
-        let served = |ip: IpAddr| ports.clone().map(move |port| SocketAddr::new(ip, *port));
-        Candidate {
-            name: &self.name,
-            identity: &self.identity,
-            labels: (!self.source.is_unusable()).then(|| self.source.labels()),
-            is_meshed: self.source.meshed(),
-            is_redirected: self.source.inbound().is_none(),
-            may_prove_identity: self.source.meshed() || self.source.what().is_a_pod(),
-            is_of_node: self.source.shares_address(),
-            is_named: self.hosts.iter().any(|host| host.name().is_some()),
-            sockets: self.hosts.iter().filter_map(Host::ip).flat_map(served).collect(),
-            addresses,
-            named_ports: self.source.named_ports(),
-            skipped: self.source.skipped(),
-        }
-    }
-
-    fn serves(&self, port: u16) -> bool {
-        self.ports.contains(&port) && !self.lost.contains(&port)
-    }
-
-    /// What calling it at `host_port`, which is here, takes.
-    pub(super) fn endpoint_at(&self, host_port: HostPort) -> NamedEndpoint {
-        let meshed = self.source.meshed() && !self.source.skips(host_port.port);
-        NamedEndpoint {
-            dial: self.source.inbound().filter(|_| meshed).cloned().unwrap_or_else(|| host_port.clone()),
-            one_address: false,
-            identity: expected_identity(meshed, &self.policy, host_port.port, &self.identity),
-            workload: Some(self.name.clone()),
-            labels: Arc::clone(&self.labels),
-            weight: self.source.weight(),
-            address: host_port,
-        }
-    }
-
-    /// The `WorkloadEntry` that it is; `None` for a pod.
-    pub(super) fn entry(&self) -> Option<&'a Document<WorkloadEntrySpec>> {
-        match self.source {
-            WorkloadDocument::Entry(document) => Some(document),
-            WorkloadDocument::Pod(_) => None,
-        }
-    }
-
-    /// What servers select it by.
-    fn selected_by_servers<'k>(&'k self, named_ports: &'k [(&'k str, u16)]) -> servers::Selected<'k> {
-        servers::Selected {
-            namespace: self.name.namespace(),
-            labels: (!self.source.is_unusable()).then(|| self.source.labels()),
-            annotations: self.source.annotations(),
-            named_ports,
-        }
-    }
-
-    /// What is spoken on its ports, where it is said: by services, by its own opaque-ports annotation, or by a `Server`
-    /// that has whatever is spoken on these ports carried as it is.
-    fn said_protocols(&self, opaque_servers: &BTreeSet<u16>) -> BTreeMap<u16, Protocol> {
-        let mut protocols = self.protocols.clone();
-        protocols.retain(|_, spoken| *spoken != Protocol::Unspecified);
-        let opaque = self.source.opaque_ports();
-        let ranges = opaque.iter().flat_map(|(first, last)| self.ports.range(first..=last));
-        protocols.extend(ranges.chain(opaque_servers).map(|port| (*port, Protocol::Tcp)));
-        protocols
-    }
-}
-
-/// The inbound policy of a workload if it is unknown which policies select it.
-fn strict(document: &DocumentName) -> InboundPolicy {
-    let name = format!("{document}, which cannot be used");
-    let default = MtlsRule { mode: MtlsMode::Strict, name: name.into() };
-    InboundPolicy { default, ..InboundPolicy::default() }
-}
-
-impl KnownWorkload<'_> {
-    /// How its app is connected to, by port, where something is said about it: if several services do, as the
-    /// strictest says.
-    fn app_connections(
-        &self,
-        connections: impl Fn(&ServiceKey, &str) -> AppConnections,
-    ) -> BTreeMap<u16, AppConnections> {
-        let namespace = self.name.namespace();
-        let of = |services: &BTreeSet<ServiceKey>| {
-            let said = services.iter().map(|service| connections(service, namespace));
-            said.fold(AppConnections::default(), AppConnections::strictest)
-        };
-        let ports = self.services.iter().map(|(port, services)| (*port, of(services)));
-        ports.filter(|(_, said)| *said != AppConnections::default()).collect()
-    }
-}
-
-/// The identity that a client expects at `port`: none where it must call in plaintext.
-pub(super) fn expected_identity(
-    meshed: bool,
-    policy: &InboundPolicy,
-    port: u16,
-    identity: &SpiffeId,
-) -> Option<SpiffeId> {
-    (meshed && policy.takes_mtls(port)).then(|| identity.clone())
-}
-
-/// The policies of all workloads.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'p, 'a> {
-    pub(super) authentications: &'p Authentications<'a>,
-    pub(super) authorizations: &'p Authorizations<'a>,
-    pub(super) servers: &'p Servers<'a>,
-    pub(super) network: &'p Network<'a>,
-}
+use crate::resources::{Document, PodSpec, Resources, Seniority, WorkloadEntrySpec};
 
 /// Every workload.
 #[derive(Debug)]
@@ -202,6 +45,7 @@ pub(super) struct Workloads<'a> {
     pods: HashMap<(&'a str, &'a str), usize>,
     /// Each by its addresses; the newest last.
     at_host: HashMap<Host, Vec<usize>>,
+    places: Places<'a>,
 }
 
 impl<'a> Workloads<'a> {
@@ -218,6 +62,7 @@ impl<'a> Workloads<'a> {
             entries: HashMap::new(),
             pods: HashMap::with_capacity(resources.pods.len()),
             at_host: HashMap::with_capacity(count),
+            places: Places::new(resources),
         };
         let mut pods: HashMap<(&str, &str), &Document<PodSpec>> =
             HashMap::with_capacity(resources.pods.len());
@@ -267,7 +112,37 @@ impl<'a> Workloads<'a> {
         };
         let index = self.list.len();
         let hosts = source.hosts();
-        for host in &hosts {
+        self.note_hosts(source, &hosts, index);
+        match source {
+            WorkloadDocument::Entry(_) => self.entries.entry(namespace).or_default().push(index),
+            WorkloadDocument::Pod(_) => drop(self.pods.insert((namespace, &document.name), index)),
+        }
+        let before =
+            previous.get(&name).map(|workload| &workload.labels).filter(|before| ***before == *labels);
+        let labels = before.map_or_else(|| Arc::new(labels.clone()), Arc::clone);
+        let (ports, lost, protocols) = (source.ports(), BTreeSet::new(), BTreeMap::new());
+        let services = BTreeMap::new();
+        let gateway = role(source, settings, problems);
+        let place = self.places.of_workload(source.labels(), source.node(), source.locality());
+        self.list.push(KnownWorkload {
+            source,
+            name,
+            identity,
+            labels,
+            policy,
+            hosts,
+            ports,
+            lost,
+            protocols,
+            services,
+            gateway,
+            place,
+        });
+    }
+
+    /// Notes that the workload of `source`, which gets the place `index` in the list, is at `hosts`.
+    fn note_hosts(&mut self, source: WorkloadDocument<'a>, hosts: &[Host], index: usize) {
+        for host in hosts {
             let here = self.at_host.entry(host.clone()).or_default();
             if source.owns_address() {
                 // An address that two pods have is the newer one's: the other has ended, and its node has
@@ -281,27 +156,6 @@ impl<'a> Workloads<'a> {
             }
             here.push(index);
         }
-        match source {
-            WorkloadDocument::Entry(_) => self.entries.entry(namespace).or_default().push(index),
-            WorkloadDocument::Pod(_) => drop(self.pods.insert((namespace, &document.name), index)),
-        }
-        let before =
-            previous.get(&name).map(|workload| &workload.labels).filter(|before| ***before == *labels);
-        let labels = before.map_or_else(|| Arc::new(labels.clone()), Arc::clone);
-        let (ports, lost, protocols) = (source.ports(), BTreeSet::new(), BTreeMap::new());
-        let services = BTreeMap::new();
-        self.list.push(KnownWorkload {
-            source,
-            name,
-            identity,
-            labels,
-            policy,
-            hosts,
-            ports,
-            lost,
-            protocols,
-            services,
-        });
     }
 
     /// The `WorkloadEntry`s of `namespace` that `selector` selects.
@@ -316,6 +170,11 @@ impl<'a> Workloads<'a> {
             let entry = known.entry()?;
             selects(selector, known.source.labels()).then_some((*index, entry))
         })
+    }
+
+    /// Where everything is.
+    pub(super) fn places(&self) -> &Places<'a> {
+        &self.places
     }
 
     /// The workload at `index`, as [`Self::selected`] numbers them.
@@ -437,102 +296,22 @@ impl<'a> Workloads<'a> {
         }
     }
 
-    /// Each workload by every address and port that it serves, where that is an IP address.
-    pub(super) fn addresses(&self) -> BTreeMap<SocketAddr, Endpoint> {
-        let mut addresses = BTreeMap::new();
-        for known in &self.list {
-            for host in &known.hosts {
-                let ports = known.ports.iter().filter(|port| known.serves(**port));
-                let host_ports = ports.map(|port| HostPort::new(host.clone(), *port));
-                for endpoint in host_ports.filter_map(|host_port| known.endpoint_at(host_port).fixed()) {
-                    addresses.entry(endpoint.address).or_insert(endpoint);
-                }
-            }
-        }
-        addresses
-    }
-
-    /// Each workload by every port that it serves, where its address is a name; with its rank.
-    pub(super) fn named(&self) -> impl Iterator<Item = (usize, NamedEndpoint)> {
-        let by_name = self.list.iter().enumerate();
-        let by_name = by_name.filter(|(_, known)| known.hosts.iter().any(|host| host.name().is_some()));
-        by_name.flat_map(|(rank, known)| {
-            known.ports.iter().filter_map(move |port| Some((rank, known.endpoint(*port)?)))
-        })
-    }
-
     /// Each as network policies know it, in the order in which they are numbered.
     pub(super) fn candidates(&self) -> Vec<Candidate<'_>> {
         self.list.iter().map(KnownWorkload::candidate).collect()
     }
 
+    /// Those that are gateways, with their labels.
+    pub(super) fn gateways(
+        &self,
+    ) -> impl Iterator<Item = (&WorkloadName, &GatewayRole, &BTreeMap<String, String>)> {
+        self.list
+            .iter()
+            .filter_map(|known| Some((&known.name, known.gateway.as_deref()?, known.source.labels())))
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.list.len()
-    }
-
-    /// Those that have all of their address; with their rank. Where two workloads share one, only their ports tell
-    /// which one is meant.
-    pub(super) fn occupants(
-        &self,
-        finished: &BTreeMap<WorkloadName, Arc<Workload>>,
-    ) -> BTreeMap<Host, (usize, Occupant)> {
-        let alone = self.at_host.iter().filter_map(|(host, here)| match here.as_slice() {
-            [index] if self.list[*index].source.has_all_ports() => {
-                let known = &self.list[*index];
-                let workload = Arc::clone(finished.get(&known.name)?);
-                let skipped = known.source.skipped().to_vec();
-                Some((host.clone(), (*index, Occupant { workload, skipped })))
-            }
-            _ => None,
-        });
-        alone.collect()
-    }
-
-    /// Each workload as its own sidecar sees it. `connections` says how those in a namespace are to be connected to
-    /// for a service.
-    pub(super) fn finish(
-        &self,
-        previous: &BTreeMap<WorkloadName, Arc<Workload>>,
-        Asked { authentications, authorizations, servers, network }: Asked<'_, '_>,
-        connections: impl Fn(&ServiceKey, &str) -> AppConnections,
-    ) -> BTreeMap<WorkloadName, Arc<Workload>> {
-        let finished = self.list.iter().enumerate().map(|(place, known)| {
-            let meshed = known.source.meshed();
-            let before = previous.get(&known.name);
-            let policy_before = before.map(|before| &before.policy);
-            let authentication = authentications
-                .find(known.selected(), policy_before.and_then(|before| before.authentication.as_ref()));
-            let authorization = authorizations.find(
-                known.selected(),
-                authentication.is_some(),
-                policy_before.and_then(|before| before.authorization.as_ref()),
-            );
-            let rules_before = before.map(|before| (before.policy.network.as_ref(), before.egress.as_ref()));
-            let (ingress_before, egress_before) = rules_before.unwrap_or_default();
-            let named_ports = known.source.named_ports();
-            let selected = known.selected_by_servers(&named_ports);
-            let servers_before = before.and_then(|before| before.policy.servers.as_ref());
-            let workload = Workload {
-                name: known.name.clone(),
-                identity: known.identity.clone(),
-                meshed,
-                inbound: known.source.inbound().filter(|_| meshed).and_then(HostPort::socket),
-                ports: known.ports.iter().copied().collect(),
-                policy: InboundPolicy {
-                    network: network.ingress(place, ingress_before),
-                    authorization,
-                    authentication,
-                    servers: servers.find(selected, servers_before),
-                    ..known.policy.clone()
-                },
-                egress: network.egress(place, egress_before),
-                protocols: known.said_protocols(&servers.opaque_ports(selected)),
-                app_connections: known.app_connections(&connections),
-                labels: Arc::clone(&known.labels),
-            };
-            (known.name.clone(), keep(workload, before))
-        });
-        finished.collect()
     }
 }

@@ -73,7 +73,7 @@ const fn setting(name: &'static str, values: Values, acts: Acts, what: &'static 
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 34] = [
+pub const SETTINGS: [Setting; 46] = [
     setting("proxy-image", Values::Image, Acts::Patch, "the image of the sidecar"),
     setting("init-image", Values::Image, Acts::Patch, "the image of `selvedge-init`"),
     setting(
@@ -93,6 +93,12 @@ pub const SETTINGS: [Setting; 34] = [
         SWITCH,
         Acts::Patch,
         "`enabled`: the sidecar is an init container that keeps running (Kubernetes 1.29); `disabled`: a container",
+    ),
+    setting(
+        "workload-api",
+        SWITCH,
+        Acts::Patch,
+        "`enabled`: peers see the identity that SPIRE's agent gives, whose socket the volume of the CSI driver `csi.spiffe.io` has",
     ),
     setting("proxy-cpu-request", Values::Amount, Acts::Patch, "CPU that is reserved for the sidecar"),
     setting("proxy-cpu-limit", Values::Amount, Acts::Patch, "CPU that the sidecar may use"),
@@ -209,6 +215,24 @@ pub const SETTINGS: [Setting; 34] = [
         "how many requests one HTTP/2 connection may have in progress",
     ),
     setting(
+        "adaptive-concurrency",
+        SWITCH,
+        Acts::Proxy("SELVEDGE_ADAPTIVE_CONCURRENCY"),
+        "`enabled`: no more requests at once come to the app than it answers without delay; others are answered 503",
+    ),
+    setting(
+        "adaptive-concurrency-max",
+        Values::Number(3, 1_000_000),
+        Acts::Proxy("SELVEDGE_ADAPTIVE_CONCURRENCY_MAX"),
+        "with `adaptive-concurrency`, how many requests at most the app ever has in progress",
+    ),
+    setting(
+        "adaptive-concurrency-interval",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_ADAPTIVE_CONCURRENCY_INTERVAL"),
+        "with `adaptive-concurrency`, how often it is measured how long answers take when nothing waits",
+    ),
+    setting(
         "max-header-bytes",
         Values::Number(0, u32::MAX as u64),
         Acts::Proxy("SELVEDGE_MAX_HEADER_BYTES"),
@@ -232,6 +256,54 @@ pub const SETTINGS: [Setting; 34] = [
         Acts::Proxy("SELVEDGE_OPAQUE_PORTS"),
         "ports, of this app and of others, whose connections are opaque if no document declares the port; no ranges",
     ),
+    setting(
+        "proxy-protocol-from",
+        Values::Networks,
+        Acts::Proxy("SELVEDGE_PROXY_PROTOCOL_FROM"),
+        "of gateways: load balancers that name their clients by the PROXY protocol",
+    ),
+    setting(
+        "trusted-hops",
+        Values::Number(0, u8::MAX as u64),
+        Acts::Proxy("SELVEDGE_TRUSTED_HOPS"),
+        "of gateways: how many proxies before it may say whom they were called by",
+    ),
+    setting(
+        "path-slashes",
+        Values::OneOf(&["decoded", "merged", "kept"]),
+        Acts::Proxy("SELVEDGE_PATH_SLASHES"),
+        "of gateways: what becomes of `//` and `%2F` in paths",
+    ),
+    setting(
+        "max-connections-per-client",
+        Values::Number(0, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_CONNECTIONS_PER_CLIENT"),
+        "of gateways: how many connections one client's address may have open; 0: no limit",
+    ),
+    setting(
+        "max-connections-per-listener",
+        Values::Number(0, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_CONNECTIONS_PER_LISTENER"),
+        "of gateways: how many connections one of several ports may have open; 0: no limit",
+    ),
+    setting(
+        "max-handshakes-per-client",
+        Values::Number(0, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_HANDSHAKES_PER_CLIENT"),
+        "of gateways: how many of those may be in the middle of their TLS handshake; 0: no limit",
+    ),
+    setting(
+        "answer-timeout",
+        Values::Time,
+        Acts::Proxy("SELVEDGE_ANSWER_TIMEOUT"),
+        "of gateways: how long a client may leave its answers unread; `0s`: no limit",
+    ),
+    setting(
+        "max-body-bytes",
+        Values::Number(0, u64::MAX),
+        Acts::Proxy("SELVEDGE_MAX_BODY_BYTES"),
+        "of gateways: how long the body of a request may be whose route does not say it; 0: no limit",
+    ),
     setting("log-level", Values::LogFilter, Acts::Proxy("SELVEDGE_LOG"), "what the sidecar logs"),
     setting(
         "log-format",
@@ -239,6 +311,18 @@ pub const SETTINGS: [Setting; 34] = [
         Acts::Proxy("SELVEDGE_LOG_FORMAT"),
         "how the sidecar's log lines are written",
     ),
+];
+
+/// Settings that have a meaning only at a gateway.
+pub const OF_GATEWAYS: [&str; 8] = [
+    "max-connections-per-listener",
+    "answer-timeout",
+    "max-body-bytes",
+    "proxy-protocol-from",
+    "trusted-hops",
+    "path-slashes",
+    "max-connections-per-client",
+    "max-handshakes-per-client",
 ];
 
 /// The names in the value of a setting of [`Values::Names`].

@@ -7,6 +7,7 @@ pub mod annotations;
 mod asked;
 mod bodies;
 pub mod events;
+pub mod gateway;
 mod namespace;
 pub mod patch;
 mod probes;
@@ -44,6 +45,8 @@ pub const PROXY_CONTAINER: &str = "selvedge-proxy";
 pub const INIT_CONTAINER: &str = "selvedge-init";
 /// The volume of the token by which the proxy proves whose sidecar it is.
 const TOKEN_VOLUME: &str = "selvedge-token";
+/// The volume that SPIRE's CSI driver makes, which has its agent's socket.
+const WORKLOAD_API_VOLUME: &str = "selvedge-workload-api";
 /// Where that is mounted.
 const TOKEN_DIRECTORY: &str = "/var/run/secrets/selvedge.io";
 /// Whom that token is for: an API server's TokenReview says so to nobody else.

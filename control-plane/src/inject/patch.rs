@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ADMIN_PORT, INBOUND_PORT, INJECTED, InjectionSettings, NamespaceFacts, OUTBOUND_PORT, PROXY_UID,
-    PULL_SECRETS, Reason, SIDECAR_INJECTED, SIDECAR_LABEL, SKIPPED, TOKEN_VOLUME,
+    PULL_SECRETS, Reason, SIDECAR_INJECTED, SIDECAR_LABEL, SKIPPED, TOKEN_VOLUME, WORKLOAD_API_VOLUME,
     annotations::{self, Acts, PREFIX, SETTINGS, Setting},
     asked,
     namespace::pod_security_warning,
@@ -157,7 +157,7 @@ fn inject(
     // Before the containers move.
     patch.extend(rewritten.operations);
     patch.extend(containers(&pod["spec"], &sidecar));
-    patch.extend(volumes(&pod["spec"]));
+    patch.extend(volumes(&pod["spec"], &sidecar));
     patch.extend(pull_secrets(&pod["spec"], &secrets));
     Ok(Decision::Inject { patch, warnings })
 }
@@ -188,6 +188,22 @@ fn set(
     // What is not text is not an annotation; the API server refuses it, and says so.
     let own = own.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
     set.extend(annotations::read(own, "the pod", wrong));
+    wrong.extend(amounts_that_contradict(&set));
+    let misplaced = annotations::OF_GATEWAYS.iter().filter(|name| set.contains_key(**name));
+    wrong.extend(misplaced.map(|name| {
+        let key = format!("{}{name}", annotations::PREFIX);
+        format!("annotation {key} has no effect at a sidecar; set it on a Gateway's spec.infrastructure.annotations")
+    }));
+    let defaults = settings.defaults.iter().filter(|(name, _)| !annotations::OF_GATEWAYS.contains(name));
+    for (name, value) in defaults {
+        set.entry(name).or_insert_with(|| value.clone());
+    }
+    set
+}
+
+/// Limits that are less than what is requested.
+pub(super) fn amounts_that_contradict(set: &BTreeMap<&'static str, String>) -> Vec<String> {
+    let mut wrong = Vec::new();
     for what in ["cpu", "memory"] {
         let (request, limit) = (format!("proxy-{what}-request"), format!("proxy-{what}-limit"));
         if let (Some(request), Some(limit)) = (set.get(&*request), set.get(&*limit))
@@ -196,10 +212,7 @@ fn set(
             wrong.push(format!("proxy-{what}-limit {limit} is less than proxy-{what}-request {request}"));
         }
     }
-    for (name, value) in &settings.defaults {
-        set.entry(name).or_insert_with(|| value.clone());
-    }
-    set
+    wrong
 }
 
 /// What in a pod its sidecar could not live with.
@@ -230,9 +243,11 @@ fn conflicts(spec: &Value) -> Vec<String> {
             "the pod runs as user {PROXY_UID}, whose connections bypass the mesh; give it another"
         ));
     }
-    let mut volumes = spec["volumes"].as_array().into_iter().flatten();
-    if volumes.any(|volume| volume["name"] == TOKEN_VOLUME) {
-        conflicts.push(format!("the pod has a volume {TOKEN_VOLUME}, which is the sidecar's; rename it"));
+    for name in [TOKEN_VOLUME, WORKLOAD_API_VOLUME] {
+        let mut volumes = spec["volumes"].as_array().into_iter().flatten();
+        if volumes.any(|volume| volume["name"] == name) {
+            conflicts.push(format!("the pod has a volume {name}, which is the sidecar's; rename it"));
+        }
     }
     conflicts
 }
@@ -276,11 +291,11 @@ fn containers(spec: &Value, sidecar: &Sidecar<'_>) -> Vec<Operation> {
     vec![init, Operation::add(Pointer::new(&["spec", "containers"]).item(0), sidecar.proxy())]
 }
 
-fn volumes(spec: &Value) -> Vec<Operation> {
+fn volumes(spec: &Value, sidecar: &Sidecar<'_>) -> Vec<Operation> {
     let at = Pointer::new(&["spec", "volumes"]);
     match spec["volumes"].is_array() {
-        true => vec![Operation::add(at.last(), Sidecar::volume())],
-        false => vec![Operation::add(at, vec![Sidecar::volume()])],
+        true => sidecar.volumes().into_iter().map(|volume| Operation::add(at.last(), volume)).collect(),
+        false => vec![Operation::add(at, sidecar.volumes())],
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     INIT_CONTAINER, INJECTED, PROXY_CONTAINER, PULL_SECRETS, SIDECAR_LABEL, SKIPPED, TLS_MODE, TOKEN_VOLUME,
+    WORKLOAD_API_VOLUME,
     probes::{HOOKS, PROBES, SCRAPED, hook_path, probe_path, with_handler},
     sidecar::unescaped,
 };
@@ -36,7 +37,7 @@ pub fn revert(pod: &mut Value) -> bool {
             put_back(container, &probes);
         }
     }
-    keep(spec, "volumes", |volume| volume["name"] != TOKEN_VOLUME);
+    keep(spec, "volumes", |volume| volume["name"] != TOKEN_VOLUME && volume["name"] != WORKLOAD_API_VOLUME);
     keep(spec, "imagePullSecrets", |secret| !ours.iter().any(|name| secret["name"] == **name));
     let metadata = &mut pod["metadata"];
     if let Some(metrics) = metrics {

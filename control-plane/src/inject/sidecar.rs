@@ -10,13 +10,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ADMIN_PORT, INIT_CONTAINER, InjectionSettings, PROXY_CONTAINER, PROXY_UID, TOKEN_AUDIENCE,
-    TOKEN_DIRECTORY, TOKEN_VOLUME,
+    TOKEN_DIRECTORY, TOKEN_VOLUME, WORKLOAD_API_VOLUME,
     annotations::{self, Acts},
     settings::Quantity,
 };
 
 /// How long a token is good for. The kubelet renews it in time; who steals one has an hour.
 const TOKEN_SECONDS: u32 = 3600;
+/// Where the volume of SPIRE's CSI driver is; its agent's socket there is called `spire-agent.sock`.
+const WORKLOAD_API_DIRECTORY: &str = "/spiffe-workload-api";
 /// How long a sidecar may take to be ready, in seconds, before it is started again.
 const START_SECONDS: u32 = 120;
 
@@ -68,17 +70,33 @@ impl Sidecar<'_> {
 
     /// The container that carries the traffic.
     pub(super) fn proxy(&self) -> Value {
+        let mut env = self.proxy_env();
+        env.extend(self.sidecar_env());
+        env.extend(self.settings_env());
+        self.proxy_container(env, &[], !self.is_native())
+    }
+
+    /// The container of a gateway, which also has these ports, by name.
+    pub(super) fn gateway(&self, ports: &[(String, u16)]) -> Value {
+        let mut env = self.proxy_env();
+        env.push(variable("SELVEDGE_GATEWAY", "true"));
+        env.extend(self.settings_env());
+        self.proxy_container(env, ports, false)
+    }
+
+    /// A proxy. `first`: the kubelet starts the next container when it is ready.
+    fn proxy_container(&self, env: Vec<Value>, more_ports: &[(String, u16)], first: bool) -> Value {
         let mut container = self.container(PROXY_CONTAINER, "proxy-image");
         if self.is_native() {
             container.insert("restartPolicy".to_owned(), "Always".into());
         }
-        container.insert("env".to_owned(), self.proxy_env().into());
+        container.insert("env".to_owned(), env.into());
         let resources = self.resources();
+        let port = |name: &str, port: u16| json!({ "name": name, "containerPort": port, "protocol": "TCP" });
+        let more_ports = more_ports.iter().map(|(name, number)| port(name, *number));
+        let ports: Vec<Value> = [port("selvedge-admin", ADMIN_PORT)].into_iter().chain(more_ports).collect();
         container.extend([
-            (
-                "ports".to_owned(),
-                json!([{ "name": "selvedge-admin", "containerPort": ADMIN_PORT, "protocol": "TCP" }]),
-            ),
+            ("ports".to_owned(), ports.into()),
             ("resources".to_owned(), resources),
             (
                 "startupProbe".to_owned(),
@@ -87,7 +105,7 @@ impl Sidecar<'_> {
             ("readinessProbe".to_owned(), probe("/ready", &[("periodSeconds", 5), ("timeoutSeconds", 2)])),
             ("livenessProbe".to_owned(), probe("/live", &[("periodSeconds", 10), ("timeoutSeconds", 2)])),
         ]);
-        if !self.is_native() {
+        if first {
             // The kubelet starts the next container when this has ended.
             let wait = json!(["/selvedge-proxy", "wait", "--timeout", format!("{START_SECONDS}s")]);
             container.insert("lifecycle".to_owned(), json!({ "postStart": { "exec": { "command": wait } } }));
@@ -106,13 +124,29 @@ impl Sidecar<'_> {
             }),
         );
         container.insert("terminationMessagePolicy".to_owned(), "FallbackToLogsOnError".into());
-        let mount = json!([{ "name": TOKEN_VOLUME, "mountPath": TOKEN_DIRECTORY, "readOnly": true }]);
-        container.insert("volumeMounts".to_owned(), mount);
+        let mount = |name: &str, path: &str| json!({ "name": name, "mountPath": path, "readOnly": true });
+        let mut mounts = vec![mount(TOKEN_VOLUME, TOKEN_DIRECTORY)];
+        if self.has_workload_api() {
+            mounts.push(mount(WORKLOAD_API_VOLUME, WORKLOAD_API_DIRECTORY));
+        }
+        container.insert("volumeMounts".to_owned(), mounts.into());
         container.into()
     }
 
-    /// The volume of the token that proves whose sidecar it is.
-    pub(super) fn volume() -> Value {
+    /// Whether its identity is a SPIFFE agent's.
+    fn has_workload_api(&self) -> bool {
+        self.get("workload-api") == Some("enabled")
+    }
+
+    /// Its volumes.
+    pub(super) fn volumes(&self) -> Vec<Value> {
+        let csi = json!({ "driver": "csi.spiffe.io", "readOnly": true });
+        let agent = json!({ "name": WORKLOAD_API_VOLUME, "csi": csi });
+        [Self::token_volume()].into_iter().chain(self.has_workload_api().then_some(agent)).collect()
+    }
+
+    /// That of the token that proves whose sidecar it is.
+    fn token_volume() -> Value {
         let token = json!({
             "audience": TOKEN_AUDIENCE,
             "expirationSeconds": TOKEN_SECONDS,
@@ -144,7 +178,18 @@ impl Sidecar<'_> {
         if self.settings.trust_domain != TrustDomain::default() {
             env.push(variable("SELVEDGE_TRUST_DOMAIN", self.settings.trust_domain.as_str()));
         }
-        env.push(variable("SELVEDGE_REDIRECTED", "true"));
+        if self.has_workload_api() {
+            env.push(variable(
+                "SELVEDGE_WORKLOAD_API",
+                &format!("unix://{WORKLOAD_API_DIRECTORY}/spire-agent.sock"),
+            ));
+        }
+        env
+    }
+
+    /// What a sidecar needs besides.
+    fn sidecar_env(&self) -> Vec<Value> {
+        let mut env = vec![variable("SELVEDGE_REDIRECTED", "true")];
         if !self.probes.is_empty() || self.metrics.is_some() {
             env.push(field("SELVEDGE_APP_ADDRESS", "status.podIP"));
         }
@@ -154,8 +199,11 @@ impl Sidecar<'_> {
         if let Some(metrics) = &self.metrics {
             env.push(variable("SELVEDGE_APP_METRICS", &escaped(metrics)));
         }
-        env.extend(self.env_of(|acts| if let Acts::Proxy(variable) = acts { Some(variable) } else { None }));
         env
+    }
+
+    fn settings_env(&self) -> Vec<Value> {
+        self.env_of(|acts| if let Acts::Proxy(variable) = acts { Some(variable) } else { None })
     }
 
     /// The variables of the settings that were made, for whom `of` picks.

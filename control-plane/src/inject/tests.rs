@@ -205,6 +205,36 @@ fn a_pod_that_was_injected_with_istios_label_is_reverted_too() {
 }
 
 #[test]
+fn an_identity_of_spires_needs_the_volume_with_its_agents_socket() {
+    for mut pod in [small(), large()] {
+        let without = injected(&pod, &[]);
+        pod["metadata"]["annotations"]["config.selvedge.io/workload-api"] = "enabled".into();
+
+        let with = injected(&pod, &[]);
+
+        let volumes = with["spec"]["volumes"].as_array().unwrap();
+        let agent = json!({
+            "name": "selvedge-workload-api", "csi": { "driver": "csi.spiffe.io", "readOnly": true }
+        });
+        assert_eq!(volumes.last(), Some(&agent));
+        assert_eq!(volumes.len(), without["spec"]["volumes"].as_array().unwrap().len() + 1);
+        let proxy = with["spec"]["initContainers"][1].to_string();
+        let socket = "unix:///spiffe-workload-api/spire-agent.sock";
+        assert!(
+            proxy.contains(socket) && proxy.contains("\"mountPath\":\"/spiffe-workload-api\""),
+            "{proxy}"
+        );
+        assert!(!without.to_string().contains("spiffe"), "{without}");
+        let mut reverted = with;
+        assert!(revert::revert(&mut reverted));
+        assert_eq!(reverted.to_string(), pod.to_string());
+    }
+    let mut pod = small();
+    pod["spec"]["volumes"] = json!([{ "name": "selvedge-workload-api", "emptyDir": {} }]);
+    assert!(refusal(&pod).contains("volume selvedge-workload-api"));
+}
+
+#[test]
 fn metrics_without_a_port_are_found_at_the_only_one() {
     let mut pod = small();
     pod["metadata"]["annotations"] = json!({ "prometheus.io/scrape": "true" });

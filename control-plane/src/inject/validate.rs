@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_policy_that_is_not_enforced_is_refused_unless_that_is_accepted() {
         let limit = json!({
-            "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "HTTPLocalRateLimitPolicy",
+            "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "EgressNetwork",
             "metadata": { "name": "limit", "namespace": "shop" }, "spec": {},
         });
         let custom = json!({

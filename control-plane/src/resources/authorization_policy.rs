@@ -22,7 +22,7 @@ pub(super) const DRY_RUN: &str = "istio.io/dry-run";
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("AuthorizationPolicy", ISTIO_SECURITY, "authorizationpolicies", Feedback::Conditions)
         .policy()
-        .with_annotations(&[DRY_RUN])
+        .with_annotations(&[&[DRY_RUN]])
         .read_as_spec::<Yaml>(|document| document.with_spec_or_default(read::read));
 
 /// What an `AuthorizationPolicy` says.

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade};
+use selvedge_model::{ConnectionLimits, ConnectionPool, Http2Upgrade, TcpKeepalive};
 use serde::Deserialize;
 
-use super::{document::wrong, typed::FieldError, values::GoDuration};
+use super::{
+    document::{Reading, wrong},
+    typed::FieldError,
+    values::GoDuration,
+};
 
 /// What the block says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +36,15 @@ struct TcpYaml {
     connect_timeout: Option<GoDuration>,
     idle_timeout: Option<GoDuration>,
     max_connection_duration: Option<GoDuration>,
+    tcp_keepalive: Option<KeepaliveYaml>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct KeepaliveYaml {
+    probes: Option<u32>,
+    time: Option<GoDuration>,
+    interval: Option<GoDuration>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +60,7 @@ struct HttpYaml {
     idle_timeout: Option<GoDuration>,
     #[serde(rename = "h2UpgradePolicy")]
     h2_upgrade_policy: UpgradeWord,
+    use_client_protocol: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -60,7 +74,7 @@ enum UpgradeWord {
 
 impl PoolYaml {
     /// `field` is where the block stands.
-    pub(super) fn read(&self, field: &str) -> Result<PoolBlock, FieldError> {
+    pub(super) fn read(&self, field: &str, reading: &mut Reading<'_>) -> Result<PoolBlock, FieldError> {
         let Self { tcp, http } = self;
         let time = |yaml: Option<GoDuration>, name: &str, remedy: &str| match yaml {
             Some(GoDuration(time)) if time < Duration::from_millis(1) => {
@@ -77,11 +91,7 @@ impl PoolYaml {
             max_concurrent_streams: limit(http.max_concurrent_streams),
             max_retries: limit(http.max_retries),
             idle_timeout: time(http.idle_timeout, "http.idleTimeout", "leave it out for the default")?,
-            http2_upgrade: match http.h2_upgrade_policy {
-                UpgradeWord::Default => Http2Upgrade::Default,
-                UpgradeWord::DoNotUpgrade => Http2Upgrade::Never,
-                UpgradeWord::Upgrade => Http2Upgrade::Always,
-            },
+            http2_upgrade: http.upgrade(field, reading),
         };
         let connections = ConnectionLimits {
             max_connections: limit(tcp.max_connections),
@@ -91,8 +101,60 @@ impl PoolYaml {
                 "tcp.maxConnectionDuration",
                 "leave it out if connections may last",
             )?,
+            keepalive: match &tcp.tcp_keepalive {
+                None => None,
+                Some(yaml) => Some(yaml.read(&format!("{field}.tcp.tcpKeepalive"))?),
+            },
         };
         let connect_timeout = time(tcp.connect_timeout, "tcp.connectTimeout", "no connection could be made")?;
         Ok(PoolBlock { connect_timeout, connections, pool })
+    }
+}
+
+impl HttpYaml {
+    /// How HTTP/1.1 requests travel. `useClientProtocol` goes before `h2UpgradePolicy`, as in Istio.
+    fn upgrade(&self, field: &str, reading: &mut Reading<'_>) -> Http2Upgrade {
+        if self.use_client_protocol {
+            if matches!(self.h2_upgrade_policy, UpgradeWord::Upgrade) {
+                let message = "has no effect, because useClientProtocol is true; remove one of them";
+                reading.warning(format!("{field}.http.h2UpgradePolicy"), message);
+            }
+            return Http2Upgrade::AsClient;
+        }
+        match self.h2_upgrade_policy {
+            UpgradeWord::Default => Http2Upgrade::Default,
+            UpgradeWord::DoNotUpgrade => Http2Upgrade::Never,
+            UpgradeWord::Upgrade => Http2Upgrade::Always,
+        }
+    }
+}
+
+/// What the kernel can be told (tcp(7)): probes up to 127, times in whole seconds up to 32,767.
+const MOST_PROBES: u32 = 127;
+const LONGEST_SILENCE: Duration = Duration::from_secs(32_767);
+
+impl KeepaliveYaml {
+    /// What is not given, or 0 as in Istio, is left to the operating system.
+    fn read(&self, field: &str) -> Result<TcpKeepalive, FieldError> {
+        let time = |yaml: Option<GoDuration>, name: &str| match yaml {
+            Some(GoDuration(time)) if !time.is_zero() => {
+                if !(Duration::from_secs(1)..=LONGEST_SILENCE).contains(&time) {
+                    let message = "is out of range; use 1s to 32767s";
+                    return Err(wrong(format!("{field}.{name}"), message));
+                }
+                Ok(Some(time))
+            }
+            _ => Ok(None),
+        };
+        let probes = self.probes.filter(|probes| *probes > 0);
+        if probes.is_some_and(|probes| probes > MOST_PROBES) {
+            let message = format!("is out of range; use 1 to {MOST_PROBES}");
+            return Err(wrong(format!("{field}.probes"), message));
+        }
+        Ok(TcpKeepalive {
+            probes,
+            time: time(self.time, "time")?,
+            interval: time(self.interval, "interval")?,
+        })
     }
 }

@@ -78,6 +78,11 @@ pub(crate) fn decode_chunk(chunk: &Chunk, path: &Arc<Path>, default_namespace: &
         }
         Err(mut error) => {
             error.line = Some(chunk.lines_before + error.line.unwrap_or(1));
+            if may_hold_secret(&chunk.text) {
+                // Its words may repeat a part of the text.
+                "not valid YAML; what is wrong is not repeated, because it may be of a Secret"
+                    .clone_into(&mut error.message);
+            }
             let name = guessed_name(&chunk.text, default_namespace);
             let problem = place.problem(name.as_ref(), Severity::Error, Fault::Unusable, error);
             let line = chunk.lines_before + 1;
@@ -111,6 +116,11 @@ pub(super) fn meant(kind: &str, version: &str) -> Option<&'static ResourceKind> 
     let group = |version: &str| version.rsplit_once('/').map_or("", |(group, _)| group).to_ascii_lowercase();
     let mut known = kinds::acted_on().iter();
     known.find(|known| known.kind.eq_ignore_ascii_case(kind) && known.group() == group(version))
+}
+
+/// Whether a text that is not YAML looks as if it holds a `Secret`.
+fn may_hold_secret(text: &str) -> bool {
+    text.contains("Secret") && (text.contains("data") || text.contains("Data"))
 }
 
 /// Whether `kind` is that of a list of documents.

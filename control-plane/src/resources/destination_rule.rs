@@ -1,25 +1,37 @@
 //! `DestinationRule`: how clients treat a host, and which subsets its endpoints form.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use selvedge_model::{ClientCertificate, Host, LoadBalancer, OutlierDetection, TlsOrigination, UpstreamTls};
+use selvedge_model::{
+    ClientCertificate, HealthCheck, Hedge, Host, HttpTunnel, OutlierDetection, ProxyProtocol, RetryBudget,
+    TlsOrigination, Trusted, UpstreamTls,
+};
 use serde::Deserialize;
 
 use super::{
     connection_pool::{PoolBlock, PoolYaml},
     document::{Reading, wrong},
     export_to::{self, ExportTo},
+    health_check,
+    hedge::{self, HEDGE_ANNOTATION},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
+    load_balancer::{self, BALANCER_ANNOTATION, BOUND_ANNOTATION, BalancerBlock, BalancerYaml},
+    locality_setting::LocalitySetting,
+    outlier_detection::{self, OutlierYaml},
+    retry_budget::RetryBudgetYaml,
+    through::{ProxyProtocolYaml, TunnelYaml},
     typed::{FieldError, Present},
-    values::{GoDuration, port_number},
+    values::port_number,
 };
-
-/// Ejections never last longer than this, or than the base ejection time if that is longer (Envoy's rule).
-const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("DestinationRule", ISTIO_NETWORKING, "destinationrules", Feedback::Conditions)
+        .with_annotations(&[
+            &[BALANCER_ANNOTATION, BOUND_ANNOTATION, HEDGE_ANNOTATION],
+            &outlier_detection::ANNOTATIONS,
+            &health_check::ANNOTATIONS,
+        ])
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What a `DestinationRule` says.
@@ -33,6 +45,10 @@ pub struct DestinationRuleSpec {
     pub policy: PolicyBlocks,
     /// Its subsets.
     pub subsets: Vec<Subset>,
+    /// How its endpoints outside the mesh are asked whether they are well.
+    pub health_check: Option<HealthCheck>,
+    /// When requests to any of its endpoints go to a second one, too.
+    pub hedge: Option<Hedge>,
 }
 
 /// The endpoints of a host that carry some labels.
@@ -50,15 +66,21 @@ pub struct Subset {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyBlocks {
     /// `loadBalancer`.
-    pub load_balancer: Option<LoadBalancer>,
+    pub load_balancer: Option<BalancerBlock>,
     /// `outlierDetection`.
     pub outlier_detection: Option<OutlierDetection>,
     /// `connectionPool`.
     pub connection_pool: Option<PoolBlock>,
     /// `tls`. Its server name is still as it is written: `None` = the host's.
     pub tls: Option<UpstreamTls>,
-    /// `portLevelSettings`, by the service's port: each replaces all blocks above, also those that it does
-    /// not give.
+    /// `retryBudget`.
+    pub retry_budget: Option<RetryBudget>,
+    /// `proxyProtocol`.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// `tunnel`.
+    pub tunnel: Option<HttpTunnel>,
+    /// `portLevelSettings`, by the service's port: each replaces all blocks above that it can have, also those that it
+    /// does not give. It can have none of the last three.
     pub ports: BTreeMap<u16, Self>,
 }
 
@@ -87,10 +109,13 @@ struct SubsetYaml {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct PolicyYaml {
-    load_balancer: Option<LoadBalancerYaml>,
+    load_balancer: Option<BalancerYaml>,
     outlier_detection: Option<OutlierYaml>,
     connection_pool: Option<PoolYaml>,
     tls: Option<TlsYaml>,
+    retry_budget: Option<RetryBudgetYaml>,
+    proxy_protocol: Option<ProxyProtocolYaml>,
+    tunnel: Option<TunnelYaml>,
     port_level_settings: Vec<PortPolicyYaml>,
 }
 
@@ -99,7 +124,7 @@ struct PolicyYaml {
 #[serde(rename_all = "camelCase")]
 struct PortPolicyYaml {
     port: PortYaml,
-    load_balancer: Option<LoadBalancerYaml>,
+    load_balancer: Option<BalancerYaml>,
     outlier_detection: Option<OutlierYaml>,
     connection_pool: Option<PoolYaml>,
     tls: Option<TlsYaml>,
@@ -108,35 +133,6 @@ struct PortPolicyYaml {
 #[derive(Debug, Deserialize)]
 struct PortYaml {
     number: u32,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct LoadBalancerYaml {
-    simple: Option<SimpleWord>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum SimpleWord {
-    Unspecified,
-    LeastRequest,
-    LeastConn,
-    RoundRobin,
-    Random,
-    Passthrough,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct OutlierYaml {
-    #[serde(rename = "consecutive5xxErrors")]
-    consecutive_5xx_errors: Option<u32>,
-    consecutive_gateway_errors: Option<u32>,
-    consecutive_errors: Option<u32>,
-    interval: Option<GoDuration>,
-    base_ejection_time: Option<GoDuration>,
-    max_ejection_percent: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -162,6 +158,19 @@ enum TlsMode {
     IstioMutual,
 }
 
+/// What the annotations of a document ask for.
+#[derive(Debug, Clone, Copy)]
+struct Annotated {
+    balancer: load_balancer::Annotated,
+    outlier: outlier_detection::Annotated,
+}
+
+impl PolicyBlocks {
+    fn has_outlier_detection(&self) -> bool {
+        self.outlier_detection.is_some() || self.ports.values().any(Self::has_outlier_detection)
+    }
+}
+
 pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationRuleSpec, FieldError> {
     if yaml.host.is_empty() {
         return Err(wrong("spec.host", "is empty; name a host"));
@@ -173,7 +182,11 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
         return Err(wrong("spec.workloadSelector", message));
     }
     let export_to = export_to::read(yaml.export_to)?;
-    let policy = read_policy(yaml.traffic_policy, "spec.trafficPolicy", reading)?;
+    let annotated = Annotated {
+        balancer: load_balancer::Annotated::read(reading)?,
+        outlier: outlier_detection::Annotated::read(reading)?,
+    };
+    let policy = read_policy(yaml.traffic_policy, "spec.trafficPolicy", false, annotated, reading)?;
     let mut subsets: Vec<Subset> = Vec::new();
     for (index, subset) in yaml.subsets.into_iter().enumerate() {
         let field = format!("spec.subsets[{index}]");
@@ -185,14 +198,28 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
             reading.error(format!("{field}.name"), message);
             continue;
         }
-        let policy = read_policy(subset.traffic_policy, &format!("{field}.trafficPolicy"), reading)?;
+        let of_subset = format!("{field}.trafficPolicy");
+        let policy = read_policy(subset.traffic_policy, &of_subset, true, annotated, reading)?;
         subsets.push(Subset { name: subset.name, labels: subset.labels, policy });
     }
+    let all = std::iter::once(&policy).chain(subsets.iter().map(|subset| &subset.policy));
+    if !all.clone().any(PolicyBlocks::has_outlier_detection) {
+        outlier_detection::Annotated::report_unused(reading);
+    }
+    report_without_outlier_detection(&policy, &subsets, reading);
     let host = yaml.host.to_ascii_lowercase();
-    Ok(DestinationRuleSpec { export_to, host, policy, subsets })
+    let health_check = health_check::read(reading)?;
+    Ok(DestinationRuleSpec { export_to, host, policy, subsets, health_check, hedge: hedge::read(reading)? })
 }
 
-fn read_policy(yaml: PolicyYaml, field: &str, reading: &mut Reading<'_>) -> Result<PolicyBlocks, FieldError> {
+/// The policy at `field`, in a document with these annotations. `inherits`: whether a block that is not there is another's.
+fn read_policy(
+    yaml: PolicyYaml,
+    field: &str,
+    inherits: bool,
+    annotated: Annotated,
+    reading: &mut Reading<'_>,
+) -> Result<PolicyBlocks, FieldError> {
     let mut ports = BTreeMap::new();
     for (index, yaml) in yaml.port_level_settings.into_iter().enumerate() {
         let field = format!("{field}.portLevelSettings[{index}]");
@@ -202,33 +229,70 @@ fn read_policy(yaml: PolicyYaml, field: &str, reading: &mut Reading<'_>) -> Resu
             outlier_detection: yaml.outlier_detection,
             connection_pool: yaml.connection_pool,
             tls: yaml.tls,
-            port_level_settings: Vec::new(),
+            ..PolicyYaml::default()
         };
-        if ports.insert(port, read_policy(yaml, &field, reading)?).is_some() {
+        let policy = read_policy(yaml, &field, false, annotated, reading)?;
+        report_setting(&policy, &field, reading);
+        if ports.insert(port, policy).is_some() {
             return Err(wrong(field, format!("port {port} is given twice; keep one of them")));
         }
     }
     let tls = yaml.tls.map(|tls| read_tls(tls, &format!("{field}.tls"), reading)).transpose()?;
-    let load_balancer = yaml.load_balancer.map(|yaml| match yaml.simple {
-        None | Some(SimpleWord::Unspecified | SimpleWord::LeastRequest | SimpleWord::LeastConn) => {
-            LoadBalancer::LeastRequest
-        }
-        Some(SimpleWord::RoundRobin) => LoadBalancer::RoundRobin,
-        Some(SimpleWord::Random) => LoadBalancer::Random,
-        Some(SimpleWord::Passthrough) => {
-            let message = "PASSTHROUGH is not acted on; LEAST_REQUEST is used";
-            reading.not_acted_on(format!("{field}.loadBalancer.simple"), message);
-            LoadBalancer::LeastRequest
-        }
-    });
+    let load_balancer = match yaml.load_balancer {
+        Some(yaml) => Some(yaml.read(&format!("{field}.loadBalancer"), annotated.balancer, reading)?),
+        None if inherits => None,
+        None => annotated.balancer.without_block(),
+    };
     let outlier = yaml.outlier_detection;
-    let outlier_detection =
-        outlier.map(|yaml| read_outlier(&yaml, &format!("{field}.outlierDetection"), reading)).transpose()?;
+    let outlier_detection = outlier
+        .map(|yaml| yaml.read(&format!("{field}.outlierDetection"), annotated.outlier, reading))
+        .transpose()?;
     let connection_pool = match yaml.connection_pool {
         None => None,
-        Some(yaml) => Some(yaml.read(&format!("{field}.connectionPool"))?),
+        Some(yaml) => Some(yaml.read(&format!("{field}.connectionPool"), reading)?),
     };
-    Ok(PolicyBlocks { load_balancer, outlier_detection, connection_pool, tls, ports })
+    let retry_budget = match yaml.retry_budget {
+        None => None,
+        Some(yaml) => Some(yaml.read(&format!("{field}.retryBudget"))?),
+    };
+    let proxy_protocol = yaml.proxy_protocol.map(ProxyProtocolYaml::read);
+    let tunnel = match yaml.tunnel {
+        None => None,
+        Some(yaml) => Some(yaml.read(&format!("{field}.tunnel"))?),
+    };
+    Ok(PolicyBlocks {
+        load_balancer,
+        outlier_detection,
+        connection_pool,
+        tls,
+        retry_budget,
+        proxy_protocol,
+        tunnel,
+        ports,
+    })
+}
+
+/// Reports settings of places that need outlier detection where there is none: nobody would ever be passed over.
+fn report_without_outlier_detection(policy: &PolicyBlocks, subsets: &[Subset], reading: &mut Reading<'_>) {
+    // A subset may detect outliers by itself, and takes over the rest.
+    if subsets.iter().all(|subset| subset.policy.outlier_detection.is_none()) {
+        report_setting(policy, "spec.trafficPolicy", reading);
+    }
+    if policy.outlier_detection.is_none() {
+        for (index, subset) in subsets.iter().enumerate() {
+            report_setting(&subset.policy, &format!("spec.subsets[{index}].trafficPolicy"), reading);
+        }
+    }
+}
+
+/// Reports the setting of places in `blocks` at `field`, if it needs outlier detection and there is none beside it.
+fn report_setting(blocks: &PolicyBlocks, field: &str, reading: &mut Reading<'_>) {
+    let setting = blocks.load_balancer.as_ref().and_then(|block| block.locality.as_ref());
+    if matches!(setting, Some(LocalitySetting::Failover(_))) && blocks.outlier_detection.is_none() {
+        let message = "is not acted on without outlierDetection in the same trafficPolicy, which says when an endpoint \
+                       fails; add it, for example consecutive5xxErrors: 5";
+        reading.not_acted_on(format!("{field}.loadBalancer.localityLbSetting"), message);
+    }
 }
 
 /// What of `tls` is only for SIMPLE and MUTUAL, as far as it is given.
@@ -292,62 +356,9 @@ fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ups
         sni: yaml.sni,
         subject_alt_names: yaml.subject_alt_names,
         // Istio's word for what is the default here.
-        ca_certificates: yaml.ca_certificates.filter(|path| path != "system"),
+        trusted: yaml.ca_certificates.filter(|path| path != "system").map_or(Trusted::System, Trusted::File),
         client,
         insecure_skip_verify: yaml.insecure_skip_verify,
+        policy: None,
     }))
-}
-
-fn read_outlier(
-    yaml: &OutlierYaml,
-    field: &str,
-    reading: &mut Reading<'_>,
-) -> Result<OutlierDetection, FieldError> {
-    let default = OutlierDetection::default();
-    let time = |yaml: Option<GoDuration>, name: &str, default: Duration| match yaml {
-        Some(GoDuration(time)) if time < Duration::from_millis(1) => {
-            Err(wrong(format!("{field}.{name}"), "is shorter than 1ms; write for example 10s"))
-        }
-        Some(GoDuration(time)) => Ok(time),
-        None => Ok(default),
-    };
-    let interval = time(yaml.interval, "interval", default.interval)?;
-    let base_ejection_time = time(yaml.base_ejection_time, "baseEjectionTime", default.base_ejection_time)?;
-    let max_ejection_percent = match yaml.max_ejection_percent {
-        None | Some(0) => default.max_ejection_percent,
-        Some(percent) => u8::try_from(percent).ok().filter(|percent| *percent <= 100).ok_or_else(|| {
-            wrong(
-                format!("{field}.maxEjectionPercent"),
-                format!("{percent} is not a percentage; use 1 to 100"),
-            )
-        })?,
-    };
-    let mut gateway_errors = yaml.consecutive_gateway_errors;
-    if let Some(count) = yaml.consecutive_errors {
-        let old = format!("{field}.consecutiveErrors");
-        if gateway_errors.is_some() {
-            reading.warning(
-                old,
-                "is an old name of consecutiveGatewayErrors, which is also given; that one is used",
-            );
-        } else {
-            reading.warning(
-                old,
-                "is an old name of consecutiveGatewayErrors and is used as that; write the new name",
-            );
-            gateway_errors = Some(count);
-        }
-    }
-    let consecutive_5xx = match yaml.consecutive_5xx_errors {
-        None => default.consecutive_5xx,
-        Some(count) => Some(count).filter(|count| *count > 0),
-    };
-    Ok(OutlierDetection {
-        consecutive_5xx,
-        consecutive_gateway_errors: gateway_errors.filter(|count| *count > 0),
-        interval,
-        base_ejection_time,
-        max_ejection_time: MAX_EJECTION_TIME.max(base_ejection_time),
-        max_ejection_percent,
-    })
 }

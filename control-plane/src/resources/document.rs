@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
+use selvedge_model::expression::Expression;
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -34,6 +35,10 @@ pub struct Document<T> {
     pub spec: T,
     /// Whether it cannot be used, and this is what it is [taken for](super::unusable) instead.
     pub unusable: bool,
+    /// The regular expressions in what it says.
+    pub expressions: Vec<Expression>,
+    /// About how much memory what it says takes, in bytes.
+    pub size: usize,
 }
 
 /// The part of `metadata` that we read.
@@ -85,6 +90,11 @@ impl fmt::Display for Location {
 }
 
 impl<T> Document<T> {
+    /// What stands in for one that cannot be used.
+    pub(super) fn standing_in(name: DocumentName, metadata: Metadata, location: Location, spec: T) -> Self {
+        Self { name, metadata, location, spec, unusable: true, expressions: Vec::new(), size: 0 }
+    }
+
     /// A problem with `field` of this document alone.
     pub fn problem(&self, severity: Severity, field: &str, message: impl Into<String>) -> Problem {
         Problem {
@@ -121,6 +131,8 @@ pub struct Seniority<'a> {
 /// What a kind's reading may look at and report besides its own fields.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
+    /// The document's namespace.
+    pub(super) namespace: &'a str,
     pub(super) metadata: &'a Metadata,
     pub(super) unknown: &'a mut Vec<UnknownField>,
     pub(super) remarks: Vec<(Severity, String, String)>,
@@ -214,10 +226,11 @@ impl Metadata {
     /// The annotations that ask for something and that `acted_on` does not name.
     pub(super) fn annotations_not_acted_on<'a>(
         &'a self,
-        acted_on: &'a [&'a str],
+        acted_on: &'a [&'a [&'a str]],
     ) -> impl Iterator<Item = &'a str> {
         self.annotations.keys().map(String::as_str).filter(move |key| {
-            !acted_on.contains(key) && !BOOKKEEPING.iter().any(|prefix| key.starts_with(prefix))
+            !acted_on.iter().any(|group| group.contains(key))
+                && !BOOKKEEPING.iter().any(|prefix| key.starts_with(prefix))
         })
     }
 }

@@ -31,7 +31,7 @@ fn trim(object: &mut Value) {
         }
     }
     trim::each(object, "/endpoints", |endpoint| {
-        trim::keep_fields(endpoint, &["addresses", "conditions", "targetRef"]);
+        trim::keep_fields(endpoint, &["addresses", "conditions", "hints", "nodeName", "targetRef", "zone"]);
         if let Some(target) = endpoint.get_mut("targetRef") {
             trim::keep_fields(target, &["kind", "namespace", "name"]);
         }
@@ -59,6 +59,14 @@ pub struct SliceAddress {
     pub ip: IpAddr,
     /// The pod that it is said to be (`targetRef`).
     pub pod: Option<TargetPod>,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// The node that it is on.
+    pub node: Option<String>,
+    /// The zones whose clients it is meant for.
+    pub for_zones: Vec<String>,
+    /// The nodes whose clients it is meant for.
+    pub for_nodes: Vec<String>,
 }
 
 /// The pod that an `EndpointSlice` says an address is.
@@ -102,7 +110,23 @@ struct EndpointYaml {
     #[serde(rename = "targetRef")]
     target_ref: Option<TargetYaml>,
     #[serde(rename = "nodeName")]
-    _node_name: Option<Present>,
+    node_name: Option<String>,
+    zone: Option<String>,
+    #[serde(default)]
+    hints: HintsYaml,
+}
+
+/// Whose clients an address is meant for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct HintsYaml {
+    for_zones: Vec<HintYaml>,
+    for_nodes: Vec<HintYaml>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HintYaml {
+    name: String,
 }
 
 /// Whom an address belongs to.
@@ -176,7 +200,15 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<EndpointSlic
             namespace: target.namespace.filter(|namespace| !namespace.is_empty()).map(Arc::from),
             name: target.name.into(),
         });
-        let address = SliceAddress { ip, pod };
+        let names = |hints: Vec<HintYaml>| hints.into_iter().map(|hint| hint.name).collect();
+        let address = SliceAddress {
+            ip,
+            pod,
+            zone: endpoint.zone.filter(|zone| !zone.is_empty()),
+            node: endpoint.node_name.filter(|node| !node.is_empty()),
+            for_zones: names(endpoint.hints.for_zones),
+            for_nodes: names(endpoint.hints.for_nodes),
+        };
         let conditions = endpoint.conditions;
         if conditions.ready.unwrap_or(true) {
             addresses.push(address);

@@ -1,15 +1,16 @@
-//! `TCPRoute` and `TLSRoute` (Gateway API) whose parent is a `Service`: where its opaque connections go.
+//! `TCPRoute` and `TLSRoute` (Gateway API) whose parents are `Service`s or `Gateway`s: where their opaque connections go.
 //!
 //! As GAMMA says (<https://gateway-api.sigs.k8s.io/mesh/>): a route in its service's namespace is for every
 //! client, one in another namespace for the clients there.
 
-use selvedge_model::Layer;
+use selvedge_model::{Layer, gateway::Hostname};
 use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
+    http_route::read_hostnames,
     kinds::{Feedback, ResourceKind, YOUNG_GATEWAY},
-    references::{BackendRef, BackendYaml, Parent, ParentYaml, read_backends, read_parents},
+    references::{BackendRef, BackendYaml, HttpParents, ParentYaml, read_backends, read_tcp_parents},
     typed::FieldError,
     virtual_service::server_name,
 };
@@ -29,10 +30,12 @@ pub(super) const TLS_ROUTE: ResourceKind =
 pub struct TcpRouteSpec {
     /// Which of the two kinds it is.
     pub layer: Layer,
-    /// The services whose connections it is about.
-    pub parents: Vec<Parent>,
+    /// Whose connections it is about. None of them is a server.
+    pub parents: HttpParents,
     /// The names that TLS may ask for; empty = any, or none.
     pub hostnames: Vec<String>,
+    /// The same, for its gateways.
+    pub names: Vec<Hostname>,
     /// Where the connections go.
     pub backends: Vec<BackendRef>,
 }
@@ -58,7 +61,7 @@ struct RuleYaml {
 }
 
 pub(super) fn read(yaml: Yaml, layer: Layer, reading: &mut Reading<'_>) -> Result<TcpRouteSpec, FieldError> {
-    let parents = read_parents(yaml.parent_refs, reading)?;
+    let parents = read_tcp_parents(yaml.parent_refs, reading)?;
     let mut hostnames = Vec::new();
     for (index, name) in yaml.hostnames.iter().enumerate() {
         let field = format!("spec.hostnames[{index}]");
@@ -67,6 +70,10 @@ pub(super) fn read(yaml: Yaml, layer: Layer, reading: &mut Reading<'_>) -> Resul
         }
         hostnames.push(server_name(name, &field)?);
     }
+    let names = match parents.gateways.is_empty() {
+        true => Vec::new(),
+        false => read_hostnames(&yaml.hostnames, &parents, reading)?,
+    };
     let mut rules = yaml.rules.into_iter();
     let Some(rule) = rules.next() else {
         return Err(wrong("spec.rules", "is empty; give one rule"));
@@ -77,5 +84,5 @@ pub(super) fn read(yaml: Yaml, layer: Layer, reading: &mut Reading<'_>) -> Resul
         reading.error("spec.rules[1]", message);
     }
     let backends = read_backends(rule.backend_refs, "spec.rules[0].backendRefs")?;
-    Ok(TcpRouteSpec { layer, parents, hostnames, backends })
+    Ok(TcpRouteSpec { layer, parents, hostnames, names, backends })
 }

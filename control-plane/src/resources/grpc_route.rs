@@ -1,4 +1,4 @@
-//! `GRPCRoute` (Gateway API) whose parent is a `Service`: which calls to it go where.
+//! `GRPCRoute` (Gateway API) whose parents are `Service`s or `Gateway`s: which calls to them go where.
 //!
 //! What it means is the same as for an [`HTTPRoute`](super::http_route).
 
@@ -8,20 +8,21 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     http_route::{
-        HttpRouteRule, HttpRouteSpec, NamedYaml, TextType, read_backends, read_headers, read_text,
-        report_hostnames,
+        HttpRouteRule, HttpRouteSpec, NamedYaml, TextType, read_backends, read_headers, read_hostnames,
+        read_session, read_text,
     },
     kinds::{Feedback, GATEWAY, ResourceKind},
     linkerd::{self, Annotated, Calls},
     references::{ParentYaml, RoutedBackendYaml, read_http_parents},
     route_filters::{self, FilterYaml},
-    typed::{FieldError, Present},
+    session_persistence::SessionYaml,
+    typed::FieldError,
 };
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("GRPCRoute", GATEWAY, "grpcroutes", Feedback::Parents)
-        .with_annotations(linkerd::ANNOTATIONS)
+        .with_annotations(&[linkerd::ANNOTATIONS])
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 #[derive(Debug, Deserialize)]
@@ -29,7 +30,8 @@ pub(super) const KIND: ResourceKind =
 pub(super) struct Yaml {
     #[serde(default)]
     parent_refs: Vec<ParentYaml>,
-    hostnames: Option<Present>,
+    #[serde(default)]
+    hostnames: Vec<String>,
     #[serde(default)]
     rules: Vec<RuleYaml>,
 }
@@ -44,6 +46,7 @@ struct RuleYaml {
     filters: Vec<FilterYaml>,
     #[serde(default)]
     backend_refs: Vec<RoutedBackendYaml>,
+    session_persistence: Option<SessionYaml>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,12 +65,12 @@ struct MethodYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
-    let (parents, servers) = read_http_parents(yaml.parent_refs, reading)?;
-    report_hostnames(yaml.hostnames, &parents, reading);
+    let parents = read_http_parents(yaml.parent_refs, reading)?;
+    let hostnames = read_hostnames(&yaml.hostnames, &parents, reading)?;
     let annotated = linkerd::read(reading, Calls::Grpc)?;
     let rules = yaml.rules.into_iter().enumerate();
     let rules = rules.map(|(index, rule)| read_rule(rule, index, &annotated));
-    Ok(HttpRouteSpec { is_grpc: true, parents, servers, rules: rules.collect::<Result<_, _>>()? })
+    Ok(HttpRouteSpec { is_grpc: true, parents, hostnames, rules: rules.collect::<Result<_, _>>()? })
 }
 
 fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<HttpRouteRule, FieldError> {
@@ -82,6 +85,7 @@ fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<Http
         backends: read_backends(yaml.backend_refs, &format!("{field}.backendRefs"), true)?,
         timeouts: annotated.timeouts,
         retry: annotated.retry.clone(),
+        session: read_session(yaml.session_persistence, &field)?,
     })
 }
 

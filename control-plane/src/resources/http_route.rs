@@ -1,26 +1,29 @@
-//! `HTTPRoute` (Gateway API) whose parent is a `Service`: which requests to it go where.
+//! `HTTPRoute` (Gateway API) whose parents are `Service`s or `Gateway`s: which requests to them go where.
 //!
 //! As GAMMA says (<https://gateway-api.sigs.k8s.io/mesh/>): a route in its service's namespace is for every
 //! client, one in another namespace for the clients there. `GRPCRoute` means the same, and has [fields of
 //! its own](super::grpc_route).
 
-use selvedge_model::{HeaderField, Match, RetryOn, RetryPolicy, StringMatch};
+use selvedge_model::{
+    HeaderField, Match, RetryOn, RetryPolicy, SessionPersistence, StringMatch, gateway::Hostname,
+};
 use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
     kinds::{Feedback, GATEWAY, ResourceKind},
     linkerd::{self, Annotated, Calls, Timeouts},
-    references::{BackendRef, Parent, ParentYaml, RoutedBackendYaml, ServerParent, read_http_parents},
+    references::{BackendRef, HttpParents, ParentYaml, RoutedBackendYaml, read_http_parents},
     route_filters::{self, FilterYaml, RouteFilters},
-    typed::{FieldError, Present},
+    session_persistence::SessionYaml,
+    typed::FieldError,
     values::{GatewayDuration, full_regex, header_field, header_name},
 };
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("HTTPRoute", GATEWAY, "httproutes", Feedback::Parents)
-        .with_annotations(linkerd::ANNOTATIONS)
+        .with_annotations(&[linkerd::ANNOTATIONS])
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What Linkerd's own `HTTPRoute` is called.
@@ -39,7 +42,7 @@ pub(super) const LINKERD: ResourceKind = ResourceKind::new(
     Feedback::Events,
 )
 .called(LINKERDS)
-.with_annotations(linkerd::ANNOTATIONS)
+.with_annotations(&[linkerd::ANNOTATIONS])
 .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What an `HTTPRoute` or `GRPCRoute` says.
@@ -47,10 +50,10 @@ pub(super) const LINKERD: ResourceKind = ResourceKind::new(
 pub struct HttpRouteSpec {
     /// Whether it is a `GRPCRoute`.
     pub is_grpc: bool,
-    /// The services whose requests it is about.
-    pub parents: Vec<Parent>,
-    /// The servers whose requests it tells apart.
-    pub servers: Vec<ServerParent>,
+    /// Whose requests it is about.
+    pub parents: HttpParents,
+    /// The host names of requests to its gateways; empty: all that a listener is for.
+    pub hostnames: Vec<Hostname>,
     /// Its rules, in order.
     pub rules: Vec<HttpRouteRule>,
 }
@@ -72,6 +75,8 @@ pub struct HttpRouteRule {
     pub timeouts: Option<Timeouts>,
     /// When a failed attempt is followed by another; `None` = nothing is said of that.
     pub retry: Option<RetryPolicy>,
+    /// What keeps sessions at their endpoints, without its key.
+    pub session: Option<Box<SessionPersistence>>,
 }
 
 /// One of `backendRefs`.
@@ -88,7 +93,8 @@ pub struct HttpBackend {
 pub(super) struct Yaml {
     #[serde(default)]
     parent_refs: Vec<ParentYaml>,
-    hostnames: Option<Present>,
+    #[serde(default)]
+    hostnames: Vec<String>,
     rules: Option<Vec<RuleYaml>>,
 }
 
@@ -104,6 +110,7 @@ struct RuleYaml {
     backend_refs: Vec<RoutedBackendYaml>,
     timeouts: Option<TimeoutYaml>,
     retry: Option<RetryYaml>,
+    session_persistence: Option<SessionYaml>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -179,20 +186,39 @@ struct RetryYaml {
 }
 
 fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<HttpRouteSpec, FieldError> {
-    let (parents, servers) = read_http_parents(yaml.parent_refs, reading)?;
-    report_hostnames(yaml.hostnames, &parents, reading);
+    let parents = read_http_parents(yaml.parent_refs, reading)?;
+    let hostnames = read_hostnames(&yaml.hostnames, &parents, reading)?;
     let annotated = linkerd::read(reading, Calls::Http)?;
     let rules = yaml.rules.unwrap_or_else(|| vec![RuleYaml::default()]);
     let rules = rules.into_iter().enumerate().map(|(index, rule)| read_rule(rule, index, &annotated));
-    Ok(HttpRouteSpec { is_grpc: false, parents, servers, rules: rules.collect::<Result<_, _>>()? })
+    Ok(HttpRouteSpec { is_grpc: false, parents, hostnames, rules: rules.collect::<Result<_, _>>()? })
 }
 
-/// Whatever the host that a client names: a service is told by the address that is called (GEP-1294).
-pub(super) fn report_hostnames(hostnames: Option<Present>, parents: &[Parent], reading: &mut Reading<'_>) {
-    if hostnames.is_some() && !parents.is_empty() {
-        let message = "is not acted on: for a Service, its address decides, not the host; remove it";
-        reading.not_acted_on("spec.hostnames", message);
+/// The host names of a route. For a service they say nothing, whatever the host that a client names: it is told by the
+/// address that is called (GEP-1294).
+pub(super) fn read_hostnames(
+    hostnames: &[String],
+    parents: &HttpParents,
+    reading: &mut Reading<'_>,
+) -> Result<Vec<Hostname>, FieldError> {
+    if parents.gateways.is_empty() {
+        if !hostnames.is_empty() && !parents.services.is_empty() {
+            let message = "is not acted on: for a Service, its address decides, not the host; remove it";
+            reading.not_acted_on("spec.hostnames", message);
+        }
+        return Ok(Vec::new());
     }
+    let read = |(index, text): (usize, &String)| match text.parse() {
+        Ok(Hostname::Any) | Err(_) => {
+            let message = format!(
+                "{text:?} is no host name; write a DNS name such as shop.example.com, or *.example.com for all names \
+                 below it"
+            );
+            Err(wrong(format!("spec.hostnames[{index}]"), message))
+        }
+        Ok(hostname) => Ok(hostname),
+    };
+    hostnames.iter().enumerate().map(read).collect()
 }
 
 fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<HttpRouteRule, FieldError> {
@@ -215,7 +241,17 @@ fn read_rule(yaml: RuleYaml, index: usize, annotated: &Annotated) -> Result<Http
         return Err(wrong(format!("{field}.matches"), message));
     }
     let (timeouts, retry) = read_times(yaml.timeouts, yaml.retry, annotated, &field)?;
-    Ok(HttpRouteRule { index, name: yaml.name, matches, backends, filters, timeouts, retry })
+    let session = read_session(yaml.session_persistence, &field)?;
+    Ok(HttpRouteRule { index, name: yaml.name, matches, backends, filters, timeouts, retry, session })
+}
+
+/// The sessions of the rule at `field`.
+pub(super) fn read_session(
+    yaml: Option<SessionYaml>,
+    field: &str,
+) -> Result<Option<Box<SessionPersistence>>, FieldError> {
+    let read = |yaml: SessionYaml| yaml.read(&format!("{field}.sessionPersistence")).map(Box::new);
+    yaml.map(read).transpose()
 }
 
 /// The backends of a rule; `list` is their field.

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use selvedge_model::{RetryOn, RetryPolicy, StreamTimeouts};
 
 use super::{
+    annotated::place,
     document::{Reading, wrong},
     typed::FieldError,
 };
@@ -62,10 +63,6 @@ pub(super) fn read(reading: &mut Reading<'_>, calls: Calls) -> Result<Annotated,
 
 type Annotations = BTreeMap<String, String>;
 
-fn field(name: &str) -> String {
-    format!("metadata.annotations[{name}]")
-}
-
 fn read_timeouts(annotations: &Annotations) -> Result<Option<Timeouts>, FieldError> {
     if ![TIMEOUT_REQUEST, TIMEOUT_RESPONSE, TIMEOUT_IDLE].iter().any(|name| annotations.contains_key(*name)) {
         return Ok(None);
@@ -82,7 +79,7 @@ fn time(annotations: &Annotations, name: &str) -> Result<Option<Duration>, Field
     let Some(text) = annotations.get(name) else { return Ok(None) };
     let time = parse_time(text).ok_or_else(|| {
         wrong(
-            field(name),
+            place(name),
             format!("{text:?} is not a duration; write a whole number of ms, s, m, h or d, such as 250ms"),
         )
     })?;
@@ -116,7 +113,7 @@ fn read_retry(reading: &mut Reading<'_>, calls: Calls) -> Result<Option<RetryPol
     let said = [RETRY_HTTP, RETRY_GRPC, RETRY_LIMIT, RETRY_TIMEOUT];
     let said = said.iter().filter(|name| other.is_none_or(|(other, _)| other != **name));
     if let Some((other, own)) = other.filter(|(other, _)| annotations.contains_key(*other)) {
-        reading.not_acted_on(field(other), format!("is not acted on for a route of this kind; write {own}"));
+        reading.not_acted_on(place(other), format!("is not acted on for a route of this kind; write {own}"));
     }
     if !said.clone().any(|name| annotations.contains_key(*name)) {
         return Ok(None);
@@ -140,11 +137,11 @@ fn read_retry(reading: &mut Reading<'_>, calls: Calls) -> Result<Option<RetryPol
 fn read_limit(reading: &mut Reading<'_>) -> Result<u32, FieldError> {
     let Some(text) = reading.metadata.annotations.get(RETRY_LIMIT) else { return Ok(1) };
     let number: u16 = text.trim().parse().map_err(|_| {
-        wrong(field(RETRY_LIMIT), format!("{text:?} is not a number of retries; write 1 to 65535"))
+        wrong(place(RETRY_LIMIT), format!("{text:?} is not a number of retries; write 1 to 65535"))
     })?;
     if number == 0 {
         let message = "0 means 1 here, as in Linkerd; to never retry, remove all of retry.linkerd.io";
-        reading.warning(field(RETRY_LIMIT), message);
+        reading.warning(place(RETRY_LIMIT), message);
     }
     Ok(u32::from(number).max(1))
 }
@@ -159,7 +156,7 @@ fn read_http(list: &str, on: &mut RetryOn) -> Result<(), FieldError> {
                 let message = format!(
                     "{word:?} is not a retry condition; use 5xx, gateway-error, or statuses such as 503 or 500-504"
                 );
-                wrong(field(RETRY_HTTP), message)
+                wrong(place(RETRY_HTTP), message)
             })?,
         };
         // A broken connection is a 502 to Linkerd, and one that cannot be made in time a 504.
@@ -194,7 +191,7 @@ fn read_grpc(list: &str, on: &mut RetryOn) -> Result<(), FieldError> {
                     "{word:?} is not a retry condition; use cancelled, deadline-exceeded, internal, resource-exhausted or \
                      unavailable"
                 );
-                return Err(wrong(field(RETRY_GRPC), message));
+                return Err(wrong(place(RETRY_GRPC), message));
             }
         });
     }

@@ -9,6 +9,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod identity;
 pub mod networks;
+pub mod rate_limit;
 pub mod server;
 pub mod server_authorization;
 #[cfg(test)]

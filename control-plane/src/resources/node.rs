@@ -94,6 +94,17 @@ impl Node {
         Self { line: 0, value }
     }
 
+    /// About how much memory is taken by what is made of it, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        let inner = match &self.value {
+            Value::Text(text) => text.len(),
+            Value::List(items) => items.iter().map(Self::size).sum(),
+            Value::Map(entries) => entries.iter().map(|entry| entry.node.size()).sum(),
+            Value::Null | Value::Bool(_) | Value::Signed(_) | Value::Unsigned(_) | Value::Float(_) => 0,
+        };
+        size_of::<Self>() + inner
+    }
+
     /// The same without lines.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {

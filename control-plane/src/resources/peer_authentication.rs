@@ -36,7 +36,7 @@ pub struct PeerAuthenticationSpec {
 pub(super) struct Yaml {
     selector: SelectorYaml,
     mtls: MtlsYaml,
-    port_level_mtls: BTreeMap<String, MtlsYaml>,
+    port_level_mtls: Option<BTreeMap<String, MtlsYaml>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -69,7 +69,13 @@ impl ModeWord {
 pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<PeerAuthenticationSpec, FieldError> {
     let selector = yaml.selector.read(reading)?;
     let mut ports = BTreeMap::new();
-    for (port, mtls) in yaml.port_level_mtls {
+    if yaml.port_level_mtls.as_ref().is_some_and(BTreeMap::is_empty) {
+        return Err(wrong(
+            "spec.portLevelMtls",
+            "is empty; remove it, or name a port, such as 8080: {mode: STRICT}",
+        ));
+    }
+    for (port, mtls) in yaml.port_level_mtls.unwrap_or_default() {
         let field = format!("spec.portLevelMtls.{port}");
         let number = port.parse().ok().filter(|number| *number != 0);
         let number =

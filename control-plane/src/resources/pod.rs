@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     document::{Reading, wrong},
+    gateway_role::{self, GATEWAY_ANNOTATION, GatewayAnnotations},
     kinds::{CORE, Feedback, ResourceKind},
     trim,
     typed::FieldError,
@@ -33,7 +34,11 @@ pub(super) const KIND: ResourceKind = ResourceKind::new("Pod", CORE, "pods", Fee
 
 fn trim(object: &mut Value) {
     trim::keep_annotations(object);
-    trim::keep(object, "spec", &["hostNetwork", "serviceAccountName", "containers", "initContainers"]);
+    trim::keep(
+        object,
+        "spec",
+        &["hostNetwork", "nodeName", "serviceAccountName", "containers", "initContainers"],
+    );
     trim::keep(object, "status", &["phase", "podIP", "podIPs", "conditions"]);
     for list in ["/spec/containers", "/spec/initContainers"] {
         trim::each(object, list, |container| trim::keep_fields(container, &["name", "ports"]));
@@ -51,6 +56,8 @@ pub struct PodSpec {
     pub addresses: Vec<IpAddr>,
     /// Whether it uses its node's network, and so shares the node's addresses.
     pub host_network: bool,
+    /// The node that it runs on; none until it has been given one.
+    pub node: Option<String>,
     /// Its service account.
     pub service_account: String,
     /// The TCP ports that its containers say they serve; the name is empty if there is none.
@@ -68,6 +75,8 @@ pub struct PodSpec {
     pub opaque_ports: Vec<(u16, u16)>,
     /// Its ports that connections reach without its sidecar: nobody speaks mutual TLS there.
     pub skipped_ports: Vec<(u16, u16)>,
+    /// Which gateway it is. `None`: it is none.
+    pub gateway: Option<GatewayAnnotations>,
 }
 
 impl PodSpec {
@@ -121,6 +130,7 @@ struct OwnerYaml {
 #[serde(rename_all = "camelCase", default)]
 struct SpecYaml {
     host_network: bool,
+    node_name: Option<String>,
     service_account_name: Option<String>,
     containers: Vec<ContainerYaml>,
     init_containers: Vec<ContainerYaml>,
@@ -202,19 +212,30 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<PodSpec, Fie
             format!("{service_account:?} is not a service account"),
         ));
     }
+    let meshed = labelled && !spec.host_network;
+    let gateway = gateway_role::read(reading.metadata)?;
+    if gateway.is_some() && meshed {
+        let message = String::from(
+            "has no effect, because the pod has a sidecar; keep injection away from it by the label selvedge.io/inject: \
+             \"false\"",
+        );
+        reading.warning(format!("metadata.annotations[{GATEWAY_ANNOTATION}]"), message);
+    }
     let owner = metadata.owner_references.into_iter().find(|owner| owner.controller);
     let ready = |condition: &ConditionYaml| condition.condition == "Ready" && condition.status == "True";
     Ok(PodSpec {
         addresses: read_addresses(status.pod_ip, status.pod_ips)?,
         host_network: spec.host_network,
+        node: spec.node_name.filter(|name| !name.is_empty()),
         service_account,
         ports,
-        meshed: labelled && !spec.host_network,
+        meshed,
         phase: status.phase,
         ready: status.conditions.iter().any(ready),
         owner: owner.map(|owner| (owner.kind, owner.name)),
         opaque_ports: opaque_ports(&reading.metadata.annotations)?,
         skipped_ports: annotated_ports(&reading.metadata.annotations, SKIP_INBOUND_PORTS_ANNOTATION)?,
+        gateway: gateway.filter(|_| !meshed),
     })
 }
 

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::{
     document::{Reading, wrong},
     linkerd_policy,
+    listener_set::with_listeners,
     route_filters::FilterYaml,
     typed::FieldError,
     values::port_number,
@@ -16,19 +17,32 @@ const GATEWAY: &str = "gateway.networking.k8s.io";
 /// The largest weight that Gateway API allows.
 const MAX_WEIGHT: u32 = 1_000_000;
 
-/// One of `parentRefs` that is a `Service`.
+/// One of `parentRefs` that is a `Service`, or that has listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parent {
     /// Its place in the document.
     pub index: usize,
-    /// The service's namespace; `None` = the route's own.
+    /// `Service`, `Gateway`, `ListenerSet` or `XListenerSet`.
+    pub kind: &'static str,
+    /// Its namespace; `None` = the route's own.
     pub namespace: Option<String>,
-    /// The service's name.
+    /// Its name.
     pub name: String,
-    /// The service's port; `None` = every one.
+    /// Its port; `None` = every one.
     pub port: Option<u16>,
-    /// The name of the service's port; `None` = whatever it is called.
+    /// The name of the service's port, or of the gateway's listener; `None` = whatever it is called.
     pub section: Option<String>,
+}
+
+/// The parents of a route for requests, by what they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpParents {
+    /// The services whose requests it is about.
+    pub services: Vec<Parent>,
+    /// The gateways that serve it, and the `ListenerSet`s whose gateways do.
+    pub gateways: Vec<Parent>,
+    /// The servers whose requests it tells apart.
+    pub servers: Vec<ServerParent>,
 }
 
 /// One of `parentRefs` that is a `Server` of Linkerd.
@@ -132,53 +146,86 @@ impl RoutedBackendYaml {
     }
 }
 
-/// The parents of a route that are services, and those that are servers; all others are reported.
+/// The parents of a route for requests. Those that are neither services, gateways nor servers are reported.
 pub(super) fn read_http_parents(
     yaml: Vec<ParentYaml>,
     reading: &mut Reading<'_>,
-) -> Result<(Vec<Parent>, Vec<ServerParent>), FieldError> {
-    let (mut others, mut servers) = (Vec::new(), Vec::new());
+) -> Result<HttpParents, FieldError> {
+    let mut parents = HttpParents::default();
     for (index, parent) in yaml.into_iter().enumerate() {
-        let is_server = parent.group.as_deref() == Some(linkerd_policy::GROUP)
-            && parent.kind.as_deref() == Some("Server");
-        if !is_server {
-            others.push((index, parent));
-        } else if let Some(namespace) = &parent.namespace {
-            let field = format!("spec.parentRefs[{index}].namespace");
-            let message =
-                format!("{namespace:?} is set, but a Server has routes of its own namespace only; remove it");
-            return Err(wrong(field, message));
-        } else {
-            servers.push(ServerParent { index, name: parent.name });
-        }
-    }
-    Ok((read_listed(others, reading)?, servers))
-}
-
-/// The parents of a route that are services; all others are reported.
-pub(super) fn read_parents(
-    yaml: Vec<ParentYaml>,
-    reading: &mut Reading<'_>,
-) -> Result<Vec<Parent>, FieldError> {
-    read_listed(yaml.into_iter().enumerate().collect(), reading)
-}
-
-fn read_listed(yaml: Vec<(usize, ParentYaml)>, reading: &mut Reading<'_>) -> Result<Vec<Parent>, FieldError> {
-    let mut parents = Vec::new();
-    for (index, parent) in yaml {
         let field = format!("spec.parentRefs[{index}]");
-        let group = parent.group.as_deref().unwrap_or(GATEWAY);
-        let kind = parent.kind.as_deref().unwrap_or("Gateway");
-        if !is_service(group, kind) {
-            let message = format!("{kind} is not acted on; name a Service (group: \"\", kind: Service)");
-            reading.not_acted_on(field, message);
-            continue;
+        match parent.what() {
+            ParentKind::Service => parents.services.push(parent.read(index, "Service", &field)?),
+            ParentKind::WithListeners(kind) => parents.gateways.push(parent.read(index, kind, &field)?),
+            ParentKind::Server => match parent.namespace {
+                None => parents.servers.push(ServerParent { index, name: parent.name }),
+                Some(namespace) => {
+                    let message = format!(
+                        "{namespace:?} is set, but a Server has routes of its own namespace only; remove it"
+                    );
+                    return Err(wrong(format!("{field}.namespace"), message));
+                }
+            },
+            ParentKind::Other => parent.report(field, reading),
         }
-        let port = parent.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
-        let ParentYaml { namespace, name, section_name: section, .. } = parent;
-        parents.push(Parent { index, namespace, name, port, section });
     }
     Ok(parents)
+}
+
+/// The parents of a route for connections: services, gateways and `ListenerSet`s. All others are reported.
+pub(super) fn read_tcp_parents(
+    yaml: Vec<ParentYaml>,
+    reading: &mut Reading<'_>,
+) -> Result<HttpParents, FieldError> {
+    let mut parents = HttpParents::default();
+    for (index, parent) in yaml.into_iter().enumerate() {
+        let field = format!("spec.parentRefs[{index}]");
+        match parent.what() {
+            ParentKind::Service => parents.services.push(parent.read(index, "Service", &field)?),
+            ParentKind::WithListeners(kind) => parents.gateways.push(parent.read(index, kind, &field)?),
+            ParentKind::Server | ParentKind::Other => parent.report(field, reading),
+        }
+    }
+    Ok(parents)
+}
+
+/// What a parent is.
+enum ParentKind {
+    Service,
+    /// This kind.
+    WithListeners(&'static str),
+    /// Linkerd's.
+    Server,
+    Other,
+}
+
+impl ParentYaml {
+    fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or(GATEWAY)
+    }
+
+    fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("Gateway")
+    }
+
+    fn what(&self) -> ParentKind {
+        match (self.group(), self.kind()) {
+            (group, kind) if is_service(group, kind) => ParentKind::Service,
+            (linkerd_policy::GROUP, "Server") => ParentKind::Server,
+            (group, kind) => with_listeners(group, kind).map_or(ParentKind::Other, ParentKind::WithListeners),
+        }
+    }
+
+    fn read(self, index: usize, kind: &'static str, field: &str) -> Result<Parent, FieldError> {
+        let port = self.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
+        let Self { namespace, name, section_name: section, .. } = self;
+        Ok(Parent { index, kind, namespace, name, port, section })
+    }
+
+    fn report(&self, field: String, reading: &mut Reading<'_>) {
+        let message = format!("{} is not acted on; name a Service (group: \"\", kind: Service)", self.kind());
+        reading.not_acted_on(field, message);
+    }
 }
 
 /// The backends of a rule; `field` is their list.

@@ -3,6 +3,7 @@
 mod read;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,7 +11,9 @@ use http::HeaderName;
 use selvedge_model::token::{ClaimHeader, Places};
 use serde::Deserialize;
 
+pub use self::url::{BadUrl, key_url};
 use super::{
+    authorization_policy::DRY_RUN,
     kinds::{Feedback, ISTIO_SECURITY, ResourceKind},
     selector::SelectorYaml,
     targets::TargetYaml,
@@ -25,6 +28,7 @@ pub(super) const KIND: ResourceKind = ResourceKind::new(
     Feedback::Conditions,
 )
 .policy()
+.with_annotations(&[&[DRY_RUN]])
 .read_as_spec::<Yaml>(|document| document.with_spec_or_default(read::read));
 
 /// What a `RequestAuthentication` says.
@@ -66,8 +70,13 @@ pub struct JwtRule {
 pub enum KeySource {
     /// In the document: a JSON Web Key Set.
     Inline(Arc<str>),
-    /// At an address.
-    Fetched(KeyAddress),
+    /// At an address, where the control plane fetches them.
+    Fetched {
+        /// Where.
+        address: KeyAddress,
+        /// How long a fetch may take, with all that belongs to it.
+        timeout: Duration,
+    },
 }
 
 /// Where keys are fetched.
@@ -77,8 +86,13 @@ pub struct KeyAddress {
     pub url: String,
     /// Whether `url` is an issuer's: its keys are where its OpenID configuration says.
     pub is_issuer: bool,
-    /// How long the answer may take.
-    pub timeout: Duration,
+}
+
+impl KeyAddress {
+    /// The field of a rule that names it.
+    pub fn field(&self) -> &'static str {
+        if self.is_issuer { "issuer" } else { "jwksUri" }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

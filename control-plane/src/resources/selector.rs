@@ -20,13 +20,33 @@ impl SelectorYaml {
     /// The labels that a workload must have.
     ///
     /// # Errors
-    /// If it says more than labels: read over, that would select more workloads than meant.
+    /// If it says more than labels: read over, that would select more workloads than meant. And, as in Istio, if a label is
+    /// none that a workload could have: it would select nobody.
     pub(super) fn read(self, reading: &mut Reading<'_>) -> Result<BTreeMap<String, String>, FieldError> {
         match reading.take_unknown_below("spec.selector").first() {
             Some(unknown) => {
                 Err(wrong(unknown.field.clone(), "is not understood; select workloads by matchLabels"))
             }
-            None => Ok(self.match_labels),
+            None => self.labels(),
         }
+    }
+
+    fn labels(self) -> Result<BTreeMap<String, String>, FieldError> {
+        let field = "spec.selector.matchLabels";
+        if self.match_labels.contains_key("") {
+            return Err(wrong(
+                field,
+                "has a label without a name, which no workload has; name it, or remove it",
+            ));
+        }
+        let has_star = |(key, value): &(&String, &String)| key.contains('*') || value.contains('*');
+        if let Some((key, value)) = self.match_labels.iter().find(has_star) {
+            let message = format!(
+                "{key}: {value:?} selects nobody, because labels are compared letter by letter; leave the label out to select \
+                 workloads whatever it is"
+            );
+            return Err(wrong(field, message));
+        }
+        Ok(self.match_labels)
     }
 }

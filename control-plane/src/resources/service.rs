@@ -2,31 +2,34 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use selvedge_model::{Host, Protocol, service::OPAQUE_PORTS};
+use selvedge_model::{Hedge, Host, Protocol, service::OPAQUE_PORTS};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
     document::{Reading, wrong},
+    hedge::{self, HEDGE_ANNOTATION},
     kinds::{CORE, Feedback, ResourceKind},
     linkerd::{self, Annotated, Calls},
+    load_balancer::{self, AffinityConfigYaml, BalancerBlock},
+    locality_setting::{DISTRIBUTION_ANNOTATION, TrafficDistribution, traffic_distribution},
     trim,
     typed::{FieldError, Present},
     values::{NumberOrName, OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
 
-/// The annotations that are acted on.
-const ANNOTATIONS: [&str; linkerd::ANNOTATIONS.len() + 1] = {
-    let mut all = [OPAQUE_PORTS_ANNOTATION; linkerd::ANNOTATIONS.len() + 1];
-    let (_, of_linkerd) = all.split_at_mut(1);
-    of_linkerd.copy_from_slice(linkerd::ANNOTATIONS);
-    all
-};
-
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind = ResourceKind::new("Service", CORE, "services", Feedback::Events)
     .trimmed(trim)
-    .with_annotations(&ANNOTATIONS)
+    .with_annotations(&[
+        &[
+            OPAQUE_PORTS_ANNOTATION,
+            load_balancer::BALANCER_ANNOTATION,
+            HEDGE_ANNOTATION,
+            DISTRIBUTION_ANNOTATION,
+        ],
+        linkerd::ANNOTATIONS,
+    ])
     .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What is left out is for kube-proxy, load balancers and DNS, and they do act on it.
@@ -41,7 +44,9 @@ fn trim(object: &mut Value) {
         "type",
         "externalName",
         "sessionAffinity",
+        "sessionAffinityConfig",
         "internalTrafficPolicy",
+        "trafficDistribution",
         "publishNotReadyAddresses",
     ];
     trim::keep(object, "spec", &fields);
@@ -72,6 +77,14 @@ pub struct ServiceSpec {
     pub external_name: Option<Host>,
     /// What its annotations say of requests to it.
     pub annotated: Annotated,
+    /// How endpoints are chosen where no `DestinationRule` says it; `None`: as usual.
+    pub balancer: Option<BalancerBlock>,
+    /// When requests to it go to a second endpoint, too, where no `DestinationRule` says it.
+    pub hedge: Option<Hedge>,
+    /// Which endpoints come first where no `DestinationRule` says it; `None`: all are alike.
+    pub distribution: Option<TrafficDistribution>,
+    /// Whether clients call only endpoints on their own nodes (`internalTrafficPolicy: Local`).
+    pub node_local: bool,
 }
 
 /// One port of a `Service`.
@@ -111,7 +124,10 @@ pub(super) struct Yaml {
     #[serde(rename = "clusterIP")]
     cluster_ip: Option<String>,
     session_affinity: Option<String>,
+    #[serde(default)]
+    session_affinity_config: AffinityConfigYaml,
     internal_traffic_policy: Option<String>,
+    traffic_distribution: Option<String>,
     publish_not_ready_addresses: Option<bool>,
     #[serde(default, rename = "clusterIPs")]
     cluster_ips: Vec<String>,
@@ -144,15 +160,16 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceSpec,
     let external_name = read_external_name(&yaml)?;
     let kind = yaml.service_type.as_deref().filter(|_| external_name.is_none());
     unless_default(reading, "type", kind, "ClusterIP", "only callers inside the mesh are served");
-    unless_default(
-        reading,
-        "sessionAffinity",
-        yaml.session_affinity.as_deref(),
-        "None",
-        "requests are balanced one by one",
-    );
-    let local = yaml.internal_traffic_policy.as_deref();
-    unless_default(reading, "internalTrafficPolicy", local, "Cluster", "every endpoint is used");
+    let balancer = read_affinity(&yaml, reading)?;
+    let distribution = traffic_distribution(yaml.traffic_distribution.as_deref(), reading)?;
+    let node_local = match yaml.internal_traffic_policy.as_deref() {
+        None | Some("" | "Cluster") => false,
+        Some("Local") => true,
+        Some(other) => {
+            let message = format!("{other:?} is not a policy; write Cluster or Local");
+            return Err(wrong("spec.internalTrafficPolicy", message));
+        }
+    };
     let (selector, addresses) = match &external_name {
         Some(_) => (BTreeMap::new(), Vec::new()),
         None => (yaml.selector, read_addresses(yaml.cluster_ip.as_deref(), &yaml.cluster_ips)?),
@@ -193,7 +210,46 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceSpec,
     }
     let headless = yaml.cluster_ip.iter().chain(&yaml.cluster_ips).any(|ip| ip == "None");
     let annotated = linkerd::read(reading, Calls::Any)?;
-    Ok(ServiceSpec { selector, ports, addresses, headless, external_name, annotated })
+    let hedge = hedge::read(reading)?;
+    Ok(ServiceSpec {
+        selector,
+        ports,
+        addresses,
+        headless,
+        external_name,
+        annotated,
+        balancer,
+        hedge,
+        distribution,
+        node_local,
+    })
+}
+
+/// How endpoints are chosen where no `DestinationRule` says it; `None`: as usual.
+fn read_affinity(yaml: &Yaml, reading: &mut Reading<'_>) -> Result<Option<BalancerBlock>, FieldError> {
+    let annotated = load_balancer::of_service(reading)?;
+    match yaml.session_affinity.as_deref() {
+        None | Some("None") => Ok(annotated),
+        Some("ClientIP") if annotated.is_some() => {
+            let message =
+                "ClientIP and the annotation config.selvedge.io/load-balancer exclude each other; remove one";
+            Err(wrong("spec.sessionAffinity", message))
+        }
+        Some("ClientIP") => {
+            if let Some(seconds) = yaml.session_affinity_config.unusual_timeout() {
+                let message = format!(
+                    "{seconds} is not acted on: a client stays at its endpoint for as long as that is there, however \
+                     long it pauses"
+                );
+                reading.not_acted_on("spec.sessionAffinityConfig.clientIP.timeoutSeconds", message);
+            }
+            Ok(Some(load_balancer::by_client_address()))
+        }
+        Some(other) => Err(wrong(
+            "spec.sessionAffinity",
+            format!("{other:?} is not an affinity; write ClientIP or None"),
+        )),
+    }
 }
 
 /// The name that a service of the type ExternalName stands for; `None`: it is of another type.

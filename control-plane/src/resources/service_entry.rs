@@ -3,14 +3,16 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use selvedge_model::{Host, Protocol};
+use selvedge_model::{HealthCheck, Host, Protocol};
 use serde::Deserialize;
 
 use super::{
     WorkloadEntrySpec,
     document::{Metadata, Reading, wrong},
     export_to::{self, ExportTo},
+    health_check,
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
+    locality_setting::{DISTRIBUTION_ANNOTATION, TrafficDistribution, traffic_distribution},
     service::{known_protocol, protocol_of},
     typed::FieldError,
     values::port_number,
@@ -20,6 +22,7 @@ use super::{
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("ServiceEntry", ISTIO_NETWORKING, "serviceentries", Feedback::Conditions)
+        .with_annotations(&[&[DISTRIBUTION_ANNOTATION], &health_check::ANNOTATIONS])
         .read_as_spec::<Yaml>(|document| document.with_spec(read));
 
 /// What a `ServiceEntry` says.
@@ -43,6 +46,10 @@ pub struct ServiceEntrySpec {
     pub subject_alt_names: Vec<String>,
     /// Where it is served.
     pub endpoints: EntryEndpoints,
+    /// How endpoints outside the mesh are asked whether they are well.
+    pub health_check: Option<HealthCheck>,
+    /// Which endpoints come first where no `DestinationRule` says it; `None`: all are alike.
+    pub distribution: Option<TrafficDistribution>,
 }
 
 /// One port of a `ServiceEntry`.
@@ -162,6 +169,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
     };
     let internal = yaml.location == Some(LocationWord::MeshInternal);
     let subject_alt_names = yaml.subject_alt_names;
+    let health_check = health_check::read(reading)?;
     Ok(ServiceEntrySpec {
         export_to,
         hosts,
@@ -172,6 +180,8 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<ServiceEntry
         resolution,
         subject_alt_names,
         endpoints,
+        health_check,
+        distribution: traffic_distribution(None, reading)?,
     })
 }
 

@@ -3,14 +3,22 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use selvedge_model::LoadBalancer;
 
 use super::*;
-use crate::problem::{Problem, Severity};
+use crate::{
+    problem::{Problem, Severity},
+    resources::load_balancer::BalancerBlock,
+};
 
+mod ejection;
 mod http_routes;
+mod istio_gateways;
+mod load_balancers;
+mod localities;
 mod policies;
+mod rate_limits;
 mod services;
+mod sessions;
 
 fn read(text: &str) -> Vec<Decoded> {
     decode(text, &Arc::from(Path::new("mesh.yaml")), "default")
@@ -100,14 +108,14 @@ fn json_lists_and_markers_are_read_alike() {
 #[test]
 fn every_field_that_is_not_acted_on_is_named_with_its_line() {
     let decoded = destination_rule(
-        "    connectionPool:\n      tcp:\n        maxConnections: 100\n        connectTimeout: 3s\n        tcpKeepalive: {}\n      http:\n        http1MaxPendingRequests: 50\n        useClientProtocol: true\n    outlierDetection:\n      consecutiveErrors: 5\n",
+        "    connectionPool:\n      tcp:\n        maxConnections: 100\n        connectTimeout: 3s\n        fastOpen: {}\n      http:\n        http1MaxPendingRequests: 50\n        http2KeepAlive: {}\n    outlierDetection:\n      consecutiveErrors: 5\n",
     );
 
     assert_eq!(
         told(&decoded),
         [
-            ("spec.trafficPolicy.connectionPool.tcp.tcpKeepalive", 11, Severity::NotActedOn),
-            ("spec.trafficPolicy.connectionPool.http.useClientProtocol", 14, Severity::NotActedOn),
+            ("spec.trafficPolicy.connectionPool.tcp.fastOpen", 11, Severity::NotActedOn),
+            ("spec.trafficPolicy.connectionPool.http.http2KeepAlive", 14, Severity::NotActedOn),
             ("spec.trafficPolicy.outlierDetection.consecutiveErrors", 16, Severity::Warning),
         ]
     );
@@ -125,7 +133,7 @@ fn istios_snake_case_spellings_are_read() {
     );
 
     assert_eq!(told(&decoded), []);
-    assert_eq!(policy(&decoded).load_balancer, Some(LoadBalancer::LeastRequest));
+    assert_eq!(policy(&decoded).load_balancer, Some(BalancerBlock::default()));
     let outlier = policy(&decoded).outlier_detection.clone().unwrap();
     assert_eq!(outlier.consecutive_5xx, None);
     assert_eq!(outlier.max_ejection_time, Duration::from_secs(600));
@@ -149,6 +157,12 @@ fn a_wrong_value_names_its_field_line_and_remedy() {
             8,
             "101",
         ),
+        (
+            "    outlierDetection:\n      minHealthPercent: 101\n",
+            "spec.trafficPolicy.outlierDetection.minHealthPercent",
+            8,
+            "use 0 to 100",
+        ),
     ] {
         let decoded = destination_rule(policy);
 
@@ -157,6 +171,21 @@ fn a_wrong_value_names_its_field_line_and_remedy() {
         assert_eq!((problem.field.as_str(), problem.line), (field, Some(line)));
         assert!(problem.message.contains(words), "{problem}");
     }
+}
+
+#[test]
+fn a_limit_for_attempts_without_an_answer_needs_that_they_are_counted_apart() {
+    let policy = |split| {
+        format!(
+            "    outlierDetection:\n      splitExternalLocalOriginErrors: {split}\n      consecutiveLocalOriginFailures: 3\n"
+        )
+    };
+
+    assert_eq!(destination_rule(&policy(true)).problems, []);
+    let problems = destination_rule(&policy(false)).problems;
+    let field = "spec.trafficPolicy.outlierDetection.consecutiveLocalOriginFailures";
+    assert_eq!((problems[0].field.as_str(), problems[0].line), (field, Some(9)));
+    assert!(problems[0].message.contains("splitExternalLocalOriginErrors: true"), "{}", problems[0]);
 }
 
 #[test]

@@ -121,7 +121,7 @@ mod tests {
                     "name": "a", "namespace": "shop", "uid": "u", "labels": {"app": "a"},
                     "annotations": {"config.selvedge.io/opaque-ports": "1"}
                 },
-                "spec": {"serviceAccountName": "a",
+                "spec": {"nodeName": "n", "serviceAccountName": "a",
                          "containers": [{"name": "app", "ports": [{"containerPort": 80}]}]},
                 "status": {"phase": "Running", "podIP": "10.0.0.1",
                            "conditions": [{"type": "Ready", "status": "True"}]}
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_slices_endpoint_its_pod_stays() {
+    fn of_a_slices_endpoint_its_pod_and_its_node_stay() {
         let slice = json!({
             "kind": "EndpointSlice", "metadata": {"name": "a-1"},
             "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n", "targetRef": {
@@ -156,7 +156,10 @@ mod tests {
         });
 
         let target = json!({"kind": "Pod", "namespace": "shop", "name": "a-1"});
-        assert_eq!(trimmed(slice)["endpoints"], json!([{"addresses": ["10.0.0.1"], "targetRef": target}]));
+        assert_eq!(
+            trimmed(slice)["endpoints"],
+            json!([{"addresses": ["10.0.0.1"], "nodeName": "n", "targetRef": target}])
+        );
     }
 
     #[test]

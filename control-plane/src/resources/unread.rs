@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
+use selvedge_model::expression::{NAMESPACE_LIMIT, metered};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
@@ -80,14 +81,19 @@ impl Unread<'_> {
         Arc<Document<T>>: Into<Resource>,
     {
         let (metadata, mut unknown) = self.metadata()?;
-        let (yaml, mut fields) = typed::decode(self.node)?;
-        let mut reading = Reading { metadata: &metadata, unknown: &mut fields, remarks: Vec::new() };
+        let (yaml, mut fields) = typed::decode(self.node).map_err(|error| match self.kind.is_secret {
+            true => self.without_content(&error),
+            false => error,
+        })?;
+        let namespace = &*self.name.namespace;
+        let mut reading =
+            Reading { namespace, metadata: &metadata, unknown: &mut fields, remarks: Vec::new() };
         if let Some(acted_on) = self.kind.annotations {
             for annotation in metadata.annotations_not_acted_on(acted_on) {
                 reading.not_acted_on(format!("metadata.annotations[{annotation}]"), "not acted on");
             }
         }
-        let read = read(yaml, &mut reading);
+        let (read, expressions) = metered(NAMESPACE_LIMIT, || read(yaml, &mut reading));
         if self.kind.is_policy
             && let Some(UnknownField { field, line }) = unknown.iter().chain(reading.unknown.iter()).next()
         {
@@ -104,7 +110,16 @@ impl Unread<'_> {
         unknown.append(&mut fields);
         let remarks = self.remarks(noted, unknown);
         let (name, location) = (self.name.clone(), self.location.clone());
-        Ok((Arc::new(Document { name, metadata, location, spec, unusable: false }).into(), remarks))
+        let size = self.node.size();
+        let document = Document { name, metadata, location, spec, unusable: false, expressions, size };
+        Ok((Arc::new(document).into(), remarks))
+    }
+
+    /// `error` without its words and the names of inner fields, which may repeat what a secret holds.
+    fn without_content(&self, error: &FieldError) -> FieldError {
+        let outermost = error.field.split(['.', '[']).next().unwrap_or_default().to_owned();
+        let message = format!("is not what a {} has there", self.kind.kind);
+        FieldError { field: outermost, message, ..error.clone() }
     }
 
     /// What reading has noted and which fields nobody knows, in the order of lines.

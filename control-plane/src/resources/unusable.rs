@@ -5,26 +5,23 @@
 //! nothing is sent there in plaintext as to an unknown destination. The part that can be read limits this: fields that
 //! cannot be read are removed one after the other, until the rest is a valid document.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+mod backend_tls;
+mod document;
+mod route;
+mod strict;
+mod text;
 
-use selvedge_model::MtlsMode;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+pub use self::route::of_route;
+use self::strict::{strict, strict_calico, strict_network};
+pub(super) use self::text::of_text;
 use super::{
-    AuthorizationAction, AuthorizationPolicySpec, CalicoPolicySpec, DestinationRuleSpec, Document,
-    Expression, LabelSelector, Location, Metadata, NetworkPolicySpec, PeerAuthenticationSpec,
-    RequestAuthenticationSpec, Resource, ServiceEntrySpec, WorkloadEntrySpec,
+    Location, Resource,
     decode::{meant, nearest_policy, read_kind},
-    destination_rule::PolicyBlocks,
     document::MetadataYaml,
-    export_to::ExportTo,
     kinds::{self, GROUPS_OF_POLICIES},
-    linkerd_policy,
     node::{Node, Value},
-    service_entry::{EntryEndpoints, Resolution},
     typed,
 };
 use crate::problem::DocumentName;
@@ -129,66 +126,6 @@ fn text_in_any_case<'n>(node: &'n Node, key: &str) -> &'n str {
     texts.next().unwrap_or_default()
 }
 
-/// The stand-in of a text that is not even YAML, which seems to hold a document called `name`.
-pub(super) fn of_text(
-    text: &str,
-    name: Option<&DocumentName>,
-    path: &Arc<Path>,
-    line: u64,
-    default_namespace: &str,
-) -> Option<StandIn> {
-    let location = Location { path: Some(Arc::clone(path)), index: 0, line, lines: None };
-    let text = text.to_ascii_lowercase();
-    let mentions = |word: &str| text.contains(&word.to_ascii_lowercase());
-    if kinds::policies().chain(GROUPS_OF_POLICIES.iter().copied()).any(mentions) {
-        // Only where the text names one namespace and no other is it surely that.
-        let said: BTreeSet<_> = values(&text, "namespace").collect();
-        let is_there = |name: &&DocumentName| said.iter().eq([&&*name.namespace]);
-        let known =
-            name.filter(|name| kinds::policies().any(|policy| policy == &*name.kind)).filter(is_there);
-        let kind = [NETWORK, AUTHORIZATION, AUTHENTICATION]
-            .into_iter()
-            .find(|kind| mentions(kind))
-            .unwrap_or(STRICTEST);
-        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(kind)), &location, None));
-    }
-    if mentions(linkerd_policy::GROUP) && values(&text, "kind").any(|kind| kind == "server") {
-        let said: BTreeSet<_> = values(&text, "namespace").collect();
-        let known = name.filter(|name| &*name.kind == SERVER && said.iter().eq([&&*name.namespace]));
-        return Some(strict(known.cloned().unwrap_or_else(|| unnamed(SERVER)), &location, None));
-    }
-    let seems = match name {
-        Some(name) => &*name.kind == "DestinationRule",
-        None => mentions("DestinationRule"),
-    };
-    (seems && mentions("tls")).then(|| {
-        let only = |key: &str| {
-            let values: BTreeSet<_> = values(&text, key).collect();
-            (values.len() == 1).then(|| values.into_iter().next()).flatten()
-        };
-        let namespace = only("namespace").filter(|namespace| is_namespace(namespace));
-        let name = name.cloned().unwrap_or_else(|| DocumentName {
-            namespace: namespace.unwrap_or(default_namespace).into(),
-            ..unnamed("DestinationRule")
-        });
-        refused_host(name, &location, only("host").unwrap_or("*").to_owned())
-    })
-}
-
-/// What a text that is not even YAML (or JSON) seems to say of each field `key`.
-fn values<'t>(text: &'t str, key: &str) -> impl Iterator<Item = &'t str> {
-    let after = text.match_indices(key).filter_map(|(at, key)| {
-        let stands_alone =
-            !text[..at].ends_with(|before: char| before.is_alphanumeric() || "-_./".contains(before));
-        let rest = &text[at + key.len()..];
-        let rest = rest.trim_start_matches(['"', '\'']).trim_start().strip_prefix(':')?;
-        stands_alone.then_some(rest)
-    });
-    let value = |rest: &'t str| rest.split(['\n', ',', '}', ']']).next().unwrap_or(rest);
-    let values = after.map(value).map(|value| value.split(" #").next().unwrap_or(value));
-    values.map(|value| value.trim().trim_matches(['"', '\''])).filter(|value| !value.is_empty())
-}
-
 /// Whether `resource` says who may do what.
 pub fn is_policy(resource: &Resource) -> bool {
     kinds::is_policy(&resource.name().kind)
@@ -285,135 +222,6 @@ fn is_namespace(text: &str) -> bool {
     selvedge_model::WorkloadName::new(text, "a").is_ok()
 }
 
-impl Unusable<'_> {
-    fn has_lost(&self, field: &str) -> bool {
-        self.lost.iter().any(|lost| lost.starts_with(field) || field.starts_with(lost.as_str()))
-    }
-
-    fn document<T>(&self, metadata: Metadata, spec: T) -> Arc<Document<T>> {
-        let (name, location) = (self.name.clone(), self.location.clone());
-        Arc::new(Document { name, metadata, location, spec, unusable: true })
-    }
-
-    /// A policy that nobody reads is for the whole mesh if it does not say for which namespace it is.
-    fn widen(&mut self) {
-        if namespace_of(self.node, &self.name.namespace).is_none() {
-            self.name.namespace = "".into();
-        }
-    }
-
-    fn calico_policy(mut self, left: Option<Resource>) -> StandIn {
-        if !self.name.namespace.is_empty() {
-            self.widen();
-        }
-        let spec = match left {
-            Some(Resource::CalicoPolicy(left)) if !self.has_lost_selectors() => Some(left.spec.clone()),
-            _ => None,
-        };
-        strict_calico(self.name, self.location, spec.as_ref())
-    }
-
-    fn network_policy(mut self, left: Option<Resource>) -> StandIn {
-        self.widen();
-        let pods = match left {
-            Some(Resource::NetworkPolicy(left)) if !self.has_lost("spec.podSelector") => {
-                Some(left.spec.pods.clone())
-            }
-            _ => None,
-        };
-        strict_network(self.name, self.location, pods)
-    }
-
-    /// Of any other kind that refuses.
-    fn policy(mut self, left: Option<&Resource>) -> StandIn {
-        self.widen();
-        let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs", "spec.podSelector"]
-            .iter()
-            .any(|at| self.has_lost(at));
-        let selector = left.filter(|_| says_whom).and_then(selector_of);
-        let stand_in = strict(self.name, self.location, selector);
-        with_places_of(left, stand_in)
-    }
-
-    fn stand_in(self, left: Option<Resource>) -> Option<StandIn> {
-        match (&*self.name.kind, left) {
-            (AUTHORIZATION, Some(Resource::AuthorizationPolicy(left))) if self.refuses_nothing(&left) => None,
-            (kind, left) if is_calico(kind) => Some(self.calico_policy(left)),
-            (NETWORK, left) => Some(self.network_policy(left)),
-            (STRICTEST | AUTHORIZATION | AUTHENTICATION | SERVER, left) => Some(self.policy(left.as_ref())),
-            ("DestinationRule", left) => self.destination_rule(left),
-            ("ServiceEntry", Some(Resource::ServiceEntry(left))) => Some(self.service_entry(&left)),
-            ("WorkloadEntry", Some(Resource::WorkloadEntry(left))) => Some(self.workload_entry(&left)),
-            ("Revocation", Some(Resource::Revocation(left))) => Some(StandIn {
-                resource: Resource::Revocation(self.document(left.metadata.clone(), left.spec.clone())),
-                words: format!("the entries that can be read are in use, without {}", self.lost.join(", ")),
-            }),
-            ("Service", Some(Resource::Service(left))) => Some(StandIn {
-                resource: Resource::Service(self.document(left.metadata.clone(), left.spec.clone())),
-                words: format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
-            }),
-            ("Pod", Some(Resource::Pod(left))) => {
-                let mut spec = left.spec.clone();
-                // Whoever calls it expects its sidecar at every port.
-                spec.skipped_ports.clear();
-                Some(StandIn {
-                    resource: Resource::Pod(self.document(left.metadata.clone(), spec)),
-                    words: format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
-                })
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether it cannot be read which workloads a policy of Calico's is for.
-    fn has_lost_selectors(&self) -> bool {
-        ["spec.selector", "spec.namespaceSelector", "spec.serviceAccountSelector"]
-            .iter()
-            .any(|field| self.has_lost(field))
-    }
-
-    /// Whether `left`, which is all that can be read of a policy, says that it only counts.
-    fn refuses_nothing(&self, left: &Document<AuthorizationPolicySpec>) -> bool {
-        let counts = left.spec.dry_run && !self.has_lost("metadata");
-        counts || (left.spec.action == AuthorizationAction::Audit && !self.has_lost("spec.action"))
-    }
-
-    fn destination_rule(self, left: Option<Resource>) -> Option<StandIn> {
-        let spec = self.node.field("spec").map(|entry| &entry.node)?;
-        let about_tls = spec.has_field("tls") || !matches!(spec.value, Value::Map(_));
-        about_tls.then(|| {
-            let host = match left {
-                Some(Resource::DestinationRule(left)) => left.spec.host.clone(),
-                _ => spec.text("host").unwrap_or("*").to_ascii_lowercase(),
-            };
-            refused_host(self.name.clone(), self.location, host)
-        })
-    }
-
-    fn service_entry(&self, left: &Document<ServiceEntrySpec>) -> StandIn {
-        let mut spec = left.spec.clone();
-        spec.endpoints = EntryEndpoints::Inline(Vec::new());
-        spec.resolution = Resolution::Static;
-        let words = format!("calls to {} are refused until it is repaired", spec.hosts.join(", "));
-        let resource = Resource::ServiceEntry(self.document(left.metadata.clone(), spec));
-        StandIn { resource, words }
-    }
-
-    fn workload_entry(&self, left: &Document<WorkloadEntrySpec>) -> StandIn {
-        let mut spec = left.spec.clone();
-        spec.meshed |= self.has_lost("spec.labels") || self.has_lost("metadata.labels");
-        if self.has_lost("spec.serviceAccount") {
-            NOBODY.clone_into(&mut spec.service_account);
-        }
-        let words = match spec.meshed {
-            true => "it is called over mutual TLS only, and accepts nothing else".to_owned(),
-            false => format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
-        };
-        let resource = Resource::WorkloadEntry(self.document(left.metadata.clone(), spec));
-        StandIn { resource, words }
-    }
-}
-
 /// The labels of the workloads that a policy selects; `None`: it is no policy, or selects them in another way.
 fn selector_of(resource: &Resource) -> Option<BTreeMap<String, String>> {
     match resource {
@@ -428,168 +236,4 @@ fn selector_of(resource: &Resource) -> Option<BTreeMap<String, String>> {
         // Not for its services alone: nobody knows what was to be in the rest of it.
         _ => None,
     }
-}
-
-/// The strictest policy of the kind that `name` says, for the workloads that `selector` selects; `None`: for whichever it
-/// may select.
-fn strict(name: DocumentName, location: &Location, selector: Option<BTreeMap<String, String>>) -> StandIn {
-    if &*name.kind == NETWORK {
-        return strict_network(name, location, None);
-    }
-    if is_calico(&name.kind) {
-        return strict_calico(name, location, None);
-    }
-    if &*name.kind == AUTHENTICATION {
-        return strict_tokens(name, location, selector);
-    }
-    let (reach, accepts) = match (&*name.namespace, &selector) {
-        ("", _) => ("every workload of the mesh".to_owned(), "accepts"),
-        (namespace, Some(selector)) if !selector.is_empty() => {
-            (format!("the workloads of namespace {namespace} that it selects"), "accept")
-        }
-        (namespace, _) => (format!("every workload of namespace {namespace}"), "accepts"),
-    };
-    if matches!(&*name.kind, AUTHORIZATION | SERVER) {
-        let spec = AuthorizationPolicySpec {
-            any_workload: selector.is_none(),
-            selector: selector.unwrap_or_default(),
-            services: None,
-            action: AuthorizationAction::Deny,
-            dry_run: false,
-            rules: Vec::new(),
-        };
-        let document = Document {
-            name,
-            metadata: Metadata::default(),
-            location: location.clone(),
-            spec,
-            unusable: true,
-        };
-        return StandIn {
-            resource: Resource::AuthorizationPolicy(Arc::new(document)),
-            words: format!(
-                "until it is repaired, {reach} {accepts} nothing (read as a policy that denies everything)"
-            ),
-        };
-    }
-    let spec = PeerAuthenticationSpec {
-        any_workload: selector.is_none(),
-        selector: selector.unwrap_or_default(),
-        mode: Some(MtlsMode::Strict),
-        ports: BTreeMap::new(),
-    };
-    let document =
-        Document { name, metadata: Metadata::default(), location: location.clone(), spec, unusable: true };
-    StandIn {
-        resource: Resource::PeerAuthentication(Arc::new(document)),
-        words: format!(
-            "until it is repaired, {reach} {accepts} mutual TLS only, at every port (read as STRICT)"
-        ),
-    }
-}
-
-/// A `NetworkPolicy` that refuses everything, in both directions, for the workloads that `pods` selects; `None`: for
-/// whichever it may select.
-fn strict_network(name: DocumentName, location: &Location, pods: Option<LabelSelector>) -> StandIn {
-    let reach = match (&*name.namespace, &pods) {
-        ("", _) => "every workload of the mesh".to_owned(),
-        (namespace, Some(pods)) if !pods.is_empty() => {
-            format!("each workload of namespace {namespace} that it selects")
-        }
-        (namespace, _) => format!("every workload of namespace {namespace}"),
-    };
-    let spec = NetworkPolicySpec {
-        any_workload: pods.is_none(),
-        pods: pods.unwrap_or_default(),
-        ingress: Some(Vec::new()),
-        egress: Some(Vec::new()),
-    };
-    let (metadata, location) = (Metadata::default(), location.clone());
-    let document = Document { name, metadata, location, spec, unusable: true };
-    StandIn {
-        resource: Resource::NetworkPolicy(Arc::new(document)),
-        words: format!(
-            "until it is repaired, {reach} accepts nothing and calls nobody (read as a policy that denies everything)"
-        ),
-    }
-}
-
-/// Whether documents called `kind` are policies of Calico's.
-fn is_calico(kind: &str) -> bool {
-    kind.starts_with("GlobalNetworkPolicy") || (kind.starts_with(NETWORK) && kind != NETWORK)
-}
-
-/// A policy of Calico's that refuses everything, in both directions, for the workloads that `known` is for; `None`: for
-/// whichever it may be for.
-fn strict_calico(name: DocumentName, location: &Location, known: Option<&CalicoPolicySpec>) -> StandIn {
-    let reach = match &*name.namespace {
-        "" => "every workload of the mesh that it may select".to_owned(),
-        namespace => format!("every workload of namespace {namespace} that it may select"),
-    };
-    let spec = CalicoPolicySpec {
-        selector: known.map_or(Expression::All, |known| known.selector.clone()),
-        any_workload: known.is_none(),
-        namespaces: known.and_then(|known| known.namespaces.clone()),
-        accounts: known.and_then(|known| known.accounts.clone()),
-        order: None,
-        ingress: Some(Vec::new()),
-        egress: Some(Vec::new()),
-        is_without_effect: false,
-    };
-    let (metadata, location) = (Metadata::default(), location.clone());
-    let document = Document { name, metadata, location, spec, unusable: true };
-    StandIn {
-        resource: Resource::CalicoPolicy(Arc::new(document)),
-        words: format!(
-            "until it is repaired, {reach} accepts nothing and calls nobody (read as a policy that denies everything)"
-        ),
-    }
-}
-
-/// A `RequestAuthentication` that accepts no token, for the workloads that `selector` selects; `None`: for whichever it
-/// may select.
-fn strict_tokens(
-    name: DocumentName,
-    location: &Location,
-    selector: Option<BTreeMap<String, String>>,
-) -> StandIn {
-    let spec = RequestAuthenticationSpec {
-        any_workload: selector.is_none(),
-        selector: selector.unwrap_or_default(),
-        ..RequestAuthenticationSpec::default()
-    };
-    let (metadata, location) = (Metadata::default(), location.clone());
-    let document = Document { name, metadata, location, spec, unusable: true };
-    StandIn {
-        resource: Resource::RequestAuthentication(Arc::new(document)),
-        words: "until it is repaired, the workloads that it may select accept no token by it, and answer 401 to a request \
-                with one"
-            .to_owned(),
-    }
-}
-
-/// `stand_in`, which looks for tokens also where `left`, which can be read of the document, does.
-fn with_places_of(left: Option<&Resource>, mut stand_in: StandIn) -> StandIn {
-    if let (Some(Resource::RequestAuthentication(left)), Resource::RequestAuthentication(document)) =
-        (left, &mut stand_in.resource)
-    {
-        Arc::make_mut(document).spec.rules.clone_from(&left.spec.rules);
-    }
-    stand_in
-}
-
-/// Refuses every call to `host`.
-fn refused_host(name: DocumentName, location: &Location, host: String) -> StandIn {
-    let words = format!(
-        "calls to {host} are refused until it is repaired, because it has TLS settings for that host"
-    );
-    let spec = DestinationRuleSpec {
-        export_to: ExportTo::default(),
-        host,
-        policy: PolicyBlocks::default(),
-        subsets: Vec::new(),
-    };
-    let document =
-        Document { name, metadata: Metadata::default(), location: location.clone(), spec, unusable: true };
-    StandIn { resource: Resource::DestinationRule(Arc::new(document)), words }
 }

@@ -88,7 +88,7 @@ impl Visitor<'_> for DurationText {
 }
 
 /// The time that `text` says; `None` if it is malformed, negative or longer than centuries.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

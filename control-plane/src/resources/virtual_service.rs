@@ -19,6 +19,7 @@ mod answers;
 mod conflicts;
 mod cors;
 mod fault;
+mod gateways;
 mod headers;
 mod http;
 mod matches;
@@ -29,14 +30,12 @@ mod tcp;
 
 pub(super) use tcp::server_name;
 pub use {
+    gateways::{FollowedBy, Follower, GatewayRef},
     headers::Headers,
     http::{DelegateTo, HttpRoute},
     mirrors::{Mirror, Mirrors},
     tcp::TcpRoute,
 };
-
-/// The gateway that means "every sidecar".
-const MESH: &str = "mesh";
 
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
@@ -50,8 +49,8 @@ pub struct VirtualServiceSpec {
     pub export_to: ExportTo,
     /// The hosts as they are written, lower case: names, short names, or `*.suffix`. None: others delegate to it.
     pub hosts: Vec<String>,
-    /// Whether sidecars follow it (its gateways are absent or include `mesh`).
-    pub for_sidecars: bool,
+    /// Who follows it; sidecars, if its gateways are absent or include `mesh`.
+    pub followed_by: FollowedBy,
     /// Its HTTP routes, in order.
     pub http: Vec<HttpRoute>,
     /// Its TLS and TCP routes, in order.
@@ -72,23 +71,30 @@ pub struct PortMatch<C> {
     pub index: usize,
     /// The service port that it is for; `None` = any.
     pub port: Option<u16>,
+    /// Who follows it; `None` = all who follow the document.
+    pub followed_by: Option<FollowedBy>,
     /// What the request or the connection must look like.
     pub condition: C,
 }
 
 impl<C> PortMatch<C> {
-    /// Whether it is for the service's port `port`.
-    pub fn is_for(&self, port: u16) -> bool {
+    /// Whether `follower` follows it where that is asked for `port`.
+    pub fn is_for(&self, port: u16, follower: Follower<'_>) -> bool {
         self.port.is_none_or(|own| own == port)
+            && self.followed_by.as_ref().is_none_or(|followed_by| followed_by.includes(follower))
     }
 }
 
-/// The conditions of `matches` that are for `port`, empty where there are no matches: everything. `None` if there are,
-/// and none is for this port.
-pub fn on_port<C: Clone>(matches: Option<&[PortMatch<C>]>, port: u16) -> Option<Vec<C>> {
+/// The conditions of `matches` that are for `port` and `follower`, empty where there are no matches: everything. `None` if
+/// there are, and none is for these.
+pub fn asked<C: Clone>(
+    matches: Option<&[PortMatch<C>]>,
+    port: u16,
+    follower: Follower<'_>,
+) -> Option<Vec<C>> {
     let Some(matches) = matches else { return Some(Vec::new()) };
-    let here: Vec<_> =
-        matches.iter().filter(|one| one.is_for(port)).map(|one| one.condition.clone()).collect();
+    let here = matches.iter().filter(|one| one.is_for(port, follower));
+    let here: Vec<_> = here.map(|one| one.condition.clone()).collect();
     (!here.is_empty()).then_some(here)
 }
 
@@ -150,11 +156,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
         yaml.check_delegate()?;
     }
     let export_to = export_to::read(yaml.export_to)?;
-    let for_sidecars = for_sidecars(yaml.gateways.as_deref());
-    if !for_sidecars {
-        let message = "names gateways only, which are not acted on, so the document has no effect; add mesh";
-        reading.not_acted_on("spec.gateways", message);
-    }
+    let followed_by = gateways::read(yaml.gateways.as_deref(), "spec.gateways", reading.namespace)?;
     let mut http = Vec::new();
     for (index, route) in yaml.http.into_iter().enumerate() {
         http.push(http::read(route, index, reading)?);
@@ -162,7 +164,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<VirtualServi
     let mut tcp = tcp::read(yaml.tls, Layer::Tls, reading)?;
     tcp.extend(tcp::read(yaml.tcp, Layer::Tcp, reading)?);
     let hosts = yaml.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    Ok(VirtualServiceSpec { export_to, hosts, for_sidecars, http, tcp })
+    Ok(VirtualServiceSpec { export_to, hosts, followed_by: followed_by.unwrap_or_default(), http, tcp })
 }
 
 impl Yaml {
@@ -190,10 +192,6 @@ impl Yaml {
             None => Ok(()),
         }
     }
-}
-
-fn for_sidecars(gateways: Option<&[String]>) -> bool {
-    gateways.is_none_or(|list| list.is_empty() || list.iter().any(|name| name == MESH))
 }
 
 fn read_destinations(yaml: Vec<DestinationYaml>, field: &str) -> Result<Vec<Destination>, FieldError> {

@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_model::{Host, HostPort, WorkloadName};
+use selvedge_model::{Host, HostPort, Locality, WorkloadName};
 use serde::Deserialize;
 
 use super::{
     document::{Metadata, Reading, wrong},
+    gateway_role::{self, GATEWAY_ANNOTATION, GATEWAY_PORTS_ANNOTATION, GatewayAnnotations},
     kinds::{Feedback, ISTIO_NETWORKING, ResourceKind},
     linkerd_policy::access,
+    locality_setting::locality,
     typed::FieldError,
     values::{OPAQUE_PORTS_ANNOTATION, opaque_ports, port_number},
 };
@@ -27,7 +29,13 @@ pub(super) const INBOUND_ANNOTATION: &str = "config.selvedge.io/inbound";
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("WorkloadEntry", ISTIO_NETWORKING, "workloadentries", Feedback::Conditions)
-        .with_annotations(&[INBOUND_ANNOTATION, OPAQUE_PORTS_ANNOTATION, access::ANNOTATION])
+        .with_annotations(&[&[
+            INBOUND_ANNOTATION,
+            OPAQUE_PORTS_ANNOTATION,
+            access::ANNOTATION,
+            GATEWAY_ANNOTATION,
+            GATEWAY_PORTS_ANNOTATION,
+        ]])
         .read_as_spec::<Yaml>(|document| {
             document.with_spec(|yaml, reading| read(yaml, "spec", reading.metadata, reading))
         });
@@ -52,6 +60,10 @@ pub struct WorkloadEntrySpec {
     pub opaque_ports: Vec<(u16, u16)>,
     /// Its share of requests, beside others behind the same service; not 0.
     pub weight: u32,
+    /// Where it is.
+    pub locality: Locality,
+    /// Which gateway it is. `None`: it is none.
+    pub gateway: Option<GatewayAnnotations>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,6 +77,7 @@ pub(super) struct Yaml {
     service_account: Option<String>,
     #[serde(default)]
     weight: u32,
+    locality: Option<String>,
 }
 
 pub(super) fn read(
@@ -88,14 +101,7 @@ pub(super) fn read(
             format!("{service_account:?} is not a service account; use lower-case letters, digits and '-'");
         return Err(wrong(format!("{field}.serviceAccount"), message));
     }
-    let inbound = match metadata.annotations.get(INBOUND_ANNOTATION) {
-        None => None,
-        Some(text) => Some(text.parse().map_err(|_| {
-            let message =
-                format!("{text:?} is not an address; write HOST:PORT of the sidecar's inbound listener");
-            wrong(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message)
-        })?),
-    };
+    let inbound = read_inbound(metadata)?;
     if let Some(mode) = labels.get(TLS_MODE_LABEL).filter(|mode| !TLS_MODES.contains(&mode.as_str())) {
         let message = format!(
             "{mode:?} is not a value of this label; write istio (it has a sidecar) or disabled (it has no sidecar)"
@@ -108,10 +114,40 @@ pub(super) fn read(
         let message = format!("has no effect without the label {TLS_MODE_LABEL}: istio");
         reading.warning(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message);
     }
+    let gateway = gateway_role::read(metadata)?;
+    if gateway.is_some() && meshed {
+        let message = format!(
+            "a gateway accepts no mutual TLS of the mesh, so sidecars cannot call it; remove the label {TLS_MODE_LABEL}"
+        );
+        return Err(wrong(format!("metadata.annotations[{GATEWAY_ANNOTATION}]"), message));
+    }
     let opaque_ports = opaque_ports(&metadata.annotations)?;
     // As in Istio, where 0 means the default.
     let weight = yaml.weight.max(1);
-    Ok(WorkloadEntrySpec { address, labels, ports, service_account, meshed, inbound, opaque_ports, weight })
+    let locality = locality(yaml.locality.as_deref(), &format!("{field}.locality"), reading);
+    Ok(WorkloadEntrySpec {
+        address,
+        labels,
+        ports,
+        service_account,
+        meshed,
+        inbound,
+        opaque_ports,
+        weight,
+        locality,
+        gateway,
+    })
+}
+
+/// Where the annotation says that the sidecar's inbound listener is.
+fn read_inbound(metadata: &Metadata) -> Result<Option<HostPort>, FieldError> {
+    let Some(text) = metadata.annotations.get(INBOUND_ANNOTATION) else { return Ok(None) };
+    let address = text.parse().map_err(|_| {
+        let message =
+            format!("{text:?} is not an address; write HOST:PORT of the sidecar's inbound listener");
+        wrong(format!("metadata.annotations[{INBOUND_ANNOTATION}]"), message)
+    })?;
+    Ok(Some(address))
 }
 
 /// Whether a workload with `labels` has a sidecar.

@@ -12,13 +12,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use aws_lc_rs::rand;
+use aws_lc_rs::{hmac, rand};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use selvedge_certs::{
     control_plane_identity,
     files::{self, FileError},
 };
-use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
+use selvedge_model::{SessionKey, SpiffeId, TrustDomain, WorkloadName};
 use serde::{Deserialize, Serialize};
 
 mod error;
@@ -68,6 +68,13 @@ impl TokenKey {
     /// The key that these bytes are; `None` if they are too few or too many.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+
+    /// What the keys of sessions are derived from: another key, from which this one cannot be found.
+    pub fn session_key(&self) -> SessionKey {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
+        let derived = hmac::sign(&key, b"selvedge sessionPersistence");
+        SessionKey(std::array::from_fn(|place| derived.as_ref()[place]))
     }
 
     /// Writes a draft beside it and links that to its name: the first of several stays.

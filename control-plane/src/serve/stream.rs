@@ -16,6 +16,7 @@ use selvedge_api::{
     wire::{self, client_message::Message},
 };
 use selvedge_certs::verify::Peer;
+use selvedge_model::WorkloadName;
 use selvedge_ops::{
     Drain,
     places::{Activity, Doing},
@@ -33,9 +34,10 @@ use super::{
     turns::{self, Turns},
 };
 use crate::{
+    keys::KeyWishes,
     metrics::{Metrics, TransactionOutcome},
     snapshot::{Snapshot, Store},
-    status::{Proxies, RefusedTransaction, Registration},
+    status::{Proxies, RefusedTransaction, Registration, Seen},
 };
 use session::{MAX_REASON, MessageOutcome, Session};
 
@@ -57,8 +59,12 @@ pub struct Streams {
     pub store: Arc<Store>,
     /// Who is told.
     pub proxies: Arc<Proxies>,
+    /// What they tell of who has called.
+    pub seen: Arc<Seen>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where wishes for newer keys of issuers go.
+    pub keys: KeyWishes,
     /// How many each workload has.
     pub turns: Arc<Turns>,
     /// Ends every stream.
@@ -88,7 +94,9 @@ impl server::Discovery for Streams {
             root: client.root,
             snapshots: self.store.subscribe(),
             proxies: Arc::clone(&self.proxies),
+            seen: Arc::clone(&self.seen),
             metrics: Arc::clone(&self.metrics),
+            keys: self.keys.clone(),
             turns: Arc::clone(&self.turns),
             activity: client.activity,
             outgoing,
@@ -120,7 +128,9 @@ struct Conversation {
     root: Option<Arc<str>>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     proxies: Arc<Proxies>,
+    seen: Arc<Seen>,
     metrics: Arc<Metrics>,
+    keys: KeyWishes,
     turns: Arc<Turns>,
     activity: Activity,
     outgoing: mpsc::Sender<Result<Transaction, Status>>,
@@ -220,6 +230,14 @@ impl Conversation {
         Ok(())
     }
 
+    /// Whether a rule about tokens of `workload` has its keys from `url`. No proxy has anything else fetched.
+    fn takes_keys_from(&self, workload: &WorkloadName, url: &str) -> bool {
+        let snapshot = self.snapshots.borrow();
+        let workload = snapshot.as_ref().and_then(|snapshot| snapshot.mesh().workloads.get(workload));
+        let rules = workload.and_then(|workload| workload.policy.authentication.as_deref());
+        rules.is_some_and(|rules| rules.rules.iter().any(|rule| rule.keys_from.as_deref() == Some(url)))
+    }
+
     fn hear(
         &self,
         session: &mut Session,
@@ -228,6 +246,16 @@ impl Conversation {
     ) -> Result<(), Status> {
         match session.hear(message)? {
             MessageOutcome::Nothing => {}
+            MessageOutcome::Told(report) => {
+                if let Some(svid) = report.svid {
+                    registration.update(|proxy| proxy.svid = Some(svid));
+                }
+                self.seen.tell(&session.workload, report);
+            }
+            MessageOutcome::KeysWanted(url) if self.takes_keys_from(&session.workload, &url) => {
+                self.keys.wish(&url);
+            }
+            MessageOutcome::KeysWanted(_) => {}
             // What it holds now is shown by the look at what is due next.
             MessageOutcome::Applied => self.metrics.transaction(TransactionOutcome::Acknowledged),
             MessageOutcome::Refused { nonce, reason } => {

@@ -109,6 +109,26 @@ async fn an_answer_comes_with_its_service_and_endpoints_in_one_transaction() {
 }
 
 #[tokio::test]
+async fn a_proxy_tells_who_has_called_its_own_workload_and_is_refused_what_nobody_can_be() {
+    let world = TestMesh::start(mesh());
+    let mut talk = world.talk("frontend", hello("shop/frontend")).await;
+    talk.apply().await;
+    let report = |address: &str| {
+        let port = wire::CalledPort { port: 80, seconds_ago: 0 };
+        let caller = Some(wire::caller::Caller::Address(address.into()));
+        let callers = vec![wire::Caller { caller, ports: vec![port] }];
+        Message::Report(wire::Report { callers, ..wire::Report::default() })
+    };
+
+    talk.say(report("10.0.0.1")).await;
+    eventually("it is known", || world.seen.now().workloads.len() == 1).await;
+    let seen = world.seen.now();
+    assert_eq!(seen.workloads[&"shop/frontend".parse().unwrap()].callers.len(), 1);
+    talk.say(report("nobody")).await;
+    assert_eq!(talk.status().await.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn a_new_route_arrives_together_with_its_backends_endpoints() {
     let mesh = mesh();
     let world = TestMesh::start(mesh.clone());

@@ -98,7 +98,8 @@ impl TokenFiles {
     /// Writes what is missing or old, removes what it wrote for workloads that are gone, and says in how
     /// long to look again.
     fn refresh(&mut self, mesh: &Mesh, now: SystemTime) -> Duration {
-        let wanted = |name: &WorkloadName| mesh.workloads.get(name).is_some_and(|workload| workload.meshed);
+        let wanted =
+            |name: &WorkloadName| mesh.workloads.get(name).is_some_and(|workload| workload.has_proxy());
         let gone: Vec<_> = self.written.keys().filter(|name| !wanted(name)).cloned().collect();
         for name in gone {
             self.written.remove(&name);
@@ -111,7 +112,7 @@ impl TokenFiles {
         }
         let root_sha256 = self.authority.root_sha256();
         let mut failed = false;
-        for workload in mesh.workloads.values().filter(|workload| workload.meshed) {
+        for workload in mesh.workloads.values().filter(|workload| workload.has_proxy()) {
             let fresh = |written: &WrittenToken| {
                 written.identity == workload.identity
                     && written.root_sha256 == root_sha256
@@ -194,6 +195,8 @@ mod tests {
             protocols: Default::default(),
             app_connections: Default::default(),
             egress: None,
+            gateway: None,
+            place: None,
             labels: Default::default(),
         })
     }
@@ -241,6 +244,17 @@ mod tests {
             let permissions = fs::metadata(f.parent.path().join(path)).unwrap().permissions();
             assert_eq!(permissions.mode() & 0o777, mode, "{path}");
         }
+    }
+
+    #[test]
+    fn a_gateway_gets_a_token_although_it_has_no_sidecar() {
+        let mut f = fixture();
+        let mut edge = Arc::unwrap_or_clone(workload("shop/edge", "edge", false));
+        edge.gateway = Some(Arc::default());
+
+        f.files.refresh(&mesh(&[Arc::new(edge)]), SystemTime::now());
+
+        assert!(f.token("shop/edge").is_some());
     }
 
     #[test]

@@ -143,7 +143,7 @@ mod tests {
     fn service(host: &str, contents: usize) -> Encoded {
         let key = selvedge_model::ServiceKey::new(host, 80);
         let roots = vec![Bytes::from(vec![0; contents])];
-        let body = Body::Bundle(wire::Bundle { trust_domain: String::new(), roots });
+        let body = Body::Bundle(wire::Bundle { roots, ..Default::default() });
         Encoded::new(ResourceName::Service(key), body)
     }
 

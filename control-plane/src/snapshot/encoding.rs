@@ -14,9 +14,10 @@ use selvedge_api::{
     ResourceName,
     wire::{self, resource::Body},
 };
-use selvedge_certs::bundle::Bundle;
+use selvedge_certs::{CertificateDer, bundle::Bundle};
 use selvedge_model::{
     Endpoints, Revocations, Service, Workload,
+    gateway::{GatewayPort, ServerCertificate},
     policy::network::{PartName, SetPart},
 };
 
@@ -68,6 +69,8 @@ pub struct Encodings {
     endpoints: Parts<Endpoints>,
     revocations: Parts<Revocations>,
     sets: Parts<SetPart>,
+    gateway_ports: Parts<GatewayPort>,
+    certificates: Parts<ServerCertificate>,
 }
 
 impl Encodings {
@@ -103,6 +106,21 @@ impl Encodings {
         })
     }
 
+    /// The resource of what a gateway serves on this port.
+    pub fn gateway_port(&self, served: &Arc<GatewayPort>) -> Encoded {
+        self.gateway_ports.find_or(served, |served| {
+            Encoded::new(ResourceName::GatewayPort(served.port), Body::GatewayPort(served.into()))
+        })
+    }
+
+    /// The resource of this certificate.
+    pub fn certificate(&self, certificate: &Arc<ServerCertificate>) -> Encoded {
+        self.certificates.find_or(certificate, |certificate| {
+            let name = ResourceName::Certificate(certificate.name.clone());
+            Encoded::new(name, Body::Certificate(certificate.into()))
+        })
+    }
+
     /// Lets go of what no mesh holds any more.
     pub(super) fn forget_unused(&self) {
         self.workloads.forget_unused();
@@ -110,6 +128,8 @@ impl Encodings {
         self.endpoints.forget_unused();
         self.revocations.forget_unused();
         self.sets.forget_unused();
+        self.gateway_ports.forget_unused();
+        self.certificates.forget_unused();
     }
 }
 
@@ -148,9 +168,11 @@ impl<T> Parts<T> {
 
 /// Trust roots as the wire carries them.
 pub(crate) fn bundle_to_wire(bundle: &Bundle) -> wire::Bundle {
+    let ders = |roots: &[CertificateDer<'_>]| roots.iter().map(|root| root.to_vec().into()).collect();
     wire::Bundle {
         trust_domain: bundle.trust_domain.to_string(),
-        roots: bundle.roots.iter().map(|root| root.to_vec().into()).collect(),
+        roots: ders(&bundle.roots),
+        workload_roots: ders(&bundle.workload_roots),
     }
 }
 

@@ -39,13 +39,16 @@ struct Trusted {
     bundle: Encoded,
     /// The SHA-256 of each; leaves lead to the first.
     roots: Arc<[String]>,
+    /// The same of roots that vouch for workloads alone.
+    workload_roots: Arc<[String]>,
 }
 
 impl Trusted {
     fn new(bundle: &Bundle) -> Self {
-        let roots = bundle.roots.iter().map(|root| fingerprint(root).to_string()).collect();
+        let [roots, workload_roots] = [&bundle.roots, &bundle.workload_roots]
+            .map(|roots| roots.iter().map(|root| fingerprint(root).to_string()).collect());
         let bundle = Encoded::new(ResourceName::Bundle, Body::Bundle(bundle_to_wire(bundle)));
-        Self { bundle, roots }
+        Self { bundle, roots, workload_roots }
     }
 }
 
@@ -110,6 +113,11 @@ impl Snapshot {
     /// The SHA-256 of each trust root. Certificates that are signed now lead to the first.
     pub fn roots(&self) -> &[String] {
         &self.trusted.roots
+    }
+
+    /// The SHA-256 of each root that vouches for workloads among each other, and for nobody else.
+    pub fn workload_roots(&self) -> &[String] {
+        &self.trusted.workload_roots
     }
 
     /// Whether `workload` is in the mesh, or was.

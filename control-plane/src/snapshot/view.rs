@@ -6,7 +6,11 @@ use selvedge_api::{
     ResourceName,
     wire::{self, resource::Body},
 };
-use selvedge_model::{Endpoints, Lookup, Service, ServiceKey, Workload, policy::network::SetName};
+use selvedge_model::{
+    Endpoints, Lookup, Service, ServiceKey, Workload,
+    gateway::{Gateway, GatewayPort},
+    policy::network::SetName,
+};
 
 use super::{Encoded, Snapshot, encoding::encode_endpoints};
 
@@ -15,6 +19,8 @@ use super::{Encoded, Snapshot, encoding::encode_endpoints};
 pub enum Subject {
     /// The workload itself; comes first.
     Own,
+    /// A port of its own, if it is a gateway.
+    GatewayPort(u16),
     /// One authority that it asked for.
     Authority(Arc<str>),
 }
@@ -37,7 +43,34 @@ pub fn view(snapshot: &Snapshot, workload: &Arc<Workload>, authorities: &BTreeSe
     let own = Part { subject: Subject::Own, resources: resources.collect() };
     let namespace = workload.name.namespace();
     let asked = authorities.iter().map(|authority| part(snapshot, namespace, authority));
-    std::iter::once(own).chain(asked).collect()
+    std::iter::once(own).chain(gateway(snapshot, workload)).chain(asked).collect()
+}
+
+/// What the workload serves if it is a gateway: for each port its listeners with their virtual hosts, the endpoints
+/// that these name, and the certificates. Nobody asks for it, and nobody else is told.
+fn gateway<'s>(snapshot: &'s Snapshot, workload: &Workload) -> impl Iterator<Item = Part> + use<'s> {
+    let gateway = snapshot.mesh().gateways.get(&workload.name);
+    gateway.into_iter().flat_map(move |gateway| {
+        gateway.ports.iter().map(move |(port, served)| gateway_port(snapshot, gateway, *port, served))
+    })
+}
+
+fn gateway_port(snapshot: &Snapshot, gateway: &Gateway, port: u16, served: &Arc<GatewayPort>) -> Part {
+    let encodings = snapshot.encodings();
+    let mut resources = vec![encodings.gateway_port(served)];
+    for host in served.virtual_hosts().filter_map(|host| gateway.virtual_hosts.get(&host.service)) {
+        resources.push(encodings.service(host));
+        resources.extend(endpoints(snapshot, host));
+    }
+    let certificates = served.certificates().filter_map(|name| gateway.certificates.get(name));
+    resources.extend(certificates.map(|certificate| encodings.certificate(certificate)));
+    once_each(&mut resources);
+    Part { subject: Subject::GatewayPort(port), resources }
+}
+
+fn once_each(resources: &mut Vec<Encoded>) {
+    let mut seen = BTreeSet::new();
+    resources.retain(|resource| seen.insert(resource.name().clone()));
 }
 
 /// The parts of the sets that the network policies of `workload` name, once each.
@@ -70,8 +103,7 @@ fn part(snapshot: &Snapshot, namespace: &str, authority: &Arc<str>) -> Part {
             {
                 resources.push(encode_endpoints(&snapshot.mesh().named_at(port)));
             }
-            let mut seen = BTreeSet::new();
-            resources.retain(|resource| seen.insert(resource.name().clone()));
+            once_each(&mut resources);
         }
         Lookup::None => {}
     }
@@ -109,7 +141,13 @@ fn endpoints(snapshot: &Snapshot, service: &Service) -> Vec<Encoded> {
 
 #[cfg(test)]
 mod tests {
-    use selvedge_model::{Mesh, Revocation, Revocations, Revoked};
+    use selvedge_model::{
+        Mesh, Revocation, Revocations, Revoked,
+        gateway::{
+            Carries, CertificateName, Hostname, Listener, ListenerTls, PrivateKey, ServerCertificate,
+            Termination, VirtualHost, virtual_host,
+        },
+    };
 
     use super::*;
     use crate::{
@@ -174,6 +212,51 @@ mod tests {
                 "endpoints/gone.shop.svc.cluster.local:80",
             ]
         );
+    }
+
+    /// A mesh in which `shop/frontend` is a gateway with two virtual hosts on one port, and one certificate.
+    fn mesh_with_gateway() -> Mesh {
+        let mut mesh = mesh();
+        let reviews = ServiceKey::new("reviews.shop.svc.cluster.local", 80);
+        let mut gateway = Gateway::default();
+        let mut virtual_hosts = Vec::new();
+        for name in ["a.example.com", "b.example.com"] {
+            let hostname: Hostname = name.parse().unwrap();
+            let key = virtual_host(&hostname, "shop/edge/https", 443);
+            let mut service = Service::clone(&mesh.services[&reviews].default);
+            service.key = key.clone();
+            gateway.virtual_hosts.insert(key.clone(), Arc::new(service));
+            virtual_hosts.push(VirtualHost { hostname, service: key });
+        }
+        let name = CertificateName::new("shop", "tls");
+        let certificate =
+            ServerCertificate { name: name.clone(), chain: Vec::new(), key: PrivateKey::new(Vec::new()) };
+        gateway.certificates.insert(name.clone(), Arc::new(certificate));
+        let tls = Termination { certificates: vec![name], clients: None, tls12: true, http: true };
+        let tls = Some(ListenerTls::Terminate(tls));
+        let listener = Listener::new("Gateway shop/edge https".into(), Hostname::Any, tls, virtual_hosts);
+        gateway.ports.insert(443, Arc::new(GatewayPort::new(443, Carries::Tls, vec![listener])));
+        mesh.gateways.insert("shop/frontend".parse().unwrap(), Arc::new(gateway));
+        mesh
+    }
+
+    #[test]
+    fn a_gateway_is_told_what_it_serves_and_nobody_else_is() {
+        let own = names(mesh_with_gateway(), "shop/frontend", "nobody");
+        let other = names(mesh_with_gateway(), "other/frontend", "nobody");
+
+        assert_eq!(
+            own[2..],
+            [
+                "gateway/443",
+                "service/a.example.com@shop/edge/https:443",
+                "endpoints/reviews.shop.svc.cluster.local:80",
+                "service/b.example.com@shop/edge/https:443",
+                "certificate/shop/tls",
+                "lookup/nobody",
+            ]
+        );
+        assert_eq!(other, ["self", "bundle", "lookup/nobody"]);
     }
 
     #[test]

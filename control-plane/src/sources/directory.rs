@@ -17,12 +17,13 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 
 use super::{
     Loaded, consequence,
+    expressions::Budgets,
     files::{FileState, Scan, scan},
     last_good::{LastGood, UsedDocument},
 };
 use crate::{
     problem::{DocumentName, Fault, Problem, Severity},
-    resources::{DecodeOutcome, Decoded, Object, Resource, Resources, StandIn, decode, unusable},
+    resources::{DecodeOutcome, Decoded, Object, Resource, Resources, StandIn, decode, secret, unusable},
 };
 
 /// How a directory is followed.
@@ -84,6 +85,7 @@ pub struct Directory {
     unreadable: BTreeMap<PathBuf, String>,
     last_good: LastGood,
     last_good_problems: Vec<Problem>,
+    expressions: Budgets,
     loaded: Arc<Loaded>,
 }
 
@@ -113,6 +115,7 @@ impl Directory {
             unreadable: BTreeMap::new(),
             last_good,
             last_good_problems,
+            expressions: Budgets::default(),
             loaded: Arc::new(Loaded::default()),
         }
     }
@@ -241,7 +244,8 @@ impl Directory {
                 whole.stand_ins.extend(others.map(|other| other.resource));
             }
         }
-        let (resources, mut problems, kept) = whole.finish();
+        let (mut resources, mut problems, kept) = whole.finish();
+        self.expressions.apply(&mut resources, &mut problems);
         // Until the root has been read once, nothing says that a saved document is gone.
         if self.started {
             problems.extend(self.last_good.replace(kept, &self.root));
@@ -315,7 +319,12 @@ impl<'a> Assembly<'a> {
                 let name = resource.name().clone();
                 self.problems.extend_from_slice(&document.problems);
                 self.taken.insert(name.clone(), here);
-                let kept = UsedDocument { resource: resource.clone(), chunk: document.chunk.clone() };
+                let before = self.last_good.find(&name);
+                let (resource, inherits) =
+                    secret::with_last_good(resource.clone(), before.map(|before| &before.resource));
+                // What is in use after a restart is what was good.
+                let chunk = before.filter(|_| inherits).map_or(&document.chunk, |before| &before.chunk);
+                let kept = UsedDocument { resource, chunk: chunk.clone() };
                 self.chosen.insert(name, (place, kept));
             }
             (DecodeOutcome::Failed, _) => self.add_failed(place, document, here),

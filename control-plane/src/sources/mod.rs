@@ -1,6 +1,7 @@
 //! Where documents come from. Every source yields the same thing: all resources, and what is wrong.
 
 pub mod directory;
+mod expressions;
 mod files;
 pub mod kubernetes;
 mod last_good;

@@ -22,6 +22,9 @@ pub struct Config {
     /// The SHA-256 of each trust root; certificates that are signed now lead to the first.
     #[serde(default)]
     pub trust_roots: Vec<String>,
+    /// The SHA-256 of each further root that workloads trust of each other, such as SPIRE's.
+    #[serde(default)]
+    pub workload_roots: Vec<String>,
     /// The version of the trust roots. A proxy that holds it as `bundle` trusts them.
     #[serde(default)]
     pub trust_roots_version: String,

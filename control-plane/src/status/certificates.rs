@@ -73,6 +73,12 @@ impl OwnCertificates {
                 self.use_now(purpose, Life { not_before: facts.not_before, not_after: facts.not_after });
             }
         }
+        // As long as one of them is valid, workloads may have certificates that lead to it.
+        let others = authority.bundle().workload_roots;
+        let ends = others.iter().filter_map(|root| Facts::parse(root).ok()).map(|facts| facts.not_after);
+        if let Some(last) = ends.max() {
+            self.metrics.certificate_expires("workload-roots", last);
+        }
     }
 
     /// Notes that a certificate is in use from now on, in the place of the one before.

@@ -7,9 +7,11 @@ use selvedge_ops::plain;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::policies;
 use crate::{
+    compile::AttachedRoutes,
     problem::{Detached, DocumentName, Fault, Problem, Severity},
-    resources::{Object, kinds::Feedback},
+    resources::{Object, gateway::GATEWAY_GROUP, gateway_class, kinds::Feedback, listener_set},
 };
 
 /// Our name in `status.parents[].controllerName` and as the reporter of Events.
@@ -46,11 +48,16 @@ pub struct ObjectMetadata {
 
 /// The status of every object that has one, by everything that is wrong; `now` as RFC 3339 writes it. Of objects that have
 /// a status already, nothing is known here.
-pub fn statuses(objects: &[Object], problems: &[Problem], now: &str) -> Vec<ObjectStatus> {
+pub fn statuses(
+    objects: &[Object],
+    problems: &[Problem],
+    gateways: &AttachedRoutes,
+    now: &str,
+) -> Vec<ObjectStatus> {
     let by_document = by_document(problems);
     let of = |object: &Object| {
         let problems = by_document.get(&object.name).map(Vec::as_slice).unwrap_or_default();
-        let status = Verdict::of(problems).status(object, problems, &Value::Null, now)?;
+        let status = Verdict::of(problems).status(object, problems, gateways, &Value::Null, now)?;
         let metadata = ObjectMetadata {
             namespace: object.name.namespace.to_string(),
             name: object.name.name.to_string(),
@@ -131,12 +138,14 @@ impl Verdict {
         &self,
         object: &Object,
         problems: &[&Problem],
+        gateways: &AttachedRoutes,
         existing: &Value,
         now: &str,
     ) -> Option<Value> {
         match object.feedback {
-            Feedback::Parents => self.parents(object, problems, existing, now),
+            Feedback::Parents => self.parents(object, problems, gateways, existing, now),
             Feedback::Conditions => self.conditions(object, existing, now),
+            Feedback::Ancestors => policies::status(object, problems, existing, now),
             Feedback::Events | Feedback::Nowhere => None,
         }
     }
@@ -159,34 +168,49 @@ impl Verdict {
         Some(json!({"observedGeneration": generation, "conditions": all}))
     }
 
-    /// Of a route of the Gateway API: one entry for each parent that is a Service.
-    fn parents(&self, object: &Object, problems: &[&Problem], existing: &Value, now: &str) -> Option<Value> {
+    /// Of a route of the Gateway API: one entry for each parent that is a Service or a Gateway of ours.
+    fn parents(
+        &self,
+        object: &Object,
+        problems: &[&Problem],
+        gateways: &AttachedRoutes,
+        existing: &Value,
+        now: &str,
+    ) -> Option<Value> {
         let before = existing["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let is_ours = |parent: &&Value| parent["controllerName"] == CONTROLLER;
+        let is_ours = |parent: &&Value| {
+            parent["controllerName"] == CONTROLLER || parent["controllerName"] == gateway_class::CONTROLLER
+        };
+        let controller = |parent: &Value| match is_service(parent) {
+            true => Some(CONTROLLER),
+            false => {
+                is_gateway_of(parent, &object.name.namespace, gateways).then_some(gateway_class::CONTROLLER)
+            }
+        };
         let references = object.parents.as_deref().and_then(Value::as_array).map(Vec::as_slice);
         let references = references.unwrap_or_default().iter().enumerate();
         let acted_on = self.outcome != Acceptance::NotActedOn;
-        let ours =
-            references.filter(|(_, parent)| acted_on && is_service(parent)).map(|(index, reference)| {
-                let old = before.iter().filter(is_ours).find(|parent| parent["parentRef"] == *reference);
-                let conditions: Vec<Value> = route_conditions(index, problems)
-                    .into_iter()
-                    .map(|mut new| {
-                        new["observedGeneration"] = object.generation.into();
-                        let listed = old.and_then(|old| old["conditions"].as_array());
-                        let old = listed.and_then(|list| list.iter().find(|old| old["type"] == new["type"]));
-                        dated(new, old, now)
-                    })
-                    .collect();
-                json!({"parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions})
-            });
+        let ours = references.filter(|_| acted_on).filter_map(|(index, reference)| {
+            let controller = controller(reference)?;
+            let old = before.iter().filter(is_ours).find(|parent| parent["parentRef"] == *reference);
+            let conditions: Vec<Value> = route_conditions(index, problems)
+                .into_iter()
+                .map(|mut new| {
+                    new["observedGeneration"] = object.generation.into();
+                    let listed = old.and_then(|old| old["conditions"].as_array());
+                    let old = listed.and_then(|list| list.iter().find(|old| old["type"] == new["type"]));
+                    dated(new, old, now)
+                })
+                .collect();
+            Some(json!({"parentRef": reference, "controllerName": controller, "conditions": conditions}))
+        });
         let others = before.iter().filter(|parent| !is_ours(parent)).cloned();
         let all: Vec<Value> = others.chain(ours).collect();
         (all.as_slice() != before).then(|| json!({ "parents": all }))
     }
 }
 
-fn is_error(problem: &Problem) -> bool {
+pub(super) fn is_error(problem: &Problem) -> bool {
     problem.severity == Severity::Error
 }
 
@@ -197,7 +221,7 @@ pub(crate) fn is_of_kind(problem: &Problem) -> bool {
 }
 
 /// What they say, with the fields.
-fn words<'a>(problems: impl Iterator<Item = &'a Problem>) -> String {
+pub(super) fn words<'a>(problems: impl Iterator<Item = &'a Problem>) -> String {
     let words: Vec<String> = problems
         .map(|problem| match problem.field.as_str() {
             "" => problem.message.clone(),
@@ -230,8 +254,20 @@ fn says(observed: &Value, generation: i64) -> bool {
     observed.as_i64() == Some(generation) || observed.as_str() == Some(&generation.to_string())
 }
 
-/// Whether a route is for callers of a Service inside the mesh; other parents are Gateways, and others'.
-fn is_service(parent: &Value) -> bool {
+/// Whether a parent of a route in `namespace` is one of these Gateways and ListenerSets.
+fn is_gateway_of(parent: &Value, namespace: &str, gateways: &AttachedRoutes) -> bool {
+    let text = |field: &str, default| parent[field].as_str().unwrap_or(default);
+    let kind = text("kind", "Gateway");
+    let name = DocumentName {
+        kind: kind.into(),
+        namespace: text("namespace", namespace).into(),
+        name: text("name", "").into(),
+    };
+    listener_set::group_of(kind) == Some(text("group", GATEWAY_GROUP)) && gateways.contains_key(&name)
+}
+
+/// Whether a route is for callers of a Service inside the mesh.
+pub(super) fn is_service(parent: &Value) -> bool {
     parent["kind"] == "Service" && matches!(parent["group"].as_str(), None | Some("" | "core"))
 }
 
@@ -292,7 +328,7 @@ fn partially_invalid(problems: &[&Problem]) -> Option<Value> {
     Some(condition("PartiallyInvalid", "True", "UnsupportedValue", &message))
 }
 
-fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+pub(super) fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": shortened(message)})
 }
 
@@ -301,7 +337,7 @@ fn same(this: &Value, other: &Value) -> bool {
 }
 
 /// `new` with the time of its last transition: that of `old` while the status is the same.
-fn dated(mut new: Value, old: Option<&Value>, now: &str) -> Value {
+pub(super) fn dated(mut new: Value, old: Option<&Value>, now: &str) -> Value {
     let unchanged = old.filter(|old| old["status"] == new["status"]);
     let since = unchanged.and_then(|old| old["lastTransitionTime"].as_str()).unwrap_or(now);
     new["lastTransitionTime"] = since.into();

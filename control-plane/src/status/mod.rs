@@ -5,9 +5,14 @@
 mod answers;
 mod certificates;
 mod conditions;
+mod features;
+pub(crate) mod gateways;
+mod listeners;
 mod overview;
+mod policies;
 mod problems;
 mod proxies;
+mod seen;
 mod written;
 
 pub use self::{
@@ -16,6 +21,7 @@ pub use self::{
     conditions::{CONTROLLER, ObjectMetadata, ObjectStatus, statuses},
     problems::{Problems, Verdicts},
     proxies::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
+    seen::{Seen, SeenCaller, SeenCallers, SeenRefusal, SeenTraffic},
 };
 pub(crate) use self::{
     conditions::{Verdict, by_document, is_of_kind, said, shortened},

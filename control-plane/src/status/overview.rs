@@ -6,7 +6,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use selvedge_model::WorkloadName;
 use tokio::sync::watch;
 
-use super::{Config, OwnCertificates, Problems, Proxies, Summary};
+use super::{Config, OwnCertificates, Problems, Proxies, Seen, SeenTraffic, Summary};
 use crate::{problem::Problem, snapshot::Store, sources::Loaded};
 
 /// What the admin port tells people on this host.
@@ -15,6 +15,7 @@ pub(crate) struct Overview {
     pub(crate) store: Arc<Store>,
     pub(crate) problems: Arc<Problems>,
     pub(crate) proxies: Arc<Proxies>,
+    pub(crate) seen: Arc<Seen>,
     pub(crate) certificates: Arc<OwnCertificates>,
     pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
 }
@@ -24,6 +25,7 @@ impl Overview {
         Router::new()
             .route("/problems", get(Self::show_problems))
             .route("/config", get(Self::show_config))
+            .route("/seen", get(Self::show_seen))
             .route("/status", get(Self::show_status))
             .with_state(self)
     }
@@ -37,13 +39,17 @@ impl Overview {
             .filter(|pod| pod.metadata.ending || pod.spec.has_ended())
             .map(|pod| (&*pod.name.namespace, &*pod.name.name))
             .collect();
-        let meshed = snapshot.mesh().workloads.values().filter(|workload| workload.meshed);
-        let expected = meshed.map(|workload| &workload.name);
+        let with_proxy = snapshot.mesh().workloads.values().filter(|workload| workload.has_proxy());
+        let expected = with_proxy.map(|workload| &workload.name);
         expected.filter(|name| !ending.contains(&(name.namespace(), name.name()))).cloned().collect()
     }
 
     async fn show_problems(State(overview): State<Self>) -> Json<Arc<Vec<Problem>>> {
         Json(overview.problems.now())
+    }
+
+    async fn show_seen(State(overview): State<Self>) -> Json<SeenTraffic> {
+        Json(overview.seen.now())
     }
 
     async fn show_status(State(overview): State<Self>) -> Json<Summary> {
@@ -58,6 +64,7 @@ impl Overview {
         Json(Config {
             configuration_version: trusted.map(|snapshot| snapshot.version()),
             trust_roots: trusted.map(|snapshot| snapshot.roots().to_vec()).unwrap_or_default(),
+            workload_roots: trusted.map(|snapshot| snapshot.workload_roots().to_vec()).unwrap_or_default(),
             trust_roots_version: trusted
                 .map(|snapshot| snapshot.bundle().version().to_string())
                 .unwrap_or_default(),

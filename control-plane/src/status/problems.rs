@@ -5,6 +5,7 @@ use std::{collections::HashSet, path::Path, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
+    compile::AttachedRoutes,
     problem::{DocumentName, Problem, Severity},
     resources::Object,
 };
@@ -22,6 +23,8 @@ pub struct Verdicts {
     pub objects: Arc<Vec<Object>>,
     /// Every problem.
     pub problems: Arc<Vec<Problem>>,
+    /// The Gateways that are ours, and the routes of their listeners.
+    pub attached: Arc<AttachedRoutes>,
 }
 
 /// What makes two problems one and the same: everything but the line, which moves with every edit above.
@@ -34,9 +37,15 @@ fn same(problem: &Problem) -> ProblemIdentity<'_> {
 
 impl Problems {
     /// Replaces all problems; logs those that are new, and those that are gone, once each.
-    pub fn replace(&self, problems: Vec<Problem>, objects: &Arc<Vec<Object>>) {
-        let problems = Arc::new(problems);
-        let newest = Arc::new(Verdicts { objects: Arc::clone(objects), problems: Arc::clone(&problems) });
+    pub fn replace(
+        &self,
+        problems: Vec<Problem>,
+        objects: &Arc<Vec<Object>>,
+        attached: &Arc<AttachedRoutes>,
+    ) {
+        let (problems, attached) = (Arc::new(problems), Arc::clone(attached));
+        let newest = Verdicts { objects: Arc::clone(objects), problems: Arc::clone(&problems), attached };
+        let newest = Arc::new(newest);
         let before = Arc::clone(&self.now.send_replace(newest).problems);
         let known: HashSet<ProblemIdentity<'_>> = before.iter().map(same).collect();
         let still: HashSet<ProblemIdentity<'_>> = problems.iter().map(same).collect();
@@ -106,9 +115,13 @@ mod tests {
         let none = Arc::default();
 
         tracing::subscriber::with_default(subscriber, || {
-            problems.replace(vec![problem(3, "no such host")], &none);
-            problems.replace(vec![problem(4, "no such host"), problem(9, "no such subset")], &none);
-            problems.replace(vec![problem(9, "no such subset")], &none);
+            problems.replace(vec![problem(3, "no such host")], &none, &Arc::default());
+            problems.replace(
+                vec![problem(4, "no such host"), problem(9, "no such subset")],
+                &none,
+                &Arc::default(),
+            );
+            problems.replace(vec![problem(9, "no such subset")], &none, &Arc::default());
         });
 
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use selvedge_certs::{holder::Basis, verify::Peer};
-use selvedge_model::{Serial, SpiffeId, WorkloadName};
+use selvedge_model::{Serial, SpiffeId, WorkloadName, seen::Svid};
 use serde::{Deserialize, Serialize};
 
 use super::written::{by_name, rfc3339};
@@ -62,6 +62,9 @@ pub struct Proxy {
     /// When its certificate, and with it the stream, ends.
     #[serde(with = "rfc3339")]
     pub certificate_expires_at: SystemTime,
+    /// What it shows its peers instead of the control plane's certificate, if an agent of the SPIFFE Workload API gives it that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub svid: Option<Svid>,
     /// What it asked for.
     pub authorities: BTreeSet<Arc<str>>,
     /// What it holds, by name, with versions.

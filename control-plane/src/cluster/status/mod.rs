@@ -7,6 +7,7 @@ pub(super) mod events;
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
+    compile::AttachedRoutes,
     problem::{Problem, Severity},
     resources::{Object, kinds::Feedback},
     status::{Verdict, Verdicts, by_document, is_of_kind},
@@ -40,7 +42,8 @@ pub struct Writer {
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     generation: i64,
-    status: Option<Verdict>,
+    /// With what tells which Gateways were ours then, or which ancestors it had.
+    status: Option<(Verdict, u64)>,
     events: HashSet<String>,
 }
 
@@ -88,7 +91,7 @@ impl Writer {
                 return true;
             }
             let problems = by_document.get(&object.name).map(Vec::as_slice).unwrap_or_default();
-            if let Err(error) = self.write(object, problems).await {
+            if let Err(error) = self.write(object, problems, &verdicts.attached).await {
                 tracing::debug!(%error, object = %object.name, "its status could not be written yet");
                 complete = false;
                 // Nothing else can be written either.
@@ -100,14 +103,28 @@ impl Writer {
         complete
     }
 
-    async fn write(&mut self, object: &Object, problems: &[&Problem]) -> Result<(), Error> {
+    async fn write(
+        &mut self,
+        object: &Object,
+        problems: &[&Problem],
+        gateways: &AttachedRoutes,
+    ) -> Result<(), Error> {
         let verdict = Verdict::of(problems);
         let before = self.told.remove(&object.uid).unwrap_or_default();
         let mut now = Told { generation: object.generation, status: before.status, events: before.events };
-        let known = before.generation == object.generation && now.status.as_ref() == Some(&verdict);
-        let written = if known { Ok(()) } else { self.write_status(object, &verdict, problems).await };
+        let ours = match object.feedback {
+            Feedback::Parents => ours(gateways),
+            Feedback::Ancestors => ancestors(object),
+            _ => 0,
+        };
+        let says = Some((verdict, ours));
+        let known = before.generation == object.generation && now.status == says;
+        let written = match &says {
+            Some((verdict, _)) if !known => self.write_status(object, verdict, problems, gateways).await,
+            _ => Ok(()),
+        };
         if written.is_ok() {
-            now.status = Some(verdict);
+            now.status = says;
         }
         let told = match written {
             Ok(()) => self.write_events(object, problems, &mut now.events).await,
@@ -122,8 +139,9 @@ impl Writer {
         object: &Object,
         verdict: &Verdict,
         problems: &[&Problem],
+        gateways: &AttachedRoutes,
     ) -> Result<(), Error> {
-        if !matches!(object.feedback, Feedback::Parents | Feedback::Conditions) {
+        if !matches!(object.feedback, Feedback::Parents | Feedback::Ancestors | Feedback::Conditions) {
             return Ok(());
         }
         let Some(kind) = self.kind(object).await?.filter(|kind| kind.has_status) else { return Ok(()) };
@@ -137,7 +155,8 @@ impl Writer {
             return Ok(());
         }
         let now = Utc(SystemTime::now()).to_string();
-        let Some(status) = verdict.status(object, problems, &found["status"], &now) else { return Ok(()) };
+        let status = verdict.status(object, problems, gateways, &found["status"], &now);
+        let Some(status) = status else { return Ok(()) };
         // Only if nobody, such as another controller, has written meanwhile.
         let version = &found["metadata"]["resourceVersion"];
         let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
@@ -192,4 +211,18 @@ impl Writer {
         self.kinds.insert(key, found.clone());
         Ok(found)
     }
+}
+
+/// What tells which Gateways are ours.
+fn ours(gateways: &AttachedRoutes) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    gateways.keys().for_each(|name| name.hash(&mut hasher));
+    hasher.finish()
+}
+
+/// What tells which ancestors a policy has.
+fn ancestors(policy: &Object) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    policy.parents.as_deref().map(Value::to_string).hash(&mut hasher);
+    hasher.finish()
 }

@@ -13,6 +13,7 @@ use super::{
     choice::CalicoChoice,
     kubernetes::{names, ranges, theirs},
     sets::{Addresses, SetMaker},
+    tiers::{Tier, Tiers},
 };
 use crate::resources::{CalicoEntity, CalicoPolicySpec, CalicoRule, Document, PortSpec, Resources};
 
@@ -31,11 +32,12 @@ pub(super) fn addresses(resources: &Resources) -> Vec<Addresses<'_>> {
 
 /// Every policy that is for workloads.
 pub(super) fn compiled<'a>(resources: &'a Resources, sets: &mut SetMaker<'_, 'a>) -> Vec<Compiled<'a>> {
+    let tiers = Tiers::new(resources);
     let policies = resources.calico_policies.iter().filter(|document| !document.spec.is_without_effect);
-    policies.map(|document| policy(document, sets)).collect()
+    policies.map(|document| policy(document, tiers.find(&document.spec.tier), sets)).collect()
 }
 
-fn policy<'a>(document: &'a Policy, sets: &mut SetMaker<'_, 'a>) -> Compiled<'a> {
+fn policy<'a>(document: &'a Policy, tier: Option<Tier<'a>>, sets: &mut SetMaker<'_, 'a>) -> Compiled<'a> {
     let spec = &document.spec;
     let namespace = namespace_of(document);
     let mut of = |rules: Option<&Vec<CalicoRule>>, direction| {
@@ -58,6 +60,7 @@ fn policy<'a>(document: &'a Policy, sets: &mut SetMaker<'_, 'a>) -> Compiled<'a>
         chosen: (!spec.any_workload).then_some(chosen),
         ingress,
         egress,
+        tier,
         order: spec.order.unwrap_or(f64::INFINITY),
         selects_one: Cell::new(false),
     }

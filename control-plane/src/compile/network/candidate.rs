@@ -7,6 +7,8 @@ use std::{
 
 use selvedge_model::{SpiffeId, WorkloadName};
 
+use crate::resources::Resources;
+
 /// One workload.
 #[derive(Debug)]
 pub(in crate::compile) struct Candidate<'a> {
@@ -14,6 +16,8 @@ pub(in crate::compile) struct Candidate<'a> {
     pub(in crate::compile) identity: &'a SpiffeId,
     /// `None`: nobody knows them, as its document cannot be used.
     pub(in crate::compile) labels: Option<&'a BTreeMap<String, String>>,
+    /// Those of its service account; `None`: it has no document.
+    pub(in crate::compile) account_labels: Option<&'a BTreeMap<String, String>>,
     /// Whether it has a sidecar.
     pub(in crate::compile) is_meshed: bool,
     /// Whether its sidecar gets redirected connections.
@@ -42,7 +46,16 @@ pub(super) struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(list: Vec<Candidate<'a>>) -> Self {
+    pub(super) fn new(resources: &'a Resources, mut list: Vec<Candidate<'a>>) -> Self {
+        let accounts: HashMap<(&str, &str), &BTreeMap<String, String>> = resources
+            .service_accounts
+            .iter()
+            .map(|document| ((&*document.name.namespace, &*document.name.name), &document.metadata.labels))
+            .collect();
+        for candidate in &mut list {
+            let account = (candidate.identity.namespace(), candidate.identity.service_account());
+            candidate.account_labels = accounts.get(&account).copied();
+        }
         let mut candidates = Self {
             by_namespace: HashMap::new(),
             identities: HashMap::new(),

@@ -7,15 +7,21 @@ use crate::resources::{Expression, LabelSelector, Resources};
 
 /// The label that every namespace has: its name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// The label that Calico gives each namespace and service account: its name.
+const NAME: &str = "projectcalico.org/name";
+/// Before the labels that a workload has from its namespace.
+const OF_NAMESPACE: &str = "pcns.";
+/// Before those that it has from its service account.
+const OF_ACCOUNT: &str = "pcsa.";
 
 /// The labels of namespaces, each with that of its name.
 #[derive(Debug)]
-pub(super) struct NamespaceLabels<'a> {
+pub(in super::super) struct NamespaceLabels<'a> {
     known: BTreeMap<&'a str, BTreeMap<String, String>>,
 }
 
 impl<'a> NamespaceLabels<'a> {
-    pub(super) fn new(resources: &'a Resources) -> Self {
+    pub(in super::super) fn new(resources: &'a Resources) -> Self {
         let labels = |name: &str, labels: &BTreeMap<String, String>| {
             let mut labels = labels.clone();
             labels.insert(NAME_LABEL.to_owned(), name.to_owned());
@@ -35,7 +41,7 @@ impl<'a> NamespaceLabels<'a> {
     }
 
     /// Whether `selector` selects `namespace`.
-    fn are_selected(&self, namespace: &str, selector: &LabelSelector) -> bool {
+    pub(in super::super) fn are_selected(&self, namespace: &str, selector: &LabelSelector) -> bool {
         match self.known.get(namespace) {
             Some(labels) => selector.selects(labels),
             None => selector.selects(&BTreeMap::from([(NAME_LABEL.to_owned(), namespace.to_owned())])),
@@ -67,7 +73,7 @@ pub(super) struct CalicoChoice {
     pub(super) selector: Option<Expression>,
     /// The names of service accounts; empty: any.
     pub(super) accounts: Vec<String>,
-    /// The name of their service account, as its only label.
+    /// The labels of their service account.
     pub(super) account_selector: Option<Expression>,
 }
 
@@ -103,10 +109,26 @@ impl Choice {
             Self::InNamespaces(meant, pods) => namespaces.are_selected(namespace, meant) && has(pods),
             Self::Port(name) => candidate.named_ports.iter().any(|(one, _)| one == name),
             Self::Calico(choice) => candidate.labels.is_some_and(|labels| {
-                let account = candidate.identity.service_account();
+                let account =
+                    Account { name: candidate.identity.service_account(), labels: candidate.account_labels };
                 choice.contains(Some(namespace), labels, Some(account), namespaces)
             }),
         }
+    }
+}
+
+/// A service account, as selectors know it.
+#[derive(Debug, Clone, Copy)]
+struct Account<'c> {
+    name: &'c str,
+    labels: Option<&'c BTreeMap<String, String>>,
+}
+
+impl<'c> Account<'c> {
+    /// Calico gives each its name as a label.
+    fn label(self, label: &str) -> Option<&'c str> {
+        let is_name = label == NAME;
+        if is_name { Some(self.name) } else { self.labels?.get(label).map(String::as_str) }
     }
 }
 
@@ -115,26 +137,26 @@ impl CalicoChoice {
         &self,
         namespace: Option<&str>,
         labels: &BTreeMap<String, String>,
-        account: Option<&str>,
+        account: Option<Account<'_>>,
         namespaces: &NamespaceLabels<'_>,
     ) -> bool {
         let is_global = namespace.is_none();
+        let of_namespace = |label: &str| {
+            let namespace = namespace?;
+            if label == NAME { Some(namespace) } else { namespaces.value(namespace, label) }
+        };
+        let of_account = |label: &str| account?.label(label);
         // Besides their own, they have the labels of what they belong to.
         let value = |label: &str| match label {
             "projectcalico.org/namespace" => namespace,
-            "projectcalico.org/serviceaccount" => account,
+            "projectcalico.org/serviceaccount" => account.map(|account| account.name),
             "projectcalico.org/orchestrator" => account.map(|_| "k8s"),
-            other => match (other.strip_prefix("pcns."), namespace) {
-                (Some(label), Some(namespace)) => namespaces.value(namespace, label),
+            other => match (other.strip_prefix(OF_NAMESPACE), other.strip_prefix(OF_ACCOUNT)) {
+                (Some(label), _) if namespace.is_some() => of_namespace(label),
+                (_, Some(label)) if account.is_some() => of_account(label),
                 _ => labels.get(other).map(String::as_str),
             },
         };
-        let of_namespace = |label: &str| {
-            let namespace = namespace?;
-            let is_name = label == "projectcalico.org/name";
-            if is_name { Some(namespace) } else { namespaces.value(namespace, label) }
-        };
-        let of_account = |label: &str| account.filter(|_| label == "projectcalico.org/name");
         let is_in = |selector: &Expression| match selector {
             Expression::Global => is_global,
             Expression::All => !is_global,
@@ -144,7 +166,7 @@ impl CalicoChoice {
             && self.namespaces.as_ref().is_none_or(is_in)
             && self.selector.as_ref().is_none_or(|selector| selector.selects(&value, is_global))
             && (self.accounts.is_empty()
-                || account.is_some_and(|account| self.accounts.iter().any(|name| name == account)))
+                || account.is_some_and(|account| self.accounts.iter().any(|name| name == account.name)))
             && self
                 .account_selector
                 .as_ref()

@@ -7,7 +7,7 @@ use selvedge_model::policy::{
     network::{NetworkAction, NetworkAsks, NetworkCondition, NetworkRule, Peers, Ports},
 };
 
-use super::{Choice, Compiled, Direction, Template, Written, sets::SetMaker};
+use super::{Choice, Compiled, Direction, Template, Written, sets::SetMaker, tiers::Tier};
 use crate::resources::{Document, NetworkPolicySpec, NetworkRuleSpec, PeerSpec, PortSpec, Resources};
 
 /// Where Calico has them among its own policies.
@@ -34,6 +34,7 @@ fn policy<'a>(document: &'a Document<NetworkPolicySpec>, sets: &mut SetMaker<'_,
         chosen: (!spec.any_workload).then(|| Choice::Pods(namespace.to_owned(), spec.pods.clone())),
         ingress,
         egress,
+        tier: Some(Tier::default()),
         order: ORDER,
         selects_one: Cell::new(false),
     }

@@ -1,7 +1,7 @@
 //! Network policies to what each workload's sidecar asks, and the sets of workloads that they name.
 //!
 //! Policies of all kinds become [`Compiled`] ones: rules in an order, and whom they are for. The policies that select a
-//! workload are put one after the other. Where none does, there are no rules.
+//! workload are put one after the other, tier by tier. Where none does, there are no rules.
 
 mod calico;
 mod candidate;
@@ -9,9 +9,11 @@ mod choice;
 mod kubernetes;
 mod report;
 mod sets;
+mod tiers;
 
 use std::{
     cell::Cell,
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -20,16 +22,18 @@ use selvedge_model::{
     Mesh, SpiffeId,
     policy::{
         MOST_RULES,
-        network::{NetworkAsks, NetworkRule, NetworkRules, PartName, SetPart},
+        network::{MOST_TIERS, NetworkAsks, NetworkRule, NetworkRules, NetworkTier, PartName, SetPart},
     },
 };
 
 pub(super) use self::candidate::Candidate;
+pub(super) use self::choice::NamespaceLabels;
 use self::{
     candidate::Candidates,
-    choice::{Choice, NamespaceLabels},
+    choice::Choice,
     report::Written,
     sets::{SetMaker, Sets},
+    tiers::Tier,
 };
 use super::sharing::{ByNamespace, MadeOnce};
 use crate::resources::Resources;
@@ -63,7 +67,9 @@ struct Compiled<'a> {
     chosen: Option<Choice>,
     ingress: Option<Vec<Template>>,
     egress: Option<Vec<Template>>,
-    /// Its place among the policies: the lowest first.
+    /// Its tier; `None`: there is no tier of that name, so that nobody knows what it means.
+    tier: Option<Tier<'a>>,
+    /// Its place among the policies of the tier: the lowest first.
     order: f64,
     selects_one: Cell<bool>,
 }
@@ -96,13 +102,12 @@ impl Direction {
 
 impl<'a> Network<'a> {
     pub(super) fn new(resources: &'a Resources, candidates: Vec<Candidate<'a>>, previous: &Mesh) -> Self {
-        let candidates = Candidates::new(candidates);
+        let candidates = Candidates::new(resources, candidates);
         let namespaces = NamespaceLabels::new(resources);
         let mut sets = SetMaker::new(calico::addresses(resources), &candidates, &namespaces, &previous.sets);
         let mut policies = kubernetes::compiled(resources, &mut sets);
         policies.extend(calico::compiled(resources, &mut sets));
-        policies
-            .sort_by(|one, other| one.order.total_cmp(&other.order).then_with(|| one.name.cmp(&other.name)));
+        policies.sort_by(Compiled::cmp);
         let mut by_namespace = ByNamespace::default();
         for (place, policy) in policies.iter().enumerate() {
             by_namespace.add(policy.namespace, place);
@@ -198,26 +203,41 @@ impl<'a> Network<'a> {
 
     fn made(&self, (direction, chosen, itself, ports, only): &Shared) -> NetworkRules {
         let policies = || chosen.iter().map(|place| &self.policies[*place]);
-        let itself = itself.clone();
-        let refusing =
-            |name: Arc<str>| NetworkRules { rules: Vec::new(), policies: vec![name], itself: itself.clone() };
+        let refusing = |name: String| NetworkRules {
+            itself: itself.clone(),
+            ..NetworkRules::one_tier(Vec::new(), vec![name.into()])
+        };
         if let Some(unusable) = policies().find(|policy| policy.written.is_unusable()) {
-            let name = format!("{} ({}), which cannot be used", unusable.name, unusable.written.location());
-            return refusing(name.into());
+            return refusing(format!(
+                "{} ({}), which cannot be used",
+                unusable.name,
+                unusable.written.location()
+            ));
         }
+        if let Some(lost) = policies().find(|policy| policy.tier.is_none()) {
+            return refusing(format!("{}, whose tier does not exist", lost.name));
+        }
+        let tiers = || chosen.chunk_by(|one, other| self.policies[*one].tier == self.policies[*other].tier);
         let templates = || policies().flat_map(|policy| policy.templates(*direction).into_iter().flatten());
-        if templates().count() > MOST_RULES {
-            let first =
-                policies().next().map_or_else(|| Arc::from("network policies"), |one| one.name.clone());
-            return refusing(format!("{first} and others with more than {MOST_RULES} rules").into());
+        let first = || policies().next().map_or("network policies", |one| &*one.name);
+        if templates().count() > MOST_RULES || chosen.len() > MOST_RULES {
+            return refusing(format!("{} and others with more than {MOST_RULES} rules", first()));
+        }
+        if tiers().count() > MOST_TIERS {
+            return refusing(format!("{} and others of more than {MOST_TIERS} tiers", first()));
         }
         let mut only = only.iter();
-        let is_for_it = |template: &&Template| template.only.is_empty() || only.next() == Some(&true);
-        NetworkRules {
-            rules: templates().filter(is_for_it).map(|template| template.at(ports)).collect(),
-            policies: policies().map(|policy| Arc::clone(&policy.name)).collect(),
-            itself,
-        }
+        let mut is_for_it = |template: &&Template| template.only.is_empty() || only.next() == Some(&true);
+        let mut made = |chosen: &[usize]| {
+            let policies = || chosen.iter().map(|place| &self.policies[*place]);
+            let templates = policies().flat_map(|policy| policy.templates(*direction).into_iter().flatten());
+            NetworkTier {
+                rules: templates.filter(&mut is_for_it).map(|template| template.at(ports)).collect(),
+                policies: policies().map(|policy| Arc::clone(&policy.name)).collect(),
+                otherwise: policies().find_map(|policy| policy.tier).unwrap_or_default().otherwise,
+            }
+        };
+        NetworkRules { tiers: tiers().map(&mut made).collect(), itself: itself.clone() }
     }
 
     /// The parts of all sets.
@@ -227,6 +247,14 @@ impl<'a> Network<'a> {
 }
 
 impl Compiled<'_> {
+    /// Which of both is asked first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (this, that) = (self.tier.unwrap_or_default(), other.tier.unwrap_or_default());
+        this.cmp(&that)
+            .then_with(|| self.order.total_cmp(&other.order))
+            .then_with(|| self.name.cmp(&other.name))
+    }
+
     fn templates(&self, direction: Direction) -> Option<&Vec<Template>> {
         match direction {
             Direction::Ingress => self.ingress.as_ref(),

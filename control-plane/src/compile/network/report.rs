@@ -1,17 +1,14 @@
 //! What policies do not do, for those who wrote them.
 
-use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
-use selvedge_model::policy::network::{NetworkAsks, Peers};
+use selvedge_model::policy::network::{NetworkAsks, NetworkRule, Peers};
 
 use super::{Compiled, Direction, Network, candidate::Candidate};
 use crate::{
-    compile::Problems,
+    compile::{Problems, some},
     resources::{CalicoPolicySpec, Document, Location, NetworkPolicySpec},
 };
-
-/// How many workloads are named of those that a policy is not enforced at.
-const NAMED: usize = 3;
 
 /// The document of a policy.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +52,14 @@ impl Network<'_> {
     /// Reports what is without effect and what cannot be enforced. Asked when each workload has its rules.
     pub(in crate::compile) fn report(&self, problems: &mut Problems) {
         for policy in self.policies.iter().filter(|policy| !policy.written.is_unusable()) {
+            if let (None, Written::Calico(document)) = (policy.tier, policy.written) {
+                let tier = &document.spec.tier;
+                let message = format!(
+                    "there is no Tier {tier}, so the workloads that the policy selects refuse everything in its directions; \
+                     create the tier, or remove this for the tier default"
+                );
+                problems.error(document, "spec.tier", message);
+            }
             if !policy.selects_one.get() {
                 let message =
                     "selects no workload, so nothing is enforced by this policy; compare the labels";
@@ -92,12 +97,16 @@ impl Network<'_> {
                 self.report_peers(policy, (&field, direction), peers, is_explicit, problems);
             }
             for (_, name) in &template.own_ports {
-                if !selected.iter().any(|one| one.named_ports.iter().any(|(port, _)| port == name)) {
+                let has = |one: &&Candidate<'_>| one.named_ports.iter().any(|(port, _)| port == name);
+                if !selected.iter().any(has) {
                     let message = format!(
                         "no workload that the policy selects has a port called {name}, so this allows none"
                     );
                     policy.written.warning(problems, &format!("{field}.ports"), message);
                 }
+            }
+            if direction == Direction::Ingress && policy.written.location().path.is_some() {
+                report_ports(policy, &template.rule, &field, selected, problems);
             }
         }
     }
@@ -132,6 +141,37 @@ impl Network<'_> {
     }
 }
 
+/// Reports the ports of a rule for incoming connections of which no document says that a workload has them. In a cluster
+/// pods need not declare theirs.
+fn report_ports(
+    policy: &Compiled<'_>,
+    rule: &NetworkRule,
+    field: &str,
+    selected: &[&Candidate<'_>],
+    problems: &mut Problems,
+) {
+    let ranges = rule.conditions.iter().filter(|condition| !condition.negated);
+    let ranges = ranges.filter_map(|condition| match &condition.asks {
+        NetworkAsks::Port(ports) => Some(&ports.ranges),
+        _ => None,
+    });
+    for (first, last) in ranges.flatten() {
+        let is_one = |socket: &SocketAddr| (*first..=*last).contains(&socket.port());
+        if !selected.iter().any(|one| one.is_named || one.sockets.iter().any(is_one)) {
+            let port = if first == last { first.to_string() } else { format!("of {first} to {last}") };
+            let message = format!(
+                "no document says that a workload which the policy selects has port {port}, so this is about no connection that \
+                 is known; compare the numbers: they are those of the workload, and not those of a Service"
+            );
+            let at = match policy.written {
+                Written::Kubernetes(_) => format!("{field}.ports"),
+                Written::Calico(_) => format!("{field}.destination.ports"),
+            };
+            policy.written.warning(problems, &at, message);
+        }
+    }
+}
+
 /// Reports the workloads of a policy at which nothing enforces it, or not at all ports.
 fn report_unenforced(policy: &Compiled<'_>, selected: &[&Candidate<'_>], problems: &mut Problems) {
     let is_file = policy.written.location().path.is_some();
@@ -139,34 +179,22 @@ fn report_unenforced(policy: &Compiled<'_>, selected: &[&Candidate<'_>], problem
     // In a cluster, the network may enforce it; what a sidecar enforces in part is worth a word everywhere.
     if is_file || any_sidecar {
         let without = selected.iter().filter(|one| !one.is_meshed && !one.is_of_node);
-        if let Some(names) = some(without) {
+        if let Some(names) = some(without.map(|one| one.name)) {
             let message =
                 format!("is not enforced at {names}: without a sidecar nothing here refuses anything");
             policy.written.warning(problems, policy.written.selector(), message);
         }
-        if let Some(names) = some(selected.iter().filter(|one| one.is_of_node)) {
+        if let Some(names) = some(selected.iter().filter(|one| one.is_of_node).map(|one| one.name)) {
             let message = format!("is not enforced at {names}: a pod with hostNetwork has no sidecar");
             policy.written.warning(problems, policy.written.selector(), message);
         }
     }
     if policy.ingress.is_some()
-        && let Some(names) = some(selected.iter().filter(|one| !one.skipped.is_empty()))
+        && let Some(names) = some(selected.iter().filter(|one| !one.skipped.is_empty()).map(|one| one.name))
     {
         let message = format!(
             "is not enforced at the ports of {names} that are skipped: connections pass by the sidecar"
         );
         policy.written.warning(problems, policy.written.selector(), message);
-    }
-}
-
-/// The first of `candidates` by name, and how many others there are; `None`: there is none.
-fn some<'c, 'a: 'c>(candidates: impl Iterator<Item = &'c &'c Candidate<'a>>) -> Option<String> {
-    let names: BTreeSet<String> = candidates.map(|one| one.name.to_string()).collect();
-    let first: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
-    let others = names.len().saturating_sub(NAMED);
-    match (first.is_empty(), others) {
-        (true, _) => None,
-        (false, 0) => Some(first.join(", ")),
-        (false, others) => Some(format!("{} and {others} others", first.join(", "))),
     }
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use selvedge_model::{
-    Backend, BackendName, ClientMatch, Order, RetryPolicy, RouteTable, Rule, TrafficPolicy, WeightedBackend,
+    Backend, BackendName, ClientMatch, Http2Upgrade, Match, Order, RetryPolicy, RouteTable, Rule, ServiceKey,
+    TrafficPolicy, UpstreamTls, WeightedBackend,
     filter::{Fraction, Mirror},
 };
 
 use super::{
-    super::{Problems, services::KnownHost},
+    super::{
+        Problems, destination_rules::without_rules, grants::Grants, hosts::service_host, services::KnownHost,
+    },
     Port, Routing, VirtualService,
     delegates::{Effective, Mirrored},
     filters,
@@ -16,15 +19,24 @@ use super::{
 };
 use crate::{
     problem::{Fault, Unresolved},
-    resources::{Document, linkerd::Timeouts, virtual_service::on_port},
+    resources::{
+        Document,
+        linkerd::Timeouts,
+        virtual_service::{Follower, asked},
+    },
 };
 
-/// The backends of one view, as its routes come to name them.
-pub(super) struct Backends<'a> {
+/// The backends of one view, or of one virtual host of a gateway, as its routes come to name them.
+pub(in super::super) struct Backends<'a> {
     pub(super) routing: &'a Routing<'a>,
-    pub(super) client: Option<&'a str>,
-    pub(super) port: &'a Port<'a>,
-    pub(super) list: Vec<Backend>,
+    client: Option<&'a str>,
+    /// The service's port whose view it is. `None`: it is a gateway's virtual host.
+    pub(super) port: Option<&'a Port<'a>>,
+    /// The port that clients call.
+    pub(super) number: u16,
+    /// What documents of other namespaces may be named. `None`: whatever there is, as in a mesh.
+    grants: Option<&'a Grants<'a>>,
+    pub(in super::super) list: Vec<Backend>,
     /// What is wrong with those that cannot be used, by their place in the list.
     broken: BTreeMap<usize, BrokenReference>,
 }
@@ -32,26 +44,45 @@ pub(super) struct Backends<'a> {
 impl<'a> Backends<'a> {
     /// None, as seen by clients in the namespace `client`, or by all others.
     pub(super) fn new(routing: &'a Routing<'a>, client: Option<&'a str>, port: &'a Port<'a>) -> Self {
-        Self { routing, client, port, list: Vec::new(), broken: BTreeMap::new() }
+        let (number, port) = (port.key.port, Some(port));
+        Self { routing, client, port, number, grants: None, list: Vec::new(), broken: BTreeMap::new() }
+    }
+
+    /// None, as seen by a gateway in the namespace `client`, whose clients call its port `number`. `grants`: what routes
+    /// need to name a backend of another namespace; `None` if they need nothing.
+    pub(in super::super) fn of_gateway(
+        routing: &'a Routing<'a>,
+        client: &'a str,
+        number: u16,
+        grants: Option<&'a Grants<'a>>,
+    ) -> Self {
+        let client = Some(client);
+        Self { routing, client, port: None, number, grants, list: Vec::new(), broken: BTreeMap::new() }
+    }
+
+    /// What is called here, for messages.
+    pub(super) fn called(&self) -> String {
+        self.port.map_or_else(|| format!("port {}", self.number), |port| port.key.to_string())
     }
 
     /// Everything to the whole service.
     pub(super) fn default_route(&mut self) -> RouteTable {
         let rule = self.default_rule();
-        RouteTable::new(Order::Listed, vec![rule])
+        RouteTable::new(Order::Listed, rule.into_iter().collect())
     }
 
-    fn default_rule(&mut self) -> Rule {
-        let backend = self.own();
+    /// `None` at a gateway, which has nothing of its own to send to.
+    fn default_rule(&mut self) -> Option<Rule> {
+        let backend = self.own()?;
         let (timeouts, retry) = self.times(None, None);
-        Rule {
+        Some(Rule {
             name: "default".to_owned(),
             backends: vec![WeightedBackend::new(backend, 1)],
             timeout: timeouts.request,
             stream: timeouts.stream,
             retry,
             ..Rule::default()
-        }
+        })
     }
 
     /// The time limits and retries of a rule that says this of them: where it says nothing, what the annotations of the
@@ -61,7 +92,7 @@ impl<'a> Backends<'a> {
         timeouts: Option<Timeouts>,
         retry: Option<&RetryPolicy>,
     ) -> (Timeouts, RetryPolicy) {
-        let of_service = self.port.host.annotated();
+        let of_service = self.port.and_then(|port| port.host.annotated());
         let timeouts = timeouts.or_else(|| of_service?.timeouts).unwrap_or_default();
         let retry = retry.or_else(|| of_service?.retry.as_ref()).cloned().unwrap_or_default();
         (timeouts, retry)
@@ -77,67 +108,79 @@ impl<'a> Backends<'a> {
         let mut rules: Vec<Rule> = Vec::new();
         let (mut all_for_other_ports, mut any_left_out) = (true, false);
         let routing = self.routing;
-        for Effective { document, name, route, mirrors, .. } in routing.http_routes(document) {
+        for effective in routing.http_routes(document) {
+            let route = &effective.route;
             any_left_out |= route.left_out;
-            let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else {
+            let Some(matches) = asked(route.matches.as_deref(), self.number, Follower::Sidecar) else {
                 all_for_other_ports &= !route.left_out;
                 continue;
             };
             all_for_other_ports = false;
-            let field = format!("spec.http[{}].route", route.index);
-            let backends = route
-                .destinations
-                .iter()
-                .map(|destination| {
-                    let reference = Reference::Destination(destination);
-                    let backend = self.backend(document, &field, reference, Share::Requests, problems);
-                    filters::share(backend, destination)
-                })
-                .collect();
-            let mut filters = filters::of_route(route);
-            // Of what is answered at once there is no copy either.
-            let mirrors = mirrors.iter().filter(|_| filters.answer.is_none());
-            filters.mirrors = mirrors
-                .map(|Mirrored { document, field, to, fraction }| {
-                    self.mirror(document, field, Reference::Mirror(to), *fraction, problems)
-                })
-                .collect();
-            let said = route.timeout.map(|time| Timeouts {
-                request: Some(time).filter(|time| !time.is_zero()),
-                ..Timeouts::default()
-            });
-            let (timeouts, retry) = self.times(said, route.retry.as_ref());
-            rules.push(Rule {
-                name: name.clone(),
-                matches: filters::with_prefix(matches, &filters),
-                backends,
-                timeout: timeouts.request,
-                stream: timeouts.stream,
-                retry,
-                filters,
-                ..Rule::default()
-            });
+            rules.push(self.istio_rule(effective, matches, problems));
         }
         if all_for_other_ports {
             return None;
         }
         let may_be_for_nobody = !any_left_out && rules.iter().all(is_for_certain_clients);
         let table = RouteTable::new(Order::Listed, rules);
-        Some(match may_be_for_nobody {
-            true => table.with_rule_for_others(self.default_rule()),
-            false => table,
+        Some(match may_be_for_nobody.then(|| self.default_rule()).flatten() {
+            Some(rule) => table.with_rule_for_others(rule),
+            None => table,
         })
     }
 
-    /// The index of the whole service of this port.
-    pub(super) fn own(&mut self) -> usize {
-        let whole = BackendName { service: self.port.key.clone(), subset: None };
-        self.index(None, Resolved { name: whole, host: Ok(self.port.host) })
+    /// The rule of a `VirtualService`'s route, for what is asked by `matches`.
+    pub(super) fn istio_rule(
+        &mut self,
+        Effective { document, name, route, mirrors, .. }: &Effective<'_>,
+        matches: Vec<Match>,
+        problems: &mut Problems,
+    ) -> Rule {
+        let field = format!("spec.http[{}].route", route.index);
+        let backends = route
+            .destinations
+            .iter()
+            .map(|destination| {
+                let reference = Reference::Destination(destination);
+                let backend = self.backend(document, &field, reference, Share::Requests, problems);
+                filters::share(backend, destination)
+            })
+            .collect();
+        let mut filters = filters::of_route(route);
+        // Of what is answered at once there is no copy either.
+        let mirrors = mirrors.iter().filter(|_| filters.answer.is_none());
+        filters.mirrors = mirrors
+            .map(|Mirrored { document, field, to, fraction }| {
+                self.mirror(document, field, Reference::Mirror(to), *fraction, problems)
+            })
+            .collect();
+        let said = route.timeout.map(|time| Timeouts {
+            request: Some(time).filter(|time| !time.is_zero()),
+            ..Timeouts::default()
+        });
+        let (timeouts, retry) = self.times(said, route.retry.as_ref());
+        Rule {
+            name: name.clone(),
+            matches: filters::with_prefix(matches, &filters),
+            backends,
+            timeout: timeouts.request,
+            stream: timeouts.stream,
+            retry,
+            filters,
+            ..Rule::default()
+        }
+    }
+
+    /// The index of the whole service of this port. `None`: it is a gateway's.
+    pub(super) fn own(&mut self) -> Option<usize> {
+        let port = self.port?;
+        let whole = BackendName { service: port.key.clone(), subset: None };
+        Some(self.index(None, Resolved { name: whole, host: Ok(port.host) }))
     }
 
     /// The index of the backend that `reference`, in the list `list` of `document`, means. It may be broken: what becomes
     /// of its `share` then is reported.
-    pub(super) fn backend<T>(
+    pub(in super::super) fn backend<T>(
         &mut self,
         document: &Document<T>,
         list: &str,
@@ -145,7 +188,7 @@ impl<'a> Backends<'a> {
         share: Share,
         problems: &mut Problems,
     ) -> usize {
-        let resolved = self.routing.resolve(&document.name, list, reference, self.port.key.port);
+        let resolved = self.routing.resolve(&document.name, list, reference, (self.number, self.grants));
         let index = self.index(Some(reference), resolved);
         if let Some(BrokenReference { reason, why }) = self.broken.get(&index) {
             let message = format!("{why} ({})", share.when_broken());
@@ -166,6 +209,78 @@ impl<'a> Backends<'a> {
         Mirror { backend: self.backend(document, field, reference, Share::Copies, problems), fraction }
     }
 
+    /// The index of the backend at `index` under another name, and with what `change` makes of its policy.
+    pub(in super::super) fn changed(
+        &mut self,
+        index: usize,
+        called: &str,
+        change: impl FnOnce(&mut TrafficPolicy),
+    ) -> usize {
+        let mut changed = self.list[index].clone();
+        // What its endpoints are is said by labels: the name of a subset tells it from the one that is not changed.
+        let subset =
+            changed.name.subset.map_or_else(|| called.to_owned(), |subset| format!("{subset} {called}"));
+        changed.name.subset = Some(subset.into());
+        if let Some(there) = self.list.iter().position(|backend| backend.name == changed.name) {
+            return there;
+        }
+        change(&mut changed.policy);
+        self.list.push(changed);
+        self.list.len() - 1
+    }
+
+    /// Whether TLS is begun with the backend at `index` because a `BackendTLSPolicy` says so.
+    pub(super) fn begins_tls_for_policy(&self, index: usize) -> bool {
+        let tls = self.list[index].policy.tls.as_ref();
+        matches!(tls, Some(UpstreamTls::Originate(origination)) if origination.policy.is_some())
+    }
+
+    /// The index of the backend at `index`, without what a `BackendTLSPolicy` asks for: for what is TLS already.
+    pub(super) fn without_policys_tls(&mut self, index: usize) -> usize {
+        match self.begins_tls_for_policy(index) {
+            true => self.changed(index, "(TLS of the client's own)", |policy| policy.tls = None),
+            false => index,
+        }
+    }
+
+    /// The number of the port called `port` of the Service `name` in `namespace`; `None`: there is no such Service.
+    ///
+    /// # Errors
+    /// If it has no port of that name: what is wrong, and the remedy.
+    pub(in super::super) fn port_named(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: &str,
+    ) -> Result<Option<u16>, String> {
+        let host = service_host(name, namespace, &self.routing.settings.cluster_domain);
+        let Some(known) = self.routing.catalog.find(&host) else { return Ok(None) };
+        let found = known.ports.keys().copied().find(|number| known.port_name(*number) == Some(port));
+        match found {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let names: Vec<_> =
+                    known.ports.keys().filter_map(|number| known.port_name(*number)).collect();
+                let remedy = match names.is_empty() {
+                    true => known.port_remedy(),
+                    false => format!("use one of {}", names.join(", ")),
+                };
+                Err(format!("{host} has no port called {port:?}; {remedy}"))
+            }
+        }
+    }
+
+    /// The index of a backend that cannot be used, for this reason.
+    pub(in super::super) fn unusable(&mut self, called: &str, why: String) -> usize {
+        let name = BackendName { service: ServiceKey::new(called, self.number), subset: None };
+        if let Some(there) = self.list.iter().position(|backend| backend.name == name) {
+            return there;
+        }
+        let (labels, policy) = (BTreeMap::new(), TrafficPolicy::default());
+        self.list.push(Backend { name, labels, policy, broken: Some(why) });
+        self.list.len() - 1
+    }
+
     /// The index of the backend that `reference` means, which is made if it is not in the list.
     fn index(&mut self, reference: Option<Reference<'_>>, resolved: Resolved<'_>) -> usize {
         let Resolved { name, host } = resolved;
@@ -173,9 +288,26 @@ impl<'a> Backends<'a> {
             return index;
         }
         let index = self.list.len();
-        let made = host.and_then(|known| self.whole_or_subset(known, &name));
+        let at_gateway = self.port.is_none();
+        let made = host.and_then(|known| {
+            let (labels, mut policy) = self.whole_or_subset(known, &name)?;
+            // A client of a gateway does not know what its apps speak.
+            let as_client = policy.connection_pool.http2_upgrade == Http2Upgrade::AsClient;
+            policy.spoken = (at_gateway && !as_client)
+                .then(|| known.ports.get(&name.service.port).copied().unwrap_or_default());
+            let asked = self.routing.backend_tls.find(known, name.service.port);
+            let refused = match asked.cloned().transpose() {
+                Ok(tls) => {
+                    policy.tls = tls.map(UpstreamTls::Originate).or(policy.tls);
+                    None
+                }
+                // The policy's own author is told; the reference is what it should be.
+                Err(why) => Some(why),
+            };
+            Ok((labels, policy, refused))
+        });
         let backend = match made {
-            Ok((labels, policy)) => Backend { name, labels, policy, broken: None },
+            Ok((labels, policy, refused)) => Backend { name, labels, policy, broken: refused },
             Err(broken) => {
                 let words = Some(broken.words(reference));
                 self.broken.insert(index, broken);
@@ -198,7 +330,7 @@ impl<'a> Backends<'a> {
         }
         let port = name.service.port;
         let Some(subset) = &name.subset else {
-            let policy = rules.map(|rules| rules.policy(known, port)).unwrap_or_default();
+            let policy = rules.map_or_else(|| without_rules(known, port), |rules| rules.policy(known, port));
             return Ok((BTreeMap::new(), policy));
         };
         if let Some(found) = rules.and_then(|rules| rules.subset(subset, known, port)) {
@@ -223,7 +355,7 @@ fn is_for_certain_clients(rule: &Rule) -> bool {
 
 /// What a backend has a share of.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Share {
+pub(in super::super) enum Share {
     Requests,
     /// As of routes of the Gateway API.
     GatewayRequests,

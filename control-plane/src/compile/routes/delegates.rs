@@ -242,6 +242,8 @@ fn allows(root: &PortMatch<Match>, child: &PortMatch<Match>) -> bool {
         root.zip(child).is_none_or(|(root, child)| is_part(root, child))
     }
     let port = root.port.zip(child.port).is_none_or(|(root, child)| root == child);
+    let gateways = root.followed_by.as_ref().zip(child.followed_by.as_ref());
+    let gateways = gateways.is_none_or(|(root, child)| root.include_all(child));
     let (root, child) = (&root.condition, &child.condition);
     let labels = child
         .client
@@ -249,7 +251,8 @@ fn allows(root: &PortMatch<Match>, child: &PortMatch<Match>) -> bool {
         .iter()
         .all(|(name, value)| root.client.labels.get(name).is_none_or(|allowed| allowed == value));
     let namespaces = root.client.namespace.as_ref().zip(child.client.namespace.as_ref());
-    port && labels
+    port && gateways
+        && labels
         && namespaces.is_none_or(|(root, child)| root == child)
         && root.ignore_path_case == child.ignore_path_case
         && one(root.path.as_ref(), child.path.as_ref())
@@ -281,6 +284,7 @@ fn merged_match(root: &PortMatch<Match>, child: &PortMatch<Match>) -> PortMatch<
         of_root.chain(child).cloned().collect()
     }
     let (index, port) = (child.index, child.port.or(root.port));
+    let followed_by = child.followed_by.clone().or_else(|| root.followed_by.clone());
     let (root, child) = (&root.condition, &child.condition);
     let mut labels = root.client.labels.clone();
     labels.extend(child.client.labels.clone());
@@ -296,5 +300,5 @@ fn merged_match(root: &PortMatch<Match>, child: &PortMatch<Match>) -> PortMatch<
         client: ClientMatch { labels, namespace },
         ..child.clone()
     };
-    PortMatch { index, port, condition }
+    PortMatch { index, port, followed_by, condition }
 }

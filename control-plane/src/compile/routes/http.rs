@@ -27,7 +27,7 @@ const UNUSABLE: u16 = 500;
 
 impl GatewayRoute for HttpRouteSpec {
     fn parents(&self) -> &[Parent] {
-        &self.parents
+        &self.parents.services
     }
 
     fn rank(&self) -> Rank {
@@ -66,7 +66,9 @@ impl Backends<'_> {
         if let Some(document) = document.filter(|_| !winner.for_own_namespace) {
             let message = format!(
                 "has no effect on {}: {} ({}) decides there; remove one of them",
-                self.port.key, winner.route.name, winner.route.location
+                self.called(),
+                winner.route.name,
+                winner.route.location
             );
             problems.overruled(document, "spec.http", message);
         }
@@ -84,7 +86,8 @@ impl Backends<'_> {
         Some(RouteTable::new(Order::MostSpecific, rules))
     }
 
-    fn gateway_rule(
+    /// The rule `rule` of `route`.
+    pub(in super::super) fn gateway_rule(
         &mut self,
         route: &Document<HttpRouteSpec>,
         rule: &HttpRouteRule,
@@ -108,7 +111,8 @@ impl Backends<'_> {
         let name = rule_name(route, rule);
         let (Timeouts { request: timeout, stream }, retry) = self.times(rule.timeouts, rule.retry.as_ref());
         let matches = rule.matches.clone();
-        Rule { name, matches, backends, timeout, stream, retry, filters, unusable_status: UNUSABLE }
+        let session = rule.session.as_deref().map(|session| self.session(session, &name));
+        Rule { name, matches, backends, timeout, stream, retry, filters, unusable_status: UNUSABLE, session }
     }
 
     fn gateway_backend(

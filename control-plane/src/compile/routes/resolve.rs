@@ -6,6 +6,7 @@ use selvedge_model::{BackendName, ServiceKey};
 
 use super::{
     super::{
+        grants::{Grants, Named},
         hosts::{resolve, service_host, suggestion},
         services::KnownHost,
     },
@@ -18,7 +19,7 @@ use crate::{
 
 /// A reference to a backend, as a route writes it.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Reference<'r> {
+pub(in super::super) enum Reference<'r> {
     /// Istio's: a host, with a port and a subset if it says so.
     Destination(&'r Destination),
     /// The Gateway API's: an object of some kind, with a port.
@@ -82,20 +83,21 @@ impl Reference<'_> {
 }
 
 impl<'a> Routing<'a> {
-    /// The backend that `reference` means, which stands in the list `list` of the route `route` for a service's port `own`.
+    /// The backend that `reference` means, which stands in the list `list` of the route `route` for the port `own`, where
+    /// `grants` say what it may name.
     pub(super) fn resolve(
         &'a self,
         route: &DocumentName,
         list: &str,
         reference: Reference<'_>,
-        own: u16,
+        (own, grants): (u16, Option<&Grants<'_>>),
     ) -> Resolved<'a> {
         match reference {
             Reference::Destination(destination) | Reference::Mirror(destination) => {
                 self.destination(route, destination, own)
             }
             Reference::Object(backend) | Reference::MirrorObject(backend) => {
-                self.object(route, list, backend, own)
+                self.object(route, list, backend, (own, grants))
             }
         }
     }
@@ -110,10 +112,20 @@ impl<'a> Routing<'a> {
         Resolved { name, host: self.host_with_port(&host, port) }
     }
 
-    fn object(&'a self, route: &DocumentName, list: &str, backend: &BackendRef, own: u16) -> Resolved<'a> {
+    fn object(
+        &'a self,
+        route: &DocumentName,
+        list: &str,
+        backend: &BackendRef,
+        (own, grants): (u16, Option<&Grants<'_>>),
+    ) -> Resolved<'a> {
+        let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
+        let named = Named { group: "", kind: "Service", namespace, name: &backend.name };
         let broken = match (backend.is_service(), backend.port) {
+            (true, _) if grants.is_some_and(|grants| !grants.permit(route, named)) => {
+                BrokenReference::new(Unresolved::NotPermitted, Grants::advice(route, named))
+            }
             (true, Some(port)) => {
-                let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
                 let host = service_host(&backend.name, namespace, &self.settings.cluster_domain);
                 let name = BackendName { service: ServiceKey::new(&host, port), subset: None };
                 return Resolved { name, host: self.host_with_port(&host, port) };

@@ -15,7 +15,7 @@ use super::{
 use crate::resources::{
     Document, TcpRouteSpec,
     references::Parent,
-    virtual_service::{TcpRoute, VirtualServiceSpec, on_port},
+    virtual_service::{Follower, TcpRoute, VirtualServiceSpec, asked},
 };
 
 type Route = Document<TcpRouteSpec>;
@@ -24,7 +24,7 @@ pub(super) type TcpRoutes<'a> = Attachments<'a, TcpRouteSpec>;
 
 impl GatewayRoute for TcpRouteSpec {
     fn parents(&self) -> &[Parent] {
-        &self.parents
+        &self.parents.services
     }
 
     fn rank(&self) -> Rank {
@@ -61,7 +61,9 @@ impl Backends<'_> {
             match attached.first().filter(|first| first.route.spec.layer == layer) {
                 None => {
                     let routes = document.into_iter();
-                    rules.extend(routes.flat_map(|document| self.istio(document, layer, problems)));
+                    rules.extend(
+                        routes.flat_map(|document| self.istio(document, layer, Follower::Sidecar, problems)),
+                    );
                 }
                 Some(winner) => {
                     // A client's own route says nothing of what others follow.
@@ -75,8 +77,9 @@ impl Backends<'_> {
         let any_left_out =
             document.is_some_and(|document| document.spec.opaque(Layer::Tcp).any(|route| route.left_out));
         let of_tcp = || rules.iter().filter(|rule: &&TcpRule| rule.layer == Layer::Tcp);
-        if of_tcp().next().is_none() || !any_left_out && !of_tcp().any(TcpRule::is_for_every_connection) {
-            let backend = self.own();
+        let needs_default =
+            of_tcp().next().is_none() || !any_left_out && !of_tcp().any(TcpRule::is_for_every_connection);
+        if let Some(backend) = needs_default.then(|| self.own()).flatten() {
             rules.push(TcpRule {
                 name: TcpRule::DEFAULT.to_owned(),
                 layer: Layer::Tcp,
@@ -84,24 +87,53 @@ impl Backends<'_> {
                 backends: vec![WeightedBackend::new(backend, 1)],
             });
         }
+        self.leave_tls_as_it_is(&mut rules);
         TcpTable { rules }
     }
 
+    /// An app that begins TLS itself means the server behind a `BackendTLSPolicy`, and not a second TLS around it.
+    fn leave_tls_as_it_is(&mut self, rules: &mut Vec<TcpRule>) {
+        let begins = |rule: &TcpRule| rule.backends.iter().any(|one| self.begins_tls_for_policy(one.backend));
+        if rules.iter().any(|rule| rule.layer == Layer::Tls) || !rules.iter().any(begins) {
+            return;
+        }
+        let of_tls = |rule: &TcpRule| {
+            let backends = rule.backends.iter();
+            let backends = backends
+                .map(|one| WeightedBackend { backend: self.without_policys_tls(one.backend), ..one.clone() });
+            TcpRule { layer: Layer::Tls, backends: backends.collect(), ..rule.clone() }
+        };
+        let of_tls: Vec<TcpRule> = rules.iter().map(of_tls).collect();
+        rules.extend(of_tls);
+    }
+
+    /// The index of what is called instead of the backend at `index` by connections of this `layer`: those that are TLS
+    /// already stay as they are.
+    fn at_layer(&mut self, index: usize, layer: Layer) -> usize {
+        match layer {
+            Layer::Tls => self.without_policys_tls(index),
+            Layer::Tcp => index,
+        }
+    }
+
     /// The rules of a `VirtualService`'s `tls` or `tcp` for this port.
-    fn istio(
+    pub(super) fn istio(
         &mut self,
         document: &Document<VirtualServiceSpec>,
         layer: Layer,
+        follower: Follower<'_>,
         problems: &mut Problems,
     ) -> Vec<TcpRule> {
         let mut rules = Vec::new();
         for route in document.spec.opaque(layer) {
-            let Some(matches) = on_port(route.matches.as_deref(), self.port.key.port) else { continue };
+            let Some(matches) = asked(route.matches.as_deref(), self.number, follower) else {
+                continue;
+            };
             let field = format!("{}.route", route.field());
             let backends = route.destinations.iter().map(|destination| {
                 let reference = Reference::Destination(destination);
                 let backend = self.backend(document, &field, reference, Share::Connections, problems);
-                WeightedBackend::new(backend, destination.weight)
+                WeightedBackend::new(self.at_layer(backend, layer), destination.weight)
             });
             let backends = backends.collect();
             let name = rule_name(document, route);
@@ -122,7 +154,9 @@ impl Backends<'_> {
         if let Some(route) = document.spec.opaque(layer).next() {
             let message = format!(
                 "has no effect on {}: {} ({}) decides there; remove one of them",
-                self.port.key, winner.name, winner.location
+                self.called(),
+                winner.name,
+                winner.location
             );
             problems.overruled(document, &format!("spec.{}", route.list()), message);
         }
@@ -146,7 +180,9 @@ impl Backends<'_> {
                 if let Some(first) = taken.get(name) {
                     let message = format!(
                         "{} already follows {} ({}), so this route has no effect there; merge them",
-                        self.port.key, first.name, first.location
+                        self.called(),
+                        first.name,
+                        first.location
                     );
                     problems.overruled_at(route, attached.parent.index, message);
                     continue;
@@ -159,14 +195,35 @@ impl Backends<'_> {
                 continue;
             }
             problems.decides(route, attached.parent.index);
-            let backends = route.spec.backends.iter().map(|backend| {
-                let (list, reference) = ("spec.rules[0].backendRefs", Reference::Object(backend));
-                let index = self.backend(route, list, reference, Share::Connections, problems);
-                WeightedBackend::new(index, backend.weight)
-            });
-            let backends = backends.collect();
+            let backends = self.gateway_shares(route, layer, problems);
             rules.push(TcpRule { name: route.name.to_string(), layer, matches, backends });
         }
         rules
+    }
+
+    /// The rule of `route` for every connection of a gateway's virtual host, which is chosen by the name that TLS asks for.
+    /// `comes`: [`Layer::Tls`] if TLS goes on to the backend as it is.
+    pub(in super::super) fn gateway_tcp_rule(
+        &mut self,
+        route: &Route,
+        comes: Layer,
+        problems: &mut Problems,
+    ) -> TcpRule {
+        let backends = self.gateway_shares(route, comes, problems);
+        TcpRule { name: route.name.to_string(), layer: Layer::Tcp, matches: Vec::new(), backends }
+    }
+
+    fn gateway_shares(
+        &mut self,
+        route: &Route,
+        layer: Layer,
+        problems: &mut Problems,
+    ) -> Vec<WeightedBackend> {
+        let backends = route.spec.backends.iter().map(|backend| {
+            let (list, reference) = ("spec.rules[0].backendRefs", Reference::Object(backend));
+            let index = self.backend(route, list, reference, Share::Connections, problems);
+            WeightedBackend::new(self.at_layer(index, layer), backend.weight)
+        });
+        backends.collect()
     }
 }

@@ -23,7 +23,7 @@ use super::{
     sharing::{ByNamespace, MadeOnce},
 };
 use crate::{
-    problem::Fault,
+    problem::{DocumentName, Fault},
     resources::{
         Document, Resources, ServerSpec,
         linkerd_policy::{access::Access, server::ServerPort},
@@ -136,6 +136,12 @@ impl<'a> Servers<'a> {
     pub(super) fn opaque_ports(&self, workload: Selected<'_>) -> BTreeSet<u16> {
         let ports = self.ports_of(workload).into_iter();
         ports.filter(|(_, place)| self.all[*place].document.spec.is_opaque).map(|(port, _)| port).collect()
+    }
+
+    /// What the server of each port of a workload is called.
+    pub(super) fn of_ports(&self, workload: Selected<'_>) -> impl Iterator<Item = (u16, &DocumentName)> {
+        let ports = self.ports_of(workload).into_iter();
+        ports.map(|(port, place)| (port, &self.all[place].document.name))
     }
 
     /// The server of each port that has one: the oldest, if several select it.

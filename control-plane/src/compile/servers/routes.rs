@@ -14,7 +14,10 @@ use super::Written;
 use crate::{
     compile::Problems,
     problem::{Detached, DocumentName, Fault, Severity},
-    resources::{Document, HttpRouteSpec, Resources, http_route::HttpRouteRule, route_filters::RouteFilters},
+    resources::{
+        Document, HttpRouteSpec, Resources, http_route::HttpRouteRule, references::HttpParents,
+        route_filters::RouteFilters,
+    },
 };
 
 type Route = Document<HttpRouteSpec>;
@@ -47,7 +50,7 @@ impl<'a> Routes<'a> {
             resources.servers.iter().map(|one| (&*one.name.namespace, &*one.name.name)).collect();
         let mut by_server: HashMap<(&str, &str), Vec<&Route>> = HashMap::new();
         for route in &resources.http_routes {
-            for parent in &route.spec.servers {
+            for parent in &route.spec.parents.servers {
                 let key = (&*route.name.namespace, &*parent.name);
                 if !servers.contains(&key) {
                     let message =
@@ -113,7 +116,8 @@ impl<'a> Routes<'a> {
 
 /// Reports what a route of servers alone asks for besides telling requests apart.
 fn report_effects(route: &Route, problems: &mut Problems) {
-    if route.spec.servers.is_empty() || !route.spec.parents.is_empty() {
+    let HttpParents { services, gateways, servers } = &route.spec.parents;
+    if servers.is_empty() || !(services.is_empty() && gateways.is_empty()) {
         return;
     }
     for rule in &route.spec.rules {

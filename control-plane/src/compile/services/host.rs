@@ -2,14 +2,19 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use selvedge_model::{Host, Protocol, ServiceKey, snapshot::Declared};
+use selvedge_model::{HealthCheck, Hedge, Host, Protocol, ServiceKey, snapshot::Declared};
 
 use super::super::Problems;
-use crate::resources::{
-    Document, ServiceEntrySpec, ServiceSpec,
-    linkerd::Annotated,
-    service::{ServicePort, TargetPort},
-    service_entry::{EntryEndpoints, EntryPort, Resolution},
+use crate::{
+    problem::DocumentName,
+    resources::{
+        Document, ServiceEntrySpec, ServiceSpec,
+        linkerd::Annotated,
+        load_balancer::BalancerBlock,
+        locality_setting::TrafficDistribution,
+        service::{ServicePort, TargetPort},
+        service_entry::{EntryEndpoints, EntryPort, Resolution},
+    },
 };
 
 /// One host that can be called.
@@ -92,6 +97,60 @@ impl<'a> KnownHost<'a> {
         match self.first {
             HostDocument::Service(document) => Some(&document.spec.annotated),
             HostDocument::Entry(_) => None,
+        }
+    }
+
+    /// How its endpoints are chosen where no `DestinationRule` says it; `None`: as usual.
+    pub(in super::super) fn balancer(&self) -> Option<&'a BalancerBlock> {
+        match self.first {
+            HostDocument::Service(document) => document.spec.balancer.as_ref(),
+            HostDocument::Entry(_) => None,
+        }
+    }
+
+    /// How the endpoints of a port are asked whether they are well where no `DestinationRule` says it, and which document
+    /// says that.
+    pub(in super::super) fn health_check(
+        &self,
+        port: u16,
+    ) -> Option<(&'a Document<ServiceEntrySpec>, &'a HealthCheck)> {
+        match self.sources.get(&port).map(|port| port.source) {
+            Some(HostDocument::Entry(document)) => Some((document, document.spec.health_check.as_ref()?)),
+            _ => None,
+        }
+    }
+
+    /// When requests to it go to a second endpoint, too, where no `DestinationRule` says it.
+    pub(in super::super) fn hedge(&self) -> Option<Hedge> {
+        match self.first {
+            HostDocument::Service(document) => document.spec.hedge,
+            HostDocument::Entry(_) => None,
+        }
+    }
+
+    /// Which of its endpoints come first where no `DestinationRule` says it; `None`: all are alike.
+    pub(in super::super) fn distribution(&self) -> Option<TrafficDistribution> {
+        match self.first {
+            HostDocument::Service(document) => document.spec.distribution,
+            HostDocument::Entry(document) => document.spec.distribution,
+        }
+    }
+
+    /// Whether clients call only endpoints on their own nodes.
+    pub(in super::super) fn is_node_local(&self) -> bool {
+        match self.first {
+            HostDocument::Service(document) => document.spec.node_local,
+            HostDocument::Entry(_) => false,
+        }
+    }
+
+    /// Reports something about where its endpoints are, at the `field` of what defined it first.
+    pub(in super::super) fn report_places(&self, field: &str, message: String, problems: &mut Problems) {
+        match self.first {
+            HostDocument::Service(document) => problems.warning(document, field, message),
+            HostDocument::Entry(document) => {
+                problems.warning(document, "metadata.annotations", message);
+            }
         }
     }
 
@@ -189,6 +248,14 @@ impl<'a> KnownHost<'a> {
 }
 
 impl KnownHost<'_> {
+    /// The document that defined it first.
+    pub(in super::super) fn document(&self) -> &DocumentName {
+        match self.first {
+            HostDocument::Service(document) => &document.name,
+            HostDocument::Entry(document) => &document.name,
+        }
+    }
+
     /// A port of it, and the namespace that owns it.
     pub(in super::super) fn declared(&self, port: u16) -> Declared {
         let key = ServiceKey { host: Arc::clone(&self.host), port };

@@ -157,14 +157,107 @@ fn a_policy_that_cannot_be_used_denies_everything_to_those_that_it_selects() {
     assert!(!may(&mesh, "default/db", "default/web", 80) && may(&mesh, "default/web", "shop/web", 80));
 }
 
-#[test]
-fn a_policy_of_another_tier_has_no_effect_and_this_is_an_error() {
-    let (mesh, problems) =
-        compiled(&format!("{}{}", workloads(), global("a", "{tier: other, selector: all()}")));
+fn tier(name: &str, spec: &str) -> String {
+    calico("Tier", name, spec)
+}
 
-    assert!(may(&mesh, "default/web", "default/db", 80));
+#[test]
+fn tiers_are_asked_by_their_order_and_pass_leads_to_the_next() {
+    let policies = [
+        tier("first", "{order: 1}"),
+        tier("last", "{}"),
+        global("kubernetes-comes-between", "{tier: last, order: 1, selector: app == 'db', ingress: [{action: Deny, source: \
+                {selector: app == 'job'}}, {action: Allow}]}"),
+        global("first.db", "{tier: first, order: 9999, selector: app == 'db', ingress: [{action: Pass, source: {namespaceSelector: \
+                projectcalico.org/name == 'shop'}}, {action: Allow, source: {selector: app == 'web'}}]}"),
+        policy("default", "db", "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {}, podSelector: \
+                {matchLabels: {app: web}}}]}]}"),
+    ]
+    .concat();
+    let mesh = mesh(&policies);
+
+    assert!(may(&mesh, "default/web", "default/db", 80), "the first tier allows it");
     assert!(
-        errors(&problems)[0].starts_with("spec.tier: the tier \"other\" is not enforced"),
-        "{problems:?}"
+        may(&mesh, "shop/web", "default/db", 80),
+        "the first tier passes it, and Kubernetes' policy allows it"
     );
+    let why = refused(&mesh, "shop/job", "default/db", 80).unwrap();
+    assert!(why.starts_with("NetworkPolicy default/db: it selects"), "{why}");
+    assert!(may(&mesh, "shop/job", "default/web", 80), "no policy is for it");
+}
+
+#[test]
+fn what_a_tier_does_not_decide_it_denies_or_passes_as_its_default_action_says() {
+    let documents = |action: &str| {
+        let tier = tier("first", &format!("{{order: 1, defaultAction: {action}}}"));
+        let own = global(
+            "own",
+            "{tier: first, selector: app == 'db', ingress: [{action: Deny, source: {selector: app == 'job'}}]}",
+        );
+        format!("{tier}{own}{}", global("all", "{selector: all(), ingress: [{action: Allow}]}"))
+    };
+    let denies = mesh(&documents("Deny"));
+    let why = refused(&denies, "default/web", "default/db", 80).unwrap();
+    assert!(why.starts_with("GlobalNetworkPolicy own: it selects"), "{why}");
+    assert!(may(&denies, "default/db", "default/web", 80), "its policies are not for web");
+
+    let passes = mesh(&documents("Pass"));
+    assert!(may(&passes, "default/web", "default/db", 80));
+    assert!(!may(&passes, "shop/job", "default/db", 80));
+    let alone = mesh(
+        &[
+            tier("first", "{defaultAction: Pass}"),
+            global("own", "{tier: first, selector: all(), types: [Ingress, Egress]}"),
+        ]
+        .concat(),
+    );
+    assert!(may(&alone, "default/web", "default/db", 80), "what passes the last tier may pass");
+}
+
+#[test]
+fn a_policy_whose_tier_does_not_exist_denies_everything_in_its_directions_and_this_is_an_error() {
+    let lost = global("a", "{tier: other, selector: app == 'db', ingress: [{action: Allow}]}");
+    let (mesh, problems) = compiled(&format!("{}{lost}", workloads()));
+
+    let why = refused(&mesh, "default/web", "default/db", 80).unwrap();
+    assert!(why.starts_with("GlobalNetworkPolicy a, whose tier does not exist: "), "{why}");
+    assert!(may(&mesh, "default/db", "default/web", 80));
+    assert!(errors(&problems)[0].starts_with("spec.tier: there is no Tier other"), "{problems:?}");
+}
+
+#[test]
+fn service_accounts_are_selected_by_their_labels() {
+    let accounts = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: shop, labels: {team: a}}\n\
+                    secrets: [{name: s}]\n---\n\
+                    apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: db, namespace: default, labels: {team: b}}\n---\n";
+    for (spec, own, shop) in [
+        (
+            "{serviceAccountSelector: team == 'b', ingress: [{action: Allow, source: {serviceAccounts: {selector: team == 'a'}}}]}",
+            false,
+            true,
+        ),
+        (
+            "{selector: pcsa.team == 'b', ingress: [{action: Allow, source: {selector: pcsa.team == 'a'}}]}",
+            false,
+            true,
+        ),
+        (
+            "{serviceAccountSelector: projectcalico.org/name == 'db' && has(team), ingress: [{action: Deny, source: \
+          {serviceAccounts: {selector: '!has(team)'}}}, {action: Allow}]}",
+            false,
+            true,
+        ),
+        (
+            "{serviceAccountSelector: team == 'b', ingress: [{action: Allow, source: {serviceAccounts: {names: [web]}}}]}",
+            true,
+            true,
+        ),
+        ("{serviceAccountSelector: team == 'c', ingress: [{action: Deny}]}", true, true),
+    ] {
+        let mesh = mesh(&format!("{accounts}{}", global("a", spec)));
+
+        let found = ["default/web", "shop/web"].map(|from| may(&mesh, from, "default/db", 80));
+        assert_eq!(found, [own, shop], "{spec}");
+        assert!(may(&mesh, "shop/web", "shop/job", 80), "{spec}");
+    }
 }

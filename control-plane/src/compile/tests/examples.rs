@@ -35,7 +35,7 @@ fn allow_by_service_account() {
     let policy = policies()["allow-by-service-account.yaml"].replace("app: vault", "app: reviews");
     let (mesh, problems) = compiled(&format!("{MESH}---\n{policy}"));
 
-    assert_eq!(problems, []);
+    assert_eq!(errors(&problems), [""; 0]);
     let policy = &mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy;
     let asked = |peer: &str, path: &str| super::authorization::asked(policy, peer, 9080, path);
     let web = "cluster.local/ns/default/sa/web";
@@ -172,7 +172,7 @@ fn service_outside_the_mesh() {
 fn strict_except_one_port() {
     let (mesh, problems) = with_reviews("strict-except-one-port.yaml", "");
 
-    assert_eq!(problems, []);
+    assert_eq!(errors(&problems), [""; 0]);
     let policy = &mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy;
     assert_eq!((policy.rule(9080).mode, policy.rule(9090).mode), (MtlsMode::Strict, MtlsMode::Permissive));
 }

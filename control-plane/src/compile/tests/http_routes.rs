@@ -165,7 +165,7 @@ fn a_client_that_no_route_is_for_follows_the_default_route_of_the_service() {
 
 #[test]
 fn a_match_that_cannot_be_checked_might_be_for_any_client() {
-    let unchecked = "match: [{headers: {'@request.auth.claims.sub': {exact: x}}}]";
+    let unchecked = "match: [{headers: {a: {suffix: x}}}]";
     let of_a = "match: [{sourceLabels: {app: a}}]";
     let (mesh, problems) = routed(&format!("{{{unchecked}, {TO_REVIEWS}}}, {{{of_a}, {TO_REVIEWS}}}"));
 

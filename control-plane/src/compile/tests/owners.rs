@@ -1,5 +1,6 @@
 //! Whose addresses and names are: no document of one namespace says anything of another's.
 
+mod before;
 mod claims;
 mod documents;
 mod foreign;

@@ -193,3 +193,29 @@ fn a_server_that_cannot_be_read_closes_the_workloads_that_it_selects() {
     let policy = &mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy;
     assert!(asked(policy, WEB, 9090, "/").contains("until it is repaired"));
 }
+
+#[test]
+fn a_route_that_cannot_be_read_opens_nothing_of_its_server() {
+    let route = |parents: &str, kind: &str| {
+        let spec = format!(
+            "{{parentRefs: {parents}, rules: [{{matches: [{{path: {{type: {kind}, value: '/public('}}}}]}}]}}"
+        );
+        document("v1", "HTTPRoute", "public", &spec)
+    };
+    let parent = "[{group: policy.linkerd.io, kind: Server, name: reviews}]";
+    let open = policy("web", TO_SERVER, IS_WEB);
+    for (parents, kind) in [
+        (parent, "RegularExpression"),
+        (parent, "Unknown"),
+        ("[{group: policy.linkerd.io, kind: Server}]", "Exact"),
+        ("{group: policy.linkerd.io, kind: Server, name: reviews}", "Exact"),
+    ] {
+        let (mesh, problems) = compiled(&format!("{MESH}{}{open}{}", server(SERVER), route(parents, kind)));
+        let policy = &mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy;
+        assert!(asked(policy, WEB, 9080, "/other").starts_with("deny"), "{parents} {kind}: {problems:?}");
+    }
+
+    let elsewhere = route("[{group: '', kind: Service, name: reviews}]", "Unknown");
+    let (mesh, _) = compiled(&format!("{MESH}{}{open}{elsewhere}", server(SERVER)));
+    assert!(may(&mesh.workloads[&"default/reviews-v1".parse().unwrap()].policy, WEB, 9080));
+}

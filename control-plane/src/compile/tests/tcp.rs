@@ -294,7 +294,7 @@ fn what_gateway_routes_get_wrong_is_said() {
     }
     let gateway = format!("{{parentRefs: [{{name: gateway}}], {to_db}}}");
     let (_, problems) = compiled(&(DATABASES.to_owned() + &route("TCPRoute", "default", "route", &gateway)));
-    assert!(problems[0].message.contains("Gateway is not acted on"), "{problems:?}");
+    assert!(problems[0].message.contains("there is no Gateway default/gateway"), "{problems:?}");
 }
 
 #[test]

@@ -93,12 +93,38 @@ fn the_most_specific_host_pattern_wins() {
 }
 
 #[test]
-fn a_condition_that_cannot_be_checked_never_widens_a_route() {
-    let spec = "{hosts: [reviews], http: [{match: [{headers: {'@request.auth.claims.sub': {exact: a}}}], route: [{destination: {host: reviews, subset: v2}}]}]}";
-    let (mesh, problems) = compiled(&format!("{MESH}{SUBSETS}{}", virtual_service("a", spec)));
+fn a_match_on_a_claim_never_holds_at_a_sidecar() {
+    for fields in ["headers", "withoutHeaders"] {
+        let asked = format!("match: [{{{fields}: {{'@request.auth.claims.sub': {{exact: a}}}}}}]");
+        let to = |subset: &str| format!("route: [{{destination: {{host: reviews, subset: {subset}}}}}]");
+        let with_others = format!("[{{{asked}, {}}}, {{{}}}]", to("v2"), to("v1"));
+        let alone = format!("[{{{asked}, {}}}]", to("v2"));
+        let followed = |gateways: &str, routes: &str| {
+            let spec = format!("{{hosts: [reviews], {gateways} http: {routes}}}");
+            let (mesh, problems) = compiled(&format!("{MESH}{SUBSETS}{}", virtual_service("a", &spec)));
+            let warnings = problems.into_iter().filter(|problem| problem.severity == Severity::Warning);
+            let places: Vec<_> = warnings.map(|problem| (problem.line, problem.field)).collect();
+            (backends(reviews(&mesh), "/", &[]), places)
+        };
 
-    assert_eq!(backends(reviews(&mesh), "/", &[]), None, "answered 404, not sent to everyone");
-    assert_eq!(errors(&problems).len(), 1);
+        let (to_others, told) = followed("", &with_others);
+        assert_eq!(to_others, Some(vec![("v1".to_owned(), 1)]), "{fields}");
+        let [(Some(_), field)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(field, "spec.http[0].match[0]");
+        assert_eq!(followed("", &alone).0, None, "{fields}: answered 404, not sent to everyone");
+        let for_both = followed("gateways: [edge, mesh],", &with_others);
+        assert_eq!(for_both, (Some(vec![("v1".to_owned(), 1)]), Vec::new()), "{fields}");
+    }
+}
+
+#[test]
+fn a_match_on_a_claim_without_a_name_is_refused() {
+    let spec = "{hosts: [reviews], http: [{match: [{headers: {'@request.auth.claims': {exact: a}}}], route: [{destination: {host: reviews}}]}]}";
+    let (_, problems) = compiled(&format!("{MESH}{}", virtual_service("a", spec)));
+
+    let errors = errors(&problems);
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].contains("write @request.auth.claims[NAME]"), "{errors:?}");
 }
 
 #[test]
@@ -110,13 +136,13 @@ fn routes_for_another_port_leave_the_default() {
 }
 
 #[test]
-fn a_virtual_service_for_gateways_is_not_applied() {
+fn a_virtual_service_for_gateways_is_not_followed_by_sidecars() {
     let spec =
         "{hosts: [reviews], gateways: [edge], http: [{route: [{destination: {host: reviews, subset: v2}}]}]}";
     let (mesh, problems) = compiled(&format!("{MESH}{SUBSETS}{}", virtual_service("a", spec)));
 
     assert_eq!(reviews(&mesh).routes.rules()[0].name, "default");
-    assert!(problems.iter().any(|problem| problem.field == "spec.gateways"));
+    assert!(problems.iter().any(|problem| problem.field == "spec.gateways[0]"));
 }
 
 #[test]
@@ -127,7 +153,7 @@ fn a_clients_own_namespace_beats_the_services_and_that_the_root() {
         )
     };
     let balancer = |mesh: &Mesh, namespace: &str| {
-        service(mesh, REVIEWS, 9080, namespace).backends[0].policy.load_balancer
+        service(mesh, REVIEWS, 9080, namespace).backends[0].policy.load_balancer.clone()
     };
     use selvedge_model::LoadBalancer::{LeastRequest, Random, RoundRobin};
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use selvedge_model::{Host, HostPort};
+use selvedge_model::{Host, HostPort, Locality};
 
 use super::super::{
     Problems,
@@ -10,7 +10,9 @@ use super::super::{
 };
 use crate::{
     problem::DocumentName,
-    resources::{Document, PodSpec, Seniority, WorkloadEntrySpec},
+    resources::{
+        Document, GatewayAnnotations, PodSpec, Seniority, WorkloadEntrySpec, gateway_role::GATEWAY_ANNOTATION,
+    },
 };
 
 /// The document that describes a workload.
@@ -47,6 +49,23 @@ impl<'a> WorkloadDocument<'a> {
         match self {
             Self::Entry(document) => &document.metadata.annotations,
             Self::Pod(document) => &document.metadata.annotations,
+        }
+    }
+
+    /// Which gateway it says it is.
+    pub(super) fn gateway(self) -> Option<&'a GatewayAnnotations> {
+        match self {
+            Self::Entry(document) => document.spec.gateway.as_ref(),
+            Self::Pod(document) => document.spec.gateway.as_ref(),
+        }
+    }
+
+    /// Reports that it cannot be the gateway that it says it is.
+    pub(super) fn gateway_error(self, problems: &mut Problems, message: String) {
+        let field = format!("metadata.annotations[{GATEWAY_ANNOTATION}]");
+        match self {
+            Self::Entry(document) => problems.error_alone(document, &field, message),
+            Self::Pod(document) => problems.error_alone(document, &field, message),
         }
     }
 
@@ -88,6 +107,22 @@ impl<'a> WorkloadDocument<'a> {
         match self {
             Self::Entry(document) => document.spec.weight,
             Self::Pod(_) => 1,
+        }
+    }
+
+    /// The node that it runs on, if that is known of it.
+    pub(super) fn node(self) -> Option<&'a str> {
+        match self {
+            Self::Entry(_) => None,
+            Self::Pod(document) => document.spec.node.as_deref(),
+        }
+    }
+
+    /// Where it says that it is.
+    pub(super) fn locality(self) -> Option<&'a Locality> {
+        match self {
+            Self::Entry(document) => Some(&document.spec.locality),
+            Self::Pod(_) => None,
         }
     }
 

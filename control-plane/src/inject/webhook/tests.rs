@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use selvedge_certs::tls::Outside;
-use selvedge_model::{TlsOrigination, TrustDomain};
+use selvedge_model::{TlsOrigination, TrustDomain, Trusted};
 use selvedge_ops::Reason;
 use serde_json::{Value, json};
 use tokio::{
@@ -79,7 +79,7 @@ fn start(ttl: Duration) -> Running {
 impl Running {
     async fn connect(&self, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let bundle = self.directory.path().join("ca.pem").to_str().unwrap().to_owned();
-        let believed = TlsOrigination { ca_certificates: Some(bundle), ..TlsOrigination::default() };
+        let believed = TlsOrigination { trusted: Trusted::File(bundle), ..TlsOrigination::default() };
         let tls = Outside::load(&believed, name).unwrap();
         let stream = TcpStream::connect(self.address).await?;
         TlsConnector::from(tls.http1).connect(tls.server_name, stream).await

@@ -248,7 +248,7 @@ fn source_of(
     )?;
     let remote = [&*yaml.remote_ip_blocks, &yaml.not_remote_ip_blocks];
     conditions.add(["remoteIpBlocks", "notRemoteIpBlocks"], remote, |values, field| {
-        Ok(Asks::Source(blocks(values, field)?))
+        Ok(Asks::Remote(blocks(values, field)?))
     })?;
     warn_of_remote(remote.iter().any(|list| !list.is_empty()), &format!("{field}.remoteIpBlocks"), reading);
     conditions.finish()
@@ -257,7 +257,7 @@ fn source_of(
 fn warn_of_remote(asks: bool, field: &str, reading: &mut Reading<'_>) {
     if asks {
         let message = "is compared with the address that the connection comes from: x-forwarded-for is not trusted, \
-                       because any client can write it";
+                       because any client can write it; only a gateway with --trusted-hops reads it";
         reading.warning(field, message);
     }
 }
@@ -297,8 +297,8 @@ fn when_of(yaml: &WhenYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ve
 fn warn_of_key(key: &str, field: &str, reading: &mut Reading<'_>) {
     warn_of_remote(key == "remote.ip", field, reading);
     if key == "connection.sni" {
-        let message = "the name that a client asks for in TLS is not known here, so a rule that denies matches, and one \
-                       that allows does not";
+        let message = "the name that a client asks for in TLS is known at a gateway that ends TLS or passes it on; elsewhere it \
+                       is not, so a rule that denies matches there, and one that allows does not";
         reading.warning(field, message);
     }
     if key.starts_with("experimental.envoy.filters.") {
@@ -311,7 +311,8 @@ fn warn_of_key(key: &str, field: &str, reading: &mut Reading<'_>) {
 fn asks_of_key(key: &str, at_key: &str, values: &[String], field: &str) -> Result<Asks, FieldError> {
     let claim = |name: &str| Asks::Claim(vec![name.into()], texts(values));
     Ok(match key {
-        "source.ip" | "remote.ip" => Asks::Source(blocks(values, field)?),
+        "source.ip" => Asks::Source(blocks(values, field)?),
+        "remote.ip" => Asks::Remote(blocks(values, field)?),
         "source.namespace" => Asks::Namespace(globs(values)),
         "source.principal" => Asks::Principal(texts(values)),
         "source.serviceAccount" => service_accounts(values, field)?,
@@ -321,7 +322,9 @@ fn asks_of_key(key: &str, at_key: &str, values: &[String], field: &str) -> Resul
         "request.auth.presenter" => claim("azp"),
         "destination.ip" => Asks::Destination(blocks(values, field)?),
         "destination.port" => ports(values, field)?,
-        "connection.sni" => Asks::ServerName(texts(values)),
+        "connection.sni" => Asks::ServerName(
+            values.iter().map(|name| TextPattern::istio(&name.to_ascii_lowercase())).collect(),
+        ),
         _ => return asks_of_name(key, at_key, values),
     })
 }
@@ -337,8 +340,9 @@ fn asks_of_name(key: &str, at_key: &str, values: &[String]) -> Result<Asks, Fiel
         let [name] = names("request.headers").unwrap_or_default()[..] else {
             return Err(wrong(at_key, format!("{key:?} names no header; write request.headers[NAME]")));
         };
-        let name: HeaderField =
-            name.parse().map_err(|_| wrong(at_key, format!("{name:?} is not the name of a header")))?;
+        let Some(name) = name.parse().ok().filter(|name| !matches!(name, HeaderField::Claim(_))) else {
+            return Err(wrong(at_key, format!("{name:?} is not the name of a header")));
+        };
         return Ok(Asks::Header(name, texts(values)));
     }
     if key.starts_with("request.auth.claims") {

@@ -85,16 +85,6 @@ impl Expression {
             Self::Or(any) => any.iter().any(|one| one.selects(value, is_global)),
         }
     }
-
-    /// Calls `note` with each label that it asks for.
-    pub fn labels<'e>(&'e self, note: &mut dyn FnMut(&'e str)) {
-        match self {
-            Self::All | Self::Global => {}
-            Self::Has(label) | Self::Compares(label, ..) | Self::In(label, _) => note(label),
-            Self::Not(inner) => inner.labels(note),
-            Self::And(list) | Self::Or(list) => list.iter().for_each(|one| one.labels(note)),
-        }
-    }
 }
 
 impl Operator {

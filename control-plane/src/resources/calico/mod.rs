@@ -1,4 +1,4 @@
-//! Calico's policies of networks, and the sets of addresses that they select.
+//! Calico's policies of networks, their tiers, and the sets of addresses that they select.
 //!
 //! Each kind has two groups: `projectcalico.org/v3`, as people write it, and `crd.projectcalico.org/v1`, as clusters
 //! without Calico's API server keep it.
@@ -9,6 +9,7 @@ pub mod policy;
 mod read;
 #[cfg(test)]
 mod tests;
+pub mod tier;
 
 pub use self::expression::Expression;
 

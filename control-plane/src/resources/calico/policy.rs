@@ -50,9 +50,11 @@ pub struct CalicoPolicySpec {
     pub any_workload: bool,
     /// Their namespaces; `None`: all, or the policy's own.
     pub namespaces: Option<Expression>,
-    /// Their service accounts; `None`: any.
+    /// Their service accounts, by labels; `None`: any.
     pub accounts: Option<Expression>,
-    /// Its place among others: the lowest first, and those without a number last.
+    /// The tier that it is in.
+    pub tier: String,
+    /// Its place among others of the tier: the lowest first, and those without a number last.
     pub order: Option<f64>,
     /// What may come in to them; `None`: it says nothing of that.
     pub ingress: Option<Vec<CalicoRule>>,

@@ -6,6 +6,7 @@ use super::{
     Expression,
     network_set::nets,
     policy::{CalicoEntity, CalicoPolicySpec, CalicoRule, EntityYaml, RuleYaml, Yaml},
+    tier::{DEFAULT_TIER, TIERS_OF_KUBERNETES},
 };
 use crate::resources::{
     document::{Reading, wrong},
@@ -15,8 +16,6 @@ use crate::resources::{
     values::{NumberOrName, port_number},
 };
 
-/// The only label of service accounts that is known here: their name.
-const ACCOUNT_LABEL: &str = "projectcalico.org/name";
 const ACTIONS: [&str; 4] = ["Allow", "Deny", "Log", "Pass"];
 const PROTOCOLS: [&str; 6] = ["TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"];
 /// The number of TCP among IP's protocols.
@@ -34,7 +33,7 @@ pub(super) fn read(
     let (has_ingress, has_egress) = directions(&yaml)?;
     let selector = expression(&yaml.selector, "spec.selector")?;
     let namespaces = optional(yaml.namespace_selector.as_deref(), "spec.namespaceSelector")?;
-    let accounts = accounts(yaml.service_account_selector.as_deref(), "spec.serviceAccountSelector")?;
+    let accounts = optional(yaml.service_account_selector.as_deref(), "spec.serviceAccountSelector")?;
     let ingress = rules(yaml.ingress, "spec.ingress", reading)?;
     let egress = rules(yaml.egress, "spec.egress", reading)?;
     report_source_ports(&ingress, "spec.ingress", reading);
@@ -50,6 +49,7 @@ pub(super) fn read(
         any_workload: false,
         namespaces,
         accounts,
+        tier: tier(yaml.tier)?,
         order: yaml.order,
         ingress: has_ingress.then_some(ingress),
         egress: has_egress.then_some(egress),
@@ -57,21 +57,28 @@ pub(super) fn read(
     })
 }
 
-/// Whether the policy is not for workloads, or not in the tier that is enforced.
+/// Whether the policy is not for workloads.
 fn is_without_effect(yaml: &Yaml, reading: &mut Reading<'_>) -> bool {
-    let other_tier = yaml.tier.as_deref().filter(|tier| !tier.is_empty() && *tier != "default");
-    if let Some(tier) = other_tier {
-        let message =
-            format!("the tier {tier:?} is not enforced, so this policy has no effect; use the tier default");
-        reading.error("spec.tier", message);
-    }
     for (is_set, field) in [(yaml.do_not_track, "doNotTrack"), (yaml.pre_dnat, "preDNAT")] {
         if is_set {
             let message = "is for hosts, so this policy has no effect on workloads; remove it";
             reading.error(format!("spec.{field}"), message);
         }
     }
-    other_tier.is_some() || yaml.do_not_track || yaml.pre_dnat
+    yaml.do_not_track || yaml.pre_dnat
+}
+
+/// The tier that a policy is in.
+fn tier(written: Option<String>) -> Result<String, FieldError> {
+    let tier = written.filter(|tier| !tier.is_empty()).unwrap_or_else(|| DEFAULT_TIER.to_owned());
+    if TIERS_OF_KUBERNETES.contains(&&*tier) {
+        let message = format!(
+            "the tier {tier:?} is for AdminNetworkPolicy, which is not enforced; use the tier {DEFAULT_TIER}, or one of \
+             your own"
+        );
+        return Err(wrong("spec.tier", message));
+    }
+    Ok(tier)
 }
 
 /// As Calico has it: without `types`, those directions that it has rules for; ingress if it has none.
@@ -96,26 +103,6 @@ fn expression(text: &str, field: &str) -> Result<Expression, FieldError> {
 
 fn optional(text: Option<&str>, field: &str) -> Result<Option<Expression>, FieldError> {
     text.filter(|text| !text.is_empty()).map(|text| expression(text, field)).transpose()
-}
-
-/// A selector of service accounts.
-fn accounts(text: Option<&str>, field: &str) -> Result<Option<Expression>, FieldError> {
-    let Some(selector) = optional(text, field)? else { return Ok(None) };
-    let mut other = None;
-    selector.labels(&mut |label| {
-        if label != ACCOUNT_LABEL {
-            other = Some(label.to_owned());
-        }
-    });
-    match other {
-        None => Ok(Some(selector)),
-        Some(label) => {
-            let message = format!(
-                "asks for the label {label} of service accounts, which is not known here; use {ACCOUNT_LABEL}"
-            );
-            Err(wrong(field, message))
-        }
-    }
 }
 
 fn rules(list: Vec<RuleYaml>, field: &str, reading: &mut Reading<'_>) -> Result<Vec<CalicoRule>, FieldError> {
@@ -213,7 +200,7 @@ fn entity(yaml: EntityYaml, field: &str) -> Result<CalicoEntity, FieldError> {
         not_selector: optional(yaml.not_selector.as_deref(), &at("notSelector"))?,
         namespaces: optional(yaml.namespace_selector.as_deref(), &at("namespaceSelector"))?,
         accounts: names,
-        account_selector: accounts(account_selector.as_deref(), &at("serviceAccounts.selector"))?,
+        account_selector: optional(account_selector.as_deref(), &at("serviceAccounts.selector"))?,
         ports: match yaml.ports.is_empty() {
             true => None,
             false => Some(ports(yaml.ports, &at("ports"))?),

@@ -1,6 +1,8 @@
 //! What Calico's policies mean, and what is refused.
 
-use selvedge_model::policy::network::NetworkAction;
+use std::path::Path;
+
+use selvedge_model::policy::network::{EndOfTier, NetworkAction};
 
 use super::policy::CalicoPolicySpec;
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
 fn decoded(kind: &str, spec: &str) -> Decoded {
     let text =
         format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n");
-    decode(&text, &std::path::Path::new("a.yaml").into(), "default").remove(0)
+    decode(&text, &Path::new("a.yaml").into(), "default").remove(0)
 }
 
 fn read(spec: &str) -> CalicoPolicySpec {
@@ -32,7 +34,7 @@ fn each_kind_is_known_by_its_group() {
         ("crd.projectcalico.org/v1", "GlobalNetworkSet", "GlobalNetworkSet.crd.projectcalico.org /a"),
     ] {
         let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n");
-        let decoded = decode(&text, &std::path::Path::new("a.yaml").into(), "default").remove(0);
+        let decoded = decode(&text, &Path::new("a.yaml").into(), "default").remove(0);
         assert!(
             matches!(decoded.outcome, DecodeOutcome::Understood(_)),
             "{version} {kind}: {:?}",
@@ -84,7 +86,6 @@ fn what_a_proxy_cannot_enforce_is_said_with_its_field() {
             "spec.ingress[0].source.ports",
             Severity::Warning,
         ),
-        ("{tier: security}", "spec.tier", Severity::Error),
         ("{preDNAT: true}", "spec.preDNAT", Severity::Error),
         ("{doNotTrack: true}", "spec.doNotTrack", Severity::Error),
         ("{types: [Ingress], egress: [{action: Allow}]}", "spec.egress", Severity::Warning),
@@ -93,7 +94,7 @@ fn what_a_proxy_cannot_enforce_is_said_with_its_field() {
         let told: Vec<_> = problems.iter().map(|problem| (&*problem.field, problem.severity)).collect();
         assert_eq!(told, [(field, severity)], "{spec}");
     }
-    assert!(read("{tier: security}").is_without_effect && !read("{tier: default}").is_without_effect);
+    assert_eq!((&*read("{tier: security}").tier, &*read("{tier: ''}").tier), ("security", "default"));
 }
 
 #[test]
@@ -102,7 +103,13 @@ fn what_calico_refuses_is_refused_with_its_field() {
         ("{selector: app = 'web'}", "spec.selector"),
         ("{selector: app == web}", "spec.selector"),
         ("{namespaceSelector: has(}", "spec.namespaceSelector"),
-        ("{serviceAccountSelector: role == 'a'}", "spec.serviceAccountSelector"),
+        ("{serviceAccountSelector: role = 'a'}", "spec.serviceAccountSelector"),
+        ("{tier: adminnetworkpolicy}", "spec.tier"),
+        ("{tier: kube-baseline}", "spec.tier"),
+        (
+            "{ingress: [{action: Allow, source: {serviceAccounts: {selector: '('}}}]}",
+            "spec.ingress[0].source.serviceAccounts",
+        ),
         ("{types: [ingress]}", "spec.types[0]"),
         ("{ingress: [{}]}", "spec.ingress[0].action"),
         ("{ingress: [{action: allow}]}", "spec.ingress[0].action"),
@@ -141,4 +148,32 @@ fn what_calico_refuses_is_refused_with_its_field() {
     assert_eq!(namespaced.problems[0].field, "spec.namespaceSelector");
     let message = &decoded("GlobalNetworkPolicy", "{ingress: [{action: allow}]}").problems[0].message;
     assert!(message.contains("did you mean Allow?"), "{message}");
+}
+
+#[test]
+fn a_tier_has_an_order_and_denies_or_passes_what_nothing_decides() {
+    let tier = |name: &str, spec: &str| {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        );
+        decode(&text, &Path::new("mesh.yaml").into(), "default").remove(0)
+    };
+    for (name, spec, order, otherwise) in [
+        ("security", "{order: 10.5, defaultAction: Pass}", Some(10.5), EndOfTier::Pass),
+        ("security", "{}", None, EndOfTier::Deny),
+        ("default", "{order: 1000000, defaultAction: Deny}", Some(1_000_000.0), EndOfTier::Deny),
+    ] {
+        let decoded = tier(name, spec);
+        let DecodeOutcome::Understood(Resource::Tier(read)) = &decoded.outcome else { panic!("{decoded:?}") };
+        assert_eq!((read.spec.order, read.spec.otherwise), (order, otherwise), "{spec}");
+    }
+    for (name, spec, field) in [
+        ("security", "{defaultAction: pass}", "spec.defaultAction"),
+        ("default", "{order: 5}", "spec.order"),
+        ("default", "{defaultAction: Pass}", "spec.defaultAction"),
+    ] {
+        let decoded = tier(name, spec);
+        assert!(matches!(decoded.outcome, DecodeOutcome::Failed), "{spec}");
+        assert_eq!(decoded.problems[0].field, field, "{spec}");
+    }
 }

@@ -10,7 +10,8 @@ fn metadata(annotations: &[(&str, &str)]) -> Metadata {
 fn said(calls: Calls, annotations: &[(&str, &str)]) -> (Result<Annotated, FieldError>, Vec<Severity>) {
     let metadata = metadata(annotations);
     let mut unknown = Vec::new();
-    let mut reading = Reading { metadata: &metadata, unknown: &mut unknown, remarks: Vec::new() };
+    let mut reading =
+        Reading { namespace: "default", metadata: &metadata, unknown: &mut unknown, remarks: Vec::new() };
     let annotated = read(&mut reading, calls);
     (annotated, reading.remarks.into_iter().map(|(severity, ..)| severity).collect())
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use http::{HeaderName, Uri};
+use http::HeaderName;
 use selvedge_certs::token::KeySet;
 use selvedge_model::{
     policy::LONGEST_TEXT,
@@ -11,7 +11,8 @@ use selvedge_model::{
 };
 
 use super::{
-    ClaimYaml, HeaderYaml, JwtRule, KeyAddress, KeySource, RequestAuthenticationSpec, RuleYaml, Yaml,
+    ClaimYaml, DRY_RUN, HeaderYaml, JwtRule, KeyAddress, KeySource, RequestAuthenticationSpec, RuleYaml,
+    Yaml, key_url,
 };
 use crate::resources::{
     document::{Reading, wrong},
@@ -27,6 +28,11 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<RequestAuthenticationSpec, FieldError> {
     let Yaml { selector, target_ref, target_refs, jwt_rules } = yaml;
+    if reading.metadata.annotations.contains_key(DRY_RUN) {
+        // As Istio does.
+        let message = "only an AuthorizationPolicy can be tried without effect, so tokens are checked; remove the annotation";
+        reading.error(format!("metadata.annotations[{DRY_RUN}]"), message);
+    }
     let selector = selector.read(reading)?;
     let services = targets::services(target_ref.as_ref(), &target_refs, !selector.is_empty(), reading)?;
     at_most(jwt_rules.len(), MOST_TOKEN_RULES, "spec.jwtRules")?;
@@ -97,7 +103,7 @@ fn keys_of(yaml: &RuleYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ke
         }
         (None, Some(url)) => {
             check_url(&url, &format!("{field}.jwksUri"))?;
-            Ok(KeySource::Fetched(KeyAddress { url, is_issuer: false, timeout }))
+            Ok(KeySource::Fetched { address: KeyAddress { url, is_issuer: false }, timeout })
         }
         (None, None) => {
             // As Istio does: the issuer says itself where its keys are.
@@ -108,33 +114,16 @@ fn keys_of(yaml: &RuleYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ke
                 return Err(wrong(field, message));
             }
             let url = yaml.issuer.clone();
-            Ok(KeySource::Fetched(KeyAddress { url, is_issuer: true, timeout }))
+            Ok(KeySource::Fetched { address: KeyAddress { url, is_issuer: true }, timeout })
         }
     }
 }
 
 /// Refuses what is not the URL of a document that can be fetched.
 fn check_url(url: &str, field: &str) -> Result<(), FieldError> {
-    let refused = |why: &str| {
-        Err(wrong(field, format!("{url:?} {why}; write it as https://HOST/PATH or http://HOST:PORT/PATH")))
-    };
-    if url.len() > 2048 {
-        return refused("is longer than 2048 bytes");
-    }
-    let Ok(uri) = url.parse::<Uri>() else { return refused("is not a URL") };
-    match uri.scheme_str() {
-        Some("http" | "https") => {}
-        _ => return refused("has neither the scheme https nor http"),
-    }
-    let Some(authority) = uri.authority() else { return refused("has no host") };
-    let after_host = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
-    let has_bad_port = after_host.contains(':') && authority.port_u16().is_none_or(|port| port == 0);
-    match () {
-        () if authority.host().is_empty() => refused("has no host"),
-        () if authority.as_str().contains('@') => refused("has a user's name in it"),
-        () if has_bad_port => refused("has a port that is not 1 to 65535"),
-        () => Ok(()),
-    }
+    let refused =
+        |why| wrong(field, format!("{url:?} {why}; write it as https://HOST/PATH or http://HOST:PORT/PATH"));
+    key_url(url).map(drop).map_err(refused)
 }
 
 fn places_of(yaml: &RuleYaml, field: &str) -> Result<Places, FieldError> {

@@ -59,12 +59,9 @@ fn without_places_a_rule_looks_where_istio_does_and_without_keys_it_asks_the_iss
     let rule = |more: &str| read(&self::rule(more)).rules.remove(0);
 
     assert_eq!(rule("").places, Places::usual());
-    let address = |url: &str, is_issuer, seconds| {
-        KeySource::Fetched(KeyAddress {
-            url: url.to_owned(),
-            is_issuer,
-            timeout: Duration::from_secs(seconds),
-        })
+    let address = |url: &str, is_issuer, seconds| KeySource::Fetched {
+        address: KeyAddress { url: url.to_owned(), is_issuer },
+        timeout: Duration::from_secs(seconds),
     };
     assert_eq!(rule("").keys, address("https://a.example", true, 5));
     assert_eq!(rule("    jwksUri: http://b:1/k\n    timeout: 2s\n").keys, address("http://b:1/k", false, 2));
@@ -81,6 +78,18 @@ fn a_key_that_cannot_be_used_and_a_rule_that_says_nothing_are_warned_of() {
     let keys = format!("{{\"keys\":[{KEY},{{\"kty\":\"oct\",\"k\":\"AA\"}}]}}");
     assert!(warned(&rule(&format!("    jwks: '{keys}'\n"))));
     assert!(!warned(&rule(&format!("    jwks: '{{\"keys\":[{KEY}]}}'\n"))));
+}
+
+#[test]
+fn it_cannot_be_tried_without_effect() {
+    let text = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: a, annotations: {istio.io/dry-run: \
+                'true'}}\n";
+    let decoded = decode(text, &Arc::from(Path::new("a.yaml")), "default").remove(0);
+
+    let is_told = |problem: &crate::problem::Problem| {
+        problem.severity == Severity::Error && problem.field == "metadata.annotations[istio.io/dry-run]"
+    };
+    assert!(decoded.problems.iter().any(is_told), "{:?}", decoded.problems);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use selvedge_model::{ConnectionPool, Http2Upgrade, MtlsMode};
+use selvedge_model::{
+    ConnectionPool, Http2Upgrade, MtlsMode, ProxyProtocol, RetryBudget, TcpKeepalive, filter::Fraction,
+};
 
 use super::{super::*, destination_rule, only, policy, told, understood};
 use crate::problem::Severity;
@@ -30,12 +32,76 @@ fn limits_on_connections_are_read_and_zero_is_none() {
 }
 
 #[test]
+fn keep_alive_budgets_and_the_clients_protocol_are_read() {
+    let decoded = destination_rule(
+        "    retryBudget: {percent: 12.5, minRetryConcurrency: 0, budgetInterval: 1m}\n    connectionPool:\n      tcp: {tcpKeepalive: {probes: 3, time: 1.5s, interval: 0s}}\n      http: {useClientProtocol: true, h2UpgradePolicy: UPGRADE}\n",
+    );
+
+    assert_eq!(
+        told(&decoded),
+        [("spec.trafficPolicy.connectionPool.http.h2UpgradePolicy", 10, Severity::Warning)]
+    );
+    let share = Fraction::of_percent(12.5).unwrap();
+    let budget = RetryBudget { share, at_once: 0, interval: Duration::from_secs(60) };
+    assert_eq!(policy(&decoded).retry_budget, Some(budget));
+    let block = policy(&decoded).connection_pool.as_ref().unwrap();
+    let time = Some(Duration::from_millis(1500));
+    assert_eq!(block.connections.keepalive, Some(TcpKeepalive { probes: Some(3), time, interval: None }));
+    assert_eq!(block.pool.http2_upgrade, Http2Upgrade::AsClient);
+
+    let decoded = destination_rule("    retryBudget: {budgetInterval: 0s}\n");
+    assert_eq!(policy(&decoded).retry_budget, Some(RetryBudget::default()), "as in Istio");
+}
+
+#[test]
+fn what_a_tunnel_says_is_refused_if_it_cannot_be_kept() {
+    let decoded = destination_rule(
+        "    proxyProtocol: {}\n    tunnel: {protocol: CONNECT, targetHost: Db.example.com, targetPort: 5432}\n",
+    );
+    assert_eq!(told(&decoded), []);
+    let target = policy(&decoded).tunnel.as_ref().unwrap().target.to_string();
+    assert_eq!(
+        (target.as_str(), policy(&decoded).proxy_protocol),
+        ("db.example.com:5432", Some(ProxyProtocol::V1))
+    );
+
+    for (block, field) in [
+        ("{protocol: POST, targetHost: a.b, targetPort: 1}", "tunnel.protocol"),
+        ("{protocol: MASQUE, targetHost: a.b, targetPort: 1}", "tunnel.protocol"),
+        ("{targetHost: 'a b', targetPort: 1}", "tunnel.targetHost"),
+        ("{targetHost: a.b, targetPort: 0}", "tunnel.targetPort"),
+    ] {
+        let decoded = destination_rule(&format!("    tunnel: {block}\n"));
+        let field = format!("spec.trafficPolicy.{field}");
+        assert_eq!(told(&decoded), [(field.as_str(), 7, Severity::Error)], "{block}");
+    }
+}
+
+#[test]
+fn keep_alive_and_budgets_are_what_can_be_kept() {
+    for (block, field) in [
+        ("retryBudget: {percent: 101}", "retryBudget.percent"),
+        ("retryBudget: {percent: -1}", "retryBudget.percent"),
+        ("retryBudget: {budgetInterval: 2h}", "retryBudget.budgetInterval"),
+        ("connectionPool: {tcp: {tcpKeepalive: {probes: 128}}}", "connectionPool.tcp.tcpKeepalive.probes"),
+        ("connectionPool: {tcp: {tcpKeepalive: {time: 10ms}}}", "connectionPool.tcp.tcpKeepalive.time"),
+        (
+            "connectionPool: {tcp: {tcpKeepalive: {interval: 10h}}}",
+            "connectionPool.tcp.tcpKeepalive.interval",
+        ),
+    ] {
+        let decoded = destination_rule(&format!("    {block}\n"));
+        let field = format!("spec.trafficPolicy.{field}");
+        assert_eq!(told(&decoded), [(field.as_str(), 7, Severity::Error)], "{block}");
+    }
+}
+
+#[test]
 fn a_policy_of_a_kind_that_is_not_enforced_is_an_error_that_can_be_accepted() {
     for (kind, version) in [
         ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
         ("StagedGlobalNetworkPolicy", "projectcalico.org/v3"),
         ("CiliumNetworkPolicy", "cilium.io/v2"),
-        ("HTTPLocalRateLimitPolicy", "policy.linkerd.io/v1alpha1"),
         ("EgressNetwork", "policy.linkerd.io/v1alpha1"),
     ] {
         let decoded =
@@ -64,7 +130,7 @@ fn in_a_cluster_its_network_enforces_what_is_for_networks() {
 
 #[test]
 fn a_destination_rule_says_how_tls_is_begun() {
-    use selvedge_model::{ClientCertificate, TlsOrigination, UpstreamTls};
+    use selvedge_model::{ClientCertificate, TlsOrigination, Trusted, UpstreamTls};
 
     let rule = |tls: &str| {
         only(&format!(
@@ -85,9 +151,10 @@ fn a_destination_rule_says_how_tls_is_begun() {
     let expected = TlsOrigination {
         sni: Some("x.example".into()),
         subject_alt_names: vec!["y.example".into()],
-        ca_certificates: Some("/ca.pem".into()),
+        trusted: Trusted::File("/ca.pem".into()),
         client: Some(client),
         insecure_skip_verify: false,
+        policy: None,
     };
     assert_eq!(read(&mutual), UpstreamTls::Originate(expected));
     assert_eq!(read(&rule("{mode: DISABLE}")), UpstreamTls::Disable);
@@ -124,10 +191,22 @@ fn a_peer_authentication_reads_modes_by_port() {
 
 #[test]
 fn a_selector_that_is_not_understood_fails_the_document() {
-    let decoded = only(
-        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {selector: {matchExpressions: [{key: a}]}, mtls: {mode: DISABLE}}\n",
-    );
+    let labels = "spec.selector.matchLabels";
+    for (spec, field) in [
+        ("selector: {matchExpressions: [{key: a}]}", "spec.selector.matchExpressions"),
+        ("selector: {matchLabels: {'': v1}}", labels),
+        ("selector: {matchLabels: {app: '*'}}", labels),
+        ("selector: {matchLabels: {'a*': v1}}", labels),
+        ("selector: {matchLabels: {app: a}}, portLevelMtls: {}", "spec.portLevelMtls"),
+        ("selector: {matchLabels: {app: a}}, portLevelMtls: {0: {mode: STRICT}}", "spec.portLevelMtls.0"),
+    ] {
+        let decoded = only(&format!(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: a}}\nspec: {{{spec}, mtls: {{mode: \
+             DISABLE}}}}\n"
+        ));
 
-    assert!(matches!(decoded.outcome, DecodeOutcome::Failed));
-    assert_eq!(decoded.problems[0].field, "spec.selector.matchExpressions");
+        assert!(matches!(decoded.outcome, DecodeOutcome::Failed), "{spec}");
+        assert_eq!(decoded.problems[0].field, field, "{spec}");
+        assert!(decoded.stand_in.is_some(), "{spec}: it is read as STRICT");
+    }
 }

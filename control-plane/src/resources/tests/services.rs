@@ -146,12 +146,11 @@ fn a_slices_not_ready_endpoints_do_not_count() {
 #[test]
 fn what_a_service_asks_for_and_does_not_get_is_reported() {
     for (field, value) in [
-        ("sessionAffinity", "ClientIP"),
-        ("internalTrafficPolicy", "Local"),
+        ("sessionAffinityConfig", "{clientIP: {timeoutSeconds: 60}}\n  sessionAffinity: ClientIP"),
         ("publishNotReadyAddresses", "true"),
         ("type", "NodePort"),
         ("externalIPs", "[192.0.2.1]"),
-        ("trafficDistribution", "PreferClose"),
+        ("trafficDistribution", "PreferFarAway"),
     ] {
         let decoded = only(&format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec:\n  {field}: {value}\n  ports: [{{port: 80}}]\n"

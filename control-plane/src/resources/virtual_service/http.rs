@@ -165,7 +165,6 @@ fn read_matches(
         match matches::read(yaml, place, field, reading)? {
             Asked::Checkable(asked) => matches.push(*asked),
             Asked::Uncheckable => left_out = true,
-            Asked::OfGateways => {}
         }
     }
     Ok((Some(matches), left_out))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use selvedge_model::{ClientMatch, HeaderField, Match};
 use serde::Deserialize;
 
-use super::{PortMatch, for_sidecars};
+use super::{PortMatch, gateways};
 use crate::resources::{
     document::{Reading, wrong},
     typed::{FieldError, Present},
@@ -40,12 +40,10 @@ pub(super) struct Yaml {
 
 /// What one entry of `match` asks.
 pub(super) enum Asked {
-    /// Something that a sidecar can check.
+    /// Something that can be checked.
     Checkable(Box<PortMatch<Match>>),
-    /// Something that it cannot.
+    /// Something that cannot.
     Uncheckable,
-    /// Something of gateways only.
-    OfGateways,
 }
 
 /// The entry of `match` at `index`, in the route at `route`.
@@ -56,17 +54,14 @@ pub(super) fn read(
     reading: &mut Reading<'_>,
 ) -> Result<Asked, FieldError> {
     let field = &*format!("{route}.match[{index}]");
-    if !for_sidecars(yaml.gateways.as_deref()) {
-        reading.not_acted_on(format!("{field}.gateways"), "names gateways only; sidecars skip this match");
-        reading.take_unknown_below(field);
-        return Ok(Asked::OfGateways);
-    }
-    let mut unchecked =
+    let followed_by =
+        gateways::read(yaml.gateways.as_deref(), &format!("{field}.gateways"), reading.namespace)?;
+    let unchecked =
         reading.take_unknown_below(field).into_iter().map(|unknown| unknown.field).collect::<Vec<_>>();
     let port = yaml.port.map(|port| port_number(port, &format!("{field}.port"))).transpose()?;
-    let condition = read_condition(yaml, field, &mut unchecked)?;
+    let condition = read_condition(yaml, field)?;
     if unchecked.is_empty() {
-        return Ok(Asked::Checkable(Box::new(PortMatch { index, port, condition })));
+        return Ok(Asked::Checkable(Box::new(PortMatch { index, port, followed_by, condition })));
     }
     for unchecked in unchecked {
         let message =
@@ -76,13 +71,13 @@ pub(super) fn read(
     Ok(Asked::Uncheckable)
 }
 
-/// What `yaml` asks of a request; the fields that nobody can check are added to `unchecked`.
-fn read_condition(yaml: Yaml, field: &str, unchecked: &mut Vec<String>) -> Result<Match, FieldError> {
+/// What `yaml` asks of a request.
+fn read_condition(yaml: Yaml, field: &str) -> Result<Match, FieldError> {
     let given = |yaml: Option<StringMatchYaml>, name: &str| {
         yaml.map(|yaml| yaml.read_given(&format!("{field}.{name}"))).transpose()
     };
-    let mut headers = read_headers(yaml.headers, &format!("{field}.headers"), unchecked)?;
-    let without_headers = read_headers(yaml.without_headers, &format!("{field}.withoutHeaders"), unchecked)?;
+    let mut headers = read_headers(yaml.headers, &format!("{field}.headers"))?;
+    let without_headers = read_headers(yaml.without_headers, &format!("{field}.withoutHeaders"))?;
     let mut query = Vec::new();
     for (name, yaml) in yaml.query_params {
         let asked = yaml.read_header(&format!("{field}.queryParams.{name}"))?;
@@ -109,19 +104,10 @@ fn read_condition(yaml: Yaml, field: &str, unchecked: &mut Vec<String>) -> Resul
 
 type HeaderMatches = Vec<(HeaderField, selvedge_model::StringMatch)>;
 
-fn read_headers(
-    yaml: BTreeMap<String, StringMatchYaml>,
-    field: &str,
-    unchecked: &mut Vec<String>,
-) -> Result<HeaderMatches, FieldError> {
+fn read_headers(yaml: BTreeMap<String, StringMatchYaml>, field: &str) -> Result<HeaderMatches, FieldError> {
     let mut list = Vec::new();
     for (header, yaml) in yaml {
         let field = format!("{field}.{header}");
-        // Claims of a token.
-        if header.starts_with('@') {
-            unchecked.push(field);
-            continue;
-        }
         list.push((header_field(&header, &field)?, yaml.read_header(&field)?));
     }
     Ok(list)

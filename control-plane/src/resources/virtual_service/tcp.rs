@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use selvedge_model::{Layer, TcpMatch};
 use serde::Deserialize;
 
-use super::{Destination, DestinationYaml, PortMatch, for_sidecars, read_destinations};
+use super::{Destination, DestinationYaml, PortMatch, gateways, read_destinations};
 use crate::resources::{
     document::{Reading, wrong},
     typed::FieldError,
@@ -89,12 +89,6 @@ fn read_route(
     let mut matches = Vec::new();
     for (place, yaml) in yaml.matches.into_iter().enumerate() {
         let field = format!("{field}.match[{place}]");
-        if !for_sidecars(yaml.gateways.as_deref()) {
-            let message = "names gateways only; sidecars skip this match";
-            reading.not_acted_on(format!("{field}.gateways"), message);
-            reading.take_unknown_below(&field);
-            continue;
-        }
         let unchecked = reading.take_unknown_below(&field);
         route.left_out |= !unchecked.is_empty();
         for unchecked in &unchecked {
@@ -102,7 +96,7 @@ fn read_route(
                 "is a condition that is not acted on, so the whole match is left out; remove it or the match";
             reading.error(unchecked.field.clone(), message);
         }
-        let read = read_match(yaml, place, layer, &field)?;
+        let read = read_match(yaml, place, (layer, reading.namespace), &field)?;
         if unchecked.is_empty() {
             matches.push(read);
         }
@@ -118,9 +112,10 @@ fn read_route(
 fn read_match(
     yaml: MatchYaml,
     index: usize,
-    layer: Layer,
+    (layer, namespace): (Layer, &str),
     field: &str,
 ) -> Result<PortMatch<TcpMatch>, FieldError> {
+    let followed_by = gateways::read(yaml.gateways.as_deref(), &format!("{field}.gateways"), namespace)?;
     let names_field = format!("{field}.sniHosts");
     match (layer, yaml.sni_hosts.is_empty()) {
         (Layer::Tls, true) => return Err(wrong(names_field, "is empty; name at least one host, or *")),
@@ -146,7 +141,7 @@ fn read_match(
         source_labels: yaml.source_labels,
         source_namespace: yaml.source_namespace.filter(|namespace| !namespace.is_empty()),
     };
-    Ok(PortMatch { index, port, condition })
+    Ok(PortMatch { index, port, followed_by, condition })
 }
 
 fn address_as_subnet(text: &str) -> Option<ipnet::IpNet> {

@@ -7,7 +7,7 @@ use selvedge_api::{
     wire::{self, client_message::Message},
 };
 use selvedge_certs::verify::Peer;
-use selvedge_model::{Holder, Workload, WorkloadName};
+use selvedge_model::{Holder, Workload, WorkloadName, seen::Report};
 use selvedge_ops::plain_within;
 use tokio::time::Instant;
 use tonic::Status;
@@ -76,8 +76,15 @@ pub(super) struct PendingTransaction {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum MessageOutcome {
     Nothing,
+    /// Who has called its workload.
+    Told(Report),
+    /// It has seen a token of a key that is not among those at this URL.
+    KeysWanted(String),
     Applied,
-    Refused { nonce: u64, reason: String },
+    Refused {
+        nonce: u64,
+        reason: String,
+    },
 }
 
 impl Session {
@@ -163,6 +170,12 @@ impl Session {
             Some(Message::Subscribe(subscribe)) => self.subscribe(subscribe.authority)?,
             Some(Message::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe.authority),
             Some(Message::Ack(ack)) => return Ok(self.acknowledge(ack)),
+            Some(Message::Report(report)) => {
+                let report = Report::try_from(report);
+                let wrong = |error| Status::invalid_argument(format!("a report: {error}"));
+                return report.map(MessageOutcome::Told).map_err(wrong);
+            }
+            Some(Message::KeysWanted(wanted)) => return Ok(MessageOutcome::KeysWanted(wanted.url)),
             Some(Message::Hello(_)) => {
                 return Err(Status::invalid_argument("Hello comes once, at the start of a stream"));
             }
@@ -247,6 +260,7 @@ impl Session {
             certificate_serial: self.peer.serial.clone(),
             certificate_root: root,
             address,
+            svid: None,
             proxy_version: self.proxy_version.clone(),
             connected_at: SystemTime::now(),
             certificate_expires_at: self.peer.not_after,

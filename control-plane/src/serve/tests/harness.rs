@@ -35,7 +35,7 @@ use crate::{
         own::OwnIssuing,
     },
     snapshot::Store,
-    status::Proxies,
+    status::{Proxies, Seen},
     testing::{self, add_service, add_workload, identity},
 };
 
@@ -48,6 +48,7 @@ pub(super) struct TestMesh {
     pub(super) authority: Arc<Authority>,
     pub(super) store: Arc<Store>,
     pub(super) proxies: Arc<Proxies>,
+    pub(super) seen: Arc<Seen>,
     pub(super) drain: Drain,
     pub(super) address: SocketAddr,
     pub(super) server: JoinHandle<Result<(), ServeError>>,
@@ -61,7 +62,7 @@ impl TestMesh {
         let (store, metrics) = (Arc::new(Store::new(&authority.bundle())), Arc::new(Metrics::default()));
         store.publish(mesh);
         let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
-        let drain = Drain::default();
+        let (drain, seen) = (Drain::default(), Arc::new(Seen::default()));
         let attestor = Arc::new(Attestor::open(directory.path(), authority.trust_domain()).unwrap());
         let audit = Arc::new(Audit::new(directory.path()));
         let certificates = Certificates {
@@ -79,7 +80,9 @@ impl TestMesh {
         let streams = Streams {
             store: Arc::clone(&store),
             proxies: Arc::clone(&proxies),
+            seen: Arc::clone(&seen),
             metrics,
+            keys: crate::keys::KeyWishes::unheard(),
             turns: Arc::default(),
             drain: drain.clone(),
         };
@@ -89,7 +92,7 @@ impl TestMesh {
             OwnIssuing { authority: Arc::clone(&authority), ttl: Duration::from_secs(3600), audit, shown };
         let (own, _renewing) = OwnCertificate::make(issuing).unwrap();
         let server = tokio::spawn(serve(listener, own, certificates, streams, drain.clone()));
-        Self { directory, authority, store, proxies, drain, address, server }
+        Self { directory, authority, store, proxies, seen, drain, address, server }
     }
 
     pub(super) fn token(&self, identity: SpiffeId, now: SystemTime) -> String {

@@ -1,17 +1,21 @@
 //! What is known of a cluster, kept step by step. Pure: no API server, no clock.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use selvedge_kubernetes::Error;
 use serde_json::Value;
 
 use crate::{
-    problem::{Fault, Problem, Severity},
+    problem::{DocumentName, Fault, Problem, Severity},
     resources::{
         DecodeOutcome, Decoded, Object, Resource, decode_value,
-        kinds::{ResourceKind, followed},
+        kinds::{ResourceKind, by_name, followed},
+        secret::with_last_good,
     },
-    sources::{Loaded, consequence},
+    sources::{Loaded, consequence, expressions::Budgets},
 };
 
 /// Stands for all kinds together where a step has the place of one.
@@ -47,6 +51,8 @@ struct Entry {
 /// One kind.
 #[derive(Debug)]
 struct OfKind {
+    /// What it is in messages.
+    called: String,
     wanted: &'static ResourceKind,
     /// Whether it has been listed, or is known to be missing.
     settled: bool,
@@ -56,6 +62,8 @@ struct OfKind {
     listing: Option<BTreeMap<Name, Entry>>,
     /// Why it cannot be followed.
     failure: Option<String>,
+    /// Whether it is never asked for.
+    is_refused: bool,
 }
 
 /// Everything that is known.
@@ -63,29 +71,29 @@ struct OfKind {
 pub(super) struct ClusterObjects {
     default_namespace: String,
     kinds: Vec<OfKind>,
+    /// Of kinds that are not followed as a whole: what is watched by name, each as if it were a kind with one object.
+    named: BTreeMap<DocumentName, OfKind>,
     /// Why nothing can be followed.
     unreachable: Option<String>,
     /// Whether everything has been listed once.
     started: bool,
     changed: bool,
+    expressions: Budgets,
 }
 
 impl ClusterObjects {
     pub(super) fn new(default_namespace: &str) -> Self {
-        let of_kind = |wanted| OfKind {
-            wanted,
-            settled: false,
-            served: false,
-            objects: BTreeMap::new(),
-            listing: None,
-            failure: None,
+        let of_kind = |wanted: &'static ResourceKind| {
+            OfKind::new(wanted, format!("{} ({})", wanted.kind, wanted.api_versions[0]))
         };
         Self {
             default_namespace: default_namespace.to_owned(),
             kinds: followed().map(of_kind).collect(),
+            named: BTreeMap::new(),
             unreachable: None,
             started: false,
             changed: false,
+            expressions: Budgets::default(),
         }
     }
 
@@ -125,10 +133,49 @@ impl ClusterObjects {
         self.changed |= kind.take(step, &self.default_namespace);
     }
 
-    fn assemble(&self) -> Loaded {
+    /// The objects `wanted` are watched by name, and no others; those that are `too_many` are not, and it is said why.
+    pub(super) fn name(&mut self, wanted: &BTreeSet<DocumentName>, too_many: &BTreeSet<DocumentName>) {
+        let before = self.named.len();
+        self.named.retain(|name, one| {
+            let (is_wanted, is_refused) = (wanted.contains(name), too_many.contains(name));
+            // One that is wanted now after it was too many, or the other way round, begins anew.
+            (is_wanted || is_refused) && one.is_refused == is_refused
+        });
+        self.changed |= self.named.len() != before;
+        for name in wanted.union(too_many) {
+            let Some(kind) = by_name(&name.kind) else { continue };
+            let is_refused = too_many.contains(name);
+            self.named.entry(name.clone()).or_insert_with(|| {
+                self.changed |= is_refused;
+                let mut one = OfKind::new(kind, name.to_string());
+                one.is_refused = is_refused;
+                one.failure = is_refused.then(|| {
+                    format!("{name} is not read: its namespace has too many objects that gateways name; name fewer")
+                });
+                one
+            });
+        }
+    }
+
+    /// Whether it is known of each object that is named whether there is one, or why that cannot be known.
+    pub(super) fn are_named_known(&self) -> bool {
+        self.named.values().all(|one| one.settled || one.failure.is_some())
+    }
+
+    /// Takes a step of an object that is watched by name.
+    pub(super) fn take_named(&mut self, name: &DocumentName, step: Step) {
+        if matches!(&step, Step::Failed(Error::Unreachable { .. })) {
+            return self.take((EVERY_KIND, step));
+        }
+        self.changed |= self.unreachable.take().is_some();
+        let Some(one) = self.named.get_mut(name) else { return };
+        self.changed |= one.take(step, &self.default_namespace);
+    }
+
+    fn assemble(&mut self) -> Loaded {
         let mut loaded = Loaded::default();
         let mut objects = Vec::new();
-        for kind in &self.kinds {
+        for kind in self.kinds.iter().chain(self.named.values()) {
             let mut entries: Vec<(&Name, &Entry)> = kind.objects.iter().collect();
             // The oldest first, as Gateway API and Istio settle conflicts.
             entries.sort_by_key(|(name, entry)| {
@@ -146,6 +193,7 @@ impl ClusterObjects {
         }
         loaded.problems.extend(self.unreachable.as_ref().map(|why| of_cluster(why)));
         loaded.objects = Arc::new(objects);
+        self.expressions.apply(&mut loaded.resources, &mut loaded.problems);
         loaded
     }
 }
@@ -165,6 +213,19 @@ fn of_cluster(message: &str) -> Problem {
 }
 
 impl OfKind {
+    fn new(wanted: &'static ResourceKind, called: String) -> Self {
+        Self {
+            called,
+            wanted,
+            settled: false,
+            served: false,
+            objects: BTreeMap::new(),
+            listing: None,
+            failure: None,
+            is_refused: false,
+        }
+    }
+
     /// Takes one step; whether anything is different now.
     fn take(&mut self, step: Step, default_namespace: &str) -> bool {
         match step {
@@ -211,13 +272,14 @@ impl OfKind {
             }
             Step::Failed(error) => {
                 let why = format!(
-                    "{} ({}) cannot be watched: {error}; its last known objects stay in use",
-                    self.wanted.kind, self.wanted.api_versions[0]
+                    "{} cannot be watched: {error}; what was last known of it stays in use",
+                    self.called
                 );
                 let new = self.failure.as_ref() != Some(&why);
                 if new && !self.settled {
                     tracing::warn!("{why}");
                 }
+                self.settled |= self.wanted.is_dispensable;
                 self.failure = Some(why);
                 new
             }
@@ -234,6 +296,7 @@ impl OfKind {
         match outcome {
             DecodeOutcome::Understood(resource) => {
                 let known = before.and_then(|before| before.resource.as_ref());
+                let (resource, _) = with_last_good(resource, known);
                 entry.resource = Some(known.filter(|known| **known == resource).cloned().unwrap_or(resource));
             }
             DecodeOutcome::NotActedOn => {}

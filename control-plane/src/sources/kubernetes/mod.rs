@@ -5,6 +5,7 @@
 //! stays in use, however long the API server is away.
 
 mod held;
+mod named;
 mod served;
 
 use std::{sync::Arc, time::Duration};
@@ -14,10 +15,13 @@ use selvedge_kubernetes::{Client, Error, Event};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::{Instant, sleep_until},
 };
 
+pub use self::named::Naming;
 use self::{
     held::{ClusterObjects, Step},
+    named::NamedObjects,
     served::{Served, look},
 };
 use super::Loaded;
@@ -29,17 +33,27 @@ const WAITING: usize = 1024;
 /// The API server has refused something: it will not change its mind at once.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(3);
 
+/// How long a change waits for objects that it is the first to name.
+const NAMED: Duration = Duration::from_secs(3);
+
 /// A cluster that is being followed.
 #[derive(Debug)]
 pub struct Kubernetes {
     client: Client,
     default_namespace: String,
+    naming: Naming,
 }
 
 impl Kubernetes {
     /// The cluster behind `client`, not yet asked.
     pub fn new(client: Client, default_namespace: &str) -> Self {
-        Self { client, default_namespace: default_namespace.to_owned() }
+        Self { client, default_namespace: default_namespace.to_owned(), naming: Naming::nothing() }
+    }
+
+    /// The same with the objects that its documents name, of kinds that are not followed as a whole.
+    #[must_use]
+    pub fn with(self, naming: Naming) -> Self {
+        Self { naming, ..self }
     }
 
     /// Sends all there is once everything has been listed, and again whenever anything changed, until
@@ -53,26 +67,65 @@ impl Kubernetes {
             tasks.spawn(follow(self.client.clone(), index, wanted, looked.clone(), steps.clone()));
         }
         drop(steps);
+        let (steps_of_named, mut taken_of_named) = mpsc::channel(WAITING);
+        let mut named = NamedObjects::new(self.client.clone(), steps_of_named);
         let mut held = ClusterObjects::new(&self.default_namespace);
+        // The newest state, while objects that it names are not known; and until when it waits for them.
+        let mut waiting: Option<(Loaded, Instant)> = None;
         loop {
-            let step = tokio::select! {
-                step = taken.recv() => step,
+            let until = waiting.as_ref().map(|(_, until)| *until);
+            tokio::select! {
+                step = taken.recv() => match step {
+                    Some(step) => held.take(step),
+                    None => return,
+                },
+                Some((name, step)) = taken_of_named.recv() => held.take_named(&name, step),
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
                 () = sender.closed() => return,
                 Some(ended) = tasks.join_next() => {
                     tracing::error!(?ended, "watching the cluster has stopped; its last state stays in use");
                     return;
                 }
-            };
-            let Some(step) = step else { return };
-            held.take(step);
+            }
             // Whatever else has happened already belongs to the same state.
             while let Ok(step) = taken.try_recv() {
                 held.take(step);
             }
-            if let Some(loaded) = held.changed() {
+            while let Ok((name, step)) = taken_of_named.try_recv() {
+                held.take_named(&name, step);
+            }
+            // Once more if something is named no longer.
+            while let Some(loaded) = held.changed() {
+                named.follow(&self.naming.of(&loaded.resources), &mut held);
+                let until = waiting.map_or_else(|| Instant::now() + NAMED, |(_, until)| until);
+                waiting = Some((loaded, until));
+            }
+            let is_ready = |until: Instant| held.are_named_known() || Instant::now() >= until;
+            if let Some((loaded, _)) = waiting.take_if(|(_, until)| is_ready(*until)) {
                 sender.send_replace(Arc::new(loaded));
             }
         }
+    }
+}
+
+/// What is done after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// It is no news.
+    Nothing,
+    /// The watch goes on where it was.
+    GoOn,
+    /// A refusal is over once a whole listing has succeeded.
+    Pause,
+}
+
+fn after(event: &Event) -> After {
+    match event {
+        // Listed again at once.
+        Event::Failed(Error::Refused { code: 410, .. }) => After::Nothing,
+        Event::Failed(Error::Unreachable { .. }) => After::GoOn,
+        Event::Failed(_) => After::Pause,
+        _ => After::GoOn,
     }
 }
 
@@ -108,19 +161,14 @@ async fn follow(
                 }
             };
             let Some(event) = step else { break };
-            let pause = match &event {
-                // Listed again at once.
-                Event::Failed(Error::Refused { code: 410, .. }) => continue,
-                // The watch goes on where it was.
-                Event::Failed(Error::Unreachable { .. }) => false,
-                Event::Failed(_) => true,
-                _ => false,
-            };
+            let after = after(&event);
+            if after == After::Nothing {
+                continue;
+            }
             if steps.send((index, trimmed(event, wanted))).await.is_err() {
                 return std::future::pending().await;
             }
-            // A refusal is over once a whole listing has succeeded.
-            if pause {
+            if after == After::Pause {
                 tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
                 break;
             }

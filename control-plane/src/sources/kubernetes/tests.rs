@@ -1,10 +1,16 @@
 //! What is known of a cluster, by the steps that lead there.
 
+use std::collections::BTreeSet;
+
 use selvedge_model::MtlsMode;
 use serde_json::{Value, json};
 
 use super::held::{ClusterObjects, EVERY_KIND, Step};
-use crate::{problem::Severity, resources::kinds::followed, sources::Loaded};
+use crate::{
+    problem::{DocumentName, Severity},
+    resources::kinds::followed,
+    sources::Loaded,
+};
 
 fn index(kind: &str) -> usize {
     followed().position(|wanted| wanted.kind == kind).unwrap()
@@ -203,6 +209,21 @@ fn a_kind_that_may_not_be_listed_is_named_and_keeps_the_rest_waiting() {
 }
 
 #[test]
+fn nodes_that_may_not_be_listed_are_named_and_keep_nothing_waiting() {
+    let mut held = ClusterObjects::new("default");
+    let nodes = index("Node");
+    for index in (0..followed().count()).filter(|index| *index != nodes) {
+        held.take((index, Step::Missing));
+    }
+    assert!(held.changed().is_none(), "they are waited for, as long as nothing is known of them");
+
+    held.take((nodes, Step::Failed(selvedge_kubernetes::Error::Forbidden("nodes is forbidden".into()))));
+
+    let told = errors(&held.changed().expect("only places are unknown"));
+    assert!(told.len() == 1 && told[0].contains("nodes is forbidden"), "{told:?}");
+}
+
+#[test]
 fn an_object_of_a_kind_that_nothing_acts_on_is_reported() {
     let mut held = empty();
 
@@ -257,4 +278,67 @@ fn a_policy_that_was_never_good_here_is_strict_whatever_becomes_of_it() {
 
     take(&mut held, "PeerAuthentication", Step::Deleted(policy("OPEN")));
     assert_eq!(modes(&held.changed().unwrap()), []);
+}
+
+fn named(name: &str) -> DocumentName {
+    DocumentName { kind: "Secret".into(), namespace: "shop".into(), name: name.into() }
+}
+
+fn secret(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "shop"}, "data": {}})
+}
+
+fn secrets(loaded: &Loaded) -> Vec<String> {
+    loaded.resources.secrets.iter().map(|document| document.name.to_string()).collect()
+}
+
+#[test]
+fn an_object_is_in_use_while_it_is_named_and_there() {
+    let mut held = empty();
+    let (a, b) = (named("a"), named("b"));
+    held.name(&[a.clone(), b.clone()].into(), &BTreeSet::new());
+    assert!(!held.are_named_known() && held.changed().is_none(), "nothing is known of them");
+
+    for step in [Step::Listing, Step::Present(secret("a")), Step::Listed] {
+        held.take_named(&a, step);
+    }
+    assert!(!held.are_named_known());
+    for step in [Step::Listing, Step::Listed] {
+        held.take_named(&b, step);
+    }
+    assert!(held.are_named_known(), "that there is none is known, too");
+    assert_eq!(secrets(&held.changed().unwrap()), ["Secret shop/a"]);
+
+    held.take_named(&b, Step::Applied(secret("b")));
+    assert_eq!(secrets(&held.changed().unwrap()), ["Secret shop/a", "Secret shop/b"]);
+    held.take_named(&a, Step::Deleted(secret("a")));
+    assert_eq!(secrets(&held.changed().unwrap()), ["Secret shop/b"]);
+    held.name(&BTreeSet::new(), &BTreeSet::new());
+    assert_eq!(secrets(&held.changed().unwrap()), [""; 0]);
+    held.take_named(&b, Step::Applied(secret("b")));
+    assert!(held.changed().is_none(), "a watch that has not ended yet tells nobody");
+}
+
+#[test]
+fn an_object_that_may_not_be_read_is_reported_and_keeps_nobody_waiting() {
+    let mut held = empty();
+    let (a, b) = (named("a"), named("b"));
+    held.name(&[a.clone()].into(), &[b.clone()].into());
+    assert!(errors(&held.changed().unwrap())[0].contains("Secret shop/b is not read"));
+
+    let refused = selvedge_kubernetes::Error::Forbidden("secrets is forbidden".into());
+    held.take_named(&a, Step::Failed(refused));
+
+    assert!(held.are_named_known());
+    let told = errors(&held.changed().unwrap()).concat();
+    assert!(told.contains("Secret shop/a cannot be watched: ") && told.contains("forbidden"), "{told}");
+    // The API server is away: one problem, whatever is asked for.
+    held.take_named(&a, Step::Failed(unreachable()));
+    assert_eq!(errors(&held.changed().unwrap()).len(), 3);
+    for step in [Step::Listing, Step::Listed] {
+        held.take_named(&a, step);
+    }
+    assert_eq!(errors(&held.changed().unwrap()).len(), 1);
+    held.name(&[a, b].into(), &BTreeSet::new());
+    assert!(errors(&held.changed().unwrap()).is_empty() && !held.are_named_known(), "there is room now");
 }

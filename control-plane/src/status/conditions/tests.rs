@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::problem::Unresolved;
+use crate::{compile::HolderFacts, problem::Unresolved};
 
 const NOW: &str = "2026-01-02T00:00:00Z";
 const BEFORE: &str = "2026-01-01T00:00:00Z";
@@ -32,7 +32,14 @@ fn problem(severity: Severity, field: &str, message: &str) -> Problem {
 fn parents_of(parents: &Value, problems: &[Problem], existing: &Value) -> Option<Value> {
     let problems: Vec<&Problem> = problems.iter().collect();
     let object = object(Feedback::Parents, parents.clone());
-    Verdict::of(&problems).status(&object, &problems, existing, NOW)
+    Verdict::of(&problems).status(&object, &problems, &gateways(), existing, NOW)
+}
+
+/// The one Gateway that is ours.
+fn gateways() -> AttachedRoutes {
+    let name = DocumentName { kind: "Gateway".into(), namespace: "edges".into(), name: "ours".into() };
+    let facts = HolderFacts { gateway: ("edges".into(), "ours".into()), routes: Some(vec![1]) };
+    AttachedRoutes::from([(name, facts)])
 }
 
 /// Type, status and reason of every condition of our parent at `index`.
@@ -150,6 +157,24 @@ fn a_route_of_a_gateway_or_of_a_kind_that_nothing_acts_on_is_not_ours() {
 }
 
 #[test]
+fn a_route_of_a_gateway_of_ours_is_told_by_its_controller() {
+    let gateway = json!({"name": "ours", "namespace": "edges", "sectionName": "http"});
+    let refused = problem(Severity::Error, "spec.parentRefs[1]", "the listener takes no HTTPRoute");
+    let fault = Fault::Parent { index: 1, why: Detached::NotAllowed };
+
+    let status =
+        parents_of(&json!([service("a"), gateway]), &[Problem { fault, ..refused }], &json!({})).unwrap();
+
+    let controllers = ["selvedge.io/control-plane", "selvedge.io/gateway"];
+    for (index, controller) in controllers.iter().enumerate() {
+        assert_eq!(status["parents"][index]["controllerName"], *controller);
+    }
+    assert_eq!(facts(&status, 0)[0], fact("Accepted", "True", "Accepted"));
+    assert_eq!(facts(&status, 1)[0], fact("Accepted", "False", "NotAllowedByListeners"));
+    assert_eq!(parents_of(&json!([{"name": "ours"}]), &[], &json!({})), None, "that of its own namespace");
+}
+
+#[test]
 fn an_istio_kind_has_our_condition_beside_others() {
     let reconciled = json!({"type": "Reconciled", "status": "True"});
     let existing = json!({"conditions": [reconciled], "observedGeneration": "6"});
@@ -157,7 +182,7 @@ fn an_istio_kind_has_our_condition_beside_others() {
     let broken = [problem(Severity::Error, "spec.http[0].route[0].destination.host", "nothing has it")];
     let problems: Vec<&Problem> = broken.iter().collect();
 
-    let status = Verdict::of(&problems).status(&object, &problems, &existing, NOW).unwrap();
+    let status = Verdict::of(&problems).status(&object, &problems, &gateways(), &existing, NOW).unwrap();
 
     assert_eq!(status["observedGeneration"], "7");
     assert_eq!(status["conditions"][0], reconciled);
@@ -167,8 +192,8 @@ fn an_istio_kind_has_our_condition_beside_others() {
                "message": "spec.http[0].route[0].destination.host: nothing has it",
                "lastTransitionTime": NOW})
     );
-    assert_eq!(Verdict::of(&problems).status(&object, &problems, &status, NOW), None);
-    let fixed = Verdict::of(&[]).status(&object, &[], &status, NOW).unwrap();
+    assert_eq!(Verdict::of(&problems).status(&object, &problems, &gateways(), &status, NOW), None);
+    let fixed = Verdict::of(&[]).status(&object, &[], &gateways(), &status, NOW).unwrap();
     assert_eq!(fixed["conditions"][1]["reason"], "Accepted");
 }
 

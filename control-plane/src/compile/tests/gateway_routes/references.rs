@@ -74,7 +74,7 @@ fn what_http_routes_get_wrong_about_their_parents_is_said() {
             &format!("{{parentRefs: [{{name: edge}}], rules: [{{{}}}]}}", to("echo-v1"))
         )
     ));
-    assert!(problems[0].message.contains("Gateway is not acted on"), "{problems:?}");
+    assert!(problems[0].message.contains("there is no Gateway mesh/edge"), "{problems:?}");
 }
 
 #[test]

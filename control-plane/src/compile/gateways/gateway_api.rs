@@ -1,0 +1,369 @@
+//! The Gateway API: `Gateway`s with the routes that are attached to them.
+//!
+//! The virtual hosts of a listener are the host names that it has in common with its routes, each with the rules of the
+//! routes that have exactly that one. A request whose host has no rule for it is not tried with a wildcard that has the
+//! host, too: that is how all implementations do it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use selvedge_model::{
+    Layer,
+    gateway::{Carries, Hostname, ListenerTls},
+};
+
+use super::{
+    super::{Problems, network::NamespaceLabels, parent_field},
+    AttachedRoutes, HolderFacts,
+    attach::{AtListener, Attaching},
+    copies::Copies,
+    draft::{Draft, NewListener},
+    holders::{GatewayName, Holder, Holders, Standing, is_ours},
+    terminate::{Ending, WantedObject, all_wanted, termination},
+};
+use crate::{
+    problem::{Detached, DocumentName, Fault, ListenerFault, Problem, Severity},
+    resources::{
+        Document, GatewaySpec, HttpRouteSpec, Resources, TcpRouteSpec,
+        gateway::{ListenerProtocol, ListenerSpec},
+        http_route::LINKERDS,
+        references::{BackendRef, Parent},
+    },
+};
+
+type Gateway = Document<GatewaySpec>;
+
+/// Every `Gateway` that is ours, with its `ListenerSet`s and the routes of both.
+#[derive(Debug)]
+pub(super) struct GatewayApi<'a> {
+    holders: Holders<'a>,
+    /// For each holder of listeners of each gateway the routes of each listener.
+    routes: BTreeMap<GatewayName<'a>, Vec<Vec<Routes<'a>>>>,
+}
+
+/// The routes of one listener, oldest first.
+#[derive(Debug, Default)]
+struct Routes<'a> {
+    http: Vec<AtListener<'a, HttpRouteSpec>>,
+    tcp: Vec<AtListener<'a, TcpRouteSpec>>,
+}
+
+/// What routes for requests and for connections have in common.
+trait Attachable: Sized {
+    fn gateways(&self) -> &[Parent];
+    fn names(&self) -> &[Hostname];
+    /// Those of this kind at a listener.
+    fn among<'r, 'a>(routes: &'r mut Routes<'a>) -> &'r mut Vec<AtListener<'a, Self>>;
+}
+
+impl Attachable for HttpRouteSpec {
+    fn gateways(&self) -> &[Parent] {
+        &self.parents.gateways
+    }
+
+    fn names(&self) -> &[Hostname] {
+        &self.hostnames
+    }
+
+    fn among<'r, 'a>(routes: &'r mut Routes<'a>) -> &'r mut Vec<AtListener<'a, Self>> {
+        &mut routes.http
+    }
+}
+
+impl Attachable for TcpRouteSpec {
+    fn gateways(&self) -> &[Parent] {
+        &self.parents.gateways
+    }
+
+    fn names(&self) -> &[Hostname] {
+        &self.names
+    }
+
+    fn among<'r, 'a>(routes: &'r mut Routes<'a>) -> &'r mut Vec<AtListener<'a, Self>> {
+        &mut routes.tcp
+    }
+}
+
+impl<'a> GatewayApi<'a> {
+    pub(super) fn new(resources: &'a Resources, problems: &mut Problems) -> Self {
+        let namespaces = NamespaceLabels::new(resources);
+        let holders = Holders::new(resources, &namespaces, problems);
+        let none = |holder: &Holder<'a>| holder.listeners().iter().map(|_| Routes::default()).collect();
+        let routes =
+            holders.gateways.iter().map(|(name, list)| (*name, list.iter().map(none).collect())).collect();
+        let mut api = Self { holders, routes };
+        let mut copies = Copies::default();
+        for route in &resources.http_routes {
+            api.attach(route, &namespaces, &mut copies, problems);
+        }
+        for route in &resources.tcp_routes {
+            api.attach(route, &namespaces, &mut copies, problems);
+        }
+        api
+    }
+
+    /// The namespace and name of each.
+    pub(super) fn names(&self) -> impl Iterator<Item = GatewayName<'a>> + use<'_, 'a> {
+        self.holders.gateways.keys().copied()
+    }
+
+    /// Each Service that a route attached to a gateway sends to, and that gateway: the namespace and name of both.
+    pub(super) fn services(&self) -> Vec<(GatewayName<'a>, GatewayName<'a>)> {
+        let mut services = Vec::new();
+        for (gateway, holders) in &self.routes {
+            let mut add = |route: &'a DocumentName, backend: &'a BackendRef| {
+                if backend.is_service() {
+                    let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
+                    services.push(((namespace, backend.name.as_str()), *gateway));
+                }
+            };
+            for routes in holders.iter().flatten() {
+                for at in &routes.http {
+                    let backends = at.route.spec.rules.iter().flat_map(|rule| &rule.backends);
+                    backends.for_each(|backend| add(&at.route.name, &backend.to));
+                }
+                for at in &routes.tcp {
+                    at.route.spec.backends.iter().for_each(|backend| add(&at.route.name, backend));
+                }
+            }
+        }
+        services
+    }
+
+    /// How many routes are attached to each listener.
+    pub(super) fn attached(&self) -> AttachedRoutes {
+        let counts = |gateway: &GatewayName<'a>, place: usize| -> Vec<usize> {
+            self.routes[gateway][place].iter().map(|one| one.http.len() + one.tcp.len()).collect()
+        };
+        let facts = self.holders.asking().filter_map(|((kind, namespace, name), standing)| {
+            let (gateway, routes) = match standing {
+                Standing::Ours(gateway, place) => (gateway, Some(counts(&gateway, place))),
+                Standing::NotAllowed(gateway) => (gateway, None),
+                Standing::Others => return None,
+            };
+            let name = DocumentName { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+            Some((name, HolderFacts { gateway: (gateway.0.into(), gateway.1.into()), routes }))
+        });
+        facts.collect()
+    }
+
+    /// Whether a document says what the gateway in `seat` serves, and whose routes.
+    pub(super) fn has(&self, seat: &super::seats::Seat<'_>) -> bool {
+        self.holders.gateways.contains_key(&(seat.namespace, seat.name))
+    }
+
+    /// Adds the listeners of the gateway that `draft` is of.
+    pub(super) fn add_to(&self, draft: &mut Draft<'_>, problems: &mut Problems) {
+        let seat = draft.seat;
+        let Some((name, holders)) = self.holders.gateways.get_key_value(&(seat.namespace, seat.name)) else {
+            return;
+        };
+        let Some(Holder::Gateway(gateway)) = holders.first().copied() else { return };
+        if seat.workloads.is_empty() && gateway.location.path.is_some() {
+            let message = format!(
+                "no workload is this gateway, so nobody serves it; add a WorkloadEntry in the namespace {} with the \
+                 annotation config.selvedge.io/gateway: {}/{}",
+                seat.namespace, seat.namespace, seat.name
+            );
+            problems.warning(gateway, "", message);
+        }
+        for (holder, routes) in holders.iter().zip(&self.routes[name]) {
+            for (listener, routes) in holder.listeners().iter().zip(routes) {
+                add_listener(Ending { holder: *holder, gateway, listener }, routes, draft, problems);
+            }
+        }
+    }
+
+    /// Attaches `route` to the listeners that it names.
+    fn attach<T: Attachable>(
+        &mut self,
+        route: &'a Document<T>,
+        namespaces: &NamespaceLabels<'a>,
+        copies: &mut Copies<'a>,
+        problems: &mut Problems,
+    ) {
+        let mut places = Vec::new();
+        let attaching = Attaching { route, hostnames: route.spec.names(), namespaces };
+        let mut named = BTreeSet::new();
+        for parent in route.spec.gateways() {
+            let field = parent_field(parent.index);
+            let fault = |why| Fault::Parent { index: parent.index, why };
+            if &*route.name.kind == LINKERDS {
+                let message = "is not acted on: a Gateway is a parent of routes of gateway.networking.k8s.io";
+                problems.add(route.problem(Severity::NotActedOn, &field, message));
+                continue;
+            }
+            let namespace = parent.namespace.as_deref().unwrap_or(&route.name.namespace);
+            let is_new =
+                named.insert((parent.kind, namespace, &parent.name, parent.port, parent.section.as_deref()));
+            if !is_new {
+                problems.fault(route, &field, "is given twice; keep one", fault(Detached::GivenTwice));
+                continue;
+            }
+            let (kind, name) = (parent.kind, &parent.name);
+            match self.holders.find(kind, namespace, name) {
+                None => {
+                    let message =
+                        format!("there is no {kind} {namespace}/{name}; add it or correct the name");
+                    problems.fault(route, &field, message, fault(Detached::NoSuchParent));
+                }
+                Some(Standing::Others) => {}
+                Some(Standing::NotAllowed((at, gateway))) => {
+                    let message = format!(
+                        "{kind} {namespace}/{name} is not attached: Gateway {at}/{gateway} does not allow it; change \
+                         the gateway's spec.allowedListeners"
+                    );
+                    problems.fault(route, &field, message, fault(Detached::NoSuchParent));
+                }
+                Some(Standing::Ours(gateway, place)) => {
+                    let holder = self.holders.gateways[&gateway][place];
+                    let attached = attaching.attach(holder, parent, problems).into_iter();
+                    places.extend(attached.map(|(listener, at)| ((gateway, place, listener), at)));
+                }
+            }
+        }
+        self.attach_at(route, places, copies, problems);
+    }
+
+    /// Attaches `route` at these listeners of holders, if its namespace has room for it at all of them.
+    fn attach_at<T: Attachable>(
+        &mut self,
+        route: &'a Document<T>,
+        places: Vec<((GatewayName<'a>, usize, usize), AtListener<'a, T>)>,
+        copies: &mut Copies<'a>,
+        problems: &mut Problems,
+    ) {
+        let times = places.iter().map(|(_, at)| at.hostnames.len()).sum();
+        if let Err(why) = copies.take(route, times) {
+            let parents: BTreeSet<usize> = places.iter().map(|(_, at)| at.parent).collect();
+            for index in parents {
+                let fault = Fault::Parent { index, why: Detached::TooLarge };
+                problems.fault(route, &parent_field(index), format!("is not attached: {why}"), fault);
+            }
+            return;
+        }
+        for ((gateway, place, listener), at) in places {
+            let Some(routes) = self.routes.get_mut(&gateway) else { continue };
+            let here = T::among(&mut routes[place][listener]);
+            if !here.last().is_some_and(|other| std::ptr::eq(other.route, route)) {
+                here.push(at);
+            }
+        }
+    }
+}
+
+/// Those that are ours, in the order of the documents.
+pub(super) fn ours(resources: &Resources) -> impl Iterator<Item = &Gateway> {
+    resources.gateways.iter().map(|gateway| &**gateway).filter(|gateway| is_ours(resources, gateway))
+}
+
+/// The listeners of each gateway that is ours, with those of its `ListenerSet`s.
+pub(super) fn ours_with_listeners(resources: &Resources) -> Vec<(&Gateway, Vec<&ListenerSpec>)> {
+    let namespaces = NamespaceLabels::new(resources);
+    let holders = Holders::new(resources, &namespaces, &mut Problems::default());
+    let of = |gateway: &Gateway| {
+        let holders = holders.gateways.get(&(&*gateway.name.namespace, &*gateway.name.name));
+        holders.into_iter().flatten().flat_map(|holder| holder.listeners()).collect()
+    };
+    ours(resources).map(|gateway| (gateway, of(gateway))).collect()
+}
+
+/// What the gateways that are ours name, may name, and that nobody lists.
+pub(super) fn wanted(resources: &Resources) -> BTreeSet<WantedObject> {
+    let namespaces = NamespaceLabels::new(resources);
+    let holders = Holders::new(resources, &namespaces, &mut Problems::default());
+    all_wanted(&holders, resources)
+}
+
+/// Adds the listener of `ending` with its routes.
+fn add_listener(ending: Ending<'_>, routes: &Routes<'_>, draft: &mut Draft<'_>, problems: &mut Problems) {
+    let Ending { holder, listener, .. } = ending;
+    let field = format!("spec.listeners[{}]", listener.index);
+    let (carries, tls) = match &listener.protocol {
+        ListenerProtocol::Http => (Carries::Http, None),
+        ListenerProtocol::Tls if listener.tls.passthrough => (Carries::Tls, Some(ListenerTls::Passthrough)),
+        ListenerProtocol::Https | ListenerProtocol::Tls => {
+            (Carries::Tls, Some(ListenerTls::Terminate(termination(ending, draft, problems))))
+        }
+        ListenerProtocol::Tcp => (Carries::Tcp, None),
+        ListenerProtocol::Other(word) => {
+            let message = format!("{word:?} is not served; use HTTP, HTTPS, TLS or TCP");
+            let why = ListenerFault::UnsupportedProtocol;
+            return problems.add(holder.error(&format!("{field}.protocol"), message, why));
+        }
+    };
+    let comes = if tls == Some(ListenerTls::Passthrough) { Layer::Tls } else { Layer::Tcp };
+    let seat = draft.seat;
+    let place = draft.listen(NewListener {
+        name: format!("{} {}", holder.name(), listener.name),
+        key: holder.key(seat.namespace, seat.name, &listener.name),
+        port: listener.port,
+        carries,
+        hostname: listener.hostname.clone(),
+        tls,
+        written: Problem { fault: Fault::Between, ..holder.error(&field, "", ListenerFault::SameHostname) },
+        with: Vec::new(),
+        has_equal_siblings: true,
+    });
+    let mut first: BTreeMap<String, &AtListener<'_, HttpRouteSpec>> = BTreeMap::new();
+    for at in &routes.http {
+        for hostname in &at.hostnames {
+            let decides = *first.entry(hostname.to_string()).or_insert(at);
+            add_route(place, hostname, (at, decides), draft, problems);
+        }
+    }
+    add_connections(place, (&routes.tcp, comes), draft, problems);
+}
+
+/// Adds routes for connections to the listener at `place`. Of several for one name, the oldest counts.
+fn add_connections(
+    place: usize,
+    (routes, comes): (&[AtListener<'_, TcpRouteSpec>], Layer),
+    draft: &mut Draft<'_>,
+    problems: &mut Problems,
+) {
+    let mut first: BTreeMap<String, &AtListener<'_, TcpRouteSpec>> = BTreeMap::new();
+    for at in routes {
+        for hostname in &at.hostnames {
+            let decides = *first.entry(hostname.to_string()).or_insert(at);
+            if !std::ptr::eq(decides, at) {
+                let message = format!(
+                    "has no effect for {hostname}: {} ({}) decides there; give one of them another listener or hostname",
+                    decides.route.name, decides.route.location
+                );
+                problems.overruled_at(at.route, at.parent, message);
+                continue;
+            }
+            problems.decides(at.route, at.parent);
+            let host = draft.host(place, hostname);
+            let rule = host.backends.gateway_tcp_rule(at.route, comes, problems);
+            host.tcp.push(rule);
+        }
+    }
+}
+
+/// Adds the rules of a route for `hostname` to the listener at `place`. Of HTTPRoutes and GRPCRoutes for one host name, those
+/// of the kind of the oldest route `decides` count (GRPCRoute `spec`).
+fn add_route(
+    place: usize,
+    hostname: &Hostname,
+    (at, decides): (&AtListener<'_, HttpRouteSpec>, &AtListener<'_, HttpRouteSpec>),
+    draft: &mut Draft<'_>,
+    problems: &mut Problems,
+) {
+    if at.route.spec.is_grpc != decides.route.spec.is_grpc {
+        let message = format!(
+            "has no effect for {hostname}: {} ({}) decides there, and HTTPRoutes and GRPCRoutes cannot have a host name \
+             in common; give one of them another",
+            decides.route.name, decides.route.location
+        );
+        return problems.overruled_at(at.route, at.parent, message);
+    }
+    problems.decides(at.route, at.parent);
+    let (limits, shared) = (draft.limits, draft.shared);
+    let host = draft.host(place, hostname);
+    for written in &at.route.spec.rules {
+        let mut rule = host.backends.gateway_rule(at.route, written, problems);
+        rule.filters.limits = limits.of_route(at.route, written.name.as_deref());
+        host.rules.push(shared.share(rule));
+    }
+}

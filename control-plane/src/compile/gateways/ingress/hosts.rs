@@ -1,0 +1,251 @@
+//! What all `Ingress`es say, host by host.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, hash_map::Entry},
+};
+
+use selvedge_model::{StringMatch, filter::PathRewrite, gateway::Hostname};
+
+use super::{
+    super::super::{
+        Problems,
+        rule_names::{DEFAULT_BACKEND, path_name},
+    },
+    super::{copies::Copies, draft::sharing},
+    Ingress,
+    canary::CanaryOf,
+};
+use crate::resources::ingress::{IngressBackend, IngressPath, IngressRule};
+
+/// The hosts, each with its paths.
+pub(super) struct Hosts<'a> {
+    list: Vec<Host<'a>>,
+    /// The place of each in the list.
+    places: HashMap<Hostname, usize>,
+}
+
+/// One host, or those below a wildcard, or all others.
+#[derive(Clone)]
+pub(super) struct Host<'a> {
+    pub(super) name: Hostname,
+    /// In the order in which they are tried.
+    pub(super) paths: Vec<Path<'a>>,
+}
+
+/// Who gets the requests for a path.
+#[derive(Clone)]
+pub(super) struct Path<'a> {
+    pub(super) ingress: &'a Ingress,
+    /// What the rule is called behind the name of its document, such as `rules[0].paths[1]`.
+    pub(super) called: String,
+    pub(super) asks: StringMatch,
+    pub(super) rewrite: Option<&'a PathRewrite>,
+    pub(super) backend: &'a IngressBackend,
+    /// Who takes a part of them.
+    pub(super) canary: Option<CanaryOf<'a>>,
+}
+
+impl<'a> Hosts<'a> {
+    /// What `ours` say, oldest first.
+    pub(super) fn new(ours: &[&'a Ingress], problems: &mut Problems) -> Self {
+        let mut hosts = Self { list: Vec::new(), places: HashMap::new() };
+        let (canaries, others): (Vec<&Ingress>, Vec<&Ingress>) =
+            ours.iter().partition(|ingress| ingress.spec.nginx.canary.is_some());
+        for ingress in &others {
+            for (index, rule) in ingress.spec.rules.iter().enumerate() {
+                hosts.add_rule(ingress, index, rule, problems);
+            }
+        }
+        for ingress in &others {
+            hosts.add_default(ingress);
+        }
+        for ingress in canaries {
+            for rule in &ingress.spec.rules {
+                for path in &rule.paths {
+                    hosts.add_canary(ingress, rule, path, problems);
+                }
+            }
+        }
+        let mut copies = Copies::default();
+        for ingress in &others {
+            hosts.add_aliases(ingress, &mut copies, problems);
+        }
+        hosts.report_shared(problems);
+        for host in &mut hosts.list {
+            host.paths.sort_by_key(|path| Reverse(rank(&path.asks)));
+        }
+        hosts
+    }
+
+    /// Each of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Host<'a>> {
+        self.list.iter()
+    }
+
+    fn host(&mut self, name: &Hostname) -> &mut Host<'a> {
+        let list = &mut self.list;
+        let at = *self.places.entry(name.clone()).or_insert_with(|| {
+            list.push(Host { name: name.clone(), paths: Vec::new() });
+            list.len() - 1
+        });
+        &mut self.list[at]
+    }
+
+    fn add_rule(
+        &mut self,
+        ingress: &'a Ingress,
+        index: usize,
+        rule: &'a IngressRule,
+        problems: &mut Problems,
+    ) {
+        let host = self.host(&rule.host);
+        if rule.paths.is_empty() && ingress.spec.default_backend.is_none() {
+            let message =
+                "has no paths, and there is no defaultBackend to get its requests; give it one of them";
+            problems.warning(ingress, &rule.field, message);
+        }
+        for (place, path) in rule.paths.iter().enumerate() {
+            if let Some(first) = host.paths.iter().find(|first| first.asks == path.asks) {
+                let message = format!(
+                    "has no effect: {} ({}) is older and has this path of {}; remove one of them",
+                    first.ingress.name, first.ingress.location, rule.host
+                );
+                problems.overruled(ingress, &format!("{}.path", path.field), message);
+                continue;
+            }
+            host.paths.push(Path {
+                ingress,
+                called: path_name(index, place),
+                asks: path.asks.clone(),
+                rewrite: path.rewrite.as_ref(),
+                backend: &path.backend,
+                canary: None,
+            });
+        }
+    }
+
+    /// Has the default backend of `ingress` get what no path is for: at its own hosts, and at those that are nobody's.
+    fn add_default(&mut self, ingress: &'a Ingress) {
+        let Some(backend) = &ingress.spec.default_backend else { return };
+        let own = ingress.spec.rules.iter().map(|rule| &rule.host);
+        for name in own.chain([&Hostname::Any]) {
+            let asks = StringMatch::PathPrefix("/".to_owned());
+            let host = self.host(name);
+            if host.paths.iter().any(|path| path.asks == asks) {
+                continue;
+            }
+            host.paths.push(Path {
+                ingress,
+                called: DEFAULT_BACKEND.to_owned(),
+                asks,
+                rewrite: None,
+                backend,
+                canary: None,
+            });
+        }
+    }
+
+    fn add_canary(
+        &mut self,
+        ingress: &'a Ingress,
+        rule: &'a IngressRule,
+        path: &'a IngressPath,
+        problems: &mut Problems,
+    ) {
+        let Some(canary) = &ingress.spec.nginx.canary else { return };
+        let host = self.places.get(&rule.host).map(|at| &mut self.list[*at]);
+        let main = host.and_then(|host| host.paths.iter_mut().find(|main| main.asks == path.asks));
+        let Some(main) = main else {
+            let message = format!(
+                "gets nothing: no Ingress that is not a canary has this path of {}; add one",
+                rule.host
+            );
+            return problems.warning(ingress, &format!("{}.path", path.field), message);
+        };
+        if main.ingress.name.namespace != ingress.name.namespace {
+            let message = format!(
+                "has no effect: the path is that of {} ({}), and a canary takes requests only from Ingresses of its own \
+                 namespace; write it in that namespace",
+                main.ingress.name, main.ingress.location
+            );
+            return problems.overruled(ingress, &format!("{}.path", path.field), message);
+        }
+        if let Some(first) = &main.canary {
+            let message = format!(
+                "has no effect: {} ({}) is the canary there already; remove one of them",
+                first.ingress.name, first.ingress.location
+            );
+            return problems.overruled(ingress, &format!("{}.path", path.field), message);
+        }
+        main.canary = Some(CanaryOf { ingress, canary, backend: &path.backend });
+    }
+
+    /// Reports hosts that several namespaces have paths of. Nobody's host is everybody's.
+    fn report_shared(&self, problems: &mut Problems) {
+        for host in self.list.iter().filter(|host| host.name != Hostname::Any) {
+            let Some(first) = host.paths.iter().map(|path| path.ingress).min_by_key(|one| one.seniority())
+            else {
+                continue;
+            };
+            for path in &host.paths {
+                if path.ingress.name.namespace != first.name.namespace {
+                    let message = sharing(&host.name, &first.name, &first.location.to_string());
+                    problems.warning(path.ingress, "spec.rules", message);
+                }
+            }
+        }
+    }
+
+    /// Gives the hosts of `ingress` their other names.
+    fn add_aliases(&mut self, ingress: &'a Ingress, copies: &mut Copies<'a>, problems: &mut Problems) {
+        let field = crate::resources::ingress::nginx::annotation("server-alias");
+        let mut aliases: Vec<&Hostname> = Vec::new();
+        for alias in &ingress.spec.nginx.aliases {
+            if self.places.contains_key(alias) {
+                let message =
+                    format!("{alias} has rules of its own, so it is no other name of a host; remove it here");
+                problems.warning(ingress, &field, message);
+            } else {
+                aliases.push(alias);
+            }
+        }
+        if aliases.is_empty() {
+            return;
+        }
+        let first = ingress.spec.rules.first().and_then(|rule| self.places.get(&rule.host));
+        let Some(host) = first.map(|at| self.list[*at].clone()) else { return };
+        if let Err(why) = copies.take_more(&ingress.name, aliases.len(), host.size()) {
+            return problems.error(ingress, &field, format!("is not acted on: {why}"));
+        }
+        for alias in aliases {
+            if let Entry::Vacant(place) = self.places.entry(alias.clone()) {
+                place.insert(self.list.len());
+                self.list.push(Host { name: alias.clone(), ..host.clone() });
+            }
+        }
+    }
+}
+
+impl Host<'_> {
+    /// About how much memory its paths take, in bytes.
+    fn size(&self) -> usize {
+        let size = |path: &Path<'_>| {
+            let paths: usize = path.ingress.spec.rules.iter().map(|rule| rule.paths.len()).sum();
+            path.ingress.size / paths.max(1)
+        };
+        self.paths.iter().map(size).sum()
+    }
+}
+
+/// The greater is tried first: an exact path, then the longer one.
+fn rank(asks: &StringMatch) -> (bool, usize) {
+    match asks {
+        StringMatch::Exact(path) => (true, path.len()),
+        StringMatch::Prefix(path) | StringMatch::PathPrefix(path) => {
+            (false, path.strip_suffix('/').unwrap_or(path).len())
+        }
+        StringMatch::Regex(regex) => (false, regex.source().len()),
+        StringMatch::Present => (false, 0),
+    }
+}

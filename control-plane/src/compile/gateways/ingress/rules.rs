@@ -1,0 +1,212 @@
+//! The rules of one host.
+
+use std::sync::Arc;
+
+use selvedge_model::{
+    Filters, Match, Protocol, Rule, StreamTimeouts, StringMatch, TlsOrigination, TrafficPolicy, UpstreamTls,
+    WeightedBackend,
+    filter::{OwnAnswer, Redirect, Rewrite},
+    limit::RateLimit,
+};
+
+use super::{
+    super::super::{
+        Problems,
+        routes::{Backends, Reference, Share},
+        rule_names::{APP_ROOT, ingress_rule_name},
+    },
+    HTTP, Ingress, canary,
+    hosts::{Host, Path},
+    tls::TlsHost,
+};
+use crate::resources::{
+    ingress::{
+        BackendObject, IngressBackend, ServicePort,
+        nginx::{Affinity, BackendProtocol, Nginx},
+    },
+    references::BackendRef,
+};
+
+/// Below this nothing is sent to TLS: who makes certificates asks for it in plaintext (nginx's
+/// `no-tls-redirect-locations`).
+const CHALLENGES: &str = "/.well-known/acme-challenge";
+
+/// What requests come over.
+#[derive(Debug)]
+pub(super) enum Over<'t, 'a> {
+    /// Plaintext.
+    Plaintext {
+        /// What has their host served over TLS, too.
+        tls: Vec<&'t TlsHost<'a>>,
+    },
+    /// TLS.
+    Tls,
+}
+
+impl Over<'_, '_> {
+    /// Whether requests for `path` are sent to TLS.
+    fn sends_to_tls(&self, path: &Path<'_>) -> bool {
+        let Self::Plaintext { tls } = self else { return false };
+        let nginx = &path.ingress.spec.nginx;
+        nginx.force_ssl_redirect || nginx.ssl_redirect && tls.iter().any(|tls| tls.may_redirect(path.ingress))
+    }
+}
+
+/// The rules for requests to `host`, first tried first.
+pub(super) fn of(
+    host: &Host<'_>,
+    over: &Over<'_, '_>,
+    backends: &mut Backends<'_>,
+    problems: &mut Problems,
+) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = app_root(host).into_iter().collect();
+    for path in &host.paths {
+        let to_tls = over.sends_to_tls(path) && !path.is_challenge();
+        let rule = rule(path, to_tls, backends, problems);
+        canary::add(path, rule, backends, problems, &mut rules);
+    }
+    rules
+}
+
+impl Path<'_> {
+    fn is_challenge(&self) -> bool {
+        match &self.asks {
+            StringMatch::Exact(path) | StringMatch::Prefix(path) | StringMatch::PathPrefix(path) => {
+                path.starts_with(CHALLENGES)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Where requests for `/` are sent, if who gets them says so.
+fn app_root(host: &Host<'_>) -> Option<Rule> {
+    let path = host.paths.iter().find(|path| path.asks.is_match("/"))?;
+    let nginx = &path.ingress.spec.nginx;
+    let app_root = nginx.app_root.clone().filter(|_| why_unusable(nginx).is_none())?;
+    let filters = Filters { sources: nginx.sources.clone(), ..app_root };
+    Some(Rule {
+        name: ingress_rule_name(path.ingress, APP_ROOT),
+        matches: vec![Match { path: Some(StringMatch::Exact("/".to_owned())), ..Match::default() }],
+        filters,
+        ..Rule::default()
+    })
+}
+
+fn rule(path: &Path<'_>, to_tls: bool, backends: &mut Backends<'_>, problems: &mut Problems) -> Rule {
+    let nginx = &path.ingress.spec.nginx;
+    let backend = backend(path.ingress, path.backend, nginx, backends, problems);
+    let name = ingress_rule_name(path.ingress, &path.called);
+    let session = match &nginx.affinity {
+        // One for all paths of the `Ingress`, as its cookie is.
+        Some(Affinity::Persistent(session)) => {
+            Some(backends.session(session, &path.ingress.name.to_string()))
+        }
+        Some(Affinity::Balanced(_)) | None => None,
+    };
+    Rule {
+        name,
+        session,
+        matches: vec![Match { path: Some(path.asks.clone()), ..Match::default() }],
+        backends: vec![WeightedBackend::new(backend, 1)],
+        stream: StreamTimeouts { idle: nginx.read_timeout, response: None },
+        filters: filters(path, nginx, to_tls),
+        ..Rule::default()
+    }
+}
+
+/// Why requests cannot be answered as the annotations ask.
+fn why_unusable(nginx: &Nginx) -> Option<String> {
+    let broken = nginx.notes.first_error().map(|(field, message)| format!("{field}: {message}"));
+    nginx.refuses.clone().or(broken)
+}
+
+fn filters(path: &Path<'_>, nginx: &Nginx, to_tls: bool) -> Filters {
+    if let Some(why) = why_unusable(nginx) {
+        return Filters { answer: Some(OwnAnswer::Unusable(why)), ..Filters::default() };
+    }
+    let sources = nginx.sources.clone();
+    if let Some(answer) = &nginx.answer {
+        return Filters { sources, ..answer.clone() };
+    }
+    if to_tls {
+        let answer = Some(OwnAnswer::Redirect(Redirect::to_https(308)));
+        return Filters { sources, answer, ..Filters::default() };
+    }
+    let limits = match nginx.limits.as_slice() {
+        [] => Vec::new(),
+        limits => {
+            let name = Arc::from(path.ingress.name.to_string());
+            vec![RateLimit::new(name, None, false, limits.to_vec())]
+        }
+    };
+    Filters {
+        sources,
+        limits,
+        cors: nginx.cors.clone(),
+        max_body: nginx.body_size,
+        rewrite: Rewrite { path: path.rewrite.cloned(), authority: nginx.upstream_vhost.clone() },
+        ..Filters::default()
+    }
+}
+
+/// The index of `backend` of `ingress`, treated as `nginx` says.
+pub(super) fn backend(
+    ingress: &Ingress,
+    backend: &IngressBackend,
+    nginx: &Nginx,
+    backends: &mut Backends<'_>,
+    problems: &mut Problems,
+) -> usize {
+    let (kind, name, port) = match &backend.to {
+        BackendObject::Other(kind) => (kind.as_str(), "", None),
+        BackendObject::Service(name, ServicePort::Number(port)) => ("Service", name.as_str(), Some(*port)),
+        BackendObject::Service(name, ServicePort::Name(port)) => {
+            match backends.port_named(&ingress.name.namespace, name, port) {
+                // Of a Service that there is not, any port will do.
+                Ok(port) => ("Service", name.as_str(), port.or(Some(HTTP))),
+                Err(why) => {
+                    problems.error(
+                        ingress,
+                        &format!("{}.service.port.name", backend.field),
+                        format!("{why} (its share of requests is answered 503)"),
+                    );
+                    return backends.unusable(&format!("{}/{}", ingress.name, backend.field), why);
+                }
+            }
+        }
+    };
+    let to = BackendRef {
+        index: 0,
+        group: String::new(),
+        kind: kind.to_owned(),
+        namespace: None,
+        name: name.to_owned(),
+        port,
+        weight: 1,
+    };
+    let list = format!("{}.{}", backend.field, if kind == "Service" { "service" } else { "resource" });
+    let index = backends.backend(ingress, &list, Reference::MirrorObject(&to), Share::Requests, problems);
+    let is_balanced = matches!(nginx.affinity, Some(Affinity::Balanced(_)));
+    if nginx.protocol == BackendProtocol::AsDeclared && nginx.connect_timeout.is_none() && !is_balanced {
+        return index;
+    }
+    backends.changed(index, &ingress.name.to_string(), |policy| change(policy, nginx))
+}
+
+fn change(policy: &mut TrafficPolicy, nginx: &Nginx) {
+    if let Some(Affinity::Balanced(balancer)) = &nginx.affinity {
+        policy.load_balancer = balancer.clone();
+    }
+    if let Some(timeout) = nginx.connect_timeout {
+        policy.connect_timeout = timeout;
+    }
+    if matches!(nginx.protocol, BackendProtocol::Grpc | BackendProtocol::Grpcs) {
+        policy.spoken = Some(Protocol::Http2);
+    }
+    if matches!(nginx.protocol, BackendProtocol::Https | BackendProtocol::Grpcs) && policy.tls.is_none() {
+        // As nginx does, which asks for no certificate that it could check.
+        let settings = TlsOrigination { insecure_skip_verify: true, ..TlsOrigination::default() };
+        policy.tls = Some(UpstreamTls::Originate(settings));
+    }
+}

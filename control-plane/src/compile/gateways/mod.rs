@@ -1,0 +1,139 @@
+//! What each gateway serves, whichever kinds of documents say it.
+//!
+//! The workloads that are one gateway have a [`Seat`]. For each seat a [`Draft`] is made, to which every kind of
+//! documents adds listeners, and to these the rules of their host names: the Gateway API in `gateway_api`, `Ingress`es in
+//! `ingress`, Istio's `Gateway`s in `istio`. The end of a draft is the same for all: it finds listeners that exclude each
+//! other, and makes the [`Gateway`](selvedge_model::gateway::Gateway).
+
+mod ancestors;
+mod attach;
+mod copies;
+mod distinct;
+mod draft;
+mod gateway_api;
+mod holders;
+mod ingress;
+mod istio;
+mod seats;
+mod shared;
+mod terminate;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use selvedge_model::{WorkloadName, gateway::Gateway};
+
+pub use self::{ancestors::with_ancestors, terminate::WantedObject};
+use self::{
+    draft::Draft, gateway_api::GatewayApi, ingress::Ingresses, istio::IstioGateways, seats::seats,
+    shared::SharedRules,
+};
+use super::{
+    MeshSettings, Problems, certificates::Certificates, grants::Grants, keep, rate_limits::RateLimits,
+    routes::Routing, workloads::Workloads,
+};
+use crate::{
+    problem::DocumentName,
+    resources::{Document, GatewaySpec, IngressSpec, Resources, gateway::ListenerSpec},
+};
+
+/// What is attached to each `Gateway` that is ours, and to each `ListenerSet` that asks for one of them.
+pub type AttachedRoutes = BTreeMap<DocumentName, HolderFacts>;
+
+/// What is attached to a document that has listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HolderFacts {
+    /// The namespace and the name of the `Gateway` that it has a part in.
+    pub gateway: (Arc<str>, Arc<str>),
+    /// How many routes each of its listeners has. `None`: the gateway does not allow it.
+    pub routes: Option<Vec<usize>>,
+}
+
+/// See [`AttachedRoutes`]. What is wrong with routes is said elsewhere.
+pub fn attached_routes(resources: &Resources) -> AttachedRoutes {
+    GatewayApi::new(resources, &mut Problems::default()).attached()
+}
+
+/// What the gateway of all `Ingress`es is called, in the control plane's namespace.
+pub const INGRESS_GATEWAY: &str = ingress::NAME;
+
+/// Every `Gateway` of the Gateway API that is ours.
+pub fn our_gateways(resources: &Resources) -> impl Iterator<Item = &Document<GatewaySpec>> {
+    gateway_api::ours(resources)
+}
+
+/// The same, each with its listeners and those of its `ListenerSet`s.
+pub(crate) fn our_listeners(resources: &Resources) -> Vec<(&Document<GatewaySpec>, Vec<&ListenerSpec>)> {
+    gateway_api::ours_with_listeners(resources)
+}
+
+/// Every `Ingress` that is ours.
+pub fn our_ingresses(resources: &Resources) -> impl Iterator<Item = &Document<IngressSpec>> {
+    ingress::ours(resources).into_iter()
+}
+
+/// What every workload serves that is a gateway. What is equal to `previous` is the same `Arc`s, and the workloads of one
+/// gateway share theirs.
+pub(super) fn gateways(
+    resources: &Resources,
+    settings: &MeshSettings,
+    (routing, certificates, limits): (&Routing<'_>, &Certificates<'_>, &RateLimits<'_>),
+    workloads: &Workloads<'_>,
+    previous: &BTreeMap<WorkloadName, Arc<Gateway>>,
+    problems: &mut Problems,
+) -> BTreeMap<WorkloadName, Arc<Gateway>> {
+    let grants = Grants::new(resources);
+    let api = GatewayApi::new(resources, problems);
+    let ingresses = Ingresses::new(resources, settings, problems);
+    let istio = IstioGateways::new(resources, routing, problems);
+    let mut gateways = BTreeMap::new();
+    let shared = SharedRules::default();
+    let seats = seats(workloads, &istio.labels_asked(routing), api.names().chain(ingresses.name()));
+    for seat in &seats {
+        let mut draft = Draft::new(seat, (routing, limits, &shared), &grants, certificates);
+        api.add_to(&mut draft, problems);
+        ingresses.add_to(&mut draft, problems);
+        let owned = api.has(seat).then_some(&*settings.root_namespace);
+        istio.add_to(&mut draft, owned, routing, problems);
+        let before = seat.workloads.iter().find_map(|workload| previous.get(*workload));
+        let gateway = kept(draft.finish(problems), before);
+        gateways.extend(seat.workloads.iter().map(|name| (WorkloadName::clone(name), Arc::clone(&gateway))));
+    }
+    for (seat, alone) in &istio.unserved(&seats, problems) {
+        let mut draft = Draft::new(seat, (routing, limits, &shared), &grants, certificates);
+        alone.add_all_to(&mut draft, routing, problems);
+        draft.finish(problems);
+    }
+    gateways
+}
+
+/// The Secrets and ConfigMaps that gateways, `Ingress`es and `BackendTLSPolicy`s name, without those that they are not
+/// permitted to name. Where nobody lists them (in a cluster), they are to be fetched by name and [put](Resources::put)
+/// into the resources; one that is not there is reported by [`compile`](super::compile).
+pub fn wanted_objects(resources: &Resources) -> BTreeSet<WantedObject> {
+    let mut wanted = gateway_api::wanted(resources);
+    wanted.extend(ingress::wanted(resources));
+    wanted.extend(istio::wanted(resources));
+    wanted.extend(terminate::of_backend_policies(resources));
+    wanted
+}
+
+/// `gateway`, of which all that is as `before` is the same `Arc`s.
+fn kept(mut gateway: Gateway, before: Option<&Arc<Gateway>>) -> Arc<Gateway> {
+    if let Some(before) = before {
+        keep_equal(&mut gateway.ports, &before.ports);
+        keep_equal(&mut gateway.virtual_hosts, &before.virtual_hosts);
+        keep_equal(&mut gateway.certificates, &before.certificates);
+    }
+    keep(gateway, before)
+}
+
+fn keep_equal<K: Ord, V: PartialEq>(new: &mut BTreeMap<K, Arc<V>>, before: &BTreeMap<K, Arc<V>>) {
+    for (key, value) in new {
+        if let Some(before) = before.get(key).filter(|before| *before == value) {
+            *value = Arc::clone(before);
+        }
+    }
+}

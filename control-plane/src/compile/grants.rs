@@ -1,0 +1,78 @@
+//! What documents of one namespace may name in another (`ReferenceGrant`).
+//!
+//! Only gateways ask: routes of a mesh need no permit
+//! (<https://gateway-api.sigs.k8s.io/geps/gep-1294/#namespace-boundaries>).
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    problem::DocumentName,
+    resources::{Document, ReferenceGrantSpec, Resources, gateway::GATEWAY_GROUP, listener_set},
+};
+
+/// The group of the kind that refers: a route, one that has listeners, or one of ours.
+fn group_of(kind: &str) -> &'static str {
+    match kind {
+        "RateLimit" => "selvedge.io",
+        _ => listener_set::group_of(kind).unwrap_or(GATEWAY_GROUP),
+    }
+}
+
+/// Every grant.
+#[derive(Debug)]
+pub(super) struct Grants<'a> {
+    /// By the namespace whose objects may be named.
+    by_namespace: HashMap<&'a str, Vec<&'a ReferenceGrantSpec>>,
+}
+
+/// An object that a document names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<'n> {
+    pub(super) group: &'n str,
+    pub(super) kind: &'n str,
+    pub(super) namespace: &'n str,
+    pub(super) name: &'n str,
+}
+
+impl<'a> Grants<'a> {
+    pub(super) fn new(resources: &'a Resources) -> Self {
+        let mut by_namespace: HashMap<&str, Vec<&ReferenceGrantSpec>> = HashMap::new();
+        for document in &resources.reference_grants {
+            let document: &Arc<Document<ReferenceGrantSpec>> = document;
+            by_namespace.entry(&document.name.namespace).or_default().push(&document.spec);
+        }
+        Self { by_namespace }
+    }
+
+    /// Whether `from`, which is of a kind of the Gateway API or a `RateLimit`, may name `named`.
+    pub(super) fn permit(&self, from: &DocumentName, named: Named<'_>) -> bool {
+        if *named.namespace == *from.namespace {
+            return true;
+        }
+        let grants = self.by_namespace.get(named.namespace).into_iter().flatten();
+        let mut grants = grants.filter(|grant| {
+            grant.to.iter().any(|to| {
+                to.group == named.group
+                    && to.kind == named.kind
+                    && to.name.as_deref().is_none_or(|name| name == named.name)
+            })
+        });
+        grants.any(|grant| {
+            grant.from.iter().any(|allowed| {
+                allowed.group == group_of(&from.kind)
+                    && allowed.kind == *from.kind
+                    && allowed.namespace == *from.namespace
+            })
+        })
+    }
+
+    /// What is wrong where `from` may not name `named`, and the remedy.
+    pub(super) fn advice(from: &DocumentName, named: Named<'_>) -> String {
+        let Named { kind, namespace, name, .. } = named;
+        format!(
+            "no ReferenceGrant in {namespace} lets a {} of {} name {kind} {name}; add one there, or keep both in one \
+             namespace",
+            from.kind, from.namespace
+        )
+    }
+}

@@ -1,0 +1,194 @@
+//! What policies name that there is not, and what they ask of ports that cannot say it: told to whoever wrote them, with
+//! what it then means. Such a policy does what it says, which is hardly what was meant.
+//!
+//! What there is, documents say, and more may come: these are warnings. Accounts and ports are asked for in files alone. In
+//! a cluster pods come and go, and need not declare their ports.
+
+mod istio;
+mod linkerd;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use selvedge_model::{Protocol, WorkloadName, service::OPAQUE_PORTS};
+
+use super::{
+    MeshSettings, Problems, some,
+    targets::{self, Ports, Selected, Targets},
+};
+use crate::resources::{Document, Resources};
+
+/// A workload, as far as policies ask for it.
+#[derive(Debug)]
+pub(super) struct Facing<'w> {
+    pub(super) name: &'w WorkloadName,
+    pub(super) selected: Selected<'w>,
+    /// Its service account.
+    pub(super) account: &'w str,
+    pub(super) is_meshed: bool,
+    pub(super) is_gateway: bool,
+    /// The ports of which documents say that it has them.
+    pub(super) ports: &'w BTreeSet<u16>,
+    /// What is spoken on those where that is said.
+    pub(super) protocols: &'w BTreeMap<u16, Protocol>,
+}
+
+impl Facing<'_> {
+    /// Whether sidecars take what is spoken on `port` for opaque.
+    fn is_opaque(&self, port: u16) -> bool {
+        let said = self.protocols.get(&port).copied().unwrap_or_default();
+        said.spoken(port, &OPAQUE_PORTS) == Protocol::Tcp
+    }
+}
+
+/// All workloads.
+#[derive(Debug)]
+struct Meant<'w> {
+    by_namespace: HashMap<&'w str, Vec<Facing<'w>>>,
+    /// Namespaces and service accounts of workloads.
+    accounts: HashSet<(&'w str, &'w str)>,
+}
+
+/// A workload that a policy is for, and the ports of it.
+type Chosen<'m, 'w> = (&'m Facing<'w>, Ports);
+
+/// Reports all policies. `workloads` are looked at if there are any.
+pub(super) fn report<'w>(
+    resources: &Resources,
+    settings: &MeshSettings,
+    workloads: impl Iterator<Item = Facing<'w>>,
+    problems: &mut Problems,
+) {
+    let counts = [
+        resources.peer_authentications.len(),
+        resources.authorization_policies.len(),
+        resources.request_authentications.len(),
+        resources.rate_limits.len(),
+        resources.servers.len(),
+        resources.server_policies.len(),
+        resources.server_authorizations.len(),
+        resources.mesh_tls_authentications.len(),
+    ];
+    if counts == [0; 8] {
+        return;
+    }
+    let meant = Meant::new(workloads);
+    let asked = Asked { meant: &meant, settings };
+    asked.peer_authentications(resources, problems);
+    asked.authorizations(resources, problems);
+    asked.authentications(resources, problems);
+    asked.rate_limits(resources, problems);
+    asked.linkerd(resources, problems);
+}
+
+impl<'w> Meant<'w> {
+    fn new(all: impl Iterator<Item = Facing<'w>>) -> Self {
+        let mut meant = Self { by_namespace: HashMap::new(), accounts: HashSet::new() };
+        for one in all {
+            meant.accounts.insert((one.selected.namespace, one.account));
+            meant.by_namespace.entry(one.selected.namespace).or_default().push(one);
+        }
+        meant
+    }
+}
+
+/// All workloads, and what the meaning of policies depends on besides.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'m, 'w> {
+    meant: &'m Meant<'w>,
+    settings: &'m MeshSettings,
+}
+
+impl<'m, 'w> Asked<'m, 'w> {
+    /// The workloads that a policy in `namespace` with these `targets` is for.
+    fn chosen(&self, namespace: &str, targets: &Targets<'_>) -> Vec<Chosen<'m, 'w>> {
+        let chosen = |one: &'m Facing<'w>| Some((one, targets.ports(one.selected)?));
+        match targets::only_namespace(namespace, self.settings) {
+            Some(namespace) => {
+                self.meant.by_namespace.get(namespace).into_iter().flatten().filter_map(chosen).collect()
+            }
+            None => self.meant.by_namespace.values().flatten().filter_map(chosen).collect(),
+        }
+    }
+
+    /// Whether a workload has this service account.
+    fn is_account(&self, namespace: &str, name: &str) -> bool {
+        self.meant.accounts.contains(&(namespace, name))
+    }
+
+    /// The namespace and name of the service account that `principal` is one of, if that is of this mesh and nobody has it.
+    fn missing_account<'t>(&self, principal: &'t str) -> Option<(&'t str, &'t str)> {
+        let (domain, rest) = principal.split_once("/ns/")?;
+        let (namespace, name) = rest.split_once("/sa/")?;
+        let is_own = domain == "cluster.local" || domain == self.settings.trust_domain.as_str();
+        (is_own && !self.is_account(namespace, name)).then_some((namespace, name))
+    }
+}
+
+/// What it means that a policy names a service account that nobody has.
+fn nobody_has((namespace, name): (&str, &str)) -> String {
+    format!(
+        "no workload has the service account {namespace}/{name}, so this is about nobody; compare the name"
+    )
+}
+
+/// Reports the workloads at which nobody enforces `document`, because they have no sidecar.
+fn report_unenforced<T>(
+    document: &Document<T>,
+    field: &str,
+    chosen: &[Chosen<'_, '_>],
+    problems: &mut Problems,
+) {
+    // In a cluster the pods that have no sidecar may be known, and many.
+    let is_told = document.location.path.is_some() || chosen.iter().any(|(one, _)| one.is_meshed);
+    let without = chosen.iter().filter(|(one, _)| !one.is_meshed && !one.is_gateway);
+    let Some(names) = some(without.map(|(one, _)| one.name)).filter(|_| is_told) else { return };
+    let message = format!("is not enforced at {names}: without a sidecar nothing here refuses anything");
+    problems.warning(document, field, message);
+}
+
+/// Reports the `ports` of which no document says that one of the `chosen` workloads has them.
+fn report_ports<T>(
+    document: &Document<T>,
+    field: &str,
+    ports: impl IntoIterator<Item = u16>,
+    chosen: &[Chosen<'_, '_>],
+    problems: &mut Problems,
+) {
+    if document.location.path.is_none() || chosen.is_empty() {
+        return;
+    }
+    let has = |port: u16| chosen.iter().any(|(one, of)| is_for(of, port) && one.ports.contains(&port));
+    for port in ports.into_iter().filter(|port| !has(*port)) {
+        let message = format!(
+            "no document says that a workload which this is for has port {port}, so it is about no connection that is known; \
+             compare the numbers: they are those of the workload, and not those of a Service"
+        );
+        problems.warning(document, field, message);
+    }
+}
+
+fn is_for(ports: &Ports, port: u16) -> bool {
+    ports.as_ref().is_none_or(|ports| ports.contains(&port))
+}
+
+/// The first port by name and number, of those that `asked` is true of, at which no requests are seen.
+fn opaque_port<'m>(
+    chosen: &[Chosen<'m, '_>],
+    asked: impl Fn(u16) -> bool,
+) -> Option<(&'m WorkloadName, u16)> {
+    let ports = chosen.iter().filter(|(one, _)| one.is_meshed).flat_map(|(one, of)| {
+        let is_one = move |port: &u16| is_for(of, *port) && one.is_opaque(*port);
+        let ports = one.ports.iter().copied().filter(is_one);
+        ports.map(move |port| (one.name, port))
+    });
+    ports.filter(|(_, port)| asked(*port)).min()
+}
+
+/// The same, if no other port of the workloads has requests.
+fn only_opaque<'m>(chosen: &[Chosen<'m, '_>]) -> Option<(&'m WorkloadName, u16)> {
+    let has_requests = |(one, of): &Chosen<'m, '_>| {
+        let has = |port: &u16| is_for(of, *port) && !one.is_opaque(*port);
+        one.is_meshed && (one.ports.is_empty() || one.ports.iter().any(has))
+    };
+    if chosen.iter().any(has_requests) { None } else { opaque_port(chosen, |_| true) }
+}

@@ -1,0 +1,90 @@
+//! Who had an address keeps it.
+//!
+//! Files have no age: by their order alone, whoever writes a file that sorts earlier would take another namespace's address.
+//! So what a namespace had in the configuration before stays reserved for it, as long as its documents claim it. A control
+//! plane keeps that across restarts. Of two that are new at once, the first by file has it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use selvedge_model::{
+    Host,
+    snapshot::{OwnedPorts, Owners as Before},
+};
+
+use super::claims::{Claim, Claimant, ClaimedBy, Ports, claim};
+
+/// What is reserved for who had it before.
+#[derive(Debug, Default)]
+pub(super) struct Reserved<'a>(HashMap<Host, Vec<Claim<'a>>>);
+
+impl<'a> Reserved<'a> {
+    /// Of what `claimants` claim in files, what their namespaces had `before`.
+    pub(super) fn new<'c>(claimants: impl Iterator<Item = &'c Claimant<'a>>, before: &Before) -> Self
+    where
+        'a: 'c,
+    {
+        let mut reserved = Self::default();
+        if before.0.is_empty() {
+            return reserved;
+        }
+        for (host, claim) in claimants.flat_map(claims_of).filter(|(_, claim)| claim.by.is_in_file()) {
+            let had = before.0.get(&host).into_iter().flatten();
+            let had = had.filter(|had| *had.namespace == *claim.namespace);
+            let kept: Vec<Claim<'a>> = had.filter_map(|had| both(&claim, had)).collect();
+            if !kept.is_empty() {
+                reserved.0.entry(host).or_default().extend(kept);
+            }
+        }
+        reserved
+    }
+
+    /// What is reserved of `host`.
+    pub(super) fn of(&self, host: &Host) -> &[Claim<'a>] {
+        self.0.get(host).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// The ports of `claim` that its namespace had.
+fn both<'a>(claim: &Claim<'a>, had: &OwnedPorts) -> Option<Claim<'a>> {
+    let ports = match (&claim.ports, &had.ports) {
+        (Ports::All, None) => Ports::All,
+        (Ports::All, Some(ports)) => Ports::These(ports.clone()),
+        (Ports::These(ports), None) => Ports::These(ports.clone()),
+        (Ports::These(ports), Some(had)) => Ports::These(ports & had),
+    };
+    let is_none = matches!(&ports, Ports::These(ports) if ports.is_empty());
+    (!is_none).then_some(Claim { ports, ..*claim })
+}
+
+fn claims_of<'a>(claimant: &Claimant<'a>) -> Vec<(Host, Claim<'a>)> {
+    match claimant {
+        Claimant::Workload(_, host, claim) | Claimant::Endpoint(host, claim) => {
+            vec![(host.clone(), Claim { ports: claim.ports.clone(), ..*claim })]
+        }
+        Claimant::ClusterIp(document) => {
+            let claim = || claim(document, ClaimedBy::Service, Ports::All);
+            document.spec.addresses.iter().map(|ip| (Host::Ip(*ip), claim())).collect()
+        }
+        Claimant::Addresses(document) => {
+            let ports: BTreeSet<u16> = document.spec.ports.iter().map(|port| port.number).collect();
+            let claim = || claim(document, ClaimedBy::Other, Ports::These(ports.clone()));
+            document.spec.addresses.iter().map(|ip| (Host::Ip(*ip), claim())).collect()
+        }
+    }
+}
+
+/// Who has which ports by a document in a file, of all `claims`.
+pub(super) fn owned<'a>(claims: impl Iterator<Item = (&'a Host, &'a Vec<Claim<'a>>)>) -> Before {
+    let mut owners: BTreeMap<Host, Vec<OwnedPorts>> = BTreeMap::new();
+    for (host, claims) in claims {
+        for claim in claims.iter().filter(|claim| claim.by.is_in_file()) {
+            let ports = match &claim.ports {
+                Ports::All => None,
+                Ports::These(ports) => Some(ports.clone()),
+            };
+            let owned = OwnedPorts { namespace: claim.namespace.to_owned(), ports };
+            owners.entry(host.clone()).or_default().push(owned);
+        }
+    }
+    Before(owners)
+}

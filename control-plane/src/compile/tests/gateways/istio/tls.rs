@@ -1,0 +1,141 @@
+//! Servers where TLS ends.
+
+use selvedge_model::gateway::Termination;
+
+use super::{
+    super::secrets::{pair_with, secret},
+    *,
+};
+
+/// A `Gateway` of one server of `protocol` on port 443, and a `VirtualService` of the service `web` for it.
+fn server(protocol: &str, hosts: &str, tls: &str) -> String {
+    let server = format!(
+        "{{port: {{number: 443, name: tls, protocol: {protocol}}}, hosts: [{hosts}], tls: {{{tls}}}}}"
+    );
+    let routes = format!("http: [{}], tcp: [{}]", all("web"), all("web"));
+    istio("Gateway", "infra/gw", &format!("{{selector: {{istio: ingressgateway}}, servers: [{server}]}}"))
+        + &istio("VirtualService", "shop/a", &format!("{{hosts: ['*'], gateways: [infra/gw], {routes}}}"))
+}
+
+/// A Secret in the workload's namespace.
+fn shown_by(name: &str, hosts: &[&str], more: &[(&str, &str)]) -> String {
+    let (chain, key) = pair_with(hosts, |_| ());
+    secret("shop", name, &[&[("tls.crt", &*chain), ("tls.key", &*key)], more].concat())
+}
+
+/// How TLS ends for the server name `name`.
+fn ends(mesh: &Mesh, name: &str) -> Termination {
+    match opaque(mesh, 443, Some(name)).1 {
+        Some(ListenerTls::Terminate(termination)) => termination,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn certificates(mesh: &Mesh, name: &str) -> Vec<String> {
+    ends(mesh, name).certificates.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_certificate_is_the_one_in_the_namespace_of_the_gateways_workload() {
+    let https = server("HTTPS", "a.example, b.example", "mode: SIMPLE, credentialName: tls");
+    let (mesh, problems) = served(&(https.clone() + &shown_by("tls", &["*.example"], &[])));
+
+    assert_eq!(problems, []);
+    assert_eq!(sent_to(&mesh, 443, "a.example", "/"), "web");
+    let (a, b) = (ends(&mesh, "a.example"), ends(&mesh, "b.example"));
+    assert_eq!(a, b, "a connection for one host may carry requests for the other");
+    assert!(a.http && a.tls12 && a.clients.is_none());
+    assert_eq!(certificates(&mesh, "a.example"), ["shop/tls"]);
+
+    let elsewhere = shown_by("tls", &["*.example"], &[]).replace("namespace: shop", "namespace: infra");
+    let (mesh, problems) = served(&(https + &elsewhere));
+    assert_eq!(certificates(&mesh, "a.example"), [""; 0]);
+    let [told] = errors(&problems).try_into().unwrap();
+    assert!(
+        told.starts_with("spec.servers[0].tls.credentialName: there is no Secret shop/tls;")
+            && told.ends_with("(so nobody is served here)"),
+        "{told}"
+    );
+}
+
+#[test]
+fn what_is_in_tls_may_be_opaque() {
+    let tls = server("TLS", "a.example", "mode: SIMPLE, credentialName: tls");
+    let (mesh, problems) = served(&(tls + &shown_by("tls", &["a.example"], &[])));
+
+    assert_eq!(problems, []);
+    assert!(!ends(&mesh, "a.example").http);
+    let host = &edge(&mesh).ports[&443].listeners[0].virtual_hosts[0].service;
+    assert_eq!(edge(&mesh).virtual_hosts[host].tcp.rules[0].name, "VirtualService shop/a tcp[0]");
+}
+
+#[test]
+fn a_host_that_no_certificate_is_for_serves_nobody_and_the_others_share_theirs() {
+    let https = server(
+        "HTTPS",
+        "a.example, b.example, c.example",
+        "mode: SIMPLE, credentialNames: [of-a, of-b], minProtocolVersion: TLSV1_3",
+    );
+    let secrets = shown_by("of-a", &["a.example"], &[]) + &shown_by("of-b", &["b.example"], &[]);
+    let (mesh, problems) = served(&(https + &secrets));
+
+    for host in ["a.example", "b.example"] {
+        assert_eq!(certificates(&mesh, host), ["shop/of-a", "shop/of-b"], "{host}");
+    }
+    assert!(!ends(&mesh, "a.example").tls12);
+    assert_eq!(certificates(&mesh, "c.example"), [""; 0]);
+    let [told] = errors(&problems).try_into().unwrap();
+    assert!(told.ends_with("(so nobody is served at c.example)"), "{told}");
+}
+
+#[test]
+fn clients_are_verified_by_the_authorities_of_the_secret_or_the_one_beside_it() {
+    let (root, _) = pair_with(&["root"], |_| ());
+    let root = [("ca.crt", &*root)];
+    let own = |more: &[(&str, &str)]| shown_by("tls", &["a.example"], more);
+    let beside = secret("shop", "tls-cacert", &root);
+    let named = secret("shop", "roots", &root);
+    let mutual = "mode: MUTUAL, credentialName: tls";
+    let missing = "Secret shop/tls (mesh.yaml";
+    for (tls, secrets, roots, expected) in [
+        (mutual, own(&root), 1, None),
+        (mutual, own(&[]) + &beside, 1, None),
+        ("mode: MUTUAL, credentialName: tls, caCertCredentialName: roots", own(&[]) + &named, 1, None),
+        ("mode: OPTIONAL_MUTUAL, credentialName: tls", own(&root), 1, None),
+        (mutual, own(&[]), 0, Some(missing)),
+        (mutual, own(&[]) + &named, 0, Some(missing)),
+        (mutual, own(&[("ca.crt", "x")]) + &beside, 0, Some("ca.crt] holds no certificate")),
+        (
+            "mode: OPTIONAL_MUTUAL, credentialName: tls, caCertCredentialName: gone",
+            own(&root),
+            0,
+            Some("there is no Secret shop/gone"),
+        ),
+    ] {
+        let (mesh, problems) = served(&(server("HTTPS", "a.example", tls) + &secrets));
+        let clients = ends(&mesh, "a.example").clients.unwrap();
+        let told = errors(&problems);
+        assert_eq!((clients.roots.len(), clients.optional), (roots, tls.contains("OPTIONAL")), "{told:?}");
+        match expected {
+            None => assert_eq!(told, [""; 0], "{tls}"),
+            Some(words) => assert!(told.iter().any(|told| told.contains(words)), "{words}: {told:?}"),
+        }
+    }
+}
+
+#[test]
+fn secrets_are_wanted_where_the_workloads_are_that_serve_the_gateway() {
+    let wanted = |tls: &str| -> Vec<String> {
+        let (resources, _) = resources(&(labelled() + &server("HTTPS", "a.example", tls)));
+        wanted_objects(&resources)
+            .into_iter()
+            .map(|one| format!("{} {}/{}", one.kind, one.namespace, one.name))
+            .collect()
+    };
+
+    assert_eq!(wanted("mode: SIMPLE, credentialNames: [rsa, ec]"), ["Secret shop/ec", "Secret shop/rsa"]);
+    assert_eq!(wanted("mode: MUTUAL, credentialName: tls"), ["Secret shop/tls", "Secret shop/tls-cacert"]);
+    let named = "mode: MUTUAL, credentialName: tls, caCertCredentialName: clients";
+    assert_eq!(wanted(named), ["Secret shop/clients", "Secret shop/tls"]);
+    assert_eq!(wanted("mode: PASSTHROUGH"), [""; 0]);
+}

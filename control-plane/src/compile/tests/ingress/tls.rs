@@ -1,0 +1,153 @@
+//! Which hosts the gateway of all `Ingress`es serves over TLS, with which certificates and rules.
+
+use rcgen::generate_simple_self_signed;
+use selvedge_model::gateway::{Listener, ListenerTls};
+
+use super::*;
+
+/// A Secret with a certificate for `hosts`.
+fn secret(name: &str, hosts: &[&str]) -> String {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let pair = generate_simple_self_signed(hosts).unwrap();
+    let indented = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<Vec<_>>().concat();
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  \
+         tls.key: |\n{}---\n",
+        indented(&pair.cert.pem()),
+        indented(&pair.signing_key.serialize_pem())
+    )
+}
+
+/// An `Ingress` of which all of `at` goes to `service`, with this `tls`.
+fn over_tls(name: &str, annotations: &[(&str, &str)], at: &str, service: &str, tls: &str) -> String {
+    ingress(name, annotations, &format!("tls: [{tls}], {}", host(at, &[path("Prefix", "/", service)])))
+}
+
+/// The listener at port 443 for the server name `name`.
+fn listener<'m>(mesh: &'m Mesh, name: &str) -> Option<&'m Listener> {
+    let port = edge(mesh).ports.get(&443)?;
+    Some(&port.listeners[port.listener(Some(name))?])
+}
+
+/// The certificates that it shows.
+fn shown(mesh: &Mesh, name: &str) -> Option<Vec<String>> {
+    match &listener(mesh, name)?.tls {
+        Some(ListenerTls::Terminate(termination)) => {
+            Some(termination.certificates.iter().map(ToString::to_string).collect())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The name of the rule for `/` at `name` over TLS.
+fn rule_over_tls(mesh: &Mesh, name: &str) -> Option<String> {
+    let listener = listener(mesh, name)?;
+    let host = &listener.virtual_hosts[listener.virtual_host(Some(name))?];
+    Some(edge(mesh).virtual_hosts[&host.service].routes.rules()[0].name.clone())
+}
+
+#[test]
+fn the_lessons_ingress_is_served_over_tls_and_its_plaintext_is_sent_there() {
+    let (mesh, problems) = served(
+        &(secret("tls-secret", &["example.com"]) + include_str!("../../../resources/ingress/lesson.yaml")),
+    );
+
+    assert_eq!(problems, []);
+    assert_eq!(shown(&mesh, "example.com"), Some(vec!["default/tls-secret".to_owned()]));
+    assert_eq!(
+        rule_over_tls(&mesh, "example.com").as_deref(),
+        Some("Ingress default/my-ingress rules[0].paths[0]")
+    );
+    assert_eq!(sent_to(&mesh, "example.com", "/app1", &[]), "308");
+    assert_eq!(edge(&mesh).certificates.len(), 1);
+}
+
+#[test]
+fn each_listener_has_the_hosts_that_are_its_own() {
+    let text = secret("wild", &["*.example.com"])
+        + &secret("a", &["a.example.com"])
+        + &over_tls("a", &[], "a.example.com", "app1-service", "{hosts: [a.example.com], secretName: a}")
+        + &over_tls("w", &[], "*.example.com", "app2-service", "{secretName: wild}")
+        + &ingress("b", &[], &host("b.example.com", &[path("Prefix", "/", "app1-service")]))
+        + &ingress("c", &[], &host("c.example.org", &[path("Prefix", "/", "app1-service")]));
+    let (mesh, problems) = served(&text);
+
+    assert_eq!(problems, []);
+    for (name, certificate, rule) in [
+        ("a.example.com", Some("default/a"), Some("Ingress default/a rules[0].paths[0]")),
+        ("b.example.com", Some("default/wild"), Some("Ingress default/b rules[0].paths[0]")),
+        ("x.example.com", Some("default/wild"), Some("Ingress default/w rules[0].paths[0]")),
+        ("c.example.org", None, None),
+    ] {
+        assert_eq!(shown(&mesh, name), certificate.map(|name| vec![name.to_owned()]), "{name}");
+        assert_eq!(rule_over_tls(&mesh, name).as_deref(), rule, "{name}");
+    }
+    for (name, plaintext) in
+        [("b.example.com", "308"), ("x.example.com", "308"), ("c.example.org", "app1-service 1")]
+    {
+        assert_eq!(sent_to(&mesh, name, "/", &[]), plaintext, "{name}");
+    }
+}
+
+#[test]
+fn plaintext_goes_on_where_an_annotation_says_so_and_certificates_are_asked_for_in_plaintext() {
+    let tls = "{hosts: [a.example.com], secretName: a}";
+    let plain = over_tls("a", &[("ssl-redirect", "false")], "a.example.com", "app1-service", tls);
+    let (mesh, _) = served(&(secret("a", &["a.example.com"]) + &plain));
+    assert_eq!(sent_to(&mesh, "a.example.com", "/", &[]), "app1-service 1");
+
+    let challenge = ingress(
+        "solver",
+        &[],
+        &host("a.example.com", &[path("Exact", "/.well-known/acme-challenge/x", "app2-service")]),
+    );
+    let text = over_tls("a", &[], "a.example.com", "app1-service", tls) + &challenge;
+    let (mesh, problems) = served(&text);
+    assert_eq!(sent_to(&mesh, "a.example.com", "/.well-known/acme-challenge/x", &[]), "app2-service 1");
+    assert_eq!(sent_to(&mesh, "a.example.com", "/x", &[]), "308");
+    // The certificate is not there yet: nobody is served over TLS, and that is told.
+    assert_eq!(shown(&mesh, "a.example.com"), Some(Vec::new()));
+    let told = errors(&problems);
+    assert!(told[0].starts_with("spec.tls[0].secretName: there is no Secret default/a;"), "{told:?}");
+    assert!(told[0].ends_with("(so nobody is served at a.example.com over TLS)"), "{told:?}");
+}
+
+#[test]
+fn a_secret_of_another_host_and_none_at_all_and_a_second_one_are_told() {
+    let text = secret("a", &["a.example.com"])
+        + &over_tls("one", &[], "a.example.com", "app1-service", "{hosts: [a.example.com], secretName: a}")
+        + &over_tls("two", &[], "b.example.com", "app1-service", "{hosts: [b.example.com], secretName: a}")
+        + &over_tls("three", &[], "c.example.com", "app1-service", "{hosts: [c.example.com]}")
+        + &over_tls("four", &[], "d.example.com", "app1-service", "{hosts: [a.example.com], secretName: b}")
+        + &over_tls("five", &[], "e.example.com", "app1-service", "{hosts: [a.example.com], secretName: a}");
+    let (mesh, problems) = served(&text);
+
+    let told = errors(&problems);
+    for (start, words) in [
+        (
+            "spec.tls[0].secretName: the certificate of Secret default/a",
+            "is for a.example.com, and not for b.example.com",
+        ),
+        ("spec.tls[0]: names no secretName", "nobody is served at c.example.com over TLS"),
+        ("spec.tls[0]: has no effect for a.example.com: Ingress default/one", "is older"),
+    ] {
+        assert!(
+            told.iter().any(|told| told.starts_with(start) && told.contains(words)),
+            "{start}: {told:#?}"
+        );
+    }
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert_eq!(shown(&mesh, "a.example.com"), Some(vec!["default/a".to_owned()]));
+}
+
+#[test]
+fn only_the_secrets_that_ours_name_are_wanted() {
+    let (all, _) = resources(&format!(
+        "{EDGE}{}",
+        over_tls("a", &[], "a.example.com", "app1-service", "{secretName: a}, {hosts: [b.example.com]}")
+    ));
+
+    let wanted: Vec<_> = wanted_objects(&all).into_iter().collect();
+    assert_eq!(wanted.len(), 1);
+    assert_eq!((wanted[0].kind, &*wanted[0].namespace, &*wanted[0].name), ("Secret", "default", "a"));
+}

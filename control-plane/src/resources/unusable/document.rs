@@ -1,0 +1,146 @@
+//! A document of which something can be read: the strictest one that it could have been.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        AuthorizationAction, AuthorizationPolicySpec, Document, Metadata, Resource, ServiceEntrySpec,
+        WorkloadEntrySpec, http_route,
+        node::Value,
+        service_entry::{EntryEndpoints, Resolution},
+    },
+    AUTHENTICATION, AUTHORIZATION, NETWORK, NOBODY, SERVER, STRICTEST, StandIn, Unusable, backend_tls,
+    namespace_of, selector_of,
+    strict::{is_calico, refused_host, strict, strict_calico, strict_network, with_places_of},
+};
+
+impl Unusable<'_> {
+    pub(super) fn has_lost(&self, field: &str) -> bool {
+        self.lost.iter().any(|lost| lost.starts_with(field) || field.starts_with(lost.as_str()))
+    }
+
+    pub(super) fn document<T>(&self, metadata: Metadata, spec: T) -> Arc<Document<T>> {
+        let (name, location) = (self.name.clone(), self.location.clone());
+        Arc::new(Document::standing_in(name, metadata, location, spec))
+    }
+
+    /// A policy that nobody reads is for the whole mesh if it does not say for which namespace it is.
+    fn widen(&mut self) {
+        if namespace_of(self.node, &self.name.namespace).is_none() {
+            self.name.namespace = "".into();
+        }
+    }
+
+    fn calico_policy(mut self, left: Option<Resource>) -> StandIn {
+        if !self.name.namespace.is_empty() {
+            self.widen();
+        }
+        let spec = match left {
+            Some(Resource::CalicoPolicy(left)) if !self.has_lost_selectors() => Some(left.spec.clone()),
+            _ => None,
+        };
+        strict_calico(self.name, self.location, spec.as_ref())
+    }
+
+    fn network_policy(mut self, left: Option<Resource>) -> StandIn {
+        self.widen();
+        let pods = match left {
+            Some(Resource::NetworkPolicy(left)) if !self.has_lost("spec.podSelector") => {
+                Some(left.spec.pods.clone())
+            }
+            _ => None,
+        };
+        strict_network(self.name, self.location, pods)
+    }
+
+    /// Of any other kind that refuses.
+    fn policy(mut self, left: Option<&Resource>) -> StandIn {
+        self.widen();
+        let says_whom = !["spec.selector", "spec.targetRef", "spec.targetRefs", "spec.podSelector"]
+            .iter()
+            .any(|at| self.has_lost(at));
+        let selector = left.filter(|_| says_whom).and_then(selector_of);
+        let stand_in = strict(self.name, self.location, selector);
+        with_places_of(left, stand_in)
+    }
+
+    pub(super) fn stand_in(self, left: Option<Resource>) -> Option<StandIn> {
+        match (&*self.name.kind, left) {
+            (AUTHORIZATION, Some(Resource::AuthorizationPolicy(left))) if self.refuses_nothing(&left) => None,
+            (kind, left) if is_calico(kind) => Some(self.calico_policy(left)),
+            (NETWORK, left) => Some(self.network_policy(left)),
+            (STRICTEST | AUTHORIZATION | AUTHENTICATION | SERVER, left) => Some(self.policy(left.as_ref())),
+            ("DestinationRule", left) => self.destination_rule(left),
+            (backend_tls::KIND, _) => Some(self.backend_tls()),
+            ("ServiceEntry", Some(Resource::ServiceEntry(left))) => Some(self.service_entry(&left)),
+            ("WorkloadEntry", Some(Resource::WorkloadEntry(left))) => Some(self.workload_entry(&left)),
+            ("HTTPRoute" | "GRPCRoute" | http_route::LINKERDS, left) => self.route(left.as_ref()),
+            ("Revocation", Some(Resource::Revocation(left))) => Some(StandIn {
+                resource: Resource::Revocation(self.document(left.metadata.clone(), left.spec.clone())),
+                words: format!("the entries that can be read are in use, without {}", self.lost.join(", ")),
+            }),
+            ("Service", Some(Resource::Service(left))) => Some(StandIn {
+                resource: Resource::Service(self.document(left.metadata.clone(), left.spec.clone())),
+                words: format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
+            }),
+            ("Pod", Some(Resource::Pod(left))) => {
+                let mut spec = left.spec.clone();
+                // Whoever calls it expects its sidecar at every port.
+                spec.skipped_ports.clear();
+                Some(StandIn {
+                    resource: Resource::Pod(self.document(left.metadata.clone(), spec)),
+                    words: format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it cannot be read which workloads a policy of Calico's is for.
+    fn has_lost_selectors(&self) -> bool {
+        ["spec.selector", "spec.namespaceSelector", "spec.serviceAccountSelector"]
+            .iter()
+            .any(|field| self.has_lost(field))
+    }
+
+    /// Whether `left`, which is all that can be read of a policy, says that it only counts.
+    fn refuses_nothing(&self, left: &Document<AuthorizationPolicySpec>) -> bool {
+        let counts = left.spec.dry_run && !self.has_lost("metadata");
+        counts || (left.spec.action == AuthorizationAction::Audit && !self.has_lost("spec.action"))
+    }
+
+    fn destination_rule(self, left: Option<Resource>) -> Option<StandIn> {
+        let spec = self.node.field("spec").map(|entry| &entry.node)?;
+        let about_tls = spec.has_field("tls") || !matches!(spec.value, Value::Map(_));
+        about_tls.then(|| {
+            let host = match left {
+                Some(Resource::DestinationRule(left)) => left.spec.host.clone(),
+                _ => spec.text("host").unwrap_or("*").to_ascii_lowercase(),
+            };
+            refused_host(self.name.clone(), self.location, host)
+        })
+    }
+
+    fn service_entry(&self, left: &Document<ServiceEntrySpec>) -> StandIn {
+        let mut spec = left.spec.clone();
+        spec.endpoints = EntryEndpoints::Inline(Vec::new());
+        spec.resolution = Resolution::Static;
+        let words = format!("calls to {} are refused until it is repaired", spec.hosts.join(", "));
+        let resource = Resource::ServiceEntry(self.document(left.metadata.clone(), spec));
+        StandIn { resource, words }
+    }
+
+    fn workload_entry(&self, left: &Document<WorkloadEntrySpec>) -> StandIn {
+        let mut spec = left.spec.clone();
+        spec.meshed |= self.has_lost("spec.labels") || self.has_lost("metadata.labels");
+        if self.has_lost("spec.serviceAccount") {
+            NOBODY.clone_into(&mut spec.service_account);
+        }
+        let words = match spec.meshed {
+            true => "it is called over mutual TLS only, and accepts nothing else".to_owned(),
+            false => format!("the parts that can be read are in use, without {}", self.lost.join(", ")),
+        };
+        let resource = Resource::WorkloadEntry(self.document(left.metadata.clone(), spec));
+        StandIn { resource, words }
+    }
+}

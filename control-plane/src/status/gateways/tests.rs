@@ -1,0 +1,170 @@
+use std::{path::Path, sync::Arc};
+
+use selvedge_model::Mesh;
+
+use super::*;
+use crate::{
+    compile::{MeshSettings, attached_routes, compile},
+    resources::{DecodeOutcome, Resources, decode, gateway::GATEWAY_GROUP},
+    status::by_document,
+};
+
+const NOW: &str = "2026-01-02T00:00:00Z";
+
+/// A gateway with a route.
+fn documents(listeners: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge, namespace: shop}}\n\
+         spec: {{gatewayClassName: a, listeners: [{listeners}]}}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: web, namespace: shop}}\n\
+         spec: {{parentRefs: [{{name: edge, sectionName: a}}]}}\n"
+    )
+}
+
+fn status(listeners: &str, run: &Run) -> Value {
+    let (mut resources, mut problems) = (Resources::default(), Vec::new());
+    for decoded in decode(&documents(listeners), &Arc::from(Path::new("mesh.yaml")), "default") {
+        problems.extend(decoded.problems);
+        if let DecodeOutcome::Understood(resource) = decoded.outcome {
+            resources.push(resource);
+        }
+    }
+    problems.extend(compile(&resources, &MeshSettings::default(), &Mesh::default()).1);
+    let (by_document, attached) = (by_document(&problems), attached_routes(&resources));
+    let gateway = &resources.gateways[0];
+    let facts = GatewayFacts {
+        spec: &gateway.spec,
+        generation: 3,
+        problems: by_document.get(&gateway.name).map(Vec::as_slice).unwrap_or_default(),
+        attached: attached[&gateway.name].routes.as_ref().unwrap(),
+        sets: 0,
+        run,
+    };
+    facts.status(&Value::Null, NOW)
+}
+
+fn running() -> Run {
+    let address = json!({"type": "IPAddress", "value": "192.0.2.1"});
+    Run { hindrance: None, is_available: true, addresses: vec![address], ingress: Vec::new() }
+}
+
+/// Type, status and reason of each condition.
+fn conditions(of: &Value) -> Vec<String> {
+    let list = of["conditions"].as_array().unwrap().iter();
+    list.map(|one| ["type", "status", "reason"].map(|field| one[field].as_str().unwrap()).join(" ")).collect()
+}
+
+const ALL_WELL: [&str; 4] = [
+    "Accepted True Accepted",
+    "Conflicted False NoConflicts",
+    "Programmed True Programmed",
+    "ResolvedRefs True ResolvedRefs",
+];
+
+#[test]
+fn a_gateway_that_runs_is_accepted_and_programmed() {
+    let status =
+        status("{name: a, port: 80, protocol: HTTP}, {name: b, port: 81, protocol: HTTP}", &running());
+
+    assert_eq!(conditions(&status), ["Accepted True Accepted", "Programmed True Programmed"]);
+    assert_eq!(status["addresses"], json!([{"type": "IPAddress", "value": "192.0.2.1"}]));
+    for (listener, routes) in status["listeners"].as_array().unwrap().iter().zip([1, 0]) {
+        assert_eq!(conditions(listener), ALL_WELL);
+        assert_eq!(listener["attachedRoutes"], routes);
+        let kinds: Vec<_> =
+            listener["supportedKinds"].as_array().unwrap().iter().map(|one| &one["kind"]).collect();
+        assert_eq!(kinds, ["HTTPRoute", "GRPCRoute"]);
+        assert_eq!(listener["conditions"][0]["observedGeneration"], 3);
+    }
+}
+
+#[test]
+fn a_listener_that_is_not_served_says_why_and_the_others_go_on() {
+    let others = |listeners: &str| {
+        let status = status(&format!("{{name: a, port: 80, protocol: HTTP}}, {listeners}"), &running());
+        assert_eq!(conditions(&status["listeners"][0]), ALL_WELL);
+        assert_eq!(conditions(&status), ["Accepted True ListenersNotValid", "Programmed True Programmed"]);
+        let all = status["listeners"].as_array().unwrap().iter().skip(1);
+        let all = all.map(|one| conditions(one).join(", ")).collect::<Vec<_>>();
+        (all, status["conditions"][0]["message"].as_str().unwrap().to_owned())
+    };
+
+    let (conditions, message) = others("{name: b, port: 53, protocol: UDP}");
+    assert_eq!(
+        conditions,
+        ["Accepted False UnsupportedProtocol, Conflicted False NoConflicts, Programmed False Invalid, \
+         ResolvedRefs True ResolvedRefs"]
+    );
+    assert_eq!(message, "1 of 2 listeners are valid; not served: b (UnsupportedProtocol)");
+
+    let (conditions, message) = others(
+        "{name: b, port: 81, protocol: HTTP, hostname: x.org}, {name: c, port: 81, protocol: HTTP, hostname: x.org}",
+    );
+    let conflicted = "Accepted False Invalid, Conflicted True HostnameConflict, Programmed False Invalid, ResolvedRefs True ResolvedRefs";
+    assert_eq!(conditions, [conflicted; 2]);
+    assert_eq!(message, "1 of 3 listeners are valid; not served: b (HostnameConflict), c (HostnameConflict)");
+
+    let tls = "{name: b, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: none}]}}, \
+               {name: c, port: 443, protocol: TLS, tls: {mode: Passthrough}}";
+    let (conditions, _) = others(tls);
+    assert!(conditions.iter().all(|one| one.contains("Conflicted True ProtocolConflict")), "{conditions:?}");
+}
+
+#[test]
+fn a_reference_that_no_grant_permits_is_told_from_one_that_leads_nowhere() {
+    let reason = |certificate: &str| {
+        let tls =
+            format!("{{name: a, port: 443, protocol: HTTPS, tls: {{certificateRefs: [{certificate}]}}}}");
+        conditions(&status(&tls, &running())["listeners"][0]).remove(3)
+    };
+
+    assert_eq!(reason("{name: none}"), "ResolvedRefs False InvalidCertificateRef");
+    assert_eq!(reason("{name: a, kind: Thing, group: x.org}"), "ResolvedRefs False InvalidCertificateRef");
+    assert_eq!(reason("{name: a, namespace: other}"), "ResolvedRefs False RefNotPermitted");
+}
+
+#[test]
+fn kinds_that_do_not_fit_are_told_and_the_others_are_supported() {
+    let kinds = "allowedRoutes: {kinds: [{kind: HTTPRoute}, {kind: TCPRoute}]}";
+    let status = status(&format!("{{name: a, port: 80, protocol: HTTP, {kinds}}}"), &running());
+
+    let listener = &status["listeners"][0];
+    assert_eq!(conditions(listener)[3], "ResolvedRefs False InvalidRouteKinds");
+    assert_eq!(listener["supportedKinds"], json!([{"group": GATEWAY_GROUP, "kind": "HTTPRoute"}]));
+}
+
+#[test]
+fn what_hinders_a_gateway_is_its_reason() {
+    let hindrance = |is_refusal, reason| Hindrance { is_refusal, reason, message: "why".to_owned() };
+    let run = |hindrance| Run { hindrance: Some(hindrance), ..running() };
+    for (run, expected) in [
+        (
+            run(hindrance(true, "InvalidParameters")),
+            ["Accepted False InvalidParameters", "Programmed False Invalid"],
+        ),
+        (run(hindrance(false, "Pending")), ["Accepted True Accepted", "Programmed False Pending"]),
+        (
+            Run { addresses: Vec::new(), ..running() },
+            ["Accepted True Accepted", "Programmed False AddressNotAssigned"],
+        ),
+        (Run { is_available: false, ..running() }, ["Accepted True Accepted", "Programmed False Pending"]),
+    ] {
+        let status = status("{name: a, port: 80, protocol: HTTP}", &run);
+        assert_eq!(conditions(&status), expected);
+        assert_eq!(conditions(&status["listeners"][0])[2], "Programmed False Pending");
+    }
+}
+
+#[test]
+fn a_condition_is_dated_when_its_status_changes_and_what_others_say_stays() {
+    let theirs = json!({"type": "example.com/Seen", "status": "True"});
+    let old =
+        json!({"conditions": [{"type": "Accepted", "status": "True", "lastTransitionTime": "then"}, theirs]});
+
+    let class = class_status(2, &old, NOW);
+
+    assert_eq!(class["conditions"][0]["lastTransitionTime"], "then");
+    assert_eq!(class["conditions"][0]["observedGeneration"], 2);
+    assert_eq!(class["supportedFeatures"][0], json!({"name": "GRPCRoute"}));
+    assert_eq!(class["conditions"][1], theirs);
+}
