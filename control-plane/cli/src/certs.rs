@@ -226,7 +226,7 @@ fn check(args: &VerifyArgs, now: SystemTime, out: &mut impl Write) -> anyhow::Re
             "{file}: the first certificate is a CA's; put the workload's certificate first, then its issuer's"
         );
     }
-    let bundle = Bundle { trust_domain: trust_domain(&roots, &leaf), roots };
+    let bundle = Bundle::new(trust_domain(&roots, &leaf), roots);
     let peer = verify::peer(&chain, &bundle, now, Role::Server)
         .or_else(|error| match error {
             PeerError::Unfit { .. } => verify::peer(&chain, &bundle, now, Role::Client),

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
-use selvedge_control_plane::cluster::{CA_SECRET, LEASE, TOKEN_KEY_SECRET, TRUST_ROOTS};
+use selvedge_control_plane::cluster::{CA_SECRET, CLASS, LEASE, TOKEN_KEY_SECRET, TRUST_ROOTS};
 use selvedge_kubernetes::{Client, Connect, Kind};
 use selvedge_ops::plain;
 use serde_json::{Value, json};
@@ -137,6 +137,15 @@ pub(crate) fn made_by_the_control_plane(namespace: &str) -> Vec<ObjectName> {
             ObjectName::new(Kind::namespaced(api_version, kind, plural), namespace, name)
         })
         .collect()
+}
+
+/// The classes that the control plane makes. Not every cluster has both kinds.
+pub(crate) fn classes() -> [ObjectName; 2] {
+    [
+        ("gateway.networking.k8s.io/v1", "GatewayClass", "gatewayclasses"),
+        ("networking.k8s.io/v1", "IngressClass", "ingressclasses"),
+    ]
+    .map(|(version, kind, plural)| ObjectName::new(Kind::cluster_wide(version, kind, plural), "", CLASS))
 }
 
 /// Pods, in all namespaces or one.

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use selvedge_control_plane::{
-    compile::{MeshSettings, RouteOwnership},
+    compile::{MeshSettings, RouteOwnership, naming},
     sources::{
         Loaded,
         directory::{self, Options},
@@ -82,7 +82,7 @@ impl DocumentArgs {
     /// # Errors
     /// If they cannot all be listed in time.
     pub(crate) async fn of_cluster(&self) -> anyhow::Result<Arc<Loaded>> {
-        let source = Kubernetes::new(self.cluster.connect().await?, &self.default_namespace);
+        let source = Kubernetes::new(self.cluster.connect().await?, &self.default_namespace).with(naming());
         let (sender, mut loaded) = watch::channel(Arc::new(Loaded::default()));
         let following = source.watch(sender);
         let first = async {

@@ -18,12 +18,15 @@ pub mod explain;
 pub mod inject;
 pub mod install;
 mod manifests;
+mod output;
 mod place;
 pub mod proxy;
 pub mod revoke;
 pub mod rotate;
 pub mod status;
 mod table;
+#[cfg(test)]
+mod testing;
 pub mod token;
 pub mod uninject;
 pub mod uninstall;

@@ -60,7 +60,7 @@ pub struct Args {
     name: Option<String>,
 
     /// The document's namespace; outside the control plane's and the root namespace, it affects only its own namespace
-    #[arg(long, value_name = "NAMESPACE", default_value = install::NAMESPACE, value_parser = install::namespace)]
+    #[arg(long, short, value_name = "NAMESPACE", default_value = install::NAMESPACE, value_parser = install::namespace)]
     namespace: String,
 
     /// Write the document into this directory instead of printing it; an existing file is never overwritten

@@ -9,7 +9,7 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::Context;
@@ -17,7 +17,7 @@ use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::{Config, Proxy};
 use selvedge_kubernetes::Client;
 use selvedge_model::WorkloadName;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     cluster::{self, ClusterArgs},
+    output::OutputArgs,
     table::{new_table, trimmed},
 };
 
@@ -59,9 +60,8 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
 
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// How far the newest configuration has come at one proxy.
@@ -91,6 +91,19 @@ pub(crate) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     certificate_expires_at: String,
+    /// Who gives it the certificate that its peers see.
+    identity_from: IdentitySource,
+    /// When that ends, if it is not the certificate of above; `None`: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    svid_expires_at: Option<String>,
+}
+
+/// Who gives a proxy the certificate that its peers see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum IdentitySource {
+    ControlPlane,
+    WorkloadApi,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +115,10 @@ struct Report {
     missing: BTreeSet<WorkloadName>,
     /// How many should be connected: those that are known, or as many as `--expect` says.
     expected: usize,
+    /// The SHA-256 of each root that proxies are told to trust.
+    trust_roots: BTreeSet<String>,
+    /// The same of roots that vouch for workloads alone, such as SPIRE's.
+    workload_roots: BTreeSet<String>,
     /// Replicas that could not be asked, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     unknown: BTreeMap<String, String>,
@@ -120,8 +137,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let text =
-        if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_text(args.all) };
+    let text = if args.output.is_json() {
+        serde_json::to_string_pretty(&report)? + "\n"
+    } else {
+        report.to_text(args.all)
+    };
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(if report.arrived { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -165,29 +185,43 @@ pub(crate) async fn of_replicas(
     client: &Client,
     namespace: &str,
 ) -> BTreeMap<String, Result<Config, String>> {
+    ask_replicas(client, namespace, "/config").await
+}
+
+/// What each running replica of the control plane answers at `path`, by its pod. None if there is none that can be named.
+pub(crate) async fn ask_replicas<T: DeserializeOwned>(
+    client: &Client,
+    namespace: &str,
+    path: &str,
+) -> BTreeMap<String, Result<T, String>> {
     let mut replicas = BTreeMap::new();
     let pods = match cluster::control_plane_pods(client, namespace).await {
         Ok(pods) => pods,
         Err(error) => return BTreeMap::from([("?".to_owned(), Err(format!("{error:#}")))]),
     };
     for pod in pods {
-        let config = of_replica(client, namespace, &pod).await.map_err(|error| format!("{error:#}"));
-        replicas.insert(pod, config);
+        let answer = of_replica(client, namespace, &pod, path).await.map_err(|error| format!("{error:#}"));
+        replicas.insert(pod, answer);
     }
     replicas
 }
 
-async fn of_replica(client: &Client, namespace: &str, pod: &str) -> anyhow::Result<Config> {
+async fn of_replica<T: DeserializeOwned>(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    path: &str,
+) -> anyhow::Result<T> {
     let connection = client.forward(namespace, pod, cluster::ADMIN_PORT).await?;
-    let config = match cluster::ask(connection.stream, "/config").await {
-        Ok(config) => config,
+    let answer = match cluster::ask(connection.stream, path).await {
+        Ok(answer) => answer,
         // The kubelet may know better why nobody has answered.
         Err(error) => match timeout(FAILURE_TIME, connection.failure).await {
             Ok(Some(failure)) => anyhow::bail!("{}", failure.trim()),
             _ => return Err(error),
         },
     };
-    Ok(serde_json::from_value(config)?)
+    Ok(serde_json::from_value(answer)?)
 }
 
 /// The proxies of the replica called `replica`.
@@ -212,6 +246,23 @@ impl Row {
             state,
             reason: refused.map(|refused| format!("{} at {}", refused.reason, Utc(refused.at))),
             certificate_expires_at: Utc(proxy.certificate_expires_at).to_string(),
+            identity_from: match proxy.svid {
+                None => IdentitySource::ControlPlane,
+                Some(_) => IdentitySource::WorkloadApi,
+            },
+            svid_expires_at: proxy.svid.and_then(|svid| svid.expires_at).map(|seconds| {
+                let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+                at.map_or_else(|| "never".to_owned(), |at| Utc(at).to_string())
+            }),
+        }
+    }
+
+    /// When the certificate ends that its peers see, and who gives it, if that is not the control plane.
+    fn certificate_ends(&self) -> String {
+        match (self.identity_from, &self.svid_expires_at) {
+            (IdentitySource::ControlPlane, _) => self.certificate_expires_at.clone(),
+            (IdentitySource::WorkloadApi, Some(at)) => format!("{at} (Workload API)"),
+            (IdentitySource::WorkloadApi, None) => "none (Workload API)".to_owned(),
         }
     }
 }
@@ -220,11 +271,14 @@ impl Report {
     fn new(replicas: BTreeMap<String, Result<Config, String>>, expect: Option<usize>) -> Self {
         let (mut proxies, mut unknown) = (Vec::new(), BTreeMap::new());
         let mut expected = BTreeSet::new();
+        let (mut trust_roots, mut workload_roots) = (BTreeSet::new(), BTreeSet::new());
         for (replica, config) in replicas {
             match config {
                 Ok(config) => {
                     proxies.extend(rows(&config, &replica));
                     expected.extend(config.expected);
+                    trust_roots.extend(config.trust_roots);
+                    workload_roots.extend(config.workload_roots);
                 }
                 Err(error) => {
                     unknown.insert(replica, error);
@@ -240,7 +294,7 @@ impl Report {
         // Of nothing at all, "everywhere" says nothing, unless that is what is expected.
         let expected = expect.unwrap_or(1).max(connected.len() + missing.len());
         let arrived = up_to_date == proxies.len() && unknown.is_empty() && connected.len() >= expected;
-        Self { arrived, up_to_date, proxies, missing, expected, unknown }
+        Self { arrived, up_to_date, proxies, missing, expected, trust_roots, workload_roots, unknown }
     }
 
     /// By service account how many there are; then one by one those that are not up to date, or all.
@@ -258,7 +312,7 @@ impl Report {
                     row.state.word(),
                     &row.proxy_version,
                     &holds,
-                    &row.certificate_expires_at,
+                    &row.certificate_ends(),
                     &row.replica,
                 ]);
             }
@@ -267,6 +321,15 @@ impl Report {
         for row in &self.proxies {
             if let Some(reason) = &row.reason {
                 writeln!(text, "{} refused: {reason}", row.workload)
+                    .expect("writing to a String cannot fail");
+            }
+        }
+        if all {
+            for root in &self.trust_roots {
+                writeln!(text, "trusted root: {root}").expect("writing to a String cannot fail");
+            }
+            for root in &self.workload_roots {
+                writeln!(text, "trusted root of workloads alone: {root}")
                     .expect("writing to a String cannot fail");
             }
         }

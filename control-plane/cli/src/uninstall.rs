@@ -1,7 +1,7 @@
 //! `selvedge uninstall`: prints every object of Selvedge in a cluster, for `kubectl delete -f -`.
 //!
-//! Like `install` it changes nothing itself. It refuses while pods have sidecars: without a control plane their
-//! certificates expire within a day, and then all their traffic ends.
+//! Like `install` it changes nothing itself. It refuses while pods have sidecars or gateways run: without a control plane
+//! their certificates expire within a day, and then all their traffic ends.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use selvedge_control_plane::inject::{INJECT, INJECTED, SIDECAR_INJECTED, SIDECAR_LABEL};
+use selvedge_control_plane::{
+    cluster::MADE_FOR_GATEWAYS,
+    inject::{INJECT, INJECTED, SIDECAR_INJECTED, SIDECAR_LABEL},
+};
 use selvedge_kubernetes::{Client, Kind};
 use serde_json::Value;
 
@@ -24,13 +27,13 @@ const NAMED: usize = 20;
 /// Print the objects to delete from Kubernetes, for `kubectl delete -f -`
 ///
 /// This prints only objects that exist, in the order in which they can be deleted: webhooks first, so that no pod waits
-/// for them. It refuses while pods have sidecars.
+/// for them. It refuses while pods have sidecars or gateways run.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
 
-    /// Print them even if pods have sidecars; the traffic of these pods ends when their certificates expire
+    /// Print them even if pods have sidecars or gateways run; their traffic ends when their certificates expire
     #[arg(long)]
     force: bool,
 
@@ -42,11 +45,14 @@ pub struct Args {
 /// Prints the objects.
 ///
 /// # Errors
-/// If the cluster cannot be asked, or pods have sidecars.
+/// If the cluster cannot be asked, pods have sidecars, or gateways run.
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut objects = everything(&args.cluster.namespace)?;
     if !args.offline {
+        // Before the namespace, and after whoever would make them again.
+        let namespace = objects.len().saturating_sub(1);
+        objects.splice(namespace..namespace, cluster::classes());
         objects = cluster::runtime()?.block_on(present(&args, objects))?;
     }
     let mut text = String::new();
@@ -77,6 +83,10 @@ async fn present(args: &Args, objects: Vec<ObjectName>) -> anyhow::Result<Vec<Ob
     if !injected.pods.is_empty() && !args.force {
         bail!("{}", injected.refusal());
     }
+    let gateways = gateways(&client).await?;
+    if !gateways.is_empty() && !args.force {
+        bail!("{}", refusal_of_gateways(&gateways));
+    }
     for namespace in &injected.namespaces {
         eprintln!(
             "selvedge: namespace {namespace} still asks for sidecars: kubectl label namespace {namespace} \
@@ -91,13 +101,43 @@ async fn present(args: &Args, objects: Vec<ObjectName>) -> anyhow::Result<Vec<Ob
         let ours = found
             .pointer("/metadata/labels/app.kubernetes.io~1part-of")
             .is_some_and(|part| part == "selvedge");
-        if object.kind.kind == "Namespace" && !ours {
-            eprintln!("selvedge: namespace {} was not made by selvedge install, so it stays", object.name);
+        let may_be_anybodys = ["Namespace", "GatewayClass", "IngressClass"].contains(&&*object.kind.kind);
+        if may_be_anybodys && !ours {
+            eprintln!("selvedge: {object} was not made by Selvedge, so it stays");
         } else {
             present.push(object);
         }
     }
     Ok(present)
+}
+
+/// The Deployments that the control plane keeps for gateways, also that of all Ingresses.
+async fn gateways(client: &Client) -> anyhow::Result<BTreeSet<String>> {
+    let selector = MADE_FOR_GATEWAYS.map(|(key, value)| format!("{key}={value}")).join(",");
+    let kind = Kind::namespaced("apps/v1", "Deployment", "deployments");
+    let found = client.list(&kind, None, Some(&selector)).await?;
+    let text =
+        |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    Ok(found.iter().map(|one| format!("{}/{}", text(one, "namespace"), text(one, "name"))).collect())
+}
+
+fn refusal_of_gateways(gateways: &BTreeSet<String>) -> String {
+    let names = listed(gateways);
+    format!(
+        "{} gateways run; without a control plane nobody renews their certificates, changes or removes them:\n{names}\n\
+         delete their Gateways, and Ingresses of the class selvedge, and try again; or give --force, and delete these \
+         Deployments, and the Services beside them, yourself",
+        gateways.len(),
+    )
+}
+
+/// The names, each in a line; of very many the first.
+fn listed(names: &BTreeSet<String>) -> String {
+    let mut lines: Vec<String> = names.iter().take(NAMED).map(|name| format!("  {name}")).collect();
+    if names.len() > NAMED {
+        lines.push(format!("  and {} more", names.len() - NAMED));
+    }
+    lines.join("\n")
 }
 
 /// Who is in the mesh.
@@ -136,16 +176,12 @@ impl Injected {
     }
 
     fn refusal(&self) -> String {
-        let mut lines: Vec<String> = self.pods.iter().take(NAMED).map(|pod| format!("  {pod}")).collect();
-        if self.pods.len() > NAMED {
-            lines.push(format!("  and {} more", self.pods.len() - NAMED));
-        }
         format!(
             "{} pods have sidecars; without a control plane their certificates expire within a day:\n{}\n\
              take selvedge.io/inject from their namespaces and workloads, restart the workloads, and try again; \
              or give --force",
             self.pods.len(),
-            lines.join("\n")
+            listed(&self.pods)
         )
     }
 }

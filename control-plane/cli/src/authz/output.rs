@@ -55,7 +55,7 @@ fn table(matrix: &BTreeMap<Pair, Cell>) -> String {
     let mut table = new_table(["FROM", "TO", "PORT", "MUTUAL TLS", "VERDICT", "BY"]);
     for (Pair { from, to, port }, cell) in matrix {
         let tls = if cell.mutual_tls { "yes" } else { "no" };
-        table.add_row([from, to, &port.to_string(), tls, cell.outcome.word(), &cell.by()]);
+        table.add_row([from, to, &port.to_string(), tls, cell.outcome().word(), &cell.by()]);
     }
     trimmed(&table) + "\n"
 }
@@ -64,7 +64,7 @@ fn table(matrix: &BTreeMap<Pair, Cell>) -> String {
 fn dot(matrix: &BTreeMap<Pair, Cell>) -> String {
     let mut text = "digraph authz {\n  rankdir=LR;\n  node [shape=box];\n".to_owned();
     for (Pair { from, to, port }, cell) in matrix {
-        let style = match cell.outcome {
+        let style = match cell.outcome() {
             Outcome::Denied => continue,
             Outcome::Allowed => "solid",
             Outcome::DependsOnTheRequest => "dashed",

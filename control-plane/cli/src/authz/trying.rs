@@ -20,17 +20,9 @@ use super::{
     TryArgs,
     matrix::{self, Cell, Outcome, Pair},
     output::json,
+    seen::{Comparison, Traffic},
+    told::words,
 };
-use crate::table::{new_table, trimmed};
-
-/// In which form the result is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
-    /// A table, for people.
-    Table,
-    /// One JSON object.
-    Json,
-}
 
 /// What changes for one pair.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +36,12 @@ pub(super) struct Change {
 /// What a change comes to.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Difference {
+    /// What becomes of those who talk now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seen: Option<Comparison>,
+    /// Why nobody knows who talks now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) not_seen: Option<String>,
     /// Pairs that lose something.
     pub(super) refused: Vec<Change>,
     /// Pairs whose requests decide before and after, by policies that are not the same: some may be refused.
@@ -55,7 +53,31 @@ pub(super) struct Difference {
 impl Difference {
     /// Whether something that is let in now would not be, or perhaps not.
     pub(super) fn breaks(&self) -> bool {
-        !self.refused.is_empty() || !self.judged_anew.is_empty()
+        let talking = self.seen.as_ref().is_some_and(Comparison::breaks);
+        talking || !self.refused.is_empty() || !self.judged_anew.is_empty()
+    }
+}
+
+/// What a change does to one pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It loses something.
+    Refused,
+    /// Its requests decide before and after, by policies that are not the same.
+    JudgedAnew,
+    /// It gains something.
+    LetIn,
+    /// Nothing.
+    None,
+}
+
+/// What becomes of a pair; `changed`: what its server lets in is not the same.
+pub(super) fn effect(before: &Cell, after: &Cell, changed: bool) -> Effect {
+    match rank(after.outcome()).cmp(&rank(before.outcome())) {
+        Ordering::Less => Effect::Refused,
+        Ordering::Greater => Effect::LetIn,
+        Ordering::Equal if after.outcome() == Outcome::DependsOnTheRequest && changed => Effect::JudgedAnew,
+        Ordering::Equal => Effect::None,
     }
 }
 
@@ -73,12 +95,18 @@ pub(super) fn answer(args: &TryArgs) -> Result<(String, bool), String> {
     if args.strict {
         turn_strict(&mut after, &settings)?;
     }
-    let difference = difference(&loaded.resources, &after, &settings)?;
-    let text = match args.output {
-        Format::Json => json(&difference)?,
-        Format::Table => words(&difference),
-    };
+    let difference = difference(&loaded.resources, &after, &settings, traffic(args))?;
+    let text = if args.output.is_json() { json(&difference)? } else { words(&difference) };
     Ok((text, difference.breaks()))
+}
+
+/// Who talks now; or why nobody knows.
+fn traffic(args: &TryArgs) -> Result<Traffic, String> {
+    match (args.admin, &args.documents.config_dir) {
+        (Some(admin), _) => Traffic::of_admin(admin),
+        (None, Some(_)) => Err("no control plane was asked (--admin names one)".to_owned()),
+        (None, None) => Traffic::of_cluster(&args.documents.cluster),
+    }
 }
 
 /// Puts a policy that asks for mutual TLS in the place of those that are for the whole mesh.
@@ -133,6 +161,7 @@ pub(super) fn difference(
     before: &Resources,
     after: &Resources,
     settings: &MeshSettings,
+    traffic: Result<Traffic, String>,
 ) -> Result<Difference, String> {
     let (before, problems) = compile(before, settings, &Mesh::default());
     let (after, new_problems) = compile(after, settings, &Mesh::default());
@@ -144,24 +173,24 @@ pub(super) fn difference(
         // Such as that it selects nothing: then nobody is refused, and not because all is well.
         eprintln!("selvedge: {problem}");
     }
-    Ok(compared(&before, &after))
+    Ok(compared(&before, &after, traffic))
 }
 
-fn compared(before: &Mesh, after: &Mesh) -> Difference {
+fn compared(before: &Mesh, after: &Mesh, traffic: Result<Traffic, String>) -> Difference {
     let changed = changed_policies(before, after);
-    let mut later = matrix::of(after);
     let mut difference = Difference::default();
+    match traffic {
+        Ok(traffic) => difference.seen = Some(traffic.compared(before, after, &changed)),
+        Err(why) => difference.not_seen = Some(why),
+    }
+    let mut later = matrix::of(after);
     for (pair, before) in matrix::of(before) {
         let Some(after) = later.remove(&pair) else { continue };
-        let list = match rank(after.outcome).cmp(&rank(before.outcome)) {
-            Ordering::Less => &mut difference.refused,
-            Ordering::Greater => &mut difference.let_in,
-            Ordering::Equal
-                if after.outcome == Outcome::DependsOnTheRequest && changed.contains(&pair.to) =>
-            {
-                &mut difference.judged_anew
-            }
-            Ordering::Equal => continue,
+        let list = match effect(&before, &after, changed.contains(&pair.to)) {
+            Effect::Refused => &mut difference.refused,
+            Effect::LetIn => &mut difference.let_in,
+            Effect::JudgedAnew => &mut difference.judged_anew,
+            Effect::None => continue,
         };
         list.push(Change { pair, before, after });
     }
@@ -182,22 +211,4 @@ fn rank(outcome: Outcome) -> u8 {
         Outcome::DependsOnTheRequest => 1,
         Outcome::Allowed => 2,
     }
-}
-
-pub(super) fn words(difference: &Difference) -> String {
-    part("would be refused, or only some requests let in", &difference.refused)
-        + &part("requests would be judged by a changed policy", &difference.judged_anew)
-        + &part("would be let in, or some requests", &difference.let_in)
-}
-
-fn part(title: &str, changes: &[Change]) -> String {
-    if changes.is_empty() {
-        return format!("{title}: none\n");
-    }
-    let mut table = new_table(["FROM", "TO", "PORT", "BEFORE", "AFTER", "BY"]);
-    for Change { pair: Pair { from, to, port }, before, after } in changes {
-        let by = after.by();
-        table.add_row([from, to, &port.to_string(), before.outcome.word(), after.outcome.word(), &by]);
-    }
-    format!("{title}: {}\n{}\n", changes.len(), trimmed(&table))
 }

@@ -3,16 +3,19 @@
 //! Documents are read and compiled as in the control plane, so what passes here is what the control plane will use.
 //! There is one difference: a document that fails is not used here, because there is no last good version.
 
-use std::{fmt::Write as _, time::SystemTime};
+use std::{collections::BTreeMap, fmt::Write as _, time::SystemTime};
 
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::{
-    compile::{MeshSettings, compile},
+    compile::{MeshSettings, attached_routes, compile, with_ancestors},
+    keys::left_to_fetch,
     problem::{Problem, Severity},
     sources::Loaded,
     status::{ObjectStatus, statuses},
 };
-use selvedge_model::{Mesh, Rule, Service, filter::OwnAnswer, snapshot::ServiceViews};
+use selvedge_model::{
+    Mesh, Rule, Service, Workload, filter::OwnAnswer, gateway::GatewayPort, snapshot::ServiceViews,
+};
 use serde::Serialize;
 
 /// What was found.
@@ -23,6 +26,9 @@ pub(super) struct Report {
     warnings: usize,
     not_acted_on: usize,
     problems: Vec<Problem>,
+    /// What only a control plane can find out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_open: Vec<String>,
     services: Vec<ServiceReport>,
     workloads: Vec<WorkloadReport>,
     /// What the control plane writes into the objects' status in a cluster.
@@ -68,6 +74,16 @@ struct WorkloadReport {
     meshed: bool,
     mode: String,
     rule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<GatewayReport>,
+}
+
+/// What a workload serves as a gateway.
+#[derive(Debug, Serialize)]
+struct GatewayReport {
+    name: String,
+    /// The host names with rules, by the port that clients call.
+    hosts: BTreeMap<u16, Vec<String>>,
 }
 
 impl Report {
@@ -79,7 +95,8 @@ impl Report {
             problems = problems.into_iter().map(Problem::accepted).collect();
         }
         let now = Utc(SystemTime::now()).to_string();
-        let statuses = statuses(&loaded.objects, &problems, &now);
+        let objects = with_ancestors(&loaded.objects, &loaded.resources);
+        let statuses = statuses(&objects, &problems, &attached_routes(&loaded.resources), &now);
         problems.sort_by(|a, b| (a.severity, &a.path, a.line).cmp(&(b.severity, &b.path, b.line)));
         let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
         let errors = count(Severity::Error);
@@ -89,17 +106,8 @@ impl Report {
             warnings: count(Severity::Warning),
             not_acted_on: count(Severity::NotActedOn),
             services: mesh.services.values().map(|views| ServiceReport::new(&mesh, views)).collect(),
-            workloads: mesh
-                .workloads
-                .values()
-                .map(|workload| WorkloadReport {
-                    name: workload.name.to_string(),
-                    identity: workload.identity.to_string(),
-                    meshed: workload.meshed,
-                    mode: workload.policy.default.mode.to_string(),
-                    rule: workload.policy.default.name.to_string(),
-                })
-                .collect(),
+            workloads: mesh.workloads.values().map(|workload| WorkloadReport::new(&mesh, workload)).collect(),
+            left_open: left_to_fetch(&loaded.resources),
             problems,
             statuses,
         }
@@ -129,6 +137,12 @@ impl Report {
                 line(&mut text, 1, &problem.to_string());
             }
         }
+        if !self.left_open.is_empty() {
+            line(&mut text, 0, "Not checked here");
+        }
+        for open in &self.left_open {
+            line(&mut text, 1, open);
+        }
         text
     }
 
@@ -142,9 +156,8 @@ impl Report {
         if !self.workloads.is_empty() {
             line(text, 0, "Workloads");
         }
-        for WorkloadReport { name, identity, meshed, mode, rule } in &self.workloads {
-            let how = if *meshed { format!("{mode} by {rule}") } else { "no sidecar".to_owned() };
-            line(text, 1, &format!("{name}  {identity}  {how}"));
+        for workload in &self.workloads {
+            workload.add_to(text);
         }
     }
 
@@ -156,6 +169,40 @@ impl Report {
             counted(self.not_acted_on, "field or document not acted on", "fields or documents not acted on"),
         ];
         counts.join(", ") + "\n"
+    }
+}
+
+impl WorkloadReport {
+    fn new(mesh: &Mesh, workload: &Workload) -> Self {
+        let hosts = |served: &GatewayPort| {
+            served.virtual_hosts().map(|host| host.hostname.to_string()).collect::<Vec<_>>()
+        };
+        let gateway = workload.gateway.as_ref().map(|role| {
+            let ports = mesh.gateways.get(&workload.name).into_iter().flat_map(|gateway| &gateway.ports);
+            let hosts = ports.map(|(port, served)| (*port, hosts(served))).collect();
+            GatewayReport { name: role.name.to_string(), hosts }
+        });
+        Self {
+            name: workload.name.to_string(),
+            identity: workload.identity.to_string(),
+            meshed: workload.meshed,
+            mode: workload.policy.default.mode.to_string(),
+            rule: workload.policy.default.name.to_string(),
+            gateway,
+        }
+    }
+
+    fn add_to(&self, text: &mut String) {
+        let Self { name, identity, meshed, mode, rule, gateway } = self;
+        let how = match gateway {
+            Some(GatewayReport { name, .. }) => format!("the gateway {name}"),
+            None if *meshed => format!("{mode} by {rule}"),
+            None => "no sidecar".to_owned(),
+        };
+        line(text, 1, &format!("{name}  {identity}  {how}"));
+        for (port, hosts) in gateway.iter().flat_map(|gateway| &gateway.hosts) {
+            line(text, 2, &format!("port {port}: {}", hosts.join(", ")));
+        }
     }
 }
 
@@ -233,7 +280,7 @@ fn rules(service: &Service) -> Vec<RuleReport> {
         unusable_status: rule.unusable_status,
         backends: rule.backends.iter().map(|one| backend(one.backend, one.weight)).collect(),
     };
-    service.routes.rules().iter().map(rule).collect()
+    service.routes.rules().iter().map(|one| rule(one)).collect()
 }
 
 fn line(text: &mut String, indent: usize, words: &str) {
@@ -291,7 +338,7 @@ mod tests {
     fn warnings_pass() {
         let rule = include_str!("../../../../examples/policies/least-request-and-ejection.yaml");
         let tcp = "\n      tcp:\n";
-        let rule = rule.replacen(tcp, &format!("{tcp}        tcpKeepalive: {{ time: 60s }}\n"), 1);
+        let rule = rule.replacen(tcp, &format!("{tcp}        fastOpen: {{ time: 60s }}\n"), 1);
         let report = check(&[CANARY[0], CANARY[1], ("rule.yaml", &rule)]);
 
         assert!(report.passed, "{}", report.to_text());

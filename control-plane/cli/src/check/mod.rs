@@ -20,12 +20,14 @@ use self::{
     facts::{Facts, Ground},
     finding::{Finding, Findings, Verdict},
 };
-use crate::{cluster, documents::DocumentArgs};
+use crate::{cluster, documents::DocumentArgs, output::OutputArgs};
 
 /// Check a Kubernetes cluster, or with --config-dir a directory of documents
 ///
 /// In a cluster it checks: what an installation needs, the installed objects, certificates, webhooks, sidecars and their
 /// configuration, and every document. For each failed check it says what to do.
+///
+/// As JSON it is one object, with the status of each document as in a cluster.
 ///
 /// Exit status: 0 without errors (warnings are allowed), 1 with errors, 2 if the directory cannot be read or the cluster
 /// does not answer.
@@ -38,26 +40,12 @@ pub struct Args {
     #[arg(long, conflicts_with = "config_dir")]
     pre: bool,
 
-    /// In which form to print the result; json is one JSON object, with the status of each document as in a cluster
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
-    output: Format,
-
-    /// The same as --output json
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 
     /// Accept policies of kinds that are not enforced, instead of an error for each; use the value that the control plane has
     #[arg(long, env = "SELVEDGE_ALLOW_UNENFORCED")]
     allow_unenforced: bool,
-}
-
-/// In which form a result is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
 }
 
 /// What was found in a cluster.
@@ -76,7 +64,7 @@ struct OfCluster {
 #[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = MeshSettings { allow_unenforced: args.allow_unenforced, ..args.documents.settings() };
-    let json = args.json || args.output == Format::Json;
+    let json = args.output.is_json();
     let checked = match &args.documents.config_dir {
         Some(_) => args.documents.load().and_then(|loaded| {
             let report = Report::of(&loaded, &settings);

@@ -65,8 +65,13 @@ fn view(
     };
     let judge = Judge { mesh, caller: ground.caller, request: &own.request, is_opaque: ground.is_opaque };
     let endpoints = mesh.endpoints.get(&backend.name.service).filter(|_| backend.broken.is_none());
-    let views = judge.all(backend, endpoints.map(|endpoints| &**endpoints));
+    let (views, places) = judge.all(backend, endpoints.map(|endpoints| &**endpoints));
     let answer = passed.err().or_else(|| refusal(backend, ground.rule.unusable_status, endpoints, &views));
+    let mut policy = Vec::new();
+    if backend.broken.is_none() {
+        policy.extend(limits::of_backend(&backend.policy));
+        policy.extend(places);
+    }
     BackendView {
         name: backend.name.to_string(),
         weight: share.weight,
@@ -75,7 +80,7 @@ fn view(
         request: answer.is_none().then(|| RequestView::of(&own.request)),
         filters: own.steps,
         answer: answer.map(|answer| answer.for_caller(ground.is_grpc)),
-        policy: if backend.broken.is_none() { limits::of_backend(&backend.policy) } else { Vec::new() },
+        policy,
         endpoints: views,
     }
 }

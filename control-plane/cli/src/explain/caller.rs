@@ -16,7 +16,7 @@ use selvedge_model::{
 use selvedge_proxy::bind::Egress;
 use tokio::sync::watch;
 
-use super::question::Asked;
+use super::{ends::source, question::Asked};
 
 /// Who sends the request.
 #[derive(Debug)]
@@ -27,7 +27,12 @@ pub(super) struct Caller {
     pub(super) labels: BTreeMap<String, String>,
     /// The workload, if it is one.
     pub(super) workload: Option<Arc<Workload>>,
+    /// Where the connection comes from that is followed: of an app, or of a gateway's client.
     pub(super) address: Option<IpAddr>,
+    /// Where its own connections to endpoints come from.
+    pub(super) sends_from: Option<IpAddr>,
+    /// Whether it is a gateway, which follows rules for its clients.
+    pub(super) is_gateway: bool,
     /// Whom network policies let it call, as its sidecar asks that.
     pub(super) egress: Egress,
     /// What the reader should know of how the name was understood.
@@ -44,20 +49,35 @@ impl Caller {
         }
     }
 
-    fn workload(mesh: &Mesh, workload: &Arc<Workload>, more: BTreeMap<String, String>) -> Self {
+    pub(super) fn workload(mesh: &Mesh, workload: &Arc<Workload>, more: BTreeMap<String, String>) -> Self {
         let mut labels = (*workload.labels).clone();
         labels.extend(more);
-        let remark = "it has no sidecar, so it follows no rule: what is said here would hold if it had one";
+        let remark = match workload.gateway {
+            Some(_) => {
+                "it is a gateway: what is said would hold for a sidecar in its place; without --from, and with --gateway, it \
+                 is said what becomes of its clients' requests"
+            }
+            None => "it has no sidecar, so it follows no rule: what is said here would hold if it had one",
+        };
+        let address = address(mesh, &workload.name);
         Self {
             name: workload.name.to_string(),
             namespace: workload.name.namespace().to_owned(),
             identity: workload.identity.clone(),
             labels,
-            address: address(mesh, &workload.name),
+            address,
+            sends_from: source(workload, address),
+            is_gateway: false,
             egress: egress(mesh, workload),
             remark: (!workload.meshed).then(|| remark.to_owned()),
             workload: Some(Arc::clone(workload)),
         }
+    }
+
+    /// The gateway `workload`, as it follows its rules for a client at `client`.
+    pub(super) fn gateway(mesh: &Mesh, workload: &Arc<Workload>, client: Option<IpAddr>) -> Self {
+        let own = Self::workload(mesh, workload, BTreeMap::new());
+        Self { address: client, is_gateway: true, remark: None, ..own }
     }
 
     fn service_account(
@@ -90,6 +110,8 @@ impl Caller {
             labels,
             workload: None,
             address: None,
+            sends_from: None,
+            is_gateway: false,
             egress: Egress::default(),
             remark: Some(remark),
         })
@@ -106,7 +128,12 @@ impl Caller {
         Connection::new(source, port)
     }
 
-    /// Its app's address, as far as anybody knows it.
+    /// The address of whoever sends the request; `None`: it is a gateway's client, whose address is not given.
+    pub(super) fn client_address(&self) -> Option<IpAddr> {
+        if self.is_gateway { self.address } else { Some(self.app_address()) }
+    }
+
+    /// The same, or what stands for it.
     pub(super) fn app_address(&self) -> IpAddr {
         self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }

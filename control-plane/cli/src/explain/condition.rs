@@ -1,7 +1,7 @@
 //! The conditions of matches, in words.
 
 use selvedge_model::{
-    ClientMatch, GrpcMatch, Match, Missed, StringMatch, facts::Request, route::query_value,
+    ClientMatch, GrpcMatch, HeaderField, Match, Missed, StringMatch, facts::Request, route::query_value,
 };
 
 use super::caller::Caller;
@@ -22,17 +22,13 @@ pub(super) fn words(one: &Match, missed: Missed, request: &Request<'_>) -> Strin
         }
         Missed::Header(place) => match one.headers.get(place) {
             Some((name, wanted)) => {
-                format!("the header {name} {} and must {}", is(name.value(request)), asked(Some(wanted)))
+                format!("{} {} and must {}", field(name), is(name.value(request)), asked(Some(wanted)))
             }
             None => "a header".to_owned(),
         },
         Missed::WithoutHeader(place) => match one.without_headers.get(place) {
             Some((name, unwanted)) => {
-                format!(
-                    "the header {name} {} and must not {}",
-                    is(name.value(request)),
-                    asked(Some(unwanted))
-                )
+                format!("{} {} and must not {}", field(name), is(name.value(request)), asked(Some(unwanted)))
             }
             None => "a header".to_owned(),
         },
@@ -54,6 +50,13 @@ pub(super) fn of_client(wanted: &ClientMatch, caller: &Caller) -> String {
     let labels = wanted.labels.iter().filter(|(name, value)| caller.labels.get(*name) != Some(*value));
     let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
     format!("it is for clients with the label {}, and {} has none such", labels.join(", "), caller.name)
+}
+
+fn field(name: &HeaderField) -> String {
+    match name {
+        HeaderField::Claim(_) => format!("the claim {name} (tokens are not checked here)"),
+        _ => format!("the header {name}"),
+    }
 }
 
 fn is(found: Option<impl AsRef<str>>) -> String {

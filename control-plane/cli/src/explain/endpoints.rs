@@ -2,8 +2,9 @@
 
 use http::Request;
 use selvedge_model::{
-    Backend, ConnectionVerdict, Endpoint, Endpoints, Mesh, SpiffeId, Transport, Verdict, Workload,
+    Backend, Endpoint, Endpoints, Mesh, SpiffeId, Transport, Verdict, Workload,
     facts::{self, Connection, Source},
+    limit::Asker,
     policy::By,
 };
 use selvedge_proxy::{error::Reason, normalize::settle};
@@ -11,6 +12,9 @@ use selvedge_proxy::{error::Reason, normalize::settle};
 use super::{
     caller::{Caller, revoked},
     explanation::{Answer, EndpointView},
+    places::Arranged,
+    policy::{self, Asked},
+    token,
 };
 
 /// What is asked of endpoints.
@@ -24,24 +28,35 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// The endpoints of `backend`, of all `endpoints` of its service.
-    pub(super) fn all(&self, backend: &Backend, endpoints: Option<&Endpoints>) -> Vec<EndpointView> {
-        let Some(endpoints) = endpoints else { return Vec::new() };
+    /// The endpoints of `backend`, of all `endpoints` of its service, and in words which come first.
+    pub(super) fn all(
+        &self,
+        backend: &Backend,
+        endpoints: Option<&Endpoints>,
+    ) -> (Vec<EndpointView>, Vec<String>) {
+        let Some(endpoints) = endpoints else { return (Vec::new(), Vec::new()) };
         let fixed = endpoints.list.iter().filter(|one| facts::selects(&backend.labels, &one.labels));
         let named = endpoints.named.iter().filter(|one| facts::selects(&backend.labels, &one.labels));
+        let of_fixed = fixed.clone().map(|one| (one.place.as_deref(), &*one.labels));
+        let of_named = named.clone().map(|one| (one.place.as_deref(), &*one.labels));
+        let arranged = Arranged::of(self.caller, backend, of_fixed.chain(of_named));
         let fixed = fixed.map(|one| self.one(backend, one));
         let named = named.map(|one| {
             let transport = Transport::of(backend.policy.tls.as_ref(), one.identity.as_ref());
             EndpointView {
                 address: format!("{} (as the sidecar's DNS says)", one.address),
                 workload: one.workload.as_ref().map(ToString::to_string),
+                locality: None,
+                priority: None,
                 mutual_tls: matches!(transport, Transport::Mutual(_)),
                 how: how(transport, one.identity.is_some(), self.workload(one.workload.as_ref())),
                 verdict: None,
                 refused: impossible(transport),
             }
         });
-        fixed.chain(named).collect()
+        let mut views: Vec<EndpointView> = fixed.chain(named).collect();
+        arranged.tell(&mut views);
+        (views, arranged.words(backend))
     }
 
     /// One endpoint.
@@ -66,6 +81,8 @@ impl Judge<'_> {
         EndpointView {
             address: format!("{}{dialled}", endpoint.address),
             workload: endpoint.workload.as_ref().map(ToString::to_string),
+            locality: None,
+            priority: None,
             mutual_tls: matches!(transport, Transport::Mutual(_)),
             how: how(transport, endpoint.identity.is_some(), workload),
             verdict,
@@ -103,7 +120,7 @@ impl Judge<'_> {
             return Err(Answer::failure(Reason::Policy, why));
         }
         let namespace = identity.map(SpiffeId::namespace);
-        let source = Source { address: self.caller.address, identity, namespace, ..Source::UNKNOWN };
+        let source = Source { address: self.caller.sends_from, identity, namespace, ..Source::UNKNOWN };
         // Where connections are redirected, they arrive at the app's own address.
         let redirected = Some(endpoint.address).filter(|address| *address == endpoint.dial);
         let connection = Connection {
@@ -111,29 +128,41 @@ impl Judge<'_> {
             arrived_at: redirected.map(|address| address.ip()),
             ..Connection::new(source, endpoint.address.port())
         };
+        let failed =
+            |error: selvedge_proxy::step::Error| Answer::failure(error.failure.reason, error.failure.what);
         // It settles for itself what the request means.
         let mut arrived = self.request.clone();
-        let request = settle(&mut arrived, identity.is_some(), false)
-            .and_then(|()| selvedge_proxy::facts::request(&arrived, &connection))
-            .map_err(|error| Answer::failure(error.failure.reason, error.failure.what))?;
+        settle(&mut arrived, identity.is_some(), false).map_err(failed)?;
         let Workload { policy, .. } = workload.with_sets(|part| self.mesh.sets.get(part).cloned());
-        let verdict = match policy.authorize(&connection) {
-            _ if self.is_opaque => policy.authorize_opaque(&connection),
-            ConnectionVerdict::Final(verdict) if !policy.has_routes(connection.port) => verdict,
-            _ => policy.authorize_request(&request),
+        let token = match self.is_opaque {
+            true => None,
+            false => token::check(&policy, &connection, &mut arrived).map_err(|refused| {
+                let token::Refusal { rule, why } = refused;
+                Answer::failure(Reason::Token, format!("its sidecar refuses this by {rule} (token): {why}"))
+            })?,
         };
-        match verdict {
-            Verdict::Allow { rule } => Ok(format!("its sidecar lets this in, by {rule}")),
-            Verdict::Deny { rule, why, by } => {
+        let token = token.map(|words| format!("; {words}")).unwrap_or_default();
+        match policy::ask(&policy, &connection, Some(&arrived), self.is_opaque).map_err(failed)? {
+            Asked::Final(Verdict::Allow { rule }) => {
+                let (address, headers) = (connection.source.address, arrived.headers());
+                let asker = Asker { address, identity, headers, route: None };
+                let limits = policy.limits.iter().filter(|_| !self.is_opaque);
+                let limits = limits.flat_map(|limits| limits.for_request(connection.port, asker));
+                let limits: String = limits.map(|words| format!("; limited by {words}")).collect();
+                Ok(format!("its sidecar lets this in, by {rule}{token}{limits}"))
+            }
+            Asked::Final(Verdict::Deny { rule, why, by }) => {
                 let kind = match by {
                     By::Mtls => "mutual TLS",
                     By::Network => "network policy",
                     By::Authorization => "policy",
                     By::Route => "routes of a server",
                 };
-                let reason = if by == By::Route { Reason::NoRoute } else { Reason::Policy };
-                Err(Answer::failure(reason, format!("its sidecar refuses this by {rule} ({kind}): {why}")))
+                let why = format!("its sidecar refuses this by {rule} ({kind}): {why}{token}");
+                Err(Answer::failure(policy::reason(by), why))
             }
+            // Of a request this is not said.
+            Asked::DependsOnRequest { rule } => Ok(format!("its sidecar asks {rule} of each request{token}")),
         }
     }
 
@@ -144,13 +173,13 @@ impl Judge<'_> {
     }
 }
 
-fn impossible(transport: Transport<'_>) -> Option<Answer> {
+pub(super) fn impossible(transport: Transport<'_>) -> Option<Answer> {
     let why = "the backend asks for mutual TLS of the mesh (ISTIO_MUTUAL), and it has no sidecar";
     (transport == Transport::Impossible).then(|| Answer::failure(Reason::NoEndpoint, why))
 }
 
 /// How an endpoint is called, and why so; `asks`: whether it asks for mutual TLS itself.
-fn how(transport: Transport<'_>, asks: bool, workload: Option<&Workload>) -> String {
+pub(super) fn how(transport: Transport<'_>, asks: bool, workload: Option<&Workload>) -> String {
     match transport {
         Transport::Mutual(identity) => {
             format!("mutual TLS, because its workload has a sidecar; {identity} must answer")
@@ -164,11 +193,12 @@ fn how(transport: Transport<'_>, asks: bool, workload: Option<&Workload>) -> Str
             Some(_) => "plaintext, because its workload has no sidecar".to_owned(),
         },
         Transport::Impossible => "not at all".to_owned(),
-        Transport::Originated(settings) => match &settings.sni {
-            Some(name) => {
-                format!("TLS of a server outside of the mesh, as {name}, because a DestinationRule says so")
+        Transport::Originated(settings) => {
+            let by = settings.policy.as_deref().unwrap_or("a DestinationRule");
+            match &settings.sni {
+                Some(name) => format!("TLS of a server outside of the mesh, as {name}, because {by} says so"),
+                None => format!("TLS of a server outside of the mesh, because {by} says so"),
             }
-            None => "TLS of a server outside of the mesh, because a DestinationRule says so".to_owned(),
-        },
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! What is said of a request: the data that is printed as a tree or as JSON.
 
-use http::{Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use selvedge_control_plane::compile::Written;
-use selvedge_proxy::error::Reason;
+use selvedge_proxy::error::{Failure, Reason};
 use serde::Serialize;
+
+use super::gateway::GatewayView;
 
 /// What would become of a request.
 #[derive(Debug, Serialize)]
@@ -13,14 +15,24 @@ pub(super) struct Explanation {
     /// What the mesh answers, if it is not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) answer: Option<Answer>,
+    /// How a gateway refuses its connection, so that there is no request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refused: Option<Refusal>,
+    /// Whether it is a connection, and only its requests say what becomes of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) depends_on_the_request: bool,
     /// How many errors there are in the documents; `selvedge check` names them.
     pub(super) errors: usize,
     /// Who sends it.
     pub(super) from: Sender,
     /// The request, in normal form.
     pub(super) request: RequestView,
-    /// What its name means.
-    pub(super) name: String,
+    /// The gateway that it comes to. `None`: a sidecar's app sends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gateway: Option<GatewayView>,
+    /// What its name means to a sidecar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
     /// What it follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rule: Option<RuleView>,
@@ -34,16 +46,83 @@ pub(super) struct Explanation {
     pub(super) backends: Vec<BackendView>,
 }
 
+impl Explanation {
+    /// Of a request of which nothing is said yet.
+    pub(super) fn new(from: Sender, errors: usize, request: RequestView) -> Self {
+        Self {
+            sent: true,
+            answer: None,
+            refused: None,
+            depends_on_the_request: false,
+            errors,
+            from,
+            request,
+            gateway: None,
+            name: None,
+            rule: None,
+            missed: Vec::new(),
+            filters: Vec::new(),
+            limits: Vec::new(),
+            backends: Vec::new(),
+        }
+    }
+
+    /// With its answer as its caller gets it.
+    pub(super) fn finished(mut self, is_grpc: bool) -> Self {
+        self.answer = self.answer.take().map(|answer| answer.for_caller(is_grpc));
+        self.sent = self.answer.is_none() && self.refused.is_none() && !self.depends_on_the_request;
+        self
+    }
+}
+
+/// How a gateway refuses a connection.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Refusal {
+    /// What the client sees of it.
+    pub(super) how: &'static str,
+    /// The reason, as the gateway counts and logs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<&'static str>,
+    /// Why.
+    pub(super) why: String,
+}
+
+impl Refusal {
+    /// The connection is reset.
+    pub(super) fn reset(reason: Reason, why: impl Into<String>) -> Self {
+        Self::alert("the connection is reset", reason, why)
+    }
+
+    /// The client is told by this alert of TLS.
+    pub(super) fn alert(how: &'static str, reason: Reason, why: impl Into<String>) -> Self {
+        Self { how, error: Some(reason.word()), why: why.into() }
+    }
+
+    /// In a few words.
+    pub(super) fn words(&self) -> String {
+        let error = self.error.map(|error| format!(", {error}")).unwrap_or_default();
+        format!("{}{error} ({})", self.how, self.why)
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::reset(failure.reason, failure.what)
+    }
+}
+
 /// Who sends a request.
 #[derive(Debug, Serialize)]
 pub(super) struct Sender {
     pub(super) name: String,
-    pub(super) identity: String,
+    /// What it proves to be. `None`: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remark: Option<String>,
 }
 
-/// An answer that a sidecar gives itself.
+/// An answer that a sidecar or a gateway gives itself.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Answer {
     /// The HTTP status, for a caller that does not speak gRPC.
@@ -65,6 +144,7 @@ pub(super) struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct RequestView {
     pub(super) method: String,
+    pub(super) scheme: String,
     pub(super) authority: String,
     /// With the query.
     pub(super) path: String,
@@ -145,6 +225,12 @@ pub(super) struct EndpointView {
     pub(super) address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) workload: Option<String>,
+    /// Where it is: region, zone and subzone, and its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) locality: Option<String>,
+    /// Its group, from 0: the highest priority comes first. `None`: all endpoints are alike, or it is not called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) priority: Option<usize>,
     pub(super) mutual_tls: bool,
     /// How it is called, and why so.
     pub(super) how: String,
@@ -205,17 +291,31 @@ impl Answer {
 impl RequestView {
     /// What there is to see of `request`.
     pub(super) fn of(request: &Request<()>) -> Self {
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let shown = |name: &HeaderName, value: &HeaderValue| match *name == header::AUTHORIZATION {
+            true => without_secret(&text(value)),
+            false => text(value),
+        };
         let uri = request.uri();
         let host = request.headers().get(header::HOST).map(text);
         let headers = request.headers().iter().filter(|(name, _)| *name != header::HOST);
-        let mut headers: Vec<_> = headers.map(|(name, value)| (name.to_string(), text(value))).collect();
+        let mut headers: Vec<_> =
+            headers.map(|(name, value)| (name.to_string(), shown(name, value))).collect();
         headers.sort();
         Self {
             method: request.method().to_string(),
+            scheme: uri.scheme_str().unwrap_or("http").to_owned(),
             authority: uri.authority().map(ToString::to_string).or(host).unwrap_or_default(),
             path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
             headers,
         }
+    }
+}
+
+/// A value of `Authorization` as it may come to a log: its scheme, and how long the rest is.
+fn without_secret(value: &str) -> String {
+    match value.split_once(' ') {
+        Some((scheme, secret)) => format!("{scheme} (not shown, {} bytes)", secret.len()),
+        None => format!("(not shown, {} bytes)", value.len()),
     }
 }

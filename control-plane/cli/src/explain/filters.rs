@@ -9,14 +9,19 @@ const SHOWN: usize = 60;
 
 /// What `changes` do.
 pub(super) fn changes(changes: &HeaderChanges) -> String {
-    let value = |change: &HeaderChange| match change.value.pieces() {
-        [Piece::Text(text)] => String::from_utf8_lossy(text.as_bytes()).into_owned(),
-        _ => "?".to_owned(),
-    };
+    let value = |change: &HeaderChange| plain_value(change).unwrap_or_else(|| "?".to_owned());
     let removed = changes.remove.iter().map(|name| format!("removes {name}"));
     let set = changes.set.iter().map(|change| format!("sets {}: {}", change.name, value(change)));
     let added = changes.add.iter().map(|change| format!("adds {}: {}", change.name, value(change)));
     removed.chain(set).chain(added).collect::<Vec<_>>().join(", ")
+}
+
+/// The value that `change` sets, if it depends on no request.
+pub(super) fn plain_value(change: &HeaderChange) -> Option<String> {
+    match change.value.pieces() {
+        [Piece::Text(text)] => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        _ => None,
+    }
 }
 
 /// That a share of requests `does` something; `drawn`: whether this one does.
@@ -38,7 +43,7 @@ pub(super) fn certain(fraction: Fraction) -> Option<bool> {
     }
 }
 
-fn percent(fraction: Fraction) -> f64 {
+pub(super) fn percent(fraction: Fraction) -> f64 {
     f64::from(fraction.parts()) / 10_000.0
 }
 

@@ -7,8 +7,12 @@ use selvedge_model::{
     Backend, Filters, Rule,
     facts::Connection,
     filter::{Commands, Crossing, HeaderChanges, Mirror, ReadyAnswer, ReadyChanges, ReadyFilters},
+    limit::Asker,
 };
-use selvedge_proxy::{error::Reason, facts};
+use selvedge_proxy::{
+    error::Reason,
+    facts::{self, ClientAddress},
+};
 
 use super::{
     caller::Caller,
@@ -51,10 +55,14 @@ impl Passage<'_> {
         let paths = self.ground.rule.matches.iter().map(|one| one.path.clone());
         let hostname = || Arc::from(self.ground.caller.name.rsplit('/').next().unwrap_or_default());
         let Some(ready) = ReadyFilters::new(filters, paths, hostname) else { return Ok(None) };
+        self.admit(filters, &ready)?;
+        self.limit(filters);
         self.cross(&ready)?;
+        self.limit_body(&ready)?;
         self.fault(&ready)?;
         if let Some(answer) = &ready.answer {
-            return Err(self.own_answer(&ready, answer));
+            let answer = self.own_answer(&ready, answer);
+            return Err(self.with_headers(&ready, answer));
         }
         self.change_headers(&ready.request_headers);
         self.rewrite(&ready, before)?;
@@ -71,6 +79,43 @@ impl Passage<'_> {
     fn step(&mut self, filter: &'static str, does: String, changes: bool) {
         let request = changes.then(|| RequestView::of(&self.request));
         self.steps.push(FilterStep { filter, does, request });
+    }
+
+    fn admit(&mut self, filters: &Filters, ready: &ReadyFilters) -> Result<(), Answer> {
+        if filters.sources.is_none() {
+            return Ok(());
+        }
+        let told = self.request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
+        let Some(address) = told.or(self.ground.caller.client_address()) else {
+            let why = format!(
+                "{} answers only some addresses, and that of the client is not given",
+                self.ground.rule.name
+            );
+            self.step(
+                "sources",
+                "answers only some addresses; --from-address gives the client's".to_owned(),
+                false,
+            );
+            return Err(Answer::failure(Reason::Policy, why));
+        };
+        if ready.may_ask(address) {
+            self.step("sources", format!("lets {address} ask"), false);
+            return Ok(());
+        }
+        self.step("sources", format!("does not answer {address}"), false);
+        Err(Answer::failure(Reason::Policy, format!("{} does not answer {address}", self.ground.rule.name)))
+    }
+
+    /// Says which rate limits the request must be within. How full their buckets are, only the proxy knows.
+    fn limit(&mut self, filters: &Filters) {
+        let told = self.request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
+        let address = told.or(self.ground.caller.client_address());
+        let route = Some(&*self.ground.rule.name);
+        let asker = Asker { address, identity: None, headers: self.request.headers(), route };
+        let words: Vec<String> = filters.limits.iter().flat_map(|limit| limit.for_request(asker)).collect();
+        for words in words {
+            self.step("rate limit", format!("is within {words}, or is answered 429"), false);
+        }
     }
 
     fn cross(&mut self, ready: &ReadyFilters) -> Result<(), Answer> {
@@ -95,6 +140,28 @@ impl Passage<'_> {
                 self.step("cors", does, false);
                 Ok(())
             }
+        }
+    }
+
+    /// What is known of the body is what the request's `content-length` says.
+    fn limit_body(&mut self, ready: &ReadyFilters) -> Result<(), Answer> {
+        let Some(most) = ready.max_body else { return Ok(()) };
+        if most == 0 {
+            self.step("body", "may be of any length".to_owned(), false);
+            return Ok(());
+        }
+        let declared = self.request.headers().get(http::header::CONTENT_LENGTH);
+        let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        self.step("body", format!("may have {most} bytes"), false);
+        match declared {
+            Some(length) if length > most => {
+                let what = format!(
+                    "the request's body is longer than the {most} bytes that {} allows",
+                    self.ground.rule.name
+                );
+                Err(Answer::failure(Reason::BodyTooLarge, what))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -144,6 +211,17 @@ impl Passage<'_> {
             }
             ReadyAnswer::Unusable(why) => self.unusable(why),
         }
+    }
+
+    /// `answer` with what the filters set of its headers, of which `Location` is told.
+    fn with_headers(&self, ready: &ReadyFilters, answer: Answer) -> Answer {
+        if answer.error.is_some() {
+            return answer;
+        }
+        let headers = said(&ready.response_headers, &self.request, self.ground.caller);
+        let set = headers.set.iter().find(|change| change.name == http::header::LOCATION);
+        let location = set.and_then(filters::plain_value).or(answer.location.clone());
+        Answer { location, ..answer }
     }
 
     fn change_headers(&mut self, ready: &ReadyChanges) {

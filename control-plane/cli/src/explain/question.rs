@@ -1,8 +1,14 @@
 //! The question: who asks for what. Whatever the mesh could not be asked is refused here, with what to write instead.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+use selvedge_model::token::LONGEST_TOKEN;
 use selvedge_proxy::{fields::is_grpc, normalize::settle};
 
 use super::arguments::RequestArgs;
@@ -26,27 +32,51 @@ pub(super) struct Question {
 }
 
 impl Question {
-    pub(super) fn new(args: &RequestArgs) -> Result<Self, String> {
-        let (authority, mut target) = target(&args.to)?;
-        let mut builder = Request::builder().header(header::HOST, &authority);
-        builder = match &args.grpc {
-            None => builder.method(method(args.method.as_deref())?),
-            Some(call) => {
-                target = grpc_path(call, &target)?;
-                builder.method(Method::POST).header(header::CONTENT_TYPE, "application/grpc")
-            }
-        };
-        let request = builder.uri(target.as_str()).body(());
-        let mut request = request.map_err(|error| format!("--to {:?}: {error}", args.to))?;
-        for text in &args.headers {
-            let (name, value) = header(text)?;
-            request.headers_mut().append(name, value);
-        }
+    /// The request of this command line, which `from` sends.
+    pub(super) fn new(args: &RequestArgs, from: &str) -> Result<Self, String> {
+        let to = target(&args.to, &["http"])?;
+        let mut request = request_of(args, &to)?;
         settle(&mut request, false, false)
             .map_err(|error| format!("the sidecar would refuse this as malformed: {}", error.failure))?;
         let is_grpc = is_grpc(request.headers());
-        Ok(Self { from: args.from.parse()?, authority, request, is_grpc })
+        Ok(Self { from: from.parse()?, authority: to.authority, request, is_grpc })
     }
+}
+
+/// What a URL names.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Host and port as they are written.
+    pub(super) authority: String,
+    /// The path with the query.
+    path: String,
+    /// Whether it is https.
+    pub(super) is_secure: bool,
+    port: Option<u16>,
+}
+
+impl Target {
+    /// The port, which the scheme says if the URL does not.
+    pub(super) fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.is_secure { 443 } else { 80 })
+    }
+}
+
+/// The request of `args`, as its sender writes it.
+pub(super) fn request_of(args: &RequestArgs, to: &Target) -> Result<Request<()>, String> {
+    let mut builder = Request::builder().header(header::HOST, &to.authority);
+    let mut path = to.path.clone();
+    builder = match &args.grpc {
+        None => builder.method(method(args.method.as_deref())?),
+        Some(call) => {
+            path = grpc_path(call, &path)?;
+            builder.method(Method::POST).header(header::CONTENT_TYPE, "application/grpc")
+        }
+    };
+    let request = builder.uri(path.as_str()).body(());
+    let mut request = request.map_err(|error| format!("--to {:?}: {error}", args.to))?;
+    put_headers(&mut request, &args.headers, args.token.as_deref())?;
+    Ok(request)
 }
 
 impl std::str::FromStr for Asked {
@@ -70,12 +100,12 @@ impl std::str::FromStr for Asked {
     }
 }
 
-/// The authority of `url`, and its path with the query.
-fn target(url: &str) -> Result<(String, String), String> {
+/// What `url` names, whose scheme must be one of `schemes`.
+pub(super) fn target(url: &str, schemes: &[&str]) -> Result<Target, String> {
     let wrong = |what: &str| format!("--to {url:?}: {what}");
     let uri: Uri = url.parse().map_err(|error| wrong(&format!("{error}; write http://HOST[:PORT]/PATH")))?;
     match uri.scheme_str() {
-        Some("http") => {}
+        Some(scheme) if schemes.contains(&scheme) => {}
         Some("https") => {
             let what = "what an app sends over TLS of its own is carried as it is, and no rule for requests sees it; write \
                         http:// for what it sends without";
@@ -85,10 +115,15 @@ fn target(url: &str) -> Result<(String, String), String> {
     }
     let authority = uri.authority().ok_or_else(|| wrong("names no host; write http://HOST[:PORT]/PATH"))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Ok((authority.to_string(), path.to_owned()))
+    Ok(Target {
+        authority: authority.to_string(),
+        path: path.to_owned(),
+        is_secure: uri.scheme_str() == Some("https"),
+        port: authority.port_u16(),
+    })
 }
 
-fn method(text: Option<&str>) -> Result<Method, String> {
+pub(super) fn method(text: Option<&str>) -> Result<Method, String> {
     let Some(text) = text else { return Ok(Method::GET) };
     let method =
         text.parse().map_err(|_| format!("-X {text:?} is not an HTTP method; write for example POST"))?;
@@ -111,6 +146,42 @@ fn grpc_path(call: &str, path: &str) -> Result<String, String> {
         }
         _ => Err(format!("--grpc {call:?} is not SERVICE/METHOD, such as helloworld.Greeter/SayHello")),
     }
+}
+
+/// Puts headers into `request` as they are written, and the token of the file `token`.
+pub(super) fn put_headers(
+    request: &mut Request<()>,
+    headers: &[String],
+    token: Option<&Path>,
+) -> Result<(), String> {
+    for text in headers {
+        let (name, value) = header(text)?;
+        request.headers_mut().append(name, value);
+    }
+    let Some(file) = token else { return Ok(()) };
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        return Err("--token and a header Authorization: give one of them".to_owned());
+    }
+    let value = bearing(&read_token(file)?);
+    let mut value = value.map_err(|_| format!("--token {}: it is not a token (JWT)", file.display()))?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(header::AUTHORIZATION, value);
+    Ok(())
+}
+
+fn bearing(token: &str) -> Result<HeaderValue, header::InvalidHeaderValue> {
+    format!("Bearer {}", token.trim()).parse()
+}
+
+/// The text of the file `file`, or of stdin; so much of it that a token which is too long is seen to be.
+fn read_token(file: &Path) -> Result<String, String> {
+    let most = u64::try_from(LONGEST_TOKEN).unwrap_or(u64::MAX) + 1024;
+    let mut text = String::new();
+    let read = match file.as_os_str() == "-" {
+        true => io::stdin().lock().take(most).read_to_string(&mut text),
+        false => File::open(file).and_then(|opened| opened.take(most).read_to_string(&mut text)),
+    };
+    read.map(|_| text).map_err(|error| format!("--token {}: {error}", file.display()))
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -141,12 +212,14 @@ mod tests {
 
     #[test]
     fn a_target_is_a_url_of_http() {
-        assert_eq!(target("http://a:1/b?c").unwrap(), ("a:1".to_owned(), "/b?c".to_owned()));
-        assert_eq!(target("http://a").unwrap().1, "/");
+        let found = target("http://a:1/b?c", &["http"]).unwrap();
+        assert_eq!((&*found.authority, &*found.path, found.port()), ("a:1", "/b?c", 1));
+        let found = target("https://a", &["http", "https"]).unwrap();
+        assert_eq!((&*found.path, found.port()), ("/", 443));
         for (wrong, why) in
             [("https://a/", "TLS"), ("a:80/b", "write http://HOST"), ("/b", "not a URL"), ("http://", "")]
         {
-            assert!(target(wrong).unwrap_err().contains(why), "{wrong}");
+            assert!(target(wrong, &["http"]).unwrap_err().contains(why), "{wrong}");
         }
     }
 

@@ -1,12 +1,12 @@
 //! Explains one request: documents, then the mesh that they make, then the way of the request through it.
 
 use selvedge_control_plane::{
-    compile::{RuleLocations, compile},
+    compile::{MeshSettings, RuleLocations, compile},
     problem::Severity,
     sources::Loaded,
 };
 use selvedge_model::{
-    Backend, BackendName, Endpoint, Mesh, Rule, Service, ServiceKey, TrafficPolicy, facts::Connection,
+    Backend, BackendName, Endpoint, Layer, Mesh, Rule, Service, ServiceKey, TrafficPolicy, facts::Connection,
 };
 use selvedge_proxy::{error::Reason, facts, settings::OutboundTrafficPolicy};
 
@@ -16,6 +16,7 @@ use super::{
     caller::Caller,
     endpoints::Judge,
     explanation::{Answer, BackendView, Explanation, RequestView, RuleView, Sender},
+    gateway::{self, Outside},
     limits,
     meaning::{self, Meaning},
     passage::{Ground, Passage},
@@ -28,9 +29,28 @@ use super::{
 /// # Errors
 /// What is wrong with the question, or why the documents cannot be read.
 pub(super) fn explain(args: &RequestArgs) -> Result<Explanation, String> {
-    let question = Question::new(args)?;
+    let Some(from) = &args.from else {
+        let outside = Outside::request(args)?;
+        return gateway::of(&*args.documents.load()?, &args.documents, &outside);
+    };
+    let question = Question::new(args, from)?;
     let loaded = args.documents.load()?;
     of(&loaded, args, question)
+}
+
+/// The mesh that documents make, and how many errors are in them.
+pub(super) struct Counted {
+    pub(super) mesh: Mesh,
+    pub(super) errors: usize,
+}
+
+impl Counted {
+    /// Of the documents that are `loaded`.
+    pub(super) fn of(loaded: &Loaded, settings: &MeshSettings) -> Self {
+        let (mesh, problems) = compile(&loaded.resources, settings, &Mesh::default());
+        let errors = loaded.problems.iter().chain(&problems);
+        Self { mesh, errors: errors.filter(|problem| problem.severity == Severity::Error).count() }
+    }
 }
 
 /// What would become of it by the documents that are `loaded`.
@@ -39,27 +59,14 @@ pub(super) fn explain(args: &RequestArgs) -> Result<Explanation, String> {
 /// If its sender cannot be one.
 pub(super) fn of(loaded: &Loaded, args: &RequestArgs, question: Question) -> Result<Explanation, String> {
     let settings = args.documents.settings();
-    let (mesh, problems) = compile(&loaded.resources, &settings, &Mesh::default());
-    let errors = loaded.problems.iter().chain(&problems);
-    let errors = errors.filter(|problem| problem.severity == Severity::Error).count();
+    let Counted { mesh, errors } = Counted::of(loaded, &settings);
     let Question { from, authority, request, is_grpc } = question;
     let caller = Caller::find(&mesh, &settings, from)?;
     let said = || meaning::outbound_policy(&loaded.resources, &caller);
     let policy: OutboundTrafficPolicy = args.outbound_traffic_policy.unwrap_or_else(said);
     let meaning = Meaning::of(&mesh, &caller, &authority, policy);
-    let mut explanation = Explanation {
-        sent: true,
-        answer: None,
-        errors,
-        from: sender(&caller),
-        request: RequestView::of(&request),
-        name: meaning.words(&mesh, &caller, &authority),
-        rule: None,
-        missed: Vec::new(),
-        filters: Vec::new(),
-        limits: Vec::new(),
-        backends: Vec::new(),
-    };
+    let mut explanation = Explanation::new(sender(&caller), errors, RequestView::of(&request));
+    explanation.name = Some(meaning.words(&mesh, &caller, &authority));
     let locations = RuleLocations::new(&loaded.resources);
     let is_opaque = matches!(&meaning, Meaning::Service(service) if meaning::is_opaque(service));
     let way = Way {
@@ -69,6 +76,8 @@ pub(super) fn of(loaded: &Loaded, args: &RequestArgs, question: Question) -> Res
         is_grpc,
         is_opaque,
         seed: args.seed,
+        layer: Layer::Tcp,
+        server_name: None,
         request,
     };
     match &meaning {
@@ -77,30 +86,33 @@ pub(super) fn of(loaded: &Loaded, args: &RequestArgs, question: Question) -> Res
         Meaning::Endpoint(endpoint) => way.endpoint(endpoint, &mut explanation),
         Meaning::Nothing { answer, .. } => explanation.answer.clone_from(answer),
     }
-    explanation.answer = explanation.answer.take().map(|answer| answer.for_caller(is_grpc));
-    explanation.sent = explanation.answer.is_none();
-    Ok(explanation)
+    Ok(explanation.finished(is_grpc))
 }
 
 fn sender(caller: &Caller) -> Sender {
-    Sender { name: caller.name.clone(), identity: caller.identity.to_string(), remark: caller.remark.clone() }
+    let identity = Some(caller.identity.to_string());
+    Sender { name: caller.name.clone(), identity, remark: caller.remark.clone() }
 }
 
 /// The way of a request to what its name means.
-struct Way<'a> {
-    mesh: &'a Mesh,
-    caller: &'a Caller,
-    locations: &'a RuleLocations<'a>,
-    is_grpc: bool,
+pub(super) struct Way<'a> {
+    pub(super) mesh: &'a Mesh,
+    pub(super) caller: &'a Caller,
+    pub(super) locations: &'a RuleLocations<'a>,
+    pub(super) is_grpc: bool,
     /// Whether it is carried as opaque bytes, by rules for connections.
-    is_opaque: bool,
-    seed: Option<u64>,
-    request: http::Request<()>,
+    pub(super) is_opaque: bool,
+    pub(super) seed: Option<u64>,
+    /// What opaque bytes begin with.
+    pub(super) layer: Layer,
+    /// The name that their TLS asks for.
+    pub(super) server_name: Option<&'a str>,
+    pub(super) request: http::Request<()>,
 }
 
 impl Way<'_> {
     /// By the rules of a service.
-    fn service(self, service: &Service, explanation: &mut Explanation) {
+    pub(super) fn service(self, service: &Service, explanation: &mut Explanation) {
         let connection = self.caller.connection(service.key.port);
         let facts = match facts::request(&self.request, &connection) {
             Ok(facts) => facts,
@@ -177,8 +189,9 @@ impl Way<'_> {
     }
 
     /// As opaque bytes, by the rules for connections.
-    fn opaque(self, service: &Service, explanation: &mut Explanation) {
-        let connection = self.caller.connection(service.key.port);
+    pub(super) fn opaque(self, service: &Service, explanation: &mut Explanation) {
+        let (layer, server_name) = (self.layer, self.server_name);
+        let connection = Connection { layer, server_name, ..self.caller.connection(service.key.port) };
         let Some(found) = service.tcp.find(&connection) else {
             let why = format!("{} has routes for connections, and none matches this one", service.key);
             explanation.answer = Some(Answer::failure(Reason::NoRoute, why));

@@ -36,7 +36,7 @@ impl<'a> Finder<'a> {
         let mut ruling = Ruling { followed: None, view: None, missed: Vec::new(), service: self.service };
         ruling.missed = self.missed(request, written);
         if let Some(Followed { rule, matched }) = found {
-            let rule = own.rules()[rule].clone();
+            let rule = Rule::clone(&own.rules()[rule]);
             ruling.view = Some(self.view(&rule, written));
             ruling.followed = Some((rule, matched));
         }
@@ -44,10 +44,10 @@ impl<'a> Finder<'a> {
     }
 
     fn view(&self, rule: &Rule, written: Option<Followed>) -> RuleView {
-        let port = self.service.key.port;
-        let matched = written
-            .and_then(|written| written.matched)
-            .map(|index| MatchView { index, written: self.locations.matched(&rule.name, port, index) });
+        let matched = written.and_then(|written| written.matched).map(|index| MatchView {
+            index,
+            written: self.matched(&rule.name, index, rule.matches.get(index)),
+        });
         let remark = match (self.service.routes.rule_for_others(), written) {
             (Some(_), None) => {
                 Some("none of the service's routes is for this client, so it has the default one")
@@ -56,6 +56,14 @@ impl<'a> Finder<'a> {
             _ => None,
         };
         RuleView { written: self.locations.rule(&rule.name), name: rule.name.clone(), matched, remark }
+    }
+
+    /// Where the match `asks`, at `index` of the rule `name`, is written.
+    fn matched(&self, name: &str, index: usize, asks: Option<&Match>) -> Option<Written> {
+        match self.caller.is_gateway {
+            true => self.locations.matched_as(name, asks?),
+            false => self.locations.matched(name, self.service.key.port, index),
+        }
     }
 
     /// The places of `found`, which the client's own table has, in the table of all clients; `None`: it is the rule for
@@ -91,7 +99,7 @@ impl<'a> Finder<'a> {
         } else {
             condition::of_client(&one.client, self.caller)
         };
-        let written: Option<Written> = self.locations.matched(&rule.name, self.service.key.port, index);
+        let written = self.matched(&rule.name, index, Some(one));
         Some(MissedMatch { rule: rule.name.clone(), written, why })
     }
 }

@@ -1,12 +1,20 @@
 //! What is said of requests, over the documents of the canary example, which are those of the first lesson, over routes as
 //! Istio's samples have them, and over bad questions.
 
+mod gateways;
+
 use std::{fs, path::Path};
 
 use clap::Parser;
 use selvedge_control_plane::sources::directory::{self, Options};
 
-use super::{arguments::RequestArgs, explanation::Explanation, question::Question, request, tree};
+use super::{
+    arguments::RequestArgs,
+    explanation::Explanation,
+    gateway::{self, Outside},
+    question::Question,
+    request, tree,
+};
 
 const LESSON: &str = concat!(
     include_str!("../../../../examples/canary/config/service.yaml"),
@@ -121,9 +129,11 @@ fn explain(documents: &[&str], line: &[&str]) -> Result<Explanation, String> {
 fn explain_directory(directory: &Path, line: &[&str]) -> Result<Explanation, String> {
     let words = ["explain"].iter().chain(line);
     let args = Line::try_parse_from(words).map_err(|error| error.to_string())?.request;
-    let question = Question::new(&args)?;
     let loaded = directory::load(directory, Options::default()).map_err(|error| error.to_string())?;
-    request::of(&loaded, &args, question)
+    match &args.from {
+        Some(from) => request::of(&loaded, &args, Question::new(&args, from)?),
+        None => gateway::of(&loaded, &args.documents, &Outside::request(&args)?),
+    }
 }
 
 /// The same as a tree. Files are named by their names.

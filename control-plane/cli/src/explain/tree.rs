@@ -6,7 +6,7 @@ use selvedge_control_plane::compile::Written;
 use selvedge_ops::plain;
 
 use super::explanation::{
-    BackendView, EndpointView, Explanation, FilterStep, MissedMatch, RequestView, RuleView,
+    BackendView, EndpointView, Explanation, FilterStep, MissedMatch, RequestView, RuleView, Sender,
 };
 
 /// The most matches that are shown of those that miss.
@@ -14,14 +14,26 @@ const MOST_MISSED: usize = 20;
 
 /// All of `explanation`.
 pub(super) fn text(explanation: &Explanation) -> String {
+    let RequestView { method, scheme, authority, path, .. } = &explanation.request;
+    told(explanation, &format!("{method} {scheme}://{authority}{path}"))
+}
+
+/// The same of a connection to a gateway.
+pub(super) fn of_connection(explanation: &Explanation) -> String {
+    told(explanation, &format!("connection to {}", explanation.request.authority))
+}
+
+/// All of `explanation`, which is of `what`.
+fn told(explanation: &Explanation, what: &str) -> String {
     let mut tree = Tree::default();
-    let RequestView { method, authority, path, .. } = &explanation.request;
-    tree.line(0, &format!("{method} http://{authority}{path}"));
-    tree.line(1, &format!("from {} ({})", explanation.from.name, explanation.from.identity));
-    if let Some(remark) = &explanation.from.remark {
-        tree.line(2, remark);
+    tree.line(0, what);
+    tree.sender(&explanation.from);
+    if let Some(gateway) = &explanation.gateway {
+        gateway.tell(&mut tree);
     }
-    tree.line(0, &format!("name: {}", explanation.name));
+    if let Some(name) = &explanation.name {
+        tree.line(0, &format!("name: {name}"));
+    }
     if let Some(rule) = &explanation.rule {
         tree.rule(rule);
     }
@@ -35,15 +47,17 @@ pub(super) fn text(explanation: &Explanation) -> String {
         tree.line(0, "backends");
         explanation.backends.iter().for_each(|backend| tree.backend(backend));
     }
-    if explanation.errors > 0 {
-        let errors =
-            if explanation.errors == 1 { "1 error" } else { &format!("{} errors", explanation.errors) };
-        tree.line(0, &format!("note: the documents have {errors}; selvedge check names what has no effect"));
-    }
-    match &explanation.answer {
-        Some(answer) => tree.line(0, &format!("outcome: the mesh answers {}", answer.words())),
-        None => tree.line(0, &format!("outcome: it is sent{}", except(&explanation.backends))),
-    }
+    tree.errors(explanation.errors);
+    let outcome = match (&explanation.refused, &explanation.answer) {
+        (Some(refusal), _) => format!("the gateway refuses the connection: {}", refusal.words()),
+        (None, Some(answer)) => format!("the mesh answers {}", answer.words()),
+        (None, None) if explanation.depends_on_the_request => {
+            "it carries requests, and each of them is asked for; selvedge explain request says what becomes of one"
+                .to_owned()
+        }
+        (None, None) => format!("it is sent{}", except(&explanation.backends)),
+    };
+    tree.line(0, &format!("outcome: {outcome}"));
     tree.0
 }
 
@@ -55,13 +69,33 @@ fn except(backends: &[BackendView]) -> String {
 }
 
 #[derive(Default)]
-struct Tree(String);
+pub(super) struct Tree(pub(super) String);
 
 impl Tree {
     /// Documents and requests are others' words, and this comes to a terminal.
-    fn line(&mut self, depth: usize, words: &str) {
+    pub(super) fn line(&mut self, depth: usize, words: &str) {
         let words = plain(words);
         writeln!(self.0, "{:width$}{words}", "", width = depth * 2).expect("writing to a String cannot fail");
+    }
+
+    /// Who sends or connects.
+    pub(super) fn sender(&mut self, from: &Sender) {
+        let identity = from.identity.as_deref().unwrap_or("no identity");
+        self.line(1, &format!("from {} ({identity})", from.name));
+        if let Some(remark) = &from.remark {
+            self.line(2, remark);
+        }
+    }
+
+    /// How many errors there are in the documents, if there are any.
+    pub(super) fn errors(&mut self, count: usize) {
+        if count > 0 {
+            let errors = if count == 1 { "1 error" } else { &format!("{count} errors") };
+            self.line(
+                0,
+                &format!("note: the documents have {errors}; selvedge check names what has no effect"),
+            );
+        }
     }
 
     fn rule(&mut self, rule: &RuleView) {
@@ -118,7 +152,12 @@ impl Tree {
 
     fn endpoint(&mut self, endpoint: &EndpointView) {
         let workload = endpoint.workload.as_ref().map(|workload| format!(" ({workload})"));
-        self.line(2, &format!("endpoint {}{}", endpoint.address, workload.unwrap_or_default()));
+        let priority = endpoint.priority.map(|priority| format!(", group {priority}")).unwrap_or_default();
+        let place = endpoint.locality.as_ref().map(|place| format!(" in {place}")).unwrap_or_default();
+        self.line(
+            2,
+            &format!("endpoint {}{}{place}{priority}", endpoint.address, workload.unwrap_or_default()),
+        );
         self.line(3, &endpoint.how);
         match (&endpoint.verdict, &endpoint.refused) {
             (Some(verdict), _) => self.line(3, verdict),
@@ -134,5 +173,6 @@ fn place(written: Option<&Written>) -> String {
 
 fn one_line(request: &RequestView) -> String {
     let headers: String = request.headers.iter().map(|(name, value)| format!("; {name}: {value}")).collect();
-    format!("{} http://{}{}{headers}", request.method, request.authority, request.path)
+    let RequestView { method, scheme, authority, path, .. } = request;
+    format!("{method} {scheme}://{authority}{path}{headers}")
 }

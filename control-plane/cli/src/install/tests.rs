@@ -167,6 +167,44 @@ fn rights(role: &Value) -> BTreeSet<String> {
     rights
 }
 
+/// What it may do to make gateways.
+fn for_gateways() -> BTreeSet<String> {
+    let all = ["create", "delete", "get", "list", "patch", "watch"];
+    let made = ["apps/deployments", "/serviceaccounts", "/services", "policy/poddisruptionbudgets"];
+    let made = made.iter().flat_map(|kind| all.map(|verb| format!("{kind} {verb}")));
+    let of_the_api = [
+        "gateways get",
+        "gateways/status patch",
+        "gatewayclasses create",
+        "gatewayclasses get",
+        "gatewayclasses/status patch",
+        "listenersets get",
+        "listenersets/status patch",
+    ];
+    let of_the_api = of_the_api.map(|right| format!("gateway.networking.k8s.io/{right}"));
+    let others = [
+        "/configmaps get",
+        "gateway.networking.x-k8s.io/xlistenersets get",
+        "gateway.networking.x-k8s.io/xlistenersets/status patch",
+        "networking.k8s.io/ingressclasses create",
+        "networking.k8s.io/ingresses get",
+        "networking.k8s.io/ingresses/status patch",
+    ];
+    made.chain(of_the_api).chain(others.map(str::to_owned)).collect()
+}
+
+#[test]
+fn gateways_can_be_switched_off_and_then_nothing_may_be_made_for_them() {
+    let objects = documents(&install(&["--set=gateways.enabled=false"]));
+    let rights = rights(object(&objects, "ClusterRole"));
+    let args = &object(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"];
+
+    assert!(args.as_array().unwrap().contains(&"--gateways=false".into()), "{args}");
+    let reads = |right: &&String| right.ends_with(" list") || right.ends_with(" watch");
+    let left: Vec<_> = for_gateways().intersection(&rights).filter(|right| !reads(right)).cloned().collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
 #[test]
 fn the_role_reads_the_kinds_that_are_followed_and_writes_the_status_of_those_that_have_one_for_us() {
     let mut wanted = BTreeSet::from(
@@ -177,13 +215,19 @@ fn the_role_reads_the_kinds_that_are_followed_and_writes_the_status_of_those_tha
             "admissionregistration.k8s.io/mutatingwebhookconfigurations patch",
             "admissionregistration.k8s.io/validatingwebhookconfigurations get",
             "admissionregistration.k8s.io/validatingwebhookconfigurations patch",
+            // The certificates of gateways, each by its name.
+            "/configmaps list",
+            "/configmaps watch",
+            "/secrets list",
+            "/secrets watch",
         ]
         .map(str::to_owned),
     );
+    wanted.extend(for_gateways());
     for kind in followed() {
         let resource = format!("{}/{}", kind.group(), kind.plural);
         wanted.extend([format!("{resource} list"), format!("{resource} watch")]);
-        if matches!(kind.feedback, Feedback::Parents | Feedback::Conditions) {
+        if matches!(kind.feedback, Feedback::Parents | Feedback::Ancestors | Feedback::Conditions) {
             wanted.extend([format!("{resource} get"), format!("{resource}/status patch")]);
         }
     }
@@ -244,7 +288,7 @@ fn each_kind_of_our_own_comes_with_its_definition() {
     assert_eq!(defined, wanted);
 }
 
-const CHOICES: [&str; 22] = [
+const CHOICES: [&str; 27] = [
     "createNamespace=false",
     "controlPlane.antiAffinity=required",
     "controlPlane.log=info,a[b]=\"debug: x\"",
@@ -255,11 +299,15 @@ const CHOICES: [&str; 22] = [
     "controlPlane.replicas=2",
     "controlPlane.resources.limits=null",
     "controlPlane.tolerations=[{\"operator\": \"Exists\"}]",
+    "gateways.enabled=false",
+    "gatewayCertificates.enabled=false",
+    "gatewayCertificates.namespaces={shop,edge}",
     "image.pullSecrets={a,b}",
     "image.registry=registry.example:5000/a",
     "injector.excludedNamespaces={}",
     "injector.nativeSidecars=false",
     "injector.settings.log-level=warn",
+    "jwksCaConfigMap=authorities",
     "networkPolicy.apiServer=[{\"ipBlock\": {\"cidr\": \"192.0.2.0/24\"}}]",
     "networkPolicy.enabled=false",
     "networkPolicy.monitoring=[]",
@@ -267,6 +315,7 @@ const CHOICES: [&str; 22] = [
     "validator.enabled=false",
     "webhookClientCa.configMap=api-servers",
     "webhookClientCa.names={kube-apiserver}",
+    "workloadRootsConfigMap=spire-bundle",
 ];
 
 proptest! {

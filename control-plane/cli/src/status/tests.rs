@@ -1,3 +1,4 @@
+use selvedge_model::seen::Svid;
 use serde_json::json;
 
 use super::*;
@@ -120,4 +121,31 @@ fn fewer_than_expected_is_no_success() {
     let report = Report::new(one(), Some(2));
     assert!(!report.arrived);
     assert!(report.to_text(false).ends_with("1 of 2 proxies have it\n"), "{}", report.to_text(false));
+}
+
+#[test]
+fn who_gives_a_proxy_its_identity_is_told_with_its_end_and_the_trusted_roots() {
+    let mut agents =
+        config(1, &[("shop/a", Some(1), None), ("shop/b", Some(1), None), ("shop/c", Some(1), None)])
+            .unwrap();
+    agents.proxies[1].svid = Some(Svid { expires_at: Some(1_800_000_000) });
+    agents.proxies[2].svid = Some(Svid { expires_at: None });
+    agents.trust_roots = vec!["ab12".to_owned()];
+
+    let report = Report::new(BTreeMap::from([("one".to_owned(), Ok(agents))]), None);
+
+    let text = report.to_text(true);
+    for line in [
+        "2026-11-28T12:00:00Z",
+        "2027-01-15T08:00:00Z (Workload API)",
+        "none (Workload API)",
+        "trusted root: ab12",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let json = serde_json::to_value(&report).unwrap();
+    let of =
+        |place: usize| (&json["proxies"][place]["identity_from"], &json["proxies"][place]["svid_expires_at"]);
+    assert_eq!(of(0), (&json!("control-plane"), &json!(null)));
+    assert_eq!(of(1), (&json!("workload-api"), &json!("2027-01-15T08:00:00Z")));
 }

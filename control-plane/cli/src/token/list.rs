@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::place::PlaceArgs;
 use crate::{
     cluster,
+    output::OutputArgs,
     table::{new_table, trimmed},
 };
 
@@ -24,9 +25,8 @@ pub(super) struct ListArgs {
     #[command(flatten)]
     place: PlaceArgs,
 
-    /// Print one JSON array instead of a table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// One token.
@@ -44,7 +44,8 @@ struct Row {
 
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let rows = cluster::runtime()?.block_on(rows(args))?;
-    let text = if args.json { serde_json::to_string_pretty(&rows)? + "\n" } else { to_table(&rows) };
+    let text =
+        if args.output.is_json() { serde_json::to_string_pretty(&rows)? + "\n" } else { to_table(&rows) };
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
 }

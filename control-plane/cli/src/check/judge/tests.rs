@@ -120,7 +120,7 @@ fn objects_that_are_missing_are_named_unless_values_leave_them_out() {
 #[test]
 fn a_role_of_an_older_version_is_found_by_what_it_lacks() {
     let mut facts = facts();
-    found_mut(&mut facts, "ClusterRole")["rules"][0]["resources"] = json!(["namespaces", "pods"]);
+    found_mut(&mut facts, "ClusterRole")["rules"][0]["resources"] = json!(["namespaces", "nodes", "pods"]);
 
     let (verdict, what) = only_trouble(&facts);
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use selvedge_certs::{bundle::Bundle, ca::Authority, leaf::Leaf, tls::Credentials};
+use selvedge_certs::{ca::Authority, leaf::Leaf, tls::Credentials};
 use selvedge_demo::{
     call::{self, Answer},
     documents::{self, Entry},
@@ -77,8 +77,7 @@ pub(super) fn credentials(demo: &Demo, other: Option<&Authority>) -> anyhow::Res
     let identity = SpiffeId::new(own.trust_domain(), "default", FRONTEND)?;
     let leaf: Leaf =
         other.unwrap_or(&own).issue(&identity, &[], Duration::from_secs(600), SystemTime::now())?;
-    let Bundle { trust_domain, roots } = own.bundle();
-    Ok(Credentials { leaf, bundle: Bundle { trust_domain, roots } })
+    Ok(Credentials { leaf, bundle: own.bundle() })
 }
 
 /// `archive` once ran where `ledger` runs now, and its entry is still there: both are called.
