@@ -3,6 +3,8 @@
 //! With one worker (the default) that worker accepts for itself. With more, one acceptor hands each socket
 //! to the worker with the fewest connections. No SO_REUSEPORT: a second proxy must fail with "in use".
 
+mod ports;
+
 use std::{
     io,
     net::SocketAddr,
@@ -20,10 +22,12 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use self::ports::{PortState, Ports, keep};
 use crate::{
     arrival::{Arrival, Direction, OriginalDestination, canonical},
+    clients::Client,
     error::Reason,
-    inbound,
+    gateway, inbound,
     io::reset,
     outbound,
     step::{Request, Step},
@@ -41,17 +45,24 @@ pub struct Entrance {
     pub direction: Direction,
     /// Which of the settings' upstreams they are for.
     upstream: Option<usize>,
+    /// Which of a gateway's ports they came to.
+    gateway: Option<u16>,
 }
 
 impl Entrance {
     /// A listener for whatever the app sends.
-    pub const OUTBOUND: Self = Self { direction: Direction::Outbound, upstream: None };
+    pub const OUTBOUND: Self = Self { direction: Direction::Outbound, upstream: None, gateway: None };
     /// The listener for whatever is sent to the app.
-    pub const INBOUND: Self = Self { direction: Direction::Inbound, upstream: None };
+    pub const INBOUND: Self = Self { direction: Direction::Inbound, upstream: None, gateway: None };
 
     /// A listener for what the app sends to the upstream at `place` of the settings' list.
     pub const fn upstream(place: usize) -> Self {
-        Self { direction: Direction::Outbound, upstream: Some(place) }
+        Self { direction: Direction::Outbound, upstream: Some(place), gateway: None }
+    }
+
+    /// The listener for what clients send to `port` of a gateway.
+    pub const fn gateway(port: u16) -> Self {
+        Self { direction: Direction::Inbound, upstream: None, gateway: Some(port) }
     }
 }
 
@@ -115,71 +126,76 @@ fn of_one_connection(error: &io::Error) -> bool {
 
 /// Serves connections on a worker, each in a task of its own; ends when all have ended after the drain.
 #[derive(Debug)]
-pub struct Server<O, I> {
+pub struct Server<O, I, G> {
     worker: Rc<Worker>,
     outbound: O,
     inbound: I,
+    gateway: G,
     tasks: JoinSet<()>,
 }
 
 /// The server of `worker`.
-pub fn server(worker: Rc<Worker>) -> Server<impl Step<Request>, impl Step<Request>> {
+pub fn server(worker: Rc<Worker>) -> Server<impl Step<Request>, impl Step<Request>, impl Step<Request>> {
     let (outbound, inbound) = (outbound::path(&worker), inbound::path(&worker));
-    Server { worker, outbound, inbound, tasks: JoinSet::new() }
+    let gateway = gateway::path(&worker);
+    Server { worker, outbound, inbound, gateway, tasks: JoinSet::new() }
 }
 
-impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
+impl<O: Step<Request>, I: Step<Request>, G: Step<Request>> Server<O, I, G> {
     /// Takes up one connection. `on_end` is dropped when it has ended.
     pub fn take(
         &mut self,
-        Entrance { direction, upstream }: Entrance,
+        Entrance { direction, upstream, gateway }: Entrance,
         socket: TcpStream,
         peer: SocketAddr,
         on_end: impl Sized + 'static,
     ) {
         while self.tasks.try_join_next().is_some() {}
         let worker = Rc::clone(&self.worker);
+        // Before a place is taken, for which another newcomer may have to go.
+        let seats = match gateway.map(|port| gateway::seats(&worker, peer, port)) {
+            None => Vec::new(),
+            Some(Some(seats)) => seats,
+            Some(None) => return reset(&socket),
+        };
         let Some(client) = worker.places.enter(direction) else {
             worker.metrics.connection_refused(direction, false, Reason::Overflow);
             tracing::debug!(%peer, "connection refused: --max-connections are open");
             return reset(&socket);
         };
-        let original = match watched(&worker, direction, &socket) {
-            Ok(original) => original,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "the connection ended before it was accepted");
-                return;
-            }
-        };
-        let arrival = Arrival { peer, original, upstream };
-        if let Err(failure) = arrival.is_ours_to_carry(direction) {
-            worker.metrics.connection_refused(direction, false, failure.reason);
-            let original = original.map(|original| tracing::field::display(original.address));
-            tracing::info!(%peer, original, %failure, "connection refused");
-            return reset(&socket);
-        }
+        seats.into_iter().for_each(|seat| client.sit(seat));
+        let Some(arrival) = arrived(&worker, direction, &socket, peer, upstream) else { return };
         let open = worker.leave.open(direction);
-        match direction {
-            Direction::Outbound => {
+        match (direction, gateway) {
+            (Direction::Inbound, Some(port)) => {
+                let path = self.gateway.clone();
+                self.tasks.spawn_local(async move {
+                    let _on_end = (on_end, open);
+                    let carried = gateway::connection(
+                        Rc::clone(&worker),
+                        path,
+                        socket,
+                        arrival,
+                        port,
+                        Rc::clone(&client),
+                    );
+                    unless_dismissed(&worker, &client, peer, carried).await;
+                });
+            }
+            (Direction::Outbound, _) => {
                 let path = self.outbound.clone();
                 self.tasks.spawn_local(async move {
                     let _on_end = (on_end, open, client);
                     outbound::connection(worker, path, socket, arrival).await;
                 });
             }
-            Direction::Inbound => {
+            (Direction::Inbound, None) => {
                 let path = self.inbound.clone();
                 self.tasks.spawn_local(async move {
                     let _on_end = (on_end, open);
-                    let carried = inbound::connection(Rc::clone(&worker), path, socket, arrival, Rc::clone(&client));
-                    tokio::select! {
-                        biased;
-                        () = carried => {}
-                        () = when_woken(client.dismissed()) => {
-                            worker.metrics.connection_refused(direction, false, Reason::Overflow);
-                            tracing::debug!(%peer, "connection closed to make room for another (--max-connections)");
-                        }
-                    }
+                    let carried =
+                        inbound::connection(Rc::clone(&worker), path, socket, arrival, Rc::clone(&client));
+                    unless_dismissed(&worker, &client, peer, carried).await;
                 });
             }
         }
@@ -191,6 +207,51 @@ impl<O: Step<Request>, I: Step<Request>> Server<O, I> {
     }
 }
 
+/// How a connection has come. `None`: it has ended already, or it is not ours to carry.
+fn arrived(
+    worker: &Worker,
+    direction: Direction,
+    socket: &TcpStream,
+    peer: SocketAddr,
+    upstream: Option<usize>,
+) -> Option<Arrival> {
+    let original = match watched(worker, direction, socket) {
+        Ok(original) => original,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "the connection ended before it was accepted");
+            return None;
+        }
+    };
+    let arrival = Arrival { peer, via: None, original, upstream };
+    if let Err(failure) = arrival.is_ours_to_carry(direction) {
+        worker.metrics.connection_refused(direction, false, failure.reason);
+        if let Some(left_out) = worker.says_refused(peer, &failure) {
+            let original = original.map(|original| tracing::field::display(original.address));
+            tracing::info!(%peer, original, %failure, left_out, "connection refused");
+        }
+        reset(socket);
+        return None;
+    }
+    Some(arrival)
+}
+
+/// Carries a connection that comes in, unless others need its place before that has ended.
+async fn unless_dismissed(
+    worker: &Worker,
+    client: &Client,
+    peer: SocketAddr,
+    carried: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        biased;
+        () = carried => {}
+        () = when_woken(client.dismissed()) => {
+            worker.metrics.connection_refused(Direction::Inbound, false, Reason::Overflow);
+            tracing::debug!(%peer, "connection closed to make room for another (--max-connections)");
+        }
+    }
+}
+
 /// Has the kernel watch whether the peer is there; and where `socket` was going, if it was redirected.
 fn watched(
     worker: &Worker,
@@ -199,11 +260,11 @@ fn watched(
 ) -> io::Result<Option<OriginalDestination>> {
     // The app is beside us; a peer may be cut off from us.
     if direction == Direction::Inbound {
-        worker.settings.liveness.watch(socket)?;
+        worker.settings.liveness.watch(socket, None)?;
     }
-    match worker.settings.app {
-        Some(_) => Ok(None),
-        None => OriginalDestination::of(socket).map(Some),
+    match worker.settings.own.redirected {
+        false => Ok(None),
+        true => OriginalDestination::of(socket).map(Some),
     }
 }
 
@@ -253,7 +314,12 @@ pub fn hand_over(handles: &[WorkerHandle], entrance: Entrance, socket: TcpStream
 
 impl WorkerInbox {
     /// Takes up connections until the acceptor is gone.
-    pub async fn serve<O: Step<Request>, I: Step<Request>>(&mut self, server: &mut Server<O, I>) {
+    pub async fn serve<O, I, G>(&mut self, server: &mut Server<O, I, G>)
+    where
+        O: Step<Request>,
+        I: Step<Request>,
+        G: Step<Request>,
+    {
         while let Some(Accepted { entrance, socket, peer }) = self.sockets.recv().await {
             let counted = Counted(Arc::clone(&self.load));
             match TcpStream::from_std(socket) {

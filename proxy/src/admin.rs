@@ -24,14 +24,15 @@ use tokio::sync::watch;
 use self::endpoints::endpoint_states;
 pub use self::{
     config::{
-        BackendState, Certificate, Config, ControlPlaneState, DestinationState, Refused, ServiceState,
-        StreamState, Transaction,
+        BackendState, Certificate, Config, ControlPlaneState, DestinationState, GatewayPortState, Refused,
+        ServiceState, StreamState, Transaction,
     },
     endpoints::{EjectionState, EndpointState},
 };
 use crate::{
+    accept::Ports,
     discovery::{Status, Store},
-    joining::Address,
+    joining::{Address, workload_api::Socket},
 };
 
 /// What is shown.
@@ -45,8 +46,12 @@ pub struct Shown {
     pub store: Arc<Store>,
     /// Our certificate.
     pub live: Live,
+    /// The agent that its certificate is from, if it is not the control plane's.
+    pub workload_api: Option<Socket>,
     /// The conversation with the control plane.
     pub status: watch::Receiver<Status>,
+    /// The ports that this proxy serves as a gateway; `None`: it is a sidecar.
+    pub ports: Option<Arc<Ports>>,
     /// What `/drain` begins.
     pub drain: Drain,
 }

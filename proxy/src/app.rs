@@ -1,50 +1,51 @@
 //! The whole proxy: listeners, workers, and the control thread, each a small named step.
 
-use std::{
-    net::{Ipv6Addr, SocketAddr},
-    sync::Arc,
-    thread,
-};
+mod listeners;
+
+use std::{rc::Rc, sync::Arc, thread};
 
 use anyhow::Context;
 use selvedge_certs::tls::Live;
-use selvedge_ops::{
-    Readiness, announce, guarded,
-    listen::{self, ListenError},
-    logging,
-};
+use selvedge_ops::{Readiness, logging};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
+use self::listeners::{Listeners, listen, own_listeners};
 use crate::{
-    accept::{self, Entrance, WorkerHandle, WorkerInbox},
-    budget::Budget,
+    accept::{self, Entrance, Ports, WorkerHandle, WorkerInbox},
+    authorize::review,
+    budget::{Budget, Concurrency},
     cli::Args,
-    clients::Clients,
+    clients::{ClientLimits, Clients},
     control::{self, Control},
     discovery::store::Store,
     dns::Asker,
     io::Liveness,
     leave::{self, Leave},
-    settings::{HeadLimits, Listens, OwnListeners, PaceLimits, RequestLimits, Settings, StreamLimits, Way},
+    seen::Seen,
+    settings::{HeadLimits, Listens, PaceLimits, RequestLimits, Settings, StreamLimits, Way},
     telemetry::Metrics,
     worker::{Shared, Worker},
 };
-
-/// The sockets that a proxy listens on.
-#[derive(Debug)]
-struct Listeners {
-    outbound: Vec<std::net::TcpListener>,
-    /// Each with its place among `--upstream`.
-    upstreams: Vec<(usize, std::net::TcpListener)>,
-    inbound: std::net::TcpListener,
-    admin: std::net::TcpListener,
-}
 
 /// Runs a proxy until it is told to end.
 ///
 /// # Errors
 /// If a setting cannot be used, a port is taken, or a thread cannot be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let Started { control, leave, traffic } = start(args)?;
+    runtime()?.block_on(until_left(control, &leave, traffic))
+}
+
+/// A proxy whose threads for traffic run.
+#[derive(Debug)]
+struct Started {
+    control: Control,
+    leave: Leave,
+    traffic: Vec<thread::JoinHandle<()>>,
+}
+
+/// Starts the threads that carry traffic.
+fn start(args: Args) -> anyhow::Result<Started> {
     let log_level = logging::init(&args.log)?;
     let listeners = listen(&args)?;
     let settings = settings(&args, &listeners)?;
@@ -54,38 +55,55 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     selvedge_ops::files::raise();
     let metrics = Arc::new(Metrics::new(args.workers.into()));
     let budget = Arc::new(Budget::new(u64::from(args.buffer_budget) << 20));
-    metrics.watch(&budget);
+    let limits = &args.concurrency;
+    let concurrency = limits.adaptive_concurrency.then(|| {
+        let (most, interval) = (limits.adaptive_concurrency_max, limits.adaptive_concurrency_interval);
+        Arc::new(Concurrency::new(most, interval))
+    });
+    metrics.watch(&budget, concurrency.as_ref());
     let leave = Leave::default();
+    let each = ClientLimits {
+        connections: args.edge.max_connections_per_client,
+        unfinished: args.edge.max_handshakes_per_client,
+        listener: args.edge.max_connections_per_listener,
+    };
     let shared = Shared {
+        given_up: Arc::default(),
         settings: Arc::new(settings),
         store: Arc::clone(&store),
         live: live.clone(),
         metrics: Arc::clone(&metrics),
         names,
         budget,
-        clients: Arc::new(Clients::new(args.max_connections)),
+        concurrency,
+        clients: Arc::new(Clients::new(args.max_connections, each)),
+        seen: Arc::new(Seen::new(args.workers.into())),
         leave: leave.clone(),
     };
     let upstreams =
         listeners.upstreams.into_iter().map(|(place, listener)| (Entrance::upstream(place), listener));
     let mut entrances: Vec<_> = upstreams.collect();
     entrances.extend(listeners.outbound.into_iter().map(|listener| (Entrance::OUTBOUND, listener)));
-    entrances.push((Entrance::INBOUND, listeners.inbound));
-    let traffic = start_workers(&shared, entrances)?;
+    entrances.extend(listeners.inbound.map(|listener| (Entrance::INBOUND, listener)));
+    let readiness = Readiness::default();
+    let ports = args.gateway.then(|| Arc::new(Ports::new(readiness.condition("gateway ports"))));
+    let traffic = start_workers(&shared, entrances, ports.as_ref())?;
     let control = Control {
         args: Arc::new(args),
         live,
         store,
         asked,
         questions,
+        seen: Arc::clone(&shared.seen),
         metrics,
         leave: leave.clone(),
-        readiness: Readiness::default(),
+        readiness,
+        ports,
         own: Arc::clone(&shared.settings.own),
         admin: listeners.admin,
         log_level,
     };
-    runtime()?.block_on(until_left(control, &leave, traffic))
+    Ok(Started { control, leave, traffic })
 }
 
 /// The control thread: configuration, certificates and admin, until all traffic has ended.
@@ -100,7 +118,9 @@ async fn until_left(
     }
     let limits = leave::Limits { delay: control.args.drain_delay, timeout: control.args.drain_timeout };
     let (explicit, store) = (Listens::new(&control.args.app)?, Arc::clone(&control.store));
+    let is_gateway = control.args.gateway;
     let app = move || match &explicit {
+        _ if is_gateway => leave::App::Everywhere,
         Some(listens) => leave::App::At(listens.addresses()),
         None => leave::App::Ports(store.table().own.as_ref().map_or_else(Vec::new, |own| own.ports.clone())),
     };
@@ -117,53 +137,10 @@ async fn until_left(
     }
 }
 
-fn listen(args: &Args) -> anyhow::Result<Listeners> {
-    let mut listeners = Listeners {
-        outbound: outbound_listeners(&args.outbound)?,
-        upstreams: Vec::new(),
-        inbound: listen::tcp("--inbound", args.inbound)?,
-        admin: listen::tcp("--admin", args.admin)?,
-    };
-    for outbound in &listeners.outbound {
-        let address = outbound.local_addr()?;
-        guarded::guard(guarded::Kind::Outbound, address);
-        announce("outbound", address);
-        if !address.ip().is_loopback() {
-            tracing::warn!(%address, "--outbound is not on loopback: whoever reaches it calls with this workload's identity");
-        }
-    }
-    let inbound = listeners.inbound.local_addr()?;
-    guarded::guard(guarded::Kind::Inbound, inbound);
-    announce("inbound", inbound);
-    guarded::guard(guarded::Kind::Private, listeners.admin.local_addr()?);
-    announce("admin", listeners.admin.local_addr()?);
-    for (place, upstream) in args.upstream.iter().enumerate() {
-        listeners.upstreams.extend(upstream.open()?.into_iter().map(|listener| (place, listener)));
-    }
-    Ok(listeners)
-}
-
-/// Opens the outbound listeners. One of the defaults is `::1`. A host without IPv6, as many containers are, has no such
-/// address: it is left out if there is another.
-fn outbound_listeners(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, ListenError> {
-    let mut listeners = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        match listen::tcp("--outbound", *address) {
-            Err(ListenError::NoSuchAddress { .. })
-                if address.ip() == Ipv6Addr::LOCALHOST && addresses.len() > 1 =>
-            {
-                tracing::info!(%address, "not listening here: this host has no IPv6");
-            }
-            opened => listeners.push(opened?),
-        }
-    }
-    Ok(listeners)
-}
-
 fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
     let app = Listens::new(&args.app)?;
     anyhow::ensure!(
-        app.is_some() != args.redirected,
+        args.gateway || app.is_some() != args.redirected,
         "give --app, to say where the app listens, or --redirected, if connections are redirected here"
     );
     let own = own_listeners(args, listeners)?;
@@ -174,6 +151,8 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         workload: args.workload.clone(),
         app,
         ingress: args.ingress,
+        trusted_hops: args.edge.trusted_hops,
+        proxied_from: args.edge.proxy_protocol_from.clone().into(),
         upstreams: args.upstream.clone(),
         own: Arc::new(own),
         carrier: args.carrier,
@@ -185,8 +164,11 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
         },
         header_timeout: args.header_timeout,
         pace: PaceLimits { patience: args.body_timeout, rate: args.min_body_rate },
+        read: PaceLimits { patience: args.edge.answer_timeout, rate: args.min_body_rate },
+        max_body: args.edge.max_body_bytes,
         idle_timeout: args.idle_timeout,
         preserve_header_case: args.preserve_header_case,
+        path_slashes: args.edge.path_slashes,
         detect_timeout: args.detect_timeout,
         opaque_ports: args.opaque_ports.clone(),
         tcp: StreamLimits::new(args.tcp_idle_timeout, args.tcp_max_duration),
@@ -198,18 +180,6 @@ fn settings(args: &Args, listeners: &Listeners) -> anyhow::Result<Settings> {
             ping_timeout: args.ping_timeout,
         },
         max_connection_age: (!args.max_connection_age.is_zero()).then_some(args.max_connection_age),
-    })
-}
-
-fn own_listeners(args: &Args, listeners: &Listeners) -> anyhow::Result<OwnListeners> {
-    let upstreams = listeners.upstreams.iter().map(|(_, listener)| listener);
-    let outbound = listeners.outbound.iter().chain(upstreams).map(std::net::TcpListener::local_addr);
-    Ok(OwnListeners {
-        outbound: outbound.collect::<Result<_, _>>()?,
-        inbound: listeners.inbound.local_addr()?,
-        admin: listeners.admin.local_addr()?,
-        control_plane: args.control_plane.port_on_loopback(),
-        redirected: args.redirected,
     })
 }
 
@@ -229,11 +199,13 @@ fn local_runtime() -> anyhow::Result<LocalRuntime> {
 fn start_workers(
     shared: &Shared,
     listeners: Vec<(Entrance, std::net::TcpListener)>,
+    ports: Option<&Arc<Ports>>,
 ) -> anyhow::Result<Vec<thread::JoinHandle<()>>> {
     let workers = shared.metrics.workers();
+    let ports = ports.cloned();
     if workers == 1 {
         let shared = shared.clone();
-        return Ok(vec![spawn("worker-0", move || alone(&shared, listeners))?]);
+        return Ok(vec![spawn("worker-0", move || alone(&shared, listeners, ports.as_deref()))?]);
     }
     let (handles, inbox): (Vec<WorkerHandle>, Vec<WorkerInbox>) =
         (0..workers).map(|_| accept::worker_channel()).unzip();
@@ -243,7 +215,7 @@ fn start_workers(
         threads.push(spawn(&format!("worker-{index}"), move || together(index, &shared, inbox))?);
     }
     let shared = shared.clone();
-    threads.push(spawn("acceptor", move || acceptor(&shared, listeners, &handles))?);
+    threads.push(spawn("acceptor", move || acceptor(&shared, listeners, ports.as_deref(), &handles))?);
     Ok(threads)
 }
 
@@ -260,16 +232,34 @@ fn spawn(
     thread::Builder::new().name(name.to_owned()).spawn(body).context("cannot start a thread")
 }
 
+/// Worker number `index`, with all that it does beside carrying traffic.
+fn worker(index: usize, shared: &Shared) -> Rc<Worker> {
+    let worker = Worker::start(index, shared);
+    tokio::task::spawn_local(review(Rc::clone(&worker)));
+    worker
+}
+
 /// The one worker: accepts for itself.
-fn alone(shared: &Shared, listeners: Vec<(Entrance, std::net::TcpListener)>) -> anyhow::Result<()> {
+fn alone(
+    shared: &Shared,
+    listeners: Vec<(Entrance, std::net::TcpListener)>,
+    ports: Option<&Ports>,
+) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
-        let server = std::cell::RefCell::new(accept::server(Worker::start(0, shared)));
+        let server = std::cell::RefCell::new(accept::server(worker(0, shared)));
         let serving = &server;
         let accepting = listeners.into_iter().map(|(entrance, listener)| {
             let take = move |socket, peer| serving.borrow_mut().take(entrance, socket, peer, ());
             accept::accept(entrance.direction, listener, shared, take)
         });
-        futures_util::future::try_join_all(accepting).await?;
+        let keeping = async {
+            if let Some(ports) = ports {
+                let take = |entrance, socket, peer| serving.borrow_mut().take(entrance, socket, peer, ());
+                accept::keep(shared, ports, take).await;
+            }
+        };
+        let (accepted, ()) = tokio::join!(futures_util::future::try_join_all(accepting), keeping);
+        accepted?;
         server.into_inner().finish().await;
         Ok(())
     })
@@ -278,7 +268,7 @@ fn alone(shared: &Shared, listeners: Vec<(Entrance, std::net::TcpListener)>) -> 
 /// One of several workers: takes what the acceptor hands over.
 fn together(index: usize, shared: &Shared, mut inbox: WorkerInbox) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
-        let mut server = accept::server(Worker::start(index, shared));
+        let mut server = accept::server(worker(index, shared));
         inbox.serve(&mut server).await;
         server.finish().await;
         Ok(())
@@ -289,6 +279,7 @@ fn together(index: usize, shared: &Shared, mut inbox: WorkerInbox) -> anyhow::Re
 fn acceptor(
     shared: &Shared,
     listeners: Vec<(Entrance, std::net::TcpListener)>,
+    ports: Option<&Ports>,
     handles: &[WorkerHandle],
 ) -> anyhow::Result<()> {
     runtime()?.block_on(async {
@@ -297,7 +288,17 @@ fn acceptor(
                 accept::hand_over(handles, entrance, socket, peer)
             })
         });
-        futures_util::future::try_join_all(accepting).await?;
+        let keeping = async {
+            if let Some(ports) = ports {
+                let take = |entrance, socket, peer| accept::hand_over(handles, entrance, socket, peer);
+                accept::keep(shared, ports, take).await;
+            }
+        };
+        let (accepted, ()) = tokio::join!(futures_util::future::try_join_all(accepting), keeping);
+        accepted?;
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,21 @@
 //! Rules bound to what they act on: pools, endpoints' health, retry budgets, metric series.
 //!
-//! Built by the control thread when configuration changes, read by workers with no lock and no look-up
+//! Built by the control thread when configuration changes (`discovery::binder`), read by workers with no lock and no look-up
 //! by name. What has state of its own (an endpoint's health, a budget) is carried over from the table
 //! before, so that a change of configuration forgets nothing.
 
+mod affinity;
 mod egress;
 mod filters;
+mod gateway;
+mod limits;
+mod others;
+mod places;
 mod rules;
+mod session;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc,
@@ -19,22 +25,29 @@ use std::{
 };
 
 use selvedge_model::{
-    BackendName, Called, Protocol, ServiceKey, SpiffeId, TrafficPolicy, Workload, WorkloadName,
+    BackendName, Called, Place, Protocol, ProxyProtocol, ServiceKey, SpiffeId, TrafficPolicy, Workload,
+    WorkloadName, locality::LeftOut,
 };
 
-pub use self::egress::{Egress, Permit, withdrawn};
+pub use self::affinity::{Affinity, AffinityCookie, CookieText};
+pub use self::egress::{Denied, Egress, Permit, Refused, judged, withdrawn};
 pub use self::filters::{BoundFilters, BoundMirror};
+pub use self::gateway::{BoundListener, BoundPort, BoundTls, Life};
+pub use self::limits::{BoundGlobal, BoundLimits, Exceeded, LimitServer, Limiters};
+pub use self::others::{Other, Others};
+pub use self::places::Places;
 pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, SeriesPair};
+pub(crate) use self::session::stands_for;
+pub use self::session::{BoundSession, Carrier, Session};
 use crate::{
-    balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health},
+    balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health, Latency},
     budget::RetryBudget,
     dns::DnsName,
-    error::Failure,
     trust::outside::Origination,
 };
 
 /// Everything that workers look up, at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Table {
     /// What each authority that was asked for means; lower case, as the client wrote it.
     pub destinations: HashMap<Arc<str>, Arc<Destination>>,
@@ -44,6 +57,23 @@ pub struct Table {
     pub own: Option<Arc<Workload>>,
     /// Whom our workload may call.
     pub egress: Egress,
+    /// What we serve as a gateway, by the port that clients call.
+    pub gateway: BTreeMap<u16, Arc<BoundPort>>,
+    /// How many requests we let in. `None`: all.
+    pub limits: Option<Arc<BoundLimits>>,
+}
+
+impl Table {
+    /// All backends that requests and connections may go to, each once.
+    pub fn backends(&self) -> Vec<&Arc<BoundBackend>> {
+        let ours = self.gateway.values().flat_map(|port| &port.listeners);
+        let ours = ours.flat_map(|listener| listener.hosts.iter().flatten());
+        let destinations = self.destinations.values().chain(ours);
+        let bounds = destinations.flat_map(|one| [&one.bound, &one.service].into_iter().flatten());
+        let mut seen = HashSet::new();
+        let backends = bounds.flat_map(|bound| &bound.backends);
+        backends.filter(|backend| seen.insert(Arc::as_ptr(backend))).collect()
+    }
 }
 
 /// What one authority means.
@@ -108,17 +138,48 @@ pub struct BoundBackend {
     /// Which names of its endpoints have no address, and why.
     pub unresolved: Option<Arc<str>>,
     /// Why some of its endpoints may not be called: they are not among `endpoints`.
-    pub denied: Option<Failure>,
-    /// Its endpoints (the subset's, if it is one).
+    pub denied: Option<Denied>,
+    /// Its endpoints (the subset's, if it is one), in the order in which the balancer has them; then those that it never
+    /// picks.
     pub endpoints: Vec<Arc<BoundEndpoint>>,
+    /// Why it never picks some of them.
+    pub left_out: Option<LeftOut>,
+    /// Where each of them is in the list, by the address of its app.
+    pub places: Places,
     /// How one of them is picked.
     pub balancer: Balancer,
+    /// What stands for it in the tokens of sessions.
+    pub in_tokens: u64,
+    /// What its requests are kept together by; `None`: nothing.
+    pub affinity: Option<Affinity>,
     /// What is in progress with it, by all workers; shared with the same backend in the table before.
     pub counts: Arc<Counts>,
     /// Ejection of its endpoints; `None` if the policy has none.
     pub ejection: Option<Arc<Ejection>>,
     /// What there may be in progress with it; `None` if the policy has no limits.
     pub circuit: Option<Circuit>,
+    /// What limits retries to it; `None`: the budget of its service.
+    pub retry_budget: Option<Arc<RetryBudget>>,
+}
+
+impl BoundBackend {
+    /// The endpoint at `address`, whether it may be called or not.
+    pub fn at(&self, address: SocketAddr) -> Option<&Arc<BoundEndpoint>> {
+        self.endpoints.get(self.places.find(&self.endpoints, address)?)
+    }
+
+    /// The endpoint at `address`, if it may be called: it is one that is picked, it is not ejected, and it
+    /// fails no health check, or too many do.
+    pub fn callable_at(&self, address: SocketAddr, now: Instant) -> Option<&Arc<BoundEndpoint>> {
+        let index = self.places.find(&self.endpoints, address)?;
+        let admits = self.balancer.admits(&self.endpoints, index, self.ejection.as_deref(), now);
+        self.endpoints.get(index).filter(|_| admits)
+    }
+
+    /// Whether the balancer picks the endpoint at `address`, ejected or not.
+    pub fn is_picked_at(&self, address: SocketAddr) -> bool {
+        self.places.find(&self.endpoints, address).is_some_and(|index| index < self.balancer.len())
+    }
 }
 
 /// An endpoint as one backend sees it.
@@ -130,12 +191,16 @@ pub struct BoundEndpoint {
     pub address: SocketAddr,
     /// The workload, if known.
     pub workload: Option<WorkloadName>,
+    /// Where it is, if known.
+    pub place: Option<Arc<Place>>,
     /// The name that its address was found by, if it was.
     pub dns_name: Option<Arc<DnsName>>,
     /// Failures seen by this backend; shared with the same endpoint in the table before.
     pub health: Arc<Health>,
     /// The same as its backend's.
     pub ejection: Option<Arc<Ejection>>,
+    /// How long its answers take; `None`: its backend's balancer does not ask.
+    pub latency: Option<Arc<Latency>>,
 }
 
 /// Where workers keep the connections to a target.
@@ -161,7 +226,7 @@ pub enum ClientTls {
     Outside(Arc<Origination>),
 }
 
-/// What connections are pooled by: address, workload port, expected identity and workload, TLS.
+/// What connections are pooled by: address, workload port, expected identity and workload, TLS, PROXY protocol.
 #[derive(Debug)]
 pub struct Target {
     /// Where workers keep its pool.
@@ -178,14 +243,23 @@ pub struct Target {
     pub permit: Option<Arc<Permit>>,
     /// TLS besides the mesh's.
     pub tls: ClientTls,
+    /// How it is told whose connection each is; `None`: it is not. Without a sidecar only.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Requests in flight, by all workers.
     pub in_flight: AtomicU32,
+    /// Where connections may go instead.
+    pub others: Others,
 }
 
 impl Target {
     /// Whether it is the app beside us.
     pub fn is_app(&self) -> bool {
         matches!(self.slot, Slot::App(_))
+    }
+
+    /// Whether health checks may ask it: it is outside the mesh, and not our app.
+    pub fn is_outside(&self) -> bool {
+        self.identity.is_none() && !self.is_app()
     }
 
     /// Whether what is sent there goes over TLS to the outside.
@@ -199,7 +273,11 @@ impl Candidate for BoundEndpoint {
         self.target.in_flight.load(Ordering::Relaxed)
     }
 
-    fn is_available(&self, now: Instant) -> bool {
-        self.ejection.as_ref().is_none_or(|ejection| !ejection.is_ejected(&self.health, now))
+    fn out_until(&self, now: Instant) -> Option<u64> {
+        self.ejection.as_ref()?.out_until(&self.health, now)
+    }
+
+    fn latency(&self, now: Instant) -> Option<f64> {
+        self.latency.as_ref().map(|latency| latency.expected(now))
     }
 }

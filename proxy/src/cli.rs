@@ -1,5 +1,8 @@
 //! The proxy's settings: command-line flags, each also an environment variable.
 
+mod concurrency;
+mod edge;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -8,8 +11,9 @@ use std::{
 
 use selvedge_model::{TrustDomain, WorkloadName, service::OPAQUE_PORTS};
 
+pub use self::{concurrency::ConcurrencyArgs, edge::EdgeArgs};
 use crate::{
-    joining::{Address, token::RootSha256},
+    joining::{Address, token::RootSha256, workload_api::Socket},
     probes::{AppMetrics, AppProbes},
     settings::{Carrier, Listen, OutboundTrafficPolicy, Upstream},
 };
@@ -44,6 +48,12 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_TRUST_DOMAIN", default_value_t)]
     pub trust_domain: TrustDomain,
 
+    /// The socket of a SPIFFE agent, such as SPIRE's, as unix:///PATH; `env`: where SPIFFE_ENDPOINT_SOCKET says. Peers then
+    /// see the SVID that the agent gives, which has to be for this workload's identity. The token is needed all the same:
+    /// it proves to the control plane which workload this is.
+    #[arg(long, env = "SELVEDGE_WORKLOAD_API", value_name = "SOCKET")]
+    pub workload_api: Option<Socket>,
+
     /// Where the app listens: IP:PORT, or PORT=IP:PORT for one of the workload's ports. May be given more than once.
     /// IP:PORT alone serves the workload's port of the same number, or its only port. Requests for a port without
     /// an address are refused.
@@ -52,10 +62,19 @@ pub struct Args {
         env = "SELVEDGE_APP",
         value_name = "[PORT=]IP:PORT",
         value_delimiter = ',',
-        required_unless_present = "redirected",
+        required_unless_present_any = ["redirected", "gateway"],
         conflicts_with = "redirected"
     )]
     pub app: Vec<Listen>,
+
+    /// This proxy is a gateway: it carries what comes in from outside to the services of the mesh, and has no app. Its
+    /// workload has the annotation `config.selvedge.io/gateway`, and configuration says on which ports it listens.
+    #[arg(
+        long,
+        env = "SELVEDGE_GATEWAY",
+        conflicts_with_all = ["app", "redirected", "ingress", "upstream", "inbound"]
+    )]
+    pub gateway: bool,
 
     /// Rules on this host redirect the app's connections, in and out, to this proxy. The proxy carries each to its
     /// original destination.
@@ -86,12 +105,14 @@ pub struct Args {
     #[arg(long, env = "SELVEDGE_INGRESS", requires = "redirected")]
     pub ingress: bool,
 
-    /// Where the proxy listens for the app's outgoing requests, as IP:PORT. May be given more than once.
+    /// Where the proxy listens for the app's outgoing requests, as IP:PORT. May be given more than once. A gateway has
+    /// none by default.
     #[arg(
         long,
         env = "SELVEDGE_OUTBOUND",
         value_delimiter = ',',
-        default_values = ["127.0.0.1:4140", "[::1]:4140"]
+        default_values = ["127.0.0.1:4140", "[::1]:4140"],
+        default_value_if("gateway", "true", None)
     )]
     pub outbound: Vec<SocketAddr>,
 
@@ -106,9 +127,14 @@ pub struct Args {
     )]
     pub upstream: Vec<Upstream>,
 
-    /// Where the proxy listens for other sidecars, as IP:PORT.
-    #[arg(long, env = "SELVEDGE_INBOUND", default_value = "[::]:4143")]
-    pub inbound: SocketAddr,
+    /// Where the proxy listens for other sidecars, as IP:PORT. A gateway does not.
+    #[arg(
+        long,
+        env = "SELVEDGE_INBOUND",
+        default_value = "[::]:4143",
+        default_value_if("gateway", "true", None)
+    )]
+    pub inbound: Option<SocketAddr>,
 
     /// The admin port, as IP:PORT. It answers /live, /ready and /metrics to everybody, and everything else only to
     /// clients on loopback.
@@ -223,6 +249,14 @@ pub struct Args {
     /// The most requests in progress on one HTTP/2 connection.
     #[arg(long, env = "SELVEDGE_MAX_STREAMS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
+
+    /// What limits the requests that the app has in progress.
+    #[command(flatten)]
+    pub concurrency: ConcurrencyArgs,
+
+    /// What holds for gateways alone.
+    #[command(flatten)]
+    pub edge: EdgeArgs,
 
     /// Names.
     #[command(flatten)]

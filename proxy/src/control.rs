@@ -11,17 +11,23 @@ use selvedge_ops::{Admin, LogLevel, Readiness, Resolver};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    accept::Ports,
     admin::{self, Shown},
+    checks,
     cli::Args,
-    discovery::{self, Discovery, Status, Store, binder::Binder},
+    discovery::{self, Discovery, Status, Store, Wanted, binder::Binder},
     dns::{Names, Question, ask},
     joining::{
         ControlPlane, Joined,
         own::{self, Own},
+        svid::{self, Svids},
         token::{TokenSource, Trust},
+        traffic::Traffic,
+        workload_api::Agent,
     },
     leave::Leave,
     probes::{self, ProbeSettings},
+    seen::Seen,
     settings::{Listens, OwnListeners},
     telemetry::Metrics,
 };
@@ -36,15 +42,19 @@ pub struct Control {
     /// Where tables are put in force.
     pub store: Arc<Store>,
     /// What workers ask for.
-    pub asked: mpsc::Receiver<Arc<str>>,
+    pub asked: mpsc::Receiver<Wanted>,
     /// The names whose addresses workers ask for.
     pub questions: mpsc::Receiver<Question>,
+    /// Who has called.
+    pub seen: Arc<Seen>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where this proxy listens.
     pub own: Arc<OwnListeners>,
     /// The admin port's listener.
     pub admin: TcpListener,
+    /// The ports that this proxy serves as a gateway; `None`: it is a sidecar.
+    pub ports: Option<Arc<Ports>>,
     /// What `/ready` looks at; further conditions may be in it.
     pub readiness: Readiness,
     /// What `/log-level` changes.
@@ -64,11 +74,13 @@ pub async fn run(control: Control) -> std::io::Result<()> {
     let (bundle_sender, bundle) = watch::channel(None);
     let (status_sender, status) = watch::channel(Status::default());
     let own = own::run(control.own_certificate(control_plane.clone(), joined_sender, bundle));
+    let svids = control.svids(joined.clone());
     let binder = control.binder(Names::new(Arc::clone(&resolver), Arc::clone(&control.metrics)));
     let fresh = binder.originations().keep_fresh();
     let router = control.router(status);
     let own_policy = control.readiness.condition("own policy");
-    let Control { args, live, store, asked, questions, metrics, admin, .. } = control;
+    let Control { args, live, store, asked, questions, seen, metrics, admin, own: listeners, .. } = control;
+    let checking = checks::run(Arc::clone(&store), Arc::clone(&metrics), listeners);
     let discovery = discovery::run(Discovery {
         control_plane,
         workload: args.workload.clone(),
@@ -80,11 +92,14 @@ pub async fn run(control: Control) -> std::io::Result<()> {
         live,
         status: status_sender,
         own_policy,
+        seen,
+        has_agent: args.workload_api.is_some(),
         metrics,
     });
     let answering = ask::answer(resolver, questions);
     let serving = selvedge_ops::admin::serve(admin, router);
-    let ((), (), (), (), served) = tokio::join!(own, discovery, answering, fresh, serving);
+    let ((), (), (), (), (), (), served) =
+        tokio::join!(own, svids, discovery, answering, fresh, checking, serving);
     served.map(|never| match never {})
 }
 
@@ -103,18 +118,45 @@ impl Control {
             token: token(args),
             trust: Trust { roots: args.trust_roots.clone(), trust_domain: args.trust_domain.clone() },
             ttl: args.certificate_ttl,
-            live: self.live.clone(),
+            traffic: self.args.workload_api.is_none().then(|| self.traffic()),
             joined,
             bundle,
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Where the certificate that peers see is put into use.
+    fn traffic(&self) -> Traffic {
+        Traffic {
+            live: self.live.clone(),
             certificate: self.readiness.condition("certificate"),
             metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Takes what peers see from a SPIFFE agent, if there is to be one.
+    fn svids(&self, joined: watch::Receiver<Option<Arc<Joined>>>) -> impl Future<Output = ()> + use<> {
+        let parts = self.args.workload_api.clone().map(|socket| {
+            let (said, heard) = watch::channel(None);
+            let (live, metrics) = (self.live.clone(), Arc::clone(&self.metrics));
+            let svids = Svids { said: heard, joined, traffic: self.traffic() };
+            (Agent { socket, said, live, metrics }, svids)
+        });
+        async {
+            if let Some((agent, svids)) = parts {
+                tokio::join!(agent.listen(), svid::run(svids));
+            }
         }
     }
 
     /// What binds configuration to state, and looks up the `names` in it.
     fn binder(&self, names: Names) -> Binder {
         let binder = Binder::new(self.args.workload.clone(), Arc::clone(&self.metrics), names);
-        let binder = if self.args.redirected { binder.redirected(self.own.inbound.port()) } else { binder };
+        let binder = match self.own.inbound.filter(|_| self.args.redirected) {
+            Some(inbound) => binder.redirected(inbound.port()),
+            None => binder,
+        };
+        let binder = if self.args.gateway { binder.as_gateway() } else { binder };
         // Settings that contradict each other have ended the process before.
         binder.beside(Listens::new(&self.args.app).ok().flatten())
     }
@@ -127,7 +169,9 @@ impl Control {
             control_plane: self.args.control_plane.clone(),
             store: Arc::clone(&self.store),
             live: self.live.clone(),
+            workload_api: self.args.workload_api.clone(),
             status,
+            ports: self.ports.clone(),
             drain: self.leave.told().clone(),
         };
         let admin = Admin {
@@ -220,7 +264,9 @@ mod tests {
             own: Arc::new(crate::settings::listeners()),
             admin: listener,
             readiness: Readiness::default(),
+            ports: None,
             log_level,
+            seen: Arc::new(Seen::new(1)),
             leave: Leave::default(),
         }));
 

@@ -1,9 +1,13 @@
 //! The step that picks an endpoint and sends the request there; one call is one attempt.
 
+pub(crate) mod affinity;
 mod choose;
 mod judge;
+mod kept;
+pub(crate) mod session;
 
 use std::{
+    cell::OnceCell,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -12,8 +16,14 @@ use std::{
 };
 
 pub use self::choose::Tried;
-use self::judge::{Said, judge, named_by_peer};
-pub(crate) use self::{choose::choose, judge::count};
+pub(crate) use self::{
+    choose::{Asked, choose},
+    judge::{announce, count, succeeded},
+};
+use self::{
+    judge::{Said, judge, named_by_peer},
+    kept::Kept,
+};
 use crate::{
     balance::{Held, Limit, Outcome},
     bind::{BoundBackend, BoundEndpoint, BoundShare},
@@ -43,6 +53,19 @@ pub struct Attempt<'a> {
     pub deadline: Option<Instant>,
     /// Whether the connection of an attempt before it broke.
     pub fresh: bool,
+    /// Whether, and how, another attempt at the request is in progress.
+    pub beside: Beside<'a>,
+}
+
+/// Whether another attempt at the same request may be, or is, in progress.
+#[derive(Debug, Clone, Copy)]
+pub enum Beside<'a> {
+    /// It is alone.
+    Nothing,
+    /// Another may come: it says which endpoint it goes to.
+    Says(&'a OnceCell<Arc<BoundEndpoint>>),
+    /// It is the second one: it goes to an endpoint that was not tried, or nowhere.
+    Another,
 }
 
 /// Makes one attempt at a request. It is not a [`crate::step::Step`]: its future is not boxed but part of the caller's,
@@ -87,10 +110,21 @@ fn send(
         let backend = &*attempt.share.backend;
         let mut facts =
             AnswerFacts { route: Some(Taken::Share(Arc::clone(attempt.share))), ..AnswerFacts::default() };
-        let endpoint = match choose(worker, backend, attempt.tried, attempt.at) {
-            Ok(endpoint) => endpoint,
+        let (mut kept, endpoint) = match Kept::choose(worker, attempt, &http) {
+            Ok(chosen) => chosen,
             Err(failure) => return Err(unsent(failure, facts, http)),
         };
+        match attempt.beside {
+            Beside::Nothing => {}
+            // It is the first time, so there is room.
+            Beside::Says(picked) => drop(picked.set(Arc::clone(&endpoint))),
+            Beside::Another if attempt.tried.has(backend, &endpoint) => {
+                let failure =
+                    Failure::new(Reason::NoEndpoint, "there is no endpoint but the one that is asked");
+                return Err(unsent(failure, facts, http));
+            }
+            Beside::Another => {}
+        }
         facts.endpoint = Some(Arc::clone(&endpoint));
         let admitted = match admit(worker, backend) {
             Ok(admitted) => admitted,
@@ -103,9 +137,10 @@ fn send(
             limits: &backend.policy.connections,
             pool: &backend.policy.connection_pool,
             circuit: backend.circuit.as_ref(),
+            spoken: backend.policy.spoken,
             fresh: attempt.fresh,
         };
-        let mut awaited = Awaited { worker, backend, endpoint: &endpoint, deadline: attempt.deadline };
+        let mut awaited = Awaited { worker, attempt, endpoint: &endpoint, is_waiting: true };
         let sending = pin!(worker.pools.send(&endpoint.target, attempt.conn, http, &terms));
         let sent = match attempt.progress {
             None => worker.deadlines.within(attempt.until, sending).await,
@@ -116,10 +151,16 @@ fn send(
             }
         };
         let sent = sent.unwrap_or_else(|| Err(late(&endpoint).into()));
-        awaited.deadline = None;
-        let result = ended(worker, attempt, facts, in_flight, sent);
+        awaited.is_waiting = false;
+        let mut result = ended(worker, attempt, facts, in_flight, sent);
+        kept.tell(attempt, &endpoint, &mut result);
+        if let Some(latency) = &endpoint.latency {
+            let now = Instant::now();
+            latency.note(now.saturating_duration_since(attempt.at), now);
+        }
         if let Some(outcome) = judge(&result) {
-            count(worker, backend, &endpoint, outcome, &Said(&result));
+            // Not by what was borrowed before: it would be held while the answer is waited for.
+            count(worker, &attempt.share.backend, &endpoint, outcome, &Said(&result));
         }
         result
     }
@@ -173,17 +214,18 @@ fn admit(worker: &Worker, backend: &BoundBackend) -> Result<Option<Held>, Failur
 /// the endpoint was too slow, and this counts it on drop: no timer of its own is needed.
 struct Awaited<'a> {
     worker: &'a Worker,
-    backend: &'a BoundBackend,
+    attempt: &'a Attempt<'a>,
     endpoint: &'a BoundEndpoint,
-    /// `None`: there is none, or the waiting is over.
-    deadline: Option<Instant>,
+    /// Whether the waiting is not over.
+    is_waiting: bool,
 }
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        let deadline = self.attempt.deadline.filter(|_| self.is_waiting);
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let late = late(self.endpoint);
-            count(self.worker, self.backend, self.endpoint, Outcome::GatewayFailure, &late);
+            count(self.worker, &self.attempt.share.backend, self.endpoint, Outcome::NoAnswer, &late);
         }
     }
 }

@@ -53,6 +53,16 @@ impl Failure {
         Self { told_from: self.what.len().saturating_sub(told), ..self }
     }
 
+    /// The same failure as a caller without a certificate of the mesh is told of it: in fixed words of ours or by its reason
+    /// alone. Words that were put together name the app's address, a policy, or what a library says.
+    #[must_use]
+    pub fn for_a_stranger(self) -> Self {
+        match (&self.what, self.told_from) {
+            (Cow::Owned(_), 0) => self.told_only_the_last(0),
+            _ => self,
+        }
+    }
+
     /// What the client is told.
     pub fn told(&self) -> String {
         match self.what.get(self.told_from..).unwrap_or_default() {

@@ -1,11 +1,14 @@
 //! What the model may look at, gathered from a connection or a request of ours.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use http::header::HOST;
 use selvedge_model::{
     SpiffeId, Workload,
-    facts::{Connection, Request, Source},
+    facts::{Client, Connection, Request, Source},
     token::Token,
 };
 
@@ -27,6 +30,13 @@ pub fn incoming(
     let destination = dialled(original);
     let arrived_at = original.map(|original| original.local);
     Connection { destination, arrived_at, ..Connection::new(Source::peer(peer.ip(), identity), port) }
+}
+
+/// A connection of a client at `peer` to a gateway's `port`. If a load balancer (`via`) has named the client, policies see
+/// both: the load balancer is who connects (`source.ip`), and the client is `remote.ip`, as Istio has it.
+pub fn at_gateway<'a>(peer: SocketAddr, via: Option<IpAddr>, port: u16) -> Connection<'a> {
+    let client = via.map_or(Client::Source, |_| Client::At(peer.ip()));
+    Connection { client, ..Connection::new(Source::peer(via.unwrap_or(peer.ip()), None), port) }
 }
 
 /// A connection of our app's at `peer` to a service's `port`. `own` is our workload, as soon as it is known.
@@ -65,16 +75,65 @@ pub fn request<'a, B>(
     })
 }
 
+/// The address of a client that a trusted proxy has told a gateway of, among the extensions of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
+/// What of the request `http` is looked at here, to be looked at again. A token that was verified stays so.
+pub fn kept<B>(http: &http::Request<B>) -> http::Request<()> {
+    let mut head = http::Request::new(());
+    head.method_mut().clone_from(http.method());
+    head.uri_mut().clone_from(http.uri());
+    head.headers_mut().clone_from(http.headers());
+    if let Some(token) = http.extensions().get::<Arc<Token>>() {
+        head.extensions_mut().insert(Arc::clone(token));
+    }
+    if let Some(address) = http.extensions().get::<ClientAddress>() {
+        head.extensions_mut().insert(*address);
+    }
+    head
+}
+
+/// `connection`, as the request `http` on it says whose it is.
+pub fn of_client<'a, B>(connection: Connection<'a>, http: &http::Request<B>) -> Connection<'a> {
+    match connection.client {
+        Client::OfRequest => match http.extensions().get::<ClientAddress>() {
+            Some(ClientAddress(address)) => Connection { client: Client::At(*address), ..connection },
+            None => connection,
+        },
+        Client::Source | Client::At(_) => connection,
+    }
+}
+
 impl Conn {
+    /// The address of the client whose request `http` came on this connection.
+    pub fn client_address<B>(&self, http: &http::Request<B>) -> IpAddr {
+        match self.gateway() {
+            Some(gateway) if gateway.trusted_hops > 0 => {
+                http.extensions().get().map_or(self.peer.ip(), |ClientAddress(address)| *address)
+            }
+            _ => self.peer.ip(),
+        }
+    }
+
     /// What is known of a connection that comes in.
     pub fn incoming(&self) -> Connection<'_> {
-        incoming(self.peer, self.identity(), self.original, self.inbound().map_or(0, |inbound| inbound.port))
+        let port = self.entry().map_or(0, |entry| entry.port);
+        let Some(gateway) = self.gateway() else {
+            return incoming(self.peer, self.identity(), self.original, port);
+        };
+        let connection = at_gateway(self.peer, gateway.via, port);
+        let connection = Connection { server_name: gateway.server_name.as_deref(), ..connection };
+        match gateway.trusted_hops {
+            0 => connection,
+            _ => Connection { client: Client::OfRequest, ..connection },
+        }
     }
 }
 
 /// Where a connection was going when it was redirected to us.
 pub fn dialled(original: Option<OriginalDestination>) -> Option<SocketAddr> {
-    original.filter(|original| !original.is_ours).map(|original| original.address)
+    original.and_then(OriginalDestination::dialled)
 }
 
 /// The host and port that the request names.

@@ -9,13 +9,18 @@ use std::{
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
+use http::HeaderValue;
 use selvedge_model::{AppConnections, ConnectionPool, Workload};
 use tower::Service;
 
 use crate::{
     connect::{SendError, Terms},
     error::{Failure, Reason},
-    fields::{FORWARDED_CLIENT_CERT, reserved::take_what_sidecars_said},
+    fields::{
+        FORWARDED_CLIENT_CERT, grpc_status,
+        reserved::{RETRIED, take_what_sidecars_said},
+    },
+    retry::has_failed,
     step::{AnswerFacts, Error, Request, Response},
     worker::Worker,
 };
@@ -60,7 +65,7 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     if let Some(client) = &inbound.xfcc {
         http.headers_mut().insert(FORWARDED_CLIENT_CERT, client.clone());
     }
-    let (connections, pool) = (said(&worker, inbound.port), ConnectionPool::UNLIMITED);
+    let (connections, pool) = (said(&worker, inbound.entry.port), ConnectionPool::UNLIMITED);
     let pool = ConnectionPool {
         idle_timeout: connections.idle_timeout,
         max_requests_per_connection: connections.max_requests,
@@ -68,8 +73,16 @@ async fn send(worker: Rc<Worker>, request: Request) -> Result<Response, Error> {
     };
     let connect_timeout = connections.connect_timeout.unwrap_or(TERMS.connect_timeout);
     let terms = Terms { connect_timeout, pool: &pool, fresh, ..TERMS };
+    let given_up_before = worker.given_up.calls();
     match worker.pools.send(app, &conn, http, &terms).await {
-        Ok(http) => Ok(Response { http, facts: AnswerFacts::default() }),
+        Ok(mut http) => {
+            let failed = || has_failed(http.status().as_u16(), grpc_status(http.headers()));
+            let tells = conn.identity().is_some() && failed();
+            if tells && worker.given_up.take(given_up_before) {
+                http.headers_mut().insert(RETRIED, const { HeaderValue::from_static("1") });
+            }
+            Ok(Response { http, facts: AnswerFacts::default() })
+        }
         Err(SendError { failure, .. }) if failure.reason == Reason::ConnectFailure => {
             Err(unreachable(&worker, app.dial, &failure.what).into())
         }
@@ -91,9 +104,9 @@ pub(crate) fn connect_timeout(worker: &Worker, port: u16) -> Duration {
 /// The failure of a connection to the app: the sidecar is there, and the app is not. While the proxy shuts down, the
 /// app may have gone first, which is not its fault.
 pub(crate) fn unreachable(worker: &Worker, app: SocketAddr, why: &dyn std::fmt::Display) -> Failure {
-    let hint = match &worker.settings.app {
-        Some(_) => "(--app)",
-        None => "(if it listens only on 127.0.0.1, let it listen on all addresses)",
+    let hint = match worker.settings.own.redirected {
+        false => "(--app)",
+        true => "(if it listens only on 127.0.0.1, let it listen on all addresses)",
     };
     if worker.leave.told().is_draining() {
         return Failure::new(

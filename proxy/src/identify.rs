@@ -14,13 +14,53 @@ use selvedge_certs::{
     tls::{self, Live},
     verify::Role,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{StartHandshake, server::TlsStream};
 
-use crate::{error::Reason, trust::Standing};
+use crate::{
+    budget::{Action, Counted},
+    clients::Client,
+    error::Reason,
+    trust::Standing,
+    worker::Worker,
+};
 
 /// Time for the handshake and the preamble together.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for a client's hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A `client`'s stream, as its hello is read from it. What the hello holds until it is whole counts, here and in rustls;
+/// where that is too much, the newcomer that came first is closed.
+pub fn counted<'a>(
+    worker: &'a Worker,
+    client: &'a Client,
+    tcp: &'a mut TcpStream,
+) -> Counted<'a, TcpStream, impl FnMut(usize) + Unpin> {
+    Counted::new(tcp, |bytes: usize| {
+        client.holds_hello(&worker.budget, 2 * bytes);
+        if worker.budget.is_exhausted() && worker.places.dismiss_newcomer() {
+            worker.budget.acted(Action::ClosedConnection);
+        }
+    })
+}
+
+/// The hello of `client` that `reading` gives, if it comes in time.
+///
+/// # Errors
+/// If it does not, or if the client leaves.
+pub async fn in_time<T>(
+    client: &Client,
+    reading: impl Future<Output = io::Result<T>>,
+) -> Result<T, HandshakeError> {
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, reading).await;
+    client.hello_ended();
+    Ok(hello.map_err(|_| HandshakeError::Timeout)??)
+}
 
 /// Why a connection that began as TLS does was not let in.
 #[derive(Debug, thiserror::Error)]

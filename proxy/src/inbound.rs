@@ -7,7 +7,7 @@ mod target;
 use std::{rc::Rc, time::Duration};
 
 use bytes::BytesMut;
-use selvedge_model::{Protocol, Workload};
+use selvedge_model::{Protocol, Workload, normalize::path::Slashes};
 use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
 use tower::ServiceBuilder;
@@ -20,7 +20,6 @@ use crate::{
     arrival::{Arrival, Direction},
     authenticate::authenticate,
     authorize::{authorize, opaque_refusal},
-    budget::{Action, Counted},
     clients::Client,
     detect::{
         Detected, First, detect_until,
@@ -29,8 +28,9 @@ use crate::{
     error::Failure,
     facts,
     forward::forward,
-    identify::HandshakeError,
+    identify::{HandshakeError, counted, in_time},
     io::{Prefixed, ReadAhead},
+    limit::{self, limit},
     normalize::normalize,
     observe::observe,
     opaque,
@@ -48,11 +48,13 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     let unknown = worker.metrics.unknown_source(&worker.settings.workload);
     ServiceBuilder::new()
         .layer(observe(worker, Direction::Inbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
-        .layer(respond()) // our failures become HTTP or gRPC answers
+        .layer(respond(Rc::clone(worker))) // our failures become HTTP or gRPC answers
         .layer(refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
-        .layer(normalize()) // one path and one authority, for all that follows
+        .layer(normalize(Slashes::Kept)) // one path and one authority, for all that follows
         .layer(authenticate(Rc::clone(worker))) // whose token is not accepted goes no further
         .layer(authorize(Rc::clone(worker))) // by the policy in force now, not when the connection came
+        .layer(limit(Rc::clone(worker))) // no more of them than its rate limits let in
+        .layer(limit::concurrency(Rc::clone(worker))) // no more at once than the app answers without delay
         .service(forward(Rc::clone(worker)))
 }
 
@@ -89,7 +91,11 @@ pub async fn connection(
     }
     let First::Bytes(detected) = begun else { return };
     if detected == Detected::Tls {
-        match counted_hello(&worker, &client, &mut tcp, &mut read).await {
+        let hello = {
+            let mut counting = counted(&worker, &client, &mut tcp);
+            in_time(&client, hello(&mut counting, &mut read)).await
+        };
+        match hello {
             Ok(Hello::Mesh { accepted, rest }) => {
                 let stream = ReadAhead::new(Prefixed::new(rest.freeze(), tcp));
                 let hello = StartHandshake::from_parts(*accepted, stream);
@@ -122,26 +128,6 @@ fn declared(worker: &Worker, own: &Workload, target: &AppTarget) -> Protocol {
     worker.settings.spoken(declared, target.port)
 }
 
-/// A client's hello. What it holds until it is whole counts, here and in rustls; where that is too much, the newcomer
-/// that came first is closed.
-async fn counted_hello(
-    worker: &Worker,
-    client: &Client,
-    tcp: &mut TcpStream,
-    read: &mut BytesMut,
-) -> Result<Hello, HandshakeError> {
-    let count = |bytes: usize| {
-        client.holds_hello(&worker.budget, 2 * bytes);
-        if worker.budget.is_exhausted() && worker.places.dismiss_newcomer() {
-            worker.budget.acted(Action::ClosedConnection);
-        }
-    };
-    let mut counted = Counted::new(tcp, count);
-    let hello = tokio::time::timeout(FIRST_BYTE, hello(&mut counted, read)).await;
-    client.hello_ended();
-    Ok(hello.map_err(|_| HandshakeError::Timeout)??)
-}
-
 /// Waits for a connection's first bytes. `None`: it failed, or they did not come in time or before the proxy drained.
 async fn first(
     worker: &Worker,
@@ -156,12 +142,17 @@ async fn first(
 /// Counts and logs a handshake that came to nothing.
 fn refuse_handshake(worker: &Worker, arrival: Arrival, error: &HandshakeError) {
     worker.metrics.connection_refused(Direction::Inbound, true, error.reason());
-    tracing::info!(peer = %arrival.peer, %error, "connection refused");
+    if let Some(left_out) = worker.says_refused(arrival.peer, error) {
+        tracing::info!(peer = %arrival.peer, %error, left_out, "connection refused");
+    }
 }
 
 /// Counts and logs a connection that is not let in.
 fn refuse_connection(worker: &Worker, arrival: Arrival, mtls: bool, failure: &Failure) {
     worker.metrics.connection_refused(Direction::Inbound, mtls, failure.reason);
     let Arrival { peer, original, .. } = arrival;
-    tracing::info!(%peer, original = original.map(|original| tracing::field::display(original.address)), %failure, "connection refused");
+    if let Some(left_out) = worker.says_refused(peer, failure) {
+        let original = original.map(|original| tracing::field::display(original.address));
+        tracing::info!(%peer, original, %failure, left_out, "connection refused");
+    }
 }

@@ -1,8 +1,8 @@
-//! The sidecar: the story of a request.
+//! The sidecar and the gateway: the story of a request.
 //!
 //! Each module is one room, and this is their order. A room imports only rooms that stand below it, so a request enters
-//! each room once, from the top to the bottom. [`outbound`] and [`inbound`] are the two paths, each one readable list
-//! of steps. A test (`tests/e2e/dependencies.rs`) checks the order, and that the README has the same.
+//! each room once, from the top to the bottom. [`outbound`], [`inbound`] and [`gateway`] are the paths, each one
+//! readable list of steps. A test (`tests/e2e/dependencies.rs`) checks the order, and that the README has the same.
 
 /// Starts everything: listeners, workers, the control thread.
 pub mod app;
@@ -19,6 +19,9 @@ pub mod cli;
 /// Answers health probes and scrapes on the app's behalf.
 pub mod probes;
 
+/// What the control thread finds out about endpoints.
+pub mod checks;
+
 /// Takes connections, and gives each to the worker that carries it.
 pub mod accept;
 
@@ -27,6 +30,9 @@ pub mod outbound;
 
 /// The path of requests that come in to the app, likewise.
 pub mod inbound;
+
+/// The path of requests that strangers send to a gateway, likewise.
+pub mod gateway;
 
 /// Who a mesh peer is: its TLS handshake and its preamble.
 pub mod identify;
@@ -49,11 +55,11 @@ pub mod refuse;
 /// Settles one path and one authority for all later steps.
 pub mod normalize;
 
-/// Finds the rule, the backend and the time limits of a request.
-pub mod route;
+/// Replaces at a gateway what a stranger says about itself.
+pub mod edge;
 
-/// Retries requests that may be sent again.
-pub mod retry;
+/// Opens tunnels for requests that ask for one.
+pub mod tunnel;
 
 /// Carries connections that are not HTTP.
 pub mod opaque;
@@ -63,6 +69,15 @@ pub mod authenticate;
 
 /// Decides which requests and connections policy lets in.
 pub mod authorize;
+
+/// Finds the rule, the backend and the time limits of a request.
+pub mod route;
+
+/// Retries requests that may be sent again.
+pub mod retry;
+
+/// Refuses requests that are beyond a rate limit.
+pub mod limit;
 
 /// Which service an address or an authority means.
 pub mod lookup;
@@ -115,11 +130,17 @@ pub mod telemetry;
 /// Which endpoint gets the next request, and which gets none for a while: algorithms only.
 pub mod balance;
 
+/// Who has called our workload lately.
+pub mod seen;
+
 /// The places of clients' connections, and which clients keep the proxy waiting.
 pub mod clients;
 
 /// Limits on bytes in memory and on retries.
 pub mod budget;
+
+/// How often something may happen: token buckets, of everybody together and of each client.
+pub mod buckets;
 
 /// Shuts down in the order in which no request is lost.
 pub mod leave;

@@ -5,6 +5,7 @@ use std::{future::pending, rc::Rc, sync::Arc, time::Instant};
 
 use crate::{
     arrival::Direction,
+    bind::Life,
     connect,
     error::{Failure, Reason},
     trust::{Standing, lost},
@@ -19,6 +20,8 @@ pub struct Until {
     pub(crate) began: Instant,
     /// When it takes no more requests. `None`: its age does not matter.
     pub(crate) retire_at: Option<Instant>,
+    /// How long what it came to is served; `None`: as long as the proxy is there.
+    pub(crate) life: Option<Life>,
     /// Its peer; `None`: it is not the mesh's.
     pub(crate) standing: Option<Arc<Standing>>,
 }
@@ -29,10 +32,24 @@ pub fn until(worker: Rc<Worker>, direction: Direction, peer: Option<(Instant, Ar
     let (retire_at, standing) = peer.unzip();
     let oldest = worker.settings.max_connection_age.map(connect::tls::retire_at);
     let retire_at = [retire_at, oldest].into_iter().flatten().min();
-    Until { worker, direction, began: Instant::now(), retire_at, standing }
+    Until { worker, direction, began: Instant::now(), retire_at, life: None, standing }
 }
 
 impl Until {
+    /// The same, but only as long as what it came to is served.
+    #[must_use]
+    pub fn within(self, life: Life) -> Self {
+        Self { life: Some(life), ..self }
+    }
+
+    /// Completes when what the connection came to is served no longer.
+    async fn life_ended(&self) {
+        match &self.life {
+            Some(life) => life.ended().await,
+            None => pending().await,
+        }
+    }
+
     /// Completes when the connection must take no more requests.
     pub(crate) async fn requests(&self) {
         let withdrawn = async {
@@ -45,6 +62,7 @@ impl Until {
             () = self.worker.leave.closed(self.direction) => {}
             () = at(self.retire_at) => {}
             () = withdrawn => {}
+            () = self.life_ended() => {}
         }
     }
 
@@ -60,9 +78,14 @@ impl Until {
             worker.leave.closed(self.direction).await;
             tokio::time::sleep(worker.leave.rest(worker.settings.drain_timeout)).await;
         };
+        let unserved = async {
+            self.life_ended().await;
+            tokio::time::sleep(worker.settings.drain_timeout).await;
+        };
         let oldest = worker.settings.max_connection_age.and_then(|age| began.checked_add(age));
         tokio::select! {
             () = left => Failure::new(Reason::Draining, "the proxy is shutting down"),
+            () = unserved => Failure::new(Reason::Draining, "the gateway no longer serves what it came to"),
             failure = self.lost() => failure,
             () = at(oldest) => Failure::new(Reason::Timeout, "it is as old as --max-connection-age allows"),
         }

@@ -18,7 +18,10 @@ use http::{
     header::HOST,
     uri::{Authority, PathAndQuery},
 };
-use selvedge_model::normalize::{authority, path};
+use selvedge_model::normalize::{
+    authority,
+    path::{self, Slashes},
+};
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
@@ -28,14 +31,15 @@ use crate::{
 };
 
 /// The step that brings requests into normal form.
-pub fn normalize<S: Step<Request>>() -> impl Layer<S, Service = Normalize<S>> {
-    layer_fn(|inner| Normalize { inner })
+pub fn normalize<S: Step<Request>>(slashes: Slashes) -> impl Layer<S, Service = Normalize<S>> {
+    layer_fn(move |inner| Normalize { inner, slashes })
 }
 
 /// See [`normalize`].
 #[derive(Debug, Clone)]
 pub struct Normalize<S> {
     inner: S,
+    slashes: Slashes,
 }
 
 impl<S: Step<Request>> Service<Request> for Normalize<S> {
@@ -50,7 +54,7 @@ impl<S: Step<Request>> Service<Request> for Normalize<S> {
     fn call(&mut self, mut request: Request) -> Self::Future {
         let from_sidecar = request.conn.identity().is_some();
         let offers_tunnels = request.conn.outbound().is_some_and(|outbound| outbound.offers_tunnels);
-        match settle(&mut request.http, from_sidecar, offers_tunnels) {
+        match settle_with(&mut request.http, from_sidecar, offers_tunnels, self.slashes) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(error) => Either::Right(ready(Err(error))),
         }
@@ -66,6 +70,19 @@ pub const NO_TUNNEL: &str = "CONNECT is not served here: only the outbound liste
 /// # Errors
 /// If it has none.
 pub fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool, tunnels: bool) -> Result<(), Error> {
+    settle_with(request, from_sidecar, tunnels, Slashes::Kept)
+}
+
+/// As [`settle`], with what becomes of slashes in the path.
+///
+/// # Errors
+/// If it has no normal form.
+pub fn settle_with<B>(
+    request: &mut http::Request<B>,
+    from_sidecar: bool,
+    tunnels: bool,
+    slashes: Slashes,
+) -> Result<(), Error> {
     if request.method() == Method::CONNECT {
         return if tunnels { tunnel(request) } else { Err(bad(NO_TUNNEL)) };
     }
@@ -76,7 +93,7 @@ pub fn settle<B>(request: &mut http::Request<B>, from_sidecar: bool, tunnels: bo
         let options = request.method() == Method::OPTIONS;
         return options.then_some(()).ok_or_else(|| bad("* is a target for OPTIONS alone"));
     }
-    let normal = path::normalize(path).map_err(|malformed| bad(malformed.to_string()))?;
+    let normal = path::normalize_with(path, slashes).map_err(|malformed| bad(malformed.to_string()))?;
     if let Some(normal) = normal {
         *request.uri_mut() = with_path(request.uri(), normal)?;
     }

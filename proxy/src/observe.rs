@@ -83,6 +83,9 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
                 if let Some(mut record) = record {
                     let facts = &response.facts;
                     record.answered(&response.http, facts.reason, facts.retries, series(facts));
+                    if let Some(rare) = response.facts.rare.take() {
+                        record.explained(rare.error, rare.request_id.as_ref());
+                    }
                     response.http.body_mut().end().record = Some(record);
                 }
                 response

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use selvedge_model::Protocol as Spoken;
+use selvedge_model::{Protocol as Spoken, normalize::path::Slashes};
 use tokio::net::TcpStream;
 use tower::ServiceBuilder;
 
@@ -26,6 +26,7 @@ use crate::{
     retry, route, serve,
     settings::Upstream,
     step::{Conn, HttpVersion, Outbound, Request, Side, Step},
+    tunnel::tunnel,
     worker::Worker,
 };
 
@@ -37,10 +38,10 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
     let unknown = worker.metrics.unknown_destination(&worker.settings.workload);
     ServiceBuilder::new()
         .layer(observe(worker, Direction::Outbound, unknown)) // keeps one record of each request; sees every answer, the proxy's own included
-        .layer(respond()) // our failures become HTTP or gRPC answers
+        .layer(respond(Rc::clone(worker))) // our failures become HTTP or gRPC answers
         .layer(refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
-        .layer(normalize()) // one path and one authority, for all that follows
-        .layer(route::tunnel(Rc::clone(worker))) // CONNECT goes no further
+        .layer(normalize(Slashes::Kept)) // one path and one authority, for all that follows
+        .layer(tunnel(Rc::clone(worker))) // CONNECT goes no further
         .layer(route::find(Rc::clone(worker))) // Request -> Matched: the service's rule that it follows
         .layer(route::filter(Rc::clone(worker))) // the rule's filters: faults, redirects, changes of headers and paths, copies for mirrors
         .layer(route::draw(Rc::clone(worker))) // Matched -> Routed: one of the rule's backends

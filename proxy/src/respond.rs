@@ -3,33 +3,41 @@
 
 use std::{
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use http::{
     HeaderValue, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use http_body::Body as HttpBody;
 use hyper::ext::ReasonPhrase;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
     body::Body,
-    error::{Failure, SELVEDGE_ERROR},
-    fields::{GRPC_STATUS, grpc_message, is_grpc, length},
-    step::{Error, Request, Response, Step},
+    edge::REQUEST_ID,
+    error::{Failure, Reason, SELVEDGE_ERROR},
+    fields::{GRPC_MESSAGE, GRPC_STATUS, get_rare, grpc_message, is_grpc, length},
+    step::{Conn, Error, Request, Response, Step},
+    telemetry::access_log,
+    worker::Worker,
 };
 
-/// The step that turns every error into an answer.
-pub fn respond<S: Step<Request>>() -> impl Layer<S, Service = Respond<S>> {
-    layer_fn(|inner| Respond { inner })
+/// The step that turns every error into an answer. A client that has proven no identity of the mesh is told the reason of a
+/// failure, or fixed words: the rest, which names addresses and documents, goes to the log.
+pub fn respond<S: Step<Request>>(worker: Rc<Worker>) -> impl Layer<S, Service = Respond<S>> {
+    layer_fn(move |inner| Respond { inner, worker: Rc::clone(&worker) })
 }
 
 /// See [`respond`].
 #[derive(Debug, Clone)]
 pub struct Respond<S> {
     inner: S,
+    worker: Rc<Worker>,
 }
 
 impl<S: Step<Request>> Service<Request> for Respond<S> {
@@ -43,7 +51,11 @@ impl<S: Step<Request>> Service<Request> for Respond<S> {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let grpc = is_grpc(request.http.headers());
-        Responded { inner: self.inner.call(request), grpc }
+        let stranger = request
+            .conn
+            .is_strangers()
+            .then(|| Stranger { conn: Rc::clone(&request.conn), worker: Rc::clone(&self.worker) });
+        Responded { inner: self.inner.call(request), grpc, stranger }
     }
 }
 
@@ -54,6 +66,8 @@ pin_project! {
         #[pin]
         inner: F,
         grpc: bool,
+        // `None`: the client has proven who it is, or is our app.
+        stranger: Option<Stranger>,
     }
 }
 
@@ -64,20 +78,100 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responded<F> {
         let this = self.project();
         this.inner.poll(cx).map(|result| match result {
             Ok(mut response) => {
+                tell_of_peers(&mut response, this.stranger.as_ref());
                 if *this.grpc && is_grpc(response.http.headers()) {
                     response.http.body_mut().end().is_grpc = true;
                 }
                 Ok(response)
             }
-            Err(error) => {
-                let mut http = Box::new(answer(&error.failure, *this.grpc));
-                let mut facts = error.facts;
-                if let Some(added) = facts.headers.take() {
-                    http.headers_mut().extend(*added);
-                }
-                Ok(Response { http, facts: *facts })
-            }
+            Err(error) => Ok(respond_to(error, *this.grpc, this.stranger.as_ref())),
         })
+    }
+}
+
+/// A client that has proven no identity of the mesh.
+#[derive(Debug)]
+struct Stranger {
+    conn: Rc<Conn>,
+    worker: Rc<Worker>,
+}
+
+impl Stranger {
+    /// Logs what the client is not told: `failure`, of the request that is called `request_id`.
+    fn log(&self, failure: &str, request_id: Option<&HeaderValue>) {
+        let about = ("what a stranger is not told", failure);
+        if let Some(left_out) = self.worker.said.says(about, Instant::now()) {
+            let request_id = request_id.and_then(|id| id.to_str().ok());
+            tracing::info!(peer = %self.conn.peer, request_id, failure, left_out, "request failed; its client is not told all of it");
+        }
+    }
+}
+
+/// The answer to a request that ended in `error`.
+fn respond_to(error: Error, grpc: bool, stranger: Option<&Stranger>) -> Response {
+    let mut facts = *error.facts;
+    if access_log::enabled() {
+        facts.rare().error = Some(error.failure.to_string().into());
+    }
+    let failure = match stranger {
+        None => error.failure,
+        Some(stranger) => {
+            // Whoever refuses by a policy, a limit or a token logs that itself.
+            let is_logged = matches!(
+                error.failure.reason,
+                Reason::Policy | Reason::RateLimit | Reason::RateLimitServer | Reason::Token
+            );
+            let whole = (!is_logged).then(|| error.failure.to_string());
+            let failure = error.failure.for_a_stranger();
+            if let Some(whole) = whole.filter(|whole| failure.told() != *whole) {
+                stranger.log(&whole, facts.request_id());
+            }
+            failure
+        }
+    };
+    let mut http = Box::new(answer(&failure, grpc));
+    if let Some(rare) = &mut facts.rare {
+        http.headers_mut().extend(std::mem::take(&mut rare.headers));
+    }
+    if let Some(id) = facts.request_id().filter(|_| stranger.is_some()) {
+        http.headers_mut().insert(REQUEST_ID, id.clone());
+    }
+    Response { http, facts }
+}
+
+/// Leaves a stranger only the reason of what a peer's sidecar says in its own answer.
+fn tell_of_peers(response: &mut Response, stranger: Option<&Stranger>) {
+    let Some(reason) = response.facts.reason else { return };
+    if stranger.is_none() && !access_log::enabled() {
+        return;
+    }
+    let said = get_rare(response.http.headers(), &SELVEDGE_ERROR);
+    let Some(said) = said.map(|said| String::from_utf8_lossy(said.as_bytes()).into_owned()) else { return };
+    if let Some(stranger) = stranger {
+        stranger.log(&said, response.facts.request_id());
+        leave_the_reason(&mut response.http, reason);
+        if let Some(id) = response.facts.request_id() {
+            response.http.headers_mut().insert(REQUEST_ID, id.clone());
+        }
+    }
+    if access_log::enabled() {
+        response.facts.rare().error = Some(said.into());
+    }
+}
+
+/// Takes all words but `reason` out of an answer that a sidecar has made.
+fn leave_the_reason(response: &mut http::Response<Body>, reason: Reason) {
+    let has_body = !response.body().is_end_stream();
+    let headers = response.headers_mut();
+    headers.insert(SELVEDGE_ERROR, HeaderValue::from_static(reason.word()));
+    if is_grpc(headers) {
+        // It has no body.
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(reason.word()));
+        return;
+    }
+    if has_body || headers.contains_key(CONTENT_LENGTH) {
+        headers.remove(CONTENT_LENGTH);
+        *response.body_mut() = Body::full(format!("{reason}\n"));
     }
 }
 
@@ -90,7 +184,7 @@ pub fn answer(failure: &Failure, grpc: bool) -> http::Response<Body> {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(failure.grpc())));
-        headers.insert("grpc-message", grpc_message(&text));
+        headers.insert(GRPC_MESSAGE, grpc_message(&text));
     } else {
         let status = failure.status();
         *response.status_mut() = status;
@@ -158,6 +252,22 @@ mod tests {
         assert_eq!(told(failure.clone().told_only_the_last(0)), "policy");
         assert_eq!(told(failure.clone().told_only_the_last("why".len())), "policy: why");
         assert_eq!(answer(&failure.told_only_the_last(0), true).headers()["grpc-message"], "policy");
+    }
+
+    #[test]
+    fn a_stranger_is_told_fixed_words_only() {
+        let told = |failure: Failure| failure.for_a_stranger().told();
+
+        assert_eq!(
+            told(Failure::new(Reason::BadRequest, "the request has no host")),
+            "bad-request: the request has no host"
+        );
+        assert_eq!(
+            told(Failure::new(Reason::BadRequest, format!("no way to {}", "10.0.0.1:80"))),
+            "bad-request"
+        );
+        let limited = Failure::new(Reason::Policy, "secret: why".to_owned()).told_only_the_last("why".len());
+        assert_eq!(told(limited), "policy: why");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::{
     clients::Watch,
     connect::http2::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW},
     error::Failure,
-    io::{Abort, Duplex, Liveness, Prefixed},
+    io::{Abort, Duplex, Gathered, Liveness, Prefixed},
     lifetime::Until,
     settings::RequestLimits,
     step::{Conn, HttpVersion, Request, Step},
@@ -61,8 +61,11 @@ where
     let limits = until.worker.settings.limits;
     let watch = until.worker.patience.watch();
     let peer = conn.peer;
-    if let Some(client) = conn.inbound().and_then(|inbound| inbound.client.as_ref()) {
+    if let Some(client) = conn.entry().and_then(|entry| entry.client.as_ref()) {
         client.watch_with(&watch);
+    }
+    if conn.gateway().is_some() {
+        watch.readers.limit();
     }
     let ledger =
         (version == HttpVersion::Http2).then(|| Ledger::new(&until.worker.budget, CONNECTION_WINDOW));
@@ -118,9 +121,10 @@ where
     S: Step<Request>,
 {
     let settings = &until.worker.settings;
-    let io = TokioIo::new(Guarded::new(io, ledger, Side::Server, conn.peer));
-    let serving = http2(settings.limits, settings.liveness).serve_connection(io, service);
-    carry(serving, |serving| serving.graceful_shutdown(), until, conn, watch).await
+    let (io, gathering) = Gathered::new(Guarded::new(io, ledger, Side::Server, conn.peer));
+    let serving = http2(settings.limits, settings.liveness).serve_connection(TokioIo::new(io), service);
+    let serving = gathering.sending(serving);
+    carry(serving, |serving| serving.get_pin().graceful_shutdown(), until, conn, watch).await
 }
 
 /// What carries the tunnel that an app's connection has become, with what was read of it already.

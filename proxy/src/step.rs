@@ -5,6 +5,7 @@
 //! also has a backend. Facts about the answer travel back with it (`AnswerFacts`), so that the outermost step can
 //! count it without shared state.
 
+mod admitted;
 mod conn;
 
 use std::{
@@ -16,10 +17,14 @@ use std::{
 };
 
 use futures_util::future::Either;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tower::{Layer, Service, layer::layer_fn};
 
-pub use self::conn::{Conn, HttpVersion, Inbound, LastLookup, Outbound, Side, Switched, Tunnel};
+pub use self::admitted::Admitted;
+pub use self::conn::{
+    AtGateway, Conn, Entry, HttpVersion, Inbound, LastHost, LastLookup, Outbound, Side, Switched, Tunnel,
+    address_value,
+};
 use crate::{
     bind::{Bound, BoundEndpoint, BoundRule, BoundShare, SeriesPair},
     body::Body,
@@ -33,6 +38,14 @@ pub trait Step<R>: Service<R, Response = Response, Error = Error, Future: 'stati
 impl<R, S> Step<R> for S where
     S: Service<R, Response = Response, Error = Error, Future: 'static> + Clone + 'static
 {
+}
+
+/// The headers of an answer, whether it is made already or will be.
+pub(crate) fn headers_of(result: &mut Result<Response, Error>) -> &mut HeaderMap {
+    match result {
+        Ok(response) => response.http.headers_mut(),
+        Err(error) => &mut error.facts.rare().headers,
+    }
 }
 
 /// The step that refuses each request that `refusal` says something about, and lets all others go on.
@@ -163,8 +176,31 @@ pub struct AnswerFacts {
     pub reason: Option<Reason>,
     /// Attempts after the first.
     pub retries: u32,
+    /// What few answers have.
+    pub rare: Option<Box<RareFacts>>,
+}
+
+/// What is known about an answer that is a failure's, or that the log needs more of.
+#[derive(Debug, Default)]
+pub struct RareFacts {
     /// What filters add to the headers of an answer that does not exist yet: the answer to an [`Error`].
-    pub headers: Option<Box<HeaderMap>>,
+    pub headers: HeaderMap,
+    /// What a gateway calls the request; only where the log may need it.
+    pub request_id: Option<HeaderValue>,
+    /// The failure in all its words, for the access log, if that is on.
+    pub error: Option<Box<str>>,
+}
+
+impl AnswerFacts {
+    /// What few answers have, to be added to.
+    pub fn rare(&mut self) -> &mut RareFacts {
+        self.rare.get_or_insert_default()
+    }
+
+    /// What a gateway calls the request, if that is known.
+    pub fn request_id(&self) -> Option<&HeaderValue> {
+        self.rare.as_ref()?.request_id.as_ref()
+    }
 }
 
 /// An answer.

@@ -29,6 +29,7 @@ use crate::{
     authorize::{forbidden, refusal, refusal_of_request},
     bind::withdrawn,
     body::Body,
+    edge,
     error::{Failure, Reason},
     fields::WebSocket,
     io::{Abort, Duplex},
@@ -84,7 +85,7 @@ impl UpgradeRequest {
         if !asked && way == Way::Upgrade {
             return None;
         }
-        let head = conn.inbound().map(|_| Box::new(head_of(request)));
+        let head = conn.entry().map(|_| Box::new(head_of(request)));
         Some(Box::new(Self { client, conn: Rc::clone(conn), way, head }))
     }
 
@@ -155,7 +156,9 @@ fn head_of<B>(request: &http::Request<B>) -> http::Request<()> {
 /// `head` as policies saw it the first time.
 fn normal(mut head: Box<http::Request<()>>, conn: &Conn) -> Option<Box<http::Request<()>>> {
     // It has been settled before, and nothing was wrong with it.
-    settle(&mut head, conn.identity().is_some(), false).ok().map(|()| head)
+    settle(&mut head, conn.identity().is_some(), false).ok()?;
+    edge::settle(&mut head, conn);
+    Some(head)
 }
 
 /// Makes an extended CONNECT for a WebSocket the request of HTTP/1.1 that it stands for (RFC 8441,
@@ -246,8 +249,8 @@ async fn carry_web_socket(switched: Switched, worker: &Worker, until: impl Futur
 
 /// Completes when a policy no longer lets its client, or what it asked for, in. Our own app may always go out.
 async fn disallowed(worker: &Worker, conn: &Conn, head: Option<&http::Request<()>>) -> Failure {
-    match conn.inbound() {
-        Some(inbound) if inbound.app.is_ok() => {
+    match conn.guarded() {
+        Some(_) => {
             let refused = |worker: &Worker| match head {
                 Some(head) => {
                     let mut head = head.clone();
@@ -258,7 +261,7 @@ async fn disallowed(worker: &Worker, conn: &Conn, head: Option<&http::Request<()
             };
             forbidden(worker, refused).await
         }
-        _ => std::future::pending().await,
+        None => std::future::pending().await,
     }
 }
 

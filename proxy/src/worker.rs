@@ -1,17 +1,28 @@
 //! A worker: one thread that carries connections, and owns everything that it needs for that.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    fmt,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use selvedge_certs::tls::Live;
 
 use crate::{
-    budget::Budget,
+    bind::Denied,
+    budget::{Budget, Concurrency, GivenUp},
     clients::{Clients, Patience, Places},
     connect::{self, Apps, Instance, Pools},
     discovery::store::{Store, View},
     dns::Asker,
+    error::Failure,
     leave::Leave,
+    seen::Seen,
     settings::Settings,
+    step::Admitted,
     telemetry::{Metrics, Sparing},
     time::Deadlines,
     tokens::Tokens,
@@ -33,8 +44,14 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What the bytes draw on that have arrived and nobody has taken.
     pub budget: Arc<Budget>,
+    /// Calls of our app that were given up, of all workers.
+    pub given_up: Arc<GivenUp>,
+    /// What limits the requests that the app has in progress; `None`: nothing does.
+    pub concurrency: Option<Arc<Concurrency>>,
     /// Clients' connections, of all workers.
     pub clients: Arc<Clients>,
+    /// Who has called, of all workers.
+    pub seen: Arc<Seen>,
     /// Whom to ask for the addresses of names.
     pub names: Asker,
     /// How far leaving has come.
@@ -58,6 +75,8 @@ pub struct Worker {
     pub apps: Apps,
     /// The tokens that it has verified.
     pub tokens: Tokens,
+    /// The requests in progress that policy has looked into.
+    pub admitted: Admitted,
     /// Notices clients that keep the proxy waiting.
     pub patience: Rc<Patience>,
     /// The time limits of requests.
@@ -66,12 +85,18 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// What was said of policies lately.
+    /// What was logged lately of what clients could cause without end.
     pub said: Sparing,
     /// What the bytes draw on that have arrived and nobody has taken.
     pub budget: Arc<Budget>,
+    /// Calls of our app that were given up, of all workers.
+    pub given_up: Arc<GivenUp>,
+    /// What limits the requests that the app has in progress; `None`: nothing does.
+    pub concurrency: Option<Arc<Concurrency>>,
     /// The places of clients' connections.
     pub places: Places,
+    /// Who has called.
+    pub seen: Arc<Seen>,
     /// Whom to ask for the addresses of names.
     pub names: Asker,
     /// How far leaving has come.
@@ -79,6 +104,12 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Whether the log is to say now that a connection from `peer` is refused because of `why`: once in a while for each
+    /// address and cause. If so, how many were left out.
+    pub fn says_refused(&self, peer: SocketAddr, why: &impl fmt::Display) -> Option<u64> {
+        self.said.says(("connection refused", peer.ip(), why.to_string()), Instant::now())
+    }
+
     /// Worker number `index`. Must be called on a local runtime; its own housekeeping is spawned there.
     pub fn start(index: usize, shared: &Shared) -> Rc<Self> {
         let settings = Arc::clone(&shared.settings);
@@ -94,7 +125,7 @@ impl Worker {
             instance: Instance::random(),
             max_connection_age: settings.max_connection_age,
         });
-        let patience = Patience::new(settings.header_timeout, settings.idle_timeout);
+        let patience = Patience::limited(settings.header_timeout, settings.idle_timeout, settings.read);
         let deadlines = Rc::new(Deadlines::default());
         let worker = Rc::new(Self {
             index,
@@ -105,12 +136,16 @@ impl Worker {
             pools,
             apps: Apps::default(),
             tokens: Tokens::default(),
+            admitted: Admitted::default(),
             deadlines: Rc::clone(&deadlines),
             rng: RefCell::new(fastrand::Rng::new()),
             metrics: Arc::clone(&shared.metrics),
             said: Sparing::default(),
             budget: Arc::clone(&shared.budget),
+            given_up: Arc::clone(&shared.given_up),
+            concurrency: shared.concurrency.clone(),
             places: Places::new(Arc::clone(&shared.clients)),
+            seen: Arc::clone(&shared.seen),
             names: shared.names.clone(),
             leave: shared.leave.clone(),
         });
@@ -118,6 +153,17 @@ impl Worker {
         tokio::task::spawn_local(wait(patience));
         tokio::task::spawn_local(deadlines.keep());
         worker
+    }
+
+    /// Counts and logs a request or connection that goes nowhere because of network policies.
+    pub fn denied(&self, denied: &Denied) -> Failure {
+        let Denied { address, rule, why } = denied;
+        self.metrics.egress_denied(rule, self.index);
+        self.seen.note_refused(self.index, *address, rule);
+        if let Some(left_out) = self.said.says((rule, address), Instant::now()) {
+            tracing::info!(direction = "outbound", %address, %rule, %why, left_out, "refused by policy");
+        }
+        denied.failure()
     }
 }
 

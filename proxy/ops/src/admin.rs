@@ -49,6 +49,8 @@ const PATIENCE: Patience = Patience {
 const MAX_BODY: usize = 16 << 10;
 /// How long it may take to come.
 const BODY_TIME: Duration = Duration::from_secs(2);
+/// Bytes of answers that the kernel keeps for one client of the admin port.
+const SEND_BUFFER: usize = 64 << 10;
 /// The pause after a failed accept. Without it, too many open files would make a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -188,6 +190,8 @@ fn is_local_name(host: &str) -> bool {
 /// # Errors
 /// If the listener cannot be given to the runtime.
 pub async fn serve(listener: std::net::TcpListener, router: Router) -> std::io::Result<Infallible> {
+    // Its connections inherit it. What is sent to a client that does not read is copied for nothing, and probes wait.
+    socket2::SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER)?;
     let listener = TcpListener::from_std(listener)?;
     let places = Places::new(PLACES);
     let mut connections = JoinSet::new();

@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use selvedge_api::ResourceName;
-use selvedge_certs::tls::Live;
-use selvedge_model::{Called, Protocol, RouteTable, TrafficPolicy, Workload, WorkloadName};
+use selvedge_model::{
+    Called, Protocol, RouteTable, TrafficPolicy, Workload, WorkloadName, gateway::GatewayPort,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Shown, utc};
 use crate::{
-    bind::{Bound, BoundBackend, Destination},
+    accept::PortState,
+    bind::{Bound, BoundBackend, BoundPort, Destination, Table},
     discovery::status::{Status, Stream},
     joining::Address,
 };
@@ -27,6 +29,9 @@ pub struct Config {
     pub own: Option<Arc<Workload>>,
     /// What each authority means that was asked for, in alphabetical order.
     pub destinations: Vec<DestinationState>,
+    /// What it serves as a gateway, by the port that clients call. Absent: it is a sidecar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<BTreeMap<u16, GatewayPortState>>,
     /// The version of every resource that is held, as the control plane named it.
     pub versions: BTreeMap<String, String>,
 }
@@ -46,6 +51,12 @@ pub struct Certificate {
     pub trust_domain: String,
     /// How many roots there are.
     pub roots: usize,
+    /// How many further ones vouch for workloads only, such as SPIRE's.
+    #[serde(default)]
+    pub workload_roots: usize,
+    /// The socket of the SPIFFE agent that gives it; absent: the control plane does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_api: Option<String>,
 }
 
 /// Whether the stream is open.
@@ -97,6 +108,17 @@ pub struct Refused {
     pub at: String,
     /// What the control plane was told.
     pub why: String,
+}
+
+/// A port of a gateway.
+#[derive(Debug, Clone, Serialize)]
+pub struct GatewayPortState {
+    /// Whether clients can connect. Absent: it has not been tried yet.
+    pub state: Option<PortState>,
+    /// Its listeners, and the host names of each.
+    pub served: Arc<GatewayPort>,
+    /// The rules of its virtual hosts.
+    pub virtual_hosts: Vec<ServiceState>,
 }
 
 /// What one authority means.
@@ -155,17 +177,18 @@ impl Config {
         let versions = &status.versions;
         Self {
             workload: shown.workload.clone(),
-            certificate: certificate(&shown.live),
+            certificate: certificate(shown),
             destinations: destinations.into_iter().map(|each| destination(each, versions)).collect(),
             own: table.own.clone(),
+            gateway: shown.ports.as_ref().map(|ports| gateway(&table, &ports.states(), versions)),
             versions: versions.iter().map(|(name, version)| (name.to_string(), version.clone())).collect(),
             control_plane: control_plane(&shown.control_plane, status),
         }
     }
 }
 
-fn certificate(live: &Live) -> Option<Certificate> {
-    let current = live.current()?;
+fn certificate(shown: &Shown) -> Option<Certificate> {
+    let current = shown.live.current()?;
     Some(Certificate {
         identity: current.identity.to_string(),
         not_before: utc(current.not_before),
@@ -173,6 +196,8 @@ fn certificate(live: &Live) -> Option<Certificate> {
         generation: current.generation,
         trust_domain: current.trust_domain().to_string(),
         roots: current.bundle.roots.len(),
+        workload_roots: current.bundle.workload_roots.len(),
+        workload_api: shown.workload_api.as_ref().map(ToString::to_string),
     })
 }
 
@@ -198,6 +223,24 @@ fn control_plane(address: &Address, status: Status) -> ControlPlaneState {
             why: refused.why,
         }),
     }
+}
+
+fn gateway(
+    table: &Table,
+    states: &BTreeMap<u16, PortState>,
+    versions: &BTreeMap<ResourceName, String>,
+) -> BTreeMap<u16, GatewayPortState> {
+    let port = |(number, port): (&u16, &Arc<BoundPort>)| {
+        let hosts = port.listeners.iter().flat_map(|listener| &listener.hosts).flatten();
+        let bound = hosts.filter_map(|host| host.bound.as_deref());
+        let shown = GatewayPortState {
+            state: states.get(number).cloned(),
+            served: Arc::clone(&port.served),
+            virtual_hosts: bound.map(|bound| service(bound, versions)).collect(),
+        };
+        (*number, shown)
+    };
+    table.gateway.iter().map(port).collect()
 }
 
 fn destination(destination: &Destination, versions: &BTreeMap<ResourceName, String>) -> DestinationState {

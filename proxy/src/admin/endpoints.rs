@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    collections::HashSet,
     sync::{Arc, atomic::Ordering},
     time::{Instant, SystemTime},
 };
@@ -35,6 +34,14 @@ pub struct EndpointState {
     pub tls_to: Option<String>,
     /// The workload, if it is known.
     pub workload: Option<WorkloadName>,
+    /// Where it is: region, zone and subzone. Absent: not known.
+    pub locality: Option<String>,
+    /// The node that it runs on. Absent: not known.
+    pub node: Option<String>,
+    /// The place of its group: 0 is the highest priority, or the first share of a distribution. Absent: it is never called.
+    pub priority: Option<usize>,
+    /// How many of the requests its group gets now, in percent.
+    pub priority_percent: Option<f64>,
     /// How many requests wait for their answer, or for its end.
     pub in_flight: u32,
     /// Whether it is ejected.
@@ -47,35 +54,55 @@ pub struct EndpointState {
     pub ejection: Option<EjectionState>,
     /// How many failures it has had since its last success.
     pub consecutive_failures: u32,
+    /// What its health checks say. Absent: it has none, or no answer yet.
+    #[serde(default)]
+    pub health_check: Option<CheckState>,
+}
+
+/// What the health checks of an endpoint say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckState {
+    /// Whether it gets requests.
+    pub passing: bool,
+    /// Why the last check failed. Absent: it passed.
+    pub last_failure: Option<Arc<str>>,
 }
 
 /// Why an endpoint is ejected.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EjectionState {
-    /// The limit that it reached: `consecutive-5xx` or `consecutive-gateway-errors`.
+    /// The limit that it reached, such as `consecutive-5xx` or `success-rate`.
     pub reason: Cow<'static, str>,
-    /// The failures in a row that reached it.
+    /// The failures that reached it: in a row, or in the interval that had ended.
     pub failures: u32,
-    /// The last of them, in words.
+    /// What the base ejection time was multiplied by.
+    #[serde(default)]
+    pub times: u32,
+    /// The last failure, or what was compared, in words.
     pub last_failure: String,
 }
 
 /// The endpoints of everything in `store`.
 pub(super) fn endpoint_states(store: &Store, now: Instant) -> Vec<EndpointState> {
     let table = store.table();
-    let mut seen = HashSet::new();
     let mut states = Vec::new();
-    let bounds = table.destinations.values().filter_map(|destination| destination.bound.as_deref());
-    for backend in bounds.flat_map(|bound| &bound.backends) {
-        if seen.insert(Arc::as_ptr(backend)) {
-            states.extend(backend.endpoints.iter().map(|endpoint| endpoint_state(backend, endpoint, now)));
-        }
+    for backend in table.backends() {
+        let endpoints = backend.endpoints.iter().enumerate();
+        states.extend(endpoints.map(|(index, endpoint)| endpoint_state(backend, index, endpoint, now)));
     }
     states.sort_by(|a, b| (&a.backend, &a.address).cmp(&(&b.backend, &b.address)));
     states
 }
 
-fn endpoint_state(backend: &BoundBackend, endpoint: &BoundEndpoint, now: Instant) -> EndpointState {
+fn endpoint_state(
+    backend: &BoundBackend,
+    index: usize,
+    endpoint: &BoundEndpoint,
+    now: Instant,
+) -> EndpointState {
+    let share = backend.balancer.share_of(&backend.endpoints, index, backend.ejection.as_deref(), now);
+    let place = endpoint.place.as_deref();
+    let locality = place.map(|place| &place.locality).filter(|locality| !locality.is_empty());
     let ejected = endpoint.ejection.as_ref().and_then(|ejection| ejection.remaining(&endpoint.health, now));
     EndpointState {
         backend: backend.name.to_string(),
@@ -89,17 +116,25 @@ fn endpoint_state(backend: &BoundBackend, endpoint: &BoundEndpoint, now: Instant
             ClientTls::ByIdentity | ClientTls::Impossible => None,
         },
         workload: endpoint.workload.clone(),
+        locality: locality.map(ToString::to_string),
+        node: place.and_then(|place| place.node.clone()),
+        priority: share.map(|share| share.place),
+        priority_percent: share.map(|share| share.percent),
         in_flight: endpoint.target.in_flight.load(Ordering::Relaxed),
         ejected: ejected.is_some(),
         ejected_until: ejected.map(|left| utc(SystemTime::now() + left)),
         ejected_for_seconds: ejected.map(|left| left.as_secs_f64()),
         ejection: ejected.and_then(|_| ejection(endpoint)),
         consecutive_failures: endpoint.health.consecutive_failures(),
+        health_check: endpoint
+            .health
+            .last_check()
+            .map(|check| CheckState { passing: check.is_well, last_failure: check.failure.clone() }),
     }
 }
 
 fn ejection(endpoint: &BoundEndpoint) -> Option<EjectionState> {
     let cause = endpoint.health.cause()?;
     let (reason, failures, last_failure) = (cause.why.word().into(), cause.failures, cause.last.clone());
-    Some(EjectionState { reason, failures, last_failure })
+    Some(EjectionState { reason, failures, times: cause.times, last_failure })
 }

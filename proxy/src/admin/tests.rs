@@ -44,8 +44,10 @@ fn shown() -> Shown {
         workload: fixtures::workload(),
         control_plane: "127.0.0.1:8086".parse().unwrap(),
         store,
+        workload_api: None,
         live: Live::new(),
         status: watch::channel(status).1,
+        ports: None,
         drain: Drain::default(),
     }
 }
@@ -94,7 +96,8 @@ async fn endpoints_show_who_is_ejected_why_and_until_when() {
     let ejection = backend.ejection.as_ref().unwrap();
     let now = Instant::now();
     let health = &backend.endpoints[0].health;
-    let ejected = ejection.record(health, Outcome::GatewayFailure, 2, now).unwrap();
+    let rng = &mut fastrand::Rng::new();
+    let ejected = ejection.record(health, Outcome::GatewayFailure, now, rng).unwrap();
     health.explain(&ejected, "connect-failure: nobody listens".to_owned());
     let earliest = utc(SystemTime::now() + Duration::from_secs(30));
 

@@ -2,7 +2,7 @@
 
 mod original;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use original::OriginalDestination;
 pub(crate) use original::canonical;
@@ -34,8 +34,10 @@ impl Direction {
 /// How a connection came.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// The other end.
+    /// The client: the other end, or whom a load balancer that is the other end has named.
     pub peer: SocketAddr,
+    /// The load balancer that has named the client by the PROXY protocol. `None`: the client connects itself.
+    pub via: Option<IpAddr>,
     /// Where it was going when it was redirected to us. `None`: nobody redirects.
     pub original: Option<OriginalDestination>,
     /// Which of the settings' upstreams it is for: it came to a listener of that alone.

@@ -43,6 +43,11 @@ impl OriginalDestination {
         Ok(Self { address, local: local.ip(), is_ours: address == local })
     }
 
+    /// What the client dialled, if it was not our listener itself.
+    pub fn dialled(self) -> Option<SocketAddr> {
+        (!self.is_ours).then_some(self.address)
+    }
+
     /// Refuses a connection that is not for this host, whatever redirects it: a sidecar relays nothing. At most four
     /// system calls for each connection, and none if the host has one address.
     ///

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::future::Either;
 use http::{Uri, uri::PathAndQuery};
-use selvedge_model::token::{Authentication, Refused, TokenError};
+use selvedge_model::token::{Authentication, Refused, TokenError, TokenRule};
 use tower::{Layer, Service, layer::layer_fn};
 use tracing::field::display;
 
@@ -22,6 +22,7 @@ use crate::{
     error::{Failure, Reason},
     step::{Conn, Error, Request, Response, Step},
     telemetry::Decision,
+    tokens::Tokens,
     worker::Worker,
 };
 
@@ -59,27 +60,39 @@ impl<S: Step<Request>> Service<Request> for Authenticate<S> {
 /// # Errors
 /// If it is not accepted.
 pub(crate) fn check<B>(worker: &Worker, conn: &Conn, request: &mut http::Request<B>) -> Result<(), Failure> {
-    let Some(inbound) = conn.inbound() else { return Ok(()) };
+    let Some(entry) = conn.entry() else { return Ok(()) };
     worker.view.refresh();
     let rules = |own: &Arc<selvedge_model::Workload>| own.policy.authentication.clone();
     let Some(rules) = worker.view.with(|table| table.own.as_ref().and_then(rules)) else { return Ok(()) };
     // Whoever may not come in at all is told so, whatever token it has, and no signature is verified for it.
-    if !rules.is_for(inbound.port) || refusal(worker, &conn.incoming()).is_some() {
+    if !rules.is_for(entry.port) || refusal(worker, &conn.incoming()).is_some() {
         return Ok(());
     }
-    apply(worker, &rules, inbound.port, request).map_err(|refused| refused_with(worker, conn, refused))
+    let accepted = apply(&worker.tokens, &rules, entry.port, request, now()).map(drop);
+    accepted.map_err(|refused| {
+        for url in worker.tokens.wanted() {
+            worker.view.store().want_keys(&url);
+        }
+        refused_with(worker, conn, refused)
+    })
 }
 
-fn apply<'a, B>(
-    worker: &Worker,
+/// Checks the token of `request` by `rules`, at `now` (in seconds since 1970), and gives it the facts and headers that follow
+/// from it. Returns the rule that accepts it; `None`: it has no token, and policies decide.
+///
+/// # Errors
+/// If it has one that is not accepted.
+pub fn apply<'a, B>(
+    tokens: &Tokens,
     rules: &'a Arc<Authentication>,
     port: u16,
     request: &mut http::Request<B>,
-) -> Result<(), Refused<'a>> {
+    now: u64,
+) -> Result<Option<&'a TokenRule>, Refused<'a>> {
     let query = request.uri().query().unwrap_or_default();
-    let accepted = worker.tokens.authenticate(rules, (port, request.headers(), query), now())?;
+    let accepted = tokens.authenticate(rules, (port, request.headers(), query), now)?;
     rules.strip(port, request.headers_mut());
-    let Some(accepted) = accepted else { return Ok(()) };
+    let Some(accepted) = accepted else { return Ok(None) };
     let query = query_of(request.uri());
     if let Some(query) = accepted.apply(request.headers_mut(), &query)
         && let Some(uri) = with_query(request.uri(), &query)
@@ -87,7 +100,7 @@ fn apply<'a, B>(
         *request.uri_mut() = uri;
     }
     request.extensions_mut().insert(accepted.token);
-    Ok(())
+    Ok(Some(accepted.rule))
 }
 
 fn query_of(uri: &Uri) -> String {
@@ -105,20 +118,32 @@ fn with_query(uri: &Uri, query: &str) -> Option<Uri> {
 }
 
 /// In seconds since 1970.
-fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// Counts and logs what is refused. Strangers are not told by which document.
-fn refused_with(worker: &Worker, conn: &Conn, Refused { rule, error }: Refused<'_>) -> Failure {
-    worker.metrics.policy_decision(&rule.name, Decision::Deny, worker.index);
-    let why = match &error {
+/// What is said of a token that is not accepted, in words for operators; and how many bytes of that, from its end, anybody may
+/// know: not by which document.
+pub fn words(Refused { rule, error }: &Refused<'_>) -> (String, usize) {
+    let told = error.to_string();
+    (format!("{}{}: {told}", rule.name, without_keys(error)), told.len())
+}
+
+/// Why there are no keys, if that is it.
+fn without_keys(error: &TokenError) -> String {
+    match error {
         TokenError::NoKeys(why) => format!(" ({why})"),
         _ => String::new(),
-    };
+    }
+}
+
+/// Counts and logs what is refused. Strangers are not told by which document.
+fn refused_with(worker: &Worker, conn: &Conn, refused: Refused<'_>) -> Failure {
+    let (words, told) = words(&refused);
+    let Refused { rule, error } = refused;
+    worker.metrics.policy_decision(&rule.name, Decision::Deny, worker.index);
     let (peer, identity) = (conn.peer, conn.identity().map(display));
-    tracing::info!(%peer, identity, rule = %rule.name, %error, "refused a token{why}");
-    let told = error.to_string();
-    let failure = Failure::new(Reason::Token, format!("{}{why}: {told}", rule.name));
-    if conn.identity().is_some() { failure } else { failure.told_only_the_last(told.len()) }
+    tracing::info!(%peer, identity, rule = %rule.name, %error, "refused a token{}", without_keys(&error));
+    let failure = Failure::new(Reason::Token, words);
+    if conn.identity().is_some() { failure } else { failure.told_only_the_last(told) }
 }

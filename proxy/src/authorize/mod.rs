@@ -3,7 +3,11 @@
 //! The connection is asked for first. If that decides, the answer holds for all its requests until the next table
 //! comes into force; otherwise each request is asked for. So a connection that a new policy forbids is refused at its
 //! next request, and the client is told by which rule. An opaque connection has no next request: it asks again
-//! whenever policy changes, and ends when it is forbidden.
+//! whenever policy changes, and ends when it is forbidden. So does a request in progress that was asked for by itself,
+//! such as a stream of gRPC's.
+
+mod notes;
+mod step;
 
 use std::{rc::Rc, time::Instant};
 
@@ -12,37 +16,35 @@ use selvedge_model::{
     facts::{Connection, Source},
     policy::{By, Note},
 };
-use tower::Layer;
 use tracing::field::display;
 
+pub(crate) use self::notes::{note_caller, note_opaque_caller};
+pub use self::step::{Authorize, Watched, authorize, review};
 use crate::{
+    body::Admission,
     error::{Failure, Reason},
     facts,
-    step::{self, Conn, Error, Request, Step},
+    step::{Conn, Request},
     telemetry::Decision,
     worker::Worker,
 };
 
-/// The step that refuses what policy does not let in.
-pub fn authorize<S: Step<Request>>(worker: Rc<Worker>) -> impl Layer<S, Service = impl Step<Request>> {
-    step::refuse_if(move |request| refused(&worker, request))
-}
-
-/// Why `request` may not come in; `None`: it may.
-fn refused(worker: &Worker, request: &Request) -> Option<Error> {
+/// Lets `request` in, or says why not. `Some`: policy has looked into it, and will again when it changes.
+fn admitted(worker: &Worker, request: &Request) -> Result<Option<Rc<Admission>>, Failure> {
     let conn = &request.conn;
-    let inbound = conn.inbound()?;
+    let Some(entry) = conn.entry() else { return Ok(None) };
     let generation = worker.view.refresh();
-    if inbound.let_in.get() == Some(generation) {
-        return None;
+    if entry.let_in.get() == Some(generation) {
+        return Ok(None);
     }
-    match asked(worker, request) {
-        Ok(Asked::Connection) => {
-            inbound.let_in.set(Some(generation));
-            None
+    match asked(worker, request)? {
+        // Each request may be another client's.
+        Asked::Connection if conn.gateway().is_some_and(|gateway| gateway.trusted_hops > 0) => Ok(None),
+        Asked::Connection => {
+            entry.let_in.set(Some(generation));
+            Ok(None)
         }
-        Ok(Asked::Request) => None,
-        Err(failure) => Some(failure.into()),
+        Asked::Request => Ok(Some(worker.admitted.admit(conn, facts::kept(&request.http)))),
     }
 }
 
@@ -56,7 +58,7 @@ enum Asked {
 
 /// Asks for a request's connection, and for the request itself if that decides, or if policies take note of it.
 fn asked(worker: &Worker, request: &Request) -> Result<Asked, Failure> {
-    let connection = request.conn.incoming();
+    let connection = facts::of_client(request.conn.incoming(), &request.http);
     by_policy(worker, |policy| {
         let final_verdict = match policy.authorize(&connection) {
             ConnectionVerdict::Final(verdict) => Some(verdict),
@@ -88,10 +90,29 @@ pub(crate) fn refusal_of_request(
     connection: &Connection<'_>,
     head: &http::Request<()>,
 ) -> Option<Failure> {
+    asked_again(worker, connection, head, let_in)
+}
+
+/// The same, counted and logged.
+fn refusal_meanwhile(
+    worker: &Worker,
+    connection: &Connection<'_>,
+    head: &http::Request<()>,
+) -> Option<Failure> {
+    asked_again(worker, connection, head, |connection, verdict| decided(worker, connection, verdict))
+}
+
+fn asked_again(
+    worker: &Worker,
+    connection: &Connection<'_>,
+    head: &http::Request<()>,
+    answer: impl Fn(&Connection<'_>, Verdict<'_>) -> Result<(), Failure>,
+) -> Option<Failure> {
     worker.view.refresh();
+    let connection = &facts::of_client(*connection, head);
     let verdict = by_policy(worker, |policy| {
         let request = facts::request(head, connection).map_err(|error| error.failure)?;
-        let_in(connection, policy.authorize_request(&request))
+        answer(connection, policy.authorize_request(&request))
     });
     verdict.err()
 }

@@ -1,8 +1,8 @@
 //! Uses only a part of very many endpoints at a time.
 //!
 //! A process that sends requests to each of ten thousand endpoints has ten thousand connections, and uses each of them
-//! rarely: it is cold in every cache, or closed before its next request. So with many endpoints ([`MANY`]), power of
-//! two choices draws from a part of them, as Finagle's aperture balancer does. The part
+//! rarely: it is cold in every cache, or closed before its next request. So with many endpoints ([`MANY`]), balancers
+//! draw from a part of them, as Finagle's aperture balancer does. The part
 //!
 //! - is each process's own: endpoints stand in an order that is another one for each, so that all together
 //!   reach all;
@@ -77,6 +77,13 @@ impl Aperture {
     pub(super) fn draw(&self, rng: &mut fastrand::Rng) -> usize {
         let place = self.start.load(Ordering::Relaxed) + rng.u32(..self.size.load(Ordering::Relaxed));
         self.order[place as usize % self.order.len()] as usize
+    }
+
+    /// The index of the endpoint whose turn it is, of those in use.
+    pub(super) fn in_turn(&self, turn: usize) -> usize {
+        let size = self.size.load(Ordering::Relaxed) as usize;
+        let place = self.start.load(Ordering::Relaxed) as usize + turn % size;
+        self.order[place % self.order.len()] as usize
     }
 
     /// Notes that a request goes to an endpoint with this many requests in flight.

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use selvedge_model::TrafficPolicy;
+use selvedge_model::{LoadBalancer, TrafficPolicy};
 
 /// Copies of requests that may be in progress with one backend, of one proxy. Each may hold up to
 /// 64 KiB of its request, so this bounds what all of them hold.
@@ -52,13 +52,42 @@ pub struct Circuit {
 pub struct Counts {
     limited: [AtomicU32; 4],
     copies: AtomicU32,
+    /// Attempts in a row that reached no app.
+    unreached: AtomicU32,
 }
+
+/// After so many attempts in a row that reached no app, there is probably none to reach.
+const NOBODY_THERE: u32 = 20;
 
 impl Counts {
     /// One more of `what`, whether there is room or not.
     pub fn enter(self: &Arc<Self>, what: Limit) -> Held {
         self.limited[what as usize].fetch_add(1, Ordering::Relaxed);
         Held { counts: Arc::clone(self), what }
+    }
+
+    /// How many of `what` are in progress.
+    pub fn of(&self, what: Limit) -> u32 {
+        self.limited[what as usize].load(Ordering::Relaxed)
+    }
+
+    /// Notes that an attempt reached an app.
+    pub fn reached(&self) {
+        // Nearly always it is 0, and then workers only share what they read.
+        if self.unreached.load(Ordering::Relaxed) != 0 {
+            self.unreached.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that an attempt reached no app.
+    pub fn not_reached(&self) {
+        let more = |unreached: u32| unreached.checked_add(1);
+        let _ = self.unreached.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// Whether so many attempts in a row have reached no app that another one is hardly better.
+    pub fn nobody_is_there(&self) -> bool {
+        self.unreached.load(Ordering::Relaxed) >= NOBODY_THERE
     }
 
     /// One more copy of a request; `None` if there are [`MAX_COPIES`].
@@ -97,7 +126,7 @@ impl Drop for Held {
 }
 
 impl Circuit {
-    /// The limits that `policy` sets on what `counts` says; `None` if it sets none.
+    /// The limits that `policy` sets on what `counts` says; `None` if it sets none, and does not ask what is in progress.
     pub fn new(policy: &TrafficPolicy, counts: &Arc<Counts>) -> Option<Self> {
         let pool = &policy.connection_pool;
         let limits = [
@@ -106,7 +135,9 @@ impl Circuit {
             pool.max_requests,
             pool.max_retries,
         ];
-        limits.iter().any(Option::is_some).then(|| Self { limits, counts: Arc::clone(counts) })
+        let asks =
+            matches!(&policy.load_balancer, LoadBalancer::ConsistentHash(hash) if hash.load_bound.is_some());
+        (asks || limits.iter().any(Option::is_some)).then(|| Self { limits, counts: Arc::clone(counts) })
     }
 
     /// One more of `what`; `None` if there is no room for it.
@@ -151,6 +182,19 @@ mod tests {
 
         copies.pop();
         assert!(counts.copy().is_some());
+    }
+
+    #[test]
+    fn nobody_is_there_after_many_attempts_in_a_row_and_one_that_arrives_is_enough() {
+        let counts = Counts::default();
+        (1..NOBODY_THERE).for_each(|_| counts.not_reached());
+        assert!(!counts.nobody_is_there());
+
+        counts.not_reached();
+        assert!(counts.nobody_is_there());
+
+        counts.reached();
+        assert!(!counts.nobody_is_there());
     }
 
     #[test]

@@ -7,11 +7,15 @@
 mod aperture;
 mod balancer;
 mod circuit;
+mod hedging;
 mod outlier;
 mod weights;
 
 pub use self::{
-    balancer::{Balancer, Candidate, PickFacts},
+    balancer::{
+        Balancer, Candidate, GroupShare, Latency, Member, MemberGroup, PickFacts, Unmade, address_bytes,
+    },
     circuit::{Circuit, Copying, Counts, Held, Limit, MAX_COPIES},
-    outlier::{Ejected, Ejection, Health, Outcome, Why},
+    hedging::Hedging,
+    outlier::{Checked, Ejected, Ejection, Health, Outcome, Outlier, Requests, Why},
 };

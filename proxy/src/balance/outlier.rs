@@ -1,26 +1,33 @@
 //! Outlier ejection: stop sending to an endpoint that keeps failing, then let it back in.
 //!
-//! Envoy's algorithm, with two differences. Nothing runs on a timer: the first caller after an ejection's time ends it,
-//! and the multiplier's decay is worked out when it is next needed. And the share ejected at once never exceeds
+//! Envoy's algorithm, with two differences. Only comparing endpoints runs on a timer: the first caller after an ejection's
+//! time ends it, and the multiplier's decay is worked out when it is next needed. And the share ejected at once never exceeds
 //! `max_ejection_percent`, except that one endpoint may always be ejected: a fault in *our* network looks like every
 //! endpoint failing together, and then it is better to go on trying.
 //!
 //! All state is atomics, because workers share it. Each step that must happen once (ejecting, ending an
 //! ejection) is one compare-and-exchange on the end of the ejection.
 
+mod checked;
+mod compare;
 mod health;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use selvedge_model::OutlierDetection;
 
-pub use self::health::{Ejected, Health, Outcome, Why};
+use self::compare::outliers;
+pub use self::{
+    checked::Checked,
+    compare::{Outlier, Requests},
+    health::{Ejected, Health, Outcome, Why},
+};
 
 /// `Health::ejected_until` of an endpoint that is not ejected.
 const NOT_EJECTED: u64 = 0;
@@ -43,12 +50,27 @@ struct Shared {
     base: Instant,
     /// Endpoints whose ejection has not been ended yet.
     ejected: AtomicUsize,
+    /// Endpoints that fail their health checks.
+    failing: AtomicUsize,
+    /// Endpoints that are picked among; those that are left out do not count.
+    endpoints: AtomicUsize,
+    /// Ejections that have begun and ended, and checks that began to fail or to pass.
+    changes: AtomicU64,
 }
 
 impl Ejection {
     /// Nothing ejected yet. `now` is what later times are counted from.
     pub fn new(settings: OutlierDetection, now: Instant) -> Self {
-        Self { settings, shared: Arc::new(Shared { base: now, ejected: AtomicUsize::new(0) }) }
+        Self {
+            settings,
+            shared: Arc::new(Shared {
+                base: now,
+                ejected: AtomicUsize::new(0),
+                failing: AtomicUsize::new(0),
+                endpoints: AtomicUsize::new(0),
+                changes: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// The same ejections, under settings that hold from now on; those in progress keep their end.
@@ -62,9 +84,31 @@ impl Ejection {
         &self.settings
     }
 
+    /// What stands for these ejections for as long as they are held, whatever the settings.
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+
+    /// This many endpoints are picked among now, ejected ones included; those that are left out do not count.
+    pub fn set_endpoints(&self, endpoints: usize) {
+        self.shared.endpoints.store(endpoints, Ordering::Relaxed);
+    }
+
+    /// How many ejections have begun and ended, and how often checks began to fail or to pass, those of endpoints that have
+    /// left included: as long as it is the same, the same endpoints are out.
+    pub(super) fn changes(&self) -> u64 {
+        self.shared.changes.load(Ordering::Acquire)
+    }
+
     /// Whether no endpoint of this backend is ejected, without asking each.
     pub fn none_ejected(&self) -> bool {
         self.ejected() == 0
+    }
+
+    /// Whether each endpoint of this backend may be called, without asking it: none is ejected, and none fails its health
+    /// checks.
+    pub(super) fn none_out(&self) -> bool {
+        self.none_ejected() && self.failing() == 0
     }
 
     /// How many endpoints are ejected, counting those whose time is over but which nobody has asked for.
@@ -72,30 +116,44 @@ impl Ejection {
         self.shared.ejected.load(Ordering::Relaxed)
     }
 
+    /// Notes a success. As [`Self::record`], but no clock is read for it.
+    pub fn succeeded(&self, health: &Health) {
+        self.tally(health, Outcome::Success);
+        health.forgive();
+    }
+
+    fn tally(&self, health: &Health, outcome: Outcome) {
+        if self.settings.compares() {
+            health.tallies.note(outcome, self.settings.consecutive_local_origin_failures.is_some());
+        }
+    }
+
     /// Notes how an attempt ended, and ejects the endpoint if that was one failure too many.
     ///
-    /// `endpoints` is how many the backend has now. A failure counts on while the cap forbids ejecting, so
+    /// A failure counts on while the cap forbids ejecting, so
     /// that an endpoint that goes on failing is ejected as soon as there is room.
     pub fn record(
         &self,
         health: &Health,
         outcome: Outcome,
-        endpoints: usize,
         now: Instant,
+        rng: &mut fastrand::Rng,
     ) -> Option<Ejected> {
         if outcome == Outcome::Success {
-            health.forgive();
+            self.succeeded(health);
             return None;
         }
-        // The late answer to a request that was sent before the ejection says nothing new.
-        if self.is_ejected(health, now) {
+        self.tally(health, outcome);
+        // The late answer to a request that was sent before the ejection says nothing new. Nor does a failure of an endpoint
+        // that gets no requests until its checks pass.
+        if health.fails_checks() || self.is_ejected(health, now) {
             return None;
         }
         let reached = health.count(outcome, &self.settings)?;
-        self.eject(health, reached, endpoints, now)
+        self.eject(health, reached, now, rng)
     }
 
-    /// Whether the endpoint must not be called now. Ends an ejection whose time is over.
+    /// Whether the endpoint is ejected now. Ends an ejection whose time is over.
     pub fn is_ejected(&self, health: &Health, now: Instant) -> bool {
         self.remaining(health, now).is_some()
     }
@@ -103,16 +161,25 @@ impl Ejection {
     /// How much longer the endpoint must not be called; `None` if it may be. Ends an ejection whose time
     /// is over.
     pub fn remaining(&self, health: &Health, now: Instant) -> Option<Duration> {
-        let until = health.ejected_until.load(Ordering::Acquire);
-        if until == NOT_EJECTED || until == FORGOTTEN {
-            return None;
-        }
-        let now = self.since_base(now);
-        if now < until {
-            return Some(Duration::from_nanos(until - now));
+        let until = self.ejected_until(health, now)?;
+        Some(Duration::from_nanos(until.saturating_sub(self.since_base(now))))
+    }
+
+    /// When the endpoint may be called again, in nanoseconds as [`Self::since_base`] counts them; `None` if it may be now.
+    /// Ends an ejection whose time is over.
+    pub fn ejected_until(&self, health: &Health, now: Instant) -> Option<u64> {
+        let until = health.ejection_end()?;
+        if self.since_base(now) < until {
+            return Some(until);
         }
         self.end(health, until);
         None
+    }
+
+    /// The same for an endpoint that is ejected or fails its health checks. Checks have no time of their own, so theirs is
+    /// the last that there is.
+    pub fn out_until(&self, health: &Health, now: Instant) -> Option<u64> {
+        if health.fails_checks() { Some(u64::MAX) } else { self.ejected_until(health, now) }
     }
 
     /// The endpoint has left the backend: it no longer counts, and can no longer be ejected. If it comes
@@ -120,22 +187,49 @@ impl Ejection {
     pub fn forget(&self, health: &Health) {
         let until = health.ejected_until.swap(FORGOTTEN, Ordering::AcqRel);
         if until != NOT_EJECTED && until != FORGOTTEN {
+            self.note_change();
             self.give_place_back();
         }
+        self.checked(health, None, None);
+    }
+
+    /// Compares `healths`, which are those of all endpoints, at the end of an interval, and ejects those that stand out. Returns
+    /// whom, and why.
+    pub fn compare(
+        &self,
+        healths: &[&Health],
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Vec<(Outlier, Ejected)> {
+        let taken: Vec<_> = healths.iter().map(|health| health.tallies.take()).collect();
+        let mut ejected = Vec::new();
+        for (which, local) in [false, true].into_iter().enumerate() {
+            let compared = healths.iter().zip(&taken);
+            let compared =
+                compared.map(|(health, taken)| (!self.is_ejected(health, now)).then_some(taken[which]));
+            for outlier in outliers(&compared.collect::<Vec<_>>(), &self.settings, local) {
+                let reached = (outlier.why, outlier.requests.failed);
+                let begun = self.eject(healths[outlier.place], reached, now, rng);
+                ejected.extend(begun.map(|begun| (outlier, begun)));
+            }
+        }
+        ejected
     }
 
     fn eject(
         &self,
         health: &Health,
         (why, failures): (Why, u32),
-        endpoints: usize,
         now: Instant,
+        rng: &mut fastrand::Rng,
     ) -> Option<Ejected> {
-        if !self.take_place(endpoints) {
+        if !self.take_place() {
             return None;
         }
         let now = self.since_base(now);
         let (times, time) = self.next_time(health, now);
+        let jitter = nanos(self.settings.max_ejection_time_jitter);
+        let time = time.saturating_add(Duration::from_nanos(rng.u64(..=jitter)));
         let until = now.saturating_add(nanos(time)).clamp(NOT_EJECTED + 1, FORGOTTEN - 1);
         let first =
             health.ejected_until.compare_exchange(NOT_EJECTED, until, Ordering::AcqRel, Ordering::Relaxed);
@@ -144,6 +238,7 @@ impl Ejection {
             self.give_place_back();
             return None;
         }
+        self.note_change();
         health.last_end.store(until, Ordering::Relaxed);
         health.times.store(times, Ordering::Relaxed);
         Some(Ejected { time, times, why, failures })
@@ -154,6 +249,7 @@ impl Ejection {
         let ended =
             health.ejected_until.compare_exchange(until, NOT_EJECTED, Ordering::AcqRel, Ordering::Relaxed);
         if ended.is_ok() {
+            self.note_change();
             health.forgive();
             self.give_place_back();
         }
@@ -173,7 +269,8 @@ impl Ejection {
     }
 
     /// Counts one more ejected endpoint, if the cap allows it.
-    fn take_place(&self, endpoints: usize) -> bool {
+    fn take_place(&self) -> bool {
+        let endpoints = self.shared.endpoints.load(Ordering::Relaxed);
         let percent = usize::from(self.settings.max_ejection_percent);
         let one_more = |ejected: usize| {
             let within_cap = ejected == 0 || (ejected + 1) * 100 <= endpoints * percent;
@@ -182,13 +279,18 @@ impl Ejection {
         self.shared.ejected.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).is_ok()
     }
 
+    fn note_change(&self) {
+        self.shared.changes.fetch_add(1, Ordering::Release);
+    }
+
     fn give_place_back(&self) {
         let one_less = |ejected: usize| ejected.checked_sub(1);
         let given_back = self.shared.ejected.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less);
         debug_assert!(given_back.is_ok(), "an ejection was ended that this backend did not begin");
     }
 
-    fn since_base(&self, now: Instant) -> u64 {
+    /// The time `now` as ends of ejections are counted.
+    pub(super) fn since_base(&self, now: Instant) -> u64 {
         nanos(now.saturating_duration_since(self.shared.base))
     }
 }

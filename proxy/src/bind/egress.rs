@@ -35,6 +35,61 @@ impl Default for Egress {
     }
 }
 
+/// What refuses a call.
+#[derive(Debug)]
+pub struct Refused<'r> {
+    /// The address that is refused: the endpoint's, or the one that is dialled.
+    pub address: SocketAddr,
+    /// The rule or document that refuses it.
+    pub rule: &'r Arc<str>,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// A call that network policies do not let us make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// The address that is refused.
+    pub address: SocketAddr,
+    /// The rule or document that refuses it.
+    pub rule: Arc<str>,
+    /// Why.
+    pub why: &'static str,
+}
+
+impl Denied {
+    /// What the client is told.
+    pub fn failure(&self) -> Failure {
+        let Self { address, rule, why } = self;
+        Failure::new(Reason::Policy, format!("{rule}: {address}: {why}"))
+    }
+}
+
+/// What `rules` say of a call to an endpoint at `address`, which is dialled at `dial` and must prove to be `identity` (`None`:
+/// it is called in plaintext): the rule that allows it, if one does so by its name. `log` is called with each rule that only
+/// logs.
+///
+/// # Errors
+/// What refuses it.
+pub fn judged<'r>(
+    rules: &'r NetworkRules,
+    address: SocketAddr,
+    dial: SocketAddr,
+    identity: Option<&SpiffeId>,
+    log: impl Fn(SocketAddr, &Arc<str>),
+) -> Result<Option<&'r Arc<str>>, Refused<'r>> {
+    let judged = |address| match rules.judge(&Party::endpoint(address, identity), |rule| log(address, rule)) {
+        NetworkVerdict::Allow(rule) => Ok(rule),
+        NetworkVerdict::Deny(rule, why) => Err(Refused { address, rule, why }),
+    };
+    let rule = judged(address)?;
+    // Without an identity to prove, whoever is at the address that is dialled gets what is sent.
+    if identity.is_none() && dial.ip() != address.ip() {
+        judged(SocketAddr::new(dial.ip(), address.port()))?;
+    }
+    Ok(rule)
+}
+
 /// Whether our workload may call one endpoint.
 #[derive(Debug)]
 pub struct Permit {
@@ -45,24 +100,26 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// The endpoint's address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Why it may not be called now; `None`: it may.
     pub fn refusal(&self) -> Option<Failure> {
+        self.denied().map(|denied| denied.failure())
+    }
+
+    /// The same, for who counts it.
+    pub fn denied(&self) -> Option<Denied> {
         let rules = self.egress.0.borrow();
         let rules = rules.as_ref()?;
-        let refused = |address| {
-            let party = Party::endpoint(address, self.identity.as_ref());
-            let log = |rule: &Arc<str>| tracing::info!(%address, %rule, decision = "log", "noted by policy");
-            match rules.judge(&party, log) {
-                NetworkVerdict::Allow(_) => None,
-                NetworkVerdict::Deny(rule, why) => {
-                    Some(Failure::new(Reason::Policy, format!("{rule}: {address}: {why}")))
-                }
-            }
+        let log = |address: SocketAddr, rule: &Arc<str>| {
+            tracing::info!(%address, %rule, decision = "log", "noted by policy");
         };
-        // Without an identity to prove, whoever is at the address that is dialled gets what is sent.
-        let elsewhere = self.identity.is_none() && self.dial.ip() != self.address.ip();
-        let dialled = || refused(SocketAddr::new(self.dial.ip(), self.address.port()));
-        refused(self.address).or_else(|| elsewhere.then(dialled).flatten())
+        let judged = judged(rules, self.address, self.dial, self.identity.as_ref(), log);
+        let Refused { address, rule, why } = judged.err()?;
+        Some(Denied { address, rule: Arc::clone(rule), why })
     }
 
     /// Completes when it may not be called any more, and says why.
@@ -103,7 +160,7 @@ mod tests {
         let peers = vec![Peers::Block { within, except: AddressSet::default() }];
         let conditions = vec![NetworkCondition::new(NetworkAsks::Peer(peers))];
         let rule = NetworkRule { name: "rule".into(), action: NetworkAction::Allow, conditions };
-        Some(Arc::new(NetworkRules { rules: vec![rule], policies: vec!["policy".into()], itself: None }))
+        Some(Arc::new(NetworkRules::one_tier(vec![rule], vec!["policy".into()])))
     }
 
     #[tokio::test]

@@ -7,13 +7,15 @@ use selvedge_model::{
     filter::{Fraction, Mirror, ReadyFilters},
 };
 
-use super::BoundShare;
+use super::{BoundLimits, BoundShare, Limiters};
 
 /// All filters of a rule, or of one backend of it.
 #[derive(Debug)]
 pub struct BoundFilters {
     /// Those that need only the request.
     pub ready: ReadyFilters,
+    /// How many requests are let in. `None`: all.
+    pub limits: Option<BoundLimits>,
     /// Who gets a copy of the request as it is after those.
     pub mirrors: Vec<BoundMirror>,
 }
@@ -32,11 +34,13 @@ impl BoundFilters {
     /// mirrors.
     pub fn bind(
         filters: &Filters,
+        limiters: &Limiters,
         matched: impl Iterator<Item = Option<StringMatch>>,
         mirror: impl FnMut(&Mirror) -> BoundMirror,
     ) -> Option<Arc<Self>> {
         let ready = ReadyFilters::new(filters, matched, hostname)?;
-        Some(Arc::new(Self { ready, mirrors: filters.mirrors.iter().map(mirror).collect() }))
+        let limits = limiters.bind(&filters.limits);
+        Some(Arc::new(Self { ready, limits, mirrors: filters.mirrors.iter().map(mirror).collect() }))
     }
 }
 

@@ -8,8 +8,9 @@ use selvedge_model::{
     facts::{Connection, Request},
 };
 
-use super::{BoundBackend, BoundFilters};
+use super::{BoundBackend, BoundFilters, BoundSession};
 use crate::{
+    balance::Hedging,
     budget::RetryBudget,
     telemetry::{Series, TcpSeries},
 };
@@ -31,11 +32,11 @@ impl BoundHttp {
     pub fn new(
         service: &Arc<Service>,
         own: Option<RouteTable>,
-        bind: impl FnMut(&selvedge_model::Rule) -> BoundRule,
+        mut bind: impl FnMut(&selvedge_model::Rule) -> BoundRule,
         unrouted: SeriesPair<Series>,
     ) -> Self {
         let table = own.as_ref().unwrap_or(&service.routes);
-        let rules = table.rules().iter().map(bind).map(Arc::new).collect();
+        let rules = table.rules().iter().map(|rule| Arc::new(bind(rule))).collect();
         Self { service: Arc::clone(service), own, rules, unrouted }
     }
 
@@ -121,6 +122,8 @@ pub struct BoundRule {
     pub retry: Option<RetryPolicy>,
     /// What limits retries to the service.
     pub budget: Arc<RetryBudget>,
+    /// What keeps its sessions at their endpoints; `None`: there are none.
+    pub session: Option<Arc<BoundSession>>,
 }
 
 /// What happens to the opaque connections that follow one rule.
@@ -143,6 +146,10 @@ pub struct BoundShare<S = Series> {
     pub filters: Option<Arc<BoundFilters>>,
     /// Where it is counted.
     pub series: SeriesPair<S>,
+    /// The same as its rule's.
+    pub session: Option<Arc<BoundSession>>,
+    /// When its requests go to a second endpoint, too; `None`: never.
+    pub hedging: Option<Arc<Hedging>>,
 }
 
 impl<S> BoundShare<S> {

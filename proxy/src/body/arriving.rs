@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    Pace, Progress,
+    Pace, Progress, SizeLimit,
     copies::{Copied, Copies, CopyWatch},
 };
 use crate::budget::{Budget, Ledger};
@@ -34,6 +34,8 @@ struct Followed {
     progress: Option<Rc<Progress>>,
     /// Who gets a copy of it.
     copies: Copies,
+    /// How long it may be; `None`: as long as it is.
+    limit: Option<Rc<SizeLimit>>,
 }
 
 /// Where it comes from.
@@ -57,6 +59,9 @@ pub enum Interrupted {
     /// It did not come fast enough.
     #[error("the request's body arrived too slowly")]
     Slow,
+    /// It is longer than it may be.
+    #[error("the request's body is longer than it may be")]
+    TooLong,
 }
 
 impl Arriving {
@@ -72,6 +77,16 @@ impl Arriving {
     /// Notes what passes in `progress`.
     pub fn note_in(&mut self, progress: &Rc<Progress>) {
         self.followed.get_or_insert_default().progress = Some(Rc::clone(progress));
+    }
+
+    /// Lets no more than `most` bytes pass.
+    pub fn limit(&mut self, most: u64) {
+        self.followed.get_or_insert_default().limit = Some(Rc::new(SizeLimit::new(most)));
+    }
+
+    /// How long it may be.
+    pub fn size_limit(&self) -> Option<Rc<SizeLimit>> {
+        self.followed.as_ref()?.limit.clone()
     }
 
     /// A copy of what has not passed yet, which draws on `budget`.
@@ -121,13 +136,20 @@ impl Arriving {
         followed: &mut Followed,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
-        let Followed { progress, copies } = followed;
+        let Followed { progress, copies, limit } = followed;
         if copies.should_wait(cx) {
             return Poll::Pending;
         }
         let frame = match copies.next_piece() {
             Some(piece) => Some(Ok(piece)),
-            None => ready!(self.poll_source(cx)).map(|frame| frame.map(|frame| copies.pass(frame))),
+            None => ready!(self.poll_source(cx)).map(|frame| {
+                let frame = frame?;
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                if limit.as_ref().is_some_and(|limit| !limit.takes(length)) {
+                    return Err(Interrupted::TooLong);
+                }
+                Ok(copies.pass(frame))
+            }),
         };
         let goes_on = match &frame {
             Some(Ok(_)) => copies.rest() > 0 || !self.source_has_ended(),

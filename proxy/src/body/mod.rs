@@ -4,9 +4,11 @@
 //! What must happen exactly once when an answer is over (count it, give its connection back) hangs on
 //! the body as an `End`, so that no step needs a task or a wrapper of its own.
 
+mod admission;
 mod arriving;
 mod copies;
 mod lease;
+mod limit;
 mod pace;
 mod progress;
 mod replay;
@@ -28,9 +30,11 @@ use selvedge_model::StreamTimeouts;
 
 use self::copies::Copied;
 pub use self::{
+    admission::Admission,
     arriving::{Arriving, Interrupted},
     copies::{COPY_LIMIT, CopyWatch, Ending},
     lease::{Lease, PoolPlace, Shared, Whole},
+    limit::SizeLimit,
     pace::Pace,
     progress::{Exceeded, Progress},
     replay::{Original, REPLAY_LIMIT, Replay, ReplayError},
@@ -40,7 +44,7 @@ use crate::{
     bind::{Permit, Target},
     budget::{Budget, Ledger},
     clients::UnderWay,
-    error::Reason,
+    error::{Failure, Reason},
     fields::{self, grpc_message},
     io::Duplex,
     telemetry::Record,
@@ -128,6 +132,8 @@ pub struct End {
     pub limit: Option<TimeLimit>,
     /// How far it has come, where its rule limits that: it is ended then as at `limit`.
     pub progress: Option<Rc<Progress>>,
+    /// Whether its request may still go on, where policy looked into that.
+    pub admission: Option<Rc<Admission>>,
     /// Whether the answer is gRPC's. If it breaks off, it then ends with a status. Without a status a gRPC client would
     /// report an error in the server (INTERNAL) instead of a lost connection (UNAVAILABLE).
     pub is_grpc: bool,
@@ -137,27 +143,59 @@ pub struct End {
     pub permit: Option<Arc<Permit>>,
     /// Its client's connection, where it counts as in progress.
     pub under_way: Option<UnderWay>,
+    /// Bytes of it that wait for its client, whose pace is limited. `None`: nothing does.
+    held: Option<u32>,
 }
 
 impl End {
-    /// Ready when the body's time is over.
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the body is to be ended: with this reason, and these words.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<(Reason, &'static str)> {
         if let Some(limit) = &mut self.limit
             && Pin::new(&mut limit.deadline).poll(cx).is_ready()
         {
-            return Poll::Ready(());
+            return Poll::Ready((Reason::Timeout, "the answer took too long"));
+        }
+        if let Some(admission) = &self.admission
+            && admission.poll_ended(cx).is_ready()
+        {
+            return Poll::Ready((Reason::Policy, "a policy has changed, and no longer allows the request"));
         }
         match &self.progress {
-            Some(progress) => progress.poll_exceeded(cx),
+            Some(progress) => {
+                progress.poll_exceeded(cx).map(|()| (Reason::Timeout, "the answer took too long"))
+            }
             None => Poll::Pending,
+        }
+    }
+
+    /// A piece of `bytes` waits for its client. Who speaks gRPC may take its time.
+    fn gave(&mut self, bytes: usize) {
+        if let Some(UnderWay(watch)) = &self.under_way
+            && watch.readers.is_limited()
+            && !self.is_grpc
+            && bytes > 0
+        {
+            watch.readers.waits();
+            self.held = Some(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Its client has made room for more.
+    fn taken(&mut self) {
+        if let Some(bytes) = self.held.take()
+            && let Some(UnderWay(watch)) = &self.under_way
+        {
+            watch.readers.took(bytes);
         }
     }
 
     /// Carries out everything that was waiting.
     pub(crate) fn finish(&mut self, whole: bool) {
+        self.taken();
         let now = Instant::now();
         self.limit = None;
         self.progress = None;
+        self.admission = None;
         if let Some(lease) = self.lease.take()
             && whole
         {
@@ -243,6 +281,30 @@ impl Body {
         }
     }
 
+    /// Lets it have at most `most` bytes. `false`: it is longer, as it says itself.
+    pub fn limit(&mut self, most: u64) -> bool {
+        let length = self.size_hint();
+        if length.lower() > most {
+            return false;
+        }
+        if length.exact().is_none()
+            && let Kind::Arriving(body) = &mut self.kind
+        {
+            body.limit(most);
+        }
+        true
+    }
+
+    /// How long it may be; `None`: as long as it is.
+    pub fn size_limit(&self) -> Option<Rc<SizeLimit>> {
+        match &self.kind {
+            Kind::Arriving(body) => body.size_limit(),
+            Kind::Peeked(body) => body.rest.size_limit(),
+            Kind::Replay(body) => body.look(Arriving::size_limit).flatten(),
+            _ => None,
+        }
+    }
+
     /// The trailers, if they have arrived already and no data came before them. It does not wait, and takes nothing away.
     pub fn trailers_without_data(&mut self) -> Option<&HeaderMap> {
         self.peek();
@@ -308,6 +370,10 @@ impl Body {
     /// Has apps see only the trailers that they may, and records what these say.
     fn pass_trailers(&mut self, trailers: &mut HeaderMap) {
         fields::trailers(trailers);
+        if self.end.is_none() {
+            // They are a request's.
+            fields::claims::strip_trailers(trailers);
+        }
         if let Some(end) = &mut self.end
             && let Some(record) = &mut end.record
         {
@@ -334,11 +400,11 @@ impl Body {
         Poll::Pending
     }
 
-    fn time_is_over(&mut self) -> Result<Frame<Bytes>, BodyError> {
+    fn ended_by_us(&mut self, reason: Reason, what: &'static str) -> Result<Frame<Bytes>, BodyError> {
         let end = self.end();
         let of_grpc = end.limit.take().is_some_and(|limit| limit.grpc) || end.is_grpc;
         let last = if of_grpc {
-            let trailers = status(Reason::Timeout, "the answer took too long");
+            let trailers = status(reason, what);
             if let Some(record) = &mut end.record {
                 record.trailers(&trailers);
             }
@@ -346,7 +412,7 @@ impl Body {
             Ok(Frame::trailers(trailers))
         } else {
             self.kind = Kind::Cut;
-            Err("the request's time ran out".into())
+            Err(what.into())
         };
         self.finish(false);
         last
@@ -360,8 +426,9 @@ impl Body {
             self.finish(false);
             return Err(error);
         }
-        let trailers =
-            status(Reason::Reset, &format!("the connection broke before the answer's end: {error}"));
+        // In fixed words: whoever called may be a stranger.
+        tracing::debug!(%error, "the connection broke before the answer's end");
+        let trailers = status(Reason::Reset, "the connection broke before the answer's end");
         if let Some(record) = &mut self.end().record {
             record.trailers(&trailers);
         }
@@ -391,10 +458,11 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some(end) = &mut this.end
-            && end.poll_over(cx).is_ready()
-        {
-            return Poll::Ready(Some(this.time_is_over()));
+        if let Some(end) = &mut this.end {
+            end.taken();
+            if let Poll::Ready((reason, what)) = end.poll_over(cx) {
+                return Poll::Ready(Some(this.ended_by_us(reason, what)));
+            }
         }
         let mut frame = match &mut this.kind {
             Kind::Empty | Kind::Cut | Kind::WebSocket | Kind::Absent(_) => None,
@@ -442,6 +510,11 @@ impl HttpBody for Body {
         match &frame {
             None => this.finish(true),
             Some(Ok(_)) if this.is_end_stream() => this.finish(true),
+            Some(Ok(frame)) => {
+                if let Some(end) = &mut this.end {
+                    end.gave(frame.data_ref().map_or(0, Bytes::len));
+                }
+            }
             Some(_) => {}
         }
         Poll::Ready(frame)
@@ -472,8 +545,15 @@ impl HttpBody for Body {
     }
 }
 
+/// That a request's body has more than `most` bytes.
+pub fn body_too_long(most: u64) -> Failure {
+    let what =
+        format!("the request's body is longer than {most} bytes, which its route or --max-body-bytes allows");
+    Failure::new(Reason::BodyTooLarge, what)
+}
+
 /// gRPC's status for a call that has failed for `reason` after its answer had begun.
-fn status(reason: Reason, what: &str) -> HeaderMap {
+fn status(reason: Reason, what: &'static str) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc())));
     trailers.insert("grpc-message", grpc_message(&format!("{reason}: {what}")));

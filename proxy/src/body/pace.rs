@@ -1,8 +1,9 @@
 //! How slowly a request's body may arrive. A body that is too slow keeps an app waiting (slow POST).
 //!
-//! Only a body with a declared length has to keep a pace. A client that knows the length has the bytes, so only the
-//! network or ill will delays them. A body of unknown length may be a stream that has nothing to say for hours. Only
-//! the time counts in which the proxy waits for the client, not the time in which the app does not read.
+//! A body with a declared length has to keep a pace. A client that knows the length has the bytes, so only the network or
+//! ill will delays them. A body of unknown length may be a stream that has nothing to say for hours: it has to keep one
+//! only at a gateway, until its answer has begun, and not if it is gRPC's. Only the time counts in which the proxy waits
+//! for the client, not the time in which the app does not read.
 
 use std::{
     cell::{Cell, RefCell},
@@ -27,12 +28,20 @@ pub struct Pace {
     /// Since when we wait, and until when.
     waiting: RefCell<Option<(Instant, Deadline)>>,
     slow: Cell<bool>,
+    /// Whether it need not keep it any more.
+    released: Cell<bool>,
 }
 
 impl Pace {
-    /// The pace of a body of this `length`. `None`: it need not keep any.
-    pub fn of(length: Option<u64>, limits: PaceLimits, deadlines: &Rc<Deadlines>) -> Option<Rc<Self>> {
-        let limited = limits.rate > 0 && length.is_some_and(|length| length > 0);
+    /// The pace of a body of this `length`; if that is unknown, it has to keep one if it is a `strangers`. `None`: it need
+    /// not keep any.
+    pub fn of(
+        length: Option<u64>,
+        strangers: bool,
+        limits: PaceLimits,
+        deadlines: &Rc<Deadlines>,
+    ) -> Option<Rc<Self>> {
+        let limited = limits.rate > 0 && length.map_or(strangers, |length| length > 0);
         limited.then(|| {
             Rc::new(Self {
                 limits,
@@ -40,12 +49,16 @@ impl Pace {
                 left: Cell::new(limits.patience),
                 waiting: RefCell::default(),
                 slow: Cell::new(false),
+                released: Cell::new(false),
             })
         })
     }
 
     /// Nothing has come. Ready when the proxy has waited for too long.
     pub fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.released.get() {
+            return Poll::Pending;
+        }
         let mut waiting = self.waiting.borrow_mut();
         let (_, deadline) = waiting.get_or_insert_with(|| {
             let now = Instant::now();
@@ -60,6 +73,11 @@ impl Pace {
     pub fn came(&self, bytes: usize) {
         let waited = self.waiting.take().map(|(since, _)| since.elapsed()).unwrap_or_default();
         self.left.set(after(self.limits, self.left.get(), waited, bytes));
+    }
+
+    /// It need not keep it any more: its answer has begun, so it is one side of a conversation.
+    pub fn release(&self) {
+        self.released.set(true);
     }
 
     /// Whether it was too slow.
@@ -97,14 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_body_of_known_length_keeps_a_pace() {
+    fn only_a_body_of_known_length_or_a_strangers_keeps_a_pace() {
         let deadlines = Rc::new(Deadlines::default());
 
-        assert!(Pace::of(Some(1), LIMITS, &deadlines).is_some());
-        assert!(Pace::of(Some(0), LIMITS, &deadlines).is_none());
-        assert!(Pace::of(None, LIMITS, &deadlines).is_none());
+        assert!(Pace::of(Some(1), false, LIMITS, &deadlines).is_some());
+        assert!(Pace::of(Some(0), true, LIMITS, &deadlines).is_none());
+        assert!(Pace::of(None, false, LIMITS, &deadlines).is_none());
+        assert!(Pace::of(None, true, LIMITS, &deadlines).is_some(), "a stranger's");
         let unlimited = PaceLimits { rate: 0, ..LIMITS };
-        assert!(Pace::of(Some(1), unlimited, &deadlines).is_none());
+        assert!(Pace::of(Some(1), true, unlimited, &deadlines).is_none());
     }
 
     proptest! {

@@ -16,6 +16,8 @@
 //! given up first.
 
 mod calm;
+mod concurrency;
+mod given_up;
 mod guarded;
 mod held;
 mod ledger;
@@ -30,6 +32,8 @@ use std::{
 use selvedge_ops::http2::frames;
 
 pub use self::{
+    concurrency::{Concurrency, Unanswered},
+    given_up::GivenUp,
     guarded::Guarded,
     guarded::Side,
     held::{Counted, HeldBytes},

@@ -1,36 +1,69 @@
-//! How many retries a service may be sent: a share of its requests, and a few per second.
+//! How many retries a service may be sent: a share of its requests, and a few more.
 //!
 //! Without it, two retries per request triple the load on a service that has just begun to fail. A fixed
 //! number of concurrent retries (Envoy's other means) is too much for a small service and too little for
-//! a large one; a share of the requests fits both, and the few per second let rare requests be retried.
+//! a large one; a share of the requests fits both, and the few more let rare requests be retried.
 //! (Finagle, Linkerd and Tower use the same idea.)
 //!
-//! A ring of ten slots of one second holds what each request paid in and each retry took out. A retry is granted if the
-//! sum of the window, with the reserve of the few per second, covers its price. All workers share the ring without a
-//! lock. A slot is one atomic word that holds its second and its sum, so the first worker in a new second empties the
-//! slot in the same step.
+//! A ring of ten slots, each a tenth of the budget's interval, holds what each request paid in and each retry took out. A
+//! retry is granted if the sum of the window, with the reserve of the few per second, covers its price; or if so few are
+//! in progress that the policy allows another in any case. All workers share the ring without a lock. A slot is one
+//! atomic word that holds its number and its sum, so the first worker in a new slot's time empties the slot in the same
+//! step.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-/// Slots of one second: the window is 10 s.
+use selvedge_model::filter::Fraction;
+
+/// Slots of one window.
 const SLOTS: u32 = 10;
-/// What a retry costs. A request pays the budget's percentage of it.
-const PRICE: i32 = 100;
-/// Kept in the low half of a slot when its sum is 0, so that sums below 0 do not borrow from the second.
+/// What a retry costs. A request pays the budget's share of it.
+const PRICE: i32 = 10_000;
+/// Kept in the low half of a slot when its sum is 0, so that sums below 0 do not borrow from the number.
 const ZERO: u32 = 1 << 31;
 
-/// The retries that one service may be sent, by all workers together.
+/// The retries that one service, or one backend, may be sent, by all workers together.
 #[derive(Debug)]
 pub struct RetryBudget {
     start: Instant,
+    limits: Limits,
+    slots: [AtomicU64; SLOTS as usize],
+}
+
+/// How many retries a [`RetryBudget`] grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
     /// What one request pays in.
-    percent: i32,
+    deposit: i32,
     /// What may be spent in a window without any request.
     reserve: i64,
-    slots: [AtomicU64; SLOTS as usize],
+    /// Of how many retries in progress one more is granted in any case, if there are fewer.
+    at_once: u32,
+    /// The time of a slot, in milliseconds; not 0.
+    slot: u64,
+}
+
+impl Limits {
+    fn new(share: Fraction, per_second: u16, at_once: u32, interval: Duration) -> Self {
+        let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        let whole = Fraction::ALL.parts() / PRICE.unsigned_abs();
+        let in_reserve =
+            u128::from(per_second) * u128::from(interval) * u128::from(PRICE.unsigned_abs()) / 1000;
+        Self {
+            deposit: i32::try_from(share.parts() / whole).unwrap_or(PRICE),
+            reserve: i64::try_from(in_reserve).unwrap_or(i64::MAX),
+            at_once,
+            slot: (interval / u64::from(SLOTS)).max(1),
+        }
+    }
+
+    /// Those that a policy sets.
+    fn of(policy: &selvedge_model::RetryBudget) -> Self {
+        Self::new(policy.share, 0, policy.at_once, policy.interval)
+    }
 }
 
 impl RetryBudget {
@@ -41,59 +74,79 @@ impl RetryBudget {
 
     /// `percent` of the requests and `per_second` more, over 10 s.
     pub fn with_limits(percent: u8, per_second: u16, now: Instant) -> Self {
-        Self {
-            start: now,
-            percent: i32::from(percent),
-            reserve: i64::from(per_second) * i64::from(SLOTS) * i64::from(PRICE),
-            slots: Default::default(),
+        let share = Fraction::of_percent(percent.into()).unwrap_or(Fraction::ALL);
+        Self::empty(Limits::new(share, per_second, 0, selvedge_model::RetryBudget::USUAL_INTERVAL), now)
+    }
+
+    /// As `policy` says. What was paid in and taken out `before` counts, if it was counted over the same time.
+    pub fn of_policy(policy: &selvedge_model::RetryBudget, before: Option<&Self>, now: Instant) -> Self {
+        let limits = Limits::of(policy);
+        match before.filter(|before| before.limits.slot == limits.slot) {
+            None => Self::empty(limits, now),
+            Some(before) => {
+                let slot = |place: usize| AtomicU64::new(before.slots[place].load(Ordering::SeqCst));
+                Self { start: before.start, limits, slots: std::array::from_fn(slot) }
+            }
         }
+    }
+
+    /// Whether it grants what `policy` says.
+    pub fn is_of(&self, policy: &selvedge_model::RetryBudget) -> bool {
+        self.limits == Limits::of(policy)
+    }
+
+    fn empty(limits: Limits, now: Instant) -> Self {
+        Self { start: now, limits, slots: Default::default() }
     }
 
     /// Pays in for one request; its retries pay nothing in.
     pub fn deposit(&self, now: Instant) {
-        self.add(self.second(now), self.percent);
+        self.add(self.number(now), self.limits.deposit);
     }
 
-    /// Takes out one retry; `false` if the budget is exhausted.
-    pub fn withdraw(&self, now: Instant) -> bool {
-        let second = self.second(now);
+    /// Takes out one retry, while this many `others` are in progress; `false` if the budget is exhausted.
+    pub fn withdraw(&self, now: Instant, others: u32) -> bool {
+        let number = self.number(now);
         // Taken first and looked at afterwards: of workers that do so together the last sees what all of
         // them took, so together they never take more than there is.
-        self.add(second, -PRICE);
-        let granted = self.left(second) >= 0;
+        self.add(number, -PRICE);
+        let granted = others < self.limits.at_once || self.left(number) >= 0;
         if !granted {
-            self.add(second, PRICE);
+            self.add(number, PRICE);
         }
         granted
     }
 
-    /// Which second of the budget's life this is. The first is 1, so that a new slot's 0 is in the past.
-    fn second(&self, now: Instant) -> u32 {
-        let elapsed = now.saturating_duration_since(self.start).as_secs();
-        u32::try_from(elapsed).unwrap_or(u32::MAX - 1) + 1
+    /// Which slot of the budget's life this is. The first is 1, so that a new slot's 0 is in the past.
+    fn number(&self, now: Instant) -> u32 {
+        let elapsed = now.saturating_duration_since(self.start);
+        let milliseconds = elapsed.as_secs().saturating_mul(1000) + u64::from(elapsed.subsec_millis());
+        u32::try_from(milliseconds / self.limits.slot).unwrap_or(u32::MAX - 1).saturating_add(1)
     }
 
-    fn add(&self, second: u32, units: i32) {
-        let slot = &self.slots[(second % SLOTS) as usize];
+    fn add(&self, number: u32, units: i32) {
+        let slot = &self.slots[(number % SLOTS) as usize];
         let added = slot.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |word| {
             let (held, sum) = unpack(word);
             // A clock read just before another worker's may be a slot behind; it adds to what it finds.
-            let (second, sum) = if held < second { (second, 0) } else { (held, sum) };
-            Some(pack(second, sum.saturating_add(units)))
+            let (number, sum) = if held < number { (number, 0) } else { (held, sum) };
+            Some(pack(number, sum.saturating_add(units)))
         });
         debug_assert!(added.is_ok(), "the closure always returns a new word");
     }
 
-    /// What the window that ends with this second has left.
-    fn left(&self, second: u32) -> i64 {
-        let in_window = |(held, sum): (u32, i32)| (held + SLOTS > second).then_some(i64::from(sum));
+    /// What the window that ends with this slot has left.
+    fn left(&self, number: u32) -> i64 {
+        let in_window = |(held, sum): (u32, i32)| {
+            (u64::from(held) + u64::from(SLOTS) > u64::from(number)).then_some(i64::from(sum))
+        };
         let slots = self.slots.iter().map(|slot| unpack(slot.load(Ordering::SeqCst)));
-        self.reserve + slots.filter_map(in_window).sum::<i64>()
+        self.limits.reserve.saturating_add(slots.filter_map(in_window).sum::<i64>())
     }
 }
 
-fn pack(second: u32, sum: i32) -> u64 {
-    u64::from(second) << 32 | u64::from(sum.cast_unsigned() ^ ZERO)
+fn pack(number: u32, sum: i32) -> u64 {
+    u64::from(number) << 32 | u64::from(sum.cast_unsigned() ^ ZERO)
 }
 
 fn unpack(word: u64) -> (u32, i32) {
@@ -113,7 +166,7 @@ mod tests {
     use super::*;
 
     fn granted(budget: &RetryBudget, tries: usize, now: Instant) -> usize {
-        (0..tries).filter(|_| budget.withdraw(now)).count()
+        (0..tries).filter(|_| budget.withdraw(now, u32::MAX)).count()
     }
 
     fn deposit(budget: &RetryBudget, requests: usize, now: Instant) {
@@ -161,6 +214,46 @@ mod tests {
         assert_eq!(granted(&budget, 1_000, now), 0);
         deposit(&budget, 5, now);
         assert_eq!(granted(&budget, 1_000, now), 1);
+    }
+
+    #[test]
+    fn a_policys_budget_is_counted_over_its_interval_and_its_changes_forget_nothing() {
+        let policy = |percent: f64, at_once, seconds| selvedge_model::RetryBudget {
+            share: Fraction::of_percent(percent).unwrap(),
+            at_once,
+            interval: Duration::from_secs(seconds),
+        };
+        let now = Instant::now();
+        let budget = RetryBudget::of_policy(&policy(25.0, 0, 60), None, now);
+        assert!(budget.is_of(&policy(25.0, 0, 60)) && !budget.is_of(&policy(25.0, 1, 60)));
+
+        deposit(&budget, 100, now);
+        assert_eq!(granted(&budget, 100, now + Duration::from_secs(50)), 25);
+
+        deposit(&budget, 100, now + Duration::from_secs(50));
+        let other = RetryBudget::of_policy(&policy(50.0, 2, 60), Some(&budget), now);
+        assert_eq!(granted(&other, 100, now + Duration::from_secs(50)), 25, "as it was paid in");
+        deposit(&other, 10, now + Duration::from_secs(51));
+        assert_eq!(granted(&other, 100, now + Duration::from_secs(51)), 5);
+
+        let other = RetryBudget::of_policy(&policy(50.0, 2, 10), Some(&other), now);
+        assert_eq!(granted(&other, 100, now), 0, "what was counted over another time is not counted");
+    }
+
+    #[test]
+    fn few_retries_in_progress_are_granted_in_any_case() {
+        let policy = selvedge_model::RetryBudget {
+            share: Fraction::NONE,
+            at_once: 2,
+            ..selvedge_model::RetryBudget::default()
+        };
+        let now = Instant::now();
+        let budget = RetryBudget::of_policy(&policy, None, now);
+
+        deposit(&budget, 100, now);
+
+        let granted: Vec<_> = (0..4).map(|others| budget.withdraw(now, others)).collect();
+        assert_eq!(granted, [true, true, false, false]);
     }
 
     #[test]

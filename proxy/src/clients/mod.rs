@@ -8,8 +8,11 @@
 //!
 //! Only plain clients with requests in progress and mesh peers keep their places whatever happens.
 
+mod addresses;
 mod awaited;
 mod patience;
+mod readers;
+mod seats;
 mod watch;
 
 use std::{
@@ -27,6 +30,7 @@ use tokio::sync::Notify;
 
 pub(crate) use self::watch::WaitingFor;
 pub use self::{
+    addresses::{Addresses, ClientLimits, Reached, Seat, Whose},
     patience::Patience,
     watch::{UnderWay, Watch},
 };
@@ -51,6 +55,8 @@ pub struct Clients {
     open: [AtomicUsize; 2],
     /// Plain clients' that have come in.
     plain: AtomicUsize,
+    /// By the address of a gateway's client.
+    addresses: Arc<Addresses>,
 }
 
 /// What is known of a client that comes in.
@@ -77,6 +83,8 @@ pub struct Client {
     watch: OnceCell<Arc<Watch>>,
     /// What its hello holds that has not ended.
     hello: RefCell<Option<HeldBytes>>,
+    /// Its places among those of its address and its listener, where they are limited.
+    seats: RefCell<[Option<Seat>; 2]>,
 }
 
 /// The places of one worker's clients: which of them may have to go.
@@ -89,10 +97,12 @@ pub struct Places {
 }
 
 impl Clients {
-    /// At most `limit` in each direction; `None`: as many as the limit of open files suggests.
-    pub fn new(limit: Option<u32>) -> Self {
+    /// At most `limit` in each direction; `None`: as many as the limit of open files suggests. `each` is what one address
+    /// may have, where it is asked for.
+    pub fn new(limit: Option<u32>, each: ClientLimits) -> Self {
         let limit = limit.map_or_else(usual, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Self { limit, open: Default::default(), plain: AtomicUsize::new(0) }
+        let addresses = Addresses::new(each);
+        Self { limit, open: Default::default(), plain: AtomicUsize::new(0), addresses }
     }
 
     /// How many plain clients may come in.
@@ -130,6 +140,7 @@ impl Places {
             told: Notify::new(),
             watch: OnceCell::new(),
             hello: RefCell::default(),
+            seats: RefCell::default(),
         });
         if direction == Direction::Inbound {
             keep(&self.newcomers, &client);
@@ -148,6 +159,7 @@ impl Places {
             }
         }
         client.stage.set(Stage::Plain);
+        client.finished();
         keep(&self.plain, client);
         true
     }
@@ -196,6 +208,7 @@ impl Client {
     pub fn mark_known(&self) {
         if self.stage.get() == Stage::New {
             self.stage.set(Stage::Known);
+            self.finished();
         }
     }
 
@@ -234,6 +247,7 @@ impl Client {
     /// Gives its places back.
     fn leave(&self) {
         self.hello_ended();
+        self.seats.take();
         let stage = self.stage.replace(Stage::Gone);
         if stage == Stage::Plain {
             self.clients.plain.fetch_sub(1, Ordering::Relaxed);

@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use super::watch::{Clock, Watch};
+use super::{
+    readers::Pace,
+    watch::{Clock, Watch},
+};
+use crate::settings::PaceLimits;
 
 /// The longest tick: how long an idle worker sleeps.
 const MAX_TICK: Duration = Duration::from_secs(5);
@@ -26,19 +30,32 @@ const MIN_TICK: Duration = Duration::from_millis(50);
 pub struct Patience {
     tick: Duration,
     clock: Arc<Clock>,
+    /// How slowly clients may read.
+    pace: Pace,
     connections: RefCell<Vec<Weak<Watch>>>,
 }
 
 impl Patience {
     /// Waits for the rest of a head for `head`, and for another request for `idle`.
+    #[cfg(test)]
     pub fn new(head: Duration, idle: Duration) -> Rc<Self> {
-        let tick = (head.min(idle) / 4).clamp(MIN_TICK, MAX_TICK);
+        Self::limited(head, idle, PaceLimits { patience: Duration::ZERO, rate: 0 })
+    }
+
+    /// The same; clients have to read as `read` says.
+    pub fn limited(head: Duration, idle: Duration, read: PaceLimits) -> Rc<Self> {
+        let limits = [Some(head), Some(idle), Some(read.patience).filter(|patience| !patience.is_zero())];
+        let shortest = limits.into_iter().flatten().min().unwrap_or(MAX_TICK);
+        let tick = (shortest / 4).clamp(MIN_TICK, MAX_TICK);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
+        let rate = if read.patience.is_zero() { 0 } else { read.rate };
+        let pace = Pace { patience: millis(read.patience), rate: rate.into(), tick: millis(tick) };
         let ticks = |limit: Duration| {
             let ticks = limit.as_millis().div_ceil(tick.as_millis());
             u32::try_from(ticks).unwrap_or(u32::MAX / 2)
         };
         let clock = Clock { head: ticks(head), idle: ticks(idle), now: AtomicU32::new(0) };
-        Rc::new(Self { tick, clock: Arc::new(clock), connections: RefCell::default() })
+        Rc::new(Self { tick, clock: Arc::new(clock), pace, connections: RefCell::default() })
     }
 
     /// How often to call [`Self::advance`].
@@ -51,8 +68,13 @@ impl Patience {
         self.clock.now.fetch_add(1, Ordering::Relaxed);
         self.connections.borrow_mut().retain(|connection| {
             let connection = connection.upgrade();
-            if let Some(watch) = connection.as_ref().filter(|watch| watch.is_over()) {
-                watch.wake();
+            if let Some(watch) = &connection {
+                if watch.is_over() {
+                    watch.wake();
+                }
+                if watch.readers.is_limited() {
+                    watch.readers.look(self.pace);
+                }
             }
             connection.is_some()
         });

@@ -4,8 +4,10 @@ use futures_util::FutureExt;
 
 use super::*;
 
+const EACH: ClientLimits = ClientLimits { connections: Some(4), unfinished: 2, listener: None };
+
 fn places(limit: u32) -> Places {
-    Places::new(Arc::new(Clients::new(Some(limit))))
+    Places::new(Arc::new(Clients::new(Some(limit), EACH)))
 }
 
 fn newcomer(places: &Places) -> Rc<Client> {
@@ -75,5 +77,52 @@ fn plain_clients_leave_a_quarter_and_the_idle_ones_go_first() {
 fn the_usual_limit_leaves_files_for_connections_to_endpoints() {
     let files = files::allowed();
 
-    assert!(Clients::new(None).limit <= files / 10 * 3);
+    assert!(Clients::new(None, EACH).limit <= files / 10 * 3);
+}
+
+#[test]
+fn an_address_is_counted_until_its_connection_has_ended_or_had_to_go() {
+    let (places, address) = (places(100), Whose::Address("192.0.2.1".parse().unwrap()));
+    let seated = || {
+        let client = newcomer(&places);
+        client.sit(places.seat(address, None).expect("a seat"));
+        client
+    };
+    let (first, second) = (seated(), seated());
+    assert_eq!(places.seat(address, None).unwrap_err(), Reached::Unfinished);
+
+    assert!(places.admit_plain(&first));
+    let third = seated();
+    third.mark_known();
+    assert!(places.dismiss_newcomer());
+    assert!(has_to_go(&second));
+
+    let _more = [seated(), seated()];
+    assert!(places.seat(address, None).is_err());
+}
+
+#[test]
+fn who_has_all_that_it_may_have_loses_an_idle_connection_of_its_own_for_another() {
+    let places = places(100);
+    let [own, other] = [1, 2].map(|last| Whose::Address([192, 0, 2, last].into()));
+    let seated = |whose| {
+        let client = newcomer(&places);
+        client.sit(places.seat(whose, None).expect("a seat"));
+        assert!(places.admit_plain(&client));
+        let watch = Patience::new(Duration::from_secs(1), Duration::from_secs(1)).watch();
+        client.watch_with(&watch);
+        (client, watch)
+    };
+    let (others, _) = seated(other);
+    let (busy, watch) = seated(own);
+    let _request = UnderWay::of(&watch);
+    let (idle, _) = seated(own);
+    let more = [seated(own), seated(own)];
+    let _requests = more.each_ref().map(|(_, watch)| UnderWay::of(watch));
+
+    let (_new, watch) = seated(own);
+    let _one_more = UnderWay::of(&watch);
+
+    assert_eq!([&busy, &idle, &others].map(|client| has_to_go(client)), [false, true, false]);
+    assert_eq!(places.seat(own, None).unwrap_err(), Reached::Connections);
 }

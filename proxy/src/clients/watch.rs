@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::awaited::Awaited;
+use super::{awaited::Awaited, readers::Readers};
 use crate::error::Refusal;
 
 /// How long a refused client may take to read why, and to close its connection.
@@ -84,8 +84,12 @@ pub struct Watch {
     heads: AtomicU32,
     /// Whether its client should close the connection, once it has been told why.
     unwelcome: AtomicBool,
+    /// Whether the next answer is the last one.
+    closes: AtomicBool,
     /// Requests in progress.
     under_way: AtomicU32,
+    /// What its client has not taken of its answers.
+    pub(crate) readers: Readers,
     /// The answer that its client waits for; HTTP/1 only.
     pub(crate) awaited: Awaited,
 }
@@ -104,7 +108,9 @@ impl Watch {
             head_bytes: AtomicU32::new(0),
             heads: AtomicU32::new(0),
             unwelcome: AtomicBool::new(false),
+            closes: AtomicBool::new(false),
             under_way: AtomicU32::new(0),
+            readers: Readers::default(),
             awaited: Awaited::default(),
         }
     }
@@ -189,6 +195,16 @@ impl Watch {
     pub(crate) fn dismiss(&self) {
         self.unwelcome.store(true, Ordering::Relaxed);
         self.waker.wake();
+    }
+
+    /// Has the connection close with its next answer, which says so.
+    pub(crate) fn close_after_answer(&self) {
+        self.closes.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub(crate) fn closes_after_answer(&self) -> bool {
+        self.closes.load(Ordering::Relaxed)
     }
 
     /// Waits until a refused client has had time to close the connection, and nothing is in progress on it.

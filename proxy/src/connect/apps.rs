@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
-use crate::bind::{ClientTls, Slot, Target};
+use crate::bind::{ClientTls, Others, Slot, Target};
 
 /// The place that all ports share which are not known to be the app's.
 const UNKNOWN_PORTS: usize = 0;
@@ -33,7 +33,9 @@ impl Apps {
             workload: None,
             permit: None,
             tls: ClientTls::ByIdentity,
+            proxy_protocol: None,
             in_flight: AtomicU32::new(0),
+            others: Others::default(),
         });
         if known {
             apps.push(Arc::clone(&app));

@@ -23,12 +23,18 @@ const DIGITS: usize = 8;
 
 /// This proxy's own name among the hops.
 #[derive(Debug, Clone)]
-pub struct Instance(String);
+pub struct Instance {
+    name: String,
+    /// The same, as the only hop of a request.
+    alone: HeaderValue,
+}
 
 impl Instance {
     /// A random name, which nobody can guess.
     pub fn random() -> Self {
-        Self(format!("{:0DIGITS$x}", fastrand::u32(..)))
+        let name = format!("{:0DIGITS$x}", fastrand::u32(..));
+        let alone = HeaderValue::from_str(&name).expect("digits");
+        Self { name, alone }
     }
 
     /// Puts this proxy among the hops of a request that may come back.
@@ -36,17 +42,20 @@ impl Instance {
     /// # Errors
     /// [`Reason::Loop`] if it has come back, or came through too many others.
     pub(super) fn mark(&self, headers: &mut HeaderMap) -> Result<(), Failure> {
-        let before = remove_rare(headers, &HOPS);
+        let Some(before) = remove_rare(headers, &HOPS) else {
+            headers.insert(HOPS, self.alone.clone());
+            return Ok(());
+        };
         // What is not written as we write it, a client made up.
-        let before: Vec<&str> = before.as_ref().and_then(hops).unwrap_or_default();
-        if before.contains(&self.0.as_str()) {
+        let before: Vec<&str> = hops(&before).unwrap_or_default();
+        if before.contains(&self.name.as_str()) {
             return Err(Failure::new(Reason::Loop, "the request has come back to the proxy that sent it"));
         }
         if before.len() >= MOST {
             let what = format!("the request has passed through {MOST} proxies and reached no app");
             return Err(Failure::new(Reason::Loop, what));
         }
-        let hops = before.into_iter().chain([self.0.as_str()]).collect::<Vec<_>>().join(",");
+        let hops = before.into_iter().chain([self.name.as_str()]).collect::<Vec<_>>().join(",");
         headers.insert(HOPS, HeaderValue::try_from(hops).expect("digits and commas"));
         Ok(())
     }
@@ -54,7 +63,7 @@ impl Instance {
     /// Takes this proxy from the hops of a request that was not sent.
     pub(super) fn unmark(&self, headers: &mut HeaderMap) {
         let Some(hops) = remove_rare(headers, &HOPS) else { return };
-        let before = hops.to_str().ok().and_then(|hops| hops.strip_suffix(&self.0)?.strip_suffix(','));
+        let before = hops.to_str().ok().and_then(|hops| hops.strip_suffix(&self.name)?.strip_suffix(','));
         if let Some(before) = before.and_then(|before| HeaderValue::from_str(before).ok()) {
             headers.insert(HOPS, before);
         }
@@ -84,7 +93,7 @@ mod tests {
         one.mark(&mut headers).unwrap();
         other.mark(&mut headers).unwrap();
 
-        assert_eq!(headers[HOPS], format!("{},{}", one.0, other.0));
+        assert_eq!(headers[HOPS], format!("{},{}", one.name, other.name));
         assert_eq!(one.mark(&mut headers.clone()).unwrap_err().reason, Reason::Loop);
         assert_eq!(other.mark(&mut headers).unwrap_err().reason, Reason::Loop);
     }
@@ -125,7 +134,7 @@ mod tests {
 
             instance.mark(&mut headers).unwrap();
 
-            assert_eq!(headers.get_all(HOPS).iter().collect::<Vec<_>>(), [&instance.0], "{made_up}");
+            assert_eq!(headers.get_all(HOPS).iter().collect::<Vec<_>>(), [&instance.name], "{made_up}");
         }
     }
 }

@@ -8,11 +8,14 @@ pub mod tls;
 
 mod answered;
 mod apps;
+mod ask_proxy;
 mod carry;
+mod eyeballs;
 mod hops;
 mod http1;
 pub mod http2;
 mod interim;
+mod named;
 mod open;
 mod rewrite;
 mod settings;
@@ -26,7 +29,7 @@ use std::{
     cell::{OnceCell, RefCell},
     rc::Rc,
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 pub use self::{
@@ -34,18 +37,19 @@ pub use self::{
     apps::Apps,
     hops::Instance,
     settings::PoolSettings,
-    terms::Terms,
+    terms::{Named, Opening, Terms},
     tunnels::{Hold, Tunnel},
 };
 
 use http::{HeaderMap, HeaderValue};
-use selvedge_model::Http2Upgrade;
+use selvedge_model::{Http2Upgrade, HttpTunnel};
 use selvedge_ops::here;
 
 use crate::{
     bind::{Slot, Target},
-    body::Body,
+    body::{Body, body_too_long},
     error::{Failure, Reason},
+    facts::dialled,
     fields::reserved::FRESH_CONNECTION,
     settings::Carrier,
     step::{Conn, HttpVersion},
@@ -70,6 +74,8 @@ struct Pool {
     http2: [http2::Connections; 2],
     /// For opaque TCP.
     tunnels: tunnels::Connections,
+    /// Whose connections they are. Of a target that is told of it, no two clients share one.
+    named: Option<Named>,
     /// Whether the target is on this host. Looked up once: it only decides how soon a loop is noticed.
     is_local: OnceCell<bool>,
 }
@@ -94,9 +100,12 @@ impl Pools {
         terms: &Terms<'_>,
     ) -> impl Future<Output = Result<Box<http::Response<Body>>, SendError>> {
         async move {
-            let version = conn.version;
-            let pace = request.body().pace();
-            let pool = self.pool(target);
+            let version = terms.version(conn, &request);
+            let (pace, limit) = (request.body().pace(), request.body().size_limit());
+            let pool = match target.proxy_protocol {
+                None => self.pool(target),
+                Some(_) => Rc::new(Pool::named(target, conn)),
+            };
             let meshed = target.identity.is_some();
             if meshed && terms.fresh {
                 request.headers_mut().insert(FRESH_CONNECTION, const { HeaderValue::from_static("1") });
@@ -120,6 +129,9 @@ impl Pools {
                     "the request's body arrived too slowly (--body-timeout, --min-body-rate)",
                 )
                 .into()),
+                Err(_) if let Some(most) = limit.and_then(|limit| limit.exceeded()) => {
+                    Err(body_too_long(most).into())
+                }
                 // It is sent again, and has not come back.
                 Err(SendError { failure, request: Some(mut request) }) => {
                     self.settings.instance.unmark(request.headers_mut());
@@ -135,23 +147,31 @@ impl Pools {
         match terms.pool.http2_upgrade {
             Http2Upgrade::Always => true,
             Http2Upgrade::Never => false,
-            Http2Upgrade::Default => {
+            Http2Upgrade::Default | Http2Upgrade::AsClient => {
                 meshed && self.settings.carrier == Carrier::Http2 && !terms.limits_connections()
             }
         }
     }
 
     /// A connection to `target` for an opaque connection: one that waits for its next session, or one that is opened
-    /// within `limit`.
+    /// as `opening` says; from there on it leads `through` an HTTP proxy, if there is one.
     ///
     /// # Errors
     /// If there is no connection, or the peer is not the expected one. Nothing was sent to an app.
-    pub async fn opaque(&self, target: &Arc<Target>, limit: Duration) -> Result<Tunnel, Failure> {
+    pub async fn opaque(
+        &self,
+        target: &Arc<Target>,
+        opening: Opening,
+        through: Option<&HttpTunnel>,
+    ) -> Result<Tunnel, Failure> {
+        if let Some(through) = through {
+            return ask_proxy::open(target, &self.settings, opening, through).await;
+        }
         // Only a sidecar can tell one session from the next.
         let pool = target.identity.is_some().then(|| self.pool(target));
         match pool.as_ref().and_then(|pool| pool.tunnels.take(Instant::now(), self.settings.liveness)) {
             Some(tunnel) => Ok(tunnel),
-            None => tunnels::open(pool.as_ref(), target, &self.settings, limit).await,
+            None => tunnels::open(pool.as_ref(), target, &self.settings, opening).await,
         }
     }
 
@@ -198,8 +218,15 @@ impl Pool {
             http1: Default::default(),
             http2: Default::default(),
             tunnels: Default::default(),
+            named: None,
             is_local: OnceCell::new(),
         }
+    }
+
+    /// For the one request that comes on `conn`.
+    fn named(target: &Arc<Target>, conn: &Conn) -> Self {
+        let called = dialled(conn.original).unwrap_or(target.dial);
+        Self { named: Some(Named { client: conn.peer, called }), ..Self::new(target) }
     }
 
     /// Marks a plaintext request to `target` that may come back, or removes what looks like a mark.

@@ -1,20 +1,17 @@
 //! One connection: opened to a target in the way that its endpoint expects.
 
-use std::time::Duration;
-
 use selvedge_api::wire;
 
-use super::{settings::PoolSettings, tls};
+use super::{settings::PoolSettings, terms::Opening, tls};
 use crate::{arrival::Direction, bind::Target, error::Failure, telemetry::OpenConnection};
 
-/// Opens a connection to `target` within `limit`; it is used for `max_age` at the most. A failure is counted.
+/// Opens a connection to `target`. A failure is counted.
 pub(super) async fn open(
     target: &Target,
     settings: &PoolSettings,
     carrier: wire::Carrier,
     app: wire::AppProtocol,
-    limit: Duration,
-    max_age: Duration,
+    mut opening: Opening,
 ) -> Result<tls::Opened, Failure> {
     let preamble = wire::Preamble {
         carrier: carrier.into(),
@@ -22,8 +19,10 @@ pub(super) async fn open(
         source: settings.source.clone(),
         app: app.into(),
     };
-    let max_age = settings.max_connection_age.map_or(max_age, |oldest| oldest.min(max_age));
-    let opened = tls::open(target, &preamble, settings, limit, max_age).await;
+    if let Some(oldest) = settings.max_connection_age {
+        opening.max_age = opening.max_age.min(oldest);
+    }
+    let opened = tls::open(target, &preamble, settings, opening).await;
     if let (Err(failure), false) = (&opened, target.is_app()) {
         settings.metrics.connection_refused(Direction::Outbound, target.identity.is_some(), failure.reason);
     }

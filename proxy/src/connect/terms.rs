@@ -1,14 +1,17 @@
 //! How requests to one backend are sent, and over what connections.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use selvedge_model::{ConnectionLimits, ConnectionPool};
+use selvedge_model::{ConnectionLimits, ConnectionPool, Protocol, TcpKeepalive, TrafficPolicy};
 
 use super::tls;
 use crate::{
     balance::{Circuit, Held, Limit},
     bind::Target,
+    body::Body,
     error::{Failure, Reason},
+    fields::is_grpc,
+    step::{Conn, HttpVersion},
 };
 
 /// How requests to one backend are sent, and over what connections.
@@ -22,10 +25,42 @@ pub struct Terms<'a> {
     pub pool: &'a ConnectionPool,
     /// What counts against those limits; `None`: there are none.
     pub circuit: Option<&'a Circuit>,
+    /// What the app is spoken to in; `None`: as its client speaks.
+    pub spoken: Option<Protocol>,
     /// Whether the request is sent again because its connection broke. It is then sent to the app on a new connection,
     /// because other pooled ones may be dead as well. Otherwise a server that closes many connections at once could use
     /// up all attempts.
     pub fresh: bool,
+}
+
+/// How a connection is opened, whatever it is to carry.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening {
+    /// Time for TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// The longest that it is used.
+    pub max_age: Duration,
+    /// How the kernel asks whether the other end is still there; `None`: as our settings say.
+    pub keepalive: Option<TcpKeepalive>,
+    /// Whose connection it is, should its target be told by the PROXY protocol.
+    pub named: Option<Named>,
+}
+
+/// Whose connection one is, as the PROXY protocol says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// Who connected to us.
+    pub client: SocketAddr,
+    /// Where it was connecting to.
+    pub called: SocketAddr,
+}
+
+impl Opening {
+    /// For an opaque connection, by this `policy`. A session ends by itself, not by its connection's age.
+    pub fn opaque(policy: &TrafficPolicy, named: Named) -> Self {
+        let (connect_timeout, keepalive) = (policy.connect_timeout, policy.connections.keepalive);
+        Self { connect_timeout, max_age: tls::MAX_AGE, keepalive, named: Some(named) }
+    }
 }
 
 impl Terms<'static> {
@@ -36,15 +71,31 @@ impl Terms<'static> {
             limits: &ConnectionLimits::NONE,
             pool: &ConnectionPool::UNLIMITED,
             circuit: None,
+            spoken: None,
             fresh: false,
         }
     }
 }
 
 impl Terms<'_> {
-    /// The longest that a connection is used.
-    pub(super) fn max_age(&self) -> Duration {
-        self.limits.max_duration.unwrap_or(tls::MAX_AGE)
+    /// The version of HTTP in which the app gets `request`, which came on `conn`.
+    pub(super) fn version(&self, conn: &Conn, request: &http::Request<Body>) -> HttpVersion {
+        match self.spoken {
+            None => conn.version,
+            Some(Protocol::Http2) => HttpVersion::Http2,
+            Some(_) if conn.version == HttpVersion::Http2 && is_grpc(request.headers()) => HttpVersion::Http2,
+            Some(_) => HttpVersion::Http1,
+        }
+    }
+
+    /// How a connection for requests is opened, which is one of the client that is `named`, if any is.
+    pub(super) fn opening(&self, named: Option<Named>) -> Opening {
+        Opening {
+            connect_timeout: self.connect_timeout,
+            max_age: self.limits.max_duration.unwrap_or(tls::MAX_AGE),
+            keepalive: self.limits.keepalive,
+            named,
+        }
     }
 
     /// Whether connections are counted, or requests on one: such limits are meant for HTTP/1.1, where a

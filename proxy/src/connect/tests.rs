@@ -59,14 +59,16 @@ fn target(dial: SocketAddr) -> Arc<Target> {
         workload: None,
         permit: None,
         tls: crate::bind::ClientTls::ByIdentity,
+        proxy_protocol: None,
         in_flight: AtomicU32::new(0),
+        others: crate::bind::Others::default(),
     })
 }
 
 /// A client's connection. Never closed, so that a test need not keep it.
 fn conn(version: HttpVersion) -> &'static Conn {
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    let arrival = crate::arrival::Arrival { peer, original: None, upstream: None };
+    let arrival = crate::arrival::Arrival { peer, via: None, original: None, upstream: None };
     Box::leak(Box::new(Conn::new(arrival, version, Side::Outbound(Outbound::default()))))
 }
 

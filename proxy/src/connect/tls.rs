@@ -2,6 +2,7 @@
 //! every carrier.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -11,13 +12,17 @@ use selvedge_certs::{
     tls::{self, Live},
     verify::Role,
 };
-use selvedge_model::Holder;
+use selvedge_model::{Holder, ProxyProtocol, TcpKeepalive};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::settings::PoolSettings;
+use super::{
+    eyeballs, named,
+    settings::PoolSettings,
+    terms::{Named, Opening},
+};
 use crate::{
-    bind::{ClientTls, Permit, Target, withdrawn},
+    bind::{ClientTls, Other, Permit, Target, withdrawn},
     error::{Failure, Reason},
     io::{ReadAhead, Stream},
     settings::Way,
@@ -83,14 +88,13 @@ impl Lifetime {
         }
     }
 
-    /// The lifetime of a connection to `target` that is not the mesh's: only its age ends it, or a policy.
-    fn of_age(target: &Target, max_age: Duration) -> Self {
-        Self { retire_at: retire_at(max_age), standing: None, permit: target.permit.clone() }
+    /// The lifetime of a connection that is not the mesh's: only its age ends it, or a policy.
+    fn of_age(permit: Option<Arc<Permit>>, max_age: Duration) -> Self {
+        Self { retire_at: retire_at(max_age), standing: None, permit }
     }
 }
 
-/// Opens a connection to `target` within `limit`, ready for the carrier that `preamble` names, to be used
-/// for `max_age` at the longest.
+/// Opens a connection to `target` as `opening` says, ready for the carrier that `preamble` names.
 ///
 /// # Errors
 /// [`Reason::ConnectFailure`], [`Reason::Tls`] or [`Reason::Identity`]; nothing was sent to an app.
@@ -98,9 +102,9 @@ pub async fn open(
     target: &Target,
     preamble: &wire::Preamble,
     settings: &PoolSettings,
-    limit: Duration,
-    max_age: Duration,
+    opening: Opening,
 ) -> Result<Opened, Failure> {
+    let Opening { connect_timeout: limit, max_age, keepalive, named } = opening;
     let opened = async {
         if matches!(target.tls, ClientTls::Impossible) {
             let what = format!(
@@ -115,19 +119,30 @@ pub async fn open(
                 return Err(failure);
             }
         }
-        let tcp = tcp(target, settings).await?;
+        let mut reached = match target.others.list() {
+            None => {
+                let (dial, permit) = (target.dial, target.permit.clone());
+                Reached { tcp: tcp(target, dial, settings, keepalive).await?, dial, permit }
+            }
+            // Boxed, so that targets with one address carry nothing for it.
+            Some(others) => Box::pin(any(target, &others, settings, keepalive, limit)).await?,
+        };
+        if let Some(version) = target.proxy_protocol {
+            tell(&mut reached.tcp, reached.dial, version, named).await?;
+        }
         match (&target.tls, &target.identity) {
             (ClientTls::Outside(outside), _) => {
-                let stream = outside.connect(tcp, preamble.carrier()).await?;
+                let stream = outside.connect(reached.tcp, preamble.carrier()).await?;
                 Ok(Opened {
                     stream: Stream::Tls(Box::new(stream)),
-                    lifetime: Lifetime::of_age(target, max_age),
+                    lifetime: Lifetime::of_age(reached.permit, max_age),
                 })
             }
             (_, None) => {
-                Ok(Opened { stream: Stream::Plain(tcp), lifetime: Lifetime::of_age(target, max_age) })
+                let lifetime = Lifetime::of_age(reached.permit, max_age);
+                Ok(Opened { stream: Stream::Plain(reached.tcp), lifetime })
             }
-            (_, Some(_)) => mesh(tcp, target, preamble, &settings.live, max_age).await,
+            (_, Some(_)) => mesh(reached, target, preamble, &settings.live, max_age).await,
         }
     };
     tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {
@@ -139,17 +154,73 @@ pub async fn open(
     })
 }
 
-async fn tcp(target: &Target, settings: &PoolSettings) -> Result<TcpStream, Failure> {
-    let dial = target.dial;
+/// A TCP connection, where it leads, and whether network policies let us call that.
+struct Reached {
+    tcp: TcpStream,
+    dial: SocketAddr,
+    permit: Option<Arc<Permit>>,
+}
+
+/// A connection to `target` or to one of the `others` that its name leads to, whichever is made first.
+async fn any(
+    target: &Target,
+    others: &[Other],
+    settings: &PoolSettings,
+    keepalive: Option<TcpKeepalive>,
+    limit: Duration,
+) -> Result<Reached, Failure> {
+    let others = others.iter().map(|Other { dial, permit }| (*dial, permit.clone()));
+    let itself = (target.dial, target.permit.clone());
+    let mut places: Vec<_> = std::iter::once(itself).chain(others).enumerate().collect();
+    // The target itself may be called; that was asked before.
+    places.retain(|(place, (_, permit))| {
+        *place == 0 || permit.as_ref().is_none_or(|permit| permit.refusal().is_none())
+    });
+    let first = target.others.first();
+    let begin = places.iter().position(|(place, _)| *place == first).unwrap_or_default();
+    places.rotate_left(begin);
+    let attempts = places.iter().map(|(_, (dial, _))| tcp(target, *dial, settings, keepalive));
+    match eyeballs::first(attempts, eyeballs::stagger(places.len(), limit)).await {
+        Ok((made, tcp)) => {
+            let (place, (dial, permit)) = places.swap_remove(made);
+            target.others.connected(place);
+            Ok(Reached { tcp, dial, permit })
+        }
+        Err(mut failures) if failures.len() == 1 => Err(failures.remove(0)),
+        Err(failures) => {
+            let words: Vec<_> = failures.iter().map(|failure| &*failure.what).collect();
+            Err(Failure::new(Reason::ConnectFailure, words.join("; ")))
+        }
+    }
+}
+
+async fn tcp(
+    target: &Target,
+    dial: SocketAddr,
+    settings: &PoolSettings,
+    keepalive: Option<TcpKeepalive>,
+) -> Result<TcpStream, Failure> {
     settings.own.refuse_own(dial, way(target))?;
     let failed = |error| Failure::new(Reason::ConnectFailure, format!("no connection to {dial}: {error}"));
     let tcp = TcpStream::connect(dial).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     // An app beside us cannot be cut off from us.
     if !target.is_app() {
-        settings.liveness.watch(&tcp).map_err(failed)?;
+        settings.liveness.watch(&tcp, keepalive).map_err(failed)?;
     }
     Ok(tcp)
+}
+
+/// Tells the server at `dial` whose connection it is.
+async fn tell(
+    tcp: &mut TcpStream,
+    dial: SocketAddr,
+    version: ProxyProtocol,
+    named: Option<Named>,
+) -> Result<(), Failure> {
+    tcp.write_all(&named::header(version, named)).await.map_err(|error| {
+        Failure::new(Reason::ConnectFailure, format!("{dial} closed the connection at once: {error}"))
+    })
 }
 
 fn way(target: &Target) -> Way {
@@ -165,13 +236,12 @@ fn way(target: &Target) -> Way {
 }
 
 async fn mesh(
-    tcp: TcpStream,
+    Reached { tcp, dial, permit }: Reached,
     target: &Target,
     preamble: &wire::Preamble,
     live: &Live,
     max_age: Duration,
 ) -> Result<Opened, Failure> {
-    let dial = target.dial;
     let failed = |what: String| Failure::new(Reason::Tls, what);
     let own = |what: String| Failure::new(Reason::Certificate, what);
     let current = live.current().ok_or_else(|| {
@@ -208,7 +278,7 @@ async fn mesh(
         .write_all(&preamble::encode(preamble))
         .await
         .map_err(|error| failed(format!("{dial} closed the connection before the first request: {error}")))?;
-    let lifetime = Lifetime { retire_at, standing: Some(standing), permit: target.permit.clone() };
+    let lifetime = Lifetime { retire_at, standing: Some(standing), permit };
     Ok(Opened { stream: Stream::Tls(Box::new(stream)), lifetime })
 }
 

@@ -6,15 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use selvedge_api::wire;
 
-use super::{
-    Pool,
-    http1::IDLE_MESH,
-    open,
-    settings::PoolSettings,
-    tls::{self, Lifetime},
-};
+use super::{Pool, http1::IDLE_MESH, open, settings::PoolSettings, terms::Opening, tls::Lifetime};
 use crate::{
     bind::Target,
     error::Failure,
@@ -37,6 +32,8 @@ pub struct Tunnel {
     pub(crate) hold: Hold,
     /// How the connection is watched again once its peer has answered.
     pub(crate) doubted: Option<Liveness>,
+    /// What the server has said already.
+    pub(crate) said: BytesMut,
 }
 
 /// A connection's place, while its bytes are elsewhere. Dropped: the connection counts as closed.
@@ -76,7 +73,10 @@ impl Hold {
         {
             let mut idle = pool.tunnels.0.borrow_mut();
             if idle.len() < MOST_IDLE {
-                idle.push(Kept { tunnel: Tunnel { stream, hold: self, doubted: None }, idle_since: now });
+                idle.push(Kept {
+                    tunnel: Tunnel { stream, hold: self, doubted: None, said: BytesMut::new() },
+                    idle_since: now,
+                });
             }
         }
     }
@@ -104,16 +104,15 @@ impl Connections {
     }
 }
 
-/// Opens one to `target` within `limit`; afterwards it is kept in `pool`, if there is one.
+/// Opens one to `target`; afterwards it is kept in `pool`, if there is one.
 pub(super) async fn open(
     pool: Option<&Rc<Pool>>,
     target: &Target,
     settings: &PoolSettings,
-    limit: Duration,
+    opening: Opening,
 ) -> Result<Tunnel, Failure> {
     let (carrier, app) = (wire::Carrier::Tcp, wire::AppProtocol::Unspecified);
-    // A session ends by itself, not by its connection's age.
-    let mut opened = open::open(target, settings, carrier, app, limit, tls::MAX_AGE).await?;
+    let mut opened = open::open(target, settings, carrier, app, opening).await?;
     opened.stream.read_ahead();
     let stream = match pool {
         Some(_) => Framed::new(opened.stream),
@@ -124,5 +123,5 @@ pub(super) async fn open(
         pool: pool.map(Rc::downgrade).unwrap_or_default(),
         _open: open::counted(target, settings),
     };
-    Ok(Tunnel { stream, hold, doubted: None })
+    Ok(Tunnel { stream, hold, doubted: None, said: BytesMut::new() })
 }

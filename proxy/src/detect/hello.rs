@@ -82,6 +82,53 @@ pub async fn hello(stream: &mut (impl AsyncRead + Unpin), read: &mut BytesMut) -
     }
 }
 
+/// A hello that this proxy answers itself.
+pub enum Answered {
+    /// It can be. All bytes that were read stay in the buffer; this many of them are the hello.
+    Accepted(Box<Accepted>, usize),
+    /// It cannot be; this is what the client is told.
+    Refused(tokio_rustls::rustls::Error, Vec<u8>),
+}
+
+/// Reads the hello that `read` is the beginning of, for whoever answers it or passes it on.
+///
+/// # Errors
+/// As [`hello`].
+pub async fn answered(stream: &mut (impl AsyncRead + Unpin), read: &mut BytesMut) -> io::Result<Answered> {
+    let mut acceptor = Acceptor::default();
+    let mut fed = 0;
+    loop {
+        while fed < read.len() {
+            fed += acceptor.read_tls(&mut &read[fed..])?;
+            match acceptor.accept() {
+                Ok(None) => {}
+                Ok(Some(accepted)) => return Ok(Answered::Accepted(Box::new(accepted), fed)),
+                Err((error, mut alert)) => {
+                    let mut told = Vec::new();
+                    alert.write_all(&mut told)?;
+                    return Ok(Answered::Refused(error, told));
+                }
+            }
+        }
+        if read.len() >= LONGEST {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        read.reserve(READ);
+        if stream.read_buf(read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+impl std::fmt::Debug for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Accepted(_, length) => f.debug_tuple("Accepted").field(length).finish(),
+            Self::Refused(error, _) => f.debug_tuple("Refused").field(error).finish(),
+        }
+    }
+}
+
 fn unknown() -> Hello {
     Hello::Other { server_name: None }
 }

@@ -7,6 +7,7 @@
 
 pub mod hello;
 mod http1;
+pub mod proxied;
 
 use std::{io, time::Duration};
 

@@ -6,8 +6,10 @@
 
 mod backends;
 mod dialled;
+mod gateway;
 mod inputs;
 mod rules;
+mod tables;
 mod targets;
 
 use std::{
@@ -19,19 +21,23 @@ use std::{
     time::Instant,
 };
 
-use selvedge_model::{Endpoint, Lookup, ServiceKey, Workload, WorkloadName, policy::NetworkRules};
+use selvedge_model::{
+    Endpoint, Lookup, ServiceKey, Workload, WorkloadName, limit::RateLimits, policy::NetworkRules,
+};
 use tokio::sync::watch;
 
 pub use self::targets::Work;
 use self::{
     backends::{BackendBinder, named},
-    inputs::{BoundKey, Collected, Entry, Inputs, Resolution, bound_key, inputs, same},
+    gateway::KeptGateway,
+    inputs::{BoundKey, Collected, Entry, Here, Inputs, Resolution, bound_key, inputs, same},
     rules::RuleBinder,
+    tables::TableMaker,
     targets::Targets,
 };
 use super::held::Resources;
 use crate::{
-    bind::{Destination, Egress, Table},
+    bind::{BoundLimits, Destination, Egress, Limiters, Table},
     dns::Names,
     settings::Listens,
     telemetry::Metrics,
@@ -53,10 +59,21 @@ pub struct Binder {
     /// When an address was first asked for at which nothing is known to be, but to which a name may lead.
     asked: BTreeMap<Arc<str>, Instant>,
     targets: Targets,
+    tables: TableMaker,
     /// Whom our workload may call; `None`: everybody.
     egress: watch::Sender<Option<Arc<NetworkRules>>>,
+    /// Whether that is other than when backends were bound.
+    egress_changed: bool,
+    /// Where we are.
+    here: Here,
     /// The labels of our own workload; the same `Arc` as long as they stay the same.
     labels: Arc<BTreeMap<String, String>>,
+    /// What holds the buckets of rate limits.
+    limiters: Limiters,
+    /// The limits of our own workload, as it is told of and bound.
+    limits: Option<(Arc<RateLimits>, Arc<BoundLimits>)>,
+    /// `None`: we are a sidecar.
+    gateway: Option<KeptGateway>,
     table: Arc<Table>,
 }
 
@@ -75,8 +92,14 @@ impl Binder {
             addresses: BTreeMap::new(),
             asked: BTreeMap::new(),
             targets,
+            tables: TableMaker::default(),
             egress,
+            egress_changed: false,
+            here: Here::default(),
             labels: Arc::default(),
+            limiters: Limiters::default(),
+            limits: None,
+            gateway: None,
             table: Arc::default(),
         }
     }
@@ -100,9 +123,30 @@ impl Binder {
         self.targets.originations.clone()
     }
 
+    /// The authorities that are in use whether an app asks for them or not: those of the servers that rate limits ask.
+    pub fn asked_for_ourselves(&self) -> Vec<Arc<str>> {
+        self.limiters.servers()
+    }
+
     /// Waits until names of endpoints have other addresses, so that everything must be bound again.
     pub async fn names_changed(&mut self) {
         self.names.changed().await;
+    }
+
+    /// The table in force, with the policies that are `held`: what we let in, and whom we may call. Nothing is bound for
+    /// it, so it costs little, however much else has changed. `None`: they are those in force, or there were none before.
+    pub fn policies(&mut self, held: &Resources) -> Option<Arc<Table>> {
+        self.table.own.as_ref()?;
+        self.egress_changed |= self.take_egress(held.own());
+        let own = self.own(held);
+        if same(own.as_ref(), self.table.own.as_ref()) {
+            return None;
+        }
+        self.look_for_apps(held.own());
+        let limits = self.limits(held.own());
+        self.limiters.lead(&self.table.destinations);
+        self.table = Arc::new(Table { own, limits, ..Table::clone(&self.table) });
+        Some(Arc::clone(&self.table))
     }
 
     /// The table of everything held that is `asked` for.
@@ -121,23 +165,23 @@ impl Binder {
         let resolutions = self.resolve(held, asked, &mut collected, now);
         self.addresses = collected.addresses;
         self.asked = collected.asked;
-        let egress_changed = self.take_egress(held.own());
-        let work = self.bind_inputs(collected.inputs, egress_changed, now);
+        let changed = std::mem::take(&mut self.egress_changed)
+            | self.take_egress(held.own())
+            | self.take_here(held.own());
+        let work = self.bind_inputs(collected.inputs, changed, now);
         let destinations: HashMap<_, _> = resolutions
             .into_iter()
-            .map(|(authority, resolution)| (Arc::clone(&authority), self.destination(authority, resolution)))
+            .map(|(authority, resolution)| (Arc::clone(&authority), self.destination(&authority, resolution)))
             .collect();
         let addresses = destinations
             .iter()
             .filter_map(|(authority, destination)| Some((authority.parse().ok()?, Arc::clone(destination))));
         let addresses = addresses.collect();
         self.look_for_apps(held.own());
-        self.table = Arc::new(Table {
-            destinations,
-            addresses,
-            own: held.own().cloned(),
-            egress: self.targets.egress.clone(),
-        });
+        let (own, gateway) = (self.own(held), self.ports(held));
+        let (egress, limits) = (self.targets.egress.clone(), self.limits(held.own()));
+        self.limiters.lead(&destinations);
+        self.table = Arc::new(Table { destinations, addresses, own, egress, gateway, limits });
         (Arc::clone(&self.table), work)
     }
 
@@ -163,8 +207,21 @@ impl Binder {
             let found = found.map(|found| self.or_through(found, authority, collected));
             resolutions.extend(found.map(|found| (Arc::clone(authority), found)));
         }
+        self.virtual_hosts(held, collected);
         self.names.end();
         resolutions
+    }
+
+    /// The rate limits of our own workload, as they are if they are those from before.
+    fn limits(&mut self, own: Option<&Arc<Workload>>) -> Option<Arc<BoundLimits>> {
+        let told = own.and_then(|own| own.policy.limits.as_ref());
+        let is_as_before = |(before, _): &&(Arc<RateLimits>, _)| told.is_some_and(|told| before == told);
+        let before = self.limits.as_ref().filter(is_as_before).map(|(_, bound)| Arc::clone(bound));
+        // Those from before live until these are bound, and with them their buckets.
+        let bind = |told: &Arc<RateLimits>| self.limiters.bind(&told.all).map(Arc::new);
+        let bound = before.or_else(|| told.and_then(bind));
+        self.limits = told.cloned().zip(bound.clone());
+        bound
     }
 
     /// Warns about ports of this workload that have no app, whenever they change.
@@ -218,11 +275,19 @@ impl Binder {
         })
     }
 
-    /// Replaces `entries` by those of `inputs`, keeping what has not changed. All has, if we may call others than before.
+    /// Takes over where we are. Returns whether that is not as before.
+    fn take_here(&mut self, own: Option<&Arc<Workload>>) -> bool {
+        let here = Here::of(own);
+        let is_other = self.here != here;
+        self.here = here;
+        is_other
+    }
+
+    /// Replaces `entries` by those of `inputs`, keeping what has not changed, unless everything has.
     fn bind_inputs(
         &mut self,
         inputs: BTreeMap<BoundKey, Inputs>,
-        egress_changed: bool,
+        everything_changed: bool,
         now: Instant,
     ) -> Work {
         let mut before = std::mem::take(&mut self.entries);
@@ -230,7 +295,7 @@ impl Binder {
         let mut changed = Vec::new();
         for (bound_key, inputs) in inputs {
             match before.remove(&bound_key) {
-                Some(entry) if entry.inputs.is(&inputs) && !egress_changed => {
+                Some(entry) if entry.inputs.is(&inputs) && !everything_changed => {
                     drop(kept.insert(bound_key, entry))
                 }
                 entry => {
@@ -246,17 +311,20 @@ impl Binder {
             local: self.local,
             targets: &mut self.targets,
             work: Work::default(),
-            egress_changed,
+            unmade: Vec::new(),
+            here: &self.here,
+            everything_changed,
             now,
         };
-        let with = RuleBinder { own: &self.own, metrics: &self.metrics, now };
+        let with = RuleBinder { own: &self.own, metrics: &self.metrics, limiters: &self.limiters, now };
         let mut made = Vec::new();
         for (bound_key, inputs) in &changed {
             let backends = pass.backends(inputs);
             let predecessor = before.get(bound_key).map(|entry| &*entry.bound);
             made.push(Arc::new(with.bind(bound_key, inputs, backends, predecessor)));
         }
-        let work = pass.work;
+        let BackendBinder { work, unmade, .. } = pass;
+        unmade.into_iter().for_each(|table| self.tables.make(table));
         let changed = changed.into_iter().zip(made);
         kept.extend(changed.map(|((bound_key, inputs), bound)| (bound_key, Entry { inputs, bound })));
         self.entries = kept;
@@ -266,11 +334,21 @@ impl Binder {
 
     /// What `resolution` says of `authority`, bound; the very destination that was in the table before if that is the
     /// same.
-    fn destination(&self, authority: Arc<str>, resolution: Resolution) -> Arc<Destination> {
+    fn destination(&self, authority: &Arc<str>, resolution: Resolution) -> Arc<Destination> {
+        let before = self.table.destinations.get(authority);
+        self.bound_as(before, || Arc::clone(authority), resolution)
+    }
+
+    /// The same of what was bound `before`, whatever table that was in.
+    fn bound_as(
+        &self,
+        before: Option<&Arc<Destination>>,
+        authority: impl FnOnce() -> Arc<str>,
+        resolution: Resolution,
+    ) -> Arc<Destination> {
         let bound = |key: Option<BoundKey>| key.map(|key| Arc::clone(&self.entries[&key].bound));
         let Resolution { bound: itself, service, through, doubt } = resolution;
         let (itself, service, through) = (bound(itself), bound(service), bound(through));
-        let before = self.table.destinations.get(&authority);
         let is_as_before = |before: &Destination| {
             same(before.bound.as_ref(), itself.as_ref())
                 && same(before.service.as_ref(), service.as_ref())
@@ -281,14 +359,14 @@ impl Binder {
             return Arc::clone(before);
         }
         let used = AtomicBool::new(before.is_some_and(|before| before.used.load(Ordering::Relaxed)));
-        Arc::new(Destination { authority, bound: itself, service, through, doubt, used })
+        Arc::new(Destination { authority: authority(), bound: itself, service, through, doubt, used })
     }
 }
 
 /// What holds before our own policy has arrived.
 fn nobody() -> NetworkRules {
     let policies = vec!["this workload's own policy is not known yet".into()];
-    NetworkRules { policies, ..NetworkRules::default() }
+    NetworkRules::one_tier(Vec::new(), policies)
 }
 
 #[cfg(test)]

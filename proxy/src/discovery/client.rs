@@ -8,10 +8,11 @@ mod apply;
 mod ended;
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::pin,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prost::Message as _;
@@ -20,7 +21,7 @@ use selvedge_api::{
     wire::{self, client_message::Message as Body, discovery_client::DiscoveryClient},
 };
 use selvedge_certs::{bundle::Bundle, tls::Live};
-use selvedge_model::WorkloadName;
+use selvedge_model::{WorkloadName, seen::Svid};
 use selvedge_ops::Condition;
 use tokio::{
     sync::{mpsc, watch},
@@ -34,11 +35,12 @@ use super::{
     binder::Binder,
     held::{Draft, Recipient, Resources},
     status::Status,
-    store::Store,
+    store::{Store, Wanted},
     subscriptions::{SWEEP_EVERY, Subscriptions},
 };
 use crate::{
     joining::{Complaint, ControlPlane, Joined},
+    seen::{REPORT_EVERY, Seen, Told},
     telemetry::Metrics,
 };
 
@@ -49,6 +51,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream that lived this long was a good one, so the pauses start over. If a stream breaks sooner, the pauses go on
 /// growing: otherwise a control plane that fails on its first answer would be asked without pause.
 const GOOD_STREAM: Duration = Duration::from_secs(10);
+/// From the begin of a stream to the first report of who has called: after what it is opened for.
+const FIRST_REPORT: Duration = Duration::from_secs(2);
 /// The most messages that wait for a control plane that does not read. Beyond, the stream counts as broken.
 const MAX_OUTGOING: usize = 1024;
 /// One part of a transaction, as the protocol promises.
@@ -69,7 +73,7 @@ pub struct Discovery {
     /// Where configuration is put in force.
     pub store: Arc<Store>,
     /// What workers ask for.
-    pub asked: mpsc::Receiver<Arc<str>>,
+    pub asked: mpsc::Receiver<Wanted>,
     /// What makes tables.
     pub binder: Binder,
     /// Where new trust roots go.
@@ -80,6 +84,10 @@ pub struct Discovery {
     pub status: watch::Sender<Status>,
     /// Met while this workload's own policy is known.
     pub own_policy: Condition,
+    /// Who has called our workload, which the control plane is told.
+    pub seen: Arc<Seen>,
+    /// Whether what peers are shown comes from an agent of the SPIFFE Workload API.
+    pub has_agent: bool,
     /// Transactions are counted here.
     pub metrics: Arc<Metrics>,
 }
@@ -87,8 +95,9 @@ pub struct Discovery {
 /// Keeps configuration in force up to date, for as long as it is polled.
 pub async fn run(discovery: Discovery) {
     let mut client = Client::new(discovery);
-    let mut complaint =
-        Complaint::new("no configuration from the control plane; the last good one stays in force");
+    let mut complaint = Complaint::new(
+        "no configuration from the control plane; the last good one, if there is one, stays in force",
+    );
     let mut attempt = 0;
     loop {
         let joined = client.certificate().await;
@@ -120,6 +129,11 @@ struct Client {
     /// The open stream's other direction.
     outgoing: Option<mpsc::Sender<wire::ClientMessage>>,
     sweep_at: Instant,
+    /// What of who has called was told on the open stream.
+    told: Told,
+    report_at: Instant,
+    /// When newer keys of a URL were last asked for.
+    keys_wanted: BTreeMap<Arc<str>, Instant>,
 }
 
 impl Client {
@@ -132,6 +146,9 @@ impl Client {
             anew: false,
             outgoing: None,
             sweep_at: Instant::now() + SWEEP_EVERY,
+            told: Told::default(),
+            report_at: Instant::now(),
+            keys_wanted: BTreeMap::new(),
         }
     }
 
@@ -161,9 +178,12 @@ impl Client {
         self.discovery.status.send_modify(|status| status.connected(SystemTime::now()));
         let us = Recipient {
             workload: self.discovery.workload.clone(),
-            trust_domain: joined.trust_domain.clone(),
+            trust_domain: joined.bundle.trust_domain.clone(),
         };
         let mut renewed = pin!(renewed(self.discovery.joined.clone(), joined));
+        // Whoever is at the other end now may know nothing of it.
+        self.told = Told::default();
+        self.report_at = Instant::now() + FIRST_REPORT;
         loop {
             tokio::select! {
                 part = stream.message() => match part {
@@ -175,9 +195,10 @@ impl Client {
                     Ok(None) => return Ended::Closed,
                     Err(status) => return Ended::of(&status),
                 },
-                Some(authority) = self.discovery.asked.recv() => self.note(&authority),
+                Some(wanted) = self.discovery.asked.recv() => self.take(wanted),
                 () = self.discovery.binder.names_changed() => self.rebind(),
                 () = sleep_until(self.sweep_at) => self.sweep(),
+                () = sleep_until(self.report_at) => self.report(),
                 () = &mut renewed => return Ended::NewCertificate,
             }
             if self.outgoing.is_none() {
@@ -227,6 +248,23 @@ impl Client {
         hello
     }
 
+    /// Tells who has called, if that is new.
+    fn report(&mut self) {
+        self.report_at = Instant::now() + REPORT_EVERY;
+        let svid = self.discovery.has_agent.then(|| self.svid());
+        if let Some(report) = self.told.next(&self.discovery.seen, svid) {
+            self.send(Body::Report(report));
+        }
+    }
+
+    /// What peers are shown now, which an agent gives.
+    fn svid(&self) -> Svid {
+        let usable =
+            self.discovery.live.current().filter(|current| current.usable(SystemTime::now()).is_ok());
+        let expires_at = usable.and_then(|current| current.not_after.duration_since(UNIX_EPOCH).ok());
+        Svid { expires_at: expires_at.map(|since| since.as_secs()) }
+    }
+
     fn hang_up(&mut self) {
         self.outgoing = None;
         self.draft = Draft::default();
@@ -248,7 +286,7 @@ impl Client {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                Some(authority) = self.discovery.asked.recv() => self.note(&authority),
+                Some(wanted) = self.discovery.asked.recv() => self.take(wanted),
                 () = self.discovery.binder.names_changed() => self.rebind(),
                 () = sleep_until(self.sweep_at) => self.sweep(),
             }

@@ -74,7 +74,8 @@ impl Ca {
         let credentials = self.credentials(identity, Duration::from_secs(3600));
         Joined {
             tls: tls::grpc_client(&credentials).unwrap(),
-            trust_domain: TrustDomain::default(),
+            identity: identity.clone(),
+            bundle: credentials.bundle.clone(),
             not_before: credentials.leaf.not_before,
             not_after: credentials.leaf.not_after,
             root: Some(self.authority.root_sha256()),
@@ -117,14 +118,33 @@ impl Session {
         self.ack().await
     }
 
+    /// The next message that is no report: those come whenever it is time for one.
     pub(crate) async fn message(&mut self) -> Body {
-        let message = timeout(PATIENCE, self.incoming.message()).await.expect("a message in time");
-        message.unwrap().expect("the stream is open").message.expect("a message of a known kind")
+        let message = timeout(PATIENCE, self.next()).await.expect("a message in time");
+        message.expect("the stream is open, and the message of a known kind")
     }
 
-    /// The next message; `None` when the client has closed the stream.
+    /// The same; `None` when the client has closed the stream.
     pub(crate) async fn next(&mut self) -> Option<Body> {
-        self.incoming.message().await.ok().flatten().and_then(|message| message.message)
+        loop {
+            match self.incoming.message().await.ok().flatten().and_then(|message| message.message) {
+                Some(Body::Report(_)) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The next report; what comes before it is passed over.
+    pub(crate) async fn report(&mut self) -> wire::Report {
+        let report = async {
+            loop {
+                let message = self.incoming.message().await.unwrap().expect("the stream is open");
+                if let Some(Body::Report(report)) = message.message {
+                    return report;
+                }
+            }
+        };
+        timeout(PATIENCE, report).await.expect("a report in time")
     }
 
     pub(crate) async fn ack(&mut self) -> wire::Ack {
@@ -255,6 +275,7 @@ impl Certificates for Service {
             bundle: Some(wire::Bundle {
                 trust_domain: bundle.trust_domain.to_string(),
                 roots: bundle.roots.iter().map(|der| der.to_vec().into()).collect(),
+                workload_roots: bundle.workload_roots.iter().map(|der| der.to_vec().into()).collect(),
             }),
             time: 0,
         }))

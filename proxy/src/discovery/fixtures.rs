@@ -94,6 +94,7 @@ pub(crate) fn model_endpoint(place: usize) -> Endpoint {
         workload: Some(format!("shop/reviews-{place}").parse().unwrap()),
         labels: BTreeMap::from([("version".to_owned(), version.to_owned())]).into(),
         weight: 1,
+        place: None,
     }
 }
 
@@ -116,6 +117,8 @@ pub(crate) fn own(version: &str, name: &str) -> wire::Resource {
         protocols: BTreeMap::new(),
         app_connections: BTreeMap::new(),
         egress: None,
+        gateway: None,
+        place: None,
         labels: Arc::default(),
     };
     resource("self".into(), version, wire::resource::Body::Self_((&workload).into()))
@@ -146,6 +149,9 @@ pub(crate) fn bad_service(version: &str) -> wire::Resource {
 }
 
 pub(crate) fn endpoints(version: &str, count: usize) -> wire::Resource {
-    let endpoints = model_endpoints(count);
-    resource(format!("endpoints/{}", key()), version, wire::resource::Body::Endpoints((&endpoints).into()))
+    endpoints_of(version, &model_endpoints(count))
+}
+
+pub(crate) fn endpoints_of(version: &str, endpoints: &Endpoints) -> wire::Resource {
+    resource(format!("endpoints/{}", key()), version, wire::resource::Body::Endpoints(endpoints.into()))
 }

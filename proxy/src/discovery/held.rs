@@ -11,6 +11,7 @@ use selvedge_api::ResourceName;
 use selvedge_certs::bundle::Bundle;
 use selvedge_model::{
     Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName,
+    gateway::{CertificateName, GatewayPort, ServerCertificate},
     policy::network::{PartName, SetPart},
     snapshot::address,
 };
@@ -66,6 +67,8 @@ pub struct Resources {
     lookups: BTreeMap<Arc<str>, Lookup>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
     endpoints: BTreeMap<ServiceKey, Arc<Endpoints>>,
+    gateway_ports: BTreeMap<u16, Arc<GatewayPort>>,
+    certificates: BTreeMap<CertificateName, Arc<ServerCertificate>>,
     versions: Arc<BTreeMap<ResourceName, String>>,
 }
 
@@ -100,6 +103,16 @@ impl Resources {
         self.endpoints.get(key)
     }
 
+    /// What we serve as a gateway, by port.
+    pub fn gateway_ports(&self) -> &BTreeMap<u16, Arc<GatewayPort>> {
+        &self.gateway_ports
+    }
+
+    /// A certificate that we show as a gateway.
+    pub fn certificate(&self, name: &CertificateName) -> Option<&Arc<ServerCertificate>> {
+        self.certificates.get(name)
+    }
+
     /// The version of everything held.
     pub fn versions(&self) -> &Arc<BTreeMap<ResourceName, String>> {
         &self.versions
@@ -131,6 +144,7 @@ impl Resources {
             next.insert(name, version, content);
         }
         next.is_complete(asked)?;
+        next.has_what_it_serves()?;
         if next.told != self.told || next.sets != self.sets {
             next.own = next.told.as_ref().map(|told| next.with_sets(told));
         }
@@ -171,6 +185,10 @@ impl Resources {
                     self.sets.insert(name.clone(), part);
                 }
             }
+            Content::GatewayPort(served) => drop(self.gateway_ports.insert(served.port, served)),
+            Content::Certificate(certificate) => {
+                self.certificates.insert(certificate.name.clone(), certificate);
+            }
         }
         Arc::make_mut(&mut self.versions).insert(name, version);
     }
@@ -185,14 +203,43 @@ impl Resources {
             ResourceName::Service(key) => drop(self.services.remove(key)),
             ResourceName::Endpoints(key) => drop(self.endpoints.remove(key)),
             ResourceName::SetPart(name) => drop(self.sets.remove(name)),
+            ResourceName::GatewayPort(port) => drop(self.gateway_ports.remove(port)),
+            ResourceName::Certificate(name) => drop(self.certificates.remove(name)),
         }
         Arc::make_mut(&mut self.versions).remove(name).is_some()
+    }
+
+    /// Whether everything is held that `name` refers to: the service's port `key`, and the endpoints of its backends.
+    fn has_service(&self, name: &ResourceName, key: &ServiceKey) -> Result<(), Refusal> {
+        let Some(service) = self.services.get(key) else {
+            return Err(dangling(name.clone(), ResourceName::Service(key.clone())));
+        };
+        let mut usable = service.backends.iter().filter(|backend| backend.broken.is_none());
+        let missing = usable.find(|backend| !self.endpoints.contains_key(&backend.name.service));
+        if let Some(backend) = missing {
+            let missing = ResourceName::Endpoints(backend.name.service.clone());
+            return Err(dangling(ResourceName::Service(key.clone()), missing));
+        }
+        Ok(())
+    }
+
+    /// Whether everything is held that we serve as a gateway.
+    fn has_what_it_serves(&self) -> Result<(), Refusal> {
+        for served in self.gateway_ports.values() {
+            let name = ResourceName::GatewayPort(served.port);
+            served.virtual_hosts().try_for_each(|host| self.has_service(&name, &host.service))?;
+            let missing = served.certificates().find(|one| !self.certificates.contains_key(*one));
+            if let Some(missing) = missing {
+                let missing = ResourceName::Certificate(missing.clone());
+                return Err(dangling(name, missing));
+            }
+        }
+        Ok(())
     }
 
     /// Whether everything is held that the authorities asked for lead to: an authority whose service is
     /// missing would fail, and a service whose endpoints are missing would answer that it has none.
     fn is_complete(&self, asked: impl Fn(&str) -> bool) -> Result<(), Refusal> {
-        let dangling = |name, missing| Err(Refusal::Dangling { name, missing });
         for (authority, lookup) in self.lookups.iter().filter(|(authority, _)| asked(authority)) {
             let name = || ResourceName::Lookup(authority.to_string());
             let (keys, named): (Vec<_>, _) = match lookup {
@@ -207,22 +254,17 @@ impl Resources {
             // For an address, the lists say which of its possible owners is there.
             let lists = matches!(lookup, Lookup::Address(_)).then_some(&keys).into_iter().flatten().copied();
             if let Some(key) = lists.chain(&named).find(|key| !self.endpoints.contains_key(*key)) {
-                return dangling(name(), ResourceName::Endpoints(key.clone()));
+                return Err(dangling(name(), ResourceName::Endpoints(key.clone())));
             }
-            for key in keys {
-                let Some(service) = self.services.get(key) else {
-                    return dangling(name(), ResourceName::Service(key.clone()));
-                };
-                let mut usable = service.backends.iter().filter(|backend| backend.broken.is_none());
-                let missing = usable.find(|backend| !self.endpoints.contains_key(&backend.name.service));
-                if let Some(backend) = missing {
-                    let missing = ResourceName::Endpoints(backend.name.service.clone());
-                    return dangling(ResourceName::Service(key.clone()), missing);
-                }
-            }
+            keys.into_iter().try_for_each(|key| self.has_service(&name(), key))?;
         }
         Ok(())
     }
+}
+
+/// `name` refers to `missing`, and that is not there.
+fn dangling(name: ResourceName, missing: ResourceName) -> Refusal {
+    Refusal::Dangling { name, missing }
 }
 
 #[cfg(test)]

@@ -17,4 +17,4 @@ pub mod subscriptions;
 
 pub use client::{Discovery, run};
 pub use status::Status;
-pub use store::{Store, View};
+pub use store::{Store, View, Wanted};

@@ -20,18 +20,27 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many authorities may wait to be asked for.
 const MAX_WANTED: usize = 1024;
 
+/// What a worker asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// What this authority means.
+    Destination(Arc<str>),
+    /// Newer keys of an issuer, from this URL.
+    Keys(Arc<str>),
+}
+
 /// Where the control thread publishes tables, and workers ask for what is missing.
 #[derive(Debug)]
 pub struct Store {
     table: ArcSwap<Table>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
-    wanted: mpsc::Sender<Arc<str>>,
+    wanted: mpsc::Sender<Wanted>,
 }
 
 impl Store {
-    /// An empty store, and the authorities that workers ask for.
-    pub fn new() -> (Arc<Self>, mpsc::Receiver<Arc<str>>) {
+    /// An empty store, and what workers ask for.
+    pub fn new() -> (Arc<Self>, mpsc::Receiver<Wanted>) {
         let (wanted, asked) = mpsc::channel(MAX_WANTED);
         let store = Self {
             table: ArcSwap::default(),
@@ -64,12 +73,18 @@ impl Store {
         self.changed.subscribe()
     }
 
+    /// Asks for newer keys from `url`, and does not wait.
+    pub fn want_keys(&self, url: &Arc<str>) {
+        // Without room the next request with such a token asks again.
+        let _ = self.wanted.try_send(Wanted::Keys(Arc::clone(url)));
+    }
+
     /// Asks for `authority` and waits until it is known, or [`LOOKUP_TIMEOUT`] has passed (`None`).
     pub async fn destination(&self, authority: &str) -> Option<Arc<Destination>> {
         let mut changed = self.subscribe();
         let asked: Arc<str> = Arc::from(authority);
         let found = async {
-            self.wanted.send(asked).await.ok()?;
+            self.wanted.send(Wanted::Destination(asked)).await.ok()?;
             loop {
                 if let Some(destination) = self.table.load().destinations.get(authority) {
                     return Some(Arc::clone(destination));
@@ -147,7 +162,7 @@ mod tests {
             async move { store.destination("reviews:9080").await }
         });
 
-        assert_eq!(&*asked.recv().await.unwrap(), "reviews:9080");
+        assert_eq!(asked.recv().await, Some(Wanted::Destination("reviews:9080".into())));
         store.publish(table("elsewhere:80"));
         assert!(!waiting.is_finished());
         store.publish(table("reviews:9080"));

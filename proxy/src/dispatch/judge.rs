@@ -3,12 +3,13 @@
 use std::{fmt, time::Instant};
 
 use crate::{
-    balance::Outcome,
+    balance::{Ejected, Outcome},
     bind::{BoundBackend, BoundEndpoint},
     body::Body,
     error::{Reason, SELVEDGE_ERROR, SaidBy},
     fields::get_rare,
     step::{Error, Response},
+    telemetry::Metrics,
     worker::Worker,
 };
 
@@ -25,7 +26,8 @@ pub(super) fn judge(result: &Result<Response, Error>) -> Option<Outcome> {
         Err(error) => (Some(error.failure.reason), SaidBy::Us),
     };
     match (reason, result) {
-        (Some(reason), _) if reason.blames_endpoint(said_by) => Some(Outcome::GatewayFailure),
+        (Some(reason), Ok(_)) if reason.blames_endpoint(said_by) => Some(Outcome::GatewayFailure),
+        (Some(reason), Err(_)) if reason.blames_endpoint(said_by) => Some(Outcome::NoAnswer),
         (_, Ok(response)) => Some(Outcome::of_status(response.http.status().as_u16())),
         (_, Err(_)) => None,
     }
@@ -56,17 +58,37 @@ pub(crate) fn count(
     outcome: Outcome,
     last: &dyn fmt::Display,
 ) {
-    let Some(ejection) = &backend.ejection else { return };
     if outcome == Outcome::Success {
-        return endpoint.health.forgive();
+        return succeeded(backend, endpoint);
     }
-    let ejected = ejection.record(&endpoint.health, outcome, backend.endpoints.len(), Instant::now());
+    let Some(ejection) = &backend.ejection else { return };
+    let ejected = ejection.record(&endpoint.health, outcome, Instant::now(), &mut worker.rng.borrow_mut());
     if let Some(ejected) = ejected {
-        endpoint.health.explain(&ejected, last.to_string());
-        worker.metrics.ejections(&backend.name, worker.index);
-        tracing::warn!(
-            backend = %backend.name, endpoint = %endpoint.address, times = ejected.times, why = ejected.why.word(), %last,
-            "ejected for {:?}", ejected.time
-        );
+        announce(&worker.metrics, worker.index, backend, endpoint, &ejected, last);
     }
+}
+
+/// Counts for an endpoint.
+pub(crate) fn succeeded(backend: &BoundBackend, endpoint: &BoundEndpoint) {
+    if let Some(ejection) = &backend.ejection {
+        ejection.succeeded(&endpoint.health);
+    }
+}
+
+/// Says to those who look later, in the metrics of this `worker`, and in the log that an endpoint was `ejected`, and for
+/// what at `last`.
+pub(crate) fn announce(
+    metrics: &Metrics,
+    worker: usize,
+    backend: &BoundBackend,
+    endpoint: &BoundEndpoint,
+    ejected: &Ejected,
+    last: &dyn fmt::Display,
+) {
+    endpoint.health.explain(ejected, last.to_string());
+    metrics.ejections(&backend.name, worker);
+    tracing::warn!(
+        backend = %backend.name, endpoint = %endpoint.address, times = ejected.times, why = ejected.why.word(), %last,
+        "ejected for {:?}", ejected.time
+    );
 }

@@ -5,10 +5,11 @@
 //! system call.
 
 pub mod ask;
+mod families;
 pub mod reach;
 mod watch;
 
 pub use self::{
     ask::{Asker, Question},
-    reach::{DnsName, Doubt, Names, Reached},
+    reach::{DnsName, Doubt, Found, Names, Reached},
 };

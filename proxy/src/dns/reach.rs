@@ -12,7 +12,10 @@ use std::{
 use selvedge_model::{Endpoint, Endpoints, Host, HostPort, NamedEndpoint, ServiceKey};
 use selvedge_ops::Resolver;
 
-use super::watch::{Heard, State, Watches};
+use super::{
+    families::endpoints,
+    watch::{Heard, State, Watches},
+};
 use crate::telemetry::Metrics;
 
 /// How many names that do not resolve are listed in an answer.
@@ -23,10 +26,19 @@ const NAMED_IN_ANSWERS: usize = 3;
 pub struct Reached {
     endpoints: Arc<Endpoints>,
     /// Those that the names in `endpoints` resolved to.
-    resolved: Vec<(Endpoint, Arc<DnsName>)>,
+    resolved: Vec<(Endpoint, Found)>,
     /// Which names have no address, and why; for answers.
     pub unresolved: Option<Arc<str>>,
     stamp: u64,
+}
+
+/// How an endpoint with a name was found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The name.
+    pub dns_name: Arc<DnsName>,
+    /// Where else its connections may go, if none is made in time to where it is.
+    pub others: Arc<[SocketAddr]>,
 }
 
 /// The name that an endpoint's address was found by.
@@ -55,9 +67,9 @@ impl Reached {
     }
 
     /// All of them, each with the name that its address was found by, if any.
-    pub fn list(&self) -> impl Iterator<Item = (&Endpoint, Option<&Arc<DnsName>>)> {
+    pub fn list(&self) -> impl Iterator<Item = (&Endpoint, Option<&Found>)> {
         let fixed = self.endpoints.list.iter().map(|endpoint| (endpoint, None));
-        fixed.chain(self.resolved.iter().map(|(endpoint, dns_name)| (endpoint, Some(dns_name))))
+        fixed.chain(self.resolved.iter().map(|(endpoint, found)| (endpoint, Some(found))))
     }
 
     /// How many there are.
@@ -140,11 +152,8 @@ impl Names {
         for endpoint in named() {
             let (found, failed) = self.resolve(endpoint);
             unresolved.extend(failed.filter(|failed| !unresolved.contains(failed)));
-            for (endpoint, dns_name) in found {
-                if taken.insert((endpoint.address, endpoint.dial)) {
-                    reached.resolved.push((endpoint, dns_name));
-                }
-            }
+            let is_new = |(endpoint, _): &(Endpoint, Found)| taken.insert((endpoint.address, endpoint.dial));
+            reached.resolved.extend(found.into_iter().filter(is_new));
         }
         reached.unresolved = words(&unresolved);
         let reached = Arc::new(reached);
@@ -185,19 +194,19 @@ impl Names {
     }
 
     /// The endpoints that `endpoint` leads to, or which name has no address and why.
-    fn resolve(&mut self, endpoint: &NamedEndpoint) -> (Vec<(Endpoint, Arc<DnsName>)>, Option<String>) {
+    fn resolve(&mut self, endpoint: &NamedEndpoint) -> (Vec<(Endpoint, Found)>, Option<String>) {
         let one = endpoint.one_address;
         let (dials, dns_name) = self.addresses(&endpoint.dial.host, one);
-        let apps = if endpoint.address.host == endpoint.dial.host {
+        let apps: Vec<IpAddr> = if endpoint.address.host == endpoint.dial.host {
             Vec::new()
         } else {
-            self.addresses(&endpoint.address.host, true).0
+            self.addresses(&endpoint.address.host, true).0.into_iter().map(|(app, _)| app).collect()
         };
         if dials.is_empty() {
             let reason = dns_name.failing.as_deref().unwrap_or("has no address");
             return (Vec::new(), Some(format!("{} {reason}", dns_name.name)));
         }
-        let found = dials.into_iter().map(|dial| {
+        let found = dials.into_iter().map(|(dial, others)| {
             // The app's address matters only for its port. If it is not known, the app must stay reachable.
             let app = apps.first().copied().unwrap_or(dial);
             let endpoint = Endpoint {
@@ -207,20 +216,28 @@ impl Names {
                 workload: endpoint.workload.clone(),
                 labels: endpoint.labels.clone(),
                 weight: endpoint.weight,
+                place: endpoint.place.clone(),
             };
-            (endpoint, Arc::clone(&dns_name))
+            let others = others.into_iter().map(|other| SocketAddr::new(other, endpoint.dial.port()));
+            let found = Found { dns_name: Arc::clone(&dns_name), others: others.collect() };
+            (endpoint, found)
         });
         (found.collect(), None)
     }
 
-    fn addresses(&mut self, host: &Host, one: bool) -> (Vec<IpAddr>, Arc<DnsName>) {
+    /// The addresses of `host` that are endpoints, each with those that are tried beside it.
+    fn addresses(&mut self, host: &Host, one: bool) -> (Vec<(IpAddr, Vec<IpAddr>)>, Arc<DnsName>) {
         match host {
-            Host::Ip(ip) => (vec![*ip], Arc::new(DnsName { name: ip.to_string().into(), failing: None })),
+            Host::Ip(ip) => {
+                (vec![(*ip, Vec::new())], Arc::new(DnsName { name: ip.to_string().into(), failing: None }))
+            }
             Host::Name(name) => {
                 let State { addresses, one: chosen, failing } =
                     self.watches.look(name).map(|(state, _)| state.clone()).unwrap_or_default();
-                let addresses = if one { chosen.into_iter().collect() } else { addresses };
-                (addresses, Arc::new(DnsName { name: Arc::clone(name), failing }))
+                (
+                    endpoints(&addresses, one.then_some(chosen)),
+                    Arc::new(DnsName { name: Arc::clone(name), failing }),
+                )
             }
         }
     }
@@ -250,6 +267,7 @@ fn whatever_is_at(place: HostPort) -> NamedEndpoint {
         workload: None,
         labels: std::sync::Arc::default(),
         weight: 1,
+        place: None,
     }
 }
 

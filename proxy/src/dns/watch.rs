@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use selvedge_ops::{ResolveError, Resolver};
+use selvedge_ops::{ResolveError, Resolved, Resolver};
 use tokio::{
     sync::{Notify, mpsc},
     task::{AbortHandle, JoinSet},
@@ -237,9 +237,11 @@ impl Watches {
 }
 
 /// What is known after `answer`.
-fn next(before: &State, answer: Result<Vec<IpAddr>, ResolveError>) -> State {
+fn next(before: &State, answer: Result<Resolved, ResolveError>) -> State {
     match answer {
-        Ok(mut addresses) => {
+        Ok(Resolved { mut addresses, lacks_ipv6, .. }) => {
+            // What nobody has said anything about stays.
+            addresses.extend(before.addresses.iter().filter(|known| lacks_ipv6 && known.is_ipv6()));
             let first = addresses.first().copied();
             addresses.sort_unstable();
             addresses.dedup();

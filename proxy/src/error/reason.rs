@@ -16,6 +16,8 @@ pub enum Reason {
     BadRequest,
     /// The request's head has more bytes or fields than the limit.
     HeadTooLarge,
+    /// The request's body has more bytes than its route or the gateway allows.
+    BodyTooLarge,
     /// The rest of the request's head did not come in time, or its body came too slowly.
     RequestTimeout,
     /// The app beside the answering sidecar does not accept connections.
@@ -24,6 +26,8 @@ pub enum Reason {
     Canceled,
     /// Our own certificate is missing or has expired.
     Certificate,
+    /// The app has as many requests in progress as it answers without delay.
+    Concurrency,
     /// No connection to the endpoint: refused, unreachable, or not within the connect timeout.
     ConnectFailure,
     /// The control plane has not said in time what the authority means, or DNS whose the address is.
@@ -38,6 +42,8 @@ pub enum Reason {
     Identity,
     /// The destination is a sidecar's own listener, or the request came back to the proxy that sent it.
     Loop,
+    /// The request belongs to another listener of the gateway than the one that its TLS connection was made to.
+    Misdirected,
     /// The rule's backend cannot be used: an unknown host or subset, or weights that sum to nothing.
     NoBackend,
     /// The backend has no endpoint that could be called: none at all, or all are ejected.
@@ -50,6 +56,10 @@ pub enum Reason {
     Policy,
     /// The other side did not speak the protocol that was agreed on.
     Protocol,
+    /// The request is beyond a rate limit.
+    RateLimit,
+    /// The server that counts a rate limit has not answered, and the document refuses what it does not answer.
+    RateLimitServer,
     /// The destination is in no configuration, and the outbound traffic policy lets only those out.
     RegistryOnly,
     /// The connection broke before the answer came.
@@ -128,7 +138,7 @@ const USUAL: Meaning = Meaning {
 };
 
 /// What each reason means, in the order of [`Reason`].
-static TABLE: [Meaning; 24] = [
+static TABLE: [Meaning; 29] = [
     Meaning {
         reason: Reason::BadRequest,
         word: "bad-request",
@@ -142,6 +152,15 @@ static TABLE: [Meaning; 24] = [
         reason: Reason::HeadTooLarge,
         word: "head-too-large",
         status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        grpc: Code::ResourceExhausted,
+        fault: Fault::Client,
+        dismisses_strangers: true,
+        ..USUAL
+    },
+    Meaning {
+        reason: Reason::BodyTooLarge,
+        word: "body-too-large",
+        status: StatusCode::PAYLOAD_TOO_LARGE,
         grpc: Code::ResourceExhausted,
         fault: Fault::Client,
         dismisses_strangers: true,
@@ -173,6 +192,8 @@ static TABLE: [Meaning; 24] = [
     },
     // A peer with it has no TLS to say so over.
     Meaning { reason: Reason::Certificate, word: "certificate", is_undelivered: true, ..USUAL },
+    // As for `Overflow`. But whoever is busy is not broken, and is not ejected.
+    Meaning { reason: Reason::Concurrency, word: "concurrency", retry_after: Some("1"), ..USUAL },
     Meaning {
         reason: Reason::ConnectFailure,
         word: "connect-failure",
@@ -214,6 +235,14 @@ static TABLE: [Meaning; 24] = [
         grpc: Code::Internal,
         ..USUAL
     },
+    // A client that gets it makes a connection of its own for that host (RFC 9110, section 15.5.20).
+    Meaning {
+        reason: Reason::Misdirected,
+        word: "misdirected",
+        status: StatusCode::MISDIRECTED_REQUEST,
+        fault: Fault::Client,
+        ..USUAL
+    },
     Meaning { reason: Reason::NoBackend, word: "no-backend", ..USUAL },
     Meaning { reason: Reason::NoEndpoint, word: "no-endpoint", ..USUAL },
     Meaning {
@@ -248,6 +277,21 @@ static TABLE: [Meaning; 24] = [
         status: StatusCode::BAD_GATEWAY,
         fault: Fault::Endpoint,
         ours: Some(Attempt::Reset),
+        ..USUAL
+    },
+    // The answer itself says when to try again. Nobody does so by himself: that would be one more request.
+    Meaning {
+        reason: Reason::RateLimit,
+        word: "rate-limit",
+        status: StatusCode::TOO_MANY_REQUESTS,
+        grpc: Code::ResourceExhausted,
+        ..USUAL
+    },
+    // Envoy's status for it.
+    Meaning {
+        reason: Reason::RateLimitServer,
+        word: "rate-limit-server",
+        status: StatusCode::INTERNAL_SERVER_ERROR,
         ..USUAL
     },
     Meaning { reason: Reason::RegistryOnly, word: "registry-only", status: StatusCode::BAD_GATEWAY, ..USUAL },

@@ -6,6 +6,11 @@ use super::get_rare;
 
 /// How a call ended.
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// After how many milliseconds a call may be tried again (gRFC A6, "Pushback").
+pub const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// What it says of that in words.
+pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Whether a message with these headers is gRPC (gRPC over HTTP/2, "Content-Type").
 pub fn is_grpc(headers: &HeaderMap) -> bool {

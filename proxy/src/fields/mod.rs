@@ -4,6 +4,7 @@
 //! Each kind of message has one function here. It goes through the names once, and does no more for a usual message.
 //! The rules are those of RFC 9110 and RFC 9112; each has its section beside it, and a row in a test.
 
+pub mod claims;
 mod grpc;
 pub mod hops;
 pub mod length;
@@ -12,7 +13,7 @@ pub mod reserved;
 mod websocket;
 
 pub use self::{
-    grpc::{GRPC_STATUS, grpc_message, grpc_status, is_grpc},
+    grpc::{GRPC_MESSAGE, GRPC_PUSHBACK, GRPC_STATUS, grpc_message, grpc_status, is_grpc},
     rare::{get_rare, remove_rare},
     reserved::FORWARDED_CLIENT_CERT,
     websocket::WebSocket,

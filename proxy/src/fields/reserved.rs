@@ -8,6 +8,7 @@
 //! | `x-forwarded-client-cert` | the sidecar of the app that is asked | its app |
 //! | `selvedge-error` | whichever sidecar answers in the app's place | the client, and its sidecar |
 //! | `selvedge-fresh-connection` | the client's sidecar | the server's |
+//! | `selvedge-retried` | the server's sidecar, in an answer | the client's |
 //! | `selvedge-hops` | any proxy, in a request that may come back to it | itself: whatever else is in it, it replaces |
 //! | any other `selvedge-…` | nobody, as yet | |
 //! | `l5d-client-id` | Linkerd's sidecars, none of ours | apps that have moved from Linkerd, which believe it |
@@ -27,6 +28,9 @@ const LINKERD_CLIENT: &str = "l5d-client-id";
 
 /// Says to a mesh peer's sidecar that the request is to be sent to the app on a new connection.
 pub const FRESH_CONNECTION: HeaderName = HeaderName::from_static("selvedge-fresh-connection");
+
+/// Says to a mesh peer's sidecar that the answer failed because a call of its app's failed, which was tried again in vain.
+pub const RETRIED: HeaderName = HeaderName::from_static("selvedge-retried");
 
 /// What the names of all our own fields begin with.
 const OURS: &[u8] = b"selvedge-";
@@ -48,9 +52,18 @@ fn is_ours(name: &[u8]) -> bool {
 }
 
 /// Whether `name` is `ours`, where any mark may stand for a dash. Both are in lower case, as `HeaderName`s are.
-fn reads_as(name: &[u8], ours: &[u8]) -> bool {
+pub(crate) fn reads_as(name: &[u8], ours: &[u8]) -> bool {
     let same = |(name, ours): (&u8, &u8)| name == ours || (*ours == b'-' && !name.is_ascii_alphanumeric());
     name.iter().zip(ours).all(same)
+}
+
+/// Removes what an app may take for a field called `name`.
+pub(crate) fn remove_as_read(headers: &mut HeaderMap, name: &HeaderName) {
+    let is_it = |one: &&HeaderName| {
+        one.as_str().len() == name.as_str().len()
+            && reads_as(one.as_str().as_bytes(), name.as_str().as_bytes())
+    };
+    remove_all(headers, is_it);
 }
 
 /// Removes what a client may not say. If the client is a mesh peer's sidecar, removes what sidecars do not say.

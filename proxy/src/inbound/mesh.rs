@@ -1,6 +1,7 @@
 //! A mesh peer's connection: its handshake and its preamble, and what it carries.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Instant, SystemTime},
@@ -18,15 +19,17 @@ use super::{
 };
 use crate::{
     arrival::{Arrival, Direction},
+    authorize::{note_caller, note_opaque_caller},
     clients::Client,
     connect::tls::MAX_AGE,
     error::Failure,
+    facts,
     identify::{Identified, identify},
     io::{Prefixed, ReadAhead},
     lifetime::{self, Until},
     opaque::{self, Incoming},
     serve,
-    step::{Conn, HttpVersion, Inbound, Request, Side, Step},
+    step::{Conn, Entry, HttpVersion, Inbound, Request, Side, Step},
     trust::{Part, revoked},
     worker::Worker,
 };
@@ -61,13 +64,18 @@ pub(super) async fn carry(
     let identity = standing.peer.identity.clone();
     tracing::debug!(peer = %arrival.peer, %identity, source = preamble.source, port, "mesh peer connected");
     let _open = worker.metrics.connection_opened(Direction::Inbound, true);
+    let is_opaque = preamble.carrier() == wire::Carrier::Tcp;
+    let _noted = target.as_ref().ok().and_then(|_| {
+        let connection = facts::incoming(arrival.peer, Some(&identity), arrival.original, port);
+        if is_opaque { note_opaque_caller(&worker, &connection) } else { note_caller(&worker, &connection) }
+    });
     let retire_at = retire_at(standing.peer.not_after);
     let until = lifetime::until(Rc::clone(&worker), Direction::Inbound, Some((retire_at, standing)));
     let carrier = match preamble.carrier() {
         wire::Carrier::Http1 => HttpVersion::Http1,
         wire::Carrier::Http2 => HttpVersion::Http2,
         wire::Carrier::Tcp => {
-            let incoming = incoming(&worker, stream, arrival, identity, port, &target, until);
+            let incoming = incoming(stream, arrival, identity, port, &target, until);
             return match target {
                 Ok(_) => opaque::inbound::mesh(worker, incoming).await,
                 Err(failure) => opaque::inbound::refuse(worker, incoming, failure).await,
@@ -86,7 +94,6 @@ pub(super) async fn carry(
 
 /// A mesh peer's opaque connection.
 fn incoming<C>(
-    worker: &Worker,
     client: C,
     Arrival { peer, original, .. }: Arrival,
     identity: SpiffeId,
@@ -95,7 +102,9 @@ fn incoming<C>(
     until: Until,
 ) -> Incoming<C> {
     let counted = target.as_ref().map_or(0, AppTarget::counted);
-    let app = target.as_ref().map_or(worker.settings.own.inbound, |target| target.address);
+    // Nothing is sent to where a refused connection would have gone.
+    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let app = target.as_ref().map_or(nowhere, |target| target.address);
     Incoming { client, peer, original, identity: Some(identity), port, counted, app, until }
 }
 
@@ -111,7 +120,7 @@ fn inbound(
     let series = worker.metrics.inbound(&worker.settings.workload, counted, Some(&identity));
     let inbound = match target {
         Ok(target) => Inbound::to(worker.apps.at(target.address, target.is_known), port, series),
-        Err(failure) => Inbound { port, ..Inbound::unserved(failure, series) },
+        Err(failure) => Inbound { entry: Entry::to(port, None), ..Inbound::unserved(failure, series) },
     };
     Inbound { xfcc: forwarded_client_cert(own, &identity), identity: Some(identity), ..inbound }
 }

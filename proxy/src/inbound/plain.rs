@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::{refuse_connection, target::AppTarget};
 use crate::{
     arrival::{Arrival, Direction},
+    authorize::note_caller,
     clients::Client,
     detect::Detected,
     error::{Failure, Reason},
@@ -16,7 +17,7 @@ use crate::{
     lifetime,
     opaque::Incoming,
     serve,
-    step::{Conn, HttpVersion, Inbound, Request, Side, Step},
+    step::{Conn, Entry, HttpVersion, Inbound, Request, Side, Step},
     worker::Worker,
 };
 
@@ -73,7 +74,8 @@ impl Plain {
         };
         let app = worker.apps.at(target.address, target.is_known);
         let series = worker.metrics.inbound(&worker.settings.workload, target.counted(), None);
-        let inbound = Inbound { client: Some(client), ..Inbound::to(app, target.port, series) };
+        let inbound =
+            Inbound { entry: Entry::to(target.port, Some(client)), ..Inbound::to(app, target.port, series) };
         Some(Carried::Requests(stream, Conn::new(arrival, version, Side::Inbound(inbound))))
     }
 }
@@ -129,6 +131,8 @@ pub(super) async fn serve(
     conn: Conn,
 ) {
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
+    let is_served = conn.inbound().is_some_and(|inbound| inbound.entry.client.is_some());
+    let _noted = if is_served { note_caller(&worker, &conn.incoming()) } else { None };
     let (version, until) = (conn.version, lifetime::until(Rc::clone(&worker), Direction::Inbound, None));
     serve::serve(version, stream, path, Rc::new(conn), until).await;
 }

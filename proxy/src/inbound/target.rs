@@ -87,8 +87,8 @@ mod tests {
     use crate::{
         io::Liveness,
         settings::{
-            Carrier, HeadLimits, Listens, OutboundTrafficPolicy, PaceLimits, RequestLimits, StreamLimits,
-            listeners,
+            Carrier, HeadLimits, Listens, OutboundTrafficPolicy, PaceLimits, PathSlashes, RequestLimits,
+            StreamLimits, listeners,
         },
     };
 
@@ -100,13 +100,18 @@ mod tests {
             own: Arc::new(listeners()),
             carrier: Carrier::Http2,
             ingress: false,
+            trusted_hops: 0,
+            proxied_from: Box::default(),
             outbound_traffic_policy: OutboundTrafficPolicy::AllowAny,
             drain_timeout: Duration::from_secs(1),
             limits: RequestLimits { head: HeadLimits { bytes: 1024, count: 10 }, streams: 1 },
             header_timeout: Duration::from_secs(1),
             pace: PaceLimits { patience: Duration::from_secs(1), rate: 1 },
+            read: PaceLimits { patience: Duration::ZERO, rate: 0 },
+            max_body: 0,
             idle_timeout: Duration::from_secs(1),
             preserve_header_case: false,
+            path_slashes: PathSlashes::Kept,
             detect_timeout: Duration::from_secs(1),
             opaque_ports: Vec::new(),
             tcp: StreamLimits::new(Duration::ZERO, Duration::ZERO),
@@ -127,6 +132,8 @@ mod tests {
             protocols: BTreeMap::new(),
             app_connections: BTreeMap::new(),
             egress: None,
+            gateway: None,
+            place: None,
             labels: std::sync::Arc::default(),
         }
     }

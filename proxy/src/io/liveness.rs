@@ -36,14 +36,17 @@ impl Liveness {
         ping_timeout: Duration::ZERO,
     };
 
-    /// Has the kernel watch a connection to or from another host.
+    /// Has the kernel watch a connection to or from another host. `policy`: how its destination's policy says; as ours
+    /// do if it says nothing.
     ///
     /// # Errors
     /// If the connection has ended already.
-    pub fn watch(&self, tcp: &TcpStream) -> io::Result<()> {
+    pub fn watch(&self, tcp: &TcpStream, policy: Option<selvedge_model::TcpKeepalive>) -> io::Result<()> {
         let socket = SockRef::from(tcp);
-        if !self.keepalive.is_zero() {
-            socket.set_tcp_keepalive(&probes(self.keepalive))?;
+        match policy {
+            Some(policy) => socket.set_tcp_keepalive(&of_policy(policy))?,
+            None if self.keepalive.is_zero() => {}
+            None => socket.set_tcp_keepalive(&probes(self.keepalive))?,
         }
         if !self.user_timeout.is_zero() {
             socket.set_tcp_user_timeout(Some(self.user_timeout))?;
@@ -76,6 +79,21 @@ fn give_up_after(tcp: &TcpStream, time: Option<Duration>) {
     }
 }
 
+/// What a policy leaves out is as the operating system has it.
+fn of_policy(policy: selvedge_model::TcpKeepalive) -> TcpKeepalive {
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(time) = policy.time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = policy.interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    match policy.probes {
+        Some(probes) => keepalive.with_retries(probes),
+        None => keepalive,
+    }
+}
+
 /// Half of the time in silence, the rest in probes; the kernel counts in whole seconds.
 fn probes(within: Duration) -> TcpKeepalive {
     let second = Duration::from_secs(1);
@@ -100,7 +118,7 @@ mod tests {
             ..Liveness::OFF
         };
 
-        liveness.watch(&tcp).unwrap();
+        liveness.watch(&tcp, None).unwrap();
 
         let socket = SockRef::from(&tcp);
         assert!(socket.keepalive().unwrap());

@@ -24,8 +24,14 @@ pub enum UnusableBundle {
 /// # Errors
 /// If they cannot.
 pub fn bundle(bundle: wire::Bundle) -> Result<Bundle, UnusableBundle> {
-    let roots = bundle.roots.into_iter().map(|root| CertificateDer::from(Vec::from(root))).collect();
-    let bundle = Bundle { trust_domain: bundle.trust_domain.parse()?, roots };
-    Anchors::new(&bundle)?;
+    let bundle = Bundle {
+        workload_roots: certificates(bundle.workload_roots),
+        ..Bundle::new(bundle.trust_domain.parse()?, certificates(bundle.roots))
+    };
+    Anchors::among_workloads(&bundle)?;
     Ok(bundle)
+}
+
+fn certificates(ders: Vec<bytes::Bytes>) -> Vec<CertificateDer<'static>> {
+    ders.into_iter().map(|der| CertificateDer::from(Vec::from(der))).collect()
 }

@@ -16,10 +16,9 @@ use selvedge_certs::{
     facts::{Utc, fingerprint},
     leaf::{Leaf, LeafError},
     renewal,
-    tls::{self, Credentials, CredentialsError, Live},
+    tls::{self, Credentials, CredentialsError},
 };
-use selvedge_model::{SpiffeId, TrustDomain, WorkloadName};
-use selvedge_ops::Condition;
+use selvedge_model::{SpiffeId, WorkloadName};
 use tokio::sync::watch;
 use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 
@@ -29,6 +28,7 @@ use super::{
     complaint::Complaint,
     connect::{Address, ConnectError, ControlPlane},
     token::{TokenError, TokenSource, Trust},
+    traffic::Traffic,
 };
 use crate::telemetry::Metrics;
 
@@ -39,15 +39,17 @@ const SHORTEST_SIGN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Within this time all proxies renew when another root takes over, each at a moment of its own.
 const SPREAD: Duration = Duration::from_secs(10);
 /// The longest sleep before the clock is read again: it may have been set meanwhile.
-const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
+pub(super) const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
 /// What we prove ourselves to the control plane with.
 #[derive(Debug)]
 pub struct Joined {
     /// For connections to the control plane.
     pub tls: Arc<ClientConfig>,
-    /// Whose workload we are.
-    pub trust_domain: TrustDomain,
+    /// Who we are.
+    pub identity: SpiffeId,
+    /// Whom the mesh trusts.
+    pub bundle: Bundle,
     /// From when on the certificate is valid.
     pub not_before: SystemTime,
     /// Until when.
@@ -69,14 +71,13 @@ pub struct Own {
     pub trust: Trust,
     /// The lifetime to ask for.
     pub ttl: Duration,
-    /// Where certificates are put into use for traffic.
-    pub live: Live,
+    /// Where certificates are put into use for traffic; `None`: another source has those, and the control plane's are
+    /// for its streams alone.
+    pub traffic: Option<Traffic>,
     /// Where they are put into use for the control plane's streams.
     pub joined: watch::Sender<Option<Arc<Joined>>>,
     /// New trust roots.
     pub bundle: watch::Receiver<Option<Arc<Bundle>>>,
-    /// Met while there is a valid certificate.
-    pub certificate: Condition,
     /// Renewals and failures are counted here.
     pub metrics: Arc<Metrics>,
 }
@@ -241,21 +242,21 @@ impl Keeper {
     fn put_into_use(&mut self, credentials: Credentials) -> Result<SystemTime, OwnError> {
         let joined = Joined {
             tls: tls::grpc_client(&credentials)?,
-            trust_domain: credentials.bundle.trust_domain.clone(),
+            identity: credentials.leaf.identity.clone(),
+            bundle: credentials.bundle.clone(),
             not_before: credentials.leaf.not_before,
             not_after: credentials.leaf.not_after,
             root: root_of(&credentials),
         };
-        let current = self.own.live.set(credentials.clone())?;
+        match &self.own.traffic {
+            Some(traffic) => traffic.put_into_use(credentials.clone())?,
+            None => {
+                tracing::info!(not_after = %Utc(joined.not_after), "certificate for the control plane in use")
+            }
+        }
         self.credentials = Some(credentials);
         let Joined { not_before, not_after, .. } = joined;
         self.own.joined.send_replace(Some(Arc::new(joined)));
-        self.own.certificate.met();
-        self.own.metrics.set_certificate_expiry(not_after);
-        tracing::info!(
-            identity = %current.identity, generation = current.generation,
-            not_after = %Utc(not_after), "certificate in use"
-        );
         // From now on and not from `not_before`, which the signer sets back for clocks that are late.
         let from = not_before.max(SystemTime::now()).min(not_after);
         Ok(renewal::renew_at(from, not_after, fastrand::f64()))
@@ -287,8 +288,8 @@ impl Keeper {
         loop {
             let now = SystemTime::now();
             let remaining = self.remaining(now);
-            if self.credentials.is_some() {
-                self.own.certificate.set(!remaining.is_zero());
+            if let Some(traffic) = self.own.traffic.as_ref().filter(|_| self.credentials.is_some()) {
+                traffic.certificate.set(!remaining.is_zero());
             }
             let Ok(left) = at.duration_since(now) else { return };
             let until_expiry = if remaining.is_zero() { left } else { remaining };

@@ -20,11 +20,16 @@ pub enum App {
     At(Vec<SocketAddr>),
     /// At any of these ports, whatever the address. None: it only calls others.
     Ports(Vec<u16>),
+    /// There is no app whose end could be noticed: the proxy is a gateway.
+    Everywhere,
 }
 
 impl App {
     /// Whether it does. Where the kernel does not say (no Linux, or no `/proc`), it is taken to.
     pub fn listens(&self) -> bool {
+        if *self == Self::Everywhere {
+            return true;
+        }
         let tables = TABLES.map(fs::read_to_string);
         if tables.iter().all(Result::is_err) {
             return true;
@@ -39,6 +44,7 @@ impl App {
                 app.port() == socket.port() && (ip == app.ip().to_canonical() || ip.is_unspecified())
             }),
             Self::Ports(ports) => ports.contains(&socket.port()),
+            Self::Everywhere => true,
         }
     }
 }

@@ -2,14 +2,17 @@
 //! or as the control plane says when it is asked.
 
 mod dialled;
+mod gateway;
 mod pass_through;
 
 use std::sync::Arc;
 
 pub(crate) use self::dialled::{ask as ask_dialled, meant};
+pub(crate) use self::gateway::{opaque_host, virtual_host};
 pub use self::{
     dialled::{dialled, named},
-    pass_through::{at_its_address, through},
+    gateway::refusal,
+    pass_through::{at_its_address, rules, through},
 };
 use crate::{
     bind::Destination,

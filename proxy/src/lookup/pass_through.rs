@@ -50,6 +50,17 @@ pub fn through(worker: &Worker, destination: &Destination) -> Result<Arc<Bound>,
     destination.through.clone().ok_or_else(|| unknown(&destination.authority))
 }
 
+/// The rules of `destination`, whether the mesh knows it or not.
+///
+/// # Errors
+/// As [`through`].
+pub fn rules(worker: &Worker, destination: &Destination) -> Result<Arc<Bound>, Failure> {
+    match &destination.bound {
+        Some(bound) => Ok(Arc::clone(bound)),
+        None => through(worker, destination),
+    }
+}
+
 fn permit(worker: &Worker, authority: &str) -> Result<(), Failure> {
     match worker.settings.outbound_traffic_policy {
         OutboundTrafficPolicy::AllowAny => Ok(()),

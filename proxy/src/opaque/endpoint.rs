@@ -12,10 +12,10 @@ use selvedge_model::{ConnectionLimits, facts::Connection};
 use super::{answer::Answered, outgoing::Outgoing};
 use crate::{
     balance::{Held, Limit, Outcome},
-    bind::{Bound, BoundBackend, BoundEndpoint, BoundShare, ClientTls, Slot, Target},
+    bind::{Affinity, Bound, BoundBackend, BoundEndpoint, BoundShare, ClientTls, Others, Slot, Target},
     body::InFlight,
-    connect::{Hold, Tunnel},
-    dispatch::{Tried, choose, count},
+    connect::{Hold, Named, Opening, Tunnel},
+    dispatch::{Asked, Tried, affinity::of_address, choose, count, succeeded},
     error::{Failure, Reason, SaidBy},
     facts,
     io::{Framed, Stream},
@@ -59,10 +59,10 @@ pub(super) fn judge(
     match failure {
         // Our own limits apply before there is an endpoint to judge.
         Some(failure) if failure.reason.blames_endpoint(SaidBy::Peer) => {
-            count(worker, backend, endpoint, Outcome::GatewayFailure, failure);
+            count(worker, backend, endpoint, Outcome::NoAnswer, failure);
         }
         Some(_) => {}
-        None => endpoint.health.forgive(),
+        None => succeeded(backend, endpoint),
     }
 }
 
@@ -89,16 +89,19 @@ async fn open_to(
     let only = only.filter(|_| backend.name.service == bound.key);
     let slot = take_place(worker, backend).map_err(refused)?;
     let mut tried = Tried::default();
+    let asked = asked(worker, outgoing, backend);
     loop {
         let endpoint = match only {
-            None => choose(worker, backend, &tried, Instant::now()),
+            None => choose(worker, backend, &tried, Instant::now(), asked),
             Some(address) => at(worker, address, bound, backend),
         };
         let endpoint = endpoint.map_err(refused)?;
         let in_flight = InFlight::new(&endpoint.target, None);
         let meshed = endpoint.target.identity.is_some();
         let series = Arc::clone(series.of(meshed));
-        match worker.pools.opaque(&endpoint.target, backend.policy.connect_timeout).await {
+        let named = Named { client: outgoing.peer, called: outgoing.dialled.unwrap_or(endpoint.target.dial) };
+        let opening = Opening::opaque(&backend.policy, named);
+        match worker.pools.opaque(&endpoint.target, opening, backend.policy.tunnel.as_ref()).await {
             Ok(tunnel) => {
                 return Ok(EndpointSide {
                     limits: limits(worker, &backend.policy.connections),
@@ -119,6 +122,16 @@ async fn open_to(
     }
 }
 
+/// What a connection asks of the balancer. Of what may keep it together with others, it has only its client's address.
+fn asked(worker: &Worker, outgoing: &Outgoing, backend: &BoundBackend) -> Asked {
+    let app = outgoing.gateway.is_none().then_some(&worker.settings.workload);
+    let hash = match &backend.affinity {
+        Some(Affinity::SourceAddress) => Some(of_address(outgoing.peer.ip(), app)),
+        _ => None,
+    };
+    Asked { hash, dialled: outgoing.dialled }
+}
+
 /// The endpoint at the address that was dialled.
 fn at(
     worker: &Worker,
@@ -126,7 +139,7 @@ fn at(
     bound: &Bound,
     backend: &BoundBackend,
 ) -> Result<Arc<BoundEndpoint>, Failure> {
-    if let Some(endpoint) = backend.endpoints.iter().find(|endpoint| endpoint.address == address) {
+    if let Some(endpoint) = backend.at(address) {
         return Ok(Arc::clone(endpoint));
     }
     // It goes where it was going, in the way in which the host that it names is called.
@@ -135,7 +148,7 @@ fn at(
         None if bound.requested && backend.policy.tls.is_none() => ClientTls::ByIdentity,
         _ => {
             if let Some(denied) = &backend.denied {
-                return Err(denied.clone());
+                return Err(worker.denied(denied));
             }
             let what = format!("{} has no endpoint at {address}", bound.key);
             return Err(Failure::new(Reason::NoEndpoint, what));
@@ -143,8 +156,8 @@ fn at(
     };
     let (slot, identity, in_flight) = (Slot::None, None, AtomicU32::new(0));
     let permit = worker.view.with(|table| table.egress.permit(address, address, None));
-    if let Some(failure) = permit.refusal() {
-        return Err(failure);
+    if let Some(denied) = permit.denied() {
+        return Err(worker.denied(&denied));
     }
     Ok(Arc::new(BoundEndpoint {
         target: Arc::new(Target {
@@ -155,13 +168,17 @@ fn at(
             workload: None,
             permit: Some(permit),
             tls,
+            proxy_protocol: backend.policy.proxy_protocol,
             in_flight,
+            others: Others::default(),
         }),
         address,
         workload: None,
+        place: None,
         dns_name: None,
         health: Arc::default(),
         ejection: None,
+        latency: None,
     }))
 }
 
@@ -174,18 +191,9 @@ fn connected(
     series: Arc<TcpSeries>,
     limits: StreamLimits,
 ) -> EndpointSide {
-    let Tunnel { stream, hold, doubted } = tunnel;
+    let Tunnel { stream, hold, doubted, said } = tunnel;
     let stream = if meshed { Answered::expected(stream, doubted) } else { Answered::unexpected(stream) };
-    EndpointSide {
-        stream,
-        hold,
-        greeting: BytesMut::new(),
-        address,
-        series,
-        limits,
-        judged: None,
-        _counted: None,
-    }
+    EndpointSide { stream, hold, greeting: said, address, series, limits, judged: None, _counted: None }
 }
 
 /// Opens a connection to an address that the mesh does not know; or to a workload, if a name that the mesh does not know
@@ -198,7 +206,13 @@ async fn open_through(worker: &Worker, outgoing: &Outgoing) -> Result<EndpointSi
     let known = Arc::clone(&outgoing.destination);
     let destination = at_its_address(worker, known).await.map_err(refused)?;
     let dialled = outgoing.dialled.or_else(|| destination.authority.parse().ok());
-    let outgoing = Outgoing { destination, dialled, server_name: outgoing.server_name.clone(), ..*outgoing };
+    let outgoing = Outgoing {
+        destination,
+        dialled,
+        server_name: outgoing.server_name.clone(),
+        gateway: outgoing.gateway.clone(),
+        ..*outgoing
+    };
     if let Some((bound, only)) = outgoing.follows() {
         return open_to(worker, &outgoing, bound, only).await;
     }

@@ -21,13 +21,14 @@ use super::{
 };
 use crate::{
     arrival::Direction,
-    authorize::{admit_opaque, forbidden, opaque_refusal},
+    authorize::{admit_opaque, forbidden, note_opaque_caller, opaque_refusal},
     clients,
     detect::{First, detect},
     error::{Failure, Reason},
     facts,
     forward::{connect_timeout, unreachable},
     io::{Abort, Framed, Prefixed, ReadAhead},
+    seen::Open,
     settings::Way,
     telemetry::Labels,
     worker::Worker,
@@ -107,8 +108,15 @@ where
 /// Carries a plain client's connection to the app.
 pub(crate) async fn plain(worker: Rc<Worker>, mut incoming: Incoming<Prefixed<TcpStream>>) {
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
+    let _noted = noted(&worker, &incoming);
     // How it ended has been written down.
     let _ = carry(&worker, &mut incoming).await;
+}
+
+/// Notes who has come.
+fn noted<C>(worker: &Worker, incoming: &Incoming<C>) -> Option<Open> {
+    let Incoming { peer, original, identity, port, .. } = incoming;
+    note_opaque_caller(worker, &facts::incoming(*peer, identity.as_ref(), *original, *port))
 }
 
 /// Connects to the app for a plain client that says nothing: perhaps the app speaks first. If so, the connection is
@@ -158,6 +166,7 @@ pub(crate) async fn speculate(
     let client = Prefixed::new(read.split().freeze(), client);
     let _open = worker.metrics.connection_opened(Direction::Inbound, false);
     let mut incoming = Incoming { client, peer, original, identity, port, counted, app, until };
+    let _noted = noted(&worker, &incoming);
     // How it ended has been written down.
     let _ = exchange(&worker, &mut incoming, Ok(app_end)).await;
     None

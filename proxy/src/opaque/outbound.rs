@@ -3,6 +3,7 @@
 use std::{io, rc::Rc, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
+use selvedge_model::facts::Connection;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::{
@@ -13,10 +14,12 @@ use super::{
 };
 use crate::{
     arrival::Direction,
+    authorize::{forbidden, opaque_refusal},
     detect::{First, detect},
     error::{Failure, Reason},
+    facts,
     io::{Abort, Duplex, Prefixed},
-    lifetime,
+    lifetime::{self, Until},
     telemetry::TcpSeries,
     worker::Worker,
 };
@@ -33,7 +36,7 @@ pub(crate) enum Speaker {
 }
 
 /// Carries `client`, of which `read` has been read, to an endpoint.
-pub(crate) async fn carry(worker: Rc<Worker>, outgoing: Outgoing, client: TcpStream, read: BytesMut) {
+pub(crate) async fn carry(worker: Rc<Worker>, outgoing: Outgoing, client: impl Duplex, read: BytesMut) {
     let started = Instant::now();
     match open(&worker, &outgoing).await {
         Err(refused) => refuse(&worker, &outgoing, &client, &refused, started),
@@ -100,6 +103,25 @@ pub(super) fn note(worker: &Worker, outgoing: &Outgoing, refused: &Refused, star
     session(worker, outgoing, series, started, format_args!("{called}")).refused(failure);
 }
 
+/// How long it is carried. A stranger's comes in, and ends with what it came to.
+fn until(worker: &Rc<Worker>, outgoing: &Outgoing) -> Until {
+    match &outgoing.gateway {
+        None => lifetime::until(Rc::clone(worker), Direction::Outbound, None),
+        Some(gateway) => {
+            lifetime::until(Rc::clone(worker), Direction::Inbound, None).within(gateway.life.clone())
+        }
+    }
+}
+
+/// Completes when a policy no longer lets a stranger's connection in. Our own app may always go out.
+async fn forbidden_meanwhile(worker: &Worker, outgoing: &Outgoing) -> Failure {
+    let Some(gateway) = &outgoing.gateway else { return std::future::pending().await };
+    let connection = facts::at_gateway(outgoing.peer, gateway.via, gateway.port);
+    let connection =
+        Connection { layer: outgoing.layer, server_name: outgoing.server_name.as_deref(), ..connection };
+    forbidden(worker, |worker| opaque_refusal(worker, &connection)).await
+}
+
 fn session<'a>(
     worker: &'a Worker,
     outgoing: &'a Outgoing,
@@ -119,11 +141,13 @@ pub(super) async fn exchange(
     mut endpoint: EndpointSide,
     started: Instant,
 ) {
-    let until = lifetime::until(Rc::clone(worker), Direction::Outbound, None);
+    let until = until(worker, outgoing);
+    let forbidden = forbidden_meanwhile(worker, outgoing);
     let lifetime = endpoint.hold.lifetime.clone();
     let until = async {
         tokio::select! {
             failure = until.end() => failure,
+            failure = forbidden => failure,
             failure = lifetime.lost() => failure,
         }
     };

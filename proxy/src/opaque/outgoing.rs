@@ -1,10 +1,13 @@
 //! An opaque connection of the app: what is known of it before it goes anywhere, and which routes it follows.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use selvedge_model::Layer;
 
-use crate::bind::{Bound, Destination};
+use crate::bind::{Bound, Destination, Life};
 
 /// What is known of a connection before it goes anywhere.
 pub(crate) struct Outgoing {
@@ -18,12 +21,25 @@ pub(crate) struct Outgoing {
     pub(crate) layer: Layer,
     /// The server name in that TLS.
     pub(crate) server_name: Option<String>,
+    /// What it came to, if that is a gateway. `None`: it is our app's.
+    pub(crate) gateway: Option<ThroughGateway>,
+}
+
+/// What an opaque connection came to.
+#[derive(Clone)]
+pub(crate) struct ThroughGateway {
+    /// The gateway's port.
+    pub(super) port: u16,
+    /// The load balancer that has named the client.
+    pub(super) via: Option<IpAddr>,
+    /// How long that is served.
+    pub(super) life: Life,
 }
 
 impl Outgoing {
     /// From `peer` to `destination`; nothing is known yet of what it carries.
     pub(crate) fn to(peer: SocketAddr, dialled: Option<SocketAddr>, destination: Arc<Destination>) -> Self {
-        Self { peer, dialled, destination, layer: Layer::Tcp, server_name: None }
+        Self { peer, dialled, destination, layer: Layer::Tcp, server_name: None, gateway: None }
     }
 
     /// Whether the name that its TLS asks for decides where it goes.
@@ -34,6 +50,12 @@ impl Outgoing {
     /// It begins with TLS, which asks for `server_name`.
     pub(crate) fn with_tls(self, server_name: Option<String>) -> Self {
         Self { layer: Layer::Tls, server_name, ..self }
+    }
+
+    /// It came from outside, to a gateway's `port`, which is served during `life`; through a load balancer (`via`) that has
+    /// named its client.
+    pub(crate) fn through_gateway(self, port: u16, via: Option<IpAddr>, life: Life) -> Self {
+        Self { gateway: Some(ThroughGateway { port, via, life }), ..self }
     }
 
     /// What it is for, in words.

@@ -19,6 +19,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{Failed, ProbeSettings, connect};
+use crate::checks::drive;
 
 /// How much of a failure's body is passed on.
 const MAX_SAID: usize = 1024;
@@ -92,11 +93,7 @@ impl HttpGet {
     ) -> Result<Answer, Failed> {
         let broken = |error: hyper::Error| Failed::Otherwise(format!("no HTTP answer: {error}"));
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // What breaks it is told by the request.
-            let _ = connection.await;
-        });
+        let driver = drive(connection);
         let response = sender.send_request(self.request(at, from)?).await.map_err(broken)?;
         Ok(Answer { response, driver })
     }

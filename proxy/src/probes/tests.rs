@@ -128,7 +128,7 @@ async fn the_grpc_health_service_is_asked_of_the_service_that_the_probe_names() 
     use tonic::{codegen::http, server::Grpc};
     use tonic_prost::ProstCodec;
 
-    use super::grpc::{HealthCheckRequest, HealthCheckResponse};
+    use crate::checks::grpc::{HealthCheckRequest, HealthCheckResponse};
 
     #[derive(Clone)]
     struct Health;

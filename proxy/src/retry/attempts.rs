@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
@@ -15,13 +15,13 @@ use http::{Extensions, HeaderName, HeaderValue, Method, Uri, Version};
 use selvedge_model::RetryPolicy;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{AttemptOutcome, Decision, Failure, decide};
+use super::{AttemptOutcome, Decision, Failure, decide, hedge, told};
 use crate::{
-    balance::{Held, Limit},
-    bind::{BoundBackend, BoundRule},
+    balance::{Hedging, Held, Limit},
+    bind::{BoundBackend, BoundRule, BoundShare},
     body::{Arriving, Body, Original},
     budget::Budget,
-    dispatch::{Attempt, Attempting, Tried},
+    dispatch::{Attempt, Attempting, Beside, Tried},
     error::{self, SaidBy},
     fields::{grpc_status, is_grpc},
     step::{AnswerFacts, Error, Response, Routed},
@@ -108,7 +108,7 @@ impl<S: Attempting> Attempts<S> {
         let Routed { mut http, conn, mut at, rule, share, deadline } = routed;
         async move {
             let backend = &share.backend;
-            rule.budget.deposit(at);
+            backend.retry_budget.as_ref().unwrap_or(&rule.budget).deposit(at);
             let progress = rule.stream.map(|limits| http.body_mut().progress(limits, &self.worker.deadlines));
             let retry = rule.retry.as_ref();
             let retry = retry.map(|policy| (policy, Kept::of(&mut http, &self.worker.budget)));
@@ -126,21 +126,43 @@ impl<S: Attempting> Attempts<S> {
                     progress: progress.as_ref(),
                     deadline,
                     fresh,
+                    beside: Beside::Nothing,
                 };
-                let mut result = self.inner.attempt(http, &this).await;
+                let first = retry.as_ref().filter(|_| attempt == 0);
+                let mut result = match first.and_then(|(_, kept)| hedging(&this, kept)) {
+                    None => self.inner.attempt(http, &this).await,
+                    // Boxed: it is rare, and twice as large.
+                    Some((hedging, kept)) => {
+                        Box::pin(self.hedge(http, &this, hedging, kept, &rule, &mut retrying)).await
+                    }
+                };
                 facts(&mut result).retries = attempt;
                 let exceeded = progress.as_ref().is_some_and(|progress| progress.exceeded().is_some());
-                let Some((policy, kept)) = retry.as_ref().filter(|_| !exceeded) else { return result };
-                let outcome = outcome(&mut result, policy);
+                let Some((policy, kept)) = retry.as_ref().filter(|_| !exceeded) else {
+                    // A mark is for us alone, also where nothing is tried again.
+                    let was_retried =
+                        result.as_mut().is_ok_and(|it| told::was_retried(it.http.headers_mut()));
+                    return if was_retried { self.given_up(result) } else { result };
+                };
+                let (outcome, was_retried) = outcome(&mut result, policy);
+                note(backend, &outcome);
                 let again =
                     decide(policy, &kept.method, attempt, &outcome, &mut self.worker.rng.borrow_mut());
-                let Decision::Retry { proven_undelivered, backoff } = again else { return result };
+                let (proven_undelivered, backoff) = match again {
+                    Decision::Retry { proven_undelivered, backoff } if proven_undelivered || !was_retried => {
+                        (proven_undelivered, backoff)
+                    }
+                    Decision::Done if !was_retried => return result,
+                    _ => return self.given_up(result),
+                };
                 let now = Instant::now();
-                if deadline.is_some_and(|deadline| now + backoff >= deadline)
-                    || !proven_undelivered && !self.withdraw(&rule, now)
-                    || !self.enter(backend, &mut retrying)
-                {
-                    return result;
+                // What has reached nobody loads nobody, unless there is nobody anywhere.
+                let is_free = proven_undelivered && !backend.counts.nobody_is_there();
+                if deadline.is_some_and(|deadline| now + backoff >= deadline) {
+                    return if attempt > 0 { self.given_up(result) } else { result };
+                }
+                if !self.enter(backend, &mut retrying) || !is_free && !self.withdraw(&rule, backend, now) {
+                    return self.given_up(result);
                 }
                 // Last, because it takes the body away from the attempt before.
                 let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
@@ -159,12 +181,45 @@ impl<S: Attempting> Attempts<S> {
             }
         }
     }
-}
 
-impl<S> Attempts<S> {
-    /// Takes one retry from the budget of the rule's service. `false`: the budget is exhausted.
-    fn withdraw(&self, rule: &BoundRule, now: Instant) -> bool {
-        let granted = rule.budget.withdraw(now);
+    /// Makes the first attempt at a request of `rule`, and a second one beside it if that takes long.
+    async fn hedge(
+        &self,
+        http: Box<http::Request<Body>>,
+        first: &Attempt<'_>,
+        hedging: &Hedging,
+        kept: &Kept,
+        rule: &BoundRule,
+        retrying: &mut Option<Held>,
+    ) -> Result<Response, Error> {
+        let backend = &*first.share.backend;
+        let again = |now| {
+            let granted = backend.endpoints.len() > 1
+                && self.enter(backend, retrying)
+                && self.withdraw(rule, backend, now);
+            if !granted {
+                return None;
+            }
+            let again = kept.again()?;
+            self.worker.metrics.hedges(&rule.service, self.worker.index);
+            Some(again)
+        };
+        hedge::attempt(&self.inner, http, first, hedging, again).await
+    }
+
+    /// Notes that no more is done than `result` says, although more was tried, here or behind the endpoint.
+    fn given_up(&self, result: Result<Response, Error>) -> Result<Response, Error> {
+        self.worker.given_up.note();
+        result
+    }
+
+    /// Takes one retry from the budget of `backend`, or of the rule's service; it is counted as in progress already, if
+    /// `backend` has its own. `false`: the budget is exhausted.
+    fn withdraw(&self, rule: &BoundRule, backend: &BoundBackend, now: Instant) -> bool {
+        let granted = match &backend.retry_budget {
+            None => rule.budget.withdraw(now, u32::MAX),
+            Some(budget) => budget.withdraw(now, backend.counts.of(Limit::Retries).saturating_sub(1)),
+        };
         if !granted {
             self.worker.metrics.retry_budget_exhausted(&rule.service, self.worker.index);
         }
@@ -175,12 +230,38 @@ impl<S> Attempts<S> {
     /// more retries at once.
     fn enter(&self, backend: &BoundBackend, retrying: &mut Option<Held>) -> bool {
         drop(retrying.take());
-        let Some(circuit) = &backend.circuit else { return true };
-        *retrying = circuit.enter(Limit::Retries);
+        *retrying = match (&backend.circuit, &backend.retry_budget) {
+            (Some(circuit), _) => circuit.enter(Limit::Retries),
+            (None, Some(_)) => Some(backend.counts.enter(Limit::Retries)),
+            (None, None) => return true,
+        };
         if retrying.is_none() {
             self.worker.metrics.overflow(&backend.name, Limit::Retries, self.worker.index);
         }
         retrying.is_some()
+    }
+}
+
+/// When `first`, the attempt at a request, of which this is `kept`, is to have another one beside it; `None`: never. Only
+/// what may be carried out twice is hedged, and only what may go to any endpoint.
+fn hedging<'a>(first: &Attempt<'a>, kept: &'a Kept) -> Option<(&'a Hedging, &'a Kept)> {
+    let share: &'a BoundShare = first.share;
+    let hedging = share.hedging.as_deref()?;
+    let may_be = kept.method.is_idempotent()
+        && kept.body.is_none()
+        && !kept.is_web_socket
+        && first.progress.is_none()
+        && share.session.is_none()
+        && share.backend.affinity.is_none();
+    may_be.then_some((hedging, kept))
+}
+
+/// Notes whether an attempt has reached an app of `backend`.
+fn note(backend: &BoundBackend, outcome: &AttemptOutcome) {
+    if outcome.proves_undelivered() {
+        backend.counts.not_reached();
+    } else if outcome.status.is_some() || outcome.failure.is_some() {
+        backend.counts.reached();
     }
 }
 
@@ -204,20 +285,25 @@ fn unsent(result: &mut Result<Response, Error>) -> Option<Box<http::Request<Body
     result.as_mut().err().and_then(|error| error.request.take())
 }
 
-/// What `decide` needs to know about an attempt's result.
-fn outcome(result: &mut Result<Response, Error>, policy: &RetryPolicy) -> AttemptOutcome {
+/// What `decide` needs to know about an attempt's result, and whether it was tried again behind the endpoint, in vain.
+fn outcome(result: &mut Result<Response, Error>, policy: &RetryPolicy) -> (AttemptOutcome, bool) {
     match result {
         Ok(response) => {
             let status = response.http.status().as_u16();
             let grpc = grpc_status_of(&mut response.http, policy);
-            match response.facts.reason {
+            let mut outcome = match response.facts.reason {
                 None => AttemptOutcome::answer(status, grpc),
                 Some(reason) => {
                     AttemptOutcome::answer_of_peer(status, grpc, reason.for_retries(SaidBy::Peer))
                 }
+            };
+            if !told::has_failed(status, grpc) {
+                return (outcome, false);
             }
+            outcome.not_before = told::not_before(status, response.http.headers(), SystemTime::now());
+            (outcome, told::was_retried(response.http.headers_mut()))
         }
-        Err(error) => without_answer(&error.failure),
+        Err(error) => (without_answer(&error.failure), false),
     }
 }
 
@@ -239,6 +325,7 @@ fn without_answer(failed: &error::Failure) -> AttemptOutcome {
         failure,
         made_by_proxy: true,
         delivered: !failed.undelivered,
+        not_before: None,
     }
 }
 
@@ -250,7 +337,7 @@ mod tests {
     /// Whether the request is sent again after its first attempt, by the usual policy.
     fn again(method: &Method, outcome: &AttemptOutcome) -> bool {
         let mut rng = fastrand::Rng::with_seed(1);
-        decide(&RetryPolicy::default(), method, 0, outcome, &mut rng) != Decision::Done
+        matches!(decide(&RetryPolicy::default(), method, 0, outcome, &mut rng), Decision::Retry { .. })
     }
 
     #[test]
@@ -299,6 +386,6 @@ mod tests {
     #[test]
     fn the_future_of_all_attempts_stays_small() {
         let size = size_of_output(Attempts::<Dispatch>::run);
-        assert!(size <= 1_400, "{size}");
+        assert!(size <= 1_408, "{size}");
     }
 }

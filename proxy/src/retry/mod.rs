@@ -11,7 +11,10 @@
 //! means that the answer at hand is final.
 
 mod attempts;
+mod hedge;
+mod told;
 
 pub use selvedge_model::retry::{AttemptOutcome, Decision, Failure, decide};
 
 pub use self::attempts::attempts;
+pub(crate) use self::told::has_failed;

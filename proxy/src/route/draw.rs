@@ -13,6 +13,7 @@ use tower::{Layer, Service, layer::layer_fn};
 use super::{filter, timeout::deadline};
 use crate::{
     bind::{BoundRule, BoundShare},
+    dispatch::session,
     error::{Failure, Reason},
     step::{Error, Matched, Response, Routed, Step, Taken},
     worker::Worker,
@@ -39,9 +40,10 @@ impl<S: Step<Routed>> Service<Matched> for Draw<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, matched: Matched) -> Self::Future {
-        let drawn = BoundShare::draw(&matched.rule.shares, &mut self.worker.rng.borrow_mut());
-        let Some(share) = drawn.map(Arc::clone) else {
+    fn call(&mut self, mut matched: Matched) -> Self::Future {
+        let of_session = of_session(&mut matched);
+        let draw = || BoundShare::draw(&matched.rule.shares, &mut self.worker.rng.borrow_mut()).cloned();
+        let Some(share) = of_session.or_else(draw) else {
             return Either::Right(ready(Err(nothing_to_draw(matched.rule))).boxed_local());
         };
         match share.filters.clone() {
@@ -51,11 +53,22 @@ impl<S: Step<Routed>> Service<Matched> for Draw<S> {
             },
             Some(filters) => {
                 let mut inner = self.inner.clone();
+                let most = filters.ready.max_body.unwrap_or_default();
                 let next = move |matched| async move { inner.call(routed(matched, share)?).await };
-                Either::Right(filter::through(Rc::clone(&self.worker), filters, matched, next).boxed_local())
+                Either::Right(
+                    filter::through(Rc::clone(&self.worker), filters, most, matched, next).boxed_local(),
+                )
             }
         }
     }
+}
+
+/// The share that the session of `matched` belongs to, unless nothing may go there any more.
+fn of_session(matched: &mut Matched) -> Option<Arc<BoundShare>> {
+    let shares = &matched.rule.shares;
+    let bound = matched.rule.session.as_deref().filter(|_| shares.len() > 1)?;
+    let session = session::first(bound, &mut matched.http)?;
+    shares.iter().find(|share| share.weight > 0 && session.is_with(&share.backend)).cloned()
 }
 
 /// `matched` on its way to `share`.

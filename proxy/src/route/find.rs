@@ -3,7 +3,7 @@
 //! Keep-alive clients ask for the same authority again and again, so each connection remembers its last one. Only
 //! another authority, or a newer table, costs a look-up. On a redirected connection to a service's own address, the
 //! authority is not looked up at all. An address that the mesh does not know has one rule, which sends everything
-//! there.
+//! there. At a gateway the authority names one of its virtual hosts, and never anything else.
 
 use std::{
     pin::Pin,
@@ -21,7 +21,7 @@ use crate::{
     bind::{Bound, BoundRule, Destination},
     error::{Failure, Reason},
     facts::{self, authority},
-    lookup::{self, at_its_address, through},
+    lookup::{self, at_its_address, rules, through},
     step::{Error, LastLookup, Matched, Request, Response, Step},
     worker::Worker,
 };
@@ -87,6 +87,9 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Finding<F> {
 impl<S: Step<Matched>> Find<S> {
     /// The service whose rules the request follows, if that is known without asking the control plane.
     fn known(&self, request: &Request) -> Result<Option<Arc<Bound>>, Error> {
+        if let Some(gateway) = request.conn.gateway() {
+            return Ok(Some(lookup::virtual_host(&self.worker, gateway, authority(&request.http)?)?));
+        }
         let Some(destination) = self.destination(request)? else { return Ok(None) };
         match &destination.bound {
             Some(bound) => Ok(Some(Arc::clone(bound))),
@@ -131,10 +134,7 @@ impl<S: Step<Matched>> Find<S> {
         };
         destination.touch();
         let destination = at_its_address(&self.worker, destination).await?;
-        let bound = match &destination.bound {
-            Some(bound) => Arc::clone(bound),
-            None => through(&self.worker, &destination)?,
-        };
+        let bound = rules(&self.worker, &destination)?;
         let came = request.at;
         let mut matched = matched(&self.worker, request, bound)?;
         // The route's time begins when there is a route.

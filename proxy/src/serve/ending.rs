@@ -3,6 +3,7 @@
 use std::{
     future::pending,
     pin::{Pin, pin},
+    time::Duration,
 };
 
 use crate::{
@@ -15,18 +16,24 @@ use crate::{
     trust::LAST_REQUESTS,
 };
 
+/// How long a connection is served that comes when the gateway is leaving, before it is told so. A client that was told at
+/// once would connect again and again.
+const FIRST_REQUESTS: Duration = Duration::from_secs(1);
+
+const READS_TOO_SLOWLY: &str = "the client reads its answers too slowly (--answer-timeout, --min-body-rate)";
+
 impl Until {
     /// As [`Self::end`], for requests: also when a policy no longer lets the client in. If the peer is not believed
     /// because its root is being replaced, its requests get a moment more.
     async fn requests_end(&self, conn: &Conn, watch: &Watch) -> Failure {
         let forbidden = async {
-            match conn.inbound() {
-                Some(inbound) if inbound.app.is_ok() => {
+            match conn.guarded() {
+                Some(_) => {
                     let in_progress = || watch.in_progress() > 0;
                     forbidden_meanwhile(&self.worker, conn, in_progress).await
                 }
                 // Nobody asks whether our own app may go out.
-                _ => pending().await,
+                None => pending().await,
             }
         };
         tokio::select! {
@@ -40,8 +47,24 @@ impl Until {
         }
     }
 
-    /// What happens to the connection next.
-    async fn turn(&self, retired: bool, conn: &Conn, watch: &Watch) -> Turn {
+    /// Completes when a gateway has been told to leave, while it still serves whoever comes: its clients move to another one
+    /// meanwhile, and load balancers have time to notice. A connection that comes then is served for a moment first.
+    async fn leaving(&self) {
+        if self.life.is_none() {
+            pending::<()>().await;
+        }
+        self.worker.leave.told().drained().await;
+        tokio::time::sleep(FIRST_REQUESTS.saturating_sub(self.began.elapsed())).await;
+    }
+
+    /// What happens to the connection next, which `retired` or was told that the gateway leaves.
+    async fn turn(&self, retired: bool, told: bool, conn: &Conn, watch: &Watch) -> Turn {
+        let leaving = async {
+            if retired || told {
+                pending::<()>().await;
+            }
+            self.leaving().await;
+        };
         let retire = async {
             if retired {
                 pending::<()>().await;
@@ -61,7 +84,10 @@ impl Until {
         tokio::select! {
             biased;
             () = retire => Turn::Retire,
+            // HTTP/1 has no word for it but in an answer.
+            () = leaving => if conn.watch.get().is_some() { Turn::LastAnswer } else { Turn::Retire },
             failure = self.requests_end(conn, watch) => Turn::End(failure),
+            () = watch.readers.are_slow() => Turn::End(Failure::new(Reason::RequestTimeout, READS_TOO_SLOWLY)),
             () = refused => Turn::End(Failure::new(Reason::Policy, "the client was told to close the connection and kept it open")),
         }
     }
@@ -82,6 +108,8 @@ impl Until {
 enum Turn {
     /// It takes no more requests; those in progress go on.
     Retire,
+    /// Its next answer is its last.
+    LastAnswer,
     /// It ends, and with it what is in progress.
     End(Failure),
 }
@@ -95,15 +123,19 @@ pub(super) async fn carry<C: Future>(
     watch: &Watch,
 ) -> Result<C::Output, Failure> {
     let mut serving = pin!(serving);
-    let mut retired = false;
+    let (mut retired, mut told) = (false, false);
     loop {
         tokio::select! {
             biased;
             ended = serving.as_mut() => return Ok(ended),
-            turn = when_woken(until.turn(retired, conn, watch)) => match turn {
+            turn = when_woken(until.turn(retired, told, conn, watch)) => match turn {
                 Turn::Retire => {
                     retire(serving.as_mut());
                     retired = true;
+                }
+                Turn::LastAnswer => {
+                    watch.close_after_answer();
+                    told = true;
                 }
                 Turn::End(failure) => {
                     until.tell(conn, watch, &failure);

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderValue, header::CONNECTION};
+use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{
     body::{Body as _, Incoming},
     service::Service as HttpService,
@@ -20,6 +20,7 @@ use crate::{
     budget::Ledger,
     clients::{UnderWay, Watch},
     error::Reason,
+    fields::is_grpc,
     respond,
     step::{Conn, HttpVersion, Request, Step},
     upgrade::UpgradeRequest,
@@ -50,20 +51,25 @@ impl<S: Step<Request>> HttpService<http::Request<Incoming>> for Connected<S> {
             self.watch.awaited.begin(request.version() >= http::Version::HTTP_11);
         }
         let is_web_socket = asked.as_ref().is_some_and(|asked| asked.is_for_web_socket());
+        let strangers = self.conn.gateway().is_some() && !is_grpc(request.headers());
+        let mut unknown = None;
         let http = Box::new(request.map(|body| {
             if is_web_socket {
                 return Body::web_socket();
             }
-            let pace = Pace::of(body.size_hint().exact(), self.worker.settings.pace, &self.worker.deadlines);
+            let length = body.size_hint().exact();
+            let pace = Pace::of(length, strangers, self.worker.settings.pace, &self.worker.deadlines);
+            if length.is_none() {
+                unknown.clone_from(&pace);
+            }
             Body::arriving(body, self.ledger.as_ref(), pace)
         }));
         let request = Request { http, conn: Rc::clone(&self.conn), at: Instant::now() };
         let asked = asked.map(|asked| (asked, Rc::clone(&self.worker)));
         let under_way = Some(UnderWay::new(Arc::clone(&self.watch)));
         let version = if self.ledger.is_some() { HttpVersion::Http2 } else { HttpVersion::Http1 };
-        let stranger =
-            self.conn.inbound().is_some_and(|inbound| inbound.identity.is_none()).then_some(version);
-        Answer { stranger, inner: self.path.borrow_mut().call(request), asked, under_way }
+        let stranger = self.conn.is_strangers().then_some(version);
+        Answer { stranger, inner: self.path.borrow_mut().call(request), asked, under_way, unknown }
     }
 }
 
@@ -77,6 +83,8 @@ pin_project_lite::pin_project! {
         stranger: Option<HttpVersion>,
         // Until there is an answer.
         under_way: Option<UnderWay>,
+        // The pace of a body of unknown length.
+        unknown: Option<Rc<Pace>>,
     }
 }
 
@@ -86,6 +94,9 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map(|result| {
+            if let Some(pace) = this.unknown.take() {
+                pace.release();
+            }
             let is_http1 = this.under_way.as_ref().is_some_and(|UnderWay(watch)| watch.awaited.end());
             let reason = result.as_ref().ok().and_then(|answer| answer.facts.reason);
             let dismissed = this.stranger.filter(|_| reason.is_some_and(Reason::dismisses_strangers));
@@ -96,6 +107,11 @@ impl<F: Future<Output = Result<crate::step::Response, crate::step::Error>>> Futu
             };
             if is_http1 {
                 respond::for_http1(&mut http);
+                let closes =
+                    this.under_way.as_ref().is_some_and(|UnderWay(watch)| watch.closes_after_answer());
+                if closes && http.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    http.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
+                }
             }
             match dismissed {
                 None => {}

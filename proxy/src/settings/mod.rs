@@ -6,7 +6,8 @@ mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
-use selvedge_model::{Protocol, WorkloadName};
+use ipnet::IpNet;
+use selvedge_model::{Protocol, WorkloadName, normalize::path::Slashes};
 
 #[cfg(test)]
 pub(crate) use self::own_listeners::tests::listeners;
@@ -27,6 +28,10 @@ pub struct Settings {
     pub app: Option<Listens>,
     /// Whether a request's authority beats the address that was dialled.
     pub ingress: bool,
+    /// How many proxies before a gateway are trusted to say whom they were called by.
+    pub trusted_hops: u8,
+    /// Load balancers before a gateway that name their clients by the PROXY protocol.
+    pub proxied_from: Box<[IpNet]>,
     /// What connections to the listeners of `--upstream` are for.
     pub upstreams: Vec<Upstream>,
     /// Our own listeners, where nothing that we carry may arrive.
@@ -43,10 +48,16 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How slowly the body of a request may come.
     pub pace: PaceLimits,
+    /// How slowly a gateway's clients may read their answers.
+    pub read: PaceLimits,
+    /// The longest body of a request to a gateway, in bytes, if its route says nothing. 0: no limit.
+    pub max_body: u64,
     /// How long a client's connection may stay without a request.
     pub idle_timeout: Duration,
     /// Whether header names keep their case where HTTP/1.1 goes on as HTTP/1.1.
     pub preserve_header_case: bool,
+    /// What a gateway makes of slashes in paths.
+    pub path_slashes: PathSlashes,
     /// How long a client may say nothing, until its server is connected to.
     pub detect_timeout: Duration,
     /// Ports that are opaque, where nothing else is declared.
@@ -75,6 +86,27 @@ pub enum Carrier {
     Http1,
     /// Many requests on one connection; fewer writes under load.
     Http2,
+}
+
+/// What a gateway makes of slashes in paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PathSlashes {
+    /// They stay as they come.
+    Kept,
+    /// Several become one.
+    Merged,
+    /// `%2F` and `%5C` become `/`, and then several become one.
+    Decoded,
+}
+
+impl From<PathSlashes> for Slashes {
+    fn from(slashes: PathSlashes) -> Self {
+        match slashes {
+            PathSlashes::Kept => Self::Kept,
+            PathSlashes::Merged => Self::Merged,
+            PathSlashes::Decoded => Self::Decoded,
+        }
+    }
 }
 
 /// What happens to requests for destinations that are in no configuration (Istio `outboundTrafficPolicy`).

@@ -3,8 +3,12 @@
 //! Checked once for each connection, when it is opened: the address counts, whatever name, document or redirection led
 //! to it. Listeners of our other daemons on this host are found by [`selvedge_ops::guarded`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
+use arc_swap::ArcSwap;
 use selvedge_ops::{
     guarded::{self, Kind},
     here,
@@ -30,8 +34,10 @@ pub enum Way {
 pub struct OwnListeners {
     /// For what leaves.
     pub outbound: Vec<SocketAddr>,
-    /// For what comes in.
-    pub inbound: SocketAddr,
+    /// For what comes in. `None`: a gateway has listeners that come and go, and none of them for sidecars.
+    pub inbound: Option<SocketAddr>,
+    /// Where a gateway's clients connect; changes with configuration.
+    pub gateway: Arc<ArcSwap<Vec<SocketAddr>>>,
     /// For probes and people.
     pub admin: SocketAddr,
     /// The port of the control plane, if `--control-plane` says that it is on this host's loopback.
@@ -81,7 +87,10 @@ impl OwnListeners {
 
     fn all(&self) -> impl Iterator<Item = (Listener, SocketAddr)> {
         let outbound = self.outbound.iter().map(|address| (Listener::Outbound, *address));
-        outbound.chain([(Listener::Inbound, self.inbound), (Listener::Private, self.admin)])
+        let gateway = self.gateway.load();
+        let gateway: Vec<_> = gateway.iter().map(|address| (Listener::Outbound, *address)).collect();
+        let inbound = self.inbound.map(|address| (Listener::Inbound, address));
+        outbound.chain(gateway).chain(inbound).chain([(Listener::Private, self.admin)])
     }
 
     fn own(&self, dial: SocketAddr) -> Option<Listener> {
@@ -132,7 +141,8 @@ pub(crate) mod tests {
     pub(crate) fn listeners() -> OwnListeners {
         OwnListeners {
             outbound: vec!["127.0.0.1:4140".parse().unwrap(), "[::1]:4140".parse().unwrap()],
-            inbound: "[::]:4143".parse().unwrap(),
+            gateway: Arc::default(),
+            inbound: Some("[::]:4143".parse().unwrap()),
             admin: "[::]:4191".parse().unwrap(),
             control_plane: Some(8086),
             redirected: false,

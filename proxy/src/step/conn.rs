@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use selvedge_model::SpiffeId;
 
 use crate::{
     arrival::{Arrival, Direction, OriginalDestination},
-    bind::{Destination, Target},
+    bind::{Bound, BoundPort, Destination, Life, Target},
     body::{End, OpenTunnel},
     clients::{Client, Watch},
     error::Failure,
@@ -32,7 +32,7 @@ pub enum HttpVersion {
 /// What is known about the connection that a request came on.
 #[derive(Debug)]
 pub struct Conn {
-    /// The other end.
+    /// The client: the other end, or whom a load balancer before a gateway has named.
     pub peer: SocketAddr,
     /// What it speaks; for a request from a mesh peer, what its own client speaks.
     pub version: HttpVersion,
@@ -53,6 +53,8 @@ pub enum Side {
     Inbound(Inbound),
     /// From the app.
     Outbound(Outbound),
+    /// From a stranger, to a gateway.
+    Gateway(Box<AtGateway>),
 }
 
 /// What is known about a connection that comes in.
@@ -60,30 +62,44 @@ pub enum Side {
 pub struct Inbound {
     /// Who it has proven to be. `None`: plaintext.
     pub identity: Option<SpiffeId>,
-    /// Its place among the clients that come in. `None`: it does not need one.
-    pub client: Option<Rc<Client>>,
-    /// The workload's port that it is for.
-    pub port: u16,
+    /// What its requests are let in by.
+    pub entry: Entry,
     /// Where its requests are forwarded, or why nowhere. The failure is boxed: few connections have it.
     pub app: Result<Arc<Target>, Box<Failure>>,
     /// What its requests are counted in.
     pub series: Arc<Series>,
     /// What the app is told about the peer: the value of `x-forwarded-client-cert`.
     pub xfcc: Option<HeaderValue>,
+}
+
+/// What is known of a connection that policy must let in.
+#[derive(Debug, Default)]
+pub struct Entry {
+    /// Its place among the clients that come in. `None`: it does not need one.
+    pub client: Option<Rc<Client>>,
+    /// The port that it is for: the workload's, or a gateway's as its clients call it.
+    pub port: u16,
     /// The generation of the table whose policy lets it in, whatever its requests are.
     pub let_in: Cell<Option<u64>>,
+}
+
+impl Entry {
+    /// A connection to `port`, of which nothing is decided yet.
+    pub fn to(port: u16, client: Option<Rc<Client>>) -> Self {
+        Self { client, port, let_in: Cell::default() }
+    }
 }
 
 impl Inbound {
     /// A connection in plaintext to the workload's `port`, which `app` serves.
     pub fn to(app: Arc<Target>, port: u16, series: Arc<Series>) -> Self {
-        Self { identity: None, client: None, port, app: Ok(app), series, xfcc: None, let_in: Cell::default() }
+        Self { identity: None, entry: Entry::to(port, None), app: Ok(app), series, xfcc: None }
     }
 
     /// A connection in plaintext whose requests are forwarded nowhere, because of a `failure`.
     pub fn unserved(failure: Failure, series: Arc<Series>) -> Self {
         let app = Err(Box::new(failure));
-        Self { identity: None, client: None, port: 0, app, series, xfcc: None, let_in: Cell::default() }
+        Self { identity: None, entry: Entry::default(), app, series, xfcc: None }
     }
 }
 
@@ -98,6 +114,76 @@ pub struct Outbound {
     pub last: RefCell<Option<LastLookup>>,
 }
 
+/// What is known about a connection to a gateway.
+#[derive(Debug)]
+pub struct AtGateway {
+    /// What its requests are let in by.
+    pub entry: Entry,
+    /// The port that it came to, as it was when the connection began.
+    pub port: Arc<BoundPort>,
+    /// How many proxies before us are trusted to say whom they were called by.
+    pub trusted_hops: u8,
+    /// The load balancer that has named the client. `None`: the client connects itself.
+    pub via: Option<IpAddr>,
+    /// What its TLS chose. `None`: plaintext.
+    pub listener: Option<Life>,
+    /// The name that its TLS asks for, lower case.
+    pub server_name: Option<Box<str>>,
+    /// What the app is told about the client: the value of `x-forwarded-client-cert`.
+    pub xfcc: Option<HeaderValue>,
+    /// The virtual host that the last look-up found.
+    pub last: RefCell<Option<LastHost>>,
+    /// The client's address, as the app is told it. Written once: all requests need it.
+    pub address: OnceCell<HeaderValue>,
+}
+
+/// The virtual host that a look-up found.
+#[derive(Debug, Clone)]
+pub struct LastHost {
+    /// The table that it was found in.
+    pub generation: u64,
+    /// The authority that it holds for.
+    pub authority: Box<str>,
+    /// Its rules.
+    pub bound: Arc<Bound>,
+}
+
+impl LastHost {
+    /// Its rules, if they are still in force and hold for `authority`.
+    pub fn again(&self, generation: u64, authority: &str) -> Option<&Arc<Bound>> {
+        let holds = self.generation == generation && self.authority.eq_ignore_ascii_case(authority);
+        holds.then_some(&self.bound)
+    }
+}
+
+impl AtGateway {
+    /// A connection to `port` that came by `arrival`, whose place is `client`. For one over TLS, `listener` and `xfcc` are to be
+    /// set.
+    pub fn new(arrival: Arrival, port: Arc<BoundPort>, client: Rc<Client>, trusted_hops: u8) -> Self {
+        Self {
+            entry: Entry::to(port.served.port, Some(client)),
+            port,
+            trusted_hops,
+            via: arrival.via,
+            listener: None,
+            server_name: None,
+            xfcc: None,
+            last: RefCell::default(),
+            address: OnceCell::new(),
+        }
+    }
+
+    /// The address of `peer`, whose connection it is, as a header's value.
+    pub fn address_of(&self, peer: SocketAddr) -> HeaderValue {
+        self.address.get_or_init(|| address_value(peer.ip())).clone()
+    }
+}
+
+/// `address` as a header's value.
+pub fn address_value(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).expect("digits, letters, dots and colons")
+}
+
 impl Conn {
     /// A connection that came by `arrival`, and speaks `version`.
     pub fn new(arrival: Arrival, version: HttpVersion, side: Side) -> Self {
@@ -105,27 +191,62 @@ impl Conn {
         Self { peer, version, original, side, tunnel: RefCell::default(), watch: OnceCell::new() }
     }
 
-    /// Which way its requests go.
+    /// Which way it goes itself. A gateway's clients come in, although their requests go on from it as an app's do.
     pub fn direction(&self) -> Direction {
         match self.side {
-            Side::Inbound(_) => Direction::Inbound,
+            Side::Inbound(_) | Side::Gateway(_) => Direction::Inbound,
             Side::Outbound(_) => Direction::Outbound,
         }
+    }
+
+    /// What policy must let in; `None`: our own app may always go out.
+    pub fn entry(&self) -> Option<&Entry> {
+        match &self.side {
+            Side::Inbound(inbound) => Some(&inbound.entry),
+            Side::Gateway(gateway) => Some(&gateway.entry),
+            Side::Outbound(_) => None,
+        }
+    }
+
+    /// The same, if its requests may go on at all: whoever is refused anyway is not asked about again.
+    pub fn guarded(&self) -> Option<&Entry> {
+        match &self.side {
+            Side::Inbound(Inbound { app: Err(_), .. }) => None,
+            _ => self.entry(),
+        }
+    }
+
+    /// Whether what its client speaks with us is encrypted.
+    pub fn is_secure(&self) -> bool {
+        self.gateway().is_some_and(|gateway| gateway.listener.is_some())
+    }
+
+    /// Whether it comes in and has proven no identity of the mesh.
+    pub fn is_strangers(&self) -> bool {
+        self.entry().is_some() && self.identity().is_none()
     }
 
     /// What is known of it if it comes in.
     pub fn inbound(&self) -> Option<&Inbound> {
         match &self.side {
             Side::Inbound(inbound) => Some(inbound),
-            Side::Outbound(_) => None,
+            Side::Outbound(_) | Side::Gateway(_) => None,
         }
     }
 
     /// What is known of it if it leaves the app.
     pub fn outbound(&self) -> Option<&Outbound> {
         match &self.side {
-            Side::Inbound(_) => None,
             Side::Outbound(outbound) => Some(outbound),
+            Side::Inbound(_) | Side::Gateway(_) => None,
+        }
+    }
+
+    /// What is known of it if it came to a gateway.
+    pub fn gateway(&self) -> Option<&AtGateway> {
+        match &self.side {
+            Side::Gateway(gateway) => Some(gateway),
+            Side::Inbound(_) | Side::Outbound(_) => None,
         }
     }
 
@@ -200,8 +321,11 @@ impl telemetry::ClientConnection for Conn {
         Some(&self.inbound()?.series)
     }
 
-    /// Outbound with the service that was last looked up.
+    /// With the service, or the virtual host, that was last looked up.
     fn unanswered(&self) -> Option<Arc<Series>> {
+        if let Some(gateway) = self.gateway() {
+            return gateway.last.borrow().as_ref().map(|last| Arc::clone(&last.bound.http.unrouted.plain));
+        }
         let last = self.outbound()?.last.borrow();
         let bound = last.as_ref()?.destination.bound.as_ref()?;
         Some(Arc::clone(&bound.http.unrouted.plain))

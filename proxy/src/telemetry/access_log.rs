@@ -30,6 +30,7 @@ pub(super) fn write(record: &Record) {
         path = head.path,
         status = record.status,
         reason = record.reason.map(Reason::word),
+        error = record.error.as_deref(),
         duration_us = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
         retries = record.retries,
         peer = %record.client.peer(),

@@ -80,6 +80,8 @@ pub(super) enum Of {
 pub enum Decision {
     /// It refuses.
     Deny,
+    /// Whoever it asks has not answered.
+    Error,
     /// It only takes note.
     Note(Says),
 }
@@ -94,6 +96,7 @@ impl Decision {
     fn word(self) -> &'static str {
         match self {
             Self::Deny => "deny",
+            Self::Error => "error",
             Self::Note(says) => says.word(),
         }
     }

@@ -32,7 +32,12 @@ use super::{
     series::{self, Series},
     tcp::{Streams, TcpSeries},
 };
-use crate::{arrival::Direction, balance::Limit, budget::Budget, error::Reason};
+use crate::{
+    arrival::Direction,
+    balance::Limit,
+    budget::{Budget, Concurrency},
+    error::Reason,
+};
 
 /// How many series there may be of each kind.
 const SERIES_LIMIT: usize = 10_000;
@@ -49,14 +54,19 @@ pub struct Metrics {
     websockets: Streams,
     connections: [Connections; Direction::ALL.len()],
     retries: KeyedCounts<ServiceKey>,
+    hedges: KeyedCounts<ServiceKey>,
     budget_exhausted: KeyedCounts<ServiceKey>,
     ejections: KeyedCounts<BackendName>,
     overflows: KeyedCounts<(BackendName, Limit)>,
     policy_decisions: KeyedCounts<(Arc<str>, Decision)>,
+    egress_denied: KeyedCounts<Arc<str>>,
     /// Seconds since 1970; 0 = no certificate yet.
     certificate_expiry: AtomicU64,
+    /// When each certificate expires that we show as a gateway: by its name, in seconds since 1970.
+    gateway_certificates: Mutex<Vec<(String, u64)>>,
     configuration: Mutex<Option<Arc<str>>>,
     budget: OnceLock<Arc<Budget>>,
+    concurrency: OnceLock<Arc<Concurrency>>,
     /// What the control thread counts.
     pub control: ControlMetrics,
 }
@@ -78,13 +88,17 @@ impl Metrics {
             websockets: Streams::new(limit, workers),
             connections: Default::default(),
             retries: KeyedCounts::new(workers),
+            hedges: KeyedCounts::new(workers),
             budget_exhausted: KeyedCounts::new(workers),
             ejections: KeyedCounts::new(workers),
             overflows: KeyedCounts::new(workers),
             policy_decisions: KeyedCounts::new(workers),
+            egress_denied: KeyedCounts::new(workers),
             certificate_expiry: AtomicU64::new(0),
+            gateway_certificates: Mutex::default(),
             configuration: Mutex::default(),
             budget: OnceLock::new(),
+            concurrency: OnceLock::new(),
             control: ControlMetrics::default(),
         }
     }
@@ -158,9 +172,19 @@ impl Metrics {
         self.policy_decisions.count(&(Arc::clone(rule), decision), worker);
     }
 
+    /// A network policy, or a rule of one, has refused to let our workload make a call.
+    pub fn egress_denied(&self, rule: &Arc<str>, worker: usize) {
+        self.egress_denied.count(rule, worker);
+    }
+
     /// A worker tries a request to this service again.
     pub fn retries(&self, service: &ServiceKey, worker: usize) {
         self.retries.count(service, worker);
+    }
+
+    /// A worker sends a request to a second endpoint of this service, because the first has not answered yet.
+    pub fn hedges(&self, service: &ServiceKey, worker: usize) {
+        self.hedges.count(service, worker);
     }
 
     /// A worker would have tried a request again, but the service's retry budget is exhausted.
@@ -190,14 +214,22 @@ impl Metrics {
 
     /// Our certificate is valid until then.
     pub fn set_certificate_expiry(&self, not_after: SystemTime) {
-        let seconds = not_after.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.certificate_expiry.store(seconds, Ordering::Relaxed);
+        self.certificate_expiry.store(since_1970(not_after), Ordering::Relaxed);
+    }
+
+    /// The certificates that we show as a gateway are these, each valid until then.
+    pub fn set_gateway_certificates(&self, certificates: impl Iterator<Item = (String, SystemTime)>) {
+        let certificates = certificates.map(|(name, not_after)| (name, since_1970(not_after)));
+        *lock(&self.gateway_certificates) = certificates.collect();
     }
 
     /// Shows what `budget` holds and does.
-    pub fn watch(&self, budget: &Arc<Budget>) {
-        // A process has only one.
+    pub fn watch(&self, budget: &Arc<Budget>, concurrency: Option<&Arc<Concurrency>>) {
+        // A process has only one of each.
         let _ = self.budget.set(Arc::clone(budget));
+        if let Some(concurrency) = concurrency {
+            let _ = self.concurrency.set(Arc::clone(concurrency));
+        }
     }
 
     /// This configuration is in force.
@@ -227,6 +259,11 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.metrics.connections[self.direction as usize].closed();
     }
+}
+
+/// 0 for what was before.
+fn since_1970(moment: SystemTime) -> u64 {
+    moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use selvedge_model::SpiffeId;
 
 use super::{Metrics, Series, TcpSeries};
@@ -58,6 +58,8 @@ pub struct Record {
     pub(super) grpc_status: Option<u8>,
     /// Why a proxy, ours or the peer's, made the answer itself, or why there is no answer or only part of one.
     pub(super) reason: Option<Reason>,
+    /// The failure in all its words, if it is known.
+    pub(super) error: Option<Box<str>>,
     /// Attempts after the first.
     pub(super) retries: u32,
     /// How long it took, the answer's body included. Zero until it is finished.
@@ -94,6 +96,7 @@ impl Record {
             status: None,
             grpc_status: None,
             reason: None,
+            error: None,
             retries: 0,
             duration: Duration::ZERO,
         }
@@ -113,6 +116,14 @@ impl Record {
         self.grpc_status = grpc_status(answer.headers());
         self.reason = reason;
         self.retries = retries;
+    }
+
+    /// Adds what only the log says: the failure in all its words, and what a gateway has called the request.
+    pub fn explained(&mut self, error: Option<Box<str>>, request_id: Option<&HeaderValue>) {
+        self.error = error;
+        if let (Some(head), Some(Ok(id))) = (&mut self.head, request_id.map(HeaderValue::to_str)) {
+            head.request_id = Some(id.to_owned());
+        }
     }
 
     /// Adds the answer's trailers: where gRPC says how the call ended.

@@ -14,6 +14,9 @@ use selvedge_model::token::{Accepted, Authentication, Keys, Refused, Token, Toke
 const MOST_TOKENS: usize = 1024;
 /// The most bytes of tokens that a worker remembers.
 const MOST_BYTES: usize = 2 << 20;
+/// How long a worker asks for no newer keys of a rule after it has done so, in seconds. Anybody can make a token of a key
+/// that nobody knows.
+const KEYS_WANTED_EVERY: u64 = 5;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -28,9 +31,18 @@ struct Known {
     /// What was accepted, and by which rule.
     accepted: HashMap<Box<str>, (usize, Arc<Token>)>,
     bytes: usize,
+    /// When newer keys were last wanted, by the place of the rule, in seconds since 1970; 0: never.
+    wanted_at: Vec<u64>,
+    /// Where newer keys are wanted from.
+    wanted: Vec<Arc<str>>,
 }
 
 impl Tokens {
+    /// Where newer keys are wanted from, because tokens name keys that are not known; each URL once in a while.
+    pub fn wanted(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.0.borrow_mut().wanted)
+    }
+
     /// What a request to `port` has for a token, by `rules`, at `now` (in seconds since 1970). `None`: none.
     ///
     /// # Errors
@@ -64,7 +76,8 @@ impl Known {
             Keys::Missing(_) => None,
         };
         let keys = rules.rules.iter().map(keys).collect();
-        *self = Self { rules: Some(Arc::clone(rules)), keys, ..Self::default() };
+        let wanted_at = vec![0; rules.rules.len()];
+        *self = Self { rules: Some(Arc::clone(rules)), keys, wanted_at, ..Self::default() };
     }
 
     fn verify(
@@ -86,9 +99,22 @@ impl Known {
         let Some(Some(keys)) = self.keys.get(place) else {
             return Err(TokenError::NoKeys(Arc::from("they cannot be read")));
         };
-        let token = Arc::new(unverified.signed_by(keys)?.with_lists(&rule.lists));
+        let signed = unverified.signed_by(keys);
+        if signed.as_ref().is_err_and(TokenError::asks_for_newer_keys) {
+            self.want_newer(place, rule, now);
+        }
+        let token = Arc::new(signed?.with_lists(&rule.lists));
         self.remember(text, place, &token);
         Ok(token)
+    }
+
+    /// Notes that keys of `rule` are missing, if they are fetched and this was not noted lately.
+    fn want_newer(&mut self, place: usize, rule: &TokenRule, now: u64) {
+        let (Some(url), Some(at)) = (&rule.keys_from, self.wanted_at.get_mut(place)) else { return };
+        if now.abs_diff(*at) >= KEYS_WANTED_EVERY {
+            *at = now;
+            self.wanted.push(Arc::clone(url));
+        }
     }
 
     fn remember(&mut self, text: &str, place: usize, token: &Arc<Token>) {

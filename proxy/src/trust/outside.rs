@@ -50,6 +50,11 @@ impl Origination {
         self.settings.sni.as_deref().unwrap_or(&self.host)
     }
 
+    /// Who asks for it, for display.
+    fn asked_by(&self) -> &str {
+        self.settings.policy.as_deref().unwrap_or("its DestinationRule")
+    }
+
     /// Reads the files again if they have changed.
     fn refresh(&self) {
         let now = contents(&self.settings);
@@ -73,7 +78,7 @@ impl Origination {
         let failed = |why: String| {
             Failure::new(
                 Reason::Tls,
-                format!("no TLS with {}, which its DestinationRule asks for: {why}", self.name()),
+                format!("no TLS with {}, which {} asks for: {why}", self.name(), self.asked_by()),
             )
         };
         let ready = self.ready.load_full();
@@ -163,6 +168,8 @@ impl Originations {
 
 #[cfg(test)]
 mod tests {
+    use selvedge_model::Trusted;
+
     use super::*;
 
     #[test]
@@ -170,7 +177,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let ca = directory.path().join("ca.pem");
         let settings =
-            TlsOrigination { ca_certificates: Some(ca.display().to_string()), ..TlsOrigination::default() };
+            TlsOrigination { trusted: Trusted::File(ca.display().to_string()), ..TlsOrigination::default() };
         let (originations, host) = (Originations::default(), Arc::from("api.example"));
 
         let way = originations.find_or_make(&settings, &host);

@@ -12,16 +12,14 @@ use std::{
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use hickory_resolver::{
     Hosts, TokioResolver,
-    config::{
-        ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
-        ServerOrderingStrategy,
-    },
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy},
     lookup::Lookup,
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
@@ -39,6 +37,8 @@ pub const MAX_TTL: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(5);
 /// The longest time that "there is no such name" is used: a name that is starting has no address yet.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
+/// How long an answer about IPv4 waits for the one about IPv6 (RFC 8305, section 3).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// How often the two files are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -67,6 +67,19 @@ pub struct Resolved {
     pub addresses: Vec<IpAddr>,
     /// How long they may be used: at most [`MAX_TTL`], and nothing for a TTL of 0.
     pub valid_for: Duration,
+    /// Whether DNS has not said in time which IPv6 addresses there are.
+    pub lacks_ipv6: bool,
+}
+
+/// Which addresses are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Families {
+    /// IPv4, and IPv6 only if there is none.
+    Ipv4ThenIpv6,
+    /// Both, however long it takes.
+    Both,
+    /// Both, but nobody waits long for IPv6 who has IPv4.
+    BothSoon,
 }
 
 /// Looks names up. Use it on one runtime, on which its connections live.
@@ -113,7 +126,7 @@ impl Resolver {
     /// # Errors
     /// If it has none, or nobody knows in time.
     pub async fn addresses(&self, name: &str) -> Result<Resolved, ResolveError> {
-        self.find(name, LookupIpStrategy::Ipv4thenIpv6).await
+        self.find(name, Families::Ipv4ThenIpv6).await
     }
 
     /// All addresses of `name`, for a caller who tries one after the other: IPv4 first.
@@ -121,7 +134,16 @@ impl Resolver {
     /// # Errors
     /// If it has none, or nobody knows in time.
     pub async fn all_addresses(&self, name: &str) -> Result<Resolved, ResolveError> {
-        self.find(name, LookupIpStrategy::Ipv4AndIpv6).await
+        self.find(name, Families::Both).await
+    }
+
+    /// The same, for a caller who can do with IPv4 alone for now: DNS servers that never answer about IPv6 are common.
+    /// [`Resolved::lacks_ipv6`] says whether that is so.
+    ///
+    /// # Errors
+    /// If it has none, or nobody knows in time.
+    pub async fn all_addresses_soon(&self, name: &str) -> Result<Resolved, ResolveError> {
+        self.find(name, Families::BothSoon).await
     }
 
     /// Has look-ups that begin from now on trust nothing that was found before: no answer that is still valid,
@@ -134,9 +156,9 @@ impl Resolver {
         }
     }
 
-    async fn find(&self, name: &str, families: LookupIpStrategy) -> Result<Resolved, ResolveError> {
+    async fn find(&self, name: &str, families: Families) -> Result<Resolved, ResolveError> {
         if let Ok(ip) = name.parse() {
-            return Ok(Resolved { addresses: vec![ip], valid_for: MAX_TTL });
+            return Ok(Resolved::of(vec![ip]));
         }
         let name = Name::from_str_relaxed(name).map_err(|_| ResolveError::NotAName)?;
         let client = self.client();
@@ -200,7 +222,7 @@ impl Client {
         Self { hosts: Arc::new(known), dns: dns(&conf), servers: servers.into() }
     }
 
-    async fn find(&self, name: Name, families: LookupIpStrategy) -> Result<Resolved, NetError> {
+    async fn find(&self, name: Name, families: Families) -> Result<Resolved, NetError> {
         // The library would look only for the name with a search domain behind it.
         if let Some(resolved) = self.in_hosts_file(&name, families) {
             return Ok(resolved);
@@ -209,34 +231,84 @@ impl Client {
             return if name.is_localhost() { Ok(localhost()) } else { Err(NetError::NoConnections) };
         };
         let v4 = dns.lookup(name.clone(), RecordType::A);
-        if families == LookupIpStrategy::Ipv4thenIpv6 {
-            return match addresses([v4.await]) {
-                Err(error) if error.is_no_records_found() || error.is_nx_domain() => {
-                    addresses([dns.lookup(name, RecordType::AAAA).await])
-                }
+        let v6 = dns.lookup(name, RecordType::AAAA);
+        match families {
+            Families::Ipv4ThenIpv6 => match addresses([v4.await]) {
+                Err(error) if says_none(&error) => addresses([v6.await]),
                 found => found,
-            };
+            },
+            Families::Both => {
+                let (v4, v6) = tokio::join!(v4, v6);
+                addresses([v4, v6])
+            }
+            Families::BothSoon => both_soon(v4, v6).await,
         }
-        let (v4, v6) = tokio::join!(v4, dns.lookup(name, RecordType::AAAA));
-        addresses([v4, v6])
     }
 
-    fn in_hosts_file(&self, name: &Name, families: LookupIpStrategy) -> Option<Resolved> {
+    fn in_hosts_file(&self, name: &Name, families: Families) -> Option<Resolved> {
         let of = |kind| {
             let found = self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
             found.map(|found| ips(&found)).unwrap_or_default()
         };
         let mut all = of(RecordType::A);
-        if families != LookupIpStrategy::Ipv4thenIpv6 || all.is_empty() {
+        if families != Families::Ipv4ThenIpv6 || all.is_empty() {
             all.extend(of(RecordType::AAAA));
         }
-        (!all.is_empty()).then_some(Resolved { addresses: all, valid_for: MAX_TTL })
+        (!all.is_empty()).then(|| Resolved::of(all))
+    }
+}
+
+impl Resolved {
+    /// Addresses that need no server.
+    fn of(addresses: Vec<IpAddr>) -> Self {
+        Self { addresses, valid_for: MAX_TTL, lacks_ipv6: false }
+    }
+}
+
+fn says_none(error: &NetError) -> bool {
+    error.is_no_records_found() || error.is_nx_domain()
+}
+
+/// See [`Families::BothSoon`].
+async fn both_soon(
+    v4: impl Future<Output = Result<Lookup, NetError>>,
+    v6: impl Future<Output = Result<Lookup, NetError>>,
+) -> Result<Resolved, NetError> {
+    let (mut v4, mut v6) = (pin!(v4), pin!(v6));
+    let mut early = None;
+    let v4 = tokio::select! {
+        v4 = &mut v4 => v4,
+        v6 = &mut v6 => {
+            early = Some(v6);
+            v4.await
+        }
+    };
+    let v4 = match addresses([v4]) {
+        // Who does not know of IPv4 now does not know where the name leads.
+        Err(error) if !says_none(&error) => return Err(error),
+        known => known,
+    };
+    let v6 = match (early, &v4) {
+        (Some(v6), _) => Some(v6),
+        (None, Ok(_)) => tokio::time::timeout(RESOLUTION_DELAY, v6).await.ok(),
+        (None, Err(_)) => Some(v6.await),
+    };
+    let lacks_ipv6 = v6.as_ref().is_none_or(|v6| v6.as_ref().is_err_and(|error| !says_none(error)));
+    match (v4, v6.map(|v6| addresses([v6]))) {
+        (Ok(mut v4), Some(Ok(v6))) => {
+            v4.addresses.extend(v6.addresses);
+            Ok(Resolved { valid_for: v4.valid_for.min(v6.valid_for), ..v4 })
+        }
+        (Ok(v4), _) => Ok(Resolved { lacks_ipv6, ..v4 }),
+        (Err(_), Some(Ok(v6))) => Ok(v6),
+        (Err(_), Some(Err(error))) if !says_none(&error) => Err(error),
+        (Err(error), None | Some(Err(_))) => Err(error),
     }
 }
 
 /// The addresses in all of `answers`; the first error if there is none.
 fn addresses<const N: usize>(answers: [Result<Lookup, NetError>; N]) -> Result<Resolved, NetError> {
-    let mut resolved = Resolved { addresses: Vec::new(), valid_for: MAX_TTL };
+    let mut resolved = Resolved::of(Vec::new());
     let mut failed = None;
     for answer in answers {
         match answer {
@@ -262,7 +334,7 @@ fn ips(lookup: &Lookup) -> Vec<IpAddr> {
 /// RFC 6761, section 6.3: needs no server.
 fn localhost() -> Resolved {
     let addresses = vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
-    Resolved { addresses, valid_for: MAX_TTL }
+    Resolved::of(addresses)
 }
 
 fn dns(conf: &ResolvConf) -> Option<TokioResolver> {

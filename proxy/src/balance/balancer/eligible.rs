@@ -7,10 +7,18 @@ use super::{Candidate, shares::Shares};
 /// Draws before the endpoints are counted. With a tenth of them ejected, one pick in 10,000 counts.
 const DRAWS: usize = 4;
 
-/// The candidates that one pick may choose from: all but those that were tried and those that are ejected.
+/// The same while endpoints warm up, where a draw may fall on one and not take it.
+const DRAWS_WHILE_GROWING: usize = 16;
+
+/// The candidates that one pick may choose from: all but those that were tried, are ejected, or fail
+/// their health checks.
 pub(super) struct Eligible<'a, C> {
     pub(super) candidates: &'a [C],
     pub(super) tried: &'a [usize],
+    /// What the indices in `tried` are larger by than those of `candidates`.
+    pub(super) offset: usize,
+    /// Whether those are called, too, that are ejected or fail their health checks.
+    pub(super) panicking: bool,
     pub(super) now: Instant,
 }
 
@@ -21,11 +29,16 @@ impl<C: Candidate> Eligible<'_, C> {
     }
 
     pub(super) fn has(&self, index: usize) -> bool {
-        !self.tried.contains(&index) && self.candidates[index].is_available(self.now)
+        !self.tried.contains(&(index + self.offset))
+            && (self.panicking || self.candidates[index].out_until(self.now).is_none())
     }
 
     pub(super) fn in_flight(&self, index: usize) -> u32 {
         self.candidates[index].in_flight()
+    }
+
+    fn draws(&self, shares: &Shares) -> usize {
+        if shares.are_growing(self.now) { DRAWS_WHILE_GROWING } else { DRAWS }
     }
 
     /// Any of them, each as likely as its share.
@@ -34,21 +47,34 @@ impl<C: Candidate> Eligible<'_, C> {
         if len == 0 {
             return None;
         }
-        let draw = |_| shares.draw(len, rng);
-        (0..DRAWS).map(draw).find(|index| self.has(*index)).or_else(|| self.any_by_count(shares, None, rng))
+        for _ in 0..self.draws(shares) {
+            let index = shares.draw(len, rng);
+            if self.has(index) && shares.takes(index, self.now, rng) {
+                return Some(index);
+            }
+        }
+        self.any_by_count(shares, None, rng)
+    }
+
+    /// Two of them, which are the same if there is one alone.
+    pub(super) fn two(&self, shares: &Shares, rng: &mut fastrand::Rng) -> Option<[usize; 2]> {
+        let first = self.any(shares, rng)?;
+        Some([first, self.any_but(first, shares, rng).unwrap_or(first)])
     }
 
     /// Any of them but the `other`.
-    pub(super) fn any_but(&self, other: usize, shares: &Shares, rng: &mut fastrand::Rng) -> Option<usize> {
+    fn any_but(&self, other: usize, shares: &Shares, rng: &mut fastrand::Rng) -> Option<usize> {
         let len = self.len();
         if len < 2 {
             return None;
         }
-        let draw = |_| shares.draw_but(other, len, rng);
-        (0..DRAWS)
-            .map(draw)
-            .find(|index| *index != other && self.has(*index))
-            .or_else(|| self.any_by_count(shares, Some(other), rng))
+        for _ in 0..self.draws(shares) {
+            let index = shares.draw_but(other, len, rng);
+            if index != other && self.has(index) && shares.takes(index, self.now, rng) {
+                return Some(index);
+            }
+        }
+        self.any_by_count(shares, Some(other), rng)
     }
 
     /// Counts those that may be called, then draws among them: each has the same chance, or that of its weight.
@@ -59,12 +85,13 @@ impl<C: Candidate> Eligible<'_, C> {
         rng: &mut fastrand::Rng,
     ) -> Option<usize> {
         let eligible = || (0..self.len()).filter(|index| Some(*index) != other && self.has(*index));
-        let sum: u64 = eligible().map(|index| shares.weight(index)).sum();
+        let weight = |index: usize| shares.weight(index, self.now);
+        let sum: u64 = eligible().map(weight).sum();
         if sum == 0 {
             return None;
         }
         let mut drawn = rng.u64(..sum);
-        let found = eligible().find(|index| match drawn.checked_sub(shares.weight(*index)) {
+        let found = eligible().find(|index| match drawn.checked_sub(weight(*index)) {
             Some(left) => {
                 drawn = left;
                 false

@@ -4,7 +4,7 @@ use super::{Candidate, Eligible, Shares};
 
 /// See the module.
 #[derive(Debug)]
-pub struct Random {
+pub(super) struct Random {
     shares: Shares,
 }
 
@@ -13,11 +13,17 @@ impl Random {
         Self { shares }
     }
 
+    pub(super) fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
     pub(super) fn pick<C: Candidate>(
         &self,
         eligible: &Eligible<'_, C>,
         rng: &mut fastrand::Rng,
     ) -> Option<usize> {
-        eligible.any(&self.shares, rng)
+        let picked = eligible.any(&self.shares, rng)?;
+        self.shares.picked(|| eligible.in_flight(picked));
+        Some(picked)
     }
 }

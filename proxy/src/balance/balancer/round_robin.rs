@@ -6,7 +6,7 @@ use super::{Candidate, Eligible, Shares};
 
 /// See the module.
 #[derive(Debug)]
-pub struct RoundRobin {
+pub(super) struct RoundRobin {
     shares: Shares,
     turn: AtomicUsize,
 }
@@ -15,6 +15,10 @@ impl RoundRobin {
     /// One whose next turn is `turn`.
     pub(super) fn new(shares: Shares, turn: usize) -> Self {
         Self { shares, turn: AtomicUsize::new(turn) }
+    }
+
+    pub(super) fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// The next turn.
@@ -33,20 +37,19 @@ impl RoundRobin {
             return None;
         }
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let at = |step: usize| match &self.shares {
-            Shares::Weighted(weights) => weights.in_turn(start.wrapping_add(step)),
-            Shares::Equal | Shares::OfPart(_) => start.wrapping_add(step) % len,
-        };
-        let Some(skipped) = (0..len).find(|step| eligible.has(at(*step))) else {
-            // With weights, as many steps as there are endpoints need not meet all of them.
-            let weighted = matches!(self.shares, Shares::Weighted(_));
-            return weighted.then(|| eligible.any_by_count(&self.shares, None, rng)).flatten();
+        let at = |step: usize| self.shares.in_turn(start.wrapping_add(step), len);
+        let mut takes = |index| eligible.has(index) && self.shares.takes(index, eligible.now, rng);
+        let Some(skipped) = (0..len).find(|step| takes(at(*step))) else {
+            let not_met = !self.shares.turns_meet_all(eligible.now);
+            return not_met.then(|| eligible.any_by_count(&self.shares, None, rng)).flatten();
         };
         if skipped > 0 {
             // The turn moves past those left out as well; otherwise the endpoint behind an ejected one
             // would get two shares.
             self.turn.fetch_add(skipped, Ordering::Relaxed);
         }
-        Some(at(skipped))
+        let picked = at(skipped);
+        self.shares.picked(|| eligible.in_flight(picked));
+        Some(picked)
     }
 }

@@ -1,6 +1,13 @@
-use std::sync::atomic::{AtomicU32, Ordering};
+mod groups;
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use proptest::prelude::*;
+use selvedge_model::{ConsistentHash as How, HashKey, HashTable, LoadBalancer, Warmup, filter::Fraction};
 
 use super::*;
 
@@ -8,6 +15,7 @@ use super::*;
 struct Endpoint {
     in_flight: AtomicU32,
     available: bool,
+    latency: f64,
 }
 
 impl Candidate for Endpoint {
@@ -15,26 +23,50 @@ impl Candidate for Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    fn is_available(&self, _: Instant) -> bool {
-        self.available
+    fn out_until(&self, _: Instant) -> Option<u64> {
+        (!self.available).then_some(u64::MAX)
+    }
+
+    fn latency(&self, _: Instant) -> Option<f64> {
+        Some(self.latency)
     }
 }
 
 fn endpoints(available: &[bool]) -> Vec<Arc<Endpoint>> {
     available
         .iter()
-        .map(|available| Arc::new(Endpoint { in_flight: AtomicU32::new(0), available: *available }))
+        .map(|available| {
+            Arc::new(Endpoint { in_flight: AtomicU32::new(0), available: *available, latency: 1.0 })
+        })
         .collect()
+}
+
+/// Endpoints with these weights, each at an address of its own.
+fn members(weights: &[u32]) -> Vec<Member> {
+    let address = |host: u32| SocketAddr::new(IpAddr::V4((0x0a00_0000 + host).into()), 8080);
+    weights.iter().zip(1..).map(|(weight, host)| Member { address: address(host), weight: *weight }).collect()
+}
+
+fn policy(how: LoadBalancer) -> TrafficPolicy {
+    TrafficPolicy { load_balancer: how, ..TrafficPolicy::default() }
 }
 
 /// A balancer of endpoints with these weights.
 fn balancer(how: LoadBalancer, weights: &[u32]) -> Balancer {
-    Balancer::new(how, weights.iter().copied(), 0..weights.len(), None)
+    Balancer::new(&policy(how), &members(weights), None, Instant::now())
+}
+
+/// One that takes each in turn, the next turn being `turn`.
+fn in_turn(weights: &[u32], turn: usize) -> Balancer {
+    let mut balancer = balancer(LoadBalancer::RoundRobin, weights);
+    let shares = Shares::of(&members(weights), None);
+    balancer.groups[0].algorithm = Algorithm::RoundRobin(round_robin::RoundRobin::new(shares, turn));
+    balancer
 }
 
 /// A pick that nothing was tried before.
 fn first() -> PickFacts<'static> {
-    PickFacts { tried: &[], now: Instant::now(), hash: None }
+    PickFacts { tried: &[], now: Instant::now(), hash: None, dialled: None, in_progress: 0, ejection: None }
 }
 
 fn picks(how: LoadBalancer, candidates: &[Arc<Endpoint>], count: usize, seed: u64) -> Vec<usize> {
@@ -57,9 +89,9 @@ fn chi_squared(picked: &[usize], among: &[usize]) -> f64 {
 fn equal_endpoints_get_equal_shares_at_random() {
     let ten = endpoints(&[true; 10]);
     let all: Vec<usize> = (0..10).collect();
-    for how in [LoadBalancer::Random, LoadBalancer::LeastRequest] {
+    for how in [LoadBalancer::Random, LoadBalancer::LeastRequest, LoadBalancer::PeakEwma] {
         for seed in 1..=5 {
-            let statistic = chi_squared(&picks(how, &ten, 100_000, seed), &all);
+            let statistic = chi_squared(&picks(how.clone(), &ten, 100_000, seed), &all);
             // 9 degrees of freedom: 27.9 is passed once in 1,000 times.
             assert!(statistic < 27.9, "{how:?}, seed {seed}: {statistic}");
         }
@@ -69,8 +101,10 @@ fn equal_endpoints_get_equal_shares_at_random() {
 #[test]
 fn endpoints_get_shares_as_their_weights_say() {
     let three = endpoints(&[true; 3]);
-    for how in [LoadBalancer::Random, LoadBalancer::LeastRequest, LoadBalancer::RoundRobin] {
-        let (balancer, mut rng) = (balancer(how, &[6, 3, 1]), fastrand::Rng::with_seed(3));
+    let all =
+        [LoadBalancer::Random, LoadBalancer::LeastRequest, LoadBalancer::RoundRobin, LoadBalancer::PeakEwma];
+    for how in all {
+        let (balancer, mut rng) = (balancer(how.clone(), &[6, 3, 1]), fastrand::Rng::with_seed(3));
         let mut taken = [0.0_f64; 3];
         for _ in 0..100_000 {
             let index = balancer.pick(&three, &first(), &mut rng);
@@ -105,7 +139,7 @@ fn shares_stay_equal_when_most_endpoints_are_ejected() {
     let candidates = endpoints(&available);
     for how in [LoadBalancer::Random, LoadBalancer::LeastRequest] {
         for seed in 1..=5 {
-            let statistic = chi_squared(&picks(how, &candidates, 20_000, seed), &left);
+            let statistic = chi_squared(&picks(how.clone(), &candidates, 20_000, seed), &left);
             // 4 degrees of freedom: 18.5 is passed once in 1,000 times.
             assert!(statistic < 18.5, "{how:?}, seed {seed}: {statistic}");
         }
@@ -150,7 +184,7 @@ fn round_robin_takes_each_in_turn_and_passes_over_the_ejected() {
 #[test]
 fn round_robin_survives_the_end_of_its_cursor() {
     let three = endpoints(&[true; 3]);
-    let balancer = Balancer::RoundRobin(RoundRobin::new(Shares::Equal, usize::MAX));
+    let balancer = in_turn(&[1; 3], usize::MAX);
     let mut rng = fastrand::Rng::with_seed(1);
 
     for _ in 0..4 {
@@ -165,16 +199,109 @@ fn a_change_of_endpoints_goes_on_with_the_next_in_turn() {
     let picked = [(); 2].map(|()| before.pick(&endpoints(&[true; 3]), &first(), &mut rng));
     assert_eq!(picked, [Some(0), Some(1)]);
 
-    let after = |how| Balancer::new(how, [1; 4].into_iter(), 0..4, Some(&before));
+    let after = |how| Balancer::new(&policy(how), &members(&[1; 4]), Some(&before), Instant::now());
 
     let next = after(LoadBalancer::RoundRobin).pick(&endpoints(&[true; 4]), &first(), &mut rng);
     assert_eq!(next, Some(2));
-    assert!(matches!(after(LoadBalancer::Random), Balancer::Random(_)));
-    assert!(matches!(after(LoadBalancer::LeastRequest), Balancer::LeastRequest(_)));
+    assert!(matches!(after(LoadBalancer::Random).groups[0].algorithm, Algorithm::Random(_)));
+    assert!(matches!(after(LoadBalancer::LeastRequest).groups[0].algorithm, Algorithm::LeastRequest(_)));
+}
+
+/// Of 100,000 picks `age` after the last of three endpoints has joined, the share of the last.
+fn share_of_the_newest(how: LoadBalancer, age: Duration) -> f64 {
+    let start = Instant::now();
+    let minimum = Fraction::of_percent(10.0).unwrap();
+    let warmup = Warmup { duration: Duration::from_secs(100), minimum, aggression_thousandths: 1_000 };
+    let policy = TrafficPolicy { warmup: Some(warmup), ..policy(how) };
+    let two = Balancer::new(&policy, &members(&[1; 2]), None, start);
+    let joins = start + Duration::from_secs(500);
+    let three = Balancer::new(&policy, &members(&[1; 3]), Some(&two), joins);
+    // A change of something else forgets nothing.
+    let three = Balancer::new(&policy, &members(&[1; 3]), Some(&three), joins + age / 2);
+    let (candidates, mut rng) = (endpoints(&[true; 3]), fastrand::Rng::with_seed(9));
+    let facts = PickFacts { now: joins + age, ..first() };
+    let picked = (0..100_000).filter(|_| three.pick(&candidates, &facts, &mut rng) == Some(2));
+    picked.count() as f64 / 100_000.0
+}
+
+#[test]
+fn the_share_of_a_new_endpoint_grows() {
+    for how in [LoadBalancer::LeastRequest, LoadBalancer::RoundRobin, LoadBalancer::PeakEwma] {
+        // 10 % of a share beside two whole ones, then a half, then a whole one.
+        for (seconds, expected) in [(1, 0.1 / 2.1), (50, 0.5 / 2.5), (100, 1.0 / 3.0)] {
+            let share = share_of_the_newest(how.clone(), Duration::from_secs(seconds));
+            // Of two draws the first is taken where both are idle, so shares are those of one draw.
+            assert!((share - expected).abs() < 0.01, "{how:?} after {seconds} s: {share}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn endpoints_that_all_are_new_get_equal_shares() {
+    let minimum = Fraction::of_percent(10.0).unwrap();
+    let warmup = Warmup { duration: Duration::from_secs(100), minimum, aggression_thousandths: 1_000 };
+    let policy = TrafficPolicy { warmup: Some(warmup), ..TrafficPolicy::default() };
+    let balancer = Balancer::new(&policy, &members(&[1; 10]), None, Instant::now());
+    let (ten, mut rng) = (endpoints(&[true; 10]), fastrand::Rng::with_seed(2));
+
+    let picked: Vec<usize> = (0..50_000).filter_map(|_| balancer.pick(&ten, &first(), &mut rng)).collect();
+
+    assert!(chi_squared(&picked, &(0..10).collect::<Vec<_>>()) < 27.9);
+}
+
+#[test]
+fn a_slow_endpoint_gets_few_requests_and_a_busy_one_none() {
+    let mut two = endpoints(&[true; 2]);
+    Arc::get_mut(&mut two[0]).unwrap().latency = 5.0;
+    let picked = picks(LoadBalancer::PeakEwma, &two, 100, 7);
+    assert_eq!(picked, [1; 100]);
+
+    two[1].in_flight.store(5, Ordering::Relaxed);
+    assert_eq!(picks(LoadBalancer::PeakEwma, &two, 100, 7), [0; 100]);
+}
+
+#[test]
+fn what_was_dialled_is_what_is_called() {
+    let balancer = balancer(LoadBalancer::Passthrough, &[1; 3]);
+    let three = endpoints(&[true, true, false]);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut pick = |dialled: &str| {
+        let facts = PickFacts { dialled: Some(dialled.parse().unwrap()), tried: &[1], ..first() };
+        balancer.pick(&three, &facts, &mut rng)
+    };
+
+    assert_eq!(pick("10.0.0.2:8080"), Some(1), "also if it was tried: no other was asked for");
+    assert_eq!(pick("10.0.0.3:8080"), None, "it is ejected, and nobody asked for another");
+    assert_eq!(pick("10.96.0.1:80"), Some(0), "the service's own address");
+}
+
+#[test]
+fn of_very_many_endpoints_every_balancer_that_can_uses_a_part() {
+    let many = endpoints(&[true; 1_000]);
+    for how in
+        [LoadBalancer::Random, LoadBalancer::LeastRequest, LoadBalancer::RoundRobin, LoadBalancer::PeakEwma]
+    {
+        let picked: std::collections::BTreeSet<_> = picks(how.clone(), &many, 3_000, 3).into_iter().collect();
+        assert!(picked.len() < 200, "{how:?}: {}", picked.len());
+    }
+    let hash = How { key: HashKey::SourceAddress, table: HashTable::RING, load_bound: None };
+    let picked: std::collections::BTreeSet<_> =
+        picks(LoadBalancer::ConsistentHash(hash), &many, 30_000, 3).into_iter().collect();
+    assert!(picked.len() > 990, "{}", picked.len());
 }
 
 fn any_balancer() -> impl Strategy<Value = LoadBalancer> {
-    prop_oneof![Just(LoadBalancer::LeastRequest), Just(LoadBalancer::RoundRobin), Just(LoadBalancer::Random)]
+    let hash = |table| How { key: HashKey::SourceAddress, table, load_bound: None };
+    prop_oneof![
+        Just(LoadBalancer::LeastRequest),
+        Just(LoadBalancer::RoundRobin),
+        Just(LoadBalancer::Random),
+        Just(LoadBalancer::PeakEwma),
+        Just(LoadBalancer::Passthrough),
+        Just(LoadBalancer::ConsistentHash(hash(HashTable::RING))),
+        Just(LoadBalancer::ConsistentHash(hash(HashTable::Maglev { size: 1_009 }))),
+        Just(LoadBalancer::ConsistentHash(How { load_bound: Some(120), ..hash(HashTable::RING) })),
+    ]
 }
 
 proptest! {
@@ -193,9 +320,7 @@ proptest! {
 
         let weights = &weights[..available.len()];
         let balancer = match how {
-            LoadBalancer::RoundRobin => {
-                Balancer::RoundRobin(RoundRobin::new(Shares::of(weights.iter().copied()), turn.into()))
-            }
+            LoadBalancer::RoundRobin => in_turn(weights, turn.into()),
             other => balancer(other, weights),
         };
         match balancer.pick(&candidates, &PickFacts { tried: &tried, ..first() }, &mut rng) {

@@ -3,13 +3,15 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use selvedge_model::OutlierDetection;
+
+use super::{checked::Checked, compare::Tallies};
 
 /// How an attempt ended, as far as ejection is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +20,10 @@ pub enum Outcome {
     Success,
     /// A 5xx other than 502, 503 and 504.
     Failure5xx,
-    /// 502, 503, 504, or no answer: not connected, reset, timed out.
+    /// 502, 503, 504.
     GatewayFailure,
+    /// No answer: not connected, reset, timed out. A gateway failure too, unless these are counted apart.
+    NoAnswer,
 }
 
 impl Outcome {
@@ -40,6 +44,16 @@ pub enum Why {
     Consecutive5xx,
     /// `consecutiveGatewayErrors`.
     ConsecutiveGatewayErrors,
+    /// `consecutiveLocalOriginFailures`.
+    ConsecutiveLocalOriginFailures,
+    /// Envoy's `success_rate`.
+    SuccessRate,
+    /// Envoy's `failure_percentage`.
+    FailurePercentage,
+    /// The success rate of attempts, which succeed if there is an answer.
+    LocalOriginSuccessRate,
+    /// The same by failure percentage.
+    LocalOriginFailurePercentage,
 }
 
 impl Why {
@@ -48,6 +62,11 @@ impl Why {
         match self {
             Self::Consecutive5xx => "consecutive-5xx",
             Self::ConsecutiveGatewayErrors => "consecutive-gateway-errors",
+            Self::ConsecutiveLocalOriginFailures => "consecutive-local-origin-failures",
+            Self::SuccessRate => "success-rate",
+            Self::FailurePercentage => "failure-percentage",
+            Self::LocalOriginSuccessRate => "local-origin-success-rate",
+            Self::LocalOriginFailurePercentage => "local-origin-failure-percentage",
         }
     }
 }
@@ -62,7 +81,7 @@ pub struct Ejected {
     pub times: u32,
     /// Which limit was reached.
     pub why: Why,
-    /// The failures in a row that reached it.
+    /// The failures that reached it: in a row, or in the interval that has ended.
     pub failures: u32,
 }
 
@@ -71,9 +90,11 @@ pub struct Ejected {
 pub struct Cause {
     /// Which limit was reached.
     pub why: Why,
-    /// The failures in a row that reached it.
+    /// The failures that reached it: in a row, or in the interval that had ended.
     pub failures: u32,
-    /// The last of them, in words.
+    /// What the base ejection time was multiplied by.
+    pub times: u32,
+    /// The last of them, or what was compared, in words.
     pub last: String,
 }
 
@@ -84,6 +105,8 @@ pub struct Health {
     consecutive_5xx: AtomicU32,
     /// Gateway failures since the last other answer.
     consecutive_gateway_errors: AtomicU32,
+    /// Attempts without an answer since the last answer, where they are counted apart.
+    consecutive_local_origin_failures: AtomicU32,
     /// When the ejection ends, in nanoseconds since the `base` of its ejections.
     pub(super) ejected_until: AtomicU64,
     /// When the last ejection ended or will end, from which healthy intervals are counted.
@@ -92,6 +115,12 @@ pub struct Health {
     pub(super) times: AtomicU32,
     /// Why it was ejected last.
     cause: ArcSwapOption<Cause>,
+    /// Whether it fails its health checks.
+    pub(super) fails_checks: AtomicBool,
+    /// What its last health check said, for people who ask.
+    pub(super) checked: ArcSwapOption<Checked>,
+    /// What is compared with other endpoints.
+    pub(super) tallies: Tallies,
 }
 
 impl Health {
@@ -100,9 +129,10 @@ impl Health {
         Self::default()
     }
 
-    /// 5xx and unanswered attempts since the last success.
+    /// 5xx and unanswered attempts since the last success, or, if there are more, unanswered ones that are counted apart.
     pub fn consecutive_failures(&self) -> u32 {
-        self.consecutive_5xx.load(Ordering::Relaxed)
+        let apart = self.consecutive_local_origin_failures.load(Ordering::Relaxed);
+        self.consecutive_5xx.load(Ordering::Relaxed).max(apart)
     }
 
     /// Why it was ejected last; `None`: it never was.
@@ -112,30 +142,44 @@ impl Health {
 
     /// Keeps why it was `ejected`, and its `last` failure in words.
     pub fn explain(&self, ejected: &Ejected, last: String) {
-        let Ejected { why, failures, .. } = *ejected;
-        self.cause.store(Some(Arc::new(Cause { why, failures, last })));
+        let Ejected { why, failures, times, .. } = *ejected;
+        self.cause.store(Some(Arc::new(Cause { why, failures, times, last })));
     }
 
-    /// Notes a success. As [`Ejection::record`](super::Ejection::record), but no clock is read for it.
-    pub fn forgive(&self) {
-        // Looked at before it is written: on the usual path nobody writes to memory that workers share.
-        for failures in [&self.consecutive_5xx, &self.consecutive_gateway_errors] {
-            if failures.load(Ordering::Relaxed) != 0 {
-                failures.store(0, Ordering::Relaxed);
-            }
+    /// When its ejection ends, whether that is over or not; `None`: it is not ejected.
+    pub(super) fn ejection_end(&self) -> Option<u64> {
+        let until = self.ejected_until.load(Ordering::Acquire);
+        (until != super::NOT_EJECTED && until != super::FORGOTTEN).then_some(until)
+    }
+
+    /// Forgets failures in a row.
+    pub(super) fn forgive(&self) {
+        let Self { consecutive_5xx, consecutive_gateway_errors, consecutive_local_origin_failures, .. } =
+            self;
+        for failures in [consecutive_5xx, consecutive_gateway_errors, consecutive_local_origin_failures] {
+            reset(failures);
         }
     }
 
     /// Counts one failure and names the limit that it reaches, if any, and the failures that it took.
     pub(super) fn count(&self, outcome: Outcome, settings: &OutlierDetection) -> Option<(Why, u32)> {
-        let gateway_errors = if outcome == Outcome::GatewayFailure {
+        let reached = |limit: Option<u32>, count| limit.is_some_and(|limit| limit > 0 && count >= limit);
+        if settings.consecutive_local_origin_failures.is_some() {
+            if outcome == Outcome::NoAnswer {
+                let failures = &self.consecutive_local_origin_failures;
+                let failures = failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                return reached(settings.consecutive_local_origin_failures, failures)
+                    .then_some((Why::ConsecutiveLocalOriginFailures, failures));
+            }
+            reset(&self.consecutive_local_origin_failures);
+        }
+        let gateway_errors = if matches!(outcome, Outcome::GatewayFailure | Outcome::NoAnswer) {
             self.consecutive_gateway_errors.fetch_add(1, Ordering::Relaxed).saturating_add(1)
         } else {
             self.consecutive_gateway_errors.store(0, Ordering::Relaxed);
             0
         };
         let any_5xx = self.consecutive_5xx.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let reached = |limit: Option<u32>, count| limit.is_some_and(|limit| limit > 0 && count >= limit);
         if reached(settings.consecutive_gateway_errors, gateway_errors) {
             Some((Why::ConsecutiveGatewayErrors, gateway_errors))
         } else if reached(settings.consecutive_5xx, any_5xx) {
@@ -143,5 +187,12 @@ impl Health {
         } else {
             None
         }
+    }
+}
+
+/// Looks before it writes: on the usual path nobody writes to memory that workers share.
+fn reset(failures: &AtomicU32) {
+    if failures.load(Ordering::Relaxed) != 0 {
+        failures.store(0, Ordering::Relaxed);
     }
 }

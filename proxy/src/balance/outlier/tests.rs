@@ -13,24 +13,34 @@ fn settings() -> OutlierDetection {
         base_ejection_time: 2 * SECOND,
         max_ejection_time: 300 * SECOND,
         max_ejection_percent: 100,
+        ..OutlierDetection::default()
     }
 }
 
+/// The ejections of a backend of so many endpoints.
+fn among(endpoints: usize, settings: OutlierDetection, now: Instant) -> Ejection {
+    let ejection = Ejection::new(settings, now);
+    ejection.set_endpoints(endpoints);
+    ejection
+}
+
 fn fail(ejection: &Ejection, health: &Health, times: usize, now: Instant) -> Option<Ejected> {
-    (0..times).filter_map(|_| ejection.record(health, Outcome::Failure5xx, 2, now)).next()
+    (0..times)
+        .filter_map(|_| ejection.record(health, Outcome::Failure5xx, now, &mut fastrand::Rng::new()))
+        .next()
 }
 
 #[test]
 fn failures_in_a_row_eject_and_a_success_starts_again() {
     let now = Instant::now();
-    let (ejection, health) = (Ejection::new(settings(), now), Health::new());
+    let (ejection, health) = (among(2, settings(), now), Health::new());
 
     assert_eq!(fail(&ejection, &health, 2, now), None);
-    assert_eq!(ejection.record(&health, Outcome::Success, 2, now), None);
+    assert_eq!(ejection.record(&health, Outcome::Success, now, &mut fastrand::Rng::new()), None);
     assert_eq!(fail(&ejection, &health, 2, now), None);
     assert!(!ejection.is_ejected(&health, now));
 
-    let third = ejection.record(&health, Outcome::GatewayFailure, 2, now);
+    let third = ejection.record(&health, Outcome::GatewayFailure, now, &mut fastrand::Rng::new());
     assert_eq!(third, Some(Ejected { time: 2 * SECOND, times: 1, why: Why::Consecutive5xx, failures: 3 }));
     assert!(ejection.is_ejected(&health, now));
     assert!(!ejection.none_ejected());
@@ -39,7 +49,7 @@ fn failures_in_a_row_eject_and_a_success_starts_again() {
 #[test]
 fn an_ejected_endpoint_returns_after_its_time_and_not_before() {
     let now = Instant::now();
-    let (ejection, health) = (Ejection::new(settings(), now), Health::new());
+    let (ejection, health) = (among(2, settings(), now), Health::new());
     fail(&ejection, &health, 3, now);
 
     assert!(ejection.is_ejected(&health, now + 2 * SECOND - Duration::from_nanos(1)));
@@ -52,7 +62,7 @@ fn an_ejected_endpoint_returns_after_its_time_and_not_before() {
 #[test]
 fn answers_that_come_while_ejected_are_not_counted() {
     let now = Instant::now();
-    let (ejection, health) = (Ejection::new(settings(), now), Health::new());
+    let (ejection, health) = (among(2, settings(), now), Health::new());
     fail(&ejection, &health, 3, now);
 
     assert_eq!(fail(&ejection, &health, 10, now + SECOND), None);
@@ -63,7 +73,7 @@ fn answers_that_come_while_ejected_are_not_counted() {
 #[test]
 fn each_ejection_is_longer_and_each_healthy_interval_forgives_one() {
     let start = Instant::now();
-    let (ejection, health) = (Ejection::new(settings(), start), Health::new());
+    let (ejection, health) = (among(2, settings(), start), Health::new());
 
     let first = fail(&ejection, &health, 3, start).expect("ejected");
     let second = fail(&ejection, &health, 3, start + 2 * SECOND).expect("ejected");
@@ -83,7 +93,7 @@ fn each_ejection_is_longer_and_each_healthy_interval_forgives_one() {
 fn no_ejection_is_longer_than_the_longest() {
     let mut now = Instant::now();
     let longest = OutlierDetection { max_ejection_time: 5 * SECOND, ..settings() };
-    let (ejection, health) = (Ejection::new(longest, now), Health::new());
+    let (ejection, health) = (among(2, longest, now), Health::new());
 
     let times: Vec<Duration> = (0..5)
         .map(|_| {
@@ -102,8 +112,8 @@ fn no_ejection_is_longer_than_the_longest() {
 fn gateway_errors_have_a_limit_of_their_own_which_other_failures_reset() {
     let now = Instant::now();
     let two = OutlierDetection { consecutive_5xx: None, consecutive_gateway_errors: Some(2), ..settings() };
-    let (ejection, health) = (Ejection::new(two, now), Health::new());
-    let record = |outcome| ejection.record(&health, outcome, 2, now);
+    let (ejection, health) = (among(2, two, now), Health::new());
+    let record = |outcome| ejection.record(&health, outcome, now, &mut fastrand::Rng::new());
 
     assert_eq!(record(Outcome::GatewayFailure), None);
     assert_eq!(record(Outcome::Failure5xx), None);
@@ -113,10 +123,42 @@ fn gateway_errors_have_a_limit_of_their_own_which_other_failures_reset() {
 }
 
 #[test]
+fn attempts_without_an_answer_count_as_gateway_errors_unless_they_are_counted_apart() {
+    let now = Instant::now();
+    let together = OutlierDetection { consecutive_gateway_errors: Some(2), ..settings() };
+    let apart = OutlierDetection { consecutive_local_origin_failures: Some(3), ..together.clone() };
+    let why = |settings: &OutlierDetection, outcomes: &[Outcome]| {
+        let (ejection, health) = (among(2, settings.clone(), now), Health::new());
+        let ejected = outcomes
+            .iter()
+            .filter_map(|outcome| ejection.record(&health, *outcome, now, &mut fastrand::Rng::new()));
+        ejected.map(|ejected| (ejected.why, ejected.failures)).next()
+    };
+    use Outcome::{Failure5xx, GatewayFailure, NoAnswer, Success};
+
+    assert_eq!(why(&together, &[NoAnswer, GatewayFailure]), Some((Why::ConsecutiveGatewayErrors, 2)));
+    let three = Some((Why::ConsecutiveLocalOriginFailures, 3));
+    assert_eq!(why(&apart, &[NoAnswer; 2]), None);
+    assert_eq!(why(&apart, &[NoAnswer; 3]), three);
+    for answer in [Success, Failure5xx, GatewayFailure] {
+        assert_eq!(
+            why(&apart, &[NoAnswer, NoAnswer, answer, NoAnswer, NoAnswer]),
+            None,
+            "{answer:?} is an answer"
+        );
+    }
+    // Answers go on being counted: no answer is not one that resets them.
+    let answers = Some((Why::ConsecutiveGatewayErrors, 2));
+    assert_eq!(why(&apart, &[GatewayFailure, NoAnswer, GatewayFailure]), answers);
+    let never = OutlierDetection { consecutive_local_origin_failures: Some(0), ..together };
+    assert_eq!(why(&never, &[NoAnswer; 100]), None);
+}
+
+#[test]
 fn a_limit_of_zero_or_none_never_ejects() {
     let now = Instant::now();
     let off = OutlierDetection { consecutive_5xx: Some(0), consecutive_gateway_errors: None, ..settings() };
-    let (ejection, health) = (Ejection::new(off, now), Health::new());
+    let (ejection, health) = (among(2, off, now), Health::new());
 
     assert_eq!(fail(&ejection, &health, 100, now), None);
 }
@@ -125,7 +167,7 @@ fn a_limit_of_zero_or_none_never_ejects() {
 fn one_endpoint_may_always_be_ejected_and_the_next_only_within_the_cap() {
     let now = Instant::now();
     let ten_percent = OutlierDetection { max_ejection_percent: 10, ..settings() };
-    let ejection = Ejection::new(ten_percent, now);
+    let ejection = among(2, ten_percent, now);
     let (first, second) = (Health::new(), Health::new());
 
     assert!(fail(&ejection, &first, 3, now).is_some());
@@ -140,7 +182,7 @@ fn one_endpoint_may_always_be_ejected_and_the_next_only_within_the_cap() {
 #[test]
 fn a_forgotten_endpoint_gives_its_place_back_and_cannot_take_another() {
     let now = Instant::now();
-    let (ejection, gone) = (Ejection::new(settings(), now), Health::new());
+    let (ejection, gone) = (among(2, settings(), now), Health::new());
     fail(&ejection, &gone, 3, now);
 
     ejection.forget(&gone);
@@ -154,7 +196,7 @@ fn a_forgotten_endpoint_gives_its_place_back_and_cannot_take_another() {
 #[test]
 fn ejections_survive_new_settings() {
     let now = Instant::now();
-    let (before, health) = (Ejection::new(settings(), now), Health::new());
+    let (before, health) = (among(2, settings(), now), Health::new());
     fail(&before, &health, 3, now);
 
     let after = before.with_settings(OutlierDetection { base_ejection_time: 60 * SECOND, ..settings() });
@@ -175,7 +217,7 @@ fn statuses_mean_what_envoy_says() {
 fn workers_that_fail_together_never_pass_the_cap() {
     let now = Instant::now();
     let third = OutlierDetection { max_ejection_percent: 30, ..settings() };
-    let ejection = Ejection::new(third, now);
+    let ejection = among(10, third, now);
     let endpoints: Vec<Health> = (0..10).map(|_| Health::new()).collect();
 
     let ejected: usize = std::thread::scope(|scope| {
@@ -183,7 +225,11 @@ fn workers_that_fail_together_never_pass_the_cap() {
             .map(|_| {
                 scope.spawn(|| {
                     let failures = endpoints.iter().cycle().take(1_000);
-                    failures.filter_map(|h| ejection.record(h, Outcome::GatewayFailure, 10, now)).count()
+                    failures
+                        .filter_map(|h| {
+                            ejection.record(h, Outcome::GatewayFailure, now, &mut fastrand::Rng::new())
+                        })
+                        .count()
                 })
             })
             .collect();
@@ -211,7 +257,7 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let ejection =
-            Ejection::new(OutlierDetection { max_ejection_percent: percent, ..settings() }, now);
+            among(endpoints, OutlierDetection { max_ejection_percent: percent, ..settings() }, now);
         let healths: Vec<Health> = (0..endpoints).map(|_| Health::new()).collect();
         let mut ends: Vec<Option<Instant>> = vec![None; endpoints];
         let cap = (endpoints * usize::from(percent) / 100).max(1);
@@ -227,7 +273,7 @@ proptest! {
             for (health, end) in healths.iter().zip(&ends) {
                 prop_assert_eq!(ejection.is_ejected(health, now), end.is_some_and(|end| now < end));
             }
-            if let Some(ejected) = ejection.record(&healths[endpoint], outcome, endpoints, now) {
+            if let Some(ejected) = ejection.record(&healths[endpoint], outcome, now, &mut fastrand::Rng::new()) {
                 prop_assert!(ejected.time >= 2 * SECOND);
                 ends[endpoint] = Some(now + ejected.time);
             }

@@ -63,7 +63,7 @@ async fn open_in(
     place: Place,
 ) -> Result<Connection, Failure> {
     let (carrier, app) = (wire::Carrier::Http1, wire::AppProtocol::Http1);
-    let opened = open::open(target, settings, carrier, app, terms.connect_timeout, terms.max_age()).await?;
+    let opened = open::open(target, settings, carrier, app, terms.opening(pool.named)).await?;
     let dial = target.dial;
     let (sender, connection) = Builder::new()
         .preserve_header_case(settings.preserve_header_case)

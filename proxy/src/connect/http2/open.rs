@@ -10,26 +10,34 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use hyper::{
-    client::conn::http2::{Builder, Connection as HttpConnection},
-    rt::{Read, Write},
-};
+use hyper::client::conn::http2::{Builder, Connection as HttpConnection};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_api::wire;
 
 use super::{
-    super::{Pool, carry::carry, open, settings::PoolSettings, terms::Terms, tls::Lifetime},
+    super::{
+        Pool,
+        carry::carry,
+        open,
+        settings::PoolSettings,
+        terms::{Named, Opening, Terms},
+        tls::Lifetime,
+    },
     CONNECTION_WINDOW, MAX_ANSWER_HEAD, MAX_FRAME, STREAM_WINDOW,
     pooled::{Connection, Load},
 };
 use crate::{
     balance::Held,
     bind::Target,
-    body::{Body, Local},
+    body::Body,
     budget::{Budget, Guarded, Ledger, Side},
     error::{Failure, Reason},
+    io::{Gathered, Gathering, Stream},
     telemetry::Metrics,
 };
+
+/// What HTTP/2 is spoken on.
+type Io = Guarded<Stream>;
 
 /// How many requests a mesh peer is assumed to allow before it says how many: the default of sidecars.
 const USUAL_STREAMS: usize = 1024;
@@ -45,7 +53,7 @@ pub(super) async fn open_or_wait(
     settings: &PoolSettings,
     terms: &Terms<'_>,
 ) -> Result<Connection, Failure> {
-    let connections = &pool.http2[place];
+    let (connections, named) = (&pool.http2[place], pool.named);
     let _pending = terms.pending(target)?;
     loop {
         let open = connections.open.borrow().len();
@@ -60,7 +68,7 @@ pub(super) async fn open_or_wait(
                 let opening = connections.opening(|| {
                     let (pool, target, settings) =
                         (Rc::downgrade(pool), Arc::clone(target), settings.clone());
-                    let wanted = Wanted::new(terms, place, counted);
+                    let wanted = Wanted::new(terms, named, place, counted);
                     async move { open_for(&pool, &target, &settings, wanted).await }.boxed_local()
                 });
                 opening.await?;
@@ -75,8 +83,7 @@ pub(super) async fn open_or_wait(
 /// What a new connection is to be like.
 struct Wanted {
     place: usize,
-    connect_timeout: Duration,
-    max_age: Duration,
+    opening: Opening,
     idle: Option<Duration>,
     most_streams: usize,
     most_requests: Option<u32>,
@@ -84,12 +91,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(terms: &Terms<'_>, place: usize, counted: Option<Held>) -> Self {
+    fn new(terms: &Terms<'_>, named: Option<Named>, place: usize, counted: Option<Held>) -> Self {
         let most_streams = terms.pool.max_concurrent_streams.map(usize::try_from);
         Self {
             place,
-            connect_timeout: terms.connect_timeout,
-            max_age: terms.max_age(),
+            opening: terms.opening(named),
             idle: terms.pool.idle_timeout,
             most_streams: most_streams.and_then(Result::ok).unwrap_or(usize::MAX),
             most_requests: terms.pool.max_requests_per_connection,
@@ -99,8 +105,8 @@ impl Wanted {
 }
 
 /// How a connection to `target` is spoken on.
-fn builder(target: &Target, settings: &PoolSettings) -> Builder<Local> {
-    let mut builder = Builder::new(Local);
+fn builder(target: &Target, settings: &PoolSettings, gathering: Gathering<Io>) -> Builder<Gathering<Io>> {
+    let mut builder = Builder::new(gathering);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -123,13 +129,13 @@ async fn open_for(
     wanted: Wanted,
 ) -> Result<(), Failure> {
     let app = if wanted.place == 0 { wire::AppProtocol::Http1 } else { wire::AppProtocol::Http2 };
-    let opened =
-        open::open(target, settings, wire::Carrier::Http2, app, wanted.connect_timeout, wanted.max_age)
-            .await?;
+    let opened = open::open(target, settings, wire::Carrier::Http2, app, wanted.opening).await?;
     let dial = target.dial;
     let ledger = Ledger::new(&settings.budget, CONNECTION_WINDOW);
-    let (sender, connection) = builder(target, settings)
-        .handshake(TokioIo::new(Guarded::new(opened.stream, Rc::clone(&ledger), Side::Client, dial)))
+    let guarded = Guarded::new(opened.stream, Rc::clone(&ledger), Side::Client, dial);
+    let (io, gathering) = Gathered::new(guarded);
+    let (sender, connection) = builder(target, settings, gathering)
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|error| Failure::new(Reason::ConnectFailure, format!("no HTTP/2 with {dial}: {error}")))?;
     let allowed = connection.current_max_send_streams();
@@ -159,16 +165,14 @@ async fn open_for(
 }
 
 /// Carries a connection to its end, and notes how many requests its endpoint allows on it.
-async fn drive<S>(
-    connection: HttpConnection<S, Body, Local>,
+async fn drive(
+    connection: HttpConnection<TokioIo<Gathered<Io>>, Body, Gathering<Io>>,
     dial: SocketAddr,
     lifetime: Lifetime,
     counted: (Arc<Metrics>, Arc<Budget>),
     load: Rc<Load>,
     ledger: Rc<Ledger>,
-) where
-    S: Read + Write + Unpin + 'static,
-{
+) {
     let mut connection = pin!(connection);
     let carried = poll_fn(|cx| {
         let ended = connection.as_mut().poll(cx);

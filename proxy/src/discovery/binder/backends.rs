@@ -2,15 +2,19 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 
-use selvedge_model::{Backend, BackendName, Endpoint, WorkloadName, facts};
+use selvedge_model::{
+    Backend, BackendName, Endpoint, LoadBalancer, WorkloadName, facts,
+    locality::{Arrangement, By, Group, LeftOut, Located, arrange},
+};
 
 use super::{
-    inputs::{Entry, Inputs, same},
+    inputs::{Entry, Here, Inputs, same},
     targets::{Reach, Targets, Tls, Work},
 };
 use crate::{
-    balance::{Balancer, Circuit, Ejection, Health},
-    bind::{BoundBackend, BoundEndpoint},
+    balance::{Balancer, Circuit, Ejection, Health, Latency, Member, MemberGroup, Unmade},
+    bind::{self, Affinity, BoundBackend, BoundEndpoint, Target, stands_for},
+    budget::RetryBudget,
     dns::{DnsName, Reached},
 };
 
@@ -22,17 +26,20 @@ pub(super) struct Place<'a> {
     bound: Arc<BoundBackend>,
 }
 
-/// The first backend of each name.
-pub(super) fn named<'a>(entries: impl Iterator<Item = &'a Entry>) -> HashMap<&'a BackendName, Place<'a>> {
-    let mut places = HashMap::new();
+/// The backends of each name. There is one, unless services see it differently.
+pub(super) type Places<'a> = HashMap<&'a BackendName, Vec<Place<'a>>>;
+
+/// The backends of `entries`, each once, in their order.
+pub(super) fn named<'a>(entries: impl Iterator<Item = &'a Entry>) -> Places<'a> {
+    let mut places = Places::new();
     for Entry { inputs, bound } in entries {
         let backends = inputs.service.backends.iter().zip(&inputs.endpoints);
         for ((definition, endpoints), bound) in backends.zip(&bound.backends) {
-            places.entry(&definition.name).or_insert_with(|| Place {
-                definition,
-                endpoints: endpoints.as_ref(),
-                bound: Arc::clone(bound),
-            });
+            let same_name = places.entry(&definition.name).or_default();
+            if !same_name.iter().any(|place| Arc::ptr_eq(&place.bound, bound)) {
+                let (endpoints, bound) = (endpoints.as_ref(), Arc::clone(bound));
+                same_name.push(Place { definition, endpoints, bound });
+            }
         }
     }
     places
@@ -41,15 +48,19 @@ pub(super) fn named<'a>(entries: impl Iterator<Item = &'a Entry>) -> HashMap<&'a
 /// Binds the backends of what has changed, in one pass.
 pub(super) struct BackendBinder<'a> {
     /// Backends that are in use after this pass. Services that name the same one share it.
-    pub(super) shared: HashMap<&'a BackendName, Place<'a>>,
+    pub(super) shared: Places<'a>,
     /// Backends of what has changed or is gone. Their state goes to the backend that has their name now.
-    pub(super) predecessors: HashMap<&'a BackendName, Place<'a>>,
+    pub(super) predecessors: Places<'a>,
     pub(super) own: &'a WorkloadName,
     pub(super) local: Option<u16>,
     pub(super) targets: &'a mut Targets,
     pub(super) work: Work,
-    /// Whether we may call others than before.
-    pub(super) egress_changed: bool,
+    /// Hash tables that are still to be made.
+    pub(super) unmade: Vec<Unmade>,
+    /// Where we are.
+    pub(super) here: &'a Here,
+    /// Whether we may call others than before, or are elsewhere, so that everything is bound anew.
+    pub(super) everything_changed: bool,
     pub(super) now: Instant,
 }
 
@@ -64,18 +75,32 @@ impl<'a> BackendBinder<'a> {
     /// One backend: shared, as it was, or bound anew.
     fn backend(&mut self, definition: &'a Backend, endpoints: Option<&'a Arc<Reached>>) -> Arc<BoundBackend> {
         let is_for = |place: &Place<'_>| same(place.endpoints, endpoints) && place.definition == definition;
-        let bound = match self.shared.get(&definition.name) {
-            Some(place) if is_for(place) => return Arc::clone(&place.bound),
-            // Two services that see one backend differently cannot share its state.
-            Some(_) => return self.bind(definition, endpoints, None),
-            None => match self.predecessors.remove(&definition.name) {
-                Some(place) if is_for(&place) && !self.egress_changed => place.bound,
-                place => self.bind(definition, endpoints, place.map(|place| place.bound).as_deref()),
-            },
+        let mut shared = self.shared.get(&definition.name).into_iter().flatten();
+        if let Some(place) = shared.find(|place| is_for(place)) {
+            return Arc::clone(&place.bound);
+        }
+        let bound = match self.predecessor(definition) {
+            Some(place) if is_for(&place) && !self.everything_changed => place.bound,
+            place => self.bind(definition, endpoints, place.map(|place| place.bound).as_deref()),
         };
         let place = Place { definition, endpoints, bound: Arc::clone(&bound) };
-        self.shared.insert(&definition.name, place);
+        self.shared.entry(&definition.name).or_default().push(place);
         bound
+    }
+
+    /// What goes on as `definition`, taken out: the backend of the same name that was most like it. What is in use as it was
+    /// goes on as itself: two services that see one backend differently do not share its state.
+    fn predecessor(&mut self, definition: &Backend) -> Option<Place<'a>> {
+        let in_use = self.shared.get(&definition.name).map_or(&[][..], Vec::as_slice);
+        let places = self.predecessors.get_mut(&definition.name)?;
+        places.retain(|place| !in_use.iter().any(|used| Arc::ptr_eq(&used.bound, &place.bound)));
+        let called_alike = |place: &Place<'_>| {
+            let (its, ours) = (&place.definition.policy, &definition.policy);
+            (&its.tls, its.spoken, &place.definition.labels) == (&ours.tls, ours.spoken, &definition.labels)
+        };
+        let same = places.iter().position(|place| place.definition == definition);
+        let alike = same.or_else(|| places.iter().position(called_alike)).unwrap_or_default();
+        (!places.is_empty()).then(|| places.remove(alike))
     }
 
     /// What connections to `endpoint` reach. Our own workload is dialled at our own inbound listener: what this host
@@ -90,7 +115,9 @@ impl<'a> BackendBinder<'a> {
         };
         // Without an identity to prove, it does not matter which workload it is.
         let workload = endpoint.workload.clone().filter(|_| identity.is_some());
-        (dial, endpoint.address, identity, workload, tls)
+        let name = dns_name.map(|dns_name| Arc::clone(&dns_name.name));
+        let proxy_protocol = backend.policy.proxy_protocol.filter(|_| identity.is_none());
+        (dial, endpoint.address, identity, workload, (tls, proxy_protocol), name)
     }
 
     /// A backend bound anew; its state is the `predecessor`'s.
@@ -108,36 +135,49 @@ impl<'a> BackendBinder<'a> {
         let mut denied = None;
         let reached: Vec<_> = list
             .filter(|(endpoint, _)| facts::selects(&definition.labels, &endpoint.labels))
-            .filter_map(|(endpoint, dns_name)| {
+            .filter_map(|(endpoint, found)| {
+                let dns_name = found.map(|found| &found.dns_name);
                 let reach = self.reach(definition, endpoint, dns_name);
-                let target = self.targets.reach(reach, self.own, &mut self.work);
-                let refusal = target.permit.as_ref().and_then(|permit| permit.refusal());
+                let others = found.map_or(&[][..], |found| &*found.others);
+                let target = self.targets.reach(reach, others, self.own, &mut self.work);
+                let refusal = target.permit.as_ref().and_then(|permit| permit.denied());
                 let is_permitted = refusal.is_none();
                 denied = denied.take().or(refusal);
                 is_permitted.then_some((endpoint, dns_name, target))
             })
             .collect();
-        let endpoints = reached.iter().map(|(endpoint, dns_name, target)| {
+        let Arranged { reached, groups, by_weight, left_out } = self.arrange(definition, reached);
+        let is_measured = definition.policy.load_balancer == LoadBalancer::PeakEwma;
+        let mut measured = is_measured.then(|| latencies(predecessor));
+        let endpoints = reached.into_iter().map(|(endpoint, dns_name, target)| {
             Arc::new(BoundEndpoint {
-                target: Arc::clone(target),
+                target,
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
+                place: endpoint.place.clone(),
                 dns_name: dns_name.cloned(),
                 health: known.remove(&(endpoint.address, endpoint.dial)).unwrap_or_default(),
                 ejection: ejection.clone(),
+                latency: measured.as_mut().map(|measured| {
+                    let known = measured.remove(&(endpoint.address, endpoint.dial));
+                    known.unwrap_or_else(|| Arc::new(Latency::new(self.now)))
+                }),
             })
         });
         let endpoints: Vec<_> = endpoints.collect();
-        let keys = endpoints.iter().map(|endpoint| (endpoint.address, endpoint.target.dial));
-        let balancer = Balancer::new(
-            definition.policy.load_balancer,
-            reached.iter().map(|(endpoint, ..)| endpoint.weight),
-            keys,
-            predecessor.map(|before| &before.balancer),
-        );
+        let before = predecessor.map(|before| &before.balancer);
+        let balancer = Balancer::of_groups(&definition.policy, groups, by_weight, before, self.now);
+        self.unmade.extend(balancer.unmade());
         if let Some(ejection) = &ejection {
             // They have left: what they were ejected for no longer counts against the cap.
             known.values().for_each(|health| ejection.forget(health));
+            ejection.set_endpoints(balancer.len());
+        }
+        if let Some(ejection) = &ejection {
+            // Nobody would ever find out that they are well again.
+            let asks = definition.policy.health_check.is_some();
+            let unasked = endpoints.iter().filter(|endpoint| !(asks && endpoint.target.is_outside()));
+            unasked.for_each(|endpoint| ejection.checked(&endpoint.health, None, None));
         }
         let counts = predecessor.map(|before| Arc::clone(&before.counts)).unwrap_or_default();
         Arc::new(BoundBackend {
@@ -147,21 +187,93 @@ impl<'a> BackendBinder<'a> {
             unresolved,
             denied,
             endpoints,
+            left_out,
+            places: bind::Places::default(),
             balancer,
+            in_tokens: stands_for(&definition.name),
+            affinity: Affinity::of(&definition.policy.load_balancer),
             ejection,
             circuit: Circuit::new(&definition.policy, &counts),
+            retry_budget: retry_budget(definition, predecessor, self.now),
             counts,
         })
     }
 }
 
+/// An endpoint, the name that its address was found by, and what connections to it reach.
+type Found<'a> = (&'a Endpoint, Option<&'a Arc<DnsName>>, Arc<Target>);
+
+/// The endpoints of a backend in the order of their groups; those that are never called come last.
+struct Arranged<'a> {
+    reached: Vec<Found<'a>>,
+    groups: Vec<MemberGroup>,
+    by_weight: bool,
+    left_out: Option<LeftOut>,
+}
+
+impl BackendBinder<'_> {
+    /// Arranges the endpoints of `backend` as its policy asks for our own place.
+    fn arrange<'e>(&self, backend: &Backend, reached: Vec<Found<'e>>) -> Arranged<'e> {
+        let located =
+            |endpoint: &'e Endpoint| Located { place: endpoint.place.as_deref(), labels: &endpoint.labels };
+        let places: Vec<_> = reached.iter().map(|(endpoint, ..)| located(endpoint)).collect();
+        let Arrangement { by, groups, left_out, why } =
+            arrange(&backend.policy.locality, self.here.located(), &places);
+        let member = |index: &usize| {
+            let (endpoint, ..) = reached.get(*index)?;
+            Some(Member { address: endpoint.address, weight: endpoint.weight })
+        };
+        let members = groups.iter().map(|Group { key, weight, members }| MemberGroup {
+            key: *key,
+            weight: *weight,
+            members: members.iter().filter_map(member).collect(),
+        });
+        let members = members.collect();
+        let order = groups.iter().flat_map(|group| &group.members).chain(&left_out);
+        let mut reached: Vec<Option<Found<'e>>> = reached.into_iter().map(Some).collect();
+        Arranged {
+            reached: order.filter_map(|index| reached.get_mut(*index)?.take()).collect(),
+            groups: members,
+            by_weight: by == By::Weight,
+            left_out: why,
+        }
+    }
+}
+
+/// What is known of each endpoint's answer times.
+fn latencies(predecessor: Option<&BoundBackend>) -> HashMap<(SocketAddr, SocketAddr), Arc<Latency>> {
+    let endpoints = predecessor.map(|before| before.endpoints.as_slice()).unwrap_or_default();
+    let latency = |endpoint: &Arc<BoundEndpoint>| {
+        Some(((endpoint.address, endpoint.target.dial), Arc::clone(endpoint.latency.as_ref()?)))
+    };
+    endpoints.iter().filter_map(latency).collect()
+}
+
 /// The backend's ejections: those that it had, under the settings that it has now.
 fn ejection(definition: &Backend, predecessor: Option<&BoundBackend>, now: Instant) -> Option<Arc<Ejection>> {
-    let settings = definition.policy.outlier_detection.as_ref()?;
+    let Backend { policy, .. } = definition;
+    let settings = match (&policy.outlier_detection, &policy.health_check) {
+        (Some(settings), _) => settings.clone(),
+        (None, Some(_)) => Ejection::by_checks_alone(),
+        (None, None) => return None,
+    };
     match predecessor.and_then(|before| before.ejection.as_ref()) {
-        Some(before) if before.settings() == settings => Some(Arc::clone(before)),
-        Some(before) => Some(Arc::new(before.with_settings(settings.clone()))),
-        None => Some(Arc::new(Ejection::new(settings.clone(), now))),
+        Some(before) if *before.settings() == settings => Some(Arc::clone(before)),
+        Some(before) => Some(Arc::new(before.with_settings(settings))),
+        None => Some(Arc::new(Ejection::new(settings, now))),
+    }
+}
+
+/// The backend's retry budget: what was counted goes on under the settings that it has now.
+fn retry_budget(
+    definition: &Backend,
+    predecessor: Option<&BoundBackend>,
+    now: Instant,
+) -> Option<Arc<RetryBudget>> {
+    let policy = definition.policy.retry_budget.as_ref()?;
+    match predecessor.and_then(|before| before.retry_budget.as_ref()) {
+        Some(before) if before.is_of(policy) => Some(Arc::clone(before)),
+        before => Some(Arc::new(RetryBudget::of_policy(policy, before.map(|before| &**before), now))),
     }
 }
 

@@ -104,7 +104,15 @@ impl Binder {
 
 /// Anything at `address`, called in plaintext.
 fn unknown(address: SocketAddr) -> Endpoint {
-    Endpoint { address, dial: address, identity: None, workload: None, labels: Arc::default(), weight: 1 }
+    Endpoint {
+        address,
+        dial: address,
+        identity: None,
+        workload: None,
+        labels: Arc::default(),
+        weight: 1,
+        place: None,
+    }
 }
 
 fn direct(endpoint: &Endpoint) -> Inputs {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use selvedge_model::{Backend, Endpoint, Service, ServiceKey};
+use selvedge_model::{Backend, Endpoint, Place, Service, ServiceKey, Workload, locality::Located};
 
 use crate::{
     bind::Bound,
@@ -40,6 +40,24 @@ impl Inputs {
         Arc::ptr_eq(&self.service, &other.service)
             && same(self.client.as_ref(), other.client.as_ref())
             && endpoints.all(|(mine, its)| same(mine.as_ref(), its.as_ref()))
+    }
+}
+
+/// Where we are, and our own labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Here {
+    place: Option<Arc<Place>>,
+    labels: Arc<BTreeMap<String, String>>,
+}
+
+impl Here {
+    pub(super) fn of(own: Option<&Arc<Workload>>) -> Self {
+        let here = |own: &Arc<Workload>| Self { place: own.place.clone(), labels: Arc::clone(&own.labels) };
+        own.map(here).unwrap_or_default()
+    }
+
+    pub(super) fn located(&self) -> Located<'_> {
+        Located { place: self.place.as_deref(), labels: &self.labels }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Binds a service's rules to their backends, and to the series that count what goes to each.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use http::StatusCode;
 use selvedge_model::{
@@ -10,9 +10,10 @@ use selvedge_model::{
 
 use super::inputs::{BoundKey, Inputs};
 use crate::{
+    balance::Hedging,
     bind::{
-        Bound, BoundBackend, BoundFilters, BoundHttp, BoundMirror, BoundRule, BoundShare, BoundTcp,
-        BoundTcpRule, SeriesPair,
+        Bound, BoundBackend, BoundFilters, BoundHttp, BoundMirror, BoundRule, BoundSession, BoundShare,
+        BoundTcp, BoundTcpRule, Limiters, SeriesPair,
     },
     budget::RetryBudget,
     telemetry::{Labels, Metrics, Series},
@@ -23,6 +24,7 @@ pub(super) struct RuleBinder<'a> {
     /// The workload that calls.
     pub(super) own: &'a WorkloadName,
     pub(super) metrics: &'a Metrics,
+    pub(super) limiters: &'a Limiters,
     pub(super) now: Instant,
 }
 
@@ -50,8 +52,16 @@ impl RuleBinder<'_> {
             true => Labels::outbound(self.own, &service.key),
             false => Labels::unknown_destination(self.own),
         };
-        let rules =
-            Rules { metrics: self.metrics, service, backends: &backends, budget: &budget, labels, is_known };
+        let rules = Rules {
+            metrics: self.metrics,
+            limiters: self.limiters,
+            service,
+            backends: &backends,
+            budget: &budget,
+            labels,
+            is_known,
+            hedgings: hedgings(predecessor),
+        };
         Bound {
             key: service.key.clone(),
             called: called(bound_key, service),
@@ -73,6 +83,7 @@ impl RuleBinder<'_> {
 /// Binds the rules of one service.
 struct Rules<'a> {
     metrics: &'a Metrics,
+    limiters: &'a Limiters,
     service: &'a Service,
     backends: &'a [Arc<BoundBackend>],
     budget: &'a Arc<RetryBudget>,
@@ -80,6 +91,18 @@ struct Rules<'a> {
     labels: Labels,
     /// Whether a document says anything of it. If not, all of its rules are counted together.
     is_known: bool,
+    /// What is known of the answers of each rule's shares.
+    hedgings: HashMap<(Arc<str>, BackendName), Arc<Hedging>>,
+}
+
+/// What is known of the answers of each rule's shares.
+fn hedgings(predecessor: Option<&Bound>) -> HashMap<(Arc<str>, BackendName), Arc<Hedging>> {
+    let rules = predecessor.into_iter().flat_map(|before| before.http.rules());
+    let shares = rules.flat_map(|rule| rule.shares.iter().map(|share| (Arc::clone(&rule.name), share)));
+    let known = shares.filter_map(|(rule, share)| {
+        Some(((rule, share.backend.name.clone()), Arc::clone(share.hedging.as_ref()?)))
+    });
+    known.collect()
 }
 
 impl Rules<'_> {
@@ -87,16 +110,19 @@ impl Rules<'_> {
     fn http(&self, rule: &Rule) -> BoundRule {
         let name: Arc<str> = Arc::from(rule.name.as_str());
         let paths = || rule.matches.iter().map(|one| one.path.clone());
-        let filters =
-            |filters: &Filters| BoundFilters::bind(filters, paths(), |mirror| self.mirror(&name, mirror));
+        let filters = |filters: &Filters| {
+            BoundFilters::bind(filters, self.limiters, paths(), |mirror| self.mirror(&name, mirror))
+        };
         let of_rule = match self.is_known {
             true => Labels { route: Arc::clone(&name), ..self.labels.clone() },
             false => self.labels.clone(),
         };
+        let session = rule.session.as_deref().and_then(BoundSession::of).map(Arc::new);
         BoundRule {
             filters: filters(&rule.filters),
-            shares: shares(&rule.backends, self.backends, filters, |backend| {
-                self.requests(&self.of_share(&name, backend))
+            shares: shares(&rule.backends, self.backends, session.as_ref(), filters, |backend| {
+                let series = self.requests(&self.of_share(&name, &backend.name));
+                (series, self.hedging(&name, backend))
             }),
             unusable_status: StatusCode::from_u16(rule.unusable_status)
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
@@ -107,6 +133,7 @@ impl Rules<'_> {
             stream: (!rule.stream.is_empty()).then_some(rule.stream),
             retry: self.is_known.then(|| rule.retry.clone()),
             budget: Arc::clone(self.budget),
+            session,
         }
     }
 
@@ -115,16 +142,25 @@ impl Rules<'_> {
         let backend = Arc::clone(&self.backends[mirror.backend]);
         let labels = labels_of_mirror(&self.labels, route, &backend.name);
         let series = pair(&labels, |labels| self.metrics.mirrored(labels));
-        let share = BoundShare { weight: 0, filters: None, series, backend };
+        let share = BoundShare { weight: 0, filters: None, series, backend, session: None, hedging: None };
         BoundMirror { share: Arc::new(share), fraction: mirror.fraction }
     }
 
     /// One rule for opaque connections. Filters are for requests.
     fn tcp(&self, rule: &TcpRule) -> BoundTcpRule {
         let name: Arc<str> = Arc::from(rule.name.as_str());
-        let series =
-            |backend: &BackendName| pair(&self.of_share(&name, backend), |labels| self.metrics.tcp(labels));
-        BoundTcpRule { shares: shares(&rule.backends, self.backends, |_| None, series), name }
+        let series = |backend: &BoundBackend| {
+            (pair(&self.of_share(&name, &backend.name), |labels| self.metrics.tcp(labels)), None)
+        };
+        BoundTcpRule { shares: shares(&rule.backends, self.backends, None, |_| None, series), name }
+    }
+
+    /// When requests of the rule `route` to `backend` are hedged. What was known of their answers goes on.
+    fn hedging(&self, route: &Arc<str>, backend: &BoundBackend) -> Option<Arc<Hedging>> {
+        let hedge = backend.policy.hedge?;
+        let known = self.hedgings.get(&(Arc::clone(route), backend.name.clone()));
+        let known = known.filter(|known| known.hedge() == hedge).cloned();
+        Some(known.unwrap_or_else(|| Arc::new(Hedging::new(hedge))))
     }
 
     fn of_share(&self, route: &Arc<str>, backend: &BackendName) -> Labels {
@@ -139,17 +175,20 @@ impl Rules<'_> {
     }
 }
 
-/// The `shares` of one rule, each with its `filters` and counted in the `series` of its backend.
+/// The `shares` of one rule, each with its `filters`, and with what `state` says of its backend: what it is counted in,
+/// and when it is hedged.
 fn shares<S>(
     shares: &[WeightedBackend],
     backends: &[Arc<BoundBackend>],
+    session: Option<&Arc<BoundSession>>,
     filters: impl Fn(&Filters) -> Option<Arc<BoundFilters>>,
-    series: impl Fn(&BackendName) -> SeriesPair<S>,
+    state: impl Fn(&BoundBackend) -> (SeriesPair<S>, Option<Arc<Hedging>>),
 ) -> Vec<Arc<BoundShare<S>>> {
     let share = |share: &WeightedBackend| {
         let backend = Arc::clone(&backends[share.backend]);
         let filters = share.filters.as_deref().and_then(&filters);
-        Arc::new(BoundShare { weight: share.weight, filters, series: series(&backend.name), backend })
+        let (session, (series, hedging)) = (session.cloned(), state(&backend));
+        Arc::new(BoundShare { weight: share.weight, filters, series, backend, session, hedging })
     };
     shares.iter().map(share).collect()
 }

@@ -6,16 +6,24 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicU32},
 };
 
-use selvedge_model::{SpiffeId, TlsOrigination, Transport, UpstreamTls, WorkloadName};
+use selvedge_model::{ProxyProtocol, SpiffeId, TlsOrigination, Transport, UpstreamTls, WorkloadName};
 
 use crate::{
-    bind::{ClientTls, Egress, Slot, Target},
+    bind::{ClientTls, Egress, Others, Slot, Target},
     trust::outside::Originations,
 };
 
-/// What connections reach: the address that is dialled, that of the app, the identity that must answer, the workload, and TLS to
-/// servers outside the mesh.
-pub(super) type Reach = (SocketAddr, SocketAddr, Option<SpiffeId>, Option<WorkloadName>, Tls);
+/// What connections reach: the address that is dialled, that of the app, the identity that must answer, the workload, TLS to
+/// servers outside the mesh with the version of the PROXY protocol that they are spoken to in, and the name that the address was
+/// found by. Connections to a name may go to its other addresses, so they are not shared with what has another name, or none.
+pub(super) type Reach = (
+    SocketAddr,
+    SocketAddr,
+    Option<SpiffeId>,
+    Option<WorkloadName>,
+    (Tls, Option<ProxyProtocol>),
+    Option<Arc<str>>,
+);
 
 /// What a [`ClientTls`] is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,13 +70,30 @@ impl Targets {
     }
 
     /// The target for `reach`; the existing one if there is one. Nothing keeps our `own` workload from itself.
-    pub(super) fn reach(&mut self, reach: Reach, own: &WorkloadName, work: &mut Work) -> Arc<Target> {
-        if let Some(target) = self.by_reach.get(&reach).and_then(Weak::upgrade) {
-            return target;
-        }
+    pub(super) fn reach(
+        &mut self,
+        reach: Reach,
+        others: &[SocketAddr],
+        own: &WorkloadName,
+        work: &mut Work,
+    ) -> Arc<Target> {
+        let known = self.by_reach.get(&reach).and_then(Weak::upgrade);
+        let target = known.unwrap_or_else(|| self.make(reach, own, work));
+        target.others.set(others, |other| {
+            // Where the app is does not change with the address that is dialled for it, unless that is its own.
+            let address = match target.permit.as_ref()?.address() {
+                app if app.ip() == target.dial.ip() => SocketAddr::new(other.ip(), app.port()),
+                app => app,
+            };
+            Some(self.egress.permit(address, other, target.identity.clone()))
+        });
+        target
+    }
+
+    fn make(&mut self, reach: Reach, own: &WorkloadName, work: &mut Work) -> Arc<Target> {
         work.targets += 1;
         let slot = self.free.pop().unwrap_or(self.slots.len());
-        let (dial, address, identity, workload, tls) = reach.clone();
+        let (dial, address, identity, workload, (tls, proxy_protocol), _) = reach.clone();
         let is_own = workload.as_ref() == Some(own);
         let permit = (!is_own).then(|| self.egress.permit(address, dial, identity.clone()));
         let tls = match tls {
@@ -86,7 +111,9 @@ impl Targets {
             workload,
             permit,
             tls,
+            proxy_protocol,
             in_flight: AtomicU32::new(0),
+            others: Others::default(),
         });
         if slot == self.slots.len() {
             self.slots.push(Weak::new());

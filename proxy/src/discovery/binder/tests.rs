@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use selvedge_api::wire;
 use selvedge_model::{
-    Called, ClientMatch, LoadBalancer, Match, Order, RetryPolicy, RouteTable, Rule, Service,
-    snapshot::Address,
+    Called, ClientMatch, Endpoints, HealthCheck, HealthQuestion, LoadBalancer, Match, Order, RetryPolicy,
+    RouteTable, Rule, Service, snapshot::Address,
 };
 
 use super::*;
@@ -65,7 +65,7 @@ fn shares(bound: &Bound) -> &[Arc<BoundShare>] {
 
 fn eject(backend: &BoundBackend, endpoint: &BoundEndpoint, now: Instant) {
     let ejection = backend.ejection.as_ref().unwrap();
-    ejection.record(&endpoint.health, Outcome::Failure5xx, backend.endpoints.len(), now).unwrap();
+    ejection.record(&endpoint.health, Outcome::Failure5xx, now, &mut fastrand::Rng::new()).unwrap();
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_subset_has_the_endpoints_with_all_its_labels() {
 fn rules_for_certain_clients_follow_our_own_labels() {
     let (mut fixture, _) = Fixture::new();
     let mut service = fixtures::model_service(&[90, 10]);
-    let rule = service.routes.rules()[0].clone();
+    let rule = Rule::clone(&service.routes.rules()[0]);
     let client = ClientMatch { labels: [("app".to_owned(), "web".to_owned())].into(), namespace: None };
     let matches = vec![Match { client, ..Match::default() }];
     service.routes = RouteTable::new(Order::Listed, vec![Rule { matches, ..rule.clone() }, rule]);
@@ -143,7 +143,8 @@ fn a_change_of_endpoints_keeps_the_state_of_those_that_stay() {
 #[test]
 fn requests_go_to_a_part_of_very_many_endpoints_which_a_change_leaves_in_use() {
     let (mut fixture, few) = Fixture::new();
-    let facts = PickFacts { tried: &[], now: fixture.now, hash: None };
+    let facts =
+        PickFacts { tried: &[], now: fixture.now, hash: None, dialled: None, in_progress: 0, ejection: None };
     let used = |table: &Table| -> BTreeSet<SocketAddr> {
         let bound = bound(table);
         let backend = &bound.backends[0];
@@ -167,7 +168,14 @@ fn a_change_of_endpoints_goes_on_with_the_next_in_turn() {
     let mut service = fixtures::model_service(&[90, 10]);
     service.backends[0].policy.load_balancer = LoadBalancer::RoundRobin;
     let next = |table: &Table| {
-        let facts = PickFacts { tried: &[], now: Instant::now(), hash: None };
+        let facts = PickFacts {
+            tried: &[],
+            now: Instant::now(),
+            hash: None,
+            dialled: None,
+            in_progress: 0,
+            ejection: None,
+        };
         let backend = &bound(table).backends[0];
         backend.balancer.pick(&backend.endpoints, &facts, &mut fastrand::Rng::with_seed(1))
     };
@@ -213,6 +221,131 @@ fn an_endpoint_that_left_no_longer_counts_as_ejected() {
     assert_eq!(ejection.ejected(), 0);
     eject(backend, &backend.endpoints[0], fixture.now);
     assert_eq!(ejection.ejected(), 1);
+}
+
+#[test]
+fn two_services_that_see_one_backend_differently_each_keep_what_they_know_of_it() {
+    let (mut fixture, _) = Fixture::new();
+    // Another service whose rule leads to the same subsets, which it treats in its own way.
+    let other = |version: &str, interval: u64| {
+        let mut service = fixtures::model_service(&[50, 50]);
+        service.key = ServiceKey::new("other.shop.svc.cluster.local", 9080);
+        for backend in &mut service.backends {
+            let detection = backend.policy.outlier_detection.as_mut().unwrap();
+            detection.interval = Duration::from_secs(interval);
+        }
+        fixtures::service_of(version, &service)
+    };
+    let lookup = Lookup::Service(ServiceKey::new("other.shop.svc.cluster.local", 9080));
+    let lookup = fixtures::lookup_of("other:9080", "1", &lookup);
+    let (table, _) = fixture.change(vec![other("1", 60), lookup]);
+    let of_other = |table: &Table| Arc::clone(table.destinations["other:9080"].bound.as_ref().unwrap());
+    let before = [bound(&table), of_other(&table)];
+    assert!(!Arc::ptr_eq(&before[0].backends[0], &before[1].backends[0]));
+    eject(&before[1].backends[0], &before[1].backends[0].endpoints[0], fixture.now);
+
+    for change in 2..6 {
+        let version = change.to_string();
+        let changes = vec![other(&version, 60 + change), fixtures::service(&version, &[1, 1])];
+        let (table, _) = fixture.change(changes);
+        let after = [bound(&table), of_other(&table)];
+        let ejected = after.each_ref().map(|bound| bound.backends[0].ejection.as_ref().unwrap().ejected());
+        assert_eq!(ejected, [0, 1], "change {version}");
+        for (before, after) in before.iter().zip(&after) {
+            let [before, after] = [before, after].map(|bound| &bound.backends[0].endpoints[0].health);
+            assert!(Arc::ptr_eq(before, after), "change {version}");
+        }
+    }
+}
+
+#[test]
+fn who_is_asked_no_more_whether_it_is_well_no_longer_counts_as_failing() {
+    let (mut fixture, _) = Fixture::new();
+    let mut service = fixtures::model_service(&[100]);
+    service.backends[0].policy.health_check = Some(HealthCheck {
+        question: HealthQuestion::Tcp,
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(1),
+        unhealthy_threshold: 2,
+        healthy_threshold: 1,
+    });
+    let endpoints = |version: &str, joined: bool| {
+        let plain = |mut endpoint: Endpoint| {
+            endpoint.identity = endpoint.identity.filter(|_| joined);
+            endpoint
+        };
+        let list = fixtures::model_endpoints(1).list.into_iter().map(plain).collect();
+        fixtures::endpoints_of(version, &Endpoints::new(service.key.clone(), list))
+    };
+    let (table, _) = fixture.change(vec![fixtures::service_of("2", &service), endpoints("2", false)]);
+    let backend = Arc::clone(&bound(&table).backends[0]);
+    let (ejection, health) = (backend.ejection.as_ref().unwrap(), &backend.endpoints[0].health);
+    ejection.checked(health, Some(false), None);
+    let (table, _) = fixture.change(vec![endpoints("3", false)]);
+    assert_eq!(bound(&table).backends[0].ejection.as_ref().unwrap().failing(), 1);
+
+    let (table, _) = fixture.change(vec![endpoints("4", true)]);
+
+    let backend = &bound(&table).backends[0];
+    assert!(Arc::ptr_eq(&backend.endpoints[0].health, health));
+    assert_eq!(backend.ejection.as_ref().unwrap().failing(), 0);
+    assert!(!health.fails_checks());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(8))]
+    /// 8 times 125 changes.
+    #[test]
+    fn a_thousand_changes_of_single_fields_forget_nothing_that_they_do_not_name(
+        changes in proptest::collection::vec((0_u8..9, 1_u64..1_000), 125),
+    ) {
+        let (mut fixture, _) = Fixture::new();
+        let mut service = fixtures::model_service(&[90, 10]);
+        let (table, _) = fixture.change(vec![fixtures::endpoints("e", 6)]);
+        let before = bound(&table);
+        let first = |bound: &Bound| Arc::clone(&bound.backends[0].endpoints[0]);
+        eject(&before.backends[0], &first(&before), fixture.now);
+        let _request = before.backends[0].counts.enter(crate::balance::Limit::Requests);
+        for (step, (field, value)) in changes.into_iter().enumerate() {
+            let mut rules: Vec<_> = service.routes.rules().iter().map(|rule| (**rule).clone()).collect();
+            let policy = &mut service.backends[0].policy;
+            let small = u32::try_from(value).unwrap();
+            let time = Duration::from_secs(value);
+            let mut endpoints = 6;
+            match field {
+                0 => rules[0].timeout = Some(time),
+                1 => rules[0].retry.attempts = small,
+                2 => rules[0].backends[1].weight = small,
+                3 => policy.connect_timeout = time,
+                4 => policy.connection_pool.max_requests = Some(small),
+                5 => policy.connections.max_connections = Some(small),
+                6 => policy.outlier_detection.as_mut().unwrap().base_ejection_time = time,
+                7 => {
+                    policy.load_balancer =
+                        if value % 2 == 0 { LoadBalancer::RoundRobin } else { LoadBalancer::LeastRequest };
+                }
+                _ => endpoints += usize::try_from(value % 5).unwrap(),
+            }
+            service.routes = RouteTable::new(Order::Listed, rules);
+            let version = step.to_string();
+            let changed = vec![fixtures::service_of(&version, &service), fixtures::endpoints(&version, endpoints)];
+            let (table, _) = fixture.change(changed);
+
+            let after = bound(&table);
+            proptest::prop_assert!(Arc::ptr_eq(&before.budget, &after.budget));
+            for (before, after) in before.backends.iter().zip(&after.backends) {
+                proptest::prop_assert!(Arc::ptr_eq(&before.counts, &after.counts));
+                for (before, after) in before.endpoints.iter().zip(&after.endpoints) {
+                    proptest::prop_assert!(Arc::ptr_eq(&before.target, &after.target), "its connections");
+                    proptest::prop_assert!(Arc::ptr_eq(&before.health, &after.health), "its failures");
+                }
+            }
+            let ejection = after.backends[0].ejection.as_ref().unwrap();
+            proptest::prop_assert_eq!(ejection.ejected(), 1);
+            proptest::prop_assert!(ejection.is_ejected(&first(&after).health, fixture.now));
+            proptest::prop_assert_eq!(after.backends[0].counts.of(crate::balance::Limit::Requests), 1);
+        }
+    }
 }
 
 #[test]
@@ -375,7 +508,8 @@ fn allowed_to_call(version: &str, address: &str) -> wire::Resource {
         action: wire::NetworkAction::Allow.into(),
         conditions: vec![wire::NetworkCondition { negated: false, asks: Some(asks) }],
     };
-    let egress = wire::NetworkRules { rules: vec![rule], policies: vec!["policy".into()], itself: None };
+    let egress =
+        wire::NetworkRules { rules: vec![rule], policies: vec!["policy".into()], ..Default::default() };
     let mut own = fixtures::own(version, &fixtures::us().workload.to_string());
     if let Some(wire::resource::Body::Self_(workload)) = &mut own.body {
         workload.egress = Some(egress);
@@ -396,7 +530,7 @@ fn endpoints_that_policies_deny_are_not_bound_and_the_others_keep_their_state() 
     assert!(Arc::ptr_eq(&health(&before), &health(&table)));
     assert_eq!(now.backends[1].endpoints.len(), 0);
     let denied = now.backends[1].denied.as_ref().unwrap();
-    assert!(denied.to_string().contains("policy: "), "{denied}");
+    assert!(denied.failure().to_string().contains("policy: "), "{denied:?}");
     let (table, _) = fixture.change(vec![fixtures::own("3", &fixtures::us().workload.to_string())]);
     assert_eq!(bound(&table).backends[0].endpoints.len(), 2);
 }
@@ -413,5 +547,29 @@ fn nobody_is_called_before_our_own_policy_has_arrived() {
 
     let backend = Arc::clone(&bound(&table).backends[0]);
     assert!(backend.endpoints.is_empty());
-    assert!(backend.denied.as_ref().unwrap().to_string().contains("not known yet"));
+    assert!(backend.denied.as_ref().unwrap().failure().to_string().contains("not known yet"));
+}
+
+#[test]
+fn policies_are_in_force_before_anything_is_bound() {
+    let (mut fixture, _) = Fixture::new();
+    let mut own = fixtures::own("2", &fixtures::us().workload.to_string());
+    if let Some(wire::resource::Body::Self_(workload)) = &mut own.body {
+        workload.ports = vec![8081];
+    }
+    let before = fixture.change(vec![]).0;
+    let transaction =
+        wire::Transaction { upserts: vec![own, fixtures::endpoints("2", 7)], ..Default::default() };
+    let mut draft = Draft::default();
+    draft.add(transaction);
+    fixture.held.take_in(draft, &fixtures::us(), |_| true).unwrap();
+
+    let first = fixture.binder.policies(&fixture.held).expect("the policy has changed");
+
+    assert_eq!(first.own.as_ref().unwrap().ports, [8081]);
+    assert!(Arc::ptr_eq(&bound(&first), &bound(&before)), "nothing is bound yet");
+    assert!(fixture.binder.policies(&fixture.held).is_none(), "they are in force");
+    let (after, work) = fixture.change(vec![]);
+    assert!(work.services > 0 && !Arc::ptr_eq(&bound(&after), &bound(&before)));
+    assert_eq!(after.own.as_ref().unwrap().ports, [8081]);
 }

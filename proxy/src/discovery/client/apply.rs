@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use selvedge_api::{
@@ -18,8 +18,12 @@ use crate::discovery::{
     binder::Work,
     held::{Change, Recipient, Refusal},
     status::{Applied, Refused},
+    store::Wanted,
     subscriptions::{Noted, SWEEP_EVERY},
 };
+
+/// How long the client asks for no newer keys of a URL after it has done so.
+const KEYS_WANTED_EVERY: Duration = Duration::from_secs(5);
 
 impl Client {
     /// Takes a part of a transaction, and with the last part the transaction.
@@ -75,18 +79,49 @@ impl Client {
     }
 
     fn put_in_force(&mut self) -> Work {
+        // A policy does not wait until the endpoints of others are bound, which may take long.
+        if let Some(table) = self.discovery.binder.policies(&self.held) {
+            self.discovery.store.publish(table);
+        }
         let subscriptions = &self.subscriptions;
         let (table, work) =
             self.discovery.binder.bind(&self.held, |authority| subscriptions.contains(authority), now());
         self.discovery.store.publish(table);
         self.discovery.own_policy.set(self.held.own().is_some());
+        self.note_our_own();
         work
+    }
+
+    /// Subscribes to what is in use whether an app asks for it or not.
+    fn note_our_own(&mut self) {
+        for authority in self.discovery.binder.asked_for_ourselves() {
+            self.note(&authority);
+        }
     }
 
     /// Binds everything again, because names of endpoints have other addresses.
     pub(super) fn rebind(&mut self) {
         let work = self.put_in_force();
         tracing::debug!(?work, "DNS names of endpoints have new addresses");
+    }
+
+    /// Asks the control plane for what a worker asks for.
+    pub(super) fn take(&mut self, wanted: Wanted) {
+        match wanted {
+            Wanted::Destination(authority) => self.note(&authority),
+            Wanted::Keys(url) => self.want_keys(&url),
+        }
+    }
+
+    /// Asks for newer keys, if that was not done lately. Without a stream nobody can be asked.
+    fn want_keys(&mut self, url: &Arc<str>) {
+        let now = Instant::now();
+        self.keys_wanted.retain(|_, asked| now.duration_since(*asked) < KEYS_WANTED_EVERY);
+        if self.outgoing.is_none() || self.keys_wanted.contains_key(url) {
+            return;
+        }
+        self.keys_wanted.insert(Arc::clone(url), now);
+        self.send(Body::KeysWanted(wire::KeysWanted { url: url.to_string() }));
     }
 
     /// Notes that a request asked for `authority`.
@@ -106,6 +141,7 @@ impl Client {
 
     pub(super) fn sweep(&mut self) {
         self.sweep_at = Instant::now() + SWEEP_EVERY;
+        self.note_our_own();
         let unused = self.subscriptions.sweep(&self.discovery.store.table(), now());
         for authority in &unused {
             tracing::debug!(%authority, "unsubscribed, because nothing uses it any more");

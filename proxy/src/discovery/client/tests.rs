@@ -28,6 +28,7 @@ struct Rig {
     bundle: watch::Receiver<Option<Arc<Bundle>>>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
+    seen: Arc<Seen>,
     _client: JoinSet<()>,
 }
 
@@ -40,6 +41,7 @@ async fn start() -> Rig {
     let (bundle_sender, bundle) = watch::channel(None);
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::new(1));
+    let seen = Arc::new(Seen::new(1));
     let mut client = JoinSet::new();
     client.spawn(run(Discovery {
         control_plane: fixtures::control_plane(control_plane.address),
@@ -52,9 +54,11 @@ async fn start() -> Rig {
         live: Live::new(),
         status: status_sender,
         own_policy: readiness.condition("own policy"),
+        seen: Arc::clone(&seen),
+        has_agent: false,
         metrics: Arc::clone(&metrics),
     }));
-    Rig { ca, control_plane, store, joined, status, bundle, readiness, metrics, _client: client }
+    Rig { ca, control_plane, store, joined, status, bundle, readiness, metrics, seen, _client: client }
 }
 
 impl Rig {
@@ -112,6 +116,20 @@ async fn a_transaction_in_parts_is_applied_whole() {
     assert_eq!(rig.store.generation(), 1, "put in force in one step");
     assert_eq!(rig.endpoints(), 3);
     assert!(rig.readiness.missing().is_empty(), "its own policy is known");
+}
+
+#[tokio::test]
+async fn who_has_called_is_told_again_on_each_stream() {
+    let mut rig = start().await;
+    let caller = selvedge_model::seen::Caller::Address([10, 0, 0, 1].into());
+    let _open = rig.seen.note(0, caller, 80);
+
+    for _ in 0..2 {
+        let mut session = rig.control_plane.session().await;
+        let report = session.report().await;
+        assert_eq!(report.callers.len(), 1, "{report:?}");
+        assert_eq!(report.callers[0].ports[0].port, 80);
+    }
 }
 
 #[tokio::test]
@@ -212,6 +230,7 @@ async fn new_trust_roots_are_handed_on() {
     let body = wire::resource::Body::Bundle(wire::Bundle {
         trust_domain: "cluster.local".into(),
         roots: roots.iter().map(|root| root.to_vec().into()).collect(),
+        workload_roots: vec![],
     });
     let resource = wire::Resource { name: "bundle".into(), version: "2".into(), body: Some(body) };
 
@@ -360,6 +379,8 @@ fn offline_client() -> (Client, Sent) {
         live: Live::new(),
         status: watch::channel(Status::default()).0,
         own_policy: Readiness::default().condition("own policy"),
+        seen: Arc::new(Seen::new(1)),
+        has_agent: false,
         metrics,
     });
     let (outgoing, sent) = mpsc::channel(MAX_OUTGOING);

@@ -7,7 +7,11 @@ use std::{
 
 use selvedge_api::{ConvertError, ResourceName, resource::UnknownResource, wire};
 use selvedge_certs::bundle::Bundle;
-use selvedge_model::{Endpoints, Lookup, Revocations, Service, Workload, policy::network::SetPart};
+use selvedge_model::{
+    Endpoints, Lookup, Revocations, Service, Workload,
+    gateway::{GatewayPort, ServerCertificate},
+    policy::network::SetPart,
+};
 
 use crate::joining::{UnusableBundle, bundle};
 
@@ -64,6 +68,8 @@ pub(super) enum Content {
     Service(Arc<Service>),
     Endpoints(Arc<Endpoints>),
     SetPart(Arc<SetPart>),
+    GatewayPort(Arc<GatewayPort>),
+    Certificate(Arc<ServerCertificate>),
 }
 
 /// A transaction whose parts are still arriving.
@@ -128,6 +134,15 @@ fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Con
         Body::Endpoints(endpoints) => {
             let endpoints = Endpoints::try_from(endpoints).map_err(unreadable)?;
             (ResourceName::Endpoints(endpoints.key.clone()), Content::Endpoints(Arc::new(endpoints)))
+        }
+        Body::GatewayPort(served) => {
+            let served = GatewayPort::try_from(served).map_err(unreadable)?;
+            (ResourceName::GatewayPort(served.port), Content::GatewayPort(Arc::new(served)))
+        }
+        Body::Certificate(certificate) => {
+            let certificate = ServerCertificate::try_from(certificate).map_err(unreadable)?;
+            let found = ResourceName::Certificate(certificate.name.clone());
+            (found, Content::Certificate(Arc::new(certificate)))
         }
         // It does not say itself of what set it is a part.
         Body::SetPart(part) if matches!(name, ResourceName::SetPart(_)) => {

@@ -1,4 +1,7 @@
 use selvedge_api::wire;
+use selvedge_model::gateway::{
+    Carries, Hostname, Listener, ListenerTls, PrivateKey, Termination, VirtualHost,
+};
 
 use super::*;
 use crate::discovery::fixtures::{self, AUTHORITY};
@@ -52,7 +55,7 @@ fn a_set_counts_when_all_its_parts_have_arrived() {
     let mut held = Resources::default();
     let known = |held: &Resources| {
         let rules = held.own().unwrap().egress.clone().unwrap();
-        format!("{:?}", rules.rules[0]).contains("members: Some")
+        format!("{:?}", rules.rules().next().unwrap()).contains("members: Some")
     };
 
     take_in(&mut held, draft(vec![own, part(0, "1")], &[])).unwrap();
@@ -167,9 +170,44 @@ fn roots_that_verify_nobody_are_refused_and_never_removed() {
         body: Some(wire::resource::Body::Bundle(wire::Bundle {
             trust_domain: "cluster.local".into(),
             roots: vec![],
+            workload_roots: vec![],
         })),
     };
 
     assert!(matches!(take_in(&mut held, draft(vec![bundle], &[])), Err(Refusal::Bundle(_))));
     assert_eq!(take_in(&mut held, draft(vec![], &["bundle"])).unwrap().removals, 0);
+}
+
+#[test]
+fn what_a_gateway_serves_is_held_whole_or_not_at_all() {
+    let hostname: Hostname = "shop.example.com".parse().unwrap();
+    let service = fixtures::key();
+    let name = CertificateName::new("shop", "tls");
+    let tls = Termination { certificates: vec![name.clone()], clients: None, tls12: true, http: true };
+    let listener = Listener::new(
+        "Gateway shop/edge https".into(),
+        Hostname::Any,
+        Some(ListenerTls::Terminate(tls)),
+        vec![VirtualHost { hostname, service }],
+    );
+    let port = GatewayPort::new(443, Carries::Tls, vec![listener]);
+    let resource =
+        |name: &str, body| wire::Resource { name: name.into(), version: "1".into(), body: Some(body) };
+    let port = resource("gateway/443", wire::resource::Body::GatewayPort((&port).into()));
+    let certificate = ServerCertificate { name, chain: Vec::new(), key: PrivateKey::new(Vec::new()) };
+    let certificate =
+        resource("certificate/shop/tls", wire::resource::Body::Certificate((&certificate).into()));
+    let mut held = Resources::default();
+
+    let lonely = take_in(&mut held, draft(vec![port.clone(), certificate.clone()], &[]));
+    assert!(matches!(lonely, Err(Refusal::Dangling { missing: ResourceName::Service(_), .. })));
+    let mut parts = vec![port, fixtures::service("1", &[1]), fixtures::endpoints("1", 1)];
+    let lonely = take_in(&mut held, draft(parts.clone(), &[]));
+    assert!(matches!(lonely, Err(Refusal::Dangling { missing: ResourceName::Certificate(_), .. })));
+    parts.push(certificate);
+    take_in(&mut held, draft(parts, &[])).unwrap();
+    assert_eq!(held.gateway_ports().len(), 1);
+
+    take_in(&mut held, draft(Vec::new(), &["gateway/443", "certificate/shop/tls"])).unwrap();
+    assert!(held.gateway_ports().is_empty());
 }

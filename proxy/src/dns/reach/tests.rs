@@ -32,6 +32,7 @@ fn named(address: &str, dial: &str) -> NamedEndpoint {
         workload: Some("shop/reviews-v1".parse().unwrap()),
         labels: std::sync::Arc::default(),
         weight: 1,
+        place: None,
     }
 }
 
@@ -73,8 +74,8 @@ async fn every_address_of_a_name_is_an_endpoint_with_the_same_identity() {
 
     let expected = [pair("10.0.0.1:9080", "10.0.0.1:9080"), pair("10.0.0.2:9080", "10.0.0.2:9080")];
     assert_eq!(places(&reached), expected);
-    assert!(reached.list().all(|(one, dns_name)| {
-        one.identity == Some(identity()) && &*dns_name.unwrap().name == "reviews"
+    assert!(reached.list().all(|(one, found)| {
+        one.identity == Some(identity()) && &*found.unwrap().dns_name.name == "reviews"
     }));
     let again = names.reach(&endpoints, "reviews").unwrap();
     assert!(Arc::ptr_eq(&reached, &again), "what has not changed keeps its Arc");

@@ -1,6 +1,6 @@
 //! The task that looks one name up again and again.
 
-use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use selvedge_ops::{ResolveError, Resolved, Resolver};
 use tokio::{
@@ -19,20 +19,20 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) name: Arc<str>,
-    pub(super) answer: Result<Vec<IpAddr>, ResolveError>,
+    pub(super) answer: Result<Resolved, ResolveError>,
 }
 
 /// One look-up of `name`. If a caller is in a hurry while it takes long, another one begins beside it: what the first
 /// one finds may be older than the caller's question.
 async fn look_up(resolver: &Resolver, name: &str, hurry: &Notify) -> Result<Resolved, ResolveError> {
-    let mut first = pin!(resolver.addresses(name));
+    let mut first = pin!(resolver.all_addresses_soon(name));
     tokio::select! {
         answer = &mut first => return answer,
         () = hurry.notified() => {}
     }
     tokio::select! {
         answer = first => answer,
-        answer = resolver.addresses(name) => answer,
+        answer = resolver.all_addresses_soon(name) => answer,
     }
 }
 
@@ -47,7 +47,6 @@ pub(super) async fn watch(
     loop {
         let answer = look_up(&resolver, &name, &hurry).await;
         let pause = pause(&answer, &mut failures);
-        let answer = answer.map(|resolved| resolved.addresses);
         if found.send(Answer { name: Arc::clone(&name), answer }).is_err() {
             return;
         }

@@ -1,5 +1,6 @@
 //! Certificates from a control plane on loopback, over real TLS.
 
+use selvedge_certs::tls::Live;
 use selvedge_ops::Readiness;
 use tokio::task::JoinSet;
 
@@ -37,10 +38,13 @@ impl Rig {
             token: TokenSource::Given(join_token(&ca, SystemTime::now() + HOUR)),
             trust: Trust::default(),
             ttl,
-            live: live.clone(),
+            traffic: Some(Traffic {
+                live: live.clone(),
+                certificate: readiness.condition("certificate"),
+                metrics: Arc::clone(&metrics),
+            }),
             joined: joined_sender,
             bundle: bundles,
-            certificate: readiness.condition("certificate"),
             metrics: Arc::clone(&metrics),
         };
         (Self { ca, control_plane, live, joined, bundle, readiness, metrics }, own)

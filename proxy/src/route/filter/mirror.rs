@@ -22,7 +22,7 @@ use crate::{
     balance::Copying,
     bind::{BoundFilters, BoundMirror, BoundShare},
     body::{Body, CopyWatch, Ending},
-    dispatch::{Attempt, Attempting, Tried, dispatch},
+    dispatch::{Attempt, Attempting, Beside, Tried, dispatch},
     error::Reason,
     fields::grpc_status,
     route::timeout::deadline,
@@ -95,7 +95,7 @@ impl Mirrored {
         *http.headers_mut() = matched.http.headers().clone();
         *http.extensions_mut() = matched.http.extensions().clone();
         // Nothing of what comes back may reach the client.
-        let arrival = Arrival { peer: matched.conn.peer, original: None, upstream: None };
+        let arrival = Arrival { peer: matched.conn.peer, via: None, original: None, upstream: None };
         Ok(Self {
             worker: Rc::clone(worker),
             share: Arc::clone(share),
@@ -113,6 +113,7 @@ impl Mirrored {
         let Self { worker, share, http, watch, conn, began, deadline, _place } = self;
         let tried = Tried::default();
         let attempt = Attempt {
+            beside: Beside::Nothing,
             conn: &conn,
             share: &share,
             tried: &tried,

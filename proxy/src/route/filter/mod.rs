@@ -14,16 +14,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::{Either, FutureExt, LocalBoxFuture};
-use http::HeaderMap;
+use futures_util::future::{Either, FutureExt, LocalBoxFuture, ready};
 use selvedge_model::filter::Crossing;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    bind::BoundFilters,
-    body::Body,
+    bind::{BoundFilters, BoundLimits},
+    body::{Body, body_too_long},
     error::{Failure, Reason},
-    step::{AnswerFacts, Error, Matched, Response, Step, Taken},
+    limit::{self, Added, Asking},
+    step::{AnswerFacts, Error, Matched, Response, Step, Taken, headers_of},
     worker::Worker,
 };
 
@@ -48,41 +48,74 @@ impl<S: Step<Matched>> Service<Matched> for Filter<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, matched: Matched) -> Self::Future {
-        let Some(filters) = &matched.rule.filters else { return Either::Left(self.inner.call(matched)) };
+    fn call(&mut self, mut matched: Matched) -> Self::Future {
+        let Some(filters) = &matched.rule.filters else {
+            // What holds for the gateway as a whole; nothing does for a sidecar.
+            return match limit_body(&mut matched, self.worker.settings.max_body) {
+                Ok(()) => Either::Left(self.inner.call(matched)),
+                Err(error) => Either::Right(ready(Err(error)).boxed_local()),
+            };
+        };
         let filters = Arc::clone(filters);
+        let most = filters.ready.max_body.unwrap_or(self.worker.settings.max_body);
         let mut inner = self.inner.clone();
         let next = move |matched| inner.call(matched);
-        Either::Right(through(Rc::clone(&self.worker), filters, matched, next).boxed_local())
+        Either::Right(through(Rc::clone(&self.worker), filters, most, matched, next).boxed_local())
     }
 }
 
-/// Takes a request through `filters`, then to what is `next`, and the answer back.
+/// Takes a request, whose body may have `most` bytes, through `filters`, then to what is `next`, and the answer back.
 pub(super) async fn through<N, F>(
     worker: Rc<Worker>,
     filters: Arc<BoundFilters>,
-    matched: Matched,
+    most: u64,
+    mut matched: Matched,
     next: N,
 ) -> Result<Response, Error>
 where
     N: FnOnce(Matched) -> F,
     F: Future<Output = Result<Response, Error>>,
 {
+    let address = matched.conn.client_address(&matched.http);
+    if !filters.ready.may_ask(address) {
+        let what = format!("{} does not answer {}", matched.rule.name, address.to_canonical());
+        return Err(failed(&matched, Failure::new(Reason::Policy, what)));
+    }
+    let mut added = Added::default();
+    if let Some(limits) = &filters.limits {
+        let (port, conn, http) = (matched.rule.service.port, &matched.conn, &matched.http);
+        let taken = limit::take(&worker, limits, port, conn, http, matched.at);
+        taken.map_err(|error| at_rule(&matched, error))?;
+        if !limits.globals.is_empty() {
+            // Boxed, so that rules that ask nobody carry nothing for it.
+            let asked = Box::pin(ask(&worker, limits, &mut matched)).await;
+            added = asked.map_err(|error| at_rule(&matched, error))?;
+        }
+    }
     let origin = match filters.ready.crossing(matched.http.method(), matched.http.headers()) {
         Crossing::Preflight(headers) => return Ok(answered(&matched, answer::preflight(headers))),
         Crossing::Goes(origin) => origin,
     };
-    let mut result = within(&worker, &filters, matched, next).await;
+    let mut result = within(&worker, &filters, most, matched, next).await;
     if let Some(cors) = &filters.ready.cors {
         cors.allow(headers_of(&mut result), origin.as_ref());
     }
+    added.to(&mut result);
     result
+}
+
+/// Asks the servers of `limits` about `matched`.
+async fn ask(worker: &Rc<Worker>, limits: &BoundLimits, matched: &mut Matched) -> Result<Added, Error> {
+    let (rule, conn) = (&matched.rule, &matched.conn);
+    let asking = Asking { worker, limits, port: rule.service.port, conn, route: Some(&rule.name) };
+    asking.ask(&mut matched.http).await
 }
 
 /// What CORS lets through, takes through the other filters.
 async fn within<N, F>(
     worker: &Rc<Worker>,
     filters: &BoundFilters,
+    most: u64,
     mut matched: Matched,
     next: N,
 ) -> Result<Response, Error>
@@ -91,6 +124,7 @@ where
     F: Future<Output = Result<Response, Error>>,
 {
     let ready = &filters.ready;
+    limit_body(&mut matched, most)?;
     fault::inject(worker, ready, &mut matched).await?;
     if let Some(own) = &ready.answer {
         let mut answer = answer::give(worker, ready, own, &matched)?;
@@ -107,6 +141,17 @@ where
     let mut response = next(matched).await?;
     changes.apply(response.http.headers_mut());
     Ok(response)
+}
+
+/// Lets the body of `matched` have at most `most` bytes; 0: any number.
+///
+/// # Errors
+/// If it says that it has more.
+fn limit_body(matched: &mut Matched, most: u64) -> Result<(), Error> {
+    if most == 0 || matched.http.body_mut().limit(most) {
+        return Ok(());
+    }
+    Err(failed(matched, body_too_long(most)))
 }
 
 /// Rewrites what `filters` say.
@@ -131,15 +176,13 @@ fn failed(matched: &Matched, failure: Failure) -> Error {
     Error::at_rule(Arc::clone(&matched.rule), failure)
 }
 
+/// `error` at the rule of `matched`.
+fn at_rule(matched: &Matched, mut error: Error) -> Error {
+    error.facts.route = Some(Taken::Rule(Arc::clone(&matched.rule)));
+    error
+}
+
 /// That a filter of the rule that `matched` follows cannot be used.
 fn unusable(matched: &Matched, why: &str) -> Error {
     failed(matched, Failure::new(Reason::Filter, format!("{}: {why}", matched.rule.name)))
-}
-
-/// The headers of an answer, whether it is made already or will be.
-fn headers_of(result: &mut Result<Response, Error>) -> &mut HeaderMap {
-    match result {
-        Ok(response) => response.http.headers_mut(),
-        Err(error) => error.facts.headers.get_or_insert_default(),
-    }
 }

@@ -9,7 +9,7 @@ use super::{
     super::{durations::BUCKETS_MS, registered::TURNED_AWAY},
     *,
 };
-use crate::budget::{Action, Side};
+use crate::budget::{Action, Concurrency, Side};
 
 const FIVE_MS: Duration = Duration::from_millis(5);
 
@@ -70,21 +70,28 @@ fn the_text_is_what_dashboards_rely_on() {
     metrics.connection_cut(Direction::Inbound, Reason::Policy);
     metrics.retries(&reviews(), 0);
     metrics.retries(&reviews(), 1);
+    metrics.hedges(&reviews(), 1);
     metrics.retry_budget_exhausted(&reviews(), 0);
     metrics.ejections(&BackendName { service: reviews(), subset: Some("v1".into()) }, 0);
     metrics.overflow(&BackendName { service: reviews(), subset: None }, Limit::Pending, 0);
     metrics.policy_decision(&Arc::from("AuthorizationPolicy shop/web rule 1"), Decision::Deny, 0);
     metrics.policy_decision(&Arc::from("AuthorizationPolicy shop/web rule 1"), Decision::Deny, 1);
     metrics.policy_decision(&Arc::from("AuthorizationPolicy shop/new"), Decision::Note(Says::WouldDeny), 1);
+    metrics.egress_denied(&Arc::from("NetworkPolicy shop/web"), 0);
     let budget = Arc::new(Budget::new(1000));
     budget.add(70);
     budget.acted(Action::ForgottenBody);
     budget.flooded(Side::Client);
-    metrics.watch(&budget);
+    metrics.watch(&budget, Some(&Arc::new(Concurrency::new(100, Duration::from_secs(60)))));
     metrics.set_certificate_expiry(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    let shown = ("shop/tls".to_owned(), UNIX_EPOCH + Duration::from_secs(1_900_000_000));
+    metrics.set_gateway_certificates(std::iter::once(shown));
     metrics.set_configuration_version("3f2a");
     metrics.control.certificates_obtained.inc();
     metrics.control.certificate_failures.inc_by(2);
+    metrics.control.svids_used.inc_by(5);
+    metrics.control.workload_api_failures.inc_by(6);
+    metrics.control.workload_api_connected.set(1);
     metrics.control.applied.inc_by(3);
     metrics.control.refused.inc_by(4);
     metrics.control.connected.set(1);
@@ -102,12 +109,21 @@ fn nothing_counted_is_valid_too() {
         [
             "selvedge_certificates_obtained_total 0",
             "selvedge_certificate_failures_total 0",
+            "selvedge_workload_api_svids_total 0",
+            "selvedge_workload_api_failures_total 0",
             "selvedge_configuration_transactions_applied_total 0",
             "selvedge_configuration_transactions_refused_total 0",
             "selvedge_dns_lookups_failed_total 0",
+            "selvedge_outbound_health_checks_total 0",
+            "selvedge_outbound_health_checks_failed_total 0",
+            "selvedge_gateway_listen_failures_total 0",
+            "selvedge_gateway_client_limit_refusals_total 0",
             "selvedge_control_plane_connected 0",
+            "selvedge_workload_api_connected 0",
             "selvedge_dns_names 0",
             "selvedge_dns_names_failing 0",
+            "selvedge_outbound_endpoints_checked 0",
+            "selvedge_outbound_endpoints_unhealthy 0",
             "selvedge_inbound_connections_open 0",
             "selvedge_outbound_connections_open 0"
         ]

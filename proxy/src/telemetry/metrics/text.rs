@@ -12,7 +12,7 @@ use prometheus_client::{
 use super::{
     super::{
         connections, durations,
-        events::{self, Of},
+        events::{self, Decision, Of},
         registered::lock,
         series,
         tcp::{self, Kind},
@@ -40,6 +40,7 @@ impl Collector for Metrics {
         self.mirrored.encode(&mut encoder)?;
         self.encode_rare(&mut encoder)?;
         self.encode_budget(&mut encoder)?;
+        self.encode_concurrency(&mut encoder)?;
         self.encode_state(&mut encoder)
     }
 }
@@ -47,9 +48,13 @@ impl Collector for Metrics {
 impl Metrics {
     fn encode_rare(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let name = "selvedge_inbound_policy_decisions";
-        let help = "What policies decided: requests and connections that they deny, and what an audit or a dry run notes.";
+        let help = "What policies decided: requests and connections that they deny, what an audit or a dry run notes, and what a server was asked and did not answer.";
         let of = |(rule, decision)| Of::Policy(rule, decision);
         events::encode(encoder, name, help, self.policy_decisions.totals(), of)?;
+        let name = "selvedge_outbound_policy_decisions";
+        let help = "What network policies decided of calls of the workload: requests and connections that they deny.";
+        let denied = |rule| Of::Policy(rule, Decision::Deny);
+        events::encode(encoder, name, help, self.egress_denied.totals(), denied)?;
         let name = "selvedge_outbound_retries";
         events::encode(
             encoder,
@@ -58,6 +63,9 @@ impl Metrics {
             self.retries.totals(),
             Of::Service,
         )?;
+        let name = "selvedge_outbound_hedges";
+        let help = "Requests sent to a second endpoint because the first had not answered yet.";
+        events::encode(encoder, name, help, self.hedges.totals(), Of::Service)?;
         let name = "selvedge_retry_budget_exhausted";
         let help = "Retries that were not made because the retry budget of the service was exhausted.";
         events::encode(encoder, name, help, self.budget_exhausted.totals(), Of::Service)?;
@@ -93,6 +101,23 @@ impl Metrics {
         Ok(())
     }
 
+    fn encode_concurrency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(concurrency) = self.concurrency.get() else { return Ok(()) };
+        let help = "How many requests the app may have in progress now, by --adaptive-concurrency.";
+        encoder
+            .encode_descriptor("selvedge_inbound_concurrency_limit", help, None, MetricType::Gauge)?
+            .encode_gauge(&i64::from(concurrency.limit()))?;
+        let help = "How long the app's answers take when nothing waits, as last measured.";
+        encoder
+            .encode_descriptor(
+                "selvedge_inbound_concurrency_shortest_time",
+                help,
+                Some(&Unit::Seconds),
+                MetricType::Gauge,
+            )?
+            .encode_gauge(&concurrency.shortest().as_secs_f64())
+    }
+
     fn encode_state(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let expiry = self.certificate_expiry.load(Ordering::Relaxed);
         if expiry > 0 {
@@ -102,6 +127,17 @@ impl Metrics {
                 .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?
                 .encode_gauge(&expiry)?;
         }
+        let certificates = lock(&self.gateway_certificates);
+        if !certificates.is_empty() {
+            let help = "When a certificate expires that the gateway shows, in seconds since 1970.";
+            let name = "selvedge_gateway_certificate_expiry_timestamp";
+            let mut metric =
+                encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+            for (certificate, expiry) in &*certificates {
+                metric.encode_family(&[("certificate", certificate.as_str())])?.encode_gauge(expiry)?;
+            }
+        }
+        drop(certificates);
         let version = lock(&self.configuration).clone();
         if let Some(version) = version {
             let help = "The configuration in force.";

@@ -1,0 +1,145 @@
+//! What a request is kept together with others by: the hash that its backend's balancer picks with, and the cookie that
+//! its answer gives to a client that has none.
+//!
+//! A cookie of the proxy's making is a random number. It names no endpoint: a client that makes one up gets whichever
+//! endpoint that belongs to, and learns nothing from it.
+
+use std::net::IpAddr;
+
+use http::{
+    HeaderValue, Request,
+    header::{COOKIE, HOST},
+};
+use selvedge_model::{WorkloadName, route::query_value};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::{
+    balance::address_bytes,
+    bind::{Affinity, AffinityCookie, BoundBackend},
+    step::Conn,
+    worker::Worker,
+};
+
+/// The hash of what a request is kept together with others by (`None`: it has nothing), and `Set-Cookie` of the answer,
+/// boxed because few have it.
+type Hashed = (Option<u64>, Option<Box<HeaderValue>>);
+
+/// What `http`, which came on `conn`, is kept together with others by at `backend`. `failed`: whether an attempt before
+/// has failed.
+pub(super) fn hashed<B>(
+    worker: &Worker,
+    backend: &BoundBackend,
+    http: &Request<B>,
+    conn: &Conn,
+    failed: bool,
+) -> Hashed {
+    let hash = match &backend.affinity {
+        None => None,
+        Some(Affinity::Cookie(cookie)) => return by_cookie(worker, cookie, http, conn, failed),
+        Some(Affinity::Header(name)) => {
+            of_all(http.headers().get_all(name).iter().map(HeaderValue::as_bytes))
+        }
+        Some(Affinity::Authority) => {
+            let of_uri = http.uri().authority().map(|authority| authority.as_str().as_bytes());
+            of_uri.or_else(|| http.headers().get(HOST).map(HeaderValue::as_bytes)).map(xxh3_64)
+        }
+        Some(Affinity::Path) => http.uri().path_and_query().map(|path| xxh3_64(path.as_str().as_bytes())),
+        Some(Affinity::Query(name)) => {
+            query_value(http.uri().query().unwrap_or_default(), name).map(|value| xxh3_64(value.as_bytes()))
+        }
+        Some(Affinity::SourceAddress) => {
+            let is_apps = conn.outbound().is_some();
+            Some(of_address(conn.client_address(http), is_apps.then_some(&worker.settings.workload)))
+        }
+    };
+    (hash, None)
+}
+
+fn by_cookie<B>(
+    worker: &Worker,
+    cookie: &AffinityCookie,
+    http: &Request<B>,
+    conn: &Conn,
+    failed: bool,
+) -> Hashed {
+    let is_kept = !(failed && cookie.renewed_on_failure && cookie.given.is_some());
+    if let Some(value) = cookie_value(http, &cookie.name).filter(|_| is_kept) {
+        return (Some(xxh3_64(value)), None);
+    }
+    let Some(given) = &cookie.given else { return (None, None) };
+    let value = format!("{:032x}", worker.rng.borrow_mut().u128(..));
+    let hash = Some(xxh3_64(value.as_bytes()));
+    (hash, given.with(&value, conn.is_secure()).map(Box::new))
+}
+
+/// The value of the cookie `name`, without the quotes that it may have.
+pub(crate) fn cookie_value<'a, B>(http: &'a Request<B>, name: &str) -> Option<&'a [u8]> {
+    let crumbs = http.headers().get_all(COOKIE).iter();
+    let crumbs = crumbs.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut values = crumbs.filter_map(|crumb| {
+        let value = crumb.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        Some(bare.unwrap_or(value))
+    });
+    values.next()
+}
+
+/// The hash of the client at `address`. An app that calls its sidecar over loopback, as all of them do there, counts as
+/// the workload that it is.
+pub(crate) fn of_address(address: IpAddr, app: Option<&WorkloadName>) -> u64 {
+    match app.filter(|_| address.is_loopback()) {
+        Some(workload) => {
+            let of_namespace = xxh3_64(workload.namespace().as_bytes());
+            xxh3_64_with_seed(workload.name().as_bytes(), of_namespace)
+        }
+        None => xxh3_64(&address_bytes(address)),
+    }
+}
+
+/// The hash of all `values`, in their order; `None` if there is none.
+fn of_all<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<u64> {
+    values.fold(None, |before, value| Some(xxh3_64_with_seed(value, before.unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(lines: &[&str]) -> Request<()> {
+        let mut request = Request::builder();
+        for line in lines {
+            request = request.header(COOKIE, *line);
+        }
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name_in_any_line() {
+        let request = with(&["xuser=1; user=\"a b\" ;user=2", "last=3"]);
+
+        assert_eq!(cookie_value(&request, "user"), Some(&b"a b"[..]));
+        assert_eq!(cookie_value(&request, "last"), Some(&b"3"[..]));
+        assert_eq!(cookie_value(&request, "use"), None);
+        assert_eq!(cookie_value(&with(&["user"]), "user"), None);
+    }
+
+    #[test]
+    fn apps_on_loopback_are_told_by_their_workloads() {
+        let (one, other) =
+            (WorkloadName::new("default", "a").unwrap(), WorkloadName::new("default", "b").unwrap());
+        let (loopback, pod) = ("127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap());
+
+        assert_ne!(of_address(loopback, Some(&one)), of_address(loopback, Some(&other)));
+        assert_eq!(of_address(pod, Some(&one)), of_address(pod, Some(&other)));
+        assert_eq!(of_address(pod, None), of_address("::ffff:10.0.0.1".parse().unwrap(), None));
+    }
+
+    #[test]
+    fn the_order_of_a_headers_values_counts_and_none_is_nothing() {
+        let of = |values: &[&'static str]| of_all(values.iter().map(|value| value.as_bytes()));
+
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["a"]), Some(xxh3_64(b"a")));
+        assert_ne!(of(&["a", "b"]), of(&["b", "a"]));
+    }
+}
