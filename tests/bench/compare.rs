@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// Measure opaque TCP, in a network namespace of its own, instead of HTTP.
     #[arg(long)]
     opaque: bool,
+    /// Measure a single proxy at the edge, with TLS from the client, instead of pairs.
+    #[arg(long, conflicts_with = "opaque")]
+    edge: bool,
     /// Print one JSON object instead of the tables.
     #[arg(long)]
     json: bool,
@@ -76,6 +79,8 @@ pub(crate) enum Part {
     Steady,
     H2,
     Connections,
+    /// TLS connections that go on with an earlier session (`--edge`).
+    Resumed,
     Download,
     Upload,
     /// Memory, fresh and with idle connections.
@@ -95,6 +100,7 @@ impl From<Load> for Part {
             Load::Steady => Self::Steady,
             Load::H2 => Self::H2,
             Load::Connections => Self::Connections,
+            Load::Resumed => Self::Resumed,
             Load::Download => Self::Download,
             Load::Upload => Self::Upload,
         }
@@ -135,12 +141,20 @@ impl Args {
 
     fn loads(&self) -> Vec<Load> {
         // What a client speaks is nothing to who carries it opaquely: h2 would show nothing new.
-        let all = Load::ALL.into_iter().filter(|load| !self.opaque || *load != Load::H2);
+        let all = Load::ALL.into_iter().filter(|load| match load {
+            Load::H2 => !self.opaque,
+            Load::Resumed => self.edge,
+            _ => true,
+        });
         all.filter(|load| self.does(Part::from(*load))).collect()
     }
 
     fn kinds(&self) -> &'static [Kind] {
-        if self.opaque { &Kind::OPAQUE } else { &Kind::ALL }
+        match (self.opaque, self.edge) {
+            (true, _) => &Kind::OPAQUE,
+            (false, true) => &Kind::EDGE,
+            (false, false) => &Kind::ALL,
+        }
     }
 
     fn idle(&self) -> [usize; 2] {
@@ -169,7 +183,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     });
     compare(args, turn, &loads, &mut field, &app, &site);
     let mut growth = Field::default();
-    if args.does(Part::Growth) && !args.opaque {
+    if args.does(Part::Growth) && !args.opaque && !args.edge {
         grow(args, turn, &mut growth, &app, &site);
     }
 
@@ -197,7 +211,7 @@ fn compare(args: &Args, turn: Turn, loads: &[Load], field: &mut Field, app: &Run
     if args.does(Part::Idle) {
         field.each("measuring the memory of", |contender| contender.footprint(&args.idle()));
     }
-    if args.does(Part::Start) {
+    if args.does(Part::Start) && !args.edge {
         let times = if args.quick { 1 } else { STARTS };
         field.each("starting again", |contender| contender.starts(times));
     }

@@ -1,15 +1,15 @@
 //! `selvedge authz` as people call it: its matrix is what real sidecars answer, and its exit status says who breaks.
 
+mod random;
+mod seen;
+
 use std::process::{Command, Output};
 
 use selvedge_demo::{call, workload::Spec};
-use selvedge_tests::{Mesh, SOON, poll};
+use selvedge_tests::{Mesh, SOON, policies::recipes::EXERCISE_3, poll};
 use serde_json::Value;
 
 use crate::SELVEDGE;
-
-/// The lesson's exercise, byte for byte.
-const EXERCISE_3: &str = include_str!("../kubernetes/seeds/exercise3-networkpolicies.yaml");
 
 /// Only `frontend` may call `other`, and only with GET.
 const GET_ONLY: &str = "

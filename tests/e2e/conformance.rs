@@ -22,6 +22,7 @@ use http::{Method, Version};
 use selvedge_demo::{
     apps::reviews,
     call::{self, Answer, Call},
+    cluster::entry_file,
     workload::Spec,
 };
 use selvedge_tests::{Mesh, SOON, poll};
@@ -206,7 +207,9 @@ async fn the_cases_whose_documents_are_at_hand_hold_with_them_unchanged() {
         [Spec::client("caller"), Spec::reviews("reviews-v1", "v1"), Spec::reviews("reviews-v2", "v2")];
     mesh.add(specs).await.unwrap();
     for version in ["v1", "v2"] {
-        // Both ports of the service lead to the app, which stands for the Deployment's.
+        // Both ports of the service lead to the app, which stands for the Deployment's. Its address belongs to the namespace
+        // that declared it first, so that declaration goes.
+        mesh.remove(&entry_file(&format!("reviews-{version}"))).unwrap();
         let app = mesh.workload(&format!("reviews-{version}")).app;
         let entry = format!(
             "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {version}, namespace: gateway-conformance-mesh}}\n\

@@ -149,12 +149,12 @@ fn steps(path: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_request_meets_the_rooms_in_their_order_on_both_paths() {
+fn a_request_meets_the_rooms_in_their_order_on_every_path() {
     let root = rooms::workspace().join("proxy/src");
     let library = library("proxy/src");
     let rooms = rooms_of(&library);
 
-    for path in ["outbound.rs", "inbound.rs"] {
+    for path in ["outbound.rs", "inbound.rs", "gateway.rs"] {
         let source = fs::read_to_string(root.join(path)).unwrap();
         let steps = steps(&source);
         let places: Vec<usize> = steps
@@ -201,22 +201,32 @@ const COMPILE: Rooms<'static> = Rooms {
     inside: &["compile"],
     order: &[
         "hosts",
+        "grants",
         "sharing",
         "claims",
         "inbound",
         "targets",
+        "meant",
         "authentication",
         "authorization",
         "network",
         "servers",
+        "rate_limits",
         "services",
+        "places",
         "destination_rules",
+        "certificates",
+        "backend_tls",
         "workloads",
         "candidates",
+        "reserved",
         "owners",
         "endpoints",
         "dialled",
+        "rule_names",
         "routes",
+        "gateways",
+        "naming",
         "revocations",
         "selected",
     ],
@@ -226,8 +236,8 @@ const CERTS: Rooms<'static> = Rooms {
     source: "certs/src",
     inside: &[],
     order: &[
-        "files", "crypto", "csr", "holder", "renewal", "facts", "bundle", "leaf", "verify", "tls", "token",
-        "ca",
+        "files", "crypto", "csr", "holder", "renewal", "facts", "bundle", "leaf", "server", "verify", "tls",
+        "token", "ca",
     ],
 };
 

@@ -1,5 +1,8 @@
 //! Each file of `examples/policies` shows its effect: all of them are in force in one mesh, and one request asks for each.
 
+mod gateway;
+mod tokens;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use http::Method;
@@ -75,6 +78,7 @@ async fn mesh() -> Mesh {
     mesh.write("more.yaml", MORE).unwrap();
     mesh.service("vault", 9080);
     mesh.service("voting", 8080);
+    mesh.service("accounts", 9080);
     mesh.start_control_plane().await.unwrap();
     mesh.add([
         Spec::client("caller"),
@@ -89,6 +93,7 @@ async fn mesh() -> Mesh {
         Spec::grpc("echo-1"),
         Spec::server("vault-1", "vault", 9080),
         Spec::server("voting-1", "voting", 8080),
+        Spec::server("accounts-1", "accounts", 9080),
     ])
     .await
     .unwrap();
@@ -116,6 +121,7 @@ fn at_addresses(mesh: &Mesh, mut text: String) -> String {
     }
     // The one port that an app has here.
     text = text.replace("    9090:\n", "    9080:\n");
+    text = tokens::with_own_keys(&text);
     // All workloads of these tests call their port http.
     text = text.replace("- name: grpc\n", "- name: http\n");
     text.replace("http: 8080", "http: 9080")
@@ -254,6 +260,7 @@ async fn shows(mesh: &Mesh, file: &str) -> Result<(), String> {
             let said = (found.status.as_u16(), header(&found, "location").to_owned());
             that(said.0 == 308 && said.1.ends_with("//shop/new/cart"), said)
         }
+        "require-token.yaml" => tokens::show(mesh).await,
         "retries-by-annotation.yaml" => {
             let found = answer(mesh, call::to("stock", "/?delay=5s")).await?;
             that(found.status == 504 && found.proxy_error().is_some(), found.summary())

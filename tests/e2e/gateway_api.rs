@@ -13,7 +13,7 @@ use selvedge_tests::{Mesh, SOON, poll};
 use crate::{BOTH_VERSIONS, SELVEDGE};
 
 /// `echo` is both versions, and each has a service of its own.
-fn services() -> String {
+pub(crate) fn services() -> String {
     let service = |name: &str, namespace: &str, selector: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\

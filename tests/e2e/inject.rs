@@ -11,7 +11,7 @@ use std::{
 use clap::Parser;
 use selvedge_control_plane::inject::{
     SETTINGS, Setting,
-    annotations::{Acts, Values},
+    annotations::{Acts, OF_GATEWAYS, Values},
 };
 
 const SELVEDGE: &str = env!("CARGO_BIN_EXE_selvedge");
@@ -206,9 +206,10 @@ fn examples(setting: &Setting) -> (&'static str, &'static [&'static str]) {
 
 #[test]
 fn every_setting_is_checked_as_the_binary_that_gets_it_checks() {
-    let proxy = ["proxy", "--workload=a/b", "--token-file=t", "--redirected"].map(str::to_owned);
     let init = ["init".to_owned()];
     for setting in &SETTINGS {
+        let kind = if OF_GATEWAYS.contains(&setting.name) { "--gateway" } else { "--redirected" };
+        let proxy = ["proxy", "--workload=a/b", "--token-file=t", kind].map(str::to_owned);
         let parse = |value: &str| -> Option<Result<(), String>> {
             let value = match value {
                 "enabled" => return None,

@@ -1,7 +1,14 @@
 //! What is in progress for long, under certificates that end much sooner: it goes on, and ends when its peer is no
 //! longer allowed or by a limit that somebody set, which is said.
 
-use std::{pin::Pin, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt, future::join_all};
 use hyper_util::rt::TokioIo;
@@ -103,8 +110,11 @@ async fn extended_connect_goes_on(around: &Around, caller: &str) -> impl Future<
 }
 
 /// A server whose calls last.
-#[derive(Debug, Clone)]
-struct Slow;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Slow {
+    /// How many unary calls have come.
+    pub(crate) unary: Arc<AtomicUsize>,
+}
 
 type Replies = Pin<Box<dyn Stream<Item = Result<EchoReply, Status>> + Send>>;
 
@@ -112,7 +122,7 @@ fn reply() -> EchoReply {
     EchoReply { text: WORD.to_owned(), ..EchoReply::default() }
 }
 
-fn request() -> EchoRequest {
+pub(crate) fn request() -> EchoRequest {
     EchoRequest { text: WORD.to_owned(), ..EchoRequest::default() }
 }
 
@@ -131,6 +141,7 @@ impl Echo for Slow {
     type BidirectionalStream = Replies;
 
     async fn unary(&self, _: Request<EchoRequest>) -> Result<Response<EchoReply>, Status> {
+        self.unary.fetch_add(1, Ordering::Relaxed);
         sleep(LONG).await;
         Ok(Response::new(reply()))
     }
@@ -219,7 +230,7 @@ async fn what_is_in_progress_outlives_certificates_whatever_it_is() {
     echo.app = AppKind::None;
     around.mesh.add([echo]).await.expect("a workload");
     let listener = TcpListener::bind(around.mesh.workload("echo-1").app).await.expect("the address is ours");
-    let server = Server::builder().add_service(EchoServer::new(Slow));
+    let server = Server::builder().add_service(EchoServer::new(Slow::default()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
 
     let mut all: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();

@@ -5,9 +5,14 @@ use std::time::Instant;
 
 use selvedge_demo::{
     call::{self, Answer},
+    documents,
     workload::{AppKind, Spec},
 };
-use selvedge_tests::{Mesh, SOON, poll};
+use selvedge_tests::{
+    Mesh, SOON,
+    policies::recipes::{Asked, EXERCISE_3, KNOWN, Known, LESSON, NAMESPACES},
+    poll,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -17,9 +22,6 @@ use crate::{
     SELVEDGE,
     raw::{APP, Around, CALLERS, Raw, SERVER, within},
 };
-
-/// The lesson's exercise, byte for byte.
-const EXERCISE_3: &str = include_str!("../kubernetes/seeds/exercise3-networkpolicies.yaml");
 
 /// How soon a change that has arrived must have ended what it forbids; and how soon a change arrives.
 const ENDS: std::time::Duration = std::time::Duration::from_secs(4);
@@ -90,6 +92,95 @@ async fn the_lessons_exercise_3_holds_from_a_directory() {
     answered(&mesh, "other", "database:5432", |answer| answer.status == 200).await;
 }
 
+/// A cluster-wide object of Calico's.
+fn calico(kind: &str, name: &str, spec: &str) -> String {
+    format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
+}
+
+#[tokio::test]
+async fn tiers_and_labels_of_service_accounts_decide_as_in_calico() {
+    let clients = ["trusted", "banned", "other"].map(Spec::client);
+    let mesh = Mesh::of(SELVEDGE, clients.into_iter().chain([tier("database", 5432)])).await;
+    let account = |name: &str, team: &str| {
+        format!(
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}, namespace: default, labels: {{team: {team}}}}}\n---\n"
+        )
+    };
+    let security = |action: &str| {
+        format!(
+            "{{tier: security, serviceAccountSelector: team == 'data', ingress: [{{action: Deny, source: {{serviceAccounts: \
+             {{selector: team == 'banned'}}}}}}, {{action: {action}, source: {{serviceAccounts: {{selector: has(team)}}}}}}]}}"
+        )
+    };
+    let documents = |action: &str| {
+        [
+            account("trusted", "web"),
+            account("banned", "banned"),
+            account("database", "data"),
+            calico("Tier", "security", "{order: 10, defaultAction: Deny}"),
+            calico("GlobalNetworkPolicy", "security.accounts", &security(action)),
+            calico("GlobalNetworkPolicy", "nobody", "{selector: all(), types: [Ingress]}"),
+        ]
+        .concat()
+    };
+    mesh.write("policies.yaml", &documents("Allow")).expect("a writable directory");
+
+    let told = |answer: &Answer| answer.proxy_error().map(str::to_owned).unwrap_or_default();
+    for (from, denied_by) in [
+        ("banned", Some("security.accounts ingress rule 1")),
+        ("trusted", None),
+        ("other", Some("security.accounts: it selects this workload, and no rule")),
+    ] {
+        let answer =
+            answered(&mesh, from, "database:5432", |answer| is_denied(answer) == denied_by.is_some()).await;
+        let (told, expected) = (told(&answer), denied_by.unwrap_or_default());
+        assert!(told.contains(expected), "{from}: {told}");
+    }
+
+    mesh.write("policies.yaml", &documents("Pass")).expect("a writable directory");
+    let denied = answered(&mesh, "trusted", "database:5432", is_denied).await;
+    assert!(told(&denied).contains("GlobalNetworkPolicy nobody"), "the next tier decides: {}", told(&denied));
+}
+
+/// The one port of a workload of the lesson.
+fn port_of(known: &Known) -> u16 {
+    if known.name == "database" { 3306 } else { 8080 }
+}
+
+#[tokio::test]
+async fn each_of_the_lessons_documents_lets_through_what_it_says_from_a_directory() {
+    let meshed: Vec<Known> = KNOWN.into_iter().filter(|known| known.is_meshed).collect();
+    let specs = meshed.iter().map(|known| {
+        let (key, value) = known.label;
+        let server = Spec::server(known.name, known.name, port_of(known));
+        server.label(key, value).namespace(known.namespace)
+    });
+    let mesh = Mesh::of(SELVEDGE, specs).await;
+    mesh.write("namespaces.yaml", NAMESPACES).expect("a writable directory");
+    for known in meshed.iter().filter(|known| known.namespace != "default") {
+        let service = documents::service(known.name, known.namespace, port_of(known));
+        mesh.write(&format!("service-{}.yaml", known.name), &service).expect("a writable directory");
+    }
+    for lesson in LESSON {
+        let documents = lesson.documents.join("\n---\n");
+        mesh.write("policies.yaml", &documents).expect("a writable directory");
+        poll(SOON, &format!("{}\n{documents}", lesson.name), async || {
+            let mut wrong = String::new();
+            for (from, to) in meshed.iter().flat_map(|from| meshed.iter().map(move |to| (from, to))) {
+                let asked = Asked { from: from.full, to: to.full, port: port_of(to) };
+                let authority = format!("{}.{}:{}", to.name, to.namespace, asked.port);
+                let status = called(&mesh, from.name, &authority).await.map(|answer| answer.status.as_u16());
+                let expected = if lesson.lets(asked) { 200 } else { 403 };
+                if from.full != to.full && status != Ok(expected) {
+                    wrong += &format!("{asked:?}: {status:?} instead of {expected}\n");
+                }
+            }
+            if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn endpoints_that_a_policy_denies_get_no_request_and_if_all_are_denied_the_answer_says_so() {
     let version = |version: &str| {
@@ -122,6 +213,20 @@ async fn endpoints_that_a_policy_denies_get_no_request_and_if_all_are_denied_the
     mesh.write("policy.yaml", &to("none")).expect("a writable directory");
     let answer = answered(&mesh, "caller", "app:8080", is_denied).await;
     assert!(is_denied_by(&answer, "own"), "{}", answer.summary());
+
+    // The client's own sidecar counts each, and logs the first for each rule and target.
+    for _ in 0..5 {
+        answered(&mesh, "caller", "app:8080", is_denied).await;
+    }
+    let series =
+        "selvedge_outbound_policy_decisions_total{policy=\"NetworkPolicy default/own\",decision=\"deny\"}";
+    let count = mesh.workload("caller").metric(series).await.expect("an answer");
+    assert!(count >= Some(6.0), "{count:?}");
+    let log = mesh.workload("caller").sidecar_process().expect("it runs").whole_log().expect("a log");
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("refused by policy") && line.contains("NetworkPolicy default/own"));
+    assert_eq!(lines.count(), 1, "{log}");
 }
 
 #[tokio::test]

@@ -1,9 +1,17 @@
 //! Limits of a `DestinationRule`'s `connectionPool`: what exceeds one is refused at once, counted and named.
 
-use selvedge_demo::workload::Workload;
-use selvedge_tests::{SOON, poll};
+mod adaptive;
 
-use crate::raw::{APP, Around, CALLERS, Head, Raw};
+use selvedge_demo::{
+    load::Plan,
+    workload::{Spec, Workload},
+};
+use selvedge_tests::{Mesh, SOON, poll};
+
+use crate::{
+    SELVEDGE,
+    raw::{APP, Around, CALLERS, Head, Raw},
+};
 
 /// The mesh, with these limits on calls to the app in force.
 async fn limited(limits: &str) -> Around {
@@ -150,5 +158,50 @@ async fn no_more_attempts_after_the_first_are_in_progress_than_are_allowed() {
 
         again.answer("done").await;
         assert_eq!(first.head().await.status(), "200", "{caller}");
+    }
+}
+
+/// The rule of Istio's task "Circuit Breaking".
+const TASK: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: httpbin}
+spec:
+  host: httpbin
+  trafficPolicy:
+    connectionPool:
+      tcp: {maxConnections: 1}
+      http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}
+    outlierDetection: {consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 3m, maxEjectionPercent: 100}
+";
+
+#[tokio::test]
+async fn istios_circuit_breaking_task_trips_as_its_page_says_whatever_the_carrier() {
+    let carriers = ["http1", "http2"];
+    let callers = carriers.map(|carrier| Spec::client(carrier).flag("--carrier", carrier));
+    let server = Spec::server("httpbin-1", "httpbin", 8000);
+    let mut mesh = Mesh::empty(SELVEDGE);
+    mesh.service("httpbin", 8000);
+    mesh.write("task.yaml", TASK).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add(callers.into_iter().chain([server])).await.unwrap();
+
+    for caller in carriers {
+        let outbound = mesh.workload(caller).outbound;
+        let run = async |connections: usize, requests| {
+            let plan = Plan::new(outbound, "httpbin:8000").path("/?delay=20ms");
+            let report = plan.connections(connections).requests(requests).run().await;
+            println!("{caller}: {connections} connections: {}", report.summary());
+            report.failed()
+        };
+
+        assert_eq!(run(1, 20).await, 0, "{caller}: one after the other");
+        let (two, three) = (run(2, 40).await, run(3, 60).await);
+        assert!(two < 40, "{caller}: some of two get through");
+        assert!((1..60).contains(&three), "{caller}: of three, some get through and some do not");
+        let refused = mesh.workload(caller).metric("selvedge_outbound_overflows_total").await.unwrap();
+        assert!(refused >= Some(three as f64), "{caller}: {refused:?} refused");
+        // Refusals of its own say nothing of the endpoint, which is not ejected for them.
+        assert_eq!(run(1, 5).await, 0, "{caller}: and one after the other again");
     }
 }

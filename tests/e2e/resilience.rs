@@ -189,6 +189,41 @@ async fn the_time_to_connect_is_as_long_as_the_rule_says() {
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 }
 
+/// When the kernel will ask the server at `address` next whether it is there, in seconds, for each connection to it.
+fn keepalives(address: SocketAddr) -> Vec<u64> {
+    let SocketAddr::V4(address) = address else { panic!("an IPv4 address") };
+    let remote = format!("{:08X}:{:04X}", u32::from(*address.ip()).swap_bytes(), address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let timers = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // proc(5): 2 is the keep-alive timer, and what follows are hundredths of a second.
+        let (kind, left) = words.get(5)?.split_once(':')?;
+        (words[2] == remote && kind == "02").then(|| u64::from_str_radix(left, 16).unwrap() / 100)
+    });
+    timers.collect()
+}
+
+#[tokio::test]
+async fn the_kernel_asks_whether_a_server_is_there_as_the_rule_says() {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    let [said, unsaid] = [205, 206].map(|host| mesh.ground().socket(host, 9002).unwrap());
+    let keepalive = "{tcp: {tcpKeepalive: {probes: 7, time: 20000s, interval: 30s}}}";
+    mesh.write("said.yaml", &outside("said", said, keepalive)).unwrap();
+    mesh.write("unsaid.yaml", &outside("unsaid", unsaid, "{}")).unwrap();
+    let (_said, _unsaid) = (keeping_server(said).await, keeping_server(unsaid).await);
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("caller")]).await.unwrap();
+
+    for host in ["said.test", "unsaid.test"] {
+        let answer = mesh.workload("caller").call(call::to(host, "/")).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.summary());
+    }
+
+    let [said, unsaid] = [said, unsaid].map(keepalives);
+    assert!(matches!(said[..], [19_900..=20_000]), "{said:?}");
+    assert!(matches!(unsaid[..], [0..=7200]), "as the proxy's settings say: {unsaid:?}");
+}
+
 /// A server that answers every request and keeps its connections, and how many it has taken.
 async fn keeping_server(address: SocketAddr) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind(address).await.unwrap();

@@ -212,6 +212,38 @@ async fn http_becomes_https_and_the_server_is_verified() {
 }
 
 #[tokio::test]
+async fn a_health_check_goes_over_the_tls_that_requests_would() {
+    let world = World::new(false).await;
+    let rule = |authority: &str| {
+        let file = world.path(authority);
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api, annotations: \
+             {{config.selvedge.io/health-check: HTTP, config.selvedge.io/health-check-interval: 1s}}}}\nspec: {{host: \
+             {HOST}, trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: {}}}}}}}\n",
+            file.display()
+        );
+        world.mesh.write("rule.yaml", &text).unwrap();
+    };
+    let check = async |passing: bool| {
+        poll(SOON, "the check is made", async || {
+            let caller = world.mesh.workload("caller");
+            caller.call(call::to(HOST, "/")).await.map_err(|error| error.to_string())?;
+            let all = caller.admin_json("/endpoints").await.map_err(|error| error.to_string())?;
+            let check = &all[0]["health_check"];
+            if check["passing"] == passing { Ok(check.to_string()) } else { Err(all.to_string()) }
+        })
+        .await
+    };
+
+    rule("ca.pem");
+    check(true).await;
+    world.write("other.pem", &Ca::new().issuer.pem());
+    rule("other.pem");
+    let failing = check(false).await;
+    assert!(failing.contains("not from a certificate authority that is trusted here"), "{failing}");
+}
+
+#[tokio::test]
 async fn a_client_certificate_is_shown_if_the_rule_has_one() {
     let world = World::new(true).await;
     let (certificate, key) = world.ca.issue(&["caller.test"]);

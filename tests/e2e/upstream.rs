@@ -1,6 +1,7 @@
 //! Ways out of explicit mode for what is not HTTP: ports of their own (`--upstream`), and CONNECT.
 
 mod connect;
+mod told;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

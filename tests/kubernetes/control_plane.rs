@@ -1,13 +1,22 @@
 //! A replica of the control plane outside the cluster, on loopback: with the rights that the chart gives it, and no
 //! more.
 
-use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use selvedge_demo::{
     call,
     processes::{Exits, Process, Processes},
 };
-use selvedge_tests::{SOON, kubernetes::ApiServer, poll};
+use selvedge_tests::{
+    SOON,
+    kubernetes::{ApiServer, assets, kinds},
+    poll,
+};
 use serde_json::{Value, json};
 
 use crate::SELVEDGE;
@@ -39,7 +48,7 @@ pub(crate) fn of_kinds(documents: &str, kinds: &[&str]) -> String {
 }
 
 /// Gives the control plane's account its rights; says how it comes to the server.
-pub(crate) async fn rights(server: &ApiServer) -> std::path::PathBuf {
+pub(crate) async fn rights(server: &ApiServer) -> PathBuf {
     server.apply(&of_kinds(&manifests(&[]), &RIGHTS)).await;
     server.kubeconfig_of(NAMESPACE, ACCOUNT).await
 }
@@ -141,6 +150,35 @@ fn refused(line: &str) -> Option<Value> {
         "verb": verb, "group": quoted("API group \"")?, "resource": resource, "subresource": part,
         "namespace": quoted("namespace \"").unwrap_or_default(), "name": name.unwrap_or_default(),
     }))
+}
+
+/// A server of all kinds, on which a replica that has the rights of the chart, and a directory for its data, can be started.
+pub(crate) struct Prepared {
+    processes: Processes,
+    _exits: Exits,
+    kubeconfig: PathBuf,
+    data: PathBuf,
+    pub(crate) server: ApiServer,
+}
+
+impl Prepared {
+    /// `None`: what this needs is missing.
+    pub(crate) async fn new() -> Option<Self> {
+        let server = ApiServer::start(assets()?).await;
+        for kinds in [kinds::CORE, kinds::GATEWAY, kinds::ISTIO] {
+            server.serve(kinds).await;
+        }
+        let kubeconfig = rights(&server).await;
+        let (processes, exits) = processes(&server);
+        let data = server.directory().join("data");
+        std::fs::create_dir(&data).unwrap();
+        Some(Self { processes, _exits: exits, kubeconfig, data, server })
+    }
+
+    /// Starts a replica as `name`.
+    pub(crate) async fn start(&self, name: &str) -> ControlPlane {
+        ControlPlane::start(&self.processes, name, &self.kubeconfig, &self.data).await
+    }
 }
 
 /// Processes of `selvedge`, with a place for their logs.

@@ -1,6 +1,8 @@
 //! An installation from nothing to nothing: `install`, the control plane with exactly the rights that it gives,
 //! `check`, `status`, and `uninstall`.
 
+mod authz;
+
 use std::{path::Path, process::Output, time::Duration};
 
 use rustix::process::Signal;
@@ -50,7 +52,9 @@ async fn an_installation_is_checked_used_and_leaves_nothing() {
     the_newest_change_has_arrived(&server, &control_plane).await;
     documents_are_judged(&server).await;
     a_request_is_explained_by_what_the_cluster_holds(&server).await;
+    authz::who_may_call_whom_is_said_of_what_the_cluster_holds(&server, &control_plane).await;
     while_pods_have_sidecars_nothing_is_uninstalled(&server).await;
+    while_gateways_run_nothing_is_uninstalled(&server).await;
     nothing_is_left(&server, control_plane).await;
 }
 
@@ -159,8 +163,10 @@ async fn the_newest_change_has_arrived(server: &ApiServer, control_plane: &Proce
 
     assert!(output.status.success(), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["trust_roots"].as_array().map(Vec::len), Some(1), "{report}");
+    let arrival = ["arrived", "up_to_date", "proxies", "missing", "expected"];
     assert_eq!(
-        report,
+        Value::from_iter(arrival.map(|field| (field, report[field].clone()))),
         json!({"arrived": true, "up_to_date": 0, "proxies": [], "missing": [], "expected": 0})
     );
 }
@@ -240,6 +246,29 @@ async fn while_pods_have_sidecars_nothing_is_uninstalled(server: &ApiServer) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("1 pods have sidecars") && said.contains("default/reviews-1"), "{said}");
     server.api().delete("/api/v1/namespaces/default/pods/reviews-1").await.unwrap();
+}
+
+async fn while_gateways_run_nothing_is_uninstalled(server: &ApiServer) {
+    let labels =
+        json!({"app.kubernetes.io/managed-by": "selvedge", "app.kubernetes.io/component": "gateway"});
+    let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "edge-selvedge", "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "proxy", "image": "proxy"}]}},
+        },
+    });
+    let place = "/apis/apps/v1/namespaces/default/deployments";
+    server.api().create(place, &deployment).await.unwrap();
+
+    let output = selvedge(&server.admin_kubeconfig(), &["uninstall"]).await;
+
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("1 gateways run") && said.contains("default/edge-selvedge"), "{said}");
+    server.api().delete(&format!("{place}/edge-selvedge")).await.unwrap();
 }
 
 async fn nothing_is_left(server: &ApiServer, control_plane: Process) {

@@ -6,6 +6,7 @@ use selvedge_demo::apps::reviews::Answer;
 use selvedge_tests::{
     kubernetes::{assets, kinds},
     netns::rights::netns,
+    policies::recipes::EXERCISE_3,
 };
 use serde_json::{Value, json};
 
@@ -14,13 +15,13 @@ use crate::{
     cluster::Cluster,
     control_plane::{NAMESPACE, manifests},
     kubelet::{items, text},
+    named,
     node::images,
     operators, role,
 };
 
 /// Documents that were written for any cluster, unchanged.
 const EXERCISE_2: &str = include_str!("seeds/exercise2-web.yaml");
-const EXERCISE_3: &str = include_str!("seeds/exercise3-networkpolicies.yaml");
 const EXERCISE_5: &str = include_str!("seeds/exercise5-canary.yaml");
 
 /// Who calls the others, from a shell.
@@ -106,6 +107,8 @@ async fn whole_path() {
     operators::see_what_is_so(&mut cluster).await;
     nobody_without_a_certificate_comes_in(&mut cluster).await;
     the_canary_of_exercise_5_gets_a_tenth(&mut cluster).await;
+    a_gateway_serves_strangers_and_goes_without_a_trace(&mut cluster).await;
+    an_ingress_is_served_by_the_gateway_of_all_of_them(&mut cluster).await;
     the_policies_of_exercise_3_hold(&mut cluster).await;
     a_route_of_the_gateway_api_is_told_what_became_of_it(&mut cluster).await;
     a_job_with_a_native_sidecar_is_meshed_from_its_first_container_and_ends(&mut cluster).await;
@@ -116,7 +119,7 @@ async fn apply(cluster: &Cluster, documents: &str) {
     cluster.server.kubectl(&["apply", "--namespace", SHOP, "-f", "-"], documents).await.unwrap();
 }
 
-async fn installed(cluster: &mut Cluster) {
+pub(crate) async fn installed(cluster: &mut Cluster) {
     let manifests = manifests(&[]);
     // Made here, so that it has what a cluster's controllers put into every namespace.
     cluster.server.apply(&manifests).await;
@@ -202,6 +205,193 @@ async fn the_canary_of_exercise_5_gets_a_tenth(cluster: &mut Cluster) {
     let second = count(&answers(cluster, 200, "http://my-app/version").await);
     // 20 are expected; a fair split would be outside of this once in a million times.
     assert!((2..=46).contains(&second), "{second} of 200");
+}
+
+/// Behind a Service with an address in the cluster alone: there is no load balancer here.
+const EDGE: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: edge}
+data: {serviceType: ClusterIP}
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XListenerSet
+metadata: {name: more}
+spec:
+  parentRef: {name: edge}
+  listeners: [{name: more, port: 8081, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  gatewayClassName: selvedge
+  infrastructure: {parametersRef: {group: '', kind: ConfigMap, name: edge}}
+  listeners:
+  - {name: http, port: 80, protocol: HTTP}
+  - name: https
+    port: 443
+    protocol: HTTPS
+    hostname: web.example.com
+    tls: {certificateRefs: [{name: web-tls}]}
+  - name: known-clients
+    port: 8443
+    protocol: HTTPS
+    hostname: web.example.com
+    tls:
+      certificateRefs: [{name: web-tls}]
+      frontendValidation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: clients}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [web.example.com]
+  rules: [{backendRefs: [{name: web-service, port: 80}]}]
+";
+
+/// The Secret comes after the Gateway that names it, and is then replaced. The address is that of the Gateway's Service.
+async fn a_certificate_is_shown_as_its_secret_is_now(cluster: &mut Cluster, address: &str) {
+    let first = named::certificate("web.example.com");
+    let authorities = first[0].replace('\n', "\n    ");
+    apply(
+        cluster,
+        &format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: clients}}\ndata:\n  ca.crt: |\n    {authorities}\n"
+        ),
+    )
+    .await;
+    for certificate in [first, named::certificate("web.example.com")] {
+        apply(cluster, &named::secret_of(SHOP, "web-tls", &certificate)).await;
+        let trusted = cluster.server.directory().join("web.pem");
+        std::fs::write(&trusted, &certificate[0]).unwrap();
+        cluster
+            .until("the certificate is shown", async |cluster| {
+                let mut curl = std::process::Command::new("curl");
+                curl.args([
+                    "-sS",
+                    "-m",
+                    "5",
+                    "--resolve",
+                    &format!("web.example.com:443:{address}"),
+                    "--cacert",
+                ]);
+                let output =
+                    cluster.host.namespace.output(curl.arg(&trusted).arg("https://web.example.com/"));
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                serde_json::from_str::<Answer>(&said)
+                    .map_err(|_| format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+            })
+            .await;
+    }
+    // Who has no certificate of those authorities is refused by TLS itself.
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-sSk", "-m", "5", "--resolve", &format!("web.example.com:8443:{address}")]);
+    let output = cluster.host.namespace.output(curl.arg("https://web.example.com:8443/"));
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+async fn a_gateway_serves_strangers_and_goes_without_a_trace(cluster: &mut Cluster) {
+    apply(cluster, EDGE).await;
+    let gateways = cluster.ready(SHOP, ("gateway.networking.k8s.io/gateway-name", "edge"), 1).await;
+    let pod = cluster.api().get(&format!("/api/v1/namespaces/{SHOP}/pods/{}", gateways[0])).await.unwrap();
+    let containers: Vec<&str> = items(&pod["spec"]["containers"]).map(|one| text(&one["name"])).collect();
+    assert_eq!(containers, ["selvedge-proxy"]);
+    assert!(pod["metadata"]["labels"]["selvedge.io/sidecar"].is_null(), "it is not injected: {pod}");
+
+    // From the node, where no sidecar is.
+    let service = format!("/api/v1/namespaces/{SHOP}/services/edge-selvedge");
+    let service = cluster.api().get(&service).await.unwrap();
+    let url = format!("http://{}/", text(&service["spec"]["clusterIP"]));
+    let answer = cluster
+        .until("a stranger is answered", async |cluster| {
+            let mut curl = std::process::Command::new("curl");
+            curl.args(["-sS", "-m", "5", "-H", "Host: web.example.com", &url]);
+            let output = cluster.host.namespace.output(&mut curl);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            serde_json::from_str::<Answer>(&said)
+                .map_err(|_| format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+        })
+        .await;
+    let identity = "spiffe://cluster.local/ns/shop/sa/edge-selvedge";
+    assert_eq!(answer.client_identity.as_deref(), Some(identity), "its own, over mutual TLS");
+    a_certificate_is_shown_as_its_secret_is_now(cluster, text(&service["spec"]["clusterIP"])).await;
+
+    cluster
+        .api()
+        .delete(&format!("/apis/gateway.networking.k8s.io/v1/namespaces/{SHOP}/gateways/edge"))
+        .await
+        .unwrap();
+    cluster.ready(SHOP, ("gateway.networking.k8s.io/gateway-name", "edge"), 0).await;
+    for (version, kind) in [
+        ("apis/apps/v1", "deployments"),
+        ("api/v1", "services"),
+        ("api/v1", "serviceaccounts"),
+        ("apis/policy/v1beta1", "poddisruptionbudgets"),
+    ] {
+        let path = format!("/{version}/namespaces/{SHOP}/{kind}/edge-selvedge");
+        cluster
+            .until(&format!("{path} is gone"), async |cluster| match cluster.api().get(&path).await {
+                Ok(found) => Err(found["metadata"].to_string()),
+                Err(_) => Ok(()),
+            })
+            .await;
+    }
+}
+
+/// What a request gets through a Service from the node, where no sidecar is.
+async fn a_strangers_answer(cluster: &mut Cluster, service: (&str, &str), host: &str) -> Answer {
+    let service = format!("/api/v1/namespaces/{}/services/{}", service.0, service.1);
+    let service = cluster.api().get(&service).await.unwrap();
+    let url = format!("http://{}/", text(&service["spec"]["clusterIP"]));
+    let host = format!("Host: {host}");
+    cluster
+        .until("a stranger is answered", async |cluster| {
+            let mut curl = std::process::Command::new("curl");
+            curl.args(["-sS", "-m", "5", "-H", &host, &url]);
+            let output = cluster.host.namespace.output(&mut curl);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            serde_json::from_str::<Answer>(&said)
+                .map_err(|_| format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+        })
+        .await
+}
+
+const INGRESS: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: selvedge-ingress, namespace: selvedge}
+data: {serviceType: ClusterIP}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop}
+spec:
+  ingressClassName: selvedge
+  rules:
+  - host: ingress.example.com
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web-service, port: {number: 80}}}}]}
+";
+
+async fn an_ingress_is_served_by_the_gateway_of_all_of_them(cluster: &mut Cluster) {
+    const GATEWAY: (&str, &str) = ("gateway.networking.k8s.io/gateway-name", "ingress");
+    cluster.server.apply(INGRESS).await;
+    cluster.ready(NAMESPACE, GATEWAY, 1).await;
+
+    let answer = a_strangers_answer(cluster, (NAMESPACE, "ingress"), "ingress.example.com").await;
+    assert_eq!(answer.client_identity.as_deref(), Some("spiffe://cluster.local/ns/selvedge/sa/ingress"));
+    let path = "/apis/networking.k8s.io/v1/namespaces/shop/ingresses/web";
+    cluster
+        .until("the Ingress says where it is served", async |cluster| {
+            let found = cluster.api().get(path).await.unwrap();
+            let place = &found["status"]["loadBalancer"]["ingress"][0]["hostname"];
+            if place == "ingress.selvedge.svc" { Ok(()) } else { Err(found["status"].to_string()) }
+        })
+        .await;
+
+    cluster.api().delete(path).await.unwrap();
+    cluster.ready(NAMESPACE, GATEWAY, 0).await;
 }
 
 /// A tier of exercise 3, which has the policies and not the apps: all of them have the same service account.

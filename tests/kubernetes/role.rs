@@ -67,8 +67,12 @@ fn unused(rules: &[Value], served: &BTreeSet<(String, String)>, asked: &[SeenReq
             .filter(|(group, resource)| served.contains(&((*group).to_owned(), (*resource).to_owned())))
             .collect();
         for verb in items(&rule["verbs"]).map(text) {
+            // What is applied and not there yet is made, which takes both rights.
+            let is_asked = |one: &SeenRequest| {
+                one.verb == verb || (verb == "create" && one.verb == "patch" && one.status == 201)
+            };
             let used = |(group, resource): &(&str, &str)| {
-                asked.iter().any(|one| one.verb == verb && one.is(group, resource))
+                asked.iter().any(|one| is_asked(one) && one.is(group, resource))
             };
             if verb == "watch" {
                 let missing = resources.iter().filter(|resource| !used(resource));

@@ -17,6 +17,7 @@ use crate::{
     control_plane::{ACCOUNT, ControlPlane, NAMESPACE, rights},
     faults::{Fault, Faults},
     kubelet::text,
+    places::the_zone_of_the_client_is_called_first,
     root::Root,
     world::{Caller, SLICE, World},
 };
@@ -59,6 +60,8 @@ async fn a_cluster_is_followed_whatever_happens_to_it() {
     world.point_at("reviews-b").await;
     caller.reaches("reviews-b", SOON).await;
 
+    the_zone_of_the_client_is_called_first(&world, &caller, "caller").await;
+    world.point_at("reviews-b").await;
     a_restarted_server_is_followed_again(&mut world, &caller).await;
     a_kind_that_comes_later_is_picked_up(&world, &first).await;
     the_next_ca_is_taken_and_another_root_step_by_step(&world, &first, &caller, &root).await;

@@ -5,22 +5,20 @@ use std::process::Command;
 
 use selvedge_tests::{
     SOON,
-    kubernetes::{ApiServer, assets, kinds},
+    kubernetes::ApiServer,
     poll,
     statuses::{DOCUMENTS, expected, lines, sorted},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    SELVEDGE,
-    control_plane::{ControlPlane, processes, rights},
-};
+use crate::{SELVEDGE, control_plane::Prepared};
 
 const GATEWAY: &str = "/apis/gateway.networking.k8s.io/v1";
 const VALID: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/mesh/httproutes/valid";
 
 /// Every kind of which the documents have one.
-const WRITTEN: [&str; 6] = [
+const WRITTEN: [&str; 7] = [
+    "/apis/gateway.networking.k8s.io/v1/backendtlspolicies",
     "/apis/gateway.networking.k8s.io/v1/httproutes",
     "/apis/gateway.networking.k8s.io/v1/grpcroutes",
     "/apis/gateway.networking.k8s.io/v1/tlsroutes",
@@ -70,24 +68,17 @@ fn has_observed(object: &Value, generation: i64) -> bool {
 
 #[tokio::test]
 async fn the_status_of_objects_says_what_became_of_them() {
-    let Some(assets) = assets() else { return };
-    let server = ApiServer::start(assets).await;
-    for kinds in [kinds::CORE, kinds::GATEWAY, kinds::ISTIO] {
-        server.serve(kinds).await;
-    }
-    let kubeconfig = rights(&server).await;
-    let (processes, _exits) = processes(&server);
-    let data = server.directory().join("data");
-    std::fs::create_dir(&data).unwrap();
+    let Some(prepared) = Prepared::new().await else { return };
+    let server = &prepared.server;
     server.apply(DOCUMENTS).await;
-    let control_plane = ControlPlane::start(&processes, "replica-1", &kubeconfig, &data).await;
+    let control_plane = prepared.start("replica-1").await;
 
-    every_condition_is_written_as_check_prints_it(&server).await;
-    a_generation_follows_edits_and_a_transition_is_dated_when_it_comes(&server).await;
-    a_backend_that_comes_is_seen_without_an_edit(&server).await;
-    entries_of_others_stay_and_ours_go_with_their_parents(&server).await;
-    losers_win_when_the_winner_goes(&server).await;
-    control_plane.lacked_no_right(&server).await;
+    every_condition_is_written_as_check_prints_it(server).await;
+    a_generation_follows_edits_and_a_transition_is_dated_when_it_comes(server).await;
+    a_backend_that_comes_is_seen_without_an_edit(server).await;
+    entries_of_others_stay_and_ours_go_with_their_parents(server).await;
+    losers_win_when_the_winner_goes(server).await;
+    control_plane.lacked_no_right(server).await;
 }
 
 async fn every_condition_is_written_as_check_prints_it(server: &ApiServer) {

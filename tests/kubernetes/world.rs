@@ -52,7 +52,10 @@ impl World {
             )
             .await;
         world
-            .create("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &world.slice("reviews-a"))
+            .create(
+                "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+                &world.slice(&["reviews-a"]),
+            )
             .await;
         world
     }
@@ -87,23 +90,26 @@ impl World {
         self.server.api().merge(&path, &status).await.unwrap();
     }
 
-    fn slice(&self, of: &str) -> Value {
-        let (_, address, _) = self.apps.iter().find(|(name, ..)| name == of).unwrap();
+    pub(crate) fn slice(&self, of: &[&str]) -> Value {
+        let endpoint = |of: &&str| {
+            let (_, address, _) = self.apps.iter().find(|(name, ..)| name == of).unwrap();
+            json!({
+                "addresses": [address.ip()], "conditions": {"ready": true},
+                "targetRef": {"kind": "Pod", "name": of, "namespace": "default"},
+            })
+        };
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": "reviews-1", "labels": {"kubernetes.io/service-name": "reviews"}},
             "addressType": "IPv4",
-            "endpoints": [{
-                "addresses": [address.ip()], "conditions": {"ready": true},
-                "targetRef": {"kind": "Pod", "name": of, "namespace": "default"},
-            }],
+            "endpoints": of.iter().map(endpoint).collect::<Vec<_>>(),
             "ports": [{"name": "http", "port": 9080, "protocol": "TCP"}],
         })
     }
 
     /// The Service is this app's from now on.
     pub(crate) async fn point_at(&self, name: &str) {
-        self.server.api().merge(SLICE, &self.slice(name)).await.unwrap();
+        self.server.api().merge(SLICE, &self.slice(&[name])).await.unwrap();
     }
 
     /// A sidecar of a Pod of its own, which proves itself by a ServiceAccount token.
@@ -171,15 +177,18 @@ pub(crate) struct Caller {
 impl Caller {
     /// Waits until the Service is answered by that app.
     pub(crate) async fn reaches(&self, name: &str, limit: Duration) {
-        poll(limit, &format!("the Service is {name}'s"), async || {
-            let answer = call::send(self.outbound, call::to("reviews:9080", "/")).await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            match answer.json::<Answer>() {
-                Ok(found) if found.pod == name => Ok(()),
-                Ok(found) => Err(found.pod),
-                Err(_) => Err(format!("{}\n{}", answer.summary(), self.process.log_tail())),
-            }
+        poll(limit, &format!("the Service is {name}'s"), async || match self.answer().await? {
+            found if found == name => Ok(()),
+            found => Err(found),
         })
         .await;
+    }
+
+    /// The app that answers now.
+    pub(crate) async fn answer(&self) -> Result<String, String> {
+        let answer = call::send(self.outbound, call::to("reviews:9080", "/")).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let unread = |_| format!("{}\n{}", answer.summary(), self.process.log_tail());
+        answer.json::<Answer>().map(|found| found.pod).map_err(unread)
     }
 }

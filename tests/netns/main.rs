@@ -4,6 +4,8 @@
 //! All namespaces are the tests' own, belong to no name in the file system, and are gone with the process that
 //! made them: nothing of this touches the machine's own network, and nothing of it can be left behind.
 
+mod around;
+mod blackholes;
 mod breaking;
 mod capture;
 mod connections;
@@ -12,12 +14,15 @@ mod dialogue;
 mod entries;
 mod injected;
 mod interception;
+mod live;
+mod matrix;
 mod mesh;
 mod names;
 mod other_mesh;
 mod outside;
 mod owners;
 mod policies;
+mod recipes;
 mod redirection;
 mod routes;
 mod rules;

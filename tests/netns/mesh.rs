@@ -106,6 +106,19 @@ impl Mesh {
         replace(&self.directory.path().join("config").join(file), text);
     }
 
+    /// Changes a document that the control plane reads.
+    pub(crate) fn edit(&self, file: &str, change: impl FnOnce(String) -> String) {
+        let text = fs::read_to_string(self.directory.path().join("config").join(file)).unwrap();
+        self.write(file, &change(text));
+    }
+
+    /// What the command answers on the control plane's host, of what the control plane reads.
+    pub(crate) fn selvedge(&self, words: &[&str]) -> std::process::Output {
+        let mut command = Command::new(SELVEDGE);
+        command.args(words).arg("--config-dir").arg(self.directory.path().join("config"));
+        self.control.namespace.inside(|| command.output()).unwrap()
+    }
+
     /// What a workload's sidecar has logged.
     pub(crate) fn sidecar_log(&self, name: &str) -> String {
         fs::read_to_string(self.processes.log(&format!("{name} sidecar"))).unwrap()

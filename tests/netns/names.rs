@@ -2,11 +2,12 @@
 //! service, if a document says where the service's connections go.
 
 use std::{
+    collections::BTreeSet,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
-use selvedge_demo::call;
+use selvedge_demo::{apps::reviews, call};
 use selvedge_tests::{SOON, poll};
 
 use crate::{
@@ -171,4 +172,47 @@ fn an_address_that_a_name_has_is_the_endpoint_or_its_service_if_that_has_routes(
 #[test]
 fn an_address_that_a_name_has_just_got_is_no_strangers() {
     netns(at_once);
+}
+
+/// Selects both versions of `reviews`, and has no address of its own.
+const OWN: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: own}\nspec:\n  selector: {app: reviews}\n  \
+     ports: [{name: http, port: 9080}]\n";
+
+const PASSTHROUGH: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: own}\nspec:\n  \
+     host: own\n  trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}\n";
+
+/// Which versions answer 24 requests for `own` that are sent to the address of `dialled`.
+async fn versions(mesh: &Mesh, dialled: &str) -> BTreeSet<String> {
+    let address = mesh.workload(dialled).address();
+    let mut seen = BTreeSet::new();
+    for _ in 0..24 {
+        let answer = mesh.workload("client").call(address, call::to("own:9080", "/")).await.unwrap();
+        let answer: reviews::Answer = answer.json().unwrap();
+        assert!(answer.client_identity.is_some(), "never without mutual TLS");
+        seen.insert(answer.version);
+    }
+    seen
+}
+
+#[test]
+fn with_passthrough_a_request_goes_to_the_endpoint_that_its_app_dialled() {
+    netns(async || {
+        let mut mesh = Mesh::on(Kind::Bridge).await;
+        mesh.write("own.yaml", OWN);
+        let servers = [server("reviews-v1", "reviews", "v1"), server("reviews-v2", "reviews", "v2")];
+        mesh.add([client("client")].into_iter().chain(servers)).await;
+        let soon = async |dialled: &str, expected: &[&str]| {
+            let expected: BTreeSet<String> = expected.iter().map(|version| (*version).to_owned()).collect();
+            poll(SOON, &format!("{expected:?} answer at {dialled}"), async || {
+                let seen = versions(&mesh, dialled).await;
+                if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
+            })
+            .await;
+        };
+
+        soon("reviews-v2", &["v1", "v2"]).await;
+        mesh.write("passthrough.yaml", PASSTHROUGH);
+        soon("reviews-v2", &["v2"]).await;
+        soon("reviews-v1", &["v1"]).await;
+    });
 }

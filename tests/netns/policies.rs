@@ -99,6 +99,38 @@ async fn one_of_two() {
     }
 }
 
+/// Where connections are redirected, whoever calls in plaintext is known by its address, whatever it sends.
+async fn seen_by_address() {
+    let mut mesh = Mesh::on(Kind::Bridge).await;
+    mesh.add([client("web"), client("legacy").mode(Mode::NoSidecar), client("quiet"), client("db")]).await;
+    mesh.write("plaintext.yaml", &peer_authentication(Some("db"), "PERMISSIVE"));
+    echo(mesh.workload("db"), OTHER_PORT);
+    let opaque = SocketAddr::new(mesh.workload("db").place.address, OTHER_PORT);
+    for from in ["web", "legacy"] {
+        until_heard(&mesh, from, opaque, true).await;
+    }
+    let nobody = "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}";
+    let change = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(change.path(), policy(nobody)).expect("a file");
+    let file = change.path().to_str().expect("a path");
+
+    poll(3 * SOON, "who talks now and would be refused is known", async || {
+        let output = mesh.selvedge(&["authz", "try", "-o", "json", "-f", file, "--admin", "127.0.0.1:9990"]);
+        let said: serde_json::Value =
+            serde_json::from_slice(&output.stdout).map_err(|_| format!("{output:?}"))?;
+        let refused = said["seen"]["refused"].as_array().cloned().unwrap_or_default();
+        let mut from: Vec<_> =
+            refused.iter().map(|one| (one["from"].as_str(), one["port"].as_u64())).collect();
+        from.sort_unstable();
+        let port = Some(u64::from(OTHER_PORT));
+        match from == [(Some("default/legacy"), port), (Some("default/web"), port)] {
+            true => Ok(()),
+            false => Err(format!("{said:#}")),
+        }
+    })
+    .await;
+}
+
 /// A connection of the app of `from` that was repeated something.
 async fn held_open(mesh: &Mesh, from: &str, address: SocketAddr) -> TcpStream {
     let opening = move || async move {
@@ -150,6 +182,11 @@ pub(crate) async fn without_metadata(document: &str) {
 #[test]
 fn workloads_of_one_account_are_told_apart_by_their_addresses() {
     netns(one_of_two);
+}
+
+#[test]
+fn who_talks_now_is_known_by_its_identity_or_its_address() {
+    netns(seen_by_address);
 }
 
 #[test]

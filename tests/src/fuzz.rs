@@ -12,6 +12,7 @@ use axum::{Router, routing::get};
 use bytes::BytesMut;
 use clap::Parser;
 use futures_util::FutureExt;
+use http::header;
 use k8s_openapi::api::core::v1::Pod;
 use prost::Message;
 use selvedge_api::{preamble, wire};
@@ -22,17 +23,23 @@ use selvedge_control_plane::{
         Decision, InjectArgs, InjectionSettings, NamespaceFacts, decide, revert::revert, review::Review,
         validate,
     },
-    resources::{Resources, decode},
+    resources::{DecodeOutcome, Resources, calico::Expression, decode},
     serve::attestation::Attestor,
 };
-use selvedge_model::{SpiffeId, TrustDomain, WorkloadName, normalize::path};
+use selvedge_model::{
+    Mesh, SpiffeId, TrustDomain, WorkloadName,
+    normalize::path,
+    token::{self, Authentication, Keys, TokenRule},
+};
 use selvedge_ops::{
     Admin, Drain, Readiness, http1, logging,
     places::{Limits, Places},
 };
 use selvedge_proxy::{
+    authenticate,
     detect::{First, detect},
     io::Framed,
+    tokens::Tokens,
 };
 use serde_json::Value;
 use tokio::{
@@ -130,6 +137,96 @@ pub fn yaml(sent: &[u8]) {
         }
     }
 }
+
+/// The public half of a key whose private half was thrown away: nobody can sign with it.
+const LOST_KEY: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "lost", "alg": "EdDSA",
+    "x": "bzlsz6DYtnspvbT2CjI9s9mMqb1x-hMBPj4zYF8A3Qo"}]}"#;
+/// What the tokens of the corpus are dated by, in seconds since 1970.
+const TOKENS_NOW: u64 = 1_790_000_000;
+
+/// Rules that look for tokens wherever one may be.
+static TOKENS: LazyLock<Arc<Authentication>> = LazyLock::new(|| {
+    let places = token::Places { cookies: vec!["token".into()], ..token::Places::usual() };
+    let rule = |issuer: Option<&str>, keys| TokenRule {
+        keys_from: None,
+        name: "RequestAuthentication fuzz/jwt rule 1".into(),
+        issuer: issuer.map(Into::into),
+        audiences: vec!["shop".into()],
+        keys,
+        places: places.clone(),
+        forward: true,
+        payload_header: Some(http::HeaderName::from_static("x-claims")),
+        claim_headers: Vec::new(),
+        lists: vec!["scope".into()],
+        ports: None,
+    };
+    let known = rule(Some("https://issuer.example"), Keys::Known(LOST_KEY.into()));
+    Arc::new(Authentication { rules: vec![known, rule(None, Keys::Missing("none".into()))] })
+});
+
+/// A token, where requests have one: refused with words, or passed over. None is accepted, since nobody can have signed it.
+pub fn jwt(sent: &[u8]) {
+    let bearer = [b"Bearer ", sent].concat();
+    let cookie = [b"a=b; token=", sent].concat();
+    for (name, value) in [(header::AUTHORIZATION, bearer), (header::COOKIE, cookie)] {
+        let Ok(value) = http::HeaderValue::from_bytes(&value) else { continue };
+        let mut request = http::Request::new(());
+        request.headers_mut().insert(name, value);
+        match authenticate::apply(&Tokens::default(), &TOKENS, 80, &mut request, TOKENS_NOW) {
+            Ok(None) => {}
+            Ok(Some(rule)) => panic!("{} accepts a token that nobody has signed", rule.name),
+            Err(refused) => assert!(!authenticate::words(&refused).0.is_empty()),
+        }
+        assert!(!request.headers().contains_key("x-claims"), "nobody has claimed anything");
+    }
+}
+
+/// So many parentheses and `!` cannot be nested too deep when a selector is written again.
+const FEW_NESTED: usize = 16;
+
+/// A selector of Calico's: refused, or the same when it is written again, and it selects the same then.
+pub fn selector(sent: &[u8]) {
+    let Ok(text) = std::str::from_utf8(sent) else { return };
+    let Ok(read) = Expression::parse(text) else { return };
+    let labels = |label: &str| match label {
+        "app" => Some("web"),
+        "tier" => Some("front-end"),
+        _ => None,
+    };
+    let selects = |selector: &Expression| [true, false].map(|global| selector.selects(&labels, global));
+    let found = selects(&read);
+    if text.len() > 1024 || text.matches(['(', '!']).count() > FEW_NESTED {
+        return;
+    }
+    let written = read.to_string();
+    let again =
+        Expression::parse(&written).unwrap_or_else(|error| panic!("{text:?} -> {written:?}: {error}"));
+    assert_eq!(selects(&again), found, "{text:?} -> {written:?}");
+    assert_eq!(again.to_string(), written, "{text:?}");
+}
+
+/// Policies: what is understood of them is a mesh, and what is wrong is said.
+pub fn policies(sent: &[u8]) {
+    yaml(sent);
+    let Ok(text) = std::str::from_utf8(sent) else { return };
+    let mut resources = Resources::default();
+    let documents =
+        [text, POLICED].into_iter().flat_map(|text| decode(text, &Arc::from(Path::new("fuzz.yaml")), "shop"));
+    for document in documents {
+        if let DecodeOutcome::Understood(resource) = document.outcome {
+            resources.push(resource);
+        }
+    }
+    let (_, problems) = compile::compile(&resources, &compile::MeshSettings::default(), &Mesh::default());
+    assert!(problems.iter().all(|problem| !problem.message.is_empty()));
+}
+
+/// Somebody for policies to select.
+const POLICED: &str = "apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: web-1, namespace: shop}
+spec: {address: 10.0.0.1, serviceAccount: web, labels: {app: web, tier: front-end}, ports: {http: 8080}}
+";
 
 /// How pods are injected where nobody says anything.
 static INJECTION: LazyLock<InjectionSettings> = LazyLock::new(|| {
@@ -268,6 +365,9 @@ mod tests {
         replay("fuzz/corpus/admin", admin);
         replay("corpus", admin);
         replay("fuzz/corpus/yaml", yaml);
+        replay("fuzz/corpus/jwt", jwt);
+        replay("fuzz/corpus/selector", selector);
+        replay("fuzz/corpus/policies", policies);
         replay("../examples/policies", yaml);
     }
 
@@ -330,7 +430,12 @@ mod tests {
             target in nearly("fuzz/corpus/path"), text in nearly("fuzz/corpus/yaml"),
             carried in nearly("fuzz/corpus/sessions"), asked in nearly("fuzz/corpus/review"),
             request in nearly("fuzz/corpus/sign"), called in nearly("fuzz/corpus/admin"),
+            token in nearly("fuzz/corpus/jwt"), selects in nearly("fuzz/corpus/selector"),
+            policy in nearly("fuzz/corpus/policies"),
         ) {
+            jwt(&token);
+            selector(&selects);
+            policies(&policy);
             admin(&called);
             sign(&request);
             review(&asked);

@@ -7,6 +7,8 @@ pub mod dns;
 
 pub mod fuzz;
 
+pub mod gateway;
+
 pub mod issuer;
 
 pub mod kubernetes;
@@ -18,6 +20,8 @@ pub mod needs;
 pub mod netns;
 
 pub mod policies;
+
+pub mod spiffe;
 
 pub mod statuses;
 

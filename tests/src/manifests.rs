@@ -92,6 +92,8 @@ fn lost(before: &Value, after: &Value, path: &str) -> Result<(), String> {
             let mut pairs = before.iter().zip(after).enumerate();
             pairs.try_for_each(|(index, (before, after))| lost(before, after, &format!("{path}[{index}]")))
         }
+        // A number is the same whether it is written 1 or 1.0.
+        (Value::Number(before), Value::Number(after)) if before.as_f64() == after.as_f64() => Ok(()),
         _ if before == after => Ok(()),
         _ => Err(format!("{path} is {before}, and was read as {after}")),
     }

@@ -1,5 +1,9 @@
 //! YAML that several tests write.
 
+pub mod drawn;
+
+pub mod recipes;
+
 /// A `PeerAuthentication` called `own`, of this mode (`STRICT`, `PERMISSIVE`, `DISABLE`): for the workloads labelled
 /// `app: <app>`, or for all of namespace `default`.
 pub fn peer_authentication(app: Option<&str>, mode: &str) -> String {

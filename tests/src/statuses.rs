@@ -29,11 +29,16 @@ pub fn lines(object: &Value) -> Vec<String> {
         let condition = |one: &Value| ["type", "status", "reason"].map(|field| text(&one[field])).join(" ");
         conditions.map(condition).collect::<Vec<_>>().join(", ")
     };
-    let Some(parents) = status["parents"].as_array() else {
+    let listed = ["parents", "ancestors"].iter().find_map(|list| status[*list].as_array());
+    let Some(parents) = listed else {
         return vec![format!("{name}: {}", said(status))];
     };
     let ours = parents.iter().filter(|parent| parent["controllerName"] == "selvedge.io/control-plane");
-    ours.map(|parent| format!("{name} {}: {}", text(&parent["parentRef"]["name"]), said(parent))).collect()
+    let reference = |parent: &Value| {
+        let found = ["parentRef", "ancestorRef"].into_iter().find(|field| parent[*field].is_object());
+        text(&parent[found.unwrap_or("parentRef")]["name"])
+    };
+    ours.map(|parent| format!("{name} {}: {}", reference(parent), said(parent))).collect()
 }
 
 /// `lines` in an order that does not depend on where they come from.

@@ -1,27 +1,21 @@
 //! Large bodies, one at a time: what a GiB costs.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
 use super::generator::Target;
+use super::stream::{ClientStream, Handshake};
 use super::{Load, Sample, Turn, Watch, Work};
 
 const CHUNK: usize = 256 * 1024;
-
-/// How long nothing may move.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// How much goes before what is measured, so that connections are open and windows have grown.
 const WARM_UP_BYTES: u64 = 4 << 20;
 
 pub(super) fn take(turn: Turn, target: &Target, watch: &Watch) -> anyhow::Result<Sample> {
-    let mut stream = TcpStream::connect_timeout(&target.address, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
-    stream.set_nodelay(true)?;
+    let mut stream = ClientStream::connect(target, Handshake::Full)?;
     let mut transfer = |bytes| match watch.load {
         Load::Upload => upload(&mut stream, &target.authority, bytes),
         _ => download(&mut stream, &target.authority, bytes),
@@ -35,7 +29,7 @@ pub(super) fn take(turn: Turn, target: &Target, watch: &Watch) -> anyhow::Result
     })
 }
 
-fn download(stream: &mut TcpStream, authority: &str, bytes: u64) -> anyhow::Result<()> {
+fn download(stream: &mut ClientStream, authority: &str, bytes: u64) -> anyhow::Result<()> {
     write!(stream, "GET /bytes/{bytes} HTTP/1.1\r\nhost: {authority}\r\n\r\n")?;
     let mut buffer = vec![0; CHUNK];
     let (length, arrived) = head(stream, &mut buffer)?;
@@ -43,7 +37,7 @@ fn download(stream: &mut TcpStream, authority: &str, bytes: u64) -> anyhow::Resu
     rest(stream, &mut buffer, length - arrived)
 }
 
-fn upload(stream: &mut TcpStream, authority: &str, bytes: u64) -> anyhow::Result<()> {
+fn upload(stream: &mut ClientStream, authority: &str, bytes: u64) -> anyhow::Result<()> {
     write!(stream, "POST /upload HTTP/1.1\r\nhost: {authority}\r\ncontent-length: {bytes}\r\n\r\n")?;
     let mut buffer = vec![b'x'; CHUNK];
     let mut left = bytes;
@@ -57,7 +51,7 @@ fn upload(stream: &mut TcpStream, authority: &str, bytes: u64) -> anyhow::Result
 }
 
 /// Reads an answer's head; the length of its body, and how much of that came along.
-fn head(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<(u64, u64)> {
+fn head(stream: &mut ClientStream, buffer: &mut [u8]) -> anyhow::Result<(u64, u64)> {
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..]).context("no answer to a bulk request")?;
@@ -74,7 +68,7 @@ fn head(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<(u64, u64)>
     }
 }
 
-fn rest(stream: &mut TcpStream, buffer: &mut [u8], mut left: u64) -> anyhow::Result<()> {
+fn rest(stream: &mut ClientStream, buffer: &mut [u8], mut left: u64) -> anyhow::Result<()> {
     while left > 0 {
         let read = stream.read(buffer).context("the download came to a halt")?;
         ensure!(read > 0, "the connection ended {left} bytes before the answer did");

@@ -6,8 +6,8 @@
 //! ("coordinated omission"). The schedule is a kernel timer, since waits of `epoll` end on milliseconds.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -16,6 +16,7 @@ use hdrhistogram::Histogram;
 use super::Work;
 use super::answer::{Received, parse};
 use super::schedule::{Schedule, expirations, timer};
+use super::stream::{ClientStream, ClientTls, Handshake};
 use crate::readiness::Readiness;
 
 /// The number under which the open loop's timer is watched; connections count from 0.
@@ -47,7 +48,7 @@ pub(crate) struct Args {
 
 /// Runs one load and prints its figures.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let target = Target { address: args.address, authority: args.authority.clone() };
+    let target = Target::plain(args.address, &args.authority);
     let mut generator = Generator::new(&target, args.connections)?;
     let duration = Duration::try_from_secs_f64(args.seconds)?;
     let outcome = match args.rate {
@@ -69,6 +70,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) authority: String,
+    /// How, if not in plaintext.
+    pub(crate) tls: Option<ClientTls>,
+}
+
+impl Target {
+    /// In plaintext.
+    pub(crate) fn plain(address: SocketAddr, authority: &str) -> Self {
+        Self { address, authority: authority.to_owned(), tls: None }
+    }
 }
 
 /// When a closed loop stops asking.
@@ -115,8 +125,8 @@ impl LoadResult {
 pub(crate) struct Generator {
     target: Target,
     request: Vec<u8>,
-    /// Whether every request has a connection of its own.
-    anew: bool,
+    /// Every request has a connection of its own, which begins so.
+    anew: Option<Handshake>,
     readiness: Readiness,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
@@ -125,7 +135,7 @@ pub(crate) struct Generator {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: ClientStream,
     /// When the request that it carries was due; none while it is idle.
     due: Option<Instant>,
     /// An answer whose end has not arrived.
@@ -139,9 +149,13 @@ impl Generator {
     }
 
     /// Connects for each request, `at_once` at a time.
-    pub(crate) fn connecting_anew(target: &Target, at_once: usize) -> anyhow::Result<Self> {
+    pub(crate) fn connecting_anew(
+        target: &Target,
+        at_once: usize,
+        handshake: Handshake,
+    ) -> anyhow::Result<Self> {
         let mut generator = Self::with_fields(target, at_once, "connection: close\r\n")?;
-        generator.anew = true;
+        generator.anew = Some(handshake);
         Ok(generator)
     }
 
@@ -149,7 +163,7 @@ impl Generator {
         let mut generator = Self {
             target: target.clone(),
             request: format!("GET / HTTP/1.1\r\nhost: {}\r\n{fields}\r\n", target.authority).into_bytes(),
-            anew: false,
+            anew: None,
             readiness: Readiness::new()?,
             connections: Vec::with_capacity(connections),
             buffer: vec![0; 64 * 1024],
@@ -261,17 +275,14 @@ impl Generator {
     }
 
     fn connect(&self, index: usize) -> anyhow::Result<Connection> {
-        let limit = Duration::from_secs(5);
-        let stream = TcpStream::connect_timeout(&self.target.address, limit)
-            .with_context(|| format!("cannot connect to {}", self.target.address))?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
+        let stream = ClientStream::connect(&self.target, self.anew.unwrap_or(Handshake::Full))?;
+        stream.set_nonblocking()?;
         self.readiness.watch(&stream, index as u64)?;
         Ok(Connection { stream, due: None, partial: Vec::new() })
     }
 
     fn ask(&mut self, index: usize, due: Instant) -> anyhow::Result<()> {
-        if self.anew {
+        if self.anew.is_some() {
             self.connections[index] = self.connect(index)?;
         }
         // One request is far smaller than a socket's buffer, so it is written whole or not at all.
@@ -350,7 +361,7 @@ fn goes_on(until: Until, start: Instant, sent: u64, now: Instant) -> bool {
 
 impl Connection {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
-        let read = match self.stream.read(buffer) {
+        let read = match self.stream.read_available(buffer) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Partial),

@@ -31,7 +31,8 @@ fn run(target: &Target, requests: u64) -> anyhow::Result<Work> {
     let mut command = Command::new(installed("h2load").context("h2load is not installed")?);
     command.args([&format!("-n{requests}"), &format!("-c{CONNECTIONS}"), &format!("-m{STREAMS}"), "-t1"]);
     command.args(["--header", &format!(":authority: {}", target.authority)]);
-    command.arg(format!("http://{}/", target.address));
+    let scheme = if target.tls.is_some() { "https" } else { "http" };
+    command.arg(format!("{scheme}://{}/", target.address));
     let told = output(command)?;
     read(&told).with_context(|| format!("h2load said:\n{told}"))
 }

@@ -16,6 +16,7 @@ mod h2;
 mod keep_alive;
 mod schedule;
 mod steady;
+pub(crate) mod stream;
 
 /// Rounds in which the host took more than this for others are not counted.
 const MOST_STEAL: f64 = 0.03;
@@ -31,13 +32,21 @@ pub(crate) enum Load {
     Steady,
     H2,
     Connections,
+    Resumed,
     Download,
     Upload,
 }
 
 impl Load {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::KeepAlive, Self::Steady, Self::H2, Self::Connections, Self::Download, Self::Upload];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::KeepAlive,
+        Self::Steady,
+        Self::H2,
+        Self::Connections,
+        Self::Resumed,
+        Self::Download,
+        Self::Upload,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -45,6 +54,7 @@ impl Load {
             Self::Steady => "steady",
             Self::H2 => "h2",
             Self::Connections => "connections",
+            Self::Resumed => "resumed",
             Self::Download => "download",
             Self::Upload => "upload",
         }
@@ -57,7 +67,10 @@ impl Load {
             }
             Self::Steady => "1,000 such requests per second, due at fixed times",
             Self::H2 => "GET of 1 KiB over 8 HTTP/2 connections of 16 streams each, by h2load",
-            Self::Connections => "GET of 1 KiB, each over a TCP connection of its own, 16 at a time",
+            Self::Connections => {
+                "GET of 1 KiB, each over a connection of its own; with TLS, a full handshake each"
+            }
+            Self::Resumed => "the same, each going on with an earlier TLS session",
             Self::Download => "one large answer over one connection",
             Self::Upload => "one large request over one connection",
         }
@@ -130,7 +143,7 @@ pub(crate) fn take(load: Load, turn: Turn, pair: &Pair, app: u32) -> anyhow::Res
         Load::KeepAlive => keep_alive::take(turn, target, &watch),
         Load::Steady => steady::take(turn, target, &watch),
         Load::H2 => h2::take(turn, target, &watch),
-        Load::Connections => connections::take(turn, target, &watch),
+        Load::Connections | Load::Resumed => connections::take(turn, target, &watch),
         Load::Download | Load::Upload => bulk::take(turn, target, &watch),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Variant;
+use super::{Algorithm, Variant};
 use crate::netspace;
 
 /// The app's name in the mesh.
@@ -10,8 +10,6 @@ pub(super) const AUTHORITY: &str = "app.bench.svc.cluster.local";
 
 /// Routes beside the one that requests take and the one with a match on a header.
 const OTHERS: usize = 998;
-
-const ENDPOINTS: usize = 10_000;
 
 const RETRIES: &str = "
       attempts: 2
@@ -51,8 +49,11 @@ const FILTERS: &str = "
         set: {x-served: bench}
         remove: [x-powered-by]";
 
-/// Balancing and ejection; nobody comes in without mutual TLS.
-const POLICIES: &str = "\
+/// Instead of `LEAST_REQUEST`.
+const PEAK_EWMA: &str = "  annotations: {config.selvedge.io/load-balancer: PEAK_EWMA}\n";
+
+/// Balancing and ejection.
+pub(super) const DESTINATION_RULE: &str = "\
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -69,6 +70,24 @@ spec:
       interval: 1s
       baseEjectionTime: 2s
       maxEjectionPercent: 100
+";
+
+/// As many requests as may be said: nobody is refused.
+const IDENTITY_LIMIT: &str = "\
+---
+apiVersion: selvedge.io/v1alpha1
+kind: RateLimit
+metadata:
+  name: app
+  namespace: bench
+spec:
+  limits:
+  - key: clientIdentity
+    requests: 1000000
+";
+
+/// Nobody comes in without mutual TLS.
+const STRICT: &str = "\
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -86,6 +105,14 @@ pub(super) fn services(app: SocketAddr, variant: Variant) -> String {
     let others: String = (0..others).map(other_route).collect();
     let retries = if variant == Variant::WithoutRetries { NO_RETRIES } else { RETRIES };
     let filters = if variant == Variant::Filters { FILTERS } else { "" };
+    let limit = if variant == Variant::IdentityLimit { IDENTITY_LIMIT } else { "" };
+    let rule = match variant {
+        Variant::Balance(Algorithm::PeakEwma) => {
+            DESTINATION_RULE.replace("namespace: bench\n", &format!("namespace: bench\n{PEAK_EWMA}"))
+        }
+        Variant::Balance(algorithm) => DESTINATION_RULE.replace("simple: LEAST_REQUEST", algorithm.words()),
+        _ => DESTINATION_RULE.to_owned(),
+    };
     format!(
         "apiVersion: v1
 kind: Service
@@ -121,7 +148,7 @@ spec:
     route:
     - destination:
         host: {AUTHORITY}
-{POLICIES}",
+{rule}{STRICT}{limit}",
         port = app.port()
     )
 }
@@ -158,7 +185,7 @@ spec:
     route:
     - destination:
         host: {AUTHORITY}
-{POLICIES}",
+{DESTINATION_RULE}{STRICT}",
         service_port = netspace::PORT,
         port = app.port()
     )
@@ -187,10 +214,8 @@ pub(super) fn workloads(app: SocketAddr, inbound: Option<SocketAddr>, variant: V
         inbound.map(|inbound| (local, inbound.port())),
     );
     all += CLIENT;
-    if variant == Variant::Endpoints
-        && let Some(inbound) = inbound
-    {
-        for number in 1..ENDPOINTS {
+    if let Some(inbound) = inbound {
+        for number in 1..variant.endpoints() {
             let address = IpAddr::from([127, 2, (number / 250) as u8, (number % 250 + 1) as u8]);
             let at = SocketAddr::new(address, app.port());
             all += &workload(&format!("app-{number}"), "app", at, Some((address, inbound.port())));

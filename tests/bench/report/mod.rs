@@ -13,7 +13,7 @@ mod text;
 
 /// Who is compared with whom: the product with its floor and the peers, and the floor with the peers to
 /// show that it is a floor.
-const COMPARED: [(&str, &str); 18] = [
+const COMPARED: [(&str, &str); 21] = [
     ("selvedge-h1", "floor-h1"),
     ("selvedge-h2", "floor-h2"),
     ("selvedge-h1", "nginx"),
@@ -32,10 +32,17 @@ const COMPARED: [(&str, &str); 18] = [
     ("selvedge-tcp", "envoy-tcp"),
     ("floor-tcp", "haproxy-tcp"),
     ("floor-tcp", "envoy-tcp"),
+    ("edge-selvedge", "edge-nginx"),
+    ("edge-selvedge", "edge-haproxy"),
+    ("edge-selvedge", "edge-envoy"),
 ];
 
 /// The product as it is used, with which its variants are compared.
 const BASE: &str = "selvedge-h1";
+
+/// What algorithms of balancing are compared with, and what their names begin with.
+const BASE_OF_BALANCING: &str = "balance-least-request";
+const BALANCING: &str = "balance-";
 
 /// Everything that a run found out.
 #[derive(Debug)]
@@ -214,7 +221,8 @@ struct Once {
 #[derive(Debug, Serialize)]
 struct Growth<'a> {
     name: &'static str,
-    /// CPU time per request, as a multiple of the product's without the change.
+    /// CPU time per request, as a multiple of the product's without the change; of an algorithm of balancing, of
+    /// `LEAST_REQUEST`.
     ratio: Option<f64>,
     row: Row<'a>,
 }
@@ -250,10 +258,13 @@ impl Report {
     }
 
     fn growth(&self) -> Vec<Growth<'_>> {
-        let base = self.growth.iter().find(|subject| subject.name == BASE);
+        let base = |of: &Subject| {
+            let base = if of.name.starts_with(BALANCING) { BASE_OF_BALANCING } else { BASE };
+            self.growth.iter().find(|subject| subject.name == base)
+        };
         let grown = self.growth.iter().map(|subject| Growth {
             name: subject.name,
-            ratio: base.and_then(|base| subject.cpu_ratio(base, Load::KeepAlive)),
+            ratio: base(subject).and_then(|base| subject.cpu_ratio(base, Load::KeepAlive)),
             row: row(subject, Load::KeepAlive, None),
         });
         grown.collect()

@@ -118,12 +118,12 @@ impl Summary<'_> {
             return Ok(());
         }
         writeln!(f, "\ngrowth: the keep-alive load, on the product with one thing changed\n")?;
-        writeln!(f, "| selvedge-h1 with | requests/s | CPU us/r | ratio |")?;
-        writeln!(f, "|------------------|-----------:|---------:|------:|")?;
+        writeln!(f, "| selvedge-h1 with      | requests/s | CPU us/r | ratio |")?;
+        writeln!(f, "|-----------------------|-----------:|---------:|------:|")?;
         for growth in &self.growth {
             let (rate, cpu) = (number(growth.row.rate, 0), number(growth.row.cpu, 1));
             let ratio = number(growth.ratio, 2);
-            writeln!(f, "| {:16} | {rate:>10} | {cpu:>8} | {ratio:>5} |", growth.name)?;
+            writeln!(f, "| {:21} | {rate:>10} | {cpu:>8} | {ratio:>5} |", growth.name)?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ impl Rooms<'_> {
         let rooms: BTreeSet<String> = modules.keys().filter_map(|path| room(path)).collect();
         let listed: BTreeSet<String> = self.order.iter().map(ToString::to_string).collect();
         assert_eq!(rooms, listed, "the modules in {}: list each, in its place", self.source);
+        assert_eq!(listed.len(), self.order.len(), "the modules in {}: list each once", self.source);
 
         let mut count = 0;
         let place = |room: &String| self.order.iter().position(|listed| listed == room);

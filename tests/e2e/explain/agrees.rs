@@ -18,15 +18,19 @@ use crate::SELVEDGE;
 const REQUESTS: usize = 200;
 
 /// How many of them are explained at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// Names the seed of what is drawn, so that a failure can be had again.
-const SEED_VARIABLE: &str = "SELVEDGE_TEST_EXPLAIN_SEED";
+pub(super) const SEED_VARIABLE: &str = "SELVEDGE_TEST_EXPLAIN_SEED";
+
+/// The seed that is asked for, or any.
+pub(super) fn seed() -> u64 {
+    env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..))
+}
 
 #[tokio::test]
 async fn explain_says_what_a_pair_of_sidecars_does() {
-    let seed =
-        env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed = seed();
     let mut rng = Rng::with_seed(seed);
     let documents: String = (0..random::SERVICES).map(|place| random::service(&mut rng, place)).collect();
     let mesh = mesh(&documents).await;
@@ -38,7 +42,7 @@ async fn explain_says_what_a_pair_of_sidecars_does() {
         for (asked, said) in some.iter().zip(explain_all(&mesh, some)) {
             let done = send(&mesh, asked).await;
             ruled += usize::from(said["rule"]["written"].is_object());
-            if let Err(why) = agree(&said, &done) {
+            if let Err(why) = agree(&said, &done, &random::HEADERS) {
                 panic!(
                     "{why}; {SEED_VARIABLE}={seed}\n{asked:?}\nsaid: {said:#}\ndone: {done:?}\n{documents}"
                 );
@@ -108,8 +112,8 @@ async fn send(mesh: &Mesh, asked: &Asked) -> Answer {
     mesh.workload("caller").call(call).await.unwrap_or_else(|error| panic!("{error}: {asked:?}"))
 }
 
-/// Whether what is `done` is one of those things that are `said`.
-fn agree(said: &Value, done: &Answer) -> Result<(), String> {
+/// Whether what is `done` is one of those things that are `said`; the app has seen these `headers` as it is said.
+pub(super) fn agree(said: &Value, done: &Answer, headers: &[&str]) -> Result<(), String> {
     let mut outcomes = Vec::new();
     let backends = said["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
     if backends.is_empty() {
@@ -122,7 +126,7 @@ fn agree(said: &Value, done: &Answer) -> Result<(), String> {
         for endpoint in backend["endpoints"].as_array().into_iter().flatten() {
             outcomes.push(match endpoint.get("refused") {
                 Some(refused) => answered(refused, done),
-                None => served(backend, endpoint, done),
+                None => served(backend, endpoint, done, headers),
             });
         }
     }
@@ -149,7 +153,7 @@ fn answered(said: &Value, done: &Answer) -> Result<(), String> {
 }
 
 /// Whether the app at `endpoint` has seen the request as it is said of its `backend`.
-fn served(backend: &Value, endpoint: &Value, done: &Answer) -> Result<(), String> {
+fn served(backend: &Value, endpoint: &Value, done: &Answer, headers: &[&str]) -> Result<(), String> {
     same("status", 200, done.status.as_u16())?;
     let seen: reviews::Answer = done.json().map_err(|error| format!("the app did not answer: {error}"))?;
     let request = &backend["request"];
@@ -166,7 +170,7 @@ fn served(backend: &Value, endpoint: &Value, done: &Answer) -> Result<(), String
         let all = said.entry(name).or_default();
         *all = if all.is_empty() { value.to_owned() } else { format!("{all},{value}") };
     }
-    for name in random::HEADERS {
+    for name in headers.iter().copied() {
         same(name, said.get(name).map(String::as_str), seen.headers.get(name).map(String::as_str))?;
     }
     Ok(())

@@ -10,7 +10,8 @@ pub(super) const SERVICES: usize = 12;
 /// The headers that routes look at and change.
 pub(super) const HEADERS: [&str; 4] = ["x-a", "x-b", "x-c", "x-envoy-original-path"];
 
-const PATHS: [&str; 8] = ["/", "/a", "/a/b", "/ab", "/a/b/c", "/c", "/pkg.Svc/Get", "/pkg.Svc/Put"];
+pub(super) const PATHS: [&str; 8] =
+    ["/", "/a", "/a/b", "/ab", "/a/b/c", "/c", "/pkg.Svc/Get", "/pkg.Svc/Put"];
 const QUERIES: [&str; 4] = ["", "?q=1", "?q=2&r", "?r=1&q=1"];
 const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 
@@ -99,7 +100,7 @@ pub(super) fn request(rng: &mut Rng, place: usize) -> Asked {
     }
 }
 
-fn one<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+pub(super) fn one<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]
 }
 
@@ -152,7 +153,7 @@ fn changes(rng: &mut Rng) -> String {
     format!("{{{}}}", some(rng, 2, &parts))
 }
 
-fn istio_rule(rng: &mut Rng, name: &str) -> String {
+pub(super) fn istio_rule(rng: &mut Rng, name: &str) -> String {
     let matches: Vec<String> = (0..rng.usize(..3)).map(|_| istio_match(rng)).collect();
     let matches =
         if matches.is_empty() { String::new() } else { format!("match: [{}], ", matches.join(", ")) };
@@ -224,7 +225,7 @@ fn http_match(rng: &mut Rng, prefix: Option<&str>) -> String {
     if more.is_empty() { format!("{{{path}}}") } else { format!("{{{path}, {more}}}") }
 }
 
-fn http_rule(rng: &mut Rng) -> String {
+pub(super) fn http_rule(rng: &mut Rng) -> String {
     let mut filters = vec![modifier(rng)];
     let mut prefix = None;
     match rng.u8(..6) {

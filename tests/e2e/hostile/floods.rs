@@ -80,7 +80,7 @@ fn assert_ended(ends: &[(&str, End)]) {
 
 #[tokio::test]
 async fn rapid_resets_end_their_connection() {
-    let mesh = Mesh::start(&[]).await;
+    let mesh = Mesh::with_gateway(&[]).await;
     let head = block(&request("/normal"));
     let frames = many(20_000, |turn| {
         let stream = turn * 2 + 1;
@@ -97,7 +97,7 @@ async fn rapid_resets_end_their_connection() {
 
 #[tokio::test]
 async fn a_head_without_end_ends_its_connection() {
-    let mesh = Mesh::start(&[]).await;
+    let mesh = Mesh::with_gateway(&[]).await;
     let part = block(&[("x", &"y".repeat(16_000))]);
     let mut frames = frame(HEADERS, END_STREAM, 1, &block(&request("/normal")));
     frames.extend(many(2_000, |_| frame(CONTINUATION, 0, 1, &part)));
@@ -110,7 +110,7 @@ async fn a_head_without_end_ends_its_connection() {
 
 #[tokio::test]
 async fn streams_that_err_for_ever_end_their_connection() {
-    let mesh = Mesh::start(&[]).await;
+    let mesh = Mesh::with_gateway(&[]).await;
     let head = block(&[&request("/normal")[..], &[("connection", "close")]].concat());
     let frames = many(20_000, |turn| frame(HEADERS, END_HEADERS | END_STREAM, turn * 2 + 1, &head));
 
@@ -119,7 +119,7 @@ async fn streams_that_err_for_ever_end_their_connection() {
 
 #[tokio::test]
 async fn frames_that_want_answers_nobody_reads_are_not_piled_up() {
-    let mesh = Mesh::start(&[]).await;
+    let mesh = Mesh::with_gateway(&[]).await;
     for frames in [
         many(400_000, |_| frame(PING, 0, 0, &[0; 8])),
         many(400_000, |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xFF, 0xFF])),
@@ -131,7 +131,7 @@ async fn frames_that_want_answers_nobody_reads_are_not_piled_up() {
 
 #[tokio::test]
 async fn no_more_streams_than_the_limit_are_taken() {
-    let mesh = Mesh::start(&[("--max-streams", "10")]).await;
+    let mesh = Mesh::with_gateway(&[("--max-streams", "10")]).await;
     for (listener, address) in mesh.listeners() {
         let mut raw = Raw::connect(address).await;
         let head = block(&request("/normal"));
@@ -189,7 +189,7 @@ async fn ended(workload: &super::Workload, from: &str, count: usize) {
 
 #[tokio::test]
 async fn frames_that_carry_nothing_end_their_connection_with_a_word() {
-    let mesh = Mesh::start(&[]).await;
+    let mesh = Mesh::with_gateway(&[]).await;
     let floods = floods();
     for (kind, frames) in &floods {
         for (listener, end) in survive(&mesh, frames, false).await {

@@ -107,7 +107,7 @@ fn statuses(text: &str) -> Vec<&str> {
 
 fn reason(text: &str) -> Option<&str> {
     let (_, rest) = text.rsplit_once("selvedge-error: ")?;
-    rest.split(':').next()
+    rest.split([':', '\r']).next()
 }
 
 /// What is not as expected about `answer`.
@@ -126,13 +126,19 @@ fn complaint(case: &Case, answer: &str, seen: &[String]) -> Option<String> {
 
 #[tokio::test]
 async fn hostile_requests_are_refused_and_never_forwarded() {
-    let mesh = Mesh::start(&[]).await;
+    let mesh = Mesh::with_gateway(&[]).await;
     let mut complaints = Vec::new();
     let configuration = mesh_client::configuration(credentials(&mesh.cluster, "client"));
-    let plain = mesh.listeners().map(|(listener, address)| (listener, Way::Plain(address)));
-    let ways = plain.into_iter().chain([("mesh TLS", Way::Mesh(&configuration, mesh.target()))]);
+    let plain = mesh.listeners().into_iter().map(|(listener, address)| (listener, Way::Plain(address)));
+    let ways = plain.chain([("mesh TLS", Way::Mesh(&configuration, mesh.target()))]);
     for (listener, way) in ways {
-        for case in corpus() {
+        for mut case in corpus() {
+            // It has no path that a rule of the gateway could match.
+            if listener == "gateway" && case.name == "good-options-asterisk.http" {
+                case.statuses = vec!["404".to_owned()];
+                case.reason = Some("no-route".to_owned());
+                case.seen.clear();
+            }
             for piece in [usize::MAX, 7] {
                 if case.request.len() > 10_000 && piece < case.request.len() {
                     continue;

@@ -11,6 +11,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use super::http2::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, block, frame};
 use crate::{
     mesh_client,
     raw::{APP, Around, CALLERS, SERVER, within},
@@ -106,6 +107,29 @@ async fn the_app_is_told_who_calls_by_its_own_sidecar_alone() {
             assert!(read(&mut client).await.starts_with("HTTP/1.1 200"), "{name}, {what}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_mesh_peer_that_speaks_http2_itself_is_who_its_certificate_says() {
+    let around = Around::new().await;
+    let peer = mesh_client::configuration(around.mesh.credentials("over-http1"));
+    let mut peer = mesh_client::connect_for(Carrier::Http2, &peer, around.mesh.workload(SERVER)).await;
+    let forged = FORGED.to_ascii_lowercase();
+    // Each of them twice.
+    let forged = forged.lines().chain(forged.lines()).filter_map(|line| line.split_once(": "));
+    let usual = [(":method", "GET"), (":scheme", "https"), (":authority", APP), (":path", "/x")];
+    let fields: Vec<(&str, &str)> = usual.into_iter().chain(forged).collect();
+    let head = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields));
+    let sent = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[]), &head].concat();
+    peer.write_all(&sent).await.expect("it is read");
+    let mut app = around.accept().await;
+
+    let head = app.head().await;
+
+    let of = |account| format!("spiffe://cluster.local/ns/default/sa/{account}");
+    let expected = format!("x-forwarded-client-cert: By={};URI={}", of("app"), of("over-http1"));
+    assert_eq!(told(&head.0), [expected]);
+    assert_eq!(head.header("host"), Some(APP));
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 mod admin;
 mod certificates;
 mod control_plane;
+mod expressions;
 mod floods;
+mod gateway;
 mod http1;
-mod http2;
+pub(crate) mod http2;
 mod identity;
 mod membership;
 mod overload;
@@ -14,6 +16,7 @@ mod owners;
 mod probes;
 mod revoked;
 mod slow;
+mod strangers;
 
 use std::{
     convert::Infallible,
@@ -36,7 +39,10 @@ use selvedge_demo::{
     documents,
     workload::{AppKind, Spec, Workload},
 };
+use selvedge_tests::{gateway::Gateway, poll};
 use tokio::net::TcpListener;
+
+use crate::gateway::tls::{Pair, own, secret};
 
 /// How long anything may take that happens at once.
 const SOON: Duration = Duration::from_secs(10);
@@ -51,7 +57,30 @@ const LARGE: usize = 8 << 20;
 struct Mesh {
     cluster: Cluster,
     app: App,
+    /// What stands before the server for clients from outside, and the root of its certificate.
+    gateway: Option<(Gateway, Pair)>,
 }
+
+/// What the gateway serves: every host in plaintext, and [`SERVER_NAME`] over TLS.
+const GATEWAY: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  gatewayClassName: selvedge
+  listeners:
+  - {name: http, port: 80, protocol: HTTP}
+  - {name: https, port: 443, protocol: HTTPS, hostname: edge.test, tls: {certificateRefs: [{name: edge}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: target}
+spec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: target, port: 9080}]}]}
+---
+";
+
+/// The host of the gateway's listener for TLS.
+const SERVER_NAME: &str = "edge.test";
 
 impl Mesh {
     /// Both sidecars have these flags.
@@ -65,14 +94,40 @@ impl Mesh {
         let with_flags = |spec: Spec| flags.iter().fold(spec, |spec, (name, value)| spec.flag(name, value));
         cluster.add([with_flags(target), with_flags(Spec::client("client"))]).await.expect("sidecars");
         let app = App::start(cluster.workload("target").app).await;
-        let mesh = Self { cluster, app };
+        let mesh = Self { cluster, app, gateway: None };
         mesh.is_served().await;
         mesh
     }
 
+    /// The same, with a gateway that has these flags too.
+    async fn with_gateway(flags: &[(&str, &str)]) -> Self {
+        let mut mesh = Self::start(flags).await;
+        let pair = own(SERVER_NAME);
+        mesh.cluster.write("edge.yaml", &(secret("edge", &pair, &pair) + GATEWAY)).expect("a file");
+        let flags: Vec<String> = flags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let gateway = Gateway::start_with(&mesh.cluster, "default/edge", &[80, 443], "", &flags).await;
+        poll(SOON, "the gateway serves", async || {
+            let answer =
+                gateway.call(80, call::to(TARGET, "/normal")).await.map_err(|error| error.to_string())?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.summary()) }
+        })
+        .await;
+        mesh.gateway = Some((gateway, pair));
+        mesh.is_served().await;
+        mesh
+    }
+
+    /// The gateway that it was started with.
+    fn edge(&self) -> &Gateway {
+        &self.gateway.as_ref().expect("it was started with one").0
+    }
+
     /// Where hostile clients connect, and what that is called.
-    fn listeners(&self) -> [(&'static str, SocketAddr); 2] {
-        [("outbound", self.client().outbound), ("inbound", self.target().inbound)]
+    fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let mut listeners = vec![("outbound", self.client().outbound), ("inbound", self.target().inbound)];
+        listeners.extend(self.gateway.iter().map(|(gateway, _)| ("gateway", gateway.at(80))));
+        listeners
     }
 
     fn client(&self) -> &Workload {
@@ -91,16 +146,22 @@ impl Mesh {
             assert_eq!(answer.status, 200, "{listener}: {}", answer.summary());
             assert_eq!(answer.text(), "ok", "{listener}");
         }
+        let Some((gateway, pair)) = &self.gateway else { return };
+        let roots = [pair.der.der().clone()];
+        let answer = gateway.call_tls(443, SERVER_NAME, &roots, call::to(SERVER_NAME, "/normal")).await;
+        let answer = answer.unwrap_or_else(|error| panic!("over TLS: {error}"));
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "ok"), "{}", answer.summary());
     }
 
     /// Neither sidecar has died or grown out of proportion.
     async fn is_well(&self) {
         self.is_served().await;
-        for workload in [self.client(), self.target()] {
-            let process = workload.sidecar_process().expect("it was started");
+        let sidecars = [self.client(), self.target()];
+        let sidecars = sidecars.map(|workload| workload.sidecar_process().expect("it was started"));
+        for process in sidecars.into_iter().chain(self.gateway.iter().map(|(gateway, _)| &gateway.process)) {
             assert!(process.exit().is_none(), "{process:?} ended");
             let resident = resident_mib(process.pid());
-            assert!(resident < 100, "{process:?} has {resident} MiB");
+            assert!(resident < 64, "{process:?} has {resident} MiB");
         }
     }
 }
@@ -113,9 +174,10 @@ impl Drop for Mesh {
     }
 }
 
+/// What the process has allocated and holds in memory. The pages of its program are the same whatever strangers do.
 fn resident_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has one");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a process has one");
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kib / 1024
 }

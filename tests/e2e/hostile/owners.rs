@@ -1,6 +1,6 @@
 //! Addresses and names belong to their owners: what another namespace writes of them changes nothing and is reported.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use selvedge_demo::{apps::reviews, call, workload::Spec};
 use selvedge_tests::{Mesh, SOON, poll};
@@ -56,10 +56,29 @@ fn claims(ip: &str, port: u16) -> Vec<(&'static str, String)> {
 
 /// Whom the server was told that the caller is, at `authority`.
 async fn caller_at(mesh: &Mesh, authority: &str) -> Result<String, String> {
-    let answer = mesh.workload("caller").call(call::to(authority, "/")).await;
+    asked_by(mesh, "caller", authority).await
+}
+
+/// The same for any caller.
+async fn asked_by(mesh: &Mesh, caller: &str, authority: &str) -> Result<String, String> {
+    let answer = mesh.workload(caller).call(call::to(authority, "/")).await;
     let answer = answer.map_err(|error| error.to_string())?;
     let found: reviews::Answer = answer.json().map_err(|_| answer.summary())?;
     found.client_identity.ok_or_else(|| "called in plaintext".to_owned())
+}
+
+/// Waits until the control plane reports a problem with this document.
+async fn told(mesh: &Mesh, namespace: &str, name: &str) -> Value {
+    poll(SOON, &format!("the problem with {namespace}/{name}"), async || {
+        let problems = mesh.control_plane_admin("/problems").await;
+        let problems: Vec<Value> =
+            problems.and_then(|answer| answer.json()).map_err(|error| error.to_string())?;
+        let found = problems.iter().find(|problem| {
+            problem["document"]["namespace"] == namespace && problem["document"]["name"] == name
+        });
+        found.cloned().ok_or_else(|| format!("{problems:?}"))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -79,16 +98,7 @@ async fn a_document_of_another_namespace_takes_no_workload_out_of_mutual_tls() {
 
     for (name, claim) in claims(&app.ip().to_string(), app.port()) {
         mesh.write("zz-thief.yaml", &claim).unwrap();
-        let problem = poll(SOON, &format!("the problem with {name}"), async || {
-            let problems = mesh.control_plane_admin("/problems").await;
-            let problems: Vec<Value> =
-                problems.and_then(|answer| answer.json()).map_err(|error| error.to_string())?;
-            let found = problems.iter().find(|problem| {
-                problem["document"]["namespace"] == "thief" && problem["document"]["name"] == name
-            });
-            found.cloned().ok_or_else(|| format!("{problems:?}"))
-        })
-        .await;
+        let problem = told(&mesh, "thief", name).await;
         assert_eq!(problem["severity"], "error", "{problem}");
 
         for authority in &authorities {
@@ -109,5 +119,68 @@ async fn a_document_of_another_namespace_takes_no_workload_out_of_mutual_tls() {
     assert!(
         said.contains("ServiceEntry thief/every-name") && said.contains("name of the namespace default"),
         "{said}"
+    );
+}
+
+/// Waits until the file says who has the address `ip`, and returns what it says of it.
+async fn kept(mesh: &Mesh, ip: &str) -> Value {
+    let path = mesh.data_dir().join(KEPT);
+    poll(SOON, KEPT, async || {
+        let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        let kept: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
+        kept.get(ip).cloned().ok_or(text)
+    })
+    .await
+}
+
+/// Who has which address, in the control plane's data directory.
+const KEPT: &str = "address-owners.json";
+
+#[tokio::test]
+async fn a_file_that_sorts_before_the_owners_takes_no_address_over_a_restart_either() {
+    let mut mesh =
+        Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::server("reviews-a", "reviews", 9080)]).await;
+    mesh.write("strict.yaml", STRICT).unwrap();
+    let app = mesh.workload("reviews-a").app;
+    let (ip, authority) = (app.ip().to_string(), app.to_string());
+    poll(SOON, &authority, async || caller_at(&mesh, &authority).await).await;
+    assert_eq!(kept(&mesh, &ip).await[0]["namespace"], "default");
+
+    let (name, claim) = claims(&ip, app.port()).swap_remove(0);
+    mesh.write("aaa-thief.yaml", &claim).unwrap();
+    assert_eq!(told(&mesh, "thief", name).await["severity"], "error");
+    let caller = caller_at(&mesh, &authority).await;
+    assert_eq!(caller.as_deref(), Ok("spiffe://cluster.local/ns/default/sa/caller"));
+
+    mesh.kill_control_plane().await.unwrap();
+    mesh.start_control_plane().await.unwrap();
+    assert_eq!(told(&mesh, "thief", name).await["severity"], "error");
+    // It knows nothing of before the restart.
+    mesh.add([Spec::client("late")]).await.unwrap();
+    let late = asked_by(&mesh, "late", &authority).await;
+    assert_eq!(late.as_deref(), Ok("spiffe://cluster.local/ns/default/sa/late"));
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_owners_is_reported_and_stops_no_start() {
+    let mut mesh =
+        Mesh::of(SELVEDGE, [Spec::client("caller"), Spec::server("reviews-a", "reviews", 9080)]).await;
+    let app = mesh.workload("reviews-a").app;
+    let (ip, authority) = (app.ip().to_string(), app.to_string());
+    let before = kept(&mesh, &ip).await;
+
+    mesh.kill_control_plane().await.unwrap();
+    fs::write(mesh.data_dir().join(KEPT), "{\"10.0.0.1\": [").unwrap();
+    mesh.start_control_plane().await.unwrap();
+
+    assert_eq!(kept(&mesh, &ip).await, before, "it is written again");
+    mesh.add([Spec::client("late")]).await.unwrap();
+    let late = poll(SOON, &authority, async || asked_by(&mesh, "late", &authority).await).await;
+    assert_eq!(late, "spiffe://cluster.local/ns/default/sa/late");
+    let log = mesh.control_plane_process().unwrap().whole_log().unwrap();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains(KEPT)).collect();
+    assert!(
+        said.len() == 1 && said[0].contains("the first by file has it"),
+        "one warning with its consequence: {said:?}"
     );
 }

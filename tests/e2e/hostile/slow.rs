@@ -45,7 +45,7 @@ async fn full(client: &TcpStream) {
 
 #[tokio::test]
 async fn heads_that_do_not_come_to_an_end_time_out() {
-    let mesh = Mesh::start(&[("--header-timeout", "1s")]).await;
+    let mesh = Mesh::with_gateway(&[("--header-timeout", "1s")]).await;
     for (listener, address) in mesh.listeners() {
         let mut slow = clients(address, 200, "GET /slow HTTP/1.1\r\nHost: target:9080\r\nx: ").await;
 
@@ -104,7 +104,7 @@ async fn bodies_that_come_too_slowly_are_refused_and_others_take_their_time() {
 
 #[tokio::test]
 async fn connections_without_requests_are_closed() {
-    let mesh = Mesh::start(&[("--idle-timeout", "1s")]).await;
+    let mesh = Mesh::with_gateway(&[("--idle-timeout", "1s")]).await;
     for (_, address) in mesh.listeners() {
         let mut client =
             clients(address, 1, "GET /normal HTTP/1.1\r\nHost: target:9080\r\n\r\n").await.remove(0);
@@ -118,7 +118,7 @@ async fn connections_without_requests_are_closed() {
 
 #[tokio::test]
 async fn bodies_that_do_not_come_hold_up_nobody_else() {
-    let mesh = Mesh::start(&[]).await;
+    let mesh = Mesh::with_gateway(&[]).await;
     for (_, address) in mesh.listeners() {
         let head = "POST /slow HTTP/1.1\r\nHost: target:9080\r\nContent-Length: 1000000\r\n\r\n";
         let mut slow = clients(address, 200, head).await;
@@ -133,7 +133,7 @@ async fn bodies_that_do_not_come_hold_up_nobody_else() {
 
 #[tokio::test]
 async fn answers_that_are_not_read_hold_up_nobody_else() {
-    let mesh = Mesh::start(&[]).await;
+    let mesh = Mesh::with_gateway(&[]).await;
     for (_, address) in mesh.listeners() {
         let slow = clients(address, 30, "GET /large HTTP/1.1\r\nHost: target:9080\r\n\r\n").await;
         for client in &slow {

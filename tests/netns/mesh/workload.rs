@@ -82,7 +82,7 @@ pub(super) fn entry(workload: &Workload) -> String {
         text.push_str(&format!("  annotations:\n    config.selvedge.io/inbound: \"{inbound}\"\n"));
     }
     text.push_str(&format!(
-        "spec:\n  address: \"{address}\"\n  serviceAccount: {app}\n  ports:\n    http: {port}\n    other: {OTHER_PORT}\n  labels:\n    app: {app}\n"
+        "spec:\n  address: \"{address}\"\n  serviceAccount: {app}\n  ports:\n    http: {port}\n    other: {OTHER_PORT}\n  labels:\n    app: {app}\n    name: {name}\n"
     ));
     if let Some(version) = version {
         text.push_str(&format!("    version: {version}\n"));

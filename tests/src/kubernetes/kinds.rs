@@ -1,6 +1,6 @@
 //! Kinds that the API server does not bring along, as definitions without a schema: they keep every field.
 //!
-//! Those of the Gateway API and of Istio stand for their projects' own definitions, EndpointSlice `v1` for that of
+//! Those of the Gateway API, Istio, Linkerd and Calico stand for their projects' own definitions, EndpointSlice `v1` for that of
 //! Kubernetes 1.21, whose `v1beta1` the tests' server has switched off. (There is no such way to PodDisruptionBudget
 //! `v1`: a definition's group has a dot in it, and `policy` has none.)
 
@@ -35,6 +35,8 @@ pub const CORE: &[Kind] =
 pub const GATEWAY: &[Kind] = &[
     kind("gateway.networking.k8s.io", "GatewayClass", "gatewayclasses", &["v1", "v1beta1"]),
     kind("gateway.networking.k8s.io", "Gateway", "gateways", &["v1", "v1beta1"]),
+    kind("gateway.networking.k8s.io", "ListenerSet", "listenersets", &["v1"]),
+    kind("gateway.networking.x-k8s.io", "XListenerSet", "xlistenersets", &["v1alpha1"]),
     kind("gateway.networking.k8s.io", "HTTPRoute", "httproutes", &["v1", "v1beta1"]),
     kind("gateway.networking.k8s.io", "GRPCRoute", "grpcroutes", &["v1"]),
     kind("gateway.networking.k8s.io", "TCPRoute", "tcproutes", &["v1alpha2"]),
@@ -59,10 +61,32 @@ pub const ISTIO: &[Kind] = &[
     kind("security.istio.io", "RequestAuthentication", "requestauthentications", SECURITY),
 ];
 
+const POLICIES: &[&str] = &["v1alpha1"];
+
+/// Of Linkerd.
+pub const LINKERD: &[Kind] = &[
+    kind("policy.linkerd.io", "Server", "servers", &["v1beta3", "v1beta1"]),
+    kind("policy.linkerd.io", "AuthorizationPolicy", "authorizationpolicies", POLICIES),
+    kind("policy.linkerd.io", "MeshTLSAuthentication", "meshtlsauthentications", POLICIES),
+    kind("policy.linkerd.io", "NetworkAuthentication", "networkauthentications", POLICIES),
+    kind("policy.linkerd.io", "HTTPRoute", "httproutes", &["v1beta3", "v1beta1"]),
+];
+
+/// Of Calico.
+pub const CALICO: &[Kind] = &[
+    kind("projectcalico.org", "GlobalNetworkPolicy", "globalnetworkpolicies", &["v3"]),
+    kind("projectcalico.org", "GlobalNetworkSet", "globalnetworksets", &["v3"]),
+    kind("projectcalico.org", "NetworkPolicy", "networkpolicies", &["v3"]),
+];
+
 impl Kind {
     /// The name of its definition.
     pub fn name(&self) -> String {
         format!("{}.{}", self.plural, self.group)
+    }
+
+    fn is_cluster_wide(&self) -> bool {
+        self.kind == "GatewayClass" || self.kind.starts_with("Global")
     }
 
     fn definition(&self) -> Value {
@@ -76,7 +100,6 @@ impl Kind {
             version
         };
         let versions: Vec<Value> = self.versions.iter().enumerate().map(version).collect();
-        let cluster_wide = self.kind == "GatewayClass";
         json!({
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
@@ -88,7 +111,7 @@ impl Kind {
             "spec": {
                 "group": self.group,
                 "names": {"kind": self.kind, "plural": self.plural, "singular": self.kind.to_lowercase()},
-                "scope": if cluster_wide { "Cluster" } else { "Namespaced" },
+                "scope": if self.is_cluster_wide() { "Cluster" } else { "Namespaced" },
                 "versions": versions,
             },
         })
@@ -123,12 +146,12 @@ mod tests {
 
     #[test]
     fn what_is_served_in_tests_is_what_the_control_plane_follows() {
-        for served in [CORE, GATEWAY, ISTIO].concat() {
+        for served in [CORE, GATEWAY, ISTIO, LINKERD, CALICO].concat() {
             let known = followed().find(|known| (known.group(), known.kind) == (served.group, served.kind));
             let known = known.unwrap_or_else(|| panic!("nobody follows {}", served.kind));
 
             assert_eq!(known.plural, served.plural);
-            assert_eq!(known.namespaced, served.kind != "GatewayClass", "{}", served.kind);
+            assert_eq!(known.namespaced, !served.is_cluster_wide(), "{}", served.kind);
             for version in served.versions {
                 let version = format!("{}/{version}", served.group);
                 assert!(known.api_versions.contains(&version.as_str()), "{} {version}", served.kind);

@@ -72,6 +72,8 @@ pub struct SeenRequest {
     pub resource: String,
     /// The answer's status.
     pub status: u64,
+    /// Its path and query.
+    pub uri: String,
 }
 
 impl SeenRequest {
@@ -87,6 +89,7 @@ impl SeenRequest {
             group: of(&reference["apiGroup"]),
             resource,
             status: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
+            uri: of(&event["requestURI"]),
         }
     }
 

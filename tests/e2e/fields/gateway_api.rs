@@ -1,0 +1,298 @@
+//! Fields of the Gateway API's kinds.
+
+use super::{
+    Proof::{Nothing, Reported, Test},
+    Row,
+};
+
+pub(super) const ROWS: &[Row] = &[
+    ("BackendTLSPolicy", "spec.options.*", Reported("options_are_not_acted_on")),
+    ("BackendTLSPolicy", "spec.targetRefs[].**", Test("what_a_policy_is_for_must_be_there")),
+    (
+        "BackendTLSPolicy",
+        "spec.targetRefs[].sectionName",
+        Test("one_for_a_port_counts_before_one_for_the_service_and_of_two_for_the_same_the_first"),
+    ),
+    (
+        "BackendTLSPolicy",
+        "spec.validation.**",
+        Test("a_backend_is_called_over_tls_and_believed_by_authority_and_name"),
+    ),
+    ("GRPCRoute", "spec.hostnames[]", Test("http_routes_and_grpc_routes_do_not_share_a_host")),
+    (
+        "GRPCRoute",
+        "spec.parentRefs[].**",
+        Test("of_several_kinds_on_a_port_one_decides_and_the_others_are_told"),
+    ),
+    (
+        "GRPCRoute",
+        "spec.rules[].sessionPersistence.absoluteTimeout",
+        Test("a_session_of_a_cookie_is_kept_by_edge_and_sidecars_alike"),
+    ),
+    (
+        "GRPCRoute",
+        "spec.rules[].sessionPersistence.cookieConfig.lifetimeType",
+        Test("a_session_of_a_cookie_is_kept_by_edge_and_sidecars_alike"),
+    ),
+    (
+        "GRPCRoute",
+        "spec.rules[].sessionPersistence.idleTimeout",
+        Test("a_session_of_a_header_ends_when_it_is_idle_for_too_long"),
+    ),
+    (
+        "GRPCRoute",
+        "spec.rules[].sessionPersistence.sessionName",
+        Test("a_session_of_a_cookie_is_kept_by_edge_and_sidecars_alike"),
+    ),
+    (
+        "GRPCRoute",
+        "spec.rules[].sessionPersistence.type",
+        Test("a_session_of_a_header_ends_when_it_is_idle_for_too_long"),
+    ),
+    ("GRPCRoute", "spec.rules[].name", Test("rules_are_called_by_their_route_place_and_name")),
+    ("GRPCRoute", "spec.rules[].matches[].**", Test("calls_are_matched_by_service_method_and_metadata")),
+    (
+        "GRPCRoute",
+        "spec.rules[].filters[].requestMirror.**",
+        Test("routes_of_the_gateway_api_mirror_a_rule_and_a_backend"),
+    ),
+    ("GRPCRoute", "spec.rules[].filters[].**", Test("headers_are_literals_and_the_first_of_a_name_counts")),
+    (
+        "GRPCRoute",
+        "spec.rules[].backendRefs[].filters[].requestMirror.**",
+        Test("routes_of_the_gateway_api_mirror_a_rule_and_a_backend"),
+    ),
+    (
+        "GRPCRoute",
+        "spec.rules[].backendRefs[].filters[].**",
+        Test("headers_are_literals_and_the_first_of_a_name_counts"),
+    ),
+    ("GRPCRoute", "spec.rules[].backendRefs[].**", Test("calls_are_matched_by_service_method_and_metadata")),
+    ("HTTPRoute", "spec.hostnames[]", Test("a_gateway_serves_the_rules_of_its_routes_by_host_name")),
+    (
+        "HTTPRoute",
+        "spec.parentRefs[].**",
+        Test("a_route_is_for_the_ports_that_its_parents_name_by_number_or_name"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].sessionPersistence.absoluteTimeout",
+        Test("a_session_of_a_cookie_is_kept_by_edge_and_sidecars_alike"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].sessionPersistence.cookieConfig.lifetimeType",
+        Test("a_session_of_a_cookie_is_kept_by_edge_and_sidecars_alike"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].sessionPersistence.idleTimeout",
+        Test("a_session_of_a_header_ends_when_it_is_idle_for_too_long"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].sessionPersistence.sessionName",
+        Test("a_session_of_a_cookie_is_kept_by_edge_and_sidecars_alike"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].sessionPersistence.type",
+        Test("a_session_of_a_header_ends_when_it_is_idle_for_too_long"),
+    ),
+    ("HTTPRoute", "spec.rules[].name", Test("rules_are_called_by_their_route_place_and_name")),
+    (
+        "HTTPRoute",
+        "spec.rules[].matches[].**",
+        Test("queries_methods_and_regular_expressions_are_matched_and_what_matches_nothing_has_no_route"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].filters[].requestMirror.**",
+        Test("routes_of_the_gateway_api_mirror_a_rule_and_a_backend"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].filters[].externalAuth",
+        Test("a_filter_that_cannot_be_used_answers_and_is_told_in_its_route"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].filters[].extensionRef.**",
+        Test("a_filter_that_cannot_be_used_answers_and_is_told_in_its_route"),
+    ),
+    ("HTTPRoute", "spec.rules[].filters[].cors.**", Test("origins_of_cors_may_have_wildcards")),
+    (
+        "HTTPRoute",
+        "spec.rules[].filters[].requestRedirect.**",
+        Test("a_redirect_says_where_as_gateway_api_lists_it"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].filters[].urlRewrite.**",
+        Test("paths_are_rewritten_as_gateway_api_lists_it"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].filters[].**",
+        Test("headers_of_requests_are_changed_for_a_rule_and_for_a_share"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].backendRefs[].filters[].requestMirror.**",
+        Test("routes_of_the_gateway_api_mirror_a_rule_and_a_backend"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].backendRefs[].filters[].externalAuth",
+        Test("a_filter_that_cannot_be_used_answers_and_is_told_in_its_route"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].backendRefs[].filters[].extensionRef.**",
+        Test("a_filter_that_cannot_be_used_answers_and_is_told_in_its_route"),
+    ),
+    ("HTTPRoute", "spec.rules[].backendRefs[].filters[].cors.**", Test("origins_of_cors_may_have_wildcards")),
+    (
+        "HTTPRoute",
+        "spec.rules[].backendRefs[].filters[].requestRedirect.**",
+        Test("a_redirect_says_where_as_gateway_api_lists_it"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].backendRefs[].filters[].urlRewrite.**",
+        Test("paths_are_rewritten_as_gateway_api_lists_it"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].backendRefs[].filters[].**",
+        Test("headers_of_requests_are_changed_for_a_rule_and_for_a_share"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].backendRefs[].**",
+        Test("shares_of_broken_backends_are_kept_and_rules_without_backends_are_said"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].timeouts.**",
+        Test("times_of_attempts_need_a_retry_and_are_otherwise_the_requests"),
+    ),
+    (
+        "HTTPRoute",
+        "spec.rules[].retry.**",
+        Test("times_of_attempts_need_a_retry_and_are_otherwise_the_requests"),
+    ),
+    ("TCPRoute", "spec.hostnames[]", Reported("what_gateway_routes_get_wrong_is_said")),
+    (
+        "TCPRoute",
+        "spec.parentRefs[].**",
+        Test("a_tcp_route_of_the_services_namespace_is_for_all_and_anothers_for_its_clients"),
+    ),
+    ("GatewayClass", "spec.controllerName", Test("in_a_cluster_the_gateways_of_our_classes_alone_are_ours")),
+    ("GatewayClass", "spec.description", Nothing("for people")),
+    (
+        "GatewayClass",
+        "spec.parametersRef",
+        Reported("of_a_class_and_a_gateway_what_is_not_acted_on_is_reported"),
+    ),
+    ("Gateway", "spec.gatewayClassName", Test("in_a_cluster_the_gateways_of_our_classes_alone_are_ours")),
+    ("Gateway", "spec.addresses[].**", Test("parameters_say_how_it_runs")),
+    ("Gateway", "spec.infrastructure.**", Test("a_gateway_is_made_kept_and_removed")),
+    (
+        "Gateway",
+        "spec.listeners[].allowedRoutes.**",
+        Test("a_route_is_attached_where_its_parent_its_namespace_and_its_host_names_fit"),
+    ),
+    ("Gateway", "spec.listeners[].hostname", Test("the_closest_listener_has_a_host_and_no_other_is_tried")),
+    (
+        "Gateway",
+        "spec.listeners[].name",
+        Test("a_route_is_attached_where_its_parent_its_namespace_and_its_host_names_fit"),
+    ),
+    (
+        "Gateway",
+        "spec.listeners[].port",
+        Test("a_route_is_attached_where_its_parent_its_namespace_and_its_host_names_fit"),
+    ),
+    ("Gateway", "spec.listeners[].protocol", Test("a_gateway_serves_the_rules_of_its_routes_by_host_name")),
+    (
+        "Gateway",
+        "spec.listeners[].tls.mode",
+        Test("a_listener_of_https_shows_the_certificates_that_it_names"),
+    ),
+    (
+        "Gateway",
+        "spec.listeners[].tls.certificateRefs[].**",
+        Test("a_secret_of_another_namespace_needs_a_grant"),
+    ),
+    (
+        "Gateway",
+        "spec.listeners[].tls.frontendValidation.**",
+        Test("clients_are_asked_for_certificates_of_the_authorities_that_are_named"),
+    ),
+    (
+        "Gateway",
+        "spec.listeners[].tls.options.*",
+        Reported("of_a_class_and_a_gateway_what_is_not_acted_on_is_reported"),
+    ),
+    (
+        "Gateway",
+        "spec.tls.frontend.**",
+        Test("clients_are_asked_for_certificates_of_the_authorities_that_are_named"),
+    ),
+    ("ReferenceGrant", "spec.from[].**", Test("a_backend_of_another_namespace_needs_a_grant")),
+    ("ReferenceGrant", "spec.to[].**", Test("a_backend_of_another_namespace_needs_a_grant")),
+    ("TCPRoute", "spec.rules[].backendRefs[].**", Test("a_tcp_route_splits_connections_by_weight")),
+    ("TCPRoute", "spec.rules[].name", Nothing("for people: there is one rule")),
+    ("TLSRoute", "spec.hostnames[]", Test("tls_routes_share_a_service_by_their_host_names")),
+    ("TLSRoute", "spec.parentRefs[].**", Test("tls_routes_share_a_service_by_their_host_names")),
+    ("TLSRoute", "spec.rules[].backendRefs[].**", Test("tls_routes_share_a_service_by_their_host_names")),
+    ("TLSRoute", "spec.rules[].name", Nothing("for people: there is one rule")),
+    ("Gateway", "spec.allowedListeners.**", Test("a_gateway_takes_sets_of_the_namespaces_that_it_allows")),
+    ("ListenerSet", "spec.parentRef.**", Test("a_gateway_takes_sets_of_the_namespaces_that_it_allows")),
+    (
+        "ListenerSet",
+        "spec.listeners[].allowedRoutes.**",
+        Test("routes_of_a_set_are_those_that_name_it_and_its_namespace_is_what_counts"),
+    ),
+    (
+        "ListenerSet",
+        "spec.listeners[].hostname",
+        Test("another_teams_listeners_are_served_beside_those_of_the_gateway"),
+    ),
+    (
+        "ListenerSet",
+        "spec.listeners[].name",
+        Test("another_teams_listeners_are_served_beside_those_of_the_gateway"),
+    ),
+    (
+        "ListenerSet",
+        "spec.listeners[].port",
+        Test("another_teams_listeners_are_served_beside_those_of_the_gateway"),
+    ),
+    (
+        "ListenerSet",
+        "spec.listeners[].protocol",
+        Test("another_teams_listeners_are_served_beside_those_of_the_gateway"),
+    ),
+    ("ListenerSet", "spec.listeners[].tls.**", Test("a_set_needs_grants_of_its_own_for_its_certificates")),
+    ("XListenerSet", "spec.parentRef.**", Test("a_gateway_takes_sets_of_the_namespaces_that_it_allows")),
+    (
+        "XListenerSet",
+        "spec.listeners[].allowedRoutes.**",
+        Test("routes_of_a_set_are_those_that_name_it_and_its_namespace_is_what_counts"),
+    ),
+    (
+        "XListenerSet",
+        "spec.listeners[].hostname",
+        Test("the_old_kind_means_the_same_and_both_may_have_one_name"),
+    ),
+    ("XListenerSet", "spec.listeners[].name", Test("the_old_kind_means_the_same_and_both_may_have_one_name")),
+    ("XListenerSet", "spec.listeners[].port", Test("the_old_kind_means_the_same_and_both_may_have_one_name")),
+    (
+        "XListenerSet",
+        "spec.listeners[].protocol",
+        Test("the_old_kind_means_the_same_and_both_may_have_one_name"),
+    ),
+    ("XListenerSet", "spec.listeners[].tls.**", Test("a_set_needs_grants_of_its_own_for_its_certificates")),
+];

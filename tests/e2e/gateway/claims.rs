@@ -1,0 +1,99 @@
+//! What a client says about itself and about what it asks for, in every spelling: the app behind the gateway believes none.
+
+use http::Version;
+use selvedge_demo::{apps::reviews, call, workload::Spec};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{Edge, HOST, route};
+
+/// What nobody may believe.
+const LIE: &str = "10.66.66.66";
+
+/// Fields that proxies write for servers, and servers for apps.
+const CLAIMS: &[&str] = &[
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-user",
+    "x-forwarded-client-cert",
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-azure-clientip",
+    "x-originating-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "x-original-forwarded-for",
+    "x-original-url",
+    "x-original-host",
+    "x-rewrite-url",
+    "x-host",
+    "x-envoy-external-address",
+    "x-envoy-original-path",
+    "x-envoy-decorator-operation",
+    "x-request-id",
+    "remote-user",
+    "x-remote-user",
+    "x-auth-request-user",
+    "l5d-client-id",
+    "selvedge-error",
+    "proxy",
+];
+
+#[tokio::test]
+async fn no_claim_of_a_stranger_reaches_the_app_in_any_spelling() {
+    let edge = Edge::of([Spec::reviews("reviews-1", "v1")], &route("HTTPRoute", "reviews", 9080)).await;
+    edge.served("/").await;
+
+    for (version, spelled) in [
+        (Version::HTTP_11, "-"),
+        (Version::HTTP_2, "-"),
+        (Version::HTTP_11, "_"),
+        (Version::HTTP_2, "_"),
+        (Version::HTTP_11, "."),
+    ] {
+        // Fewer than the most fields that a request may have.
+        let call = CLAIMS.iter().fold(call::to(HOST, "/").version(version), |call, name| {
+            call.header(String::leak(name.replace('-', spelled)), LIE)
+        });
+        let answer = edge.call(call).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.summary());
+        let seen: reviews::Answer = answer.json().unwrap();
+        let believed: Vec<_> = seen.headers.iter().filter(|(_, value)| value.contains(LIE)).collect();
+        assert!(believed.is_empty(), "{version:?} with {spelled}: {believed:?}");
+        assert_eq!(seen.headers["x-forwarded-for"], "127.0.0.1");
+        assert_eq!(seen.headers["x-forwarded-host"], HOST);
+    }
+}
+
+#[tokio::test]
+async fn no_claim_reaches_the_app_by_connection_or_in_upper_case() {
+    let edge = Edge::of([Spec::reviews("reviews-1", "v1")], &route("HTTPRoute", "reviews", 9080)).await;
+    edge.served("/").await;
+
+    // A field that `Connection` names is removed, and not the gateway's own.
+    let head = format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nX-FORWARDED-FOR: {LIE}\r\nX-Forwarded_For: {LIE}\r\nTrue-Client-IP: {LIE}\r\n\
+         Connection: close, x-forwarded-for, x-forwarded-proto, x-forwarded-client-cert\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(edge.at(80).await).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(!answer.contains(LIE), "{answer}");
+    assert!(answer.contains("\"x-forwarded-for\":\"127.0.0.1\""), "{answer}");
+    assert!(answer.contains("\"x-forwarded-proto\":\"http\""), "{answer}");
+}

@@ -1,0 +1,207 @@
+//! What one client's address may take of a gateway, while others are served.
+
+use std::net::SocketAddr;
+
+use selvedge_demo::{apps::reviews, call};
+use selvedge_tests::{Mesh, SOON, gateway::Gateway, poll};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::{Duration, timeout},
+};
+
+use super::{
+    gateway as gateway_of, http_listener,
+    tls::{Pair, ask, listener, mesh_with, own, reviews_as, route, secret, served},
+};
+
+const HOST: &str = "one.test";
+
+/// Half a request: its body does not come.
+const SLOW: &[u8] = b"POST / HTTP/1.1\r\nhost: one.test\r\ncontent-length: 100\r\n\r\na";
+
+async fn before_reviews(root: &Pair, flags: &[&str]) -> (Mesh, Gateway) {
+    let listeners = format!("{}, {}", http_listener("http", 80), listener("HTTPS", "one", HOST));
+    let documents = [
+        secret("one", root, root),
+        reviews_as("one", "two"),
+        gateway_of(&listeners),
+        route("HTTPRoute", "one", "http", "").replace("sectionName: http", ""),
+    ];
+    let (mesh, gateway) = mesh_with(&documents.concat(), "default/edge", flags).await;
+    served(&gateway, HOST, root, None).await;
+    (mesh, gateway)
+}
+
+/// Connections from `from`, each of which has sent `first`.
+async fn crowd(from: &str, at: SocketAddr, first: &[u8], count: usize) -> Vec<TcpStream> {
+    let mut crowd = Vec::new();
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        // It may be turned away before its own call is over.
+        let Ok(mut stream) = socket.connect(at).await else { continue };
+        if stream.write_all(first).await.is_ok() {
+            crowd.push(stream);
+        }
+    }
+    crowd
+}
+
+/// How many of `crowd` are open.
+async fn open(crowd: &mut [TcpStream]) -> usize {
+    let mut open = 0;
+    for stream in crowd {
+        open += usize::from(timeout(Duration::from_millis(1), stream.read(&mut [0])).await.is_err());
+    }
+    open
+}
+
+/// Waits until at most `most` of `crowd` are open, and at least one is.
+async fn shrinks(crowd: &mut [TcpStream], most: usize) {
+    poll(SOON, "the others are refused", async || match open(crowd).await {
+        left if (1..=most).contains(&left) => Ok(()),
+        left => Err(format!("{left} are open")),
+    })
+    .await;
+}
+
+/// An honest client is served on both listeners.
+async fn serves(gateway: &Gateway, root: &Pair) {
+    let plain = gateway.call(80, call::to(HOST, "/")).await.unwrap();
+    assert_eq!(plain.status, 200, "{}", plain.summary());
+    let tls = ask(gateway, HOST, root, None, call::to(HOST, "/")).await.unwrap();
+    assert_eq!(tls.status, 200, "{}", tls.summary());
+}
+
+async fn refusals(gateway: &Gateway) -> f64 {
+    let metrics = call::send(gateway.admin, call::to("admin", "/metrics")).await.unwrap().text();
+    let name = "selvedge_gateway_client_limit_refusals_total ";
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap()
+}
+
+#[tokio::test]
+async fn clients_that_take_what_they_can_get_leave_places_for_others() {
+    let root = own(HOST);
+    // Of which 300 are for clients without certificates.
+    let (_mesh, gateway) = before_reviews(&root, &["--max-connections=400"]).await;
+
+    let mut first = crowd("127.0.0.2", gateway.at(80), SLOW, 400).await;
+    shrinks(&mut first, 240).await;
+    serves(&gateway, &root).await;
+    let second = crowd("127.0.0.3", gateway.at(80), SLOW, 200).await;
+    serves(&gateway, &root).await;
+    let third = crowd("127.0.0.4", gateway.at(80), SLOW, 200).await;
+    serves(&gateway, &root).await;
+
+    assert!(refusals(&gateway).await >= 400.0);
+    let log = gateway.process.whole_log().unwrap();
+    assert!(log.contains("connection refused: as many are open from 127.0.0.2 as one may have"), "{log}");
+    assert!(log.contains("--max-connections-per-client"), "{log}");
+    drop((first, second, third));
+    poll(SOON, "what was taken is free again", async || {
+        match open(&mut crowd("127.0.0.2", gateway.at(80), SLOW, 20).await).await {
+            20 => Ok(()),
+            left => Err(format!("{left} are open")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_limit_that_is_set_holds_for_each_address_by_itself() {
+    let root = own(HOST);
+    let flags = ["--max-connections-per-client=5", "--proxy-protocol-from=127.0.0.9"];
+    let (_mesh, gateway) = before_reviews(&root, &flags).await;
+
+    let mut direct = crowd("127.0.0.2", gateway.at(80), SLOW, 20).await;
+    shrinks(&mut direct, 5).await;
+    assert_eq!(open(&mut direct).await, 5);
+    // Clients of one load balancer are told apart, and those of one IPv6 network are not.
+    let through = async |client: &str, count: usize| {
+        let header = format!("PROXY TCP6 {client} ::1 50000 80\r\n");
+        let first = [header.as_bytes(), SLOW].concat();
+        crowd("127.0.0.9", gateway.at(80), &first, count).await
+    };
+    let mut one = through("2001:db8::1", 10).await;
+    shrinks(&mut one, 5).await;
+    let mut neighbour = through("2001:db8::2", 5).await;
+    poll(SOON, "its network has as many already", async || match open(&mut neighbour).await {
+        0 => Ok(()),
+        left => Err(left),
+    })
+    .await;
+    let mut other = through("2001:db8:0:1::1", 5).await;
+    serves(&gateway, &root).await;
+    assert_eq!((open(&mut one).await, open(&mut other).await), (5, 5));
+}
+
+#[tokio::test]
+async fn handshakes_that_do_not_come_to_an_end_are_few_for_each_address() {
+    let root = own(HOST);
+    let (_mesh, gateway) = before_reviews(&root, &["--max-handshakes-per-client=5"]).await;
+
+    for (from, first) in [("127.0.0.2", &b""[..]), ("127.0.0.3", &[0x16, 3, 1, 0, 200, 1])] {
+        let mut half_open = crowd(from, gateway.at(443), first, 30).await;
+        shrinks(&mut half_open, 5).await;
+        serves(&gateway, &root).await;
+    }
+    // Whoever has ended its handshake does not count.
+    let kept = crowd("127.0.0.4", gateway.at(80), SLOW, 20).await;
+    poll(SOON, "they are in progress", async || {
+        let open = call::send(gateway.admin, call::to("admin", "/metrics")).await.unwrap().text();
+        let open = open
+            .lines()
+            .find_map(|line| line.strip_prefix("selvedge_inbound_connections_open ")?.parse().ok());
+        if open >= Some(5_u64) { Ok(()) } else { Err(format!("{open:?}")) }
+    })
+    .await;
+    drop(kept);
+    let answer = gateway.call(80, call::to(HOST, "/")).await.unwrap();
+    assert_eq!(answer.json::<reviews::Answer>().unwrap().version, "v1");
+}
+
+#[tokio::test]
+async fn a_port_that_is_flooded_from_many_addresses_leaves_places_at_another() {
+    let root = own(HOST);
+    // Of which 300 are for clients without certificates.
+    let (_mesh, gateway) = before_reviews(&root, &["--max-connections=400"]).await;
+
+    let mut all = Vec::new();
+    for address in 2..120 {
+        all.extend(crowd(&format!("127.0.1.{address}"), gateway.at(80), SLOW, 4).await);
+    }
+    shrinks(&mut all, 240).await;
+
+    let tls = ask(&gateway, HOST, &root, None, call::to(HOST, "/")).await.unwrap();
+    assert_eq!(tls.status, 200, "{}", tls.summary());
+    let log = gateway.process.whole_log().unwrap();
+    assert!(log.contains("connection refused: as many are open to port 80 as one may have"), "{log}");
+}
+
+#[tokio::test]
+async fn idle_connections_of_an_address_make_room_for_its_next_ones() {
+    let root = own(HOST);
+    let (_mesh, gateway) = before_reviews(&root, &["--max-connections-per-client=5"]).await;
+    let request = b"GET / HTTP/1.1\r\nhost: one.test\r\n\r\n";
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        let mut stream = crowd("127.0.0.2", gateway.at(80), request, 1).await.remove(0);
+        let mut answer = vec![0; 1 << 16];
+        assert!(timeout(SOON, stream.read(&mut answer)).await.unwrap().unwrap() > 0);
+        idle.push(stream);
+    }
+
+    // Once the gateway has noticed that an answer is over, its connection is idle.
+    poll(SOON, "another one is served", async || {
+        let mut stream = crowd("127.0.0.2", gateway.at(80), request, 1).await.pop().ok_or("refused")?;
+        let mut answer = vec![0; 12];
+        match timeout(SOON, stream.read_exact(&mut answer)).await {
+            Ok(Ok(_)) if answer == b"HTTP/1.1 200" => Ok(()),
+            _ => Err("not served"),
+        }
+    })
+    .await;
+
+    assert!(open(&mut idle).await < 5, "one of them has gone");
+}

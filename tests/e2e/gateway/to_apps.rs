@@ -1,0 +1,223 @@
+//! Connections from outside to apps without sidecars: clients that must show who they are, TLS that passes through, and TCP.
+
+use std::sync::Arc;
+
+use http::Version;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use selvedge_certs::tls::provider;
+use selvedge_demo::{call, workload::Spec};
+use selvedge_tests::{SOON, gateway::Gateway, poll};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use super::{
+    Edge, HOST, gateway as gateway_of,
+    tls::{Pair, ask, indented, key, listener, mesh_of, open, own, route, secret, served},
+};
+
+use crate::retries::server::{answer as answered, serve};
+
+/// An authority, and a client's certificate of it.
+fn authority_and_client(client: &str) -> (Pair, Pair) {
+    let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = params.self_signed(&root_key).unwrap();
+    let mut of_client = CertificateParams::new([client.to_owned()]).unwrap();
+    of_client.distinguished_name.push(DnType::CommonName, client);
+    let leaf = of_client.signed_by(&key, &Issuer::from_params(&params, &root_key)).unwrap();
+    (Pair { pem: root.pem(), key: root_key, der: root }, Pair { pem: leaf.pem(), key, der: leaf })
+}
+
+/// The service `name`, whose one workload has no sidecar and listens on `port`.
+pub(super) fn app(name: &str, protocol: &str, port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+         spec: {{selector: {{app: {name}}}, ports: [{{name: {protocol}, port: 80, targetPort: {port}}}]}}\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}}}\n\
+         spec: {{address: 127.0.0.1, labels: {{app: {name}}}}}\n---\n"
+    )
+}
+
+/// What an app answers to the first bytes of a connection.
+pub(super) type Answers = fn(&str) -> String;
+
+/// An app on loopback, which speaks TLS with `pair` if there is one.
+pub(super) async fn answering(pair: Option<&Pair>, answers: Answers) -> u16 {
+    let acceptor = pair.map(|pair| {
+        let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_no_client_auth();
+        let config = config.with_single_cert(vec![pair.der.der().clone()], key(pair)).unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            // A client that goes away, or does not speak TLS, gets nothing, and its test sees that.
+            let _ = match &acceptor {
+                None => answer(tcp, answers).await,
+                Some(acceptor) => match acceptor.accept(tcp).await {
+                    Ok(stream) => answer(stream, answers).await,
+                    Err(error) => Err(error),
+                },
+            };
+        }
+    });
+    port
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers: Answers) -> std::io::Result<()> {
+    let mut first = vec![0; 4096];
+    let read = stream.read(&mut first).await?;
+    stream.write_all(answers(&String::from_utf8_lossy(&first[..read])).as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Answers a request with its head.
+pub(super) fn http(head: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{head}", head.len())
+}
+
+/// Everything that is answered to `hello`.
+pub(super) async fn exchanged(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<String, String> {
+    let all = async {
+        stream.write_all(b"hello").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let all = timeout(SOON, all).await.map_err(|_| "no answer in time".to_owned())?;
+    all.map_err(|error| error.to_string())
+}
+
+/// Waits until `hello` to `host` over TLS is answered with `expected`.
+pub(super) async fn answers(gateway: &Gateway, host: &str, root: &Pair, expected: &str) {
+    poll(SOON, expected, async || {
+        let answer = exchanged(open(gateway, host, root, None).await?).await?;
+        if answer == expected { Ok(()) } else { Err(answer) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_must_show_a_certificate_of_the_authority_and_the_app_is_told_of_it() {
+    let (root, client) = authority_and_client("alice.test");
+    let (_, stranger) = authority_and_client("alice.test");
+    let server = own("one.test");
+    let authorities = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: clients}}\ndata:\n  ca.crt: |\n{}---\n",
+        indented(&root.pem)
+    );
+    let validated = gateway_of(&listener("HTTPS", "one", "one.test")).replace(
+        "listeners:",
+        "tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: clients}]}}}}, listeners:",
+    );
+    let documents = [
+        secret("one", &server, &server),
+        authorities,
+        validated,
+        route("HTTPRoute", "one", "one", ""),
+        app("one", "http", answering(None, http).await),
+    ];
+    let (_mesh, gateway) = mesh_of(&documents.concat(), "default/edge").await;
+    served(&gateway, "one.test", &server, Some(&client)).await;
+
+    let forged = call::to("one.test", "/").header("x-forwarded-client-cert", "Subject=\"CN=admin\"");
+    let seen = ask(&gateway, "one.test", &server, Some(&client), forged).await.unwrap().text();
+    let told: Vec<_> = seen.lines().filter(|line| line.starts_with("x-forwarded-client-cert:")).collect();
+    assert_eq!(told.len(), 1, "{seen}");
+    assert!(told[0].contains("Hash=") && told[0].contains("CN=alice.test"), "{seen}");
+    assert!(told[0].contains("DNS=alice.test") && !seen.contains("admin"), "{seen}");
+    // The stranger's authority has the same name, and another key.
+    for (who, why) in [(None, "CertificateRequired"), (Some(&stranger), "DecryptError")] {
+        // A client of TLS 1.3 has ended its handshake before it is judged.
+        let mut stream = open(&gateway, "one.test", &server, who).await.unwrap();
+        let refused = timeout(SOON, stream.read_u8()).await.unwrap().unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn tls_passes_through_to_the_app_of_its_name() {
+    let (a, b) = (own("a.pass.test"), own("b.pass.test"));
+    let at_a = answering(Some(&a), |bytes| format!("a: {bytes}")).await;
+    let at_b = answering(Some(&b), |bytes| format!("b: {bytes}")).await;
+    let passing = "{name: pass, port: 443, protocol: TLS, hostname: '*.pass.test', tls: {mode: Passthrough}}";
+    let documents = [
+        gateway_of(passing),
+        route("TLSRoute", "a", "pass", "hostnames: [a.pass.test],"),
+        route("TLSRoute", "b", "pass", "hostnames: [b.pass.test],"),
+        app("a", "tls", at_a),
+        app("b", "tls", at_b),
+    ];
+    let (_mesh, gateway) = mesh_of(&documents.concat(), "default/edge").await;
+
+    answers(&gateway, "a.pass.test", &a, "a: hello").await;
+    answers(&gateway, "b.pass.test", &b, "b: hello").await;
+    for nobodys in ["c.pass.test", "a.test"] {
+        let refused = open(&gateway, nobodys, &a, None).await.unwrap_err();
+        assert!(!refused.contains("no handshake in time"), "{nobodys}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn tcp_and_what_was_inside_tls_reach_their_apps() {
+    let pair = own("db.test");
+    let plain = answering(None, |bytes| format!("plain: {bytes}")).await;
+    let inside = answering(None, |bytes| format!("inside: {bytes}")).await;
+    let listeners =
+        ["{name: plain, port: 9000, protocol: TCP}".to_owned(), listener("TLS", "db", "db.test")].join(", ");
+    let documents = [
+        secret("db", &pair, &pair),
+        gateway_of(&listeners),
+        route("TCPRoute", "plain", "plain", ""),
+        route("TCPRoute", "db", "db", ""),
+        app("plain", "tcp", plain),
+        app("db", "tcp", inside),
+    ];
+    let (_mesh, gateway) = mesh_of(&documents.concat(), "default/edge").await;
+
+    answers(&gateway, "db.test", &pair, "inside: hello").await;
+    let answer = poll(SOON, "the app answers", async || {
+        let tcp = TcpStream::connect(gateway.at(9000)).await.map_err(|error| error.to_string())?;
+        exchanged(tcp).await
+    })
+    .await;
+    assert_eq!(answer, "plain: hello");
+    open(&gateway, "other.test", &pair, None).await.unwrap_err();
+}
+
+/// The version of HTTP in which the app is asked if its client speaks `version`.
+async fn asked_in(edge: &Edge, version: Version) -> String {
+    let call = call::to(HOST, "/").version(version);
+    edge.call(call).await.map_or_else(|error| error, |answer| answer.text())
+}
+
+#[tokio::test]
+async fn a_gateway_speaks_to_apps_as_its_client_does_if_the_policy_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    serve(listener, |_, request| async move { answered(200, format!("{:?}", request.version())) });
+    let documents = [app("one", "http", port), super::route("HTTPRoute", "one", 80)].concat();
+    let edge = Edge::of([Spec::client("nobody")], &documents).await;
+    edge.served("/").await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        assert_eq!(asked_in(&edge, version).await, "HTTP/1.1");
+    }
+
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: one}\n\
+                spec: {host: one, trafficPolicy: {connectionPool: {http: {useClientProtocol: true}}}}\n";
+    edge.mesh.write("rule.yaml", rule).unwrap();
+
+    poll(SOON, "HTTP/2", async || {
+        let asked = asked_in(&edge, Version::HTTP_2).await;
+        if asked == "HTTP/2.0" { Ok(()) } else { Err(asked) }
+    })
+    .await;
+    assert_eq!(asked_in(&edge, Version::HTTP_11).await, "HTTP/1.1");
+}
