@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// How long a call may take if it does not say.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -206,11 +209,23 @@ pub async fn send(address: SocketAddr, call: Call) -> Result<Answer, CallError> 
 }
 
 async fn exchange(address: SocketAddr, call: Call) -> Result<Answer, CallError> {
+    let stream =
+        TcpStream::connect(address).await.map_err(|source| CallError::Connect { address, source })?;
+    over(stream, address, call).await
+}
+
+/// Sends `call` over `stream`, which leads to `address`, and reads the whole answer. The call's time limit is the caller's
+/// to keep.
+///
+/// # Errors
+/// If there is none.
+pub async fn over<S>(stream: S, address: SocketAddr, call: Call) -> Result<Answer, CallError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let broken = |source| CallError::Broken { address, source };
     let version = call.version;
     let request = call.request()?;
-    let stream =
-        TcpStream::connect(address).await.map_err(|source| CallError::Connect { address, source })?;
     let io = TokioIo::new(stream);
     if version == Version::HTTP_2 {
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);

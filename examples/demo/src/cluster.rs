@@ -278,8 +278,17 @@ impl Cluster {
     /// # Errors
     /// If the command fails.
     pub async fn token_with(&self, service_account: &str, flags: &[&str]) -> Result<String, ClusterError> {
+        self.token_in("default", service_account, flags).await
+    }
+
+    async fn token_in(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        flags: &[&str],
+    ) -> Result<String, ClusterError> {
         let mut command = self.processes.command();
-        command.args(["token", "create", "--namespace", "default", "--service-account", service_account]);
+        command.args(["token", "create", "--namespace", namespace, "--service-account", service_account]);
         command.args(flags).arg("--data-dir").arg(self.data_dir());
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
         let output = output.map_err(|source| ProcessError::Start {
@@ -341,7 +350,7 @@ impl Cluster {
         };
         let entry = Entry {
             name: &workload.spec.name,
-            namespace: "default",
+            namespace: workload.spec.namespace,
             service_account: &workload.spec.service_account,
             labels: &workload.spec.labels,
             app: workload.app,
@@ -433,7 +442,8 @@ impl Cluster {
         if !self.workload(name).spec.sidecar {
             return Ok(());
         }
-        let token = self.token(&self.workload(name).spec.service_account.clone(), "1h").await?;
+        let spec = &self.workload(name).spec;
+        let token = self.token_in(spec.namespace, &spec.service_account, &["--ttl", "1h"]).await?;
         self.start_sidecar_with(name, &token)
     }
 
@@ -447,7 +457,7 @@ impl Cluster {
         write_secret(&token_file, token).map_err(|source| file_error(&token_file, source))?;
         let workload = self.workload(name);
         let usual = [
-            ("--workload", format!("default/{name}")),
+            ("--workload", format!("{}/{name}", workload.spec.namespace)),
             ("--control-plane", self.control_plane.grpc.to_string()),
             ("--token-file", token_file.display().to_string()),
             ("--app", workload.app.to_string()),

@@ -12,8 +12,10 @@ use crate::{
 /// What a workload is to be.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Its name; its namespace is `default`.
+    /// Its name.
     pub name: String,
+    /// Its namespace; at first `default`.
+    pub namespace: &'static str,
     /// The service account whose identity it has.
     pub service_account: String,
     /// Its labels.
@@ -45,6 +47,7 @@ impl Spec {
     fn new(name: &str, app_label: &str, app: AppKind, port: u16) -> Self {
         Self {
             name: name.to_owned(),
+            namespace: "default",
             service_account: app_label.to_owned(),
             labels: vec![("app".to_owned(), app_label.to_owned())],
             app,
@@ -83,6 +86,13 @@ impl Spec {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// In another namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: &'static str) -> Self {
+        self.namespace = namespace;
         self
     }
 
