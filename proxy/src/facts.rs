@@ -27,7 +27,7 @@ pub fn incoming(
     original: Option<OriginalDestination>,
     port: u16,
 ) -> Connection<'_> {
-    let destination = dialled(original);
+    let destination = original.and_then(OriginalDestination::dialled);
     let arrived_at = original.map(|original| original.local);
     Connection { destination, arrived_at, ..Connection::new(Source::peer(peer.ip(), identity), port) }
 }
@@ -129,11 +129,6 @@ impl Conn {
             _ => Connection { client: Client::OfRequest, ..connection },
         }
     }
-}
-
-/// Where a connection was going when it was redirected to us.
-pub fn dialled(original: Option<OriginalDestination>) -> Option<SocketAddr> {
-    original.and_then(OriginalDestination::dialled)
 }
 
 /// The host and port that the request names.

@@ -46,10 +46,10 @@ use selvedge_model::{Http2Upgrade, HttpTunnel};
 use selvedge_ops::here;
 
 use crate::{
+    arrival::OriginalDestination,
     bind::{Slot, Target},
     body::{Body, body_too_long},
     error::{Failure, Reason},
-    facts::dialled,
     fields::reserved::FRESH_CONNECTION,
     settings::Carrier,
     step::{Conn, HttpVersion},
@@ -225,7 +225,7 @@ impl Pool {
 
     /// For the one request that comes on `conn`.
     fn named(target: &Arc<Target>, conn: &Conn) -> Self {
-        let called = dialled(conn.original).unwrap_or(target.dial);
+        let called = conn.original.and_then(OriginalDestination::dialled).unwrap_or(target.dial);
         Self { named: Some(Named { client: conn.peer, called }), ..Self::new(target) }
     }
 

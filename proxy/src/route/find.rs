@@ -18,6 +18,7 @@ use selvedge_model::facts::Connection;
 use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
+    arrival::OriginalDestination,
     bind::{Bound, BoundRule, Destination},
     error::{Failure, Reason},
     facts::{self, authority},
@@ -158,7 +159,7 @@ fn rule(worker: &Worker, bound: &Bound, request: &Request) -> Option<(Arc<BoundR
     worker.view.with(|table| {
         let conn = &request.conn;
         let connection = Connection {
-            destination: facts::dialled(conn.original),
+            destination: conn.original.and_then(OriginalDestination::dialled),
             ..facts::outgoing(worker, table.own.as_deref(), conn.peer, bound.key.port)
         };
         let (rule, place) = bound.http.find(&facts::request(&request.http, &connection).ok()?)?;
