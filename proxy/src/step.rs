@@ -22,8 +22,8 @@ use tower::{Layer, Service, layer::layer_fn};
 
 pub use self::admitted::Admitted;
 pub use self::conn::{
-    AtGateway, Conn, Entry, HttpVersion, Inbound, LastHost, LastLookup, Outbound, Side, Switched, Tunnel,
-    address_value,
+    AtGateway, Conn, Decided, Entry, HttpVersion, Inbound, LastHost, LastLookup, Outbound, Side, Switched,
+    Tunnel, address_value,
 };
 use crate::{
     bind::{Bound, BoundEndpoint, BoundRule, BoundShare, SeriesPair},

@@ -61,11 +61,12 @@ impl<S: Step<Request>> Service<Request> for Authenticate<S> {
 /// If it is not accepted.
 pub(crate) fn check<B>(worker: &Worker, conn: &Conn, request: &mut http::Request<B>) -> Result<(), Failure> {
     let Some(entry) = conn.entry() else { return Ok(()) };
-    worker.view.refresh();
+    let generation = worker.view.refresh();
     let rules = |own: &Arc<selvedge_model::Workload>| own.policy.authentication.clone();
     let Some(rules) = worker.view.with(|table| table.own.as_ref().and_then(rules)) else { return Ok(()) };
     // Whoever may not come in at all is told so, whatever token it has, and no signature is verified for it.
-    if !rules.is_for(entry.port) || refusal(worker, &conn.incoming()).is_some() {
+    let is_refused = || entry.decided_at(generation).is_none() && refusal(worker, &conn.incoming()).is_some();
+    if !rules.is_for(entry.port) || is_refused() {
         return Ok(());
     }
     let accepted = apply(&worker.tokens, &rules, entry.port, request, now()).map(drop);

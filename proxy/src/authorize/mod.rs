@@ -1,7 +1,7 @@
 //! Whether a request may come in: the model's verdict on its connection, by the policy in force now.
 //!
 //! The connection is asked for first. If that decides, the answer holds for all its requests until the next table
-//! comes into force; otherwise each request is asked for. So a connection that a new policy forbids is refused at its
+//! comes into force; otherwise each request is asked for, without what the connection alone decides. So a connection that a new policy forbids is refused at its
 //! next request, and the client is told by which rule. An opaque connection has no next request: it asks again
 //! whenever policy changes, and ends when it is forbidden. So does a request in progress that was asked for by itself,
 //! such as a stream of gRPC's.
@@ -24,7 +24,7 @@ use crate::{
     body::Admission,
     error::{Failure, Reason},
     facts,
-    step::{Conn, Request},
+    step::{Conn, Decided, Entry, Request},
     telemetry::Decision,
     worker::Worker,
 };
@@ -34,14 +34,14 @@ fn admitted(worker: &Worker, request: &Request) -> Result<Option<Rc<Admission>>,
     let conn = &request.conn;
     let Some(entry) = conn.entry() else { return Ok(None) };
     let generation = worker.view.refresh();
-    if entry.let_in.get() == Some(generation) {
+    if entry.decided_at(generation) == Some(Decided::LetIn) {
         return Ok(None);
     }
-    match asked(worker, request)? {
+    match asked(worker, request, (entry, generation))? {
         // Each request may be another client's.
         Asked::Connection if conn.gateway().is_some_and(|gateway| gateway.trusted_hops > 0) => Ok(None),
         Asked::Connection => {
-            entry.let_in.set(Some(generation));
+            entry.decided.set(Some((generation, Decided::LetIn)));
             Ok(None)
         }
         Asked::Request => Ok(Some(worker.admitted.admit(conn, facts::kept(&request.http)))),
@@ -56,21 +56,31 @@ enum Asked {
     Request,
 }
 
-/// Asks for a request's connection, and for the request itself if that decides, or if policies take note of it.
-fn asked(worker: &Worker, request: &Request) -> Result<Asked, Failure> {
+/// Asks for a request's connection, unless the policy in force has left that to its requests before; and for the request
+/// itself if that decides, or if policies take note of it.
+fn asked(worker: &Worker, request: &Request, (entry, generation): (&Entry, u64)) -> Result<Asked, Failure> {
     let connection = facts::of_client(request.conn.incoming(), &request.http);
     by_policy(worker, |policy| {
-        let final_verdict = match policy.authorize(&connection) {
-            ConnectionVerdict::Final(verdict) => Some(verdict),
-            ConnectionVerdict::DependsOnRequest { .. } => None,
-        };
-        let by_request = policy.has_notes() || policy.has_routes(connection.port);
-        if let (Some(verdict), false) = (final_verdict, by_request) {
-            return decided(worker, &connection, verdict).map(|()| Asked::Connection);
+        if entry.decided_at(generation).is_none() {
+            let final_verdict = match policy.authorize(&connection) {
+                ConnectionVerdict::Final(verdict) => Some(verdict),
+                ConnectionVerdict::DependsOnRequest { .. } => None,
+            };
+            let by_request = policy.has_notes() || policy.has_routes(connection.port);
+            if let (Some(verdict), false) = (final_verdict, by_request) {
+                return decided(worker, &connection, verdict).map(|()| Asked::Connection);
+            }
+            if !matches!(final_verdict, Some(Verdict::Deny { .. })) {
+                entry.decided.set(Some((generation, Decided::ByRequest)));
+            }
         }
         let request = facts::request(&request.http, &connection).map_err(|error| error.failure)?;
         policy.notes_on_request(&request, |note| note_down(worker, &connection, note));
-        decided(worker, &connection, policy.authorize_request(&request)).map(|()| Asked::Request)
+        let verdict = match entry.decided_at(generation) {
+            Some(_) => policy.authorize_next_request(&request),
+            None => policy.authorize_request(&request),
+        };
+        decided(worker, &connection, verdict).map(|()| Asked::Request)
     })
 }
 

@@ -79,14 +79,28 @@ pub struct Entry {
     pub client: Option<Rc<Client>>,
     /// The port that it is for: the workload's, or a gateway's as its clients call it.
     pub port: u16,
-    /// The generation of the table whose policy lets it in, whatever its requests are.
-    pub let_in: Cell<Option<u64>>,
+    /// What the policy of a generation of the table says of it; `None`: it was not asked yet, or it refuses.
+    pub decided: Cell<Option<(u64, Decided)>>,
+}
+
+/// What a policy says of a connection that it does not refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decided {
+    /// It is let in, whatever its requests are.
+    LetIn,
+    /// Each of its requests is asked for.
+    ByRequest,
 }
 
 impl Entry {
     /// A connection to `port`, of which nothing is decided yet.
     pub fn to(port: u16, client: Option<Rc<Client>>) -> Self {
-        Self { client, port, let_in: Cell::default() }
+        Self { client, port, decided: Cell::default() }
+    }
+
+    /// What the policy of this `generation` has said of it.
+    pub fn decided_at(&self, generation: u64) -> Option<Decided> {
+        self.decided.get().filter(|(at, _)| *at == generation).map(|(_, decided)| decided)
     }
 }
 

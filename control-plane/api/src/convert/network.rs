@@ -17,7 +17,7 @@ impl From<&NetworkRules> for wire::NetworkRules {
     fn from(rules: &NetworkRules) -> Self {
         let itself = rules.itself.as_ref().map(ToString::to_string);
         let names = |policies: &[Arc<str>]| policies.iter().map(ToString::to_string).collect();
-        match &rules.tiers[..] {
+        match rules.tiers() {
             [NetworkTier { rules, policies, otherwise: EndOfTier::Deny }] => Self {
                 rules: rules.iter().map(Into::into).collect(),
                 policies: names(policies),
@@ -60,7 +60,7 @@ impl TryFrom<wire::NetworkRules> for NetworkRules {
             }
         };
         let itself = itself.map(|identity| parse("the workload's own identity", &identity)).transpose()?;
-        Ok(Self { tiers, itself })
+        Ok(Self::new(tiers, itself))
     }
 }
 

@@ -38,6 +38,11 @@ impl AddressSet {
             || self.blocks.iter().any(|block| block.contains(&address))
     }
 
+    /// Whether no address is in it.
+    pub fn is_empty(&self) -> bool {
+        self.single.is_empty() && self.blocks.is_empty()
+    }
+
     /// Its blocks, sorted; a single address is a block of one.
     pub fn blocks(&self) -> Vec<IpNet> {
         let mut blocks: Vec<IpNet> = self.single.iter().map(|address| IpNet::from(*address)).collect();

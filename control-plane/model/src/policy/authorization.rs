@@ -3,7 +3,7 @@
 //! As in Istio: a match of a policy that denies refuses. Where no policy allows anything, all else is let in; otherwise
 //! only what one of them matches.
 
-use std::{fmt, sync::Arc};
+use std::{cell::Cell, fmt, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
@@ -11,7 +11,6 @@ use super::{
     By, Verdict,
     condition::{Condition, Stage},
     index::Index,
-    reading::Readings,
     rule::{Action, Policy, Rule},
     truth::Truth,
 };
@@ -38,9 +37,19 @@ struct Tried {
     refuse: bool,
     /// The policies, by their places: of those that allow, also ones without rules count.
     policies: Vec<usize>,
-    /// The places of policy and rule.
-    rules: Vec<(usize, usize)>,
+    rules: Vec<Listed>,
     index: Option<Index>,
+}
+
+/// One of the rules.
+#[derive(Debug, Clone, Copy)]
+struct Listed {
+    /// The place of its policy.
+    policy: usize,
+    /// Its place in the policy.
+    rule: usize,
+    /// Whether nothing but a request can match it.
+    needs_request: bool,
 }
 
 /// What was decided, by which policy and rule.
@@ -180,17 +189,28 @@ impl Authorization {
         });
     }
 
-    /// How many rules are looked at until the request is decided.
+    /// How many rules are looked at until it is decided.
     #[cfg(test)]
-    pub(super) fn looked_at(&self, readings: &Readings<'_>) -> usize {
-        let count = std::cell::Cell::new(0);
+    pub(super) fn looked_at(&self, stage: Stage<'_>) -> usize {
+        let count = Cell::new(0);
         for tried in [&self.denying, &self.allowing] {
-            tried.search(readings, |_| {
+            tried.search(stage, |_| {
                 count.set(count.get() + 1);
                 false
             });
         }
         count.get()
+    }
+
+    /// The same policies without any index: all rules are tried one after the other.
+    #[cfg(test)]
+    pub(super) fn scanned(&self) -> Self {
+        let mut scanned = self.clone();
+        let Self { denying, allowing, auditing, dry_denying, dry_allowing, .. } = &mut scanned;
+        for tried in [denying, allowing, auditing, dry_denying, dry_allowing] {
+            tried.index = None;
+        }
+        scanned
     }
 }
 
@@ -216,10 +236,16 @@ impl Tried {
         let chosen = policies.iter().enumerate().filter(|(_, policy)| is_one(policy));
         let chosen: Vec<usize> = chosen.map(|(place, _)| place).collect();
         let of_one = |policy: &usize| {
-            (0..policies[*policy].rules.len()).map(|rule| (*policy, rule)).collect::<Vec<_>>()
+            let policy = *policy;
+            let listed = move |(rule, one): (usize, &Rule)| Listed {
+                policy,
+                rule,
+                needs_request: one.needs_request(),
+            };
+            policies[policy].rules.iter().enumerate().map(listed).collect::<Vec<_>>()
         };
-        let rules: Vec<(usize, usize)> = chosen.iter().flat_map(of_one).collect();
-        let listed = rules.iter().map(|(policy, rule)| &policies[*policy].rules[*rule]);
+        let rules: Vec<Listed> = chosen.iter().flat_map(of_one).collect();
+        let listed = rules.iter().map(|Listed { policy, rule, .. }| &policies[*policy].rules[*rule]);
         let index = (rules.len() > FEW).then(|| Index::over(listed, refuse));
         Self { refuse, policies: chosen, rules, index }
     }
@@ -235,31 +261,38 @@ impl Tried {
 
     fn first<'p>(&self, policies: &'p [Policy], stage: Stage<'_>) -> First<'p> {
         let at = |place: usize| {
-            let (policy, rule) = self.rules[place];
+            let Listed { policy, rule, .. } = self.rules[place];
             (&policies[policy], &policies[policy].rules[rule])
         };
-        let truth = |place: usize| {
-            let (policy, rule) = at(place);
-            if policy.is_for(stage.connection()) { rule.matches(stage, self.refuse) } else { Truth::No }
-        };
-        if let Stage::Request(readings) = stage {
-            let found = self.search(readings, |place| truth(place) == Truth::Yes);
-            return First { surely: found.map(at), maybe: None };
-        }
-        let mut maybe = None;
-        for place in 0..self.rules.len() {
-            match truth(place) {
-                Truth::Yes => return First { surely: Some(at(place)), maybe },
-                Truth::Unknown(()) => maybe = maybe.or(Some(at(place).1)),
-                Truth::No => {}
+        // The first of which only a request says whether it matches.
+        let maybe = Cell::new(None::<usize>);
+        let is_surely = |place: usize| {
+            let is_after = maybe.get().is_some_and(|first| first < place);
+            if is_after && self.rules[place].needs_request {
+                return false;
             }
-        }
-        First { surely: None, maybe }
+            let (policy, rule) = at(place);
+            if !policy.is_for(stage.connection()) {
+                return false;
+            }
+            match rule.matches(stage, self.refuse) {
+                Truth::Yes => true,
+                Truth::Unknown(()) if !is_after => {
+                    maybe.set(Some(place));
+                    false
+                }
+                Truth::Unknown(()) | Truth::No => false,
+            }
+        };
+        let surely = self.search(stage, is_surely);
+        let maybe = maybe.get().filter(|maybe| surely.is_none_or(|surely| *maybe < surely));
+        First { surely: surely.map(at), maybe: maybe.map(|place| at(place).1) }
     }
 
-    fn search(&self, readings: &Readings<'_>, matches: impl Fn(usize) -> bool) -> Option<usize> {
+    /// The first rule that `matches`. It may be asked in another order.
+    fn search(&self, stage: Stage<'_>, matches: impl Fn(usize) -> bool) -> Option<usize> {
         match &self.index {
-            Some(index) => index.first(readings, self.refuse, matches),
+            Some(index) => index.first(stage, self.refuse, matches),
             None => (0..self.rules.len()).find(|place| matches(*place)),
         }
     }

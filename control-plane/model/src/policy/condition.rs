@@ -173,5 +173,6 @@ pub(super) fn principal(identity: &SpiffeId) -> &str {
 
 /// `NAMESPACE/sa/NAME` of an identity.
 pub(super) fn account(identity: &SpiffeId) -> &str {
-    principal(identity).split_once("/ns/").map_or("", |(_, account)| account)
+    let path = principal(identity).split_once('/').map_or("", |(_, path)| path);
+    path.strip_prefix("ns/").unwrap_or("")
 }

@@ -1,7 +1,9 @@
-//! Which of many rules can match a request at all: those that ask for its peer, or for its path.
+//! Which of many rules can match at all: those that ask for the peer that there is, or for the path, the host or the token.
 //!
-//! A rule that can match only listed peers (principals, service accounts, namespaces) is found by a hash of the peer's.
-//! One that can match only certain paths is found by how the path begins. All others are tried one after the other.
+//! A rule that can match only listed peers (principals, service accounts, namespaces) is found by a hash of the peer's, or
+//! by how its principal begins. One that can match only certain paths is found by how the path begins; one for listed hosts
+//! or request principals by a hash of those. Of a rule that asks for several of these, what the fewest other rules ask for
+//! is taken. All others are tried one after the other.
 
 use std::{
     cell::Cell,
@@ -9,76 +11,172 @@ use std::{
 };
 
 use super::{
-    condition::{Asks, Condition, account, principal},
+    condition::{Asks, Condition, Stage, account, principal},
     path::loosen,
     reading::Readings,
     rule::Rule,
-    text::TextPattern,
+    text::{TextPattern, TextSet},
 };
-use crate::{SpiffeId, route::index::Index as Paths};
+use crate::{SpiffeId, route::index::Index as Beginnings, token::Token};
 
 /// See the module. Rules are named by their place in the order in which they are tried.
 #[derive(Debug, Clone)]
 pub(super) struct Index {
     peers: HashMap<Box<str>, Vec<usize>>,
-    paths: Paths,
+    /// By how a principal begins.
+    principals: Beginnings,
+    /// By a host in lower case.
+    hosts: HashMap<Box<str>, Vec<usize>>,
+    /// By the issuer and subject of a token.
+    tokens: HashMap<Box<str>, Vec<usize>>,
+    /// All others, by how a path begins.
+    paths: Beginnings,
+    /// All that are not found by a peer, in their order: what is no request has neither path nor host.
+    others: Vec<usize>,
+}
+
+/// What there is that a rule can match.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Key {
+    /// The peer's principal, service account or namespace is this.
+    Peer(Box<str>),
+    /// The peer's principal begins so.
+    Principal(Box<str>),
+    /// The path begins so.
+    Path(Box<str>),
+    /// The host, in lower case, is this.
+    Host(Box<str>),
+    /// The request's principal is this.
+    Token(Box<str>),
 }
 
 impl Index {
     /// Over `rules` in the order in which they are tried. `refuse`: they refuse what they match.
     pub(super) fn over<'a>(rules: impl Iterator<Item = &'a Rule>, refuse: bool) -> Self {
-        let mut peers: HashMap<Box<str>, Vec<usize>> = HashMap::new();
-        let mut paths: Vec<(String, usize)> = Vec::new();
-        for (place, rule) in rules.enumerate() {
-            match of_alternatives(&rule.from, &rule.when, peers_of) {
-                Some(keys) => {
-                    for key in keys {
-                        peers.entry(key.into()).or_default().push(place);
-                    }
-                }
-                None => {
-                    let beginnings = of_alternatives(&rule.to, &rule.when, |one| beginnings_of(one, refuse));
-                    let beginnings = beginnings.unwrap_or_else(|| BTreeSet::from([String::new()]));
-                    paths.extend(beginnings.into_iter().map(|beginning| (beginning, place)));
+        let keys: Vec<Vec<BTreeSet<Key>>> = rules.map(|rule| ways_to(rule, refuse)).collect();
+        let mut counts = HashMap::<&Key, usize>::new();
+        for key in keys.iter().flatten().flatten() {
+            *counts.entry(key).or_default() += 1;
+        }
+        let found = |keys: &&BTreeSet<Key>| {
+            // Every path begins with nothing.
+            let count = |key: &Key| if *key == Key::Path("".into()) { usize::MAX } else { counts[key] };
+            keys.iter().map(count).max().unwrap_or(0)
+        };
+        let mut index = Self {
+            peers: HashMap::new(),
+            principals: Beginnings::over(std::iter::empty()),
+            hosts: HashMap::new(),
+            tokens: HashMap::new(),
+            paths: Beginnings::over(std::iter::empty()),
+            others: Vec::new(),
+        };
+        let (mut principals, mut paths) = (Vec::new(), Vec::new());
+        let anywhere = BTreeSet::from([Key::Path("".into())]);
+        for (place, ways) in keys.iter().enumerate() {
+            let keys = ways.iter().min_by_key(found).unwrap_or(&anywhere);
+            if !keys.iter().all(|key| matches!(key, Key::Peer(_) | Key::Principal(_))) {
+                index.others.push(place);
+            }
+            for key in keys {
+                match key {
+                    Key::Peer(text) => index.peers.entry(text.clone()).or_default().push(place),
+                    Key::Principal(text) => principals.push((&**text, place)),
+                    Key::Path(text) => paths.push((&**text, place)),
+                    Key::Host(text) => index.hosts.entry(text.clone()).or_default().push(place),
+                    Key::Token(text) => index.tokens.entry(text.clone()).or_default().push(place),
                 }
             }
         }
-        let paths = Paths::over(paths.iter().map(|(beginning, place)| (beginning.as_str(), *place)));
-        Self { peers, paths }
+        Self {
+            paths: Beginnings::over(paths.into_iter()),
+            principals: Beginnings::over(principals.into_iter()),
+            ..index
+        }
     }
 
     /// The first of the rules that `matches`, in the order in which they are tried. `refuse`: as in [`Self::over`].
     pub(super) fn first(
         &self,
-        readings: &Readings<'_>,
+        stage: Stage<'_>,
         refuse: bool,
         matches: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let earliest = Cell::new(None::<usize>);
-        let note = |found: Option<usize>| {
-            if let Some(place) = found.filter(|place| earliest.get().is_none_or(|first| *place < first)) {
-                earliest.set(Some(place));
-            }
-        };
-        if let Some(identity) = readings.request.connection.source.identity.filter(|_| !self.peers.is_empty())
-        {
-            for key in [principal(identity), account(identity), SpiffeId::namespace(identity)] {
-                let filed = self.peers.get(key).map_or(&[][..], Vec::as_slice);
-                let mut earlier =
-                    filed.iter().take_while(|place| earliest.get().is_none_or(|first| **place < first));
-                note(earlier.find(|place| matches(**place)).copied());
+        let first = First { earliest: Cell::new(None), matches: &matches };
+        if let Some(identity) = stage.connection().source.identity {
+            let principal = principal(identity);
+            first.note(self.principals.first(principal, &matches));
+            if !self.peers.is_empty() {
+                for key in [principal, account(identity), SpiffeId::namespace(identity)] {
+                    first.of_listed(self.peers.get(key));
+                }
             }
         }
+        match stage {
+            Stage::Request(readings) if !self.others.is_empty() => self.by_request(readings, refuse, &first),
+            Stage::Request(_) => {}
+            Stage::Connection(_) | Stage::Opaque(_) => first.of_listed(Some(&self.others)),
+        }
+        first.earliest.get()
+    }
+
+    fn by_request<M: Fn(usize) -> bool>(&self, readings: &Readings<'_>, refuse: bool, first: &First<'_, M>) {
+        if !self.hosts.is_empty() {
+            for host in readings.hosts(refuse) {
+                first.of_listed(self.hosts.get(&*host));
+            }
+        }
+        if !self.tokens.is_empty()
+            && let Some(principal) = readings.request.token.and_then(Token::principal)
+        {
+            first.of_listed(self.tokens.get(principal));
+        }
         let path = readings.request.path;
-        note(self.paths.first(path, &matches));
+        first.note(self.paths.first(path, first.matches));
         if refuse {
             let loose = &*readings.loose_path().path;
             if loose != path {
-                note(self.paths.first(loose, &matches));
+                first.note(self.paths.first(loose, first.matches));
             }
         }
-        earliest.get()
     }
+}
+
+/// The first rule that was found to match.
+struct First<'m, M> {
+    earliest: Cell<Option<usize>>,
+    matches: &'m M,
+}
+
+impl<M: Fn(usize) -> bool> First<'_, M> {
+    fn is_earlier(&self, place: usize) -> bool {
+        self.earliest.get().is_none_or(|first| place < first)
+    }
+
+    fn note(&self, found: Option<usize>) {
+        if let Some(place) = found.filter(|place| self.is_earlier(*place)) {
+            self.earliest.set(Some(place));
+        }
+    }
+
+    /// Tries those of `places` that are earlier.
+    fn of_listed(&self, places: Option<&Vec<usize>>) {
+        let mut earlier = places.into_iter().flatten().take_while(|place| self.is_earlier(**place));
+        let found = earlier.find(|place| (self.matches)(**place)).copied();
+        self.note(found);
+    }
+}
+
+/// By what a rule can be found: each way is all of the keys that it is to be filed under.
+fn ways_to(rule: &Rule, refuse: bool) -> Vec<BTreeSet<Key>> {
+    let Rule { from, to, when, .. } = rule;
+    let ways = [
+        of_alternatives(from, when, peers_of),
+        of_alternatives(to, when, |condition| beginnings_of(condition, refuse)),
+        of_alternatives(to, when, hosts_of),
+        of_alternatives(from, when, tokens_of),
+    ];
+    ways.into_iter().flatten().collect()
 }
 
 /// All keys under which a rule is to be found: what each of its `alternatives`, or one of the conditions in `when`, says
@@ -86,8 +184,8 @@ impl Index {
 fn of_alternatives(
     alternatives: &[Vec<Condition>],
     when: &[Condition],
-    keys: impl Fn(&Condition) -> Option<Vec<String>>,
-) -> Option<BTreeSet<String>> {
+    keys: impl Fn(&Condition) -> Option<Vec<Key>>,
+) -> Option<BTreeSet<Key>> {
     let first = |conditions: &[Condition]| {
         let mut positive = conditions.iter().filter(|condition| !condition.negated);
         positive.find_map(&keys)
@@ -98,18 +196,42 @@ fn of_alternatives(
     if alternatives.is_empty() {
         return None;
     }
-    let found: Option<Vec<Vec<String>>> = alternatives.iter().map(|conditions| first(conditions)).collect();
+    let found: Option<Vec<Vec<Key>>> = alternatives.iter().map(|conditions| first(conditions)).collect();
     Some(found?.into_iter().flatten().collect())
 }
 
-fn peers_of(condition: &Condition) -> Option<Vec<String>> {
+fn peers_of(condition: &Condition) -> Option<Vec<Key>> {
     let (Asks::Principal(set) | Asks::Namespace(set) | Asks::ServiceAccount(set)) = &condition.asks else {
         return None;
     };
-    Some(set.exact_only()?.iter().map(|text| text.to_string()).collect())
+    let (exact, others) = set.parts();
+    let mut peers: Vec<Key> = exact.iter().cloned().map(Key::Peer).collect();
+    for pattern in others {
+        match (pattern, &condition.asks) {
+            (TextPattern::Prefix(text), Asks::Principal(_)) => peers.push(Key::Principal(text.clone())),
+            _ => return None,
+        }
+    }
+    Some(peers)
 }
 
-fn beginnings_of(condition: &Condition, refuses: bool) -> Option<Vec<String>> {
+/// The texts of `set`, if it has no other patterns.
+fn exact(set: &TextSet) -> Option<&[Box<str>]> {
+    let (exact, others) = set.parts();
+    others.is_empty().then_some(exact)
+}
+
+fn hosts_of(condition: &Condition) -> Option<Vec<Key>> {
+    let Asks::Host(set) = &condition.asks else { return None };
+    Some(exact(set)?.iter().map(|host| Key::Host(host.to_ascii_lowercase().into())).collect())
+}
+
+fn tokens_of(condition: &Condition) -> Option<Vec<Key>> {
+    let Asks::RequestPrincipal(set) = &condition.asks else { return None };
+    Some(exact(set)?.iter().cloned().map(Key::Token).collect())
+}
+
+fn beginnings_of(condition: &Condition, refuses: bool) -> Option<Vec<Key>> {
     let Asks::Path(set) = &condition.asks else { return None };
     let mut beginnings = Vec::new();
     for pattern in set.texts().patterns() {
@@ -132,5 +254,5 @@ fn beginnings_of(condition: &Condition, refuses: bool) -> Option<Vec<String>> {
         let lower: Vec<_> = beginnings.iter().map(|beginning| beginning.to_ascii_lowercase()).collect();
         beginnings.extend(lower);
     }
-    Some(beginnings)
+    Some(beginnings.into_iter().map(|text: String| Key::Path(text.into())).collect())
 }

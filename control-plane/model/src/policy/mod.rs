@@ -149,6 +149,14 @@ impl InboundPolicy {
         self.verdict(Stage::Request(&Readings::new(request))).unwrap_or_else(needs_request)
     }
 
+    /// The same of a request whose connection is not refused, as [`authorize`](Self::authorize) has said of it: network
+    /// policies, which ask for the connection alone, are not asked again. If nothing else says anything of the request, its
+    /// verdict names the rule of mutual TLS.
+    pub fn authorize_next_request(&self, request: &facts::Request<'_>) -> Verdict<'_> {
+        let connected = self.mtls(request.connection);
+        self.verdict_on(connected, Stage::Request(&Readings::new(request))).unwrap_or_else(needs_request)
+    }
+
     /// Whether policies say something of connections or requests that is only to be counted and logged.
     pub fn has_notes(&self) -> bool {
         self.network.as_ref().is_some_and(|network| network.logs())
@@ -186,7 +194,15 @@ impl InboundPolicy {
 
     /// The verdict; if only a request says, the document that asks for it.
     fn verdict(&self, stage: Stage<'_>) -> Result<Verdict<'_>, &Arc<str>> {
-        let connected = self.connected(stage.connection());
+        self.verdict_on(self.connected(stage.connection()), stage)
+    }
+
+    /// The same, where the connection alone is answered by `connected`.
+    fn verdict_on<'p>(
+        &'p self,
+        connected: Verdict<'p>,
+        stage: Stage<'_>,
+    ) -> Result<Verdict<'p>, &'p Arc<str>> {
         if let Verdict::Deny { .. } = connected {
             return Ok(connected);
         }

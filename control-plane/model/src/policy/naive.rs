@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::{
     Action, AddressSet, Asks, Authorization, Condition, ConnectionVerdict, InboundPolicy, PathSet,
-    PathTemplate, Policy, Rule, TextPattern, TextSet, Verdict, address, path,
+    PathTemplate, Policy, Rule, TextPattern, TextSet, Verdict, address, condition::Stage, path,
+    reading::Readings,
 };
 use crate::{
     SpiffeId,
@@ -362,6 +363,19 @@ fn decisions_are_those_of_a_naive_reading_of_the_documents() {
             token: token.as_ref(),
         };
 
+        let all = policy.authorization.as_ref().expect("there is one");
+        let scanned = all.scanned();
+        for stage in [
+            Stage::Request(&Readings::new(&request)),
+            Stage::Opaque(&connection),
+            Stage::Connection(&connection),
+        ] {
+            assert_eq!(
+                all.decide(stage),
+                scanned.decide(stage),
+                "an index finds something else: seed {seed}: {asked:?} {policies:#?}"
+            );
+        }
         let expected = decided(&policies, &asked, false);
         assert_eq!(
             told(policy.authorize_request(&request)),

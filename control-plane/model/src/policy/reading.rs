@@ -3,7 +3,7 @@
 //! Where a match refuses, one reading that matches is enough; where it permits, each must match. `any` says which of the
 //! two is asked.
 
-use std::cell::OnceCell;
+use std::{borrow::Cow, cell::OnceCell};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -59,6 +59,18 @@ impl<'a> Readings<'a> {
         let overrides = *self.overrides.get_or_init(|| headers.keys().any(overrides_method));
         let fields = overrides.then_some(headers).into_iter().flat_map(HeaderMap::iter);
         fields.filter(|(name, _)| overrides_method(name)).map(|(_, value)| text(value))
+    }
+
+    /// The hosts, in lower case, of which [`is_host`](Self::is_host) asks whether they are in a set.
+    pub(super) fn hosts(&self, any: bool) -> impl Iterator<Item = Cow<'_, str>> {
+        let authority = self.request.authority;
+        let bare = Some(without_port(authority)).filter(|bare| any && bare.len() != authority.len());
+        [Some(authority), bare].into_iter().flatten().map(|host| {
+            match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                true => Cow::Owned(host.to_ascii_lowercase()),
+                false => Cow::Borrowed(host),
+            }
+        })
     }
 
     /// Whether the request's host is in `set`.

@@ -67,6 +67,15 @@ impl Rule {
         self.conditions().any(Condition::is_about_requests)
     }
 
+    /// Whether nothing can match it of which only the connection is known.
+    pub(super) fn needs_request(&self) -> bool {
+        let any = |conditions: &[Condition]| conditions.iter().any(Condition::is_about_requests);
+        let each = |alternatives: &[Vec<Condition>]| {
+            !alternatives.is_empty() && alternatives.iter().all(|conditions| any(conditions))
+        };
+        any(&self.when) || each(&self.from) || each(&self.to)
+    }
+
     /// Whether it matches what is known at `stage`. `refuses`: it refuses what it matches.
     pub(super) fn matches(&self, stage: Stage<'_>, refuses: bool) -> Truth {
         if matches!(stage, Stage::Opaque(_)) && !refuses && self.is_about_requests() {

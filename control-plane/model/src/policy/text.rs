@@ -127,11 +127,6 @@ impl TextSet {
         exact.chain(self.others.iter().cloned())
     }
 
-    /// The texts themselves, if it has no other patterns.
-    pub(super) fn exact_only(&self) -> Option<&[Box<str>]> {
-        self.others.is_empty().then_some(&self.exact)
-    }
-
     /// The texts that must be equal, and its other patterns.
     pub(super) fn parts(&self) -> (&[Box<str>], &[TextPattern]) {
         (&self.exact, &self.others)

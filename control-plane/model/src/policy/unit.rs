@@ -71,11 +71,91 @@ fn of_two_hundred_rules_those_are_looked_at_that_can_match() {
     let (authorization, headers) = (hundred(), HeaderMap::new());
     let identity = peer("a57");
     let connection = connection(Some(&identity));
-    let looked_at = |path| authorization.looked_at(&Readings::new(&request(&connection, path, &headers)));
+    let looked_at = |authorization: &Authorization, path| {
+        let request = request(&connection, path, &headers);
+        authorization.looked_at(Stage::Request(&Readings::new(&request)))
+    };
 
-    assert_eq!(looked_at("/p57"), 1);
-    assert_eq!(looked_at("/secret9/x"), 2);
-    assert_eq!(looked_at("/nothing"), 1);
+    assert_eq!(looked_at(&authorization, "/p57"), 1);
+    assert_eq!(looked_at(&authorization, "/secret9/x"), 2);
+    assert_eq!(looked_at(&authorization, "/nothing"), 1);
+    // A connection has no path yet: all that deny may deny its requests.
+    assert_eq!(authorization.looked_at(Stage::Connection(&connection)), 101);
+}
+
+#[test]
+fn of_a_hundred_rules_for_one_peer_those_are_looked_at_that_ask_for_the_path() {
+    let (identity, headers) = (peer("web"), HeaderMap::new());
+    let connection = connection(Some(&identity));
+    let looked_at = |from: Condition| {
+        let rule = |number: usize| Rule {
+            from: vec![vec![from.clone()]],
+            to: vec![vec![paths(&[&format!("/p{number}/own")])]],
+            ..Rule::everything(format!("allow rule {number}"))
+        };
+        let all = Authorization::new(vec![policy("allow", Action::Allow, (0..100).map(rule).collect())]);
+        all.looked_at(Stage::Request(&Readings::new(&request(&connection, "/p57/own", &headers))))
+    };
+
+    assert_eq!(looked_at(principal("web")), 1);
+    let namespace = [TextPattern::Exact("shop".into())].into_iter().collect();
+    assert_eq!(looked_at(Condition { asks: Asks::Namespace(namespace), negated: false }), 1);
+}
+
+#[test]
+fn of_a_hundred_rules_for_hosts_those_are_looked_at_that_ask_for_it_in_any_case() {
+    let headers = HeaderMap::new();
+    let connection = connection(None);
+    let looked_at = |action, authority: &str| {
+        let rule = |number: usize| {
+            let host = [TextPattern::Exact(format!("h{number}.example").into())].into_iter().collect();
+            let to = vec![vec![Condition { asks: Asks::Host(host), negated: false }]];
+            Rule { to, ..Rule::everything(format!("rule {number}")) }
+        };
+        let all = Authorization::new(vec![policy("all", action, (0..100).map(rule).collect())]);
+        let request = Request { authority, ..request(&connection, "/", &headers) };
+        all.looked_at(Stage::Request(&Readings::new(&request)))
+    };
+
+    assert_eq!(looked_at(Action::Allow, "H57.example"), 1);
+    assert_eq!(looked_at(Action::Allow, "h57.example:80"), 0);
+    assert_eq!(looked_at(Action::Deny, "H57.example.:80"), 1);
+    assert_eq!(looked_at(Action::Deny, "h100.example"), 0);
+}
+
+#[test]
+fn a_rule_for_all_accounts_of_a_namespace_is_found_by_how_their_principal_begins() {
+    let rule = |number: usize| {
+        let begins = [TextPattern::istio(&format!("cluster.local/ns/shop{number}/*"))];
+        let asks = Asks::Principal(begins.into_iter().collect());
+        let from = vec![vec![Condition { asks, negated: false }]];
+        Rule { from, ..Rule::everything(format!("allow rule {number}")) }
+    };
+    let all = Authorization::new(vec![policy("allow", Action::Allow, (0..100).map(rule).collect())]);
+    let identity = "spiffe://cluster.local/ns/shop57/sa/web".parse().unwrap();
+
+    assert_eq!(all.looked_at(Stage::Connection(&connection(Some(&identity)))), 1);
+    assert_eq!(all.looked_at(Stage::Connection(&connection(None))), 0);
+}
+
+#[test]
+fn a_request_on_a_connection_that_was_let_in_is_decided_like_the_first() {
+    let refusing = NetworkRules::one_tier(Vec::new(), vec!["network".into()]);
+    let policy = InboundPolicy {
+        authorization: Some(Arc::new(hundred())),
+        network: Some(Arc::new(refusing)),
+        ..InboundPolicy::default()
+    };
+    let (identity, headers) = (peer("a57"), HeaderMap::new());
+    let connection = connection(Some(&identity));
+
+    for (path, lets_in) in [("/p57", true), ("/p58", false), ("/secret9/x", false)] {
+        let request = request(&connection, path, &headers);
+        let verdict = policy.authorize_next_request(&request);
+        assert_eq!(matches!(verdict, Verdict::Allow { .. }), lets_in, "{path}");
+        let first = policy.authorize_request(&request);
+        assert!(matches!(first, Verdict::Deny { by: By::Network, .. }), "{path}: {first:?}");
+    }
 }
 
 #[test]

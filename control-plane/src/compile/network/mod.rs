@@ -203,9 +203,10 @@ impl<'a> Network<'a> {
 
     fn made(&self, (direction, chosen, itself, ports, only): &Shared) -> NetworkRules {
         let policies = || chosen.iter().map(|place| &self.policies[*place]);
-        let refusing = |name: String| NetworkRules {
-            itself: itself.clone(),
-            ..NetworkRules::one_tier(Vec::new(), vec![name.into()])
+        let refusing = |name: String| {
+            let mut refusing = NetworkRules::one_tier(Vec::new(), vec![name.into()]);
+            refusing.itself.clone_from(itself);
+            refusing
         };
         if let Some(unusable) = policies().find(|policy| policy.written.is_unusable()) {
             return refusing(format!(
@@ -237,7 +238,7 @@ impl<'a> Network<'a> {
                 otherwise: policies().find_map(|policy| policy.tier).unwrap_or_default().otherwise,
             }
         };
-        NetworkRules { tiers: tiers().map(&mut made).collect(), itself: itself.clone() }
+        NetworkRules::new(tiers().map(&mut made).collect(), itself.clone())
     }
 
     /// The parts of all sets.

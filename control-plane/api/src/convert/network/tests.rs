@@ -79,7 +79,7 @@ fn plain(socket: SocketAddr) -> SocketAddr {
 proptest! {
     #[test]
     fn rules_are_read_as_they_were_written(tiers in vec(tier(), 0..3), itself in option::of(identity())) {
-        let rules = NetworkRules { tiers, itself };
+        let rules = NetworkRules::new(tiers, itself);
 
         prop_assert_eq!(NetworkRules::try_from(wire::NetworkRules::from(&rules)).unwrap(), rules);
     }
@@ -91,7 +91,7 @@ proptest! {
         let otherwise = EndOfTier::Pass;
         for tiers in [vec![first.clone(), second], vec![NetworkTier { otherwise, ..first }]] {
             let policies: usize = tiers.iter().map(|tier| tier.policies.len()).sum();
-            let sent = wire::NetworkRules::from(&NetworkRules { tiers, itself: None });
+            let sent = wire::NetworkRules::from(&NetworkRules::new(tiers, None));
 
             prop_assert!(sent.rules.is_empty() && sent.policies.len() == policies);
         }

@@ -4,6 +4,7 @@
 //! or pass, tier after tier. What matches is decided by what is known of the other side (a [`Party`]). Where that is not
 //! enough, what is not known is refused: something is allowed only if it would be, whatever turned out to be so.
 
+mod index;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use std::{
 
 use serde::Serialize;
 
-use self::tier::Outcome;
+use self::{index::Index, tier::Outcome};
 pub use self::{
     set::{
         MEMBERS_OF_A_PART, MOST_MEMBERS, MOST_PARTS, Member, NotAPart, PartName, SetName, SetPart,
@@ -28,14 +29,23 @@ use super::AddressSet;
 use crate::{SpiffeId, facts};
 
 /// The rules of all policies that select a workload, for one direction. There are none where no policy selects it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct NetworkRules {
-    /// In the order in which they are tried: those that have a policy for the workload. What the last one passes may pass,
-    /// because what comes after all policies (Calico's profiles of namespaces) allows it.
-    pub tiers: Vec<NetworkTier>,
+    tiers: Vec<NetworkTier>,
     /// The workload's own identity, if no other workload has it: nothing keeps a workload from itself.
     pub itself: Option<SpiffeId>,
+    /// Of each tier, where that helps.
+    #[serde(skip)]
+    indexes: Vec<Option<Index>>,
 }
+
+impl PartialEq for NetworkRules {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.tiers, &self.itself) == (&other.tiers, &other.itself)
+    }
+}
+
+impl Eq for NetworkRules {}
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -182,8 +192,20 @@ impl NetworkRules {
     /// Those of the one tier that mesh and cluster have if nobody makes another: what none of `rules` allows is denied by
     /// `policies`.
     pub fn one_tier(rules: Vec<NetworkRule>, policies: Vec<Arc<str>>) -> Self {
-        let tier = NetworkTier { rules, policies, otherwise: EndOfTier::Deny };
-        Self { tiers: vec![tier], itself: None }
+        Self::new(vec![NetworkTier { rules, policies, otherwise: EndOfTier::Deny }], None)
+    }
+
+    /// Those of `tiers`, which are tried in this order: those that have a policy for the workload. What the last one
+    /// passes may pass, because what comes after all policies (Calico's profiles of namespaces) allows it. `itself`: see
+    /// the field.
+    pub fn new(tiers: Vec<NetworkTier>, itself: Option<SpiffeId>) -> Self {
+        let indexes = tiers.iter().map(|tier| Index::over(&tier.rules)).collect();
+        Self { tiers, itself, indexes }
+    }
+
+    /// In the order in which they are tried.
+    pub fn tiers(&self) -> &[NetworkTier] {
+        &self.tiers
     }
 
     /// Whether what `party` wants may pass. `log` is called with each rule that only logs it.
@@ -193,8 +215,12 @@ impl NetworkRules {
         }
         let mut doubt = None;
         let mut passed = None;
-        for tier in &self.tiers {
-            match tier.judge(party, &mut doubt, &mut log) {
+        for (tier, index) in self.tiers.iter().zip(&self.indexes) {
+            let outcome = match index {
+                Some(index) => tier.judge(index.candidates(party), party, &mut doubt, &mut log),
+                None => tier.judge(0..tier.rules.len(), party, &mut doubt, &mut log),
+            };
+            match outcome {
                 Outcome::Allow(rule) => return NetworkVerdict::Allow(Some(rule)),
                 Outcome::Deny(rule, why) => return NetworkVerdict::Deny(rule, why),
                 Outcome::Next(by) => passed = by.or(passed),
@@ -232,13 +258,13 @@ impl NetworkRules {
     /// The same rules, with the members of their sets as `find` says.
     #[must_use]
     pub fn resolved(&self, mut find: impl FnMut(&SetName) -> Option<Arc<WorkloadSet>>) -> Self {
-        let mut resolved = self.clone();
-        let rules = resolved.tiers.iter_mut().flat_map(|tier| &mut tier.rules);
+        let mut tiers = self.tiers.clone();
+        let rules = tiers.iter_mut().flat_map(|tier| &mut tier.rules);
         let conditions = rules.flat_map(|rule| &mut rule.conditions);
         for set in conditions.flat_map(|condition| condition.asks.sets_mut()) {
             set.members = find(&set.name);
         }
-        resolved
+        Self::new(tiers, self.itself.clone())
     }
 }
 

@@ -145,6 +145,20 @@ impl SetPart {
     pub fn blocks(&self) -> &AddressSet {
         &self.blocks
     }
+
+    /// What a peer may show that is one of its members, or may be one; without [`blocks`](Self::blocks).
+    pub(super) fn shown(&self) -> impl Iterator<Item = Shown<'_>> {
+        let Index { identities, addresses, shared, sockets } = &self.index;
+        let addresses = addresses.iter().chain(shared).copied().chain(sockets.iter().map(SocketAddr::ip));
+        identities.keys().map(Shown::Identity).chain(addresses.map(Shown::Address))
+    }
+}
+
+/// What a peer may show.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shown<'a> {
+    Identity(&'a SpiffeId),
+    Address(IpAddr),
 }
 
 impl Index {
@@ -184,6 +198,10 @@ impl WorkloadSet {
     /// The set of `parts`.
     pub fn new(parts: Vec<Arc<SetPart>>) -> Self {
         Self { parts }
+    }
+
+    pub(super) fn parts(&self) -> &[Arc<SetPart>] {
+        &self.parts
     }
 
     /// Whether `party` is in it.

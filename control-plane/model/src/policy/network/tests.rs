@@ -313,7 +313,7 @@ fn tiers_allow_what_a_naive_reading_allows_whatever_is_so_of_what_nobody_knows()
             policies: vec!["policy".into()],
             otherwise: *otherwise,
         };
-        let rules = NetworkRules { tiers: written.iter().map(tier).collect(), itself: None };
+        let rules = NetworkRules::new(written.iter().map(tier).collect(), None);
 
         let may = is_allowed(&judged(&rules, None, "10.0.0.1", true));
 
@@ -337,4 +337,93 @@ fn asks(matches: Option<bool>) -> NetworkAsks {
         Some(false) => block("11.0.0.0/8"),
         None => NetworkAsks::Unknowable,
     }
+}
+
+/// Random conditions about a few accounts and addresses.
+fn drawn(rng: &mut fastrand::Rng) -> NetworkCondition {
+    let account = |rng: &mut fastrand::Rng| ["web", "api", "db"][rng.usize(..3)];
+    let address = |rng: &mut fastrand::Rng| format!("10.0.0.{}", rng.usize(1..4));
+    let some = |rng: &mut fastrand::Rng| {
+        let socket = SocketAddr::new(ip(&address(rng)), 8080);
+        let one = member((rng.u8(..4) > 0).then(|| account(rng)), &[&address(rng)]);
+        match rng.u8(..5) {
+            0 => Member { shares_identity: true, ..one },
+            1 => Member { shared: one.addresses, addresses: BTreeSet::new(), ..one },
+            2 => Member { sockets: BTreeSet::from([socket]), addresses: BTreeSet::new(), ..one },
+            3 => Member { is_named: true, ..one },
+            _ => one,
+        }
+    };
+    let asks = match rng.u8(..12) {
+        0 => NetworkAsks::Unknowable,
+        1 => NetworkAsks::OwnAddress(AddressSet::new(["10.0.0.0/30".parse().unwrap()])),
+        2 => {
+            let ranges = vec![if rng.bool() { (8080, 8080) } else { (1, 80) }];
+            NetworkAsks::Port(Ports { ranges, named: Vec::new() })
+        }
+        3 => {
+            let within = AddressSet::new([address(rng).parse::<IpAddr>().unwrap().into()]);
+            NetworkAsks::Peer(vec![
+                Peers::Block { within, except: AddressSet::default() },
+                set(vec![some(rng)]),
+            ])
+        }
+        4 => {
+            let blocks = [format!("{}/31", address(rng)).parse().unwrap()];
+            let members = WorkloadSet::new(vec![Arc::new(SetPart::new(vec![some(rng)], blocks))]);
+            let name = SetName { id: "set".into(), parts: 1 };
+            NetworkAsks::Peer(vec![Peers::Set(SetRef { name, members: Some(Arc::new(members)) })])
+        }
+        5 => {
+            let name = SetName { id: "set".into(), parts: 1 };
+            NetworkAsks::Peer(vec![Peers::Set(SetRef { name, members: None })])
+        }
+        _ => NetworkAsks::Peer(vec![set((0..rng.usize(..3)).map(|_| some(rng)).collect())]),
+    };
+    NetworkCondition { asks, negated: rng.u8(..6) == 0 }
+}
+
+#[test]
+fn an_index_finds_what_one_rule_after_the_other_finds() {
+    let (mut allowed, mut denied) = (0, 0);
+    for seed in 0..20_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let tiers = (0..rng.usize(1..3)).map(|number| {
+            let rules = (0..rng.usize(..24)).map(|place| {
+                let actions =
+                    [NetworkAction::Allow, NetworkAction::Deny, NetworkAction::Log, NetworkAction::Pass];
+                NetworkRule {
+                    name: format!("tier {number} rule {place}").into(),
+                    action: actions[rng.usize(..4)],
+                    conditions: (0..rng.usize(1..3)).map(|_| drawn(&mut rng)).collect(),
+                }
+            });
+            let rules = rules.collect();
+            let otherwise = [EndOfTier::Deny, EndOfTier::Pass][rng.usize(..2)];
+            NetworkTier { rules, policies: vec![format!("policy {number}").into()], otherwise }
+        });
+        let indexed = NetworkRules::new(tiers.collect(), None);
+        let scanned = NetworkRules { indexes: vec![None; indexed.tiers.len()], ..indexed.clone() };
+        let identity = (rng.u8(..3) > 0).then(|| identity(["web", "api", "db", "other"][rng.usize(..4)]));
+        let address = (rng.u8(..5) > 0).then(|| ip(&format!("10.0.0.{}", rng.usize(1..6))));
+        let party = Party {
+            identity: identity.as_ref(),
+            address,
+            is_told_by_address: rng.bool(),
+            port: [80, 8080][rng.usize(..2)],
+            is_callee: rng.bool(),
+            own_address: rng.bool().then(|| ip("10.0.0.2")),
+        };
+        let judged = |rules: &NetworkRules| {
+            let mut logged = Vec::new();
+            let verdict = rules.judge(&party, |rule| logged.push(rule.to_string()));
+            (said(verdict), logged)
+        };
+
+        let found = judged(&indexed);
+
+        assert_eq!(found, judged(&scanned), "{seed}: {party:?} {indexed:#?}");
+        *if is_allowed(&found.0) { &mut allowed } else { &mut denied } += 1;
+    }
+    assert!(allowed > 1000 && denied > 1000, "{allowed} {denied}");
 }

@@ -47,16 +47,18 @@ const NO_RULE: &str = "it selects this workload, and no rule of the policies tha
 const DENIED: &str = "it denies this";
 
 impl NetworkTier {
-    /// What it says of `party`. Where nobody knows whether a rule matches, it is what holds in either case.
+    /// What it says of `party`, by the rules at `places`; no other can match. Where nobody knows whether a rule matches, it
+    /// is what holds in either case.
     pub(super) fn judge<'p>(
         &'p self,
+        places: impl Iterator<Item = usize>,
         party: &Party<'_>,
         doubt: &mut Doubt<'p>,
         log: &mut impl FnMut(&'p Arc<str>),
     ) -> Outcome<'p> {
         // Whether an earlier rule may leave it to the next tier, so that this one alone cannot allow it any more.
         let mut may_have_passed = false;
-        for rule in &self.rules {
+        for rule in places.filter_map(|place| self.rules.get(place)) {
             match (rule.matches(party), rule.action) {
                 (Truth::Yes, NetworkAction::Allow) if !may_have_passed => return Outcome::Allow(&rule.name),
                 (Truth::Yes, NetworkAction::Allow | NetworkAction::Pass) => {
