@@ -94,6 +94,7 @@ async fn policies() {
     for lesson in LESSON.iter().filter(|lesson| lesson.name != "exercise 3") {
         the_lesson_holds(&mut cluster, lesson).await;
     }
+    labels_of_accounts_hold(&mut cluster).await;
     linkerds_policies_hold(&mut cluster).await;
     the_default_of_a_pod_holds(&mut cluster).await;
 }
@@ -121,6 +122,29 @@ async fn the_lesson_holds(cluster: &mut Cluster, lesson: &Recipe) {
         }
     }
     cluster.server.kubectl(&["delete", "-f", "-"], &documents).await.unwrap();
+}
+
+/// Calico's policies select accounts by the labels of their ServiceAccounts, which come and go.
+async fn labels_of_accounts_hold(cluster: &mut Cluster) {
+    let (frontend, web, backend) =
+        (("default", "frontend"), ("production", "web"), ("default", "backend", 8080));
+    let label = |role: Option<&str>| json!({"metadata": {"labels": {"role": role}}});
+    let account = "/api/v1/namespaces/default/serviceaccounts/frontend";
+    let callers = "{selector: \"app == 'backend'\", types: [Ingress], ingress: [{action: Allow, source: {serviceAccounts: \
+                   {selector: \"role == 'caller'\"}}}]}";
+    cluster.api().merge(account, &label(Some("caller"))).await.unwrap();
+    let policy = format!(
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: callers}}\nspec: {callers}\n"
+    );
+    cluster.server.apply(&policy).await;
+    for (from, expected) in [(web, 403), (frontend, 200)] {
+        until_status(cluster, from, backend, ("/", expected), "by an account's label").await;
+    }
+
+    cluster.api().merge(account, &label(None)).await.unwrap();
+    until_status(cluster, frontend, backend, ("/", 403), "without the label").await;
+    cluster.api().delete("/apis/projectcalico.org/v3/globalnetworkpolicies/callers").await.unwrap();
+    until_status(cluster, web, backend, ("/", 200), "without the policy").await;
 }
 
 fn of_linkerd(version: &str, kind: &str, name: &str, spec: &str) -> String {

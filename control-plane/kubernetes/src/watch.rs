@@ -3,17 +3,20 @@
 //! After a lost connection, `410 Gone` or a restart of the API server, the listing begins again. It replaces what was
 //! known before only when it is complete.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use kube::{
-    api::{Api, DynamicObject, ListParams},
+    Resource,
+    api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta},
+    core::{DynamicResourceScope, PartialObjectMeta},
     runtime::{
         utils::Backoff,
         watcher::{self, Config},
     },
 };
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::{Client, Error, Kind, objects::typed};
 
@@ -44,12 +47,19 @@ pub enum Event {
 impl Client {
     /// Follows `kind`, in one namespace or in all. Never ends; dropping the stream ends it.
     pub fn watch(&self, kind: &Kind, namespace: Option<&str>) -> impl Stream<Item = Event> + Send + use<> {
-        self.watch_as(kind, namespace, Config::default())
+        self.watch_as(kind, namespace, Config::default(), json)
+    }
+
+    /// The same of what the metadata of each object says: the API server sends nothing else.
+    pub fn watch_metadata(&self, kind: &Kind) -> impl Stream<Item = Event> + Send + use<> {
+        self.watch_as(kind, None, Config::default(), |object: PartialObjectMeta<DynamicObject>, kind| {
+            with_metadata(Map::new(), object.metadata, kind)
+        })
     }
 
     /// The same for the objects of all namespaces with the labels that `selector` (such as `app=a`) asks for.
     pub fn watch_labelled(&self, kind: &Kind, selector: &str) -> impl Stream<Item = Event> + Send + use<> {
-        self.watch_as(kind, None, Config::default().labels(selector))
+        self.watch_as(kind, None, Config::default().labels(selector), json)
     }
 
     /// The same for the one object that has this name. The API server tells of no other.
@@ -59,7 +69,7 @@ impl Client {
         namespace: Option<&str>,
         name: &str,
     ) -> impl Stream<Item = Event> + Send + use<> {
-        self.watch_as(kind, namespace, Config::default().fields(&format!("metadata.name={name}")))
+        self.watch_as(kind, namespace, Config::default().fields(&format!("metadata.name={name}")), json)
     }
 
     /// The one object that has this name, as it is now. Asks for it as [`Self::watch_one`] does, with the same right.
@@ -74,14 +84,24 @@ impl Client {
         Ok(found.items.into_iter().next().map(|object| json(object, kind)))
     }
 
-    fn watch_as(
+    /// `json` makes what an event carries of what is sent.
+    fn watch_as<K>(
         &self,
         kind: &Kind,
         namespace: Option<&str>,
         config: Config,
-    ) -> impl Stream<Item = Event> + Send + use<> {
+        json: fn(K, &Kind) -> Value,
+    ) -> impl Stream<Item = Event> + Send + use<K>
+    where
+        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
         let resource = kind.resource();
-        let objects: Api<DynamicObject> = match namespace {
+        let objects: Api<K> = match namespace {
             Some(namespace) => Api::namespaced_with(self.inner.clone(), namespace, &resource),
             None => Api::all_with(self.inner.clone(), &resource),
         };
@@ -120,16 +140,20 @@ fn failure(error: &watcher::Error, server: &str) -> Error {
 }
 
 /// The object as JSON, moved and not copied but for its metadata.
-fn json(mut object: DynamicObject, kind: &Kind) -> Value {
-    object.metadata.managed_fields = None;
-    let mut value = match object.data {
-        Value::Object(fields) => Value::Object(fields),
-        _ => Value::Object(serde_json::Map::new()),
+fn json(object: DynamicObject, kind: &Kind) -> Value {
+    let fields = match object.data {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
     };
-    if let (Some(fields), Ok(metadata)) = (value.as_object_mut(), serde_json::to_value(&object.metadata)) {
+    with_metadata(fields, object.metadata, kind)
+}
+
+fn with_metadata(mut fields: Map<String, Value>, mut metadata: ObjectMeta, kind: &Kind) -> Value {
+    metadata.managed_fields = None;
+    if let Ok(metadata) = serde_json::to_value(&metadata) {
         fields.insert("metadata".to_owned(), metadata);
     }
-    typed(value, kind)
+    typed(Value::Object(fields), kind)
 }
 
 /// Growing pauses between attempts.
@@ -191,6 +215,24 @@ mod tests {
                 "apiVersion": "v1", "kind": "Service",
                 "metadata": {"name": "a", "namespace": "shop", "labels": {"x": "y"}},
                 "spec": {"ports": [{"port": 80}]}
+            })
+        );
+    }
+
+    #[test]
+    fn an_object_of_which_only_metadata_is_sent_is_of_the_kind_that_is_watched() {
+        let kind = Kind::namespaced("v1", "ServiceAccount", "serviceaccounts");
+        let sent = json!({
+            "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+            "metadata": {"name": "a", "namespace": "shop", "labels": {"x": "y"}, "managedFields": []}
+        });
+        let object: PartialObjectMeta<DynamicObject> = serde_json::from_value(sent).unwrap();
+
+        assert_eq!(
+            with_metadata(Map::new(), object.metadata, &kind),
+            json!({
+                "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": "a", "namespace": "shop", "labels": {"x": "y"}}
             })
         );
     }

@@ -11,6 +11,7 @@ use super::{
 /// Its line in the [list of kinds](super::kinds).
 pub(super) const KIND: ResourceKind =
     ResourceKind::new("ServiceAccount", CORE, "serviceaccounts", Feedback::Nowhere)
+        .metadata_only()
         .trimmed(trim)
         .with_any_annotations()
         .read_as_whole::<Yaml>(|document| {

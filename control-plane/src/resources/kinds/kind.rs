@@ -33,6 +33,8 @@ pub struct ResourceKind {
     pub(in super::super) is_secret: bool,
     /// Whether everything else goes on if the API server does not let us watch it.
     pub(crate) is_dispensable: bool,
+    /// Whether its metadata says all that is read of it, so that in a cluster nothing else is asked for.
+    pub(crate) is_metadata: bool,
     /// Drops of an object what no mesh reads.
     trim: fn(&mut Value),
     /// Reads a document.
@@ -75,6 +77,7 @@ impl ResourceKind {
             is_policy: false,
             is_secret: false,
             is_dispensable: false,
+            is_metadata: false,
             trim: trim::status,
             read: |unread| Err(wrong("kind", format!("{} is not acted on", unread.kind.kind))),
             fields: Vec::new,
@@ -130,6 +133,11 @@ impl ResourceKind {
     /// Everything else goes on if the API server does not let us watch it.
     pub(in super::super) const fn dispensable(self) -> Self {
         Self { is_dispensable: true, ..self }
+    }
+
+    /// Nothing but its metadata is read.
+    pub(in super::super) const fn metadata_only(self) -> Self {
+        Self { is_metadata: true, ..self }
     }
 
     /// It holds secrets.

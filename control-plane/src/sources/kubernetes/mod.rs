@@ -149,7 +149,10 @@ async fn follow(
             continue;
         };
         tracing::debug!(%kind, "following");
-        let mut events = std::pin::pin!(client.watch(&kind, None));
+        let mut events = match wanted.is_metadata {
+            true => client.watch_metadata(&kind).boxed(),
+            false => client.watch(&kind, None).boxed(),
+        };
         loop {
             let step = tokio::select! {
                 event = events.next() => event,

@@ -54,6 +54,16 @@ fn unreachable() -> selvedge_kubernetes::Error {
 }
 
 #[test]
+fn of_a_kind_that_is_asked_for_by_its_metadata_nothing_else_is_read() {
+    let by_metadata: Vec<_> = followed().filter(|kind| kind.is_metadata).collect();
+
+    assert!(by_metadata.iter().any(|kind| kind.kind == "ServiceAccount"));
+    for kind in by_metadata {
+        assert_eq!(kind.known_fields(), [], "{}", kind.kind);
+    }
+}
+
+#[test]
 fn nothing_counts_before_every_kind_is_listed_or_known_to_be_missing() {
     let mut held = ClusterObjects::new("default");
     for index in 1..followed().count() {
