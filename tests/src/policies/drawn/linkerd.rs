@@ -36,8 +36,18 @@ impl Draw<'_> {
             _ => String::new(),
         };
         let port = if self.rarely(2) { port.to_string() } else { name.to_owned() };
+        // What is spoken there anyway.
+        let protocol = match name {
+            "http" => self.one(&["", "unknown", "HTTP/1"]),
+            "tcp" => self.one(&["", "unknown", "opaque"]),
+            _ => self.one(&["", "unknown"]),
+        };
+        let protocol = match protocol {
+            "" => String::new(),
+            protocol => format!("proxyProtocol: {protocol}"),
+        };
         let selector = format!("podSelector: {{matchLabels: {{{own}}}}}");
-        let spec = fields([selector, format!("port: {port}"), access]);
+        let spec = fields([selector, format!("port: {port}"), protocol, access]);
         let server = format!("server-{number}");
         let metadata = format!("name: {server}, namespace: default");
         let mut text = document(&format!("{GROUP}/v1beta3"), "Server", &metadata, &spec);
