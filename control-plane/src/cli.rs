@@ -159,7 +159,9 @@ pub struct Args {
     #[command(flatten)]
     pub resolver: ResolverArgs,
 
-    /// How often the control plane reads the directory. A changed file counts once two readings in a row are equal.
+    /// How often the control plane reads the directory, where the kernel does not tell of changes (inotify); elsewhere it
+    /// does so 20 times less often, besides reading what has changed. A changed file counts once two readings in a row are
+    /// equal. One that is still being written or has gone counts when it has stayed so for this long.
     #[arg(long, env = "SELVEDGE_POLL_INTERVAL", default_value = "250ms", value_parser = humantime::parse_duration)]
     pub poll_interval: Duration,
 

@@ -1,8 +1,8 @@
 //! Documents from a directory of YAML and JSON files, which is read again and again.
 //!
-//! Reading again works on every file system and mount; file notifications do not. A change counts once two readings in a
-//! row are equal, because a half-written YAML file often parses. A document that fails keeps its last good version; a
-//! document that was deleted is gone.
+//! A change counts once two readings in a row are equal, because a half-written YAML file often parses. A document that
+//! fails keeps its last good version; a document that was deleted is gone. When the directory is read is up to
+//! `follow`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,12 +13,12 @@ use std::{
 };
 
 use time::OffsetDateTime;
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::{
     Loaded, consequence,
     expressions::Budgets,
-    files::{FileState, Scan, scan},
+    files::{FileState, Holds, Known, Scan, scan},
     last_good::{LastGood, UsedDocument},
 };
 use crate::{
@@ -29,7 +29,8 @@ use crate::{
 /// How a directory is followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Time between two looks; default 250 ms. A change counts after the second.
+    /// Time between two looks, where nothing tells of changes; and how long a change must stay as it is before it counts
+    /// if its file is still being written, or has gone. Default 250 ms.
     pub poll_interval: Duration,
     /// The namespace of documents that do not name a namespace; default `default`.
     pub default_namespace: String,
@@ -66,8 +67,9 @@ pub enum DirectoryError {
 /// If `root` cannot be read. What is wrong inside is in [`Loaded::problems`].
 pub fn load(root: &Path, options: Options) -> Result<Arc<Loaded>, DirectoryError> {
     let mut directory = Directory::new(root, options);
-    let scan = scan(root).map_err(|source| DirectoryError::Unreadable { path: root.to_owned(), source })?;
-    directory.apply(Ok(scan));
+    let scan = scan(root, &mut Known::default())
+        .map_err(|source| DirectoryError::Unreadable { path: root.to_owned(), source })?;
+    directory.apply(Ok(scan), Instant::now(), Patience::NONE);
     Ok(directory.loaded)
 }
 
@@ -81,6 +83,12 @@ pub struct Directory {
     /// Whether the root could be read at least once.
     started: bool,
     files: BTreeMap<PathBuf, File>,
+    /// What was read of them.
+    known: Known,
+    /// The directories in which a change may change what there is.
+    directories: BTreeMap<PathBuf, Holds>,
+    /// When it is known whether what the last look saw counts; `None`: all of it does.
+    due: Option<Instant>,
     /// What is wrong with the root or the directories below.
     unreadable: BTreeMap<PathBuf, String>,
     last_good: LastGood,
@@ -93,9 +101,39 @@ pub struct Directory {
 #[derive(Debug)]
 struct File {
     counted: FileState,
-    /// What the last look saw, if that does not count yet.
-    pending: Option<FileState>,
+    /// What the last look saw, if that does not count yet, and since when looks see it.
+    pending: Option<(FileState, Instant)>,
     documents: Vec<Decoded>,
+}
+
+/// How a directory is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Every file is read.
+    Whole,
+    /// Files are read that have changed, as their times tell.
+    Quick,
+}
+
+/// How long a change must stay as it is before it counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Of a text.
+    pub(super) with_text: Duration,
+    /// Of all else, such as that a file has gone: some who write a file remove it first.
+    pub(super) otherwise: Duration,
+}
+
+impl Patience {
+    /// Two looks are enough.
+    const NONE: Self = Self { with_text: Duration::ZERO, otherwise: Duration::ZERO };
+
+    fn with(self, state: &FileState) -> Duration {
+        match state {
+            FileState::Text(_) => self.with_text,
+            FileState::Gone | FileState::Unreadable(_) => self.otherwise,
+        }
+    }
 }
 
 /// Documents with a time come first, oldest first; then by file and place.
@@ -112,6 +150,9 @@ impl Directory {
             looked: false,
             started: false,
             files: BTreeMap::new(),
+            known: Known::default(),
+            directories: BTreeMap::from([(root.to_owned(), Holds { is_walked: true, ..Holds::default() })]),
+            due: None,
             unreadable: BTreeMap::new(),
             last_good,
             last_good_problems,
@@ -122,35 +163,42 @@ impl Directory {
 
     /// Looks once; all there is if anything changed, which the first look always does.
     pub fn poll(&mut self) -> Option<Arc<Loaded>> {
-        let scan = scan(&self.root);
-        self.apply(scan).then(|| Arc::clone(&self.loaded))
+        self.look(Look::Whole, Patience::NONE)
     }
 
-    /// Looks again and again, and sends all there is whenever anything changed, until nobody listens.
-    pub async fn watch(mut self, sender: watch::Sender<Arc<Loaded>>) {
-        let mut looks = tokio::time::interval(self.options.poll_interval);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !sender.is_closed() {
-            looks.tick().await;
-            let look = tokio::task::spawn_blocking(move || {
-                let change = self.poll();
-                (self, change)
-            });
-            let Ok((directory, change)) = look.await else {
-                tracing::error!("reading the configuration directory failed; its last state stays in use");
-                return;
-            };
-            self = directory;
-            if let Some(loaded) = change {
-                sender.send_replace(loaded);
-            }
+    pub(super) fn look(&mut self, look: Look, patience: Patience) -> Option<Arc<Loaded>> {
+        let now = Instant::now();
+        if look == Look::Whole {
+            self.known = Known::default();
         }
+        let scan = scan(&self.root, &mut self.known);
+        self.apply(scan, now, patience).then(|| Arc::clone(&self.loaded))
     }
 
-    fn apply(&mut self, scan: io::Result<Scan>) -> bool {
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The directories in which a change may change what there is, as the last look saw them.
+    pub(super) fn directories(&self) -> &BTreeMap<PathBuf, Holds> {
+        &self.directories
+    }
+
+    /// When the next look may make something count that the last one saw; `None`: there is no such thing.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Whether the last look could read all there is.
+    pub(super) fn is_readable(&self) -> bool {
+        self.unreadable.is_empty()
+    }
+
+    fn apply(&mut self, scan: io::Result<Scan>, now: Instant, patience: Patience) -> bool {
         let first = !std::mem::replace(&mut self.looked, true);
+        self.due = None;
         let changed = match scan {
-            Ok(scan) => self.count(scan),
+            Ok(scan) => self.count(scan, now, patience),
             Err(error) => {
                 let why = format!("the configuration directory cannot be read ({error}); nothing is changed");
                 let unreadable = BTreeMap::from([(self.root.clone(), why)]);
@@ -164,9 +212,10 @@ impl Directory {
     }
 
     /// Takes over what `scan` saw, as far as it counts; whether anything did.
-    fn count(&mut self, mut scan: Scan) -> bool {
+    fn count(&mut self, mut scan: Scan, now: Instant, patience: Patience) -> bool {
         let at_once = !self.started;
         self.started = true;
+        self.directories = std::mem::take(&mut scan.directories);
         let unreadable = std::mem::take(&mut scan.unreadable);
         let paths: BTreeSet<PathBuf> = self.files.keys().chain(scan.files.keys()).cloned().collect();
         let mut changed = self.unreadable != unreadable;
@@ -176,34 +225,46 @@ impl Directory {
                 None if unreadable.keys().any(|directory| path.starts_with(directory)) => continue,
                 None => FileState::Gone,
             };
-            changed |= self.count_file(&path, seen, at_once);
+            changed |= self.count_file(&path, seen, at_once, (now, patience));
         }
         self.unreadable = unreadable;
         changed
     }
 
-    fn count_file(&mut self, path: &Path, seen: FileState, at_once: bool) -> bool {
+    fn count_file(
+        &mut self,
+        path: &Path,
+        seen: FileState,
+        at_once: bool,
+        (now, patience): (Instant, Patience),
+    ) -> bool {
         let fresh = File { counted: FileState::Gone, pending: None, documents: Vec::new() };
         let file = self.files.entry(path.to_owned()).or_insert(fresh);
-        if file.counted == seen {
-            file.pending = None;
-        } else if at_once || file.pending.as_ref() == Some(&seen) {
-            file.pending = None;
+        let since = match file.pending.take() {
+            Some((pending, since)) if pending == seen => Some(since),
+            _ => None,
+        };
+        let long_enough = patience.with(&seen);
+        let counts = at_once || since.is_some_and(|since| now.duration_since(since) >= long_enough);
+        let changes = file.counted != seen;
+        if !changes {
+            // Its text is held once, here and among what is known.
+            file.counted = seen;
+        } else if counts {
             if let FileState::Text(text) = &seen {
                 file.documents = decode(text, &Arc::from(path), &self.options.default_namespace);
             }
             file.counted = seen;
-            if file.counted == FileState::Gone {
-                self.files.remove(path);
-            }
-            return true;
         } else {
-            file.pending = Some(seen);
+            let since = since.unwrap_or(now);
+            let due = since + long_enough;
+            self.due = Some(self.due.map_or(due, |first| first.min(due)));
+            file.pending = Some((seen, since));
         }
         if file.counted == FileState::Gone && file.pending.is_none() {
             self.files.remove(path);
         }
-        false
+        changes && counts
     }
 
     /// Puts together what is in use now, from what counts and from last good versions.

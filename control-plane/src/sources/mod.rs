@@ -3,8 +3,10 @@
 pub mod directory;
 mod expressions;
 mod files;
+mod follow;
 pub mod kubernetes;
 mod last_good;
+mod notices;
 
 use std::sync::Arc;
 

@@ -1,0 +1,199 @@
+//! What the kernel tells of changes in directories (inotify), so that they are looked at as soon as something has changed.
+//!
+//! Nothing rests on it alone. A file system of another machine tells of no change that is made there, a queue may overflow,
+//! and the kernel follows only so many directories: whoever asks here also looks again and again.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsStr,
+    io,
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{
+        inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags},
+        statfs,
+    },
+    io::Errno,
+};
+use tokio::io::unix::AsyncFd;
+
+use super::files::{Holds, is_configuration};
+
+/// File systems that tell of every change, as `statfs` calls them: ext, XFS, Btrfs, tmpfs, ramfs, overlay, F2FS, ZFS and
+/// bcachefs.
+const LOCAL: [i64; 9] = [
+    0xEF53,
+    0x5846_5342,
+    0x9123_683E,
+    0x0102_1994,
+    0x8584_58F6,
+    0x794C_7630,
+    0xF2F5_2010,
+    0x2FC1_2FC1,
+    0xCA45_1A4E,
+];
+
+/// What has another name.
+const MOVED: ReadFlags = ReadFlags::MOVED_FROM.union(ReadFlags::MOVED_TO);
+
+/// One event has at most 16 bytes, a name of 255 bytes, and what aligns it.
+const BUFFER: usize = 16 << 10;
+
+/// Of directories that are followed, what has changed.
+#[derive(Debug)]
+pub(super) struct Notices {
+    queue: AsyncFd<OwnedFd>,
+    /// By what the kernel calls it.
+    followed: HashMap<i32, (PathBuf, Holds)>,
+    /// Files that somebody has begun to write and not closed, and when the last of it was written.
+    open: BTreeMap<PathBuf, Instant>,
+}
+
+/// Whether the kernel tells of all changes in what is to be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Following {
+    /// Of all.
+    All,
+    /// The same, and something is followed only now: what has changed before that was not told.
+    AllFromNow,
+    /// Not of all: some of it cannot be followed, or is on a file system that does not tell.
+    Partly,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Noticed {
+    /// Whether it can be of interest.
+    pub(super) matters: bool,
+    /// Whether some of it was lost.
+    pub(super) is_lossy: bool,
+}
+
+impl Notices {
+    /// Without anything that is followed.
+    ///
+    /// # Errors
+    /// If the kernel gives none.
+    pub(super) fn open() -> io::Result<Self> {
+        let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        Ok(Self { queue: AsyncFd::new(queue)?, followed: HashMap::new(), open: BTreeMap::new() })
+    }
+
+    /// Follows these `directories` and no others. It is asked before they are read.
+    ///
+    /// # Errors
+    /// If the kernel follows no more.
+    pub(super) fn follow(&mut self, directories: &BTreeMap<PathBuf, Holds>) -> io::Result<Following> {
+        let mask = WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ONLYDIR;
+        let mut wanted = HashMap::<i32, (PathBuf, Holds)>::new();
+        let mut following = Following::All;
+        for (directory, holds) in directories {
+            match inotify::add_watch(self.queue.get_ref(), directory, mask) {
+                Ok(watch) => {
+                    if !self.followed.contains_key(&watch) && following == Following::All {
+                        following = Following::AllFromNow;
+                    }
+                    // One directory may have two paths.
+                    let (_, all) =
+                        wanted.entry(watch).or_insert_with(|| (directory.clone(), Holds::default()));
+                    all.is_walked |= holds.is_walked;
+                    all.targets.extend(holds.targets.iter().cloned());
+                }
+                Err(full @ (Errno::NOSPC | Errno::NOMEM)) => return Err(full.into()),
+                // It has gone, or may not be read.
+                Err(_) => following = Following::Partly,
+            }
+            if !statfs(directory).is_ok_and(|found| LOCAL.contains(&found.f_type)) {
+                following = Following::Partly;
+            }
+        }
+        for watch in self.followed.keys().filter(|watch| !wanted.contains_key(watch)) {
+            // Of one that is gone there is no watch any more.
+            let _ = inotify::remove_watch(self.queue.get_ref(), *watch);
+        }
+        self.followed = wanted;
+        self.open.retain(|file, _| file.parent().is_some_and(|parent| directories.contains_key(parent)));
+        Ok(following)
+    }
+
+    /// Whether somebody is writing a file, and has written some of it within the last `while_ago`.
+    pub(super) fn is_being_written(&self, while_ago: Duration) -> bool {
+        self.open.values().any(|written| written.elapsed() < while_ago)
+    }
+
+    /// Waits until something has happened.
+    ///
+    /// # Errors
+    /// If the kernel tells nothing any more.
+    pub(super) async fn next(&mut self) -> io::Result<Noticed> {
+        loop {
+            self.queue.readable().await?.clear_ready();
+            let noticed = self.read()?;
+            if noticed != Noticed::default() {
+                return Ok(noticed);
+            }
+        }
+    }
+
+    /// All that waits to be read.
+    fn read(&mut self) -> io::Result<Noticed> {
+        let mut noticed = Noticed::default();
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let mut reader = Reader::new(self.queue.get_ref(), &mut buffer);
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(Errno::AGAIN) => return Ok(noticed),
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let events = event.events();
+            if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+                // Whoever has begun to write may have been forgotten: what follows is looked at as if nobody had.
+                self.open.clear();
+                noticed = Noticed { matters: true, is_lossy: true };
+                continue;
+            }
+            let Some((directory, holds)) = self.followed.get(&event.wd()) else { continue };
+            let Some(name) = event.file_name() else {
+                noticed.matters = true;
+                continue;
+            };
+            let name = OsStr::from_bytes(name.to_bytes());
+            let is_read =
+                holds.targets.contains(name) || (holds.is_walked && is_configuration(Path::new(name)));
+            noticed.matters |= is_read || (holds.is_walked && comes_or_goes(events));
+            if is_read && !events.contains(ReadFlags::ISDIR) {
+                note_writers(&mut self.open, directory.join(name), events);
+            }
+        }
+    }
+}
+
+/// Whatever comes or goes may be a link or a directory with files below.
+fn comes_or_goes(events: ReadFlags) -> bool {
+    events.intersects(ReadFlags::ISDIR | ReadFlags::CREATE | ReadFlags::DELETE | MOVED)
+}
+
+/// Keeps in `open` whether `file` is being written.
+fn note_writers(open: &mut BTreeMap<PathBuf, Instant>, file: PathBuf, events: ReadFlags) {
+    if events.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::DELETE | MOVED) {
+        open.remove(&file);
+    } else if events.contains(ReadFlags::MODIFY) || (events.contains(ReadFlags::CREATE) && !file.is_symlink())
+    {
+        open.insert(file, Instant::now());
+    }
+}
