@@ -88,6 +88,7 @@ pub struct Metrics {
     configuration_version: Gauge,
     key_fetches: Family<ByOutcome, Counter>,
     key_sets: Family<ByState, Gauge>,
+    traffic_dropped: Counter,
 }
 
 impl Default for Metrics {
@@ -105,6 +106,7 @@ impl Default for Metrics {
             configuration_version: Gauge::default(),
             key_fetches: Family::default(),
             key_sets: Family::default(),
+            traffic_dropped: Counter::default(),
         };
         metrics.register();
         metrics
@@ -154,6 +156,11 @@ impl Metrics {
             "key_sets",
             "Issuers' keys that documents name: fetched last time, kept from before, or missing",
             self.key_sets.clone(),
+        );
+        registry.register(
+            "traffic_dropped",
+            "Requests and connections that proxies have told and that are not kept, because there are too many edges",
+            self.traffic_dropped.clone(),
         );
         registry.register("build", "Which build this is", Info::new(vec![("version", build::VERSION)]));
     }
@@ -215,6 +222,10 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn traffic_dropped(&self, count: u64) {
+        self.traffic_dropped.inc_by(count);
+    }
+
     pub(crate) fn published(&self, version: u64) {
         self.configuration_version.set(i64::try_from(version).unwrap_or(i64::MAX));
     }
@@ -237,6 +248,7 @@ mod tests {
         metrics.compiled(Duration::from_millis(250));
         metrics.published(3);
         metrics.keys_fetched(true);
+        metrics.traffic_dropped(5);
         metrics.set_key_sets([2, 1, 0]);
 
         // Series of one metric come in any order.

@@ -69,6 +69,7 @@ mod retries;
 mod rolling;
 mod root_rotation;
 mod samples;
+mod seeing;
 mod spiffe;
 mod status;
 mod tls_outside;

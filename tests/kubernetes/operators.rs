@@ -1,4 +1,4 @@
-//! What people who run a cluster are told of it: `selvedge status` and `check`, through the API server and the kubelet
+//! What people who run a cluster are told of it: `selvedge status`, `stat` and `check`, through the API server and the kubelet
 //! into the control plane's pod.
 
 use std::{path::Path, process::Output, time::Duration};
@@ -32,9 +32,10 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: watcher}
 subjects: [{kind: ServiceAccount, name: watcher, namespace: selvedge}]
 ";
 
-/// While the pods of a Deployment `web` and a client of theirs run.
+/// While the pods of a Deployment `web` and a client of theirs run, which has sent 30 requests.
 pub(crate) async fn see_what_is_so(cluster: &mut Cluster) {
     the_newest_change_has_arrived_at_every_sidecar(cluster).await;
+    what_was_sent_is_counted(cluster).await;
     who_may_not_look_is_told(cluster).await;
     everything_is_looked_at(cluster).await;
 }
@@ -57,6 +58,21 @@ async fn the_newest_change_has_arrived_at_every_sidecar(cluster: &mut Cluster) {
     let output = selvedge(cluster, &kubeconfig, &["status"]).await;
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.ends_with("has arrived everywhere: 4 of 4 proxies have it\n"), "{said}");
+}
+
+async fn what_was_sent_is_counted(cluster: &mut Cluster) {
+    let kubeconfig = cluster.server.kubeconfig_of(NAMESPACE, "watcher").await;
+    cluster
+        .until("all requests are counted", async |cluster| {
+            let output =
+                selvedge(cluster, &kubeconfig, &["stat", "--to=shop/*", "--since=1h", "--json"]).await;
+            assert!(output.status.success(), "{output:?}");
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let requests = &report["rows"][0]["requests"];
+            let counts = ["count", "failures", "mtls_percent"].map(|name| &requests[name]);
+            if counts == [&json!(30), &json!(0), &json!(100.0)] { Ok(()) } else { Err(format!("{report:#}")) }
+        })
+        .await;
 }
 
 async fn who_may_not_look_is_told(cluster: &Cluster) {

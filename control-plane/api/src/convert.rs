@@ -26,9 +26,12 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod token;
+mod traffic;
 mod upstream_tls;
 
 use std::{fmt, str::FromStr, time::Duration};
+
+pub use self::traffic::put as put_traffic;
 
 /// Why a message was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

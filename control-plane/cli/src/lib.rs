@@ -23,6 +23,7 @@ mod place;
 pub mod proxy;
 pub mod revoke;
 pub mod rotate;
+pub mod seeing;
 pub mod status;
 mod table;
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use selvedge_cli::{
-    app, authz, certs, check, control_plane, demo, explain, finish, inject, install, proxy, revoke, status,
-    token, uninject, uninstall,
+    app, authz, certs, check, control_plane, demo, explain, finish, inject, install, proxy, revoke,
+    seeing::{edges, endpoints, routes, stat},
+    status, token, uninject, uninstall,
 };
 
 /// A service mesh: identities, mutual TLS, routing, retries and metrics, without changes to your apps.
@@ -25,11 +26,15 @@ enum Command {
     Check(check::Args),
     ControlPlane(Box<control_plane::Args>),
     Demo(demo::Args),
+    Edges(edges::Args),
+    Endpoints(endpoints::Args),
     Explain(explain::Args),
     Inject(inject::Args),
     Install(install::Args),
     Proxy(Box<proxy::Args>),
     Revoke(revoke::Args),
+    Routes(routes::Args),
+    Stat(stat::Args),
     Status(status::Args),
     Token(token::Args),
     Uninject(uninject::Args),
@@ -50,6 +55,14 @@ fn main() -> ExitCode {
         },
         Command::ControlPlane(args) => control_plane::run(*args),
         Command::Demo(args) => demo::run(args),
+        Command::Edges(args) => match edges::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
+        Command::Endpoints(args) => match endpoints::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Explain(args) => match explain::run(args) {
             Ok(status) => return status,
             Err(error) => Err(error),
@@ -58,6 +71,14 @@ fn main() -> ExitCode {
         Command::Install(args) => install::run(args),
         Command::Proxy(args) => proxy::run(*args),
         Command::Revoke(args) => revoke::run(args),
+        Command::Routes(args) => match routes::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
+        Command::Stat(args) => match stat::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Status(args) => match status::run(args) {
             Ok(status) => return status,
             Err(error) => Err(error),

@@ -28,6 +28,7 @@ pub mod session;
 pub mod snapshot;
 pub mod tcp;
 pub mod token;
+pub mod traffic;
 pub mod upstream_tls;
 
 pub use balancing::{ConsistentHash, HashCookie, HashKey, HashTable, LoadBalancer, Warmup};

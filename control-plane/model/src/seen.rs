@@ -1,7 +1,8 @@
 //! Who has called a workload lately, as its own sidecar tells it, and whom that sidecar has refused to call: what a change of
 //! policies is compared with.
 //!
-//! It says who was let in, and whom the sidecar refused to call, and nothing of requests. What is said of a workload is only as true as its sidecar is.
+//! It says who was let in, and whom the sidecar refused to call; what it says of requests is in [`traffic`](crate::traffic).
+//! What is said of a workload is only as true as its sidecar is.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -10,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::SpiffeId;
+use crate::{SpiffeId, traffic::Told};
 
 /// How long ago a connection may have ended to count, in seconds.
 pub const LATELY: u64 = 3600;
@@ -72,4 +73,6 @@ pub struct Report {
     pub left_out: u64,
     /// For how long the sidecar has been watching, in seconds.
     pub watched: u64,
+    /// What it has carried since the last report.
+    pub traffic: Told,
 }

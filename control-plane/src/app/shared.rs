@@ -15,7 +15,7 @@ use crate::{
     serve::stream::Streams,
     snapshot::{Store, store::Debounce},
     sources::Loaded,
-    status::{Overview, OwnCertificates, Problems, Proxies, Seen},
+    status::{Overview, OwnCertificates, Problems, Proxies, Seen, Traffic},
 };
 
 /// See the module.
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     pub(super) proxies: Arc<Proxies>,
     /// Who has called whom.
     pub(super) seen: Arc<Seen>,
+    /// What proxies carry.
+    pub(super) traffic: Arc<Traffic>,
     /// What is wrong with the documents.
     pub(super) problems: Arc<Problems>,
     /// What is counted.
@@ -45,6 +47,7 @@ impl Shared {
             proxies: Arc::new(Proxies::new(Arc::clone(&metrics))),
             problems: Arc::default(),
             seen: Arc::default(),
+            traffic: Arc::new(Traffic::new(Arc::clone(&metrics))),
             own_certificates: Arc::new(OwnCertificates::new(authority, Arc::clone(&metrics))),
             metrics,
             loaded,
@@ -79,6 +82,7 @@ impl Shared {
             problems: Arc::clone(&self.problems),
             proxies: Arc::clone(&self.proxies),
             seen: Arc::clone(&self.seen),
+            traffic: Arc::clone(&self.traffic),
             certificates: Arc::clone(&self.own_certificates),
             loaded: self.loaded.clone(),
         };
@@ -93,6 +97,7 @@ impl Shared {
             store: Arc::clone(&self.store),
             proxies: Arc::clone(&self.proxies),
             seen: Arc::clone(&self.seen),
+            traffic: Arc::clone(&self.traffic),
             metrics: Arc::clone(&self.metrics),
             keys,
             turns: Arc::default(),

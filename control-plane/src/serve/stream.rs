@@ -37,7 +37,7 @@ use crate::{
     keys::KeyWishes,
     metrics::{Metrics, TransactionOutcome},
     snapshot::{Snapshot, Store},
-    status::{Proxies, RefusedTransaction, Registration, Seen},
+    status::{Proxies, RefusedTransaction, Registration, Seen, Traffic},
 };
 use session::{MAX_REASON, MessageOutcome, Session};
 
@@ -61,6 +61,8 @@ pub struct Streams {
     pub proxies: Arc<Proxies>,
     /// What they tell of who has called.
     pub seen: Arc<Seen>,
+    /// What they tell of the traffic that they carry.
+    pub traffic: Arc<Traffic>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where wishes for newer keys of issuers go.
@@ -95,6 +97,7 @@ impl server::Discovery for Streams {
             snapshots: self.store.subscribe(),
             proxies: Arc::clone(&self.proxies),
             seen: Arc::clone(&self.seen),
+            traffic: Arc::clone(&self.traffic),
             metrics: Arc::clone(&self.metrics),
             keys: self.keys.clone(),
             turns: Arc::clone(&self.turns),
@@ -129,6 +132,7 @@ struct Conversation {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     proxies: Arc<Proxies>,
     seen: Arc<Seen>,
+    traffic: Arc<Traffic>,
     metrics: Arc<Metrics>,
     keys: KeyWishes,
     turns: Arc<Turns>,
@@ -246,11 +250,12 @@ impl Conversation {
     ) -> Result<(), Status> {
         match session.hear(message)? {
             MessageOutcome::Nothing => {}
-            MessageOutcome::Told(report) => {
+            MessageOutcome::Told(report, traffic) => {
                 if let Some(svid) = report.svid {
                     registration.update(|proxy| proxy.svid = Some(svid));
                 }
                 self.seen.tell(&session.workload, report);
+                self.traffic.tell(&session.workload, &self.peer.identity, traffic);
             }
             MessageOutcome::KeysWanted(url) if self.takes_keys_from(&session.workload, &url) => {
                 self.keys.wish(&url);

@@ -129,6 +129,47 @@ async fn a_proxy_tells_who_has_called_its_own_workload_and_is_refused_what_nobod
 }
 
 #[tokio::test]
+async fn a_proxy_tells_what_it_has_carried_by_numbers_that_it_has_named() {
+    let world = TestMesh::start(mesh());
+    let mut talk = world.talk("frontend", hello("shop/frontend")).await;
+    talk.apply().await;
+    let report = |names: &[(u32, &str)], told: &[u32]| {
+        let name = |&(edge, host): &(u32, &str)| {
+            let host = host.to_owned();
+            wire::EdgeName { edge, host, ..wire::EdgeName::default() }
+        };
+        let counts = |&edge: &u32| {
+            let outcomes = vec![wire::EdgeOutcome { status: 200, count: 5, ..wire::EdgeOutcome::default() }];
+            wire::EdgeCounts { edge, outcomes, ..wire::EdgeCounts::default() }
+        };
+        let (edge_names, edges) = (names.iter().map(name).collect(), told.iter().map(counts).collect());
+        Message::Report(wire::Report { edge_names, edges, ..wire::Report::default() })
+    };
+    let told = || {
+        let seen = world.traffic.seen(60);
+        let mut told: Vec<(String, u64)> = Vec::new();
+        for one in
+            seen.workloads.get(&"shop/frontend".parse().unwrap()).into_iter().flat_map(|one| &one.edges)
+        {
+            told.push((one.edge.host.to_string(), one.counts.ends()));
+        }
+        told
+    };
+
+    talk.say(report(&[(3, "reviews"), (4, "ratings")], &[3, 4])).await;
+    talk.say(report(&[], &[3])).await;
+    talk.say(report(&[(4, "details")], &[4])).await;
+    let expected = [("details".to_owned(), 5), ("ratings".to_owned(), 5), ("reviews".to_owned(), 10)];
+    eventually("all is known", || told() == expected).await;
+    let seen = world.traffic.seen(60);
+    assert_eq!(seen.workloads[&"shop/frontend".parse().unwrap()].identity, identity("shop", "frontend"));
+
+    talk.say(report(&[], &[5])).await;
+    let status = talk.status().await;
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "a report: edge 5 has no name"));
+}
+
+#[tokio::test]
 async fn a_new_route_arrives_together_with_its_backends_endpoints() {
     let mesh = mesh();
     let world = TestMesh::start(mesh.clone());

@@ -13,6 +13,8 @@ mod policies;
 mod problems;
 mod proxies;
 mod seen;
+mod services;
+mod traffic;
 mod written;
 
 pub use self::{
@@ -22,8 +24,11 @@ pub use self::{
     problems::{Problems, Verdicts},
     proxies::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
     seen::{Seen, SeenCaller, SeenCallers, SeenRefusal, SeenTraffic},
+    services::{EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown},
+    traffic::{EdgeTraffic, Traffic, TrafficSeen, WorkloadTraffic},
 };
 pub(crate) use self::{
     conditions::{Verdict, by_document, is_of_kind, said, shortened},
     overview::Overview,
+    traffic::TrafficReport,
 };

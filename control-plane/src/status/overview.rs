@@ -2,12 +2,30 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    routing::get,
+};
 use selvedge_model::WorkloadName;
+use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::{Config, OwnCertificates, Problems, Proxies, Seen, SeenTraffic, Summary};
+use super::{
+    Config, OwnCertificates, Problems, Proxies, Seen, SeenTraffic, ServicesShown, Summary, Traffic,
+    TrafficSeen,
+};
 use crate::{problem::Problem, snapshot::Store, sources::Loaded};
+
+/// Of how many seconds traffic is shown unless it is said.
+const USUAL_SINCE: u64 = 60;
+
+/// Of which traffic is asked.
+#[derive(Debug, Deserialize)]
+struct Asked {
+    /// Of the last so many seconds.
+    since: Option<u64>,
+}
 
 /// What the admin port tells people on this host.
 #[derive(Debug, Clone)]
@@ -16,6 +34,7 @@ pub(crate) struct Overview {
     pub(crate) problems: Arc<Problems>,
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) seen: Arc<Seen>,
+    pub(crate) traffic: Arc<Traffic>,
     pub(crate) certificates: Arc<OwnCertificates>,
     pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
 }
@@ -26,6 +45,8 @@ impl Overview {
             .route("/problems", get(Self::show_problems))
             .route("/config", get(Self::show_config))
             .route("/seen", get(Self::show_seen))
+            .route("/services", get(Self::show_services))
+            .route("/traffic", get(Self::show_traffic))
             .route("/status", get(Self::show_status))
             .with_state(self)
     }
@@ -50,6 +71,17 @@ impl Overview {
 
     async fn show_seen(State(overview): State<Self>) -> Json<SeenTraffic> {
         Json(overview.seen.now())
+    }
+
+    async fn show_traffic(State(overview): State<Self>, Query(asked): Query<Asked>) -> Json<TrafficSeen> {
+        Json(overview.traffic.seen(asked.since.unwrap_or(USUAL_SINCE)))
+    }
+
+    async fn show_services(State(overview): State<Self>) -> Json<ServicesShown> {
+        let Some(snapshot) = overview.store.current() else { return Json(ServicesShown::default()) };
+        let connected = overview.proxies.connected();
+        let there: BTreeSet<&WorkloadName> = connected.iter().map(|proxy| &proxy.workload).collect();
+        Json(ServicesShown::of(snapshot.mesh(), overview.traffic.out(), |name| there.contains(name)))
     }
 
     async fn show_status(State(overview): State<Self>) -> Json<Summary> {

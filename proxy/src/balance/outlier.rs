@@ -106,8 +106,8 @@ impl Ejection {
     }
 
     /// Whether each endpoint of this backend may be called, without asking it: none is ejected, and none fails its health
-    /// checks.
-    pub(super) fn none_out(&self) -> bool {
+    /// checks. One whose ejection is over counts as ejected until somebody asks for it.
+    pub fn none_out(&self) -> bool {
         self.none_ejected() && self.failing() == 0
     }
 

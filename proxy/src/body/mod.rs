@@ -502,10 +502,14 @@ impl HttpBody for Body {
         {
             progress.passed();
         }
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
-        {
-            this.pass_trailers(trailers);
+        if let Some(Ok(frame)) = &mut frame {
+            if let Some(trailers) = frame.trailers_mut() {
+                this.pass_trailers(trailers);
+            } else if let (Some(data), Some(end)) = (frame.data_ref(), &mut this.end)
+                && let Some(record) = &mut end.record
+            {
+                record.gave(data.len());
+            }
         }
         match &frame {
             None => this.finish(true),

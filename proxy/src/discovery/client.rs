@@ -6,6 +6,7 @@
 
 mod apply;
 mod ended;
+mod out;
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +31,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use self::ended::{Ended, backoff};
+use self::{
+    ended::{Ended, backoff},
+    out::OutKey,
+};
 use super::{
     binder::Binder,
     held::{Draft, Recipient, Resources},
@@ -41,7 +45,7 @@ use super::{
 use crate::{
     joining::{Complaint, ControlPlane, Joined},
     seen::{REPORT_EVERY, Seen, Told},
-    telemetry::Metrics,
+    telemetry::{Metrics, TrafficTold},
 };
 
 /// All addresses of the control plane together.
@@ -131,6 +135,10 @@ struct Client {
     sweep_at: Instant,
     /// What of who has called was told on the open stream.
     told: Told,
+    /// What was told of traffic, on whichever stream.
+    traffic: TrafficTold,
+    /// Which endpoints are out, as told on the open stream; `None`: nothing was told.
+    out: Option<Vec<OutKey>>,
     report_at: Instant,
     /// When newer keys of a URL were last asked for.
     keys_wanted: BTreeMap<Arc<str>, Instant>,
@@ -147,6 +155,8 @@ impl Client {
             outgoing: None,
             sweep_at: Instant::now() + SWEEP_EVERY,
             told: Told::default(),
+            traffic: TrafficTold::default(),
+            out: None,
             report_at: Instant::now(),
             keys_wanted: BTreeMap::new(),
         }
@@ -183,6 +193,8 @@ impl Client {
         let mut renewed = pin!(renewed(self.discovery.joined.clone(), joined));
         // Whoever is at the other end now may know nothing of it.
         self.told = Told::default();
+        self.traffic.begin();
+        self.out = None;
         self.report_at = Instant::now() + FIRST_REPORT;
         loop {
             tokio::select! {
@@ -248,11 +260,16 @@ impl Client {
         hello
     }
 
-    /// Tells who has called, if that is new.
+    /// Tells who has called, what was carried, and which endpoints get nothing, if that is new.
     fn report(&mut self) {
         self.report_at = Instant::now() + REPORT_EVERY;
         let svid = self.discovery.has_agent.then(|| self.svid());
-        if let Some(report) = self.told.next(&self.discovery.seen, svid) {
+        let mut traffic = self.traffic.next(&self.discovery.metrics);
+        let (keys, out) = out::now(&self.discovery.store, now());
+        if self.out.as_ref() != Some(&keys) {
+            (self.out, traffic.out) = (Some(keys), Some(out));
+        }
+        if let Some(report) = self.told.next(&self.discovery.seen, svid, &traffic) {
             self.send(Body::Report(report));
         }
     }

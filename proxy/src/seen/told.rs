@@ -3,8 +3,11 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use prost::Message as _;
-use selvedge_api::wire;
-use selvedge_model::seen::{Called, Caller, MOST_REFUSED, RefusedCall, Report, Svid};
+use selvedge_api::{convert::put_traffic, wire};
+use selvedge_model::{
+    seen::{Called, Caller, MOST_REFUSED, RefusedCall, Report, Svid},
+    traffic,
+};
 
 use super::Seen;
 
@@ -26,17 +29,22 @@ pub struct Told {
 }
 
 impl Told {
-    /// What is to be told now; `svid`: of the certificate that an agent gives. `None`: nothing is new.
-    pub fn next(&mut self, seen: &Seen, svid: Option<Svid>) -> Option<wire::Report> {
+    /// What is to be told now; `svid`: of the certificate that an agent gives; `traffic`: of what was carried. `None`:
+    /// nothing is new.
+    pub fn next(&mut self, seen: &Seen, svid: Option<Svid>, traffic: &traffic::Told) -> Option<wire::Report> {
         let now = seen.now();
         let report = self.next_at(seen, now);
-        if svid.is_none() || self.svid == svid {
+        let svid = svid.filter(|svid| self.svid != Some(*svid));
+        if svid.is_none() && traffic.is_empty() {
             return report;
         }
-        self.svid = svid;
         let mut report =
             report.unwrap_or_else(|| wire::Report::from(&Report { watched: now, ..Report::default() }));
-        report.svid = svid.map(|svid| wire::Svid { expires_at: svid.expires_at });
+        if svid.is_some() {
+            self.svid = svid;
+            report.svid = svid.map(|svid| wire::Svid { expires_at: svid.expires_at });
+        }
+        put_traffic(traffic, &mut report);
         Some(report)
     }
 

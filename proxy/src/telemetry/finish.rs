@@ -38,7 +38,11 @@ impl Record {
     fn tell(&mut self, now: Instant) {
         self.duration = now.duration_since(self.began);
         let Self { status, grpc_status, reason, duration, .. } = *self;
-        self.series().record(self.worker(), status, grpc_status, reason, duration);
+        let (series, worker) = (self.series(), self.worker());
+        series.record(worker, status, grpc_status, reason, duration);
+        if self.sent > 0 {
+            series.sent(worker, self.sent);
+        }
         access_log::write(self);
     }
 }

@@ -23,6 +23,8 @@ pub struct Labels {
     pub route: Arc<str>,
     /// The `DestinationRule` subset that the route names.
     pub destination_subset: Arc<str>,
+    /// The service that the route leads to, with its port, if it is another than the one that was called.
+    pub destination_service: Arc<str>,
     /// Whether mutual TLS carries the requests.
     pub mtls: bool,
     /// The calling workload. Inbound this is what the peer says; it proves nothing.
@@ -70,6 +72,7 @@ impl Labels {
             server_port: 0,
             route: Arc::default(),
             destination_subset: Arc::default(),
+            destination_service: Arc::default(),
             mtls: false,
             source_workload: Arc::default(),
             source_namespace: Arc::default(),
@@ -116,6 +119,7 @@ impl LabelWriter<'_, '_> {
         self.server(&labels.server_address, labels.server_port)?;
         self.text("route", &labels.route)?;
         self.text("destination_subset", &labels.destination_subset)?;
+        self.text("destination_service", &labels.destination_service)?;
         self.label("mtls", labels.mtls)?;
         self.text("source_workload", &labels.source_workload)?;
         self.text("source_namespace", &labels.source_namespace)?;

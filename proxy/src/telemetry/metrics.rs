@@ -19,7 +19,7 @@ use std::{
 };
 
 use prometheus_client::{encoding, registry::Registry};
-use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName};
+use selvedge_model::{BackendName, ServiceKey, SpiffeId, WorkloadName, traffic::Carried};
 
 use super::{
     connections::Connections,
@@ -148,6 +148,29 @@ impl Metrics {
     /// The series of requests to us that came before it was known which port was meant.
     pub fn unknown_source(&self, own: &WorkloadName) -> Arc<Series> {
         self.series(&Labels::inbound(own, 0, None))
+    }
+
+    /// The series of requests that are told apart.
+    pub(super) fn requests(&self) -> Vec<Arc<Series>> {
+        self.series.all()
+    }
+
+    /// Those of opaque connections and of WebSockets.
+    pub(super) fn streams(&self) -> impl Iterator<Item = (Carried, Arc<TcpSeries>)> {
+        let of = |carried, streams: &Streams| {
+            streams.told_apart().into_iter().map(move |series| (carried, series))
+        };
+        of(Carried::Tcp, &self.tcp).chain(of(Carried::WebSocket, &self.websockets))
+    }
+
+    /// How many requests and connections are counted without telling them apart.
+    pub(super) fn not_told_apart(&self) -> u64 {
+        let requests = self.overflow.iter().map(|series| series.total());
+        let streams = Direction::ALL.into_iter().map(|direction| {
+            let [opened, ..] = self.tcp.overflow(direction).carried();
+            opened
+        });
+        requests.chain(streams).fold(0, u64::wrapping_add)
     }
 
     /// A connection has been made (outbound: to an endpoint) or accepted (inbound), its handshake

@@ -11,6 +11,7 @@ mod durations;
 mod events;
 mod finish;
 mod labels;
+mod latencies;
 mod metrics;
 mod mirrored;
 mod record;
@@ -18,6 +19,7 @@ mod registered;
 mod series;
 mod sparing;
 mod tcp;
+mod told;
 
 pub use self::{
     control::ControlMetrics,
@@ -28,4 +30,5 @@ pub use self::{
     series::Series,
     sparing::Sparing,
     tcp::TcpSeries,
+    told::TrafficTold,
 };

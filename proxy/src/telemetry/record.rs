@@ -64,6 +64,8 @@ pub struct Record {
     pub(super) retries: u32,
     /// How long it took, the answer's body included. Zero until it is finished.
     pub(super) duration: Duration,
+    /// Bytes of the answer's body that its client has been given.
+    pub(super) sent: u64,
 }
 
 /// The parts of a request's head that the access log shows. The query is left out: it often holds what should not be in
@@ -99,7 +101,13 @@ impl Record {
             error: None,
             retries: 0,
             duration: Duration::ZERO,
+            sent: 0,
         }
+    }
+
+    /// Adds bytes of the answer's body.
+    pub fn gave(&mut self, bytes: usize) {
+        self.sent = self.sent.wrapping_add(bytes as u64);
     }
 
     /// Adds the headers of the answer, for which `reason` a proxy made it itself, and how often the request was sent

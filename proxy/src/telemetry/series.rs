@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,11 +19,13 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, NoLabelSet},
     metrics::MetricType,
 };
+use selvedge_model::traffic::Outcome;
 
 use super::{
     counter::add,
     durations::Durations,
     labels::{DurationLabels, LabelWriter, Labels},
+    latencies::Latencies,
     registered::Registered,
 };
 use crate::{arrival::Direction, error::Reason};
@@ -50,6 +52,12 @@ impl End {
             grpc_status: grpc_status.map(|status| if status > 16 { 2 } else { status }),
             reason: reason.and_then(|reason| u8::try_from(reason.index()).ok()),
         }
+    }
+
+    /// The same in the words of what the control plane is told.
+    pub(super) fn outcome(self) -> Outcome {
+        let reason = self.error_type().map(Arc::from);
+        Outcome { status: self.status, grpc_status: self.grpc_status, reason }
     }
 
     /// The reason, as it is written.
@@ -90,6 +98,10 @@ pub struct Series {
 struct Shard {
     ends: [Slot; ENDS],
     others: AtomicU64,
+    /// Bytes of answers' bodies.
+    sent: AtomicU64,
+    /// How long its requests took, for the control plane. Made by the first: most routes of a large mesh have none.
+    latencies: OnceLock<Box<Latencies>>,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +139,33 @@ impl Series {
         };
         shard.count(End::new(status, grpc_status, reason).pack());
         self.durations.record(worker, duration);
+        shard.latencies.get_or_init(Box::default).record(duration);
+    }
+
+    /// Counts so many bytes of an answer's body. To be called by the worker with this index and nobody else.
+    pub(super) fn sent(&self, worker: usize, bytes: u64) {
+        if let Some(shard) = self.shards.get(worker) {
+            add(&shard.sent, bytes);
+        }
+    }
+
+    /// Bytes of answers' bodies.
+    pub(super) fn bytes_sent(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.sent.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many requests are over.
+    pub(super) fn total(&self) -> u64 {
+        let of_shard = |shard: &Shard| {
+            let ends: u64 = shard.ends.iter().map(|slot| slot.count.load(Ordering::Relaxed)).sum();
+            ends + shard.others.load(Ordering::Relaxed)
+        };
+        self.shards.iter().map(of_shard).sum()
+    }
+
+    /// How long each worker's requests took, of workers that had any.
+    pub(super) fn latencies(&self) -> impl Iterator<Item = &Latencies> {
+        self.shards.iter().filter_map(|shard| shard.latencies.get().map(|latencies| &**latencies))
     }
 
     pub(super) fn is_of(&self, direction: Direction) -> bool {

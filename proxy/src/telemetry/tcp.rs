@@ -110,6 +110,22 @@ impl TcpSeries {
         self.shards.iter().map(|shard| number(shard).load(Ordering::Relaxed)).sum()
     }
 
+    /// What tells it from others; `None`: it counts all that there was no room for.
+    pub(super) fn labels(&self) -> Option<&Labels> {
+        self.labels.as_ref()
+    }
+
+    /// How many were carried, and the bytes from and to their clients.
+    pub(super) fn carried(&self) -> [u64; 3] {
+        [self.sum(|shard| &shard.opened), self.sum(|shard| &shard.received), self.sum(|shard| &shard.sent)]
+    }
+
+    /// A number that changes whenever something is counted.
+    pub(super) fn activity(&self) -> u64 {
+        let ends = self.ends().map(|(_, count)| count).chain(self.refusals().map(|(_, count)| count));
+        ends.chain(self.carried()).fold(0, u64::wrapping_add)
+    }
+
     /// How many are open; `None`: there never was one.
     fn open(&self) -> Option<u64> {
         let opened = self.sum(|shard| &shard.opened);
@@ -118,14 +134,14 @@ impl TcpSeries {
     }
 
     /// How many were closed, by why, and how many refused; only what has happened.
-    fn ends(&self) -> impl Iterator<Item = (Option<Reason>, u64)> {
+    pub(super) fn ends(&self) -> impl Iterator<Item = (Option<Reason>, u64)> {
         let reasons = std::iter::once(None).chain(Reason::ALL.into_iter().map(Some));
         let closed =
             reasons.enumerate().map(|(place, reason)| (reason, self.sum(|shard| &shard.closed[place])));
         closed.filter(|(_, count)| *count > 0)
     }
 
-    fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
+    pub(super) fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
         let refused = Reason::ALL.into_iter().map(|reason| {
             let count = self.sum(|shard| &shard.refused[reason.index()]);
             (reason, count)
@@ -156,6 +172,11 @@ impl Streams {
     /// The series that counts what there was no room for.
     pub(super) fn overflow(&self, direction: Direction) -> Arc<TcpSeries> {
         Arc::clone(&self.overflow[direction as usize])
+    }
+
+    /// All but those that count what there was no room for.
+    pub(super) fn told_apart(&self) -> Vec<Arc<TcpSeries>> {
+        self.series.all()
     }
 
     pub(super) fn of(&self, direction: Direction) -> Vec<Arc<TcpSeries>> {

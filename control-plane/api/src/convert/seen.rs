@@ -7,7 +7,7 @@ use selvedge_model::{
     seen::{Called, Caller, MOST_PORTS, MOST_REFUSED, RefusedCall, Report, Svid},
 };
 
-use super::{ConvertError, authorization::at_most, parse, port};
+use super::{ConvertError, authorization::at_most, parse, port, traffic};
 use crate::wire::{self, caller::Caller as Who};
 
 impl From<&Report> for wire::Report {
@@ -24,13 +24,16 @@ impl From<&Report> for wire::Report {
             }),
             ports: ports(called),
         };
-        Self {
+        let mut message = Self {
             watched_seconds: report.watched,
             callers: report.callers.iter().map(caller).collect(),
             refused: report.refused.iter().map(Into::into).collect(),
             svid: report.svid.map(|svid| wire::Svid { expires_at: svid.expires_at }),
             left_out: report.left_out,
-        }
+            ..Self::default()
+        };
+        traffic::put(&report.traffic, &mut message);
+        message
     }
 }
 
@@ -58,7 +61,8 @@ impl TryFrom<wire::Report> for Report {
     type Error = ConvertError;
 
     /// A caller of a kind that this version does not know counts as left out.
-    fn try_from(report: wire::Report) -> Result<Self, ConvertError> {
+    fn try_from(mut report: wire::Report) -> Result<Self, ConvertError> {
+        let traffic = traffic::take(&mut report)?;
         let mut callers = Vec::with_capacity(report.callers.len());
         let mut left_out = report.left_out;
         for wire::Caller { caller, ports } in report.callers {
@@ -86,6 +90,7 @@ impl TryFrom<wire::Report> for Report {
             svid: report.svid.map(|svid| Svid { expires_at: svid.expires_at }),
             left_out,
             watched: report.watched_seconds,
+            traffic,
         })
     }
 }
@@ -93,6 +98,7 @@ impl TryFrom<wire::Report> for Report {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
+    use selvedge_model::traffic::Told;
 
     use super::*;
 
@@ -129,7 +135,8 @@ mod tests {
             watched in any::<u64>(),
         ) {
             let svid = svid.map(|expires_at| Svid { expires_at });
-            let report = Report { callers, refused, svid, left_out, watched };
+            let traffic = Told::default();
+            let report = Report { callers, refused, svid, left_out, watched, traffic };
 
             prop_assert_eq!(Report::try_from(wire::Report::from(&report)).unwrap(), report);
         }

@@ -1,13 +1,21 @@
 //! What one proxy has said, and what it has been told. It does no I/O.
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use selvedge_api::{
     ResourceName,
     wire::{self, client_message::Message},
 };
 use selvedge_certs::verify::Peer;
-use selvedge_model::{Holder, Workload, WorkloadName, seen::Report};
+use selvedge_model::{
+    Holder, Workload, WorkloadName,
+    seen::Report,
+    traffic::{Edge, Told},
+};
 use selvedge_ops::plain_within;
 use tokio::time::Instant;
 use tonic::Status;
@@ -18,7 +26,7 @@ use crate::{
         diff::{self, Difference, Pace, Refused, Versions},
         view::{self, Subject},
     },
-    status::{Proof, Proxy},
+    status::{Proof, Proxy, TrafficReport},
 };
 
 /// Subscriptions of one proxy. Each costs work on every change.
@@ -60,6 +68,8 @@ pub(super) struct Session {
     /// Something may have changed since the last look.
     pub(super) due: bool,
     pub(super) greeted: bool,
+    /// What the numbers stand for by which it tells of its traffic; at most [`MOST_EDGES`](selvedge_model::traffic::MOST_EDGES).
+    pub(super) edges: BTreeMap<u32, Arc<Edge>>,
 }
 
 #[derive(Debug)]
@@ -76,8 +86,8 @@ pub(super) struct PendingTransaction {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum MessageOutcome {
     Nothing,
-    /// Who has called its workload.
-    Told(Report),
+    /// Who has called its workload, and what it has carried.
+    Told(Report, TrafficReport),
     /// It has seen a token of a key that is not among those at this URL.
     KeysWanted(String),
     Applied,
@@ -112,6 +122,7 @@ impl Session {
             configuration: None,
             due: true,
             greeted: false,
+            edges: BTreeMap::new(),
         };
         for authority in hello.authorities {
             session.add(authority)?;
@@ -171,9 +182,10 @@ impl Session {
             Some(Message::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe.authority),
             Some(Message::Ack(ack)) => return Ok(self.acknowledge(ack)),
             Some(Message::Report(report)) => {
-                let report = Report::try_from(report);
                 let wrong = |error| Status::invalid_argument(format!("a report: {error}"));
-                return report.map(MessageOutcome::Told).map_err(wrong);
+                let mut report = Report::try_from(report).map_err(wrong)?;
+                let traffic = self.traffic(std::mem::take(&mut report.traffic), report.watched)?;
+                return Ok(MessageOutcome::Told(report, traffic));
             }
             Some(Message::KeysWanted(wanted)) => return Ok(MessageOutcome::KeysWanted(wanted.url)),
             Some(Message::Hello(_)) => {
@@ -182,6 +194,17 @@ impl Session {
             None => tracing::debug!(workload = %self.workload, "a message that this version does not know"),
         }
         Ok(MessageOutcome::Nothing)
+    }
+
+    /// What `told` says, each number resolved to what it stands for on this stream.
+    fn traffic(&mut self, told: Told, watched: u64) -> Result<TrafficReport, Status> {
+        self.edges.extend(told.named.into_iter().map(|(number, edge)| (number, Arc::new(edge))));
+        let resolve = |(number, counts)| match self.edges.get(&number) {
+            Some(edge) => Ok((Arc::clone(edge), counts)),
+            None => Err(Status::invalid_argument(format!("a report: edge {number} has no name"))),
+        };
+        let edges = told.counts.into_iter().map(resolve).collect::<Result<_, _>>()?;
+        Ok(TrafficReport { edges, left_out: told.left_out, out: told.out, watched })
     }
 
     pub(super) fn subscribe(&mut self, authority: String) -> Result<(), Status> {

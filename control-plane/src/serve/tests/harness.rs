@@ -35,7 +35,7 @@ use crate::{
         own::OwnIssuing,
     },
     snapshot::Store,
-    status::{Proxies, Seen},
+    status::{Proxies, Seen, Traffic},
     testing::{self, add_service, add_workload, identity},
 };
 
@@ -49,6 +49,7 @@ pub(super) struct TestMesh {
     pub(super) store: Arc<Store>,
     pub(super) proxies: Arc<Proxies>,
     pub(super) seen: Arc<Seen>,
+    pub(super) traffic: Arc<Traffic>,
     pub(super) drain: Drain,
     pub(super) address: SocketAddr,
     pub(super) server: JoinHandle<Result<(), ServeError>>,
@@ -77,7 +78,9 @@ impl TestMesh {
             metrics: Arc::clone(&metrics),
         };
         let shown = Arc::new(crate::status::OwnCertificates::new(&authority, Arc::clone(&metrics)));
+        let traffic = Arc::new(Traffic::new(Arc::clone(&metrics)));
         let streams = Streams {
+            traffic: Arc::clone(&traffic),
             store: Arc::clone(&store),
             proxies: Arc::clone(&proxies),
             seen: Arc::clone(&seen),
@@ -92,7 +95,7 @@ impl TestMesh {
             OwnIssuing { authority: Arc::clone(&authority), ttl: Duration::from_secs(3600), audit, shown };
         let (own, _renewing) = OwnCertificate::make(issuing).unwrap();
         let server = tokio::spawn(serve(listener, own, certificates, streams, drain.clone()));
-        Self { directory, authority, store, proxies, seen, drain, address, server }
+        Self { directory, authority, store, proxies, seen, traffic, drain, address, server }
     }
 
     pub(super) fn token(&self, identity: SpiffeId, now: SystemTime) -> String {

@@ -165,6 +165,10 @@ impl Rules<'_> {
 
     fn of_share(&self, route: &Arc<str>, backend: &BackendName) -> Labels {
         match self.is_known {
+            true if backend.service != self.service.key => Labels {
+                destination_service: backend.service.to_string().into(),
+                ..labels_of_share(&self.labels, route, backend)
+            },
             true => labels_of_share(&self.labels, route, backend),
             false => self.labels.clone(),
         }

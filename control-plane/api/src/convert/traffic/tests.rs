@@ -1,0 +1,97 @@
+use prost::Message as _;
+use selvedge_model::traffic::bucket_of;
+
+use super::*;
+
+/// A busy edge: two outcomes, and latencies over four doublings.
+fn busy(edge: u32) -> (u32, Counts) {
+    let mut counts = Counts { sent: 12_345_678, ..Counts::default() };
+    counts.ended(&Outcome { status: Some(200), ..Outcome::default() }, 11_200);
+    let reason = Some("no-endpoint".into());
+    counts.ended(&Outcome { status: Some(503), grpc_status: None, reason }, 120);
+    for place in 0..16 {
+        counts.latencies.note(20 + place, 700);
+    }
+    counts.latencies.took(40_000_000);
+    (edge, counts)
+}
+
+fn edge(client: Option<&str>) -> Edge {
+    Edge {
+        way: if client.is_some() { Way::Inbound } else { Way::Outbound },
+        carried: Carried::Http,
+        host: "reviews.default.svc.cluster.local".into(),
+        port: 9080,
+        route: "VirtualService default/reviews http[1]".into(),
+        subset: "v2".into(),
+        backend: "other.default.svc.cluster.local:80".into(),
+        mtls: true,
+        client: client.map(|client| client.parse().unwrap()),
+    }
+}
+
+fn out() -> Out {
+    Out {
+        backend: BackendName { service: ServiceKey::new("reviews", 80), subset: Some("v1".into()) },
+        address: "10.0.0.1:8080".parse().unwrap(),
+        left: Some(Duration::from_millis(1500)),
+        why: "consecutive-5xx".into(),
+        last_failure: "503".into(),
+    }
+}
+
+fn read(told: &Told) -> Result<Told, ConvertError> {
+    let mut report = wire::Report::default();
+    put(told, &mut report);
+    take(&mut report)
+}
+
+#[test]
+fn what_is_told_is_read_as_it_was_written() {
+    let names = vec![(0, edge(None)), (7, edge(Some("spiffe://cluster.local/ns/shop/sa/web")))];
+    let told = Told {
+        named: names,
+        counts: vec![busy(0), (7, Counts { connections: 3, received: 9, ..Counts::default() })],
+        left_out: 5,
+        out: Some(vec![out(), Out { left: None, ..out() }]),
+    };
+
+    assert_eq!(read(&told).unwrap(), told);
+    assert_eq!(read(&Told::default()).unwrap(), Told::default());
+}
+
+#[test]
+fn ten_busy_edges_are_told_in_a_kibibyte() {
+    let told = Told { counts: (0..10).map(busy).collect(), ..Told::default() };
+    let mut report = wire::Report::default();
+    put(&told, &mut report);
+
+    assert!(report.encoded_len() <= 1024, "{} bytes", report.encoded_len());
+}
+
+#[test]
+fn a_name_that_is_too_long_is_cut_and_what_is_no_count_is_refused() {
+    let long = Edge { route: "é".repeat(LONGEST_NAME).into(), ..edge(None) };
+    let told = read(&Told { named: vec![(1, long)], ..Told::default() }).unwrap();
+    assert_eq!(told.named[0].1.route.len(), LONGEST_NAME);
+
+    let of = |edges, edge_names| take(&mut wire::Report { edges, edge_names, ..wire::Report::default() });
+    let counts = |steps: &[u32]| wire::EdgeCounts {
+        latency_steps: steps.to_vec(),
+        latency_counts: vec![1; steps.len()],
+        ..wire::EdgeCounts::default()
+    };
+    assert!(of(vec![counts(&[80, 5])], vec![]).is_ok());
+    assert!(of(vec![counts(&[80, 6])], vec![]).is_err(), "there is no such bucket");
+    assert!(of(vec![counts(&[u32::MAX, 6])], vec![]).is_err());
+    let numbered = |edge| wire::EdgeCounts { edge, ..wire::EdgeCounts::default() };
+    assert!(of(vec![numbered(999)], vec![]).is_ok());
+    assert!(of(vec![numbered(1000)], vec![]).is_err(), "a number too high");
+    let outcome = wire::EdgeOutcome { status: 9999, ..wire::EdgeOutcome::default() };
+    let counts = wire::EdgeCounts { outcomes: vec![outcome], ..wire::EdgeCounts::default() };
+    assert!(of(vec![counts], vec![]).is_err(), "no such status");
+    let name = |client: &str| wire::EdgeName { client: client.into(), ..wire::EdgeName::default() };
+    assert!(of(vec![], vec![name("nobody")]).is_err());
+    assert!(of(vec![], vec![name(""); 1001]).is_err());
+    assert!(u32::from(bucket_of(Duration::MAX)) < 86);
+}

@@ -1,0 +1,168 @@
+//! Asks every replica of the control plane, and adds up what they say.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, time::Duration};
+
+use anyhow::Context;
+use selvedge_control_plane::status::{EdgeTraffic, ServicesShown, TrafficSeen, WorkloadTraffic};
+use selvedge_model::WorkloadName;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::TcpStream;
+
+use crate::{
+    cluster::{self, ClusterArgs},
+    status::ask_replicas,
+};
+
+/// Which control plane is asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlaceArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+
+    /// The admin port of a control plane on this host, as IP:PORT, instead of those in a cluster
+    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["kubeconfig", "context"])]
+    admin: Option<SocketAddr>,
+}
+
+/// Of which time.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct SinceArgs {
+    /// Of how long until now, an hour at most; sidecars tell what is new every 15 seconds
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = since)]
+    since: Duration,
+}
+
+fn since(text: &str) -> Result<Duration, String> {
+    let since = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let most = Duration::from_secs(3600);
+    match since {
+        since if since > most => Err("the control plane knows of one hour at most".to_owned()),
+        since if since < Duration::from_secs(1) => Err("it is one second at least".to_owned()),
+        since => Ok(since),
+    }
+}
+
+/// What is not known.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Missing {
+    /// Requests and connections that control planes have not kept, because there are too many edges.
+    pub(super) dropped: u64,
+    /// The same of sidecars, since they started.
+    pub(super) left_out: u64,
+    /// Replicas that could not be asked, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) unknown: BTreeMap<String, String>,
+}
+
+/// What all replicas know of traffic.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// Of how many seconds it is, at most.
+    pub(super) seconds: u64,
+    pub(super) workloads: BTreeMap<WorkloadName, WorkloadTraffic>,
+    pub(super) missing: Missing,
+}
+
+impl PlaceArgs {
+    /// What goes through the mesh.
+    pub(super) async fn traffic(&self, since: SinceArgs) -> anyhow::Result<Traffic> {
+        let seconds = since.since.as_secs().max(1);
+        let (told, unknown) = self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}")).await?;
+        Ok(Traffic::of(seconds, told, unknown))
+    }
+
+    /// What services there are. The documents are the same for all replicas; each knows of other endpoints that are out.
+    pub(super) async fn services(&self) -> anyhow::Result<ServicesShown> {
+        let (told, _) = self.ask::<ServicesShown>("/services").await?;
+        let mut all = ServicesShown::default();
+        for one in told {
+            if all.services.is_empty() {
+                all.services = one.services;
+            }
+            all.out.extend(one.out);
+        }
+        Ok(all)
+    }
+
+    /// What each replica answers at `path`, and why some do not.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> anyhow::Result<(Vec<T>, BTreeMap<String, String>)> {
+        if let Some(admin) = self.admin {
+            let unreachable = || format!("the control plane's admin port {admin}");
+            let stream = TcpStream::connect(admin).await.with_context(unreachable)?;
+            let answer = cluster::ask(stream, path).await.with_context(unreachable)?;
+            return Ok((vec![serde_json::from_value(answer).with_context(unreachable)?], BTreeMap::new()));
+        }
+        let client = self.cluster.connect().await?;
+        let namespace = &self.cluster.namespace;
+        let (mut told, mut unknown) = (Vec::new(), BTreeMap::new());
+        for (replica, answer) in ask_replicas(&client, namespace, path).await {
+            match answer {
+                Ok(answer) => told.push(answer),
+                Err(error) => drop(unknown.insert(replica, error)),
+            }
+        }
+        match (told.is_empty(), unknown.values().next()) {
+            (true, Some(error)) => anyhow::bail!("no replica of the control plane answers: {error}"),
+            (true, None) => {
+                anyhow::bail!("no control plane runs in the namespace {namespace}: selvedge check says why")
+            }
+            (false, _) => Ok((told, unknown)),
+        }
+    }
+}
+
+impl Traffic {
+    pub(super) fn of(seconds: u64, told: Vec<TrafficSeen>, unknown: BTreeMap<String, String>) -> Self {
+        let mut all = Self { seconds, missing: Missing { unknown, ..Missing::default() }, ..Self::default() };
+        for one in told {
+            all.seconds = all.seconds.min(one.kept_seconds);
+            all.missing.dropped = all.missing.dropped.saturating_add(one.dropped);
+            for (name, workload) in one.workloads {
+                all.missing.left_out = all.missing.left_out.saturating_add(workload.left_out);
+                match all.workloads.get_mut(&name) {
+                    Some(known) => add(known, workload),
+                    None => drop(all.workloads.insert(name, workload)),
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Adds what another replica knows of the same workload: its sidecar was connected there before, or after.
+fn add(known: &mut WorkloadTraffic, other: WorkloadTraffic) {
+    known.seconds = known.seconds.max(other.seconds);
+    for EdgeTraffic { edge, counts } in other.edges {
+        match known.edges.iter_mut().find(|one| one.edge == edge) {
+            Some(one) => one.counts.add(&counts),
+            None => known.edges.push(EdgeTraffic { edge, counts }),
+        }
+    }
+}
+
+impl Missing {
+    /// What people are told of it.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |line: String| writeln!(text, "{line}").expect("writing to a String cannot fail");
+        if self.dropped > 0 {
+            line(format!(
+                "not shown: {} requests and connections, because there are too many edges",
+                self.dropped
+            ));
+        }
+        if self.left_out > 0 {
+            line(format!(
+                "not shown: {} requests and connections that sidecars do not tell apart",
+                self.left_out
+            ));
+        }
+        for (replica, why) in &self.unknown {
+            line(format!("replica {replica} does not answer: {why}"));
+        }
+        text
+    }
+}

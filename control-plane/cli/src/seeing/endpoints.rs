@@ -1,0 +1,202 @@
+//! `selvedge endpoints`: which endpoints a service has, how much each does, and who sends it nothing, and why.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, process::ExitCode};
+
+use selvedge_control_plane::status::{EndpointShown, OutShown, ServiceShown, ServicesShown};
+use selvedge_model::{SpiffeId, WorkloadName, traffic::Way};
+use serde::Serialize;
+
+use super::{
+    Answer,
+    ask::{Missing, PlaceArgs, SinceArgs, Traffic},
+    filter::Party,
+    numbers::{Connections, Requests, Sum, shown_percent},
+    print,
+};
+use crate::{
+    output::OutputArgs,
+    table::{new_table, trimmed},
+};
+
+/// Show the endpoints of services: how much each has to do, which get no requests, why, and for how much longer
+///
+/// Each client's sidecar ejects for itself, so an endpoint may be out for some clients alone. What an endpoint has to do is
+/// told by its own sidecar. Endpoints whose addresses only DNS knows are not shown unless they are out.
+///
+/// Exit status: 0; 1 if an endpoint is out, or there is no such service; 2 if the control plane does not answer.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only of this service, such as reviews or reviews.default:9080, or of those of a namespace
+    #[arg(value_name = "HOST[:PORT]|NAMESPACE/*")]
+    service: Option<Party>,
+
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    #[command(flatten)]
+    since: SinceArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// One endpoint of one service.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) service: String,
+    pub(super) address: SocketAddr,
+    /// Absent: none is known there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workload: Option<WorkloadName>,
+    /// Who must answer. Absent: it is called in plaintext.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<SpiffeId>,
+    /// Whose sidecars send it nothing. Empty: it is healthy as far as they know.
+    pub(super) out: Vec<OutFor>,
+    /// What has come to it at this port, through whichever service. Absent: nothing, or it has no sidecar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) requests: Option<Requests>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<Connections>,
+}
+
+/// That one client's sidecar sends it nothing.
+#[derive(Debug, Serialize)]
+pub(super) struct OutFor {
+    pub(super) client: WorkloadName,
+    /// As which subset. Absent: as the whole service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subset: Option<String>,
+    /// A word such as consecutive-5xx or health-check.
+    pub(super) why: String,
+    last_failure: String,
+    /// How much longer. Absent: until its health checks pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seconds_left: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    seconds: u64,
+    pub(super) endpoints: Vec<Row>,
+    #[serde(flatten)]
+    missing: Missing,
+}
+
+/// Prints the endpoints; the exit status says whether all get requests.
+///
+/// # Errors
+/// If they cannot be written.
+#[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let answer = async {
+        let services = args.place.services().await?;
+        let report = Report::of(args.place.traffic(args.since).await?, &services, args.service.as_ref());
+        let is_well = !report.endpoints.is_empty() && report.endpoints.iter().all(|row| row.out.is_empty());
+        Ok(Answer { text: report.to_text(), found: report, is_well })
+    };
+    print(answer, args.output)
+}
+
+impl Report {
+    pub(super) fn of(traffic: Traffic, services: &ServicesShown, only: Option<&Party>) -> Self {
+        let sums = sums(&traffic);
+        let mut endpoints = Vec::new();
+        let shown = services.services.iter();
+        for service in shown.filter(|one| only.is_none_or(|only| only.is_service(&one.host, one.port))) {
+            endpoints.extend(rows(service, &services.out, &sums));
+        }
+        Self { seconds: traffic.seconds, endpoints, missing: traffic.missing }
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String cannot fail");
+        if self.endpoints.is_empty() {
+            line("there is no such service, or it has no endpoint");
+            return text + &self.missing.to_text();
+        }
+        let mut table = new_table(["SERVICE", "ENDPOINT", "WORKLOAD", "STATE", "SUCCESS", "RPS", "P95"]);
+        for row in &self.endpoints {
+            let workload = row.workload.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            let state = match row.out.len() {
+                0 => "healthy".to_owned(),
+                1 => "out for 1 client".to_owned(),
+                clients => format!("out for {clients} clients"),
+            };
+            let (success, rps, p95) = match (&row.requests, &row.connections) {
+                (Some(requests), _) => {
+                    let [success, rps, _, p95, _] = requests.cells();
+                    (success, rps, p95)
+                }
+                (None, Some(one)) => {
+                    let share =
+                        one.count.saturating_sub(one.failures) as f64 * 100.0 / one.count.max(1) as f64;
+                    (shown_percent(share), "-".to_owned(), "-".to_owned())
+                }
+                (None, None) => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
+            };
+            table.add_row([row.service.clone(), row.address.to_string(), workload, state, success, rps, p95]);
+        }
+        line(&trimmed(&table));
+        for row in &self.endpoints {
+            for out in &row.out {
+                let until = match out.seconds_left {
+                    Some(left) => format!("for {left} s more"),
+                    None => "until its health checks pass".to_owned(),
+                };
+                let OutFor { client, why, last_failure, .. } = out;
+                line(&format!("{} gets nothing from {client} {until}: {why}: {last_failure}", row.address));
+            }
+        }
+        text + &self.missing.to_text()
+    }
+}
+
+/// What has come to each port of each workload.
+fn sums(traffic: &Traffic) -> BTreeMap<(&WorkloadName, u16), Sum> {
+    let mut sums = BTreeMap::<_, Sum>::new();
+    for (name, workload) in &traffic.workloads {
+        for one in workload.edges.iter().filter(|one| one.edge.way == Way::Inbound) {
+            let sum = sums.entry((name, one.edge.port)).or_default();
+            sum.add(&one.edge, &one.counts, workload.seconds);
+        }
+    }
+    sums
+}
+
+/// A row for each endpoint of `service`, and for those others that are out.
+fn rows(service: &ServiceShown, out: &[OutShown], sums: &BTreeMap<(&WorkloadName, u16), Sum>) -> Vec<Row> {
+    let out: Vec<&OutShown> =
+        out.iter().filter(|out| out.host == service.host && out.port == service.port).collect();
+    let of = |address: SocketAddr| {
+        let out = out.iter().filter(|out| out.address == address);
+        let told = |out: &&OutShown| OutFor {
+            client: out.by.clone(),
+            subset: out.subset.as_deref().map(str::to_owned),
+            why: out.why.to_string(),
+            last_failure: out.last_failure.to_string(),
+            seconds_left: out.seconds_left,
+        };
+        out.map(told).collect::<Vec<_>>()
+    };
+    let row = |endpoint: &EndpointShown| {
+        let sum = endpoint.workload.as_ref().and_then(|name| sums.get(&(name, endpoint.address.port())));
+        Row {
+            service: format!("{}:{}", service.host, service.port),
+            address: endpoint.address,
+            workload: endpoint.workload.clone(),
+            identity: endpoint.identity.clone(),
+            out: of(endpoint.address),
+            requests: sum.and_then(Sum::requests),
+            connections: sum.and_then(Sum::connections),
+        }
+    };
+    let mut rows: Vec<Row> = service.endpoints.iter().map(row).collect();
+    for other in &out {
+        if rows.iter().all(|row| row.address != other.address) {
+            rows.push(row(&EndpointShown { address: other.address, workload: None, identity: None }));
+        }
+    }
+    rows
+}

@@ -1,0 +1,50 @@
+//! `selvedge stat`, `edges`, `routes` and `endpoints`: what goes through the mesh, and how it does.
+//!
+//! They ask every replica of the control plane what its sidecars have told it, and add that up.
+
+mod ask;
+pub mod edges;
+pub mod endpoints;
+mod filter;
+mod numbers;
+pub mod routes;
+pub mod stat;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+use crate::{cluster, output::OutputArgs};
+
+/// What a command has found out.
+struct Answer<T> {
+    /// For programs.
+    found: T,
+    /// For people.
+    text: String,
+    /// Whether it is as it should be.
+    is_well: bool,
+}
+
+/// Prints what `answer` comes to. The exit status says whether it is as it should be.
+fn print<T: Serialize>(
+    answer: impl Future<Output = anyhow::Result<Answer<T>>>,
+    output: OutputArgs,
+) -> anyhow::Result<ExitCode> {
+    let answer = match cluster::runtime()?.block_on(answer) {
+        Ok(answer) => answer,
+        Err(error) => {
+            eprintln!("selvedge: {error:#}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let text =
+        if output.is_json() { serde_json::to_string_pretty(&answer.found)? + "\n" } else { answer.text };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(if answer.is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}

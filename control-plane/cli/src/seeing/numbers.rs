@@ -1,0 +1,168 @@
+//! What is said of requests and connections, in numbers.
+
+use selvedge_model::traffic::{Carried, Counts, Edge};
+use serde::Serialize;
+
+/// What has happened on several edges together.
+#[derive(Debug, Default)]
+pub(super) struct Sum {
+    requests: Part,
+    streams: Part,
+    /// Of how many seconds it is.
+    seconds: u64,
+}
+
+/// Those of one kind.
+#[derive(Debug, Default)]
+struct Part {
+    counts: Counts,
+    failures: u64,
+    /// How many came by mutual TLS.
+    mtls: u64,
+    is_there: bool,
+}
+
+/// Numbers of requests.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Requests {
+    /// How many have ended.
+    pub(super) count: u64,
+    /// How many of them have failed: no answer, a status of 500 or more, an answer that broke off, or gRPC's like.
+    pub(super) failures: u64,
+    pub(super) success_percent: f64,
+    pub(super) per_second: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p95_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) mtls_percent: f64,
+    /// Bytes of answers' bodies.
+    pub(super) sent_bytes: u64,
+}
+
+/// Numbers of opaque connections.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Connections {
+    /// How many have come.
+    pub(super) count: u64,
+    /// How many were refused or broken off by a proxy.
+    pub(super) failures: u64,
+    pub(super) mtls_percent: f64,
+    /// Bytes from clients.
+    pub(super) received_bytes: u64,
+    /// Bytes to clients.
+    pub(super) sent_bytes: u64,
+}
+
+impl Sum {
+    /// Adds what has happened in `seconds` on one edge. What requests have become is in them already.
+    pub(super) fn add(&mut self, edge: &Edge, counts: &Counts, seconds: u64) {
+        let part = match edge.carried {
+            Carried::Http => &mut self.requests,
+            Carried::Tcp => &mut self.streams,
+            Carried::WebSocket => return,
+        };
+        self.seconds = self.seconds.max(seconds);
+        part.is_there = true;
+        part.counts.add(counts);
+        part.failures = part.failures.saturating_add(counts.failures(edge.carried));
+        if edge.mtls {
+            let came = if edge.carried == Carried::Http { counts.ends() } else { counts.connections };
+            part.mtls = part.mtls.saturating_add(came);
+        }
+    }
+
+    /// Those of requests; `None`: there were none.
+    pub(super) fn requests(&self) -> Option<Requests> {
+        let Part { counts, failures, mtls, is_there } = &self.requests;
+        let count = counts.ends();
+        let quantile = |share| rounded(counts.latencies.quantile(share).unwrap_or_default(), 3);
+        is_there.then(|| Requests {
+            count,
+            failures: *failures,
+            success_percent: percent(count.saturating_sub(*failures), count),
+            per_second: rounded(count as f64 / self.seconds.max(1) as f64, 3),
+            p50_ms: quantile(0.5),
+            p95_ms: quantile(0.95),
+            p99_ms: quantile(0.99),
+            mtls_percent: percent(*mtls, count),
+            sent_bytes: counts.sent,
+        })
+    }
+
+    /// Those of opaque connections; `None`: there were none.
+    pub(super) fn connections(&self) -> Option<Connections> {
+        let Part { counts, failures, mtls, is_there } = &self.streams;
+        is_there.then(|| Connections {
+            count: counts.connections,
+            failures: *failures,
+            mtls_percent: percent(*mtls, counts.connections),
+            received_bytes: counts.received,
+            sent_bytes: counts.sent,
+        })
+    }
+}
+
+impl Requests {
+    /// Success, requests per second and the latencies, as people read them.
+    pub(super) fn cells(&self) -> [String; 5] {
+        [
+            shown_percent(self.success_percent),
+            format!("{:.1}", self.per_second),
+            milliseconds(self.p50_ms),
+            milliseconds(self.p95_ms),
+            milliseconds(self.p99_ms),
+        ]
+    }
+}
+
+/// Of nothing all is well.
+fn percent(part: u64, all: u64) -> f64 {
+    if all == 0 { 100.0 } else { rounded(part as f64 * 100.0 / all as f64, 3) }
+}
+
+fn rounded(number: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (number * scale).round() / scale
+}
+
+/// Never 100 % of what is not all, and never 0 % of what is something.
+pub(super) fn shown_percent(percent: f64) -> String {
+    match percent {
+        100.0 | 0.0 => format!("{percent:.0} %"),
+        percent => format!("{:.2} %", percent.clamp(0.01, 99.99)),
+    }
+}
+
+fn milliseconds(time: f64) -> String {
+    match time {
+        time if time < 10.0 => format!("{time:.1} ms"),
+        time if time < 10_000.0 => format!("{time:.0} ms"),
+        time => format!("{:.1} s", time / 1_000.0),
+    }
+}
+
+/// As people read it.
+pub(super) fn bytes(count: u64) -> String {
+    let mut size = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if size < 1024.0 {
+            return if unit == "B" { format!("{count} B") } else { format!("{size:.1} {unit}") };
+        }
+        size /= 1024.0;
+    }
+    format!("{size:.1} TiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_as_people_read_them_and_nothing_is_rounded_away() {
+        let shown = [100.0, 99.999, 50.0, 0.001, 0.0].map(shown_percent);
+        assert_eq!(shown, ["100 %", "99.99 %", "50.00 %", "0.01 %", "0 %"]);
+        assert_eq!([0.42, 9.96, 99.6, 12_340.0].map(milliseconds), ["0.4 ms", "10.0 ms", "100 ms", "12.3 s"]);
+        assert_eq!([0, 1023, 1536, 3 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
+        assert!((percent(1, 3) - 33.333).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,201 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use selvedge_control_plane::status::{
+    EdgeTraffic, EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown, TrafficSeen,
+    WorkloadTraffic,
+};
+use selvedge_model::traffic::{Carried, Counts, Edge, Outcome, Way, bucket_of};
+
+use super::{
+    ask::Traffic,
+    edges::{self, SeenBy},
+    endpoints,
+    filter::FilterArgs,
+    routes,
+    stat::{self, By},
+};
+
+const HOST: &str = "reviews.shop.svc.cluster.local";
+const ROUTE: &str = "VirtualService shop/reviews http[0]";
+
+fn edge(subset: &str, mtls: bool) -> Edge {
+    Edge {
+        way: Way::Outbound,
+        carried: Carried::Http,
+        host: HOST.into(),
+        port: 80,
+        route: ROUTE.into(),
+        subset: subset.into(),
+        backend: "".into(),
+        mtls,
+        client: None,
+    }
+}
+
+fn inbound(account: Option<&str>) -> Edge {
+    let client =
+        account.map(|account| format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap());
+    Edge {
+        way: Way::Inbound,
+        host: "".into(),
+        port: 8080,
+        route: "".into(),
+        mtls: client.is_some(),
+        client,
+        ..edge("", true)
+    }
+}
+
+fn counts(ok: u64, failed: u64) -> Counts {
+    let mut counts = Counts::default();
+    for (status, count) in [(200, ok), (503, failed)] {
+        counts.ended(&Outcome { status: Some(status), ..Outcome::default() }, count);
+        counts.latencies.note(bucket_of(Duration::from_millis(8)), count);
+    }
+    counts
+}
+
+fn workload(account: &str, edges: Vec<(Edge, Counts)>) -> WorkloadTraffic {
+    WorkloadTraffic {
+        identity: format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap(),
+        seconds: 30,
+        edges: edges.into_iter().map(|(edge, counts)| EdgeTraffic { edge, counts }).collect(),
+        left_out: 0,
+    }
+}
+
+/// What two replicas say: the client's sidecar was connected to one after the other.
+fn traffic() -> Traffic {
+    let of = |workloads: Vec<(&str, WorkloadTraffic)>| TrafficSeen {
+        since_seconds: 60,
+        kept_seconds: 3600,
+        dropped: 1,
+        workloads: workloads.into_iter().map(|(name, one)| (name.parse().unwrap(), one)).collect(),
+    };
+    let edges = vec![(edge("v1", true), counts(60, 0)), (edge("v2", true), counts(10, 10))];
+    let first = of(vec![("shop/web", workload("web", edges))]);
+    let served = vec![(inbound(Some("web")), counts(80, 10)), (inbound(None), counts(5, 0))];
+    let second = of(vec![
+        ("shop/web", workload("web", vec![(edge("v1", true), counts(10, 0))])),
+        ("shop/reviews-1", workload("reviews", served)),
+    ]);
+    Traffic::of(60, vec![first, second], BTreeMap::new())
+}
+
+fn services() -> ServicesShown {
+    let share = |subset: &str, percent| ShareShown {
+        host: HOST.into(),
+        port: 80,
+        subset: Some(subset.into()),
+        percent,
+        broken: None,
+    };
+    let endpoint = |address: &str, name: &str| EndpointShown {
+        address: address.parse().unwrap(),
+        workload: Some(name.parse().unwrap()),
+        identity: Some("spiffe://cluster.local/ns/shop/sa/reviews".parse().unwrap()),
+    };
+    ServicesShown {
+        services: vec![ServiceShown {
+            host: HOST.into(),
+            port: 80,
+            routes: vec![RouteShown {
+                name: ROUTE.to_owned(),
+                is_tcp: false,
+                clients: None,
+                backends: vec![share("v1", 80), share("v2", 20)],
+            }],
+            endpoints: vec![
+                endpoint("10.0.0.1:8080", "shop/reviews-1"),
+                endpoint("10.0.0.2:8080", "shop/reviews-2"),
+            ],
+        }],
+        out: vec![OutShown {
+            by: "shop/web".parse().unwrap(),
+            host: HOST.into(),
+            port: 80,
+            subset: Some("v2".into()),
+            address: "10.0.0.2:8080".parse().unwrap(),
+            seconds_left: Some(12),
+            why: "consecutive-5xx".into(),
+            last_failure: "503".into(),
+        }],
+    }
+}
+
+fn filter(words: &[&str]) -> FilterArgs {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        filter: FilterArgs,
+    }
+    <Line as clap::Parser>::parse_from([&["a"], words].concat()).filter
+}
+
+#[test]
+fn rows_add_up_what_all_replicas_know() {
+    let of = |by, words: &[&str]| stat::Report::of(traffic(), by, &filter(words));
+    let counted = |report: &stat::Report| -> Vec<(String, u64, u64)> {
+        let row = |row: &stat::Row| {
+            let requests = row.requests.as_ref().unwrap();
+            (row.name.clone(), requests.count, requests.failures)
+        };
+        report.rows.iter().map(row).collect()
+    };
+
+    let service = format!("{HOST}:80");
+    assert_eq!(counted(&of(By::Service, &[])), [(service.clone(), 90, 10)]);
+    let subsets = [(format!("{service} v1"), 70, 0), (format!("{service} v2"), 20, 10)];
+    assert_eq!(counted(&of(By::Subset, &["--to", "reviews"])), subsets);
+    assert_eq!(counted(&of(By::Route, &[])), [(format!("{service} {ROUTE}"), 90, 10)]);
+    assert_eq!(counted(&of(By::Client, &["--from", "shop/*"])), [("shop/web".to_owned(), 90, 10)]);
+    assert_eq!(counted(&of(By::Workload, &[])), [("shop/reviews-1".to_owned(), 95, 10)]);
+    assert_eq!(counted(&of(By::Workload, &["--from", "shop/web"])), [("shop/reviews-1".to_owned(), 90, 10)]);
+    assert!(of(By::Service, &["--to", "ratings"]).rows.is_empty());
+
+    let report = of(By::Subset, &[]);
+    let requests = report.rows[0].requests.as_ref().unwrap();
+    assert!((requests.per_second - 70.0 / 30.0).abs() < 0.001 && (7.0..9.0).contains(&requests.p50_ms));
+    assert!(report.succeeds(50.0) && !report.succeeds(50.1));
+    assert!(!of(By::Service, &["--to", "ratings"]).succeeds(0.0), "nothing is not enough");
+    let text = report.to_text();
+    assert!(text.contains("100 %") && text.contains("50.00 %") && text.contains("not shown: 2 "), "{text}");
+}
+
+#[test]
+fn an_edge_is_shown_once_and_with_both_identities() {
+    let report = edges::Report::of(traffic(), &services(), &filter(&[]), false);
+
+    let [sent, plain] = &report.edges[..] else { panic!("{:?}", report.edges) };
+    assert_eq!((sent.seen_by, sent.from.as_deref(), sent.mtls), (SeenBy::Client, Some("shop/web"), true));
+    assert_eq!(sent.client_identity.as_ref().unwrap().service_account(), "web");
+    assert_eq!(sent.server_identities.first().unwrap().service_account(), "reviews");
+    assert_eq!(sent.requests.as_ref().unwrap().count, 90);
+    assert_eq!((plain.seen_by, plain.from.as_deref(), plain.mtls), (SeenBy::Server, None, false));
+    assert_eq!((&*plain.to, plain.requests.as_ref().unwrap().count), ("shop/reviews-1:8080", 5));
+    assert!(plain.client_identity.is_none() && plain.server_identities.is_empty());
+
+    assert_eq!(edges::Report::of(traffic(), &services(), &filter(&[]), true).edges.len(), 3);
+}
+
+#[test]
+fn a_route_is_shown_as_it_is_configured_and_as_it_was_followed() {
+    let report = routes::Report::of(traffic(), &services(), None);
+
+    let [v1, v2] = &report.routes[..] else { panic!("{:?}", report.routes) };
+    assert_eq!((v1.configured_percent, v2.configured_percent), (80, 20));
+    assert_eq!((v1.seen_percent, v2.seen_percent), (Some(77.778), Some(22.222)));
+    assert_eq!(v2.requests.as_ref().unwrap().failures, 10);
+    let only = "ratings".parse().unwrap();
+    assert!(routes::Report::of(traffic(), &services(), Some(&only)).routes.is_empty());
+}
+
+#[test]
+fn an_endpoint_is_shown_with_its_load_and_with_who_ejects_it() {
+    let report = endpoints::Report::of(traffic(), &services(), None);
+
+    let [one, two] = &report.endpoints[..] else { panic!("{:?}", report.endpoints) };
+    assert_eq!((one.out.len(), one.requests.as_ref().unwrap().count), (0, 95));
+    assert_eq!((two.out[0].why.as_str(), two.out[0].seconds_left), ("consecutive-5xx", Some(12)));
+    assert!(two.requests.is_none());
+}

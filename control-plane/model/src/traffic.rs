@@ -1,0 +1,267 @@
+//! What sidecars tell of the traffic that they carry: how many requests and connections there were between whom, how they
+//! ended, and how long they took.
+//!
+//! What is told is what has happened since the last time, and it is added up from there. What is said of a workload's
+//! traffic is only as true as its own sidecar is.
+
+mod latency;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::latency::{BUCKETS, Latencies, bucket_of};
+use crate::{BackendName, SpiffeId};
+
+/// The most edges that one sidecar tells of at a time. What there is of others is counted, and not told apart.
+pub const MOST_EDGES: usize = 1_000;
+/// The most outcomes that are told apart of one edge.
+pub const MOST_OUTCOMES: usize = 64;
+/// The longest name of a host, a route or a subset, in bytes; the rest of a longer one is left out.
+pub const LONGEST_NAME: usize = 512;
+/// The longest reason, in bytes.
+pub const LONGEST_REASON: usize = 64;
+/// The most endpoints that one sidecar tells of that get no requests.
+pub const MOST_OUT: usize = 256;
+/// The longest words about why an endpoint gets none, in bytes.
+pub const LONGEST_WHY: usize = 256;
+
+/// Whose traffic it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// What the workload's own app sends.
+    Outbound,
+    /// What comes to the workload.
+    Inbound,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carried {
+    /// Requests, HTTP and gRPC.
+    Http,
+    /// Opaque connections.
+    Tcp,
+    /// What requests have become.
+    WebSocket,
+}
+
+/// Between whom traffic goes, as one end's sidecar tells it apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Edge {
+    /// Whether the workload is the client or the server.
+    pub way: Way,
+    /// What is counted.
+    pub carried: Carried,
+    /// The service's host; `unknown`: what is in no configuration. Inbound: empty, because it is the workload itself.
+    pub host: Arc<str>,
+    /// The service's port, or the workload's; 0: not known.
+    pub port: u16,
+    /// The route's name. Empty: none was followed.
+    pub route: Arc<str>,
+    /// The subset that the route names. Empty: none.
+    pub subset: Arc<str>,
+    /// The service that the route leads to, as `host:port`. Empty: the one that was called.
+    #[serde(default)]
+    pub backend: Arc<str>,
+    /// Whether mutual TLS carries it.
+    pub mtls: bool,
+    /// Inbound: who the client has proven to be. `None`: plaintext.
+    pub client: Option<SpiffeId>,
+}
+
+/// How a request or a connection ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The answer's status. `None`: no answer was sent, or there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The gRPC status, where one was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u8>,
+    /// Why a proxy made the answer, or why it broke off: a word of `proxy/errors.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
+}
+
+impl Outcome {
+    /// Whether it speaks against the server, or what is between.
+    ///
+    /// A request fails if it gets no answer, a status of 500 or more, an answer that breaks off, or a gRPC status that says
+    /// that the call did not work (UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS). One that its own client
+    /// gives up before there is an answer does not, and neither does one that a policy or a limit refuses. A connection
+    /// fails if a proxy refuses it or breaks it off.
+    pub fn is_failure(&self, carried: Carried) -> bool {
+        let refused_or_broken = self.reason.as_deref().is_some_and(|reason| reason != "canceled");
+        if carried != Carried::Http {
+            return refused_or_broken;
+        }
+        match (self.status, self.grpc_status) {
+            (None, _) => self.reason.as_deref() != Some("canceled"),
+            (Some(status), _) if status >= 500 => true,
+            (Some(_), Some(grpc)) => matches!(grpc, 2 | 4 | 13 | 14 | 15),
+            (Some(status), None) => refused_or_broken && status < 400,
+        }
+    }
+}
+
+/// How often something ended like this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeCount {
+    /// Like this.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// How often.
+    pub count: u64,
+}
+
+/// What has happened on an edge in some time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Connections that have come, those that were refused included. Of requests: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub connections: u64,
+    /// What has ended, by how; each outcome once, in their order.
+    pub outcomes: Vec<OutcomeCount>,
+    /// How long requests took, from the first byte to the last of the answer.
+    pub latencies: Latencies,
+    /// Bytes from the client. Of requests: not counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub received: u64,
+    /// Bytes to the client: of requests, those of answers' bodies.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sent: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks so
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Counts {
+    /// Adds what has happened in another time, or on another edge.
+    pub fn add(&mut self, other: &Self) {
+        self.connections = self.connections.saturating_add(other.connections);
+        self.received = self.received.saturating_add(other.received);
+        self.sent = self.sent.saturating_add(other.sent);
+        for OutcomeCount { outcome, count } in &other.outcomes {
+            self.ended(outcome, *count);
+        }
+        self.latencies.add(&other.latencies);
+    }
+
+    /// So many more have ended like this.
+    pub fn ended(&mut self, outcome: &Outcome, count: u64) {
+        match self.outcomes.binary_search_by(|known| known.outcome.cmp(outcome)) {
+            Ok(place) => {
+                let known = &mut self.outcomes[place].count;
+                *known = known.saturating_add(count);
+            }
+            Err(place) => {
+                self.outcomes.insert(place, OutcomeCount { outcome: outcome.clone(), count });
+            }
+        }
+    }
+
+    /// How many have ended.
+    pub fn ends(&self) -> u64 {
+        self.outcomes.iter().fold(0, |sum, one| sum.saturating_add(one.count))
+    }
+
+    /// How many of those speak against the server, or what is between.
+    pub fn failures(&self, carried: Carried) -> u64 {
+        let failed = self.outcomes.iter().filter(|one| one.outcome.is_failure(carried));
+        failed.fold(0, |sum, one| sum.saturating_add(one.count))
+    }
+
+    /// Whether nothing has happened.
+    pub fn is_empty(&self) -> bool {
+        self.connections == 0 && self.outcomes.is_empty() && self.received == 0 && self.sent == 0
+    }
+}
+
+/// An endpoint that gets no requests from the workload, although its backend has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Out {
+    /// The backend that has it.
+    pub backend: BackendName,
+    /// Where its app listens.
+    pub address: SocketAddr,
+    /// How much longer that lasts. `None`: until its health checks pass.
+    pub left: Option<Duration>,
+    /// Why: a word such as `consecutive-5xx` or `health-check`.
+    pub why: Arc<str>,
+    /// The last failure, in words.
+    pub last_failure: Arc<str>,
+}
+
+/// What one sidecar tells at a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// What the numbers of `counts` stand for from now on, on this stream; each below [`MOST_EDGES`].
+    pub named: Vec<(u32, Edge)>,
+    /// What has happened since the last time.
+    pub counts: Vec<(u32, Counts)>,
+    /// Requests and connections that are in none of it, because there are too many edges.
+    pub left_out: u64,
+    /// All endpoints that get no requests. `None`: the same as last time.
+    pub out: Option<Vec<Out>>,
+}
+
+impl Told {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty() && self.left_out == 0 && self.out.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(status: Option<u16>, grpc_status: Option<u8>, reason: Option<&str>) -> Outcome {
+        Outcome { status, grpc_status, reason: reason.map(Arc::from) }
+    }
+
+    #[test]
+    fn what_speaks_against_a_server_is_a_failure() {
+        for (status, grpc, reason, failure) in [
+            (Some(200), None, None, false),
+            (Some(404), None, None, false),
+            (Some(500), None, None, true),
+            (Some(503), None, Some("no-endpoint"), true),
+            (Some(403), None, Some("policy"), false),
+            (Some(200), None, Some("reset"), true),
+            (None, None, Some("canceled"), false),
+            (None, None, None, true),
+            (Some(200), Some(0), None, false),
+            (Some(200), Some(5), None, false),
+            (Some(200), Some(14), None, true),
+            (Some(200), Some(7), Some("policy"), false),
+        ] {
+            let one = outcome(status, grpc, reason);
+            assert_eq!(one.is_failure(Carried::Http), failure, "{one:?}");
+        }
+        assert!(!outcome(None, None, None).is_failure(Carried::Tcp));
+        assert!(outcome(None, None, Some("policy")).is_failure(Carried::Tcp));
+    }
+
+    #[test]
+    fn counts_are_added_up_by_outcome() {
+        let (ok, bad) = (outcome(Some(200), None, None), outcome(Some(503), None, None));
+        let mut sum = Counts::default();
+        let mut other = Counts::default();
+        sum.ended(&bad, 1);
+        other.ended(&ok, 5);
+        other.ended(&bad, 2);
+        other.latencies.note(bucket_of(Duration::from_millis(3)), 7);
+        sum.add(&other);
+
+        assert_eq!((sum.ends(), sum.failures(Carried::Http)), (8, 3));
+        assert_eq!(sum.outcomes[0], OutcomeCount { outcome: ok, count: 5 });
+        let text = serde_json::to_string(&sum).expect("it is written");
+        assert_eq!(serde_json::from_str::<Counts>(&text).expect("it is read"), sum);
+    }
+}

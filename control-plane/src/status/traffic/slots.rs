@@ -1,0 +1,170 @@
+//! What has happened on one edge, by when: 15 seconds at a time of the last two minutes, and before that minute by minute.
+//!
+//! Each piece is kept as it is sent, which takes some hundred bytes.
+
+use std::collections::VecDeque;
+
+use prost::Message as _;
+use selvedge_api::wire;
+use selvedge_model::traffic::Counts;
+
+/// Seconds in a fine piece: what proxies wait between two reports.
+pub(super) const FINE: u64 = 15;
+/// So many fine pieces are kept.
+const FINE_KEPT: u64 = 8;
+/// Seconds in a coarse piece.
+const COARSE: u64 = 60;
+/// What the allocator takes for a piece's bytes besides them.
+const OVERHEAD: usize = 16;
+
+/// See the module. Times are seconds since some moment of the holder's.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    fine: VecDeque<Slot>,
+    coarse: VecDeque<Slot>,
+    bytes: usize,
+}
+
+/// What has happened in one piece of time.
+#[derive(Debug)]
+struct Slot {
+    /// Which piece, counted in its own length.
+    at: u64,
+    /// A [`wire::EdgeCounts`].
+    counts: Box<[u8]>,
+}
+
+impl Slot {
+    fn new(at: u64, counts: Counts) -> Self {
+        let counts = wire::EdgeCounts::from(&(0, counts)).encode_to_vec();
+        Self { at, counts: counts.into() }
+    }
+
+    fn read(&self) -> Counts {
+        let read = wire::EdgeCounts::decode(&*self.counts).ok().and_then(|counts| counts.try_into().ok());
+        let (_, counts): (u32, Counts) = read.expect("we have written it");
+        counts
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + OVERHEAD + self.counts.len()
+    }
+}
+
+impl Slots {
+    /// Adds what was told at `now`.
+    pub(super) fn add(&mut self, counts: &Counts, now: u64) {
+        self.bytes += put(&mut self.fine, now / FINE, counts);
+        self.fold(now);
+    }
+
+    /// Makes minutes of what is no longer of the last.
+    fn fold(&mut self, now: u64) {
+        let oldest = (now / FINE).saturating_sub(FINE_KEPT - 1);
+        while let Some(slot) = self.fine.pop_front_if(|slot| slot.at < oldest) {
+            self.bytes -= slot.bytes();
+            self.bytes += put(&mut self.coarse, slot.at * FINE / COARSE, &slot.read());
+        }
+    }
+
+    /// Forgets what was over before `from`.
+    pub(super) fn forget(&mut self, from: u64) {
+        for (slots, length) in [(&mut self.coarse, COARSE), (&mut self.fine, FINE)] {
+            while let Some(slot) = slots.pop_front_if(|slot| (slot.at + 1) * length <= from) {
+                self.bytes -= slot.bytes();
+            }
+        }
+    }
+
+    /// All that was not over before `from`.
+    pub(super) fn since(&self, from: u64) -> Counts {
+        let mut sum = Counts::default();
+        for (slots, length) in [(&self.coarse, COARSE), (&self.fine, FINE)] {
+            for slot in slots.iter().filter(|slot| (slot.at + 1) * length > from) {
+                sum.add(&slot.read());
+            }
+        }
+        sum
+    }
+
+    /// What it takes in memory, nearly.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fine.is_empty() && self.coarse.is_empty()
+    }
+}
+
+/// When what is shown begins if at `now` everything since `from` is asked for: with a whole piece.
+pub(super) fn begin(from: u64, now: u64) -> u64 {
+    let oldest = (now / FINE).saturating_sub(FINE_KEPT - 1) * FINE;
+    let length = if from < oldest { COARSE } else { FINE };
+    from / length * length
+}
+
+/// Adds `counts` to the newest of `slots`, or after it. Returns how many bytes there are more.
+fn put(slots: &mut VecDeque<Slot>, at: u64, counts: &Counts) -> usize {
+    let newest = slots.pop_back_if(|slot| slot.at >= at);
+    let (at, sum, before) = match newest {
+        Some(newest) => {
+            let mut sum = newest.read();
+            sum.add(counts);
+            (newest.at, sum, newest.bytes())
+        }
+        None => (at, counts.clone(), 0),
+    };
+    let slot = Slot::new(at, sum);
+    let more = slot.bytes().saturating_sub(before);
+    slots.push_back(slot);
+    more
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use selvedge_model::traffic::{Outcome, bucket_of};
+
+    use super::*;
+
+    fn requests(count: u64) -> Counts {
+        let mut counts = Counts::default();
+        counts.ended(&Outcome { status: Some(200), ..Outcome::default() }, count);
+        counts.latencies.note(bucket_of(Duration::from_millis(3)), count);
+        counts
+    }
+
+    #[test]
+    fn nothing_is_lost_when_quarters_of_minutes_become_minutes() {
+        let mut slots = Slots::default();
+        for now in (0..3600).step_by(5) {
+            slots.add(&requests(1), now);
+        }
+
+        assert_eq!(slots.since(0).ends(), 720);
+        assert_eq!(slots.since(0).latencies.count(), 720);
+        assert_eq!(slots.since(3600 - 60).ends(), 12, "the last minute, of fine pieces");
+        assert_eq!(slots.since(1800).ends(), 360);
+        assert_eq!((slots.since(1790).ends(), begin(1790, 3600)), (372, 1740), "with a whole minute");
+        assert_eq!((slots.since(3550).ends(), begin(3550, 3600)), (12, 3540), "with a whole quarter of one");
+        assert_eq!((slots.fine.len(), slots.coarse.len()), (8, 58));
+        let bytes: usize = slots.fine.iter().chain(&slots.coarse).map(Slot::bytes).sum();
+        assert_eq!(slots.bytes(), bytes);
+        assert!(bytes < 8_000, "{bytes}");
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten() {
+        let mut slots = Slots::default();
+        slots.add(&requests(1), 10);
+        slots.add(&requests(2), 1000);
+        slots.forget(60);
+        assert_eq!(slots.since(0).ends(), 2);
+
+        slots.forget(1005);
+        assert!(slots.is_empty() && slots.bytes() == 0);
+    }
+}

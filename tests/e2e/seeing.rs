@@ -1,0 +1,245 @@
+//! `selvedge stat`, `edges`, `routes` and `endpoints` against what was really sent.
+
+use std::{collections::BTreeMap, process::Command, time::Duration};
+
+use selvedge_demo::{apps::reviews, call, workload::Spec};
+use selvedge_tests::{Mesh, SOON, poll};
+use serde_json::Value;
+
+use crate::SELVEDGE;
+
+/// A sidecar tells what is new every 15 seconds.
+const TOLD: Duration = Duration::from_secs(60);
+
+const SERVICE: &str = "reviews.default.svc.cluster.local:9080";
+
+/// Half to each version, without retries.
+const ROUTES: &str = "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: default}
+spec:
+  host: reviews
+  trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0, baseEjectionTime: 300s}}
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: default}
+spec:
+  hosts: [reviews]
+  http:
+  - name: split
+    retries: {attempts: 0}
+    route:
+    - {destination: {host: reviews, subset: v1}, weight: 50}
+    - {destination: {host: reviews, subset: v2}, weight: 50}
+";
+
+/// What a command says of the mesh, as JSON, and its exit status.
+fn asked(mesh: &Mesh, words: &[&str]) -> (Value, Option<i32>) {
+    let mut command = Command::new(SELVEDGE);
+    let admin = mesh.control_plane_admin_address().to_string();
+    command.args(words).args(["--since", "1h", "-o", "json", "--admin", &admin]);
+    let output = command.output().expect("the command runs");
+    let said = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (said, output.status.code())
+}
+
+/// Asks until what is said of `list` is as `expected`.
+async fn until(
+    mesh: &Mesh,
+    words: &[&str],
+    expected: &Value,
+    of: impl Fn(&Value) -> Value,
+) -> (Value, Option<i32>) {
+    poll(TOLD, &format!("{words:?}: {expected}"), async || {
+        let (said, status) = asked(mesh, words);
+        if of(&said) == *expected { Ok((said, status)) } else { Err(format!("{said:#}")) }
+    })
+    .await
+}
+
+/// By their names, how many requests there were and how many have failed.
+fn counted(said: &Value) -> Value {
+    let rows = said["rows"].as_array().unwrap_or_else(|| panic!("{said:#}")).iter();
+    let row = |row: &Value| {
+        let counts = [&row["requests"]["count"], &row["requests"]["failures"]];
+        (row["name"].as_str().unwrap_or_default().to_owned(), counts.map(Value::clone))
+    };
+    serde_json::to_value(rows.map(row).collect::<BTreeMap<_, _>>()).expect("a map")
+}
+
+async fn mesh() -> Mesh {
+    let servers = [Spec::reviews("reviews-v1", "v1"), Spec::reviews("reviews-v2", "v2")];
+    Mesh::of(SELVEDGE, [Spec::client("caller")].into_iter().chain(servers)).await
+}
+
+/// Who answers a request that orders this status.
+async fn answering(mesh: &Mesh, status: u16) -> Result<String, String> {
+    let call = call::to("reviews:9080", &format!("/?status={status}"));
+    let answer = mesh.workload("caller").call(call).await.map_err(|error| error.to_string())?;
+    if answer.status != status {
+        return Err(answer.summary());
+    }
+    answer.json::<reviews::Answer>().map(|seen| seen.pod).map_err(|error| error.to_string())
+}
+
+/// Writes `routes`, and waits until the caller follows them. Returns by whom requests were answered before.
+async fn in_force(mesh: &Mesh, routes: &str) -> BTreeMap<String, u64> {
+    let versions = async || {
+        let config =
+            mesh.workload("caller").admin_json("/config").await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(config["versions"].to_string())
+    };
+    let mut answered = BTreeMap::new();
+    poll(SOON, "somebody answers", async || {
+        *answered.entry(answering(mesh, 200).await?).or_default() += 1;
+        Ok::<_, String>(())
+    })
+    .await;
+    let before = versions().await.expect("its configuration");
+    mesh.write("routes.yaml", routes).expect("a writable directory");
+    poll(SOON, "the routes are in force", async || {
+        let after = versions().await?;
+        if after != before && after.contains("reviews.default") { Ok(()) } else { Err(after) }
+    })
+    .await;
+    answered
+}
+
+#[tokio::test]
+async fn what_is_shown_is_what_was_sent() {
+    let mesh = mesh().await;
+    let before = in_force(&mesh, ROUTES).await;
+    let mut sent = BTreeMap::<String, [u64; 2]>::new();
+    for number in 0..40 {
+        let status = if number % 4 == 0 { 500 } else { 200 };
+        let pod = answering(&mesh, status).await.expect("an answer");
+        let [all, failed] = sent.entry(pod).or_default();
+        *all += 1;
+        *failed += u64::from(status == 500);
+    }
+    let plain = call::send(mesh.workload("reviews-v1").inbound, call::to("reviews:9080", "/")).await;
+    assert_eq!(plain.expect("an answer").status, 200);
+
+    // By what the routes lead to.
+    let by_route = ["stat", "--by", "route", "--to", "reviews"];
+    let route = format!("{SERVICE} VirtualService default/reviews http[0]");
+    let of_route = |said: &Value| counted(said)[&route].clone();
+    let (said, status) = until(&mesh, &by_route, &serde_json::json!([40, 10]), of_route).await;
+    assert_eq!(status, Some(0));
+    let row = said["rows"].as_array().expect("a list").iter().find(|row| row["name"] == route.as_str());
+    let requests = &row.expect("it is there")["requests"];
+    assert_eq!((&requests["mtls_percent"], &requests["success_percent"]), (&100.0.into(), &75.0.into()));
+    assert!(
+        requests["p50_ms"].as_f64() > Some(0.0) && requests["p50_ms"].as_f64() <= requests["p99_ms"].as_f64()
+    );
+    assert_eq!(asked(&mesh, &[&by_route[..], &["--min-success", "75"]].concat()).1, Some(0));
+    assert_eq!(asked(&mesh, &[&by_route[..], &["--min-success", "75.1"]].concat()).1, Some(1));
+
+    let subset = |version: &str| sent[&format!("reviews-{version}")];
+    let expected = serde_json::json!([subset("v1"), subset("v2")]);
+    let of_subsets = |said: &Value| {
+        let all = counted(said);
+        serde_json::json!([all[format!("{SERVICE} v1")], all[format!("{SERVICE} v2")]])
+    };
+    until(&mesh, &["stat", "--by", "subset", "--from", "default/caller"], &expected, of_subsets).await;
+
+    // By who has answered, as their own sidecars say; one has answered in plaintext, too.
+    let served = |pod: &str| {
+        let [all, failed] = sent[pod];
+        let earlier = before.get(pod).copied().unwrap_or_default();
+        [all + earlier + u64::from(pod == "reviews-v1"), failed]
+    };
+    let expected = serde_json::json!({
+        "default/reviews-v1": served("reviews-v1"),
+        "default/reviews-v2": served("reviews-v2"),
+    });
+    until(&mesh, &["stat", "--by", "workload"], &expected, counted).await;
+
+    the_edges_have_identities(&mesh);
+    the_routes_are_followed(&mesh, &sent);
+}
+
+fn the_edges_have_identities(mesh: &Mesh) {
+    let (said, status) = asked(mesh, &["edges", "--require-mtls"]);
+    assert_eq!(status, Some(1), "one request came in plaintext: {said:#}");
+    let edges = said["edges"].as_array().expect("a list");
+    let [sent, plain] = &edges[..] else { panic!("{said:#}") };
+    assert_eq!((&sent["from"], &sent["to"]), (&"default/caller".into(), &SERVICE.into()), "{said:#}");
+    assert_eq!(sent["client_identity"], "spiffe://cluster.local/ns/default/sa/caller", "{said:#}");
+    assert_eq!(sent["server_identities"][0], "spiffe://cluster.local/ns/default/sa/reviews", "{said:#}");
+    assert_eq!((&plain["seen_by"], &plain["mtls"]), (&"server".into(), &false.into()), "{said:#}");
+    assert_eq!((&plain["requests"]["count"], plain.get("from")), (&1.into(), None), "{said:#}");
+
+    assert_eq!(asked(mesh, &["edges", "--require-mtls", "--from", "default/caller"]).1, Some(0));
+}
+
+fn the_routes_are_followed(mesh: &Mesh, sent: &BTreeMap<String, [u64; 2]>) {
+    let (said, status) = asked(mesh, &["routes", "reviews"]);
+    assert_eq!(status, Some(0), "{said:#}");
+    let rows = said["routes"].as_array().expect("a list");
+    assert_eq!(rows.len(), 2, "{said:#}");
+    for (row, version) in rows.iter().zip(["v1", "v2"]) {
+        let [count, _] = sent[&format!("reviews-{version}")];
+        assert_eq!(row["backend"], format!("{SERVICE}/{version}"), "{said:#}");
+        assert_eq!((&row["configured_percent"], &row["requests"]["count"]), (&50.into(), &count.into()));
+        assert_eq!(row["seen_percent"], count as f64 * 100.0 / 40.0, "{said:#}");
+    }
+    assert_eq!(asked(mesh, &["routes", "nobody"]).1, Some(1));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_ejected_is_shown_with_who_ejects_it_and_why() {
+    let mesh = mesh().await;
+    in_force(&mesh, &ROUTES.replace("consecutive5xxErrors: 0", "consecutive5xxErrors: 1")).await;
+    let address = mesh.workload("reviews-v2").app.to_string();
+    poll(SOON, "it is ejected", async || {
+        let pod = answering(&mesh, 200).await;
+        if pod.as_deref() == Ok("reviews-v2") {
+            answering(&mesh, 500).await?;
+        }
+        let endpoints =
+            mesh.workload("caller").admin_json("/endpoints").await.map_err(|error| error.to_string())?;
+        let is_out = |one: &Value| one["address"] == address.as_str() && one["ejected"] == true;
+        if endpoints.as_array().is_some_and(|all| all.iter().any(is_out)) {
+            Ok(())
+        } else {
+            Err(format!("{pod:?}"))
+        }
+    })
+    .await;
+
+    let words = ["endpoints", "reviews"];
+    let of = |said: &Value| {
+        let all = said["endpoints"].as_array().expect("a list").iter();
+        let one = all.clone().find(|one| one["address"] == address.as_str()).expect("it is there");
+        one["out"][0]["client"].clone()
+    };
+    let (said, status) = until(&mesh, &words, &"default/caller".into(), of).await;
+    assert_eq!(status, Some(1), "{said:#}");
+    let endpoints = said["endpoints"].as_array().expect("a list");
+    assert_eq!(endpoints.len(), 2, "{said:#}");
+    let out = endpoints.iter().find(|one| one["address"] == address.as_str()).expect("it is there");
+    assert_eq!(
+        (&out["workload"], &out["out"][0]["why"]),
+        (&"default/reviews-v2".into(), &"consecutive-5xx".into())
+    );
+    assert!(out["out"][0]["seconds_left"].as_u64() > Some(200), "{said:#}");
+}
+
+#[tokio::test]
+async fn nothing_is_told_of_a_mesh_that_is_silent_and_a_control_plane_that_is_not_there_is_named() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
+    let (said, status) = asked(&mesh, &["stat"]);
+    assert_eq!((status, &said["rows"]), (Some(0), &serde_json::json!([])));
+    assert_eq!(asked(&mesh, &["stat", "--min-success", "0"]).1, Some(1), "nothing is not enough");
+
+    for command in ["stat", "edges", "routes", "endpoints"] {
+        let output =
+            Command::new(SELVEDGE).args([command, "--admin", "127.0.0.1:1"]).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(said.contains("the control plane's admin port 127.0.0.1:1"), "{said}");
+    }
+}
