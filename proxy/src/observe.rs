@@ -15,7 +15,7 @@ use tower::{Layer, Service, layer::layer_fn};
 use crate::{
     arrival::Direction,
     step::{AnswerFacts, Conn, Error, Request, Response, Step},
-    telemetry::{OnPath, Record, Series},
+    telemetry::{OnPath, Record, Series, WentTo},
     worker::Worker,
 };
 
@@ -25,7 +25,8 @@ pub fn observe<S: Step<Request>>(
     direction: Direction,
     unknown: Arc<Series>,
 ) -> impl Layer<S, Service = Observe<S>> + use<S> {
-    let path = Rc::new(OnPath { worker: worker.index, direction, unknown });
+    let tap = Arc::clone(&worker.metrics.tap);
+    let path = Rc::new(OnPath { worker: worker.index, direction, unknown, tap });
     layer_fn(move |inner| Observe { inner, path: Rc::clone(&path) })
 }
 
@@ -83,6 +84,9 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
                 if let Some(mut record) = record {
                     let facts = &response.facts;
                     record.answered(&response.http, facts.reason, facts.retries, series(facts));
+                    if record.is_tapped() && record.direction() == Direction::Outbound {
+                        record.went_to(went_to(facts));
+                    }
                     if let Some(rare) = response.facts.rare.take() {
                         record.explained(rare.error, rare.request_id.as_ref());
                     }
@@ -91,6 +95,18 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Observing<F> {
                 response
             })
         })
+    }
+}
+
+/// Where a request went, for those who ask to see it.
+fn went_to(facts: &AnswerFacts) -> WentTo {
+    let labels = facts.route.as_ref().and_then(|taken| taken.series().plain.labels());
+    let endpoint = facts.endpoint.as_ref();
+    WentTo {
+        route: labels.map(|labels| Arc::clone(&labels.route)).filter(|route| !route.is_empty()),
+        endpoint: endpoint.map(|endpoint| endpoint.address),
+        workload: endpoint.and_then(|endpoint| endpoint.workload.clone()),
+        identity: endpoint.and_then(|endpoint| endpoint.target.identity.clone()),
     }
 }
 

@@ -243,3 +243,104 @@ async fn nothing_is_told_of_a_mesh_that_is_silent_and_a_control_plane_that_is_no
         assert!(said.contains("the control plane's admin port 127.0.0.1:1"), "{said}");
     }
 }
+
+#[tokio::test]
+async fn live_requests_are_shown_while_somebody_asks_and_their_secrets_to_nobody_who_has_not() {
+    let mesh = mesh().await;
+    in_force(&mesh, ROUTES).await;
+    let admin = mesh.control_plane_admin_address().to_string();
+    let tap = |words: &[&str]| {
+        let mut command = Command::new(SELVEDGE);
+        command.args(["tap", "--admin", &admin, "-o", "json", "--for", "60s"]).args(words);
+        command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("it runs")
+    };
+    let failed = ["default/caller", "--max", "1", "--status", "5xx", "--path", "/secret"];
+    let plain = tap(&failed);
+    let revealed = tap(&[&failed[..], &["--query", "--headers", "--reveal", "X-Colour"]].concat());
+    let served =
+        tap(&["default/*", "--way", "inbound", "--max", "1", "--path", "/secret", "--status", "500"]);
+
+    let sending = async {
+        loop {
+            for path in ["/?status=500", "/secret?status=200", "/secret?status=500"] {
+                let call =
+                    call::to("reviews:9080", path).header("x-colour", "red").header("authorization", "mine");
+                drop(mesh.workload("caller").call(call).await);
+            }
+        }
+    };
+    let outputs = tokio::task::spawn_blocking(|| {
+        [plain, revealed, served].map(|tap| tap.wait_with_output().expect("it ends"))
+    });
+    let outputs = tokio::select! {
+        outputs = outputs => outputs.expect("nothing panics"),
+        _ = sending => unreachable!(),
+    };
+    let [plain, revealed, served] = outputs.map(|output| {
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    });
+
+    for sample in [&plain, &revealed] {
+        assert_eq!(
+            (&sample["by"], &sample["way"]),
+            (&"default/caller".into(), &"outbound".into()),
+            "{sample:#}"
+        );
+        assert_eq!((&sample["path"], &sample["status"]), (&"/secret".into(), &500.into()), "{sample:#}");
+        assert_eq!(sample["endpoint_identity"], "spiffe://cluster.local/ns/default/sa/reviews", "{sample:#}");
+        assert_eq!(
+            (&sample["attempts"], &sample["route"]),
+            (&1.into(), &"VirtualService default/reviews http[0]".into())
+        );
+        let endpoint = sample["endpoint"].as_str().expect("an endpoint");
+        let is_there =
+            ["reviews-v1", "reviews-v2"].iter().any(|name| mesh.workload(name).app.to_string() == endpoint);
+        assert!(is_there && sample["micros"].as_u64() > Some(0), "{sample:#}");
+    }
+    assert!(plain.get("query").is_none() && plain.get("headers").is_none(), "{plain:#}");
+    assert_eq!(revealed["query"], "status=500");
+    let value = |name: &str| {
+        let all = revealed["headers"].as_array().expect("a list").iter();
+        all.filter(|one| one[0] == name).map(|one| one[1].clone()).next().expect("it was sent")
+    };
+    assert_eq!(
+        (value("x-colour"), value("authorization")),
+        ("red".into(), "(redacted)".into()),
+        "{revealed:#}"
+    );
+    assert_eq!(served["client_identity"], "spiffe://cluster.local/ns/default/sa/caller", "{served:#}");
+}
+
+#[tokio::test]
+async fn a_tap_under_load_shows_a_part_says_how_much_it_does_not_and_slows_nobody() {
+    let mesh = mesh().await;
+    in_force(&mesh, ROUTES).await;
+    let admin = mesh.control_plane_admin_address().to_string();
+    let words = ["tap", "default/caller", "--admin", &admin, "-o", "json", "--for", "60s", "--max", "300"];
+    let mut command = Command::new(SELVEDGE);
+    let tap =
+        command.args(words).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
+    let tap = tap.expect("it runs");
+
+    let caller = mesh.workload("caller");
+    let load = async || {
+        while caller.call(call::to("reviews:9080", "/")).await.is_ok_and(|answer| answer.status == 200) {}
+        panic!("a request failed");
+    };
+    let loads = futures_util::future::join_all((0..16).map(|_| load()));
+    let output = tokio::task::spawn_blocking(|| tap.wait_with_output().expect("it ends"));
+    let output = tokio::select! {
+        output = output => output.expect("nothing panics"),
+        _ = loads => unreachable!(),
+    };
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(said.lines().count(), 300, "{said}");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("showing requests of 1 connected proxies"), "{said}");
+    assert!(said.contains("more requests were meant: a sidecar shows 100 in a second"), "{said}");
+}

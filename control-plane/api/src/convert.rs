@@ -22,6 +22,7 @@ mod seen;
 mod servers;
 mod service;
 mod snapshot;
+mod tap;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ mod upstream_tls;
 
 use std::{fmt, str::FromStr, time::Duration};
 
-pub use self::traffic::put as put_traffic;
+pub use self::{tap::taps, traffic::put as put_traffic};
 
 /// Why a message was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -20,6 +20,9 @@ pub struct Transaction {
     /// Whether further parts of this same transaction follow.
     #[prost(bool, tag = "4")]
     pub more: bool,
+    /// What somebody asks to see of live requests: then it is no transaction.
+    #[prost(message, optional, tag = "5")]
+    pub taps: Option<crate::wire::Taps>,
 }
 
 /// The generated server of `selvedge.v1.Discovery`, over [`Transaction`].
@@ -52,6 +55,7 @@ mod tests {
             upserts: vec![resource.clone(), resource.clone()],
             removals: vec!["lookup/a".into()],
             more: true,
+            taps: Some(wire::Taps::default()),
         };
         let bytes = Bytes::from(resource.encode_to_vec());
         let encoded = Transaction {
@@ -59,6 +63,7 @@ mod tests {
             upserts: vec![bytes.clone(), bytes],
             removals: vec!["lookup/a".into()],
             more: true,
+            taps: Some(wire::Taps::default()),
         };
 
         assert_eq!(encoded.encode_to_vec(), plain.encode_to_vec());

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use selvedge_cli::{
     app, authz, certs, check, control_plane, demo, explain, finish, inject, install, proxy, revoke,
-    seeing::{edges, endpoints, routes, stat},
+    seeing::{edges, endpoints, routes, stat, tap},
     status, token, uninject, uninstall,
 };
 
@@ -36,6 +36,7 @@ enum Command {
     Routes(routes::Args),
     Stat(stat::Args),
     Status(status::Args),
+    Tap(Box<tap::Args>),
     Token(token::Args),
     Uninject(uninject::Args),
     Uninstall(uninstall::Args),
@@ -80,6 +81,10 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Status(args) => match status::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
+        Command::Tap(args) => match tap::run(*args) {
             Ok(status) => return status,
             Err(error) => Err(error),
         },

@@ -26,6 +26,7 @@ pub mod seen;
 pub mod service;
 pub mod session;
 pub mod snapshot;
+pub mod tap;
 pub mod tcp;
 pub mod token;
 pub mod traffic;

@@ -15,7 +15,7 @@ use crate::{
     serve::stream::Streams,
     snapshot::{Store, store::Debounce},
     sources::Loaded,
-    status::{Overview, OwnCertificates, Problems, Proxies, Seen, Traffic},
+    status::{Overview, OwnCertificates, Problems, Proxies, Seen, Taps, Traffic},
 };
 
 /// See the module.
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) seen: Arc<Seen>,
     /// What proxies carry.
     pub(super) traffic: Arc<Traffic>,
+    /// Who asks to see live requests.
+    pub(super) taps: Arc<Taps>,
     /// What is wrong with the documents.
     pub(super) problems: Arc<Problems>,
     /// What is counted.
@@ -47,6 +49,7 @@ impl Shared {
             proxies: Arc::new(Proxies::new(Arc::clone(&metrics))),
             problems: Arc::default(),
             seen: Arc::default(),
+            taps: Arc::default(),
             traffic: Arc::new(Traffic::new(Arc::clone(&metrics))),
             own_certificates: Arc::new(OwnCertificates::new(authority, Arc::clone(&metrics))),
             metrics,
@@ -83,6 +86,7 @@ impl Shared {
             proxies: Arc::clone(&self.proxies),
             seen: Arc::clone(&self.seen),
             traffic: Arc::clone(&self.traffic),
+            taps: Arc::clone(&self.taps),
             certificates: Arc::clone(&self.own_certificates),
             loaded: self.loaded.clone(),
         };
@@ -98,6 +102,7 @@ impl Shared {
             proxies: Arc::clone(&self.proxies),
             seen: Arc::clone(&self.seen),
             traffic: Arc::clone(&self.traffic),
+            taps: Arc::clone(&self.taps),
             metrics: Arc::clone(&self.metrics),
             keys,
             turns: Arc::default(),

@@ -37,7 +37,7 @@ use crate::{
     keys::KeyWishes,
     metrics::{Metrics, TransactionOutcome},
     snapshot::{Snapshot, Store},
-    status::{Proxies, RefusedTransaction, Registration, Seen, Traffic},
+    status::{Asked, Proxies, RefusedTransaction, Registration, Seen, Taps, Traffic},
 };
 use session::{MAX_REASON, MessageOutcome, Session};
 
@@ -63,6 +63,8 @@ pub struct Streams {
     pub seen: Arc<Seen>,
     /// What they tell of the traffic that they carry.
     pub traffic: Arc<Traffic>,
+    /// Who asks to see live requests of them.
+    pub taps: Arc<Taps>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where wishes for newer keys of issuers go.
@@ -98,6 +100,7 @@ impl server::Discovery for Streams {
             proxies: Arc::clone(&self.proxies),
             seen: Arc::clone(&self.seen),
             traffic: Arc::clone(&self.traffic),
+            taps: Arc::clone(&self.taps),
             metrics: Arc::clone(&self.metrics),
             keys: self.keys.clone(),
             turns: Arc::clone(&self.turns),
@@ -133,6 +136,7 @@ struct Conversation {
     proxies: Arc<Proxies>,
     seen: Arc<Seen>,
     traffic: Arc<Traffic>,
+    taps: Arc<Taps>,
     metrics: Arc<Metrics>,
     keys: KeyWishes,
     turns: Arc<Turns>,
@@ -174,6 +178,8 @@ impl Conversation {
         self.activity.set(Doing::Busy);
         let registration = self.proxies.register(session.shown(self.address, self.root.clone()));
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
+        let (mut taps, mut asked) = (self.taps.changes(), Asked::new());
+        self.ask(&session.workload, &mut asked).await?;
         loop {
             if session.due && session.under_way.is_none() {
                 self.send_what_is_due(&mut session).await?;
@@ -191,6 +197,7 @@ impl Conversation {
                     session.admit(&*self.snapshot()?)?;
                     session.due = true;
                 }
+                Ok(()) = taps.changed() => self.ask(&session.workload, &mut asked).await?,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
                 }
@@ -234,6 +241,21 @@ impl Conversation {
         Ok(())
     }
 
+    /// Asks to see the live requests that somebody wants to see now, if it is not `asked` for them already.
+    async fn ask(&self, workload: &WorkloadName, asked: &mut Asked) -> Result<(), Status> {
+        let wanted = self.taps.of(workload);
+        if wanted == *asked {
+            return Ok(());
+        }
+        let taps = Some(wire::Taps { list: wanted.iter().map(Into::into).collect() });
+        *asked = wanted;
+        let message = Transaction { taps, ..Transaction::default() };
+        let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Ok(message))).await;
+        // Closed: the proxy is gone, and the loop around us sees that next.
+        sent.map_err(|_| Status::deadline_exceeded(format!("nothing was read for {ACK_TIMEOUT:?}")))?.ok();
+        Ok(())
+    }
+
     /// Whether a rule about tokens of `workload` has its keys from `url`. No proxy has anything else fetched.
     fn takes_keys_from(&self, workload: &WorkloadName, url: &str) -> bool {
         let snapshot = self.snapshots.borrow();
@@ -256,6 +278,9 @@ impl Conversation {
                 }
                 self.seen.tell(&session.workload, report);
                 self.traffic.tell(&session.workload, &self.peer.identity, traffic);
+            }
+            MessageOutcome::Shown { samples, missed } => {
+                self.taps.show(&session.workload, samples, &missed);
             }
             MessageOutcome::KeysWanted(url) if self.takes_keys_from(&session.workload, &url) => {
                 self.keys.wish(&url);

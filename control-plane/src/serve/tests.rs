@@ -170,6 +170,34 @@ async fn a_proxy_tells_what_it_has_carried_by_numbers_that_it_has_named() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_asked_for_live_requests_while_somebody_asks_and_shows_its_own_alone() {
+    let world = TestMesh::start(mesh());
+    let mut talk = world.talk("frontend", hello("shop/frontend")).await;
+    talk.apply().await;
+    let ask = async || {
+        let question =
+            serde_json::json!({"session": "a", "of": "shop/frontend", "wanted": "{\"path\":\"/a\"}"});
+        let question = serde_json::from_value(question).unwrap();
+        world.taps.ask(question, || vec!["shop/frontend".parse().unwrap()]).await.unwrap()
+    };
+
+    assert_eq!(ask().await.proxies, 1);
+    let asked = talk.next().await.taps.expect("it is asked");
+    assert_eq!(asked.list[0].path.as_deref(), Some("/a"));
+    let sample =
+        wire::TapSample { path: "/a/b".into(), client_address: "a".into(), ..wire::TapSample::default() };
+    let shown = wire::TapShown { tap: asked.list[0].tap, sample: Some(sample) };
+    let missed = vec![wire::TapMissed { tap: asked.list[0].tap, count: 3 }];
+    talk.say(Message::TapSamples(wire::TapSamples { list: vec![shown], missed })).await;
+    let answer = ask().await;
+    assert_eq!((answer.samples.len(), answer.limited), (1, 3));
+    assert_eq!((&*answer.samples[0].sample.path, answer.samples[0].by.name()), ("/a/b", "frontend"));
+
+    let over = talk.next().await.taps.expect("nobody asks any more");
+    assert!(over.list.is_empty());
+}
+
+#[tokio::test]
 async fn a_new_route_arrives_together_with_its_backends_endpoints() {
     let mesh = mesh();
     let world = TestMesh::start(mesh.clone());

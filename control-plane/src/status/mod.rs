@@ -14,6 +14,7 @@ mod problems;
 mod proxies;
 mod seen;
 mod services;
+mod taps;
 mod traffic;
 mod written;
 
@@ -25,10 +26,12 @@ pub use self::{
     proxies::{Proof, Proxies, Proxy, RefusedTransaction, Registration},
     seen::{Seen, SeenCaller, SeenCallers, SeenRefusal, SeenTraffic},
     services::{EndpointShown, OutShown, RouteShown, ServiceShown, ServicesShown, ShareShown},
+    taps::{TapAnswer, TapSeen, Taps},
     traffic::{EdgeTraffic, Traffic, TrafficSeen, WorkloadTraffic},
 };
 pub(crate) use self::{
     conditions::{Verdict, by_document, is_of_kind, said, shortened},
     overview::Overview,
+    taps::{Asked, TapQuestion},
     traffic::TrafficReport,
 };

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use axum::{
     Json, Router,
     extract::{Query, State},
+    http::StatusCode,
     routing::get,
 };
 use selvedge_model::WorkloadName;
@@ -12,8 +13,8 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{
-    Config, OwnCertificates, Problems, Proxies, Seen, SeenTraffic, ServicesShown, Summary, Traffic,
-    TrafficSeen,
+    Config, OwnCertificates, Problems, Proxies, Seen, SeenTraffic, ServicesShown, Summary, TapAnswer,
+    TapQuestion, Taps, Traffic, TrafficSeen,
 };
 use crate::{problem::Problem, snapshot::Store, sources::Loaded};
 
@@ -35,6 +36,7 @@ pub(crate) struct Overview {
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) seen: Arc<Seen>,
     pub(crate) traffic: Arc<Traffic>,
+    pub(crate) taps: Arc<Taps>,
     pub(crate) certificates: Arc<OwnCertificates>,
     pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
 }
@@ -46,6 +48,7 @@ impl Overview {
             .route("/config", get(Self::show_config))
             .route("/seen", get(Self::show_seen))
             .route("/services", get(Self::show_services))
+            .route("/tap", get(Self::show_live))
             .route("/traffic", get(Self::show_traffic))
             .route("/status", get(Self::show_status))
             .with_state(self)
@@ -75,6 +78,16 @@ impl Overview {
 
     async fn show_traffic(State(overview): State<Self>, Query(asked): Query<Asked>) -> Json<TrafficSeen> {
         Json(overview.traffic.seen(asked.since.unwrap_or(USUAL_SINCE)))
+    }
+
+    async fn show_live(
+        State(overview): State<Self>,
+        Query(question): Query<TapQuestion>,
+    ) -> Result<Json<TapAnswer>, (StatusCode, String)> {
+        let connected =
+            || overview.proxies.connected().into_iter().map(|proxy| proxy.workload).collect::<Vec<_>>();
+        let answer = overview.taps.ask(question, connected).await;
+        answer.map(Json).map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")))
     }
 
     async fn show_services(State(overview): State<Self>) -> Json<ServicesShown> {

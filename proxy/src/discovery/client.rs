@@ -7,6 +7,7 @@
 mod apply;
 mod ended;
 mod out;
+mod shown;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,7 @@ use tonic::Streaming;
 use self::{
     ended::{Ended, backoff},
     out::OutKey,
+    shown::Samples,
 };
 use super::{
     binder::Binder,
@@ -139,6 +141,8 @@ struct Client {
     traffic: TrafficTold,
     /// Which endpoints are out, as told on the open stream; `None`: nothing was told.
     out: Option<Vec<OutKey>>,
+    /// Live requests, which somebody asks to see.
+    samples: Option<Samples>,
     report_at: Instant,
     /// When newer keys of a URL were last asked for.
     keys_wanted: BTreeMap<Arc<str>, Instant>,
@@ -146,6 +150,7 @@ struct Client {
 
 impl Client {
     fn new(discovery: Discovery) -> Self {
+        let samples = discovery.metrics.tap.samples();
         Self {
             discovery,
             subscriptions: Subscriptions::default(),
@@ -157,6 +162,7 @@ impl Client {
             told: Told::default(),
             traffic: TrafficTold::default(),
             out: None,
+            samples,
             report_at: Instant::now(),
             keys_wanted: BTreeMap::new(),
         }
@@ -211,6 +217,7 @@ impl Client {
                 () = self.discovery.binder.names_changed() => self.rebind(),
                 () = sleep_until(self.sweep_at) => self.sweep(),
                 () = sleep_until(self.report_at) => self.report(),
+                sample = shown::next(&mut self.samples) => self.show(sample),
                 () = &mut renewed => return Ended::NewCertificate,
             }
             if self.outgoing.is_none() {
@@ -272,6 +279,7 @@ impl Client {
         if let Some(report) = self.told.next(&self.discovery.seen, svid, &traffic) {
             self.send(Body::Report(report));
         }
+        self.tell_missed();
     }
 
     /// What peers are shown now, which an agent gives.
@@ -285,6 +293,7 @@ impl Client {
     fn hang_up(&mut self) {
         self.outgoing = None;
         self.draft = Draft::default();
+        self.discovery.metrics.tap.set(Vec::new());
         self.discovery.metrics.control.connected.set(0);
         self.discovery.status.send_modify(|status| status.away(SystemTime::now()));
     }

@@ -18,7 +18,9 @@ impl Record {
         client: Rc<dyn ClientConnection>,
         began: Instant,
     ) -> Self {
-        let head = access_log::enabled().then(|| Box::new(Head::of(request)));
+        let tapped = path.tap.note(request);
+        let is_needed = tapped.is_some() || access_log::enabled();
+        let head = is_needed.then(|| Box::new(Head::of(request, tapped)));
         Self::new(path, head, client, began)
     }
 
@@ -44,6 +46,7 @@ impl Record {
             series.sent(worker, self.sent);
         }
         access_log::write(self);
+        self.tap().show(self, now);
     }
 }
 

@@ -30,6 +30,7 @@ use super::{
     mirrored::Mirrored,
     registered::{Registered, lock},
     series::{self, Series},
+    tap::Tap,
     tcp::{Streams, TcpSeries},
 };
 use crate::{
@@ -69,6 +70,8 @@ pub struct Metrics {
     concurrency: OnceLock<Arc<Concurrency>>,
     /// What the control thread counts.
     pub control: ControlMetrics,
+    /// Who asks to see live requests.
+    pub tap: Arc<Tap>,
 }
 
 impl Metrics {
@@ -100,6 +103,7 @@ impl Metrics {
             budget: OnceLock::new(),
             concurrency: OnceLock::new(),
             control: ControlMetrics::default(),
+            tap: Arc::default(),
         }
     }
 

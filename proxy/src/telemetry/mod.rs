@@ -18,6 +18,7 @@ mod record;
 mod registered;
 mod series;
 mod sparing;
+mod tap;
 mod tcp;
 mod told;
 
@@ -29,6 +30,7 @@ pub use self::{
     record::{ClientConnection, OnPath, Record},
     series::Series,
     sparing::Sparing,
+    tap::{Tap, WentTo},
     tcp::TcpSeries,
     told::TrafficTold,
 };

@@ -11,7 +11,10 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, header};
 use selvedge_model::SpiffeId;
 
-use super::{Metrics, Series, TcpSeries};
+use super::{
+    Metrics, Series, TcpSeries,
+    tap::{Tap, Tapped, WentTo},
+};
 use crate::{arrival::Direction, error::Reason, fields::grpc_status};
 
 /// The connection that a request came on, as far as its record tells of it.
@@ -39,6 +42,8 @@ pub struct OnPath {
     pub direction: Direction,
     /// What counts requests that have no better place.
     pub unknown: Arc<Series>,
+    /// Who asks to see requests.
+    pub tap: Arc<Tap>,
 }
 
 /// What happened to one request. Until it is finished it says what is known so far.
@@ -79,6 +84,8 @@ pub(super) struct Head {
     pub(super) request_id: Option<String>,
     /// The trace's id in `traceparent`.
     pub(super) trace_id: Option<String>,
+    /// What else those see who ask to see requests. `None`: nobody asks.
+    pub(super) tapped: Option<Box<Tapped>>,
 }
 
 impl Record {
@@ -155,17 +162,35 @@ impl Record {
         self.series.as_ref().or(self.client.series()).unwrap_or(&self.path.unknown)
     }
 
+    /// Whether somebody asks to see it.
+    pub fn is_tapped(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.tapped.is_some())
+    }
+
+    /// Adds where it went, for those who ask to see it.
+    pub fn went_to(&mut self, place: WentTo) {
+        if let Some(tapped) = self.head.as_mut().and_then(|head| head.tapped.as_mut()) {
+            tapped.went_to(place);
+        }
+    }
+
+    /// Who asks to see it.
+    pub(super) fn tap(&self) -> &Tap {
+        &self.path.tap
+    }
+
     pub(super) fn worker(&self) -> usize {
         self.path.worker
     }
 
-    pub(super) fn direction(&self) -> Direction {
+    /// Which way it goes.
+    pub fn direction(&self) -> Direction {
         self.path.direction
     }
 }
 
 impl Head {
-    pub(super) fn of<B>(request: &http::Request<B>) -> Self {
+    pub(super) fn of<B>(request: &http::Request<B>, tapped: Option<Box<Tapped>>) -> Self {
         let headers = request.headers();
         let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
         Self {
@@ -173,6 +198,7 @@ impl Head {
             authority: authority.or_else(|| text(headers, header::HOST.as_str())).unwrap_or_default(),
             path: request.uri().path().to_owned(),
             request_id: text(headers, "x-request-id"),
+            tapped,
             trace_id: text(headers, "traceparent").and_then(|parent| trace_id(&parent).map(str::to_owned)),
         }
     }

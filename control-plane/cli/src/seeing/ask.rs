@@ -85,7 +85,7 @@ impl PlaceArgs {
     }
 
     /// What each replica answers at `path`, and why some do not.
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,
     ) -> anyhow::Result<(Vec<T>, BTreeMap<String, String>)> {

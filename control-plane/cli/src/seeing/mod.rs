@@ -9,6 +9,7 @@ mod filter;
 mod numbers;
 pub mod routes;
 pub mod stat;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 

@@ -14,6 +14,7 @@ use selvedge_certs::verify::Peer;
 use selvedge_model::{
     Holder, Workload, WorkloadName,
     seen::Report,
+    tap::Sample,
     traffic::{Edge, Told},
 };
 use selvedge_ops::plain_within;
@@ -88,6 +89,11 @@ pub(super) enum MessageOutcome {
     Nothing,
     /// Who has called its workload, and what it has carried.
     Told(Report, TrafficReport),
+    /// Live requests, and how many more there were, each by the number of who asks.
+    Shown {
+        samples: Vec<(u64, Sample)>,
+        missed: Vec<(u64, u64)>,
+    },
     /// It has seen a token of a key that is not among those at this URL.
     KeysWanted(String),
     Applied,
@@ -187,6 +193,7 @@ impl Session {
                 let traffic = self.traffic(std::mem::take(&mut report.traffic), report.watched)?;
                 return Ok(MessageOutcome::Told(report, traffic));
             }
+            Some(Message::TapSamples(samples)) => return shown(samples),
             Some(Message::KeysWanted(wanted)) => return Ok(MessageOutcome::KeysWanted(wanted.url)),
             Some(Message::Hello(_)) => {
                 return Err(Status::invalid_argument("Hello comes once, at the start of a stream"));
@@ -305,4 +312,16 @@ impl Session {
         proxy.acknowledged = self.acknowledged;
         proxy.under_way = self.under_way.as_ref().map(|under_way| under_way.nonce);
     }
+}
+
+/// What a proxy shows of live requests.
+fn shown(samples: wire::TapSamples) -> Result<MessageOutcome, Status> {
+    let wrong = |error| Status::invalid_argument(format!("a sample: {error}"));
+    let sample = |shown: wire::TapShown| {
+        let sample = shown.sample.map(Sample::try_from).transpose().map_err(wrong)?;
+        Ok::<_, Status>(sample.map(|sample| (shown.tap, sample)))
+    };
+    let all = samples.list.into_iter().map(sample).collect::<Result<Vec<_>, _>>()?;
+    let missed = samples.missed.into_iter().map(|missed| (missed.tap, missed.count)).collect();
+    Ok(MessageOutcome::Shown { samples: all.into_iter().flatten().collect(), missed })
 }

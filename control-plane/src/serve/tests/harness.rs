@@ -35,7 +35,7 @@ use crate::{
         own::OwnIssuing,
     },
     snapshot::Store,
-    status::{Proxies, Seen, Traffic},
+    status::{Proxies, Seen, Taps, Traffic},
     testing::{self, add_service, add_workload, identity},
 };
 
@@ -50,6 +50,7 @@ pub(super) struct TestMesh {
     pub(super) proxies: Arc<Proxies>,
     pub(super) seen: Arc<Seen>,
     pub(super) traffic: Arc<Traffic>,
+    pub(super) taps: Arc<Taps>,
     pub(super) drain: Drain,
     pub(super) address: SocketAddr,
     pub(super) server: JoinHandle<Result<(), ServeError>>,
@@ -79,8 +80,10 @@ impl TestMesh {
         };
         let shown = Arc::new(crate::status::OwnCertificates::new(&authority, Arc::clone(&metrics)));
         let traffic = Arc::new(Traffic::new(Arc::clone(&metrics)));
+        let taps = Arc::<Taps>::default();
         let streams = Streams {
             traffic: Arc::clone(&traffic),
+            taps: Arc::clone(&taps),
             store: Arc::clone(&store),
             proxies: Arc::clone(&proxies),
             seen: Arc::clone(&seen),
@@ -95,7 +98,7 @@ impl TestMesh {
             OwnIssuing { authority: Arc::clone(&authority), ttl: Duration::from_secs(3600), audit, shown };
         let (own, _renewing) = OwnCertificate::make(issuing).unwrap();
         let server = tokio::spawn(serve(listener, own, certificates, streams, drain.clone()));
-        Self { directory, authority, store, proxies, seen, traffic, drain, address, server }
+        Self { directory, authority, store, proxies, seen, traffic, taps, drain, address, server }
     }
 
     pub(super) fn token(&self, identity: SpiffeId, now: SystemTime) -> String {

@@ -9,6 +9,7 @@ use std::{
 
 use selvedge_api::{
     ResourceName,
+    convert::taps,
     wire::{self, client_message::Message as Body},
 };
 use tokio::time::Instant;
@@ -27,7 +28,10 @@ const KEYS_WANTED_EVERY: Duration = Duration::from_secs(5);
 
 impl Client {
     /// Takes a part of a transaction, and with the last part the transaction.
-    pub(super) fn receive(&mut self, part: wire::Transaction, us: &Recipient) {
+    pub(super) fn receive(&mut self, mut part: wire::Transaction, us: &Recipient) {
+        if let Some(wanted) = part.taps.take() {
+            return self.discovery.metrics.tap.set(taps(wanted));
+        }
         let (nonce, more) = (part.nonce, part.more);
         self.draft.add(part);
         if more {

@@ -108,7 +108,9 @@ async fn a_transaction_in_parts_is_applied_whole() {
 
     let mut parts = everything();
     let last = parts.split_off(2);
-    session.send(wire::Transaction { nonce: 7, upserts: parts, removals: vec![], more: true }).await;
+    session
+        .send(wire::Transaction { nonce: 7, upserts: parts, removals: vec![], more: true, taps: None })
+        .await;
     let ack = session.transact(7, last, &[]).await;
 
     assert_eq!((ack.nonce, ack.refused), (7, None));

@@ -6,7 +6,7 @@ use selvedge_model::SpiffeId;
 use super::*;
 use crate::{
     arrival::Direction,
-    telemetry::{Series, durations::Durations, series::End},
+    telemetry::{Series, Tap, durations::Durations, series::End},
 };
 
 /// A frontend's connection.
@@ -37,6 +37,11 @@ pub(in crate::telemetry) fn series() -> Arc<Series> {
 
 /// The record of a request that came in just now, from who has proven to be a frontend.
 pub(in crate::telemetry) fn begun(unknown: &Arc<Series>) -> Record {
+    begun_with(unknown, &Arc::default())
+}
+
+/// The same, where those who ask see it.
+pub(in crate::telemetry) fn begun_with(unknown: &Arc<Series>, tap: &Arc<Tap>) -> Record {
     let http = http::Request::get("/reviews/0?token=secret")
         .header("host", "reviews:9080")
         .header("x-request-id", "one-two")
@@ -44,7 +49,8 @@ pub(in crate::telemetry) fn begun(unknown: &Arc<Series>) -> Record {
         .body(())
         .expect("a valid request");
     let identity = "spiffe://cluster.local/ns/default/sa/frontend".parse().expect("an identity");
-    let path = OnPath { worker: 0, direction: Direction::Inbound, unknown: Arc::clone(unknown) };
+    let (unknown, tap) = (Arc::clone(unknown), Arc::clone(tap));
+    let path = OnPath { worker: 0, direction: Direction::Inbound, unknown, tap };
     Record::begin(Rc::new(path), &http, Rc::new(Frontend(identity)), Instant::now())
 }
 

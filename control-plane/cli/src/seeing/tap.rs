@@ -1,0 +1,287 @@
+//! `selvedge tap`: live requests, as sidecars show them while it runs.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use selvedge_certs::facts::Utc;
+use selvedge_control_plane::status::{TapAnswer, TapSeen};
+use selvedge_model::{
+    SpiffeId,
+    tap::{Sample, Wanted},
+    traffic::Way,
+};
+use tokio::time::Instant;
+
+use super::ask::PlaceArgs;
+use crate::{cluster, output::OutputArgs};
+
+/// Show live requests: path, status, time, identities, the chosen endpoint and attempts, as they come to their end
+///
+/// Sidecars show requests only while this runs, each 100 in a second at most; how many more were meant is said. It never slows
+/// requests: what cannot be shown in time is lost, and counted. Values of header fields and the query are left out unless you
+/// ask for them.
+///
+/// With -o json each line is one JSON object.
+///
+/// Exit status: 0; 2 if the control plane does not answer.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only what this workload sends and gets, or all workloads of a namespace; default: of all
+    #[arg(value_name = "NAMESPACE/NAME|NAMESPACE/*")]
+    workload: Option<String>,
+
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    #[command(flatten)]
+    filter: FilterArgs,
+
+    /// End after so many requests
+    #[arg(long, value_name = "NUMBER")]
+    max: Option<u64>,
+
+    /// End after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Which requests, and what of them.
+#[derive(Debug, Clone, clap::Args)]
+struct FilterArgs {
+    /// Only what the workload's app sends, or only what comes to it
+    #[arg(long, value_enum, value_name = "WAY")]
+    way: Option<WayArg>,
+
+    /// Only this method
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    method: Option<String>,
+
+    /// Only authorities that begin with this
+    #[arg(long, value_name = "TEXT")]
+    authority: Option<String>,
+
+    /// Only paths that begin with this
+    #[arg(long, value_name = "TEXT")]
+    path: Option<String>,
+
+    /// Only this status, such as 503, or these, such as 500-599 or 5xx
+    #[arg(long, value_name = "STATUS", value_parser = statuses)]
+    status: Option<(u16, u16)>,
+
+    /// Only those for which a proxy has given this reason, such as no-endpoint
+    #[arg(long, value_name = "WORD")]
+    reason: Option<String>,
+
+    /// Only those that took this long, at least
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    slower: Option<Duration>,
+
+    /// Only those of clients that have proven to be this
+    #[arg(long, value_name = "SPIFFE ID")]
+    client: Option<SpiffeId>,
+
+    /// Show header fields, with their values redacted
+    #[arg(long)]
+    headers: bool,
+
+    /// Show the value of this header field; may be given several times
+    #[arg(long, value_name = "NAME")]
+    reveal: Vec<String>,
+
+    /// Show queries
+    #[arg(long)]
+    query: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum WayArg {
+    Outbound,
+    Inbound,
+}
+
+fn statuses(text: &str) -> Result<(u16, u16), String> {
+    let wrong = || format!("{text:?} is not a status, such as 503, 500-599 or 5xx");
+    let status = |text: &str| text.parse::<u16>().ok().filter(|status| *status < 1000).ok_or_else(wrong);
+    match (text.strip_suffix("xx"), text.split_once('-')) {
+        (Some(hundred), _) => {
+            let hundred = status(hundred)?.checked_mul(100).filter(|from| *from < 1000).ok_or_else(wrong)?;
+            Ok((hundred, hundred + 99))
+        }
+        (None, Some((from, to))) => Ok((status(from)?, status(to)?)),
+        (None, None) => status(text).map(|status| (status, status)),
+    }
+}
+
+impl FilterArgs {
+    fn wanted(&self) -> Wanted {
+        let reveal = self.reveal.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>().join(",");
+        Wanted {
+            way: self.way.map(|way| match way {
+                WayArg::Outbound => Way::Outbound,
+                WayArg::Inbound => Way::Inbound,
+            }),
+            method: self.method.clone(),
+            authority: self.authority.clone(),
+            path: self.path.clone(),
+            status_from: self.status.map(|(from, _)| from),
+            status_to: self.status.map(|(_, to)| to),
+            reason: self.reason.clone(),
+            slower_ms: self.slower.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            client: self.client.clone(),
+            headers: self.headers || !reveal.is_empty(),
+            reveal: (!reveal.is_empty()).then_some(reveal),
+            query: self.query,
+        }
+    }
+}
+
+/// Prints requests as they come.
+///
+/// # Errors
+/// If they cannot be written.
+#[allow(clippy::needless_pass_by_value)] // the shape of every subcommand
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match cluster::runtime()?.block_on(watch(&args)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error)
+            if error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
+        {
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("selvedge: {error:#}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+async fn watch(args: &Args) -> anyhow::Result<()> {
+    let wanted = serde_json::to_string(&args.filter.wanted())?;
+    let of = args.workload.as_deref().map(|of| format!("&of={}", encoded(of))).unwrap_or_default();
+    let session = format!("{:016x}", fastrand::u64(..));
+    let path = format!("/tap?session={session}&wanted={}{of}", encoded(&wanted));
+    let deadline = args.duration.map(|duration| Instant::now() + duration);
+    let (mut shown, mut is_first) = (0, true);
+    loop {
+        let (answers, unknown) = args.place.ask::<TapAnswer>(&path).await?;
+        if std::mem::take(&mut is_first) {
+            let proxies: usize = answers.iter().map(|answer| answer.proxies).sum();
+            eprintln!("showing requests of {proxies} connected proxies; Ctrl-C ends it");
+            for (replica, why) in unknown {
+                eprintln!("replica {replica} does not answer: {why}");
+            }
+        }
+        for answer in &answers {
+            for seen in &answer.samples {
+                let line = if args.output.is_json() { serde_json::to_string(seen)? } else { line(seen) };
+                writeln!(io::stdout().lock(), "{line}")?;
+                shown += 1;
+                if args.max.is_some_and(|max| shown >= max) {
+                    return Ok(());
+                }
+            }
+            missing(answer);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(());
+        }
+    }
+}
+
+fn missing(answer: &TapAnswer) {
+    if answer.limited > 0 {
+        eprintln!("{} more requests were meant: a sidecar shows 100 in a second", answer.limited);
+    }
+    if answer.lost > 0 {
+        eprintln!("{} requests are lost, because this end was too slow", answer.lost);
+    }
+}
+
+/// For a query: all but what never means anything.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail");
+        }
+    }
+    encoded
+}
+
+/// One request, for people.
+fn line(TapSeen { by, sample }: &TapSeen) -> String {
+    let Sample { method, authority, path, .. } = sample;
+    let at = std::time::UNIX_EPOCH.checked_add(Duration::from_millis(sample.at_ms));
+    let at = at.map(|at| Utc(at).to_string()).unwrap_or_default();
+    let query = sample.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+    let arrow = if sample.way == Way::Outbound { "→" } else { "←" };
+    let status = sample.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+    let mut line = format!("{at} {by} {arrow} {method} {authority}{path}{query} {status}");
+    let mut add =
+        |text: std::fmt::Arguments<'_>| line.write_fmt(text).expect("writing to a String cannot fail");
+    if let Some(status) = sample.grpc_status {
+        add(format_args!(" grpc-status {status}"));
+    }
+    if let Some(reason) = &sample.reason {
+        add(format_args!(" {reason}"));
+    }
+    add(format_args!(" {:.1} ms", sample.micros as f64 / 1_000.0));
+    if sample.way == Way::Inbound {
+        match &sample.client_identity {
+            Some(client) => add(format_args!(" from {client}")),
+            None => add(format_args!(" from {} in plaintext", sample.client_address)),
+        }
+    }
+    if let Some(endpoint) = &sample.endpoint {
+        add(format_args!(" at {endpoint}"));
+        if let Some(workload) = &sample.endpoint_workload {
+            add(format_args!(" {workload}"));
+        }
+        match &sample.endpoint_identity {
+            Some(identity) => add(format_args!(" {identity}")),
+            None => add(format_args!(" in plaintext")),
+        }
+    }
+    if sample.attempts > 1 {
+        add(format_args!(" {} attempts", sample.attempts));
+    }
+    if let Some(route) = &sample.route {
+        add(format_args!(" by {route}"));
+    }
+    for (name, value) in &sample.headers {
+        add(format_args!("\n    {name}: {value}"));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_given_as_one_or_several() {
+        assert_eq!(
+            ["503", "500-599", "4xx"].map(|text| statuses(text).unwrap()),
+            [(503, 503), (500, 599), (400, 499)]
+        );
+        for text in ["", "a", "5000", "xx", "5-", "99xx"] {
+            assert!(statuses(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_survives_a_query() {
+        assert_eq!(encoded(r#"{"a":"b c&ü"}"#), "%7B%22a%22%3A%22b%20c%26%C3%BC%22%7D");
+    }
+}
