@@ -8,6 +8,7 @@ mod bootstrap;
 mod canary_scripts;
 mod certs;
 mod check_status;
+mod completions;
 mod conformance;
 mod control_plane_away;
 mod delegates;

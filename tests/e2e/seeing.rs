@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 use selvedge_demo::{apps::reviews, call, workload::Spec};
 use selvedge_tests::{Mesh, SOON, poll};
 use serde_json::Value;
+use tokio::io::AsyncBufReadExt;
 
 use crate::SELVEDGE;
 
@@ -28,8 +29,7 @@ metadata: {name: reviews, namespace: default}
 spec:
   hosts: [reviews]
   http:
-  - name: split
-    retries: {attempts: 0}
+  - retries: {attempts: 0}
     route:
     - {destination: {host: reviews, subset: v1}, weight: 50}
     - {destination: {host: reviews, subset: v2}, weight: 50}
@@ -343,4 +343,25 @@ async fn a_tap_under_load_shows_a_part_says_how_much_it_does_not_and_slows_nobod
     let said = String::from_utf8(output.stderr).expect("text");
     assert!(said.contains("showing requests of 1 connected proxies"), "{said}");
     assert!(said.contains("more requests were meant: a sidecar shows 100 in a second"), "{said}");
+}
+
+#[tokio::test]
+async fn top_shows_what_is_sent_again_and_again() {
+    let mesh = mesh().await;
+    in_force(&mesh, ROUTES).await;
+    let admin = mesh.control_plane_admin_address().to_string();
+    let words = ["top", "--admin", &admin, "--by", "route", "-o", "json", "--every", "1s"];
+    let mut command = tokio::process::Command::new(SELVEDGE);
+    let child = command.args(words).stdout(std::process::Stdio::piped()).kill_on_drop(true).spawn();
+    let mut child = child.expect("it runs");
+    let mut lines = tokio::io::BufReader::new(child.stdout.take().expect("a pipe")).lines();
+
+    let route = format!("{SERVICE} VirtualService default/reviews http[0]");
+    poll(TOLD, "what was sent is shown", async || {
+        answering(&mesh, 200).await?;
+        let line = lines.next_line().await.map_err(|error| error.to_string())?.ok_or("it has ended")?;
+        let said: Value = serde_json::from_str(&line).map_err(|error| format!("{error}: {line}"))?;
+        if counted(&said)[&route][0].as_u64() > Some(0) { Ok(()) } else { Err(line) }
+    })
+    .await;
 }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 /// On the wire a [`crate::wire::Transaction`]; here each of its resources is encoded already.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct Transaction {
     /// Names it in its acknowledgement.
     #[prost(uint64, tag = "1")]

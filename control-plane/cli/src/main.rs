@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use selvedge_cli::{
-    app, authz, certs, check, control_plane, demo, explain, finish, inject, install, proxy, revoke,
-    seeing::{edges, endpoints, routes, stat, tap},
+    app, authz, certs, check, completions, control_plane, demo, explain, finish, inject, install, man, proxy,
+    revoke,
+    seeing::{edges, endpoints, routes, stat, tap, top},
     status, token, uninject, uninstall,
 };
 
@@ -24,6 +25,7 @@ enum Command {
     Authz(authz::Args),
     Certs(certs::Args),
     Check(check::Args),
+    Completions(completions::Args),
     ControlPlane(Box<control_plane::Args>),
     Demo(demo::Args),
     Edges(edges::Args),
@@ -31,6 +33,7 @@ enum Command {
     Explain(explain::Args),
     Inject(inject::Args),
     Install(install::Args),
+    Man(man::Args),
     Proxy(Box<proxy::Args>),
     Revoke(revoke::Args),
     Routes(routes::Args),
@@ -38,6 +41,7 @@ enum Command {
     Status(status::Args),
     Tap(Box<tap::Args>),
     Token(token::Args),
+    Top(top::Args),
     Uninject(uninject::Args),
     Uninstall(uninstall::Args),
 }
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
             Ok(status) => return status,
             Err(error) => Err(error),
         },
+        Command::Completions(args) => completions::run(args, &mut Selvedge::command()),
         Command::ControlPlane(args) => control_plane::run(*args),
         Command::Demo(args) => demo::run(args),
         Command::Edges(args) => match edges::run(args) {
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
         },
         Command::Inject(args) => inject::run(args),
         Command::Install(args) => install::run(args),
+        Command::Man(args) => man::run(args, Selvedge::command()),
         Command::Proxy(args) => proxy::run(*args),
         Command::Revoke(args) => revoke::run(args),
         Command::Routes(args) => match routes::run(args) {
@@ -89,6 +95,10 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Token(args) => token::run(args),
+        Command::Top(args) => match top::run(args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Uninject(args) => uninject::run(args),
         Command::Uninstall(args) => uninstall::run(args),
     };
@@ -97,8 +107,6 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

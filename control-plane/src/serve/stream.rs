@@ -178,7 +178,7 @@ impl Conversation {
         self.activity.set(Doing::Busy);
         let registration = self.proxies.register(session.shown(self.address, self.root.clone()));
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
-        let (mut taps, mut asked) = (self.taps.changes(), Asked::new());
+        let (mut taps, mut asked) = (self.taps.changes(), Asked::default());
         self.ask(&session.workload, &mut asked).await?;
         loop {
             if session.due && session.under_way.is_none() {
@@ -247,7 +247,8 @@ impl Conversation {
         if wanted == *asked {
             return Ok(());
         }
-        let taps = Some(wire::Taps { list: wanted.iter().map(Into::into).collect() });
+        let list = wanted.list.iter().map(Into::into).collect();
+        let taps = Some(wire::Taps { list, often: wanted.often });
         *asked = wanted;
         let message = Transaction { taps, ..Transaction::default() };
         let sent = timeout(ACK_TIMEOUT, self.outgoing.send(Ok(message))).await;

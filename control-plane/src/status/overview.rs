@@ -26,6 +26,9 @@ const USUAL_SINCE: u64 = 60;
 struct Asked {
     /// Of the last so many seconds.
     since: Option<u64>,
+    /// Whether sidecars are to report every second for a while.
+    #[serde(default)]
+    often: bool,
 }
 
 /// What the admin port tells people on this host.
@@ -77,6 +80,9 @@ impl Overview {
     }
 
     async fn show_traffic(State(overview): State<Self>, Query(asked): Query<Asked>) -> Json<TrafficSeen> {
+        if asked.often {
+            overview.taps.look_often();
+        }
         Json(overview.traffic.seen(asked.since.unwrap_or(USUAL_SINCE)))
     }
 

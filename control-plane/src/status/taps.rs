@@ -82,6 +82,8 @@ pub struct Taps {
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
+    /// When somebody last looked at reports who wants them often.
+    looked_at: Option<Instant>,
     sessions: BTreeMap<u64, Session>,
 }
 
@@ -97,8 +99,14 @@ struct Session {
     news: Arc<Notify>,
 }
 
-/// What sidecars are asked, each by its number.
-pub(crate) type Asked = Vec<(u64, Wanted)>;
+/// What a sidecar is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Which live requests, each by its number.
+    pub(crate) list: Vec<(u64, Wanted)>,
+    /// Whether it is to report every second.
+    pub(crate) often: bool,
+}
 
 impl FromStr for Of {
     type Err = String;
@@ -208,6 +216,29 @@ impl Taps {
         self.changed.send_modify(|changes| *changes += 1);
     }
 
+    /// Somebody looks at reports who wants them every second, until he has not looked for a few seconds.
+    pub(crate) fn look_often(self: &Arc<Self>) {
+        let before = self.lock().looked_at.replace(Instant::now());
+        if before.is_none() {
+            self.changed.send_modify(|changes| *changes += 1);
+            tokio::spawn(Arc::clone(self).look_away());
+        }
+    }
+
+    /// Ends it, once nobody looks any more.
+    async fn look_away(self: Arc<Self>) {
+        loop {
+            let looked_at = self.lock().looked_at;
+            let Some(over_at) = looked_at.map(|at| at + GONE_AFTER) else { return };
+            if Instant::now() >= over_at {
+                break;
+            }
+            sleep_until(over_at).await;
+        }
+        self.lock().looked_at = None;
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
     /// Changes whenever somebody else asks, or for something else.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -217,7 +248,8 @@ impl Taps {
     pub(crate) fn of(&self, workload: &WorkloadName) -> Asked {
         let inner = self.lock();
         let asked = inner.sessions.iter().filter(|(_, session)| session.is_of(workload));
-        asked.map(|(number, session)| (*number, session.wanted.clone())).collect()
+        let list = asked.map(|(number, session)| (*number, session.wanted.clone())).collect();
+        Asked { list, often: inner.looked_at.is_some() }
     }
 
     /// The sidecar of `workload` shows these, and has not shown so many others.
@@ -289,9 +321,9 @@ mod tests {
         let first = taps.ask(question("me", Some("shop/*")), both).await.unwrap();
         assert_eq!(first, TapAnswer { proxies: 1, ..TapAnswer::default() });
         let asked = taps.of(&name("shop/a"));
-        assert_eq!((asked.len(), taps.of(&name("other/b")).len()), (1, 0));
+        assert_eq!((asked.list.len(), taps.of(&name("other/b")).list.len()), (1, 0));
 
-        let number = asked[0].0;
+        let number = asked.list[0].0;
         taps.show(&name("shop/a"), vec![(number, sample()), (99, sample())], &[(number, 7)]);
         taps.show(&name("other/b"), vec![(number, sample())], &[(number, 1)]);
         let second = taps.ask(question("me", Some("shop/*")), both).await.unwrap();
@@ -306,7 +338,20 @@ mod tests {
         let mut changes = taps.changes();
         changes.borrow_and_update();
         changes.changed().await.unwrap();
-        assert!(taps.of(&name("shop/a")).is_empty());
+        assert_eq!(taps.of(&name("shop/a")), Asked::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_come_often_while_somebody_looks() {
+        let taps = Arc::new(Taps::default());
+        let mut changes = taps.changes();
+        taps.look_often();
+        taps.look_often();
+        changes.changed().await.unwrap();
+        assert!(taps.of(&name("shop/a")).often);
+
+        changes.changed().await.unwrap();
+        assert_eq!(taps.of(&name("shop/a")), Asked::default());
     }
 
     #[tokio::test(start_paused = true)]

@@ -144,6 +144,8 @@ struct Client {
     /// Live requests, which somebody asks to see.
     samples: Option<Samples>,
     report_at: Instant,
+    /// Between two reports.
+    report_every: Duration,
     /// When newer keys of a URL were last asked for.
     keys_wanted: BTreeMap<Arc<str>, Instant>,
 }
@@ -164,6 +166,7 @@ impl Client {
             out: None,
             samples,
             report_at: Instant::now(),
+            report_every: REPORT_EVERY,
             keys_wanted: BTreeMap::new(),
         }
     }
@@ -201,6 +204,7 @@ impl Client {
         self.told = Told::default();
         self.traffic.begin();
         self.out = None;
+        self.report_every = REPORT_EVERY;
         self.report_at = Instant::now() + FIRST_REPORT;
         loop {
             tokio::select! {
@@ -269,7 +273,7 @@ impl Client {
 
     /// Tells who has called, what was carried, and which endpoints get nothing, if that is new.
     fn report(&mut self) {
-        self.report_at = Instant::now() + REPORT_EVERY;
+        self.report_at = Instant::now() + self.report_every;
         let svid = self.discovery.has_agent.then(|| self.svid());
         let mut traffic = self.traffic.next(&self.discovery.metrics);
         let (keys, out) = out::now(&self.discovery.store, now());

@@ -210,6 +210,6 @@ mod tests {
             wire::Tap { client: Some("x".into()), ..wire::Tap::default() },
         ];
 
-        assert_eq!(taps(wire::Taps { list }), [(7, wanted)]);
+        assert_eq!(taps(wire::Taps { list, often: false }), [(7, wanted)]);
     }
 }

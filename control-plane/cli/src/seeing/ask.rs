@@ -71,6 +71,13 @@ impl PlaceArgs {
         Ok(Traffic::of(seconds, told, unknown))
     }
 
+    /// What goes through the mesh right now: sidecars report every second for as long as this is asked again and again.
+    pub(super) async fn traffic_now(&self, seconds: u64) -> anyhow::Result<Traffic> {
+        let (told, unknown) =
+            self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}&often=true")).await?;
+        Ok(Traffic::of(seconds, told, unknown))
+    }
+
     /// What services there are. The documents are the same for all replicas; each knows of other endpoints that are out.
     pub(super) async fn services(&self) -> anyhow::Result<ServicesShown> {
         let (told, _) = self.ask::<ServicesShown>("/services").await?;

@@ -12,6 +12,7 @@ pub mod stat;
 pub mod tap;
 #[cfg(test)]
 mod tests;
+pub mod top;
 
 use std::{
     io::{self, Write as _},

@@ -143,6 +143,12 @@ impl By {
 }
 
 impl Report {
+    /// The busiest first.
+    pub(super) fn sort_by_load(&mut self) {
+        let load = |row: &Row| row.requests.as_ref().map_or(0.0, |requests| requests.per_second);
+        self.rows.sort_by(|a, b| load(b).total_cmp(&load(a)));
+    }
+
     pub(super) fn of(traffic: Traffic, by: By, filter: &FilterArgs) -> Self {
         let mut rows = BTreeMap::<String, Sum>::new();
         for (teller, workload) in &traffic.workloads {

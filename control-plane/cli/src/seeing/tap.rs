@@ -150,13 +150,7 @@ impl FilterArgs {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match cluster::runtime()?.block_on(watch(&args)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error)
-            if error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
-        {
-            Ok(ExitCode::SUCCESS)
-        }
+        Err(error) if crate::is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             eprintln!("selvedge: {error:#}");
             Ok(ExitCode::from(2))

@@ -30,6 +30,7 @@ impl Client {
     /// Takes a part of a transaction, and with the last part the transaction.
     pub(super) fn receive(&mut self, mut part: wire::Transaction, us: &Recipient) {
         if let Some(wanted) = part.taps.take() {
+            self.report_often(wanted.often);
             return self.discovery.metrics.tap.set(taps(wanted));
         }
         let (nonce, more) = (part.nonce, part.more);

@@ -1,15 +1,20 @@
 //! Sends live requests on to the control plane, where somebody asks to see them. Never at the cost of configuration.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use selvedge_api::wire::{self, client_message::Message as Body};
 use selvedge_model::tap::Sample;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{Client, MAX_OUTGOING};
+use crate::seen::REPORT_EVERY;
 
 /// The most samples in one message, and the bytes after which no other is added.
 const MOST: usize = 64;
 const MOST_BYTES: usize = 128 << 10;
+/// Between two reports while somebody looks at them.
+const REPORT_OFTEN: Duration = Duration::from_secs(1);
 
 /// Live requests, each with the number of who asks.
 pub(super) type Samples = mpsc::Receiver<(u64, Sample)>;
@@ -44,6 +49,12 @@ impl Client {
             let missed = self.missed();
             self.send(Body::TapSamples(wire::TapSamples { list, missed }));
         }
+    }
+
+    /// Reports every second while somebody looks at reports, or as seldom as usual.
+    pub(super) fn report_often(&mut self, often: bool) {
+        self.report_every = if often { REPORT_OFTEN } else { REPORT_EVERY };
+        self.report_at = self.report_at.min(Instant::now() + self.report_every);
     }
 
     /// Tells what was not shown, if nothing is shown that it could be told with.

@@ -389,3 +389,22 @@ fn offline_client() -> (Client, Sent) {
     client.outgoing = Some(outgoing);
     (client, Sent(sent))
 }
+
+#[tokio::test]
+async fn reports_come_every_second_while_somebody_looks_at_them() {
+    let mut rig = start().await;
+    let mut session = rig.control_plane.session().await;
+    let taps = |often| wire::Transaction {
+        taps: Some(wire::Taps { list: Vec::new(), often }),
+        ..wire::Transaction::default()
+    };
+    session.send(taps(true)).await;
+    let labels =
+        crate::telemetry::Labels::outbound(&fixtures::workload(), &selvedge_model::ServiceKey::new("a", 80));
+    let series = rig.metrics.series(&labels);
+    // The usual time between two reports is longer than the fake waits for one.
+    for _ in 0..3 {
+        series.record(0, Some(200), None, None, Duration::ZERO);
+        while session.report().await.edges.is_empty() {}
+    }
+}
