@@ -26,6 +26,10 @@ pub(super) struct Facing<'w> {
     pub(super) account: &'w str,
     pub(super) is_meshed: bool,
     pub(super) is_gateway: bool,
+    /// Whether it has the address of its node (`hostNetwork`).
+    pub(super) is_of_node: bool,
+    /// First and last of each range of ports whose connections pass by its sidecar.
+    pub(super) skipped: &'w [(u16, u16)],
     /// The ports of which documents say that it has them.
     pub(super) ports: &'w BTreeSet<u16>,
     /// What is spoken on those where that is said.
@@ -131,7 +135,32 @@ fn nobody_has((namespace, name): (&str, &str)) -> String {
     )
 }
 
-/// Reports the workloads at which nobody enforces `document`, because they have no sidecar.
+/// Why a policy is not enforced at a workload that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unenforced {
+    NoSidecar,
+    HostNetwork,
+    SkippedPorts,
+}
+
+impl Unenforced {
+    /// What is said of it; `names` are the workloads.
+    pub(super) fn at(self, names: &str) -> String {
+        match self {
+            Self::NoSidecar => {
+                format!("is not enforced at {names}: without a sidecar nothing here refuses anything")
+            }
+            Self::HostNetwork => format!("is not enforced at {names}: a pod with hostNetwork has no sidecar"),
+            Self::SkippedPorts => {
+                format!(
+                    "is not enforced at the ports of {names} that are skipped: connections pass by the sidecar"
+                )
+            }
+        }
+    }
+}
+
+/// Reports the workloads at which nobody enforces `document`, or not at all ports.
 fn report_unenforced<T>(
     document: &Document<T>,
     field: &str,
@@ -140,10 +169,29 @@ fn report_unenforced<T>(
 ) {
     // In a cluster the pods that have no sidecar may be known, and many.
     let is_told = document.location.path.is_some() || chosen.iter().any(|(one, _)| one.is_meshed);
-    let without = chosen.iter().filter(|(one, _)| !one.is_meshed && !one.is_gateway);
-    let Some(names) = some(without.map(|(one, _)| one.name)).filter(|_| is_told) else { return };
-    let message = format!("is not enforced at {names}: without a sidecar nothing here refuses anything");
-    problems.warning(document, field, message);
+    if !is_told {
+        return;
+    }
+    for why in [Unenforced::NoSidecar, Unenforced::HostNetwork, Unenforced::SkippedPorts] {
+        let names = chosen.iter().filter(|one| unenforced(one) == Some(why)).map(|(one, _)| one.name);
+        if let Some(names) = some(names) {
+            problems.warning(document, field, why.at(&names));
+        }
+    }
+}
+
+/// Why a policy is not enforced at `one`, or not at all of the ports that it is for.
+fn unenforced((one, of): &Chosen<'_, '_>) -> Option<Unenforced> {
+    let is_skipped = |(first, last): &(u16, u16)| match of {
+        Some(ports) => ports.iter().any(|port| (first..=last).contains(&port)),
+        None => true,
+    };
+    match one.is_meshed {
+        true => one.skipped.iter().any(is_skipped).then_some(Unenforced::SkippedPorts),
+        false if one.is_gateway => None,
+        false if one.is_of_node => Some(Unenforced::HostNetwork),
+        false => Some(Unenforced::NoSidecar),
+    }
 }
 
 /// Reports the `ports` of which no document says that one of the `chosen` workloads has them.

@@ -1,11 +1,15 @@
 //! Linkerd's policies.
 
+use std::collections::BTreeSet;
+
 use selvedge_model::policy::TextPattern;
 
 use super::{super::Problems, Asked, Chosen, Facing, nobody_has, report_unenforced};
 use crate::resources::{
     Document, Resources, ServerSpec,
-    linkerd_policy::{Named, authorization::Authentication, identity::Identity, server_authorization},
+    linkerd_policy::{
+        Named, authorization::Authentication, identity::Identity, server::ServerPort, server_authorization,
+    },
 };
 
 impl<'m, 'w> Asked<'m, 'w> {
@@ -41,13 +45,18 @@ impl<'m, 'w> Asked<'m, 'w> {
         }
     }
 
-    /// The workloads of which a server is a port.
+    /// The workloads of which a server is a port, and the port.
     fn behind(&self, server: &Document<ServerSpec>) -> Vec<Chosen<'m, 'w>> {
         let Some(selector) = &server.spec.workloads else { return Vec::new() };
         let here = self.meant.by_namespace.get(&*server.name.namespace).into_iter().flatten();
         let is_one =
             |one: &&'m Facing<'w>| one.selected.labels.is_some_and(|labels| selector.selects(labels));
-        here.filter(is_one).map(|one| (one, None)).collect()
+        let port = match &server.spec.port {
+            ServerPort::Number(port) => Some(BTreeSet::from([*port])),
+            // It is another one at each workload.
+            ServerPort::Named(_) => None,
+        };
+        here.filter(is_one).map(|one| (one, port.clone())).collect()
     }
 
     fn account<T>(&self, document: &Document<T>, field: &str, account: &Named, problems: &mut Problems) {

@@ -6,7 +6,7 @@ use selvedge_model::policy::network::{NetworkAsks, NetworkRule, Peers};
 
 use super::{Compiled, Direction, Network, candidate::Candidate};
 use crate::{
-    compile::{Problems, some},
+    compile::{Problems, meant::Unenforced, some},
     resources::{CalicoPolicySpec, Document, Location, NetworkPolicySpec},
 };
 
@@ -174,27 +174,24 @@ fn report_ports(
 
 /// Reports the workloads of a policy at which nothing enforces it, or not at all ports.
 fn report_unenforced(policy: &Compiled<'_>, selected: &[&Candidate<'_>], problems: &mut Problems) {
+    let mut report = |why: Unenforced, names: &str| {
+        policy.written.warning(problems, policy.written.selector(), why.at(names));
+    };
     let is_file = policy.written.location().path.is_some();
     let any_sidecar = selected.iter().any(|one| one.is_meshed);
     // In a cluster, the network may enforce it; what a sidecar enforces in part is worth a word everywhere.
     if is_file || any_sidecar {
         let without = selected.iter().filter(|one| !one.is_meshed && !one.is_of_node);
         if let Some(names) = some(without.map(|one| one.name)) {
-            let message =
-                format!("is not enforced at {names}: without a sidecar nothing here refuses anything");
-            policy.written.warning(problems, policy.written.selector(), message);
+            report(Unenforced::NoSidecar, &names);
         }
         if let Some(names) = some(selected.iter().filter(|one| one.is_of_node).map(|one| one.name)) {
-            let message = format!("is not enforced at {names}: a pod with hostNetwork has no sidecar");
-            policy.written.warning(problems, policy.written.selector(), message);
+            report(Unenforced::HostNetwork, &names);
         }
     }
     if policy.ingress.is_some()
         && let Some(names) = some(selected.iter().filter(|one| !one.skipped.is_empty()).map(|one| one.name))
     {
-        let message = format!(
-            "is not enforced at the ports of {names} that are skipped: connections pass by the sidecar"
-        );
-        policy.written.warning(problems, policy.written.selector(), message);
+        report(Unenforced::SkippedPorts, &names);
     }
 }

@@ -248,6 +248,44 @@ fn a_port_that_passes_by_the_sidecar_is_called_in_plaintext() {
 }
 
 #[test]
+fn a_policy_is_told_of_ports_that_pass_by_the_sidecar_and_of_pods_with_the_nodes_address() {
+    let mut skipping = pod("a-1", "10.0.0.1");
+    skipping["metadata"]["annotations"] = json!({"config.selvedge.io/skip-inbound-ports": "22,8000-8100"});
+    let mut of_node = pod("a-2", "10.0.0.9");
+    of_node["metadata"]["labels"] = json!({"app": "a"});
+    of_node["spec"]["hostNetwork"] = true.into();
+    let of_node_told = "is not enforced at shop/a-2: a pod with hostNetwork has no sidecar";
+    let skipped_told =
+        "is not enforced at the ports of shop/a-1 that are skipped: connections pass by the sidecar";
+    let both = &[of_node_told, skipped_told][..];
+    let app = json!({"matchLabels": {"app": "a"}});
+    let server = |port: u16| json!({"podSelector": app, "port": port});
+    for (version, kind, spec, expected) in [
+        ("security.istio.io/v1", "AuthorizationPolicy", json!({"selector": app, "rules": [{}]}), both),
+        (
+            "security.istio.io/v1",
+            "PeerAuthentication",
+            json!({"selector": app, "mtls": {"mode": "STRICT"}}),
+            both,
+        ),
+        ("policy.linkerd.io/v1beta3", "Server", server(8080), both),
+        ("policy.linkerd.io/v1beta3", "Server", server(9090), &both[..1]),
+    ] {
+        let policy = json!({
+            "apiVersion": version, "kind": kind, "metadata": {"name": "own", "namespace": "shop"}, "spec": spec
+        });
+        let (_, problems) = cluster(&[skipping.clone(), of_node.clone(), policy]);
+
+        let own = problems.iter().filter(|problem| {
+            problem.document.as_ref().is_some_and(|document| &*document.name == "own")
+                && problem.message.contains("is not enforced")
+        });
+        let told: Vec<&str> = own.map(|problem| problem.message.as_str()).collect();
+        assert_eq!(told, expected, "{kind}");
+    }
+}
+
+#[test]
 fn a_service_entry_that_selects_pods_is_told_that_they_are_not_behind_it() {
     let entry = |app: &str| {
         json!({

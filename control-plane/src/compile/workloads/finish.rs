@@ -80,6 +80,8 @@ impl Workloads<'_> {
                 account: known.source.service_account(),
                 is_meshed: known.source.meshed(),
                 is_gateway: known.gateway.is_some(),
+                is_of_node: known.source.shares_address(),
+                skipped: known.source.skipped(),
                 ports: &known.ports,
                 protocols: &finished.get(&known.name)?.protocols,
             })
