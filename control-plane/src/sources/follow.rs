@@ -23,7 +23,7 @@ const SETTLED: Duration = Duration::from_millis(25);
 const SELDOM: u32 = 20;
 /// Between two looks there is this many times the time that the last one took, however much is told, but no more than the
 /// interval.
-const BREATHER: u32 = 4;
+const BREATHER: u32 = 2;
 
 impl Directory {
     /// Looks again and again, and sends all there is whenever anything changed, until nobody listens.
