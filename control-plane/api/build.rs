@@ -10,8 +10,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".selvedge.v1")
         .btree_map(".selvedge.v1")
-        // It holds a private key.
-        .skip_debug(["selvedge.v1.ServerCertificate"])
+        // They hold private keys, and hashes of passwords.
+        .skip_debug(["selvedge.v1.ServerCertificate", "selvedge.v1.UserList", "selvedge.v1.User"])
         .compile_fds(descriptors)?;
 
     // What others have defined: a server of theirs is asked.

@@ -77,6 +77,7 @@ fn start(args: Args) -> anyhow::Result<Started> {
         budget,
         concurrency,
         clients: Arc::new(Clients::new(args.max_connections, each)),
+        verifier: Arc::default(),
         seen: Arc::new(Seen::new(args.workers.into())),
         leave: leave.clone(),
     };

@@ -31,7 +31,7 @@ use selvedge_model::{
 
 pub use self::affinity::{Affinity, AffinityCookie, CookieText};
 pub use self::egress::{Denied, Egress, Permit, Refused, judged, withdrawn};
-pub use self::filters::{BoundFilters, BoundMirror};
+pub use self::filters::{BoundBasic, BoundFilters, BoundMirror};
 pub use self::gateway::{BoundListener, BoundPort, BoundTls, Life};
 pub use self::limits::{BoundGlobal, BoundLimits, Exceeded, LimitServer, Limiters};
 pub use self::others::{Other, Others};

@@ -103,6 +103,9 @@ pub mod connect;
 /// The tokens that a worker has verified, and the keys for them.
 pub mod tokens;
 
+/// Names and passwords: verified away from the workers, and remembered.
+pub mod credentials;
+
 /// The types of a request's path: what each step receives, and what comes back.
 pub mod step;
 

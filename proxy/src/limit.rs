@@ -166,6 +166,6 @@ fn error(exceeded: &Exceeded<'_>, grpc: bool) -> Error {
 }
 
 /// `time` in whole seconds, at least one.
-fn whole(time: std::time::Duration) -> u64 {
+pub(crate) fn whole(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u64::MAX).max(1)
 }

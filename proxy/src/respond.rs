@@ -116,10 +116,14 @@ fn respond_to(error: Error, grpc: bool, stranger: Option<&Stranger>) -> Response
     let failure = match stranger {
         None => error.failure,
         Some(stranger) => {
-            // Whoever refuses by a policy, a limit or a token logs that itself.
+            // Whoever refuses by a policy, a limit, a token or a password logs that itself.
             let is_logged = matches!(
                 error.failure.reason,
-                Reason::Policy | Reason::RateLimit | Reason::RateLimitServer | Reason::Token
+                Reason::Credentials
+                    | Reason::Policy
+                    | Reason::RateLimit
+                    | Reason::RateLimitServer
+                    | Reason::Token
             );
             let whole = (!is_logged).then(|| error.failure.to_string());
             let failure = error.failure.for_a_stranger();

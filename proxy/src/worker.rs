@@ -16,6 +16,7 @@ use crate::{
     budget::{Budget, Concurrency, GivenUp},
     clients::{Clients, Patience, Places},
     connect::{self, Apps, Instance, Pools},
+    credentials::{Credentials, Verifier},
     discovery::store::{Store, View},
     dns::Asker,
     error::Failure,
@@ -50,6 +51,8 @@ pub struct Shared {
     pub concurrency: Option<Arc<Concurrency>>,
     /// Clients' connections, of all workers.
     pub clients: Arc<Clients>,
+    /// What verifies passwords, of all workers.
+    pub verifier: Arc<Verifier>,
     /// Who has called, of all workers.
     pub seen: Arc<Seen>,
     /// Whom to ask for the addresses of names.
@@ -75,6 +78,8 @@ pub struct Worker {
     pub apps: Apps,
     /// The tokens that it has verified.
     pub tokens: Tokens,
+    /// The passwords that it has seen verified.
+    pub credentials: Credentials,
     /// The requests in progress that policy has looked into.
     pub admitted: Admitted,
     /// Notices clients that keep the proxy waiting.
@@ -136,6 +141,7 @@ impl Worker {
             pools,
             apps: Apps::default(),
             tokens: Tokens::default(),
+            credentials: Credentials::new(Arc::clone(&shared.verifier)),
             admitted: Admitted::default(),
             deadlines: Rc::clone(&deadlines),
             rng: RefCell::new(fastrand::Rng::new()),

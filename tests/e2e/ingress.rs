@@ -1,5 +1,7 @@
 //! `Ingress`es through a real gateway: rules, and each annotation of nginx's that is acted on.
 
+mod passwords;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use http::{Method, StatusCode, Version};
@@ -201,7 +203,7 @@ async fn every_annotation_does_what_it_does_in_nginx() {
             &[("denylist-source-range", "127.0.0.0/8"), ("permanent-redirect", "/x")],
             ALL,
         ),
-        ingress("secret.test", &[("auth-type", "basic"), ("auth-secret", "users")], ALL),
+        ingress("secret.test", &[("auth-url", "https://auth.test")], ALL),
     ];
     let (_mesh, gateway) = mesh_of(&cases.concat(), "ready.test").await;
 

@@ -2,7 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use selvedge_model::{ServiceKey, gateway::CertificateName, policy::network::PartName};
+use selvedge_model::{
+    ServiceKey,
+    gateway::{CertificateName, UserListName},
+    policy::network::PartName,
+};
 
 /// The name of one resource, unique on a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +27,8 @@ pub enum ResourceName {
     SetPart(PartName),
     /// `certificate/<namespace>/<name>`: what a gateway shows to its clients.
     Certificate(CertificateName),
+    /// `users/<namespace>/<name>/<form>`: whom a gateway lets in by their passwords.
+    Users(UserListName),
     /// `gateway/<port>`: what a gateway serves on a port.
     GatewayPort(u16),
 }
@@ -46,6 +52,7 @@ impl fmt::Display for ResourceName {
             Self::Endpoints(key) => write!(f, "endpoints/{key}"),
             Self::SetPart(name) => write!(f, "set/{name}"),
             Self::Certificate(name) => write!(f, "certificate/{name}"),
+            Self::Users(name) => write!(f, "users/{name}"),
             Self::GatewayPort(port) => write!(f, "gateway/{port}"),
         }
     }
@@ -64,6 +71,7 @@ impl FromStr for ResourceName {
             Some(("endpoints", key)) => service_key(key).map(Self::Endpoints),
             Some(("set", part)) => part.parse().ok().map(Self::SetPart),
             Some(("certificate", name)) => name.parse().ok().map(Self::Certificate),
+            Some(("users", name)) => name.parse().ok().map(Self::Users),
             Some(("gateway", port)) => port.parse().ok().filter(|port| *port > 0).map(Self::GatewayPort),
             _ => None,
         };
@@ -79,6 +87,8 @@ fn service_key(text: &str) -> Option<ServiceKey> {
 
 #[cfg(test)]
 mod tests {
+    use selvedge_model::gateway::UserListForm;
+
     use super::*;
 
     #[test]
@@ -94,6 +104,7 @@ mod tests {
             ResourceName::Endpoints(key),
             ResourceName::SetPart("3f2a/4/0".parse().unwrap()),
             ResourceName::Certificate(CertificateName::new("shop", "tls")),
+            ResourceName::Users(UserListName::new("shop", "users", UserListForm::Map)),
             ResourceName::GatewayPort(443),
         ] {
             assert_eq!(name.to_string().parse::<ResourceName>().unwrap(), name);
@@ -112,6 +123,7 @@ mod tests {
             "secret/a:80",
             "set/a/1",
             "certificate/a",
+            "users/a/b",
             "gateway/0",
         ] {
             assert!(text.parse::<ResourceName>().is_err(), "{text}");

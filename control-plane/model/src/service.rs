@@ -1,7 +1,7 @@
 //! What can be called: services, the backends that their routes name, and the endpoints behind them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -9,7 +9,9 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{HostPort, Place, RouteTable, SpiffeId, TcpTable, TrafficPolicy, WorkloadName};
+use crate::{
+    HostPort, Place, RouteTable, SpiffeId, TcpTable, TrafficPolicy, WorkloadName, gateway::UserListName,
+};
 
 /// Ports of protocols whose servers speak first, or that are not HTTP wherever they are met: unless something
 /// else is declared, what is spoken there is opaque. Istio's and Linkerd's lists together.
@@ -80,6 +82,14 @@ pub struct Service {
     pub tcp: TcpTable,
     /// What the rules of `routes` and `tcp` name by index.
     pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// The users that its rules let in by their passwords, once each.
+    pub fn user_lists(&self) -> BTreeSet<&UserListName> {
+        let filters = self.routes.rules().iter().map(|rule| &rule.filters);
+        filters.filter_map(|filters| filters.basic.as_ref()).map(|basic| &basic.users).collect()
+    }
 }
 
 /// What a route names: a service's port, or a subset of its endpoints.

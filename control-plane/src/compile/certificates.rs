@@ -133,6 +133,11 @@ impl<'a> Certificates<'a> {
         Self { secrets: secrets.collect(), config_maps: config_maps.collect(), now }
     }
 
+    /// The Secret `name` in `namespace`.
+    pub(super) fn secret(&self, namespace: &str, name: &str) -> Option<&'a Document<SecretSpec>> {
+        self.secrets.get(&(namespace, name)).copied()
+    }
+
     /// The certificate of the Secret `name` in `namespace`, for a listener of `hostname`.
     pub(super) fn server(
         &self,
@@ -140,7 +145,7 @@ impl<'a> Certificates<'a> {
         name: &str,
         hostname: &Hostname,
     ) -> Result<Found<'a>, Refused> {
-        let Some(document) = self.secrets.get(&(namespace, name)).copied() else {
+        let Some(document) = self.secret(namespace, name) else {
             let message = format!(
                 "there is no Secret {namespace}/{name}; add one of the type kubernetes.io/tls, or correct the name"
             );

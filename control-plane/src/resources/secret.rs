@@ -1,16 +1,24 @@
-//! `Secret` and `ConfigMap` (v1): certificates with their keys, and certificates of authorities, for gateways.
+//! `Secret` and `ConfigMap` (v1): certificates with their keys, certificates of authorities, and users with the hashes of
+//! their passwords, for gateways.
 //!
 //! Only those parts are read; a secret that nobody names is nobody's business. A key goes nowhere but into a
 //! [`ServerCertificate`], which shows it to nobody, and no message repeats what a secret holds. In a cluster neither kind is
 //! followed: a secret is fetched by its name if a gateway names it.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod users;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use selvedge_certs::server::{ServerFacts, ServerPair, certificates_from_pem};
 use selvedge_model::gateway::{CertificateName, PrivateKey, ServerCertificate};
 use serde::Deserialize;
 
+pub(crate) use self::users::{Users, users};
 use super::{
     Resource,
     document::Reading,
@@ -23,7 +31,7 @@ pub(super) const SECRET: ResourceKind = ResourceKind::new("Secret", CORE, "secre
     .with_any_annotations()
     .secret()
     .read_as_whole::<SecretYaml>(|document| {
-        document.whole(|yaml: SecretYaml, reading| Ok(read_secret(&yaml, document.name, reading)))
+        document.whole(|yaml: SecretYaml, reading| Ok(read_secret(yaml, document.name, reading)))
     });
 
 /// Its line in the [list of kinds](super::kinds).
@@ -49,6 +57,21 @@ pub struct SecretSpec {
     pub certificate: Option<Result<KnownCertificate, Broken<KnownCertificate>>>,
     /// Its `ca.crt`.
     pub authorities: Option<Result<Authorities, Broken<Authorities>>>,
+    /// What else it holds, which is read only where it is asked for users.
+    pub rest: Rest,
+}
+
+/// Parts of a `Secret`, as they are written. They are never shown.
+#[derive(Clone, Default, PartialEq)]
+pub struct Rest {
+    data: BTreeMap<String, String>,
+    string_data: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rest(..)")
+    }
 }
 
 /// What a `ConfigMap` holds for a gateway.
@@ -154,17 +177,10 @@ pub(super) struct ConfigMapYaml {
 /// A part of a secret: its field, and its bytes.
 type Part = (String, Result<Vec<u8>, Unreadable>);
 
-fn read_secret(yaml: &SecretYaml, name: &DocumentName, reading: &mut Reading<'_>) -> SecretSpec {
+fn read_secret(yaml: SecretYaml, name: &DocumentName, reading: &mut Reading<'_>) -> SecretSpec {
     reading.unknown.clear();
-    let part = |key: &str| -> Option<Part> {
-        // As an API server does, which writes the one into the other.
-        if let Some(text) = yaml.string_data.get(key) {
-            return Some((format!("stringData[{key}]"), Ok(text.clone().into_bytes())));
-        }
-        let field = format!("data[{key}]");
-        let bytes = decoded(yaml.data.get(key)?, &field);
-        Some((field, bytes))
-    };
+    let mut rest = Rest { data: yaml.data, string_data: yaml.string_data };
+    let part = |key: &str| rest.part(key);
     let certificate = match (part(CERTIFICATE), part(PRIVATE_KEY)) {
         (None, None) => None,
         (Some((field, _)), None) => Some(Err(missing(&field, PRIVATE_KEY))),
@@ -172,7 +188,29 @@ fn read_secret(yaml: &SecretYaml, name: &DocumentName, reading: &mut Reading<'_>
         (Some(chain), Some(key)) => Some(read_pair(chain, key, name)),
     };
     let certificate = certificate.map(|read| read.map_err(Broken::new));
-    SecretSpec { certificate, authorities: part(AUTHORITIES).map(read_authorities) }
+    let authorities = part(AUTHORITIES).map(read_authorities);
+    // A key is kept in one place alone.
+    for key in [CERTIFICATE, PRIVATE_KEY, AUTHORITIES] {
+        rest.data.remove(key);
+        rest.string_data.remove(key);
+    }
+    SecretSpec { certificate, authorities, rest }
+}
+
+impl Rest {
+    fn part(&self, key: &str) -> Option<Part> {
+        // As an API server does, which writes the one into the other.
+        if let Some(text) = self.string_data.get(key) {
+            return Some((format!("stringData[{key}]"), Ok(text.clone().into_bytes())));
+        }
+        let field = format!("data[{key}]");
+        let bytes = decoded(self.data.get(key)?, &field);
+        Some((field, bytes))
+    }
+
+    fn keys(&self) -> BTreeSet<&str> {
+        self.data.keys().chain(self.string_data.keys()).map(String::as_str).collect()
+    }
 }
 
 fn read_config_map(yaml: &ConfigMapYaml, reading: &mut Reading<'_>) -> ConfigMapSpec {

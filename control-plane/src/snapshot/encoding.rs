@@ -17,7 +17,7 @@ use selvedge_api::{
 use selvedge_certs::{CertificateDer, bundle::Bundle};
 use selvedge_model::{
     Endpoints, Revocations, Service, Workload,
-    gateway::{GatewayPort, ServerCertificate},
+    gateway::{GatewayPort, ServerCertificate, UserList},
     policy::network::{PartName, SetPart},
 };
 
@@ -71,6 +71,7 @@ pub struct Encodings {
     sets: Parts<SetPart>,
     gateway_ports: Parts<GatewayPort>,
     certificates: Parts<ServerCertificate>,
+    user_lists: Parts<UserList>,
 }
 
 impl Encodings {
@@ -121,6 +122,13 @@ impl Encodings {
         })
     }
 
+    /// The resource of these users.
+    pub fn users(&self, users: &Arc<UserList>) -> Encoded {
+        self.user_lists.find_or(users, |users| {
+            Encoded::new(ResourceName::Users(users.name.clone()), Body::Users(users.into()))
+        })
+    }
+
     /// Lets go of what no mesh holds any more.
     pub(super) fn forget_unused(&self) {
         self.workloads.forget_unused();
@@ -130,6 +138,7 @@ impl Encodings {
         self.sets.forget_unused();
         self.gateway_ports.forget_unused();
         self.certificates.forget_unused();
+        self.user_lists.forget_unused();
     }
 }
 

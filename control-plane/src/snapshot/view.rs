@@ -46,8 +46,8 @@ pub fn view(snapshot: &Snapshot, workload: &Arc<Workload>, authorities: &BTreeSe
     std::iter::once(own).chain(gateway(snapshot, workload)).chain(asked).collect()
 }
 
-/// What the workload serves if it is a gateway: for each port its listeners with their virtual hosts, the endpoints
-/// that these name, and the certificates. Nobody asks for it, and nobody else is told.
+/// What the workload serves if it is a gateway: for each port its listeners with their virtual hosts, the endpoints and
+/// the users that these name, and the certificates. Nobody asks for it, and nobody else is told.
 fn gateway<'s>(snapshot: &'s Snapshot, workload: &Workload) -> impl Iterator<Item = Part> + use<'s> {
     let gateway = snapshot.mesh().gateways.get(&workload.name);
     gateway.into_iter().flat_map(move |gateway| {
@@ -61,6 +61,8 @@ fn gateway_port(snapshot: &Snapshot, gateway: &Gateway, port: u16, served: &Arc<
     for host in served.virtual_hosts().filter_map(|host| gateway.virtual_hosts.get(&host.service)) {
         resources.push(encodings.service(host));
         resources.extend(endpoints(snapshot, host));
+        let users = host.user_lists().into_iter().filter_map(|name| gateway.user_lists.get(name));
+        resources.extend(users.map(|users| encodings.users(users)));
     }
     let certificates = served.certificates().filter_map(|name| gateway.certificates.get(name));
     resources.extend(certificates.map(|certificate| encodings.certificate(certificate)));

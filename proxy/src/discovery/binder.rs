@@ -253,6 +253,10 @@ impl Binder {
             if let Some(known) = known.as_mut().filter(|_| service.routes.asks_for_client()) {
                 known.client = Some(Arc::clone(&self.labels));
             }
+            if let Some(known) = known.as_mut().filter(|_| self.gateway.is_some()) {
+                let named = service.user_lists().into_iter();
+                known.users = named.filter_map(|name| held.users(name).cloned()).collect();
+            }
             // A service stays as it was until its new names are answered.
             let before = || self.entries.get(&bound_key).map(|entry| entry.inputs.clone());
             collected.inputs.insert(bound_key.clone(), known.or_else(before)?);

@@ -11,7 +11,7 @@ use selvedge_api::ResourceName;
 use selvedge_certs::bundle::Bundle;
 use selvedge_model::{
     Endpoints, Lookup, Revocations, Service, ServiceKey, TrustDomain, Workload, WorkloadName,
-    gateway::{CertificateName, GatewayPort, ServerCertificate},
+    gateway::{CertificateName, GatewayPort, ServerCertificate, UserList, UserListName},
     policy::network::{PartName, SetPart},
     snapshot::address,
 };
@@ -69,6 +69,7 @@ pub struct Resources {
     endpoints: BTreeMap<ServiceKey, Arc<Endpoints>>,
     gateway_ports: BTreeMap<u16, Arc<GatewayPort>>,
     certificates: BTreeMap<CertificateName, Arc<ServerCertificate>>,
+    user_lists: BTreeMap<UserListName, Arc<UserList>>,
     versions: Arc<BTreeMap<ResourceName, String>>,
 }
 
@@ -111,6 +112,11 @@ impl Resources {
     /// A certificate that we show as a gateway.
     pub fn certificate(&self, name: &CertificateName) -> Option<&Arc<ServerCertificate>> {
         self.certificates.get(name)
+    }
+
+    /// Whom we let in by their passwords as a gateway.
+    pub fn users(&self, name: &UserListName) -> Option<&Arc<UserList>> {
+        self.user_lists.get(name)
     }
 
     /// The version of everything held.
@@ -189,6 +195,7 @@ impl Resources {
             Content::Certificate(certificate) => {
                 self.certificates.insert(certificate.name.clone(), certificate);
             }
+            Content::Users(users) => drop(self.user_lists.insert(users.name.clone(), users)),
         }
         Arc::make_mut(&mut self.versions).insert(name, version);
     }
@@ -205,6 +212,7 @@ impl Resources {
             ResourceName::SetPart(name) => drop(self.sets.remove(name)),
             ResourceName::GatewayPort(port) => drop(self.gateway_ports.remove(port)),
             ResourceName::Certificate(name) => drop(self.certificates.remove(name)),
+            ResourceName::Users(name) => drop(self.user_lists.remove(name)),
         }
         Arc::make_mut(&mut self.versions).remove(name).is_some()
     }

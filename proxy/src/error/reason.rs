@@ -30,6 +30,8 @@ pub enum Reason {
     Concurrency,
     /// No connection to the endpoint: refused, unreachable, or not within the connect timeout.
     ConnectFailure,
+    /// The route asks for a name and a password, and the request has none, or wrong ones.
+    Credentials,
     /// The control plane has not said in time what the authority means, or DNS whose the address is.
     Discovery,
     /// The proxy is shutting down.
@@ -138,7 +140,7 @@ const USUAL: Meaning = Meaning {
 };
 
 /// What each reason means, in the order of [`Reason`].
-static TABLE: [Meaning; 29] = [
+static TABLE: [Meaning; 30] = [
     Meaning {
         reason: Reason::BadRequest,
         word: "bad-request",
@@ -200,6 +202,14 @@ static TABLE: [Meaning; 29] = [
         fault: Fault::Endpoint,
         is_undelivered: true,
         peers: Some(Attempt::Connect),
+        ..USUAL
+    },
+    // The route says what to ask for (`WWW-Authenticate`). A browser asks first without a password, so it keeps its connection.
+    Meaning {
+        reason: Reason::Credentials,
+        word: "credentials",
+        status: StatusCode::UNAUTHORIZED,
+        grpc: Code::Unauthenticated,
         ..USUAL
     },
     Meaning { reason: Reason::Discovery, word: "discovery", ..USUAL },

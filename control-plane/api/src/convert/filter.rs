@@ -7,7 +7,7 @@ use std::{str::FromStr, time::Duration};
 use selvedge_model::{
     Filters, FullRegex,
     filter::{
-        Abort, Cors, Delay, DirectResponse, Fault, Fraction, HeaderChange, HeaderChanges, Mirror,
+        Abort, BasicAuth, Cors, Delay, DirectResponse, Fault, Fraction, HeaderChange, HeaderChanges, Mirror,
         OriginMatch, OwnAnswer, Sources, UnmatchedPreflights,
     },
 };
@@ -48,6 +48,10 @@ impl From<&Filters> for wire::Filters {
             sources: filters.sources.as_ref().map(Into::into),
             limits: filters.limits.iter().map(Into::into).collect(),
             cors: filters.cors.as_ref().map(Into::into),
+            basic: filters
+                .basic
+                .as_ref()
+                .map(|basic| wire::BasicAuth { realm: basic.realm.clone(), users: basic.users.to_string() }),
             max_body_bytes: filters.max_body,
             fault: filters.fault.as_ref().map(Into::into),
             answer: filters.answer.as_ref().map(Into::into),
@@ -67,6 +71,7 @@ impl TryFrom<wire::Filters> for Filters {
             sources: filters.sources.map(TryInto::try_into).transpose()?,
             limits: all(filters.limits)?,
             cors: filters.cors.map(TryInto::try_into).transpose()?,
+            basic: filters.basic.map(TryInto::try_into).transpose()?,
             max_body: filters.max_body_bytes,
             fault: filters.fault.map(TryInto::try_into).transpose()?,
             answer: filters.answer.map(TryInto::try_into).transpose()?,
@@ -95,6 +100,14 @@ impl TryFrom<wire::Sources> for Sources {
     fn try_from(sources: wire::Sources) -> Result<Self, ConvertError> {
         let allowed = sources.allowed.map(TryInto::try_into).transpose()?;
         Ok(Self { allowed, denied: sources.denied.map(TryInto::try_into).transpose()?.unwrap_or_default() })
+    }
+}
+
+impl TryFrom<wire::BasicAuth> for BasicAuth {
+    type Error = ConvertError;
+
+    fn try_from(basic: wire::BasicAuth) -> Result<Self, ConvertError> {
+        Ok(Self { realm: basic.realm, users: parse("name of users", &basic.users)? })
     }
 }
 

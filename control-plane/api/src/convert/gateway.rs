@@ -5,8 +5,8 @@ use std::{fmt, net::IpAddr};
 use selvedge_model::{
     ServiceKey,
     gateway::{
-        Carries, ClientValidation, GatewayPort, GatewayRole, Hostname, Listener, ListenerTls, PrivateKey,
-        ServerCertificate, Termination, VirtualHost,
+        Carries, ClientValidation, GatewayPort, GatewayRole, Hostname, Listener, ListenerTls, PasswordHash, PrivateKey,
+        ServerCertificate, Termination, UserList, VirtualHost,
     },
 };
 
@@ -198,11 +198,47 @@ impl TryFrom<wire::ServerCertificate> for ServerCertificate {
     }
 }
 
+impl fmt::Debug for wire::UserList {
+    /// Without the users.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserList").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for wire::User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("User(..)")
+    }
+}
+
+impl From<&UserList> for wire::UserList {
+    fn from(list: &UserList) -> Self {
+        let user =
+            |(name, hash): (&str, &PasswordHash)| wire::User { name: name.to_owned(), hash: hash.reveal().to_owned() };
+        Self { name: list.name.to_string(), users: list.reveal().map(user).collect() }
+    }
+}
+
+impl TryFrom<wire::UserList> for UserList {
+    type Error = ConvertError;
+
+    fn try_from(list: wire::UserList) -> Result<Self, ConvertError> {
+        // The text of a hash that cannot be read goes into no message.
+        let user = |user: wire::User| {
+            let hash: PasswordHash =
+                user.hash.parse().map_err(|error| invalid("hash of a password", "(not shown)", &error))?;
+            Ok((user.name.into_boxed_str(), hash))
+        };
+        let users = list.users.into_iter().map(user).collect::<Result<Vec<_>, ConvertError>>()?;
+        Ok(Self::new(parse("name of users", &list.name)?, users))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use selvedge_model::gateway::{CertificateName, virtual_host};
+    use selvedge_model::gateway::{CertificateName, UserListForm, UserListName, virtual_host};
 
     use super::*;
 
@@ -268,5 +304,21 @@ mod tests {
         assert_eq!(format!("{sent:?}"), r#"ServerCertificate { name: "shop/tls", .. }"#);
         let arrived = ServerCertificate::try_from(sent);
         assert_eq!(arrived.unwrap(), certificate);
+    }
+
+    #[test]
+    fn users_arrive_as_they_were_and_are_shown_on_no_way() {
+        let name = UserListName::new("shop", "users", UserListForm::File);
+        let list = UserList::new(name, [("ann".into(), "{PLAIN}secret".parse().unwrap())]);
+
+        let sent = wire::UserList::from(&list);
+        let shown = format!("{sent:?} {:?}", sent.users);
+        assert_eq!(UserList::try_from(sent), Ok(list));
+        assert_eq!(shown, r#"UserList { name: "shop/users/auth-file", .. } [User(..)]"#);
+
+        let user = wire::User { name: "ann".into(), hash: "hidden".into() };
+        let broken = wire::UserList { name: "shop/users/auth-file".into(), users: vec![user] };
+        let refused = UserList::try_from(broken).unwrap_err().to_string();
+        assert!(!refused.contains("hidden"), "{refused}");
     }
 }

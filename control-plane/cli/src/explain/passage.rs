@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
-use http::Request;
+use http::{Request, header::AUTHORIZATION};
 use selvedge_model::{
     Backend, Filters, Rule,
     facts::Connection,
@@ -10,6 +10,7 @@ use selvedge_model::{
     limit::Asker,
 };
 use selvedge_proxy::{
+    credentials::Presented,
     error::Reason,
     facts::{self, ClientAddress},
 };
@@ -58,6 +59,7 @@ impl Passage<'_> {
         self.admit(filters, &ready)?;
         self.limit(filters);
         self.cross(&ready)?;
+        self.ask_for_password(filters)?;
         self.limit_body(&ready)?;
         self.fault(&ready)?;
         if let Some(answer) = &ready.answer {
@@ -141,6 +143,25 @@ impl Passage<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a password is the right one, only the proxy says.
+    fn ask_for_password(&mut self, filters: &Filters) -> Result<(), Answer> {
+        let Some(basic) = &filters.basic else { return Ok(()) };
+        let secret = basic.users.secret();
+        if Presented::of(self.request.headers()).is_none() {
+            let does =
+                format!("asks for a name and a password of the Secret {secret}, and the request has none");
+            self.step("password", does, false);
+            let why = format!("Secret {secret}: the request has no name and password");
+            return Err(Answer::failure(Reason::Credentials, why));
+        }
+        self.request.headers_mut().remove(AUTHORIZATION);
+        let does = format!(
+            "lets in whom the Secret {secret} has with this password, without it; others are answered 401"
+        );
+        self.step("password", does, true);
+        Ok(())
     }
 
     /// What is known of the body is what the request's `content-length` says.

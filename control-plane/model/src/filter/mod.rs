@@ -6,15 +6,17 @@
 //! 1. [`Sources`]: who may ask at all, by address.
 //! 2. [`Filters::limits`]: how many requests are let in.
 //! 3. [`Cors`]: a preflight is answered.
-//! 4. [`Filters::max_body`]: a body that says that it is longer is refused. Any other is read as long as it is not.
-//! 5. [`Fault`]: a delay, then an abort.
-//! 6. [`OwnAnswer`]: a redirect, a direct response, or the refusal of a filter that cannot be used.
-//! 7. [`Filters::request_headers`], then [`Filters::rewrite`].
-//! 8. [`Filters::mirrors`]: copies of the request as it is now.
-//! 9. The draw of the backend; then the filters of that backend, in this same order.
+//! 4. [`BasicAuth`]: who has no name with its password is refused. Neither goes on.
+//! 5. [`Filters::max_body`]: a body that says that it is longer is refused. Any other is read as long as it is not.
+//! 6. [`Fault`]: a delay, then an abort.
+//! 7. [`OwnAnswer`]: a redirect, a direct response, or the refusal of a filter that cannot be used.
+//! 8. [`Filters::request_headers`], then [`Filters::rewrite`].
+//! 9. [`Filters::mirrors`]: copies of the request as it is now.
+//! 10. The draw of the backend; then the filters of that backend, in this same order.
 //!
 //! On the way back: the backend's `response_headers`, the rule's `response_headers`, then what CORS adds.
 
+mod basic;
 mod cors;
 mod fault;
 mod headers;
@@ -28,6 +30,7 @@ use serde::Serialize;
 use crate::limit::RateLimit;
 
 pub use self::{
+    basic::BasicAuth,
     cors::{Cors, Crossing, OriginMatch, UnmatchedPreflights},
     fault::{Abort, Delay, Fault, Fraction},
     headers::{Commands, HeaderChange, HeaderChanges, HeaderText, HeaderTextError, Piece, may_change},
@@ -46,6 +49,8 @@ pub struct Filters {
     pub limits: Vec<RateLimit>,
     /// Who may call from a page of another origin.
     pub cors: Option<Cors>,
+    /// Who may ask, by name and password. `None`: all.
+    pub basic: Option<BasicAuth>,
     /// The longest body of a request, in bytes (nginx's `proxy-body-size`). 0 means no limit. `None`: what holds for the
     /// gateway as a whole.
     pub max_body: Option<u64>,

@@ -11,6 +11,7 @@ mod certificate;
 mod choice;
 mod hostname;
 mod hosts;
+mod users;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,9 @@ pub use self::{
     choice::{Chosen, NotServed, host_of},
     hostname::{Hostname, HostnameError},
     hosts::Hosts,
+    users::{
+        PasswordHash, PasswordHashError, Scheme, UserList, UserListForm, UserListName, UserListNameError,
+    },
 };
 use crate::{Service, ServiceKey};
 
@@ -56,6 +60,8 @@ pub struct Gateway {
     pub virtual_hosts: BTreeMap<ServiceKey, Arc<Service>>,
     /// The certificates that the ports name.
     pub certificates: BTreeMap<CertificateName, Arc<ServerCertificate>>,
+    /// The users that rules of the virtual hosts let in.
+    pub user_lists: BTreeMap<UserListName, Arc<UserList>>,
 }
 
 /// What a gateway serves on one port.

@@ -9,7 +9,7 @@ use selvedge_model::{
     Order, Protocol, RouteTable, Rule, Service, ServiceKey, TcpRule, TcpTable,
     gateway::{
         Carries, CertificateName, Gateway, GatewayPort, Hostname, Listener, ListenerTls, ServerCertificate,
-        VirtualHost, virtual_host,
+        UserList, UserListName, VirtualHost, virtual_host,
     },
 };
 
@@ -48,6 +48,8 @@ pub(super) struct Draft<'a> {
     routing: &'a Routing<'a>,
     listeners: Vec<DraftListener<'a>>,
     shown: BTreeMap<CertificateName, Arc<ServerCertificate>>,
+    /// The users that rules let in by their passwords.
+    pub(super) user_lists: BTreeMap<UserListName, Arc<UserList>>,
 }
 
 /// A listener, as a document asks for it.
@@ -102,8 +104,8 @@ impl<'a> Draft<'a> {
         grants: &'a Grants<'a>,
         certificates: &'a Certificates<'a>,
     ) -> Self {
-        let (listeners, shown) = (Vec::new(), BTreeMap::new());
-        Self { seat, grants, certificates, limits, shared, routing, listeners, shown }
+        let (listeners, shown, user_lists) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { seat, grants, certificates, limits, shared, routing, listeners, shown, user_lists }
     }
 
     /// The certificate of the Secret `name` in `namespace`, which a listener of `hostname` shows. Whether it may be named is
@@ -169,6 +171,7 @@ impl<'a> Draft<'a> {
         }
         let named: BTreeSet<_> =
             gateway.ports.values().flat_map(|port| port.certificates()).cloned().collect();
+        gateway.user_lists = self.user_lists;
         gateway.certificates.extend(self.shown.into_iter().filter(|(name, _)| named.contains(name)));
         gateway
     }

@@ -86,7 +86,7 @@ pub(super) fn gateways(
 ) -> BTreeMap<WorkloadName, Arc<Gateway>> {
     let grants = Grants::new(resources);
     let api = GatewayApi::new(resources, problems);
-    let ingresses = Ingresses::new(resources, settings, problems);
+    let ingresses = Ingresses::new(resources, settings, certificates, problems);
     let istio = IstioGateways::new(resources, routing, problems);
     let mut gateways = BTreeMap::new();
     let shared = SharedRules::default();
@@ -126,6 +126,7 @@ fn kept(mut gateway: Gateway, before: Option<&Arc<Gateway>>) -> Arc<Gateway> {
         keep_equal(&mut gateway.ports, &before.ports);
         keep_equal(&mut gateway.virtual_hosts, &before.virtual_hosts);
         keep_equal(&mut gateway.certificates, &before.certificates);
+        keep_equal(&mut gateway.user_lists, &before.user_lists);
     }
     keep(gateway, before)
 }

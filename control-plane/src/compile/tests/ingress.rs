@@ -1,5 +1,6 @@
 //! What `Ingress`es come to: the rules of their hosts at the gateway `selvedge/ingress`.
 
+mod passwords;
 mod tls;
 
 use selvedge_model::{
@@ -389,14 +390,14 @@ fn redirects_go_before_all_else_and_the_way_to_certificates_stays_open() {
 
 #[test]
 fn an_ingress_that_kept_somebody_out_by_what_is_not_acted_on_answers_nobody() {
-    let (mesh, problems) = served(&whole(&[("auth-type", "basic"), ("app-root", "/app")]));
+    let (mesh, problems) = served(&whole(&[("auth-url", "https://a.example"), ("app-root", "/app")]));
 
     for path in ["/", "/x"] {
         let to = sent_to(&mesh, "a.example.com", path, &[]);
-        assert_eq!(to, "nginx.ingress.kubernetes.io/auth-type is not acted on", "{path}");
+        assert_eq!(to, "nginx.ingress.kubernetes.io/auth-url is not acted on", "{path}");
     }
     assert_eq!(problems.len(), 1);
-    assert_eq!(problems[0].field, "metadata.annotations[nginx.ingress.kubernetes.io/auth-type]");
+    assert_eq!(problems[0].field, "metadata.annotations[nginx.ingress.kubernetes.io/auth-url]");
 }
 
 #[test]

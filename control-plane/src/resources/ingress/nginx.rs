@@ -6,6 +6,7 @@
 
 mod affinity;
 mod answers;
+mod auth;
 mod canary;
 mod cors;
 mod limits;
@@ -22,8 +23,10 @@ use selvedge_model::{
     limit::Limit,
 };
 
+pub(crate) use self::auth::SECRET as AUTH_SECRET;
 pub use self::{
     affinity::Affinity,
+    auth::Passwords,
     canary::{Canary, CanaryHeader, Wanted},
     notes::Notes,
 };
@@ -73,6 +76,8 @@ pub struct Nginx {
     pub aliases: Vec<Hostname>,
     /// `canary` and its options.
     pub canary: Option<Canary>,
+    /// `auth-type: basic` and its options: who may ask, by name and password. `None`: all.
+    pub passwords: Option<Passwords>,
     /// `affinity` and its options.
     pub affinity: Option<Affinity>,
 }
@@ -132,6 +137,7 @@ pub(super) fn read(metadata: &Metadata, notes: &mut Notes) -> Nginx {
     nginx.cors = cors::read(&mut annotations);
     nginx.canary = canary::read(&mut annotations);
     nginx.affinity = affinity::read(&mut annotations);
+    nginx.passwords = auth::read(&mut annotations);
     nginx.refuses = unknown::report(metadata, annotations.notes);
     nginx
 }

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use selvedge_model::{
     HeaderField, StringMatch,
     filter::{OriginMatch, OwnAnswer, PathRewrite},
+    gateway::UserListForm,
 };
 
 use super::{super::*, nginx::BackendProtocol, *};
@@ -213,7 +214,7 @@ fn the_annotations_of_an_object_in_a_cluster_are_judged_only_once_it_is_known_wh
 #[test]
 fn what_would_have_kept_somebody_out_and_is_not_acted_on_has_nobody_answered() {
     for (name, value) in [
-        ("auth-type", "basic"),
+        ("auth-tls-verify-client", "on"),
         ("auth-url", "https://auth.example.com"),
         ("auth-tls-secret", "default/ca"),
         ("enable-modsecurity", "true"),
@@ -282,6 +283,40 @@ fn every_annotation_that_is_acted_on_is_read() {
     assert_eq!(read.aliases.len(), 2);
     assert!(matches!(read.app_root.unwrap().answer, Some(OwnAnswer::Direct(answer)) if answer.status == 302));
     assert!(nginx(&[]).ssl_redirect);
+}
+
+#[test]
+fn who_may_ask_by_name_and_password_is_in_a_secret() {
+    let read = |more: &[(&str, &str)]| {
+        let mut all = vec![("auth-type", "basic"), ("auth-secret", "users")];
+        all.extend(more);
+        nginx(&all)
+    };
+    let file = read(&[("auth-realm", "the \"inner\" shop")]).passwords.unwrap();
+    assert_eq!((file.namespace, file.secret.as_str()), (None, "users"));
+    assert_eq!((file.form, file.realm.as_str()), (UserListForm::File, "the \"inner\" shop"));
+    let map = nginx(&[("auth-type", "basic"), ("auth-secret", "a/b"), ("auth-secret-type", "auth-map")]);
+    let map = map.passwords.unwrap();
+    assert_eq!(
+        (map.namespace.as_deref(), map.secret.as_str(), map.form),
+        (Some("a"), "b", UserListForm::Map)
+    );
+    assert_eq!(nginx(&[]).passwords, None);
+
+    for (annotations, field) in [
+        (&[("auth-type", "digest"), ("auth-secret", "users")][..], "auth-type"),
+        (&[("auth-type", "basic")], "auth-type"),
+        (&[("auth-secret", "users")], "auth-secret"),
+        (&[("auth-realm", "x")], "auth-realm"),
+        (&[("auth-type", "basic"), ("auth-secret", "a/b/c")], "auth-secret"),
+        (&[("auth-type", "basic"), ("auth-secret", "a/")], "auth-secret"),
+        (&[("auth-type", "basic"), ("auth-secret", "a"), ("auth-secret-type", "x")], "auth-secret-type"),
+        (&[("auth-type", "basic"), ("auth-secret", "a"), ("auth-realm", "for $host")], "auth-realm"),
+        (&[("auth-type", "basic"), ("auth-secret", "a"), ("auth-realm", "Läden")], "auth-realm"),
+    ] {
+        let (told, _) = error(annotations, &[("Prefix", "/")]);
+        assert!(told.starts_with(&nginx::annotation(field)), "{annotations:?}: {told}");
+    }
 }
 
 #[test]

@@ -140,5 +140,10 @@ fn direct(endpoint: &Endpoint) -> Inputs {
         backends: vec![backend],
     };
     let endpoints = Reached::fixed(Arc::new(Endpoints::new(key, vec![endpoint.clone()])));
-    Inputs { service: Arc::new(service), client: None, endpoints: vec![Some(Arc::new(endpoints))] }
+    Inputs {
+        service: Arc::new(service),
+        client: None,
+        users: Vec::new(),
+        endpoints: vec![Some(Arc::new(endpoints))],
+    }
 }

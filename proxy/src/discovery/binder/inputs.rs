@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use selvedge_model::{Backend, Endpoint, Place, Service, ServiceKey, Workload, locality::Located};
+use selvedge_model::{
+    Backend, Endpoint, Place, Service, ServiceKey, Workload, gateway::UserList, locality::Located,
+};
 
 use crate::{
     bind::Bound,
@@ -32,6 +34,8 @@ pub(super) struct Inputs {
     pub(super) endpoints: Vec<Option<Arc<Reached>>>,
     /// Our own labels, if some of the service's rules are for certain clients only.
     pub(super) client: Option<Arc<BTreeMap<String, String>>>,
+    /// Those of the users that its rules let in who are known, at a gateway.
+    pub(super) users: Vec<Arc<UserList>>,
 }
 
 impl Inputs {
@@ -40,6 +44,8 @@ impl Inputs {
         Arc::ptr_eq(&self.service, &other.service)
             && same(self.client.as_ref(), other.client.as_ref())
             && endpoints.all(|(mine, its)| same(mine.as_ref(), its.as_ref()))
+            && self.users.len() == other.users.len()
+            && self.users.iter().zip(&other.users).all(|(mine, its)| Arc::ptr_eq(mine, its))
     }
 }
 
@@ -114,7 +120,7 @@ pub(super) fn inputs(
     // All of them are looked at before one that waits ends it: they are looked up at the same time.
     let endpoints: Vec<Option<_>> = service.backends.iter().map(reach).collect();
     let endpoints = endpoints.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(Inputs { endpoints, service: Arc::clone(service), client: None })
+    Some(Inputs { endpoints, service: Arc::clone(service), client: None, users: Vec::new() })
 }
 
 /// A [`Bound`], and what it was made of.

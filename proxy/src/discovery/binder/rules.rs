@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use http::StatusCode;
 use selvedge_model::{
     BackendName, Called, Filters, RouteTable, Rule, Service, TcpRule, WeightedBackend, WorkloadName,
-    filter::Mirror,
+    filter::Mirror, gateway::UserList,
 };
 
 use super::inputs::{BoundKey, Inputs};
@@ -56,6 +56,7 @@ impl RuleBinder<'_> {
             metrics: self.metrics,
             limiters: self.limiters,
             service,
+            users: &inputs.users,
             backends: &backends,
             budget: &budget,
             labels,
@@ -85,6 +86,7 @@ struct Rules<'a> {
     metrics: &'a Metrics,
     limiters: &'a Limiters,
     service: &'a Service,
+    users: &'a [Arc<UserList>],
     backends: &'a [Arc<BoundBackend>],
     budget: &'a Arc<RetryBudget>,
     /// Of the service; those of rules and shares add to them.
@@ -111,7 +113,8 @@ impl Rules<'_> {
         let name: Arc<str> = Arc::from(rule.name.as_str());
         let paths = || rule.matches.iter().map(|one| one.path.clone());
         let filters = |filters: &Filters| {
-            BoundFilters::bind(filters, self.limiters, paths(), |mirror| self.mirror(&name, mirror))
+            let with = (self.limiters, self.users);
+            BoundFilters::bind(filters, with, paths(), |mirror| self.mirror(&name, mirror))
         };
         let of_rule = match self.is_known {
             true => Labels { route: Arc::clone(&name), ..self.labels.clone() },

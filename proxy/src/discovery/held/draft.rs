@@ -9,7 +9,7 @@ use selvedge_api::{ConvertError, ResourceName, resource::UnknownResource, wire};
 use selvedge_certs::bundle::Bundle;
 use selvedge_model::{
     Endpoints, Lookup, Revocations, Service, Workload,
-    gateway::{GatewayPort, ServerCertificate},
+    gateway::{GatewayPort, ServerCertificate, UserList},
     policy::network::SetPart,
 };
 
@@ -70,6 +70,7 @@ pub(super) enum Content {
     SetPart(Arc<SetPart>),
     GatewayPort(Arc<GatewayPort>),
     Certificate(Arc<ServerCertificate>),
+    Users(Arc<UserList>),
 }
 
 /// A transaction whose parts are still arriving.
@@ -143,6 +144,10 @@ fn decode(name: &ResourceName, body: Option<wire::resource::Body>) -> Result<Con
             let certificate = ServerCertificate::try_from(certificate).map_err(unreadable)?;
             let found = ResourceName::Certificate(certificate.name.clone());
             (found, Content::Certificate(Arc::new(certificate)))
+        }
+        Body::Users(users) => {
+            let users = UserList::try_from(users).map_err(unreadable)?;
+            (ResourceName::Users(users.name.clone()), Content::Users(Arc::new(users)))
         }
         // It does not say itself of what set it is a part.
         Body::SetPart(part) if matches!(name, ResourceName::SetPart(_)) => {

@@ -4,6 +4,7 @@
 //! and for the one backend that is drawn. A rule without filters costs one look at whether it has any.
 
 mod answer;
+mod credentials;
 mod fault;
 mod headers;
 mod mirror;
@@ -96,7 +97,15 @@ where
         Crossing::Preflight(headers) => return Ok(answered(&matched, answer::preflight(headers))),
         Crossing::Goes(origin) => origin,
     };
-    let mut result = within(&worker, &filters, most, matched, next).await;
+    let asked = match &filters.basic {
+        // Boxed, so that rules that ask for no password carry nothing for it.
+        Some(basic) => Box::pin(credentials::judge(&worker, basic, address, &mut matched)).await,
+        None => Ok(()),
+    };
+    let mut result = match asked {
+        Ok(()) => within(&worker, &filters, most, matched, next).await,
+        Err(error) => Err(error),
+    };
     if let Some(cors) = &filters.ready.cors {
         cors.allow(headers_of(&mut result), origin.as_ref());
     }

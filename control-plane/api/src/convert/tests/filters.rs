@@ -6,27 +6,29 @@ use proptest::{collection::vec, option, prelude::*};
 use selvedge_model::{
     Filters, FullRegex,
     filter::{
-        Abort, Cors, Delay, DirectResponse, Fault, Fraction, HeaderChange, HeaderChanges, HeaderText, Mirror,
-        OriginMatch, OwnAnswer, PathRewrite, Redirect, RedirectPort, RegexRewrite, Rewrite, Sources,
-        UnmatchedPreflights,
+        Abort, BasicAuth, Cors, Delay, DirectResponse, Fault, Fraction, HeaderChange, HeaderChanges,
+        HeaderText, Mirror, OriginMatch, OwnAnswer, PathRewrite, Redirect, RedirectPort, RegexRewrite,
+        Rewrite, Sources, UnmatchedPreflights,
     },
+    gateway::{UserListForm, UserListName},
     policy::AddressSet,
 };
 
 use super::{limits::rate_limit, port_number, time};
 
 pub(super) fn filters(backends: usize) -> impl Strategy<Value = Filters> {
-    let first = (option::of(sources()), vec(rate_limit(), 0..2), option::of(cors()));
+    let first = (option::of(sources()), vec(rate_limit(), 0..2), option::of(cors()), option::of(basic()));
     let before = (first, option::of(any::<u64>()), option::of(fault()), option::of(own_answer()));
     let after = (changes(), rewrite(), mirrors(backends), changes());
     (before, after).prop_map(
         |(
-            ((sources, limits, cors), max_body, fault, answer),
+            ((sources, limits, cors, basic), max_body, fault, answer),
             (request_headers, rewrite, mirrors, response_headers),
         )| Filters {
             sources,
             limits,
             cors,
+            basic,
             max_body,
             fault,
             answer,
@@ -36,6 +38,13 @@ pub(super) fn filters(backends: usize) -> impl Strategy<Value = Filters> {
             response_headers,
         },
     )
+}
+
+fn basic() -> impl Strategy<Value = BasicAuth> {
+    ("[ -~]{0,12}", any::<bool>()).prop_map(|(realm, is_map)| {
+        let form = if is_map { UserListForm::Map } else { UserListForm::File };
+        BasicAuth { realm, users: UserListName::new("shop", "users", form) }
+    })
 }
 
 fn sources() -> impl Strategy<Value = Sources> {

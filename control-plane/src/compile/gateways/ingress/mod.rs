@@ -7,6 +7,7 @@ mod canary;
 mod hosts;
 mod rules;
 mod tls;
+mod users;
 
 use std::collections::BTreeSet;
 
@@ -15,9 +16,9 @@ use selvedge_model::{
     gateway::{Carries, Hostname},
 };
 
-use self::{hosts::Hosts, rules::Over, tls::TlsHost};
+use self::{hosts::Hosts, rules::Over, tls::TlsHost, users::AllUsers};
 use super::{
-    super::{MeshSettings, Problems},
+    super::{MeshSettings, Problems, certificates::Certificates},
     WantedObject,
     draft::{Draft, NewListener, written},
 };
@@ -40,17 +41,24 @@ pub(super) struct Ingresses<'a> {
     ours: Vec<&'a Ingress>,
     hosts: Hosts<'a>,
     over_tls: Vec<TlsHost<'a>>,
+    users: AllUsers<'a>,
 }
 
 impl<'a> Ingresses<'a> {
-    pub(super) fn new(resources: &'a Resources, settings: &'a MeshSettings, problems: &mut Problems) -> Self {
+    pub(super) fn new(
+        resources: &'a Resources,
+        settings: &'a MeshSettings,
+        certificates: &Certificates<'_>,
+        problems: &mut Problems,
+    ) -> Self {
         let ours = ours(resources);
         for ingress in &ours {
             report(ingress, problems);
         }
         let hosts = Hosts::new(&ours, problems);
         let over_tls = tls::hosts(&ours, problems);
-        Self { namespace: &settings.own_namespace, ours, hosts, over_tls }
+        let users = AllUsers::new(&ours, certificates, problems);
+        Self { namespace: &settings.own_namespace, ours, hosts, over_tls, users }
     }
 
     /// The namespace and name of their gateway, if there is anything for it to serve.
@@ -89,16 +97,18 @@ impl<'a> Ingresses<'a> {
             let over = Over::Plaintext { tls: tls::all_covering(&self.over_tls, &host.name).collect() };
             let at = draft.host(place, &host.name);
             at.order = Order::Listed;
-            let rules = rules::of(host, &over, &mut at.backends, problems);
+            let rules = rules::of(host, (&over, &self.users), &mut at.backends, problems);
             at.rules = rules.into_iter().map(|rule| shared.share(rule)).collect();
         }
-        tls::add_to(draft, &self.over_tls, &self.hosts, problems);
+        tls::add_to(draft, &self.over_tls, (&self.hosts, &self.users), problems);
+        draft.user_lists.extend(self.users.lists());
     }
 }
 
 /// The Secrets that those that are ours name.
 pub(super) fn wanted(resources: &Resources) -> BTreeSet<WantedObject> {
-    tls::wanted(&ours(resources))
+    let ours = ours(resources);
+    tls::wanted(&ours).into_iter().chain(users::wanted(&ours)).collect()
 }
 
 /// Those that are ours, oldest first.

@@ -18,6 +18,7 @@ use super::{
     HTTP, Ingress, canary,
     hosts::{Host, Path},
     tls::TlsHost,
+    users::AllUsers,
 };
 use crate::resources::{
     ingress::{
@@ -55,14 +56,14 @@ impl Over<'_, '_> {
 /// The rules for requests to `host`, first tried first.
 pub(super) fn of(
     host: &Host<'_>,
-    over: &Over<'_, '_>,
+    (over, users): (&Over<'_, '_>, &AllUsers<'_>),
     backends: &mut Backends<'_>,
     problems: &mut Problems,
 ) -> Vec<Rule> {
     let mut rules: Vec<Rule> = app_root(host).into_iter().collect();
     for path in &host.paths {
         let to_tls = over.sends_to_tls(path) && !path.is_challenge();
-        let rule = rule(path, to_tls, backends, problems);
+        let rule = rule(path, (to_tls, users), backends, problems);
         canary::add(path, rule, backends, problems, &mut rules);
     }
     rules
@@ -93,7 +94,12 @@ fn app_root(host: &Host<'_>) -> Option<Rule> {
     })
 }
 
-fn rule(path: &Path<'_>, to_tls: bool, backends: &mut Backends<'_>, problems: &mut Problems) -> Rule {
+fn rule(
+    path: &Path<'_>,
+    (to_tls, users): (bool, &AllUsers<'_>),
+    backends: &mut Backends<'_>,
+    problems: &mut Problems,
+) -> Rule {
     let nginx = &path.ingress.spec.nginx;
     let backend = backend(path.ingress, path.backend, nginx, backends, problems);
     let name = ingress_rule_name(path.ingress, &path.called);
@@ -110,7 +116,7 @@ fn rule(path: &Path<'_>, to_tls: bool, backends: &mut Backends<'_>, problems: &m
         matches: vec![Match { path: Some(path.asks.clone()), ..Match::default() }],
         backends: vec![WeightedBackend::new(backend, 1)],
         stream: StreamTimeouts { idle: nginx.read_timeout, response: None },
-        filters: filters(path, nginx, to_tls),
+        filters: filters(path, nginx, to_tls, users),
         ..Rule::default()
     }
 }
@@ -121,7 +127,7 @@ fn why_unusable(nginx: &Nginx) -> Option<String> {
     nginx.refuses.clone().or(broken)
 }
 
-fn filters(path: &Path<'_>, nginx: &Nginx, to_tls: bool) -> Filters {
+fn filters(path: &Path<'_>, nginx: &Nginx, to_tls: bool, users: &AllUsers<'_>) -> Filters {
     if let Some(why) = why_unusable(nginx) {
         return Filters { answer: Some(OwnAnswer::Unusable(why)), ..Filters::default() };
     }
@@ -133,6 +139,10 @@ fn filters(path: &Path<'_>, nginx: &Nginx, to_tls: bool) -> Filters {
         let answer = Some(OwnAnswer::Redirect(Redirect::to_https(308)));
         return Filters { sources, answer, ..Filters::default() };
     }
+    let basic = match users.of(path.ingress) {
+        Ok(basic) => basic,
+        Err(why) => return Filters { sources, answer: Some(OwnAnswer::Unusable(why)), ..Filters::default() },
+    };
     let limits = match nginx.limits.as_slice() {
         [] => Vec::new(),
         limits => {
@@ -144,6 +154,7 @@ fn filters(path: &Path<'_>, nginx: &Nginx, to_tls: bool) -> Filters {
         sources,
         limits,
         cors: nginx.cors.clone(),
+        basic,
         max_body: nginx.body_size,
         rewrite: Rewrite { path: path.rewrite.cloned(), authority: nginx.upstream_vhost.clone() },
         ..Filters::default()

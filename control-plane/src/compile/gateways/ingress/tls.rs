@@ -16,6 +16,7 @@ use super::{
     Ingress, NAME,
     hosts::{Host, Hosts},
     rules::{self, Over},
+    users::AllUsers,
 };
 
 /// The port of TLS.
@@ -99,7 +100,7 @@ pub(super) fn wanted(ours: &[&Ingress]) -> BTreeSet<WantedObject> {
 pub(super) fn add_to(
     draft: &mut Draft<'_>,
     over_tls: &[TlsHost<'_>],
-    hosts: &Hosts<'_>,
+    (hosts, users): (&Hosts<'_>, &AllUsers<'_>),
     problems: &mut Problems,
 ) {
     for over in over_tls {
@@ -119,7 +120,7 @@ pub(super) fn add_to(
         for (name, host) in over.served(over_tls, hosts) {
             let at = draft.host(place, &name);
             at.order = Order::Listed;
-            let rules = rules::of(host, &Over::Tls, &mut at.backends, problems);
+            let rules = rules::of(host, (&Over::Tls, users), &mut at.backends, problems);
             at.rules = rules.into_iter().map(|rule| shared.share(rule)).collect();
         }
     }

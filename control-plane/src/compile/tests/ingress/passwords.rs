@@ -1,0 +1,126 @@
+//! Whom `Ingress`es let in by name and password.
+
+use selvedge_model::gateway::{UserListForm, UserListName};
+
+use super::*;
+use crate::compile::WantedObject;
+
+/// A Secret whose `key` is this.
+fn secret(key: &str, text: &str) -> String {
+    format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: users}}\nstringData:\n  {key}: '{text}'\n---\n")
+}
+
+const BASIC: &[(&str, &str)] = &[("auth-type", "basic"), ("auth-secret", "users"), ("auth-realm", "shop")];
+const ANN: &str = "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";
+
+/// Whom the rule for `/` lets in.
+fn asked(mesh: &Mesh) -> Option<String> {
+    let (_, rule) = rule(mesh, "a.example.com", "/", &[])?;
+    let basic = rule.filters.basic.as_ref()?;
+    let list = &edge(mesh).user_lists[&basic.users];
+    let users: Vec<&str> = list.reveal().map(|(name, _)| name).collect();
+    Some(format!("{}: {}", basic.realm, users.join(", ")))
+}
+
+#[test]
+fn the_users_of_the_secret_are_let_in_and_go_to_the_gateway_alone() {
+    let (mesh, problems) = served(&(secret("auth", ANN) + &whole(BASIC)));
+    assert_eq!(problems, []);
+    assert_eq!(asked(&mesh).as_deref(), Some("shop: ann"));
+    assert_eq!(sent_to(&mesh, "a.example.com", "/", &[]), "app1-service 1");
+    let shown = format!("{mesh:?}")
+        + &serde_json::to_string(&edge(&mesh).virtual_hosts.values().collect::<Vec<_>>()).unwrap();
+    assert!(!shown.contains("5en6G6"), "a hash is shown");
+
+    let map = [BASIC, &[("auth-secret-type", "auth-map")]].concat();
+    let (mesh, problems) = served(&(secret("bob", "{PLAIN}x") + &whole(&map)));
+    assert_eq!(problems, []);
+    assert_eq!(asked(&mesh).as_deref(), Some("shop: bob"));
+
+    let (mesh, _) = served(&(secret("auth", ANN) + &whole(&[])));
+    assert_eq!(asked(&mesh), None);
+    assert!(edge(&mesh).user_lists.is_empty(), "nobody names the Secret");
+}
+
+#[test]
+fn a_secret_that_cannot_be_used_has_nobody_answered_and_both_documents_say_so() {
+    for (documents, annotations, field, says) in [
+        (String::new(), BASIC, None, "there is no Secret default/users"),
+        (
+            secret("other", "x"),
+            BASIC,
+            Some("stringData"),
+            "no user of the Secret default/users can be let in",
+        ),
+        (
+            secret("auth", "ann:secret"),
+            BASIC,
+            Some("stringData[auth]"),
+            "no user of the Secret default/users",
+        ),
+        (
+            secret("auth", ANN),
+            &[("auth-type", "basic"), ("auth-secret", "other/users")],
+            None,
+            "is in the namespace other; name a Secret of default",
+        ),
+    ] {
+        let (mesh, problems) = served(&(documents + &whole(annotations)));
+
+        let answer = sent_to(&mesh, "a.example.com", "/", &[]);
+        assert!(answer.contains(says), "{answer}");
+        let told: Vec<_> =
+            problems.iter().map(|problem| (problem.field.as_str(), &*problem.message)).collect();
+        let at_ingress = "metadata.annotations[nginx.ingress.kubernetes.io/auth-secret]";
+        assert!(told.iter().any(|(field, told)| *field == at_ingress && told.contains(says)), "{told:?}");
+        let at_secret: Vec<_> = told.iter().map(|(field, _)| *field).filter(|at| *at != at_ingress).collect();
+        assert_eq!(at_secret, field.into_iter().collect::<Vec<_>>(), "{told:?}");
+        assert!(!format!("{told:?}").contains("ann:secret"), "{told:?}");
+        assert!(edge(&mesh).user_lists.is_empty());
+    }
+}
+
+#[test]
+fn one_user_whose_hash_is_unknown_is_told_of_once_and_the_others_are_let_in() {
+    let file = format!("{ANN}\n\n  eve:rqXexS6ZhobKA");
+    let text = secret("auth", &file)
+        + &whole(BASIC)
+        + &ingress("more", BASIC, &host("b.example.com", &[path("Prefix", "/", "app1-service")]));
+    let (mesh, problems) = served(&text);
+
+    assert_eq!(asked(&mesh).as_deref(), Some("shop: ann"));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].message.contains("line 2 has a hash of crypt"), "{problems:?}");
+    assert!(problems[0].line.is_some());
+}
+
+#[test]
+fn redirects_ask_for_no_password_and_canaries_ask_as_their_ingress_does() {
+    for more in [("permanent-redirect", "/new"), ("force-ssl-redirect", "true")] {
+        let (mesh, _) = served(&(secret("auth", ANN) + &whole(&[BASIC, &[more]].concat())));
+        assert_eq!(asked(&mesh), None, "as in nginx: {more:?}");
+    }
+    let paths = [path("Prefix", "/", "app2-service")];
+    let canary = ingress(
+        "canary",
+        &[("canary", "true"), ("canary-by-header", "x-new"), ("auth-type", "basic"), ("auth-secret", "gone")],
+        &host("a.example.com", &paths),
+    );
+    let (mesh, problems) = served(&(secret("auth", ANN) + &whole(BASIC) + &canary));
+    assert_eq!(problems, []);
+    let (_, rule) = rule(&mesh, "a.example.com", "/", &[("x-new", "always")]).unwrap();
+    assert!(rule.filters.basic.is_some());
+}
+
+#[test]
+fn secrets_are_wanted_only_of_the_own_namespace() {
+    let wanted = |annotations: &[(&str, &str)]| {
+        let (all, _) = resources(&whole(annotations));
+        wanted_objects(&all)
+    };
+    let users = WantedObject { kind: "Secret", namespace: "default".into(), name: "users".into() };
+    assert!(wanted(BASIC).contains(&users));
+    assert!(wanted(&[("auth-type", "basic"), ("auth-secret", "other/users")]).is_empty());
+    let name = UserListName::new("default", "users", UserListForm::File);
+    assert_eq!(name.secret(), "default/users");
+}
