@@ -103,6 +103,11 @@ pub enum Fault {
     Backend(Unresolved),
     /// A listener of a `Gateway` or `ListenerSet`, at or above the field, is not served as it is written.
     Listener(ListenerFault),
+    /// The certificate that a `Gateway` is to show to backends cannot be shown.
+    ToBackends {
+        /// Whether it may be named (`ReferenceGrant`).
+        is_permitted: bool,
+    },
     /// Something that a policy names is not what it needs.
     Policy(PolicyFault),
     /// Another document decides instead of this one.

@@ -20,7 +20,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
-use selvedge_model::{TlsOrigination, Trusted};
+use selvedge_model::{Shown, TlsOrigination, Trusted, gateway::CertificateName};
 use webpki::EndEntityCert;
 
 use super::{REMEMBERED_SERVERS, provider, verifier::outside_signatures};
@@ -65,6 +65,14 @@ pub enum OutsideError {
     /// The certificate and the key do not fit together, or are damaged.
     #[error("clientCertificate and privateKey cannot be used: {0}")]
     Client(#[source] rustls::Error),
+    /// The certificate of a gateway cannot be shown, although the control plane could read it.
+    #[error("{name}, which tls.backend of the Gateway names, cannot be shown: {source}")]
+    Shown {
+        /// The Secret.
+        name: CertificateName,
+        /// Why.
+        source: rustls::Error,
+    },
     /// A container made from nothing has no certificate authorities.
     #[error(
         "this system has no certificate authorities of its own{reason}; set tls.caCertificates, or mount \
@@ -118,9 +126,16 @@ impl Outside {
             .expect("the provider has suites of both versions")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let config = match &settings.client {
-            None => builder.with_no_client_auth(),
-            Some(client) => {
+        let config = match (&settings.shown, &settings.client) {
+            (None, None) => builder.with_no_client_auth(),
+            (Some(Shown(shown)), _) => {
+                let chain = shown.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+                let key = PrivateKeyDer::try_from(shown.key.reveal().to_vec());
+                let key = key.map_err(|why| rustls::Error::General(why.to_owned()));
+                let config = key.and_then(|key| builder.with_client_auth_cert(chain, key));
+                config.map_err(|source| OutsideError::Shown { name: shown.name.clone(), source })?
+            }
+            (None, Some(client)) => {
                 let path = Path::new(&client.certificate);
                 let chain = certificates("clientCertificate", path)?;
                 let key = key(Path::new(&client.private_key))?;

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::SpiffeId;
+use crate::{SpiffeId, gateway::ServerCertificate};
 
 /// What `DestinationRule` `trafficPolicy.tls` or a `BackendTLSPolicy` says. Without it each endpoint decides: mutual TLS if it is
 /// meshed, plaintext if it is not.
@@ -59,6 +59,9 @@ pub struct TlsOrigination {
     pub client: Option<ClientCertificate>,
     /// `insecureSkipVerify`: whoever answers is trusted.
     pub insecure_skip_verify: bool,
+    /// What the gateway that calls shows, if it is asked for a certificate (`tls.backend` of its `Gateway`). Only that gateway
+    /// fills it in.
+    pub shown: Option<Shown>,
     /// The `BackendTLSPolicy` that asks for it, for people. `None`: a `DestinationRule` or an annotation does.
     pub policy: Option<Arc<str>>,
 }
@@ -104,6 +107,22 @@ impl Serialize for GivenAuthorities {
         let mut shown = serializer.serialize_struct("GivenAuthorities", 1)?;
         shown.serialize_field("certificates", &self.0.len())?;
         shown.end()
+    }
+}
+
+/// A certificate that a gateway shows to servers outside the mesh. Of it only the name is shown to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown(pub Arc<ServerCertificate>);
+
+impl Hash for Shown {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.0.name, self.0.chain.first()).hash(state);
+    }
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.name.serialize(serializer)
     }
 }
 

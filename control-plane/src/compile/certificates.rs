@@ -81,6 +81,9 @@ impl Shown {
     }
 }
 
+/// A Secret, its certificate with its key, and what is wrong if they are not its newest.
+type Pair<'a> = (&'a Document<SecretSpec>, &'a KnownCertificate, Option<Remark>);
+
 /// What is wrong with something that is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Remark {
@@ -145,18 +148,8 @@ impl<'a> Certificates<'a> {
         name: &str,
         hostname: &Hostname,
     ) -> Result<Found<'a>, Refused> {
-        let Some(document) = self.secret(namespace, name) else {
-            let message = format!(
-                "there is no Secret {namespace}/{name}; add one of the type kubernetes.io/tls, or correct the name"
-            );
-            return Err(Refused::new(message));
-        };
-        let what = described(document);
-        let (known, broken) = match &document.spec.certificate {
-            None => return Err(Refused::new(format!("{what} has no certificate; add tls.crt and tls.key"))),
-            Some(part) => in_use(document, part)?,
-        };
-        let KnownCertificate { server, facts } = known;
+        let (document, known, broken) = self.pair(namespace, name)?;
+        let (what, facts) = (described(document), &known.facts);
         if !facts.names.iter().any(|certified| is_for(certified, hostname)) {
             let names = match facts.names.as_slice() {
                 [] => "no name".to_owned(),
@@ -168,11 +161,38 @@ impl<'a> Certificates<'a> {
             );
             return Err(Refused::new(message));
         }
+        Ok(self.found(&what, known, broken))
+    }
+
+    /// The certificate of the Secret `name` in `namespace`, for a client: it may be for any name, or for none.
+    pub(super) fn client(&self, namespace: &str, name: &str) -> Result<Found<'a>, Refused> {
+        let (document, known, broken) = self.pair(namespace, name)?;
+        Ok(self.found(&described(document), known, broken))
+    }
+
+    /// The certificate of the Secret `name` in `namespace` with its key, and what is wrong if they are not its newest.
+    fn pair(&self, namespace: &str, name: &str) -> Result<Pair<'a>, Refused> {
+        let Some(document) = self.secret(namespace, name) else {
+            let message = format!(
+                "there is no Secret {namespace}/{name}; add one of the type kubernetes.io/tls, or correct the name"
+            );
+            return Err(Refused::new(message));
+        };
+        let Some(part) = &document.spec.certificate else {
+            let what = described(document);
+            return Err(Refused::new(format!("{what} has no certificate; add tls.crt and tls.key")));
+        };
+        let (known, broken) = in_use(document, part)?;
+        Ok((document, known, broken))
+    }
+
+    fn found(&self, what: &str, known: &'a KnownCertificate, broken: Option<Remark>) -> Found<'a> {
+        let KnownCertificate { server, facts } = known;
         let mut remarks: Vec<Remark> = broken.into_iter().collect();
         if let Some(advice) = facts.advice(self.now) {
             remarks.push(Remark { why: format!("the certificate of {what} {advice}"), at_object: None });
         }
-        Ok(Found { server, is_valid: facts.is_valid(self.now), remarks })
+        Found { server, is_valid: facts.is_valid(self.now), remarks }
     }
 
     /// The authorities in the `ca.crt` of the object that `reference` names, in `namespace` unless it says another.

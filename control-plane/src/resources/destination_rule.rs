@@ -359,6 +359,6 @@ fn read_tls(yaml: TlsYaml, field: &str, reading: &mut Reading<'_>) -> Result<Ups
         trusted: yaml.ca_certificates.filter(|path| path != "system").map_or(Trusted::System, Trusted::File),
         client,
         insecure_skip_verify: yaml.insecure_skip_verify,
-        policy: None,
+        ..TlsOrigination::default()
     }))
 }

@@ -46,6 +46,8 @@ pub struct GatewaySpec {
     pub addresses: Vec<Address>,
     /// Whom they ask for a certificate.
     pub clients: FrontendClients,
+    /// The certificate that it shows to backends (`tls.backend`).
+    pub to_backends: Option<ObjectRef>,
     /// The namespaces whose `ListenerSet`s may add listeners.
     pub allowed_sets: FromNamespaces,
 }
@@ -71,9 +73,9 @@ fn read(yaml: Yaml, in_file: bool, reading: &mut Reading<'_>) -> Result<GatewayS
     let addresses = read_addresses(yaml.addresses, in_file, reading)?;
     let listeners = read_listeners(yaml.listeners, reading)?;
     let allowed_sets = yaml.allowed_listeners.read()?;
-    let clients = yaml.tls.read(reading)?;
+    let (clients, to_backends) = yaml.tls.read(reading)?;
     let class = yaml.gateway_class_name;
-    Ok(GatewaySpec { class, listeners, infrastructure, addresses, clients, allowed_sets })
+    Ok(GatewaySpec { class, listeners, infrastructure, addresses, clients, to_backends, allowed_sets })
 }
 
 /// The listeners of a gateway or of a `ListenerSet`, which stand at `spec.listeners`.

@@ -13,8 +13,11 @@ macro_rules! features {
 }
 
 features! {
+    "BackendTLSPolicy": "a_backend_is_called_over_tls_and_believed_by_authority_and_name",
+    "BackendTLSPolicySANValidation": "a_backend_is_called_over_tls_and_believed_by_authority_and_name",
     "GRPCRoute": "grpc_from_outside_reaches_its_server_and_failures_are_statuses",
     "Gateway": "a_request_from_outside_reaches_the_app_with_the_gateways_identity",
+    "GatewayBackendClientCertificate": "a_backend_sees_the_certificate_that_its_gateway_shows",
     "GatewayFrontendClientCertificateValidation": "a_client_must_show_a_certificate_of_the_authority_and_the_app_is_told_of_it",
     "GatewayHTTPListenerIsolation": "listeners_of_one_port_are_isolated_by_their_host_names",
     "GatewayHTTPSListenerDetectMisdirectedRequests": "each_host_has_its_listener_and_a_new_certificate_is_for_new_connections",

@@ -18,6 +18,9 @@ use crate::{
 /// The condition of a `Gateway` that serves clients without a certificate although it asks for one.
 const INSECURE: &str = "InsecureFrontendValidationMode";
 
+/// The condition of a `Gateway` that names a certificate for backends.
+const RESOLVED: &str = "ResolvedRefs";
+
 /// How a gateway runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Run {
@@ -68,6 +71,7 @@ impl GatewayFacts<'_> {
         let (accepted, programmed) = self.conditions(&judged);
         let listeners = listeners.statuses(&judged, self.attached, false, programmed.0, dating);
         let mut conditions = vec![("Accepted", accepted), ("Programmed", programmed)];
+        conditions.extend(self.resolved().map(|said| (RESOLVED, said)));
         if self.spec.clients.is_any_optional() {
             let message = "a client without a certificate is served (AllowInsecureFallback)".to_owned();
             conditions.push((INSECURE, (true, "ConfigurationChanged", message)));
@@ -83,6 +87,22 @@ impl GatewayFacts<'_> {
             status["attachedListenerSets"] = self.sets.into();
         }
         status
+    }
+
+    /// Whether what it shows to backends can be shown; `None`: it names nothing.
+    fn resolved(&self) -> Option<Said> {
+        self.spec.to_backends.as_ref()?;
+        let first = self.problems.iter().find_map(|problem| match problem.fault {
+            Fault::ToBackends { is_permitted } => Some((problem, is_permitted)),
+            _ => None,
+        });
+        Some(match first {
+            None => (true, RESOLVED, "its certificate is shown to backends that ask for one".to_owned()),
+            Some((problem, is_permitted)) => {
+                let reason = if is_permitted { "InvalidClientCertificateRef" } else { "RefNotPermitted" };
+                (false, reason, said([*problem].into_iter()))
+            }
+        })
     }
 
     /// Whether it is accepted, and whether it is programmed.
@@ -214,7 +234,10 @@ pub(super) fn all_dated(
     let mut all: Vec<Value> = conditions.into_iter().map(dated).collect();
     // What other controllers say there stays.
     let before = before.as_array().into_iter().flatten();
-    let is_ours = |one: &&Value| one["type"] == INSECURE || ours.iter().any(|kind| one["type"] == *kind);
+    let is_ours = |one: &&Value| {
+        [INSECURE, RESOLVED].iter().any(|kind| one["type"] == *kind)
+            || ours.iter().any(|kind| one["type"] == *kind)
+    };
     all.extend(before.filter(|one| !is_ours(one)).cloned());
     all
 }

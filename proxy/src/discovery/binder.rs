@@ -167,7 +167,8 @@ impl Binder {
         self.asked = collected.asked;
         let changed = std::mem::take(&mut self.egress_changed)
             | self.take_egress(held.own())
-            | self.take_here(held.own());
+            | self.take_here(held.own())
+            | self.take_shown(held);
         let work = self.bind_inputs(collected.inputs, changed, now);
         let destinations: HashMap<_, _> = resolutions
             .into_iter()

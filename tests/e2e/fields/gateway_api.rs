@@ -240,6 +240,11 @@ pub(super) const ROWS: &[Row] = &[
         "spec.tls.frontend.**",
         Test("clients_are_asked_for_certificates_of_the_authorities_that_are_named"),
     ),
+    (
+        "Gateway",
+        "spec.tls.backend.clientCertificateRef.**",
+        Test("a_gateway_shows_backends_the_certificate_that_it_names"),
+    ),
     ("ReferenceGrant", "spec.from[].**", Test("a_backend_of_another_namespace_needs_a_grant")),
     ("ReferenceGrant", "spec.to[].**", Test("a_backend_of_another_namespace_needs_a_grant")),
     ("TCPRoute", "spec.rules[].backendRefs[].**", Test("a_tcp_route_splits_connections_by_weight")),

@@ -1,17 +1,30 @@
 //! TLS to backends that ask for it (`BackendTLSPolicy`): servers are believed by the authority and the name that it says, and
 //! nothing is sent in plaintext instead.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use selvedge_certs::tls::provider;
 use selvedge_demo::{
     call::{self, Answer},
     workload::Spec,
 };
 use selvedge_tests::{Mesh, SOON, gateway::Gateway, poll};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{RootCertStore, ServerConfig, pki_types::CertificateDer, server::WebPkiClientVerifier},
+};
 
 use super::{
     gateway as gateway_of, http_listener,
-    tls::{Pair, indented, listener, mesh_of, own, route, secret},
+    tls::{Pair, indented, key, listener, mesh_of, own, route, secret},
     to_apps::{answering, answers, app, http},
 };
 
@@ -154,4 +167,86 @@ async fn a_sidecar_calls_a_service_outside_the_mesh_as_the_policy_says() {
         if answer.status == 200 { Ok(()) } else { Err(answer.summary()) }
     })
     .await;
+}
+
+/// Two certificates of clients, and the authority of both.
+fn clients() -> (CertificateDer<'static>, [Pair; 2]) {
+    let root_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = params.self_signed(&root_key).unwrap();
+    let issuer = Issuer::from_params(&params, &root_key);
+    let clients = ["first", "second"].map(|name| {
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        Pair { pem: leaf.pem(), key, der: leaf }
+    });
+    (root.der().clone(), clients)
+}
+
+/// What a certificate is told by.
+fn end_of(der: &[u8]) -> String {
+    der[der.len() - 8..].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An app that answers requests over TLS with the end of the certificate that its client shows, which must be of `root`.
+async fn asking(server: &Pair, root: CertificateDer<'static>) -> u16 {
+    let mut roots = RootCertStore::empty();
+    roots.add(root).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_client_cert_verifier(verifier);
+    let config = config.with_single_cert(vec![server.der.der().clone()], key(server)).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            let shown =
+                stream.get_ref().1.peer_certificates().map(|chain| end_of(&chain[0])).unwrap_or_default();
+            let mut head = vec![0; 4096];
+            if stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                // A client that goes away gets nothing, and its test sees that.
+                let _ = stream.write_all(http(&shown).as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_backend_sees_the_certificate_that_its_gateway_shows() {
+    let server = own("shop.test");
+    let (root, [first, second]) = clients();
+    let shows = gateway_of(&http_listener("http", 80))
+        .replace("listeners:", "tls: {backend: {clientCertificateRef: {name: client}}}, listeners:");
+    let base = [
+        shows,
+        route("HTTPRoute", "shop", "http", ""),
+        app("shop", "http", asking(&server, root).await),
+        authority("ca", &server),
+        policy("shop.test", GIVEN),
+    ]
+    .concat();
+    let with = |client: &Pair| base.clone() + &secret("client", client, client);
+    let (mesh, gateway) = mesh_of(&with(&first), "default/edge").await;
+    let sees = async |pair: &Pair, what: &str| {
+        let expected = end_of(pair.der.der());
+        until(&gateway, what, |answer| answer.status == 200 && answer.text() == expected).await;
+    };
+    sees(&first, "the certificate").await;
+
+    mesh.write("edge.yaml", &with(&second)).unwrap();
+    sees(&second, "a renewed certificate").await;
+
+    mesh.write("edge.yaml", &base).unwrap();
+    until(&gateway, "the backend refuses", |answer| answer.proxy_error() == Some("tls")).await;
+    let problems = mesh.control_plane_admin("/problems").await.unwrap().text();
+    assert!(problems.contains("there is no Secret default/client"), "{problems}");
+    assert!(problems.contains("so no certificate is shown to backends"), "{problems}");
+
+    mesh.write("edge.yaml", &with(&first)).unwrap();
+    sees(&first, "it is repaired").await;
 }

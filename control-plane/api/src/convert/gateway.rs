@@ -5,8 +5,8 @@ use std::{fmt, net::IpAddr};
 use selvedge_model::{
     ServiceKey,
     gateway::{
-        Carries, ClientValidation, GatewayPort, GatewayRole, Hostname, Listener, ListenerTls, PasswordHash, PrivateKey,
-        ServerCertificate, Termination, UserList, VirtualHost,
+        Carries, ClientValidation, GatewayPort, GatewayRole, Hostname, Listener, ListenerTls, PasswordHash,
+        PrivateKey, ServerCertificate, Termination, UserList, VirtualHost,
     },
 };
 
@@ -50,6 +50,7 @@ impl From<&GatewayPort> for wire::GatewayPort {
             port: served.port.into(),
             carries: carries.into(),
             listeners: served.listeners.iter().map(Into::into).collect(),
+            to_backends: served.to_backends.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -76,7 +77,8 @@ impl TryFrom<wire::GatewayPort> for GatewayPort {
                 &"its listeners say otherwise of TLS",
             ));
         }
-        Ok(Self::new(port("gateway's port", served.port)?, carries, listeners))
+        let to_backends = served.to_backends.map(|name| parse("certificate's name", &name)).transpose()?;
+        Ok(Self::new(port("gateway's port", served.port)?, carries, listeners).showing(to_backends))
     }
 }
 
@@ -213,8 +215,10 @@ impl fmt::Debug for wire::User {
 
 impl From<&UserList> for wire::UserList {
     fn from(list: &UserList) -> Self {
-        let user =
-            |(name, hash): (&str, &PasswordHash)| wire::User { name: name.to_owned(), hash: hash.reveal().to_owned() };
+        let user = |(name, hash): (&str, &PasswordHash)| wire::User {
+            name: name.to_owned(),
+            hash: hash.reveal().to_owned(),
+        };
         Self { name: list.name.to_string(), users: list.reveal().map(user).collect() }
     }
 }
@@ -268,6 +272,7 @@ mod tests {
             port_with(Carries::Tcp, None),
             port_with(Carries::Tls, Some(ListenerTls::Passthrough)),
             port_with(Carries::Tls, Some(ListenerTls::Terminate(termination))),
+            port_with(Carries::Http, None).showing(Some(CertificateName::new("shop", "client"))),
         ] {
             let arrived = GatewayPort::try_from(wire::GatewayPort::from(&port)).unwrap();
 

@@ -286,6 +286,7 @@ fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
                 trusted,
                 client,
                 insecure_skip_verify,
+                shown: None,
                 policy,
             },
         );

@@ -73,6 +73,8 @@ impl From<wire::TlsOrigination> for TlsOrigination {
             trusted,
             client,
             insecure_skip_verify: origination.insecure_skip_verify,
+            // Only the gateway itself knows what it shows.
+            shown: None,
             policy: origination.policy.map(Into::into),
         }
     }

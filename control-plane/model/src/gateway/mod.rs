@@ -73,6 +73,10 @@ pub struct GatewayPort {
     pub carries: Carries,
     /// In any order; no two for the same host names.
     pub listeners: Vec<Listener>,
+    /// What the gateway shows to backends that a `BackendTLSPolicy` is for, if they ask for a certificate. It is the same for
+    /// all ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_backends: Option<CertificateName>,
     #[serde(skip)]
     hosts: Hosts,
 }
@@ -150,7 +154,13 @@ impl GatewayPort {
     /// A port with these listeners.
     pub fn new(port: u16, carries: Carries, listeners: Vec<Listener>) -> Self {
         let hosts = Hosts::new(listeners.iter().map(|listener| &listener.hostname));
-        Self { port, carries, listeners, hosts }
+        Self { port, carries, listeners, to_backends: None, hosts }
+    }
+
+    /// The same port of a gateway that shows this certificate to backends.
+    #[must_use]
+    pub fn showing(self, to_backends: Option<CertificateName>) -> Self {
+        Self { to_backends, ..self }
     }
 
     /// The place of the listener for `name`: a TLS server name, or the host of an authority. In lower case, without a
@@ -164,19 +174,21 @@ impl GatewayPort {
         self.listeners.iter().flat_map(|listener| &listener.virtual_hosts)
     }
 
-    /// The certificates of all listeners; one may come several times.
+    /// The certificates of all listeners, and the one for backends; one may come several times.
     pub fn certificates(&self) -> impl Iterator<Item = &CertificateName> {
-        self.listeners.iter().flat_map(|listener| match &listener.tls {
+        let of_listeners = self.listeners.iter().flat_map(|listener| match &listener.tls {
             Some(ListenerTls::Terminate(termination)) => termination.certificates.as_slice(),
             Some(ListenerTls::Passthrough) | None => &[],
-        })
+        });
+        of_listeners.chain(&self.to_backends)
     }
 }
 
 impl PartialEq for GatewayPort {
     /// What it finds follows from its listeners.
     fn eq(&self, other: &Self) -> bool {
-        (self.port, self.carries, &self.listeners) == (other.port, other.carries, &other.listeners)
+        (self.port, self.carries, &self.listeners, &self.to_backends)
+            == (other.port, other.carries, &other.listeners, &other.to_backends)
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Draft<'a> {
     routing: &'a Routing<'a>,
     listeners: Vec<DraftListener<'a>>,
     shown: BTreeMap<CertificateName, Arc<ServerCertificate>>,
+    /// What is shown to backends that ask for a certificate.
+    pub(super) to_backends: Option<CertificateName>,
     /// The users that rules let in by their passwords.
     pub(super) user_lists: BTreeMap<UserListName, Arc<UserList>>,
 }
@@ -105,7 +107,19 @@ impl<'a> Draft<'a> {
         certificates: &'a Certificates<'a>,
     ) -> Self {
         let (listeners, shown, user_lists) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { seat, grants, certificates, limits, shared, routing, listeners, shown, user_lists }
+        let to_backends = None;
+        Self {
+            seat,
+            grants,
+            certificates,
+            limits,
+            shared,
+            routing,
+            listeners,
+            shown,
+            to_backends,
+            user_lists,
+        }
     }
 
     /// The certificate of the Secret `name` in `namespace`, which a listener of `hostname` shows. Whether it may be named is
@@ -117,6 +131,14 @@ impl<'a> Draft<'a> {
         hostname: &Hostname,
     ) -> Result<Found<'a>, Refused> {
         let found = self.certificates.server(namespace, name, hostname)?;
+        self.shown.insert(found.server.name.clone(), Arc::clone(found.server));
+        Ok(found)
+    }
+
+    /// The certificate of the Secret `name` in `namespace`, which is shown to backends. Whether it may be named is not asked
+    /// here.
+    pub(super) fn client_certificate(&mut self, namespace: &str, name: &str) -> Result<Found<'a>, Refused> {
+        let found = self.certificates.client(namespace, name)?;
         self.shown.insert(found.server.name.clone(), Arc::clone(found.server));
         Ok(found)
     }
@@ -167,7 +189,8 @@ impl<'a> Draft<'a> {
         for (port, listeners) in ports {
             let Some(carries) = listeners.first().map(|first| first.new.carries) else { continue };
             let listeners = listeners.into_iter().map(|one| one.finish(&mut gateway.virtual_hosts)).collect();
-            gateway.ports.insert(port, Arc::new(GatewayPort::new(port, carries, listeners)));
+            let served = GatewayPort::new(port, carries, listeners).showing(self.to_backends.clone());
+            gateway.ports.insert(port, Arc::new(served));
         }
         let named: BTreeSet<_> =
             gateway.ports.values().flat_map(|port| port.certificates()).cloned().collect();

@@ -18,7 +18,7 @@ use super::{
     copies::Copies,
     draft::{Draft, NewListener},
     holders::{GatewayName, Holder, Holders, Standing, is_ours},
-    terminate::{Ending, WantedObject, all_wanted, termination},
+    terminate::{Ending, WantedObject, all_wanted, termination, to_backends},
 };
 use crate::{
     problem::{Detached, DocumentName, Fault, ListenerFault, Problem, Severity},
@@ -166,6 +166,7 @@ impl<'a> GatewayApi<'a> {
             );
             problems.warning(gateway, "", message);
         }
+        draft.to_backends = to_backends(gateway, draft, problems);
         for (holder, routes) in holders.iter().zip(&self.routes[name]) {
             for (listener, routes) in holder.listeners().iter().zip(routes) {
                 add_listener(Ending { holder: *holder, gateway, listener }, routes, draft, problems);

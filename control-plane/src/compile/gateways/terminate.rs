@@ -1,8 +1,9 @@
-//! How TLS ends at a listener of a `Gateway`: with which certificates, and which its clients must show.
+//! How TLS ends at a listener of a `Gateway`: with which certificates, and which its clients must show. And which one the
+//! gateway itself shows to backends.
 
 use std::collections::BTreeSet;
 
-use selvedge_model::gateway::{ClientValidation, Hostname, Termination};
+use selvedge_model::gateway::{CertificateName, ClientValidation, Hostname, Termination};
 
 use super::{
     super::{
@@ -14,7 +15,7 @@ use super::{
     holders::{Holder, Holders},
 };
 use crate::{
-    problem::{DocumentName, ListenerFault},
+    problem::{DocumentName, Fault, ListenerFault},
     resources::{
         Document, GatewaySpec, Resources,
         backend_tls_policy::AuthoritiesSpec,
@@ -40,6 +41,34 @@ pub struct WantedObject {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+/// The certificate that `gateway` shows to backends that ask for one. One that cannot be shown is reported: such backends
+/// are called without.
+pub(super) fn to_backends(
+    gateway: &Document<GatewaySpec>,
+    draft: &mut Draft<'_>,
+    problems: &mut Problems,
+) -> Option<CertificateName> {
+    let reference = gateway.spec.to_backends.as_ref()?;
+    let found = permitted(&gateway.name, reference, OF_SERVERS, draft.grants);
+    let found = found.map_err(|NotPermitted { is_kind, refused }| (is_kind, refused));
+    let found = found.and_then(|(_, namespace)| {
+        draft.client_certificate(namespace, &reference.name).map_err(|refused| (true, refused))
+    });
+    match found {
+        Ok(found) => {
+            let tell = |remark: Remark| remark.report(gateway, &reference.field, problems);
+            found.remarks.into_iter().for_each(tell);
+            Some(found.server.name.clone())
+        }
+        Err((is_permitted, Refused { why, at_object, .. })) => {
+            let told = format!("{why} (so no certificate is shown to backends)");
+            problems.fault(gateway, &reference.field, told, Fault::ToBackends { is_permitted });
+            at_object.into_iter().for_each(|problem| problems.add(*problem));
+            None
+        }
+    }
 }
 
 /// Adds the Secrets and ConfigMaps that a listener names to `wanted`, without those that no ReferenceGrant permits it to
@@ -208,6 +237,13 @@ pub(super) fn all_wanted(holders: &Holders<'_>, resources: &Resources) -> BTreeS
     let mut all = BTreeSet::new();
     for list in holders.gateways.values() {
         let Some(Holder::Gateway(gateway)) = list.first().copied() else { continue };
+        let to_backends = gateway.spec.to_backends.as_ref();
+        if let Some(reference) = to_backends
+            && let Ok((kind, namespace)) = permitted(&gateway.name, reference, OF_SERVERS, &grants)
+        {
+            let (namespace, name) = (namespace.to_owned(), reference.name.clone());
+            all.insert(WantedObject { kind, namespace, name });
+        }
         for holder in list {
             for listener in holder.listeners() {
                 wanted(Ending { holder: *holder, gateway, listener }, &grants, &mut all);

@@ -1,4 +1,4 @@
-//! Whom a gateway asks for a certificate, and the objects that hold certificates.
+//! Whom a gateway asks for a certificate, which one it shows itself, and the objects that hold certificates.
 
 use std::collections::BTreeMap;
 
@@ -63,6 +63,13 @@ pub(super) struct ObjectRefYaml {
 #[serde(default)]
 pub(super) struct GatewayTlsYaml {
     frontend: FrontendYaml,
+    backend: BackendYaml,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct BackendYaml {
+    client_certificate_ref: Option<ObjectRefYaml>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,7 +113,14 @@ impl FrontendClients {
 }
 
 impl GatewayTlsYaml {
-    pub(super) fn read(self, reading: &mut Reading<'_>) -> Result<FrontendClients, FieldError> {
+    /// Whom it asks for a certificate, and the object with its own.
+    pub(super) fn read(
+        self,
+        reading: &mut Reading<'_>,
+    ) -> Result<(FrontendClients, Option<ObjectRef>), FieldError> {
+        let to_backends = self.backend.client_certificate_ref;
+        let to_backends =
+            to_backends.map(|yaml| yaml.read("spec.tls.backend.clientCertificateRef".to_owned(), "Secret"));
         let FrontendYaml { default, per_port } = self.frontend;
         let field = "spec.tls.frontend";
         let default =
@@ -120,7 +134,7 @@ impl GatewayTlsYaml {
                 return Err(wrong(format!("{at}.port"), format!("{port} is given twice; keep one")));
             }
         }
-        Ok(FrontendClients { default, ports })
+        Ok((FrontendClients { default, ports }, to_backends))
     }
 }
 
@@ -141,12 +155,19 @@ impl ValidationYaml {
 
 /// The objects of the list at `list`; `kind` is what they are if they do not say it.
 pub(super) fn read_objects(yaml: Vec<ObjectRefYaml>, list: &str, kind: &str) -> Vec<ObjectRef> {
-    let read = |(index, yaml): (usize, ObjectRefYaml)| ObjectRef {
-        field: format!("{list}[{index}]"),
-        group: yaml.group.unwrap_or_default(),
-        kind: yaml.kind.unwrap_or_else(|| kind.to_owned()),
-        namespace: yaml.namespace,
-        name: yaml.name,
-    };
+    let read = |(index, yaml): (usize, ObjectRefYaml)| yaml.read(format!("{list}[{index}]"), kind);
     yaml.into_iter().enumerate().map(read).collect()
+}
+
+impl ObjectRefYaml {
+    /// What stands at `field`; `kind` is what it is if it does not say it.
+    fn read(self, field: String, kind: &str) -> ObjectRef {
+        ObjectRef {
+            field,
+            group: self.group.unwrap_or_default(),
+            kind: self.kind.unwrap_or_else(|| kind.to_owned()),
+            namespace: self.namespace,
+            name: self.name,
+        }
+    }
 }

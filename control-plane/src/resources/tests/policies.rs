@@ -154,7 +154,7 @@ fn a_destination_rule_says_how_tls_is_begun() {
         trusted: Trusted::File("/ca.pem".into()),
         client: Some(client),
         insecure_skip_verify: false,
-        policy: None,
+        ..TlsOrigination::default()
     };
     assert_eq!(read(&mutual), UpstreamTls::Originate(expected));
     assert_eq!(read(&rule("{mode: DISABLE}")), UpstreamTls::Disable);

@@ -165,6 +165,23 @@ fn a_condition_is_dated_when_its_status_changes_and_what_others_say_stays() {
 
     assert_eq!(class["conditions"][0]["lastTransitionTime"], "then");
     assert_eq!(class["conditions"][0]["observedGeneration"], 2);
-    assert_eq!(class["supportedFeatures"][0], json!({"name": "GRPCRoute"}));
+    assert_eq!(class["supportedFeatures"][0], json!({"name": "BackendTLSPolicy"}));
     assert_eq!(class["conditions"][1], theirs);
+}
+
+#[test]
+fn a_certificate_for_backends_that_cannot_be_shown_is_said_of_the_gateway() {
+    let listener =
+        "{name: a, port: 80, protocol: HTTP}], tls: {backend: {clientCertificateRef: {REF}}}, addresses: [";
+    for (reference, said) in [
+        ("name: none", "ResolvedRefs False InvalidClientCertificateRef"),
+        ("name: none, namespace: other", "ResolvedRefs False RefNotPermitted"),
+        ("kind: Service, name: none", "ResolvedRefs False InvalidClientCertificateRef"),
+    ] {
+        let told = conditions(&status(&listener.replace("REF", reference), &running()));
+        assert!(told.contains(&said.to_owned()), "{told:?}");
+        assert!(told.contains(&"Accepted True Accepted".to_owned()), "the listeners go on: {told:?}");
+    }
+    let without = conditions(&status("{name: a, port: 80, protocol: HTTP}", &running()));
+    assert!(!without.iter().any(|one| one.starts_with("ResolvedRefs")), "{without:?}");
 }

@@ -107,7 +107,8 @@ impl<'a> BackendBinder<'a> {
     /// sends to itself is not redirected, and its app does not speak mesh TLS.
     fn reach(&self, backend: &Backend, endpoint: &Endpoint, dns_name: Option<&Arc<DnsName>>) -> Reach {
         let host = dns_name.map_or(&backend.name.service.host, |dns_name| &dns_name.name);
-        let (tls, identity) = Tls::of(backend.policy.tls.as_ref(), endpoint.identity.as_ref(), host);
+        let shown = self.targets.shown.as_ref();
+        let (tls, identity) = Tls::of(backend.policy.tls.as_ref(), endpoint.identity.as_ref(), host, shown);
         let local = endpoint.workload.as_ref() == Some(self.own) && identity.is_some();
         let dial = match self.local {
             Some(inbound) if local => SocketAddr::new(endpoint.address.ip(), inbound),

@@ -9,7 +9,7 @@ use std::{
 
 use selvedge_certs::{facts::Facts, tls::Edge};
 use selvedge_model::{
-    ServiceKey, Workload,
+    ServiceKey, Shown, Workload,
     gateway::{
         CertificateName, GatewayPort, GatewayRole, Hostname, Listener, ListenerTls, ServerCertificate,
         Termination, VirtualHost,
@@ -57,6 +57,17 @@ impl Binder {
         if let Some(gateway) = &mut self.gateway {
             gateway.keys = keys;
         }
+    }
+
+    /// Takes over what we show to backends that ask for a certificate. Returns whether that is not as before.
+    pub(super) fn take_shown(&mut self, held: &Resources) -> bool {
+        let named = held.gateway_ports().values().find_map(|port| port.to_backends.as_ref());
+        let shown = named.filter(|_| self.gateway.is_some()).and_then(|name| held.certificate(name));
+        let is_other = self.targets.shown.as_ref().map(|Shown(before)| before) != shown;
+        if is_other {
+            self.targets.shown = shown.cloned().map(Shown);
+        }
+        is_other
     }
 
     /// Our own workload, with the policy of a gateway if we are one.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicU32},
 };
 
-use selvedge_model::{ProxyProtocol, SpiffeId, TlsOrigination, Transport, UpstreamTls, WorkloadName};
+use selvedge_model::{ProxyProtocol, Shown, SpiffeId, TlsOrigination, Transport, UpstreamTls, WorkloadName};
 
 use crate::{
     bind::{ClientTls, Egress, Others, Slot, Target},
@@ -34,18 +34,22 @@ pub(super) enum Tls {
 }
 
 impl Tls {
-    /// As `policy` says for an endpoint which asks for `identity`, at a server called `host`; and who must
-    /// answer then.
+    /// As `policy` says for an endpoint which asks for `identity`, at a server called `host`; and who must answer then. A
+    /// gateway that has something `shown` shows it where a `BackendTLSPolicy` asks for TLS.
     pub(super) fn of(
         policy: Option<&UpstreamTls>,
         identity: Option<&SpiffeId>,
         host: &Arc<str>,
+        shown: Option<&Shown>,
     ) -> (Self, Option<SpiffeId>) {
         match Transport::of(policy, identity) {
             Transport::Mutual(identity) => (Self::ByIdentity, Some(identity.clone())),
             Transport::Plaintext => (Self::ByIdentity, None),
             Transport::Impossible => (Self::Impossible, None),
-            Transport::Originated(settings) => (Self::Outside(settings.clone(), Arc::clone(host)), None),
+            Transport::Originated(settings) => {
+                let shown = shown.filter(|_| settings.policy.is_some()).cloned();
+                (Self::Outside(TlsOrigination { shown, ..settings.clone() }, Arc::clone(host)), None)
+            }
         }
     }
 }
@@ -55,6 +59,8 @@ impl Tls {
 pub(super) struct Targets {
     by_reach: HashMap<Reach, Weak<Target>>,
     pub(super) originations: Originations,
+    /// What we show to servers outside the mesh, as a gateway.
+    pub(super) shown: Option<Shown>,
     /// Whom our workload may call.
     pub(super) egress: Egress,
     /// The target that has each slot, or had it last.

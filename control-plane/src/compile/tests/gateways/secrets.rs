@@ -5,6 +5,7 @@ use rcgen::{CertificateParams, KeyPair};
 use selvedge_model::gateway::{Carries, ListenerTls, Termination};
 
 use super::*;
+use crate::problem::Fault;
 
 /// A certificate for `names`, and its key, as PEM; `change` makes it another one.
 pub(super) fn pair_with(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
@@ -334,5 +335,56 @@ fn nothing_of_a_key_is_ever_told() {
         for piece in pieces {
             assert!(!told.contains(piece), "{piece} in {text} {problems:?} {between:?}");
         }
+    }
+}
+
+#[test]
+fn a_gateway_shows_backends_the_certificate_that_it_names() {
+    let named = |reference: &str| {
+        https(NAMES_TLS).replace(
+            "listeners:",
+            &format!("tls: {{backend: {{clientCertificateRef: {{{reference}}}}}}}, listeners:"),
+        ) + &tls("shop", &pair("a.example"))
+    };
+    let client = |namespace: &str, pair: &(String, String)| {
+        secret(namespace, "client", &[("tls.crt", &pair.0), ("tls.key", &pair.1)])
+    };
+    let shown = |text: &str| {
+        let (mesh, problems) = compiled(&format!("{EDGE}{text}"));
+        let gateway = mesh.gateways.values().next().unwrap();
+        let port = &gateway.ports[&443];
+        let found = port.to_backends.as_ref().map(|name| {
+            assert!(gateway.certificates.contains_key(name), "it is sent to the gateway");
+            name.to_string()
+        });
+        (found, problems)
+    };
+    // It needs to be for no name that clients call.
+    let other = pair("client.of.somebody");
+    let text = named("name: client") + &client("shop", &other);
+    assert_eq!(shown(&text), (Some("shop/client".to_owned()), Vec::new()));
+    let (wanted, _) = resources(&named("name: client"));
+    assert_eq!(wanted_objects(&wanted).len(), 2, "the listener's and that for backends");
+
+    let allowed = document(
+        "ReferenceGrant",
+        "other",
+        "grant",
+        "{from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop}], to: [{group: '', kind: Secret}]}",
+    );
+    let elsewhere = named("name: client, namespace: other") + &client("other", &other);
+    assert_eq!(shown(&(elsewhere.clone() + &allowed)).0.as_deref(), Some("other/client"));
+    for (text, is_permitted, says) in [
+        (elsewhere, false, "ReferenceGrant"),
+        (named("name: client"), true, "there is no Secret shop/client"),
+        (named("kind: ConfigMap, name: client"), true, "name a Secret"),
+        (named("name: client") + &client("shop", &(other.0.clone(), pair("x").1)), true, "cannot be used"),
+    ] {
+        let (found, problems) = shown(&text);
+        assert_eq!(found, None);
+        let told = problems.iter().find(|problem| problem.fault == Fault::ToBackends { is_permitted });
+        let told = told.unwrap_or_else(|| panic!("{problems:?}"));
+        assert!(told.message.contains(says), "{told:?}");
+        assert_eq!(told.field, "spec.tls.backend.clientCertificateRef");
     }
 }
