@@ -21,6 +21,9 @@ const LONGEST: usize = 1024;
 /// The condition of Istio's kinds; its domain tells it from Istio's own conditions.
 const ACCEPTED: &str = "selvedge.io/Accepted";
 
+/// Our conditions of a route; others may say more of it at the same parent.
+const OF_ROUTES: [&str; 3] = ["Accepted", "ResolvedRefs", "PartiallyInvalid"];
+
 /// An object, and the status that it should have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -193,15 +196,15 @@ impl Verdict {
         let ours = references.filter(|_| acted_on).filter_map(|(index, reference)| {
             let controller = controller(reference)?;
             let old = before.iter().filter(is_ours).find(|parent| parent["parentRef"] == *reference);
-            let conditions: Vec<Value> = route_conditions(index, problems)
-                .into_iter()
-                .map(|mut new| {
-                    new["observedGeneration"] = object.generation.into();
-                    let listed = old.and_then(|old| old["conditions"].as_array());
-                    let old = listed.and_then(|list| list.iter().find(|old| old["type"] == new["type"]));
-                    dated(new, old, now)
-                })
-                .collect();
+            let listed = old.and_then(|old| old["conditions"].as_array());
+            let listed = listed.map(Vec::as_slice).unwrap_or_default();
+            let ours = route_conditions(index, problems).into_iter().map(|mut new| {
+                new["observedGeneration"] = object.generation.into();
+                let old = listed.iter().find(|old| old["type"] == new["type"]);
+                dated(new, old, now)
+            });
+            let is_foreign = |one: &&Value| !OF_ROUTES.iter().any(|kind| one["type"] == *kind);
+            let conditions: Vec<Value> = ours.chain(listed.iter().filter(is_foreign).cloned()).collect();
             Some(json!({"parentRef": reference, "controllerName": controller, "conditions": conditions}))
         });
         let others = before.iter().filter(|parent| !is_ours(parent)).cloned();

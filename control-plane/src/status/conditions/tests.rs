@@ -79,6 +79,22 @@ fn a_route_in_use_is_accepted_for_each_service_and_others_words_stay() {
 }
 
 #[test]
+fn what_others_say_of_a_route_at_our_parent_stays() {
+    let references = json!([service("a")]);
+    let mut status = parents_of(&references, &[], &json!({})).unwrap();
+    let foreign = json!({"type": "example.com/Policed", "status": "True", "reason": "Policed"});
+    status["parents"][0]["conditions"].as_array_mut().unwrap().push(foreign.clone());
+    assert_eq!(parents_of(&references, &[], &status), None);
+
+    let broken = problem(Severity::Error, "spec", "no");
+    let changed = parents_of(&references, &[Problem { fault: Fault::Unusable, ..broken }], &status).unwrap();
+
+    let conditions = changed["parents"][0]["conditions"].as_array().unwrap();
+    assert_eq!((conditions.len(), conditions.last()), (3, Some(&foreign)), "{conditions:?}");
+    assert_eq!(conditions[0]["status"], "False");
+}
+
+#[test]
 fn each_field_in_trouble_has_its_condition() {
     let references = json!([service("a"), service("b")]);
     let conditions =
