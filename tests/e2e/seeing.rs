@@ -2,12 +2,23 @@
 
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
-use selvedge_demo::{apps::reviews, call, workload::Spec};
+use selvedge_api::{preamble, wire};
+use selvedge_demo::{
+    apps::reviews,
+    call,
+    workload::{AppKind, Spec},
+};
 use selvedge_tests::{Mesh, SOON, poll};
 use serde_json::Value;
-use tokio::io::AsyncBufReadExt;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
-use crate::SELVEDGE;
+use crate::{
+    SELVEDGE,
+    mesh_client::{self, END, frame},
+};
 
 /// A sidecar tells what is new every 15 seconds.
 const TOLD: Duration = Duration::from_secs(60);
@@ -364,4 +375,44 @@ async fn top_shows_what_is_sent_again_and_again() {
         if counted(&said)[&route][0].as_u64() > Some(0) { Ok(()) } else { Err(line) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn opaque_connections_are_counted_with_their_bytes_and_an_identity() {
+    let mut server = Spec::server("app-1", "app", 8080);
+    server.app = AppKind::None;
+    let mesh = Mesh::of(SELVEDGE, [server]).await;
+    mesh.undeclare("app", 8080, "app-1").await;
+    let app = TcpListener::bind(mesh.workload("app-1").app).await.expect("the app's address is ours");
+    let configuration = mesh_client::configuration(mesh.credentials("caller"));
+    for _ in 0..3 {
+        let server = mesh.workload("app-1");
+        let mut peer = mesh_client::connect_for(wire::Carrier::Tcp, &configuration, server).await;
+        peer.write_all(&[frame(b"hello"), END.to_vec()].concat()).await.expect("it is taken");
+        let (mut stream, _) = app.accept().await.expect("a connection of the sidecar's");
+        let mut read = Vec::new();
+        stream.read_to_end(&mut read).await.expect("all of it");
+        assert_eq!(read, b"hello");
+        stream.write_all(b"welcome").await.expect("it is taken");
+        drop(stream);
+        let mut answer = [frame(&preamble::ACCEPTED), frame(b"welcome"), END.to_vec()].concat();
+        let length = answer.len();
+        let expected = std::mem::replace(&mut answer, vec![0; length]);
+        peer.read_exact(&mut answer).await.expect("the answer, and its end");
+        assert_eq!(answer, expected);
+    }
+
+    let expected = serde_json::json!([3, 0, 100.0, 15, 21]);
+    let of = |said: &Value| {
+        let connections = &said["rows"][0]["connections"];
+        let names = ["count", "failures", "mtls_percent", "received_bytes", "sent_bytes"];
+        serde_json::json!(names.map(|name| connections[name].clone()))
+    };
+    until(&mesh, &["stat", "--by", "workload", "--to", "default/app-1"], &expected, of).await;
+    let (said, _) = asked(&mesh, &["edges"]);
+    assert_eq!(
+        said["edges"][0]["client_identity"], "spiffe://cluster.local/ns/default/sa/caller",
+        "{said:#}"
+    );
+    assert_eq!(said["edges"][0]["to"], "default/app-1:8080", "{said:#}");
 }

@@ -278,7 +278,7 @@ impl Conversation {
                     registration.update(|proxy| proxy.svid = Some(svid));
                 }
                 self.seen.tell(&session.workload, report);
-                self.traffic.tell(&session.workload, &self.peer.identity, traffic);
+                self.traffic.tell(&session.workload, &self.peer.identity, *traffic);
             }
             MessageOutcome::Shown { samples, missed } => {
                 self.taps.show(&session.workload, samples, &missed);

@@ -88,7 +88,7 @@ pub(super) struct PendingTransaction {
 pub(super) enum MessageOutcome {
     Nothing,
     /// Who has called its workload, and what it has carried.
-    Told(Report, TrafficReport),
+    Told(Report, Box<TrafficReport>),
     /// Live requests, and how many more there were, each by the number of who asks.
     Shown {
         samples: Vec<(u64, Sample)>,
@@ -191,7 +191,7 @@ impl Session {
                 let wrong = |error| Status::invalid_argument(format!("a report: {error}"));
                 let mut report = Report::try_from(report).map_err(wrong)?;
                 let traffic = self.traffic(std::mem::take(&mut report.traffic), report.watched)?;
-                return Ok(MessageOutcome::Told(report, traffic));
+                return Ok(MessageOutcome::Told(report, Box::new(traffic)));
             }
             Some(Message::TapSamples(samples)) => return shown(samples),
             Some(Message::KeysWanted(wanted)) => return Ok(MessageOutcome::KeysWanted(wanted.url)),

@@ -31,8 +31,8 @@ pub struct TrafficSeen {
 pub struct WorkloadTraffic {
     /// Who the sidecar has proven to be.
     pub identity: SpiffeId,
-    /// Of how many seconds it is: a little more than was asked for, because it is kept in pieces; less if the sidecar has not run
-    /// for so long.
+    /// Of how many seconds it is: a little more than was asked for, because it is kept in pieces; less if the sidecar is not
+    /// known for so long.
     pub seconds: u64,
     /// Edges on which something has happened.
     pub edges: Vec<EdgeTraffic>,
@@ -80,7 +80,7 @@ impl OfOne {
             .map(|(edge, slots)| EdgeTraffic { edge: Edge::clone(edge), counts: slots.since(from) });
         WorkloadTraffic {
             identity: self.identity.clone(),
-            seconds: until.saturating_sub(begin(from, now).max(self.watches_since)).max(1),
+            seconds: until.saturating_sub(begin(from, now).max(self.known_since)).max(1),
             edges: edges.filter(|one| !one.counts.is_empty()).collect(),
             left_out: self.left_out,
         }

@@ -83,8 +83,8 @@ struct OfOne {
     bytes: usize,
     kept: u64,
     left_out: u64,
-    /// Since when its sidecar watches.
-    watches_since: u64,
+    /// Since when it is known what its sidecar carries: what that did before, another control plane was told.
+    known_since: u64,
     told_at: u64,
     /// Which of its endpoints get nothing, and until when.
     out: Vec<(Out, Option<u64>)>,
@@ -156,7 +156,8 @@ impl Inner {
         if now >= self.swept_at + SWEEP_EVERY {
             self.sweep(now);
         }
-        let known = self.workloads.entry(workload.clone()).or_insert_with(|| OfOne::new(identity, now));
+        let since = now.saturating_sub(report.watched.min(slots::FINE));
+        let known = self.workloads.entry(workload.clone()).or_insert_with(|| OfOne::new(identity, since));
         known.heard(identity, &report, now);
         let mut dropped = 0_u64;
         for (edge, counts) in report.edges {
@@ -206,15 +207,15 @@ impl Inner {
 }
 
 impl OfOne {
-    fn new(identity: &SpiffeId, now: u64) -> Self {
+    fn new(identity: &SpiffeId, known_since: u64) -> Self {
         Self {
             identity: identity.clone(),
             edges: BTreeMap::new(),
             bytes: 0,
             kept: KEPT,
             left_out: 0,
-            watches_since: now,
-            told_at: now,
+            known_since,
+            told_at: known_since,
             out: Vec::new(),
         }
     }
@@ -222,7 +223,6 @@ impl OfOne {
     fn heard(&mut self, identity: &SpiffeId, report: &TrafficReport, now: u64) {
         self.identity = identity.clone();
         self.told_at = now;
-        self.watches_since = now.saturating_sub(report.watched.min(KEPT));
         self.left_out = self.left_out.saturating_add(report.left_out);
         if let Some(out) = &report.out {
             let until = |out: &Out| out.left.map(|left| now.saturating_add(left.as_secs().max(1)));

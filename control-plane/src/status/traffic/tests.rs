@@ -49,7 +49,7 @@ fn what_is_told_is_added_up_for_an_hour() {
 
     let seen = inner.seen(KEPT, start + 610);
     assert_eq!(ends(&seen, "a/b"), 6);
-    assert_eq!(seen.workloads[&name("a/b")].seconds, 100, "its sidecar does not run for longer");
+    assert_eq!(seen.workloads[&name("a/b")].seconds, 615, "it is not known for longer");
     assert_eq!(ends(&inner.seen(60, start + 610), "a/b"), 2);
     assert_eq!(ends(&inner.seen(KEPT, start + 600 + KEPT - 1), "a/b"), 2);
     let text = serde_json::to_string(&seen).unwrap();
