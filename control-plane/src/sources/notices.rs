@@ -8,7 +8,7 @@ use std::{
     ffi::OsStr,
     io,
     mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use rustix::{
     },
     io::Errno,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 use super::files::{Holds, is_configuration};
 
@@ -47,7 +47,8 @@ const BUFFER: usize = 16 << 10;
 /// Of directories that are followed, what has changed.
 #[derive(Debug)]
 pub(super) struct Notices {
-    queue: AsyncFd<OwnedFd>,
+    /// For Tokio it is a pipe: something of which the kernel tells when it can be read.
+    queue: pipe::Receiver,
     /// By what the kernel calls it.
     followed: HashMap<i32, (PathBuf, Holds)>,
     /// Files that somebody has begun to write and not closed, and when the last of it was written.
@@ -81,7 +82,8 @@ impl Notices {
     /// If the kernel gives none.
     pub(super) fn open() -> io::Result<Self> {
         let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        Ok(Self { queue: AsyncFd::new(queue)?, followed: HashMap::new(), open: BTreeMap::new() })
+        let queue = pipe::Receiver::from_owned_fd_unchecked(queue)?;
+        Ok(Self { queue, followed: HashMap::new(), open: BTreeMap::new() })
     }
 
     /// Follows these `directories` and no others. It is asked before they are read.
@@ -101,7 +103,7 @@ impl Notices {
         let mut wanted = HashMap::<i32, (PathBuf, Holds)>::new();
         let mut following = Following::All;
         for (directory, holds) in directories {
-            match inotify::add_watch(self.queue.get_ref(), directory, mask) {
+            match inotify::add_watch(&self.queue, directory, mask) {
                 Ok(watch) => {
                     if !self.followed.contains_key(&watch) && following == Following::All {
                         following = Following::AllFromNow;
@@ -122,7 +124,7 @@ impl Notices {
         }
         for watch in self.followed.keys().filter(|watch| !wanted.contains_key(watch)) {
             // Of one that is gone there is no watch any more.
-            let _ = inotify::remove_watch(self.queue.get_ref(), *watch);
+            let _ = inotify::remove_watch(&self.queue, *watch);
         }
         self.followed = wanted;
         self.open.retain(|file, _| file.parent().is_some_and(|parent| directories.contains_key(parent)));
@@ -140,7 +142,7 @@ impl Notices {
     /// If the kernel tells nothing any more.
     pub(super) async fn next(&mut self) -> io::Result<Noticed> {
         loop {
-            self.queue.readable().await?.clear_ready();
+            self.queue.readable().await?;
             let noticed = self.read()?;
             if noticed != Noticed::default() {
                 return Ok(noticed);
@@ -150,35 +152,50 @@ impl Notices {
 
     /// All that waits to be read.
     fn read(&mut self) -> io::Result<Noticed> {
+        let Self { queue, followed, open } = self;
         let mut noticed = Noticed::default();
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
-        let mut reader = Reader::new(self.queue.get_ref(), &mut buffer);
-        loop {
-            let event = match reader.next() {
-                Ok(event) => event,
-                Err(Errno::AGAIN) => return Ok(noticed),
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let events = event.events();
-            if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-                // Whoever has begun to write may have been forgotten: what follows is looked at as if nobody had.
-                self.open.clear();
-                noticed = Noticed { matters: true, is_lossy: true };
-                continue;
+        let mut reader = Reader::new(&*queue, &mut buffer);
+        let end = queue.try_io(|| {
+            loop {
+                match reader.next() {
+                    Ok(event) => noticed.add(&event, followed, open),
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err::<(), _>(io::Error::from(error)),
+                }
             }
-            let Some((directory, holds)) = self.followed.get(&event.wd()) else { continue };
-            let Some(name) = event.file_name() else {
-                noticed.matters = true;
-                continue;
-            };
-            let name = OsStr::from_bytes(name.to_bytes());
-            let is_read =
-                holds.targets.contains(name) || (holds.is_walked && is_configuration(Path::new(name)));
-            noticed.matters |= is_read || (holds.is_walked && comes_or_goes(events));
-            if is_read && !events.contains(ReadFlags::ISDIR) {
-                note_writers(&mut self.open, directory.join(name), events);
-            }
+        });
+        match end {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(noticed),
+        }
+    }
+}
+
+impl Noticed {
+    fn add(
+        &mut self,
+        event: &inotify::Event<'_>,
+        followed: &HashMap<i32, (PathBuf, Holds)>,
+        open: &mut BTreeMap<PathBuf, Instant>,
+    ) {
+        let events = event.events();
+        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+            // Whoever has begun to write may have been forgotten: what follows is looked at as if nobody had.
+            open.clear();
+            *self = Self { matters: true, is_lossy: true };
+            return;
+        }
+        let Some((directory, holds)) = followed.get(&event.wd()) else { return };
+        let Some(name) = event.file_name() else {
+            self.matters = true;
+            return;
+        };
+        let name = OsStr::from_bytes(name.to_bytes());
+        let is_read = holds.targets.contains(name) || (holds.is_walked && is_configuration(Path::new(name)));
+        self.matters |= is_read || (holds.is_walked && comes_or_goes(events));
+        if is_read && !events.contains(ReadFlags::ISDIR) {
+            note_writers(open, directory.join(name), events);
         }
     }
 }
