@@ -22,17 +22,58 @@ use crate::{SpiffeId, route::index::Index as Beginnings, token::Token};
 /// See the module. Rules are named by their place in the order in which they are tried.
 #[derive(Debug, Clone)]
 pub(super) struct Index {
-    peers: HashMap<Box<str>, Vec<usize>>,
-    /// By how a principal begins.
-    principals: Beginnings,
+    /// Those that are found by a peer.
+    peers: Peers,
+    /// Of all others those that ask for a peer, for what is no request and has neither path nor host.
+    besides: Peers,
+    /// Those that ask for no peer, in their order, for the same.
+    anybody: Vec<usize>,
+    /// Whether any is found by what only a request has.
+    has_requests: bool,
     /// By a host in lower case.
     hosts: HashMap<Box<str>, Vec<usize>>,
     /// By the issuer and subject of a token.
     tokens: HashMap<Box<str>, Vec<usize>>,
     /// All others, by how a path begins.
     paths: Beginnings,
-    /// All that are not found by a peer, in their order: what is no request has neither path nor host.
-    others: Vec<usize>,
+}
+
+/// Rules by the peers that they ask for.
+#[derive(Debug, Clone)]
+struct Peers {
+    /// By principal, service account or namespace.
+    listed: HashMap<Box<str>, Vec<usize>>,
+    /// By how a principal begins.
+    principals: Beginnings,
+}
+
+impl Peers {
+    /// Of rules by their places, each with its keys.
+    fn over(filed: &[(usize, &BTreeSet<Key>)]) -> Self {
+        let mut listed: HashMap<Box<str>, Vec<usize>> = HashMap::new();
+        let mut principals = Vec::new();
+        for (place, keys) in filed {
+            for key in *keys {
+                match key {
+                    Key::Peer(text) => listed.entry(text.clone()).or_default().push(*place),
+                    Key::Principal(text) => principals.push((&**text, *place)),
+                    Key::Path(_) | Key::Host(_) | Key::Token(_) => {}
+                }
+            }
+        }
+        Self { listed, principals: Beginnings::over(principals.into_iter()) }
+    }
+
+    /// Tries those that ask for `identity`.
+    fn try_all<M: Fn(usize) -> bool>(&self, identity: &SpiffeId, first: &First<'_, M>) {
+        let principal = principal(identity);
+        first.note(self.principals.first(principal, first.matches));
+        if !self.listed.is_empty() {
+            for key in [principal, account(identity), SpiffeId::namespace(identity)] {
+                first.of_listed(self.listed.get(key));
+            }
+        }
+    }
 }
 
 /// What there is that a rule can match.
@@ -50,6 +91,12 @@ enum Key {
     Token(Box<str>),
 }
 
+impl Key {
+    fn is_of_peer(&self) -> bool {
+        matches!(self, Self::Peer(_) | Self::Principal(_))
+    }
+}
+
 impl Index {
     /// Over `rules` in the order in which they are tried. `refuse`: they refuse what they match.
     pub(super) fn over<'a>(rules: impl Iterator<Item = &'a Rule>, refuse: bool) -> Self {
@@ -63,35 +110,36 @@ impl Index {
             let count = |key: &Key| if *key == Key::Path("".into()) { usize::MAX } else { counts[key] };
             keys.iter().map(count).max().unwrap_or(0)
         };
-        let mut index = Self {
-            peers: HashMap::new(),
-            principals: Beginnings::over(std::iter::empty()),
-            hosts: HashMap::new(),
-            tokens: HashMap::new(),
-            paths: Beginnings::over(std::iter::empty()),
-            others: Vec::new(),
-        };
-        let (mut principals, mut paths) = (Vec::new(), Vec::new());
+        let (mut peers, mut besides, mut anybody) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut hosts, mut tokens, mut paths) = (HashMap::new(), HashMap::new(), Vec::new());
         let anywhere = BTreeSet::from([Key::Path("".into())]);
         for (place, ways) in keys.iter().enumerate() {
             let keys = ways.iter().min_by_key(found).unwrap_or(&anywhere);
-            if !keys.iter().all(|key| matches!(key, Key::Peer(_) | Key::Principal(_))) {
-                index.others.push(place);
+            if keys.iter().all(Key::is_of_peer) {
+                peers.push((place, keys));
+                continue;
+            }
+            match ways.iter().find(|keys| keys.iter().all(Key::is_of_peer)) {
+                Some(keys) => besides.push((place, keys)),
+                None => anybody.push(place),
             }
             for key in keys {
                 match key {
-                    Key::Peer(text) => index.peers.entry(text.clone()).or_default().push(place),
-                    Key::Principal(text) => principals.push((&**text, place)),
                     Key::Path(text) => paths.push((&**text, place)),
-                    Key::Host(text) => index.hosts.entry(text.clone()).or_default().push(place),
-                    Key::Token(text) => index.tokens.entry(text.clone()).or_default().push(place),
+                    Key::Host(text) => hosts.entry(text.clone()).or_insert_with(Vec::new).push(place),
+                    Key::Token(text) => tokens.entry(text.clone()).or_insert_with(Vec::new).push(place),
+                    Key::Peer(_) | Key::Principal(_) => {}
                 }
             }
         }
         Self {
+            has_requests: !besides.is_empty() || !anybody.is_empty(),
+            peers: Peers::over(&peers),
+            besides: Peers::over(&besides),
+            anybody,
+            hosts,
+            tokens,
             paths: Beginnings::over(paths.into_iter()),
-            principals: Beginnings::over(principals.into_iter()),
-            ..index
         }
     }
 
@@ -103,19 +151,19 @@ impl Index {
         matches: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let first = First { earliest: Cell::new(None), matches: &matches };
-        if let Some(identity) = stage.connection().source.identity {
-            let principal = principal(identity);
-            first.note(self.principals.first(principal, &matches));
-            if !self.peers.is_empty() {
-                for key in [principal, account(identity), SpiffeId::namespace(identity)] {
-                    first.of_listed(self.peers.get(key));
-                }
-            }
+        let identity = stage.connection().source.identity;
+        if let Some(identity) = identity {
+            self.peers.try_all(identity, &first);
         }
-        match stage {
-            Stage::Request(readings) if !self.others.is_empty() => self.by_request(readings, refuse, &first),
-            Stage::Request(_) => {}
-            Stage::Connection(_) | Stage::Opaque(_) => first.of_listed(Some(&self.others)),
+        match (stage, identity) {
+            (Stage::Request(readings), _) if self.has_requests => self.by_request(readings, refuse, &first),
+            (Stage::Request(_), _) => {}
+            (Stage::Connection(_) | Stage::Opaque(_), identity) => {
+                if let Some(identity) = identity {
+                    self.besides.try_all(identity, &first);
+                }
+                first.of_listed(Some(&self.anybody));
+            }
         }
         first.earliest.get()
     }

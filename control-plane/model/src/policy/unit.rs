@@ -87,6 +87,7 @@ fn of_two_hundred_rules_those_are_looked_at_that_can_match() {
 fn of_a_hundred_rules_for_one_peer_those_are_looked_at_that_ask_for_the_path() {
     let (identity, headers) = (peer("web"), HeaderMap::new());
     let connection = connection(Some(&identity));
+    let stranger = Connection { source: Source::UNKNOWN, ..connection };
     let looked_at = |from: Condition| {
         let rule = |number: usize| Rule {
             from: vec![vec![from.clone()]],
@@ -94,6 +95,8 @@ fn of_a_hundred_rules_for_one_peer_those_are_looked_at_that_ask_for_the_path() {
             ..Rule::everything(format!("allow rule {number}"))
         };
         let all = Authorization::new(vec![policy("allow", Action::Allow, (0..100).map(rule).collect())]);
+        assert_eq!(all.looked_at(Stage::Connection(&connection)), 100, "any of them may be for a request");
+        assert_eq!(all.looked_at(Stage::Connection(&stranger)), 0);
         all.looked_at(Stage::Request(&Readings::new(&request(&connection, "/p57/own", &headers))))
     };
 
