@@ -148,11 +148,11 @@ pub mod buckets;
 /// Shuts down in the order in which no request is lost.
 pub mod leave;
 
-/// How a connection came: its direction and its original destination.
-pub mod arrival;
-
 /// What a connection's first bytes are.
 pub mod detect;
+
+/// How a connection came: its direction and its original destination.
+pub mod arrival;
 
 /// What the command line says, as the request path reads it.
 pub mod settings;
