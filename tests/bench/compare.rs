@@ -18,7 +18,7 @@ use crate::load::{Load, Turn};
 use crate::netspace::Redirects;
 use crate::pairs::{Kind, Site};
 use crate::process::Running;
-use crate::report::{Conditions, Report, Skipped};
+use crate::report::{Conditions, Report, Skipped, base_of};
 
 /// Every part needs a descriptor or two per connection, and the idle measurement opens ten thousand.
 const DESCRIPTORS: u64 = 20_000;
@@ -89,8 +89,10 @@ pub(crate) enum Part {
     Start,
     /// System calls per request of the keep-alive load.
     SystemCalls,
-    /// The product with a thousand routes, ten thousand endpoints, a second worker, no retry policy.
+    /// The product with a thousand routes, ten thousand endpoints, a second worker, no retry policy, and so on.
     Growth,
+    /// Ten endpoints, of which one is slow: what the slowest requests wait with `PEAK_EWMA`, and with `LEAST_REQUEST`.
+    Slow,
 }
 
 impl From<Load> for Part {
@@ -187,12 +189,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         grow(args, turn, &mut growth, &app, &site);
     }
 
-    let broken = [&field.broken[..], &growth.broken].concat();
+    let mut slow = Field::default();
+    if args.does(Part::Slow) && !args.opaque && !args.edge {
+        avoid(args, turn, &mut slow, &app, &site);
+    }
+
+    let broken = [&field.broken[..], &growth.broken, &slow.broken].concat();
     let report = Report {
         conditions: Conditions::now(args.label.clone(), turn, args.rounds(), began.elapsed())?,
-        skipped: field.skipped.drain(..).chain(growth.skipped.drain(..)).collect(),
+        skipped: field
+            .skipped
+            .drain(..)
+            .chain(growth.skipped.drain(..))
+            .chain(slow.skipped.drain(..))
+            .collect(),
         subjects: field.subjects(),
         growth: growth.subjects(),
+        slow: slow.subjects(),
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.summary())?);
@@ -225,8 +238,12 @@ fn compare(args: &Args, turn: Turn, loads: &[Load], field: &mut Field, app: &Run
 
 /// The product, and itself with one thing changed.
 fn grow(args: &Args, turn: Turn, field: &mut Field, app: &Running, site: &Site) {
-    // As long as nothing is asked for by name: then only what is.
-    let wanted = |kind: &Kind| args.only.is_empty() || *kind == Kind::GROWTH[0] || args.only.contains(kind);
+    // As long as nothing is asked for by name: then only what is, and what that is compared with.
+    let asked: Vec<&str> = args.only.iter().map(|kind| kind.name()).collect();
+    let is_base = |kind: &Kind| asked.iter().any(|name| base_of(name) == kind.name());
+    let wanted = |kind: &Kind| {
+        asked.is_empty() || *kind == Kind::GROWTH[0] || asked.contains(&kind.name()) || is_base(kind)
+    };
     let kinds: Vec<Kind> = Kind::GROWTH.into_iter().filter(wanted).collect();
     if kinds.len() < 2 {
         return;
@@ -238,6 +255,17 @@ fn grow(args: &Args, turn: Turn, field: &mut Field, app: &Running, site: &Site) 
     }
     field.each("warming up", |contender| contender.warm_up(if args.quick { 2_000 } else { 100_000 }));
     field.rounds(args.rounds(), &[Load::KeepAlive], turn, app);
+}
+
+/// The product with one slow endpoint. Requests come at a fixed rate: a closed loop would ask less when it waits.
+fn avoid(args: &Args, turn: Turn, field: &mut Field, app: &Running, site: &Site) {
+    let wanted = |kind: &Kind| args.only.is_empty() || args.only.contains(kind);
+    let site = Site { directory: site.directory.join("growth"), ..site.clone() };
+    for kind in Kind::SLOW.into_iter().filter(wanted) {
+        field.enter(kind, &site);
+    }
+    field.each("warming up", |contender| contender.warm_up(2_000));
+    field.rounds(args.rounds(), &[Load::Steady], turn, app);
 }
 
 /// The app and the certificates, which every pair needs.

@@ -101,6 +101,29 @@ async fn a_workload_by_name_follows_its_name_and_keeps_its_identity() {
 }
 
 #[tokio::test]
+async fn a_name_whose_endpoint_does_not_answer_is_looked_up_again_before_its_ttl_is_over() {
+    let dns = DnsServer::start().await;
+    let mesh = mesh(&dns).await;
+    let [a] = ips([mesh.workload("reviews-a").app]);
+    mesh.remove(&entry_file("reviews-b")).unwrap();
+    let nobody = mesh.ground().address(200).into();
+    dns.set_with_ttl("reviews-a.test", &[nobody], 3600);
+    name_it(&mesh, "reviews-a", "reviews-a.test");
+    until_endpoints(&mesh, "an address at which nobody is", |all| {
+        all.len() == 1 && all[0]["address"] == format!("{nobody}:9080")
+    })
+    .await;
+    dns.set_with_ttl("reviews-a.test", &[a], 3600);
+    let caller = mesh.workload("caller");
+
+    poll(SOON, "it is found where it is now", async || {
+        let answer = caller.call(call::to("reviews:9080", "/")).await.map_err(|error| error.to_string())?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.summary()) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn every_address_of_a_name_is_an_endpoint_and_ejections_stay_with_theirs() {
     let dns = DnsServer::start().await;
     let mut mesh = mesh(&dns).await;

@@ -44,7 +44,7 @@ pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use policy::{Authorization, ConnectionVerdict, InboundPolicy, MtlsMode, MtlsRule, Verdict};
 pub use resilience::{
     AppConnections, ConnectionLimits, ConnectionPool, Hedge, Http2Upgrade, HttpTunnel, ProxyProtocol,
-    RetryBudget, RetryOn, RetryPolicy, StreamTimeouts, TcpKeepalive, TrafficPolicy,
+    RetryBudget, RetryOn, RetryPolicy, StreamTimeouts, TcpKeepalive, TrafficPolicy, TunnelMethod,
 };
 pub use revocation::{Holder, Revocation, Revocations, Revoked, Serial};
 pub use route::{

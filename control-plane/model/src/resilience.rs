@@ -174,11 +174,33 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// Where an HTTP proxy is asked (`CONNECT`) to carry opaque connections (`DestinationRule` `trafficPolicy.tunnel`).
+/// Where an HTTP proxy is asked to carry opaque connections (`DestinationRule` `trafficPolicy.tunnel`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct HttpTunnel {
     /// `targetHost` and `targetPort`.
     pub target: HostPort,
+    /// How it is asked (`protocol`).
+    pub method: TunnelMethod,
+}
+
+/// How an HTTP proxy is asked to carry a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum TunnelMethod {
+    /// The connection's bytes follow the request and its answer, as they are. The default, as in Istio.
+    #[default]
+    Connect,
+    /// They are the body of the request, and of its answer.
+    Post,
+}
+
+impl TunnelMethod {
+    /// The method of the request.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Post => "POST",
+        }
+    }
 }
 
 /// How the kernel asks whether the other end of a silent connection is still there (`DestinationRule`

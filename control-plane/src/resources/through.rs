@@ -1,6 +1,6 @@
 //! `proxyProtocol` and `tunnel` of a `DestinationRule`: what is said to whoever takes connections on the way.
 
-use selvedge_model::{Host, HostPort, HttpTunnel, ProxyProtocol};
+use selvedge_model::{Host, HostPort, HttpTunnel, ProxyProtocol, TunnelMethod};
 use serde::Deserialize;
 
 use super::{document::wrong, typed::FieldError, values::port_number};
@@ -39,22 +39,19 @@ pub(super) struct TunnelYaml {
 impl TunnelYaml {
     /// `field` is where the block stands. What cannot be kept is an error: connections would go to the proxy itself.
     pub(super) fn read(self, field: &str) -> Result<HttpTunnel, FieldError> {
-        match self.protocol.as_deref() {
-            None | Some("CONNECT") => {}
-            Some("POST") => {
-                let message = "POST is not acted on, so the document has no effect; use CONNECT";
-                return Err(wrong(format!("{field}.protocol"), message));
-            }
+        let method = match self.protocol.as_deref() {
+            None | Some("CONNECT") => TunnelMethod::Connect,
+            Some("POST") => TunnelMethod::Post,
             Some(other) => {
-                let message = format!("{other:?} is not a way to ask for a tunnel; use CONNECT");
+                let message = format!("{other:?} is not a way to ask for a tunnel; use CONNECT or POST");
                 return Err(wrong(format!("{field}.protocol"), message));
             }
-        }
+        };
         let host: Host = self.target_host.parse().map_err(|_| {
             let message = format!("{:?} is neither an IP address nor a DNS name", self.target_host);
             wrong(format!("{field}.targetHost"), message)
         })?;
         let port = port_number(self.target_port, &format!("{field}.targetPort"))?;
-        Ok(HttpTunnel { target: HostPort::new(host, port) })
+        Ok(HttpTunnel { target: HostPort::new(host, port), method })
     }
 }

@@ -61,6 +61,11 @@ pub(crate) fn count(
     if outcome == Outcome::Success {
         return succeeded(backend, endpoint);
     }
+    if outcome == Outcome::NoAnswer
+        && let Some(name) = &endpoint.dns_name
+    {
+        name.doubt();
+    }
     let Some(ejection) = &backend.ejection else { return };
     let ejected = ejection.record(&endpoint.health, outcome, Instant::now(), &mut worker.rng.borrow_mut());
     if let Some(ejected) = ejected {

@@ -11,6 +11,7 @@ use std::{
 
 use selvedge_model::{Endpoint, Endpoints, Host, HostPort, NamedEndpoint, ServiceKey};
 use selvedge_ops::Resolver;
+use tokio::sync::Notify;
 
 use super::{
     families::endpoints,
@@ -42,12 +43,20 @@ pub struct Found {
 }
 
 /// The name that an endpoint's address was found by.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct DnsName {
     /// The name.
     pub name: Arc<str>,
     /// Why it does not resolve now. The address is from an earlier look-up.
     pub failing: Option<Arc<str>>,
+    doubt: Arc<Notify>,
+}
+
+impl DnsName {
+    /// Has the name looked up again soon, whatever is left of its TTL: nobody answers at an address of it.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
 }
 
 impl Reached {
@@ -229,15 +238,14 @@ impl Names {
     fn addresses(&mut self, host: &Host, one: bool) -> (Vec<(IpAddr, Vec<IpAddr>)>, Arc<DnsName>) {
         match host {
             Host::Ip(ip) => {
-                (vec![(*ip, Vec::new())], Arc::new(DnsName { name: ip.to_string().into(), failing: None }))
+                let (name, doubt) = (ip.to_string().into(), Arc::default());
+                (vec![(*ip, Vec::new())], Arc::new(DnsName { name, failing: None, doubt }))
             }
             Host::Name(name) => {
                 let State { addresses, one: chosen, failing } =
                     self.watches.look(name).map(|(state, _)| state.clone()).unwrap_or_default();
-                (
-                    endpoints(&addresses, one.then_some(chosen)),
-                    Arc::new(DnsName { name: Arc::clone(name), failing }),
-                )
+                let dns_name = DnsName { name: Arc::clone(name), failing, doubt: self.watches.doubt(name) };
+                (endpoints(&addresses, one.then_some(chosen)), Arc::new(dns_name))
             }
         }
     }

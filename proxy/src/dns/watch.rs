@@ -19,7 +19,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::task::{Answer, watch};
+use self::task::{Answer, Wake, watch};
 use crate::telemetry::Metrics;
 
 /// How long requests wait for the first answer about a name.
@@ -59,7 +59,7 @@ struct Watched {
     /// Whether a caller was told since then that DNS does not say it.
     missed: bool,
     /// Ends the pause until the next look-up.
-    hurry: Arc<Notify>,
+    wake: Wake,
     /// When `state` last changed, in [`Watches::clock`]'s count.
     stamp: u64,
     used: bool,
@@ -89,9 +89,9 @@ impl Watches {
     /// first answer is still to come.
     pub(super) fn look(&mut self, name: &Arc<str>) -> Option<(&State, u64)> {
         if !self.names.contains_key(name) {
-            let hurry = Arc::new(Notify::new());
+            let wake = Wake::default();
             let watching =
-                watch(Arc::clone(&self.resolver), Arc::clone(name), Arc::clone(&hurry), self.found.clone());
+                watch(Arc::clone(&self.resolver), Arc::clone(name), wake.clone(), self.found.clone());
             let task = self.tasks.spawn(watching);
             self.clock += 1;
             let watched = Watched {
@@ -100,7 +100,7 @@ impl Watches {
                 answered: None,
                 placed: None,
                 missed: false,
-                hurry,
+                wake,
                 stamp: self.clock,
                 used: true,
                 task,
@@ -110,6 +110,11 @@ impl Watches {
         let watched = self.names.get_mut(name)?;
         watched.used = true;
         watched.answered.is_some().then_some((&watched.state, watched.stamp))
+    }
+
+    /// What has `name` looked up again soon, for who finds nobody at its addresses.
+    pub(super) fn doubt(&self, name: &str) -> Arc<Notify> {
+        self.names.get(name).map(|watched| Arc::clone(&watched.wake.doubt)).unwrap_or_default()
     }
 
     /// Whether DNS has said since then where `name` is. If there is no answer, it is looked up at once, and
@@ -131,7 +136,7 @@ impl Watches {
         if watched.awaited.is_none() {
             watched.awaited = Some(Instant::now());
             self.resolver.forget();
-            watched.hurry.notify_one();
+            watched.wake.hurry.notify_one();
         }
         Heard::Waiting
     }

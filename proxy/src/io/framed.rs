@@ -14,6 +14,7 @@
 //!
 //! A session that breaks off ends the connection: no message about it would arrive sooner than a reset.
 
+mod chunks;
 mod frames;
 
 use std::{
@@ -22,28 +23,52 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-pub(crate) use self::frames::HEADER;
-use self::frames::{CLOSING, Frames, OPEN, not_ours};
+pub(crate) use self::{chunks::AnswerBody, frames::HEADER};
+use self::{
+    chunks::Chunks,
+    frames::{CLOSING, Frames, OPEN, not_ours},
+};
 
-/// A stream that carries sessions in frames, or bytes as they are.
+/// A stream that carries sessions in frames, bytes as they are, or bytes in bodies of HTTP.
 #[derive(Debug)]
 pub struct Framed<S> {
     inner: S,
-    /// `None`: bytes pass as they are, and their end is the stream's.
-    frames: Option<Frames>,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// Bytes pass as they are, and their end is the stream's.
+    Plain,
+    Frames(Frames),
+    Chunks(Box<Chunks>),
 }
 
 impl<S> Framed<S> {
     /// `inner`, whose first session has begun.
     pub fn new(inner: S) -> Self {
-        Self { inner, frames: Some(Frames::default()) }
+        Self { inner, form: Form::Frames(Frames::default()) }
     }
 
     /// `inner` as it is, where no sidecar is at the other end.
     pub(crate) fn raw(inner: S) -> Self {
-        Self { inner, frames: None }
+        Self { inner, form: Form::Plain }
+    }
+
+    /// The same stream, which from now on carries a request's body in chunks, and an answer's `body`, of which `said` has
+    /// come already.
+    pub(crate) fn in_bodies(self, body: AnswerBody, said: BytesMut) -> Self {
+        Self { form: Form::Chunks(Box::new(Chunks::new(body, said))), ..self }
+    }
+
+    fn frames(&mut self) -> Option<&mut Frames> {
+        match &mut self.form {
+            Form::Frames(frames) => Some(frames),
+            Form::Plain | Form::Chunks(_) => None,
+        }
     }
 
     /// What carries them.
@@ -53,12 +78,12 @@ impl<S> Framed<S> {
 
     /// Whether both sides have ended the session, and another may follow.
     pub(crate) fn is_free(&self) -> bool {
-        self.frames.as_ref().is_some_and(Frames::is_free)
+        matches!(&self.form, Form::Frames(frames) if frames.is_free())
     }
 
     /// Puts `bytes` into a frame that goes out with whatever is sent next.
     pub(crate) fn send_along(&mut self, bytes: [u8; 2]) {
-        if let Some(frames) = &mut self.frames {
+        if let Some(frames) = self.frames() {
             frames.push(&2_u32.to_be_bytes());
             frames.push(&bytes);
         }
@@ -67,7 +92,7 @@ impl<S> Framed<S> {
     /// Begins another session. The opening is sent with the session's first bytes, or before the other side's are
     /// awaited.
     pub fn begin(&mut self) {
-        if let Some(frames) = &mut self.frames {
+        if let Some(frames) = self.frames() {
             frames.again();
             frames.push(&OPEN.to_be_bytes());
             frames.unflushed = true;
@@ -79,7 +104,7 @@ impl<S: AsyncRead + Unpin> Framed<S> {
     /// Whether the server still waits for another session, as far as it has said. What it says is read without
     /// waiting.
     pub(crate) fn is_awaited(&mut self) -> bool {
-        let Some(frames) = &mut self.frames else { return false };
+        let Form::Frames(frames) = &mut self.form else { return false };
         let mut cx = Context::from_waker(Waker::noop());
         !frames.closing && frames.poll_header(&mut cx, Pin::new(&mut self.inner)).is_pending()
     }
@@ -89,7 +114,7 @@ impl<S: AsyncRead + Unpin> Framed<S> {
     /// # Errors
     /// If the connection breaks, or something else than a session begins.
     pub async fn next_session(&mut self) -> io::Result<bool> {
-        let Some(frames) = &mut self.frames else { return Ok(false) };
+        let Form::Frames(frames) = &mut self.form else { return Ok(false) };
         let inner = &mut self.inner;
         match std::future::poll_fn(|cx| frames.poll_header(cx, Pin::new(inner))).await? {
             None => Ok(false),
@@ -117,7 +142,7 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
     /// # Errors
     /// If the connection breaks.
     pub(crate) async fn say_closing(&mut self) -> io::Result<()> {
-        let Some(frames) = &mut self.frames else { return Ok(()) };
+        let Form::Frames(frames) = &mut self.form else { return Ok(()) };
         frames.push(&CLOSING.to_be_bytes());
         let inner = &mut self.inner;
         std::future::poll_fn(|cx| frames.poll_flush(cx, Pin::new(inner))).await
@@ -126,9 +151,13 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Framed<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { inner, frames } = self.get_mut();
+        let Self { inner, form } = self.get_mut();
         let mut inner = Pin::new(inner);
-        let Some(frames) = frames else { return inner.poll_read(cx, buf) };
+        let frames = match form {
+            Form::Frames(frames) => frames,
+            Form::Plain => return inner.poll_read(cx, buf),
+            Form::Chunks(chunks) => return chunks.poll_read(cx, inner, buf),
+        };
         if frames.unflushed
             && let Poll::Ready(Err(error)) = frames.poll_flush(cx, inner.as_mut())
         {
@@ -140,27 +169,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Framed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { inner, frames } = self.get_mut();
-        match frames {
-            Some(frames) => frames.poll_write(cx, Pin::new(inner), buf),
-            None => Pin::new(inner).poll_write(cx, buf),
+        let Self { inner, form } = self.get_mut();
+        match form {
+            Form::Frames(frames) => frames.poll_write(cx, Pin::new(inner), buf),
+            Form::Plain => Pin::new(inner).poll_write(cx, buf),
+            Form::Chunks(chunks) => chunks.poll_write(cx, Pin::new(inner), buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { inner, frames } = self.get_mut();
-        match frames {
-            Some(frames) => frames.poll_flush(cx, Pin::new(inner)),
-            None => Pin::new(inner).poll_flush(cx),
+        let Self { inner, form } = self.get_mut();
+        match form {
+            Form::Frames(frames) => frames.poll_flush(cx, Pin::new(inner)),
+            Form::Plain => Pin::new(inner).poll_flush(cx),
+            Form::Chunks(chunks) => chunks.poll_flush(cx, Pin::new(inner)),
         }
     }
 
     /// Ends this side of the session. The connection stays.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { inner, frames } = self.get_mut();
-        match frames {
-            Some(frames) => frames.poll_end(cx, Pin::new(inner)),
-            None => Pin::new(inner).poll_shutdown(cx),
+        let Self { inner, form } = self.get_mut();
+        match form {
+            Form::Frames(frames) => frames.poll_end(cx, Pin::new(inner)),
+            Form::Plain => Pin::new(inner).poll_shutdown(cx),
+            Form::Chunks(chunks) => chunks.poll_end(cx, Pin::new(inner)),
         }
     }
 }

@@ -21,7 +21,7 @@ pub use self::{
 pub(crate) use self::{
     buffers::{BUFFER, Buffer, Rest},
     delegate::passes_on,
-    framed::HEADER,
+    framed::{AnswerBody, HEADER},
     gather::{Gathered, Gathering},
     last_answer::LastAnswer,
 };

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -15,6 +16,7 @@ use crate::readiness::Readiness;
 
 mod http1;
 mod http2;
+mod slow;
 
 const LISTENER: u64 = 0;
 const STDIN: u64 = 1;
@@ -31,6 +33,9 @@ pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one, which is printed.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// How long each answer takes, in milliseconds; HTTP/1.1 only.
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
     #[arg(long, hide = true)]
     exit_on_stdin_close: bool,
 }
@@ -38,8 +43,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen)
         .with_context(|| format!("cannot listen on {}; is the port taken?", args.listen))?;
-    listener.set_nonblocking(true)?;
     announce("app", listener.local_addr()?)?;
+    if args.delay_ms > 0 {
+        let delay = Duration::from_millis(args.delay_ms);
+        return slow::serve(&listener, delay, args.exit_on_stdin_close);
+    }
+    listener.set_nonblocking(true)?;
     App::new(listener, args)?.serve().context("the app failed")
 }
 

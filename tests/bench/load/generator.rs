@@ -72,12 +72,14 @@ pub(crate) struct Target {
     pub(crate) authority: String,
     /// How, if not in plaintext.
     pub(crate) tls: Option<ClientTls>,
+    /// Requests say in `x-tenant` whose they are, each of so many in turn; 0: they do not.
+    pub(crate) tenants: u32,
 }
 
 impl Target {
     /// In plaintext.
     pub(crate) fn plain(address: SocketAddr, authority: &str) -> Self {
-        Self { address, authority: authority.to_owned(), tls: None }
+        Self { address, authority: authority.to_owned(), tls: None, tenants: 0 }
     }
 }
 
@@ -124,7 +126,7 @@ impl LoadResult {
 /// A set of connections that carry one request each at a time.
 pub(crate) struct Generator {
     target: Target,
-    request: Vec<u8>,
+    requests: Requests,
     /// Every request has a connection of its own, which begins so.
     anew: Option<Handshake>,
     readiness: Readiness,
@@ -162,7 +164,7 @@ impl Generator {
     fn with_fields(target: &Target, connections: usize, fields: &str) -> anyhow::Result<Self> {
         let mut generator = Self {
             target: target.clone(),
-            request: format!("GET / HTTP/1.1\r\nhost: {}\r\n{fields}\r\n", target.authority).into_bytes(),
+            requests: Requests::new(target, fields),
             anew: None,
             readiness: Readiness::new()?,
             connections: Vec::with_capacity(connections),
@@ -286,10 +288,11 @@ impl Generator {
             self.connections[index] = self.connect(index)?;
         }
         // One request is far smaller than a socket's buffer, so it is written whole or not at all.
-        if self.connections[index].stream.write_all(&self.request).is_err() {
+        self.requests.go_on();
+        if self.connections[index].stream.write_all(self.requests.next()).is_err() {
             self.failed()?;
             self.connections[index] = self.connect(index)?;
-            self.connections[index].stream.write_all(&self.request).with_context(|| {
+            self.connections[index].stream.write_all(self.requests.next()).with_context(|| {
                 format!("{} closes connections before they carry anything", self.target.address)
             })?;
         }
@@ -349,6 +352,36 @@ impl Generator {
             self.target.authority
         );
         Ok(())
+    }
+}
+
+/// What is asked, all of one length, made before anything is measured.
+struct Requests {
+    bytes: Vec<u8>,
+    length: usize,
+    at: usize,
+}
+
+impl Requests {
+    fn new(target: &Target, fields: &str) -> Self {
+        let head = format!("GET / HTTP/1.1\r\nhost: {}\r\n{fields}", target.authority);
+        let mut bytes = Vec::new();
+        for tenant in 0..target.tenants {
+            bytes.extend_from_slice(format!("{head}x-tenant: {tenant:010}\r\n\r\n").as_bytes());
+        }
+        if bytes.is_empty() {
+            bytes = format!("{head}\r\n").into_bytes();
+        }
+        let length = bytes.len() / target.tenants.max(1) as usize;
+        Self { bytes, length, at: 0 }
+    }
+
+    fn next(&self) -> &[u8] {
+        &self.bytes[self.at..self.at + self.length]
+    }
+
+    fn go_on(&mut self) {
+        self.at = (self.at + self.length) % self.bytes.len();
     }
 }
 

@@ -86,6 +86,20 @@ spec:
     requests: 1000000
 ";
 
+/// The same of each tenant.
+const TENANT_LIMIT: &str = "\
+---
+apiVersion: selvedge.io/v1alpha1
+kind: RateLimit
+metadata:
+  name: app
+  namespace: bench
+spec:
+  limits:
+  - header: x-tenant
+    requests: 1000000
+";
+
 /// Nobody comes in without mutual TLS.
 const STRICT: &str = "\
 ---
@@ -105,12 +119,18 @@ pub(super) fn services(app: SocketAddr, variant: Variant) -> String {
     let others: String = (0..others).map(other_route).collect();
     let retries = if variant == Variant::WithoutRetries { NO_RETRIES } else { RETRIES };
     let filters = if variant == Variant::Filters { FILTERS } else { "" };
-    let limit = if variant == Variant::IdentityLimit { IDENTITY_LIMIT } else { "" };
+    let limit = match variant {
+        Variant::IdentityLimit => IDENTITY_LIMIT,
+        Variant::TenantLimit => TENANT_LIMIT,
+        _ => "",
+    };
     let rule = match variant {
-        Variant::Balance(Algorithm::PeakEwma) => {
+        Variant::Balance(Algorithm::PeakEwma) | Variant::Slow(Algorithm::PeakEwma) => {
             DESTINATION_RULE.replace("namespace: bench\n", &format!("namespace: bench\n{PEAK_EWMA}"))
         }
-        Variant::Balance(algorithm) => DESTINATION_RULE.replace("simple: LEAST_REQUEST", algorithm.words()),
+        Variant::Balance(algorithm) | Variant::Slow(algorithm) => {
+            DESTINATION_RULE.replace("simple: LEAST_REQUEST", algorithm.words())
+        }
         _ => DESTINATION_RULE.to_owned(),
     };
     format!(
@@ -207,12 +227,8 @@ fn other_route(number: usize) -> String {
 /// The client's workload and the app's, which says where its sidecar listens once that is known.
 pub(super) fn workloads(app: SocketAddr, inbound: Option<SocketAddr>, variant: Variant) -> String {
     let local = IpAddr::from([127, 0, 0, 1]);
-    let mut all = workload(
-        "app",
-        "app",
-        SocketAddr::new(local, app.port()),
-        inbound.map(|inbound| (local, inbound.port())),
-    );
+    let at = SocketAddr::new(local, app.port());
+    let mut all = workload("app", "app", at, inbound.map(|inbound| (local, inbound.port())));
     all += CLIENT;
     if let Some(inbound) = inbound {
         for number in 1..variant.endpoints() {
@@ -224,7 +240,14 @@ pub(super) fn workloads(app: SocketAddr, inbound: Option<SocketAddr>, variant: V
     all
 }
 
-fn workload(name: &str, app: &str, at: SocketAddr, inbound: Option<(IpAddr, u16)>) -> String {
+/// The endpoint whose app is slow, at `app`; it says where its sidecar listens once that is known.
+pub(super) fn slow_workload(app: SocketAddr, inbound: Option<SocketAddr>) -> String {
+    let address = IpAddr::from([127, 3, 0, 1]);
+    let at = SocketAddr::new(address, app.port());
+    workload("app-slow", "app-slow", at, inbound.map(|inbound| (address, inbound.port())))
+}
+
+fn workload(name: &str, account: &str, at: SocketAddr, inbound: Option<(IpAddr, u16)>) -> String {
     let annotations = inbound
         .map(|(ip, port)| format!("\n  annotations:\n    config.selvedge.io/inbound: \"{ip}:{port}\""))
         .unwrap_or_default();
@@ -239,9 +262,9 @@ spec:
   address: {address}
   ports:
     http: {port}
-  serviceAccount: {app}
+  serviceAccount: {account}
   labels:
-    app: {app}
+    app: app
     security.istio.io/tlsMode: istio
 ",
         address = at.ip(),

@@ -79,7 +79,7 @@ impl Kind {
     ];
 
     /// The product as it is used, and with one thing changed: what that costs.
-    pub(crate) const GROWTH: [Self; 15] = [
+    pub(crate) const GROWTH: [Self; 17] = [
         Self::Selvedge(Http1, Variant::Plain),
         Self::Selvedge(Http1, Variant::Routes),
         Self::Selvedge(Http1, Variant::Endpoints),
@@ -88,6 +88,8 @@ impl Kind {
         Self::Selvedge(Http1, Variant::Filters),
         Self::Selvedge(Http1, Variant::Policies),
         Self::Selvedge(Http1, Variant::IdentityLimit),
+        Self::Selvedge(Http1, Variant::Tenants),
+        Self::Selvedge(Http1, Variant::TenantLimit),
         Self::Selvedge(Http1, Variant::AdaptiveConcurrency),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::LeastRequest)),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::RoundRobin)),
@@ -95,6 +97,12 @@ impl Kind {
         Self::Selvedge(Http1, Variant::Balance(Algorithm::PeakEwma)),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::RingHash)),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::Maglev)),
+    ];
+
+    /// The product with one slow endpoint of ten: which balancer avoids it.
+    pub(crate) const SLOW: [Self; 2] = [
+        Self::Selvedge(Http1, Variant::Slow(Algorithm::LeastRequest)),
+        Self::Selvedge(Http1, Variant::Slow(Algorithm::PeakEwma)),
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -171,7 +179,7 @@ impl std::str::FromStr for Kind {
     fn from_str(name: &str) -> Result<Self, String> {
         let others = || {
             let others = Self::OPAQUE.into_iter().skip(1).chain(Self::GROWTH.into_iter().skip(1));
-            others.chain(Self::EDGE.into_iter().skip(1))
+            others.chain(Self::SLOW).chain(Self::EDGE.into_iter().skip(1))
         };
         let all = || Self::ALL.into_iter().chain(others());
         let known = all().map(Self::name).collect::<Vec<_>>().join(", ");

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::{Pair, Site, Starting, documents, policies};
 use crate::floor::Carrier;
@@ -32,6 +33,12 @@ pub(crate) enum Variant {
     Balance(Algorithm),
     /// A rate limit of each client identity, which lets in all of them.
     IdentityLimit,
+    /// Requests of a hundred thousand tenants, which a header names.
+    Tenants,
+    /// The same, and a rate limit of each tenant, which lets in all of them.
+    TenantLimit,
+    /// Ten endpoints, of which one takes [`SLOW`] for each answer.
+    Slow(Algorithm),
     /// `--adaptive-concurrency` at the server's sidecar.
     AdaptiveConcurrency,
 }
@@ -55,8 +62,8 @@ impl Algorithm {
             Self::LeastRequest | Self::PeakEwma => "simple: LEAST_REQUEST",
             Self::RoundRobin => "simple: ROUND_ROBIN",
             Self::Random => "simple: RANDOM",
-            Self::RingHash => "consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 1024}}",
-            Self::Maglev => "consistentHash: {useSourceIp: true, maglev: {}}",
+            Self::RingHash => "consistentHash: {httpHeaderName: x-tenant, ringHash: {minimumRingSize: 1024}}",
+            Self::Maglev => "consistentHash: {httpHeaderName: x-tenant, maglev: {}}",
         }
     }
 
@@ -84,6 +91,10 @@ impl Variant {
             Self::Policies => "policies-1000",
             Self::Balance(algorithm) => algorithm.name(),
             Self::IdentityLimit => "identity-limit",
+            Self::Tenants => "tenants-100000",
+            Self::TenantLimit => "tenant-limit-100000",
+            Self::Slow(Algorithm::PeakEwma) => "slow-peak-ewma",
+            Self::Slow(_) => "slow-least-request",
             Self::AdaptiveConcurrency => "adaptive-concurrency",
         }
     }
@@ -93,10 +104,24 @@ impl Variant {
         match self {
             Self::Endpoints => 10_000,
             Self::Balance(_) => 10,
+            // And the slow one.
+            Self::Slow(_) => 9,
             _ => 1,
         }
     }
+
+    /// How many tenants requests name; 0: they name none.
+    const fn tenants(self) -> u32 {
+        match self {
+            Self::Tenants | Self::TenantLimit => 100_000,
+            Self::Balance(_) | Self::Endpoints => 1_000,
+            _ => 0,
+        }
+    }
 }
+
+/// What a slow endpoint takes for an answer.
+const SLOW: Duration = Duration::from_millis(20);
 
 pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site) -> anyhow::Result<Pair> {
     // Opaque: who connects to this address is redirected to the client's half.
@@ -116,11 +141,18 @@ pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site)
     std::fs::write(config.join("workloads.yaml"), documents::workloads(site.app, None, variant))?;
     let (control_plane, grpc) = mesh.control_plane()?;
 
-    let server = Sidecar::new(&mesh, grpc, "app")?;
+    let server = Sidecar::new(&mesh, grpc, "app", site.app)?;
     let mut server = server.start(None)?;
     let inbound = server.address_of("inbound")?;
-    std::fs::write(config.join("workloads.yaml"), documents::workloads(site.app, Some(inbound), variant))?;
-    let sidecar = Sidecar::new(&mesh, grpc, "client")?;
+    let mut workloads = documents::workloads(site.app, Some(inbound), variant);
+    let mut beside = vec![control_plane];
+    if matches!(variant, Variant::Slow(_)) {
+        let (entry, slow) = mesh.slow_endpoint(grpc, &workloads)?;
+        workloads += &entry;
+        beside.extend(slow);
+    }
+    std::fs::write(config.join("workloads.yaml"), workloads)?;
+    let sidecar = Sidecar::new(&mesh, grpc, "client", site.app)?;
     let mut client = sidecar.start(None)?;
     let outbound = client.address_of("outbound")?;
     let address = match own {
@@ -133,9 +165,9 @@ pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site)
         Ok(Starting { process: sidecar.start(Some(admin))?, ready, path: "/ready" })
     };
     Ok(Pair {
-        target: Target::plain(address, documents::AUTHORITY),
+        target: Target { tenants: variant.tenants(), ..Target::plain(address, documents::AUTHORITY) },
         halves: vec![client, server],
-        beside: vec![control_plane],
+        beside,
         another: Some(Box::new(another)),
     })
 }
@@ -156,6 +188,25 @@ impl Mesh<'_> {
 
     fn data(&self) -> PathBuf {
         self.directory.join("data")
+    }
+
+    /// One more endpoint, beside those in `workloads`: an app that is slow, and its sidecar.
+    fn slow_endpoint(
+        &self,
+        control_plane: SocketAddr,
+        workloads: &str,
+    ) -> anyhow::Result<(String, [Running; 2])> {
+        let mut app = Command::new(std::env::current_exe()?);
+        let delay = SLOW.as_millis().to_string();
+        app.args(["app", "--exit-on-stdin-close", "--delay-ms", &delay]);
+        let mut app = Running::start(&format!("{}-slow", self.name), app, &self.site.directory)?;
+        let at = app.address_of("app")?;
+        // It cannot join before there is an entry for it.
+        let known = format!("{workloads}{}", documents::slow_workload(at, None));
+        std::fs::write(self.config().join("workloads.yaml"), known)?;
+        let mut sidecar = Sidecar::new(self, control_plane, "app-slow", at)?.start(None)?;
+        let inbound = sidecar.address_of("inbound")?;
+        Ok((documents::slow_workload(at, Some(inbound)), [app, sidecar]))
     }
 
     /// The control plane, ready, and where it is.
@@ -197,7 +248,12 @@ struct Sidecar {
 }
 
 impl Sidecar {
-    fn new(mesh: &Mesh<'_>, control_plane: SocketAddr, workload: &str) -> anyhow::Result<Self> {
+    fn new(
+        mesh: &Mesh<'_>,
+        control_plane: SocketAddr,
+        workload: &str,
+        app: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let token = token(workload, &mesh.data(), mesh.site)?;
         let workers = if mesh.variant == Variant::Workers { "2" } else { "1" };
         // All of the loopback network's addresses lead there, as so many endpoints.
@@ -213,8 +269,8 @@ impl Sidecar {
         let mut flags = |flags: &[&str]| args.extend(flags.iter().map(ToString::to_string));
         match (mesh.carrier, workload) {
             (Carrier::Tcp, "client") => flags(&["--redirected"]),
-            (Carrier::Tcp, _) => flags(&["--app", &mesh.site.app.to_string()]),
-            (carrier, _) => flags(&["--app", &mesh.site.app.to_string(), "--carrier", carrier.word()]),
+            (Carrier::Tcp, _) => flags(&["--app", &app.to_string()]),
+            (carrier, _) => flags(&["--app", &app.to_string(), "--carrier", carrier.word()]),
         }
         if mesh.variant == Variant::AdaptiveConcurrency && workload == "app" {
             args.push("--adaptive-concurrency".to_owned());

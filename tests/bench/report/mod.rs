@@ -44,12 +44,23 @@ const BASE: &str = "selvedge-h1";
 const BASE_OF_BALANCING: &str = "balance-least-request";
 const BALANCING: &str = "balance-";
 
+/// What the product called `name` is compared with, where one thing is changed.
+pub(crate) fn base_of(name: &str) -> &'static str {
+    match name {
+        "endpoints-10000" => BASE_OF_BALANCING,
+        "tenant-limit-100000" => "tenants-100000",
+        name if name.starts_with(BALANCING) => BASE_OF_BALANCING,
+        _ => BASE,
+    }
+}
+
 /// Everything that a run found out.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) conditions: Conditions,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) growth: Vec<Subject>,
+    pub(crate) slow: Vec<Subject>,
     pub(crate) skipped: Vec<Skipped>,
 }
 
@@ -168,6 +179,8 @@ pub(crate) struct Summary<'a> {
     ratios: Vec<Ratio>,
     once: Vec<Once>,
     growth: Vec<Growth<'a>>,
+    /// With one slow endpoint.
+    slow: Vec<Row<'a>>,
     skipped: &'a [Skipped],
 }
 
@@ -237,6 +250,7 @@ impl Report {
             ratios: ratios.filter(|ratio| !ratio.cpu.is_empty()).collect(),
             once: self.subjects.iter().filter(|subject| subject.proxied).filter_map(once).collect(),
             growth: self.growth(),
+            slow: self.slow.iter().map(|subject| row(subject, Load::Steady, None)).collect(),
             skipped: &self.skipped,
         }
     }
@@ -259,7 +273,7 @@ impl Report {
 
     fn growth(&self) -> Vec<Growth<'_>> {
         let base = |of: &Subject| {
-            let base = if of.name.starts_with(BALANCING) { BASE_OF_BALANCING } else { BASE };
+            let base = base_of(of.name);
             self.growth.iter().find(|subject| subject.name == base)
         };
         let grown = self.growth.iter().map(|subject| Growth {

@@ -14,6 +14,7 @@ impl fmt::Display for Summary<'_> {
         self.ratios(f)?;
         self.once(f)?;
         self.growth(f)?;
+        self.slow(f)?;
         self.warnings(f)
     }
 }
@@ -128,15 +129,33 @@ impl Summary<'_> {
         Ok(())
     }
 
+    fn slow(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.slow.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nslow: 1,000 requests per second, to ten endpoints of which one takes 20 ms for an answer\n"
+        )?;
+        writeln!(f, "| selvedge-h1 with      | p50 us | p99 us |")?;
+        writeln!(f, "|-----------------------|-------:|-------:|")?;
+        for row in &self.slow {
+            let (p50, p99) = (number(row.p50_us, 0), number(row.p99_us, 0));
+            writeln!(f, "| {:21} | {p50:>6} | {p99:>6} |", row.name)?;
+        }
+        Ok(())
+    }
+
     fn warnings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
         for skipped in self.skipped {
             writeln!(f, "not measured: {} ({})", skipped.name, skipped.why)?;
         }
         let growth = self.growth.iter().map(|growth| ("growth", &growth.row));
+        let slow = self.slow.iter().map(|row| ("slow", row));
         let rows = self.loads.iter().flat_map(|table| table.rows.iter().map(|row| (table.load.name(), row)));
         let mut elsewhere: f64 = 0.0;
-        for (load, row) in rows.chain(growth) {
+        for (load, row) in rows.chain(growth).chain(slow) {
             let (name, kept, taken) = (row.name, row.rounds_kept, row.samples.len());
             if row.failed > 0 {
                 writeln!(f, "{load}, {name}: {} requests FAILED", row.failed)?;

@@ -212,7 +212,7 @@ pub(super) const ROWS: &[Row] = &[
         "POLICY.proxyProtocol.version",
         Test("a_server_outside_the_mesh_is_told_the_client_by_the_proxy_protocol"),
     ),
-    ("DestinationRule", "POLICY.tunnel.protocol", Test("what_a_tunnel_says_is_refused_if_it_cannot_be_kept")),
+    ("DestinationRule", "POLICY.tunnel.protocol", Test("tcp_goes_as_the_bodies_of_a_post_and_its_answer")),
     ("DestinationRule", "POLICY.tunnel.targetHost", Test("tcp_goes_through_an_http_proxy_outside_the_mesh")),
     ("DestinationRule", "POLICY.tunnel.targetPort", Test("tcp_goes_through_an_http_proxy_outside_the_mesh")),
     ("DestinationRule", "POLICY.retryBudget.**", Test("no_more_retries_are_made_than_the_budget_allows")),

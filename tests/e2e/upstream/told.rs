@@ -1,7 +1,19 @@
 //! What servers outside the mesh are told before anything else: whose connection it is, and where it is to lead.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Either, Empty, StreamBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use selvedge_demo::workload::Spec;
 use selvedge_tests::Mesh;
 use tokio::{
@@ -112,13 +124,66 @@ async fn proxy(address: SocketAddr, database: SocketAddr) {
     });
 }
 
+/// A server at `address` that carries the body of a POST to `database`, and what that says back as the body of the answer,
+/// if it is asked for `db.example.com:5432`.
+async fn by_post(address: SocketAddr, database: SocketAddr) {
+    let carry = move |request: Request<Incoming>| async move {
+        if request.method() != Method::POST || request.headers()["host"] != "db.example.com:5432" {
+            let mut refused = Response::new(Either::Left(Empty::<Bytes>::new()));
+            *refused.status_mut() = StatusCode::FORBIDDEN;
+            return Ok::<_, io::Error>(refused);
+        }
+        let (from, mut to) = TcpStream::connect(database).await?.into_split();
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            while let Some(Ok(frame)) = body.frame().await {
+                if let Ok(piece) = frame.into_data() {
+                    to.write_all(&piece).await?;
+                }
+            }
+            to.shutdown().await
+        });
+        let said = stream::unfold(from, |mut from| async move {
+            let mut piece = BytesMut::new();
+            match from.read_buf(&mut piece).await {
+                Ok(0) => None,
+                read => Some((read.map(|_| Frame::data(piece.freeze())), from)),
+            }
+        });
+        Ok(Response::new(Either::Right(StreamBody::new(said))))
+    };
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                // A client that goes away gets nothing, and its test sees that.
+                let _ = server.serve_connection(TokioIo::new(stream), service_fn(carry)).await;
+            });
+        }
+    });
+}
+
 #[tokio::test]
 async fn tcp_goes_through_an_http_proxy_outside_the_mesh() {
+    is_tunnelled("CONNECT").await;
+}
+
+#[tokio::test]
+async fn tcp_goes_as_the_bodies_of_a_post_and_its_answer() {
+    is_tunnelled("POST").await;
+}
+
+async fn is_tunnelled(method: &str) {
     let mut mesh = Mesh::empty(SELVEDGE);
     let at = mesh.ground().socket(201, 9006).unwrap();
-    proxy(at, echo("127.0.0.1:0".parse().unwrap()).await).await;
+    let database = echo("127.0.0.1:0".parse().unwrap()).await;
+    match method {
+        "POST" => by_post(at, database).await,
+        _ => proxy(at, database).await,
+    }
     for (host, target) in [("good.test", "db.example.com"), ("bad.test", "other.example.com")] {
-        let policy = format!("tunnel: {{protocol: CONNECT, targetHost: {target}, targetPort: 5432}}");
+        let policy = format!("tunnel: {{protocol: {method}, targetHost: {target}, targetPort: 5432}}");
         mesh.write(&format!("{host}.yaml"), &outside(host, "tcp", at, &policy)).unwrap();
     }
     mesh.start_control_plane().await.unwrap();

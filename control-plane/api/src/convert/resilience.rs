@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use selvedge_model::{
     AppConnections, ConnectionLimits, ConnectionPool, Hedge, Http2Upgrade, HttpTunnel, ProxyProtocol,
-    RetryBudget, RetryOn, RetryPolicy, TcpKeepalive, TrafficPolicy, filter::Fraction,
+    RetryBudget, RetryOn, RetryPolicy, TcpKeepalive, TrafficPolicy, TunnelMethod, filter::Fraction,
 };
 
 use super::{
@@ -34,6 +34,7 @@ impl From<&TrafficPolicy> for wire::TrafficPolicy {
                 ProxyProtocol::V2 => 2,
             }),
             tunnel: policy.tunnel.as_ref().map(|tunnel| tunnel.target.to_string()),
+            tunnel_by_post: policy.tunnel.as_ref().is_some_and(|tunnel| tunnel.method == TunnelMethod::Post),
             tls: policy.tls.as_ref().map(Into::into),
             spoken: policy.spoken.map(|spoken| wire::Protocol::from(spoken).into()),
             connection_pool: (policy.connection_pool != ConnectionPool::default())
@@ -57,7 +58,7 @@ impl TryFrom<wire::TrafficPolicy> for TrafficPolicy {
             retry_budget: policy.retry_budget.map(TryInto::try_into).transpose()?,
             hedge: policy.hedge.map(TryInto::try_into).transpose()?,
             proxy_protocol: policy.proxy_protocol.map(proxy_protocol).transpose()?,
-            tunnel: policy.tunnel.map(|target| tunnel(&target)).transpose()?,
+            tunnel: policy.tunnel.map(|target| tunnel(&target, policy.tunnel_by_post)).transpose()?,
             tls: policy.tls.map(TryInto::try_into).transpose()?,
             spoken: policy.spoken.map(protocol).transpose()?,
             connection_pool: policy.connection_pool.map(TryInto::try_into).transpose()?.unwrap_or_default(),
@@ -106,8 +107,9 @@ fn proxy_protocol(version: u32) -> Result<ProxyProtocol, ConvertError> {
     }
 }
 
-fn tunnel(target: &str) -> Result<HttpTunnel, ConvertError> {
-    Ok(HttpTunnel { target: parse("target of a tunnel", target)? })
+fn tunnel(target: &str, by_post: bool) -> Result<HttpTunnel, ConvertError> {
+    let method = if by_post { TunnelMethod::Post } else { TunnelMethod::Connect };
+    Ok(HttpTunnel { target: parse("target of a tunnel", target)?, method })
 }
 
 impl From<Http2Upgrade> for wire::Http2Upgrade {

@@ -11,7 +11,7 @@ use selvedge_model::{
     Layer, Lookup, Match, MtlsMode, MtlsRule, NamedEndpoint, Order, OutlierDetection, Protocol,
     ProxyProtocol, RetryBudget, RetryOn, RetryPolicy, RouteTable, Rule, Service, ServiceKey, SpiffeId,
     StreamTimeouts, StringMatch, SuccessRate, TcpKeepalive, TcpMatch, TcpRule, TcpTable, TlsOrigination,
-    TrafficPolicy, Trusted, UpstreamTls, WeightedBackend, Workload, WorkloadName,
+    TrafficPolicy, Trusted, TunnelMethod, UpstreamTls, WeightedBackend, Workload, WorkloadName,
     filter::Fraction,
     limit::RateLimits,
     policy::{self, Action, Asks, Condition, Policy, ServerRoutes, Servers},
@@ -303,7 +303,8 @@ fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
     let blocks = (health, connection_limits(), connection_pool());
     let speaking = (option::of(upstream_tls()), option::of(protocol()));
     let versions = prop_oneof![Just(ProxyProtocol::V1), Just(ProxyProtocol::V2)];
-    let tunnel = place().prop_map(|target| HttpTunnel { target });
+    let method = prop_oneof![Just(TunnelMethod::Connect), Just(TunnelMethod::Post)];
+    let tunnel = (place(), method).prop_map(|(target, method)| HttpTunnel { target, method });
     let blocks =
         (blocks, (option::of(retry_budget()), option::of(hedge())), option::of(versions), option::of(tunnel));
     (balancer, blocks, time(), speaking, locality::policy()).prop_map(

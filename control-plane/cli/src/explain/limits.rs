@@ -92,7 +92,8 @@ pub(super) fn of_backend(policy: &TrafficPolicy) -> Vec<String> {
         format!("endpoints without a sidecar are told the client by the PROXY protocol, version {version}")
     }));
     words.extend(policy.tunnel.as_ref().map(|tunnel| {
-        format!("opaque connections go through the endpoint to {}, by CONNECT", tunnel.target)
+        let method = tunnel.method.word();
+        format!("opaque connections go through the endpoint to {}, by {method}", tunnel.target)
     }));
     words.extend(policy.outlier_detection.as_ref().map(ejection));
     words.extend(policy.health_check.as_ref().map(checked));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use selvedge_model::{
-    ConnectionPool, Http2Upgrade, MtlsMode, ProxyProtocol, RetryBudget, TcpKeepalive, filter::Fraction,
+    ConnectionPool, Http2Upgrade, MtlsMode, ProxyProtocol, RetryBudget, TcpKeepalive, TunnelMethod, filter::Fraction,
 };
 
 use super::{super::*, destination_rule, only, policy, told, understood};
@@ -65,8 +65,9 @@ fn what_a_tunnel_says_is_refused_if_it_cannot_be_kept() {
         ("db.example.com:5432", Some(ProxyProtocol::V1))
     );
 
+    let decoded = destination_rule("    tunnel: {protocol: POST, targetHost: a.b, targetPort: 1}\n");
+    assert_eq!(policy(&decoded).tunnel.as_ref().unwrap().method, TunnelMethod::Post);
     for (block, field) in [
-        ("{protocol: POST, targetHost: a.b, targetPort: 1}", "tunnel.protocol"),
         ("{protocol: MASQUE, targetHost: a.b, targetPort: 1}", "tunnel.protocol"),
         ("{targetHost: 'a b', targetPort: 1}", "tunnel.targetHost"),
         ("{targetHost: a.b, targetPort: 0}", "tunnel.targetPort"),

@@ -31,8 +31,10 @@ use hickory_resolver::{
 use self::conf::ResolvConf;
 pub use self::error::ResolveError;
 
-/// The longest time that an answer is used, whatever its TTL.
-pub const MAX_TTL: Duration = Duration::from_secs(5);
+/// The longest time until a name that is watched is looked up again, whatever its TTL.
+pub const MAX_TTL: Duration = Duration::from_secs(60);
+/// The longest time that an answer is kept for others, and that the two files are believed.
+const MAX_KEPT: Duration = Duration::from_secs(5);
 /// For one name, all servers, search domains and attempts together.
 const LIMIT: Duration = Duration::from_secs(5);
 /// The longest time that "there is no such name" is used: a name that is starting has no address yet.
@@ -65,7 +67,8 @@ impl Default for ResolverArgs {
 pub struct Resolved {
     /// At least one, in the order of the answer.
     pub addresses: Vec<IpAddr>,
-    /// How long they may be used: at most [`MAX_TTL`], and nothing for a TTL of 0.
+    /// How long they may be used: what is left of the TTL, at most 5 s, or [`MAX_TTL`] for who watches a name; nothing for
+    /// a TTL of 0.
     pub valid_for: Duration,
     /// Whether DNS has not said in time which IPv6 addresses there are.
     pub lacks_ipv6: bool,
@@ -102,8 +105,17 @@ struct State {
 struct Client {
     hosts: Arc<Hosts>,
     /// `None`: no server is named.
-    dns: Option<TokioResolver>,
+    dns: Option<Dns>,
     servers: Arc<str>,
+}
+
+/// Two clients of the same servers, each with answers of its own.
+#[derive(Clone)]
+struct Dns {
+    /// For who asks once in a while, and uses what is found at once.
+    once: TokioResolver,
+    /// For who watches a name, and comes back when its TTL is over.
+    watching: TokioResolver,
 }
 
 impl std::fmt::Debug for State {
@@ -137,8 +149,8 @@ impl Resolver {
         self.find(name, Families::Both).await
     }
 
-    /// The same, for a caller who can do with IPv4 alone for now: DNS servers that never answer about IPv6 are common.
-    /// [`Resolved::lacks_ipv6`] says whether that is so.
+    /// The same, for a caller who watches a name, and can do with IPv4 alone for now: DNS servers that never answer about
+    /// IPv6 are common. [`Resolved::lacks_ipv6`] says whether that is so.
     ///
     /// # Errors
     /// If it has none, or nobody knows in time.
@@ -152,7 +164,8 @@ impl Resolver {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.forgotten = true;
         if let Some(dns) = &state.client.dns {
-            dns.clear_cache();
+            dns.once.clear_cache();
+            dns.watching.clear_cache();
         }
     }
 
@@ -230,6 +243,7 @@ impl Client {
         let Some(dns) = &self.dns else {
             return if name.is_localhost() { Ok(localhost()) } else { Err(NetError::NoConnections) };
         };
+        let dns = if families == Families::BothSoon { &dns.watching } else { &dns.once };
         let v4 = dns.lookup(name.clone(), RecordType::A);
         let v6 = dns.lookup(name, RecordType::AAAA);
         match families {
@@ -261,7 +275,7 @@ impl Client {
 impl Resolved {
     /// Addresses that need no server.
     fn of(addresses: Vec<IpAddr>) -> Self {
-        Self { addresses, valid_for: MAX_TTL, lacks_ipv6: false }
+        Self { addresses, valid_for: MAX_KEPT, lacks_ipv6: false }
     }
 }
 
@@ -308,7 +322,7 @@ async fn both_soon(
 
 /// The addresses in all of `answers`; the first error if there is none.
 fn addresses<const N: usize>(answers: [Result<Lookup, NetError>; N]) -> Result<Resolved, NetError> {
-    let mut resolved = Resolved::of(Vec::new());
+    let mut resolved = Resolved { valid_for: MAX_TTL, ..Resolved::of(Vec::new()) };
     let mut failed = None;
     for answer in answers {
         match answer {
@@ -337,10 +351,15 @@ fn localhost() -> Resolved {
     Resolved::of(addresses)
 }
 
-fn dns(conf: &ResolvConf) -> Option<TokioResolver> {
+fn dns(conf: &ResolvConf) -> Option<Dns> {
     if conf.servers.is_empty() {
         return None;
     }
+    Some(Dns { once: dns_client(conf, MAX_KEPT)?, watching: dns_client(conf, MAX_TTL)? })
+}
+
+/// A client that keeps answers for their TTL, and at most for `longest`.
+fn dns_client(conf: &ResolvConf, longest: Duration) -> Option<TokioResolver> {
     let servers = conf.servers.iter().map(|server| {
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
             connection.port = server.port();
@@ -355,7 +374,7 @@ fn dns(conf: &ResolvConf) -> Option<TokioResolver> {
     options.ndots = conf.ndots;
     options.timeout = conf.timeout;
     options.attempts = conf.attempts;
-    options.positive_max_ttl = Some(MAX_TTL);
+    options.positive_max_ttl = Some(longest);
     options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
     // The first server first, and the next only if it does not answer, as the C library does: servers for
     // the inside and for the outside of a network may know different things.

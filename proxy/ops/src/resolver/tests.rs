@@ -109,10 +109,16 @@ async fn answers_are_believed_for_their_ttl_and_never_long() {
     let resolver = resolver(&directory, &format!("nameserver {}\n", server(known).await), "");
     let valid_for = async |name| resolver.addresses(name).await.unwrap().valid_for;
 
-    assert!(valid_for("long.test").await <= MAX_TTL);
+    assert!(valid_for("long.test").await <= MAX_KEPT);
     assert!(valid_for("long.test").await > Duration::from_secs(2));
     assert!(valid_for("short.test").await <= Duration::from_secs(2));
     assert_eq!(valid_for("zero.test").await, Duration::ZERO);
+
+    // Who watches a name comes back when its TTL is over.
+    let valid_for = async |name| resolver.all_addresses_soon(name).await.unwrap().valid_for;
+    let long = valid_for("long.test").await;
+    assert!(long <= MAX_TTL && long > MAX_KEPT, "{long:?}");
+    assert!(valid_for("short.test").await <= Duration::from_secs(2));
 }
 
 #[tokio::test]

@@ -12,8 +12,17 @@ use tokio::{
 /// looked up without pause. The longest is [`selvedge_ops::resolver::MAX_TTL`].
 pub(super) const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause after a failure; they double up to it.
+/// The longest pause after a failure, and while addresses are in doubt; they double up to it.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// What ends the pause between two look-ups early.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wake {
+    /// A caller waits for an answer.
+    pub(super) hurry: Arc<Notify>,
+    /// An endpoint that was found by the name has not answered: the name may lead elsewhere by now.
+    pub(super) doubt: Arc<Notify>,
+}
 
 /// The answer to one look-up.
 #[derive(Debug)]
@@ -40,10 +49,10 @@ async fn look_up(resolver: &Resolver, name: &str, hurry: &Notify) -> Result<Reso
 pub(super) async fn watch(
     resolver: Arc<Resolver>,
     name: Arc<str>,
-    hurry: Arc<Notify>,
+    Wake { hurry, doubt }: Wake,
     found: mpsc::UnboundedSender<Answer>,
 ) {
-    let mut failures = 0;
+    let (mut failures, mut doubts) = (0, 0);
     loop {
         let answer = look_up(&resolver, &name, &hurry).await;
         let pause = pause(&answer, &mut failures);
@@ -51,10 +60,25 @@ pub(super) async fn watch(
             return;
         }
         tokio::select! {
-            () = sleep(pause) => {}
+            () = sleep(pause) => doubts = 0,
             () = hurry.notified() => {}
+            () = doubted(&doubt, doubling(doubts)) => {
+                doubts = doubts.saturating_add(1);
+                resolver.forget();
+            }
         }
     }
+}
+
+/// Waits until there is doubt, and at least for `pause`.
+async fn doubted(doubt: &Notify, pause: Duration) {
+    sleep(pause).await;
+    doubt.notified().await;
+}
+
+/// The pause after so many in a row.
+fn doubling(times: u32) -> Duration {
+    MIN_PAUSE.saturating_mul(2_u32.saturating_pow(times)).min(MAX_PAUSE)
 }
 
 /// How long to wait before the next look-up.
@@ -62,10 +86,12 @@ pub(super) fn pause(answer: &Result<Resolved, ResolveError>, failures: &mut u32)
     match answer {
         Ok(resolved) => {
             *failures = 0;
-            resolved.valid_for.max(MIN_PAUSE)
+            // What is not known of IPv6 is asked again before long.
+            let longest = if resolved.lacks_ipv6 { MAX_PAUSE } else { resolved.valid_for };
+            resolved.valid_for.min(longest).max(MIN_PAUSE)
         }
         Err(_) => {
-            let pause = MIN_PAUSE.saturating_mul(2_u32.saturating_pow(*failures)).min(MAX_PAUSE);
+            let pause = doubling(*failures);
             *failures = failures.saturating_add(1);
             pause
         }

@@ -63,6 +63,9 @@ fn pauses_are_the_ttl_within_limits_and_double_while_it_fails() {
 
     assert_eq!(pause(&found(4), &mut failures), Duration::from_secs(4));
     assert_eq!(pause(&found(0), &mut failures), MIN_PAUSE);
+    assert_eq!(pause(&found(45), &mut failures), Duration::from_secs(45));
+    let of_ipv4_alone = found(45).map(|resolved| Resolved { lacks_ipv6: true, ..resolved });
+    assert_eq!(pause(&of_ipv4_alone, &mut failures), Duration::from_secs(5));
     let failed = Err(ResolveError::NoSuchName);
     let pauses: Vec<u64> = (0..5).map(|_| pause(&failed, &mut failures).as_secs()).collect();
     assert_eq!(pauses, [1, 2, 4, 5, 5]);
