@@ -1,5 +1,6 @@
 //! Which endpoint gets a request: every balancer, through real sidecars.
 
+mod backend_traffic;
 mod locality;
 mod schedulers;
 mod sessions;

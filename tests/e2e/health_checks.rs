@@ -247,3 +247,34 @@ async fn a_server_that_says_not_serving_or_takes_no_connection_gets_no_requests(
     .await;
     assert_eq!(answer(&mesh, 40).await, names(NAMES));
 }
+
+#[tokio::test]
+async fn a_check_may_ask_another_port_than_requests() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::client("caller")]).await;
+    let (server, check) =
+        (mesh.ground().socket(201, 8090).unwrap(), mesh.ground().socket(201, 8091).unwrap());
+    let _server = Server::start("a", server).await;
+    let mut asked = Server::start("check", check).await;
+    let entry = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: shop, annotations: \
+         {{config.selvedge.io/health-check: HTTP, config.selvedge.io/health-check-path: /healthz, \
+         config.selvedge.io/health-check-host: check.test, config.selvedge.io/health-check-port: '{}', config.selvedge.io/health-check-interval: 1s}}}}\nspec: {{hosts: \
+         [shop.test], resolution: STATIC, ports: [{{number: 80, name: http, targetPort: {}}}], endpoints: [{{address: \
+         {}}}]}}\n",
+        check.port(),
+        server.port(),
+        server.ip()
+    );
+    mesh.write("entry.yaml", &entry).unwrap();
+    poll(SOON, "it passes", async || all_are(&mesh, &[true]).await).await;
+    assert_eq!(answer(&mesh, 4).await, names(["a"]));
+
+    asked.answers(500);
+    poll(SOON, "it fails", async || all_are(&mesh, &[false]).await).await;
+    asked.answers(200);
+    poll(SOON, "it passes again", async || all_are(&mesh, &[true]).await).await;
+    asked.kill().await;
+    poll(SOON, "nobody is there", async || all_are(&mesh, &[false]).await).await;
+    let failure = checks(&mesh).await[0]["health_check"]["last_failure"].as_str().unwrap().to_owned();
+    assert!(failure.contains(&format!("no connection to {check}")), "{failure}");
+}

@@ -7,13 +7,18 @@ mod unbegun;
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use http::{HeaderValue, header::RETRY_AFTER};
 use selvedge_demo::{call, workload::Spec};
 use selvedge_tests::{Mesh, SOON, poll};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Barrier, watch},
+    task::JoinSet,
+};
 
 use self::server::{Asked, answer, serve};
 use crate::SELVEDGE;
@@ -79,6 +84,47 @@ async fn no_more_retries_are_made_than_the_budget_allows() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn without_an_interval_a_budget_is_a_share_of_the_requests_in_progress() {
+    const AT_ONCE: usize = 8;
+    let mut mesh = Mesh::empty(SELVEDGE);
+    let address = mesh.ground().socket(201, 9003).unwrap();
+    let all_are_there = Arc::new(Barrier::new(AT_ONCE));
+    let (release, released) = watch::channel(false);
+    let asked = serve(TcpListener::bind(address).await.unwrap(), move |number, _| {
+        let (all_are_there, mut released) = (Arc::clone(&all_are_there), released.clone());
+        async move {
+            if number < AT_ONCE {
+                all_are_there.wait().await;
+                return answer(503, "");
+            }
+            released.wait_for(|released| *released).await.unwrap();
+            answer(200, "")
+        }
+    });
+    let policy = "retryBudget: {percent: 50, minRetryConcurrency: 0}";
+    mesh.write("shared.yaml", &outside("shared", address, policy, "attempts: 1, retryOn: 5xx")).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("caller")]).await.unwrap();
+
+    let outbound = mesh.workload("caller").outbound;
+    let mut calls = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        calls.spawn(async move { call::send(outbound, call::to("shared.test", "/")).await.unwrap().status });
+    }
+    // Those that are not sent again end; the others wait for the server.
+    let mut ended = 0;
+    while ended < AT_ONCE / 2 {
+        assert_eq!(calls.join_next().await.unwrap().unwrap(), 503);
+        ended += 1;
+    }
+    release.send(true).unwrap();
+    let rest = calls.join_all().await;
+    let retried = rest.iter().filter(|status| **status == 200).count();
+    assert!((1..=AT_ONCE / 2).contains(&retried), "{rest:?}");
+    assert_eq!(asked.count(), AT_ONCE + retried);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Nodes' labels say where pods are, and a Service that prefers its clients' zone is called there.
+//! Nodes' labels say where pods are, and a Service that prefers its clients' zone, or whose slices have hints, is called there.
 
 use selvedge_tests::{SOON, poll};
 use serde_json::json;
@@ -38,6 +38,21 @@ pub(crate) async fn the_zone_of_the_client_is_called_first(world: &World, caller
     }
 
     world.server.api().merge(SERVICE, &prefer(None)).await.unwrap();
+    answers(caller, &["reviews-a", "reviews-b"]).await;
+    // The caller's zone is b.
+    for (hints, expected) in [
+        (["b", "a"], &["reviews-a"][..]),
+        (["a", "b"], &["reviews-b"]),
+        (["a", "a"], &["reviews-a", "reviews-b"]),
+    ] {
+        let mut slice = world.slice(&["reviews-a", "reviews-b"]);
+        for (endpoint, zone) in slice["endpoints"].as_array_mut().unwrap().iter_mut().zip(hints) {
+            endpoint["hints"] = json!({"forZones": [{"name": zone}]});
+        }
+        world.server.api().merge(SLICE, &slice).await.unwrap();
+        answers(caller, expected).await;
+    }
+    world.server.api().merge(SLICE, &world.slice(&["reviews-a", "reviews-b"])).await.unwrap();
     answers(caller, &["reviews-a", "reviews-b"]).await;
 }
 

@@ -17,8 +17,9 @@ const GATEWAY: &str = "/apis/gateway.networking.k8s.io/v1";
 const VALID: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/mesh/httproutes/valid";
 
 /// Every kind of which the documents have one.
-const WRITTEN: [&str; 7] = [
+const WRITTEN: [&str; 8] = [
     "/apis/gateway.networking.k8s.io/v1/backendtlspolicies",
+    "/apis/gateway.networking.x-k8s.io/v1alpha1/xbackendtrafficpolicies",
     "/apis/gateway.networking.k8s.io/v1/httproutes",
     "/apis/gateway.networking.k8s.io/v1/grpcroutes",
     "/apis/gateway.networking.k8s.io/v1/tlsroutes",

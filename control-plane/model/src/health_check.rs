@@ -12,6 +12,8 @@ use serde::Serialize;
 pub struct HealthCheck {
     /// What is asked.
     pub question: HealthQuestion,
+    /// The port that is asked, at the endpoint's address; `None`: the endpoint's own.
+    pub port: Option<u16>,
     /// The pause between two questions, give or take a tenth; default 10 s.
     pub interval: Duration,
     /// Within which time an answer must come, connecting included; default 1 s.
@@ -54,6 +56,7 @@ impl HealthCheck {
     pub fn new(question: HealthQuestion) -> Self {
         Self {
             question,
+            port: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(1),
             unhealthy_threshold: 2,

@@ -128,29 +128,37 @@ pub struct TrafficPolicy {
     pub spoken: Option<Protocol>,
 }
 
-/// How many retries one proxy may make to one backend (`DestinationRule` `trafficPolicy.retryBudget`).
+/// How many retries one proxy may make to one backend (`DestinationRule` `trafficPolicy.retryBudget`, Gateway API
+/// `retryConstraint`).
 ///
-/// A retry is made if either of the two allows it. Envoy compares retries in progress with requests in progress; here
-/// both are counted over a time, so that failures which come fast allow no more retries than those that come late.
+/// A retry is made if the share and `at_least` together allow it, or `at_once`. Without an `interval`, retries in progress are
+/// compared with requests in progress, as Envoy does. With one both are counted over that time, so that failures which come
+/// fast allow no more retries than those that come late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct RetryBudget {
-    /// How many retries there may be, as a share of the requests in `interval` (`percent`); default 20 %.
+    /// How many retries there may be, as a share of the requests in `interval`, or in progress (`percent`); default 20 %.
     pub share: Fraction,
     /// How many retries may be in progress at the same time in any case (`minRetryConcurrency`); default 3.
     pub at_once: u32,
-    /// Over which time requests and retries are counted (`budgetInterval`), 100 ms to 1 h; default 10 s.
-    pub interval: Duration,
+    /// Over which time requests and retries are counted (`budgetInterval`), 100 ms to 1 h; `None`, the default: those in
+    /// progress are.
+    pub interval: Option<Duration>,
+    /// How many more there may be in `interval` (`minRetryRate`); default 0. Without an `interval` it means nothing.
+    pub at_least: u32,
+    /// Whether a request that would need one more is answered 503, as the Gateway API wants it; otherwise with the answer
+    /// that there is.
+    pub refuses: bool,
 }
 
 impl RetryBudget {
-    /// The default of `interval`.
+    /// Over which time requests are counted where nothing says it.
     pub const USUAL_INTERVAL: Duration = Duration::from_secs(10);
 }
 
 impl Default for RetryBudget {
     fn default() -> Self {
         let share = Fraction::of_percent(20.0).expect("it is a percentage");
-        Self { share, at_once: 3, interval: Self::USUAL_INTERVAL }
+        Self { share, at_once: 3, interval: None, at_least: 0, refuses: false }
     }
 }
 

@@ -10,13 +10,14 @@ use selvedge_model::{Endpoints, GivenAuthorities, TlsOrigination, Trusted, Upstr
 use super::{
     Problems,
     certificates::{Certificates, Refused},
+    policy_targets::{Target, Targets, key, target},
     services::{Catalog, KnownHost},
 };
 use crate::{
-    problem::{DocumentName, Fault, PolicyFault},
+    problem::{Fault, PolicyFault},
     resources::{
-        BackendTlsPolicySpec, Document, Resources,
-        backend_tls_policy::{AuthoritiesSpec, TlsTarget},
+        BackendTlsPolicySpec, Document, Resources, backend_tls_policy::AuthoritiesSpec,
+        policy_target::PolicyTarget,
     },
 };
 
@@ -33,9 +34,6 @@ pub(super) struct BackendTls<'a> {
     /// Those that cannot be used and may be for any service of a namespace.
     anywhere: HashMap<&'a str, (&'a Policy, Asked)>,
 }
-
-/// A kind, a namespace and a name.
-type Target<'a> = (&'a str, &'a str, &'a str);
 
 #[derive(Debug)]
 struct Attached<'a> {
@@ -56,8 +54,7 @@ impl<'a> BackendTls<'a> {
         if resources.backend_tls_policies.is_empty() {
             return all;
         }
-        let known: HashMap<Target<'_>, &KnownHost<'_>> =
-            catalog.hosts().map(|host| (target(host.document()), host)).collect();
+        let known = Targets::new(catalog);
         for policy in &resources.backend_tls_policies {
             let policy: &Policy = policy;
             let asked = asked(policy, certificates, problems);
@@ -66,7 +63,7 @@ impl<'a> BackendTls<'a> {
                 continue;
             }
             for wanted in &policy.spec.targets {
-                if let Some(message) = no_target(policy, wanted, &known) {
+                if let Some(message) = known.missing(&policy.name.namespace, wanted) {
                     let field = format!("spec.targetRefs[{}]", wanted.index);
                     problems.fault(policy, &field, message, Fault::Policy(PolicyFault::NoTarget));
                     continue;
@@ -77,9 +74,15 @@ impl<'a> BackendTls<'a> {
         all
     }
 
-    fn attach(&mut self, policy: &'a Policy, wanted: &'a TlsTarget, asked: Asked, problems: &mut Problems) {
-        let key = (wanted.kind.as_str(), &*policy.name.namespace, wanted.name.as_str());
-        let (here, section) = (self.by_target.entry(key).or_default(), wanted.section.as_deref());
+    fn attach(
+        &mut self,
+        policy: &'a Policy,
+        wanted: &'a PolicyTarget,
+        asked: Asked,
+        problems: &mut Problems,
+    ) {
+        let here = self.by_target.entry(key(&policy.name.namespace, wanted)).or_default();
+        let section = wanted.section.as_deref();
         match here.iter().find(|other| other.section == section) {
             None => here.push(Attached { policy, section, asked }),
             Some(first) => {
@@ -121,38 +124,6 @@ impl<'a> BackendTls<'a> {
             problems.warning(policy, "spec.targetRefs", message);
         }
     }
-}
-
-fn target(document: &DocumentName) -> Target<'_> {
-    (&document.kind, &document.namespace, &document.name)
-}
-
-/// Why `policy` is for nothing at `wanted`, and the remedy.
-fn no_target(
-    policy: &Policy,
-    wanted: &TlsTarget,
-    known: &HashMap<Target<'_>, &KnownHost<'_>>,
-) -> Option<String> {
-    if !wanted.is_service() {
-        return Some(format!("{} cannot be a target; name a Service", wanted.kind));
-    }
-    let namespace = &*policy.name.namespace;
-    let Some(host) = known.get(&(wanted.kind.as_str(), namespace, wanted.name.as_str())) else {
-        return Some(format!(
-            "there is no Service {namespace}/{}; add it, or correct the name (a policy is in the namespace of its Service)",
-            wanted.name
-        ));
-    };
-    let section = wanted.section.as_deref()?;
-    let mut names = host.ports.keys().filter_map(|port| host.port_name(*port));
-    if names.clone().any(|name| name == section) {
-        return None;
-    }
-    let first = names.next().map_or_else(
-        || "give its ports names".to_owned(),
-        |name| format!("use one of its ports' names, such as {name}"),
-    );
-    Some(format!("Service {namespace}/{} has no port called {section:?}; {first}", wanted.name))
 }
 
 /// What `policy` asks of the servers that it is for.

@@ -12,7 +12,7 @@ use super::{
     places,
     services::{Catalog, KnownHost},
 };
-use crate::problem::Severity;
+use crate::problem::{DocumentName, Severity};
 use crate::resources::{
     DestinationRuleSpec, Document, Resources,
     destination_rule::{PolicyBlocks, Subset},
@@ -298,6 +298,27 @@ impl<'a> RuleSet<'a> {
                 host.host
             );
             problems.warning(self.policy.0, "spec.trafficPolicy.tls", message);
+        }
+    }
+
+    /// Reports that `policy`, an `XBackendTrafficPolicy`, says how many retries `host` may be sent, and not this.
+    pub(super) fn report_replaced_budget(
+        &self,
+        host: &KnownHost<'_>,
+        policy: &DocumentName,
+        problems: &mut Problems,
+    ) {
+        let message = format!(
+            "has no effect on {}: {policy} says how many retries there may be; remove one of them",
+            host.host
+        );
+        if self.policy.1.retry_budget.is_some() {
+            problems.warning(self.policy.0, "spec.trafficPolicy.retryBudget", message.as_str());
+        }
+        for (rule, subset) in &self.subsets {
+            if subset.policy.retry_budget.is_some() {
+                problems.warning(rule, "spec.subsets", format!("retryBudget of {} {message}", subset.name));
+            }
         }
     }
 

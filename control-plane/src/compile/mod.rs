@@ -8,6 +8,7 @@
 mod authentication;
 mod authorization;
 mod backend_tls;
+mod backend_traffic;
 mod candidates;
 mod certificates;
 mod claims;
@@ -23,6 +24,7 @@ mod naming;
 mod network;
 mod owners;
 mod places;
+mod policy_targets;
 mod rate_limits;
 mod reserved;
 mod revocations;
@@ -150,7 +152,9 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     );
     let certificates = certificates::Certificates::new(resources, SystemTime::now());
     let backend_tls = backend_tls::BackendTls::new(resources, &catalog, &certificates, &mut problems);
-    let routing = routes::Routing::new(resources, settings, &catalog, backend_tls, &mut problems);
+    let backend_traffic = backend_traffic::BackendTraffic::new(resources, &catalog, &mut problems);
+    let of_backends = (backend_tls, backend_traffic);
+    let routing = routes::Routing::new(resources, settings, &catalog, of_backends, &mut problems);
     routing.report_tls(&endpoints, &mut problems);
     places::report(&catalog, &endpoints, &mut problems);
     selected::report_pods(resources, &mut problems);

@@ -111,7 +111,8 @@ impl<'a> RateLimits<'a> {
             if role.is_some() && one.limit.limits.iter().any(|limit| limit.by == By::ClientIdentity) {
                 self.at_gateways.borrow_mut().insert(place);
             }
-            all.push(RateLimit { ports, ..global::at(one.limit.clone(), workload) });
+            let limit = RateLimit { ports, ..global::at(one.limit.clone(), workload) };
+            all.extend(global::for_services(one.document, limit, &one.targets, workload));
         }
         for (port, server) in servers {
             if let Some(limit) = self.of_servers.get(&(&*server.namespace, &*server.name)) {

@@ -36,6 +36,7 @@ use tcp::TcpRoutes;
 use super::{
     MeshSettings, Problems, RouteOwnership,
     backend_tls::BackendTls,
+    backend_traffic::BackendTraffic,
     destination_rules::{DestinationRules, report_checks},
     hosts::{closeness, resolve, suggestion},
     keep,
@@ -55,6 +56,7 @@ pub(super) struct Routing<'a> {
     catalog: &'a Catalog<'a>,
     rules: DestinationRules<'a>,
     backend_tls: BackendTls<'a>,
+    backend_traffic: BackendTraffic<'a>,
     /// The `VirtualService`s of each host or pattern: the first, and others that are for other clients.
     virtual_services: BTreeMap<String, Vec<&'a VirtualService>>,
     /// The HTTP routes of each of them.
@@ -70,7 +72,7 @@ impl<'a> Routing<'a> {
         resources: &'a Resources,
         settings: &'a MeshSettings,
         catalog: &'a Catalog<'a>,
-        backend_tls: BackendTls<'a>,
+        (backend_tls, backend_traffic): (BackendTls<'a>, BackendTraffic<'a>),
         problems: &mut Problems,
     ) -> Self {
         let rules = DestinationRules::new(resources, settings, catalog, problems);
@@ -81,6 +83,7 @@ impl<'a> Routing<'a> {
             catalog,
             rules,
             backend_tls,
+            backend_traffic,
             virtual_services: BTreeMap::new(),
             http_routes: BTreeMap::new(),
             routes_of_gateways: BTreeMap::new(),
@@ -256,8 +259,8 @@ impl<'a> Routing<'a> {
         rules.map(|rules| rules.app_connections(service.port)).unwrap_or_default()
     }
 
-    /// Reports `DestinationRule`s and `BackendTLSPolicy`s that do not fit the endpoints of their hosts: in TLS, health checks, the
-    /// PROXY protocol, tunnels and places.
+    /// Reports `DestinationRule`s and `BackendTLSPolicy`s that do not fit the endpoints of their hosts, or each other: in TLS,
+    /// health checks, the PROXY protocol, tunnels, places and budgets.
     pub(super) fn report_tls(&self, endpoints: &BTreeMap<ServiceKey, Endpoints>, problems: &mut Problems) {
         for host in self.catalog.hosts() {
             let rules = self.rules.find(None, host);
@@ -270,6 +273,10 @@ impl<'a> Routing<'a> {
                 rules.report_checks(endpoints, problems);
                 rules.report_passed_over(host, endpoints, problems);
                 rules.report_places(host, endpoints, problems);
+                if let Some(traffic) = self.backend_traffic.find(host).filter(|one| one.spec.retry.is_some())
+                {
+                    rules.report_replaced_budget(host, &traffic.name, problems);
+                }
                 match self.backend_tls.find(host, *port) {
                     None => rules.report_tls(host, endpoints, problems),
                     Some(_) => rules.report_replaced_tls(host, *port, problems),
@@ -325,7 +332,7 @@ impl<'a> Routing<'a> {
         let routes = backends
             .gateway_http(&followed.http, for_http, problems)
             .or_else(|| for_http.and_then(|document| backends.routes(document, problems)));
-        let routes = routes.unwrap_or_else(|| backends.default_route());
+        let routes = routes.unwrap_or_else(|| backends.default_route(problems));
         let tcp = match may_be_opaque(port.protocol) {
             true => backends.tcp_table(&followed.tcp, document, problems),
             false => TcpTable::default(),

@@ -82,6 +82,12 @@ impl<'a> Targets<'a> {
         }
     }
 
+    /// The hosts of those Services that it names that send to `port` of `workload`.
+    pub(super) fn hosts_at<'s>(&'s self, workload: Selected<'s>, port: u16) -> BTreeSet<&'s str> {
+        let behind = workload.services.get(&port).into_iter().flatten().map(|key| &*key.host);
+        behind.filter(|host| self.hosts.contains(*host)).collect()
+    }
+
     /// The ports of `workload` that the policy is for, if it is for it at all.
     pub(super) fn ports(&self, workload: Selected<'_>) -> Option<Ports> {
         if self.services.is_none() {

@@ -15,6 +15,7 @@ mod addresses;
 mod authentication;
 mod authorization;
 mod backend_tls;
+mod backend_traffic;
 mod calico;
 mod cluster;
 mod destination_rules;

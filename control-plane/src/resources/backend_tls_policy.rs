@@ -1,6 +1,6 @@
 //! `BackendTLSPolicy` (Gateway API): that the servers behind a `Service` speak TLS, and whose certificates they must show.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use selvedge_model::{Host, gateway::Hostname};
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use super::{
     document::{Reading, wrong},
     gateway::ObjectRef,
     kinds::{Feedback, ResourceKind},
+    policy_target::{PolicyTarget, each_once},
     typed::{FieldError, Present},
 };
 
@@ -19,8 +20,6 @@ pub(super) const KIND: ResourceKind =
 
 /// The versions whose fields mean the same. `v1alpha2` had others.
 const VERSIONS: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"];
-/// So many targets an API server lets it have.
-const MOST_TARGETS: usize = 16;
 /// So many objects with authorities.
 const MOST_AUTHORITIES: usize = 8;
 /// So many names of which the server must have one.
@@ -30,28 +29,13 @@ const MOST_NAMES: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendTlsPolicySpec {
     /// What it is for. Of one that cannot be used, empty: every `Service` of its namespace, because nobody knows.
-    pub targets: Vec<TlsTarget>,
+    pub targets: Vec<PolicyTarget>,
     /// Who issues the servers' certificates.
     pub authorities: AuthoritiesSpec,
     /// What is sent as server name (SNI).
     pub hostname: String,
     /// The names of which a server's certificate must have one: DNS names, and URIs.
     pub names: Vec<String>,
-}
-
-/// One of `targetRefs`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsTarget {
-    /// Its place in the document.
-    pub index: usize,
-    /// The group of its kind; empty for `Service`.
-    pub group: String,
-    /// Its kind.
-    pub kind: String,
-    /// Its name. It is in the policy's own namespace.
-    pub name: String,
-    /// The name of its port; `None` = every port.
-    pub section: Option<String>,
 }
 
 /// Who issues the servers' certificates.
@@ -61,13 +45,6 @@ pub enum AuthoritiesSpec {
     System,
     /// Those in these objects.
     Objects(Vec<ObjectRef>),
-}
-
-impl TlsTarget {
-    /// Whether it is a `Service` of Kubernetes.
-    pub fn is_service(&self) -> bool {
-        matches!(self.group.as_str(), "" | "core") && self.kind == "Service"
-    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,7 +109,8 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<BackendTlsPolicySpec, F
         let message = "is not acted on; TLS 1.2 and 1.3 are used, whichever the server prefers";
         reading.not_acted_on(format!("spec.options.{name}"), message);
     }
-    let targets = read_targets(target_refs)?;
+    let targets = target_refs.into_iter().enumerate().map(|(index, target)| target.read(index));
+    let targets = each_once(targets)?;
     let hostname = match validation.hostname.parse() {
         Ok(Host::Name(name)) => name.to_string(),
         _ => {
@@ -149,30 +127,11 @@ fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<BackendTlsPolicySpec, F
     Ok(BackendTlsPolicySpec { targets, authorities, hostname, names })
 }
 
-/// The targets, each of which is given once.
-fn read_targets(list: Vec<TargetYaml>) -> Result<Vec<TlsTarget>, FieldError> {
-    at_most("spec.targetRefs", list.len(), MOST_TARGETS)?;
-    if list.is_empty() {
-        return Err(wrong("spec.targetRefs", "is empty; name a Service"));
-    }
-    let mut seen = BTreeSet::new();
-    let mut targets = Vec::new();
-    for (index, target) in list.into_iter().enumerate() {
-        let target = target.read(index);
-        let TlsTarget { group, kind, name, section, .. } = &target;
-        if !seen.insert((group.clone(), kind.clone(), name.clone(), section.clone())) {
-            return Err(wrong(format!("spec.targetRefs[{index}]"), "is given twice; keep one"));
-        }
-        targets.push(target);
-    }
-    Ok(targets)
-}
-
 impl TargetYaml {
-    pub(super) fn read(self, index: usize) -> TlsTarget {
+    pub(super) fn read(self, index: usize) -> PolicyTarget {
         let Self { group, kind, name, section_name } = self;
         let section = section_name.filter(|name| !name.is_empty());
-        TlsTarget { index, group, kind, name, section }
+        PolicyTarget { index, group, kind, name, section }
     }
 }
 

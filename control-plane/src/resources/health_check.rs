@@ -22,6 +22,8 @@ pub(super) const HOST: &str = "config.selvedge.io/health-check-host";
 pub(super) const STATUSES: &str = "config.selvedge.io/health-check-expected-statuses";
 /// The service of gRPC.
 pub(super) const SERVICE: &str = "config.selvedge.io/health-check-grpc-service";
+/// The port that is asked, if not the endpoint's own.
+pub(super) const PORT: &str = "config.selvedge.io/health-check-port";
 /// The pause between two questions.
 pub(super) const INTERVAL: &str = "config.selvedge.io/health-check-interval";
 /// The time for an answer.
@@ -32,15 +34,16 @@ pub(super) const UNHEALTHY: &str = "config.selvedge.io/health-check-unhealthy-th
 pub(super) const HEALTHY: &str = "config.selvedge.io/health-check-healthy-threshold";
 
 /// All of them.
-pub(super) const ANNOTATIONS: [&str; 9] =
-    [KIND, PATH, HOST, STATUSES, SERVICE, INTERVAL, TIMEOUT, UNHEALTHY, HEALTHY];
+pub(super) const ANNOTATIONS: [&str; 10] =
+    [KIND, PATH, HOST, STATUSES, SERVICE, PORT, INTERVAL, TIMEOUT, UNHEALTHY, HEALTHY];
 
 /// Those that say more about what the first one asks for, and which questions they are for.
-const MORE: [(&str, &[&str]); 8] = [
+const MORE: [(&str, &[&str]); 9] = [
     (PATH, &["HTTP"]),
     (HOST, &["HTTP", "GRPC"]),
     (STATUSES, &["HTTP"]),
     (SERVICE, &["GRPC"]),
+    (PORT, &["HTTP", "GRPC", "TCP"]),
     (INTERVAL, &["HTTP", "GRPC", "TCP"]),
     (TIMEOUT, &["HTTP", "GRPC", "TCP"]),
     (UNHEALTHY, &["HTTP", "GRPC", "TCP"]),
@@ -71,7 +74,9 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Result<Option<HealthCheck>, Fie
     };
     let usual = HealthCheck::new(question);
     let threshold = |name, usual| Ok(number(reading, name, 1..=1_000)?.unwrap_or(usual));
+    let port = number(reading, PORT, 1..=u16::MAX.into())?;
     Ok(Some(HealthCheck {
+        port: port.and_then(|port| u16::try_from(port).ok()),
         interval: duration(reading, INTERVAL, SHORTEST_INTERVAL..=LONGEST_INTERVAL)?
             .unwrap_or(usual.interval),
         timeout: duration(reading, TIMEOUT, SHORTEST_TIMEOUT..=LONGEST_TIMEOUT)?.unwrap_or(usual.timeout),

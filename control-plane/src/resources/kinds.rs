@@ -13,15 +13,16 @@ use selvedge_model::expression::Expression;
 pub use self::kind::{Feedback, ResourceKind};
 pub(super) use self::unenforced::{Enforcer, unenforced};
 use super::{
-    AuthorizationPolicySpec, BackendTlsPolicySpec, CalicoPolicySpec, ConfigMapSpec, DestinationRuleSpec,
-    Document, EndpointSliceSpec, GatewayClassSpec, GatewaySpec, HttpRouteSpec, IngressClassSpec, IngressSpec,
-    IstioGatewaySpec, ListenerSetSpec, Location, MeshTlsSpec, Metadata, NamespaceSpec, NetworkPolicySpec,
-    NetworkSetSpec, NetworksSpec, NodeSpec, PeerAuthenticationSpec, PodSpec, RateLimitSpec,
-    ReferenceGrantSpec, RequestAuthenticationSpec, RevocationSpec, SecretSpec, ServerAuthorizationSpec,
-    ServerLimitSpec, ServerPolicySpec, ServerSpec, ServiceAccountSpec, ServiceEntrySpec, ServiceSpec,
-    TcpRouteSpec, TierSpec, VirtualServiceSpec, WorkloadEntrySpec, authorization_policy, backend_tls_policy,
-    calico, cluster_node, destination_rule, endpoint_slice, gateway, gateway_class, gateway_tcp, grpc_route,
-    http_route, ingress, ingress_class, istio_gateway,
+    AuthorizationPolicySpec, BackendTlsPolicySpec, BackendTrafficPolicySpec, CalicoPolicySpec, ConfigMapSpec,
+    DestinationRuleSpec, Document, EndpointSliceSpec, GatewayClassSpec, GatewaySpec, HttpRouteSpec,
+    IngressClassSpec, IngressSpec, IstioGatewaySpec, ListenerSetSpec, Location, MeshTlsSpec, Metadata,
+    NamespaceSpec, NetworkPolicySpec, NetworkSetSpec, NetworksSpec, NodeSpec, PeerAuthenticationSpec,
+    PodSpec, RateLimitSpec, ReferenceGrantSpec, RequestAuthenticationSpec, RevocationSpec, SecretSpec,
+    ServerAuthorizationSpec, ServerLimitSpec, ServerPolicySpec, ServerSpec, ServiceAccountSpec,
+    ServiceEntrySpec, ServiceSpec, TcpRouteSpec, TierSpec, VirtualServiceSpec, WorkloadEntrySpec,
+    authorization_policy, backend_tls_policy, backend_traffic_policy, calico, cluster_node, destination_rule,
+    endpoint_slice, gateway, gateway_class, gateway_tcp, grpc_route, http_route, ingress, ingress_class,
+    istio_gateway,
     linkerd_policy::{self, authentication, authorization, server, server_authorization},
     listener_set, namespace, network_policy, peer_authentication, pod, rate_limit, reference_grant,
     request_authentication, revocation, secret, service, service_account, service_entry, virtual_service,
@@ -252,6 +253,7 @@ table! {
     gateways: Gateway(GatewaySpec) = gateway::KIND;
     listener_sets: ListenerSet(ListenerSetSpec) = listener_set::KIND, listener_set::OLD;
     backend_tls_policies: BackendTlsPolicy(BackendTlsPolicySpec) = backend_tls_policy::KIND;
+    backend_traffic_policies: BackendTrafficPolicy(BackendTrafficPolicySpec) = backend_traffic_policy::KIND;
     secrets: Secret(SecretSpec) = secret::SECRET;
     config_maps: ConfigMap(ConfigMapSpec) = secret::CONFIG_MAP;
     reference_grants: ReferenceGrant(ReferenceGrantSpec) = reference_grant::KIND;

@@ -7,6 +7,7 @@
 mod annotated;
 pub mod authorization_policy;
 pub mod backend_tls_policy;
+pub mod backend_traffic_policy;
 pub mod calico;
 pub mod cluster_node;
 pub mod connection_pool;
@@ -42,6 +43,7 @@ mod object;
 mod outlier_detection;
 pub mod peer_authentication;
 pub mod pod;
+pub mod policy_target;
 mod rate_limit;
 pub mod reference_grant;
 pub mod references;
@@ -68,6 +70,7 @@ pub mod workload_entry;
 pub use self::{
     authorization_policy::{AuthorizationAction, AuthorizationPolicySpec},
     backend_tls_policy::BackendTlsPolicySpec,
+    backend_traffic_policy::BackendTrafficPolicySpec,
     calico::{
         Expression,
         network_set::NetworkSetSpec,

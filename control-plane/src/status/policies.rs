@@ -9,6 +9,9 @@ use crate::{
     resources::{Object, gateway_class},
 };
 
+/// The kind of policy that names other objects than its targets, and is told whether those are there.
+const NAMES_OBJECTS: &str = "BackendTLSPolicy";
+
 /// So many entries an API server keeps.
 const MOST_ANCESTORS: usize = 16;
 
@@ -25,12 +28,14 @@ pub(super) fn status(policy: &Object, problems: &[&Problem], existing: &Value, n
     let ours = references.take(MOST_ANCESTORS.saturating_sub(others.len())).map(|reference| {
         let controller = if is_service(reference) { CONTROLLER } else { gateway_class::CONTROLLER };
         let old = before.iter().filter(is_ours).find(|entry| entry["ancestorRef"] == *reference);
-        let conditions = [accepted(problems), resolved_refs(problems)].map(|mut new| {
+        let resolved = (&*policy.name.kind == NAMES_OBJECTS).then(|| resolved_refs(problems));
+        let conditions = [accepted(problems)].into_iter().chain(resolved).map(|mut new| {
             new["observedGeneration"] = policy.generation.into();
             let listed = old.and_then(|old| old["conditions"].as_array());
             let old = listed.and_then(|list| list.iter().find(|old| old["type"] == new["type"]));
             dated(new, old, now)
         });
+        let conditions: Vec<Value> = conditions.collect();
         json!({"ancestorRef": reference, "controllerName": controller, "conditions": conditions})
     });
     let ours: Vec<Value> = ours.collect();

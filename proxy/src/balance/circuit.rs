@@ -135,9 +135,11 @@ impl Circuit {
             pool.max_requests,
             pool.max_retries,
         ];
-        let asks =
+        let is_bounded =
             matches!(&policy.load_balancer, LoadBalancer::ConsistentHash(hash) if hash.load_bound.is_some());
-        (asks || limits.iter().any(Option::is_some)).then(|| Self { limits, counts: Arc::clone(counts) })
+        let is_shared = policy.retry_budget.is_some_and(|budget| budget.interval.is_none());
+        (is_bounded || is_shared || limits.iter().any(Option::is_some))
+            .then(|| Self { limits, counts: Arc::clone(counts) })
     }
 
     /// One more of `what`; `None` if there is no room for it.

@@ -13,7 +13,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use selvedge_model::filter::Fraction;
@@ -44,25 +44,23 @@ struct Limits {
     at_once: u32,
     /// The time of a slot, in milliseconds; not 0.
     slot: u64,
+    /// How many retries may be in progress, as a share of the requests in progress; `None`: they are counted in slots.
+    in_progress: Option<Fraction>,
 }
 
 impl Limits {
-    fn new(share: Fraction, per_second: u16, at_once: u32, interval: Duration) -> Self {
-        let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-        let whole = Fraction::ALL.parts() / PRICE.unsigned_abs();
-        let in_reserve =
-            u128::from(per_second) * u128::from(interval) * u128::from(PRICE.unsigned_abs()) / 1000;
-        Self {
-            deposit: i32::try_from(share.parts() / whole).unwrap_or(PRICE),
-            reserve: i64::try_from(in_reserve).unwrap_or(i64::MAX),
-            at_once,
-            slot: (interval / u64::from(SLOTS)).max(1),
-        }
-    }
-
     /// Those that a policy sets.
     fn of(policy: &selvedge_model::RetryBudget) -> Self {
-        Self::new(policy.share, 0, policy.at_once, policy.interval)
+        let interval = policy.interval.unwrap_or(selvedge_model::RetryBudget::USUAL_INTERVAL);
+        let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        let whole = Fraction::ALL.parts() / PRICE.unsigned_abs();
+        Self {
+            deposit: i32::try_from(policy.share.parts() / whole).unwrap_or(PRICE),
+            reserve: i64::from(policy.at_least) * i64::from(PRICE),
+            at_once: policy.at_once,
+            slot: (interval / u64::from(SLOTS)).max(1),
+            in_progress: policy.interval.is_none().then_some(policy.share),
+        }
     }
 }
 
@@ -74,8 +72,15 @@ impl RetryBudget {
 
     /// `percent` of the requests and `per_second` more, over 10 s.
     pub fn with_limits(percent: u8, per_second: u16, now: Instant) -> Self {
-        let share = Fraction::of_percent(percent.into()).unwrap_or(Fraction::ALL);
-        Self::empty(Limits::new(share, per_second, 0, selvedge_model::RetryBudget::USUAL_INTERVAL), now)
+        let interval = selvedge_model::RetryBudget::USUAL_INTERVAL;
+        let policy = selvedge_model::RetryBudget {
+            share: Fraction::of_percent(percent.into()).unwrap_or(Fraction::ALL),
+            at_once: 0,
+            interval: Some(interval),
+            at_least: u32::from(per_second) * u32::try_from(interval.as_secs()).unwrap_or(u32::MAX),
+            refuses: false,
+        };
+        Self::empty(Limits::of(&policy), now)
     }
 
     /// As `policy` says. What was paid in and taken out `before` counts, if it was counted over the same time.
@@ -101,11 +106,19 @@ impl RetryBudget {
 
     /// Pays in for one request; its retries pay nothing in.
     pub fn deposit(&self, now: Instant) {
+        if self.limits.in_progress.is_some() {
+            return;
+        }
         self.add(self.number(now), self.limits.deposit);
     }
 
-    /// Takes out one retry, while this many `others` are in progress; `false` if the budget is exhausted.
-    pub fn withdraw(&self, now: Instant, others: u32) -> bool {
+    /// Takes out one retry, while this many `others` are in progress, and so many `requests`; `false` if the budget is
+    /// exhausted.
+    pub fn withdraw(&self, now: Instant, others: u32, requests: u32) -> bool {
+        if let Some(share) = self.limits.in_progress {
+            let allowed = u64::from(share.parts()) * u64::from(requests) / u64::from(Fraction::ALL.parts());
+            return u64::from(others) < allowed.max(self.limits.at_once.into());
+        }
         let number = self.number(now);
         // Taken first and looked at afterwards: of workers that do so together the last sees what all of
         // them took, so together they never take more than there is.
@@ -166,7 +179,7 @@ mod tests {
     use super::*;
 
     fn granted(budget: &RetryBudget, tries: usize, now: Instant) -> usize {
-        (0..tries).filter(|_| budget.withdraw(now, u32::MAX)).count()
+        (0..tries).filter(|_| budget.withdraw(now, u32::MAX, 0)).count()
     }
 
     fn deposit(budget: &RetryBudget, requests: usize, now: Instant) {
@@ -221,7 +234,8 @@ mod tests {
         let policy = |percent: f64, at_once, seconds| selvedge_model::RetryBudget {
             share: Fraction::of_percent(percent).unwrap(),
             at_once,
-            interval: Duration::from_secs(seconds),
+            interval: Some(Duration::from_secs(seconds)),
+            ..selvedge_model::RetryBudget::default()
         };
         let now = Instant::now();
         let budget = RetryBudget::of_policy(&policy(25.0, 0, 60), None, now);
@@ -241,10 +255,29 @@ mod tests {
     }
 
     #[test]
+    fn besides_its_share_a_policy_may_let_so_many_more_be_made() {
+        let policy = selvedge_model::RetryBudget {
+            share: Fraction::of_percent(50.0).unwrap(),
+            at_once: 0,
+            at_least: 3,
+            interval: Some(Duration::from_secs(10)),
+            ..selvedge_model::RetryBudget::default()
+        };
+        let now = Instant::now();
+        let budget = RetryBudget::of_policy(&policy, None, now);
+
+        assert_eq!(granted(&budget, 100, now), 3);
+        deposit(&budget, 10, now);
+        assert_eq!(granted(&budget, 100, now), 5);
+        assert_eq!(granted(&budget, 100, now + Duration::from_secs(10)), 3);
+    }
+
+    #[test]
     fn few_retries_in_progress_are_granted_in_any_case() {
         let policy = selvedge_model::RetryBudget {
             share: Fraction::NONE,
             at_once: 2,
+            interval: Some(Duration::from_secs(10)),
             ..selvedge_model::RetryBudget::default()
         };
         let now = Instant::now();
@@ -252,8 +285,24 @@ mod tests {
 
         deposit(&budget, 100, now);
 
-        let granted: Vec<_> = (0..4).map(|others| budget.withdraw(now, others)).collect();
+        let granted: Vec<_> = (0..4).map(|others| budget.withdraw(now, others, 100)).collect();
         assert_eq!(granted, [true, true, false, false]);
+    }
+
+    #[test]
+    fn without_an_interval_retries_in_progress_are_a_share_of_the_requests_in_progress() {
+        let policy = selvedge_model::RetryBudget {
+            share: Fraction::of_percent(25.0).unwrap(),
+            ..selvedge_model::RetryBudget::default()
+        };
+        let now = Instant::now();
+        let budget = RetryBudget::of_policy(&policy, None, now);
+        let allowed = |requests| (0..).take_while(|others| budget.withdraw(now, *others, requests)).count();
+
+        // Istio's own example; and 3 by default, however few requests there are.
+        assert_eq!([100, 99, 16, 15, 1].map(allowed), [25, 24, 4, 3, 3]);
+        deposit(&budget, 1_000, now);
+        assert_eq!(allowed(20), 5, "what was before does not count");
     }
 
     #[test]

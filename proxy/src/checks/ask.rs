@@ -1,6 +1,6 @@
 //! One question to one endpoint outside the mesh, on a connection of its own.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
@@ -14,7 +14,7 @@ use tonic::client::Grpc;
 
 use super::{drive, grpc};
 use crate::{
-    bind::{ClientTls, Target},
+    bind::{ClientTls, Egress, Permit, Target},
     io::Stream,
     settings::{OwnListeners, Way},
 };
@@ -31,11 +31,34 @@ pub(super) struct Asked {
     pub(super) check: HealthCheck,
     /// The host that requests call there.
     pub(super) host: Arc<str>,
+    /// Where it is asked.
+    pub(super) dial: SocketAddr,
+    /// Whether network policies let us ask there; `None`: they are not asked.
+    pub(super) permit: Option<Arc<Permit>>,
     /// Our own listeners, which are no endpoint.
     pub(super) own: Arc<OwnListeners>,
 }
 
 impl Asked {
+    /// `target` is to be asked this.
+    pub(super) fn new(
+        target: &Arc<Target>,
+        check: &HealthCheck,
+        host: &Arc<str>,
+        own: &Arc<OwnListeners>,
+        egress: &Egress,
+    ) -> Self {
+        let (dial, permit) = match check.port {
+            None => (target.dial, target.permit.clone()),
+            Some(port) => {
+                let dial = SocketAddr::new(target.dial.ip(), port);
+                (dial, Some(egress.permit(dial, dial, None)))
+            }
+        };
+        let (target, host, own) = (Arc::clone(target), Arc::clone(host), Arc::clone(own));
+        Self { target, check: check.clone(), host, dial, permit, own }
+    }
+
     /// Asks once; an error says why the answer is bad.
     pub(super) async fn ask(&self) -> Result<(), String> {
         let limit = self.check.timeout;
@@ -64,9 +87,9 @@ impl Asked {
     }
 
     async fn open(&self, carrier: Carrier) -> Result<Stream, String> {
-        let dial = self.target.dial;
+        let dial = self.dial;
         self.own.refuse_own(dial, Way::Out).map_err(|failure| failure.what.into_owned())?;
-        if let Some(failure) = self.target.permit.as_ref().and_then(|permit| permit.refusal()) {
+        if let Some(failure) = self.permit.as_ref().and_then(|permit| permit.refusal()) {
             return Err(failure.what.into_owned());
         }
         let failed = |error: std::io::Error| format!("no connection to {dial}: {error}");

@@ -91,11 +91,11 @@ impl Checks<'_> {
         for backend in table.backends() {
             let Some(check) = &backend.policy.health_check else { continue };
             for (place, endpoint) in backend.endpoints.iter().enumerate() {
-                let (target, host) = (Arc::clone(&endpoint.target), Arc::clone(&backend.name.service.host));
-                if !target.is_outside() {
+                if !endpoint.target.is_outside() {
                     continue;
                 }
-                let asked = Asked { target, check: check.clone(), host, own: Arc::clone(&self.own) };
+                let (target, host) = (&endpoint.target, &backend.name.service.host);
+                let asked = Asked::new(target, check, host, &self.own, &table.egress);
                 let key = asked.key();
                 let again = || Some(Watched { places: Vec::new(), ..before.remove(&key)? });
                 let mut watched = match self.watched.remove(&key).or_else(again) {
@@ -159,7 +159,7 @@ impl Watched {
     }
 
     fn log(&self, is_well: bool) {
-        let endpoint = self.asked.target.dial;
+        let endpoint = self.asked.dial;
         let backend = self.places.first().map(|(backend, _)| backend.name.to_string()).unwrap_or_default();
         match &self.failure {
             Some(failure) if !is_well => {

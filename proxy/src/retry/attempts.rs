@@ -22,7 +22,7 @@ use crate::{
     body::{Arriving, Body, Original},
     budget::Budget,
     dispatch::{Attempt, Attempting, Beside, Tried},
-    error::{self, SaidBy},
+    error::{self, Reason, SaidBy},
     fields::{grpc_status, is_grpc},
     step::{AnswerFacts, Error, Response, Routed},
     worker::Worker,
@@ -162,7 +162,7 @@ impl<S: Attempting> Attempts<S> {
                     return if attempt > 0 { self.given_up(result) } else { result };
                 }
                 if !self.enter(backend, &mut retrying) || !is_free && !self.withdraw(&rule, backend, now) {
-                    return self.given_up(result);
+                    return self.given_up(no_more(backend, result));
                 }
                 // Last, because it takes the body away from the attempt before.
                 let Some(next) = unsent(&mut result).or_else(|| kept.again()) else { return result };
@@ -217,8 +217,12 @@ impl<S: Attempting> Attempts<S> {
     /// `backend` has its own. `false`: the budget is exhausted.
     fn withdraw(&self, rule: &BoundRule, backend: &BoundBackend, now: Instant) -> bool {
         let granted = match &backend.retry_budget {
-            None => rule.budget.withdraw(now, u32::MAX),
-            Some(budget) => budget.withdraw(now, backend.counts.of(Limit::Retries).saturating_sub(1)),
+            None => rule.budget.withdraw(now, u32::MAX, 0),
+            Some(budget) => {
+                let of = |limit| backend.counts.of(limit);
+                let requests = of(Limit::Requests).saturating_add(of(Limit::Pending));
+                budget.withdraw(now, of(Limit::Retries).saturating_sub(1), requests)
+            }
         };
         if !granted {
             self.worker.metrics.retry_budget_exhausted(&rule.service, self.worker.index);
@@ -254,6 +258,26 @@ fn hedging<'a>(first: &Attempt<'a>, kept: &'a Kept) -> Option<(&'a Hedging, &'a 
         && share.session.is_none()
         && share.backend.affinity.is_none();
     may_be.then_some((hedging, kept))
+}
+
+/// What becomes of a request whose last attempt came to `result`, if no more may be made: that, unless the budget of
+/// `backend` wants it refused (Gateway API `retryConstraint`: a MUST).
+fn no_more(backend: &BoundBackend, mut result: Result<Response, Error>) -> Result<Response, Error> {
+    if !backend.policy.retry_budget.is_some_and(|budget| budget.refuses) {
+        return result;
+    }
+    let last = match &result {
+        Ok(response) => format!("status {}", response.http.status().as_u16()),
+        Err(error) => error.failure.to_string(),
+    };
+    let what = format!(
+        "no more retries to {} are made, whose budget is spent (the last attempt: {last})",
+        backend.name
+    );
+    let mut error = Error::from(error::Failure::new(Reason::Overflow, what));
+    let facts = std::mem::take(facts(&mut result));
+    *error.facts = AnswerFacts { reason: Some(error.failure.reason), ..facts };
+    Err(error)
 }
 
 /// Notes whether an attempt has reached an app of `backend`.
@@ -332,7 +356,7 @@ fn without_answer(failed: &error::Failure) -> AttemptOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{dispatch::Dispatch, error::Reason};
+    use crate::dispatch::Dispatch;
 
     /// Whether the request is sent again after its first attempt, by the usual policy.
     fn again(method: &Method, outcome: &AttemptOutcome) -> bool {

@@ -74,12 +74,14 @@ pub(crate) struct Target {
     pub(crate) tls: Option<ClientTls>,
     /// Requests say in `x-tenant` whose they are, each of so many in turn; 0: they do not.
     pub(crate) tenants: u32,
+    /// The most connections that it is loaded with.
+    pub(crate) most_connections: usize,
 }
 
 impl Target {
     /// In plaintext.
     pub(crate) fn plain(address: SocketAddr, authority: &str) -> Self {
-        Self { address, authority: authority.to_owned(), tls: None, tenants: 0 }
+        Self { address, authority: authority.to_owned(), tls: None, tenants: 0, most_connections: usize::MAX }
     }
 }
 
@@ -162,6 +164,7 @@ impl Generator {
     }
 
     fn with_fields(target: &Target, connections: usize, fields: &str) -> anyhow::Result<Self> {
+        let connections = connections.min(target.most_connections);
         let mut generator = Self {
             target: target.clone(),
             requests: Requests::new(target, fields),

@@ -79,7 +79,7 @@ impl Kind {
     ];
 
     /// The product as it is used, and with one thing changed: what that costs.
-    pub(crate) const GROWTH: [Self; 17] = [
+    pub(crate) const GROWTH: [Self; 18] = [
         Self::Selvedge(Http1, Variant::Plain),
         Self::Selvedge(Http1, Variant::Routes),
         Self::Selvedge(Http1, Variant::Endpoints),
@@ -90,6 +90,7 @@ impl Kind {
         Self::Selvedge(Http1, Variant::IdentityLimit),
         Self::Selvedge(Http1, Variant::Tenants),
         Self::Selvedge(Http1, Variant::TenantLimit),
+        Self::Selvedge(Http1, Variant::FewConnections),
         Self::Selvedge(Http1, Variant::AdaptiveConcurrency),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::LeastRequest)),
         Self::Selvedge(Http1, Variant::Balance(Algorithm::RoundRobin)),

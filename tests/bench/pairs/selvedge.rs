@@ -39,7 +39,9 @@ pub(crate) enum Variant {
     TenantLimit,
     /// Ten endpoints, of which one takes [`SLOW`] for each answer.
     Slow(Algorithm),
-    /// `--adaptive-concurrency` at the server's sidecar.
+    /// Three connections: so many requests at once `--adaptive-concurrency` always lets in.
+    FewConnections,
+    /// The same, and `--adaptive-concurrency` at the server's sidecar.
     AdaptiveConcurrency,
 }
 
@@ -95,6 +97,7 @@ impl Variant {
             Self::TenantLimit => "tenant-limit-100000",
             Self::Slow(Algorithm::PeakEwma) => "slow-peak-ewma",
             Self::Slow(_) => "slow-least-request",
+            Self::FewConnections => "connections-3",
             Self::AdaptiveConcurrency => "adaptive-concurrency",
         }
     }
@@ -107,6 +110,14 @@ impl Variant {
             // And the slow one.
             Self::Slow(_) => 9,
             _ => 1,
+        }
+    }
+
+    /// With how many connections it is loaded at most.
+    const fn most_connections(self) -> usize {
+        match self {
+            Self::FewConnections | Self::AdaptiveConcurrency => 3,
+            _ => usize::MAX,
         }
     }
 
@@ -165,7 +176,11 @@ pub(super) fn start(name: &str, carrier: Carrier, variant: Variant, site: &Site)
         Ok(Starting { process: sidecar.start(Some(admin))?, ready, path: "/ready" })
     };
     Ok(Pair {
-        target: Target { tenants: variant.tenants(), ..Target::plain(address, documents::AUTHORITY) },
+        target: Target {
+            tenants: variant.tenants(),
+            most_connections: variant.most_connections(),
+            ..Target::plain(address, documents::AUTHORITY)
+        },
         halves: vec![client, server],
         beside,
         another: Some(Box::new(another)),

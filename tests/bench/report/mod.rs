@@ -49,6 +49,7 @@ pub(crate) fn base_of(name: &str) -> &'static str {
     match name {
         "endpoints-10000" => BASE_OF_BALANCING,
         "tenant-limit-100000" => "tenants-100000",
+        "adaptive-concurrency" => "connections-3",
         name if name.starts_with(BALANCING) => BASE_OF_BALANCING,
         _ => BASE,
     }

@@ -300,4 +300,41 @@ pub(super) const ROWS: &[Row] = &[
         Test("the_old_kind_means_the_same_and_both_may_have_one_name"),
     ),
     ("XListenerSet", "spec.listeners[].tls.**", Test("a_set_needs_grants_of_its_own_for_its_certificates")),
+    (
+        "XBackendTrafficPolicy",
+        "spec.targetRefs[].**",
+        Test("of_two_for_a_service_the_first_counts_and_both_before_a_destination_rule"),
+    ),
+    (
+        "XBackendTrafficPolicy",
+        "spec.retryConstraint.**",
+        Test(
+            "a_service_is_sent_no_more_retries_than_its_policy_allows_and_further_requests_are_answered_503",
+        ),
+    ),
+    (
+        "XBackendTrafficPolicy",
+        "spec.sessionPersistence.sessionName",
+        Test("a_session_of_a_services_policy_is_kept_by_whatever_route_leads_there"),
+    ),
+    (
+        "XBackendTrafficPolicy",
+        "spec.sessionPersistence.absoluteTimeout",
+        Test("a_session_of_a_cookie_is_kept_by_edge_and_sidecars_alike"),
+    ),
+    (
+        "XBackendTrafficPolicy",
+        "spec.sessionPersistence.cookieConfig.lifetimeType",
+        Test("a_session_of_a_cookie_is_kept_by_edge_and_sidecars_alike"),
+    ),
+    (
+        "XBackendTrafficPolicy",
+        "spec.sessionPersistence.idleTimeout",
+        Test("a_session_of_a_header_ends_when_it_is_idle_for_too_long"),
+    ),
+    (
+        "XBackendTrafficPolicy",
+        "spec.sessionPersistence.type",
+        Test("every_rule_that_sends_to_one_service_has_the_session_of_its_policy"),
+    ),
 ];

@@ -293,6 +293,26 @@ impl Limited {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limits_server_is_told_the_service_that_a_request_is_for() {
+    let Some(limited) = Limited::new().await else { return };
+    let document = DOCUMENT.replace("{header: x-user, key: user}", "{from: service}, {header: x-user}");
+    limited.mesh.write("limits.yaml", &document).unwrap();
+
+    poll(SOON, "the server is told the service", async || {
+        let answer = limited.ask(LOOKS).await;
+        let asked = limited.counting.asked.lock().unwrap().last().cloned().ok_or_else(|| answer.summary())?;
+        let told = asked.descriptors.iter().map(|one| {
+            let entries = one.entries.iter().map(|entry| format!("{}={}", entry.key, entry.value));
+            entries.collect::<Vec<_>>().join(" ")
+        });
+        let told: Vec<String> = told.collect();
+        let expected = format!("service=app.default.svc.cluster.local x-user={LOOKS}");
+        if told == [expected] { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_tells_a_limits_server_the_rule_and_the_address_that_a_request_comes_by() {
     let Some(limited) = Limited::new().await else { return };
     let documents = format!(

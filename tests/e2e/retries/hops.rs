@@ -22,7 +22,7 @@ fn retried(service: &str) -> String {
          hosts: [{service}]\n  http: [{{route: [{{destination: {{host: {service}}}}}], \
          retries: {{attempts: 3, retryOn: 5xx}}}}]\n---\n\
          apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {service}}}\nspec:\n  \
-         host: {service}\n  trafficPolicy: {{retryBudget: {{percent: 20, minRetryConcurrency: 0}}}}\n"
+         host: {service}\n  trafficPolicy: {{retryBudget: {{percent: 20, minRetryConcurrency: 0, budgetInterval: 10s}}}}\n"
     )
 }
 

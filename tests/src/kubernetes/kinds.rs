@@ -43,6 +43,7 @@ pub const GATEWAY: &[Kind] = &[
     kind("gateway.networking.k8s.io", "TLSRoute", "tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
     kind("gateway.networking.k8s.io", "ReferenceGrant", "referencegrants", &["v1", "v1beta1"]),
     kind("gateway.networking.k8s.io", "BackendTLSPolicy", "backendtlspolicies", &["v1", "v1alpha3"]),
+    kind("gateway.networking.x-k8s.io", "XBackendTrafficPolicy", "xbackendtrafficpolicies", &["v1alpha1"]),
 ];
 
 const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];

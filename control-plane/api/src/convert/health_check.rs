@@ -29,6 +29,7 @@ impl From<&HealthCheck> for wire::HealthCheck {
             timeout_ms: milliseconds(check.timeout),
             unhealthy_threshold: check.unhealthy_threshold,
             healthy_threshold: check.healthy_threshold,
+            port: check.port.map(u32::from).unwrap_or_default(),
         }
     }
 }
@@ -51,8 +52,15 @@ impl TryFrom<wire::HealthCheck> for HealthCheck {
             Question::Grpc(wire::GrpcHealth { host, service }) => HealthQuestion::Grpc { host, service },
             Question::Tcp(wire::TcpHealth {}) => HealthQuestion::Tcp,
         };
+        let out_of_range = ConvertError::OutOfRange {
+            field: "port of a health check",
+            value: check.port.into(),
+            largest: u16::MAX.into(),
+        };
+        let port = u16::try_from(check.port).map_err(|_| out_of_range)?;
         Ok(Self {
             question,
+            port: (port != 0).then_some(port),
             interval: Duration::from_millis(check.interval_ms),
             timeout: Duration::from_millis(check.timeout_ms),
             unhealthy_threshold: check.unhealthy_threshold,

@@ -219,19 +219,26 @@ impl From<wire::TcpKeepalive> for TcpKeepalive {
 }
 
 impl From<RetryBudget> for wire::RetryBudget {
-    fn from(RetryBudget { share, at_once, interval }: RetryBudget) -> Self {
-        Self { share: share.parts(), at_once, interval_ms: milliseconds(interval) }
+    fn from(budget: RetryBudget) -> Self {
+        let RetryBudget { share, at_once, interval, at_least, refuses } = budget;
+        Self {
+            share: share.parts(),
+            at_once,
+            interval_ms: interval.map(milliseconds).unwrap_or_default(),
+            at_least,
+            refuses,
+        }
     }
 }
 
 impl TryFrom<wire::RetryBudget> for RetryBudget {
     type Error = ConvertError;
 
-    fn try_from(
-        wire::RetryBudget { share, at_once, interval_ms }: wire::RetryBudget,
-    ) -> Result<Self, ConvertError> {
+    fn try_from(budget: wire::RetryBudget) -> Result<Self, ConvertError> {
+        let wire::RetryBudget { share, at_once, interval_ms, at_least, refuses } = budget;
         let share = self::share("share of a retry budget", share)?;
-        Ok(Self { share, at_once, interval: Duration::from_millis(interval_ms) })
+        let interval = (interval_ms != 0).then(|| Duration::from_millis(interval_ms));
+        Ok(Self { share, at_once, interval, at_least, refuses })
     }
 }
 

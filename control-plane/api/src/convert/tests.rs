@@ -207,9 +207,14 @@ fn hedge() -> impl Strategy<Value = Hedge> {
 }
 
 prop_compose! {
-    fn retry_budget()(parts in 0..=1_000_000_u32, at_once: u32, interval in time()) -> RetryBudget {
+    fn retry_budget()(
+        parts in 0..=1_000_000_u32,
+        (at_once, at_least) in any::<(u32, u32)>(),
+        interval in option::of(time().prop_filter("0 is none", |time| !time.is_zero())),
+        refuses in any::<bool>(),
+    ) -> RetryBudget {
         let share = Fraction::of_million(parts).expect("a part of a million");
-        RetryBudget { share, at_once, interval }
+        RetryBudget { share, at_once, interval, at_least, refuses }
     }
 }
 
@@ -257,9 +262,10 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
     });
     let grpc = (host(), text).prop_map(|(host, service)| HealthQuestion::Grpc { host, service });
     let question = prop_oneof![http, grpc, Just(HealthQuestion::Tcp)];
-    (question, time(), time(), any::<[u32; 2]>()).prop_map(
-        |(question, interval, timeout, [unhealthy_threshold, healthy_threshold])| HealthCheck {
+    (question, option::of(1_u16..), time(), time(), any::<[u32; 2]>()).prop_map(
+        |(question, port, interval, timeout, [unhealthy_threshold, healthy_threshold])| HealthCheck {
             question,
+            port,
             interval,
             timeout,
             unhealthy_threshold,
@@ -298,15 +304,17 @@ fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
 }
 
 fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
-    let balancer = (balancing::balancer(), option::of(balancing::warmup()));
-    let health = (option::of(outlier_detection()), option::of(health_check()));
-    let blocks = (health, connection_limits(), connection_pool());
-    let speaking = (option::of(upstream_tls()), option::of(protocol()));
+    // Boxed: all of them together are more than a stack of a test holds.
+    let balancer = (balancing::balancer(), option::of(balancing::warmup())).boxed();
+    let health = (option::of(outlier_detection()).boxed(), option::of(health_check()).boxed());
+    let blocks = (health, connection_limits(), connection_pool()).boxed();
+    let speaking = (option::of(upstream_tls()), option::of(protocol())).boxed();
     let versions = prop_oneof![Just(ProxyProtocol::V1), Just(ProxyProtocol::V2)];
     let method = prop_oneof![Just(TunnelMethod::Connect), Just(TunnelMethod::Post)];
     let tunnel = (place(), method).prop_map(|(target, method)| HttpTunnel { target, method });
     let blocks =
-        (blocks, (option::of(retry_budget()), option::of(hedge())), option::of(versions), option::of(tunnel));
+        (blocks, (option::of(retry_budget()), option::of(hedge())), option::of(versions), option::of(tunnel))
+            .boxed();
     (balancer, blocks, time(), speaking, locality::policy()).prop_map(
         |(
             (load_balancer, warmup),

@@ -124,12 +124,17 @@ fn hedged(hedge: Hedge) -> String {
     )
 }
 
-fn budget(RetryBudget { share, at_once, interval }: RetryBudget) -> String {
-    format!(
-        "retries: at most {} % of the requests of {}, or {at_once} at the same time",
-        percent(share),
-        format_duration(interval)
-    )
+fn budget(RetryBudget { share, at_once, interval, at_least, refuses }: RetryBudget) -> String {
+    let of = interval
+        .map_or_else(|| "in progress".to_owned(), |interval| format!("of {}", format_duration(interval)));
+    let mut words = format!("retries: at most {} % of the requests {of}", percent(share));
+    if at_least > 0 {
+        words += &format!(", and {at_least} more");
+    }
+    if at_once > 0 || at_least == 0 {
+        words += &format!(", or {at_once} at the same time");
+    }
+    words + if refuses { "; a request that would need another one is answered 503" } else { "" }
 }
 
 fn balancer(balancer: &LoadBalancer) -> String {
@@ -170,6 +175,10 @@ fn checked(check: &HealthCheck) -> String {
         HealthQuestion::Grpc { service, .. } if service.is_empty() => "the gRPC health check".to_owned(),
         HealthQuestion::Grpc { service, .. } => format!("the gRPC health check of {service}"),
         HealthQuestion::Tcp => "a TCP connection".to_owned(),
+    };
+    let question = match check.port {
+        Some(port) => format!("{question} at port {port}"),
+        None => question,
     };
     format!(
         "endpoints outside the mesh are checked by {question} every {}, within {}: {} failures in a row take one out, {} \

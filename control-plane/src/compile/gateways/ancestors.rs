@@ -8,8 +8,9 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{super::Problems, gateway_api::GatewayApi};
-use crate::resources::{
-    BackendTlsPolicySpec, Document, Object, Resources, gateway::GATEWAY_GROUP, kinds::Feedback,
+use crate::{
+    problem::DocumentName,
+    resources::{Object, Resources, gateway::GATEWAY_GROUP, kinds::Feedback, policy_target::PolicyTarget},
 };
 
 /// A namespace and a name.
@@ -18,27 +19,30 @@ type Name<'a> = (&'a str, &'a str);
 /// `objects`, of which each policy has its ancestors: the gateways of ours with a route to a Service that it is for; of a
 /// Service that no such route names, the Service itself.
 pub fn with_ancestors(objects: &Arc<Vec<Object>>, resources: &Resources) -> Arc<Vec<Object>> {
-    if resources.backend_tls_policies.is_empty() {
+    let of_tls = resources.backend_tls_policies.iter().map(|one| (&one.name, &*one.spec.targets));
+    let of_traffic = resources.backend_traffic_policies.iter().map(|one| (&one.name, &*one.spec.targets));
+    let policies: BTreeMap<&DocumentName, &[PolicyTarget]> = of_tls.chain(of_traffic).collect();
+    if policies.is_empty() {
         return Arc::clone(objects);
     }
     let gateways = gateways_of_services(resources);
-    let policies: BTreeMap<_, _> =
-        resources.backend_tls_policies.iter().map(|one| (&one.name, one)).collect();
     let with = |object: &Object| {
         let policy = policies.get(&object.name).filter(|_| object.feedback == Feedback::Ancestors);
-        let parents = policy.map(|policy| Arc::new(ancestors(policy, &gateways)));
+        let parents = policy.map(|targets| Arc::new(ancestors(&object.name.namespace, targets, &gateways)));
         Object { parents: parents.or_else(|| object.parents.clone()), ..object.clone() }
     };
     Arc::new(objects.iter().map(with).collect())
 }
 
+/// Those of a policy in `namespace` for `targets`.
 fn ancestors(
-    policy: &Document<BackendTlsPolicySpec>,
+    namespace: &str,
+    targets: &[PolicyTarget],
     gateways: &BTreeMap<Name<'_>, BTreeSet<Name<'_>>>,
 ) -> Value {
     let mut found = Vec::new();
-    for target in &policy.spec.targets {
-        let key = (&*policy.name.namespace, target.name.as_str());
+    for target in targets {
+        let key = (namespace, target.name.as_str());
         let through = gateways.get(&key).filter(|_| target.is_service()).into_iter().flatten();
         let before = found.len();
         for (namespace, name) in through {

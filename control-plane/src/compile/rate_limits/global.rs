@@ -1,17 +1,20 @@
 //! The servers that `RateLimit`s name, and which documents may name them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use selvedge_model::{
     Protocol,
-    limit::{Global, RateLimit},
+    limit::{Descriptor, Global, MOST_DESCRIPTORS, RateLimit},
 };
 
 use super::super::{
     MeshSettings, Problems,
     grants::{Grants, Named},
     hosts::{namespace_of, resolve, service_host},
-    targets::Selected,
+    targets::{Selected, Targets},
 };
 use super::Written;
 use crate::resources::{GlobalSpec, LimitTarget};
@@ -33,7 +36,7 @@ pub(super) fn global(
         domain: Arc::from(domain.as_str()),
         timeout: *timeout,
         on_failure: *on_failure,
-        descriptors: descriptors.clone(),
+        descriptors: descriptors.iter().filter_map(|one| one.of(None)).collect(),
     })
 }
 
@@ -97,4 +100,34 @@ pub(super) fn at(limit: RateLimit, workload: Selected<'_>) -> RateLimit {
         behind.any(|key| server.rsplit_once(':').is_some_and(|(host, _)| *key.host == *host))
     });
     if is_server { limit.with_global(None) } else { limit }
+}
+
+/// `limit` of `document` at `workload`, and apart from it what its server is told of each Service, if it is told that. Of a
+/// port that several of the Services send to, it is told all of them.
+pub(super) fn for_services(
+    document: &Written,
+    limit: RateLimit,
+    targets: &Targets<'_>,
+    workload: Selected<'_>,
+) -> Vec<RateLimit> {
+    let spec = document.spec.global.as_ref();
+    let spec = spec.filter(|spec| spec.descriptors.iter().any(|one| one.tells_service()));
+    let (Some(spec), Some(global)) = (spec, &limit.global) else { return vec![limit] };
+    let mut by_services: BTreeMap<BTreeSet<&str>, BTreeSet<u16>> = BTreeMap::new();
+    for port in limit.ports.iter().flatten() {
+        by_services.entry(targets.hosts_at(workload, *port)).or_default().insert(*port);
+    }
+    let asked = by_services.into_iter().map(|(services, ports)| {
+        let told = spec.descriptors.iter().flat_map(|one| -> Vec<Descriptor> {
+            match one.tells_service() {
+                true => services.iter().filter_map(|service| one.of(Some(*service))).collect(),
+                false => one.of(None).into_iter().collect(),
+            }
+        });
+        let global = Global { descriptors: told.take(MOST_DESCRIPTORS).collect(), ..global.clone() };
+        RateLimit { ports: Some(ports), limits: Vec::new(), ..limit.clone() }.with_global(Some(global))
+    });
+    let asked: Vec<_> = asked.collect();
+    let own = limit.with_global(None);
+    Some(own).filter(|own| !own.limits.is_empty()).into_iter().chain(asked).collect()
 }

@@ -66,18 +66,21 @@ impl<'a> Backends<'a> {
     }
 
     /// Everything to the whole service.
-    pub(super) fn default_route(&mut self) -> RouteTable {
-        let rule = self.default_rule();
+    pub(super) fn default_route(&mut self, problems: &mut Problems) -> RouteTable {
+        let rule = self.default_rule(problems);
         RouteTable::new(Order::Listed, rule.into_iter().collect())
     }
 
     /// `None` at a gateway, which has nothing of its own to send to.
-    fn default_rule(&mut self) -> Option<Rule> {
-        let backend = self.own()?;
+    fn default_rule(&mut self, problems: &mut Problems) -> Option<Rule> {
+        let backends = vec![WeightedBackend::new(self.own()?, 1)];
         let (timeouts, retry) = self.times(None, None);
+        let name = "default".to_owned();
+        let session = self.session_of_service(&backends, &name, problems);
         Some(Rule {
-            name: "default".to_owned(),
-            backends: vec![WeightedBackend::new(backend, 1)],
+            name,
+            backends,
+            session,
             timeout: timeouts.request,
             stream: timeouts.stream,
             retry,
@@ -123,7 +126,7 @@ impl<'a> Backends<'a> {
         }
         let may_be_for_nobody = !any_left_out && rules.iter().all(is_for_certain_clients);
         let table = RouteTable::new(Order::Listed, rules);
-        Some(match may_be_for_nobody.then(|| self.default_rule()).flatten() {
+        Some(match may_be_for_nobody.then(|| self.default_rule(problems)).flatten() {
             Some(rule) => table.with_rule_for_others(rule),
             None => table,
         })
@@ -137,7 +140,7 @@ impl<'a> Backends<'a> {
         problems: &mut Problems,
     ) -> Rule {
         let field = format!("spec.http[{}].route", route.index);
-        let backends = route
+        let backends: Vec<_> = route
             .destinations
             .iter()
             .map(|destination| {
@@ -159,8 +162,10 @@ impl<'a> Backends<'a> {
             ..Timeouts::default()
         });
         let (timeouts, retry) = self.times(said, route.retry.as_ref());
+        let session = self.session_of_service(&backends, name, problems);
         Rule {
             name: name.clone(),
+            session,
             matches: filters::with_prefix(matches, &filters),
             backends,
             timeout: timeouts.request,
@@ -295,6 +300,8 @@ impl<'a> Backends<'a> {
             let as_client = policy.connection_pool.http2_upgrade == Http2Upgrade::AsClient;
             policy.spoken = (at_gateway && !as_client)
                 .then(|| known.ports.get(&name.service.port).copied().unwrap_or_default());
+            let traffic = self.routing.backend_traffic.find(known);
+            policy.retry_budget = traffic.and_then(|traffic| traffic.spec.retry).or(policy.retry_budget);
             let asked = self.routing.backend_tls.find(known, name.service.port);
             let refused = match asked.cloned().transpose() {
                 Ok(tls) => {

@@ -112,6 +112,7 @@ impl Backends<'_> {
         let (Timeouts { request: timeout, stream }, retry) = self.times(rule.timeouts, rule.retry.as_ref());
         let matches = rule.matches.clone();
         let session = rule.session.as_deref().map(|session| self.session(session, &name));
+        let session = session.or_else(|| self.session_of_service(&backends, &name, problems));
         Rule { name, matches, backends, timeout, stream, retry, filters, unusable_status: UNUSABLE, session }
     }
 

@@ -1,14 +1,44 @@
 //! Sessions that a rule keeps at their endpoints: what their tokens are encrypted with, and what carries them.
 //!
 //! Each rule has a key of its own, which all its proxies get and nobody else: a sidecar of another namespace cannot read
-//! or make its tokens. It is derived from one key of the whole mesh, so it is the same after a restart.
+//! or make its tokens. Rules that follow the policy of a Service have one for that Service. Keys are derived from one key of
+//! the whole mesh, so they are the same after a restart.
+
+use std::collections::BTreeSet;
 
 use aws_lc_rs::hmac;
-use selvedge_model::{SessionKey, SessionPersistence};
+use selvedge_model::{SessionKey, SessionPersistence, WeightedBackend};
 
-use super::backends::Backends;
+use super::{super::Problems, backends::Backends};
 
 impl Backends<'_> {
+    /// The session of a `rule` that says nothing of sessions itself: what the policy of the one Service that it sends to says.
+    pub(in super::super) fn session_of_service(
+        &self,
+        backends: &[WeightedBackend],
+        rule: &str,
+        problems: &mut Problems,
+    ) -> Option<Box<SessionPersistence>> {
+        let (traffic, catalog) = (&self.routing.backend_traffic, self.routing.catalog);
+        let used = backends.iter().filter(|share| share.weight > 0);
+        let hosts: BTreeSet<_> = used.map(|share| &self.list[share.backend].name.service.host).collect();
+        let mut policies = hosts.iter().filter_map(|host| {
+            let policy = traffic.find(catalog.find(host)?)?;
+            Some((host, policy, policy.spec.session.as_deref()?))
+        });
+        if hosts.len() == 1 {
+            let (host, policy, session) = policies.next()?;
+            return Some(self.session(session, &format!("{} {host}", policy.name)));
+        }
+        for (_, policy, _) in policies {
+            let message = format!(
+                "has no effect on {rule}, which sends to several Services: say sessionPersistence in the route itself"
+            );
+            problems.warning(policy, "spec.sessionPersistence", message);
+        }
+        None
+    }
+
     /// The `session` of what is called `rule`, with its key, and with a name if it has none.
     pub(in super::super) fn session(
         &self,

@@ -31,7 +31,41 @@ pub struct GlobalSpec {
     /// What holds if there is none.
     pub on_failure: OnFailure,
     /// What it is told.
-    pub descriptors: Vec<Descriptor>,
+    pub descriptors: Vec<DescriptorSpec>,
+}
+
+/// A descriptor, before it is known which Service a request is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescriptorSpec {
+    /// At least one.
+    pub entries: Vec<EntrySpec>,
+}
+
+/// One of its entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntrySpec {
+    /// It does not depend on the Service.
+    Usual(Entry),
+    /// The host of the Service, under this key.
+    Service(Arc<str>),
+}
+
+impl DescriptorSpec {
+    /// Whether it tells the Service.
+    pub fn tells_service(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry, EntrySpec::Service(_)))
+    }
+
+    /// What the server is told of requests for `service`; `None`: it tells the Service, and there is none.
+    pub fn of(&self, service: Option<&str>) -> Option<Descriptor> {
+        let entries = self.entries.iter().map(|entry| match entry {
+            EntrySpec::Usual(entry) => Some(entry.clone()),
+            EntrySpec::Service(key) => {
+                Some(Entry { key: Arc::clone(key), value: Value::Fixed(Arc::from(service?)) })
+            }
+        });
+        Some(Descriptor { entries: entries.collect::<Option<_>>()? })
+    }
 }
 
 /// A server that a document names.
@@ -95,10 +129,8 @@ impl Yaml {
             return Err(wrong(DESCRIPTORS, message));
         }
         few(descriptors.len(), DESCRIPTORS)?;
-        let of_routes =
-            !targets.is_empty() && targets.iter().all(|one| matches!(one, LimitTarget::Route { .. }));
         let read = |(number, one): (usize, DescriptorYaml)| {
-            one.read(&format!("{DESCRIPTORS}[{number}].entries"), of_routes)
+            one.read(&format!("{DESCRIPTORS}[{number}].entries"), targets)
         };
         Ok(GlobalSpec {
             server: server(&service)?,
@@ -111,42 +143,54 @@ impl Yaml {
 }
 
 impl DescriptorYaml {
-    fn read(self, field: &str, of_routes: bool) -> Result<Descriptor, FieldError> {
+    fn read(self, field: &str, targets: &[LimitTarget]) -> Result<DescriptorSpec, FieldError> {
         if self.entries.is_empty() {
             let message = "is empty; write at least one entry, such as {header: x-user}";
             return Err(wrong(field, message));
         }
         few(self.entries.len(), field)?;
         let numbered = self.entries.into_iter().enumerate();
-        let read = |(number, one): (usize, EntryYaml)| one.read(&format!("{field}[{number}]"), of_routes);
-        Ok(Descriptor { entries: numbered.map(read).collect::<Result<_, _>>()? })
+        let read = |(number, one): (usize, EntryYaml)| one.read(&format!("{field}[{number}]"), targets);
+        Ok(DescriptorSpec { entries: numbered.map(read).collect::<Result<_, _>>()? })
     }
 }
 
 impl EntryYaml {
-    fn read(self, field: &str, of_routes: bool) -> Result<Entry, FieldError> {
+    fn read(self, field: &str, targets: &[LimitTarget]) -> Result<EntrySpec, FieldError> {
         let Self { key, value, header, from } = self;
+        let all_are = |is_it: fn(&LimitTarget) -> bool| !targets.is_empty() && targets.iter().all(is_it);
+        let key = match key {
+            Some(key) => Some(Arc::from(word(key, &format!("{field}.key"))?)),
+            None => None,
+        };
         let value = match (value, header, from.as_deref()) {
             (Some(value), None, None) => Value::Fixed(word(value, &format!("{field}.value"))?.into()),
             (None, Some(name), None) => Value::Header(header_name(&name, &format!("{field}.header"))?),
             (None, None, Some("clientAddress")) => Value::ClientAddress,
             (None, None, Some("clientIdentity")) => Value::ClientIdentity,
-            (None, None, Some("route")) if of_routes => Value::Route,
+            (None, None, Some("route")) if all_are(|one| matches!(one, LimitTarget::Route { .. })) => {
+                Value::Route
+            }
+            (None, None, Some("service")) if all_are(|one| matches!(one, LimitTarget::Service(_))) => {
+                return Ok(EntrySpec::Service(key.unwrap_or_else(|| Arc::from("service"))));
+            }
+            (None, None, Some("service")) => {
+                let message = "is known only where all targetRefs are Services; write a value instead";
+                return Err(wrong(format!("{field}.from"), message));
+            }
             (None, None, Some("route")) => {
                 let message = "is known only where all targetRefs are routes; write a value instead";
                 return Err(wrong(format!("{field}.from"), message));
             }
             (None, None, Some(from)) => {
-                let message = format!("{from:?} is unknown; write clientAddress, clientIdentity or route");
+                let message =
+                    format!("{from:?} is unknown; write clientAddress, clientIdentity, route or service");
                 return Err(wrong(format!("{field}.from"), message));
             }
             _ => return Err(wrong(field, "must have one of value, header and from")),
         };
-        let key = match key {
-            Some(key) => Arc::from(word(key, &format!("{field}.key"))?),
-            None => Arc::from(value.usual_key()),
-        };
-        Ok(Entry { key, value })
+        let key = key.unwrap_or_else(|| Arc::from(value.usual_key()));
+        Ok(EntrySpec::Usual(Entry { key, value }))
     }
 }
 

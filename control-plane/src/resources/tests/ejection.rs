@@ -97,6 +97,7 @@ fn annotations_ask_for_health_checks() {
         ("health-check-path", "/healthz?deep=1"),
         ("health-check-host", "check.test:8080"),
         ("health-check-expected-statuses", "200-204, 304"),
+        ("health-check-port", "9090"),
         ("health-check-interval", "5s"),
         ("health-check-timeout", "250ms"),
         ("health-check-unhealthy-threshold", "3"),
@@ -105,6 +106,7 @@ fn annotations_ask_for_health_checks() {
     let question = http("/healthz?deep=1", Some("check.test:8080"), &[(200, 204), (304, 304)]);
     let expected = HealthCheck {
         question,
+        port: Some(9090),
         interval: Duration::from_secs(5),
         timeout: Duration::from_millis(250),
         unhealthy_threshold: 3,
@@ -125,6 +127,8 @@ fn annotations_of_health_checks_that_are_wrong_or_of_no_use_are_told() {
         ("health-check-host", "a b"),
         ("health-check-expected-statuses", "200-"),
         ("health-check-expected-statuses", "299-200"),
+        ("health-check-port", "0"),
+        ("health-check-port", "65536"),
         ("health-check-interval", "100ms"),
         ("health-check-timeout", "0s"),
         ("health-check-healthy-threshold", "0"),

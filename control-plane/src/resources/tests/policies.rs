@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use selvedge_model::{
-    ConnectionPool, Http2Upgrade, MtlsMode, ProxyProtocol, RetryBudget, TcpKeepalive, TunnelMethod, filter::Fraction,
+    ConnectionPool, Http2Upgrade, MtlsMode, ProxyProtocol, RetryBudget, TcpKeepalive, TunnelMethod,
+    filter::Fraction,
 };
 
 use super::{super::*, destination_rule, only, policy, told, understood};
@@ -42,7 +43,8 @@ fn keep_alive_budgets_and_the_clients_protocol_are_read() {
         [("spec.trafficPolicy.connectionPool.http.h2UpgradePolicy", 10, Severity::Warning)]
     );
     let share = Fraction::of_percent(12.5).unwrap();
-    let budget = RetryBudget { share, at_once: 0, interval: Duration::from_secs(60) };
+    let budget =
+        RetryBudget { share, at_once: 0, interval: Some(Duration::from_secs(60)), ..RetryBudget::default() };
     assert_eq!(policy(&decoded).retry_budget, Some(budget));
     let block = policy(&decoded).connection_pool.as_ref().unwrap();
     let time = Some(Duration::from_millis(1500));

@@ -68,7 +68,8 @@ fn a_server_that_counts_for_all_proxies_has_envoys_defaults() {
     assert_eq!((global.timeout, global.on_failure), (Duration::from_millis(20), OnFailure::Open));
     let server = ServerRef { namespace: Some("infra".into()), host: "ratelimit".into(), port: 8081 };
     assert_eq!(global.server, server);
-    let keys = global.descriptors[0].entries.iter().map(|entry| &*entry.key);
+    let told = global.descriptors[0].of(None).expect("it tells no Service");
+    let keys = told.entries.iter().map(|entry| &*entry.key);
     assert_eq!(keys.collect::<Vec<_>>(), ["x-user", "remote_address", "generic_key", "who"]);
 }
 
@@ -95,6 +96,7 @@ fn what_cannot_be_asked_of_a_server_is_an_error_with_its_field() {
         (entry("{value: b, header: c}"), ENTRY, "one of value, header and from"),
         (entry("{from: path}"), &format!("{ENTRY}.from"), "clientAddress"),
         (entry("{from: route}"), &format!("{ENTRY}.from"), "all targetRefs are routes"),
+        (entry("{from: service}"), &format!("{ENTRY}.from"), "all targetRefs are Services"),
     ] {
         let decoded = limit(&format!("{{global: {{{global}}}}}"));
         let [problem] = &decoded.problems[..] else { panic!("{global}: {:?}", decoded.problems) };

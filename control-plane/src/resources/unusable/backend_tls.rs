@@ -7,7 +7,8 @@ use crate::{
     problem::DocumentName,
     resources::{
         BackendTlsPolicySpec, Document, Location, Metadata, Resource,
-        backend_tls_policy::{AuthoritiesSpec, TargetYaml, TlsTarget},
+        backend_tls_policy::{AuthoritiesSpec, TargetYaml},
+        policy_target::PolicyTarget,
         typed,
     },
 };
@@ -16,7 +17,7 @@ use crate::{
 pub(super) const KIND: &str = "BackendTLSPolicy";
 
 /// Has nothing sent to `targets`; to none: to any Service of the namespace.
-pub(super) fn refused(name: DocumentName, location: &Location, targets: Vec<TlsTarget>) -> StandIn {
+pub(super) fn refused(name: DocumentName, location: &Location, targets: Vec<PolicyTarget>) -> StandIn {
     let whom = match targets.as_slice() {
         [] => format!("any Service of namespace {}", name.namespace),
         targets => {

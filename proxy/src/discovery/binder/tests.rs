@@ -264,6 +264,7 @@ fn who_is_asked_no_more_whether_it_is_well_no_longer_counts_as_failing() {
     let mut service = fixtures::model_service(&[100]);
     service.backends[0].policy.health_check = Some(HealthCheck {
         question: HealthQuestion::Tcp,
+        port: None,
         interval: Duration::from_secs(10),
         timeout: Duration::from_secs(1),
         unhealthy_threshold: 2,

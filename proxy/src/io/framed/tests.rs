@@ -158,3 +158,68 @@ proptest! {
         });
     }
 }
+
+/// What is read of an answer's `body`, of which `said` has come already and `later` comes in small pieces, before the
+/// connection ends.
+async fn answered(body: AnswerBody, said: &str, later: &str) -> io::Result<Vec<u8>> {
+    let (client, mut server) = duplex(3);
+    let mut stream = Framed::raw(client).in_bodies(body, said.as_bytes().into());
+    let serving = async move {
+        // Who has read to the end does not take what comes behind it.
+        let _ = server.write_all(later.as_bytes()).await;
+    };
+    let mut read = Vec::new();
+    let reading = async {
+        let ended = stream.read_to_end(&mut read).await;
+        drop(stream);
+        ended
+    };
+    let ((), ended) = tokio::join!(serving, reading);
+    ended.map(|_| read)
+}
+
+#[tokio::test]
+async fn an_answers_body_is_read_as_its_head_says() {
+    use AnswerBody::{Chunked, Length, UntilClose};
+    for (body, said, later, expected) in [
+        (Chunked, "", "5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nx: y\r\n\r\nbehind", "hello world"),
+        (Chunked, "5\r\nhel", "lo\r\n0\r\n\r\n", "hello"),
+        (Chunked, "0\r\n\r\n", "", ""),
+        (Length(5), "he", "llo, and more", "hello"),
+        (Length(0), "", "", ""),
+        (UntilClose, "he", "llo", "hello"),
+    ] {
+        assert_eq!(
+            answered(body, said, later).await.unwrap(),
+            expected.as_bytes(),
+            "{body:?} {said} {later}"
+        );
+    }
+    for (body, later, expected) in [
+        (Chunked, "5\r\nhel", io::ErrorKind::UnexpectedEof),
+        (Chunked, "5\r\nhello\r\n", io::ErrorKind::UnexpectedEof),
+        (Chunked, "5\r\nhello5\r\n", io::ErrorKind::InvalidData),
+        (Chunked, "five\r\n", io::ErrorKind::InvalidData),
+        (Length(5), "hel", io::ErrorKind::UnexpectedEof),
+    ] {
+        assert_eq!(answered(body, "", later).await.unwrap_err().kind(), expected, "{body:?} {later}");
+    }
+    let endless = "1".repeat(10_000);
+    assert_eq!(answered(Chunked, "", &endless).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn what_is_written_is_a_request_in_chunks_and_its_end() {
+    let (client, mut server) = duplex(4);
+    let mut stream = Framed::raw(client).in_bodies(AnswerBody::Length(2), BytesMut::from("ok"));
+    let serving = async {
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"0\r\n\r\n") && server.read_buf(&mut heard).await.unwrap() > 0 {}
+        heard
+    };
+    let pieces = [b"hello".to_vec(), vec![b'x'; 17]];
+    let (said, heard) = tokio::join!(exchange(&mut stream, &pieces), serving);
+
+    assert_eq!(said, b"ok");
+    assert_eq!(heard, [&b"5\r\nhello\r\n11\r\n"[..], &[b'x'; 17], b"\r\n0\r\n\r\n"].concat());
+}

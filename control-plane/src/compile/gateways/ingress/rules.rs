@@ -108,7 +108,9 @@ fn rule(
         Some(Affinity::Persistent(session)) => {
             Some(backends.session(session, &path.ingress.name.to_string()))
         }
-        Some(Affinity::Balanced(_)) | None => None,
+        Some(Affinity::Balanced(_)) | None => {
+            backends.session_of_service(&[WeightedBackend::new(backend, 1)], &name, problems)
+        }
     };
     Rule {
         name,
