@@ -17,10 +17,9 @@ use crate::{
     connect::{SendError, Terms},
     error::{Failure, Reason},
     fields::{
-        FORWARDED_CLIENT_CERT, grpc_status,
+        FORWARDED_CLIENT_CERT, grpc_status, has_failed,
         reserved::{RETRIED, take_what_sidecars_said},
     },
-    retry::has_failed,
     step::{AnswerFacts, Error, Request, Response},
     worker::Worker,
 };

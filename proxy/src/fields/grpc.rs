@@ -22,6 +22,11 @@ pub fn grpc_status(fields: &HeaderMap) -> Option<u8> {
     get_rare(fields, &GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
+/// Whether an answer is a failure, as far as its head says.
+pub fn has_failed(status: u16, grpc_status: Option<u8>) -> bool {
+    status == 429 || status >= 500 || grpc_status.is_some_and(|status| status != 0)
+}
+
 /// `text` as gRPC writes messages: percent-encoded outside printable ASCII.
 pub fn grpc_message(text: &str) -> HeaderValue {
     let mut encoded = String::with_capacity(text.len());

@@ -13,7 +13,7 @@ pub mod reserved;
 mod websocket;
 
 pub use self::{
-    grpc::{GRPC_MESSAGE, GRPC_PUSHBACK, GRPC_STATUS, grpc_message, grpc_status, is_grpc},
+    grpc::{GRPC_MESSAGE, GRPC_PUSHBACK, GRPC_STATUS, grpc_message, grpc_status, has_failed, is_grpc},
     rare::{get_rare, remove_rare},
     reserved::FORWARDED_CLIENT_CERT,
     websocket::WebSocket,

@@ -23,7 +23,7 @@ use crate::{
     budget::Budget,
     dispatch::{Attempt, Attempting, Beside, Tried},
     error::{self, Reason, SaidBy},
-    fields::{grpc_status, is_grpc},
+    fields::{grpc_status, has_failed, is_grpc},
     step::{AnswerFacts, Error, Response, Routed},
     worker::Worker,
 };
@@ -321,7 +321,7 @@ fn outcome(result: &mut Result<Response, Error>, policy: &RetryPolicy) -> (Attem
                     AttemptOutcome::answer_of_peer(status, grpc, reason.for_retries(SaidBy::Peer))
                 }
             };
-            if !told::has_failed(status, grpc) {
+            if !has_failed(status, grpc) {
                 return (outcome, false);
             }
             outcome.not_before = told::not_before(status, response.http.headers(), SystemTime::now());

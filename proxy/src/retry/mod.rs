@@ -17,4 +17,3 @@ mod told;
 pub use selvedge_model::retry::{AttemptOutcome, Decision, Failure, decide};
 
 pub use self::attempts::attempts;
-pub(crate) use self::told::has_failed;

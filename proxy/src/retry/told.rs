@@ -6,11 +6,6 @@ use http::{HeaderMap, header::RETRY_AFTER};
 
 use crate::fields::{GRPC_PUSHBACK, get_rare, remove_rare, reserved::RETRIED};
 
-/// Whether the answer is a failure, as far as its head says.
-pub(crate) fn has_failed(status: u16, grpc_status: Option<u8>) -> bool {
-    status == 429 || status >= 500 || grpc_status.is_some_and(|status| status != 0)
-}
-
 /// After what time a server that failed wants to be asked again; the longest time: never.
 pub(super) fn not_before(status: u16, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     if let Some(milliseconds) = get_rare(headers, &GRPC_PUSHBACK) {
