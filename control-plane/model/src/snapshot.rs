@@ -172,6 +172,17 @@ impl Address {
     }
 }
 
+/// The full name that comes first where a client in `namespace` calls `host`, if that is a shorter one. It is completed to a
+/// service's name only, not to a longer one, which would be anybody's to have.
+pub fn completed(host: &str, namespace: &str, cluster_domain: &str) -> Option<String> {
+    match host.split('.').collect::<Vec<_>>().as_slice() {
+        [_] => Some(format!("{host}.{namespace}.svc.{cluster_domain}")),
+        [_, _] => Some(format!("{host}.svc.{cluster_domain}")),
+        [_, _, "svc"] => Some(format!("{host}.{cluster_domain}")),
+        _ => None,
+    }
+}
+
 impl ServiceViews {
     /// The service as a client in `namespace` sees it.
     pub fn for_namespace(&self, namespace: &str) -> &Arc<Service> {
@@ -205,14 +216,8 @@ impl Mesh {
 
     fn lookup_name(&self, namespace: &str, host: &str, port: u16) -> Lookup {
         let services = format!(".svc.{}", self.cluster_domain);
-        // It is completed to a service's name only, not to a longer one, which would be anybody's to have.
-        let completed = match host.split('.').collect::<Vec<_>>().as_slice() {
-            [_] => Some(format!("{host}.{namespace}{services}")),
-            [_, _] => Some(format!("{host}{services}")),
-            [_, _, "svc"] => Some(format!("{host}.{}", self.cluster_domain)),
-            _ => None,
-        };
-        let names: Vec<_> = completed.into_iter().chain([host.to_owned()]).collect();
+        let names: Vec<_> =
+            completed(host, namespace, &self.cluster_domain).into_iter().chain([host.to_owned()]).collect();
         for name in &names {
             let key = ServiceKey::new(name, port);
             if self.is_there(namespace, &key) {

@@ -175,7 +175,7 @@ pub fn compile(resources: &Resources, settings: &MeshSettings, previous: &Mesh) 
     authentications.report_unused(&mut problems);
     servers.report(&mut problems);
     network.report(&mut problems);
-    limits.report(|host| Some(&catalog.find(host)?.ports), settings, &mut problems);
+    limits.report(|host| Some(&catalog.find(host)?.ports), &mut problems);
     meant::report(resources, settings, workloads.facing(&finished), &mut problems);
     let occupants = workloads.occupants(&finished);
     let gateways = gateways::gateways(

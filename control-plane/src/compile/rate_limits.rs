@@ -53,6 +53,8 @@ pub(super) struct RateLimits<'a> {
 struct Compiled<'a> {
     document: &'a Written,
     limit: RateLimit,
+    /// The full name of the server that it asks.
+    server: Option<String>,
     /// By labels, or by Services.
     targets: Targets<'a>,
     selects_one: Cell<bool>,
@@ -77,9 +79,12 @@ impl<'a> RateLimits<'a> {
             let services = (!spec.targets.is_empty()).then_some(&*spec.services);
             let name = Arc::from(document.name.to_string());
             limits.index(document, settings);
-            let global = global::global(document, settings, &grants, problems);
+            let server = global::host(document, resources, settings);
+            let global = server.as_deref();
+            let global = global.and_then(|host| global::global(document, host, settings, &grants, problems));
             limits.all.push(Compiled {
                 document,
+                server,
                 limit: RateLimit::new(name, None, spec.dry_run, spec.limits.clone()).with_global(global),
                 targets: Targets::new(namespace, &spec.selector, services, settings),
                 selects_one: Cell::new(false),
@@ -122,8 +127,15 @@ impl<'a> RateLimits<'a> {
         (!all.is_empty()).then(|| keep(Limits { all }, previous))
     }
 
-    /// The limits of the rule called `rule` of `route`, at gateways.
-    pub(super) fn of_route(&self, route: &Document<HttpRouteSpec>, rule: Option<&str>) -> Vec<RateLimit> {
+    /// The limits of the rule called `rule` of `route` at `gateway`, its namespace and name. Those that the gateway has for all
+    /// its requests count there, and once.
+    pub(super) fn of_route(
+        &self,
+        route: &Document<HttpRouteSpec>,
+        rule: Option<&str>,
+        gateway: (&str, &str),
+    ) -> Vec<RateLimit> {
+        let of_gateway = self.by_gateway.get(&gateway).map_or(&[][..], Vec::as_slice);
         let DocumentName { namespace, kind, name } = &route.name;
         let places = self.by_route.get(&(&**namespace, &**kind, &**name)).into_iter().flatten();
         let is_meant = |target: &LimitTarget| {
@@ -132,6 +144,7 @@ impl<'a> RateLimits<'a> {
                     && **called == **name
                     && part.as_deref().is_none_or(|part| rule == Some(part)))
         };
+        let places = places.filter(|place| of_gateway.binary_search(place).is_err());
         let all = places.map(|place| &self.all[*place]);
         let for_rule = all.filter(|one| one.document.spec.targets.iter().any(is_meant));
         for_rule.map(|one| one.limit.clone()).collect()
@@ -164,11 +177,12 @@ impl<'a> RateLimits<'a> {
     pub(super) fn report<'p>(
         &self,
         ports: impl Fn(&str) -> Option<&'p BTreeMap<u16, Protocol>>,
-        settings: &MeshSettings,
         problems: &mut Problems,
     ) {
-        for Compiled { document, selects_one, is_for_services, .. } in &self.all {
-            global::report_missing(document, &ports, settings, problems);
+        for Compiled { document, server, selects_one, is_for_services, .. } in &self.all {
+            if let Some(host) = server {
+                global::report_missing(document, host, &ports, problems);
+            }
             if !document.spec.selector.is_empty() && !selects_one.get() {
                 let message = "selects no workload, so nothing is limited; compare the labels";
                 problems.warning(document, "spec.selector.matchLabels", message);

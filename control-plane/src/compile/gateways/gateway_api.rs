@@ -361,10 +361,11 @@ fn add_route(
     }
     problems.decides(at.route, at.parent);
     let (limits, shared) = (draft.limits, draft.shared);
+    let gateway = (draft.seat.namespace, draft.seat.name);
     let host = draft.host(place, hostname);
     for written in &at.route.spec.rules {
         let mut rule = host.backends.gateway_rule(at.route, written, problems);
-        rule.filters.limits = limits.of_route(at.route, written.name.as_deref());
+        rule.filters.limits = limits.of_route(at.route, written.name.as_deref(), gateway);
         host.rules.push(shared.share(rule));
     }
 }

@@ -2,35 +2,37 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use selvedge_model::{
     Protocol,
     limit::{Descriptor, Global, MOST_DESCRIPTORS, RateLimit},
+    snapshot::completed,
 };
 
 use super::super::{
     MeshSettings, Problems,
     grants::{Grants, Named},
-    hosts::{namespace_of, resolve, service_host},
+    hosts::{namespace_of, service_host},
     targets::{Selected, Targets},
 };
 use super::Written;
-use crate::resources::{GlobalSpec, LimitTarget};
+use crate::resources::{GlobalSpec, LimitTarget, Resources};
 
 const SERVICE: &str = "spec.global.service";
 
-/// What `document` asks a server, if it asks any.
+/// What `document` asks its server, whose full name is `host`.
 pub(super) fn global(
     document: &Written,
+    host: &str,
     settings: &MeshSettings,
     grants: &Grants<'_>,
     problems: &mut Problems,
 ) -> Option<Global> {
     let GlobalSpec { server, domain, timeout, on_failure, descriptors } = document.spec.global.as_ref()?;
-    let host = host(document, settings)?;
-    let may_name = may_name(document, &host, settings, grants, problems);
+    let may_name = may_name(document, host, settings, grants, problems);
     Some(Global {
         server: may_name.then(|| Arc::from(format!("{host}:{}", server.port))),
         domain: Arc::from(domain.as_str()),
@@ -40,14 +42,31 @@ pub(super) fn global(
     })
 }
 
-/// The full name of the server that `document` names.
-fn host(document: &Written, settings: &MeshSettings) -> Option<String> {
+/// The full name of the server that `document` names, if it names one: the one that is found where the proxy calls it by
+/// what is written, so that whoever is checked here is who is asked there.
+pub(super) fn host(document: &Written, resources: &Resources, settings: &MeshSettings) -> Option<String> {
     let server = &document.spec.global.as_ref()?.server;
     let domain = &settings.cluster_domain;
-    Some(match &server.namespace {
-        Some(namespace) => service_host(&server.host, namespace, domain),
-        None => resolve(&server.host, &document.name.namespace, domain),
-    })
+    let services = || resources.services.iter().map(|service| (&service.name, &service.spec));
+    if let Some(namespace) = &server.namespace {
+        return Some(service_host(&server.host, namespace, domain));
+    }
+    let host = server.host.trim_end_matches('.');
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        let mut at = services().filter(|(_, spec)| spec.addresses.contains(&ip));
+        let full = at.next().map(|(name, _)| service_host(&name.name, &name.namespace, domain));
+        return Some(full.unwrap_or_else(|| host.to_owned()));
+    }
+    let Some(full) = completed(host, &document.name.namespace, domain) else { return Some(host.to_owned()) };
+    // A ServiceEntry may have a name as short, and counts where no service has the full one.
+    let has = |wanted: &str| {
+        let mut entries = resources.service_entries.iter().flat_map(|entry| &entry.spec.hosts);
+        entries.any(|host| **host == *wanted)
+    };
+    let is_service = || {
+        services().any(|(name, _)| service_host(&name.name, &name.namespace, domain) == full) || has(&full)
+    };
+    Some(if host.contains('.') && has(host) && !is_service() { host.to_owned() } else { full })
 }
 
 /// Whether `document` may name `host`. A sidecar may ask whom its own app may ask. A gateway asks for everybody: what it
@@ -63,28 +82,35 @@ fn may_name(
         LimitTarget::Gateway(_) | LimitTarget::Route { .. } => true,
         LimitTarget::Service(_) => false,
     });
-    let Some(namespace) = namespace_of(host, &settings.cluster_domain).filter(|_| is_for_gateways) else {
+    if !is_for_gateways || *document.name.namespace == *settings.root_namespace {
         return true;
-    };
-    let name = host.split('.').next().unwrap_or_default();
+    }
+    if host.parse::<IpAddr>().is_ok() {
+        let message = "is the address of no Service, and a document for gateways must name whose its server is; write \
+                       NAMESPACE/NAME:PORT of a Service, or the host of a ServiceEntry";
+        problems.error(document, SERVICE, message);
+        return false;
+    }
+    let Some(namespace) = namespace_of(host, &settings.cluster_domain) else { return true };
+    let name = host.rsplit_once(&format!(".{namespace}.svc")).map_or(host, |(name, _)| name);
     let named = Named { group: "", kind: "Service", namespace, name };
-    let may = *document.name.namespace == *settings.root_namespace || grants.permit(&document.name, named);
+    let may = grants.permit(&document.name, named);
     if !may {
         problems.error(document, SERVICE, Grants::advice(&document.name, named));
     }
     may
 }
 
-/// Reports a server that `document` names and there is not; `ports` says which ones a host has.
+/// Reports that there is no server called `host`, which `document` names; `ports` says which ones a host has.
 pub(super) fn report_missing<'p>(
     document: &Written,
+    host: &str,
     ports: impl Fn(&str) -> Option<&'p BTreeMap<u16, Protocol>>,
-    settings: &MeshSettings,
     problems: &mut Problems,
 ) {
-    let (Some(host), Some(global)) = (host(document, settings), &document.spec.global) else { return };
+    let Some(global) = &document.spec.global else { return };
     let (port, mode) = (global.server.port, global.on_failure);
-    let what = match ports(&host) {
+    let what = match ports(host) {
         Some(known) if known.contains_key(&port) => return,
         Some(_) => format!("{host} has no port {port}"),
         None => format!("no Service or ServiceEntry has the host {host}"),

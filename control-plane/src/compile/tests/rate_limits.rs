@@ -114,14 +114,38 @@ fn a_server_is_known_by_its_full_name_and_one_that_there_is_not_is_reported() {
     assert_eq!(&*there_is_none, "limits.example.com:1");
     assert!(problems.contains("has the host limits.example.com, so nobody answers"), "{problems}");
     assert!(server("'ratings:1'").1.contains("has no port 1"));
+    for short in ["'ratings.default:9080'", "'ratings.default.svc:9080'", "'RATINGS.default..:9080'"] {
+        assert_eq!(&*server(short).0, "ratings.default.svc.cluster.local:9080", "{short}");
+    }
+}
+
+#[test]
+fn a_short_name_is_a_service_entrys_where_no_service_has_the_full_one() {
+    const ENTRY: &str = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: limits}\nspec: \
+                         {hosts: [limits.infra], ports: [{number: 1, name: grpc, protocol: GRPC}], resolution: DNS}\n---\n";
+    let server = |more: &str| {
+        let (found, problems) = asks("'limits.infra:1'", "", more);
+        (found[0].global.as_ref().unwrap().server.clone().unwrap().to_string(), problems)
+    };
+
+    let (of_entry, problems) = server(ENTRY);
+    assert_eq!(of_entry, "limits.infra:1");
+    assert!(!problems.contains("nobody answers"), "{problems}");
+    assert_eq!(server(&format!("{ENTRY}{LIMITS}")).0, "limits.infra.svc.cluster.local:1");
 }
 
 #[test]
 fn a_server_is_not_asked_whether_it_may_be_asked() {
-    let (found, _) = asks("'reviews:9080'", "", "");
+    for service in ["reviews:9080", "reviews.default:9080", "reviews.default.svc:9080"] {
+        let (found, _) = asks(&format!("'{service}'"), "", "");
 
-    assert!(found[0].global.is_none(), "{found:?}");
+        assert!(found[0].global.is_none(), "{service}: {found:?}");
+    }
 }
+
+/// A server in another namespace.
+const LIMITS: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: limits, namespace: infra}\nspec: {clusterIP: \
+                      10.96.0.7, selector: {app: limits}, ports: [{name: grpc, port: 1}]}\n---\n";
 
 #[test]
 fn a_gateway_asks_in_another_namespace_only_whom_it_may_name_there() {
@@ -129,10 +153,23 @@ fn a_gateway_asks_in_another_namespace_only_whom_it_may_name_there() {
     const GRANT: &str = "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\n\
          metadata: {name: a, namespace: infra}\nspec: {from: [{group: selvedge.io, kind: RateLimit, namespace: \
          default}], to: [{group: '', kind: Service}]}\n";
-    let without = asks("'infra/limits:1'", GATEWAY, "").1;
-    let with = asks("'infra/limits:1'", GATEWAY, GRANT).1;
+    for service in [
+        "infra/limits:1",
+        "limits.infra:1",
+        "LIMITS.infra.svc:1",
+        "limits.infra.svc.cluster.local..:1",
+        "10.96.0.7:1",
+        "10.96.0.7.:1",
+    ] {
+        let asks = |more: &str| asks(&format!("'{service}'"), GATEWAY, &format!("{LIMITS}{more}")).1;
+        let (without, with) = (asks(""), asks(GRANT));
 
-    assert!(without.contains("no ReferenceGrant in infra lets a RateLimit of default name"), "{without}");
-    assert!(!with.contains("ReferenceGrant"), "{with}");
+        let told = "no ReferenceGrant in infra lets a RateLimit of default name Service limits";
+        assert!(without.contains(told), "{service}: {without}");
+        assert!(!without.contains("nobody answers"), "{service}: {without}");
+        assert!(!with.contains("ReferenceGrant"), "{service}: {with}");
+    }
+    let unknown = asks("'10.96.0.8:1'", GATEWAY, "").1;
+    assert!(unknown.contains("is the address of no Service"), "{unknown}");
     assert!(!asks("'infra/limits:1'", "", "").1.contains("ReferenceGrant"), "a sidecar may ask anybody");
 }

@@ -72,3 +72,30 @@ fn a_route_that_one_listener_takes_is_not_told_of_the_others() {
     let (message, _) = told(listeners, "shop", "{name: edge}", "c.example").remove(0);
     assert!(message.contains("which the listener b of Gateway shop/edge is for"), "{message}");
 }
+
+#[test]
+fn a_limit_for_a_gateway_and_for_one_of_its_routes_counts_once_there() {
+    let limit = |targets: &str| {
+        format!(
+            "apiVersion: selvedge.io/v1alpha1\nkind: RateLimit\nmetadata: {{name: l, namespace: shop}}\nspec: {{targetRefs: \
+             [{targets}], limits: [{{requests: 9}}]}}\n---\n"
+        )
+    };
+    let of =
+        |kind: &str, name: &str| format!("{{group: gateway.networking.k8s.io, kind: {kind}, name: {name}}}");
+    let counted = |targets: &str| {
+        let web = route("shop", "web", "a.example.com", &to("web"));
+        let other =
+            document("Gateway", "shop", "other", &format!("{{gatewayClassName: any, listeners: [{HTTP}]}}"));
+        let (mesh, _) = compiled(&format!("{EDGE}{}{other}{web}{}", gateway(HTTP), limit(targets)));
+        let at_gateway = &mesh.workloads[&"shop/edge-1".parse().unwrap()].policy.limits;
+        let at_route = rule(&mesh, 80, "a.example.com", "/").unwrap().1.filters.limits.len();
+        (at_gateway.as_ref().map_or(0, |limits| limits.all.len()), at_route)
+    };
+    let (edge, other, web) = (of("Gateway", "edge"), of("Gateway", "other"), of("HTTPRoute", "web"));
+
+    assert_eq!(counted(&edge), (1, 0));
+    assert_eq!(counted(&web), (0, 1));
+    assert_eq!(counted(&format!("{edge}, {web}")), (1, 0));
+    assert_eq!(counted(&format!("{other}, {web}")), (0, 1), "at another gateway the route's counts");
+}
