@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use selvedge_model::{
-    AppConnections, Endpoints, Protocol, ServiceKey, TrafficPolicy, UpstreamTls, facts::selects,
+    AppConnections, Endpoints, HealthCheck, Hedge, Protocol, ServiceKey, TrafficPolicy, UpstreamTls,
+    facts::selects,
 };
 
 use super::{
@@ -21,11 +22,13 @@ use crate::resources::{
 
 type Rule = Document<DestinationRuleSpec>;
 
-/// All rules of one namespace for one host or pattern and for the same clients: the first one's policy, everyone's
-/// subsets.
+/// All rules of one namespace for one host or pattern and for the same clients: the policy of the first that has one,
+/// everyone's subsets. What annotations ask for is that of the first that has it, too.
 #[derive(Debug)]
 pub(super) struct RuleSet<'a> {
     policy: (&'a Rule, &'a PolicyBlocks),
+    health_check: Option<(&'a Rule, &'a HealthCheck)>,
+    hedge: Option<(&'a Rule, Hedge)>,
     subsets: Vec<(&'a Rule, &'a Subset)>,
     /// The first of them that cannot be used: nothing is sent to the host.
     unusable: Option<&'a Rule>,
@@ -61,11 +64,7 @@ impl<'a> DestinationRules<'a> {
             let sets = sets.entry(host).or_default();
             match sets.iter_mut().find(|set| set.policy.0.spec.export_to == rule.spec.export_to) {
                 Some(set) => set.join(rule, problems),
-                None => {
-                    let subsets = rule.spec.subsets.iter().map(|subset| (rule, subset)).collect();
-                    let unusable = rule.unusable.then_some(rule);
-                    sets.push(RuleSet { policy: (rule, &rule.spec.policy), subsets, unusable });
-                }
+                None => sets.push(RuleSet::of(rule)),
             }
         }
         let some_unusable = resources.destination_rules.iter().any(|rule| rule.unusable);
@@ -74,11 +73,18 @@ impl<'a> DestinationRules<'a> {
 
     /// The rules for `host` that clients in `client` follow; `None` = clients in a namespace without rules.
     pub(super) fn find(&self, client: Option<&str>, host: &KnownHost<'_>) -> Option<&RuleSet<'a>> {
-        let namespaces = [client, Some(host.namespace), Some(self.root_namespace)];
-        namespaces
-            .into_iter()
-            .flatten()
-            .find_map(|namespace| self.in_namespace(namespace, &host.host, client))
+        // Rules of the root namespace are for everybody, unless they say that they are not. So a client there, often a
+        // gateway, follows the host's own before them, as any other does (Istio's `destinationRule`).
+        let is_root = client == Some(self.root_namespace);
+        let first = |set: &RuleSet<'_>| !is_root || !set.policy.0.spec.export_to.leaves(self.root_namespace);
+        let any = |_: &RuleSet<'_>| true;
+        let find = |namespace, step: &dyn Fn(&RuleSet<'_>) -> bool| {
+            self.in_namespace(namespace, &host.host, client, step)
+        };
+        client
+            .and_then(|own| find(own, &first))
+            .or_else(|| find(host.namespace, &any))
+            .or_else(|| find(self.root_namespace, &any))
     }
 
     /// The namespaces with rules of their own for any of `hosts`: in them, or for them and not for all.
@@ -96,13 +102,22 @@ impl<'a> DestinationRules<'a> {
         })
     }
 
-    fn in_namespace(&self, namespace: &str, host: &str, client: Option<&str>) -> Option<&RuleSet<'a>> {
-        let seen = |set: &&RuleSet<'a>| set.policy.0.spec.export_to.includes(namespace, client);
+    /// The rules of `namespace` for `host` that `client` follows, of those that `counts`.
+    fn in_namespace(
+        &self,
+        namespace: &str,
+        host: &str,
+        client: Option<&str>,
+        counts: &dyn Fn(&RuleSet<'_>) -> bool,
+    ) -> Option<&RuleSet<'a>> {
+        let seen =
+            |set: &&RuleSet<'a>| counts(set) && set.policy.0.spec.export_to.includes(namespace, client);
         let matching = self.namespaces.get(namespace)?.iter();
         // Whether a closer rule would overrule one that cannot be used, nobody knows.
         if self.some_unusable {
             let mut here = matching.clone().filter(|(pattern, _)| closeness(pattern, host).is_some());
-            let unusable = here.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some()));
+            let unusable =
+                here.find_map(|(_, sets)| sets.iter().find(|set| set.unusable.is_some() && counts(set)));
             if unusable.is_some() {
                 return unusable;
             }
@@ -138,25 +153,42 @@ fn report_limits_of_http(rule: &Rule, host: &str, catalog: &Catalog<'_>, problem
 }
 
 impl<'a> RuleSet<'a> {
+    /// What `rule` says alone.
+    fn of(rule: &'a Rule) -> Self {
+        Self {
+            policy: (rule, &rule.spec.policy),
+            health_check: rule.spec.health_check.as_ref().map(|check| (rule, check)),
+            hedge: rule.spec.hedge.map(|hedge| (rule, hedge)),
+            subsets: rule.spec.subsets.iter().map(|subset| (rule, subset)).collect(),
+            unusable: rule.unusable.then_some(rule),
+        }
+    }
+
     /// Adds a later rule of the same namespace for the same host.
     fn join(&mut self, rule: &'a Rule, problems: &mut Problems) {
-        self.unusable = self.unusable.or(rule.unusable.then_some(rule));
-        if rule.spec.health_check.is_some() {
-            let first = self.policy.0;
+        let later = Self::of(rule);
+        let mut overruled = |field: &str, first: &Rule| {
             let message = format!(
                 "has no effect: {} ({}) comes first for this host; merge them",
                 first.name, first.location
             );
-            problems.overruled(rule, CHECKED, message);
+            problems.overruled(rule, field, message);
+        };
+        match (self.health_check, later.health_check) {
+            (Some((first, _)), Some(_)) => overruled(CHECKED, first),
+            (first, later) => self.health_check = first.or(later),
         }
-        if rule.spec.policy != PolicyBlocks::default() {
-            let first = self.policy.0;
-            let message = format!(
-                "has no effect: {} ({}) comes first for this host; merge them",
-                first.name, first.location
-            );
-            problems.overruled(rule, "spec.trafficPolicy", message);
+        match (self.hedge, later.hedge) {
+            (Some((first, _)), Some(_)) => overruled(HEDGED, first),
+            (first, later) => self.hedge = first.or(later),
         }
+        let says_nothing = |(_, policy): (&Rule, &PolicyBlocks)| *policy == PolicyBlocks::default();
+        if says_nothing(self.policy) {
+            self.policy = later.policy;
+        } else if !says_nothing(later.policy) {
+            overruled("spec.trafficPolicy", self.policy.0);
+        }
+        self.unusable = self.unusable.or(later.unusable);
         for (index, subset) in rule.spec.subsets.iter().enumerate() {
             match self.subsets.iter().find(|(_, other)| other.name == subset.name) {
                 None => self.subsets.push((rule, subset)),
@@ -189,12 +221,12 @@ impl<'a> RuleSet<'a> {
 
     /// The policy for `port` of `host`, of a subset or as a whole.
     fn merged(&self, subset: Option<&PolicyBlocks>, host: &KnownHost<'_>, port: u16) -> TrafficPolicy {
-        let rule = &self.policy.0.spec;
         let blocks = blocks(subset, self.policy.1, port);
         let default = TrafficPolicy::default();
         let pool = blocks.connection_pool.unwrap_or_default();
         let balancing = blocks.load_balancer.or_else(|| host.balancer().cloned()).unwrap_or_default();
-        let health_check = rule.health_check.as_ref().or_else(|| Some(host.health_check(port)?.1));
+        let health_check =
+            self.health_check.map(|(_, check)| check).or_else(|| Some(host.health_check(port)?.1));
         TrafficPolicy {
             load_balancer: balancing.balancer,
             warmup: balancing.warmup,
@@ -205,7 +237,7 @@ impl<'a> RuleSet<'a> {
             connections: pool.connections,
             connection_pool: pool.pool,
             retry_budget: blocks.retry_budget,
-            hedge: rule.hedge.or_else(|| host.hedge()),
+            hedge: self.hedge.map(|(_, hedge)| hedge).or_else(|| host.hedge()),
             proxy_protocol: blocks.proxy_protocol,
             tunnel: blocks.tunnel,
             tls: blocks.tls.map(|tls| named(tls, host, port)),
@@ -215,8 +247,7 @@ impl<'a> RuleSet<'a> {
 
     /// Reports that nobody is asked for the annotations of a document, because all of `endpoints` are in the mesh.
     pub(super) fn report_checks(&self, endpoints: &Endpoints, problems: &mut Problems) {
-        let rule = self.policy.0;
-        if rule.spec.health_check.is_some()
+        if let Some((rule, _)) = self.health_check
             && let Some(message) = unasked(endpoints)
         {
             problems.warning(rule, CHECKED, message);
@@ -334,29 +365,35 @@ impl<'a> RuleSet<'a> {
     }
 }
 
-/// A subset's blocks over its host's: block by block, never field by field. What is said for a port
-/// replaces all of them that a port can have, also the blocks that it does not give.
+/// A subset's blocks over its host's: block by block, never field by field. What the host says for a port replaces all of
+/// its own that a port can have, also the blocks that it does not give; what the subset says for it replaces both (Istio's
+/// `MergeSubsetTrafficPolicy`).
 fn blocks(subset: Option<&PolicyBlocks>, rule: &PolicyBlocks, port: u16) -> PolicyBlocks {
-    let of_port = |blocks: &PolicyBlocks| blocks.ports.get(&port).cloned();
-    let of_port = subset.and_then(of_port).or_else(|| of_port(rule));
-    let mut blocks = of_port.unwrap_or_else(|| PolicyBlocks {
-        load_balancer: subset
-            .and_then(|blocks| blocks.load_balancer.clone())
-            .or_else(|| rule.load_balancer.clone()),
-        outlier_detection: subset
-            .and_then(|blocks| blocks.outlier_detection.clone())
-            .or_else(|| rule.outlier_detection.clone()),
-        connection_pool: subset
-            .and_then(|blocks| blocks.connection_pool.clone())
-            .or_else(|| rule.connection_pool.clone()),
-        tls: subset.and_then(|blocks| blocks.tls.clone()).or_else(|| rule.tls.clone()),
-        ..PolicyBlocks::default()
+    let of_port = subset.and_then(|blocks| blocks.ports.get(&port)).cloned();
+    let mut blocks = of_port.unwrap_or_else(|| {
+        let of_host = rule.ports.get(&port).unwrap_or(rule);
+        PolicyBlocks {
+            load_balancer: subset
+                .and_then(|blocks| blocks.load_balancer.clone())
+                .or_else(|| of_host.load_balancer.clone()),
+            outlier_detection: subset
+                .and_then(|blocks| blocks.outlier_detection.clone())
+                .or_else(|| of_host.outlier_detection.clone()),
+            connection_pool: subset
+                .and_then(|blocks| blocks.connection_pool.clone())
+                .or_else(|| of_host.connection_pool.clone()),
+            tls: subset.and_then(|blocks| blocks.tls.clone()).or_else(|| of_host.tls.clone()),
+            ..PolicyBlocks::default()
+        }
     });
     blocks.retry_budget = subset.and_then(|blocks| blocks.retry_budget).or(rule.retry_budget);
     blocks.proxy_protocol = subset.and_then(|blocks| blocks.proxy_protocol).or(rule.proxy_protocol);
     blocks.tunnel = subset.and_then(|blocks| blocks.tunnel.clone()).or_else(|| rule.tunnel.clone());
     blocks
 }
+
+/// The annotation that asks for a second request.
+const HEDGED: &str = "metadata.annotations[config.selvedge.io/hedge]";
 
 /// The annotation that asks for health checks.
 const CHECKED: &str = "metadata.annotations[config.selvedge.io/health-check]";

@@ -240,7 +240,7 @@ fn a_setting_for_a_port_replaces_all_that_is_set_for_the_others() {
         (all(7), all(8), 7, 8),
         (format!("{}, {}", all(6), of_port(9080, 7)), String::new(), 7, 7),
         (format!("{}, {}", all(7), of_port(9081, 6)), String::new(), 7, 7),
-        (of_port(9080, 7), all(8), 7, 7),
+        (of_port(9080, 7), all(8), 7, 8),
         (of_port(9080, 7), of_port(9080, 8), 7, 8),
         (all(7), format!("{}, {}", all(6), of_port(9080, 8)), 7, 8),
     ] {

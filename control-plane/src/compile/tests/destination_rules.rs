@@ -1,6 +1,6 @@
-//! What of a `trafficPolicy` no setting for a port takes away.
+//! What of a `trafficPolicy` no setting for a port takes away, and which of several rules counts.
 
-use selvedge_model::{ProxyProtocol, RetryBudget};
+use selvedge_model::{Hedge, ProxyProtocol, RetryBudget};
 
 use super::*;
 
@@ -63,4 +63,92 @@ fn what_is_said_on_the_way_is_a_hosts_or_its_subsets_whatever_is_set_for_the_por
         });
         assert_eq!(found, [whole.clone(), part.clone()], "{host}; {subset}");
     }
+}
+
+#[test]
+fn a_subsets_block_replaces_what_its_host_says_for_the_port() {
+    const BLOCKS: &str = "loadBalancer: {simple: RANDOM}, outlierDetection: {consecutive5xxErrors: 9}, \
+                          connectionPool: {tcp: {maxConnections: 9}}, tls: {mode: DISABLE}";
+    let port = |blocks: &str| format!("portLevelSettings: [{{port: {{number: 9080}}, {blocks}}}]");
+    let seen = |host: &str, subset: &str| {
+        policies(host, subset).map(|policy| {
+            let TrafficPolicy { load_balancer, outlier_detection, connections, tls, .. } = policy;
+            let detected = outlier_detection.and_then(|detection| detection.consecutive_5xx);
+            (load_balancer, detected, connections.max_connections, tls)
+        })
+    };
+    let [usual, _] = seen("", "");
+    let [theirs, _] = seen(BLOCKS, "");
+    assert_eq!(theirs, (LoadBalancer::Random, Some(9), Some(9), Some(UpstreamTls::Disable)));
+
+    let of_host = port("loadBalancer: {simple: ROUND_ROBIN}");
+    let round_robin = (LoadBalancer::RoundRobin, usual.1, usual.2, usual.3.clone());
+    assert_eq!(seen(&of_host, BLOCKS), [round_robin.clone(), theirs.clone()], "block by block");
+    assert_eq!(seen(&port(BLOCKS), ""), [theirs.clone(), theirs.clone()]);
+    let with_outliers = (LoadBalancer::RoundRobin, Some(3), usual.2, usual.3.clone());
+    assert_eq!(
+        seen(&of_host, "outlierDetection: {consecutive5xxErrors: 3}"),
+        [round_robin.clone(), with_outliers],
+        "what it does not give is the host's for the port"
+    );
+    let own = format!("{BLOCKS}, {}", port("loadBalancer: {simple: ROUND_ROBIN}"));
+    assert_eq!(seen(&port(BLOCKS), &own), [theirs, round_robin], "its own for the port is all of them");
+}
+
+/// The policy that clients in `client` have for reviews, and what is told of `rules`.
+fn followed(client: &str, rules: &str) -> (TrafficPolicy, String) {
+    let (mesh, problems) = compiled(&format!("{MESH}{rules}"));
+    let key = ServiceKey::new(REVIEWS, 9080);
+    let service = mesh.services[&key].for_namespace(client);
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    (service.backends[0].policy.clone(), problems.concat())
+}
+
+fn rule(namespace: &str, name: &str, annotations: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}, \
+         annotations: {{{annotations}}}}}\nspec: {{{spec}}}\n---\n"
+    )
+}
+
+#[test]
+fn of_several_rules_for_a_host_the_first_that_has_a_policy_counts() {
+    let subsets = "host: reviews, subsets: [{name: v1, labels: {version: v1}}]";
+    let random = "host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}}";
+    let hedge = |after: &str| format!("config.selvedge.io/hedge: {after}");
+    let rules = rule("default", "a", "", subsets)
+        + &rule("default", "b", &hedge("100ms"), random)
+        + &rule(
+            "default",
+            "c",
+            &hedge("200ms"),
+            "host: reviews, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}",
+        );
+
+    let (policy, problems) = followed("default", &rules);
+
+    assert_eq!(policy.load_balancer, LoadBalancer::Random);
+    assert_eq!(policy.hedge, Some(Hedge::After(Duration::from_millis(100))));
+    for field in ["spec.trafficPolicy", "metadata.annotations[config.selvedge.io/hedge]"] {
+        let told = format!("{field}: has no effect: DestinationRule default/b");
+        assert_eq!(problems.matches(&told).count(), 1, "{told}: {problems}");
+    }
+}
+
+#[test]
+fn what_the_root_namespace_says_for_all_comes_after_the_hosts_own_there_too() {
+    const ALL: &str = "host: '*.cluster.local', trafficPolicy: {loadBalancer: {simple: RANDOM}}";
+    let root = &*MeshSettings::default().root_namespace;
+    let own =
+        rule("default", "own", "", "host: reviews, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}");
+    let balancer = |client: &str, rules: &str| followed(client, rules).0.load_balancer;
+
+    let both = own.clone() + &rule(root, "all", "", ALL);
+    for client in [root, "default", "third"] {
+        assert_eq!(balancer(client, &both), LoadBalancer::RoundRobin, "{client}");
+        assert_eq!(balancer(client, &rule(root, "all", "", ALL)), LoadBalancer::Random, "{client}");
+    }
+    let private = own + &rule(root, "all", "", &format!("{ALL}, exportTo: ['.']"));
+    assert_eq!(balancer(root, &private), LoadBalancer::Random, "it is for the root namespace alone");
+    assert_eq!(balancer("third", &private), LoadBalancer::RoundRobin);
 }
