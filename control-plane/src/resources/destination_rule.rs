@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use selvedge_model::{
-    ClientCertificate, HealthCheck, Hedge, Host, HttpTunnel, OutlierDetection, ProxyProtocol, RetryBudget,
-    TlsOrigination, Trusted, UpstreamTls,
+    ClientCertificate, HealthCheck, Hedge, Host, HttpTunnel, LoadBalancer, OutlierDetection, ProxyProtocol,
+    RetryBudget, TlsOrigination, Trusted, UpstreamTls,
 };
 use serde::Deserialize;
 
@@ -166,6 +166,12 @@ struct Annotated {
 }
 
 impl PolicyBlocks {
+    /// Those of its own and of its ports.
+    fn balancers(&self) -> impl Iterator<Item = &LoadBalancer> + Clone {
+        let blocks = std::iter::once(self).chain(self.ports.values());
+        blocks.filter_map(|blocks| Some(&blocks.load_balancer.as_ref()?.balancer))
+    }
+
     fn has_outlier_detection(&self) -> bool {
         self.outlier_detection.is_some() || self.ports.values().any(Self::has_outlier_detection)
     }
@@ -206,6 +212,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<DestinationR
     if !all.clone().any(PolicyBlocks::has_outlier_detection) {
         outlier_detection::Annotated::report_unused(reading);
     }
+    annotated.balancer.report_unused(all.flat_map(PolicyBlocks::balancers), reading);
     report_without_outlier_detection(&policy, &subsets, reading);
     let host = yaml.host.to_ascii_lowercase();
     let health_check = health_check::read(reading)?;

@@ -141,6 +141,24 @@ impl Annotated {
         Ok(Self { peak_ewma, load_bound: bound.transpose()? })
     }
 
+    /// Reports annotations that none of the `used` balancers of the document that is read follows.
+    pub(super) fn report_unused<'b>(
+        self,
+        mut used: impl Iterator<Item = &'b LoadBalancer> + Clone,
+        reading: &mut Reading<'_>,
+    ) {
+        let is_bounded = |one: &LoadBalancer| matches!(one, LoadBalancer::ConsistentHash(hash) if hash.load_bound.is_some());
+        if self.load_bound.is_some() && !used.clone().any(is_bounded) {
+            let message =
+                "has no effect without consistentHash; add loadBalancer.consistentHash, or remove it";
+            reading.not_acted_on(format!("metadata.annotations[{BOUND_ANNOTATION}]"), message);
+        }
+        if self.peak_ewma && !used.any(|one| *one == LoadBalancer::PeakEwma) {
+            let message = "has no effect: it stands for LEAST_REQUEST, and loadBalancer says otherwise; remove one of them";
+            reading.not_acted_on(format!("metadata.annotations[{BALANCER_ANNOTATION}]"), message);
+        }
+    }
+
     /// What stands for a block that is not there.
     pub(super) fn without_block(self) -> Option<BalancerBlock> {
         self.peak_ewma.then(|| BalancerBlock { balancer: LoadBalancer::PeakEwma, ..BalancerBlock::default() })

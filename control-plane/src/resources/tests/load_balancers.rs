@@ -122,6 +122,21 @@ fn annotations_ask_for_what_istio_has_no_field_for() {
         panic!("a hash")
     };
     assert_eq!(hash.load_bound, Some(125));
+    for (annotation, yaml) in [
+        (ewma, "{simple: RANDOM}"),
+        (ewma, "{simple: ROUND_ROBIN}"),
+        (ewma, "{consistentHash: {useSourceIp: true}}"),
+        (bound, "{simple: RANDOM}"),
+        (bound, "{}"),
+    ] {
+        let field = format!("metadata.annotations[{}]", annotation.split_once(':').unwrap().0);
+        let decoded = annotated(annotation, yaml);
+        let [problem] = &decoded.problems[..] else { panic!("{yaml}: {:?}", decoded.problems) };
+        assert_eq!((&*problem.field, problem.severity), (&*field, Severity::NotActedOn), "{yaml}");
+    }
+    for (annotation, yaml) in [(ewma, "{}"), (bound, "{consistentHash: {useSourceIp: true}}")] {
+        assert_eq!(told(&annotated(annotation, yaml)), [], "{annotation}, {yaml}");
+    }
 
     for wrong in ["config.selvedge.io/load-balancer: FASTEST", "config.selvedge.io/hash-load-bound: '100'"] {
         let decoded = annotated(wrong, "{}");
