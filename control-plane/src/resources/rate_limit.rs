@@ -25,6 +25,8 @@ pub(super) const KIND: ResourceKind = ResourceKind::new("RateLimit", OURS, "rate
 
 const SECOND: Duration = Duration::from_secs(1);
 const SHORTEST_TIME: Duration = Duration::from_millis(1);
+/// In what time a whole burst must have come back: so many nanoseconds have room in a bucket of a proxy.
+const LONGEST_REFILL: Duration = Duration::from_nanos(1 << 61);
 
 /// What a `RateLimit` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -194,6 +196,11 @@ impl LimitYaml {
             return Err(wrong(format!("{field}.per"), "is not a time from 1ms to 24h"));
         }
         let quota = Quota { requests, per, burst: burst.unwrap_or(requests) };
+        if per.as_nanos() * u128::from(quota.burst) / u128::from(requests) > LONGEST_REFILL.as_nanos() {
+            let message =
+                "takes more than 73 years to come back at this rate, longer than can be counted; write less";
+            return Err(wrong(format!("{field}.burst"), message));
+        }
         let exempt = addresses(&self.exempt, &format!("{field}.exempt"))?;
         Ok(Limit { exempt, ..Limit::new(by, quota) })
     }

@@ -34,11 +34,15 @@ pub struct Refused {
 
 impl Rate {
     /// `requests` in each `per`, evenly; and `burst` at once. All count as at least 1, and `per` as at most a year. What
-    /// does not divide evenly is rounded so that never more is let in.
+    /// does not divide evenly is rounded so that never more is let in. A burst that takes more than 73 years to come back is
+    /// cut to what takes so long: more nanoseconds than that have no room in a bucket.
     pub fn new(requests: u32, per: Duration, burst: u32) -> Self {
         const YEAR: u64 = 366 * 24 * 60 * 60 * 1_000_000_000;
+        const LONGEST: u64 = 1 << 61;
         let per = u64::try_from(per.as_nanos()).unwrap_or(YEAR).min(YEAR);
-        Self { interval: per.div_ceil(requests.max(1).into()).max(1), burst: burst.max(1) }
+        let interval = per.div_ceil(requests.max(1).into()).max(1);
+        let most = u32::try_from(LONGEST / interval).unwrap_or(u32::MAX);
+        Self { interval, burst: burst.min(most).max(1) }
     }
 
     /// How many tokens a full bucket has.
@@ -175,6 +179,20 @@ mod tests {
 
         assert!(bucket.take(&rate, 5 + after - 1).is_err());
         assert!(bucket.take(&rate, 5 + after).is_ok());
+    }
+
+    #[test]
+    fn a_burst_that_takes_centuries_to_come_back_lets_in_no_more_than_it_says() {
+        let rate = Rate::new(1, Duration::from_secs(24 * 60 * 60), 1_000_000);
+        let bucket = Bucket::default();
+        let taken = (0..1_000_000).take_while(|_| bucket.take(&rate, u64::MAX >> 2).is_ok()).count();
+        assert_eq!(taken, rate.burst() as usize);
+        assert!((26_000..27_000).contains(&taken), "{taken}");
+        let year = Duration::from_secs(366 * 24 * 60 * 60);
+        for (requests, per) in [(1, year), (1, Duration::MAX), (u32::MAX, Duration::ZERO)] {
+            let rate = Rate::new(requests, per, u32::MAX);
+            assert!(rate.interval.checked_mul(rate.burst.into()).is_some_and(|whole| whole <= 1 << 61));
+        }
     }
 
     #[test]

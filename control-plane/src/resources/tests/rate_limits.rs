@@ -30,6 +30,7 @@ fn what_a_rate_limit_cannot_mean_is_an_error_with_its_field() {
         ("{limits: []}", "spec.limits", "limits nothing"),
         ("{limits: [{requests: 0}]}", "spec.limits[0].requests", "AuthorizationPolicy"),
         ("{limits: [{requests: 1, burst: 0}]}", "spec.limits[0].burst", "1 to 1000000"),
+        ("{limits: [{requests: 1, per: 24h, burst: 1000000}]}", "spec.limits[0].burst", "73 years"),
         ("{limits: [{requests: 1, per: 25h}]}", "spec.limits[0].per", "1ms to 24h"),
         ("{limits: [{requests: 1, key: ip}]}", "spec.limits[0].key", "clientAddress"),
         ("{limits: [{requests: 1, key: clientAddress, header: a}]}", "spec.limits[0].header", "only one"),

@@ -140,3 +140,14 @@ fn workers_that_take_at_the_same_time_take_no_more_than_there_is() {
     });
     assert_eq!(taken, 8 * 99);
 }
+
+#[test]
+fn a_burst_that_takes_centuries_to_come_back_lets_in_no_more_than_it_says() {
+    let (table, overflow) = (Buckets::with_sets(1), Overflow::default());
+    let rate = Rate::new(1, Duration::from_secs(24 * 60 * 60), 1_000_000);
+    let (key, now) = (table.key(1), table.clock(Instant::now()));
+
+    let taken = (0..1_000_000).take_while(|_| table.take(key, &rate, &overflow, now).is_ok()).count();
+
+    assert_eq!(taken, rate.burst() as usize);
+}
