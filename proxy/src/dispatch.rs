@@ -154,10 +154,7 @@ fn send(
         awaited.is_waiting = false;
         let mut result = ended(worker, attempt, facts, in_flight, sent);
         kept.tell(attempt, &endpoint, &mut result);
-        if let Some(latency) = &endpoint.latency {
-            let now = Instant::now();
-            latency.note(now.saturating_duration_since(attempt.at), now);
-        }
+        note_latency(&endpoint, attempt, result.is_ok());
         if let Some(outcome) = judge(&result) {
             // Not by what was borrowed before: it would be held while the answer is waited for.
             count(worker, &attempt.share.backend, &endpoint, outcome, &Said(&result));
@@ -210,8 +207,17 @@ fn admit(worker: &Worker, backend: &BoundBackend) -> Result<Option<Held>, Failur
     admitted.map(Some).ok_or_else(|| overflow(worker, backend, Limit::Requests))
 }
 
-/// An answer that is waited for. The route's time limit drops the whole request from outside. If that ends the waiting,
-/// the endpoint was too slow, and this counts it on drop: no timer of its own is needed.
+/// Notes how long `endpoint` has taken for `attempt`, where that is measured.
+fn note_latency(endpoint: &BoundEndpoint, attempt: &Attempt<'_>, has_answered: bool) {
+    let Some(latency) = &endpoint.latency else { return };
+    let now = Instant::now();
+    let time = now.saturating_duration_since(attempt.at);
+    if has_answered { latency.note(time, now) } else { latency.note_unanswered(time, now) }
+}
+
+/// An answer that is waited for. The route's time limit drops the whole request from outside, as a client that leaves does,
+/// and another endpoint that answers first. If the time limit ends the waiting, the endpoint was too slow, and this counts it
+/// on drop: no timer of its own is needed. How long it was waited for is noted in any case.
 struct Awaited<'a> {
     worker: &'a Worker,
     attempt: &'a Attempt<'a>,
@@ -222,8 +228,11 @@ struct Awaited<'a> {
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        let deadline = self.attempt.deadline.filter(|_| self.is_waiting);
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if !self.is_waiting {
+            return;
+        }
+        note_latency(self.endpoint, self.attempt, false);
+        if self.attempt.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let late = late(self.endpoint);
             count(self.worker, &self.attempt.share.backend, self.endpoint, Outcome::NoAnswer, &late);
         }

@@ -147,6 +147,44 @@ async fn sed_is_peak_ewma_which_prefers_who_answers_sooner() {
     assert!(report.count("pod", "quick") > 250, "{}", report.summary());
 }
 
+#[tokio::test]
+async fn peak_ewma_leaves_alone_who_does_not_answer() {
+    let mut mesh = Mesh::empty(SELVEDGE);
+    let [well, hangs] = [207, 208].map(|host| mesh.ground().socket(host, 9003).unwrap());
+    let documents = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: shop}}\nspec:\n  hosts: \
+         [shop.test]\n  resolution: STATIC\n  ports: [{{number: 80, name: http, targetPort: 9003}}]\n  endpoints: \
+         [{{address: {}}}, {{address: {}}}]\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: \
+         {{name: shop, annotations: {{config.selvedge.io/load-balancer: PEAK_EWMA}}}}\nspec: {{host: shop.test}}\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: shop}}\nspec:\n  hosts: [shop.test]\n  \
+         http: [{{timeout: 1s, retries: {{attempts: 0}}, route: [{{destination: {{host: shop.test}}}}]}}]\n",
+        well.ip(),
+        hangs.ip()
+    );
+    mesh.write("shop.yaml", &documents).unwrap();
+    // Longer than what is expected of one that nothing is known of, and much shorter than the route's timeout.
+    serve(TcpListener::bind(well).await.unwrap(), "well", Duration::from_millis(60));
+    serve(TcpListener::bind(hangs).await.unwrap(), "hangs", Duration::from_secs(3600));
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::client("caller")]).await.unwrap();
+    let status = async || {
+        let answer = mesh.workload("caller").call(call::to("shop.test", "/").timeout(SOON)).await;
+        answer.map(|answer| answer.status).map_err(|error| error.to_string())
+    };
+    poll(SOON, "one answers", async || match status().await? {
+        StatusCode::OK => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+
+    let mut failed = 0;
+    for _ in 0..20 {
+        failed += usize::from(status().await != Ok(StatusCode::OK));
+    }
+
+    assert!(failed <= 2, "{failed} of 20 went to the one that hangs");
+}
+
 /// Answers every request on `listener` after this `delay`.
 fn serve(listener: TcpListener, pod: &'static str, delay: Duration) {
     let body = format!("{{\"pod\":\"{pod}\"}}");

@@ -47,6 +47,13 @@ impl Latency {
         self.at.store(now, Ordering::Relaxed);
     }
 
+    /// Notes that there was no answer in `time`: one takes at least as long. Sooner than an answer is expected this says nothing.
+    pub fn note_unanswered(&self, time: Duration, now: Instant) {
+        if time.as_secs_f64() * 1e9 > self.expected(now) {
+            self.note(time, now);
+        }
+    }
+
     /// What is left at `now` of what was expected last.
     fn kept(&self, now: u64) -> f64 {
         let passed = now.saturating_sub(self.at.load(Ordering::Relaxed));
@@ -63,6 +70,23 @@ mod tests {
     use super::*;
 
     const MS: f64 = 1e6;
+
+    #[test]
+    fn what_does_not_answer_counts_as_slow_and_never_as_fast() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let latency = Latency::new(start);
+        latency.note(Duration::from_millis(10), at(60));
+        let known = latency.expected(at(60));
+
+        latency.note_unanswered(Duration::from_micros(100), at(60));
+        assert!((latency.expected(at(60)) - known).abs() < 1.0, "a refused connection is no fast answer");
+        latency.note_unanswered(Duration::from_millis(800), at(61));
+        assert!(latency.expected(at(61)) >= 800.0 * MS);
+        // What is left of it is less than this.
+        latency.note_unanswered(Duration::from_millis(800), at(71));
+        assert!(latency.expected(at(71)) >= 300.0 * MS, "{}", latency.expected(at(71)));
+    }
 
     #[test]
     fn a_peak_counts_at_once_and_is_forgiven_slowly() {
