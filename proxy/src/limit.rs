@@ -105,6 +105,18 @@ fn refusal(worker: &Worker, limits: &BoundLimits, request: &Request) -> Result<(
     take(worker, limits, entry.port, &request.conn, &request.http, request.at)
 }
 
+/// Gives back what `http`, a request on `conn`, has taken of the limits of this workload, and is refused by another.
+pub(crate) fn give_back<B>(worker: &Worker, conn: &Conn, http: &http::Request<B>) {
+    let Some(entry) = conn.entry() else { return };
+    let address = Some(conn.client_address(http));
+    let asker = Asker { address, identity: conn.identity(), headers: http.headers(), route: None };
+    worker.view.with(|table| {
+        if let Some(limits) = &table.limits {
+            limits.refused_later(entry.port, asker);
+        }
+    });
+}
+
 /// Takes a token from each of `limits` for a request on `conn` to `port`.
 ///
 /// # Errors

@@ -3,10 +3,11 @@
 mod global;
 
 use http::StatusCode;
-use selvedge_demo::call;
-use selvedge_tests::{SOON, poll};
+use selvedge_demo::{call, workload::Spec};
+use selvedge_tests::{Mesh, SOON, gateway::Gateway, poll};
 
 use crate::{
+    SELVEDGE,
     authorization::{Came, asked, get},
     ingress::{ALL, ingress, mesh_of},
     raw::{Around, CALLERS, SERVER},
@@ -166,4 +167,70 @@ async fn nginx_limits_each_client_address_but_for_those_that_are_exempt() {
     // A stranger is told no names.
     let refused = gateway.call(80, call::to("limited.example.com", "/app1")).await.expect("an answer");
     assert_eq!(refused.headers["selvedge-error"], "rate-limit");
+}
+
+/// A gateway with two rules, a limit that names both it and its route, and one for one of the rules.
+const AT_GATEWAY: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: default}
+spec: {gatewayClassName: selvedge, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: default}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [shop.example.com]
+  rules:
+  - name: pay
+    matches: [{path: {type: PathPrefix, value: /pay}}]
+    backendRefs: [{name: reviews, port: 9080}]
+  - backendRefs: [{name: reviews, port: 9080}]
+---
+apiVersion: selvedge.io/v1alpha1
+kind: RateLimit
+metadata: {name: all, namespace: default}
+spec:
+  targetRefs:
+  - {group: gateway.networking.k8s.io, kind: Gateway, name: edge}
+  - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}
+  limits: [{header: x-user, requests: 10, per: 24h}]
+---
+apiVersion: selvedge.io/v1alpha1
+kind: RateLimit
+metadata: {name: pays, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web, sectionName: pay}]
+  limits: [{header: x-user, requests: 1, per: 24h}]
+";
+
+#[tokio::test]
+async fn a_gateway_counts_a_request_once_and_none_that_a_limit_of_its_route_refuses() {
+    let mesh = Mesh::of(SELVEDGE, [Spec::reviews("reviews-v1", "v1")]).await;
+    mesh.write("edge.yaml", AT_GATEWAY).expect("a writable directory");
+    let gateway = Gateway::start(&mesh, "default/edge", &[80]).await;
+    let status = async |user: &str, path: &str| {
+        let call = call::to("shop.example.com", path).header("x-user", user);
+        let answer = gateway.call(80, call).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(answer.status)
+    };
+    let mut looks = 0;
+    poll(SOON, "the gateway serves", async || {
+        looks += 1;
+        match status(&format!("looks-{looks}"), "/").await? {
+            StatusCode::OK => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+
+    assert_eq!(status("alice", "/pay").await, Ok(StatusCode::OK));
+    for _ in 0..12 {
+        assert_eq!(status("alice", "/pay").await, Ok(StatusCode::TOO_MANY_REQUESTS));
+    }
+    for number in 0..9 {
+        assert_eq!(status("alice", "/").await, Ok(StatusCode::OK), "{number}");
+    }
+    assert_eq!(status("alice", "/").await, Ok(StatusCode::TOO_MANY_REQUESTS));
 }

@@ -216,12 +216,20 @@ impl BoundLimits {
     pub fn refused_elsewhere(&self, port: u16, asker: Asker<'_>) {
         give_back(&self.all, port, asker);
     }
+
+    /// The same where it is refused after all [`Self::globals`] were asked. They may have written its headers, which then say
+    /// nothing any more about whose tokens it has taken: those stay taken.
+    pub fn refused_later(&self, port: u16, asker: Asker<'_>) {
+        let is_known =
+            |limit: &&BoundLimit| self.globals.is_empty() || !matches!(limit.limit.by, By::Header(_));
+        give_back(self.all.iter().filter(is_known), port, asker);
+    }
 }
 
 /// Gives back what a request of `asker` to `port` has taken of these limits.
-fn give_back(taken: &[BoundLimit], port: u16, asker: Asker<'_>) {
+fn give_back<'l>(taken: impl IntoIterator<Item = &'l BoundLimit>, port: u16, asker: Asker<'_>) {
     // A dry run counts all that comes.
-    for limit in taken.iter().filter(|limit| !limit.dry_run) {
+    for limit in taken.into_iter().filter(|limit| !limit.dry_run) {
         if let Some(whose) = limit.whose(port, asker) {
             limit.give_back(&whose);
         }

@@ -59,7 +59,7 @@ impl Asking<'_> {
     /// # Errors
     /// If one refuses it, or does not answer and its document says that nothing goes on then.
     pub(crate) async fn ask(&self, http: &mut http::Request<Body>) -> Result<Added, Error> {
-        let mut added = HeaderMap::new();
+        let (mut added, mut told_app) = (HeaderMap::new(), Vec::new());
         for bound in self.limits.globals.iter().filter(|bound| bound.is_for(self.port)) {
             let told = bound.global.descriptors(self.asker(http));
             if told.is_empty() {
@@ -74,7 +74,7 @@ impl Asking<'_> {
             let refusal = match answer {
                 Ok((Code::OverLimit, answer)) => self.over_limit(bound, &answer, grpc, self.asker(http)),
                 Ok((_, answer)) => {
-                    replace(http.headers_mut(), &fields_of(&answer.request_headers_to_add));
+                    told_app.push(fields_of(&answer.request_headers_to_add));
                     append(&mut added, &fields_of(&answer.response_headers_to_add));
                     None
                 }
@@ -84,6 +84,10 @@ impl Asking<'_> {
                 self.limits.refused_elsewhere(self.port, self.asker(http));
                 return Err(error);
             }
+        }
+        // Not before: by what the client has written it is known whose tokens were taken, and what is asked.
+        for fields in &told_app {
+            replace(http.headers_mut(), fields);
         }
         Ok(Added((!added.is_empty()).then(|| Box::new(added))))
     }

@@ -53,7 +53,7 @@ pub(super) async fn ask(
     conn: &Conn,
     told: Told<'_>,
 ) -> Result<RateLimitResponse, String> {
-    let server = bound.server.as_deref().ok_or("the document may not name it, or too many are named")?;
+    let server = bound.server.as_deref().ok_or("the document may not name it")?;
     let (now, timeout, conn) = (Instant::now(), bound.global.timeout, own(conn));
     let deadline = now + timeout;
     let http = Box::new(request(server, frame(&bound.global.domain, told), timeout)?);

@@ -220,6 +220,7 @@ async fn all_proxies_share_a_limit_that_a_server_counts_and_its_failure_is_handl
     let Some(mut limited) = Limited::new().await else { return };
     limited.share_a_limit().await;
     limited.tell_the_app().await;
+    limited.ask_by_what_the_client_wrote().await;
 
     // A slow server.
     limited.counting.is_silent.store(true, Ordering::Relaxed);
@@ -273,6 +274,28 @@ impl Limited {
             assert_eq!(refused.headers["x-counted-in"], "redis");
         }
         assert_eq!(self.ask("bob").await.status, StatusCode::OK);
+    }
+
+    /// What one document's server has the app told says nothing to that of another, which is told what the client wrote.
+    async fn ask_by_what_the_client_wrote(&self) {
+        let second = DOCUMENT
+            .replace("name: shared", "name: shared-too")
+            .replace("{header: x-user, key: user}", "{header: x-limited-by, key: seen}");
+        let is_counted = |answer: &Answer| answer.headers.contains_key("x-counted-in");
+        self.in_force(&format!("{DOCUMENT}---{second}"), is_counted).await;
+        let seen = poll(SOON, "both are asked", async || {
+            let request =
+                call::to("app:8080", "/").header("x-user", LOOKS).header("x-limited-by", "client-looks");
+            let answer =
+                self.mesh.workload("caller").call(request).await.map_err(|error| error.to_string())?;
+            let asked = self.counting.asked.lock().unwrap();
+            let entries = asked.iter().flat_map(|asked| &asked.descriptors).flat_map(|told| &told.entries);
+            let seen = entries.filter(|entry| entry.key == "seen").map(|entry| entry.value.clone());
+            let seen: Vec<_> = seen.collect();
+            if seen.is_empty() { Err(answer.summary()) } else { Ok(seen) }
+        })
+        .await;
+        assert!(seen.iter().all(|value| value == "client-looks"), "{seen:?}");
     }
 
     /// What the server says of a request, the app is told; and who says nothing that is counted is not asked about.

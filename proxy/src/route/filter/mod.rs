@@ -86,11 +86,16 @@ where
     if let Some(limits) = &filters.limits {
         let (port, conn, http) = (matched.rule.service.port, &matched.conn, &matched.http);
         let taken = limit::take(&worker, limits, port, conn, http, matched.at);
-        taken.map_err(|error| at_rule(&matched, error))?;
+        // What a route refuses uses up nothing of what its gateway lets in.
+        let refused = |error, matched: &Matched| {
+            limit::give_back(&worker, &matched.conn, &matched.http);
+            at_rule(matched, error)
+        };
+        taken.map_err(|error| refused(error, &matched))?;
         if !limits.globals.is_empty() {
             // Boxed, so that rules that ask nobody carry nothing for it.
             let asked = Box::pin(ask(&worker, limits, &mut matched)).await;
-            added = asked.map_err(|error| at_rule(&matched, error))?;
+            added = asked.map_err(|error| refused(error, &matched))?;
         }
     }
     let origin = match filters.ready.crossing(matched.http.method(), matched.http.headers()) {
