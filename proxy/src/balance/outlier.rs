@@ -205,8 +205,8 @@ impl Ejection {
         let mut ejected = Vec::new();
         for (which, local) in [false, true].into_iter().enumerate() {
             let compared = healths.iter().zip(&taken);
-            let compared =
-                compared.map(|(health, taken)| (!self.is_ejected(health, now)).then_some(taken[which]));
+            let is_out = |health: &Health| health.fails_checks() || self.is_ejected(health, now);
+            let compared = compared.map(|(health, taken)| (!is_out(health)).then_some(taken[which]));
             for outlier in outliers(&compared.collect::<Vec<_>>(), &self.settings, local) {
                 let reached = (outlier.why, outlier.requests.failed);
                 let begun = self.eject(healths[outlier.place], reached, now, rng);

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use selvedge_model::FailurePercentage;
 
 use super::*;
 
@@ -281,5 +282,22 @@ proptest! {
             prop_assert!(ejected <= cap, "{} of {} ejected, cap {} %", ejected, endpoints, percent);
             prop_assert_eq!(ejection.ejected(), ejected);
         }
+    }
+}
+
+#[test]
+fn an_endpoint_that_fails_its_checks_is_not_compared() {
+    let now = Instant::now();
+    let failure_percentage = Some(FailurePercentage { threshold: 50, minimum_hosts: 1, request_volume: 1 });
+    let settings = OutlierDetection { consecutive_5xx: None, failure_percentage, ..settings() };
+    for (is_well, ejections) in [(true, 1), (false, 0)] {
+        let (ejection, failing, well) = (among(2, settings.clone(), now), Health::new(), Health::new());
+        ejection.checked(&failing, Some(is_well), None);
+        fail(&ejection, &failing, 3, now);
+        ejection.record(&well, Outcome::Success, now, &mut fastrand::Rng::new());
+
+        let ejected = ejection.compare(&[&failing, &well], now, &mut fastrand::Rng::new());
+
+        assert_eq!(ejected.len(), ejections, "{is_well}: {ejected:?}");
     }
 }
