@@ -79,8 +79,6 @@ pub struct PickFacts<'a> {
     pub hash: Option<u64>,
     /// The address that the client dialled, if it was redirected.
     pub dialled: Option<SocketAddr>,
-    /// Requests that this proxy has in progress with the backend, if its balancer [asks](Balancer::is_bounded).
-    pub in_progress: u32,
     /// The ejections of the backend's endpoints, and what their health checks say; `None`: there are neither.
     pub ejection: Option<&'a Ejection>,
 }
@@ -165,11 +163,6 @@ impl Balancer {
     /// The hash tables that somebody has to make off the workers: large ones that are not made yet.
     pub fn unmade(&self) -> impl Iterator<Item = Unmade> {
         self.groups.iter().filter_map(|group| group.algorithm.unmade())
-    }
-
-    /// Whether it asks how many requests are in progress.
-    pub fn is_bounded(&self) -> bool {
-        self.groups.first().is_some_and(|group| group.algorithm.is_bounded())
     }
 
     /// How many endpoints it picks among.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use crate::{
-    balance::{Limit, PickFacts},
+    balance::PickFacts,
     bind::{BoundBackend, BoundEndpoint},
     error::{Failure, Reason},
     worker::Worker,
@@ -55,10 +55,9 @@ pub(crate) fn choose(
     if let Some(broken) = &backend.broken {
         return Err(Failure::new(Reason::NoBackend, format!("{} cannot be used: {broken}", backend.name)));
     }
-    let in_progress = if backend.balancer.is_bounded() { backend.counts.of(Limit::Requests) } else { 0 };
     let Asked { hash, dialled } = asked;
     let ejection = backend.ejection.as_deref();
-    let facts = PickFacts { tried, now, hash, dialled, in_progress, ejection };
+    let facts = PickFacts { tried, now, hash, dialled, ejection };
     let picked = backend.balancer.pick(&backend.endpoints, &facts, &mut worker.rng.borrow_mut());
     picked.map(|place| Arc::clone(&backend.endpoints[place])).ok_or_else(|| {
         if let (true, Some(denied)) = (backend.endpoints.is_empty(), &backend.denied) {

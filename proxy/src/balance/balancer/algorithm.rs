@@ -79,11 +79,6 @@ impl Algorithm {
         }
     }
 
-    /// Whether it asks how many requests are in progress.
-    pub(super) fn is_bounded(&self) -> bool {
-        matches!(self, Self::ConsistentHash(hash) if hash.is_bounded())
-    }
-
     /// The place of the endpoint that the client dialled, if that is asked for and is here.
     pub(super) fn dialled(&self, facts: &PickFacts<'_>) -> Option<usize> {
         match self {
@@ -107,7 +102,7 @@ impl Algorithm {
             Self::PeakEwma(peak_ewma) => peak_ewma.pick(eligible, rng),
             Self::ConsistentHash(hash) => {
                 let key = facts.hash.unwrap_or_else(|| rng.u64(..));
-                hash.pick(eligible, key, facts.in_progress)
+                hash.pick(eligible, key)
             }
         }
     }

@@ -11,7 +11,7 @@ mod maglev;
 mod ring;
 mod table;
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use selvedge_model::ConsistentHash as How;
 
@@ -44,24 +44,20 @@ impl ConsistentHash {
         Table::unmade(&self.table)
     }
 
-    /// Whether endpoints with many requests are passed over.
-    pub(super) fn is_bounded(&self) -> bool {
-        self.bound.is_some()
-    }
-
-    /// The endpoint of `key`, where this proxy has `in_progress` requests with all of them.
-    pub(super) fn pick<C: Candidate>(
-        &self,
-        eligible: &Eligible<'_, C>,
-        key: u64,
-        in_progress: u32,
-    ) -> Option<usize> {
+    /// The endpoint of `key`.
+    pub(super) fn pick<C: Candidate>(&self, eligible: &Eligible<'_, C>, key: u64) -> Option<usize> {
         if eligible.len() == 0 {
             return None;
         }
-        let found =
-            self.table.with_places(|places, now| self.walk(eligible, (places, now), key, in_progress));
-        found.or_else(|| self.table.highest(eligible, key))
+        let all = OnceCell::new();
+        let has_room = |index: usize| match self.bound {
+            None => true,
+            Some(bound) => self.has_room(eligible, index, bound, &all),
+        };
+        let found = self.table.with_places(|places, now| self.walk(eligible, (places, now), key, has_room));
+        let found = found.or_else(|| self.table.highest(eligible, key).filter(|index| has_room(*index)));
+        // Where none of them has room, the bound still says where there is most of it.
+        found.or_else(|| self.least_loaded(eligible))
     }
 
     /// The first endpoint from the place of `key` on that may be called. `now`: which endpoint stands for each of those in
@@ -71,7 +67,7 @@ impl ConsistentHash {
         eligible: &Eligible<'_, C>,
         (places, now): (&Places, Option<&[Option<u32>]>),
         key: u64,
-        in_progress: u32,
+        has_room: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let len = places.len();
         let start = if len == 0 { return None } else { places.of(key) };
@@ -81,20 +77,36 @@ impl ConsistentHash {
             now.map_or(Some(index), |now| now[index].map(|index| index as usize))
         };
         let mut steps = (0..STEPS.min(len)).filter_map(at).filter(|index| eligible.has(*index));
-        match self.bound {
-            None => steps.next(),
-            Some(bound) => steps
-                .find(|index| u64::from(eligible.in_flight(*index)) < self.room(*index, bound, in_progress)),
-        }
+        steps.find(|index| has_room(*index))
     }
 
-    /// How many requests an endpoint may have in flight: `bound` percent of its share of all, rounded up, where the
-    /// request at hand is one of them.
-    fn room(&self, index: usize, bound: u32, in_progress: u32) -> u64 {
-        let weight = u128::from(self.table.weight(index));
-        let all = (u128::from(in_progress) + 1) * u128::from(bound) * weight;
-        let room = all.div_ceil(100 * u128::from(self.table.weights().max(1)));
-        u64::try_from(room).unwrap_or(u64::MAX)
+    /// Whether an endpoint may have one more in flight: they may be `bound` percent of its share of all, rounded up, where the
+    /// one at hand is one of them. `all` are what this proxy has in flight with all endpoints, for whichever backend and
+    /// however they were counted there: the same as is counted for the one. They are counted when it matters.
+    fn has_room<C: Candidate>(
+        &self,
+        eligible: &Eligible<'_, C>,
+        index: usize,
+        bound: u32,
+        all: &OnceCell<u64>,
+    ) -> bool {
+        let (weight, in_flight) = (u128::from(self.table.weight(index)), eligible.in_flight(index));
+        if in_flight == 0 {
+            return weight > 0;
+        }
+        let all =
+            all.get_or_init(|| (0..eligible.len()).map(|index| u64::from(eligible.in_flight(index))).sum());
+        let room = (u128::from(*all) + 1) * u128::from(bound) * weight;
+        u128::from(in_flight) < room.div_ceil(100 * u128::from(self.table.weights().max(1)))
+    }
+
+    /// Of the eligible endpoints, the one with the fewest requests in flight for its weight.
+    fn least_loaded<C: Candidate>(&self, eligible: &Eligible<'_, C>) -> Option<usize> {
+        let load = |index: &usize| {
+            (f64::from(eligible.in_flight(*index)) + 1.0) / f64::from(self.table.weight(*index))
+        };
+        let found = (0..eligible.len()).filter(|index| eligible.has(*index));
+        found.min_by(|one, other| load(one).total_cmp(&load(other)))
     }
 }
 

@@ -66,7 +66,7 @@ fn in_turn(weights: &[u32], turn: usize) -> Balancer {
 
 /// A pick that nothing was tried before.
 fn first() -> PickFacts<'static> {
-    PickFacts { tried: &[], now: Instant::now(), hash: None, dialled: None, in_progress: 0, ejection: None }
+    PickFacts { tried: &[], now: Instant::now(), hash: None, dialled: None, ejection: None }
 }
 
 fn picks(how: LoadBalancer, candidates: &[Arc<Endpoint>], count: usize, seed: u64) -> Vec<usize> {

@@ -143,8 +143,7 @@ fn a_change_of_endpoints_keeps_the_state_of_those_that_stay() {
 #[test]
 fn requests_go_to_a_part_of_very_many_endpoints_which_a_change_leaves_in_use() {
     let (mut fixture, few) = Fixture::new();
-    let facts =
-        PickFacts { tried: &[], now: fixture.now, hash: None, dialled: None, in_progress: 0, ejection: None };
+    let facts = PickFacts { tried: &[], now: fixture.now, hash: None, dialled: None, ejection: None };
     let used = |table: &Table| -> BTreeSet<SocketAddr> {
         let bound = bound(table);
         let backend = &bound.backends[0];
@@ -168,14 +167,7 @@ fn a_change_of_endpoints_goes_on_with_the_next_in_turn() {
     let mut service = fixtures::model_service(&[90, 10]);
     service.backends[0].policy.load_balancer = LoadBalancer::RoundRobin;
     let next = |table: &Table| {
-        let facts = PickFacts {
-            tried: &[],
-            now: Instant::now(),
-            hash: None,
-            dialled: None,
-            in_progress: 0,
-            ejection: None,
-        };
+        let facts = PickFacts { tried: &[], now: Instant::now(), hash: None, dialled: None, ejection: None };
         let backend = &bound(table).backends[0];
         backend.balancer.pick(&backend.endpoints, &facts, &mut fastrand::Rng::with_seed(1))
     };

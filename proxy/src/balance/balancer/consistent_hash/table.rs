@@ -36,8 +36,8 @@ pub(super) struct Table {
     members: Box<[Member]>,
     keys: Box<[u64]>,
     weights: u64,
-    /// Unset: they are not made yet. `None`: there is no memory for them.
-    places: OnceLock<Option<Places>>,
+    /// Unset: they are not made yet, or there was no memory for them. Whoever binds endpoints next tries again.
+    places: OnceLock<Places>,
     /// What keys are looked up in until then.
     meanwhile: ArcSwapOption<Meanwhile>,
 }
@@ -77,7 +77,7 @@ impl Taken {
     fn take(bytes: usize) -> Option<Self> {
         let within = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= MOST_BYTES);
         let taken = TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within);
-        taken.is_ok().then_some(Self(bytes))
+        taken.is_ok().then(|| Self(bytes))
     }
 }
 
@@ -160,24 +160,30 @@ impl Table {
     }
 
     fn make(&self) {
+        if self.places.get().is_some() {
+            return;
+        }
         let (_, bytes) = self.size();
-        self.places.get_or_init(|| {
-            let Some(taken) = Taken::take(bytes) else {
-                tracing::warn!(
-                    endpoints = self.members.len(),
-                    bytes,
-                    most_bytes = MOST_BYTES,
-                    "a hash table is not made, because the tables of this proxy take too much memory; its endpoints are found \
-                     by scores, which costs more for each request: make tableSize or minimumRingSize smaller"
-                );
-                return None;
-            };
-            let kind = match self.how {
-                HashTable::Ring { minimum } => Kind::Ring(Ring::over(minimum, &self.members, &self.keys)),
-                HashTable::Maglev { size } => Kind::Maglev(Maglev::over(size, &self.members, &self.keys)),
-            };
-            Some(Places { kind, _taken: taken })
-        });
+        let without_the_one_before = || {
+            self.meanwhile.store(None);
+            Taken::take(bytes)
+        };
+        let Some(taken) = Taken::take(bytes).or_else(without_the_one_before) else {
+            tracing::warn!(
+                endpoints = self.members.len(),
+                bytes,
+                most_bytes = MOST_BYTES,
+                "a hash table is not made, because the tables of this proxy take too much memory; until there is room its \
+                 endpoints are found by scores, which costs more for each request: make tableSize or minimumRingSize smaller"
+            );
+            return;
+        };
+        let kind = match self.how {
+            HashTable::Ring { minimum } => Kind::Ring(Ring::over(minimum, &self.members, &self.keys)),
+            HashTable::Maglev { size } => Kind::Maglev(Maglev::over(size, &self.members, &self.keys)),
+        };
+        // Another thread may have made it meanwhile.
+        let _ = self.places.set(Places { kind, _taken: taken });
         self.meanwhile.store(None);
     }
 
@@ -210,13 +216,13 @@ impl Table {
         look: impl Fn(&Places, Option<&[Option<u32>]>) -> Option<T>,
     ) -> Option<T> {
         if let Some(places) = self.places.get() {
-            return look(places.as_ref()?, None);
+            return look(places, None);
         }
         let meanwhile = self.meanwhile.load();
         match meanwhile.as_deref() {
-            Some(Meanwhile { table, now }) => look(table.places.get()?.as_ref()?, Some(now)),
+            Some(Meanwhile { table, now }) => look(table.places.get()?, Some(now)),
             // It may just have been made.
-            None => look(self.places.get()?.as_ref()?, None),
+            None => look(self.places.get()?, None),
         }
     }
 
@@ -241,5 +247,54 @@ impl Table {
         };
         let eligible = (0..eligible.len()).filter(|index| eligible.has(*index));
         eligible.max_by(|one, other| score(one).total_cmp(&score(other)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(count: u16) -> Vec<Member> {
+        (1..=count).map(|port| Member { address: ([10, 0, 0, 1], port).into(), weight: 1 }).collect()
+    }
+
+    /// All that is left.
+    fn rest() -> Taken {
+        loop {
+            let left = MOST_BYTES - TAKEN.load(Ordering::Relaxed);
+            if let Some(taken) = Taken::take(left) {
+                return taken;
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_that_had_no_memory_is_made_when_there_is_some() {
+        let rest = rest();
+        let table = Arc::new(Table::over(HashTable::MAGLEV, &members(3), None));
+        let made = |table: &Table| table.with_places(|places, _| Some(places.len())).is_some();
+        assert!(!made(&table));
+
+        Table::unmade(&table).expect("it is not made").make();
+        assert!(!made(&table), "there is no memory yet");
+        drop(rest);
+        Table::unmade(&table).expect("it is still not made").make();
+
+        assert!(made(&table) && Table::unmade(&table).is_none());
+    }
+
+    #[test]
+    fn the_table_before_goes_first_if_there_is_no_memory_for_both() {
+        let large = HashTable::Maglev { size: 100_003 };
+        let before = Arc::new(Table::over(large, &members(3), None));
+        Table::unmade(&before).expect("it is large").make();
+        let table = Arc::new(Table::over(large, &members(4), Some(&before)));
+        drop(before);
+        let rest = rest();
+
+        Table::unmade(&table).expect("it is large").make();
+
+        assert!(Table::unmade(&table).is_none());
+        drop(rest);
     }
 }

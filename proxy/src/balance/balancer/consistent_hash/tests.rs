@@ -51,7 +51,6 @@ fn pick(hash: &ConsistentHash, endpoints: &[Endpoint], key: u64) -> Option<usize
     hash.pick(
         &Eligible { candidates: endpoints, tried: &[], offset: 0, panicking: false, now: Instant::now() },
         key,
-        0,
     )
 }
 
@@ -190,20 +189,39 @@ fn a_bound_keeps_a_popular_key_from_overloading_its_endpoint() {
     for table in TABLES {
         let how = How { key: HashKey::SourceAddress, table, load_bound: Some(125) };
         let (hash, endpoints) = (ConsistentHash::new(&how, &members(10), None), endpoints(10));
-        for in_progress in 0..1_000 {
-            let eligible = Eligible {
-                candidates: &endpoints,
-                tried: &[],
-                offset: 0,
-                panicking: false,
-                now: Instant::now(),
-            };
-            let index = hash.pick(&eligible, 42, in_progress).unwrap();
+        for _ in 0..1_000 {
+            let index = pick(&hash, &endpoints, 42).unwrap();
             endpoints[index].in_flight.fetch_add(1, Ordering::Relaxed);
         }
         let most = endpoints.iter().map(Candidate::in_flight).max().unwrap();
         assert!(most <= 126, "{table:?}: {most} of 1,000 at one of ten");
     }
+}
+
+#[test]
+fn what_others_have_in_flight_with_all_endpoints_alike_sends_no_key_away() {
+    for table in TABLES {
+        let how = How { key: HashKey::SourceAddress, table, load_bound: Some(125) };
+        let (hash, endpoints) = (ConsistentHash::new(&how, &members(10), None), endpoints(10));
+        let home: Vec<_> = keys(500).map(|key| pick(&hash, &endpoints, key)).collect();
+
+        // Of another backend with the same endpoints, or opaque connections.
+        endpoints.iter().for_each(|one| one.in_flight.store(100, Ordering::Relaxed));
+
+        assert_eq!(keys(500).map(|key| pick(&hash, &endpoints, key)).collect::<Vec<_>>(), home, "{table:?}");
+    }
+}
+
+#[test]
+fn where_there_is_no_table_the_bound_holds_too() {
+    let how = How { key: HashKey::SourceAddress, table: LARGE, load_bound: Some(125) };
+    let (hash, endpoints) = (ConsistentHash::new(&how, &members(10), None), endpoints(10));
+    for _ in 0..1_000 {
+        let index = pick(&hash, &endpoints, 42).unwrap();
+        endpoints[index].in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+    let most = endpoints.iter().map(Candidate::in_flight).max().unwrap();
+    assert!(most <= 126, "{most} of 1,000 at one of ten");
 }
 
 #[test]
