@@ -20,6 +20,10 @@ use self::{
     samples::Samples,
 };
 
+/// Measuring that has refused requests for this time, and ten times as long as answers take, ends with what is known: the
+/// requests that it has let in may be ones that hold their places for long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The window ends when there are [`ANSWERS`].
 const BY_COUNT: u64 = u64::MAX;
 
@@ -32,6 +36,8 @@ pub struct Concurrency {
     epoch: AtomicU32,
     /// When the window ends, in nanoseconds since `since`.
     window_ends: AtomicU64,
+    /// Since when requests are refused while it is measured, in nanoseconds since `since`; 0: none was.
+    refuses_since: AtomicU64,
     samples: Samples,
     gradient: Mutex<Gradient>,
     since: Instant,
@@ -57,6 +63,7 @@ impl Concurrency {
             in_progress: AtomicU32::new(0),
             epoch: AtomicU32::new(0),
             window_ends: AtomicU64::new(BY_COUNT),
+            refuses_since: AtomicU64::new(0),
             samples: Samples::default(),
             gradient: Mutex::new(gradient),
             since: Instant::now(),
@@ -79,8 +86,30 @@ impl Concurrency {
         let before = self.in_progress.fetch_add(1, Ordering::Relaxed);
         let epoch = self.epoch.load(Ordering::Relaxed);
         let entered = Unanswered { concurrency: Arc::clone(self), began: now, epoch };
+        if before >= self.limit() {
+            self.note_refusal(now);
+        }
         // Otherwise it leaves again.
         (before < self.limit()).then_some(entered)
+    }
+
+    /// Ends measuring that refuses requests for too long.
+    fn note_refusal(&self, now: Instant) {
+        if self.window_ends.load(Ordering::Relaxed) != BY_COUNT {
+            return;
+        }
+        let (now_passed, since) = (self.passed(now).max(1), self.refuses_since.load(Ordering::Relaxed));
+        if since == 0 {
+            self.refuses_since.store(now_passed, Ordering::Relaxed);
+            return;
+        }
+        let patience = PATIENCE.max(self.shortest().saturating_mul(10));
+        if Duration::from_nanos(now_passed.saturating_sub(since)) >= patience
+            && let Ok(mut gradient) = self.gradient.try_lock()
+            && gradient.give_up(now, self.samples.count(), self.samples.median(), fastrand::f64())
+        {
+            self.follow(&gradient);
+        }
     }
 
     fn answered(&self, began: Instant, epoch: u32, now: Instant) {
@@ -98,16 +127,18 @@ impl Concurrency {
     }
 
     fn take_in(&self, gradient: &mut Gradient, now: Instant) {
-        let was_known = gradient.shortest().is_some();
         if !gradient.take_in(now, self.samples.count(), self.samples.median(), fastrand::f64()) {
             return;
         }
+        self.follow(gradient);
+    }
+
+    /// Does from now on what `gradient` says.
+    fn follow(&self, gradient: &Gradient) {
         self.samples.clear();
-        let shortest = gradient.shortest();
-        if was_known != shortest.is_some() {
-            self.epoch.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(shortest) = shortest {
+        self.epoch.store(gradient.phases(), Ordering::Relaxed);
+        self.refuses_since.store(0, Ordering::Relaxed);
+        if let Some(shortest) = gradient.shortest() {
             self.shortest.store(u64::try_from(shortest.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
         self.window_ends.store(gradient.due().map_or(BY_COUNT, |due| self.passed(due)), Ordering::Relaxed);
@@ -154,6 +185,27 @@ mod tests {
         assert!(one.enter(now).is_some(), "it has left");
         drop(inside);
         assert_eq!(one.in_progress.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn few_requests_that_hold_all_places_while_it_is_measured_do_not_hold_them_for_good() {
+        let (one, now) = (one(), Instant::now());
+        let held: Vec<_> = (0..LEAST).map(|_| one.enter(now).unwrap()).collect();
+        let later = now + 3600 * PATIENCE;
+        assert!(one.enter(later).is_none(), "the time counts from the first that is refused");
+        assert!(one.enter(later + PATIENCE - MS).is_none());
+
+        let inside: Vec<_> = (0..90).map(|_| one.enter(later + PATIENCE).expect("room")).collect();
+
+        assert_eq!(one.limit(), 100);
+        drop((held, inside));
+        let after = later + PATIENCE + Duration::from_secs(70);
+        one.enter(after).unwrap().answered(after + MS);
+        assert_eq!(one.limit(), LEAST, "it is measured again");
+        for _ in 0..ANSWERS {
+            one.enter(after).unwrap().answered(after + MS);
+        }
+        assert!((900..1_100).contains(&one.shortest().as_micros()), "{:?}", one.shortest());
     }
 
     #[test]

@@ -17,6 +17,8 @@ const BUFFER: f64 = 0.25;
 /// After so many windows in which no more than [`LEAST`] were let in, the shortest time is measured anew: it may be that
 /// the app has become slower for good.
 const STUCK: u32 = 5;
+/// Where measuring takes too long, so many answers are enough.
+pub(super) const FEW: u64 = 5;
 /// The shortest time is measured up to this part of the interval later, so that not all instances do it at once.
 const JITTER: f64 = 0.15;
 
@@ -29,6 +31,10 @@ pub(super) struct Gradient {
     interval: Duration,
     limit: u32,
     phase: Phase,
+    /// How many phases there have been.
+    phases: u32,
+    /// The shortest time that was measured last.
+    last: Option<Duration>,
     /// How many windows in a row have let in no more than [`LEAST`].
     stuck: u32,
 }
@@ -37,6 +43,8 @@ pub(super) struct Gradient {
 enum Phase {
     /// The shortest time is being measured. What was let in before, is let in afterwards.
     Measuring { before: u32 },
+    /// Too few answers came to know it. Meanwhile all that may be is let in.
+    Unknown { measure_at: Instant },
     /// It is known.
     Steady { shortest: Duration, window_ends: Instant, measure_at: Instant },
 }
@@ -45,7 +53,8 @@ impl Gradient {
     /// One that lets in at most `most`, and begins by measuring.
     pub(super) fn new(most: u32, interval: Duration) -> Self {
         let most = most.max(LEAST);
-        Self { most, interval, limit: LEAST, phase: Phase::Measuring { before: LEAST }, stuck: 0 }
+        let phase = Phase::Measuring { before: LEAST };
+        Self { most, interval, limit: LEAST, phase, phases: 0, last: None, stuck: 0 }
     }
 
     /// How many requests may be in progress.
@@ -53,10 +62,15 @@ impl Gradient {
         self.limit
     }
 
+    /// How often measuring has begun or ended.
+    pub(super) fn phases(&self) -> u32 {
+        self.phases
+    }
+
     /// The shortest time, while it is known.
     pub(super) fn shortest(&self) -> Option<Duration> {
         match self.phase {
-            Phase::Measuring { .. } => None,
+            Phase::Measuring { .. } | Phase::Unknown { .. } => None,
             Phase::Steady { shortest, .. } => Some(shortest),
         }
     }
@@ -65,6 +79,7 @@ impl Gradient {
     pub(super) fn due(&self) -> Option<Instant> {
         match self.phase {
             Phase::Measuring { .. } => None,
+            Phase::Unknown { measure_at } => Some(measure_at),
             Phase::Steady { window_ends, .. } => Some(window_ends),
         }
     }
@@ -74,13 +89,9 @@ impl Gradient {
     pub(super) fn take_in(&mut self, now: Instant, answers: u64, median: Duration, random: f64) -> bool {
         match self.phase {
             Phase::Measuring { .. } if answers < ANSWERS => return false,
-            Phase::Measuring { before } => {
-                self.limit = before;
-                let later = self.interval.mul_f64(1.0 + JITTER * random.clamp(0.0, 1.0));
-                let shortest = median.max(Duration::from_nanos(1));
-                let (window_ends, measure_at) = (now + WINDOW, now + later);
-                self.phase = Phase::Steady { shortest, window_ends, measure_at };
-            }
+            Phase::Measuring { before } => self.go_on(now, before, Some(median), random),
+            Phase::Unknown { measure_at } if now < measure_at => return false,
+            Phase::Unknown { .. } => self.measure(),
             Phase::Steady { window_ends, .. } if now < window_ends => return false,
             Phase::Steady { measure_at, .. } if now >= measure_at => self.measure(),
             Phase::Steady { shortest, ref mut window_ends, .. } => {
@@ -91,6 +102,28 @@ impl Gradient {
             }
         }
         true
+    }
+
+    /// Ends measuring that takes too long, such as when few requests hold all places for long: few `answers` are enough then,
+    /// or else the time that was measured last, and without one as many are let in as may be. It is measured again in an
+    /// interval. Returns whether it was measuring.
+    pub(super) fn give_up(&mut self, now: Instant, answers: u64, median: Duration, random: f64) -> bool {
+        let Phase::Measuring { before } = self.phase else { return false };
+        self.go_on(now, before, (answers >= FEW).then_some(median).or(self.last), random);
+        true
+    }
+
+    /// Lets in as many as `before`, and compares with the `shortest` time from now on, if there is one.
+    fn go_on(&mut self, now: Instant, before: u32, shortest: Option<Duration>, random: f64) {
+        let later = self.interval.mul_f64(1.0 + JITTER * random.clamp(0.0, 1.0));
+        let (window_ends, measure_at) = (now + WINDOW, now + later);
+        let shortest = shortest.map(|shortest| shortest.max(Duration::from_nanos(1)));
+        (self.limit, self.phase) = match shortest {
+            Some(shortest) => (before, Phase::Steady { shortest, window_ends, measure_at }),
+            None => (self.most, Phase::Unknown { measure_at }),
+        };
+        self.last = shortest;
+        self.phases = self.phases.wrapping_add(1);
     }
 
     fn adjust(&mut self, shortest: Duration, median: Duration) {
@@ -108,6 +141,7 @@ impl Gradient {
 
     fn measure(&mut self) {
         self.phase = Phase::Measuring { before: self.limit };
+        self.phases = self.phases.wrapping_add(1);
         self.limit = LEAST;
         self.stuck = 0;
     }
@@ -208,6 +242,23 @@ mod tests {
         assert!(!gradient.take_in(now + LONG, ANSWERS - 1, 7 * MS, 0.0));
         assert!(gradient.take_in(now + LONG, ANSWERS, 7 * MS, 0.0));
         assert_eq!((gradient.limit(), gradient.shortest()), (before, Some(7 * MS)));
+    }
+
+    #[test]
+    fn measuring_that_takes_too_long_ends_with_what_is_known_and_begins_again_later() {
+        let (mut gradient, now) = (Gradient::new(MOST, LONG), Instant::now());
+        assert!(gradient.give_up(now, FEW - 1, 5 * MS, 0.0));
+        assert_eq!((gradient.limit(), gradient.shortest()), (MOST, None), "nothing is known");
+        assert!(!gradient.give_up(now, ANSWERS, 5 * MS, 0.0), "it is not measuring");
+        assert!(!gradient.take_in(now + LONG - MS, ANSWERS, 5 * MS, 0.0));
+        assert!(gradient.take_in(now + LONG, 1, 5 * MS, 0.0));
+        assert_eq!((gradient.limit(), gradient.due()), (LEAST, None));
+        assert!(gradient.give_up(now + LONG, FEW, 5 * MS, 0.0));
+        assert_eq!(gradient.shortest(), Some(5 * MS));
+        let before = gradient.limit();
+        assert!(gradient.take_in(now + 2 * LONG, 1, 5 * MS, 0.0));
+        assert!(gradient.give_up(now + 2 * LONG, 0, Duration::ZERO, 0.0));
+        assert_eq!((gradient.limit(), gradient.shortest()), (before, Some(5 * MS)), "as it was");
     }
 
     #[test]
