@@ -91,10 +91,10 @@ enum Key {
     Token(Box<str>),
 }
 
-impl Key {
-    fn is_of_peer(&self) -> bool {
-        matches!(self, Self::Peer(_) | Self::Principal(_))
-    }
+/// Whether a rule with these keys is found by its peer. One without any, which asks for none of nothing, is not: if it asks
+/// that of a request, it may yet hold of a connection without requests.
+fn is_by_peer(keys: &BTreeSet<Key>) -> bool {
+    !keys.is_empty() && keys.iter().all(|key| matches!(key, Key::Peer(_) | Key::Principal(_)))
 }
 
 impl Index {
@@ -115,11 +115,11 @@ impl Index {
         let anywhere = BTreeSet::from([Key::Path("".into())]);
         for (place, ways) in keys.iter().enumerate() {
             let keys = ways.iter().min_by_key(found).unwrap_or(&anywhere);
-            if keys.iter().all(Key::is_of_peer) {
+            if is_by_peer(keys) {
                 peers.push((place, keys));
                 continue;
             }
-            match ways.iter().find(|keys| keys.iter().all(Key::is_of_peer)) {
+            match ways.iter().find(|keys| is_by_peer(keys)) {
                 Some(keys) => besides.push((place, keys)),
                 None => anybody.push(place),
             }

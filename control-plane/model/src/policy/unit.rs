@@ -106,6 +106,33 @@ fn of_a_hundred_rules_for_one_peer_those_are_looked_at_that_ask_for_the_path() {
 }
 
 #[test]
+fn a_rule_that_asks_for_none_of_nothing_is_not_lost_in_an_index() {
+    let connection = connection(None);
+    for asks in [
+        Asks::Host(TextSet::default()),
+        Asks::Path(PathSet::default()),
+        Asks::RequestPrincipal(TextSet::default()),
+    ] {
+        let when = vec![Condition { asks, negated: false }];
+        let rule = |number: usize| {
+            let name = format!("rule {number}");
+            let from = vec![vec![principal(&format!("a{number}"))]];
+            if number == 57 {
+                return Rule { when: when.clone(), ..Rule::everything(name) };
+            }
+            Rule { from, ..Rule::everything(name) }
+        };
+        let deny = inbound(vec![policy("deny", Action::Deny, (0..100).map(rule).collect())]);
+        // Of what is no request, who refuses takes it for so.
+        let verdict = deny.authorize_opaque(&connection);
+        assert!(
+            matches!(&verdict, Verdict::Deny { rule, .. } if rule.to_string() == "rule 57"),
+            "{verdict:?}"
+        );
+    }
+}
+
+#[test]
 fn of_a_hundred_rules_for_hosts_those_are_looked_at_that_ask_for_it_in_any_case() {
     let headers = HeaderMap::new();
     let connection = connection(None);

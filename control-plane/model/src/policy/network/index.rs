@@ -13,8 +13,8 @@ use super::{
 
 /// So few rules are tried one after the other sooner than an index finds those that can match.
 const FEW: usize = 8;
-/// How many identities and addresses of all rules together are filed, at most: more would cost every proxy more than 1 MiB.
-const MOST_FILED: usize = 1 << 16;
+/// How many identities and addresses of all tiers' rules together are filed, at most: more would cost every proxy more than 1 MiB.
+pub(super) const MOST_FILED: usize = 1 << 16;
 
 /// A hash, and the place of a rule in the order in which they are tried.
 type Filed = (u64, u32);
@@ -30,15 +30,16 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Over `rules`; `None`: they are so few, or so large, that one after the other is tried.
-    pub(super) fn over(rules: &[NetworkRule]) -> Option<Self> {
+    /// Over `rules`; `None`: they are so few, or so large, that one after the other is tried. So many may be filed as are
+    /// `left`, which becomes less by them.
+    pub(super) fn over(rules: &[NetworkRule], left: &mut usize) -> Option<Self> {
         if rules.len() <= FEW {
             return None;
         }
         let mut index = Self { hasher: RandomState::new(), shown: Vec::new(), always: Vec::new() };
         for (place, rule) in (0..).zip(rules) {
             let parts = rule.conditions.iter().find_map(parts_of);
-            if parts.is_none_or(|parts| !index.file(&parts, place)) {
+            if parts.is_none_or(|parts| !index.file(&parts, place, left)) {
                 index.always.push((0, place));
             }
         }
@@ -50,11 +51,11 @@ impl Index {
         Some(index)
     }
 
-    /// Files the rule at `place` under all that members of `parts` show; `false`: there are too many.
-    fn file(&mut self, parts: &[&SetPart], place: u32) -> bool {
+    /// Files the rule at `place` under all that members of `parts` show; `false`: they are more than are `left`.
+    fn file(&mut self, parts: &[&SetPart], place: u32, left: &mut usize) -> bool {
         let before = self.shown.len();
         for shown in parts.iter().flat_map(|part| part.shown()) {
-            if self.shown.len() >= MOST_FILED {
+            if self.shown.len() - before >= *left {
                 self.shown.truncate(before);
                 return false;
             }
@@ -64,6 +65,7 @@ impl Index {
             };
             self.shown.push((hash, place));
         }
+        *left -= self.shown.len() - before;
         true
     }
 

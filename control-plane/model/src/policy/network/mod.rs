@@ -17,7 +17,10 @@ use std::{
 
 use serde::Serialize;
 
-use self::{index::Index, tier::Outcome};
+use self::{
+    index::{Index, MOST_FILED},
+    tier::Outcome,
+};
 pub use self::{
     set::{
         MEMBERS_OF_A_PART, MOST_MEMBERS, MOST_PARTS, Member, NotAPart, PartName, SetName, SetPart,
@@ -199,7 +202,8 @@ impl NetworkRules {
     /// passes may pass, because what comes after all policies (Calico's profiles of namespaces) allows it. `itself`: see
     /// the field.
     pub fn new(tiers: Vec<NetworkTier>, itself: Option<SpiffeId>) -> Self {
-        let indexes = tiers.iter().map(|tier| Index::over(&tier.rules)).collect();
+        let mut left = MOST_FILED;
+        let indexes = tiers.iter().map(|tier| Index::over(&tier.rules, &mut left)).collect();
         Self { tiers, itself, indexes }
     }
 

@@ -427,3 +427,23 @@ fn an_index_finds_what_one_rule_after_the_other_finds() {
     }
     assert!(allowed > 1000 && denied > 1000, "{allowed} {denied}");
 }
+
+#[test]
+fn all_tiers_together_file_no_more_than_is_left() {
+    let rule = |number: usize| {
+        let peers = set(vec![member(Some(&format!("a{number}")), &[])]);
+        rule("one", NetworkAction::Allow, vec![NetworkAsks::Peer(vec![peers])])
+    };
+    let tier: Vec<NetworkRule> = (0..12).map(rule).collect();
+    let identity = identity("other");
+    let connection = Connection::new(Source::peer(ip("10.0.0.1"), Some(&identity)), 8080);
+    let tried = |left: &mut usize| {
+        let index = Index::over(&tier, left)?;
+        Some(index.candidates(&Party::incoming(&connection)).count())
+    };
+    let mut left = 17;
+
+    assert_eq!(tried(&mut left), Some(0), "all are filed");
+    assert_eq!(tried(&mut left), Some(7), "five are filed, the others are always tried");
+    assert_eq!((tried(&mut left), left), (None, 0));
+}
