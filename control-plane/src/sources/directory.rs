@@ -87,6 +87,8 @@ pub struct Directory {
     known: Known,
     /// The directories in which a change may change what there is.
     directories: BTreeMap<PathBuf, Holds>,
+    /// Whether a file may also change without a change in any of them.
+    has_unseen: bool,
     /// When it is known whether what the last look saw counts; `None`: all of it does.
     due: Option<Instant>,
     /// What is wrong with the root or the directories below.
@@ -104,6 +106,13 @@ struct File {
     /// What the last look saw, if that does not count yet, and since when looks see it.
     pending: Option<(FileState, Instant)>,
     documents: Vec<Decoded>,
+}
+
+impl File {
+    /// Whether the last look did not see it any more, which does not count yet.
+    fn is_going(&self) -> bool {
+        matches!(self.pending, Some((FileState::Gone, _)))
+    }
 }
 
 /// How a directory is looked at.
@@ -152,6 +161,7 @@ impl Directory {
             files: BTreeMap::new(),
             known: Known::default(),
             directories: BTreeMap::from([(root.to_owned(), Holds { is_walked: true, ..Holds::default() })]),
+            has_unseen: false,
             due: None,
             unreadable: BTreeMap::new(),
             last_good,
@@ -189,9 +199,9 @@ impl Directory {
         self.due
     }
 
-    /// Whether the last look could read all there is.
-    pub(super) fn is_readable(&self) -> bool {
-        self.unreadable.is_empty()
+    /// Whether all that can change what there is changes one of these directories, as far as the last look could read it.
+    pub(super) fn is_told_by_directories(&self) -> bool {
+        self.unreadable.is_empty() && !self.has_unseen
     }
 
     fn apply(&mut self, scan: io::Result<Scan>, now: Instant, patience: Patience) -> bool {
@@ -216,6 +226,7 @@ impl Directory {
         let at_once = !self.started;
         self.started = true;
         self.directories = std::mem::take(&mut scan.directories);
+        self.has_unseen = scan.has_unseen;
         let unreadable = std::mem::take(&mut scan.unreadable);
         let paths: BTreeSet<PathBuf> = self.files.keys().chain(scan.files.keys()).cloned().collect();
         let mut changed = self.unreadable != unreadable;
@@ -273,8 +284,11 @@ impl Directory {
         let mut unread: Vec<(&Path, &str)> =
             self.unreadable.iter().map(|(path, why)| (path.as_path(), why.as_str())).collect();
         let mut documents: Vec<(Precedence, &Decoded)> = Vec::new();
+        let elsewhere = self.elsewhere();
         for (path, file) in &self.files {
-            documents.extend(file.documents.iter().map(|document| (self.place(path, document), document)));
+            let has_moved = |name: &DocumentName| file.is_going() && elsewhere.contains(name);
+            let there = file.documents.iter().filter(|one| !one.name.as_ref().is_some_and(has_moved));
+            documents.extend(there.map(|document| (self.place(path, document), document)));
             match &file.counted {
                 FileState::Unreadable(why) => unread.push((path, why)),
                 FileState::Text(_) if file.documents.is_empty() => {
@@ -313,6 +327,16 @@ impl Directory {
         }
         problems.append(&mut self.last_good_problems.clone());
         self.loaded = Arc::new(Loaded { resources, problems, objects: Arc::new(objects) });
+    }
+
+    /// What is in files that are there, if others seem to have gone. A document that is in both has moved: it is not two of one
+    /// name until the old file counts as gone.
+    fn elsewhere(&self) -> BTreeSet<&DocumentName> {
+        if !self.files.values().any(File::is_going) {
+            return BTreeSet::new();
+        }
+        let staying = self.files.values().filter(|file| !file.is_going());
+        staying.flat_map(|file| &file.documents).filter_map(|document| document.name.as_ref()).collect()
     }
 
     fn place(&self, path: &Path, document: &Decoded) -> Precedence {

@@ -16,11 +16,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// Directories inside directories; more is a mistake or an attack.
 const MAX_DEPTH: usize = 32;
 /// One file's size in bytes. Kubernetes stops at 3 MiB for one object.
 const MAX_FILE_SIZE: u64 = 16 << 20;
+
+/// Links on the way to one file, as for the kernel.
+const MOST_LINKS: usize = 40;
 
 /// A file that has changed less long ago than this before it was read may have changed again without a trace: its times have
 /// grains.
@@ -45,6 +50,8 @@ pub(super) struct Scan {
     pub(super) unreadable: BTreeMap<PathBuf, String>,
     /// The directories in which a change may change any of it.
     pub(super) directories: BTreeMap<PathBuf, Holds>,
+    /// Whether a file may also change without a change in any of them.
+    pub(super) has_unseen: bool,
 }
 
 /// What of a directory counts.
@@ -52,7 +59,7 @@ pub(super) struct Scan {
 pub(super) struct Holds {
     /// Whether its configuration files are read, and the directories below.
     pub(super) is_walked: bool,
-    /// Files to which links lead that are read.
+    /// Links by which something is reached that is read, and files to which they lead.
     pub(super) targets: BTreeSet<OsString>,
 }
 
@@ -96,6 +103,7 @@ pub(super) fn scan(root: &Path, known: &mut Known) -> io::Result<Scan> {
     let before = std::mem::take(known);
     let mut walk =
         DirectoryWalk { scan: Scan::default(), visited: HashSet::new(), before, known: Known::default() };
+    walk.follow(root, End::TellsItself);
     walk.directory(root, 0)?;
     *known = walk.known;
     Ok(walk.scan)
@@ -140,6 +148,9 @@ impl DirectoryWalk {
         let wanted = is_configuration(&path);
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => {
+                if is_link {
+                    self.follow(&path, End::TellsItself);
+                }
                 if let Err(error) = self.directory(&path, depth + 1) {
                     self.scan.unreadable.insert(path, error.to_string());
                 }
@@ -147,8 +158,9 @@ impl DirectoryWalk {
             // A pipe or a socket would never end.
             Ok(metadata) if metadata.is_file() && wanted => {
                 if is_link {
-                    self.follow(&path);
+                    self.follow(&path, End::IsRead);
                 }
+                self.scan.has_unseen |= has_other_ways(&path, &metadata);
                 let seen = self.file(&path, &metadata);
                 self.scan.files.insert(path, seen);
             }
@@ -161,6 +173,7 @@ impl DirectoryWalk {
             // What has gone meanwhile has no target to name; a link to nothing has.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if let Ok(target) = fs::read_link(&path) {
+                    self.follow(&path, End::IsRead);
                     self.dangling(path, wanted, &target);
                 }
             }
@@ -173,12 +186,14 @@ impl DirectoryWalk {
         }
     }
 
-    /// A change of the file that `link` leads to is one of its directory.
-    fn follow(&mut self, link: &Path) {
-        let Ok(target) = link.canonicalize() else { return };
-        if let (Some(directory), Some(name)) = (target.parent(), target.file_name()) {
-            let holds = self.scan.directories.entry(directory.to_owned()).or_default();
-            holds.targets.insert(name.to_owned());
+    /// A change of what `path` leads to, or of a link on the way there, is one of the directory that has it.
+    fn follow(&mut self, path: &Path, end: End) {
+        let Ok(way) = way_to(path, end) else {
+            self.scan.has_unseen = true;
+            return;
+        };
+        for (directory, name) in way {
+            self.scan.directories.entry(directory).or_default().targets.insert(name);
         }
     }
 
@@ -208,6 +223,62 @@ impl DirectoryWalk {
             self.scan.unreadable.insert(path, why);
         }
     }
+}
+
+/// What is at the end of a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A file.
+    IsRead,
+    /// A directory that is looked into.
+    TellsItself,
+}
+
+/// The links by which `path` is reached, each as a directory that is reached without any and a name in it; at the end what
+/// is read, or what is not there.
+fn way_to(path: &Path, end: End) -> io::Result<Vec<(PathBuf, OsString)>> {
+    let steps = |path: &Path| path.components().map(|step| step.as_os_str().to_owned()).rev().collect();
+    let mut here = PathBuf::new();
+    let mut ahead: Vec<OsString> = steps(&std::path::absolute(path)?);
+    let mut way = Vec::new();
+    while let Some(name) = ahead.pop() {
+        // The root replaces all before it.
+        let next = here.join(&name);
+        match fs::symlink_metadata(&next) {
+            _ if name == ".." => {
+                here.pop();
+            }
+            Ok(metadata) if metadata.is_symlink() => {
+                if way.len() >= MOST_LINKS {
+                    return Err(io::Error::other("too many links"));
+                }
+                ahead.extend::<Vec<OsString>>(steps(&fs::read_link(&next)?));
+                way.push((here.clone(), name));
+            }
+            Ok(_) => {
+                if ahead.is_empty() && end == End::IsRead {
+                    way.push((here.clone(), name));
+                }
+                here = next;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                way.push((here, name));
+                return Ok(way);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(way)
+}
+
+/// Whether the file at `path` may be written by a name that is not in a directory which tells of it: another hard link, or
+/// the one by which it is mounted here.
+fn has_other_ways(path: &Path, metadata: &fs::Metadata) -> bool {
+    let is_mounted = || match statx(CWD, path, AtFlags::empty(), StatxFlags::empty()) {
+        Ok(found) => found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        Err(_) => true,
+    };
+    metadata.nlink() > 1 || is_mounted()
 }
 
 /// Whether a file of this name is read.

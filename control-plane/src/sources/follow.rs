@@ -99,7 +99,7 @@ impl Follower {
             self.last_whole = Some(now);
         }
         let following = self.follow(directory.directories());
-        self.is_told_all = following != Following::Partly && directory.is_readable();
+        self.is_told_all = following != Following::Partly && directory.is_told_by_directories();
         let after = Instant::now();
         if following == Following::AllFromNow {
             self.told = Some(after + GATHERING);
