@@ -1,44 +1,52 @@
 //! Who asks, by name and password (HTTP's basic authentication).
 //!
 //! A hash of a password is made to be slow, so none is computed on a worker's thread: the threads of a small [`pool`] do
-//! that, with a queue that has an end. A worker remembers what it has seen verified, so a client's next requests cost one
-//! look-up. What is remembered is that a password has a hash, by a keyed hash of both: it stays true whatever becomes of the
-//! list, and a list without that hash asks for it no more.
+//! that, with a queue that has an end and in which clients take turns. What was verified is remembered, so a client's next
+//! requests cost one look-up. What is remembered is that a password that came from a network has a hash, by a keyed hash of
+//! all three: it stays true whatever becomes of the list, and a list without that hash asks for it no more. From elsewhere
+//! the same password is verified anew, so that nobody is told quickly and for nothing what others have proven.
 //!
 //! A name that is not in the list costs as much as one that is: its password is compared with another user's hash. Each
-//! client's address may fail only so often: what is beyond is refused before anything is computed.
+//! client's network may fail only so often: what is beyond is refused before anything is computed. Whoever sends the same
+//! again while it is being verified waits for that.
 
+mod failures;
 mod htpasswd;
 mod pool;
+mod turns;
 
 use std::{
     cell::RefCell,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt,
     net::IpAddr,
-    sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Instant,
 };
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::{
+    FutureExt,
+    future::{Shared, WeakShared},
+};
 use http::{HeaderMap, header::AUTHORIZATION};
 use selvedge_model::{
     gateway::{PasswordHash, UserList},
     limit::network,
 };
+use tokio::sync::oneshot;
 
-use self::pool::Pool;
-use crate::buckets::{Buckets, Overflow, Rate, Refused};
+use self::{
+    failures::Failures,
+    pool::{Job, Pool},
+};
+use crate::buckets::Refused;
 
 /// The longest password that is compared, in bytes. Each round of some hashes reads all of it.
 const LONGEST_PASSWORD: usize = 512;
 
-/// How many wrong passwords an address may send at once, and in how much time so many more.
-const FAILURES: u32 = 20;
-const FAILURES_IN: Duration = Duration::from_secs(60);
-
-/// How many passwords of each of its two generations a worker remembers.
+/// How many passwords are remembered of each of two generations.
 const REMEMBERED: usize = 4096;
 
 /// A name with its password, as a client sends them.
@@ -94,9 +102,9 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Verifier {
     key: hmac::Key,
-    failures: Buckets,
-    overflow: Overflow,
-    rate: Rate,
+    failures: Arc<Failures>,
+    /// What any worker has seen verified; asked only for what a worker has not.
+    verified: Mutex<Verified>,
     /// Started for the first password.
     pool: OnceLock<Option<Pool>>,
 }
@@ -108,20 +116,24 @@ impl Default for Verifier {
         aws_lc_rs::rand::fill(&mut secret).expect("the system's randomness");
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
-            failures: Buckets::default(),
-            overflow: Overflow::default(),
-            rate: Rate::new(FAILURES, FAILURES_IN, FAILURES),
+            failures: Arc::default(),
+            verified: Mutex::default(),
             pool: OnceLock::new(),
         }
     }
 }
 
-/// The keyed hash of a password and of its own hash.
+/// The keyed hash of a network, of a password that came from there, and of its own hash.
 type Tag = [u8; 32];
 
 impl Verifier {
-    fn tag(&self, hash: &PasswordHash, password: &[u8]) -> Tag {
+    fn tag(&self, client: IpAddr, hash: &PasswordHash, password: &[u8]) -> Tag {
+        let client = match client {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
         let mut context = hmac::Context::with_key(&self.key);
+        context.update(&client.octets());
         context.update(hash.reveal().as_bytes());
         // It is in no hash.
         context.update(&[0]);
@@ -147,23 +159,36 @@ impl Verifier {
         };
         self.pool.get_or_init(start).as_ref()
     }
+
+    fn verified(&self) -> MutexGuard<'_, Verified> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+/// What is being verified: whether there is such a user, the name, and the rest. All that makes a difference to an answer or
+/// to what it costs is in it, so that nobody finds out by it who is a user.
+type Asked = (bool, Box<[u8]>, Tag);
+
+/// Who comes to know whether a password is right; an error: nobody does.
+type Answer = oneshot::Receiver<bool>;
 
 /// What one worker knows of passwords.
 #[derive(Debug, Default)]
 pub struct Credentials {
     verifier: Arc<Verifier>,
     verified: RefCell<Verified>,
+    /// What is being verified for its clients.
+    verifying: RefCell<HashMap<Asked, WeakShared<Answer>>>,
 }
 
 impl Credentials {
     /// Nothing yet; what all workers have in common is `verifier`.
     pub fn new(verifier: Arc<Verifier>) -> Self {
-        Self { verifier, verified: RefCell::default() }
+        Self { verifier, verified: RefCell::default(), verifying: RefCell::default() }
     }
 
     /// Whether `users` have the one who is `presented` by a client at `address`, at `now`. Dropped before its end, it counts as
-    /// a wrong one.
+    /// a wrong one only if it is one and its hash has been computed.
     pub async fn judge(
         &self,
         users: &UserList,
@@ -178,29 +203,67 @@ impl Credentials {
         let user = users.find(presented.user());
         let stand_in = || users.stand_in(self.verifier.number(presented.user()));
         let Some(hash) = user.or_else(stand_in) else { return Verdict::Wrong };
-        let tag = self.verifier.tag(hash, password);
-        if user.is_some() && self.verified.borrow_mut().has(&tag) {
+        let client = network(address);
+        let tag = self.verifier.tag(client, hash, password);
+        if user.is_some() && self.is_known(&tag) {
             return Verdict::Right;
         }
-        let Verifier { failures, overflow, rate, .. } = &*self.verifier;
-        let client = failures.key(network(address));
-        if let Err(refused) = failures.take(client, rate, overflow, failures.clock(now)) {
-            return Verdict::TooMany(refused);
-        }
-        let answer = self.verifier.pool().and_then(|pool| pool.verify(hash, password));
-        let Some(Ok(is_right)) = (match answer {
-            Some(answer) => Some(answer.await),
-            None => None,
-        }) else {
-            failures.give_back(client, rate, overflow);
-            return Verdict::Busy;
+        let asked = (user.is_some(), presented.user().into(), tag);
+        let answer = match self.answer(asked, hash, password, client, now) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Verdict::Busy,
+            Err(refused) => return Verdict::TooMany(refused),
         };
-        if !is_right || user.is_none() {
-            return Verdict::Wrong;
+        match answer.await {
+            Ok(true) => {
+                self.verified.borrow_mut().remember(tag);
+                self.verifier.verified().remember(tag);
+                Verdict::Right
+            }
+            Ok(false) => Verdict::Wrong,
+            Err(_) => Verdict::Busy,
         }
-        failures.give_back(client, rate, overflow);
-        self.verified.borrow_mut().remember(tag);
-        Verdict::Right
+    }
+
+    /// Whether this or another worker has seen it verified.
+    fn is_known(&self, tag: &Tag) -> bool {
+        let mut own = self.verified.borrow_mut();
+        if own.has(tag) {
+            return true;
+        }
+        let is_known = self.verifier.verified().has(tag);
+        if is_known {
+            own.remember(*tag);
+        }
+        is_known
+    }
+
+    /// The answer to what is `asked`, which may be on its way already; `None`: nobody can answer.
+    ///
+    /// # Errors
+    /// If `client` has sent too many wrong ones.
+    fn answer(
+        &self,
+        asked: Asked,
+        hash: &Arc<PasswordHash>,
+        password: &[u8],
+        client: IpAddr,
+        now: Instant,
+    ) -> Result<Option<Shared<Answer>>, Refused> {
+        let mut verifying = self.verifying.borrow_mut();
+        let on_its_way = |answer: &WeakShared<Answer>| answer.upgrade().filter(|one| one.peek().is_none());
+        if let Some(answer) = verifying.get(&asked).and_then(on_its_way) {
+            return Ok(Some(answer));
+        }
+        let is_user = asked.0;
+        let token = self.verifier.failures.take(client, now)?;
+        let Some(pool) = self.verifier.pool() else { return Ok(None) };
+        let (answer, verdict) = oneshot::channel();
+        let verdict = verdict.shared();
+        verifying.retain(|_, answer| on_its_way(answer).is_some());
+        verifying.extend(verdict.downgrade().map(|weak| (asked, weak)));
+        pool.verify(Job { hash: Arc::clone(hash), password: password.to_vec(), is_user, token, answer });
+        Ok(Some(verdict))
     }
 }
 

@@ -1,9 +1,13 @@
 use std::net::Ipv4Addr;
 
+use futures_util::future::join_all;
 use http::HeaderValue;
 use selvedge_model::gateway::{UserListForm, UserListName};
 
-use super::*;
+use super::{
+    failures::{FAILURES, FAILURES_IN},
+    *,
+};
 
 /// Each is of `secret`; from openssl(1), perl's crypt(3) and by hand.
 const OF_SECRET: [&str; 10] = [
@@ -127,10 +131,83 @@ async fn an_address_that_fails_too_often_is_refused_but_not_who_was_let_in_befor
 
     assert!(matches!(judge("ann:wrong", HERE).await, Verdict::TooMany(_)));
     assert!(matches!(judge("eve:other", HERE).await, Verdict::TooMany(_)));
+    assert!(matches!(judge(":", HERE).await, Verdict::TooMany(_)), "an empty name is one, too");
     assert_eq!(judge("ann:secret", HERE).await, Verdict::Right, "it is remembered");
     assert_eq!(judge("ann:wrong", there).await, Verdict::Wrong, "another address");
     let later = credentials.judge(&users, &presented("ann:wrong"), HERE, now + FAILURES_IN / FAILURES).await;
     assert_eq!(later, Verdict::Wrong);
+}
+
+#[tokio::test]
+async fn what_was_proven_from_one_network_is_told_to_no_other_for_nothing() {
+    let credentials = Credentials::default();
+    let users = list(&[("ann", "{PLAIN}secret")]);
+    let now = Instant::now();
+    let judge = async |text: &str, from: &str| {
+        credentials.judge(&users, &presented(text), from.parse().unwrap(), now).await
+    };
+    assert_eq!(judge("ann:secret", "2001:db8::1").await, Verdict::Right);
+    for _ in 0..FAILURES {
+        assert_eq!(judge("ann:wrong", "192.0.2.1").await, Verdict::Wrong);
+        assert_eq!(judge("ann:wrong", "2001:db8::1").await, Verdict::Wrong);
+    }
+
+    assert!(matches!(judge("ann:secret", "192.0.2.1").await, Verdict::TooMany(_)), "it may be a guess");
+    assert_eq!(judge("ann:secret", "2001:db8::2").await, Verdict::Right, "the same network");
+}
+
+#[tokio::test]
+async fn what_one_worker_has_seen_verified_the_others_know() {
+    let verifier = Arc::<Verifier>::default();
+    let [one, other] = [(); 2].map(|()| Credentials::new(Arc::clone(&verifier)));
+    let users = list(&[("ann", "{PLAIN}secret")]);
+    let now = Instant::now();
+    assert_eq!(one.judge(&users, &presented("ann:secret"), HERE, now).await, Verdict::Right);
+    for _ in 0..FAILURES {
+        assert_eq!(other.judge(&users, &presented("ann:wrong"), HERE, now).await, Verdict::Wrong);
+    }
+
+    assert_eq!(other.judge(&users, &presented("ann:secret"), HERE, now).await, Verdict::Right);
+    assert_eq!(other.verified.borrow().now.len(), 1);
+}
+
+#[tokio::test]
+async fn many_who_come_at_once_with_the_same_password_cost_as_much_as_one() {
+    let credentials = Credentials::default();
+    let users = list(&[("ann", OF_SECRET[0])]);
+    let now = Instant::now();
+    let judge = async |text: &str| credentials.judge(&users, &presented(text), HERE, now).await;
+    let right = join_all((0..3 * FAILURES).map(|_| judge("ann:secret"))).await;
+    assert!(right.iter().all(|verdict| *verdict == Verdict::Right), "{right:?}");
+
+    // Wrong ones too, whether there is such a user or not, so that it does not show.
+    let hash = users.find(b"ann").unwrap();
+    let tag = credentials.verifier.tag(HERE, hash, b"wrong");
+    let mut answers = Vec::new();
+    for (is_user, name) in [(true, "ann"), (false, "eve"), (false, "zed")] {
+        for _ in 0..3 * FAILURES {
+            let asked = (is_user, name.as_bytes().into(), tag);
+            answers.push(credentials.answer(asked, hash, b"wrong", HERE, now).unwrap().unwrap());
+        }
+    }
+    assert!(join_all(answers).await.iter().all(|answer| *answer == Ok(false)));
+    for attempt in 3..FAILURES {
+        assert_eq!(judge("ann:wrong").await, Verdict::Wrong, "{attempt}");
+    }
+    assert!(matches!(judge("ann:wrong").await, Verdict::TooMany(_)));
+}
+
+#[test]
+fn whoever_leaves_before_the_hash_is_computed_has_spent_nothing() {
+    let failures = Arc::<Failures>::default();
+    let now = Instant::now();
+    for _ in 0..3 * FAILURES {
+        drop(failures.take(HERE, now).unwrap());
+    }
+    for _ in 0..FAILURES {
+        failures.take(HERE, now).unwrap().spend();
+    }
+    assert!(failures.take(HERE, now).is_err());
 }
 
 #[test]

@@ -23,7 +23,7 @@ use selvedge_model::{
     limit::Limit,
 };
 
-pub(crate) use self::auth::SECRET as AUTH_SECRET;
+pub(crate) use self::auth::{KIND as AUTH_TYPE, SECRET as AUTH_SECRET};
 pub use self::{
     affinity::Affinity,
     auth::Passwords,

@@ -15,6 +15,7 @@ use super::{
     super::{copies::Copies, draft::sharing},
     Ingress,
     canary::CanaryOf,
+    users,
 };
 use crate::resources::ingress::{IngressBackend, IngressPath, IngressRule};
 
@@ -178,6 +179,7 @@ impl<'a> Hosts<'a> {
             );
             return problems.overruled(ingress, &format!("{}.path", path.field), message);
         }
+        users::report_canary(ingress, main.ingress, problems);
         main.canary = Some(CanaryOf { ingress, canary, backend: &path.backend });
     }
 

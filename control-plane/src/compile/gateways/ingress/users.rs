@@ -20,7 +20,7 @@ use super::{
 use crate::{
     problem::{DocumentName, Severity},
     resources::{
-        ingress::nginx::{AUTH_SECRET, Passwords, annotation},
+        ingress::nginx::{AUTH_SECRET, AUTH_TYPE, Passwords, annotation},
         secret::{Unreadable, Users, users},
     },
 };
@@ -118,6 +118,23 @@ impl<'a> AllUsers<'a> {
 fn asking<'a>(ours: &[&'a Ingress]) -> impl Iterator<Item = (&'a Ingress, &'a Passwords)> {
     let own = ours.iter().filter(|ingress| ingress.spec.nginx.canary.is_none());
     own.filter_map(|ingress| Some((*ingress, ingress.spec.nginx.passwords.as_ref()?)))
+}
+
+/// Reports that `canary` says for nothing whom it lets in: `main`, whose requests it takes a part of, decides.
+pub(super) fn report_canary(canary: &Ingress, main: &Ingress, problems: &mut Problems) {
+    if canary.spec.nginx.passwords.is_none() {
+        return;
+    }
+    let (field, name, location) = (annotation(AUTH_TYPE), &main.name, &main.location);
+    if main.spec.nginx.passwords.is_some() {
+        let message = format!("has no effect on a canary: {name} ({location}) says who may ask; remove it");
+        return problems.warning(canary, &field, message);
+    }
+    let message = format!(
+        "has no effect on a canary: {name} ({location}) says who may ask, and asks nobody for a password; write auth-type and \
+         auth-secret there"
+    );
+    problems.error(canary, &field, message);
 }
 
 /// The Secrets that `ours` name.

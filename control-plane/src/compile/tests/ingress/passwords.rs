@@ -106,10 +106,18 @@ fn redirects_ask_for_no_password_and_canaries_ask_as_their_ingress_does() {
         &[("canary", "true"), ("canary-by-header", "x-new"), ("auth-type", "basic"), ("auth-secret", "gone")],
         &host("a.example.com", &paths),
     );
-    let (mesh, problems) = served(&(secret("auth", ANN) + &whole(BASIC) + &canary));
-    assert_eq!(problems, []);
-    let (_, rule) = rule(&mesh, "a.example.com", "/", &[("x-new", "always")]).unwrap();
-    assert!(rule.filters.basic.is_some());
+    for (main, severity, told) in [
+        (BASIC, Severity::Warning, "says who may ask; remove it"),
+        (&[][..], Severity::Error, "asks nobody for a password; write auth-type and auth-secret there"),
+    ] {
+        let (mesh, problems) = served(&(secret("auth", ANN) + &whole(main) + &canary));
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert_eq!(problem.severity, severity, "{problem:?}");
+        assert_eq!(problem.field, "metadata.annotations[nginx.ingress.kubernetes.io/auth-type]");
+        assert!(problem.message.contains(told), "{problem:?}");
+        let (_, rule) = rule(&mesh, "a.example.com", "/", &[("x-new", "always")]).unwrap();
+        assert_eq!(rule.filters.basic.is_some(), !main.is_empty());
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use super::Annotations;
 
 /// What its Secret is named by.
 pub(crate) const SECRET: &str = "auth-secret";
-const KIND: &str = "auth-type";
+/// What asks for a password.
+pub(crate) const KIND: &str = "auth-type";
 const FORM: &str = "auth-secret-type";
 const REALM: &str = "auth-realm";
 
