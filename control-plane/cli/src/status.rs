@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::status::{Config, Proxy};
 use selvedge_kubernetes::Client;
@@ -124,6 +125,9 @@ struct Report {
     unknown: BTreeMap<String, String>,
 }
 
+/// How long one replica may take, from the connection to the last byte of its answer.
+pub(crate) const REPLICA_TIME: Duration = Duration::from_secs(30);
+
 /// Prints the proxies; the exit status says whether the newest change has arrived.
 ///
 /// # Errors
@@ -185,25 +189,29 @@ pub(crate) async fn of_replicas(
     client: &Client,
     namespace: &str,
 ) -> BTreeMap<String, Result<Config, String>> {
-    ask_replicas(client, namespace, "/config").await
+    ask_replicas(client, namespace, "/config", REPLICA_TIME).await
 }
 
-/// What each running replica of the control plane answers at `path`, by its pod. None if there is none that can be named.
+/// What each running replica of the control plane answers at `path` within `limit`, by its pod. None if there is none that can be
+/// named. All are asked at the same time.
 pub(crate) async fn ask_replicas<T: DeserializeOwned>(
     client: &Client,
     namespace: &str,
     path: &str,
+    limit: Duration,
 ) -> BTreeMap<String, Result<T, String>> {
-    let mut replicas = BTreeMap::new();
     let pods = match cluster::control_plane_pods(client, namespace).await {
         Ok(pods) => pods,
         Err(error) => return BTreeMap::from([("?".to_owned(), Err(format!("{error:#}")))]),
     };
-    for pod in pods {
-        let answer = of_replica(client, namespace, &pod, path).await.map_err(|error| format!("{error:#}"));
-        replicas.insert(pod, answer);
-    }
-    replicas
+    let of = |pod: String| async move {
+        let answer = match timeout(limit, of_replica(client, namespace, &pod, path)).await {
+            Ok(answer) => answer.map_err(|error| format!("{error:#}")),
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        };
+        (pod, answer)
+    };
+    join_all(pods.into_iter().map(of)).await.into_iter().collect()
 }
 
 async fn of_replica<T: DeserializeOwned>(

@@ -85,13 +85,7 @@ pub struct Facts<'a> {
 impl Wanted {
     /// Whether it is asked for.
     pub fn admits(&self, facts: &Facts<'_>) -> bool {
-        let begins = |wanted: &Option<String>, text: &str| {
-            wanted.as_deref().is_none_or(|wanted| text.starts_with(wanted))
-        };
-        self.way.is_none_or(|way| way == facts.way)
-            && self.method.as_deref().is_none_or(|method| method.eq_ignore_ascii_case(facts.method))
-            && begins(&self.authority, facts.authority)
-            && begins(&self.path, facts.path)
+        self.admits_head(facts.way, facts.method, facts.authority, facts.path)
             && self.status_from.is_none_or(|least| facts.status >= least)
             && self.status_to.is_none_or(|most| facts.status <= most)
             && self.reason.as_deref().is_none_or(|reason| facts.reason == Some(reason))
@@ -99,9 +93,35 @@ impl Wanted {
             && self.client.as_ref().is_none_or(|client| facts.client == Some(client))
     }
 
+    /// Whether a request may be asked for of which only this is known yet.
+    pub fn admits_head(&self, way: Way, method: &str, authority: &str, path: &str) -> bool {
+        let begins = |wanted: &Option<String>, text: &str| {
+            wanted.as_deref().is_none_or(|wanted| text.starts_with(wanted))
+        };
+        self.way.is_none_or(|wanted| wanted == way)
+            && self.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
+            && begins(&self.authority, authority)
+            && begins(&self.path, path)
+    }
+
     /// Whether the value of the header field `name` is shown, which is in lower case.
     pub fn reveals(&self, name: &str) -> bool {
         self.reveal.as_deref().is_some_and(|all| all.split(',').any(|one| one.trim() == name))
+    }
+
+    /// Takes out of `sample` what was not asked for.
+    pub fn redact(&self, sample: &mut Sample) {
+        if !self.query {
+            sample.query = None;
+        }
+        if !self.headers {
+            sample.headers.clear();
+        }
+        for (name, value) in &mut sample.headers {
+            if !self.reveals(name) {
+                REDACTED.clone_into(value);
+            }
+        }
     }
 
     /// Whether no text of it is too long.
@@ -152,7 +172,7 @@ pub struct Sample {
     /// The workload there, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_workload: Option<WorkloadName>,
-    /// Who that has proven to be. `None`: plaintext.
+    /// Who that must prove to be before it gets a request. `None`: nobody, it is called in plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_identity: Option<SpiffeId>,
     /// How often it was sent.
@@ -160,6 +180,23 @@ pub struct Sample {
     /// The request's header fields, if they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+}
+
+impl Sample {
+    /// What it takes in memory, nearly.
+    pub fn bytes(&self) -> usize {
+        let texts = [Some(&self.method), Some(&self.authority), Some(&self.path), self.query.as_ref()];
+        let more = [Some(&self.client_address), self.route.as_ref(), self.endpoint.as_ref()];
+        let texts: usize = texts.into_iter().chain(more).flatten().map(String::len).sum();
+        let identities = [&self.client_identity, &self.endpoint_identity].into_iter().flatten();
+        let identities: usize = identities.map(|identity| identity.as_str().len()).sum();
+        let workload = self.endpoint_workload.as_ref();
+        let workload = workload.map_or(0, |name| name.namespace().len() + name.name().len());
+        let reason = self.reason.as_ref().map_or(0, |reason| reason.len());
+        let of = |(name, value): &(String, String)| size_of::<(String, String)>() + name.len() + value.len();
+        let headers: usize = self.headers.iter().map(of).sum();
+        size_of::<Self>() + texts + identities + workload + reason + headers
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub const MOST_OUTCOMES: usize = 64;
 pub const LONGEST_NAME: usize = 512;
 /// The longest reason, in bytes.
 pub const LONGEST_REASON: usize = 64;
+/// The most of something that one report tells of one edge; of bytes, 4,096 times as many.
+pub const MOST_AT_ONCE: u64 = 1 << 40;
 /// The most endpoints that one sidecar tells of that get no requests.
 pub const MOST_OUT: usize = 256;
 /// The longest words about why an endpoint gets none, in bytes.
@@ -70,6 +72,31 @@ pub struct Edge {
     pub mtls: bool,
     /// Inbound: who the client has proven to be. `None`: plaintext.
     pub client: Option<SpiffeId>,
+}
+
+/// Reasons of a proxy's that speak of a connection which there was.
+const AFTER_CONNECTING: [&str; 2] = ["reset", "protocol"];
+
+impl Edge {
+    /// How many of `counts` have gone in plaintext for certain. What a client's proxy has answered itself, or has given up, may
+    /// have gone nowhere.
+    pub fn in_plaintext(&self, counts: &Counts) -> u64 {
+        let came = if self.carried == Carried::Http { counts.ends() } else { counts.connections };
+        if self.mtls {
+            return 0;
+        }
+        if self.way == Way::Inbound {
+            return came;
+        }
+        let is_unsent = |one: &&OutcomeCount| {
+            one.outcome.reason.as_deref().is_some_and(|reason| {
+                let idle = self.carried != Carried::Http && reason == "timeout";
+                !idle && !AFTER_CONNECTING.contains(&reason)
+            })
+        };
+        let unsent = counts.outcomes.iter().filter(is_unsent);
+        came.saturating_sub(unsent.fold(0_u64, |sum, one| sum.saturating_add(one.count)))
+    }
 }
 
 /// How a request or a connection ended.
@@ -202,6 +229,8 @@ pub struct Out {
 pub struct Told {
     /// What the numbers of `counts` stand for from now on, on this stream; each below [`MOST_EDGES`].
     pub named: Vec<(u32, Edge)>,
+    /// The numbers that from now on stand for something that only a newer version knows.
+    pub not_understood: Vec<u32>,
     /// What has happened since the last time.
     pub counts: Vec<(u32, Counts)>,
     /// Requests and connections that are in none of it, because there are too many edges.
@@ -246,6 +275,39 @@ mod tests {
         }
         assert!(!outcome(None, None, None).is_failure(Carried::Tcp));
         assert!(outcome(None, None, Some("policy")).is_failure(Carried::Tcp));
+    }
+
+    #[test]
+    fn what_was_sent_nowhere_did_not_go_in_plaintext() {
+        let edge = |way, carried, mtls| Edge {
+            way,
+            carried,
+            host: "a".into(),
+            port: 80,
+            route: "".into(),
+            subset: "".into(),
+            backend: "".into(),
+            mtls,
+            client: None,
+        };
+        let counts = |connections, reasons: &[Option<&str>]| {
+            let mut counts = Counts { connections, ..Counts::default() };
+            for reason in reasons {
+                counts.ended(&outcome(None, None, *reason), 1);
+            }
+            counts
+        };
+        let all = [None, Some("no-endpoint"), Some("timeout"), Some("canceled"), Some("reset")];
+        for (way, carried, mtls, plain) in [
+            (Way::Outbound, Carried::Http, false, 2),
+            (Way::Outbound, Carried::Http, true, 0),
+            (Way::Inbound, Carried::Http, false, 5),
+            (Way::Outbound, Carried::Tcp, false, 4),
+            (Way::Inbound, Carried::Tcp, false, 6),
+        ] {
+            let edge = edge(way, carried, mtls);
+            assert_eq!(edge.in_plaintext(&counts(6, &all)), plain, "{edge:?}");
+        }
     }
 
     #[test]

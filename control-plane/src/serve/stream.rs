@@ -179,7 +179,7 @@ impl Conversation {
         let registration = self.proxies.register(session.shown(self.address, self.root.clone()));
         tracing::info!(workload = %session.workload, address = %self.address, "configuration stream open");
         let (mut taps, mut asked) = (self.taps.changes(), Asked::default());
-        self.ask(&session.workload, &mut asked).await?;
+        self.ask(&session, &mut asked).await?;
         loop {
             if session.due && session.under_way.is_none() {
                 self.send_what_is_due(&mut session).await?;
@@ -188,7 +188,13 @@ impl Conversation {
             let deadline = session.under_way.as_ref().map(|under_way| under_way.deadline);
             tokio::select! {
                 message = messages.message() => match message? {
-                    Some(message) => self.hear(&mut session, message, &registration)?,
+                    Some(message) => {
+                        self.hear(&mut session, message, &registration)?;
+                        // Nothing else is read meanwhile: whoever tells too often waits for himself.
+                        if let Some(at) = session.waits_until() {
+                            sleep_until(at).await;
+                        }
+                    }
                     None => return Ok(()),
                 },
                 changed = self.snapshots.changed() => {
@@ -197,7 +203,7 @@ impl Conversation {
                     session.admit(&*self.snapshot()?)?;
                     session.due = true;
                 }
-                Ok(()) = taps.changed() => self.ask(&session.workload, &mut asked).await?,
+                Ok(()) = taps.changed() => self.ask(&session, &mut asked).await?,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     return Err(Status::deadline_exceeded(format!("no Ack within {ACK_TIMEOUT:?}")));
                 }
@@ -242,9 +248,10 @@ impl Conversation {
     }
 
     /// Asks to see the live requests that somebody wants to see now, if it is not `asked` for them already.
-    async fn ask(&self, workload: &WorkloadName, asked: &mut Asked) -> Result<(), Status> {
-        let wanted = self.taps.of(workload);
-        if wanted == *asked {
+    async fn ask(&self, session: &Session, asked: &mut Asked) -> Result<(), Status> {
+        let wanted = self.taps.of(&session.workload);
+        // An older proxy would take it for a transaction, and, if it has said nothing of what it holds, drop all that.
+        if wanted == *asked || !session.takes_taps {
             return Ok(());
         }
         let list = wanted.list.iter().map(Into::into).collect();

@@ -158,8 +158,8 @@ async fn a_proxy_tells_what_it_has_carried_by_numbers_that_it_has_named() {
 
     talk.say(report(&[(3, "reviews"), (4, "ratings")], &[3, 4])).await;
     talk.say(report(&[], &[3])).await;
-    talk.say(report(&[(4, "details")], &[4])).await;
-    let expected = [("details".to_owned(), 5), ("ratings".to_owned(), 5), ("reviews".to_owned(), 10)];
+    talk.say(report(&[(4, "details\u{1b}\n")], &[4])).await;
+    let expected = [("details??".to_owned(), 5), ("ratings".to_owned(), 5), ("reviews".to_owned(), 10)];
     eventually("all is known", || told() == expected).await;
     let seen = world.traffic.seen(60);
     assert_eq!(seen.workloads[&"shop/frontend".parse().unwrap()].identity, identity("shop", "frontend"));
@@ -172,7 +172,8 @@ async fn a_proxy_tells_what_it_has_carried_by_numbers_that_it_has_named() {
 #[tokio::test]
 async fn a_proxy_is_asked_for_live_requests_while_somebody_asks_and_shows_its_own_alone() {
     let world = TestMesh::start(mesh());
-    let mut talk = world.talk("frontend", hello("shop/frontend")).await;
+    let greeting = wire::Hello { takes_taps: true, ..hello("shop/frontend") };
+    let mut talk = world.talk("frontend", greeting).await;
     talk.apply().await;
     let ask = async || {
         let question =
@@ -195,6 +196,18 @@ async fn a_proxy_is_asked_for_live_requests_while_somebody_asks_and_shows_its_ow
 
     let over = talk.next().await.taps.expect("nobody asks any more");
     assert!(over.list.is_empty());
+}
+
+#[tokio::test]
+async fn an_older_proxy_is_asked_for_nothing_that_it_would_take_for_a_transaction() {
+    let world = TestMesh::start(mesh());
+    let question = serde_json::json!({"session": "a", "wanted": "{}"});
+    let question = serde_json::from_value(question).unwrap();
+    world.taps.ask(question, Vec::new).await.unwrap();
+    let mut talk = world.talk("frontend", hello("shop/frontend")).await;
+
+    let first = talk.next().await;
+    assert!(first.taps.is_none() && !first.upserts.is_empty(), "{first:?}");
 }
 
 #[tokio::test]

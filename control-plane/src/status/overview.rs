@@ -83,7 +83,10 @@ impl Overview {
         if asked.often {
             overview.taps.look_often();
         }
-        Json(overview.traffic.seen(asked.since.unwrap_or(USUAL_SINCE)))
+        let traffic = Arc::clone(&overview.traffic);
+        let seen = move || traffic.seen(asked.since.unwrap_or(USUAL_SINCE));
+        // It may take a while, in which this thread has streams to serve.
+        Json(tokio::task::spawn_blocking(seen).await.unwrap_or_default())
     }
 
     async fn show_live(

@@ -2,7 +2,8 @@
 //!
 //! Somebody asks again and again, by a name of his own choice, and is given what has come meanwhile. Who has not asked for a few
 //! seconds is gone, and then no sidecar shows anything for him. What waits for him is bounded: if he is too slow, samples are
-//! lost, and he is told how many.
+//! lost, and he is told how many. No workload's samples have more than a share of the room, and none is kept of what he has not
+//! asked for, whatever its proxy sends.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,20 +14,30 @@ use std::{
 
 use selvedge_model::{
     WorkloadName,
-    tap::{MOST_TAPS, Sample, Wanted},
+    tap::{MOST_PER_SECOND, MOST_TAPS, Sample, Wanted},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// How long an answer waits for the first sample.
 const WAIT: Duration = Duration::from_secs(1);
+/// How long it gathers what comes then: each answer costs those who ask a connection.
+const LINGER: Duration = Duration::from_millis(200);
 /// After so long without a question, whoever asks is gone.
 const GONE_AFTER: Duration = Duration::from_secs(5);
 /// How many samples wait for one who asks. Beyond, they are lost.
 const WAITING: usize = 1_000;
+/// How many bytes they have, nearly.
+const WAITING_BYTES: usize = 4 << 20;
+/// How many of those are one workload's.
+const WAITING_BYTES_OF_ONE: usize = WAITING_BYTES / 8;
+/// How many samples of one workload are taken in a second: its sidecar may show a second's at once, and then as many again.
+const MOST_TAKEN: u32 = 2 * MOST_PER_SECOND;
+/// He who has not asked for so long has to make room for others. Those who are there ask every second.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// The longest name that somebody gives himself, in bytes.
 const LONGEST_SESSION: usize = 64;
 
@@ -46,6 +57,9 @@ pub(crate) struct TapQuestion {
     of: Option<String>,
     /// A [`Wanted`] as JSON.
     wanted: String,
+    /// He asks no more: then there is nothing to answer.
+    #[serde(default)]
+    over: bool,
 }
 
 /// The answer of `/tap`: what has come since he asked last.
@@ -57,6 +71,9 @@ pub struct TapAnswer {
     pub limited: u64,
     /// How many are lost, because he asks too slowly.
     pub lost: u64,
+    /// Whether this is the first that he is told: he has never asked before, or not for so long that he counted as gone.
+    #[serde(default)]
+    pub is_first: bool,
     /// How many connected proxies of this replica are asked.
     pub proxies: usize,
 }
@@ -79,9 +96,10 @@ pub struct Taps {
     changed: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    next: u64,
+    /// The last number that was given away.
+    last: u64,
     /// When somebody last looked at reports who wants them often.
     looked_at: Option<Instant>,
     sessions: BTreeMap<u64, Session>,
@@ -94,9 +112,24 @@ struct Session {
     wanted: Wanted,
     asked_at: Instant,
     waiting: VecDeque<TapSeen>,
+    /// How many bytes those have.
+    bytes: usize,
+    /// What each workload has of it.
+    shares: BTreeMap<WorkloadName, Share>,
     limited: u64,
     lost: u64,
+    is_first: bool,
     news: Arc<Notify>,
+}
+
+/// What one workload has shown somebody.
+#[derive(Debug)]
+struct Share {
+    /// Bytes that wait.
+    bytes: usize,
+    /// Since when `taken` are counted, for a second.
+    since: Instant,
+    taken: u32,
 }
 
 /// What a sidecar is asked.
@@ -131,11 +164,59 @@ impl Session {
     fn is_of(&self, workload: &WorkloadName) -> bool {
         self.of.as_ref().is_none_or(|of| of.is(workload))
     }
+
+    /// Keeps what he has asked for of a sample that `workload` shows, if there is room.
+    fn take(&mut self, workload: &WorkloadName, mut sample: Sample) {
+        let now = Instant::now();
+        let share = self.shares.entry(workload.clone());
+        let share = share.or_insert(Share { bytes: 0, since: now, taken: 0 });
+        if now.duration_since(share.since) >= Duration::from_secs(1) {
+            (share.since, share.taken) = (now, 0);
+        }
+        if share.taken >= MOST_TAKEN {
+            self.limited = self.limited.saturating_add(1);
+            return;
+        }
+        share.taken += 1;
+        self.wanted.redact(&mut sample);
+        let bytes = sample.bytes();
+        let has_room = self.waiting.len() < WAITING
+            && self.bytes + bytes <= WAITING_BYTES
+            && share.bytes + bytes <= WAITING_BYTES_OF_ONE;
+        if has_room {
+            share.bytes += bytes;
+            self.bytes += bytes;
+            self.waiting.push_back(TapSeen { by: workload.clone(), sample });
+            self.news.notify_one();
+        } else {
+            self.lost = self.lost.saturating_add(1);
+        }
+    }
+
+    /// All that waits for him.
+    fn answer(&mut self, proxies: usize) -> TapAnswer {
+        let now = Instant::now();
+        self.asked_at = now;
+        self.bytes = 0;
+        self.shares.retain(|_, share| {
+            share.bytes = 0;
+            now.duration_since(share.since) < Duration::from_secs(1)
+        });
+        TapAnswer {
+            samples: self.waiting.drain(..).collect(),
+            limited: std::mem::take(&mut self.limited),
+            lost: std::mem::take(&mut self.lost),
+            is_first: std::mem::take(&mut self.is_first),
+            proxies,
+        }
+    }
 }
 
 impl Default for Taps {
     fn default() -> Self {
-        Self { inner: Mutex::default(), changed: watch::Sender::new(0) }
+        // What a sidecar has left of what another control plane asked by a number must not look like an answer to ours.
+        let inner = Inner { last: fastrand::u64(..1 << 62), looked_at: None, sessions: BTreeMap::new() };
+        Self { inner: Mutex::new(inner), changed: watch::Sender::new(0) }
     }
 }
 
@@ -149,21 +230,28 @@ impl Taps {
         question: TapQuestion,
         connected: impl Fn() -> Vec<WorkloadName>,
     ) -> Result<TapAnswer, String> {
+        if question.over {
+            self.leave(&question.session);
+            return Ok(TapAnswer::default());
+        }
         let (number, news) = self.enter(question)?;
         let is_empty = |inner: &Inner| inner.sessions.get(&number).is_none_or(|one| one.waiting.is_empty());
         if is_empty(&self.lock()) {
             // Later is as good as never: the next answer has it.
             let _ = timeout(WAIT, news.notified()).await;
         }
+        sleep(LINGER).await;
         let connected = connected();
         let mut inner = self.lock();
         let session = inner.sessions.get_mut(&number).ok_or("asked too late; ask again")?;
-        Ok(TapAnswer {
-            samples: session.waiting.drain(..).collect(),
-            limited: std::mem::take(&mut session.limited),
-            lost: std::mem::take(&mut session.lost),
-            proxies: connected.iter().filter(|name| session.is_of(name)).count(),
-        })
+        let proxies = connected.iter().filter(|name| session.is_of(name)).count();
+        Ok(session.answer(proxies))
+    }
+
+    /// He who calls himself so asks no more.
+    fn leave(&self, name: &str) {
+        self.lock().sessions.retain(|_, session| session.name != name);
+        self.changed.send_modify(|changes| *changes += 1);
     }
 
     /// His number, and what says that something has come for him.
@@ -180,18 +268,24 @@ impl Taps {
             return Ok((*number, Arc::clone(&session.news)));
         }
         if inner.sessions.len() >= MOST_TAPS {
+            inner.sessions.retain(|_, session| session.asked_at.elapsed() < SILENT_AFTER);
+        }
+        if inner.sessions.len() >= MOST_TAPS {
             return Err(format!("{MOST_TAPS} others are asking already"));
         }
-        inner.next += 1;
-        let (number, news) = (inner.next, Arc::new(Notify::new()));
+        inner.last += 1;
+        let (number, news) = (inner.last, Arc::new(Notify::new()));
         let session = Session {
             name: question.session,
             of,
             wanted,
             asked_at: Instant::now(),
             waiting: VecDeque::new(),
+            bytes: 0,
+            shares: BTreeMap::new(),
             limited: 0,
             lost: 0,
+            is_first: true,
             news: Arc::clone(&news),
         };
         tracing::info!(of = ?session.of, wanted = ?session.wanted, "somebody on this host asks to see live requests");
@@ -262,12 +356,8 @@ impl Taps {
         }
         for (number, sample) in samples {
             let asked = inner.sessions.get_mut(&number).filter(|session| session.is_of(workload));
-            let Some(session) = asked else { continue };
-            if session.waiting.len() < WAITING {
-                session.waiting.push_back(TapSeen { by: workload.clone(), sample });
-                session.news.notify_one();
-            } else {
-                session.lost = session.lost.saturating_add(1);
+            if let Some(session) = asked {
+                session.take(workload, sample);
             }
         }
     }
@@ -278,95 +368,4 @@ impl Taps {
 }
 
 #[cfg(test)]
-mod tests {
-    use selvedge_model::traffic::Way;
-
-    use super::*;
-
-    fn name(text: &str) -> WorkloadName {
-        text.parse().unwrap()
-    }
-
-    fn question(session: &str, of: Option<&str>) -> TapQuestion {
-        TapQuestion { session: session.to_owned(), of: of.map(str::to_owned), wanted: "{}".to_owned() }
-    }
-
-    fn sample() -> Sample {
-        Sample {
-            at_ms: 1,
-            way: Way::Inbound,
-            method: "GET".to_owned(),
-            authority: "a".to_owned(),
-            path: "/".to_owned(),
-            query: None,
-            status: Some(200),
-            grpc_status: None,
-            reason: None,
-            micros: 1,
-            client_address: "127.0.0.1:1".to_owned(),
-            client_identity: None,
-            route: None,
-            endpoint: None,
-            endpoint_workload: None,
-            endpoint_identity: None,
-            attempts: 1,
-            headers: Vec::new(),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_asks_is_shown_what_has_come_and_is_forgotten_when_he_is_gone() {
-        let taps = Arc::new(Taps::default());
-        let both = || vec![name("shop/a"), name("other/b")];
-        let first = taps.ask(question("me", Some("shop/*")), both).await.unwrap();
-        assert_eq!(first, TapAnswer { proxies: 1, ..TapAnswer::default() });
-        let asked = taps.of(&name("shop/a"));
-        assert_eq!((asked.list.len(), taps.of(&name("other/b")).list.len()), (1, 0));
-
-        let number = asked.list[0].0;
-        taps.show(&name("shop/a"), vec![(number, sample()), (99, sample())], &[(number, 7)]);
-        taps.show(&name("other/b"), vec![(number, sample())], &[(number, 1)]);
-        let second = taps.ask(question("me", Some("shop/*")), both).await.unwrap();
-        assert_eq!((second.samples.len(), second.limited, second.lost), (1, 7, 0));
-        let text = serde_json::to_string(&second).unwrap();
-        assert_eq!(serde_json::from_str::<TapAnswer>(&text).unwrap(), second);
-
-        taps.show(&name("shop/a"), vec![(number, sample()); WAITING + 5], &[]);
-        let third = taps.ask(question("me", Some("shop/*")), both).await.unwrap();
-        assert_eq!((third.samples.len(), third.lost), (WAITING, 5));
-
-        let mut changes = taps.changes();
-        changes.borrow_and_update();
-        changes.changed().await.unwrap();
-        assert_eq!(taps.of(&name("shop/a")), Asked::default());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn reports_come_often_while_somebody_looks() {
-        let taps = Arc::new(Taps::default());
-        let mut changes = taps.changes();
-        taps.look_often();
-        taps.look_often();
-        changes.changed().await.unwrap();
-        assert!(taps.of(&name("shop/a")).often);
-
-        changes.changed().await.unwrap();
-        assert_eq!(taps.of(&name("shop/a")), Asked::default());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_so_many_may_ask_and_only_what_can_be_understood() {
-        let taps = Arc::new(Taps::default());
-        for number in 0..MOST_TAPS {
-            assert!(taps.ask(question(&number.to_string(), None), Vec::new).await.is_ok());
-        }
-        assert!(
-            taps.ask(question("one more", None), Vec::new).await.unwrap_err().contains("others are asking")
-        );
-        assert!(
-            taps.ask(question("0", Some("nobody")), Vec::new).await.unwrap_err().contains("NAMESPACE/NAME")
-        );
-        let wrong = TapQuestion { wanted: "{".to_owned(), ..question("0", None) };
-        assert!(taps.ask(wrong, Vec::new).await.is_err());
-    }
-}
+mod tests;

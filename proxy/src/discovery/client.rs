@@ -258,6 +258,7 @@ impl Client {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
             held: held.map(|(name, version)| (name.to_string(), version.clone())).collect(),
             authorities: self.subscriptions.authorities().map(ToString::to_string).collect(),
+            takes_taps: true,
         };
         // A little is for the message around it.
         self.anew = hello.encoded_len() > MAX_CLIENT_MESSAGE - 64;
@@ -298,6 +299,8 @@ impl Client {
         self.outgoing = None;
         self.draft = Draft::default();
         self.discovery.metrics.tap.set(Vec::new());
+        // The next control plane has not asked for what the last one was to be shown.
+        while self.samples.as_mut().is_some_and(|samples| samples.try_recv().is_ok()) {}
         self.discovery.metrics.control.connected.set(0);
         self.discovery.status.send_modify(|status| status.away(SystemTime::now()));
     }

@@ -18,7 +18,7 @@ impl Record {
         client: Rc<dyn ClientConnection>,
         began: Instant,
     ) -> Self {
-        let tapped = path.tap.note(request);
+        let tapped = path.tap.note(request, path.direction);
         let is_needed = tapped.is_some() || access_log::enabled();
         let head = is_needed.then(|| Box::new(Head::of(request, tapped)));
         Self::new(path, head, client, began)

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 use selvedge_model::{
     SpiffeId, WorkloadName,
-    tap::{Facts, MOST_FIELDS, MOST_PER_SECOND, REDACTED, Sample, Wanted},
+    tap::{Facts, LONGEST_TEXT, MOST_FIELDS, MOST_PER_SECOND, REDACTED, Sample, Wanted},
     traffic::Way,
 };
 use tokio::sync::mpsc;
@@ -47,7 +47,7 @@ pub struct Tap {
 struct Asked {
     number: u64,
     wanted: Wanted,
-    bucket: Bucket,
+    bucket: Arc<Bucket>,
     /// Requests that were meant and are not shown.
     missed: Arc<AtomicU64>,
 }
@@ -55,6 +55,8 @@ struct Asked {
 /// What is known of a request for those who ask, besides what its record has anyway.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tapped {
+    /// Who may mean it, by their numbers: of what he wants who asks later nothing was copied.
+    meant_by: Vec<u64>,
     query: Option<String>,
     headers: Vec<(String, String)>,
     went_to: Option<WentTo>,
@@ -95,12 +97,13 @@ impl Tap {
     /// From now on these are asked for, each by its number, and no others.
     pub fn set(&self, wanted: Vec<(u64, Wanted)>) {
         let before = self.asked.load();
-        let missed = |number| {
+        // Who asked before goes on where he was, whoever comes or goes beside him.
+        let asked = |(number, wanted)| {
             let known = before.iter().find(|one| one.number == number);
-            known.map(|one| Arc::clone(&one.missed)).unwrap_or_default()
+            let kept = known.map(|one| (Arc::clone(&one.bucket), Arc::clone(&one.missed)));
+            let (bucket, missed) = kept.unwrap_or_default();
+            Asked { number, wanted, bucket, missed }
         };
-        let asked =
-            |(number, wanted)| Asked { number, wanted, bucket: Bucket::default(), missed: missed(number) };
         let asked: Vec<Asked> = wanted.into_iter().map(asked).collect();
         let is_on = !asked.is_empty();
         self.asked.store(Arc::new(asked));
@@ -132,11 +135,14 @@ impl Tap {
             return;
         }
         let Some(head) = &record.head else { return };
+        let Some(tapped) = &head.tapped else { return };
         let facts = facts(record, head);
         let clock =
             u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(u64::MAX >> 2) + 1;
         let rate = Rate::new(MOST_PER_SECOND, Duration::from_secs(1), MOST_PER_SECOND);
-        for asked in self.asked.load().iter().filter(|asked| asked.wanted.admits(&facts)) {
+        let all = self.asked.load();
+        let here = all.iter().filter(|asked| tapped.meant_by.contains(&asked.number));
+        for asked in here.filter(|asked| asked.wanted.admits(&facts)) {
             let is_shown = asked.bucket.take(&rate, clock).is_ok()
                 && self.samples.try_reserve().is_ok_and(|place| {
                     place.send((asked.number, sample(record, head, &facts, &asked.wanted)));
@@ -149,17 +155,26 @@ impl Tap {
     }
 
     /// What is noted of a request that has come, for those who ask for its head.
-    pub(super) fn note<B>(&self, request: &http::Request<B>) -> Option<Box<Tapped>> {
+    pub(super) fn note<B>(&self, request: &http::Request<B>, direction: Direction) -> Option<Box<Tapped>> {
         if !self.is_on() {
             return None;
         }
         let asked = self.asked.load();
-        let mut tapped = Tapped::default();
-        if asked.iter().any(|asked| asked.wanted.query) {
-            tapped.query = request.uri().query().map(str::to_owned);
+        let (uri, way) = (request.uri(), way(direction));
+        let authority = authority(request);
+        let may_be_meant =
+            |asked: &&Asked| asked.wanted.admits_head(way, request.method().as_str(), authority, uri.path());
+        let (meant_by, meant): (Vec<u64>, Vec<&Wanted>) =
+            asked.iter().filter(may_be_meant).map(|asked| (asked.number, &asked.wanted)).unzip();
+        if meant.is_empty() {
+            return None;
         }
-        if asked.iter().any(|asked| asked.wanted.headers) {
-            tapped.headers = fields(request.headers());
+        let mut tapped = Tapped { meant_by, ..Tapped::default() };
+        if meant.iter().any(|wanted| wanted.query) {
+            tapped.query = uri.query().map(cut);
+        }
+        if meant.iter().any(|wanted| wanted.headers) {
+            tapped.headers = fields(request.headers(), &meant);
         }
         Some(Box::new(tapped))
     }
@@ -172,18 +187,39 @@ impl Tapped {
     }
 }
 
-fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let all = headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
-    all.take(MOST_FIELDS).collect()
+/// The fields' names, and the values that one of `meant` is shown.
+fn fields(headers: &HeaderMap, meant: &[&Wanted]) -> Vec<(String, String)> {
+    let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        let name = name.as_str();
+        let is_shown = meant.iter().any(|wanted| wanted.reveals(name));
+        let bytes = value.as_bytes();
+        let value = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_TEXT)]);
+        (cut(name), if is_shown { cut(&value) } else { REDACTED.to_owned() })
+    };
+    headers.iter().take(MOST_FIELDS).map(field).collect()
+}
+
+/// As much of `text` as is shown.
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
+}
+
+/// As [`Head`] has it.
+fn authority<B>(request: &http::Request<B>) -> &str {
+    let of_host = || request.headers().get(http::header::HOST)?.to_str().ok();
+    request.uri().authority().map(http::uri::Authority::as_str).or_else(of_host).unwrap_or_default()
+}
+
+fn way(direction: Direction) -> Way {
+    match direction {
+        Direction::Outbound => Way::Outbound,
+        Direction::Inbound => Way::Inbound,
+    }
 }
 
 fn facts<'a>(record: &'a Record, head: &'a Head) -> Facts<'a> {
     Facts {
-        way: match record.direction() {
-            Direction::Outbound => Way::Outbound,
-            Direction::Inbound => Way::Inbound,
-        },
+        way: way(record.direction()),
         method: head.method.as_str(),
         authority: &head.authority,
         path: &head.path,
@@ -226,56 +262,4 @@ fn sample(record: &Record, head: &Head, facts: &Facts<'_>, wanted: &Wanted) -> S
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::telemetry::finish::tests::{begun_with, series};
-
-    fn shown(receiver: &mut mpsc::Receiver<(u64, Sample)>) -> Vec<(u64, Sample)> {
-        std::iter::from_fn(|| receiver.try_recv().ok()).collect()
-    }
-
-    #[test]
-    fn a_request_is_shown_to_those_who_ask_for_it_and_its_secrets_to_those_who_name_them() {
-        let (tap, unknown) = (Arc::new(Tap::default()), series());
-        let mut samples = tap.samples().expect("nobody has taken them");
-        assert!(tap.samples().is_none());
-        let one = || begun_with(&unknown, &tap).finish(true, Instant::now());
-        one();
-        assert!(shown(&mut samples).is_empty(), "nobody asks");
-
-        let plain = Wanted { headers: true, reveal: Some("x-request-id".to_owned()), ..Wanted::default() };
-        let other = Wanted { path: Some("/other".to_owned()), ..Wanted::default() };
-        tap.set(vec![(1, plain), (2, other), (3, Wanted { query: true, ..Wanted::default() })]);
-        one();
-
-        let shown = shown(&mut samples);
-        assert_eq!(shown.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 3]);
-        let (first, second) = (&shown[0].1, &shown[1].1);
-        let value =
-            |name: &str| first.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
-        assert_eq!((value("x-request-id"), value("host")), (Some("one-two"), Some(REDACTED)));
-        assert_eq!((&first.query, second.query.as_deref()), (&None, Some("token=secret")));
-        assert!(second.headers.is_empty() && first.path == "/reviews/0");
-        assert_eq!(first.client_identity.as_ref().map(SpiffeId::service_account), Some("frontend"));
-
-        tap.set(vec![]);
-        one();
-        assert!(samples.try_recv().is_err());
-    }
-
-    #[test]
-    fn more_than_is_shown_is_counted() {
-        let (tap, unknown) = (Arc::new(Tap::default()), series());
-        let mut samples = tap.samples().expect("nobody has taken them");
-        tap.set(vec![(1, Wanted::default())]);
-        let most = u64::from(MOST_PER_SECOND);
-        for _ in 0..5 * most {
-            begun_with(&unknown, &tap).finish(true, tap.since);
-        }
-
-        let count = shown(&mut samples).len() as u64;
-        let missed = tap.take_missed();
-        assert_eq!((count, missed), (most, vec![(1, 4 * most)]));
-        assert!(tap.take_missed().is_empty());
-    }
-}
+mod tests;

@@ -202,6 +202,7 @@ async fn what_a_proxy_says_that_it_holds_is_bounded() {
                 proxy_version: "\u{1b}[2J\n".repeat(1000),
                 held: held.clone().into_iter().collect(),
                 authorities: Vec::new(),
+                takes_taps: false,
             };
             let (sender, messages) = tokio::sync::mpsc::channel(1);
             let message = wire::ClientMessage { message: Some(Message::Hello(hello)) };

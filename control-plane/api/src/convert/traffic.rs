@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use selvedge_model::{
     BackendName, ServiceKey,
     traffic::{
-        BUCKETS, Carried, Counts, Edge, LONGEST_NAME, LONGEST_REASON, LONGEST_WHY, MOST_EDGES, MOST_OUT,
-        MOST_OUTCOMES, Out, Outcome, OutcomeCount, Told, Way,
+        BUCKETS, Carried, Counts, Edge, LONGEST_NAME, LONGEST_REASON, LONGEST_WHY, MOST_AT_ONCE, MOST_EDGES,
+        MOST_OUT, MOST_OUTCOMES, Out, Outcome, OutcomeCount, Told, Way,
     },
 };
 
@@ -27,6 +27,15 @@ fn number(edge: u32) -> Result<u32, ConvertError> {
 fn text(field: &'static str, text: String, most: usize) -> Result<Arc<str>, ConvertError> {
     at_most(field, text.len(), most)?;
     Ok(text.into())
+}
+
+/// As much of something as one report can have: no sum of an hour's can overflow.
+fn plausible(count: u64) -> u64 {
+    count.min(MOST_AT_ONCE)
+}
+
+fn plausible_bytes(count: u64) -> u64 {
+    count.min(MOST_AT_ONCE << 12)
 }
 
 impl From<Carried> for wire::Carried {
@@ -124,22 +133,22 @@ impl TryFrom<wire::EdgeCounts> for (u32, Counts) {
         at_most("number of an edge's outcomes", told.outcomes.len(), MOST_OUTCOMES)?;
         at_most("number of an edge's latencies", told.latency_steps.len(), BUCKETS)?;
         let mut counts = Counts {
-            connections: told.connections,
-            received: told.received,
-            sent: told.sent,
+            connections: plausible(told.connections),
+            received: plausible_bytes(told.received),
+            sent: plausible_bytes(told.sent),
             ..Counts::default()
         };
         for outcome in told.outcomes {
-            let count = outcome.count;
+            let count = plausible(outcome.count);
             counts.ended(&outcome.try_into()?, count);
         }
         let mut bucket = 0_usize;
         for (step, count) in told.latency_steps.into_iter().zip(told.latency_counts) {
             bucket = bucket.saturating_add(step as usize);
             at_most("bucket of a latency", bucket, BUCKETS - 1)?;
-            counts.latencies.note(u8::try_from(bucket).unwrap_or(u8::MAX), count);
+            counts.latencies.note(u8::try_from(bucket).unwrap_or(u8::MAX), plausible(count));
         }
-        counts.latencies.took(told.latency_micros);
+        counts.latencies.took(plausible_bytes(told.latency_micros));
         Ok((number(told.edge)?, counts))
     }
 }
@@ -217,10 +226,14 @@ pub(super) fn take(report: &mut wire::Report) -> Result<Told, ConvertError> {
         at_most("number of endpoints that are out", out.list.len(), MOST_OUT)?;
         super::all(out.list)
     });
+    let is_known = |name: &wire::EdgeName| wire::Carried::try_from(name.carried).is_ok();
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut report.edge_names).into_iter().partition(is_known);
     Ok(Told {
-        named: super::all(std::mem::take(&mut report.edge_names))?,
+        named: super::all(known)?,
+        not_understood: unknown.into_iter().map(|name| number(name.edge)).collect::<Result<_, _>>()?,
         counts: super::all(std::mem::take(&mut report.edges))?,
-        left_out: report.edges_left_out,
+        left_out: plausible(report.edges_left_out),
         out: out.transpose()?,
     })
 }

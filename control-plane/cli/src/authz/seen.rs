@@ -83,7 +83,7 @@ impl Traffic {
     pub(super) fn of_cluster(args: &ClusterArgs) -> Result<Self, String> {
         let ask = async {
             let client = args.connect().await?;
-            anyhow::Ok(status::ask_replicas(&client, &args.namespace, "/seen").await)
+            anyhow::Ok(status::ask_replicas(&client, &args.namespace, "/seen", status::REPLICA_TIME).await)
         };
         let asked = cluster::runtime().and_then(|runtime| runtime.block_on(ask));
         Self::merged(asked.map_err(|error| format!("{error:#}"))?)

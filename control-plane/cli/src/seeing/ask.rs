@@ -10,8 +10,11 @@ use tokio::net::TcpStream;
 
 use crate::{
     cluster::{self, ClusterArgs},
-    status::ask_replicas,
+    status::{REPLICA_TIME, ask_replicas},
 };
+
+/// How long a replica may take where people look on: the others forget who does not ask again for five seconds.
+pub(super) const LIVE_TIME: Duration = Duration::from_secs(4);
 
 /// Which control plane is asked.
 #[derive(Debug, clap::Args)]
@@ -49,6 +52,9 @@ pub(super) struct Missing {
     pub(super) dropped: u64,
     /// The same of sidecars, since they started.
     pub(super) left_out: u64,
+    /// Whose sidecar says most of that.
+    #[serde(skip)]
+    most_by: Option<(WorkloadName, u64)>,
     /// Replicas that could not be asked, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) unknown: BTreeMap<String, String>,
@@ -67,20 +73,21 @@ impl PlaceArgs {
     /// What goes through the mesh.
     pub(super) async fn traffic(&self, since: SinceArgs) -> anyhow::Result<Traffic> {
         let seconds = since.since.as_secs().max(1);
-        let (told, unknown) = self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}")).await?;
+        let (told, unknown) =
+            self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}"), REPLICA_TIME).await?;
         Ok(Traffic::of(seconds, told, unknown))
     }
 
     /// What goes through the mesh right now: sidecars report every second for as long as this is asked again and again.
     pub(super) async fn traffic_now(&self, seconds: u64) -> anyhow::Result<Traffic> {
         let (told, unknown) =
-            self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}&often=true")).await?;
+            self.ask::<TrafficSeen>(&format!("/traffic?since={seconds}&often=true"), LIVE_TIME).await?;
         Ok(Traffic::of(seconds, told, unknown))
     }
 
     /// What services there are. The documents are the same for all replicas; each knows of other endpoints that are out.
     pub(super) async fn services(&self) -> anyhow::Result<ServicesShown> {
-        let (told, _) = self.ask::<ServicesShown>("/services").await?;
+        let (told, _) = self.ask::<ServicesShown>("/services", REPLICA_TIME).await?;
         let mut all = ServicesShown::default();
         for one in told {
             if all.services.is_empty() {
@@ -91,10 +98,11 @@ impl PlaceArgs {
         Ok(all)
     }
 
-    /// What each replica answers at `path`, and why some do not.
+    /// What each replica answers at `path` within `limit`, and why some do not.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,
+        limit: Duration,
     ) -> anyhow::Result<(Vec<T>, BTreeMap<String, String>)> {
         if let Some(admin) = self.admin {
             let unreachable = || format!("the control plane's admin port {admin}");
@@ -105,7 +113,7 @@ impl PlaceArgs {
         let client = self.cluster.connect().await?;
         let namespace = &self.cluster.namespace;
         let (mut told, mut unknown) = (Vec::new(), BTreeMap::new());
-        for (replica, answer) in ask_replicas(&client, namespace, path).await {
+        for (replica, answer) in ask_replicas(&client, namespace, path, limit).await {
             match answer {
                 Ok(answer) => told.push(answer),
                 Err(error) => drop(unknown.insert(replica, error)),
@@ -129,6 +137,9 @@ impl Traffic {
             all.missing.dropped = all.missing.dropped.saturating_add(one.dropped);
             for (name, workload) in one.workloads {
                 all.missing.left_out = all.missing.left_out.saturating_add(workload.left_out);
+                if workload.left_out > all.missing.most_by.as_ref().map_or(0, |(_, most)| *most) {
+                    all.missing.most_by = Some((name.clone(), workload.left_out));
+                }
                 match all.workloads.get_mut(&name) {
                     Some(known) => add(known, workload),
                     None => drop(all.workloads.insert(name, workload)),
@@ -162,9 +173,11 @@ impl Missing {
             ));
         }
         if self.left_out > 0 {
+            let most = self.most_by.as_ref().map(|(name, most)| format!("; {name} says {most} of them"));
             line(format!(
-                "not shown: {} requests and connections that sidecars do not tell apart",
-                self.left_out
+                "not shown: {} requests and connections that sidecars do not tell apart{}",
+                self.left_out,
+                most.unwrap_or_default()
             ));
         }
         for (replica, why) in &self.unknown {

@@ -1,6 +1,7 @@
 //! `selvedge tap`: live requests, as sidecars show them while it runs.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::{self, Write as _},
     process::ExitCode,
@@ -14,9 +15,10 @@ use selvedge_model::{
     tap::{Sample, Wanted},
     traffic::Way,
 };
+use selvedge_ops::plain;
 use tokio::time::Instant;
 
-use super::ask::PlaceArgs;
+use super::ask::{LIVE_TIME, PlaceArgs};
 use crate::{cluster, output::OutputArgs};
 
 /// Show live requests: path, status, time, identities, the chosen endpoint and attempts, as they come to their end
@@ -164,17 +166,30 @@ async fn watch(args: &Args) -> anyhow::Result<()> {
     let session = format!("{:016x}", fastrand::u64(..));
     let path = format!("/tap?session={session}&wanted={}{of}", encoded(&wanted));
     let deadline = args.duration.map(|duration| Instant::now() + duration);
-    let (mut shown, mut is_first) = (0, true);
+    let shown = show(args, &path, deadline).await;
+    // The place is free at once for others. If this fails, it is in a few seconds.
+    let _ = args.place.ask::<TapAnswer>(&format!("{path}&over=true"), LIVE_TIME).await;
+    shown
+}
+
+/// Until there were enough, or the time is over.
+async fn show(args: &Args, path: &str, deadline: Option<Instant>) -> anyhow::Result<()> {
+    let (mut shown, mut is_first, mut unknown) = (0, true, BTreeMap::new());
     loop {
-        let (answers, unknown) = args.place.ask::<TapAnswer>(&path).await?;
-        if std::mem::take(&mut is_first) {
+        let (answers, silent) = args.place.ask::<TapAnswer>(path, LIVE_TIME).await?;
+        if is_first {
             let proxies: usize = answers.iter().map(|answer| answer.proxies).sum();
             eprintln!("showing requests of {proxies} connected proxies; Ctrl-C ends it");
-            for (replica, why) in unknown {
-                eprintln!("replica {replica} does not answer: {why}");
-            }
+        } else if answers.iter().any(|answer| answer.is_first) {
+            eprintln!("some requests may be lost: this end, or the control plane, was away for too long");
         }
+        is_first = false;
+        for (replica, why) in silent.iter().filter(|(replica, _)| !unknown.contains_key(*replica)) {
+            eprintln!("replica {replica} does not answer: {why}");
+        }
+        unknown = silent;
         for answer in &answers {
+            missing(answer);
             for seen in &answer.samples {
                 let line = if args.output.is_json() { serde_json::to_string(seen)? } else { line(seen) };
                 writeln!(io::stdout().lock(), "{line}")?;
@@ -183,7 +198,6 @@ async fn watch(args: &Args) -> anyhow::Result<()> {
                     return Ok(());
                 }
             }
-            missing(answer);
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(());
@@ -253,8 +267,9 @@ fn line(TapSeen { by, sample }: &TapSeen) -> String {
     if let Some(route) = &sample.route {
         add(format_args!(" by {route}"));
     }
+    let mut line = plain(&line).into_owned();
     for (name, value) in &sample.headers {
-        add(format_args!("\n    {name}: {value}"));
+        write!(line, "\n    {}: {}", plain(name), plain(value)).expect("writing to a String cannot fail");
     }
     line
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use selvedge_api::{
@@ -17,7 +17,7 @@ use selvedge_model::{
     tap::Sample,
     traffic::{Edge, Told},
 };
-use selvedge_ops::plain_within;
+use selvedge_ops::{plain::is_hidden, plain_within};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -51,6 +51,12 @@ const MAX_PROXY_VERSION: usize = 64;
 /// How much is kept of why it refused something, in bytes.
 pub(super) const MAX_REASON: usize = 1024;
 
+/// A proxy reports every second at the most.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// So much sooner may reports come, all together, if they were held up on their way.
+const REPORT_EARLY: Duration = Duration::from_secs(5);
+
 /// What was said on one stream, and what follows from it.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -69,8 +75,13 @@ pub(super) struct Session {
     /// Something may have changed since the last look.
     pub(super) due: bool,
     pub(super) greeted: bool,
+    /// When the next report is due, if reports come as often as they may.
+    pub(super) report_at: Instant,
+    /// Whether it can be asked to show live requests.
+    pub(super) takes_taps: bool,
     /// What the numbers stand for by which it tells of its traffic; at most [`MOST_EDGES`](selvedge_model::traffic::MOST_EDGES).
-    pub(super) edges: BTreeMap<u32, Arc<Edge>>,
+    /// `None`: something that only a newer version knows.
+    pub(super) edges: BTreeMap<u32, Option<Arc<Edge>>>,
 }
 
 #[derive(Debug)]
@@ -128,6 +139,8 @@ impl Session {
             configuration: None,
             due: true,
             greeted: false,
+            report_at: Instant::now(),
+            takes_taps: hello.takes_taps,
             edges: BTreeMap::new(),
         };
         for authority in hello.authorities {
@@ -188,6 +201,7 @@ impl Session {
             Some(Message::Unsubscribe(unsubscribe)) => self.unsubscribe(&unsubscribe.authority),
             Some(Message::Ack(ack)) => return Ok(self.acknowledge(ack)),
             Some(Message::Report(report)) => {
+                self.report_at = self.report_at.max(Instant::now()) + REPORT_EVERY;
                 let wrong = |error| Status::invalid_argument(format!("a report: {error}"));
                 let mut report = Report::try_from(report).map_err(wrong)?;
                 let traffic = self.traffic(std::mem::take(&mut report.traffic), report.watched)?;
@@ -203,15 +217,41 @@ impl Session {
         Ok(MessageOutcome::Nothing)
     }
 
+    /// When the next message is read, if it reports too often.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        self.report_at.checked_sub(REPORT_EARLY).filter(|at| *at > Instant::now())
+    }
+
     /// What `told` says, each number resolved to what it stands for on this stream.
     fn traffic(&mut self, told: Told, watched: u64) -> Result<TrafficReport, Status> {
-        self.edges.extend(told.named.into_iter().map(|(number, edge)| (number, Arc::new(edge))));
-        let resolve = |(number, counts)| match self.edges.get(&number) {
-            Some(edge) => Ok((Arc::clone(edge), counts)),
-            None => Err(Status::invalid_argument(format!("a report: edge {number} has no name"))),
-        };
-        let edges = told.counts.into_iter().map(resolve).collect::<Result<_, _>>()?;
-        Ok(TrafficReport { edges, left_out: told.left_out, out: told.out, watched })
+        for number in &told.not_understood {
+            self.edges.insert(*number, None);
+        }
+        for (number, edge) in told.named {
+            let [host, route, subset, backend] =
+                [edge.host, edge.route, edge.subset, edge.backend].map(|name| visible(&name));
+            self.edges.insert(number, Some(Arc::new(Edge { host, route, subset, backend, ..edge })));
+        }
+        let (mut edges, mut left_out) = (Vec::new(), told.left_out);
+        for (number, mut counts) in told.counts {
+            for one in &mut counts.outcomes {
+                one.outcome.reason = one.outcome.reason.as_ref().map(visible);
+            }
+            match self.edges.get(&number) {
+                Some(Some(edge)) => edges.push((Arc::clone(edge), counts)),
+                Some(None) => left_out = left_out.saturating_add(counts.ends().max(counts.connections)),
+                None => {
+                    return Err(Status::invalid_argument(format!("a report: edge {number} has no name")));
+                }
+            }
+        }
+        let mut out = told.out;
+        for one in out.iter_mut().flatten() {
+            one.backend.service.host = visible(&one.backend.service.host);
+            one.backend.subset = one.backend.subset.as_ref().map(visible);
+            (one.why, one.last_failure) = (visible(&one.why), visible(&one.last_failure));
+        }
+        Ok(TrafficReport { edges, left_out, out, watched })
     }
 
     pub(super) fn subscribe(&mut self, authority: String) -> Result<(), Status> {
@@ -312,6 +352,15 @@ impl Session {
         proxy.acknowledged = self.acknowledged;
         proxy.under_way = self.under_way.as_ref().map(|under_way| under_way.nonce);
     }
+}
+
+/// A name as a proxy tells it, with `?` for what a reader could not see in it: it is shown on terminals, and must not become
+/// several times as long in JSON.
+fn visible(name: &Arc<str>) -> Arc<str> {
+    if !name.chars().any(is_hidden) {
+        return Arc::clone(name);
+    }
+    name.chars().map(|c| if is_hidden(c) { '?' } else { c }).collect::<String>().into()
 }
 
 /// What a proxy shows of live requests.

@@ -1,6 +1,6 @@
 //! The answer of `/traffic`: what sidecars have carried lately, as they have told it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use selvedge_model::{
     SpiffeId, WorkloadName,
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Inner, KEPT, OfOne,
-    slots::{FINE, begin},
+    slots::{FINE, Pieces, begin},
 };
 
 /// What the sidecars of this replica have told.
@@ -36,7 +36,8 @@ pub struct WorkloadTraffic {
     pub seconds: u64,
     /// Edges on which something has happened.
     pub edges: Vec<EdgeTraffic>,
-    /// Requests and connections since the sidecar started that it cannot tell apart, because there are too many edges.
+    /// Requests and connections since the sidecar started that it cannot tell apart, because there are too many edges, and those of
+    /// this answer's time that there is no room for in it.
     pub left_out: u64,
 }
 
@@ -51,38 +52,98 @@ pub struct EdgeTraffic {
     pub counts: Counts,
 }
 
-impl Inner {
-    /// What has happened in the last `since` seconds.
-    pub(super) fn seen(&mut self, since: u64, now: u64) -> TrafficSeen {
-        let since = since.clamp(1, KEPT);
-        self.sweep(now);
-        let kept = self.kept;
-        let workloads =
-            self.workloads.iter().map(|(name, known)| (name.clone(), known.seen(since.min(kept), now)));
-        TrafficSeen {
-            since_seconds: since,
-            kept_seconds: kept,
-            dropped: self.dropped,
-            workloads: workloads.collect(),
+/// The longest answer, in bytes, nearly. Commands read 64 MiB at most.
+const MOST_BYTES: usize = 40 << 20;
+
+/// An answer, and what of its edges is still to be read: that takes a while, in which nobody else has to wait.
+#[derive(Debug)]
+pub(super) struct Unread {
+    answer: TrafficSeen,
+    edges: Vec<Vec<(Arc<Edge>, Pieces)>>,
+}
+
+impl Unread {
+    pub(super) fn read(mut self) -> TrafficSeen {
+        for (workload, edges) in self.answer.workloads.values_mut().zip(self.edges) {
+            let read = |(edge, pieces): (Arc<Edge>, Pieces)| EdgeTraffic {
+                edge: Edge::clone(&edge),
+                counts: pieces.read(),
+            };
+            workload.edges = edges.into_iter().map(read).filter(|one| !one.counts.is_empty()).collect();
+        }
+        self.answer.keep_within(MOST_BYTES);
+        self.answer
+    }
+}
+
+impl TrafficSeen {
+    /// Of those workloads that have more than their share of what is too much, only the busiest edges are shown.
+    pub(super) fn keep_within(&mut self, most: usize) {
+        let all: usize = self.workloads.values().flat_map(|one| &one.edges).map(EdgeTraffic::bytes).sum();
+        if all <= most {
+            return;
+        }
+        let share = most / self.workloads.len().max(1);
+        for workload in self.workloads.values_mut() {
+            if workload.edges.iter().map(EdgeTraffic::bytes).sum::<usize>() <= share {
+                continue;
+            }
+            workload.edges.sort_by_key(|one| std::cmp::Reverse(one.counts.ends()));
+            let mut bytes = 0;
+            let is_within = |one: &&EdgeTraffic| {
+                bytes += one.bytes();
+                bytes <= share
+            };
+            let kept = workload.edges.iter().take_while(is_within).count();
+            for one in workload.edges.drain(kept..) {
+                let counts = one.counts.ends().max(one.counts.connections);
+                workload.left_out = workload.left_out.saturating_add(counts);
+            }
         }
     }
 }
 
+impl EdgeTraffic {
+    /// What it takes in an answer, nearly.
+    pub(super) fn bytes(&self) -> usize {
+        let Edge { host, route, subset, backend, client, .. } = &self.edge;
+        let names = [host, route, subset, backend].map(|name| name.len()).into_iter().sum::<usize>();
+        let client = client.as_ref().map_or(0, |client| client.as_str().len());
+        300 + names + client + 140 * self.counts.outcomes.len() + 24 * self.counts.latencies.buckets().len()
+    }
+}
+
+impl Inner {
+    /// What has happened in the last `since` seconds.
+    pub(super) fn since(&mut self, since: u64, now: u64) -> Unread {
+        let since = since.clamp(1, KEPT);
+        self.sweep_if_due(now);
+        let kept = self.kept;
+        let (mut workloads, mut edges) = (BTreeMap::new(), Vec::new());
+        for (name, known) in &self.workloads {
+            let (workload, of_it) = known.since(since.min(kept), now);
+            workloads.insert(name.clone(), workload);
+            edges.push(of_it);
+        }
+        let answer =
+            TrafficSeen { since_seconds: since, kept_seconds: kept, dropped: self.dropped, workloads };
+        Unread { answer, edges }
+    }
+}
+
 impl OfOne {
-    fn seen(&self, since: u64, now: u64) -> WorkloadTraffic {
+    fn since(&self, since: u64, now: u64) -> (WorkloadTraffic, Vec<(Arc<Edge>, Pieces)>) {
         let since = since.min(self.kept);
         let from = now.saturating_sub(since);
         // What has happened since its last report is not known, unless that would have come.
         let until = self.told_at.max(now.saturating_sub(FINE));
-        let edges = self
-            .edges
-            .iter()
-            .map(|(edge, slots)| EdgeTraffic { edge: Edge::clone(edge), counts: slots.since(from) });
-        WorkloadTraffic {
+        let edges = self.edges.iter().map(|(edge, slots)| (Arc::clone(edge), slots.since(from, now)));
+        let workload = WorkloadTraffic {
             identity: self.identity.clone(),
             seconds: until.saturating_sub(begin(from, now).max(self.known_since)).max(1),
-            edges: edges.filter(|one| !one.counts.is_empty()).collect(),
+            edges: Vec::new(),
             left_out: self.left_out,
-        }
+        };
+        (workload, edges.collect())
     }
 }

@@ -1,7 +1,8 @@
 //! What sidecars carry, as they tell it: for an hour, in bounded memory.
 //!
-//! A sidecar speaks of its own workload only. What it says is as true as it is. If all of it together takes too much memory,
-//! less than an hour is kept, of all alike; if one sidecar's takes too much, less is kept of that one.
+//! A sidecar speaks of what its own workload sends and gets. What it says is as true as it is. If one sidecar's takes too much
+//! memory, less than an hour is kept of that one. If all of it together does, less is kept of those that have far more than
+//! others, and then of all alike; and those that have little are not refused what others have used up.
 
 mod answer;
 mod slots;
@@ -28,7 +29,10 @@ const KEPT_AT_LEAST: u64 = 300;
 /// The most edges that are kept of one workload.
 const MOST_OF_ONE: usize = 2 * MOST_EDGES;
 /// What may be kept of one workload, and of all together, in bytes.
-const BYTES: Bytes = Bytes { of_one: 4 << 20, of_all: 128 << 20 };
+/// Those that have little may have half as much again when that is used up.
+const BYTES: Bytes = Bytes { of_one: 4 << 20, of_all: 85 << 20 };
+/// How much is kept of a workload's endpoints that get nothing, in bytes.
+const BYTES_OF_OUT: usize = 64 << 10;
 /// Between two looks through all workloads for what is over, in seconds.
 const SWEEP_EVERY: u64 = 60;
 /// Between two lines in the log about what is not kept, in seconds.
@@ -86,7 +90,7 @@ struct OfOne {
     /// Since when it is known what its sidecar carries: what that did before, another control plane was told.
     known_since: u64,
     told_at: u64,
-    /// Which of its endpoints get nothing, and until when.
+    /// Which of its endpoints get nothing, and until when; the first so many.
     out: Vec<(Out, Option<u64>)>,
 }
 
@@ -118,7 +122,8 @@ impl Traffic {
     /// What has happened in the last `since` seconds.
     pub(crate) fn seen(&self, since: u64) -> TrafficSeen {
         let now = self.now();
-        self.lock().seen(since, now)
+        let unread = self.lock().since(since, now);
+        unread.read()
     }
 
     /// The endpoints that get no requests from a workload, and how much longer, in seconds.
@@ -153,20 +158,20 @@ impl Inner {
 
     /// Returns how much of it is not kept.
     fn tell(&mut self, workload: &WorkloadName, identity: &SpiffeId, report: TrafficReport, now: u64) -> u64 {
-        if now >= self.swept_at + SWEEP_EVERY {
-            self.sweep(now);
-        }
+        self.sweep_if_due(now);
         let since = now.saturating_sub(report.watched.min(slots::FINE));
         let known = self.workloads.entry(workload.clone()).or_insert_with(|| OfOne::new(identity, since));
         known.heard(identity, &report, now);
-        let mut dropped = 0_u64;
+        let (mut dropped, mut can_shorten) = (0_u64, true);
+        let little = self.most.of_all / 2 / self.workloads.len().max(1);
         for (edge, counts) in report.edges {
-            if self.bytes > self.most.of_all {
+            if self.bytes > self.most.of_all && can_shorten {
                 self.shorten(now);
+                can_shorten = self.bytes <= self.most.of_all;
             }
             let Some(known) = self.workloads.get_mut(workload) else { break };
             let before = known.bytes;
-            let has_room = self.bytes <= self.most.of_all;
+            let has_room = self.bytes <= self.most.of_all || before <= little;
             if !has_room || !known.add(edge, &counts, self.most.of_one, now) {
                 dropped = dropped.saturating_add(counts.ends().saturating_add(counts.connections));
             }
@@ -174,6 +179,12 @@ impl Inner {
         }
         self.dropped = self.dropped.saturating_add(dropped);
         dropped
+    }
+
+    fn sweep_if_due(&mut self, now: u64) {
+        if now >= self.swept_at + SWEEP_EVERY {
+            self.sweep(now);
+        }
     }
 
     /// Forgets what is over.
@@ -197,10 +208,25 @@ impl Inner {
         self.bytes = self.workloads.values().map(|known| known.bytes).sum();
     }
 
-    /// Keeps less, of all.
+    /// Keeps less: of those that have more than twice as much as others on average, and only if there are none, of all.
     fn shorten(&mut self, now: u64) {
-        while self.bytes > self.most.of_all && self.kept > KEPT_AT_LEAST {
-            self.kept = (self.kept * 3 / 4).max(KEPT_AT_LEAST);
+        while self.bytes > self.most.of_all {
+            let much = 2 * self.bytes / self.workloads.len().max(1);
+            let mut have_much = self.workloads.values_mut().filter(|known| known.bytes > much).peekable();
+            if have_much.peek().is_some() {
+                let mut is_less = false;
+                for known in have_much.filter(|known| known.kept > KEPT_AT_LEAST) {
+                    known.kept = (known.kept * 3 / 4).max(KEPT_AT_LEAST);
+                    is_less = true;
+                }
+                if !is_less {
+                    return;
+                }
+            } else if self.kept > KEPT_AT_LEAST {
+                self.kept = (self.kept * 3 / 4).max(KEPT_AT_LEAST);
+            } else {
+                return;
+            }
             self.forget(now);
         }
     }
@@ -226,7 +252,14 @@ impl OfOne {
         self.left_out = self.left_out.saturating_add(report.left_out);
         if let Some(out) = &report.out {
             let until = |out: &Out| out.left.map(|left| now.saturating_add(left.as_secs().max(1)));
-            self.out = out.iter().map(|out| (out.clone(), until(out))).collect();
+            let mut bytes = 0;
+            let has_room = |out: &&Out| {
+                let texts = [&out.backend.service.host, &out.why, &out.last_failure];
+                bytes += size_of::<(Out, Option<u64>)>() + texts.iter().map(|text| text.len()).sum::<usize>();
+                bytes += out.backend.subset.as_ref().map_or(0, |subset| subset.len());
+                bytes <= BYTES_OF_OUT
+            };
+            self.out = out.iter().take_while(has_room).map(|out| (out.clone(), until(out))).collect();
         }
     }
 

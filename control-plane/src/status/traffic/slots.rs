@@ -2,7 +2,7 @@
 //!
 //! Each piece is kept as it is sent, which takes some hundred bytes.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use prost::Message as _;
 use selvedge_api::wire;
@@ -31,7 +31,7 @@ struct Slot {
     /// Which piece, counted in its own length.
     at: u64,
     /// A [`wire::EdgeCounts`].
-    counts: Box<[u8]>,
+    counts: Arc<[u8]>,
 }
 
 impl Slot {
@@ -41,9 +41,7 @@ impl Slot {
     }
 
     fn read(&self) -> Counts {
-        let read = wire::EdgeCounts::decode(&*self.counts).ok().and_then(|counts| counts.try_into().ok());
-        let (_, counts): (u32, Counts) = read.expect("we have written it");
-        counts
+        read(&self.counts)
     }
 
     fn bytes(&self) -> usize {
@@ -76,15 +74,13 @@ impl Slots {
         }
     }
 
-    /// All that was not over before `from`.
-    pub(super) fn since(&self, from: u64) -> Counts {
-        let mut sum = Counts::default();
-        for (slots, length) in [(&self.coarse, COARSE), (&self.fine, FINE)] {
-            for slot in slots.iter().filter(|slot| (slot.at + 1) * length > from) {
-                sum.add(&slot.read());
-            }
-        }
-        sum
+    /// All since [`begin`], not yet read.
+    pub(super) fn since(&self, from: u64, now: u64) -> Pieces {
+        let begin = begin(from, now);
+        // What is coarse was over before the oldest fine piece began.
+        let coarse = self.coarse.iter().filter(|slot| from < oldest_fine(now) && slot.at * COARSE >= begin);
+        let fine = self.fine.iter().filter(|slot| slot.at * FINE >= begin);
+        Pieces(coarse.chain(fine).map(|slot| Arc::clone(&slot.counts)).collect())
     }
 
     /// What it takes in memory, nearly.
@@ -98,10 +94,34 @@ impl Slots {
     }
 }
 
+/// What has happened on one edge in several pieces of time, as it is kept. To read it takes a while.
+#[derive(Debug, Default)]
+pub(super) struct Pieces(Vec<Arc<[u8]>>);
+
+impl Pieces {
+    pub(super) fn read(&self) -> Counts {
+        let mut sum = Counts::default();
+        for piece in &self.0 {
+            sum.add(&read(piece));
+        }
+        sum
+    }
+}
+
+fn read(counts: &[u8]) -> Counts {
+    let read = wire::EdgeCounts::decode(counts).ok().and_then(|counts| counts.try_into().ok());
+    let (_, counts): (u32, Counts) = read.expect("we have written it");
+    counts
+}
+
+/// When the oldest of the fine pieces begins.
+fn oldest_fine(now: u64) -> u64 {
+    (now / FINE).saturating_sub(FINE_KEPT - 1) * FINE
+}
+
 /// When what is shown begins if at `now` everything since `from` is asked for: with a whole piece.
 pub(super) fn begin(from: u64, now: u64) -> u64 {
-    let oldest = (now / FINE).saturating_sub(FINE_KEPT - 1) * FINE;
-    let length = if from < oldest { COARSE } else { FINE };
+    let length = if from < oldest_fine(now) { COARSE } else { FINE };
     from / length * length
 }
 
@@ -144,16 +164,28 @@ mod tests {
             slots.add(&requests(1), now);
         }
 
-        assert_eq!(slots.since(0).ends(), 720);
-        assert_eq!(slots.since(0).latencies.count(), 720);
-        assert_eq!(slots.since(3600 - 60).ends(), 12, "the last minute, of fine pieces");
-        assert_eq!(slots.since(1800).ends(), 360);
-        assert_eq!((slots.since(1790).ends(), begin(1790, 3600)), (372, 1740), "with a whole minute");
-        assert_eq!((slots.since(3550).ends(), begin(3550, 3600)), (12, 3540), "with a whole quarter of one");
+        let since = |from| slots.since(from, 3600).read();
+        assert_eq!((since(0).ends(), since(0).latencies.count()), (720, 720));
+        assert_eq!(since(3600 - 60).ends(), 12, "the last minute, of fine pieces");
+        assert_eq!(since(1800).ends(), 360);
+        assert_eq!((since(1790).ends(), begin(1790, 3600)), (372, 1740), "with a whole minute");
+        assert_eq!((since(3550).ends(), begin(3550, 3600)), (12, 3540), "with a whole quarter of one");
         assert_eq!((slots.fine.len(), slots.coarse.len()), (8, 58));
         let bytes: usize = slots.fine.iter().chain(&slots.coarse).map(Slot::bytes).sum();
         assert_eq!(slots.bytes(), bytes);
         assert!(bytes < 8_000, "{bytes}");
+    }
+
+    #[test]
+    fn what_is_shown_is_of_just_the_time_that_it_is_said_to_be_of() {
+        let mut slots = Slots::default();
+        for now in (0..=1_234).step_by(5) {
+            slots.add(&requests(1), now);
+        }
+        for from in 600..1_234 {
+            let shown = slots.since(from, 1_234).read().ends();
+            assert_eq!(shown, (1_230 - begin(from, 1_234)) / 5 + 1, "since {from}");
+        }
     }
 
     #[test]
@@ -162,7 +194,7 @@ mod tests {
         slots.add(&requests(1), 10);
         slots.add(&requests(2), 1000);
         slots.forget(60);
-        assert_eq!(slots.since(0).ends(), 2);
+        assert_eq!(slots.since(0, 1000).read().ends(), 2);
 
         slots.forget(1005);
         assert!(slots.is_empty() && slots.bytes() == 0);

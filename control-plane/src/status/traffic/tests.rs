@@ -30,6 +30,10 @@ fn requests(count: u64) -> Counts {
     counts
 }
 
+fn seen_in(inner: &mut Inner, since: u64, now: u64) -> TrafficSeen {
+    inner.since(since, now).read()
+}
+
 /// One request on each of so many edges.
 fn report(edges: u64) -> TrafficReport {
     let edges = (0..edges).map(|route| (edge(route), requests(1))).collect();
@@ -47,15 +51,15 @@ fn what_is_told_is_added_up_for_an_hour() {
         assert_eq!(inner.tell(&name("a/b"), &identity(), report(2), now), 0);
     }
 
-    let seen = inner.seen(KEPT, start + 610);
+    let seen = seen_in(&mut inner, KEPT, start + 610);
     assert_eq!(ends(&seen, "a/b"), 6);
     assert_eq!(seen.workloads[&name("a/b")].seconds, 615, "it is not known for longer");
-    assert_eq!(ends(&inner.seen(60, start + 610), "a/b"), 2);
-    assert_eq!(ends(&inner.seen(KEPT, start + 600 + KEPT - 1), "a/b"), 2);
+    assert_eq!(ends(&seen_in(&mut inner, 60, start + 610), "a/b"), 2);
+    assert_eq!(ends(&seen_in(&mut inner, KEPT, start + 600 + KEPT - 1), "a/b"), 2);
     let text = serde_json::to_string(&seen).unwrap();
     assert_eq!(serde_json::from_str::<TrafficSeen>(&text).unwrap(), seen);
 
-    assert!(inner.seen(KEPT, start + 700 + KEPT).workloads.is_empty());
+    assert!(seen_in(&mut inner, KEPT, start + 700 + KEPT).workloads.is_empty());
     assert_eq!(inner.bytes, 0);
 }
 
@@ -66,7 +70,7 @@ fn a_sidecar_that_says_much_takes_no_more_than_its_share_and_what_is_dropped_is_
     assert_eq!(inner.tell(&name("a/noisy"), &identity(), report(more), KEPT), 10);
     inner.tell(&name("a/quiet"), &identity(), report(1), KEPT);
 
-    let seen = inner.seen(60, KEPT + 1);
+    let seen = seen_in(&mut inner, 60, KEPT + 1);
     assert_eq!((ends(&seen, "a/noisy"), ends(&seen, "a/quiet"), seen.dropped), (more - 10, 1, 10));
     for now in (KEPT..2 * KEPT).step_by(15) {
         inner.tell(&name("a/noisy"), &identity(), report(more), now);
@@ -87,11 +91,61 @@ fn if_all_together_is_too_much_less_than_an_hour_is_kept_and_that_is_said() {
         assert!(inner.bytes <= 100_000 + 1_000, "{}", inner.bytes);
     }
 
-    let seen = inner.seen(KEPT, 2 * KEPT);
+    let seen = seen_in(&mut inner, KEPT, 2 * KEPT);
     assert!((KEPT_AT_LEAST..KEPT).contains(&seen.kept_seconds), "{}", seen.kept_seconds);
-    assert_eq!(ends(&inner.seen(60, 2 * KEPT), "a/c"), 40, "what is newest is there");
+    assert_eq!(ends(&seen_in(&mut inner, 60, 2 * KEPT), "a/c"), 40, "what is newest is there");
     let all = inner.workloads.values();
     assert_eq!(inner.bytes, all.map(|known| known.bytes).sum::<usize>());
+}
+
+#[test]
+fn a_few_that_say_much_do_not_silence_the_others() {
+    let mut inner = Inner::new(Bytes { of_one: 60_000, of_all: 100_000 });
+    let loud = ["a/a", "a/b", "a/c"];
+    for now in (KEPT..2 * KEPT).step_by(15) {
+        for number in 0..5 {
+            let quiet = name(&format!("b/{number}"));
+            assert_eq!(inner.tell(&quiet, &identity(), report(1), now), 0, "{quiet}");
+        }
+        for workload in loud {
+            inner.tell(&name(workload), &identity(), report(200), now);
+        }
+        assert!(inner.bytes <= 150_000, "{}", inner.bytes);
+    }
+
+    let seen = seen_in(&mut inner, KEPT, 2 * KEPT);
+    assert_eq!(seen.kept_seconds, KEPT, "an hour of those that have little");
+    assert_eq!(ends(&seen, "b/3"), 240);
+    assert!(seen.dropped > 0 && loud.iter().any(|one| inner.workloads[&name(one)].kept < KEPT));
+}
+
+#[test]
+fn an_answer_that_would_be_too_long_has_the_busiest_edges_of_those_that_have_much() {
+    let mut inner = Inner::new(BYTES);
+    inner.tell(&name("a/loud"), &identity(), report(500), KEPT);
+    let busy = TrafficReport { edges: vec![(edge(7), requests(9))], ..TrafficReport::default() };
+    inner.tell(&name("a/loud"), &identity(), busy, KEPT);
+    inner.tell(&name("a/quiet"), &identity(), report(3), KEPT);
+
+    let mut seen = seen_in(&mut inner, 60, KEPT + 1);
+    let whole = seen.clone();
+    seen.keep_within(1 << 20);
+    assert_eq!(seen, whole, "there is room");
+    seen.keep_within(20_000);
+    let loud = &seen.workloads[&name("a/loud")];
+    assert_eq!((loud.edges[0].edge.route.as_ref(), loud.edges[0].counts.ends()), ("7", 10));
+    assert_eq!((ends(&seen, "a/loud") + loud.left_out, ends(&seen, "a/quiet")), (509, 3));
+    assert!(loud.edges.iter().map(EdgeTraffic::bytes).sum::<usize>() <= 10_000);
+}
+
+#[test]
+fn looking_often_does_not_change_how_long_is_kept() {
+    let mut inner = Inner::new(Bytes { of_one: 1 << 20, of_all: 100_000 });
+    (inner.kept, inner.swept_at) = (600, KEPT);
+    for _ in 0..10 {
+        assert_eq!(seen_in(&mut inner, 60, KEPT + 1).kept_seconds, 600);
+    }
+    assert_eq!(seen_in(&mut inner, 60, KEPT + SWEEP_EVERY).kept_seconds, 600 + SWEEP_EVERY);
 }
 
 #[test]

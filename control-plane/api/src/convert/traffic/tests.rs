@@ -51,6 +51,7 @@ fn what_is_told_is_read_as_it_was_written() {
     let names = vec![(0, edge(None)), (7, edge(Some("spiffe://cluster.local/ns/shop/sa/web")))];
     let told = Told {
         named: names,
+        not_understood: Vec::new(),
         counts: vec![busy(0), (7, Counts { connections: 3, received: 9, ..Counts::default() })],
         left_out: 5,
         out: Some(vec![out(), Out { left: None, ..out() }]),
@@ -94,4 +95,26 @@ fn a_name_that_is_too_long_is_cut_and_what_is_no_count_is_refused() {
     assert!(of(vec![], vec![name("nobody")]).is_err());
     assert!(of(vec![], vec![name(""); 1001]).is_err());
     assert!(u32::from(bucket_of(Duration::MAX)) < 86);
+}
+
+#[test]
+fn what_only_a_newer_version_knows_is_left_out_and_nothing_else() {
+    let told = Told { named: vec![(0, edge(None)), (1, edge(None))], ..Told::default() };
+    let mut report = wire::Report::default();
+    put(&told, &mut report);
+    report.edge_names[1].carried = 99;
+
+    let read = take(&mut report).unwrap();
+    assert_eq!((read.named.len(), read.not_understood), (1, vec![1]));
+}
+
+#[test]
+fn counts_are_no_more_than_can_be() {
+    let told = Told { left_out: u64::MAX, ..Told::default() };
+    let most = (0, Counts { connections: u64::MAX, sent: u64::MAX, ..Counts::default() });
+    let read = read(&Told { counts: vec![most], ..told }).unwrap();
+
+    let counts = &read.counts[0].1;
+    assert_eq!((read.left_out, counts.connections), (MOST_AT_ONCE, MOST_AT_ONCE));
+    assert_eq!(counts.sent, MOST_AT_ONCE << 12);
 }
