@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use selvedge_control_plane::status::ServicesShown;
+use selvedge_control_plane::status::{EdgeTraffic, EndpointShown, ServicesShown};
 use selvedge_model::{
     SpiffeId, WorkloadName,
     traffic::{Carried, Edge, Way},
@@ -27,9 +27,10 @@ use crate::{
 
 /// Show who talks to whom, whether mutual TLS secures it, and who each end has proven to be
 ///
-/// A row is what the client's sidecar tells, or, if the client has none that tells of itself, what the server's does.
+/// A row is what the client's sidecar tells. What the server's does is shown where no client's row is, as of clients that have
+/// none. What was sent nowhere (no endpoint, no connection) or was given up before there was an answer is no plaintext.
 ///
-/// Exit status: 0; 1 with --require-mtls if something goes in plaintext; 2 if the control plane does not answer.
+/// Exit status: 0; 1 with --require-mtls if something has gone in plaintext; 2 if the control plane does not answer.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -45,7 +46,7 @@ pub struct Args {
     #[arg(long)]
     require_mtls: bool,
 
-    /// Show what servers' sidecars tell of those clients, too, that tell of themselves
+    /// Show what servers' sidecars tell of those clients, too, whose own rows are shown
     #[arg(long)]
     all: bool,
 
@@ -61,6 +62,16 @@ pub(super) enum SeenBy {
     Server,
 }
 
+/// How it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Secured {
+    MutualTls,
+    Plaintext,
+    /// Nothing of it has reached an endpoint for certain.
+    NotSent,
+}
+
 /// One edge.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
@@ -71,6 +82,7 @@ pub(super) struct Row {
     /// The server: a service's port, or, seen by the server, its workload's.
     pub(super) to: String,
     pub(super) mtls: bool,
+    pub(super) secured: Secured,
     /// Who the client has proven to be. Absent: nobody, as in plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_identity: Option<SpiffeId>,
@@ -91,7 +103,7 @@ pub(super) struct Report {
 }
 
 /// What makes one edge of several.
-type Key = (SeenBy, Option<String>, String, bool);
+type Key = (SeenBy, Option<String>, String, Secured);
 
 /// Prints the edges; the exit status says whether all are secured, if they must be.
 ///
@@ -103,7 +115,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let traffic = args.place.traffic(args.since).await?;
         let services = args.place.services().await?;
         let report = Report::of(traffic, &services, &args.filter, args.all);
-        let is_well = !args.require_mtls || report.edges.iter().all(|edge| edge.mtls);
+        let is_well =
+            !args.require_mtls || report.edges.iter().all(|edge| edge.secured != Secured::Plaintext);
         Ok(Answer { text: report.to_text(), found: report, is_well })
     };
     print(answer, args.output)
@@ -111,22 +124,24 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 impl Report {
     pub(super) fn of(traffic: Traffic, services: &ServicesShown, filter: &FilterArgs, all: bool) -> Self {
-        // Those who tell of what they send.
-        let tellers: BTreeSet<&SpiffeId> =
-            traffic.workloads.values().map(|workload| &workload.identity).collect();
+        let told = told_by_clients(&traffic, services, filter);
         let mut rows = BTreeMap::<Key, (Row, Sum)>::new();
         for (teller, workload) in &traffic.workloads {
             for one in workload.edges.iter().filter(|one| filter.admits(teller, &one.edge)) {
                 let edge = &one.edge;
-                let told_twice = edge.client.as_ref().is_some_and(|client| tellers.contains(client));
+                let told_twice = edge.client.as_ref().is_some_and(|client| told.contains(&(client, teller)));
                 if edge.carried == Carried::WebSocket || (told_twice && !all) {
                     continue;
                 }
-                let row = || Row::of(teller, &workload.identity, edge, services);
-                let (_, sum) = rows.entry(key(teller, edge)).or_insert_with(|| (row(), Sum::default()));
+                let key = key(teller, one);
+                let mut row = Row::of(&key, &workload.identity, edge, services);
+                let servers = std::mem::take(&mut row.server_identities);
+                let (row, sum) = rows.entry(key).or_insert_with(|| (row, Sum::default()));
+                row.server_identities.extend(servers);
                 sum.add(edge, &one.counts, workload.seconds);
             }
         }
+        fold_unsent(&mut rows);
         let row = |(row, sum): (Row, Sum)| {
             let (requests, connections) = (sum.requests(), sum.connections());
             Row { requests, connections, ..row }
@@ -145,7 +160,11 @@ impl Report {
                 new_table(["FROM", "TO", "SECURED", "SUCCESS", "RPS", "CLIENT IDENTITY", "SERVER IDENTITY"]);
             for row in &self.edges {
                 let (success, rps) = row.success();
-                let secured = if row.mtls { "mutual TLS" } else { "no" };
+                let secured = match row.secured {
+                    Secured::MutualTls => "mutual TLS",
+                    Secured::Plaintext => "no",
+                    Secured::NotSent => "not sent",
+                };
                 let from = row.from.as_deref().unwrap_or("in plaintext");
                 let client = row.client_identity.as_ref().map_or("-", SpiffeId::as_str);
                 let servers: Vec<&str> = row.server_identities.iter().map(SpiffeId::as_str).collect();
@@ -158,12 +177,50 @@ impl Report {
     }
 }
 
-fn key(teller: &WorkloadName, edge: &Edge) -> Key {
+/// Which clients' rows are shown for which servers: each client's identity, with the workloads that it calls over mutual TLS.
+fn told_by_clients<'a>(
+    traffic: &'a Traffic,
+    services: &'a ServicesShown,
+    filter: &FilterArgs,
+) -> BTreeSet<(&'a SpiffeId, &'a WorkloadName)> {
+    let mut told = BTreeSet::new();
+    for (teller, workload) in &traffic.workloads {
+        let sent = workload.edges.iter().map(|one| &one.edge);
+        let sent = sent.filter(|edge| edge.way == Way::Outbound && edge.mtls && filter.admits(teller, edge));
+        for edge in sent {
+            let servers = called(edge, services).filter_map(|endpoint| endpoint.workload.as_ref());
+            told.extend(servers.map(|server| (&workload.identity, server)));
+        }
+    }
+    told
+}
+
+/// What was sent nowhere is a part of the edge on which the rest was sent.
+fn fold_unsent(rows: &mut BTreeMap<Key, (Row, Sum)>) {
+    let unsent: Vec<Key> = rows.keys().filter(|key| key.3 == Secured::NotSent).cloned().collect();
+    for key in unsent {
+        let of = |secured| (key.0, key.1.clone(), key.2.clone(), secured);
+        let sent = [Secured::MutualTls, Secured::Plaintext].map(of);
+        if let Some(sent) = sent.iter().find(|sent| rows.contains_key(*sent))
+            && let Some((_, sum)) = rows.remove(&key)
+            && let Some((_, all)) = rows.get_mut(sent)
+        {
+            all.merge(&sum);
+        }
+    }
+}
+
+fn key(teller: &WorkloadName, EdgeTraffic { edge, counts }: &EdgeTraffic) -> Key {
+    let secured = match edge.mtls {
+        true => Secured::MutualTls,
+        false if edge.in_plaintext(counts) > 0 => Secured::Plaintext,
+        false => Secured::NotSent,
+    };
     match edge.way {
-        Way::Outbound => (SeenBy::Client, Some(teller.to_string()), to(&edge.host, edge.port), edge.mtls),
+        Way::Outbound => (SeenBy::Client, Some(teller.to_string()), to(&edge.host, edge.port), secured),
         Way::Inbound => {
             let client = edge.client.as_ref().map(ToString::to_string);
-            (SeenBy::Server, client, to(&teller.to_string(), edge.port), edge.mtls)
+            (SeenBy::Server, client, to(&teller.to_string(), edge.port), secured)
         }
     }
 }
@@ -173,18 +230,22 @@ fn to(host: &str, port: u16) -> String {
 }
 
 impl Row {
-    fn of(teller: &WorkloadName, identity: &SpiffeId, edge: &Edge, services: &ServicesShown) -> Self {
-        let (seen_by, from, to, mtls) = key(teller, edge);
-        let (client_identity, server_identities) = match (edge.way, mtls) {
+    fn of(key: &Key, identity: &SpiffeId, edge: &Edge, services: &ServicesShown) -> Self {
+        let (seen_by, from, to, secured) = key.clone();
+        let (client_identity, server_identities) = match (edge.way, edge.mtls) {
             (Way::Inbound, true) => (edge.client.clone(), BTreeSet::from([identity.clone()])),
-            (Way::Outbound, true) => (Some(identity.clone()), expected(edge, services)),
+            (Way::Outbound, true) => {
+                let expected = called(edge, services).filter_map(|endpoint| endpoint.identity.clone());
+                (Some(identity.clone()), expected.collect())
+            }
             (_, false) => (None, BTreeSet::new()),
         };
         Self {
             seen_by,
             from,
             to,
-            mtls,
+            mtls: secured == Secured::MutualTls,
+            secured,
             client_identity,
             server_identities,
             requests: None,
@@ -208,12 +269,12 @@ impl Row {
     }
 }
 
-/// Who the endpoints of the service have to prove to be that `edge` leads to.
-fn expected(edge: &Edge, services: &ServicesShown) -> BTreeSet<SpiffeId> {
+/// The endpoints of the service that `edge` leads to.
+fn called<'a>(edge: &Edge, services: &'a ServicesShown) -> impl Iterator<Item = &'a EndpointShown> + use<'a> {
     let (host, port) = match edge.backend.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().unwrap_or_default()),
         None => (&*edge.host, edge.port),
     };
-    let service = services.services.iter().filter(|service| &*service.host == host && service.port == port);
-    service.flat_map(|service| &service.endpoints).filter_map(|endpoint| endpoint.identity.clone()).collect()
+    let found = services.services.iter().find(|service| &*service.host == host && service.port == port);
+    found.into_iter().flat_map(|service| &service.endpoints)
 }

@@ -81,6 +81,15 @@ impl Party {
     }
 }
 
+impl Party {
+    /// Whether it is what `edge` calls, or where its route leads instead.
+    fn is_called_by(&self, edge: &Edge) -> bool {
+        let backend = edge.backend.rsplit_once(':');
+        self.is_service(&edge.host, edge.port)
+            || backend.is_some_and(|(host, port)| self.is_service(host, port.parse().unwrap_or_default()))
+    }
+}
+
 impl FilterArgs {
     /// Whether a command tells of `edge`, of which the sidecar of `teller` has told.
     pub(super) fn admits(&self, teller: &WorkloadName, edge: &Edge) -> bool {
@@ -88,7 +97,7 @@ impl FilterArgs {
         match edge.way {
             Way::Outbound => {
                 self.from.as_ref().is_none_or(is_teller)
-                    && self.to.as_ref().is_none_or(|to| to.is_service(&edge.host, edge.port))
+                    && self.to.as_ref().is_none_or(|to| to.is_called_by(edge))
             }
             Way::Inbound => {
                 let client = edge.client.as_ref();

@@ -19,6 +19,8 @@ struct Part {
     failures: u64,
     /// How many came by mutual TLS.
     mtls: u64,
+    /// How many in plaintext. The others were sent nowhere, or nobody knows.
+    plain: u64,
     is_there: bool,
 }
 
@@ -69,11 +71,19 @@ impl Sum {
             let came = if edge.carried == Carried::Http { counts.ends() } else { counts.connections };
             part.mtls = part.mtls.saturating_add(came);
         }
+        part.plain = part.plain.saturating_add(edge.in_plaintext(counts));
+    }
+
+    /// Adds all that has happened on others.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.seconds = self.seconds.max(other.seconds);
+        self.requests.merge(&other.requests);
+        self.streams.merge(&other.streams);
     }
 
     /// Those of requests; `None`: there were none.
     pub(super) fn requests(&self) -> Option<Requests> {
-        let Part { counts, failures, mtls, is_there } = &self.requests;
+        let Part { counts, failures, is_there, .. } = &self.requests;
         let count = counts.ends();
         let quantile = |share| rounded(counts.latencies.quantile(share).unwrap_or_default(), 3);
         is_there.then(|| Requests {
@@ -84,21 +94,36 @@ impl Sum {
             p50_ms: quantile(0.5),
             p95_ms: quantile(0.95),
             p99_ms: quantile(0.99),
-            mtls_percent: percent(*mtls, count),
+            mtls_percent: self.requests.mtls_percent(),
             sent_bytes: counts.sent,
         })
     }
 
     /// Those of opaque connections; `None`: there were none.
     pub(super) fn connections(&self) -> Option<Connections> {
-        let Part { counts, failures, mtls, is_there } = &self.streams;
+        let Part { counts, failures, is_there, .. } = &self.streams;
         is_there.then(|| Connections {
             count: counts.connections,
             failures: *failures,
-            mtls_percent: percent(*mtls, counts.connections),
+            mtls_percent: self.streams.mtls_percent(),
             received_bytes: counts.received,
             sent_bytes: counts.sent,
         })
+    }
+}
+
+impl Part {
+    fn merge(&mut self, other: &Self) {
+        self.counts.add(&other.counts);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.mtls = self.mtls.saturating_add(other.mtls);
+        self.plain = self.plain.saturating_add(other.plain);
+        self.is_there |= other.is_there;
+    }
+
+    /// Of those of which it is known how they went.
+    fn mtls_percent(&self) -> f64 {
+        percent(self.mtls, self.mtls.saturating_add(self.plain))
     }
 }
 

@@ -179,9 +179,10 @@ fn rows(service: &ServiceShown, route: &RouteShown, sums: &BTreeMap<Key, Sum>) -
     };
     let found: Vec<_> = shares.iter().map(|share| of(*share)).collect();
     let count = |(requests, connections): &(Option<Requests>, Option<Connections>)| {
-        requests.as_ref().map_or(0, |one| one.count) + connections.as_ref().map_or(0, |one| one.count)
+        let connections = connections.as_ref().map_or(0, |one| one.count);
+        requests.as_ref().map_or(0, |one| one.count).saturating_add(connections)
     };
-    let all: u64 = found.iter().map(count).sum();
+    let all: u64 = found.iter().fold(0_u64, |sum, found| sum.saturating_add(count(found)));
     let row = |(share, found): (&Option<&ShareShown>, (Option<Requests>, Option<Connections>))| Row {
         service: format!("{}:{}", service.host, service.port),
         route: route.name.clone(),

@@ -8,7 +8,7 @@ use selvedge_model::traffic::{Carried, Counts, Edge, Outcome, Way, bucket_of};
 
 use super::{
     ask::Traffic,
-    edges::{self, SeenBy},
+    edges::{self, Secured, SeenBy},
     endpoints,
     filter::FilterArgs,
     routes,
@@ -198,4 +198,93 @@ fn an_endpoint_is_shown_with_its_load_and_with_who_ejects_it() {
     assert_eq!((one.out.len(), one.requests.as_ref().unwrap().count), (0, 95));
     assert_eq!((two.out[0].why.as_str(), two.out[0].seconds_left), ("consecutive-5xx", Some(12)));
     assert!(two.requests.is_none());
+}
+
+#[test]
+fn what_was_sent_nowhere_is_no_plaintext() {
+    let unsent = |count| {
+        let mut counts = Counts::default();
+        let reason = Some("no-endpoint".into());
+        counts.ended(&Outcome { status: Some(503), grpc_status: None, reason }, count);
+        counts
+    };
+    let of = |edges| {
+        let workloads = [("shop/web".parse().unwrap(), workload("web", edges))].into();
+        Traffic { seconds: 60, workloads, ..Traffic::default() }
+    };
+    let report = |edges| edges::Report::of(of(edges), &services(), &filter(&[]), false);
+
+    let together = report(vec![(edge("v1", true), counts(5, 0)), (edge("", false), unsent(2))]);
+    let [row] = &together.edges[..] else { panic!("{:?}", together.edges) };
+    assert_eq!((row.secured, row.requests.as_ref().unwrap().count), (Secured::MutualTls, 7));
+    assert!((row.requests.as_ref().unwrap().mtls_percent - 100.0).abs() < 1e-9);
+    let alone = report(vec![(edge("", false), unsent(2))]);
+    assert_eq!((alone.edges[0].secured, alone.edges[0].mtls), (Secured::NotSent, false));
+    let plain = report(vec![(edge("", false), counts(1, 0)), (edge("", true), counts(3, 0))]);
+    assert_eq!(
+        plain.edges.iter().map(|row| row.secured).collect::<Vec<_>>(),
+        [Secured::MutualTls, Secured::Plaintext]
+    );
+}
+
+#[test]
+fn a_servers_row_is_shown_where_the_clients_is_not() {
+    let seen = |traffic: Traffic, words: &[&str]| {
+        let report = edges::Report::of(traffic, &services(), &filter(words), false);
+        report.edges.iter().map(|row| (row.seen_by, row.requests.as_ref().unwrap().count)).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(traffic(), &[]), [(SeenBy::Client, 90), (SeenBy::Server, 5)]);
+    assert_eq!(
+        seen(traffic(), &["--to", "shop/reviews-1"]),
+        [(SeenBy::Server, 5), (SeenBy::Server, 90)],
+        "the filter hides what the client says"
+    );
+
+    let mut silent = traffic();
+    silent.workloads.get_mut(&"shop/web".parse().unwrap()).unwrap().edges.clear();
+    assert_eq!(
+        seen(silent, &[]),
+        [(SeenBy::Server, 5), (SeenBy::Server, 90)],
+        "an older sidecar tells of nothing"
+    );
+}
+
+#[test]
+fn a_filter_finds_where_routes_lead_and_an_edge_names_all_who_may_answer() {
+    let mut services = services();
+    let mut other = services.services[0].clone();
+    other.host = "ratings.shop.svc.cluster.local".into();
+    other.endpoints[0].identity = Some("spiffe://cluster.local/ns/shop/sa/ratings".parse().unwrap());
+    other.endpoints.truncate(1);
+    services.services.push(other);
+    let elsewhere = Edge { backend: "ratings.shop.svc.cluster.local:80".into(), ..edge("", true) };
+    let edges = vec![(edge("v1", true), counts(1, 0)), (elsewhere, counts(2, 0))];
+    let workloads: BTreeMap<_, _> = [("shop/web".parse().unwrap(), workload("web", edges))].into();
+    let of = |words: &[&str]| {
+        let traffic = Traffic { seconds: 60, workloads: workloads.clone(), ..Traffic::default() };
+        edges::Report::of(traffic, &services, &filter(words), false).edges
+    };
+
+    let all = of(&[]);
+    assert_eq!((all.len(), all[0].server_identities.len()), (1, 2));
+    assert_eq!(of(&["--to", "ratings"])[0].requests.as_ref().unwrap().count, 2);
+}
+
+#[test]
+fn no_sum_of_what_sidecars_say_overflows() {
+    let most = || {
+        let mut counts = Counts { connections: u64::MAX, ..Counts::default() };
+        counts.ended(&Outcome { status: Some(200), ..Outcome::default() }, u64::MAX);
+        counts
+    };
+    let edges = ["v1", "v2"].map(|subset| (edge(subset, true), most()));
+    let mut one = workload("web", edges.into());
+    one.left_out = 7;
+    let workloads = [("shop/web".parse().unwrap(), one)].into();
+    let seen = TrafficSeen { workloads, ..TrafficSeen::default() };
+    let traffic = || Traffic::of(60, vec![seen.clone(), seen.clone()], BTreeMap::new());
+
+    assert_eq!(routes::Report::of(traffic(), &services(), None).routes.len(), 2);
+    let text = stat::Report::of(traffic(), By::Service, &filter(&[])).to_text();
+    assert!(text.contains("shop/web says 7 of them"), "{text}");
 }
