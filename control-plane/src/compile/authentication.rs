@@ -7,7 +7,7 @@ use selvedge_model::token::{Authentication, Keys, MOST_TOKEN_RULES, Places, Toke
 use super::{
     MeshSettings, Problems,
     sharing::{ByNamespace, MadeOnce},
-    targets::{self, MAY_SELECT, Ports, Selected, Targets},
+    targets::{self, ByGateway, MAY_SELECT, Ports, Selected, Targets},
 };
 use crate::{
     keys::FetchedKeys,
@@ -22,6 +22,8 @@ pub(super) struct Authentications<'a> {
     all: Vec<Compiled<'a>>,
     /// By their places in `all`.
     by_namespace: ByNamespace<'a>,
+    /// Likewise.
+    by_gateway: ByGateway<'a>,
     /// What workloads share that are selected by the same documents.
     shared: MadeOnce<Chosen, Authentication>,
 }
@@ -42,13 +44,16 @@ impl<'a> Authentications<'a> {
         let mut all = Self {
             all: Vec::with_capacity(resources.request_authentications.len()),
             by_namespace: ByNamespace::default(),
+            by_gateway: ByGateway::default(),
             shared: MadeOnce::default(),
         };
         for document in &resources.request_authentications {
             let namespace = &*document.name.namespace;
             all.by_namespace.add(targets::only_namespace(namespace, settings), all.all.len());
             let spec = &document.spec;
-            let mut targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
+            all.by_gateway.add(namespace, &spec.gateways, all.all.len());
+            let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
+            let mut targets = targets.with_gateways(&spec.gateways);
             targets.any_workload = spec.any_workload;
             targets.report_missing(document, resources, problems);
             let rules = compiled(document, settings, problems);
@@ -70,7 +75,7 @@ impl<'a> Authentications<'a> {
             let rules = vec![refusing(Arc::from(one.document.name.to_string()), MAY_SELECT)];
             return Some(super::keep(Authentication { rules }, previous));
         }
-        let chosen = places.filter_map(|place| {
+        let chosen = self.by_gateway.with(places, workload).filter_map(|place| {
             let one = &self.all[place];
             let ports = one.targets.ports(workload)?;
             one.selects_one.set(true);

@@ -11,7 +11,7 @@ use selvedge_model::{
 use super::{
     MeshSettings, Problems,
     sharing::{ByNamespace, MadeOnce},
-    targets::{self, MAY_SELECT, Ports, Selected, Targets},
+    targets::{self, ByGateway, MAY_SELECT, Ports, Selected, Targets},
 };
 use crate::resources::{AuthorizationAction, AuthorizationPolicySpec, Document, Resources};
 
@@ -26,6 +26,8 @@ pub(super) struct Authorizations<'a> {
     all: Vec<Compiled<'a>>,
     /// By their places in `all`.
     by_namespace: ByNamespace<'a>,
+    /// Likewise.
+    by_gateway: ByGateway<'a>,
     /// What workloads share that are selected by the same policies.
     shared: MadeOnce<Chosen, Authorization>,
 }
@@ -57,13 +59,16 @@ impl<'a> Authorizations<'a> {
         let mut policies = Self {
             all: Vec::with_capacity(resources.authorization_policies.len()),
             by_namespace: ByNamespace::default(),
+            by_gateway: ByGateway::default(),
             shared: MadeOnce::default(),
         };
         for document in &resources.authorization_policies {
             let namespace = &*document.name.namespace;
             policies.by_namespace.add(targets::only_namespace(namespace, settings), policies.all.len());
             let spec = &document.spec;
-            let mut targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
+            policies.by_gateway.add(namespace, &spec.gateways, policies.all.len());
+            let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
+            let mut targets = targets.with_gateways(&spec.gateways);
             targets.any_workload = spec.any_workload;
             targets.report_missing(document, resources, problems);
             policies.all.push(Compiled {
@@ -94,6 +99,7 @@ impl<'a> Authorizations<'a> {
                 previous,
             ));
         }
+        let places = self.by_gateway.with(places, workload);
         let mut chosen: Chosen = places
             .filter_map(|place| Some((place, self.ports_of(place, workload, authenticated)?)))
             .collect();

@@ -1,11 +1,15 @@
-//! Which workloads one of Istio's policies is for: by labels, or by the Services that they are behind.
+//! Which workloads one of Istio's policies is for: by labels, by the Services that they are behind, or by the Gateway that
+//! they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use selvedge_model::{ServiceKey, facts::selects};
 
 use super::{MeshSettings, Problems, hosts::service_host};
-use crate::resources::{Document, Resources};
+use crate::{
+    problem::DocumentName,
+    resources::{Document, Resources},
+};
 
 /// The ports of a workload that a policy is for; `None`: all.
 pub(super) type Ports = Option<BTreeSet<u16>>;
@@ -28,6 +32,8 @@ pub(super) struct Selected<'w> {
     pub(super) labels: Option<&'w BTreeMap<String, String>>,
     /// The services that it is behind, by the ports that they send to.
     pub(super) services: &'w BTreeMap<u16, BTreeSet<ServiceKey>>,
+    /// The gateway that it is, as `namespace/name`.
+    pub(super) gateway: Option<&'w str>,
 }
 
 /// Whom a policy is for.
@@ -40,6 +46,8 @@ pub(super) struct Targets<'a> {
     services: Option<&'a [String]>,
     /// Their hosts.
     hosts: BTreeSet<String>,
+    /// The Gateways that it names, besides.
+    gateways: &'a [String],
     /// Of a policy that cannot be used: whether it may be for each workload.
     pub(super) any_workload: bool,
 }
@@ -53,7 +61,12 @@ impl<'a> Targets<'a> {
     ) -> Self {
         let host = |service: &String| service_host(service, namespace, &settings.cluster_domain);
         let hosts = services.unwrap_or_default().iter().map(host).collect();
-        Self { namespace, selector, services, hosts, any_workload: false }
+        Self { namespace, selector, services, hosts, gateways: &[], any_workload: false }
+    }
+
+    /// The same of a policy that also names these Gateways.
+    pub(super) fn with_gateways(self, gateways: &'a [String]) -> Self {
+        Self { gateways, ..self }
     }
 
     /// Whether the policy is for some workloads only.
@@ -61,24 +74,24 @@ impl<'a> Targets<'a> {
         !self.selector.is_empty() || self.services.is_some()
     }
 
-    /// Reports the Services that do not exist.
+    /// Reports the Services and Gateways that do not exist.
     pub(super) fn report_missing<T>(
         &self,
         document: &Document<T>,
         resources: &Resources,
         problems: &mut Problems,
     ) {
-        for service in self.services.unwrap_or_default() {
-            let is_it = |name: &crate::problem::DocumentName| {
-                *name.namespace == *self.namespace && *name.name == **service
-            };
-            if !resources.services.iter().any(|known| is_it(&known.name)) {
-                let message = format!(
-                    "there is no Service {service} in namespace {}, so this selects nothing",
-                    self.namespace
-                );
-                problems.error(document, "spec.targetRefs", message);
-            }
+        let is_it =
+            |known: &DocumentName, name: &str| *known.namespace == *self.namespace && *known.name == *name;
+        let has_service = |name: &str| resources.services.iter().any(|known| is_it(&known.name, name));
+        let has_gateway = |name: &str| resources.gateways.iter().any(|known| is_it(&known.name, name));
+        let services = self.services.unwrap_or_default().iter().filter(|name| !has_service(name));
+        let gateways = self.gateways.iter().filter(|name| !has_gateway(name));
+        let missing = services.map(|name| ("Service", name)).chain(gateways.map(|name| ("Gateway", name)));
+        for (kind, name) in missing {
+            let message =
+                format!("there is no {kind} {name} in namespace {}, so this selects nothing", self.namespace);
+            problems.error(document, "spec.targetRefs", message);
         }
     }
 
@@ -88,12 +101,23 @@ impl<'a> Targets<'a> {
         behind.filter(|host| self.hosts.contains(*host)).collect()
     }
 
+    /// Whether it names `gateway`, a `namespace/name`.
+    fn names(&self, gateway: &str) -> bool {
+        let is_it = |(namespace, name): (&str, &str)| {
+            *self.namespace == *namespace && self.gateways.iter().any(|one| one == name)
+        };
+        gateway.split_once('/').is_some_and(is_it)
+    }
+
     /// The ports of `workload` that the policy is for, if it is for it at all.
     pub(super) fn ports(&self, workload: Selected<'_>) -> Option<Ports> {
         if self.services.is_none() {
             let is_meant = |labels| self.any_workload || selects(self.selector, labels);
             // Of a workload whose labels nobody knows, only policies for all are asked here.
             return workload.labels.is_none_or(is_meant).then_some(None);
+        }
+        if workload.gateway.is_some_and(|gateway| self.names(gateway)) {
+            return Some(None);
         }
         if *self.namespace != *workload.namespace {
             return None;
@@ -102,5 +126,32 @@ impl<'a> Targets<'a> {
         let behind = workload.services.iter().filter(|(_, keys)| keys.iter().any(is_named));
         let ports: BTreeSet<u16> = behind.map(|(port, _)| *port).collect();
         (!ports.is_empty()).then_some(Some(ports))
+    }
+}
+
+/// Policies by the Gateways that they name. A gateway may run in another namespace than its `Gateway`, and than these, are in.
+#[derive(Debug, Default)]
+pub(super) struct ByGateway<'a>(HashMap<(&'a str, &'a str), Vec<usize>>);
+
+impl<'a> ByGateway<'a> {
+    /// Notes that the policy at `place`, in `namespace`, names `gateways`.
+    pub(super) fn add(&mut self, namespace: &'a str, gateways: &'a [String], place: usize) {
+        for name in gateways {
+            let places = self.0.entry((namespace, name)).or_default();
+            if places.last() != Some(&place) {
+                places.push(place);
+            }
+        }
+    }
+
+    /// `own` places, and those of policies that name the gateway which `workload` is; none twice.
+    pub(super) fn with<'s>(
+        &'s self,
+        own: impl Iterator<Item = usize> + 's,
+        workload: Selected<'s>,
+    ) -> impl Iterator<Item = usize> + 's {
+        let named = workload.gateway.and_then(|gateway| self.0.get(&gateway.split_once('/')?));
+        let named = named.map_or(&[][..], Vec::as_slice);
+        own.filter(move |place| !named.contains(place)).chain(named.iter().copied())
     }
 }

@@ -32,8 +32,10 @@ pub struct AuthorizationPolicySpec {
     pub selector: BTreeMap<String, String>,
     /// Of one that cannot be used: whether it cannot be read which workloads it is for, so that it may be for each.
     pub any_workload: bool,
-    /// The Services of its namespace that it is for; `None` = it names none, and `selector` counts.
+    /// The Services of its namespace that it is for; `None` = it names neither those nor Gateways, and `selector` counts.
     pub services: Option<Vec<String>>,
+    /// The Gateways of its namespace that it is for, besides.
+    pub gateways: Vec<String>,
     /// What it does.
     pub action: AuthorizationAction,
     /// Whether it is only counted and logged.

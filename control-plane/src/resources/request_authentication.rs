@@ -38,8 +38,10 @@ pub struct RequestAuthenticationSpec {
     pub selector: BTreeMap<String, String>,
     /// Of one that cannot be used: whether its selector cannot be read, so that it may be for each workload.
     pub any_workload: bool,
-    /// The Services of its namespace that it is for; `None` = it names none, and `selector` counts.
+    /// The Services of its namespace that it is for; `None` = it names neither those nor Gateways, and `selector` counts.
     pub services: Option<Vec<String>>,
+    /// The Gateways of its namespace that it is for, besides.
+    pub gateways: Vec<String>,
     /// Its rules. Of one that cannot be used: those that can be read, and no other token is accepted.
     pub rules: Vec<JwtRule>,
 }

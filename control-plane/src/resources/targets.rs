@@ -1,9 +1,10 @@
-//! The Services that a policy of Istio's is for, by name.
+//! The Services and Gateways that a policy of Istio's is for, by name.
 
 use serde::Deserialize;
 
 use super::{
     document::{Reading, wrong},
+    gateway::GATEWAY_GROUP,
     typed::FieldError,
 };
 
@@ -17,13 +18,22 @@ pub(super) struct TargetYaml {
     namespace: Option<String>,
 }
 
-/// The Services that a policy is for, which may not select workloads too; `None`: it names none.
-pub(super) fn services(
+/// What a policy is for, all of its own namespace.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// Services: the workloads behind them.
+    pub(super) services: Vec<String>,
+    /// Gateways of the Gateway API: the workloads that are one of them.
+    pub(super) gateways: Vec<String>,
+}
+
+/// What a policy names, which may not select workloads too; `None`: nothing.
+pub(super) fn named(
     alone: Option<&TargetYaml>,
     listed: &[TargetYaml],
     selects: bool,
     reading: &mut Reading<'_>,
-) -> Result<Option<Vec<String>>, FieldError> {
+) -> Result<Option<Named>, FieldError> {
     let numbered = listed.iter().enumerate();
     let numbered = numbered.map(|(number, target)| (format!("spec.targetRefs[{number}]"), target));
     let one = alone.iter().map(|target| ("spec.targetRef".to_owned(), *target));
@@ -35,36 +45,36 @@ pub(super) fn services(
             "only one of selector, targetRef and targetRefs may be set; remove the others",
         ));
     }
-    let mut services = Vec::new();
+    let mut named = Named::default();
     for (field, target) in &all {
-        services.extend(service_of(target, field, reading)?);
+        named.add(target, field, reading)?;
     }
-    Ok(Some(services))
+    Ok(Some(named))
 }
 
-fn service_of(
-    target: &TargetYaml,
-    field: &str,
-    reading: &mut Reading<'_>,
-) -> Result<Option<String>, FieldError> {
-    for (name, text) in [("kind", &target.kind), ("name", &target.name)] {
-        if text.is_empty() {
-            return Err(wrong(format!("{field}.{name}"), "is missing"));
+impl Named {
+    fn add(&mut self, target: &TargetYaml, field: &str, reading: &mut Reading<'_>) -> Result<(), FieldError> {
+        for (name, text) in [("kind", &target.kind), ("name", &target.name)] {
+            if text.is_empty() {
+                return Err(wrong(format!("{field}.{name}"), "is missing"));
+            }
         }
-    }
-    if target.namespace.as_ref().is_some_and(|namespace| !namespace.is_empty()) {
-        let message = "a policy is for what is in its own namespace; remove the field, or move the policy";
-        return Err(wrong(format!("{field}.namespace"), message));
-    }
-    match (target.group.as_str(), target.kind.as_str()) {
-        ("" | "core", "Service") => Ok(Some(target.name.clone())),
-        (group, kind) => {
-            let group = if group.is_empty() { "core" } else { group };
-            let message = format!(
-                "a policy for a {kind} of {group} is not enforced; name a Service, or select workloads with selector"
-            );
-            reading.error(field, message);
-            Ok(None)
+        if target.namespace.as_ref().is_some_and(|namespace| !namespace.is_empty()) {
+            let message =
+                "a policy is for what is in its own namespace; remove the field, or move the policy";
+            return Err(wrong(format!("{field}.namespace"), message));
         }
+        match (target.group.as_str(), target.kind.as_str()) {
+            ("" | "core", "Service") => self.services.push(target.name.clone()),
+            (GATEWAY_GROUP, "Gateway") => self.gateways.push(target.name.clone()),
+            (group, kind) => {
+                let group = if group.is_empty() { "core" } else { group };
+                let message = format!(
+                    "a policy for a {kind} of {group} is not enforced; name a Service or a Gateway, or select workloads with selector"
+                );
+                reading.error(field, message);
+            }
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use http::Version;
 use selvedge_demo::{apps::reviews, call, workload::Spec};
+use selvedge_tests::{SOON, poll};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -75,6 +76,30 @@ async fn no_claim_of_a_stranger_reaches_the_app_in_any_spelling() {
         assert_eq!(seen.headers["x-forwarded-for"], "127.0.0.1");
         assert_eq!(seen.headers["x-forwarded-host"], HOST);
     }
+}
+
+#[tokio::test]
+async fn a_policy_that_names_the_gateway_is_asked_there_and_not_at_the_app() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: door}\n\
+                  spec:\n  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]\n  \
+                  action: DENY\n  rules: [{to: [{operation: {paths: [/admin*]}}]}]\n---\n";
+    let edge = Edge::of(
+        [Spec::reviews("reviews-1", "v1"), Spec::client("caller")],
+        &route("HTTPRoute", "reviews", 9080),
+    )
+    .await;
+    edge.served("/admin").await;
+    edge.mesh.write("door.yaml", policy).unwrap();
+
+    poll(SOON, "the gateway denies", async || {
+        let answer = edge.call(call::to(HOST, "/admin/x")).await?;
+        let is_denied = answer.status == 403 && answer.proxy_error() == Some("policy");
+        if is_denied { Ok(()) } else { Err(answer.summary()) }
+    })
+    .await;
+    assert_eq!(edge.call(call::to(HOST, "/other")).await.unwrap().status, 200);
+    let inside = edge.mesh.workload("caller").call(call::to("reviews:9080", "/admin")).await.unwrap();
+    assert_eq!(inside.status, 200, "the policy is for the gateway alone: {}", inside.summary());
 }
 
 #[tokio::test]

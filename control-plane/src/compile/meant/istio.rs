@@ -44,7 +44,8 @@ impl Asked<'_, '_> {
         let all = resources.authorization_policies.iter().map(|policy| &**policy);
         for policy in all.filter(enforcing) {
             let (namespace, spec) = (&*policy.name.namespace, &policy.spec);
-            let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), self.settings);
+            let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), self.settings)
+                .with_gateways(&spec.gateways);
             let chosen = self.chosen(namespace, &targets);
             // One for the whole mesh is for those that have a sidecar.
             if targets.chooses() || namespace != self.settings.root_namespace {
@@ -109,7 +110,8 @@ impl Asked<'_, '_> {
     pub(super) fn authentications(&self, resources: &Resources, problems: &mut Problems) {
         for document in resources.request_authentications.iter().filter(|document| !document.unusable) {
             let (namespace, spec) = (&*document.name.namespace, &document.spec);
-            let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), self.settings);
+            let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), self.settings)
+                .with_gateways(&spec.gateways);
             let chosen = self.chosen(namespace, &targets);
             if targets.chooses() {
                 let field = if spec.services.is_some() { "spec.targetRefs" } else { "spec.selector" };

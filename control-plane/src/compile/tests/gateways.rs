@@ -6,6 +6,7 @@ mod grants;
 mod istio;
 mod naive;
 mod opaque;
+mod policies;
 mod secrets;
 mod shared;
 

@@ -63,6 +63,7 @@ impl<'a> KnownWorkload<'a> {
             namespace: self.name.namespace(),
             labels: (!self.source.is_unusable()).then(|| self.source.labels()),
             services: &self.services,
+            gateway: self.gateway.as_ref().map(|role| &*role.name),
         }
     }
 

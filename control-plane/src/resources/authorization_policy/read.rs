@@ -43,8 +43,8 @@ const KEYS_OF_NAMES: [&str; 3] = ["request.headers", "request.auth.claims", "exp
 pub(super) fn read(mut yaml: Yaml, reading: &mut Reading<'_>) -> Result<AuthorizationPolicySpec, FieldError> {
     let selector = std::mem::take(&mut yaml.selector).read(reading)?;
     check_action(&yaml, reading)?;
-    let services =
-        targets::services(yaml.target_ref.as_ref(), &yaml.target_refs, !selector.is_empty(), reading)?;
+    let named = targets::named(yaml.target_ref.as_ref(), &yaml.target_refs, !selector.is_empty(), reading)?;
+    let (services, gateways) = named.map(|named| (named.services, named.gateways)).unzip();
     let rules = yaml.rules.as_deref().unwrap_or_default().iter().enumerate();
     let rules = rules.map(|(number, rule)| {
         let field = format!("spec.rules[{number}]");
@@ -59,6 +59,7 @@ pub(super) fn read(mut yaml: Yaml, reading: &mut Reading<'_>) -> Result<Authoriz
         selector,
         any_workload: false,
         services,
+        gateways: gateways.unwrap_or_default(),
         action: yaml.action,
         dry_run: dry_run(reading),
     })

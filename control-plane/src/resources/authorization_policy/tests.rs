@@ -270,8 +270,11 @@ fn a_policy_is_for_services_or_for_the_labels_of_workloads() {
     assert_eq!(services("  targetRef: {kind: Service, name: a}\n"), Some(vec!["a".to_owned()]));
     assert_eq!(services("  selector: {matchLabels: {app: web}}\n"), None);
     let gateway = policy("  targetRef: {group: gateway.networking.k8s.io, kind: Gateway, name: a}\n");
-    assert_eq!(understood(&gateway).services, Some(Vec::new()));
-    assert!(gateway.problems[0].message.contains("Gateway of gateway.networking.k8s.io is not enforced"));
+    let spec = understood(&gateway);
+    assert_eq!((spec.services, spec.gateways), (Some(Vec::new()), vec!["a".to_owned()]));
+    assert!(gateway.problems.is_empty(), "{:?}", gateway.problems);
+    let class = policy("  targetRef: {group: gateway.networking.k8s.io, kind: GatewayClass, name: a}\n");
+    assert!(class.problems[0].message.contains("GatewayClass of gateway.networking.k8s.io is not enforced"));
 }
 
 #[test]

@@ -34,7 +34,9 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<RequestAuthe
         reading.error(format!("metadata.annotations[{DRY_RUN}]"), message);
     }
     let selector = selector.read(reading)?;
-    let services = targets::services(target_ref.as_ref(), &target_refs, !selector.is_empty(), reading)?;
+    let named = targets::named(target_ref.as_ref(), &target_refs, !selector.is_empty(), reading)?;
+    let (services, gateways) = named.map(|named| (named.services, named.gateways)).unzip();
+    let gateways = gateways.unwrap_or_default();
     at_most(jwt_rules.len(), MOST_TOKEN_RULES, "spec.jwtRules")?;
     if jwt_rules.is_empty() {
         reading.warning("spec.jwtRules", "has no rule, so no token is checked; add a rule with an issuer");
@@ -43,7 +45,7 @@ pub(super) fn read(yaml: Yaml, reading: &mut Reading<'_>) -> Result<RequestAuthe
     let rules = numbered.map(|(number, rule)| rule_of(rule, &format!("spec.jwtRules[{number}]"), reading));
     let rules: Vec<JwtRule> = rules.collect::<Result<_, _>>()?;
     warn_of_twins(&rules, reading);
-    Ok(RequestAuthenticationSpec { selector, any_workload: false, services, rules })
+    Ok(RequestAuthenticationSpec { selector, any_workload: false, services, gateways, rules })
 }
 
 /// Two rules for one issuer are allowed, and seldom meant.

@@ -42,6 +42,7 @@ pub(super) fn strict(
             any_workload: selector.is_none(),
             selector: selector.unwrap_or_default(),
             services: None,
+            gateways: Vec::new(),
             action: AuthorizationAction::Deny,
             dry_run: false,
             rules: Vec::new(),
