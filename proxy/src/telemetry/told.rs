@@ -44,6 +44,9 @@ struct Known {
     told_in: u64,
 }
 
+/// What counts the traffic of an edge, held.
+type Held = Counted<Arc<Series>, Arc<TcpSeries>>;
+
 /// What counts the traffic of an edge.
 #[derive(Debug, Clone)]
 enum Counted<R, S> {
@@ -106,7 +109,7 @@ impl TrafficTold {
     }
 
     /// Those on which something has happened; first those that were not told for longest.
-    fn active(&self, metrics: &Metrics) -> Vec<(usize, Counted<Arc<Series>, Arc<TcpSeries>>)> {
+    fn active(&self, metrics: &Metrics) -> Vec<(usize, Held)> {
         let mut active = Vec::new();
         let mut add = |key: usize, activity: u64, counted| {
             let known = self.edges.get(&key);
@@ -168,7 +171,7 @@ impl TrafficTold {
 }
 
 impl Known {
-    fn new(counted: &Counted<Arc<Series>, Arc<TcpSeries>>) -> Self {
+    fn new(counted: &Held) -> Self {
         let series = match counted {
             Counted::Requests(series) => Counted::Requests(Arc::downgrade(series)),
             Counted::Streams(carried, series) => Counted::Streams(*carried, Arc::downgrade(series)),
@@ -187,7 +190,7 @@ impl Counted<Weak<Series>, Weak<TcpSeries>> {
 }
 
 impl Totals {
-    fn of(counted: &Counted<Arc<Series>, Arc<TcpSeries>>) -> Self {
+    fn of(counted: &Held) -> Self {
         match counted {
             Counted::Requests(series) => {
                 // Before the rest: what comes meanwhile is told next time.
@@ -254,7 +257,7 @@ fn series_totals(series: &TcpSeries) -> Totals {
 }
 
 /// Between whom it goes; `None`: it is not told apart.
-fn edge_of(counted: &Counted<Arc<Series>, Arc<TcpSeries>>) -> Option<Edge> {
+fn edge_of(counted: &Held) -> Option<Edge> {
     let (carried, labels) = match counted {
         Counted::Requests(series) => (Carried::Http, series.labels()),
         Counted::Streams(carried, series) => (*carried, series.labels()),
