@@ -22,6 +22,7 @@ pub(super) fn serve(listener: &TcpListener, delay: Duration, exits: bool) -> any
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "it is slow on purpose, and waits for nothing")]
 fn answer(stream: &mut TcpStream, delay: Duration) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut http1, mut buffer, mut unsent) = (Http1::default(), vec![0; CHUNK], Vec::new());

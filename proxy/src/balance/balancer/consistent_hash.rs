@@ -54,30 +54,10 @@ impl ConsistentHash {
             None => true,
             Some(bound) => self.has_room(eligible, index, bound, &all),
         };
-        let found = self.table.with_places(|places, now| self.walk(eligible, (places, now), key, has_room));
+        let found = self.table.with_places(|places, now| walk(eligible, (places, now), key, has_room));
         let found = found.or_else(|| self.table.highest(eligible, key).filter(|index| has_room(*index)));
         // Where none of them has room, the bound still says where there is most of it.
         found.or_else(|| self.least_loaded(eligible))
-    }
-
-    /// The first endpoint from the place of `key` on that may be called. `now`: which endpoint stands for each of those in
-    /// `places`.
-    fn walk<C: Candidate>(
-        &self,
-        eligible: &Eligible<'_, C>,
-        (places, now): (&Places, Option<&[Option<u32>]>),
-        key: u64,
-        has_room: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let len = places.len();
-        let start = if len == 0 { return None } else { places.of(key) };
-        let at = |step: usize| {
-            let place = start + step;
-            let index = places.at(if place < len { place } else { place % len });
-            now.map_or(Some(index), |now| now[index].map(|index| index as usize))
-        };
-        let mut steps = (0..STEPS.min(len)).filter_map(at).filter(|index| eligible.has(*index));
-        steps.find(|index| has_room(*index))
     }
 
     /// Whether an endpoint may have one more in flight: they may be `bound` percent of its share of all, rounded up, where the
@@ -108,6 +88,25 @@ impl ConsistentHash {
         let found = (0..eligible.len()).filter(|index| eligible.has(*index));
         found.min_by(|one, other| load(one).total_cmp(&load(other)))
     }
+}
+
+/// The first endpoint from the place of `key` on that may be called. `now`: which endpoint stands for each of those in
+/// `places`.
+fn walk<C: Candidate>(
+    eligible: &Eligible<'_, C>,
+    (places, now): (&Places, Option<&[Option<u32>]>),
+    key: u64,
+    has_room: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let len = places.len();
+    let start = if len == 0 { return None } else { places.of(key) };
+    let at = |step: usize| {
+        let place = start + step;
+        let index = places.at(if place < len { place } else { place % len });
+        now.map_or(Some(index), |now| now[index].map(|index| index as usize))
+    };
+    let mut steps = (0..STEPS.min(len)).filter_map(at).filter(|index| eligible.has(*index));
+    steps.find(|index| has_room(*index))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ fn outbound(route: &str) -> Labels {
 }
 
 /// The counts of what is told as `edge`, if it is.
-fn of<'a>(told: &'a Told, edge: u32) -> Option<&'a Counts> {
+fn of(told: &Told, edge: u32) -> Option<&Counts> {
     told.counts.iter().find(|(number, _)| *number == edge).map(|(_, counts)| counts)
 }
 
