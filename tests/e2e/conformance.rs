@@ -219,6 +219,15 @@ async fn the_cases_whose_documents_are_at_hand_hold_with_them_unchanged() {
         );
         mesh.write(&format!("app-{version}.yaml"), &entry).unwrap();
     }
+    // A file that is gone counts later than one that is new.
+    for version in ["v1", "v2"] {
+        let to = || call::to(&format!("echo-{version}.gateway-conformance-mesh"), "/");
+        poll(SOON, "its address is the new namespace's", async || match answer(&mesh, to()).await {
+            Ok(found) if found == version => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
     let host = "echo.gateway-conformance-mesh";
     let in_force = async |file: &str, path: &str, expected: Result<&str, u16>| {
         mesh.write("route.yaml", &case(file)).unwrap();
