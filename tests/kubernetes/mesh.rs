@@ -110,7 +110,7 @@ async fn whole_path() {
     a_gateway_serves_strangers_and_goes_without_a_trace(&mut cluster).await;
     an_ingress_is_served_by_the_gateway_of_all_of_them(&mut cluster).await;
     the_policies_of_exercise_3_hold(&mut cluster).await;
-    a_route_of_the_gateway_api_is_told_what_became_of_it(&mut cluster).await;
+    what_follows_the_gateway_api_is_told_what_became_of_it(&mut cluster).await;
     a_job_with_a_native_sidecar_is_meshed_from_its_first_container_and_ends(&mut cluster).await;
     pods_wait_for_the_webhook_or_do_not(&mut cluster).await;
 }
@@ -468,7 +468,7 @@ async fn the_policies_of_exercise_3_hold(cluster: &mut Cluster) {
         .await;
 }
 
-async fn a_route_of_the_gateway_api_is_told_what_became_of_it(cluster: &mut Cluster) {
+async fn what_follows_the_gateway_api_is_told_what_became_of_it(cluster: &mut Cluster) {
     let route = "
 apiVersion: v1
 kind: Service
@@ -481,17 +481,32 @@ metadata: {name: db}
 spec:
   parentRefs: [{group: '', kind: Service, name: db, port: 5432}]
   rules: [{backendRefs: [{name: db, port: 5432}]}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: db}
+spec:
+  targetRefs: [{group: '', kind: Service, name: db}]
+  retryConstraint: {budget: {percent: 20, interval: 10s}}
 ";
     apply(cluster, route).await;
-    let path = format!("/apis/gateway.networking.k8s.io/v1alpha2/namespaces/{SHOP}/tcproutes/db");
-    cluster
-        .until("the route has a status", async |cluster| {
-            let route = cluster.api().get(&path).await.unwrap();
-            let parent = &route["status"]["parents"][0];
-            let ours = parent["controllerName"] == "selvedge.io/control-plane";
-            if ours && parent["conditions"].is_array() { Ok(()) } else { Err(route["status"].to_string()) }
-        })
-        .await;
+    let route = format!("/apis/gateway.networking.k8s.io/v1alpha2/namespaces/{SHOP}/tcproutes/db");
+    let policy =
+        format!("/apis/gateway.networking.x-k8s.io/v1alpha1/namespaces/{SHOP}/xbackendtrafficpolicies/db");
+    for (path, parents) in [(route, "parents"), (policy, "ancestors")] {
+        cluster
+            .until("it has a status", async |cluster| {
+                let found = cluster.api().get(&path).await.unwrap();
+                let parent = &found["status"][parents][0];
+                let ours = parent["controllerName"] == "selvedge.io/control-plane";
+                if ours && parent["conditions"].is_array() {
+                    Ok(())
+                } else {
+                    Err(found["status"].to_string())
+                }
+            })
+            .await;
+    }
 }
 
 /// Whoever is called there lets only sidecars in.
