@@ -29,7 +29,7 @@ use selvedge_model::{
     WorkloadName, locality::LeftOut,
 };
 
-pub use self::affinity::{Affinity, AffinityCookie, CookieText};
+pub use self::affinity::{Affinity, AffinityCookie, CookieText, Signature};
 pub use self::egress::{Denied, Egress, Permit, Refused, judged, withdrawn};
 pub use self::filters::{BoundBasic, BoundFilters, BoundMirror};
 pub use self::gateway::{BoundListener, BoundPort, BoundTls, Life};
@@ -40,7 +40,7 @@ pub use self::rules::{BoundHttp, BoundRule, BoundShare, BoundTcp, BoundTcpRule, 
 pub(crate) use self::session::stands_for;
 pub use self::session::{BoundSession, Carrier, Session};
 use crate::{
-    balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health, Latency},
+    balance::{Balancer, Candidate, Circuit, Counts, Ejection, Health, Latency, Load},
     budget::RetryBudget,
     dns::DnsName,
     trust::outside::Origination,
@@ -61,6 +61,9 @@ pub struct Table {
     pub gateway: BTreeMap<u16, Arc<BoundPort>>,
     /// How many requests we let in. `None`: all.
     pub limits: Option<Arc<BoundLimits>>,
+    /// The backends whose endpoints are compared with each other, or asked whether they are well; each once. The same list as in
+    /// the table before if all of them are the same.
+    pub looked_after: Arc<[Arc<BoundBackend>]>,
 }
 
 impl Table {
@@ -163,6 +166,12 @@ pub struct BoundBackend {
 }
 
 impl BoundBackend {
+    /// Whether its endpoints are compared with each other, or asked whether they are well.
+    pub fn is_looked_after(&self) -> bool {
+        let compares = |ejection: &Arc<Ejection>| ejection.settings().compares();
+        self.policy.health_check.is_some() || self.ejection.as_ref().is_some_and(compares)
+    }
+
     /// The endpoint at `address`, whether it may be called or not.
     pub fn at(&self, address: SocketAddr) -> Option<&Arc<BoundEndpoint>> {
         self.endpoints.get(self.places.find(&self.endpoints, address)?)
@@ -201,6 +210,8 @@ pub struct BoundEndpoint {
     pub ejection: Option<Arc<Ejection>>,
     /// How long its answers take; `None`: its backend's balancer does not ask.
     pub latency: Option<Arc<Latency>>,
+    /// What its backend has in flight with it; `None`: its backend's balancer does not ask.
+    pub load: Option<Arc<Load>>,
 }
 
 /// Where workers keep the connections to a target.
@@ -279,5 +290,9 @@ impl Candidate for BoundEndpoint {
 
     fn latency(&self, now: Instant) -> Option<f64> {
         self.latency.as_ref().map(|latency| latency.expected(now))
+    }
+
+    fn load(&self) -> Option<&Arc<Load>> {
+        self.load.as_ref()
     }
 }

@@ -131,7 +131,7 @@ fn send(
             Err(failure) => return Err(unsent(failure, facts, http)),
         };
 
-        let in_flight = InFlight::new(&endpoint.target, admitted);
+        let in_flight = InFlight::new(&endpoint, admitted);
         let terms = Terms {
             connect_timeout: backend.policy.connect_timeout,
             limits: &backend.policy.connections,

@@ -41,7 +41,10 @@ pub use self::{
     latency::Latency,
     member::{Member, address_bytes},
 };
-use super::outlier::Ejection;
+use super::{
+    load::{Load, Total},
+    outlier::Ejection,
+};
 
 /// What balancing needs to know about an endpoint.
 pub trait Candidate {
@@ -52,6 +55,8 @@ pub trait Candidate {
     fn out_until(&self, now: Instant) -> Option<u64>;
     /// How long an answer of it is expected to take, in nanoseconds, if that is measured.
     fn latency(&self, now: Instant) -> Option<f64>;
+    /// What it has in flight of its own group, where [`Balancer::total_of`] says of what.
+    fn load(&self) -> Option<&Arc<Load>>;
 }
 
 impl<T: Candidate + ?Sized> Candidate for Arc<T> {
@@ -65,6 +70,10 @@ impl<T: Candidate + ?Sized> Candidate for Arc<T> {
 
     fn latency(&self, now: Instant) -> Option<f64> {
         (**self).latency(now)
+    }
+
+    fn load(&self) -> Option<&Arc<Load>> {
+        (**self).load()
     }
 }
 
@@ -118,6 +127,17 @@ pub struct GroupShare {
     pub percent: f64,
 }
 
+/// How a group does at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupState {
+    /// The indices of its endpoints.
+    pub range: Range<usize>,
+    /// Those that may be called, whatever becomes of the others.
+    pub healthy: usize,
+    /// How many of the requests it gets, in percent.
+    pub percent: f64,
+}
+
 impl Balancer {
     /// The one that `policy` names, over `members`, all in one group. It goes on as the one `before`, as far as that is
     /// of the same kind.
@@ -144,8 +164,8 @@ impl Balancer {
             let groups = before.map(|before| &*before.groups).unwrap_or_default();
             match groups {
                 // Where there was one group alone, each goes on as that.
-                [only] => Some(&only.algorithm),
-                groups => groups.iter().find(|group| group.key == key).map(|group| &group.algorithm),
+                [only] => Some(only),
+                groups => groups.iter().find(|group| group.key == key),
             }
         };
         let weights = by_weight.then(|| groups.iter().map(|group| group.weight).collect());
@@ -154,7 +174,12 @@ impl Balancer {
         let groups = groups.into_iter().map(|MemberGroup { key, members, .. }| {
             let range = start..start + members.len();
             start = range.end;
-            let before = Before { group: group_before(key), shares: all_before.as_deref() };
+            let before = group_before(key);
+            let before = Before {
+                group: before.map(|before| &before.algorithm),
+                is_itself: before.is_some_and(|before| before.key == key),
+                shares: all_before.as_deref(),
+            };
             Group { key, range, algorithm: Algorithm::new(policy, &members, before, now) }
         });
         Self { groups: groups.collect(), loads }
@@ -163,6 +188,12 @@ impl Balancer {
     /// The hash tables that somebody has to make off the workers: large ones that are not made yet.
     pub fn unmade(&self) -> impl Iterator<Item = Unmade> {
         self.groups.iter().filter_map(|group| group.algorithm.unmade())
+    }
+
+    /// Where what the endpoint at `index` has in flight is to be counted, for all endpoints of its group together. `None`:
+    /// nowhere.
+    pub fn total_of(&self, index: usize) -> Option<&Arc<Total>> {
+        self.groups.get(self.place_of(index)?)?.algorithm.total()
     }
 
     /// How many endpoints it picks among.
@@ -200,6 +231,30 @@ impl Balancer {
         let place = self.place_of(index)?;
         let some_out = self.look(candidates, ejection, now);
         Some(GroupShare { place, percent: self.loads.percent(some_out, place) })
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// How each group does now, the highest priority first.
+    pub fn states<C: Candidate>(
+        &self,
+        candidates: &[C],
+        ejection: Option<&Ejection>,
+        now: Instant,
+    ) -> Vec<GroupState> {
+        let some_out = self.look(candidates, ejection, now);
+        let state = |(place, group): (usize, &Group)| {
+            let members = candidates.get(group.range.clone()).unwrap_or_default();
+            GroupState {
+                range: group.range.clone(),
+                healthy: members.iter().filter(|one| one.out_until(now).is_none()).count(),
+                percent: self.loads.percent(some_out, place),
+            }
+        };
+        self.groups.iter().enumerate().map(state).collect()
     }
 
     fn place_of(&self, index: usize) -> Option<usize> {

@@ -8,14 +8,17 @@ mod aperture;
 mod balancer;
 mod circuit;
 mod hedging;
+mod load;
 mod outlier;
 mod weights;
 
 pub use self::{
     balancer::{
-        Balancer, Candidate, GroupShare, Latency, Member, MemberGroup, PickFacts, Unmade, address_bytes,
+        Balancer, Candidate, GroupShare, GroupState, Latency, Member, MemberGroup, PickFacts, Unmade,
+        address_bytes,
     },
     circuit::{Circuit, Copying, Counts, Held, Limit, MAX_COPIES},
     hedging::Hedging,
+    load::{Begun, Load, Total},
     outlier::{Checked, Ejected, Ejection, Health, Outcome, Outlier, Requests, Why},
 };

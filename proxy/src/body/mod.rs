@@ -40,8 +40,8 @@ pub use self::{
     replay::{Original, REPLAY_LIMIT, Replay, ReplayError},
 };
 use crate::{
-    balance::Held,
-    bind::{Permit, Target},
+    balance::{Begun, Held, Load},
+    bind::{BoundEndpoint, Permit, Target},
     budget::{Budget, Ledger},
     clients::UnderWay,
     error::{Failure, Reason},
@@ -213,15 +213,19 @@ impl End {
 #[derive(Debug)]
 pub struct InFlight {
     target: Arc<Target>,
-    /// Its place among the requests that the backend's policy allows. Boxed: few policies limit them.
-    _admitted: Option<Box<Held>>,
+    /// What few policies ask for: its place among the requests that the backend's policy allows, and among those that its
+    /// balancer compares.
+    _more: Option<Box<(Option<Held>, Option<Begun>)>>,
 }
 
 impl InFlight {
     /// Counts one more request, which was `admitted` if its backend has limits.
-    pub fn new(target: &Arc<Target>, admitted: Option<Held>) -> Self {
+    pub fn new(endpoint: &BoundEndpoint, admitted: Option<Held>) -> Self {
+        let BoundEndpoint { target, load, .. } = endpoint;
         target.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { target: Arc::clone(target), _admitted: admitted.map(Box::new) }
+        let begun = load.as_ref().map(Load::begin);
+        let more = (admitted.is_some() || begun.is_some()).then(|| Box::new((admitted, begun)));
+        Self { target: Arc::clone(target), _more: more }
     }
 }
 

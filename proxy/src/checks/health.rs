@@ -46,6 +46,8 @@ type Answer = (Arc<Asked>, Result<(), String>);
 struct Checks<'a> {
     metrics: &'a Metrics,
     own: Arc<OwnListeners>,
+    /// The backends whose endpoints those are, and others.
+    backends: Arc<[Arc<BoundBackend>]>,
     watched: HashMap<Key, Watched>,
     at_once: Arc<Semaphore>,
     tasks: JoinSet<()>,
@@ -59,6 +61,7 @@ pub(super) async fn run(store: &Store, metrics: &Metrics, own: Arc<OwnListeners>
     let mut checks = Checks {
         metrics,
         own,
+        backends: Arc::default(),
         watched: HashMap::new(),
         at_once: Arc::new(Semaphore::new(AT_ONCE)),
         tasks: JoinSet::new(),
@@ -84,11 +87,16 @@ pub(super) async fn run(store: &Store, metrics: &Metrics, own: Arc<OwnListeners>
 impl Checks<'_> {
     /// Asks the endpoints of `table` from now on, and no others.
     fn take_over(&mut self, table: &Table) {
+        // Most changes of the table change nothing here.
+        if Arc::ptr_eq(&self.backends, &table.looked_after) {
+            return;
+        }
+        self.backends = Arc::clone(&table.looked_after);
         let mut before = std::mem::take(&mut self.watched);
         // Another question to the same endpoint goes on from what is known of it.
         let known = before.values().map(|one| (one.asked.key().0, (one.standing, one.failure.clone())));
         let known: HashMap<_, _> = known.collect();
-        for backend in table.backends() {
+        for backend in &*table.looked_after {
             let Some(check) = &backend.policy.health_check else { continue };
             for (place, endpoint) in backend.endpoints.iter().enumerate() {
                 if !endpoint.target.is_outside() {

@@ -11,7 +11,7 @@ use tokio::time::sleep_until;
 
 use crate::{
     balance::{Ejection, Outlier},
-    bind::BoundBackend,
+    bind::{BoundBackend, Table},
     discovery::Store,
     dispatch::announce,
     telemetry::Metrics,
@@ -26,13 +26,22 @@ struct Compared {
     due: Instant,
 }
 
+/// All of them, by their [ejections](Ejection::id).
+#[derive(Default)]
+struct All {
+    /// The list that they are from.
+    from: Arc<[Arc<BoundBackend>]>,
+    compared: HashMap<usize, Compared>,
+}
+
 /// Ends intervals for as long as it is polled.
 pub(super) async fn run(store: &Store, metrics: &Metrics) {
     let mut published = store.subscribe();
-    let mut compared = take_over(store, HashMap::new(), Instant::now());
+    let mut all = All::default();
+    all.take_over(&store.table(), Instant::now());
     let mut rng = fastrand::Rng::new();
     loop {
-        let next = compared.values().map(|one| one.due).min();
+        let next = all.compared.values().map(|one| one.due).min();
         let due = async {
             match next {
                 Some(next) => sleep_until(next.into()).await,
@@ -44,26 +53,31 @@ pub(super) async fn run(store: &Store, metrics: &Metrics) {
                 if changed.is_err() {
                     return std::future::pending().await;
                 }
-                compared = take_over(store, compared, Instant::now());
+                all.take_over(&store.table(), Instant::now());
             }
-            () = due => end(&mut compared, metrics, Instant::now(), &mut rng),
+            () = due => end(&mut all.compared, metrics, Instant::now(), &mut rng),
         }
     }
 }
 
-/// The backends of the table in force whose endpoints are compared. An interval that has begun goes on.
-fn take_over(store: &Store, mut before: HashMap<usize, Compared>, now: Instant) -> HashMap<usize, Compared> {
-    let table = store.table();
-    let mut compared = HashMap::new();
-    for backend in table.backends() {
-        let Some(ejection) = backend.ejection.as_ref().filter(|one| one.settings().compares()) else {
-            continue;
-        };
-        let latest = now + interval(ejection);
-        let due = before.remove(&ejection.id()).map_or(latest, |known| known.due.min(latest));
-        compared.insert(ejection.id(), Compared { backend: Arc::clone(backend), due });
+impl All {
+    /// Compares the endpoints of the backends of `table` from now on. An interval that has begun goes on.
+    fn take_over(&mut self, table: &Table, now: Instant) {
+        // Most changes of the table change nothing here.
+        if Arc::ptr_eq(&self.from, &table.looked_after) {
+            return;
+        }
+        self.from = Arc::clone(&table.looked_after);
+        let mut before = std::mem::take(&mut self.compared);
+        for backend in &*self.from {
+            let Some(ejection) = backend.ejection.as_ref().filter(|one| one.settings().compares()) else {
+                continue;
+            };
+            let latest = now + interval(ejection);
+            let due = before.remove(&ejection.id()).map_or(latest, |known| known.due.min(latest));
+            self.compared.insert(ejection.id(), Compared { backend: Arc::clone(backend), due });
+        }
     }
-    compared
 }
 
 fn interval(ejection: &Ejection) -> Duration {

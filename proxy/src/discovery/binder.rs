@@ -13,7 +13,7 @@ mod tables;
 mod targets;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,7 +37,7 @@ use self::{
 };
 use super::held::Resources;
 use crate::{
-    bind::{BoundLimits, Destination, Egress, Limiters, Table},
+    bind::{BoundBackend, BoundLimits, Destination, Egress, Limiters, Table},
     dns::Names,
     settings::Listens,
     telemetry::Metrics,
@@ -182,7 +182,8 @@ impl Binder {
         let (own, gateway) = (self.own(held), self.ports(held));
         let (egress, limits) = (self.targets.egress.clone(), self.limits(held.own()));
         self.limiters.lead(&destinations);
-        self.table = Arc::new(Table { destinations, addresses, own, egress, gateway, limits });
+        let looked_after = self.looked_after();
+        self.table = Arc::new(Table { destinations, addresses, own, egress, gateway, limits, looked_after });
         (Arc::clone(&self.table), work)
     }
 
@@ -335,6 +336,19 @@ impl Binder {
         self.entries = kept;
         self.targets.forget_unused();
         work
+    }
+
+    /// The backends that are [looked after](BoundBackend::is_looked_after): the list that was in the table before if it is the
+    /// same.
+    fn looked_after(&self) -> Arc<[Arc<BoundBackend>]> {
+        let backends = self.entries.values().flat_map(|entry| &entry.bound.backends);
+        let mut seen = HashSet::new();
+        let found = backends.filter(|one| one.is_looked_after() && seen.insert(Arc::as_ptr(one)));
+        let found: Vec<_> = found.cloned().collect();
+        let before = &self.table.looked_after;
+        let is_same = found.len() == before.len()
+            && found.iter().zip(before.iter()).all(|(one, before)| Arc::ptr_eq(one, before));
+        if is_same { Arc::clone(before) } else { found.into() }
     }
 
     /// What `resolution` says of `authority`, bound; the very destination that was in the table before if that is the

@@ -96,7 +96,7 @@ async fn open_to(
             Some(address) => at(worker, address, bound, backend),
         };
         let endpoint = endpoint.map_err(refused)?;
-        let in_flight = InFlight::new(&endpoint.target, None);
+        let in_flight = InFlight::new(&endpoint, None);
         let meshed = endpoint.target.identity.is_some();
         let series = Arc::clone(series.of(meshed));
         let named = Named { client: outgoing.peer, called: outgoing.dialled.unwrap_or(endpoint.target.dial) };
@@ -179,6 +179,7 @@ fn at(
         health: Arc::default(),
         ejection: None,
         latency: None,
+        load: None,
     }))
 }
 

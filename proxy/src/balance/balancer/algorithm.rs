@@ -1,6 +1,6 @@
 //! What each algorithm keeps: one enum, one file for each.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use selvedge_model::{LoadBalancer, TrafficPolicy};
 
@@ -9,6 +9,7 @@ use super::{
     least_request::LeastRequest, passthrough::Passthrough, peak_ewma::PeakEwma, random::Random,
     round_robin::RoundRobin, shares::Shares,
 };
+use crate::balance::load::Total;
 
 /// How the endpoints of one group are picked, and what that must remember.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) enum Algorithm {
 pub(super) struct Before<'a> {
     /// The same group.
     pub(super) group: Option<&'a Algorithm>,
+    /// Whether it is the same group indeed, and not one that was divided.
+    pub(super) is_itself: bool,
     /// The shares of all groups. `None`: there were no endpoints before.
     pub(super) shares: Option<&'a [&'a Shares]>,
 }
@@ -40,6 +43,7 @@ impl Algorithm {
     /// The one that `policy` names, over `members`. It goes on as the one `before`, as far as that is of the same kind.
     pub(super) fn new(policy: &TrafficPolicy, members: &[Member], before: Before<'_>, now: Instant) -> Self {
         let of_before = before.group.and_then(Self::shares);
+        let is_itself = before.is_itself;
         let shares = || Shares::of(members, of_before).warming(policy.warmup, members, before.shares, now);
         match (&policy.load_balancer, before.group) {
             (LoadBalancer::LeastRequest, _) => Self::LeastRequest(LeastRequest::new(shares())),
@@ -53,9 +57,8 @@ impl Algorithm {
             }
             (LoadBalancer::PeakEwma, _) => Self::PeakEwma(PeakEwma::new(shares())),
             (LoadBalancer::ConsistentHash(how), before) => {
-                let before =
-                    if let Some(Self::ConsistentHash(before)) = before { Some(before) } else { None };
-                Self::ConsistentHash(ConsistentHash::new(how, members, before))
+                let hash = if let Some(Self::ConsistentHash(before)) = before { Some(before) } else { None };
+                Self::ConsistentHash(ConsistentHash::new(how, members, hash, is_itself))
             }
         }
     }
@@ -68,6 +71,14 @@ impl Algorithm {
             Self::Passthrough(passthrough) => Some(passthrough.shares()),
             Self::PeakEwma(peak_ewma) => Some(peak_ewma.shares()),
             Self::ConsistentHash(_) => None,
+        }
+    }
+
+    /// Where what its endpoints have in flight is to be counted together, if it compares each with all.
+    pub(super) fn total(&self) -> Option<&Arc<Total>> {
+        match self {
+            Self::ConsistentHash(hash) => hash.total(),
+            _ => None,
         }
     }
 
@@ -102,7 +113,7 @@ impl Algorithm {
             Self::PeakEwma(peak_ewma) => peak_ewma.pick(eligible, rng),
             Self::ConsistentHash(hash) => {
                 let key = facts.hash.unwrap_or_else(|| rng.u64(..));
-                hash.pick(eligible, key)
+                hash.pick(eligible, key, rng)
             }
         }
     }

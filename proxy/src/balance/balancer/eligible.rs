@@ -33,6 +33,12 @@ impl<C: Candidate> Eligible<'_, C> {
             && (self.panicking || self.candidates[index].out_until(self.now).is_none())
     }
 
+    /// What it has in flight of its own group, or of all where that is not counted.
+    pub(super) fn own_load(&self, index: usize) -> u32 {
+        let candidate = &self.candidates[index];
+        candidate.load().map_or_else(|| candidate.in_flight(), |load| load.own())
+    }
+
     pub(super) fn in_flight(&self, index: usize) -> u32 {
         self.candidates[index].in_flight()
     }

@@ -1,4 +1,5 @@
 mod groups;
+mod many;
 
 use std::{
     net::IpAddr,
@@ -29,6 +30,10 @@ impl Candidate for Endpoint {
 
     fn latency(&self, _: Instant) -> Option<f64> {
         Some(self.latency)
+    }
+
+    fn load(&self) -> Option<&Arc<Load>> {
+        None
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     targets::{Reach, Targets, Tls, Work},
 };
 use crate::{
-    balance::{Balancer, Circuit, Ejection, Health, Latency, Member, MemberGroup, Unmade},
+    balance::{Balancer, Circuit, Ejection, Health, Latency, Load, Member, MemberGroup, Unmade},
     bind::{self, Affinity, BoundBackend, BoundEndpoint, Target, stands_for},
     budget::RetryBudget,
     dns::{DnsName, Reached},
@@ -148,26 +148,37 @@ impl<'a> BackendBinder<'a> {
             })
             .collect();
         let Arranged { reached, groups, by_weight, left_out } = self.arrange(definition, reached);
+        let before = predecessor.map(|before| &before.balancer);
+        let balancer = Balancer::of_groups(&definition.policy, groups, by_weight, before, self.now);
         let is_measured = definition.policy.load_balancer == LoadBalancer::PeakEwma;
         let mut measured = is_measured.then(|| latencies(predecessor));
-        let endpoints = reached.into_iter().map(|(endpoint, dns_name, target)| {
+        let mut loads = loads(predecessor);
+        let endpoints = reached.into_iter().enumerate().map(|(index, (endpoint, dns_name, target))| {
+            let key = (endpoint.address, target.dial, endpoint.workload.as_ref());
             Arc::new(BoundEndpoint {
                 target,
                 address: endpoint.address,
                 workload: endpoint.workload.clone(),
                 place: endpoint.place.clone(),
                 dns_name: dns_name.cloned(),
-                health: known.remove(&(endpoint.address, endpoint.dial)).unwrap_or_default(),
+                health: known.remove(&key).unwrap_or_default(),
                 ejection: ejection.clone(),
                 latency: measured.as_mut().map(|measured| {
-                    let known = measured.remove(&(endpoint.address, endpoint.dial));
+                    let known = measured.remove(&key);
                     known.unwrap_or_else(|| Arc::new(Latency::new(self.now)))
+                }),
+                load: balancer.total_of(index).map(|total| match loads.remove(&key) {
+                    Some(known) if known.is_of(total) => known,
+                    elsewhere => {
+                        elsewhere.iter().for_each(|load| load.leave());
+                        Arc::new(Load::new(total))
+                    }
                 }),
             })
         });
         let endpoints: Vec<_> = endpoints.collect();
-        let before = predecessor.map(|before| &before.balancer);
-        let balancer = Balancer::of_groups(&definition.policy, groups, by_weight, before, self.now);
+        // They have left.
+        loads.values().for_each(|load| load.leave());
         self.unmade.extend(balancer.unmade());
         if let Some(ejection) = &ejection {
             // They have left: what they were ejected for no longer counts against the cap.
@@ -241,13 +252,25 @@ impl BackendBinder<'_> {
     }
 }
 
+/// What an endpoint's state is kept by from one table to the next: where its app is, what is really dialled for it, which is
+/// our own inbound listener if it is our own workload, and who is there. Another workload at the same address is another
+/// endpoint.
+type KeptBy<'a> = (SocketAddr, SocketAddr, Option<&'a WorkloadName>);
+
+fn kept_by(endpoint: &BoundEndpoint) -> KeptBy<'_> {
+    (endpoint.address, endpoint.target.dial, endpoint.workload.as_ref())
+}
+
 /// What is known of each endpoint's answer times.
-fn latencies(predecessor: Option<&BoundBackend>) -> HashMap<(SocketAddr, SocketAddr), Arc<Latency>> {
+fn latencies(predecessor: Option<&BoundBackend>) -> HashMap<KeptBy<'_>, Arc<Latency>> {
     let endpoints = predecessor.map(|before| before.endpoints.as_slice()).unwrap_or_default();
-    let latency = |endpoint: &Arc<BoundEndpoint>| {
-        Some(((endpoint.address, endpoint.target.dial), Arc::clone(endpoint.latency.as_ref()?)))
-    };
-    endpoints.iter().filter_map(latency).collect()
+    endpoints.iter().filter_map(|one| Some((kept_by(one), Arc::clone(one.latency.as_ref()?)))).collect()
+}
+
+/// What is in flight with each endpoint.
+fn loads(predecessor: Option<&BoundBackend>) -> HashMap<KeptBy<'_>, Arc<Load>> {
+    let endpoints = predecessor.map(|before| before.endpoints.as_slice()).unwrap_or_default();
+    endpoints.iter().filter_map(|one| Some((kept_by(one), Arc::clone(one.load.as_ref()?)))).collect()
 }
 
 /// The backend's ejections: those that it had, under the settings that it has now.
@@ -279,13 +302,8 @@ fn retry_budget(
 }
 
 /// Each endpoint's health, if it belongs to ejections that go on.
-fn endpoints_with_health(
-    predecessor: Option<&BoundBackend>,
-) -> HashMap<(SocketAddr, SocketAddr), Arc<Health>> {
+fn endpoints_with_health(predecessor: Option<&BoundBackend>) -> HashMap<KeptBy<'_>, Arc<Health>> {
     let before = predecessor.filter(|before| before.ejection.is_some());
     let endpoints = before.map(|before| before.endpoints.as_slice()).unwrap_or_default();
-    let health = |endpoint: &Arc<BoundEndpoint>| {
-        ((endpoint.address, endpoint.target.dial), Arc::clone(&endpoint.health))
-    };
-    endpoints.iter().map(health).collect()
+    endpoints.iter().map(|one| (kept_by(one), Arc::clone(&one.health))).collect()
 }

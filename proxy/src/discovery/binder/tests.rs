@@ -4,14 +4,15 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use selvedge_api::wire;
 use selvedge_model::{
-    Called, ClientMatch, Endpoints, HealthCheck, HealthQuestion, LoadBalancer, Match, Order, RetryPolicy,
-    RouteTable, Rule, Service, snapshot::Address,
+    Called, ClientMatch, ConsistentHash, Endpoints, HashKey, HashTable, HealthCheck, HealthQuestion,
+    LoadBalancer, Match, Order, RetryPolicy, RouteTable, Rule, Service, snapshot::Address,
 };
 
 use super::*;
 use crate::{
     balance::{Outcome, PickFacts},
     bind::{Bound, BoundBackend, BoundEndpoint, BoundShare, Slot},
+    body::InFlight,
     discovery::{
         fixtures::{self, AUTHORITY},
         held::Draft,
@@ -441,6 +442,87 @@ fn our_own_workload_is_dialled_at_our_own_listener_where_connections_are_redirec
     assert_eq!(dials, ["10.0.0.1:4999", "10.0.0.3:4143"], "only our own, at its own address");
     assert_eq!(port, 8080, "the preamble names the workload's port");
     assert_eq!(dialled(false).0, ["10.0.0.1:4143", "10.0.0.3:4143"]);
+}
+
+#[test]
+fn what_is_known_of_our_own_endpoint_goes_on_where_connections_are_redirected() {
+    let (mut fixture, _) = Fixture::new();
+    let own = fixtures::model_endpoint(0).workload.unwrap();
+    fixture.binder = fixtures::binder_of(own, &Arc::new(Metrics::new(1))).redirected(4999);
+    let mut service = fixtures::model_service(&[90, 10]);
+    service.backends[0].policy.load_balancer = LoadBalancer::PeakEwma;
+    let (table, _) = fixture.change(vec![fixtures::service_of("2", &service)]);
+    let before = bound(&table);
+    let old = &before.backends[0].endpoints[0];
+    assert_eq!(old.target.dial.port(), 4999, "it is our own");
+    eject(&before.backends[0], old, fixture.now);
+
+    let (table, _) = fixture.change(vec![fixtures::endpoints("2", 5)]);
+
+    let after = bound(&table);
+    let new = &after.backends[0].endpoints[0];
+    assert!(Arc::ptr_eq(&old.health, &new.health));
+    assert!(Arc::ptr_eq(old.latency.as_ref().unwrap(), new.latency.as_ref().unwrap()));
+    assert!(new.ejection.as_ref().unwrap().is_ejected(&new.health, fixture.now));
+}
+
+#[test]
+fn what_is_in_flight_is_compared_with_what_the_endpoints_have_that_are_there() {
+    let (mut fixture, _) = Fixture::new();
+    let mut service = fixtures::model_service(&[90, 10]);
+    let hash =
+        ConsistentHash { key: HashKey::SourceAddress, table: HashTable::MAGLEV, load_bound: Some(125) };
+    service.backends[0].policy.load_balancer = LoadBalancer::ConsistentHash(hash);
+    let (table, _) = fixture.change(vec![fixtures::service_of("2", &service)]);
+    let backend = |table: &Table| Arc::clone(&bound(table).backends[0]);
+    let total = |table: &Table| Arc::clone(backend(table).balancer.total_of(0).unwrap());
+    let begin = |table: &Table, place: usize| InFlight::new(&backend(table).endpoints[place], None);
+    let begun = [begin(&table, 0), begin(&table, 1), begin(&table, 1)];
+    let own = |table: &Table, place: usize| backend(table).endpoints[place].load.as_ref().unwrap().own();
+
+    let (more, _) = fixture.change(vec![fixtures::endpoints("2", 5)]);
+    assert_eq!((own(&more, 0), own(&more, 1), own(&more, 2)), (1, 2, 0));
+    assert!(Arc::ptr_eq(&total(&table), &total(&more)));
+    assert_eq!(total(&more).all(), 3);
+
+    let (fewer, _) = fixture.change(vec![fixtures::endpoints("3", 1)]);
+    assert_eq!((own(&fewer, 0), total(&fewer).all()), (1, 1), "the other has left");
+    drop(begun);
+    assert_eq!((own(&fewer, 0), total(&fewer).all()), (0, 0));
+}
+
+#[test]
+fn a_change_that_concerns_no_backend_that_is_looked_after_leaves_their_list_alone() {
+    let (mut fixture, _) = Fixture::new();
+    let mut service = fixtures::model_service(&[90, 10]);
+    service.backends[0].policy.health_check = Some(HealthCheck::new(HealthQuestion::Tcp));
+    let (table, _) = fixture.change(vec![fixtures::service_of("2", &service)]);
+    assert_eq!(table.looked_after.len(), 1, "the one of two that has checks");
+
+    service.routes = fixtures::model_service(&[50, 50]).routes;
+    let (same, _) = fixture.change(vec![fixtures::service_of("3", &service)]);
+    assert!(!Arc::ptr_eq(&table, &same) && Arc::ptr_eq(&table.looked_after, &same.looked_after));
+
+    let (other, _) = fixture.change(vec![fixtures::endpoints("2", 5)]);
+    assert!(!Arc::ptr_eq(&table.looked_after, &other.looked_after));
+    assert!(Arc::ptr_eq(&other.looked_after[0], &bound(&other).backends[0]));
+}
+
+#[test]
+fn another_workload_at_the_same_address_is_not_ejected_for_the_one_before() {
+    let (mut fixture, table) = Fixture::new();
+    let before = bound(&table);
+    eject(&before.backends[0], &before.backends[0].endpoints[0], fixture.now);
+    let mut endpoints = fixtures::model_endpoints(3);
+    endpoints.list[0].workload = Some(WorkloadName::new("shop", "successor").unwrap());
+
+    let (table, _) = fixture.change(vec![fixtures::endpoints_of("2", &endpoints)]);
+
+    let after = bound(&table);
+    let (old, new) = (&before.backends[0].endpoints[0], &after.backends[0].endpoints[0]);
+    assert_eq!(old.address, new.address);
+    let ejection = after.backends[0].ejection.as_ref().unwrap();
+    assert!(!ejection.is_ejected(&new.health, fixture.now) && ejection.none_ejected());
 }
 
 #[test]

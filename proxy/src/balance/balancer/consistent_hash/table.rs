@@ -213,7 +213,7 @@ impl Table {
     /// each of theirs. `None`: there are no places.
     pub(super) fn with_places<T>(
         &self,
-        look: impl Fn(&Places, Option<&[Option<u32>]>) -> Option<T>,
+        look: impl FnOnce(&Places, Option<&[Option<u32>]>) -> Option<T>,
     ) -> Option<T> {
         if let Some(places) = self.places.get() {
             return look(places, None);

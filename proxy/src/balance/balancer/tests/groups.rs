@@ -22,6 +22,10 @@ impl Candidate for Judged {
     fn latency(&self, _: Instant) -> Option<f64> {
         None
     }
+
+    fn load(&self) -> Option<&Arc<Load>> {
+        None
+    }
 }
 
 /// Endpoints in groups, and their ejections, which last 10 s.
