@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     SpiffeId,
-    facts::{self, Source},
+    facts::{self, Client, Source},
     token::Token,
 };
 
@@ -31,6 +31,7 @@ enum Kind {
     Principal,
     Namespace,
     Address,
+    Remote,
     Destination,
     Port,
     Host,
@@ -61,6 +62,8 @@ struct WrittenRule {
 struct Asked {
     identity: Option<SpiffeId>,
     address: IpAddr,
+    /// Its own address, where trusted proxies stand before us and say it.
+    remote: Option<IpAddr>,
     destination: Option<&'static str>,
     port: u16,
     host: (&'static str, &'static str),
@@ -94,7 +97,7 @@ fn field(rng: &mut fastrand::Rng, kinds: &[Kind]) -> Field {
     let all: &[&str] = match kind {
         Kind::Principal => &["td/ns/a/sa/x", "td/ns/a/sa/y", "td/ns/b/*", "*/sa/x", "*", "other/ns/a/sa/x"],
         Kind::Namespace => &["a", "b", "a*", "*"],
-        Kind::Address => &["10.0.0.1", "10.0.0.0/31", "0.0.0.0/0", "2001:db8::/32"],
+        Kind::Address | Kind::Remote => &["10.0.0.1", "10.0.0.0/31", "0.0.0.0/0", "2001:db8::/32"],
         Kind::Destination => &["10.9.0.0/16", "10.9.0.1"],
         Kind::Port => &["80", "8080"],
         Kind::Host => &["a.example", "*.example", "a.*", "*"],
@@ -117,7 +120,8 @@ fn fields(rng: &mut fastrand::Rng, kinds: &[Kind], most: usize) -> Vec<Field> {
 }
 
 fn written(rng: &mut fastrand::Rng) -> Vec<Written> {
-    let sources = [Kind::Principal, Kind::Principal, Kind::Namespace, Kind::Address, Kind::Token];
+    let sources =
+        [Kind::Principal, Kind::Principal, Kind::Namespace, Kind::Address, Kind::Remote, Kind::Token];
     let operations = [Kind::Host, Kind::Method, Kind::Path, Kind::Path, Kind::Port];
     let keys = [Kind::Header, Kind::Claim, Kind::Destination, Kind::Metadata, Kind::Principal];
     let rule = |rng: &mut fastrand::Rng| WrittenRule {
@@ -141,6 +145,8 @@ fn asked(rng: &mut fastrand::Rng) -> Asked {
     Asked {
         identity: identity.map(|rest| format!("spiffe://td/ns/{rest}").parse().unwrap()),
         address: one(rng, &["10.0.0.1", "10.0.0.9", "2001:db8::1"]).parse().unwrap(),
+        remote: one(rng, &[None, None, Some("10.0.0.1"), Some("10.0.0.9"), Some("2001:db8::1")])
+            .map(|address| address.parse().unwrap()),
         destination: one(rng, &[None, Some("10.9.0.1:80"), Some("10.8.0.1:80")]),
         port: one(rng, &[80, 8080]),
         host: one(rng, &[("a.example", "a.example"), ("A.example:80", "a.example"), ("b.test", "b.test")]),
@@ -171,6 +177,12 @@ fn path(pattern: &str, path: &str) -> bool {
     }
 }
 
+fn address_in(block: &str, address: IpAddr) -> bool {
+    block
+        .parse::<ipnet::IpNet>()
+        .map_or_else(|_| block.parse::<IpAddr>().unwrap() == address, |block| block.contains(&address))
+}
+
 impl Field {
     /// Whether it holds; `refuses`: its rule refuses what it matches. `None`: it is of no concern here.
     fn holds(&self, asked: &Asked, opaque: bool, refuses: bool) -> bool {
@@ -191,10 +203,8 @@ impl Field {
         match self.kind {
             Kind::Principal => asked.identity.as_ref().is_some_and(|peer| text(value, &peer.as_str()[9..])),
             Kind::Namespace => asked.identity.as_ref().is_some_and(|peer| text(value, peer.namespace())),
-            Kind::Address => value.parse::<ipnet::IpNet>().map_or_else(
-                |_| value.parse::<IpAddr>().unwrap() == asked.address,
-                |block| block.contains(&asked.address),
-            ),
+            Kind::Address => address_in(value, asked.address),
+            Kind::Remote => address_in(value, asked.remote.unwrap_or(asked.address)),
             Kind::Destination => match asked.destination {
                 Some(address) => value.starts_with("10.9") && address.starts_with("10.9"),
                 None => strict,
@@ -240,6 +250,7 @@ impl Field {
             Kind::Principal => Asks::Principal(texts(istio)),
             Kind::Namespace => Asks::Namespace(texts(TextPattern::glob)),
             Kind::Address => Asks::Source(blocks()),
+            Kind::Remote => Asks::Remote(blocks()),
             Kind::Destination => Asks::Destination(blocks()),
             Kind::Port => {
                 Asks::Port(self.values.iter().map(|port| port.parse().unwrap()).collect::<BTreeSet<_>>())
@@ -341,7 +352,13 @@ fn decisions_are_those_of_a_naive_reading_of_the_documents() {
         let policy = model(&policies);
         let connection = facts::Connection {
             destination: asked.destination.map(|text| text.parse().unwrap()),
+            client: asked.remote.map_or(Client::Source, Client::At),
             ..facts::Connection::new(Source::peer(asked.address, asked.identity.as_ref()), asked.port)
+        };
+        // Before its first request nobody knows where it comes from.
+        let accepted = facts::Connection {
+            client: asked.remote.map_or(Client::Source, |_| Client::OfRequest),
+            ..connection
         };
         let mut headers = HeaderMap::new();
         for line in &asked.header {
@@ -371,7 +388,7 @@ fn decisions_are_those_of_a_naive_reading_of_the_documents() {
         for stage in [
             Stage::Request(&Readings::new(&request)),
             Stage::Opaque(&connection),
-            Stage::Connection(&connection),
+            Stage::Connection(&accepted),
         ] {
             assert_eq!(
                 all.decide(stage),
@@ -391,7 +408,7 @@ fn decisions_are_those_of_a_naive_reading_of_the_documents() {
             opaque,
             "seed {seed}: {asked:?} {policies:#?}"
         );
-        match policy.authorize(&connection) {
+        match policy.authorize(&accepted) {
             ConnectionVerdict::Final(verdict) => {
                 final_for_all += 1;
                 assert_eq!(told(verdict).0, expected.0, "seed {seed}: {asked:?} {policies:#?}");
