@@ -81,7 +81,7 @@ impl Edge {
     /// How many of `counts` have gone in plaintext for certain. What a client's proxy has answered itself, or has given up, may
     /// have gone nowhere.
     pub fn in_plaintext(&self, counts: &Counts) -> u64 {
-        let came = if self.carried == Carried::Http { counts.ends() } else { counts.connections };
+        let came = counts.came(self.carried);
         if self.mtls {
             return 0;
         }
@@ -190,6 +190,11 @@ impl Counts {
                 self.outcomes.insert(place, OutcomeCount { outcome: outcome.clone(), count });
             }
         }
+    }
+
+    /// How many there were, each once: requests count when they have ended, connections when they come.
+    pub fn came(&self, carried: Carried) -> u64 {
+        if carried == Carried::Http { self.ends() } else { self.connections }
     }
 
     /// How many have ended.

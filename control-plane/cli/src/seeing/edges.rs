@@ -17,7 +17,7 @@ use super::{
     Answer,
     ask::{Missing, PlaceArgs, SinceArgs, Traffic},
     filter::FilterArgs,
-    numbers::{Connections, Requests, Sum, shown_percent},
+    numbers::{Connections, Requests, Sum},
     print,
 };
 use crate::{
@@ -260,10 +260,7 @@ impl Row {
                 let [success, rps, ..] = requests.cells();
                 (success, rps)
             }
-            (None, Some(Connections { count, failures, .. })) => {
-                let share = count.saturating_sub(*failures) as f64 * 100.0 / (*count).max(1) as f64;
-                (if *count == 0 { "-".to_owned() } else { shown_percent(share) }, "-".to_owned())
-            }
+            (None, Some(connections)) => (connections.success(), "-".to_owned()),
             (None, None) => ("-".to_owned(), "-".to_owned()),
         }
     }

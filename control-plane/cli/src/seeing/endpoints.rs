@@ -10,7 +10,7 @@ use super::{
     Answer,
     ask::{Missing, PlaceArgs, SinceArgs, Traffic},
     filter::Party,
-    numbers::{Connections, Requests, Sum, shown_percent},
+    numbers::{Connections, Requests, Sum},
     print,
 };
 use crate::{
@@ -109,7 +109,7 @@ impl Report {
         Self { seconds: traffic.seconds, endpoints, missing: traffic.missing }
     }
 
-    fn to_text(&self) -> String {
+    pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String cannot fail");
         if self.endpoints.is_empty() {
@@ -129,11 +129,7 @@ impl Report {
                     let [success, rps, _, p95, _] = requests.cells();
                     (success, rps, p95)
                 }
-                (None, Some(one)) => {
-                    let share =
-                        one.count.saturating_sub(one.failures) as f64 * 100.0 / one.count.max(1) as f64;
-                    (shown_percent(share), "-".to_owned(), "-".to_owned())
-                }
+                (None, Some(connections)) => (connections.success(), "-".to_owned(), "-".to_owned()),
                 (None, None) => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
             };
             table.add_row([row.service.clone(), row.address.to_string(), workload, state, success, rps, p95]);

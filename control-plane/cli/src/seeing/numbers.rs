@@ -46,7 +46,9 @@ pub(super) struct Requests {
 pub(super) struct Connections {
     /// How many have come.
     pub(super) count: u64,
-    /// How many were refused or broken off by a proxy.
+    /// How many have ended, those included that had come before.
+    pub(super) ended: u64,
+    /// How many of them were refused or broken off by a proxy.
     pub(super) failures: u64,
     pub(super) mtls_percent: f64,
     /// Bytes from clients.
@@ -68,8 +70,7 @@ impl Sum {
         part.counts.add(counts);
         part.failures = part.failures.saturating_add(counts.failures(edge.carried));
         if edge.mtls {
-            let came = if edge.carried == Carried::Http { counts.ends() } else { counts.connections };
-            part.mtls = part.mtls.saturating_add(came);
+            part.mtls = part.mtls.saturating_add(counts.came(edge.carried));
         }
         part.plain = part.plain.saturating_add(edge.in_plaintext(counts));
     }
@@ -104,6 +105,7 @@ impl Sum {
         let Part { counts, failures, is_there, .. } = &self.streams;
         is_there.then(|| Connections {
             count: counts.connections,
+            ended: counts.ends(),
             failures: *failures,
             mtls_percent: self.streams.mtls_percent(),
             received_bytes: counts.received,
@@ -128,6 +130,15 @@ impl Part {
 }
 
 impl Requests {
+    /// Whether at least so many percent of them have succeeded: by the numbers themselves, not by what is shown of them.
+    pub(super) fn succeed(&self, least: f64) -> bool {
+        // In thousand-millionths of a percent, as nobody asks for less.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 0 to 100")]
+        let least = (least * 1e9).round() as u128;
+        let succeeded = u128::from(self.count.saturating_sub(self.failures));
+        succeeded * 100 * 1_000_000_000 >= least * u128::from(self.count)
+    }
+
     /// Success, requests per second and the latencies, as people read them.
     pub(super) fn cells(&self) -> [String; 5] {
         [
@@ -140,9 +151,24 @@ impl Requests {
     }
 }
 
-/// Of nothing all is well.
-fn percent(part: u64, all: u64) -> f64 {
-    if all == 0 { 100.0 } else { rounded(part as f64 * 100.0 / all as f64, 3) }
+impl Connections {
+    /// The share of those that were not refused or broken off, as people read it; `-`: none has come or ended.
+    pub(super) fn success(&self) -> String {
+        // Of older ones no more is known than how they ended.
+        match self.count.max(self.ended) {
+            0 => "-".to_owned(),
+            all => shown_percent(percent(all.saturating_sub(self.failures), all)),
+        }
+    }
+}
+
+/// Never 100 of what is not all, and never 0 of what is something. Of nothing all is well.
+pub(super) fn percent(part: u64, all: u64) -> f64 {
+    match part {
+        0 if all > 0 => 0.0,
+        part if part >= all => 100.0,
+        part => rounded(part as f64 * 100.0 / all as f64, 3).clamp(0.001, 99.999),
+    }
 }
 
 fn rounded(number: f64, digits: i32) -> f64 {
@@ -189,5 +215,22 @@ mod tests {
         assert_eq!([0.42, 9.96, 99.6, 12_340.0].map(milliseconds), ["0.4 ms", "10.0 ms", "100 ms", "12.3 s"]);
         assert_eq!([0, 1023, 1536, 3 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
         assert!((percent(1, 3) - 33.333).abs() < 1e-9);
+        let parts =
+            [0, 1, 999_999_999, 1_000_000_000].map(|part| shown_percent(percent(part, 1_000_000_000)));
+        assert_eq!(parts, ["0 %", "0.01 %", "99.99 %", "100 %"]);
+        assert_eq!(shown_percent(percent(0, 0)), "100 %");
+    }
+
+    #[test]
+    fn connections_succeed_that_have_come_or_ended_and_none_is_no_failure() {
+        let success = |count, ended, failures| {
+            let (mtls_percent, received_bytes, sent_bytes) = (100.0, 0, 0);
+            Connections { count, ended, failures, mtls_percent, received_bytes, sent_bytes }.success()
+        };
+        assert_eq!(success(0, 0, 0), "-", "older ones are open");
+        assert_eq!(success(0, 3, 0), "100 %", "older ones have ended well");
+        assert_eq!(success(1, 4, 1), "75.00 %");
+        assert_eq!(success(1_000_000, 1, 1), "99.99 %");
+        assert_eq!(success(2, 2, 2), "0 %");
     }
 }

@@ -10,7 +10,7 @@ use super::{
     Answer,
     ask::{Missing, PlaceArgs, SinceArgs, Traffic},
     filter::Party,
-    numbers::{Connections, Requests, Sum, shown_percent},
+    numbers::{Connections, Requests, Sum, percent, shown_percent},
     print,
 };
 use crate::{
@@ -193,7 +193,7 @@ fn rows(service: &ServiceShown, route: &RouteShown, sums: &BTreeMap<Key, Sum>) -
         }),
         broken: share.and_then(|share| share.broken.clone()),
         configured_percent: share.map_or(0, |share| share.percent),
-        seen_percent: (all > 0).then(|| (count(&found) as f64 * 100_000.0 / all as f64).round() / 1_000.0),
+        seen_percent: (all > 0).then(|| percent(count(&found), all)),
         requests: found.0,
         connections: found.1,
     };

@@ -171,7 +171,7 @@ impl Report {
     /// Whether at least so many percent of each row's requests have succeeded, and there were some.
     pub(super) fn succeeds(&self, least: f64) -> bool {
         let mut requests = self.rows.iter().filter_map(|row| row.requests.as_ref()).peekable();
-        requests.peek().is_some() && requests.all(|requests| requests.success_percent >= least)
+        requests.peek().is_some() && requests.all(|requests| requests.succeed(least))
     }
 
     pub(super) fn to_text(&self) -> String {

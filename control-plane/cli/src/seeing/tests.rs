@@ -163,6 +163,39 @@ fn rows_add_up_what_all_replicas_know() {
 }
 
 #[test]
+fn one_failure_in_a_million_is_one_too_many_where_all_must_succeed() {
+    let workloads =
+        [("shop/web".parse().unwrap(), workload("web", vec![(edge("v1", true), counts(999_999, 1))]))].into();
+    let traffic = Traffic { seconds: 60, workloads, ..Traffic::default() };
+    let report = stat::Report::of(traffic, By::Service, &filter(&[]));
+
+    assert!(report.succeeds(99.9999) && !report.succeeds(99.999_901) && !report.succeeds(100.0));
+    let text = report.to_text();
+    assert!(text.contains("99.99 %"), "{text}");
+    assert!(report.rows[0].requests.as_ref().unwrap().success_percent < 100.0, "{report:?}");
+}
+
+#[test]
+fn an_endpoint_with_older_connections_alone_does_not_fail() {
+    let carried = |counts: Counts| {
+        let edge = Edge { carried: Carried::Tcp, ..inbound(Some("web")) };
+        let counts = Counts { sent: 9, ..counts };
+        let workloads =
+            [("shop/reviews-1".parse().unwrap(), workload("reviews", vec![(edge, counts)]))].into();
+        let traffic = Traffic { seconds: 60, workloads, ..Traffic::default() };
+        endpoints::Report::of(traffic, &services(), None).to_text()
+    };
+    let row = |text: String| text.lines().find(|line| line.contains("10.0.0.1")).unwrap().to_owned();
+
+    let open = row(carried(Counts::default()));
+    assert!(!open.contains('%'), "{open}");
+    let mut ended = Counts::default();
+    ended.ended(&Outcome::default(), 1);
+    let ended = row(carried(ended));
+    assert!(ended.contains("100 %"), "{ended}");
+}
+
+#[test]
 fn an_edge_is_shown_once_and_with_both_identities() {
     let report = edges::Report::of(traffic(), &services(), &filter(&[]), false);
 

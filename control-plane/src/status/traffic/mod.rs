@@ -170,10 +170,10 @@ impl Inner {
                 can_shorten = self.bytes <= self.most.of_all;
             }
             let Some(known) = self.workloads.get_mut(workload) else { break };
-            let before = known.bytes;
+            let (before, came) = (known.bytes, counts.came(edge.carried));
             let has_room = self.bytes <= self.most.of_all || before <= little;
             if !has_room || !known.add(edge, &counts, self.most.of_one, now) {
-                dropped = dropped.saturating_add(counts.ends().saturating_add(counts.connections));
+                dropped = dropped.saturating_add(came);
             }
             self.bytes = (self.bytes + known.bytes).saturating_sub(before);
         }

@@ -82,6 +82,22 @@ fn a_sidecar_that_says_much_takes_no_more_than_its_share_and_what_is_dropped_is_
 }
 
 #[test]
+fn a_connection_that_is_dropped_is_counted_once() {
+    let mut inner = Inner::new(Bytes { of_one: 0, of_all: 0 });
+    let edge = Arc::new(Edge { carried: Carried::Tcp, ..Edge::clone(&edge(0)) });
+    let tell = |inner: &mut Inner, counts: Counts| {
+        let report = TrafficReport { edges: vec![(Arc::clone(&edge), counts)], ..TrafficReport::default() };
+        inner.tell(&name("a/b"), &identity(), report, KEPT)
+    };
+    tell(&mut inner, Counts { connections: 1, ..Counts::default() });
+
+    // Three come, of which two end at once; the third ends later.
+    assert_eq!(tell(&mut inner, Counts { connections: 3, ..requests(2) }), 3);
+    assert_eq!(tell(&mut inner, requests(1)), 0);
+    assert_eq!(inner.dropped, 3);
+}
+
+#[test]
 fn if_all_together_is_too_much_less_than_an_hour_is_kept_and_that_is_said() {
     let mut inner = Inner::new(Bytes { of_one: 1 << 20, of_all: 100_000 });
     for now in (KEPT..2 * KEPT).step_by(15) {
