@@ -33,6 +33,8 @@ pub(super) struct Caller {
     pub(super) sends_from: Option<IpAddr>,
     /// Whether it is a gateway, which follows rules for its clients.
     pub(super) is_gateway: bool,
+    /// Whether it checks the tokens of requests before they follow rules.
+    pub(super) checks_tokens: bool,
     /// Whom network policies let it call, as its sidecar asks that.
     pub(super) egress: Egress,
     /// What the reader should know of how the name was understood.
@@ -68,16 +70,28 @@ impl Caller {
             address,
             sends_from: source(workload, address),
             is_gateway: false,
+            checks_tokens: false,
             egress: egress(mesh, workload),
             remark: (!workload.meshed).then(|| remark.to_owned()),
             workload: Some(Arc::clone(workload)),
         }
     }
 
-    /// The gateway `workload`, as it follows its rules for a client at `client`.
-    pub(super) fn gateway(mesh: &Mesh, workload: &Arc<Workload>, client: Option<IpAddr>) -> Self {
+    /// The gateway `workload`, as it follows its rules for a client at `client` that has come to its `port`.
+    pub(super) fn gateway(mesh: &Mesh, workload: &Arc<Workload>, port: u16, client: Option<IpAddr>) -> Self {
         let own = Self::workload(mesh, workload, BTreeMap::new());
-        Self { address: client, is_gateway: true, remark: None, ..own }
+        let authentication = workload.policy.authentication.as_ref();
+        let checks_tokens = authentication.is_some_and(|rules| rules.is_for(port));
+        Self { address: client, is_gateway: true, checks_tokens, remark: None, ..own }
+    }
+
+    /// Why a request has no token whose claims rules could ask for.
+    pub(super) fn no_token(&self) -> &'static str {
+        match (self.is_gateway, self.checks_tokens) {
+            (true, true) => "the request has no token",
+            (true, false) => "no RequestAuthentication checks tokens here",
+            (false, _) => "the sidecar of a client checks no tokens, a gateway does",
+        }
     }
 
     fn service_account(
@@ -112,6 +126,7 @@ impl Caller {
             address: None,
             sends_from: None,
             is_gateway: false,
+            checks_tokens: false,
             egress: Egress::default(),
             remark: Some(remark),
         })

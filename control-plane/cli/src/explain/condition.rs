@@ -6,8 +6,13 @@ use selvedge_model::{
 
 use super::caller::Caller;
 
-/// Why `request` misses `one`: on the condition `missed`.
-pub(super) fn words(one: &Match, missed: Missed, request: &Request<'_>) -> String {
+/// Why `request`, which `caller` sends on, misses `one`: on the condition `missed`.
+pub(super) fn words(one: &Match, missed: Missed, request: &Request<'_>, caller: &Caller) -> String {
+    let field = |name: &HeaderField| match (name, request.token) {
+        (HeaderField::Claim(_), None) => format!("the claim {name} ({})", caller.no_token()),
+        (HeaderField::Claim(_), Some(_)) => format!("the claim {name} of its token"),
+        _ => format!("the header {name}"),
+    };
     match missed {
         Missed::Path => {
             let case = if one.ignore_path_case { ", in any case" } else { "" };
@@ -50,13 +55,6 @@ pub(super) fn of_client(wanted: &ClientMatch, caller: &Caller) -> String {
     let labels = wanted.labels.iter().filter(|(name, value)| caller.labels.get(*name) != Some(*value));
     let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
     format!("it is for clients with the label {}, and {} has none such", labels.join(", "), caller.name)
-}
-
-fn field(name: &HeaderField) -> String {
-    match name {
-        HeaderField::Claim(_) => format!("the claim {name} (tokens are not checked here)"),
-        _ => format!("the header {name}"),
-    }
 }
 
 fn is(found: Option<impl AsRef<str>>) -> String {

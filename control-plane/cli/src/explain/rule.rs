@@ -95,7 +95,7 @@ impl<'a> Finder<'a> {
         let index = at.matched?;
         let one = &rule.matches[index];
         let why = if one.client.is_match(&self.caller.labels, &self.caller.namespace) {
-            condition::words(one, one.missed(request)?, request)
+            condition::words(one, one.missed(request)?, request, self.caller)
         } else {
             condition::of_client(&one.client, self.caller)
         };

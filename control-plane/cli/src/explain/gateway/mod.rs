@@ -113,7 +113,7 @@ impl At<'_> {
 
     /// The way of `request` from the gateway to the services behind it.
     fn onwards(&self, request: http::Request<()>, came: &Came<'_>, go: impl FnOnce(Way<'_>)) {
-        let caller = Caller::gateway(self.mesh, self.found.workload, self.outside.address);
+        let caller = Caller::gateway(self.mesh, self.found.workload, came.port.port, self.outside.address);
         let locations = RuleLocations::at_gateways(&self.loaded.resources);
         go(Way {
             mesh: self.mesh,

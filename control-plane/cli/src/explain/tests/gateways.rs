@@ -98,6 +98,26 @@ fn a_policy_of_the_gateway_refuses() {
 }
 
 #[test]
+fn a_claim_is_missed_for_what_the_gateway_makes_of_the_token() {
+    let route = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: by-claim}\nspec:\n  \
+                 hosts: [a.istio.test]\n  gateways: [istio]\n  http:\n  - match: [{headers: {'@request.auth.claims.groups': {exact: \
+                 dev}}}]\n    route: [{destination: {host: reviews}}]\n---\napiVersion: networking.istio.io/v1\nkind: Gateway\n\
+                 metadata: {name: istio}\nspec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, \
+                 protocol: HTTP}, hosts: [a.istio.test]}]}\n";
+    let checked = "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt}\nspec:\n  \
+                   selector: {matchLabels: {app: edge}}\n  jwtRules: [{issuer: 'https://issuer.example', jwks: '{\"keys\": []}'}]\n";
+    let why = |documents: &[&str]| {
+        let found = explain(documents, &["--to", "http://a.istio.test/"]).unwrap();
+        found.missed.first().expect("it misses the claim").why.clone()
+    };
+
+    let checked = why(&[SHOP, route, checked]);
+    assert!(checked.contains("(the request has no token) is missing"), "{checked}");
+    let unchecked = why(&[SHOP, route]);
+    assert!(unchecked.contains("(no RequestAuthentication checks tokens here)"), "{unchecked}");
+}
+
+#[test]
 fn the_rate_limits_of_the_gateway_itself_are_named() {
     let limit = "---\napiVersion: selvedge.io/v1alpha1\nkind: RateLimit\nmetadata: {name: outside}\nspec:\n  \
                  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]\n  \
