@@ -205,6 +205,7 @@ const COMPILE: Rooms<'static> = Rooms {
         "sharing",
         "claims",
         "inbound",
+        "there",
         "targets",
         "meant",
         "authentication",

@@ -8,6 +8,7 @@ use super::{
     MeshSettings, Problems,
     sharing::{ByNamespace, MadeOnce},
     targets::{self, ByGateway, MAY_SELECT, Ports, Selected, Targets},
+    there::There,
 };
 use crate::{
     keys::FetchedKeys,
@@ -47,6 +48,7 @@ impl<'a> Authentications<'a> {
             by_gateway: ByGateway::default(),
             shared: MadeOnce::default(),
         };
+        let there = There::new(resources);
         for document in &resources.request_authentications {
             let namespace = &*document.name.namespace;
             all.by_namespace.add(targets::only_namespace(namespace, settings), all.all.len());
@@ -55,7 +57,7 @@ impl<'a> Authentications<'a> {
             let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
             let mut targets = targets.with_gateways(&spec.gateways);
             targets.any_workload = spec.any_workload;
-            targets.report_missing(document, resources, problems);
+            targets.report_missing(document, &there, problems);
             let rules = compiled(document, settings, problems);
             all.all.push(Compiled { document, targets, rules, selects_one: Cell::new(false) });
         }

@@ -12,6 +12,7 @@ use super::{
     MeshSettings, Problems,
     sharing::{ByNamespace, MadeOnce},
     targets::{self, ByGateway, MAY_SELECT, Ports, Selected, Targets},
+    there::There,
 };
 use crate::resources::{AuthorizationAction, AuthorizationPolicySpec, Document, Resources};
 
@@ -62,6 +63,7 @@ impl<'a> Authorizations<'a> {
             by_gateway: ByGateway::default(),
             shared: MadeOnce::default(),
         };
+        let there = There::new(resources);
         for document in &resources.authorization_policies {
             let namespace = &*document.name.namespace;
             policies.by_namespace.add(targets::only_namespace(namespace, settings), policies.all.len());
@@ -70,7 +72,7 @@ impl<'a> Authorizations<'a> {
             let targets = Targets::new(namespace, &spec.selector, spec.services.as_deref(), settings);
             let mut targets = targets.with_gateways(&spec.gateways);
             targets.any_workload = spec.any_workload;
-            targets.report_missing(document, resources, problems);
+            targets.report_missing(document, &there, problems);
             policies.all.push(Compiled {
                 document,
                 policy: compiled(document, settings),

@@ -35,6 +35,7 @@ mod servers;
 mod services;
 mod sharing;
 mod targets;
+mod there;
 mod workloads;
 
 use std::{

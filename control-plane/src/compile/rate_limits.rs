@@ -20,6 +20,7 @@ use super::{
     keep,
     sharing::ByNamespace,
     targets::{self, Selected, Targets},
+    there::There,
 };
 use crate::{
     problem::DocumentName,
@@ -73,9 +74,10 @@ impl<'a> RateLimits<'a> {
             at_gateways: RefCell::default(),
         };
         let grants = Grants::new(resources);
+        let there = There::new(resources);
         for document in &resources.rate_limits {
             let (namespace, spec) = (&*document.name.namespace, &document.spec);
-            report_missing(document, resources, problems);
+            report_missing(document, &there, problems);
             let services = (!spec.targets.is_empty()).then_some(&*spec.services);
             let name = Arc::from(document.name.to_string());
             limits.index(document, settings);
@@ -89,7 +91,7 @@ impl<'a> RateLimits<'a> {
                 targets: Targets::new(namespace, &spec.selector, services, settings),
                 selects_one: Cell::new(false),
                 is_for_services: !spec.targets.is_empty()
-                    && spec.targets.iter().all(|target| is_service(target, namespace, resources)),
+                    && spec.targets.iter().all(|target| is_service(target, namespace, &there)),
             });
         }
         limits
@@ -205,53 +207,42 @@ impl<'a> RateLimits<'a> {
 }
 
 /// Whether `target` is a Service of `namespace` that there is.
-fn is_service(target: &LimitTarget, namespace: &str, resources: &Resources) -> bool {
-    let LimitTarget::Service(name) = target else { return false };
-    resources.services.iter().any(|found| *found.name.namespace == *namespace && *found.name.name == **name)
+fn is_service(target: &LimitTarget, namespace: &str, there: &There<'_>) -> bool {
+    matches!(target, LimitTarget::Service(name) if there.service(namespace, name).is_some())
 }
 
 /// Reports what a document names and there is not, or is not limited.
-fn report_missing(document: &Written, resources: &Resources, problems: &mut Problems) {
+fn report_missing(document: &Written, there: &There<'_>, problems: &mut Problems) {
     let here = &document.name.namespace;
-    let is_it = |found: &DocumentName, name: &str| found.namespace == *here && *found.name == *name;
     for (number, target) in document.spec.targets.iter().enumerate() {
         let field = format!("spec.targetRefs[{number}]");
         let missing = |kind: &str, name: &str| {
             format!("there is no {kind} {name} in namespace {here}, so nothing is limited; correct the name")
         };
         match target {
-            LimitTarget::Service(name) => {
-                match resources.services.iter().find(|found| is_it(&found.name, name)) {
-                    None => problems.error(document, &field, missing("Service", name)),
-                    Some(service) => {
-                        let mut ports = service.spec.ports.iter();
-                        if ports.len() > 0 && ports.all(|port| port.protocol == Protocol::Tcp) {
-                            problems.warning(document, &field, NO_HTTP_PORT);
-                        }
+            LimitTarget::Service(name) => match there.service(here, name) {
+                None => problems.error(document, &field, missing("Service", name)),
+                Some(service) => {
+                    let mut ports = service.spec.ports.iter();
+                    if ports.len() > 0 && ports.all(|port| port.protocol == Protocol::Tcp) {
+                        problems.warning(document, &field, NO_HTTP_PORT);
                     }
                 }
-            }
-            LimitTarget::Gateway(name) => {
-                match resources.gateways.iter().find(|found| is_it(&found.name, name)) {
-                    None => problems.error(document, &field, missing("Gateway", name)),
-                    Some(gateway) => {
-                        if !gateway.spec.listeners.iter().any(carries_requests)
-                            && gateway.spec.allowed_sets == FromNamespaces::None
-                        {
-                            problems.warning(document, &field, NO_HTTP_LISTENER);
-                        }
+            },
+            LimitTarget::Gateway(name) => match there.gateway(here, name) {
+                None => problems.error(document, &field, missing("Gateway", name)),
+                Some(gateway) => {
+                    if !gateway.spec.listeners.iter().any(carries_requests)
+                        && gateway.spec.allowed_sets == FromNamespaces::None
+                    {
+                        problems.warning(document, &field, NO_HTTP_LISTENER);
                     }
                 }
-            }
-            LimitTarget::Route { kind, name, rule } => {
-                let mut routes = resources.http_routes.iter();
-                match routes.find(|found| &*found.name.kind == *kind && is_it(&found.name, name)) {
-                    None => problems.error(document, &field, missing(kind, name)),
-                    Some(route) => {
-                        report_route(document, &field, route, rule.as_deref(), resources, problems)
-                    }
-                }
-            }
+            },
+            LimitTarget::Route { kind, name, rule } => match there.route(kind, here, name) {
+                None => problems.error(document, &field, missing(kind, name)),
+                Some(route) => report_route(document, &field, route, rule.as_deref(), there, problems),
+            },
         }
     }
 }
@@ -275,7 +266,7 @@ fn report_route(
     field: &str,
     route: &Document<HttpRouteSpec>,
     rule: Option<&str>,
-    resources: &Resources,
+    there: &There<'_>,
     problems: &mut Problems,
 ) {
     let has_rule = |rule: &str| route.spec.rules.iter().any(|one| one.name.as_deref() == Some(rule));
@@ -291,7 +282,7 @@ fn report_route(
             route.name
         );
         problems.error(document, field, message);
-    } else if !route.spec.parents.gateways.iter().any(|parent| is_there(parent, &route.name, resources)) {
+    } else if !route.spec.parents.gateways.iter().any(|parent| is_there(parent, &route.name, there)) {
         let message = format!(
             "there is none of the Gateways that {} names as its parents, so nothing is limited; add one, or correct the \
              route's parentRefs",
@@ -302,13 +293,11 @@ fn report_route(
 }
 
 /// Whether there is such a parent of `route`.
-fn is_there(parent: &Parent, route: &DocumentName, resources: &Resources) -> bool {
+fn is_there(parent: &Parent, route: &DocumentName, there: &There<'_>) -> bool {
+    let (kind, name) = (&*parent.kind, &*parent.name);
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
-    let is_it = |found: &DocumentName| {
-        *found.kind == *parent.kind && *found.namespace == *namespace && *found.name == *parent.name
-    };
-    resources.gateways.iter().any(|one| is_it(&one.name))
-        || resources.listener_sets.iter().any(|one| is_it(&one.name))
+    (kind == "Gateway" && there.gateway(namespace, name).is_some())
+        || there.has_listener_set(kind, namespace, name)
 }
 
 /// Linkerd's policies by their servers. Of two for one server, the older one counts.

@@ -5,11 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use selvedge_model::{ServiceKey, facts::selects};
 
-use super::{MeshSettings, Problems, hosts::service_host};
-use crate::{
-    problem::DocumentName,
-    resources::{Document, Resources},
-};
+use super::{MeshSettings, Problems, hosts::service_host, there::There};
+use crate::resources::Document;
 
 /// The ports of a workload that a policy is for; `None`: all.
 pub(super) type Ports = Option<BTreeSet<u16>>;
@@ -78,15 +75,12 @@ impl<'a> Targets<'a> {
     pub(super) fn report_missing<T>(
         &self,
         document: &Document<T>,
-        resources: &Resources,
+        there: &There<'_>,
         problems: &mut Problems,
     ) {
-        let is_it =
-            |known: &DocumentName, name: &str| *known.namespace == *self.namespace && *known.name == *name;
-        let has_service = |name: &str| resources.services.iter().any(|known| is_it(&known.name, name));
-        let has_gateway = |name: &str| resources.gateways.iter().any(|known| is_it(&known.name, name));
-        let services = self.services.unwrap_or_default().iter().filter(|name| !has_service(name));
-        let gateways = self.gateways.iter().filter(|name| !has_gateway(name));
+        let services = self.services.unwrap_or_default().iter();
+        let services = services.filter(|name| there.service(self.namespace, name).is_none());
+        let gateways = self.gateways.iter().filter(|name| there.gateway(self.namespace, name).is_none());
         let missing = services.map(|name| ("Service", name)).chain(gateways.map(|name| ("Gateway", name)));
         for (kind, name) in missing {
             let message =

@@ -32,11 +32,17 @@ enum Requirement {
 impl LabelSelector {
     /// Whether it selects what has `labels`.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selects_by(|name| labels.get(name).map(String::as_str))
+    }
+
+    /// Whether it selects what has these values of labels.
+    pub fn selects_by<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> bool {
         self.requirements.iter().all(|(name, asked)| {
-            let value = labels.get(name);
+            let value = value(name);
+            let is_among = |values: &[String], value: &str| values.iter().any(|one| one == value);
             match asked {
-                Requirement::In(values) => value.is_some_and(|value| values.contains(value)),
-                Requirement::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+                Requirement::In(values) => value.is_some_and(|value| is_among(values, value)),
+                Requirement::NotIn(values) => value.is_none_or(|value| !is_among(values, value)),
                 Requirement::Exists => value.is_some(),
                 Requirement::DoesNotExist => value.is_none(),
             }

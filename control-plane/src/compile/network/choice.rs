@@ -17,35 +17,30 @@ const OF_ACCOUNT: &str = "pcsa.";
 /// The labels of namespaces, each with that of its name.
 #[derive(Debug)]
 pub(in super::super) struct NamespaceLabels<'a> {
-    known: BTreeMap<&'a str, BTreeMap<String, String>>,
+    known: BTreeMap<&'a str, &'a BTreeMap<String, String>>,
 }
 
 impl<'a> NamespaceLabels<'a> {
     pub(in super::super) fn new(resources: &'a Resources) -> Self {
-        let labels = |name: &str, labels: &BTreeMap<String, String>| {
-            let mut labels = labels.clone();
-            labels.insert(NAME_LABEL.to_owned(), name.to_owned());
-            labels
-        };
         let documents = resources.namespaces.iter();
-        let known = documents.map(|document| {
-            let name = &*document.name.name;
-            (name, labels(name, &document.metadata.labels))
-        });
+        let known = documents.map(|document| (&*document.name.name, &document.metadata.labels));
         Self { known: known.collect() }
     }
 
     /// The value of the label `label` of `namespace`.
     fn value(&self, namespace: &str, label: &str) -> Option<&str> {
-        self.known.get(namespace)?.get(label).map(String::as_str)
+        // The name that is known here: the caller's may live for less long.
+        let (name, labels) = self.known.get_key_value(namespace)?;
+        if label == NAME_LABEL { Some(name) } else { labels.get(label).map(String::as_str) }
     }
 
     /// Whether `selector` selects `namespace`.
     pub(in super::super) fn are_selected(&self, namespace: &str, selector: &LabelSelector) -> bool {
-        match self.known.get(namespace) {
-            Some(labels) => selector.selects(labels),
-            None => selector.selects(&BTreeMap::from([(NAME_LABEL.to_owned(), namespace.to_owned())])),
-        }
+        let labels = self.known.get(namespace);
+        selector.selects_by(|label| match label {
+            NAME_LABEL => Some(namespace),
+            label => labels?.get(label).map(String::as_str),
+        })
     }
 }
 
