@@ -80,27 +80,35 @@ impl Scene {
     async fn on(kind: Kind) -> Self {
         let mut mesh = Mesh::on(kind).await;
         let (stranger, victim) = (mesh.network.join("stranger"), mesh.network.join("victim"));
-        // Who asks for the victim by mutual TLS would be let in by the pod, whose identity this claims.
+        // Who asks for the victim by mutual TLS would be let in by the pod, whose identity this claims. In one file, because
+        // files are taken up in no order.
         mesh.write(
-            "victim.yaml",
+            "peerauthentication.yaml",
             &format!(
-                "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: victim}}\nspec:\n\
+                "{PERMISSIVE}---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: victim}}\nspec:\n\
                  \x20 address: \"{}\"\n  serviceAccount: reviews\n  ports: {{http: {APP_PORT}, tcp: {OPAQUE_PORT}}}\n\
                  \x20 labels: {{app: victim, security.istio.io/tlsMode: istio}}\n",
                 victim.address
             ),
         );
-        mesh.write("peerauthentication.yaml", PERMISSIVE);
         let pod = server("pod", "reviews", "v1");
         let by_http1 = client("by-http1").flags(&["--carrier", "http1"]);
         mesh.add([pod, client("by-http2"), by_http1]).await;
         let next_hop = mesh.workload("pod").place.address;
         for place in [&stranger, &mesh.workload("by-http2").place, &mesh.workload("by-http1").place] {
+            place.namespace.inside(keep_to_the_route);
             place.namespace.ip(&format!("route add {} via {next_hop}", victim.address));
         }
         let (http, opaque) =
             (Stranger::in_place(&victim, APP_PORT), Stranger::in_place(&victim, OPAQUE_PORT));
-        Self { mesh, stranger, _victim: victim, http, opaque }
+        let scene = Self { mesh, stranger, _victim: victim, http, opaque };
+        poll(SOON, "the documents are in force", async || match scene.asked_by_stranger().await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(answer.summary()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
+        scene
     }
 
     fn pod(&self) -> &Namespace {
@@ -129,14 +137,20 @@ impl Scene {
         self.pod().inside(|| switches.map(|switch| fs::write(switch, value).unwrap()));
     }
 
-    fn connect(&self, to: &Stranger) -> std::io::Result<TcpStream> {
-        self.stranger.namespace.inside(|| TcpStream::connect_timeout(&to.address, PATIENCE))
+    fn connect(&self, to: &Stranger, patience: Duration) -> std::io::Result<TcpStream> {
+        self.stranger.namespace.inside(|| TcpStream::connect_timeout(&to.address, patience))
+    }
+
+    /// What the pod answers the stranger.
+    async fn asked_by_stranger(&self) -> Result<call::Answer, call::CallError> {
+        let pod = self.mesh.workload("pod").address();
+        self.stranger.namespace.run(move || call::send(pod, call::to("reviews:9080", "/"))).await
     }
 
     fn nothing_passes_where_nothing_is_forwarded(&self, tool: &str) {
         self.forward(false);
         for victim in [&self.http, &self.opaque] {
-            assert!(self.connect(victim).is_err(), "{tool}: somebody took the connection");
+            assert!(self.connect(victim, PATIENCE).is_err(), "{tool}: somebody took the connection");
         }
         self.assert_untouched(tool, 0);
     }
@@ -164,7 +178,7 @@ impl Scene {
                 b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
                 b"\0raw",
             ] {
-                let error = self.connect(victim).and_then(|mut stream| {
+                let error = self.connect(victim, SOON).and_then(|mut stream| {
                     stream.set_read_timeout(Some(SOON))?;
                     stream.write_all(said)?;
                     stream.read(&mut [0; 1])
@@ -208,9 +222,7 @@ impl Scene {
     }
 
     async fn strangers_reach_the_pod_itself(&self, tool: &str) {
-        let pod = self.mesh.workload("pod").address();
-        let asked = self.stranger.namespace.run(move || call::send(pod, call::to("reviews:9080", "/"))).await;
-        let answer = asked.unwrap();
+        let answer = self.asked_by_stranger().await.unwrap();
         assert_eq!(answer.status, 200, "{tool}: {}", answer.summary());
     }
 
@@ -256,7 +268,7 @@ impl Scene {
              tcp dport {{ {APP_PORT}, {OPAQUE_PORT} }} dnat to {loopback}:4140; }}; }}"
         ));
         for victim in [&self.http, &self.opaque] {
-            let asked = self.connect(victim).and_then(|mut stream| {
+            let asked = self.connect(victim, PATIENCE).and_then(|mut stream| {
                 stream.set_read_timeout(Some(SOON))?;
                 stream.write_all(b"GET / HTTP/1.1\r\nhost: victim\r\n\r\n")?;
                 stream.read(&mut [0; 1])
@@ -283,6 +295,17 @@ impl Scene {
 
     fn assert_untouched(&self, tool: &str, times: usize) {
         assert_eq!(self.http.accepted() + self.opaque.accepted(), times, "{tool}: the victim was reached");
+    }
+}
+
+/// Has a host go on sending by the way that its routes say: who forwards for it on one link tells it of a shorter one (ICMP
+/// redirects), sooner or later.
+fn keep_to_the_route() {
+    for device in ["all", "eth0"] {
+        for family in ["ipv4", "ipv6"] {
+            // There may be no IPv6.
+            let _ = fs::write(format!("/proc/sys/net/{family}/conf/{device}/accept_redirects"), "0");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A network namespace, alive as long as somebody has it open or is in it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Write as _,
     os::fd::{AsFd as _, AsRawFd as _},
     process::{Command, Stdio},
@@ -25,6 +25,9 @@ impl Namespace {
         let file = thread::spawn(|| {
             #[expect(deprecated, reason = "unsound only for other flags: this one shares no memory")]
             rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
+            // Link-local addresses are usable at once, too: nobody else can have them. As long as a router's is doubtful, it
+            // asks for no neighbour, and what it should forward is lost.
+            let _ = fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0"); // there may be no IPv6
             current()
         });
         let namespace = Self { name: name.to_owned(), file: Arc::new(file.join().unwrap()) };
