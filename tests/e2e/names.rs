@@ -1,6 +1,6 @@
 //! Endpoints by DNS name, which each sidecar resolves in its own network.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use selvedge_demo::{apps::reviews, call, cluster::entry_file, workload::Spec};
 use selvedge_tests::{
@@ -149,6 +149,21 @@ async fn every_address_of_a_name_is_an_endpoint_and_ejections_stay_with_theirs()
     until_endpoints(&mesh, "a third address", |all| all.len() == 3).await;
 
     assert!(is_out(&endpoints(&mesh).await, b), "its ejection survives");
+}
+
+#[tokio::test]
+async fn a_name_may_have_more_addresses_than_fit_into_one_packet() {
+    let dns = DnsServer::start_with_tcp().await;
+    let mesh = mesh(&dns).await;
+    let [a] = ips([mesh.workload("reviews-a").app]);
+    mesh.remove(&entry_file("reviews-b")).unwrap();
+    // Nobody is at the others.
+    let others = (50..=250).map(|host| mesh.ground().address(host).into());
+    let all: Vec<IpAddr> = others.chain([a]).collect();
+    dns.set_with_ttl("reviews.test", &all, 300);
+    name_it(&mesh, "reviews-a", "reviews.test");
+
+    until_endpoints(&mesh, "all addresses are endpoints", |found| found.len() == all.len()).await;
 }
 
 #[tokio::test]

@@ -14,7 +14,11 @@ use hickory_proto::{
     serialize::binary::{BinDecodable, BinEncodable},
 };
 use tempfile::TempDir;
-use tokio::{net::UdpSocket, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, UdpSocket},
+    task::JoinHandle,
+};
 
 /// What it says about a name.
 #[derive(Debug, Clone)]
@@ -27,12 +31,15 @@ enum DnsAnswer {
 
 type Names = Arc<Mutex<HashMap<String, DnsAnswer>>>;
 
+/// The longest answer over UDP, in bytes (RFC 1035, section 4.2.1). The rest is asked for over TCP.
+const LONGEST: usize = 512;
+
 /// A DNS server over UDP, and a `resolv.conf` that names it. It says NXDOMAIN about names that it does not know.
 #[derive(Debug)]
 pub struct DnsServer {
     names: Names,
     directory: TempDir,
-    serving: JoinHandle<()>,
+    serving: Vec<JoinHandle<()>>,
 }
 
 impl DnsServer {
@@ -54,8 +61,24 @@ impl DnsServer {
         let directory = tempfile::tempdir().expect("a directory");
         let conf = format!("nameserver {address}\noptions timeout:1 attempts:1\n");
         fs::write(directory.path().join("resolv.conf"), conf).expect("a writable directory");
-        let serving = tokio::spawn(serve(socket, Arc::clone(&names)));
+        let serving = vec![tokio::spawn(serve(socket, Arc::clone(&names)))];
         Self { names, directory, serving }
+    }
+
+    /// A server on loopback that knows no name, and gives long answers over TCP.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub async fn start_with_tcp() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        // Another test may have the port for UDP.
+        let Ok(socket) = UdpSocket::bind(address).await else {
+            return Box::pin(Self::start_with_tcp()).await;
+        };
+        let mut server = Self::on(socket);
+        server.serving.push(tokio::spawn(serve_tcp(listener, Arc::clone(&server.names))));
+        server
     }
 
     /// The `resolv.conf` that names this server, for `--resolv-conf`.
@@ -90,7 +113,7 @@ impl DnsServer {
 
 impl Drop for DnsServer {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.serving.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -99,7 +122,7 @@ async fn serve(socket: UdpSocket, names: Names) {
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((length, from)) => {
-                if let Some(answer) = answer(&buffer[..length], &names) {
+                if let Some(answer) = answer(&buffer[..length], &names, LONGEST) {
                     // Who does not take an answer asks again.
                     let _ = socket.send_to(&answer, from).await;
                 }
@@ -110,7 +133,25 @@ async fn serve(socket: UdpSocket, names: Names) {
     }
 }
 
-fn answer(question: &[u8], names: &Names) -> Option<Vec<u8>> {
+/// Each message has its length before it (RFC 1035, section 4.2.2).
+async fn serve_tcp(listener: TcpListener, names: Names) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let names = Arc::clone(&names);
+        tokio::spawn(async move {
+            while let Ok(length) = stream.read_u16().await {
+                let mut question = vec![0; length.into()];
+                stream.read_exact(&mut question).await.ok()?;
+                let answer = answer(&question, &names, usize::from(u16::MAX))?;
+                stream.write_u16(u16::try_from(answer.len()).ok()?).await.ok()?;
+                stream.write_all(&answer).await.ok()?;
+            }
+            Some(())
+        });
+    }
+}
+
+/// What is answered, in so many bytes at most.
+fn answer(question: &[u8], names: &Names, longest: usize) -> Option<Vec<u8>> {
     let request = Message::from_bytes(question).ok()?;
     let query = request.queries.first()?.clone();
     let name = query.name().to_ascii().trim_end_matches('.').to_owned();
@@ -126,6 +167,12 @@ fn answer(question: &[u8], names: &Names) -> Option<Vec<u8>> {
             }
         }
     }
+    let whole = answer.to_bytes().ok()?;
+    if whole.len() <= longest {
+        return Some(whole);
+    }
+    answer.metadata.truncation = true;
+    answer.answers.clear();
     answer.to_bytes().ok()
 }
 
