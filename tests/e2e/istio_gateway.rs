@@ -3,6 +3,8 @@
 //! Of Istio's samples, the files themselves count where they are at hand, in the directory beside the checkout where the
 //! acceptance documents are. A plain clone has none: there the documents here say the same.
 
+mod tasks;
+
 use std::{fs, path::Path};
 
 use http::{Method, StatusCode};
