@@ -5,6 +5,7 @@
 
 mod config;
 mod endpoints;
+mod priorities;
 
 use std::{
     sync::Arc,
@@ -28,6 +29,7 @@ pub use self::{
         ServiceState, StreamState, Transaction,
     },
     endpoints::{EjectionState, EndpointState},
+    priorities::group_healths,
 };
 use crate::{
     accept::Ports,

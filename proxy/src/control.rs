@@ -3,7 +3,7 @@
 //! It keeps our certificate, talks to the control plane, binds configuration, looks names up, and serves the admin port.
 //! Workers never wait for it. It hands them whole tables and certificates.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{net::TcpListener, sync::Arc, time::Instant};
 
 use axum::Router;
 use selvedge_certs::{bundle::Bundle, tls::Live};
@@ -163,7 +163,7 @@ impl Control {
 
     /// The routes of the admin port; `status` is that of the conversation with the control plane.
     fn router(&self, status: watch::Receiver<Status>) -> Router {
-        let metrics = Arc::clone(&self.metrics);
+        let (metrics, store) = (Arc::clone(&self.metrics), Arc::clone(&self.store));
         let shown = Shown {
             workload: self.args.workload.clone(),
             control_plane: self.args.control_plane.clone(),
@@ -178,7 +178,7 @@ impl Control {
             readiness: self.readiness.clone(),
             drain: self.leave.told().clone(),
             log_level: self.log_level.clone(),
-            metrics: Arc::new(move || metrics.render()),
+            metrics: Arc::new(move || metrics.render(admin::group_healths(&store, Instant::now()))),
             local: admin::routes(shown),
         };
         let probes = probes::routes(ProbeSettings {

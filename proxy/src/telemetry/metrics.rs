@@ -28,6 +28,7 @@ use super::{
     events::{Decision, Dropped, KeyedCounts},
     labels::{DurationLabels, Labels},
     mirrored::Mirrored,
+    priorities::{GroupHealth, Groups},
     registered::{Registered, lock},
     series::{self, Series},
     tap::Tap,
@@ -264,10 +265,11 @@ impl Metrics {
         *lock(&self.configuration) = Some(Arc::from(version));
     }
 
-    /// The text of `/metrics`, in OpenMetrics format.
-    pub fn render(self: &Arc<Self>) -> String {
+    /// The text of `/metrics`, in OpenMetrics format, with these groups of endpoints.
+    pub fn render(self: &Arc<Self>, groups: Vec<GroupHealth>) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(self)));
+        registry.register_collector(Box::new(Groups(groups)));
         self.control.register(&mut registry);
         let mut text = String::new();
         encoding::text::encode(&mut text, &registry).expect("a String takes whatever is written to it");

@@ -14,6 +14,7 @@ mod labels;
 mod latencies;
 mod metrics;
 mod mirrored;
+mod priorities;
 mod record;
 mod registered;
 mod series;
@@ -27,6 +28,7 @@ pub use self::{
     events::{Decision, Dropped},
     labels::Labels,
     metrics::{Metrics, OpenConnection},
+    priorities::{GroupHealth, MOST_GROUPS},
     record::{ClientConnection, OnPath, Record},
     series::Series,
     sparing::Sparing,

@@ -143,6 +143,19 @@ async fn the_nearest_are_called_and_when_they_fail_the_next_ones_until_they_come
     .await;
     only(&mesh, &["more", "far"]).await;
     assert_eq!(state(&mesh, "near").await["ejected"], true);
+    let metrics = mesh.workload("caller").admin("/metrics").await.unwrap().text();
+    for (name, group, value) in [
+        ("endpoints", "priority=\"2\",locality=\"us/b/1\"", "2.0"),
+        ("endpoints_healthy", "priority=\"2\",locality=\"us/b/1\"", "1.0"),
+        ("share", "priority=\"2\",locality=\"us/b/1\"", "0.7"),
+        ("share", "priority=\"3\",locality=\"eu/x/1\"", "0.3"),
+        ("endpoints_healthy", "priority=\"0\",locality=\"us/a/1\"", "0.0"),
+    ] {
+        let labels =
+            format!("server_address=\"reviews.default.svc.cluster.local\",server_port=\"9080\",{group}");
+        let line = format!("selvedge_outbound_priority_{name}{{{labels}}} {value}");
+        assert!(metrics.lines().any(|one| one == line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[tokio::test]

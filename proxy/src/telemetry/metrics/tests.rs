@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use proptest::prelude::*;
-use selvedge_model::policy::Says;
+use selvedge_model::{Locality, policy::Says};
 
 use super::{
     super::{durations::BUCKETS_MS, registered::TURNED_AWAY},
@@ -96,12 +96,16 @@ fn the_text_is_what_dashboards_rely_on() {
     metrics.control.refused.inc_by(4);
     metrics.control.connected.set(1);
 
-    assert_eq!(metrics.render(), include_str!("expected.txt"));
+    let zone = Some(Locality::of("eu/a"));
+    let first = GroupHealth { backend: v2, place: 0, locality: zone, endpoints: 4, healthy: 2, share: 0.7 };
+    let other =
+        GroupHealth { place: 1, locality: None, endpoints: 1, healthy: 1, share: 0.3, ..first.clone() };
+    assert_eq!(metrics.render(vec![first, other]), include_str!("expected.txt"));
 }
 
 #[test]
 fn nothing_counted_is_valid_too() {
-    let text = Arc::new(Metrics::new(1)).render();
+    let text = Arc::new(Metrics::new(1)).render(Vec::new());
 
     assert_is_openmetrics(&text);
     assert_eq!(
@@ -147,7 +151,7 @@ fn series_beyond_the_limit_are_counted_together() {
         .collect();
     held.iter().for_each(|series| series.record(0, Some(200), None, None, FIVE_MS));
 
-    let text = metrics.render();
+    let text = metrics.render(Vec::new());
     assert_is_openmetrics(&text);
     let requests = lines(&text, "selvedge_outbound_requests_total");
     assert_eq!(requests.len(), 4);
@@ -187,7 +191,7 @@ fn the_longest_durations_are_in_the_bucket_without_a_bound() {
     let metrics = Arc::new(Metrics::new(1));
     metrics.series(&to_v2()).record(0, Some(200), None, None, Duration::from_secs(11));
 
-    let text = metrics.render();
+    let text = metrics.render(Vec::new());
     let buckets = lines(&text, "selvedge_outbound_request_duration_seconds_bucket");
     assert_eq!(buckets.len(), BUCKETS_MS.len() + 1);
     assert!(buckets[..BUCKETS_MS.len()].iter().all(|line| line.ends_with(" 0")));
@@ -212,7 +216,7 @@ proptest! {
                 series.record(0, Some(*status), None, Some(Reason::ALL[*reason]), FIVE_MS);
             }
         }
-        assert_is_openmetrics(&metrics.render());
+        assert_is_openmetrics(&metrics.render(Vec::new()));
     }
 }
 
