@@ -156,6 +156,54 @@ async fn a_client_without_the_cookie_is_given_one_that_leads_back() {
 }
 
 #[tokio::test]
+async fn a_cookie_that_a_client_makes_up_is_as_good_as_none_and_a_given_one_outlives_restarts() {
+    let mut mesh = Mesh::of(SELVEDGE, specs(3)).await;
+    let cookie = "{name: user, ttl: 60s, path: /}";
+    mesh.write(
+        "rule.yaml",
+        &rule(&format!("{{loadBalancer: {{consistentHash: {{httpCookie: {cookie}}}}}}}")),
+    )
+    .unwrap();
+    let with = |value: &str| call::to("reviews:9080", "/").header("cookie", &format!("user={value}"));
+    let given = |answer: &Answer| {
+        let cookie = answer.headers.get(SET_COOKIE)?.to_str().unwrap().strip_prefix("user=")?;
+        Some(cookie.split_once(';')?.0.to_owned())
+    };
+    let (first, value) = poll(SOON, "a cookie is given", async || {
+        let answer = ask(mesh.workload("caller"), call::to("reviews:9080", "/")).await;
+        given(&answer).map(|value| (pod_of(&answer), value)).ok_or("none")
+    })
+    .await;
+
+    // Whatever it tries, it aims at nothing: each try is given a cookie by chance.
+    let mut spoilt = value.clone();
+    spoilt.replace_range(..1, if value.starts_with('A') { "B" } else { "A" });
+    for made_up in [&*spoilt, "00000000000000000000000000000007", "1", ""] {
+        let mut servers = BTreeSet::new();
+        for _ in 0..40 {
+            let answer = ask(mesh.workload("caller"), with(made_up)).await;
+            assert_ne!(given(&answer).expect("it is given another"), value, "{made_up}");
+            servers.insert(pod_of(&answer));
+        }
+        assert!(servers.len() > 1, "{made_up}: {servers:?}");
+    }
+    // One that is given is found among those of other paths.
+    let among = || call::to("reviews:9080", "/").header("cookie", &format!("user=1; user={value}"));
+    let answer = ask(mesh.workload("caller"), among()).await;
+    assert_eq!((pod_of(&answer), given(&answer)), (first.clone(), None));
+
+    mesh.kill_control_plane().await.unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.restart_sidecar("caller", &[]).await.unwrap();
+    mesh.sidecar_ready("caller").await.unwrap();
+    for caller in ["caller", "other"] {
+        sticks(mesh.workload(caller), || with(&value)).await;
+        let answer = ask(mesh.workload(caller), with(&value)).await;
+        assert_eq!((pod_of(&answer), given(&answer)), (first.clone(), None), "{caller}");
+    }
+}
+
+#[tokio::test]
 async fn a_cookie_without_a_ttl_is_the_apps_own_and_one_of_zero_lasts_until_the_browser_is_closed() {
     let mesh = Mesh::of(SELVEDGE, specs(2)).await;
     let caller = mesh.workload("caller");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::filter::Fraction;
+use crate::{SessionKey, filter::Fraction};
 
 /// How the next endpoint is chosen (`DestinationRule` `loadBalancer`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
@@ -66,6 +66,9 @@ pub struct HashCookie {
     pub attributes: Vec<String>,
     /// Whether a client gets another one if its endpoint fails.
     pub renewed_on_failure: bool,
+    /// What proxies sign the cookies with that they give. `None`: the cookie is the app's own, or the control plane is of a
+    /// version that knows of no signatures.
+    pub key: Option<SessionKey>,
 }
 
 /// How a key finds its endpoint.

@@ -42,7 +42,7 @@ pub enum SessionCarrier {
 }
 
 /// A key of 256 bits. It is never shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionKey(pub [u8; 32]);
 
 impl fmt::Debug for SessionKey {

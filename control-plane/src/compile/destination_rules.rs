@@ -87,6 +87,19 @@ impl<'a> DestinationRules<'a> {
             .or_else(|| find(self.root_namespace, &any))
     }
 
+    /// A rule that defines the subset `name` of `host` for the clients of its own namespace alone.
+    pub(super) fn subset_elsewhere(&self, name: &str, host: &KnownHost<'_>) -> Option<&'a Rule> {
+        let for_all = [host.namespace, self.root_namespace];
+        let elsewhere = self.namespaces.iter().filter(|(namespace, _)| !for_all.contains(namespace));
+        let mut sets = elsewhere
+            .flat_map(|(_, sets)| sets)
+            .filter(|(pattern, _)| closeness(pattern, &host.host).is_some());
+        sets.find_map(|(_, sets)| {
+            let mut subsets = sets.iter().flat_map(|set| &set.subsets);
+            subsets.find(|(_, subset)| subset.name == name).map(|(rule, _)| *rule)
+        })
+    }
+
     /// The namespaces with rules of their own for any of `hosts`: in them, or for them and not for all.
     pub(super) fn namespaces_with_rules<'s>(
         &'s self,

@@ -369,7 +369,8 @@ impl CookieYaml {
             attributes.push(value.map_or_else(|| name.clone(), |value| format!("{name}={value}")));
         }
         let ttl = self.ttl.map(|GoDuration(ttl)| ttl);
-        Ok(HashCookie { name: self.name, ttl, path: self.path, attributes, renewed_on_failure: false })
+        let (name, path) = (self.name, self.path);
+        Ok(HashCookie { name, ttl, path, attributes, renewed_on_failure: false, key: None })
     }
 }
 

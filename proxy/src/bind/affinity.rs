@@ -1,9 +1,11 @@
 //! What a backend's requests are kept together by, prepared for requests.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
+use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue};
-use selvedge_model::{HashCookie, HashKey, LoadBalancer};
+use selvedge_model::{HashCookie, HashKey, LoadBalancer, SessionKey};
 
 /// What requests are kept together by ([`HashKey`]).
 #[derive(Debug)]
@@ -31,6 +33,48 @@ pub struct AffinityCookie {
     pub given: Option<CookieText>,
     /// Whether a client gets another one if its endpoint fails.
     pub renewed_on_failure: bool,
+    /// What those are signed with that clients are given. `None`: they are not.
+    pub signature: Option<Signature>,
+}
+
+/// What makes the values of cookies: a random number and its signature (the first half of HMAC-SHA-256), in base64url.
+///
+/// So a client can have only what it was given. If it could make a value up, it could look for one that belongs to the endpoint
+/// that it wants, because everybody knows the hash function.
+pub struct Signature(hmac::Key);
+
+/// Bytes of the number, and of its signature.
+const HALF: usize = 16;
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signature(hidden)")
+    }
+}
+
+impl Signature {
+    fn new(key: &SessionKey) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &key.0))
+    }
+
+    /// The value with this `number`.
+    pub fn value(&self, number: u128) -> String {
+        let mut bytes = [0; 2 * HALF];
+        bytes[..HALF].copy_from_slice(&number.to_be_bytes());
+        let signature = hmac::sign(&self.0, &bytes[..HALF]);
+        bytes[HALF..].copy_from_slice(&signature.as_ref()[..HALF]);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Whether `value` is one that was given, by whichever proxy has the key. Each is written in one way alone.
+    pub fn is_ours(&self, value: &[u8]) -> bool {
+        let mut bytes = [0; 2 * HALF + 2];
+        if URL_SAFE_NO_PAD.decode_slice(value, &mut bytes) != Ok(2 * HALF) {
+            return false;
+        }
+        let (number, signature) = bytes[..2 * HALF].split_at(HALF);
+        verify_slices_are_equal(&hmac::sign(&self.0, number).as_ref()[..HALF], signature).is_ok()
+    }
 }
 
 impl Affinity {
@@ -53,12 +97,14 @@ impl Affinity {
 
 impl AffinityCookie {
     fn of(cookie: &HashCookie) -> Self {
-        let HashCookie { name, ttl, path, attributes, renewed_on_failure } = cookie;
+        let HashCookie { name, ttl, path, attributes, renewed_on_failure, key } = cookie;
         let given = ttl.map(|ttl| {
             let ttl = Some(ttl).filter(|ttl| !ttl.is_zero());
             CookieText::new(name, ttl, path.as_deref(), attributes)
         });
-        Self { name: name.as_str().into(), given, renewed_on_failure: *renewed_on_failure }
+        // What no proxy gives is the app's own.
+        let signature = key.as_ref().filter(|_| given.is_some()).map(Signature::new);
+        Self { name: name.as_str().into(), given, renewed_on_failure: *renewed_on_failure, signature }
     }
 }
 
@@ -99,6 +145,30 @@ impl CookieText {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_ours_if_somebody_with_the_key_has_made_it_and_no_other_is() {
+        let [ours, same, other] = [1, 1, 2].map(|byte| Signature::new(&SessionKey([byte; 32])));
+        let value = ours.value(7);
+
+        assert!(same.is_ours(value.as_bytes()) && !other.is_ours(value.as_bytes()));
+        assert_eq!(value, same.value(7));
+        assert_ne!(value, ours.value(8));
+        // Nor is one that is written in another way: it would have another hash.
+        let letters = || (b'!'..=b'~').filter(|letter| *letter != b';');
+        for place in 0..value.len() {
+            for letter in letters().filter(|letter| *letter != value.as_bytes()[place]) {
+                let mut spoilt = value.clone().into_bytes();
+                spoilt[place] = letter;
+                assert!(!ours.is_ours(&spoilt), "{place}: {}", char::from(letter));
+            }
+        }
+        for text in
+            ["", "00000000000000000000000000000007", &value[1..], &format!("{value}="), &"A".repeat(9_000)]
+        {
+            assert!(!ours.is_ours(text.as_bytes()), "{text}");
+        }
+    }
 
     #[test]
     fn a_cookie_is_written_with_its_attributes() {

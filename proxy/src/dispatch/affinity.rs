@@ -1,8 +1,8 @@
 //! What a request is kept together with others by: the hash that its backend's balancer picks with, and the cookie that
 //! its answer gives to a client that has none.
 //!
-//! A cookie of the proxy's making is a random number. It names no endpoint: a client that makes one up gets whichever
-//! endpoint that belongs to, and learns nothing from it.
+//! A cookie of the proxy's making is a random number that is signed. It names no endpoint, and one that a client makes up
+//! is as good as none.
 
 use std::net::IpAddr;
 
@@ -63,25 +63,33 @@ fn by_cookie<B>(
     failed: bool,
 ) -> Hashed {
     let is_kept = !(failed && cookie.renewed_on_failure && cookie.given.is_some());
-    if let Some(value) = cookie_value(http, &cookie.name).filter(|_| is_kept) {
+    let is_ours = |value: &&[u8]| cookie.signature.as_ref().is_none_or(|signature| signature.is_ours(value));
+    if let Some(value) = cookie_values(http, &cookie.name).find(is_ours).filter(|_| is_kept) {
         return (Some(xxh3_64(value)), None);
     }
     let Some(given) = &cookie.given else { return (None, None) };
-    let value = format!("{:032x}", worker.rng.borrow_mut().u128(..));
+    let number = worker.rng.borrow_mut().u128(..);
+    let value = match &cookie.signature {
+        Some(signature) => signature.value(number),
+        None => format!("{number:032x}"),
+    };
     let hash = Some(xxh3_64(value.as_bytes()));
     (hash, given.with(&value, conn.is_secure()).map(Box::new))
 }
 
-/// The value of the cookie `name`, without the quotes that it may have.
-pub(crate) fn cookie_value<'a, B>(http: &'a Request<B>, name: &str) -> Option<&'a [u8]> {
+/// How many values of one cookie are looked at.
+const MOST_VALUES: usize = 8;
+
+/// The values of the cookie `name`, without the quotes that they may have: there may be some for several paths or domains.
+pub(crate) fn cookie_values<'a, B>(http: &'a Request<B>, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let crumbs = http.headers().get_all(COOKIE).iter();
     let crumbs = crumbs.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let mut values = crumbs.filter_map(|crumb| {
+    let values = crumbs.filter_map(move |crumb| {
         let value = crumb.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
         Some(bare.unwrap_or(value))
     });
-    values.next()
+    values.take(MOST_VALUES)
 }
 
 /// The hash of the client at `address`. An app that calls its sidecar over loopback, as all of them do there, counts as
@@ -116,11 +124,14 @@ mod tests {
     #[test]
     fn a_cookie_is_found_by_its_whole_name_in_any_line() {
         let request = with(&["xuser=1; user=\"a b\" ;user=2", "last=3"]);
+        let values = |request: &Request<()>, name: &str| -> Vec<Vec<u8>> {
+            cookie_values(request, name).map(<[u8]>::to_vec).collect()
+        };
 
-        assert_eq!(cookie_value(&request, "user"), Some(&b"a b"[..]));
-        assert_eq!(cookie_value(&request, "last"), Some(&b"3"[..]));
-        assert_eq!(cookie_value(&request, "use"), None);
-        assert_eq!(cookie_value(&with(&["user"]), "user"), None);
+        assert_eq!(values(&request, "user"), [&b"a b"[..], b"2"]);
+        assert_eq!(values(&request, "last"), [b"3"]);
+        assert!(values(&request, "use").is_empty() && values(&with(&["user"]), "user").is_empty());
+        assert_eq!(values(&with(&["user=1;".repeat(100).as_str()]), "user").len(), MOST_VALUES);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderValue, Request, header::SET_COOKIE};
 
-use super::affinity::cookie_value;
+use super::affinity::cookie_values;
 use crate::{
     bind::{BoundBackend, BoundEndpoint, BoundSession, Carrier, Session},
     step::{Conn, Response},
@@ -26,7 +26,7 @@ pub(crate) fn first<B>(bound: &BoundSession, http: &mut Request<B>) -> Option<Se
 fn read<B>(bound: &BoundSession, http: &Request<B>) -> Option<Session> {
     match &bound.carrier {
         Carrier::Header(name) => bound.read(http.headers().get(name)?.as_bytes()),
-        Carrier::Cookie(name, _) => bound.read(cookie_value(http, name)?),
+        Carrier::Cookie(name, _) => cookie_values(http, name).find_map(|token| bound.read(token)),
     }
 }
 

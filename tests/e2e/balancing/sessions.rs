@@ -159,7 +159,7 @@ async fn nginxs_affinity_keeps_a_client_at_one_endpoint_in_either_mode() {
     let mesh = Mesh::of(SELVEDGE, specs(3)).await;
     mesh.write("ingress.yaml", &ingress("balanced")).unwrap();
     let gateway = Gateway::start(&mesh, "selvedge/ingress", &[80]).await;
-    for (mode, length) in [("balanced", "route=".len() + 32), ("persistent", "route=".len() + 95)] {
+    for (mode, length) in [("balanced", "route=".len() + 43), ("persistent", "route=".len() + 95)] {
         mesh.write("ingress.yaml", &ingress(mode)).unwrap();
         let ask = async || gateway.call(80, call::to(HOST, "/")).await.map_err(|error| error.to_string());
         let of_mode = |answer: &Answer| {

@@ -67,7 +67,7 @@ impl TryFrom<wire::ConsistentHash> for ConsistentHash {
         use wire::consistent_hash::{Key, Table};
         let key = match required("key of a consistent hash", hash.key)? {
             Key::Header(name) => HashKey::Header(name),
-            Key::Cookie(cookie) => HashKey::Cookie(cookie.into()),
+            Key::Cookie(cookie) => HashKey::Cookie(cookie.try_into()?),
             Key::SourceAddress(true) => HashKey::SourceAddress,
             Key::SourceAddress(false) => {
                 return Err(ConvertError::Missing { field: "key of a consistent hash" });
@@ -99,20 +99,30 @@ impl From<&HashCookie> for wire::HashCookie {
             path: cookie.path.clone(),
             attributes: cookie.attributes.clone(),
             renewed_on_failure: cookie.renewed_on_failure,
+            key: cookie.key.as_ref().map(|key| key.0.to_vec().into()),
         }
     }
 }
 
-impl From<wire::HashCookie> for HashCookie {
-    fn from(cookie: wire::HashCookie) -> Self {
-        Self {
+impl TryFrom<wire::HashCookie> for HashCookie {
+    type Error = ConvertError;
+
+    fn try_from(cookie: wire::HashCookie) -> Result<Self, ConvertError> {
+        let key = cookie.key.as_ref().map(|key| session_key(key, "key of a cookie")).transpose()?;
+        Ok(Self {
+            key,
             name: cookie.name,
             ttl: cookie.ttl_ms.map(Duration::from_millis),
             path: cookie.path,
             attributes: cookie.attributes,
             renewed_on_failure: cookie.renewed_on_failure,
-        }
+        })
     }
+}
+
+/// The key that these bytes are, which is the `field`.
+fn session_key(bytes: &[u8], field: &'static str) -> Result<SessionKey, ConvertError> {
+    bytes.try_into().map(SessionKey).map_err(|_| ConvertError::Missing { field })
 }
 
 /// The warm-up of `policy`.
@@ -167,18 +177,14 @@ impl TryFrom<wire::SessionPersistence> for SessionPersistence {
             max_age: cookie.max_age_ms.map(Duration::from_millis),
             attributes: cookie.attributes,
         });
-        let key = session
-            .key
-            .as_ref()
-            .try_into()
-            .map_err(|_| ConvertError::Missing { field: "key of sessions" })?;
+        let key = session_key(&session.key, "key of sessions")?;
         Ok(Self {
             name: session.name,
             carrier,
             absolute_timeout: session.absolute_timeout_ms.map(Duration::from_millis),
             idle_timeout: session.idle_timeout_ms.map(Duration::from_millis),
             moves_on_failure: session.moves_on_failure,
-            key: SessionKey(key),
+            key,
         })
     }
 }

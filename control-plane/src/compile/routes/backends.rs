@@ -230,6 +230,7 @@ impl<'a> Backends<'a> {
             return there;
         }
         change(&mut changed.policy);
+        self.sign_cookies(&mut changed.policy);
         self.list.push(changed);
         self.list.len() - 1
     }
@@ -311,6 +312,7 @@ impl<'a> Backends<'a> {
                 // The policy's own author is told; the reference is what it should be.
                 Err(why) => Some(why),
             };
+            self.sign_cookies(&mut policy);
             Ok((labels, policy, refused))
         });
         let backend = match made {
@@ -342,6 +344,16 @@ impl<'a> Backends<'a> {
         };
         if let Some(found) = rules.and_then(|rules| rules.subset(subset, known, port)) {
             return Ok(found);
+        }
+        let elsewhere = self.routing.rules.subset_elsewhere(subset, known);
+        if let Some(rule) = elsewhere.filter(|rule| self.client != Some(&rule.name.namespace)) {
+            let namespace = &rule.name.namespace;
+            let message = format!(
+                "the subset {subset:?} of {} is defined by {}, which only clients in namespace {namespace} follow, so for \
+                 others there is none; move it to namespace {}, or export the route to {namespace} alone",
+                known.host, rule.name, known.namespace,
+            );
+            return Err(BrokenReference::new(Unresolved::NoSuchSubset, message));
         }
         let defined = rules.map(|rules| rules.subset_names()).unwrap_or_default();
         let remedy = match (rules, defined.is_empty()) {

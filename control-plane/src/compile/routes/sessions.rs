@@ -1,4 +1,5 @@
-//! Sessions that a rule keeps at their endpoints: what their tokens are encrypted with, and what carries them.
+//! Sessions that a rule keeps at their endpoints: what their tokens are encrypted with, and what carries them; and what the
+//! cookies are signed with that requests are kept together by.
 //!
 //! Each rule has a key of its own, which all its proxies get and nobody else: a sidecar of another namespace cannot read
 //! or make its tokens. Rules that follow the policy of a Service have one for that Service. Keys are derived from one key of
@@ -7,7 +8,9 @@
 use std::collections::BTreeSet;
 
 use aws_lc_rs::hmac;
-use selvedge_model::{SessionKey, SessionPersistence, WeightedBackend};
+use selvedge_model::{
+    ConsistentHash, HashKey, LoadBalancer, SessionKey, SessionPersistence, TrafficPolicy, WeightedBackend,
+};
 
 use super::{super::Problems, backends::Backends};
 
@@ -45,16 +48,32 @@ impl Backends<'_> {
         session: &SessionPersistence,
         rule: &str,
     ) -> Box<SessionPersistence> {
-        let derived = |what: &str| {
-            let key = hmac::Key::new(hmac::HMAC_SHA256, &self.routing.settings.session_key.0);
-            let derived = hmac::sign(&key, format!("{what} {rule}").as_bytes());
-            std::array::from_fn::<u8, 32, _>(|place| derived.as_ref()[place])
-        };
+        let derived = |what: &str| self.derived(what, rule);
         let mut session = Box::new(SessionPersistence { key: SessionKey(derived("key")), ..session.clone() });
         if session.name.is_empty() {
             let [a, b, c, d, ..] = derived("name");
             session.name = format!("selvedge-session-{:08x}", u32::from_be_bytes([a, b, c, d]));
         }
         session
+    }
+
+    /// If `policy` keeps requests together by a cookie that proxies give, gives it the key that they sign it with.
+    ///
+    /// All cookies of one name have one key: at a gateway, services of several namespaces may have a cookie of the same name
+    /// for the same domain, and each would take that of the other for forged, and replace it, with each request.
+    pub(super) fn sign_cookies(&self, policy: &mut TrafficPolicy) {
+        if let LoadBalancer::ConsistentHash(ConsistentHash { key: HashKey::Cookie(cookie), .. }) =
+            &mut policy.load_balancer
+            && cookie.ttl.is_some()
+        {
+            cookie.key = Some(SessionKey(self.derived("cookie", &cookie.name)));
+        }
+    }
+
+    /// Bytes that only `what` is derived of `name`.
+    fn derived(&self, what: &str, name: &str) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.routing.settings.session_key.0);
+        let derived = hmac::sign(&key, format!("{what} {name}").as_bytes());
+        std::array::from_fn(|place| derived.as_ref()[place])
     }
 }

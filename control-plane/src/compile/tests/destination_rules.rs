@@ -1,6 +1,6 @@
 //! What of a `trafficPolicy` no setting for a port takes away, and which of several rules counts.
 
-use selvedge_model::{Hedge, ProxyProtocol, RetryBudget};
+use selvedge_model::{ConsistentHash, HashKey, Hedge, ProxyProtocol, RetryBudget, SessionKey};
 
 use super::*;
 
@@ -109,6 +109,58 @@ fn rule(namespace: &str, name: &str, annotations: &str, spec: &str) -> String {
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}, \
          annotations: {{{annotations}}}}}\nspec: {{{spec}}}\n---\n"
     )
+}
+
+#[test]
+fn a_subset_that_only_clients_of_another_namespace_have_is_told_as_that() {
+    let subset = "host: reviews.default.svc.cluster.local, subsets: [{name: v1, labels: {version: v1}}]";
+    let route = virtual_service(
+        "r",
+        "{hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]}",
+    );
+    let (_, problems) = compiled(&format!("{MESH}{}{route}", rule("shop", "theirs", "", subset)));
+
+    let [error] = &errors(&problems)[..] else { panic!("{problems:?}") };
+    assert!(
+        error.contains(
+            "is defined by DestinationRule shop/theirs, which only clients in namespace shop follow"
+        ),
+        "{error}"
+    );
+    assert!(error.contains("move it to namespace default"), "{error}");
+}
+
+#[test]
+fn a_cookie_that_proxies_give_is_signed_with_a_key_of_its_name_and_the_apps_own_is_not() {
+    let key = |cookie: &str, settings: &MeshSettings| {
+        let text = format!(
+            "{MESH}{}",
+            rule(
+                "default",
+                "a",
+                "",
+                &format!(
+                    "host: reviews, trafficPolicy: {{loadBalancer: {{consistentHash: {{httpCookie: {cookie}}}}}}}"
+                ),
+            )
+        );
+        let (mesh, _) = compile(&resources(&text).0, settings, &Mesh::default());
+        match &reviews(&mesh).backends[0].policy.load_balancer {
+            LoadBalancer::ConsistentHash(ConsistentHash { key: HashKey::Cookie(cookie), .. }) => {
+                cookie.key.clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let usual = MeshSettings::default();
+    let other = MeshSettings { session_key: SessionKey([7; 32]), ..MeshSettings::default() };
+
+    let given = key("{name: user, ttl: 0s}", &usual);
+    assert!(given.is_some());
+    assert_eq!(key("{name: user, ttl: 5s, path: /a}", &usual), given, "cookies of one name are one");
+    assert_ne!(key("{name: cart, ttl: 0s}", &usual), given);
+    assert_ne!(key("{name: user, ttl: 0s}", &other), given);
+    assert_eq!(key("{name: user}", &usual), None);
 }
 
 #[test]

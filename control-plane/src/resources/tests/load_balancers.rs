@@ -34,6 +34,7 @@ fn what_a_load_balancer_says_is_read_as_istio_reads_it() {
         path: Some("/shop".to_owned()),
         attributes: vec!["SameSite=Lax".to_owned(), "Secure".to_owned()],
         renewed_on_failure: false,
+        key: None,
     };
     for (yaml, expected) in [
         ("{simple: PASSTHROUGH}", LoadBalancer::Passthrough),

@@ -11,9 +11,9 @@ use super::time;
 prop_compose! {
     fn hash_cookie()(
         name in "[a-z]{1,8}", ttl in option::of(time()), path in option::of("/[a-z]{0,8}"),
-        attributes in vec("[a-z]{1,8}", 0..3), renewed_on_failure: bool,
+        attributes in vec("[a-z]{1,8}", 0..3), renewed_on_failure: bool, key in option::of(any::<[u8; 32]>()),
     ) -> HashCookie {
-        HashCookie { name, ttl, path, attributes, renewed_on_failure }
+        HashCookie { name, ttl, path, attributes, renewed_on_failure, key: key.map(SessionKey) }
     }
 }
 

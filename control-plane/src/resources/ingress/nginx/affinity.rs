@@ -70,6 +70,7 @@ pub(super) fn read(annotations: &mut Annotations<'_>) -> Option<Affinity> {
                 path: Some(path),
                 attributes,
                 renewed_on_failure: on_failure,
+                key: None,
             };
             let (key, table) = (HashKey::Cookie(cookie), HashTable::MAGLEV);
             Affinity::Balanced(LoadBalancer::ConsistentHash(ConsistentHash { key, table, load_bound: None }))
