@@ -57,6 +57,7 @@ async fn a_gateway_is_made_kept_and_removed() {
     everything_that_it_needs_is_made(&server).await;
     what_is_changed_by_hand_is_put_back(&server).await;
     its_status_says_how_it_runs(&server).await;
+    a_policy_of_its_backend_is_told_of_it(&server).await;
     listeners_come_and_go(&server).await;
     listener_sets_add_to_it_and_are_told(&server).await;
     parameters_are_followed(&server).await;
@@ -180,8 +181,21 @@ fn conditions(of: &Value) -> Vec<String> {
 
 async fn its_status_says_how_it_runs(server: &ApiServer) {
     let class = format!("{CLASSES}/selvedge");
+    let supported = |is: &str| ["Accepted True Accepted".to_owned(), format!("SupportedVersion {is}")];
+    let definition =
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gatewayclasses.gateway.networking.k8s.io";
+    for (version, is) in [
+        (json!("v0.0.0"), "False UnsupportedVersion"),
+        (Value::Null, "False UnsupportedVersion"),
+        (json!("v1.4.0"), "True SupportedVersion"),
+    ] {
+        let annotations = json!({"gateway.networking.k8s.io/bundle-version": version});
+        server.api().merge(definition, &json!({"metadata": {"annotations": annotations}})).await.unwrap();
+        let told = |found: &Value| conditions(&found["status"]) == supported(is);
+        becomes(server, &class, &format!("the class says whether {version} is supported"), told).await;
+    }
     let class = becomes(server, &class, "the class is accepted", |found| {
-        conditions(&found["status"]) == ["Accepted True Accepted"]
+        conditions(&found["status"]) == supported("True SupportedVersion")
     });
     assert!(items(&class.await["status"]["supportedFeatures"]).any(|feature| feature["name"] == "HTTPRoute"));
     let route = "
@@ -229,6 +243,32 @@ spec: {parentRefs: [{name: edge}, {name: elsewhere}], rules: [{backendRefs: [{na
         (&json!("selvedge.io/gateway"), &json!("edge"))
     );
     assert_eq!(conditions(parent)[0], "Accepted True Accepted");
+}
+
+/// From here on there is such a policy, and everything else is told its status all the same.
+async fn a_policy_of_its_backend_is_told_of_it(server: &ApiServer) {
+    let documents = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: https, port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: web}]
+  validation: {hostname: web.example.com, wellKnownCACertificates: System}
+";
+    server.apply(documents).await;
+    let policy = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/backendtlspolicies/web";
+    let found = becomes(server, policy, "it is accepted at its gateway", |found| {
+        conditions(&found["status"]["ancestors"][0])
+            == ["Accepted True Accepted", "ResolvedRefs True ResolvedRefs"]
+    })
+    .await;
+    let reference = &found["status"]["ancestors"][0]["ancestorRef"];
+    assert_eq!((&reference["kind"], &reference["name"]), (&json!("Gateway"), &json!("edge")));
 }
 
 async fn listeners_come_and_go(server: &ApiServer) {

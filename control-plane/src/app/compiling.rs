@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::kept_owners::KeptOwners;
 use crate::{
-    compile::{AttachedRoutes, MeshSettings, attached_routes, compile, next_advice, with_ancestors},
+    compile::{Attached, MeshSettings, compile, next_advice},
     keys::{FetchedKeys, Keys},
     metrics::Metrics,
     problem::{Problem, Severity},
@@ -81,14 +81,14 @@ impl Compiling {
             let source = Arc::clone(&newest);
             // Large configurations take long enough to hold up the streams of a worker thread.
             let compiled = tokio::task::spawn_blocking(move || {
-                (compile(&source.resources, &settings, &previous), attached_routes(&source.resources))
+                (compile(&source.resources, &settings, &previous), Attached::new(&source.resources))
             });
-            let Ok(((mesh, problems), routes)) = compiled.await else {
+            let Ok(((mesh, problems), newly_attached)) = compiled.await else {
                 tracing::error!("the configuration could not be compiled; the last good one stays in use");
                 continue;
             };
             self.metrics.compiled(start.elapsed());
-            attached = Arc::new(routes);
+            attached = Arc::new(newly_attached);
             self.report(newest.problems.iter().chain(&problems).cloned().collect(), &newest, &attached);
             due = next_advice(&newest.resources, SystemTime::now());
             compiled_last = Some((newest, keys, problems));
@@ -128,12 +128,12 @@ impl Compiling {
             && loaded.problems.iter().any(unreadable)
     }
 
-    fn report(&self, mut problems: Vec<Problem>, loaded: &Loaded, attached: &Arc<AttachedRoutes>) {
+    fn report(&self, mut problems: Vec<Problem>, loaded: &Loaded, attached: &Arc<Attached>) {
         if self.settings.allow_unenforced {
             problems = problems.into_iter().map(Problem::accepted).collect();
         }
         self.metrics.set_problems(&problems);
-        self.problems.replace(problems, &with_ancestors(&loaded.objects, &loaded.resources), attached);
+        self.problems.replace(problems, &loaded.objects, attached);
     }
 
     fn publish(&self, mesh: Mesh) {

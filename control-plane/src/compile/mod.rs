@@ -50,8 +50,7 @@ pub(crate) use self::gateways::our_listeners;
 pub use self::{
     certificates::next_advice,
     gateways::{
-        AttachedRoutes, HolderFacts, INGRESS_GATEWAY, WantedObject, attached_routes, our_gateways,
-        our_ingresses, wanted_objects, with_ancestors,
+        Attached, HolderFacts, INGRESS_GATEWAY, WantedObject, our_gateways, our_ingresses, wanted_objects,
     },
     naming::naming,
     routes::{RuleLocations, Written},

@@ -21,7 +21,7 @@ pub struct Object {
     pub uid: Arc<str>,
     /// Counts the changes of what it asks for; 1 if it does not say.
     pub generation: i64,
-    /// Of a route, its `spec.parentRefs`; of a policy, the references to its [ancestors](crate::compile::with_ancestors).
+    /// Of a route, its `spec.parentRefs`.
     pub parents: Option<Arc<serde_json::Value>>,
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::policies;
 use crate::{
-    compile::AttachedRoutes,
+    compile::Attached,
     problem::{Detached, DocumentName, Fault, Problem, Severity},
     resources::{Object, gateway::GATEWAY_GROUP, gateway_class, kinds::Feedback, listener_set},
 };
@@ -54,13 +54,13 @@ pub struct ObjectMetadata {
 pub fn statuses(
     objects: &[Object],
     problems: &[Problem],
-    gateways: &AttachedRoutes,
+    attached: &Attached,
     now: &str,
 ) -> Vec<ObjectStatus> {
     let by_document = by_document(problems);
     let of = |object: &Object| {
         let problems = by_document.get(&object.name).map(Vec::as_slice).unwrap_or_default();
-        let status = Verdict::of(problems).status(object, problems, gateways, &Value::Null, now)?;
+        let status = Verdict::of(problems).status(object, problems, attached, &Value::Null, now)?;
         let metadata = ObjectMetadata {
             namespace: object.name.namespace.to_string(),
             name: object.name.name.to_string(),
@@ -141,14 +141,17 @@ impl Verdict {
         &self,
         object: &Object,
         problems: &[&Problem],
-        gateways: &AttachedRoutes,
+        attached: &Attached,
         existing: &Value,
         now: &str,
     ) -> Option<Value> {
         match object.feedback {
-            Feedback::Parents => self.parents(object, problems, gateways, existing, now),
+            Feedback::Parents => self.parents(object, problems, attached, existing, now),
             Feedback::Conditions => self.conditions(object, existing, now),
-            Feedback::Ancestors => policies::status(object, problems, existing, now),
+            Feedback::Ancestors => {
+                let ancestors = attached.ancestors.get(&object.name).map(Vec::as_slice).unwrap_or_default();
+                policies::status(object, ancestors, problems, existing, now)
+            }
             Feedback::Events | Feedback::Nowhere => None,
         }
     }
@@ -176,7 +179,7 @@ impl Verdict {
         &self,
         object: &Object,
         problems: &[&Problem],
-        gateways: &AttachedRoutes,
+        attached: &Attached,
         existing: &Value,
         now: &str,
     ) -> Option<Value> {
@@ -187,7 +190,7 @@ impl Verdict {
         let controller = |parent: &Value| match is_service(parent) {
             true => Some(CONTROLLER),
             false => {
-                is_gateway_of(parent, &object.name.namespace, gateways).then_some(gateway_class::CONTROLLER)
+                is_gateway_of(parent, &object.name.namespace, attached).then_some(gateway_class::CONTROLLER)
             }
         };
         let references = object.parents.as_deref().and_then(Value::as_array).map(Vec::as_slice);
@@ -258,7 +261,7 @@ fn says(observed: &Value, generation: i64) -> bool {
 }
 
 /// Whether a parent of a route in `namespace` is one of these Gateways and ListenerSets.
-fn is_gateway_of(parent: &Value, namespace: &str, gateways: &AttachedRoutes) -> bool {
+fn is_gateway_of(parent: &Value, namespace: &str, attached: &Attached) -> bool {
     let text = |field: &str, default| parent[field].as_str().unwrap_or(default);
     let kind = text("kind", "Gateway");
     let name = DocumentName {
@@ -266,7 +269,7 @@ fn is_gateway_of(parent: &Value, namespace: &str, gateways: &AttachedRoutes) -> 
         namespace: text("namespace", namespace).into(),
         name: text("name", "").into(),
     };
-    listener_set::group_of(kind) == Some(text("group", GATEWAY_GROUP)) && gateways.contains_key(&name)
+    listener_set::group_of(kind) == Some(text("group", GATEWAY_GROUP)) && attached.holders.contains_key(&name)
 }
 
 /// Whether a route is for callers of a Service inside the mesh.

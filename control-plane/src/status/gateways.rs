@@ -210,10 +210,50 @@ impl SetFacts<'_> {
     }
 }
 
-/// The status of a class of ours.
-pub(crate) fn class_status(generation: i64, existing: &Value, now: &str) -> Value {
+/// The annotation that says which version of the Gateway API a definition is of.
+pub(crate) const BUNDLE_VERSION: &str = "gateway.networking.k8s.io/bundle-version";
+
+/// Whether the definitions of the Gateway API in the cluster, of which the annotation says this version, are those that are
+/// acted on: of version 1, whose kinds stay as they are.
+fn supported(version: Option<&str>) -> Said {
+    let is_supported = |version: &str| {
+        let mut numbers = version.strip_prefix('v').unwrap_or_default().split('.');
+        let minor = (numbers.next(), numbers.next());
+        matches!(minor, (Some("1"), Some(minor)) if minor.parse::<u16>().is_ok())
+    };
+    match version {
+        Some(version) if is_supported(version) => {
+            (true, "SupportedVersion", format!("the cluster has the Gateway API {version}"))
+        }
+        Some(version) => {
+            let message = format!(
+                "the cluster has the Gateway API {version}, and v1.0.0 and later of version 1 is acted on; what is read of \
+                 it is acted on all the same"
+            );
+            (false, "UnsupportedVersion", message)
+        }
+        None => {
+            let message = format!(
+                "the definition of GatewayClass does not say its version ({BUNDLE_VERSION}); apply one of the releases of \
+                 the Gateway API"
+            );
+            (false, "UnsupportedVersion", message)
+        }
+    }
+}
+
+/// The status of a class of ours, where the definitions in the cluster have this version. `None`: nobody knows; `Some(None)`:
+/// they do not say.
+pub(crate) fn class_status(
+    generation: i64,
+    version: Option<Option<&str>>,
+    existing: &Value,
+    now: &str,
+) -> Value {
     let accepted = (true, "Accepted", "a Deployment is made for each of its Gateways".to_owned());
-    let conditions = all_dated(vec![("Accepted", accepted)], generation, &existing["conditions"], now);
+    let supported = version.map(|version| ("SupportedVersion", supported(version)));
+    let all = [("Accepted", accepted)].into_iter().chain(supported).collect();
+    let conditions = all_dated(all, generation, &existing["conditions"], now);
     let features: Vec<Value> = FEATURES.iter().map(|feature| json!({ "name": feature })).collect();
     json!({ "conditions": conditions, "supportedFeatures": features })
 }

@@ -15,17 +15,22 @@ const NAMES_OBJECTS: &str = "BackendTLSPolicy";
 /// So many entries an API server keeps.
 const MOST_ANCESTORS: usize = 16;
 
-/// The status that `policy` should have where it has `existing`. `None`: it has that already. What other controllers say
-/// there stays.
-pub(super) fn status(policy: &Object, problems: &[&Problem], existing: &Value, now: &str) -> Option<Value> {
+/// The status that `policy`, which has these references to its ancestors, should have where it has `existing`. `None`: it has
+/// that already. What other controllers say there stays.
+pub(super) fn status(
+    policy: &Object,
+    ancestors: &[Value],
+    problems: &[&Problem],
+    existing: &Value,
+    now: &str,
+) -> Option<Value> {
     let before = existing["ancestors"].as_array().map(Vec::as_slice).unwrap_or_default();
     let is_ours = |entry: &&Value| {
         entry["controllerName"] == CONTROLLER || entry["controllerName"] == gateway_class::CONTROLLER
     };
     let others: Vec<Value> = before.iter().filter(|entry| !is_ours(entry)).cloned().collect();
-    let references = policy.parents.as_deref().and_then(Value::as_array).map(Vec::as_slice);
-    let references = references.unwrap_or_default().iter();
-    let ours = references.take(MOST_ANCESTORS.saturating_sub(others.len())).map(|reference| {
+    let places = MOST_ANCESTORS.saturating_sub(others.len());
+    let ours = ancestors.iter().take(places).map(|reference| {
         let controller = if is_service(reference) { CONTROLLER } else { gateway_class::CONTROLLER };
         let old = before.iter().filter(is_ours).find(|entry| entry["ancestorRef"] == *reference);
         let resolved = (&*policy.name.kind == NAMES_OBJECTS).then(|| resolved_refs(problems));
@@ -83,8 +88,6 @@ fn resolved_refs(problems: &[&Problem]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         problem::{DocumentName, Severity},
@@ -94,10 +97,6 @@ mod tests {
     const NOW: &str = "2026-01-02T00:00:00Z";
 
     fn policy(generation: i64) -> Object {
-        let ancestors = json!([
-            {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "edges", "name": "ours"},
-            {"group": "", "kind": "Service", "name": "shop"},
-        ]);
         Object {
             name: DocumentName {
                 kind: "BackendTLSPolicy".into(),
@@ -108,7 +107,7 @@ mod tests {
             api_version: "gateway.networking.k8s.io/v1".into(),
             uid: "u-1".into(),
             generation,
-            parents: Some(Arc::new(ancestors)),
+            parents: None,
         }
     }
 
@@ -124,10 +123,19 @@ mod tests {
         }
     }
 
+    /// The status of `policy` with the ancestors of every case.
+    fn told(policy: &Object, problems: &[&Problem], existing: &Value, now: &str) -> Option<Value> {
+        let ancestors = [
+            json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "edges", "name": "ours"}),
+            json!({"group": "", "kind": "Service", "name": "shop"}),
+        ];
+        status(policy, &ancestors, problems, existing, now)
+    }
+
     /// The reasons of both conditions at the first ancestor.
     fn reasons(faults: &[Fault]) -> [String; 2] {
         let problems: Vec<Problem> = faults.iter().map(|fault| problem(*fault)).collect();
-        let status = status(&policy(1), &problems.iter().collect::<Vec<_>>(), &Value::Null, NOW).unwrap();
+        let status = told(&policy(1), &problems.iter().collect::<Vec<_>>(), &Value::Null, NOW).unwrap();
         let reason = |index: usize| {
             let condition = &status["ancestors"][0]["conditions"][index];
             format!("{} {}", condition["status"].as_str().unwrap(), condition["reason"].as_str().unwrap())
@@ -139,14 +147,14 @@ mod tests {
     fn each_ancestor_has_its_controller_and_what_others_say_stays() {
         let theirs =
             json!({"ancestorRef": {"name": "x"}, "controllerName": "example.com/edge", "conditions": []});
-        let first = status(&policy(3), &[], &json!({ "ancestors": [theirs] }), NOW).unwrap();
+        let first = told(&policy(3), &[], &json!({ "ancestors": [theirs] }), NOW).unwrap();
 
         let controllers: Vec<&Value> =
             first["ancestors"].as_array().unwrap().iter().map(|entry| &entry["controllerName"]).collect();
         assert_eq!(controllers, ["example.com/edge", gateway_class::CONTROLLER, CONTROLLER]);
         assert_eq!(first["ancestors"][1]["conditions"][0]["observedGeneration"], 3);
-        assert_eq!(status(&policy(3), &[], &first, "2026-01-03T00:00:00Z"), None, "nothing is new");
-        let later = status(&policy(4), &[], &first, "2026-01-03T00:00:00Z").unwrap();
+        assert_eq!(told(&policy(3), &[], &first, "2026-01-03T00:00:00Z"), None, "nothing is new");
+        let later = told(&policy(4), &[], &first, "2026-01-03T00:00:00Z").unwrap();
         assert_eq!(later["ancestors"][1]["conditions"][0]["lastTransitionTime"], NOW);
         assert_eq!(later["ancestors"][1]["conditions"][0]["observedGeneration"], 4);
     }
@@ -173,6 +181,6 @@ mod tests {
     fn an_api_server_keeps_so_many_entries_and_no_more() {
         let others: Vec<Value> =
             (0..16).map(|index| json!({"ancestorRef": {"name": index}, "controllerName": "x"})).collect();
-        assert_eq!(status(&policy(1), &[], &json!({ "ancestors": others }), NOW), None);
+        assert_eq!(told(&policy(1), &[], &json!({ "ancestors": others }), NOW), None);
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
-    compile::AttachedRoutes,
+    compile::Attached,
     problem::{DocumentName, Problem, Severity},
     resources::Object,
 };
@@ -23,8 +23,8 @@ pub struct Verdicts {
     pub objects: Arc<Vec<Object>>,
     /// Every problem.
     pub problems: Arc<Vec<Problem>>,
-    /// The Gateways that are ours, and the routes of their listeners.
-    pub attached: Arc<AttachedRoutes>,
+    /// The Gateways that are ours with the routes of their listeners, and the ancestors of policies.
+    pub attached: Arc<Attached>,
 }
 
 /// What makes two problems one and the same: everything but the line, which moves with every edit above.
@@ -37,12 +37,7 @@ fn same(problem: &Problem) -> ProblemIdentity<'_> {
 
 impl Problems {
     /// Replaces all problems; logs those that are new, and those that are gone, once each.
-    pub fn replace(
-        &self,
-        problems: Vec<Problem>,
-        objects: &Arc<Vec<Object>>,
-        attached: &Arc<AttachedRoutes>,
-    ) {
+    pub fn replace(&self, problems: Vec<Problem>, objects: &Arc<Vec<Object>>, attached: &Arc<Attached>) {
         let (problems, attached) = (Arc::new(problems), Arc::clone(attached));
         let newest = Verdicts { objects: Arc::clone(objects), problems: Arc::clone(&problems), attached };
         let newest = Arc::new(newest);

@@ -106,8 +106,11 @@ impl Kind {
             "kind": "CustomResourceDefinition",
             "metadata": {
                 "name": self.name(),
-                // Asked of every definition in Kubernetes' own groups.
-                "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"},
+                "annotations": {
+                    // Asked of every definition in Kubernetes' own groups.
+                    "api-approved.kubernetes.io": "unapproved, for tests",
+                    "gateway.networking.k8s.io/bundle-version": "v1.4.0",
+                },
             },
             "spec": {
                 "group": self.group,

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::SystemTime};
 
 use selvedge_certs::facts::Utc;
 use selvedge_control_plane::{
-    compile::{MeshSettings, attached_routes, compile, with_ancestors},
+    compile::{Attached, MeshSettings, compile},
     keys::left_to_fetch,
     problem::{Problem, Severity},
     sources::Loaded,
@@ -95,8 +95,7 @@ impl Report {
             problems = problems.into_iter().map(Problem::accepted).collect();
         }
         let now = Utc(SystemTime::now()).to_string();
-        let objects = with_ancestors(&loaded.objects, &loaded.resources);
-        let statuses = statuses(&objects, &problems, &attached_routes(&loaded.resources), &now);
+        let statuses = statuses(&loaded.objects, &problems, &Attached::new(&loaded.resources), &now);
         problems.sort_by(|a, b| (a.severity, &a.path, a.line).cmp(&(b.severity, &b.path, b.line)));
         let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
         let errors = count(Severity::Error);

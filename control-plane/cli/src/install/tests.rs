@@ -184,6 +184,7 @@ fn for_gateways() -> BTreeSet<String> {
     let of_the_api = of_the_api.map(|right| format!("gateway.networking.k8s.io/{right}"));
     let others = [
         "/configmaps get",
+        "apiextensions.k8s.io/customresourcedefinitions get",
         "gateway.networking.x-k8s.io/xlistenersets get",
         "gateway.networking.x-k8s.io/xlistenersets/status patch",
         "networking.k8s.io/ingressclasses create",

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::running::Running;
 use crate::{
-    compile::{AttachedRoutes, HolderFacts},
+    compile::{Attached, HolderFacts},
     problem::{DocumentName, Problem},
     resources::Resources,
     status::{
@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct Known<'a> {
     resources: &'a Resources,
     problems: HashMap<&'a DocumentName, Vec<&'a Problem>>,
-    attached: &'a AttachedRoutes,
+    attached: &'a Attached,
     running: &'a Running,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Known<'a> {
     /// Of a `Gateway` of ours, if it is to run.
     pub(super) fn gateway(&self, name: &DocumentName, generation: i64) -> Option<GatewayFacts<'_>> {
         let alone = self.gateway_alone(name, generation)?;
-        let accepted = self.attached.iter().filter(|(set, facts)| {
+        let accepted = self.attached.holders.iter().filter(|(set, facts)| {
             let is_its = (&facts.gateway.0, &facts.gateway.1) == (&name.namespace, &name.name);
             is_its && *set != name && self.set(set, 0).is_some_and(|set| set.is_accepted())
         });
@@ -38,7 +38,7 @@ impl<'a> Known<'a> {
 
     /// Of a `ListenerSet` that asks for a gateway of ours.
     pub(super) fn set(&self, name: &DocumentName, generation: i64) -> Option<SetFacts<'_>> {
-        let HolderFacts { gateway: (namespace, gateway), routes } = self.attached.get(name)?;
+        let HolderFacts { gateway: (namespace, gateway), routes } = self.attached.holders.get(name)?;
         let set = self.resources.listener_sets.iter().find(|set| set.name == *name)?;
         let gateway = DocumentName {
             kind: "Gateway".into(),
@@ -57,7 +57,7 @@ impl<'a> Known<'a> {
     /// Without its `ListenerSet`s.
     fn gateway_alone(&self, name: &DocumentName, generation: i64) -> Option<GatewayFacts<'_>> {
         let document = self.resources.gateways.iter().find(|one| one.name == *name)?;
-        let attached = self.attached.get(name).and_then(|facts| facts.routes.as_deref());
+        let attached = self.attached.holders.get(name).and_then(|facts| facts.routes.as_deref());
         Some(GatewayFacts {
             spec: &document.spec,
             generation,

@@ -40,10 +40,14 @@ use crate::{
     inject::InjectionSettings,
     resources::Resources,
     sources::Loaded,
-    status::{Verdicts, gateways::Hindrance},
+    status::{
+        Verdicts,
+        gateways::{BUNDLE_VERSION, Hindrance},
+    },
 };
 
-/// How often that is read again which is not watched: ConfigMaps of parameters, and whether our classes are still there.
+/// How often that is read again which is not watched: ConfigMaps of parameters, whether our classes are still there, and the
+/// version of the Gateway API.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(3);
@@ -55,6 +59,8 @@ const BUDGETS: [&str; 2] = ["policy/v1", "policy/v1beta1"];
 const GATEWAY: [&str; 2] = ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
 /// The version of `XListenerSet`.
 const OLD_LISTENER_SETS: [&str; 1] = ["gateway.networking.x-k8s.io/v1alpha1"];
+/// The definition that tells the version of the Gateway API.
+const DEFINITION: &str = "gatewayclasses.gateway.networking.k8s.io";
 
 /// Keeps gateways running.
 #[derive(Debug)]
@@ -76,6 +82,8 @@ struct Kinds {
     gateway: Option<Kind>,
     class: Option<Kind>,
     sets: [Option<Kind>; 2],
+    /// What the definition of GatewayClass says of its version. `None`: it could not be read.
+    version: Option<Option<String>>,
 }
 
 impl Kinds {
@@ -120,6 +128,7 @@ impl Gateways {
                 if kinds.gateway.is_none() || lacks_sets(&kinds, &self.loaded.borrow().resources) {
                     kinds = self.kinds_patiently().await;
                 }
+                kinds.version = self.version(&kinds).await;
                 let loaded = Arc::clone(&self.loaded.borrow_and_update());
                 let (running, mut complete) =
                     self.keep_each(&kinds, &loaded.resources, &live, &mut keeper).await;
@@ -169,7 +178,28 @@ impl Gateways {
                 self.client.find_kind("ListenerSet", &GATEWAY).await?,
                 self.client.find_kind("XListenerSet", &OLD_LISTENER_SETS).await?,
             ],
+            version: None,
         })
+    }
+
+    /// Which version of the Gateway API the cluster has, as far as it says so. `None`: it cannot be read just now.
+    async fn version(&self, kinds: &Kinds) -> Option<Option<String>> {
+        kinds.class.as_ref()?;
+        let definitions = Kind::cluster_wide(
+            "apiextensions.k8s.io/v1",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+        );
+        match self.client.get(&definitions, None, DEFINITION).await {
+            Ok(found) => {
+                let annotations = &found?["metadata"]["annotations"];
+                Some(annotations[BUNDLE_VERSION].as_str().map(str::to_owned))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot see which version of the Gateway API is installed");
+                None
+            }
+        }
     }
 
     /// Does all that is to do. Says how gateways run, and whether it could all be done.

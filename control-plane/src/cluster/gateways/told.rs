@@ -51,7 +51,9 @@ impl Teller {
             let Some(kind) = kinds.told(&object.name.kind) else { continue };
             let written = match &*object.name.kind {
                 "GatewayClass" if is_our_class(&loaded.resources, object) => {
-                    self.write(kind, object, |old, now| class_status(object.generation, old, now)).await
+                    let version = kinds.version.as_ref().map(|version| version.as_deref());
+                    let status = |old: &Value, now: &str| class_status(object.generation, version, old, now);
+                    self.write(kind, object, status).await
                 }
                 "Gateway" => {
                     let Some(facts) = known.gateway(&object.name, object.generation) else { continue };

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
-    compile::AttachedRoutes,
+    compile::Attached,
     problem::{Problem, Severity},
     resources::{Object, kinds::Feedback},
     status::{Verdict, Verdicts, by_document, is_of_kind},
@@ -107,20 +107,20 @@ impl Writer {
         &mut self,
         object: &Object,
         problems: &[&Problem],
-        gateways: &AttachedRoutes,
+        attached: &Attached,
     ) -> Result<(), Error> {
         let verdict = Verdict::of(problems);
         let before = self.told.remove(&object.uid).unwrap_or_default();
         let mut now = Told { generation: object.generation, status: before.status, events: before.events };
         let ours = match object.feedback {
-            Feedback::Parents => ours(gateways),
-            Feedback::Ancestors => ancestors(object),
+            Feedback::Parents => ours(attached),
+            Feedback::Ancestors => ancestors(object, attached),
             _ => 0,
         };
         let says = Some((verdict, ours));
         let known = before.generation == object.generation && now.status == says;
         let written = match &says {
-            Some((verdict, _)) if !known => self.write_status(object, verdict, problems, gateways).await,
+            Some((verdict, _)) if !known => self.write_status(object, verdict, problems, attached).await,
             _ => Ok(()),
         };
         if written.is_ok() {
@@ -139,7 +139,7 @@ impl Writer {
         object: &Object,
         verdict: &Verdict,
         problems: &[&Problem],
-        gateways: &AttachedRoutes,
+        attached: &Attached,
     ) -> Result<(), Error> {
         if !matches!(object.feedback, Feedback::Parents | Feedback::Ancestors | Feedback::Conditions) {
             return Ok(());
@@ -155,7 +155,7 @@ impl Writer {
             return Ok(());
         }
         let now = Utc(SystemTime::now()).to_string();
-        let status = verdict.status(object, problems, gateways, &found["status"], &now);
+        let status = verdict.status(object, problems, attached, &found["status"], &now);
         let Some(status) = status else { return Ok(()) };
         // Only if nobody, such as another controller, has written meanwhile.
         let version = &found["metadata"]["resourceVersion"];
@@ -214,15 +214,16 @@ impl Writer {
 }
 
 /// What tells which Gateways are ours.
-fn ours(gateways: &AttachedRoutes) -> u64 {
+fn ours(attached: &Attached) -> u64 {
     let mut hasher = DefaultHasher::new();
-    gateways.keys().for_each(|name| name.hash(&mut hasher));
+    attached.holders.keys().for_each(|name| name.hash(&mut hasher));
     hasher.finish()
 }
 
 /// What tells which ancestors a policy has.
-fn ancestors(policy: &Object) -> u64 {
+fn ancestors(policy: &Object, attached: &Attached) -> u64 {
     let mut hasher = DefaultHasher::new();
-    policy.parents.as_deref().map(Value::to_string).hash(&mut hasher);
+    let references = attached.ancestors.get(&policy.name).into_iter().flatten();
+    references.for_each(|reference| reference.to_string().hash(&mut hasher));
     hasher.finish()
 }

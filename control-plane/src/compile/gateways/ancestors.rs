@@ -1,45 +1,40 @@
 //! Through which gateways a policy has its effect: what its status is told for.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{super::Problems, gateway_api::GatewayApi};
+use super::gateway_api::GatewayApi;
 use crate::{
     problem::DocumentName,
-    resources::{Object, Resources, gateway::GATEWAY_GROUP, kinds::Feedback, policy_target::PolicyTarget},
+    resources::{Resources, gateway::GATEWAY_GROUP, policy_target::PolicyTarget},
 };
 
 /// A namespace and a name.
 type Name<'a> = (&'a str, &'a str);
 
-/// `objects`, of which each policy has its ancestors: the gateways of ours with a route to a Service that it is for; of a
-/// Service that no such route names, the Service itself.
-pub fn with_ancestors(objects: &Arc<Vec<Object>>, resources: &Resources) -> Arc<Vec<Object>> {
+/// The references to the ancestors of each policy: the gateways of ours with a route to a Service that it is for; of a Service
+/// that no such route names, the Service itself.
+pub(super) fn ancestors(resources: &Resources, api: &GatewayApi<'_>) -> BTreeMap<DocumentName, Vec<Value>> {
     let of_tls = resources.backend_tls_policies.iter().map(|one| (&one.name, &*one.spec.targets));
     let of_traffic = resources.backend_traffic_policies.iter().map(|one| (&one.name, &*one.spec.targets));
-    let policies: BTreeMap<&DocumentName, &[PolicyTarget]> = of_tls.chain(of_traffic).collect();
+    let policies: Vec<(&DocumentName, &[PolicyTarget])> = of_tls.chain(of_traffic).collect();
     if policies.is_empty() {
-        return Arc::clone(objects);
+        return BTreeMap::new();
     }
-    let gateways = gateways_of_services(resources);
-    let with = |object: &Object| {
-        let policy = policies.get(&object.name).filter(|_| object.feedback == Feedback::Ancestors);
-        let parents = policy.map(|targets| Arc::new(ancestors(&object.name.namespace, targets, &gateways)));
-        Object { parents: parents.or_else(|| object.parents.clone()), ..object.clone() }
+    let gateways = gateways_of_services(api);
+    let of = |(name, targets): (&DocumentName, &[PolicyTarget])| {
+        (name.clone(), of_policy(&name.namespace, targets, &gateways))
     };
-    Arc::new(objects.iter().map(with).collect())
+    policies.into_iter().map(of).collect()
 }
 
 /// Those of a policy in `namespace` for `targets`.
-fn ancestors(
+fn of_policy(
     namespace: &str,
     targets: &[PolicyTarget],
     gateways: &BTreeMap<Name<'_>, BTreeSet<Name<'_>>>,
-) -> Value {
+) -> Vec<Value> {
     let mut found = Vec::new();
     for target in targets {
         let key = (namespace, target.name.as_str());
@@ -60,13 +55,13 @@ fn ancestors(
             once.push(one);
         }
     }
-    Value::Array(once)
+    once
 }
 
 /// The gateways of ours with a route to each Service.
-fn gateways_of_services(resources: &Resources) -> BTreeMap<Name<'_>, BTreeSet<Name<'_>>> {
-    let mut gateways: BTreeMap<Name<'_>, BTreeSet<Name<'_>>> = BTreeMap::new();
-    for (service, gateway) in GatewayApi::new(resources, &mut Problems::default()).services() {
+fn gateways_of_services<'a>(api: &GatewayApi<'a>) -> BTreeMap<Name<'a>, BTreeSet<Name<'a>>> {
+    let mut gateways: BTreeMap<Name<'a>, BTreeSet<Name<'a>>> = BTreeMap::new();
+    for (service, gateway) in api.services() {
         gateways.entry(service).or_default().insert(gateway);
     }
     gateways

@@ -13,7 +13,7 @@ use selvedge_model::{
 
 use super::{
     super::{Problems, network::NamespaceLabels, parent_field},
-    AttachedRoutes, HolderFacts,
+    HolderFacts,
     attach::{AtListener, Attaching},
     copies::Copies,
     draft::{Draft, NewListener},
@@ -130,7 +130,7 @@ impl<'a> GatewayApi<'a> {
     }
 
     /// How many routes are attached to each listener.
-    pub(super) fn attached(&self) -> AttachedRoutes {
+    pub(super) fn attached(&self) -> BTreeMap<DocumentName, HolderFacts> {
         let counts = |gateway: &GatewayName<'a>, place: usize| -> Vec<usize> {
             self.routes[gateway][place].iter().map(|one| one.http.len() + one.tcp.len()).collect()
         };

@@ -24,8 +24,9 @@ use std::{
 };
 
 use selvedge_model::{WorkloadName, gateway::Gateway};
+use serde_json::Value;
 
-pub use self::{ancestors::with_ancestors, terminate::WantedObject};
+pub use self::terminate::WantedObject;
 use self::{
     draft::Draft, gateway_api::GatewayApi, ingress::Ingresses, istio::IstioGateways, seats::seats,
     shared::SharedRules,
@@ -39,9 +40,6 @@ use crate::{
     resources::{Document, GatewaySpec, IngressSpec, Resources, gateway::ListenerSpec},
 };
 
-/// What is attached to each `Gateway` that is ours, and to each `ListenerSet` that asks for one of them.
-pub type AttachedRoutes = BTreeMap<DocumentName, HolderFacts>;
-
 /// What is attached to a document that has listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HolderFacts {
@@ -51,9 +49,21 @@ pub struct HolderFacts {
     pub routes: Option<Vec<usize>>,
 }
 
-/// See [`AttachedRoutes`]. What is wrong with routes is said elsewhere.
-pub fn attached_routes(resources: &Resources) -> AttachedRoutes {
-    GatewayApi::new(resources, &mut Problems::default()).attached()
+/// What the status of documents of the Gateway API tells of other documents.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Attached {
+    /// What is attached to each `Gateway` that is ours, and to each `ListenerSet` that asks for one of them.
+    pub holders: BTreeMap<DocumentName, HolderFacts>,
+    /// Of each policy with Services as targets, the references to what it has its effect through.
+    pub ancestors: BTreeMap<DocumentName, Vec<Value>>,
+}
+
+impl Attached {
+    /// By all documents. What is wrong with routes is said elsewhere.
+    pub fn new(resources: &Resources) -> Self {
+        let api = GatewayApi::new(resources, &mut Problems::default());
+        Self { holders: api.attached(), ancestors: ancestors::ancestors(resources, &api) }
+    }
 }
 
 /// What the gateway of all `Ingress`es is called, in the control plane's namespace.

@@ -32,14 +32,14 @@ fn problem(severity: Severity, field: &str, message: &str) -> Problem {
 fn parents_of(parents: &Value, problems: &[Problem], existing: &Value) -> Option<Value> {
     let problems: Vec<&Problem> = problems.iter().collect();
     let object = object(Feedback::Parents, parents.clone());
-    Verdict::of(&problems).status(&object, &problems, &gateways(), existing, NOW)
+    Verdict::of(&problems).status(&object, &problems, &attached(), existing, NOW)
 }
 
 /// The one Gateway that is ours.
-fn gateways() -> AttachedRoutes {
+fn attached() -> Attached {
     let name = DocumentName { kind: "Gateway".into(), namespace: "edges".into(), name: "ours".into() };
     let facts = HolderFacts { gateway: ("edges".into(), "ours".into()), routes: Some(vec![1]) };
-    AttachedRoutes::from([(name, facts)])
+    Attached { holders: [(name, facts)].into(), ..Attached::default() }
 }
 
 /// Type, status and reason of every condition of our parent at `index`.
@@ -198,7 +198,7 @@ fn an_istio_kind_has_our_condition_beside_others() {
     let broken = [problem(Severity::Error, "spec.http[0].route[0].destination.host", "nothing has it")];
     let problems: Vec<&Problem> = broken.iter().collect();
 
-    let status = Verdict::of(&problems).status(&object, &problems, &gateways(), &existing, NOW).unwrap();
+    let status = Verdict::of(&problems).status(&object, &problems, &attached(), &existing, NOW).unwrap();
 
     assert_eq!(status["observedGeneration"], "7");
     assert_eq!(status["conditions"][0], reconciled);
@@ -208,8 +208,8 @@ fn an_istio_kind_has_our_condition_beside_others() {
                "message": "spec.http[0].route[0].destination.host: nothing has it",
                "lastTransitionTime": NOW})
     );
-    assert_eq!(Verdict::of(&problems).status(&object, &problems, &gateways(), &status, NOW), None);
-    let fixed = Verdict::of(&[]).status(&object, &[], &gateways(), &status, NOW).unwrap();
+    assert_eq!(Verdict::of(&problems).status(&object, &problems, &attached(), &status, NOW), None);
+    let fixed = Verdict::of(&[]).status(&object, &[], &attached(), &status, NOW).unwrap();
     assert_eq!(fixed["conditions"][1]["reason"], "Accepted");
 }
 

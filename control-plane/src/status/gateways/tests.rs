@@ -4,7 +4,7 @@ use selvedge_model::Mesh;
 
 use super::*;
 use crate::{
-    compile::{MeshSettings, attached_routes, compile},
+    compile::{Attached, MeshSettings, compile},
     resources::{DecodeOutcome, Resources, decode, gateway::GATEWAY_GROUP},
     status::by_document,
 };
@@ -30,13 +30,13 @@ fn status(listeners: &str, run: &Run) -> Value {
         }
     }
     problems.extend(compile(&resources, &MeshSettings::default(), &Mesh::default()).1);
-    let (by_document, attached) = (by_document(&problems), attached_routes(&resources));
+    let (by_document, attached) = (by_document(&problems), Attached::new(&resources));
     let gateway = &resources.gateways[0];
     let facts = GatewayFacts {
         spec: &gateway.spec,
         generation: 3,
         problems: by_document.get(&gateway.name).map(Vec::as_slice).unwrap_or_default(),
-        attached: attached[&gateway.name].routes.as_ref().unwrap(),
+        attached: attached.holders[&gateway.name].routes.as_ref().unwrap(),
         sets: 0,
         run,
     };
@@ -161,12 +161,30 @@ fn a_condition_is_dated_when_its_status_changes_and_what_others_say_stays() {
     let old =
         json!({"conditions": [{"type": "Accepted", "status": "True", "lastTransitionTime": "then"}, theirs]});
 
-    let class = class_status(2, &old, NOW);
+    let class = class_status(2, None, &old, NOW);
 
     assert_eq!(class["conditions"][0]["lastTransitionTime"], "then");
     assert_eq!(class["conditions"][0]["observedGeneration"], 2);
     assert_eq!(class["supportedFeatures"][0], json!({"name": "BackendTLSPolicy"}));
     assert_eq!(class["conditions"][1], theirs);
+}
+
+#[test]
+fn a_class_says_whether_the_version_of_the_gateway_api_is_supported() {
+    for (version, expected) in [
+        (Some("v1.0.0"), "SupportedVersion True SupportedVersion"),
+        (Some("v1.4.1"), "SupportedVersion True SupportedVersion"),
+        (Some("v1.6.0-dev"), "SupportedVersion True SupportedVersion"),
+        (Some("v0.8.1"), "SupportedVersion False UnsupportedVersion"),
+        (Some("v2.0.0"), "SupportedVersion False UnsupportedVersion"),
+        (Some("v10.0.0"), "SupportedVersion False UnsupportedVersion"),
+        (Some("latest"), "SupportedVersion False UnsupportedVersion"),
+        (None, "SupportedVersion False UnsupportedVersion"),
+    ] {
+        let class = class_status(1, Some(version), &Value::Null, NOW);
+        assert_eq!(conditions(&class), ["Accepted True Accepted", expected], "{version:?}");
+    }
+    assert_eq!(conditions(&class_status(1, None, &Value::Null, NOW)), ["Accepted True Accepted"]);
 }
 
 #[test]
