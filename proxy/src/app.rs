@@ -15,7 +15,7 @@ use crate::{
     authorize::review,
     budget::{Budget, Concurrency},
     cli::Args,
-    clients::{ClientLimits, Clients},
+    clients::{ClientLimits, ClientRates, Clients},
     control::{self, Control},
     discovery::store::Store,
     dns::Asker,
@@ -67,6 +67,11 @@ fn start(args: Args) -> anyhow::Result<Started> {
         unfinished: args.edge.max_handshakes_per_client,
         listener: args.edge.max_connections_per_listener,
     };
+    let limit = |each_second: u32| (each_second > 0).then_some(each_second);
+    let often = ClientRates {
+        connections: limit(args.edge.max_connection_rate_per_client),
+        requests: limit(args.edge.max_request_rate_per_client),
+    };
     let shared = Shared {
         given_up: Arc::default(),
         settings: Arc::new(settings),
@@ -76,7 +81,7 @@ fn start(args: Args) -> anyhow::Result<Started> {
         names,
         budget,
         concurrency,
-        clients: Arc::new(Clients::new(args.max_connections, each)),
+        clients: Arc::new(Clients::new(args.max_connections, each, often)),
         verifier: Arc::default(),
         seen: Arc::new(Seen::new(args.workers.into())),
         leave: leave.clone(),
@@ -258,9 +263,10 @@ fn alone(
                 let take = |entrance, socket, peer| serving.borrow_mut().take(entrance, socket, peer, ());
                 accept::keep(shared, ports, take).await;
             }
+            Ok(())
         };
-        let (accepted, ()) = tokio::join!(futures_util::future::try_join_all(accepting), keeping);
-        accepted?;
+        // A listener that cannot be used ends the others, too: nobody would notice otherwise before the end.
+        tokio::try_join!(futures_util::future::try_join_all(accepting), keeping)?;
         server.into_inner().finish().await;
         Ok(())
     })
@@ -294,9 +300,10 @@ fn acceptor(
                 let take = |entrance, socket, peer| accept::hand_over(handles, entrance, socket, peer);
                 accept::keep(shared, ports, take).await;
             }
+            Ok(())
         };
-        let (accepted, ()) = tokio::join!(futures_util::future::try_join_all(accepting), keeping);
-        accepted?;
+        // A listener that cannot be used ends the others, too: nobody would notice otherwise before the end.
+        tokio::try_join!(futures_util::future::try_join_all(accepting), keeping)?;
         Ok(())
     })
 }

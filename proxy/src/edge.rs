@@ -16,6 +16,8 @@
 //! A name counts in every spelling that an app may take for it, as in [`crate::fields::reserved`].
 //! `x-forwarded-client-cert` says what the client has proven by a certificate, where its listener asks for one.
 
+mod pace;
+
 use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -30,6 +32,7 @@ use http::{
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, layer::layer_fn};
 
+pub use self::pace::pace;
 use crate::{
     facts::{ClientAddress, authority},
     fields::{FORWARDED_CLIENT_CERT, claims::is_claim, get_rare},

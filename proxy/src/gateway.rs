@@ -27,7 +27,7 @@ use crate::{
     clients::{Client, Seat, Whose},
     detect::{First, detect_until},
     dispatch::dispatch,
-    edge::edge,
+    edge::{self, edge},
     error::{Failure, Reason},
     io::Abort,
     normalize::normalize,
@@ -65,6 +65,7 @@ pub fn path(worker: &Rc<Worker>) -> impl Step<Request> + use<> {
         .layer(refuse(Rc::clone(worker))) // what is malformed or too large, or comes while too much is held
         .layer(normalize(worker.settings.path_slashes.into())) // one path and one authority, for all that follows
         .layer(edge()) // what the client says about itself is replaced by what is known of it
+        .layer(edge::pace(Rc::clone(worker))) // no more of them in a second than one client may send
         .layer(authenticate(Rc::clone(worker))) // whose token is not accepted goes no further
         .layer(authorize(Rc::clone(worker))) // by the policy in force now, not when the connection came
         .layer(route::limit(Rc::clone(worker))) // no more of them than the gateway's rate limits let in
@@ -149,7 +150,8 @@ fn seat(worker: &Worker, peer: SocketAddr, whose: Whose, listener: Option<u16>) 
             Whose::Address(address) => format!("from {address}"),
             Whose::Listener(port) => format!("to port {port}"),
         };
-        tracing::info!(%peer, limit, left_out, "connection refused: as many are open {whose} as one may have");
+        let what = reached.what();
+        tracing::info!(%peer, limit, left_out, "connection refused: {what} {whose} as one may have");
     }
     None
 }

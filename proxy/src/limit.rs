@@ -26,6 +26,7 @@ use self::global::refused;
 pub(crate) use self::global::{Added, Asking};
 use crate::{
     bind::{BoundLimits, Exceeded},
+    buckets::Refused,
     error::{Failure, Reason},
     fields::{GRPC_PUSHBACK, is_grpc},
     step::{Conn, Error, Request, Response, Step},
@@ -159,15 +160,18 @@ fn counted(worker: &Worker, document: &Arc<str>, asker: Asker<'_>, decision: Dec
 
 fn error(exceeded: &Exceeded<'_>, grpc: bool) -> Error {
     let Exceeded { document, quota, by, refused: again } = exceeded;
+    let what =
+        format!("{document}: more than {} requests in {} ({by})", quota.requests, format_duration(quota.per));
+    beyond(what, quota.burst, again, grpc)
+}
+
+/// The answer to a request that is beyond a limit, as `what` says, of so many at once.
+pub(crate) fn beyond(what: String, burst: u32, again: &Refused, grpc: bool) -> Error {
     let retry_after = whole(again.retry_after);
-    let what = format!(
-        "{document}: more than {} requests in {} ({by}); try again in {retry_after} s",
-        quota.requests,
-        format_duration(quota.per),
-    );
+    let what = format!("{what}; try again in {retry_after} s");
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
-    headers.insert(LIMIT, HeaderValue::from(quota.burst));
+    headers.insert(LIMIT, HeaderValue::from(burst));
     headers.insert(REMAINING, HeaderValue::from(0));
     headers.insert(RESET, HeaderValue::from(whole(again.full_after)));
     if grpc {

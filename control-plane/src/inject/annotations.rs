@@ -73,7 +73,7 @@ const fn setting(name: &'static str, values: Values, acts: Acts, what: &'static 
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 46] = [
+pub const SETTINGS: [Setting; 48] = [
     setting("proxy-image", Values::Image, Acts::Patch, "the image of the sidecar"),
     setting("init-image", Values::Image, Acts::Patch, "the image of `selvedge-init`"),
     setting(
@@ -293,6 +293,18 @@ pub const SETTINGS: [Setting; 46] = [
         "of gateways: how many of those may be in the middle of their TLS handshake; 0: no limit",
     ),
     setting(
+        "max-connection-rate-per-client",
+        Values::Number(0, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_CONNECTION_RATE_PER_CLIENT"),
+        "of gateways: how many connections one client's address may open in a second; 0: no limit",
+    ),
+    setting(
+        "max-request-rate-per-client",
+        Values::Number(0, u32::MAX as u64),
+        Acts::Proxy("SELVEDGE_MAX_REQUEST_RATE_PER_CLIENT"),
+        "of gateways: how many requests one client's address may send in a second; 0: no limit",
+    ),
+    setting(
         "answer-timeout",
         Values::Time,
         Acts::Proxy("SELVEDGE_ANSWER_TIMEOUT"),
@@ -314,7 +326,7 @@ pub const SETTINGS: [Setting; 46] = [
 ];
 
 /// Settings that have a meaning only at a gateway.
-pub const OF_GATEWAYS: [&str; 8] = [
+pub const OF_GATEWAYS: [&str; 10] = [
     "max-connections-per-listener",
     "answer-timeout",
     "max-body-bytes",
@@ -323,6 +335,8 @@ pub const OF_GATEWAYS: [&str; 8] = [
     "path-slashes",
     "max-connections-per-client",
     "max-handshakes-per-client",
+    "max-connection-rate-per-client",
+    "max-request-rate-per-client",
 ];
 
 /// The names in the value of a setting of [`Values::Names`].

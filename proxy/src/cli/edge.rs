@@ -55,6 +55,29 @@ pub struct EdgeArgs {
     #[arg(long, env = "SELVEDGE_MAX_CONNECTIONS_PER_LISTENER", value_name = "COUNT", requires = "gateway")]
     pub max_connections_per_listener: Option<u32>,
 
+    /// How many connections one client's address may open to a gateway in a second, and as many at once. More are reset. An
+    /// IPv6 client is its network of 64 bits. 0 means no limit.
+    #[arg(
+        long,
+        env = "SELVEDGE_MAX_CONNECTION_RATE_PER_CLIENT",
+        value_name = "COUNT",
+        default_value_t = 0,
+        requires = "gateway"
+    )]
+    pub max_connection_rate_per_client: u32,
+
+    /// How many requests one client's address may send to a gateway in a second, and as many at once. More are answered 429.
+    /// The client is whom `--trusted-hops` or the PROXY protocol names. An IPv6 client is its network of 64 bits. 0
+    /// means no limit.
+    #[arg(
+        long,
+        env = "SELVEDGE_MAX_REQUEST_RATE_PER_CLIENT",
+        value_name = "COUNT",
+        default_value_t = 0,
+        requires = "gateway"
+    )]
+    pub max_request_rate_per_client: u32,
+
     /// What a gateway makes of slashes in paths, for rules, policies and the app alike. Apps differ in how they read these.
     #[arg(
         long,

@@ -54,15 +54,27 @@ pub enum Reached {
     Unfinished,
     /// That of its listener.
     Listener,
+    /// That of new connections in a second.
+    Rate,
 }
 
 impl Reached {
+    /// What is reached.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Connections | Self::Listener => "as many are open",
+            Self::Unfinished => "as many are in the middle of their handshake",
+            Self::Rate => "as many have come in this second",
+        }
+    }
+
     /// The setting that says so.
     pub const fn setting(self) -> &'static str {
         match self {
             Self::Connections => "--max-connections-per-client",
             Self::Unfinished => "--max-handshakes-per-client",
             Self::Listener => "--max-connections-per-listener",
+            Self::Rate => "--max-connection-rate-per-client",
         }
     }
 }

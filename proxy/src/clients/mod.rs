@@ -11,6 +11,7 @@
 mod addresses;
 mod awaited;
 mod patience;
+mod rates;
 mod readers;
 mod seats;
 mod watch;
@@ -32,6 +33,7 @@ pub(crate) use self::watch::WaitingFor;
 pub use self::{
     addresses::{Addresses, ClientLimits, Reached, Seat, Whose},
     patience::Patience,
+    rates::{ClientRates, Rates, TooOften},
     watch::{UnderWay, Watch},
 };
 use crate::{
@@ -57,6 +59,8 @@ pub struct Clients {
     plain: AtomicUsize,
     /// By the address of a gateway's client.
     addresses: Arc<Addresses>,
+    /// How often a gateway's client comes.
+    rates: Rates,
 }
 
 /// What is known of a client that comes in.
@@ -98,11 +102,12 @@ pub struct Places {
 
 impl Clients {
     /// At most `limit` in each direction; `None`: as many as the limit of open files suggests. `each` is what one address
-    /// may have, where it is asked for.
-    pub fn new(limit: Option<u32>, each: ClientLimits) -> Self {
+    /// may have, and `often` how often it may come, where that is asked for.
+    pub fn new(limit: Option<u32>, each: ClientLimits, often: ClientRates) -> Self {
         let limit = limit.map_or_else(usual, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let addresses = Addresses::new(each);
-        Self { limit, open: Default::default(), plain: AtomicUsize::new(0), addresses }
+        let (open, plain) = (Default::default(), AtomicUsize::new(0));
+        Self { limit, open, plain, addresses, rates: Rates::new(often) }
     }
 
     /// How many plain clients may come in.
@@ -121,6 +126,11 @@ impl Places {
     /// Nobody's yet.
     pub fn new(clients: Arc<Clients>) -> Self {
         Self { clients, newcomers: RefCell::default(), plain: RefCell::default() }
+    }
+
+    /// How often clients may come.
+    pub fn rates(&self) -> &Rates {
+        &self.clients.rates
     }
 
     /// One more; `None`: there are too many.

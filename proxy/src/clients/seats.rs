@@ -3,6 +3,7 @@
 use std::{
     rc::{Rc, Weak},
     sync::atomic::Ordering,
+    time::Instant,
 };
 
 use super::{Client, LOOKS, Places, Reached, Seat, Stage, Whose};
@@ -14,8 +15,11 @@ impl Places {
     /// may, one of its connections without a request in progress is closed for this one.
     ///
     /// # Errors
-    /// If `whose` has as many as it may, and no such connection was found.
+    /// If `whose` has as many as it may, and no such connection was found; or if it is an address that connects too often.
     pub fn seat(&self, whose: Whose, listener: Option<u16>) -> Result<Seat, Reached> {
+        if let Whose::Address(address) = whose {
+            self.rates().connect(address, Instant::now()).map_err(|_| Reached::Rate)?;
+        }
         let places = self.clients.most_plain();
         let sit = || {
             let open = self.clients.open[Direction::Inbound as usize].load(Ordering::Relaxed);

@@ -7,7 +7,7 @@ use super::*;
 const EACH: ClientLimits = ClientLimits { connections: Some(4), unfinished: 2, listener: None };
 
 fn places(limit: u32) -> Places {
-    Places::new(Arc::new(Clients::new(Some(limit), EACH)))
+    Places::new(Arc::new(Clients::new(Some(limit), EACH, ClientRates::default())))
 }
 
 fn newcomer(places: &Places) -> Rc<Client> {
@@ -77,7 +77,7 @@ fn plain_clients_leave_a_quarter_and_the_idle_ones_go_first() {
 fn the_usual_limit_leaves_files_for_connections_to_endpoints() {
     let files = files::allowed();
 
-    assert!(Clients::new(None, EACH).limit <= files / 10 * 3);
+    assert!(Clients::new(None, EACH, ClientRates::default()).limit <= files / 10 * 3);
 }
 
 #[test]

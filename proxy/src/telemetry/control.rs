@@ -44,6 +44,8 @@ pub struct ControlMetrics {
     pub gateway_listen_failures: Counter,
     /// Connections refused because of what one client has open.
     pub client_limit_refusals: Counter,
+    /// Requests that were refused because their client sends too many in a second.
+    pub client_rate_refusals: Counter,
 }
 
 impl ControlMetrics {
@@ -101,8 +103,14 @@ impl ControlMetrics {
         );
         counter(
             "selvedge_gateway_client_limit_refusals",
-            "Connections refused because as many are open from one client's address, or to one of several ports, as may be",
+            "Connections refused because as many are open from one client's address, or to one of several ports, as may be, or because \
+             an address connects too often",
             &self.client_limit_refusals,
+        );
+        counter(
+            "selvedge_gateway_client_rate_refusals",
+            "Requests refused because their client's address sends more in a second than it may",
+            &self.client_rate_refusals,
         );
         let mut gauge = |name, help, gauge: &Gauge| registry.register(name, help, gauge.clone());
         gauge(

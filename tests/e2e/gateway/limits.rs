@@ -75,9 +75,126 @@ async fn serves(gateway: &Gateway, root: &Pair) {
 }
 
 async fn refusals(gateway: &Gateway) -> f64 {
+    counted(gateway, "selvedge_gateway_client_limit_refusals_total ").await
+}
+
+async fn counted(gateway: &Gateway, name: &str) -> f64 {
     let metrics = call::send(gateway.admin, call::to("admin", "/metrics")).await.unwrap().text();
-    let name = "selvedge_gateway_client_limit_refusals_total ";
     metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap()
+}
+
+/// A request of which no other follows on its connection.
+fn last(more: &str) -> String {
+    format!("GET / HTTP/1.1\r\nhost: one.test\r\n{more}connection: close\r\n\r\n")
+}
+
+/// The answer to `request` from `from`; empty: the connection was reset.
+async fn answer(from: &str, at: SocketAddr, request: &str) -> String {
+    let mut answer = Vec::new();
+    if let Some(mut stream) = crowd(from, at, request.as_bytes(), 1).await.pop() {
+        let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap();
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+/// Asks from `from` until an answer is such.
+async fn until(from: &str, at: SocketAddr, request: &str, is_so: impl Fn(&str) -> bool) -> String {
+    poll(SOON, "an answer is such", async || {
+        let answer = answer(from, at, request).await;
+        if is_so(&answer) { Ok(answer) } else { Err(answer) }
+    })
+    .await
+}
+
+fn is_good(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 200")
+}
+
+fn is_too_many(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 429")
+}
+
+#[tokio::test]
+async fn a_client_sends_no_more_requests_in_a_second_than_it_may() {
+    let root = own(HOST);
+    let flags = ["--max-request-rate-per-client=2", "--proxy-protocol-from=127.0.0.9"];
+    let (_mesh, gateway) = before_reviews(&root, &flags).await;
+
+    let refused = until("127.0.0.2", gateway.at(80), &last(""), is_too_many).await;
+    for says in ["selvedge-error: rate-limit", "retry-after: 1", "x-ratelimit-limit: 2"] {
+        assert!(refused.contains(says), "{refused}");
+    }
+    assert!(is_good(&answer("127.0.0.3", gateway.at(80), &last("")).await), "another client is served");
+    until("127.0.0.2", gateway.at(80), &last(""), is_good).await;
+    // Whom a load balancer names is the client, and a network of IPv6 is one.
+    let through = |client: &str| format!("PROXY TCP6 {client} ::1 50000 80\r\n{}", last(""));
+    let crowded =
+        async |client: &str| until("127.0.0.9", gateway.at(80), &through(client), is_too_many).await;
+    crowded("2001:db8::1").await;
+    assert!(is_good(&answer("127.0.0.9", gateway.at(80), &through("2001:db8:0:1::1")).await));
+    crowded("2001:db8::2").await;
+
+    assert!(counted(&gateway, "selvedge_gateway_client_rate_refusals_total ").await >= 3.0);
+    let log = gateway.process.whole_log().unwrap();
+    assert!(log.contains("requests refused: their client sends more in a second than it may"), "{log}");
+    assert!(log.contains("--max-request-rate-per-client"), "{log}");
+}
+
+#[tokio::test]
+async fn behind_trusted_proxies_each_client_that_they_name_has_its_own_rate() {
+    let root = own(HOST);
+    let (_mesh, gateway) =
+        before_reviews(&root, &["--max-request-rate-per-client=2", "--trusted-hops=1"]).await;
+    let of = |client: &str| last(&format!("x-forwarded-for: 192.0.2.99, {client}\r\n"));
+
+    until("127.0.0.2", gateway.at(80), &of("192.0.2.1"), is_too_many).await;
+
+    assert!(is_good(&answer("127.0.0.2", gateway.at(80), &of("192.0.2.2")).await));
+}
+
+#[tokio::test]
+async fn a_client_opens_no_more_connections_in_a_second_than_it_may() {
+    let root = own(HOST);
+    let (_mesh, gateway) = before_reviews(&root, &["--max-connection-rate-per-client=3"]).await;
+
+    until("127.0.0.2", gateway.at(80), &last(""), str::is_empty).await;
+
+    assert!(is_good(&answer("127.0.0.3", gateway.at(80), &last("")).await), "another client is served");
+    until("127.0.0.2", gateway.at(80), &last(""), is_good).await;
+    assert!(refusals(&gateway).await >= 1.0);
+    let log = gateway.process.whole_log().unwrap();
+    assert!(log.contains("as many have come in this second from 127.0.0.2 as one may have"), "{log}");
+    assert!(log.contains("--max-connection-rate-per-client"), "{log}");
+}
+
+/// As it is without any setting: connections take turns.
+#[tokio::test]
+async fn a_flood_of_requests_from_one_address_keeps_nobody_from_being_served() {
+    let root = own(HOST);
+    let (_mesh, gateway) = before_reviews(&root, &[]).await;
+    let at = gateway.at(80);
+    let flood: Vec<_> = (0..64)
+        .map(|_| {
+            tokio::spawn(async move {
+                let request = b"GET / HTTP/1.1\r\nhost: one.test\r\n\r\n".repeat(16);
+                loop {
+                    let Some(stream) = crowd("127.0.0.2", at, &request, 1).await.pop() else { continue };
+                    let (mut read, mut write) = stream.into_split();
+                    let sending = async { while write.write_all(&request).await.is_ok() {} };
+                    let mut sink = tokio::io::sink();
+                    let reading = tokio::io::copy(&mut read, &mut sink);
+                    tokio::select! { () = sending => {}, _ = reading => {} }
+                }
+            })
+        })
+        .collect();
+
+    for _ in 0..20 {
+        let answer = timeout(SOON, answer("127.0.0.3", at, &last(""))).await.expect("served in time");
+        assert!(is_good(&answer), "{answer}");
+    }
+    assert!(flood.iter().all(|one| !one.is_finished()));
+    flood.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

@@ -122,6 +122,7 @@ fn nothing_counted_is_valid_too() {
             "selvedge_outbound_health_checks_failed_total 0",
             "selvedge_gateway_listen_failures_total 0",
             "selvedge_gateway_client_limit_refusals_total 0",
+            "selvedge_gateway_client_rate_refusals_total 0",
             "selvedge_control_plane_connected 0",
             "selvedge_workload_api_connected 0",
             "selvedge_dns_names 0",
