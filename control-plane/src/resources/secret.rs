@@ -5,6 +5,7 @@
 //! [`ServerCertificate`], which shows it to nobody, and no message repeats what a secret holds. In a cluster neither kind is
 //! followed: a secret is fetched by its name if a gateway names it.
 
+mod files;
 mod users;
 
 use std::{
@@ -18,7 +19,11 @@ use selvedge_certs::server::{ServerFacts, ServerPair, certificates_from_pem};
 use selvedge_model::gateway::{CertificateName, PrivateKey, ServerCertificate};
 use serde::Deserialize;
 
-pub(crate) use self::users::{Users, users};
+use self::files::{NamedFiles, named_files};
+pub(crate) use self::{
+    files::with_files,
+    users::{Users, users},
+};
 use super::{
     Resource,
     document::Reading,
@@ -31,7 +36,8 @@ pub(super) const SECRET: ResourceKind = ResourceKind::new("Secret", CORE, "secre
     .with_any_annotations()
     .secret()
     .read_as_whole::<SecretYaml>(|document| {
-        document.whole(|yaml: SecretYaml, reading| Ok(read_secret(yaml, document.name, reading)))
+        let is_in_files = document.location.path.is_some();
+        document.whole(|yaml: SecretYaml, reading| Ok(read_secret(yaml, document.name, is_in_files, reading)))
     });
 
 /// Its line in the [list of kinds](super::kinds).
@@ -40,7 +46,8 @@ pub(super) const CONFIG_MAP: ResourceKind =
         .with_any_annotations()
         .secret()
         .read_as_whole::<ConfigMapYaml>(|document| {
-        document.whole(|yaml: ConfigMapYaml, reading| Ok(read_config_map(&yaml, reading)))
+        let is_in_files = document.location.path.is_some();
+        document.whole(|yaml: ConfigMapYaml, reading| Ok(read_config_map(&yaml, is_in_files, reading)))
     });
 
 /// The key of a certificate with its chain.
@@ -59,6 +66,8 @@ pub struct SecretSpec {
     pub authorities: Option<Result<Authorities, Broken<Authorities>>>,
     /// What else it holds, which is read only where it is asked for users.
     pub rest: Rest,
+    /// The files that hold what it does not hold itself.
+    pub files: NamedFiles,
 }
 
 /// Parts of a `Secret`, as they are written. They are never shown.
@@ -79,6 +88,8 @@ impl fmt::Debug for Rest {
 pub struct ConfigMapSpec {
     /// Its `ca.crt`.
     pub authorities: Option<Result<Authorities, Broken<Authorities>>>,
+    /// The files that hold what it does not hold itself.
+    pub files: NamedFiles,
 }
 
 /// A part that cannot be used.
@@ -177,24 +188,40 @@ pub(super) struct ConfigMapYaml {
 /// A part of a secret: its field, and its bytes.
 type Part = (String, Result<Vec<u8>, Unreadable>);
 
-fn read_secret(yaml: SecretYaml, name: &DocumentName, reading: &mut Reading<'_>) -> SecretSpec {
+fn read_secret(
+    yaml: SecretYaml,
+    name: &DocumentName,
+    is_in_files: bool,
+    reading: &mut Reading<'_>,
+) -> SecretSpec {
     reading.unknown.clear();
     let mut rest = Rest { data: yaml.data, string_data: yaml.string_data };
     let part = |key: &str| rest.part(key);
-    let certificate = match (part(CERTIFICATE), part(PRIVATE_KEY)) {
-        (None, None) => None,
-        (Some((field, _)), None) => Some(Err(missing(&field, PRIVATE_KEY))),
-        (None, Some((field, _))) => Some(Err(missing(&field, CERTIFICATE))),
-        (Some(chain), Some(key)) => Some(read_pair(chain, key, name)),
-    };
-    let certificate = certificate.map(|read| read.map_err(Broken::new));
+    let known: &[&str] = &[CERTIFICATE, PRIVATE_KEY, AUTHORITIES];
+    let files = named_files(known, |key| part(key).is_some(), is_in_files, reading);
+    let certificate = certificate(part(CERTIFICATE), part(PRIVATE_KEY), name);
     let authorities = part(AUTHORITIES).map(read_authorities);
     // A key is kept in one place alone.
     for key in [CERTIFICATE, PRIVATE_KEY, AUTHORITIES] {
         rest.data.remove(key);
         rest.string_data.remove(key);
     }
-    SecretSpec { certificate, authorities, rest }
+    SecretSpec { certificate, authorities, rest, files }
+}
+
+/// The certificate of the Secret `name` by its two parts, if it has one of them.
+fn certificate(
+    chain: Option<Part>,
+    key: Option<Part>,
+    name: &DocumentName,
+) -> Option<Result<KnownCertificate, Broken<KnownCertificate>>> {
+    let read = match (chain, key) {
+        (None, None) => return None,
+        (Some((field, _)), None) => Err(missing(&field, PRIVATE_KEY)),
+        (None, Some((field, _))) => Err(missing(&field, CERTIFICATE)),
+        (Some(chain), Some(key)) => read_pair(chain, key, name),
+    };
+    Some(read.map_err(Broken::new))
 }
 
 impl Rest {
@@ -213,11 +240,12 @@ impl Rest {
     }
 }
 
-fn read_config_map(yaml: &ConfigMapYaml, reading: &mut Reading<'_>) -> ConfigMapSpec {
+fn read_config_map(yaml: &ConfigMapYaml, is_in_files: bool, reading: &mut Reading<'_>) -> ConfigMapSpec {
     reading.unknown.clear();
     let part = yaml.data.get(AUTHORITIES);
     let part = part.map(|text| (format!("data[{AUTHORITIES}]"), Ok(text.clone().into_bytes())));
-    ConfigMapSpec { authorities: part.map(read_authorities) }
+    let files = named_files(&[AUTHORITIES], |_| part.is_some(), is_in_files, reading);
+    ConfigMapSpec { authorities: part.map(read_authorities), files }
 }
 
 fn decoded(text: &str, field: &str) -> Result<Vec<u8>, Unreadable> {

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{
     Loaded, consequence,
     expressions::Budgets,
-    files::{FileState, Holds, Known, Scan, scan},
+    files::{FileState, Holds, Known, Scan, is_certificate, scan},
     last_good::{LastGood, UsedDocument},
 };
 use crate::{
@@ -262,7 +262,9 @@ impl Directory {
             // Its text is held once, here and among what is known.
             file.counted = seen;
         } else if counts {
-            if let FileState::Text(text) = &seen {
+            if let FileState::Text(text) = &seen
+                && !is_certificate(path)
+            {
                 file.documents = decode(text, &Arc::from(path), &self.options.default_namespace);
             }
             file.counted = seen;
@@ -280,7 +282,8 @@ impl Directory {
 
     /// Puts together what is in use now, from what counts and from last good versions.
     fn assemble(&mut self) {
-        let mut whole = Assembly::new(&self.last_good);
+        let files = NamedFiles { root: &self.root, files: &self.files };
+        let mut whole = Assembly::new(&self.last_good, files);
         let mut unread: Vec<(&Path, &str)> =
             self.unreadable.iter().map(|(path, why)| (path.as_path(), why.as_str())).collect();
         let mut documents: Vec<(Precedence, &Decoded)> = Vec::new();
@@ -290,6 +293,8 @@ impl Directory {
             let there = file.documents.iter().filter(|one| !one.name.as_ref().is_some_and(has_moved));
             documents.extend(there.map(|document| (self.place(path, document), document)));
             match &file.counted {
+                // Whoever names it is told what is wrong.
+                _ if is_certificate(path) => {}
                 FileState::Unreadable(why) => unread.push((path, why)),
                 FileState::Text(_) if file.documents.is_empty() => {
                     let message = "has no document, so it has no effect; remove it, or restore its content";
@@ -352,9 +357,58 @@ impl Directory {
     }
 }
 
+/// The files that documents may name.
+#[derive(Debug, Clone, Copy)]
+struct NamedFiles<'a> {
+    root: &'a Path,
+    files: &'a BTreeMap<PathBuf, File>,
+}
+
+impl NamedFiles<'_> {
+    /// `resource` with what its files hold.
+    fn filled(self, resource: Resource) -> Resource {
+        let Some(document) = resource.location().path.clone() else { return resource };
+        secret::with_files(resource, |named| self.text(&document, named))
+    }
+
+    /// The text of the file that the document in the file `from` names.
+    ///
+    /// # Errors
+    /// What is wrong with it, and the remedy.
+    fn text(self, from: &Path, named: &str) -> Result<Arc<str>, String> {
+        let mut path = from.parent().unwrap_or(self.root).to_owned();
+        for step in Path::new(named).components() {
+            match step {
+                Component::Normal(name) => path.push(name),
+                Component::CurDir => {}
+                Component::ParentDir if path != self.root && path.pop() => {}
+                Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                    return Err(
+                        "is not below the configuration directory; put it beside the document, and write its path from there"
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        if !is_certificate(&path) {
+            return Err(
+                "has another name than those that are read: they end in .pem, .crt, .cer or .key".to_owned()
+            );
+        }
+        match self.files.get(&path).map(|file| &file.counted) {
+            Some(FileState::Text(text)) => Ok(Arc::clone(text)),
+            Some(FileState::Unreadable(why)) => Err(why.clone()),
+            Some(FileState::Gone) | None => {
+                Err("is not there; correct its path, which begins at the document's directory".to_owned())
+            }
+        }
+    }
+}
+
 /// What is in use, while it is being put together.
 struct Assembly<'a> {
     last_good: &'a LastGood,
+    files: NamedFiles<'a>,
     chosen: BTreeMap<DocumentName, (Precedence, UsedDocument)>,
     /// Where each name was first met, whether understood or not.
     taken: BTreeMap<DocumentName, String>,
@@ -366,9 +420,10 @@ struct Assembly<'a> {
 }
 
 impl<'a> Assembly<'a> {
-    fn new(last_good: &'a LastGood) -> Self {
+    fn new(last_good: &'a LastGood, files: NamedFiles<'a>) -> Self {
         Self {
             last_good,
+            files,
             chosen: BTreeMap::new(),
             taken: BTreeMap::new(),
             unnamed: Vec::new(),
@@ -405,8 +460,9 @@ impl<'a> Assembly<'a> {
                 self.problems.extend_from_slice(&document.problems);
                 self.taken.insert(name.clone(), here);
                 let before = self.last_good.find(&name);
+                let filled = self.files.filled(resource.clone());
                 let (resource, inherits) =
-                    secret::with_last_good(resource.clone(), before.map(|before| &before.resource));
+                    secret::with_last_good(filled, before.map(|before| &before.resource));
                 // What is in use after a restart is what was good.
                 let chunk = before.filter(|_| inherits).map_or(&document.chunk, |before| &before.chunk);
                 let kept = UsedDocument { resource, chunk: chunk.clone() };
@@ -429,7 +485,7 @@ impl<'a> Assembly<'a> {
             return policy.into_iter().for_each(|stand_in| self.stand_in(start, stand_in));
         }
         self.taken.insert(name.clone(), here);
-        let kept = self.last_good.find(name).cloned();
+        let kept = self.last_good.find(name).map(|kept| self.still(kept));
         let good = kept.as_ref().map(|kept| &kept.resource);
         if let Some(problem) = self.problems.get_mut(start) {
             problem.message.push_str(&consequence(good, document.stand_in.as_ref()));
@@ -439,6 +495,13 @@ impl<'a> Assembly<'a> {
             (None, Some(stand_in)) => self.stand_ins.push(stand_in.resource.clone()),
             (None, None) => {}
         }
+    }
+
+    /// A last good version, with what its files hold now.
+    fn still(&self, kept: &UsedDocument) -> UsedDocument {
+        let filled = self.files.filled(kept.resource.clone());
+        let (resource, _) = secret::with_last_good(filled, Some(&kept.resource));
+        UsedDocument { resource, chunk: kept.chunk.clone() }
     }
 
     /// Takes `stand_in` into use, and says so where the problem is told.
@@ -475,7 +538,7 @@ impl<'a> Assembly<'a> {
                 let created = kept.resource.metadata().created;
                 let place = (created.is_none(), created, file.to_path_buf(), location.index);
                 self.taken.insert(name.clone(), location.to_string());
-                self.chosen.insert(name.clone(), (place, kept.clone()));
+                self.chosen.insert(name.clone(), (place, self.still(kept)));
                 names.push(name.clone());
             }
         }

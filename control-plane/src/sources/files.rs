@@ -1,4 +1,5 @@
-//! The configuration files below a directory, as they are at this moment.
+//! The configuration files below a directory, as they are at this moment: documents, and certificates with their keys, which
+//! documents may name.
 //!
 //! Symbolic links are followed, because a ConfigMap's mount consists of them; hidden entries are not
 //! looked into, because that mount keeps its versions in some; nor is a file system's `lost+found`, which only root
@@ -19,6 +20,8 @@ use std::{
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// Of certificates and keys in PEM.
+const OF_CERTIFICATES: [&str; 4] = ["pem", "crt", "cer", "key"];
 /// Directories inside directories; more is a mistake or an attack.
 const MAX_DEPTH: usize = 32;
 /// One file's size in bytes. Kubernetes stops at 3 MiB for one object.
@@ -101,8 +104,14 @@ impl Stamp {
 /// If `root` itself cannot be read.
 pub(super) fn scan(root: &Path, known: &mut Known) -> io::Result<Scan> {
     let before = std::mem::take(known);
-    let mut walk =
-        DirectoryWalk { scan: Scan::default(), visited: HashSet::new(), before, known: Known::default() };
+    let mut walk = DirectoryWalk {
+        // Where it cannot be told, no certificate is below it.
+        root: fs::canonicalize(root).ok(),
+        scan: Scan::default(),
+        visited: HashSet::new(),
+        before,
+        known: Known::default(),
+    };
     walk.follow(root, End::TellsItself);
     walk.directory(root, 0)?;
     *known = walk.known;
@@ -110,6 +119,8 @@ pub(super) fn scan(root: &Path, known: &mut Known) -> io::Result<Scan> {
 }
 
 struct DirectoryWalk {
+    /// Without links; `None`: nobody knows.
+    root: Option<PathBuf>,
     scan: Scan,
     /// Device and inode of every directory.
     visited: HashSet<(u64, u64)>,
@@ -161,7 +172,13 @@ impl DirectoryWalk {
                     self.follow(&path, End::IsRead);
                 }
                 self.scan.has_unseen |= has_other_ways(&path, &metadata);
-                let seen = self.file(&path, &metadata);
+                let seen = match is_certificate(&path) && !self.is_inside(&path) {
+                    true => FileState::Unreadable(
+                        "leads out of the configuration directory, so it is not read; put it there itself"
+                            .to_owned(),
+                    ),
+                    false => self.file(&path, &metadata),
+                };
                 self.scan.files.insert(path, seen);
             }
             // It may stand where a file was to be, as a masked one does.
@@ -184,6 +201,12 @@ impl DirectoryWalk {
                 self.scan.unreadable.insert(path, error.to_string());
             }
         }
+    }
+
+    /// Whether the file at `path` is below the root, whatever links lead there.
+    fn is_inside(&self, path: &Path) -> bool {
+        let real = fs::canonicalize(path);
+        self.root.as_deref().is_some_and(|root| real.is_ok_and(|real| real.starts_with(root)))
     }
 
     /// A change of what `path` leads to, or of a link on the way there, is one of the directory that has it.
@@ -283,7 +306,16 @@ fn has_other_ways(path: &Path, metadata: &fs::Metadata) -> bool {
 
 /// Whether a file of this name is read.
 pub(super) fn is_configuration(path: &Path) -> bool {
-    let is_wanted = |extension: &str| EXTENSIONS.iter().any(|wanted| wanted.eq_ignore_ascii_case(extension));
+    has_one_of(path, &EXTENSIONS) || is_certificate(path)
+}
+
+/// Whether a file of this name holds certificates or a key, and no documents.
+pub(super) fn is_certificate(path: &Path) -> bool {
+    has_one_of(path, &OF_CERTIFICATES)
+}
+
+fn has_one_of(path: &Path, extensions: &[&str]) -> bool {
+    let is_wanted = |extension: &str| extensions.iter().any(|wanted| wanted.eq_ignore_ascii_case(extension));
     path.extension().and_then(OsStr::to_str).is_some_and(is_wanted)
 }
 

@@ -1,6 +1,7 @@
 //! What counts of a directory, when, and what stays when something fails.
 
 mod last_good;
+mod named_files;
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 

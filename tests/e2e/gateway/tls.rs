@@ -301,3 +301,39 @@ async fn a_secret_that_is_broken_while_it_is_in_use_keeps_its_last_good_version(
     mesh.write("edge.yaml", &(secrets(&other, &other) + &two_hosts())).unwrap();
     served(&gateway, "one.test", &other, None).await;
 }
+
+#[tokio::test]
+async fn a_certificate_in_files_is_shown_and_a_new_one_follows() {
+    let (one, two, new) = (own("one.test"), own("two.test"), own("one.test"));
+    let named = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: one\n  annotations:\n    \
+                 config.selvedge.io/files: tls.crt=tls/one.crt, tls.key=tls/one.key\n---\n";
+    let mut mesh = Mesh::empty(SELVEDGE);
+    let put = |mesh: &Mesh, pair: &Pair| {
+        mesh.write("tls/one.crt", &pair.pem).unwrap();
+        mesh.write("tls/one.key", &pair.key.serialize_pem()).unwrap();
+    };
+    fs::create_dir(mesh.config_dir().join("tls")).unwrap();
+    put(&mesh, &one);
+    let documents = [named, &secret("two", &two, &two), &two_hosts()].concat();
+    mesh.write("edge.yaml", &documents).unwrap();
+    mesh.start_control_plane().await.unwrap();
+    mesh.add([Spec::reviews("reviews-v1", "v1"), Spec::reviews("reviews-v2", "v2")]).await.unwrap();
+    let gateway = Gateway::start(&mesh, "default/edge", &[80, 443]).await;
+    served(&gateway, "one.test", &one, None).await;
+    let mut kept = open(&gateway, "one.test", &one, None).await.unwrap();
+    ask_on(&mut kept).await;
+
+    // Half of a new pair is none.
+    mesh.write("tls/one.crt", &new.pem).unwrap();
+    poll(SOON, "the fault is told", async || {
+        let told = mesh.control_plane_admin("/problems").await.map_err(|error| error.to_string())?.text();
+        let says = told.contains("stays in use") && told.contains("config.selvedge.io/files");
+        if says { Ok(()) } else { Err(told) }
+    })
+    .await;
+    served(&gateway, "one.test", &one, None).await;
+    put(&mesh, &new);
+    served(&gateway, "one.test", &new, None).await;
+    ask_on(&mut kept).await;
+    served(&gateway, "two.test", &two, None).await;
+}
